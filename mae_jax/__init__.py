@@ -1,0 +1,3 @@
+"""Masked autoencoders for histopathology in JAX: how few labels are enough?"""
+
+__version__ = "0.1.0"

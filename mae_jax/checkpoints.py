@@ -1,0 +1,152 @@
+"""Checkpoints with Orbax: parameters, optimiser state, data position. Saved in the background.
+
+A step counts only when Orbax has committed it. Orbax's `latest_step` also names directories that are
+not whole, so the newest step that restores is looked for here.
+"""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from mae_jax.errors import UserError
+from mae_jax.models import Params
+from mae_jax.optim import map_paths
+from mae_jax.state import TrainState
+
+_ITEMS = ("params", "optimizer", "position")
+
+
+class Checkpoints:
+    """The checkpoints of one run directory."""
+
+    def __init__(self, workdir: Path, keep: int):
+        """`keep`: how many of the newest steps stay."""
+        self.directory = Path(workdir).absolute() / "checkpoints"
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=keep, cleanup_tmp_directories=True, enable_async_checkpointing=True
+        )
+        self._manager = ocp.CheckpointManager(self.directory, options=options)
+
+    def save(self, step: int, state: TrainState, position: dict[str, Any]) -> None:
+        """Starts saving `state` as `step`; `position` is any JSON value."""
+        self._manager.save(
+            step,
+            args=ocp.args.Composite(
+                params=ocp.args.StandardSave(state.params),
+                optimizer=ocp.args.StandardSave(state.opt_state),
+                position=ocp.args.JsonSave(position),
+            ),
+        )
+
+    def restore(self, like: TrainState, report: Callable[[str], None]) -> tuple[TrainState, dict[str, Any]] | None:
+        """The newest step that can be read, or None where nothing was ever saved.
+
+        `like` gives shapes, types and placements (`state.abstract_state`). Damaged steps are passed over
+        and named through `report`. Raises UserError where steps exist and none can be read.
+        """
+        damaged = []
+        for step in committed_steps(self.directory, report):
+            try:
+                found = self._manager.restore(
+                    step,
+                    args=ocp.args.Composite(
+                        params=ocp.args.StandardRestore(like.params),
+                        optimizer=ocp.args.StandardRestore(like.opt_state),
+                        position=ocp.args.JsonRestore(),
+                    ),
+                )
+            except Exception as error:  # Orbax raises many kinds for a damaged step
+                damaged.append(step)
+                report(f"checkpoint {self.directory / str(step)} cannot be read: {_first_line(error)}")
+                continue
+            count = jax.device_put(np.int32(step), like.step.sharding)
+            return TrainState(count, found["params"], found["optimizer"]), found["position"]
+        if damaged:
+            raise UserError(
+                f"none of the checkpoints {sorted(damaged)} in {self.directory} can be read; restore one from a "
+                f"backup, or remove the directory to start again"
+            )
+        return None
+
+    def wait(self) -> None:
+        """Blocks until every save is on disk."""
+        self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Finishes what is being saved."""
+        self._manager.close()
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+
+
+def committed_steps(directory: Path, report: Callable[[str], None]) -> list[int]:
+    """Steps with all their parts, newest first; others are named through `report`."""
+    steps = []
+    for path in directory.glob("*"):
+        if path.is_dir() and path.name.isdigit():
+            missing = [n for n in (*_ITEMS, "_CHECKPOINT_METADATA") if not (path / n).exists()]
+            if missing:
+                report(f"{path} is not a whole checkpoint ({', '.join(missing)} missing); passed over")
+            else:
+                steps.append(int(path.name))
+    return sorted(steps, reverse=True)
+
+
+def load_params(workdir: Path, like: Params, field: str) -> tuple[Params, int]:
+    """The parameters of a run's newest checkpoint, and its step.
+
+    `like` is the tree of `jax.ShapeDtypeStruct` with shardings. Raises UserError that names `field`.
+    """
+    directory = Path(workdir).absolute() / "checkpoints"
+    steps = committed_steps(directory, lambda line: print(line, file=sys.stderr))
+    if not steps:
+        raise UserError(f"{field}={workdir} has no checkpoint; name the run directory of a finished pre-training")
+    checkpointer = ocp.StandardCheckpointer()
+    try:
+        return checkpointer.restore(directory / str(steps[0]) / "params", like), steps[0]
+    except Exception as error:
+        raise UserError(
+            f"{field}: checkpoint {directory / str(steps[0])} cannot be read: {_first_line(error)}"
+        ) from None
+    finally:
+        checkpointer.close()
+
+
+def transfer_encoder(params: Params, encoder: Params, origin: str) -> Params:
+    """`params` with its "encoder" taken from `encoder`; placements stay those of `params`.
+
+    Raises UserError where a parameter is missing in `encoder` or has another shape. What `encoder` has
+    beyond (the norm that a mean-pooled classifier does not use) is left out.
+    """
+    flat: dict[str, jax.Array] = {}
+    map_paths(lambda path, leaf: flat.setdefault(path, leaf), encoder)
+
+    def take(path: str, leaf: jax.Array) -> jax.Array:
+        if path not in flat or flat[path].shape != leaf.shape:
+            has = f"shape {flat[path].shape}" if path in flat else "no such parameter"
+            raise UserError(
+                f"encoder of {origin}: {path} should have shape {leaf.shape} but has {has}; use the same "
+                f"model.size and patch_size as the pre-training"
+            )
+        return jax.device_put(np.asarray(flat[path]), leaf.sharding)
+
+    return params | {"encoder": map_paths(take, params["encoder"])}
+
+
+def saved_config(workdir: Path, field: str) -> dict[str, Any]:
+    """The config.json of a run directory. Raises UserError that names `field`."""
+    path = Path(workdir) / "config.json"
+    if not path.is_file():
+        raise UserError(
+            f"{field}={workdir} is not a run directory (no config.json); pre-train first, for example with "
+            f"python -m mae_jax.main --config=configs/pretrain.py:exp=2 --workdir={workdir}"
+        )
+    return json.loads(path.read_text())["config"]

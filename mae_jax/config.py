@@ -1,0 +1,486 @@
+"""Configs: the fields and their defaults, arguments of config files, checks, derived values.
+
+A config file below `configs/` starts from `defaults(task)` and sets what its experiment is about.
+Values that follow from others (steps, learning rate, warm-up) are computed in `resolve`, after every
+override from the command line.
+"""
+
+import dataclasses
+import difflib
+import importlib.util
+import json
+import math
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from mae_jax.errors import UserError
+
+SIZES = ("tiny", "small", "base", "large", "custom")
+# Fields that may change between two starts of a run: they do not alter its numbers. A study may grow by
+# fractions, initialisations and seeds: its cells have configs of their own.
+FREE = re.compile(
+    r"((pretrain|finetune)\.)?"
+    r"(name|title|log\..*|checkpoint\.keep|data\.(threads|workers|prefetch)|sharding\..*)"
+    r"|fractions|inits|seeds|subset_seeds"
+)
+
+
+def defaults(task: str) -> ConfigDict:
+    """All fields of one run, `task` = pretrain | finetune, with the study's shared values."""
+    c = ConfigDict()
+    c.task = task
+    c.name = ""  # what to call the run in its default directory; empty: made from the values below
+    c.seed = 0  # initial weights, order of the images, augmentation, masks
+    c.init = "scratch"  # scratch | mae: where the encoder's first weights come from
+    c.init_from = ""  # for init = mae: the run directory of the pre-training
+
+    d = c.data = ConfigDict()
+    d.source = "raabin_wbc"  # synthetic | folder | a prepared data set; pre-training joins by "+"
+    d.dir = ""  # for folder: the directory; several of them, for pre-training, joined by ","
+    d.weights = ()  # pre-training: shares of the sources; empty: by their numbers of images
+    d.train_split = "Train"  # folder: sub-folder with the training classes
+    d.test_split = "TestA"  # folder: sub-folder with the test classes
+    d.val_fraction = 0.1  # split off the training images first, the same for every fraction
+    d.fraction = 1.0  # share of the labels that training may see, per class
+    d.subset_seed = 0  # which images are in the fraction; apart from `seed`
+    d.val_seed = 0  # which images validate; the same for every fraction and seed of a study
+    d.bad_images = "stop"  # stop | skip: what to do about a file that is not an image
+    d.crop_scale = (0.2, 1.0)  # area of the random crop as a share of the image's
+    d.crop_ratio = (3 / 4, 4 / 3)  # width over height of the random crop
+    d.flips = True  # mirror left-right and up-down, each with probability 1/2
+    d.mean = (0.485, 0.456, 0.406)  # subtracted from the images in 0..1 (ImageNet's values)
+    d.std = (0.229, 0.224, 0.225)  # and divided by
+    d.threads = 8  # decoding threads per process
+    d.workers = 0  # decoding processes beside the main one; 0: threads alone
+    d.prefetch = 4  # batches read ahead
+    d.synthetic_train = 2000  # synthetic: labelled images to draw
+    d.synthetic_test = 500
+    d.synthetic_unlabelled = 4000
+    d.synthetic_size = 96  # pixels
+
+    m = c.model = ConfigDict()
+    m.size = "base"  # tiny | small | base | large | custom
+    m.image_size = 224  # pixels; a multiple of patch_size
+    m.patch_size = 16  # pixels
+    m.width = 0  # for size = custom: features per token, a multiple of 4 and of heads
+    m.depth = 0  # for size = custom: blocks
+    m.heads = 0  # for size = custom
+    m.mlp_ratio = 4.0  # hidden features of the MLP over width
+    m.pool = "cls"  # cls | mean: what the classifier's head reads
+    m.decoder_width = 512  # pre-training: the decoder of He et al. 2022
+    m.decoder_depth = 8
+    m.decoder_heads = 16
+    m.drop_path = 0.0  # fine-tuning: stochastic depth of the last block
+    m.dtype = "float32"  # float32 | bfloat16: what the arithmetic runs in
+
+    a = c.mae = ConfigDict()
+    a.mask_ratio = 0.75  # share of the patches that is removed
+    a.norm_pix_loss = True  # targets: pixels normalised within their patch
+
+    o = c.optim = ConfigDict()
+    o.base_lr = 1.5e-4  # learning rate for 256 images; peak = base_lr * images per step / 256
+    o.schedule = "cosine"  # cosine | constant | linear, after the warm-up
+    o.warmup_epochs = 40.0  # linear from 0
+    o.min_lr = 0.0  # where cosine and linear end
+    o.weight_decay = 0.05  # decoupled (AdamW)
+    o.no_decay = r"(^|/)(bias|scale)$"  # parameters whose path matches are not decayed
+    o.b1 = 0.9
+    o.b2 = 0.95
+    o.clip_norm = 0.0  # largest global norm of the gradient; 0: no clipping
+    o.layer_decay = 1.0  # factor on the learning rate per block, counted from the head
+
+    t = c.train = ConfigDict()
+    t.epochs = 100.0
+    t.steps = 0  # in place of epochs, where not 0
+    t.batch_size = 0  # images per update, all devices together; 0: from batch_per_device
+    t.batch_per_device = 48  # images per device and accumulation step
+    t.accumulation = 1  # micro-batches per update
+    t.label_smoothing = 0.0  # fine-tuning
+
+    e = c.eval = ConfigDict()
+    e.every_epochs = 1.0
+    e.batch_size = 128  # images per evaluation step
+    e.images = 8  # pre-training: reconstructions to show
+
+    k = c.checkpoint = ConfigDict()
+    k.every_epochs = 1.0
+    k.keep = 2  # newest checkpoints to keep; the older serves where the newest is damaged
+
+    s = c.sharding = ConfigDict()
+    s.fsdp = 1  # devices over which parameters and optimiser state are split
+
+    g = c.log = ConfigDict()
+    g.every_steps = 20
+    g.tensorboard = True  # write event files beside metrics.jsonl
+    g.profile = False  # trace a few steps for TensorBoard's profiler
+    g.progress_seconds = 10.0  # between two lines of progress
+
+    if task == "finetune":
+        o.base_lr, o.warmup_epochs, o.b2, o.weight_decay = 5e-4, 2.0, 0.999, 0.05
+        o.no_decay = r"(^|/)(bias|scale|cls_token)$"
+        t.epochs, t.batch_size, t.batch_per_device = 20.0, 64, 0
+    return c
+
+
+def study_defaults(pretrain: ConfigDict, finetune: ConfigDict) -> ConfigDict:
+    """All fields of a study: one pre-training, then fine-tuning over a grid, then the report."""
+    c = ConfigDict()
+    c.task = "study"
+    c.name = ""
+    c.title = "Label efficiency of masked autoencoders"
+    c.fractions = (0.01, 0.1, 0.5, 1.0)
+    c.inits = ("scratch", "mae")
+    c.seeds = (0,)  # initial weights and order
+    c.subset_seeds = ()  # which labels; empty: 0 for every seed
+    c.pretrain = pretrain
+    c.finetune = finetune
+    return c
+
+
+def parse_arg(arg: str | None, **known: Any) -> ConfigDict:
+    """Reads a config file's argument, "key=value,key=value", typed as the defaults in `known`.
+
+    Raises UserError on a key that is not known or a value of another type.
+    """
+    values = dict(known)
+    for item in filter(None, (arg or "").split(",")):
+        key, equals, text = item.partition("=")
+        if key not in known or not equals:
+            allowed = ", ".join(f"{k}={v}" for k, v in known.items()) or "none"
+            raise UserError(f"config argument {item!r} is not known; allowed, with their defaults: {allowed}")
+        kind = type(known[key])
+        try:
+            values[key] = {"true": True, "false": False}[text.lower()] if kind is bool else kind(text)
+        except (ValueError, KeyError):
+            raise UserError(f"config argument {item!r}: {text!r} is not a valid {kind.__name__}") from None
+    return ConfigDict(values)
+
+
+def one_of(field: str, value: Any, allowed: tuple) -> Any:
+    """Returns `value` if it is allowed, else raises UserError naming the field."""
+    if value not in allowed:
+        raise UserError(f"{field}={value} is not allowed; use one of {', '.join(map(str, allowed))}")
+    return value
+
+
+def load(path: str | os.PathLike, arg: str = "") -> ConfigDict:
+    """The config of a file such as `configs/demo.py`, as the flag --config=FILE:ARG gives it."""
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"config file {path} does not exist; see configs/ for those that do")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.get_config(arg)
+
+
+def check_arguments(arguments: list[str]) -> None:
+    """Refuses a --config that does not load and a --config.FIELD that is no field, by UserError."""
+    given = [a.lstrip("-").partition("=") for a in arguments if a.startswith(("--config", "-config"))]
+    files = [value for name, _, value in given if name == "config"]
+    if not files:
+        return
+    path, _, arg = files[-1].partition(":")
+    flat = flatten(load(path, arg))
+    for name, equals, value in given:
+        field = name.removeprefix("config.")
+        if name.startswith("config.") and field not in flat:
+            near = difflib.get_close_matches(field, flat, 1)
+            hint = f"did you mean --config.{near[0]}?" if near else f"{path} lists the fields"
+            raise UserError(f"--config.{field}{equals}{value}: {field} is not a field of the config; {hint}")
+
+
+def flatten(config: ConfigDict | dict, prefix: str = "") -> dict[str, Any]:
+    """{"data.fraction": 0.1, ...}: the fields in one level."""
+    flat = {}
+    for key, value in config.items():
+        if isinstance(value, ConfigDict | dict):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def hparams(config: ConfigDict) -> dict[str, Any]:
+    """The fields as TensorBoard's table wants them: the same keys in every run, no None."""
+    return {
+        key: value if isinstance(value, int | float | str) else json.dumps(value)
+        for key, value in flatten(config).items()
+        if not key.startswith(("log.", "data.threads", "data.workers", "data.prefetch"))
+    }
+
+
+# ------------------------------------------------------------------------------------- checks
+
+_CHOICES = {
+    "task": ("pretrain", "finetune"),
+    "init": ("scratch", "mae"),
+    "data.bad_images": ("stop", "skip"),
+    "model.size": SIZES,
+    "model.pool": ("cls", "mean"),
+    "model.dtype": ("float32", "bfloat16"),
+    "optim.schedule": ("cosine", "constant", "linear"),
+}
+_RANGES = {  # low, high, whether low itself is allowed, whether high is
+    "data.val_fraction": (0, 1, True, False),
+    "data.fraction": (0, 1, False, True),
+    "data.threads": (0, 1024, True, True),
+    "data.workers": (0, 1024, True, True),
+    "data.prefetch": (1, 4096, True, True),
+    "data.synthetic_train": (10, math.inf, True, False),
+    "data.synthetic_test": (10, math.inf, True, False),
+    "data.synthetic_unlabelled": (10, math.inf, True, False),
+    "data.synthetic_size": (16, 4096, True, True),
+    "seed": (0, 2**31, True, False),
+    "data.subset_seed": (0, 2**31, True, False),
+    "data.val_seed": (0, 2**31, True, False),
+    "model.image_size": (1, math.inf, True, False),
+    "model.patch_size": (1, math.inf, True, False),
+    "model.mlp_ratio": (0, math.inf, False, False),
+    "model.decoder_width": (4, math.inf, True, False),
+    "model.decoder_depth": (1, 100, True, False),
+    "model.decoder_heads": (1, math.inf, True, False),
+    "model.drop_path": (0, 1, True, False),
+    "mae.mask_ratio": (0, 1, False, False),
+    "optim.base_lr": (0, math.inf, False, False),
+    "optim.warmup_epochs": (0, math.inf, True, False),
+    "optim.min_lr": (0, math.inf, True, False),
+    "optim.weight_decay": (0, math.inf, True, False),
+    "optim.b1": (0, 1, True, False),
+    "optim.b2": (0, 1, True, False),
+    "optim.clip_norm": (0, math.inf, True, False),
+    "optim.layer_decay": (0, 1, False, True),
+    "train.epochs": (0, math.inf, False, False),
+    "train.steps": (0, math.inf, True, False),
+    "train.batch_size": (0, math.inf, True, False),
+    "train.batch_per_device": (0, math.inf, True, False),
+    "train.accumulation": (1, math.inf, True, False),
+    "train.label_smoothing": (0, 1, True, False),
+    "eval.every_epochs": (0, math.inf, False, False),
+    "eval.batch_size": (1, math.inf, True, False),
+    "eval.images": (1, 64, True, True),
+    "checkpoint.every_epochs": (0, math.inf, False, False),
+    "checkpoint.keep": (1, math.inf, True, False),
+    "sharding.fsdp": (1, math.inf, True, False),
+    "log.every_steps": (1, math.inf, True, False),
+    "log.progress_seconds": (0, math.inf, True, False),
+}
+
+
+def validate(config: ConfigDict, prefix: str = "") -> None:
+    """Refuses a config of one run that cannot work, before any device or image is touched.
+
+    Raises UserError that names the field, its value and what is allowed.
+    """
+    flat, schema = flatten(config), flatten(defaults("finetune"))
+    for key in flat:
+        if key not in schema:
+            near = difflib.get_close_matches(key, schema, 1)
+            hint = f"; did you mean {prefix}{near[0]}?" if near else ""
+            raise UserError(f"{prefix}{key} is not a field of the config{hint}")
+    for key, like in schema.items():
+        if key not in flat:
+            raise UserError(f"{prefix}{key} is missing from the config; its default is {like!r}")
+        value, number = flat[key], isinstance(like, int | float) and not isinstance(like, bool)
+        fits = type(value) in ((int, float) if isinstance(like, float) else (type(like),))
+        if isinstance(like, tuple):
+            fits = isinstance(value, tuple | list) and all(type(v) in (int, float) for v in value)
+        if not fits:
+            raise UserError(f"{prefix}{key}={value!r} has the wrong type; allowed: {type(like).__name__}")
+        if number and not math.isfinite(value):
+            raise UserError(f"{prefix}{key}={value} is not a finite number")
+    for key, allowed in _CHOICES.items():
+        one_of(prefix + key, flat[key], allowed)
+    for key, (low, high, with_low, with_high) in _RANGES.items():
+        value = flat[key]
+        if not (low < value < high or (value == low and with_low) or (value == high and with_high)):
+            left, right = "[" if with_low else "(", "]" if with_high else ")"
+            raise UserError(f"{prefix}{key}={value} is out of range; allowed: {left}{low}, {high}{right}")
+    _validate_data(config.data, prefix + "data.")
+    _validate_model(config, prefix)
+    _validate_rest(config, prefix)
+
+
+def _validate_data(d: ConfigDict, prefix: str) -> None:
+    for key, length, low in (("crop_scale", 2, 0), ("crop_ratio", 2, 0), ("mean", 3, -1e9), ("std", 3, 0)):
+        value = tuple(d[key])
+        ordered = key in ("mean", "std") or value == tuple(sorted(value))
+        if len(value) != length or min(value) <= low or not ordered:
+            raise UserError(
+                f"{prefix}{key}={value} is not allowed; use {length} numbers above {max(low, 0)}"
+                + (", the smaller first" if length == 2 else "")
+            )
+    if d.crop_scale[1] > 1:
+        raise UserError(f"{prefix}crop_scale={tuple(d.crop_scale)} is not allowed; at most 1 (the image)")
+    if any(w <= 0 for w in d.weights):
+        raise UserError(f"{prefix}weights={tuple(d.weights)}: use numbers above 0, one for each source")
+
+
+def _validate_model(config: ConfigDict, prefix: str) -> None:
+    m = config.model
+    if m.image_size % m.patch_size:
+        below = m.image_size // m.patch_size * m.patch_size
+        raise UserError(
+            f"{prefix}model.image_size={m.image_size} is not a multiple of "
+            f"{prefix}model.patch_size={m.patch_size}; use {below or m.patch_size} or {below + m.patch_size}"
+        )
+    if m.size == "custom":
+        if min(m.width, m.depth, m.heads) < 1 or m.depth > 100 or m.width % 4 or m.width % m.heads:
+            raise UserError(
+                f"{prefix}model.width={m.width}, depth={m.depth}, heads={m.heads}: for size=custom all are "
+                f"at least 1, depth at most 100, and width is a multiple of 4 and of heads"
+            )
+    elif m.width or m.depth or m.heads:
+        raise UserError(
+            f"{prefix}model.width, depth and heads are for size=custom; size={m.size} has its own: set "
+            f"{prefix}model.size=custom or leave them 0"
+        )
+    if m.decoder_width % 4 or m.decoder_width % m.decoder_heads:
+        raise UserError(
+            f"{prefix}model.decoder_width={m.decoder_width} must be a multiple of 4 and of "
+            f"decoder_heads={m.decoder_heads}"
+        )
+    patches = (m.image_size // m.patch_size) ** 2
+    if config.task == "pretrain" and not 1 <= int(patches * (1 - config.mae.mask_ratio)) < patches:
+        raise UserError(
+            f"{prefix}mae.mask_ratio={config.mae.mask_ratio} leaves {int(patches * (1 - config.mae.mask_ratio))} "
+            f"of {patches} patches visible; at least one must be visible and one removed"
+        )
+
+
+def _validate_rest(config: ConfigDict, prefix: str) -> None:
+    o, t = config.optim, config.train
+    try:
+        re.compile(o.no_decay)
+    except re.error as error:
+        raise UserError(f"{prefix}optim.no_decay={o.no_decay!r} is not a regular expression: {error}") from None
+    if not t.batch_size and not t.batch_per_device:
+        raise UserError(f"{prefix}train.batch_size=0: set it or {prefix}train.batch_per_device")
+    if config.init == "mae" and not config.init_from:
+        raise UserError(f"{prefix}init=mae needs {prefix}init_from: the run directory of a pre-training")
+
+
+def validate_study(config: ConfigDict) -> None:
+    """`validate` for a study and both of its parts."""
+    schema = study_defaults(ConfigDict(), ConfigDict())
+    for key in config:
+        if key not in schema:
+            near = difflib.get_close_matches(key, list(schema), 1)
+            raise UserError(f"{key} is not a field of a study{f'; did you mean {near[0]}?' if near else ''}")
+    for key in ("fractions", "inits", "seeds"):
+        value = tuple(config[key])
+        if not value or len(set(value)) != len(value):
+            raise UserError(f"{key}={value} is not allowed; use at least one value, none twice")
+    for fraction in config.fractions:
+        if not 0 < fraction <= 1:
+            raise UserError(f"fractions={tuple(config.fractions)}: {fraction} is not in (0, 1]")
+    for init in config.inits:
+        one_of("inits", init, ("scratch", "mae"))
+    if config.subset_seeds and len(config.subset_seeds) != len(config.seeds):
+        raise UserError(
+            f"subset_seeds={tuple(config.subset_seeds)} must be empty or as many as seeds={tuple(config.seeds)}"
+        )
+    validate(config.pretrain, "pretrain.")
+    validate(config.finetune, "finetune.")
+    for key in ("image_size", "patch_size", "size", "width", "depth", "heads", "mlp_ratio"):
+        if config.pretrain.model[key] != config.finetune.model[key]:
+            raise UserError(
+                f"pretrain.model.{key}={config.pretrain.model[key]} and finetune.model.{key}="
+                f"{config.finetune.model[key]} differ; the encoder must be the same"
+            )
+
+
+# ------------------------------------------------------------------------------------- derived
+
+
+@dataclasses.dataclass(frozen=True)
+class Resolved:
+    """What follows from a config, the number of training images and the devices."""
+
+    n_train: int  # images
+    devices: int
+    batch_size: int  # images per update
+    rows: int  # batch_size rounded up to a multiple of devices * accumulation; the rest is padding
+    steps_per_epoch: int
+    steps: int
+    warmup_steps: int
+    peak_lr: float
+    eval_every: int  # steps
+    save_every: int  # steps
+
+
+def resolve(config: ConfigDict, n_train: int, devices: int) -> Resolved:
+    """Steps, learning rate and warm-up from a config (Goyal et al. 2017: linear scaling of the rate).
+
+    An epoch is ceil(images / batch) updates, at least one, so a subset smaller than the batch still
+    gives one update per epoch; its images then repeat within the batch, augmented anew.
+    """
+    t, o = config.train, config.optim
+    batch = t.batch_size or t.batch_per_device * t.accumulation * devices
+    if batch < t.accumulation:
+        raise UserError(f"train.batch_size={batch} is smaller than train.accumulation={t.accumulation}")
+    if devices % config.sharding.fsdp:
+        raise UserError(f"sharding.fsdp={config.sharding.fsdp} does not divide the {devices} devices")
+    unit = devices * t.accumulation
+    per_epoch = math.ceil(n_train / batch)
+    steps = t.steps or max(1, round(t.epochs * per_epoch))
+    warmup = min(round(o.warmup_epochs * per_epoch), steps)
+
+    def every(epochs: float) -> int:
+        return max(1, round(epochs * per_epoch))
+
+    return Resolved(
+        n_train=n_train,
+        devices=devices,
+        batch_size=batch,
+        rows=math.ceil(batch / unit) * unit,
+        steps_per_epoch=per_epoch,
+        steps=steps,
+        warmup_steps=warmup,
+        peak_lr=o.base_lr * batch / 256,
+        eval_every=every(config.eval.every_epochs),
+        save_every=every(config.checkpoint.every_epochs),
+    )
+
+
+def default_workdir(config: ConfigDict) -> str:
+    """A speaking directory below runs/, for example runs/finetune-raabin_wbc-10pct-mae-base16_224-seed0."""
+    if config.task == "study":
+        data = config.finetune.data
+        label = _source_label(data)
+        return f"runs/{config.name or 'study'}-{label}-{_model_label(config.finetune.model)}"
+    parts = [config.name or config.task, _source_label(config.data)]
+    if config.task == "finetune":
+        parts += [percent(config.data.fraction), config.init]
+    parts += [_model_label(config.model), f"seed{config.seed}"]
+    return "runs/" + "-".join(parts)
+
+
+def percent(fraction: float) -> str:
+    """0.1 -> "10pct", for file names."""
+    return f"{fraction * 100:g}pct"
+
+
+def _source_label(data: ConfigDict) -> str:
+    if "folder" not in data.source:
+        return data.source
+    names = [Path(d).name or "folder" for d in data.dir.split(",")]
+    return re.sub(r"[^\w.+-]", "_", "+".join(names))
+
+
+def _model_label(m: ConfigDict) -> str:
+    size = f"{m.width}x{m.depth}" if m.size == "custom" else m.size
+    return f"{size}_p{m.patch_size}_{m.image_size}px"
+
+
+def difference(ours: dict[str, Any], theirs: dict[str, Any]) -> list[str]:
+    """ "key: theirs -> ours" for each field that differs, but for those that may (`FREE`)."""
+    return [
+        f"{key}: {theirs.get(key)!r} -> {ours.get(key)!r}"
+        for key in sorted(ours.keys() | theirs.keys())
+        if not FREE.fullmatch(key) and ours.get(key) != theirs.get(key)
+    ]

@@ -1,0 +1,211 @@
+"""Batches out of sources, through Grain.
+
+Batch k is a function of the sources, the seed and k alone: not of threads, worker processes or the
+number of hosts. Resuming is to start at k. Everything random about an image comes from its place in
+the endless sequence of images, `k * batch_size + row`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache, partial
+
+import grain
+import numpy as np
+from absl import flags
+from jaxtyping import Float, Int
+
+from mae_jax.data.sources import Purpose, Source
+from mae_jax.errors import UserError
+
+Transform = Callable[..., dict]  # (element, rng) or (element)
+Batch = dict[str, np.ndarray]
+Rows = slice | range | None
+
+
+def train_batches(
+    sources: Sequence[Source],
+    indices: Sequence[Int[np.ndarray, _] | None] | None,
+    transforms: Sequence[Transform],
+    *,
+    batch_size: int,
+    seed: int,
+    weights: Sequence[float] = (),
+    rows: Rows = None,
+    start: int = 0,
+    threads: int = 8,
+    workers: int = 0,
+    prefetch: int = 4,
+) -> grain.DatasetIterator[Batch]:
+    """Endless batches from number `start` on: image uint8 (b h w c), label, index, source int32.
+
+    Each source is shuffled anew every epoch and no image is left out at its end. Several are mixed
+    by `weights`, their shares of the images (none given: by size, to within 1 %). `rows` are this
+    process's part of the `batch_size` rows; `prefetch` counts batches. Close the iterator if it has
+    worker processes. Raises UserError for weights or rows that do not fit and for a broken image.
+    """
+    order = _order(sources, indices, seed, weights)
+    mine = _rows(rows, batch_size)
+
+    def load(i: int) -> dict:
+        place = i // len(mine) * batch_size + mine[i % len(mine)]
+        number, index = order(place)
+        rng = np.random.default_rng((seed, Purpose.AUGMENT, place))
+        element = sources[number][index]
+        for transform in transforms:
+            element = transform(element, rng)
+        return _fields(element) | {"source": np.int32(number)}
+
+    images = grain.MapDataset.range(start * len(mine), sys.maxsize).map(load)
+    if not workers:
+        return iter(_read(images, threads, prefetch * len(mine)).batch(len(mine)))
+    if not flags.FLAGS.is_parsed():  # in a notebook; Grain reads flags of its own
+        flags.FLAGS.mark_as_parsed()
+    # A worker makes whole batches, in turn with the others: what it sends is the batch itself.
+    ahead = max(1, prefetch // workers)
+    batches = _read(images.batch(len(mine)), min(max(1, threads // workers), ahead), ahead)
+    return iter(batches.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers)))
+
+
+def eval_batches(
+    source: Source,
+    indices: Int[np.ndarray, " n"] | None,
+    transforms: Sequence[Transform],
+    *,
+    batch_size: int,
+    rows: Rows = None,
+    threads: int = 8,
+    prefetch: int = 4,
+) -> Iterator[Batch]:
+    """Every image once, in order: image uint8 (b h w c), label, index int32 and mask float32 (b).
+
+    The last batch is filled up with black images: mask 0, index and label -1. With `rows`, all
+    processes get the same number of batches.
+    """
+    chosen = np.arange(len(source)) if indices is None else np.asarray(indices)
+    mine = _rows(rows, batch_size)
+    if not len(chosen):
+        return iter(())
+
+    def real(index: int) -> dict:
+        element = source[index]
+        for transform in transforms:
+            element = transform(element)
+        return _fields(element) | {"mask": np.float32(1)}
+
+    black = np.zeros_like(real(int(chosen[0]))["image"])
+    nothing = np.int32(-1)
+    padding = {"image": black, "label": nothing, "index": nothing, "mask": np.float32(0)}
+
+    def load(i: int) -> dict:
+        place = i // len(mine) * batch_size + mine[i % len(mine)]
+        return real(int(chosen[place])) if place < len(chosen) else padding
+
+    batches = -(-len(chosen) // batch_size)
+    images = grain.MapDataset.range(batches * len(mine)).map(load)
+    return iter(_read(images, threads, prefetch * len(mine)).batch(len(mine)))
+
+
+def epoch_counts(sizes: Sequence[int], weights: Sequence[float] = ()) -> Float[np.ndarray, " s"]:
+    """Images expected from each source while sum(sizes) are drawn; over `sizes`, its passes."""
+    share = np.asarray(weights if len(weights) else sizes, float)
+    return share / share.sum() * np.sum(sizes)
+
+
+def position(
+    batch_number: int,
+    sources: Sequence[Source],
+    indices: Sequence[Int[np.ndarray, _] | None] | None,
+    *,
+    seed: int,
+    batch_size: int,
+    weights: Sequence[float] = (),
+) -> dict:
+    """Where training is in its data, for JSON: the next batch and all that it depends on."""
+    return {
+        "next_batch": batch_number,
+        "files": [source.fingerprint for source in sources],
+        "subset": [
+            hashlib.sha256(np.asarray(chosen, "<i8").tobytes()).hexdigest() for chosen in _indices(sources, indices)
+        ],
+        "seed": seed,
+        "batch_size": batch_size,
+        "weights": [float(weight) for weight in weights],
+    }
+
+
+def check_position(saved: dict, now: dict) -> None:
+    """Raises UserError, naming what differs, if going on from `saved` would give other batches."""
+    names = sorted((saved.keys() | now.keys()) - {"next_batch"})
+    differ = [name for name in names if saved.get(name) != now.get(name)]
+    if differ:
+        shown = "; ".join(f"{name} was {saved.get(name)}, is {now.get(name)}" for name in differ)
+        raise UserError(
+            f"the data are not those of the run to go on with ({shown}); restore them, or start a new run directory"
+        )
+
+
+def _order(
+    sources: Sequence[Source],
+    indices: Sequence[Int[np.ndarray, _] | None] | None,
+    seed: int,
+    weights: Sequence[float],
+) -> Callable[[int], tuple[int, int]]:
+    """Tells (source, index) for every place in the endless sequence."""
+    chosen = _indices(sources, indices)
+    empty = [number for number, part in enumerate(chosen) if not len(part)]
+    if empty or not sources:
+        raise UserError(f"data: no image to train on in source {empty[0] if empty else 0}")
+    if len(weights) not in (0, len(sources)) or not all(0 < w < np.inf for w in weights):
+        raise UserError(f"data.weights={tuple(weights)!r}: give {len(sources)} numbers above 0, one a source")
+    draws = [grain.MapDataset.range(sys.maxsize).map(partial(_pair, n)) for n in range(len(chosen))]
+    sizes = [len(part) for part in chosen]
+    mixed = draws[0] if len(draws) == 1 else grain.MapDataset.mix(draws, [*weights] or sizes)
+
+    def at(place: int) -> tuple[int, int]:
+        number, draw = mixed[place]
+        epoch, k = divmod(draw, sizes[number])
+        return number, int(chosen[number][_permutation(sizes[number], seed, number, epoch)[k]])
+
+    return at
+
+
+def _pair(number: int, draw: int) -> tuple[int, int]:
+    return number, draw
+
+
+@lru_cache(maxsize=32)
+def _permutation(n: int, seed: int, number: int, epoch: int) -> Int[np.ndarray, " n"]:
+    """The order of one epoch. Grain's own shuffle takes milliseconds an image where n is small."""
+    return np.random.default_rng((seed, Purpose.SHUFFLE, number, epoch)).permutation(n)
+
+
+def _indices(
+    sources: Sequence[Source], indices: Sequence[Int[np.ndarray, _] | None] | None
+) -> list[Int[np.ndarray, _]]:
+    if indices is None:
+        indices = [None for _ in sources]
+    return [
+        np.arange(len(source)) if part is None else np.asarray(part)
+        for source, part in zip(sources, indices, strict=True)
+    ]
+
+
+def _rows(rows: Rows, batch_size: int) -> range:
+    everything = range(batch_size)
+    mine = everything[rows] if isinstance(rows, slice) else everything if rows is None else rows
+    if not len(mine) or mine[0] < 0 or mine[-1] >= batch_size:
+        raise UserError(f"data.batch_size={batch_size}: has no rows {rows}; use at least one for each process")
+    return mine
+
+
+def _fields(element: dict) -> dict:
+    return {name: element[name] for name in ("image", "label", "index")}
+
+
+def _read(dataset: grain.MapDataset[dict], threads: int, ahead: int) -> grain.IterDataset[dict]:
+    """Reads ahead with threads; with none, reads when asked, in the caller's thread."""
+    options = grain.ReadOptions(num_threads=min(threads, ahead), prefetch_buffer_size=ahead if threads else 0)
+    return dataset.to_iter_dataset(options)

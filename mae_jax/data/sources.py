@@ -1,0 +1,316 @@
+"""Where images come from: sources give any example by its number, encoded or drawn, and say what
+they hold. The seeds of everything random about data are derived here too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from enum import IntEnum
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int32, UInt8
+
+from mae_jax.data import synthetic as drawing
+from mae_jax.data.transforms import load_image
+from mae_jax.errors import UserError
+
+Progress = Callable[[int, int], None]  # images checked so far, images in all
+SYSTEM = {"thumbs.db", "desktop.ini", "__macosx"}  # lower case; names with a leading dot besides
+SHOWN = 5  # names kept of what was passed over
+
+
+class Purpose(IntEnum):
+    """What a random stream is for; no two streams share one. Numbers never change their meaning."""
+
+    VALIDATION = 1
+    SUBSET = 2
+    SHUFFLE = 3
+    AUGMENT = 4
+    SYNTHETIC_LABELS = 5
+    SYNTHETIC_CELL = 6
+    SYNTHETIC_TISSUE = 7
+
+
+def data_seed(seed: int, purpose: int, number: int = 0) -> int:
+    """A 32-bit seed for one purpose. Nearby seeds give unrelated ones, which Grain's own do not:
+    it shuffles with `seed + epoch`, so that epoch 1 of seed 0 would be epoch 0 of seed 1.
+    """
+    return int(np.random.SeedSequence([seed, purpose, number]).generate_state(1)[0])
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """Examples by number, and what is known of all of them without reading any.
+
+    `source[i]` is a dict: image (encoded bytes, or uint8 h w 3), label and index int32, name.
+    """
+
+    names: tuple[str, ...]  # unique; for files the path below the directory, with '/'
+    labels: Int32[np.ndarray, " n"]  # numbers of `classes`; -1 = unlabelled
+    groups: tuple[str, ...]  # what must not straddle a split: slide, region, field; '' = not known
+    classes: tuple[str, ...]  # () if unlabelled
+    fingerprint: str  # sha256 of names, labels and sizes in bytes
+    read: Callable[[int], bytes | UInt8[np.ndarray, "h w 3"]]
+    counts: dict[str, int] = field(default_factory=dict)  # passed over, by reason
+    passed_over: dict[str, tuple[str, ...]] = field(default_factory=dict)  # the first names of each
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: int) -> dict:
+        return {
+            "image": self.read(index),
+            "label": np.int32(self.labels[index]),
+            "index": np.int32(index),
+            "name": self.names[index],
+        }
+
+
+def group_of(name: str) -> str:
+    """The slide, region or field of view that a file name tells of, or ''.
+
+    Raabin-WBC `20190531_113249_0.jpg` (time stamp of the field), CAM16
+    `normal_002-500-2-384ver.jpg` (slide), pRCC `3610_6089_2000.jpg` (the region itself).
+    """
+    stem = name.rsplit("/", 1)[-1].rsplit(".", 1)[0]
+    for pattern in (
+        r"(\d{8}_\d{6})_\d+",
+        r"((?:normal|tumor|test)_\d+)-\d+-\d+-\w+",
+        r"(\d+_\d+_\d{3,4})",
+    ):
+        if match := re.fullmatch(pattern, stem):
+            return match[1]
+    return ""
+
+
+def folder(
+    directory: str | os.PathLike,
+    split: str = "",
+    *,
+    classes: Sequence[str] | None = None,
+    bad_images: str = "stop",
+    field: str = "data.dir",
+    check: bool = True,
+    progress: Progress | None = None,
+) -> Source:
+    """Labelled images `directory/split/<class>/**`, the classes in alphabetical order.
+
+    Give a test split the training `classes`: labels then keep their numbers where the split lacks a
+    class. Every file is decoded once (`check`); one that is no image stops, or with
+    bad_images='skip' is passed over and counted. Raises UserError, also for a class that is empty
+    (training) or not among `classes`.
+    """
+    _check_bad_images(bad_images)
+    top = _existing(directory, split, field)
+    passed: dict[str, list[str]] = {}
+    files: dict[str, list[str]] = {}
+    for entry in sorted(os.scandir(top), key=lambda entry: entry.name):
+        name = f"{split.strip('/')}/{entry.name}".lstrip("/")
+        if _hidden(entry.name):
+            passed.setdefault("hidden", []).append(name)
+        elif entry.is_dir():
+            files[entry.name] = list(_walk(entry.path, name, passed, set()))
+        else:
+            passed.setdefault("outside a class folder", []).append(name)
+    if not files:
+        raise UserError(f"{field}: '{top}' has no class folders; use {top}/<class>/")
+    extra = [name for name in files if classes is not None and name not in classes and files[name]]
+    if extra:
+        raise UserError(
+            f"{field}: '{top}' has a folder {extra[0]!r}, which is not a class of the training "
+            f"images ({', '.join(classes or ())}); rename or remove it"
+        )
+    known = tuple(files) if classes is None else tuple(classes)
+    label_of = {name: label for label, c in enumerate(known) for name in files.get(c, ())}
+    names = list(label_of)
+    keep = _check(directory, names, bad_images, field, passed, progress) if check else names
+    labels = [label_of[name] for name in keep]
+    empty = [c for label, c in enumerate(known) if label not in set(labels)]
+    if empty and classes is None:
+        raise UserError(f"{field}: class folder '{top / empty[0]}' has no image; add some or remove the folder")
+    return _of_files(directory, keep, labels, known, passed, field)
+
+
+def unlabelled_folder(
+    directory: str | os.PathLike,
+    *,
+    bad_images: str = "stop",
+    field: str = "data.dir",
+    check: bool = True,
+    progress: Progress | None = None,
+) -> Source:
+    """All images below `directory`, at any depth, without labels; else as `folder`."""
+    _check_bad_images(bad_images)
+    passed: dict[str, list[str]] = {}
+    names = sorted(_walk(str(_existing(directory, "", field)), "", passed, set()))
+    keep = _check(directory, names, bad_images, field, passed, progress) if check else names
+    return _of_files(directory, keep, [-1] * len(keep), (), passed, field)
+
+
+def synthetic(split: str, n: int, size: int, seed: int) -> Source:
+    """`n` drawn cells with labels, size x size pixels, others for every split (Train, TestA)."""
+    number = zlib.crc32(split.encode())
+    rng = np.random.default_rng((seed, Purpose.SYNTHETIC_LABELS, number))
+    labels = np.asarray(drawing.draw_labels(rng, n), np.int32)
+    names = tuple(f"cells/{split}/{i:05d}" for i in range(n))
+    cells = [(Purpose.SYNTHETIC_CELL, number, int(label)) for label in labels]
+    return _drawn(names, labels, drawing.CLASSES, cells, size, seed)
+
+
+def synthetic_unlabelled(n: int, size: int, seed: int) -> Source:
+    """`n` drawn images without labels: tissue, and as many cells that no labelled split has."""
+    number = zlib.crc32(b"unlabelled")
+    rng = np.random.default_rng((seed, Purpose.SYNTHETIC_LABELS, number))
+    kinds = [int(label) for label in drawing.draw_labels(rng, n // 2)]
+    tissues = n - len(kinds)
+    names = [f"tissue/{i:05d}" for i in range(tissues)]
+    names += [f"cells/unlabelled/{i:05d}" for i in range(len(kinds))]
+    items = [(Purpose.SYNTHETIC_TISSUE, number, -1)] * tissues
+    items += [(Purpose.SYNTHETIC_CELL, number, kind) for kind in kinds]
+    return _drawn(tuple(names), np.full(n, -1, np.int32), (), items, size, seed)
+
+
+def _drawn(
+    names: tuple[str, ...],
+    labels: Int32[np.ndarray, " n"],
+    classes: Sequence[str],
+    items: Sequence[tuple[int, int, int]],
+    size: int,
+    seed: int,
+) -> Source:
+    cache: list[np.ndarray | None] = [None] * len(names)
+    sizes = [size * size * 3] * len(names)
+    return Source(
+        names=names,
+        labels=labels,
+        groups=("",) * len(names),
+        classes=tuple(classes),
+        fingerprint=_fingerprint(names, labels.tolist(), sizes, f"drawn with seed {seed}"),
+        read=partial(_draw, cache, items, size, seed),
+    )
+
+
+def _draw(cache: list, items: Sequence[tuple[int, int, int]], size: int, seed: int, i: int):
+    """Draws once and keeps. Two threads at once draw the same image twice, which harms nothing."""
+    if cache[i] is None:
+        purpose, split, label = items[i]
+        rng = np.random.default_rng((seed, purpose, split, i))
+        if purpose == Purpose.SYNTHETIC_TISSUE:
+            cache[i] = drawing.draw_tissue(rng, size)
+        else:
+            cache[i] = drawing.draw_cell(rng, label, size)
+    return cache[i]
+
+
+def _of_files(
+    directory: str | os.PathLike,
+    names: Sequence[str],
+    labels: Sequence[int],
+    classes: tuple[str, ...],
+    passed: dict[str, list[str]],
+    field: str,
+) -> Source:
+    if not names:
+        raise UserError(f"{field}: no image below '{directory}'; check the path")
+    root = Path(directory)
+    sizes = [(root / name).stat().st_size for name in names]
+    return Source(
+        names=tuple(names),
+        labels=np.asarray(labels, np.int32),
+        groups=tuple(group_of(name) for name in names),
+        classes=classes,
+        fingerprint=_fingerprint(names, labels, sizes),
+        read=partial(_read_file, str(root), tuple(names)),
+        counts={reason: len(found) for reason, found in passed.items()},
+        passed_over={reason: tuple(found[:SHOWN]) for reason, found in passed.items()},
+    )
+
+
+def _read_file(root: str, names: tuple[str, ...], i: int) -> bytes:
+    return Path(root, names[i]).read_bytes()
+
+
+def _fingerprint(names: Sequence[str], labels: Sequence[int], sizes: Sequence[int], origin: str = "files") -> str:
+    rows = [origin, list(names), [int(label) for label in labels], list(sizes)]
+    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+
+
+def _existing(directory: str | os.PathLike, split: str, field: str) -> Path:
+    top = Path(directory, split.strip("/"))
+    if top.is_dir():
+        return top
+    above = top.parent
+    while not above.is_dir():
+        above = above.parent
+    inside = sorted(path.name for path in above.iterdir() if path.is_dir())[:10]
+    raise UserError(f"{field}: '{top}' is not a folder; '{above}' has {', '.join(inside) or 'no folders'}")
+
+
+def _hidden(name: str) -> bool:
+    """Files and folders that systems and notebooks leave behind: .DS_Store, ._x.jpg, Thumbs.db."""
+    return name.startswith(".") or name.lower() in SYSTEM
+
+
+def _walk(path: str, name: str, passed: dict[str, list[str]], seen: set[str]) -> Iterator[str]:
+    """All files below `path`, through links, in order; each folder once, so that no link loops."""
+    real = os.path.realpath(path)
+    if real in seen:
+        return
+    seen.add(real)
+    for entry in sorted(os.scandir(path), key=lambda entry: entry.name):
+        below = f"{name}/{entry.name}".lstrip("/")
+        if _hidden(entry.name):
+            passed.setdefault("hidden", []).append(below)
+        elif entry.is_dir():
+            yield from _walk(entry.path, below, passed, seen)
+        else:
+            yield below
+
+
+def _check_bad_images(bad_images: str) -> None:
+    if bad_images not in ("stop", "skip"):
+        raise UserError(f"data.bad_images={bad_images!r}: use 'stop' or 'skip'")
+
+
+def _check(
+    directory: str | os.PathLike,
+    names: Sequence[str],
+    bad_images: str,
+    field: str,
+    passed: dict[str, list[str]],
+    progress: Progress | None,
+) -> list[str]:
+    """Decodes every file in full, since a header does not show a cut file; returns the good."""
+
+    def problem(name: str) -> str:
+        try:
+            load_image(Path(directory, name).read_bytes(), name)
+        except (UserError, OSError) as error:
+            return str(error)
+        return ""
+
+    problems = []
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        for done, found in enumerate(pool.map(problem, names), 1):
+            problems.append(found)
+            if progress is not None:
+                progress(done, len(names))
+    bad = [(name, found) for name, found in zip(names, problems, strict=True) if found]
+    if bad and bad_images == "stop":
+        more = f" (and {len(bad) - 1} more such files)" if len(bad) > 1 else ""
+        raise UserError(
+            f"{field}: {bad[0][1]}, in '{directory}'{more}; remove what is no image, or set "
+            "data.bad_images='skip' to go on without it"
+        )
+    if bad:
+        passed["not an image"] = [name for name, _ in bad]
+    return [name for name, found in zip(names, problems, strict=True) if not found]

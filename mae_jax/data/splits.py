@@ -1,0 +1,131 @@
+"""From the `data` fields of a config to sources and the indices that train, validate and test."""
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+from jaxtyping import Int
+from ml_collections import ConfigDict
+
+from mae_jax.data import sources, subsets
+from mae_jax.data.sources import Source
+from mae_jax.errors import UserError
+
+NAMES = ("synthetic", "folder")
+DRAWING_SEED = 0  # generated images are one fixed data set; other sizes give other data sets
+PUBLISHED = ("raabin_wbc", "cam16", "prcc")
+Report = Callable[[int, int], None]  # called with (images checked, images in all)
+
+
+@dataclasses.dataclass(frozen=True)
+class Labelled:
+    """Images with labels: a training source, of which some validate, and a test source."""
+
+    train: Source
+    test: Source
+    train_idx: Int[np.ndarray, "_"]  # the labels that may be used: the fraction
+    val_idx: Int[np.ndarray, "_"]  # the same for every fraction
+    subset: dict  # what subset.json says
+
+
+@dataclasses.dataclass(frozen=True)
+class Unlabelled:
+    """Images without labels from one or several sources."""
+
+    sources: tuple[Source, ...]
+    train_idx: tuple[Int[np.ndarray, "_"], ...]
+    val_idx: tuple[Int[np.ndarray, "_"], ...]
+    weights: tuple[float, ...]
+
+
+def labelled(data: ConfigDict, report: Report | None = None, opened: dict | None = None) -> Labelled:
+    """Opens the training and the test images, splits validation off, takes the fraction.
+
+    `opened` keeps sources between calls, for the cells of a study. Raises UserError where the source is
+    unknown or its images cannot be used.
+    """
+    train = _open(opened, _labelled_train, data, report)
+    test = _open(opened, _labelled_test, data, train.classes, report)
+    pool, val_idx = subsets.split_validation(train.labels, train.groups, data.val_fraction, data.val_seed)
+    chosen = subsets.nested_subset(train.labels[pool], data.fraction, data.subset_seed, train.classes)
+    train_idx = pool[chosen]
+    subset = subsets.describe(
+        train,
+        pool,
+        val_idx,
+        train_idx,
+        fraction=data.fraction,
+        subset_seed=data.subset_seed,
+        validation_seed=data.val_seed,
+    )
+    return Labelled(train, test, train_idx, val_idx, subset)
+
+
+def _open(opened: dict | None, function: Callable, data: ConfigDict, *rest) -> Source | list[Source]:
+    """`function(data, *rest)`, or what it gave before for the same fields."""
+    if opened is None:
+        return function(data, *rest)
+    fields = ("source", "dir", "train_split", "test_split", "bad_images")
+    drawn = ("synthetic_train", "synthetic_test", "synthetic_unlabelled", "synthetic_size")
+    key = (function.__name__, *(data[name] for name in fields + drawn))
+    if key not in opened:
+        opened[key] = function(data, *rest)
+    return opened[key]
+
+
+def _labelled_train(data: ConfigDict, report: Report | None) -> Source:
+    if data.source == "synthetic":
+        return sources.synthetic("Train", data.synthetic_train, data.synthetic_size, DRAWING_SEED)
+    _refuse_unknown(data, "finetune")
+    return sources.folder(data.dir, data.train_split, bad_images=data.bad_images, progress=report)
+
+
+def _labelled_test(data: ConfigDict, classes: tuple[str, ...], report: Report | None) -> Source:
+    if data.source == "synthetic":
+        return sources.synthetic("TestA", data.synthetic_test, data.synthetic_size, DRAWING_SEED)
+    return sources.folder(data.dir, data.test_split, classes=classes, bad_images=data.bad_images, progress=report)
+
+
+def unlabelled(data: ConfigDict, report: Report | None = None, opened: dict | None = None) -> Unlabelled:
+    """Opens the sources joined by "+"; a small part of each is held out to watch the reconstruction."""
+    found = _open(opened, _unlabelled_sources, data, report)
+    if data.weights and len(data.weights) != len(found):
+        raise UserError(
+            f"data.weights={tuple(data.weights)} has {len(data.weights)} numbers for {len(found)} sources; "
+            f"give one for each, or none"
+        )
+    train_idx, val_idx = [], []
+    for source in found:
+        # At most 256 are held out: enough to see a curve, and cheap to evaluate.
+        share = min(data.val_fraction, 256 / len(source))
+        labels = np.zeros(len(source), np.int32)
+        kept, held = subsets.split_validation(labels, source.groups, share, data.val_seed)
+        train_idx.append(kept)
+        val_idx.append(held)
+    return Unlabelled(tuple(found), tuple(train_idx), tuple(val_idx), tuple(data.weights))
+
+
+def _unlabelled_sources(data: ConfigDict, report: Report | None) -> list[Source]:
+    names, directories = data.source.split("+"), [d for d in data.dir.split(",") if d]
+    found = []
+    for name in names:
+        _refuse_unknown(data, "pretrain", name)
+        if name == "synthetic":
+            n, size = data.synthetic_unlabelled, data.synthetic_size
+            found.append(sources.synthetic_unlabelled(n, size, DRAWING_SEED))
+    if "folder" in names:
+        found += [sources.unlabelled_folder(d, bad_images=data.bad_images, progress=report) for d in directories]
+    return found
+
+
+def _refuse_unknown(data: ConfigDict, task: str, name: str = "") -> None:
+    name = name or data.source
+    if name in PUBLISHED:
+        raise UserError(
+            f"data.source={name} is not prepared on this machine: unpack it and read it as a folder with "
+            f"--config=configs/{task}.py:data=folder --config.data.dir=DIR"
+        )
+    if name not in NAMES:
+        raise UserError(f"data.source={name} is not known; use one of {', '.join(NAMES + PUBLISHED)}")
+    if name == "folder" and not data.dir:
+        raise UserError("data.dir='' is empty; source=folder needs it: --config.data.dir=DIR")

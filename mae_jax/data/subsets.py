@@ -1,0 +1,121 @@
+"""Who is in the validation set and in the labelled fraction: functions of labels and a seed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Int
+
+from mae_jax.data.sources import Purpose, Source
+from mae_jax.errors import UserError
+
+
+def split_validation(
+    labels: Int[np.ndarray, " n"],
+    groups: Sequence[str],
+    fraction: float,
+    seed: int,
+    *,
+    field: str = "data.val_fraction",
+) -> tuple[Int[np.ndarray, " t"], Int[np.ndarray, " v"]]:
+    """Sorted indices of training and validation, about `fraction` of each class in validation.
+
+    A group is never cut; an image without one ('') is a group of its own, so that without groups
+    each class gives exactly round(fraction * images), and one at least where it has two. Every
+    class keeps an image to train on. Raises UserError for a fraction outside [0, 1).
+    """
+    if not 0 <= fraction < 1:
+        raise UserError(f"{field}={fraction!r}: use a share from 0 (no validation) to below 1")
+    everything = np.arange(len(labels))
+    if fraction == 0:
+        return everything, everything[:0]
+    own = [f"group {g}" if g else f"image {i}" for i, g in enumerate(groups)]
+    group = np.unique(own, return_inverse=True)[1]
+    label = np.unique(labels, return_inverse=True)[1]
+    counts = np.zeros((group.max() + 1, label.max() + 1), int)  # images of each group and class
+    np.add.at(counts, (group, label), 1)
+    total = counts.sum(0)
+    wanted = np.clip(np.rint(fraction * total), np.minimum(1, total - 1), total - 1).astype(int)
+
+    missing, left = wanted.copy(), total.copy()  # still to be found; still there to train on
+    chosen = np.zeros(len(counts), bool)
+
+    def miss(without: np.ndarray) -> float:
+        """How far the validation set is from what is wanted, each class relative to its size."""
+        return float(np.sum(np.abs(without) / total))
+
+    def take(g: int) -> None:
+        nonlocal missing, left
+        chosen[g], missing, left = True, missing - counts[g], left - counts[g]
+
+    order = np.random.default_rng((seed, Purpose.VALIDATION)).permutation(len(counts)).tolist()
+    for g in order:
+        if np.all(left - counts[g] >= 1) and miss(missing - counts[g]) < miss(missing):
+            take(g)
+    for c in range(len(total)):  # a class that the groups left out, though it has two images
+        if wanted[c] and missing[c] == wanted[c]:
+            able = [g for g in order if counts[g, c] and np.all(left - counts[g] >= 1)]
+            if able:
+                take(min(able, key=lambda g: miss(missing - counts[g])))
+    return everything[~chosen[group]], everything[chosen[group]]
+
+
+def nested_subset(
+    labels: Int[np.ndarray, " n"], fraction: float, seed: int, classes: Sequence[str]
+) -> Int[np.ndarray, " k"]:
+    """Sorted indices of `fraction` of each class, at least one image: 1 % is part of 10 % of 50 %.
+
+    Each class is put in an order of its own and cut off at max(1, round(fraction * images)); other
+    classes and fractions do not change that order. Raises UserError for a fraction outside (0, 1]
+    and for a class without images.
+    """
+    if not 0 < fraction <= 1:
+        raise UserError(f"data.fraction={fraction!r}: use a share above 0 and up to 1, such as 0.1 for 10 %")
+    parts = []
+    for label, name in enumerate(classes):
+        members = np.flatnonzero(labels == label)
+        if not len(members):
+            raise UserError(f"data.fraction: class {name!r} has no training image; add some")
+        rng = np.random.default_rng((seed, Purpose.SUBSET, label))
+        parts.append(rng.permutation(members)[: max(1, round(fraction * len(members)))])
+    return np.sort(np.concatenate(parts))
+
+
+def describe(
+    source: Source,
+    train: Int[np.ndarray, " t"],
+    validation: Int[np.ndarray, " v"],
+    subset: Int[np.ndarray, " k"],
+    *,
+    fraction: float,
+    subset_seed: int,
+    validation_seed: int,
+) -> dict:
+    """What subset.json holds; all three index arrays number the images of `source`.
+
+    `train` is what `subset` was drawn from. Lists of files are given by their sha256.
+    """
+
+    def count(indices: np.ndarray) -> dict[str, int]:
+        found = np.bincount(source.labels[indices], minlength=len(source.classes))
+        return dict(zip(source.classes, found.tolist(), strict=True))
+
+    def file_list(indices: np.ndarray) -> str:
+        names = json.dumps(sorted(source.names[i] for i in indices))
+        return hashlib.sha256(names.encode()).hexdigest()
+
+    return {
+        "fraction": fraction,
+        "subset_seed": subset_seed,
+        "validation_seed": validation_seed,
+        "source_sha256": source.fingerprint,
+        "subset_sha256": file_list(subset),
+        "validation_sha256": file_list(validation),
+        "train": count(train),
+        "requested": {name: fraction * n for name, n in count(train).items()},
+        "actual": count(subset),
+        "validation": count(validation),
+    }

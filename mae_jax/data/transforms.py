@@ -1,0 +1,209 @@
+"""From encoded bytes to square uint8 images: a Python list of these is the preprocessing.
+
+A transform is called as `t(element, rng)`, or as `t(element)` where nothing is random. Elements are
+dicts and are never changed in place. Pixels stay uint8; the accelerator normalises.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float32, UInt8
+from PIL import Image, ImageOps
+
+from mae_jax.errors import UserError
+
+# Named one by one: Pillow would open EPS and other formats too, whatever the file's name.
+FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP", "JPEG2000", "PPM")
+ORIENTATION = 0x0112  # the EXIF tag
+DRAFT_MARGIN = 2  # pixels per output pixel that a JPEG decoded at a reduced scale keeps
+
+
+@dataclass(frozen=True)
+class Jpeg:
+    """An upright JPEG, not decoded yet, so that the crop can decode no more than it needs."""
+
+    data: bytes
+    opened: Image.Image
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return self.opened.height, self.opened.width, 3
+
+
+Pixels = UInt8[np.ndarray, "h w 3"] | Jpeg
+Box = tuple[int, int, int, int]  # left, upper, width, height in pixels
+
+
+def load_image(data: bytes, name: str = "image") -> UInt8[np.ndarray, "h w 3"]:
+    """Decodes the first frame to upright RGB, whatever the file's mode; transparency turns white.
+
+    Raises UserError with `name` where the bytes are no image, are cut short, have more than
+    `Image.MAX_IMAGE_PIXELS` pixels or a mode whose range of values is not known.
+    """
+    return np.asarray(_decode(_open(data, name), name))
+
+
+def _open(data: bytes, name: str) -> Image.Image:
+    """Reads the header only."""
+    try:
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise UserError(f"{name}: {error}; cut it into tiles") from error
+    except Exception as error:  # a broken file makes Pillow's readers raise almost anything
+        raise UserError(f"{name} is not an image of a format that is read ({', '.join(FORMATS)})") from error
+    pixels, limit = image.width * image.height, Image.MAX_IMAGE_PIXELS
+    if limit and pixels > limit:
+        raise UserError(f"{name}: {pixels} pixels, at most {limit} are read; cut it into tiles")
+    return image
+
+
+def _decode(image: Image.Image, name: str) -> Image.Image:
+    """Decodes all pixels, turns them upright, converts them to RGB."""
+    try:
+        image.load()
+        if _orientation(image) != 1:
+            image = ImageOps.exif_transpose(image)
+        return _rgb(image, name)
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"{name}: the image is cut short or damaged ({error})") from error
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return image.getexif().get(ORIENTATION, 1)
+    except Exception:  # a damaged EXIF block says nothing about the pixels
+        return 1
+
+
+def _rgb(image: Image.Image, name: str) -> Image.Image:
+    """Converts any mode with a known range of values to RGB, on white."""
+    mode = image.mode
+    sixteen_bit = mode.startswith("I;16") or (mode == "I" and image.format in ("PNG", "PPM"))
+    if sixteen_bit:  # convert("RGB") would clip all above 255 to white
+        values = np.asarray(image).astype(np.int64)
+        image = Image.fromarray(((values * 255 + 32767) // 65535).astype(np.uint8))
+    elif mode in ("I", "F"):
+        raise UserError(
+            f"{name}: 32-bit pixels (mode {mode}), whose range is not known; save it with 8 or 16 bits per channel"
+        )
+    elif mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in image.info:
+        image = image.convert("LA") if mode == "La" else image
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image)
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+@dataclass(frozen=True)
+class Decode:
+    """Encoded bytes to pixels. An upright JPEG keeps its bytes, as `Jpeg`, for the crop to decode.
+
+    uint8 arrays (h, w, 3) pass through. Raises UserError as `load_image` does.
+    """
+
+    def __call__(self, element: dict, rng: np.random.Generator | None = None) -> dict:
+        data, name = element["image"], element.get("name", "image")
+        if isinstance(data, np.ndarray):
+            return element
+        image = _open(data, name)
+        if image.format == "JPEG" and image.mode in ("RGB", "L") and _orientation(image) == 1:
+            return element | {"image": Jpeg(data, image)}
+        return element | {"image": np.asarray(_decode(image, name))}
+
+
+@dataclass(frozen=True)
+class RandomResizedCrop:
+    """A random part of the image, `scale` of its area and `ratio` wide to high, as size x size.
+
+    Draws as torchvision does: ten tries, then the largest centred crop within `ratio`.
+    """
+
+    size: int
+    scale: tuple[float, float] = (0.2, 1.0)
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+
+    def __call__(self, element: dict, rng: np.random.Generator) -> dict:
+        height, width, _ = element["image"].shape
+        return element | {"image": _cut(element, self.box(height, width, rng), self.size)}
+
+    def box(self, height: int, width: int, rng: np.random.Generator) -> Box:
+        """Draws the part to cut out; it never leaves the image."""
+        for _ in range(10):
+            area = height * width * rng.uniform(*self.scale)
+            aspect = math.exp(rng.uniform(math.log(self.ratio[0]), math.log(self.ratio[1])))
+            w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+            if 0 < w <= width and 0 < h <= height:
+                left, upper = rng.integers(width - w + 1), rng.integers(height - h + 1)
+                return int(left), int(upper), w, h
+        w = max(1, min(width, round(height * self.ratio[1])))
+        h = max(1, min(height, round(width / self.ratio[0])))
+        return (width - w) // 2, (height - h) // 2, w, h
+
+
+@dataclass(frozen=True)
+class CenterResize:
+    """The largest centred square as size x size, for evaluation."""
+
+    size: int
+
+    def __call__(self, element: dict, rng: np.random.Generator | None = None) -> dict:
+        height, width, _ = element["image"].shape
+        side = min(height, width)
+        box = (width - side) // 2, (height - side) // 2, side, side
+        return element | {"image": _cut(element, box, self.size)}
+
+
+@dataclass(frozen=True)
+class RandomFlip:
+    """Mirrors an array left to right and upside down, each half of the time."""
+
+    horizontal: bool = True
+    vertical: bool = True
+
+    def __call__(self, element: dict, rng: np.random.Generator) -> dict:
+        image = element["image"]
+        left_right, upside_down = rng.random(2) < 0.5
+        if self.horizontal and left_right:
+            image = image[:, ::-1]
+        if self.vertical and upside_down:
+            image = image[::-1]
+        return element | {"image": np.ascontiguousarray(image)}
+
+
+def _cut(element: dict, box: Box, size: int) -> UInt8[np.ndarray, "size size 3"]:
+    """Scales `box` to size x size in one bicubic, antialiased resize."""
+    pixels, (left, upper, w, h), reduced = element["image"], box, 1
+    if isinstance(pixels, Jpeg):
+        spare = min(w, h) // (DRAFT_MARGIN * size)
+        reduced = next(scale for scale in (8, 4, 2, 1) if spare >= scale or scale == 1)
+        image = pixels.opened
+        if reduced > 1:  # opened anew: a draft would change what the next crop of it sees
+            image = Image.open(io.BytesIO(pixels.data), formats=("JPEG",))
+            image.draft(None, (image.width // reduced, image.height // reduced))
+        image = _decode(image, element.get("name", "image"))
+    else:
+        image = Image.fromarray(pixels)
+    right, lower = (left + w) / reduced, (upper + h) / reduced
+    return np.asarray(
+        image.resize(
+            (size, size),
+            Image.Resampling.BICUBIC,
+            box=(left / reduced, upper / reduced, right, lower),
+            reducing_gap=3.0,
+        )
+    )
+
+
+def normalize(
+    images: UInt8[np.ndarray, "... 3"], mean: Sequence[float], std: Sequence[float]
+) -> Float32[np.ndarray, "... 3"]:
+    """Scales pixels to 0..1, then takes off `mean` and divides by `std`, one value per channel."""
+    scaled = images.astype(np.float32) / np.float32(255)
+    return (scaled - np.asarray(mean, np.float32)) / np.asarray(std, np.float32)

@@ -1,0 +1,73 @@
+"""Evaluation: every image once, whatever the batch size; figures of merit as (name, value)."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from mae_jax import sharding
+from mae_jax.data import loaders
+from mae_jax.data.sources import Source
+from mae_jax.data.transforms import CenterResize, Decode
+from mae_jax.models import Params
+from mae_jax.state import Spec, eval_step, reconstruct
+
+
+def per_image(
+    spec: Spec,
+    params: Params,
+    source: Source,
+    indices: Int[np.ndarray, " n"] | None,
+    *,
+    batch_size: int,
+    threads: int,
+    seed: int,
+) -> dict[str, Float[np.ndarray, "n ..."]]:
+    """What `state.eval_step` gives for each image, in the order of `indices` (all: None)."""
+    devices = spec.mesh.size
+    rows = -(-batch_size // devices) * devices
+    transforms = [Decode(), CenterResize(spec.shape.image_size)]
+    batches = loaders.eval_batches(
+        source, indices, transforms, batch_size=rows, rows=sharding.local_rows(rows), threads=threads
+    )
+    parts: dict[str, list[np.ndarray]] = {}
+    for batch in batches:
+        values = eval_step(spec, params, sharding.put_batch(batch, spec.mesh), np.int32(seed))
+        for name, value in values.items():
+            parts.setdefault(name, []).append(np.asarray(value))
+    n = len(source) if indices is None else len(indices)
+    # Padding stands at the end of the last batch alone.
+    return {name: np.concatenate(values)[:n] for name, values in parts.items()}
+
+
+def classifier(values: dict[str, np.ndarray], labels: Int[np.ndarray, " n"]) -> Iterator[tuple[str, float]]:
+    """Loss (nats) and accuracy of fine-tuning, as means over the images."""
+    yield "loss", float(values["loss"].mean(dtype=np.float64))
+    yield "accuracy", float((values["probabilities"].argmax(1) == labels).mean())
+
+
+def autoencoder(values: dict[str, np.ndarray]) -> Iterator[tuple[str, float]]:
+    """Mean squared error on removed and on visible patches, as means over the images."""
+    for name in ("loss", "visible_loss"):
+        yield name, float(values[name].mean(dtype=np.float64))
+
+
+def pictures(
+    spec: Spec, params: Params, sources: Sequence[Source], indices: Sequence[np.ndarray], n: int, seed: int
+) -> Float[np.ndarray, "n h w 3"]:
+    """Up to `n` held-out images, taken from the sources in turn, each as a row of four pictures:
+    input, masked, reconstruction, reconstruction with the visible patches pasted. Values in 0..1.
+    """
+    transforms = [Decode(), CenterResize(spec.shape.image_size)]
+    chosen = [
+        (source, int(part[i])) for i in range(n) for source, part in zip(sources, indices, strict=True) if i < len(part)
+    ][:n]
+    images = []
+    for source, index in chosen:
+        element = source[index]
+        for transform in transforms:
+            element = transform(element)
+        images.append(element["image"])
+    number = np.arange(len(images), dtype=np.int32)
+    rows = reconstruct(spec, params, np.stack(images), number, np.int32(seed))
+    return np.concatenate(list(np.asarray(rows)), axis=2)

@@ -1,0 +1,38 @@
+"""Losses as pure functions, one value per image."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+
+def normalize_patches(patches: Float[Array, "b n p"]) -> Float[Array, "b n p"]:
+    """Each patch minus its mean, over its deviation (unbiased): the targets of `norm_pix_loss`."""
+    mean = patches.mean(-1, keepdims=True)
+    variance = patches.var(-1, keepdims=True, ddof=1)
+    return (patches - mean) / jnp.sqrt(variance + 1e-6)
+
+
+def reconstruction(
+    pred: Float[Array, "b n p"],
+    patches: Float[Array, "b n p"],
+    mask: Float[Array, "b n"],
+    norm_pix: bool,
+) -> tuple[Float[Array, " b"], Float[Array, " b"]]:
+    """Mean squared error on removed and on visible patches, per image (He et al. 2022, section 3).
+
+    `mask` is 1 on removed patches. Training minimises the first; the second is reported.
+    """
+    target = normalize_patches(patches) if norm_pix else patches
+    error = jnp.square(pred - target).mean(-1)
+    removed = (error * mask).sum(-1) / jnp.maximum(mask.sum(-1), 1)
+    visible = (error * (1 - mask)).sum(-1) / jnp.maximum((1 - mask).sum(-1), 1)
+    return removed, visible
+
+
+def cross_entropy(
+    logits: Float[Array, "b classes"], labels: Int[Array, " b"], smoothing: float = 0.0
+) -> Float[Array, " b"]:
+    """Cross entropy in nats, per image; `smoothing` spreads that share of the target evenly."""
+    log_probabilities = jax.nn.log_softmax(logits)
+    hit = jnp.take_along_axis(log_probabilities, labels[:, None], axis=1)[:, 0]
+    return -(1 - smoothing) * hit - smoothing * log_probabilities.mean(-1)

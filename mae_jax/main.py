@@ -1,0 +1,67 @@
+"""The command line: python -m mae_jax.main --config=configs/demo.py[:key=value,...] [--workdir=DIR].
+
+Any field is overridden with --config.FIELD=VALUE, for example --config.train.epochs=5. In a notebook:
+
+    from mae_jax.config import load
+    from mae_jax.main import run
+    run(load("configs/demo.py"), "runs/demo")
+"""
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from absl import app, flags, logging
+from ml_collections import ConfigDict, config_flags
+
+from mae_jax.config import check_arguments, default_workdir
+from mae_jax.errors import EXIT_STOPPED, EXIT_USER_ERROR, Stopped, UserError
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "FILE[:ARG]: a file of configs/.", lock_config=True)
+_WORKDIR = flags.DEFINE_string("workdir", None, "Run directory; by default a speaking name below runs/.")
+
+
+def run(config: ConfigDict, workdir: str | os.PathLike | None = None) -> dict[str, Any]:
+    """Runs what `config.task` says, and returns its results. Raises UserError for a user's mistake."""
+    from mae_jax import sharding, study, train  # JAX starts here, not for --help
+
+    sharding.start_processes()
+    directory = Path(workdir or default_workdir(config))
+    return (study if config.get("task") == "study" else train).run(config, directory)
+
+
+def parse(argv: list[str]) -> list[str]:
+    """Reads the flags. Raises UserError, where ml_collections would print its own stack trace."""
+    check_arguments(argv[1:])
+    try:
+        return flags.FLAGS(argv)
+    except flags.Error as error:
+        raise UserError(" ".join(str(error).split())) from None
+
+
+def main(argv: list[str]) -> None:
+    logging.set_verbosity(logging.WARNING)  # Orbax and CLU tell of every file
+    if argv[1:]:
+        raise UserError(f"argument {argv[1]!r} is not known; see --help")
+    if _CONFIG.value is None:
+        raise UserError("--config is missing; use one of configs/, for example --config=configs/demo.py")
+    run(_CONFIG.value, _WORKDIR.value)
+
+
+def cli() -> None:
+    """The process: one line and a non-zero exit for a user's mistake, a stack trace for ours."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # else it prints a note; nothing is computed in it
+    try:
+        app.run(main, flags_parser=parse)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(EXIT_USER_ERROR)
+    except Stopped as stop:
+        print(stop, file=sys.stderr)
+        sys.exit(EXIT_STOPPED)
+
+
+if __name__ == "__main__":
+    cli()

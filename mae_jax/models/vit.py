@@ -1,0 +1,112 @@
+"""Vision transformer (Dosovitskiy et al. 2021): the encoder, and the classifier on top of it."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, Int
+
+from mae_jax.models.layers import Block, LayerNorm, Linear, PatchEmbed
+from mae_jax.models.masking import gather_tokens, patchify, position_embedding
+
+SIZES = {  # width, depth, heads
+    "tiny": (192, 12, 3),
+    "small": (384, 12, 6),
+    "base": (768, 12, 12),
+    "large": (1024, 24, 16),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Shape:
+    """What fixes the shapes of a network. Hashable, so that equal networks share compiled code."""
+
+    image_size: int  # pixels, square
+    patch_size: int  # pixels, square
+    width: int
+    depth: int
+    heads: int
+    mlp_ratio: float = 4.0
+    decoder_width: int = 512
+    decoder_depth: int = 8
+    decoder_heads: int = 16
+    pool: str = "cls"  # cls | mean
+    n_classes: int = 0
+    head_std: float = 0.02
+    drop_path: float = 0.0  # of the last block; falls linearly to 0 at the first
+    dtype: str = "float32"
+
+    @property
+    def grid(self) -> int:
+        """Patches along one side."""
+        return self.image_size // self.patch_size
+
+    @property
+    def n_patches(self) -> int:
+        return self.grid**2
+
+
+class Encoder(nnx.Module):
+    """Patch embedding, class token, fixed positions, blocks `block_00`, `block_01`, ..., norm."""
+
+    def __init__(self, shape: Shape, *, final_norm: bool = True, rngs: nnx.Rngs):
+        self.patch_embed = PatchEmbed(shape.patch_size, shape.width, dtype=shape.dtype, rngs=rngs)
+        token = jax.nn.initializers.normal(0.02)
+        self.cls_token = nnx.Param(token(rngs.params(), (1, 1, shape.width), jnp.float32))
+        for i in range(shape.depth):
+            rate = shape.drop_path * i / max(1, shape.depth - 1)
+            block = Block(shape.width, shape.heads, shape.mlp_ratio, rate=rate, dtype=shape.dtype, rngs=rngs)
+            setattr(self, f"block_{i:02d}", block)
+        if final_norm:
+            self.norm = LayerNorm(shape.width)
+        self.final_norm = final_norm
+        self.shape = shape
+
+    def __call__(
+        self,
+        images: Float[Array, "b h w c"],
+        ids_keep: Int[Array, "b v"] | None = None,
+        key: Array | None = None,
+    ) -> Float[Array, "b t d"]:
+        """Tokens (t = 1 + patches encoded), the class token first; with `ids_keep` only those patches.
+
+        `key` turns drop path on (training); None is deterministic.
+        """
+        shape = self.shape
+        patches = patchify(images, shape.patch_size)
+        positions = jnp.asarray(position_embedding(shape.grid, shape.width))[None]
+        if ids_keep is None:
+            tokens = self.patch_embed(patches) + positions.astype(shape.dtype)
+        else:
+            # Picking patches before embedding them saves the work on the removed ones.
+            positions = jnp.take(positions[0], ids_keep, axis=0)
+            kept = self.patch_embed(gather_tokens(patches, ids_keep))
+            tokens = kept + positions.astype(shape.dtype)
+        cls = jnp.broadcast_to(self.cls_token[...], (tokens.shape[0], 1, shape.width))
+        tokens = jnp.concatenate([cls.astype(tokens.dtype), tokens], axis=1)
+        for i in range(shape.depth):
+            block_key = None if key is None else jax.random.fold_in(key, i)
+            tokens = getattr(self, f"block_{i:02d}")(tokens, block_key)
+        return self.norm(tokens) if self.final_norm else tokens
+
+
+class ViT(nnx.Module):
+    """Encoder and a linear head on the class token, or on the mean of the patch tokens.
+
+    With `pool="mean"` the norm comes after the mean, as `fc_norm` in the fine-tuning code of MAE.
+    """
+
+    def __init__(self, shape: Shape, *, rngs: nnx.Rngs):
+        self.encoder = Encoder(shape, final_norm=shape.pool == "cls", rngs=rngs)
+        if shape.pool == "mean":
+            self.fc_norm = LayerNorm(shape.width)
+        self.head = Linear(shape.width, shape.n_classes, dtype="float32", std=shape.head_std, rngs=rngs)
+        self.shape = shape
+
+    def __call__(self, images: Float[Array, "b h w c"], key: Array | None = None) -> Float[Array, "b classes"]:
+        """Logits in float32. `key` turns drop path on (training); None is deterministic."""
+        tokens = self.encoder(images, key=key)
+        if self.shape.pool == "mean":
+            return self.head(self.fc_norm(tokens[:, 1:].astype(jnp.float32).mean(axis=1)))
+        return self.head(tokens[:, 0])

@@ -1,0 +1,91 @@
+"""AdamW, its parameter groups by regular expression, layer-wise decay, and learning-rate schedules.
+
+The learning rate is an argument of the update, not part of it: runs that differ only in how long they
+last share one compiled step.
+"""
+
+import dataclasses
+import math
+import re
+
+import jax
+import optax
+from jaxtyping import Array, Float
+
+from mae_jax.config import Resolved
+from mae_jax.models import Params
+
+
+@dataclasses.dataclass(frozen=True)
+class Optimizer:
+    """AdamW (Loshchilov and Hutter 2019). Hashable, so that equal ones share compiled code."""
+
+    b1: float
+    b2: float
+    weight_decay: float
+    no_decay: str  # parameters whose path matches are not decayed
+    clip_norm: float  # 0: no clipping
+    layer_decay: float  # 1: the same learning rate everywhere
+
+    def transform(self) -> optax.GradientTransformation:
+        """Everything but the learning rate."""
+        parts = [optax.clip_by_global_norm(self.clip_norm)] if self.clip_norm else []
+        parts.append(optax.scale_by_adam(b1=self.b1, b2=self.b2, eps=1e-8))
+        if self.weight_decay:
+            parts.append(optax.add_decayed_weights(self.weight_decay, mask=self.decayed))
+        return optax.chain(*parts)
+
+    def decayed(self, params: Params) -> Params:
+        """True for each parameter that weight decay applies to."""
+        return map_paths(lambda path, _: not re.search(self.no_decay, path), params)
+
+    def update(self, gradient: Params, state, params: Params, learning_rate: Float[Array, ""]) -> tuple[Params, tuple]:
+        """One AdamW update: the new parameters and the new optimiser state."""
+        updates, state = self.transform().update(gradient, state, params)
+        scales = layer_scales(params, self.layer_decay)
+        params = jax.tree.map(lambda p, u, scale: p - learning_rate * scale * u, params, updates, scales)
+        return params, state
+
+
+def map_paths(function, params: Params) -> Params:
+    """Maps `function(path, leaf)` over a nested dict; a path reads "encoder/block_00/norm1/scale"."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: function("/".join(str(p.key) for p in path), leaf), params
+    )
+
+
+def layer_scales(params: Params, decay: float) -> Params:
+    """The learning rate's factor for each parameter: decay ** (layers above it).
+
+    As in BEiT and the fine-tuning code of MAE: the embedding is layer 0, `block_i` is layer i + 1, and
+    whatever comes after the last block (norm, head) is the top and keeps factor 1.
+    """
+    blocks = len([key for key in params.get("encoder", {}) if key.startswith("block_")])
+
+    def scale(path: str, _) -> float:
+        inside = re.match(r"encoder/block_(\d+)/", path)
+        if inside:
+            layer = int(inside[1]) + 1
+        elif re.match(r"encoder/(patch_embed|cls_token)", path):
+            layer = 0
+        else:
+            layer = blocks + 1
+        return decay ** (blocks + 1 - layer)
+
+    return map_paths(scale, params)
+
+
+def learning_rate(step: int, schedule: str, resolved: Resolved, min_lr: float = 0.0) -> float:
+    """The learning rate of update `step` (from 0): linear warm-up, then `schedule` to `min_lr`.
+
+    As in the MAE code, the rate is that of the moment before the update: it starts at 0 with warm-up.
+    """
+    peak, warmup = resolved.peak_lr, resolved.warmup_steps
+    if step < warmup:
+        return peak * step / warmup
+    done = (step - warmup) / max(1, resolved.steps - warmup)
+    if schedule == "constant":
+        return peak
+    if schedule == "linear":
+        return peak + (min_lr - peak) * done
+    return min_lr + (peak - min_lr) * 0.5 * (1 + math.cos(math.pi * done))

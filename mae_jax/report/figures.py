@@ -1,0 +1,255 @@
+"""The figures of the report; each function returns a Matplotlib figure and its numbers as rows.
+
+Scratch and mae keep their colours throughout (Okabe and Ito's palette, told apart by the colour-blind),
+and every initialisation has its own marker besides.
+"""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from mae_jax.report import stats
+from mae_jax.report.runs import Run, is_number, percent
+from mae_jax.report.tables import BASELINE, Study
+
+COLOURS = {"scratch": "#D55E00", "mae": "#0072B2"}
+OTHERS = ("#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+STYLE: dict[Any, Any] = {
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 10,
+    "axes.titlelocation": "left",
+    "legend.framealpha": 0.9,
+    "legend.edgecolor": "none",
+    "figure.dpi": 100,
+    "savefig.dpi": 150,
+    "svg.hashsalt": "mae_jax",
+    "svg.fonttype": "path",
+    "text.parse_math": False,
+    "axes.unicode_minus": True,
+}
+WIDTH = 5.4  # inches: the text stays legible on a phone
+Numbers = tuple[Figure, list[dict]]
+
+
+def colour(study: Study, init: str) -> str:
+    others = [name for name in study.inits if name not in COLOURS]
+    return COLOURS.get(init) or OTHERS[others.index(init) % len(OTHERS)]
+
+
+def marker(study: Study, init: str) -> str:
+    return MARKERS[study.inits.index(init) % len(MARKERS)]
+
+
+def short(name: str, most: int = 24) -> str:
+    return name if len(name) <= most else name[: most - 1] + "…"
+
+
+def curve(study: Study, rows: Sequence[dict], metric: str) -> Numbers:
+    """Accuracy or macro F1 against the number of labels, with 95 % intervals."""
+    figure, (ax,) = grid(1, 1, height=3.4, width=4.2)
+    counts = all(row["n_train"] for row in rows)
+    for i, init in enumerate(study.inits):
+        own = [row for row in rows if row["init"] == init]
+        x = np.array([row["n_train"] if counts else 100 * row["fraction"] for row in own])
+        y = np.array([row[metric] for row in own])
+        ends = np.array([[row[f"{metric}_low"], row[f"{metric}_high"]] for row in own]).T
+        ax.errorbar(
+            x * (1 + 0.03 * (i - (len(study.inits) - 1) / 2)),  # side by side, not on top
+            y,
+            yerr=np.maximum([y - ends[0], ends[1] - y], 0),
+            color=colour(study, init),
+            marker=marker(study, init),
+            markersize=5,
+            linewidth=1.5,
+            capsize=3,
+        )
+    handles = [handle(study, init) for init in study.inits]
+    if metric == "accuracy":
+        line = ax.axhline(rows[0]["majority_rate"], color="0.5", linestyle=":")
+        line.set_label("always the commonest class")
+        handles.append(line)
+    _label_axis(ax, rows, counts)
+    ax.set_ylabel(("accuracy" if metric == "accuracy" else "macro F1") + " on the test images")
+    ax.grid(axis="y", color="0.92")
+    legend(figure, handles)
+    names = ["fraction", "init", "n_train", metric, f"{metric}_low", f"{metric}_high"]
+    return figure, [{name: row[name] for name in names} for row in rows]
+
+
+def differences(study: Study, paired: Sequence[dict]) -> Numbers:
+    """Forest plot of the paired differences to scratch, in points of accuracy and macro F1."""
+    inits = [init for init in study.inits if init != BASELINE]
+    fractions = sorted({row["fraction"] for row in paired}, reverse=True)
+    tall = 0.9 + 0.32 * len(fractions) * len(inits)
+    figure, axes = grid(1, 2, height=max(1.9, tall), sharey=True)
+    for ax, metric, title in zip(axes, ("accuracy", "f1"), ("Accuracy", "Macro F1"), strict=True):
+        ax.axvline(0, color="0.3", linewidth=1)
+        for row in paired:
+            if row["metric"] != metric:
+                continue
+            at = fractions.index(row["fraction"])
+            at += 0.25 * ((len(inits) - 1) / 2 - inits.index(row["init"]))
+            sure = row["verdict"] != "no difference shown"
+            ax.plot([100 * row["low"], 100 * row["high"]], [at, at], color=colour(study, row["init"]))
+            ax.plot(
+                100 * row["difference"],
+                at,
+                marker=marker(study, row["init"]),
+                color=colour(study, row["init"]),
+                markerfacecolor=colour(study, row["init"]) if sure else "white",
+                markersize=7,
+            )
+        ax.set_title(title)
+        ax.set_xlabel(f"difference to {BASELINE}, points")
+        ax.margins(x=0.1)
+        ax.grid(axis="x", color="0.92")
+    axes[0].set_yticks(range(len(fractions)), [f"{percent(f)} of labels" for f in fractions])
+    axes[0].set_ylim(-0.6, len(fractions) - 0.4)
+    handles = [handle(study, init) for init in inits]
+    handles.append(Line2D([], [], color="0.4", marker="o", markerfacecolor="white", label="no difference shown"))
+    legend(figure, handles)
+    return figure, [row for row in paired if row["metric"] in ("accuracy", "f1")]
+
+
+def fitted(study: Study, rows: Sequence[dict]) -> Numbers | None:
+    """Share wrong against labels on logarithmic axes, with a power law and its fit (R squared)."""
+    counts = all(row["n_train"] for row in rows)
+    found, figure, ax = [], *grid(1, 1, height=3.2, width=4.2)
+    for init in study.inits:
+        own = [row for row in rows if row["init"] == init and row["accuracy"] < 1]
+        n = np.array([row["n_train"] if counts else 100 * row["fraction"] for row in own], float)
+        if len(set(n.tolist())) < 3:
+            continue
+        wrong = 1 - np.array([row["accuracy"] for row in own])
+        a, b, r2 = stats.power_law(n, wrong)
+        ax[0].plot(n, 100 * wrong, marker(study, init), color=colour(study, init))
+        ax[0].plot(n, 100 * a * n**-b, "--", color=colour(study, init), linewidth=1)
+        ax[0].plot(
+            [],
+            [],
+            color=colour(study, init),
+            marker=marker(study, init),
+            linestyle="--",
+            label=f"{short(init)}: errors fall as n^−{b:.2f}, R² {r2:.2f}",
+        )
+        found += [
+            {"init": init, "labels": x, "wrong": y, "fitted": a * x**-b, "a": a, "b": b, "r2": r2}
+            for x, y in zip(n.tolist(), wrong.tolist(), strict=True)
+        ]
+    if not found:
+        return None
+    ax[0].set_yscale("log")
+    _label_axis(ax[0], rows, counts)
+    ticks = [t for t in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)]
+    ax[0].set_yticks(ticks, [f"{t:g}" for t in ticks])
+    wrong = [100 * row["wrong"] for row in found] + [100 * row["fitted"] for row in found]
+    ax[0].set_ylim(min(wrong) / 1.3, max(wrong) * 1.3)
+    ax[0].minorticks_off()
+    ax[0].set_ylabel("wrong, % of the test images")
+    ax[0].legend(fontsize=8)
+    return figure, found
+
+
+def training(study: Study) -> Numbers | None:
+    """Loss and accuracy during training: one row of panels per fraction, a line per run."""
+    logged = [run for run in study.runs if run.log]
+    fractions = sorted({run.fraction for run in logged})
+    if not fractions:
+        return None
+    by_epoch = all(any("epoch" in line for line in run.log) for run in logged)
+    figure, axes = grid(len(fractions), 2, height=1.7 * len(fractions) + 0.6, sharex=by_epoch)
+    found = []
+    for ax, (fraction, name) in zip(axes, [(f, m) for f in fractions for m in ("loss", "accuracy")], strict=False):
+        for run in logged:
+            if run.fraction != fraction:
+                continue
+            for split, line in (("train", "--"), ("val", "-")):
+                points = _series(run, "epoch" if by_epoch else "step", f"{split}/{name}")
+                if points:
+                    ax.plot(
+                        [x for x, _ in points],
+                        [y for _, y in points],
+                        linestyle=line,
+                        color=colour(study, run.init),
+                        linewidth=1.3,
+                        alpha=0.9,
+                        marker="." if len(points) < 3 else "",
+                    )
+                found += [
+                    {
+                        "fraction": fraction,
+                        "init": run.init,
+                        "seed": run.seed,
+                        "split": split,
+                        "metric": name,
+                        "epoch" if by_epoch else "step": x,
+                        "value": y,
+                    }
+                    for x, y in points
+                ]
+        ax.set_title(f"{percent(fraction)} of the labels", fontsize=9)
+        ax.set_ylabel(name)
+        if fraction == fractions[-1] or not by_epoch:
+            ax.set_xlabel("epoch" if by_epoch else "step")
+        ax.grid(axis="y", color="0.92")
+    handles = [
+        Line2D([], [], color=colour(study, i), label=short(i))
+        for i in study.inits
+        if any(run.init == i for run in logged)
+    ]
+    handles.append(Line2D([], [], color="0.3", linestyle="--", label="training"))
+    handles.append(Line2D([], [], color="0.3", label="validation"))
+    legend(figure, handles)
+    return (figure, found) if found else None
+
+
+def _series(run: Run, axis: str, key: str) -> list[tuple[float, float]]:
+    """The finite points of one logged scalar, in order; of a step logged twice the last one."""
+    points = {
+        float(line[axis]): float(line[key])
+        for line in run.log
+        if is_number(line.get(axis)) and is_number(line.get(key))
+    }
+    return sorted(points.items())
+
+
+def grid(lines: int, columns: int, height: float, width: float = WIDTH, ratios=None, **share):
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = figure.subplots(lines, columns, squeeze=False, height_ratios=ratios, **share)
+    return figure, list(axes.ravel())
+
+
+def legend(figure: Figure, handles: Sequence[Artist]) -> None:
+    """One legend for the whole figure, below it, with as many entries a line as fit."""
+    columns = min(4 if figure.get_figwidth() >= WIDTH else 2, len(handles))
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns, fontsize=8)
+
+
+def handle(study: Study, init: str) -> Line2D:
+    """An initialisation's line and mark, for a legend."""
+    return Line2D([], [], color=colour(study, init), marker=marker(study, init), label=short(init))
+
+
+def _label_axis(ax: Axes, rows: Sequence[dict], counts: bool) -> None:
+    """A logarithmic axis of labels that names the measured points and no others."""
+    at = {row["fraction"]: row["n_train"] if counts else 100 * row["fraction"] for row in rows}
+    ax.set_xscale("log")
+    texts = [f"{n:,}\n{percent(f)}" if counts else percent(f) for f, n in at.items()]
+    ax.set_xticks(list(at.values()), texts, fontsize=7.5)
+    ax.minorticks_off()
+    ax.set_xlabel("labelled training images" if counts else "share of the labelled training images")
+
+
+def style() -> AbstractContextManager:
+    """The settings under which every figure is drawn and saved."""
+    return matplotlib.rc_context(STYLE)

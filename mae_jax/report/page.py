@@ -1,0 +1,298 @@
+"""The report: from run directories to tables, figures and one page that opens without a network."""
+
+import base64
+import io
+import json
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import jinja2
+import numpy as np
+from PIL import Image
+
+from mae_jax.report import confidence, figures, tables, words
+from mae_jax.report.runs import Run, clean, percent, read_runs
+from mae_jax.report.tables import BASELINE, Study
+
+MISTAKES = 12
+PICTURES = ("PNG", "JPEG", "TIFF", "BMP", "WEBP")
+# How each figure is named, headed and read.
+CAPTIONS = {
+    "curves": "Score against the number of labels. Bars are 95 % intervals; the points of one"
+    " fraction are set apart sideways so that both can be seen.",
+    "differences": "Difference to scratch on the same test images, with 95 % intervals. Right of the"
+    " line is better than scratch; an open mark says that the interval holds 0.",
+    "power_law": "Errors against labels, both on logarithmic axes, with a fitted power law (dashed)."
+    " R² says how well the line fits; with so few points it is a description, not a forecast.",
+    "confidence": "Confidence (probability of the predicted class) by true cell type. Filled boxes:"
+    " right predictions; open boxes: wrong ones; n: predictions, of all seeds together. Box:"
+    " quartiles, line: median, whiskers: last value within 1.5 times the box's height.",
+    "reliability": "Reliability: share right against confidence in 15 bins of equal width, and the"
+    " number of predictions in each bin below (logarithmic). On the dotted line, confidence can be"
+    " taken at its word; below it the model is too sure of itself. Open marks: fewer than 10"
+    " predictions.",
+    "risk_coverage": "What is left wrong when only the most confident predictions are kept and the"
+    " others are handed to a person.",
+    "training": "Loss and accuracy during training, on training and on validation images.",
+}
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was written: the rows of table.csv and paired.csv, the files, and what was left out.
+
+    `paths` holds page, table_md, table, paired, confidence and one entry per figure.
+    """
+
+    rows: list[dict]
+    paired: list[dict]
+    paths: dict[str, Path]
+    notes: list[str]
+
+
+def write_report(run_dirs: Sequence[Path], out: Path, *, title: str | None = None, notes: Sequence[str] = ()) -> Report:
+    """Read the run directories and write table.md, table.csv, paired.csv, confidence.csv,
+    index.html and figures/ (PNG, SVG and CSV each) into `out`.
+
+    `notes` are lines to show on the page. The result depends on the files alone: the bootstrap's
+    seed is fixed. Raises UserError for run directories that break the contract (see `runs`).
+    """
+    runs, missing = read_runs(run_dirs)
+    study = tables.analyse(runs)
+    rows = tables.rows(study)
+    paired, unpaired = tables.paired(study)
+    worth = tables.efficiency(study) + tables.efficiency(study, "f1")
+    left_out = words.merge(missing) + unpaired + words.not_there(study)
+    told = [run.info.get(key) for key in ("data_name", "data") for run in runs]
+    images = next((f" {clean(name)}" for name in told if isinstance(name, str)), "")
+    title = title or f"How many labels are enough?{images}"
+
+    out = Path(out)
+    paths = {
+        "table": tables.write_csv(out / "table.csv", rows),
+        "paired": tables.write_csv(out / "paired.csv", paired),
+        "efficiency": tables.write_csv(out / "efficiency.csv", worth),
+        "mistakes": tables.write_csv(out / "mistakes.csv", _mistake_rows(runs)),
+    }
+    with figures.style(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing")
+        made = list(_draw(study, rows, paired))
+        drawn = [_save(name, figure, numbers, out, paths) for name, (figure, numbers) in made]
+    boxes = [row for name, (_, found) in made if "confidence" in name for row in found]
+    paths["confidence"] = tables.write_csv(out / "confidence.csv", boxes)
+
+    said = words.answer(study, rows, paired, worth)
+    published = tables.PUBLISHED if any(r.info.get("data") == "raabin_wbc" for r in runs) else []
+    page = (
+        _environment()
+        .get_template("page.html.j2")
+        .render(
+            title=title,
+            answer=said,
+            rows=rows,
+            paired=paired,
+            worth=[
+                w | {"words": words.times(w), "interval": words.times_interval(w)}
+                for w in worth
+                if w["metric"] == "accuracy"
+            ],
+            published=published,
+            figures=drawn,
+            mistakes=_gallery(runs),
+            runs=[_run_facts(run) for run in runs],
+            classes=_class_counts(study),
+            units=study.units,
+            seeds=max(row["seeds"] for row in rows),
+            left_out=left_out,
+            notes=notes,
+            inits=study.inits,
+            baseline=BASELINE,
+            colours={init: figures.colour(study, init) for init in study.inits},
+            probabilities=any(row["nll"] is not None for row in rows),
+            temperature=any(row["temperature"] is not None for row in rows),
+        )
+    )
+    paths["page"] = out / "index.html"
+    paths["page"].write_text(page, encoding="utf-8")
+    text = _markdown(title, said, rows, published, [*left_out, *notes])
+    paths["table_md"] = out / "table.md"
+    paths["table_md"].write_text(text, encoding="utf-8")
+    return Report(rows, paired, paths, left_out)
+
+
+def _draw(study: Study, rows: list[dict], paired: list[dict]):
+    """Every figure that the runs allow: (name, (figure, numbers))."""
+    yield "curves_accuracy", figures.curve(study, rows, "accuracy")
+    yield "curves_f1", figures.curve(study, rows, "f1")
+    if paired:
+        yield "differences", figures.differences(study, paired)
+    if (fitted := figures.fitted(study, rows)) is not None:
+        yield "power_law", fitted
+    for fraction in _fractions(study):
+        name = f"confidence_{100 * fraction:g}".replace(".", "_")
+        yield name, confidence.boxes(study, fraction)
+    yield "reliability", confidence.reliability(study)
+    yield "risk_coverage", confidence.risk_coverage(study)
+    if (trained := figures.training(study)) is not None:
+        yield "training", trained
+
+
+def _fractions(study: Study) -> list[float]:
+    return sorted({fraction for fraction, _ in study.cells})
+
+
+def _save(name: str, figure, numbers: list[dict], out: Path, paths: dict[str, Path]) -> dict:
+    """Write PNG, SVG and CSV; returns what the page shows."""
+    base = out / "figures" / name
+    base.parent.mkdir(parents=True, exist_ok=True)
+    figure.get_layout_engine().execute(figure)  # lay out once, not for each file
+    figure.set_layout_engine("none")
+    figure.savefig(base.with_suffix(".png"), metadata={"Software": None})
+    figure.savefig(base.with_suffix(".svg"), metadata={"Date": None, "Creator": None})
+    tables.write_csv(base.with_suffix(".csv"), numbers)
+    paths[name] = base.with_suffix(".svg")
+    kind = name if name in CAPTIONS else name.split("_")[0]
+    svg = base.with_suffix(".svg").read_bytes()
+    return {
+        "name": name,
+        "kind": kind,
+        "caption": CAPTIONS[kind],
+        "uri": "data:image/svg+xml;base64," + base64.b64encode(svg).decode(),
+    }
+
+
+# --- what the page shows besides
+
+
+def _mistake_rows(runs: Sequence[Run]) -> list[dict]:
+    """The most confident mistakes of every run, most confident first."""
+    found = []
+    for run in runs:
+        wrong = np.flatnonzero(~run.test.right)
+        order = wrong[np.argsort(-run.test.confidence[wrong], kind="stable")][:MISTAKES]
+        found += [
+            {
+                "fraction": run.fraction,
+                "init": run.init,
+                "seed": run.seed,
+                "image": run.test.images[i],
+                "label": run.classes[run.test.labels[i]],
+                "prediction": run.classes[run.test.predictions[i]],
+                "confidence": float(run.test.confidence[i]),
+            }
+            for i in order
+        ]
+    return found
+
+
+def _gallery(runs: Sequence[Run]) -> list[dict]:
+    """The most confident mistakes at the largest fraction, per initialisation, with pictures.
+
+    A picture is shown where run.json's `image_root`, its config's data directory or the run
+    directory leads to a file of that name; of several seeds the first is shown.
+    """
+    last = max(run.fraction for run in runs)
+    chosen = {run.init: run for run in reversed(runs) if run.fraction == last}
+    return [
+        {"name": run.name, "images": [row | {"uri": _picture(run, row["image"])} for row in found]}
+        for run in sorted(chosen.values(), key=runs.index)
+        if (found := _mistake_rows([run]))
+    ]
+
+
+def _picture(run: Run, image: str) -> str | None:
+    config = run.info.get("config")
+    data = config.get("data") if isinstance(config, dict) else None
+    places = [run.info.get("image_root"), data.get("dir") if isinstance(data, dict) else None]
+    places = [Path(p) for p in places if isinstance(p, str) and p] + [run.path]
+    split = run.info.get("test_split")
+    places += [p / split for p in places if isinstance(split, str)]
+    for file in (place / image for place in places):
+        try:
+            with Image.open(file, formats=PICTURES) as opened:
+                if opened.width * opened.height > 50_000_000:
+                    continue
+                opened.draft("RGB", (192, 192))
+                small = opened.convert("RGB")
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+            continue
+        small.thumbnail((192, 192))
+        stream = io.BytesIO()
+        small.save(stream, "JPEG", quality=85)
+        return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode()
+    return None
+
+
+def _run_facts(run: Run) -> dict:
+    """What run.json says of how the run was made, as text; None where it says nothing."""
+    info = run.info
+    seconds = info.get("wall_seconds")
+    config = info.get("config")
+    versions = info.get("versions")
+    return {
+        "fraction": run.fraction,
+        "init": run.init,
+        "seed": run.seed,
+        "subset_seed": info.get("subset_seed"),
+        "n_train": run.n_train,
+        "epochs": info.get("epochs"),
+        "steps": info.get("steps"),
+        "minutes": f"{seconds / 60:.1f}" if isinstance(seconds, int | float) else None,
+        "commit": clean(info["commit"])[:12] if info.get("commit") else None,
+        "versions": ", ".join(f"{clean(k)} {clean(v)}" for k, v in versions.items())
+        if isinstance(versions, dict)
+        else None,
+        "config": json.dumps(config, indent=1, sort_keys=True, default=str) if config else None,
+        "path": clean(run.path),
+    }
+
+
+def _class_counts(study: Study) -> list[tuple[str, int]]:
+    first = study.runs[0]
+    counts = np.bincount(first.test.labels, minlength=len(first.classes))
+    return list(zip(first.classes, counts.tolist(), strict=True))
+
+
+def _environment() -> jinja2.Environment:
+    """Templates with every value escaped."""
+    here = jinja2.FileSystemLoader(Path(__file__).parent)
+    made = jinja2.Environment(loader=here, autoescape=True, undefined=jinja2.StrictUndefined)
+    made.trim_blocks = made.lstrip_blocks = True
+    made.filters |= {
+        "percent": percent,
+        "score": lambda v: "–" if v is None else f"{v:.3f}",
+        "points": lambda v: words.signed(100 * v),
+        "p": lambda v: "< 0.001" if v < 0.001 else f"{v:.3f}",
+        "count": lambda v: "–" if v is None else f"{v:,}",
+        "shown": lambda v: "–" if v is None else clean(v),
+    }
+    return made
+
+
+def _markdown(title, said, rows, published, notes) -> str:
+    """table.md: the table, every metric with its interval, the published table, the notes."""
+    detail = [["labels", "init", "seeds", "n_train", *(f"{m} (95 %)" for m in tables.SHOWN), "ECE"]]
+    for row in rows:
+        line = [
+            percent(row["fraction"]),
+            row["init"],
+            str(row["seeds"]),
+            str(row["n_train"] or "–"),
+        ]
+        line += [f"{row[m]:.4f} ({row[f'{m}_low']:.4f}–{row[f'{m}_high']:.4f})" for m in tables.SHOWN]
+        detail.append([*line, f"{row['ece']:.4f}" + (" collapsed" if row["collapsed"] else "")])
+    parts = [f"# {title}", *said["headlines"], tables.table_text(rows), tables.markdown(detail)]
+    parts.append(
+        f"95 % intervals {' and '.join(dict.fromkeys(row['interval'] for row in rows))}. Precision,"
+        " recall and F1 are means over the classes. The commonest class makes up"
+        f" {100 * rows[0]['majority_rate']:.2f} % of the {rows[0]['n_test']:,} test images."
+    )
+    if published:
+        parts += [
+            "The published table of the original study (theirs, not ours; 1,728 test images):",
+            tables.table_text(published),
+        ]
+    lines = [f"- {line}" for line in [*said["warnings"], *said["lines"], *notes]]
+    return "\n\n".join([*parts, "\n".join(lines)]) + "\n"

@@ -1,0 +1,305 @@
+"""Numbers from predictions: metrics, intervals, paired tests, calibration, label efficiency.
+
+Pure functions of NumPy arrays. Shapes: n images, c classes, s seeds, d bootstrap draws, k fractions,
+t terms that are summed over images.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from scipy import optimize, stats
+
+DRAWS = 10_000
+BINS = 15
+LEVEL = 0.95
+SMALLEST = 1e-12  # probabilities are at least this in a logarithm
+METRICS = ("accuracy", "precision", "recall", "f1", "balanced_accuracy")
+SCORES = ("ece", "nll", "brier")  # smaller is better
+
+
+# --- metrics as functions of sums over images, so that a redrawn test set costs one product
+
+
+def image_terms(
+    labels: Int[np.ndarray, "n"],
+    predictions: Int[np.ndarray, "n"],
+    confidence: Float[np.ndarray, "n"],
+    probabilities: Float[np.ndarray, "n c"] | None,
+    classes: int,
+) -> Float[np.ndarray, "n t"]:
+    """What each image adds to the sums that `metrics_from_sums` needs.
+
+    Columns: label, prediction, prediction that is right (one-hot, c each); confidence minus right in
+    its bin (15); negative log-likelihood; Brier score. The last two are NaN without probabilities.
+    """
+    one = np.eye(classes)
+    right = labels == predictions
+    gaps = np.zeros((len(labels), BINS))
+    gaps[np.arange(len(labels)), width_bins(confidence)] = confidence - right
+    nll = brier = np.full(len(labels), np.nan)
+    if probabilities is not None:
+        own = np.take_along_axis(probabilities, labels[:, None], 1)[:, 0]
+        nll = -np.log(np.maximum(own, SMALLEST))
+        brier = ((probabilities - one[labels]) ** 2).sum(1)
+    hits = one[labels] * right[:, None]
+    return np.column_stack([one[labels], one[predictions], hits, gaps, nll, brier])
+
+
+def metrics_from_sums(sums: Float[np.ndarray, "*d t"], classes: int) -> dict[str, Float[np.ndarray, "*d"]]:
+    """Every metric of METRICS and SCORES from summed `image_terms`.
+
+    Precision, recall and F1 are macro averages over the classes that occur among the labels; a class
+    that is never predicted has precision 0 (scikit-learn's `zero_division=0`). `ece` is the expected
+    calibration error over 15 bins of equal width (Guo et al. 2017, eq. 3), `nll` in nats, `brier` the
+    sum over classes of squared errors, 0 to 2 (Brier 1950).
+    """
+    labelled, predicted, hits = np.split(sums[..., : 3 * classes], 3, axis=-1)
+    n = labelled.sum(-1)
+    occurs = labelled > 0
+    precision = hits / np.maximum(predicted, 1)
+    recall = hits / np.maximum(labelled, 1)
+    f1 = 2 * hits / np.maximum(labelled + predicted, 1)
+
+    def macro(values: Float[np.ndarray, "*d c"]):
+        return (values * occurs).sum(-1) / occurs.sum(-1)
+
+    found = {
+        "accuracy": hits.sum(-1) / n,
+        "precision": macro(precision),
+        "recall": macro(recall),
+        "f1": macro(f1),
+        "balanced_accuracy": macro(recall),
+        "ece": np.abs(sums[..., 3 * classes : 3 * classes + BINS]).sum(-1) / n,
+        "nll": sums[..., -2] / n,
+        "brier": sums[..., -1] / n,
+    }
+    return {name: np.asarray(values) for name, values in found.items()}
+
+
+# --- intervals and tests
+
+
+def bootstrap(
+    terms: Sequence[Float[np.ndarray, "n t"]],
+    units: Int[np.ndarray, "n"],
+    metrics: Callable[[np.ndarray], dict[str, np.ndarray]],
+    draws: int = DRAWS,
+    seed: int = 0,
+) -> dict[str, Float[np.ndarray, "r d"]]:
+    """Metrics of r runs on redrawn test sets: the same redrawn images for every run, hence paired.
+
+    `units` numbers the image's group (or the image itself) from 0; whole units are drawn with
+    replacement, as many as there are (Efron and Tibshirani 1993, ch. 6 and 8).
+    """
+    rng = np.random.default_rng(seed)
+    count = int(units.max()) + 1
+    by_unit = [np.zeros((count, t.shape[1])) for t in terms]
+    for target, t in zip(by_unit, terms, strict=True):
+        np.add.at(target, units, t)
+    by_unit = [t.astype(np.float32) for t in by_unit]
+    found = []
+    step = max(1, min(draws, 2_000_000 // count))
+    for start in range(0, draws, step):
+        rows = min(step, draws - start)
+        drawn = rng.integers(0, count, (rows, count)) + count * np.arange(rows)[:, None]
+        weights = np.bincount(drawn.ravel(), minlength=rows * count).reshape(rows, count)
+        weights = weights.astype(np.float32)
+        found.append([metrics((weights @ t).astype(np.float64)) for t in by_unit])
+    names = found[0][0]
+    return {m: np.stack([np.concatenate([part[r][m] for part in found]) for r in range(len(terms))]) for m in names}
+
+
+def percentile_interval(draws: Float[np.ndarray, "d"]) -> tuple[float, float]:
+    """The central 95 % of bootstrap draws."""
+    low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)
+
+
+def mirrored_interval(draws: Float[np.ndarray, "d"], estimate: float) -> tuple[float, float]:
+    """The basic bootstrap interval (Davison and Hinkley 1997, eq. 5.6), for scores of at least 0.
+
+    For the calibration error, which redrawing inflates; widened to hold the estimate.
+    """
+    low, high = percentile_interval(draws)
+    return max(0.0, min(2 * estimate - high, estimate)), max(2 * estimate - low, estimate)
+
+
+def t_interval(values: Float[np.ndarray, "s"]) -> tuple[float, float]:
+    """Student's 95 % interval of the mean over two or more seeds."""
+    half = stats.t.ppf((1 + LEVEL) / 2, len(values) - 1) * stats.sem(values)
+    return float(np.mean(values) - half), float(np.mean(values) + half)
+
+
+def seed_weights(seeds: int, draws: int = DRAWS, seed: int = 0) -> Float[np.ndarray, "s d"]:
+    """Weights that redraw the seeds with replacement, summing to 1 in every draw."""
+    rng = np.random.default_rng([seed, seeds])
+    return rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=draws).T / seeds
+
+
+def mcnemar(first: Bool[np.ndarray, "n"], second: Bool[np.ndarray, "n"]) -> float:
+    """Exact two-sided McNemar test that two models are right equally often on the same images."""
+    only_first = int((first & ~second).sum())
+    only_second = int((second & ~first).sum())
+    if only_first + only_second == 0:
+        return 1.0
+    return float(stats.binomtest(only_first, only_first + only_second, 0.5).pvalue)
+
+
+def combine(p: Sequence[float]) -> float:
+    """One p-value from those of several seeds, valid however they depend: twice the median.
+
+    Rüger 1978; one p-value stays as it is.
+    """
+    return float(p[0]) if len(p) == 1 else float(min(1.0, 2 * np.median(p)))
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """Holm's step-down correction (1979) of p-values, in the order given."""
+    raw = np.asarray(p, dtype=np.float64)
+    order = np.argsort(raw, kind="stable")
+    stepped = np.maximum.accumulate(raw[order] * (len(raw) - np.arange(len(raw))))
+    corrected = np.empty_like(raw)
+    corrected[order] = np.minimum(stepped, 1)
+    return corrected.tolist()
+
+
+# --- label efficiency
+
+
+def labels_to_reach(
+    n: Float[np.ndarray, "k"],
+    scores: Float[np.ndarray, "*d k"],
+    target: Float[np.ndarray, "*d"],
+) -> Float[np.ndarray, "*d"]:
+    """The number of labels at which a curve of scores reaches the target.
+
+    Linear in log(n) between the measured points, which ascend in n; where the curve falls it is
+    held at its highest so far. 0 where the target lies below the whole curve, infinity above it.
+    """
+    curve = np.maximum.accumulate(scores, axis=-1)
+    log_n = np.log(n)
+    found = np.where(target > curve[..., -1], np.inf, 0.0)
+    found = np.where(target == curve[..., 0], n[0], found)
+    for i in range(len(n) - 1):
+        low, high = curve[..., i], curve[..., i + 1]
+        inside = (low < target) & (target <= high)
+        share = np.where(inside, target - low, 0) / np.where(inside, high - low, 1)
+        found = np.where(inside, np.exp(log_n[i] + share * (log_n[i + 1] - log_n[i])), found)
+    return found
+
+
+def censored_interval(draws: Float[np.ndarray, "d"]) -> tuple[float, float]:
+    """The central 95 % of draws among which 0 and infinity stand for "beyond what was measured"."""
+    low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], method="inverted_cdf")
+    return float(low), float(high)
+
+
+def power_law(n: Float[np.ndarray, "k"], errors: Float[np.ndarray, "k"]) -> tuple[float, float, float]:
+    """Least squares of log(error) = log(a) - b log(n): a, b and R^2 of the fit in logarithms."""
+    x, y = np.log(n), np.log(errors)
+    slope, intercept = np.polyfit(x, y, 1)
+    left, total = ((y - intercept - slope * x) ** 2).sum(), ((y - y.mean()) ** 2).sum()
+    return float(np.exp(intercept)), float(-slope), float(1 - left / total) if total else 1.0
+
+
+# --- confidence and calibration
+
+
+def width_bins(confidence: Float[np.ndarray, "n"]) -> Int[np.ndarray, "n"]:
+    """The bin of each confidence among 15 of equal width, closed above: (0, 1/15], (1/15, 2/15] ..."""
+    return np.clip(np.ceil(confidence * BINS - 1e-9).astype(int) - 1, 0, BINS - 1)
+
+
+def mass_bins(confidence: Float[np.ndarray, "n"]) -> Int[np.ndarray, "n"]:
+    """The bin of each confidence among (at most) 15 of equal counts; equal values share a bin."""
+    edges = np.unique(np.quantile(confidence, np.arange(1, BINS) / BINS))
+    return np.searchsorted(edges, confidence, side="left")
+
+
+def reliability(
+    confidence: Float[np.ndarray, "n"], right: Bool[np.ndarray, "n"], bins: Int[np.ndarray, "n"]
+) -> list[dict[str, float | int]]:
+    """Per bin that holds images: its number, count, mean confidence and share right."""
+    return [
+        {
+            "bin": int(b),
+            "n": int((bins == b).sum()),
+            "confidence": float(confidence[bins == b].mean()),
+            "accuracy": float(right[bins == b].mean()),
+        }
+        for b in np.unique(bins)
+    ]
+
+
+def calibration_error(table: Sequence[dict[str, float | int]]) -> float:
+    """Expected calibration error of a `reliability` table: mean |share right - confidence|."""
+    n = sum(row["n"] for row in table)
+    return sum(row["n"] * abs(row["accuracy"] - row["confidence"]) for row in table) / n
+
+
+def fit_temperature(probabilities: Float[np.ndarray, "n c"], labels: Int[np.ndarray, "n"]) -> float:
+    """The temperature that minimises the negative log-likelihood (Guo et al. 2017, section 4.2).
+
+    Log-probabilities serve as logits: they differ by a constant per image, which softmax ignores.
+    """
+    rows = np.arange(len(labels))
+
+    def loss(log_t: float) -> float:
+        own = scale(probabilities, np.exp(log_t))[rows, labels]
+        return float(-np.log(np.maximum(own, SMALLEST)).mean())
+
+    found = optimize.minimize_scalar(loss, bounds=(-4, 4), method="bounded", options={"xatol": 1e-6})
+    return float(np.exp(found.x))
+
+
+def scale(probabilities: Float[np.ndarray, "n c"], temperature: float) -> Float[np.ndarray, "n c"]:
+    """Probabilities after dividing the logits by the temperature."""
+    logits = np.log(np.maximum(probabilities, SMALLEST)) / temperature
+    powers = np.exp(logits - logits.max(1, keepdims=True))
+    return powers / powers.sum(1, keepdims=True)
+
+
+def auroc(confidence: Float[np.ndarray, "n"], right: Bool[np.ndarray, "n"]) -> float:
+    """The chance that a right prediction is more confident than a wrong one, ties counted half.
+
+    NaN where all are right or all are wrong.
+    """
+    good, bad = int(right.sum()), int((~right).sum())
+    if not good or not bad:
+        return float("nan")
+    ranks = stats.rankdata(confidence)
+    return float((ranks[right].sum() - good * (good + 1) / 2) / (good * bad))
+
+
+def risk_coverage(confidence: Float[np.ndarray, "n"], right: Bool[np.ndarray, "n"]) -> Float[np.ndarray, "n"]:
+    """Share wrong among the i most confident, i = 1 ... n; its mean is the AURC (Geifman 2019).
+
+    Among equal confidences the mean over all orders is taken.
+    """
+    order = np.argsort(-confidence, kind="stable")
+    _, block = np.unique(-confidence[order], return_inverse=True)
+    wrong = (~right[order]).astype(np.float64)
+    wrong = (np.bincount(block, wrong) / np.bincount(block))[block]
+    return np.cumsum(wrong) / np.arange(1, len(wrong) + 1)
+
+
+BOX = ("n", "min", "whisker_low", "q1", "median", "q3", "whisker_high", "max", "mean")
+
+
+def box(values: Float[np.ndarray, "n"]) -> dict[str, float | int]:
+    """Quartiles (linear interpolation), and whiskers at the last value within 1.5 x the IQR."""
+    q1, median, q3 = np.quantile(values, [0.25, 0.5, 0.75])
+    reach = 1.5 * (q3 - q1)
+    low, high = values[values >= q1 - reach].min(), values[values <= q3 + reach].max()
+    return {
+        "n": len(values),
+        "min": float(values.min()),
+        "whisker_low": float(min(low, q1)),
+        "q1": float(q1),
+        "median": float(median),
+        "q3": float(q3),
+        "whisker_high": float(max(high, q3)),
+        "max": float(values.max()),
+        "mean": float(values.mean()),
+    }

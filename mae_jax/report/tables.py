@@ -1,0 +1,339 @@
+"""The study's tables: one row per fraction and initialisation, paired differences, label efficiency.
+
+Rows are plain dicts, in the order and under the names of the CSV columns; None is an empty cell.
+"""
+
+import csv
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+
+from mae_jax.report import stats
+from mae_jax.report.runs import Run, init_order, percent
+
+BASELINE = "scratch"
+SHOWN = ("accuracy", "precision", "recall", "f1")
+PROBES = "temperature", "ece_scaled", "nll_scaled"
+
+# The study's own table on Raabin-WBC, 1,728 test images.
+PUBLISHED = [
+    dict(zip(("fraction", "init", *SHOWN), row, strict=True))
+    for row in (
+        (0.01, "scratch", 0.61227, 0.12252, 0.19981, 0.15190),
+        (0.01, "mae", 0.61285, 0.12257, 0.20000, 0.15199),
+        (0.1, "scratch", 0.73148, 0.36244, 0.37126, 0.36438),
+        (0.1, "mae", 0.90104, 0.78875, 0.78074, 0.78292),
+        (0.5, "scratch", 0.94965, 0.89466, 0.89335, 0.89361),
+        (0.5, "mae", 0.95486, 0.90775, 0.91559, 0.91020),
+        (1.0, "scratch", 0.97164, 0.95332, 0.93709, 0.94481),
+        (1.0, "mae", 0.97049, 0.93961, 0.93979, 0.93882),
+    )
+]
+
+
+@dataclass(frozen=True)
+class Study:
+    """The runs of one report with every metric: on the test set, and on the redrawn test sets.
+
+    `estimates[metric]` has one value per run, `draws[metric]` one row of 10,000 per run; `units` is
+    what was redrawn, in words.
+    """
+
+    runs: list[Run]
+    estimates: dict[str, Float[np.ndarray, "r"]]
+    draws: dict[str, Float[np.ndarray, "r d"]]
+    units: str
+
+    @property
+    def cells(self) -> list[tuple[float, str]]:
+        """(fraction, init) of every row of the table, in order."""
+        return list(dict.fromkeys((run.fraction, run.init) for run in self.runs))
+
+    @property
+    def inits(self) -> list[str]:
+        return sorted({run.init for run in self.runs}, key=init_order)
+
+    def fractions(self, init: str) -> list[float]:
+        return [f for f, i in self.cells if i == init]
+
+    def of(self, fraction: float, init: str) -> list[int]:
+        """Indices of the cell's runs, by seed."""
+        return [i for i, r in enumerate(self.runs) if (r.fraction, r.init) == (fraction, init)]
+
+    def mean(self, metric: str, runs: Sequence[int]) -> float:
+        return float(self.estimates[metric][list(runs)].mean())
+
+    def mean_draws(self, metric: str, runs: Sequence[int]) -> Float[np.ndarray, "d"]:
+        """Means over redrawn seeds, on redrawn images; equal numbers of seeds are redrawn alike."""
+        return (stats.seed_weights(len(runs)) * self.draws[metric][list(runs)]).sum(0)
+
+    def n_train(self, fraction: float, init: str) -> int | None:
+        counts = [self.runs[i].n_train for i in self.of(fraction, init)]
+        known = [count for count in counts if count is not None]
+        return round(sum(known) / len(known)) if len(known) == len(counts) else None
+
+
+def analyse(runs: list[Run]) -> Study:
+    """Compute every metric of every run (as read by `read_runs`) on 10,000 redrawn test sets."""
+    classes = len(runs[0].classes)
+    groups = next((run.test.groups for run in runs if run.test.groups), None)
+    n = len(runs[0].test.labels)
+    units, words = np.arange(n), f"{n:,} test images"
+    if groups:
+        names, units = np.unique(groups, return_inverse=True)
+        words = f"{len(names):,} groups of test images"
+
+    def metrics(sums: np.ndarray) -> dict[str, np.ndarray]:
+        return stats.metrics_from_sums(sums, classes)
+
+    terms = [
+        stats.image_terms(
+            run.test.labels,
+            run.test.predictions,
+            run.test.confidence,
+            run.test.probabilities,
+            classes,
+        )
+        for run in runs
+    ]
+    found = [metrics(t.sum(0)) for t in terms]
+    estimates = {m: np.array([one[m] for one in found]) for m in found[0]}
+    return Study(runs, estimates, stats.bootstrap(terms, units, metrics), words)
+
+
+def rows(study: Study) -> list[dict]:
+    """The rows of table.csv: metrics with 95 % intervals, calibration, majority rate, collapse.
+
+    The interval is Student's over the seeds where there are two or more, else over redrawn test
+    images (or groups) of the one model: `interval` says which. `collapsed` counts the seeds that
+    predict one class for every image; `top_class_share` is the share of the commonest prediction.
+    """
+    return [_row(study, fraction, init) for fraction, init in study.cells]
+
+
+def _row(study: Study, fraction: float, init: str) -> dict:
+    index = study.of(fraction, init)
+    runs = [study.runs[i] for i in index]
+    labels = runs[0].test.labels
+    shares = [np.bincount(r.test.predictions).max() / len(labels) for r in runs]
+    row = {
+        "fraction": fraction,
+        "init": init,
+        "seeds": len(runs),
+        "n_train": study.n_train(fraction, init),
+        "n_test": len(labels),
+    }
+    row |= {m: _known(study.mean(m, index)) for m in (*SHOWN, "balanced_accuracy", *stats.SCORES)}
+    calibrated = [calibration(run) for run in runs]
+    for name in calibrated[0]:
+        row[name] = _known(float(np.mean([c[name] for c in calibrated])))
+    row |= {
+        "majority_rate": float(np.bincount(labels).max() / len(labels)),
+        "top_class_share": float(np.mean(shares)),
+        "collapsed": sum(share == 1 for share in shares),
+        "interval": f"over {study.units}" if len(runs) == 1 else f"over {len(runs)} seeds",
+    }
+    for m in stats.METRICS + stats.SCORES:
+        row[f"{m}_low"], row[f"{m}_high"] = _interval(study, m, index, row[m])
+    return row
+
+
+def _interval(study: Study, metric: str, index: list[int], estimate: float | None):
+    if estimate is None:
+        return None, None
+    if len(index) > 1:
+        low, high = stats.t_interval(study.estimates[metric][index])
+    elif metric == "ece":
+        low, high = stats.mirrored_interval(study.draws[metric][index[0]], estimate)
+    else:
+        low, high = stats.percentile_interval(study.draws[metric][index[0]])
+    highest = {"nll": math.inf, "brier": 2.0}.get(metric, 1.0)
+    return max(low, 0.0), min(high, highest)
+
+
+def calibration(run: Run) -> dict[str, float]:
+    """Equal-mass calibration error, AUROC and AURC of the confidence; temperature, before and after.
+
+    The temperature comes from the run's validation predictions alone; NaN where these, or the
+    probabilities, are missing.
+    """
+    test, validation = run.test, run.validation
+    found = {
+        "ece_mass": stats.calibration_error(
+            stats.reliability(test.confidence, test.right, stats.mass_bins(test.confidence))
+        ),
+        "auroc": stats.auroc(test.confidence, test.right),
+        "aurc": float(stats.risk_coverage(test.confidence, test.right).mean()),
+    } | dict.fromkeys(PROBES, math.nan)
+    if validation and validation.probabilities is not None and test.probabilities is not None:
+        temperature = stats.fit_temperature(validation.probabilities, validation.labels)
+        scaled = stats.scale(test.probabilities, temperature)
+        classes = len(run.classes)
+        confidence = scaled[np.arange(len(scaled)), test.predictions]
+        terms = stats.image_terms(test.labels, test.predictions, confidence, scaled, classes)
+        after = stats.metrics_from_sums(terms.sum(0), classes)
+        values = temperature, float(after["ece"]), float(after["nll"])
+        found |= dict(zip(PROBES, values, strict=True))
+    return found
+
+
+def paired(study: Study) -> tuple[list[dict], list[str]]:
+    """The rows of paired.csv: each initialisation minus scratch, on the same images and seeds.
+
+    The interval redraws images (or groups) and, where there are several, seeds. `mcnemar_p` (exact;
+    over several seeds twice the median) belongs to accuracy; `holm_p` corrects it for the number of
+    fractions of that initialisation. Also returns lines on what could not be paired.
+    """
+    found, notes = [], []
+    for init in study.inits:
+        if init == BASELINE:
+            continue
+        tests = []
+        for fraction in study.fractions(init):
+            ours, base = study.of(fraction, init), study.of(fraction, BASELINE)
+            seeds = {study.runs[i].seed for i in ours} & {study.runs[i].seed for i in base}
+            if len(seeds) < max(len(ours), len(base)):
+                notes.append(
+                    f"{init} at {percent(fraction)}: {len(seeds)} seeds have a {BASELINE} run beside"
+                    " them; only these are compared"
+                )
+            if not seeds:
+                continue
+            ours = [i for i in ours if study.runs[i].seed in seeds]
+            base = [i for i in base if study.runs[i].seed in seeds]
+            for m in stats.METRICS + stats.SCORES:
+                difference = round(study.mean(m, ours) - study.mean(m, base), 12) + 0.0
+                if math.isnan(difference):
+                    continue
+                draws = study.mean_draws(m, ours) - study.mean_draws(m, base)
+                low, high = stats.percentile_interval(draws)
+                row = {"fraction": fraction, "metric": m, "difference": difference}
+                row |= {"low": low, "high": high, "mcnemar_p": None, "holm_p": None}
+                row |= {"init": init, "baseline": BASELINE, "seeds": len(seeds)}
+                found.append(row | {"verdict": verdict(low, high)})
+                if m == "accuracy":
+                    rights = [[study.runs[i].test.right for i in side] for side in (ours, base)]
+                    p = stats.combine([stats.mcnemar(a, b) for a, b in zip(*rights, strict=True)])
+                    found[-1]["mcnemar_p"] = p
+                    tests.append(found[-1])
+        for row, p in zip(tests, stats.holm([t["mcnemar_p"] for t in tests]), strict=True):
+            row["holm_p"] = p
+    return found, notes
+
+
+def verdict(low: float, high: float) -> str:
+    """The words for an interval of a difference."""
+    if low <= 0 <= high:
+        return "no difference shown"
+    return "higher" if low > 0 else "lower"
+
+
+def efficiency(study: Study, metric: str = "accuracy") -> list[dict]:
+    """How many times the labels each initialisation is worth, per fraction, with a 95 % interval.
+
+    `times` is the number of labels from scratch that reach the same score, over the labels used;
+    0 and infinity stand for beyond the scratch curve, which spans `least` to `most` times. Empty
+    with fewer than two fractions from scratch.
+    """
+    curve = study.fractions(BASELINE)
+    if len(curve) < 2:
+        return []
+    known = all(study.n_train(f, BASELINE) for f in curve)
+    n = np.array([study.n_train(f, BASELINE) if known else f for f in curve], dtype=np.float64)
+    if (np.diff(n) <= 0).any():
+        n = np.array(curve)
+    scores = np.array([study.mean(metric, study.of(f, BASELINE)) for f in curve])
+    redrawn = np.stack([study.mean_draws(metric, study.of(f, BASELINE)) for f in curve], -1)
+    found = []
+    for fraction, init in study.cells:
+        if init == BASELINE or fraction not in curve:
+            continue
+        used, ours = n[curve.index(fraction)], study.of(fraction, init)
+        times = stats.labels_to_reach(n, scores, np.array(study.mean(metric, ours))) / used
+        draws = stats.labels_to_reach(n, redrawn, study.mean_draws(metric, ours)) / used
+        low, high = stats.censored_interval(draws)
+        row = {"fraction": fraction, "init": init, "metric": metric, "times": float(times)}
+        row |= {"low": low, "high": high, "least": float(n[0] / used), "most": float(n[-1] / used)}
+        found.append(row)
+    return found
+
+
+def plateau(study: Study, init: str, metric: str = "accuracy") -> float | None:
+    """The smallest fraction from which no larger one differs measurably; None if there is none.
+
+    Paired on the same images: the 95 % interval of every difference to a larger fraction holds 0.
+    The largest fraction alone is no plateau.
+    """
+    fractions = study.fractions(init)
+    draws = [study.mean_draws(metric, study.of(f, init)) for f in fractions]
+    for i, fraction in enumerate(fractions[:-1]):
+        later = [stats.percentile_interval(d - draws[i]) for d in draws[i + 1 :]]
+        if all(low <= 0 <= high for low, high in later):
+            return fraction
+    return None
+
+
+def table_text(rows: Sequence[dict]) -> str:
+    """The table for a terminal, in Markdown: per fraction scratch, each other init, and the gain.
+
+    Without a pair to compare it lists the rows.
+    """
+    inits = sorted({row["init"] for row in rows}, key=init_order)
+    others = [init for init in inits if init != BASELINE]
+    cells = {(row["fraction"], row["init"]): row for row in rows}
+    fractions = sorted({row["fraction"] for row in rows})
+    if BASELINE not in inits or not others:
+        header = ["labels", "init", *SHOWN]
+        return markdown([header] + [_listed(row) for row in rows])
+    tables = []
+    for other in others:
+        header = ["labels"]
+        for m in SHOWN:
+            header += [f"{m}: {BASELINE}", other, "gain"]
+        lines = [header]
+        for fraction in fractions:
+            a, b = (cells.get((fraction, init), {}) for init in (BASELINE, other))
+            line = [percent(fraction)]
+            for m in SHOWN:
+                gain = f"{b[m] - a[m]:+.4f}" if a and b else ""
+                line += [f"{side[m]:.4f}" if side else "" for side in (a, b)] + [gain]
+            lines.append(line)
+        tables.append(markdown(lines))
+    return "\n\n".join(tables)
+
+
+def _listed(row: dict) -> list[str]:
+    return [percent(row["fraction"]), row["init"], *(f"{row[m]:.4f}" for m in SHOWN)]
+
+
+def markdown(lines: Sequence[Sequence[str]]) -> str:
+    """A Markdown table with aligned columns; the first line is the header."""
+    lines = [[str(cell).replace("|", "\\|").replace("<", "&lt;") for cell in line] for line in lines]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+    text = ["| " + " | ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)) + " |" for line in lines]
+    text.insert(1, "|" + "|".join("-" * (w + 2) for w in widths) + "|")
+    return "\n".join(text)
+
+
+def write_csv(path: Path, rows: Sequence[dict]) -> Path:
+    """Write rows of equal keys; a name that a spreadsheet would take for a formula is quoted by '."""
+
+    def cell(value: object) -> object:
+        if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")):
+            return "'" + value
+        return f"{value:.10g}" if isinstance(value, float) else value
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(cell(name) for name in (rows[0] if rows else ()))
+        writer.writerows([cell(value) for value in row.values()] for row in rows)
+    return path
+
+
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else value

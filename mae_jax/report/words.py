@@ -1,0 +1,164 @@
+"""The report's sentences; each follows from the numbers."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from mae_jax.report import tables
+from mae_jax.report.runs import percent
+from mae_jax.report.tables import BASELINE, Study
+
+
+def answer(study: Study, rows: list[dict], paired: list[dict], worth: list[dict]) -> dict:
+    """The answer in words that follow from the numbers: a headline, and lines of detail."""
+    lines, heads = [], []
+    accuracy = [row for row in paired if row["metric"] == "accuracy"]
+    for init in dict.fromkeys(row["init"] for row in accuracy):
+        who, better, worse, nothing = _who(init), [], [], []
+        for row in [row for row in accuracy if row["init"] == init]:
+            at = percent(row["fraction"])
+            if row["verdict"] == "no difference shown":
+                nothing.append(at)
+            elif row["verdict"] == "lower":
+                worse.append(f"{-100 * row['difference']:.1f} points of accuracy at {at}")
+            else:
+                found = [w for w in worth if _same(w, row)]
+                better.append(f"{times(found[0])} at {at}" if found else f"more at {at}")
+            lines.append(_difference_line(row, paired, worth))
+        parts = [f"{who} is worth {_join(better)}"] if better else []
+        parts += [f"{'it' if parts else who} costs {_join(worse)}"] if worse else []
+        if nothing:
+            who = "" if parts else f"{who}: "
+            parts.append(f"{who}no difference shown at {_join(nothing)}")
+        text = "; ".join(parts) + "."
+        heads.append(text[0].upper() + text[1:])
+    if not accuracy:
+        best = max(rows, key=lambda row: row["accuracy"])
+        heads.append(
+            f"The best accuracy is {100 * best['accuracy']:.1f} % ({best['init']} with"
+            f" {percent(best['fraction'])} of the labels). Nothing is compared: that takes a"
+            f" {BASELINE} run beside another at the same fraction."
+        )
+    return {
+        "headlines": heads,
+        "lines": lines + plateau_lines(study),
+        "warnings": collapse_lines(study),
+    }
+
+
+def _who(init: str) -> str:
+    return "pre-training" if init == "mae" else f"starting from {init}"
+
+
+def _same(a: dict, b: dict) -> bool:
+    return all(a[k] == b[k] for k in ("fraction", "init", "metric"))
+
+
+def _difference_line(row: dict, paired: list[dict], worth: list[dict]) -> str:
+    """One fraction of one initialisation: difference, interval, test, worth in labels, macro F1."""
+    at = f"{percent(row['fraction'])} of the labels, {row['init']} against {row['baseline']}"
+    text = f"{at}: {row['verdict'] if row['verdict'].startswith('no') else 'accuracy is ' + row['verdict']}"
+    text += f", {_points(row)}"
+    if row["verdict"] != "no difference shown" and row["holm_p"] >= 0.05:
+        text += f"; not sure after Holm's correction (p = {row['holm_p']:.2g})"
+    found = [w for w in worth if _same(w, row)]
+    if found and row["verdict"] == "higher":
+        text += f"; worth {times(found[0])} (95 % interval {times_interval(found[0])})"
+    f1 = [r for r in paired if r["metric"] == "f1" and _same(r | {"metric": "accuracy"}, row)]
+    if f1 and f1[0]["verdict"] != row["verdict"]:
+        text += f". Macro F1, which counts every class alike: {f1[0]['verdict']}, {_points(f1[0])}"
+    return text + "."
+
+
+def _points(row: dict) -> str:
+    low, high, difference = (signed(100 * row[k]) for k in ("low", "high", "difference"))
+    return f"{difference} points (95 % interval {low} to {high})"
+
+
+def signed(value: float) -> str:
+    """One decimal with its sign, but for zero."""
+    value = round(value, 1)
+    return f"{value:+.1f}".replace("-", "−") if value else "0.0"
+
+
+def number(times: float) -> str:
+    """A multiple, to the tenth from 1 on, else to the hundredth."""
+    return f"{times:.1f}" if times >= 0.995 else f"{times:.2f}"
+
+
+def times(worth: dict) -> str:
+    """`3.2 times the labels`, or the bound where the scratch curve ends before."""
+    if worth["times"] == math.inf:
+        if worth["most"] == 1:
+            return f"more than all the labels from {BASELINE}"
+        return f"more than {worth['most']:.3g} times the labels"
+    if worth["times"] == 0:
+        return f"less than {worth['least']:.3g} times the labels"
+    return f"{number(worth['times'])} times the labels"
+
+
+def times_interval(worth: dict) -> str:
+    """The interval of `times`, with the bounds of the scratch curve where it leaves them."""
+    ends = []
+    for end in (worth["low"], worth["high"]):
+        over, under = f"more than {worth['most']:.3g}", f"less than {worth['least']:.3g}"
+        ends.append(over if end == math.inf else under if end == 0 else number(end))
+    return ends[0] if ends[0] == ends[1] else f"{ends[0]} to {ends[1]}"
+
+
+def plateau_lines(study: Study) -> list[str]:
+    """Per initialisation, from which fraction more labels change nothing measurable."""
+    lines = []
+    for init in study.inits:
+        fractions = study.fractions(init)
+        if len(fractions) < 2:
+            continue
+        found = tables.plateau(study, init)
+        if found is None:
+            lines.append(f"{init}: accuracy still changes up to {percent(fractions[-1])} of the labels.")
+        else:
+            lines.append(f"{init}: from {percent(found)} on, more labels change nothing measurable.")
+    return lines
+
+
+def collapse_lines(study: Study) -> list[str]:
+    """A line for every cell with models that predict one class for (nearly) all images."""
+    labels = study.runs[0].test.labels
+    majority = np.bincount(labels).max() / len(labels)
+    cells: dict[tuple, list[int]] = {}
+    for run in study.runs:
+        counts = np.bincount(run.test.predictions, minlength=len(run.classes))
+        share = counts.max() / len(labels)
+        if share == 1 or (share >= 0.99 and majority < 0.98):
+            how = "collapsed: it predicts" if share == 1 else "nearly collapsed: it predicts"
+            text = f"{how} {run.classes[counts.argmax()]} for {100 * share:.4g} % of the images"
+            cells.setdefault((run.init, run.fraction, text), []).append(run.seed)
+    return [
+        f"{init} at {percent(fraction)}, seed{'s' * (len(seeds) > 1)}"
+        f" {_join([str(seed) for seed in seeds])}, {text} (the commonest class makes up"
+        f" {100 * majority:.1f} %)."
+        for (init, fraction, text), seeds in cells.items()
+    ]
+
+
+def merge(notes: Sequence[str]) -> list[str]:
+    """Notes of several runs that say the same, as one line each."""
+    by_text: dict[str, list[str]] = {}
+    for note in notes:
+        who, _, text = note.partition(": ")
+        by_text.setdefault(text, []).append(who)
+    return [f"{text} ({who[0] if len(who) == 1 else f'{len(who)} runs'})" for text, who in by_text.items()]
+
+
+def not_there(study: Study) -> list[str]:
+    lines = []
+    if not any(run.validation for run in study.runs):
+        lines.append("temperature scaling is left out: no run has a predictions_val.csv")
+    if not any(run.log for run in study.runs):
+        lines.append("training curves are left out: no run has a metrics.jsonl")
+    return lines
+
+
+def _join(parts: Sequence[str]) -> str:
+    return parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + " and " + parts[-1]

@@ -1,0 +1,156 @@
+"""The files of a run directory: what one start leaves for the next, and for the report."""
+
+import contextlib
+import csv
+import fcntl
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+from ml_collections import ConfigDict
+
+from mae_jax.config import difference, flatten
+from mae_jax.errors import UserError
+
+CONFIG, RUN, SUBSET = "config.json", "run.json", "subset.json"
+RESULTS, PREDICTIONS, METRICS = "results.json", "predictions.csv", "metrics.jsonl"
+VALIDATION = "predictions_val.csv"
+PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "pillow", "clu")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes a JSON file whole or not at all."""
+    with _replacing(path) as file:
+        json.dump(value, file, indent=2, ensure_ascii=False)
+        file.write("\n")
+
+
+def read_json(path: Path) -> Any:
+    """Reads a JSON file. Raises UserError where it is damaged."""
+    try:
+        return json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path} is not valid JSON ({error}); restore it or remove the run directory") from None
+
+
+@contextlib.contextmanager
+def _replacing(path: Path) -> Iterator[Any]:
+    partial = path.with_name(path.name + ".partial")
+    with open(partial, "w", encoding="utf-8", newline="") as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)
+
+
+@contextlib.contextmanager
+def held(workdir: Path) -> Iterator[None]:
+    """Makes the run directory and keeps other starts out of it.
+
+    Raises UserError where it cannot be written, or where another process holds it.
+    """
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        file = open(workdir / ".lock", "a+")
+    except OSError as error:
+        raise UserError(f"workdir {workdir} cannot be written: {error.strerror}; choose another") from None
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.seek(0)
+            raise UserError(
+                f"workdir {workdir} is in use by process {file.read().strip() or 'unknown'}; wait for it, stop "
+                f"it, or choose another --workdir"
+            ) from None
+        file.truncate(0)
+        file.write(f"{os.getpid()} on {os.uname().nodename}")
+        file.flush()
+        yield
+
+
+def keep_config(workdir: Path, config: ConfigDict, resolved: dict[str, Any]) -> None:
+    """Writes config.json, or checks that the one already there is the same.
+
+    Raises UserError that lists the fields which differ.
+    """
+    path = workdir / CONFIG
+    if path.exists():
+        refuse_difference(workdir, path, config, resolved)
+    write_json(path, {"config": json.loads(config.to_json()), "resolved": resolved})
+
+
+def refuse_difference(workdir: Path, path: Path, config: ConfigDict, resolved: dict[str, Any] | None = None) -> None:
+    """Raises UserError where the config saved in `path` is another; `resolved` None: not compared."""
+    saved = read_json(path)
+    ours, theirs = flatten(json.loads(config.to_json())), flatten(saved["config"])
+    if resolved is not None:
+        ours |= flatten({"resolved": resolved})
+        theirs |= flatten({"resolved": saved["resolved"]})
+    differing = difference(ours, theirs)
+    if differing:
+        raise UserError(
+            f"{workdir} holds a run with another config ({'; '.join(differing)}); use the same config to go "
+            f"on with it, or another --workdir"
+        )
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that decide the numbers."""
+    found = {"python": ".".join(map(str, sys.version_info[:3]))}
+    for package in PACKAGES:
+        with contextlib.suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return found
+
+
+def commit() -> str:
+    """The commit of this code, with "+" where files differ from it; "" outside a checkout."""
+    try:
+        run = {"cwd": Path(__file__).parent, "capture_output": True, "text": True, "timeout": 10}
+        head = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], check=True, **run).stdout.strip()
+        dirty = subprocess.run(["git", "status", "--porcelain", "-uno"], check=True, **run).stdout
+        return head + ("+" if dirty else "")
+    except (OSError, subprocess.SubprocessError):
+        return ""
+
+
+def write_predictions(
+    path: Path,
+    images: Sequence[str],
+    groups: Sequence[str],
+    labels: Int[np.ndarray, " n"],
+    probabilities: Float[np.ndarray, "n classes"],
+    classes: Sequence[str],
+) -> None:
+    """One row an image: names of label and prediction, confidence, each class's probability."""
+    predictions = probabilities.argmax(1)
+    with _replacing(path) as file:
+        rows = csv.writer(file)
+        rows.writerow(["image", "group", "label", "prediction", "confidence", *(f"p_{c}" for c in classes)])
+        for i, image in enumerate(images):
+            p = [f"{v:.9g}" for v in probabilities[i]]
+            best = predictions[i]
+            rows.writerow([image, groups[i], classes[labels[i]], classes[best], p[best], *p])
+
+
+def truncate_metrics(path: Path, step: int) -> None:
+    """Drops the rows after `step`: a resumed run writes them again."""
+    if path.exists():
+        rows = [row for row in path.read_text().splitlines() if _step_of(row) <= step]
+        with _replacing(path) as file:
+            file.writelines(row + "\n" for row in rows)
+
+
+def _step_of(row: str) -> float:
+    try:
+        return json.loads(row)["step"]
+    except (json.JSONDecodeError, KeyError, TypeError):
+        return float("inf")  # the last row of a killed run may be cut

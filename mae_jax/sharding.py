@@ -1,0 +1,79 @@
+"""The device mesh and where arrays lie on it; the start of several processes.
+
+Axes: `data` (each device its own rows of the batch) and `fsdp` (rows too, and parameters and
+optimiser state split as well).
+"""
+
+import os
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from mae_jax.errors import UserError
+
+MIN_SPLIT = 2**12  # elements; smaller arrays are copied to every device
+
+
+def start_processes() -> None:
+    """Joins the other processes, where the environment says that there are some.
+
+    Slurm and Open MPI are recognised by JAX itself; elsewhere set JAX_COORDINATOR_ADDRESS (host:port),
+    JAX_NUM_PROCESSES and JAX_PROCESS_ID.
+    """
+    count = os.environ.get("JAX_NUM_PROCESSES")
+    if count:
+        try:
+            jax.distributed.initialize(
+                os.environ["JAX_COORDINATOR_ADDRESS"], int(count), int(os.environ["JAX_PROCESS_ID"])
+            )
+        except KeyError as error:
+            raise UserError(f"JAX_NUM_PROCESSES={count} is set, but {error.args[0]} is not") from None
+    elif int(os.environ.get("SLURM_NTASKS", 1)) > 1 and "SLURM_PROCID" in os.environ:
+        jax.distributed.initialize()
+    elif int(os.environ.get("OMPI_COMM_WORLD_SIZE", 1)) > 1:
+        jax.distributed.initialize()
+
+
+def make_mesh(fsdp: int = 1) -> Mesh:
+    """All devices as a grid of (data, fsdp)."""
+    devices = jax.device_count()
+    if devices % fsdp:
+        raise UserError(f"sharding.fsdp={fsdp} does not divide the {devices} devices")
+    return jax.make_mesh((devices // fsdp, fsdp), ("data", "fsdp"), axis_types=(AxisType.Auto, AxisType.Auto))
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Rows over all devices."""
+    return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """The same on every device."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def parameter_shardings(shapes, mesh: Mesh):
+    """For each array, a split of its largest axis that `fsdp` divides; small arrays are copied."""
+    fsdp = mesh.shape["fsdp"]
+
+    def place(leaf) -> NamedSharding:
+        fitting = [i for i, n in enumerate(leaf.shape) if n % fsdp == 0]
+        if fsdp == 1 or leaf.size < MIN_SPLIT or not fitting:
+            return replicated(mesh)
+        axis = max(fitting, key=lambda i: leaf.shape[i])
+        return NamedSharding(mesh, PartitionSpec(*(None,) * axis, "fsdp"))
+
+    return jax.tree.map(place, shapes)
+
+
+def local_rows(rows: int) -> slice:
+    """The rows of a global batch that this process loads; contiguous, in the order of processes."""
+    share = rows // jax.process_count()
+    return slice(jax.process_index() * share, (jax.process_index() + 1) * share)
+
+
+def put_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
+    """Makes global arrays from each process's own rows."""
+    sharding = batch_sharding(mesh)
+    return {k: jax.make_array_from_process_local_data(sharding, v) for k, v in batch.items()}

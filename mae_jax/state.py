@@ -1,0 +1,204 @@
+"""The training state and the pure functions that make and change it.
+
+`train_step` and `eval_step` are compiled once for each `Spec`; a Spec is hashable and says all that a
+compiled step depends on. Seeds, step numbers and learning rates are arguments, so runs that differ
+only in these share the compiled code.
+"""
+
+import dataclasses
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+from jaxtyping import Array, Float, Int, UInt8
+
+from mae_jax import losses, models, sharding
+from mae_jax.models import Params, Shape
+from mae_jax.models.masking import n_visible, patchify, unpatchify
+from mae_jax.optim import Optimizer
+
+# Purposes of randomness: each is folded into the seed, so that none shares its numbers with another.
+INIT, MASK, DROP, EVAL_MASK = range(4)
+
+Batch = dict[str, Array]  # image: b h w 3 uint8; label, index: b int32; mask: b float32, 0 = padding
+
+
+@dataclasses.dataclass(frozen=True)
+class Spec:
+    """What a compiled step depends on."""
+
+    task: str  # pretrain | finetune
+    shape: Shape
+    optimizer: Optimizer
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    batch_size: int  # real rows of a batch; the others are padding
+    accumulation: int
+    mask_ratio: float
+    norm_pix: bool
+    label_smoothing: float
+    mesh: Mesh
+
+    @property
+    def kind(self) -> str:
+        """Which network."""
+        return "mae" if self.task == "pretrain" else "vit"
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass
+class TrainState:
+    """All that changes from step to step; each leaf an array, or its shape, or its placement."""
+
+    step: Any  # int32 scalar: updates done
+    params: Params
+    opt_state: Any
+
+
+def _init(spec: Spec, seed: Int[Array, ""]) -> TrainState:
+    key = jax.random.fold_in(jax.random.key(seed), INIT)
+    params = models.init(spec.kind, spec.shape, key)
+    return TrainState(jnp.zeros((), jnp.int32), params, spec.optimizer.transform().init(params))
+
+
+def state_shardings(spec: Spec) -> TrainState:
+    """Where each array of the state lies."""
+    shapes = jax.eval_shape(partial(_init, spec), jnp.int32(0))
+    return sharding.parameter_shardings(shapes, spec.mesh)
+
+
+def abstract_state(spec: Spec) -> TrainState:
+    """Shapes, types and placements of the state, without arrays: what a checkpoint restores into."""
+    shapes = jax.eval_shape(partial(_init, spec), jnp.int32(0))
+    return jax.tree.map(
+        lambda s, place: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=place), shapes, state_shardings(spec)
+    )
+
+
+def init_state(spec: Spec, seed: int) -> TrainState:
+    """Draws a state, each array born where it belongs."""
+    return jax.jit(partial(_init, spec), out_shardings=state_shardings(spec))(jnp.int32(seed))
+
+
+def to_float(images: UInt8[Array, "b h w 3"], spec: Spec) -> Float[Array, "b h w 3"]:
+    """Images in 0..255 to normalised float32."""
+    mean, std = jnp.array(spec.mean, jnp.float32), jnp.array(spec.std, jnp.float32)
+    return (images.astype(jnp.float32) / 255 - mean) / std
+
+
+def _loss(spec: Spec, params: Params, batch: Batch, key: Array) -> tuple[Array, dict[str, Array]]:
+    """Sums over the real rows of a (micro-)batch: the loss to minimise, and what is reported."""
+    images, real = to_float(batch["image"], spec), batch["mask"]
+    if spec.task == "pretrain":
+        visible = n_visible(spec.shape.n_patches, spec.mask_ratio)
+        pred, mask = models.apply("mae", spec.shape, params, images, batch["noise"], visible)
+        patches = patchify(images, spec.shape.patch_size)
+        removed, seen = losses.reconstruction(pred, patches, mask, spec.norm_pix)
+        return (removed * real).sum(), {"loss": (removed * real).sum(), "visible_loss": (seen * real).sum()}
+    logits = models.apply("vit", spec.shape, params, images, key=key)
+    loss = losses.cross_entropy(logits, batch["label"], spec.label_smoothing)
+    right = (logits.argmax(-1) == batch["label"]).astype(jnp.float32)
+    return (loss * real).sum(), {"loss": (loss * real).sum(), "accuracy": (right * real).sum()}
+
+
+def _gradient(spec: Spec, params: Params, batch: Batch, key: Array) -> tuple[Params, dict[str, Array]]:
+    """Mean gradient and metrics over the real rows, micro-batch by micro-batch."""
+    differentiate = jax.grad(partial(_loss, spec), has_aux=True)
+    if spec.accumulation == 1:
+        gradient, metrics = differentiate(params, batch, key)
+    else:
+        # Every k-th row goes to one micro-batch: then each device keeps its own rows.
+        split = jax.tree.map(lambda x: jnp.moveaxis(x.reshape(-1, spec.accumulation, *x.shape[1:]), 1, 0), batch)
+
+        def add(total, inputs):
+            i, micro = inputs
+            return jax.tree.map(jnp.add, total, differentiate(params, micro, jax.random.fold_in(key, i))), None
+
+        shapes = jax.eval_shape(differentiate, params, jax.tree.map(lambda x: x[0], split), key)
+        zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+        (gradient, metrics), _ = jax.lax.scan(add, zeros, (jnp.arange(spec.accumulation), split))
+    count = spec.batch_size
+    return jax.tree.map(lambda g: g / count, gradient), {k: v / count for k, v in metrics.items()}
+
+
+@partial(jax.jit, static_argnums=0, donate_argnums=1)
+def train_step(
+    spec: Spec, state: TrainState, batch: Batch, seed: Int[Array, ""], learning_rate: Float[Array, ""]
+) -> tuple[TrainState, dict[str, Array]]:
+    """One update. Its randomness is a function of (seed, purpose, step) alone.
+
+    Returns the new state and metrics (means over the batch, before the update), with the global norm of
+    the gradient.
+    """
+    key = jax.random.fold_in(jax.random.key(seed), MASK if spec.task == "pretrain" else DROP)
+    key = jax.random.fold_in(key, state.step)
+    if spec.task == "pretrain":
+        noise = jax.random.uniform(key, (spec.batch_size, spec.shape.n_patches))
+        rows = batch["image"].shape[0]
+        noise = jnp.pad(noise, ((0, rows - spec.batch_size), (0, 0)))
+        noise = jax.lax.with_sharding_constraint(noise, sharding.batch_sharding(spec.mesh))
+        batch = batch | {"noise": noise}
+    gradient, metrics = _gradient(spec, state.params, batch, key)
+    metrics["gradient_norm"] = optax.tree.norm(gradient)
+    params, opt_state = spec.optimizer.update(gradient, state.opt_state, state.params, learning_rate)
+    params = jax.lax.with_sharding_constraint(params, state_shardings(spec).params)
+    return TrainState(state.step + 1, params, opt_state), metrics
+
+
+@partial(jax.jit, static_argnums=0)
+def eval_step(spec: Spec, params: Params, batch: Batch, seed: Int[Array, ""]) -> dict[str, Array]:
+    """Values per image, on every device: for fine-tuning `probabilities` and `loss` (without label
+    smoothing); for pre-training `loss` and `visible_loss` under a mask fixed by (seed, image index).
+    """
+    images = to_float(batch["image"], spec)
+    if spec.task == "finetune":
+        logits = models.apply("vit", spec.shape, params, images)
+        label = jnp.maximum(batch["label"], 0)
+        out = {"probabilities": jax.nn.softmax(logits), "loss": losses.cross_entropy(logits, label)}
+    else:
+        pred, mask = _reconstruct(spec, params, images, batch["index"], seed)
+        patches = patchify(images, spec.shape.patch_size)
+        removed, visible = losses.reconstruction(pred, patches, mask, spec.norm_pix)
+        out = {"loss": removed, "visible_loss": visible}
+    return jax.lax.with_sharding_constraint(out, sharding.replicated(spec.mesh))
+
+
+def _reconstruct(spec: Spec, params: Params, images: Array, index: Array, seed: Array):
+    key = jax.random.fold_in(jax.random.key(seed), EVAL_MASK)
+    keys = jax.vmap(partial(jax.random.fold_in, key))(jnp.maximum(index, 0))
+    noise = jax.vmap(lambda k: jax.random.uniform(k, (spec.shape.n_patches,)))(keys)
+    visible = n_visible(spec.shape.n_patches, spec.mask_ratio)
+    return models.apply("mae", spec.shape, params, images, noise, visible)
+
+
+@partial(jax.jit, static_argnums=0)
+def reconstruct(
+    spec: Spec, params: Params, images: UInt8[Array, "b h w 3"], index: Int[Array, " b"], seed: Int[Array, ""]
+) -> Float[Array, "4 b h w 3"]:
+    """Pictures in 0..1: input, masked input, reconstruction, reconstruction with visible patches pasted.
+
+    With `norm_pix` the network predicts normalised patches; to show them, each gets the mean and the
+    deviation of its original back, also where that original was hidden.
+    """
+    normal = to_float(images, spec)
+    pred, mask = _reconstruct(spec, params, normal, index, seed)
+    patches = patchify(normal, spec.shape.patch_size)
+    if spec.norm_pix:
+        variance = patches.var(-1, keepdims=True, ddof=1)
+        pred = pred * jnp.sqrt(variance + 1e-6) + patches.mean(-1, keepdims=True)
+    removed = mask[:, :, None]
+    grey = (0.5 - jnp.array(spec.mean)) / jnp.array(spec.std)
+    hidden = jnp.tile(grey, spec.shape.patch_size**2)
+    pictures = [
+        patches,
+        patches * (1 - removed) + hidden * removed,
+        pred,
+        patches * (1 - removed) + pred * removed,
+    ]
+    mean, std = jnp.array(spec.mean), jnp.array(spec.std)
+    pictures = [unpatchify(p, spec.shape.patch_size) * std + mean for p in pictures]
+    out = jnp.clip(jnp.stack(pictures), 0, 1)
+    return jax.lax.with_sharding_constraint(out, sharding.replicated(spec.mesh))

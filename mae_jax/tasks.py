@@ -1,0 +1,267 @@
+"""A task is data, a network with its loss, and what is evaluated: pretrain and finetune.
+
+The loop in `train` knows nothing of either.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Int
+from ml_collections import ConfigDict
+
+from mae_jax import checkpoints, evaluate, metrics, models, rundir, sharding
+from mae_jax.config import Resolved, resolve
+from mae_jax.data import loaders, splits
+from mae_jax.data.sources import Source
+from mae_jax.data.transforms import Decode, RandomFlip, RandomResizedCrop
+from mae_jax.errors import UserError
+from mae_jax.models import Params, Shape
+from mae_jax.optim import Optimizer
+from mae_jax.state import Spec, TrainState, abstract_state
+from mae_jax.writers import Writers
+
+
+@dataclasses.dataclass
+class Task:
+    """What the loop needs."""
+
+    config: ConfigDict
+    spec: Spec
+    resolved: Resolved
+    sources: tuple[Source, ...]
+    indices: tuple[Int[np.ndarray, "_"], ...]
+    about: dict[str, Any]  # what the run prints at its start
+    evaluate: Callable[[Params], Iterator[tuple[str, float]]]
+    finish: Callable[[Params, Path], dict[str, Any]]  # writes the run's results and returns them
+    show: Callable[[Params, int, Writers], None] = lambda params, step, writers: None
+    initialise: Callable[[TrainState], TrainState] = lambda state: state
+    classes: tuple[str, ...] = ()
+    subset: dict[str, Any] | None = None  # what subset.json says
+
+    def batches(self, start: int) -> Iterator[dict[str, np.ndarray]]:
+        """This process's rows of the endless stream of batches, from number `start` on."""
+        d = self.config.data
+        real = range(self.resolved.batch_size)[sharding.local_rows(self.resolved.rows)]
+        transforms = [
+            Decode(),
+            RandomResizedCrop(self.spec.shape.image_size, tuple(d.crop_scale), tuple(d.crop_ratio)),
+        ]
+        if d.flips:
+            transforms.append(RandomFlip())
+        stream = loaders.train_batches(
+            self.sources,
+            self.indices,
+            transforms,
+            rows=real,
+            start=start,
+            threads=d.threads,
+            workers=d.workers,
+            prefetch=d.prefetch,
+            **self._order(),
+        )
+        missing = self.resolved.rows // jax.process_count() - len(real)
+        for batch in stream:
+            batch = {k: batch[k] for k in ("image", "label", "index")}
+            batch["mask"] = np.ones(len(real), np.float32)
+            yield {k: np.pad(v, [(0, missing)] + [(0, 0)] * (v.ndim - 1)) for k, v in batch.items()}
+
+    def _order(self) -> dict[str, Any]:
+        return {
+            "batch_size": self.resolved.batch_size,
+            "seed": self.config.seed,
+            "weights": tuple(self.config.data.weights),
+        }
+
+    def position(self, step: int) -> dict[str, Any]:
+        """Where the stream is after `step` updates, and what it is made of."""
+        return loaders.position(step, self.sources, self.indices, **self._order())
+
+
+def shape_of(config: ConfigDict, n_classes: int = 0) -> Shape:
+    """The network's shape from the fields `model`."""
+    m = config.model
+    width, depth, heads = models.SIZES.get(m.size, (m.width, m.depth, m.heads))
+    return Shape(
+        image_size=m.image_size,
+        patch_size=m.patch_size,
+        width=width,
+        depth=depth,
+        heads=heads,
+        mlp_ratio=m.mlp_ratio,
+        decoder_width=m.decoder_width if config.task == "pretrain" else 0,
+        decoder_depth=m.decoder_depth if config.task == "pretrain" else 0,
+        decoder_heads=m.decoder_heads if config.task == "pretrain" else 0,
+        pool=m.pool,
+        n_classes=n_classes,
+        drop_path=m.drop_path if config.task == "finetune" else 0.0,
+        dtype=m.dtype,
+    )
+
+
+def spec_of(config: ConfigDict, resolved: Resolved, mesh: Mesh, n_classes: int = 0) -> Spec:
+    """What the compiled step depends on, from a config."""
+    o, d = config.optim, config.data
+    return Spec(
+        task=config.task,
+        shape=shape_of(config, n_classes),
+        optimizer=Optimizer(o.b1, o.b2, o.weight_decay, o.no_decay, o.clip_norm, o.layer_decay),
+        mean=tuple(d.mean),
+        std=tuple(d.std),
+        batch_size=resolved.batch_size,
+        accumulation=config.train.accumulation,
+        mask_ratio=config.mae.mask_ratio if config.task == "pretrain" else 0.0,
+        norm_pix=config.mae.norm_pix_loss,
+        label_smoothing=config.train.label_smoothing,
+        mesh=mesh,
+    )
+
+
+def passed_over(source: Source) -> str:
+    """What was not used of a source, in words; "" where nothing."""
+    return ", ".join(f"{n} {reason} passed over" for reason, n in source.counts.items() if n)
+
+
+def build(config: ConfigDict, mesh: Mesh, report: splits.Report | None = None, opened: dict | None = None) -> Task:
+    """Opens the data of a config and makes its task. Raises UserError where they cannot be used."""
+    make = pretrain if config.task == "pretrain" else finetune
+    return make(config, mesh, report, opened)
+
+
+def pretrain(config: ConfigDict, mesh: Mesh, report: splits.Report | None, opened: dict | None) -> Task:
+    """Masked autoencoding of unlabelled images (He et al. 2022)."""
+    data = splits.unlabelled(config.data, report, opened)
+    sizes = [len(i) for i in data.train_idx]
+    resolved = resolve(config, sum(sizes), mesh.size)
+    spec = spec_of(config, resolved, mesh)
+    expected = loaders.epoch_counts(sizes, data.weights)
+    notes = list(filter(None, map(passed_over, data.sources)))
+
+    def held_out(params: Params) -> dict[str, np.ndarray]:
+        parts = [
+            evaluate.per_image(
+                spec,
+                params,
+                source,
+                indices,
+                batch_size=config.eval.batch_size,
+                threads=config.data.threads,
+                seed=config.seed,
+            )
+            for source, indices in zip(data.sources, data.val_idx, strict=True)
+            if len(indices)
+        ]
+        return {name: np.concatenate([p[name] for p in parts]) for name in parts[0]} if parts else {}
+
+    def evaluators(params: Params) -> Iterator[tuple[str, float]]:
+        values = held_out(params)
+        if values:
+            yield from ((f"val/{name}", value) for name, value in evaluate.autoencoder(values))
+
+    def show(params: Params, step: int, writers: Writers) -> None:
+        if any(map(len, data.val_idx)):
+            rows = evaluate.pictures(spec, params, data.sources, data.val_idx, config.eval.images, config.seed)
+            writers.images(step, "reconstruction", rows)
+
+    def finish(params: Params, workdir: Path) -> dict[str, Any]:
+        return {**dict(evaluators(params)), "n_train": resolved.n_train}
+
+    about = {
+        "images": f"{resolved.n_train} for training, {sum(map(len, data.val_idx))} held out",
+        "images per epoch and source": ", ".join(f"{n:.0f}" for n in expected),
+        "mask ratio": config.mae.mask_ratio,
+    }
+    if notes:
+        about["files"] = "; ".join(notes)
+    return Task(config, spec, resolved, data.sources, data.train_idx, about, evaluators, finish, show)
+
+
+def pretrained_config(config: ConfigDict) -> ConfigDict:
+    """The config of the run that `init_from` names. Raises UserError where it is no pre-training."""
+    saved = ConfigDict(checkpoints.saved_config(Path(config.init_from), "init_from"))
+    if saved.task != "pretrain":
+        raise UserError(f"init_from={config.init_from} is a run of task {saved.task}; name one of task pretrain")
+    for name in ("mean", "std"):
+        if list(saved.data[name]) != list(config.data[name]):
+            print(
+                f"note: data.{name} is {tuple(config.data[name])} here and was {tuple(saved.data[name])} in "
+                f"{config.init_from}; the encoder will see images on another scale"
+            )
+    return saved
+
+
+def finetune(config: ConfigDict, mesh: Mesh, report: splits.Report | None, opened: dict | None) -> Task:
+    """Classification with the whole encoder trained, from scratch or from a masked autoencoder."""
+    saved = pretrained_config(config) if config.init == "mae" else None
+    data = splits.labelled(config.data, report, opened)
+    classes = data.train.classes
+    resolved = resolve(config, len(data.train_idx), mesh.size)
+    spec = spec_of(config, resolved, mesh, len(classes))
+
+    def predict(params: Params, source: Source, indices: np.ndarray | None) -> dict[str, np.ndarray]:
+        return evaluate.per_image(
+            spec,
+            params,
+            source,
+            indices,
+            batch_size=config.eval.batch_size,
+            threads=config.data.threads,
+            seed=config.seed,
+        )
+
+    def evaluators(params: Params) -> Iterator[tuple[str, float]]:
+        if len(data.val_idx):
+            values = predict(params, data.train, data.val_idx)
+            labels = data.train.labels[data.val_idx]
+            yield from ((f"val/{name}", value) for name, value in evaluate.classifier(values, labels))
+
+    def finish(params: Params, workdir: Path) -> dict[str, Any]:
+        test = predict(params, data.test, None)["probabilities"]
+        everything = np.arange(len(data.test))
+        write_predictions(workdir / rundir.PREDICTIONS, data.test, everything, test)
+        if len(data.val_idx):
+            values = predict(params, data.train, data.val_idx)["probabilities"]
+            write_predictions(workdir / rundir.VALIDATION, data.train, data.val_idx, values)
+        results = metrics.classification(data.test.labels, test.argmax(1), classes)
+        return {"n_train": resolved.n_train, "n_test": len(data.test), **results}
+
+    def write_predictions(path: Path, source: Source, indices: np.ndarray, probabilities) -> None:
+        if jax.process_index() == 0:
+            names, groups = ([every[i] for i in indices] for every in (source.names, source.groups))
+            rundir.write_predictions(path, names, groups, source.labels[indices], probabilities, classes)
+
+    def initialise(state: TrainState) -> TrainState:
+        if saved is None:
+            return state
+        like = abstract_state(spec_of(saved, resolve(saved, 1, mesh.size), mesh)).params
+        params, step = checkpoints.load_params(Path(config.init_from), like, "init_from")
+        print(f"  encoder from {config.init_from}, step {step}")
+        encoder = checkpoints.transfer_encoder(state.params, params["encoder"], config.init_from)
+        return dataclasses.replace(state, params=encoder)
+
+    counts = data.subset["actual"]
+    about = {
+        "classes": ", ".join(f"{name} {n}" for name, n in counts.items()),
+        "images": f"{len(data.train_idx)} for training ({config.data.fraction:.3g} of the labels), "
+        f"{len(data.val_idx)} for validation, {len(data.test)} for test",
+    }
+    notes = [f"{name}: {text}" for name, s in (("train", data.train), ("test", data.test)) if (text := passed_over(s))]
+    if notes:
+        about["files"] = "; ".join(notes)
+    return Task(
+        config,
+        spec,
+        resolved,
+        (data.train,),
+        (data.train_idx,),
+        about,
+        evaluators,
+        finish,
+        initialise=initialise,
+        classes=classes,
+        subset=data.subset,
+    )

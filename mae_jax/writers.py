@@ -1,0 +1,85 @@
+"""Where scalars and pictures go: metrics.jsonl always, TensorBoard's event files through CLU.
+
+CLU imports TensorFlow, which is slow: it is loaded at the first write, in process 0 alone.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from mae_jax import rundir
+
+
+class Writers:
+    """Writes one run's scalars, pictures and hyperparameters; does nothing in other processes."""
+
+    def __init__(self, workdir: Path, *, first_step: int, steps: int, tensorboard: bool, profile: bool):
+        """`first_step`: the step that training goes on from; later rows are dropped."""
+        self.workdir, self.steps, self.profile = workdir, steps, profile
+        self.active = jax.process_index() == 0
+        self.tensorboard = tensorboard and self.active
+        self._clu, self._hooks, self._hparams = None, [], {}
+        if self.active:
+            rundir.truncate_metrics(workdir / rundir.METRICS, first_step)
+            self._file = open(workdir / rundir.METRICS, "a", encoding="utf-8")
+
+    def scalars(self, step: int, values: dict[str, float]) -> None:
+        """One row of metrics.jsonl, and one point in TensorBoard for each value."""
+        if not self.active:
+            return
+        self._file.write(json.dumps({"step": step, **values}) + "\n")
+        self._file.flush()
+        if self.tensorboard:
+            self._writer().write_scalars(step, values)
+
+    def images(self, step: int, name: str, images: np.ndarray) -> None:
+        """Pictures (n h w 3, values 0..1) for TensorBoard, and as a PNG file in the run directory."""
+        if not self.active:
+            return
+        from PIL import Image
+
+        sheet = np.concatenate(list(images), axis=0)
+        folder = self.workdir / "images"
+        folder.mkdir(exist_ok=True)
+        Image.fromarray((sheet * 255).round().astype(np.uint8)).save(folder / f"{name}-{step:07}.png")
+        if self.tensorboard:
+            self._writer().write_images(step, {name: images})
+
+    def hparams(self, values: dict[str, Any]) -> None:
+        """The run's hyperparameters, for TensorBoard's table."""
+        self._hparams = values
+
+    def after_step(self, step: int) -> None:
+        """Lets CLU report its rate and take its profile."""
+        if self.tensorboard and (self.profile or self._clu is not None):
+            self._writer()
+            for hook in self._hooks:
+                hook(step)
+
+    def _writer(self):
+        if self._clu is None:
+            import tensorflow as tf
+
+            tf.config.set_visible_devices([], "GPU")  # the accelerator is JAX's alone
+            from clu import metric_writers, periodic_actions
+
+            self._clu = metric_writers.AsyncMultiWriter([metric_writers.SummaryWriter(str(self.workdir))])
+            self._clu.write_hparams(self._hparams)
+            self._hooks = [
+                periodic_actions.ReportProgress(num_train_steps=self.steps, writer=self._clu, every_secs=30.0)
+            ]
+            if self.profile:
+                self._hooks.append(periodic_actions.Profile(logdir=str(self.workdir), num_profile_steps=5))
+        return self._clu
+
+    def close(self) -> None:
+        """Everything on disk."""
+        if self._clu is not None:
+            self._clu.flush()
+            self._clu.close()
+            self._clu = None
+        if self.active:
+            self._file.close()

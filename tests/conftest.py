@@ -1,0 +1,59 @@
+"""Five virtual CPU devices for every test; shapes and types of signatures checked while they run."""
+
+import os
+
+os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=5"
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+
+import numpy as np
+import pytest
+from jaxtyping import install_import_hook
+from ml_collections import ConfigDict
+
+# Signatures are checked where functions need not travel to Grain's worker processes. An int may stand for
+# a float.
+CHECKED = ["checkpoints", "config", "evaluate", "losses", "metrics", "models", "optim", "report", "rundir"]
+CHECKED += ["sharding", "state", "study", "tasks", "train", "writers", "data.splits", "data.subsets"]
+install_import_hook(
+    [f"mae_jax.{name}" for name in CHECKED],
+    "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))",
+)
+
+from mae_jax.config import defaults  # noqa: E402
+
+
+@pytest.fixture
+def tiny_config():
+    """Makes the config of a run that takes a second: generated images, a very small network."""
+
+    def make(task: str = "finetune", **fields) -> ConfigDict:
+        config = defaults(task)
+        config.data.update(
+            source="synthetic",
+            synthetic_train=60,
+            synthetic_test=23,
+            synthetic_unlabelled=40,
+            synthetic_size=32,
+            threads=2,
+            crop_scale=(0.5, 1.0),
+        )
+        config.model.update(
+            size="custom", image_size=16, patch_size=8, width=16, depth=2, heads=2,
+            decoder_width=8, decoder_depth=1, decoder_heads=2,
+        )  # fmt: skip
+        config.train.update(epochs=2.0, batch_size=16, batch_per_device=0)
+        config.optim.update(base_lr=1e-2, warmup_epochs=0.5)
+        config.eval.update(batch_size=10, images=2)
+        config.log.update(every_steps=3, tensorboard=False)
+        with config.unlocked():
+            config.update_from_flattened_dict(fields)
+        return config
+
+    return make
+
+
+@pytest.fixture
+def images():
+    """Four random images, 16 x 16."""
+    return np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3), np.uint8)

@@ -1,0 +1,211 @@
+import os
+from pathlib import Path
+
+import cloudpickle
+import numpy as np
+import pytest
+from PIL import Image
+
+from mae_jax.data import sources
+from mae_jax.data.transforms import load_image
+from mae_jax.errors import UserError
+
+
+def write(path: Path, value: int = 0) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (12, 10), (value, 20, 30)).save(path)
+
+
+@pytest.fixture
+def root(tmp_path) -> Path:
+    """Two splits; the second lacks a class."""
+    for i, name in enumerate(("cat", "ant", "bee")):
+        for j in range(3):
+            write(tmp_path / "Train" / name / f"{j}.png", 10 * i + j)
+    write(tmp_path / "Train" / "bee" / "deep" / "down" / "x.jpg")
+    for name in ("ant", "cat"):
+        write(tmp_path / "TestA" / name / "0.png")
+    return tmp_path
+
+
+def test_classes_in_alphabetical_order(root):
+    source = sources.folder(root, "Train")
+    assert source.classes == ("ant", "bee", "cat") and len(source) == 10
+    assert source.labels.dtype == np.int32 and source.labels.tolist() == [0] * 3 + [1] * 4 + [2] * 3
+    assert source.names[0] == "Train/ant/0.png" and "Train/bee/deep/down/x.jpg" in source.names
+    assert source.counts == {} and len(set(source.names)) == 10
+    example = source[8]
+    assert load_image(example["image"])[0, 0].tolist() == [1, 20, 30]  # cat/1.png
+    assert (example["label"], example["index"], example["name"]) == (2, 8, "Train/cat/1.png")
+    assert example["label"].dtype == example["index"].dtype == np.int32
+
+
+def test_a_split_that_lacks_a_class_keeps_the_labels(root):
+    test = sources.folder(root, "TestA", classes=("ant", "bee", "cat"))
+    assert test.labels.tolist() == [0, 2] and test.classes == ("ant", "bee", "cat")
+    (root / "TestA" / "bee").mkdir()
+    assert sources.folder(root, "TestA", classes=("ant", "bee", "cat")).labels.tolist() == [0, 2]
+
+
+def test_an_extra_class_is_refused_by_name(root):
+    with pytest.raises(UserError, match=r"'cat'.*ant, bee"):
+        sources.folder(root, "TestA", classes=("ant", "bee"))
+
+
+def test_a_class_without_images_is_refused_in_training(root):
+    (root / "Train" / "dog").mkdir()
+    (root / "Train" / "dog" / ".DS_Store").write_bytes(b"x")
+    with pytest.raises(UserError, match=r"dog' has no image"):
+        sources.folder(root, "Train")
+    (root / "Train" / "dog" / "broken.png").write_bytes(b"x")
+    with pytest.raises(UserError, match=r"dog' has no image"):
+        sources.folder(root, "Train", bad_images="skip")
+
+
+def test_hidden_and_system_files_are_passed_over_and_counted(root):
+    plain = sources.folder(root, "Train")
+    ant = root / "Train" / "ant"
+    for name in (".DS_1.jpg", "._0.png", "Thumbs.db", "desktop.ini"):
+        (ant / name).write_bytes(b"junk")
+    write(ant / ".ipynb_checkpoints" / "0.png")
+    write(root / "Train" / "__MACOSX" / "0.png")
+    write(root / "Train" / ".ipynb_checkpoints" / "0.png")
+    (root / "Train" / "README.txt").write_text("about")
+    source = sources.folder(root, "Train")
+    assert source.names == plain.names and source.classes == plain.classes
+    assert source.fingerprint == plain.fingerprint
+    assert source.counts == {"hidden": 7, "outside a class folder": 1}
+    assert len(source.passed_over["hidden"]) == sources.SHOWN
+    assert "Train/README.txt" in source.passed_over["outside a class folder"]
+
+
+@pytest.mark.parametrize("unlabelled", [False, True])
+def test_files_that_are_no_images_stop_or_are_skipped(root, unlabelled):
+    write(root / "whole.jpg")
+    whole = (root / "whole.jpg").read_bytes()
+    (root / "whole.jpg").unlink()
+    bad = root / "Train" / "bee"
+    (bad / "cut.jpg").write_bytes(whole[: len(whole) - 200])  # its header is whole
+    (bad / "notes.txt").write_text("text")
+    (bad / "eps.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")
+
+    def read(**options):
+        if unlabelled:
+            return sources.unlabelled_folder(root / "Train", **options)
+        return sources.folder(root, "Train", **options)
+
+    with pytest.raises(UserError, match=r"my\.field.*cut\.jpg.*and 2 more") as raised:
+        read(field="my.field")
+    assert "\n" not in str(raised.value)
+    source = read(bad_images="skip")
+    assert len(source) == 10 and source.counts == {"not an image": 3}
+    assert source.labels.tolist() == ([-1] * 10 if unlabelled else [0] * 3 + [1] * 4 + [2] * 3)
+    assert {name.rsplit("/", 1)[-1] for name in source.passed_over["not an image"]} == {
+        "cut.jpg",
+        "notes.txt",
+        "eps.png",
+    }
+    assert len(read(check=False)) == 13
+    with pytest.raises(UserError, match="'stop' or 'skip'"):
+        read(bad_images="ignore")
+
+
+def test_unlabelled_takes_the_whole_tree(root):
+    write(root / "top.png")
+    os.symlink(root / "TestA", root / "Train" / "link")
+    os.symlink(root / "Train", root / "Train" / "loop")
+    source = sources.unlabelled_folder(root)
+    assert source.classes == () and set(source.labels.tolist()) == {-1}
+    assert len(source) == 13 and "top.png" in source.names
+    assert list(source.names) == sorted(source.names)
+
+
+def test_fingerprint_tells_file_lists_apart(root):
+    first = sources.folder(root, "Train").fingerprint
+    os.utime(root / "Train" / "ant" / "0.png", (1, 1))
+    assert sources.folder(root, "Train").fingerprint == first
+    (root / "Train" / "ant" / "0.png").rename(root / "Train" / "ant" / "9.png")
+    renamed = sources.folder(root, "Train").fingerprint
+    (root / "Train" / "ant" / "9.png").rename(root / "Train" / "bee" / "9.png")
+    moved = sources.folder(root, "Train").fingerprint
+    with open(root / "Train" / "bee" / "9.png", "ab") as file:
+        file.write(b"more")
+    assert len({first, renamed, moved, sources.folder(root, "Train").fingerprint}) == 4
+
+
+def test_progress_reaches_the_end(root):
+    seen = []
+    sources.folder(root, "Train", progress=lambda done, total: seen.append((done, total)))
+    assert seen == [(i, 10) for i in range(1, 11)]
+
+
+def test_paths_that_do_not_fit_are_refused(root):
+    with pytest.raises(UserError, match=r"data\.dir.*Tain.*TestA, Train"):
+        sources.folder(root, "Tain")
+    with pytest.raises(UserError, match="no class folders"):
+        sources.folder(root, "Train/ant")
+    (root / "none").mkdir()
+    with pytest.raises(UserError, match="no image"):
+        sources.unlabelled_folder(root / "none")
+
+
+@pytest.mark.parametrize(
+    ("name", "group"),
+    [
+        ("Train/Neutrophil/20190531_113249_0.jpg", "20190531_113249"),
+        ("20190531_113249_12.jpg", "20190531_113249"),
+        ("train/normal/normal_002-500-2-384ver.jpg", "normal_002"),
+        ("tumor_110-0-0-224ver.jpg", "tumor_110"),
+        ("3610_6089_2000.jpg", "3610_6089_2000"),
+        ("NEU_123.jpg", ""),
+        ("BA_1.jpg", ""),
+        ("E-14_0586_2.jpg", ""),
+        ("normal_002.jpg", ""),
+        ("12.png", ""),
+        ("20190531_0.jpg", ""),
+        ("a/3610_6089_2000/x.jpg", ""),
+    ],
+)
+def test_group_of(name, group):
+    assert sources.group_of(name) == group
+
+
+def test_synthetic_is_the_same_each_time_and_each_split_its_own():
+    first, again = (sources.synthetic("Train", 12, 32, 5) for _ in range(2))
+    test, other = sources.synthetic("TestA", 12, 32, 5), sources.synthetic("Train", 12, 32, 6)
+    assert first.names[3] == "cells/Train/00003" and len(first.classes) == 5
+    assert first.fingerprint == again.fingerprint
+    assert len({first.fingerprint, test.fingerprint, other.fingerprint}) == 3
+    np.testing.assert_array_equal(first.labels, again.labels)
+    for i in (11, 0, 4):  # in any order
+        image = first[i]["image"]
+        assert image.shape == (32, 32, 3) and image.dtype == np.uint8
+        np.testing.assert_array_equal(image, again[i]["image"])
+        assert (image != test[i]["image"]).any() and (image != other[i]["image"]).any()
+    assert first[4]["image"] is first[4]["image"]  # drawn once
+
+
+def test_synthetic_unlabelled_is_half_tissue():
+    source = sources.synthetic_unlabelled(7, 32, 5)
+    assert source.classes == () and set(source.labels.tolist()) == {-1}
+    assert [name.split("/")[0] for name in source.names] == ["tissue"] * 4 + ["cells"] * 3
+    images = {source[i]["image"].tobytes() for i in range(7)}
+    cells = sources.synthetic("Train", 7, 32, 5)
+    assert len(images | {cells[i]["image"].tobytes() for i in range(7)}) == 14
+
+
+def test_sources_can_be_sent_to_worker_processes(root):
+    for source in (sources.folder(root, "Train"), sources.synthetic("Train", 3, 16, 0)):
+        sent = cloudpickle.loads(cloudpickle.dumps(source))
+        assert np.array_equal(sent[1]["image"], source[1]["image"])
+
+
+def test_data_seeds_of_purposes_and_neighbours_differ():
+    seeds = {
+        sources.data_seed(seed, purpose, number) + epoch  # as Grain counts epochs
+        for seed in range(20)
+        for purpose in sources.Purpose
+        for number in range(3)
+        for epoch in range(20)
+    }
+    assert len(seeds) == 20 * len(sources.Purpose) * 3 * 20

@@ -1,0 +1,129 @@
+import itertools
+import json
+
+import numpy as np
+import pytest
+
+from mae_jax.data import subsets
+from mae_jax.data.sources import Source
+from mae_jax.errors import UserError
+
+CLASSES = ("a", "b", "c", "d")
+COUNTS = (1, 7, 60, 400)
+
+
+@pytest.fixture
+def labels() -> np.ndarray:
+    return np.random.default_rng(0).permutation(np.repeat(np.arange(4), COUNTS)).astype(np.int32)
+
+
+def count(labels, indices):
+    return np.bincount(labels[indices], minlength=len(CLASSES)).tolist()
+
+
+def test_subsets_are_nested_and_stratified(labels):
+    fractions = (0.01, 0.05, 0.1, 0.5, 1.0)
+    parts = [set(subsets.nested_subset(labels, f, 3, CLASSES).tolist()) for f in fractions]
+    for small, large in itertools.pairwise(parts):
+        assert small < large
+    assert parts[-1] == set(range(len(labels)))
+    for fraction, part in zip(fractions, parts, strict=True):
+        expected = [max(1, round(fraction * n)) for n in COUNTS]
+        assert count(labels, sorted(part)) == expected
+
+
+def test_subsets_depend_on_the_seed_and_not_on_other_classes(labels):
+    first = subsets.nested_subset(labels, 0.1, 3, CLASSES)
+    assert first.tolist() == sorted(first.tolist())
+    np.testing.assert_array_equal(first, subsets.nested_subset(labels, 0.1, 3, CLASSES))
+    assert first.tolist() != subsets.nested_subset(labels, 0.1, 4, CLASSES).tolist()
+    fewer = labels.copy()
+    fewer[fewer == 1] = 2  # b's images become c's: nothing changes for d
+    fewer[np.flatnonzero(labels == 1)[0]] = 1
+    second = subsets.nested_subset(fewer, 0.1, 3, CLASSES)
+    assert second[fewer[second] == 3].tolist() == first[labels[first] == 3].tolist()
+
+
+@pytest.mark.parametrize("fraction", [0, -0.1, 1.01, 10, float("nan")])
+def test_a_fraction_out_of_range_is_refused(labels, fraction):
+    with pytest.raises(UserError, match=r"data\.fraction="):
+        subsets.nested_subset(labels, fraction, 0, CLASSES)
+
+
+def test_a_class_without_images_is_refused_by_name(labels):
+    with pytest.raises(UserError, match="'e'"):
+        subsets.nested_subset(labels, 0.5, 0, (*CLASSES, "e"))
+
+
+def test_validation_without_groups_is_stratified(labels):
+    train, val = subsets.split_validation(labels, [""] * len(labels), 0.1, 0)
+    assert sorted([*train, *val]) == list(range(len(labels)))
+    assert train.tolist() == sorted(train.tolist()) and val.tolist() == sorted(val.tolist())
+    assert count(labels, val) == [0, 1, 6, 40]  # the one image of a is trained on
+    again = subsets.split_validation(labels, [""] * len(labels), 0.1, 0)[1]
+    np.testing.assert_array_equal(val, again)
+    assert val.tolist() != subsets.split_validation(labels, [""] * len(labels), 0.1, 1)[1].tolist()
+
+
+def test_validation_keeps_a_training_image_of_each_class(labels):
+    train, val = subsets.split_validation(labels, [""] * len(labels), 0.99, 0)
+    assert min(count(labels, train)) >= 1
+    assert count(labels, val)[1:] == [6, 59, 396]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_groups_do_not_straddle_the_split(seed):
+    rng = np.random.default_rng(seed)
+    field = rng.integers(0, 120, 1000)  # fields of view with cells of several classes
+    labels = rng.choice(4, 1000, p=(0.02, 0.08, 0.3, 0.6)).astype(np.int32)
+    groups = [f"slide{g}" if g < 100 else "" for g in field]
+    train, val = subsets.split_validation(labels, groups, 0.2, seed)
+    assert not {groups[i] for i in train} & {groups[i] for i in val} - {""}
+    assert sorted([*train, *val]) == list(range(1000))
+    total = np.bincount(labels)
+    share = np.array(count(labels, val)) / total
+    assert (np.abs(share - 0.2) < 0.1).all(), share
+    assert min(count(labels, val)) >= 1 and min(count(labels, train)) >= 1
+
+
+def test_a_rare_class_in_large_groups_still_gets_validated():
+    """Both groups with the rare class are too large for the target; one is taken all the same."""
+    labels = np.array([0] * 80 + [1, 0] * 10 + [1, 0] * 10, np.int32)
+    groups = [f"s{i}" for i in range(80)] + ["x"] * 20 + ["y"] * 20
+    train, val = subsets.split_validation(labels, groups, 0.05, 0)
+    assert 1 in labels[val] and 1 in labels[train]
+
+
+@pytest.mark.parametrize("fraction", [0.3, 0.7])
+def test_one_group_for_all_leaves_nothing_to_validate(fraction):
+    train, val = subsets.split_validation(np.zeros(9, np.int32), ["s"] * 9, fraction, 0)
+    assert len(train) == 9 and not len(val)
+
+
+@pytest.mark.parametrize("fraction", [-0.1, 1, 1.5, float("nan")])
+def test_a_validation_fraction_out_of_range_is_refused(labels, fraction):
+    with pytest.raises(UserError, match=r"data\.val_fraction="):
+        subsets.split_validation(labels, [""] * len(labels), fraction, 0)
+
+
+def test_no_validation(labels):
+    train, val = subsets.split_validation(labels, [""] * len(labels), 0, 0)
+    assert len(train) == len(labels) and not len(val)
+
+
+def test_describe_counts_and_names(labels):
+    names = tuple(f"{i}.png" for i in range(len(labels)))
+    source = Source(names, labels, ("",) * len(labels), CLASSES, "f00", read=lambda i: b"")
+    train, val = subsets.split_validation(labels, source.groups, 0.1, 0)
+    subset = train[subsets.nested_subset(labels[train], 0.1, 5, CLASSES)]
+    kept = dict(fraction=0.1, subset_seed=5, validation_seed=0)
+    told = subsets.describe(source, train, val, subset, **kept)
+    assert told == json.loads(json.dumps(told))
+    assert told["train"] == {"a": 1, "b": 6, "c": 54, "d": 360}
+    assert told["requested"]["c"] == pytest.approx(5.4)
+    assert told["actual"] == {"a": 1, "b": 1, "c": 5, "d": 36}
+    assert told["validation"] == {"a": 0, "b": 1, "c": 6, "d": 40}
+    assert told["source_sha256"] == "f00" and told["subset_seed"] == 5
+    other = subsets.describe(source, train, val, subset[1:], **kept)
+    assert other["subset_sha256"] != told["subset_sha256"]
+    assert other["validation_sha256"] == told["validation_sha256"] != told["subset_sha256"]

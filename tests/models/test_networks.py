@@ -1,0 +1,105 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mae_jax import models
+from mae_jax.models import Shape
+from mae_jax.models.layers import LAYER_NORM_EPSILON, layer_norm
+from mae_jax.models.masking import patchify, random_masking
+
+SHAPE = Shape(16, 4, 16, 2, 2, decoder_width=8, decoder_depth=1, decoder_heads=2, n_classes=3)
+
+
+def count(params):
+    return sum(x.size for x in jax.tree.leaves(params))
+
+
+def shapes_of(kind, shape):
+    return jax.eval_shape(lambda key: models.init(kind, shape, key), jax.random.key(0))
+
+
+def test_parameter_counts_are_those_of_the_published_networks():
+    base = Shape(224, 16, *models.SIZES["base"], n_classes=1000)
+    # timm's vit_base_patch16_224 has 86,567,656 parameters, 197 x 768 of them learned positions; here
+    # positions are fixed.
+    assert count(shapes_of("vit", base)) == 86_567_656 - 197 * 768
+    # mae_vit_base_patch16 of the paper's code: 111,907,840 with its fixed positions (197 x (768 + 512)).
+    assert count(shapes_of("mae", base)) == 111_907_840 - 197 * (768 + 512)
+
+
+def test_layer_norm_and_its_gradient_are_those_of_autodiff():
+    def plain(x, scale, bias):
+        mean = x.mean(-1, keepdims=True)
+        variance = jnp.square(x - mean).mean(-1, keepdims=True)
+        return (x - mean) / jnp.sqrt(variance + LAYER_NORM_EPSILON) * scale + bias
+
+    keys = jax.random.split(jax.random.key(0), 4)
+    x = 3 + 2 * jax.random.normal(keys[0], (4, 5, 6))
+    scale, bias, weight = (jax.random.normal(k, s) for k, s in zip(keys[1:], [(6,), (6,), (4, 5, 6)], strict=True))
+    for ours, theirs in zip(
+        jax.value_and_grad(lambda *a: (layer_norm(*a) * weight).sum(), (0, 1, 2))(x, scale, bias),
+        jax.value_and_grad(lambda *a: (plain(*a) * weight).sum(), (0, 1, 2))(x, scale, bias),
+        strict=True,
+    ):
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), ours, theirs)
+
+
+def test_prediction_does_not_see_removed_pixels():
+    params = models.init("mae", SHAPE, jax.random.key(0))
+    noise = jax.random.uniform(jax.random.key(1), (2, 16))
+    images = jax.random.normal(jax.random.key(2), (2, 16, 16, 3))
+    _, _, mask = random_masking(noise, 4)
+    removed = jnp.repeat(jnp.repeat(mask.reshape(2, 4, 4), 4, 1), 4, 2)[..., None]
+    other = images + removed * 7
+    first, same_mask = models.apply("mae", SHAPE, params, images, noise, 4)
+    second, _ = models.apply("mae", SHAPE, params, other, noise, 4)
+    np.testing.assert_array_equal(mask, same_mask)
+    np.testing.assert_allclose(first, second, rtol=1e-6)
+    changed = models.apply("mae", SHAPE, params, images + (1 - removed), noise, 4)[0]
+    assert np.abs(first - changed).max() > 1e-4
+
+
+def test_decoder_predicts_each_patch_at_its_place():
+    """With an untrained network, moving a visible patch's content moves most of all its own prediction."""
+    params = models.init("mae", SHAPE, jax.random.key(0))
+    noise = jnp.linspace(0, 1, 16)[None, ::-1]  # the last patches are kept
+    images = jax.random.normal(jax.random.key(2), (1, 16, 16, 3))
+    place = 14
+    bump = jnp.zeros((1, 16, 48)).at[0, place].set(3.0)
+    bump = bump.reshape(1, 4, 4, 4, 4, 3).transpose(0, 1, 3, 2, 4, 5).reshape(1, 16, 16, 3)
+    assert float(jnp.abs(patchify(bump, 4)[0, place]).min()) == 3
+    before, mask = models.apply("mae", SHAPE, params, images, noise, 4)
+    after, _ = models.apply("mae", SHAPE, params, images + bump, noise, 4)
+    assert mask[0, place] == 0
+    assert int(jnp.abs(after - before).sum(-1).argmax()) == place
+
+
+def test_initialisation_is_that_of_the_paper():
+    params = models.init("mae", SHAPE, jax.random.key(0))["encoder"]
+    kernel = params["block_00"]["attn"]["qkv"]["kernel"]
+    limit = (6 / (16 + 48)) ** 0.5  # Xavier-uniform
+    assert 0.95 * limit < float(jnp.abs(kernel).max()) <= limit
+    assert not params["block_00"]["attn"]["qkv"]["bias"].any()
+    assert (params["norm"]["scale"] == 1).all()
+    assert 0.01 < float(params["cls_token"].std()) < 0.03
+
+
+@pytest.mark.parametrize("pool", ["cls", "mean"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_classifier_gives_finite_float32_logits(pool, dtype):
+    shape = Shape(16, 4, 16, 2, 2, pool=pool, n_classes=3, dtype=dtype, drop_path=0.5)
+    params = models.init("vit", shape, jax.random.key(0))
+    images = jax.random.normal(jax.random.key(1), (2, 16, 16, 3))
+    logits = models.apply("vit", shape, params, images)
+    assert logits.shape == (2, 3) and logits.dtype == jnp.float32 and jnp.isfinite(logits).all()
+    assert ("norm" in params["encoder"]) == (pool == "cls")
+    np.testing.assert_array_equal(logits, models.apply("vit", shape, params, images))
+    dropped = models.apply("vit", shape, params, images, key=jax.random.key(3))
+    assert np.abs(logits - dropped).max() > 1e-4
+
+
+def test_any_image_size_that_is_a_multiple_of_the_patch():
+    params = models.init("vit", SHAPE, jax.random.key(0))
+    larger = Shape(24, 4, 16, 2, 2, n_classes=3)
+    assert models.apply("vit", larger, params, jnp.zeros((1, 24, 24, 3))).shape == (1, 3)

@@ -1,0 +1,98 @@
+"""Run directories made from a seed: a study of four fractions, as training would leave it."""
+
+import csv
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+CLASSES = ["Basophil", "Eosinophil", "Lymphocyte", "Monocyte", "Neutrophil"]
+SHARES = np.array([0.05, 0.08, 0.24, 0.06, 0.57])
+ACCURACY = {  # fraction -> init -> share of images that the model knows
+    0.01: {"scratch": 0.0, "mae": 0.02},
+    0.1: {"scratch": 0.35, "mae": 0.78},
+    0.5: {"scratch": 0.90, "mae": 0.91},
+    1.0: {"scratch": 0.95, "mae": 0.945},
+}
+
+
+def write_run(path: Path, init: str, fraction: float, *, seed=0, rows=400, knows=None, **extra):
+    """One run directory; `extra` goes into run.json, and `classes` replaces the class names."""
+    classes = extra.pop("classes", CLASSES)
+    columns = extra.pop("columns", None)
+    knows = ACCURACY[fraction][init] if knows is None else knows
+    info = {"init": init, "fraction": fraction, "seed": seed, "classes": classes}
+    info |= {"n_train": round(8000 * fraction), "task": "finetune", "epochs": 20}
+    info |= {"steps": round(2500 * fraction), "wall_seconds": 90.0 + seed, "data": "synthetic"}
+    info |= {"commit": "0123456789abcdef", "versions": {"jax": "0.0"}, "subset_seed": 0}
+    path.mkdir(parents=True)
+    (path / "run.json").write_text(json.dumps(info | extra))
+    for name, offset in (("predictions", 0), ("predictions_val", 1)):
+        table = predictions(classes, rows, knows, offset, [seed, len(init), round(1000 * fraction)])
+        if columns:
+            table = [{k: row[k] for k in columns} for row in table]
+        write_predictions(path / f"{name}.csv", table)
+    lines = []
+    for epoch in range(21):
+        lift = knows * (1 - math.exp(-epoch / 5))
+        line = {"step": epoch * 10, "epoch": epoch, "learning_rate": 1e-3}
+        line |= {"train/loss": 1.5 - 1.4 * lift, "train/accuracy": 0.57 + 0.43 * lift}
+        lines.append(line | {"val/loss": 1.55 - 1.2 * lift, "val/accuracy": 0.57 + 0.4 * lift})
+    (path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+def predictions(classes, rows, knows, offset, seed):
+    """Rows of a predictions CSV: the same images and labels for every model of one `offset`."""
+    shares = np.resize(SHARES, len(classes)) / np.resize(SHARES, len(classes)).sum()
+    labels = np.random.default_rng(offset).choice(len(classes), rows, p=shares)
+    rng = np.random.default_rng([offset, *seed])
+    logits = rng.normal(size=(rows, len(classes))) * (0.3 + knows) + np.log(shares) * 1.2
+    if knows:
+        logits[np.arange(rows), labels] += np.where(rng.random(rows) < knows, 5.0, 0.5)
+    else:
+        logits = np.tile(np.log(shares), (rows, 1)) + rng.normal(size=(rows, 1)) * 0
+    p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    return [
+        {
+            "image": f"{('test', 'val')[offset]}/{classes[label]}/{i:05d}.png",
+            "group": f"slide {i % 40}",
+            "label": classes[label],
+            "prediction": classes[p[i].argmax()],
+            "confidence": f"{p[i].max():.6f}",
+        }
+        | {f"p_{name}": f"{value:.6f}" for name, value in zip(classes, p[i], strict=True)}
+        for i, label in enumerate(labels)
+    ]
+
+
+def write_predictions(path: Path, table: list[dict]) -> None:
+    with path.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.DictWriter(stream, table[0])
+        writer.writeheader()
+        writer.writerows(table)
+
+
+def write_study(root: Path, *, seeds=1, rows=400, inits=("scratch", "mae"), **extra) -> list[Path]:
+    """The eight cells, or more with several seeds."""
+    return [
+        write_run(root / f"{init}_{f}_{seed}", init, f, seed=seed, rows=rows, **extra)
+        for f in ACCURACY
+        for init in inits
+        for seed in range(seeds)
+    ]
+
+
+@pytest.fixture(scope="session")
+def make():
+    """The two writers, as the files here are not importable modules."""
+
+    class Make:
+        run = staticmethod(write_run)
+        study = staticmethod(write_study)
+        classes = CLASSES
+        required = ("image", "label", "prediction", "confidence")
+
+    return Make

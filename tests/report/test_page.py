@@ -1,0 +1,205 @@
+"""The whole report: files, page, hostile names, and a browser that opens it."""
+
+import base64
+import csv
+import json
+import re
+import shutil
+import subprocess
+import time
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mae_jax.report import write_report
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+
+
+@pytest.fixture(scope="module")
+def report(make, tmp_path_factory):
+    root = tmp_path_factory.mktemp("study")
+    dirs = make.study(root / "runs", rows=1728, data="raabin_wbc", data_name="Raabin-WBC")
+    started = time.perf_counter()
+    made = write_report(dirs, root / "report", notes=["a note of the study"])
+    print(f"report of 8 x 1,728 rows: {time.perf_counter() - started:.1f} s")
+    return made
+
+
+class Page(HTMLParser):
+    """Tags with their attributes, and the text."""
+
+    def __init__(self, path: Path):
+        super().__init__()
+        self.tags, self.text, self.headings = [], "", []
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        if self.tags and self.tags[-1][0] in ("h1", "h2") and data.strip():
+            self.headings.append(data)
+        self.text += data
+
+    def every(self, tag):
+        return [attrs for name, attrs in self.tags if name == tag]
+
+
+def read(path):
+    with path.open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_files(report):
+    out = report.paths["page"].parent
+    assert len(read(out / "table.csv")) == 8
+    assert {row["metric"] for row in read(out / "paired.csv")} >= {"accuracy", "precision", "f1"}
+    boxes = read(out / "confidence.csv")
+    assert sum(int(row["n"]) for row in boxes) == 8 * 1728
+    assert {row["whisker_rule"] for row in boxes} == {"1.5 IQR"}
+    names = {path.stem for path in (out / "figures").iterdir()}
+    assert {"curves_accuracy", "confidence_10", "reliability", "training"} <= names
+    for name in names:
+        for end in (".png", ".svg", ".csv"):
+            assert (out / "figures" / (name + end)).stat().st_size > 50
+    text = (out / "table.md").read_text()
+    assert "theirs, not ours" in text and "collapsed" in text and "a note of the study" in text
+
+
+def test_page_is_one_file_with_answer_first(report):
+    page = Page(report.paths["page"])
+    for attrs in page.every("img"):
+        assert attrs["src"].startswith("data:image/") and attrs["alt"]
+    assert not page.every("script") and not page.every("link")[1:]
+    assert all(attrs["href"].startswith("#") for attrs in page.every("a"))
+    anchors = {attrs["id"] for _, attrs in page.tags if "id" in attrs}
+    assert {attrs["href"][1:] for attrs in page.every("a")} == anchors
+    assert [text.split()[0] for text in page.headings] == [
+        *("How", "Table", "How", "Confidence,", "Calibration:", "The", "Training", "What", "How")
+    ]
+    assert 0 < page.text.index("Pre-training is worth") < page.text.index("On 1,728 test images")
+    assert "a note of the study" in page.text
+    assert "theirs, not ours" in page.text and "Raabin-WBC" in page.text
+
+
+def test_same_files_same_report(make, tmp_path):
+    dirs = make.study(tmp_path / "runs", rows=60)[2:3]
+    for name in ("a", "b"):
+        write_report(dirs, tmp_path / name)
+    for file in sorted(p for p in (tmp_path / "a").rglob("*") if p.is_file()):
+        twin = tmp_path / "b" / file.relative_to(tmp_path / "a")
+        assert file.read_bytes() == twin.read_bytes(), file.name
+
+
+def test_least_columns_leave_parts_out_and_say_so(make, tmp_path):
+    dirs = make.study(tmp_path / "runs", rows=60, columns=list(make.required))[6:]
+    for run in dirs:
+        (run / "metrics.jsonl").unlink()
+        (run / "predictions_val.csv").unlink()
+        info = json.loads((run / "run.json").read_text())
+        kept = {key: info[key] for key in ("init", "fraction", "seed", "classes")}
+        (run / "run.json").write_text(json.dumps(kept))
+    made = write_report(dirs, tmp_path / "out")
+    page = Page(made.paths["page"]).text
+    for word in ("Brier score and temperature", "training curves", "not groups (2 runs)"):
+        assert any(word in note for note in made.notes) and word in page
+    assert made.rows[0]["nll"] is None and made.rows[0]["ece"] is not None
+    assert made.rows[0]["interval"] == "over 60 test images"
+    assert "theirs" not in page
+
+
+@pytest.mark.parametrize("init", ["scratch", "mae"])
+def test_one_run_alone(make, tmp_path, init):
+    made = write_report([make.run(tmp_path / "run", init, 0.1, rows=40)], tmp_path / "out")
+    assert "Nothing is compared" in Page(made.paths["page"]).text and made.paired == []
+
+
+def test_more_initialisations(make, tmp_path):
+    dirs = make.study(tmp_path / "runs", rows=60)[2:4]
+    for init in ("imported", "random probe"):
+        dirs.append(make.run(tmp_path / "runs" / init, init, 0.1, rows=60, knows=0.8))
+    made = write_report(dirs, tmp_path / "out")
+    page = Page(made.paths["page"]).text
+    assert "Starting from imported" in page and "random probe" in page
+    assert {row["init"] for row in made.paired} == {"mae", "imported", "random probe"}
+
+
+HOSTILE = ["<script>alert(1)</script>", "=cmd|' /C calc'!A0", "a\x1b[2Jb", "$x^2$", "日本 | &amp;"]
+
+
+def test_hostile_names_are_harmless(make, tmp_path):
+    dirs = [
+        make.run(tmp_path / init, init, 0.1, rows=200, classes=HOSTILE, knows=0.5)
+        for init in ("scratch", '=mae"><img src=x onerror=alert(1)>')
+    ]
+    made = write_report(dirs, tmp_path / "out", title="<b>title</b>")
+    page = Page(made.paths["page"])
+    assert not page.every("script")
+    assert "<script>alert(1)</script>" in page.text and "<b>title</b>" in page.text
+    assert all(attrs["src"].startswith("data:") for attrs in page.every("img"))
+    for file in (tmp_path / "out").rglob("*"):
+        if file.suffix in (".csv", ".md", ".html"):
+            assert "\x1b" not in file.read_text()
+        if file.suffix == ".csv":
+            with file.open(newline="") as stream:
+                cells = [cell for row in csv.reader(stream) for cell in row]
+            assert not [cell for cell in cells if re.match(r"[=+@]|-[^\d]", cell)], file
+        if file.suffix == ".svg":
+            assert "<script" not in file.read_text().lower()
+
+
+def test_gallery_shows_the_pictures_it_finds(make, tmp_path):
+    run = make.run(tmp_path / "run", "scratch", 1.0, rows=80, image_root=str(tmp_path))
+    for row in read(run / "predictions.csv"):
+        file = tmp_path / row["image"]
+        file.parent.mkdir(parents=True, exist_ok=True)
+        if row["label"] != "Monocyte":
+            Image.fromarray(np.full((300, 200, 3), 128, np.uint8)).save(file)
+        else:
+            file.write_text("no picture")
+    made = write_report([run], tmp_path / "out")
+    pictures = [a for a in Page(made.paths["page"]).every("img") if "image/jpeg" in a["src"]]
+    mistakes = read(tmp_path / "out" / "mistakes.csv")
+    assert len(pictures) == sum(row["label"] != "Monocyte" for row in mistakes) > 0
+    first = base64.b64decode(pictures[0]["src"].split(",")[1])
+    (tmp_path / "first.jpg").write_bytes(first)
+    with Image.open(tmp_path / "first.jpg") as picture:
+        assert picture.size == (128, 192)
+
+
+@pytest.mark.skipif(not CHROMIUM, reason="no chromium here: apt-get install chromium")
+def test_a_browser_opens_it(report, tmp_path):
+    def browse(page, *flags):
+        command = [
+            *(CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run"),
+            *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+            *("--enable-logging=stderr", f"--user-data-dir={tmp_path / 'profile'}", *flags),
+            page.as_uri(),
+        ]
+        return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+    # A copy that may run a script tells which images the browser could not show.
+    probe = tmp_path / "probe.html"
+    text = report.paths["page"].read_text()
+    text = re.sub(r"<meta http-equiv[^>]*>", "", text)
+    script = (
+        "<script>addEventListener('load', () => document.body.setAttribute('data-images',"
+        "[document.images.length, [...document.images].filter(i => i.complete &&"
+        " i.naturalWidth > 0).length].join('/')))</script>"
+    )
+    probe.write_text(text.replace("</body>", script + "</body>"))
+    done = browse(probe, "--dump-dom", "--virtual-time-budget=5000")
+    total, shown = re.search(r'data-images="(\d+)/(\d+)"', done.stdout).groups()
+    assert total == shown and int(total) >= 10
+
+    picture = tmp_path / "page.png"
+    done = browse(report.paths["page"], "--window-size=1100,3000", f"--screenshot={picture}")
+    assert "CONSOLE" not in done.stderr, done.stderr
+    print(f"screenshot: {picture}")
+    with Image.open(picture) as opened:
+        grey = np.asarray(opened.convert("L"))
+    assert grey.shape == (3000, 1100) and (grey < 128).mean() > 0.01

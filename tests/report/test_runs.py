@@ -1,0 +1,163 @@
+"""What a run directory must hold, and what is said where it does not."""
+
+import csv
+import json
+import subprocess
+import sys
+
+import pytest
+
+from mae_jax.errors import UserError
+from mae_jax.report.__main__ import main
+from mae_jax.report.runs import clean, percent, read_runs
+
+
+def edit_json(run, **changes):
+    info = json.loads((run / "run.json").read_text()) | changes
+    kept = {k: v for k, v in info.items() if v is not ...}
+    (run / "run.json").write_text(json.dumps(kept))
+
+
+def edit_csv(run, change, name="predictions.csv"):
+    with (run / name).open() as stream:
+        table = list(csv.DictReader(stream))
+    table = change(table)
+    with (run / name).open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, table[0])
+        writer.writeheader()
+        writer.writerows(table)
+
+
+def change_row(number, **values):
+    def change(table):
+        table[number] |= values
+        return table
+
+    return change
+
+
+def without(column):
+    return lambda table: [{k: v for k, v in row.items() if k != column} for row in table]
+
+
+@pytest.fixture
+def pair(make, tmp_path):
+    return [make.run(tmp_path / init, init, 0.1, rows=60) for init in ("scratch", "mae")]
+
+
+def test_reads_in_order_whatever_the_order_of_rows_and_classes(pair, make):
+    edit_csv(pair[1], lambda table: table[::-1])
+    edit_json(pair[1], classes=make.classes[::-1])
+    runs, notes = read_runs(pair[::-1])
+    assert [run.init for run in runs] == ["scratch", "mae"]
+    assert runs[0].classes == runs[1].classes
+    assert (runs[0].test.labels == runs[1].test.labels).all()
+    assert runs[0].test.images == runs[1].test.images
+    assert runs[0].test.probabilities.shape == (60, 5)
+    assert (runs[1].test.probabilities.argmax(1) == runs[1].test.predictions).all()
+    assert notes == []
+
+
+def test_the_least_that_is_needed(make, tmp_path):
+    run = make.run(tmp_path / "a", "scratch", 0.1, rows=30, columns=list(make.required))
+    for name in ("metrics.jsonl", "predictions_val.csv"):
+        (run / name).unlink()
+    (run / "run.json").write_text(json.dumps({"init": "scratch", "fraction": 0.1, "seed": 0, "classes": make.classes}))
+    (read,), notes = read_runs([run])
+    assert read.test.groups is None and read.test.probabilities is None and read.n_train is None
+    assert any("p_Basophil" in note for note in notes) and any("'group'" in note for note in notes)
+
+
+@pytest.mark.parametrize(
+    ("break_it", "words"),
+    [
+        (lambda a, b: (b / "run.json").unlink(), ["run.json", "not found"]),
+        (lambda a, b: (b / "predictions.csv").unlink(), ["predictions.csv", "not found"]),
+        (lambda a, b: (b / "run.json").write_text("{"), ["run.json", "JSON"]),
+        (lambda a, b: (b / "run.json").write_text("[1]"), ["run.json", "[1]"]),
+        (lambda a, b: (b / "run.json").write_bytes(b"\xff\xfe"), ["run.json"]),
+        (lambda a, b: edit_json(b, init=...), ["'init'", "missing"]),
+        (lambda a, b: edit_json(b, fraction=10), ["fraction", "10", "at most 1"]),
+        (lambda a, b: edit_json(b, fraction=float("nan")), ["fraction", "nan"]),
+        (lambda a, b: edit_json(b, seed="0"), ["seed", "'0'", "integer"]),
+        (lambda a, b: edit_json(b, seed=True), ["seed", "True"]),
+        (lambda a, b: edit_json(b, classes=["A"]), ["classes", "2 or more"]),
+        (lambda a, b: edit_json(b, classes=["A", "A\x1b"]), ["classes"]),
+        (lambda a, b: edit_json(b, n_train=-1), ["n_train", "-1"]),
+        (lambda a, b: edit_json(b, init="scratch"), ["scratch", "also in"]),
+        (lambda a, b: edit_json(b, classes=["A", "B"]), ["classes", "differ"]),
+        (lambda a, b: edit_csv(b, without("confidence")), ["'confidence'", "missing"]),
+        (lambda a, b: edit_csv(b, change_row(3, label="Cat")), ["line 5", "'Cat'", "Basophil"]),
+        (lambda a, b: edit_csv(b, change_row(3, prediction="")), ["line 5", "prediction"]),
+        (lambda a, b: edit_csv(b, change_row(3, confidence="nan")), ["line 5", "'nan'"]),
+        (lambda a, b: edit_csv(b, change_row(3, confidence="1.2")), ["line 5", "'1.2'"]),
+        (lambda a, b: edit_csv(b, change_row(3, p_Basophil="1.0")), ["line 5", "sum"]),
+        (lambda a, b: edit_csv(b, lambda t: [*t, t[0]]), ["line 62", "twice"]),
+        (lambda a, b: edit_csv(b, lambda t: t[1:]), ["same", "missing here"]),
+        (lambda a, b: edit_csv(b, change_row(3, image="other")), ["same", "images"]),
+        (lambda a, b: edit_csv(b, change_row(3, group="other")), ["'group'"]),
+        (lambda a, b: (b / "predictions.csv").write_text(""), ["'image'"]),
+        (
+            lambda a, b: (b / "predictions.csv").write_text("image,label,prediction,confidence\n"),
+            ["no rows"],
+        ),
+        (
+            lambda a, b: (b / "predictions.csv").write_text("image,label,prediction,confidence\na,b\n"),
+            ["line 2", "2 cells"],
+        ),
+        (lambda a, b: (b / "predictions.csv").write_text('image,label\n"a'), ["CSV"]),
+        (lambda a, b: (b / "predictions.csv").write_text("image,image\n"), ["twice"]),
+        (lambda a, b: (b / "predictions.csv").write_bytes(b"image,\xff\n"), ["CSV"]),
+        (
+            lambda a, b: (b / "predictions_val.csv").write_bytes((b / "predictions.csv").read_bytes()),
+            ["predictions_val.csv", "also in"],
+        ),
+    ],
+)
+def test_mistakes_are_one_line_with_file_value_and_remedy(pair, tmp_path, capsys, break_it, words):
+    break_it(*pair)
+    with pytest.raises(UserError) as caught:
+        read_runs(pair)
+    assert main([*map(str, pair), "--out", str(tmp_path / "out")]) == 2
+    shown = capsys.readouterr().err
+    assert shown.count("\n") == 1 and "Traceback" not in shown
+    for word in words:
+        assert word in str(caught.value) and word in shown
+
+
+def test_labels_that_differ_between_pairs(pair):
+    def swap(table):
+        table[0]["label"] = next(r["label"] for r in table if r["label"] != table[0]["label"])
+        return table
+
+    edit_csv(pair[1], swap)
+    with pytest.raises(UserError, match="has label"):
+        read_runs(pair)
+
+
+def test_the_command_imports_no_training_library(make, pair, tmp_path):
+    code = (
+        "import sys, mae_jax.report.__main__ as m\n"
+        "rc = m.main(sys.argv[1:])\n"
+        "bad = {'jax', 'flax', 'tensorflow', 'orbax', 'grain'} & set(sys.modules)\n"
+        "own = [n for n in sys.modules if n.startswith('mae_jax.') and '.report' not in n]\n"
+        "assert not bad and own == ['mae_jax.errors'], (bad, own)\n"
+        "sys.exit(rc)"
+    )
+    out = tmp_path / "out"
+    command = [sys.executable, "-c", code, *map(str, pair), "--out", str(out)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "accuracy: scratch" in done.stdout and str(out / "index.html") in done.stdout
+
+
+def test_broken_log_lines_are_counted(pair):
+    with (pair[0] / "metrics.jsonl").open("a") as stream:
+        stream.write('{"step": 1, "tr')
+    runs, notes = read_runs(pair)
+    assert len(runs[0].log) == 21 and "1 broken" in notes[0]
+
+
+def test_names():
+    assert clean("a\x1b[31mb\u202e c\n") == "a[31mb c"
+    assert [percent(f) for f in (0.01, 0.005, 1.0, 0.07)] == ["1 %", "0.5 %", "100 %", "7 %"]

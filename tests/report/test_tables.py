@@ -1,0 +1,157 @@
+"""Tables and sentences: what a study of known outcome must say."""
+
+import csv
+import math
+
+import numpy as np
+import pytest
+
+from mae_jax.report import tables, words
+from mae_jax.report.runs import read_runs
+
+
+@pytest.fixture(scope="module")
+def study(make, tmp_path_factory):
+    """Scratch collapses at 1 %; mae is far ahead at 10 % and level above."""
+    runs, _ = read_runs(make.study(tmp_path_factory.mktemp("study"), rows=600))
+    return tables.analyse(runs)
+
+
+@pytest.fixture(scope="module")
+def seeds(make, tmp_path_factory):
+    runs, _ = read_runs(make.study(tmp_path_factory.mktemp("seeds"), rows=300, seeds=3))
+    return tables.analyse(runs)
+
+
+def test_rows_hold_every_metric_between_its_bounds(study):
+    rows = tables.rows(study)
+    assert [(row["fraction"], row["init"]) for row in rows[:3]] == [
+        (0.01, "scratch"),
+        (0.01, "mae"),
+        (0.1, "scratch"),
+    ]
+    assert list(rows[0])[:9] == [
+        *("fraction", "init", "seeds", "n_train", "n_test"),
+        *("accuracy", "precision", "recall", "f1"),
+    ]
+    for row in rows:
+        for m in ("accuracy", "precision", "recall", "f1", "balanced_accuracy", "nll", "brier"):
+            assert row[f"{m}_low"] <= row[m] <= row[f"{m}_high"], (row["fraction"], m)
+        assert 0 <= row["ece_low"] <= row["ece"] <= row["ece_high"] <= 1
+        assert row["temperature"] > 0 and row["nll_scaled"] > 0
+    assert rows[0]["interval"] == "over 40 groups of test images"
+    first = study.runs[0].test
+    assert rows[0]["accuracy"] == pytest.approx(first.right.mean())
+    assert rows[0]["majority_rate"] == pytest.approx((first.labels == 4).mean())
+    assert rows[0]["n_train"] == 80 and rows[0]["n_test"] == 600
+
+
+def test_collapse_is_named(study):
+    rows = tables.rows(study)
+    assert [row["collapsed"] for row in rows] == [1, 0, 0, 0, 0, 0, 0, 0]
+    assert rows[0]["accuracy"] == rows[0]["majority_rate"]
+    (line,) = words.collapse_lines(study)
+    assert line.startswith("scratch at 1 %, seed 0, collapsed: it predicts Neutrophil for 100 %")
+
+
+def test_paired_rows(study):
+    rows, notes = tables.paired(study)
+    assert notes == []
+    accuracy = {row["fraction"]: row for row in rows if row["metric"] == "accuracy"}
+    assert list(rows[0])[:6] == ["fraction", "metric", "difference", "low", "high", "mcnemar_p"]
+    assert accuracy[0.1]["verdict"] == "higher" and accuracy[0.1]["holm_p"] < 1e-6
+    for fraction in (0.5, 1.0):
+        assert accuracy[fraction]["low"] < 0 < accuracy[fraction]["high"]
+        assert accuracy[fraction]["verdict"] == "no difference shown"
+    p = [accuracy[f]["mcnemar_p"] for f in sorted(accuracy)]
+    holm = [accuracy[f]["holm_p"] for f in sorted(accuracy)]
+    assert all(a <= b for a, b in zip(p, holm, strict=True))
+    assert all(row["mcnemar_p"] is None for row in rows if row["metric"] != "accuracy")
+
+
+def test_pairing_narrows_the_interval(study):
+    rows, _ = tables.paired(study)
+    paired = next(r for r in rows if (r["fraction"], r["metric"]) == (1.0, "accuracy"))
+    a, b = (study.draws["accuracy"][i] for i in (6, 7))
+    unpaired = np.quantile(b - np.roll(a, 1), [0.025, 0.975])
+    assert paired["high"] - paired["low"] < unpaired[1] - unpaired[0]
+
+
+def test_several_seeds(seeds):
+    rows = tables.rows(seeds)
+    values = seeds.estimates["accuracy"][seeds.of(0.1, "mae")]
+    row = rows[3]
+    assert (row["seeds"], row["interval"]) == (3, "over 3 seeds")
+    assert row["accuracy"] == pytest.approx(values.mean())
+    half = 4.30265 * values.std(ddof=1) / math.sqrt(3)
+    assert row["accuracy_high"] == pytest.approx(values.mean() + half, rel=1e-5)
+    paired, _ = tables.paired(seeds)
+    assert {row["seeds"] for row in paired} == {3}
+
+
+def test_seeds_without_a_partner_are_left_out(make, tmp_path):
+    dirs = make.study(tmp_path, rows=60, seeds=2)
+    runs, _ = read_runs([d for d in dirs if d.name != "mae_0.1_1"])
+    paired, notes = tables.paired(tables.analyse(runs))
+    assert len(notes) == 1 and "mae at 10 %" in notes[0]
+    assert {r["seeds"] for r in paired if r["fraction"] == 0.1} == {1}
+
+
+def test_efficiency_and_plateau(study):
+    worth = {row["fraction"]: row for row in tables.efficiency(study)}
+    ten = worth[0.1]
+    assert 1.5 < ten["low"] < ten["times"] < ten["high"] < 5
+    assert (ten["least"], ten["most"]) == (0.1, 10)
+    # by hand: where the straight line (in log labels) from scratch at 10 % to 50 % meets mae at 10 %
+    at = [study.mean("accuracy", study.of(f, "scratch")) for f in (0.1, 0.5)]
+    share = (study.mean("accuracy", study.of(0.1, "mae")) - at[0]) / (at[1] - at[0])
+    assert ten["times"] == pytest.approx(5**share)
+    assert tables.plateau(study, "scratch") == 0.5
+
+
+def test_words_follow_from_the_numbers(study):
+    rows, (paired, _) = tables.rows(study), tables.paired(study)
+    said = words.answer(study, rows, paired, tables.efficiency(study))
+    (headline,) = said["headlines"]
+    assert headline.startswith("Pre-training is worth ") and "times the labels at 10 %" in headline
+    assert headline.endswith("no difference shown at 50 % and 100 %.")
+    level = next(line for line in said["lines"] if line.startswith("50 %"))
+    assert "no difference shown" in level and "worth" not in level
+
+
+@pytest.mark.parametrize(
+    ("times", "low", "high", "text", "interval"),
+    [
+        (3.21, 2.5, 4.04, "3.2 times the labels", "2.5 to 4.0"),
+        (math.inf, 4.0, math.inf, "more than 10 times the labels", "4.0 to more than 10"),
+        (math.inf, math.inf, math.inf, "more than 10 times the labels", "more than 10"),
+        (0.0, 0.0, 0.5, "less than 0.1 times the labels", "less than 0.1 to 0.50"),
+    ],
+)
+def test_worth_in_words(times, low, high, text, interval):
+    row = {"times": times, "low": low, "high": high, "least": 0.1, "most": 10.0}
+    assert words.times(row) == text
+    assert words.times_interval(row) == interval
+
+
+def test_verdicts():
+    assert tables.verdict(0.0, 0.0) == "no difference shown"
+    assert tables.verdict(-0.1, 0.2) == "no difference shown"
+    assert tables.verdict(0.01, 0.2) == "higher"
+    assert tables.verdict(-0.2, -0.01) == "lower"
+
+
+def test_table_for_a_terminal(study):
+    lines = tables.table_text(tables.rows(study)).splitlines()
+    assert len(lines) == 6 and len({len(line) for line in lines}) == 1
+    ten = [cell.strip() for cell in lines[3].split("|")[1:-1]]
+    assert ten[0] == "10 %"
+    assert float(ten[2]) - float(ten[1]) == pytest.approx(float(ten[3]), abs=1.1e-4)
+    published = tables.table_text(tables.PUBLISHED)
+    assert "0.7315" in published and "+0.1696" in published
+
+
+def test_csv_cells_are_no_formulas(tmp_path):
+    rows = [{"name": "=1+1", "value": -0.5}, {"name": "@x", "value": None}]
+    with tables.write_csv(tmp_path / "t.csv", rows).open(newline="") as stream:
+        assert list(csv.reader(stream)) == [["name", "value"], ["'=1+1", "-0.5"], ["'@x", ""]]

@@ -1,0 +1,130 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mae_jax import sharding, state
+from mae_jax.models import Shape
+from mae_jax.optim import Optimizer
+
+SHAPE = Shape(16, 4, 16, 2, 2, decoder_width=8, decoder_depth=1, decoder_heads=2, n_classes=3)
+OPTIMIZER = Optimizer(0.9, 0.95, 0.1, r"(^|/)(bias|scale)$", 0.0, 1.0)
+
+
+def mesh_of(devices: int, fsdp: int = 1):
+    grid = np.array(jax.devices()[:devices]).reshape(devices // fsdp, fsdp)
+    return jax.sharding.Mesh(grid, ("data", "fsdp"))
+
+
+def spec_of(task, mesh, **fields):
+    values = dict(
+        shape=SHAPE, optimizer=OPTIMIZER, mean=(0.5,) * 3, std=(0.25,) * 3, batch_size=8,
+        accumulation=1, mask_ratio=0.5, norm_pix=True, label_smoothing=0.0,
+    )  # fmt: skip
+    return state.Spec(task=task, mesh=mesh, **(values | fields))
+
+
+def batch_of(step, rows, size=8):
+    rng = np.random.default_rng(step)
+    batch = {
+        "image": rng.integers(0, 256, (size, 16, 16, 3), np.uint8),
+        "label": rng.integers(0, 3, size).astype(np.int32),
+        "index": np.arange(size, dtype=np.int32),
+        "mask": np.ones(size, np.float32),
+    }
+    return {k: np.pad(v, [(0, rows - size)] + [(0, 0)] * (v.ndim - 1)) for k, v in batch.items()}
+
+
+def losses(spec, rows, steps=4):
+    current, found = state.init_state(spec, 0), []
+    for step in range(steps):
+        batch = sharding.put_batch(batch_of(step, rows), spec.mesh)
+        current, metrics = state.train_step(spec, current, batch, np.int32(0), np.float32(1e-2))
+        found.append([float(metrics["loss"]), float(metrics["gradient_norm"])])
+    return np.array(found), current
+
+
+@pytest.mark.parametrize("task", ["pretrain", "finetune"])
+def test_every_split_and_accumulation_gives_the_losses_of_one_device(task):
+    expected, _ = losses(spec_of(task, mesh_of(1)), 8)
+    assert expected[-1, 0] != expected[0, 0]
+    for devices, fsdp, accumulation, rows in [
+        (5, 1, 1, 10),
+        (5, 5, 1, 10),
+        (4, 2, 2, 8),
+        (1, 1, 4, 8),
+        (5, 5, 3, 15),
+    ]:
+        found, _ = losses(spec_of(task, mesh_of(devices, fsdp), accumulation=accumulation), rows)
+        np.testing.assert_allclose(found, expected, rtol=1e-5, err_msg=f"{devices} {fsdp} {accumulation}")
+
+
+def test_parameters_and_optimiser_state_are_split_over_fsdp():
+    shape = Shape(16, 4, 80, 2, 2, n_classes=3)
+    spec = spec_of("finetune", mesh_of(5, 5), shape=shape)
+    current = state.init_state(spec, 0)
+    for tree in (current.params, current.opt_state):
+        large = [x for x in jax.tree.leaves(tree) if x.size >= sharding.MIN_SPLIT]
+        assert large and all(x.addressable_shards[0].data.size == x.size // 5 for x in large)
+    batch = sharding.put_batch(batch_of(0, 10), spec.mesh)
+    after, _ = state.train_step(spec, current, batch, np.int32(0), np.float32(1e-3))
+    jax.tree.map(lambda x, place: x.sharding.is_equivalent_to(place, x.ndim) or pytest.fail(str(x.sharding)),
+                 after, state.state_shardings(spec))  # fmt: skip
+
+
+def test_padding_rows_change_nothing():
+    spec = spec_of("finetune", mesh_of(1))
+    clean, _ = losses(spec, 8, steps=2)
+    padded, _ = losses(spec, 13, steps=2)
+    np.testing.assert_allclose(padded, clean, rtol=1e-5)
+
+
+def test_randomness_is_a_function_of_seed_and_step():
+    spec = spec_of("pretrain", mesh_of(1))
+    batch = sharding.put_batch(batch_of(0, 8), spec.mesh)
+
+    def loss(seed, step):
+        current = state.init_state(spec, 0)
+        current.step = jnp.int32(step)
+        return float(state.train_step(spec, current, batch, np.int32(seed), np.float32(0))[1]["loss"])
+
+    assert loss(0, 0) == loss(0, 0)
+    assert len({loss(0, 0), loss(0, 1), loss(1, 0)}) == 3
+
+
+def test_runs_that_differ_in_seed_length_and_rate_share_compiled_code():
+    spec = spec_of("finetune", mesh_of(1), label_smoothing=0.123)
+    before = state.train_step._cache_size()
+    losses(spec, 8, steps=3)
+    same = spec_of("finetune", mesh_of(1), label_smoothing=0.123)
+    losses(same, 8, steps=1)
+    assert state.train_step._cache_size() == before + 1
+
+
+def test_evaluation_masks_depend_on_the_image_alone():
+    spec = spec_of("pretrain", mesh_of(1))
+    params = state.init_state(spec, 0).params
+    batch = batch_of(0, 8)
+    values = state.eval_step(spec, params, batch, np.int32(0))["loss"]
+    turned = {k: v[::-1].copy() for k, v in batch.items()}
+    np.testing.assert_allclose(state.eval_step(spec, params, turned, np.int32(0))["loss"][::-1], values, rtol=1e-5)
+
+
+@pytest.mark.parametrize("norm_pix", [True, False])
+def test_pictures_show_input_and_paste_visible_patches(norm_pix, images):
+    spec = spec_of("pretrain", mesh_of(1), norm_pix=norm_pix)
+    params = state.init_state(spec, 0).params
+    rows = np.asarray(state.reconstruct(spec, params, images, np.arange(4, dtype=np.int32), np.int32(0)))
+    original, masked, _, pasted = rows
+    np.testing.assert_allclose(original, images / 255, atol=1e-5)
+    hidden = np.abs(masked - 0.5).max(-1) < 1e-4
+    assert 0.45 < hidden.mean() < 0.6  # half of the patches are grey
+    np.testing.assert_allclose(pasted[~hidden], original[~hidden], atol=1e-5)
+    assert np.abs(pasted[hidden] - original[hidden]).max() > 0.05
+
+
+def test_bfloat16_keeps_parameters_in_float32():
+    shape = Shape(16, 4, 16, 2, 2, n_classes=3, dtype="bfloat16")
+    found, current = losses(spec_of("finetune", mesh_of(1), shape=shape), 8, steps=2)
+    assert np.isfinite(found).all()
+    assert {x.dtype for x in jax.tree.leaves(current.params)} == {np.dtype("float32")}

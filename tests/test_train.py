@@ -1,0 +1,238 @@
+"""Whole runs, small: resuming bit for bit, refusing what does not fit, counting every image once."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from mae_jax import checkpoints, rundir, state, train
+from mae_jax.errors import Stopped, UserError
+from mae_jax.progress import Progress
+
+ROOT = Path(__file__).parents[1]
+TINY = [
+    "--config.data.synthetic_train=60", "--config.data.synthetic_test=23", "--config.data.synthetic_size=32",
+    "--config.data.synthetic_unlabelled=40", "--config.model.size=custom", "--config.model.image_size=16",
+    "--config.model.patch_size=8", "--config.model.width=16", "--config.model.depth=2", "--config.model.heads=2",
+    "--config.train.batch_size=16", "--config.train.steps=60", "--config.log.tensorboard=False",
+    "--config.checkpoint.every_epochs=1.3", "--config.log.every_steps=3", "--config.eval.every_epochs=2.0",
+]  # fmt: skip
+
+
+def start(config: str, workdir: Path, *more: str) -> subprocess.Popen:
+    command = [
+        sys.executable,
+        "-m",
+        "mae_jax.main",
+        f"--config={ROOT}/configs/{config}",
+        f"--workdir={workdir}",
+    ]
+    environment = os.environ | {"XLA_FLAGS": "", "JAX_COMPILATION_CACHE_DIR": str(workdir.parent / "xla")}
+    pipe = subprocess.PIPE
+    return subprocess.Popen(
+        [*command, *TINY, *more], cwd=ROOT, env=environment, stdout=pipe, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def finish(process: subprocess.Popen) -> str:
+    text, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, text
+    return text
+
+
+def rows_of(workdir: Path) -> list[dict]:
+    return [json.loads(line) for line in (workdir / rundir.METRICS).read_text().splitlines()]
+
+
+def weights(workdir: Path) -> dict[str, bytes]:
+    import orbax.checkpoint as ocp
+
+    newest = max(int(p.name) for p in (workdir / "checkpoints").iterdir() if p.name.isdigit())
+    tree = ocp.StandardCheckpointer().restore((workdir / "checkpoints" / str(newest) / "params").absolute())
+    flat, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {jax.tree_util.keystr(path): np.asarray(leaf).tobytes() for path, leaf in flat}
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_killed_process_ends_with_the_same_bits(tmp_path):
+    """SIGKILL in the middle, SIGTERM after that: parameters, metrics and predictions of an unbroken run."""
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    finish(start("finetune.py:data=synthetic,frac=0.5", whole))
+    for number, at in ((signal.SIGKILL, 17), (signal.SIGTERM, 33)):
+        process = start("finetune.py:data=synthetic,frac=0.5", broken, "--config.log.progress_seconds=0.0")
+        for line in process.stdout:
+            if f"step {at}/60" in line:
+                process.send_signal(number)
+                break
+        text, _ = process.communicate(timeout=300)
+        assert process.returncode == (-signal.SIGKILL if number == signal.SIGKILL else 75), text
+        assert not (broken / rundir.RESULTS).exists()
+    assert "going on from step" in finish(start("finetune.py:data=synthetic,frac=0.5", broken))
+    assert rows_of(broken) == rows_of(whole)
+    assert (broken / rundir.PREDICTIONS).read_bytes() == (whole / rundir.PREDICTIONS).read_bytes()
+    assert weights(broken) == weights(whole)
+
+
+def stop_after(monkeypatch, step: int):
+    """Makes the run stop, as by a signal, when `step` updates are done."""
+    original = Progress.update
+
+    def update(self, done, text):
+        original(self, done, text)
+        if done == step:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(Progress, "update", update)
+
+
+@pytest.mark.parametrize("task", ["pretrain", "finetune"])
+def test_a_stopped_run_goes_on_from_its_step_and_repeats_no_data(tmp_path, tiny_config, monkeypatch, task):
+    seen: list[tuple[int, list[int]]] = []
+    original = state.train_step
+
+    def spy(spec, current, batch, seed, rate):
+        seen.append((int(current.step), np.asarray(batch["index"]).tolist()))
+        return original(spec, current, batch, seed, rate)
+
+    monkeypatch.setattr(train, "train_step", spy)
+    config = tiny_config(task)
+    train.run(config, tmp_path / "whole")
+    whole, seen[:] = list(seen), []
+    with monkeypatch.context() as patched:
+        stop_after(patched, 4)
+        with pytest.raises(Stopped, match="after step 4"):
+            train.run(config, tmp_path / "broken")
+    train.run(config, tmp_path / "broken")
+    assert seen == whole and len(whole) == len({step for step, _ in whole})
+    assert rows_of(tmp_path / "broken") == rows_of(tmp_path / "whole")
+    assert weights(tmp_path / "broken") == weights(tmp_path / "whole")
+
+
+def test_every_test_image_is_predicted_once(tmp_path, tiny_config):
+    results = train.run(tiny_config(), tmp_path / "run")
+    with open(tmp_path / "run" / rundir.PREDICTIONS) as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == len({r["image"] for r in rows}) == 23 == results["n_test"]  # not a multiple of 10
+    classes = rundir.read_json(tmp_path / "run" / rundir.RUN)["classes"]
+    for row in rows:
+        probabilities = {c: float(row[f"p_{c}"]) for c in classes}
+        assert sum(probabilities.values()) == pytest.approx(1, abs=1e-5)
+        assert max(probabilities, key=probabilities.get) == row["prediction"]
+        assert float(row["confidence"]) == probabilities[row["prediction"]]
+    assert results["accuracy"] == pytest.approx(np.mean([r["label"] == r["prediction"] for r in rows]))
+
+
+def test_evaluation_does_not_depend_on_the_batch_size(tmp_path, tiny_config):
+    found = []
+    for size in (7, 64):
+        config = tiny_config()
+        config.eval.batch_size = size
+        train.run(config, tmp_path / str(size))
+        found.append([r for r in rows_of(tmp_path / str(size)) if "val/loss" in r])
+    for a, b in zip(*found, strict=True):
+        assert a == pytest.approx(b, rel=1e-5)
+
+
+def test_a_run_directory_of_another_config_is_refused(tmp_path, tiny_config):
+    train.run(tiny_config(), tmp_path)
+    kept = (tmp_path / rundir.RESULTS).read_bytes()
+    other = tiny_config()
+    other.seed, other.optim.base_lr = 1, 0.5
+    with pytest.raises(UserError, match=r"another config \(optim.base_lr: 0.01 -> 0.5; resolved.peak_lr.*seed: 0 -> 1"):
+        train.run(other, tmp_path)
+    assert (tmp_path / rundir.RESULTS).read_bytes() == kept
+    again = tiny_config()
+    again.log.every_steps = 7  # changes no number: allowed
+    assert train.run(again, tmp_path)["n_test"] == 23
+
+
+def test_a_directory_in_use_is_refused(tmp_path, tiny_config):
+    with rundir.held(tmp_path), pytest.raises(UserError, match=f"in use by process {os.getpid()}"):
+        train.run(tiny_config(), tmp_path)
+
+
+def test_the_encoder_of_a_pretraining_is_what_fine_tuning_starts_from(tmp_path, tiny_config):
+    train.run(tiny_config("pretrain"), tmp_path / "mae")
+    scratch, mae = tiny_config(), tiny_config(init="mae", init_from=str(tmp_path / "mae"))
+    starts = {}
+    for name, config in (("scratch", scratch), ("mae", mae)):
+        mesh = train.sharding.make_mesh()
+        task = train.tasks.build(config, mesh)
+        starts[name] = task.initialise(state.init_state(task.spec, config.seed)).params
+    saved = weights(tmp_path / "mae")
+    qkv = starts["mae"]["encoder"]["block_01"]["attn"]["qkv"]["kernel"]
+    assert np.asarray(qkv).tobytes() == saved["['encoder']['block_01']['attn']['qkv']['kernel']"]
+    assert (starts["scratch"]["encoder"]["block_01"]["attn"]["qkv"]["kernel"] != qkv).any()
+    np.testing.assert_array_equal(starts["scratch"]["head"]["kernel"], starts["mae"]["head"]["kernel"])
+
+
+def test_an_encoder_of_another_shape_is_refused(tmp_path, tiny_config):
+    train.run(tiny_config("pretrain"), tmp_path / "mae")
+    config = tiny_config(init="mae", init_from=str(tmp_path / "mae"))
+    config.model.update(width=32)
+    with pytest.raises(UserError, match=r"encoder/.* should have shape"):
+        train.run(config, tmp_path / "cell")
+    config.init_from = str(tmp_path / "nothing")
+    with pytest.raises(UserError, match="is not a run directory .* pre-train first"):
+        train.run(config, tmp_path / "cell")
+
+
+def test_a_loss_that_is_not_finite_stops_with_advice(tmp_path, tiny_config):
+    config = tiny_config()
+    config.optim.base_lr = 1e30
+    with pytest.raises(UserError, match=r"is (nan|inf) at step \d+ of .* a lower optim.base_lr"):
+        train.run(config, tmp_path)
+    good = checkpoints.committed_steps(tmp_path / "checkpoints", print)
+    assert all(np.isfinite(np.frombuffer(v, np.float32)).all() for v in weights(tmp_path).values()) if good else True
+
+
+def test_stray_and_damaged_checkpoints_are_passed_over_and_named(tmp_path, tiny_config, monkeypatch, capsys):
+    config = tiny_config()
+    with monkeypatch.context() as patched:
+        stop_after(patched, 6)
+        with pytest.raises(Stopped):
+            train.run(config, tmp_path)
+    (tmp_path / "checkpoints" / "99").mkdir()
+    newest = tmp_path / "checkpoints" / "6"
+    (newest / "params" / "_METADATA").write_text("{")
+    train.run(config, tmp_path)
+    said = capsys.readouterr().out
+    assert "99 is not a whole checkpoint" in said and "checkpoints/6 cannot be read" in said
+    assert "going on from step 4" in said
+
+
+def test_only_damaged_checkpoints_are_refused_not_restarted(tmp_path, tiny_config, monkeypatch):
+    config = tiny_config()
+    with monkeypatch.context() as patched:
+        stop_after(patched, 2)
+        with pytest.raises(Stopped):
+            train.run(config, tmp_path)
+    (tmp_path / "checkpoints" / "2" / "params" / "_METADATA").write_text("{")
+    with pytest.raises(UserError, match="none of the checkpoints"):
+        train.run(config, tmp_path)
+
+
+def test_tensorboard_gets_the_same_scalars_and_hparams(tmp_path, tiny_config):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.util.tensor_util import make_ndarray
+
+    config = tiny_config("pretrain")
+    config.log.tensorboard = True
+    train.run(config, tmp_path)
+    events = EventAccumulator(str(tmp_path), size_guidance={"tensors": 0, "images": 0})
+    events.Reload()
+    tags = events.Tags()
+    rows = [r for r in rows_of(tmp_path) if "train/loss" in r]
+    points = events.Tensors("train/loss")
+    assert [p.step for p in points] == [r["step"] for r in rows]
+    values = [make_ndarray(p.tensor_proto) for p in points]
+    np.testing.assert_allclose(values, [r["train/loss"] for r in rows], rtol=1e-6)
+    assert "reconstruction" in tags["tensors"] and "_hparams_/session_start_info" in events.summary_metadata
+    assert list((tmp_path / "images").glob("reconstruction-*.png"))
