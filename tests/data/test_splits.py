@@ -1,0 +1,87 @@
+"""From the fields of a config to images: folders and generated cells, labelled and not."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mae_jax.data import splits
+from mae_jax.errors import UserError
+
+
+@pytest.fixture
+def data(tiny_config, tmp_path):
+    """A folder of 40 training and 10 test images in two classes, with a hidden file."""
+    rng = np.random.default_rng(0)
+    for split, n in (("Train", 20), ("TestA", 5)):
+        for name in ("A", "B"):
+            folder = tmp_path / split / name
+            folder.mkdir(parents=True)
+            for i in range(n):
+                Image.fromarray(rng.integers(0, 256, (12, 10, 3), np.uint8)).save(folder / f"{name}_{i}.png")
+    (tmp_path / "Train" / "A" / ".DS_Store").write_text("x")
+    fields = tiny_config().data
+    fields.update(source="folder", dir=str(tmp_path))
+    return fields
+
+
+def test_a_folder_with_labels(data):
+    found = splits.labelled(data)
+    assert found.train.classes == found.test.classes == ("A", "B")
+    assert (len(found.train_idx), len(found.val_idx), len(found.test)) == (36, 4, 10)
+    assert not set(found.train_idx) & set(found.val_idx)
+    assert found.train.counts == {"hidden": 1}
+    assert found.subset["actual"] == {"A": 18, "B": 18} and found.subset["validation"] == {"A": 2, "B": 2}
+
+
+def test_validation_is_the_same_for_every_fraction_and_subset_seed(data):
+    kept = splits.labelled(data).val_idx
+    subsets = []
+    for fraction, seed in ((0.1, 0), (0.5, 0), (0.5, 1)):
+        data.fraction, data.subset_seed = fraction, seed
+        found = splits.labelled(data)
+        np.testing.assert_array_equal(found.val_idx, kept)
+        assert not set(found.train_idx) & set(kept)
+        subsets.append(set(found.train_idx.tolist()))
+    assert subsets[0] < subsets[1] != subsets[2]
+
+
+def test_several_folders_without_labels(data, tmp_path):
+    data.dir = f"{tmp_path / 'Train'},{tmp_path / 'TestA'}"
+    found = splits.unlabelled(data)
+    assert [len(s) for s in found.sources] == [40, 10]
+    assert [len(t) + len(v) for t, v in zip(found.train_idx, found.val_idx, strict=True)] == [40, 10]
+    data.weights = (1.0,)
+    with pytest.raises(UserError, match=r"data.weights=\(1.0,\) has 1 numbers for 2 sources"):
+        splits.unlabelled(data)
+
+
+def test_generated_cells(tiny_config):
+    found = splits.labelled(tiny_config().data)
+    assert (len(found.train), len(found.test), len(found.train.classes)) == (60, 23, 5)
+    assert len(splits.unlabelled(tiny_config("pretrain").data).sources[0]) == 40
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"source": "imagenet"}, "data.source=imagenet is not known; use one of synthetic, folder"),
+        ({"source": "raabin_wbc"}, "data.source=raabin_wbc is not prepared on this machine"),
+        ({"source": "folder", "dir": ""}, "data.dir='' is empty"),
+        ({"source": "folder", "dir": "/nowhere"}, "/nowhere"),
+    ],
+)
+@pytest.mark.parametrize("function", [splits.labelled, splits.unlabelled])
+def test_sources_that_cannot_be_opened(data, function, fields, said):
+    data.update(fields)
+    with pytest.raises(UserError, match="^[^\n]*$") as error:
+        function(data)
+    assert said in str(error.value)
+
+
+def test_sources_stay_open_between_the_cells_of_a_study(data):
+    opened: dict = {}
+    first = splits.labelled(data, opened=opened)
+    data.fraction = 0.5
+    assert splits.labelled(data, opened=opened).train is first.train
+    data.test_split = "Train"
+    assert splits.labelled(data, opened=opened).test is not first.test
