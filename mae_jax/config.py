@@ -451,9 +451,9 @@ def default_workdir(config: ConfigDict) -> str:
     """A speaking directory below runs/, for example runs/finetune-raabin_wbc-10pct-mae-base16_224-seed0."""
     if config.task == "study":
         data = config.finetune.data
-        label = _source_label(data)
+        label = source_label(data)
         return f"runs/{config.name or 'study'}-{label}-{_model_label(config.finetune.model)}"
-    parts = [config.name or config.task, _source_label(config.data)]
+    parts = [config.name or config.task, source_label(config.data)]
     if config.task == "finetune":
         parts += [percent(config.data.fraction), config.init]
     parts += [_model_label(config.model), f"seed{config.seed}"]
@@ -465,7 +465,8 @@ def percent(fraction: float) -> str:
     return f"{fraction * 100:g}pct"
 
 
-def _source_label(data: ConfigDict) -> str:
+def source_label(data: ConfigDict) -> str:
+    """What to call the images: the source, or the last part of each folder's path."""
     if "folder" not in data.source:
         return data.source
     names = [Path(d).name or "folder" for d in data.dir.split(",")]

@@ -21,8 +21,9 @@ class Progress:
     `costs` are the expected costs of the runs in any unit; what one unit takes is measured on the way.
     """
 
-    def __init__(self, every_seconds: float, costs: Sequence[float] = (), stream=None):
-        self.every = every_seconds
+    def __init__(self, every_seconds: float, costs: Sequence[float] = (), stream=None, quiet: bool = False):
+        """`quiet` prints nothing, for all processes but one."""
+        self.every, self.quiet = every_seconds, quiet
         self.costs = list(costs)
         self.stream = stream or sys.stdout
         self.run = -1
@@ -76,4 +77,5 @@ class Progress:
 
     def say(self, line: str) -> None:
         """Prints a line at once."""
-        print(line, file=self.stream, flush=True)
+        if not self.quiet:
+            print(line, file=self.stream, flush=True)

@@ -51,11 +51,14 @@ def _replacing(path: Path) -> Iterator[Any]:
 
 
 @contextlib.contextmanager
-def held(workdir: Path) -> Iterator[None]:
-    """Makes the run directory and keeps other starts out of it.
+def held(workdir: Path, leader: bool = True) -> Iterator[None]:
+    """Makes the run directory and keeps other starts out of it. Only the `leader` of several processes does.
 
     Raises UserError where it cannot be written, or where another process holds it.
     """
+    if not leader:
+        yield
+        return
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         file = open(workdir / ".lock", "a+")
@@ -76,15 +79,16 @@ def held(workdir: Path) -> Iterator[None]:
         yield
 
 
-def keep_config(workdir: Path, config: ConfigDict, resolved: dict[str, Any]) -> None:
-    """Writes config.json, or checks that the one already there is the same.
+def keep_config(workdir: Path, config: ConfigDict, resolved: dict[str, Any], leader: bool = True) -> None:
+    """Writes config.json (the `leader` does), or checks that the one already there is the same.
 
     Raises UserError that lists the fields which differ.
     """
     path = workdir / CONFIG
     if path.exists():
         refuse_difference(workdir, path, config, resolved)
-    write_json(path, {"config": json.loads(config.to_json()), "resolved": resolved})
+    if leader:
+        write_json(path, {"config": json.loads(config.to_json()), "resolved": resolved})
 
 
 def refuse_difference(workdir: Path, path: Path, config: ConfigDict, resolved: dict[str, Any] | None = None) -> None:

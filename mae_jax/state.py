@@ -144,8 +144,8 @@ def train_step(
     gradient, metrics = _gradient(spec, state.params, batch, key)
     metrics["gradient_norm"] = optax.tree.norm(gradient)
     params, opt_state = spec.optimizer.update(gradient, state.opt_state, state.params, learning_rate)
-    params = jax.lax.with_sharding_constraint(params, state_shardings(spec).params)
-    return TrainState(state.step + 1, params, opt_state), metrics
+    after = TrainState(state.step + 1, params, opt_state)
+    return jax.lax.with_sharding_constraint(after, state_shardings(spec)), metrics
 
 
 @partial(jax.jit, static_argnums=0)

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import jax
 from ml_collections import ConfigDict
 
 from mae_jax import rundir, train
@@ -60,13 +61,15 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     Returns the rows of the table. Raises UserError for a mistake of the user.
     """
     validate_study(config)
-    with rundir.held(workdir):
-        keep_study(config, workdir)
+    leader = jax.process_index() == 0
+    with rundir.held(workdir, leader):
+        keep_study(config, workdir, leader)
         pretrain = config.pretrain.copy_and_resolve_references()
         pretrain.name = pretrain.name or "pre-training"
         runs = [(pretrain_dir(workdir), pretrain)] if "mae" in config.inits else []
         runs += cells(config, workdir)
-        progress = Progress(config.finetune.log.progress_seconds, [cost(c) for _, c in runs])
+        costs = [cost(cell) for _, cell in runs]
+        progress = Progress(config.finetune.log.progress_seconds, costs, quiet=not leader)
         opened: dict = {}
         for number, (directory, cell) in enumerate(runs, 1):
             if (directory / rundir.RESULTS).exists():
@@ -77,15 +80,17 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
             progress.say(f"[{number}/{len(runs)}] {cell.name}")
             results = train.run(cell, directory, progress, opened)
             progress.say(f"[{number}/{len(runs)}] {cell.name}: {summary(results)}")
-        return report(config, workdir, [d for d, c in runs if c.task == "finetune"], progress)
+        finished = [directory for directory, cell in runs if cell.task == "finetune"]
+        return report(config, workdir, finished, progress) if leader else {}
 
 
-def keep_study(config: ConfigDict, workdir: Path) -> None:
-    """study.json: the study's config, the same at every start."""
+def keep_study(config: ConfigDict, workdir: Path, leader: bool) -> None:
+    """study.json: the study's config, the same at every start; the `leader` of several processes writes it."""
     path = workdir / "study.json"
     if path.exists():
         rundir.refuse_difference(workdir, path, config)
-    rundir.write_json(path, {"config": json.loads(config.to_json())})
+    if leader:
+        rundir.write_json(path, {"config": json.loads(config.to_json())})
 
 
 def summary(results: dict[str, Any]) -> str:

@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 
 from mae_jax import rundir, sharding, tasks
 from mae_jax.checkpoints import Checkpoints
-from mae_jax.config import hparams, validate
+from mae_jax.config import hparams, source_label, validate
 from mae_jax.data import loaders
 from mae_jax.errors import Stopped, UserError
 from mae_jax.optim import learning_rate
@@ -34,13 +34,14 @@ def run(
     UserError for a mistake of the user, and `errors.Stopped` after a signal, with the state saved.
     """
     validate(config)
-    progress = progress or Progress(config.log.progress_seconds)
-    with rundir.held(workdir):
+    leader = jax.process_index() == 0  # of several processes the one that writes and speaks
+    progress = progress or Progress(config.log.progress_seconds, quiet=not leader)
+    with rundir.held(workdir, leader):
         compile_cache()
         mesh = sharding.make_mesh(config.sharding.fsdp)
         task = tasks.build(config, mesh, checking(progress), opened)
         resolved = dataclasses.asdict(task.resolved)
-        rundir.keep_config(workdir, config, resolved)
+        rundir.keep_config(workdir, config, resolved, leader)
         if (workdir / rundir.RESULTS).exists():
             progress.say(f"{workdir}: finished before; {rundir.RESULTS} is there")
             return rundir.read_json(workdir / rundir.RESULTS)
@@ -265,6 +266,7 @@ class Loop:
             "subset_seed": c.data.subset_seed,
             "classes": list(self.task.classes),
             "data": c.data.source,
+            "data_name": source_label(c.data),
             "data_dir": c.data.dir,
             "test_split": c.data.test_split,
             "n_train": self.resolved.n_train,

@@ -2,7 +2,9 @@
 
 import os
 
-os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=5"
+# Little time is spent running and much compiling, so the compiler is told not to try hard.
+QUICK = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=5 {QUICK}"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
@@ -20,7 +22,7 @@ install_import_hook(
     "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))",
 )
 
-from mae_jax.config import defaults  # noqa: E402
+from mae_jax.config import defaults
 
 
 @pytest.fixture
@@ -51,6 +53,12 @@ def tiny_config():
         return config
 
     return make
+
+
+@pytest.fixture
+def environment() -> dict[str, str]:
+    """For processes that a test starts: one device, and a compiler that does not try hard."""
+    return os.environ | {"XLA_FLAGS": QUICK}
 
 
 @pytest.fixture

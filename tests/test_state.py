@@ -7,7 +7,7 @@ from mae_jax import sharding, state
 from mae_jax.models import Shape
 from mae_jax.optim import Optimizer
 
-SHAPE = Shape(16, 4, 16, 2, 2, decoder_width=8, decoder_depth=1, decoder_heads=2, n_classes=3)
+SHAPE = Shape(16, 4, 16, 1, 2, decoder_width=8, decoder_depth=1, decoder_heads=2, n_classes=3)
 OPTIMIZER = Optimizer(0.9, 0.95, 0.1, r"(^|/)(bias|scale)$", 0.0, 1.0)
 
 
@@ -48,19 +48,13 @@ def losses(spec, rows, steps=4):
 def test_every_split_and_accumulation_gives_the_losses_of_one_device(task):
     expected, _ = losses(spec_of(task, mesh_of(1)), 8)
     assert expected[-1, 0] != expected[0, 0]
-    for devices, fsdp, accumulation, rows in [
-        (5, 1, 1, 10),
-        (5, 5, 1, 10),
-        (4, 2, 2, 8),
-        (1, 1, 4, 8),
-        (5, 5, 3, 15),
-    ]:
+    for devices, fsdp, accumulation, rows in [(5, 1, 1, 10), (4, 2, 2, 8), (5, 5, 3, 15)]:
         found, _ = losses(spec_of(task, mesh_of(devices, fsdp), accumulation=accumulation), rows)
         np.testing.assert_allclose(found, expected, rtol=1e-5, err_msg=f"{devices} {fsdp} {accumulation}")
 
 
 def test_parameters_and_optimiser_state_are_split_over_fsdp():
-    shape = Shape(16, 4, 80, 2, 2, n_classes=3)
+    shape = Shape(16, 4, 80, 1, 2, n_classes=3)
     spec = spec_of("finetune", mesh_of(5, 5), shape=shape)
     current = state.init_state(spec, 0)
     for tree in (current.params, current.opt_state):
@@ -124,7 +118,7 @@ def test_pictures_show_input_and_paste_visible_patches(norm_pix, images):
 
 
 def test_bfloat16_keeps_parameters_in_float32():
-    shape = Shape(16, 4, 16, 2, 2, n_classes=3, dtype="bfloat16")
+    shape = Shape(16, 4, 16, 1, 2, n_classes=3, dtype="bfloat16")
     found, current = losses(spec_of("finetune", mesh_of(1), shape=shape), 8, steps=2)
     assert np.isfinite(found).all()
     assert {x.dtype for x in jax.tree.leaves(current.params)} == {np.dtype("float32")}

@@ -1,3 +1,5 @@
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +10,8 @@ from mae_jax.models import Shape
 from mae_jax.models.layers import LAYER_NORM_EPSILON, layer_norm
 from mae_jax.models.masking import patchify, random_masking
 
+init = partial(jax.jit, static_argnums=(0, 1))(models.init)
+apply = partial(jax.jit, static_argnums=(0, 1, 5))(models.apply)
 SHAPE = Shape(16, 4, 16, 2, 2, decoder_width=8, decoder_depth=1, decoder_heads=2, n_classes=3)
 
 
@@ -16,7 +20,7 @@ def count(params):
 
 
 def shapes_of(kind, shape):
-    return jax.eval_shape(lambda key: models.init(kind, shape, key), jax.random.key(0))
+    return jax.eval_shape(lambda key: init(kind, shape, key), jax.random.key(0))
 
 
 def test_parameter_counts_are_those_of_the_published_networks():
@@ -46,37 +50,37 @@ def test_layer_norm_and_its_gradient_are_those_of_autodiff():
 
 
 def test_prediction_does_not_see_removed_pixels():
-    params = models.init("mae", SHAPE, jax.random.key(0))
+    params = init("mae", SHAPE, jax.random.key(0))
     noise = jax.random.uniform(jax.random.key(1), (2, 16))
     images = jax.random.normal(jax.random.key(2), (2, 16, 16, 3))
     _, _, mask = random_masking(noise, 4)
     removed = jnp.repeat(jnp.repeat(mask.reshape(2, 4, 4), 4, 1), 4, 2)[..., None]
     other = images + removed * 7
-    first, same_mask = models.apply("mae", SHAPE, params, images, noise, 4)
-    second, _ = models.apply("mae", SHAPE, params, other, noise, 4)
+    first, same_mask = apply("mae", SHAPE, params, images, noise, 4)
+    second, _ = apply("mae", SHAPE, params, other, noise, 4)
     np.testing.assert_array_equal(mask, same_mask)
     np.testing.assert_allclose(first, second, rtol=1e-6)
-    changed = models.apply("mae", SHAPE, params, images + (1 - removed), noise, 4)[0]
+    changed = apply("mae", SHAPE, params, images + (1 - removed), noise, 4)[0]
     assert np.abs(first - changed).max() > 1e-4
 
 
 def test_decoder_predicts_each_patch_at_its_place():
     """With an untrained network, moving a visible patch's content moves most of all its own prediction."""
-    params = models.init("mae", SHAPE, jax.random.key(0))
+    params = init("mae", SHAPE, jax.random.key(0))
     noise = jnp.linspace(0, 1, 16)[None, ::-1]  # the last patches are kept
     images = jax.random.normal(jax.random.key(2), (1, 16, 16, 3))
     place = 14
     bump = jnp.zeros((1, 16, 48)).at[0, place].set(3.0)
     bump = bump.reshape(1, 4, 4, 4, 4, 3).transpose(0, 1, 3, 2, 4, 5).reshape(1, 16, 16, 3)
     assert float(jnp.abs(patchify(bump, 4)[0, place]).min()) == 3
-    before, mask = models.apply("mae", SHAPE, params, images, noise, 4)
-    after, _ = models.apply("mae", SHAPE, params, images + bump, noise, 4)
+    before, mask = apply("mae", SHAPE, params, images, noise, 4)
+    after, _ = apply("mae", SHAPE, params, images + bump, noise, 4)
     assert mask[0, place] == 0
     assert int(jnp.abs(after - before).sum(-1).argmax()) == place
 
 
 def test_initialisation_is_that_of_the_paper():
-    params = models.init("mae", SHAPE, jax.random.key(0))["encoder"]
+    params = init("mae", SHAPE, jax.random.key(0))["encoder"]
     kernel = params["block_00"]["attn"]["qkv"]["kernel"]
     limit = (6 / (16 + 48)) ** 0.5  # Xavier-uniform
     assert 0.95 * limit < float(jnp.abs(kernel).max()) <= limit
@@ -89,17 +93,17 @@ def test_initialisation_is_that_of_the_paper():
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_classifier_gives_finite_float32_logits(pool, dtype):
     shape = Shape(16, 4, 16, 2, 2, pool=pool, n_classes=3, dtype=dtype, drop_path=0.5)
-    params = models.init("vit", shape, jax.random.key(0))
+    params = init("vit", shape, jax.random.key(0))
     images = jax.random.normal(jax.random.key(1), (2, 16, 16, 3))
-    logits = models.apply("vit", shape, params, images)
+    logits = apply("vit", shape, params, images)
     assert logits.shape == (2, 3) and logits.dtype == jnp.float32 and jnp.isfinite(logits).all()
     assert ("norm" in params["encoder"]) == (pool == "cls")
-    np.testing.assert_array_equal(logits, models.apply("vit", shape, params, images))
-    dropped = models.apply("vit", shape, params, images, key=jax.random.key(3))
+    np.testing.assert_array_equal(logits, apply("vit", shape, params, images))
+    dropped = apply("vit", shape, params, images, key=jax.random.key(3))
     assert np.abs(logits - dropped).max() > 1e-4
 
 
 def test_any_image_size_that_is_a_multiple_of_the_patch():
-    params = models.init("vit", SHAPE, jax.random.key(0))
+    params = init("vit", SHAPE, jax.random.key(0))
     larger = Shape(24, 4, 16, 2, 2, n_classes=3)
-    assert models.apply("vit", larger, params, jnp.zeros((1, 24, 24, 3))).shape == (1, 3)
+    assert apply("vit", larger, params, jnp.zeros((1, 24, 24, 3))).shape == (1, 3)

@@ -1,0 +1,73 @@
+"""Two processes on one machine, joined by jax.distributed: the result of one."""
+
+import json
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FIELDS = [
+    "--config.data.synthetic_train=40", "--config.data.synthetic_test=13", "--config.data.synthetic_size=32",
+    "--config.model.size=custom", "--config.model.image_size=16", "--config.model.patch_size=8",
+    "--config.model.width=16", "--config.model.depth=1", "--config.model.heads=2", "--config.train.batch_size=6",
+    "--config.train.steps=8", "--config.log.tensorboard=False", "--config.log.every_steps=1",
+]  # fmt: skip
+
+
+def command(workdir: Path) -> list[str]:
+    config = "--config=configs/finetune.py:data=synthetic,frac=0.5"
+    return [sys.executable, "-m", "mae_jax.main", config, f"--workdir={workdir}", *FIELDS]
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return sock.getsockname()[1]
+
+
+def run_two(workdir: Path, environment: dict[str, str]) -> None:
+    port = free_port()
+    started = [
+        subprocess.Popen(
+            command(workdir),
+            cwd=ROOT,
+            env=environment
+            | {
+                "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}",
+                "JAX_NUM_PROCESSES": "2",
+                "JAX_PROCESS_ID": str(i),
+            },
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for i in range(2)
+    ]
+    for process in started:
+        text, _ = process.communicate(timeout=300)
+        assert process.returncode == 0, text
+
+
+def losses(workdir: Path) -> dict[tuple[int, str], float]:
+    rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    return {(r["step"], k): v for r in rows for k, v in r.items() if k.endswith("loss")}
+
+
+def test_two_processes_give_the_result_of_one(tmp_path, environment):
+    one, two = tmp_path / "one", tmp_path / "two"
+    done = subprocess.run(command(one), cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    run_two(two, environment)
+    expected, found = losses(one), losses(two)
+    assert expected.keys() == found.keys() and len(expected) > 8
+    for key, value in expected.items():
+        assert found[key] == pytest.approx(value, rel=1e-5), key
+    read = [
+        np.genfromtxt(d / "predictions.csv", delimiter=",", names=True, dtype=None, encoding=None) for d in (one, two)
+    ]
+    assert read[0]["image"].tolist() == read[1]["image"].tolist()
+    np.testing.assert_allclose(read[0]["confidence"], read[1]["confidence"], rtol=1e-4)
