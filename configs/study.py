@@ -22,7 +22,7 @@ def get_config(arg=None):
     # Both arms and the pre-training see images on the same scale.
     finetune.data.mean, finetune.data.std = pretrain.data.mean, pretrain.data.std
     config = study_defaults(pretrain, finetune)
-    config.name = "study" if arg.scale == "paper" else "study_laptop"
+    config.name = f"study_exp{arg.exp}" + ("_laptop" if arg.scale == "laptop" else "")
     if arg.scale == "laptop":
         for part in (pretrain, finetune):
             part.model.update(size="custom", image_size=64, patch_size=8, width=192, depth=6, heads=3)

@@ -4,8 +4,7 @@ A step counts only when Orbax has committed it. Orbax's `latest_step` also names
 not whole, so the newest step that restores is looked for here.
 """
 
-import json
-import sys
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,44 +13,58 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from mae_jax import rundir
 from mae_jax.errors import UserError
 from mae_jax.models import Params
 from mae_jax.optim import map_paths
 from mae_jax.state import TrainState
 
-_ITEMS = ("params", "optimizer", "position")
+_ITEMS = ("params", "optimizer", "position", "config")
 
 
 class Checkpoints:
     """The checkpoints of one run directory."""
 
-    def __init__(self, workdir: Path, keep: int):
-        """`keep`: how many of the newest steps stay."""
+    def __init__(self, workdir: Path, keep: int, config: dict[str, Any], report: Callable[[str], None]):
+        """`keep`: how many of the newest steps stay. What is no whole step is put aside and reported."""
         self.directory = Path(workdir).absolute() / "checkpoints"
+        self.config, self.report = config, report
+        # Orbax takes any directory with a number for a step, and saves none below the highest.
+        whole = committed_steps(self.directory, report)
+        for path in self.directory.glob("*"):
+            if path.is_dir() and path.name.isdigit() and int(path.name) not in whole:
+                self._put_aside(path)
         options = ocp.CheckpointManagerOptions(
             max_to_keep=keep, cleanup_tmp_directories=True, enable_async_checkpointing=True
         )
         self._manager = ocp.CheckpointManager(self.directory, options=options)
 
+    def _put_aside(self, path: Path) -> None:
+        if jax.process_index() == 0:
+            path.rename(unused(path.with_name(f"{path.name}.damaged")))
+
     def save(self, step: int, state: TrainState, position: dict[str, Any]) -> None:
         """Starts saving `state` as `step`; `position` is any JSON value."""
-        self._manager.save(
+        saved = self._manager.save(
             step,
             args=ocp.args.Composite(
                 params=ocp.args.StandardSave(state.params),
                 optimizer=ocp.args.StandardSave(state.opt_state),
                 position=ocp.args.JsonSave(position),
+                config=ocp.args.JsonSave(self.config),
             ),
         )
+        if not saved:
+            raise RuntimeError(f"Orbax did not save step {step} in {self.directory}")
 
-    def restore(self, like: TrainState, report: Callable[[str], None]) -> tuple[TrainState, dict[str, Any]] | None:
+    def restore(self, like: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
         """The newest step that can be read, or None where nothing was ever saved.
 
-        `like` gives shapes, types and placements (`state.abstract_state`). Damaged steps are passed over
-        and named through `report`. Raises UserError where steps exist and none can be read.
+        `like` gives shapes, types and placements (`state.abstract_state`). Damaged steps are reported and
+        put aside. Raises UserError where steps exist and none can be read; then none is touched.
         """
         damaged = []
-        for step in committed_steps(self.directory, report):
+        for step in committed_steps(self.directory):
             try:
                 found = self._manager.restore(
                     step,
@@ -63,8 +76,11 @@ class Checkpoints:
                 )
             except Exception as error:  # Orbax raises many kinds for a damaged step
                 damaged.append(step)
-                report(f"checkpoint {self.directory / str(step)} cannot be read: {_first_line(error)}")
+                self.report(f"checkpoint {self.directory / str(step)} cannot be read: {_first_line(error)}")
                 continue
+            for bad in damaged:
+                self._put_aside(self.directory / str(bad))
+            self._manager.reload()
             count = jax.device_put(np.int32(step), like.step.sharding)
             return TrainState(count, found["params"], found["optimizer"]), found["position"]
         if damaged:
@@ -87,7 +103,13 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
 
 
-def committed_steps(directory: Path, report: Callable[[str], None]) -> list[int]:
+def unused(path: Path) -> Path:
+    """`path`, or the first of path.1, path.2, ... that does not exist."""
+    candidates = (path.with_name(f"{path.name}.{i}") for i in itertools.count(1))
+    return path if not path.exists() else next(p for p in candidates if not p.exists())
+
+
+def committed_steps(directory: Path, report: Callable[[str], None] = lambda line: None) -> list[int]:
     """Steps with all their parts, newest first; others are named through `report`."""
     steps = []
     for path in directory.glob("*"):
@@ -106,7 +128,7 @@ def load_params(workdir: Path, like: Params, field: str) -> tuple[Params, int]:
     `like` is the tree of `jax.ShapeDtypeStruct` with shardings. Raises UserError that names `field`.
     """
     directory = Path(workdir).absolute() / "checkpoints"
-    steps = committed_steps(directory, lambda line: print(line, file=sys.stderr))
+    steps = committed_steps(directory)
     if not steps:
         raise UserError(f"{field}={workdir} has no checkpoint; name the run directory of a finished pre-training")
     checkpointer = ocp.StandardCheckpointer()
@@ -136,17 +158,17 @@ def transfer_encoder(params: Params, encoder: Params, origin: str) -> Params:
                 f"encoder of {origin}: {path} should have shape {leaf.shape} but has {has}; use the same "
                 f"model.size and patch_size as the pre-training"
             )
-        return jax.device_put(np.asarray(flat[path]), leaf.sharding)
+        return jax.device_put(flat[path], leaf.sharding)
 
     return params | {"encoder": map_paths(take, params["encoder"])}
 
 
 def saved_config(workdir: Path, field: str) -> dict[str, Any]:
-    """The config.json of a run directory. Raises UserError that names `field`."""
-    path = Path(workdir) / "config.json"
+    """The config of a run directory. Raises UserError that names `field`."""
+    path = Path(workdir) / rundir.CONFIG
     if not path.is_file():
         raise UserError(
-            f"{field}={workdir} is not a run directory (no config.json); pre-train first, for example with "
+            f"{field}={workdir} is not a run directory (no {rundir.CONFIG}); pre-train first, for example with "
             f"python -m mae_jax.main --config=configs/pretrain.py:exp=2 --workdir={workdir}"
         )
-    return json.loads(path.read_text())["config"]
+    return rundir.read_config(path)["config"]

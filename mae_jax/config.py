@@ -25,7 +25,7 @@ SIZES = ("tiny", "small", "base", "large", "custom")
 FREE = re.compile(
     r"((pretrain|finetune)\.)?"
     r"(name|title|log\..*|checkpoint\.keep|data\.(threads|workers|prefetch)|sharding\..*)"
-    r"|fractions|inits|seeds|subset_seeds"
+    r"|fractions|inits|seeds|subset_seeds|resolved\.(devices|rows)"
 )
 
 
@@ -180,7 +180,9 @@ def load(path: str | os.PathLike, arg: str = "") -> ConfigDict:
 
 def check_arguments(arguments: list[str]) -> None:
     """Refuses a --config that does not load and a --config.FIELD that is no field, by UserError."""
-    given = [a.lstrip("-").partition("=") for a in arguments if a.startswith(("--config", "-config"))]
+    following = [*arguments[1:], ""]
+    joined = [a if "=" in a else f"{a}={b}" for a, b in zip(arguments, following, strict=True)]
+    given = [a.lstrip("-").partition("=") for a in joined if a.startswith(("--config", "-config"))]
     files = [value for name, _, value in given if name == "config"]
     if not files:
         return
@@ -288,9 +290,10 @@ def validate(config: ConfigDict, prefix: str = "") -> None:
         value, number = flat[key], isinstance(like, int | float) and not isinstance(like, bool)
         fits = type(value) in ((int, float) if isinstance(like, float) else (type(like),))
         if isinstance(like, tuple):
-            fits = isinstance(value, tuple | list) and all(type(v) in (int, float) for v in value)
+            finite = all(type(v) in (int, float) and math.isfinite(v) for v in value)
+            fits = isinstance(value, tuple | list) and finite
         if not fits:
-            raise UserError(f"{prefix}{key}={value!r} has the wrong type; allowed: {type(like).__name__}")
+            raise UserError(f"{prefix}{key}={value!r} has the wrong type; allowed: {_kind(like)}")
         if number and not math.isfinite(value):
             raise UserError(f"{prefix}{key}={value} is not a finite number")
     for key, allowed in _CHOICES.items():
@@ -305,14 +308,19 @@ def validate(config: ConfigDict, prefix: str = "") -> None:
     _validate_rest(config, prefix)
 
 
+def _kind(like: Any) -> str:
+    return "finite numbers in ( , )" if isinstance(like, tuple) else type(like).__name__
+
+
 def _validate_data(d: ConfigDict, prefix: str) -> None:
     for key, length, low in (("crop_scale", 2, 0), ("crop_ratio", 2, 0), ("mean", 3, -1e9), ("std", 3, 0)):
         value = tuple(d[key])
         ordered = key in ("mean", "std") or value == tuple(sorted(value))
         if len(value) != length or min(value) <= low or not ordered:
             raise UserError(
-                f"{prefix}{key}={value} is not allowed; use {length} numbers above {max(low, 0)}"
-                + (", the smaller first" if length == 2 else "")
+                f"{prefix}{key}={value} is not allowed; use {length} numbers above 0, for a range the smaller first"
+                if low == 0
+                else f"{prefix}{key}={value} is not allowed; use {length} numbers, one for each channel"
             )
     if d.crop_scale[1] > 1:
         raise UserError(f"{prefix}crop_scale={tuple(d.crop_scale)} is not allowed; at most 1 (the image)")
@@ -371,13 +379,16 @@ def validate_study(config: ConfigDict) -> None:
         if key not in schema:
             near = difflib.get_close_matches(key, list(schema), 1)
             raise UserError(f"{key} is not a field of a study{f'; did you mean {near[0]}?' if near else ''}")
-    for key in ("fractions", "inits", "seeds"):
+    for key in ("fractions", "inits", "seeds", "subset_seeds"):
         value = tuple(config[key])
-        if not value or len(set(value)) != len(value):
+        if (not value and key != "subset_seeds") or (len(set(value)) != len(value) and key != "subset_seeds"):
             raise UserError(f"{key}={value} is not allowed; use at least one value, none twice")
-    for fraction in config.fractions:
-        if not 0 < fraction <= 1:
-            raise UserError(f"fractions={tuple(config.fractions)}: {fraction} is not in (0, 1]")
+        whole = key != "fractions"
+        for number in value if key != "inits" else ():
+            fits = type(number) is int and 0 <= number < 2**31 if whole else type(number) in (int, float)
+            if not fits or not (whole or 0 < number <= 1):
+                allowed = "whole numbers of 0 and above" if whole else "numbers above 0 and up to 1"
+                raise UserError(f"{key}={value}: {number!r} is not allowed; use {allowed}")
     for init in config.inits:
         one_of("inits", init, ("scratch", "mae"))
     if config.subset_seeds and len(config.subset_seeds) != len(config.seeds):
@@ -391,6 +402,13 @@ def validate_study(config: ConfigDict) -> None:
             raise UserError(
                 f"pretrain.model.{key}={config.pretrain.model[key]} and finetune.model.{key}="
                 f"{config.finetune.model[key]} differ; the encoder must be the same"
+            )
+    for key in ("mean", "std"):
+        one, two = (tuple(part.data[key]) for part in (config.pretrain, config.finetune))
+        if one != two:
+            raise UserError(
+                f"pretrain.data.{key}={one} and finetune.data.{key}={two} differ; the encoder must see images on "
+                f"one scale"
             )
 
 
@@ -455,7 +473,8 @@ def default_workdir(config: ConfigDict) -> str:
         return f"runs/{config.name or 'study'}-{label}-{_model_label(config.finetune.model)}"
     parts = [config.name or config.task, source_label(config.data)]
     if config.task == "finetune":
-        parts += [percent(config.data.fraction), config.init]
+        origin = Path(config.init_from).name if config.init != "scratch" else ""
+        parts += [percent(config.data.fraction), config.init + (f"_{origin}" if origin else "")]
     parts += [_model_label(config.model), f"seed{config.seed}"]
     return "runs/" + "-".join(parts)
 

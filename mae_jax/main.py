@@ -58,6 +58,8 @@ def cli() -> None:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(EXIT_USER_ERROR)
+    except KeyboardInterrupt:
+        sys.exit("interrupted; the same command goes on from the last checkpoint")
     except Stopped as stop:
         print(stop, file=sys.stderr)
         sys.exit(EXIT_STOPPED)

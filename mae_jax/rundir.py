@@ -28,22 +28,30 @@ PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "pillo
 def write_json(path: Path, value: Any) -> None:
     """Writes a JSON file whole or not at all."""
     with _replacing(path) as file:
-        json.dump(value, file, indent=2, ensure_ascii=False)
+        json.dump(value, file, indent=2, ensure_ascii=False, allow_nan=False)
         file.write("\n")
 
 
 def read_json(path: Path) -> Any:
     """Reads a JSON file. Raises UserError where it is damaged."""
     try:
-        return json.loads(path.read_text())
-    except json.JSONDecodeError as error:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
         raise UserError(f"{path} is not valid JSON ({error}); restore it or remove the run directory") from None
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Reads a config.json or study.json. Raises UserError where it is not one of ours."""
+    saved = read_json(path)
+    if not isinstance(saved, dict) or not isinstance(saved.get("config"), dict):
+        raise UserError(f"{path} is not the config of a run (no field 'config'); choose another directory")
+    return saved
 
 
 @contextlib.contextmanager
 def _replacing(path: Path) -> Iterator[Any]:
     partial = path.with_name(path.name + ".partial")
-    with open(partial, "w", encoding="utf-8", newline="") as file:
+    with open(partial, "w", encoding="utf-8", errors="backslashreplace", newline="") as file:
         yield file
         file.flush()
         os.fsync(file.fileno())
@@ -67,12 +75,14 @@ def held(workdir: Path, leader: bool = True) -> Iterator[None]:
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             file.seek(0)
             raise UserError(
                 f"workdir {workdir} is in use by process {file.read().strip() or 'unknown'}; wait for it, stop "
                 f"it, or choose another --workdir"
             ) from None
+        except OSError:
+            pass  # a file system without locks
         file.truncate(0)
         file.write(f"{os.getpid()} on {os.uname().nodename}")
         file.flush()
@@ -93,7 +103,7 @@ def keep_config(workdir: Path, config: ConfigDict, resolved: dict[str, Any], lea
 
 def refuse_difference(workdir: Path, path: Path, config: ConfigDict, resolved: dict[str, Any] | None = None) -> None:
     """Raises UserError where the config saved in `path` is another; `resolved` None: not compared."""
-    saved = read_json(path)
+    saved = read_config(path)
     ours, theirs = flatten(json.loads(config.to_json())), flatten(saved["config"])
     if resolved is not None:
         ours |= flatten({"resolved": resolved})
@@ -148,7 +158,7 @@ def write_predictions(
 def truncate_metrics(path: Path, step: int) -> None:
     """Drops the rows after `step`: a resumed run writes them again."""
     if path.exists():
-        rows = [row for row in path.read_text().splitlines() if _step_of(row) <= step]
+        rows = [row for row in path.read_text(encoding="utf-8").splitlines() if _step_of(row) <= step]
         with _replacing(path) as file:
             file.writelines(row + "\n" for row in rows)
 

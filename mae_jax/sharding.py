@@ -8,6 +8,7 @@ import os
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from mae_jax.errors import UserError
@@ -21,15 +22,19 @@ def start_processes() -> None:
     Slurm and Open MPI are recognised by JAX itself; elsewhere set JAX_COORDINATOR_ADDRESS (host:port),
     JAX_NUM_PROCESSES and JAX_PROCESS_ID.
     """
+    if jax.distributed.is_initialized():
+        return
     count = os.environ.get("JAX_NUM_PROCESSES")
     if count:
         try:
-            jax.distributed.initialize(
-                os.environ["JAX_COORDINATOR_ADDRESS"], int(count), int(os.environ["JAX_PROCESS_ID"])
-            )
+            numbers = int(count), int(os.environ["JAX_PROCESS_ID"])
+            address = os.environ["JAX_COORDINATOR_ADDRESS"]
         except KeyError as error:
             raise UserError(f"JAX_NUM_PROCESSES={count} is set, but {error.args[0]} is not") from None
-    elif int(os.environ.get("SLURM_NTASKS", 1)) > 1 and "SLURM_PROCID" in os.environ:
+        except ValueError as error:
+            raise UserError(f"JAX_NUM_PROCESSES={count} or JAX_PROCESS_ID is no number: {error}") from None
+        jax.distributed.initialize(address, *numbers)
+    elif int(os.environ.get("SLURM_STEP_NUM_TASKS", 1)) > 1:
         jax.distributed.initialize()
     elif int(os.environ.get("OMPI_COMM_WORLD_SIZE", 1)) > 1:
         jax.distributed.initialize()
@@ -71,6 +76,13 @@ def local_rows(rows: int) -> slice:
     """The rows of a global batch that this process loads; contiguous, in the order of processes."""
     share = rows // jax.process_count()
     return slice(jax.process_index() * share, (jax.process_index() + 1) * share)
+
+
+def any_process(value: bool) -> bool:
+    """Whether `value` is true in any process; all of them must call it together."""
+    if jax.process_count() == 1:
+        return value
+    return bool(multihost_utils.process_allgather(np.array(value)).any())
 
 
 def put_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:

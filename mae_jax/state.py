@@ -166,6 +166,12 @@ def eval_step(spec: Spec, params: Params, batch: Batch, seed: Int[Array, ""]) ->
     return jax.lax.with_sharding_constraint(out, sharding.replicated(spec.mesh))
 
 
+@jax.jit
+def all_finite(params: Params) -> Array:
+    """Whether no parameter is NaN or infinite."""
+    return jnp.all(jnp.stack([jnp.isfinite(x).all() for x in jax.tree.leaves(params)]))
+
+
 def _reconstruct(spec: Spec, params: Params, images: Array, index: Array, seed: Array):
     key = jax.random.fold_in(jax.random.key(seed), EVAL_MASK)
     keys = jax.vmap(partial(jax.random.fold_in, key))(jnp.maximum(index, 0))

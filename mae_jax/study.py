@@ -13,8 +13,10 @@ import jax
 from ml_collections import ConfigDict
 
 from mae_jax import rundir, train
-from mae_jax.config import percent, validate_study
+from mae_jax.config import percent, resolve, validate, validate_study
+from mae_jax.data import splits
 from mae_jax.progress import Progress, duration
+from mae_jax.tasks import shape_of
 
 
 def cells(config: ConfigDict, workdir: Path) -> Iterator[tuple[Path, ConfigDict]]:
@@ -29,7 +31,7 @@ def cells(config: ConfigDict, workdir: Path) -> Iterator[tuple[Path, ConfigDict]
                 cell = config.finetune.copy_and_resolve_references()
                 cell.seed, cell.data.subset_seed, cell.data.fraction = seed, subset_seed, fraction
                 cell.init = init
-                cell.init_from = str(pretrain_dir(workdir)) if init == "mae" else ""
+                cell.init_from = str(pretrain_dir(workdir).resolve()) if init == "mae" else ""
                 cell.name = f"finetune {fraction * 100:g} % {init}" + (f" seed {seed}" if len(config.seeds) > 1 else "")
                 yield workdir / "cells" / f"{percent(fraction)}-{init}-seed{seed}", cell
 
@@ -39,45 +41,61 @@ def pretrain_dir(workdir: Path) -> Path:
     return workdir / "pretrain"
 
 
-def cost(config: ConfigDict) -> float:
-    """The expected cost of a run: images times the work on one, in any unit.
+def cost(config: ConfigDict, images: int) -> float:
+    """The expected cost of a run on so many training images, in any unit.
 
-    Work grows with tokens times features squared; only a rough share of the time left is made of it.
+    Work on a token grows with depth times features squared; the time left for all runs is made of it.
     """
-    from mae_jax.tasks import shape_of  # not needed before the study runs
-
     shape = shape_of(config)
-    d = config.data
+    epochs = config.train.epochs * max(1.0, config.train.batch_size / images)  # an epoch is one update at least
+    work = shape.depth * shape.width**2
     if config.task == "pretrain":
         visible = 1 - config.mae.mask_ratio
-        work = visible * shape.depth * shape.width**2 + shape.decoder_depth * shape.decoder_width**2
-        return work * config.train.epochs * d.synthetic_unlabelled
-    return shape.depth * shape.width**2 * config.train.epochs * d.synthetic_train * max(d.fraction, 0.02)
+        work = visible * work + shape.decoder_depth * shape.decoder_width**2
+    return work * shape.n_patches * epochs * images
+
+
+def check(runs: list[tuple[Path, ConfigDict]], progress: Progress, opened: dict) -> list[float]:
+    """Opens the images of every run before the first one starts; the cost of each.
+
+    Raises UserError where a run could not work.
+    """
+    costs = []
+    for _, cell in runs:
+        validate(cell)
+        report = train.checking(progress)
+        if cell.task == "pretrain":
+            n = sum(map(len, splits.unlabelled(cell.data, report, opened).train_idx))
+        else:
+            n = len(splits.labelled(cell.data, report, opened).train_idx)
+        resolve(cell, n, jax.device_count())
+        costs.append(cost(cell, n))
+    return costs
 
 
 def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     """Runs what is not yet done of the study, then writes its report.
 
-    Returns the rows of the table. Raises UserError for a mistake of the user.
+    Returns the rows of the table. Raises UserError for a mistake of the user, and `errors.Stopped` after a
+    signal, with the state saved.
     """
     validate_study(config)
     leader = jax.process_index() == 0
-    with rundir.held(workdir, leader):
+    with train.signals() as got, rundir.held(workdir, leader):
         keep_study(config, workdir, leader)
         pretrain = config.pretrain.copy_and_resolve_references()
-        pretrain.name = pretrain.name or "pre-training"
+        pretrain.name = "pre-training"
         runs = [(pretrain_dir(workdir), pretrain)] if "mae" in config.inits else []
         runs += cells(config, workdir)
-        costs = [cost(cell) for _, cell in runs]
-        progress = Progress(config.finetune.log.progress_seconds, costs, quiet=not leader)
+        progress = Progress(config.finetune.log.progress_seconds, quiet=not leader)
         opened: dict = {}
+        progress.costs = check(runs, progress, opened)
         for number, (directory, cell) in enumerate(runs, 1):
-            if (directory / rundir.RESULTS).exists():
-                rundir.refuse_difference(directory, directory / rundir.CONFIG, cell)
-                progress.skip()
-                progress.say(f"[{number}/{len(runs)}] {cell.name}: finished before")
-                continue
+            if got:
+                raise train.stopped(got, f"{number - 1} of {len(runs)} runs are finished")
             progress.say(f"[{number}/{len(runs)}] {cell.name}")
+            if (directory / rundir.RESULTS).exists():
+                progress.skip()
             results = train.run(cell, directory, progress, opened)
             progress.say(f"[{number}/{len(runs)}] {cell.name}: {summary(results)}")
         finished = [directory for directory, cell in runs if cell.task == "finetune"]
@@ -96,7 +114,8 @@ def keep_study(config: ConfigDict, workdir: Path, leader: bool) -> None:
 def summary(results: dict[str, Any]) -> str:
     """One line on a finished run."""
     if "accuracy" not in results:
-        return f"held-out error on removed patches {results.get('val/loss', float('nan')):.4f}"
+        error = f"{results['val/loss']:.4f}" if "val/loss" in results else "not known (none held out)"
+        return f"held-out error on removed patches {error}"
     note = ", one class predicted for all" if results["collapsed"] else ""
     return f"test accuracy {results['accuracy']:.3f}, macro F1 {results['f1']:.3f}{note}"
 

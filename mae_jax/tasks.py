@@ -5,6 +5,7 @@ The loop in `train` knows nothing of either.
 
 import dataclasses
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from mae_jax.data.transforms import Decode, RandomFlip, RandomResizedCrop
 from mae_jax.errors import UserError
 from mae_jax.models import Params, Shape
 from mae_jax.optim import Optimizer
-from mae_jax.state import Spec, TrainState, abstract_state
+from mae_jax.state import Spec, TrainState
 from mae_jax.writers import Writers
 
 
@@ -121,6 +122,12 @@ def spec_of(config: ConfigDict, resolved: Resolved, mesh: Mesh, n_classes: int =
     )
 
 
+def note(line: str) -> None:
+    """Prints a line, in one process."""
+    if jax.process_index() == 0:
+        print(line, flush=True)
+
+
 def passed_over(source: Source) -> str:
     """What was not used of a source, in words; "" where nothing."""
     return ", ".join(f"{n} {reason} passed over" for reason, n in source.counts.items() if n)
@@ -135,10 +142,10 @@ def build(config: ConfigDict, mesh: Mesh, report: splits.Report | None = None, o
 def pretrain(config: ConfigDict, mesh: Mesh, report: splits.Report | None, opened: dict | None) -> Task:
     """Masked autoencoding of unlabelled images (He et al. 2022)."""
     data = splits.unlabelled(config.data, report, opened)
-    sizes = [len(i) for i in data.train_idx]
+    sizes, weights = [len(i) for i in data.train_idx], tuple(config.data.weights)
     resolved = resolve(config, sum(sizes), mesh.size)
     spec = spec_of(config, resolved, mesh)
-    expected = loaders.epoch_counts(sizes, data.weights)
+    expected = loaders.epoch_counts(sizes, weights)
     notes = list(filter(None, map(passed_over, data.sources)))
 
     def held_out(params: Params) -> dict[str, np.ndarray]:
@@ -185,9 +192,11 @@ def pretrained_config(config: ConfigDict) -> ConfigDict:
     saved = ConfigDict(checkpoints.saved_config(Path(config.init_from), "init_from"))
     if saved.task != "pretrain":
         raise UserError(f"init_from={config.init_from} is a run of task {saved.task}; name one of task pretrain")
+    if not (Path(config.init_from) / rundir.RESULTS).exists():
+        note(f"note: the pre-training in {config.init_from} has not finished; its newest checkpoint is used")
     for name in ("mean", "std"):
         if list(saved.data[name]) != list(config.data[name]):
-            print(
+            note(
                 f"note: data.{name} is {tuple(config.data[name])} here and was {tuple(saved.data[name])} in "
                 f"{config.init_from}; the encoder will see images on another scale"
             )
@@ -237,9 +246,12 @@ def finetune(config: ConfigDict, mesh: Mesh, report: splits.Report | None, opene
     def initialise(state: TrainState) -> TrainState:
         if saved is None:
             return state
-        like = abstract_state(spec_of(saved, resolve(saved, 1, mesh.size), mesh)).params
+        shapes = jax.eval_shape(partial(models.init, "mae", shape_of(saved)), jax.random.key(0))
+        like = jax.tree.map(
+            lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=sharding.replicated(mesh)), shapes
+        )
         params, step = checkpoints.load_params(Path(config.init_from), like, "init_from")
-        print(f"  encoder from {config.init_from}, step {step}")
+        note(f"  encoder from {config.init_from}, step {step}")
         encoder = checkpoints.transfer_encoder(state.params, params["encoder"], config.init_from)
         return dataclasses.replace(state, params=encoder)
 

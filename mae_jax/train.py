@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import math
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,13 +15,13 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from mae_jax import rundir, sharding, tasks
-from mae_jax.checkpoints import Checkpoints
+from mae_jax.checkpoints import Checkpoints, committed_steps
 from mae_jax.config import hparams, source_label, validate
 from mae_jax.data import loaders
 from mae_jax.errors import Stopped, UserError
 from mae_jax.optim import learning_rate
 from mae_jax.progress import Progress
-from mae_jax.state import TrainState, abstract_state, init_state, train_step
+from mae_jax.state import TrainState, abstract_state, all_finite, init_state, train_step
 from mae_jax.tasks import Task
 from mae_jax.writers import Writers
 
@@ -36,16 +37,23 @@ def run(
     validate(config)
     leader = jax.process_index() == 0  # of several processes the one that writes and speaks
     progress = progress or Progress(config.log.progress_seconds, quiet=not leader)
-    with rundir.held(workdir, leader):
-        compile_cache()
-        mesh = sharding.make_mesh(config.sharding.fsdp)
-        task = tasks.build(config, mesh, checking(progress), opened)
-        resolved = dataclasses.asdict(task.resolved)
-        rundir.keep_config(workdir, config, resolved, leader)
-        if (workdir / rundir.RESULTS).exists():
-            progress.say(f"{workdir}: finished before; {rundir.RESULTS} is there")
-            return rundir.read_json(workdir / rundir.RESULTS)
-        return Loop(task, workdir, progress).run()
+    with contextlib.ExitStack() as stack:
+        got = stack.enter_context(signals())
+        refused = None
+        try:
+            stack.enter_context(rundir.held(workdir, leader))
+            if (workdir / rundir.RESULTS).exists():
+                rundir.refuse_difference(workdir, workdir / rundir.CONFIG, config)
+                progress.say(f"{workdir}: finished before; {rundir.RESULTS} is there")
+                return rundir.read_json(workdir / rundir.RESULTS)
+            compile_cache()
+            task = tasks.build(config, sharding.make_mesh(config.sharding.fsdp), checking(progress), opened)
+            rundir.keep_config(workdir, config, dataclasses.asdict(task.resolved), leader)
+        except UserError as error:
+            refused = error
+        if sharding.any_process(refused is not None):
+            raise refused or UserError("another process was refused; its message says why")
+        return Loop(task, workdir, progress, got).run()
 
 
 def compile_cache() -> None:
@@ -67,33 +75,47 @@ def checking(progress: Progress):
     return report
 
 
+_got: list[int] | None = None  # the signals so far, while somebody watches for them
+
+
 @contextlib.contextmanager
 def signals() -> Iterator[list[int]]:
-    """Collects SIGTERM and SIGINT in a list; the loop saves and ends. A second one ends at once."""
-    got: list[int] = []
+    """Collects SIGTERM and SIGINT in a list, so that a run can save and end. A second one ends at once.
 
-    def note(number, frame) -> None:
+    Within another such context it gives that one's list.
+    """
+    global _got
+    if _got is not None or threading.current_thread() is not threading.main_thread():
+        yield _got if _got is not None else []
+        return
+
+    def note(number: int, frame) -> None:
         if got:
             signal.default_int_handler(number, frame)
         got.append(number)
 
-    try:
-        old = {n: signal.signal(n, note) for n in (signal.SIGTERM, signal.SIGINT)}
-    except ValueError:  # not in the main thread, as in some notebooks
-        yield got
-        return
+    got = _got = []
+    old = {n: signal.signal(n, note) for n in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield got
     finally:
+        _got = None
         for number, handler in old.items():
             signal.signal(number, handler)
+
+
+def stopped(got: list[int], what: str) -> Stopped:
+    """The exception for the signals in `got`; `what` says what is saved."""
+    name = signal.Signals(got[0]).name if got else "a signal to another process"
+    return Stopped(f"stopped by {name}; {what}, the same command goes on from there")
 
 
 class Loop:
     """One run: its state, and what is open while it runs."""
 
-    def __init__(self, task: Task, workdir: Path, progress: Progress):
-        self.task, self.workdir, self.progress = task, workdir, progress
+    def __init__(self, task: Task, workdir: Path, progress: Progress, got: list[int]):
+        """`got`: signals so far, see `signals`."""
+        self.task, self.workdir, self.progress, self.got = task, workdir, progress, got
         self.config, self.spec, self.resolved = task.config, task.spec, task.resolved
         self.label = self.config.name or self.config.task
         self.pending: list[dict[str, float]] = []  # metrics of steps not yet in a row
@@ -104,9 +126,10 @@ class Loop:
     def run(self) -> dict[str, Any]:
         """From the first step, or the last checkpoint, to the results."""
         with contextlib.ExitStack() as stack:
-            checkpoints = Checkpoints(self.workdir, self.config.checkpoint.keep)
-            stack.callback(checkpoints.close)
-            state, first = self.start(checkpoints)
+            config = rundir.read_config(self.workdir / rundir.CONFIG)
+            self.checkpoints = Checkpoints(self.workdir, self.config.checkpoint.keep, config, self.progress.say)
+            stack.callback(self.checkpoints.close)
+            state, first = self.start()
             self.announce(state, first)
             writers = Writers(
                 self.workdir,
@@ -118,15 +141,17 @@ class Loop:
             stack.callback(writers.close)
             writers.hparams(hparams(self.config))
             self.progress.start(self.label, self.resolved.steps, first, self.resolved.batch_size)
-            got = stack.enter_context(signals())
             began = time.monotonic() - self.seconds
-            state = self.train(state, first, checkpoints, writers, got, began)
-            checkpoints.wait()
-            return self.results(state, began)
+            state = self.train(state, first, writers, began)
+            self.checkpoints.wait()
+            results = self.results(state, began)
+            if self.got:
+                raise stopped(self.got, "this run is finished")
+            return results
 
-    def start(self, checkpoints: Checkpoints) -> tuple[TrainState, int]:
+    def start(self) -> tuple[TrainState, int]:
         """The newest checkpoint's state and step, or a new state and 0."""
-        found = checkpoints.restore(abstract_state(self.spec), self.progress.say)
+        found = self.checkpoints.restore(abstract_state(self.spec))
         if found is None:
             return self.task.initialise(init_state(self.spec, self.config.seed)), 0
         state, position = found
@@ -140,9 +165,7 @@ class Loop:
         self,
         state: TrainState,
         first: int,
-        checkpoints: Checkpoints,
         writers: Writers,
-        got: list[int],
         began: float,
     ) -> TrainState:
         """Updates until the last step.
@@ -155,19 +178,21 @@ class Loop:
         batches = None
         seed = np.int32(self.config.seed)
         for step in range(first, r.steps + 1):
-            last = step == r.steps
+            last, stop = step == r.steps, self.asked_to_stop(step)
             if step > first:
                 if last or step % r.eval_every == 0:
                     self.evaluate(state, step, writers, last)
-                if last or got or step % r.save_every == 0:
+                if last or stop or step % r.save_every == 0:
                     self.fetch(step)
+                    if not all_finite(state.params):
+                        self.diverged("a parameter", math.nan, step)
                     seconds = time.monotonic() - began
-                    checkpoints.save(step, state, self.position(step, seconds))
+                    self.checkpoints.save(step, state, self.position(step, seconds))
             if last:
                 break
-            if got:
-                checkpoints.wait()
-                raise Stopped(f"stopped by signal {got[0]} after step {step}; the same command goes on from there")
+            if stop:
+                self.checkpoints.wait()
+                raise stopped(self.got, f"step {step} of {r.steps} is saved" if step else "no step was done")
             batches = batches or self.task.batches(step)
             batch = sharding.put_batch(next(batches), self.spec.mesh)
             rate = learning_rate(step, o.schedule, r, o.min_lr)
@@ -181,6 +206,23 @@ class Loop:
             self.progress.update(done, f"loss {self.loss:.4f}")
         return state
 
+    def asked_to_stop(self, step: int) -> bool:
+        """Whether a signal came to any process; several ask one another every few steps."""
+        if jax.process_count() > 1 and step % 8:
+            return False
+        return sharding.any_process(bool(self.got))
+
+    def diverged(self, name: str, value: float, step: int) -> None:
+        """Ends a run whose numbers are not finite."""
+        self.checkpoints.wait()
+        good = committed_steps(self.workdir / "checkpoints")
+        raise UserError(
+            f"{self.label}: {name} is {value} at step {step} of {self.resolved.steps}; the last good checkpoint is "
+            f"{f'step {good[0]}' if good else 'none yet'} in {self.workdir}. What usually helps: a lower "
+            f"optim.base_lr (now {self.config.optim.base_lr:g}), optim.clip_norm=1, a longer optim.warmup_epochs, "
+            f"model.dtype=float32"
+        )
+
     def fetch(self, step: int) -> None:
         """Takes the metrics of update number `step` from the device; stops where they are not finite."""
         if self.waiting is None:
@@ -189,14 +231,9 @@ class Loop:
         self.waiting = None
         self.pending.append(values)
         self.loss = values["loss"]
-        bad = [name for name, value in values.items() if not math.isfinite(value)]
-        if bad:
-            raise UserError(
-                f"{self.label}: {bad[0]} is {values[bad[0]]} at step {step} of {self.resolved.steps}; the "
-                f"checkpoints in {self.workdir}/checkpoints are from before. What usually helps: a lower "
-                f"optim.base_lr (now {self.config.optim.base_lr:g}), optim.clip_norm=1, a longer "
-                f"optim.warmup_epochs, model.dtype=float32"
-            )
+        for name, value in values.items():
+            if not math.isfinite(value):
+                self.diverged(name, value, step)
 
     def log(self, step: int, rate: float, writers: Writers) -> None:
         """One row: means over the steps since the last."""
@@ -231,10 +268,11 @@ class Loop:
         say(f"{self.label} in {self.workdir}")
         for name, value in self.task.about.items():
             say(f"  {name}: {value}")
+        filled = f", {r.rows - r.batch_size} of them padding" if r.rows > r.batch_size else ""
         per_device = r.rows // r.devices // self.config.train.accumulation
         say(
-            f"  {r.steps} steps of {r.batch_size} images ({r.devices} devices x {per_device} x "
-            f"{self.config.train.accumulation} accumulated), {r.steps_per_epoch} an epoch; peak learning rate "
+            f"  {r.steps} steps of {r.batch_size} images ({r.devices} devices x {per_device} rows x "
+            f"{self.config.train.accumulation} accumulated{filled}), {r.steps_per_epoch} an epoch; peak learning rate "
             f"{r.peak_lr:.3g} after {r.warmup_steps} steps, {self.config.optim.schedule}"
         )
         say(f"  {count / 1e6:.2f} M parameters, {self.config.model.dtype}, {jax.devices()[0].device_kind}")

@@ -1,12 +1,15 @@
 """Five virtual CPU devices for every test; shapes and types of signatures checked while they run."""
 
 import os
+import tempfile
 
 # Little time is spent running and much compiling, so the compiler is told not to try hard.
 QUICK = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=5 {QUICK}"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", tempfile.mkdtemp(prefix="mae_jax-xla-"))
 
 import numpy as np
 import pytest

@@ -74,6 +74,8 @@ def test_arguments_that_are_not_understood_are_refused(arg):
         ("data.crop_scale", (0.9, 0.2), "data.crop_scale"),
         ("data.crop_scale", (0.5, 2.0), "data.crop_scale"),
         ("data.std", (0.0, 1.0, 1.0), "data.std"),
+        ("data.mean", (0.1,), "use 3 numbers, one for each channel"),
+        ("data.mean", (0.1, 0.2, float("nan")), "has the wrong type; allowed: finite numbers"),
         ("data.weights", (1.0, -1.0), "data.weights"),
         ("data.fraction", 1.5, "data.fraction=1.5 is out of range"),
         ("optim.no_decay", "(", "not a regular expression"),
@@ -100,6 +102,7 @@ def test_a_misspelt_field_is_named_with_its_neighbour(tiny_config):
 def test_an_override_of_no_field_is_refused():
     with pytest.raises(UserError, match=r"did you mean --config.train.epochs\?"):
         configs.check_arguments([f"--config={ROOT}/configs/finetune.py:frac=0.1", "--config.train.epoch=3"])
+    configs.check_arguments(["--config", f"{ROOT}/configs/finetune.py:frac=0.1", "--config.train.epochs", "3"])
 
 
 def test_resolved_values_follow_from_the_config(tiny_config):

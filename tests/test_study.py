@@ -1,13 +1,15 @@
 """The grid: equal arms, one cell at a time, and a report of every cell."""
 
 import csv
+import os
 import shutil
+import signal
 
 import pytest
 
 from mae_jax import rundir, state, study, train
 from mae_jax.config import flatten, study_defaults
-from mae_jax.errors import UserError
+from mae_jax.errors import Stopped, UserError
 
 
 @pytest.fixture
@@ -29,6 +31,7 @@ def test_arms_differ_in_their_first_weights_and_in_nothing_else(config, tmp_path
 
 
 def test_a_study_runs_resumes_and_reports(config, tmp_path, monkeypatch, capsys):
+    config.pretrain.mae.mask_ratio, config.finetune.train.label_smoothing = 0.4, 0.04  # compiled by no other test
     before = state.train_step._cache_size()
     study.run(config, tmp_path)
     # Pre-training and fine-tuning are compiled once each: the cells share their step.
@@ -52,8 +55,8 @@ def test_a_study_runs_resumes_and_reports(config, tmp_path, monkeypatch, capsys)
     kept = (lost / rundir.PREDICTIONS).read_bytes()
     shutil.rmtree(lost)
     ran = []
-    original = train.run
-    monkeypatch.setattr(train, "run", lambda cell, *rest: ran.append(cell.name) or original(cell, *rest))
+    original = train.Loop.run
+    monkeypatch.setattr(train.Loop, "run", lambda self: ran.append(self.label) or original(self))
     study.run(config, tmp_path)
     assert ran == ["finetune 10 % mae"]
     assert (lost / rundir.PREDICTIONS).read_bytes() == kept
@@ -65,6 +68,49 @@ def test_a_study_runs_resumes_and_reports(config, tmp_path, monkeypatch, capsys)
     config.finetune.optim.base_lr = 0.5
     with pytest.raises(UserError, match=r"another config \(finetune.optim.base_lr: 0.01 -> 0.5\)"):
         study.run(config, tmp_path)
+
+
+def test_a_signal_at_the_end_of_a_run_stops_the_study(config, tmp_path, monkeypatch):
+    config.inits = ("scratch",)
+    original = train.Loop.results
+
+    def results(self, *rest):
+        os.kill(os.getpid(), signal.SIGINT)
+        return original(self, *rest)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(train.Loop, "results", results)
+        with pytest.raises(Stopped, match="stopped by SIGINT; this run is finished"):
+            study.run(config, tmp_path)
+    assert len(list(tmp_path.glob(f"cells/*/{rundir.RESULTS}"))) == 1
+    study.run(config, tmp_path)
+    assert len(list(tmp_path.glob(f"cells/*/{rundir.RESULTS}"))) == 2
+
+
+def test_mistakes_in_the_labelled_images_show_before_pretraining(config, tmp_path):
+    config.finetune.data.update(source="folder", dir=str(tmp_path / "nothing"))
+    with pytest.raises(UserError, match="nothing"):
+        study.run(config, tmp_path / "study")
+    assert not (tmp_path / "study" / "pretrain").exists()
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("seeds", (-1,), "seeds=(-1,): -1 is not allowed; use whole numbers of 0 and above"),
+        ("seeds", ("a",), "'a' is not allowed"),
+        ("fractions", (0.1, "a"), "'a' is not allowed; use numbers above 0"),
+        ("fractions", (0.0,), "0.0 is not allowed"),
+        ("fractions", (), "use at least one value"),
+        ("subset_seeds", (1, 2), "must be empty or as many as seeds"),
+    ],
+)
+def test_a_grid_that_cannot_work_is_refused(config, tmp_path, field, value, said):
+    with config.ignore_type():
+        config[field] = value
+    with pytest.raises(UserError) as error:
+        study.run(config, tmp_path / "study")
+    assert said in str(error.value) and not (tmp_path / "study").exists()
 
 
 def test_a_study_may_grow(config, tmp_path):

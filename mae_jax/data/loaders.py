@@ -197,7 +197,9 @@ def _rows(rows: Rows, batch_size: int) -> range:
     everything = range(batch_size)
     mine = everything[rows] if isinstance(rows, slice) else everything if rows is None else rows
     if not len(mine) or mine[0] < 0 or mine[-1] >= batch_size:
-        raise UserError(f"data.batch_size={batch_size}: has no rows {rows}; use at least one for each process")
+        raise UserError(
+            f"train.batch_size={batch_size} gives a process no rows ({rows}); use at least one for each process"
+        )
     return mine
 
 

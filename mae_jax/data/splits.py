@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int
@@ -35,7 +36,6 @@ class Unlabelled:
     sources: tuple[Source, ...]
     train_idx: tuple[Int[np.ndarray, "_"], ...]
     val_idx: tuple[Int[np.ndarray, "_"], ...]
-    weights: tuple[float, ...]
 
 
 def labelled(data: ConfigDict, report: Report | None = None, opened: dict | None = None) -> Labelled:
@@ -77,7 +77,16 @@ def _labelled_train(data: ConfigDict, report: Report | None) -> Source:
     if data.source == "synthetic":
         return sources.synthetic("Train", data.synthetic_train, data.synthetic_size, DRAWING_SEED)
     _refuse_unknown(data, "finetune")
-    return sources.folder(data.dir, data.train_split, bad_images=data.bad_images, progress=report)
+    train, test = (Path(data.dir, split).resolve() for split in (data.train_split, data.test_split))
+    if train == test or train in test.parents or test in train.parents:
+        raise UserError(
+            f"data.train_split={data.train_split} and data.test_split={data.test_split} overlap in {data.dir}; a test "
+            f"on training images says nothing: name two folders"
+        )
+    source = sources.folder(data.dir, data.train_split, bad_images=data.bad_images, progress=report)
+    if len(source.classes) < 2:
+        raise UserError(f"{train} has one class, {source.classes[0]!r}; a classifier needs two class folders or more")
+    return source
 
 
 def _labelled_test(data: ConfigDict, classes: tuple[str, ...], report: Report | None) -> Source:
@@ -102,7 +111,7 @@ def unlabelled(data: ConfigDict, report: Report | None = None, opened: dict | No
         kept, held = subsets.split_validation(labels, source.groups, share, data.val_seed)
         train_idx.append(kept)
         val_idx.append(held)
-    return Unlabelled(tuple(found), tuple(train_idx), tuple(val_idx), tuple(data.weights))
+    return Unlabelled(tuple(found), tuple(train_idx), tuple(val_idx))
 
 
 def _unlabelled_sources(data: ConfigDict, report: Report | None) -> list[Source]:
@@ -114,6 +123,9 @@ def _unlabelled_sources(data: ConfigDict, report: Report | None) -> list[Source]
             n, size = data.synthetic_unlabelled, data.synthetic_size
             found.append(sources.synthetic_unlabelled(n, size, DRAWING_SEED))
     if "folder" in names:
+        real = [Path(d).resolve() for d in directories]
+        if not real or len(set(real)) != len(real):
+            raise UserError(f"data.dir={data.dir!r}: name at least one directory, none twice, joined by ','")
         found += [sources.unlabelled_folder(d, bad_images=data.bad_images, progress=report) for d in directories]
     return found
 

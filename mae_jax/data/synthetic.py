@@ -17,7 +17,6 @@ from mae_jax.errors import UserError
 CLASSES = ("Basophil", "Eosinophil", "Lymphocyte", "Monocyte", "Neutrophil")
 _TRAIN_COUNTS = (212, 744, 2427, 561, 6231)  # of Raabin-WBC, Train
 PROPORTIONS = tuple(count / sum(_TRAIN_COUNTS) for count in _TRAIN_COUNTS)
-TEST_PROPORTIONS = PROPORTIONS
 MIN_SIZE = 16  # pixels; below this a nucleus is a few pixels wide
 
 Range = tuple[float, float]

@@ -1,5 +1,7 @@
 """From the fields of a config to images: folders and generated cells, labelled and not."""
 
+import shutil
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -55,6 +57,19 @@ def test_several_folders_without_labels(data, tmp_path):
         splits.unlabelled(data)
 
 
+def test_folders_that_say_nothing_are_refused(data, tmp_path):
+    with pytest.raises(UserError, match="name at least one directory, none twice"):
+        data.dir = f"{tmp_path},{tmp_path}/."
+        splits.unlabelled(data)
+    data.dir, data.test_split = str(tmp_path), "Train"
+    with pytest.raises(UserError, match="train_split=Train and data.test_split=Train overlap"):
+        splits.labelled(data)
+    data.test_split = "TestA"
+    shutil.rmtree(tmp_path / "Train" / "B")
+    with pytest.raises(UserError, match="has one class, 'A'"):
+        splits.labelled(data)
+
+
 def test_generated_cells(tiny_config):
     found = splits.labelled(tiny_config().data)
     assert (len(found.train), len(found.test), len(found.train.classes)) == (60, 23, 5)
@@ -83,5 +98,5 @@ def test_sources_stay_open_between_the_cells_of_a_study(data):
     first = splits.labelled(data, opened=opened)
     data.fraction = 0.5
     assert splits.labelled(data, opened=opened).train is first.train
-    data.test_split = "Train"
+    data.bad_images = "skip"
     assert splits.labelled(data, opened=opened).test is not first.test
