@@ -154,7 +154,7 @@ def test_weights_that_do_not_fit_are_refused(two, weights):
 
 @pytest.mark.parametrize("rows", [slice(4, 9), range(3, 5), range(0)])
 def test_rows_that_do_not_fit_are_refused(two, rows):
-    with pytest.raises(UserError, match=r"data\.batch_size=4"):
+    with pytest.raises(UserError, match=r"train\.batch_size=4"):
         loaders.train_batches(two, None, TRAIN, batch_size=4, seed=0, rows=rows)
 
 
