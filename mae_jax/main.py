@@ -41,7 +41,7 @@ def parse(argv: list[str]) -> list[str]:
 
 
 def main(argv: list[str]) -> None:
-    logging.set_verbosity(logging.WARNING)  # Orbax and CLU tell of every file
+    logging.set_verbosity(logging.ERROR)  # Orbax, Grain and CLU tell of every file
     if argv[1:]:
         raise UserError(f"argument {argv[1]!r} is not known; see --help")
     if _CONFIG.value is None:
