@@ -129,5 +129,5 @@ def report(config: ConfigDict, workdir: Path, directories: list[Path], progress:
     written = write_report(directories, out, title=config.title)
     progress.say(f"\n{table_text(written.rows)}\n")
     total = sum(rundir.read_json(d / rundir.RUN)["wall_seconds"] for d in directories)
-    progress.say(f"{len(directories)} fine-tuning runs, {duration(total)} of training; report: {out}")
+    progress.say(f"{len(directories)} fine-tuning runs, {duration(total)} of training; report: {out / 'index.html'}")
     return {"rows": written.rows, "report": str(out)}

@@ -258,7 +258,7 @@ def finetune(config: ConfigDict, mesh: Mesh, report: splits.Report | None, opene
     counts = data.subset["actual"]
     about = {
         "classes": ", ".join(f"{name} {n}" for name, n in counts.items()),
-        "images": f"{len(data.train_idx)} for training ({config.data.fraction:.3g} of the labels), "
+        "images": f"{len(data.train_idx)} for training ({100 * config.data.fraction:g} % of the labels), "
         f"{len(data.val_idx)} for validation, {len(data.test)} for test",
     }
     notes = [f"{name}: {text}" for name, s in (("train", data.train), ("test", data.test)) if (text := passed_over(s))]

@@ -270,8 +270,9 @@ class Loop:
             say(f"  {name}: {value}")
         filled = f", {r.rows - r.batch_size} of them padding" if r.rows > r.batch_size else ""
         per_device = r.rows // r.devices // self.config.train.accumulation
+        devices = f"{r.devices} device{'s' * (r.devices > 1)}"
         say(
-            f"  {r.steps} steps of {r.batch_size} images ({r.devices} devices x {per_device} rows x "
+            f"  {r.steps} steps of {r.batch_size} images ({devices} x {per_device} rows x "
             f"{self.config.train.accumulation} accumulated{filled}), {r.steps_per_epoch} an epoch; peak learning rate "
             f"{r.peak_lr:.3g} after {r.warmup_steps} steps, {self.config.optim.schedule}"
         )

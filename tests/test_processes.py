@@ -1,6 +1,7 @@
 """Two processes on one machine, joined by jax.distributed: the result of one."""
 
 import json
+import signal
 import socket
 import subprocess
 import sys
@@ -14,7 +15,8 @@ FIELDS = [
     "--config.data.synthetic_train=40", "--config.data.synthetic_test=13", "--config.data.synthetic_size=32",
     "--config.model.size=custom", "--config.model.image_size=16", "--config.model.patch_size=8",
     "--config.model.width=16", "--config.model.depth=1", "--config.model.heads=2", "--config.train.batch_size=6",
-    "--config.train.steps=8", "--config.log.tensorboard=False", "--config.log.every_steps=1",
+    "--config.train.steps=24", "--config.log.tensorboard=False", "--config.log.every_steps=1",
+    "--config.log.progress_seconds=0.0",
 ]  # fmt: skip
 
 
@@ -29,27 +31,25 @@ def free_port() -> int:
         return sock.getsockname()[1]
 
 
-def run_two(workdir: Path, environment: dict[str, str]) -> None:
-    port = free_port()
-    started = [
+def start_two(workdir: Path, environment: dict[str, str]) -> list[subprocess.Popen]:
+    joined = {"JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{free_port()}", "JAX_NUM_PROCESSES": "2"}
+    return [
         subprocess.Popen(
             command(workdir),
             cwd=ROOT,
-            env=environment
-            | {
-                "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}",
-                "JAX_NUM_PROCESSES": "2",
-                "JAX_PROCESS_ID": str(i),
-            },
+            env=environment | joined | {"JAX_PROCESS_ID": str(i)},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
         )
         for i in range(2)
     ]
+
+
+def finish(started: list[subprocess.Popen], code: int) -> None:
     for process in started:
         text, _ = process.communicate(timeout=300)
-        assert process.returncode == 0, text
+        assert process.returncode == code, text
 
 
 def losses(workdir: Path) -> dict[tuple[int, str], float]:
@@ -61,7 +61,14 @@ def test_two_processes_give_the_result_of_one(tmp_path, environment):
     one, two = tmp_path / "one", tmp_path / "two"
     done = subprocess.run(command(one), cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    run_two(two, environment)
+    # A signal to one of them stops both, at the same step.
+    started = start_two(two, environment)
+    for line in started[0].stdout:
+        if "step 5/24" in line:
+            started[1].send_signal(signal.SIGTERM)
+            break
+    finish(started, 75)
+    finish(start_two(two, environment), 0)
     expected, found = losses(one), losses(two)
     assert expected.keys() == found.keys() and len(expected) > 8
     for key, value in expected.items():

@@ -37,7 +37,7 @@ def test_a_study_runs_resumes_and_reports(config, tmp_path, monkeypatch, capsys)
     # Pre-training and fine-tuning are compiled once each: the cells share their step.
     assert state.train_step._cache_size() == before + 2
     said = capsys.readouterr().out
-    assert "[5/5] finetune 100 % mae: test accuracy" in said and f"report: {tmp_path / 'report'}" in said
+    assert "[5/5] finetune 100 % mae: test accuracy" in said and f"report: {tmp_path / 'report' / 'index.html'}" in said
     with open(tmp_path / "report" / "table.csv") as file:
         rows = list(csv.DictReader(file))
     assert [(r["fraction"], r["init"]) for r in rows] == [
