@@ -122,6 +122,12 @@ def spec_of(config: ConfigDict, resolved: Resolved, mesh: Mesh, n_classes: int =
     )
 
 
+def predictor(config: ConfigDict, spec: Spec) -> Callable[..., dict[str, np.ndarray]]:
+    """`evaluate.per_image` of (params, source, indices), the rest from the config."""
+    options = {"batch_size": config.eval.batch_size, "threads": config.data.threads, "seed": config.seed}
+    return partial(evaluate.per_image, spec, **options)
+
+
 def note(line: str) -> None:
     """Prints a line, in one process."""
     if jax.process_index() == 0:
@@ -145,23 +151,13 @@ def pretrain(config: ConfigDict, mesh: Mesh, report: splits.Report | None, opene
     sizes, weights = [len(i) for i in data.train_idx], tuple(config.data.weights)
     resolved = resolve(config, sum(sizes), mesh.size)
     spec = spec_of(config, resolved, mesh)
+    predict = predictor(config, spec)
     expected = loaders.epoch_counts(sizes, weights)
     notes = list(filter(None, map(passed_over, data.sources)))
 
     def held_out(params: Params) -> dict[str, np.ndarray]:
-        parts = [
-            evaluate.per_image(
-                spec,
-                params,
-                source,
-                indices,
-                batch_size=config.eval.batch_size,
-                threads=config.data.threads,
-                seed=config.seed,
-            )
-            for source, indices in zip(data.sources, data.val_idx, strict=True)
-            if len(indices)
-        ]
+        held = zip(data.sources, data.val_idx, strict=True)
+        parts = [predict(params, source, indices) for source, indices in held if len(indices)]
         return {name: np.concatenate([p[name] for p in parts]) for name in parts[0]} if parts else {}
 
     def evaluators(params: Params) -> Iterator[tuple[str, float]]:
@@ -210,17 +206,7 @@ def finetune(config: ConfigDict, mesh: Mesh, report: splits.Report | None, opene
     classes = data.train.classes
     resolved = resolve(config, len(data.train_idx), mesh.size)
     spec = spec_of(config, resolved, mesh, len(classes))
-
-    def predict(params: Params, source: Source, indices: np.ndarray | None) -> dict[str, np.ndarray]:
-        return evaluate.per_image(
-            spec,
-            params,
-            source,
-            indices,
-            batch_size=config.eval.batch_size,
-            threads=config.data.threads,
-            seed=config.seed,
-        )
+    predict = predictor(config, spec)
 
     def evaluators(params: Params) -> Iterator[tuple[str, float]]:
         if len(data.val_idx):
