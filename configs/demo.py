@@ -16,8 +16,8 @@ def get_config(arg=None):
     config.name = "demo_smoke" if arg.smoke else "demo"
     config.title = "Label efficiency of a masked autoencoder, on generated cells"
     for part in (config.pretrain, config.finetune):
-        part.data.update(synthetic_train=1000, synthetic_test=500, synthetic_unlabelled=2500)
-        part.model.update(width=96, depth=4, heads=3)
+        part.data.update(synthetic_train=800, synthetic_test=500, synthetic_unlabelled=2500)
+        part.model.update(width=96, depth=3, heads=3)
     config.pretrain.model.update(decoder_width=64, decoder_depth=2, decoder_heads=4)
     config.pretrain.train.epochs = 20.0
     config.pretrain.optim.update(base_lr=6e-3, warmup_epochs=2.0)
