@@ -203,7 +203,7 @@ class Loop:
             if done % self.config.log.every_steps == 0:
                 self.log(done, rate, writers)
             writers.after_step(done)
-            self.progress.update(done, f"loss {self.loss:.4f}")
+            self.progress.update(done, "compiled" if math.isnan(self.loss) else f"loss {self.loss:.4f}")
         return state
 
     def asked_to_stop(self, step: int) -> bool:
