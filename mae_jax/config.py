@@ -381,7 +381,7 @@ def validate_study(config: ConfigDict) -> None:
             raise UserError(f"{key} is not a field of a study{f'; did you mean {near[0]}?' if near else ''}")
     for key in ("fractions", "inits", "seeds", "subset_seeds"):
         value = tuple(config[key])
-        if (not value and key != "subset_seeds") or (len(set(value)) != len(value) and key != "subset_seeds"):
+        if key != "subset_seeds" and (not value or len(set(value)) != len(value)):
             raise UserError(f"{key}={value} is not allowed; use at least one value, none twice")
         whole = key != "fractions"
         for number in value if key != "inits" else ():
