@@ -13,7 +13,8 @@ import jax
 from ml_collections import ConfigDict
 
 from mae_jax import rundir, train
-from mae_jax.config import percent, resolve, validate, validate_study
+from mae_jax.checks import validate, validate_study
+from mae_jax.config import percent, resolve
 from mae_jax.data import splits
 from mae_jax.progress import Progress, duration
 from mae_jax.tasks import shape_of

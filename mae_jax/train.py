@@ -16,7 +16,8 @@ from ml_collections import ConfigDict
 
 from mae_jax import rundir, sharding, tasks
 from mae_jax.checkpoints import Checkpoints, committed_steps
-from mae_jax.config import hparams, source_label, validate
+from mae_jax.checks import validate
+from mae_jax.config import hparams, source_label
 from mae_jax.data import loaders
 from mae_jax.errors import Stopped, UserError
 from mae_jax.optim import learning_rate

@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 
 # Signatures are checked where functions need not travel to Grain's worker processes. An int may stand for
 # a float.
-CHECKED = ["checkpoints", "config", "evaluate", "losses", "metrics", "models", "optim", "report", "rundir"]
+CHECKED = ["checkpoints", "checks", "config", "evaluate", "losses", "metrics", "models", "optim", "report", "rundir"]
 CHECKED += ["sharding", "state", "study", "tasks", "train", "writers", "data.splits", "data.subsets"]
 install_import_hook(
     [f"mae_jax.{name}" for name in CHECKED],

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 from ml_collections import ConfigDict
 
+from mae_jax import checks
 from mae_jax import config as configs
 from mae_jax.errors import UserError
 
@@ -28,7 +29,7 @@ def test_every_config_file_is_listed_here():
 @pytest.mark.parametrize(("name", "arg"), [(n, a) for n, every in ARGUMENTS.items() for a in every])
 def test_configs_parse_and_are_valid(name, arg):
     config = configs.load(ROOT / "configs" / name, arg)
-    (configs.validate_study if config.task == "study" else configs.validate)(config)
+    (checks.validate_study if config.task == "study" else checks.validate)(config)
     assert configs.default_workdir(config).startswith("runs/")
     assert len((ROOT / "configs" / name).read_text().splitlines()) <= 150
 
@@ -87,7 +88,7 @@ def test_values_that_cannot_work_are_refused_by_name(tiny_config, field, value, 
     with config.ignore_type():
         config[section][name] = value
     with pytest.raises(UserError) as error:
-        configs.validate(config)
+        checks.validate(config)
     assert said in str(error.value) and "\n" not in str(error.value)
 
 
@@ -96,7 +97,7 @@ def test_a_misspelt_field_is_named_with_its_neighbour(tiny_config):
     with config.unlocked():
         config.train.epoch = 3
     with pytest.raises(UserError, match=r"train.epoch is not a field .* did you mean train.epochs\?"):
-        configs.validate(config)
+        checks.validate(config)
 
 
 def test_an_override_of_no_field_is_refused():
@@ -143,6 +144,6 @@ def test_a_study_needs_one_encoder():
     config = configs.load(ROOT / "configs/study.py", "data=synthetic,scale=laptop")
     config.finetune.model.width = 384
     with pytest.raises(UserError, match=r"pretrain.model.width=192 and finetune.model.width=384 differ"):
-        configs.validate_study(config)
+        checks.validate_study(config)
     with pytest.raises(UserError, match="not a field of a study"):
-        configs.validate_study(ConfigDict({"fraction": 1}))
+        checks.validate_study(ConfigDict({"fraction": 1}))

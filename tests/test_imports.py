@@ -9,6 +9,7 @@ PACKAGE = Path(__file__).parents[1] / "mae_jax"
 LAYERS = [
     {"errors"},
     {"config"},
+    {"checks"},
     {"data"},
     {"models"},
     {"losses"},
@@ -63,7 +64,7 @@ def test_flax_is_imported_in_models_alone():
 
 def test_data_and_report_do_not_know_jax():
     for path in FILES:
-        if top(path) in ("data", "report", "config", "errors", "metrics", "rundir"):
+        if top(path) in ("data", "report", "checks", "config", "errors", "metrics", "rundir"):
             assert not [n for n in imports(path) if n.split(".")[0] in ("jax", "flax", "optax", "orbax")], path
 
 

@@ -1,0 +1,207 @@
+"""Checks of a config, before any device or image is touched.
+
+Each raises UserError with one line: the field, its value, what is allowed.
+"""
+
+import difflib
+import math
+import re
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from mae_jax.config import SIZES, defaults, flatten, one_of, study_defaults
+from mae_jax.errors import UserError
+
+_CHOICES = {
+    "task": ("pretrain", "finetune"),
+    "init": ("scratch", "mae"),
+    "data.bad_images": ("stop", "skip"),
+    "model.size": SIZES,
+    "model.pool": ("cls", "mean"),
+    "model.dtype": ("float32", "bfloat16"),
+    "optim.schedule": ("cosine", "constant", "linear"),
+}
+_RANGES = {  # low, high, whether low itself is allowed, whether high is
+    "data.val_fraction": (0, 1, True, False),
+    "data.fraction": (0, 1, False, True),
+    "data.threads": (0, 1024, True, True),
+    "data.workers": (0, 1024, True, True),
+    "data.prefetch": (1, 4096, True, True),
+    "data.synthetic_train": (10, math.inf, True, False),
+    "data.synthetic_test": (10, math.inf, True, False),
+    "data.synthetic_unlabelled": (10, math.inf, True, False),
+    "data.synthetic_size": (16, 4096, True, True),
+    "seed": (0, 2**31, True, False),
+    "data.subset_seed": (0, 2**31, True, False),
+    "data.val_seed": (0, 2**31, True, False),
+    "model.image_size": (1, math.inf, True, False),
+    "model.patch_size": (1, math.inf, True, False),
+    "model.mlp_ratio": (0, math.inf, False, False),
+    "model.decoder_width": (4, math.inf, True, False),
+    "model.decoder_depth": (1, 100, True, False),
+    "model.decoder_heads": (1, math.inf, True, False),
+    "model.drop_path": (0, 1, True, False),
+    "mae.mask_ratio": (0, 1, False, False),
+    "optim.base_lr": (0, math.inf, False, False),
+    "optim.warmup_epochs": (0, math.inf, True, False),
+    "optim.min_lr": (0, math.inf, True, False),
+    "optim.weight_decay": (0, math.inf, True, False),
+    "optim.b1": (0, 1, True, False),
+    "optim.b2": (0, 1, True, False),
+    "optim.clip_norm": (0, math.inf, True, False),
+    "optim.layer_decay": (0, 1, False, True),
+    "train.epochs": (0, math.inf, False, False),
+    "train.steps": (0, math.inf, True, False),
+    "train.batch_size": (0, math.inf, True, False),
+    "train.batch_per_device": (0, math.inf, True, False),
+    "train.accumulation": (1, math.inf, True, False),
+    "train.label_smoothing": (0, 1, True, False),
+    "eval.every_epochs": (0, math.inf, False, False),
+    "eval.batch_size": (1, math.inf, True, False),
+    "eval.images": (1, 64, True, True),
+    "checkpoint.every_epochs": (0, math.inf, False, False),
+    "checkpoint.keep": (1, math.inf, True, False),
+    "sharding.fsdp": (1, math.inf, True, False),
+    "log.every_steps": (1, math.inf, True, False),
+    "log.progress_seconds": (0, math.inf, True, False),
+}
+
+
+def validate(config: ConfigDict, prefix: str = "") -> None:
+    """Refuses a config of one run that cannot work, before any device or image is touched.
+
+    Raises UserError that names the field, its value and what is allowed.
+    """
+    flat, schema = flatten(config), flatten(defaults("finetune"))
+    for key in flat:
+        if key not in schema:
+            near = difflib.get_close_matches(key, schema, 1)
+            hint = f"; did you mean {prefix}{near[0]}?" if near else ""
+            raise UserError(f"{prefix}{key} is not a field of the config{hint}")
+    for key, like in schema.items():
+        if key not in flat:
+            raise UserError(f"{prefix}{key} is missing from the config; its default is {like!r}")
+        value, number = flat[key], isinstance(like, int | float) and not isinstance(like, bool)
+        fits = type(value) in ((int, float) if isinstance(like, float) else (type(like),))
+        if isinstance(like, tuple):
+            finite = all(type(v) in (int, float) and math.isfinite(v) for v in value)
+            fits = isinstance(value, tuple | list) and finite
+        if not fits:
+            raise UserError(f"{prefix}{key}={value!r} has the wrong type; allowed: {_kind(like)}")
+        if number and not math.isfinite(value):
+            raise UserError(f"{prefix}{key}={value} is not a finite number")
+    for key, allowed in _CHOICES.items():
+        one_of(prefix + key, flat[key], allowed)
+    for key, (low, high, with_low, with_high) in _RANGES.items():
+        value = flat[key]
+        if not (low < value < high or (value == low and with_low) or (value == high and with_high)):
+            left, right = "[" if with_low else "(", "]" if with_high else ")"
+            raise UserError(f"{prefix}{key}={value} is out of range; allowed: {left}{low}, {high}{right}")
+    _validate_data(config.data, prefix + "data.")
+    _validate_model(config, prefix)
+    _validate_rest(config, prefix)
+
+
+def _kind(like: Any) -> str:
+    return "finite numbers in ( , )" if isinstance(like, tuple) else type(like).__name__
+
+
+def _validate_data(d: ConfigDict, prefix: str) -> None:
+    for key, length, low in (("crop_scale", 2, 0), ("crop_ratio", 2, 0), ("mean", 3, -1e9), ("std", 3, 0)):
+        value = tuple(d[key])
+        ordered = key in ("mean", "std") or value == tuple(sorted(value))
+        if len(value) != length or min(value) <= low or not ordered:
+            raise UserError(
+                f"{prefix}{key}={value} is not allowed; use {length} numbers above 0, for a range the smaller first"
+                if low == 0
+                else f"{prefix}{key}={value} is not allowed; use {length} numbers, one for each channel"
+            )
+    if d.crop_scale[1] > 1:
+        raise UserError(f"{prefix}crop_scale={tuple(d.crop_scale)} is not allowed; at most 1 (the image)")
+    if any(w <= 0 for w in d.weights):
+        raise UserError(f"{prefix}weights={tuple(d.weights)}: use numbers above 0, one for each source")
+
+
+def _validate_model(config: ConfigDict, prefix: str) -> None:
+    m = config.model
+    if m.image_size % m.patch_size:
+        below = m.image_size // m.patch_size * m.patch_size
+        raise UserError(
+            f"{prefix}model.image_size={m.image_size} is not a multiple of "
+            f"{prefix}model.patch_size={m.patch_size}; use {below or m.patch_size} or {below + m.patch_size}"
+        )
+    if m.size == "custom":
+        if min(m.width, m.depth, m.heads) < 1 or m.depth > 100 or m.width % 4 or m.width % m.heads:
+            raise UserError(
+                f"{prefix}model.width={m.width}, depth={m.depth}, heads={m.heads}: for size=custom all are "
+                f"at least 1, depth at most 100, and width is a multiple of 4 and of heads"
+            )
+    elif m.width or m.depth or m.heads:
+        raise UserError(
+            f"{prefix}model.width, depth and heads are for size=custom; size={m.size} has its own: set "
+            f"{prefix}model.size=custom or leave them 0"
+        )
+    if m.decoder_width % 4 or m.decoder_width % m.decoder_heads:
+        raise UserError(
+            f"{prefix}model.decoder_width={m.decoder_width} must be a multiple of 4 and of "
+            f"decoder_heads={m.decoder_heads}"
+        )
+    patches = (m.image_size // m.patch_size) ** 2
+    if config.task == "pretrain" and not 1 <= int(patches * (1 - config.mae.mask_ratio)) < patches:
+        raise UserError(
+            f"{prefix}mae.mask_ratio={config.mae.mask_ratio} leaves {int(patches * (1 - config.mae.mask_ratio))} "
+            f"of {patches} patches visible; at least one must be visible and one removed"
+        )
+
+
+def _validate_rest(config: ConfigDict, prefix: str) -> None:
+    o, t = config.optim, config.train
+    try:
+        re.compile(o.no_decay)
+    except re.error as error:
+        raise UserError(f"{prefix}optim.no_decay={o.no_decay!r} is not a regular expression: {error}") from None
+    if not t.batch_size and not t.batch_per_device:
+        raise UserError(f"{prefix}train.batch_size=0: set it or {prefix}train.batch_per_device")
+    if config.init == "mae" and not config.init_from:
+        raise UserError(f"{prefix}init=mae needs {prefix}init_from: the run directory of a pre-training")
+
+
+def validate_study(config: ConfigDict) -> None:
+    """`validate` for a study and both of its parts."""
+    schema = study_defaults(ConfigDict(), ConfigDict())
+    for key in config:
+        if key not in schema:
+            near = difflib.get_close_matches(key, list(schema), 1)
+            raise UserError(f"{key} is not a field of a study{f'; did you mean {near[0]}?' if near else ''}")
+    for key in ("fractions", "inits", "seeds", "subset_seeds"):
+        value = tuple(config[key])
+        if key != "subset_seeds" and (not value or len(set(value)) != len(value)):
+            raise UserError(f"{key}={value} is not allowed; use at least one value, none twice")
+        whole = key != "fractions"
+        for number in value if key != "inits" else ():
+            fits = type(number) is int and 0 <= number < 2**31 if whole else type(number) in (int, float)
+            if not fits or not (whole or 0 < number <= 1):
+                allowed = "whole numbers of 0 and above" if whole else "numbers above 0 and up to 1"
+                raise UserError(f"{key}={value}: {number!r} is not allowed; use {allowed}")
+    for init in config.inits:
+        one_of("inits", init, ("scratch", "mae"))
+    if config.subset_seeds and len(config.subset_seeds) != len(config.seeds):
+        raise UserError(
+            f"subset_seeds={tuple(config.subset_seeds)} must be empty or as many as seeds={tuple(config.seeds)}"
+        )
+    validate(config.pretrain, "pretrain.")
+    validate(config.finetune, "finetune.")
+    for key in ("image_size", "patch_size", "size", "width", "depth", "heads", "mlp_ratio"):
+        if config.pretrain.model[key] != config.finetune.model[key]:
+            raise UserError(
+                f"pretrain.model.{key}={config.pretrain.model[key]} and finetune.model.{key}="
+                f"{config.finetune.model[key]} differ; the encoder must be the same"
+            )
+    for key in ("mean", "std"):
+        one, two = (tuple(part.data[key]) for part in (config.pretrain, config.finetune))
+        if one != two:
+            raise UserError(
+                f"pretrain.data.{key}={one} and finetune.data.{key}={two} differ; the encoder must see images on "
+                f"one scale"
+            )
