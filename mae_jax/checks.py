@@ -6,6 +6,7 @@ Each raises UserError with one line: the field, its value, what is allowed.
 import difflib
 import math
 import re
+from collections.abc import Iterable
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -74,11 +75,7 @@ def validate(config: ConfigDict, prefix: str = "") -> None:
     Raises UserError that names the field, its value and what is allowed.
     """
     flat, schema = flatten(config), flatten(defaults("finetune"))
-    for key in flat:
-        if key not in schema:
-            near = difflib.get_close_matches(key, schema, 1)
-            hint = f"; did you mean {prefix}{near[0]}?" if near else ""
-            raise UserError(f"{prefix}{key} is not a field of the config{hint}")
+    _refuse_unknown(flat, schema, "the config", prefix)
     for key, like in schema.items():
         if key not in flat:
             raise UserError(f"{prefix}{key} is missing from the config; its default is {like!r}")
@@ -101,6 +98,16 @@ def validate(config: ConfigDict, prefix: str = "") -> None:
     _validate_data(config.data, prefix + "data.")
     _validate_model(config, prefix)
     _validate_rest(config, prefix)
+
+
+def _refuse_unknown(keys: Iterable[str], known: Iterable[str], whole: str, prefix: str = "") -> None:
+    """Refuses a key that is not known, with the nearest that is; `whole` is what it would be a field of."""
+    known = list(known)
+    for key in keys:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, 1)
+            hint = f"; did you mean {prefix}{near[0]}?" if near else ""
+            raise UserError(f"{prefix}{key} is not a field of {whole}{hint}")
 
 
 def _kind(like: Any) -> str:
@@ -169,11 +176,7 @@ def _validate_rest(config: ConfigDict, prefix: str) -> None:
 
 def validate_study(config: ConfigDict) -> None:
     """`validate` for a study and both of its parts."""
-    schema = study_defaults(ConfigDict(), ConfigDict())
-    for key in config:
-        if key not in schema:
-            near = difflib.get_close_matches(key, list(schema), 1)
-            raise UserError(f"{key} is not a field of a study{f'; did you mean {near[0]}?' if near else ''}")
+    _refuse_unknown(config, study_defaults(ConfigDict(), ConfigDict()), "a study")
     for key in ("fractions", "inits", "seeds", "subset_seeds"):
         value = tuple(config[key])
         if key != "subset_seeds" and (not value or len(set(value)) != len(value)):
