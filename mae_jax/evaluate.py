@@ -47,8 +47,8 @@ def classifier(values: dict[str, np.ndarray], labels: Int[np.ndarray, " n"]) -> 
 
 
 def autoencoder(values: dict[str, np.ndarray]) -> Iterator[tuple[str, float]]:
-    """Mean squared error on removed and on visible patches, as means over the images."""
-    for name in ("loss", "visible_loss"):
+    """Mean squared error on removed and on visible patches, and patch spamming, as means over the images."""
+    for name in ("loss", "visible_loss", "spam"):
         yield name, float(values[name].mean(dtype=np.float64))
 
 

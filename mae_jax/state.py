@@ -15,7 +15,7 @@ import optax
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, UInt8
 
-from mae_jax import losses, models, sharding
+from mae_jax import losses, models, sharding, spam
 from mae_jax.models import Params, Shape
 from mae_jax.models.masking import n_visible, patchify, unpatchify
 from mae_jax.optim import Optimizer
@@ -151,7 +151,8 @@ def train_step(
 @partial(jax.jit, static_argnums=0)
 def eval_step(spec: Spec, params: Params, batch: Batch, seed: Int[Array, ""]) -> dict[str, Array]:
     """Values per image, on every device: for fine-tuning `probabilities` and `loss` (without label
-    smoothing); for pre-training `loss` and `visible_loss` under a mask fixed by (seed, image index).
+    smoothing); for pre-training `loss`, `visible_loss` and `spam` (see `spam.spam_index`) under a mask fixed by (seed,
+    image index).
     """
     images = to_float(batch["image"], spec)
     if spec.task == "finetune":
@@ -162,7 +163,9 @@ def eval_step(spec: Spec, params: Params, batch: Batch, seed: Int[Array, ""]) ->
         pred, mask = _reconstruct(spec, params, images, batch["index"], seed)
         patches = patchify(images, spec.shape.patch_size)
         removed, visible = losses.reconstruction(pred, patches, mask, spec.norm_pix)
-        out = {"loss": removed, "visible_loss": visible}
+        n = spec.shape.n_patches
+        alike = spam.of_removed(pred, patches, mask, n - n_visible(n, spec.mask_ratio))
+        out = {"loss": removed, "visible_loss": visible, "spam": alike}
     return jax.lax.with_sharding_constraint(out, sharding.replicated(spec.mesh))
 
 

@@ -19,7 +19,7 @@ from ml_collections import ConfigDict
 # Signatures are checked where functions need not travel to Grain's worker processes. An int may stand for
 # a float.
 CHECKED = ["checkpoints", "checks", "config", "evaluate", "losses", "metrics", "models", "optim", "report", "rundir"]
-CHECKED += ["sharding", "state", "study", "tasks", "train", "writers", "data.splits", "data.subsets"]
+CHECKED += ["sharding", "spam", "state", "study", "tasks", "train", "writers", "data.splits", "data.subsets"]
 install_import_hook(
     [f"mae_jax.{name}" for name in CHECKED],
     "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))",

@@ -12,7 +12,7 @@ LAYERS = [
     {"checks"},
     {"data"},
     {"models"},
-    {"losses"},
+    {"losses", "spam"},
     {"optim"},
     {"sharding"},
     {"state"},

@@ -104,6 +104,18 @@ def test_evaluation_masks_depend_on_the_image_alone():
     np.testing.assert_allclose(state.eval_step(spec, params, turned, np.int32(0))["loss"][::-1], values, rtol=1e-5)
 
 
+def test_patch_spamming_is_watched():
+    spec = spec_of("pretrain", mesh_of(1))
+    params = state.init_state(spec, 0).params
+    found = state.eval_step(spec, params, batch_of(0, 8), np.int32(0))["spam"]
+    assert found.shape == (8,) and ((found >= 0) & (found <= 1)).all()
+    # A network that ignores what it sees says the same everywhere.
+    params["decoder"]["pred"]["kernel"] = jnp.zeros_like(params["decoder"]["pred"]["kernel"])
+    params["decoder"]["pred"]["bias"] = jax.random.normal(jax.random.key(0), params["decoder"]["pred"]["bias"].shape)
+    found = state.eval_step(spec, params, batch_of(0, 8), np.int32(0))["spam"]
+    np.testing.assert_allclose(found, 1, atol=1e-4)
+
+
 @pytest.mark.parametrize("norm_pix", [True, False])
 def test_pictures_show_input_and_paste_visible_patches(norm_pix, images):
     spec = spec_of("pretrain", mesh_of(1), norm_pix=norm_pix)
