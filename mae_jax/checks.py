@@ -18,6 +18,7 @@ _CHOICES = {
     "task": ("pretrain", "finetune"),
     "init": ("scratch", "mae"),
     "data.bad_images": ("stop", "skip"),
+    "train.select": ("last", "best"),
     "model.size": SIZES,
     "model.pool": ("cls", "mean"),
     "model.dtype": ("float32", "bfloat16"),
@@ -170,6 +171,12 @@ def _validate_rest(config: ConfigDict, prefix: str) -> None:
         raise UserError(f"{prefix}optim.no_decay={o.no_decay!r} is not a regular expression: {error}") from None
     if not t.batch_size and not t.batch_per_device:
         raise UserError(f"{prefix}train.batch_size=0: set it or {prefix}train.batch_per_device")
+    if t.select == "best" and config.task == "pretrain":
+        raise UserError(f"{prefix}train.select=best is for classifiers; an autoencoder is used as it ends: set last")
+    if t.select == "best" and not config.data.val_fraction:
+        raise UserError(
+            f"{prefix}train.select=best needs validation images, and {prefix}data.val_fraction=0: set one of the two"
+        )
     if config.init == "mae" and not config.init_from:
         raise UserError(f"{prefix}init=mae needs {prefix}init_from: the run directory of a pre-training")
 

@@ -100,6 +100,7 @@ def defaults(task: str) -> ConfigDict:
     t.batch_per_device = 48  # images per device and accumulation step
     t.accumulation = 1  # micro-batches per update
     t.label_smoothing = 0.0  # fine-tuning
+    t.select = "last"  # last | best: which epoch's weights are tested; best: by accuracy on validation images
 
     e = c.eval = ConfigDict()
     e.every_epochs = 1.0

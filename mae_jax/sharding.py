@@ -85,6 +85,11 @@ def any_process(value: bool) -> bool:
     return bool(multihost_utils.process_allgather(np.array(value)).any())
 
 
+def to_host(leaf: jax.Array) -> np.ndarray:
+    """The whole array; all processes that hold a part of it must call together."""
+    return np.asarray(leaf if leaf.is_fully_addressable else multihost_utils.process_allgather(leaf, tiled=True))
+
+
 def put_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
     """Makes global arrays from each process's own rows."""
     sharding = batch_sharding(mesh)

@@ -5,41 +5,20 @@ same command goes on after any interruption.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 from ml_collections import ConfigDict
 
-from mae_jax import rundir, train
+from mae_jax import grid, rundir, train
 from mae_jax.checks import validate, validate_study
-from mae_jax.config import percent, resolve
+from mae_jax.config import resolve
 from mae_jax.data import splits
+from mae_jax.grid import Run
 from mae_jax.progress import Progress, duration
 from mae_jax.tasks import shape_of
-
-
-def cells(config: ConfigDict, workdir: Path) -> Iterator[tuple[Path, ConfigDict]]:
-    """The run directory and the config of every fine-tuning run.
-
-    The cells of one seed and fraction differ in their first weights and in nothing else.
-    """
-    subset_seeds = tuple(config.subset_seeds) or (0,) * len(config.seeds)
-    for seed, subset_seed in zip(config.seeds, subset_seeds, strict=True):
-        for fraction in config.fractions:
-            for init in config.inits:
-                cell = config.finetune.copy_and_resolve_references()
-                cell.seed, cell.data.subset_seed, cell.data.fraction = seed, subset_seed, fraction
-                cell.init = init
-                cell.init_from = str(pretrain_dir(workdir).resolve()) if init == "mae" else ""
-                cell.name = f"finetune {fraction * 100:g} % {init}" + (f" seed {seed}" if len(config.seeds) > 1 else "")
-                yield workdir / "cells" / f"{percent(fraction)}-{init}-seed{seed}", cell
-
-
-def pretrain_dir(workdir: Path) -> Path:
-    """Where the study's masked autoencoder lies."""
-    return workdir / "pretrain"
 
 
 def cost(config: ConfigDict, images: int) -> float:
@@ -56,7 +35,7 @@ def cost(config: ConfigDict, images: int) -> float:
     return work * shape.n_patches * epochs * images
 
 
-def check(runs: list[tuple[Path, ConfigDict]], progress: Progress, opened: dict) -> list[float]:
+def check(runs: Sequence[Run], progress: Progress, opened: dict) -> list[float]:
     """Opens the images of every run before the first one starts; the cost of each.
 
     Raises UserError where a run could not work.
@@ -84,23 +63,33 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     leader = jax.process_index() == 0
     with train.signals() as got, rundir.held(workdir, leader):
         keep_study(config, workdir, leader)
-        pretrain = config.pretrain.copy_and_resolve_references()
-        pretrain.name = "pre-training"
-        runs = [(pretrain_dir(workdir), pretrain)] if "mae" in config.inits else []
-        runs += cells(config, workdir)
+        runs = grid.pretraining(config, workdir) + list(grid.cells(config, workdir))
         progress = Progress(config.finetune.log.progress_seconds, quiet=not leader)
-        opened: dict = {}
-        progress.costs = check(runs, progress, opened)
-        for number, (directory, cell) in enumerate(runs, 1):
-            if got:
-                raise train.stopped(got, f"{number - 1} of {len(runs)} runs are finished")
-            progress.say(f"[{number}/{len(runs)}] {cell.name}")
-            if (directory / rundir.RESULTS).exists():
-                progress.skip()
-            results = train.run(cell, directory, progress, opened)
-            progress.say(f"[{number}/{len(runs)}] {cell.name}: {summary(results)}")
+        run_all(runs, progress, got)
         finished = [directory for directory, cell in runs if cell.task == "finetune"]
         return report(config, workdir, finished, progress) if leader else {}
+
+
+def run_all(
+    runs: Sequence[Run], progress: Progress, got: list[int], opened: dict | None = None
+) -> list[dict[str, Any]]:
+    """Runs what is not yet finished of `runs`, in order; what results.json says of each.
+
+    All images are opened before the first run starts; `opened` keeps them for further calls. `got` is the
+    list of `train.signals`. Raises UserError for a mistake of the user, and `errors.Stopped` after a signal.
+    """
+    opened = {} if opened is None else opened
+    progress.costs = check(runs, progress, opened)
+    found = []
+    for number, (directory, cell) in enumerate(runs, 1):
+        if got:
+            raise train.stopped(got, f"{number - 1} of {len(runs)} runs are finished")
+        progress.say(f"[{number}/{len(runs)}] {cell.name}")
+        if (directory / rundir.RESULTS).exists():
+            progress.skip()
+        found.append(train.run(cell, directory, progress, opened))
+        progress.say(f"[{number}/{len(runs)}] {cell.name}: {summary(found[-1])}")
+    return found
 
 
 def keep_study(config: ConfigDict, workdir: Path, leader: bool) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from mae_jax import rundir, sharding, tasks
+from mae_jax.best import Best
 from mae_jax.checkpoints import Checkpoints, committed_steps
 from mae_jax.checks import validate
 from mae_jax.config import hparams, source_label
@@ -123,6 +124,7 @@ class Loop:
         self.waiting: dict[str, jax.Array] | None = None  # metrics of the last step, on the device
         self.loss = math.nan  # of the last step that was fetched
         self.seconds = 0.0  # of training, over all starts
+        self.best = Best(workdir, self.config.checkpoint.keep) if self.config.train.select == "best" else None
 
     def run(self) -> dict[str, Any]:
         """From the first step, or the last checkpoint, to the results."""
@@ -153,6 +155,8 @@ class Loop:
     def start(self) -> tuple[TrainState, int]:
         """The newest checkpoint's state and step, or a new state and 0."""
         found = self.checkpoints.restore(abstract_state(self.spec))
+        if self.best:
+            self.best.resume(found and found[1]["best"])
         if found is None:
             return self.task.initialise(init_state(self.spec, self.config.seed)), 0
         state, position = found
@@ -251,6 +255,8 @@ class Loop:
         values = dict(self.task.evaluate(state.params))
         if values:
             writers.scalars(step, {"epoch": step / self.resolved.steps_per_epoch, **values})
+            if self.best:
+                self.best.offer(step, values, state.params)
         # Pictures are large: ten over the run are enough to see it learn.
         spread = max(1, self.resolved.steps // self.resolved.eval_every // 10) * self.resolved.eval_every
         if last or step % spread == 0:
@@ -258,7 +264,8 @@ class Loop:
 
     def position(self, step: int, seconds: float) -> dict[str, Any]:
         """What a checkpoint holds beside the state."""
-        return {"data": self.task.position(step), "pending": self.pending, "seconds": seconds}
+        best = self.best.position() if self.best else None
+        return {"data": self.task.position(step), "pending": self.pending, "seconds": seconds, "best": best}
 
     def announce(self, state: TrainState, first: int) -> None:
         """Says what the config came to, and writes what is known before the first step."""
@@ -286,7 +293,8 @@ class Loop:
 
     def results(self, state: TrainState, began: float) -> dict[str, Any]:
         """The run's last files; results.json comes last and says that all are there."""
-        results = self.task.finish(state.params, self.workdir)
+        chosen = self.best.load(state.params) if self.best and self.best.step else state.params
+        results = self.task.finish(chosen, self.workdir)
         seconds = time.monotonic() - began
         if jax.process_index() == 0:
             rundir.write_json(self.workdir / rundir.RUN, self.about_run(seconds))
@@ -312,6 +320,8 @@ class Loop:
             "n_train": self.resolved.n_train,
             "epochs": self.resolved.steps / self.resolved.steps_per_epoch,
             "steps": self.resolved.steps,
+            "select": c.train.select,
+            "selected_step": self.best.step if self.best and self.best.step else self.resolved.steps,
             "wall_seconds": round(seconds, 1),
             "devices": f"{self.resolved.devices} x {jax.devices()[0].device_kind}",
             "commit": rundir.commit(),

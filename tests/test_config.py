@@ -17,7 +17,7 @@ ARGUMENTS = {
         "frac=0.01,init=mae,seed=3,data=synthetic",
         "frac=1,init=runs/x,data=folder",
     ],
-    "study.py": ["", "data=synthetic", "data=folder,scale=laptop", "exp=3"],
+    "study.py": ["", "data=synthetic", "data=folder,scale=laptop", "protocol=paper,exp=3"],
     "demo.py": ["", "smoke=true"],
 }
 

@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).parents[1] / "mae_jax"
 LAYERS = [
     {"errors"},
     {"config"},
-    {"checks"},
+    {"checks", "grid"},
     {"data"},
     {"models"},
     {"losses", "spam"},
@@ -18,7 +18,7 @@ LAYERS = [
     {"state"},
     {"rundir"},
     {"progress", "metrics"},
-    {"checkpoints", "evaluate", "writers"},
+    {"best", "checkpoints", "evaluate", "writers"},
     {"tasks"},
     {"train"},
     {"report"},

@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-from mae_jax import rundir, state, study, train
+from mae_jax import grid, rundir, state, study, train
 from mae_jax.config import flatten, study_defaults
 from mae_jax.errors import Stopped, UserError
 
@@ -21,7 +21,7 @@ def config(tiny_config):
 
 def test_arms_differ_in_their_first_weights_and_in_nothing_else(config, tmp_path):
     config.seeds, config.subset_seeds = (0, 1), (5, 6)
-    cells = {path.name: cell for path, cell in study.cells(config, tmp_path)}
+    cells = {path.name: cell for path, cell in grid.cells(config, tmp_path)}
     assert len(cells) == 8
     for seed in (0, 1):
         scratch, mae = (flatten(cells[f"10pct-{init}-seed{seed}"]) for init in ("scratch", "mae"))

@@ -1,0 +1,89 @@
+"""The best epoch by validation: its parameters lie in `best/<step>.npz` until the run ends, and after.
+
+Which one is best stands in the checkpoint's position, so that a run that is stopped and started again
+chooses among the same epochs as one that was not.
+"""
+
+import math
+import os
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from mae_jax import sharding
+from mae_jax.errors import UserError
+from mae_jax.models import Params
+from mae_jax.optim import map_paths
+
+# Higher accuracy first; among equal ones, which few validation images give often, the lower loss.
+SCORES = (("val/accuracy", 1.0), ("val/loss", -1.0))
+
+
+class Best:
+    """Keeps the parameters of the best epoch so far of one run."""
+
+    def __init__(self, workdir: Path, keep: int):
+        """`keep`: the number of checkpoints that stay; what each of them calls the best stays, too."""
+        self.directory, self.keep = workdir / "best", keep
+        self.step, self.score = 0, [-math.inf] * len(SCORES)
+        self.saved: list[int] = []  # the best at each of the last checkpoints, one more than stay
+
+    def offer(self, step: int, values: dict[str, float], params: Params) -> None:
+        """Takes the parameters of `step` if validation was better than ever; never a score that is not finite."""
+        score = [sign * values.get(name, math.nan) for name, sign in SCORES]
+        if not all(map(math.isfinite, score)) or score <= self.score:
+            return
+        flat: dict[str, np.ndarray] = {}
+        map_paths(lambda path, leaf: flat.setdefault(path, sharding.to_host(leaf)), params)
+        if jax.process_index() == 0:
+            self.directory.mkdir(exist_ok=True)
+            partial = self.directory / "partial"
+            with open(partial, "wb") as file:
+                np.savez(file, **flat)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(partial, self._file(step))
+        self.step, self.score = step, score
+        self._forget({step, *self.saved})
+
+    def position(self) -> dict[str, Any] | None:
+        """For the checkpoint about to be written: which epoch is the best so far; None: none yet."""
+        self.saved = [*self.saved, self.step][-self.keep - 1 :]
+        return {"step": self.step, "score": self.score} if self.step else None
+
+    def resume(self, saved: dict[str, Any] | None) -> None:
+        """Goes on from what `position` said; forgets the epochs after it. Raises UserError if the file is gone."""
+        if saved is not None:
+            self.step, self.score = saved["step"], saved["score"]
+            if not self._file(self.step).is_file():
+                raise UserError(
+                    f"{self._file(self.step)} is missing: it holds the best epoch so far; restore it, or remove "
+                    f"{self.directory.parent} to start again"
+                )
+        self.saved = [self.step]
+        self._forget({self.step} | {step for step in self._steps() if step < self.step})
+
+    def load(self, like: Params) -> Params:
+        """The parameters of the best epoch, placed as those of `like`. Raises UserError for a damaged file."""
+        self._forget({self.step})
+        sharding.any_process(False)  # wait for the process that writes
+        path = self._file(self.step)
+        try:
+            with np.load(path) as saved:
+                return map_paths(lambda name, leaf: jax.device_put(saved[name], leaf.sharding), like)
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            raise UserError(f"{path} cannot be read ({error}); restore it, or set train.select=last") from None
+
+    def _file(self, step: int) -> Path:
+        return self.directory / f"{step}.npz"
+
+    def _steps(self) -> list[int]:
+        return [int(path.stem) for path in self.directory.glob("*.npz") if path.stem.isdigit()]
+
+    def _forget(self, but: set[int]) -> None:
+        if jax.process_index() == 0:
+            for step in set(self._steps()) - but:
+                self._file(step).unlink(missing_ok=True)
