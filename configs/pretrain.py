@@ -1,15 +1,16 @@
 """Masked autoencoder on pathology tiles: the study's three pre-training experiments.
 
-python -m mae_jax.main --config=configs/pretrain.py:exp=1|2|3[,data=SOURCE][,seed=0]
+python -m mae_jax.main --config=configs/pretrain.py:exp=1|2|3[,data=SOURCE][,seed=0][,init=PATH]
 
-SOURCE: cam16+prcc (as in the study), synthetic, or folder with --config.data.dir=DIR[,DIR...].
+SOURCE: cam16+prcc (as in the study), synthetic, or folder with --config.data.dir=DIR[,DIR...]. PATH: the run
+directory of another pre-training, or a file or folder of weights from other code, to go on from.
 """
 
-from mae_jax.config import defaults, one_of, parse_arg
+from mae_jax.config import defaults, init_of, one_of, parse_arg
 
 
 def get_config(arg=None):
-    arg = parse_arg(arg, exp=2, data="cam16+prcc", seed=0)
+    arg = parse_arg(arg, exp=2, data="cam16+prcc", seed=0, init="scratch")
     config = defaults("pretrain")
     config.name = f"pretrain_exp{one_of('exp', arg.exp, (1, 2, 3))}"
     config.seed = arg.seed
@@ -45,4 +46,10 @@ def get_config(arg=None):
         config.mae.mask_ratio = 0.25
         config.data.crop_scale = (0.5, 1.0)  # a narrower range than (0.2, 1)
         # Inputs normalised with ImageNet's mean and deviation, as `defaults` has them.
+    if arg.init != "scratch":
+        config.init, config.init_from = init_of(arg.init), arg.init
+    if config.init == "weights":
+        from mae_jax import interop
+
+        interop.read(config.init_from, "init").configure(config)
     return config

@@ -14,9 +14,9 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from mae_jax import rundir
+from mae_jax.config import defaults
 from mae_jax.errors import UserError
 from mae_jax.models import Params
-from mae_jax.optim import map_paths
 from mae_jax.state import TrainState
 
 _ITEMS = ("params", "optimizer", "position", "config")
@@ -142,27 +142,6 @@ def load_params(workdir: Path, like: Params, field: str) -> tuple[Params, int]:
         checkpointer.close()
 
 
-def transfer_encoder(params: Params, encoder: Params, origin: str) -> Params:
-    """`params` with its "encoder" taken from `encoder`; placements stay those of `params`.
-
-    Raises UserError where a parameter is missing in `encoder` or has another shape. What `encoder` has
-    beyond (the norm that a mean-pooled classifier does not use) is left out.
-    """
-    flat: dict[str, jax.Array] = {}
-    map_paths(lambda path, leaf: flat.setdefault(path, leaf), encoder)
-
-    def take(path: str, leaf: jax.Array) -> jax.Array:
-        if path not in flat or flat[path].shape != leaf.shape:
-            has = f"shape {flat[path].shape}" if path in flat else "no such parameter"
-            raise UserError(
-                f"encoder of {origin}: {path} should have shape {leaf.shape} but has {has}; use the same "
-                f"model.size and patch_size as the pre-training"
-            )
-        return jax.device_put(flat[path], leaf.sharding)
-
-    return params | {"encoder": map_paths(take, params["encoder"])}
-
-
 def saved_config(workdir: Path, field: str) -> dict[str, Any]:
     """The config of a run directory. Raises UserError that names `field`."""
     path = Path(workdir) / rundir.CONFIG
@@ -171,4 +150,9 @@ def saved_config(workdir: Path, field: str) -> dict[str, Any]:
             f"{field}={workdir} is not a run directory (no {rundir.CONFIG}); pre-train first, for example with "
             f"python -m mae_jax.main --config=configs/pretrain.py:exp=2 --workdir={workdir}"
         )
-    return rundir.read_config(path)["config"]
+    saved = rundir.read_config(path)["config"]
+    # What was added to the config since: its default is what the run was.
+    if saved.get("task") in ("pretrain", "finetune"):
+        like = defaults(saved["task"])
+        saved["model"] = {**like.model, **saved.get("model", {})}
+    return saved

@@ -16,12 +16,13 @@ from mae_jax.errors import UserError
 
 _CHOICES = {
     "task": ("pretrain", "finetune"),
-    "init": ("scratch", "mae"),
+    "init": ("scratch", "mae", "weights"),
     "data.bad_images": ("stop", "skip"),
     "train.select": ("last", "best"),
     "model.size": SIZES,
     "model.pool": ("cls", "mean"),
     "model.dtype": ("float32", "bfloat16"),
+    "model.positions": ("fixed", "learned"),
     "optim.schedule": ("cosine", "constant", "linear"),
 }
 _RANGES = {  # low, high, whether low itself is allowed, whether high is
@@ -44,6 +45,9 @@ _RANGES = {  # low, high, whether low itself is allowed, whether high is
     "model.decoder_depth": (1, 100, True, False),
     "model.decoder_heads": (1, math.inf, True, False),
     "model.drop_path": (0, 1, True, False),
+    "model.norm_eps": (0, 1, False, False),
+    "model.registers": (0, 1024, True, True),
+    "model.layer_scale": (0, math.inf, True, False),
     "mae.mask_ratio": (0, 1, False, False),
     "optim.base_lr": (0, math.inf, False, False),
     "optim.warmup_epochs": (0, math.inf, True, False),
@@ -177,8 +181,9 @@ def _validate_rest(config: ConfigDict, prefix: str) -> None:
         raise UserError(
             f"{prefix}train.select=best needs validation images, and {prefix}data.val_fraction=0: set one of the two"
         )
-    if config.init == "mae" and not config.init_from:
-        raise UserError(f"{prefix}init=mae needs {prefix}init_from: the run directory of a pre-training")
+    if config.init != "scratch" and not config.init_from:
+        what = "the run directory of a pre-training" if config.init == "mae" else "a file or folder of weights"
+        raise UserError(f"{prefix}init={config.init} needs {prefix}init_from: {what}")
 
 
 def validate_study(config: ConfigDict) -> None:
@@ -202,7 +207,8 @@ def validate_study(config: ConfigDict) -> None:
         )
     validate(config.pretrain, "pretrain.")
     validate(config.finetune, "finetune.")
-    for key in ("image_size", "patch_size", "size", "width", "depth", "heads", "mlp_ratio"):
+    same = ("image_size", "patch_size", "size", "width", "depth", "heads", "mlp_ratio")
+    for key in (*same, "positions", "norm_eps", "registers", "layer_scale"):
         if config.pretrain.model[key] != config.finetune.model[key]:
             raise UserError(
                 f"pretrain.model.{key}={config.pretrain.model[key]} and finetune.model.{key}="

@@ -20,6 +20,7 @@ from ml_collections import ConfigDict
 from mae_jax.errors import UserError
 
 SIZES = ("tiny", "small", "base", "large", "custom")
+WEIGHTS = (".safetensors", ".npz", ".pth", ".pt", ".bin", ".ckpt")  # endings of files of weights
 # Fields that may change between two starts of a run: they do not alter its numbers. A study may grow by
 # fractions, initialisations and seeds: its cells have configs of their own.
 FREE = re.compile(
@@ -35,8 +36,8 @@ def defaults(task: str) -> ConfigDict:
     c.task = task
     c.name = ""  # what to call the run in its default directory; empty: made from the values below
     c.seed = 0  # initial weights, order of the images, augmentation, masks
-    c.init = "scratch"  # scratch | mae: where the encoder's first weights come from
-    c.init_from = ""  # for init = mae: the run directory of the pre-training
+    c.init = "scratch"  # scratch | mae | weights: where the first weights come from
+    c.init_from = ""  # mae: the run directory of the pre-training; weights: a file or folder (see README)
 
     d = c.data = ConfigDict()
     d.source = "raabin_wbc"  # synthetic | folder | a prepared data set; pre-training joins by "+"
@@ -76,6 +77,10 @@ def defaults(task: str) -> ConfigDict:
     m.decoder_heads = 16
     m.drop_path = 0.0  # fine-tuning: stochastic depth of the last block
     m.dtype = "float32"  # float32 | bfloat16: what the arithmetic runs in
+    m.positions = "fixed"  # fixed (sine-cosine) | learned: the encoder's position embeddings
+    m.norm_eps = 1e-6  # epsilon of the layer norms
+    m.registers = 0  # further learned tokens beside the class token
+    m.layer_scale = 0.0  # where learned factors on the residual branches start; 0: none
 
     a = c.mae = ConfigDict()
     a.mask_ratio = 0.75  # share of the patches that is removed
@@ -87,7 +92,7 @@ def defaults(task: str) -> ConfigDict:
     o.warmup_epochs = 40.0  # linear from 0
     o.min_lr = 0.0  # where cosine and linear end
     o.weight_decay = 0.05  # decoupled (AdamW)
-    o.no_decay = r"(^|/)(bias|scale)$"  # parameters whose path matches are not decayed
+    o.no_decay = r"(^|/)(bias|scale|gamma)$"  # parameters whose path matches are not decayed
     o.b1 = 0.9
     o.b2 = 0.95
     o.clip_norm = 0.0  # largest global norm of the gradient; 0: no clipping
@@ -122,7 +127,7 @@ def defaults(task: str) -> ConfigDict:
 
     if task == "finetune":
         o.base_lr, o.warmup_epochs, o.b2, o.weight_decay = 5e-4, 2.0, 0.999, 0.05
-        o.no_decay = r"(^|/)(bias|scale|cls_token)$"
+        o.no_decay = r"(^|/)(bias|scale|gamma|cls_token|pos_embed|reg_token)$"
         t.epochs, t.batch_size, t.batch_per_device = 20.0, 64, 0
     return c
 
@@ -159,6 +164,15 @@ def parse_arg(arg: str | None, **known: Any) -> ConfigDict:
         except (ValueError, KeyError):
             raise UserError(f"config argument {item!r}: {text!r} is not a valid {kind.__name__}") from None
     return ConfigDict(values)
+
+
+def init_of(path: str | os.PathLike) -> str:
+    """What a path given as `init` is: "weights" for a file or folder of other code's weights, else "mae"."""
+    path = Path(path)
+    if path.is_dir():
+        own = (path / "checkpoints").is_dir() or (not any(path.glob("*.safetensors")) and not any(path.glob("*.bin")))
+        return "mae" if own else "weights"
+    return "weights" if path.is_file() or path.suffix in WEIGHTS else "mae"
 
 
 def one_of(field: str, value: Any, allowed: tuple) -> Any:
@@ -275,7 +289,8 @@ def default_workdir(config: ConfigDict) -> str:
         return f"runs/{config.name or 'study'}-{label}-{_model_label(config.finetune.model)}"
     parts = [config.name or config.task, source_label(config.data)]
     if config.task == "finetune":
-        origin = Path(config.init_from).name if config.init != "scratch" else ""
+        origin = Path(config.init_from)
+        origin = "" if config.init == "scratch" else origin.stem if origin.suffix in WEIGHTS else origin.name
         parts += [percent(config.data.fraction), config.init + (f"_{origin}" if origin else "")]
     parts += [_model_label(config.model), f"seed{config.seed}"]
     return "runs/" + "-".join(parts)

@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 from jaxtyping import Int
 from ml_collections import ConfigDict
 
-from mae_jax import checkpoints, evaluate, metrics, models, rundir, sharding
+from mae_jax import checkpoints, evaluate, interop, metrics, models, rundir, sharding
 from mae_jax.config import Resolved, resolve
 from mae_jax.data import loaders, splits
 from mae_jax.data.sources import Source
@@ -101,6 +101,10 @@ def shape_of(config: ConfigDict, n_classes: int = 0) -> Shape:
         n_classes=n_classes,
         drop_path=m.drop_path if config.task == "finetune" else 0.0,
         dtype=m.dtype,
+        positions=m.positions,
+        norm_eps=m.norm_eps,
+        registers=m.registers,
+        layer_scale=m.layer_scale,
     )
 
 
@@ -147,6 +151,7 @@ def build(config: ConfigDict, mesh: Mesh, report: splits.Report | None = None, o
 
 def pretrain(config: ConfigDict, mesh: Mesh, report: splits.Report | None, opened: dict | None) -> Task:
     """Masked autoencoding of unlabelled images (He et al. 2022)."""
+    first = first_weights(config)
     data = splits.unlabelled(config.data, report, opened)
     sizes, weights = [len(i) for i in data.train_idx], tuple(config.data.weights)
     resolved = resolve(config, sum(sizes), mesh.size)
@@ -180,28 +185,78 @@ def pretrain(config: ConfigDict, mesh: Mesh, report: splits.Report | None, opene
     }
     if notes:
         about["files"] = "; ".join(notes)
-    return Task(config, spec, resolved, data.sources, data.train_idx, about, evaluators, finish, show)
+    return Task(
+        config,
+        spec,
+        resolved,
+        data.sources,
+        data.train_idx,
+        about,
+        evaluators,
+        finish,
+        show,
+        initialise=lambda state: dataclasses.replace(state, params=first(spec, state.params)),
+    )
 
 
-def pretrained_config(config: ConfigDict) -> ConfigDict:
+def first_weights(config: ConfigDict) -> Callable[[Spec, Params], Params]:
+    """Where the first weights come from, as a function of a network's spec and its drawn parameters.
+
+    `init=mae` takes a run directory's newest checkpoint, `init=weights` a file or folder of other code
+    (`interop.read`); a classifier takes the encoder, an autoencoder the decoder, too. What is wrong with
+    either is found here, before any image is read. Raises UserError.
+    """
+    if config.init == "scratch":
+        return lambda spec, params: params
+    if config.init == "mae":
+        saved = _pretrained_config(config)
+        told = shape_of(saved), tuple(saved.data.mean), tuple(saved.data.std)
+    else:
+        weights = interop.read(config.init_from, "init_from")
+        told = weights.shape, weights.mean, weights.std
+    for name, theirs in zip(("mean", "std"), told[1:], strict=True):
+        if theirs != tuple(config.data[name]):
+            note(
+                f"note: data.{name} is {tuple(config.data[name])} here and was {theirs} in {config.init_from}; "
+                f"the encoder will see images on another scale"
+            )
+
+    def start(spec: Spec, params: Params) -> Params:
+        if config.init == "mae":
+            found, step = _load(config.init_from, told[0], spec.mesh)
+            source = interop.Weights(found, told[0], "mae", config.init_from, *told[1:])
+            note(f"  first weights from {config.init_from}, step {step}")
+        else:
+            source = weights
+            note(f"  first weights from {config.init_from}")
+        taken, notes = interop.transfer(params, spec.shape, source)
+        for line in (*source.notes, *notes):
+            note(f"  note: {line}")
+        return taken
+
+    return start
+
+
+def _load(workdir: str, shape: Shape, mesh: Mesh) -> tuple[Params, int]:
+    """An autoencoder's newest parameters, on every device, and their step."""
+    shapes = jax.eval_shape(partial(models.init, "mae", shape), jax.random.key(0))
+    like = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=sharding.replicated(mesh)), shapes)
+    return checkpoints.load_params(Path(workdir), like, "init_from")
+
+
+def _pretrained_config(config: ConfigDict) -> ConfigDict:
     """The config of the run that `init_from` names. Raises UserError where it is no pre-training."""
     saved = ConfigDict(checkpoints.saved_config(Path(config.init_from), "init_from"))
     if saved.task != "pretrain":
         raise UserError(f"init_from={config.init_from} is a run of task {saved.task}; name one of task pretrain")
     if not (Path(config.init_from) / rundir.RESULTS).exists():
         note(f"note: the pre-training in {config.init_from} has not finished; its newest checkpoint is used")
-    for name in ("mean", "std"):
-        if list(saved.data[name]) != list(config.data[name]):
-            note(
-                f"note: data.{name} is {tuple(config.data[name])} here and was {tuple(saved.data[name])} in "
-                f"{config.init_from}; the encoder will see images on another scale"
-            )
     return saved
 
 
 def finetune(config: ConfigDict, mesh: Mesh, report: splits.Report | None, opened: dict | None) -> Task:
     """Classification with the whole encoder trained, from scratch or from a masked autoencoder."""
-    saved = pretrained_config(config) if config.init == "mae" else None
+    first = first_weights(config)
     data = splits.labelled(config.data, report, opened)
     classes = data.train.classes
     resolved = resolve(config, len(data.train_idx), mesh.size)
@@ -229,18 +284,6 @@ def finetune(config: ConfigDict, mesh: Mesh, report: splits.Report | None, opene
             names, groups = ([every[i] for i in indices] for every in (source.names, source.groups))
             rundir.write_predictions(path, names, groups, source.labels[indices], probabilities, classes)
 
-    def initialise(state: TrainState) -> TrainState:
-        if saved is None:
-            return state
-        shapes = jax.eval_shape(partial(models.init, "mae", shape_of(saved)), jax.random.key(0))
-        like = jax.tree.map(
-            lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=sharding.replicated(mesh)), shapes
-        )
-        params, step = checkpoints.load_params(Path(config.init_from), like, "init_from")
-        note(f"  encoder from {config.init_from}, step {step}")
-        encoder = checkpoints.transfer_encoder(state.params, params["encoder"], config.init_from)
-        return dataclasses.replace(state, params=encoder)
-
     counts = data.subset["actual"]
     about = {
         "classes": ", ".join(f"{name} {n}" for name, n in counts.items()),
@@ -259,7 +302,7 @@ def finetune(config: ConfigDict, mesh: Mesh, report: splits.Report | None, opene
         about,
         evaluators,
         finish,
-        initialise=initialise,
+        initialise=lambda state: dataclasses.replace(state, params=first(spec, state.params)),
         classes=classes,
         subset=data.subset,
     )

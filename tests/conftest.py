@@ -20,7 +20,7 @@ from ml_collections import ConfigDict
 # a float.
 CHECKED = ["checkpoints", "checks", "config", "evaluate", "losses", "metrics", "models", "optim", "report", "rundir"]
 CHECKED += ["sharding", "spam", "state", "study", "tasks", "train", "writers", "data.splits", "data.subsets"]
-CHECKED += ["best", "grid"]
+CHECKED += ["best", "grid", "interop"]
 install_import_hook(
     [f"mae_jax.{name}" for name in CHECKED],
     "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))",

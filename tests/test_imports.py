@@ -19,6 +19,7 @@ LAYERS = [
     {"rundir"},
     {"progress", "metrics"},
     {"best", "checkpoints", "evaluate", "writers"},
+    {"interop"},
     {"tasks"},
     {"train"},
     {"report"},

@@ -12,12 +12,12 @@ import jax
 from flax import nnx
 
 from mae_jax.models.mae import MAE
-from mae_jax.models.vit import SIZES, Shape, ViT
+from mae_jax.models.vit import SIZES, Encoder, Shape, ViT
 
 __all__ = ["SIZES", "Params", "Shape", "apply", "init"]
 
 Params = dict[str, Any]
-_KINDS = {"mae": MAE, "vit": ViT}
+_KINDS = {"mae": MAE, "vit": ViT, "encoder": Encoder}
 
 
 @lru_cache
@@ -27,10 +27,10 @@ def _graphdef(kind: str, shape: Shape):
 
 
 def init(kind: str, shape: Shape, key: jax.Array) -> Params:
-    """Draws the parameters of `kind` ("mae" or "vit") as a nested dict; can be jitted."""
+    """Draws the parameters of `kind` (mae, vit, or encoder for the tokens alone) as a nested dict; can be jitted."""
     return nnx.to_pure_dict(nnx.state(_KINDS[kind](shape, rngs=nnx.Rngs(key)), nnx.Param))
 
 
 def apply(kind: str, shape: Shape, params: Params, *args, **kwargs):
-    """Calls the network `kind` with `params`; the arguments are those of `MAE` and `ViT`."""
+    """Calls the network `kind` with `params`; the arguments are those of `MAE`, `ViT`, `Encoder`."""
     return nnx.merge(_graphdef(kind, shape), params)(*args, **kwargs)

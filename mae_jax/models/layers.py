@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-LAYER_NORM_EPSILON = 1e-6  # the paper's code; PyTorch's default is 1e-5
+LAYER_NORM_EPSILON = 1e-6  # the paper's code and timm; PyTorch's default is 1e-5, Hugging Face's ViT has 1e-12
 
 
 class Linear(nnx.Module):
@@ -34,23 +34,26 @@ class Linear(nnx.Module):
         return (flat @ kernel + bias).reshape(*x.shape[:-1], kernel.shape[1])
 
 
-@jax.custom_vjp
+@partial(jax.custom_vjp, nondiff_argnums=(3,))
 def layer_norm(
-    x: Float[Array, "*rows d"], scale: Float[Array, " d"], bias: Float[Array, " d"]
+    x: Float[Array, "*rows d"],
+    scale: Float[Array, " d"],
+    bias: Float[Array, " d"],
+    epsilon: float = LAYER_NORM_EPSILON,
 ) -> Float[Array, "*rows d"]:
     """Layer normalisation over the last axis, computed in float32, returned in the type of `x`."""
-    return _layer_norm_forward(x, scale, bias)[0]
+    return _layer_norm_forward(x, scale, bias, epsilon)[0]
 
 
-def _layer_norm_forward(x, scale, bias):
+def _layer_norm_forward(x, scale, bias, epsilon):
     wide = x.astype(jnp.float32)
     mean = wide.mean(-1, keepdims=True)
     centred = wide - mean
-    inverse = jax.lax.rsqrt(jnp.square(centred).mean(-1, keepdims=True) + LAYER_NORM_EPSILON)
+    inverse = jax.lax.rsqrt(jnp.square(centred).mean(-1, keepdims=True) + epsilon)
     return (centred * inverse * scale + bias).astype(x.dtype), (x, mean, inverse, scale)
 
 
-def _layer_norm_backward(saved, gradient):
+def _layer_norm_backward(epsilon, saved, gradient):
     # Written out by hand, this is two passes over memory; what autodiff makes is about five.
     x, mean, inverse, scale = saved
     normal = (x.astype(jnp.float32) - mean) * inverse
@@ -86,12 +89,23 @@ gelu.defvjp(lambda x: (gelu(x), x), _gelu_backward)
 class LayerNorm(nnx.Module):
     """Layer norm with learned scale (starts at 1) and bias (starts at 0)."""
 
-    def __init__(self, width: int):
+    def __init__(self, width: int, epsilon: float = LAYER_NORM_EPSILON):
         self.scale = nnx.Param(jnp.ones((width,), jnp.float32))
         self.bias = nnx.Param(jnp.zeros((width,), jnp.float32))
+        self.epsilon = epsilon
 
     def __call__(self, x: Float[Array, "*rows d"]) -> Float[Array, "*rows d"]:
-        return layer_norm(x, self.scale[...], self.bias[...])
+        return layer_norm(x, self.scale[...], self.bias[...], self.epsilon)
+
+
+class LayerScale(nnx.Module):
+    """A learned factor on each feature of a residual branch (Touvron et al. 2021, CaiT)."""
+
+    def __init__(self, width: int, start: float):
+        self.gamma = nnx.Param(jnp.full((width,), start, jnp.float32))
+
+    def __call__(self, branch: Float[Array, "b n d"]) -> Float[Array, "b n d"]:
+        return branch * self.gamma[...].astype(branch.dtype)
 
 
 class Attention(nnx.Module):
@@ -131,22 +145,42 @@ def drop_path(branch: Float[Array, "b n d"], key: Array, rate: Float[Array, ""] 
 
 
 class Block(nnx.Module):
-    """Pre-norm transformer block; `rate` is its share of dropped residual branches."""
+    """Pre-norm transformer block.
 
-    def __init__(self, width: int, heads: int, mlp_ratio: float, *, rate: float, dtype: str, rngs: nnx.Rngs):
-        self.norm1 = LayerNorm(width)
+    `rate` is its share of dropped residual branches; `layer_scale` > 0 gives the branches a learned factor
+    that starts there.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        mlp_ratio: float,
+        *,
+        rate: float,
+        dtype: str,
+        rngs: nnx.Rngs,
+        norm_eps: float = LAYER_NORM_EPSILON,
+        layer_scale: float = 0.0,
+    ):
+        self.norm1 = LayerNorm(width, norm_eps)
         self.attn = Attention(width, heads, dtype=dtype, rngs=rngs)
-        self.norm2 = LayerNorm(width)
+        self.norm2 = LayerNorm(width, norm_eps)
         self.mlp = Mlp(width, int(width * mlp_ratio), dtype=dtype, rngs=rngs)
+        if layer_scale:
+            self.ls1, self.ls2 = LayerScale(width, layer_scale), LayerScale(width, layer_scale)
+        self.scaled = bool(layer_scale)
         self.rate = rate
 
     def __call__(self, tokens: Float[Array, "b n d"], key: Array | None = None) -> Float[Array, "b n d"]:
         """`key` turns drop path on (training); None is deterministic."""
         attended = self.attn(self.norm1(tokens))
+        attended = self.ls1(attended) if self.scaled else attended
         if key is not None and self.rate:
             attended = drop_path(attended, jax.random.fold_in(key, 0), self.rate)
         tokens = tokens + attended
         mixed = self.mlp(self.norm2(tokens))
+        mixed = self.ls2(mixed) if self.scaled else mixed
         if key is not None and self.rate:
             mixed = drop_path(mixed, jax.random.fold_in(key, 1), self.rate)
         return tokens + mixed

@@ -19,9 +19,11 @@ class Decoder(nnx.Module):
         token = jax.nn.initializers.normal(0.02)
         self.mask_token = nnx.Param(token(rngs.params(), (1, 1, width), jnp.float32))
         for i in range(shape.decoder_depth):
-            block = Block(width, shape.decoder_heads, shape.mlp_ratio, rate=0.0, dtype=dtype, rngs=rngs)
+            block = Block(
+                width, shape.decoder_heads, shape.mlp_ratio, rate=0.0, dtype=dtype, rngs=rngs, norm_eps=shape.norm_eps
+            )  # fmt: skip
             setattr(self, f"block_{i:02d}", block)
-        self.norm = LayerNorm(width)
+        self.norm = LayerNorm(width, shape.norm_eps)
         self.pred = Linear(width, 3 * shape.patch_size**2, dtype=dtype, rngs=rngs)
         self.shape = shape
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from mae_jax.models.layers import Block, LayerNorm, Linear, PatchEmbed
+from mae_jax.models.layers import LAYER_NORM_EPSILON, Block, LayerNorm, Linear, PatchEmbed
 from mae_jax.models.masking import gather_tokens, patchify, position_embedding
 
 SIZES = {  # width, depth, heads
@@ -36,6 +36,10 @@ class Shape:
     head_std: float = 0.02
     drop_path: float = 0.0  # of the last block; falls linearly to 0 at the first
     dtype: str = "float32"
+    positions: str = "fixed"  # fixed (sine-cosine) | learned
+    norm_eps: float = LAYER_NORM_EPSILON
+    registers: int = 0  # further learned tokens that are dropped at the end (Darcet et al. 2024)
+    layer_scale: float = 0.0  # where the branches' learned factors start; 0: none
 
     @property
     def grid(self) -> int:
@@ -48,18 +52,28 @@ class Shape:
 
 
 class Encoder(nnx.Module):
-    """Patch embedding, class token, fixed positions, blocks `block_00`, `block_01`, ..., norm."""
+    """Patch embedding, class token, positions, blocks `block_00`, `block_01`, ..., norm.
+
+    Positions belong to patches alone; one that other code learns for the class token is part of `cls_token`.
+    """
 
     def __init__(self, shape: Shape, *, final_norm: bool = True, rngs: nnx.Rngs):
         self.patch_embed = PatchEmbed(shape.patch_size, shape.width, dtype=shape.dtype, rngs=rngs)
         token = jax.nn.initializers.normal(0.02)
         self.cls_token = nnx.Param(token(rngs.params(), (1, 1, shape.width), jnp.float32))
+        if shape.positions == "learned":
+            self.pos_embed = nnx.Param(token(rngs.params(), (1, shape.n_patches, shape.width), jnp.float32))
+        if shape.registers:
+            self.reg_token = nnx.Param(token(rngs.params(), (1, shape.registers, shape.width), jnp.float32))
         for i in range(shape.depth):
             rate = shape.drop_path * i / max(1, shape.depth - 1)
-            block = Block(shape.width, shape.heads, shape.mlp_ratio, rate=rate, dtype=shape.dtype, rngs=rngs)
+            block = Block(
+                shape.width, shape.heads, shape.mlp_ratio, rate=rate, dtype=shape.dtype, rngs=rngs,
+                norm_eps=shape.norm_eps, layer_scale=shape.layer_scale,
+            )  # fmt: skip
             setattr(self, f"block_{i:02d}", block)
         if final_norm:
-            self.norm = LayerNorm(shape.width)
+            self.norm = LayerNorm(shape.width, shape.norm_eps)
         self.final_norm = final_norm
         self.shape = shape
 
@@ -75,7 +89,10 @@ class Encoder(nnx.Module):
         """
         shape = self.shape
         patches = patchify(images, shape.patch_size)
-        positions = jnp.asarray(position_embedding(shape.grid, shape.width))[None]
+        if shape.positions == "learned":
+            positions = self.pos_embed[...]
+        else:
+            positions = jnp.asarray(position_embedding(shape.grid, shape.width))[None]
         if ids_keep is None:
             tokens = self.patch_embed(patches) + positions.astype(shape.dtype)
         else:
@@ -83,11 +100,16 @@ class Encoder(nnx.Module):
             positions = jnp.take(positions[0], ids_keep, axis=0)
             kept = self.patch_embed(gather_tokens(patches, ids_keep))
             tokens = kept + positions.astype(shape.dtype)
-        cls = jnp.broadcast_to(self.cls_token[...], (tokens.shape[0], 1, shape.width))
-        tokens = jnp.concatenate([cls.astype(tokens.dtype), tokens], axis=1)
+        first = self.cls_token[...]
+        if shape.registers:
+            first = jnp.concatenate([first, self.reg_token[...]], axis=1)
+        first = jnp.broadcast_to(first, (tokens.shape[0], *first.shape[1:]))
+        tokens = jnp.concatenate([first.astype(tokens.dtype), tokens], axis=1)
         for i in range(shape.depth):
             block_key = None if key is None else jax.random.fold_in(key, i)
             tokens = getattr(self, f"block_{i:02d}")(tokens, block_key)
+        if shape.registers:
+            tokens = jnp.concatenate([tokens[:, :1], tokens[:, 1 + shape.registers :]], axis=1)
         return self.norm(tokens) if self.final_norm else tokens
 
 
@@ -100,7 +122,7 @@ class ViT(nnx.Module):
     def __init__(self, shape: Shape, *, rngs: nnx.Rngs):
         self.encoder = Encoder(shape, final_norm=shape.pool == "cls", rngs=rngs)
         if shape.pool == "mean":
-            self.fc_norm = LayerNorm(shape.width)
+            self.fc_norm = LayerNorm(shape.width, shape.norm_eps)
         self.head = Linear(shape.width, shape.n_classes, dtype="float32", std=shape.head_std, rngs=rngs)
         self.shape = shape
 

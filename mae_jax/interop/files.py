@@ -1,0 +1,147 @@
+"""Arrays out of files of weights, without running anything that stands in them.
+
+safetensors hold arrays and nothing else. `.pth` files are pickles, which can run code when they are opened:
+PyTorch's weights-only reader, which builds arrays and plain values alone, opens them, or nothing does.
+"""
+
+import argparse
+import json
+import pickle
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mae_jax.config import WEIGHTS
+from mae_jax.errors import UserError
+
+PICKLES = set(WEIGHTS) - {".safetensors", ".npz"}
+_WRAPPERS = ("model", "state_dict", "module")  # what training scripts keep the weights under
+_TYPES = {
+    "F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": np.uint16, "I64": np.int64, "I32": np.int32,
+    "I16": np.int16, "I8": np.int8, "U8": np.uint8, "BOOL": np.bool_,
+}  # fmt: skip
+
+
+def read_arrays(path: Path, field: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """All arrays of a file, or of a folder's files, by key, and what its config.json says ({} without one).
+
+    Raises UserError that names `field` and the file.
+    """
+    if not path.exists():
+        raise UserError(f"{field}={path} does not exist; name a file or folder of weights, or a run directory")
+    arrays: dict[str, np.ndarray] = {}
+    for file in _files_of(path, field):
+        arrays |= _READERS[".pth" if file.suffix in PICKLES else file.suffix](file, field)
+    if not arrays:
+        raise UserError(f"{field}: {path} holds no arrays")
+    return arrays, read_config(path, field)
+
+
+def read_config(path: Path, field: str, name: str = "config.json") -> dict[str, Any]:
+    """The config.json of a folder, or of the folder around a file; {} without one."""
+    file = (path if path.is_dir() else path.parent) / name
+    if not file.is_file():
+        return {}
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise UserError(f"{field}: {file} is not valid JSON ({error}); fetch it again") from None
+    return found if isinstance(found, dict) else {}
+
+
+def _files_of(path: Path, field: str) -> list[Path]:
+    if path.is_file():
+        if path.suffix not in WEIGHTS:
+            raise UserError(f"{field}={path}: {path.suffix or 'no ending'} is not read; use {', '.join(WEIGHTS)}")
+        return [path]
+    for index in ("model.safetensors.index.json", "pytorch_model.bin.index.json"):
+        shards = read_config(path, field, index).get("weight_map", {})
+        names = sorted(set(shards.values())) if isinstance(shards, dict) else []
+        for name in names:
+            if not isinstance(name, str) or Path(name).name != name or Path(name).suffix not in WEIGHTS:
+                raise UserError(f"{field}: {path / index} names {name!r}, which is no file of its folder")
+            if not (path / name).is_file():
+                raise UserError(f"{field}: {path / name} is missing, though {index} names it; fetch it again")
+        if names:
+            return [path / name for name in names]
+    for name in ("model.safetensors", "pytorch_model.bin", "weights.npz"):
+        if (path / name).is_file():
+            return [path / name]
+    found = sorted(p for p in path.iterdir() if p.suffix in WEIGHTS)
+    if len(found) != 1:
+        several = f"several of them ({', '.join(p.name for p in found[:5])})" if found else "none"
+        raise UserError(f"{field}={path} should hold one file of weights and has {several}; name the file itself")
+    return found
+
+
+def _safetensors(file: Path, field: str) -> dict[str, np.ndarray]:
+    from safetensors import SafetensorError, deserialize
+
+    try:
+        parts = deserialize(file.read_bytes())
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{field}: {file} cannot be read as safetensors ({error}); fetch it again") from None
+    arrays = {}
+    for key, part in parts:
+        if part["dtype"] not in _TYPES:
+            raise UserError(f"{field}: {file}: {key} is of type {part['dtype']}, which is not read; save it as float32")
+        array = np.frombuffer(part["data"], _TYPES[part["dtype"]]).reshape(part["shape"])
+        if part["dtype"] == "BF16":
+            array = (array.astype(np.uint32) << 16).view(np.float32)
+        arrays[key] = array
+    return arrays
+
+
+def _pickle(file: Path, field: str) -> dict[str, np.ndarray]:
+    try:
+        import torch
+    except ImportError:
+        raise UserError(
+            f"{field}: {file} is a PyTorch file, which needs PyTorch to be read safely; install "
+            f"'mae_jax[peers]', or convert it where PyTorch is: python tools/convert_weights.py import {file} OUT"
+        ) from None
+    try:
+        # Training scripts keep their arguments beside the weights; a namespace holds values and does nothing.
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            found = torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        what = re.search(r"GLOBAL ([\w.]+)", str(error))
+        raise UserError(
+            f"{field}: {file} is refused: it holds more than arrays and plain values"
+            f"{f' ({what[1]})' if what else ''}, and opening that could run code. If you trust it, save its "
+            f"state_dict alone, as safetensors"
+        ) from None
+    except Exception as error:  # torch raises many kinds for a damaged file
+        line = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        raise UserError(f"{field}: {file} cannot be read by PyTorch ({line}); fetch it again") from None
+    for _ in range(2):
+        inner = [found[name] for name in _WRAPPERS if isinstance(found, dict) and isinstance(found.get(name), dict)]
+        found = inner[0] if inner else found
+    if not isinstance(found, dict) or not all(isinstance(value, torch.Tensor) for value in found.values()):
+        kinds = sorted({f"{k}: {type(v).__name__}" for k, v in found.items()})[:5] if isinstance(found, dict) else []
+        raise UserError(
+            f"{field}: {file} holds no dictionary of arrays, nor one under {', '.join(_WRAPPERS)} "
+            f"({', '.join(kinds) or type(found).__name__}); save the model's state_dict"
+        )
+    return {key: _to_numpy(value) for key, value in found.items()}
+
+
+def _to_numpy(tensor: Any) -> np.ndarray:
+    tensor = tensor.detach()
+    return (tensor.float() if tensor.is_floating_point() else tensor).numpy()
+
+
+def _npz(file: Path, field: str) -> dict[str, np.ndarray]:
+    try:
+        with np.load(file, allow_pickle=False) as found:
+            return {key: found[key] for key in found.files}
+    except Exception as error:  # zipfile, zlib and NumPy each raise their own
+        line = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        if "pickle" in line:
+            line = "it holds Python objects, and opening those could run code"
+        raise UserError(f"{field}: {file} is refused: {line}; save plain arrays") from None
+
+
+_READERS = {".safetensors": _safetensors, ".pth": _pickle, ".npz": _npz}

@@ -1,0 +1,144 @@
+"""What a parameter is called elsewhere: one table for import and export.
+
+A path such as "encoder/block_03/attn/qkv/kernel" has one key in the others' files, or, for the fused
+projection in Hugging Face's, three: query, key, value. A PyTorch weight is (outputs, inputs), ours the
+transpose; a convolution's is (outputs, channels, rows, columns), ours (rows x columns x channels, outputs).
+"""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+FAMILIES = ("hf", "timm", "own")
+
+_TIMM = {
+    "encoder/patch_embed/proj": "patch_embed.proj",
+    "encoder/cls_token": "cls_token",
+    "encoder/reg_token": "reg_token",
+    "encoder/pos_embed": "pos_embed",
+    "encoder/norm": "norm",
+    "fc_norm": "fc_norm",
+    "head": "head",
+    "decoder/embed": "decoder_embed",
+    "decoder/mask_token": "mask_token",
+    "decoder/pos_embed": "decoder_pos_embed",
+    "decoder/norm": "decoder_norm",
+    "decoder/pred": "decoder_pred",
+}
+_HF = {
+    "encoder/patch_embed/proj": "vit.embeddings.patch_embeddings.projection",
+    "encoder/cls_token": "vit.embeddings.cls_token",
+    "encoder/reg_token": "vit.embeddings.register_tokens",
+    "encoder/pos_embed": "vit.embeddings.position_embeddings",
+    "encoder/norm": "vit.layernorm",
+    "fc_norm": "fc_norm",  # no such thing there: mean pooling is refused in export, never found in import
+    "head": "classifier",
+    "decoder/embed": "decoder.decoder_embed",
+    "decoder/mask_token": "decoder.mask_token",
+    "decoder/pos_embed": "decoder.decoder_pos_embed",
+    "decoder/norm": "decoder.decoder_norm",
+    "decoder/pred": "decoder.decoder_pred",
+}
+_HF_BLOCK = {
+    "norm1": "layernorm_before",
+    "norm2": "layernorm_after",
+    "attn/proj": "attention.output.dense",
+    "mlp/fc1": "intermediate.dense",
+    "mlp/fc2": "output.dense",
+    "ls1": "layer_scale1",
+    "ls2": "layer_scale2",
+}
+# Names of other versions and models, brought to those above.
+_ALIASES = [
+    (r"^(vit|dinov2|dinov2_with_registers)\.", "vit."),
+    (r"^(embeddings|encoder\.layer|layers|layernorm|pooler)\.", r"vit.\1."),
+    (r"^vit\.layers\.", "vit.encoder.layer."),
+    (r"^decoder\.decoder_encoder\.layer\.", "decoder.decoder_layers."),
+    (r"attention\.q_proj\.", "attention.attention.query."),
+    (r"attention\.k_proj\.", "attention.attention.key."),
+    (r"attention\.v_proj\.", "attention.attention.value."),
+    (r"attention\.o_proj\.", "attention.output.dense."),
+    (r"(layer|layers)\.(\d+)\.mlp\.fc1\.", r"\1.\2.intermediate.dense."),
+    (r"(layer|layers)\.(\d+)\.mlp\.fc2\.", r"\1.\2.output.dense."),
+    (r"(layer|layers)\.(\d+)\.norm1\.", r"\1.\2.layernorm_before."),
+    (r"(layer|layers)\.(\d+)\.norm2\.", r"\1.\2.layernorm_after."),
+]
+_LEAVES = {"kernel": ".weight", "scale": ".weight", "bias": ".bias", "gamma": ".gamma"}
+
+
+def family_of(keys: Sequence[str]) -> str | None:
+    """Whose names these are: "hf", "timm" (also facebookresearch/mae), "own", or None."""
+    if "encoder/patch_embed/proj/kernel" in keys:
+        return "own"
+    if "patch_embed.proj.weight" in keys:
+        return "timm"
+    if any(key.endswith("embeddings.patch_embeddings.projection.weight") for key in keys):
+        return "hf"
+    return None
+
+
+def canonical(key: str, family: str) -> str:
+    """A key of another version of the same family under the name that `keys_of` gives."""
+    if family == "hf":
+        for pattern, name in _ALIASES:
+            key = re.sub(pattern, name, key)
+    return key
+
+
+def keys_of(path: str, family: str) -> tuple[str, ...]:
+    """The others' keys for one of our parameters: one, or three for a fused projection in Hugging Face's."""
+    if family == "own":
+        return (path,)
+    stem, _, leaf = path.rpartition("/")
+    if leaf not in _LEAVES:  # tokens and positions are parameters themselves
+        stem, ending = path, ""
+    else:
+        ending = _LEAVES[leaf]
+    part, _, inside = stem.partition("/")
+    block = re.match(r"block_(\d+)/(.*)", inside)
+    if block is None:
+        return ((_TIMM if family == "timm" else _HF)[stem] + ending,)
+    number, piece = int(block[1]), block[2]
+    if family == "timm":
+        blocks = "blocks" if part == "encoder" else "decoder_blocks"
+        return (f"{blocks}.{number}.{piece.replace('/', '.')}{ending}",)
+    layer = f"{'vit.encoder.layer' if part == 'encoder' else 'decoder.decoder_layers'}.{number}."
+    if piece == "attn/qkv":
+        return tuple(f"{layer}attention.attention.{name}{ending}" for name in ("query", "key", "value"))
+    return (layer + _HF_BLOCK[piece] + (".lambda1" if leaf == "gamma" else ending),)
+
+
+def to_ours(path: str, arrays: Sequence[np.ndarray], family: str) -> Float[np.ndarray, "..."]:
+    """The parameter `path` from the others' arrays, in the order of `keys_of`."""
+    if family == "own":
+        return arrays[0]
+    array = np.concatenate(arrays) if len(arrays) > 1 else arrays[0]
+    if path.endswith("patch_embed/proj/kernel"):
+        return np.ascontiguousarray(array.transpose(2, 3, 1, 0).reshape(-1, array.shape[0]))
+    return np.ascontiguousarray(array.T) if path.endswith("/kernel") else array
+
+
+def to_theirs(path: str, array: Any, family: str, patch_size: int) -> dict[str, Float[np.ndarray, "..."]]:
+    """The others' arrays, by key, for the parameter `path`."""
+    array = np.asarray(array, np.float32)
+    keys = keys_of(path, family)
+    if path.endswith("patch_embed/proj/kernel"):
+        array = array.reshape(patch_size, patch_size, 3, -1).transpose(3, 2, 0, 1)
+    elif path.endswith("/kernel"):
+        array = array.T
+    return {key: np.ascontiguousarray(part) for key, part in zip(keys, np.split(array, len(keys)), strict=True)}
+
+
+def shape_theirs(path: str, shape: tuple[int, ...], family: str, patch_size: int) -> list[tuple[int, ...]]:
+    """The shapes that the others' arrays have, in the order of `keys_of`."""
+    if family == "own":
+        return [shape]
+    if path.endswith("patch_embed/proj/kernel"):
+        return [(shape[1], 3, patch_size, patch_size)]
+    if path.endswith("/kernel"):
+        shape = shape[::-1]
+    n = len(keys_of(path, family))
+    return [(shape[0] // n, *shape[1:])] * n

@@ -1,0 +1,277 @@
+"""From the arrays of a file to parameters of ours and the shape of their network, every key accounted for."""
+
+import dataclasses
+import re
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from mae_jax import models
+from mae_jax.errors import UserError
+from mae_jax.interop import names
+from mae_jax.interop.files import read_arrays, read_config
+from mae_jax.models import Params, Shape
+from mae_jax.models.masking import position_embedding
+from mae_jax.optim import map_paths
+
+IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # what nearly all published encoders were trained with
+# What the forward pass of an encoder or classifier does not use.
+_UNUSED = {"timm": ("mask_token", "decoder_pos_embed"), "own": ()}
+_UNUSED["hf"] = ("vit.embeddings.mask_token", "vit.pooler.dense.weight", "vit.pooler.dense.bias")
+_UNUSED["hf"] += ("decoder.decoder_pos_embed",)
+
+
+@dataclasses.dataclass(frozen=True)
+class Weights:
+    """Parameters of a network `models.apply(kind, shape, params, ...)`, and what is known of them."""
+
+    params: Params
+    shape: Shape
+    kind: str  # mae (with decoder) | vit
+    origin: str
+    mean: tuple[float, ...] = IMAGENET[0]  # of the images it expects, in 0..1
+    std: tuple[float, ...] = IMAGENET[1]
+    classes: tuple[str, ...] = ()  # of the head, where the file tells their names
+    heads_known: bool = True  # False: `shape.heads` is the usual number for the width
+    notes: tuple[str, ...] = ()
+
+    def model_fields(self) -> dict[str, Any]:
+        """The fields `model.*` of a config whose network takes these weights."""
+        s = self.shape
+        size = next((k for k, v in models.SIZES.items() if v == (s.width, s.depth, s.heads)), "custom")
+        fields: dict[str, Any] = {"size": size, "patch_size": s.patch_size, "mlp_ratio": s.mlp_ratio}
+        fields |= {"width": s.width, "depth": s.depth, "heads": s.heads} if size == "custom" else {}
+        if self.kind == "mae":
+            fields |= {k: getattr(s, k) for k in ("decoder_width", "decoder_depth", "decoder_heads")}
+        return fields | {k: getattr(s, k) for k in ("positions", "norm_eps", "registers", "layer_scale")}
+
+    def configure(self, config: ConfigDict) -> None:
+        """Sets the fields of a run's config that follow from these weights: the network, mean and deviation."""
+        config.model.update(self.model_fields())
+        config.data.mean, config.data.std = self.mean, self.std
+
+
+def read(path: str | Path, field: str = "weights", heads: int = 0) -> Weights:
+    """Reads a file (.safetensors, .pth, .npz) or folder of weights of a plain ViT or masked autoencoder.
+
+    `heads`: where nothing beside the arrays tells it; 0: the usual number for the width. Raises UserError,
+    naming `field`, where a key is missing, unknown or of another shape, or where the network is another.
+    """
+    path = Path(path)
+    arrays, about = read_arrays(path, field)
+    if arrays and all(key.startswith("module.") for key in arrays):  # saved by PyTorch's DataParallel
+        arrays = {key.removeprefix("module."): value for key, value in arrays.items()}
+    family = names.family_of(list(arrays))
+    if family is None:
+        raise UserError(
+            f"{field}: {path} is not a plain ViT: no patch embedding under the names of Hugging Face, timm or "
+            f"facebookresearch/mae; it has {_some(sorted(arrays))}"
+        )
+    arrays = {names.canonical(key, family): value for key, value in arrays.items()}
+    own = about.get("mae_jax", {}) if family == "own" else {}
+    shape, kind, known = _shape(arrays, family, about, own, heads, path, field)
+    params, notes = _take(arrays, family, shape, kind, path, field)
+    halves = {a.dtype.itemsize for a in arrays.values() if np.issubdtype(a.dtype, np.floating)} - {4, 8}
+    if not known:
+        notes.append(f"{shape.heads} attention heads are assumed, the usual number for {shape.width} features")
+    shape, params, more = _fixed_positions(shape, params, 5e-3 if halves else 1e-5)
+    mean, std = _scale(path, about, field)
+    labels = about.get("id2label") or {}
+    classes = tuple(own.get("classes", ())) or tuple(str(labels[k]) for k in sorted(labels, key=_number))
+    known_names = classes if len(classes) == shape.n_classes else ()
+    return Weights(params, shape, kind, str(path), mean, std, known_names, known, (*notes, *more))
+
+
+def _some(keys: Sequence[str], most: int = 8) -> str:
+    return ", ".join(keys[:most]) + (f" and {len(keys) - most} more" if len(keys) > most else "")
+
+
+def _number(text: str) -> tuple[int, str]:
+    return (int(text), text) if str(text).isdigit() else (0, str(text))
+
+
+def _shape(
+    arrays: dict[str, np.ndarray], family: str, about: dict, own: dict, heads: int, path: Path, field: str
+) -> tuple[Shape, str, bool]:
+    """The network's shape, which network it is, and whether the number of heads is known."""
+
+    def find(ours: str) -> np.ndarray | None:
+        return arrays.get(names.keys_of(ours, family)[0])
+
+    def need(ours: str, axes: int) -> np.ndarray:
+        found = find(ours)
+        if found is None or found.ndim != axes:
+            is_ = "is missing" if found is None else f"has {found.ndim} axes and should have {axes}"
+            raise UserError(f"{field}: {path}: {names.keys_of(ours, family)[0]} {is_}; it is not a plain ViT")
+        return found
+
+    def blocks(part: str) -> int:
+        return next(i for i in range(1000) if find(f"{part}/block_{i:02d}/norm1/scale") is None)
+
+    patch = need("encoder/patch_embed/proj/kernel", 2 if family == "own" else 4)
+    if family == "own":
+        patch_size, width = round((patch.shape[0] / 3) ** 0.5), patch.shape[1]
+        hidden = need("encoder/block_00/mlp/fc1/bias", 1).shape[0]
+    else:
+        patch_size, width = patch.shape[3], patch.shape[0]
+        hidden = need("encoder/block_00/mlp/fc1/kernel", 2).shape[0]
+        if patch.shape[1:3] != (3, patch_size):
+            raise UserError(f"{field}: {path}: patches of shape {patch.shape[1:]} are not read; use square RGB ones")
+    _refuse_other_networks(about, path, field)
+    registers = find("encoder/reg_token")
+    registers = registers.shape[1] if registers is not None and registers.ndim == 3 else 0
+    positions = find("encoder/pos_embed")
+    if positions is None and family != "own":
+        raise UserError(f"{field}: {path}: {names.keys_of('encoder/pos_embed', family)[0]} is missing: not a plain ViT")
+    if positions is not None:
+        counts = [positions.shape[-2] - extra for extra in (0, 1, 1 + registers)]
+        patches = next((n for n in counts if round(max(n, 0) ** 0.5) ** 2 == n > 0), 0)
+        if not patches:
+            raise UserError(f"{field}: {path}: {positions.shape[-2]} positions are not those of a square image")
+        image_size = round(patches**0.5) * patch_size
+    else:
+        image_size = own.get("image_size", 224 // patch_size * patch_size)
+    told = own.get("heads") or about.get("num_attention_heads") or (about.get("model_args") or {}).get("num_heads")
+    usual = {1280: 16}.get(width, max(1, width // 64))
+    given = int(told or heads or usual)
+    if given < 1 or width % given or width % 4:
+        raise UserError(
+            f"{field}: {path}: {given} heads do not divide {width} features (a multiple of 4); give --heads"
+        )
+    decoder = find("decoder/embed/kernel")
+    head = find("head/bias")
+    decoder_width = 0
+    if decoder is not None:
+        decoder_width = decoder.shape[1] if family == "own" else decoder.shape[0]
+    decoder_heads = own.get("decoder_heads") or about.get("decoder_num_attention_heads") or max(1, decoder_width // 32)
+    kind = "vit" if decoder is None else "mae"
+    shape = Shape(
+        image_size=image_size,
+        patch_size=patch_size,
+        width=width,
+        depth=blocks("encoder"),
+        heads=given,
+        mlp_ratio=hidden / width,
+        decoder_width=decoder_width,
+        decoder_depth=blocks("decoder") if decoder is not None else 0,
+        decoder_heads=int(decoder_heads) if decoder is not None else 0,
+        pool="cls" if find("fc_norm/scale") is None else "mean",
+        n_classes=0 if head is None or kind == "mae" else head.shape[0],
+        positions="fixed" if positions is None else "learned",
+        norm_eps=float(own.get("norm_eps") or about.get("layer_norm_eps") or models.Shape.norm_eps),
+        registers=registers,
+        layer_scale=0.0 if find("encoder/block_00/ls1/gamma") is None else 1e-5,
+    )
+    return shape, kind, bool(told or heads)
+
+
+def _refuse_other_networks(about: dict, path: Path, field: str) -> None:
+    """Refuses networks whose keys are those of a plain ViT but which compute something else."""
+    activation = about.get("hidden_act", "gelu")
+    if activation != "gelu":
+        raise UserError(f"{field}: {path}: hidden_act is {activation!r}; only the exact 'gelu' is computed here")
+    name = str(about.get("architecture", ""))
+    if re.search(r"quickgelu|clip|siglip|rope|xpos|srelpos", name):
+        raise UserError(f"{field}: {path}: timm's {name} is no plain ViT; use one such as vit_base_patch16_224")
+
+
+def _take(
+    arrays: dict[str, np.ndarray], family: str, shape: Shape, kind: str, path: Path, field: str
+) -> tuple[Params, list[str]]:
+    """Every parameter that `shape` has from `arrays`. Raises UserError listing all that does not fit."""
+    like = jax.eval_shape(partial(models.init, kind, shape), jax.random.key(0))
+    if kind == "vit" and not shape.n_classes:
+        like.pop("head")
+    notes, missing, misshapen, used = [], [], [], set()
+    prefixed = arrays.get(names.keys_of("encoder/pos_embed", family)[0])
+    biases = [k for i in range(shape.depth) for k in names.keys_of(f"encoder/block_{i:02d}/attn/qkv/bias", family)]
+    no_bias = kind == "vit" and not any(key in arrays for key in biases)
+    if no_bias:
+        notes.append("queries, keys and values have no bias there; here they start with 0")
+
+    def take(ours: str, leaf: jax.ShapeDtypeStruct) -> Any:
+        keys = names.keys_of(ours, family)
+        shapes = names.shape_theirs(ours, leaf.shape, family, shape.patch_size)
+        if no_bias and set(keys) <= set(biases):
+            return np.zeros(leaf.shape, np.float32)
+        if ours == "encoder/pos_embed" and prefixed is not None:
+            shapes = [(1, prefixed.shape[-2], shape.width)]  # it may have rows for tokens, too
+        used.update(keys)
+        found = [arrays.get(key) for key in keys]
+        missing.extend(key for key, array in zip(keys, found, strict=True) if array is None)
+        if any(array is None for array in found):
+            return None
+        for key, array, expected in zip(keys, found, shapes, strict=True):
+            if array.shape != expected:
+                misshapen.append(f"{key} {array.shape} in place of {expected}")
+                return None
+            if not np.issubdtype(array.dtype, np.floating):
+                misshapen.append(f"{key} is {array.dtype} in place of a floating-point type")
+                return None
+            if not np.isfinite(array).all():
+                misshapen.append(f"{key} is not finite")
+                return None
+        return names.to_ours(ours, [array.astype(np.float32) for array in found], family)
+
+    params = map_paths(take, like)
+    unexpected = sorted(set(arrays) - used - set(_UNUSED[family]))
+    problems = [
+        f"{len(keys)} {what} ({_some(sorted(keys))})"
+        for what, keys in (("missing", missing), ("unexpected", unexpected), ("that do not fit", misshapen))
+        if keys
+    ]
+    if problems:
+        raise UserError(f"{field}: {path} has keys that a plain ViT has not, or lacks some: {'; '.join(problems)}")
+    for key in sorted(set(arrays) & set(_UNUSED[family]) - used):
+        if key.endswith("decoder_pos_embed"):
+            _check_decoder_positions(arrays[key], shape, key, path, field)
+        else:
+            notes.append(f"{key} is not used")
+    return params, notes
+
+
+def _check_decoder_positions(array: np.ndarray, shape: Shape, key: str, path: Path, field: str) -> None:
+    expected = position_embedding(shape.grid, shape.decoder_width)
+    array = array.reshape(-1, array.shape[-1])
+    if array.shape != (shape.n_patches + 1, shape.decoder_width):
+        raise UserError(f"{field}: {path}: {key} {array.shape} does not fit {shape.n_patches} patches")
+    if np.abs(array[0]).max() > 1e-5 or np.abs(array[1:] - expected).max() > 5e-3:
+        raise UserError(f"{field}: {path}: {key} is not the fixed sine-cosine embedding, which is all that is computed")
+
+
+def _fixed_positions(shape: Shape, params: Params, tolerance: float) -> tuple[Shape, Params, list[str]]:
+    """Positions of tokens added to the tokens; those of patches left out where they are the fixed ones."""
+    encoder = dict(params["encoder"])
+    positions = encoder.pop("pos_embed", None)
+    if positions is None:
+        return shape, params, []
+    rows, notes = positions[0], []
+    extra = len(rows) - shape.n_patches
+    if extra:
+        encoder["cls_token"] = encoder["cls_token"] + rows[:1]
+        if extra > 1:
+            encoder["reg_token"] = encoder["reg_token"] + rows[1:extra]
+        if np.any(rows[:extra]):
+            notes.append("the positions of the class token and registers are now part of these tokens")
+    rows = rows[extra:]
+    if np.abs(rows - position_embedding(shape.grid, shape.width)).max() < tolerance:
+        return dataclasses.replace(shape, positions="fixed"), params | {"encoder": encoder}, notes
+    return shape, params | {"encoder": encoder | {"pos_embed": rows[None]}}, notes
+
+
+def _scale(path: Path, about: dict, field: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and deviation of the images that the network expects; ImageNet's where nothing says it."""
+    said = read_config(path, field, "preprocessor_config.json")
+    timm = about.get("pretrained_cfg") or {}
+    own = about.get("mae_jax") or {}
+    found = []
+    for ours, theirs, default in zip(("mean", "std"), ("image_mean", "image_std"), IMAGENET, strict=True):
+        value = own.get(ours) or said.get(theirs) or timm.get(ours) or default
+        ok = isinstance(value, list | tuple) and len(value) == 3 and all(isinstance(v, int | float) for v in value)
+        found.append(tuple(float(v) for v in value) if ok else default)
+    return found[0], found[1]

@@ -1,0 +1,219 @@
+import argparse
+import builtins
+import json
+import os
+
+import jax
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from mae_jax import interop, models
+from mae_jax.errors import UserError
+from mae_jax.interop.files import read_arrays
+
+apply = jax.jit(models.apply, static_argnums=(0, 1))
+
+
+def test_every_key_of_a_plain_vit_is_taken(timm_file):
+    weights = interop.read(timm_file(classes=3))
+    shape = weights.shape
+    assert (shape.width, shape.depth, shape.heads, shape.patch_size, shape.image_size) == (16, 2, 2, 8, 16)
+    assert (shape.n_classes, shape.pool, shape.positions, shape.mlp_ratio) == (3, "cls", "fixed", 4.0)
+    assert weights.kind == "vit" and weights.heads_known and weights.notes == ()
+    kernel = weights.params["encoder"]["block_01"]["mlp"]["fc1"]["kernel"]
+    np.testing.assert_array_equal(kernel, load_file(weights.origin)["blocks.1.mlp.fc1.weight"].T)
+    logits = apply("vit", shape, weights.params, np.ones((1, 16, 16, 3), np.float32))
+    assert logits.shape == (1, 3) and np.isfinite(logits).all()
+
+
+@pytest.mark.parametrize(
+    ("kinds", "expected"),
+    [
+        ({"decoder": 1}, {"decoder_depth": 1, "decoder_width": 8, "n_classes": 0}),
+        ({"pool": "mean", "classes": 3}, {"pool": "mean"}),
+        ({"learned": True}, {"positions": "learned"}),
+        ({"learned": True, "registers": 4, "layer_scale": True}, {"registers": 4, "layer_scale": 1e-5}),
+    ],
+)
+def test_the_shape_follows_from_the_keys(timm_file, kinds, expected):
+    weights = interop.read(timm_file(**kinds))
+    assert {name: getattr(weights.shape, name) for name in expected} == expected
+    assert weights.kind == ("mae" if "decoder" in kinds else "vit")
+
+
+def test_the_class_tokens_position_becomes_part_of_it(timm_file):
+    weights = interop.read(timm_file(learned=True))
+    arrays = load_file(weights.origin)
+    np.testing.assert_array_equal(
+        weights.params["encoder"]["cls_token"][0], arrays["cls_token"][0] + arrays["pos_embed"][0, :1]
+    )
+    assert weights.params["encoder"]["pos_embed"].shape == (1, 4, 16)
+    assert "part of these tokens" in weights.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda a: a.pop("blocks.1.mlp.fc2.bias"), "1 missing (blocks.1.mlp.fc2.bias)"),
+        (lambda a: a.update({"blocks.0.attn.q_norm.weight": a["norm.bias"]}), "1 unexpected (blocks.0.attn.q_norm"),
+        (lambda a: a.update({"norm.bias": a["norm.bias"][:3]}), "1 that do not fit (norm.bias (3,) in place of (16,))"),
+        (lambda a: a.update({"norm.bias": a["norm.bias"] * np.nan}), "norm.bias is not finite"),
+        (lambda a: a.update({"norm.bias": a["norm.bias"].astype(np.int32)}), "norm.bias is int32"),
+        (lambda a: a.pop("pos_embed"), "pos_embed is missing"),
+        (lambda a: a.pop("cls_token"), "1 missing (cls_token)"),
+        (lambda a: a.pop("patch_embed.proj.weight"), "no patch embedding under the names"),
+        (lambda a: a.update(pos_embed=a["pos_embed"][:, :4]), ""),
+        (lambda a: a.update(pos_embed=a["pos_embed"][:, :3]), "3 positions are not those of a square image"),
+    ],
+)
+def test_keys_that_are_missing_unknown_or_misshapen_stop_the_import(timm_file, change, said):
+    path = timm_file(change, classes=3)
+    if not said:  # positions of the patches alone are allowed
+        interop.read(path)
+        return
+    with pytest.raises(UserError) as error:
+        interop.read(path, "init_from")
+    assert said in str(error.value) and str(path) in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("about", "said"),
+    [
+        ({"hidden_act": "gelu_new"}, "hidden_act is 'gelu_new'"),
+        ({"architecture": "vit_base_patch16_clip_224"}, "no plain ViT"),
+        ({"model_args": {"num_heads": 3}}, "3 heads do not divide 16"),
+    ],
+)
+def test_a_network_that_computes_something_else_is_refused(timm_file, about, said):
+    with pytest.raises(UserError, match=said):
+        interop.read(timm_file(about=about))
+
+
+def test_a_decoder_with_learned_positions_is_refused(timm_file):
+    with pytest.raises(UserError, match="decoder_pos_embed is not the fixed"):
+        interop.read(timm_file(lambda a: a.update(decoder_pos_embed=a["decoder_pos_embed"] + 1), decoder=1))
+
+
+def test_heads_that_nothing_tells_are_assumed_and_said(timm_file):
+    weights = interop.read(timm_file(about={}))
+    assert weights.shape.heads == 1 and not weights.heads_known and "1 attention heads are assumed" in weights.notes[0]
+    assert interop.read(timm_file(about={}), heads=4).shape.heads == 4
+
+
+def test_half_precision_and_wrapped_keys_are_read(timm_file):
+    exact = interop.read(timm_file())
+    half = interop.read(timm_file(lambda a: a.update({k: v.astype(np.float16) for k, v in a.items()})))
+    assert half.shape == exact.shape  # also the rounded positions are the fixed ones
+    assert half.params["encoder"]["norm"]["scale"].dtype == np.float32
+
+    def wrap(arrays):
+        for key in list(arrays):
+            arrays[f"module.{key}"] = arrays.pop(key)
+
+    assert interop.read(timm_file(wrap)).shape == exact.shape
+
+
+def test_bfloat16_is_read(tmp_path):
+    raw = np.array([1.0, -2.5, 3.140625], np.float32)
+    header = json.dumps({"x": {"dtype": "BF16", "shape": [3], "data_offsets": [0, 6]}}).encode()
+    bits = (raw.view(np.uint32) >> 16).astype("<u2").tobytes()
+    (tmp_path / "x.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bits)
+    arrays, _ = read_arrays(tmp_path / "x.safetensors", "init_from")
+    np.testing.assert_array_equal(arrays["x"], raw)
+
+
+def test_a_folder_of_shards_is_read_and_its_index_cannot_point_outside(timm_file, tmp_path):
+    whole = timm_file()
+    arrays = load_file(whole)
+    folder = tmp_path / "shards"
+    folder.mkdir()
+    keys = sorted(arrays)
+    files = {key: f"model-{i % 2}.safetensors" for i, key in enumerate(keys)}
+    for file in set(files.values()):
+        save_file({k: arrays[k] for k in keys if files[k] == file}, folder / file)
+    index = folder / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": files}))
+    assert interop.read(folder).shape.depth == 2
+    index.write_text(json.dumps({"weight_map": files | {"norm.bias": "../timm/model.safetensors"}}))
+    with pytest.raises(UserError, match="no file of its folder"):
+        interop.read(folder)
+    index.write_text(json.dumps({"weight_map": files | {"norm.bias": "model-2.safetensors"}}))
+    with pytest.raises(UserError, match="is missing, though"):
+        interop.read(folder)
+
+
+def test_what_cannot_be_read_is_named(tmp_path):
+    for name, content, said in (
+        ("a.safetensors", b"no header", "cannot be read as safetensors"),
+        ("a.npz", b"PK no zip", "is refused"),
+        ("a.onnx", b"", ".onnx is not read; use .safetensors"),
+    ):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(UserError, match=said):
+            interop.read(tmp_path / name, "init_from")
+    with pytest.raises(UserError, match="init_from=.*does not exist"):
+        interop.read(tmp_path / "nothing.safetensors", "init_from")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="should hold one file of weights and has none"):
+        interop.read(tmp_path / "empty", "init_from")
+
+
+class Payload:
+    """Unpickled, it would make a folder."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (os.mkdir, (str(self.path),))
+
+
+def test_an_npz_with_objects_is_refused_and_runs_nothing(tmp_path):
+    harm = tmp_path / "harm"
+    np.savez(tmp_path / "a.npz", x=np.array([Payload(harm)], object), allow_pickle=True)
+    with pytest.raises(UserError, match="holds Python objects"):
+        interop.read(tmp_path / "a.npz", "init_from")
+    assert not harm.exists()
+    np.load(tmp_path / "a.npz", allow_pickle=True)["x"]  # the payload is a real one
+    assert harm.exists()
+
+
+def test_a_pth_with_a_payload_is_refused_and_runs_nothing(tmp_path):
+    torch = pytest.importorskip("torch", reason="PyTorch is an extra")
+    harm = tmp_path / "harm"
+    torch.save({"model": {"norm.weight": torch.ones(2)}, "extra": Payload(harm)}, tmp_path / "a.pth")
+    with pytest.raises(UserError, match=r"a.pth is refused: .*could run code"):
+        interop.read(tmp_path / "a.pth", "init_from")
+    assert not harm.exists()
+    torch.load(tmp_path / "a.pth", weights_only=False)  # the payload is a real one
+    assert harm.exists()
+
+
+def test_a_pth_without_pytorch_is_refused_in_one_line(tmp_path, monkeypatch):
+    real = builtins.__import__
+
+    def without(name, *args, **kwargs):
+        if name.partition(".")[0] == "torch":
+            raise ImportError(name)
+        return real(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    (tmp_path / "a.pth").write_bytes(b"")
+    with pytest.raises(UserError, match="needs PyTorch to be read safely; install 'mae_jax"):
+        interop.read(tmp_path / "a.pth", "init_from")
+
+
+def test_a_training_checkpoint_of_the_papers_code_is_read(timm_file, tmp_path):
+    torch = pytest.importorskip("torch", reason="PyTorch is an extra")
+    arrays = load_file(timm_file(decoder=1))
+    saved = {"model": {k: torch.from_numpy(v) for k, v in arrays.items()}, "epoch": 3, "optimizer": {"state": {}}}
+    torch.save(saved | {"args": argparse.Namespace(lr=1e-3, model="mae_vit_base_patch16")}, tmp_path / "a.pth")
+    weights = interop.read(tmp_path / "a.pth")
+    assert weights.kind == "mae" and weights.shape.decoder_depth == 1
+    (tmp_path / "b.pth").write_bytes((tmp_path / "a.pth").read_bytes()[:1000])
+    with pytest.raises(UserError, match="b.pth cannot be read by PyTorch"):
+        interop.read(tmp_path / "b.pth")
+    torch.save([torch.ones(1)], tmp_path / "c.pth")
+    with pytest.raises(UserError, match="holds no dictionary of arrays"):
+        interop.read(tmp_path / "c.pth")
