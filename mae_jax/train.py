@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from mae_jax import rundir, sharding, tasks
+from mae_jax import machine, rundir, sharding, tasks
 from mae_jax.best import Best
 from mae_jax.checkpoints import Checkpoints, committed_steps
 from mae_jax.checks import validate
@@ -48,7 +48,7 @@ def run(
                 rundir.refuse_difference(workdir, workdir / rundir.CONFIG, config)
                 progress.say(f"{workdir}: finished before; {rundir.RESULTS} is there")
                 return rundir.read_json(workdir / rundir.RESULTS)
-            compile_cache()
+            machine.keep_compiled()
             task = tasks.build(config, sharding.make_mesh(config.sharding.fsdp), checking(progress), opened)
             rundir.keep_config(workdir, config, dataclasses.asdict(task.resolved), leader)
         except UserError as error:
@@ -56,13 +56,6 @@ def run(
         if sharding.any_process(refused is not None):
             raise refused or UserError("another process was refused; its message says why")
         return Loop(task, workdir, progress, got).run()
-
-
-def compile_cache() -> None:
-    """Keeps compiled functions on disk, so that the next start of the same config is quick."""
-    if not jax.config.jax_compilation_cache_dir:
-        jax.config.update("jax_compilation_cache_dir", str(Path.home() / ".cache" / "mae_jax" / "xla"))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
 
 
 def checking(progress: Progress):

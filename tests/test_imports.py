@@ -14,7 +14,7 @@ LAYERS = [
     {"models"},
     {"losses", "spam"},
     {"optim"},
-    {"sharding"},
+    {"sharding", "machine"},
     {"state"},
     {"rundir"},
     {"progress", "metrics"},

@@ -1,0 +1,49 @@
+"""How a run starts: what it imports before its first step, and what the next start takes from disk."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+# A run up to its first step, with TensorBoard's files on, as by default.
+START = """
+import sys
+from pathlib import Path
+import jax
+from mae_jax import train
+from mae_jax.config import defaults
+
+hits = []
+jax.monitoring.register_event_listener(lambda name, **_: hits.append(name) if name.endswith("/cache_hits") else None)
+config = defaults("finetune")
+config.data.update(source="synthetic", synthetic_train=40, synthetic_test=13, synthetic_size=32, threads=1)
+config.model.update(size="custom", image_size=16, patch_size=8, width=16, depth=3, heads=2)
+config.train.update(batch_size=8, steps=2)
+original = train.train_step
+
+def step(*arguments):
+    done = original(*arguments)
+    done[1]["loss"].block_until_ready()
+    print("tensorflow" in sys.modules, len(hits))
+    sys.exit(0)
+
+train.train_step = step
+train.run(config, Path(sys.argv[1]))
+"""
+
+
+def test_the_second_start_compiles_nothing_and_tensorflow_waits(tmp_path, environment):
+    """The first start leaves its compiled functions in the user's cache directory, the second takes them."""
+    environment = environment | {"XDG_CACHE_HOME": str(tmp_path), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    del environment["JAX_COMPILATION_CACHE_DIR"]
+    said = []
+    for workdir in ("one", "two"):
+        command = [sys.executable, "-c", START, str(tmp_path / workdir)]
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+        assert not done.stderr.strip(), done.stderr
+        said.append(done.stdout.splitlines()[-1].split())
+    assert [imported for imported, _ in said] == ["False", "False"]
+    kept = {path.name.split("-")[0] for path in (tmp_path / "mae_jax" / "xla").iterdir()}
+    assert {"jit__init", "jit_train_step"} <= kept
+    assert int(said[0][1]) == 0 and int(said[1][1]) >= len(kept)
