@@ -25,7 +25,7 @@ WEIGHTS = (".safetensors", ".npz", ".pth", ".pt", ".bin", ".ckpt")  # endings of
 # fractions, initialisations and seeds: its cells have configs of their own.
 FREE = re.compile(
     r"((pretrain|finetune)\.)?"
-    r"(name|title|log\..*|checkpoint\.keep|data\.(threads|workers|prefetch)|sharding\..*)"
+    r"(name|title|log\..*|checkpoint\.keep|data\.(threads|workers|prefetch|prepared_dir)|sharding\..*)"
     r"|fractions|inits|seeds|subset_seeds|resolved\.(devices|rows)"
 )
 
@@ -40,10 +40,11 @@ def defaults(task: str) -> ConfigDict:
     c.init_from = ""  # mae: the run directory of the pre-training; weights: a file or folder (see README)
 
     d = c.data = ConfigDict()
-    d.source = "raabin_wbc"  # synthetic | folder | a prepared data set; pre-training joins by "+"
+    d.source = "raabin_wbc"  # synthetic | folder | raabin_wbc | cam16 | prcc; pre-training joins by "+"
+    d.prepared_dir = ""  # where prepared data sets are; empty: $TFDS_DATA_DIR, else ~/tensorflow_datasets
     d.dir = ""  # for folder: the directory; several of them, for pre-training, joined by ","
     d.weights = ()  # pre-training: shares of the sources; empty: by their numbers of images
-    d.train_split = "Train"  # folder: sub-folder with the training classes
+    d.train_split = "Train"  # folder: sub-folder with the training classes; else the split
     d.test_split = "TestA"  # folder: sub-folder with the test classes
     d.val_fraction = 0.1  # split off the training images first, the same for every fraction
     d.fraction = 1.0  # share of the labels that training may see, per class
@@ -227,7 +228,7 @@ def hparams(config: ConfigDict) -> dict[str, Any]:
     return {
         key: value if isinstance(value, int | float | str) else json.dumps(value)
         for key, value in flatten(config).items()
-        if not key.startswith(("log.", "data.threads", "data.workers", "data.prefetch"))
+        if not key.startswith(("log.", "data.threads", "data.workers", "data.prefetch", "data.prepared_dir"))
     }
 
 
@@ -303,9 +304,9 @@ def percent(fraction: float) -> str:
 
 def source_label(data: ConfigDict) -> str:
     """What to call the images: the source, or the last part of each folder's path."""
-    if "folder" not in data.source:
-        return data.source
-    names = [Path(d).name or "folder" for d in data.dir.split(",")]
+    names = []
+    for source in data.source.split("+"):
+        names += [Path(d).name or "folder" for d in data.dir.split(",")] if source == "folder" else [source]
     return re.sub(r"[^\w.+-]", "_", "+".join(names))
 
 

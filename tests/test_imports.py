@@ -18,6 +18,7 @@ LAYERS = [
     {"state"},
     {"rundir"},
     {"progress", "metrics"},
+    {"datasets"},
     {"best", "checkpoints", "evaluate", "writers"},
     {"interop"},
     {"tasks"},
@@ -65,7 +66,7 @@ def test_flax_is_imported_in_models_alone():
 
 def test_data_and_report_do_not_know_jax():
     for path in FILES:
-        if top(path) in ("data", "report", "checks", "config", "errors", "metrics", "rundir"):
+        if top(path) in ("data", "datasets", "report", "checks", "config", "errors", "metrics", "rundir"):
             assert not [n for n in imports(path) if n.split(".")[0] in ("jax", "flax", "optax", "orbax")], path
 
 

@@ -8,13 +8,12 @@ import numpy as np
 from jaxtyping import Int
 from ml_collections import ConfigDict
 
-from mae_jax.data import sources, subsets
+from mae_jax.data import prepared, sources, subsets
 from mae_jax.data.sources import Source
 from mae_jax.errors import UserError
 
 NAMES = ("synthetic", "folder")
 DRAWING_SEED = 0  # generated images are one fixed data set; other sizes give other data sets
-PUBLISHED = ("raabin_wbc", "cam16", "prcc")
 Report = Callable[[int, int], None]  # called with (images checked, images in all)
 
 
@@ -65,7 +64,7 @@ def _open(opened: dict | None, function: Callable, data: ConfigDict, *rest) -> S
     """`function(data, *rest)`, or what it gave before for the same fields."""
     if opened is None:
         return function(data, *rest)
-    fields = ("source", "dir", "train_split", "test_split", "bad_images")
+    fields = ("source", "dir", "prepared_dir", "train_split", "test_split", "bad_images")
     drawn = ("synthetic_train", "synthetic_test", "synthetic_unlabelled", "synthetic_size")
     key = (function.__name__, *(data[name] for name in fields + drawn))
     if key not in opened:
@@ -76,7 +75,11 @@ def _open(opened: dict | None, function: Callable, data: ConfigDict, *rest) -> S
 def _labelled_train(data: ConfigDict, report: Report | None) -> Source:
     if data.source == "synthetic":
         return sources.synthetic("Train", data.synthetic_train, data.synthetic_size, DRAWING_SEED)
-    _refuse_unknown(data, "finetune")
+    _refuse_unknown(data)
+    if prepared.known(data.source):
+        if data.train_split == data.test_split:
+            raise UserError(f"data.train_split={data.train_split} is data.test_split too; name two splits")
+        return prepared.labelled(data.source, data.train_split, data.prepared_dir)
     train, test = (Path(data.dir, split).resolve() for split in (data.train_split, data.test_split))
     if train == test or train in test.parents or test in train.parents:
         raise UserError(
@@ -92,6 +95,9 @@ def _labelled_train(data: ConfigDict, report: Report | None) -> Source:
 def _labelled_test(data: ConfigDict, classes: tuple[str, ...], report: Report | None) -> Source:
     if data.source == "synthetic":
         return sources.synthetic("TestA", data.synthetic_test, data.synthetic_size, DRAWING_SEED)
+    if prepared.known(data.source):
+        field = "data.test_split"
+        return prepared.labelled(data.source, data.test_split, data.prepared_dir, classes=classes, field=field)
     return sources.folder(data.dir, data.test_split, classes=classes, bad_images=data.bad_images, progress=report)
 
 
@@ -116,28 +122,29 @@ def unlabelled(data: ConfigDict, report: Report | None = None, opened: dict | No
 
 def _unlabelled_sources(data: ConfigDict, report: Report | None) -> list[Source]:
     names, directories = data.source.split("+"), [d for d in data.dir.split(",") if d]
+    if len(set(names)) != len(names):
+        raise UserError(f"data.source={data.source} names a source twice; data.weights sets how often it is seen")
     found = []
     for name in names:
-        _refuse_unknown(data, "pretrain", name)
+        _refuse_unknown(data, name)
         if name == "synthetic":
             n, size = data.synthetic_unlabelled, data.synthetic_size
             found.append(sources.synthetic_unlabelled(n, size, DRAWING_SEED))
-    if "folder" in names:
-        real = [Path(d).resolve() for d in directories]
-        if not real or len(set(real)) != len(real):
-            raise UserError(f"data.dir={data.dir!r}: name at least one directory, none twice, joined by ','")
-        found += [sources.unlabelled_folder(d, bad_images=data.bad_images, progress=report) for d in directories]
+        elif prepared.known(name):
+            found.append(prepared.unlabelled(name, data.prepared_dir))
+        else:
+            real = [Path(d).resolve() for d in directories]
+            if not real or len(set(real)) != len(real):
+                raise UserError(f"data.dir={data.dir!r}: name at least one directory, none twice, joined by ','")
+            found += [sources.unlabelled_folder(d, bad_images=data.bad_images, progress=report) for d in directories]
     return found
 
 
-def _refuse_unknown(data: ConfigDict, task: str, name: str = "") -> None:
+def _refuse_unknown(data: ConfigDict, name: str = "") -> None:
     name = name or data.source
-    if name in PUBLISHED:
-        raise UserError(
-            f"data.source={name} is not prepared on this machine: unpack it and read it as a folder with "
-            f"--config=configs/{task}.py:data=folder --config.data.dir=DIR"
-        )
-    if name not in NAMES:
-        raise UserError(f"data.source={name} is not known; use one of {', '.join(NAMES + PUBLISHED)}")
+    if prepared.known(name):
+        prepared.locate(name, data.prepared_dir)
+    elif name not in NAMES:
+        raise UserError(f"data.source={name} is not known; use one of {', '.join((*NAMES, *prepared.WHERE))}")
     if name == "folder" and not data.dir:
         raise UserError("data.dir='' is empty; source=folder needs it: --config.data.dir=DIR")

@@ -80,17 +80,18 @@ def test_generated_cells(tiny_config):
     ("fields", "said"),
     [
         ({"source": "imagenet"}, "data.source=imagenet is not known; use one of synthetic, folder"),
-        ({"source": "raabin_wbc"}, "data.source=raabin_wbc is not prepared on this machine"),
+        ({"source": "raabin_wbc"}, "data.source=raabin_wbc is not prepared in {empty}: get it (Train.rar"),
         ({"source": "folder", "dir": ""}, "data.dir='' is empty"),
         ({"source": "folder", "dir": "/nowhere"}, "/nowhere"),
     ],
 )
 @pytest.mark.parametrize("function", [splits.labelled, splits.unlabelled])
-def test_sources_that_cannot_be_opened(data, function, fields, said):
+def test_sources_that_cannot_be_opened(data, function, fields, said, tmp_path, monkeypatch):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "empty"))
     data.update(fields)
     with pytest.raises(UserError, match="^[^\n]*$") as error:
         function(data)
-    assert said in str(error.value)
+    assert said.replace("{empty}", str(tmp_path / "empty")) in str(error.value)
 
 
 def test_sources_stay_open_between_the_cells_of_a_study(data):

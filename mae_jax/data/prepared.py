@@ -1,0 +1,238 @@
+"""Prepared data sets: ArrayRecord files that tools/prepare_data.py wrote, read by random access through TFDS.
+
+An index beside the files says who the images are, so that opening a data set reads none of them.
+TensorFlow is not imported here; only building needs it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int32, Int64, UInt64
+
+from mae_jax.data.sources import Source
+from mae_jax.errors import UserError
+
+WHERE = {  # where the published files are
+    "raabin_wbc": "Train.rar, TestA.rar and TestB.zip of 'double labeled cropped cells', "
+    "https://raabindata.com/free-data/",
+    "cam16": "tiles of CAMELYON16 (https://camelyon16.grand-challenge.org) as train|val|test/data/normal|tumor/*.jpg",
+    "prcc": "1.zip and 2.zip of https://dataset.chenli.group/home/prcc-subtyping",
+}
+DEFAULT_CONFIG = {"prcc": "tile500"}  # where a name alone, without ":CONFIG", is enough
+FIELD = "data.source"
+
+
+@dataclass(frozen=True)
+class Index:
+    """Who the images of one split are, sorted by name."""
+
+    record: Int64[np.ndarray, " n"]  # number of each image in the ArrayRecord files
+    names: Sequence[str]
+    groups: Sequence[str]
+    label: Int32[np.ndarray, " n"]
+    digest: UInt64[np.ndarray, " n"]  # the first eight bytes of the sha256 of the image's bytes
+
+    def save(self, path: Path) -> None:
+        """Writes an .npz file; lists of strings are one block of UTF-8."""
+        arrays = {}
+        for f in fields(self):
+            value = getattr(self, f.name)
+            arrays[f.name] = value if isinstance(value, np.ndarray) else np.frombuffer("\n".join(value).encode(), "u1")
+        with open(path, "wb") as file:
+            np.savez(file, **arrays)
+
+    @classmethod
+    def load(cls, path: Path) -> Index:
+        """Reads what `save` wrote. Raises UserError where the file is damaged."""
+        try:
+            with open(path, "rb") as file, np.load(file, allow_pickle=False) as saved:
+                arrays = {f.name: saved[f.name] for f in fields(cls)}
+        except Exception as error:  # zipfile and NumPy raise almost anything
+            raise UserError(
+                f"{path} cannot be read ({error}); remove its folder and prepare the data set again"
+            ) from None
+        strings = {name: tuple(arrays[name].tobytes().decode().split("\n")) for name in ("names", "groups")}
+        return cls(**(arrays | strings))
+
+
+def digest(data: bytes) -> int:
+    """Tells byte-identical images: the first 64 bits of their sha256."""
+    return int.from_bytes(hashlib.sha256(data).digest()[:8], "little")
+
+
+def make_index(examples: Iterable[dict]) -> Index:
+    """From all examples of a split in the order of their records."""
+    rows = [(e["name"].decode(), e["group"].decode(), int(e.get("label", -1)), digest(e["image"])) for e in examples]
+    order = sorted(range(len(rows)), key=lambda i: rows[i][0])
+    names, groups, labels, digests = zip(*(rows[i] for i in order), strict=True)
+    return Index(
+        record=np.asarray(order, np.int64),
+        names=names,
+        groups=groups,
+        label=np.asarray(labels, np.int32),
+        digest=np.asarray(digests, np.uint64),
+    )
+
+
+def index_path(directory: Path, split: str) -> Path:
+    """Where the index of a split lies, `directory` being that of a version."""
+    return directory / f"index-{split}.npz"
+
+
+def root(directory: str | os.PathLike = "") -> Path:
+    """Where prepared data sets lie: `directory`, else $TFDS_DATA_DIR, else ~/tensorflow_datasets."""
+    return Path(directory or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
+
+
+def known(name: str) -> bool:
+    """Whether this is the name of a data set that can be prepared, with or without ":CONFIG"."""
+    return name.partition(":")[0] in WHERE
+
+
+def tfds_name(name: str) -> str:
+    """prcc -> prcc/tile500, raabin_wbc -> raabin_wbc. Raises UserError where the part after ":" is wrong."""
+    dataset, colon, config = name.partition(":")
+    config = config if colon else DEFAULT_CONFIG.get(dataset, "")
+    if bool(config) != (dataset in DEFAULT_CONFIG) or (config and not re.fullmatch(r"[\w.-]+", config)):
+        allowed = f"{dataset}:NAME" if dataset in DEFAULT_CONFIG else dataset
+        raise UserError(f"{FIELD}={name} is not a name that can be prepared; use {allowed}")
+    return f"{dataset}/{config}" if config else dataset
+
+
+def versions(name: str, directory: str | os.PathLike = "") -> list[Path]:
+    """The directories of a data set's finished versions, the newest last."""
+    top = root(directory) / tfds_name(name)
+    found = [
+        path.parent for path in top.glob("*/dataset_info.json") if re.fullmatch(r"\d+\.\d+\.\d+", path.parent.name)
+    ]
+    return sorted(found, key=lambda path: [int(part) for part in path.name.split(".")])
+
+
+def locate(name: str, directory: str | os.PathLike = "") -> Path:
+    """The directory of the newest version. Raises UserError, with what to do, where there is none."""
+    if found := versions(name, directory):
+        return found[-1]
+    dataset = name.partition(":")[0]
+    where = f" --data_dir {directory}" if directory else ""
+    raise UserError(
+        f"{FIELD}={name} is not prepared in {root(directory)}: get it ({WHERE[dataset]}) and run "
+        f"python tools/prepare_data.py {name} --source DIR{where}"
+    )
+
+
+def open_split(name: str, split: str, directory: str | os.PathLike = ""):
+    """TFDS's data source of one split, or of several joined by "+": encoded bytes by record number."""
+    import tensorflow_datasets as tfds
+
+    decoders = {"image": tfds.decode.SkipDecoding()}
+    return tfds.data_source(tfds_name(name), split=split, data_dir=root(directory), decoders=decoders)
+
+
+def labelled(
+    name: str,
+    split: str,
+    directory: str | os.PathLike = "",
+    *,
+    classes: Sequence[str] | None = None,
+    field: str = "data.train_split",
+) -> Source:
+    """One split with its labels. Raises UserError for a data set that is not prepared, has no such split or
+    no labels, and for a class without images where `classes` are not given.
+    """
+    info = _info(name, directory)
+    if split not in info.splits:
+        raise UserError(f"{field}={split} is no split of {name}; use one of {', '.join(info.splits)}")
+    if "label" not in info.features:
+        raise UserError(f"{FIELD}={name} has no labels; it serves pre-training. Use a data set with labels")
+    found = tuple(info.features["label"].names)
+    source = _source(name, (split,), directory, found)
+    empty = [c for i, c in enumerate(found) if i not in set(source.labels.tolist())]
+    if empty and classes is None:
+        raise UserError(f"{field}={split}: class {empty[0]} has no image in {name}; train on another split")
+    return source
+
+
+def unlabelled(name: str, directory: str | os.PathLike = "") -> Source:
+    """All splits but those whose name starts with "test", without their labels."""
+    info = _info(name, directory)
+    return _source(name, tuple(s for s in sorted(info.splits) if not s.lower().startswith("test")), directory, ())
+
+
+def _info(name: str, directory: str | os.PathLike):
+    import tensorflow_datasets as tfds
+
+    path = locate(name, directory)
+    try:
+        return tfds.builder_from_directory(path).info
+    except Exception as error:
+        raise UserError(f"{path} is damaged ({error}); remove it and prepare {name} again") from None
+
+
+def _source(name: str, splits: tuple[str, ...], directory: str | os.PathLike, classes: tuple[str, ...]) -> Source:
+    path = locate(name, directory)
+    parts = [_index(name, split, path, directory) for split in splits]
+    label = np.concatenate([part.label for part in parts])
+    summary = hashlib.sha256(name.encode())
+    for part in parts:
+        for value in (part.label, part.digest):
+            summary.update(value.tobytes())
+        summary.update("\n".join(part.names).encode())
+    return Source(
+        names=tuple(n for part in parts for n in part.names),
+        labels=label if classes else np.full(len(label), -1, np.int32),
+        groups=tuple(g for part in parts for g in part.groups),
+        classes=classes,
+        fingerprint=summary.hexdigest(),
+        read=Records(name, splits, directory, [part.record for part in parts]),
+    )
+
+
+def _index(name: str, split: str, path: Path, directory: str | os.PathLike) -> Index:
+    records = open_split(name, split, directory)
+    saved = index_path(path, split)
+    index = Index.load(saved) if saved.exists() else make_index(records)  # without: built by TFDS's own command
+    if len(index.record) != len(records):
+        raise UserError(
+            f"{saved} lists {len(index.record)} images, the files hold {len(records)}; prepare {name} again"
+        )
+    return index
+
+
+class Records:
+    """Reads encoded images by their number in the index; opens the files in each process when first asked."""
+
+    def __init__(
+        self,
+        name: str,
+        splits: Sequence[str],
+        directory: str | os.PathLike,
+        records: Sequence[Int64[np.ndarray, " n"]],
+    ):
+        """`records`: for each split the record number of every image in the index."""
+        self.name, self.splits, self.directory = name, tuple(splits), os.fspath(directory)
+        self.records = list(records)
+        self.starts = np.cumsum([0, *map(len, records)])
+        self._open: Callable | None = None
+
+    def __call__(self, i: int) -> bytes:
+        """Raises UserError where the file is damaged."""
+        if self._open is None:
+            self._open = [open_split(self.name, split, self.directory) for split in self.splits]
+        part = int(np.searchsorted(self.starts, i, "right")) - 1
+        try:
+            return self._open[part][int(self.records[part][i - self.starts[part]])]["image"]
+        except Exception as error:
+            raise UserError(
+                f"image {i} of {self.name} cannot be read from {locate(self.name, self.directory)} "
+                f"({' '.join(str(error).split())[:200]}); remove that folder and prepare the data set again"
+            ) from None
+
+    def __getstate__(self) -> dict:
+        return self.__dict__ | {"_open": None}

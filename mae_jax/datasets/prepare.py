@@ -1,0 +1,168 @@
+"""Builds a data set, reads it back, and puts it in its place only when all of it is there."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import importlib
+import json
+import os
+import shutil
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from mae_jax.data import prepared
+from mae_jax.datasets.builder import ImageBuilder
+from mae_jax.errors import UserError
+from mae_jax.progress import duration
+
+ABOUT = "prepared.json"
+SHOWN = 5  # names of files that are shown for each reason
+
+
+def prepare(name: str, source: str | os.PathLike, directory: str | os.PathLike = "", say: Callable = print) -> Path:
+    """Builds `name` from the files in `source`; returns where it lies.
+
+    It is built beside its place and moved there at the end, so that what an interrupted start leaves never looks
+    finished. Raises UserError where it cannot be built.
+    """
+    if found := prepared.versions(name, directory):
+        say(f"{name} is prepared already; remove {found[-1]} to prepare it again")
+        return found[-1]
+    if not Path(source).is_dir():
+        raise UserError(f"--source {source} is not a folder; name the one with the files of {name}")
+    with _staging(name, directory) as staging:
+        builder = make_builder(name, staging)
+        builder.progress = _progress(say)
+        say(f"building {name} from {source}")
+        _build(builder, Path(source), staging)
+        about = _index(name, builder, staging, Path(source))
+        built = Path(builder.data_dir)
+        place = prepared.root(directory) / built.relative_to(staging)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(built, place)
+    for line in summary(name, place, about):
+        say(line)
+    return place
+
+
+def make_builder(name: str, directory: Path) -> ImageBuilder:
+    """The builder of `name`, a key of `prepared.WHERE`. Raises UserError for a configuration that is not known."""
+    dataset, _, config = prepared.tfds_name(name).partition("/")
+    module = importlib.import_module(f"mae_jax.datasets.{dataset}.{dataset}_dataset_builder")
+    if config and config not in module.Builder.builder_configs:
+        config = module.config_of(config)
+    return module.Builder(data_dir=directory, config=config or None)
+
+
+@contextlib.contextmanager
+def _staging(name: str, directory: str | os.PathLike) -> Iterator[Path]:
+    """An empty folder beside the place of the data set, gone afterwards; what a killed start left goes, too."""
+    top = prepared.root(directory) / ".preparing"
+    key = prepared.tfds_name(name).replace("/", "-")
+    try:
+        top.mkdir(parents=True, exist_ok=True)
+        lock = open(top / f"{key}.lock", "w")
+    except OSError as error:
+        raise UserError(f"--data_dir {prepared.root(directory)} cannot be written: {error.strerror}") from None
+    staging = top / key
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UserError(f"{name} is being prepared in {top.parent} by another process; wait for it") from None
+        shutil.rmtree(staging, ignore_errors=True)
+        try:
+            staging.mkdir()
+            yield staging
+        except OSError as error:
+            free = shutil.disk_usage(top).free
+            raise UserError(f"{name}: {error.strerror or error} ({free / 1e9:.1f} GB are free in {top})") from None
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+
+
+def _build(builder: ImageBuilder, source: Path, staging: Path) -> None:
+    import tensorflow_datasets as tfds
+
+    tfds.disable_progress_bar()
+    config = tfds.download.DownloadConfig(manual_dir=source, try_download_gcs=False)
+    with contextlib.redirect_stdout(None):  # TFDS's own lines name the folder that is moved later
+        try:
+            builder.download_and_prepare(download_config=config, download_dir=staging / "downloads")
+        except UserError:
+            raise
+        except Exception as error:  # TFDS wraps what its generators raise
+            cause = error
+            while cause is not None and not isinstance(cause, UserError | OSError):
+                cause = cause.__cause__ or cause.__context__
+            raise cause or error from None
+
+
+def _index(name: str, builder: ImageBuilder, staging: Path, source: Path) -> dict:
+    """Reads every record back and writes the index of each split, and what is told of the data set."""
+    counts, groups = {}, {}
+    for split in builder.info.splits:
+        index = prepared.make_index(prepared.open_split(name, split, staging))
+        index.save(prepared.index_path(Path(builder.data_dir), split))
+        names = builder.info.features["label"].names if "label" in builder.info.features else None
+        found = Counter(index.label.tolist())
+        counts[split] = {c: found[i] for i, c in enumerate(names)} if names else {"images": len(index.label)}
+        groups[split] = len(set(index.groups) - {""})
+    about = {
+        "source": str(source.resolve()),
+        "counts": counts,
+        "groups": groups,
+        "published": builder.PUBLISHED,
+        "left_out": {
+            reason: {"files": builder.hidden if reason == "hidden" else len(names), "names": names}
+            for reason, names in builder.left_out.items()
+        },
+    }
+    (Path(builder.data_dir) / ABOUT).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+    return about
+
+
+def summary(name: str, place: Path, about: dict) -> list[str]:
+    """Counts per split and class, what was left out and why, and where the counts differ from the published."""
+    splits = list(about["counts"])
+    columns = list(dict.fromkeys(c for counts in about["counts"].values() for c in counts))
+    rows = [["split", *columns, *(["images"] if columns != ["images"] else []), "groups"]]
+    for split in splits:
+        counts = about["counts"][split]
+        total = [sum(counts.values())] if columns != ["images"] else []
+        rows.append([split, *(counts.get(c, 0) for c in columns), *total, about["groups"][split] or "not known"])
+    widths = [max(len(str(row[i])) for row in rows) for i in range(len(rows[0]))]
+    lines = [f"{name} is prepared in {place}"]
+    lines += ["  " + "  ".join(str(v).rjust(w) for v, w in zip(row, widths, strict=True)) for row in rows]
+    for reason, left in about["left_out"].items():
+        shown = ", ".join(left["names"][:SHOWN]) + (", ..." if left["files"] > SHOWN else "")
+        lines.append(f"  left out, {reason}: {left['files']} ({shown})")
+    if not about["left_out"]:
+        lines.append("  left out: nothing")
+    differ = [
+        f"{split} {c} {about['counts'].get(split, {}).get(c, 0)} (published {n})"
+        for split, counts in about["published"].items()
+        for c, n in counts.items()
+        if about["counts"].get(split, {}).get(c, 0) != n
+    ]
+    if differ:
+        lines.append(f"  warning: not the published counts: {', '.join(differ)}")
+    elif about["published"]:
+        lines.append("  the counts are the published ones")
+    return lines
+
+
+def _progress(say: Callable) -> Callable[[int, int], None]:
+    began = shown = time.monotonic()
+
+    def report(done: int, total: int) -> None:
+        nonlocal shown
+        now = time.monotonic()
+        if now - shown > 5:
+            shown = now
+            say(f"{done}/{total} files · {duration((now - began) / done * (total - done))} left")
+
+    return report

@@ -1,0 +1,165 @@
+"""The command that prepares, what it leaves when it ends early, and reading what it made."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import cloudpickle
+import numpy as np
+import pytest
+
+from mae_jax.data import loaders, prepared, splits
+from mae_jax.data.transforms import CenterResize, Decode
+from mae_jax.datasets import prepare as preparing
+from mae_jax.errors import UserError
+
+ROOT = Path(__file__).parents[2]
+
+
+def command(*arguments: str, **options) -> subprocess.Popen:
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "none"}
+    line = [sys.executable, str(ROOT / "tools/prepare_data.py"), *arguments]
+    return subprocess.Popen(line, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
+
+
+def test_the_command_prepares_and_says_so(trees, tmp_path):
+    process = command("cam16", "--source", str(trees / "cam16"), "--data_dir", str(tmp_path))
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0 and err == ""
+    assert f"cam16 is prepared in {tmp_path}/cam16/1.0.0" in out and "left out: nothing" in out
+    assert len(prepared.unlabelled("cam16", tmp_path)) == 16
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["cam17", "--source", "."], "cam17 cannot be prepared; use one of raabin_wbc, cam16, prcc"),
+        (["cam16", "--source", "/nowhere"], "--source /nowhere is not a folder"),
+        (["cam16", "--source", "{trees}/raabin_wbc"], "--source: '{trees}/raabin_wbc/train/data' is not a folder"),
+        (["prcc:x", "--source", "."], "prcc:x is not known; use prcc:tile16"),
+    ],
+)
+def test_mistakes_are_one_line_and_exit_code_2(trees, tmp_path, arguments, said):
+    arguments = [a.replace("{trees}", str(trees)) for a in arguments]
+    process = command(*arguments, "--data_dir", str(tmp_path))
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 2 and err.count("\n") == 1
+    assert said.replace("{trees}", str(trees)) in err
+    assert not list(tmp_path.glob("*/*/dataset_info.json"))
+
+
+def test_a_killed_start_leaves_nothing_that_looks_finished(trees, tmp_path):
+    pausing = (
+        "import time; from mae_jax.data import prepared; prepared.make_index = lambda e: (print('here', flush=True), "
+        f"time.sleep(60)); from mae_jax.datasets.prepare import prepare; prepare('cam16', {str(trees / 'cam16')!r}, "
+        f"{str(tmp_path)!r}, lambda line: None)"
+    )
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen([sys.executable, "-c", pausing], env=environment, stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "here\n"  # all records are written
+    with pytest.raises(UserError, match="is being prepared .* by another process"):
+        preparing.prepare("cam16", trees / "cam16", tmp_path, print)
+    process.send_signal(signal.SIGKILL)
+    process.communicate(timeout=60)
+    assert prepared.versions("cam16", tmp_path) == []
+    with pytest.raises(UserError, match="is not prepared"):
+        prepared.unlabelled("cam16", tmp_path)
+    preparing.prepare("cam16", trees / "cam16", tmp_path, lambda line: None)
+    assert len(prepared.unlabelled("cam16", tmp_path)) == 16
+    assert not [path for path in (tmp_path / ".preparing").iterdir() if path.is_dir()]
+
+
+def test_prepared_again_is_said(trees, prepared_sets):
+    said: list[str] = []
+    place = preparing.prepare("cam16", trees / "cam16", prepared_sets[0], said.append)
+    assert said == [f"cam16 is prepared already; remove {place} to prepare it again"]
+
+
+def test_a_data_set_that_is_not_prepared_names_the_command(tiny_config, tmp_path):
+    config = tiny_config("pretrain")
+    config.data.update(source="cam16+prcc", prepared_dir=str(tmp_path))
+    with pytest.raises(UserError) as error:
+        splits.unlabelled(config.data)
+    said = str(error.value)
+    assert f"python tools/prepare_data.py cam16 --source DIR --data_dir {tmp_path}" in said and "\n" not in said
+    assert "camelyon16.grand-challenge.org" in said
+
+
+def test_names_and_splits_that_do_not_fit_are_refused(tiny_config, prepared_sets):
+    data = tiny_config().data
+    data.prepared_dir = str(prepared_sets[0])
+    for fields, said in (
+        ({"source": "cam16"}, "data.train_split=Train is no split of cam16; use one of train, val, test"),
+        ({"source": "cam16", "train_split": "train"}, "data.test_split=TestA is no split of cam16"),
+        ({"source": "cam16", "test_split": "train"}, "data.test_split too; name two"),
+        ({"source": "prcc:tile50", "test_split": "test"}, "prcc:tile50 has no labels"),
+        ({"source": "raabin_wbc:x", "train_split": "Train"}, "use raabin_wbc"),
+    ):
+        data.update(fields)
+        with pytest.raises(UserError, match="^[^\n]*$") as error:
+            splits.labelled(data)
+        assert said in str(error.value)
+    data.source = "cam16+cam16"
+    with pytest.raises(UserError, match="names a source twice"):
+        splits.unlabelled(data)
+
+
+def test_mixtures_of_prepared_sets_and_folders(tiny_config, prepared_sets, trees):
+    config = tiny_config("pretrain")
+    config.data.update(source="prcc:tile50+folder+cam16", dir=str(trees / "cam16" / "test"), weights=(1.0, 1.0, 2.0))
+    config.data.prepared_dir = str(prepared_sets[0])
+    found = splits.unlabelled(config.data)
+    assert [len(s) for s in found.sources] == [32, 8, 16]
+    for source, kept, held in zip(found.sources, found.train_idx, found.val_idx, strict=True):
+        assert not {source.groups[i] for i in kept} & {source.groups[i] for i in held}
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_batches_come_from_the_records(prepared_sets, workers):
+    source = prepared.unlabelled("cam16", prepared_sets[0])
+    stream = loaders.train_batches(
+        [source], None, [Decode(), CenterResize(8)], batch_size=8, seed=0, workers=workers, threads=2
+    )
+    batches = [next(stream) for _ in range(2)]
+    stream.close()
+    assert sorted(np.concatenate([b["index"] for b in batches]).tolist()) == list(range(16))
+    for batch in batches:
+        for image, index in zip(batch["image"], batch["index"], strict=True):
+            plain = CenterResize(8)(Decode()({"image": source.read(int(index))}))["image"]
+            np.testing.assert_array_equal(image, plain)
+
+
+def test_reading_does_not_start_tensorflow(prepared_sets):
+    code = (
+        "import sys; from mae_jax.data import prepared; "
+        f"source = prepared.unlabelled('cam16', {str(prepared_sets[0])!r}); source[3]; "
+        "assert 'tensorflow' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": str(ROOT)}, check=True, timeout=120)
+
+
+def test_a_source_travels_to_another_process(prepared_sets):
+    source = prepared.unlabelled("prcc:tile50", prepared_sets[0])
+    source[0]
+    sent = cloudpickle.loads(cloudpickle.dumps(source))
+    assert sent[5]["image"] == source[5]["image"] and sent.fingerprint == source.fingerprint
+
+
+def test_damage_is_named(trees, tmp_path):
+    place = preparing.prepare("prcc:tile50", trees / "prcc", tmp_path, lambda line: None)
+    records = next(place.glob("*.array_record-*"))
+    whole = records.read_bytes()
+    records.write_bytes(whole[:1000] + bytes([whole[1000] ^ 1]) + whole[1001:])  # one bit
+    source = prepared.unlabelled("prcc:tile50", tmp_path)
+    with pytest.raises(UserError, match="cannot be read from .*prepare the data set again"):
+        for i in range(len(source)):
+            source[i]
+    records.write_bytes(whole)
+    index = prepared.index_path(place, "train")
+    index.write_bytes(index.read_bytes()[:-30])
+    with pytest.raises(UserError, match="index-train.npz cannot be read"):
+        prepared.unlabelled("prcc:tile50", tmp_path)
+    index.unlink()  # as TFDS's own command leaves it
+    assert prepared.unlabelled("prcc:tile50", tmp_path).names == source.names

@@ -1,0 +1,56 @@
+import numpy as np
+import pytest
+
+from mae_jax.data import prepared, sources, splits
+from mae_jax.data.transforms import load_image
+from mae_jax.errors import UserError
+
+CELLS = ("Basophil", "Eosinophil", "Lymphocyte", "Monocyte", "Neutrophil")
+
+
+def test_images_labels_and_groups_are_those_of_the_folder(prepared_sets, trees):
+    top, _ = prepared_sets
+    made = prepared.labelled("raabin_wbc", "Train", top)
+    same = sources.folder(trees / "raabin_wbc", "Train", bad_images="skip")
+    assert made.classes == CELLS == same.classes
+    assert tuple(made.names) == tuple(same.names) and tuple(made.groups) == tuple(same.groups)
+    np.testing.assert_array_equal(made.labels, same.labels)
+    assert made.groups[0] == "20190531_100000" and len(set(made.groups)) == 10
+    for i in range(len(made)):
+        assert made[i]["image"] == same[i]["image"]
+        assert made[i]["label"].dtype == np.int32 and made[i]["name"] == made.names[i]
+
+
+def test_test_b_lacks_classes_and_keeps_the_numbers(prepared_sets):
+    made = prepared.labelled("raabin_wbc", "TestB", prepared_sets[0], classes=CELLS, field="data.test_split")
+    assert made.classes == CELLS and sorted(set(made.labels.tolist())) == [2, 4]
+    with pytest.raises(UserError, match="class Basophil has no image"):
+        prepared.labelled("raabin_wbc", "TestB", prepared_sets[0])
+
+
+def test_what_was_left_out_and_how_counts_differ_is_said(prepared_sets):
+    said = "\n".join(prepared_sets[1]["raabin_wbc"])
+    assert "left out, hidden: 1 (Train/Neutrophil/.DS_1.jpg)" in said
+    assert "left out, not an image: 2 (Train/Monocyte/20190531_130000_7.jpg, Train/Neutrophil/2019" in said
+    assert "Train Basophil 4 (published 212)" in said and "Train Neutrophil 4 (published 6231)" in said
+    assert "  Train         4           4           4         4           4      20      10" in said
+
+
+def test_description_citation_homepage_and_licence():
+    from mae_jax.datasets.raabin_wbc.raabin_wbc_dataset_builder import Builder
+
+    assert sum(Builder.PUBLISHED["Train"].values()) == 10_175
+    assert Builder.name == "raabin_wbc"
+
+
+def test_a_run_by_name_sees_what_a_run_by_folder_sees(tiny_config, prepared_sets, trees):
+    config = tiny_config(**{"data.fraction": 0.5})
+    config.data.update(source="raabin_wbc", prepared_dir=str(prepared_sets[0]))
+    named = splits.labelled(config.data)
+    config.data.update(source="folder", dir=str(trees / "raabin_wbc"), bad_images="skip")
+    folder = splits.labelled(config.data)
+    for key in ("subset_sha256", "validation_sha256", "actual"):
+        assert named.subset[key] == folder.subset[key]
+    held = {named.train.groups[i] for i in named.val_idx}
+    assert held and not held & {named.train.groups[i] for i in named.train_idx}
+    assert load_image(named.test[0]["image"]).shape == (20, 24, 3)
