@@ -49,6 +49,7 @@ _RANGES = {  # low, high, whether low itself is allowed, whether high is
     "model.registers": (0, 1024, True, True),
     "model.layer_scale": (0, math.inf, True, False),
     "mae.mask_ratio": (0, 1, False, False),
+    "mae.visible_weight": (0, math.inf, True, False),
     "optim.base_lr": (0, math.inf, False, False),
     "optim.warmup_epochs": (0, math.inf, True, False),
     "optim.min_lr": (0, math.inf, True, False),
@@ -66,6 +67,7 @@ _RANGES = {  # low, high, whether low itself is allowed, whether high is
     "eval.every_epochs": (0, math.inf, False, False),
     "eval.batch_size": (1, math.inf, True, False),
     "eval.images": (1, 64, True, True),
+    "eval.mask_seed": (0, 2**31, True, False),
     "checkpoint.every_epochs": (0, math.inf, False, False),
     "checkpoint.keep": (1, math.inf, True, False),
     "sharding.fsdp": (1, math.inf, True, False),
@@ -159,11 +161,21 @@ def _validate_model(config: ConfigDict, prefix: str) -> None:
             f"{prefix}model.decoder_width={m.decoder_width} must be a multiple of 4 and of "
             f"decoder_heads={m.decoder_heads}"
         )
+    if config.task == "pretrain":
+        _validate_ratio(m, config.mae.mask_ratio, f"{prefix}mae.mask_ratio={config.mae.mask_ratio}")
+        ratios = tuple(config.eval.mask_ratios)
+        if len(set(ratios)) != len(ratios):
+            raise UserError(f"{prefix}eval.mask_ratios={ratios} is not allowed; use none twice")
+        for ratio in ratios:
+            _validate_ratio(m, ratio, f"{prefix}eval.mask_ratios={ratios}: {ratio}")
+
+
+def _validate_ratio(m: ConfigDict, ratio: float, said: str) -> None:
     patches = (m.image_size // m.patch_size) ** 2
-    if config.task == "pretrain" and not 1 <= int(patches * (1 - config.mae.mask_ratio)) < patches:
+    visible = int(patches * (1 - ratio))
+    if not 1 <= visible < patches:
         raise UserError(
-            f"{prefix}mae.mask_ratio={config.mae.mask_ratio} leaves {int(patches * (1 - config.mae.mask_ratio))} "
-            f"of {patches} patches visible; at least one must be visible and one removed"
+            f"{said} leaves {visible} of {patches} patches visible; at least one must be visible and one removed"
         )
 
 

@@ -86,6 +86,7 @@ def defaults(task: str) -> ConfigDict:
     a = c.mae = ConfigDict()
     a.mask_ratio = 0.75  # share of the patches that is removed
     a.norm_pix_loss = True  # targets: pixels normalised within their patch
+    a.visible_weight = 0.0  # weight of the visible patches' loss beside the removed ones'; 0: He et al. 2022
 
     o = c.optim = ConfigDict()
     o.base_lr = 1.5e-4  # learning rate for 256 images; peak = base_lr * images per step / 256
@@ -112,6 +113,8 @@ def defaults(task: str) -> ConfigDict:
     e.every_epochs = 1.0
     e.batch_size = 128  # images per evaluation step
     e.images = 8  # pre-training: reconstructions to show
+    e.mask_seed = 0  # pre-training: which patches evaluation removes; the same for every seed and experiment
+    e.mask_ratios = (0.75,)  # pre-training: shares removed in its last pictures and errors
 
     k = c.checkpoint = ConfigDict()
     k.every_epochs = 1.0

@@ -1,6 +1,6 @@
 """Evaluation: every image once, whatever the batch size; figures of merit as (name, value)."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -10,7 +10,7 @@ from mae_jax.data import loaders
 from mae_jax.data.sources import Source
 from mae_jax.data.transforms import CenterResize, Decode
 from mae_jax.models import Params
-from mae_jax.state import Spec, eval_step, reconstruct
+from mae_jax.state import Spec, eval_step
 
 
 def per_image(
@@ -22,8 +22,9 @@ def per_image(
     batch_size: int,
     threads: int,
     seed: int,
+    step: Callable = eval_step,
 ) -> dict[str, Float[np.ndarray, "n ..."]]:
-    """What `state.eval_step` gives for each image, in the order of `indices` (all: None)."""
+    """What `step` gives for each image, in the order of `indices` (all: None); see `state.eval_step`."""
     devices = spec.mesh.size
     rows = -(-batch_size // devices) * devices
     transforms = [Decode(), CenterResize(spec.shape.image_size)]
@@ -32,7 +33,7 @@ def per_image(
     )
     parts: dict[str, list[np.ndarray]] = {}
     for batch in batches:
-        values = eval_step(spec, params, sharding.put_batch(batch, spec.mesh), np.int32(seed))
+        values = step(spec, params, sharding.put_batch(batch, spec.mesh), np.int32(seed))
         for name, value in values.items():
             parts.setdefault(name, []).append(np.asarray(value))
     n = len(source) if indices is None else len(indices)
@@ -50,24 +51,3 @@ def autoencoder(values: dict[str, np.ndarray]) -> Iterator[tuple[str, float]]:
     """Mean squared error on removed and on visible patches, and patch spamming, as means over the images."""
     for name in ("loss", "visible_loss", "spam"):
         yield name, float(values[name].mean(dtype=np.float64))
-
-
-def pictures(
-    spec: Spec, params: Params, sources: Sequence[Source], indices: Sequence[np.ndarray], n: int, seed: int
-) -> Float[np.ndarray, "n h w 3"]:
-    """Up to `n` held-out images, taken from the sources in turn, each as a row of four pictures:
-    input, masked, reconstruction, reconstruction with the visible patches pasted. Values in 0..1.
-    """
-    transforms = [Decode(), CenterResize(spec.shape.image_size)]
-    chosen = [
-        (source, int(part[i])) for i in range(n) for source, part in zip(sources, indices, strict=True) if i < len(part)
-    ][:n]
-    images = []
-    for source, index in chosen:
-        element = source[index]
-        for transform in transforms:
-            element = transform(element)
-        images.append(element["image"])
-    number = np.arange(len(images), dtype=np.int32)
-    rows = reconstruct(spec, params, np.stack(images), number, np.int32(seed))
-    return np.concatenate(list(np.asarray(rows)), axis=2)

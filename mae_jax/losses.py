@@ -20,7 +20,7 @@ def reconstruction(
 ) -> tuple[Float[Array, " b"], Float[Array, " b"]]:
     """Mean squared error on removed and on visible patches, per image (He et al. 2022, section 3).
 
-    `mask` is 1 on removed patches. Training minimises the first; the second is reported.
+    `mask` is 1 on removed patches. Training minimises the first plus `mae.visible_weight` times the second.
     """
     target = normalize_patches(patches) if norm_pix else patches
     error = jnp.square(pred - target).mean(-1)

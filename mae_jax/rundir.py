@@ -22,12 +22,13 @@ from mae_jax.errors import UserError
 CONFIG, RUN, SUBSET = "config.json", "run.json", "subset.json"
 RESULTS, PREDICTIONS, METRICS = "results.json", "predictions.csv", "metrics.jsonl"
 VALIDATION = "predictions_val.csv"
+RECONSTRUCTIONS = "reconstructions.csv"
 PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "pillow", "clu")
 
 
 def write_json(path: Path, value: Any) -> None:
     """Writes a JSON file whole or not at all."""
-    with _replacing(path) as file:
+    with replacing(path) as file:
         json.dump(value, file, indent=2, ensure_ascii=False, allow_nan=False)
         file.write("\n")
 
@@ -49,7 +50,8 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _replacing(path: Path) -> Iterator[Any]:
+def replacing(path: Path) -> Iterator[Any]:
+    """Opens a text file that takes the place of `path` when all of it is written."""
     partial = path.with_name(path.name + ".partial")
     with open(partial, "w", encoding="utf-8", errors="backslashreplace", newline="") as file:
         yield file
@@ -146,7 +148,7 @@ def write_predictions(
 ) -> None:
     """One row an image: names of label and prediction, confidence, each class's probability."""
     predictions = probabilities.argmax(1)
-    with _replacing(path) as file:
+    with replacing(path) as file:
         rows = csv.writer(file)
         rows.writerow(["image", "group", "label", "prediction", "confidence", *(f"p_{c}" for c in classes)])
         for i, image in enumerate(images):
@@ -159,7 +161,7 @@ def truncate_metrics(path: Path, step: int) -> None:
     """Drops the rows after `step`: a resumed run writes them again."""
     if path.exists():
         rows = [row for row in path.read_text(encoding="utf-8").splitlines() if _step_of(row) <= step]
-        with _replacing(path) as file:
+        with replacing(path) as file:
             file.writelines(row + "\n" for row in rows)
 
 

@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, Int, UInt8
 
 from mae_jax import losses, models, sharding, spam
 from mae_jax.models import Params, Shape
-from mae_jax.models.masking import n_visible, patchify, unpatchify
+from mae_jax.models.masking import n_visible, patchify
 from mae_jax.optim import Optimizer
 
 # Purposes of randomness: each is folded into the seed, so that none shares its numbers with another.
@@ -41,6 +41,7 @@ class Spec:
     norm_pix: bool
     label_smoothing: float
     mesh: Mesh
+    visible_weight: float = 0.0
 
     @property
     def kind(self) -> str:
@@ -97,7 +98,8 @@ def _loss(spec: Spec, params: Params, batch: Batch, key: Array) -> tuple[Array, 
         pred, mask = models.apply("mae", spec.shape, params, images, batch["noise"], visible)
         patches = patchify(images, spec.shape.patch_size)
         removed, seen = losses.reconstruction(pred, patches, mask, spec.norm_pix)
-        return (removed * real).sum(), {"loss": (removed * real).sum(), "visible_loss": (seen * real).sum()}
+        reported = {"loss": (removed * real).sum(), "visible_loss": (seen * real).sum()}
+        return reported["loss"] + spec.visible_weight * reported["visible_loss"], reported
     logits = models.apply("vit", spec.shape, params, images, key=key)
     loss = losses.cross_entropy(logits, batch["label"], spec.label_smoothing)
     right = (logits.argmax(-1) == batch["label"]).astype(jnp.float32)
@@ -160,7 +162,7 @@ def eval_step(spec: Spec, params: Params, batch: Batch, seed: Int[Array, ""]) ->
         label = jnp.maximum(batch["label"], 0)
         out = {"probabilities": jax.nn.softmax(logits), "loss": losses.cross_entropy(logits, label)}
     else:
-        pred, mask = _reconstruct(spec, params, images, batch["index"], seed)
+        pred, mask = predict_removed(spec, params, images, batch["index"], seed)
         patches = patchify(images, spec.shape.patch_size)
         removed, visible = losses.reconstruction(pred, patches, mask, spec.norm_pix)
         n = spec.shape.n_patches
@@ -175,39 +177,12 @@ def all_finite(params: Params) -> Array:
     return jnp.all(jnp.stack([jnp.isfinite(x).all() for x in jax.tree.leaves(params)]))
 
 
-def _reconstruct(spec: Spec, params: Params, images: Array, index: Array, seed: Array):
+def predict_removed(
+    spec: Spec, params: Params, images: Float[Array, "b h w 3"], index: Int[Array, " b"], seed: Int[Array, ""]
+) -> tuple[Float[Array, "b n p"], Float[Array, "b n"]]:
+    """Predicted patches of normalised images and `mask` (1 = removed), which is fixed by (seed, index)."""
     key = jax.random.fold_in(jax.random.key(seed), EVAL_MASK)
     keys = jax.vmap(partial(jax.random.fold_in, key))(jnp.maximum(index, 0))
     noise = jax.vmap(lambda k: jax.random.uniform(k, (spec.shape.n_patches,)))(keys)
     visible = n_visible(spec.shape.n_patches, spec.mask_ratio)
     return models.apply("mae", spec.shape, params, images, noise, visible)
-
-
-@partial(jax.jit, static_argnums=0)
-def reconstruct(
-    spec: Spec, params: Params, images: UInt8[Array, "b h w 3"], index: Int[Array, " b"], seed: Int[Array, ""]
-) -> Float[Array, "4 b h w 3"]:
-    """Pictures in 0..1: input, masked input, reconstruction, reconstruction with visible patches pasted.
-
-    With `norm_pix` the network predicts normalised patches; to show them, each gets the mean and the
-    deviation of its original back, also where that original was hidden.
-    """
-    normal = to_float(images, spec)
-    pred, mask = _reconstruct(spec, params, normal, index, seed)
-    patches = patchify(normal, spec.shape.patch_size)
-    if spec.norm_pix:
-        variance = patches.var(-1, keepdims=True, ddof=1)
-        pred = pred * jnp.sqrt(variance + 1e-6) + patches.mean(-1, keepdims=True)
-    removed = mask[:, :, None]
-    grey = (0.5 - jnp.array(spec.mean)) / jnp.array(spec.std)
-    hidden = jnp.tile(grey, spec.shape.patch_size**2)
-    pictures = [
-        patches,
-        patches * (1 - removed) + hidden * removed,
-        pred,
-        patches * (1 - removed) + pred * removed,
-    ]
-    mean, std = jnp.array(spec.mean), jnp.array(spec.std)
-    pictures = [unpatchify(p, spec.shape.patch_size) * std + mean for p in pictures]
-    out = jnp.clip(jnp.stack(pictures), 0, 1)
-    return jax.lax.with_sharding_constraint(out, sharding.replicated(spec.mesh))

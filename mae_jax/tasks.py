@@ -15,8 +15,8 @@ from jax.sharding import Mesh
 from jaxtyping import Int
 from ml_collections import ConfigDict
 
-from mae_jax import checkpoints, evaluate, interop, metrics, models, rundir, sharding
-from mae_jax.config import Resolved, resolve
+from mae_jax import checkpoints, evaluate, interop, metrics, models, pictures, rundir, sharding
+from mae_jax.config import Resolved, defaults, resolve
 from mae_jax.data import loaders, splits
 from mae_jax.data.sources import Source
 from mae_jax.data.transforms import Decode, RandomFlip, RandomResizedCrop
@@ -121,6 +121,7 @@ def spec_of(config: ConfigDict, resolved: Resolved, mesh: Mesh, n_classes: int =
         accumulation=config.train.accumulation,
         mask_ratio=config.mae.mask_ratio if config.task == "pretrain" else 0.0,
         norm_pix=config.mae.norm_pix_loss,
+        visible_weight=config.mae.visible_weight if config.task == "pretrain" else 0.0,
         label_smoothing=config.train.label_smoothing,
         mesh=mesh,
     )
@@ -128,7 +129,7 @@ def spec_of(config: ConfigDict, resolved: Resolved, mesh: Mesh, n_classes: int =
 
 def predictor(config: ConfigDict, spec: Spec) -> Callable[..., dict[str, np.ndarray]]:
     """`evaluate.per_image` of (params, source, indices), the rest from the config."""
-    options = {"batch_size": config.eval.batch_size, "threads": config.data.threads, "seed": config.seed}
+    options = {"batch_size": config.eval.batch_size, "threads": config.data.threads, "seed": config.eval.mask_seed}
     return partial(evaluate.per_image, spec, **options)
 
 
@@ -160,8 +161,9 @@ def pretrain(config: ConfigDict, mesh: Mesh, report: splits.Report | None, opene
     expected = loaders.epoch_counts(sizes, weights)
     notes = list(filter(None, map(passed_over, data.sources)))
 
+    held = list(zip(data.sources, data.val_idx, strict=True))
+
     def held_out(params: Params) -> dict[str, np.ndarray]:
-        held = zip(data.sources, data.val_idx, strict=True)
         parts = [predict(params, source, indices) for source, indices in held if len(indices)]
         return {name: np.concatenate([p[name] for p in parts]) for name in parts[0]} if parts else {}
 
@@ -172,10 +174,11 @@ def pretrain(config: ConfigDict, mesh: Mesh, report: splits.Report | None, opene
 
     def show(params: Params, step: int, writers: Writers) -> None:
         if any(map(len, data.val_idx)):
-            rows = evaluate.pictures(spec, params, data.sources, data.val_idx, config.eval.images, config.seed)
+            rows = pictures.rows(spec, params, held, config.eval.images, config.eval.mask_seed)
             writers.images(step, "reconstruction", rows)
 
     def finish(params: Params, workdir: Path) -> dict[str, Any]:
+        pictures.finish(spec, params, held, config, workdir, jax.process_index() == 0)
         return {**dict(evaluators(params)), "n_train": resolved.n_train}
 
     about = {
@@ -237,21 +240,36 @@ def first_weights(config: ConfigDict) -> Callable[[Spec, Params], Params]:
     return start
 
 
-def _load(workdir: str, shape: Shape, mesh: Mesh) -> tuple[Params, int]:
-    """An autoencoder's newest parameters, on every device, and their step."""
+def _load(workdir: str | Path, shape: Shape, mesh: Mesh, field: str = "init_from") -> tuple[Params, int]:
+    """An autoencoder's newest parameters, on every device, and their step; `field` names it in errors."""
     shapes = jax.eval_shape(partial(models.init, "mae", shape), jax.random.key(0))
     like = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=sharding.replicated(mesh)), shapes)
-    return checkpoints.load_params(Path(workdir), like, "init_from")
+    return checkpoints.load_params(Path(workdir), like, field)
+
+
+def saved_pretraining(directory: Path, field: str) -> ConfigDict:
+    """The config in a run directory. Raises UserError that names `field` where it is no pre-training."""
+    saved = ConfigDict(checkpoints.saved_config(directory, field))
+    if saved.task != "pretrain":
+        raise UserError(f"{field}={directory} is a run of task {saved.task}; name one of task pretrain")
+    return saved
 
 
 def _pretrained_config(config: ConfigDict) -> ConfigDict:
     """The config of the run that `init_from` names. Raises UserError where it is no pre-training."""
-    saved = ConfigDict(checkpoints.saved_config(Path(config.init_from), "init_from"))
-    if saved.task != "pretrain":
-        raise UserError(f"init_from={config.init_from} is a run of task {saved.task}; name one of task pretrain")
+    saved = saved_pretraining(Path(config.init_from), "init_from")
     if not (Path(config.init_from) / rundir.RESULTS).exists():
         note(f"note: the pre-training in {config.init_from} has not finished; its newest checkpoint is used")
     return saved
+
+
+def autoencoder(directory: Path, field: str, mesh: Mesh) -> tuple[ConfigDict, Spec, Params, int]:
+    """Config, spec, parameters and step of a pre-training's newest checkpoint; `field` names it in errors."""
+    config = defaults("pretrain")
+    config.update(saved_pretraining(directory, field))  # a field that was not there yet has its default
+    config.sharding.fsdp = 1
+    params, step = _load(directory, shape_of(config), mesh, field)
+    return config, spec_of(config, resolve(config, 1, mesh.size), mesh), params, step
 
 
 def finetune(config: ConfigDict, mesh: Mesh, report: splits.Report | None, opened: dict | None) -> Task:

@@ -18,7 +18,21 @@ from ml_collections import ConfigDict
 
 # Signatures are checked where functions need not travel to Grain's worker processes. An int may stand for
 # a float.
-CHECKED = ["checkpoints", "checks", "config", "evaluate", "losses", "metrics", "models", "optim", "report", "rundir"]
+CHECKED = [
+    "autoencoders",
+    "checkpoints",
+    "checks",
+    "config",
+    "evaluate",
+    "losses",
+    "metrics",
+    "models",
+    "optim",
+    "pictures",
+    "pixels",
+    "report",
+    "rundir",
+]
 CHECKED += ["sharding", "spam", "state", "study", "tasks", "train", "writers", "data.splits", "data.subsets"]
 CHECKED += ["best", "grid", "interop"]
 install_import_hook(

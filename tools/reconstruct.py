@@ -1,0 +1,142 @@
+"""Reconstructions of several autoencoders side by side, on the same images under the same masks.
+
+python tools/reconstruct.py RUN_DIR... --images NAME=DIR [--images NAME=DIR] --out DIR
+
+RUN_DIR: run directories of pre-trainings. For each NAME (tissue, cells, ...) it writes NAME.png, the originals, what
+was left of them, and for each network its reconstruction and that with the visible patches pasted; NAME.csv, the
+errors of every image and network; NAME.json, their means and what they are. DIR may be `synthetic-tissue` or
+`synthetic-cells`: generated images.
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from mae_jax.errors import EXIT_USER_ERROR, UserError
+
+DRAWN = 200  # generated images
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("run_dirs", nargs="+", type=Path, metavar="RUN_DIR", help="run directory of a pre-training")
+    parser.add_argument("--images", action="append", required=True, metavar="NAME=DIR", help="images to reconstruct")
+    parser.add_argument("--out", required=True, type=Path, help="where the pictures go")
+    parser.add_argument("--show", type=int, default=4, help="images of each DIR in the picture (default 4)")
+    parser.add_argument("--measure", type=int, default=100, help="images of each DIR to measure (default 100)")
+    parser.add_argument("--mask-ratio", type=float, default=0.75, help="share of the patches removed (default 0.75)")
+    parser.add_argument("--mask-seed", type=int, default=0, help="which patches (default 0)")
+    parser.add_argument(
+        "--statistics",
+        choices=("neighbours", "borrowed"),
+        default="neighbours",
+        help="with normalised targets: where the mean and contrast of removed patches in the picture come from; "
+        "borrowed, from the original, leaks the answer, and the picture says so",
+    )
+    args = parser.parse_args()
+    for name, value, least in (
+        ("show", args.show, 1),
+        ("measure", args.measure, args.show),
+        ("mask-seed", args.mask_seed, 0),
+    ):
+        if value < least:
+            raise UserError(f"--{name}={value} is not allowed; use at least {least}")
+    return args
+
+
+def networks(args: argparse.Namespace) -> dict[str, tuple]:
+    """{name: (config, spec, params)}, the spec with the mask ratio asked for."""
+    from mae_jax import sharding, tasks
+    from mae_jax.autoencoders import at_ratio
+    from mae_jax.checks import validate
+
+    mesh, found = sharding.make_mesh(1), {}
+    for directory in args.run_dirs:
+        config, spec, params, step = tasks.autoencoder(directory, "RUN_DIR", mesh)
+        config.eval.update(mask_seed=args.mask_seed, mask_ratios=(args.mask_ratio,))
+        validate(config)
+        name = directory.resolve().name
+        name = str(directory) if name in found else name
+        first = next(iter(found.values()), (None, spec))[1].shape
+        if (first.image_size, first.patch_size) != (spec.shape.image_size, spec.shape.patch_size):
+            raise UserError(
+                f"RUN_DIR={directory}: {spec.shape.image_size} px in patches of {spec.shape.patch_size}, the first one "
+                f"{first.image_size} in patches of {first.patch_size}; their masks differ: compare them apart"
+            )
+        print(f"{name}: step {step}, trained with {dict(config.mae)}")
+        found[name] = config, at_ratio(spec, args.mask_ratio), params
+    return found
+
+
+def images(item: str, measure: int) -> tuple[str, list]:
+    """NAME and [(source, which of its images)]: `measure` of them, spread evenly."""
+    from mae_jax.data import sources
+
+    name, _, directory = item.partition("=")
+    if not name or not directory or Path(name).name != name:
+        raise UserError(f"--images={item} is not allowed; use NAME=DIR, for example --images tissue=DIR")
+    if directory == "synthetic-tissue":
+        source = sources.synthetic_unlabelled(2 * DRAWN, 96, 1)  # the first half is tissue
+    elif directory == "synthetic-cells":
+        source = sources.synthetic("TestA", DRAWN, 96, 1)
+    else:
+        source = sources.unlabelled_folder(directory)
+    of = DRAWN if directory == "synthetic-tissue" else len(source)
+    return name, [(source, np.linspace(0, of - 1, min(measure, of)).round().astype(int))]
+
+
+def main() -> None:
+    args = arguments()
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    from mae_jax import pictures, pixels, rundir  # JAX starts here, not for --help
+
+    found = [images(item, args.measure) for item in args.images]
+    loaded = networks(args)
+    args.out.mkdir(parents=True, exist_ok=True)
+    for name, held in found:
+        chosen = pictures.in_turn(
+            [(source, part[:: max(1, len(part) // args.show)]) for source, part in held], args.show
+        )
+        rows, columns = [], []
+        for network, (config, spec, params) in loaded.items():
+            one = pictures.errors(spec, params, held, config, args.mask_ratio)
+            rows += [{"network": network} | row for row in one]
+            parts = pictures.panels(spec, params, chosen, args.mask_seed, args.statistics)
+            if not columns:
+                columns += [("original", parts[0]), (f"{100 * args.mask_ratio:g} % removed", parts[1])]
+            columns += [(f"{network}", parts[2]), ("visible pasted", parts[3])]
+        normalised = any(spec.norm_pix for _, spec, _ in loaded.values())
+        how = pixels.WORDS[args.statistics if normalised else ""]
+        base = args.out / name
+        pictures.write_errors(base.with_suffix(".csv"), rows)
+        pictures.sheet(columns, [how]).save(base.with_suffix(".png"))
+        means = [
+            {"network": network} | pictures.means([row for row in rows if row["network"] == network])[0]
+            for network in loaded
+        ]
+        about = {
+            "images": sum(len(part) for _, part in held),
+            "mask_seed": args.mask_seed,
+            "picture": how,
+            "means": means,
+        }
+        rundir.write_json(base.with_suffix(".json"), about)
+        for row in means:
+            levels = [f"{255 * row[e] ** 0.5:.1f}" for e in ("removed_pixel", "removed_pixel_no_network")]
+            print(
+                f"{name}, {row['network']}: error on removed patches {row['removed_normalised']:.3f} normalised, "
+                f"{levels[0]} grey levels ({levels[1]} without a network); on visible ones "
+                f"{row['visible_normalised']:.3f}; spam {row['spam']:.2f}"
+            )
+        print(f"{name}: {base}.png, .csv, .json")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(EXIT_USER_ERROR)
