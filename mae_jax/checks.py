@@ -11,6 +11,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from mae_jax import grid
 from mae_jax.config import SIZES, defaults, flatten, one_of, study_defaults
 from mae_jax.errors import UserError
 
@@ -63,6 +64,7 @@ _RANGES = {  # low, high, whether low itself is allowed, whether high is
     "train.batch_size": (0, math.inf, True, False),
     "train.batch_per_device": (0, math.inf, True, False),
     "train.accumulation": (1, math.inf, True, False),
+    "train.match_fraction": (0, 1, True, True),
     "train.label_smoothing": (0, 1, True, False),
     "eval.every_epochs": (0, math.inf, False, False),
     "eval.batch_size": (1, math.inf, True, False),
@@ -193,6 +195,11 @@ def _validate_rest(config: ConfigDict, prefix: str) -> None:
         raise UserError(
             f"{prefix}train.select=best needs validation images, and {prefix}data.val_fraction=0: set one of the two"
         )
+    if t.match_fraction and (config.task == "pretrain" or t.steps or t.match_fraction < config.data.fraction):
+        raise UserError(
+            f"{prefix}train.match_fraction={t.match_fraction} is for classifiers, at least {prefix}data.fraction="
+            f"{config.data.fraction}, and not beside {prefix}train.steps={t.steps}; 0 turns it off"
+        )
     if config.init != "scratch" and not config.init_from:
         what = "the run directory of a pre-training" if config.init == "mae" else "a file or folder of weights"
         raise UserError(f"{prefix}init={config.init} needs {prefix}init_from: {what}")
@@ -201,9 +208,9 @@ def _validate_rest(config: ConfigDict, prefix: str) -> None:
 def validate_study(config: ConfigDict) -> None:
     """`validate` for a study and both of its parts."""
     _refuse_unknown(config, study_defaults(ConfigDict(), ConfigDict()), "a study")
-    for key in ("fractions", "inits", "seeds", "subset_seeds"):
+    for key in ("fractions", "inits", "seeds", "subset_seeds", "pretrain_seeds"):
         value = tuple(config[key])
-        if key != "subset_seeds" and (not value or len(set(value)) != len(value)):
+        if key not in ("subset_seeds", "pretrain_seeds") and (not value or len(set(value)) != len(value)):
             raise UserError(f"{key}={value} is not allowed; use at least one value, none twice")
         whole = key != "fractions"
         for number in value if key != "inits" else ():
@@ -211,12 +218,12 @@ def validate_study(config: ConfigDict) -> None:
             if not fits or not (whole or 0 < number <= 1):
                 allowed = "whole numbers of 0 and above" if whole else "numbers above 0 and up to 1"
                 raise UserError(f"{key}={value}: {number!r} is not allowed; use {allowed}")
-    for init in config.inits:
-        one_of("inits", init, ("scratch", "mae"))
-    if config.subset_seeds and len(config.subset_seeds) != len(config.seeds):
-        raise UserError(
-            f"subset_seeds={tuple(config.subset_seeds)} must be empty or as many as seeds={tuple(config.seeds)}"
-        )
+    if not 0 <= config.step_matched <= 1:
+        raise UserError(f"step_matched={config.step_matched} is out of range; allowed: [0, 1], 0 for none")
+    for key in ("subset_seeds", "pretrain_seeds"):
+        if config[key] and len(config[key]) != len(config.seeds):
+            raise UserError(f"{key}={tuple(config[key])} must be empty or as many as seeds={tuple(config.seeds)}")
+    grid.inits(config)
     validate(config.pretrain, "pretrain.")
     validate(config.finetune, "finetune.")
     same = ("image_size", "patch_size", "size", "width", "depth", "heads", "mlp_ratio")

@@ -26,7 +26,7 @@ WEIGHTS = (".safetensors", ".npz", ".pth", ".pt", ".bin", ".ckpt")  # endings of
 FREE = re.compile(
     r"((pretrain|finetune)\.)?"
     r"(name|title|log\..*|checkpoint\.keep|data\.(threads|workers|prefetch|prepared_dir)|sharding\..*)"
-    r"|fractions|inits|seeds|subset_seeds|resolved\.(devices|rows)"
+    r"|fractions|inits|seeds|subset_seeds|step_matched|experiments\..*|resolved\.(devices|rows)"
 )
 
 
@@ -38,6 +38,7 @@ def defaults(task: str) -> ConfigDict:
     c.seed = 0  # initial weights, order of the images, augmentation, masks
     c.init = "scratch"  # scratch | mae | weights: where the first weights come from
     c.init_from = ""  # mae: the run directory of the pre-training; weights: a file or folder (see README)
+    c.init_name = ""  # what tables call it; empty: as `init`
 
     d = c.data = ConfigDict()
     d.source = "raabin_wbc"  # synthetic | folder | raabin_wbc | cam16 | prcc; pre-training joins by "+"
@@ -106,6 +107,7 @@ def defaults(task: str) -> ConfigDict:
     t.batch_size = 0  # images per update, all devices together; 0: from batch_per_device
     t.batch_per_device = 48  # images per device and accumulation step
     t.accumulation = 1  # micro-batches per update
+    t.match_fraction = 0.0  # fine-tuning: as many updates as this share of the labels would get; 0: those of its own
     t.label_smoothing = 0.0  # fine-tuning
     t.select = "last"  # last | best: which epoch's weights are tested; best: by accuracy on validation images
 
@@ -143,9 +145,12 @@ def study_defaults(pretrain: ConfigDict, finetune: ConfigDict) -> ConfigDict:
     c.name = ""
     c.title = "Label efficiency of masked autoencoders"
     c.fractions = (0.01, 0.1, 0.5, 1.0)
-    c.inits = ("scratch", "mae")
+    c.inits = ("scratch", "mae")  # scratch | mae | mae:mask_ratio=0.5 | mae:exp=1 | [NAME=]PATH of an encoder
     c.seeds = (0,)  # initial weights and order
     c.subset_seeds = ()  # which labels; empty: 0 for every seed
+    c.step_matched = 0.0  # fractions up to this one are also trained for as many updates as the largest
+    c.pretrain_seeds = ()  # a pre-training for each of `seeds`; empty: one for all, with the seed of `pretrain`
+    c.experiments = ConfigDict()  # exp1, exp2 ...: what each changes of `pretrain`, for inits such as mae:exp=1
     c.pretrain = pretrain
     c.finetune = finetune
     return c
@@ -251,11 +256,18 @@ class Resolved:
     save_every: int  # steps
 
 
-def resolve(config: ConfigDict, n_train: int, devices: int) -> Resolved:
+def arm_of(config: ConfigDict) -> str:
+    """How a run was trained, in words, where that is not the usual way; runs are compared within an arm."""
+    match = config.train.match_fraction
+    return f"as many updates as {match * 100:g} %" if match else ""
+
+
+def resolve(config: ConfigDict, n_train: int, devices: int, n_schedule: int = 0) -> Resolved:
     """Steps, learning rate and warm-up from a config (Goyal et al. 2017: linear scaling of the rate).
 
     An epoch is ceil(images / batch) updates, at least one, so a subset smaller than the batch still
-    gives one update per epoch; its images then repeat within the batch, augmented anew.
+    gives one update per epoch; its images then repeat within the batch, augmented anew. `n_schedule` images,
+    where not 0, decide on steps, warm-up and the pace of evaluation in place of `n_train`.
     """
     t, o = config.train, config.optim
     batch = t.batch_size or t.batch_per_device * t.accumulation * devices
@@ -265,11 +277,12 @@ def resolve(config: ConfigDict, n_train: int, devices: int) -> Resolved:
         raise UserError(f"sharding.fsdp={config.sharding.fsdp} does not divide the {devices} devices")
     unit = devices * t.accumulation
     per_epoch = math.ceil(n_train / batch)
-    steps = t.steps or max(1, round(t.epochs * per_epoch))
-    warmup = min(round(o.warmup_epochs * per_epoch), steps)
+    pace = math.ceil((n_schedule or n_train) / batch)
+    steps = t.steps or max(1, round(t.epochs * pace))
+    warmup = min(round(o.warmup_epochs * pace), steps)
 
     def every(epochs: float) -> int:
-        return max(1, round(epochs * per_epoch))
+        return max(1, round(epochs * pace))
 
     return Resolved(
         n_train=n_train,

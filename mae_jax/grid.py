@@ -1,38 +1,138 @@
 """The cells of a study: a run directory and a config for each."""
 
+import dataclasses
+import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from ml_collections import ConfigDict
 
-from mae_jax.config import percent
+from mae_jax.config import flatten, init_of, percent
+from mae_jax.errors import UserError
 
 Run = tuple[Path, ConfigDict]
 
 
-def pretrain_dir(workdir: Path) -> Path:
-    """Where the study's masked autoencoder lies."""
-    return workdir / "pretrain"
+@dataclasses.dataclass(frozen=True)
+class Init:
+    """One of a study's initialisations."""
+
+    name: str  # as in tables
+    path: str = ""  # an encoder that is there already; "": random weights, or the study's own pre-training
+    changes: dict[str, Any] | None = None  # pre-training: what differs from `config.pretrain`; None: no pre-training
+
+    @property
+    def slug(self) -> str:
+        """The name, for file names."""
+        return re.sub(r"[^\w.=+-]", "_", self.name)
 
 
-def pretraining(config: ConfigDict, workdir: Path) -> list[Run]:
-    """The pre-training, where an initialisation needs it."""
-    if "mae" not in config.inits:
-        return []
-    cell = config.pretrain.copy_and_resolve_references()
-    cell.name = "pre-training"
-    return [(pretrain_dir(workdir), cell)]
+def inits(config: ConfigDict) -> list[Init]:
+    """The initialisations that `config.inits` names.
+
+    Each is scratch, mae, mae:KEY=VALUE[,KEY=VALUE] or [NAME=]PATH. KEY is a field of `pretrain.mae`, such as
+    mask_ratio, or exp for one of `config.experiments`. Raises UserError for what is none of these.
+    """
+    found = [_init(text, config) for text in config.inits]
+    slugs = [init.slug for init in found]
+    for slug, text in zip(slugs, config.inits, strict=True):
+        if slugs.count(slug) > 1:
+            raise UserError(f"inits={tuple(config.inits)}: {text!r} comes twice; give one another NAME=")
+    return found
+
+
+def _init(text: Any, config: ConfigDict) -> Init:
+    head, colon, rest = str(text).partition(":")
+    if text in ("scratch", "mae"):
+        return Init(text, changes={} if text == "mae" else None)
+    if head == "mae" and colon:
+        changes: dict[str, Any] = {}
+        for item in rest.split(","):
+            key, _, value = item.partition("=")
+            changes |= _change(text, key, value, config)
+        return Init(f"mae {rest}", changes=changes)
+    name, equals, path = str(text).partition("=")
+    path = path if equals else name
+    name = name if equals else Path(path).name
+    if name in ("", "scratch", "mae") or not Path(path).exists():
+        raise UserError(
+            f"inits: {text!r} is not allowed; use scratch, mae, mae:KEY=VALUE (KEY: exp or one of "
+            f"{', '.join(config.pretrain.mae)}), or [NAME=]PATH of a pre-training's run directory or of weights"
+        )
+    return Init(name, path=path)
+
+
+def _change(text: str, key: str, value: str, config: ConfigDict) -> dict[str, Any]:
+    """The fields of the pre-training that one KEY=VALUE sets."""
+    known = [name.removeprefix("exp") for name in config.experiments]
+    if key == "exp" and value in known:
+        return flatten(config.experiments[f"exp{value}"])
+    fields = config.pretrain.mae
+    if key not in fields:
+        allowed = [f"exp={v}" for v in known] + [f"{name}=..." for name in fields]
+        raise UserError(f"inits: {text!r}: {key}={value} is not known; use one of {', '.join(allowed)}")
+    kind = type(fields[key])
+    try:
+        typed = {"true": True, "false": False}[value.lower()] if kind is bool else kind(value)
+    except (ValueError, KeyError):
+        raise UserError(f"inits: {text!r}: {key}={value} is not a valid {kind.__name__}") from None
+    return {f"mae.{key}": typed}
+
+
+def pretrain_dir(config: ConfigDict, workdir: Path, init: Init, number: int) -> Path:
+    """Where the encoder of an initialisation lies, for the seed with that number."""
+    if init.path:
+        return Path(init.path)
+    name = "pretrain" + init.slug.removeprefix("mae").replace("_", "-", 1)
+    return workdir / (f"{name}-seed{config.pretrain_seeds[number]}" if config.pretrain_seeds else name)
+
+
+def pretrainings(config: ConfigDict, workdir: Path) -> Iterator[Run]:
+    """The pre-trainings that the initialisations need: one for all seeds, or one for each."""
+    for init in inits(config):
+        for number in range(max(1, len(config.pretrain_seeds))):
+            if init.changes is None:
+                continue
+            cell = config.pretrain.copy_and_resolve_references()
+            cell.update_from_flattened_dict(init.changes)
+            cell.name = f"pre-training{init.name.removeprefix('mae')}"
+            if config.pretrain_seeds:
+                cell.seed = config.pretrain_seeds[number]
+                cell.name += f" seed {cell.seed}"
+            yield pretrain_dir(config, workdir, init, number), cell
 
 
 def cells(config: ConfigDict, workdir: Path) -> Iterator[Run]:
-    """Every fine-tuning run. Those of one seed and fraction differ in their first weights and in nothing else."""
+    """Every fine-tuning run.
+
+    Those of one seed, fraction and number of updates differ in their first weights and in nothing else, but
+    that an encoder sees images on the scale of its pre-training.
+    """
     subset_seeds = tuple(config.subset_seeds) or (0,) * len(config.seeds)
-    for seed, subset_seed in zip(config.seeds, subset_seeds, strict=True):
-        for fraction in config.fractions:
-            for init in config.inits:
+    most = max(config.fractions)
+    budgets = [(f, 0.0) for f in config.fractions]
+    budgets += [(f, float(most)) for f in config.fractions if f <= config.step_matched and f < most]
+    for number, (seed, subset_seed) in enumerate(zip(config.seeds, subset_seeds, strict=True)):
+        for fraction, match in budgets:
+            for init in inits(config):
                 cell = config.finetune.copy_and_resolve_references()
                 cell.seed, cell.data.subset_seed, cell.data.fraction = seed, subset_seed, fraction
-                cell.init = init
-                cell.init_from = str(pretrain_dir(workdir).resolve()) if init == "mae" else ""
-                cell.name = f"finetune {fraction * 100:g} % {init}" + (f" seed {seed}" if len(config.seeds) > 1 else "")
-                yield workdir / "cells" / f"{percent(fraction)}-{init}-seed{seed}", cell
+                cell.train.match_fraction = match
+                if init.name != "scratch":
+                    cell.init = init_of(init.path) if init.path else "mae"
+                    cell.init_name = "" if init.name == "mae" else init.name
+                    cell.init_from = str(pretrain_dir(config, workdir, init, number).resolve())
+                for name in ("mean", "std"):
+                    if f"data.{name}" in (init.changes or {}):
+                        cell.data[name] = init.changes[f"data.{name}"]
+                updates = f" as {match * 100:g} %" if match else ""
+                seeds = f" seed {seed}" if len(config.seeds) > 1 else ""
+                cell.name = f"finetune {fraction * 100:g} %{updates} {init.name}{seeds}"
+                budget = percent(fraction) + (f"-as{percent(match)}" if match else "")
+                yield workdir / "cells" / f"{budget}-{init.slug}-seed{seed}", cell
+
+
+def runs(config: ConfigDict, workdir: Path) -> list[Run]:
+    """All runs of a study, in the order in which they are done."""
+    return [*pretrainings(config, workdir), *cells(config, workdir)]

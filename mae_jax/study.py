@@ -12,45 +12,10 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from mae_jax import grid, rundir, train
-from mae_jax.checks import validate, validate_study
-from mae_jax.config import resolve
-from mae_jax.data import splits
+from mae_jax import grid, interop, plan, rundir, train
+from mae_jax.checks import validate_study
 from mae_jax.grid import Run
 from mae_jax.progress import Progress, duration
-from mae_jax.tasks import shape_of
-
-
-def cost(config: ConfigDict, images: int) -> float:
-    """The expected cost of a run on so many training images, in any unit.
-
-    Work on a token grows with depth times features squared; the time left for all runs is made of it.
-    """
-    shape = shape_of(config)
-    epochs = config.train.epochs * max(1.0, config.train.batch_size / images)  # an epoch is one update at least
-    work = shape.depth * shape.width**2
-    if config.task == "pretrain":
-        visible = 1 - config.mae.mask_ratio
-        work = visible * work + shape.decoder_depth * shape.decoder_width**2
-    return work * shape.n_patches * epochs * images
-
-
-def check(runs: Sequence[Run], progress: Progress, opened: dict) -> list[float]:
-    """Opens the images of every run before the first one starts; the cost of each.
-
-    Raises UserError where a run could not work.
-    """
-    costs = []
-    for _, cell in runs:
-        validate(cell)
-        report = train.checking(progress)
-        if cell.task == "pretrain":
-            n = sum(map(len, splits.unlabelled(cell.data, report, opened).train_idx))
-        else:
-            n = len(splits.labelled(cell.data, report, opened).train_idx)
-        resolve(cell, n, jax.device_count())
-        costs.append(cost(cell, n))
-    return costs
 
 
 def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
@@ -63,11 +28,22 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     leader = jax.process_index() == 0
     with train.signals() as got, rundir.held(workdir, leader):
         keep_study(config, workdir, leader)
-        runs = grid.pretraining(config, workdir) + list(grid.cells(config, workdir))
+        runs = configured(grid.runs(config, workdir))
         progress = Progress(config.finetune.log.progress_seconds, quiet=not leader)
         run_all(runs, progress, got)
         finished = [directory for directory, cell in runs if cell.task == "finetune"]
         return report(config, workdir, finished, progress) if leader else {}
+
+
+def configured(runs: list[Run]) -> list[Run]:
+    """The runs, those from other code's weights with the network and the scale of images that the files tell."""
+    files = {cell.init_from for _, cell in runs if cell.init == "weights"}
+    known = {path: interop.read(path, "inits") for path in files}
+    for _, cell in runs:
+        if cell.init == "weights":
+            cell.model.update(width=0, depth=0, heads=0)
+            known[cell.init_from].configure(cell)
+    return runs
 
 
 def run_all(
@@ -79,7 +55,10 @@ def run_all(
     list of `train.signals`. Raises UserError for a mistake of the user, and `errors.Stopped` after a signal.
     """
     opened = {} if opened is None else opened
-    progress.costs = check(runs, progress, opened)
+    planned = plan.make(runs, opened, train.checking(progress))
+    for line in plan.describe(planned):
+        progress.say(line)
+    progress.costs = [run.seconds for run in planned]
     found = []
     for number, (directory, cell) in enumerate(runs, 1):
         if got:

@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 
 from mae_jax import checkpoints, evaluate, interop, metrics, models, pictures, rundir, sharding
 from mae_jax.config import Resolved, defaults, resolve
-from mae_jax.data import loaders, splits
+from mae_jax.data import loaders, splits, subsets
 from mae_jax.data.sources import Source
 from mae_jax.data.transforms import Decode, RandomFlip, RandomResizedCrop
 from mae_jax.errors import UserError
@@ -272,12 +272,19 @@ def autoencoder(directory: Path, field: str, mesh: Mesh) -> tuple[ConfigDict, Sp
     return config, spec_of(config, resolve(config, 1, mesh.size), mesh), params, step
 
 
+def resolve_finetune(config: ConfigDict, data: splits.Labelled, devices: int) -> Resolved:
+    """Steps from the labels that are used, or from those of `train.match_fraction`."""
+    match = config.train.match_fraction
+    matched = subsets.subset_size(data.subset["train"].values(), match) if match else 0
+    return resolve(config, len(data.train_idx), devices, matched)
+
+
 def finetune(config: ConfigDict, mesh: Mesh, report: splits.Report | None, opened: dict | None) -> Task:
     """Classification with the whole encoder trained, from scratch or from a masked autoencoder."""
     first = first_weights(config)
     data = splits.labelled(config.data, report, opened)
     classes = data.train.classes
-    resolved = resolve(config, len(data.train_idx), mesh.size)
+    resolved = resolve_finetune(config, data, mesh.size)
     spec = spec_of(config, resolved, mesh, len(classes))
     predict = predictor(config, spec)
 

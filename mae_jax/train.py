@@ -18,7 +18,7 @@ from mae_jax import machine, rundir, sharding, tasks
 from mae_jax.best import Best
 from mae_jax.checkpoints import Checkpoints, committed_steps
 from mae_jax.checks import validate
-from mae_jax.config import hparams, source_label
+from mae_jax.config import arm_of, hparams, source_label
 from mae_jax.data import loaders
 from mae_jax.errors import Stopped, UserError
 from mae_jax.optim import learning_rate
@@ -300,9 +300,11 @@ class Loop:
         c = self.config
         return {
             "task": c.task,
-            "init": c.init,
+            "init": c.init_name or c.init,
             "init_from": c.init_from,
             "fraction": c.data.fraction,
+            "arm": arm_of(c),
+            "match_fraction": c.train.match_fraction,
             "seed": c.seed,
             "subset_seed": c.data.subset_seed,
             "classes": list(self.task.classes),

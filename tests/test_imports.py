@@ -9,7 +9,8 @@ PACKAGE = Path(__file__).parents[1] / "mae_jax"
 LAYERS = [
     {"errors"},
     {"config"},
-    {"checks", "grid"},
+    {"grid"},
+    {"checks"},
     {"data"},
     {"models"},
     {"losses", "pixels", "spam"},
@@ -22,6 +23,7 @@ LAYERS = [
     {"best", "checkpoints", "evaluate", "writers"},
     {"interop", "pictures"},
     {"tasks"},
+    {"plan"},
     {"train"},
     {"report"},
     {"study"},
@@ -66,7 +68,7 @@ def test_flax_is_imported_in_models_alone():
 
 def test_data_and_report_do_not_know_jax():
     for path in FILES:
-        if top(path) in ("data", "datasets", "report", "checks", "config", "errors", "metrics", "rundir"):
+        if top(path) in ("data", "datasets", "report", "checks", "config", "grid", "errors", "metrics", "rundir"):
             assert not [n for n in imports(path) if n.split(".")[0] in ("jax", "flax", "optax", "orbax")], path
 
 

@@ -2,14 +2,20 @@
 
 import csv
 import os
+import re
 import shutil
 import signal
+from pathlib import Path
 
 import pytest
 
-from mae_jax import grid, rundir, state, study, train
-from mae_jax.config import flatten, study_defaults
+from mae_jax import checks, grid, interop, rundir, state, study, tasks, train
+from mae_jax.config import flatten, load, study_defaults
+from mae_jax.data import splits
 from mae_jax.errors import Stopped, UserError
+from mae_jax.models import Shape
+
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture
@@ -30,6 +36,85 @@ def test_arms_differ_in_their_first_weights_and_in_nothing_else(config, tmp_path
         assert scratch["data.val_seed"] == 0
 
 
+def test_cells_with_as_many_updates_as_the_largest_fraction(config, tmp_path):
+    config.fractions, config.step_matched, config.seeds = (0.01, 0.1, 0.5, 1.0), 0.1, (3,)
+    cells = {path.name: cell for path, cell in grid.cells(config, tmp_path)}
+    assert [name for name in cells if "-as" in name] == [
+        f"{fraction}-as100pct-{init}-seed3" for fraction in ("1pct", "10pct") for init in ("scratch", "mae")
+    ]
+    plain, matched = cells["10pct-mae-seed3"], cells["10pct-as100pct-mae-seed3"]
+    differ = {k for k, v in flatten(plain).items() if v != flatten(matched)[k]}
+    assert differ == {"train.match_fraction", "name"} and matched.train.match_fraction == 1.0
+    data = splits.labelled(plain.data)
+    whole = splits.labelled(cells["100pct-mae-seed3"].data)
+    few, many, all_labels = (
+        tasks.resolve_finetune(cell, d, 1)
+        for cell, d in ((plain, data), (matched, data), (cells["100pct-mae-seed3"], whole))
+    )
+    assert few.steps < many.steps == all_labels.steps and few.n_train == many.n_train < all_labels.n_train
+    assert (many.warmup_steps, many.eval_every) == (all_labels.warmup_steps, all_labels.eval_every)
+
+
+def test_initialisations_side_by_side(config, tmp_path):
+    other = tmp_path / "elsewhere"
+    other.mkdir()
+    config.experiments.exp3 = {"mae": {"mask_ratio": 0.25}, "data": {"mean": (0.4, 0.5, 0.6)}}
+    config.inits = ("scratch", "mae", "mae:mask_ratio=0.5", "mae:exp=3", str(other), f"ours={other}")
+    config.seeds, config.pretrain_seeds, config.fractions = (0, 1), (7, 8), (1.0,)
+    pretrainings = {path.name: cell for path, cell in grid.pretrainings(config, tmp_path)}
+    assert list(pretrainings) == [
+        *("pretrain-seed7", "pretrain-seed8", "pretrain-mask_ratio=0.5-seed7", "pretrain-mask_ratio=0.5-seed8"),
+        *("pretrain-exp=3-seed7", "pretrain-exp=3-seed8"),
+    ]
+    assert [cell.mae.mask_ratio for cell in pretrainings.values()] == [0.75, 0.75, 0.5, 0.5, 0.25, 0.25]
+    assert pretrainings["pretrain-exp=3-seed8"].seed == 8
+    cells = {path.name: cell for path, cell in grid.cells(config, tmp_path)}
+    from_half, from_three = cells["100pct-mae_mask_ratio=0.5-seed1"], cells["100pct-mae_exp=3-seed1"]
+    assert from_half.init_from == str(tmp_path / "pretrain-mask_ratio=0.5-seed8")
+    assert (from_half.init, from_half.init_name) == ("mae", "mae mask_ratio=0.5")
+    assert from_three.data.mean == (0.4, 0.5, 0.6) != from_half.data.mean  # the encoder's own scale
+    assert cells["100pct-elsewhere-seed0"].init_from == cells["100pct-ours-seed1"].init_from == str(other)
+
+
+def test_cells_from_weights_of_other_code_take_over_their_network(config, tmp_path, monkeypatch):
+    (tmp_path / "vit.npz").write_bytes(b"")
+    config.inits, config.fractions = ("scratch", f"theirs={tmp_path / 'vit.npz'}"), (1.0,)
+    shape = Shape(image_size=16, patch_size=4, width=192, depth=12, heads=3, registers=4)
+    weights = interop.Weights({}, shape, "vit", "vit.npz", mean=(0.5, 0.5, 0.5))
+    monkeypatch.setattr(interop, "read", lambda path, field: weights)
+    scratch, theirs = (cell for _, cell in study.configured(grid.runs(config, tmp_path)))
+    assert (theirs.init, theirs.init_name) == ("weights", "theirs")
+    assert (theirs.model.size, theirs.model.width, theirs.model.patch_size, theirs.model.registers) == ("tiny", 0, 4, 4)
+    assert theirs.data.mean == (0.5, 0.5, 0.5) and scratch.model.width == 16
+    checks.validate(theirs)
+
+
+@pytest.mark.parametrize(
+    ("inits", "said"),
+    [
+        (("scratch", "nowhere"), "'nowhere' is not allowed; use scratch, mae, mae:KEY=VALUE"),
+        (("mae", "mae"), "none twice"),
+        (("mae:mask_ratio=high",), "mask_ratio=high is not a valid float"),
+        (("mae:ratio=0.5",), "ratio=0.5 is not known; use one of mask_ratio=..."),
+        (("mae:exp=9",), "exp=9 is not known"),
+        (("mae=/tmp",), "is not allowed"),
+        (("a=/tmp", "a=/"), "comes twice"),
+    ],
+)
+def test_initialisations_that_are_none_are_refused(config, tmp_path, inits, said):
+    config.inits = inits
+    with pytest.raises(UserError) as error:
+        study.run(config, tmp_path / "study")
+    assert said in str(error.value) and not (tmp_path / "study").exists()
+
+
+def test_the_three_experiments_differ_as_their_configs_do():
+    config = load(ROOT / "configs/study.py", "data=synthetic,exp=2")
+    assert flatten(config.experiments.exp2) == {}
+    assert flatten(config.experiments.exp3)["mae.mask_ratio"] == 0.25
+    assert flatten(config.experiments.exp1)["optim.base_lr"] == 1.5e-4
+
+
 def test_a_study_runs_resumes_and_reports(config, tmp_path, monkeypatch, capsys):
     config.pretrain.mae.mask_ratio, config.finetune.train.label_smoothing = 0.4, 0.04  # compiled by no other test
     before = state.train_step._cache_size()
@@ -37,6 +122,8 @@ def test_a_study_runs_resumes_and_reports(config, tmp_path, monkeypatch, capsys)
     # Pre-training and fine-tuning are compiled once each: the cells share their step.
     assert state.train_step._cache_size() == before + 2
     said = capsys.readouterr().out
+    assert "plan: 5 runs\n  pre-training: 36 images, 2 epochs, 6 updates of 16\n  10 % of the labels: 2 runs" in said
+    assert re.search(r"about [\d:]+ for what is to be done, at [\d.]+ s an update \(pretrain\), ", said)
     assert "[5/5] finetune 100 % mae: test accuracy" in said and f"report: {tmp_path / 'report' / 'index.html'}" in said
     with open(tmp_path / "report" / "table.csv") as file:
         rows = list(csv.DictReader(file))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from jaxtyping import Int
@@ -82,6 +82,11 @@ def nested_subset(
         rng = np.random.default_rng((seed, Purpose.SUBSET, label))
         parts.append(rng.permutation(members)[: max(1, round(fraction * len(members)))])
     return np.sort(np.concatenate(parts))
+
+
+def subset_size(counts: Iterable[int], fraction: float) -> int:
+    """How many images `nested_subset` takes of classes with so many."""
+    return sum(max(1, round(fraction * n)) for n in counts)
 
 
 def describe(

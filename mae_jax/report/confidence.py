@@ -7,17 +7,17 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 
 from mae_jax.report import stats
-from mae_jax.report.figures import Numbers, colour, grid, handle, legend, marker, short
-from mae_jax.report.runs import Run, percent
+from mae_jax.report.figures import Numbers, colour, grid, handle, heading, legend, marker, short
+from mae_jax.report.runs import Level, Run
 from mae_jax.report.tables import Study
 
 FEW = 10  # a bin with fewer predictions has an open mark
 
 
-def boxes(study: Study, fraction: float) -> Numbers:
+def boxes(study: Study, level: Level) -> Numbers:
     """Box plots of the confidence per class: right beside wrong, each initialisation beside it."""
     classes = study.runs[0].classes
-    inits = [init for f, init in study.cells if f == fraction]
+    inits = [init for at, init in study.cells if at == level]
     present = np.unique(study.runs[0].test.labels).tolist()
     columns = min(len(present), 2 if len(inits) <= 3 else 1)
     lines = -(-len(present) // columns)
@@ -26,11 +26,11 @@ def boxes(study: Study, fraction: float) -> Numbers:
     for ax, label in zip(axes, present, strict=False):
         shown, texts = [], []
         for init in inits:
-            runs = [study.runs[i] for i in study.of(fraction, init)]
+            runs = [study.runs[i] for i in study.of(level, init)]
             for outcome in ("right", "wrong"):
                 values = _confidences(runs, label, outcome)
                 texts.append(f"{outcome}\nn={len(values)}")
-                row = {"fraction": fraction, "init": init, "class": classes[label]}
+                row = {"fraction": level.fraction, "arm": level.arm, "init": init, "class": classes[label]}
                 row |= {"outcome": outcome, "n": len(values)}
                 if not len(values):
                     found.append(row | dict.fromkeys(stats.BOX[1:]) | {"whisker_rule": "1.5 IQR"})
@@ -58,7 +58,7 @@ def boxes(study: Study, fraction: float) -> Numbers:
         Patch(facecolor="white", edgecolor="0.3", label="wrong"),
     ]
     legend(figure, handles)
-    figure.suptitle(f"Confidence with {percent(fraction)} of the labels", fontsize=11)
+    figure.suptitle(f"Confidence with {heading(level)}", fontsize=11)
     return figure, found
 
 
@@ -92,9 +92,9 @@ def _draw_box(ax: Axes, position: int, at: dict, shade: str, filled: bool) -> No
 
 def reliability(study: Study) -> Numbers:
     """Share right against confidence in 15 equal bins, with the number of predictions per bin."""
-    fractions = sorted({f for f, _ in study.cells})
-    columns = min(2, len(fractions))
-    lines = -(-len(fractions) // columns)
+    levels = study.levels
+    columns = min(2, len(levels))
+    lines = -(-len(levels) // columns)
     figure, axes = grid(2 * lines, columns, height=2.9 * lines + 0.3, ratios=[3, 1] * lines)
     axes, found = np.array(axes).reshape(2 * lines, columns), []
     for i in range(lines * columns):
@@ -102,14 +102,14 @@ def reliability(study: Study) -> Numbers:
             axes[2 * (i // columns), i % columns],
             axes[2 * (i // columns) + 1, i % columns],
         )
-        if i >= len(fractions):
+        if i >= len(levels):
             top.set_axis_off()
             bottom.set_axis_off()
             continue
         top.plot([0, 1], [0, 1], color="0.6", linestyle=":", linewidth=1)
         most = 1
-        for init in [init for f, init in study.cells if f == fractions[i]]:
-            tests = [study.runs[j].test for j in study.of(fractions[i], init)]
+        for init in [init for at, init in study.cells if at == levels[i]]:
+            tests = [study.runs[j].test for j in study.of(levels[i], init)]
             values = np.concatenate([t.confidence for t in tests])
             right = np.concatenate([t.right for t in tests])
             table = stats.reliability(values, right, stats.width_bins(values))
@@ -124,8 +124,8 @@ def reliability(study: Study) -> Numbers:
             edges = np.linspace(0, 1, stats.BINS + 1)
             bottom.stairs(counts, edges, color=colour(study, init), linewidth=1.3)
             most = max(most, counts.max())
-            found += [{"fraction": fractions[i], "init": init} | row for row in table]
-        top.set_title(f"{percent(fractions[i])} of the labels")
+            found += [{"fraction": levels[i].fraction, "arm": levels[i].arm, "init": init} | row for row in table]
+        top.set_title(heading(levels[i]))
         top.set_xticks([0, 0.5, 1], [])
         bottom.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
         top.set_ylim(-0.03, 1.03)
@@ -146,14 +146,14 @@ def reliability(study: Study) -> Numbers:
 
 def risk_coverage(study: Study) -> Numbers:
     """Share wrong among the most confident predictions, against how many of them are kept."""
-    fractions = sorted({f for f, _ in study.cells})
-    columns = min(2, len(fractions))
-    lines = -(-len(fractions) // columns)
+    levels = study.levels
+    columns = min(2, len(levels))
+    lines = -(-len(levels) // columns)
     figure, axes = grid(lines, columns, height=2.1 * lines + 0.2)
     found = []
-    for ax, fraction in zip(axes, fractions, strict=False):
-        for init in [init for f, init in study.cells if f == fraction]:
-            tests = [study.runs[i].test for i in study.of(fraction, init)]
+    for ax, level in zip(axes, levels, strict=False):
+        for init in [init for at, init in study.cells if at == level]:
+            tests = [study.runs[i].test for i in study.of(level, init)]
             risk = np.mean([stats.risk_coverage(t.confidence, t.right) for t in tests], axis=0)
             coverage = np.arange(1, len(risk) + 1) / len(risk)
             keep = np.unique(np.linspace(0, len(risk) - 1, 101).astype(int))
@@ -167,18 +167,18 @@ def risk_coverage(study: Study) -> Numbers:
                 markevery=0.25,
             )
             found += [
-                {"fraction": fraction, "init": init, "coverage": c, "wrong": r}
+                {"fraction": level.fraction, "arm": level.arm, "init": init, "coverage": c, "wrong": r}
                 for c, r in zip(coverage[keep].tolist(), risk[keep].tolist(), strict=True)
             ]
-        ax.set_title(percent(fraction) + " of the labels")
+        ax.set_title(heading(level))
         ax.set_xlim(0, 100)
         ax.set_ylim(bottom=0)
         ax.set_xticks([0, 50, 100])
         ax.set_xlabel("kept, % of the predictions")
         ax.grid(axis="y", color="0.92")
-    for ax in axes[len(fractions) :]:
+    for ax in axes[len(levels) :]:
         ax.set_axis_off()
-    for ax in axes[: len(fractions) : columns]:
+    for ax in axes[: len(levels) : columns]:
         ax.set_ylabel("wrong, % of the kept")
     legend(figure, [handle(study, init) for init in study.inits])
     return figure, found

@@ -16,8 +16,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from mae_jax.report import stats
-from mae_jax.report.runs import Run, is_number, percent
-from mae_jax.report.tables import BASELINE, Study
+from mae_jax.report.runs import Level, Run, is_number, percent
+from mae_jax.report.tables import BASELINE, Study, level_of
 
 COLOURS = {"scratch": "#D55E00", "mae": "#0072B2"}
 OTHERS = ("#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -58,13 +58,16 @@ def curve(study: Study, rows: Sequence[dict], metric: str) -> Numbers:
     """Accuracy or macro F1 against the number of labels, with 95 % intervals."""
     figure, (ax,) = grid(1, 1, height=3.4, width=4.2)
     counts = all(row["n_train"] for row in rows)
-    for i, init in enumerate(study.inits):
-        own = [row for row in rows if row["init"] == init]
+    arms = [level.arm for level in study.levels]
+    for i, (init, arm) in enumerate((i, a) for i in study.inits for a in dict.fromkeys(arms)):
+        own = [row for row in rows if (row["init"], row["arm"]) == (init, arm)]
+        if not own:
+            continue
         x = np.array([row["n_train"] if counts else 100 * row["fraction"] for row in own])
         y = np.array([row[metric] for row in own])
         ends = np.array([[row[f"{metric}_low"], row[f"{metric}_high"]] for row in own]).T
         ax.errorbar(
-            x * (1 + 0.03 * (i - (len(study.inits) - 1) / 2)),  # side by side, not on top
+            x * 1.03 ** (i - (len(study.inits) * len(set(arms)) - 1) / 2),  # side by side, not on top
             y,
             yerr=np.maximum([y - ends[0], ends[1] - y], 0),
             color=colour(study, init),
@@ -72,8 +75,14 @@ def curve(study: Study, rows: Sequence[dict], metric: str) -> Numbers:
             markersize=5,
             linewidth=1.5,
             capsize=3,
+            **arm_style(study, arm),
         )
     handles = [handle(study, init) for init in study.inits]
+    handles += [
+        Line2D([], [], color="0.4", marker="o", label=arm, **arm_style(study, arm))
+        for arm in dict.fromkeys(arms)
+        if arm
+    ]
     if metric == "accuracy":
         line = ax.axhline(rows[0]["majority_rate"], color="0.5", linestyle=":")
         line.set_label("always the commonest class")
@@ -82,22 +91,22 @@ def curve(study: Study, rows: Sequence[dict], metric: str) -> Numbers:
     ax.set_ylabel(("accuracy" if metric == "accuracy" else "macro F1") + " on the test images")
     ax.grid(axis="y", color="0.92")
     legend(figure, handles)
-    names = ["fraction", "init", "n_train", metric, f"{metric}_low", f"{metric}_high"]
+    names = ["fraction", "init", "n_train", metric, f"{metric}_low", f"{metric}_high", "arm"]
     return figure, [{name: row[name] for name in names} for row in rows]
 
 
 def differences(study: Study, paired: Sequence[dict]) -> Numbers:
     """Forest plot of the paired differences to scratch, in points of accuracy and macro F1."""
     inits = [init for init in study.inits if init != BASELINE]
-    fractions = sorted({row["fraction"] for row in paired}, reverse=True)
-    tall = 0.9 + 0.32 * len(fractions) * len(inits)
+    levels = sorted({level_of(row) for row in paired}, reverse=True)
+    tall = 0.9 + 0.32 * len(levels) * len(inits)
     figure, axes = grid(1, 2, height=max(1.9, tall), sharey=True)
     for ax, metric, title in zip(axes, ("accuracy", "f1"), ("Accuracy", "Macro F1"), strict=True):
         ax.axvline(0, color="0.3", linewidth=1)
         for row in paired:
             if row["metric"] != metric:
                 continue
-            at = fractions.index(row["fraction"])
+            at = levels.index(level_of(row))
             at += 0.25 * ((len(inits) - 1) / 2 - inits.index(row["init"]))
             sure = row["verdict"] != "no difference shown"
             ax.plot([100 * row["low"], 100 * row["high"]], [at, at], color=colour(study, row["init"]))
@@ -113,8 +122,8 @@ def differences(study: Study, paired: Sequence[dict]) -> Numbers:
         ax.set_xlabel(f"difference to {BASELINE}, points")
         ax.margins(x=0.1)
         ax.grid(axis="x", color="0.92")
-    axes[0].set_yticks(range(len(fractions)), [f"{percent(f)} of labels" for f in fractions])
-    axes[0].set_ylim(-0.6, len(fractions) - 0.4)
+    axes[0].set_yticks(range(len(levels)), [heading(level).replace(", ", ",\n") for level in levels])
+    axes[0].set_ylim(-0.6, len(levels) - 0.4)
     handles = [handle(study, init) for init in inits]
     handles.append(Line2D([], [], color="0.4", marker="o", markerfacecolor="white", label="no difference shown"))
     legend(figure, handles)
@@ -126,7 +135,7 @@ def fitted(study: Study, rows: Sequence[dict]) -> Numbers | None:
     counts = all(row["n_train"] for row in rows)
     found, figure, ax = [], *grid(1, 1, height=3.2, width=4.2)
     for init in study.inits:
-        own = [row for row in rows if row["init"] == init and row["accuracy"] < 1]
+        own = [row for row in rows if row["init"] == init and row["accuracy"] < 1 and not row["arm"]]
         n = np.array([row["n_train"] if counts else 100 * row["fraction"] for row in own], float)
         if len(set(n.tolist())) < 3:
             continue
@@ -161,17 +170,18 @@ def fitted(study: Study, rows: Sequence[dict]) -> Numbers | None:
 
 
 def training(study: Study) -> Numbers | None:
-    """Loss and accuracy during training: one row of panels per fraction, a line per run."""
+    """Loss and accuracy during training: one row of panels per level, a line per run."""
     logged = [run for run in study.runs if run.log]
-    fractions = sorted({run.fraction for run in logged})
-    if not fractions:
+    levels = sorted({run.level for run in logged})
+    if not levels:
         return None
     by_epoch = all(any("epoch" in line for line in run.log) for run in logged)
-    figure, axes = grid(len(fractions), 2, height=1.7 * len(fractions) + 0.6, sharex=by_epoch)
+    alike = by_epoch and len({level.arm for level in levels}) == 1  # the epochs of an arm differ from the others'
+    figure, axes = grid(len(levels), 2, height=1.7 * len(levels) + 0.6, sharex=alike)
     found = []
-    for ax, (fraction, name) in zip(axes, [(f, m) for f in fractions for m in ("loss", "accuracy")], strict=False):
+    for ax, (level, name) in zip(axes, [(f, m) for f in levels for m in ("loss", "accuracy")], strict=False):
         for run in logged:
-            if run.fraction != fraction:
+            if run.level != level:
                 continue
             for split, line in (("train", "--"), ("val", "-")):
                 points = _series(run, "epoch" if by_epoch else "step", f"{split}/{name}")
@@ -187,7 +197,8 @@ def training(study: Study) -> Numbers | None:
                     )
                 found += [
                     {
-                        "fraction": fraction,
+                        "fraction": level.fraction,
+                        "arm": level.arm,
                         "init": run.init,
                         "seed": run.seed,
                         "split": split,
@@ -197,9 +208,9 @@ def training(study: Study) -> Numbers | None:
                     }
                     for x, y in points
                 ]
-        ax.set_title(f"{percent(fraction)} of the labels", fontsize=9)
+        ax.set_title(heading(level), fontsize=9)
         ax.set_ylabel(name)
-        if fraction == fractions[-1] or not by_epoch:
+        if level == levels[-1] or not alike:
             ax.set_xlabel("epoch" if by_epoch else "step")
         ax.grid(axis="y", color="0.92")
     handles = [
@@ -211,6 +222,17 @@ def training(study: Study) -> Numbers | None:
     handles.append(Line2D([], [], color="0.3", label="validation"))
     legend(figure, handles)
     return (figure, found) if found else None
+
+
+def heading(level: Level) -> str:
+    """A panel's title."""
+    return str(level) + ("" if level.arm else " of the labels")
+
+
+def arm_style(study: Study, arm: str) -> dict:
+    """The line of an arm: the usual way of training is drawn through, the others are not."""
+    others = [a for a in dict.fromkeys(level.arm for level in study.levels) if a]
+    return {"linestyle": ("--", ":", "-.")[others.index(arm) % 3], "markerfacecolor": "white"} if arm else {}
 
 
 def _series(run: Run, axis: str, key: str) -> list[tuple[float, float]]:

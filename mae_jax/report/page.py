@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from mae_jax.report import confidence, figures, tables, words
-from mae_jax.report.runs import Run, clean, percent, read_runs
+from mae_jax.report.runs import Run, clean, read_runs
 from mae_jax.report.tables import BASELINE, Study
 
 MISTAKES = 12
@@ -130,17 +130,12 @@ def _draw(study: Study, rows: list[dict], paired: list[dict]):
         yield "differences", figures.differences(study, paired)
     if (fitted := figures.fitted(study, rows)) is not None:
         yield "power_law", fitted
-    for fraction in _fractions(study):
-        name = f"confidence_{100 * fraction:g}".replace(".", "_")
-        yield name, confidence.boxes(study, fraction)
+    for level in study.levels:
+        yield f"confidence_{level.slug}", confidence.boxes(study, level)
     yield "reliability", confidence.reliability(study)
     yield "risk_coverage", confidence.risk_coverage(study)
     if (trained := figures.training(study)) is not None:
         yield "training", trained
-
-
-def _fractions(study: Study) -> list[float]:
-    return sorted({fraction for fraction, _ in study.cells})
 
 
 def _save(name: str, figure, numbers: list[dict], out: Path, paths: dict[str, Path]) -> dict:
@@ -175,6 +170,7 @@ def _mistake_rows(runs: Sequence[Run]) -> list[dict]:
         found += [
             {
                 "fraction": run.fraction,
+                "arm": run.arm,
                 "init": run.init,
                 "seed": run.seed,
                 "image": run.test.images[i],
@@ -193,8 +189,8 @@ def _gallery(runs: Sequence[Run]) -> list[dict]:
     A picture is shown where run.json's `image_root`, its config's data directory or the run
     directory leads to a file of that name; of several seeds the first is shown.
     """
-    last = max(run.fraction for run in runs)
-    chosen = {run.init: run for run in reversed(runs) if run.fraction == last}
+    last = max((not run.arm, run.fraction) for run in runs)
+    chosen = {run.init: run for run in reversed(runs) if (not run.arm, run.fraction) == last}
     return [
         {"name": run.name, "images": [row | {"uri": _picture(run, row["image"])} for row in found]}
         for run in sorted(chosen.values(), key=runs.index)
@@ -233,6 +229,7 @@ def _run_facts(run: Run) -> dict:
     versions = info.get("versions")
     return {
         "fraction": run.fraction,
+        "arm": run.arm,
         "init": run.init,
         "seed": run.seed,
         "subset_seed": info.get("subset_seed"),
@@ -261,7 +258,7 @@ def _environment() -> jinja2.Environment:
     made = jinja2.Environment(loader=here, autoescape=True, undefined=jinja2.StrictUndefined)
     made.trim_blocks = made.lstrip_blocks = True
     made.filters |= {
-        "percent": percent,
+        "level": lambda row: str(tables.level_of(row)),
         "score": lambda v: "–" if v is None else f"{v:.3f}",
         "points": lambda v: words.signed(100 * v),
         "p": lambda v: "< 0.001" if v < 0.001 else f"{v:.3f}",
@@ -276,7 +273,7 @@ def _markdown(title, said, rows, published, notes) -> str:
     detail = [["labels", "init", "seeds", "n_train", *(f"{m} (95 %)" for m in tables.SHOWN), "ECE"]]
     for row in rows:
         line = [
-            percent(row["fraction"]),
+            str(tables.level_of(row)),
             row["init"],
             str(row["seeds"]),
             str(row["n_train"] or "–"),

@@ -11,6 +11,7 @@ import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -42,6 +43,23 @@ class Predictions:
         return self.labels == self.predictions
 
 
+class Level(NamedTuple):
+    """How much a model was given: the arm ("": trained in the usual way) and the share of the labels."""
+
+    arm: str
+    fraction: float
+
+    def __str__(self) -> str:
+        """`10 %`, or `10 %, as many updates as 100 %`."""
+        return percent(self.fraction) + (f", {self.arm}" if self.arm else "")
+
+    @property
+    def slug(self) -> str:
+        """For file names."""
+        arm = "".join(c if c.isalnum() else "_" for c in self.arm)
+        return f"{100 * self.fraction:g}".replace(".", "_") + (f"_{arm}" if arm else "")
+
+
 @dataclass(frozen=True)
 class Run:
     """One trained model: its cell of the grid, its predictions and what else its directory holds.
@@ -52,6 +70,7 @@ class Run:
 
     path: Path
     init: str
+    arm: str
     fraction: float
     seed: int
     classes: tuple[str, ...]
@@ -62,9 +81,14 @@ class Run:
     log: tuple[dict, ...]
 
     @property
+    def level(self) -> Level:
+        """Arm and fraction: only runs of one level are compared with one another."""
+        return Level(self.arm, self.fraction)
+
+    @property
     def name(self) -> str:
         """The cell in words, as in `mae, 10 %, seed 0`."""
-        return f"{self.init}, {percent(self.fraction)}, seed {self.seed}"
+        return f"{self.init}, {self.level}, seed {self.seed}"
 
 
 def percent(fraction: float) -> str:
@@ -83,7 +107,7 @@ def clean(name: object) -> str:
 def read_runs(run_dirs: Sequence[Path]) -> tuple[list[Run], list[str]]:
     """Read the run directories of one report.
 
-    Returns the runs, sorted by fraction, initialisation (scratch first, then mae) and seed, all
+    Returns the runs, sorted by arm, fraction, initialisation (scratch first, then mae) and seed, all
     with the classes in the same order; and the lines that say what is left out for want of columns.
     Raises UserError for an unreadable directory, a cell that comes twice, classes or test images
     that differ between the runs.
@@ -94,10 +118,10 @@ def read_runs(run_dirs: Sequence[Path]) -> tuple[list[Run], list[str]]:
     names = cells[0]["info"]["classes"]
     seen, runs, notes = {}, [], []
     for cell in cells:
-        path, key = cell["path"], (cell["init"], cell["fraction"], cell["seed"])
+        path, key = cell["path"], (cell["init"], Level(cell["arm"], cell["fraction"]), cell["seed"])
         if key in seen:
             raise UserError(
-                f"{path}: the cell ({key[0]}, {percent(key[1])}, seed {key[2]}) is also in"
+                f"{path}: the cell ({key[0]}, {key[1]}, seed {key[2]}) is also in"
                 f" {seen[key]}; each init, fraction and seed may come once: leave one of the two out"
             )
         seen[key] = path
@@ -110,7 +134,7 @@ def read_runs(run_dirs: Sequence[Path]) -> tuple[list[Run], list[str]]:
         _check_same_images(run, runs[0] if runs else run)
         runs.append(run)
         notes += found
-    return sorted(runs, key=lambda r: (r.fraction, init_order(r.init), r.seed)), notes
+    return sorted(runs, key=lambda r: (r.level, init_order(r.init), r.seed)), notes
 
 
 def init_order(init: str) -> tuple[int, str]:
@@ -155,6 +179,7 @@ def _read_cell(path: Path) -> dict:
     return {
         "path": path,
         "init": clean(field("init", is_name, "a name such as scratch or mae")),
+        "arm": clean(field("arm", lambda v: isinstance(v, str), "a text")) if "arm" in info else "",
         "fraction": float(fraction),
         "seed": field("seed", is_integer, "an integer"),
         "n_train": info.get("n_train"),

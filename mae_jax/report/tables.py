@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float
 
 from mae_jax.report import stats
-from mae_jax.report.runs import Run, init_order, percent
+from mae_jax.report.runs import Level, Run, init_order
 
 BASELINE = "scratch"
 SHOWN = ("accuracy", "precision", "recall", "f1")
@@ -49,20 +49,24 @@ class Study:
     units: str
 
     @property
-    def cells(self) -> list[tuple[float, str]]:
-        """(fraction, init) of every row of the table, in order."""
-        return list(dict.fromkeys((run.fraction, run.init) for run in self.runs))
+    def cells(self) -> list[tuple[Level, str]]:
+        """(level, init) of every row of the table, in order."""
+        return list(dict.fromkeys((run.level, run.init) for run in self.runs))
+
+    @property
+    def levels(self) -> list[Level]:
+        return list(dict.fromkeys(level for level, _ in self.cells))
 
     @property
     def inits(self) -> list[str]:
         return sorted({run.init for run in self.runs}, key=init_order)
 
-    def fractions(self, init: str) -> list[float]:
-        return [f for f, i in self.cells if i == init]
+    def levels_of(self, init: str, arm: str = "") -> list[Level]:
+        return [level for level, i in self.cells if i == init and level.arm == arm]
 
-    def of(self, fraction: float, init: str) -> list[int]:
+    def of(self, level: Level, init: str) -> list[int]:
         """Indices of the cell's runs, by seed."""
-        return [i for i, r in enumerate(self.runs) if (r.fraction, r.init) == (fraction, init)]
+        return [i for i, r in enumerate(self.runs) if (r.level, r.init) == (level, init)]
 
     def mean(self, metric: str, runs: Sequence[int]) -> float:
         return float(self.estimates[metric][list(runs)].mean())
@@ -71,8 +75,8 @@ class Study:
         """Means over redrawn seeds, on redrawn images; equal numbers of seeds are redrawn alike."""
         return (stats.seed_weights(len(runs)) * self.draws[metric][list(runs)]).sum(0)
 
-    def n_train(self, fraction: float, init: str) -> int | None:
-        counts = [self.runs[i].n_train for i in self.of(fraction, init)]
+    def n_train(self, level: Level, init: str) -> int | None:
+        counts = [self.runs[i].n_train for i in self.of(level, init)]
         known = [count for count in counts if count is not None]
         return round(sum(known) / len(known)) if len(known) == len(counts) else None
 
@@ -112,19 +116,19 @@ def rows(study: Study) -> list[dict]:
     images (or groups) of the one model: `interval` says which. `collapsed` counts the seeds that
     predict one class for every image; `top_class_share` is the share of the commonest prediction.
     """
-    return [_row(study, fraction, init) for fraction, init in study.cells]
+    return [_row(study, level, init) for level, init in study.cells]
 
 
-def _row(study: Study, fraction: float, init: str) -> dict:
-    index = study.of(fraction, init)
+def _row(study: Study, level: Level, init: str) -> dict:
+    index = study.of(level, init)
     runs = [study.runs[i] for i in index]
     labels = runs[0].test.labels
     shares = [np.bincount(r.test.predictions).max() / len(labels) for r in runs]
     row = {
-        "fraction": fraction,
+        "fraction": level.fraction,
         "init": init,
         "seeds": len(runs),
-        "n_train": study.n_train(fraction, init),
+        "n_train": study.n_train(level, init),
         "n_test": len(labels),
     }
     row |= {m: _known(study.mean(m, index)) for m in (*SHOWN, "balanced_accuracy", *stats.SCORES)}
@@ -139,7 +143,7 @@ def _row(study: Study, fraction: float, init: str) -> dict:
     }
     for m in stats.METRICS + stats.SCORES:
         row[f"{m}_low"], row[f"{m}_high"] = _interval(study, m, index, row[m])
-    return row
+    return row | {"arm": level.arm}
 
 
 def _interval(study: Study, metric: str, index: list[int], estimate: float | None):
@@ -186,20 +190,18 @@ def paired(study: Study) -> tuple[list[dict], list[str]]:
 
     The interval redraws images (or groups) and, where there are several, seeds. `mcnemar_p` (exact;
     over several seeds twice the median) belongs to accuracy; `holm_p` corrects it for the number of
-    fractions of that initialisation. Also returns lines on what could not be paired.
+    fractions of that initialisation and arm. Also returns lines on what could not be paired.
     """
     found, notes = [], []
-    for init in study.inits:
-        if init == BASELINE:
-            continue
+    arms = dict.fromkeys(level.arm for level in study.levels)
+    for arm, init in [(a, i) for a in arms for i in study.inits if i != BASELINE]:
         tests = []
-        for fraction in study.fractions(init):
-            ours, base = study.of(fraction, init), study.of(fraction, BASELINE)
+        for level in study.levels_of(init, arm):
+            ours, base = study.of(level, init), study.of(level, BASELINE)
             seeds = {study.runs[i].seed for i in ours} & {study.runs[i].seed for i in base}
             if len(seeds) < max(len(ours), len(base)):
                 notes.append(
-                    f"{init} at {percent(fraction)}: {len(seeds)} seeds have a {BASELINE} run beside"
-                    " them; only these are compared"
+                    f"{init} at {level}: {len(seeds)} seeds have a {BASELINE} run beside them; only these are compared"
                 )
             if not seeds:
                 continue
@@ -211,9 +213,9 @@ def paired(study: Study) -> tuple[list[dict], list[str]]:
                     continue
                 draws = study.mean_draws(m, ours) - study.mean_draws(m, base)
                 low, high = stats.percentile_interval(draws)
-                row = {"fraction": fraction, "metric": m, "difference": difference}
+                row = {"fraction": level.fraction, "metric": m, "difference": difference}
                 row |= {"low": low, "high": high, "mcnemar_p": None, "holm_p": None}
-                row |= {"init": init, "baseline": BASELINE, "seeds": len(seeds)}
+                row |= {"init": init, "baseline": BASELINE, "seeds": len(seeds), "arm": level.arm}
                 found.append(row | {"verdict": verdict(low, high)})
                 if m == "accuracy":
                     rights = [[study.runs[i].test.right for i in side] for side in (ours, base)]
@@ -239,24 +241,24 @@ def efficiency(study: Study, metric: str = "accuracy") -> list[dict]:
     0 and infinity stand for beyond the scratch curve, which spans `least` to `most` times. Empty
     with fewer than two fractions from scratch.
     """
-    curve = study.fractions(BASELINE)
+    curve = study.levels_of(BASELINE)
     if len(curve) < 2:
         return []
     known = all(study.n_train(f, BASELINE) for f in curve)
-    n = np.array([study.n_train(f, BASELINE) if known else f for f in curve], dtype=np.float64)
+    n = np.array([study.n_train(f, BASELINE) if known else f.fraction for f in curve], dtype=np.float64)
     if (np.diff(n) <= 0).any():
-        n = np.array(curve)
+        n = np.array([f.fraction for f in curve])
     scores = np.array([study.mean(metric, study.of(f, BASELINE)) for f in curve])
     redrawn = np.stack([study.mean_draws(metric, study.of(f, BASELINE)) for f in curve], -1)
     found = []
-    for fraction, init in study.cells:
-        if init == BASELINE or fraction not in curve:
+    for level, init in study.cells:
+        if init == BASELINE or level not in curve:
             continue
-        used, ours = n[curve.index(fraction)], study.of(fraction, init)
+        used, ours = n[curve.index(level)], study.of(level, init)
         times = stats.labels_to_reach(n, scores, np.array(study.mean(metric, ours))) / used
         draws = stats.labels_to_reach(n, redrawn, study.mean_draws(metric, ours)) / used
         low, high = stats.censored_interval(draws)
-        row = {"fraction": fraction, "init": init, "metric": metric, "times": float(times)}
+        row = {"fraction": level.fraction, "init": init, "metric": metric, "times": float(times)}
         row |= {"low": low, "high": high, "least": float(n[0] / used), "most": float(n[-1] / used)}
         found.append(row)
     return found
@@ -268,13 +270,18 @@ def plateau(study: Study, init: str, metric: str = "accuracy") -> float | None:
     Paired on the same images: the 95 % interval of every difference to a larger fraction holds 0.
     The largest fraction alone is no plateau.
     """
-    fractions = study.fractions(init)
-    draws = [study.mean_draws(metric, study.of(f, init)) for f in fractions]
-    for i, fraction in enumerate(fractions[:-1]):
+    levels = study.levels_of(init)
+    draws = [study.mean_draws(metric, study.of(level, init)) for level in levels]
+    for i, level in enumerate(levels[:-1]):
         later = [stats.percentile_interval(d - draws[i]) for d in draws[i + 1 :]]
         if all(low <= 0 <= high for low, high in later):
-            return fraction
+            return level.fraction
     return None
+
+
+def level_of(row: dict) -> Level:
+    """The level of a row of the tables."""
+    return Level(row.get("arm", ""), row["fraction"])
 
 
 def table_text(rows: Sequence[dict]) -> str:
@@ -284,8 +291,8 @@ def table_text(rows: Sequence[dict]) -> str:
     """
     inits = sorted({row["init"] for row in rows}, key=init_order)
     others = [init for init in inits if init != BASELINE]
-    cells = {(row["fraction"], row["init"]): row for row in rows}
-    fractions = sorted({row["fraction"] for row in rows})
+    cells = {(level_of(row), row["init"]): row for row in rows}
+    levels = sorted({level_of(row) for row in rows})
     if BASELINE not in inits or not others:
         header = ["labels", "init", *SHOWN]
         return markdown([header] + [_listed(row) for row in rows])
@@ -295,9 +302,11 @@ def table_text(rows: Sequence[dict]) -> str:
         for m in SHOWN:
             header += [f"{m}: {BASELINE}", other, "gain"]
         lines = [header]
-        for fraction in fractions:
-            a, b = (cells.get((fraction, init), {}) for init in (BASELINE, other))
-            line = [percent(fraction)]
+        for level in levels:
+            a, b = (cells.get((level, init), {}) for init in (BASELINE, other))
+            if not a and not b:
+                continue
+            line = [str(level)]
             for m in SHOWN:
                 gain = f"{b[m] - a[m]:+.4f}" if a and b else ""
                 line += [f"{side[m]:.4f}" if side else "" for side in (a, b)] + [gain]
@@ -307,7 +316,7 @@ def table_text(rows: Sequence[dict]) -> str:
 
 
 def _listed(row: dict) -> list[str]:
-    return [percent(row["fraction"]), row["init"], *(f"{row[m]:.4f}" for m in SHOWN)]
+    return [str(level_of(row)), row["init"], *(f"{row[m]:.4f}" for m in SHOWN)]
 
 
 def markdown(lines: Sequence[Sequence[str]]) -> str:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from mae_jax.report import tables
-from mae_jax.report.runs import percent
-from mae_jax.report.tables import BASELINE, Study
+from mae_jax.report.runs import Level, percent
+from mae_jax.report.tables import BASELINE, Study, level_of
 
 
 def answer(study: Study, rows: list[dict], paired: list[dict], worth: list[dict]) -> dict:
@@ -17,7 +17,7 @@ def answer(study: Study, rows: list[dict], paired: list[dict], worth: list[dict]
     for init in dict.fromkeys(row["init"] for row in accuracy):
         who, better, worse, nothing = _who(init), [], [], []
         for row in [row for row in accuracy if row["init"] == init]:
-            at = percent(row["fraction"])
+            at = str(level_of(row))
             if row["verdict"] == "no difference shown":
                 nothing.append(at)
             elif row["verdict"] == "lower":
@@ -37,7 +37,7 @@ def answer(study: Study, rows: list[dict], paired: list[dict], worth: list[dict]
         best = max(rows, key=lambda row: row["accuracy"])
         heads.append(
             f"The best accuracy is {100 * best['accuracy']:.1f} % ({best['init']} with"
-            f" {percent(best['fraction'])} of the labels). Nothing is compared: that takes a"
+            f" {labels(level_of(best))}). Nothing is compared: that takes a"
             f" {BASELINE} run beside another at the same fraction."
         )
     return {
@@ -52,12 +52,12 @@ def _who(init: str) -> str:
 
 
 def _same(a: dict, b: dict) -> bool:
-    return all(a[k] == b[k] for k in ("fraction", "init", "metric"))
+    return all(a[k] == b[k] for k in ("fraction", "init", "metric")) and level_of(a) == level_of(b)
 
 
 def _difference_line(row: dict, paired: list[dict], worth: list[dict]) -> str:
     """One fraction of one initialisation: difference, interval, test, worth in labels, macro F1."""
-    at = f"{percent(row['fraction'])} of the labels, {row['init']} against {row['baseline']}"
+    at = f"{labels(level_of(row))}, {row['init']} against {row['baseline']}"
     text = f"{at}: {row['verdict'] if row['verdict'].startswith('no') else 'accuracy is ' + row['verdict']}"
     text += f", {_points(row)}"
     if row["verdict"] != "no difference shown" and row["holm_p"] >= 0.05:
@@ -69,6 +69,11 @@ def _difference_line(row: dict, paired: list[dict], worth: list[dict]) -> str:
     if f1 and f1[0]["verdict"] != row["verdict"]:
         text += f". Macro F1, which counts every class alike: {f1[0]['verdict']}, {_points(f1[0])}"
     return text + "."
+
+
+def labels(level: Level) -> str:
+    """`10 % of the labels`, with the arm."""
+    return f"{percent(level.fraction)} of the labels" + (f", {level.arm}" if level.arm else "")
 
 
 def _points(row: dict) -> str:
@@ -111,7 +116,7 @@ def plateau_lines(study: Study) -> list[str]:
     """Per initialisation, from which fraction more labels change nothing measurable."""
     lines = []
     for init in study.inits:
-        fractions = study.fractions(init)
+        fractions = [level.fraction for level in study.levels_of(init)]
         if len(fractions) < 2:
             continue
         found = tables.plateau(study, init)
@@ -133,12 +138,12 @@ def collapse_lines(study: Study) -> list[str]:
         if share == 1 or (share >= 0.99 and majority < 0.98):
             how = "collapsed: it predicts" if share == 1 else "nearly collapsed: it predicts"
             text = f"{how} {run.classes[counts.argmax()]} for {100 * share:.4g} % of the images"
-            cells.setdefault((run.init, run.fraction, text), []).append(run.seed)
+            cells.setdefault((run.init, run.level, text), []).append(run.seed)
     return [
-        f"{init} at {percent(fraction)}, seed{'s' * (len(seeds) > 1)}"
+        f"{init} at {level}, seed{'s' * (len(seeds) > 1)}"
         f" {_join([str(seed) for seed in seeds])}, {text} (the commonest class makes up"
         f" {100 * majority:.1f} %)."
-        for (init, fraction, text), seeds in cells.items()
+        for (init, level, text), seeds in cells.items()
     ]
 
 

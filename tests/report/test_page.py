@@ -128,6 +128,20 @@ def test_more_initialisations(make, tmp_path):
     assert {row["init"] for row in made.paired} == {"mae", "imported", "random probe"}
 
 
+def test_an_arm_has_panels_and_files_of_its_own(make, tmp_path):
+    arm = "as many updates as 100 %"
+    dirs = make.study(tmp_path / "runs", rows=60)[2:4]
+    dirs += [make.run(tmp_path / init, init, 0.1, rows=60, arm=arm, knows=0.8) for init in ("scratch", "mae")]
+    made = write_report(dirs, tmp_path / "out")
+    figures = tmp_path / "out" / "figures"
+    assert (figures / "confidence_10.svg").exists() and (
+        figures / "confidence_10_as_many_updates_as_100__.svg"
+    ).exists()
+    for name in ("training", "reliability", "risk_coverage", "curves_accuracy"):
+        assert {row["arm"] for row in read(figures / f"{name}.csv")} == {"", arm}
+    assert Page(made.paths["page"]).text.count(f"10 %, {arm}") >= 6
+
+
 HOSTILE = ["<script>alert(1)</script>", "=cmd|' /C calc'!A0", "a\x1b[2Jb", "$x^2$", "日本 | &amp;"]
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mae_jax.report import tables, words
-from mae_jax.report.runs import read_runs
+from mae_jax.report.runs import Level, read_runs
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +79,7 @@ def test_pairing_narrows_the_interval(study):
 
 def test_several_seeds(seeds):
     rows = tables.rows(seeds)
-    values = seeds.estimates["accuracy"][seeds.of(0.1, "mae")]
+    values = seeds.estimates["accuracy"][seeds.of(Level("", 0.1), "mae")]
     row = rows[3]
     assert (row["seeds"], row["interval"]) == (3, "over 3 seeds")
     assert row["accuracy"] == pytest.approx(values.mean())
@@ -87,6 +87,35 @@ def test_several_seeds(seeds):
     assert row["accuracy_high"] == pytest.approx(values.mean() + half, rel=1e-5)
     paired, _ = tables.paired(seeds)
     assert {row["seeds"] for row in paired} == {3}
+
+
+ARM = "as many updates as 100 %"
+
+
+def test_an_arm_is_compared_within_itself(make, tmp_path):
+    dirs = make.study(tmp_path / "usual", rows=200)
+    for init, knows in (("scratch", 0.6), ("mae", 0.9)):
+        dirs.append(make.run(tmp_path / f"matched_{init}", init, 0.1, rows=200, knows=knows, arm=ARM))
+    study = tables.analyse(read_runs(dirs)[0])
+    rows = tables.rows(study)
+    assert len(rows) == 10 and [row["arm"] for row in rows[8:]] == [ARM, ARM]
+    paired, _ = tables.paired(study)
+    accuracy = [row for row in paired if row["metric"] == "accuracy"]
+    assert [(row["fraction"], row["arm"]) for row in accuracy] == [
+        (0.01, ""),
+        (0.1, ""),
+        (0.5, ""),
+        (1, ""),
+        (0.1, ARM),
+    ]
+    assert accuracy[-1]["difference"] == pytest.approx(rows[9]["accuracy"] - rows[8]["accuracy"])
+    assert accuracy[-1]["holm_p"] == accuracy[-1]["mcnemar_p"]  # one fraction in this arm
+    assert accuracy[1]["holm_p"] > accuracy[1]["mcnemar_p"]
+    assert len(tables.efficiency(study)) == 4  # the curve is that of the usual arm
+    said = words.answer(study, rows, paired, tables.efficiency(study))
+    assert f"more at 10 %, {ARM}" in said["headlines"][0]
+    assert any(line.startswith(f"10 % of the labels, {ARM}, mae against scratch") for line in said["lines"])
+    assert f"10 %, {ARM}" in tables.table_text(rows)
 
 
 def test_seeds_without_a_partner_are_left_out(make, tmp_path):
@@ -103,8 +132,8 @@ def test_efficiency_and_plateau(study):
     assert 1.5 < ten["low"] < ten["times"] < ten["high"] < 5
     assert (ten["least"], ten["most"]) == (0.1, 10)
     # by hand: where the straight line (in log labels) from scratch at 10 % to 50 % meets mae at 10 %
-    at = [study.mean("accuracy", study.of(f, "scratch")) for f in (0.1, 0.5)]
-    share = (study.mean("accuracy", study.of(0.1, "mae")) - at[0]) / (at[1] - at[0])
+    at = [study.mean("accuracy", study.of(Level("", f), "scratch")) for f in (0.1, 0.5)]
+    share = (study.mean("accuracy", study.of(Level("", 0.1), "mae")) - at[0]) / (at[1] - at[0])
     assert ten["times"] == pytest.approx(5**share)
     assert tables.plateau(study, "scratch") == 0.5
 

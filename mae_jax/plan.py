@@ -1,0 +1,117 @@
+"""What a row of runs will do, and about how long it will take: measured on a few steps before it starts."""
+
+import dataclasses
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from mae_jax import rundir, sharding, tasks
+from mae_jax.checks import validate
+from mae_jax.config import Resolved, arm_of
+from mae_jax.data import splits
+from mae_jax.grid import Run
+from mae_jax.progress import duration
+from mae_jax.state import Spec, init_state, train_step
+
+STEPS, SECONDS = 4, 2.0  # a step is timed so many times, and no longer than this
+RUN_SECONDS = 3.0  # what a run takes besides: opening, checkpoints, files of the end
+
+
+@dataclasses.dataclass
+class Planned:
+    """One run, before it starts."""
+
+    directory: Path
+    config: ConfigDict
+    resolved: Resolved
+    validation: int  # images
+    test: int  # images
+    done: bool
+    step_seconds: float = 0.0
+    seconds: float = 0.0  # expected, 0 where it is done
+
+
+def make(runs: Sequence[Run], opened: dict, report: splits.Report | None = None) -> list[Planned]:
+    """Opens the images of every run, and times a few steps of each kind of those still to do.
+
+    `opened` keeps the images for the runs. Raises UserError where a run could not work.
+    """
+    found = [_planned(directory, cell, opened, report) for directory, cell in runs]
+    known: dict[Spec, float] = {}
+    for run in found:
+        if not run.done:
+            run.step_seconds = _step_seconds(run.config, opened, known)
+            evaluated = run.validation * (run.resolved.steps // run.resolved.eval_every + 1) + run.test
+            forward = run.step_seconds / run.resolved.batch_size / 3  # of an image: a third of a training step's
+            run.seconds = RUN_SECONDS + run.resolved.steps * run.step_seconds + evaluated * forward
+    return found
+
+
+def _planned(directory: Path, config: ConfigDict, opened: dict, report: splits.Report | None) -> Planned:
+    validate(config)
+    done = (directory / rundir.RESULTS).exists()
+    if config.task == "pretrain":
+        held = splits.unlabelled(config.data, report, opened)
+        resolved = tasks.resolve(config, sum(map(len, held.train_idx)), jax.device_count())
+        return Planned(directory, config, resolved, sum(map(len, held.val_idx)), 0, done)
+    data = splits.labelled(config.data, report, opened)
+    resolved = tasks.resolve_finetune(config, data, jax.device_count())
+    return Planned(directory, config, resolved, len(data.val_idx), len(data.test), done)
+
+
+def _step_seconds(config: ConfigDict, opened: dict, known: dict[Spec, float]) -> float:
+    """Of one update, its batch read by threads; compiled before it is timed, which the run then need not."""
+    config = config.copy_and_resolve_references()
+    config.init, config.init_from, config.data.workers = "scratch", "", 0  # first weights do not change the time
+    task = tasks.build(config, sharding.make_mesh(config.sharding.fsdp), opened=opened)
+    if task.spec not in known:
+        state, batches, times = init_state(task.spec, 0), task.batches(0), []
+        while len(times) <= STEPS and sum(times[1:]) < SECONDS:
+            began = time.monotonic()
+            batch = sharding.put_batch(next(batches), task.spec.mesh)
+            state, metrics = train_step(task.spec, state, batch, np.int32(0), np.float32(0))
+            jax.block_until_ready(metrics)
+            times.append(time.monotonic() - began)
+        known[task.spec] = float(np.median(times[1:]))
+    return known[task.spec]
+
+
+def describe(planned: Sequence[Planned]) -> list[str]:
+    """The plan in lines: what is pre-trained, what is trained on how many labels, how long all that may take."""
+    done = sum(run.done for run in planned)
+    lines = [f"plan: {len(planned)} runs" + (f", {done} of them finished" if done else "")]
+    groups: dict[tuple, list[Planned]] = {}
+    for run in planned:
+        c, r = run.config, run.resolved
+        key = (c.name,) if c.task == "pretrain" else (c.data.fraction, arm_of(c), c.task, r.n_train, r.steps)
+        groups.setdefault(key, []).append(run)
+    for runs in groups.values():
+        c, r = runs[0].config, runs[0].resolved
+        what, epochs = c.name or c.task, f"{r.steps / r.steps_per_epoch:g} epochs, "
+        if c.task != "pretrain":
+            arm = f", {arm_of(c)}" if arm_of(c) else ""
+            names = dict.fromkeys(run.config.init_name or run.config.init for run in runs)
+            seeds = dict.fromkeys(str(run.config.seed) for run in runs)
+            what = f"{c.data.fraction * 100:g} % of the labels{arm}: {len(runs)} runs ({', '.join(names)}; "
+            what += f"seed{'s' * (len(seeds) > 1)} {', '.join(seeds)}"
+            what += ")"
+        lines.append(f"  {what}: {r.n_train} images, {epochs}{r.steps} updates of {r.batch_size}")
+    lines += _test_line(planned)
+    left = sum(run.seconds for run in planned)
+    if left:
+        names = {run.config.task: run.step_seconds for run in planned if run.step_seconds}
+        speed = ", ".join(f"{seconds:.2g} s an update ({task})" for task, seconds in names.items())
+        lines.append(f"  about {duration(left)} for what is to be done, at {speed}, measured now")
+    return lines
+
+
+def _test_line(planned: Sequence[Planned]) -> list[str]:
+    tested = next((run for run in planned if run.test), None)
+    if tested is None:
+        return []
+    chosen = "the best epoch" if tested.config.train.select == "best" else "the last epoch"
+    return [f"  {tested.validation} images validate and {tested.test} test, the same for all; {chosen} is tested"]
