@@ -25,7 +25,7 @@ WEIGHTS = (".safetensors", ".npz", ".pth", ".pt", ".bin", ".ckpt")  # endings of
 # fractions, initialisations and seeds: its cells have configs of their own.
 FREE = re.compile(
     r"((pretrain|finetune)\.)?"
-    r"(name|title|log\..*|checkpoint\.keep|data\.(threads|workers|prefetch|prepared_dir)|sharding\..*)"
+    r"(name|title|log\..*|checkpoint\.keep|data\.(threads|workers|prefetch|prepared_dir)|sharding\..*|train\.remat)"
     r"|fractions|inits|seeds|subset_seeds|step_matched|experiments\..*|resolved\.(devices|rows)"
 )
 
@@ -109,6 +109,7 @@ def defaults(task: str) -> ConfigDict:
     t.accumulation = 1  # micro-batches per update
     t.match_fraction = 0.0  # fine-tuning: as many updates as this share of the labels would get; 0: those of its own
     t.label_smoothing = 0.0  # fine-tuning
+    t.remat = False  # compute activations again for the gradient: less memory, about a third more work
     t.select = "last"  # last | best: which epoch's weights are tested; best: by accuracy on validation images
 
     e = c.eval = ConfigDict()

@@ -105,6 +105,7 @@ def shape_of(config: ConfigDict, n_classes: int = 0) -> Shape:
         norm_eps=m.norm_eps,
         registers=m.registers,
         layer_scale=m.layer_scale,
+        remat=config.train.remat,
     )
 
 

@@ -186,6 +186,33 @@ class Block(nnx.Module):
         return tokens + mixed
 
 
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _run_again(graph, params, tokens, key):
+    return nnx.merge(graph, params)(tokens, key)
+
+
+def _run_again_backward(graph, saved, gradient):
+    params, tokens, key = saved
+    # Some of XLA's schedulers for CPUs drop the barrier, on which `jax.checkpoint` rests, and repeat the work at once,
+    # where it saves nothing. What depends on the gradient has to wait for it.
+    params, tokens, gradient = jax.lax.optimization_barrier((params, tokens + 0 * gradient, gradient))
+    _, pull = jax.vjp(lambda p, t: nnx.merge(graph, p)(t, key), params, tokens)
+    return *pull(gradient), None
+
+
+_run_again.defvjp(lambda graph, *rest: (_run_again(graph, *rest), rest), _run_again_backward)
+
+
+def run_block(
+    block: Block, tokens: Float[Array, "b n d"], key: Array | None = None, *, remat: bool
+) -> Float[Array, "b n d"]:
+    """Calls a block; with `remat` only its input is kept for the gradient, the rest is computed again.
+
+    Chen et al. 2016, "Training deep nets with sublinear memory cost".
+    """
+    return _run_again(*nnx.split(block), tokens, key) if remat else block(tokens, key)
+
+
 class PatchEmbed(nnx.Module):
     """Linear embedding of flattened patches: what a convolution with kernel = stride computes."""
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from mae_jax.models.layers import Block, LayerNorm, Linear
+from mae_jax.models.layers import Block, LayerNorm, Linear, run_block
 from mae_jax.models.masking import gather_tokens, position_embedding, random_masking
 from mae_jax.models.vit import Encoder, Shape
 
@@ -35,7 +35,7 @@ class Decoder(nnx.Module):
         positions = jnp.asarray(position_embedding(self.shape.grid, width), tokens.dtype)
         tokens = jnp.concatenate([tokens[:, :1], patches + positions], axis=1)
         for i in range(self.shape.decoder_depth):
-            tokens = getattr(self, f"block_{i:02d}")(tokens)
+            tokens = run_block(getattr(self, f"block_{i:02d}"), tokens, remat=self.shape.remat)
         return self.pred(self.norm(tokens[:, 1:])).astype(jnp.float32)
 
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from mae_jax.models.layers import LAYER_NORM_EPSILON, Block, LayerNorm, Linear, PatchEmbed
+from mae_jax.models.layers import LAYER_NORM_EPSILON, Block, LayerNorm, Linear, PatchEmbed, run_block
 from mae_jax.models.masking import gather_tokens, patchify, position_embedding
 
 SIZES = {  # width, depth, heads
@@ -40,6 +40,7 @@ class Shape:
     norm_eps: float = LAYER_NORM_EPSILON
     registers: int = 0  # further learned tokens that are dropped at the end (Darcet et al. 2024)
     layer_scale: float = 0.0  # where the branches' learned factors start; 0: none
+    remat: bool = False  # keep block inputs alone for the gradient, and compute the rest again
 
     @property
     def grid(self) -> int:
@@ -107,7 +108,7 @@ class Encoder(nnx.Module):
         tokens = jnp.concatenate([first.astype(tokens.dtype), tokens], axis=1)
         for i in range(shape.depth):
             block_key = None if key is None else jax.random.fold_in(key, i)
-            tokens = getattr(self, f"block_{i:02d}")(tokens, block_key)
+            tokens = run_block(getattr(self, f"block_{i:02d}"), tokens, block_key, remat=shape.remat)
         if shape.registers:
             tokens = jnp.concatenate([tokens[:, :1], tokens[:, 1 + shape.registers :]], axis=1)
         return self.norm(tokens) if self.final_norm else tokens
