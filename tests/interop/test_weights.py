@@ -90,9 +90,10 @@ def test_a_network_that_computes_something_else_is_refused(timm_file, about, sai
         interop.read(timm_file(about=about))
 
 
-def test_a_decoder_with_learned_positions_is_refused(timm_file):
-    with pytest.raises(UserError, match="decoder_pos_embed is not the fixed"):
-        interop.read(timm_file(lambda a: a.update(decoder_pos_embed=a["decoder_pos_embed"] + 1), decoder=1))
+def test_a_decoder_with_other_positions_is_left_out(timm_file):
+    weights = interop.read(timm_file(lambda a: a.update(decoder_pos_embed=a["decoder_pos_embed"] * 0), decoder=1))
+    assert weights.kind == "vit" and set(weights.params) == {"encoder"} and weights.shape.decoder_width == 0
+    assert weights.notes == ("the decoder is left out: its positions are not the fixed sine-cosine ones",)
 
 
 def test_heads_that_nothing_tells_are_assumed_and_said(timm_file):

@@ -1,14 +1,18 @@
+import dataclasses
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from mae_jax import models
 from mae_jax.models import Shape
-from mae_jax.models.layers import LAYER_NORM_EPSILON, layer_norm
+from mae_jax.models.layers import LAYER_NORM_EPSILON, LayerNorm, layer_norm
+from mae_jax.models.mae import MAE
 from mae_jax.models.masking import patchify, random_masking
+from mae_jax.models.vit import ViT
 
 init = partial(jax.jit, static_argnums=(0, 1))(models.init)
 apply = partial(jax.jit, static_argnums=(0, 1, 5))(models.apply)
@@ -32,21 +36,29 @@ def test_parameter_counts_are_those_of_the_published_networks():
     assert count(shapes_of("mae", base)) == 111_907_840 - 197 * (768 + 512)
 
 
-def test_layer_norm_and_its_gradient_are_those_of_autodiff():
+@pytest.mark.parametrize("epsilon", [LAYER_NORM_EPSILON, 0.5])
+def test_layer_norm_and_its_gradient_are_those_of_autodiff(epsilon):
     def plain(x, scale, bias):
         mean = x.mean(-1, keepdims=True)
         variance = jnp.square(x - mean).mean(-1, keepdims=True)
-        return (x - mean) / jnp.sqrt(variance + LAYER_NORM_EPSILON) * scale + bias
+        return (x - mean) / jnp.sqrt(variance + epsilon) * scale + bias
 
     keys = jax.random.split(jax.random.key(0), 4)
     x = 3 + 2 * jax.random.normal(keys[0], (4, 5, 6))
     scale, bias, weight = (jax.random.normal(k, s) for k, s in zip(keys[1:], [(6,), (6,), (4, 5, 6)], strict=True))
     for ours, theirs in zip(
-        jax.value_and_grad(lambda *a: (layer_norm(*a) * weight).sum(), (0, 1, 2))(x, scale, bias),
+        jax.value_and_grad(lambda *a: (layer_norm(*a, epsilon) * weight).sum(), (0, 1, 2))(x, scale, bias),
         jax.value_and_grad(lambda *a: (plain(*a) * weight).sum(), (0, 1, 2))(x, scale, bias),
         strict=True,
     ):
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), ours, theirs)
+
+
+def test_the_epsilon_reaches_every_norm():
+    shape = dataclasses.replace(SHAPE, norm_eps=1e-12)
+    for network in (MAE(shape, rngs=nnx.Rngs(0)), ViT(dataclasses.replace(shape, pool="mean"), rngs=nnx.Rngs(0))):
+        norms = [m for _, m in nnx.iter_graph(network) if isinstance(m, LayerNorm)]
+        assert len(norms) >= 5 and {m.epsilon for m in norms} == {1e-12}
 
 
 def test_prediction_does_not_see_removed_pixels():

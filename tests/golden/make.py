@@ -1,0 +1,149 @@
+"""Makes the golden numbers anew: what PyTorch's own networks say to fixed weights and images.
+
+    pip install "mae_jax[peers]" && python tests/golden/make.py hf      # Hugging Face's ViTMAE, ViT, DINOv2
+    pip install "mae_jax[timm]"  && python tests/golden/make.py timm    # timm, in an environment of its own
+
+Each folder holds the weights of a tiny network as that code saves them, and `expected.npz` with inputs and
+outputs. Written with transformers 5.23 and torch 2.13; timm 1.0.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+
+if sys.argv[1:] == ["hf"]:
+    import transformers as hf
+
+HERE = Path(__file__).parent
+NETWORK = {
+    "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32, "image_size": 16,
+    "patch_size": 4,
+}  # fmt: skip
+
+
+def draw(network: torch.nn.Module) -> torch.nn.Module:
+    """Weights large enough that every part shows in the outputs; fixed positions are left as they are."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for name, p in network.named_parameters():
+            if p.requires_grad:
+                norm = p.ndim == 1 and name.endswith("weight")
+                p.copy_(float(norm) + torch.randn(p.shape, generator=generator) * (0.1 if p.ndim == 1 else 0.2))
+    return network.eval()
+
+
+def images(size: int, n: int = 2) -> torch.Tensor:
+    """Smooth and noisy at once, so that patches differ in mean and deviation."""
+    generator = torch.Generator().manual_seed(size)
+    coarse = torch.randn(n, 3, size // 4, size // 4, generator=generator)
+    return coarse.repeat_interleave(4, 2).repeat_interleave(4, 3) + 0.3 * torch.randn(
+        n, 3, size, size, generator=generator
+    )
+
+
+def last(x: torch.Tensor) -> np.ndarray:
+    """Channels last, as here."""
+    return x.detach().permute(0, 2, 3, 1).contiguous().numpy()
+
+
+def autoencoder(config: hf.ViTMAEConfig) -> hf.ViTMAEForPreTraining:
+    """With its fixed positions, which transformers 5.23 leaves at 0 unless weights are loaded."""
+    network = hf.ViTMAEForPreTraining(config)
+    network.vit.embeddings.patch_embeddings.projection._is_hf_initialized = False
+    network.vit.embeddings.initialize_weights()
+    network.decoder.initialize_weights((config.image_size // config.patch_size) ** 2)
+    return network
+
+
+def hugging_face() -> None:
+    decoder = {"hidden_size": 12, "num_hidden_layers": 1, "num_attention_heads": 3, "intermediate_size": 24}
+    config = NETWORK | {f"decoder_{key}": value for key, value in decoder.items()}
+    network = draw(autoencoder(hf.ViTMAEConfig(**config)))
+    network.save_pretrained(HERE / "hf_mae")
+    expected = {}
+    for size in (16, 24):
+        x = images(size)
+        noise = torch.rand(2, (size // 4) ** 2, generator=torch.Generator().manual_seed(size))
+        same = autoencoder(hf.ViTMAEConfig(**(config | {"image_size": size}))).eval()
+        fixed = {k: v for k, v in network.state_dict().items() if not k.endswith(("pos_embed", "position_embeddings"))}
+        same.load_state_dict(fixed, strict=False)
+        expected |= {f"{size}/images": last(x), f"{size}/noise": noise.numpy()}
+        for norm in (False, True):
+            same.config.norm_pix_loss = norm
+            same.zero_grad()
+            out = same(x, noise=noise)
+            out.loss.backward()
+            expected[f"{size}/loss_{'norm' if norm else 'plain'}"] = out.loss.detach().numpy()
+            if size == 16:
+                for name, p in same.named_parameters():
+                    if p.grad is not None:
+                        expected[f"16/grad_{'norm' if norm else 'plain'}/{name}"] = p.grad.numpy().copy()
+        expected[f"{size}/latent"] = same.vit(x, noise=noise).last_hidden_state.detach().numpy()
+        expected[f"{size}/prediction"] = out.logits.detach().numpy()
+        expected[f"{size}/mask"], expected[f"{size}/ids_restore"] = out.mask.numpy(), out.ids_restore.numpy()
+    np.savez_compressed(HERE / "hf_mae" / "expected.npz", **expected)
+
+    x = images(16)
+    classifier = draw(hf.ViTForImageClassification(hf.ViTConfig(**NETWORK, num_labels=3)))
+    classifier.config.id2label = {0: "Basophil", 1: "Eosinophil", 2: "Monocyte"}
+    classifier.save_pretrained(HERE / "hf_vit")
+    np.savez_compressed(HERE / "hf_vit" / "expected.npz", images=last(x), logits=classifier(x).logits.detach().numpy())
+
+    sizes = {k: v for k, v in NETWORK.items() if k != "intermediate_size"} | {"mlp_ratio": 2}
+    dino = draw(hf.Dinov2WithRegistersModel(hf.Dinov2WithRegistersConfig(**sizes, num_register_tokens=3)))
+    dino.save_pretrained(HERE / "hf_dinov2")
+    tokens = dino(x).last_hidden_state.detach()
+    tokens = torch.cat([tokens[:, :1], tokens[:, 4:]], 1).numpy()
+    np.savez_compressed(HERE / "hf_dinov2" / "expected.npz", images=last(x), tokens=tokens)
+
+
+def timm_networks() -> None:
+    import timm
+    from safetensors.torch import save_file
+    from timm.optim import param_groups_layer_decay
+    from timm.scheduler import CosineLRScheduler
+
+    sizes = {"img_size": 16, "patch_size": 4, "embed_dim": 16, "depth": 2, "num_heads": 2, "mlp_ratio": 2.0}
+    kinds = {
+        "timm_cls": {},
+        "timm_mean": {"global_pool": "avg"},
+        "timm_registers": {"reg_tokens": 3, "no_embed_class": True, "init_values": 1e-5, "global_pool": "avg"},
+    }
+    x = images(16)
+    for name, kind in kinds.items():
+        network = draw(timm.models.VisionTransformer(**sizes, num_classes=3, **kind))
+        (HERE / name).mkdir(exist_ok=True)
+        save_file(network.state_dict(), HERE / name / "model.safetensors")
+        about = {"architecture": "vit_tiny_patch4_16", "num_classes": 3, "model_args": sizes | kind}
+        (HERE / name / "config.json").write_text(json.dumps(about, indent=2) + "\n")
+        np.savez_compressed(HERE / name / "expected.npz", images=last(x), logits=network(x).detach().numpy())
+
+    positions = torch.randn(1, 16, 4, generator=torch.Generator().manual_seed(0))
+    other = {str(n): timm.layers.resample_abs_pos_embed(positions, (n, n), num_prefix_tokens=0).numpy() for n in (3, 7)}
+    np.savez_compressed(HERE / "timm_positions.npz", positions=positions.numpy(), **other)
+
+    network = timm.models.VisionTransformer(**sizes, num_classes=3)
+    names = {id(p): n for n, p in network.named_parameters()}
+    groups = param_groups_layer_decay(network, 0.05, no_weight_decay_list=network.no_weight_decay(), layer_decay=0.65)
+    rows = {
+        names[id(p)]: {"lr_scale": group["lr_scale"], "decayed": group["weight_decay"] > 0}
+        for group in groups
+        for p in group["params"]
+    }
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1e-3)
+    schedule = CosineLRScheduler(
+        optimizer, t_initial=200, lr_min=1e-6, warmup_t=20, warmup_lr_init=0.0, warmup_prefix=True
+    )
+    steps = [0, 1, 10, 19, 20, 21, 50, 120, 219]
+    rates = [schedule._get_lr(step)[0] for step in steps]
+    made = {"parameters": rows, "schedule": {"steps": steps, "rates": rates, "peak": 1e-3, "min": 1e-6}}
+    (HERE / "timm_optimizer.json").write_text(json.dumps(made, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    {"hf": hugging_face, "timm": timm_networks}[sys.argv[1]]()
