@@ -17,7 +17,7 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dataset", help=f"one of {', '.join(prepared.WHERE)}; :CONFIG where it has some")
-    parser.add_argument("--source", required=True, help="the folder with the published files, unpacked")
+    parser.add_argument("--source", required=True, help="the folder with the published files, or their archives")
     parser.add_argument("--data_dir", default="", help="where to; else $TFDS_DATA_DIR, else ~/tensorflow_datasets")
     options = parser.parse_args()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

@@ -110,6 +110,11 @@ class ImageBuilder(tfds.core.GeneratorBasedBuilder):
         raise NotImplementedError  # _split_generators gives the examples themselves
 
 
-def root_of(dl_manager: tfds.download.DownloadManager) -> Path:
-    """The folder with the data set's files: TFDS's manual_dir, prepare_data's --source."""
-    return Path(dl_manager.manual_dir)
+def root_of(dl_manager: tfds.download.DownloadManager, has: str = "") -> Path:
+    """The folder with the data set's files: TFDS's manual_dir, prepare_data's --source.
+
+    Where it has no folder `has` but one of its folders does, that one: archives add a level of their own.
+    """
+    top = Path(dl_manager.manual_dir)
+    below = [path for path in top.iterdir() if has and (path / has).is_dir()]
+    return below[0] if len(below) == 1 and not (top / has).is_dir() else top

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from mae_jax.data import prepared
+from mae_jax.datasets import archives
 from mae_jax.datasets.builder import ImageBuilder
 from mae_jax.errors import UserError
 from mae_jax.progress import duration
@@ -37,7 +38,7 @@ def prepare(name: str, source: str | os.PathLike, directory: str | os.PathLike =
         builder = make_builder(name, staging)
         builder.progress = _progress(say)
         say(f"building {name} from {source}")
-        _build(builder, Path(source), staging)
+        _build(builder, archives.gather(Path(source), staging / "files", say), staging)
         about = _index(name, builder, staging, Path(source))
         built = Path(builder.data_dir)
         place = prepared.root(directory) / built.relative_to(staging)

@@ -40,10 +40,10 @@ class Builder(ImageBuilder):
         )
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict:
-        found = {}
+        found, root = {}, root_of(dl_manager, "train/data")
         for split in ("train", "val", "test"):
             folder = f"{split}/data"
-            if (root_of(dl_manager) / folder).is_dir() or split == "train":
-                images = sources.folder(root_of(dl_manager), folder, classes=CLASSES, check=False, field="--source")
+            if (root / folder).is_dir() or split == "train":
+                images = sources.folder(root, folder, classes=CLASSES, check=False, field="--source")
                 found[split] = self.examples(images)
         return found

@@ -39,9 +39,9 @@ class Builder(ImageBuilder):
         )
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict:
-        found = {}
+        found, root = {}, root_of(dl_manager, "Train")
         for split in ("Train", "TestA", "TestB"):
-            if (root_of(dl_manager) / split).is_dir() or split == "Train":
-                images = sources.folder(root_of(dl_manager), split, classes=CLASSES, check=False, field="--source")
+            if (root / split).is_dir() or split == "Train":
+                images = sources.folder(root, split, classes=CLASSES, check=False, field="--source")
                 found[split] = self.examples(images)
         return found

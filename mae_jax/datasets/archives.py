@@ -1,0 +1,180 @@
+"""Opens .zip and .rar archives from strangers: nothing outside the folder, no links, and an end to the bytes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import resource
+import shutil
+import stat
+import subprocess
+import time
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path, PurePosixPath
+
+import rarfile
+
+from mae_jax.errors import UserError
+
+SUFFIXES = (".zip", ".rar")
+MAX_RATIO = 50  # unpacked over packed bytes; images hardly shrink, so that more is an attack
+MAX_BYTES = 500e9  # unpacked, of one archive
+BLOCK = 1 << 20
+PROGRAMS = (  # for compressed .rar files; each unpacks into the folder that it is started in
+    ("unrar", "x", "-p-", "-o-", "-inul", "-y", "--"),
+    ("7zz", "x", "-p", "-y", "-bd", "--"),
+    ("7z", "x", "-p", "-y", "-bd", "--"),
+    ("bsdtar", "-x", "-f"),
+    ("unar", "-quiet", "-no-directory", "-password", ""),
+)
+
+
+def gather(source: Path, into: Path, say: Callable[[str], None]) -> Path:
+    """A folder with all of `source`, its archives unpacked below `into`; `source` itself where it has none.
+
+    `Train.rar` becomes Train/, whether or not the archive has a folder of that name. An archive beside a
+    folder of its name is taken to be unpacked already. Raises UserError for an archive that cannot be opened
+    or is hostile.
+    """
+    entries = sorted(path for path in source.iterdir() if not path.name.startswith("."))
+    folders = {path.name for path in entries if path.is_dir()}
+    archives = [path for path in entries if path.suffix.lower() in SUFFIXES and path.is_file()]
+    archives = [path for path in archives if path.stem not in folders]
+    if not archives:
+        return source
+    into.mkdir(parents=True)
+    for path in entries:
+        if path.suffix.lower() not in SUFFIXES:
+            (into / path.name).symlink_to(path.resolve())
+    for archive in archives:
+        say(f"unpacking {archive}")
+        scratch = into.with_name(into.name + "-unpacking")
+        unpack(archive, scratch)
+        inside = [path for path in scratch.iterdir() if path.name != "__MACOSX"]
+        nested = len(inside) == 1 and inside[0].is_dir() and inside[0].name == archive.stem
+        os.replace(inside[0] if nested else scratch, into / archive.stem)
+        shutil.rmtree(scratch, ignore_errors=True)
+    return into
+
+
+def unpack(archive: Path, into: Path) -> None:
+    """Unpacks into the new folder `into`. Raises UserError, and leaves nothing there, where it cannot."""
+    into.mkdir()
+    try:
+        limit = min(MAX_BYTES, MAX_RATIO * archive.stat().st_size)
+        with _opened(archive) as opened:
+            members = [member for member in opened.infolist() if not member.is_dir()]
+            for member in members:
+                _refuse_hostile(archive, member)
+            if _by_hand(opened, members):
+                _copy(archive, opened, members, into, limit)
+            else:
+                _run(archive, into, limit)
+    except BaseException:
+        shutil.rmtree(into, ignore_errors=True)
+        raise
+
+
+@contextlib.contextmanager
+def _opened(archive: Path) -> Iterator[zipfile.ZipFile | rarfile.RarFile]:
+    try:
+        with (rarfile.RarFile if archive.suffix.lower() == ".rar" else zipfile.ZipFile)(archive) as opened:
+            if archive.suffix.lower() == ".rar" and opened.needs_password():
+                raise UserError(f"{archive} needs a password; unpack it by hand to {archive.with_suffix('')}")
+            yield opened
+    except (zipfile.BadZipFile, rarfile.Error, EOFError, RuntimeError, NotImplementedError, ValueError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"{archive} cannot be unpacked ({error}); get it again, or unpack it by hand") from None
+
+
+def _refuse_hostile(archive: Path, member: zipfile.ZipInfo | rarfile.RarInfo) -> None:
+    """Raises UserError for names that lead out of the folder, and for what is neither file nor folder."""
+    name = member.filename
+    path = PurePosixPath(name)
+    if not path.parts or path.is_absolute() or ".." in path.parts or re.search(r"[\\\0]|^[A-Za-z]:", name):
+        raise UserError(f"{archive} has a member {name!r}, which leads out of its folder; it is not unpacked")
+    if isinstance(member, rarfile.RarInfo):
+        link = not member.is_file()
+    else:
+        mode = member.external_attr >> 16
+        link = stat.S_IFMT(mode) not in (0, stat.S_IFREG)
+    if link:
+        raise UserError(f"{archive} has a member {name!r}, which is a link or a device; it is not unpacked")
+
+
+def _by_hand(opened: zipfile.ZipFile | rarfile.RarFile, members: Sequence) -> bool:
+    """Whether Python itself can read the members: zip, and rar without compression."""
+    return isinstance(opened, zipfile.ZipFile) or all(m.compress_type == rarfile.RAR_M0 for m in members)
+
+
+def _copy(archive: Path, opened: zipfile.ZipFile | rarfile.RarFile, members: Sequence, into: Path, limit: float):
+    """Counts the bytes as they come: what an archive says of itself is not believed."""
+    written = 0
+    for member in members:
+        place = into / PurePosixPath(member.filename)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with opened.open(member) as packed, open(place, "wb") as file:
+            while block := packed.read(BLOCK):
+                written += len(block)
+                if written > limit:
+                    raise _too_much(archive, limit)
+                file.write(block)
+
+
+def _run(archive: Path, into: Path, limit: float) -> None:
+    """Lets a program unpack, within `into` and the limit."""
+    found = next((command for command in PROGRAMS if shutil.which(command[0])), None)
+    if found is None:
+        names = ", ".join(dict.fromkeys(command[0] for command in PROGRAMS))
+        raise UserError(
+            f"{archive}: none of the programs for .rar is here ({names}); install one, or unpack it by hand to "
+            f"{archive.with_suffix('')}, and run the same command again"
+        )
+    command = [*found, str(archive.resolve())]
+    largest = int(limit) + 1  # a file that reaches it is over the limit, too
+    process = subprocess.Popen(
+        command,
+        cwd=into,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (largest, largest)),
+    )
+    try:
+        while process.poll() is None:
+            time.sleep(0.1)
+            if _size(into) > limit:
+                raise _too_much(archive, limit)
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+    if _size(into) > limit:
+        raise _too_much(archive, limit)
+    if process.returncode:
+        raise UserError(
+            f"{archive}: {found[0]} cannot unpack it (exit code {process.returncode}); get it again, or unpack it by "
+            f"hand to {archive.with_suffix('')}"
+        )
+    for path in into.rglob("*"):
+        status = path.lstat()
+        if not (stat.S_ISDIR(status.st_mode) or (stat.S_ISREG(status.st_mode) and status.st_nlink == 1)):
+            raise UserError(f"{archive} has a member {path.name!r}, which is a link or a device; it is not unpacked")
+
+
+def _size(folder: Path) -> int:
+    total = 0
+    for path in folder.rglob("*"):
+        with contextlib.suppress(OSError):  # the program may just rename it
+            total += path.lstat().st_size
+    return total
+
+
+def _too_much(archive: Path, limit: float) -> UserError:
+    return UserError(
+        f"{archive} holds more than {limit / 1e6:.0f} MB, {MAX_RATIO} times its own size; it is not unpacked. Where "
+        f"that is right, unpack it by hand to {archive.with_suffix('')}"
+    )
