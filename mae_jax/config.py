@@ -47,6 +47,7 @@ def defaults(task: str) -> ConfigDict:
     d.weights = ()  # pre-training: shares of the sources; empty: by their numbers of images
     d.train_split = "Train"  # folder: sub-folder with the training classes; else the split
     d.test_split = "TestA"  # folder: sub-folder with the test classes
+    d.external = ""  # further test sets, joined by ",": [NAME=]PLACE, a folder of class folders or another split
     d.val_fraction = 0.1  # split off the training images first, the same for every fraction
     d.fraction = 1.0  # share of the labels that training may see, per class
     d.subset_seed = 0  # which images are in the fraction; apart from `seed`

@@ -22,6 +22,7 @@ from mae_jax.errors import UserError
 CONFIG, RUN, SUBSET = "config.json", "run.json", "subset.json"
 RESULTS, PREDICTIONS, METRICS = "results.json", "predictions.csv", "metrics.jsonl"
 VALIDATION = "predictions_val.csv"
+EXTERNAL = "external"  # a directory for each further test set, with its predictions.csv
 RECONSTRUCTIONS = "reconstructions.csv"
 PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "pillow", "clu")
 

@@ -303,7 +303,16 @@ def finetune(config: ConfigDict, mesh: Mesh, report: splits.Report | None, opene
             values = predict(params, data.train, data.val_idx)["probabilities"]
             write_predictions(workdir / rundir.VALIDATION, data.train, data.val_idx, values)
         results = metrics.classification(data.test.labels, test.argmax(1), classes)
-        return {"n_train": resolved.n_train, "n_test": len(data.test), **results}
+        external = {name: beside(params, workdir, name, source) for name, source in data.external.items()}
+        return {"n_train": resolved.n_train, "n_test": len(data.test), **results, "external": external}
+
+    def beside(params: Params, workdir: Path, name: str, source: Source) -> dict[str, Any]:
+        directory = workdir / rundir.EXTERNAL / name
+        if jax.process_index() == 0:
+            directory.mkdir(parents=True, exist_ok=True)
+        found = predict(params, source, None)["probabilities"]
+        write_predictions(directory / rundir.PREDICTIONS, source, np.arange(len(source)), found)
+        return metrics.classification(source.labels, found.argmax(1), classes)
 
     def write_predictions(path: Path, source: Source, indices: np.ndarray, probabilities) -> None:
         if jax.process_index() == 0:
@@ -316,7 +325,10 @@ def finetune(config: ConfigDict, mesh: Mesh, report: splits.Report | None, opene
         "images": f"{len(data.train_idx)} for training ({100 * config.data.fraction:g} % of the labels), "
         f"{len(data.val_idx)} for validation, {len(data.test)} for test",
     }
-    notes = [f"{name}: {text}" for name, s in (("train", data.train), ("test", data.test)) if (text := passed_over(s))]
+    if data.external:
+        about["further test sets"] = ", ".join(f"{name} {len(source)}" for name, source in data.external.items())
+    every = {"train": data.train, "test": data.test, **data.external}
+    notes = [f"{name}: {text}" for name, source in every.items() if (text := passed_over(source))]
     if notes:
         about["files"] = "; ".join(notes)
     return Task(

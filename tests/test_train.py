@@ -108,7 +108,12 @@ def test_a_stopped_run_goes_on_from_its_step_and_repeats_no_data(tmp_path, tiny_
 
 
 def test_every_test_image_is_predicted_once(tmp_path, tiny_config):
-    results = train.run(tiny_config(), tmp_path / "run")
+    results = train.run(tiny_config(**{"data.external": "TestB"}), tmp_path / "run")
+    beside = tmp_path / "run" / rundir.EXTERNAL / "TestB" / rundir.PREDICTIONS
+    with open(beside) as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 23 and {row["image"].split("/")[1] for row in rows} == {"TestB"}
+    assert results["external"]["TestB"]["accuracy"] == np.mean([r["label"] == r["prediction"] for r in rows])
     with open(tmp_path / "run" / rundir.PREDICTIONS) as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == len({r["image"] for r in rows}) == 23 == results["n_test"]  # not a multiple of 10

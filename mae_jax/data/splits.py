@@ -1,8 +1,10 @@
 """From the `data` fields of a config to sources and the indices that train, validate and test."""
 
 import dataclasses
+import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int
@@ -26,6 +28,7 @@ class Labelled:
     train_idx: Int[np.ndarray, "_"]  # the labels that may be used: the fraction
     val_idx: Int[np.ndarray, "_"]  # the same for every fraction
     subset: dict  # what subset.json says
+    external: dict[str, Source]  # further test sets, by name; they may lack some of the classes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,14 +60,15 @@ def labelled(data: ConfigDict, report: Report | None = None, opened: dict | None
         subset_seed=data.subset_seed,
         validation_seed=data.val_seed,
     )
-    return Labelled(train, test, train_idx, val_idx, subset)
+    external = _open(opened, _external, data, train.classes, report)
+    return Labelled(train, test, train_idx, val_idx, subset, external)
 
 
-def _open(opened: dict | None, function: Callable, data: ConfigDict, *rest) -> Source | list[Source]:
+def _open(opened: dict | None, function: Callable, data: ConfigDict, *rest) -> Any:
     """`function(data, *rest)`, or what it gave before for the same fields."""
     if opened is None:
         return function(data, *rest)
-    fields = ("source", "dir", "prepared_dir", "train_split", "test_split", "bad_images")
+    fields = ("source", "dir", "prepared_dir", "train_split", "test_split", "external", "bad_images")
     drawn = ("synthetic_train", "synthetic_test", "synthetic_unlabelled", "synthetic_size")
     key = (function.__name__, *(data[name] for name in fields + drawn))
     if key not in opened:
@@ -99,6 +103,45 @@ def _labelled_test(data: ConfigDict, classes: tuple[str, ...], report: Report | 
         field = "data.test_split"
         return prepared.labelled(data.source, data.test_split, data.prepared_dir, classes=classes, field=field)
     return sources.folder(data.dir, data.test_split, classes=classes, bad_images=data.bad_images, progress=report)
+
+
+def _external(data: ConfigDict, classes: tuple[str, ...], report: Report | None) -> dict[str, Source]:
+    """The sets that `data.external` names. A PLACE that is no folder is a split of `data.source`."""
+
+    def where(place: str) -> Path:
+        if data.source == "folder":
+            return Path(data.dir, place).resolve()
+        return Path(f"/{data.source}", place)
+
+    drawn = data.source == "synthetic"
+    used = ("Train", "TestA") if drawn else (data.train_split, data.test_split)
+    options: dict = {"classes": classes, "field": "data.external"}
+    files = {"bad_images": data.bad_images, "progress": report}
+    found: dict[str, Source] = {}
+    for item in filter(None, data.external.split(",")):
+        name, equals, place = item.partition("=")
+        place = place if equals else name
+        name = name if equals else Path(place).name
+        if not re.fullmatch(r"\w[\w.+-]*", name) or name in found:
+            raise UserError(
+                f"data.external={data.external!r}: {item!r} needs a name of its own, NAME=DIR, of letters, digits "
+                f"and .+-_"
+            )
+        folder = Path(place).is_dir()
+        own = Path(place).resolve() if folder else where(place)
+        for split in used:
+            other = where(split)
+            if own == other or own in other.parents or other in own.parents:
+                raise UserError(f"data.external={data.external!r}: {place} holds the images of {split}; name others")
+        if folder:
+            found[name] = sources.folder(place, **options, **files)
+        elif drawn:
+            found[name] = sources.synthetic(place, data.synthetic_test, data.synthetic_size, DRAWING_SEED)
+        elif prepared.known(data.source):
+            found[name] = prepared.labelled(data.source, place, data.prepared_dir, **options)
+        else:
+            found[name] = sources.folder(data.dir, place, **options, **files)
+    return found
 
 
 def unlabelled(data: ConfigDict, report: Report | None = None, opened: dict | None = None) -> Unlabelled:

@@ -12,7 +12,7 @@ import jinja2
 import numpy as np
 from PIL import Image
 
-from mae_jax.report import confidence, figures, tables, words
+from mae_jax.report import confidence, external, figures, tables, words
 from mae_jax.report.runs import Run, clean, read_runs
 from mae_jax.report.tables import BASELINE, Study
 
@@ -64,7 +64,8 @@ def write_report(run_dirs: Sequence[Path], out: Path, *, title: str | None = Non
     rows = tables.rows(study)
     paired, unpaired = tables.paired(study)
     worth = tables.efficiency(study) + tables.efficiency(study, "f1")
-    left_out = words.merge(missing) + unpaired + words.not_there(study)
+    others, unknown = external.read(runs)
+    left_out = words.merge(missing) + unpaired + unknown + words.not_there(study)
     told = [run.info.get(key) for key in ("data_name", "data") for run in runs]
     images = next((f" {clean(name)}" for name in told if isinstance(name, str)), "")
     title = title or f"How many labels are enough?{images}"
@@ -76,6 +77,10 @@ def write_report(run_dirs: Sequence[Path], out: Path, *, title: str | None = Non
         "efficiency": tables.write_csv(out / "efficiency.csv", worth),
         "mistakes": tables.write_csv(out / "mistakes.csv", _mistake_rows(runs)),
     }
+    for other in others:
+        for name, found in (("table", other.rows), ("paired", other.paired)):
+            file = out / "external" / other.slug / f"{name}.csv"
+            paths[f"{name}_{other.slug}"] = tables.write_csv(file, found)
     with figures.style(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")
         made = list(_draw(study, rows, paired))
@@ -99,6 +104,7 @@ def write_report(run_dirs: Sequence[Path], out: Path, *, title: str | None = Non
                 if w["metric"] == "accuracy"
             ],
             published=published,
+            others=[_beside(other, rows) for other in others],
             figures=drawn,
             mistakes=_gallery(runs),
             runs=[_run_facts(run) for run in runs],
@@ -219,6 +225,25 @@ def _picture(run: Run, image: str) -> str | None:
         small.save(stream, "JPEG", quality=85)
         return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode()
     return None
+
+
+def _beside(other: external.External, rows: Sequence[dict]) -> dict:
+    """A further test set for the page: its rows, each with the main test set's and the difference to scratch."""
+
+    def same(row: dict, of: dict) -> bool:
+        return (tables.level_of(row), row["init"]) == (tables.level_of(of), of["init"])
+
+    found = []
+    for row in other.rows:
+        main = next(r for r in rows if same(r, row))
+        accuracy = [p for p in other.paired if p["metric"] == "accuracy" and same(p, row)]
+        found.append(row | {"main": main["accuracy"], "paired": accuracy[0] if accuracy else None})
+    said = words.answer(other.study, other.rows, other.paired, [])["headlines"]
+    every = other.study.runs[0].classes
+    lacks = (
+        "" if len(other.classes) == len(every) else f"; of the {len(every)} classes it holds {', '.join(other.classes)}"
+    )
+    return {"name": other.name, "slug": other.slug, "said": said, "rows": found, "lacks": lacks}
 
 
 def _run_facts(run: Run) -> dict:

@@ -4,43 +4,16 @@ A run directory is a contract of files, so that another system's runs can be rep
 mistake in a file raises `UserError` with the file, the value and what is allowed.
 """
 
-import csv
 import json
-import math
-import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
 
 from mae_jax.errors import UserError
-
-REQUIRED = ("image", "label", "prediction", "confidence")
-ONE_BY_ONE = "intervals redraw single images, not groups"
-
-
-@dataclass(frozen=True)
-class Predictions:
-    """One row per image, sorted by the image's name.
-
-    `labels` and `predictions` are indices into the run's classes, `confidence` is the probability
-    of the predicted class in [0, 1]; `groups` (slide, patient ...) and `probabilities` may be None.
-    """
-
-    images: tuple[str, ...]
-    labels: Int[np.ndarray, "n"]
-    predictions: Int[np.ndarray, "n"]
-    confidence: Float[np.ndarray, "n"]
-    groups: tuple[str, ...] | None
-    probabilities: Float[np.ndarray, "n c"] | None
-
-    @property
-    def right(self) -> np.ndarray:
-        """True where the prediction is the label, shape (n,)."""
-        return self.labels == self.predictions
+from mae_jax.report.predictions import Predictions, clean, read_predictions, show
 
 
 class Level(NamedTuple):
@@ -81,6 +54,12 @@ class Run:
     log: tuple[dict, ...]
 
     @property
+    def raw_classes(self) -> list[str]:
+        """The classes as the files spell them, in the order of `classes`."""
+        spelt = {clean(name): name for name in self.info["classes"]}
+        return [spelt[name] for name in self.classes]
+
+    @property
     def level(self) -> Level:
         """Arm and fraction: only runs of one level are compared with one another."""
         return Level(self.arm, self.fraction)
@@ -94,14 +73,6 @@ class Run:
 def percent(fraction: float) -> str:
     """0.1 -> `10 %`; 0.005 -> `0.5 %`."""
     return f"{100 * fraction:.6g} %"
-
-
-def clean(name: object) -> str:
-    """A name that is safe to show: control, direction and other invisible characters removed."""
-    text = str(name)
-    if not text.isprintable():
-        text = "".join(c for c in text if unicodedata.category(c)[0] != "C" or c.isspace())
-    return " ".join(text.split())
 
 
 def read_runs(run_dirs: Sequence[Path]) -> tuple[list[Run], list[str]]:
@@ -131,7 +102,7 @@ def read_runs(run_dirs: Sequence[Path]) -> tuple[list[Run], list[str]]:
                 f" {show(names)} of {cells[0]['path']}; one report compares runs of the same classes"
             )
         run, found = _read_files(cell, names)
-        _check_same_images(run, runs[0] if runs else run)
+        check_same_images(run, runs[0] if runs else run, cell["path"] / "predictions.csv")
         runs.append(run)
         notes += found
     return sorted(runs, key=lambda r: (r.level, init_order(r.init), r.seed)), notes
@@ -209,101 +180,6 @@ def _read_files(cell: dict, names: Sequence[str]) -> tuple[Run, list[str]]:
     return run, notes
 
 
-def read_predictions(file: Path, classes: Sequence[str]) -> tuple[Predictions, list[str]]:
-    """Read a predictions CSV: image, label, prediction, confidence, maybe group and p_<Class>.
-
-    Returns the rows sorted by image and the lines that name the optional columns it lacks. Raises
-    UserError for a missing file or column, a broken row, a class that is not in `classes`, a
-    confidence or probability that is not a number in [0, 1], probabilities that do not sum to 1,
-    an image that comes twice.
-    """
-    header, rows = _read_rows(file)
-    for column in REQUIRED:
-        if column not in header:
-            raise UserError(
-                f"{file}: the column {column!r} is missing; it has {show(header)}, at least"
-                f" {', '.join(REQUIRED)} are needed: add the column"
-            )
-    if not rows:
-        raise UserError(f"{file}: holds no rows; it needs one per image: evaluate the run again")
-    at = {column: header.index(column) for column in header}
-    index = {name: i for i, name in enumerate(classes)}
-    notes = []
-
-    wanted = [f"p_{name}" for name in classes]
-    missing = [column for column in wanted if column not in at]
-    probability_at = [] if missing else [at[column] for column in wanted]
-    if missing:
-        notes.append(
-            f"predictions.csv has no column {show(missing[0])}: negative log-likelihood, Brier"
-            " score and temperature are left out"
-        )
-    if "group" not in at:
-        notes.append(f"predictions.csv has no column 'group': {ONE_BY_ONE}")
-
-    order, labels, predictions, confidence, probabilities = {}, [], [], [], []
-    for number, row in rows:
-        image = row[at["image"]]
-        if image in order:
-            raise UserError(
-                f"{file} line {number}: image {show(image)} comes twice; each image may have one"
-                " row: give each image its own name, such as its path"
-            )
-        order[image] = len(order)
-        for column, values in (("label", labels), ("prediction", predictions)):
-            if row[at[column]] not in index:
-                raise UserError(
-                    f"{file} line {number}: {column} {show(row[at[column]])} is not a class of"
-                    f" run.json; allowed are {show(list(classes))}: correct one of the two"
-                )
-            values.append(index[row[at[column]]])
-        confidence.append(_probability(file, number, "confidence", row[at["confidence"]]))
-        if probability_at:
-            p = [_probability(file, number, header[i], row[i]) for i in probability_at]
-            if abs(sum(p) - 1) > 0.01:
-                raise UserError(
-                    f"{file} line {number}: the p_ columns sum to {sum(p):.4g}; they must sum to"
-                    " 1: write probabilities after the softmax"
-                )
-            probabilities.append(p)
-    by_name = [order[image] for image in sorted(order)]
-    groups = None
-    if "group" in at:
-        groups = tuple(clean(rows[i][1][at["group"]]) for i in by_name)
-        if not all(groups):
-            groups = None
-            notes.append(f"the column 'group' has empty cells: {ONE_BY_ONE}")
-    return Predictions(
-        images=tuple(clean(image) for image in sorted(order)),
-        labels=np.array(labels)[by_name],
-        predictions=np.array(predictions)[by_name],
-        confidence=np.array(confidence, dtype=np.float64)[by_name],
-        groups=groups,
-        probabilities=np.array(probabilities)[by_name] if probabilities else None,
-    ), notes
-
-
-def _read_rows(file: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
-    """The header and the rows, each with its line number; every row as long as the header."""
-    try:
-        with file.open(encoding="utf-8-sig", newline="") as stream:
-            reader = csv.reader(stream, strict=True)
-            header = next(reader, [])
-            rows = [(reader.line_num, row) for row in reader if row]
-    except FileNotFoundError:
-        raise UserError(f"{file}: not found; the report needs it: evaluate the run first") from None
-    except (OSError, ValueError, csv.Error) as error:
-        raise UserError(f"{file}: cannot be read as CSV ({show(error)}); write it anew") from None
-    if len(set(header)) < len(header):
-        raise UserError(f"{file}: a column name comes twice in {show(header)}; each may come once")
-    for number, row in rows:
-        if len(row) != len(header):
-            raise UserError(
-                f"{file} line {number}: {len(row)} cells; the header has {len(header)}: mend or remove the row"
-            )
-    return header, rows
-
-
 def _read_log(file: Path) -> tuple[tuple[dict, ...], int]:
     """The lines of metrics.jsonl that are JSON objects, and the number of those that are not."""
     if not file.is_file():
@@ -321,9 +197,9 @@ def _read_log(file: Path) -> tuple[tuple[dict, ...], int]:
     return tuple(lines), broken
 
 
-def _check_same_images(run: Run, first: Run) -> None:
-    """Raise unless both runs were tested on the same images, with the same labels and groups."""
-    file, mine, theirs = run.path / "predictions.csv", run.test, first.test
+def check_same_images(run: Run, first: Run, file: Path) -> None:
+    """Raise, naming `file`, unless both runs were tested on the same images, with the same labels and groups."""
+    mine, theirs = run.test, first.test
     rule = f"all runs need the test set of {first.path}: evaluate them on the same images"
     if mine.images != theirs.images:
         other = sorted(set(mine.images) ^ set(theirs.images))
@@ -341,25 +217,6 @@ def _check_same_images(run: Run, first: Run) -> None:
         raise UserError(f"{file}: the column 'group' is not that of {first.path}; {rule}")
 
 
-def _probability(file: Path, number: int, column: str, text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not -1e-6 <= value <= 1 + 1e-6:
-        raise UserError(
-            f"{file} line {number}: {show(column)} is {show(text)}; it must be a number from 0 to"
-            " 1: if the run diverged (nan), train it again"
-        )
-    return min(max(value, 0.0), 1.0)
-
-
 def is_number(value: object, low: float = -1e300, high: float = 1e300) -> bool:
     """A finite number within the bounds; True and False are none."""
     return isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
-
-
-def show(value: object) -> str:
-    """A value for a one-line message: no control characters, not too long."""
-    text = clean(repr(value))
-    return text if len(text) <= 120 else text[:117] + "..."

@@ -101,3 +101,45 @@ def test_sources_stay_open_between_the_cells_of_a_study(data):
     assert splits.labelled(data, opened=opened).train is first.train
     data.bad_images = "skip"
     assert splits.labelled(data, opened=opened).test is not first.test
+
+
+@pytest.fixture
+def labelled_folder(tiny_config, tmp_path):
+    rng = np.random.default_rng(0)
+    for split, classes in (("Train", "abc"), ("TestA", "abc"), ("TestB", "bc"), ("elsewhere/x", "c"), ("odd", "ad")):
+        for name in classes:
+            folder = tmp_path / split / name
+            folder.mkdir(parents=True)
+            for i in range(4):
+                Image.fromarray(rng.integers(0, 255, (8, 8, 3), np.uint8)).save(folder / f"{i}.png")
+    data = tiny_config().data
+    data.update(source="folder", dir=str(tmp_path))
+    return data
+
+
+def test_further_test_sets_keep_the_numbers_of_the_classes(labelled_folder, tmp_path):
+    labelled_folder.external = f"TestB,far={tmp_path / 'elsewhere/x'}"
+    found = splits.labelled(labelled_folder).external
+    assert list(found) == ["TestB", "far"]
+    assert found["TestB"].classes == ("a", "b", "c") and found["TestB"].labels.tolist() == [1] * 4 + [2] * 4
+    assert found["far"].labels.tolist() == [2] * 4 and found["far"].names[0] == "c/0.png"
+    labelled_folder.update(source="synthetic", external="TestB", synthetic_test=12)
+    drawn = splits.labelled(labelled_folder)
+    assert len(drawn.external["TestB"]) == 12 and drawn.external["TestB"].fingerprint != drawn.test.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("external", "said"),
+    [
+        ("TestA", "TestA holds the images of TestA"),
+        ("x=Train/a", "Train/a holds the images of Train"),
+        ("nowhere", "'.*nowhere' is not a folder"),
+        ("odd", "'d', which is not a class of the training images"),
+        ("TestB,TestB", "needs a name of its own"),
+        ("../x=TestB", "needs a name of its own"),
+    ],
+)
+def test_further_test_sets_that_cannot_be_are_refused(labelled_folder, external, said):
+    labelled_folder.external = external
+    with pytest.raises(UserError, match=f"data.external.*{said}"):
+        splits.labelled(labelled_folder)

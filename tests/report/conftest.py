@@ -68,6 +68,14 @@ def predictions(classes, rows, knows, offset, seed):
     ]
 
 
+def write_external(run: Path, name: str, classes: list[str], rows: int = 90, seed: int = 0) -> None:
+    """A further test set of a run, which holds only some of the `classes`."""
+    table = [row for row in predictions(CLASSES, rows * 4, 0.7, 0, [seed, 7]) if row["label"] in classes][:rows]
+    path = run / "external" / name
+    path.mkdir(parents=True)
+    write_predictions(path / "predictions.csv", [row | {"image": "other/" + row["image"]} for row in table])
+
+
 def write_predictions(path: Path, table: list[dict]) -> None:
     with path.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.DictWriter(stream, table[0])
@@ -92,6 +100,7 @@ def make():
     class Make:
         run = staticmethod(write_run)
         study = staticmethod(write_study)
+        external = staticmethod(write_external)
         classes = CLASSES
         required = ("image", "label", "prediction", "confidence")
 

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mae_jax.errors import UserError
 from mae_jax.report import write_report
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -140,6 +141,35 @@ def test_an_arm_has_panels_and_files_of_its_own(make, tmp_path):
     for name in ("training", "reliability", "risk_coverage", "curves_accuracy"):
         assert {row["arm"] for row in read(figures / f"{name}.csv")} == {"", arm}
     assert Page(made.paths["page"]).text.count(f"10 %, {arm}") >= 6
+
+
+def test_further_test_sets_stand_beside_the_main_one(make, tmp_path):
+    dirs = make.study(tmp_path / "runs", rows=60)[2:6]
+    for i, run in enumerate(dirs):
+        make.external(run, "TestB", ["Lymphocyte", "Neutrophil"], seed=i)
+    make.external(dirs[0], "hospital <b>", make.classes)
+    made = write_report(dirs, tmp_path / "out")
+    table = read(tmp_path / "out" / "external" / "TestB" / "table.csv")
+    assert [(row["fraction"], row["init"]) for row in table] == [
+        *(("0.1", "scratch"), ("0.1", "mae"), ("0.5", "scratch"), ("0.5", "mae"))
+    ]
+    predicted = read(dirs[1] / "external" / "TestB" / "predictions.csv")
+    right = [row["label"] == row["prediction"] for row in predicted]
+    assert float(table[1]["accuracy"]) == pytest.approx(np.mean(right)) and table[1]["n_test"] == "90"
+    recalls = [
+        np.mean([row["prediction"] == c for row in predicted if row["label"] == c])
+        for c in ("Lymphocyte", "Neutrophil")
+    ]
+    assert float(table[1]["recall"]) == pytest.approx(np.mean(recalls))  # over the classes that are there
+    assert {row["metric"] for row in read(tmp_path / "out" / "external" / "TestB" / "paired.csv")} >= {"accuracy", "f1"}
+    page = Page(made.paths["page"])
+    assert "90 images; of the 5 classes it holds Lymphocyte, Neutrophil" in page.text
+    assert "hospital <b>: 3 of 4 runs were not tested on it" in page.text
+    assert read(tmp_path / "out" / "table.csv")[0]["n_test"] == "60"
+
+    make.external(dirs[1], "hospital <b>", make.classes, rows=10)
+    with pytest.raises(UserError, match=r"external/hospital <b>/predictions.csv: 10 test images, not the same 90"):
+        write_report(dirs, tmp_path / "out")
 
 
 HOSTILE = ["<script>alert(1)</script>", "=cmd|' /C calc'!A0", "a\x1b[2Jb", "$x^2$", "日本 | &amp;"]

@@ -1,0 +1,57 @@
+"""Further test sets: each run's `external/<name>/predictions.csv`, reported beside the main test set."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from mae_jax.report import tables
+from mae_jax.report.predictions import read_predictions
+from mae_jax.report.runs import Run, check_same_images, clean
+from mae_jax.report.tables import Study
+
+
+@dataclasses.dataclass(frozen=True)
+class External:
+    """One further test set: the runs that were tested on it, and the rows of its tables."""
+
+    name: str
+    study: Study
+    rows: list[dict]
+    paired: list[dict]
+    classes: list[str]  # those that occur in it
+
+    @property
+    def slug(self) -> str:
+        """The name, for file names."""
+        return "".join(c if c.isalnum() or c in "+-_" else "_" for c in self.name)
+
+
+def read(runs: Sequence[Run]) -> tuple[list[External], list[str]]:
+    """The further test sets of these runs, by name, and the lines on what is left out.
+
+    Raises UserError for a file that breaks the contract of predictions.csv, and where two runs were tested
+    on different images of one set.
+    """
+    files: dict[str, list[tuple[Run, Path]]] = {}
+    for run in runs:
+        for file in sorted(run.path.glob("external/*/predictions.csv")):
+            files.setdefault(file.parent.name, []).append((run, file))
+    found, notes = [], []
+    for name, every in sorted(files.items()):
+        tested = []
+        for run, file in every:
+            names = run.raw_classes
+            test, _ = read_predictions(file, names)
+            tested.append(dataclasses.replace(run, test=test, validation=None, log=()))
+            check_same_images(tested[-1], tested[0], file)
+        if len(tested) < len(runs):
+            notes.append(f"{clean(name)}: {len(runs) - len(tested)} of {len(runs)} runs were not tested on it")
+        study = tables.analyse(tested)
+        paired, unpaired = tables.paired(study)
+        notes += [f"{clean(name)}: {line}" for line in unpaired]
+        labels = np.unique(tested[0].test.labels).tolist()
+        classes = [tested[0].classes[i] for i in labels]
+        found.append(External(clean(name), study, tables.rows(study), paired, classes))
+    return found, notes
