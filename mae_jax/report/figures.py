@@ -17,7 +17,7 @@ from matplotlib.lines import Line2D
 
 from mae_jax.report import stats
 from mae_jax.report.runs import Level, Run, is_number, percent
-from mae_jax.report.tables import BASELINE, Study, level_of
+from mae_jax.report.tables import BASELINE, NOTHING, Study, level_of
 
 COLOURS = {"scratch": "#D55E00", "mae": "#0072B2"}
 OTHERS = ("#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -108,7 +108,7 @@ def differences(study: Study, paired: Sequence[dict]) -> Numbers:
                 continue
             at = levels.index(level_of(row))
             at += 0.25 * ((len(inits) - 1) / 2 - inits.index(row["init"]))
-            sure = row["verdict"] != "no difference shown"
+            sure = row["verdict"] != NOTHING
             ax.plot([100 * row["low"], 100 * row["high"]], [at, at], color=colour(study, row["init"]))
             ax.plot(
                 100 * row["difference"],
@@ -119,13 +119,13 @@ def differences(study: Study, paired: Sequence[dict]) -> Numbers:
                 markersize=7,
             )
         ax.set_title(title)
-        ax.set_xlabel(f"difference to {BASELINE}, points")
         ax.margins(x=0.1)
         ax.grid(axis="x", color="0.92")
+    figure.supxlabel(f"difference to {BASELINE}, points", fontsize=9)
     axes[0].set_yticks(range(len(levels)), [heading(level).replace(", ", ",\n") for level in levels])
     axes[0].set_ylim(-0.6, len(levels) - 0.4)
     handles = [handle(study, init) for init in inits]
-    handles.append(Line2D([], [], color="0.4", marker="o", markerfacecolor="white", label="no difference shown"))
+    handles.append(Line2D([], [], color="0.4", marker="o", markerfacecolor="white", label=NOTHING))
     legend(figure, handles)
     return figure, [row for row in paired if row["metric"] in ("accuracy", "f1")]
 
@@ -137,9 +137,9 @@ def fitted(study: Study, rows: Sequence[dict]) -> Numbers | None:
     for init in study.inits:
         own = [row for row in rows if row["init"] == init and row["accuracy"] < 1 and not row["arm"]]
         n = np.array([row["n_train"] if counts else 100 * row["fraction"] for row in own], float)
-        if len(set(n.tolist())) < 3:
-            continue
         wrong = 1 - np.array([row["accuracy"] for row in own])
+        if len(set(n.tolist())) < 3 or np.ptp(wrong) == 0:
+            continue
         a, b, r2 = stats.power_law(n, wrong)
         ax[0].plot(n, 100 * wrong, marker(study, init), color=colour(study, init))
         ax[0].plot(n, 100 * a * n**-b, "--", color=colour(study, init), linewidth=1)
@@ -149,7 +149,7 @@ def fitted(study: Study, rows: Sequence[dict]) -> Numbers | None:
             color=colour(study, init),
             marker=marker(study, init),
             linestyle="--",
-            label=f"{short(init)}: errors fall as n^−{b:.2f}, R² {r2:.2f}",
+            label=f"{short(init)}: errors {'fall' if b > 0 else 'rise'} as n^{-b:.2f}, R² {r2:.2f}".replace("-", "−"),
         )
         found += [
             {"init": init, "labels": x, "wrong": y, "fitted": a * x**-b, "a": a, "b": b, "r2": r2}

@@ -98,11 +98,7 @@ def write_report(run_dirs: Sequence[Path], out: Path, *, title: str | None = Non
             answer=said,
             rows=rows,
             paired=paired,
-            worth=[
-                w | {"words": words.times(w), "interval": words.times_interval(w)}
-                for w in worth
-                if w["metric"] == "accuracy"
-            ],
+            worth=words.worth_lines([w for w in worth if w["metric"] == "accuracy"], paired),
             published=published,
             others=[_beside(other, rows) for other in others],
             figures=drawn,

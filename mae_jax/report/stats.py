@@ -132,9 +132,17 @@ def t_interval(values: Float[np.ndarray, "s"]) -> tuple[float, float]:
 
 
 def seed_weights(seeds: int, draws: int = DRAWS, seed: int = 0) -> Float[np.ndarray, "s d"]:
-    """Weights that redraw the seeds with replacement, summing to 1 in every draw."""
+    """Weights of the seeds in each draw, summing to 1: any weighted sum of s values, or of s differences,
+    is spread about its mean as Student's t with s - 1 degrees of freedom times the standard error.
+
+    Redrawing so few seeds with replacement would give intervals far too narrow.
+    """
+    if seeds == 1:
+        return np.ones((1, draws))
     rng = np.random.default_rng([seed, seeds])
-    return rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=draws).T / seeds
+    normal = rng.standard_normal((seeds, draws))
+    wide = np.sqrt((seeds - 1) / rng.chisquare(seeds - 1, draws))
+    return 1 / seeds + wide * (normal - normal.mean(0)) / np.sqrt(seeds * (seeds - 1))
 
 
 def mcnemar(first: Bool[np.ndarray, "n"], second: Bool[np.ndarray, "n"]) -> float:

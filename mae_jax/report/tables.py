@@ -16,6 +16,7 @@ from mae_jax.report import stats
 from mae_jax.report.runs import Level, Run, init_order
 
 BASELINE = "scratch"
+NOTHING = "no difference shown"
 SHOWN = ("accuracy", "precision", "recall", "f1")
 PROBES = "temperature", "ece_scaled", "nll_scaled"
 
@@ -72,7 +73,7 @@ class Study:
         return float(self.estimates[metric][list(runs)].mean())
 
     def mean_draws(self, metric: str, runs: Sequence[int]) -> Float[np.ndarray, "d"]:
-        """Means over redrawn seeds, on redrawn images; equal numbers of seeds are redrawn alike."""
+        """Means over the seeds, spread as Student's t, on redrawn images; as many seeds are spread alike."""
         return (stats.seed_weights(len(runs)) * self.draws[metric][list(runs)]).sum(0)
 
     def n_train(self, level: Level, init: str) -> int | None:
@@ -188,9 +189,9 @@ def calibration(run: Run) -> dict[str, float]:
 def paired(study: Study) -> tuple[list[dict], list[str]]:
     """The rows of paired.csv: each initialisation minus scratch, on the same images and seeds.
 
-    The interval redraws images (or groups) and, where there are several, seeds. `mcnemar_p` (exact;
-    over several seeds twice the median) belongs to accuracy; `holm_p` corrects it for the number of
-    fractions of that initialisation and arm. Also returns lines on what could not be paired.
+    The interval redraws images (or groups) and, with several seeds, adds Student's spread over them.
+    `mcnemar_p` (exact; over several seeds twice the median) belongs to accuracy; `holm_p` corrects it for
+    the number of fractions of that initialisation and arm. Also returns lines on what could not be paired.
     """
     found, notes = [], []
     arms = dict.fromkeys(level.arm for level in study.levels)
@@ -230,7 +231,7 @@ def paired(study: Study) -> tuple[list[dict], list[str]]:
 def verdict(low: float, high: float) -> str:
     """The words for an interval of a difference."""
     if low <= 0 <= high:
-        return "no difference shown"
+        return NOTHING
     return "higher" if low > 0 else "lower"
 
 

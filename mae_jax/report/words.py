@@ -7,32 +7,31 @@ import numpy as np
 
 from mae_jax.report import tables
 from mae_jax.report.runs import Level, percent
-from mae_jax.report.tables import BASELINE, Study, level_of
+from mae_jax.report.tables import BASELINE, NOTHING, Study, level_of
 
 
 def answer(study: Study, rows: list[dict], paired: list[dict], worth: list[dict]) -> dict:
     """The answer in words that follow from the numbers: a headline, and lines of detail."""
     lines, heads = [], []
     accuracy = [row for row in paired if row["metric"] == "accuracy"]
-    for init in dict.fromkeys(row["init"] for row in accuracy):
+    for init, arm in dict.fromkeys((row["init"], row["arm"]) for row in accuracy):
         who, better, worse, nothing = _who(init), [], [], []
-        for row in [row for row in accuracy if row["init"] == init]:
-            at = str(level_of(row))
-            if row["verdict"] == "no difference shown":
+        for row in [row for row in accuracy if (row["init"], row["arm"]) == (init, arm)]:
+            at = percent(row["fraction"])
+            points = f"{abs(100 * row['difference']):.1f} points of accuracy at {at}"
+            if row["verdict"] == NOTHING:
                 nothing.append(at)
             elif row["verdict"] == "lower":
-                worse.append(f"{-100 * row['difference']:.1f} points of accuracy at {at}")
+                worse.append(points)
             else:
                 found = [w for w in worth if _same(w, row)]
-                better.append(f"{times(found[0])} at {at}" if found else f"more at {at}")
+                better.append(f"{times(found[0])} at {at}" if found else points)
             lines.append(_difference_line(row, paired, worth))
         parts = [f"{who} is worth {_join(better)}"] if better else []
         parts += [f"{'it' if parts else who} costs {_join(worse)}"] if worse else []
         if nothing:
-            who = "" if parts else f"{who}: "
-            parts.append(f"{who}no difference shown at {_join(nothing)}")
-        text = "; ".join(parts) + "."
-        heads.append(text[0].upper() + text[1:])
+            parts.append(f"{'' if parts else who + ': '}no difference shown at {_join(nothing)}")
+        heads.append(_sentence((f"{arm}, " if arm else "") + "; ".join(parts)))
     if not accuracy:
         best = max(rows, key=lambda row: row["accuracy"])
         heads.append(
@@ -45,6 +44,10 @@ def answer(study: Study, rows: list[dict], paired: list[dict], worth: list[dict]
         "lines": lines + plateau_lines(study),
         "warnings": collapse_lines(study),
     }
+
+
+def _sentence(text: str) -> str:
+    return text[0].upper() + text[1:] + "."
 
 
 def _who(init: str) -> str:
@@ -60,7 +63,7 @@ def _difference_line(row: dict, paired: list[dict], worth: list[dict]) -> str:
     at = f"{labels(level_of(row))}, {row['init']} against {row['baseline']}"
     text = f"{at}: {row['verdict'] if row['verdict'].startswith('no') else 'accuracy is ' + row['verdict']}"
     text += f", {_points(row)}"
-    if row["verdict"] != "no difference shown" and row["holm_p"] >= 0.05:
+    if row["verdict"] != NOTHING and row["holm_p"] >= 0.05:
         text += f"; not sure after Holm's correction (p = {row['holm_p']:.2g})"
     found = [w for w in worth if _same(w, row)]
     if found and row["verdict"] == "higher":
@@ -131,20 +134,32 @@ def collapse_lines(study: Study) -> list[str]:
     """A line for every cell with models that predict one class for (nearly) all images."""
     labels = study.runs[0].test.labels
     majority = np.bincount(labels).max() / len(labels)
-    cells: dict[tuple, list[int]] = {}
+    cells: dict[str, dict[str, int]] = {}
     for run in study.runs:
         counts = np.bincount(run.test.predictions, minlength=len(run.classes))
         share = counts.max() / len(labels)
         if share == 1 or (share >= 0.99 and majority < 0.98):
-            how = "collapsed: it predicts" if share == 1 else "nearly collapsed: it predicts"
-            text = f"{how} {run.classes[counts.argmax()]} for {100 * share:.4g} % of the images"
-            cells.setdefault((run.init, run.level, text), []).append(run.seed)
+            how = "Collapsed" if share == 1 else "Nearly collapsed"
+            text = f"{how}: {run.classes[counts.argmax()]} is predicted for {100 * share:.3g} % of the images"
+            where = cells.setdefault(text, {})
+            where[f"{run.init} at {run.level}"] = where.get(f"{run.init} at {run.level}", 0) + 1
+    seeds = {f"{init} at {level}": len(study.of(level, init)) for level, init in study.cells}
     return [
-        f"{init} at {level}, seed{'s' * (len(seeds) > 1)}"
-        f" {_join([str(seed) for seed in seeds])}, {text} (the commonest class makes up"
-        f" {100 * majority:.1f} %)."
-        for (init, level, text), seeds in cells.items()
+        f"{text} (the commonest class makes up {100 * majority:.1f} %): "
+        + "; ".join(name + (f" ({n} of {seeds[name]} seeds)" if seeds[name] > 1 else "") for name, n in where.items())
+        + "."
+        for text, where in cells.items()
     ]
+
+
+def worth_lines(worth: Sequence[dict], paired: Sequence[dict]) -> list[dict]:
+    """The rows on labels saved, each with its words and its interval in words."""
+    found = []
+    for row in worth:
+        verdicts = [p["verdict"] for p in paired if _same(p, row)]
+        text = NOTHING if NOTHING in verdicts else times(row)
+        found.append(row | {"words": text, "interval": times_interval(row)})
+    return found
 
 
 def merge(notes: Sequence[str]) -> list[str]:

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+import scipy.stats
 
 from mae_jax.report import stats
 
@@ -124,6 +125,31 @@ def test_t_interval():
     # mean 0.9, s = 0.02, n = 3, t(0.975, 2) = 4.3027
     low, high = stats.t_interval(np.array([0.88, 0.9, 0.92]))
     assert (low, high) == pytest.approx((0.9 - 4.3027 * 0.02 / 3**0.5, 0.9 + 4.3027 * 0.02 / 3**0.5))
+
+
+def test_draws_over_seeds_are_spread_as_students_t():
+    # 0.88, 0.90, 0.92: the interval of test_t_interval; paired differences keep their own, smaller spread
+    first, second = np.array([0.88, 0.90, 0.92]), np.array([0.87, 0.895, 0.905])
+    weights = stats.seed_weights(3, draws=400_000)
+    assert weights.sum(0) == pytest.approx(1)
+    for values in (first, first - second):
+        assert stats.percentile_interval(values @ weights) == pytest.approx(stats.t_interval(values), abs=1e-3)
+    assert (stats.seed_weights(1, draws=3) == 1).all()
+
+
+def test_scipy_agrees_on_bootstrap_and_binomial_and_t():
+    rng = np.random.default_rng(5)
+    right = rng.random(150) < 0.7
+    found = stats.bootstrap([right[:, None] * 1.0], np.arange(150), lambda s: {"m": s[:, 0] / 150})["m"][0]
+    theirs = scipy.stats.bootstrap((right * 1.0,), np.mean, n_resamples=10_000, method="percentile", rng=1)
+    interval = theirs.confidence_interval
+    assert stats.percentile_interval(found) == pytest.approx((interval.low, interval.high), abs=0.01)
+    other = right ^ (rng.random(150) < 0.2)
+    table = [int((right & ~other).sum()), int((other & ~right).sum())]
+    assert stats.mcnemar(right, other) == pytest.approx(scipy.stats.binomtest(min(table), sum(table)).pvalue)
+    values = np.array([0.81, 0.84, 0.79, 0.9])
+    expected = scipy.stats.ttest_1samp(values, 0).confidence_interval(0.95)
+    assert stats.t_interval(values) == pytest.approx((expected.low, expected.high))
 
 
 def test_bootstrap_agrees_with_the_binomial():

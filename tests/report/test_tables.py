@@ -51,7 +51,8 @@ def test_collapse_is_named(study):
     assert [row["collapsed"] for row in rows] == [1, 0, 0, 0, 0, 0, 0, 0]
     assert rows[0]["accuracy"] == rows[0]["majority_rate"]
     (line,) = words.collapse_lines(study)
-    assert line.startswith("scratch at 1 %, seed 0, collapsed: it predicts Neutrophil for 100 %")
+    assert line.startswith("Collapsed: Neutrophil is predicted for 100 % of the images (the commonest class makes up ")
+    assert line.endswith(" %): scratch at 1 %.")
 
 
 def test_paired_rows(study):
@@ -113,7 +114,12 @@ def test_an_arm_is_compared_within_itself(make, tmp_path):
     assert accuracy[1]["holm_p"] > accuracy[1]["mcnemar_p"]
     assert len(tables.efficiency(study)) == 4  # the curve is that of the usual arm
     said = words.answer(study, rows, paired, tables.efficiency(study))
-    assert f"more at 10 %, {ARM}" in said["headlines"][0]
+    assert said["headlines"][0].startswith("Pre-training is worth ") and ARM not in said["headlines"][0]
+    points = 100 * accuracy[-1]["difference"]
+    assert (
+        said["headlines"][1]
+        == f"As many updates as 100 %, pre-training is worth {points:.1f} points of accuracy at 10 %."
+    )
     assert any(line.startswith(f"10 % of the labels, {ARM}, mae against scratch") for line in said["lines"])
     assert f"10 %, {ARM}" in tables.table_text(rows)
 
