@@ -125,15 +125,31 @@ def _copy(archive: Path, opened: zipfile.ZipFile | rarfile.RarFile, members: Seq
 
 
 def _run(archive: Path, into: Path, limit: float) -> None:
-    """Lets a program unpack, within `into` and the limit."""
-    found = next((command for command in PROGRAMS if shutil.which(command[0])), None)
-    if found is None:
+    """Lets the first program that can unpack, within `into` and the limit."""
+    failed = []
+    for command in PROGRAMS:
+        if shutil.which(command[0]):
+            code = _watch([*command, str(archive.resolve())], archive, into, limit)
+            if code == 0:
+                break
+            failed.append(f"{command[0]} (exit code {code})")  # some are built without .rar
+            shutil.rmtree(into)
+            into.mkdir()
+    else:
         names = ", ".join(dict.fromkeys(command[0] for command in PROGRAMS))
+        why = f"{', '.join(failed)} cannot unpack it" if failed else f"none of the programs for .rar is here ({names})"
         raise UserError(
-            f"{archive}: none of the programs for .rar is here ({names}); install one, or unpack it by hand to "
-            f"{archive.with_suffix('')}, and run the same command again"
+            f"{archive}: {why}; install one that can, or unpack it by hand to {archive.with_suffix('')}, and run the "
+            f"same command again"
         )
-    command = [*found, str(archive.resolve())]
+    for path in into.rglob("*"):
+        status = path.lstat()
+        if not (stat.S_ISDIR(status.st_mode) or (stat.S_ISREG(status.st_mode) and status.st_nlink == 1)):
+            raise UserError(f"{archive} has a member {path.name!r}, which is a link or a device; it is not unpacked")
+
+
+def _watch(command: Sequence[str], archive: Path, into: Path, limit: float) -> int:
+    """Runs a program until it ends or has written more than the limit; returns its exit code."""
     largest = int(limit) + 1  # a file that reaches it is over the limit, too
     process = subprocess.Popen(
         command,
@@ -154,15 +170,7 @@ def _run(archive: Path, into: Path, limit: float) -> None:
             process.wait()
     if _size(into) > limit:
         raise _too_much(archive, limit)
-    if process.returncode:
-        raise UserError(
-            f"{archive}: {found[0]} cannot unpack it (exit code {process.returncode}); get it again, or unpack it by "
-            f"hand to {archive.with_suffix('')}"
-        )
-    for path in into.rglob("*"):
-        status = path.lstat()
-        if not (stat.S_ISDIR(status.st_mode) or (stat.S_ISREG(status.st_mode) and status.st_nlink == 1)):
-            raise UserError(f"{archive} has a member {path.name!r}, which is a link or a device; it is not unpacked")
+    return process.returncode
 
 
 def _size(folder: Path) -> int:
