@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 
 from mae_jax import checkpoints, evaluate, interop, metrics, models, pictures, rundir, sharding
 from mae_jax.config import Resolved, defaults, resolve
-from mae_jax.data import loaders, splits, subsets
+from mae_jax.data import duplicates, loaders, splits, subsets
 from mae_jax.data.sources import Source
 from mae_jax.data.transforms import Decode, RandomFlip, RandomResizedCrop
 from mae_jax.errors import UserError
@@ -43,6 +43,7 @@ class Task:
     initialise: Callable[[TrainState], TrainState] = lambda state: state
     classes: tuple[str, ...] = ()
     subset: dict[str, Any] | None = None  # what subset.json says
+    leaks: dict[str, Any] = dataclasses.field(default_factory=dict)  # what test sets share with training
 
     def batches(self, start: int) -> Iterator[dict[str, np.ndarray]]:
         """This process's rows of the endless stream of batches, from number `start` on."""
@@ -327,6 +328,10 @@ def finetune(config: ConfigDict, mesh: Mesh, report: splits.Report | None, opene
     }
     if data.external:
         about["further test sets"] = ", ".join(f"{name} {len(source)}" for name, source in data.external.items())
+    shared = {name: duplicates.in_words(found) for name, found in data.leaks.items()}
+    if any(shared.values()):
+        said = "; ".join(f"{name} has {text}" for name, text in shared.items() if text)
+        about["warning: test images that training saw"] = f"{said}; see {rundir.RUN} and tools/check_data.py"
     every = {"train": data.train, "test": data.test, **data.external}
     notes = [f"{name}: {text}" for name, source in every.items() if (text := passed_over(source))]
     if notes:
@@ -343,4 +348,5 @@ def finetune(config: ConfigDict, mesh: Mesh, report: splits.Report | None, opene
         initialise=lambda state: dataclasses.replace(state, params=first(spec, state.params)),
         classes=classes,
         subset=data.subset,
+        leaks=data.leaks,
     )

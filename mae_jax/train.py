@@ -312,6 +312,7 @@ class Loop:
             "data_name": source_label(c.data),
             "data_dir": c.data.dir,
             "test_split": c.data.test_split,
+            "leaks": self.task.leaks,
             "n_train": self.resolved.n_train,
             "epochs": self.resolved.steps / self.resolved.steps_per_epoch,
             "steps": self.resolved.steps,

@@ -10,12 +10,15 @@ import hashlib
 import os
 import re
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Int32, Int64, UInt64
+from jaxtyping import Int8, Int32, Int64, UInt64
 
+from mae_jax.data.duplicates import digest, look
 from mae_jax.data.sources import Source
 from mae_jax.errors import UserError
 
@@ -27,6 +30,7 @@ WHERE = {  # where the published files are
 }
 DEFAULT_CONFIG = {"prcc": "tile500"}  # where a name alone, without ":CONFIG", is enough
 FIELD = "data.source"
+CHUNK = 256  # images read at once to make an index
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,8 @@ class Index:
     names: Sequence[str]
     groups: Sequence[str]
     label: Int32[np.ndarray, " n"]
-    digest: UInt64[np.ndarray, " n"]  # the first eight bytes of the sha256 of the image's bytes
+    digest: UInt64[np.ndarray, " n"]  # of the image's bytes, see `duplicates`
+    look: Int8[np.ndarray, "n pixels"]  # perceptual hash
 
     def save(self, path: Path) -> None:
         """Writes an .npz file; lists of strings are one block of UTF-8."""
@@ -62,22 +67,27 @@ class Index:
         return cls(**(arrays | strings))
 
 
-def digest(data: bytes) -> int:
-    """Tells byte-identical images: the first 64 bits of their sha256."""
-    return int.from_bytes(hashlib.sha256(data).digest()[:8], "little")
-
-
 def make_index(examples: Iterable[dict]) -> Index:
-    """From all examples of a split in the order of their records."""
-    rows = [(e["name"].decode(), e["group"].decode(), int(e.get("label", -1)), digest(e["image"])) for e in examples]
+    """From all examples of a split in the order of their records; decodes each image."""
+
+    def row(e: dict) -> tuple:
+        name, data = e["name"].decode(), e["image"]
+        return name, e["group"].decode(), int(e.get("label", -1)), digest(data), look(data, name)
+
+    rows: list[tuple] = []
+    numbers = iter(examples)
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        while chunk := list(islice(numbers, CHUNK)):  # not all images in memory
+            rows += pool.map(row, chunk)
     order = sorted(range(len(rows)), key=lambda i: rows[i][0])
-    names, groups, labels, digests = zip(*(rows[i] for i in order), strict=True)
+    names, groups, labels, digests, looks = zip(*(rows[i] for i in order), strict=True)
     return Index(
         record=np.asarray(order, np.int64),
         names=names,
         groups=groups,
         label=np.asarray(labels, np.int32),
         digest=np.asarray(digests, np.uint64),
+        look=np.stack(looks),
     )
 
 
@@ -146,7 +156,7 @@ def labelled(
     """One split with its labels. Raises UserError for a data set that is not prepared, has no such split or
     no labels, and for a class without images where `classes` are not given.
     """
-    info = _info(name, directory)
+    info = info_of(name, directory)
     if split not in info.splits:
         raise UserError(f"{field}={split} is no split of {name}; use one of {', '.join(info.splits)}")
     if "label" not in info.features:
@@ -161,11 +171,11 @@ def labelled(
 
 def unlabelled(name: str, directory: str | os.PathLike = "") -> Source:
     """All splits but those whose name starts with "test", without their labels."""
-    info = _info(name, directory)
+    info = info_of(name, directory)
     return _source(name, tuple(s for s in sorted(info.splits) if not s.lower().startswith("test")), directory, ())
 
 
-def _info(name: str, directory: str | os.PathLike):
+def info_of(name: str, directory: str | os.PathLike):
     import tensorflow_datasets as tfds
 
     path = locate(name, directory)
@@ -177,7 +187,7 @@ def _info(name: str, directory: str | os.PathLike):
 
 def _source(name: str, splits: tuple[str, ...], directory: str | os.PathLike, classes: tuple[str, ...]) -> Source:
     path = locate(name, directory)
-    parts = [_index(name, split, path, directory) for split in splits]
+    parts = [index_of(name, split, path, directory) for split in splits]
     label = np.concatenate([part.label for part in parts])
     summary = hashlib.sha256(name.encode())
     for part in parts:
@@ -191,10 +201,12 @@ def _source(name: str, splits: tuple[str, ...], directory: str | os.PathLike, cl
         classes=classes,
         fingerprint=summary.hexdigest(),
         read=Records(name, splits, directory, [part.record for part in parts]),
+        digests=np.concatenate([part.digest for part in parts]),
+        looks=np.concatenate([part.look for part in parts]),
     )
 
 
-def _index(name: str, split: str, path: Path, directory: str | os.PathLike) -> Index:
+def index_of(name: str, split: str, path: Path, directory: str | os.PathLike) -> Index:
     records = open_split(name, split, directory)
     saved = index_path(path, split)
     index = Index.load(saved) if saved.exists() else make_index(records)  # without: built by TFDS's own command

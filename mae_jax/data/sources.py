@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Int32, UInt8
+from jaxtyping import Int8, Int32, UInt8, UInt64
 
 from mae_jax.data import synthetic as drawing
 from mae_jax.data.transforms import load_image
@@ -62,6 +62,8 @@ class Source:
     read: Callable[[int], bytes | UInt8[np.ndarray, "h w 3"]]
     counts: dict[str, int] = field(default_factory=dict)  # passed over, by reason
     passed_over: dict[str, tuple[str, ...]] = field(default_factory=dict)  # the first names of each
+    digests: UInt64[np.ndarray, " n"] | None = None  # of the encoded bytes, see `duplicates`; None: not known
+    looks: Int8[np.ndarray, "n pixels"] | None = None  # perceptual hashes
 
     def __len__(self) -> int:
         return len(self.names)

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Int
 from ml_collections import ConfigDict
 
-from mae_jax.data import prepared, sources, subsets
+from mae_jax.data import duplicates, prepared, sources, subsets
 from mae_jax.data.sources import Source
 from mae_jax.errors import UserError
 
@@ -29,6 +29,7 @@ class Labelled:
     val_idx: Int[np.ndarray, "_"]  # the same for every fraction
     subset: dict  # what subset.json says
     external: dict[str, Source]  # further test sets, by name; they may lack some of the classes
+    leaks: dict[str, dict]  # for each test set what it shares with the training source, see `duplicates`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +62,8 @@ def labelled(data: ConfigDict, report: Report | None = None, opened: dict | None
         validation_seed=data.val_seed,
     )
     external = _open(opened, _external, data, train.classes, report)
-    return Labelled(train, test, train_idx, val_idx, subset, external)
+    shared = _open(opened, _leaks, data, train, {data.test_split: test} | external)
+    return Labelled(train, test, train_idx, val_idx, subset, external, shared)
 
 
 def _open(opened: dict | None, function: Callable, data: ConfigDict, *rest) -> Any:
@@ -103,6 +105,11 @@ def _labelled_test(data: ConfigDict, classes: tuple[str, ...], report: Report | 
         field = "data.test_split"
         return prepared.labelled(data.source, data.test_split, data.prepared_dir, classes=classes, field=field)
     return sources.folder(data.dir, data.test_split, classes=classes, bad_images=data.bad_images, progress=report)
+
+
+def _leaks(data: ConfigDict, train: Source, tests: dict[str, Source]) -> dict[str, dict]:
+    """Generated images are drawn apart; there is nothing to look for."""
+    return {} if data.source == "synthetic" else {name: duplicates.leaks(train, test) for name, test in tests.items()}
 
 
 def _external(data: ConfigDict, classes: tuple[str, ...], report: Report | None) -> dict[str, Source]:

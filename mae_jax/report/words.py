@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from mae_jax.report import tables
-from mae_jax.report.runs import Level, percent
+from mae_jax.report.runs import Level, clean, percent
 from mae_jax.report.tables import BASELINE, NOTHING, Study, level_of
 
 
@@ -42,12 +42,35 @@ def answer(study: Study, rows: list[dict], paired: list[dict], worth: list[dict]
     return {
         "headlines": heads,
         "lines": lines + plateau_lines(study),
-        "warnings": collapse_lines(study),
+        "warnings": collapse_lines(study) + leak_lines([run.info for run in study.runs]),
     }
 
 
 def _sentence(text: str) -> str:
     return text[0].upper() + text[1:] + "."
+
+
+def leak_lines(infos: Sequence[dict]) -> list[str]:
+    """What test sets share with the training images, as run.json has it; the same for runs on the same data."""
+    lines = []
+    for info in infos:
+        tests = info.get("leaks")
+        for name, found in tests.items() if isinstance(tests, dict) else ():
+            said = []
+            for key, what in (
+                ("images_in_shared_groups", "of groups (slides, regions, fields) that training has, too"),
+                ("identical", "byte for byte the same as a training image"),
+                ("near_identical", "nearly the same as a training image"),
+            ):
+                n = found.get(key) if isinstance(found, dict) else 0
+                if isinstance(n, int) and n > 0:
+                    said.append(f"{n:,} {what}")
+            if said:
+                lines.append(
+                    f"Test images of {clean(name)} that training saw: {', '.join(said)}. Scores on them are too good; "
+                    f"tools/check_data.py lists them."
+                )
+    return list(dict.fromkeys(lines))
 
 
 def _who(init: str) -> str:

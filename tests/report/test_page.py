@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from mae_jax.errors import UserError
-from mae_jax.report import write_report
+from mae_jax.report import words, write_report
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
@@ -173,6 +173,23 @@ def test_further_test_sets_stand_beside_the_main_one(make, tmp_path):
 
 
 HOSTILE = ["<script>alert(1)</script>", "=cmd|' /C calc'!A0", "a\x1b[2Jb", "$x^2$", "日本 | &amp;"]
+
+
+def test_what_a_test_set_shares_with_training_is_said(make, tmp_path):
+    found = {"groups": 2, "images_in_shared_groups": 7, "identical": 1, "near_identical": None, "examples": {}}
+    nothing = {"groups": 0, "images_in_shared_groups": 0, "identical": 0, "near_identical": 0, "examples": {}}
+    leaks = {"TestA": found, "TestB": nothing}
+    runs = [make.run(tmp_path / init, init, 0.1, rows=40, leaks=leaks) for init in ("scratch", "mae")]
+    made = write_report(runs, tmp_path / "report")
+    page = Page(made.paths["page"]).text
+    said = "Test images of TestA that training saw: 7 of groups (slides, regions, fields) that training has, too, 1"
+    assert page.count(said) == 1 and "Test images of TestB" not in page
+    assert said in made.paths["table_md"].read_text()
+
+
+def test_a_damaged_comparison_with_training_is_passed_over():
+    odd = {"TestA": ["not", "ours"], "TestB": {"identical": "many"}}
+    assert words.leak_lines([{"leaks": odd}, {"leaks": 3}, {}]) == []
 
 
 def test_hostile_names_are_harmless(make, tmp_path):

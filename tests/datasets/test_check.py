@@ -1,0 +1,161 @@
+"""Planted duplicates and straddling groups are found, in a folder, in a prepared data set and at a run's start."""
+
+import csv
+import io
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageEnhance
+
+from mae_jax import sharding, tasks
+from mae_jax.data import duplicates, prepared, splits
+from mae_jax.datasets.check import check
+from mae_jax.datasets.prepare import prepare
+from mae_jax.errors import UserError
+
+ROOT = Path(__file__).parents[2]
+PLANTED = {  # what each planted file of `leaky` is found as: finding, across splits, two labels
+    "TestA/Basophil/copy.jpg": ("identical", "yes", "no"),
+    "Train/Monocyte/copy.jpg": ("identical", "no", "yes"),
+    "TestA/Neutrophil/again.jpg": ("near-identical", "yes", "yes"),
+    "TestB/Lymphocyte/20190531_100000_7.jpg": ("group in two splits", "yes", "yes"),
+}
+
+
+@pytest.fixture(scope="module")
+def leaky(trees, tmp_path_factory) -> Path:
+    """The published layout with a copy in the test set, a copy under another label, a copy encoded anew, and
+    an image of a training field of view in TestB."""
+    root = tmp_path_factory.mktemp("leaky") / "source"
+    shutil.copytree(trees / "raabin_wbc", root)
+    for junk in ("Neutrophil/.DS_1.jpg", "Neutrophil/20190531_140000_9.jpg", "Monocyte/20190531_130000_7.jpg"):
+        (root / "Train" / junk).unlink()
+    one = root / "Train" / "Basophil" / "20190531_100000_0.jpg"
+    two = root / "Train" / "Lymphocyte" / "20190531_120000_0.jpg"
+    shutil.copy(one, root / "TestA" / "Basophil" / "copy.jpg")
+    shutil.copy(two, root / "Train" / "Monocyte" / "copy.jpg")
+    with Image.open(root / "Train" / "Eosinophil" / "20190531_110000_0.jpg") as image:
+        darker = ImageEnhance.Brightness(image.resize((30, 26))).enhance(0.9)
+        darker.save(root / "TestA" / "Neutrophil" / "again.jpg", quality=75)
+    place = root / "TestB" / "Lymphocyte" / "20190531_100000_7.jpg"
+    Image.fromarray(np.random.default_rng(99).integers(0, 256, (24, 24, 3), np.uint8)).save(place)
+    return root
+
+
+def findings(path: Path) -> dict[str, tuple]:
+    """By the planted file, whichever of the two it is."""
+    found = {}
+    with open(path, newline="") as file:
+        for row in csv.DictReader(file):
+            planted = [row[key] for key in ("image", "other_image") if row[key] in PLANTED]
+            found[planted[0] if planted else str(row)] = (row["finding"], row["across_splits"], row["two_labels"])
+    return found
+
+
+def test_planted_duplicates_are_found(leaky, tmp_path):
+    said: list[str] = []
+    prepare("raabin_wbc", leaky, tmp_path, said.append)
+    check("raabin_wbc", tmp_path, tmp_path / "found.csv", said.append)
+    assert findings(tmp_path / "found.csv") == PLANTED
+    assert "  identical: 2, 1 across splits, 1 under two labels (TestA and Train 1)" in said
+    assert "  group in two splits: 1 (TestB and Train 1)" in said
+    check(str(leaky), "", tmp_path / "folder.csv", said.append)
+    assert findings(tmp_path / "folder.csv") == PLANTED
+
+
+def test_nothing_is_found_where_nothing_is(prepared_sets, tmp_path):
+    assert check("cam16", prepared_sets[0], tmp_path / "found.csv", lambda line: None) == []
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_a_fine_tuning_says_what_its_test_set_shares(leaky, tmp_path, tiny_config, named):
+    config = tiny_config()
+    config.data.update(source="folder", dir=str(leaky), external="TestB")
+    if named:
+        prepare("raabin_wbc", leaky, tmp_path, lambda line: None)
+        config.data.update(source="raabin_wbc", dir="", prepared_dir=str(tmp_path))
+    task = tasks.build(config, sharding.make_mesh(1))
+    assert task.leaks["TestA"]["identical"] == 1 and task.leaks["TestA"]["groups"] == 0
+    assert task.leaks["TestA"]["near_identical"] == (1 if named else None)  # a folder's images are not hashed
+    assert task.leaks["TestA"]["examples"]["identical"] == [
+        ["TestA/Basophil/copy.jpg", "Train/Basophil/20190531_100000_0.jpg"]
+    ]
+    assert (task.leaks["TestB"]["groups"], task.leaks["TestB"]["images_in_shared_groups"]) == (1, 1)
+    said = task.about["warning: test images that training saw"]
+    assert "TestA has 1 byte-identical with training images" in said
+    assert "TestB has 1 of 1 groups that training has, too" in said
+
+
+def test_generated_images_are_not_looked_through(tiny_config):
+    assert splits.labelled(tiny_config().data).leaks == {}
+
+
+def test_the_perceptual_hash_tells_images_apart_and_copies_together():
+    rng = np.random.default_rng(0)
+    looks = []
+    for _ in range(6):
+        small = Image.fromarray(rng.integers(0, 256, (9, 9, 3), np.uint8))
+        image = small.resize((120, 100), Image.Resampling.BICUBIC)
+        for version in (image, image.resize((60, 50)), ImageEnhance.Contrast(image).enhance(0.7)):
+            file = io.BytesIO()
+            version.save(file, "JPEG", quality=70)
+            looks.append(duplicates.look(file.getvalue()))
+    looks = np.stack(looks)
+    found = {(i, j) for i, j, _ in duplicates.near(looks)}
+    assert found == {(i, j) for i in range(18) for j in range(i + 1, 18) if i // 3 == j // 3}
+    found = {(i, j) for i, j, _ in duplicates.near(looks[::3], looks)}
+    assert found == {(i, 3 * i + k) for i in range(6) for k in range(3)}
+
+
+def test_images_without_structure_are_never_alike():
+    file = io.BytesIO()
+    Image.new("RGB", (50, 50), "white").save(file, "PNG")
+    flat = np.stack([duplicates.look(file.getvalue())] * 3)
+    assert not flat.any() and list(duplicates.near(flat)) == []
+
+
+def test_blocks_of_rows_miss_nothing(monkeypatch):
+    monkeypatch.setattr(duplicates, "ROWS", 3)
+    looks = np.random.default_rng(1).integers(-127, 128, (10, 256)).astype(np.int8)
+    looks[7], looks[9] = looks[1], looks[2] // 2
+    found = list(duplicates.near(looks))
+    assert [(i, j) for i, j, _ in found] == [(1, 7), (2, 9)]
+    assert found[0][2] == pytest.approx(1) and found[1][2] > 0.99
+
+
+def test_the_command(leaky, tmp_path):
+    def run(*arguments: str) -> subprocess.CompletedProcess:
+        line = [sys.executable, str(ROOT / "tools/check_data.py"), *arguments]
+        return subprocess.run(
+            line, cwd=tmp_path, capture_output=True, text=True, timeout=120, env=os.environ | {"PYTHONPATH": str(ROOT)}
+        )
+
+    done = run(str(leaky))
+    assert done.returncode == 0 and "written to check_source.csv" in done.stdout
+    assert findings(tmp_path / "check_source.csv") == PLANTED
+    for name, said in (("nothing", "nothing is neither a folder nor"), ("cam16", "cam16 is not prepared in")):
+        done = run(name, "--data_dir", str(tmp_path))
+        assert done.returncode == 2 and said in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_names_that_a_spreadsheet_would_run_are_quoted(leaky, tmp_path):
+    root = tmp_path / "set"
+    for split, name in (("=cmd|a", "x"), ("B", "x")):
+        place = root / split / name / "1.jpg"
+        place.parent.mkdir(parents=True)
+        shutil.copy(leaky / "TestA" / "Basophil" / "copy.jpg", place)
+    check(str(root), "", tmp_path / "found.csv", lambda line: None)
+    assert ",=cmd" not in (tmp_path / "found.csv").read_text()
+
+
+def test_index_of_a_prepared_set_knows_digests(prepared_sets):
+    source = prepared.labelled("cam16", "train", prepared_sets[0])
+    assert source.digests is not None
+    np.testing.assert_array_equal(source.digests, [duplicates.digest(source.read(i)) for i in range(len(source))])
+    with pytest.raises(UserError):
+        check("prcc", prepared_sets[0], prepared_sets[0] / "x.csv")

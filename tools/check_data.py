@@ -1,0 +1,32 @@
+"""Finds images that are there twice, and groups in two splits: python tools/check_data.py DATASET [--data_dir DIR].
+
+DATASET: a prepared data set, or a folder DIR/<split>/<class>/*. Byte-identical and near-identical images (perceptual
+hash) are found within and across splits, with the label of each, and written to a CSV file.
+"""
+
+import argparse
+import re
+import sys
+from pathlib import Path
+
+from mae_jax.datasets.check import check
+from mae_jax.errors import EXIT_USER_ERROR, UserError
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("dataset", help="a prepared data set, or a folder")
+    parser.add_argument("--data_dir", default="", help="where it is; else $TFDS_DATA_DIR, else ~/tensorflow_datasets")
+    parser.add_argument("--out", default="", help="the CSV file; else check_DATASET.csv")
+    options = parser.parse_args()
+    name = re.sub(r"[^\w.-]", "_", Path(options.dataset).name)
+    try:
+        check(options.dataset, options.data_dir, Path(options.out or f"check_{name}.csv"))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(EXIT_USER_ERROR)
+
+
+if __name__ == "__main__":
+    main()
