@@ -151,8 +151,7 @@ def saved_config(workdir: Path, field: str) -> dict[str, Any]:
             f"python -m mae_jax.main --config=configs/pretrain.py:exp=2 --workdir={workdir}"
         )
     saved = rundir.read_config(path)["config"]
-    # What was added to the config since: its default is what the run was.
-    if saved.get("task") in ("pretrain", "finetune"):
-        like = defaults(saved["task"])
-        saved["model"] = {**like.model, **saved.get("model", {})}
+    if saved.get("task") in ("pretrain", "finetune"):  # a field added since: the run did what its default says
+        for name, value in defaults(saved["task"]).to_dict().items():
+            saved[name] = {**value, **saved.get(name, {})} if isinstance(value, dict) else saved.get(name, value)
     return saved

@@ -34,7 +34,7 @@ CHECKED = [
     "rundir",
 ]
 CHECKED += ["sharding", "spam", "state", "study", "tasks", "train", "writers", "data.splits", "data.subsets"]
-CHECKED += ["best", "grid", "interop", "plan"]
+CHECKED += ["best", "grid", "interop", "export", "plan"]
 install_import_hook(
     [f"mae_jax.{name}" for name in CHECKED],
     "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))",
@@ -43,7 +43,7 @@ install_import_hook(
 from mae_jax.config import defaults
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tiny_config():
     """Makes the config of a run that takes a second: generated images, a very small network."""
 

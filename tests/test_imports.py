@@ -26,6 +26,7 @@ LAYERS = [
     {"plan"},
     {"train"},
     {"report"},
+    {"export"},
     {"study"},
     {"main"},
 ]

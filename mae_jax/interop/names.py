@@ -124,6 +124,8 @@ def to_ours(path: str, arrays: Sequence[np.ndarray], family: str) -> Float[np.nd
 def to_theirs(path: str, array: Any, family: str, patch_size: int) -> dict[str, Float[np.ndarray, "..."]]:
     """The others' arrays, by key, for the parameter `path`."""
     array = np.asarray(array, np.float32)
+    if family == "own":
+        return {path: array}
     keys = keys_of(path, family)
     if path.endswith("patch_embed/proj/kernel"):
         array = array.reshape(patch_size, patch_size, 3, -1).transpose(3, 2, 0, 1)

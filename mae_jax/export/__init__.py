@@ -1,0 +1,94 @@
+"""A run directory as a folder that PyTorch code opens, with a model card. Command: tools/convert_weights.py."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from mae_jax import checkpoints, models, rundir, sharding, tasks
+from mae_jax.errors import UserError
+from mae_jax.export.card import model_card
+from mae_jax.interop import Weights
+from mae_jax.interop.write import write
+from mae_jax.models import Params, Shape
+from mae_jax.optim import map_paths
+
+__all__ = ["export", "load", "new_folder", "put_in_place"]
+
+
+def load(run_dir: Path, field: str = "RUN_DIR") -> tuple[Weights, ConfigDict]:
+    """The network of a finished run: that of its predictions, or the newest checkpoint of a pre-training.
+
+    Raises UserError that names `field` where the run is not finished or is of a task without such a network.
+    """
+    config = ConfigDict(checkpoints.saved_config(run_dir, field))
+    if config.task not in ("pretrain", "finetune"):
+        raise UserError(f"{field}={run_dir} is of task {config.task}; export runs of pretrain or finetune")
+    for name in (rundir.RUN, rundir.RESULTS):
+        if not (run_dir / name).is_file():
+            raise UserError(f"{field}={run_dir} is not finished (no {name}); start it again to finish it")
+    run = rundir.read_json(run_dir / rundir.RUN)
+    classes = tuple(map(str, run.get("classes", ())))
+    shape = tasks.shape_of(config, len(classes))
+    params, step = _params(run_dir, shape, "mae" if config.task == "pretrain" else "vit", run, field)
+    scale = tuple(config.data.mean), tuple(config.data.std)
+    kind = "mae" if config.task == "pretrain" else "vit"
+    return Weights(params, shape, kind, f"{run_dir} (step {step})", *scale, classes), config
+
+
+def _params(run_dir: Path, shape: Shape, kind: str, run: dict[str, Any], field: str) -> tuple[Params, int]:
+    like = jax.eval_shape(lambda: models.init(kind, shape, jax.random.key(0)))
+    step = run.get("selected_step", 0)
+    best = run_dir / "best" / f"{step}.npz"
+    if run.get("select") != "best" or step == run.get("steps"):
+        place = sharding.replicated(sharding.make_mesh(1))
+        placed = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=place), like)
+        return checkpoints.load_params(run_dir, placed, field)
+    try:
+        with np.load(best, allow_pickle=False) as saved:
+            params = map_paths(lambda path, leaf: saved[path].reshape(leaf.shape), like)
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"{field}: {best}, the network that predictions.csv is of, cannot be read ({error})") from None
+    return params, step
+
+
+def new_folder(out: Path) -> Path:
+    """An empty folder beside `out`, to be renamed to it when all is written. Raises UserError where `out` exists."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"OUT={out} exists and is not empty; choose another")
+    partial = out.with_name(out.name + ".partial")
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+    except OSError as error:
+        raise UserError(f"OUT={out} cannot be written: {error.strerror}; choose another") from None
+    return partial
+
+
+def put_in_place(partial: Path, out: Path) -> None:
+    """Names the finished folder `out`."""
+    if out.exists():
+        out.rmdir()
+    partial.rename(out)
+
+
+def export(run_dir: Path, out: Path, form: str) -> list[str]:
+    """Writes the network of `run_dir` to the new folder `out`, in the format hf or timm; returns notes.
+
+    The folder has safetensors, config.json and README.md, for hf preprocessor_config.json, too. Raises
+    UserError for a run that is not finished, or whose network the other code cannot compute.
+    """
+    weights, config = load(run_dir)
+    partial = new_folder(out)
+    training = {"mask_ratio": config.mae.mask_ratio, "norm_pix_loss": config.mae.norm_pix_loss}
+    try:
+        notes = write(weights, partial, form, training if config.task == "pretrain" else None)
+        (partial / "README.md").write_text(model_card(run_dir, weights, config, form, notes), encoding="utf-8")
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    put_in_place(partial, out)
+    return notes

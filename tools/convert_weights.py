@@ -1,0 +1,75 @@
+"""Weights in and out.
+
+python tools/convert_weights.py import SRC OUT [--heads N]
+python tools/convert_weights.py export RUN_DIR OUT --format hf|timm
+
+import: a file or folder of Hugging Face, timm or facebookresearch/mae becomes a folder that `init=OUT` takes without
+PyTorch; it says what was found. export: the network of a finished run, with a model card, for transformers
+(ViTMAEForPreTraining, ViTForImageClassification) or timm.
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from mae_jax.errors import EXIT_USER_ERROR, UserError
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    inward = commands.add_parser("import", help="other code's weights to a folder for init=OUT")
+    inward.add_argument("source", metavar="SRC", type=Path, help="a file or folder of weights")
+    inward.add_argument("out", metavar="OUT", type=Path, help="a new folder")
+    inward.add_argument("--heads", type=int, default=0, help="attention heads, where nothing beside the arrays tells")
+    outward = commands.add_parser("export", help="a run's network to a folder for other code")
+    outward.add_argument("run_dir", metavar="RUN_DIR", type=Path, help="the directory of a finished run")
+    outward.add_argument("out", metavar="OUT", type=Path, help="a new folder")
+    outward.add_argument("--format", choices=("hf", "timm"), required=True)
+    options = parser.parse_args()
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+    try:
+        notes = bring_in(options) if options.command == "import" else bring_out(options)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(EXIT_USER_ERROR)
+    for line in notes:
+        print(f"note: {line}")
+    print(f"written: {options.out}")
+
+
+def bring_in(options: argparse.Namespace) -> list[str]:
+    """Imports, and prints what was found."""
+    import jax
+
+    from mae_jax import export, interop
+    from mae_jax.interop.write import write
+
+    weights = interop.read(options.source, "SRC", options.heads)
+    partial = export.new_folder(options.out)
+    write(weights, partial, "own")
+    export.put_in_place(partial, options.out)
+    s = weights.shape
+    for part, params in weights.params.items():
+        sizes = [leaf.size for leaf in jax.tree.leaves(params)]
+        print(f"{part}: {sum(sizes):,} values in {len(sizes)} arrays, all accounted for")
+    print(
+        f"network: {s.width} features, {s.depth} blocks, {s.heads} heads, {s.image_size} px in patches of "
+        f"{s.patch_size}, {s.positions} positions, {s.registers} registers, "
+        f"{'with' if s.layer_scale else 'no'} layer scale, epsilon {s.norm_eps:g}"
+    )
+    return list(weights.notes)
+
+
+def bring_out(options: argparse.Namespace) -> list[str]:
+    """Exports."""
+    from mae_jax import export
+
+    return export.export(options.run_dir, options.out, options.format)
+
+
+if __name__ == "__main__":
+    main()
