@@ -1,8 +1,11 @@
-"""How a run starts: what it imports before its first step, and what the next start takes from disk."""
+"""How a run starts: what it imports before its first step, what the next start takes from disk, and its memory."""
 
+import platform
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parents[1]
 # A run up to its first step, with TensorBoard's files on, as by default.
@@ -47,3 +50,43 @@ def test_the_second_start_compiles_nothing_and_tensorflow_waits(tmp_path, enviro
     kept = {path.name.split("-")[0] for path in (tmp_path / "mae_jax" / "xla").iterdir()}
     assert {"jit__init", "jit_train_step"} <= kept
     assert int(said[0][1]) == 0 and int(said[1][1]) >= len(kept)
+
+
+# Page faults of a thread that takes 32 MiB for the second time, as XLA does at each step.
+FAULTS = """
+import ctypes, resource, threading
+from mae_jax import machine
+
+kept, libc = machine.keep_memory(), ctypes.CDLL(None)
+libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+libc.memset.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t]
+
+def take():
+    block = libc.malloc(2**25)
+    libc.memset(block, 1, 2**25)
+    libc.free(block)
+
+def twice():
+    take()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    take()
+    print(kept, resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+
+thread = threading.Thread(target=twice)
+thread.start()
+thread.join()
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of glibc's malloc")
+def test_memory_that_is_freed_is_kept_and_can_be_given_back(environment):
+    found = []
+    for setting in ("1", "0"):
+        environment |= {"JAX_PLATFORMS": "cpu", "MAE_JAX_KEEP_MEMORY": setting, "GLIBC_TUNABLES": ""}
+        command = [sys.executable, "-c", FAULTS]
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr
+        found.append(done.stdout.split())
+    (kept, few), (given_back, many) = found
+    assert (kept, given_back) == ("True", "False")
+    assert int(few) < 100 and int(many) > 10 * int(few)
