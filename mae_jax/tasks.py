@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 from jaxtyping import Int
 from ml_collections import ConfigDict
 
-from mae_jax import checkpoints, evaluate, interop, metrics, models, pictures, rundir, sharding
+from mae_jax import checkpoints, evaluate, interop, metrics, models, pictures, rundir, sharding, thumbnails
 from mae_jax.config import Resolved, defaults, resolve
 from mae_jax.data import duplicates, loaders, splits, subsets
 from mae_jax.data.sources import Source
@@ -300,6 +300,8 @@ def finetune(config: ConfigDict, mesh: Mesh, report: splits.Report | None, opene
         test = predict(params, data.test, None)["probabilities"]
         everything = np.arange(len(data.test))
         write_predictions(workdir / rundir.PREDICTIONS, data.test, everything, test)
+        if jax.process_index() == 0:
+            thumbnails.write(workdir / "thumbnails", data.test, test)
         if len(data.val_idx):
             values = predict(params, data.train, data.val_idx)["probabilities"]
             write_predictions(workdir / rundir.VALIDATION, data.train, data.val_idx, values)

@@ -34,7 +34,7 @@ CHECKED = [
     "rundir",
 ]
 CHECKED += ["sharding", "spam", "state", "study", "tasks", "train", "writers", "data.splits", "data.subsets"]
-CHECKED += ["best", "grid", "interop", "export", "plan"]
+CHECKED += ["best", "grid", "interop", "export", "plan", "thumbnails"]
 install_import_hook(
     [f"mae_jax.{name}" for name in CHECKED],
     "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))",

@@ -21,7 +21,7 @@ LAYERS = [
     {"progress", "metrics"},
     {"datasets", "autoencoders"},
     {"best", "checkpoints", "evaluate", "writers"},
-    {"interop", "pictures"},
+    {"interop", "pictures", "thumbnails"},
     {"tasks"},
     {"plan"},
     {"train"},

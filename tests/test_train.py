@@ -12,7 +12,7 @@ import jax
 import numpy as np
 import pytest
 
-from mae_jax import checkpoints, rundir, state, train
+from mae_jax import checkpoints, rundir, state, thumbnails, train
 from mae_jax.errors import Stopped, UserError
 from mae_jax.progress import Progress
 
@@ -124,6 +124,10 @@ def test_every_test_image_is_predicted_once(tmp_path, tiny_config):
         assert max(probabilities, key=probabilities.get) == row["prediction"]
         assert float(row["confidence"]) == probabilities[row["prediction"]]
     assert results["accuracy"] == pytest.approx(np.mean([r["label"] == r["prediction"] for r in rows]))
+    wrong = [r for r in rows if r["label"] != r["prediction"]]
+    shown = sorted(wrong, key=lambda r: (-float(r["confidence"]), r["image"]))[: thumbnails.MOST]
+    kept = tmp_path / "run" / "thumbnails"
+    assert {f"{kept / r['image']}.jpg" for r in shown} == {str(p) for p in kept.rglob("*.jpg")}
 
 
 def test_evaluation_does_not_depend_on_the_batch_size(tmp_path, tiny_config):

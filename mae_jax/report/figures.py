@@ -121,8 +121,9 @@ def differences(study: Study, paired: Sequence[dict]) -> Numbers:
         ax.set_title(title)
         ax.margins(x=0.1)
         ax.grid(axis="x", color="0.92")
-    figure.supxlabel(f"difference to {BASELINE}, points", fontsize=9)
-    axes[0].set_yticks(range(len(levels)), [heading(level).replace(", ", ",\n") for level in levels])
+    for ax in axes:
+        ax.set_xlabel("points")
+    axes[0].set_yticks(range(len(levels)), [heading(level) for level in levels])
     axes[0].set_ylim(-0.6, len(levels) - 0.4)
     handles = [handle(study, init) for init in inits]
     handles.append(Line2D([], [], color="0.4", marker="o", markerfacecolor="white", label=NOTHING))
@@ -165,7 +166,7 @@ def fitted(study: Study, rows: Sequence[dict]) -> Numbers | None:
     ax[0].set_ylim(min(wrong) / 1.3, max(wrong) * 1.3)
     ax[0].minorticks_off()
     ax[0].set_ylabel("wrong, % of the test images")
-    ax[0].legend(fontsize=8)
+    legend(figure, ax[0].get_legend_handles_labels()[0], columns=1)
     return figure, found
 
 
@@ -225,8 +226,8 @@ def training(study: Study) -> Numbers | None:
 
 
 def heading(level: Level) -> str:
-    """A panel's title."""
-    return str(level) + ("" if level.arm else " of the labels")
+    """A panel's title; the arm stands in a line of its own."""
+    return f"{percent(level.fraction)} of the labels" + (f",\n{level.arm}" if level.arm else "")
 
 
 def arm_style(study: Study, arm: str) -> dict:
@@ -251,9 +252,9 @@ def grid(lines: int, columns: int, height: float, width: float = WIDTH, ratios=N
     return figure, list(axes.ravel())
 
 
-def legend(figure: Figure, handles: Sequence[Artist]) -> None:
-    """One legend for the whole figure, below it, with as many entries a line as fit."""
-    columns = min(4 if figure.get_figwidth() >= WIDTH else 2, len(handles))
+def legend(figure: Figure, handles: Sequence[Artist], columns: int = 0) -> None:
+    """One legend for the whole figure, below it, with as many entries a line as fit, or in `columns`."""
+    columns = columns or min(4 if figure.get_figwidth() >= WIDTH else 2, len(handles))
     figure.legend(handles=handles, loc="outside lower center", ncols=columns, fontsize=8)
 
 

@@ -1,7 +1,6 @@
 """The report: from run directories to tables, figures and one page that opens without a network."""
 
 import base64
-import io
 import json
 import warnings
 from collections.abc import Sequence
@@ -10,14 +9,11 @@ from pathlib import Path
 
 import jinja2
 import numpy as np
-from PIL import Image
 
-from mae_jax.report import confidence, external, figures, tables, words
-from mae_jax.report.runs import Run, clean, read_runs
+from mae_jax.report import confidence, external, figures, gallery, tables, words
+from mae_jax.report.runs import Run, clean, percent, read_runs
 from mae_jax.report.tables import BASELINE, Study
 
-MISTAKES = 12
-PICTURES = ("PNG", "JPEG", "TIFF", "BMP", "WEBP")
 # How each figure is named, headed and read.
 CAPTIONS = {
     "curves": "Score against the number of labels. Bars are 95 % intervals; the points of one"
@@ -75,7 +71,7 @@ def write_report(run_dirs: Sequence[Path], out: Path, *, title: str | None = Non
         "table": tables.write_csv(out / "table.csv", rows),
         "paired": tables.write_csv(out / "paired.csv", paired),
         "efficiency": tables.write_csv(out / "efficiency.csv", worth),
-        "mistakes": tables.write_csv(out / "mistakes.csv", _mistake_rows(runs)),
+        "mistakes": tables.write_csv(out / "mistakes.csv", gallery.mistakes(runs)),
     }
     for other in others:
         for name, found in (("table", other.rows), ("paired", other.paired)):
@@ -102,7 +98,7 @@ def write_report(run_dirs: Sequence[Path], out: Path, *, title: str | None = Non
             published=published,
             others=[_beside(other, rows) for other in others],
             figures=drawn,
-            mistakes=_gallery(runs),
+            mistakes=gallery.gallery(runs),
             runs=[_run_facts(run) for run in runs],
             classes=_class_counts(study),
             units=study.units,
@@ -163,66 +159,6 @@ def _save(name: str, figure, numbers: list[dict], out: Path, paths: dict[str, Pa
 # --- what the page shows besides
 
 
-def _mistake_rows(runs: Sequence[Run]) -> list[dict]:
-    """The most confident mistakes of every run, most confident first."""
-    found = []
-    for run in runs:
-        wrong = np.flatnonzero(~run.test.right)
-        order = wrong[np.argsort(-run.test.confidence[wrong], kind="stable")][:MISTAKES]
-        found += [
-            {
-                "fraction": run.fraction,
-                "arm": run.arm,
-                "init": run.init,
-                "seed": run.seed,
-                "image": run.test.images[i],
-                "label": run.classes[run.test.labels[i]],
-                "prediction": run.classes[run.test.predictions[i]],
-                "confidence": float(run.test.confidence[i]),
-            }
-            for i in order
-        ]
-    return found
-
-
-def _gallery(runs: Sequence[Run]) -> list[dict]:
-    """The most confident mistakes at the largest fraction, per initialisation, with pictures.
-
-    A picture is shown where run.json's `image_root`, its config's data directory or the run
-    directory leads to a file of that name; of several seeds the first is shown.
-    """
-    last = max((not run.arm, run.fraction) for run in runs)
-    chosen = {run.init: run for run in reversed(runs) if (not run.arm, run.fraction) == last}
-    return [
-        {"name": run.name, "images": [row | {"uri": _picture(run, row["image"])} for row in found]}
-        for run in sorted(chosen.values(), key=runs.index)
-        if (found := _mistake_rows([run]))
-    ]
-
-
-def _picture(run: Run, image: str) -> str | None:
-    config = run.info.get("config")
-    data = config.get("data") if isinstance(config, dict) else None
-    places = [run.info.get("image_root"), data.get("dir") if isinstance(data, dict) else None]
-    places = [Path(p) for p in places if isinstance(p, str) and p] + [run.path]
-    split = run.info.get("test_split")
-    places += [p / split for p in places if isinstance(split, str)]
-    for file in (place / image for place in places):
-        try:
-            with Image.open(file, formats=PICTURES) as opened:
-                if opened.width * opened.height > 50_000_000:
-                    continue
-                opened.draft("RGB", (192, 192))
-                small = opened.convert("RGB")
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-            continue
-        small.thumbnail((192, 192))
-        stream = io.BytesIO()
-        small.save(stream, "JPEG", quality=85)
-        return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode()
-    return None
-
-
 def _beside(other: external.External, rows: Sequence[dict]) -> dict:
     """A further test set for the page: its rows, each with the main test set's and the difference to scratch."""
 
@@ -280,6 +216,7 @@ def _environment() -> jinja2.Environment:
     made.trim_blocks = made.lstrip_blocks = True
     made.filters |= {
         "level": lambda row: str(tables.level_of(row)),
+        "percent": percent,
         "score": lambda v: "–" if v is None else f"{v:.3f}",
         "points": lambda v: words.signed(100 * v),
         "p": lambda v: "< 0.001" if v < 0.001 else f"{v:.3f}",

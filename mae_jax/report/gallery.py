@@ -1,0 +1,74 @@
+"""The most confident mistakes, with pictures where they can be read."""
+
+import base64
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from mae_jax.report.runs import Run
+
+MISTAKES = 12
+PICTURES = ("PNG", "JPEG", "TIFF", "BMP", "WEBP")
+
+
+def mistakes(runs: Sequence[Run]) -> list[dict]:
+    """The most confident mistakes of every run, most confident first."""
+    found = []
+    for run in runs:
+        wrong = np.flatnonzero(~run.test.right)
+        order = wrong[np.argsort(-run.test.confidence[wrong], kind="stable")][:MISTAKES]
+        found += [
+            {
+                "fraction": run.fraction,
+                "arm": run.arm,
+                "init": run.init,
+                "seed": run.seed,
+                "image": run.test.images[i],
+                "label": run.classes[run.test.labels[i]],
+                "prediction": run.classes[run.test.predictions[i]],
+                "confidence": float(run.test.confidence[i]),
+            }
+            for i in order
+        ]
+    return found
+
+
+def gallery(runs: Sequence[Run]) -> list[dict]:
+    """The most confident mistakes at the largest fraction, per initialisation, with pictures.
+
+    A picture is shown where the run kept it in `thumbnails/`, or where run.json's `image_root`, its config's
+    data directory or the run directory leads to a file of that name; of several seeds the first is shown.
+    """
+    last = max((not run.arm, run.fraction) for run in runs)
+    chosen = {run.init: run for run in reversed(runs) if (not run.arm, run.fraction) == last}
+    return [
+        {"name": run.name, "images": [row | {"uri": _picture(run, row["image"])} for row in found]}
+        for run in sorted(chosen.values(), key=runs.index)
+        if (found := mistakes([run]))
+    ]
+
+
+def _picture(run: Run, image: str) -> str | None:
+    config = run.info.get("config")
+    data = config.get("data") if isinstance(config, dict) else None
+    places = [run.info.get("image_root"), data.get("dir") if isinstance(data, dict) else None]
+    places = [Path(p) for p in places if isinstance(p, str) and p] + [run.path]
+    split = run.info.get("test_split")
+    places += [p / split for p in places if isinstance(split, str)]
+    for file in (run.path / "thumbnails" / f"{image}.jpg", *(place / image for place in places)):
+        try:
+            with Image.open(file, formats=PICTURES) as opened:
+                if opened.width * opened.height > 50_000_000:
+                    continue
+                opened.draft("RGB", (192, 192))
+                small = opened.convert("RGB")
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+            continue
+        small.thumbnail((192, 192))
+        stream = io.BytesIO()
+        small.save(stream, "JPEG", quality=85)
+        return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode()
+    return None
