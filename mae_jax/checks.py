@@ -12,7 +12,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from mae_jax import grid
-from mae_jax.config import SIZES, defaults, flatten, one_of, study_defaults
+from mae_jax.config import SIZES, defaults, flatten, one_of, study_defaults, sweep_defaults
 from mae_jax.errors import UserError
 
 _CHOICES = {
@@ -205,25 +205,56 @@ def _validate_rest(config: ConfigDict, prefix: str) -> None:
         raise UserError(f"{prefix}init={config.init} needs {prefix}init_from: {what}")
 
 
+_LISTS = {  # of studies and sweeps: whether a number is allowed, and the words for it
+    "fractions": (lambda v: type(v) in (int, float) and 0 < v <= 1, "numbers above 0 and up to 1"),
+    "seeds": (lambda v: type(v) is int and 0 <= v < 2**31, "whole numbers of 0 and above"),
+    "subset_seeds": (lambda v: type(v) is int and 0 <= v < 2**31, "whole numbers of 0 and above"),
+    "pretrain_seeds": (lambda v: type(v) is int and 0 <= v < 2**31, "whole numbers of 0 and above"),
+    "mask_ratios": (lambda v: type(v) in (int, float) and 0 < v < 1, "numbers above 0 and below 1"),
+    "visible_weights": (lambda v: type(v) in (int, float) and 0 <= v < math.inf, "numbers of 0 and above"),
+}
+
+
 def validate_study(config: ConfigDict) -> None:
     """`validate` for a study and both of its parts."""
     _refuse_unknown(config, study_defaults(ConfigDict(), ConfigDict()), "a study")
-    for key in ("fractions", "inits", "seeds", "subset_seeds", "pretrain_seeds"):
+    _validate_lists(config, ("fractions", "inits", "seeds", "subset_seeds", "pretrain_seeds"))
+    if not 0 <= config.step_matched <= 1:
+        raise UserError(f"step_matched={config.step_matched} is out of range; allowed: [0, 1], 0 for none")
+    grid.inits(config)
+    _validate_parts(config)
+
+
+def validate_sweep(config: ConfigDict) -> None:
+    """`validate` for a sweep and both of its parts."""
+    _refuse_unknown(config, sweep_defaults(ConfigDict(), ConfigDict()), "a sweep")
+    _validate_lists(config, ("mask_ratios", "visible_weights", "seeds", "subset_seeds"))
+    _validate_parts(config)
+    for ratio in config.mask_ratios:
+        _validate_ratio(config.pretrain.model, ratio, f"mask_ratios={tuple(config.mask_ratios)}: {ratio}")
+    if not config.pretrain.data.val_fraction or not config.pretrain.eval.mask_ratios:
+        raise UserError(
+            "a sweep measures reconstructions of images held out: pretrain.data.val_fraction must be above 0 and "
+            "pretrain.eval.mask_ratios must not be empty"
+        )
+
+
+def _validate_lists(config: ConfigDict, keys: tuple[str, ...]) -> None:
+    for key in keys:
         value = tuple(config[key])
         if key not in ("subset_seeds", "pretrain_seeds") and (not value or len(set(value)) != len(value)):
             raise UserError(f"{key}={value} is not allowed; use at least one value, none twice")
-        whole = key != "fractions"
-        for number in value if key != "inits" else ():
-            fits = type(number) is int and 0 <= number < 2**31 if whole else type(number) in (int, float)
-            if not fits or not (whole or 0 < number <= 1):
-                allowed = "whole numbers of 0 and above" if whole else "numbers above 0 and up to 1"
+        fits, allowed = _LISTS.get(key, (lambda v: True, ""))
+        for number in value:
+            if not fits(number):
                 raise UserError(f"{key}={value}: {number!r} is not allowed; use {allowed}")
-    if not 0 <= config.step_matched <= 1:
-        raise UserError(f"step_matched={config.step_matched} is out of range; allowed: [0, 1], 0 for none")
-    for key in ("subset_seeds", "pretrain_seeds"):
+    for key in {"subset_seeds", "pretrain_seeds"} & set(keys):
         if config[key] and len(config[key]) != len(config.seeds):
             raise UserError(f"{key}={tuple(config[key])} must be empty or as many as seeds={tuple(config.seeds)}")
-    grid.inits(config)
+
+
+def _validate_parts(config: ConfigDict) -> None:
+    """`validate` for a pre-training and the fine-tuning from it."""
     validate(config.pretrain, "pretrain.")
     validate(config.finetune, "finetune.")
     same = ("image_size", "patch_size", "size", "width", "depth", "heads", "mlp_ratio")

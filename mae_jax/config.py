@@ -22,11 +22,11 @@ from mae_jax.errors import UserError
 SIZES = ("tiny", "small", "base", "large", "custom")
 WEIGHTS = (".safetensors", ".npz", ".pth", ".pt", ".bin", ".ckpt")  # endings of files of weights
 # Fields that may change between two starts of a run: they do not alter its numbers. A study may grow by
-# fractions, initialisations and seeds: its cells have configs of their own.
+# fractions, initialisations and seeds, a sweep by mask ratios and weights: their cells have configs of their own.
 FREE = re.compile(
     r"((pretrain|finetune)\.)?"
     r"(name|title|log\..*|checkpoint\.keep|data\.(threads|workers|prefetch|prepared_dir)|sharding\..*|train\.remat)"
-    r"|fractions|inits|seeds|subset_seeds|step_matched|experiments\..*|resolved\.(devices|rows)"
+    r"|fractions|inits|seeds|subset_seeds|step_matched|mask_ratios|visible_weights|experiments\..*|resolved\.(devices|rows)"
 )
 
 
@@ -153,6 +153,21 @@ def study_defaults(pretrain: ConfigDict, finetune: ConfigDict) -> ConfigDict:
     c.step_matched = 0.0  # fractions up to this one are also trained for as many updates as the largest
     c.pretrain_seeds = ()  # a pre-training for each of `seeds`; empty: one for all, with the seed of `pretrain`
     c.experiments = ConfigDict()  # exp1, exp2 ...: what each changes of `pretrain`, for inits such as mae:exp=1
+    c.pretrain = pretrain
+    c.finetune = finetune
+    return c
+
+
+def sweep_defaults(pretrain: ConfigDict, finetune: ConfigDict) -> ConfigDict:
+    """All fields of a sweep: pre-training over mask ratios x visible weights, then fine-tuning from each."""
+    c = ConfigDict()
+    c.task = "sweep"
+    c.name = ""
+    c.title = "What the autoencoder learned"
+    c.mask_ratios = (0.25, 0.5, 0.75, 0.9)  # shares of the patches removed in pre-training
+    c.visible_weights = (0.0, 1.0)  # mae.visible_weight; 0: He et al. 2022
+    c.seeds = (0,)  # of fine-tuning: initial weights and order; each network is pre-trained once
+    c.subset_seeds = ()  # which labels; empty: 0 for every seed
     c.pretrain = pretrain
     c.finetune = finetune
     return c
@@ -302,10 +317,10 @@ def resolve(config: ConfigDict, n_train: int, devices: int, n_schedule: int = 0)
 
 def default_workdir(config: ConfigDict) -> str:
     """A speaking directory below runs/, for example runs/finetune-raabin_wbc-10pct-mae-base16_224-seed0."""
-    if config.task == "study":
+    if config.task in ("study", "sweep"):
         data = config.finetune.data
         label = source_label(data)
-        return f"runs/{config.name or 'study'}-{label}-{_model_label(config.finetune.model)}"
+        return f"runs/{config.name or config.task}-{label}-{_model_label(config.finetune.model)}"
     parts = [config.name or config.task, source_label(config.data)]
     if config.task == "finetune":
         origin = Path(config.init_from)

@@ -24,12 +24,12 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Run directory; by default a spe
 
 def run(config: ConfigDict, workdir: str | os.PathLike | None = None) -> dict[str, Any]:
     """Runs what `config.task` says, and returns its results. Raises UserError for a user's mistake."""
-    from mae_jax import machine, sharding, study, train  # JAX starts here, not for --help
+    from mae_jax import machine, sharding, study, sweep, train  # JAX starts here, not for --help
 
     machine.keep_memory()
     sharding.start_processes()
     directory = Path(workdir or default_workdir(config))
-    return (study if config.get("task") == "study" else train).run(config, directory)
+    return {"study": study, "sweep": sweep}.get(config.get("task"), train).run(config, directory)
 
 
 def parse(argv: list[str]) -> list[str]:

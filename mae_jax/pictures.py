@@ -4,7 +4,7 @@ Same images and same masks for every network: the grids of two experiments can b
 """
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -63,7 +63,7 @@ def errors(spec: Spec, params: Params, held: Held, config: ConfigDict, mask_rati
             continue
         values = evaluate.per_image(spec, params, source, np.asarray(indices), **options, step=autoencoders.compare)
         for i, index in enumerate(indices):
-            one = {"image": source.names[index], "mask_ratio": mask_ratio}
+            one = {"image": source.names[index], "group": source.groups[index], "mask_ratio": mask_ratio}
             found.append(one | {name: float(values[name][i]) for name in autoencoders.ERRORS})
     return found
 
@@ -95,6 +95,28 @@ def sheet(columns: Sequence[tuple[str, Float[np.ndarray, "n h w 3"]]], lines: Se
     for i, line in enumerate(lines):
         draw.text((GAP, top + step * n + i * LINE), line, "black", font)
     return canvas
+
+
+def side_by_side(
+    networks: Iterable[tuple[str, Spec, Params]],
+    chosen: Sequence[tuple[Source, int]],
+    seed: int,
+    how: str = pixels.NEIGHBOURS,
+    pasted: bool = False,
+    lines: Sequence[str] = (),
+) -> Image.Image:
+    """One sheet for (heading, spec, parameters) of several networks, taken one after the other: original and
+    masked image, then each network's reconstruction and, if asked for, that with the visible patches pasted.
+
+    All specs have the same grid and mask ratio, and so the same masks. What `how` came to stands below.
+    """
+    columns, normalised = [], False
+    for heading, spec, params in networks:
+        parts = panels(spec, params, chosen, seed, how)
+        columns = columns or [(PANELS[0], parts[0]), (f"{100 * spec.mask_ratio:g} % removed", parts[1])]
+        columns += [(heading, parts[2]), (PANELS[3], parts[3])][: 1 + pasted]
+        normalised |= spec.norm_pix
+    return sheet(columns, [*lines, pixels.WORDS[how if normalised else ""]])
 
 
 def write_errors(path: Path, found: Sequence[dict[str, Any]]) -> None:

@@ -33,7 +33,7 @@ CHECKED = [
     "report",
     "rundir",
 ]
-CHECKED += ["sharding", "spam", "state", "study", "tasks", "train", "writers", "data.splits", "data.subsets"]
+CHECKED += ["sharding", "spam", "state", "study", "sweep", "tasks", "train", "writers", "data.splits", "data.subsets"]
 CHECKED += ["best", "grid", "interop", "export", "plan", "thumbnails"]
 install_import_hook(
     [f"mae_jax.{name}" for name in CHECKED],

@@ -19,6 +19,7 @@ ARGUMENTS = {
     ],
     "study.py": ["", "data=synthetic", "data=folder,scale=laptop", "protocol=paper,exp=3"],
     "demo.py": ["", "smoke=true"],
+    "mask_sweep.py": ["", "data=folder,scale=laptop", "data=synthetic,smoke=true"],
 }
 
 
@@ -29,7 +30,8 @@ def test_every_config_file_is_listed_here():
 @pytest.mark.parametrize(("name", "arg"), [(n, a) for n, every in ARGUMENTS.items() for a in every])
 def test_configs_parse_and_are_valid(name, arg):
     config = configs.load(ROOT / "configs" / name, arg)
-    (checks.validate_study if config.task == "study" else checks.validate)(config)
+    whole = {"study": checks.validate_study, "sweep": checks.validate_sweep}
+    whole.get(config.task, checks.validate)(config)
     assert configs.default_workdir(config).startswith("runs/")
     assert len((ROOT / "configs" / name).read_text().splitlines()) <= 150
 

@@ -28,6 +28,7 @@ LAYERS = [
     {"report"},
     {"export"},
     {"study"},
+    {"sweep"},
     {"main"},
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

@@ -100,19 +100,17 @@ def main() -> None:
         chosen = pictures.in_turn(
             [(source, part[:: max(1, len(part) // args.show)]) for source, part in held], args.show
         )
-        rows, columns = [], []
+        rows = []
         for network, (config, spec, params) in loaded.items():
             one = pictures.errors(spec, params, held, config, args.mask_ratio)
             rows += [{"network": network} | row for row in one]
-            parts = pictures.panels(spec, params, chosen, args.mask_seed, args.statistics)
-            if not columns:
-                columns += [("original", parts[0]), (f"{100 * args.mask_ratio:g} % removed", parts[1])]
-            columns += [(f"{network}", parts[2]), ("visible pasted", parts[3])]
         normalised = any(spec.norm_pix for _, spec, _ in loaded.values())
         how = pixels.WORDS[args.statistics if normalised else ""]
         base = args.out / name
+        shown = ((network, spec, params) for network, (_, spec, params) in loaded.items())
+        sheet = pictures.side_by_side(shown, chosen, args.mask_seed, args.statistics, pasted=True)
         pictures.write_errors(base.with_suffix(".csv"), rows)
-        pictures.sheet(columns, [how]).save(base.with_suffix(".png"))
+        sheet.save(base.with_suffix(".png"))
         means = [
             {"network": network} | pictures.means([row for row in rows if row["network"] == network])[0]
             for network in loaded

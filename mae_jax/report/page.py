@@ -80,14 +80,14 @@ def write_report(run_dirs: Sequence[Path], out: Path, *, title: str | None = Non
     with figures.style(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")
         made = list(_draw(study, rows, paired))
-        drawn = [_save(name, figure, numbers, out, paths) for name, (figure, numbers) in made]
+        drawn = [save(name, figure, numbers, out, paths) for name, (figure, numbers) in made]
     boxes = [row for name, (_, found) in made if "confidence" in name for row in found]
     paths["confidence"] = tables.write_csv(out / "confidence.csv", boxes)
 
     said = words.answer(study, rows, paired, worth)
     published = tables.PUBLISHED if any(r.info.get("data") == "raabin_wbc" for r in runs) else []
     page = (
-        _environment()
+        environment()
         .get_template("page.html.j2")
         .render(
             title=title,
@@ -136,7 +136,7 @@ def _draw(study: Study, rows: list[dict], paired: list[dict]):
         yield "training", trained
 
 
-def _save(name: str, figure, numbers: list[dict], out: Path, paths: dict[str, Path]) -> dict:
+def save(name: str, figure, numbers: list[dict], out: Path, paths: dict[str, Path], captions=CAPTIONS) -> dict:
     """Write PNG, SVG and CSV; returns what the page shows."""
     base = out / "figures" / name
     base.parent.mkdir(parents=True, exist_ok=True)
@@ -146,12 +146,12 @@ def _save(name: str, figure, numbers: list[dict], out: Path, paths: dict[str, Pa
     figure.savefig(base.with_suffix(".svg"), metadata={"Date": None, "Creator": None})
     tables.write_csv(base.with_suffix(".csv"), numbers)
     paths[name] = base.with_suffix(".svg")
-    kind = name if name in CAPTIONS else name.split("_")[0]
+    kind = name if name in captions else name.split("_")[0]
     svg = base.with_suffix(".svg").read_bytes()
     return {
         "name": name,
         "kind": kind,
-        "caption": CAPTIONS[kind],
+        "caption": captions[kind],
         "uri": "data:image/svg+xml;base64," + base64.b64encode(svg).decode(),
     }
 
@@ -179,18 +179,20 @@ def _beside(other: external.External, rows: Sequence[dict]) -> dict:
 
 
 def _run_facts(run: Run) -> dict:
-    """What run.json says of how the run was made, as text; None where it says nothing."""
-    info = run.info
+    """The run's cell, and what run.json says of how it was made."""
+    cell = {"fraction": run.fraction, "arm": run.arm, "init": run.init, "n_train": run.n_train}
+    return run_facts(run.path, run.info) | cell
+
+
+def run_facts(path: Path, info: dict) -> dict:
+    """What run.json says of how a run was made, as text; None where it says nothing."""
     seconds = info.get("wall_seconds")
     config = info.get("config")
     versions = info.get("versions")
     return {
-        "fraction": run.fraction,
-        "arm": run.arm,
-        "init": run.init,
-        "seed": run.seed,
+        "seed": info.get("seed"),
         "subset_seed": info.get("subset_seed"),
-        "n_train": run.n_train,
+        "n_train": info.get("n_train"),
         "epochs": info.get("epochs"),
         "steps": info.get("steps"),
         "minutes": f"{seconds / 60:.1f}" if isinstance(seconds, int | float) else None,
@@ -199,7 +201,7 @@ def _run_facts(run: Run) -> dict:
         if isinstance(versions, dict)
         else None,
         "config": json.dumps(config, indent=1, sort_keys=True, default=str) if config else None,
-        "path": clean(run.path),
+        "path": clean(path),
     }
 
 
@@ -209,7 +211,7 @@ def _class_counts(study: Study) -> list[tuple[str, int]]:
     return list(zip(first.classes, counts.tolist(), strict=True))
 
 
-def _environment() -> jinja2.Environment:
+def environment() -> jinja2.Environment:
     """Templates with every value escaped."""
     here = jinja2.FileSystemLoader(Path(__file__).parent)
     made = jinja2.Environment(loader=here, autoescape=True, undefined=jinja2.StrictUndefined)

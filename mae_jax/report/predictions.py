@@ -59,7 +59,7 @@ def read_predictions(file: Path, classes: Sequence[str]) -> tuple[Predictions, l
     confidence or probability that is not a number in [0, 1], probabilities that do not sum to 1,
     an image that comes twice.
     """
-    header, rows = _read_rows(file)
+    header, rows = read_rows(file)
     for column in REQUIRED:
         if column not in header:
             raise UserError(
@@ -125,7 +125,7 @@ def read_predictions(file: Path, classes: Sequence[str]) -> tuple[Predictions, l
     ), notes
 
 
-def _read_rows(file: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
+def read_rows(file: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
     """The header and the rows, each with its line number; every row as long as the header."""
     try:
         with file.open(encoding="utf-8-sig", newline="") as stream:

@@ -113,8 +113,8 @@ def init_order(init: str) -> tuple[int, str]:
     return ({"scratch": 0, "mae": 1}.get(init, 2), init)
 
 
-def _read_cell(path: Path) -> dict:
-    """What run.json says, checked: the fields of a Run but for its files and classes."""
+def read_info(path: Path) -> dict:
+    """run.json of a run directory. Raises UserError where it is missing or no JSON object."""
     file = path / "run.json"
     try:
         info = json.loads(file.read_text(encoding="utf-8"))
@@ -124,6 +124,12 @@ def _read_cell(path: Path) -> dict:
         raise UserError(f"{file}: cannot be read as JSON ({show(error)}); write it anew") from None
     if not isinstance(info, dict):
         raise UserError(f"{file}: holds {show(info)}; it must be an object with init, fraction, seed, classes")
+    return info
+
+
+def _read_cell(path: Path) -> dict:
+    """What run.json says, checked: the fields of a Run but for its files and classes."""
+    file, info = path / "run.json", read_info(path)
 
     def field(name: str, allowed: Callable[[object], bool], words: str):
         if name not in info:

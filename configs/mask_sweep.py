@@ -1,0 +1,37 @@
+"""What the autoencoder learned: mask ratios and a weight on visible patches, and what a classifier has of it.
+
+python -m mae_jax.main --config=configs/mask_sweep.py[:data=SOURCE][,scale=paper|laptop][,exp=2][,smoke=true]
+
+One pre-training for each of config.mask_ratios x config.visible_weights (0: He et al. 2022), measured on the same
+held-out images under the same masks; from each, and from scratch, a classifier on 10 % of the labels for each seed.
+Arguments are those of configs/study.py. smoke=true, with generated images, only shows that all parts run.
+"""
+
+from pathlib import Path
+
+from mae_jax.config import load, parse_arg, sweep_defaults
+from mae_jax.errors import UserError
+
+
+def get_config(arg=None):
+    arg = parse_arg(arg, data="raabin_wbc", scale="paper", exp=2, smoke=False)
+    scale = "laptop" if arg.smoke else arg.scale
+    study = load(Path(__file__).with_name("study.py"), f"data={arg.data},scale={scale},exp={arg.exp}")
+    config = sweep_defaults(study.pretrain, study.finetune)
+    config.name = "mask_sweep" + ("_smoke" if arg.smoke else "_laptop" if scale == "laptop" else "")
+    config.seeds, config.subset_seeds = study.seeds, study.subset_seeds
+    config.finetune.data.fraction = 0.1
+    config.pretrain.eval.mask_ratios = (0.25, 0.5, 0.75, 0.9)
+    config.pretrain.eval.images = 6
+    if arg.smoke:
+        if arg.data != "synthetic":
+            raise UserError(f"config argument smoke=true is for generated images; data={arg.data}: use data=synthetic")
+        config.mask_ratios, config.seeds, config.subset_seeds = (0.5, 0.75), (0,), ()
+        for part in (config.pretrain, config.finetune):
+            part.data.update(synthetic_train=100, synthetic_test=50, synthetic_unlabelled=100)
+            part.model.update(image_size=32, width=32, depth=2, heads=2)
+            part.train.epochs = 2.0
+            part.optim.warmup_epochs = 0.0
+        config.pretrain.model.update(decoder_width=32, decoder_depth=1, decoder_heads=2)
+        config.pretrain.eval.images = 3
+    return config

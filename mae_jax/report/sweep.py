@@ -1,0 +1,327 @@
+"""What autoencoders of several mask ratios and visible weights learned: tables, figures and one page.
+
+`python -m mae_jax.report.sweep RUN_DIR... --out DIR` reads the run directories of pre-trainings (those with
+reconstructions.csv) and of the classifiers that began with them or from scratch.
+"""
+
+import argparse
+import base64
+import dataclasses
+import math
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+
+from mae_jax.errors import UserError
+from mae_jax.report import figures, page, stats, sweep_figures, sweep_words, tables
+from mae_jax.report.predictions import clean, read_rows, show
+from mae_jax.report.runs import Run, check_same_images, read_info, read_runs
+from mae_jax.report.tables import BASELINE, Study
+
+ERRORS = ("removed_normalised", "visible_normalised", "removed_pixel", "visible_pixel", "removed_pixel_no_network")
+COLUMNS = (*ERRORS, "spam")
+FILE = "reconstructions.csv"
+
+
+@dataclass(frozen=True)
+class Network:
+    """A pre-trained autoencoder and its errors: `errors[ratio]` has a row an image, a column each of COLUMNS."""
+
+    path: Path
+    mask_ratio: float  # in training
+    visible_weight: float
+    normalised: bool  # whether it predicts normalised patches
+    images: tuple[str, ...]
+    groups: tuple[str, ...]
+    errors: dict[float, Float[np.ndarray, "n e"]]
+    info: dict
+
+    @property
+    def name(self) -> str:
+        """As in `75 %, weight 1`."""
+        return f"{100 * self.mask_ratio:g} %, weight {self.visible_weight:g}"
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """The networks of one report, and their mean errors on redrawn images.
+
+    `draws[ratio][column]` has a row of 10,000 for each network; `units` is what was redrawn, in words. `study`
+    holds the classifiers, each under its network's name, None where there are none.
+    """
+
+    networks: list[Network]
+    draws: dict[float, dict[str, Float[np.ndarray, "r d"]]]
+    units: str
+    study: Study | None
+
+    @property
+    def ratios(self) -> list[float]:
+        """The shares removed in evaluation."""
+        return sorted(self.draws)
+
+    @property
+    def reference(self) -> float:
+        """The one of the headline numbers: 0.75 as in He et al. 2022, or the nearest there is."""
+        return min(self.ratios, key=lambda ratio: (abs(ratio - 0.75), ratio))
+
+    @property
+    def weights(self) -> list[float]:
+        return sorted({network.visible_weight for network in self.networks})
+
+    def mean(self, i: int, ratio: float, column: str) -> float:
+        return float(self.networks[i].errors[ratio][:, COLUMNS.index(column)].mean())
+
+
+@dataclass(frozen=True)
+class Written:
+    """The rows of sweep.csv, the table as text, the page."""
+
+    rows: list[dict]
+    text: str
+    page: Path
+
+
+def write_sweep(
+    run_dirs: Sequence[Path], out: Path, *, title: str | None = None, pictures: Path | None = None
+) -> Written:
+    """Writes sweep.csv, effects.csv, classifiers.csv, sweep.md, figures/ and index.html into `out`.
+
+    `pictures` is a sheet of reconstructions for the page. Raises UserError for files that do not fit.
+    """
+    sweep, notes = read_sweep(run_dirs)
+    title = title or "What the autoencoder learned"
+    rows, effects, classifiers = error_rows(sweep), effect_rows(sweep), classifier_rows(sweep)
+    tables.write_csv(out / "sweep.csv", rows)
+    tables.write_csv(out / "effects.csv", effects)
+    if classifiers:
+        tables.write_csv(out / "classifiers.csv", classifiers)
+    with figures.style():
+        drawn = [
+            page.save(name, figure, numbers, out, {}, sweep_figures.CAPTIONS)
+            for name, (figure, numbers) in sweep_figures.draw(sweep, rows, classifiers)
+        ]
+    said = sweep_words.answer(sweep, rows, effects, classifiers)
+    lines = sweep_words.table(sweep, rows, classifiers)
+    text = tables.markdown(lines)
+    sheet = pictures.read_bytes() if pictures and pictures.is_file() else b""
+    rendered = (
+        page.environment()
+        .get_template("sweep.html.j2")
+        .render(
+            title=title,
+            answer=said,
+            header=lines[0],
+            body=lines[1:],
+            figures=drawn,
+            sheet="data:image/png;base64," + base64.b64encode(sheet).decode() if sheet else "",
+            reference=sweep.reference,
+            units=sweep.units,
+            legend=sweep_words.legend(sweep),
+            networks=[
+                page.run_facts(network.path, network.info) | {"name": network.name} for network in sweep.networks
+            ],
+            runs=[page.run_facts(r.path, r.info) | {"name": r.init} for r in (sweep.study.runs if sweep.study else [])],
+            notes=notes,
+        )
+    )
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "index.html").write_text(rendered, encoding="utf-8")
+    parts = [f"# {title}", *said["headlines"], text, sweep_words.legend(sweep)]
+    parts.append("\n".join(f"- {line}" for line in [*said["lines"], *notes]))
+    (out / "sweep.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    return Written(rows, text, out / "index.html")
+
+
+def read_sweep(run_dirs: Sequence[Path]) -> tuple[Sweep, list[str]]:
+    """The networks by weight and mask ratio, their classifiers, and lines on what was left out."""
+    directories = [Path(d) for d in run_dirs]
+    networks = [_read_network(d) for d in directories if (d / FILE).is_file()]
+    if not networks:
+        raise UserError(f"no run directory holds {FILE}; give at least one finished pre-training")
+    networks.sort(key=lambda network: (network.visible_weight, network.mask_ratio))
+    first, seen = networks[0], {}
+    for network in networks:
+        if network.images != first.images:
+            raise UserError(f"{network.path / FILE}: other images than in {first.path}; measure both on the same")
+        if network.name in seen:
+            raise UserError(f"{network.path}: {network.name} is also in {seen[network.name]}; leave one of the two out")
+        if network.normalised != first.normalised:
+            raise UserError(
+                f"{network.path}: mae.norm_pix_loss is {network.normalised}, and {first.normalised} in {first.path}; "
+                f"their errors do not compare: report them apart"
+            )
+        seen[network.name] = network.path
+    shared = set.intersection(*(set(network.errors) for network in networks))
+    if not shared:
+        raise UserError(f"{FILE}: the networks were measured at other mask ratios each; use the same eval.mask_ratios")
+    runs, notes = _read_classifiers([d for d in directories if not (d / FILE).is_file()], networks)
+    n, words = len(first.images), f"{len(first.images):,} held-out images"
+    units = np.arange(n)
+    if all(first.groups) and len(set(first.groups)) < n:
+        names, units = np.unique(first.groups, return_inverse=True)
+        words = f"{len(names):,} groups of held-out images"
+    draws = {}
+    for ratio in sorted(shared):
+        terms = [np.column_stack([np.ones(n), network.errors[ratio]]) for network in networks]
+        draws[ratio] = stats.bootstrap(
+            terms, units, lambda sums: {c: sums[..., 1 + i] / sums[..., 0] for i, c in enumerate(COLUMNS)}
+        )
+    return Sweep(networks, draws, words, tables.analyse(runs) if runs else None), notes
+
+
+def _read_network(path: Path) -> Network:
+    info = read_info(path)
+    try:
+        mae = info["config"]["mae"]
+        ratio, weight, normalised = (mae[key] for key in ("mask_ratio", "visible_weight", "norm_pix_loss"))
+    except (KeyError, TypeError):
+        raise UserError(
+            f"{path / 'run.json'}: has no config.mae.mask_ratio and visible_weight; write it anew"
+        ) from None
+    header, lines = read_rows(path / FILE)
+    for column in ("image", "mask_ratio", *COLUMNS):
+        if column not in header:
+            raise UserError(f"{path / FILE}: the column {column!r} is missing; it has {show(header)}: write it anew")
+    at = {column: header.index(column) for column in header}
+    parts: dict[float, dict[str, list[float]]] = {}
+    groups = {}
+    for number, line in lines:
+        try:
+            values = [float(line[at[column]]) for column in ("mask_ratio", *COLUMNS)]
+        except ValueError:
+            values = [math.nan]
+        if not all(map(math.isfinite, values)):
+            raise UserError(f"{path / FILE} line {number}: {show(line)} holds what is no finite number; write it anew")
+        image = line[at["image"]]
+        groups[image] = line[at["group"]] if "group" in at else ""
+        if image in parts.setdefault(values[0], {}):
+            raise UserError(f"{path / FILE} line {number}: image {show(image)} comes twice at mask ratio {values[0]:g}")
+        parts[values[0]][image] = values[1:]
+    images = tuple(sorted(groups))
+    if not images or any(set(part) != set(images) for part in parts.values()):
+        raise UserError(f"{path / FILE}: not the same images at every mask ratio; write it anew")
+    errors = {value: np.array([part[image] for image in images]) for value, part in parts.items()}
+    return Network(
+        path, float(ratio), float(weight), bool(normalised), images, tuple(groups[i] for i in images), errors, info
+    )
+
+
+def _read_classifiers(directories: Sequence[Path], networks: Sequence[Network]) -> tuple[list[Run], list[str]]:
+    """The classifiers, each under the name of the network it began with; lines on those left out."""
+    names = {network.path.resolve().name: network.name for network in networks}
+    runs, notes = [], []
+    for directory in directories:
+        (run,), _ = read_runs([directory])
+        origin = Path(str(run.info.get("init_from") or "")).name
+        if run.init != BASELINE and origin not in names:
+            notes.append(f"{clean(directory)} began with {show(origin)}, which is not among the networks: left out")
+            continue
+        run = dataclasses.replace(run, init=BASELINE if run.init == BASELINE else names[origin])
+        if runs:
+            check_same_images(run, runs[0], directory / "predictions.csv")
+            if run.level != runs[0].level:
+                raise UserError(f"{directory}: {run.level} of the labels, {runs[0].level} in {runs[0].path}")
+        runs.append(run)
+    return sorted(runs, key=lambda run: (run.init != BASELINE, run.init, run.seed)), notes
+
+
+def error_rows(sweep: Sweep) -> list[dict]:
+    """sweep.csv: each network at each evaluated ratio, mean errors with 95 % intervals over the images."""
+    rows = []
+    for i, network in enumerate(sweep.networks):
+        for ratio in sweep.ratios:
+            row = {"mask_ratio": network.mask_ratio, "visible_weight": network.visible_weight, "evaluated_at": ratio}
+            for column in COLUMNS:
+                row[column] = sweep.mean(i, ratio, column)
+                row[f"{column}_low"], row[f"{column}_high"] = stats.percentile_interval(sweep.draws[ratio][column][i])
+            rows.append(row | {"images": len(network.images)})
+    return rows
+
+
+def effect_rows(sweep: Sweep) -> list[dict]:
+    """effects.csv: the relative change of each error by a visible weight, paired over the same images."""
+    rows = []
+    plain = {n.mask_ratio: i for i, n in enumerate(sweep.networks) if n.visible_weight == 0}
+    for i, network in enumerate(sweep.networks):
+        base = plain.get(network.mask_ratio)
+        if network.visible_weight == 0 or base is None:
+            continue
+        for ratio in sweep.ratios:
+            for column in ERRORS[:4]:
+                draws = sweep.draws[ratio][column]
+                low, high = stats.percentile_interval(draws[i] / draws[base] - 1)
+                change = sweep.mean(i, ratio, column) / sweep.mean(base, ratio, column) - 1
+                rows.append(
+                    {
+                        "mask_ratio": network.mask_ratio,
+                        "visible_weight": network.visible_weight,
+                        "evaluated_at": ratio,
+                        "error": column,
+                        "change": change,
+                        "low": low,
+                        "high": high,
+                        "verdict": tables.verdict(low, high),
+                    }
+                )
+    return rows
+
+
+def classifier_rows(sweep: Sweep) -> list[dict]:
+    """classifiers.csv: scores from scratch and from each network, and the difference to scratch.
+
+    `holm_p` corrects McNemar's p for the number of networks.
+    """
+    if sweep.study is None:
+        return []
+    own = {network.name: network for network in sweep.networks}
+    compared = {row["init"]: row for row in tables.paired(sweep.study)[0] if row["metric"] == "accuracy"}
+    corrected = stats.holm([row["mcnemar_p"] for row in compared.values()])
+    corrected = dict(zip(compared, corrected, strict=True))
+    rows = []
+    for found in tables.rows(sweep.study):
+        name = found["init"]
+        row = {
+            "init": name,
+            "mask_ratio": own[name].mask_ratio if name in own else None,
+            "visible_weight": own[name].visible_weight if name in own else None,
+        }
+        row |= {key: found[key] for key in ("fraction", "seeds", "n_train", "n_test", "collapsed", "majority_rate")}
+        for metric in ("accuracy", "f1", "ece"):
+            row |= {key: found[key] for key in (metric, f"{metric}_low", f"{metric}_high")}
+        other = compared.get(name, {})
+        row |= {
+            f"difference{end}": other.get(key) for end, key in (("", "difference"), ("_low", "low"), ("_high", "high"))
+        }
+        row |= {"mcnemar_p": other.get("mcnemar_p"), "holm_p": corrected.get(name), "verdict": other.get("verdict")}
+        rows.append(row)
+    order = {network.name: i for i, network in enumerate(sweep.networks)}
+    return sorted(rows, key=lambda row: order.get(row["init"], -1))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Writes the report, prints its table; returns the exit code, 2 for a mistake in the input."""
+    parser = argparse.ArgumentParser(
+        prog="python -m mae_jax.report.sweep",
+        description="Compare autoencoders of several mask ratios and visible weights from their run directories.",
+    )
+    parser.add_argument("run_dirs", nargs="+", type=Path, metavar="RUN_DIR", help="pre-trainings and classifiers")
+    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="where to write the report")
+    parser.add_argument("--title", help="the page's heading")
+    parser.add_argument("--pictures", type=Path, metavar="PNG", help="a sheet of reconstructions for the page")
+    args = parser.parse_args(argv)
+    try:
+        written = write_sweep(args.run_dirs, args.out, title=args.title, pictures=args.pictures)
+    except (UserError, OSError) as error:
+        print(f"error: {clean(error)}", file=sys.stderr)
+        return 2
+    print(f"{written.text}\n\nreport: {written.page}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,188 @@
+"""What the sweep shows, in words and in one table; each word follows from a number."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mae_jax.report import stats, tables
+from mae_jax.report.runs import percent
+from mae_jax.report.tables import BASELINE
+
+if TYPE_CHECKING:
+    from mae_jax.report.sweep import Sweep
+
+
+def grey(error: float) -> float:
+    """A mean squared error of values in 0..1 as its root in grey levels (0 to 255)."""
+    return 255 * error**0.5
+
+
+def answer(sweep: Sweep, rows: list[dict], effects: list[dict], classifiers: list[dict]) -> dict[str, list[str]]:
+    """The page's first lines, and what else is to know."""
+    at = f"{percent(sweep.reference)} removed in evaluation"
+    headlines = [_best(sweep, "removed", at), _best(sweep, "visible", at)]
+    headlines += [_effect(sweep, effects, weight, at) for weight in sweep.weights if weight]
+    if classifiers:
+        headlines.append(_classifiers(classifiers))
+    lines = [_no_network(sweep, rows)]
+    if classifiers:
+        lines += [_weighted(sweep, weight) for weight in sweep.weights if weight]
+    lines.append(_spam(sweep, rows))
+    lines.append(
+        f"Each network was pre-trained once: the intervals, over {sweep.units}, tell how sure its error is, not how "
+        f"much another pre-training would differ."
+    )
+    return {"headlines": [line for line in headlines if line], "lines": [line for line in lines if line]}
+
+
+def _best(sweep: Sweep, where: str, at: str) -> str:
+    """Which mask ratio reconstructs best without a weight, and whether the next one is shown to be worse."""
+    plain = [i for i, n in enumerate(sweep.networks) if n.visible_weight == min(sweep.weights)]
+    if len(plain) < 2:
+        return ""
+    column, ratio = f"{where}_normalised", sweep.reference
+    order = sorted(plain, key=lambda i: sweep.mean(i, ratio, column))
+    best, second = order[:2]
+    draws = sweep.draws[ratio][column]
+    low, _ = stats.percentile_interval(draws[second] - draws[best])
+    names = [percent(sweep.networks[i].mask_ratio) for i in (best, second)]
+    values = [f"{sweep.mean(i, ratio, column):.3f}" for i in (best, second)]
+    tail = "" if low > 0 else ", no difference shown between the two"
+    weight = f" at visible weight {min(sweep.weights):g}" if len(sweep.weights) > 1 else ""
+    return (
+        f"{where.capitalize()} patches are rebuilt best{weight} by training with {names[0]} removed (normalised error "
+        f"{values[0]}, then {names[1]} with {values[1]}{tail}; {at})."
+    )
+
+
+def _span(values: list[float]) -> str:
+    low, high = (f"{100 * v:+.1f}".replace("-", "−") for v in (min(values), max(values)))
+    return f"{low} %" if low == high else f"{low} % to {high} %"
+
+
+def _effect(sweep: Sweep, effects: list[dict], weight: float, at: str) -> str:
+    """Whether a weight on visible patches mends the trade-off."""
+    own = [row for row in effects if row["visible_weight"] == weight and row["evaluated_at"] == sweep.reference]
+    seen, removed = ([r for r in own if r["error"] == f"{where}_normalised"] for where in ("visible", "removed"))
+    if not seen:
+        return ""
+    text = (
+        f"A weight of {weight:g} on visible patches changes the error on them by {_span([r['change'] for r in seen])}, "
+        f"and that on removed patches by {_span([r['change'] for r in removed])} (over the mask ratios; {at})"
+    )
+    better = all(row["high"] < 0 for row in seen)
+    worse = [percent(row["mask_ratio"]) for row in removed if row["low"] > 0]
+    if not better:
+        return f"{text}: it does not mend the trade-off at every mask ratio."
+    if worse:
+        return f"{text}: it mends the visible patches, and costs on the removed ones at {', '.join(worse)}."
+    return f"{text}: it mends the trade-off, no cost on removed patches shown."
+
+
+def _classifiers(rows: list[dict]) -> str:
+    base = next((row for row in rows if row["init"] == BASELINE), None)
+    others = [row for row in rows if row["init"] != BASELINE]
+    if not others:
+        return ""
+    best, worst = (f(others, key=lambda row: row["accuracy"]) for f in (max, min))
+    labels = percent(best["fraction"])
+    text = f"Fine-tuned on {labels} of the labels, accuracy is {best['accuracy']:.3f} from {best['init']}"
+    if worst is not best:
+        text += f", the best network, and {worst['accuracy']:.3f} from {worst['init']}, the worst"
+    if base is None:
+        return f"{text}."
+    shown = sum(row["verdict"] == "higher" for row in others)
+    collapsed = " (collapsed)" if base["collapsed"] else ""
+    return (
+        f"{text}; {base['accuracy']:.3f} from scratch{collapsed}, above which {shown} of {len(others)} are shown to be."
+    )
+
+
+def _no_network(sweep: Sweep, rows: list[dict]) -> str:
+    own = [row for row in rows if row["evaluated_at"] == sweep.reference]
+    better = sum(row["removed_pixel"] < row["removed_pixel_no_network"] for row in own)
+    painted = grey(own[0]["removed_pixel_no_network"])
+    return (
+        f"In pixels, {better} of {len(own)} networks rebuild removed patches with less error than no network at all, "
+        f"which paints each in the mean colour of the visible patches around it ({painted:.1f} grey levels at "
+        f"{percent(sweep.reference)} removed)."
+    )
+
+
+def _weighted(sweep: Sweep, weight: float) -> str:
+    """What a weight does to the classifiers, per mask ratio, paired over images and seeds."""
+    study, verdicts = sweep.study, {}
+    plain = {n.mask_ratio: n.name for n in sweep.networks if n.visible_weight == 0}
+    for network in sweep.networks:
+        if network.visible_weight != weight or network.mask_ratio not in plain:
+            continue
+        names = network.name, plain[network.mask_ratio]
+        sides = [study.of(study.runs[0].level, name) for name in names]
+        if not all(sides) or len(sides[0]) != len(sides[1]):
+            continue
+        draws = study.mean_draws("accuracy", sides[0]) - study.mean_draws("accuracy", sides[1])
+        verdict = tables.verdict(*stats.percentile_interval(draws))
+        verdicts.setdefault(verdict, []).append(percent(network.mask_ratio))
+    found = [f"{verdict} at {', '.join(names)}" for verdict, names in verdicts.items()]
+    return f"Accuracy of classifiers with a visible weight of {weight:g} beside 0: {'; '.join(found)}." if found else ""
+
+
+def _spam(sweep: Sweep, rows: list[dict]) -> str:
+    own = [row for row in rows if row["evaluated_at"] == sweep.reference]
+    most, least = (f(own, key=lambda row: row["spam"]) for f in (max, min))
+    named = [f"{percent(row['mask_ratio'])}, weight {row['visible_weight']:g}" for row in (least, most)]
+    return (
+        f"Patch spamming (0: as diverse as the originals, 1: one patch everywhere) is {least['spam']:.2f} "
+        f"({named[0]}) to {most['spam']:.2f} ({named[1]}) at {percent(sweep.reference)} removed."
+    )
+
+
+def table(sweep: Sweep, rows: list[dict], classifiers: list[dict]) -> list[list[str]]:
+    """The table at the reference ratio: header, then no network and scratch, then each network."""
+    header = [
+        "removed in training",
+        "visible weight",
+        "error: removed",
+        "visible",
+        "grey levels: removed",
+        "visible",
+        "spam",
+    ]
+    scores = {row["init"]: row for row in classifiers}
+    if classifiers:
+        header += [f"accuracy at {percent(classifiers[0]['fraction'])}", "difference to scratch (95 %)"]
+    own = [row for row in rows if row["evaluated_at"] == sweep.reference]
+    lines = [header, ["no network", "–", "–", "–", f"{grey(own[0]['removed_pixel_no_network']):.1f}", "–", "–"]]
+    lines[1] += _score(scores.get(BASELINE)) if classifiers else []
+    for network, row in zip(sweep.networks, own, strict=True):
+        line = [percent(network.mask_ratio), f"{network.visible_weight:g}"]
+        line += [f"{row['removed_normalised']:.3f}", f"{row['visible_normalised']:.3f}"]
+        line += [f"{grey(row['removed_pixel']):.1f}", f"{grey(row['visible_pixel']):.1f}", f"{row['spam']:.2f}"]
+        lines.append(line + (_score(scores.get(network.name)) if classifiers else []))
+    return lines
+
+
+def _score(row: dict | None) -> list[str]:
+    if row is None:
+        return ["–", "–"]
+    accuracy = f"{row['accuracy']:.3f}" + (", collapsed" if row["collapsed"] else "")
+    if row["difference"] is None:
+        return [accuracy, "–"]
+    return [accuracy, f"{row['difference']:+.3f} ({row['difference_low']:.3f} to {row['difference_high']:.3f})"]
+
+
+def legend(sweep: Sweep) -> str:
+    """What the table's columns mean."""
+    how = (
+        "for removed patches with mean and contrast estimated from the visible patches around them, nothing borrowed "
+        "from the original"
+        if sweep.networks[0].normalised
+        else "as the network predicts them"
+    )
+    return (
+        f"All on the same images with the same {percent(sweep.reference)} of the patches removed. Error: mean squared, "
+        f"in units of each patch's own deviation. Grey levels: root mean square error of the pixels (0 to 255), "
+        f"{how}. "
+        f"“No network” paints each removed patch in the mean colour of the visible ones around it; its line has the "
+        f"classifier from scratch. Spam: 0 for patches as diverse as the originals, 1 for one patch everywhere."
+    )

@@ -1,0 +1,158 @@
+"""The sweep's report from constructed run directories, whose answer is known."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+
+from mae_jax.errors import UserError
+from mae_jax.report import sweep
+
+RATIOS = (0.25, 0.75)
+
+
+def write_network(path, ratio, weight, *, images=40, groups=None, norm_pix=True, drop=None):
+    """A pre-training whose errors follow from its ratio and weight: 1 leaves 30 % of the visible error and adds
+    5 % to the removed one."""
+    path.mkdir(parents=True)
+    config = {"mae": {"mask_ratio": ratio, "visible_weight": weight, "norm_pix_loss": norm_pix}}
+    (path / "run.json").write_text(json.dumps({"task": "pretrain", "init": "scratch", "seed": 0, "config": config}))
+    rows = []
+    for at in (0.5, 0.75):
+        own = np.random.default_rng(3).uniform(0.5, 1.5, images)  # the images are the same for every network
+        for i, e in enumerate(own):
+            removed = e * (1 + abs(ratio - 0.75)) * (1 + 0.05 * weight) * at
+            visible = e * (0.5 + ratio) * (1 - 0.7 * weight)
+            rows.append(
+                {"image": f"{i:03}.png", "group": f"g{i // 4}" if groups else "", "mask_ratio": at}
+                | {"removed_normalised": removed, "visible_normalised": visible, "removed_pixel": removed / 100}
+                | {"visible_pixel": visible / 100, "removed_pixel_borrowed": 0.001, "removed_pixel_no_network": 0.01}
+                | {"spam": 0.2 + 0.1 * weight}
+            )
+    rows = [{k: v for k, v in row.items() if k != drop} for row in rows]
+    with open(path / "reconstructions.csv", "w", newline="") as file:
+        table = csv.DictWriter(file, list(rows[0]))
+        table.writeheader()
+        table.writerows(rows)
+    return path
+
+
+@pytest.fixture(scope="module")
+def directories(tmp_path_factory, make):
+    folder = tmp_path_factory.mktemp("sweep")
+    networks = [
+        write_network(folder / "pretrain" / f"mask{100 * r:g}-visible{w:g}", r, w, groups=True)
+        for w in (0, 1)
+        for r in RATIOS
+    ]
+    cells = []
+    for seed in (0, 1):
+        cells.append(make.run(folder / "cells" / f"scratch-{seed}", "scratch", 0.1, seed=seed))
+        for network in networks:
+            knows = 0.8 if "75" in network.name else 0.5
+            cells.append(
+                make.run(
+                    folder / "cells" / f"{network.name}-{seed}", "mae", 0.1,
+                    seed=seed, knows=knows, init_from=f"/elsewhere/{network.name}",
+                )
+            )  # fmt: skip
+    return networks, cells
+
+
+@pytest.fixture(scope="module")
+def written(directories, tmp_path_factory):
+    networks, cells = directories
+    return sweep.write_sweep([*networks, *cells], tmp_path_factory.mktemp("out"))
+
+
+def table(written, name):
+    with open(written.page.parent / name) as file:
+        return list(csv.DictReader(file))
+
+
+def test_errors_are_means_over_the_images(written, directories):
+    rows = table(written, "sweep.csv")
+    assert len(rows) == 4 * 2
+    row = next(r for r in rows if (r["mask_ratio"], r["visible_weight"], r["evaluated_at"]) == ("0.25", "1", "0.75"))
+    expected = np.random.default_rng(3).uniform(0.5, 1.5, 40).mean()
+    assert float(row["removed_normalised"]) == pytest.approx(expected * 1.5 * 1.05 * 0.75, rel=1e-6)
+    assert float(row["visible_normalised"]) == pytest.approx(expected * 0.75 * 0.3, rel=1e-6)
+    assert (
+        float(row["removed_normalised_low"]) < float(row["removed_normalised"]) < float(row["removed_normalised_high"])
+    )
+
+
+def test_the_effect_of_the_weight_is_paired(written):
+    rows = table(written, "effects.csv")
+    assert len(rows) == 2 * 2 * 4
+    for row in rows:
+        seen = row["error"].startswith("visible")
+        expected = -0.7 if seen else 0.05
+        # The same images on both sides: an exact factor has an interval without width.
+        for key in ("change", "low", "high"):
+            assert float(row[key]) == pytest.approx(expected, abs=1e-5)
+        assert row["verdict"] == ("lower" if seen else "higher")
+
+
+def test_classifiers_stand_under_their_network(written):
+    rows = table(written, "classifiers.csv")
+    assert [r["init"] for r in rows] == [
+        "scratch", "25 %, weight 0", "75 %, weight 0", "25 %, weight 1", "75 %, weight 1"
+    ]  # fmt: skip
+    assert all(r["seeds"] == "2" for r in rows) and rows[0]["difference"] == ""
+    for row in rows[1:]:
+        gain = float(row["accuracy"]) - float(rows[0]["accuracy"])
+        assert float(row["difference"]) == pytest.approx(gain, abs=1e-9)
+        assert float(row["holm_p"]) >= float(row["mcnemar_p"])
+
+
+def test_the_page_says_what_the_numbers_say(written):
+    page = written.page.read_text()
+    text = (written.page.parent / "sweep.md").read_text()
+    for words in (
+        "Removed patches are rebuilt best at visible weight 0 by training with 75 % removed",
+        "Visible patches are rebuilt best at visible weight 0 by training with 25 % removed",
+        "changes the error on them by −70.0 %, and that on removed patches by +5.0 %",
+        "it mends the visible patches, and costs on the removed ones at 25 %, 75 %",
+        "over 10 groups of held-out images",
+        "accuracy at 10 %",
+    ):
+        assert words in text and (words in page or "accuracy" in words)
+    assert page.count("data:image/svg+xml") == 5 and "http" not in page.split("</style>")[1]
+    for name in ("tradeoff_normalised", "tradeoff_pixel", "errors", "spam", "classifiers"):
+        for kind in ("png", "svg", "csv"):
+            assert (written.page.parent / "figures" / f"{name}.{kind}").stat().st_size > 100
+
+
+def test_it_works_without_classifiers_weights_and_groups(tmp_path):
+    networks = [write_network(tmp_path / f"n{r}", r, 0) for r in RATIOS]
+    written = sweep.write_sweep(networks, tmp_path / "out")
+    assert "No classifiers" in written.page.read_text() and not (tmp_path / "out" / "classifiers.csv").exists()
+    assert "over 40 held-out images" in (tmp_path / "out" / "sweep.md").read_text()
+
+
+def test_a_classifier_of_another_network_is_named_and_left_out(directories, tmp_path, make):
+    networks, cells = directories
+    stranger = make.run(tmp_path / "stranger", "mae", 0.1, init_from="/far/away")
+    found, notes = sweep.read_sweep([*networks, *cells[:2], stranger])
+    assert len(found.study.runs) == 2 and "away" in notes[0] and "left out" in notes[0]
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"images": 39}, "other images than in"),
+        ({"drop": "spam"}, "the column 'spam' is missing"),
+        ({"norm_pix": False}, "their errors do not compare"),
+        ({"ratio": 0.25}, "is also in"),
+    ],
+)
+def test_networks_that_do_not_compare_are_refused(tmp_path, changed, said, capsys):
+    ratio = changed.pop("ratio", 0.75)
+    one, two = write_network(tmp_path / "one", 0.25, 0), write_network(tmp_path / "two", ratio, 0, **changed)
+    assert sweep.main([str(one), str(two), "--out", str(tmp_path / "out")]) == 2
+    told = capsys.readouterr().err
+    assert said in told and told.count("\n") == 1
+    with pytest.raises(UserError, match="no run directory holds"):
+        sweep.read_sweep([tmp_path])
