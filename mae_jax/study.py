@@ -12,7 +12,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from mae_jax import grid, interop, plan, rundir, train
+from mae_jax import grid, interop, plan, rundir, tasks, train
 from mae_jax.checks import validate_study
 from mae_jax.grid import Run
 from mae_jax.progress import Progress, duration
@@ -36,13 +36,18 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
 
 
 def configured(runs: list[Run]) -> list[Run]:
-    """The runs, those from other code's weights with the network and the scale of images that the files tell."""
+    """The runs, those from other code's weights with the network and the scale of images that the files tell.
+
+    Raises UserError where weights that are there before the study do not fit.
+    """
     files = {cell.init_from for _, cell in runs if cell.init == "weights"}
     known = {path: interop.read(path, "inits") for path in files}
     for _, cell in runs:
         if cell.init == "weights":
-            cell.model.update(width=0, depth=0, heads=0)
             known[cell.init_from].configure(cell)
+    made = {str(directory.resolve()) for directory, _ in runs}
+    for cell in {cell.init_from: cell for _, cell in runs if cell.init_from not in made}.values():
+        tasks.first_weights(cell)
     return runs
 
 

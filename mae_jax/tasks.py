@@ -215,27 +215,26 @@ def first_weights(config: ConfigDict) -> Callable[[Spec, Params], Params]:
         return lambda spec, params: params
     if config.init == "mae":
         saved = _pretrained_config(config)
-        told = shape_of(saved), tuple(saved.data.mean), tuple(saved.data.std)
+        scale = tuple(saved.data.mean), tuple(saved.data.std)
+        source = interop.Weights({}, shape_of(saved), "mae", config.init_from, *scale)
     else:
-        weights = interop.read(config.init_from, "init_from")
-        told = weights.shape, weights.mean, weights.std
-    for name, theirs in zip(("mean", "std"), told[1:], strict=True):
-        if theirs != tuple(config.data[name]):
+        source = interop.read(config.init_from, "init_from")
+    notes = interop.compare(shape_of(config), source, "init_from")
+    for name in ("mean", "std"):
+        if getattr(source, name) != tuple(config.data[name]):
             note(
-                f"note: data.{name} is {tuple(config.data[name])} here and was {theirs} in {config.init_from}; "
-                f"the encoder will see images on another scale"
+                f"note: data.{name} is {tuple(config.data[name])} here and was {getattr(source, name)} in "
+                f"{config.init_from}; the encoder will see images on another scale"
             )
 
     def start(spec: Spec, params: Params) -> Params:
+        found, step = source, ""
         if config.init == "mae":
-            found, step = _load(config.init_from, told[0], spec.mesh)
-            source = interop.Weights(found, told[0], "mae", config.init_from, *told[1:])
-            note(f"  first weights from {config.init_from}, step {step}")
-        else:
-            source = weights
-            note(f"  first weights from {config.init_from}")
-        taken, notes = interop.transfer(params, spec.shape, source)
-        for line in (*source.notes, *notes):
+            saved_params, number = _load(config.init_from, source.shape, spec.mesh)
+            found, step = dataclasses.replace(source, params=saved_params), f", step {number}"
+        note(f"  first weights from {config.init_from}{step}")
+        taken, more = interop.transfer(params, spec.shape, found)
+        for line in (*source.notes, *notes, *more):
             note(f"  note: {line}")
         return taken
 

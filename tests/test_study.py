@@ -1,6 +1,7 @@
 """The grid: equal arms, one cell at a time, and a report of every cell."""
 
 import csv
+import json
 import os
 import re
 import shutil
@@ -87,6 +88,17 @@ def test_cells_from_weights_of_other_code_take_over_their_network(config, tmp_pa
     assert (theirs.model.size, theirs.model.width, theirs.model.patch_size, theirs.model.registers) == ("tiny", 0, 4, 4)
     assert theirs.data.mean == (0.5, 0.5, 0.5) and scratch.model.width == 16
     checks.validate(theirs)
+
+
+def test_an_encoder_of_another_network_is_refused_before_anything_runs(config, tmp_path):
+    other = config.pretrain.copy_and_resolve_references()
+    other.model.depth = 7
+    (tmp_path / "other").mkdir()
+    rundir.write_json(tmp_path / "other" / rundir.CONFIG, {"config": json.loads(other.to_json())})
+    config.inits = ("scratch", "mae", str(tmp_path / "other"))
+    with pytest.raises(UserError, match=r"other is of another network: depth is 2 here and 7 there"):
+        study.run(config, tmp_path / "study")
+    assert not (tmp_path / "study" / "pretrain").exists()
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ def transfer(params: Params, shape: Shape, weights: Weights, field: str = "init_
     none. Learned positions of another grid are interpolated. Placements stay those of `params`. Raises
     UserError that lists what does not fit.
     """
-    notes = _compare(shape, weights, field)
+    notes: list[str] = []
     found = _flat(weights.params)
     new = {"head", "fc_norm"} | (set() if "decoder" in weights.params else {"decoder"})
     bad, used = [], set()
@@ -63,8 +63,11 @@ def _flat(params: Params) -> dict[str, Array | np.ndarray]:
     return flat
 
 
-def _compare(shape: Shape, weights: Weights, field: str) -> list[str]:
-    """Refuses a network of another shape, field by field; returns notes on what may differ."""
+def compare(shape: Shape, weights: Weights, field: str = "init_from") -> list[str]:
+    """Refuses (UserError) a network of another shape, field by field; returns notes on what may differ.
+
+    For what arrays alone do not tell, such as the number of heads, and before any are there.
+    """
     theirs, other, notes = weights.shape, [], []
     for name in _SHAPE:
         a, b = getattr(shape, name), getattr(theirs, name)
@@ -76,7 +79,7 @@ def _compare(shape: Shape, weights: Weights, field: str) -> list[str]:
         there = ("with", "without") if theirs.layer_scale else ("without", "with")
         other.append(f"layer_scale={shape.layer_scale} here, {there[0]} layer scale there")
     if other:
-        fields = " ".join(f"--config.model.{k}={v}" for k, v in weights.model_fields().items())
+        fields = " ".join(f"--config.model.{k}={v}" for k, v in weights.model_fields().items() if v != 0)
         raise UserError(
             f"{field}={weights.origin} is of another network: {'; '.join(other)}. The fields that fit: {fields}"
         )

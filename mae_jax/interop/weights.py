@@ -44,8 +44,9 @@ class Weights:
         """The fields `model.*` of a config whose network takes these weights."""
         s = self.shape
         size = next((k for k, v in models.SIZES.items() if v == (s.width, s.depth, s.heads)), "custom")
+        own = size == "custom"  # else the size says it, and these are 0
         fields: dict[str, Any] = {"size": size, "patch_size": s.patch_size, "mlp_ratio": s.mlp_ratio}
-        fields |= {"width": s.width, "depth": s.depth, "heads": s.heads} if size == "custom" else {}
+        fields |= {k: getattr(s, k) if own else 0 for k in ("width", "depth", "heads")}
         if self.kind == "mae":
             fields |= {k: getattr(s, k) for k in ("decoder_width", "decoder_depth", "decoder_heads")}
         return fields | {k: getattr(s, k) for k in ("positions", "norm_eps", "registers", "layer_scale")}
@@ -64,8 +65,7 @@ def read(path: str | Path, field: str = "weights", heads: int = 0) -> Weights:
     """
     path = Path(path)
     arrays, about = read_arrays(path, field)
-    if arrays and all(key.startswith("module.") for key in arrays):  # saved by PyTorch's DataParallel
-        arrays = {key.removeprefix("module."): value for key, value in arrays.items()}
+    arrays, removed = _without_prefix(arrays)
     family = names.family_of(list(arrays))
     if family is None:
         raise UserError(
@@ -76,6 +76,7 @@ def read(path: str | Path, field: str = "weights", heads: int = 0) -> Weights:
     own = about.get("mae_jax", {}) if family == "own" else {}
     shape, kind, known = _shape(arrays, family, about, own, heads, path, field)
     params, notes = _take(arrays, family, shape, kind, path, field)
+    notes = [f"{removed!r} is left out of the keys", *notes] if removed else notes
     halves = {a.dtype.itemsize for a in arrays.values() if np.issubdtype(a.dtype, np.floating)} - {4, 8}
     tolerance = 5e-3 if halves else 1e-5
     if kind == "mae" and not _plain_decoder(
@@ -92,6 +93,15 @@ def read(path: str | Path, field: str = "weights", heads: int = 0) -> Weights:
     classes = tuple(own.get("classes", ())) or tuple(str(labels[k]) for k in sorted(labels, key=_number))
     known_names = classes if len(classes) == shape.n_classes else ()
     return Weights(params, shape, kind, str(path), mean, std, known_names, known, (*notes, *more))
+
+
+def _without_prefix(arrays: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], str]:
+    """Arrays without what training code put before the names of one network, such as "module." or "backbone."."""
+    ends = ("patch_embed.proj.weight", "embeddings.patch_embeddings.projection.weight")
+    found = [key for key in arrays if key.endswith(ends)]
+    prefix = re.sub(r"((vit|dinov2)\.)?embeddings\.patch_.*|patch_embed\..*", "", found[0]) if len(found) == 1 else ""
+    prefix = "" if prefix in ("vit.", "dinov2.", "dinov2_with_registers.") else prefix
+    return {key.removeprefix(prefix): value for key, value in arrays.items()}, prefix
 
 
 def _some(keys: Sequence[str], most: int = 8) -> str:
@@ -145,6 +155,9 @@ def _shape(
         image_size = own.get("image_size", 224 // patch_size * patch_size)
     told = own.get("heads") or about.get("num_attention_heads") or (about.get("model_args") or {}).get("num_heads")
     usual = {1280: 16}.get(width, max(1, width // 64))
+    size = re.match(r"(?:vit|deit3?)_(\w+?)_", str(about.get("architecture", "")))
+    if not told and size and models.SIZES.get(size[1], (0,))[0] == width:
+        told = models.SIZES[size[1]][2]
     given = int(told or heads or usual)
     if given < 1 or width % given or width % 4:
         raise UserError(

@@ -1,5 +1,6 @@
 import argparse
 import builtins
+import dataclasses
 import json
 import os
 
@@ -100,6 +101,8 @@ def test_heads_that_nothing_tells_are_assumed_and_said(timm_file):
     weights = interop.read(timm_file(about={}))
     assert weights.shape.heads == 1 and not weights.heads_known and "1 attention heads are assumed" in weights.notes[0]
     assert interop.read(timm_file(about={}), heads=4).shape.heads == 4
+    weights = dataclasses.replace(weights, shape=dataclasses.replace(weights.shape, width=384, heads=6, depth=12))
+    assert {k: v for k, v in weights.model_fields().items() if k in ("size", "width")} == {"size": "small", "width": 0}
 
 
 def test_half_precision_and_wrapped_keys_are_read(timm_file):
@@ -110,9 +113,19 @@ def test_half_precision_and_wrapped_keys_are_read(timm_file):
 
     def wrap(arrays):
         for key in list(arrays):
-            arrays[f"module.{key}"] = arrays.pop(key)
+            arrays[f"module.backbone.{key}"] = arrays.pop(key)
 
-    assert interop.read(timm_file(wrap)).shape == exact.shape
+    wrapped = interop.read(timm_file(wrap))
+    assert wrapped.shape == exact.shape and wrapped.notes == ("'module.backbone.' is left out of the keys",)
+
+
+def test_two_networks_in_one_file_are_refused(timm_file):
+    def twice(arrays):
+        for key in list(arrays):
+            arrays[f"student.{key}"] = arrays[f"teacher.{key}"] = arrays.pop(key)
+
+    with pytest.raises(UserError, match=r"no patch embedding under the names .*it has student.blocks"):
+        interop.read(timm_file(twice))
 
 
 def test_bfloat16_is_read(tmp_path):
