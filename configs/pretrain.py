@@ -2,8 +2,8 @@
 
 python -m mae_jax.main --config=configs/pretrain.py:exp=1|2|3[,data=SOURCE][,seed=0][,init=PATH]
 
-SOURCE: cam16+prcc (as in the study), synthetic, or folder with --config.data.dir=DIR[,DIR...]. PATH: the run
-directory of another pre-training, or a file or folder of weights from other code, to go on from.
+SOURCE: cam16+prcc (as in the study), tiles:NAME, synthetic, or folder with --config.data.dir=DIR[,DIR...]. PATH: the
+run directory of another pre-training, or a file or folder of weights from other code, to go on from.
 """
 
 from mae_jax.config import defaults, init_of, one_of, parse_arg

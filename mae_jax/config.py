@@ -41,7 +41,7 @@ def defaults(task: str) -> ConfigDict:
     c.init_name = ""  # what tables call it; empty: as `init`
 
     d = c.data = ConfigDict()
-    d.source = "raabin_wbc"  # synthetic | folder | raabin_wbc | cam16 | prcc; pre-training joins by "+"
+    d.source = "raabin_wbc"  # synthetic | folder | raabin_wbc | cam16 | prcc | tiles:NAME; pre-training joins by "+"
     d.prepared_dir = ""  # where prepared data sets are; empty: $TFDS_DATA_DIR, else ~/tensorflow_datasets
     d.dir = ""  # for folder: the directory; several of them, for pre-training, joined by ","
     d.weights = ()  # pre-training: shares of the sources; empty: by their numbers of images

@@ -27,8 +27,9 @@ WHERE = {  # where the published files are
     "https://raabindata.com/free-data/",
     "cam16": "tiles of CAMELYON16 (https://camelyon16.grand-challenge.org) as train|val|test/data/normal|tumor/*.jpg",
     "prcc": "1.zip and 2.zip of https://dataset.chenli.group/home/prcc-subtyping",
+    "tiles": "a folder of whole slides of your own",
 }
-DEFAULT_CONFIG = {"prcc": "tile500"}  # where a name alone, without ":CONFIG", is enough
+DEFAULT_CONFIG = {"prcc": "tile500", "tiles": ""}  # of those with configurations; "": it has to be named
 FIELD = "data.source"
 CHUNK = 256  # images read at once to make an index
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import fcntl
 import importlib
 import json
@@ -16,6 +17,7 @@ from pathlib import Path
 from mae_jax.data import prepared
 from mae_jax.datasets import archives
 from mae_jax.datasets.builder import ImageBuilder
+from mae_jax.datasets.tiles import slides
 from mae_jax.errors import UserError
 from mae_jax.progress import duration
 
@@ -23,8 +25,14 @@ ABOUT = "prepared.json"
 SHOWN = 5  # names of files that are shown for each reason
 
 
-def prepare(name: str, source: str | os.PathLike, directory: str | os.PathLike = "", say: Callable = print) -> Path:
-    """Builds `name` from the files in `source`; returns where it lies.
+def prepare(
+    name: str,
+    source: str | os.PathLike,
+    directory: str | os.PathLike = "",
+    say: Callable = print,
+    cutting: slides.Cutting | None = None,
+) -> Path:
+    """Builds `name` from the files in `source`; returns where it lies. `cutting`: how slides are, for tiles:NAME.
 
     It is built beside its place and moved there at the end, so that what an interrupted start leaves never looks
     finished. Raises UserError where it cannot be built.
@@ -37,13 +45,17 @@ def prepare(name: str, source: str | os.PathLike, directory: str | os.PathLike =
     with _staging(name, directory) as staging:
         builder = make_builder(name, staging)
         builder.progress = _progress(say)
+        files, more = _files(builder, Path(source), staging, cutting or slides.Cutting(), say)
         say(f"building {name} from {source}")
-        _build(builder, archives.gather(Path(source), staging / "files", say), staging)
-        about = _index(name, builder, staging, Path(source))
+        _build(builder, files, staging)
+        about = _index(name, builder, staging, Path(source)) | more
+        (Path(builder.data_dir) / ABOUT).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
         built = Path(builder.data_dir)
         place = prepared.root(directory) / built.relative_to(staging)
         place.parent.mkdir(parents=True, exist_ok=True)
         os.replace(built, place)
+        if more:
+            shutil.rmtree(files, ignore_errors=True)
     for line in summary(name, place, about):
         say(line)
     return place
@@ -56,6 +68,19 @@ def make_builder(name: str, directory: Path) -> ImageBuilder:
     if config and config not in module.Builder.builder_configs:
         config = module.config_of(config)
     return module.Builder(data_dir=directory, config=config or None)
+
+
+def _files(
+    builder: ImageBuilder, source: Path, staging: Path, cutting: slides.Cutting, say: Callable
+) -> tuple[Path, dict]:
+    """The folder that the builder reads, and what is to be told of it: archives opened, slides cut."""
+    if builder.name != "tiles":
+        return archives.gather(source, staging / "files", say), {}
+    cut = staging.with_name(f"{staging.name}-slides")  # kept where this start is interrupted
+    made, left_out = slides.cut_folder(source, cut, cutting, say)
+    builder.left_out |= left_out
+    blank = sum(slides.about(path)["blank"] for path in made)
+    return cut, {"tiles_without_tissue": blank, "cutting": dataclasses.asdict(cutting)}
 
 
 @contextlib.contextmanager
@@ -103,7 +128,7 @@ def _build(builder: ImageBuilder, source: Path, staging: Path) -> None:
 
 
 def _index(name: str, builder: ImageBuilder, staging: Path, source: Path) -> dict:
-    """Reads every record back and writes the index of each split, and what is told of the data set."""
+    """Reads every record back and writes the index of each split; returns what is told of the data set."""
     counts, groups = {}, {}
     for split in builder.info.splits:
         index = prepared.make_index(prepared.open_split(name, split, staging))
@@ -112,7 +137,7 @@ def _index(name: str, builder: ImageBuilder, staging: Path, source: Path) -> dic
         found = Counter(index.label.tolist())
         counts[split] = {c: found[i] for i, c in enumerate(names)} if names else {"images": len(index.label)}
         groups[split] = len(set(index.groups) - {""})
-    about = {
+    return {
         "source": str(source.resolve()),
         "counts": counts,
         "groups": groups,
@@ -122,8 +147,6 @@ def _index(name: str, builder: ImageBuilder, staging: Path, source: Path) -> dic
             for reason, names in builder.left_out.items()
         },
     }
-    (Path(builder.data_dir) / ABOUT).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
-    return about
 
 
 def summary(name: str, place: Path, about: dict) -> list[str]:
@@ -141,7 +164,9 @@ def summary(name: str, place: Path, about: dict) -> list[str]:
     for reason, left in about["left_out"].items():
         shown = ", ".join(left["names"][:SHOWN]) + (", ..." if left["files"] > SHOWN else "")
         lines.append(f"  left out, {reason}: {left['files']} ({shown})")
-    if not about["left_out"]:
+    if about.get("tiles_without_tissue"):
+        lines.append(f"  left out, without tissue: {about['tiles_without_tissue']} tiles")
+    elif not about["left_out"]:
         lines.append("  left out: nothing")
     differ = [
         f"{split} {c} {about['counts'].get(split, {}).get(c, 0)} (published {n})"

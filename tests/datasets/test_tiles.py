@@ -1,0 +1,221 @@
+"""Slides that are made here: tiled TIFF, pink tissue on white glass."""
+
+import json
+import os
+import re
+import signal
+import struct
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mae_jax.data import prepared
+from mae_jax.data.transforms import load_image
+from mae_jax.datasets.prepare import prepare
+from mae_jax.datasets.tiles import slides
+from mae_jax.errors import UserError
+
+ROOT = Path(__file__).parents[2]
+TILE = 256  # of the file
+
+
+def tissue(height: int, width: int, seed: int, left: int = 0) -> np.ndarray:
+    """White glass, and from column `left` on to half the width pink noise."""
+    image = np.full((height, width, 3), 243, np.uint8)
+    small = np.random.default_rng(seed).integers(-40, 41, (height // 8 + 1, width // 8 + 1, 3))
+    pink = np.clip(np.array([200, 110, 170]) + small, 0, 255).astype(np.uint8)
+    pink = pink.repeat(8, 0).repeat(8, 1)[:height, :width]
+    image[:, left : width // 2] = pink[:, left : width // 2]
+    return image
+
+
+def write_slide(path: Path, image: np.ndarray, mpp: float = 0.0) -> Path:
+    """An uncompressed tiled TIFF; `mpp` micrometres per pixel in its header, where not 0."""
+    height, width, _ = image.shape
+    down, across = -(-height // TILE), -(-width // TILE)
+    padded = np.full((down * TILE, across * TILE, 3), 255, np.uint8)
+    padded[:height, :width] = image
+    tiles = [
+        padded[y * TILE : (y + 1) * TILE, x * TILE : (x + 1) * TILE].tobytes()
+        for y in range(down)
+        for x in range(across)
+    ]
+    size, n = TILE * TILE * 3, len(tiles)
+    extra = 8 + n * size  # after the pixels: values that do not fit into a tag
+    offsets, counts, bits = extra, extra + 4 * n, extra + 8 * n
+    resolution = bits + 6
+    tags = [(256, 4, 1, width), (257, 4, 1, height), (258, 3, 3, bits), (259, 3, 1, 1), (262, 3, 1, 2), (277, 3, 1, 3)]
+    if mpp:
+        tags += [(282, 5, 1, resolution), (283, 5, 1, resolution), (296, 3, 1, 3)]
+    tags += [(322, 3, 1, TILE), (323, 3, 1, TILE), (324, 4, n, offsets), (325, 4, n, counts)]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "wb") as file:
+        file.write(b"II*\0" + struct.pack("<L", resolution + 8) + b"".join(tiles))
+        file.write(struct.pack(f"<{n}L", *(8 + i * size for i in range(n))) + struct.pack(f"<{n}L", *[size] * n))
+        file.write(struct.pack("<3H", 8, 8, 8) + struct.pack("<LL", round(1e7 / mpp) if mpp else 0, 1000))
+        file.write(struct.pack("<H", len(tags)))
+        for tag in tags:
+            file.write(struct.pack("<HHLL", *tag))
+        file.write(struct.pack("<L", 0))
+    return path
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """Two slides of 1000 x 700 pixels, one in a folder of its own; one of glass alone, and one that is none."""
+    top = tmp_path_factory.mktemp("slides")
+    write_slide(top / "a.tiff", tissue(700, 1000, 0), mpp=0.5)
+    write_slide(top / "case 2" / "b.svs", tissue(700, 1000, 1))
+    write_slide(top / "glass.tiff", np.full((300, 300, 3), 240, np.uint8), mpp=0.5)
+    (top / "notes.tif").write_bytes(b"<html>")
+    (top / "._a.tiff").write_bytes(b"junk")
+    return top
+
+
+@pytest.fixture(scope="module")
+def cut(folder, tmp_path_factory) -> tuple[Path, list[str]]:
+    """tiles:mine prepared, and what was said."""
+    said: list[str] = []
+    top = tmp_path_factory.mktemp("prepared_tiles")
+    prepare("tiles:mine", folder, top, said.append, slides.Cutting(tile=100, workers=2))
+    return top, said
+
+
+def test_tiles_with_tissue_at_their_places(cut):
+    source = prepared.unlabelled("tiles:mine", cut[0])
+    assert set(source.groups) == {"a.tiff", "case 2/b.svs"} and len(source) == 2 * 5 * 7
+    i = source.names.index("case 2/b.svs/x000300_y000500.jpg")
+    tile = load_image(source[i]["image"]).astype(int)
+    assert tile.shape == (100, 100, 3) and source.groups[i] == "case 2/b.svs"
+    assert np.abs(tile - tissue(700, 1000, 1)[500:600, 300:400]).mean() < 6
+    record = prepared.open_split("tiles:mine", "train", cut[0])[0]
+    place = re.search(r"x(\d+)_y(\d+)", record["name"].decode())
+    assert (record["x"], record["y"]) == tuple(map(int, place.groups()))
+
+
+def test_what_was_left_out_is_said(cut):
+    top, said = cut
+    assert "  left out, cannot be read: 1 (notes.tif)" in said
+    assert "  left out, no tile with tissue: 1 (glass.tiff)" in said
+    assert "  left out, without tissue: 70 tiles" in said
+    about = json.loads((prepared.locate("tiles:mine", top) / "prepared.json").read_text())
+    assert about["cutting"]["tile"] == 100
+    assert not list((top / ".preparing").glob("*/"))
+
+
+@pytest.mark.parametrize(("mpp", "tiles"), [(0.5, 7 * 5), (1.0, 3 * 2 + 3), (0.7, 5 * 3 + 5)])
+def test_resolution(folder, tmp_path, mpp, tiles):
+    """Tiles of 100 pixels at 1 micrometre per pixel are 200 of the scan's at 0.5; its pixels are averaged."""
+    made, left_out = slides.cut_folder(
+        folder, tmp_path / "cut", slides.Cutting(tile=100, mpp=mpp, workers=1), lambda line: None
+    )
+    assert left_out["its header does not say its resolution (--assume_mpp gives one)"] == ["case 2/b.svs"]
+    assert [slides.about(p)["slide"] for p in made] == ["a.tiff"]
+    step = 100 * mpp / 0.5
+    assert slides.about(made[0])["tiles"] == tiles
+    assert slides.about(made[0])["tiles"] + slides.about(made[0])["blank"] == int(1000 / step) * int(700 / step)
+
+
+def test_a_finer_resolution_than_scanned_is_not_made_up(folder, tmp_path):
+    cutting = slides.Cutting(tile=100, mpp=0.25, assume_mpp=0.25, workers=1)
+    made, left_out = slides.cut_folder(folder, tmp_path / "cut", cutting, lambda line: None)
+    assert [slides.about(p)["slide"] for p in made] == ["case 2/b.svs"]
+    assert "a.tiff" in left_out["scanned at a coarser resolution than is asked for"]
+
+
+def test_a_killed_start_goes_on_slide_by_slide(tmp_path):
+    for i in range(4):
+        write_slide(tmp_path / "in" / f"{i}.tiff", tissue(300, 640, i))
+    slow = f"""
+import time
+from mae_jax.datasets.prepare import prepare
+from mae_jax.datasets.tiles import slides
+encode = slides.jpeg
+slides.jpeg = lambda pixels: (time.sleep(0.05), encode(pixels))[1]  # a large slide takes long
+if __name__ == "__main__":
+    cutting = slides.Cutting(tile=64, workers=2)
+    prepare("tiles:x", {str(tmp_path / "in")!r}, {str(tmp_path / "out")!r}, lambda line: None, cutting)
+"""
+    (tmp_path / "run.py").write_text(slow)
+    process = subprocess.Popen([sys.executable, str(tmp_path / "run.py")], env=os.environ | {"PYTHONPATH": str(ROOT)})
+    work = tmp_path / "out" / ".preparing" / "tiles-x-slides"
+    deadline = time.monotonic() + 60
+    while not list(work.glob("*.zip")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    workers = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    process.send_signal(signal.SIGKILL)
+    process.wait(60)
+    done = list(work.glob("*.zip"))
+    assert 1 <= len(done) < 4 and prepared.versions("tiles:x", tmp_path / "out") == []
+    deadline = time.monotonic() + 10
+    while any(Path(f"/proc/{pid}").exists() for pid in workers) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert len(workers) >= 2 and not any(Path(f"/proc/{pid}").exists() for pid in workers)
+    said: list[str] = []
+    prepare("tiles:x", tmp_path / "in", tmp_path / "out", said.append, slides.Cutting(tile=64, workers=1))
+    cut_before = int(next(line for line in said if line.startswith("4 slides, "))[10:].split()[0])
+    assert len(done) <= cut_before < 4
+    source = prepared.unlabelled("tiles:x", tmp_path / "out")
+    assert len(source) == 4 * 4 * 5 and len(set(source.groups)) == 4
+
+
+def test_slides_cut_in_another_way_are_cut_anew(folder, tmp_path):
+    def cut(tile: int) -> list[str]:
+        said: list[str] = []
+        slides.cut_folder(folder, tmp_path / "cut", slides.Cutting(tile=tile, workers=1), said.append)
+        return said
+
+    assert "4 slides" in cut(100) and "4 slides, 2 of them cut before" in cut(100) and "4 slides" in cut(200)
+    made, _ = slides.cut_folder(folder, tmp_path / "cut", slides.Cutting(tile=200, workers=1), lambda line: None)
+    assert {slides.about(p)["tiles"] for p in made} == {3 * 3}
+
+
+def test_tissue_is_where_there_is_colour():
+    image = tissue(64, 128, 0, left=16)
+    mask = slides.tissue_mask(image)
+    assert mask[:, 16:64].mean() > 0.95 and mask[:, :16].mean() == 0 == mask[:, 64:].mean()
+    assert not slides.tissue_mask(np.full((9, 9, 3), 250, np.uint8)).any()
+    assert 0.1 < slides.otsu(np.repeat([0.1, 0.8], 50)) < 0.8
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"tile": 4}, "--tile 4 is out of range; allowed: 16"),
+        ({"tissue": 2.0}, "--tissue 2.0 is out of range"),
+        ({"mpp": -1.0}, "--mpp -1.0 is out of range"),
+        ({"workers": -1}, "--workers -1 is out of range"),
+    ],
+)
+def test_values_that_cannot_work_are_refused(folder, tmp_path, fields, said):
+    with pytest.raises(UserError, match=said):
+        slides.cut_folder(folder, tmp_path / "cut", slides.Cutting(**fields), lambda line: None)
+
+
+def test_the_command_line(folder, tmp_path):
+    def run(*arguments: str) -> subprocess.CompletedProcess:
+        line = [sys.executable, str(ROOT / "tools/prepare_data.py"), *arguments, "--data_dir", str(tmp_path)]
+        return subprocess.run(
+            line, capture_output=True, text=True, timeout=120, env=os.environ | {"PYTHONPATH": str(ROOT)}
+        )
+
+    done = run("tiles:x", "--source", str(folder), "--magnification", "20", "--tile", "100", "--workers", "1")
+    assert done.returncode == 0 and done.stderr == "" and "  train      35       1" in done.stdout
+    (tmp_path / "none").mkdir()
+    for arguments, said in (
+        (("tiles", "--source", str(folder)), "tiles is not a name that can be prepared; use tiles:NAME"),
+        (("cam16", "--source", str(folder), "--mpp", "1"), "--mpp is for tiles:NAME"),
+        (("tiles:y", "--source", str(tmp_path / "none")), "has no slide (.svs"),
+    ):
+        done = run(*arguments)
+        assert done.returncode == 2 and said in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_without_the_library_one_line_says_what_to_install(folder, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "openslide", None)
+    with pytest.raises(UserError, match=r"pip install -e \"\.\[slides\]\""):
+        slides.cut_folder(folder, tmp_path / "cut", slides.Cutting(), lambda line: None)
