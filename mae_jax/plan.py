@@ -91,15 +91,14 @@ def describe(planned: Sequence[Planned]) -> list[str]:
         groups.setdefault(key, []).append(run)
     for runs in groups.values():
         c, r = runs[0].config, runs[0].resolved
-        what, epochs = c.name or c.task, f"{r.steps / r.steps_per_epoch:g} epochs, "
+        what = c.name or c.task
         if c.task != "pretrain":
             arm = f", {arm_of(c)}" if arm_of(c) else ""
-            names = dict.fromkeys(run.config.init_name or run.config.init for run in runs)
-            seeds = dict.fromkeys(str(run.config.seed) for run in runs)
-            what = f"{c.data.fraction * 100:g} % of the labels{arm}: {len(runs)} runs ({', '.join(names)}; "
-            what += f"seed{'s' * (len(seeds) > 1)} {', '.join(seeds)}"
-            what += ")"
-        lines.append(f"  {what}: {r.n_train} images, {epochs}{r.steps} updates of {r.batch_size}")
+            names = ", ".join(dict.fromkeys(run.config.init_name or run.config.init for run in runs))
+            seeds = ", ".join(dict.fromkeys(str(run.config.seed) for run in runs))
+            what = f"{c.data.fraction * 100:g} % of the labels{arm}: {count(len(runs), 'run')} ({names}; seeds {seeds})"
+        epochs, updates = count(r.steps / r.steps_per_epoch, "epoch"), count(r.steps, "update")
+        lines.append(f"  {what}: {count(r.n_train, 'image')}, {epochs}, {updates} of {r.batch_size}")
     lines += _test_line(planned)
     left = sum(run.seconds for run in planned)
     if left:
@@ -107,6 +106,11 @@ def describe(planned: Sequence[Planned]) -> list[str]:
         speed = ", ".join(f"{seconds:.2g} s an update ({task})" for task, seconds in names.items())
         lines.append(f"  about {duration(left)} for what is to be done, at {speed}, measured now")
     return lines
+
+
+def count(n: float, what: str) -> str:
+    """1 epoch, 20 epochs."""
+    return f"{n:g} {what}{'' if n == 1 else 's'}"
 
 
 def _test_line(planned: Sequence[Planned]) -> list[str]:

@@ -100,7 +100,17 @@ def report(config: ConfigDict, workdir: Path, directories: list[Path], progress:
     from mae_jax.report.tables import table_text
 
     out = workdir / "report"
-    written = write_report(directories, out, title=config.title)
+    notes = []
+    if (
+        len(config.seeds) > 1
+        and not config.pretrain_seeds
+        and any(init.changes is not None for init in grid.inits(config))
+    ):
+        notes.append(
+            "one pre-training serves all seeds: the intervals allow for other labels, first weights of the head and "
+            "orders of the images, not for another pre-training (pretrain_seeds)"
+        )
+    written = write_report(directories, out, title=config.title, notes=notes)
     progress.say(f"\n{table_text(written.rows)}\n")
     total = sum(rundir.read_json(d / rundir.RUN)["wall_seconds"] for d in directories)
     progress.say(f"{len(directories)} fine-tuning runs, {duration(total)} of training; report: {out / 'index.html'}")

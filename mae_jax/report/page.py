@@ -195,6 +195,7 @@ def run_facts(path: Path, info: dict) -> dict:
         "n_train": info.get("n_train"),
         "epochs": info.get("epochs"),
         "steps": info.get("steps"),
+        "selected": info.get("selected_step"),
         "minutes": f"{seconds / 60:.1f}" if isinstance(seconds, int | float) else None,
         "commit": clean(info["commit"])[:12] if info.get("commit") else None,
         "versions": ", ".join(f"{clean(k)} {clean(v)}" for k, v in versions.items())
