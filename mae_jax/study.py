@@ -88,8 +88,12 @@ def keep_study(config: ConfigDict, workdir: Path, leader: bool) -> None:
 def summary(results: dict[str, Any]) -> str:
     """One line on a finished run."""
     if "accuracy" not in results:
-        error = f"{results['val/loss']:.4f}" if "val/loss" in results else "not known (none held out)"
-        return f"held-out error on removed patches {error}"
+        if "val/loss" not in results:
+            return "held-out error not known (none held out)"
+        error, visible, spam = (results[f"val/{name}"] for name in ("loss", "visible_loss", "spam"))
+        return (
+            f"held-out error on removed patches {error:.4f}, on visible ones {visible:.4f}, patch spamming {spam:.2f}"
+        )
     note = ", one class predicted for all" if results["collapsed"] else ""
     return f"test accuracy {results['accuracy']:.3f}, macro F1 {results['f1']:.3f}{note}"
 

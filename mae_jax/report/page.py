@@ -10,7 +10,7 @@ from pathlib import Path
 import jinja2
 import numpy as np
 
-from mae_jax.report import confidence, external, figures, gallery, tables, words
+from mae_jax.report import confidence, external, figures, gallery, reconstructions, tables, words
 from mae_jax.report.runs import Run, clean, percent, read_runs
 from mae_jax.report.tables import BASELINE, Study
 
@@ -99,6 +99,7 @@ def write_report(run_dirs: Sequence[Path], out: Path, *, title: str | None = Non
             others=[_beside(other, rows) for other in others],
             figures=drawn,
             mistakes=gallery.gallery(runs),
+            autoencoders=reconstructions.found(runs),
             runs=[_run_facts(run) for run in runs],
             classes=_class_counts(study),
             units=study.units,

@@ -1,0 +1,50 @@
+"""The autoencoders behind a study's classifiers, on its page."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mae_jax.report import reconstructions, write_report
+from mae_jax.report.runs import read_runs
+
+MEANS = {
+    "mask_ratio": 0.75, "removed_normalised": 0.5, "visible_normalised": 0.9, "removed_pixel": 0.01,
+    "visible_pixel": 0.02, "removed_pixel_borrowed": 0.005, "removed_pixel_no_network": 0.04, "spam": 0.25,
+}  # fmt: skip
+
+
+@pytest.fixture
+def study(tmp_path, make):
+    """A pre-training with its files, and cells that began with it, at a place they were moved to."""
+    own = tmp_path / "study" / "pretrain"
+    own.mkdir(parents=True)
+    (own / "reconstructions.json").write_text(json.dumps({"means": [MEANS], "statistics": "estimated"}))
+    Image.fromarray(np.zeros((20, 2000, 3), np.uint8)).save(own / "reconstructions.png")
+    cells = tmp_path / "study" / "cells"
+    for init, origin in (("scratch", ""), ("mae", "/where/it/was/pretrain")):
+        for seed in (0, 1):
+            make.run(cells / f"{init}{seed}", init, 0.1, seed=seed, init_from=origin)
+    return sorted(cells.iterdir())
+
+
+def test_an_autoencoder_is_shown_once(study, tmp_path):
+    (shown,) = reconstructions.found(read_runs(study)[0])
+    assert shown["init"] == "mae" and shown["statistics"] == "estimated"
+    assert shown["rows"][0]["spam"] == 0.25 and shown["uri"].startswith("data:image/jpeg")
+    assert shown["rows"][0]["removed_pixel_grey"] == pytest.approx(25.5)
+    page = write_report(study, tmp_path / "out").paths["page"].read_text()
+    assert "Reconstructions by mae" in page and "25.5" in page and "51.0" in page
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"means": [{"spam": 1}]}', '{"means": 3, "statistics": ""}'])
+def test_broken_files_are_left_out(study, text):
+    (study[0].parent.parent / "pretrain" / "reconstructions.json").write_text(text)
+    assert reconstructions.found(read_runs(study)[0]) == []
+
+
+def test_no_picture_is_no_reason_to_stop(study):
+    (study[0].parent.parent / "pretrain" / "reconstructions.png").write_bytes(b"no png")
+    (shown,) = reconstructions.found(read_runs(study)[0])
+    assert shown["uri"] == ""
