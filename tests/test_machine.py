@@ -52,7 +52,7 @@ def test_the_second_start_compiles_nothing_and_tensorflow_waits(tmp_path, enviro
     assert int(said[0][1]) == 0 and int(said[1][1]) >= len(kept)
 
 
-# Page faults of a thread that takes 32 MiB for the second time, as XLA does at each step.
+# Page faults of a thread that takes 128 MiB for the second time, as XLA does at each step.
 FAULTS = """
 import ctypes, resource, threading
 from mae_jax import machine
@@ -62,8 +62,8 @@ libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
 libc.memset.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t]
 
 def take():
-    block = libc.malloc(2**25)
-    libc.memset(block, 1, 2**25)
+    block = libc.malloc(2**27)
+    libc.memset(block, 1, 2**27)
     libc.free(block)
 
 def twice():
