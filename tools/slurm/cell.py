@@ -1,0 +1,51 @@
+"""One run of a study, for a task of a job array: tools/slurm/study.sh calls it.
+
+    python tools/slurm/cell.py --config=FILE --workdir=DIR --stage=pretrain|finetune [--count | --number=N]
+
+--count also makes the study's directory, and so comes first.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from absl import flags
+from ml_collections import ConfigDict
+
+from mae_jax import main as command
+from mae_jax.config import default_workdir
+from mae_jax.errors import UserError
+
+_STAGE = flags.DEFINE_enum("stage", "finetune", ["pretrain", "finetune"], "Which runs of the study.")
+_NUMBER = flags.DEFINE_integer("number", 0, "Which of them, from 0.")
+_COUNT = flags.DEFINE_bool("count", False, "Print how many there are, and end.")
+
+
+def run(config: ConfigDict, workdir: str | None = None) -> None:
+    """Runs one cell, or prints how many there are. Raises UserError for a config that is no study."""
+    from mae_jax import grid, machine, sharding, study, train
+    from mae_jax.checks import validate_study
+
+    if config.get("task") != "study":
+        raise UserError(f"task={config.get('task')}: this is for studies, such as configs/study.py")
+    validate_study(config)
+    directory = Path(workdir or default_workdir(config))
+    runs = [each for each in grid.runs(config, directory) if each[1].task == _STAGE.value]
+    directory.mkdir(parents=True, exist_ok=True)
+    study.keep_study(config, directory, leader=_COUNT.value)  # written once, before the tasks; they compare
+    if _COUNT.value:
+        print(len(runs))
+        return
+    if not 0 <= _NUMBER.value < len(runs):
+        raise UserError(f"--number={_NUMBER.value}: the study has {len(runs)} runs of stage {_STAGE.value}")
+    machine.keep_memory()
+    sharding.start_processes()
+    ((place, cell),) = study.configured([runs[_NUMBER.value]])
+    results = train.run(cell, place)
+    print(f"{cell.name}: {study.summary(results)}")
+
+
+if __name__ == "__main__":
+    command.run = run  # the same flags, messages and exit codes
+    command.cli()
