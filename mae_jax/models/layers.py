@@ -16,6 +16,26 @@ from jaxtyping import Array, Float
 LAYER_NORM_EPSILON = 1e-6  # the paper's code and timm; PyTorch's default is 1e-5, Hugging Face's ViT has 1e-12
 
 
+@jax.custom_vjp
+def product(x: Float[Array, "rows i"], kernel: Float[Array, "i o"]) -> Float[Array, "rows o"]:
+    """x W. On the CPU the gradient of a narrowing W is computed in its faster direction."""
+    return x @ kernel
+
+
+def _product_backward(saved, gradient):
+    x, kernel = saved
+    if kernel.shape[0] > kernel.shape[1] and jax.default_backend() == "cpu":
+        # The product whose result has fewer rows than columns runs at up to 1.5 times the rate. Without the barrier
+        # the compiler would take the transpose into the product again.
+        d_kernel = jax.lax.optimization_barrier(gradient.T @ x).T
+    else:
+        d_kernel = x.T @ gradient
+    return gradient @ kernel.T, d_kernel
+
+
+product.defvjp(lambda x, kernel: (x @ kernel, (x, kernel)), _product_backward)
+
+
 class Linear(nnx.Module):
     """y = x W + b, initialised as in the MAE code: Xavier-uniform weights, zero bias."""
 
@@ -31,7 +51,7 @@ class Linear(nnx.Module):
     def __call__(self, x: Float[Array, "*rows i"]) -> Float[Array, "*rows o"]:
         kernel, bias = (jnp.asarray(p[...], self.dtype) for p in (self.kernel, self.bias))
         flat = x.astype(self.dtype).reshape(-1, x.shape[-1])
-        return (flat @ kernel + bias).reshape(*x.shape[:-1], kernel.shape[1])
+        return (product(flat, kernel) + bias).reshape(*x.shape[:-1], kernel.shape[1])
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(3,))
