@@ -337,10 +337,15 @@ def percent(fraction: float) -> str:
 
 def source_label(data: ConfigDict) -> str:
     """What to call the images: the source, or the last part of each folder's path."""
+    return re.sub(r"[^\w.+-]", "_", "+".join(source_names(data)))
+
+
+def source_names(data: ConfigDict) -> list[str]:
+    """One name for each source, in their order: the data set, or the last part of the folder's path."""
     names = []
     for source in data.source.split("+"):
-        names += [Path(d).name or "folder" for d in data.dir.split(",")] if source == "folder" else [source]
-    return re.sub(r"[^\w.+-]", "_", "+".join(names))
+        names += [Path(d).name or "folder" for d in data.dir.split(",") if d] if source == "folder" else [source]
+    return names
 
 
 def _model_label(m: ConfigDict) -> str:

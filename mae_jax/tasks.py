@@ -43,6 +43,7 @@ class Task:
     initialise: Callable[[TrainState], TrainState] = lambda state: state
     classes: tuple[str, ...] = ()
     subset: dict[str, Any] | None = None  # what subset.json says
+    mixture: tuple[str, ...] = ()  # names of the sources, where there are several
     leaks: dict[str, Any] = dataclasses.field(default_factory=dict)  # what test sets share with training
 
     def batches(self, start: int) -> Iterator[dict[str, np.ndarray]]:
@@ -78,6 +79,15 @@ class Task:
             "seed": self.config.seed,
             "weights": tuple(self.config.data.weights),
         }
+
+    def epoch_images(self, step: int) -> dict[str, float]:
+        """Of a mixture: images seen of each source in the epoch that ends with update `step`."""
+        if not self.mixture:
+            return {}
+        sizes, batch = [len(chosen) for chosen in self.indices], self.resolved.batch_size
+        start = max(0, step - self.resolved.steps_per_epoch)
+        counts = loaders.drawn(sizes, tuple(self.config.data.weights), start * batch, step * batch)
+        return {f"epoch_images/{name}": float(n) for name, n in zip(self.mixture, counts, strict=True)}
 
     def position(self, step: int) -> dict[str, Any]:
         """Where the stream is after `step` updates, and what it is made of."""
@@ -185,7 +195,7 @@ def pretrain(config: ConfigDict, mesh: Mesh, report: splits.Report | None, opene
 
     about = {
         "images": f"{resolved.n_train} for training, {sum(map(len, data.val_idx))} held out",
-        "images per epoch and source": ", ".join(f"{n:.0f}" for n in expected),
+        "images per epoch and source": ", ".join(f"{k} {n:.0f}" for k, n in zip(data.names, expected, strict=True)),
         "mask ratio": config.mae.mask_ratio,
     }
     if notes:
@@ -201,6 +211,7 @@ def pretrain(config: ConfigDict, mesh: Mesh, report: splits.Report | None, opene
         finish,
         show,
         initialise=lambda state: dataclasses.replace(state, params=first(spec, state.params)),
+        mixture=data.names if len(data.names) > 1 else (),
     )
 
 

@@ -246,9 +246,10 @@ class Loop:
             o = self.config.optim
             self.log(step, learning_rate(step - 1, o.schedule, self.resolved, o.min_lr), writers)
         values = dict(self.task.evaluate(state.params))
-        if values:
-            writers.scalars(step, {"epoch": step / self.resolved.steps_per_epoch, **values})
-            if self.best:
+        images = self.task.epoch_images(step)
+        if values or images:
+            writers.scalars(step, {"epoch": step / self.resolved.steps_per_epoch, **values, **images})
+            if self.best and values:
                 self.best.offer(step, values, state.params)
         # Pictures are large: ten over the run are enough to see it learn.
         spread = max(1, self.resolved.steps // self.resolved.eval_every // 10) * self.resolved.eval_every

@@ -114,6 +114,24 @@ def epoch_counts(sizes: Sequence[int], weights: Sequence[float] = ()) -> Float[n
     return share / share.sum() * np.sum(sizes)
 
 
+def drawn(sizes: Sequence[int], weights: Sequence[float], start: int, stop: int) -> Int[np.ndarray, " s"]:
+    """Images of each source at the places from `start` to before `stop` of the endless sequence."""
+    mixed = _mixed(sizes, weights)
+
+    def before(place: int) -> list[int]:
+        counts = [0] * len(sizes)
+        missing = set(range(len(sizes)))
+        while place > 0 and missing:  # each source's last image before the place knows its number
+            place -= 1
+            number, draw = mixed[place]
+            if number in missing:
+                missing.remove(number)
+                counts[number] = draw + 1
+        return counts
+
+    return np.subtract(before(stop), before(start))
+
+
 def position(
     batch_number: int,
     sources: Sequence[Source],
@@ -160,9 +178,8 @@ def _order(
         raise UserError(f"data: no image to train on in source {empty[0] if empty else 0}")
     if len(weights) not in (0, len(sources)) or not all(0 < w < np.inf for w in weights):
         raise UserError(f"data.weights={tuple(weights)!r}: give {len(sources)} numbers above 0, one a source")
-    draws = [grain.MapDataset.range(sys.maxsize).map(partial(_pair, n)) for n in range(len(chosen))]
     sizes = [len(part) for part in chosen]
-    mixed = draws[0] if len(draws) == 1 else grain.MapDataset.mix(draws, [*weights] or sizes)
+    mixed = _mixed(sizes, weights)
 
     def at(place: int) -> tuple[int, int]:
         number, draw = mixed[place]
@@ -170,6 +187,12 @@ def _order(
         return number, int(chosen[number][_permutation(sizes[number], seed, number, epoch)[k]])
 
     return at
+
+
+def _mixed(sizes: Sequence[int], weights: Sequence[float]) -> grain.MapDataset[tuple[int, int]]:
+    """(source, images drawn from it before) for every place in the endless sequence."""
+    draws = [grain.MapDataset.range(sys.maxsize).map(partial(_pair, n)) for n in range(len(sizes))]
+    return draws[0] if len(draws) == 1 else grain.MapDataset.mix(draws, [*weights] or [*sizes])
 
 
 def _pair(number: int, draw: int) -> tuple[int, int]:

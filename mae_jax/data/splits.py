@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Int
 from ml_collections import ConfigDict
 
+from mae_jax.config import source_names
 from mae_jax.data import duplicates, prepared, sources, subsets
 from mae_jax.data.sources import Source
 from mae_jax.errors import UserError
@@ -39,6 +40,7 @@ class Unlabelled:
     sources: tuple[Source, ...]
     train_idx: tuple[Int[np.ndarray, "_"], ...]
     val_idx: tuple[Int[np.ndarray, "_"], ...]
+    names: tuple[str, ...]  # of the sources, no two alike
 
 
 def labelled(data: ConfigDict, report: Report | None = None, opened: dict | None = None) -> Labelled:
@@ -167,7 +169,9 @@ def unlabelled(data: ConfigDict, report: Report | None = None, opened: dict | No
         kept, held = subsets.split_validation(labels, source.groups, share, data.val_seed)
         train_idx.append(kept)
         val_idx.append(held)
-    return Unlabelled(tuple(found), tuple(train_idx), tuple(val_idx))
+    names = source_names(data)
+    names = [f"{i}_{name}" if names.count(name) > 1 else name for i, name in enumerate(names)]
+    return Unlabelled(tuple(found), tuple(train_idx), tuple(val_idx), tuple(names))
 
 
 def _unlabelled_sources(data: ConfigDict, report: Report | None) -> list[Source]:

@@ -231,3 +231,12 @@ def test_jpegs_from_files(tmp_path):
         first(4, [source], None, TRAIN, threads=0, **options),
         first(4, [source], None, TRAIN, threads=4, **options),
     )
+
+
+@pytest.mark.parametrize("weights", [(), (3.0, 1.0), (1.0, 1.0)])
+def test_images_drawn_of_each_source_are_counted_without_reading_one(two, weights):
+    batches = first(12, two, None, EVAL, batch_size=5, seed=0, weights=weights)
+    for start, stop in ((0, 12), (4, 9), (7, 8), (0, 0)):
+        seen = np.bincount(np.concatenate([b["source"] for b in batches[start:stop]] or [[]]).astype(int), minlength=2)
+        np.testing.assert_array_equal(loaders.drawn((10, 37), weights, 5 * start, 5 * stop), seen)
+    assert loaders.drawn((10,), (), 3, 9).tolist() == [6]

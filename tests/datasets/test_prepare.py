@@ -10,6 +10,7 @@ import cloudpickle
 import numpy as np
 import pytest
 
+from mae_jax import sharding, tasks
 from mae_jax.data import loaders, prepared, splits
 from mae_jax.data.transforms import CenterResize, Decode
 from mae_jax.datasets import prepare as preparing
@@ -114,6 +115,13 @@ def test_mixtures_of_prepared_sets_and_folders(tiny_config, prepared_sets, trees
     assert [len(s) for s in found.sources] == [32, 8, 16]
     for source, kept, held in zip(found.sources, found.train_idx, found.val_idx, strict=True):
         assert not {source.groups[i] for i in kept} & {source.groups[i] for i in held}
+    task = tasks.build(config, sharding.make_mesh(1))
+    per_epoch = task.resolved.steps_per_epoch
+    seen = [task.epoch_images(step) for step in (per_epoch, 2 * per_epoch)]
+    assert list(seen[0]) == ["epoch_images/prcc:tile50", "epoch_images/test", "epoch_images/cam16"]
+    for epoch in seen:
+        assert sum(epoch.values()) == per_epoch * 16 and epoch["epoch_images/cam16"] == per_epoch * 8
+    assert "cam16" in task.about["images per epoch and source"]
 
 
 @pytest.mark.parametrize("workers", [0, 2])
