@@ -1,0 +1,86 @@
+"""The installed timm against ours; the stored numbers are in test_golden. Needs the extra [timm]."""
+
+import dataclasses
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mae_jax import interop, models
+from mae_jax.config import Resolved, defaults
+from mae_jax.interop import names
+from mae_jax.interop.transfer import interpolate_positions
+from mae_jax.interop.write import write
+from mae_jax.models import Shape
+from mae_jax.optim import Optimizer, layer_scales, learning_rate, map_paths
+
+timm, torch, optim, scheduler = (
+    pytest.importorskip(name, reason="needs the extra [timm]")
+    for name in ("timm", "torch", "timm.optim", "timm.scheduler")
+)
+pytestmark = pytest.mark.filterwarnings("default")  # theirs
+BASE = Shape(24, 8, 32, 2, 4, n_classes=3)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{}, {"pool": "mean", "mlp_ratio": 2.0}, {"positions": "learned", "registers": 2, "layer_scale": 1e-5}],
+)
+def test_timm_opens_an_exported_network_and_computes_the_same(tmp_path, fields):
+    shape = dataclasses.replace(BASE, **fields)
+    rng = np.random.default_rng(0)
+    like = jax.eval_shape(partial(models.init, "vit", shape), jax.random.key(0))
+    params = jax.tree.map(lambda leaf: rng.normal(0, 0.2, leaf.shape).astype(np.float32), like)
+    assert write(interop.Weights(params, shape, "vit", "a run", classes=("a", "b", "c")), tmp_path, "timm") == []
+    network = timm.create_model(f"local-dir:{tmp_path}", pretrained=True).eval()
+    images = rng.normal(0, 1, (2, 24, 24, 3)).astype(np.float32)
+    with torch.no_grad():
+        theirs = network(torch.from_numpy(images).permute(0, 3, 1, 2)).numpy()
+    ours = jax.jit(models.apply, static_argnums=(0, 1))("vit", shape, params, jnp.asarray(images))
+    np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
+    assert network.pretrained_cfg["mean"] == list(interop.Weights.mean)
+
+
+def test_parameter_groups_of_a_base_network():
+    network = timm.create_model("vit_base_patch16_224", num_classes=5)
+    groups = optim.param_groups_layer_decay(network, 0.05, network.no_weight_decay(), layer_decay=0.65)
+    name_of = {id(p): name for name, p in network.named_parameters()}
+    theirs = {
+        name_of[id(p)]: (group["lr_scale"], group["weight_decay"] > 0) for group in groups for p in group["params"]
+    }
+    shape = Shape(224, 16, *models.SIZES["base"], n_classes=5, positions="learned")
+    like = jax.eval_shape(partial(models.init, "vit", shape), jax.random.key(0))
+    optimizer = Optimizer(0.9, 0.999, 0.05, defaults("finetune").optim.no_decay, 0.0, 0.65)
+    ours: dict[str, list] = {}
+    for tree in (layer_scales(like, 0.65), optimizer.decayed(like)):
+        map_paths(lambda path, value: ours.setdefault(names.keys_of(path, "timm")[0], []).append(value), tree)
+    assert ours.keys() == theirs.keys()
+    for name, (scale, decayed) in ours.items():
+        # timm counts the last norm to the last block, the paper's code to the head.
+        assert scale == pytest.approx(1.0 if name.startswith("norm.") else theirs[name][0]), name
+        assert decayed == theirs[name][1], name
+
+
+@pytest.mark.parametrize(("steps", "warmup", "low"), [(220, 20, 1e-6), (100, 0, 0.0), (50, 7, 1e-5)])
+def test_schedule_at_every_step(steps, warmup, low):
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1e-3)
+    theirs = scheduler.CosineLRScheduler(
+        optimizer, t_initial=steps - warmup, lr_min=low, warmup_t=warmup, warmup_lr_init=0.0, warmup_prefix=True
+    )
+    resolved = Resolved(
+        n_train=1, devices=1, batch_size=1, rows=1, steps_per_epoch=1, steps=steps, warmup_steps=warmup,
+        peak_lr=1e-3, eval_every=1, save_every=1,
+    )  # fmt: skip
+    for step in range(steps):
+        ours = learning_rate(step, "cosine", resolved, low)
+        assert ours == pytest.approx(theirs._get_lr(step)[0], rel=1e-9), step
+
+
+def test_interpolation_to_other_grids():
+    positions = np.random.default_rng(0).normal(0, 1, (1, 14 * 14, 8)).astype(np.float32)
+    for grid in (7, 16, 24):
+        theirs = timm.layers.resample_abs_pos_embed(torch.from_numpy(positions), (grid, grid), num_prefix_tokens=0)
+        ours = interpolate_positions(jnp.asarray(positions), grid)
+        np.testing.assert_allclose(ours, theirs.numpy(), rtol=1e-4, atol=1e-5)
