@@ -159,9 +159,16 @@ def test_a_card_takes_names_for_text_and_an_unfinished_run_is_refused(classifier
         text = text.replace(old, new)
     (run_dir / rundir.PREDICTIONS).write_text(text)
     results = rundir.read_json(run_dir / rundir.RESULTS)
+    (run_dir / "external" / "Elsewhere").mkdir(parents=True)
+    (run_dir / "external" / "Elsewhere" / rundir.PREDICTIONS).write_text(text)
+    results["external"] = {"Elsewhere": {}}
+    run = rundir.read_json(run_dir / rundir.RUN)
+    rundir.write_json(run_dir / rundir.RUN, run | {"leaks": {"TestA": {"identical": 3}}})
     results["per_class"] = dict(zip(hostile.classes, results["per_class"].values(), strict=True))
     rundir.write_json(run_dir / rundir.RESULTS, results)
     card = model_card(run_dir, hostile, config, "hf", [])
+    assert "further test set Elsewhere" in card and card.count("| accuracy |") == 2
+    assert "**Beware:** Test images of TestA that training saw: 3 byte for byte" in card
     assert "alert(1)" in card and "<script" not in card and "a|b" not in card and "[x](" not in card
     (run_dir / rundir.RESULTS).unlink()
     with pytest.raises(UserError, match="is not finished"):

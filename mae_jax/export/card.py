@@ -12,6 +12,7 @@ from mae_jax import rundir
 from mae_jax.interop import Weights
 from mae_jax.report import stats
 from mae_jax.report.runs import clean, percent, read_predictions
+from mae_jax.report.words import leak_lines
 
 _METRICS = {
     "accuracy": "accuracy",
@@ -34,10 +35,9 @@ def model_card(run_dir: Path, weights: Weights, config: ConfigDict, form: str, n
     results = rundir.read_json(run_dir / rundir.RESULTS)
     parts = [_head(weights, form), _title(weights, run), _use(weights, form), _data(run, config, weights)]
     parts += [_recipe(run, config, weights)]
-    parts += [
-        _classifier_results(run_dir, weights, results) if weights.kind == "vit" else _autoencoder_results(results)
-    ]
-    parts += [_limits(weights, results, notes)]
+    classifier = weights.kind == "vit"
+    parts.append(_classifier_results(run_dir, weights, run, results) if classifier else _autoencoder_results(results))
+    parts.append(_limits(weights, results, notes))
     return "\n\n".join(part.strip() for part in parts) + "\n"
 
 
@@ -56,9 +56,7 @@ def _title(weights: Weights, run: dict[str, Any]) -> str:
     s = weights.shape
     size = f"ViT with {s.width} features, {s.depth} blocks, {s.heads} heads, patches of {s.patch_size} pixels"
     if weights.kind == "mae":
-        return (
-            f"# Masked autoencoder\n\n{size}, for images of {s.image_size} x {s.image_size} pixels; made with mae_jax."
-        )
+        return f"# Masked autoencoder\n\n{size}, for square images of {s.image_size} pixels; made with mae_jax."
     names = ", ".join(map(_plain, weights.classes))
     return (
         f"# Classifier of {len(weights.classes)} classes\n\n{size}, for square images of {s.image_size} pixels; "
@@ -101,7 +99,9 @@ def _recipe(run: dict[str, Any], config: ConfigDict, weights: Weights) -> str:
     lines = [f"- First weights: {_INITS.get(config.init, _plain(config.init))}"]
     if config.init_from:
         lines[0] += f", {_plain(Path(config.init_from).name)}"
-    lines.append(f"- {run.get('epochs', t.epochs):g} epochs, {run.get('steps', 'unknown')} updates; seed {config.seed}")
+    epochs = f"{run.get('epochs', t.epochs):g}"
+    epochs += " epoch" if epochs == "1" else " epochs"
+    lines.append(f"- {epochs}, {run.get('steps', 'unknown')} updates; seed {config.seed}")
     lines.append(
         f"- AdamW, base learning rate {o.base_lr:g} per 256 images, {_plain(o.schedule)} schedule with "
         f"{o.warmup_epochs:g} epochs of warm-up, weight decay {o.weight_decay:g}, betas {o.b1:g} and {o.b2:g}, "
@@ -117,15 +117,28 @@ def _recipe(run: dict[str, Any], config: ConfigDict, weights: Weights) -> str:
         f"- Crops of {config.data.crop_scale[0]:g} to {config.data.crop_scale[1]:g} of the image's area"
         + (", mirrored both ways" if config.data.flips else "")
     )
-    lines.append(
-        f"- {_plain(run.get('devices', 'devices not known'))}, commit {_plain(run.get('commit') or 'not known')}"
-    )
+    devices, commit = (_plain(run.get(key) or "not known") for key in ("devices", "commit"))
+    lines.append(f"- Devices: {devices}; commit of the code: {commit}")
     return "## Recipe\n\n" + "\n".join(lines)
 
 
-def _classifier_results(run_dir: Path, weights: Weights, results: dict[str, Any]) -> str:
-    found, _ = read_predictions(run_dir / rundir.PREDICTIONS, weights.classes)
-    n = len(weights.classes)
+def _classifier_results(run_dir: Path, weights: Weights, run: dict[str, Any], results: dict[str, Any]) -> str:
+    parts = [_scores(run_dir / rundir.PREDICTIONS, weights.classes, "test images that took no part in any choice")]
+    rows = ["| class | test images | precision | recall | F1 |", "|---|---|---|---|---|"]
+    for name, row in results["per_class"].items():
+        rows.append(f"| {_plain(name)} | {row['n']} | {row['precision']:.3f} | {row['recall']:.3f} | {row['f1']:.3f} |")
+    parts.append("\n".join(rows))
+    for name in results.get("external") or {}:
+        file = run_dir / rundir.EXTERNAL / name / rundir.PREDICTIONS
+        parts.append(_scores(file, weights.classes, f"images of the further test set {_plain(name)}"))
+    warnings = [f"**Beware:** {_plain(line)}" for line in leak_lines([run])]
+    return "\n\n".join(["## Results", *warnings, *parts])
+
+
+def _scores(file: Path, classes: tuple[str, ...], what: str) -> str:
+    """The table of one test set, with intervals over its images, or groups of images where they are known."""
+    found, _ = read_predictions(file, classes)
+    n = len(classes)
     terms = stats.image_terms(found.labels, found.predictions, found.confidence, found.probabilities, n)
     grouped = found.groups is not None and any(found.groups)
     names = [g or image for g, image in zip(found.groups or found.images, found.images, strict=True)]
@@ -137,13 +150,10 @@ def _classifier_results(run_dir: Path, weights: Weights, results: dict[str, Any]
         value, drawn = float(point[metric]), draws[metric][0]
         low, high = stats.mirrored_interval(drawn, value) if metric == "ece" else stats.percentile_interval(drawn)
         rows.append(f"| {words} | {value:.3f} | {low:.3f} to {high:.3f} |")
-    rows += ["", "| class | test images | precision | recall | F1 |", "|---|---|---|---|---|"]
-    for name, row in results["per_class"].items():
-        rows.append(f"| {_plain(name)} | {row['n']} | {row['precision']:.3f} | {row['recall']:.3f} | {row['f1']:.3f} |")
-    unit = "groups of images (slides, fields)" if grouped else "images"
+    unit = "groups of images (slides, regions, fields)" if grouped else "images"
     return (
-        f"## Results\n\nOn {len(found.images)} test images that took no part in any choice. Intervals: {stats.DRAWS} "
-        f"bootstrap draws of {unit}; they do not cover another seed or another laboratory.\n\n" + "\n".join(rows)
+        f"On {len(found.images)} {what}. Intervals: {stats.DRAWS} bootstrap draws of {unit}; they do not cover "
+        f"another seed or another laboratory.\n\n" + "\n".join(rows)
     )
 
 
@@ -155,10 +165,8 @@ def _autoencoder_results(results: dict[str, Any]) -> str:
     ]
     if not rows:
         return "## Results\n\nNo images were held out: nothing was measured."
-    return (
-        "## Results\n\nMean squared error on held-out images, in the space of the loss.\n\n| | |\n|---|---|\n"
-        + "\n".join(rows)
-    )
+    said = "Mean squared error on held-out images, in the space of the loss."
+    return f"## Results\n\n{said}\n\n| on | error |\n|---|---|\n" + "\n".join(rows)
 
 
 def _limits(weights: Weights, results: dict[str, Any], notes: list[str]) -> str:
@@ -167,9 +175,7 @@ def _limits(weights: Weights, results: dict[str, Any], notes: list[str]) -> str:
         "It knows the scanners, stains and laboratories of its training images; others need a test of their own.",
     ]
     if weights.kind == "vit":
-        lines.append(
-            "Images of none of its classes get one of them all the same; the confidence is as calibrated as said above."
-        )
+        lines.append("Images of none of its classes get one of them all the same, maybe with high confidence.")
         if results.get("collapsed"):
             lines.append("**It predicts one class for every test image: it has learned nothing that can be used.**")
     else:
