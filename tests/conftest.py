@@ -35,6 +35,7 @@ CHECKED = [
 ]
 CHECKED += ["sharding", "spam", "state", "study", "sweep", "tasks", "train", "writers", "data.splits", "data.subsets"]
 CHECKED += ["best", "grid", "interop", "export", "plan", "thumbnails"]
+CHECKED += ["inspection", "inspect_run"]
 install_import_hook(
     [f"mae_jax.{name}" for name in CHECKED],
     "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))",

@@ -5,19 +5,22 @@ network. Outside this folder parameters are plain nested dicts such as
 `params["encoder"]["block_00"]["attn"]["qkv"]["kernel"]`.
 """
 
-from functools import lru_cache
+from collections.abc import Sequence
+from functools import lru_cache, partial
 from typing import Any
 
 import jax
 from flax import nnx
+from jaxtyping import Array, Float, Int
 
+from mae_jax.errors import UserError
 from mae_jax.models.mae import MAE
 from mae_jax.models.vit import SIZES, Encoder, Shape, ViT
 
-__all__ = ["SIZES", "Params", "Shape", "apply", "init"]
+__all__ = ["SIZES", "Params", "Shape", "apply", "attention", "features", "init"]
 
 Params = dict[str, Any]
-_KINDS = {"mae": MAE, "vit": ViT, "encoder": Encoder}
+_KINDS = {"mae": MAE, "vit": ViT, "encoder": Encoder, "encoder without norm": partial(Encoder, final_norm=False)}
 
 
 @lru_cache
@@ -34,3 +37,39 @@ def init(kind: str, shape: Shape, key: jax.Array) -> Params:
 def apply(kind: str, shape: Shape, params: Params, *args, **kwargs):
     """Calls the network `kind` with `params`; the arguments are those of `MAE`, `ViT`, `Encoder`."""
     return nnx.merge(_graphdef(kind, shape), params)(*args, **kwargs)
+
+
+def features(
+    shape: Shape,
+    encoder: Params,
+    images: Float[Array, "b h w c"],
+    blocks: Sequence[int] = (-1,),
+    ids_keep: Int[Array, "b v"] | None = None,
+) -> tuple[Float[Array, "b t d"], ...]:
+    """Tokens as they leave each of `blocks` of a network's `params["encoder"]`, before the last norm; can be jitted.
+
+    Blocks count from 0, negative ones from the end. The class token comes first; with `ids_keep` only those
+    patches are encoded. Nothing is random. Raises UserError for a block that is not there.
+    """
+    return _encoder(shape, encoder).features(images, tuple(_block(shape, i) for i in blocks), ids_keep)
+
+
+def attention(
+    shape: Shape, encoder: Params, images: Float[Array, "b h w c"], block: int = -1
+) -> Float[Array, "b heads t t"]:
+    """Attention weights in a block of a network's `params["encoder"]`, float32; can be jitted.
+
+    The next to last axis asks, the last one gives; each is the class token, the registers, the patches.
+    Raises UserError for a block that is not there.
+    """
+    return _encoder(shape, encoder).attention(images, _block(shape, block))
+
+
+def _encoder(shape: Shape, params: Params) -> Encoder:
+    return nnx.merge(_graphdef("encoder" if "norm" in params else "encoder without norm", shape), params)
+
+
+def _block(shape: Shape, number: int) -> int:
+    if not -shape.depth <= number < shape.depth:
+        raise UserError(f"block={number} is not there; the network has blocks 0 to {shape.depth - 1}, the last is -1")
+    return number % shape.depth

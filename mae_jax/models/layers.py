@@ -138,12 +138,23 @@ class Attention(nnx.Module):
 
     def __call__(self, tokens: Float[Array, "b n d"]) -> Float[Array, "b n d"]:
         b, n, d = tokens.shape
-        qkv = self.qkv(tokens).reshape(b, n, 3, self.heads, d // self.heads)
-        q, k, v = qkv.transpose(2, 0, 3, 1, 4)  # each b h n d/h
-        scores = jnp.einsum("bhqd,bhkd->bhqk", q * (d // self.heads) ** -0.5, k)
-        weights = jax.nn.softmax(scores.astype(jnp.float32), axis=-1).astype(v.dtype)
-        mixed = jnp.einsum("bhqk,bhkd->bhqd", weights, v)
+        q, k, v = self._split(tokens)
+        mixed = jnp.einsum("bhqk,bhkd->bhqd", self._weights(q, k).astype(v.dtype), v)
         return self.proj(mixed.transpose(0, 2, 1, 3).reshape(b, n, d))
+
+    def weights(self, tokens: Float[Array, "b n d"]) -> Float[Array, "b h n n"]:
+        """How much each token (next to last axis) takes from each other (last); rows sum to 1, in float32."""
+        q, k, _ = self._split(tokens)
+        return self._weights(q, k)
+
+    def _split(self, tokens):
+        b, n, d = tokens.shape
+        qkv = self.qkv(tokens).reshape(b, n, 3, self.heads, d // self.heads)
+        return qkv.transpose(2, 0, 3, 1, 4)  # q, k, v: each b h n d/h
+
+    def _weights(self, q, k):
+        scores = jnp.einsum("bhqd,bhkd->bhqk", q * q.shape[-1] ** -0.5, k)
+        return jax.nn.softmax(scores.astype(jnp.float32), axis=-1)
 
 
 class Mlp(nnx.Module):

@@ -5,7 +5,10 @@ from functools import lru_cache
 import jax.numpy as jnp
 import numpy as np
 from einops import rearrange
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
+
+from mae_jax.errors import UserError
 
 
 def patchify(images: Float[Array, "b h w c"], patch_size: int) -> Float[Array, "b n p"]:
@@ -43,6 +46,22 @@ def random_masking(
     ids_restore = jnp.argsort(ids_shuffle, axis=1)
     mask = (ids_restore >= visible).astype(jnp.float32)
     return ids_shuffle[:, :visible], ids_restore, mask
+
+
+def given_mask(mask: ArrayLike) -> tuple[Float[np.ndarray, "b n"], int]:
+    """Noise and number of visible patches under which `random_masking` removes just where `mask` (b n) is 1.
+
+    They are what a masked autoencoder is called with: `models.apply("mae", shape, params, images, *given_mask(mask))`.
+    Visible patches keep their order. Raises UserError where rows remove different numbers of patches, or all.
+    """
+    noise = np.asarray(mask, np.float32)
+    visible = (noise == 0).sum(-1) if noise.ndim == 2 else np.zeros(0, int)
+    if not visible.size or not np.isin(noise, (0, 1)).all() or visible.min() < 1 or visible.min() != visible.max():
+        raise UserError(
+            f"mask of shape {noise.shape}, {sorted(set(visible.tolist()))} visible in an image, is not allowed; "
+            "use rows of 0 (visible) and 1 (removed), as many visible in each image, at least one"
+        )
+    return noise, int(visible[0])
 
 
 def gather_tokens(tokens: Float[Array, "b n d"], ids: Int[Array, "b v"]) -> Float[Array, "b v d"]:

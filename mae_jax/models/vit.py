@@ -89,6 +89,38 @@ class Encoder(nnx.Module):
         `key` turns drop path on (training); None is deterministic.
         """
         shape = self.shape
+        tokens = self._embed(images, ids_keep)
+        for i in range(shape.depth):
+            block_key = None if key is None else jax.random.fold_in(key, i)
+            tokens = run_block(getattr(self, f"block_{i:02d}"), tokens, block_key, remat=shape.remat)
+        tokens = self._drop_registers(tokens)
+        return self.norm(tokens) if self.final_norm else tokens
+
+    def features(
+        self, images: Float[Array, "b h w c"], blocks: tuple[int, ...], ids_keep: Int[Array, "b v"] | None = None
+    ) -> tuple[Float[Array, "b t d"], ...]:
+        """Tokens as they leave each of `blocks`, the class token first, before any last norm."""
+        tokens, found = self._embed(images, ids_keep), {}
+        for i in range(max(blocks) + 1):
+            tokens = found[i] = getattr(self, f"block_{i:02d}")(tokens)
+        return tuple(self._drop_registers(found[i]) for i in blocks)
+
+    def attention(self, images: Float[Array, "b h w c"], block: int) -> Float[Array, "b heads t t"]:
+        """Attention weights within a block; tokens are the class token, the registers, the patches."""
+        tokens = self._embed(images, None)
+        for i in range(block):
+            tokens = getattr(self, f"block_{i:02d}")(tokens)
+        last = getattr(self, f"block_{block:02d}")
+        return last.attn.weights(last.norm1(tokens))
+
+    def _drop_registers(self, tokens: Float[Array, "b t d"]) -> Float[Array, "b u d"]:
+        if not self.shape.registers:
+            return tokens
+        return jnp.concatenate([tokens[:, :1], tokens[:, 1 + self.shape.registers :]], axis=1)
+
+    def _embed(self, images: Float[Array, "b h w c"], ids_keep: Int[Array, "b v"] | None) -> Float[Array, "b t d"]:
+        """What enters the first block: class token, registers, patches with their positions."""
+        shape = self.shape
         patches = patchify(images, shape.patch_size)
         if shape.positions == "learned":
             positions = self.pos_embed[...]
@@ -105,13 +137,7 @@ class Encoder(nnx.Module):
         if shape.registers:
             first = jnp.concatenate([first, self.reg_token[...]], axis=1)
         first = jnp.broadcast_to(first, (tokens.shape[0], *first.shape[1:]))
-        tokens = jnp.concatenate([first.astype(tokens.dtype), tokens], axis=1)
-        for i in range(shape.depth):
-            block_key = None if key is None else jax.random.fold_in(key, i)
-            tokens = run_block(getattr(self, f"block_{i:02d}"), tokens, block_key, remat=shape.remat)
-        if shape.registers:
-            tokens = jnp.concatenate([tokens[:, :1], tokens[:, 1 + shape.registers :]], axis=1)
-        return self.norm(tokens) if self.final_norm else tokens
+        return jnp.concatenate([first.astype(tokens.dtype), tokens], axis=1)
 
 
 class ViT(nnx.Module):

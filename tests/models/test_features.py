@@ -1,0 +1,80 @@
+"""Features from any block, attention weights, and masks that are handed in."""
+
+from functools import partial
+
+import jax
+import numpy as np
+import pytest
+
+from mae_jax import models
+from mae_jax.errors import UserError
+from mae_jax.models import Shape
+from mae_jax.models.masking import given_mask, patchify, unpatchify
+
+SHAPE = Shape(16, 4, 16, 2, 2, decoder_width=8, decoder_depth=1, decoder_heads=2, registers=3)
+IMAGES = np.random.default_rng(0).normal(size=(3, 16, 16, 3)).astype(np.float32)
+apply = jax.jit(models.apply, static_argnums=(0, 1, 5))
+features = jax.jit(models.features, static_argnums=(0, 3))
+attention = jax.jit(models.attention, static_argnums=(0, 3))
+
+
+@pytest.fixture(scope="module")
+def params():
+    drawn = jax.jit(partial(models.init, "mae", SHAPE))(jax.random.key(0))
+    rng = np.random.default_rng(1)  # positions, biases and scales that are not all alike
+    return jax.tree.map(lambda leaf: leaf + rng.normal(0, 0.3, leaf.shape).astype(np.float32), drawn)
+
+
+def test_the_last_block_through_the_last_norm_is_the_encoder(params):
+    encoder = params["encoder"]
+    first, last = features(SHAPE, encoder, IMAGES, (0, -1))
+    whole = apply("encoder", SHAPE, encoder, IMAGES)
+    assert first.shape == last.shape == whole.shape == (3, 17, 16)
+    centred = last - last.mean(-1, keepdims=True)
+    normal = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + SHAPE.norm_eps)
+    np.testing.assert_allclose(normal * encoder["norm"]["scale"] + encoder["norm"]["bias"], whole, rtol=1e-4, atol=1e-5)
+    assert np.abs(first - last).max() > 0.1
+    shorter = {name: part for name, part in encoder.items() if name != "norm"}  # a classifier on mean features
+    np.testing.assert_array_equal(features(SHAPE, shorter, IMAGES, (0, -1))[1], last)
+
+
+def test_without_masks_nothing_is_random_and_no_patch_is_missing(params):
+    encode = partial(apply, "encoder", SHAPE, params["encoder"], IMAGES)
+    whole = encode()
+    np.testing.assert_array_equal(whole, encode())
+    order = np.random.default_rng(2).permuted(np.tile(np.arange(16), (3, 1)), axis=1)
+    kept = encode(order)
+    np.testing.assert_allclose(kept[:, 0], whole[:, 0], rtol=1e-4, atol=1e-5)
+    picked = np.take_along_axis(np.asarray(whole[:, 1:]), order[:, :, None], axis=1)
+    np.testing.assert_allclose(kept[:, 1:], picked, rtol=1e-4, atol=1e-5)
+
+
+def test_attention_weights_are_those_of_the_forward_pass(params):
+    encoder = params["encoder"]
+    weights = np.asarray(attention(SHAPE, encoder, IMAGES, -1))
+    assert weights.shape == (3, 2, 20, 20) and weights.dtype == np.float32
+    np.testing.assert_allclose(weights.sum(-1), 1, rtol=1e-5)
+    block = encoder["block_01"]
+    silent = jax.tree.map(np.asarray, encoder)
+    kernel, bias = (np.array(block["attn"]["qkv"][name]) for name in ("kernel", "bias"))
+    kernel[..., :16], bias[:16] = 0, 0  # no question: all are attended to alike
+    silent["block_01"] = block | {"attn": block["attn"] | {"qkv": {"kernel": kernel, "bias": bias}}}
+    np.testing.assert_allclose(attention(SHAPE, silent, IMAGES, -1), 1 / 20, rtol=1e-5)
+    with pytest.raises(UserError, match=r"block=2 is not there; the network has blocks 0 to 1"):
+        attention(SHAPE, encoder, IMAGES, 2)
+
+
+def test_a_given_mask_is_the_mask_that_is_used(params):
+    mask = np.zeros((3, 16), np.float32)
+    for row, removed in enumerate(([0, 1, 2], [13, 14, 15], [3, 7, 11])):
+        mask[row, removed] = 1
+    pred, used = apply("mae", SHAPE, params, IMAGES, *given_mask(mask))
+    np.testing.assert_array_equal(used, mask)
+    hidden = patchify(jax.numpy.asarray(IMAGES), 4) * (1 - mask[:, :, None])  # what is removed is not looked at
+    again, _ = apply("mae", SHAPE, params, unpatchify(hidden, 4), *given_mask(mask.astype(bool)))
+    np.testing.assert_array_equal(again, pred)
+    other, _ = apply("mae", SHAPE, params, IMAGES, *given_mask(mask[::-1]))
+    assert np.abs(np.asarray(other) - pred).max() > 1e-3
+    for bad in (mask * 2, np.ones((2, 16)), np.tri(2, 16), mask[0]):
+        with pytest.raises(UserError, match="mask of shape .* use rows of 0"):
+            given_mask(bad)
