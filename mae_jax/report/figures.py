@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from mae_jax.report import stats
-from mae_jax.report.runs import Level, Run, is_number, percent
+from mae_jax.report.runs import Level, is_number, percent
 from mae_jax.report.tables import BASELINE, NOTHING, Study, level_of
 
 COLOURS = {"scratch": "#D55E00", "mae": "#0072B2"}
@@ -185,7 +185,7 @@ def training(study: Study) -> Numbers | None:
             if run.level != level:
                 continue
             for split, line in (("train", "--"), ("val", "-")):
-                points = _series(run, "epoch" if by_epoch else "step", f"{split}/{name}")
+                points = series(run.log, "epoch" if by_epoch else "step", f"{split}/{name}")
                 if points:
                     ax.plot(
                         [x for x, _ in points],
@@ -236,12 +236,10 @@ def arm_style(study: Study, arm: str) -> dict:
     return {"linestyle": ("--", ":", "-.")[others.index(arm) % 3], "markerfacecolor": "white"} if arm else {}
 
 
-def _series(run: Run, axis: str, key: str) -> list[tuple[float, float]]:
+def series(log: Sequence[dict], axis: str, key: str) -> list[tuple[float, float]]:
     """The finite points of one logged scalar, in order; of a step logged twice the last one."""
     points = {
-        float(line[axis]): float(line[key])
-        for line in run.log
-        if is_number(line.get(axis)) and is_number(line.get(key))
+        float(line[axis]): float(line[key]) for line in log if is_number(line.get(axis)) and is_number(line.get(key))
     }
     return sorted(points.items())
 

@@ -178,7 +178,7 @@ def _read_files(cell: dict, names: Sequence[str]) -> tuple[Run, list[str]]:
                 f"{file}: image {show(min(shared))} is also in predictions.csv; the temperature is"
                 " fitted on validation images only: leave the test images out"
             )
-    log, broken = _read_log(path / "metrics.jsonl")
+    log, broken = read_log(path / "metrics.jsonl")
     if broken:
         notes.append(f"{clean(path)}: passed over {broken} broken lines of metrics.jsonl")
     classes = tuple(clean(name) for name in names)
@@ -186,7 +186,7 @@ def _read_files(cell: dict, names: Sequence[str]) -> tuple[Run, list[str]]:
     return run, notes
 
 
-def _read_log(file: Path) -> tuple[tuple[dict, ...], int]:
+def read_log(file: Path) -> tuple[tuple[dict, ...], int]:
     """The lines of metrics.jsonl that are JSON objects, and the number of those that are not."""
     if not file.is_file():
         return (), 0

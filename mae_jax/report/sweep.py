@@ -19,7 +19,7 @@ from jaxtyping import Float
 from mae_jax.errors import UserError
 from mae_jax.report import figures, page, stats, sweep_figures, sweep_words, tables
 from mae_jax.report.predictions import clean, read_rows, show
-from mae_jax.report.runs import Run, check_same_images, read_info, read_runs
+from mae_jax.report.runs import Run, check_same_images, read_info, read_log, read_runs
 from mae_jax.report.tables import BASELINE, Study
 
 ERRORS = ("removed_normalised", "visible_normalised", "removed_pixel", "visible_pixel", "removed_pixel_no_network")
@@ -39,6 +39,7 @@ class Network:
     groups: tuple[str, ...]
     errors: dict[float, Float[np.ndarray, "n e"]]
     info: dict
+    log: tuple[dict, ...]  # the lines of metrics.jsonl
 
     @property
     def name(self) -> str:
@@ -207,7 +208,15 @@ def _read_network(path: Path) -> Network:
         raise UserError(f"{path / FILE}: not the same images at every mask ratio; write it anew")
     errors = {value: np.array([part[image] for image in images]) for value, part in parts.items()}
     return Network(
-        path, float(ratio), float(weight), bool(normalised), images, tuple(groups[i] for i in images), errors, info
+        path,
+        float(ratio),
+        float(weight),
+        bool(normalised),
+        images,
+        tuple(groups[i] for i in images),
+        errors,
+        info,
+        read_log(path / "metrics.jsonl")[0],
     )
 
 

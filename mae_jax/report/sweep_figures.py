@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.lines import Line2D
 
-from mae_jax.report.figures import MARKERS, OTHERS, Numbers, grid, legend
+from mae_jax.report.figures import MARKERS, OTHERS, Numbers, grid, legend, series
 from mae_jax.report.runs import percent
 from mae_jax.report.sweep_words import grey
 from mae_jax.report.tables import BASELINE
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from mae_jax.report.sweep import Sweep
 
 PALETTE = ("#0072B2", "#D55E00", *OTHERS)
+DASHES = ("-", "--", "-.", ":")
+WATCHED = {"loss": "removed patches", "visible_loss": "visible patches", "spam": "patch spamming"}  # val/...
 CAPTIONS = {
     "tradeoff": "The trade-off: error on removed patches against error on visible ones, a panel for each share of "
     "patches removed in evaluation. A point is a network, named by the share removed in its training; lower and "
@@ -26,6 +28,8 @@ CAPTIONS = {
     "ones around it.",
     "spam": "Patch spamming of removed patches: 0 as diverse as the originals, 1 one patch everywhere. Bars: 95 % "
     "intervals over the images.",
+    "training": "Held-out images during pre-training, each network at the share it removes in training: errors on "
+    "removed and on visible patches as its loss has them, and patch spamming of the removed ones.",
     "classifiers": "Accuracy on the test images of classifiers that began with each network, with 95 % intervals. "
     "Dashed, with its interval shaded: from scratch. Dotted: always the commonest class.",
 }
@@ -37,6 +41,8 @@ def draw(sweep: Sweep, rows: list[dict], classifiers: list[dict]) -> Iterator[tu
     yield "tradeoff_pixel", tradeoff(sweep, rows, "pixel")
     yield "errors", errors(sweep, rows)
     yield "spam", spam(sweep, rows)
+    if (trained := training(sweep)) is not None:
+        yield "training", trained
     if classifiers:
         yield "classifiers", accuracies(sweep, classifiers)
 
@@ -137,6 +143,31 @@ def accuracies(sweep: Sweep, classifiers: list[dict]) -> Numbers:
     ax.set_xlabel("removed in pre-training, %")
     legend(figure, handles)
     return figure, found
+
+
+def training(sweep: Sweep) -> Numbers | None:
+    """Errors and patch spamming on held-out images during pre-training, a line for each network."""
+    figure, axes = grid(1, 3, height=2.9)
+    ratios = sorted({network.mask_ratio for network in sweep.networks})
+    found = []
+    for ax, (key, title) in zip(axes, WATCHED.items(), strict=True):
+        for network in sweep.networks:
+            points = series(network.log, "epoch", f"val/{key}")
+            look = _look(sweep, network.visible_weight) | {"marker": "." if len(points) < 3 else ""}
+            line = DASHES[ratios.index(network.mask_ratio) % len(DASHES)]
+            ax.plot([x for x, _ in points], [y for _, y in points], linestyle=line, linewidth=1.2, **look)
+            one = {"metric": key, "mask_ratio": network.mask_ratio, "visible_weight": network.visible_weight}
+            found += [one | {"epoch": x, "value": y} for x, y in points]
+        ax.set_title(title, fontsize=9)
+        ax.set_xlabel("epoch")
+        ax.grid(axis="y", color="0.92")
+    handles = [Line2D([], [], color=_look(sweep, w)["color"], label=f"visible weight {w:g}") for w in sweep.weights]
+    for i, ratio in enumerate(ratios):
+        handles.append(
+            Line2D([], [], color="0.3", linestyle=DASHES[i % len(DASHES)], label=f"{percent(ratio)} removed")
+        )
+    legend(figure, handles)
+    return (figure, found) if found else None
 
 
 def _lines(ax, sweep: Sweep, rows: list[dict], column: str, scale) -> list[dict]:

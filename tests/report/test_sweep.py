@@ -18,6 +18,8 @@ def write_network(path, ratio, weight, *, images=40, groups=None, norm_pix=True,
     path.mkdir(parents=True)
     config = {"mae": {"mask_ratio": ratio, "visible_weight": weight, "norm_pix_loss": norm_pix}}
     (path / "run.json").write_text(json.dumps({"task": "pretrain", "init": "scratch", "seed": 0, "config": config}))
+    log = [{"step": e, "epoch": e, "val/loss": 1 / e, "val/visible_loss": 2 / e, "val/spam": 0.1} for e in (1, 2, 4)]
+    (path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in log))
     rows = []
     for at in (0.5, 0.75):
         own = np.random.default_rng(3).uniform(0.5, 1.5, images)  # the images are the same for every network
@@ -119,14 +121,22 @@ def test_the_page_says_what_the_numbers_say(written):
         "accuracy at 10 %",
     ):
         assert words in text and (words in page or "accuracy" in words)
-    assert page.count("data:image/svg+xml") == 5 and "http" not in page.split("</style>")[1]
-    for name in ("tradeoff_normalised", "tradeoff_pixel", "errors", "spam", "classifiers"):
+    assert page.count("data:image/svg+xml") == 6 and "http" not in page.split("</style>")[1]
+    for name in ("tradeoff_normalised", "tradeoff_pixel", "errors", "spam", "training", "classifiers"):
         for kind in ("png", "svg", "csv"):
             assert (written.page.parent / "figures" / f"{name}.{kind}").stat().st_size > 100
 
 
-def test_it_works_without_classifiers_weights_and_groups(tmp_path):
+def test_curves_of_pretraining_are_drawn(written):
+    rows = table(written, "figures/training.csv")
+    assert len(rows) == 4 * 3 * 3
+    assert {(r["metric"], r["epoch"], r["value"]) for r in rows} >= {("visible_loss", "4", "0.5"), ("spam", "1", "0.1")}
+
+
+def test_it_works_without_classifiers_weights_groups_and_curves(tmp_path):
     networks = [write_network(tmp_path / f"n{r}", r, 0) for r in RATIOS]
+    (networks[0] / "metrics.jsonl").unlink()
+    (networks[1] / "metrics.jsonl").write_text("{")
     written = sweep.write_sweep(networks, tmp_path / "out")
     assert "No classifiers" in written.page.read_text() and not (tmp_path / "out" / "classifiers.csv").exists()
     assert "over 40 held-out images" in (tmp_path / "out" / "sweep.md").read_text()
