@@ -1,0 +1,59 @@
+"""The benchmarks' arithmetic; none is timed here."""
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+
+ROOT = Path(__file__).parents[1]
+TINY = [
+    f"--config.{part}.{field}"
+    for part in ("pretrain", "finetune")
+    for field in (
+        "model.size=custom", "model.image_size=16", "model.patch_size=8", "model.width=16", "model.depth=1",
+        "model.heads=2", "train.batch_size=8", "train.batch_per_device=0", "train.epochs=4.0",
+    )
+]  # fmt: skip
+TINY += ["--config.pretrain.model.decoder_width=8", "--config.pretrain.model.decoder_depth=1"]
+TINY += ["--config.pretrain.model.decoder_heads=2"]
+
+
+def benchmark(environment, *arguments):
+    command = [sys.executable, "tools/benchmark.py", *arguments]
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+
+
+def test_matrix_operations_are_counted_in_loops_and_inner_functions():
+    spec = importlib.util.spec_from_file_location("step", ROOT / "tools" / "benchmarks" / "step.py")
+    step = importlib.util.module_from_spec(spec)
+    sys.modules["step"] = step  # for its dataclass
+    spec.loader.exec_module(step)
+    matrix = jnp.ones((8, 8))
+
+    def function(x):
+        looped = jax.lax.scan(lambda y, _: (jax.jit(jnp.matmul)(y, matrix), None), x, length=3)
+        return looped, jnp.einsum("ij,kj->ik", x, x)
+
+    assert step.matrix_flops(jax.make_jaxpr(function)(jnp.ones((2, 8))).jaxpr) == 3 * 2 * 2 * 8 * 8 + 2 * 2 * 2 * 8
+
+
+def test_a_plan_counts_updates_and_shares_work_among_devices(environment, tmp_path):
+    study = ("--config=configs/study.py:data=synthetic,protocol=paper", f"--workdir={tmp_path}", *TINY)
+    done = benchmark(environment, "plan", *study, "--pretrain_images=100", "--finetune_images=200", "--devices=1,4")
+    assert done.returncode == 0, done.stderr
+    rows = [[c.strip() for c in x.split("|")[1:-1]] for x in done.stdout.splitlines() if x.startswith(("| 1", "| 4"))]
+    kinds = [(row[0], row[1], row[2], row[6], row[7]) for row in rows]
+    fine = 2 * 4 * (1 + 3 + 13 + 25)  # initialisations x epochs x batches of 8 in 1, 10, 50 and 100 % of 200 images
+    assert kinds == [
+        ("1", "pretrain", "8", "1", "52"), ("1", "finetune", "8", "8", str(fine)), ("1", "all", "", "", ""),
+        ("4", "pretrain", "8", "1", "52"), ("4", "finetune", "8", "8", str(fine)), ("4", "all", "", "", ""),
+    ]  # fmt: skip
+    assert "100 unlabelled and 200 labelled images" in done.stdout
+
+
+def test_a_benchmark_that_is_not_there_is_refused(environment):
+    done = benchmark(environment, "nothing")
+    assert done.returncode == 2 and "'nothing' is no benchmark; use one of" in done.stderr

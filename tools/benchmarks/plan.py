@@ -1,0 +1,137 @@
+"""What a study costs on 1, 5, 64 and 1,024 devices, from its compiled steps.
+
+    python tools/benchmark.py plan --config=configs/study.py:protocol=paper [--config.FIELD=VALUE ...]
+        [--pretrain_images=2500] [--finetune_images=10175] [--devices=1,5,64,1024]
+        [--peak=312] [--reached=0.4] [--bandwidth=1600] [--link=100]
+
+The steps of pre-training and fine-tuning are compiled here for one device, at its share of the batch. Operations and
+bytes come from the compiler's cost analysis, memory from its memory analysis.
+"""
+
+import math
+import textwrap
+from pathlib import Path
+
+from absl import flags
+from ml_collections import ConfigDict
+
+from mae_jax import main as command
+from mae_jax.errors import UserError
+
+_PRETRAIN = flags.DEFINE_integer("pretrain_images", 2500, "Unlabelled training images.")
+_FINETUNE = flags.DEFINE_integer("finetune_images", 10175, "Labelled training images; Raabin-WBC's by default.")
+_DEVICES = flags.DEFINE_list("devices", ["1", "5", "64", "1024"], "Numbers of devices.")
+_PEAK = flags.DEFINE_float("peak", 312.0, "Of a device, in 10^12 operations per second.")
+_REACHED = flags.DEFINE_float("reached", 0.4, "Share of the peak that a step reaches.")
+_BANDWIDTH = flags.DEFINE_float("bandwidth", 1600.0, "Of a device's memory, in 10^9 bytes per second.")
+_LINK = flags.DEFINE_float("link", 100.0, "From a device to the others, in 10^9 bytes per second.")
+
+
+def measure(config: ConfigDict) -> dict[str, float]:
+    """What the compiled step of one micro-batch on one device takes."""
+    import jax
+    import numpy as np
+
+    from mae_jax import sharding, state, tasks
+    from mae_jax.config import resolve
+
+    config = config.copy_and_resolve_references()
+    batch = config.train.batch_size or config.train.batch_per_device * config.train.accumulation
+    config.train.batch_size = rows = math.ceil(batch / config.train.accumulation)
+    config.train.accumulation = config.sharding.fsdp = 1
+    spec = tasks.spec_of(config, resolve(config, rows, 1), sharding.make_mesh(), 5 * (config.task == "finetune"))
+    size = config.model.image_size
+    shapes = {"image": ((rows, size, size, 3), np.uint8), "label": ((rows,), np.int32)}
+    shapes |= {"index": ((rows,), np.int32), "mask": ((rows,), np.float32)}
+    inputs = {k: jax.ShapeDtypeStruct(*v) for k, v in shapes.items()}
+    held = state.abstract_state(spec)
+    program = state.train_step.lower(spec, held, inputs, np.int32(0), np.float32(0)).compile()
+    cost, memory = program.cost_analysis(), program.memory_analysis()
+    parameters = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(held.params))
+    return {
+        "rows": rows,
+        "flops": cost["flops"],
+        "bytes": cost["bytes accessed"],
+        "state": sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(held)),
+        "parameters": parameters,
+        "activations": max(0.0, memory.temp_size_in_bytes - parameters),  # beside the gradient
+    }
+
+
+def step(config: ConfigDict, cost: dict[str, float], devices: int) -> dict[str, float]:
+    """Operations, memory and seconds of one update on each of `devices`."""
+    from mae_jax.config import resolve
+
+    config = config.copy_and_resolve_references()
+    fsdp = config.sharding.fsdp if devices % config.sharding.fsdp == 0 else 1
+    config.sharding.fsdp = fsdp
+    resolved = resolve(config, 1, devices)
+    micro = resolved.rows // devices // config.train.accumulation
+    share, times = micro / cost["rows"], config.train.accumulation
+    seconds = max(
+        times * share * cost["flops"] / (_PEAK.value * 1e12 * _REACHED.value),
+        (times * share * cost["bytes"] + 3 * cost["state"] / fsdp) / (_BANDWIDTH.value * 1e9),
+    )
+    if devices > 1:  # a ring: every gradient goes out and comes in once, nearly
+        seconds += 2 * cost["parameters"] * (devices - 1) / devices / (_LINK.value * 1e9)
+    return {
+        "batch": resolved.batch_size,
+        "flops": times * share * cost["flops"],
+        "memory": (cost["state"] + cost["parameters"]) / fsdp + share * cost["activations"],
+        "seconds": seconds,
+    }
+
+
+def run(config: ConfigDict, workdir: str | None = None) -> None:
+    """Prints the table of a study, or of one run."""
+    from mae_jax import grid
+    from mae_jax.config import default_workdir, resolve
+
+    if config.task == "sweep":
+        raise UserError("task=sweep: give a study or one run, such as configs/study.py or configs/pretrain.py")
+    cells = (
+        [cell for _, cell in grid.runs(config, Path(workdir or default_workdir(config)))]
+        if config.task == "study"
+        else [config]
+    )
+    kinds = {kind: [c for c in cells if c.task == kind] for kind in ("pretrain", "finetune")}
+    kinds = {kind: runs for kind, runs in kinds.items() if runs}
+    costs = {}
+    for kind, runs in kinds.items():
+        print(f"compiling the step of {kind} ...", flush=True)
+        costs[kind] = measure(runs[0])
+    print("\n| devices | step | images | GFLOP per device | memory per device | seconds | runs | updates | hours |")
+    print("|---|---|---|---|---|---|---|---|---|")
+    for devices in map(int, _DEVICES.value):
+        total = 0.0
+        for kind, runs in kinds.items():
+            one = step(runs[0], costs[kind], devices)
+            images = {"pretrain": _PRETRAIN.value, "finetune": _FINETUNE.value}[kind]
+            updates = 0
+            for c in runs:
+                c = c.copy_and_resolve_references()
+                c.sharding.fsdp = 1
+                share = max(c.data.fraction, c.train.get("match_fraction", 0.0)) if kind == "finetune" else 1.0
+                updates += resolve(c, math.ceil(share * images), devices).steps
+            hours = updates * one["seconds"] / 3600
+            total += hours
+            print(
+                f"| {devices:,} | {kind} | {one['batch']:,} | {one['flops'] / 1e9:,.0f} "
+                f"| {one['memory'] / 2**30:.2f} GiB | {one['seconds']:.4f} | {len(runs)} | {updates:,} | {hours:.3g} |"
+            )
+        if len(kinds) > 1:
+            print(f"| {devices:,} | all | | | | | | | {total:.3g} |")
+    assumed = f"""
+        Assumed: {_PRETRAIN.value:,} unlabelled and {_FINETUNE.value:,} labelled images; devices of {_PEAK.value:g}
+        TFLOP/s, of which {_REACHED.value:.0%} are reached, {_BANDWIDTH.value:g} GB/s of memory and {_LINK.value:g} GB/s
+        to the others. A step takes the longer of computing and memory traffic, then the exchange of gradients, not
+        overlapped. Each run takes all devices, one run after another. Reading images and evaluation come free.
+        Operations, bytes and activations are those of the program compiled for this machine in {cells[0].model.dtype},
+        activations in proportion to rows. The batch of pre-training grows with the devices where it is given per
+        device, so its updates become fewer; a batch given as a whole stays, filled up to a row per device."""
+    print("\n" + textwrap.fill(" ".join(assumed.split()), 110))
+
+
+if __name__ == "__main__":
+    command.run = run  # the same flags, messages and exit codes
+    command.cli()

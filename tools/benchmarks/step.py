@@ -1,0 +1,257 @@
+"""The time of a training step, beside PyTorch's on the same machine.
+
+    python tools/benchmark.py step [--peers] [--case pretrain_base_8 ...] [--rounds 7]
+
+Each side is a process of its own that holds a compiled, warmed-up step and runs it when it is told to; the sides
+take turns, so what else the machine does falls on both. Same work: float32, the whole update with AdamW, random
+images that are already in memory. The peers are `transformers.ViTMAEForPreTraining` and `ViTForImageClassification`
+with PyTorch's attention kernel and its fused AdamW, the faster of its own on a CPU.
+
+`images_per_s` is from the median wall time of a step, `ratio` is ours over the peer's, `cpu_ratio` the same from the
+processes' CPU seconds: less shaken by other work on the machine. `peak_share` is the floating-point operations of
+the step's matrix products per second, over the rate of large square matrix products measured in the same turns.
+"""
+
+import argparse
+import dataclasses
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+PEAK_SIZE = 2048  # rows and columns of the matrices that measure the peak
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One step that is timed."""
+
+    task: str
+    size: str
+    image_size: int
+    patch_size: int
+    batch: int
+    decoder: tuple[int, int, int]  # width, depth, heads
+    steps: int  # in one turn
+
+
+BASE, TINY = ("base", 224, 16), ("tiny", 64, 8)
+CASES = {
+    "pretrain_base_8": Case("pretrain", *BASE, 8, (512, 8, 16), 1),
+    "pretrain_base_32": Case("pretrain", *BASE, 32, (512, 8, 16), 1),
+    "pretrain_tiny_64": Case("pretrain", *TINY, 64, (128, 4, 4), 2),
+    "finetune_base_16": Case("finetune", *BASE, 16, (512, 8, 16), 1),
+}
+
+
+def ours(case: Case) -> tuple[Callable[[int], None], dict[str, float]]:
+    """A function that runs so many updates, and what is known of one."""
+    import jax
+    import numpy as np
+
+    from mae_jax import machine, sharding, state, tasks
+    from mae_jax.config import defaults, resolve
+
+    machine.keep_memory()
+    config = defaults(case.task)
+    width, depth, heads = case.decoder
+    config.model.update(size=case.size, image_size=case.image_size, patch_size=case.patch_size)
+    config.model.update(decoder_width=width, decoder_depth=depth, decoder_heads=heads)
+    config.train.batch_size = case.batch
+    mesh = sharding.make_mesh()
+    spec = tasks.spec_of(config, resolve(config, 1000, 1), mesh, n_classes=5 if case.task == "finetune" else 0)
+    rng = np.random.default_rng(0)
+    batch = {
+        "image": rng.integers(0, 256, (case.batch, case.image_size, case.image_size, 3), np.uint8),
+        "label": rng.integers(0, 5, case.batch).astype(np.int32),
+        "index": np.arange(case.batch, dtype=np.int32),
+        "mask": np.ones(case.batch, np.float32),
+    }
+    batch = sharding.put_batch(batch, mesh)
+    held = [state.init_state(spec, 0)]
+    rest = (batch, np.int32(0), np.float32(1e-5))
+    memory = state.train_step.lower(spec, held[0], *rest).compile().memory_analysis()
+
+    def run(steps: int) -> None:
+        for _ in range(steps):
+            held[0], metrics = state.train_step(spec, held[0], *rest)
+            float(metrics["loss"])
+
+    jaxpr = jax.make_jaxpr(state.train_step, static_argnums=0)(spec, held[0], *rest)
+    return run, {
+        "flops": matrix_flops(jaxpr.jaxpr),
+        "program_bytes": memory.argument_size_in_bytes + memory.temp_size_in_bytes,
+    }
+
+
+def matrix_flops(jaxpr) -> float:
+    """Floating-point operations of the matrix products in a program, 2 for each multiply and add."""
+    total = 0.0
+    for equation in jaxpr.eqns:
+        for value in equation.params.values():
+            for inner in value if isinstance(value, tuple | list) else (value,):
+                inner = getattr(inner, "jaxpr", inner)
+                if hasattr(inner, "eqns"):
+                    total += equation.params.get("length", 1) * matrix_flops(inner)
+        if equation.primitive.name == "dot_general":
+            (contracted, _), _ = equation.params["dimension_numbers"]
+            shape = equation.invars[0].aval.shape
+            depth = 1
+            for axis in contracted:
+                depth *= shape[axis]
+            total += 2.0 * equation.outvars[0].aval.size * depth
+    return total
+
+
+def peer(case: Case) -> tuple[Callable[[int], None], dict[str, float]]:
+    """The same for PyTorch and transformers."""
+    import torch
+    import transformers
+
+    torch.manual_seed(0)
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    width, depth, heads = {"base": (768, 12, 12), "tiny": (192, 12, 3)}[case.size]
+    shape = dict(
+        hidden_size=width, num_hidden_layers=depth, num_attention_heads=heads, intermediate_size=4 * width,
+        image_size=case.image_size, patch_size=case.patch_size, layer_norm_eps=1e-6, attn_implementation="sdpa",
+    )  # fmt: skip
+    if case.task == "pretrain":
+        dw, dd, dh = case.decoder
+        config = transformers.ViTMAEConfig(
+            **shape, decoder_hidden_size=dw, decoder_num_hidden_layers=dd, decoder_num_attention_heads=dh,
+            decoder_intermediate_size=4 * dw, mask_ratio=0.75, norm_pix_loss=True,
+        )  # fmt: skip
+        model = transformers.ViTMAEForPreTraining(config)
+    else:
+        model = transformers.ViTForImageClassification(transformers.ViTConfig(**shape, num_labels=5))
+    model.train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, betas=(0.9, 0.95), weight_decay=0.05, fused=True)
+    inputs = {"pixel_values": torch.randn(case.batch, 3, case.image_size, case.image_size)}
+    if case.task == "finetune":
+        inputs["labels"] = torch.randint(0, 5, (case.batch,))
+
+    def run(steps: int) -> None:
+        for _ in range(steps):
+            optimizer.zero_grad(set_to_none=True)
+            loss = model(**inputs).loss
+            loss.backward()
+            optimizer.step()
+            loss.item()
+
+    return run, {}
+
+
+def peak(side: str) -> Callable[[], float]:
+    """A function that measures the matrix peak of a side's library, in operations per second."""
+    n = PEAK_SIZE
+    if side == "ours":
+        import jax
+        import jax.numpy as jnp
+
+        matrix = jnp.ones((n, n), jnp.float32)
+        product = jax.jit(jnp.matmul)
+        multiply = lambda: product(matrix, matrix).block_until_ready()  # noqa: E731
+    else:
+        import torch
+
+        matrix = torch.ones((n, n))
+        multiply = lambda: torch.mm(matrix, matrix)  # noqa: E731
+    multiply()
+
+    def measure() -> float:
+        began = time.perf_counter()
+        for _ in range(4):
+            multiply()
+        return 4 * 2 * n**3 / (time.perf_counter() - began)
+
+    return measure
+
+
+def work(side: str, name: str) -> None:
+    """The process of one side: a line in, a turn, a line out."""
+    case = CASES[name]
+    run, about = (ours if side == "ours" else peer)(case)
+    measure = peak(side)
+    run(2)
+    print(json.dumps(about), flush=True)
+    for _ in sys.stdin:
+        peak_rate = measure()
+        wall, cpu = time.perf_counter(), time.process_time()
+        run(case.steps)
+        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+        resident = next(int(x.split()[1]) for x in open("/proc/self/status") if x.startswith("VmHWM"))
+        values = {"wall": wall / case.steps, "cpu": cpu / case.steps, "peak": peak_rate, "resident": resident * 1024}
+        print(json.dumps(values), flush=True)
+
+
+def compare(name: str, sides: list[str], rounds: int) -> dict[str, float]:
+    """The numbers of one case."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, str(Path(__file__).resolve()), "--case", name, "--worker"]
+    pipe = subprocess.PIPE
+    processes = {s: subprocess.Popen([*command, s], stdin=pipe, stdout=pipe, text=True, env=environment) for s in sides}
+
+    def line(side: str) -> dict[str, float]:
+        text = processes[side].stdout.readline()
+        if not text:
+            raise SystemExit(f"error: the process of {side} for {name} ended; its message is above")
+        return json.loads(text)
+
+    try:
+        about = {side: line(side) for side in sides}
+        turns = {side: [] for side in sides}
+        for _ in range(rounds):
+            for side in sides:
+                processes[side].stdin.write("go\n")
+                processes[side].stdin.flush()
+                turns[side].append(line(side))
+    finally:
+        for process in processes.values():
+            process.stdin.close()
+            process.wait()
+    middle = {s: {k: statistics.median(t[k] for t in turns[s]) for k in turns[s][0]} for s in sides}
+    mine, case = middle["ours"], CASES[name]
+    highest = max(m["peak"] for m in middle.values())
+    out = {
+        "images_per_s": case.batch / mine["wall"],
+        "peak_share": about["ours"]["flops"] / mine["wall"] / highest,
+        "matrix_peak_gflops": highest / 1e9,
+        "cpu_seconds": mine["cpu"],
+        "resident_gib": mine["resident"] / 2**30,
+        "program_gib": about["ours"]["program_bytes"] / 2**30,
+    }
+    if "peer" in sides:
+        theirs = middle["peer"]
+        out |= {
+            "peer_images_per_s": case.batch / theirs["wall"],
+            "ratio": theirs["wall"] / mine["wall"],
+            "peer_cpu_seconds": theirs["cpu"],
+            "cpu_ratio": theirs["cpu"] / mine["cpu"],
+            "peer_resident_gib": theirs["resident"] / 2**30,
+        }
+    return out
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="benchmark.py step", description=__doc__.split("\n")[0])
+    parser.add_argument("--peers", action="store_true", help="measure PyTorch and transformers too (extra [peers])")
+    parser.add_argument("--case", nargs="+", choices=CASES, default=list(CASES), help="some of the cases")
+    parser.add_argument("--rounds", type=int, default=7, help="turns of each side, after the warm-up; 7")
+    parser.add_argument("--worker", choices=("ours", "peer"), help=argparse.SUPPRESS)
+    arguments = parser.parse_args(argv)
+    if arguments.worker:
+        return work(arguments.worker, *arguments.case)
+    results = {}
+    for name in arguments.case:
+        results[name] = compare(name, ["ours", "peer"] if arguments.peers else ["ours"], arguments.rounds)
+        print(name, *(f"{k} {v:.4g}" for k, v in results[name].items()), sep="  ", flush=True)
+    print(json.dumps(results))
+
+
+if __name__ == "__main__":
+    main()
