@@ -8,6 +8,7 @@ import argparse
 import json
 import pickle
 import re
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from mae_jax.errors import UserError
 
 PICKLES = set(WEIGHTS) - {".safetensors", ".npz"}
 _WRAPPERS = ("model", "state_dict", "module")  # what training scripts keep the weights under
+EXPANSION = 20  # times its size is what a packed file may unpack to, or 256 MB
 _TYPES = {
     "F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": np.uint16, "I64": np.int64, "I32": np.int32,
     "I16": np.int16, "I8": np.int8, "U8": np.uint8, "BOOL": np.bool_,
@@ -33,6 +35,7 @@ def read_arrays(path: Path, field: str) -> tuple[dict[str, np.ndarray], dict[str
         raise UserError(f"{field}={path} does not exist; name a file or folder of weights, or a run directory")
     arrays: dict[str, np.ndarray] = {}
     for file in _files_of(path, field):
+        _refuse_bomb(file, field)
         arrays |= _READERS[".pth" if file.suffix in PICKLES else file.suffix](file, field)
     if not arrays:
         raise UserError(f"{field}: {path} holds no arrays")
@@ -126,6 +129,21 @@ def _pickle(file: Path, field: str) -> dict[str, np.ndarray]:
             f"({', '.join(kinds) or type(found).__name__}); save the model's state_dict"
         )
     return {key: _to_numpy(value) for key, value in found.items()}
+
+
+def _refuse_bomb(file: Path, field: str) -> None:
+    """Refuses a zip archive (.npz, and .pth since PyTorch 1.6) that would unpack to far more than it is."""
+    if zipfile.is_zipfile(file):
+        try:
+            with zipfile.ZipFile(file) as archive:
+                size = sum(part.file_size for part in archive.infolist())
+        except (zipfile.BadZipFile, NotImplementedError):
+            return  # its reader says what is wrong
+        if size > max(EXPANSION * file.stat().st_size, 2**28):
+            raise UserError(
+                f"{field}: {file} is refused: {file.stat().st_size / 1e6:.1f} MB that unpack to {size / 1e9:.1f} GB; "
+                f"weights hardly shrink when they are packed"
+            )
 
 
 def _to_numpy(tensor: Any) -> np.ndarray:

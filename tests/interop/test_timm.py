@@ -43,6 +43,32 @@ def test_timm_opens_an_exported_network_and_computes_the_same(tmp_path, fields):
     assert network.pretrained_cfg["mean"] == list(interop.Weights.mean)
 
 
+@pytest.mark.parametrize(
+    ("name", "options", "field"),
+    [
+        ("vit_base_patch16_224", {}, {"pool": "cls", "heads": 12}),
+        ("vit_base_patch16_224", {"global_pool": "avg"}, {"pool": "mean"}),
+        ("vit_small_patch14_reg4_dinov2", {"img_size": 126}, {"registers": 4, "positions": "learned"}),
+    ],
+)
+def test_published_networks_are_read_from_timms_own_folders(tmp_path, name, options, field):
+    torch.manual_seed(0)
+    network = timm.create_model(name, num_classes=5, **options).eval()
+    with torch.no_grad():
+        for p in network.parameters():
+            if p.ndim == 1:
+                p.add_(0.1 * torch.randn(p.shape))
+    timm.models.save_for_hf(network, tmp_path, model_config={"model_args": options} if options else None)
+    weights = interop.read(tmp_path)
+    assert {key: getattr(weights.shape, key) for key in field} == field and weights.heads_known
+    images = torch.randn(1, 3, weights.shape.image_size, weights.shape.image_size)
+    with torch.no_grad():
+        theirs = network(images).numpy()
+    run = jax.jit(models.apply, static_argnums=(0, 1))
+    ours = run("vit", weights.shape, weights.params, jnp.asarray(images.permute(0, 2, 3, 1).numpy()))
+    np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4 * np.abs(theirs).max())
+
+
 def test_parameter_groups_of_a_base_network():
     network = timm.create_model("vit_base_patch16_224", num_classes=5)
     groups = optim.param_groups_layer_decay(network, 0.05, network.no_weight_decay(), layer_decay=0.65)

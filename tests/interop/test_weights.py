@@ -3,6 +3,7 @@ import builtins
 import dataclasses
 import json
 import os
+import zipfile
 
 import jax
 import numpy as np
@@ -171,6 +172,15 @@ def test_what_cannot_be_read_is_named(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="should hold one file of weights and has none"):
         interop.read(tmp_path / "empty", "init_from")
+
+
+def test_a_small_file_that_unpacks_to_gigabytes_is_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.npz", "w", zipfile.ZIP_DEFLATED) as archive, archive.open("x.npy", "w") as part:
+        for _ in range(300):
+            part.write(bytes(2**20))
+    assert (tmp_path / "a.npz").stat().st_size < 1e6
+    with pytest.raises(UserError, match=r"0.3 MB that unpack to 0.3 GB"):
+        interop.read(tmp_path / "a.npz", "init_from")
 
 
 class Payload:
