@@ -1,10 +1,14 @@
-"""Checkpoints with Orbax: parameters, optimiser state, data position. Saved in the background.
+"""Checkpoints with Orbax: parameters, optimiser state, data position, config. Saved in the background.
 
-A step counts only when Orbax has committed it. Orbax's `latest_step` also names directories that are
-not whole, so the newest step that restores is looked for here.
+A step is written as `N.saving`, gets the digests of its files, and is then renamed to `N`: a directory
+with a number for a name is whole, or is passed over and reported. What is restored is checked first.
 """
 
 import itertools
+import os
+import resource
+import shutil
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,9 +17,9 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from mae_jax import rundir
+from mae_jax import digests, rundir, sharding
 from mae_jax.config import defaults
-from mae_jax.errors import UserError
+from mae_jax.errors import StorageError, UserError
 from mae_jax.models import Params
 from mae_jax.state import TrainState
 
@@ -23,64 +27,124 @@ _ITEMS = ("params", "optimizer", "position", "config")
 
 
 class Checkpoints:
-    """The checkpoints of one run directory."""
+    """The checkpoints of one run directory. As a context it finishes what is being saved on every way out."""
 
     def __init__(self, workdir: Path, keep: int, config: dict[str, Any], report: Callable[[str], None]):
-        """`keep`: how many of the newest steps stay. What is no whole step is put aside and reported."""
+        """`keep`: how many of the newest steps stay. What is no whole step is put aside and reported.
+
+        Raises StorageError where the directory cannot be written.
+        """
         self.directory = Path(workdir).absolute() / "checkpoints"
-        self.config, self.report = config, report
-        # Orbax takes any directory with a number for a step, and saves none below the highest.
+        self.keep, self.config, self.report = keep, config, report
+        self._leader = jax.process_index() == 0
+        self._thread: threading.Thread | None = None
+        self._failed: BaseException | None = None
+        self._orbax = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler())
         whole = committed_steps(self.directory, report)
-        for path in self.directory.glob("*"):
-            if path.is_dir() and path.name.isdigit() and int(path.name) not in whole:
+        if self._leader:
+            try:
+                self._tidy(whole)
+            except OSError as error:
+                raise storage_error(self.directory, error) from None
+        sharding.any_process(False)  # wait for the leader
+
+    def _tidy(self, whole: list[int]) -> None:
+        self.directory.mkdir(parents=True, exist_ok=True)
+        for path in self.directory.iterdir():
+            if ".saving" in path.name:  # of a save that was cut off
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            elif path.is_dir() and path.name.isdigit() and int(path.name) not in whole:
                 self._put_aside(path)
-        options = ocp.CheckpointManagerOptions(
-            max_to_keep=keep, cleanup_tmp_directories=True, enable_async_checkpointing=True
-        )
-        self._manager = ocp.CheckpointManager(self.directory, options=options)
+        with open(self.directory / "writable.saving", "wb") as file:  # known before anything is compiled
+            file.write(b"\0")
+        os.remove(file.name)
 
     def _put_aside(self, path: Path) -> None:
-        if jax.process_index() == 0:
-            path.rename(unused(path.with_name(f"{path.name}.damaged")))
+        if self._leader:
+            ours = any((path / name).exists() for name in (*_ITEMS, digests.DIGESTS))
+            path.rename(unused(path.with_name(f"{path.name}.{'damaged' if ours else 'stray'}")))
 
     def save(self, step: int, state: TrainState, position: dict[str, Any]) -> None:
-        """Starts saving `state` as `step`; `position` is any JSON value."""
-        saved = self._manager.save(
-            step,
-            args=ocp.args.Composite(
-                params=ocp.args.StandardSave(state.params),
-                optimizer=ocp.args.StandardSave(state.opt_state),
-                position=ocp.args.JsonSave(position),
-                config=ocp.args.JsonSave(self.config),
-            ),
-        )
-        if not saved:
-            raise RuntimeError(f"Orbax did not save step {step} in {self.directory}")
+        """Starts saving `state` as `step`; `position` is any JSON value.
+
+        Raises StorageError where this or the last save could not be written; earlier steps stay.
+        """
+        self.wait()
+        partial = self.directory / f"{step}.saving"
+        try:
+            self._orbax.save(
+                partial,
+                args=ocp.args.Composite(
+                    params=ocp.args.StandardSave(state.params),
+                    optimizer=ocp.args.StandardSave(state.opt_state),
+                    position=ocp.args.JsonSave(position),
+                    config=ocp.args.JsonSave(self.config),
+                ),
+            )
+        except Exception as error:
+            raise self._not_saved(partial, error) from error
+        self._thread = threading.Thread(target=self._commit, args=(partial, step), name="commit")
+        self._thread.start()
+
+    def _commit(self, partial: Path, step: int) -> None:
+        """What follows the writing, in a thread of its own: digests, the step's name, room for the next."""
+        try:
+            self._orbax.wait_until_finished()  # of several processes: all have written
+            if self._leader:
+                digests.write(partial)
+                whole = self.directory / str(step)
+                if whole.exists():  # of the same number, from before the run went back to an earlier one
+                    shutil.rmtree(whole)
+                os.replace(partial, whole)
+                digests.sync_directory(self.directory)
+                for old in committed_steps(self.directory)[self.keep :]:
+                    shutil.rmtree(self.directory / str(old))
+        except BaseException as error:
+            self._failed = error
+
+    def check(self) -> None:
+        """Raises StorageError as soon as it is known that the save in the background failed."""
+        if self._failed is not None:
+            failed, self._failed = self._failed, None
+            raise self._not_saved(self.directory, failed) from failed
+
+    def _not_saved(self, path: Path, error: BaseException) -> BaseException:
+        """The error to show, with what was half written removed: it takes room that something else may need."""
+        shown = storage_error(path, error) if cannot_write(error) else error
+        if self._leader:
+            for left in self.directory.glob("*.saving*"):
+                shutil.rmtree(left, ignore_errors=True)
+        return shown
 
     def restore(self, like: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
-        """The newest step that can be read, or None where nothing was ever saved.
+        """The newest step that is as it was written, or None where nothing was ever saved.
 
         `like` gives shapes, types and placements (`state.abstract_state`). Damaged steps are reported and
         put aside. Raises UserError where steps exist and none can be read; then none is touched.
         """
         damaged = []
         for step in committed_steps(self.directory):
-            try:
-                found = self._manager.restore(
-                    step,
-                    args=ocp.args.Composite(
-                        params=ocp.args.StandardRestore(like.params),
-                        optimizer=ocp.args.StandardRestore(like.opt_state),
-                        position=ocp.args.JsonRestore(),
-                    ),
-                )
-            except Exception as error:  # Orbax raises many kinds for a damaged step
+            path = self.directory / str(step)
+            wrong = digests.problem(path) if self._leader else ""
+            found = None
+            if not sharding.any_process(bool(wrong)):
+                try:
+                    found = self._orbax.restore(
+                        path,
+                        args=ocp.args.Composite(
+                            params=ocp.args.StandardRestore(like.params),
+                            optimizer=ocp.args.StandardRestore(like.opt_state),
+                            position=ocp.args.JsonRestore(),
+                        ),
+                    )
+                except Exception as error:  # Orbax raises many kinds
+                    wrong = _first_line(error)
+            if sharding.any_process(found is None):
                 damaged.append(step)
-                self.report(f"checkpoint {self.directory / str(step)} cannot be read: {_first_line(error)}")
+                self.report(f"checkpoint {path} cannot be read: {wrong or 'see the first process'}")
                 continue
             for bad in damaged:
                 self._put_aside(self.directory / str(bad))
-            self._manager.reload()
             count = jax.device_put(np.int32(step), like.step.sharding)
             return TrainState(count, found["params"], found["optimizer"]), found["position"]
         if damaged:
@@ -88,18 +152,67 @@ class Checkpoints:
                 f"none of the checkpoints {sorted(damaged)} in {self.directory} can be read; restore one from a "
                 f"backup, or remove the directory to start again"
             )
+        aside = sorted(path.name for path in self.directory.glob("*.damaged*"))
+        if aside:
+            raise UserError(
+                f"{self.directory} holds no whole checkpoint, only {', '.join(aside)}; restore one from a backup, or "
+                f"remove the directory to start again"
+            )
         return None
 
     def wait(self) -> None:
-        """Blocks until every save is on disk."""
-        self._manager.wait_until_finished()
+        """Blocks until every save is on disk. Raises StorageError where one could not be written."""
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+            failed = sharding.any_process(self._failed is not None)
+            self.check()
+            if failed:
+                raise StorageError(f"another process could not save in {self.directory}; its message says why")
 
-    def close(self) -> None:
-        """Finishes what is being saved."""
-        self._manager.close()
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, traceback: Any) -> None:
+        """Finishes what is being saved; an error that is already on its way is the one to be seen."""
+        try:
+            if self._thread is not None:
+                self._thread.join()
+            if error is None:
+                self.wait()
+            self._orbax.close()
+        except Exception as late:
+            if error is None:
+                raise
+            self._failed = self._failed or late
+        if error is not None and self._failed is not None:
+            self.report(f"the last checkpoint could not be saved: {_first_line(self._failed)}")
 
 
-def _first_line(error: Exception) -> str:
+def cannot_write(error: BaseException | None) -> bool:
+    """Whether `error`, or what it came from, says that a file could not be written for want of room or rights."""
+    words = ("no space left", "file too large", "disk quota", "read-only file system", "permission denied")
+    while error is not None:
+        if isinstance(error, OSError) or any(word in str(error).lower() for word in words):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def storage_error(path: Path, error: BaseException) -> StorageError:
+    """One line on a file that could not be written: path, reason, free bytes."""
+    existing = next(p for p in (path, *path.parents) if p.exists())
+    free = shutil.disk_usage(existing).free
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+    limits = "" if limit == resource.RLIM_INFINITY else f", a file may have at most {limit} bytes"
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else _first_line(error)
+    return StorageError(
+        f"{path} cannot be written: {reason} ({free} bytes free on its disk{limits}); the checkpoints before it "
+        f"are kept: make room, then start the same command again"
+    )
+
+
+def _first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
 
 
@@ -114,9 +227,11 @@ def committed_steps(directory: Path, report: Callable[[str], None] = lambda line
     steps = []
     for path in directory.glob("*"):
         if path.is_dir() and path.name.isdigit():
-            missing = [n for n in (*_ITEMS, "_CHECKPOINT_METADATA") if not (path / n).exists()]
-            if missing:
-                report(f"{path} is not a whole checkpoint ({', '.join(missing)} missing); passed over")
+            parts = (*_ITEMS, digests.DIGESTS)
+            missing = [n for n in parts if not (path / n).exists()]
+            if missing or path.name != str(int(path.name)):
+                why = f"{', '.join(missing)} missing" if missing else "not a number as we write it"
+                report(f"{path} is not a whole checkpoint ({why}); passed over")
             else:
                 steps.append(int(path.name))
     return sorted(steps, reverse=True)
@@ -130,14 +245,20 @@ def load_params(workdir: Path, like: Params, field: str) -> tuple[Params, int]:
     directory = Path(workdir).absolute() / "checkpoints"
     steps = committed_steps(directory)
     if not steps:
-        raise UserError(f"{field}={workdir} has no checkpoint; name the run directory of a finished pre-training")
+        done = (Path(workdir) / rundir.RESULTS).exists()
+        why = f"says in {rundir.RESULTS} that it is finished, but its checkpoints are gone" if done else ""
+        raise UserError(
+            f"{field}={workdir} {why or 'has no checkpoint'}; name the run directory of a finished pre-training"
+        )
+    path = directory / str(steps[0])
+    wrong = digests.problem(path)
+    if wrong:
+        raise UserError(f"{field}: checkpoint {path} cannot be read: {wrong}; restore it from a backup")
     checkpointer = ocp.StandardCheckpointer()
     try:
-        return checkpointer.restore(directory / str(steps[0]) / "params", like), steps[0]
+        return checkpointer.restore(path / "params", like), steps[0]
     except Exception as error:
-        raise UserError(
-            f"{field}: checkpoint {directory / str(steps[0])} cannot be read: {_first_line(error)}"
-        ) from None
+        raise UserError(f"{field}: checkpoint {path} cannot be read: {_first_line(error)}") from None
     finally:
         checkpointer.close()
 

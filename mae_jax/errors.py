@@ -8,6 +8,10 @@ class UserError(ValueError):
     """
 
 
+class StorageError(UserError):
+    """A file could not be written: the disk is full, a limit or a right is in the way."""
+
+
 class Stopped(Exception):
     """A signal asked the run to stop; its state is saved. The process ends with EXIT_STOPPED."""
 

@@ -42,7 +42,7 @@ def parse(argv: list[str]) -> list[str]:
 
 
 def main(argv: list[str]) -> None:
-    logging.set_verbosity(logging.ERROR)  # Orbax, Grain and CLU tell of every file
+    logging.set_verbosity(logging.FATAL)  # Orbax, Grain and CLU tell of every file; errors come as exceptions
     if argv[1:]:
         raise UserError(f"argument {argv[1]!r} is not known; see --help")
     if _CONFIG.value is None:

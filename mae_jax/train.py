@@ -123,8 +123,8 @@ class Loop:
         """From the first step, or the last checkpoint, to the results."""
         with contextlib.ExitStack() as stack:
             config = rundir.read_config(self.workdir / rundir.CONFIG)
-            self.checkpoints = Checkpoints(self.workdir, self.config.checkpoint.keep, config, self.progress.say)
-            stack.callback(self.checkpoints.close)
+            checkpoints = Checkpoints(self.workdir, self.config.checkpoint.keep, config, self.progress.say)
+            self.checkpoints = stack.enter_context(checkpoints)
             state, first = self.start()
             self.announce(state, first)
             writers = Writers(
@@ -196,6 +196,8 @@ class Loop:
             rate = learning_rate(step, o.schedule, r, o.min_lr)
             state, metrics = train_step(self.spec, state, batch, seed, np.float32(rate))
             self.fetch(step)
+            if jax.process_count() == 1:  # several learn it together, at the next save
+                self.checkpoints.check()
             self.waiting = metrics
             done = step + 1
             if done % self.config.log.every_steps == 0:

@@ -23,6 +23,7 @@ CHECKED = [
     "checkpoints",
     "checks",
     "config",
+    "digests",
     "evaluate",
     "losses",
     "metrics",

@@ -18,7 +18,7 @@ LAYERS = [
     {"sharding", "machine"},
     {"state"},
     {"rundir"},
-    {"progress", "metrics"},
+    {"progress", "metrics", "digests"},
     {"datasets", "autoencoders"},
     {"best", "checkpoints", "evaluate", "writers"},
     {"interop", "pictures", "thumbnails"},
