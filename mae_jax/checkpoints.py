@@ -93,9 +93,11 @@ class Checkpoints:
             if self._leader:
                 digests.write(partial)
                 whole = self.directory / str(step)
+                before = whole.with_name(f"{step}.saving-before")
                 if whole.exists():  # of the same number, from before the run went back to an earlier one
-                    shutil.rmtree(whole)
+                    whole.rename(before)
                 os.replace(partial, whole)
+                shutil.rmtree(before, ignore_errors=True)
                 digests.sync_directory(self.directory)
                 for old in committed_steps(self.directory)[self.keep :]:
                     shutil.rmtree(self.directory / str(old))

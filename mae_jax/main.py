@@ -8,15 +8,15 @@ Any field is overridden with --config.FIELD=VALUE, for example --config.train.ep
 """
 
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
+from mae_jax.cli import call
 from mae_jax.config import check_arguments, default_workdir
-from mae_jax.errors import EXIT_STOPPED, EXIT_USER_ERROR, Stopped, UserError
+from mae_jax.errors import UserError
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "FILE[:ARG]: a file of configs/.", lock_config=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Run directory; by default a speaking name below runs/.")
@@ -54,16 +54,7 @@ def cli() -> None:
     """The process: one line and a non-zero exit for a user's mistake, a stack trace for ours."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # else it prints a note; nothing is computed in it
-    try:
-        app.run(main, flags_parser=parse)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(EXIT_USER_ERROR)
-    except KeyboardInterrupt:
-        sys.exit("interrupted; the same command goes on from the last checkpoint")
-    except Stopped as stop:
-        print(stop, file=sys.stderr)
-        sys.exit(EXIT_STOPPED)
+    call(lambda: app.run(main, flags_parser=parse))
 
 
 if __name__ == "__main__":

@@ -5,6 +5,8 @@ import time
 from collections import deque
 from collections.abc import Sequence
 
+from mae_jax.cli import printable
+
 WINDOW = 60.0  # seconds over which the rate is measured
 
 
@@ -78,4 +80,4 @@ class Progress:
     def say(self, line: str) -> None:
         """Prints a line at once."""
         if not self.quiet:
-            print(line, file=self.stream, flush=True)
+            print(printable(line), file=self.stream, flush=True)

@@ -158,16 +158,17 @@ def write_predictions(
             rows.writerow([image, groups[i], classes[labels[i]], classes[best], p[best], *p])
 
 
-def truncate_metrics(path: Path, step: int) -> None:
-    """Drops the rows after `step`: a resumed run writes them again."""
-    if path.exists():
-        rows = [row for row in path.read_text(encoding="utf-8").splitlines() if _step_of(row) <= step]
-        with replacing(path) as file:
-            file.writelines(row + "\n" for row in rows)
-
-
-def _step_of(row: str) -> float:
-    try:
-        return json.loads(row)["step"]
-    except (json.JSONDecodeError, KeyError, TypeError):
-        return float("inf")  # the last row of a killed run may be cut
+def truncate_metrics(path: Path, step: int, evaluated: bool = True) -> None:
+    """Drops the rows after `step`: a resumed run writes them again. Not `evaluated`: also its evaluation's row."""
+    if not path.exists():
+        return
+    kept = []
+    for text in path.read_text(encoding="utf-8").splitlines():
+        try:
+            row = json.loads(text)
+            if row["step"] < step or (row["step"] == step and (evaluated or "learning_rate" in row)):
+                kept.append(text + "\n")
+        except (json.JSONDecodeError, KeyError, TypeError):
+            continue  # the last row of a killed run may be cut
+    with replacing(path) as file:
+        file.writelines(kept)

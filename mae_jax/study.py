@@ -12,7 +12,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from mae_jax import grid, interop, plan, rundir, tasks, train
+from mae_jax import grid, interop, plan, rundir, signals, tasks, train
 from mae_jax.checks import validate_study
 from mae_jax.grid import Run
 from mae_jax.progress import Progress, duration
@@ -26,13 +26,14 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     """
     validate_study(config)
     leader = jax.process_index() == 0
-    with train.signals() as got, rundir.held(workdir, leader):
+    with signals.watched() as got, rundir.held(workdir, leader):
         keep_study(config, workdir, leader)
         runs = configured(grid.runs(config, workdir))
         progress = Progress(config.finetune.log.progress_seconds, quiet=not leader)
         run_all(runs, progress, got)
         finished = [directory for directory, cell in runs if cell.task == "finetune"]
-        return report(config, workdir, finished, progress) if leader else {}
+        with signals.ends("all runs are finished"):
+            return report(config, workdir, finished, progress) if leader else {}
 
 
 def configured(runs: list[Run]) -> list[Run]:
@@ -57,17 +58,18 @@ def run_all(
     """Runs what is not yet finished of `runs`, in order; what results.json says of each.
 
     All images are opened before the first run starts; `opened` keeps them for further calls. `got` is the
-    list of `train.signals`. Raises UserError for a mistake of the user, and `errors.Stopped` after a signal.
+    list of `signals.watched`. Raises UserError for a mistake of the user, and `errors.Stopped` after a signal.
     """
     opened = {} if opened is None else opened
-    planned = plan.make(runs, opened, train.checking(progress))
+    with train.at_once("nothing was changed"):
+        planned = plan.make(runs, opened, train.checking(progress))
     for line in plan.describe(planned):
         progress.say(line)
     progress.costs = [run.seconds for run in planned]
     found = []
     for number, (directory, cell) in enumerate(runs, 1):
         if got:
-            raise train.stopped(got, f"{number - 1} of {len(runs)} runs are finished")
+            raise signals.stopped(got, f"{number - 1} of {len(runs)} runs are finished")
         progress.say(f"[{number}/{len(runs)}] {cell.name}")
         if (directory / rundir.RESULTS).exists():
             progress.skip()

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from mae_jax import pictures, rundir, sharding, study, tasks, train
+from mae_jax import pictures, rundir, sharding, signals, study, tasks
 from mae_jax.autoencoders import at_ratio
 from mae_jax.checks import validate_sweep
 from mae_jax.config import percent
@@ -58,7 +58,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     """
     validate_sweep(config)
     leader = jax.process_index() == 0
-    with train.signals() as got, rundir.held(workdir, leader):
+    with signals.watched() as got, rundir.held(workdir, leader):
         study.keep_study(config, workdir, leader)
         networks = pretrainings(config, workdir)
         cells = classifiers(config, workdir, networks)
@@ -68,7 +68,8 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
             return {}
         if jax.process_count() == 1:  # each network is loaded whole, which processes would have to do together
             picture(config, networks, workdir / RECONSTRUCTIONS, opened)
-        return report(config, workdir, [directory for directory, _ in (*networks, *cells)], progress)
+        with signals.ends("all runs are finished"):
+            return report(config, workdir, [directory for directory, _ in (*networks, *cells)], progress)
 
 
 def picture(config: ConfigDict, networks: Sequence[Run], path: Path, opened: dict) -> None:

@@ -3,10 +3,7 @@
 import contextlib
 import dataclasses
 import math
-import signal
-import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +11,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from mae_jax import machine, rundir, sharding, tasks
+from mae_jax import machine, rundir, sharding, signals, tasks
 from mae_jax.best import Best
 from mae_jax.checkpoints import Checkpoints, committed_steps
 from mae_jax.checks import validate
@@ -40,7 +37,7 @@ def run(
     leader = jax.process_index() == 0  # of several processes the one that writes and speaks
     progress = progress or Progress(config.log.progress_seconds, quiet=not leader)
     with contextlib.ExitStack() as stack:
-        got = stack.enter_context(signals())
+        got = stack.enter_context(signals.watched())
         refused = None
         try:
             stack.enter_context(rundir.held(workdir, leader))
@@ -49,7 +46,9 @@ def run(
                 progress.say(f"{workdir}: finished before; {rundir.RESULTS} is there")
                 return rundir.read_json(workdir / rundir.RESULTS)
             machine.keep_compiled()
-            task = tasks.build(config, sharding.make_mesh(config.sharding.fsdp), checking(progress), opened)
+            mesh = sharding.make_mesh(config.sharding.fsdp)
+            with at_once("nothing was changed"):
+                task = tasks.build(config, mesh, checking(progress), opened)
             rundir.keep_config(workdir, config, dataclasses.asdict(task.resolved), leader)
         except UserError as error:
             refused = error
@@ -70,46 +69,16 @@ def checking(progress: Progress):
     return report
 
 
-_got: list[int] | None = None  # the signals so far, while somebody watches for them
-
-
-@contextlib.contextmanager
-def signals() -> Iterator[list[int]]:
-    """Collects SIGTERM and SIGINT in a list, so that a run can save and end. A second one ends at once.
-
-    Within another such context it gives that one's list.
-    """
-    global _got
-    if _got is not None or threading.current_thread() is not threading.main_thread():
-        yield _got if _got is not None else []
-        return
-
-    def note(number: int, frame) -> None:
-        if got:
-            signal.default_int_handler(number, frame)
-        got.append(number)
-
-    got = _got = []
-    old = {n: signal.signal(n, note) for n in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield got
-    finally:
-        _got = None
-        for number, handler in old.items():
-            signal.signal(number, handler)
-
-
-def stopped(got: list[int], what: str) -> Stopped:
-    """The exception for the signals in `got`; `what` says what is saved."""
-    name = signal.Signals(got[0]).name if got else "a signal to another process"
-    return Stopped(f"stopped by {name}; {what}, the same command goes on from there")
+def at_once(what: str):
+    """`signals.ends` for a process that works alone; of several none can leave the others."""
+    return signals.ends(what) if jax.process_count() == 1 else contextlib.nullcontext()
 
 
 class Loop:
     """One run: its state, and what is open while it runs."""
 
     def __init__(self, task: Task, workdir: Path, progress: Progress, got: list[int]):
-        """`got`: signals so far, see `signals`."""
+        """`got`: signals so far, see `signals.watched`."""
         self.task, self.workdir, self.progress, self.got = task, workdir, progress, got
         self.config, self.spec, self.resolved = task.config, task.spec, task.resolved
         self.label = self.config.name or self.config.task
@@ -117,6 +86,7 @@ class Loop:
         self.waiting: dict[str, jax.Array] | None = None  # metrics of the last step, on the device
         self.loss = math.nan  # of the last step that was fetched
         self.seconds = 0.0  # of training, over all starts
+        self.owed = False  # whether a signal cut off the evaluation of the step that is saved
         self.best = Best(workdir, self.config.checkpoint.keep) if self.config.train.select == "best" else None
 
     def run(self) -> dict[str, Any]:
@@ -130,6 +100,7 @@ class Loop:
             writers = Writers(
                 self.workdir,
                 first_step=first,
+                evaluated=not self.owed,
                 steps=self.resolved.steps,
                 tensorboard=self.config.log.tensorboard,
                 profile=self.config.log.profile,
@@ -142,7 +113,7 @@ class Loop:
             self.checkpoints.wait()
             results = self.results(state, began)
             if self.got:
-                raise stopped(self.got, "this run is finished")
+                raise signals.stopped(self.got, "this run is finished")
             return results
 
     def start(self) -> tuple[TrainState, int]:
@@ -155,7 +126,7 @@ class Loop:
         state, position = found
         step = position["data"]["next_batch"]
         loaders.check_position(position["data"], jsonable(self.task.position(step)))
-        self.pending, self.seconds = position["pending"], position["seconds"]
+        self.pending, self.seconds, self.owed = position["pending"], position["seconds"], position["owed"]
         self.progress.say(f"going on from step {step} of {self.resolved.steps} in {self.workdir}")
         return state, step
 
@@ -177,20 +148,23 @@ class Loop:
         seed = np.int32(self.config.seed)
         for step in range(first, r.steps + 1):
             last, stop = step == r.steps, self.asked_to_stop(step)
-            if step > first:
-                if last or step % r.eval_every == 0:
+            if (step > first or self.owed) and (last or step % r.eval_every == 0):
+                self.owed = True
+                try:
                     self.evaluate(state, step, writers, last)
-                if last or stop or step % r.save_every == 0:
-                    self.fetch(step)
-                    if not all_finite(state.params):
-                        self.diverged("a parameter", math.nan, step)
-                    seconds = time.monotonic() - began
-                    self.checkpoints.save(step, state, self.position(step, seconds))
+                    self.owed = False
+                except Stopped:
+                    if step > first:
+                        self.save(step, state, began)
+                        self.checkpoints.wait()
+                    raise
+            if step > first and (last or stop or step % r.save_every == 0):
+                self.save(step, state, began)
             if last:
                 break
             if stop:
                 self.checkpoints.wait()
-                raise stopped(self.got, f"step {step} of {r.steps} is saved" if step else "no step was done")
+                raise signals.stopped(self.got, f"step {step} of {r.steps} is saved" if step else "no step was done")
             batches = batches or self.task.batches(step)
             batch = sharding.put_batch(next(batches), self.spec.mesh)
             rate = learning_rate(step, o.schedule, r, o.min_lr)
@@ -205,6 +179,13 @@ class Loop:
             writers.after_step(done)
             self.progress.update(done, "compiled" if math.isnan(self.loss) else f"loss {self.loss:.4f}")
         return state
+
+    def save(self, step: int, state: TrainState, began: float) -> None:
+        """Starts a checkpoint of a state that is sound."""
+        self.fetch(step)
+        if not all_finite(state.params):
+            self.diverged("a parameter", math.nan, step)
+        self.checkpoints.save(step, state, self.position(step, time.monotonic() - began))
 
     def asked_to_stop(self, step: int) -> bool:
         """Whether a signal came to any process; several ask one another every few steps."""
@@ -247,7 +228,8 @@ class Loop:
         if self.pending or self.waiting is not None:
             o = self.config.optim
             self.log(step, learning_rate(step - 1, o.schedule, self.resolved, o.min_lr), writers)
-        values = dict(self.task.evaluate(state.params))
+        with at_once(f"step {step} of {self.resolved.steps} is saved"):
+            values = dict(self.task.evaluate(state.params))
         images = self.task.epoch_images(step)
         if values or images:
             writers.scalars(step, {"epoch": step / self.resolved.steps_per_epoch, **values, **images})
@@ -256,12 +238,14 @@ class Loop:
         # Pictures are large: ten over the run are enough to see it learn.
         spread = max(1, self.resolved.steps // self.resolved.eval_every // 10) * self.resolved.eval_every
         if last or step % spread == 0:
-            self.task.show(state.params, step, writers)
+            with at_once(f"step {step} of {self.resolved.steps} is saved"):
+                self.task.show(state.params, step, writers)
 
     def position(self, step: int, seconds: float) -> dict[str, Any]:
         """What a checkpoint holds beside the state."""
         best = self.best.position() if self.best else None
-        return {"data": self.task.position(step), "pending": self.pending, "seconds": seconds, "best": best}
+        data = self.task.position(step)
+        return {"data": data, "pending": self.pending, "seconds": seconds, "best": best, "owed": self.owed}
 
     def announce(self, state: TrainState, first: int) -> None:
         """Says what the config came to, and writes what is known before the first step."""
@@ -290,7 +274,8 @@ class Loop:
     def results(self, state: TrainState, began: float) -> dict[str, Any]:
         """The run's last files; results.json comes last and says that all are there."""
         chosen = self.best.load(state.params) if self.best and self.best.step else state.params
-        results = self.task.finish(chosen, self.workdir)
+        with at_once("the last step is saved"):
+            results = self.task.finish(chosen, self.workdir)
         seconds = time.monotonic() - began
         if jax.process_index() == 0:
             rundir.write_json(self.workdir / rundir.RUN, self.about_run(seconds))

@@ -16,14 +16,17 @@ from mae_jax import rundir
 class Writers:
     """Writes one run's scalars, pictures and hyperparameters; does nothing in other processes."""
 
-    def __init__(self, workdir: Path, *, first_step: int, steps: int, tensorboard: bool, profile: bool):
-        """`first_step`: the step that training goes on from; later rows are dropped."""
+    def __init__(
+        self, workdir: Path, *, first_step: int, evaluated: bool, steps: int, tensorboard: bool, profile: bool
+    ):
+        """`first_step`: the step that training goes on from; later rows are dropped, and its own evaluation's
+        where it is to be `evaluated` again."""
         self.workdir, self.steps, self.profile = workdir, steps, profile
         self.active = jax.process_index() == 0
         self.tensorboard = tensorboard and self.active
         self._clu, self._hooks, self._hparams = None, [], {}
         if self.active:
-            rundir.truncate_metrics(workdir / rundir.METRICS, first_step)
+            rundir.truncate_metrics(workdir / rundir.METRICS, first_step, evaluated)
             self._file = open(workdir / rundir.METRICS, "a", encoding="utf-8")
 
     def scalars(self, step: int, values: dict[str, float]) -> None:

@@ -21,6 +21,7 @@ from ml_collections import ConfigDict
 CHECKED = [
     "autoencoders",
     "checkpoints",
+    "cli",
     "checks",
     "config",
     "digests",
@@ -33,6 +34,7 @@ CHECKED = [
     "pixels",
     "report",
     "rundir",
+    "signals",
 ]
 CHECKED += ["sharding", "spam", "state", "study", "sweep", "tasks", "train", "writers", "data.splits", "data.subsets"]
 CHECKED += ["best", "grid", "interop", "export", "plan", "thumbnails"]

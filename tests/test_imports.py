@@ -8,6 +8,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "mae_jax"
 LAYERS = [
     {"errors"},
+    {"cli", "signals"},
     {"config"},
     {"grid"},
     {"checks"},

@@ -6,11 +6,10 @@ hash) are found within and across splits, with the label of each, and written to
 
 import argparse
 import re
-import sys
 from pathlib import Path
 
+from mae_jax.cli import call
 from mae_jax.datasets.check import check
-from mae_jax.errors import EXIT_USER_ERROR, UserError
 
 
 def main() -> None:
@@ -21,12 +20,8 @@ def main() -> None:
     parser.add_argument("--out", default="", help="the CSV file; else check_DATASET.csv")
     options = parser.parse_args()
     name = re.sub(r"[^\w.-]", "_", Path(options.dataset).name)
-    try:
-        check(options.dataset, options.data_dir, Path(options.out or f"check_{name}.csv"))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(EXIT_USER_ERROR)
+    check(options.dataset, options.data_dir, Path(options.out or f"check_{name}.csv"))
 
 
 if __name__ == "__main__":
-    main()
+    call(main)

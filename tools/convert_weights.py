@@ -10,10 +10,9 @@ PyTorch; it says what was found. export: the network of a finished run, with a m
 
 import argparse
 import os
-import sys
 from pathlib import Path
 
-from mae_jax.errors import EXIT_USER_ERROR, UserError
+from mae_jax.cli import call
 
 
 def main() -> None:
@@ -31,11 +30,7 @@ def main() -> None:
     options = parser.parse_args()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
-    try:
-        notes = bring_in(options) if options.command == "import" else bring_out(options)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(EXIT_USER_ERROR)
+    notes = bring_in(options) if options.command == "import" else bring_out(options)
     for line in notes:
         print(f"note: {line}")
     print(f"written: {options.out}")
@@ -72,4 +67,4 @@ def bring_out(options: argparse.Namespace) -> list[str]:
 
 
 if __name__ == "__main__":
-    main()
+    call(main)

@@ -8,10 +8,10 @@ was left out and why.
 import argparse
 import logging
 import os
-import sys
 
+from mae_jax.cli import call
 from mae_jax.data import prepared
-from mae_jax.errors import EXIT_USER_ERROR, UserError
+from mae_jax.errors import UserError
 
 
 def _cutting(options: argparse.Namespace):
@@ -46,18 +46,12 @@ def main() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
     logging.getLogger("absl").setLevel(logging.ERROR)
-    try:
-        if not prepared.known(options.dataset):
-            raise UserError(f"{options.dataset} cannot be prepared; use one of {', '.join(prepared.WHERE)}")
-        from mae_jax.datasets.prepare import prepare
+    if not prepared.known(options.dataset):
+        raise UserError(f"{options.dataset} cannot be prepared; use one of {', '.join(prepared.WHERE)}")
+    from mae_jax.datasets.prepare import prepare
 
-        prepare(options.dataset, options.source, options.data_dir, cutting=_cutting(options))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(EXIT_USER_ERROR)
-    except KeyboardInterrupt:
-        sys.exit("interrupted; nothing was prepared")
+    prepare(options.dataset, options.source, options.data_dir, cutting=_cutting(options))
 
 
 if __name__ == "__main__":
-    main()
+    call(main)

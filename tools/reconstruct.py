@@ -10,12 +10,12 @@ errors of every image and network; NAME.json, their means and what they are. DIR
 
 import argparse
 import os
-import sys
 from pathlib import Path
 
 import numpy as np
 
-from mae_jax.errors import EXIT_USER_ERROR, UserError
+from mae_jax.cli import call
+from mae_jax.errors import UserError
 
 DRAWN = 200  # generated images
 
@@ -133,8 +133,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(EXIT_USER_ERROR)
+    call(main)

@@ -1,0 +1,123 @@
+"""Real signals to this process, in each phase of a run: saved, ended by `Stopped`, and the same numbers after all."""
+
+import os
+import signal
+import time
+
+import pytest
+
+from mae_jax import rundir, signals, study, tasks, train
+from mae_jax.cli import call, printable
+from mae_jax.config import study_defaults
+from mae_jax.errors import EXIT_STOPPED, Stopped, UserError
+
+
+def terminate(*ignored):
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(30)  # the signal ends it here
+    raise AssertionError("SIGTERM was not heard")
+
+
+@pytest.fixture(scope="module")
+def config(tiny_config):
+    return tiny_config(**{"train.select": "best", "checkpoint.every_epochs": 0.5, "log.every_steps": 1})
+
+
+@pytest.fixture(scope="module")
+def whole(config, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("whole")
+    train.run(config, workdir)
+    return workdir
+
+
+def changed(monkeypatch, **parts):
+    """Lets `tasks.build` give a task with other parts."""
+    build = tasks.build
+
+    def built(*args):
+        task = build(*args)
+        for name, make in parts.items():
+            setattr(task, name, make(getattr(task, name)))
+        return task
+
+    monkeypatch.setattr(tasks, "build", built)
+
+
+def same_results(one, two) -> bool:
+    return all((one / n).read_bytes() == (two / n).read_bytes() for n in (rundir.METRICS, rundir.PREDICTIONS))
+
+
+@pytest.mark.parametrize("call_number", [1, 2])
+def test_in_an_evaluation_the_step_is_saved_and_evaluated_again(tmp_path, config, whole, monkeypatch, call_number):
+    calls = []
+
+    def cut_off(evaluate):
+        def cut(params):
+            calls.append(None)
+            for pair in evaluate(params):
+                yield pair
+                if len(calls) == call_number:
+                    terminate()
+
+        return cut
+
+    with monkeypatch.context() as patched:
+        changed(patched, evaluate=cut_off)
+        with pytest.raises(Stopped, match=r"SIGTERM; step \d of \d is saved"):
+            train.run(config, tmp_path)
+    train.run(config, tmp_path)
+    assert same_results(tmp_path, whole)
+
+
+def test_in_the_results_the_last_step_is_saved(tmp_path, config, whole, monkeypatch):
+    with monkeypatch.context() as patched:
+        changed(patched, finish=lambda finish: terminate)
+        with pytest.raises(Stopped, match="the last step is saved"):
+            train.run(config, tmp_path)
+    assert not (tmp_path / rundir.RESULTS).exists()
+    train.run(config, tmp_path)
+    assert same_results(tmp_path, whole)
+
+
+def test_while_images_are_looked_through_it_ends_at_once(tmp_path, config, monkeypatch):
+    monkeypatch.setattr(tasks, "build", terminate)
+    with pytest.raises(Stopped, match="SIGTERM; nothing was changed"):
+        train.run(config, tmp_path)
+
+
+def test_while_a_study_writes_its_report_it_ends_at_once(tmp_path, tiny_config, monkeypatch):
+    config = study_defaults(tiny_config("pretrain"), tiny_config())
+    monkeypatch.setattr(study, "run_all", lambda *args: [])
+    monkeypatch.setattr(study, "report", terminate)
+    with pytest.raises(Stopped, match="all runs are finished, the same command goes on"):
+        study.run(config, tmp_path)
+
+
+def test_a_second_signal_ends_at_once():
+    with pytest.raises(KeyboardInterrupt), signals.watched() as got:
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert got == [signal.SIGTERM]
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.mark.parametrize(
+    "error, code, line",
+    [
+        (UserError("seed=-1 is out of range"), 2, "error: seed=-1 is out of range\n"),
+        (Stopped("stopped by SIGTERM; saved"), EXIT_STOPPED, "stopped by SIGTERM; saved\n"),
+        (UserError("\x1b]0;owned\x07.jpg"), 2, "error: \\x1b]0;owned\\x07.jpg\n"),
+        (OSError(28, "No space left on device", "/tmp/x"), 2, "bytes free on its disk); make room"),
+    ],
+)
+def test_a_command_ends_with_one_line_and_its_code(capsys, error, code, line):
+    def command():
+        raise error
+
+    with pytest.raises(SystemExit) as end:
+        call(command)
+    said = capsys.readouterr().err
+    assert end.value.code == code and line in said and said.count("\n") == 1
+
+
+def test_what_is_printed_commands_no_terminal():
+    assert printable("a\x1b[2Jb\u202ec é\n") == "a\\x1b[2Jb\\u202ec é\n"
