@@ -103,7 +103,7 @@ def summary(results: dict[str, Any]) -> str:
 def report(config: ConfigDict, workdir: Path, directories: list[Path], progress: Progress) -> dict[str, Any]:
     """Writes the report from the files of the runs, and prints its table and where it lies."""
     from mae_jax.report import write_report
-    from mae_jax.report.tables import table_text
+    from mae_jax.report.tables import reference_text, table_text
 
     out = workdir / "report"
     notes = []
@@ -117,7 +117,7 @@ def report(config: ConfigDict, workdir: Path, directories: list[Path], progress:
             "orders of the images, not for another pre-training (pretrain_seeds)"
         )
     written = write_report(directories, out, title=config.title, notes=notes)
-    progress.say(f"\n{table_text(written.rows)}\n")
+    progress.say(f"\n{table_text(written.rows)}\n\n{reference_text(written.rows)}\n")
     total = sum(rundir.read_json(d / rundir.RUN)["wall_seconds"] for d in directories)
     progress.say(f"{len(directories)} fine-tuning runs, {duration(total)} of training; report: {out / 'index.html'}")
     return {"rows": written.rows, "report": str(out)}

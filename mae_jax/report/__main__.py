@@ -41,6 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for note in report.notes:
         print(f"note: {note}", file=sys.stderr)
     print(tables.table_text(report.rows))
+    print(f"\n{tables.reference_text(report.rows)}")
     print(f"\nreport: {report.paths['page']}")
     return 0
 

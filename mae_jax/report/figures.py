@@ -87,11 +87,17 @@ def curve(study: Study, rows: Sequence[dict], metric: str) -> Numbers:
         line = ax.axhline(rows[0]["majority_rate"], color="0.5", linestyle=":")
         line.set_label("always the commonest class")
         handles.append(line)
+    at = {row["fraction"]: row["n_train"] if counts else 100 * row["fraction"] for row in rows}
+    known = sorted((x, study.random_probe[f][metric]) for f, x in at.items() if f in study.random_probe)
+    if known:
+        (line,) = ax.plot(*zip(*known, strict=True), color="0.5", linestyle="-.", marker="x", markersize=4)
+        line.set_label("random weights, linear probe")
+        handles.append(line)
     _label_axis(ax, rows, counts)
     ax.set_ylabel(("accuracy" if metric == "accuracy" else "macro F1") + " on the test images")
     ax.grid(axis="y", color="0.92")
     legend(figure, handles)
-    names = ["fraction", "init", "n_train", metric, f"{metric}_low", f"{metric}_high", "arm"]
+    names = ["fraction", "init", "n_train", metric, f"{metric}_low", f"{metric}_high", f"random_probe_{metric}", "arm"]
     return figure, [{name: row[name] for name in names} for row in rows]
 
 

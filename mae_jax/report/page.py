@@ -10,7 +10,7 @@ from pathlib import Path
 import jinja2
 import numpy as np
 
-from mae_jax.report import confidence, external, figures, gallery, reconstructions, tables, words
+from mae_jax.report import confidence, efficiency, external, figures, gallery, reconstructions, tables, words
 from mae_jax.report.runs import Run, clean, percent, read_runs
 from mae_jax.report.tables import BASELINE, Study
 
@@ -59,7 +59,7 @@ def write_report(run_dirs: Sequence[Path], out: Path, *, title: str | None = Non
     study = tables.analyse(runs)
     rows = tables.rows(study)
     paired, unpaired = tables.paired(study)
-    worth = tables.efficiency(study) + tables.efficiency(study, "f1")
+    worth = efficiency.worth(study) + efficiency.worth(study, "f1")
     others, unknown = external.read(runs)
     left_out = words.merge(missing) + unpaired + unknown + words.not_there(study)
     told = [run.info.get(key) for key in ("data_name", "data") for run in runs]
@@ -96,6 +96,7 @@ def write_report(run_dirs: Sequence[Path], out: Path, *, title: str | None = Non
             paired=paired,
             worth=words.worth_lines([w for w in worth if w["metric"] == "accuracy"], paired),
             published=published,
+            reference=tables.reference_text(rows),
             others=[_beside(other, rows) for other in others],
             figures=drawn,
             mistakes=gallery.gallery(runs),
@@ -242,7 +243,8 @@ def _markdown(title, said, rows, published, notes) -> str:
         ]
         line += [f"{row[m]:.4f} ({row[f'{m}_low']:.4f}–{row[f'{m}_high']:.4f})" for m in tables.SHOWN]
         detail.append([*line, f"{row['ece']:.4f}" + (" collapsed" if row["collapsed"] else "")])
-    parts = [f"# {title}", *said["headlines"], tables.table_text(rows), tables.markdown(detail)]
+    parts = [f"# {title}", *said["headlines"], tables.table_text(rows), tables.reference_text(rows)]
+    parts.append(tables.markdown(detail))
     parts.append(
         f"95 % intervals {' and '.join(dict.fromkeys(row['interval'] for row in rows))}. Precision,"
         " recall and F1 are means over the classes. The commonest class makes up"

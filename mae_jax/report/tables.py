@@ -6,17 +6,18 @@ Rows are plain dicts, in the order and under the names of the CSV columns; None 
 import csv
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
 
 from mae_jax.report import stats
-from mae_jax.report.runs import Level, Run, init_order
+from mae_jax.report.runs import Level, Run, init_order, percent
 
 BASELINE = "scratch"
 NOTHING = "no difference shown"
+PROBE = "linear probe"  # the arm whose runs from scratch are a linear probe on random weights
 SHOWN = ("accuracy", "precision", "recall", "f1")
 PROBES = "temperature", "ece_scaled", "nll_scaled"
 
@@ -41,13 +42,14 @@ class Study:
     """The runs of one report with every metric: on the test set, and on the redrawn test sets.
 
     `estimates[metric]` has one value per run, `draws[metric]` one row of 10,000 per run; `units` is
-    what was redrawn, in words.
+    what was redrawn, in words; `random_probe` the scores by fraction of a linear probe on random weights.
     """
 
     runs: list[Run]
     estimates: dict[str, Float[np.ndarray, "r"]]
     draws: dict[str, Float[np.ndarray, "r d"]]
     units: str
+    random_probe: dict[float, dict[str, float]] = field(default_factory=dict)
 
     @property
     def cells(self) -> list[tuple[Level, str]]:
@@ -83,8 +85,14 @@ class Study:
 
 
 def analyse(runs: list[Run]) -> Study:
-    """Compute every metric of every run (as read by `read_runs`) on 10,000 redrawn test sets."""
+    """Compute every metric of every run (as read by `read_runs`) on 10,000 redrawn test sets.
+
+    Where nothing but random weights was probed, the probe is a reference and no arm of its own.
+    """
     classes = len(runs[0].classes)
+    probes = [run for run in runs if (run.arm, run.init) == (PROBE, BASELINE)]
+    if {run.init for run in runs if run.arm == PROBE} == {BASELINE} and len(probes) < len(runs):
+        runs = [run for run in runs if run.arm != PROBE]
     groups = next((run.test.groups for run in runs if run.test.groups), None)
     n = len(runs[0].test.labels)
     units, words = np.arange(n), f"{n:,} test images"
@@ -95,19 +103,18 @@ def analyse(runs: list[Run]) -> Study:
     def metrics(sums: np.ndarray) -> dict[str, np.ndarray]:
         return stats.metrics_from_sums(sums, classes)
 
-    terms = [
-        stats.image_terms(
-            run.test.labels,
-            run.test.predictions,
-            run.test.confidence,
-            run.test.probabilities,
-            classes,
-        )
-        for run in runs
-    ]
-    found = [metrics(t.sum(0)) for t in terms]
+    def terms(run: Run) -> np.ndarray:
+        t = run.test
+        return stats.image_terms(t.labels, t.predictions, t.confidence, t.probabilities, classes)
+
+    random_probe = {}
+    for fraction in {run.fraction for run in probes}:
+        scores = [metrics(terms(run).sum(0)) for run in probes if run.fraction == fraction]
+        random_probe[fraction] = {m: float(np.mean([one[m] for one in scores])) for m in ("accuracy", "f1")}
+    every = [terms(run) for run in runs]
+    found = [metrics(t.sum(0)) for t in every]
     estimates = {m: np.array([one[m] for one in found]) for m in found[0]}
-    return Study(runs, estimates, stats.bootstrap(terms, units, metrics), words)
+    return Study(runs, estimates, stats.bootstrap(every, units, metrics), words, random_probe)
 
 
 def rows(study: Study) -> list[dict]:
@@ -144,6 +151,8 @@ def _row(study: Study, level: Level, init: str) -> dict:
     }
     for m in stats.METRICS + stats.SCORES:
         row[f"{m}_low"], row[f"{m}_high"] = _interval(study, m, index, row[m])
+    probe = study.random_probe.get(level.fraction, {})
+    row |= {f"random_probe_{m}": probe.get(m) for m in ("accuracy", "f1")}
     return row | {"arm": level.arm}
 
 
@@ -235,54 +244,17 @@ def verdict(low: float, high: float) -> str:
     return "higher" if low > 0 else "lower"
 
 
-def efficiency(study: Study, metric: str = "accuracy") -> list[dict]:
-    """How many times the labels each initialisation is worth, per fraction, with a 95 % interval.
-
-    `times` is the number of labels from scratch that reach the same score, over the labels used;
-    0 and infinity stand for beyond the scratch curve, which spans `least` to `most` times. Empty
-    with fewer than two fractions from scratch.
-    """
-    curve = study.levels_of(BASELINE)
-    if len(curve) < 2:
-        return []
-    known = all(study.n_train(f, BASELINE) for f in curve)
-    n = np.array([study.n_train(f, BASELINE) if known else f.fraction for f in curve], dtype=np.float64)
-    if (np.diff(n) <= 0).any():
-        n = np.array([f.fraction for f in curve])
-    scores = np.array([study.mean(metric, study.of(f, BASELINE)) for f in curve])
-    redrawn = np.stack([study.mean_draws(metric, study.of(f, BASELINE)) for f in curve], -1)
-    found = []
-    for level, init in study.cells:
-        if init == BASELINE or level not in curve:
-            continue
-        used, ours = n[curve.index(level)], study.of(level, init)
-        times = stats.labels_to_reach(n, scores, np.array(study.mean(metric, ours))) / used
-        draws = stats.labels_to_reach(n, redrawn, study.mean_draws(metric, ours)) / used
-        low, high = stats.censored_interval(draws)
-        row = {"fraction": level.fraction, "init": init, "metric": metric, "times": float(times)}
-        row |= {"low": low, "high": high, "least": float(n[0] / used), "most": float(n[-1] / used)}
-        found.append(row)
-    return found
-
-
-def plateau(study: Study, init: str, metric: str = "accuracy") -> float | None:
-    """The smallest fraction from which no larger one differs measurably; None if there is none.
-
-    Paired on the same images: the 95 % interval of every difference to a larger fraction holds 0.
-    The largest fraction alone is no plateau.
-    """
-    levels = study.levels_of(init)
-    draws = [study.mean_draws(metric, study.of(level, init)) for level in levels]
-    for i, level in enumerate(levels[:-1]):
-        later = [stats.percentile_interval(d - draws[i]) for d in draws[i + 1 :]]
-        if all(low <= 0 <= high for low, high in later):
-            return level.fraction
-    return None
-
-
 def level_of(row: dict) -> Level:
     """The level of a row of the tables."""
     return Level(row.get("arm", ""), row["fraction"])
+
+
+def reference_text(rows: Sequence[dict]) -> str:
+    """What a model must beat: the commonest class, and a linear probe on random weights where one was run."""
+    text = f"Always the commonest class: {rows[0]['majority_rate']:.4f}."
+    probes = {row["fraction"]: row["random_probe_accuracy"] for row in rows}
+    known = ", ".join(f"{percent(f)} {value:.4f}" for f, value in sorted(probes.items()) if value is not None)
+    return text + (f" Linear probe on random weights: {known}." if known else "")
 
 
 def table_text(rows: Sequence[dict]) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mae_jax.report import tables
+from mae_jax.report import efficiency
 from mae_jax.report.runs import Level, clean, percent
 from mae_jax.report.tables import BASELINE, NOTHING, Study, level_of
 
@@ -145,8 +145,11 @@ def plateau_lines(study: Study) -> list[str]:
         fractions = [level.fraction for level in study.levels_of(init)]
         if len(fractions) < 2:
             continue
-        found = tables.plateau(study, init)
-        if found is None:
+        found = efficiency.plateau(study, init)
+        runs = [run.test.predictions for run in study.runs if run.init == init and not run.arm]
+        if all(len(set(p.tolist())) == 1 for p in runs):
+            lines.append(f"{init}: collapsed at every fraction, so no plateau can be told.")
+        elif found is None:
             lines.append(f"{init}: accuracy still changes up to {percent(fractions[-1])} of the labels.")
         else:
             lines.append(f"{init}: from {percent(found)} on, more labels change nothing measurable.")

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from mae_jax.report import tables, words
+from mae_jax.report import efficiency, tables, words
 from mae_jax.report.runs import Level, read_runs
 
 
@@ -112,8 +112,8 @@ def test_an_arm_is_compared_within_itself(make, tmp_path):
     assert accuracy[-1]["difference"] == pytest.approx(rows[9]["accuracy"] - rows[8]["accuracy"])
     assert accuracy[-1]["holm_p"] == accuracy[-1]["mcnemar_p"]  # one fraction in this arm
     assert accuracy[1]["holm_p"] > accuracy[1]["mcnemar_p"]
-    assert len(tables.efficiency(study)) == 4  # the curve is that of the usual arm
-    said = words.answer(study, rows, paired, tables.efficiency(study))
+    assert len(efficiency.worth(study)) == 4  # the curve is that of the usual arm
+    said = words.answer(study, rows, paired, efficiency.worth(study))
     assert said["headlines"][0].startswith("Pre-training is worth ") and ARM not in said["headlines"][0]
     points = 100 * accuracy[-1]["difference"]
     assert (
@@ -122,6 +122,31 @@ def test_an_arm_is_compared_within_itself(make, tmp_path):
     )
     assert any(line.startswith(f"10 % of the labels, {ARM}, mae against scratch") for line in said["lines"])
     assert f"10 %, {ARM}" in tables.table_text(rows)
+
+
+def test_a_probe_of_random_weights_is_a_reference_in_every_row(make, tmp_path):
+    dirs = make.study(tmp_path / "usual", rows=200)[:4]
+    for seed in (0, 1):
+        dirs.append(
+            make.run(tmp_path / f"probe{seed}", "scratch", 0.1, seed=seed, rows=200, knows=0.5, arm=tables.PROBE)
+        )
+    runs, _ = read_runs(dirs)
+    study = tables.analyse(runs)
+    rows = tables.rows(study)
+    assert [row["arm"] for row in rows] == [""] * 4
+    accuracy = np.mean([run.test.right.mean() for run in runs if run.arm])
+    assert [row["random_probe_accuracy"] for row in rows] == [
+        None,
+        None,
+        pytest.approx(accuracy),
+        pytest.approx(accuracy),
+    ]
+    assert tables.reference_text(rows).endswith(f"Linear probe on random weights: 10 % {accuracy:.4f}.")
+    # beside probes of other weights it is a row as well
+    dirs.append(make.run(tmp_path / "frozen", "mae", 0.1, rows=200, knows=0.8, arm=tables.PROBE))
+    beside = tables.rows(tables.analyse(read_runs(dirs)[0]))
+    assert [(row["init"], row["arm"]) for row in beside[4:]] == [("scratch", tables.PROBE), ("mae", tables.PROBE)]
+    assert beside[2]["random_probe_accuracy"] == pytest.approx(accuracy)
 
 
 def test_seeds_without_a_partner_are_left_out(make, tmp_path):
@@ -133,7 +158,7 @@ def test_seeds_without_a_partner_are_left_out(make, tmp_path):
 
 
 def test_efficiency_and_plateau(study):
-    worth = {row["fraction"]: row for row in tables.efficiency(study)}
+    worth = {row["fraction"]: row for row in efficiency.worth(study)}
     ten = worth[0.1]
     assert 1.5 < ten["low"] < ten["times"] < ten["high"] < 5
     assert (ten["least"], ten["most"]) == (0.1, 10)
@@ -141,12 +166,12 @@ def test_efficiency_and_plateau(study):
     at = [study.mean("accuracy", study.of(Level("", f), "scratch")) for f in (0.1, 0.5)]
     share = (study.mean("accuracy", study.of(Level("", 0.1), "mae")) - at[0]) / (at[1] - at[0])
     assert ten["times"] == pytest.approx(5**share)
-    assert tables.plateau(study, "scratch") == 0.5
+    assert efficiency.plateau(study, "scratch") == 0.5
 
 
 def test_words_follow_from_the_numbers(study):
     rows, (paired, _) = tables.rows(study), tables.paired(study)
-    said = words.answer(study, rows, paired, tables.efficiency(study))
+    said = words.answer(study, rows, paired, efficiency.worth(study))
     (headline,) = said["headlines"]
     assert headline.startswith("Pre-training is worth ") and "times the labels at 10 %" in headline
     assert headline.endswith("no difference shown at 50 % and 100 %.")
