@@ -45,7 +45,7 @@ def run(run_dir: Path, out: Path | None = None, *, directory: str = "", n: int =
         images.append(element["image"])
     columns = inspection.columns(network, np.stack(images), block)
     steps = rundir.read_json(run_dir / rundir.RUN)["steps"]
-    writers = Writers(run_dir, first_step=steps, steps=steps, tensorboard=True, profile=False)
+    writers = Writers(run_dir, first_step=steps, evaluated=True, steps=steps, tensorboard=True, profile=False)
     try:
         writers.hparams(hparams(config))
         writers.images(steps, PICTURE, np.concatenate([part for _, part in columns], axis=2))

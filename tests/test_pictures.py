@@ -147,12 +147,15 @@ def test_a_pretraining_ends_with_its_reconstructions(runs):
 
 def tool(monkeypatch, *arguments):
     monkeypatch.setattr(sys, "argv", [str(TOOL), *map(str, arguments)])
-    runpy.run_path(str(TOOL), run_name="__main__")
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(str(TOOL), run_name="__main__")
+    return end.value.code
 
 
 def test_networks_are_laid_side_by_side(runs, tmp_path, monkeypatch, capsys):
     images = ["--images=tissue=synthetic-tissue", "--images=cells=synthetic-cells"]
-    tool(monkeypatch, runs / "one", runs / "two", *images, f"--out={tmp_path}", "--show=2", "--measure=5")
+    two = runs / "one", runs / "two"
+    assert tool(monkeypatch, *two, *images, f"--out={tmp_path}", "--show=2", "--measure=5") == 0
     for name in ("tissue", "cells"):
         rows = table(tmp_path / f"{name}.csv")
         assert [row["network"] for row in rows] == ["one"] * 5 + ["two"] * 5
@@ -176,7 +179,6 @@ def test_networks_are_laid_side_by_side(runs, tmp_path, monkeypatch, capsys):
     ],
 )
 def test_mistakes_are_told_in_one_line(runs, tmp_path, monkeypatch, capsys, arguments, said):
-    with pytest.raises(SystemExit) as stop:
-        tool(monkeypatch, runs / arguments[0], *arguments[1:], f"--out={tmp_path / 'out'}")
+    code = tool(monkeypatch, runs / arguments[0], *arguments[1:], f"--out={tmp_path / 'out'}")
     told = capsys.readouterr().err
-    assert stop.value.code == 2 and said in told and told.count("\n") == 1
+    assert code == 2 and said in told and told.count("\n") == 1

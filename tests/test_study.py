@@ -174,8 +174,9 @@ def test_a_signal_at_the_end_of_a_run_stops_the_study(config, tmp_path, monkeypa
     original = train.Loop.results
 
     def results(self, *rest):
+        found = original(self, *rest)
         os.kill(os.getpid(), signal.SIGINT)
-        return original(self, *rest)
+        return found
 
     with monkeypatch.context() as patched:
         patched.setattr(train.Loop, "results", results)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import resource
 import shutil
 import stat
 import subprocess
@@ -150,14 +149,13 @@ def _run(archive: Path, into: Path, limit: float) -> None:
 
 def _watch(command: Sequence[str], archive: Path, into: Path, limit: float) -> int:
     """Runs a program until it ends or has written more than the limit; returns its exit code."""
-    largest = int(limit) + 1  # a file that reaches it is over the limit, too
+    blocks = int(limit) // 512 + 1  # what a single file may have; one that reaches it is over the limit, too
     process = subprocess.Popen(
-        command,
+        ["sh", "-c", 'ulimit -f "$0" && exec "$@"', str(blocks), *command],
         cwd=into,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (largest, largest)),
     )
     try:
         while process.poll() is None:
