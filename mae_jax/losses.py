@@ -36,3 +36,23 @@ def cross_entropy(
     log_probabilities = jax.nn.log_softmax(logits)
     hit = jnp.take_along_axis(log_probabilities, labels[:, None], axis=1)[:, 0]
     return -(1 - smoothing) * hit - smoothing * log_probabilities.mean(-1)
+
+
+def soft_targets(
+    labels: Int[Array, " b"],
+    partners: Int[Array, " b"],
+    share: Float[Array, ""],
+    n_classes: int,
+    smoothing: float = 0.0,
+) -> Float[Array, "b classes"]:
+    """Targets of mixed images: `share` of the own label and the rest of the partner's, each smoothed first.
+
+    As in timm a smoothed label has 1 - smoothing + smoothing / classes, every other class smoothing / classes.
+    """
+    own, other = (jax.nn.one_hot(x, n_classes) * (1 - smoothing) + smoothing / n_classes for x in (labels, partners))
+    return own * share + other * (1 - share)
+
+
+def soft_cross_entropy(logits: Float[Array, "b classes"], targets: Float[Array, "b classes"]) -> Float[Array, " b"]:
+    """Cross entropy with a distribution over the classes, in nats, per image."""
+    return -(targets * jax.nn.log_softmax(logits)).sum(-1)

@@ -15,15 +15,16 @@ import optax
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, UInt8
 
-from mae_jax import losses, models, sharding, spam
+from mae_jax import losses, mixing, models, sharding, spam
 from mae_jax.models import Params, Shape
 from mae_jax.models.masking import n_visible, patchify
 from mae_jax.optim import Optimizer
 
 # Purposes of randomness: each is folded into the seed, so that none shares its numbers with another.
-INIT, MASK, DROP, EVAL_MASK = range(4)
+INIT, MASK, DROP, EVAL_MASK, MIX = range(5)
 
 Batch = dict[str, Array]  # image: b h w 3 uint8; label, index: b int32; mask: b float32, 0 = padding
+Mix = tuple[Array, Array]  # what `mixing.draw` gives
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +43,8 @@ class Spec:
     label_smoothing: float
     mesh: Mesh
     visible_weight: float = 0.0
+    mixup: float = 0.0  # alpha; 0: off
+    cutmix: float = 0.0  # alpha; 0: off
 
     @property
     def kind(self) -> str:
@@ -90,8 +93,14 @@ def to_float(images: UInt8[Array, "b h w 3"], spec: Spec) -> Float[Array, "b h w
     return (images.astype(jnp.float32) / 255 - mean) / std
 
 
-def _loss(spec: Spec, params: Params, batch: Batch, key: Array) -> tuple[Array, dict[str, Array]]:
-    """Sums over the real rows of a (micro-)batch: the loss to minimise, and what is reported."""
+def _loss(
+    spec: Spec, params: Params, batch: Batch, key: Array, mix: Mix | None = None
+) -> tuple[Array, dict[str, Array]]:
+    """Sums over the real rows of a (micro-)batch: the loss to minimise, and what is reported.
+
+    With `mix`, the rows of `partner` and `partner_label` are mixed in. There is no accuracy then: no one label
+    is that of a mixed image.
+    """
     images, real = to_float(batch["image"], spec), batch["mask"]
     if spec.task == "pretrain":
         visible = n_visible(spec.shape.n_patches, spec.mask_ratio)
@@ -100,26 +109,37 @@ def _loss(spec: Spec, params: Params, batch: Batch, key: Array) -> tuple[Array, 
         removed, seen = losses.reconstruction(pred, patches, mask, spec.norm_pix)
         reported = {"loss": (removed * real).sum(), "visible_loss": (seen * real).sum()}
         return reported["loss"] + spec.visible_weight * reported["visible_loss"], reported
+    if mix is not None:
+        weights, share = mix
+        images = mixing.blend(images, to_float(batch["partner"], spec), weights)
+        logits = models.apply("vit", spec.shape, params, images, key=key)
+        labels = batch["label"], batch["partner_label"]
+        targets = losses.soft_targets(*labels, share, spec.shape.n_classes, spec.label_smoothing)
+        loss = (losses.soft_cross_entropy(logits, targets) * real).sum()
+        return loss, {"loss": loss}
     logits = models.apply("vit", spec.shape, params, images, key=key)
     loss = losses.cross_entropy(logits, batch["label"], spec.label_smoothing)
     right = (logits.argmax(-1) == batch["label"]).astype(jnp.float32)
     return (loss * real).sum(), {"loss": (loss * real).sum(), "accuracy": (right * real).sum()}
 
 
-def _gradient(spec: Spec, params: Params, batch: Batch, key: Array) -> tuple[Params, dict[str, Array]]:
+def _gradient(
+    spec: Spec, params: Params, batch: Batch, key: Array, mix: Mix | None = None
+) -> tuple[Params, dict[str, Array]]:
     """Mean gradient and metrics over the real rows, micro-batch by micro-batch."""
     differentiate = jax.grad(partial(_loss, spec), has_aux=True)
     if spec.accumulation == 1:
-        gradient, metrics = differentiate(params, batch, key)
+        gradient, metrics = differentiate(params, batch, key, mix)
     else:
         # Every k-th row goes to one micro-batch: then each device keeps its own rows.
         split = jax.tree.map(lambda x: jnp.moveaxis(x.reshape(-1, spec.accumulation, *x.shape[1:]), 1, 0), batch)
 
         def add(total, inputs):
             i, micro = inputs
-            return jax.tree.map(jnp.add, total, differentiate(params, micro, jax.random.fold_in(key, i))), None
+            found = differentiate(params, micro, jax.random.fold_in(key, i), mix)
+            return jax.tree.map(jnp.add, total, found), None
 
-        shapes = jax.eval_shape(differentiate, params, jax.tree.map(lambda x: x[0], split), key)
+        shapes = jax.eval_shape(differentiate, params, jax.tree.map(lambda x: x[0], split), key, mix)
         zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
         (gradient, metrics), _ = jax.lax.scan(add, zeros, (jnp.arange(spec.accumulation), split))
     count = spec.batch_size
@@ -143,7 +163,15 @@ def train_step(
         noise = jnp.pad(noise, ((0, rows - spec.batch_size), (0, 0)))
         noise = jax.lax.with_sharding_constraint(noise, sharding.batch_sharding(spec.mesh))
         batch = batch | {"noise": noise}
-    gradient, metrics = _gradient(spec, state.params, batch, key)
+    mix = None
+    if spec.mixup or spec.cutmix:
+        # Partners are found in the whole batch, before it is split: devices and accumulation change nothing.
+        key_mix = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), MIX), state.step)
+        mix = mixing.draw(key_mix, spec.mixup, spec.cutmix, spec.shape.image_size)
+        found = {"partner": batch["image"], "partner_label": batch["label"]}
+        found = jax.tree.map(lambda rows: mixing.partners(rows, spec.batch_size), found)
+        batch = batch | jax.lax.with_sharding_constraint(found, sharding.batch_sharding(spec.mesh))
+    gradient, metrics = _gradient(spec, state.params, batch, key, mix)
     metrics["gradient_norm"] = optax.tree.norm(gradient)
     params, opt_state = spec.optimizer.update(gradient, state.opt_state, state.params, learning_rate)
     after = TrainState(state.step + 1, params, opt_state)

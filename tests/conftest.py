@@ -28,6 +28,7 @@ CHECKED = [
     "evaluate",
     "losses",
     "metrics",
+    "mixing",
     "models",
     "optim",
     "pictures",

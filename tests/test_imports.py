@@ -14,7 +14,7 @@ LAYERS = [
     {"checks"},
     {"data"},
     {"models"},
-    {"losses", "pixels", "spam"},
+    {"losses", "mixing", "pixels", "spam"},
     {"optim"},
     {"sharding", "machine"},
     {"state"},

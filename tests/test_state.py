@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mae_jax import sharding, state
+from mae_jax import mixing, models, sharding, state
 from mae_jax.models import Shape
 from mae_jax.optim import Optimizer
 
@@ -87,6 +87,75 @@ def test_padding_rows_change_nothing():
     clean, _ = losses(spec, 8, steps=2)
     padded, _ = losses(spec, 13, steps=2)
     np.testing.assert_allclose(padded, clean, rtol=1e-5)
+
+
+@pytest.mark.parametrize("fields", [{"mixup": 0.8}, {"cutmix": 1.0}], ids=["mixup", "cutmix"])
+def test_a_step_trains_on_what_numpy_mixes(fields):
+    spec = spec_of("finetune", mesh_of(1), label_smoothing=0.1, **fields)
+    current, batch = state.init_state(spec, 0), batch_of(0, 8)
+    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(6), state.MIX), 0)
+    weights, share = (np.asarray(x) for x in mixing.draw(key, spec.mixup, spec.cutmix, 16))
+    assert 0.05 < share < 0.95
+
+    images = (batch["image"] / 255 - 0.5) / 0.25
+    mixed, targets = np.empty((8, 16, 16, 3), np.float32), np.full((8, 3), 0.1 / 3)
+    for i in range(8):
+        for y, x in np.ndindex(16, 16):
+            mixed[i, y, x] = weights[y, x] * images[i, y, x] + (1 - weights[y, x]) * images[7 - i, y, x]
+        targets[i, batch["label"][i]] += 0.9 * share
+        targets[i, batch["label"][7 - i]] += 0.9 * (1 - share)
+    logits = np.asarray(models.apply("vit", spec.shape, current.params, jnp.asarray(mixed)), np.float64)
+    log_probabilities = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+    expected = -(targets * log_probabilities).sum(1).mean()
+
+    _, metrics = state.train_step(spec, current, batch, np.int32(6), np.float32(1e-2))
+    np.testing.assert_allclose(metrics["loss"], expected, rtol=1e-5)
+    assert "accuracy" not in metrics
+
+
+MIXED = {"mixup": 0.8, "cutmix": 1.0, "label_smoothing": 0.1}
+
+
+def test_every_split_and_accumulation_mixes_alike():
+    expected, _ = losses(spec_of("finetune", mesh_of(1), **MIXED), 8, steps=3)
+    plain, _ = losses(spec_of("finetune", mesh_of(1), label_smoothing=0.1), 8, steps=3)
+    assert np.abs(expected - plain).min() > 1e-4
+    for devices, fsdp, accumulation, rows in [(5, 1, 1, 10), (5, 5, 3, 15)]:
+        spec = spec_of("finetune", mesh_of(devices, fsdp), accumulation=accumulation, **MIXED)
+        found, _ = losses(spec, rows, steps=3)
+        np.testing.assert_allclose(found, expected, rtol=1e-5, err_msg=f"{devices} {fsdp} {accumulation}")
+
+
+def test_drop_path_and_mixing_together_do_not_depend_on_the_number_of_devices():
+    shape = Shape(16, 4, 16, 2, 2, n_classes=3, pool="mean", drop_path=0.3)
+    expected, _ = losses(spec_of("finetune", mesh_of(1), shape=shape, **MIXED), 8, steps=3)
+    found, _ = losses(spec_of("finetune", mesh_of(5), shape=shape, **MIXED), 10, steps=3)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_padding_is_mixed_into_nothing():
+    spec, found = spec_of("finetune", mesh_of(1), **MIXED), []
+    for filling in (0, 255):
+        batch = batch_of(0, 13)
+        batch["image"][8:] = filling
+        batch["label"][8:] = filling % 3
+        batch = sharding.put_batch(batch, spec.mesh)
+        _, metrics = state.train_step(spec, state.init_state(spec, 0), batch, np.int32(0), np.float32(1e-2))
+        found.append((float(metrics["loss"]), float(metrics["gradient_norm"])))
+    assert found[0] == found[1]
+    whole, _ = losses(spec, 8, steps=1)
+    np.testing.assert_allclose(found[0], whole[0], rtol=1e-5)
+
+
+def test_what_is_mixed_is_a_function_of_seed_and_step():
+    keys = [(0, 0), (0, 1), (1, 0)]
+    spec, found = spec_of("finetune", mesh_of(1), **MIXED), []
+    batch = sharding.put_batch(batch_of(0, 8), spec.mesh)
+    for seed, step in [*keys, *keys]:
+        current = state.init_state(spec, 0)
+        current.step = jnp.int32(step)
+        found.append(float(state.train_step(spec, current, batch, np.int32(seed), np.float32(0))[1]["loss"]))
+    assert found[:3] == found[3:] and len(set(found)) == 3
 
 
 def test_randomness_is_a_function_of_seed_and_step():

@@ -1,0 +1,52 @@
+"""Mixup (Zhang et al. 2018) and CutMix (Yun et al. 2019): images of a batch mixed in pairs.
+
+As in timm's mode "batch", which the fine-tuning code of MAE uses: one draw decides for all images of an update,
+and row i is mixed with row n - 1 - i.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+SWITCH = 0.5  # how often CutMix is taken where both are on
+
+
+def draw(key: Array, mixup: float, cutmix: float, size: int) -> tuple[Float[Array, "h w"], Float[Array, ""]]:
+    """How much of each pixel is a row's own, the rest being its partner's; and the share of its own label.
+
+    `mixup` and `cutmix` are the alphas of Beta(alpha, alpha), 0 for off; at least one is on. Images are
+    size x size. Mixup weighs all pixels alike; CutMix takes a box from the partner. A box may reach over the
+    edge, so the label's share is that of the pixels, not the one that was drawn.
+    """
+    kind, amount, place = jax.random.split(key, 3)
+    boxed = jax.random.bernoulli(kind, SWITCH) if mixup and cutmix else jnp.bool_(cutmix > 0)
+    alphas = {False: mixup or cutmix, True: cutmix or mixup}
+    own = {boxes: jax.random.beta(amount, alpha, alpha) for boxes, alpha in alphas.items()}
+    inside = box(own[True], jax.random.randint(place, (2,), 0, size), size)
+    weights = jnp.where(boxed, 1.0 - inside, jnp.broadcast_to(own[False], (size, size)))
+    return weights, jnp.where(boxed, 1.0 - inside.mean(), own[False])
+
+
+def box(own: Float[Array, ""], centre: Int[Array, "2"], size: int) -> Bool[Array, "h w"]:
+    """True inside a square of (1 - own) of the image's area around `centre` (row, column), cut off at the edges.
+
+    As timm cuts it: the side is rounded down, and again to an even number of pixels.
+    """
+    half = jnp.floor(size * jnp.sqrt(1.0 - own)).astype(jnp.int32) // 2
+    rows, columns = (
+        (jnp.arange(size) >= middle - half) & (jnp.arange(size) < middle + half) for middle in (centre[0], centre[1])
+    )
+    return rows[:, None] & columns[None, :]
+
+
+def partners(rows: Array, real: int) -> Array:
+    """For each row of a batch its partner's; the rows from number `real` on are padding and partners of none."""
+    return jnp.concatenate([rows[:real][::-1], rows[real:]])
+
+
+def blend(
+    own: Float[Array, "b h w c"], partner: Float[Array, "b h w c"], weights: Float[Array, "h w"]
+) -> Float[Array, "b h w c"]:
+    """The mixed images."""
+    weights = weights[..., None]
+    return own * weights + partner * (1.0 - weights)
