@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import fcntl
 import importlib
 import json
@@ -14,14 +15,16 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from mae_jax import signals
 from mae_jax.data import prepared
 from mae_jax.datasets import archives
 from mae_jax.datasets.builder import ImageBuilder
 from mae_jax.datasets.tiles import slides
-from mae_jax.errors import UserError
+from mae_jax.errors import Stopped, UserError
 from mae_jax.progress import duration
 
 ABOUT = "prepared.json"
+DISK = {os.strerror(number): number for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)}
 SHOWN = 5  # names of files that are shown for each reason
 
 
@@ -35,14 +38,15 @@ def prepare(
     """Builds `name` from the files in `source`; returns where it lies. `cutting`: how slides are, for tiles:NAME.
 
     It is built beside its place and moved there at the end, so that what an interrupted start leaves never looks
-    finished. Raises UserError where it cannot be built.
+    finished. Raises UserError where it cannot be built, and `errors.Stopped` after a signal.
     """
     if found := prepared.versions(name, directory):
         say(f"{name} is prepared already; remove {found[-1]} to prepare it again")
         return found[-1]
     if not Path(source).is_dir():
         raise UserError(f"--source {source} is not a folder; name the one with the files of {name}")
-    with _staging(name, directory) as staging:
+    kept = "slides that are cut are kept" if name.startswith("tiles:") else "nothing was changed"
+    with signals.watched(), signals.ends(kept), _staging(name, directory) as staging:
         builder = make_builder(name, staging)
         builder.progress = _progress(say)
         files, more = _files(builder, Path(source), staging, cutting or slides.Cutting(), say)
@@ -105,7 +109,10 @@ def _staging(name: str, directory: str | os.PathLike) -> Iterator[Path]:
             yield staging
         except OSError as error:
             free = shutil.disk_usage(top).free
-            raise UserError(f"{name}: {error.strerror or error} ({free / 1e9:.1f} GB are free in {top})") from None
+            raise UserError(
+                f"{name}: {error.strerror or error} ({free / 1e9:.1f} GB are free in {top}); make room or name another "
+                f"--data_dir, and run the same command again"
+            ) from None
         finally:
             shutil.rmtree(staging, ignore_errors=True)
 
@@ -122,9 +129,11 @@ def _build(builder: ImageBuilder, source: Path, staging: Path) -> None:
             raise
         except Exception as error:  # TFDS wraps what its generators raise
             cause = error
-            while cause is not None and not isinstance(cause, UserError | OSError):
+            while cause is not None and not isinstance(cause, UserError | OSError | Stopped):
                 cause = cause.__cause__ or cause.__context__
-            raise cause or error from None
+            # ArrayRecord's writer tells of a full disk in words alone.
+            said = next((words for words in DISK if words in str(error)), "") if cause is None else ""
+            raise OSError(DISK[said], said) if said else cause or error from None
 
 
 def _index(name: str, builder: ImageBuilder, staging: Path, source: Path) -> dict:

@@ -51,25 +51,48 @@ def test_mistakes_are_one_line_and_exit_code_2(trees, tmp_path, arguments, said)
     assert not list(tmp_path.glob("*/*/dataset_info.json"))
 
 
-def test_a_killed_start_leaves_nothing_that_looks_finished(trees, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_stopped_start_leaves_nothing_that_looks_finished(trees, tmp_path, number):
     pausing = (
         "import time; from mae_jax.data import prepared; prepared.make_index = lambda e: (print('here', flush=True), "
-        f"time.sleep(60)); from mae_jax.datasets.prepare import prepare; prepare('cam16', {str(trees / 'cam16')!r}, "
-        f"{str(tmp_path)!r}, lambda line: None)"
+        "time.sleep(60)); from mae_jax.cli import call; from mae_jax.datasets.prepare import prepare; "
+        f"call(lambda: prepare('cam16', {str(trees / 'cam16')!r}, {str(tmp_path)!r}, lambda line: None))"
     )
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen([sys.executable, "-c", pausing], env=environment, stdout=subprocess.PIPE, text=True)
+    pipe = subprocess.PIPE
+    process = subprocess.Popen([sys.executable, "-c", pausing], env=environment, stdout=pipe, stderr=pipe, text=True)
     assert process.stdout.readline() == "here\n"  # all records are written
     with pytest.raises(UserError, match="is being prepared .* by another process"):
         preparing.prepare("cam16", trees / "cam16", tmp_path, print)
-    process.send_signal(signal.SIGKILL)
-    process.communicate(timeout=60)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    if number == signal.SIGTERM:  # it puts away its own files and says so
+        assert (process.returncode, err) == (
+            75,
+            "stopped by SIGTERM; nothing was changed, the same command goes on from there\n",
+        )
+        assert [path.name for path in tmp_path.rglob("*")] == [".preparing", "cam16.lock"]
     assert prepared.versions("cam16", tmp_path) == []
     with pytest.raises(UserError, match="is not prepared"):
         prepared.unlabelled("cam16", tmp_path)
     preparing.prepare("cam16", trees / "cam16", tmp_path, lambda line: None)
     assert len(prepared.unlabelled("cam16", tmp_path)) == 16
     assert not [path for path in (tmp_path / ".preparing").iterdir() if path.is_dir()]
+
+
+def test_a_file_that_cannot_grow_ends_with_one_line(trees, tmp_path):
+    """A limit on the size of files stands for a full disk."""
+    line = [sys.executable, str(ROOT / "tools/prepare_data.py"), "cam16", "--source", str(trees / "cam16")]
+    done = subprocess.run(
+        ["sh", "-c", 'ulimit -f 4 && exec "$@"', "sh", *line, "--data_dir", str(tmp_path)],
+        env=os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "none", "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
+    assert "error: cam16: File too large (" in done.stderr and "make room" in done.stderr
+    assert not list(tmp_path.rglob("dataset_info.json"))
 
 
 def test_prepared_again_is_said(trees, prepared_sets):

@@ -148,12 +148,13 @@ def _reasons(left_out: dict[str, list[str]]) -> str:
 # --- one slide, in a process of its own
 
 _looked = None  # counts the tiles looked at, in all processes
+_stop = None  # set where the slides under way are to be left
 
 
-def _start(counter, parent: int) -> None:
+def _start(counter, stop, parent: int) -> None:
     """A worker ends with its parent, also where that is killed, and leaves Ctrl-C to it."""
-    global _looked
-    _looked = counter
+    global _looked, _stop
+    _looked, _stop = counter, stop
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def watch() -> None:
@@ -189,6 +190,8 @@ def cut_slide(slide: Path, place: Path, name: str, cutting: Cutting) -> str:
                         if _looked is not None:
                             with _looked.get_lock():
                                 _looked.value += 1
+                        if _stop is not None and _stop.is_set():
+                            raise LeftOut("stopped")
                 file.comment = json.dumps(counts).encode()
         if not counts["tiles"]:
             partial.unlink()
@@ -272,8 +275,10 @@ def _run(tasks: list[tuple[Path, Path, str]], cutting: Cutting, say: Callable) -
         if workers <= 1:
             _looked = counter
             return [(task[2], reason) for task in tasks if (reason := cut_slide(*task, cutting))]
-        pool = ProcessPoolExecutor(workers, context, _start, (counter, os.getpid()))
+        stop = context.Event()
+        pool = ProcessPoolExecutor(workers, context, _start, (counter, stop, os.getpid()))
         stack.callback(pool.shutdown, wait=True, cancel_futures=True)
+        stack.callback(stop.set)  # before that: an error or a signal does not wait for the slides under way
         waiting = {pool.submit(cut_slide, *task, cutting): task[2] for task in tasks}
         for future in as_completed(waiting):
             try:
