@@ -1,7 +1,8 @@
 """Finds images that are there twice, and groups in two splits: python tools/check_data.py DATASET [--data_dir DIR].
 
-DATASET: a prepared data set, or a folder DIR/<split>/<class>/*. Byte-identical and near-identical images (perceptual
-hash) are found within and across splits, with the label of each, and written to a CSV file.
+DATASET: a prepared data set, or a folder: DIR/<split>/<class>/*, DIR/<split>/data/<class>/*, or images without labels.
+Byte-identical and near-identical images (perceptual hash; turned and mirrored ones, too) are found within and across
+splits, with the label of each, and written to a CSV file.
 """
 
 import argparse

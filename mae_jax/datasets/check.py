@@ -18,6 +18,7 @@ from mae_jax.errors import UserError
 
 COLUMNS = ("finding", "likeness", "across_splits", "two_labels", "image", "split", "label", "group")
 COLUMNS += tuple(f"other_{name}" for name in ("image", "split", "label", "group"))
+ALL = "images"  # what a folder without folders is called in the place of a split
 MOST = 100_000  # near-identical pairs that are listed; blank tiles can make millions
 
 
@@ -37,7 +38,7 @@ class Images:
 def check(name: str, directory: str | os.PathLike, out: Path, say: Callable[[str], None] = print) -> list[dict]:
     """Writes `out`, a row for each finding, and says what was found. Returns the rows.
 
-    `name` is a prepared data set, or a folder `DIR/<split>/<class>/*`. Raises UserError where it cannot be read.
+    `name` is a prepared data set or a folder, see `_folders`. Raises UserError where it cannot be read.
     """
     images = _all(name, directory, say)
     rows = [*_groups(images), *_identical(images), *_near(images, say)]
@@ -62,16 +63,13 @@ def _all(name: str, directory: str | os.PathLike, say: Callable) -> Images:
         parts = {split: prepared.index_of(name, split, path, directory) for split in sorted(info.splits)}
         rows = {s: (p.names, p.groups, p.label, p.digest, p.look) for s, p in parts.items()}
     elif Path(name).is_dir():
-        names = sorted(path.name for path in Path(name).iterdir() if path.is_dir() and not path.name.startswith("."))
-        found = {split: sources.folder(name, split, field="DATASET", bad_images="skip") for split in names}
+        found = _folders(name)
         classes = sorted({c for source in found.values() for c in source.classes})
-        rows = {split: _of_folder(source, classes, say) for split, source in found.items()}
+        rows = {split: _of_folder(split, source, classes, say) for split, source in found.items()}
     else:
         raise UserError(
             f"{name} is neither a folder nor a data set that can be prepared; use one of {', '.join(prepared.WHERE)}"
         )
-    if not rows:
-        raise UserError(f"{name} has no folder of a split; use DIR/<split>/<class>/*")
     names, groups, labels, digests, looks = zip(*rows.values(), strict=True)
     return Images(
         names=tuple(n for part in names for n in part),
@@ -84,11 +82,32 @@ def _all(name: str, directory: str | os.PathLike, say: Callable) -> Images:
     )
 
 
-def _of_folder(source: Source, classes: list[str], say: Callable) -> tuple:
-    say(f"reading {len(source)} images of {source.names[0].split('/')[0]}")
-    labels = np.asarray([classes.index(source.classes[i]) for i in source.labels.tolist()])
-    looks = np.stack([duplicates.look(source.read(i), name) for i, name in enumerate(source.names)])
-    return source.names, source.groups, labels, duplicates.digests_of(source), looks
+def _folders(name: str) -> dict[str, Source]:
+    """The splits of a folder: DIR/<split>/<class>/*, also DIR/<split>/data/<class>/* as CAM16 has it, and images
+    without labels, in folders or in DIR itself.
+    """
+
+    def inside(top: Path) -> list[Path]:
+        return sorted(p for p in top.iterdir() if p.is_dir() and not p.name.startswith("."))
+
+    options: dict = {"field": "DATASET", "bad_images": "skip"}
+    found = {}
+    for split in inside(Path(name)):
+        classes = inside(split)
+        if len(classes) == 1 and inside(classes[0]):
+            split, classes = classes[0], inside(classes[0])
+        title = split.relative_to(name).as_posix()
+        found[title] = (
+            sources.folder(name, title, **options) if classes else sources.unlabelled_folder(split, **options)
+        )
+    return found or {ALL: sources.unlabelled_folder(name, **options)}
+
+
+def _of_folder(split: str, source: Source, classes: list[str], say: Callable) -> tuple:
+    say(f"reading {len(source)} images of {split}")
+    labels = np.asarray([classes.index(source.classes[i]) if i >= 0 else -1 for i in source.labels.tolist()])
+    below = "" if source.classes or split == ALL else f"{split}/"
+    return [below + name for name in source.names], source.groups, labels, *duplicates.hashes_of(source)
 
 
 def _row(images: Images, finding: str, likeness: str, i: int, j: int) -> dict:
@@ -96,7 +115,7 @@ def _row(images: Images, finding: str, likeness: str, i: int, j: int) -> dict:
         "finding": finding,
         "likeness": likeness,
         "across_splits": "yes" if images.split[i] != images.split[j] else "no",
-        "two_labels": "yes" if images.labels[i] != images.labels[j] else "no",
+        "two_labels": "yes" if len({images.labels[i], images.labels[j]} - {""}) == 2 else "no",
     }
     for prefix, k in (("", i), ("other_", j)):
         values = (images.names[k], images.splits[images.split[k]], images.labels[k], images.groups[k])

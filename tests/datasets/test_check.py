@@ -81,13 +81,13 @@ def test_a_fine_tuning_says_what_its_test_set_shares(leaky, tmp_path, tiny_confi
         config.data.update(source="raabin_wbc", dir="", prepared_dir=str(tmp_path))
     task = tasks.build(config, sharding.make_mesh(1))
     assert task.leaks["TestA"]["identical"] == 1 and task.leaks["TestA"]["groups"] == 0
-    assert task.leaks["TestA"]["near_identical"] == (1 if named else None)  # a folder's images are not hashed
+    assert task.leaks["TestA"]["near_identical"] == 1
     assert task.leaks["TestA"]["examples"]["identical"] == [
         ["TestA/Basophil/copy.jpg", "Train/Basophil/20190531_100000_0.jpg"]
     ]
     assert (task.leaks["TestB"]["groups"], task.leaks["TestB"]["images_in_shared_groups"]) == (1, 1)
     said = task.about["warning: test images that training saw"]
-    assert "TestA has 1 byte-identical with training images" in said
+    assert "TestA has 1 byte-identical with training images, 1 near-identical with training images" in said
     assert "TestB has 1 of 1 groups that training has, too" in said
 
 
@@ -112,6 +112,43 @@ def test_the_perceptual_hash_tells_images_apart_and_copies_together():
     assert found == {(i, 3 * i + k) for i in range(6) for k in range(3)}
 
 
+def test_turned_and_mirrored_images_are_found():
+    rng = np.random.default_rng(2)
+    images = [Image.fromarray(rng.integers(0, 256, (9, 9, 3), np.uint8)).resize((90, 90)) for _ in range(5)]
+    ways = [None, *Image.Transpose]
+    looks = []
+    for image in images:
+        for way in ways:
+            file = io.BytesIO()
+            (image if way is None else image.transpose(way)).save(file, "PNG")
+            looks.append(duplicates.look(file.getvalue()))
+    found = {(i, j) for i, j, _ in duplicates.near(np.stack(looks))}
+    n = len(ways)
+    assert n == 8 and found == {(i, j) for i in range(5 * n) for j in range(i + 1, 5 * n) if i // n == j // n}
+
+
+def test_folders_of_other_layouts(trees, tmp_path):
+    """CAM16's own, where the class lies one folder deeper, and images without labels."""
+    source = tmp_path / "cam16"
+    shutil.copytree(trees / "cam16", source)
+    one = next((source / "train" / "data" / "normal").glob("*.jpg"))
+    shutil.copy(one, source / "train" / "data" / "tumor" / "copy.jpg")
+    shutil.copy(one, source / "test" / "data" / "normal" / "copy.jpg")
+    rows = check(str(source), "", tmp_path / "found.csv", lambda line: None)
+    found = {(row["split"], row["other_split"], row["label"], row["other_label"], row["two_labels"]) for row in rows}
+    # Splits in alphabetical order: the copy in test comes first, and both others are copies of it.
+    assert found == {
+        ("test/data", "train/data", "normal", "normal", "no"),
+        ("test/data", "train/data", "normal", "tumor", "yes"),
+    }
+    for name, places in (("flat", ["a.jpg", "b.jpg"]), ("deep", ["one/a.jpg", "two/b.jpg"])):
+        for place in places:
+            (tmp_path / name / place).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(one, tmp_path / name / place)
+        rows = check(str(tmp_path / name), "", tmp_path / "found.csv", lambda line: None)
+        assert [(row["image"], row["other_image"], row["two_labels"]) for row in rows] == [(*places, "no")]
+
+
 def test_images_without_structure_are_never_alike():
     file = io.BytesIO()
     Image.new("RGB", (50, 50), "white").save(file, "PNG")
@@ -121,6 +158,7 @@ def test_images_without_structure_are_never_alike():
 
 def test_blocks_of_rows_miss_nothing(monkeypatch):
     monkeypatch.setattr(duplicates, "ROWS", 3)
+    monkeypatch.setattr(duplicates, "COLUMNS", 4)
     looks = np.random.default_rng(1).integers(-127, 128, (10, 256)).astype(np.int8)
     looks[7], looks[9] = looks[1], looks[2] // 2
     found = list(duplicates.near(looks))
