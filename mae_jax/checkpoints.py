@@ -18,7 +18,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from mae_jax import digests, rundir, sharding
-from mae_jax.config import defaults
+from mae_jax.config import with_defaults
 from mae_jax.errors import StorageError, UserError
 from mae_jax.models import Params
 from mae_jax.state import TrainState
@@ -273,8 +273,4 @@ def saved_config(workdir: Path, field: str) -> dict[str, Any]:
             f"{field}={workdir} is not a run directory (no {rundir.CONFIG}); pre-train first, for example with "
             f"python -m mae_jax.main --config=configs/pretrain.py:exp=2 --workdir={workdir}"
         )
-    saved = rundir.read_config(path)["config"]
-    if saved.get("task") in ("pretrain", "finetune"):  # a field added since: the run did what its default says
-        for name, value in defaults(saved["task"]).to_dict().items():
-            saved[name] = {**value, **saved.get(name, {})} if isinstance(value, dict) else saved.get(name, value)
-    return saved
+    return with_defaults(rundir.read_config(path)["config"])

@@ -12,11 +12,11 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from mae_jax import grid
-from mae_jax.config import SIZES, defaults, flatten, one_of, study_defaults, sweep_defaults
+from mae_jax.config import SIZES, TASKS, defaults, flatten, one_of, study_defaults, sweep_defaults
 from mae_jax.errors import UserError
 
 _CHOICES = {
-    "task": ("pretrain", "finetune"),
+    "task": TASKS,
     "init": ("scratch", "mae", "weights"),
     "data.bad_images": ("stop", "skip"),
     "train.select": ("last", "best"),
@@ -24,6 +24,7 @@ _CHOICES = {
     "model.pool": ("cls", "mean"),
     "model.dtype": ("float32", "bfloat16"),
     "model.positions": ("fixed", "learned"),
+    "optim.name": ("adamw", "lars"),
     "optim.schedule": ("cosine", "constant", "linear"),
 }
 _RANGES = {  # low, high, whether low itself is allowed, whether high is
@@ -66,6 +67,7 @@ _RANGES = {  # low, high, whether low itself is allowed, whether high is
     "train.accumulation": (1, math.inf, True, False),
     "train.match_fraction": (0, 1, True, True),
     "train.label_smoothing": (0, 1, True, False),
+    "train.blocks": (-1, math.inf, True, False),
     "eval.every_epochs": (0, math.inf, False, False),
     "eval.batch_size": (1, math.inf, True, False),
     "eval.images": (1, 64, True, True),
@@ -195,6 +197,8 @@ def _validate_rest(config: ConfigDict, prefix: str) -> None:
         raise UserError(
             f"{prefix}train.select=best needs validation images, and {prefix}data.val_fraction=0: set one of the two"
         )
+    if t.blocks >= 0 and config.task != "finetune":
+        raise UserError(f"{prefix}train.blocks={t.blocks} is for fine-tuning; set -1")
     if t.match_fraction and (config.task == "pretrain" or t.steps or t.match_fraction < config.data.fraction):
         raise UserError(
             f"{prefix}train.match_fraction={t.match_fraction} is for classifiers, at least {prefix}data.fraction="

@@ -19,6 +19,7 @@ from ml_collections import ConfigDict
 
 from mae_jax.errors import UserError
 
+TASKS = ("pretrain", "finetune")  # of one run
 SIZES = ("tiny", "small", "base", "large", "custom")
 WEIGHTS = (".safetensors", ".npz", ".pth", ".pt", ".bin", ".ckpt")  # endings of files of weights
 # Fields that may change between two starts of a run: they do not alter its numbers. A study may grow by
@@ -31,7 +32,7 @@ FREE = re.compile(
 
 
 def defaults(task: str) -> ConfigDict:
-    """All fields of one run, `task` = pretrain | finetune, with the study's shared values."""
+    """All fields of one run, `task` = one of TASKS, with the study's shared values."""
     c = ConfigDict()
     c.task = task
     c.name = ""  # what to call the run in its default directory; empty: made from the values below
@@ -91,13 +92,14 @@ def defaults(task: str) -> ConfigDict:
     a.visible_weight = 0.0  # weight of the visible patches' loss beside the removed ones'; 0: He et al. 2022
 
     o = c.optim = ConfigDict()
+    o.name = "adamw"  # adamw | lars
     o.base_lr = 1.5e-4  # learning rate for 256 images; peak = base_lr * images per step / 256
     o.schedule = "cosine"  # cosine | constant | linear, after the warm-up
     o.warmup_epochs = 40.0  # linear from 0
     o.min_lr = 0.0  # where cosine and linear end
     o.weight_decay = 0.05  # decoupled (AdamW)
-    o.no_decay = r"(^|/)(bias|scale|gamma)$"  # parameters whose path matches are not decayed
-    o.b1 = 0.9
+    o.no_decay = r"(^|/)(bias|scale|gamma)$"  # parameters whose path matches are not decayed, nor scaled by LARS
+    o.b1 = 0.9  # for lars: momentum
     o.b2 = 0.95
     o.clip_norm = 0.0  # largest global norm of the gradient; 0: no clipping
     o.layer_decay = 1.0  # factor on the learning rate per block, counted from the head
@@ -110,6 +112,7 @@ def defaults(task: str) -> ConfigDict:
     t.accumulation = 1  # micro-batches per update
     t.match_fraction = 0.0  # fine-tuning: as many updates as this share of the labels would get; 0: those of its own
     t.label_smoothing = 0.0  # fine-tuning
+    t.blocks = -1  # fine-tuning: how many of the last blocks are trained, with norm and head; 0: the head; -1: all
     t.remat = False  # compute activations again for the gradient: less memory, about a third more work
     t.select = "last"  # last | best: which epoch's weights are tested; best: by accuracy on validation images
 
@@ -275,8 +278,11 @@ class Resolved:
 
 def arm_of(config: ConfigDict) -> str:
     """How a run was trained, in words, where that is not the usual way; runs are compared within an arm."""
-    match = config.train.match_fraction
-    return f"as many updates as {match * 100:g} %" if match else ""
+    match, blocks = config.train.match_fraction, config.train.blocks
+    said = [f"as many updates as {match * 100:g} %"] if match else []
+    if blocks >= 0:
+        said.append(f"{blocks} block{'s' * (blocks > 1)} trained" if blocks else "the head trained")
+    return ", ".join(said)
 
 
 def resolve(config: ConfigDict, n_train: int, devices: int, n_schedule: int = 0) -> Resolved:
@@ -326,6 +332,7 @@ def default_workdir(config: ConfigDict) -> str:
         origin = Path(config.init_from)
         origin = "" if config.init == "scratch" else origin.stem if origin.suffix in WEIGHTS else origin.name
         parts += [percent(config.data.fraction), config.init + (f"_{origin}" if origin else "")]
+        parts += [f"blocks{config.train.blocks}"] if config.train.blocks >= 0 else []
     parts += [_model_label(config.model), f"seed{config.seed}"]
     return "runs/" + "-".join(parts)
 
@@ -351,6 +358,28 @@ def source_names(data: ConfigDict) -> list[str]:
 def _model_label(m: ConfigDict) -> str:
     size = f"{m.width}x{m.depth}" if m.size == "custom" else m.size
     return f"{size}_p{m.patch_size}_{m.image_size}px"
+
+
+def with_defaults(saved: dict[str, Any]) -> dict[str, Any]:
+    """A config as saved (JSON), with the fields that came since at their defaults: what the run did."""
+    task = saved.get("task")
+    if task in TASKS:
+        known = defaults(task)
+    elif task in ("study", "sweep"):
+        make = study_defaults if task == "study" else sweep_defaults
+        known = make(ConfigDict(), ConfigDict())
+        saved = saved | {part: with_defaults(saved.get(part, {})) for part in ("pretrain", "finetune")}
+    else:
+        return saved
+    return _filled(saved, json.loads(known.to_json()))
+
+
+def _filled(saved: dict[str, Any], known: dict[str, Any]) -> dict[str, Any]:
+    found = known | saved
+    for key, value in known.items():
+        if isinstance(value, dict) and isinstance(found[key], dict):
+            found[key] = _filled(found[key], value)
+    return found
 
 
 def difference(ours: dict[str, Any], theirs: dict[str, Any]) -> list[str]:

@@ -1,4 +1,4 @@
-"""AdamW, its parameter groups by regular expression, layer-wise decay, and learning-rate schedules.
+"""AdamW and LARS, their parameter groups by regular expression, layer-wise decay, and learning-rate schedules.
 
 The learning rate is an argument of the update, not part of it: runs that differ only in how long they
 last share one compiled step.
@@ -15,32 +15,42 @@ from jaxtyping import Array, Float
 from mae_jax.config import Resolved
 from mae_jax.models import Params
 
+TRUST = 0.001  # LARS: the share of a parameter's norm that an update of rate 1 has
+
 
 @dataclasses.dataclass(frozen=True)
 class Optimizer:
-    """AdamW (Loshchilov and Hutter 2019). Hashable, so that equal ones share compiled code."""
+    """AdamW (Loshchilov and Hutter 2019) or LARS (You et al. 2017). Hashable: equal ones share compiled code.
 
-    b1: float
+    LARS is that of the linear probing of He et al. 2022: the gradient, with weight decay, of each parameter is
+    scaled to TRUST of the parameter's own norm, `no_decay` ones excepted; then momentum; the rate comes last.
+    """
+
+    b1: float  # for lars: momentum
     b2: float
     weight_decay: float
     no_decay: str  # parameters whose path matches are not decayed
     clip_norm: float  # 0: no clipping
     layer_decay: float  # 1: the same learning rate everywhere
+    name: str = "adamw"  # adamw | lars
 
     def transform(self) -> optax.GradientTransformation:
         """Everything but the learning rate."""
         parts = [optax.clip_by_global_norm(self.clip_norm)] if self.clip_norm else []
-        parts.append(optax.scale_by_adam(b1=self.b1, b2=self.b2, eps=1e-8))
-        if self.weight_decay:
-            parts.append(optax.add_decayed_weights(self.weight_decay, mask=self.decayed))
+        decay = optax.add_decayed_weights(self.weight_decay, mask=self.decayed) if self.weight_decay else None
+        if self.name == "lars":
+            scaled = optax.masked(optax.scale_by_trust_ratio(trust_coefficient=TRUST), self.decayed)
+            parts += [*filter(None, [decay]), scaled, optax.trace(self.b1)]
+        else:
+            parts += [optax.scale_by_adam(b1=self.b1, b2=self.b2, eps=1e-8), *filter(None, [decay])]
         return optax.chain(*parts)
 
     def decayed(self, params: Params) -> Params:
-        """True for each parameter that weight decay applies to."""
+        """True for each parameter that weight decay and LARS's scaling apply to."""
         return map_paths(lambda path, _: not re.search(self.no_decay, path), params)
 
     def update(self, gradient: Params, state, params: Params, learning_rate: Float[Array, ""]) -> tuple[Params, tuple]:
-        """One AdamW update: the new parameters and the new optimiser state."""
+        """One update of the parameters that are trained: their new values and the new optimiser state."""
         updates, state = self.transform().update(gradient, state, params)
         scales = layer_scales(params, self.layer_decay)
         params = jax.tree.map(lambda p, u, scale: p - learning_rate * scale * u, params, updates, scales)
@@ -54,13 +64,34 @@ def map_paths(function, params: Params) -> Params:
     )
 
 
+def split(params: Params, pattern: str, above: str = "") -> tuple[Params, Params]:
+    """A nested dict in two: the parameters whose path matches the regular expression, and the others."""
+    matching, others = {}, {}
+    for key, value in params.items():
+        if isinstance(value, dict):
+            parts = split(value, pattern, f"{above}{key}/")
+        else:
+            parts = (value, {}) if re.search(pattern, above + key) else ({}, value)
+        for whole, part in zip((matching, others), parts, strict=True):
+            if not isinstance(part, dict) or part:
+                whole[key] = part
+    return matching, others
+
+
+def join(one: Params, other: Params) -> Params:
+    """The whole again of what `split` made two of."""
+    both = one.keys() & other.keys()
+    return one | other | {key: join(one[key], other[key]) for key in both}
+
+
 def layer_scales(params: Params, decay: float) -> Params:
     """The learning rate's factor for each parameter: decay ** (layers above it).
 
     As in BEiT and the fine-tuning code of MAE: the embedding is layer 0, `block_i` is layer i + 1, and
     whatever comes after the last block (norm, head) is the top and keeps factor 1.
     """
-    blocks = len([key for key in params.get("encoder", {}) if key.startswith("block_")])
+    # Where only the last blocks are trained, the others are not there, but count.
+    blocks = max((int(key[6:]) + 1 for key in params.get("encoder", {}) if key.startswith("block_")), default=0)
 
     def scale(path: str, _) -> float:
         inside = re.match(r"encoder/block_(\d+)/", path)

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from ml_collections import ConfigDict
 
-from mae_jax.config import difference, flatten
+from mae_jax.config import difference, flatten, with_defaults
 from mae_jax.errors import UserError
 
 CONFIG, RUN, SUBSET = "config.json", "run.json", "subset.json"
@@ -107,7 +107,7 @@ def keep_config(workdir: Path, config: ConfigDict, resolved: dict[str, Any], lea
 def refuse_difference(workdir: Path, path: Path, config: ConfigDict, resolved: dict[str, Any] | None = None) -> None:
     """Raises UserError where the config saved in `path` is another; `resolved` None: not compared."""
     saved = read_config(path)
-    ours, theirs = flatten(json.loads(config.to_json())), flatten(saved["config"])
+    ours, theirs = flatten(json.loads(config.to_json())), flatten(with_defaults(saved["config"]))
     if resolved is not None:
         ours |= flatten({"resolved": resolved})
         theirs |= flatten({"resolved": saved["resolved"]})

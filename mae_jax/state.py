@@ -18,7 +18,7 @@ from jaxtyping import Array, Float, Int, UInt8
 from mae_jax import losses, mixing, models, sharding, spam
 from mae_jax.models import Params, Shape
 from mae_jax.models.masking import n_visible, patchify
-from mae_jax.optim import Optimizer
+from mae_jax.optim import Optimizer, join, split
 
 # Purposes of randomness: each is folded into the seed, so that none shares its numbers with another.
 INIT, MASK, DROP, EVAL_MASK, MIX = range(5)
@@ -45,6 +45,7 @@ class Spec:
     visible_weight: float = 0.0
     mixup: float = 0.0  # alpha; 0: off
     cutmix: float = 0.0  # alpha; 0: off
+    trained: str = ""  # the parameters whose path matches are trained, the others have no optimiser state; "": all
 
     @property
     def kind(self) -> str:
@@ -65,7 +66,8 @@ class TrainState:
 def _init(spec: Spec, seed: Int[Array, ""]) -> TrainState:
     key = jax.random.fold_in(jax.random.key(seed), INIT)
     params = models.init(spec.kind, spec.shape, key)
-    return TrainState(jnp.zeros((), jnp.int32), params, spec.optimizer.transform().init(params))
+    trained, _ = split(params, spec.trained)
+    return TrainState(jnp.zeros((), jnp.int32), params, spec.optimizer.transform().init(trained))
 
 
 def state_shardings(spec: Spec) -> TrainState:
@@ -124,24 +126,24 @@ def _loss(
 
 
 def _gradient(
-    spec: Spec, params: Params, batch: Batch, key: Array, mix: Mix | None = None
+    spec: Spec, trained: Params, frozen: Params, batch: Batch, key: Array, mix: Mix | None = None
 ) -> tuple[Params, dict[str, Array]]:
-    """Mean gradient and metrics over the real rows, micro-batch by micro-batch."""
-    differentiate = jax.grad(partial(_loss, spec), has_aux=True)
+    """Mean gradient of what is trained, and metrics, over the real rows, micro-batch by micro-batch."""
+    differentiate = jax.grad(lambda part, *rest: _loss(spec, join(part, frozen), *rest), has_aux=True)
     if spec.accumulation == 1:
-        gradient, metrics = differentiate(params, batch, key, mix)
+        gradient, metrics = differentiate(trained, batch, key, mix)
     else:
         # Every k-th row goes to one micro-batch: then each device keeps its own rows.
-        split = jax.tree.map(lambda x: jnp.moveaxis(x.reshape(-1, spec.accumulation, *x.shape[1:]), 1, 0), batch)
+        parts = jax.tree.map(lambda x: jnp.moveaxis(x.reshape(-1, spec.accumulation, *x.shape[1:]), 1, 0), batch)
 
         def add(total, inputs):
             i, micro = inputs
-            found = differentiate(params, micro, jax.random.fold_in(key, i), mix)
+            found = differentiate(trained, micro, jax.random.fold_in(key, i), mix)
             return jax.tree.map(jnp.add, total, found), None
 
-        shapes = jax.eval_shape(differentiate, params, jax.tree.map(lambda x: x[0], split), key, mix)
+        shapes = jax.eval_shape(differentiate, trained, jax.tree.map(lambda x: x[0], parts), key, mix)
         zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-        (gradient, metrics), _ = jax.lax.scan(add, zeros, (jnp.arange(spec.accumulation), split))
+        (gradient, metrics), _ = jax.lax.scan(add, zeros, (jnp.arange(spec.accumulation), parts))
     count = spec.batch_size
     return jax.tree.map(lambda g: g / count, gradient), {k: v / count for k, v in metrics.items()}
 
@@ -171,10 +173,11 @@ def train_step(
         found = {"partner": batch["image"], "partner_label": batch["label"]}
         found = jax.tree.map(lambda rows: mixing.partners(rows, spec.batch_size), found)
         batch = batch | jax.lax.with_sharding_constraint(found, sharding.batch_sharding(spec.mesh))
-    gradient, metrics = _gradient(spec, state.params, batch, key, mix)
+    trained, frozen = split(state.params, spec.trained)
+    gradient, metrics = _gradient(spec, trained, frozen, batch, key, mix)
     metrics["gradient_norm"] = optax.tree.norm(gradient)
-    params, opt_state = spec.optimizer.update(gradient, state.opt_state, state.params, learning_rate)
-    after = TrainState(state.step + 1, params, opt_state)
+    trained, opt_state = spec.optimizer.update(gradient, state.opt_state, trained, learning_rate)
+    after = TrainState(state.step + 1, join(trained, frozen), opt_state)
     return jax.lax.with_sharding_constraint(after, state_shardings(spec)), metrics
 
 

@@ -111,6 +111,7 @@ def shape_of(config: ConfigDict, n_classes: int = 0) -> Shape:
         pool=m.pool,
         n_classes=n_classes,
         drop_path=m.drop_path if config.task == "finetune" else 0.0,
+        frozen_blocks=depth - config.train.blocks if config.train.blocks >= 0 else 0,
         dtype=m.dtype,
         positions=m.positions,
         norm_eps=m.norm_eps,
@@ -126,7 +127,7 @@ def spec_of(config: ConfigDict, resolved: Resolved, mesh: Mesh, n_classes: int =
     return Spec(
         task=config.task,
         shape=shape_of(config, n_classes),
-        optimizer=Optimizer(o.b1, o.b2, o.weight_decay, o.no_decay, o.clip_norm, o.layer_decay),
+        optimizer=Optimizer(o.b1, o.b2, o.weight_decay, o.no_decay, o.clip_norm, o.layer_decay, o.name),
         mean=tuple(d.mean),
         std=tuple(d.std),
         batch_size=resolved.batch_size,
@@ -136,7 +137,24 @@ def spec_of(config: ConfigDict, resolved: Resolved, mesh: Mesh, n_classes: int =
         visible_weight=config.mae.visible_weight if config.task == "pretrain" else 0.0,
         label_smoothing=config.train.label_smoothing,
         mesh=mesh,
+        trained=trained_parameters(config),
     )
+
+
+def trained_parameters(config: ConfigDict) -> str:
+    """Paths of the parameters that are trained, as a regular expression; "" for all.
+
+    Of the last k blocks, with the last norm and the head (He et al. 2022, section 4.3, "Partial fine-tuning"); of
+    none, the head alone. Raises UserError where there are fewer blocks.
+    """
+    blocks, depth = config.train.blocks, shape_of(config).depth
+    if blocks < 0:
+        return ""
+    if blocks > depth:
+        raise UserError(f"train.blocks={blocks} is out of range; the network has {depth} blocks, -1 trains everything")
+    if not blocks:
+        return "^head/"
+    return f"^(head|fc_norm|encoder/norm|encoder/block_({'|'.join(f'{i:02d}' for i in range(depth - blocks, depth))}))/"
 
 
 def predictor(config: ConfigDict, spec: Spec) -> Callable[..., dict[str, np.ndarray]]:

@@ -7,7 +7,7 @@ import pytest
 from mae_jax import models
 from mae_jax.config import Resolved, defaults
 from mae_jax.models import Shape
-from mae_jax.optim import Optimizer, layer_scales, learning_rate, map_paths
+from mae_jax.optim import Optimizer, join, layer_scales, learning_rate, map_paths, split
 
 SHAPE = Shape(16, 4, 16, 2, 2, decoder_width=8, decoder_depth=1, decoder_heads=2, n_classes=3)
 
@@ -52,6 +52,39 @@ def test_clipping_bounds_the_gradient():
     small, _ = clipped.transform().update({"kernel": jnp.array([0.6, 0.8])}, clipped.transform().init(params), params)
     large, _ = clipped.transform().update({"kernel": jnp.array([60.0, 80.0])}, clipped.transform().init(params), params)
     np.testing.assert_allclose(small["kernel"], large["kernel"], rtol=1e-5)
+
+
+def test_lars_is_that_of_the_paper():
+    """Two updates by hand: trust ratio on the kernel, none on the bias, momentum, the rate last."""
+    ours = optimizer(name="lars", weight_decay=0.5)
+    params = {"kernel": jnp.array([[3.0, 4.0]]), "bias": jnp.array([2.0])}  # the kernel's norm is 5
+    gradients = [{"kernel": jnp.array([[g, 0.0]]), "bias": jnp.array([g])} for g in (1.0, -2.0)]
+    state = ours.transform().init(params)
+    kernel, bias, moved = np.array([[3.0, 4.0]]), 2.0, (0.0, 0.0)
+    for rate, gradient in zip((0.1, 0.4), gradients, strict=True):
+        params, state = ours.update(gradient, state, params, jnp.float32(rate))
+        step = np.asarray(gradient["kernel"], np.float64) + 0.5 * kernel
+        step *= 0.001 * np.linalg.norm(kernel) / np.linalg.norm(step)
+        moved = 0.9 * moved[0] + step, 0.9 * moved[1] + float(gradient["bias"][0])
+        kernel, bias = kernel - rate * moved[0], bias - rate * moved[1]
+        np.testing.assert_allclose(params["kernel"], kernel, rtol=1e-6)
+        np.testing.assert_allclose(params["bias"], bias, rtol=1e-6)
+    assert sum(x.size for x in jax.tree.leaves(state)) == 3  # momentum, and nothing else
+    # A kernel of zeros has no norm to share in: its gradient counts as it is.
+    zero = {"kernel": jnp.zeros((1, 2))}
+    after, _ = ours.update({"kernel": jnp.ones((1, 2))}, ours.transform().init(zero), zero, jnp.float32(1))
+    np.testing.assert_allclose(after["kernel"], -1)
+
+
+def test_the_last_blocks_keep_their_scale_where_the_others_are_not_trained():
+    params = models.init("vit", SHAPE, jax.random.key(0))
+    last, rest = split(params, "^(head|encoder/norm|encoder/block_01)/")
+    assert set(last) == {"encoder", "head"} and set(last["encoder"]) == {"block_01", "norm"}
+    assert set(rest) == {"encoder"} and set(rest["encoder"]) == {"patch_embed", "cls_token", "block_00"}
+    jax.tree.map(np.testing.assert_array_equal, join(last, rest), params)
+    assert split(params, "") == (params, {})
+    whole = split(layer_scales(params, 0.5), "^(head|encoder/norm|encoder/block_01)/")[0]
+    assert layer_scales(last, 0.5) == whole
 
 
 def test_layer_decay_counts_from_the_head():

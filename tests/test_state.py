@@ -1,11 +1,15 @@
+import dataclasses
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from mae_jax import mixing, models, sharding, state
 from mae_jax.models import Shape
-from mae_jax.optim import Optimizer
+from mae_jax.optim import Optimizer, map_paths
 
 SHAPE = Shape(16, 4, 16, 1, 2, decoder_width=8, decoder_depth=1, decoder_heads=2, n_classes=3)
 OPTIMIZER = Optimizer(0.9, 0.95, 0.1, r"(^|/)(bias|scale)$", 0.0, 1.0)
@@ -80,6 +84,44 @@ def test_visible_patches_train_by_their_weight():
     np.testing.assert_allclose(plain[1]["loss"], weighted[1]["loss"], rtol=1e-6)
     np.testing.assert_allclose(plain[1]["visible_loss"], weighted[1]["visible_loss"], rtol=1e-6)
     assert weighted[1]["gradient_norm"] > plain[1]["gradient_norm"]
+
+
+def leaves(params):
+    found = {}
+    map_paths(lambda path, leaf: found.setdefault(path, np.asarray(leaf).copy()), params)
+    return found
+
+
+def test_only_the_last_blocks_are_trained_and_have_optimiser_state():
+    """Whatever is frozen keeps its bits, drops no path, and costs no memory for moments."""
+    shape = dataclasses.replace(SHAPE, depth=3, drop_path=0.9, frozen_blocks=2)
+    last = r"^(head|encoder/norm|encoder/block_02)/"
+    spec = spec_of("finetune", mesh_of(2), shape=shape, trained=last, accumulation=2)
+    before = leaves(state.init_state(spec, 0).params)
+    found, current = losses(spec, 8)
+    after = leaves(current.params)
+    moved = {path for path in before if before[path].tobytes() != after[path].tobytes()}
+    assert moved == {path for path in before if re.search(last, path)}
+    moments = {path for path in leaves(optax.tree.get(current.opt_state, "mu"))}
+    assert moments == moved
+    # Training the rest, too, changes the numbers: the paths of the first blocks are then dropped as well.
+    other = dataclasses.replace(shape, frozen_blocks=0)
+    assert (
+        abs(found - losses(spec_of("finetune", mesh_of(2), shape=other, trained=last, accumulation=2), 8)[0]).max() > 0
+    )
+
+
+def test_frozen_blocks_are_run_without_dropping_paths():
+    images = jax.random.normal(jax.random.key(1), (4, 16, 16, 3))
+    shape = dataclasses.replace(SHAPE, depth=2, drop_path=0.9)
+    params = models.init("vit", shape, jax.random.key(0))
+
+    def logits(shape, key=None):
+        return np.asarray(models.apply("vit", shape, params, images, key=key))
+
+    still = logits(shape)
+    np.testing.assert_array_equal(logits(dataclasses.replace(shape, frozen_blocks=2), jax.random.key(2)), still)
+    assert abs(logits(dataclasses.replace(shape, frozen_blocks=1), jax.random.key(2)) - still).max() > 1e-3
 
 
 def test_padding_rows_change_nothing():

@@ -154,6 +154,33 @@ def test_a_run_directory_of_another_config_is_refused(tmp_path, tiny_config):
     assert train.run(again, tmp_path)["n_test"] == 23
 
 
+def test_a_run_from_before_a_field_came_goes_on(tmp_path, tiny_config, monkeypatch):
+    """What is saved without the field did what its default says."""
+    config = tiny_config(**{"train.steps": 4})
+    with monkeypatch.context() as patched:
+        stop_after(patched, 2)
+        with pytest.raises(Stopped):
+            train.run(config, tmp_path)
+    saved = rundir.read_json(tmp_path / rundir.CONFIG)
+    del saved["config"]["train"]["blocks"], saved["config"]["optim"]["name"]
+    rundir.write_json(tmp_path / rundir.CONFIG, saved)
+    other = tiny_config(**{"train.steps": 4, "train.blocks": 1})
+    with pytest.raises(UserError, match=r"another config \(train.blocks: -1 -> 1\)"):
+        train.run(other, tmp_path)
+    assert train.run(config, tmp_path)["n_test"] == 23
+
+
+def test_partial_fine_tuning_is_an_arm_of_its_own(tmp_path, tiny_config):
+    config = tiny_config(**{"train.steps": 2, "train.blocks": 1})
+    train.run(config, tmp_path / "run")
+    assert rundir.read_json(tmp_path / "run" / rundir.RUN)["arm"] == "1 block trained"
+    config.train.blocks = 3
+    with pytest.raises(UserError, match="train.blocks=3 is out of range; the network has 2 blocks"):
+        train.run(config, tmp_path / "other")
+    with pytest.raises(UserError, match="train.blocks=1 is for fine-tuning"):
+        train.run(tiny_config("pretrain", **{"train.blocks": 1}), tmp_path / "third")
+
+
 def test_a_directory_in_use_is_refused(tmp_path, tiny_config):
     with rundir.held(tmp_path), pytest.raises(UserError, match=f"in use by process {os.getpid()}"):
         train.run(tiny_config(), tmp_path)

@@ -35,6 +35,7 @@ class Shape:
     n_classes: int = 0
     head_std: float = 0.02
     drop_path: float = 0.0  # of the last block; falls linearly to 0 at the first
+    frozen_blocks: int = 0  # first blocks that training leaves as they are: they drop no path
     dtype: str = "float32"
     positions: str = "fixed"  # fixed (sine-cosine) | learned
     norm_eps: float = LAYER_NORM_EPSILON
@@ -67,7 +68,7 @@ class Encoder(nnx.Module):
         if shape.registers:
             self.reg_token = nnx.Param(token(rngs.params(), (1, shape.registers, shape.width), jnp.float32))
         for i in range(shape.depth):
-            rate = shape.drop_path * i / max(1, shape.depth - 1)
+            rate = shape.drop_path * i / max(1, shape.depth - 1) if i >= shape.frozen_blocks else 0.0
             block = Block(
                 shape.width, shape.heads, shape.mlp_ratio, rate=rate, dtype=shape.dtype, rngs=rngs,
                 norm_eps=shape.norm_eps, layer_scale=shape.layer_scale,
