@@ -4,6 +4,7 @@ Axes: `data` (each device its own rows of the batch) and `fsdp` (rows too, and p
 optimiser state split as well).
 """
 
+import math
 import os
 
 import jax
@@ -58,8 +59,33 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
+def split_shape(shape: tuple[int, ...], mesh: Mesh) -> tuple[int, ...]:
+    """The shape in which an array is split over `fsdp`.
+
+    Where `fsdp` divides none of its axes, as 5 divides none of ViT-B's, the largest is made up to a multiple.
+    """
+    fsdp = mesh.shape["fsdp"]
+    if math.prod(shape) < MIN_SPLIT or any(n % fsdp == 0 for n in shape):
+        return shape
+    axis = max(range(len(shape)), key=lambda i: shape[i])
+    return (*shape[:axis], -(-shape[axis] // fsdp) * fsdp, *shape[axis + 1 :])
+
+
+def fit(tree, shapes):
+    """Each array with the shape of its place in `shapes`: zeros are added at the end of an axis, or cut off."""
+
+    def one(leaf, like):
+        if leaf.shape == like.shape:
+            return leaf
+        added = [(0, max(0, n - m), 0) for m, n in zip(leaf.shape, like.shape, strict=True)]
+        leaf = jax.lax.pad(leaf, jax.numpy.zeros((), leaf.dtype), added)
+        return leaf[tuple(map(slice, like.shape))]
+
+    return jax.tree.map(one, tree, shapes)
+
+
 def parameter_shardings(shapes, mesh: Mesh):
-    """For each array, a split of its largest axis that `fsdp` divides; small arrays are copied."""
+    """For each array, a split of its largest axis that `fsdp` divides; others and small ones are copied."""
     fsdp = mesh.shape["fsdp"]
 
     def place(leaf) -> NamedSharding:

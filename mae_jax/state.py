@@ -6,7 +6,7 @@ only in these share the compiled code.
 """
 
 import dataclasses
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import jax
@@ -70,23 +70,60 @@ def _init(spec: Spec, seed: Int[Array, ""]) -> TrainState:
     return TrainState(jnp.zeros((), jnp.int32), params, spec.optimizer.transform().init(trained))
 
 
+@lru_cache(maxsize=8)
+def _shapes(spec: Spec) -> TrainState:
+    """The state's shapes, as the network has them."""
+    return jax.eval_shape(partial(_init, spec), jnp.int32(0))
+
+
+@lru_cache(maxsize=8)
+def _split_shapes(spec: Spec) -> TrainState:
+    """The state's shapes, as training keeps them: see `sharding.split_shape`."""
+    split = lambda s: jax.ShapeDtypeStruct(sharding.split_shape(s.shape, spec.mesh), s.dtype)  # noqa: E731
+    return jax.tree.map(split, _shapes(spec))
+
+
 def state_shardings(spec: Spec) -> TrainState:
     """Where each array of the state lies."""
-    shapes = jax.eval_shape(partial(_init, spec), jnp.int32(0))
-    return sharding.parameter_shardings(shapes, spec.mesh)
+    return sharding.parameter_shardings(_split_shapes(spec), spec.mesh)
+
+
+def _abstract(shapes: TrainState, spec: Spec) -> TrainState:
+    places = sharding.parameter_shardings(shapes, spec.mesh)
+    return jax.tree.map(lambda s, place: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=place), shapes, places)
 
 
 def abstract_state(spec: Spec) -> TrainState:
-    """Shapes, types and placements of the state, without arrays: what a checkpoint restores into."""
-    shapes = jax.eval_shape(partial(_init, spec), jnp.int32(0))
-    return jax.tree.map(
-        lambda s, place: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=place), shapes, state_shardings(spec)
-    )
+    """Shapes, types and placements of the `whole` state, without arrays: what a checkpoint restores into."""
+    return _abstract(_shapes(spec), spec)
+
+
+def split_state(spec: Spec) -> TrainState:
+    """The same of the state that `train_step` takes."""
+    return _abstract(_split_shapes(spec), spec)
 
 
 def init_state(spec: Spec, seed: int) -> TrainState:
-    """Draws a state, each array born where it belongs."""
-    return jax.jit(partial(_init, spec), out_shardings=state_shardings(spec))(jnp.int32(seed))
+    """Draws a state, each array born where it belongs, and in the shape that is split there."""
+    draw = lambda seed: sharding.fit(_init(spec, seed), _split_shapes(spec))  # noqa: E731
+    return jax.jit(draw, out_shardings=state_shardings(spec))(jnp.int32(seed))
+
+
+def whole(spec: Spec, state: TrainState) -> TrainState:
+    """The state in the network's own shapes, as checkpoints hold it and evaluation takes it."""
+    return _refit(state, _shapes(spec), spec)
+
+
+def split(spec: Spec, state: TrainState) -> TrainState:
+    """The `whole` state as `train_step` takes it: in shapes that `fsdp` divides."""
+    return _refit(state, _split_shapes(spec), spec)
+
+
+def _refit(state: TrainState, shapes: TrainState, spec: Spec) -> TrainState:
+    if all(leaf.shape == like.shape for leaf, like in zip(*map(jax.tree.leaves, (state, shapes)), strict=True)):
+        return state
+    places = sharding.parameter_shardings(shapes, spec.mesh)
+    return jax.jit(partial(sharding.fit, shapes=shapes), out_shardings=places)(state)
 
 
 def to_float(images: UInt8[Array, "b h w 3"], spec: Spec) -> Float[Array, "b h w 3"]:
@@ -103,6 +140,7 @@ def _loss(
     With `mix`, the rows of `partner` and `partner_label` are mixed in. There is no accuracy then: no one label
     is that of a mixed image.
     """
+    params = sharding.fit(params, _shapes(spec).params)
     images, real = to_float(batch["image"], spec), batch["mask"]
     if spec.task == "pretrain":
         visible = n_visible(spec.shape.n_patches, spec.mask_ratio)

@@ -20,7 +20,7 @@ from mae_jax.data import loaders
 from mae_jax.errors import Stopped, UserError
 from mae_jax.optim import learning_rate
 from mae_jax.progress import Progress
-from mae_jax.state import TrainState, abstract_state, all_finite, init_state, train_step
+from mae_jax.state import TrainState, abstract_state, all_finite, init_state, split, train_step, whole
 from mae_jax.tasks import Task
 from mae_jax.writers import Writers
 
@@ -96,7 +96,7 @@ class Loop:
             checkpoints = Checkpoints(self.workdir, self.config.checkpoint.keep, config, self.progress.say)
             self.checkpoints = stack.enter_context(checkpoints)
             state, first = self.start()
-            self.announce(state, first)
+            self.announce(whole(self.spec, state), first)
             writers = Writers(
                 self.workdir,
                 first_step=first,
@@ -122,8 +122,9 @@ class Loop:
         if self.best:
             self.best.resume(found and found[1]["best"])
         if found is None:
-            return self.task.initialise(init_state(self.spec, self.config.seed)), 0
-        state, position = found
+            drawn = init_state(self.spec, self.config.seed)
+            return split(self.spec, self.task.initialise(whole(self.spec, drawn))), 0
+        state, position = split(self.spec, found[0]), found[1]
         step = position["data"]["next_batch"]
         loaders.check_position(position["data"], jsonable(self.task.position(step)))
         self.pending, self.seconds, self.owed = position["pending"], position["seconds"], position["owed"]
@@ -185,7 +186,7 @@ class Loop:
         self.fetch(step)
         if not all_finite(state.params):
             self.diverged("a parameter", math.nan, step)
-        self.checkpoints.save(step, state, self.position(step, time.monotonic() - began))
+        self.checkpoints.save(step, whole(self.spec, state), self.position(step, time.monotonic() - began))
 
     def asked_to_stop(self, step: int) -> bool:
         """Whether a signal came to any process; several ask one another every few steps."""
@@ -228,18 +229,19 @@ class Loop:
         if self.pending or self.waiting is not None:
             o = self.config.optim
             self.log(step, learning_rate(step - 1, o.schedule, self.resolved, o.min_lr), writers)
+        params = whole(self.spec, state).params
         with at_once(f"step {step} of {self.resolved.steps} is saved"):
-            values = dict(self.task.evaluate(state.params))
+            values = dict(self.task.evaluate(params))
         images = self.task.epoch_images(step)
         if values or images:
             writers.scalars(step, {"epoch": step / self.resolved.steps_per_epoch, **values, **images})
             if self.best and values:
-                self.best.offer(step, values, state.params)
+                self.best.offer(step, values, params)
         # Pictures are large: ten over the run are enough to see it learn.
         spread = max(1, self.resolved.steps // self.resolved.eval_every // 10) * self.resolved.eval_every
         if last or step % spread == 0:
             with at_once(f"step {step} of {self.resolved.steps} is saved"):
-                self.task.show(state.params, step, writers)
+                self.task.show(params, step, writers)
 
     def position(self, step: int, seconds: float) -> dict[str, Any]:
         """What a checkpoint holds beside the state."""
@@ -273,7 +275,8 @@ class Loop:
 
     def results(self, state: TrainState, began: float) -> dict[str, Any]:
         """The run's last files; results.json comes last and says that all are there."""
-        chosen = self.best.load(state.params) if self.best and self.best.step else state.params
+        last = whole(self.spec, state).params
+        chosen = self.best.load(last) if self.best and self.best.step else last
         with at_once("the last step is saved"):
             results = self.task.finish(chosen, self.workdir)
         seconds = time.monotonic() - began

@@ -107,6 +107,25 @@ def test_a_stopped_run_goes_on_from_its_step_and_repeats_no_data(tmp_path, tiny_
     assert weights(tmp_path / "broken") == weights(tmp_path / "whole")
 
 
+def test_a_run_goes_on_with_another_split_of_its_parameters(tmp_path, tiny_config, monkeypatch):
+    """Over five devices, which divide neither 36 nor 144 features, then copied to each."""
+    config = tiny_config(**{"model.width": 36, "train.select": "best", "train.epochs": 3.0})
+    train.run(config, tmp_path / "whole")
+    config.sharding.fsdp = 5
+    with monkeypatch.context() as patched:
+        stop_after(patched, 7)
+        with pytest.raises(Stopped, match="step 7 of 12 is saved"):
+            train.run(config, tmp_path / "broken")
+    config.sharding.fsdp = 1
+    train.run(config, tmp_path / "broken")
+    found, expected = rows_of(tmp_path / "broken"), rows_of(tmp_path / "whole")
+    assert [row.keys() for row in found] == [row.keys() for row in expected]
+    for one, other in zip(found, expected, strict=True):
+        assert one == pytest.approx(other, rel=1e-4), one["step"]
+    best = np.load(next((tmp_path / "broken" / "best").glob("*.npz")))
+    assert best["encoder/block_00/mlp/fc1/kernel"].shape == (36, 144)
+
+
 def test_every_test_image_is_predicted_once(tmp_path, tiny_config):
     results = train.run(tiny_config(**{"data.external": "TestB"}), tmp_path / "run")
     beside = tmp_path / "run" / rundir.EXTERNAL / "TestB" / rundir.PREDICTIONS
