@@ -1,0 +1,132 @@
+"""RandAugment and random erasing, as the fine-tuning code of MAE has them from timm ("rand-m9-mstd0.5-inc1", "pixel").
+
+Transforms like those in `transforms`: uint8 arrays in and out, all that is random from the generator given.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image, ImageEnhance, ImageOps
+
+from mae_jax.data.transforms import Box
+
+# ImageNet's colours, whatever `data.mean` and `data.std` scale the network's inputs by: these may be 0 and 1.
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+FILL = tuple(round(255 * value) for value in MEAN)  # where an operation shows what lies outside the image
+LEVELS = 10  # the magnitude of full strength
+
+Operation = Callable[[Image.Image, float], Image.Image]  # strength: -1 to 1
+
+
+def _affine(image: Image.Image, *matrix: float) -> Image.Image:
+    """Pixel (x, y) is taken from (a x + b y + c, d x + e y + f)."""
+    return image.transform(image.size, Image.Transform.AFFINE, matrix, Image.Resampling.BICUBIC, fillcolor=FILL)
+
+
+def _enhance(kind: Callable) -> Operation:
+    """Factor 1 leaves the image as it is, 0.1 takes most of the quality away, 1.9 nearly doubles it."""
+    return lambda image, strength: kind(image).enhance(max(0.1, 1 + 0.9 * strength))
+
+
+def _solarize_add(image: Image.Image, strength: float) -> Image.Image:
+    add = int(110 * abs(strength))
+    return image.point([min(255, value + add) if value < 128 else value for value in range(256)] * 3)
+
+
+GEOMETRY: dict[str, Operation] = {  # full strength: 30 degrees, 30 % of the other side, 45 % of the side
+    "rotate": lambda image, s: image.rotate(30 * s, Image.Resampling.BICUBIC, fillcolor=FILL),
+    "shear_x": lambda image, s: _affine(image, 1, 0.3 * s, 0, 0, 1, 0),
+    "shear_y": lambda image, s: _affine(image, 1, 0, 0, 0.3 * s, 1, 0),
+    "translate_x": lambda image, s: _affine(image, 1, 0, 0.45 * s * image.width, 0, 1, 0),
+    "translate_y": lambda image, s: _affine(image, 1, 0, 0, 0, 1, 0.45 * s * image.height),
+}
+COLOUR: dict[str, Operation] = {  # of the colours, or of their sharpness
+    "autocontrast": lambda image, s: ImageOps.autocontrast(image),
+    "equalize": lambda image, s: ImageOps.equalize(image),
+    "invert": lambda image, s: ImageOps.invert(image),
+    "posterize": lambda image, s: ImageOps.posterize(image, 4 - int(4 * abs(s))),  # bits that are kept
+    "solarize": lambda image, s: ImageOps.solarize(image, 256 - int(256 * abs(s))),  # inverted from this value on
+    "solarize_add": _solarize_add,
+    "colour": _enhance(ImageEnhance.Color),
+    "contrast": _enhance(ImageEnhance.Contrast),
+    "brightness": _enhance(ImageEnhance.Brightness),
+    "sharpness": _enhance(ImageEnhance.Sharpness),
+}
+
+
+@dataclass(frozen=True)
+class RandAugment:
+    """`layers` operations in a row, drawn with replacement, each done with `probability` (Cubuk et al. 2020).
+
+    Their level is drawn from a normal distribution around `magnitude`, cut off at 0 and 10. Without `colour`
+    only geometry is drawn: stains tell by their colour. What comes in from outside has ImageNet's mean colour.
+    """
+
+    magnitude: float = 9.0
+    colour: bool = True
+    deviation: float = 0.5
+    layers: int = 2
+    probability: float = 0.5
+
+    def __call__(self, element: dict, rng: np.random.Generator) -> dict:
+        chosen = self.draw(rng)
+        if not chosen:
+            return element
+        image = Image.fromarray(element["image"])
+        for name, strength in chosen:
+            image = (GEOMETRY | COLOUR)[name](image, strength)
+        return element | {"image": np.asarray(image)}
+
+    def draw(self, rng: np.random.Generator) -> list[tuple[str, float]]:
+        """Names and strengths (-1 to 1) of the operations for one image."""
+        names, chosen = [*GEOMETRY, *(COLOUR if self.colour else ())], []
+        for _ in range(self.layers):
+            name, sign = names[rng.integers(len(names))], rng.choice((-1, 1))
+            level = min(max(rng.normal(self.magnitude, self.deviation), 0), LEVELS)
+            if rng.random() < self.probability:
+                chosen.append((name, sign * level / LEVELS))
+        return chosen
+
+
+@dataclass(frozen=True)
+class RandomErasing:
+    """Turns a random box of the image into noise, with `probability` (Zhong et al. 2020).
+
+    `area` is the box's share of the image's, `ratio` its height over its width. The reference draws normal noise
+    for each value of the normalised image; here the image is uint8, and the noise has ImageNet's mean and
+    deviation, rounded and cut off at 0 and 255 (some 3 % of the values), so that it is the same on every scale of
+    the network's inputs.
+    """
+
+    probability: float = 0.25
+    area: tuple[float, float] = (0.02, 1 / 3)
+    ratio: tuple[float, float] = (0.3, 1 / 0.3)
+
+    def __call__(self, element: dict, rng: np.random.Generator) -> dict:
+        height, width, _ = element["image"].shape
+        box = self.box(height, width, rng) if rng.random() < self.probability else None
+        if box is None:
+            return element
+        left, upper, w, h = box
+        image = element["image"].copy()
+        image[upper : upper + h, left : left + w] = _noise(h, w, rng)
+        return element | {"image": image}
+
+    def box(self, height: int, width: int, rng: np.random.Generator) -> Box | None:
+        """Draws the part to erase, smaller than the image; None where ten tries do not fit."""
+        for _ in range(10):
+            area = height * width * rng.uniform(*self.area)
+            ratio = math.exp(rng.uniform(math.log(self.ratio[0]), math.log(self.ratio[1])))
+            h, w = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+            if h < height and w < width:
+                upper, left = rng.integers(height - h + 1), rng.integers(width - w + 1)
+                return int(left), int(upper), w, h
+        return None
+
+
+def _noise(height: int, width: int, rng: np.random.Generator) -> UInt8[np.ndarray, "h w 3"]:
+    noise = rng.standard_normal((height, width, 3), np.float32) * np.float32(STD) + np.float32(MEAN)
+    return np.clip(np.rint(255 * noise), 0, 255).astype(np.uint8)
