@@ -47,7 +47,7 @@ COLOUR: dict[str, Operation] = {  # of the colours, or of their sharpness
     "autocontrast": lambda image, s: ImageOps.autocontrast(image),
     "equalize": lambda image, s: ImageOps.equalize(image),
     "invert": lambda image, s: ImageOps.invert(image),
-    "posterize": lambda image, s: ImageOps.posterize(image, 4 - int(4 * abs(s))),  # bits that are kept
+    "posterize": lambda image, s: ImageOps.posterize(image, max(1, 4 - int(4 * abs(s)))),  # bits that are kept
     "solarize": lambda image, s: ImageOps.solarize(image, 256 - int(256 * abs(s))),  # inverted from this value on
     "solarize_add": _solarize_add,
     "colour": _enhance(ImageEnhance.Color),

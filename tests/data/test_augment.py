@@ -105,6 +105,7 @@ def test_operations_on_values():
         np.testing.assert_array_equal(done("solarize", NOISE, strength), np.where(x < 26, x, 255 - x))
         np.testing.assert_array_equal(done("solarize_add", NOISE, strength), np.where(x < 128, x + 99, x))
     np.testing.assert_array_equal(done("posterize", NOISE, 0.0), x // 16 * 16)
+    np.testing.assert_array_equal(done("posterize", NOISE, 1.0), x // 128 * 128)  # Pillow refuses to keep none
     np.testing.assert_array_equal(done("solarize", NOISE, 0.5), np.where(x < 128, x, 255 - x))
 
     low, high = SMOOTH.min((0, 1)).astype(float), SMOOTH.max((0, 1))
