@@ -1,11 +1,12 @@
-"""The label-efficiency study: pre-training, then scratch against MAE at 1, 10, 50 and 100 % of the labels.
+r"""The label-efficiency study: pre-training, then scratch against MAE at 1, 10, 50 and 100 % of the labels.
 
-python -m mae_jax.main --config=configs/study.py[:data=SOURCE][,protocol=controlled|paper][,scale=paper|laptop][,exp=2]
+python -m mae_jax.main \
+  --config=configs/study.py[:data=SOURCE][,protocol=controlled|paper][,scale=paper|laptop][,exp=2][,recipe=study|mae]
 
 protocol=paper is the study as published: one seed, 20 epochs, the last one tested. protocol=controlled says how
 sure the result is: three seeds, each with labels and first weights of its own; the epoch that is best on
 validation images is tested; and up to 10 % of the labels are also trained for as many updates as 100 %.
-scale=paper is ViT-B/16 at 224. scale=laptop is a small ViT at 64 px.
+scale=paper is ViT-B/16 at 224. scale=laptop is a small ViT at 64 px. recipe is that of configs/finetune.py.
 
 With data=folder name the images: --config.finetune.data.dir=DIR for those with labels, and
 --config.pretrain.data.dir=DIR[,DIR...] for those without. More initialisations side by side:
@@ -22,11 +23,11 @@ EXPERIMENTS = (1, 2, 3)
 
 
 def get_config(arg=None):
-    arg = parse_arg(arg, data="raabin_wbc", protocol="controlled", scale="paper", exp=2)
+    arg = parse_arg(arg, data="raabin_wbc", protocol="controlled", scale="paper", exp=2, recipe="study")
     one_of("protocol", arg.protocol, ("controlled", "paper"))
     one_of("scale", arg.scale, ("paper", "laptop"))
     pretrain = pretraining(arg, arg.exp)
-    finetune = load(Path(__file__).with_name("finetune.py"), f"data={arg.data}")
+    finetune = load(Path(__file__).with_name("finetune.py"), f"data={arg.data},recipe={arg.recipe}")
     # Both arms and the pre-training see images on the same scale.
     finetune.data.mean, finetune.data.std = pretrain.data.mean, pretrain.data.std
     if arg.scale == "laptop":
@@ -36,6 +37,7 @@ def get_config(arg=None):
         finetune.optim.base_lr = 4e-3
     config = study_defaults(pretrain, finetune)
     config.name = f"study_{arg.protocol}_exp{arg.exp}" + ("_laptop" if arg.scale == "laptop" else "")
+    config.name += "_recipe_mae" if arg.recipe == "mae" else ""
     for exp in EXPERIMENTS:
         config.experiments[f"exp{exp}"] = changes(pretrain, pretraining(arg, exp))
     if arg.protocol == "controlled":

@@ -30,6 +30,8 @@ _CHOICES = {
 _RANGES = {  # low, high, whether low itself is allowed, whether high is
     "data.val_fraction": (0, 1, True, False),
     "data.fraction": (0, 1, False, True),
+    "data.randaugment": (0, 10, True, True),
+    "data.random_erasing": (0, 1, True, True),
     "data.threads": (0, 1024, True, True),
     "data.workers": (0, 1024, True, True),
     "data.prefetch": (1, 4096, True, True),
@@ -46,6 +48,7 @@ _RANGES = {  # low, high, whether low itself is allowed, whether high is
     "model.decoder_width": (4, math.inf, True, False),
     "model.decoder_depth": (1, 100, True, False),
     "model.decoder_heads": (1, math.inf, True, False),
+    "model.head_std": (0, math.inf, True, False),
     "model.drop_path": (0, 1, True, False),
     "model.norm_eps": (0, 1, False, False),
     "model.registers": (0, 1024, True, True),
@@ -68,6 +71,8 @@ _RANGES = {  # low, high, whether low itself is allowed, whether high is
     "train.match_fraction": (0, 1, True, True),
     "train.label_smoothing": (0, 1, True, False),
     "train.blocks": (-1, math.inf, True, False),
+    "train.mixup": (0, math.inf, True, False),
+    "train.cutmix": (0, math.inf, True, False),
     "eval.every_epochs": (0, math.inf, False, False),
     "eval.batch_size": (1, math.inf, True, False),
     "eval.images": (1, 64, True, True),
@@ -199,6 +204,9 @@ def _validate_rest(config: ConfigDict, prefix: str) -> None:
         )
     if t.blocks >= 0 and config.task != "finetune":
         raise UserError(f"{prefix}train.blocks={t.blocks} is for fine-tuning; set -1")
+    for name in ("mixup", "cutmix"):
+        if t[name] and config.task == "pretrain":
+            raise UserError(f"{prefix}train.{name}={t[name]} mixes labels and is for classifiers; set 0")
     if t.match_fraction and (config.task == "pretrain" or t.steps or t.match_fraction < config.data.fraction):
         raise UserError(
             f"{prefix}train.match_fraction={t.match_fraction} is for classifiers, at least {prefix}data.fraction="

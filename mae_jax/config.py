@@ -57,6 +57,9 @@ def defaults(task: str) -> ConfigDict:
     d.crop_scale = (0.2, 1.0)  # area of the random crop as a share of the image's
     d.crop_ratio = (3 / 4, 4 / 3)  # width over height of the random crop
     d.flips = True  # mirror left-right and up-down, each with probability 1/2
+    d.randaugment = 0.0  # magnitude, up to 10, of two random operations on each image (RandAugment); 0: none
+    d.randaugment_colour = True  # also operations on colours; False: rotation, shear and translation alone
+    d.random_erasing = 0.0  # share of the images of which a random box is replaced by noise
     d.mean = (0.485, 0.456, 0.406)  # subtracted from the images in 0..1 (ImageNet's values)
     d.std = (0.229, 0.224, 0.225)  # and divided by
     d.threads = 8  # decoding threads per process
@@ -79,6 +82,7 @@ def defaults(task: str) -> ConfigDict:
     m.decoder_width = 512  # pre-training: the decoder of He et al. 2022
     m.decoder_depth = 8
     m.decoder_heads = 16
+    m.head_std = 0.02  # deviation of the classifier head's first weights (normal, cut off at two); 0: Xavier-uniform
     m.drop_path = 0.0  # fine-tuning: stochastic depth of the last block
     m.dtype = "float32"  # float32 | bfloat16: what the arithmetic runs in
     m.positions = "fixed"  # fixed (sine-cosine) | learned: the encoder's position embeddings
@@ -113,6 +117,8 @@ def defaults(task: str) -> ConfigDict:
     t.match_fraction = 0.0  # fine-tuning: as many updates as this share of the labels would get; 0: those of its own
     t.label_smoothing = 0.0  # fine-tuning
     t.blocks = -1  # fine-tuning: how many of the last blocks are trained, with norm and head; 0: the head; -1: all
+    t.mixup = 0.0  # fine-tuning: alpha of mixup's Beta distribution; 0: off; with CutMix, each has half of the updates
+    t.cutmix = 0.0  # fine-tuning: alpha of CutMix's Beta distribution; 0: off
     t.remat = False  # compute activations again for the gradient: less memory, about a third more work
     t.select = "last"  # last | best: which epoch's weights are tested; best: by accuracy on validation images
 

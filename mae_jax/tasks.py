@@ -18,6 +18,7 @@ from ml_collections import ConfigDict
 from mae_jax import checkpoints, evaluate, interop, metrics, models, pictures, rundir, sharding, thumbnails
 from mae_jax.config import Resolved, defaults, resolve
 from mae_jax.data import duplicates, loaders, splits, subsets
+from mae_jax.data.augment import RandAugment, RandomErasing
 from mae_jax.data.sources import Source
 from mae_jax.data.transforms import Decode, RandomFlip, RandomResizedCrop
 from mae_jax.errors import UserError
@@ -56,6 +57,10 @@ class Task:
         ]
         if d.flips:
             transforms.append(RandomFlip())
+        if d.randaugment:
+            transforms.append(RandAugment(d.randaugment, d.randaugment_colour))
+        if d.random_erasing:
+            transforms.append(RandomErasing(d.random_erasing))
         stream = loaders.train_batches(
             self.sources,
             self.indices,
@@ -110,6 +115,7 @@ def shape_of(config: ConfigDict, n_classes: int = 0) -> Shape:
         decoder_heads=m.decoder_heads if config.task == "pretrain" else 0,
         pool=m.pool,
         n_classes=n_classes,
+        head_std=m.head_std,
         drop_path=m.drop_path if config.task == "finetune" else 0.0,
         frozen_blocks=depth - config.train.blocks if config.train.blocks >= 0 else 0,
         dtype=m.dtype,
@@ -136,6 +142,8 @@ def spec_of(config: ConfigDict, resolved: Resolved, mesh: Mesh, n_classes: int =
         norm_pix=config.mae.norm_pix_loss,
         visible_weight=config.mae.visible_weight if config.task == "pretrain" else 0.0,
         label_smoothing=config.train.label_smoothing,
+        mixup=config.train.mixup,
+        cutmix=config.train.cutmix,
         mesh=mesh,
         trained=trained_parameters(config),
     )

@@ -16,8 +16,15 @@ ARGUMENTS = {
         "frac=0.1",
         "frac=0.01,init=mae,seed=3,data=synthetic",
         "frac=1,init=runs/x,data=folder",
+        "recipe=mae,init=mae",
     ],
-    "study.py": ["", "data=synthetic", "data=folder,scale=laptop", "protocol=paper,exp=3"],
+    "study.py": [
+        "",
+        "data=synthetic",
+        "data=folder,scale=laptop",
+        "protocol=paper,exp=3",
+        "data=synthetic,scale=laptop,recipe=mae",
+    ],
     "demo.py": ["", "smoke=true"],
     "mask_sweep.py": ["", "data=folder,scale=laptop", "data=synthetic,smoke=true"],
 }
@@ -55,6 +62,29 @@ def test_fine_tuning_defaults_are_those_of_the_study():
     assert (config.data.fraction, config.init, config.model.size) == (0.1, "scratch", "base")
 
 
+def test_the_recipe_of_mae_is_that_of_its_code_for_vit_b():
+    plain, mae = (configs.load(ROOT / "configs/finetune.py", f"frac=0.1,recipe={r}") for r in ("study", "mae"))
+    assert configs.flatten(plain) == configs.flatten(configs.load(ROOT / "configs/finetune.py", "frac=0.1"))
+    found = configs.flatten(mae)
+    expected = {
+        "optim.base_lr": 5e-4, "optim.layer_decay": 0.65, "optim.weight_decay": 0.05, "optim.b1": 0.9,
+        "optim.b2": 0.999, "optim.min_lr": 1e-6, "optim.warmup_epochs": 5, "optim.schedule": "cosine",
+        "optim.clip_norm": 0, "model.drop_path": 0.1, "model.pool": "mean", "model.head_std": 2e-5,
+        "train.mixup": 0.8, "train.cutmix": 1.0, "train.label_smoothing": 0.1,
+        "data.randaugment": 9, "data.randaugment_colour": True, "data.random_erasing": 0.25,
+    }  # fmt: skip
+    assert {key: found[key] for key in expected} == expected
+    # The rest is the study's, but for the name: its runs have directories of their own.
+    differ = {key for key, value in configs.flatten(plain).items() if value != found[key]}
+    assert differ <= expected.keys() | {"name"}
+    assert configs.default_workdir(mae) != configs.default_workdir(plain)
+    study = configs.load(ROOT / "configs/study.py", "data=synthetic,recipe=mae")
+    assert all(configs.flatten(study.finetune)[key] == value for key, value in expected.items())
+    assert study.name == "study_controlled_exp2_recipe_mae"
+    with pytest.raises(UserError, match="recipe=paper is not allowed; use one of study, mae"):
+        configs.load(ROOT / "configs/finetune.py", "recipe=paper")
+
+
 @pytest.mark.parametrize("arg", ["frac", "frac=x", "fraction=0.1", "frac=0.1,,seed=1.5", "seed=1,1"])
 def test_arguments_that_are_not_understood_are_refused(arg):
     with pytest.raises(UserError, match="config argument"):
@@ -85,6 +115,11 @@ def test_arguments_that_are_not_understood_are_refused(arg):
         ("data.weights", (1.0, -1.0), "data.weights"),
         ("data.fraction", 1.5, "data.fraction=1.5 is out of range"),
         ("optim.no_decay", "(", "not a regular expression"),
+        ("train.mixup", 0.8, "train.mixup=0.8 mixes labels and is for classifiers; set 0"),
+        ("train.cutmix", -1.0, "train.cutmix=-1.0 is out of range"),
+        ("data.randaugment", 11.0, "data.randaugment=11.0 is out of range; allowed: [0, 10]"),
+        ("data.random_erasing", 1.5, "data.random_erasing=1.5 is out of range"),
+        ("model.head_std", -0.1, "model.head_std=-0.1 is out of range"),
     ],
 )
 def test_values_that_cannot_work_are_refused_by_name(tiny_config, field, value, said):

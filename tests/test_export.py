@@ -125,6 +125,12 @@ def test_a_classifier_goes_out_with_labels_scale_and_card(classifier, tmp_path, 
     assert f"| accuracy | {results['accuracy']:.3f} | " in card and "95 % interval" in card
     for said in ("## Data", "generated images", "## Recipe", "random weights", "3 updates", "no medical device"):
         assert said in card, said
+    assert "mixup 0, CutMix 0" in card and "RandAugment" not in card and "erasing" not in card
+    config.data.update(randaugment=9.0, randaugment_colour=False, random_erasing=0.25)
+    config.train.update(mixup=0.8, cutmix=1.0)
+    card = model_card(run_dir, export.load(run_dir)[0], config, "hf", [])
+    for said in ("mixup 0.8, CutMix 1", "RandAugment of magnitude 9 (geometry alone)", "erasing in 25 % of the images"):
+        assert said in card, said
     assert card.startswith("---\nlibrary_name: transformers\npipeline_tag: image-classification\n")
     assert str(run_dir.parent) not in card
 

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from mae_jax import checkpoints, rundir, state, thumbnails, train
+from mae_jax.config import flatten, load
 from mae_jax.errors import Stopped, UserError
 from mae_jax.progress import Progress
 
@@ -84,7 +85,13 @@ def stop_after(monkeypatch, step: int):
     monkeypatch.setattr(Progress, "update", update)
 
 
-@pytest.mark.parametrize("task", ["pretrain", "finetune"])
+def recipe_of_mae() -> dict:
+    """What the recipe sets otherwise, as fields."""
+    plain, mae = (flatten(load(ROOT / "configs/finetune.py", f"recipe={name}")) for name in ("study", "mae"))
+    return {key: value for key, value in mae.items() if value != plain[key]} | {"name": ""}
+
+
+@pytest.mark.parametrize("task", ["pretrain", "finetune", "finetune recipe=mae"])
 def test_a_stopped_run_goes_on_from_its_step_and_repeats_no_data(tmp_path, tiny_config, monkeypatch, task):
     seen: list[tuple[int, list[int]]] = []
     original = state.train_step
@@ -94,7 +101,8 @@ def test_a_stopped_run_goes_on_from_its_step_and_repeats_no_data(tmp_path, tiny_
         return original(spec, current, batch, seed, rate)
 
     monkeypatch.setattr(train, "train_step", spy)
-    config = tiny_config(task)
+    task, _, recipe = task.partition(" ")
+    config = tiny_config(task, **(recipe_of_mae() if recipe else {}))
     train.run(config, tmp_path / "whole")
     whole, seen[:] = list(seen), []
     with monkeypatch.context() as patched:
@@ -105,6 +113,8 @@ def test_a_stopped_run_goes_on_from_its_step_and_repeats_no_data(tmp_path, tiny_
     assert seen == whole and len(whole) == len({step for step, _ in whole})
     assert rows_of(tmp_path / "broken") == rows_of(tmp_path / "whole")
     assert weights(tmp_path / "broken") == weights(tmp_path / "whole")
+    trained = [row for row in rows_of(tmp_path / "whole") if "train/loss" in row]
+    assert {"train/accuracy" in row for row in trained} == {task == "finetune" and not recipe}
 
 
 def test_a_run_goes_on_with_another_split_of_its_parameters(tmp_path, tiny_config, monkeypatch):

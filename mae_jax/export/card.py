@@ -112,14 +112,26 @@ def _recipe(run: dict[str, Any], config: ConfigDict, weights: Weights) -> str:
         lines.append(f"- {100 * config.mae.mask_ratio:g} % of the patches removed; the loss is on {target}")
     else:
         chosen = "the best epoch by validation" if run.get("select") == "best" else "the last epoch"
-        lines.append(f"- Drop path {config.model.drop_path:g}, label smoothing {t.label_smoothing:g}; {chosen} is used")
-    lines.append(
-        f"- Crops of {config.data.crop_scale[0]:g} to {config.data.crop_scale[1]:g} of the image's area"
-        + (", mirrored both ways" if config.data.flips else "")
-    )
+        lines.append(
+            f"- Drop path {config.model.drop_path:g}, label smoothing {t.label_smoothing:g}, mixup {t.mixup:g}, CutMix "
+            f"{t.cutmix:g}; {chosen} is used"
+        )
+    lines.append(f"- {_augmentation(config.data)}")
     devices, commit = (_plain(run.get(key) or "not known") for key in ("devices", "commit"))
     lines.append(f"- Devices: {devices}; commit of the code: {commit}")
     return "## Recipe\n\n" + "\n".join(lines)
+
+
+def _augmentation(d: ConfigDict) -> str:
+    said = [f"Crops of {d.crop_scale[0]:g} to {d.crop_scale[1]:g} of the image's area"]
+    if d.flips:
+        said.append("mirrored both ways")
+    if d.randaugment:
+        kinds = "colour and geometry" if d.randaugment_colour else "geometry alone"
+        said.append(f"RandAugment of magnitude {d.randaugment:g} ({kinds})")
+    if d.random_erasing:
+        said.append(f"random erasing in {percent(d.random_erasing)} of the images")
+    return ", ".join(said)
 
 
 def _classifier_results(run_dir: Path, weights: Weights, run: dict[str, Any], results: dict[str, Any]) -> str:

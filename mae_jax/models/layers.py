@@ -40,7 +40,7 @@ class Linear(nnx.Module):
     """y = x W + b, initialised as in the MAE code: Xavier-uniform weights, zero bias."""
 
     def __init__(self, n_in: int, n_out: int, *, dtype: str, rngs: nnx.Rngs, std: float = 0.0):
-        """`std` > 0 draws a truncated normal of that deviation instead (classification heads)."""
+        """`std` > 0 draws a normal of that deviation instead, cut off at two deviations (classification heads)."""
         draw = jax.nn.initializers.xavier_uniform()
         if std:
             draw = jax.nn.initializers.truncated_normal(std)

@@ -33,7 +33,7 @@ class Shape:
     decoder_heads: int = 16
     pool: str = "cls"  # cls | mean
     n_classes: int = 0
-    head_std: float = 0.02
+    head_std: float = 0.02  # 0: Xavier-uniform
     drop_path: float = 0.0  # of the last block; falls linearly to 0 at the first
     frozen_blocks: int = 0  # first blocks that training leaves as they are: they drop no path
     dtype: str = "float32"
