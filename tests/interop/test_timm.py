@@ -1,18 +1,22 @@
 """The installed timm against ours; the stored numbers are in test_golden. Needs the extra [timm]."""
 
 import dataclasses
+import random
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
-from mae_jax import interop, models
+from mae_jax import interop, mixing, models
 from mae_jax.config import Resolved, defaults
+from mae_jax.data import augment
 from mae_jax.interop import names
 from mae_jax.interop.transfer import interpolate_positions
 from mae_jax.interop.write import write
+from mae_jax.losses import soft_targets
 from mae_jax.models import Shape
 from mae_jax.optim import Optimizer, layer_scales, learning_rate, map_paths
 
@@ -110,3 +114,46 @@ def test_interpolation_to_other_grids():
         theirs = timm.layers.resample_abs_pos_embed(torch.from_numpy(positions), (grid, grid), num_prefix_tokens=0)
         ours = interpolate_positions(jnp.asarray(positions), grid)
         np.testing.assert_allclose(ours, theirs.numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_operations_of_randaugment():
+    theirs = pytest.importorskip("timm.data.auto_augment")
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (48, 31, 3), np.uint8))
+    names_there = {"posterize": "PosterizeIncreasing", "solarize": "SolarizeIncreasing", "solarize_add": "SolarizeAdd"}
+    names_there |= {"colour": "ColorIncreasing", "autocontrast": "AutoContrast"}
+    names_there |= {name: f"{name.title()}Increasing" for name in ("contrast", "brightness", "sharpness")}
+    names_there |= {f"shear_{axis}": f"Shear{axis.upper()}" for axis in "xy"}
+    names_there |= {f"translate_{axis}": f"Translate{axis.upper()}Rel" for axis in "xy"}
+    found = theirs.rand_augment_transform(
+        "rand-m9-mstd0.5-inc1", {"img_mean": augment.FILL, "interpolation": Image.Resampling.BICUBIC}
+    )
+    ours = augment.RandAugment()
+    assert (found.num_layers, found.choice_weights) == (ours.layers, None)
+    operations = augment.GEOMETRY | augment.COLOUR
+    assert {op.name for op in found.ops} == {names_there.get(name, name.title()) for name in operations}
+    for op in found.ops:
+        assert (op.prob, op.magnitude, op.magnitude_std) == (ours.probability, ours.magnitude, ours.deviation)
+        name = next(name for name in operations if names_there.get(name, name.title()) == op.name)
+        for level in (0, 0.3, 2.5, 5, 8.7, 9, 9.31):
+            random.seed(0)
+            given = op.level_fn(level, op.hparams) if op.level_fn else ()
+            expected = np.asarray(op.aug_fn(image, *given, **op.kwargs))
+            signed = [np.asarray(operations[name](image, sign * level / 10)) for sign in (1, -1)]
+            assert any((one == expected).all() for one in signed), (name, level)
+
+
+def test_soft_targets_and_boxes_of_mixed_images(monkeypatch):
+    theirs = pytest.importorskip("timm.data.mixup")
+    labels = np.array([0, 2, 1, 3])
+    ours = soft_targets(jnp.asarray(labels), jnp.asarray(labels[::-1]), jnp.float32(0.3), 4, 0.1)
+    np.testing.assert_allclose(ours, theirs.mixup_target(torch.from_numpy(labels), 4, 0.3, 0.1), rtol=1e-6)
+    rng = np.random.default_rng(0)
+    for own in rng.random(20).astype(np.float32):
+        centre = rng.integers(0, 17, 2)
+        drawn = iter(centre)
+        with monkeypatch.context() as patched:
+            patched.setattr(np.random, "randint", lambda *_, drawn=drawn, **__: next(drawn))
+            top, bottom, left, right = theirs.rand_bbox((3, 17, 17), float(own))
+        expected = np.zeros((17, 17), bool)
+        expected[top:bottom, left:right] = True
+        np.testing.assert_array_equal(mixing.box(jnp.float32(own), jnp.asarray(centre), 17), expected)
