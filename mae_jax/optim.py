@@ -64,22 +64,22 @@ def map_paths(function, params: Params) -> Params:
     )
 
 
-def split(params: Params, pattern: str, above: str = "") -> tuple[Params, Params]:
+def part(params: Params, pattern: str, above: str = "") -> tuple[Params, Params]:
     """A nested dict in two: the parameters whose path matches the regular expression, and the others."""
     matching, others = {}, {}
     for key, value in params.items():
         if isinstance(value, dict):
-            parts = split(value, pattern, f"{above}{key}/")
+            both = part(value, pattern, f"{above}{key}/")
         else:
-            parts = (value, {}) if re.search(pattern, above + key) else ({}, value)
-        for whole, part in zip((matching, others), parts, strict=True):
-            if not isinstance(part, dict) or part:
-                whole[key] = part
+            both = (value, {}) if re.search(pattern, above + key) else ({}, value)
+        for whole, found in zip((matching, others), both, strict=True):
+            if not isinstance(found, dict) or found:
+                whole[key] = found
     return matching, others
 
 
 def join(one: Params, other: Params) -> Params:
-    """The whole again of what `split` made two of."""
+    """The whole again of what `part` made two of."""
     both = one.keys() & other.keys()
     return one | other | {key: join(one[key], other[key]) for key in both}
 

@@ -18,7 +18,7 @@ from jaxtyping import Array, Float, Int, UInt8
 from mae_jax import losses, mixing, models, sharding, spam
 from mae_jax.models import Params, Shape
 from mae_jax.models.masking import n_visible, patchify
-from mae_jax.optim import Optimizer, join, split
+from mae_jax.optim import Optimizer, join, part
 
 # Purposes of randomness: each is folded into the seed, so that none shares its numbers with another.
 INIT, MASK, DROP, EVAL_MASK, MIX = range(5)
@@ -66,7 +66,7 @@ class TrainState:
 def _init(spec: Spec, seed: Int[Array, ""]) -> TrainState:
     key = jax.random.fold_in(jax.random.key(seed), INIT)
     params = models.init(spec.kind, spec.shape, key)
-    trained, _ = split(params, spec.trained)
+    trained, _ = part(params, spec.trained)
     return TrainState(jnp.zeros((), jnp.int32), params, spec.optimizer.transform().init(trained))
 
 
@@ -167,7 +167,7 @@ def _gradient(
     spec: Spec, trained: Params, frozen: Params, batch: Batch, key: Array, mix: Mix | None = None
 ) -> tuple[Params, dict[str, Array]]:
     """Mean gradient of what is trained, and metrics, over the real rows, micro-batch by micro-batch."""
-    differentiate = jax.grad(lambda part, *rest: _loss(spec, join(part, frozen), *rest), has_aux=True)
+    differentiate = jax.grad(lambda own, *rest: _loss(spec, join(own, frozen), *rest), has_aux=True)
     if spec.accumulation == 1:
         gradient, metrics = differentiate(trained, batch, key, mix)
     else:
@@ -211,7 +211,7 @@ def train_step(
         found = {"partner": batch["image"], "partner_label": batch["label"]}
         found = jax.tree.map(lambda rows: mixing.partners(rows, spec.batch_size), found)
         batch = batch | jax.lax.with_sharding_constraint(found, sharding.batch_sharding(spec.mesh))
-    trained, frozen = split(state.params, spec.trained)
+    trained, frozen = part(state.params, spec.trained)
     gradient, metrics = _gradient(spec, trained, frozen, batch, key, mix)
     metrics["gradient_norm"] = optax.tree.norm(gradient)
     trained, opt_state = spec.optimizer.update(gradient, state.opt_state, trained, learning_rate)

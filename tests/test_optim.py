@@ -7,7 +7,7 @@ import pytest
 from mae_jax import models
 from mae_jax.config import Resolved, defaults
 from mae_jax.models import Shape
-from mae_jax.optim import Optimizer, join, layer_scales, learning_rate, map_paths, split
+from mae_jax.optim import Optimizer, join, layer_scales, learning_rate, map_paths, part
 
 SHAPE = Shape(16, 4, 16, 2, 2, decoder_width=8, decoder_depth=1, decoder_heads=2, n_classes=3)
 
@@ -78,12 +78,12 @@ def test_lars_is_that_of_the_paper():
 
 def test_the_last_blocks_keep_their_scale_where_the_others_are_not_trained():
     params = models.init("vit", SHAPE, jax.random.key(0))
-    last, rest = split(params, "^(head|encoder/norm|encoder/block_01)/")
+    last, rest = part(params, "^(head|encoder/norm|encoder/block_01)/")
     assert set(last) == {"encoder", "head"} and set(last["encoder"]) == {"block_01", "norm"}
     assert set(rest) == {"encoder"} and set(rest["encoder"]) == {"patch_embed", "cls_token", "block_00"}
     jax.tree.map(np.testing.assert_array_equal, join(last, rest), params)
-    assert split(params, "") == (params, {})
-    whole = split(layer_scales(params, 0.5), "^(head|encoder/norm|encoder/block_01)/")[0]
+    assert part(params, "") == (params, {})
+    whole = part(layer_scales(params, 0.5), "^(head|encoder/norm|encoder/block_01)/")[0]
     assert layer_scales(last, 0.5) == whole
 
 
