@@ -153,7 +153,8 @@ def _scores(file: Path, classes: tuple[str, ...], what: str) -> str:
     n = len(classes)
     terms = stats.image_terms(found.labels, found.predictions, found.confidence, found.probabilities, n)
     grouped = found.groups is not None and any(found.groups)
-    names = [g or image for g, image in zip(found.groups or found.images, found.images, strict=True)]
+    grouped = grouped and len(set(found.groups)) > 1  # one group alone cannot be redrawn
+    names = [g or image for g, image in zip(found.groups, found.images, strict=True)] if grouped else found.images
     units = np.unique(names, return_inverse=True)[1]
     draws = stats.bootstrap([terms], units, lambda sums: stats.metrics_from_sums(sums, n))
     point = stats.metrics_from_sums(terms.sum(0), n)
@@ -161,7 +162,7 @@ def _scores(file: Path, classes: tuple[str, ...], what: str) -> str:
     for metric, words in _METRICS.items():
         value, drawn = float(point[metric]), draws[metric][0]
         low, high = stats.mirrored_interval(drawn, value) if metric == "ece" else stats.percentile_interval(drawn)
-        rows.append(f"| {words} | {value:.3f} | {low:.3f} to {high:.3f} |")
+        rows.append(f"| {words} | {value:.3f} | {max(low, 0.0):.3f} to {high:.3f} |")
     unit = "groups of images (slides, regions, fields)" if grouped else "images"
     return (
         f"On {len(found.images)} {what}. Intervals: {stats.DRAWS} bootstrap draws of {unit}; they do not cover "

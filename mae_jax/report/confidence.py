@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 
 from mae_jax.report import stats
-from mae_jax.report.figures import Numbers, colour, grid, handle, heading, legend, marker, short
+from mae_jax.report.figures import WIDTH, Numbers, colour, grid, handle, heading, legend, marker, short
 from mae_jax.report.runs import Level, Run
 from mae_jax.report.tables import Study
 
@@ -19,9 +19,10 @@ def boxes(study: Study, level: Level) -> Numbers:
     classes = study.runs[0].classes
     inits = [init for at, init in study.cells if at == level]
     present = np.unique(study.runs[0].test.labels).tolist()
-    columns = min(len(present), 2 if len(inits) <= 3 else 1)
+    columns = min(len(present), 2 if len(inits) <= 2 else 1)
     lines = -(-len(present) // columns)
-    figure, axes = grid(lines, columns, height=1.75 * lines + 0.8, sharey=True)
+    wide = 4.4 if len(inits) <= 2 else WIDTH  # the narrower, the larger its text on a phone
+    figure, axes = grid(lines, columns, height=1.75 * lines + 0.8, width=wide, sharey=True)
     found = []
     for ax, label in zip(axes, present, strict=False):
         shown, texts = [], []
@@ -60,6 +61,19 @@ def boxes(study: Study, level: Level) -> Numbers:
     legend(figure, handles)
     figure.suptitle(f"Confidence with {heading(level)}", fontsize=11)
     return figure, found
+
+
+def medians(study: Study) -> list[dict]:
+    """How many predictions of each cell are right and wrong, of all seeds together, and their median confidence."""
+    rows = []
+    for level, init in study.cells:
+        row = {"fraction": level.fraction, "arm": level.arm, "init": init}
+        tests = [study.runs[i].test for i in study.of(level, init)]
+        for outcome in ("right", "wrong"):
+            values = np.concatenate([t.confidence[t.right == (outcome == "right")] for t in tests])
+            row |= {f"n_{outcome}": len(values), outcome: float(np.median(values)) if len(values) else None}
+        rows.append(row)
+    return rows
 
 
 def _confidences(runs: Sequence[Run], label: int, outcome: str) -> np.ndarray:

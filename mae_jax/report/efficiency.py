@@ -36,16 +36,17 @@ def worth(study: Study, metric: str = "accuracy") -> list[dict]:
     return found
 
 
-def plateau(study: Study, init: str, metric: str = "accuracy") -> float | None:
-    """The smallest fraction from which no larger one differs measurably; None if there is none.
+def plateau(study: Study, init: str, metric: str = "accuracy") -> tuple[float, float] | None:
+    """The smallest fraction from which no larger one differs measurably, and the largest gain over it that is
+    not ruled out; None if there is none.
 
-    Paired on the same images: the 95 % interval of every difference to a larger fraction holds 0.
-    The largest fraction alone is no plateau.
+    Paired on the same images: the 95 % interval of every difference to a larger fraction holds 0, and the gain is
+    the highest end of these. The largest fraction alone is no plateau.
     """
     levels = study.levels_of(init)
     draws = [study.mean_draws(metric, study.of(level, init)) for level in levels]
     for i, level in enumerate(levels[:-1]):
         later = [stats.percentile_interval(d - draws[i]) for d in draws[i + 1 :]]
         if all(low <= 0 <= high for low, high in later):
-            return level.fraction
+            return level.fraction, max(high for _, high in later)
     return None

@@ -4,6 +4,7 @@ Scratch and mae keep their colours throughout (Okabe and Ito's palette, told apa
 and every initialisation has its own marker besides.
 """
 
+import textwrap
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any
@@ -26,7 +27,7 @@ STYLE: dict[Any, Any] = {
     "font.size": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "axes.titlesize": 10,
+    "axes.titlesize": 9,
     "axes.titlelocation": "left",
     "legend.framealpha": 0.9,
     "legend.edgecolor": "none",
@@ -37,7 +38,7 @@ STYLE: dict[Any, Any] = {
     "text.parse_math": False,
     "axes.unicode_minus": True,
 }
-WIDTH = 5.4  # inches: the text stays legible on a phone
+WIDTH = 4.8  # inches: the text stays legible on a phone
 Numbers = tuple[Figure, list[dict]]
 
 
@@ -105,7 +106,7 @@ def differences(study: Study, paired: Sequence[dict]) -> Numbers:
     """Forest plot of the paired differences to scratch, in points of accuracy and macro F1."""
     inits = [init for init in study.inits if init != BASELINE]
     levels = sorted({level_of(row) for row in paired}, reverse=True)
-    tall = 0.9 + 0.32 * len(levels) * len(inits)
+    tall = 0.9 + sum(max(0.26 + 0.14 * bool(level.arm), 0.24 * len(inits)) for level in levels)
     figure, axes = grid(1, 2, height=max(1.9, tall), sharey=True)
     for ax, metric, title in zip(axes, ("accuracy", "f1"), ("Accuracy", "Macro F1"), strict=True):
         ax.axvline(0, color="0.3", linewidth=1)
@@ -129,7 +130,7 @@ def differences(study: Study, paired: Sequence[dict]) -> Numbers:
         ax.grid(axis="x", color="0.92")
     for ax in axes:
         ax.set_xlabel("points")
-    axes[0].set_yticks(range(len(levels)), [heading(level) for level in levels])
+    axes[0].set_yticks(range(len(levels)), [heading(level) for level in levels], fontsize=8)
     axes[0].set_ylim(-0.6, len(levels) - 0.4)
     handles = [handle(study, init) for init in inits]
     handles.append(Line2D([], [], color="0.4", marker="o", markerfacecolor="white", label=NOTHING))
@@ -232,8 +233,9 @@ def training(study: Study) -> Numbers | None:
 
 
 def heading(level: Level) -> str:
-    """A panel's title; the arm stands in a line of its own."""
-    return f"{percent(level.fraction)} of the labels" + (f",\n{level.arm}" if level.arm else "")
+    """A panel's title; the arm stands in lines of its own."""
+    arm = "\n".join(textwrap.wrap(level.arm, 26))
+    return f"{percent(level.fraction)} of the labels" + (f",\n{arm}" if arm else "")
 
 
 def arm_style(study: Study, arm: str) -> dict:

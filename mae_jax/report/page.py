@@ -11,7 +11,7 @@ import jinja2
 import numpy as np
 
 from mae_jax.report import confidence, efficiency, external, figures, gallery, reconstructions, tables, words
-from mae_jax.report.runs import Run, clean, percent, read_runs
+from mae_jax.report.runs import Run, clean, is_number, percent, read_runs
 from mae_jax.report.tables import BASELINE, Study
 
 # How each figure is named, headed and read.
@@ -22,7 +22,7 @@ CAPTIONS = {
     " line is better than scratch; an open mark says that the interval holds 0.",
     "power_law": "Errors against labels, both on logarithmic axes, with a fitted power law (dashed)."
     " R² says how well the line fits; with so few points it is a description, not a forecast.",
-    "confidence": "Confidence (probability of the predicted class) by true cell type. Filled boxes:"
+    "confidence": "Confidence by true class. Filled boxes:"
     " right predictions; open boxes: wrong ones; n: predictions, of all seeds together. Box:"
     " quartiles, line: median, whiskers: last value within 1.5 times the box's height.",
     "reliability": "Reliability: share right against confidence in 15 bins of equal width, and the"
@@ -30,8 +30,11 @@ CAPTIONS = {
     " taken at its word; below it the model is too sure of itself. Open marks: fewer than 10"
     " predictions.",
     "risk_coverage": "What is left wrong when only the most confident predictions are kept and the"
-    " others are handed to a person.",
-    "training": "Loss and accuracy during training, on training and on validation images.",
+    " others are handed to a person; at 100 all are kept. A curve that is low on the left says that"
+    " confidence finds the mistakes, a flat one that it does not.",
+    "training": "Loss and accuracy during training, a line for each seed: dashed on the training batches, drawn through"
+    " on the validation images. Where the dashed line runs away from the other, the model learns its training images"
+    " by heart.",
 }
 
 
@@ -84,6 +87,7 @@ def write_report(run_dirs: Sequence[Path], out: Path, *, title: str | None = Non
     boxes = [row for name, (_, found) in made if "confidence" in name for row in found]
     paths["confidence"] = tables.write_csv(out / "confidence.csv", boxes)
 
+    pretrained = reconstructions.pretrainings(runs)
     said = words.answer(study, rows, paired, worth)
     published = tables.PUBLISHED if any(r.info.get("data") == "raabin_wbc" for r in runs) else []
     page = (
@@ -101,7 +105,10 @@ def write_report(run_dirs: Sequence[Path], out: Path, *, title: str | None = Non
             figures=drawn,
             mistakes=gallery.gallery(runs),
             autoencoders=reconstructions.found(runs),
+            pretrainings=[run_facts(place, info) | {"init": init} for init, place, info in pretrained],
             runs=[_run_facts(run) for run in runs],
+            hours=hours([*(info for _, _, info in pretrained), *(run.info for run in runs)]),
+            certainty=confidence.medians(study),
             classes=_class_counts(study),
             units=study.units,
             seeds=max(row["seeds"] for row in rows),
@@ -198,7 +205,9 @@ def run_facts(path: Path, info: dict) -> dict:
         "epochs": info.get("epochs"),
         "steps": info.get("steps"),
         "selected": info.get("selected_step"),
-        "minutes": f"{seconds / 60:.1f}" if isinstance(seconds, int | float) else None,
+        "minutes": f"{seconds / 60:.1f}" if is_number(seconds) else None,
+        "devices": clean(info["devices"]) if isinstance(info.get("devices"), str) else None,
+        "data": clean(info["data_name"]) if isinstance(info.get("data_name"), str) else None,
         "commit": clean(info["commit"])[:12] if info.get("commit") else None,
         "versions": ", ".join(f"{clean(k)} {clean(v)}" for k, v in versions.items())
         if isinstance(versions, dict)
@@ -206,6 +215,15 @@ def run_facts(path: Path, info: dict) -> dict:
         "config": json.dumps(config, indent=1, sort_keys=True, default=str) if config else None,
         "path": clean(path),
     }
+
+
+def hours(infos: Sequence[dict]) -> str | None:
+    """What the runs took together, as `68 minutes` or `3.2 hours`; None where one of them does not say."""
+    seconds = [info.get("wall_seconds") for info in infos]
+    if not all(is_number(s, 0.0) for s in seconds):
+        return None
+    minutes = sum(seconds) / 60
+    return f"{minutes:.0f} minutes" if minutes < 120 else f"{minutes / 60:.1f} hours"
 
 
 def _class_counts(study: Study) -> list[tuple[str, int]]:

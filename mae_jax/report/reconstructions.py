@@ -8,8 +8,9 @@ from pathlib import Path
 
 from PIL import Image
 
+from mae_jax.errors import UserError
 from mae_jax.report.predictions import clean
-from mae_jax.report.runs import Run, is_number
+from mae_jax.report.runs import Run, is_number, read_info
 from mae_jax.report.sweep_words import grey
 
 FILE = "reconstructions"  # .json and .png in the run directory of a pre-training
@@ -23,11 +24,7 @@ def found(runs: Sequence[Run]) -> list[dict]:
     """
     shown, seen = [], set()
     for run in runs:
-        origin = run.info.get("init_from")
-        if not isinstance(origin, str) or not origin or run.init in seen:
-            continue
-        # A study that was moved has its pre-training beside its cells, under the same name.
-        for place in (Path(origin), run.path.resolve().parent.parent / Path(origin).name):
+        for place in places(run) if run.init not in seen else ():
             rows, statistics = _means(place / f"{FILE}.json")
             if rows:
                 seen.add(run.init)
@@ -35,6 +32,29 @@ def found(runs: Sequence[Run]) -> list[dict]:
                 shown.append({"init": run.init, "rows": rows, "statistics": statistics, "uri": uri})
                 break
     return shown
+
+
+def places(run: Run) -> list[Path]:
+    """Where the pre-training that a run began with may be: a study that was moved has it beside its cells."""
+    origin = run.info.get("init_from")
+    if not isinstance(origin, str) or not origin:
+        return []
+    return [Path(origin), run.path.resolve().parent.parent / Path(origin).name]
+
+
+def pretrainings(runs: Sequence[Run]) -> list[tuple[str, Path, dict]]:
+    """(init, directory, run.json) of every pre-training that runs began with and that is still there."""
+    found = {}
+    for run in runs:
+        for place in places(run):
+            try:
+                info = read_info(place)
+            except UserError:
+                continue
+            if info.get("task") == "pretrain":
+                found.setdefault(place.resolve(), (run.init, place, info))
+                break
+    return list(found.values())
 
 
 def _means(file: Path) -> tuple[list[dict], str]:

@@ -117,12 +117,12 @@ def percentile_interval(draws: Float[np.ndarray, "d"]) -> tuple[float, float]:
 
 
 def mirrored_interval(draws: Float[np.ndarray, "d"], estimate: float) -> tuple[float, float]:
-    """The basic bootstrap interval (Davison and Hinkley 1997, eq. 5.6), for scores of at least 0.
+    """The basic bootstrap interval (Davison and Hinkley 1997, eq. 5.6), widened to hold the estimate.
 
-    For the calibration error, which redrawing inflates; widened to hold the estimate.
+    For calibration errors and their differences, which redrawing shifts: it inflates the smaller one more.
     """
     low, high = percentile_interval(draws)
-    return max(0.0, min(2 * estimate - high, estimate)), max(2 * estimate - low, estimate)
+    return min(2 * estimate - high, estimate), max(2 * estimate - low, estimate)
 
 
 def t_interval(values: Float[np.ndarray, "s"]) -> tuple[float, float]:

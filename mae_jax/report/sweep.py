@@ -59,6 +59,7 @@ class Sweep:
     draws: dict[float, dict[str, Float[np.ndarray, "r d"]]]
     units: str
     study: Study | None
+    warnings: list[str]  # on what was redrawn
 
     @property
     def ratios(self) -> list[float]:
@@ -161,18 +162,16 @@ def read_sweep(run_dirs: Sequence[Path]) -> tuple[Sweep, list[str]]:
     if not shared:
         raise UserError(f"{FILE}: the networks were measured at other mask ratios each; use the same eval.mask_ratios")
     runs, notes = _read_classifiers([d for d in directories if not (d / FILE).is_file()], networks)
-    n, words = len(first.images), f"{len(first.images):,} held-out images"
-    units = np.arange(n)
-    if all(first.groups) and len(set(first.groups)) < n:
-        names, units = np.unique(first.groups, return_inverse=True)
-        words = f"{len(names):,} groups of held-out images"
+    n = len(first.images)
+    groups = first.groups if all(first.groups) and len(set(first.groups)) < n else None
+    units, words, warnings = tables.redrawn(groups, n, "held-out images")
     draws = {}
     for ratio in sorted(shared):
         terms = [np.column_stack([np.ones(n), network.errors[ratio]]) for network in networks]
         draws[ratio] = stats.bootstrap(
             terms, units, lambda sums: {c: sums[..., 1 + i] / sums[..., 0] for i, c in enumerate(COLUMNS)}
         )
-    return Sweep(networks, draws, words, tables.analyse(runs) if runs else None), notes
+    return Sweep(networks, draws, words, tables.analyse(runs) if runs else None, warnings), notes
 
 
 def _read_network(path: Path) -> Network:

@@ -22,7 +22,7 @@ WATCHED = {"loss": "removed patches", "visible_loss": "visible patches", "spam":
 CAPTIONS = {
     "tradeoff": "The trade-off: error on removed patches against error on visible ones, a panel for each share of "
     "patches removed in evaluation. A point is a network, named by the share removed in its training; lower and "
-    "further left is better. Normalised errors left as they are, those in pixels as grey levels.",
+    "further left is better. Normalised errors as they are, errors in pixels as grey levels.",
     "errors": "Errors against the share removed in training, all on the same images with the same patches removed. "
     "Bars: 95 % intervals over the images. Dotted: no network, each removed patch in the mean colour of the visible "
     "ones around it.",
@@ -80,8 +80,8 @@ def tradeoff(sweep: Sweep, rows: list[dict], space: str) -> Numbers:
                     }
                 )
         ax.set_title(f"{percent(ratio)} removed in evaluation", fontsize=9)
-        ax.set_ylim(bottom=0)
-        ax.margins(x=0.12, y=0.12)
+        ax.margins(x=0.12)
+        ax.set_ylim(0, 1.15 * max(p["visible"] for p in found if p["evaluated_at"] == ratio) or 1)
         ax.grid(color="0.93")
     for ax in axes[len(sweep.ratios) :]:
         ax.set_axis_off()
@@ -109,7 +109,7 @@ def errors(sweep: Sweep, rows: list[dict]) -> Numbers:
             ax.axhline(grey(own[0]["removed_pixel_no_network"]), color="0.5", linestyle=":")
         ax.set_title(f"{where} patches, {'normalised' if space == 'normalised' else 'grey levels'}", fontsize=9)
         if where == "visible":
-            ax.set_ylim(bottom=0)
+            ax.set_ylim(0, 1.1 * max(p["high"] for p in found if p["column"] == column) or 1)
             ax.set_xlabel("removed in training, %")
     legend(figure, [*_handles(sweep), Line2D([], [], color="0.5", linestyle=":", label="no network")])
     return figure, found
@@ -166,7 +166,7 @@ def training(sweep: Sweep) -> Numbers | None:
         handles.append(
             Line2D([], [], color="0.3", linestyle=DASHES[i % len(DASHES)], label=f"{percent(ratio)} removed")
         )
-    legend(figure, handles)
+    legend(figure, handles, columns=3)
     return (figure, found) if found else None
 
 

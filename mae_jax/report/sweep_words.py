@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from mae_jax.report import stats, tables
 from mae_jax.report.runs import percent
 from mae_jax.report.tables import BASELINE
+from mae_jax.report.words import SURE
 
 if TYPE_CHECKING:
     from mae_jax.report.sweep import Sweep
@@ -27,7 +28,7 @@ def answer(sweep: Sweep, rows: list[dict], effects: list[dict], classifiers: lis
     lines = [_no_network(sweep, rows)]
     if classifiers:
         lines += [_weighted(sweep, weight) for weight in sweep.weights if weight]
-    lines.append(_spam(sweep, rows))
+    lines += [_spam(sweep, rows), *sweep.warnings]
     lines.append(
         f"Each network was pre-trained once: the intervals, over {sweep.units}, tell how sure its error is, not how "
         f"much another pre-training would differ."
@@ -47,11 +48,11 @@ def _best(sweep: Sweep, where: str, at: str) -> str:
     low, _ = stats.percentile_interval(draws[second] - draws[best])
     names = [percent(sweep.networks[i].mask_ratio) for i in (best, second)]
     values = [f"{sweep.mean(i, ratio, column):.3f}" for i in (best, second)]
-    tail = "" if low > 0 else ", no difference shown between the two"
-    weight = f" at visible weight {min(sweep.weights):g}" if len(sweep.weights) > 1 else ""
+    tail = "" if low > 0 else "; no difference shown between the two"
+    weight = f" and a visible weight of {min(sweep.weights):g}" if len(sweep.weights) > 1 else ""
     return (
-        f"{where.capitalize()} patches are rebuilt best{weight} by training with {names[0]} removed (normalised error "
-        f"{values[0]}, then {names[1]} with {values[1]}{tail}; {at})."
+        f"{where.capitalize()} patches are rebuilt best by training with {names[0]} removed{weight}: the normalised "
+        f"error is {values[0]}, and {values[1]} for the next best, {names[1]} ({at}){tail}."
     )
 
 
@@ -86,16 +87,20 @@ def _classifiers(rows: list[dict]) -> str:
         return ""
     best, worst = (f(others, key=lambda row: row["accuracy"]) for f in (max, min))
     labels = percent(best["fraction"])
-    text = f"Fine-tuned on {labels} of the labels, accuracy is {best['accuracy']:.3f} from {best['init']}"
+    text = f"Fine-tuned on {labels} of the labels, accuracy is {_accuracy(best)} from the best network ({best['init']})"
     if worst is not best:
-        text += f", the best network, and {worst['accuracy']:.3f} from {worst['init']}, the worst"
+        text += f" and {_accuracy(worst)} from the worst ({worst['init']})"
     if base is None:
         return f"{text}."
-    shown = sum(row["verdict"] == "higher" for row in others)
-    collapsed = " (collapsed)" if base["collapsed"] else ""
+    shown = sum(row["verdict"] == "higher" and row["holm_p"] < SURE for row in others)
     return (
-        f"{text}; {base['accuracy']:.3f} from scratch{collapsed}, above which {shown} of {len(others)} are shown to be."
+        f"{text}; {_accuracy(base)} from scratch: {shown} of {len(others)} networks are shown to be better"
+        f"{'' if len(others) == 1 else ', after Holm’s correction for their number'}."
     )
+
+
+def _accuracy(row: dict) -> str:
+    return f"{row['accuracy']:.3f}" + (", collapsed," if row["collapsed"] else "")
 
 
 def _no_network(sweep: Sweep, rows: list[dict]) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from mae_jax.report import stats
 from mae_jax.report.runs import Level, Run, init_order, percent
@@ -20,6 +20,7 @@ NOTHING = "no difference shown"
 PROBE = "linear probe"  # the arm whose runs from scratch are a linear probe on random weights
 SHOWN = ("accuracy", "precision", "recall", "f1")
 PROBES = "temperature", "ece_scaled", "nll_scaled"
+FEW_GROUPS = 20  # intervals from redrawing fewer are too narrow (Cameron, Gelbach and Miller 2008)
 
 # The study's own table on Raabin-WBC, 1,728 test images.
 PUBLISHED = [
@@ -42,7 +43,8 @@ class Study:
     """The runs of one report with every metric: on the test set, and on the redrawn test sets.
 
     `estimates[metric]` has one value per run, `draws[metric]` one row of 10,000 per run; `units` is
-    what was redrawn, in words; `random_probe` the scores by fraction of a linear probe on random weights.
+    what was redrawn, in words, and `warnings` what is to know of it; `random_probe` the scores by fraction of a
+    linear probe on random weights.
     """
 
     runs: list[Run]
@@ -50,6 +52,7 @@ class Study:
     draws: dict[str, Float[np.ndarray, "r d"]]
     units: str
     random_probe: dict[float, dict[str, float]] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
 
     @property
     def cells(self) -> list[tuple[Level, str]]:
@@ -94,11 +97,7 @@ def analyse(runs: list[Run]) -> Study:
     if {run.init for run in runs if run.arm == PROBE} == {BASELINE} and len(probes) < len(runs):
         runs = [run for run in runs if run.arm != PROBE]
     groups = next((run.test.groups for run in runs if run.test.groups), None)
-    n = len(runs[0].test.labels)
-    units, words = np.arange(n), f"{n:,} test images"
-    if groups:
-        names, units = np.unique(groups, return_inverse=True)
-        words = f"{len(names):,} groups of test images"
+    units, words, warnings = redrawn(groups, len(runs[0].test.labels))
 
     def metrics(sums: np.ndarray) -> dict[str, np.ndarray]:
         return stats.metrics_from_sums(sums, classes)
@@ -114,7 +113,22 @@ def analyse(runs: list[Run]) -> Study:
     every = [terms(run) for run in runs]
     found = [metrics(t.sum(0)) for t in every]
     estimates = {m: np.array([one[m] for one in found]) for m in found[0]}
-    return Study(runs, estimates, stats.bootstrap(every, units, metrics), words, random_probe)
+    return Study(runs, estimates, stats.bootstrap(every, units, metrics), words, random_probe, warnings)
+
+
+def redrawn(
+    groups: Sequence[str] | None, n: int, what: str = "test images"
+) -> tuple[Int[np.ndarray, "n"], str, list[str]]:
+    """What the bootstrap redraws whole: the unit of each of n images, the units in words, and warnings on them."""
+    names, units = np.unique(groups or [], return_inverse=True)
+    if len(names) > 1:
+        few = (
+            f"The {what} are of only {len(names)} groups: intervals from redrawing so few are too narrow; they say "
+            f"little of other groups."
+        )
+        return units, f"{len(names):,} groups of {what}", [few] if len(names) < FEW_GROUPS else []
+    one = f"The {what} are all of one group: the intervals redraw single images and say nothing of other groups."
+    return np.arange(n), f"{n:,} {what}", [one] if len(names) else []
 
 
 def rows(study: Study) -> list[dict]:
@@ -222,7 +236,10 @@ def paired(study: Study) -> tuple[list[dict], list[str]]:
                 if math.isnan(difference):
                     continue
                 draws = study.mean_draws(m, ours) - study.mean_draws(m, base)
-                low, high = stats.percentile_interval(draws)
+                if m == "ece":
+                    low, high = stats.mirrored_interval(draws, difference)
+                else:
+                    low, high = stats.percentile_interval(draws)
                 row = {"fraction": level.fraction, "metric": m, "difference": difference}
                 row |= {"low": low, "high": high, "mcnemar_p": None, "holm_p": None}
                 row |= {"init": init, "baseline": BASELINE, "seeds": len(seeds), "arm": level.arm}

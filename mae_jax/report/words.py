@@ -9,6 +9,12 @@ from mae_jax.report import efficiency
 from mae_jax.report.runs import Level, clean, percent
 from mae_jax.report.tables import BASELINE, NOTHING, Study, level_of
 
+SURE = 0.05  # of a corrected p-value
+ARMS = {  # how a run was trained where not in the usual way, by the start of the arm's name
+    "as many updates as": "trained for as many steps as on that share of the labels, so that fewer labels do not "
+    "also mean less training",
+}
+
 
 def answer(study: Study, rows: list[dict], paired: list[dict], worth: list[dict]) -> dict:
     """The answer in words that follow from the numbers: a headline, and lines of detail."""
@@ -18,20 +24,21 @@ def answer(study: Study, rows: list[dict], paired: list[dict], worth: list[dict]
         who, better, worse, nothing = _who(init), [], [], []
         for row in [row for row in accuracy if (row["init"], row["arm"]) == (init, arm)]:
             at = percent(row["fraction"])
-            points = f"{abs(100 * row['difference']):.1f} points of accuracy at {at}"
+            sure = f"{at} (not sure after Holm's correction)" if row["holm_p"] >= SURE else at
+            points = f"{abs(100 * row['difference']):.1f} points of accuracy at {sure}"
             if row["verdict"] == NOTHING:
                 nothing.append(at)
             elif row["verdict"] == "lower":
                 worse.append(points)
             else:
-                found = [w for w in worth if _same(w, row)]
-                better.append(f"{times(found[0])} at {at}" if found else points)
-            lines.append(_difference_line(row, paired, worth))
+                found = saved(row, worth)
+                better.append(f"{times(found)} at {sure}" if found else points)
+            lines.append(_difference_line(study, row, paired, worth))
         parts = [f"{who} is worth {_join(better)}"] if better else []
         parts += [f"{'it' if parts else who} costs {_join(worse)}"] if worse else []
         if nothing:
             parts.append(f"{'' if parts else who + ': '}no difference shown at {_join(nothing)}")
-        heads.append(_sentence((f"{arm}, " if arm else "") + "; ".join(parts)))
+        heads.append(_sentence((f"{arm}: " if arm else "") + "; ".join(parts)))
     if not accuracy:
         best = max(rows, key=lambda row: row["accuracy"])
         heads.append(
@@ -42,8 +49,32 @@ def answer(study: Study, rows: list[dict], paired: list[dict], worth: list[dict]
     return {
         "headlines": heads,
         "lines": lines + plateau_lines(study),
-        "warnings": collapse_lines(study) + leak_lines([run.info for run in study.runs]),
+        "warnings": collapse_lines(study)
+        + flawless_lines(rows)
+        + study.warnings
+        + leak_lines([run.info for run in study.runs]),
+        "calibration": calibration_lines(paired),
+        "arms": [
+            f"{_sentence(arm)[:-1]}: {what}."
+            for arm in arms_of(study)
+            for start, what in ARMS.items()
+            if arm.startswith(start)
+        ],
     }
+
+
+def arms_of(study: Study) -> list[str]:
+    """The arms of a study, but for the usual one."""
+    return [arm for arm in dict.fromkeys(level.arm for level in study.levels) if arm]
+
+
+def saved(row: dict, worth: Sequence[dict]) -> dict | None:
+    """The row of `worth` that belongs to a row of paired.csv, where it says how many times the labels a better
+    accuracy is worth. None where it says nothing: the curve from scratch is so flat, or falls, that it is at this
+    accuracy with no more labels.
+    """
+    found = [w for w in worth if _same(w, row)]
+    return found[0] if found and found[0]["times"] >= 1.05 else None
 
 
 def _sentence(text: str) -> str:
@@ -81,16 +112,18 @@ def _same(a: dict, b: dict) -> bool:
     return all(a[k] == b[k] for k in ("fraction", "init", "metric")) and level_of(a) == level_of(b)
 
 
-def _difference_line(row: dict, paired: list[dict], worth: list[dict]) -> str:
+def _difference_line(study: Study, row: dict, paired: list[dict], worth: list[dict]) -> str:
     """One fraction of one initialisation: difference, interval, test, worth in labels, macro F1."""
-    at = f"{labels(level_of(row))}, {row['init']} against {row['baseline']}"
+    level = level_of(row)
+    n = study.n_train(level, row["init"])
+    at = f"{labels(level)}{f' ({n:,} images)' if n else ''}, {row['init']} against {row['baseline']}"
     text = f"{at}: {row['verdict'] if row['verdict'].startswith('no') else 'accuracy is ' + row['verdict']}"
     text += f", {_points(row)}"
-    if row["verdict"] != NOTHING and row["holm_p"] >= 0.05:
+    if row["verdict"] != NOTHING and row["holm_p"] >= SURE:
         text += f"; not sure after Holm's correction (p = {row['holm_p']:.2g})"
-    found = [w for w in worth if _same(w, row)]
+    found = saved(row, worth)
     if found and row["verdict"] == "higher":
-        text += f"; worth {times(found[0])} (95 % interval {times_interval(found[0])})"
+        text += f"; worth {times(found)} (95 % interval {times_interval(found)})"
     f1 = [r for r in paired if r["metric"] == "f1" and _same(r | {"metric": "accuracy"}, row)]
     if f1 and f1[0]["verdict"] != row["verdict"]:
         text += f". Macro F1, which counts every class alike: {f1[0]['verdict']}, {_points(f1[0])}"
@@ -122,7 +155,11 @@ def times(worth: dict) -> str:
     """`3.2 times the labels`, or the bound where the scratch curve ends before."""
     if worth["times"] == math.inf:
         if worth["most"] == 1:
-            return f"more than all the labels from {BASELINE}"
+            return (
+                f"more than all the labels from {BASELINE}"
+                if worth["fraction"] == 1
+                else (f"more labels than {BASELINE} was ever given")
+            )
         return f"more than {worth['most']:.3g} times the labels"
     if worth["times"] == 0:
         return f"less than {worth['least']:.3g} times the labels"
@@ -152,7 +189,26 @@ def plateau_lines(study: Study) -> list[str]:
         elif found is None:
             lines.append(f"{init}: accuracy still changes up to {percent(fractions[-1])} of the labels.")
         else:
-            lines.append(f"{init}: from {percent(found)} on, more labels change nothing measurable.")
+            fraction, gain = found
+            lines.append(
+                f"{init}: from {percent(fraction)} on, more labels change nothing measurable; a gain of up to "
+                f"{100 * gain:.1f} points is not ruled out."
+            )
+    return lines
+
+
+def calibration_lines(paired: Sequence[dict]) -> list[str]:
+    """How the calibration error differs from that of scratch: a line for each initialisation and arm."""
+    rows = [row for row in paired if row["metric"] == "ece"]
+    lines = []
+    for init, arm in dict.fromkeys((row["init"], row["arm"]) for row in rows):
+        said: dict[str, list[str]] = {}
+        for row in rows:
+            if (row["init"], row["arm"]) == (init, arm):
+                points = "" if row["verdict"] == NOTHING else f", {_points(row)}"
+                said.setdefault(row["verdict"], []).append(f"at {percent(row['fraction'])}{points}")
+        parts = "; ".join(f"{verdict} {_join(where)}" for verdict, where in said.items())
+        lines.append(f"Calibration error (ECE) of {init} against {BASELINE}{f', {arm}' if arm else ''}: {parts}.")
     return lines
 
 
@@ -178,12 +234,26 @@ def collapse_lines(study: Study) -> list[str]:
     ]
 
 
+def flawless_lines(rows: Sequence[dict]) -> list[str]:
+    """A line on models that make no mistake, which redrawing cannot question."""
+    where = [f"{row['init']} at {level_of(row)}" for row in rows if row["accuracy"] == 1]
+    n = rows[0]["n_test"]
+    if not where:
+        return []
+    return [
+        f"No mistake among {n:,} test images: {'; '.join(where)}. The interval has no width then, but an error rate of "
+        f"up to about 3 in {n:,} would show none either."
+    ]
+
+
 def worth_lines(worth: Sequence[dict], paired: Sequence[dict]) -> list[dict]:
     """The rows on labels saved, each with its words and its interval in words."""
     found = []
     for row in worth:
         verdicts = [p["verdict"] for p in paired if _same(p, row)]
         text = NOTHING if NOTHING in verdicts else times(row)
+        if "higher" in verdicts and saved(row, worth) is None:
+            text = f"better, but the curve from {BASELINE} is flat or falls here"
         found.append(row | {"words": text, "interval": times_interval(row)})
     return found
 

@@ -113,11 +113,12 @@ def test_the_page_says_what_the_numbers_say(written):
     page = written.page.read_text()
     text = (written.page.parent / "sweep.md").read_text()
     for words in (
-        "Removed patches are rebuilt best at visible weight 0 by training with 75 % removed",
-        "Visible patches are rebuilt best at visible weight 0 by training with 25 % removed",
+        "Removed patches are rebuilt best by training with 75 % removed and a visible weight of 0",
+        "Visible patches are rebuilt best by training with 25 % removed and a visible weight of 0",
         "changes the error on them by −70.0 %, and that on removed patches by +5.0 %",
         "it mends the visible patches, and costs on the removed ones at 25 %, 75 %",
         "over 10 groups of held-out images",
+        "are of only 10 groups",
         "accuracy at 10 %",
     ):
         assert words in text and (words in page or "accuracy" in words)

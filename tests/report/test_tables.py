@@ -1,7 +1,9 @@
 """Tables and sentences: what a study of known outcome must say."""
 
 import csv
+import json
 import math
+import shutil
 
 import numpy as np
 import pytest
@@ -118,9 +120,15 @@ def test_an_arm_is_compared_within_itself(make, tmp_path):
     points = 100 * accuracy[-1]["difference"]
     assert (
         said["headlines"][1]
-        == f"As many updates as 100 %, pre-training is worth {points:.1f} points of accuracy at 10 %."
+        == f"As many updates as 100 %: pre-training is worth {points:.1f} points of accuracy at 10 %."
     )
-    assert any(line.startswith(f"10 % of the labels, {ARM}, mae against scratch") for line in said["lines"])
+    assert any(
+        line.startswith(f"10 % of the labels, {ARM} (800 images), mae against scratch") for line in said["lines"]
+    )
+    assert said["arms"] == [
+        "As many updates as 100 %: trained for as many steps as on that share of the labels, so that fewer labels do "
+        "not also mean less training."
+    ]
     assert f"10 %, {ARM}" in tables.table_text(rows)
 
 
@@ -166,7 +174,12 @@ def test_efficiency_and_plateau(study):
     at = [study.mean("accuracy", study.of(Level("", f), "scratch")) for f in (0.1, 0.5)]
     share = (study.mean("accuracy", study.of(Level("", 0.1), "mae")) - at[0]) / (at[1] - at[0])
     assert ten["times"] == pytest.approx(5**share)
-    assert efficiency.plateau(study, "scratch") == 0.5
+    fraction, gain = efficiency.plateau(study, "scratch")
+    draws = study.draws["accuracy"]
+    at_50, at_100 = (study.of(Level("", f), "scratch")[0] for f in (0.5, 1.0))
+    assert (fraction, gain) == (0.5, pytest.approx(np.quantile(draws[at_100] - draws[at_50], 0.975)))
+    said = next(line for line in words.plateau_lines(study) if line.startswith("scratch"))
+    assert said.endswith(f"nothing measurable; a gain of up to {100 * gain:.1f} points is not ruled out.")
 
 
 def test_words_follow_from_the_numbers(study):
@@ -179,6 +192,116 @@ def test_words_follow_from_the_numbers(study):
     assert "no difference shown" in level and "worth" not in level
 
 
+def by_hand(tmp_path, name, init, fraction, right, **extra):
+    """A run of two classes whose answers on 40 images are given; True is right."""
+    run = tmp_path / name
+    run.mkdir()
+    info = {"init": init, "fraction": fraction, "seed": 0, "classes": ["a", "b"], "n_train": round(1000 * fraction)}
+    (run / "run.json").write_text(json.dumps(info))
+    lines = ["image,group,label,prediction,confidence"]
+    for i, ok in enumerate(right):
+        label = "ab"[i % 2]
+        said = label if ok else "ba"[i % 2]
+        lines.append(f"{i:03},{extra.get('group', lambda i: '')(i)},{label},{said},0.9")
+    (run / "predictions.csv").write_text("\n".join(lines) + "\n")
+    return run
+
+
+def share(n, of=40):
+    return [i < n for i in range(of)]
+
+
+def test_a_better_score_on_a_falling_curve_is_told_in_points_not_in_labels(tmp_path):
+    cells = [("scratch", 0.1, 30), ("scratch", 1.0, 20), ("mae", 0.1, 30), ("mae", 1.0, 29)]
+    runs, _ = read_runs([by_hand(tmp_path, f"{i}{f}", i, f, share(n)) for i, f, n in cells])
+    study = tables.analyse(runs)
+    paired, worth = tables.paired(study)[0], efficiency.worth(study)
+    assert worth[1]["times"] < 1  # the curve from scratch was there with fewer labels
+    said = words.answer(study, tables.rows(study), paired, worth)
+    assert said["headlines"] == ["Pre-training is worth 22.5 points of accuracy at 100 %; no difference shown at 10 %."]
+    assert not any("worth" in line for line in said["lines"])
+    assert words.worth_lines(worth, paired)[1]["words"] == "better, but the curve from scratch is flat or falls here"
+
+
+def test_what_holm_does_not_confirm_is_said_in_the_headline(tmp_path):
+    # 6 images against 0: p = 2 / 2^6 = 0.03, doubled for two fractions
+    cells = [("scratch", 0.1, 20), ("scratch", 1.0, 20), ("mae", 0.1, 26), ("mae", 1.0, 20)]
+    runs, _ = read_runs([by_hand(tmp_path, f"{i}{f}", i, f, share(n)) for i, f, n in cells])
+    study = tables.analyse(runs)
+    paired, worth = tables.paired(study)[0], efficiency.worth(study)
+    (first,) = [row for row in paired if row["metric"] == "accuracy" and row["fraction"] == 0.1]
+    assert (first["mcnemar_p"], first["holm_p"]) == (2 / 64, 4 / 64) and first["low"] > 0
+    (headline,) = words.answer(study, tables.rows(study), paired, worth)["headlines"]
+    assert "at 10 % (not sure after Holm's correction); no difference shown at 100 %" in headline
+
+
+@pytest.mark.parametrize(("groups", "units"), [(1, "40 test images"), (4, "4 groups of test images")])
+def test_few_groups_are_warned_of_and_one_is_not_redrawn(tmp_path, groups, units):
+    group = lambda i: f"slide {i * groups // 40}"  # noqa: E731
+    cells = (("scratch", 20), ("mae", 28))
+    runs, _ = read_runs([by_hand(tmp_path, i, i, 0.1, share(n), group=group) for i, n in cells])
+    study = tables.analyse(runs)
+    (row,) = [row for row in tables.paired(study)[0] if row["metric"] == "accuracy"]
+    assert study.units == units and row["low"] < row["difference"] < row["high"]
+    (said,) = study.warnings
+    assert ("all of one group" if groups == 1 else "only 4 groups") in said
+    assert said in words.answer(study, tables.rows(study), tables.paired(study)[0], [])["warnings"]
+
+
+def test_models_without_a_mistake_are_no_proof(tmp_path):
+    runs, _ = read_runs([by_hand(tmp_path, i, i, 0.1, share(n)) for i, n in (("scratch", 20), ("mae", 40))])
+    rows = tables.rows(tables.analyse(runs))
+    assert words.flawless_lines(rows[:1]) == []
+    (said,) = words.flawless_lines(rows)
+    assert said.startswith("No mistake among 40 test images: mae at 10 %.") and "about 3 in 40" in said
+
+
+def test_identical_predictions_show_no_difference(tmp_path):
+    runs, _ = read_runs([by_hand(tmp_path, i, i, 0.1, share(25)) for i in ("scratch", "mae")])
+    for row in tables.paired(tables.analyse(runs))[0]:
+        assert (row["difference"], row["low"], row["high"], row["verdict"]) == (0, 0, 0, tables.NOTHING)
+        assert row["mcnemar_p"] == (1 if row["metric"] == "accuracy" else None)
+
+
+def test_calibration_in_words(study):
+    paired, _ = tables.paired(study)
+    rows = {row["fraction"]: row for row in paired if row["metric"] == "ece"}
+    for row in rows.values():
+        draws = study.draws["ece"]
+        mae, scratch = (study.of(Level("", row["fraction"]), init)[0] for init in ("mae", "scratch"))
+        low, high = np.quantile(draws[mae] - draws[scratch], [0.025, 0.975])
+        assert row["low"] == pytest.approx(min(2 * row["difference"] - high, row["difference"]))
+        assert row["high"] == pytest.approx(max(2 * row["difference"] - low, row["difference"]))
+    (line,) = words.calibration_lines(paired)
+    assert line.startswith("Calibration error (ECE) of mae against scratch: ")
+    for verdict in {row["verdict"] for row in rows.values()}:
+        assert verdict in line
+
+
+def test_what_two_seeds_and_the_images_add_to_an_interval(make, tmp_path):
+    """Seeds that agree leave the spread of the images; seeds that do not widen it as Student's t would."""
+    alike = [make.run(tmp_path / f"{i}{s}", i, 0.1, seed=s, rows=200) for i in ("scratch", "mae") for s in (0,)]
+    for run in list(alike):
+        copy = tmp_path / f"{run.name}copy"
+        shutil.copytree(run, copy)
+        info = json.loads((copy / "run.json").read_text()) | {"seed": 1}
+        (copy / "run.json").write_text(json.dumps(info))
+        alike.append(copy)
+
+    def interval(dirs):
+        rows, _ = tables.paired(tables.analyse(read_runs(dirs)[0]))
+        row = next(row for row in rows if row["metric"] == "accuracy")
+        return row["difference"], row["high"] - row["low"]
+
+    (one, width), (two, same) = interval(alike[:2]), interval(alike)
+    assert two == pytest.approx(one) and same == pytest.approx(width)
+    different = [make.run(tmp_path / f"d{i}{s}", i, 0.1, seed=s, rows=200) for i in ("scratch", "mae") for s in (2, 3)]
+    found = tables.analyse(read_runs(different)[0])
+    gains = found.estimates["accuracy"][2:] - found.estimates["accuracy"][:2]
+    student = 12.706 * gains.std(ddof=1) / math.sqrt(2)
+    assert interval(different)[1] > 2 * student > 0
+
+
 @pytest.mark.parametrize(
     ("times", "low", "high", "text", "interval"),
     [
@@ -187,6 +310,7 @@ def test_words_follow_from_the_numbers(study):
         (math.inf, math.inf, math.inf, "more than 10 times the labels", "more than 10"),
         (0.0, 0.0, 0.5, "less than 0.1 times the labels", "less than 0.1 to 0.50"),
     ],
+    ids=["inside", "over", "all over", "under"],
 )
 def test_worth_in_words(times, low, high, text, interval):
     row = {"times": times, "low": low, "high": high, "least": 0.1, "most": 10.0}
