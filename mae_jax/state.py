@@ -79,8 +79,8 @@ def _shapes(spec: Spec) -> TrainState:
 @lru_cache(maxsize=8)
 def _split_shapes(spec: Spec) -> TrainState:
     """The state's shapes, as training keeps them: see `sharding.split_shape`."""
-    split = lambda s: jax.ShapeDtypeStruct(sharding.split_shape(s.shape, spec.mesh), s.dtype)  # noqa: E731
-    return jax.tree.map(split, _shapes(spec))
+    shape_of = lambda s: jax.ShapeDtypeStruct(sharding.split_shape(s.shape, spec.mesh), s.dtype)  # noqa: E731
+    return jax.tree.map(shape_of, _shapes(spec))
 
 
 def state_shardings(spec: Spec) -> TrainState:
@@ -114,7 +114,7 @@ def whole(spec: Spec, state: TrainState) -> TrainState:
     return _refit(state, _shapes(spec), spec)
 
 
-def split(spec: Spec, state: TrainState) -> TrainState:
+def spread(spec: Spec, state: TrainState) -> TrainState:
     """The `whole` state as `train_step` takes it: in shapes that `fsdp` divides."""
     return _refit(state, _split_shapes(spec), spec)
 

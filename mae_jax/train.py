@@ -20,7 +20,7 @@ from mae_jax.data import loaders
 from mae_jax.errors import Stopped, UserError
 from mae_jax.optim import learning_rate
 from mae_jax.progress import Progress
-from mae_jax.state import TrainState, abstract_state, all_finite, init_state, split, train_step, whole
+from mae_jax.state import TrainState, abstract_state, all_finite, init_state, spread, train_step, whole
 from mae_jax.tasks import Task
 from mae_jax.writers import Writers
 
@@ -123,8 +123,8 @@ class Loop:
             self.best.resume(found and found[1]["best"])
         if found is None:
             drawn = init_state(self.spec, self.config.seed)
-            return split(self.spec, self.task.initialise(whole(self.spec, drawn))), 0
-        state, position = split(self.spec, found[0]), found[1]
+            return spread(self.spec, self.task.initialise(whole(self.spec, drawn))), 0
+        state, position = spread(self.spec, found[0]), found[1]
         step = position["data"]["next_batch"]
         loaders.check_position(position["data"], jsonable(self.task.position(step)))
         self.pending, self.seconds, self.owed = position["pending"], position["seconds"], position["owed"]

@@ -74,7 +74,7 @@ def test_parameters_and_optimiser_state_are_split_over_fsdp():
     np.testing.assert_allclose(found, expected, rtol=1e-5)
     saved = state.whole(spec, after)
     assert jax.tree.map(jnp.shape, saved) == jax.tree.map(jnp.shape, state.abstract_state(spec))
-    again = state.split(spec, saved)
+    again = state.spread(spec, saved)
     jax.tree.map(np.testing.assert_array_equal, again, after)
     assert not np.asarray(after.params["encoder"]["block_00"]["mlp"]["fc1"]["kernel"])[:, 256:].any()
 
