@@ -136,6 +136,27 @@ def test_a_run_goes_on_with_another_split_of_its_parameters(tmp_path, tiny_confi
     assert best["encoder/block_00/mlp/fc1/kernel"].shape == (36, 144)
 
 
+def test_the_fields_of_the_recipe_reach_images_step_and_head(tiny_config):
+    def built(**fields):
+        task = train.tasks.build(tiny_config(**{"data.threads": 0} | fields), train.sharding.make_mesh())
+        return task, next(task.batches(0))["image"].astype(int)
+
+    _, plain = built()
+    _, erased = built(**{"data.random_erasing": 1.0})
+    changed = (erased != plain).any(-1)[:16].mean((1, 2))  # but for the box, the same crops
+    assert changed.min() > 0.01 and changed.max() < 0.36
+    _, turned = built(**{"data.randaugment": 9.0, "data.randaugment_colour": False})
+    assert 4 <= (turned != plain).any((1, 2, 3)).sum() <= 15  # 3 of 4 images
+    _, coloured = built(**{"data.randaugment": 9.0})
+    assert (coloured != turned).any()
+
+    task, _ = built(**recipe_of_mae())
+    assert (task.spec.mixup, task.spec.cutmix, task.spec.label_smoothing) == (0.8, 1.0, 0.1)
+    assert (task.spec.shape.pool, task.spec.shape.drop_path, task.spec.optimizer.layer_decay) == ("mean", 0.1, 0.65)
+    head = np.asarray(state.init_state(task.spec, 0).params["head"]["kernel"])
+    assert head.std() == pytest.approx(2e-5, rel=0.25) and abs(head).max() < 4e-5
+
+
 def test_every_test_image_is_predicted_once(tmp_path, tiny_config):
     results = train.run(tiny_config(**{"data.external": "TestB"}), tmp_path / "run")
     beside = tmp_path / "run" / rundir.EXTERNAL / "TestB" / rundir.PREDICTIONS
