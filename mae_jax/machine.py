@@ -36,6 +36,6 @@ def keep_memory() -> bool:
         return False
     arena_max, mmap_max, trim_threshold = -8, -4, -1  # M_ARENA_MAX and so on, of malloc.h
     # Arenas of other threads than the first map large blocks, whatever mmap_max says: one arena for all.
-    settings = ((arena_max, 1), (mmap_max, 0), (trim_threshold, 2**31 - 1))
+    settings = ((arena_max, 1), (mmap_max, 0), (trim_threshold, -1))
     mallopt = ctypes.CDLL(None).mallopt
     return all([mallopt(name, value) == 1 for name, value in settings])
