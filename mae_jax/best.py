@@ -29,7 +29,7 @@ class Best:
         """`keep`: the number of checkpoints that stay; what each of them calls the best stays, too."""
         self.directory, self.keep = workdir / "best", keep
         self.step, self.score = 0, [-math.inf] * len(SCORES)
-        self.saved: list[int] = []  # the best at each of the last checkpoints, one more than stay
+        self.saved: list[int] = []  # the best at each of the last checkpoints, more than stay
 
     def offer(self, step: int, values: dict[str, float], params: Params) -> None:
         """Takes the parameters of `step` if validation was better than ever; never a score that is not finite."""
@@ -51,7 +51,7 @@ class Best:
 
     def position(self) -> dict[str, Any] | None:
         """For the checkpoint about to be written: which epoch is the best so far; None: none yet."""
-        self.saved = [*self.saved, self.step][-self.keep - 1 :]
+        self.saved = [*self.saved, self.step][-self.keep - 2 :]
         return {"step": self.step, "score": self.score} if self.step else None
 
     def resume(self, saved: dict[str, Any] | None) -> None:
@@ -63,8 +63,9 @@ class Best:
                     f"{self._file(self.step)} is missing: it holds the best epoch so far; restore it, or remove "
                     f"{self.directory.parent} to start again"
                 )
-        self.saved = [self.step]
-        self._forget({self.step} | {step for step in self._steps() if step < self.step})
+        # Those before it may be the best of checkpoints before this one.
+        self.saved = sorted(step for step in self._steps() if step <= self.step)
+        self._forget({self.step, *self.saved})
 
     def load(self, like: Params) -> Params:
         """The parameters of the best epoch, placed as those of `like`. Raises UserError for a damaged file."""

@@ -39,17 +39,18 @@ class Checkpoints:
         self._leader = jax.process_index() == 0
         self._thread: threading.Thread | None = None
         self._failed: BaseException | None = None
+        self.proven = -1  # the newest step whose next update is known to have been finite; it is never rotated away
         self._orbax = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler())
-        whole = committed_steps(self.directory, report)
         if self._leader:
             try:
-                self._tidy(whole)
+                self._tidy()
             except OSError as error:
                 raise storage_error(self.directory, error) from None
         sharding.any_process(False)  # wait for the leader
 
-    def _tidy(self, whole: list[int]) -> None:
+    def _tidy(self) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)
+        whole = committed_steps(self.directory, self.report)
         for path in self.directory.iterdir():
             if ".saving" in path.name:  # of a save that was cut off
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -93,16 +94,38 @@ class Checkpoints:
             if self._leader:
                 digests.write(partial)
                 whole = self.directory / str(step)
-                before = whole.with_name(f"{step}.saving-before")
-                if whole.exists():  # of the same number, from before the run went back to an earlier one
-                    whole.rename(before)
                 os.replace(partial, whole)
-                shutil.rmtree(before, ignore_errors=True)
                 digests.sync_directory(self.directory)
-                for old in committed_steps(self.directory)[self.keep :]:
-                    shutil.rmtree(self.directory / str(old))
+                self.rotate()
         except BaseException as error:
             self._failed = error
+
+    def rotate(self) -> None:
+        """Removes the oldest steps but for those to keep: the newest, and the newest that is proven."""
+        steps = committed_steps(self.directory)
+        proven = next((step for step in steps if step <= self.proven), None)
+        for old in steps[self.keep :]:
+            if old != proven and self._leader:
+                self._remove(old)
+
+    def _remove(self, step: int) -> None:
+        """Under another name first: cut off in the middle, it is no step with parts missing."""
+        path = self.directory / str(step)
+        aside = path.rename(path.with_name(f"{step}.saving-removed"))
+        shutil.rmtree(aside)
+
+    def steps(self) -> list[int]:
+        """What is saved, newest first."""
+        return committed_steps(self.directory)
+
+    def drop(self, first: int) -> None:
+        """Removes step `first` and those after it."""
+        sharding.any_process(False)  # wait for those that still look
+        for step in self.steps() if self._leader else []:
+            if step >= first:
+                self._remove(step)
+        sharding.any_process(False)  # wait for the leader
+        self.proven = min(self.proven, first - 1)
 
     def check(self) -> None:
         """Raises StorageError as soon as it is known that the save in the background failed."""

@@ -26,7 +26,7 @@ WEIGHTS = (".safetensors", ".npz", ".pth", ".pt", ".bin", ".ckpt")  # endings of
 # fractions, initialisations and seeds, a sweep by mask ratios and weights: their cells have configs of their own.
 FREE = re.compile(
     r"((pretrain|finetune)\.)?"
-    r"(name|title|log\..*|checkpoint\.keep|data\.(threads|workers|prefetch|prepared_dir)|sharding\..*|train\.remat)"
+    r"(name|title|log\..*|checkpoint\.keep|data\.(threads|workers|prefetch|prepared_dir)|sharding\..*|train\.(remat|on_divergence|lower_rate_(times|factor)))"
     r"|fractions|inits|seeds|subset_seeds|step_matched|mask_ratios|visible_weights|experiments\..*|resolved\.(devices|rows)"
 )
 
@@ -120,6 +120,9 @@ def defaults(task: str) -> ConfigDict:
     t.mixup = 0.0  # fine-tuning: alpha of mixup's Beta distribution; 0: off; with CutMix, each has half of the updates
     t.cutmix = 0.0  # fine-tuning: alpha of CutMix's Beta distribution; 0: off
     t.remat = False  # compute activations again for the gradient: less memory, about a third more work
+    t.on_divergence = "stop"  # stop | lower_rate: what to do about a loss or gradient that is not finite
+    t.lower_rate_times = 3  # for lower_rate: so often it goes back to the last sound checkpoint, then it stops
+    t.lower_rate_factor = 0.5  # and goes on from there with the learning rate times this
     t.select = "last"  # last | best: which epoch's weights are tested; best: by accuracy on validation images
 
     e = c.eval = ConfigDict()

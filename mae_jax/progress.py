@@ -35,8 +35,13 @@ class Progress:
         """A run begins at step `first` of `steps`."""
         self.run += 1
         self.label, self.steps, self.images = label, steps, images_per_step
-        self.first, self._began, self._shown = first, time.monotonic(), time.monotonic()
-        self._recent: deque[tuple[int, float]] = deque([(first, self._began)])
+        self._began = time.monotonic()
+        self.back(first)
+
+    def back(self, first: int) -> None:
+        """The run that is under way goes on from step `first`."""
+        self.first, self._shown = first, time.monotonic()
+        self._recent: deque[tuple[int, float]] = deque([(first, self._shown)])
 
     def skip(self) -> None:
         """The next run of the row is there already."""

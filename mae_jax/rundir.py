@@ -22,6 +22,7 @@ from mae_jax.errors import UserError
 CONFIG, RUN, SUBSET = "config.json", "run.json", "subset.json"
 RESULTS, PREDICTIONS, METRICS = "results.json", "predictions.csv", "metrics.jsonl"
 VALIDATION = "predictions_val.csv"
+LOWERED = "lowered.json"  # where the learning rate was lowered, see `divergence`
 EXTERNAL = "external"  # a directory for each further test set, with its predictions.csv
 RECONSTRUCTIONS = "reconstructions.csv"
 PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "pillow", "clu")
@@ -159,14 +160,16 @@ def write_predictions(
 
 
 def truncate_metrics(path: Path, step: int, evaluated: bool = True) -> None:
-    """Drops the rows after `step`: a resumed run writes them again. Not `evaluated`: also its evaluation's row."""
+    """Drops the rows after `step`: a resumed run writes them again, and so it does those that tell at `step` of a
+    lowered rate. Not `evaluated`: also its evaluation's row."""
     if not path.exists():
         return
     kept = []
     for text in path.read_text(encoding="utf-8").splitlines():
         try:
             row = json.loads(text)
-            if row["step"] < step or (row["step"] == step and (evaluated or "learning_rate" in row)):
+            again = "rate_factor" in row or not (evaluated or "learning_rate" in row)
+            if row["step"] < step or (row["step"] == step and not again):
                 kept.append(text + "\n")
         except (json.JSONDecodeError, KeyError, TypeError):
             continue  # the last row of a killed run may be cut

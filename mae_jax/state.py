@@ -241,9 +241,9 @@ def eval_step(spec: Spec, params: Params, batch: Batch, seed: Int[Array, ""]) ->
 
 
 @jax.jit
-def all_finite(params: Params) -> Array:
-    """Whether no parameter is NaN or infinite."""
-    return jnp.all(jnp.stack([jnp.isfinite(x).all() for x in jax.tree.leaves(params)]))
+def all_finite(tree: Any) -> Array:
+    """Whether no number in a tree of arrays is NaN or infinite."""
+    return jnp.all(jnp.stack([jnp.isfinite(x).all() for x in jax.tree.leaves(tree)]))
 
 
 def predict_removed(

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import itertools
 import math
 import time
 from pathlib import Path
@@ -13,10 +14,11 @@ from ml_collections import ConfigDict
 
 from mae_jax import machine, rundir, sharding, signals, tasks
 from mae_jax.best import Best
-from mae_jax.checkpoints import Checkpoints, committed_steps
+from mae_jax.checkpoints import Checkpoints
 from mae_jax.checks import validate
 from mae_jax.config import arm_of, hparams, source_label
 from mae_jax.data import loaders
+from mae_jax.divergence import Diverged, Lowered
 from mae_jax.errors import Stopped, UserError
 from mae_jax.optim import learning_rate
 from mae_jax.progress import Progress
@@ -82,21 +84,28 @@ class Loop:
         self.task, self.workdir, self.progress, self.got = task, workdir, progress, got
         self.config, self.spec, self.resolved = task.config, task.spec, task.resolved
         self.label = self.config.name or self.config.task
-        self.pending: list[dict[str, float]] = []  # metrics of steps not yet in a row
-        self.waiting: dict[str, jax.Array] | None = None  # metrics of the last step, on the device
-        self.loss = math.nan  # of the last step that was fetched
-        self.seconds = 0.0  # of training, over all starts
-        self.owed = False  # whether a signal cut off the evaluation of the step that is saved
-        self.best = Best(workdir, self.config.checkpoint.keep) if self.config.train.select == "best" else None
+        self.began = time.monotonic()  # of training, as if all starts followed upon one another
+        self.lowered = Lowered(workdir, self.config, jax.process_index() == 0)
 
     def run(self) -> dict[str, Any]:
         """From the first step, or the last checkpoint, to the results."""
+        config = rundir.read_config(self.workdir / rundir.CONFIG)
+        with Checkpoints(self.workdir, self.config.checkpoint.keep, config, self.progress.say) as self.checkpoints:
+            for number in itertools.count():
+                try:
+                    return self.attempt(number)
+                except Diverged as error:
+                    diverged = error.with_traceback(None)  # it would hold the state
+                self.progress.say(self.lowered.go_back(diverged, self.checkpoints, self.label))
+
+    def attempt(self, number: int) -> dict[str, Any]:
+        """The same, until numbers are not finite: raises Diverged. `number` from 0."""
         with contextlib.ExitStack() as stack:
-            config = rundir.read_config(self.workdir / rundir.CONFIG)
-            checkpoints = Checkpoints(self.workdir, self.config.checkpoint.keep, config, self.progress.say)
-            self.checkpoints = stack.enter_context(checkpoints)
             state, first = self.start()
-            self.announce(whole(self.spec, state), first)
+            if not number:
+                self.announce(whole(self.spec, state))
+                self.progress.start(self.label, self.resolved.steps, first, self.resolved.batch_size)
+            self.progress.back(first)
             writers = Writers(
                 self.workdir,
                 first_step=first,
@@ -107,17 +116,20 @@ class Loop:
             )
             stack.callback(writers.close)
             writers.hparams(hparams(self.config))
-            self.progress.start(self.label, self.resolved.steps, first, self.resolved.batch_size)
-            began = time.monotonic() - self.seconds
-            state = self.train(state, first, writers, began)
+            state = self.train(state, first, writers)
             self.checkpoints.wait()
-            results = self.results(state, began)
+            results = self.results(state)
             if self.got:
                 raise signals.stopped(self.got, "this run is finished")
             return results
 
     def start(self) -> tuple[TrainState, int]:
         """The newest checkpoint's state and step, or a new state and 0."""
+        self.pending: list[dict[str, float]] = []  # metrics of steps not yet in a row
+        self.waiting: dict[str, jax.Array] | None = None  # metrics of the last step, on the device
+        self.loss = math.nan  # of the last step that was fetched
+        self.owed = False  # whether a signal cut off the evaluation of the step that is saved
+        self.best = Best(self.workdir, self.config.checkpoint.keep) if self.config.train.select == "best" else None
         found = self.checkpoints.restore(abstract_state(self.spec))
         if self.best:
             self.best.resume(found and found[1]["best"])
@@ -127,24 +139,20 @@ class Loop:
         state, position = spread(self.spec, found[0]), found[1]
         step = position["data"]["next_batch"]
         loaders.check_position(position["data"], jsonable(self.task.position(step)))
-        self.pending, self.seconds, self.owed = position["pending"], position["seconds"], position["owed"]
+        self.pending, self.owed = position["pending"], position["owed"]
+        self.began = min(self.began, time.monotonic() - position["seconds"])
+        self.lowered.resume(position["lowered"])
         self.progress.say(f"going on from step {step} of {self.resolved.steps} in {self.workdir}")
         return state, step
 
-    def train(
-        self,
-        state: TrainState,
-        first: int,
-        writers: Writers,
-        began: float,
-    ) -> TrainState:
+    def train(self, state: TrainState, first: int, writers: Writers) -> TrainState:
         """Updates until the last step.
 
         The order at each step is fixed: evaluate, save, next batch, update, log. A step is dispatched
         before the metrics of the one before it are fetched. What a checkpoint holds is complete: the
         rows up to it are written, and metrics not yet in a row are part of it.
         """
-        r, o = self.resolved, self.config.optim
+        r = self.resolved
         batches = None
         seed = np.int32(self.config.seed)
         for step in range(first, r.steps + 1):
@@ -156,19 +164,21 @@ class Loop:
                     self.owed = False
                 except Stopped:
                     if step > first:
-                        self.save(step, state, began)
+                        self.save(step, state)
                         self.checkpoints.wait()
                     raise
             if step > first and (last or stop or step % r.save_every == 0):
-                self.save(step, state, began)
+                self.save(step, state)
             if last:
                 break
             if stop:
                 self.checkpoints.wait()
                 raise signals.stopped(self.got, f"step {step} of {r.steps} is saved" if step else "no step was done")
+            for row in self.lowered.rows(step):
+                writers.scalars(step, row)
             batches = batches or self.task.batches(step)
             batch = sharding.put_batch(next(batches), self.spec.mesh)
-            rate = learning_rate(step, o.schedule, r, o.min_lr)
+            rate = self.rate(step)
             state, metrics = train_step(self.spec, state, batch, seed, np.float32(rate))
             self.fetch(step)
             if jax.process_count() == 1:  # several learn it together, at the next save
@@ -181,12 +191,13 @@ class Loop:
             self.progress.update(done, "compiled" if math.isnan(self.loss) else f"loss {self.loss:.4f}")
         return state
 
-    def save(self, step: int, state: TrainState, began: float) -> None:
+    def save(self, step: int, state: TrainState) -> None:
         """Starts a checkpoint of a state that is sound."""
         self.fetch(step)
-        if not all_finite(state.params):
-            self.diverged("a parameter", math.nan, step)
-        self.checkpoints.save(step, whole(self.spec, state), self.position(step, time.monotonic() - began))
+        for what, tree in (("a parameter", state.params), ("the optimiser's state", state.opt_state)):
+            if not all_finite(tree):
+                raise Diverged(what, math.nan, step, unsound=step)
+        self.checkpoints.save(step, whole(self.spec, state), self.position(step))
 
     def asked_to_stop(self, step: int) -> bool:
         """Whether a signal came to any process; several ask one another every few steps."""
@@ -194,16 +205,10 @@ class Loop:
             return False
         return sharding.any_process(bool(self.got))
 
-    def diverged(self, name: str, value: float, step: int) -> None:
-        """Ends a run whose numbers are not finite."""
-        self.checkpoints.wait()
-        good = committed_steps(self.workdir / "checkpoints")
-        raise UserError(
-            f"{self.label}: {name} is {value} at step {step} of {self.resolved.steps}; the last good checkpoint is "
-            f"{f'step {good[0]}' if good else 'none yet'} in {self.workdir}. What usually helps: a lower "
-            f"optim.base_lr (now {self.config.optim.base_lr:g}), optim.clip_norm=1, a longer optim.warmup_epochs, "
-            f"model.dtype=float32"
-        )
+    def rate(self, step: int) -> float:
+        """The learning rate of update number `step`, from 0."""
+        o = self.config.optim
+        return learning_rate(step, o.schedule, self.resolved, o.min_lr) * self.lowered.factor(step)
 
     def fetch(self, step: int) -> None:
         """Takes the metrics of update number `step` from the device; stops where they are not finite."""
@@ -214,8 +219,9 @@ class Loop:
         self.pending.append(values)
         self.loss = values["loss"]
         for name, value in values.items():
-            if not math.isfinite(value):
-                self.diverged(name, value, step)
+            if not math.isfinite(value):  # it was computed before the update
+                raise Diverged(name, value, step, unsound=step - 1)
+        self.checkpoints.proven = step - 1
 
     def log(self, step: int, rate: float, writers: Writers) -> None:
         """One row: means over the steps since the last."""
@@ -227,11 +233,12 @@ class Loop:
     def evaluate(self, state: TrainState, step: int, writers: Writers, last: bool) -> None:
         """One row of validation, and pictures; the row of training that is due comes first."""
         if self.pending or self.waiting is not None:
-            o = self.config.optim
-            self.log(step, learning_rate(step - 1, o.schedule, self.resolved, o.min_lr), writers)
+            self.log(step, self.rate(step - 1), writers)
         params = whole(self.spec, state).params
         with at_once(f"step {step} of {self.resolved.steps} is saved"):
             values = dict(self.task.evaluate(params))
+        if not math.isfinite(values.get("val/loss", 0.0)):
+            raise Diverged("val/loss", values["val/loss"], step, unsound=step)
         images = self.task.epoch_images(step)
         if values or images:
             writers.scalars(step, {"epoch": step / self.resolved.steps_per_epoch, **values, **images})
@@ -243,13 +250,18 @@ class Loop:
             with at_once(f"step {step} of {self.resolved.steps} is saved"):
                 self.task.show(params, step, writers)
 
-    def position(self, step: int, seconds: float) -> dict[str, Any]:
+    def position(self, step: int) -> dict[str, Any]:
         """What a checkpoint holds beside the state."""
-        best = self.best.position() if self.best else None
-        data = self.task.position(step)
-        return {"data": data, "pending": self.pending, "seconds": seconds, "best": best, "owed": self.owed}
+        return {
+            "data": self.task.position(step),
+            "pending": self.pending,
+            "seconds": time.monotonic() - self.began,
+            "best": self.best.position() if self.best else None,
+            "owed": self.owed,
+            "lowered": self.lowered.entries,
+        }
 
-    def announce(self, state: TrainState, first: int) -> None:
+    def announce(self, state: TrainState) -> None:
         """Says what the config came to, and writes what is known before the first step."""
         import clu.parameter_overview as overview
 
@@ -273,20 +285,21 @@ class Loop:
             if self.task.subset:
                 rundir.write_json(self.workdir / rundir.SUBSET, self.task.subset)
 
-    def results(self, state: TrainState, began: float) -> dict[str, Any]:
+    def results(self, state: TrainState) -> dict[str, Any]:
         """The run's last files; results.json comes last and says that all are there."""
         last = whole(self.spec, state).params
         chosen = self.best.load(last) if self.best and self.best.step else last
         with at_once("the last step is saved"):
             results = self.task.finish(chosen, self.workdir)
-        seconds = time.monotonic() - began
         if jax.process_index() == 0:
-            rundir.write_json(self.workdir / rundir.RUN, self.about_run(seconds))
+            rundir.write_json(self.workdir / rundir.RUN, self.about_run())
             rundir.write_json(self.workdir / rundir.RESULTS, results)
+        self.checkpoints.proven = self.resolved.steps
+        self.checkpoints.rotate()
         self.progress.finish()
         return results
 
-    def about_run(self, seconds: float) -> dict[str, Any]:
+    def about_run(self) -> dict[str, Any]:
         """run.json: what this run was."""
         c = self.config
         return {
@@ -308,8 +321,9 @@ class Loop:
             "epochs": self.resolved.steps / self.resolved.steps_per_epoch,
             "steps": self.resolved.steps,
             "select": c.train.select,
+            "rate_lowered": self.lowered.entries,
             "selected_step": self.best.step if self.best and self.best.step else self.resolved.steps,
-            "wall_seconds": round(seconds, 1),
+            "wall_seconds": round(time.monotonic() - self.began, 1),
             "devices": f"{self.resolved.devices} x {jax.devices()[0].device_kind}",
             "commit": rundir.commit(),
             "versions": rundir.versions(),

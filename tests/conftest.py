@@ -25,6 +25,7 @@ CHECKED = [
     "checks",
     "config",
     "digests",
+    "divergence",
     "evaluate",
     "losses",
     "metrics",

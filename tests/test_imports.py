@@ -22,7 +22,7 @@ LAYERS = [
     {"progress", "metrics", "digests"},
     {"datasets", "autoencoders"},
     {"best", "checkpoints", "evaluate", "writers"},
-    {"interop", "pictures", "thumbnails"},
+    {"interop", "pictures", "thumbnails", "divergence"},
     {"tasks"},
     {"plan", "inspection"},
     {"train"},

@@ -1,0 +1,144 @@
+"""Numbers that are really not finite, from a learning rate that is far too high: stop, or go back and lower it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from mae_jax import checks, rundir, train
+from mae_jax.checkpoints import committed_steps
+from mae_jax.errors import UserError
+
+ROOT = Path(__file__).parents[2]
+# The rate starts at 0, so that the first update is sound; the second gives parameters with which the loss or its
+# gradient overflows, which the third finds. A 1e-20th of the rate is still too high, a 1e-40th is not.
+EXPLODES = {
+    "optim.base_lr": 1e38,
+    "checkpoint.every_epochs": 0.01,  # every step
+    "checkpoint.keep": 1,
+    "log.every_steps": 1,
+    "train.lower_rate_factor": 1e-20,
+}
+
+
+def rows_of(workdir: Path) -> list[dict]:
+    return [json.loads(line) for line in (workdir / rundir.METRICS).read_text().splitlines()]
+
+
+def arrays(workdir: Path, step: int) -> list[np.ndarray]:
+    import orbax.checkpoint as ocp
+
+    folder = (workdir / "checkpoints" / str(step)).absolute()
+    trees = [ocp.StandardCheckpointer().restore(folder / name) for name in ("params", "optimizer")]
+    return [np.asarray(leaf) for leaf in jax.tree.leaves(trees)]
+
+
+@pytest.mark.parametrize(("task", "dtype"), [("finetune", "float32"), ("pretrain", "bfloat16")])
+def test_it_stops_with_advice_and_the_last_good_checkpoint_stays(tmp_path, tiny_config, task, dtype):
+    config = tiny_config(task, **EXPLODES, **{"model.dtype": dtype})
+    for _ in range(2):  # the same command again says the same
+        with pytest.raises(UserError, match=r"is (nan|inf) at step [23]; the last good checkpoint is step 1 .*lower"):
+            train.run(config, tmp_path)
+        assert committed_steps(tmp_path / "checkpoints")[-1] == 1
+    for step in committed_steps(tmp_path / "checkpoints"):
+        assert all(np.isfinite(a.astype(np.float64)).all() for a in arrays(tmp_path, step))
+    assert not (tmp_path / rundir.RESULTS).exists()
+
+
+def test_it_goes_back_with_a_lower_rate_and_says_so(tmp_path, tiny_config, capsys):
+    config = tiny_config(**EXPLODES, **{"train.select": "best", "eval.every_epochs": 0.01})
+    with pytest.raises(UserError, match="train.on_divergence=lower_rate"):
+        train.run(config, tmp_path)
+    assert [path.name for path in (tmp_path / "best").iterdir()] == ["1.npz"]  # what is not finite is never the best
+    with np.load(tmp_path / "best" / "1.npz") as saved:
+        assert all(np.isfinite(saved[name]).all() for name in saved)
+    # The same run goes on, when it is asked to lower the rate.
+    config.train.on_divergence, config.train.lower_rate_times = "lower_rate", 1
+    with pytest.raises(UserError, match=r"step 1 in .* The rate was lowered 1 times, to 1e-20 of it"):
+        train.run(config, tmp_path)
+    config.train.lower_rate_times = 2
+    results = train.run(config, tmp_path)
+    said = capsys.readouterr().out
+    assert "back to the checkpoint of step 1, from there on with 1e-40 of the learning rate (2 of 2 times)" in said
+    lowered = rundir.read_json(tmp_path / rundir.RUN)["rate_lowered"]
+    assert [(e["back_to"], e["rate_factor"]) for e in lowered] == [(1, 1e-20), (1, pytest.approx(1e-40))]
+    rows = rows_of(tmp_path)
+    assert [row["rate_factor"] for row in rows if "rate_factor" in row] == [e["rate_factor"] for e in lowered]
+    rates = {row["step"]: row["learning_rate"] for row in rows if "learning_rate" in row}
+    assert sorted(rates) == list(range(1, 9)) and max(rates.values()) < 1e-2
+    assert all(np.isfinite(v) for row in rows for v in row.values()) and np.isfinite(results["accuracy"])
+    assert committed_steps(tmp_path / "checkpoints") == [8]
+
+
+def test_before_any_checkpoint_it_goes_back_to_the_first_weights(tmp_path, tiny_config, capsys):
+    changes = EXPLODES | {"checkpoint.every_epochs": 50.0, "train.on_divergence": "lower_rate"}
+    train.run(tiny_config(**changes), tmp_path)
+    assert "back to the first weights, from there on with 1e-40 of the learning rate" in capsys.readouterr().out
+    assert [row["step"] for row in rows_of(tmp_path) if "rate_factor" in row] == [0, 0]
+
+
+def test_first_weights_that_are_not_finite_are_told_apart(tmp_path, tiny_config):
+    config = tiny_config(**{"data.std": (1e-39, 1e-39, 1e-39), "train.on_divergence": "lower_rate"})
+    with pytest.raises(UserError, match=r"at step 1; the last good checkpoint is none yet .* first weights"):
+        train.run(config, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("train.on_divergence", "ignore", "use one of stop, lower_rate"),
+        ("train.lower_rate_factor", 1.0, r"allowed: \(0, 1\)"),
+        ("train.lower_rate_times", 0, r"allowed: \[1, 100\]"),
+    ],
+)
+def test_what_cannot_help_is_refused(tiny_config, field, value, said):
+    with pytest.raises(UserError, match=said):
+        checks.validate(tiny_config(**{field: value}))
+
+
+# Ends itself by SIGKILL when the run says that it has gone back (the given number of times).
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from mae_jax import train
+from mae_jax.progress import Progress
+from tests.conftest import tiny_config
+from tests.faults.test_divergence import EXPLODES
+
+say, left = Progress.say, [int(sys.argv[2])]
+
+def killed(self, line):
+    say(self, line)
+    left[0] -= "; back to " in line
+    if not left[0]:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+Progress.say = killed
+fields = {"train.select": "best", "eval.every_epochs": 0.01, "train.on_divergence": "lower_rate"}
+train.run(tiny_config.__wrapped__()(**EXPLODES, **fields), Path(sys.argv[1]))
+"""
+
+
+def test_killed_after_going_back_it_ends_with_the_same_bits(tmp_path, tiny_config):
+    config = tiny_config(
+        **EXPLODES, **{"train.select": "best", "eval.every_epochs": 0.01, "train.on_divergence": "lower_rate"}
+    )
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    train.run(config, whole)
+    for code in (-signal.SIGKILL, 0):
+        run = subprocess.run(
+            [sys.executable, "-c", KILLED, str(broken), "1" if code else "9"],
+            capture_output=True, text=True, env=os.environ, cwd=ROOT, timeout=300,
+        )  # fmt: skip
+        assert run.returncode == code, run.stderr[-2000:]
+    assert "going on from step 1" in run.stdout and "(2 of 3 times)" in run.stdout
+    for name in (rundir.METRICS, rundir.PREDICTIONS, rundir.LOWERED):
+        assert (broken / name).read_bytes() == (whole / name).read_bytes()
+    for one, two in zip(arrays(broken, 8), arrays(whole, 8), strict=True):
+        np.testing.assert_array_equal(one, two)
