@@ -126,7 +126,9 @@ def differences(study: Study, paired: Sequence[dict]) -> Numbers:
                 markersize=7,
             )
         ax.set_title(title)
-        ax.margins(x=0.1)
+        ends = [100 * row[k] for row in paired if row["metric"] == metric for k in ("low", "high")]
+        most = max(0.5, 0.1 * np.ptp([0, *ends]))
+        ax.set_xlim(min(0, *ends) - most, max(0, *ends) + most)
         ax.grid(axis="x", color="0.92")
     for ax in axes:
         ax.set_xlabel("points")

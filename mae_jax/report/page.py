@@ -66,8 +66,8 @@ def write_report(run_dirs: Sequence[Path], out: Path, *, title: str | None = Non
     others, unknown = external.read(runs)
     left_out = words.merge(missing) + unpaired + unknown + words.not_there(study)
     told = [run.info.get(key) for key in ("data_name", "data") for run in runs]
-    images = next((f" {clean(name)}" for name in told if isinstance(name, str)), "")
-    title = title or f"How many labels are enough?{images}"
+    images = next((clean(name) for name in told if isinstance(name, str)), "")
+    title = title or " ".join(["How many labels are enough?", images]).strip()
 
     out = Path(out)
     paths = {
@@ -101,6 +101,7 @@ def write_report(run_dirs: Sequence[Path], out: Path, *, title: str | None = Non
             worth=words.worth_lines([w for w in worth if w["metric"] == "accuracy"], paired),
             published=published,
             reference=tables.reference_text(rows),
+            images=images,
             others=[_beside(other, rows) for other in others],
             figures=drawn,
             mistakes=gallery.gallery(runs),

@@ -27,7 +27,7 @@ def answer(study: Study, rows: list[dict], paired: list[dict], worth: list[dict]
             sure = f"{at} (not sure after Holm's correction)" if row["holm_p"] >= SURE else at
             points = f"{abs(100 * row['difference']):.1f} points of accuracy at {sure}"
             if row["verdict"] == NOTHING:
-                nothing.append(at)
+                nothing.append(at + (" (both collapsed)" if both_collapsed(row, rows) else ""))
             elif row["verdict"] == "lower":
                 worse.append(points)
             else:
@@ -66,6 +66,12 @@ def answer(study: Study, rows: list[dict], paired: list[dict], worth: list[dict]
 def arms_of(study: Study) -> list[str]:
     """The arms of a study, but for the usual one."""
     return [arm for arm in dict.fromkeys(level.arm for level in study.levels) if arm]
+
+
+def both_collapsed(row: dict, rows: Sequence[dict]) -> bool:
+    """Whether all models on both sides of a difference predict one class for every image."""
+    sides = [r for r in rows if level_of(r) == level_of(row) and r["init"] in (row["init"], row["baseline"])]
+    return all(r["collapsed"] == r["seeds"] for r in sides)
 
 
 def saved(row: dict, worth: Sequence[dict]) -> dict | None:
@@ -251,10 +257,12 @@ def worth_lines(worth: Sequence[dict], paired: Sequence[dict]) -> list[dict]:
     found = []
     for row in worth:
         verdicts = [p["verdict"] for p in paired if _same(p, row)]
-        text = NOTHING if NOTHING in verdicts else times(row)
+        text, interval = (NOTHING if NOTHING in verdicts else times(row)), times_interval(row)
+        if NOTHING in verdicts and not row["low"] <= 1 <= row["high"]:
+            interval = "–"  # a flat curve reaches the same with any number of labels
         if "higher" in verdicts and saved(row, worth) is None:
             text = f"better, but the curve from {BASELINE} is flat or falls here"
-        found.append(row | {"words": text, "interval": times_interval(row)})
+        found.append(row | {"words": text, "interval": interval})
     return found
 
 

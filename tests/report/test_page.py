@@ -255,19 +255,29 @@ def test_a_browser_opens_it(report, tmp_path):
         ]
         return subprocess.run(command, capture_output=True, text=True, timeout=120)
 
-    # A copy that may run a script tells which images the browser could not show.
-    probe = tmp_path / "probe.html"
+    # A copy that may run a script tells, from within a phone's width, which images the browser could not show and
+    # whether anything but the tables, which scroll by themselves, is wider than the phone.
+    probe, phone = tmp_path / "probe.html", tmp_path / "phone.html"
     text = report.paths["page"].read_text()
     text = re.sub(r"<meta http-equiv[^>]*>", "", text)
     script = (
-        "<script>addEventListener('load', () => document.body.setAttribute('data-images',"
-        "[document.images.length, [...document.images].filter(i => i.complete &&"
-        " i.naturalWidth > 0).length].join('/')))</script>"
+        "<script>addEventListener('load', () => parent.postMessage([document.images.length,"
+        " [...document.images].filter(i => i.complete && i.naturalWidth > 0).length,"
+        " document.documentElement.scrollWidth].join('/'), '*'))</script>"
     )
     probe.write_text(text.replace("</body>", script + "</body>"))
-    done = browse(probe, "--dump-dom", "--virtual-time-budget=5000")
-    total, shown = re.search(r'data-images="(\d+)/(\d+)"', done.stdout).groups()
-    assert total == shown and int(total) >= 10
+    phone.write_text(
+        "<body><script>addEventListener('message', e => document.body.setAttribute('data-seen', e.data))</script>"
+        f"<iframe src='{probe.name}' style='width: 390px; height: 800px; border: 0'></iframe></body>"
+    )
+    done = browse(phone, "--dump-dom", "--virtual-time-budget=5000")
+    total, shown, wide = map(int, re.search(r'data-seen="(\d+)/(\d+)/(\d+)"', done.stdout).groups())
+    assert total == shown and total >= 10
+    assert wide <= 390
+
+    paper = tmp_path / "page.pdf"
+    browse(report.paths["page"], f"--print-to-pdf={paper}")
+    assert paper.read_bytes().startswith(b"%PDF") and paper.stat().st_size > 100_000
 
     picture = tmp_path / "page.png"
     done = browse(report.paths["page"], "--window-size=1100,3000", f"--screenshot={picture}")

@@ -235,6 +235,20 @@ def test_what_holm_does_not_confirm_is_said_in_the_headline(tmp_path):
     assert "at 10 % (not sure after Holm's correction); no difference shown at 100 %" in headline
 
 
+def test_collapse_on_both_sides_is_said_in_the_headline(tmp_path):
+    one_class = [i % 2 == 0 for i in range(40)]  # always "a"
+    cells = [("scratch", 0.1, one_class), ("scratch", 1.0, one_class), ("mae", 0.1, one_class), ("mae", 1.0, share(20))]
+    runs, _ = read_runs([by_hand(tmp_path, f"{i}{f}", i, f, right) for i, f, right in cells])
+    study = tables.analyse(runs)
+    paired, worth = tables.paired(study)[0], efficiency.worth(study)
+    said = words.answer(study, tables.rows(study), paired, worth)
+    assert said["headlines"] == ["Pre-training: no difference shown at 10 % (both collapsed) and 100 %."]
+    other = by_hand(tmp_path, "collapsed too", "mae", 1.0, one_class)
+    study = tables.analyse(read_runs([run.path for run in runs[:3]] + [other])[0])
+    worth = words.worth_lines(efficiency.worth(study), tables.paired(study)[0])
+    assert [w["interval"] for w in worth] == ["1.0", "–"]  # a flat curve has this accuracy with any number of labels
+
+
 @pytest.mark.parametrize(("groups", "units"), [(1, "40 test images"), (4, "4 groups of test images")])
 def test_few_groups_are_warned_of_and_one_is_not_redrawn(tmp_path, groups, units):
     group = lambda i: f"slide {i * groups // 40}"  # noqa: E731
