@@ -46,6 +46,7 @@ class Task:
     subset: dict[str, Any] | None = None  # what subset.json says
     mixture: tuple[str, ...] = ()  # names of the sources, where there are several
     leaks: dict[str, Any] = dataclasses.field(default_factory=dict)  # what test sets share with training
+    seen_before: dict[str, Any] = dataclasses.field(default_factory=dict)  # and with the pre-training
 
     def batches(self, start: int) -> Iterator[dict[str, np.ndarray]]:
         """This process's rows of the endless stream of batches, from number `start` on."""
@@ -366,10 +367,17 @@ def finetune(config: ConfigDict, mesh: Mesh, report: splits.Report | None, opene
     }
     if data.external:
         about["further test sets"] = ", ".join(f"{name} {len(source)}" for name, source in data.external.items())
-    shared = {name: duplicates.in_words(found) for name, found in data.leaks.items()}
-    if any(shared.values()):
-        said = "; ".join(f"{name} has {text}" for name, text in shared.items() if text)
-        about["warning: test images that training saw"] = f"{said}; see {rundir.RUN} and tools/check_data.py"
+    before = {}
+    if config.init == "mae":
+        tests = {config.data.test_split: data.test} | data.external
+        saved = defaults("pretrain")
+        saved.update(saved_pretraining(Path(config.init_from), "init_from"))  # fields of now, for older runs
+        before = splits.seen_before(config.data, tests, saved.data, opened)
+    for who, leaks in (("training", data.leaks), ("pre-training", before)):
+        shared = {name: duplicates.in_words(found, who) for name, found in leaks.items()}
+        if any(shared.values()):
+            said = "; ".join(f"{name} has {text}" for name, text in shared.items() if text)
+            about[f"warning: test images that {who} saw"] = f"{said}; see {rundir.RUN} and tools/check_data.py"
     every = {"train": data.train, "test": data.test, **data.external}
     notes = [f"{name}: {text}" for name, source in every.items() if (text := passed_over(source))]
     if notes:
@@ -387,4 +395,5 @@ def finetune(config: ConfigDict, mesh: Mesh, report: splits.Report | None, opene
         classes=classes,
         subset=data.subset,
         leaks=data.leaks,
+        seen_before=before,
     )

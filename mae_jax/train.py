@@ -317,6 +317,7 @@ class Loop:
             "data_dir": c.data.dir,
             "test_split": c.data.test_split,
             "leaks": self.task.leaks,
+            "seen_before": self.task.seen_before,
             "n_train": self.resolved.n_train,
             "epochs": self.resolved.steps / self.resolved.steps_per_epoch,
             "steps": self.resolved.steps,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -92,21 +92,24 @@ def hashes_of(source: Source) -> tuple[UInt64[np.ndarray, " n"], Int8[np.ndarray
     return np.asarray(digests, np.uint64), np.stack(looks)
 
 
-def leaks(train: Source, test: Source) -> dict:
-    """What the test images share with the training images (validation included): groups and images.
+def leaks(train: Sequence[Source], test: Source) -> dict:
+    """What the test images share with the images of the sources `train` (validation included): groups and images.
 
     Counts are of test images; those that are byte-identical are not counted as near-identical again.
     """
-    (ours, looks), (theirs, other_looks) = hashes_of(train), hashes_of(test)
+    hashes = [hashes_of(source) for source in train]
+    ours, looks = (np.concatenate(part) for part in zip(*hashes, strict=True))
+    theirs, other_looks = hashes_of(test)
+    names = [name for source in train for name in source.names]
     first = {value: i for i, value in reversed(list(enumerate(ours.tolist())))}
     identical = [(j, first[value]) for j, value in enumerate(theirs.tolist()) if value in first]
-    groups = sorted({g for g in test.groups if g} & {g for g in train.groups if g})
+    groups = sorted({g for g in test.groups if g} & {g for source in train for g in source.groups})
     shared = set(groups)
     same = {j for j, _ in identical}
     found = {j: i for i, j, _ in near(looks, other_looks) if j not in same}
 
     def pair(j: int, i: int) -> list[str]:
-        return [test.names[j], train.names[i]]
+        return [test.names[j], names[i]]
 
     return {
         "groups": len(groups),
@@ -121,13 +124,14 @@ def leaks(train: Source, test: Source) -> dict:
     }
 
 
-def in_words(found: dict) -> str:
-    """One line on what test and training share; "" where it is nothing."""
+def in_words(found: dict, who: str = "training") -> str:
+    """One line on what a test set shares with the images of `who`; "" where it is nothing."""
     said = []
     if found["groups"]:
-        said.append(f"{found['images_in_shared_groups']} of {found['groups']} groups that training has, too")
+        groups = "a group" if found["groups"] == 1 else f"{found['groups']} groups"
+        said.append(f"{found['images_in_shared_groups']} of {groups} that {who} has, too")
     if found["identical"]:
-        said.append(f"{found['identical']} byte-identical with training images")
+        said.append(f"{found['identical']} byte-identical with {who} images")
     if found["near_identical"]:
-        said.append(f"{found['near_identical']} near-identical with training images")
+        said.append(f"{found['near_identical']} near-identical with {who} images")
     return ", ".join(said)

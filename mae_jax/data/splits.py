@@ -72,12 +72,16 @@ def _open(opened: dict | None, function: Callable, data: ConfigDict, *rest) -> A
     """`function(data, *rest)`, or what it gave before for the same fields."""
     if opened is None:
         return function(data, *rest)
-    fields = ("source", "dir", "prepared_dir", "train_split", "test_split", "external", "bad_images")
-    drawn = ("synthetic_train", "synthetic_test", "synthetic_unlabelled", "synthetic_size")
-    key = (function.__name__, *(data[name] for name in fields + drawn))
+    key = _key(function, data)
     if key not in opened:
         opened[key] = function(data, *rest)
     return opened[key]
+
+
+def _key(function: Callable, data: ConfigDict) -> tuple:
+    fields = ("source", "dir", "prepared_dir", "train_split", "test_split", "external", "bad_images")
+    drawn = ("synthetic_train", "synthetic_test", "synthetic_unlabelled", "synthetic_size")
+    return (function.__name__, *(data[name] for name in fields + drawn))
 
 
 def _labelled_train(data: ConfigDict, report: Report | None) -> Source:
@@ -111,7 +115,28 @@ def _labelled_test(data: ConfigDict, classes: tuple[str, ...], report: Report | 
 
 def _leaks(data: ConfigDict, train: Source, tests: dict[str, Source]) -> dict[str, dict]:
     """Generated images are drawn apart; there is nothing to look for."""
-    return {} if data.source == "synthetic" else {name: duplicates.leaks(train, test) for name, test in tests.items()}
+    return {} if data.source == "synthetic" else {name: duplicates.leaks([train], test) for name, test in tests.items()}
+
+
+def seen_before(
+    data: ConfigDict, tests: dict[str, Source], pretraining: ConfigDict, opened: dict | None = None
+) -> dict[str, dict]:
+    """What each test set shares with the images that a pre-training saw; `pretraining`: its fields `data`.
+
+    {} where these images would have to be read anew, those of a folder that is not in `opened`, or have gone.
+    """
+    names, opened = pretraining.source.split("+"), {} if opened is None else opened
+    known = _key(_unlabelled_sources, pretraining) in opened or all(map(prepared.known, names))
+    if not known or "synthetic" in (*names, data.source):
+        return {}
+    key = ("seen_before", *_key(_leaks, data), *_key(_unlabelled_sources, pretraining))
+    if key not in opened:
+        try:
+            images = _open(opened, _unlabelled_sources, pretraining, None)
+        except UserError:
+            return {}
+        opened[key] = {name: duplicates.leaks(images, test) for name, test in tests.items()}
+    return opened[key]
 
 
 def _external(data: ConfigDict, classes: tuple[str, ...], report: Report | None) -> dict[str, Source]:

@@ -88,25 +88,26 @@ def _sentence(text: str) -> str:
 
 
 def leak_lines(infos: Sequence[dict]) -> list[str]:
-    """What test sets share with the training images, as run.json has it; the same for runs on the same data."""
+    """What test sets share with the images of training and of pre-training, as run.json has it; each line once."""
     lines = []
     for info in infos:
-        tests = info.get("leaks")
-        for name, found in tests.items() if isinstance(tests, dict) else ():
-            said = []
-            for key, what in (
-                ("images_in_shared_groups", "of groups (slides, regions, fields) that training has, too"),
-                ("identical", "byte for byte the same as a training image"),
-                ("near_identical", "nearly the same as a training image"),
-            ):
-                n = found.get(key) if isinstance(found, dict) else 0
-                if isinstance(n, int) and n > 0:
-                    said.append(f"{n:,} {what}")
-            if said:
-                lines.append(
-                    f"Test images of {clean(name)} that training saw: {', '.join(said)}. Scores on them are too good; "
-                    f"tools/check_data.py lists them."
-                )
+        for field, who, so in (
+            ("leaks", "training", "Scores on them are too good; tools/check_data.py lists them."),
+            ("seen_before", "pre-training", "It saw no labels of them; still, what it gains may be too good."),
+        ):
+            tests = info.get(field)
+            for name, found in tests.items() if isinstance(tests, dict) else ():
+                said = []
+                for key, what in (
+                    ("images_in_shared_groups", f"from groups (slides, regions, fields) that {who} has, too"),
+                    ("identical", "byte for byte the same as one of its images"),
+                    ("near_identical", "nearly the same as one of its images"),
+                ):
+                    n = found.get(key) if isinstance(found, dict) else 0
+                    if isinstance(n, int) and n > 0:
+                        said.append(f"{n:,} {what}")
+                if said:
+                    lines.append(f"Test images of {clean(name)} that {who} saw: {', '.join(said)}. {so}")
     return list(dict.fromkeys(lines))
 
 

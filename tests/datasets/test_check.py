@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import os
 import shutil
 import subprocess
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance
 
-from mae_jax import sharding, tasks
+from mae_jax import rundir, sharding, tasks
 from mae_jax.data import duplicates, prepared, splits
 from mae_jax.datasets.check import check
 from mae_jax.datasets.prepare import prepare
@@ -88,7 +89,34 @@ def test_a_fine_tuning_says_what_its_test_set_shares(leaky, tmp_path, tiny_confi
     assert (task.leaks["TestB"]["groups"], task.leaks["TestB"]["images_in_shared_groups"]) == (1, 1)
     said = task.about["warning: test images that training saw"]
     assert "TestA has 1 byte-identical with training images, 1 near-identical with training images" in said
-    assert "TestB has 1 of 1 groups that training has, too" in said
+    assert "TestB has 1 of a group that training has, too" in said
+
+
+def test_a_fine_tuning_says_what_its_pre_training_saw_of_the_test_set(leaky, tmp_path, tiny_config):
+    """Of a pre-training on a folder within a study, which has it open, and on a prepared data set at any time."""
+    pretraining, config = tiny_config("pretrain"), tiny_config(init="mae", init_from=str(tmp_path / "run"))
+    shutil.copytree(leaky / "TestA" / "Eosinophil", tmp_path / "more")
+    pretraining.data.update(source="folder", dir=str(tmp_path / "more"))
+    config.data.update(source="folder", dir=str(leaky))
+    config.model.update({key: value for key, value in pretraining.model.items() if key in config.model})
+    (tmp_path / "run").mkdir()
+
+    def seen(opened: dict | None) -> dict:
+        rundir.write_json(tmp_path / "run" / rundir.CONFIG, {"config": json.loads(pretraining.to_json())})
+        task = tasks.build(config, sharding.make_mesh(1), opened=opened)
+        assert bool(task.seen_before) == any("pre-training saw" in key for key in task.about)
+        return task.seen_before
+
+    opened: dict = {}
+    splits.unlabelled(pretraining.data, None, opened)
+    assert seen(None) == {}
+    n = len(list((tmp_path / "more").glob("*.jpg")))
+    assert seen(opened)["TestA"]["identical"] == n > 0
+    prepare("raabin_wbc", leaky, tmp_path / "data", lambda line: None)
+    pretraining.data.update(source="raabin_wbc", dir="", prepared_dir=str(tmp_path / "data"))
+    assert seen(None)["TestA"]["identical"] == 1  # Train alone is pre-trained on, and has one
+    shutil.rmtree(tmp_path / "data")
+    assert seen(None) == {}
 
 
 def test_generated_images_are_not_looked_through(tiny_config):

@@ -179,11 +179,16 @@ def test_what_a_test_set_shares_with_training_is_said(make, tmp_path):
     found = {"groups": 2, "images_in_shared_groups": 7, "identical": 1, "near_identical": None, "examples": {}}
     nothing = {"groups": 0, "images_in_shared_groups": 0, "identical": 0, "near_identical": 0, "examples": {}}
     leaks = {"TestA": found, "TestB": nothing}
-    runs = [make.run(tmp_path / init, init, 0.1, rows=40, leaks=leaks) for init in ("scratch", "mae")]
+    before = {"mae": {"TestA": nothing | {"near_identical": 2}}, "scratch": {}}
+    runs = [
+        make.run(tmp_path / init, init, 0.1, rows=40, leaks=leaks, seen_before=before[init])
+        for init in ("scratch", "mae")
+    ]
     made = write_report(runs, tmp_path / "report")
     page = Page(made.paths["page"]).text
-    said = "Test images of TestA that training saw: 7 of groups (slides, regions, fields) that training has, too, 1"
+    said = "Test images of TestA that training saw: 7 from groups (slides, regions, fields) that training has, too, 1"
     assert page.count(said) == 1 and "Test images of TestB" not in page
+    assert page.count("Test images of TestA that pre-training saw: 2 nearly the same as one of its images.") == 1
     assert said in made.paths["table_md"].read_text()
 
 
