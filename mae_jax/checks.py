@@ -208,8 +208,8 @@ def _validate_rest(config: ConfigDict, prefix: str) -> None:
     if t.blocks >= 0 and config.task != "finetune":
         raise UserError(f"{prefix}train.blocks={t.blocks} is for fine-tuning; set -1")
     for name in ("mixup", "cutmix"):
-        if t[name] and config.task == "pretrain":
-            raise UserError(f"{prefix}train.{name}={t[name]} mixes labels and is for classifiers; set 0")
+        if t[name] and config.task != "finetune":
+            raise UserError(f"{prefix}train.{name}={t[name]} mixes labels and is for fine-tuning; set 0")
     if t.match_fraction and (config.task == "pretrain" or t.steps or t.match_fraction < config.data.fraction):
         raise UserError(
             f"{prefix}train.match_fraction={t.match_fraction} is for classifiers, at least {prefix}data.fraction="

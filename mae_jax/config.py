@@ -19,7 +19,7 @@ from ml_collections import ConfigDict
 
 from mae_jax.errors import UserError
 
-TASKS = ("pretrain", "finetune")  # of one run
+TASKS = ("pretrain", "finetune", "linear_probe")  # of one run
 SIZES = ("tiny", "small", "base", "large", "custom")
 WEIGHTS = (".safetensors", ".npz", ".pth", ".pt", ".bin", ".ckpt")  # endings of files of weights
 # Fields that may change between two starts of a run: they do not alter its numbers. A study may grow by
@@ -145,10 +145,26 @@ def defaults(task: str) -> ConfigDict:
     g.profile = False  # trace a few steps for TensorBoard's profiler
     g.progress_seconds = 10.0  # between two lines of progress
 
-    if task == "finetune":
+    if task != "pretrain":
         o.base_lr, o.warmup_epochs, o.b2, o.weight_decay = 5e-4, 2.0, 0.999, 0.05
         o.no_decay = r"(^|/)(bias|scale|gamma|cls_token|pos_embed|reg_token)$"
         t.epochs, t.batch_size, t.batch_per_device = 20.0, 64, 0
+    if task == "linear_probe":  # He et al. 2022, appendix A.1
+        o.name, o.base_lr, o.warmup_epochs, o.weight_decay, m.head_std = "lars", 0.1, 10.0, 0.0, 0.01
+        t.epochs, t.batch_size = 90.0, 512
+    return c
+
+
+def probe_of(finetune: ConfigDict, task: str) -> ConfigDict:
+    """The config of a probe of the frozen encoder: first weights, network and data are those of a fine-tuning."""
+    c = defaults(task)
+    for name in ("name", "seed", "init", "init_from", "init_name"):
+        c[name] = finetune[name]
+    for section in ("data", "model", "eval", "checkpoint", "sharding", "log"):
+        c[section].update(finetune[section])
+    c.data.update(randaugment=0.0, random_erasing=0.0)
+    c.model.update(drop_path=0.0, head_std=defaults(task).model.head_std)
+    c.train.update(select=finetune.train.select, match_fraction=finetune.train.match_fraction)
     return c
 
 
@@ -337,7 +353,7 @@ def default_workdir(config: ConfigDict) -> str:
         label = source_label(data)
         return f"runs/{config.name or config.task}-{label}-{_model_label(config.finetune.model)}"
     parts = [config.name or config.task, source_label(config.data)]
-    if config.task == "finetune":
+    if config.task != "pretrain":
         origin = Path(config.init_from)
         origin = "" if config.init == "scratch" else origin.stem if origin.suffix in WEIGHTS else origin.name
         parts += [percent(config.data.fraction), config.init + (f"_{origin}" if origin else "")]

@@ -23,6 +23,8 @@ from mae_jax.optim import Optimizer, join, part
 # Purposes of randomness: each is folded into the seed, so that none shares its numbers with another.
 INIT, MASK, DROP, EVAL_MASK, MIX = range(5)
 
+MOMENTUM = 0.1  # of batch norm's running statistics, PyTorch's
+
 Batch = dict[str, Array]  # image: b h w 3 uint8; label, index: b int32; mask: b float32, 0 = padding
 Mix = tuple[Array, Array]  # what `mixing.draw` gives
 
@@ -31,7 +33,7 @@ Mix = tuple[Array, Array]  # what `mixing.draw` gives
 class Spec:
     """What a compiled step depends on."""
 
-    task: str  # pretrain | finetune
+    task: str  # one of config.TASKS
     shape: Shape
     optimizer: Optimizer
     mean: tuple[float, float, float]
@@ -140,8 +142,10 @@ def _loss(
     With `mix`, the rows of `partner` and `partner_label` are mixed in. There is no accuracy then: no one label
     is that of a mixed image.
     """
-    params = sharding.fit(params, _shapes(spec).params)
-    images, real = to_float(batch["image"], spec), batch["mask"]
+    params, real = sharding.fit(params, _shapes(spec).params), batch["mask"]
+    if spec.task == "linear_probe":
+        return _classification(spec, models.head(spec.shape, params, batch["features"]), batch)
+    images = to_float(batch["image"], spec)
     if spec.task == "pretrain":
         visible = n_visible(spec.shape.n_patches, spec.mask_ratio)
         pred, mask = models.apply("mae", spec.shape, params, images, batch["noise"], visible)
@@ -157,10 +161,38 @@ def _loss(
         targets = losses.soft_targets(*labels, share, spec.shape.n_classes, spec.label_smoothing)
         loss = (losses.soft_cross_entropy(logits, targets) * real).sum()
         return loss, {"loss": loss}
-    logits = models.apply("vit", spec.shape, params, images, key=key)
+    return _classification(spec, models.apply("vit", spec.shape, params, images, key=key), batch)
+
+
+def _classification(spec: Spec, logits: Array, batch: Batch) -> tuple[Array, dict[str, Array]]:
+    """The same for logits and the labels that they are to give."""
     loss = losses.cross_entropy(logits, batch["label"], spec.label_smoothing)
     right = (logits.argmax(-1) == batch["label"]).astype(jnp.float32)
-    return (loss * real).sum(), {"loss": (loss * real).sum(), "accuracy": (right * real).sum()}
+    total = (loss * batch["mask"]).sum()
+    return total, {"loss": total, "accuracy": (right * batch["mask"]).sum()}
+
+
+def _micro_batches(spec: Spec, batch: Batch) -> Batch:
+    """Rows as (micro-batch, row): every k-th row goes to one micro-batch, so that each device keeps its own."""
+    return jax.tree.map(lambda x: jnp.moveaxis(x.reshape(-1, spec.accumulation, *x.shape[1:]), 1, 0), batch)
+
+
+def _normalised(spec: Spec, params: Params, batch: Batch) -> tuple[Batch, Params]:
+    """For linear probing: a batch of what the head reads in place of images, and the running statistics moved on.
+
+    The frozen encoder runs micro-batch by micro-batch. Its features stand together before batch norm takes mean and
+    variance of all real rows of the batch at once: devices, padding and accumulation change nothing. Running
+    statistics go a tenth of the way to the batch's (variance over n - 1), as in PyTorch.
+    """
+    network, micro = sharding.fit(params, _shapes(spec).params), _micro_batches(spec, {"image": batch["image"]})
+    found = jax.lax.map(lambda rows: models.pooled(spec.shape, network, to_float(rows["image"], spec)), micro)
+    features = jnp.moveaxis(found, 0, 1).reshape(-1, found.shape[-1])
+    n, running = spec.batch_size, params["batch_norm"]
+    mean, variance = models.batch_statistics(features, batch["mask"], n)
+    seen = {"mean": mean, "variance": variance * n / max(1, n - 1)}
+    moved = {name: value + MOMENTUM * (seen[name] - value) for name, value in running.items()}
+    rows = {"features": models.batch_norm(features, mean, variance), "label": batch["label"], "mask": batch["mask"]}
+    return rows, params | {"batch_norm": moved}
 
 
 def _gradient(
@@ -171,8 +203,7 @@ def _gradient(
     if spec.accumulation == 1:
         gradient, metrics = differentiate(trained, batch, key, mix)
     else:
-        # Every k-th row goes to one micro-batch: then each device keeps its own rows.
-        parts = jax.tree.map(lambda x: jnp.moveaxis(x.reshape(-1, spec.accumulation, *x.shape[1:]), 1, 0), batch)
+        parts = _micro_batches(spec, batch)
 
         def add(total, inputs):
             i, micro = inputs
@@ -211,8 +242,12 @@ def train_step(
         found = {"partner": batch["image"], "partner_label": batch["label"]}
         found = jax.tree.map(lambda rows: mixing.partners(rows, spec.batch_size), found)
         batch = batch | jax.lax.with_sharding_constraint(found, sharding.batch_sharding(spec.mesh))
-    trained, frozen = part(state.params, spec.trained)
-    gradient, metrics = _gradient(spec, trained, frozen, batch, key, mix)
+    params, once = state.params, spec
+    if spec.task == "linear_probe":
+        batch, params = _normalised(spec, params, batch)
+        once = dataclasses.replace(spec, accumulation=1)
+    trained, frozen = part(params, spec.trained)
+    gradient, metrics = _gradient(once, trained, frozen, batch, key, mix)
     metrics["gradient_norm"] = optax.tree.norm(gradient)
     trained, opt_state = spec.optimizer.update(gradient, state.opt_state, trained, learning_rate)
     after = TrainState(state.step + 1, join(trained, frozen), opt_state)
@@ -221,12 +256,12 @@ def train_step(
 
 @partial(jax.jit, static_argnums=0)
 def eval_step(spec: Spec, params: Params, batch: Batch, seed: Int[Array, ""]) -> dict[str, Array]:
-    """Values per image, on every device: for fine-tuning `probabilities` and `loss` (without label
+    """Values per image, on every device: for classifiers `probabilities` and `loss` (without label
     smoothing); for pre-training `loss`, `visible_loss` and `spam` (see `spam.spam_index`) under a mask fixed by (seed,
     image index).
     """
     images = to_float(batch["image"], spec)
-    if spec.task == "finetune":
+    if spec.task != "pretrain":
         logits = models.apply("vit", spec.shape, params, images)
         label = jnp.maximum(batch["label"], 0)
         out = {"probabilities": jax.nn.softmax(logits), "loss": losses.cross_entropy(logits, label)}

@@ -1,6 +1,6 @@
-"""A task is data, a network with its loss, and what is evaluated: pretrain and finetune.
+"""A task is data, a network with its loss, and what is evaluated: pretrain, finetune, linear_probe.
 
-The loop in `train` knows nothing of either.
+The loop in `train` knows nothing of them.
 """
 
 import dataclasses
@@ -117,6 +117,7 @@ def shape_of(config: ConfigDict, n_classes: int = 0) -> Shape:
         pool=m.pool,
         n_classes=n_classes,
         head_std=m.head_std,
+        batch_norm=config.task == "linear_probe",
         drop_path=m.drop_path if config.task == "finetune" else 0.0,
         frozen_blocks=depth - config.train.blocks if config.train.blocks >= 0 else 0,
         dtype=m.dtype,
@@ -157,6 +158,8 @@ def trained_parameters(config: ConfigDict) -> str:
     none, the head alone. Raises UserError where there are fewer blocks.
     """
     blocks, depth = config.train.blocks, shape_of(config).depth
+    if config.task == "linear_probe":
+        return "^head/"
     if blocks < 0:
         return ""
     if blocks > depth:
@@ -185,7 +188,7 @@ def passed_over(source: Source) -> str:
 
 def build(config: ConfigDict, mesh: Mesh, report: splits.Report | None = None, opened: dict | None = None) -> Task:
     """Opens the data of a config and makes its task. Raises UserError where they cannot be used."""
-    make = pretrain if config.task == "pretrain" else finetune
+    make = pretrain if config.task == "pretrain" else classify
     return make(config, mesh, report, opened)
 
 
@@ -318,8 +321,8 @@ def resolve_finetune(config: ConfigDict, data: splits.Labelled, devices: int) ->
     return resolve(config, len(data.train_idx), devices, matched)
 
 
-def finetune(config: ConfigDict, mesh: Mesh, report: splits.Report | None, opened: dict | None) -> Task:
-    """Classification with the whole encoder trained, from scratch or from a masked autoencoder."""
+def classify(config: ConfigDict, mesh: Mesh, report: splits.Report | None, opened: dict | None) -> Task:
+    """Classification, from scratch or from a masked autoencoder: fine-tuning and linear probing."""
     first = first_weights(config)
     data = splits.labelled(config.data, report, opened)
     classes = data.train.classes

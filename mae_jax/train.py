@@ -20,7 +20,7 @@ from mae_jax.config import arm_of, hparams, source_label
 from mae_jax.data import loaders
 from mae_jax.divergence import Diverged, Lowered
 from mae_jax.errors import Stopped, UserError
-from mae_jax.optim import learning_rate
+from mae_jax.optim import learning_rate, part
 from mae_jax.progress import Progress
 from mae_jax.state import TrainState, abstract_state, all_finite, init_state, spread, train_step, whole
 from mae_jax.tasks import Task
@@ -278,7 +278,9 @@ class Loop:
             f"{self.config.train.accumulation} accumulated{filled}), {r.steps_per_epoch} an epoch; peak learning rate "
             f"{r.peak_lr:.3g} after {r.warmup_steps} steps, {self.config.optim.schedule}"
         )
-        say(f"  {count / 1e6:.2f} M parameters, {self.config.model.dtype}, {jax.devices()[0].device_kind}")
+        trained = sum(x.size for x in jax.tree.leaves(part(state.params, self.spec.trained)[0]))
+        some = f", {trained:,} parameters trained" if trained < count else ""
+        say(f"  {count / 1e6:.2f} M parameters{some}, {self.config.model.dtype}, {jax.devices()[0].device_kind}")
         if jax.process_index() == 0:
             table = overview.get_parameter_overview(state.params, include_stats=False)
             (self.workdir / "parameters.txt").write_text(table + "\n")
@@ -304,6 +306,7 @@ class Loop:
         c = self.config
         return {
             "task": c.task,
+            "evaluation": c.task if self.task.classes else "",
             "init": c.init_name or c.init,
             "init_from": c.init_from,
             "fraction": c.data.fraction,

@@ -26,6 +26,7 @@ ARGUMENTS = {
         "data=synthetic,scale=laptop,recipe=mae",
     ],
     "demo.py": ["", "smoke=true"],
+    "linear_probe.py": ["", "frac=0.1,init=mae,data=synthetic"],
     "mask_sweep.py": ["", "data=folder,scale=laptop", "data=synthetic,smoke=true"],
 }
 

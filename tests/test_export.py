@@ -31,7 +31,8 @@ SIZES = {
     "decoder_width": 16, "decoder_depth": 2, "decoder_heads": 4,
 }  # fmt: skip
 KINDS = {"pool": "mean", "positions": "learned", "norm_eps": 1e-12, "registers": 3, "layer_scale": 1e-5}
-RUN_ONLY = {"head_std", "drop_path", "dtype", "remat"}  # how a run draws and computes, not what the network is
+# How a run draws and computes, not what the network is; batch norm goes out as part of the head.
+RUN_ONLY = {"head_std", "drop_path", "frozen_blocks", "batch_norm", "dtype", "remat"}
 
 
 def drawn(shape, kind):
@@ -205,6 +206,22 @@ def test_transformers_give_the_predictions_of_the_run(classifier, tmp_path):
     np.testing.assert_allclose(theirs, ours, rtol=1e-4, atol=1e-4)
     rows = rows_of(run_dir / rundir.PREDICTIONS)
     assert [network.config.id2label[i] for i in theirs.argmax(1)] == [rows[name]["prediction"] for name in names]
+
+
+def test_a_linear_probe_goes_out_with_its_batch_norm_in_the_head(tmp_path, tiny_config):
+    config = tiny_config("linear_probe", **{"train.steps": 40, "optim.base_lr": 20.0, "train.select": "best"})
+    train.run(config, tmp_path / "run")
+    export.export(tmp_path / "run", tmp_path / "hf", "hf")
+    back = interop.read(tmp_path / "hf")
+    images, _, names = pixels(tmp_path / "run", config)
+    x = (images.astype(np.float32) / 255 - np.array(back.mean)) / np.array(back.std)
+    logits = apply("vit", back.shape, back.params, jnp.asarray(x, jnp.float32))
+    rows = rows_of(tmp_path / "run" / rundir.PREDICTIONS)
+    expected = [[float(rows[name][f"p_{c}"]) for c in back.classes] for name in names]
+    np.testing.assert_allclose(jax.nn.softmax(logits), expected, atol=1e-5)
+    assert np.ptp(expected, axis=0).max() > 1e-2  # the images differ
+    card = (tmp_path / "hf/README.md").read_text()
+    assert "The encoder is frozen" in card and "LARS" in card and "momentum 0.9" in card
 
 
 @pytest.mark.filterwarnings("default")

@@ -120,6 +120,65 @@ def test_only_the_last_blocks_are_trained_and_have_optimiser_state():
     )
 
 
+def probe(devices, rows, accumulation=1, steps=3):
+    """States before and after some steps of linear probing, and the losses."""
+    shape = dataclasses.replace(SHAPE, batch_norm=True, head_std=0.01)
+    optimizer = dataclasses.replace(OPTIMIZER, name="lars", weight_decay=0.0)
+    fields = dict(shape=shape, optimizer=optimizer, trained="^head/", accumulation=accumulation)
+    spec = spec_of("linear_probe", mesh_of(devices), **fields)
+    current, found = state.init_state(spec, 0), []
+    before = leaves(current.params)
+    for step in range(steps):
+        batch = sharding.put_batch(batch_of(step, rows), spec.mesh)
+        current, metrics = state.train_step(spec, current, batch, np.int32(0), np.float32(3.0))
+        found.append(float(metrics["loss"]))
+    return spec, before, current, found
+
+
+def test_linear_probing_trains_the_head_by_statistics_of_the_whole_batch():
+    """Batch norm and LARS against NumPy, over real rows alone: with padding, accumulation, on one and five devices."""
+    spec, before, current, _ = probe(1, 8)
+    frozen = current.params
+    mean, variance = np.zeros(16), np.ones(16)
+    kernel, bias, moved = before["head/kernel"].astype(float), before["head/bias"].astype(float), (0.0, 0.0)
+    expected = []
+    for step in range(3):
+        batch = batch_of(step, 8)
+        x = np.asarray(models.pooled(spec.shape, frozen, state.to_float(jnp.asarray(batch["image"]), spec)), np.float64)
+        mean, variance = 0.9 * mean + 0.1 * x.mean(0), 0.9 * variance + 0.1 * x.var(0, ddof=1)
+        x = (x - x.mean(0)) / np.sqrt(x.var(0) + 1e-6)
+        p = np.exp(x @ kernel + bias)
+        p /= p.sum(1, keepdims=True)
+        expected.append(-np.log(p[np.arange(8), batch["label"]]).mean())
+        error = (p - np.eye(3)[batch["label"]]) / 8
+        gradient = x.T @ error
+        gradient *= 0.001 * np.linalg.norm(kernel) / np.linalg.norm(gradient)
+        moved = 0.9 * moved[0] + gradient, 0.9 * moved[1] + error.sum(0)
+        kernel, bias = kernel - 3.0 * moved[0], bias - 3.0 * moved[1]
+    for devices, rows, accumulation in ((1, 8, 1), (5, 10, 1), (5, 15, 3), (2, 8, 2)):
+        _, before, current, found = probe(devices, rows, accumulation)
+        said = f"{devices} devices, {rows} rows, {accumulation} accumulated"
+        np.testing.assert_allclose(found, expected, rtol=1e-4, err_msg=said)
+        np.testing.assert_allclose(current.params["batch_norm"]["mean"], mean, rtol=1e-4, atol=1e-6, err_msg=said)
+        np.testing.assert_allclose(current.params["batch_norm"]["variance"], variance, rtol=1e-4, err_msg=said)
+        np.testing.assert_allclose(current.params["head"]["kernel"], kernel, rtol=1e-3, atol=1e-6, err_msg=said)
+        np.testing.assert_allclose(current.params["head"]["bias"], bias, rtol=1e-3, atol=1e-6, err_msg=said)
+        after = leaves(current.params)
+        changed = {path for path in after if before[path].tobytes() != after[path].tobytes()}
+        assert changed == {"batch_norm/mean", "batch_norm/variance", "head/bias", "head/kernel"}
+        assert sum(x.size for x in jax.tree.leaves(current.opt_state)) == after["head/kernel"].size + 3
+
+
+def test_a_linear_probe_is_evaluated_by_its_running_statistics():
+    spec, _, current, _ = probe(1, 8)
+    batch = batch_of(9, 8)
+    x = np.asarray(models.pooled(spec.shape, current.params, state.to_float(jnp.asarray(batch["image"]), spec)))
+    norm, head = (jax.tree.map(np.asarray, current.params[name]) for name in ("batch_norm", "head"))
+    logits = (x - norm["mean"]) / np.sqrt(norm["variance"] + 1e-6) @ head["kernel"] + head["bias"]
+    found = state.eval_step(spec, current.params, batch, np.int32(0))["probabilities"]
+    np.testing.assert_allclose(found, jax.nn.softmax(logits), rtol=1e-4)
+
+
 def test_frozen_blocks_are_run_without_dropping_paths():
     images = jax.random.normal(jax.random.key(1), (4, 16, 16, 3))
     shape = dataclasses.replace(SHAPE, depth=2, drop_path=0.9)

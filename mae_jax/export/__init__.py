@@ -1,5 +1,6 @@
 """A run directory as a folder that PyTorch code opens, with a model card. Command: tools/convert_weights.py."""
 
+import dataclasses
 import shutil
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,8 @@ def load(run_dir: Path, field: str = "RUN_DIR") -> tuple[Weights, ConfigDict]:
     Raises UserError that names `field` where the run is not finished or is of a task without such a network.
     """
     config = ConfigDict(checkpoints.saved_config(run_dir, field))
-    if config.task not in ("pretrain", "finetune"):
-        raise UserError(f"{field}={run_dir} is of task {config.task}; export runs of pretrain or finetune")
+    if config.task not in ("pretrain", "finetune", "linear_probe"):
+        raise UserError(f"{field}={run_dir} is of task {config.task}; export runs of pretrain, finetune, linear_probe")
     for name in (rundir.RUN, rundir.RESULTS):
         if not (run_dir / name).is_file():
             raise UserError(f"{field}={run_dir} is not finished (no {name}); start it again to finish it")
@@ -36,6 +37,8 @@ def load(run_dir: Path, field: str = "RUN_DIR") -> tuple[Weights, ConfigDict]:
     params, step = _params(run_dir, shape, "mae" if config.task == "pretrain" else "vit", run, field)
     scale = tuple(config.data.mean), tuple(config.data.std)
     kind = "mae" if config.task == "pretrain" else "vit"
+    if shape.batch_norm:
+        params, shape = _folded(params), dataclasses.replace(shape, batch_norm=False)
     return Weights(params, shape, kind, f"{run_dir} (step {step})", *scale, classes), config
 
 
@@ -53,6 +56,16 @@ def _params(run_dir: Path, shape: Shape, kind: str, run: dict[str, Any], field: 
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{field}: {best}, the network that predictions.csv is of, cannot be read ({error})") from None
     return params, step
+
+
+def _folded(params: Params) -> Params:
+    """The same classifier with its batch norm as part of the head's weight and bias: other code need not know of it."""
+    params = dict(params)
+    norm = {name: np.asarray(value, np.float64) for name, value in params.pop("batch_norm").items()}
+    scale = 1 / np.sqrt(norm["variance"] + models.BATCH_NORM_EPSILON)
+    kernel = np.asarray(params["head"]["kernel"], np.float64) * scale[:, None]
+    bias = np.asarray(params["head"]["bias"], np.float64) - norm["mean"] @ kernel
+    return params | {"head": {"kernel": kernel.astype(np.float32), "bias": bias.astype(np.float32)}}
 
 
 def new_folder(out: Path) -> Path:

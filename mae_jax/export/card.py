@@ -102,11 +102,18 @@ def _recipe(run: dict[str, Any], config: ConfigDict, weights: Weights) -> str:
     epochs = f"{run.get('epochs', t.epochs):g}"
     epochs += " epoch" if epochs == "1" else " epochs"
     lines.append(f"- {epochs}, {run.get('steps', 'unknown')} updates; seed {config.seed}")
+    numbers = f"betas {o.b1:g} and {o.b2:g}" if o.name == "adamw" else f"momentum {o.b1:g}"
+    optimiser = "AdamW" if o.name == "adamw" else "LARS"
+    if config.task == "linear_probe":
+        lines.append("- The encoder is frozen: a linear head, trained after batch norm, which is part of its weights")
     lines.append(
-        f"- AdamW, base learning rate {o.base_lr:g} per 256 images, {_plain(o.schedule)} schedule with "
-        f"{o.warmup_epochs:g} epochs of warm-up, weight decay {o.weight_decay:g}, betas {o.b1:g} and {o.b2:g}, "
+        f"- {optimiser}, base learning rate {o.base_lr:g} per 256 images, {_plain(o.schedule)} schedule with "
+        f"{o.warmup_epochs:g} epochs of warm-up, weight decay {o.weight_decay:g}, {numbers}, "
         f"layer decay {o.layer_decay:g}"
     )
+    if t.blocks >= 0:
+        last = f"the last {t.blocks} blocks, the last norm and " if t.blocks else ""
+        lines.append(f"- Trained: {last}the head")
     if weights.kind == "mae":
         target = "pixels normalised within each patch" if config.mae.norm_pix_loss else "pixels"
         lines.append(f"- {100 * config.mae.mask_ratio:g} % of the patches removed; the loss is on {target}")

@@ -14,10 +14,12 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from mae_jax.errors import UserError
+from mae_jax.models.layers import BATCH_NORM_EPSILON, batch_norm, batch_statistics
 from mae_jax.models.mae import MAE
 from mae_jax.models.vit import SIZES, Encoder, Shape, ViT
 
-__all__ = ["SIZES", "Params", "Shape", "apply", "attention", "features", "init"]
+__all__ = ["BATCH_NORM_EPSILON", "SIZES", "Params", "Shape", "apply", "attention", "batch_norm", "batch_statistics"]
+__all__ += ["features", "head", "init", "pooled"]
 
 Params = dict[str, Any]
 _KINDS = {"mae": MAE, "vit": ViT, "encoder": Encoder, "encoder without norm": partial(Encoder, final_norm=False)}
@@ -37,6 +39,16 @@ def init(kind: str, shape: Shape, key: jax.Array) -> Params:
 def apply(kind: str, shape: Shape, params: Params, *args, **kwargs):
     """Calls the network `kind` with `params`; the arguments are those of `MAE`, `ViT`, `Encoder`."""
     return nnx.merge(_graphdef(kind, shape), params)(*args, **kwargs)
+
+
+def pooled(shape: Shape, params: Params, images: Float[Array, "b h w c"]) -> Float[Array, "b d"]:
+    """What a classifier's head reads of each image, before any batch norm; nothing is random."""
+    return nnx.merge(_graphdef("vit", shape), params).pooled(images)
+
+
+def head(shape: Shape, params: Params, features: Float[Array, "b d"]) -> Float[Array, "b classes"]:
+    """A classifier's logits from what its head reads."""
+    return nnx.merge(_graphdef("vit", shape), params).head(features)
 
 
 def features(

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+BATCH_NORM_EPSILON = 1e-6  # the paper's code; PyTorch's default is 1e-5
 LAYER_NORM_EPSILON = 1e-6  # the paper's code and timm; PyTorch's default is 1e-5, Hugging Face's ViT has 1e-12
 
 
@@ -116,6 +117,33 @@ class LayerNorm(nnx.Module):
 
     def __call__(self, x: Float[Array, "*rows d"]) -> Float[Array, "*rows d"]:
         return layer_norm(x, self.scale[...], self.bias[...], self.epsilon)
+
+
+def batch_statistics(
+    x: Float[Array, "b d"], real: Float[Array, " b"], n: int
+) -> tuple[Float[Array, " d"], Float[Array, " d"]]:
+    """Mean and variance (over n, not n - 1) of each feature, over the `n` rows where `real` is 1."""
+    mean = (x * real[:, None]).sum(0) / n
+    return mean, (jnp.square(x - mean) * real[:, None]).sum(0) / n
+
+
+def batch_norm(x: Float[Array, "b d"], mean: Float[Array, " d"], variance: Float[Array, " d"]) -> Float[Array, "b d"]:
+    """Batch normalisation without learned scale and bias (Ioffe and Szegedy 2015)."""
+    return (x - mean) * jax.lax.rsqrt(variance + BATCH_NORM_EPSILON)
+
+
+class BatchNorm(nnx.Module):
+    """Batch norm without learned scale and bias, by its running statistics (He et al. 2022, appendix A.1).
+
+    They stand among the parameters; no gradient changes them, but `state.train_step` moves them towards each batch's.
+    """
+
+    def __init__(self, width: int):
+        self.mean = nnx.Param(jnp.zeros((width,), jnp.float32))
+        self.variance = nnx.Param(jnp.ones((width,), jnp.float32))
+
+    def __call__(self, x: Float[Array, "b d"]) -> Float[Array, "b d"]:
+        return batch_norm(x, self.mean[...], self.variance[...])
 
 
 class LayerScale(nnx.Module):

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from mae_jax.models.layers import LAYER_NORM_EPSILON, Block, LayerNorm, Linear, PatchEmbed, run_block
+from mae_jax.models.layers import LAYER_NORM_EPSILON, BatchNorm, Block, LayerNorm, Linear, PatchEmbed, run_block
 from mae_jax.models.masking import gather_tokens, patchify, position_embedding
 
 SIZES = {  # width, depth, heads
@@ -34,6 +34,7 @@ class Shape:
     pool: str = "cls"  # cls | mean
     n_classes: int = 0
     head_std: float = 0.02  # 0: Xavier-uniform
+    batch_norm: bool = False  # linear probing: batch norm without scale and bias before the head
     drop_path: float = 0.0  # of the last block; falls linearly to 0 at the first
     frozen_blocks: int = 0  # first blocks that training leaves as they are: they drop no path
     dtype: str = "float32"
@@ -151,12 +152,19 @@ class ViT(nnx.Module):
         self.encoder = Encoder(shape, final_norm=shape.pool == "cls", rngs=rngs)
         if shape.pool == "mean":
             self.fc_norm = LayerNorm(shape.width, shape.norm_eps)
+        if shape.batch_norm:
+            self.batch_norm = BatchNorm(shape.width)
         self.head = Linear(shape.width, shape.n_classes, dtype="float32", std=shape.head_std, rngs=rngs)
         self.shape = shape
 
     def __call__(self, images: Float[Array, "b h w c"], key: Array | None = None) -> Float[Array, "b classes"]:
         """Logits in float32. `key` turns drop path on (training); None is deterministic."""
+        features = self.pooled(images, key)
+        return self.head(self.batch_norm(features) if self.shape.batch_norm else features)
+
+    def pooled(self, images: Float[Array, "b h w c"], key: Array | None = None) -> Float[Array, "b d"]:
+        """What the head reads, before any batch norm, in float32."""
         tokens = self.encoder(images, key=key)
         if self.shape.pool == "mean":
-            return self.head(self.fc_norm(tokens[:, 1:].astype(jnp.float32).mean(axis=1)))
-        return self.head(tokens[:, 0])
+            return self.fc_norm(tokens[:, 1:].astype(jnp.float32).mean(axis=1))
+        return tokens[:, 0].astype(jnp.float32)

@@ -1,0 +1,23 @@
+"""Linear probing: a linear classifier on the frozen encoder, with the recipe of He et al. 2022, appendix A.1.
+
+python -m mae_jax.main --config=configs/linear_probe.py:frac=0.1[,init=scratch|mae|PATH][,seed=0][,data=SOURCE]
+
+Arguments are those of configs/finetune.py. The head reads the class token; --config.model.pool=mean: the mean of the
+patches. For an answer within seconds see configs/probe.py.
+"""
+
+from pathlib import Path
+
+from mae_jax.config import load, parse_arg, probe_of
+
+
+def get_config(arg=None):
+    arg = parse_arg(arg, frac=1.0, init="scratch", seed=0, data="raabin_wbc")
+    given = ",".join(f"{key}={value}" for key, value in arg.items())
+    config = probe_of(load(Path(__file__).with_name("finetune.py"), given), "linear_probe")
+
+    # LARS without weight decay, 90 epochs of which 10 warm up, cosine; random crops and flips alone.
+    config.optim.update(name="lars", base_lr=0.1, b1=0.9, weight_decay=0.0, warmup_epochs=10.0, schedule="cosine")
+    config.train.epochs = 90.0
+    config.train.batch_size = 512
+    return config
