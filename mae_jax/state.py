@@ -107,7 +107,10 @@ def split_state(spec: Spec) -> TrainState:
 
 def init_state(spec: Spec, seed: int) -> TrainState:
     """Draws a state, each array born where it belongs, and in the shape that is split there."""
-    draw = lambda seed: sharding.fit(_init(spec, seed), _split_shapes(spec))  # noqa: E731
+
+    def draw(seed: Int[Array, ""]) -> TrainState:
+        return sharding.fit(_init(spec, seed), _split_shapes(spec))
+
     return jax.jit(draw, out_shardings=state_shardings(spec))(jnp.int32(seed))
 
 
