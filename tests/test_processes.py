@@ -20,9 +20,9 @@ FIELDS = [
 ]  # fmt: skip
 
 
-def command(workdir: Path) -> list[str]:
+def command(workdir: Path, *more: str) -> list[str]:
     config = "--config=configs/finetune.py:data=synthetic,frac=0.5"
-    return [sys.executable, "-m", "mae_jax.main", config, f"--workdir={workdir}", *FIELDS]
+    return [sys.executable, "-m", "mae_jax.main", config, f"--workdir={workdir}", *FIELDS, *more]
 
 
 def free_port() -> int:
@@ -31,19 +31,28 @@ def free_port() -> int:
         return sock.getsockname()[1]
 
 
-def start_two(workdir: Path, environment: dict[str, str]) -> list[subprocess.Popen]:
-    joined = {"JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{free_port()}", "JAX_NUM_PROCESSES": "2"}
+def start(workdir: Path, environment: dict[str, str], count: int, *more: str) -> list[subprocess.Popen]:
+    joined = {"JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{free_port()}", "JAX_NUM_PROCESSES": str(count)}
     return [
         subprocess.Popen(
-            command(workdir),
+            command(workdir, *more),
             cwd=ROOT,
-            env=environment | joined | {"JAX_PROCESS_ID": str(i)},
+            env=environment | (joined | {"JAX_PROCESS_ID": str(i)} if count > 1 else {}),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
         )
-        for i in range(2)
+        for i in range(count)
     ]
+
+
+def stop_at(step: int, started: list[subprocess.Popen]) -> None:
+    """Sends SIGTERM to the last of the processes when the first tells of `step`; all must end as stopped."""
+    for line in started[0].stdout:
+        if f"step {step}/24" in line:
+            started[-1].send_signal(signal.SIGTERM)
+            break
+    finish(started, 75)
 
 
 def finish(started: list[subprocess.Popen], code: int) -> None:
@@ -59,16 +68,12 @@ def losses(workdir: Path) -> dict[tuple[int, str], float]:
 
 def test_two_processes_give_the_result_of_one(tmp_path, environment):
     one, two = tmp_path / "one", tmp_path / "two"
-    done = subprocess.run(command(one), cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    # A signal to one of them stops both, at the same step.
-    started = start_two(two, environment)
-    for line in started[0].stdout:
-        if "step 5/24" in line:
-            started[1].send_signal(signal.SIGTERM)
-            break
-    finish(started, 75)
-    finish(start_two(two, environment), 0)
+    finish(start(one, environment, 1), 0)
+    # A signal to one of them stops both, at the same step. What two saved, with parameters split between them, one
+    # goes on with, and what one saved, two.
+    stop_at(3, start(two, environment, 2, "--config.sharding.fsdp=2"))
+    stop_at(11, start(two, environment, 1))
+    finish(start(two, environment, 2), 0)
     expected, found = losses(one), losses(two)
     assert expected.keys() == found.keys() and len(expected) > 8
     for key, value in expected.items():
