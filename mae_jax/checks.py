@@ -7,13 +7,14 @@ import difflib
 import math
 import re
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from mae_jax import grid
 from mae_jax.config import SIZES, TASKS, defaults, flatten, one_of, study_defaults, sweep_defaults
-from mae_jax.errors import UserError
+from mae_jax.errors import UNUSABLE, UserError
 
 _CHOICES = {
     "task": TASKS,
@@ -36,19 +37,19 @@ _RANGES = {  # low, high, whether low itself is allowed, whether high is
     "data.threads": (0, 1024, True, True),
     "data.workers": (0, 1024, True, True),
     "data.prefetch": (1, 4096, True, True),
-    "data.synthetic_train": (10, math.inf, True, False),
-    "data.synthetic_test": (10, math.inf, True, False),
-    "data.synthetic_unlabelled": (10, math.inf, True, False),
+    "data.synthetic_train": (10, 10**7, True, True),
+    "data.synthetic_test": (10, 10**7, True, True),
+    "data.synthetic_unlabelled": (10, 10**7, True, True),
     "data.synthetic_size": (16, 4096, True, True),
     "seed": (0, 2**31, True, False),
     "data.subset_seed": (0, 2**31, True, False),
     "data.val_seed": (0, 2**31, True, False),
-    "model.image_size": (1, math.inf, True, False),
-    "model.patch_size": (1, math.inf, True, False),
-    "model.mlp_ratio": (0, math.inf, False, False),
-    "model.decoder_width": (4, math.inf, True, False),
+    "model.image_size": (1, 2**15, True, True),
+    "model.patch_size": (1, 2**15, True, True),
+    "model.mlp_ratio": (0.01, 64, True, True),
+    "model.decoder_width": (4, 2**16, True, True),
     "model.decoder_depth": (1, 100, True, False),
-    "model.decoder_heads": (1, math.inf, True, False),
+    "model.decoder_heads": (1, 2**16, True, True),
     "model.head_std": (0, math.inf, True, False),
     "model.drop_path": (0, 1, True, False),
     "model.norm_eps": (0, 1, False, False),
@@ -56,19 +57,19 @@ _RANGES = {  # low, high, whether low itself is allowed, whether high is
     "model.layer_scale": (0, math.inf, True, False),
     "mae.mask_ratio": (0, 1, False, False),
     "mae.visible_weight": (0, math.inf, True, False),
-    "optim.base_lr": (0, math.inf, False, False),
-    "optim.warmup_epochs": (0, math.inf, True, False),
-    "optim.min_lr": (0, math.inf, True, False),
-    "optim.weight_decay": (0, math.inf, True, False),
+    "optim.base_lr": (0, 1e3, False, True),
+    "optim.warmup_epochs": (0, 1e6, True, True),
+    "optim.min_lr": (0, 1e3, True, True),
+    "optim.weight_decay": (0, 1e3, True, True),
     "optim.b1": (0, 1, True, False),
     "optim.b2": (0, 1, True, False),
     "optim.clip_norm": (0, math.inf, True, False),
     "optim.layer_decay": (0, 1, False, True),
-    "train.epochs": (0, math.inf, False, False),
-    "train.steps": (0, math.inf, True, False),
-    "train.batch_size": (0, math.inf, True, False),
-    "train.batch_per_device": (0, math.inf, True, False),
-    "train.accumulation": (1, math.inf, True, False),
+    "train.epochs": (0, 1e6, False, True),
+    "train.steps": (0, 10**9, True, True),
+    "train.batch_size": (0, 10**6, True, True),
+    "train.batch_per_device": (0, 10**6, True, True),
+    "train.accumulation": (1, 10**6, True, True),
     "train.match_fraction": (0, 1, True, True),
     "train.label_smoothing": (0, 1, True, False),
     "train.blocks": (-1, math.inf, True, False),
@@ -76,16 +77,29 @@ _RANGES = {  # low, high, whether low itself is allowed, whether high is
     "train.cutmix": (0, math.inf, True, False),
     "train.lower_rate_times": (1, 100, True, True),
     "train.lower_rate_factor": (0, 1, False, False),
-    "eval.every_epochs": (0, math.inf, False, False),
-    "eval.batch_size": (1, math.inf, True, False),
+    "eval.every_epochs": (0, 1e6, False, True),
+    "eval.batch_size": (1, 10**6, True, True),
     "eval.images": (1, 64, True, True),
     "eval.mask_seed": (0, 2**31, True, False),
-    "checkpoint.every_epochs": (0, math.inf, False, False),
-    "checkpoint.keep": (1, math.inf, True, False),
-    "sharding.fsdp": (1, math.inf, True, False),
-    "log.every_steps": (1, math.inf, True, False),
-    "log.progress_seconds": (0, math.inf, True, False),
+    "checkpoint.every_epochs": (0, 1e6, False, True),
+    "checkpoint.keep": (1, 10**6, True, True),
+    "sharding.fsdp": (1, 10**6, True, True),
+    "log.every_steps": (1, 10**9, True, True),
+    "log.progress_seconds": (0, 1e9, True, True),
 }
+
+
+MOST_PATCHES = 2**14  # of an image; attention compares each with each
+
+
+def check(config: ConfigDict) -> None:
+    """Refuses a config of any task that cannot work; touches no device, no file and no image.
+
+    Raises UserError that names the field, its value and what is allowed.
+    """
+    task = config.get("task")
+    one_of("task", task, (*TASKS, "study", "sweep"))
+    {"study": validate_study, "sweep": validate_sweep}.get(task, validate)(config)
 
 
 def validate(config: ConfigDict, prefix: str = "") -> None:
@@ -107,6 +121,8 @@ def validate(config: ConfigDict, prefix: str = "") -> None:
             raise UserError(f"{prefix}{key}={value!r} has the wrong type; allowed: {_kind(like)}")
         if number and not math.isfinite(value):
             raise UserError(f"{prefix}{key}={value} is not a finite number")
+        if isinstance(value, str) and UNUSABLE.search(value):
+            raise UserError(f"{prefix}{key}={value!r} is not allowed; use no control characters, and UTF-8")
     for key, allowed in _CHOICES.items():
         one_of(prefix + key, flat[key], allowed)
     for key, (low, high, with_low, with_high) in _RANGES.items():
@@ -134,17 +150,16 @@ def _kind(like: Any) -> str:
 
 
 def _validate_data(d: ConfigDict, prefix: str) -> None:
-    for key, length, low in (("crop_scale", 2, 0), ("crop_ratio", 2, 0), ("mean", 3, -1e9), ("std", 3, 0)):
+    for key, length, low, high, words in (
+        ("crop_scale", 2, 1e-4, 1, "2 shares of the image above 0.0001 and up to 1, the smaller first"),
+        ("crop_ratio", 2, 1e-3, 1e3, "2 numbers above 0.001 and up to 1000, the smaller first"),
+        ("mean", 3, -1e3, 1e3, "3 numbers, one for each channel, of images in 0..1"),
+        ("std", 3, 1e-6, 1e3, "3 numbers above 0, one for each channel, of images in 0..1"),
+    ):
         value = tuple(d[key])
         ordered = key in ("mean", "std") or value == tuple(sorted(value))
-        if len(value) != length or min(value) <= low or not ordered:
-            raise UserError(
-                f"{prefix}{key}={value} is not allowed; use {length} numbers above 0, for a range the smaller first"
-                if low == 0
-                else f"{prefix}{key}={value} is not allowed; use {length} numbers, one for each channel"
-            )
-    if d.crop_scale[1] > 1:
-        raise UserError(f"{prefix}crop_scale={tuple(d.crop_scale)} is not allowed; at most 1 (the image)")
+        if len(value) != length or min(value) <= low or max(value) > high or not ordered:
+            raise UserError(f"{prefix}{key}={value} is not allowed; use {words}")
     if any(w <= 0 for w in d.weights):
         raise UserError(f"{prefix}weights={tuple(d.weights)}: use numbers above 0, one for each source")
 
@@ -155,13 +170,26 @@ def _validate_model(config: ConfigDict, prefix: str) -> None:
         below = m.image_size // m.patch_size * m.patch_size
         raise UserError(
             f"{prefix}model.image_size={m.image_size} is not a multiple of "
-            f"{prefix}model.patch_size={m.patch_size}; use {below or m.patch_size} or {below + m.patch_size}"
+            f"{prefix}model.patch_size={m.patch_size}; use "
+            + (f"{below} or {below + m.patch_size}" if below else f"{m.patch_size}, or smaller patches")
+        )
+    patches = (m.image_size // m.patch_size) ** 2
+    if patches > MOST_PATCHES:
+        raise UserError(
+            f"{prefix}model.image_size={m.image_size} in patches of {prefix}model.patch_size={m.patch_size} makes "
+            f"{patches} patches; at most {MOST_PATCHES} are computed: use larger patches or smaller images"
         )
     if m.size == "custom":
-        if min(m.width, m.depth, m.heads) < 1 or m.depth > 100 or m.width % 4 or m.width % m.heads:
+        fits = min(m.width, m.depth, m.heads) >= 1 and m.depth <= 100 and m.width <= 2**16
+        if not fits or m.width % 4 or m.width % m.heads:
             raise UserError(
-                f"{prefix}model.width={m.width}, depth={m.depth}, heads={m.heads}: for size=custom all are "
-                f"at least 1, depth at most 100, and width is a multiple of 4 and of heads"
+                f"{prefix}model.width={m.width}, depth={m.depth}, heads={m.heads}: for size=custom all are at least 1, "
+                f"depth at most 100, width at most {2**16}, and width is a multiple of 4 and of heads"
+            )
+        if int(m.width * m.mlp_ratio) < 1:
+            raise UserError(
+                f"{prefix}model.mlp_ratio={m.mlp_ratio} leaves the MLP no feature of {prefix}model.width={m.width}; "
+                f"use a larger one, such as 4"
             )
     elif m.width or m.depth or m.heads:
         raise UserError(
@@ -197,6 +225,11 @@ def _validate_rest(config: ConfigDict, prefix: str) -> None:
         re.compile(o.no_decay)
     except re.error as error:
         raise UserError(f"{prefix}optim.no_decay={o.no_decay!r} is not a regular expression: {error}") from None
+    if 0 < t.batch_size < t.accumulation:
+        raise UserError(
+            f"{prefix}train.batch_size={t.batch_size} is smaller than {prefix}train.accumulation={t.accumulation}; "
+            f"each micro-batch needs an image"
+        )
     if not t.batch_size and not t.batch_per_device:
         raise UserError(f"{prefix}train.batch_size=0: set it or {prefix}train.batch_per_device")
     if t.select == "best" and config.task == "pretrain":
@@ -232,17 +265,20 @@ _LISTS = {  # of studies and sweeps: whether a number is allowed, and the words 
 
 def validate_study(config: ConfigDict) -> None:
     """`validate` for a study and both of its parts."""
-    _refuse_unknown(config, study_defaults(ConfigDict(), ConfigDict()), "a study")
+    _whole(config, study_defaults(ConfigDict(), ConfigDict()), "a study")
     _validate_lists(config, ("fractions", "inits", "seeds", "subset_seeds", "pretrain_seeds"))
-    if not 0 <= config.step_matched <= 1:
-        raise UserError(f"step_matched={config.step_matched} is out of range; allowed: [0, 1], 0 for none")
+    if type(config.step_matched) not in (int, float) or not 0 <= config.step_matched <= 1:
+        raise UserError(f"step_matched={config.step_matched!r} is out of range; allowed: [0, 1], 0 for none")
     grid.inits(config)
     _validate_parts(config)
+    for _, run in grid.runs(config, Path()):
+        if run.init != "weights":  # else the files say what the network is
+            validate(run, f"{run.name}: ")
 
 
 def validate_sweep(config: ConfigDict) -> None:
     """`validate` for a sweep and both of its parts."""
-    _refuse_unknown(config, sweep_defaults(ConfigDict(), ConfigDict()), "a sweep")
+    _whole(config, sweep_defaults(ConfigDict(), ConfigDict()), "a sweep")
     _validate_lists(config, ("mask_ratios", "visible_weights", "seeds", "subset_seeds"))
     _validate_parts(config)
     for ratio in config.mask_ratios:
@@ -254,9 +290,25 @@ def validate_sweep(config: ConfigDict) -> None:
         )
 
 
+def _whole(config: ConfigDict, known: ConfigDict, what: str) -> None:
+    """Refuses a config of several runs with other fields than `known`, or with a value in the place of a section."""
+    _refuse_unknown(config, known, what)
+    for key, like in known.items():
+        if key not in config:
+            raise UserError(f"{key} is missing from the config; {what} needs it: start from a file of configs/")
+        if isinstance(like, ConfigDict) and not isinstance(config[key], ConfigDict):
+            raise UserError(f"{key}={config[key]!r} is not allowed; {what} has fields there")
+
+
 def _validate_lists(config: ConfigDict, keys: tuple[str, ...]) -> None:
+    for key in ("name", "title"):
+        if not isinstance(config[key], str) or UNUSABLE.search(config[key]):
+            raise UserError(f"{key}={config[key]!r} is not allowed; use a text without control characters")
     for key in keys:
-        value = tuple(config[key])
+        value = config[key]
+        if not isinstance(value, tuple | list):
+            raise UserError(f"{key}={value!r} has the wrong type; allowed: several values in ( , )")
+        value = tuple(value)
         if key not in ("subset_seeds", "pretrain_seeds") and (not value or len(set(value)) != len(value)):
             raise UserError(f"{key}={value} is not allowed; use at least one value, none twice")
         fits, allowed = _LISTS.get(key, (lambda v: True, ""))
@@ -270,8 +322,10 @@ def _validate_lists(config: ConfigDict, keys: tuple[str, ...]) -> None:
 
 def _validate_parts(config: ConfigDict) -> None:
     """`validate` for a pre-training and the fine-tuning from it."""
-    validate(config.pretrain, "pretrain.")
-    validate(config.finetune, "finetune.")
+    for part in ("pretrain", "finetune"):
+        if config[part].get("task") != part:
+            raise UserError(f"{part}.task={config[part].get('task')} is not allowed; it must be {part}")
+        validate(config[part], f"{part}.")
     same = ("image_size", "patch_size", "size", "width", "depth", "heads", "mlp_ratio")
     for key in (*same, "positions", "norm_eps", "registers", "layer_scale"):
         if config.pretrain.model[key] != config.finetune.model[key]:

@@ -1,6 +1,7 @@
 """How a command ends: one line and an exit code for what a user can mend, a stack trace for our mistakes."""
 
 import errno
+import io
 import os
 import shutil
 import sys
@@ -8,9 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from mae_jax.errors import EXIT_STOPPED, EXIT_USER_ERROR, Stopped, UserError
+from mae_jax.errors import EXIT_STOPPED, EXIT_USER_ERROR, Stopped, UserError, printable
 
 _DISK = {getattr(errno, name): name for name in "ENOSPC EDQUOT EFBIG EROFS EACCES EPERM EIO ENAMETOOLONG".split()}
+_LESS = "a larger train.accumulation, a smaller train.batch_size or eval.batch_size, or train.remat=True need less"
 
 
 def call(command: Callable[..., Any], *args: Any) -> NoReturn:
@@ -19,6 +21,9 @@ def call(command: Callable[..., Any], *args: Any) -> NoReturn:
     A UserError, and a file that cannot be read or written, ends with one line and exit code 2; a signal after
     which all is saved, with 75.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # terminals that do not know every character
     try:
         sys.exit(command(*args) or 0)
     except UserError as error:
@@ -34,10 +39,19 @@ def call(command: Callable[..., Any], *args: Any) -> NoReturn:
         if error.errno not in _DISK:
             raise
         _end(f"error: {_disk_line(error)}", EXIT_USER_ERROR)
+    except RuntimeError as error:
+        if not str(error).startswith("RESOURCE_EXHAUSTED"):  # so XLA's errors begin
+            raise
+        _end(f"error: the device has not enough memory ({str(error).splitlines()[0][:200]}); {_LESS}", EXIT_USER_ERROR)
+
+
+def say(line: str) -> None:
+    """Prints a line at once; names in it command no terminal."""
+    print(printable(line), flush=True)
 
 
 def _end(line: str, code: int) -> NoReturn:
-    print(printable(line), file=sys.stderr)
+    print(printable(line, keep=""), file=sys.stderr)
     sys.exit(code)
 
 
@@ -49,8 +63,3 @@ def _disk_line(error: OSError) -> str:
         free = shutil.disk_usage(next(p for p in (at, *at.parents) if p.exists())).free
         line += f" ({free} bytes free on its disk); make room, then start the same command again"
     return line
-
-
-def printable(text: str) -> str:
-    """`text` in which nothing commands a terminal: control characters, which a file name may hold, are escaped."""
-    return "".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in text)

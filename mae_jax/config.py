@@ -242,19 +242,31 @@ def load(path: str | os.PathLike, arg: str = "") -> ConfigDict:
     if not path.is_file():
         raise UserError(f"config file {path} does not exist; see configs/ for those that do")
     spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None:
+        raise UserError(f"config file {path} is no Python file; see configs/ for those that are")
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except SyntaxError as error:
+        raise UserError(f"config file {path} is not valid Python, line {error.lineno}: {error.msg}") from None
+    if not hasattr(module, "get_config"):
+        raise UserError(f"config file {path} has no function get_config(arg); see configs/ for some that have")
     return module.get_config(arg)
 
 
 def check_arguments(arguments: list[str]) -> None:
-    """Refuses a --config that does not load and a --config.FIELD that is no field, by UserError."""
+    """Refuses a --config that does not load, a --config.FIELD that is no field and a value of another type.
+
+    Raises UserError.
+    """
     following = [*arguments[1:], ""]
     joined = [a if "=" in a else f"{a}={b}" for a, b in zip(arguments, following, strict=True)]
     given = [a.lstrip("-").partition("=") for a in joined if a.startswith(("--config", "-config"))]
     files = [value for name, _, value in given if name == "config"]
     if not files:
         return
+    if not files[-1]:
+        raise UserError("--config= names no file; use one of configs/, for example --config=configs/demo.py")
     path, _, arg = files[-1].partition(":")
     flat = flatten(load(path, arg))
     for name, equals, value in given:
@@ -262,7 +274,17 @@ def check_arguments(arguments: list[str]) -> None:
         if name.startswith("config.") and field not in flat:
             near = difflib.get_close_matches(field, flat, 1)
             hint = f"did you mean --config.{near[0]}?" if near else f"{path} lists the fields"
+            inside = [key for key in flat if key.startswith(f"{field}.")]
+            if inside:
+                hint = f"it has fields of its own, such as --config.{inside[0]}"
             raise UserError(f"--config.{field}{equals}{value}: {field} is not a field of the config; {hint}")
+        kind = type(flat.get(field))
+        if name.startswith("config.") and kind in (int, float):
+            try:
+                kind(value)
+            except ValueError:
+                words = {int: "a whole number", float: "a number"}[kind]
+                raise UserError(f"--config.{field}{equals}{value}: {value!r} is not {words}") from None
 
 
 def flatten(config: ConfigDict | dict, prefix: str = "") -> dict[str, Any]:
@@ -323,6 +345,12 @@ def resolve(config: ConfigDict, n_train: int, devices: int, n_schedule: int = 0)
         raise UserError(f"train.batch_size={batch} is smaller than train.accumulation={t.accumulation}")
     if devices % config.sharding.fsdp:
         raise UserError(f"sharding.fsdp={config.sharding.fsdp} does not divide the {devices} devices")
+    peak = o.base_lr * batch / 256
+    if o.min_lr > peak:
+        raise UserError(
+            f"optim.min_lr={o.min_lr:g} is above the peak learning rate, optim.base_lr * images / 256 = {peak:g}; the "
+            f"rate falls to it: use a smaller one"
+        )
     unit = devices * t.accumulation
     per_epoch = math.ceil(n_train / batch)
     pace = math.ceil((n_schedule or n_train) / batch)
@@ -340,7 +368,7 @@ def resolve(config: ConfigDict, n_train: int, devices: int, n_schedule: int = 0)
         steps_per_epoch=per_epoch,
         steps=steps,
         warmup_steps=warmup,
-        peak_lr=o.base_lr * batch / 256,
+        peak_lr=peak,
         eval_every=every(config.eval.every_epochs),
         save_every=every(config.checkpoint.every_epochs),
     )
@@ -351,8 +379,8 @@ def default_workdir(config: ConfigDict) -> str:
     if config.task in ("study", "sweep"):
         data = config.finetune.data
         label = source_label(data)
-        return f"runs/{config.name or config.task}-{label}-{_model_label(config.finetune.model)}"
-    parts = [config.name or config.task, source_label(config.data)]
+        return f"runs/{_in_path(config.name or config.task)}-{label}-{_model_label(config.finetune.model)}"
+    parts = [_in_path(config.name or config.task), source_label(config.data)]
     if config.task != "pretrain":
         origin = Path(config.init_from)
         origin = "" if config.init == "scratch" else origin.stem if origin.suffix in WEIGHTS else origin.name
@@ -369,7 +397,11 @@ def percent(fraction: float) -> str:
 
 def source_label(data: ConfigDict) -> str:
     """What to call the images: the source, or the last part of each folder's path."""
-    return re.sub(r"[^\w.+-]", "_", "+".join(source_names(data)))
+    return _in_path("+".join(source_names(data)))
+
+
+def _in_path(name: str) -> str:
+    return re.sub(r"[^\w.+-]", "_", name)
 
 
 def source_names(data: ConfigDict) -> list[str]:

@@ -6,6 +6,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from mae_jax import export, inspection, pictures, rundir
+from mae_jax.cli import say
 from mae_jax.config import hparams
 from mae_jax.data import splits
 from mae_jax.data.sources import Source
@@ -60,5 +61,5 @@ def run(run_dir: Path, out: Path | None = None, *, directory: str = "", n: int =
     out = out or run_dir / f"{PICTURE}.png"
     out.parent.mkdir(parents=True, exist_ok=True)
     pictures.sheet(columns, lines).save(out)
-    print(f"images, from above: {names}")
+    say(f"images, from above: {names}")
     return out

@@ -14,8 +14,10 @@ from typing import Any
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
+from mae_jax import checks
 from mae_jax.cli import call
 from mae_jax.config import check_arguments, default_workdir
+from mae_jax.data import splits
 from mae_jax.errors import UserError
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "FILE[:ARG]: a file of configs/.", lock_config=True)
@@ -24,6 +26,8 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Run directory; by default a spe
 
 def run(config: ConfigDict, workdir: str | os.PathLike | None = None) -> dict[str, Any]:
     """Runs what `config.task` says, and returns its results. Raises UserError for a user's mistake."""
+    checks.check(config)
+    splits.check(config)
     from mae_jax import machine, sharding, study, sweep, train  # JAX starts here, not for --help
 
     machine.keep_memory()

@@ -5,7 +5,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 
-from mae_jax.cli import printable
+from mae_jax.errors import printable
 
 WINDOW = 60.0  # seconds over which the rate is measured
 

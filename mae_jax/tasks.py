@@ -16,6 +16,7 @@ from jaxtyping import Int
 from ml_collections import ConfigDict
 
 from mae_jax import checkpoints, evaluate, interop, metrics, models, pictures, rundir, sharding, thumbnails
+from mae_jax.cli import say
 from mae_jax.config import Resolved, defaults, resolve
 from mae_jax.data import duplicates, loaders, splits, subsets
 from mae_jax.data.augment import RandAugment, RandomErasing
@@ -47,6 +48,7 @@ class Task:
     mixture: tuple[str, ...] = ()  # names of the sources, where there are several
     leaks: dict[str, Any] = dataclasses.field(default_factory=dict)  # what test sets share with training
     seen_before: dict[str, Any] = dataclasses.field(default_factory=dict)  # and with the pre-training
+    tests: dict[str, Source] = dataclasses.field(default_factory=dict)  # the test sets, by name
 
     def batches(self, start: int) -> Iterator[dict[str, np.ndarray]]:
         """This process's rows of the endless stream of batches, from number `start` on."""
@@ -97,7 +99,14 @@ class Task:
 
     def position(self, step: int) -> dict[str, Any]:
         """Where the stream is after `step` updates, and what it is made of."""
-        return loaders.position(step, self.sources, self.indices, **self._order())
+        tests = {name: source.fingerprint for name, source in self.tests.items()}
+        return loaders.position(step, self.sources, self.indices, **self._order()) | {"tests": tests}
+
+    def passed_over(self) -> dict[str, dict[str, int]]:
+        """How many files were not used, by source or test set, and reason."""
+        names = self.mixture or ("train",)
+        every = dict(zip(names, self.sources, strict=True)) | self.tests
+        return {name: source.counts for name, source in every.items() if source.counts}
 
 
 def shape_of(config: ConfigDict, n_classes: int = 0) -> Shape:
@@ -178,12 +187,13 @@ def predictor(config: ConfigDict, spec: Spec) -> Callable[..., dict[str, np.ndar
 def note(line: str) -> None:
     """Prints a line, in one process."""
     if jax.process_index() == 0:
-        print(line, flush=True)
+        say(line)
 
 
 def passed_over(source: Source) -> str:
     """What was not used of a source, in words; "" where nothing."""
-    return ", ".join(f"{n} {reason} passed over" for reason, n in source.counts.items() if n)
+    shown = {k: f" ({v[0]}{', ...' if len(v) > 1 else ''})" for k, v in source.passed_over.items() if k != "hidden"}
+    return ", ".join(f"{n} passed over: {reason}{shown.get(reason, '')}" for reason, n in source.counts.items() if n)
 
 
 def build(config: ConfigDict, mesh: Mesh, report: splits.Report | None = None, opened: dict | None = None) -> Task:
@@ -370,9 +380,9 @@ def classify(config: ConfigDict, mesh: Mesh, report: splits.Report | None, opene
     }
     if data.external:
         about["further test sets"] = ", ".join(f"{name} {len(source)}" for name, source in data.external.items())
+    tests = {config.data.test_split: data.test, **data.external}
     before = {}
     if config.init == "mae":
-        tests = {config.data.test_split: data.test} | data.external
         saved = defaults("pretrain")
         saved.update(saved_pretraining(Path(config.init_from), "init_from"))  # fields of now, for older runs
         before = splits.seen_before(config.data, tests, saved.data, opened)
@@ -381,7 +391,7 @@ def classify(config: ConfigDict, mesh: Mesh, report: splits.Report | None, opene
         if any(shared.values()):
             said = "; ".join(f"{name} has {text}" for name, text in shared.items() if text)
             about[f"warning: test images that {who} saw"] = f"{said}; see {rundir.RUN} and tools/check_data.py"
-    every = {"train": data.train, "test": data.test, **data.external}
+    every = {config.data.train_split: data.train, **tests}
     notes = [f"{name}: {text}" for name, source in every.items() if (text := passed_over(source))]
     if notes:
         about["files"] = "; ".join(notes)
@@ -399,4 +409,5 @@ def classify(config: ConfigDict, mesh: Mesh, report: splits.Report | None, opene
         subset=data.subset,
         leaks=data.leaks,
         seen_before=before,
+        tests=tests,
     )

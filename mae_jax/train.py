@@ -321,6 +321,7 @@ class Loop:
             "test_split": c.data.test_split,
             "leaks": self.task.leaks,
             "seen_before": self.task.seen_before,
+            "passed_over": self.task.passed_over(),
             "n_train": self.resolved.n_train,
             "epochs": self.resolved.steps / self.resolved.steps_per_epoch,
             "steps": self.resolved.steps,

@@ -12,7 +12,7 @@ import argparse
 import os
 from pathlib import Path
 
-from mae_jax.cli import call
+from mae_jax.cli import call, say
 
 
 def main() -> None:
@@ -32,8 +32,8 @@ def main() -> None:
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
     notes = bring_in(options) if options.command == "import" else bring_out(options)
     for line in notes:
-        print(f"note: {line}")
-    print(f"written: {options.out}")
+        say(f"note: {line}")
+    say(f"written: {options.out}")
 
 
 def bring_in(options: argparse.Namespace) -> list[str]:
@@ -50,8 +50,8 @@ def bring_in(options: argparse.Namespace) -> list[str]:
     s = weights.shape
     for part, params in weights.params.items():
         sizes = [leaf.size for leaf in jax.tree.leaves(params)]
-        print(f"{part}: {sum(sizes):,} values in {len(sizes)} arrays, all accounted for")
-    print(
+        say(f"{part}: {sum(sizes):,} values in {len(sizes)} arrays, all accounted for")
+    say(
         f"network: {s.width} features, {s.depth} blocks, {s.heads} heads, {s.image_size} px in patches of "
         f"{s.patch_size}, {s.positions} positions, {s.registers} registers, "
         f"{'with' if s.layer_scale else 'no'} layer scale, epsilon {s.norm_eps:g}"

@@ -9,10 +9,10 @@ pre-training held out, unless --images names others. The picture also goes into 
 
 import argparse
 import os
-import sys
 from pathlib import Path
 
-from mae_jax.errors import EXIT_USER_ERROR, UserError
+from mae_jax.cli import call, say
+from mae_jax.errors import UserError
 
 
 def main() -> None:
@@ -31,12 +31,8 @@ def main() -> None:
     if not 1 <= options.n <= 64:
         raise UserError(f"--n={options.n} is out of range; allowed: [1, 64]")
     out = inspect_run.run(options.run_dir, options.out, directory=options.images, n=options.n, block=options.block)
-    print(f"written: {out}")
+    say(f"written: {out}")
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(EXIT_USER_ERROR)
+    call(main)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mae_jax.cli import call
+from mae_jax.cli import call, say
 from mae_jax.errors import UserError
 
 DRAWN = 200  # generated images
@@ -66,7 +66,7 @@ def networks(args: argparse.Namespace) -> dict[str, tuple]:
                 f"RUN_DIR={directory}: {spec.shape.image_size} px in patches of {spec.shape.patch_size}, the first one "
                 f"{first.image_size} in patches of {first.patch_size}; their masks differ: compare them apart"
             )
-        print(f"{name}: step {step}, trained with {dict(config.mae)}")
+        say(f"{name}: step {step}, trained with {dict(config.mae)}")
         found[name] = config, at_ratio(spec, args.mask_ratio), params
     return found
 
@@ -124,12 +124,12 @@ def main() -> None:
         rundir.write_json(base.with_suffix(".json"), about)
         for row in means:
             levels = [f"{255 * row[e] ** 0.5:.1f}" for e in ("removed_pixel", "removed_pixel_no_network")]
-            print(
+            say(
                 f"{name}, {row['network']}: error on removed patches {row['removed_normalised']:.3f} normalised, "
                 f"{levels[0]} grey levels ({levels[1]} without a network); on visible ones "
                 f"{row['visible_normalised']:.3f}; spam {row['spam']:.2f}"
             )
-        print(f"{name}: {base}.png, .csv, .json")
+        say(f"{name}: {base}.png, .csv, .json")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import os
 from collections.abc import Iterator, Sequence
@@ -12,8 +11,8 @@ import numpy as np
 from jaxtyping import Float32, Int8, UInt64
 from PIL import Image
 
-from mae_jax.data.sources import Source
-from mae_jax.data.transforms import load_image
+from mae_jax.data.sources import Source, digest
+from mae_jax.data.transforms import FORMATS, load_image
 
 SIDE = 16  # pixels along each side of the small picture that is compared
 NEAR = 0.95  # correlation of two such pictures from which images count as near-identical
@@ -22,18 +21,13 @@ ROWS, COLUMNS = 512, 8192  # images compared at once
 SHOWN = 5  # examples that a run keeps
 
 
-def digest(data: bytes) -> int:
-    """Tells byte-identical images: the first 64 bits of their sha256."""
-    return int.from_bytes(hashlib.sha256(data).digest()[:8], "little")
-
-
 def look(data: bytes, name: str = "image") -> Int8[np.ndarray, " pixels"]:
     """A perceptual hash: the image as 16 x 16 grey levels, its mean and contrast taken off.
 
     Encoding anew, another size or brightness leave it as it is. All zero for an image without structure.
     Raises UserError where it cannot be decoded.
     """
-    image = Image.open(io.BytesIO(data))
+    image = Image.open(io.BytesIO(data), formats=FORMATS)
     if image.format == "JPEG" and image.mode in ("RGB", "L"):
         image.draft("L", (4 * SIDE, 4 * SIDE))  # decodes no more pixels than are needed
         image = image.convert("L")

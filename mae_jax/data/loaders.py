@@ -23,6 +23,11 @@ from mae_jax.errors import UserError
 Transform = Callable[..., dict]  # (element, rng) or (element)
 Batch = dict[str, np.ndarray]
 Rows = slice | range | None
+_WHAT = {  # what is compared by its fingerprint
+    "files": "files (names, labels and bytes of the training images)",
+    "tests": "tests (names, labels and bytes of the test images)",
+    "subset": "subset (which training images are used)",
+}
 
 
 def train_batches(
@@ -159,7 +164,7 @@ def check_position(saved: dict, now: dict) -> None:
     names = sorted((saved.keys() | now.keys()) - {"next_batch"})
     differ = [name for name in names if saved.get(name) != now.get(name)]
     if differ:
-        shown = "; ".join(f"{name} was {saved.get(name)}, is {now.get(name)}" for name in differ)
+        shown = "; ".join(f"{_WHAT.get(name, name)} was {saved.get(name)}, is {now.get(name)}" for name in differ)
         raise UserError(
             f"the data are not those of the run to go on with ({shown}); restore them, or start a new run directory"
         )

@@ -20,7 +20,7 @@ from jaxtyping import Int8, Int32, Int64, UInt64
 
 from mae_jax.data.duplicates import digest, look
 from mae_jax.data.sources import Source
-from mae_jax.errors import UserError
+from mae_jax.errors import UserError, printable
 
 WHERE = {  # where the published files are
     "raabin_wbc": "Train.rar, TestA.rar and TestB.zip of 'double labeled cropped cells', "
@@ -50,7 +50,9 @@ class Index:
         arrays = {}
         for f in fields(self):
             value = getattr(self, f.name)
-            arrays[f.name] = value if isinstance(value, np.ndarray) else np.frombuffer("\n".join(value).encode(), "u1")
+            if not isinstance(value, np.ndarray):
+                value = np.frombuffer("\n".join(printable(text, keep="") for text in value).encode(), "u1")
+            arrays[f.name] = value
         with open(path, "wb") as file:
             np.savez(file, **arrays)
 
@@ -60,20 +62,24 @@ class Index:
         try:
             with open(path, "rb") as file, np.load(file, allow_pickle=False) as saved:
                 arrays = {f.name: saved[f.name] for f in fields(cls)}
+            strings = {name: tuple(arrays[name].tobytes().decode().split("\n")) for name in ("names", "groups")}
+            found = cls(**(arrays | strings))
+            if len({len(getattr(found, f.name)) for f in fields(cls)}) != 1:
+                raise ValueError("its arrays are of different lengths")
         except Exception as error:  # zipfile and NumPy raise almost anything
             raise UserError(
                 f"{path} cannot be read ({error}); remove its folder and prepare the data set again"
             ) from None
-        strings = {name: tuple(arrays[name].tobytes().decode().split("\n")) for name in ("names", "groups")}
-        return cls(**(arrays | strings))
+        return found
 
 
 def make_index(examples: Iterable[dict]) -> Index:
     """From all examples of a split in the order of their records; decodes each image."""
 
     def row(e: dict) -> tuple:
-        name, data = e["name"].decode(), e["image"]
-        return name, e["group"].decode(), int(e.get("label", -1)), digest(data), look(data, name)
+        name, group = (e[key].decode(errors="backslashreplace") for key in ("name", "group"))
+        data = e["image"]
+        return name, group, int(e.get("label", -1)), digest(data), look(data, name)
 
     rows: list[tuple] = []
     numbers = iter(examples)

@@ -8,6 +8,8 @@ import hashlib
 import json
 import os
 import re
+import stat
+import unicodedata
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,10 +23,14 @@ from jaxtyping import Int8, Int32, UInt8, UInt64
 
 from mae_jax.data import synthetic as drawing
 from mae_jax.data.transforms import load_image
-from mae_jax.errors import UserError
+from mae_jax.errors import UNUSABLE, UserError
 
 Progress = Callable[[int, int], None]  # images checked so far, images in all
-SYSTEM = {"thumbs.db", "desktop.ini", "__macosx"}  # lower case; names with a leading dot besides
+SYSTEM = {  # in lower case; names with a leading dot besides
+    "thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "system volume information",  # Windows
+    "__macosx", "icon\r", "lost+found", "@eadir", "#recycle",  # macOS, Linux, network storage
+}  # fmt: skip
+MAX_BYTES = 2**30  # of a file; the largest image that is read has less
 SHOWN = 5  # names kept of what was passed over
 
 
@@ -58,7 +64,7 @@ class Source:
     labels: Int32[np.ndarray, " n"]  # numbers of `classes`; -1 = unlabelled
     groups: tuple[str, ...]  # what must not straddle a split: slide, region, field; '' = not known
     classes: tuple[str, ...]  # () if unlabelled
-    fingerprint: str  # sha256 of names, labels and sizes in bytes
+    fingerprint: str  # sha256 of names, labels and what the files hold (unchecked: their sizes)
     read: Callable[[int], bytes | UInt8[np.ndarray, "h w 3"]]
     counts: dict[str, int] = field(default_factory=dict)  # passed over, by reason
     passed_over: dict[str, tuple[str, ...]] = field(default_factory=dict)  # the first names of each
@@ -94,6 +100,11 @@ def group_of(name: str) -> str:
     return ""
 
 
+def digest(data: bytes) -> int:
+    """Tells byte-identical images: the first 64 bits of their sha256."""
+    return int.from_bytes(hashlib.sha256(data).digest()[:8], "little")
+
+
 def folder(
     directory: str | os.PathLike,
     split: str = "",
@@ -107,39 +118,34 @@ def folder(
     """Labelled images `directory/split/<class>/**`, the classes in alphabetical order.
 
     Give a test split the training `classes`: labels then keep their numbers where the split lacks a
-    class. Every file is decoded once (`check`); one that is no image stops, or with
+    class. Every file is decoded once (`check`); one that cannot be used stops, or with
     bad_images='skip' is passed over and counted. Raises UserError, also for a class that is empty
-    (training) or not among `classes`.
+    (training) or not among `classes`, and for two classes that differ in case or white space alone.
     """
     _check_bad_images(bad_images)
-    top = _existing(directory, split, field)
+    top = existing(directory, split, field)
     passed: dict[str, list[str]] = {}
     files: dict[str, list[str]] = {}
-    for entry in sorted(os.scandir(top), key=lambda entry: entry.name):
+    for entry in _entries(top, field):
         name = f"{split.strip('/')}/{entry.name}".lstrip("/")
         if _hidden(entry.name):
             passed.setdefault("hidden", []).append(name)
-        elif entry.is_dir():
-            files[entry.name] = list(_walk(entry.path, name, passed, set()))
+        elif _is_folder(entry):
+            files[entry.name] = list(_walk(entry.path, name, passed, set(), field))
         else:
             passed.setdefault("outside a class folder", []).append(name)
     if not files:
         raise UserError(f"{field}: '{top}' has no class folders; use {top}/<class>/")
-    extra = [name for name in files if classes is not None and name not in classes and files[name]]
-    if extra:
-        raise UserError(
-            f"{field}: '{top}' has a folder {extra[0]!r}, which is not a class of the training "
-            f"images ({', '.join(classes or ())}); rename or remove it"
-        )
+    _check_classes(top, [name for name in files if files[name] or classes is None], classes, field)
     known = tuple(files) if classes is None else tuple(classes)
     label_of = {name: label for label, c in enumerate(known) for name in files.get(c, ())}
     names = list(label_of)
-    keep = _check(directory, names, bad_images, field, passed, progress) if check else names
+    keep, digests = _check(directory, names, bad_images, field, passed, progress) if check else (names, None)
     labels = [label_of[name] for name in keep]
     empty = [c for label, c in enumerate(known) if label not in set(labels)]
     if empty and classes is None:
         raise UserError(f"{field}: class folder '{top / empty[0]}' has no image; add some or remove the folder")
-    return _of_files(directory, keep, labels, known, passed, field)
+    return _of_files(directory, keep, labels, known, passed, field, digests)
 
 
 def unlabelled_folder(
@@ -153,9 +159,9 @@ def unlabelled_folder(
     """All images below `directory`, at any depth, without labels; else as `folder`."""
     _check_bad_images(bad_images)
     passed: dict[str, list[str]] = {}
-    names = sorted(_walk(str(_existing(directory, "", field)), "", passed, set()))
-    keep = _check(directory, names, bad_images, field, passed, progress) if check else names
-    return _of_files(directory, keep, [-1] * len(keep), (), passed, field)
+    names = sorted(_walk(str(existing(directory, "", field)), "", passed, set(), field))
+    keep, digests = _check(directory, names, bad_images, field, passed, progress) if check else (names, None)
+    return _of_files(directory, keep, [-1] * len(keep), (), passed, field, digests)
 
 
 def synthetic(split: str, n: int, size: int, seed: int) -> Source:
@@ -220,40 +226,61 @@ def _of_files(
     classes: tuple[str, ...],
     passed: dict[str, list[str]],
     field: str,
+    digests: list[int] | None,
 ) -> Source:
     if not names:
         raise UserError(f"{field}: no image below '{directory}'; check the path")
     root = Path(directory)
-    sizes = [(root / name).stat().st_size for name in names]
     return Source(
         names=tuple(names),
         labels=np.asarray(labels, np.int32),
         groups=tuple(group_of(name) for name in names),
         classes=classes,
-        fingerprint=_fingerprint(names, labels, sizes),
+        fingerprint=_fingerprint(names, labels, digests or [_size(root / name) for name in names]),
         read=partial(_read_file, str(root), tuple(names)),
         counts={reason: len(found) for reason, found in passed.items()},
         passed_over={reason: tuple(found[:SHOWN]) for reason, found in passed.items()},
+        digests=None if digests is None else np.asarray(digests, np.uint64),
     )
 
 
 def _read_file(root: str, names: tuple[str, ...], i: int) -> bytes:
-    return Path(root, names[i]).read_bytes()
+    """Raises UserError for what cannot be read, and for what is no regular file: a pipe would be waited for."""
+    path = Path(root, names[i])
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise UserError(f"{path} is no regular file, but a pipe, a socket or a device")
+        if not 0 < status.st_size <= MAX_BYTES:
+            what = f"has {status.st_size} bytes, at most {MAX_BYTES} are read" if status.st_size else "is empty"
+            raise UserError(f"{path} {what}")
+        return path.read_bytes()
+    except OSError as error:
+        what = "is a link that leads nowhere" if os.path.islink(path) and not os.path.exists(path) else "cannot be read"
+        raise UserError(f"{path} {what} ({error.strerror})") from None
 
 
-def _fingerprint(names: Sequence[str], labels: Sequence[int], sizes: Sequence[int], origin: str = "files") -> str:
-    rows = [origin, list(names), [int(label) for label in labels], list(sizes)]
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return -1  # said when it is read
+
+
+def _fingerprint(names: Sequence[str], labels: Sequence[int], held: Sequence[int], origin: str = "files") -> str:
+    rows = [origin, list(names), [int(label) for label in labels], list(held)]
     return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
 
 
-def _existing(directory: str | os.PathLike, split: str, field: str) -> Path:
+def existing(directory: str | os.PathLike, split: str, field: str) -> Path:
+    """`directory`/`split`. Raises UserError, with what there is, where that is no folder."""
     top = Path(directory, split.strip("/"))
     if top.is_dir():
         return top
     above = top.parent
     while not above.is_dir():
         above = above.parent
-    inside = sorted(path.name for path in above.iterdir() if path.is_dir())[:10]
+    inside = [entry.name for entry in _entries(above, field) if _is_folder(entry) and not _hidden(entry.name)][:10]
     raise UserError(f"{field}: '{top}' is not a folder; '{above}' has {', '.join(inside) or 'no folders'}")
 
 
@@ -262,20 +289,67 @@ def _hidden(name: str) -> bool:
     return name.startswith(".") or name.lower() in SYSTEM
 
 
-def _walk(path: str, name: str, passed: dict[str, list[str]], seen: set[str]) -> Iterator[str]:
+def _entries(path: str | Path, field: str) -> list[os.DirEntry]:
+    """What is in a folder, by name. Raises UserError where it cannot be read."""
+    try:
+        with os.scandir(path) as found:
+            return sorted(found, key=lambda entry: entry.name)
+    except OSError as error:
+        raise UserError(
+            f"{field}: folder '{path}' cannot be read ({error.strerror}); give yourself the right to, or remove it"
+        ) from None
+
+
+def _is_folder(entry: os.DirEntry) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads to itself
+        return False
+
+
+def _walk(path: str, name: str, passed: dict[str, list[str]], seen: set[str], field: str) -> Iterator[str]:
     """All files below `path`, through links, in order; each folder once, so that no link loops."""
     real = os.path.realpath(path)
     if real in seen:
         return
     seen.add(real)
-    for entry in sorted(os.scandir(path), key=lambda entry: entry.name):
+    for entry in _entries(path, field):
         below = f"{name}/{entry.name}".lstrip("/")
         if _hidden(entry.name):
             passed.setdefault("hidden", []).append(below)
-        elif entry.is_dir():
-            yield from _walk(entry.path, below, passed, seen)
+        elif _is_folder(entry):
+            yield from _walk(entry.path, below, passed, seen, field)
         else:
             yield below
+
+
+def _check_classes(top: Path, found: Sequence[str], classes: Sequence[str] | None, field: str) -> None:
+    """Refuses class folders that are not `classes` (None: any), and names that cannot be told apart."""
+    first: dict[str, str] = {}
+    for name in found:
+        if UNUSABLE.search(name) or not _plain(name):
+            raise UserError(
+                f"{field}: '{top}' has a class folder {name!r}; a class needs a name of printable characters: rename it"
+            )
+        if (other := first.setdefault(_plain(name), name)) != name:
+            raise UserError(
+                f"{field}: the class folders {other!r} and {name!r} in '{top}' differ only in case or white space; "
+                f"join them or rename one"
+            )
+    for name in found if classes is not None else ():
+        if name not in classes:
+            near = [c for c in classes if _plain(c) == _plain(name)]
+            hint = f"; is it {near[0]!r}, which differs only in case or white space?" if near else ""
+            raise UserError(
+                f"{field}: '{top}' has a folder {name!r}, which is not a class of the training "
+                f"images ({', '.join(classes)}){hint}; rename or remove it"
+            )
+
+
+def _plain(name: str) -> str:
+    """What a person sees of a name: without case, white space and invisible characters, accents in one form."""
+    text = unicodedata.normalize("NFC", name).casefold()
+    return "".join(c for c in text if not c.isspace() and unicodedata.category(c)[0] != "C")
 
 
 def _check_bad_images(bad_images: str) -> None:
@@ -290,29 +364,40 @@ def _check(
     field: str,
     passed: dict[str, list[str]],
     progress: Progress | None,
-) -> list[str]:
-    """Decodes every file in full, since a header does not show a cut file; returns the good."""
+) -> tuple[list[str], list[int]]:
+    """Decodes every file in full, since a header does not show a cut file; the good ones and their digests."""
+    root, all_names = os.fspath(directory), tuple(names)
 
-    def problem(name: str) -> str:
+    def examine(i: int) -> tuple[int, str, str]:
+        """Digest, reason why it cannot be used ("": it can), and what to say of it."""
+        name = all_names[i]
+        if UNUSABLE.search(name):
+            said = f"{Path(root, name)} has control characters or bytes that are no UTF-8 in its name"
+            return 0, "unusable name", said
         try:
-            load_image(Path(directory, name).read_bytes(), name)
-        except (UserError, OSError) as error:
-            return str(error)
-        return ""
+            data = _read_file(root, all_names, i)
+        except UserError as error:
+            return 0, "cannot be read", str(error)
+        try:
+            load_image(data, str(Path(root, name)))
+        except UserError as error:
+            return 0, "not an image", str(error)
+        return digest(data), "", ""
 
-    problems = []
+    found = []
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        for done, found in enumerate(pool.map(problem, names), 1):
-            problems.append(found)
+        for done, one in enumerate(pool.map(examine, range(len(names))), 1):
+            found.append(one)
             if progress is not None:
                 progress(done, len(names))
-    bad = [(name, found) for name, found in zip(names, problems, strict=True) if found]
+    bad = [(name, reason, said) for name, (_, reason, said) in zip(names, found, strict=True) if reason]
     if bad and bad_images == "stop":
         more = f" (and {len(bad) - 1} more such files)" if len(bad) > 1 else ""
         raise UserError(
-            f"{field}: {bad[0][1]}, in '{directory}'{more}; remove what is no image, or set "
-            "data.bad_images='skip' to go on without it"
+            f"{field}: {bad[0][2]}{more}; mend, rename or remove it, or set data.bad_images='skip' to go on without "
+            f"such files"
         )
-    if bad:
-        passed["not an image"] = [name for name, _ in bad]
-    return [name for name, found in zip(names, problems, strict=True) if not found]
+    for name, reason, _ in bad:
+        passed.setdefault(reason, []).append(name)
+    good = [(name, number) for name, (number, reason, _) in zip(names, found, strict=True) if not reason]
+    return [name for name, _ in good], [number for _, number in good]

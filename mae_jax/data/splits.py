@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Int
 from ml_collections import ConfigDict
 
+from mae_jax import grid
 from mae_jax.config import source_names
 from mae_jax.data import duplicates, prepared, sources, subsets
 from mae_jax.data.sources import Source
@@ -41,6 +42,24 @@ class Unlabelled:
     train_idx: tuple[Int[np.ndarray, "_"], ...]
     val_idx: tuple[Int[np.ndarray, "_"], ...]
     names: tuple[str, ...]  # of the sources, no two alike
+
+
+def check(config: ConfigDict) -> None:
+    """Refuses a config of any task that names images which are not there; opens none.
+
+    Raises UserError. What is in the folders is found when they are opened.
+    """
+    if config.task == "study":
+        parts = {run.task: run for _, run in grid.runs(config, Path())}
+    elif config.task == "sweep":
+        parts = {"pretrain": config.pretrain, "finetune": config.finetune}
+    else:
+        parts = {"": config}
+    for name, part in parts.items():
+        try:
+            (_check_unlabelled if part.task == "pretrain" else _check_labelled)(part.data)
+        except UserError as error:
+            raise UserError(f"{name}.{error}" if name else str(error)) from None
 
 
 def labelled(data: ConfigDict, report: Report | None = None, opened: dict | None = None) -> Labelled:
@@ -87,21 +106,32 @@ def _key(function: Callable, data: ConfigDict) -> tuple:
 def _labelled_train(data: ConfigDict, report: Report | None) -> Source:
     if data.source == "synthetic":
         return sources.synthetic("Train", data.synthetic_train, data.synthetic_size, DRAWING_SEED)
-    _refuse_unknown(data)
+    _check_labelled(data)
     if prepared.known(data.source):
-        if data.train_split == data.test_split:
-            raise UserError(f"data.train_split={data.train_split} is data.test_split too; name two splits")
         return prepared.labelled(data.source, data.train_split, data.prepared_dir)
+    source = sources.folder(data.dir, data.train_split, bad_images=data.bad_images, progress=report)
+    if len(source.classes) < 2:
+        train = Path(data.dir, data.train_split)
+        raise UserError(
+            f"data.dir: '{train}' has one class, {source.classes[0]!r}; a classifier needs two class folders or more"
+        )
+    return source
+
+
+def _check_labelled(data: ConfigDict) -> None:
+    _refuse_unknown(data)
+    if prepared.known(data.source) and data.train_split == data.test_split:
+        raise UserError(f"data.train_split={data.train_split} is data.test_split too; name two splits")
+    if data.source != "folder":
+        return
     train, test = (Path(data.dir, split).resolve() for split in (data.train_split, data.test_split))
     if train == test or train in test.parents or test in train.parents:
         raise UserError(
             f"data.train_split={data.train_split} and data.test_split={data.test_split} overlap in {data.dir}; a test "
             f"on training images says nothing: name two folders"
         )
-    source = sources.folder(data.dir, data.train_split, bad_images=data.bad_images, progress=report)
-    if len(source.classes) < 2:
-        raise UserError(f"{train} has one class, {source.classes[0]!r}; a classifier needs two class folders or more")
-    return source
+    for split in (data.train_split, data.test_split):
+        sources.existing(data.dir, split, "data.dir")
 
 
 def _labelled_test(data: ConfigDict, classes: tuple[str, ...], report: Report | None) -> Source:
@@ -181,11 +211,6 @@ def _external(data: ConfigDict, classes: tuple[str, ...], report: Report | None)
 def unlabelled(data: ConfigDict, report: Report | None = None, opened: dict | None = None) -> Unlabelled:
     """Opens the sources joined by "+"; a small part of each is held out to watch the reconstruction."""
     found = _open(opened, _unlabelled_sources, data, report)
-    if data.weights and len(data.weights) != len(found):
-        raise UserError(
-            f"data.weights={tuple(data.weights)} has {len(data.weights)} numbers for {len(found)} sources; "
-            f"give one for each, or none"
-        )
     train_idx, val_idx = [], []
     for source in found:
         # At most 256 are held out: enough to see a curve, and cheap to evaluate.
@@ -199,23 +224,42 @@ def unlabelled(data: ConfigDict, report: Report | None = None, opened: dict | No
     return Unlabelled(tuple(found), tuple(train_idx), tuple(val_idx), tuple(names))
 
 
-def _unlabelled_sources(data: ConfigDict, report: Report | None) -> list[Source]:
-    names, directories = data.source.split("+"), [d for d in data.dir.split(",") if d]
+def _check_unlabelled(data: ConfigDict) -> None:
+    names, directories = data.source.split("+"), _directories(data)
     if len(set(names)) != len(names):
         raise UserError(f"data.source={data.source} names a source twice; data.weights sets how often it is seen")
-    found = []
     for name in names:
         _refuse_unknown(data, name)
+    if "folder" in names:
+        real = [Path(d).resolve() for d in directories]
+        if not real or len(set(real)) != len(real):
+            raise UserError(f"data.dir={data.dir!r}: name at least one directory, none twice, joined by ','")
+        for directory in directories:
+            sources.existing(directory, "", "data.dir")
+    found = len(names) + ("folder" in names) * (len(directories) - 1)
+    if data.weights and len(data.weights) != found:
+        raise UserError(
+            f"data.weights={tuple(data.weights)} has {len(data.weights)} numbers for {found} sources; "
+            f"give one for each, or none"
+        )
+
+
+def _directories(data: ConfigDict) -> list[str]:
+    return [d for d in data.dir.split(",") if d]
+
+
+def _unlabelled_sources(data: ConfigDict, report: Report | None) -> list[Source]:
+    _check_unlabelled(data)
+    found = []
+    for name in data.source.split("+"):
         if name == "synthetic":
             n, size = data.synthetic_unlabelled, data.synthetic_size
             found.append(sources.synthetic_unlabelled(n, size, DRAWING_SEED))
         elif prepared.known(name):
             found.append(prepared.unlabelled(name, data.prepared_dir))
         else:
-            real = [Path(d).resolve() for d in directories]
-            if not real or len(set(real)) != len(real):
-                raise UserError(f"data.dir={data.dir!r}: name at least one directory, none twice, joined by ','")
-            found += [sources.unlabelled_folder(d, bad_images=data.bad_images, progress=report) for d in directories]
+            options = {"bad_images": data.bad_images, "progress": report}
+            found += [sources.unlabelled_folder(d, **options) for d in _directories(data)]
     return found
 
 
@@ -226,4 +270,4 @@ def _refuse_unknown(data: ConfigDict, name: str = "") -> None:
     elif name not in NAMES:
         raise UserError(f"data.source={name} is not known; use one of {', '.join((*NAMES, *prepared.WHERE))}")
     if name == "folder" and not data.dir:
-        raise UserError("data.dir='' is empty; source=folder needs it: --config.data.dir=DIR")
+        raise UserError("data.dir='' is empty; source=folder needs the directory of the images")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -19,6 +20,8 @@ from mae_jax.errors import UserError
 
 # Named one by one: Pillow would open EPS and other formats too, whatever the file's name.
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP", "JPEG2000", "PPM")
+# Of a file that is not quite right Pillow tells in several lines; here it is decoded, or refused in one.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 ORIENTATION = 0x0112  # the EXIF tag
 DRAFT_MARGIN = 2  # pixels per output pixel that a JPEG decoded at a reduced scale keeps
 
@@ -53,7 +56,7 @@ def _open(data: bytes, name: str) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise UserError(f"{name}: {error}; cut it into tiles") from error
+        raise UserError(f"{name}: {str(error).partition(',')[0].rstrip('.')}; cut it into tiles") from error
     except Exception as error:  # a broken file makes Pillow's readers raise almost anything
         raise UserError(f"{name} is not an image of a format that is read ({', '.join(FORMATS)})") from error
     pixels, limit = image.width * image.height, Image.MAX_IMAGE_PIXELS

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
@@ -20,7 +21,7 @@ from PIL import Image
 
 from mae_jax.data.sources import Source
 from mae_jax.data.transforms import load_image
-from mae_jax.errors import UserError
+from mae_jax.errors import UNUSABLE, UserError
 
 CHUNK = 256  # files read ahead of the writer
 QUALITY = 92  # of tiles that are encoded anew, with colours as fine as brightness (4:4:4): stains are colours
@@ -48,7 +49,7 @@ class ImageBuilder(tfds.core.GeneratorBasedBuilder):
     def __init__(self, *, file_format="array_record", **kwargs):
         super().__init__(file_format=file_format, **kwargs)
         self.left_out: dict[str, list[str]] = {}  # names of files by reason
-        self.hidden = 0  # how many of the left out are hidden or system files; not all of these are named
+        self.unnamed: Counter[str] = Counter()  # how many more there are for a reason
         self.progress: Callable[[int, int], None] = lambda done, total: None  # files read, files in all
         self._files, self._read = 0, 0
 
@@ -73,13 +74,15 @@ class ImageBuilder(tfds.core.GeneratorBasedBuilder):
         """
         for reason, names in source.passed_over.items():
             self.left_out.setdefault(reason, []).extend(names)
-        self.hidden += source.counts.get("hidden", 0)
+            self.unnamed[reason] += source.counts[reason] - len(names)
         self._files += len(source)
         return self._examples(source, cut)
 
     def _examples(self, source: Source, cut: Cut | None) -> Iterator[tuple[str, Example]]:
         def read(i: int) -> list[tuple[str, Example]] | LeftOut:
             name = source.names[i]
+            if UNUSABLE.search(name):
+                return LeftOut("unusable name")
             try:
                 data = source.read(i)
                 if cut is not None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int
 
+from mae_jax import cli
 from mae_jax.data import duplicates, prepared, sources
 from mae_jax.data.sources import Source
 from mae_jax.errors import UserError
@@ -35,7 +36,7 @@ class Images:
     looks: np.ndarray
 
 
-def check(name: str, directory: str | os.PathLike, out: Path, say: Callable[[str], None] = print) -> list[dict]:
+def check(name: str, directory: str | os.PathLike, out: Path, say: Callable[[str], None] = cli.say) -> list[dict]:
     """Writes `out`, a row for each finding, and says what was found. Returns the rows.
 
     `name` is a prepared data set or a folder, see `_folders`. Raises UserError where it cannot be read.

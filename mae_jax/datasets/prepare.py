@@ -15,12 +15,12 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from mae_jax import signals
+from mae_jax import cli, signals
 from mae_jax.data import prepared
 from mae_jax.datasets import archives
 from mae_jax.datasets.builder import ImageBuilder
 from mae_jax.datasets.tiles import slides
-from mae_jax.errors import Stopped, UserError
+from mae_jax.errors import Stopped, UserError, printable
 from mae_jax.progress import duration
 
 ABOUT = "prepared.json"
@@ -32,7 +32,7 @@ def prepare(
     name: str,
     source: str | os.PathLike,
     directory: str | os.PathLike = "",
-    say: Callable = print,
+    say: Callable = cli.say,
     cutting: slides.Cutting | None = None,
 ) -> Path:
     """Builds `name` from the files in `source`; returns where it lies. `cutting`: how slides are, for tiles:NAME.
@@ -152,7 +152,7 @@ def _index(name: str, builder: ImageBuilder, staging: Path, source: Path) -> dic
         "groups": groups,
         "published": builder.PUBLISHED,
         "left_out": {
-            reason: {"files": builder.hidden if reason == "hidden" else len(names), "names": names}
+            reason: {"files": len(names) + builder.unnamed[reason], "names": names}
             for reason, names in builder.left_out.items()
         },
     }
@@ -171,7 +171,9 @@ def summary(name: str, place: Path, about: dict) -> list[str]:
     lines = [f"{name} is prepared in {place}"]
     lines += ["  " + "  ".join(str(v).rjust(w) for v, w in zip(row, widths, strict=True)) for row in rows]
     for reason, left in about["left_out"].items():
-        shown = ", ".join(left["names"][:SHOWN]) + (", ..." if left["files"] > SHOWN else "")
+        shown = ", ".join(printable(name, keep="") for name in left["names"][:SHOWN]) + (
+            ", ..." if left["files"] > SHOWN else ""
+        )
         lines.append(f"  left out, {reason}: {left['files']} ({shown})")
     if about.get("tiles_without_tissue"):
         lines.append(f"  left out, without tissue: {about['tiles_without_tissue']} tiles")

@@ -13,6 +13,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from absl import flags
 from ml_collections import ConfigDict
 
+from mae_jax import cli
 from mae_jax import main as command
 from mae_jax.config import default_workdir
 from mae_jax.errors import UserError
@@ -43,7 +44,7 @@ def run(config: ConfigDict, workdir: str | None = None) -> None:
     sharding.start_processes()
     ((place, cell),) = study.configured([runs[_NUMBER.value]])
     results = train.run(cell, place)
-    print(f"{cell.name}: {study.summary(results)}")
+    cli.say(f"{cell.name}: {study.summary(results)}")
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import multiprocessing
 import os
 import shutil
@@ -23,7 +24,7 @@ from jaxtyping import Bool, Float, UInt8
 from PIL import Image
 
 from mae_jax.datasets.builder import LeftOut, jpeg
-from mae_jax.errors import UserError
+from mae_jax.errors import UNUSABLE, UserError
 from mae_jax.progress import duration
 
 SUFFIXES = (".svs", ".tif", ".tiff", ".ndpi", ".vms", ".scn", ".mrxs", ".svslide", ".bif", ".dcm", ".czi")
@@ -63,7 +64,15 @@ def cut_folder(
     """
     cutting.check()
     _library()
-    slides = sorted(p for p in source.rglob("*") if p.suffix.lower() in SUFFIXES and not _hidden(p, source))
+    found = sorted(p for p in source.rglob("*") if p.suffix.lower() in SUFFIXES and not _hidden(p, source))
+    left_out: dict[str, list[str]] = {}
+    slides = []
+    for path in found:
+        name = path.relative_to(source).as_posix()
+        if UNUSABLE.search(name) or not path.is_file():  # a pipe would be waited for
+            left_out.setdefault("unusable name" if path.is_file() else "no regular file", []).append(name)
+        else:
+            slides.append(path)
     if not slides:
         raise UserError(f"--source {source} has no slide ({', '.join(SUFFIXES)}); name the folder with the slides")
     into.mkdir(parents=True, exist_ok=True)
@@ -73,7 +82,6 @@ def cut_folder(
         shutil.rmtree(into)
         into.mkdir()
         settings.write_text(json.dumps(how))
-    left_out: dict[str, list[str]] = {}
     made, open_tasks = [], []
     for slide in slides:
         place = _place(slide, source, into)
@@ -211,15 +219,24 @@ def _step(opened, cutting: Cutting) -> float:
     if not cutting.mpp:
         return float(cutting.tile)
     found = opened.properties
-    own = float(found.get("openslide.mpp-x") or 0)
-    if not own and found.get("openslide.objective-power"):
-        own = MAGNIFICATION_MPP / float(found["openslide.objective-power"])
+    own = _positive(found.get("openslide.mpp-x"))
+    if not own and (power := _positive(found.get("openslide.objective-power"))):
+        own = MAGNIFICATION_MPP / power
     own = own or cutting.assume_mpp
     if not own:
         raise LeftOut("its header does not say its resolution (--assume_mpp gives one)")
     if own > cutting.mpp * 1.05:
         raise LeftOut("scanned at a coarser resolution than is asked for")
     return cutting.tile * cutting.mpp / own
+
+
+def _positive(text: str | None) -> float:
+    """A number in a slide's header, 0 where it is none."""
+    try:
+        value = float(text or 0)
+    except ValueError:
+        return 0.0
+    return value if 0 < value < math.inf else 0.0
 
 
 def _overview(opened) -> tuple[Bool[np.ndarray, "h w"], float]:
