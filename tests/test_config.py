@@ -116,7 +116,7 @@ def test_arguments_that_are_not_understood_are_refused(arg):
         ("data.weights", (1.0, -1.0), "data.weights"),
         ("data.fraction", 1.5, "data.fraction=1.5 is out of range"),
         ("optim.no_decay", "(", "not a regular expression"),
-        ("train.mixup", 0.8, "train.mixup=0.8 mixes labels and is for classifiers; set 0"),
+        ("train.mixup", 0.8, "train.mixup=0.8 mixes labels and is for fine-tuning; set 0"),
         ("train.cutmix", -1.0, "train.cutmix=-1.0 is out of range"),
         ("data.randaugment", 11.0, "data.randaugment=11.0 is out of range; allowed: [0, 10]"),
         ("data.random_erasing", 1.5, "data.random_erasing=1.5 is out of range"),

@@ -42,7 +42,7 @@ MISTAKES = [
     (FINETUNE, [*CUSTOM, "--config.model.width=100000000"], "width at most 65536"),
     (FINETUNE, [*CUSTOM, "--config.model.width=8", "--config.model.mlp_ratio=0.1"], "leaves the MLP no feature"),
     (FINETUNE, ["--config.task=study"], "is not a field of a study"),
-    (FINETUNE, ["--config.task=pretrian"], "task=pretrian is not allowed; use one of pretrain, finetune, study, sweep"),
+    (FINETUNE, ["--config.task=pretrian"], "task=pretrian is not allowed; use one of pretrain, finetune, "),
     ("configs/finetune.py:data=nothing", [], "data.source=nothing is not known; use one of synthetic, folder"),
     ("configs/finetune.py:data=folder", ["--config.data.dir=/nonexistent"], "'/nonexistent/Train' is not a folder"),
     ("configs/finetune.py:frac=nan,data=synthetic", [], "data.fraction=nan is not a finite number"),
