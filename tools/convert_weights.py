@@ -1,6 +1,6 @@
 """Weights in and out.
 
-python tools/convert_weights.py import SRC OUT [--heads N]
+python tools/convert_weights.py import SRC OUT [--heads N] [--leave REGEX]
 python tools/convert_weights.py export RUN_DIR OUT --format hf|timm
 
 import: a file or folder of Hugging Face, timm or facebookresearch/mae becomes a folder that `init=OUT` takes without
@@ -23,6 +23,7 @@ def main() -> None:
     inward.add_argument("source", metavar="SRC", type=Path, help="a file or folder of weights")
     inward.add_argument("out", metavar="OUT", type=Path, help="a new folder")
     inward.add_argument("--heads", type=int, default=0, help="attention heads, where nothing beside the arrays tells")
+    inward.add_argument("--leave", default="", metavar="REGEX", help="leaves out the keys in which it is found")
     outward = commands.add_parser("export", help="a run's network to a folder for other code")
     outward.add_argument("run_dir", metavar="RUN_DIR", type=Path, help="the directory of a finished run")
     outward.add_argument("out", metavar="OUT", type=Path, help="a new folder")
@@ -43,7 +44,7 @@ def bring_in(options: argparse.Namespace) -> list[str]:
     from mae_jax import export, interop
     from mae_jax.interop.write import write
 
-    weights = interop.read(options.source, "SRC", options.heads)
+    weights = interop.read(options.source, "SRC", options.heads, options.leave)
     partial = export.new_folder(options.out)
     write(weights, partial, "own")
     export.put_in_place(partial, options.out)

@@ -20,7 +20,8 @@ def _cutting(options: argparse.Namespace):
     names = ("tile", "mpp", "assume_mpp", "tissue", "workers", "magnification")
     given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     if given and not options.dataset.startswith("tiles:"):
-        raise UserError(f"--{next(iter(given))} is for tiles:NAME; {options.dataset} has no such option")
+        instead = f"; use prcc:tile{given['tile']}" if "tile" in given and options.dataset.startswith("prcc") else ""
+        raise UserError(f"--{next(iter(given))} is for tiles:NAME; {options.dataset} has no such option{instead}")
     if (magnification := given.pop("magnification", None)) is not None:
         if not 0.1 <= magnification <= 200:
             raise UserError(f"--magnification {magnification} is out of range; allowed: 0.1 to 200")

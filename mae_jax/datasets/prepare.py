@@ -41,7 +41,8 @@ def prepare(
     finished. Raises UserError where it cannot be built, and `errors.Stopped` after a signal.
     """
     if found := prepared.versions(name, directory):
-        say(f"{name} is prepared already; remove {found[-1]} to prepare it again")
+        other = ", cut in another way" if cutting and _cut_otherwise(found[-1], cutting) else ""
+        say(f"{name} is prepared already{other}; remove {found[-1]} to prepare it again")
         return found[-1]
     if not Path(source).is_dir():
         raise UserError(f"--source {source} is not a folder; name the one with the files of {name}")
@@ -63,6 +64,15 @@ def prepare(
     for line in summary(name, place, about):
         say(line)
     return place
+
+
+def _cut_otherwise(place: Path, cutting: slides.Cutting) -> bool:
+    """Whether the tiles that lie there were cut with other options."""
+    try:
+        saved = dict(json.loads((place / ABOUT).read_text(encoding="utf-8"))["cutting"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    return saved | {"workers": 0} != dataclasses.asdict(cutting) | {"workers": 0}
 
 
 def make_builder(name: str, directory: Path) -> ImageBuilder:

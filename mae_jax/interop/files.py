@@ -8,6 +8,7 @@ import argparse
 import json
 import pickle
 import re
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -107,7 +108,8 @@ def _pickle(file: Path, field: str) -> dict[str, np.ndarray]:
         ) from None
     try:
         # Training scripts keep their arguments beside the weights; a namespace holds values and does nothing.
-        with torch.serialization.safe_globals([argparse.Namespace]):
+        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what is wrong with a file is said below
             found = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         what = re.search(r"GLOBAL ([\w.]+)", str(error))
@@ -118,6 +120,8 @@ def _pickle(file: Path, field: str) -> dict[str, np.ndarray]:
         ) from None
     except Exception as error:  # torch raises many kinds for a damaged file
         line = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        if "TorchScript" in line:
+            raise UserError(f"{field}: {file} is a TorchScript program; save its state_dict alone") from None
         raise UserError(f"{field}: {file} cannot be read by PyTorch ({line}); fetch it again") from None
     for _ in range(2):
         inner = [found[name] for name in _WRAPPERS if isinstance(found, dict) and isinstance(found.get(name), dict)]

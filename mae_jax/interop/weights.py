@@ -2,7 +2,7 @@
 
 import dataclasses
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -57,15 +57,17 @@ class Weights:
         config.data.mean, config.data.std = self.mean, self.std
 
 
-def read(path: str | Path, field: str = "weights", heads: int = 0) -> Weights:
+def read(path: str | Path, field: str = "weights", heads: int = 0, leave: str = "") -> Weights:
     """Reads a file (.safetensors, .pth, .npz) or folder of weights of a plain ViT or masked autoencoder.
 
-    `heads`: where nothing beside the arrays tells it; 0: the usual number for the width. Raises UserError,
-    naming `field`, where a key is missing, unknown or of another shape, or where the network is another.
+    `heads`: where nothing beside the arrays tells it; 0: the usual number for the width. `leave`: a regular
+    expression; keys in which it is found are left out. Raises UserError, naming `field`, where a key is missing,
+    unknown or of another shape, or where the network is another.
     """
     path = Path(path)
     arrays, about = read_arrays(path, field)
-    arrays, removed = _without_prefix(arrays)
+    left = _found(leave, arrays)
+    arrays, removed = _without_prefix({key: value for key, value in arrays.items() if key not in left})
     family = names.family_of(list(arrays))
     if family is None:
         raise UserError(
@@ -73,10 +75,15 @@ def read(path: str | Path, field: str = "weights", heads: int = 0) -> Weights:
             f"facebookresearch/mae; it has {_some(sorted(arrays))}"
         )
     arrays = {names.canonical(key, family): value for key, value in arrays.items()}
+    left += _found(leave, arrays)
+    if leave and not left:
+        raise UserError(f"--leave {leave!r} is found in no key of {path}; it has {_some(sorted(arrays))}")
+    arrays = {key: value for key, value in arrays.items() if key not in left}
     own = about.get("mae_jax", {}) if family == "own" else {}
     shape, kind, known = _shape(arrays, family, about, own, heads, path, field)
     params, notes = _take(arrays, family, shape, kind, path, field)
     notes = [f"{removed!r} is left out of the keys", *notes] if removed else notes
+    notes = [f"{len(left)} keys are left out, as asked ({_some(sorted(left))})", *notes] if left else notes
     halves = {a.dtype.itemsize for a in arrays.values() if np.issubdtype(a.dtype, np.floating)} - {4, 8}
     tolerance = 5e-3 if halves else 1e-5
     if kind == "mae" and not _plain_decoder(
@@ -93,6 +100,14 @@ def read(path: str | Path, field: str = "weights", heads: int = 0) -> Weights:
     classes = tuple(own.get("classes", ())) or tuple(str(labels[k]) for k in sorted(labels, key=_number))
     known_names = classes if len(classes) == shape.n_classes else ()
     return Weights(params, shape, kind, str(path), mean, std, known_names, known, (*notes, *more))
+
+
+def _found(pattern: str, keys: Iterable[str]) -> list[str]:
+    """The keys in which the regular expression is found; none for "". Raises UserError where it is not valid."""
+    try:
+        return [key for key in keys if pattern and re.search(pattern, key)]
+    except re.error as error:
+        raise UserError(f"--leave {pattern!r} is no regular expression: {error}") from None
 
 
 def _without_prefix(arrays: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], str]:

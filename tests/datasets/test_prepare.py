@@ -40,6 +40,7 @@ def test_the_command_prepares_and_says_so(trees, tmp_path):
         (["cam16", "--source", "/nowhere"], "--source /nowhere is not a folder"),
         (["cam16", "--source", "{trees}/raabin_wbc"], "--source: '{trees}/raabin_wbc/train/data' is not a folder"),
         (["prcc:x", "--source", "."], "prcc:x is not known; use prcc:tile16"),
+        (["prcc", "--source", ".", "--tile", "250"], "prcc has no such option; use prcc:tile250"),
     ],
 )
 def test_mistakes_are_one_line_and_exit_code_2(trees, tmp_path, arguments, said):

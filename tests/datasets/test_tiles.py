@@ -97,6 +97,14 @@ def test_tiles_with_tissue_at_their_places(cut):
     assert (record["x"], record["y"]) == tuple(map(int, place.groups()))
 
 
+def test_prepared_with_other_options_is_said(cut, folder):
+    said: list[str] = []
+    for tile in (100, 200):
+        prepare("tiles:mine", folder, cut[0], said.append, slides.Cutting(tile=tile, workers=5))
+    assert said[0].startswith("tiles:mine is prepared already; remove")
+    assert said[1].startswith("tiles:mine is prepared already, cut in another way; remove")
+
+
 def test_what_was_left_out_is_said(cut):
     top, said = cut
     assert "  left out, cannot be read: 1 (notes.tif)" in said

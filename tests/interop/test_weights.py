@@ -125,8 +125,28 @@ def test_two_networks_in_one_file_are_refused(timm_file):
         for key in list(arrays):
             arrays[f"student.{key}"] = arrays[f"teacher.{key}"] = arrays.pop(key)
 
+    path = timm_file(twice)
     with pytest.raises(UserError, match=r"no patch embedding under the names .*it has student.blocks"):
-        interop.read(timm_file(twice))
+        interop.read(path)
+    assert interop.read(path, leave=r"^student\.").notes[-1] == "'teacher.' is left out of the keys"
+
+
+def test_keys_that_are_named_are_left_out(timm_file):
+    def more(arrays):
+        arrays |= {f"backbone.{key}": arrays.pop(key) for key in list(arrays)}
+        arrays["backbone.dino_head.mlp.0.weight"] = arrays["backbone.norm.weight"]
+
+    path = timm_file(more)
+    with pytest.raises(UserError, match=r"1 unexpected \(dino_head.mlp.0.weight\)"):
+        interop.read(path)
+    for pattern in (r"^dino_head\.", r"^backbone\.dino_head\."):
+        assert "1 keys are left out, as asked (" in interop.read(path, leave=pattern).notes[0]
+    with pytest.raises(UserError, match="found in no key"):
+        interop.read(path, leave="decoder")
+    with pytest.raises(UserError, match="no regular expression"):
+        interop.read(path, leave="(")
+    with pytest.raises(UserError, match=r"1 missing \(norm.bias\)"):
+        interop.read(path, leave="dino_head|norm.bias$")
 
 
 def test_bfloat16_is_read(tmp_path):
@@ -238,6 +258,11 @@ def test_a_training_checkpoint_of_the_papers_code_is_read(timm_file, tmp_path):
     (tmp_path / "b.pth").write_bytes((tmp_path / "a.pth").read_bytes()[:1000])
     with pytest.raises(UserError, match="b.pth cannot be read by PyTorch"):
         interop.read(tmp_path / "b.pth")
+    with zipfile.ZipFile(tmp_path / "d.pt", "w") as archive:  # what marks a TorchScript archive
+        archive.writestr("d/constants.pkl", b"")
+        archive.writestr("d/version", b"6")
+    with pytest.raises(UserError, match=r"d.pt is a TorchScript program; save its state_dict alone"):
+        interop.read(tmp_path / "d.pt")
     torch.save([torch.ones(1)], tmp_path / "c.pth")
     with pytest.raises(UserError, match="holds no dictionary of arrays"):
         interop.read(tmp_path / "c.pth")
