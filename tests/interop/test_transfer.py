@@ -113,10 +113,10 @@ def test_another_epsilon_is_said(weights):
 def test_every_field_of_a_shape_is_read_from_the_config_or_known():
     """A new field `model.*` must reach the network, and what reads and writes weights must know it."""
     fields = set(configs.defaults("finetune").model) - {"size"}
-    shape = {f.name for f in dataclasses.fields(models.Shape)} - {"n_classes", "head_std", "remat"}
+    shape = {f.name for f in dataclasses.fields(models.Shape)} - {"n_classes", "remat", "batch_norm", "frozen_blocks"}
     assert fields == shape
     made = interop.Weights({}, models.Shape(16, 8, 16, 2, 2), "mae", "").model_fields()
-    free = {"image_size", "pool", "drop_path", "dtype"}  # chosen by the run, whatever the weights
+    free = {"image_size", "pool", "drop_path", "dtype", "head_std"}  # chosen by the run, whatever the weights
     assert set(made) | free == fields | {"size"}
 
 
