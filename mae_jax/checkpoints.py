@@ -262,6 +262,19 @@ def committed_steps(directory: Path, report: Callable[[str], None] = lambda line
     return sorted(steps, reverse=True)
 
 
+def gone(workdir: Path) -> str:
+    """What the results of a finished run speak of and is no longer there, in words; "" where all is."""
+    file = workdir / rundir.RUN
+    info = rundir.read_json(file) if file.exists() else {}
+    steps, chosen = info.get("steps"), info.get("selected_step")
+    lost = []
+    if steps not in committed_steps(workdir / "checkpoints"):
+        lost.append(f"its checkpoint of step {steps}")
+    if info.get("select") == "best" and not (workdir / "best" / f"{chosen}.npz").is_file():
+        lost.append(f"best/{chosen}.npz, the weights that were tested,")
+    return " and ".join(lost)
+
+
 def load_params(workdir: Path, like: Params, field: str) -> tuple[Params, int]:
     """The parameters of a run's newest checkpoint, and its step.
 

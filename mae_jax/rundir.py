@@ -102,13 +102,21 @@ def keep_config(workdir: Path, config: ConfigDict, resolved: dict[str, Any], lea
     if path.exists():
         refuse_difference(workdir, path, config, resolved)
     if leader:
-        write_json(path, {"config": json.loads(config.to_json()), "resolved": resolved})
+        here = _from(workdir, config.init_from)
+        write_json(path, {"config": json.loads(config.to_json()), "resolved": resolved, "init_from_here": here})
+
+
+def _from(workdir: Path, place: str) -> str:
+    """`place` as seen from the run directory, which stays the same when both are moved; "" stays."""
+    return os.path.relpath(Path(place).resolve(), workdir.resolve()) if place else ""
 
 
 def refuse_difference(workdir: Path, path: Path, config: ConfigDict, resolved: dict[str, Any] | None = None) -> None:
     """Raises UserError where the config saved in `path` is another; `resolved` None: not compared."""
     saved = read_config(path)
     ours, theirs = flatten(json.loads(config.to_json())), flatten(with_defaults(saved["config"]))
+    if saved.get("init_from_here") and saved["init_from_here"] == _from(workdir, ours["init_from"]):
+        theirs["init_from"] = ours["init_from"]  # both were moved
     if resolved is not None:
         ours |= flatten({"resolved": resolved})
         theirs |= flatten({"resolved": saved["resolved"]})

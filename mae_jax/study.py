@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 
 from mae_jax import grid, interop, plan, rundir, signals, tasks, train
 from mae_jax.checks import validate_study
+from mae_jax.errors import StorageError, UserError
 from mae_jax.grid import Run
 from mae_jax.progress import Progress, duration
 
@@ -21,8 +22,8 @@ from mae_jax.progress import Progress, duration
 def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     """Runs what is not yet done of the study, then writes its report.
 
-    Returns the rows of the table. Raises UserError for a mistake of the user, and `errors.Stopped` after a
-    signal, with the state saved.
+    Returns the rows of the table. Raises UserError for a mistake of the user, and, after all else is done and
+    reported, where runs are missing; `errors.Stopped` after a signal, with the state saved.
     """
     validate_study(config)
     leader = jax.process_index() == 0
@@ -30,10 +31,14 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         keep_study(config, workdir, leader)
         runs = configured(grid.runs(config, workdir))
         progress = Progress(config.finetune.log.progress_seconds, quiet=not leader)
-        run_all(runs, progress, got)
-        finished = [directory for directory, cell in runs if cell.task == "finetune"]
-        with signals.ends("all runs are finished"):
-            return report(config, workdir, finished, progress) if leader else {}
+        missing = run_all(runs, progress, got)
+        finished = [place for place, cell in runs if cell.task == "finetune" and place not in missing]
+        written = {}
+        if leader and finished:
+            with signals.ends("all runs are finished"):
+                written = report(config, workdir, finished, progress, without(missing))
+        refuse_missing(runs, missing)
+        return written
 
 
 def configured(runs: list[Run]) -> list[Run]:
@@ -54,11 +59,13 @@ def configured(runs: list[Run]) -> list[Run]:
 
 def run_all(
     runs: Sequence[Run], progress: Progress, got: list[int], opened: dict | None = None
-) -> list[dict[str, Any]]:
-    """Runs what is not yet finished of `runs`, in order; what results.json says of each.
+) -> dict[Path, ConfigDict]:
+    """Runs what is not yet finished of `runs`, in order. Returns those that are missing in the end.
 
-    All images are opened before the first run starts; `opened` keeps them for further calls. `got` is the
-    list of `signals.watched`. Raises UserError for a mistake of the user, and `errors.Stopped` after a signal.
+    A run that is refused, diverges or is held by another process is said and missing, and so are those that would
+    begin with its weights; the others go on. All images are opened before the first run starts; `opened` keeps
+    them for further calls. `got` is the list of `signals.watched`. Raises UserError for images or a config that
+    cannot be used, StorageError where nothing can be written, and `errors.Stopped` after a signal.
     """
     opened = {} if opened is None else opened
     with train.at_once("nothing was changed"):
@@ -66,16 +73,42 @@ def run_all(
     for line in plan.describe(planned):
         progress.say(line)
     progress.costs = [run.seconds for run in planned]
-    found = []
+    missing: dict[Path, ConfigDict] = {}
     for number, (directory, cell) in enumerate(runs, 1):
         if got:
             raise signals.stopped(got, f"{number - 1} of {len(runs)} runs are finished")
         progress.say(f"[{number}/{len(runs)}] {cell.name}")
+        progress.run = number - 2
         if (directory / rundir.RESULTS).exists():
             progress.skip()
-        found.append(train.run(cell, directory, progress, opened))
-        progress.say(f"[{number}/{len(runs)}] {cell.name}: {summary(found[-1])}")
-    return found
+        try:
+            before = [each for place, each in missing.items() if str(place.resolve()) == cell.init_from]
+            if before:
+                raise UserError(f"{before[0].name} is missing, from which it would begin")
+            said = summary(train.run(cell, directory, progress, opened))
+        except StorageError:
+            raise
+        except UserError as error:
+            missing[directory] = cell
+            said = f"missing: {error}"
+        progress.say(f"[{number}/{len(runs)}] {cell.name}: {said}")
+    return missing
+
+
+def without(missing: dict[Path, ConfigDict]) -> list[str]:
+    """A line for a report, where runs are missing."""
+    names = ", ".join(cell.name for cell in missing.values())
+    return [f"not finished, and so not in here: {names}"] if missing else []
+
+
+def refuse_missing(runs: Sequence[Run], missing: dict[Path, ConfigDict]) -> None:
+    """Raises UserError that names what is missing of `runs`."""
+    if missing:
+        names = ", ".join(f"{cell.name} ({directory})" for directory, cell in missing.items())
+        raise UserError(
+            f"{len(missing)} of {len(runs)} runs are missing: {names}; the others are finished. Why stands above; the "
+            f"same command does only what is missing"
+        )
 
 
 def keep_study(config: ConfigDict, workdir: Path, leader: bool) -> None:
@@ -100,13 +133,15 @@ def summary(results: dict[str, Any]) -> str:
     return f"test accuracy {results['accuracy']:.3f}, macro F1 {results['f1']:.3f}{note}"
 
 
-def report(config: ConfigDict, workdir: Path, directories: list[Path], progress: Progress) -> dict[str, Any]:
-    """Writes the report from the files of the runs, and prints its table and where it lies."""
+def report(
+    config: ConfigDict, workdir: Path, directories: list[Path], progress: Progress, notes: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Writes the report from the files of the runs, with `notes`, and prints its table and where it lies."""
     from mae_jax.report import write_report
     from mae_jax.report.tables import reference_text, table_text
 
     out = workdir / "report"
-    notes = []
+    notes = [*notes]
     if (
         len(config.seeds) > 1
         and not config.pretrain_seeds

@@ -53,8 +53,8 @@ def classifiers(config: ConfigDict, workdir: Path, networks: Sequence[Run]) -> l
 def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     """Runs what is not yet done of the sweep, then writes its report.
 
-    Returns the rows of the report's table. Raises UserError for a mistake of the user, and `errors.Stopped` after
-    a signal, with the state saved.
+    Returns the rows of the report's table. Raises UserError for a mistake of the user, and, after all else is done
+    and reported, where runs are missing; `errors.Stopped` after a signal, with the state saved.
     """
     validate_sweep(config)
     leader = jax.process_index() == 0
@@ -63,13 +63,18 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         networks = pretrainings(config, workdir)
         cells = classifiers(config, workdir, networks)
         progress, opened = Progress(config.finetune.log.progress_seconds, quiet=not leader), {}
-        study.run_all([*networks, *cells], progress, got, opened)
-        if not leader:
-            return {}
-        if jax.process_count() == 1:  # each network is loaded whole, which processes would have to do together
-            picture(config, networks, workdir / RECONSTRUCTIONS, opened)
-        with signals.ends("all runs are finished"):
-            return report(config, workdir, [directory for directory, _ in (*networks, *cells)], progress)
+        runs = [*networks, *cells]
+        missing = study.run_all(runs, progress, got, opened)
+        networks, finished = ([place for place in part if place[0] not in missing] for part in (networks, runs))
+        written = {}
+        if leader and networks:
+            if jax.process_count() == 1:  # each network is loaded whole, which processes would have to do together
+                picture(config, networks, workdir / RECONSTRUCTIONS, opened)
+            with signals.ends("all runs are finished"):
+                directories = [directory for directory, _ in finished]
+                written = report(config, workdir, directories, progress, study.without(missing))
+        study.refuse_missing(runs, missing)
+        return written
 
 
 def picture(config: ConfigDict, networks: Sequence[Run], path: Path, opened: dict) -> None:
@@ -97,11 +102,15 @@ def reference(ratios: Sequence[float]) -> float:
     return min(ratios, key=lambda ratio: (abs(ratio - 0.75), ratio))
 
 
-def report(config: ConfigDict, workdir: Path, directories: Sequence[Path], progress: Progress) -> dict[str, Any]:
-    """Writes the report from the files of the runs, and prints its table and where it lies."""
+def report(
+    config: ConfigDict, workdir: Path, directories: Sequence[Path], progress: Progress, notes: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Writes the report from the files of the runs, with `notes`, and prints its table and where it lies."""
     from mae_jax.report.sweep import write_sweep
 
-    written = write_sweep(directories, workdir / "report", title=config.title, pictures=workdir / RECONSTRUCTIONS)
+    written = write_sweep(
+        directories, workdir / "report", title=config.title, pictures=workdir / RECONSTRUCTIONS, notes=notes
+    )
     progress.say(f"\n{written.text}\n")
     total = sum(rundir.read_json(d / rundir.RUN)["wall_seconds"] for d in directories)
     progress.say(f"{len(directories)} runs, {duration(total)} of training; report: {written.page}")

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from mae_jax import machine, rundir, sharding, signals, tasks
 from mae_jax.best import Best
-from mae_jax.checkpoints import Checkpoints
+from mae_jax.checkpoints import Checkpoints, gone
 from mae_jax.checks import validate
 from mae_jax.config import arm_of, hparams, source_label
 from mae_jax.data import loaders
@@ -45,7 +45,9 @@ def run(
             stack.enter_context(rundir.held(workdir, leader))
             if (workdir / rundir.RESULTS).exists():
                 rundir.refuse_difference(workdir, workdir / rundir.CONFIG, config)
-                progress.say(f"{workdir}: finished before; {rundir.RESULTS} is there")
+                lost = gone(workdir)
+                more = f", but {lost} is gone: nothing can begin with this network" if lost else ""
+                progress.say(f"{workdir}: finished before; {rundir.RESULTS} is there{more}")
                 return rundir.read_json(workdir / rundir.RESULTS)
             machine.keep_compiled()
             mesh = sharding.make_mesh(config.sharding.fsdp)

@@ -89,13 +89,20 @@ class Written:
 
 
 def write_sweep(
-    run_dirs: Sequence[Path], out: Path, *, title: str | None = None, pictures: Path | None = None
+    run_dirs: Sequence[Path],
+    out: Path,
+    *,
+    title: str | None = None,
+    pictures: Path | None = None,
+    notes: Sequence[str] = (),
 ) -> Written:
     """Writes sweep.csv, effects.csv, classifiers.csv, sweep.md, figures/ and index.html into `out`.
 
-    `pictures` is a sheet of reconstructions for the page. Raises UserError for files that do not fit.
+    `pictures` is a sheet of reconstructions for the page, `notes` are further lines on it. Raises UserError for
+    files that do not fit.
     """
-    sweep, notes = read_sweep(run_dirs)
+    sweep, left_out = read_sweep(run_dirs)
+    notes = [*left_out, *notes]
     title = title or "What the autoencoder learned"
     rows, effects, classifiers = error_rows(sweep), effect_rows(sweep), classifier_rows(sweep)
     tables.write_csv(out / "sweep.csv", rows)

@@ -13,6 +13,6 @@ for stage in pretrain finetune; do
   echo "$stage: job $job, $runs runs"
   after="--dependency=afterok:$job"
 done
-# The ordinary command finds every run finished and writes the report.
-job=$(submit $after --job-name=report --output=slurm-%x-%j.log --wrap="$(printf '%q ' python -m mae_jax.main "$@")")
+# The ordinary command finds every run finished and writes the report; it does what is missing, should a task have failed.
+job=$(submit ${after/afterok/afterany} --job-name=report --output=slurm-%x-%j.log --wrap="$(printf '%q ' python -m mae_jax.main "$@")")
 echo "report: job $job"
