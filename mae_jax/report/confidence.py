@@ -104,9 +104,9 @@ def _draw_box(ax: Axes, position: int, at: dict, shade: str, filled: bool) -> No
     )
 
 
-def reliability(study: Study) -> Numbers:
+def reliability(study: Study, arms: Sequence[str]) -> Numbers:
     """Share right against confidence in 15 equal bins, with the number of predictions per bin."""
-    levels = study.levels
+    levels = study.in_arms(arms)
     columns = min(2, len(levels))
     lines = -(-len(levels) // columns)
     figure, axes = grid(2 * lines, columns, height=2.9 * lines + 0.3, ratios=[3, 1] * lines)
@@ -158,9 +158,9 @@ def reliability(study: Study) -> Numbers:
     return figure, found
 
 
-def risk_coverage(study: Study) -> Numbers:
+def risk_coverage(study: Study, arms: Sequence[str]) -> Numbers:
     """Share wrong among the most confident predictions, against how many of them are kept."""
-    levels = study.levels
+    levels = study.in_arms(arms)
     columns = min(2, len(levels))
     lines = -(-len(levels) // columns)
     figure, axes = grid(lines, columns, height=2.1 * lines + 0.2)

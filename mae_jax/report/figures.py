@@ -55,12 +55,12 @@ def short(name: str, most: int = 24) -> str:
     return name if len(name) <= most else name[: most - 1] + "…"
 
 
-def curve(study: Study, rows: Sequence[dict], metric: str) -> Numbers:
-    """Accuracy or macro F1 against the number of labels, with 95 % intervals."""
+def curve(study: Study, rows: Sequence[dict], metric: str, arms: Sequence[str]) -> Numbers:
+    """Accuracy or macro F1 against the number of labels, with 95 % intervals; the first of `arms` drawn through."""
     figure, (ax,) = grid(1, 1, height=3.4, width=4.2)
+    rows = [row for row in rows if row["arm"] in arms]
     counts = all(row["n_train"] for row in rows)
-    arms = [level.arm for level in study.levels]
-    for i, (init, arm) in enumerate((i, a) for i in study.inits for a in dict.fromkeys(arms)):
+    for i, (init, arm) in enumerate((i, a) for i in study.inits for a in arms):
         own = [row for row in rows if (row["init"], row["arm"]) == (init, arm)]
         if not own:
             continue
@@ -68,7 +68,7 @@ def curve(study: Study, rows: Sequence[dict], metric: str) -> Numbers:
         y = np.array([row[metric] for row in own])
         ends = np.array([[row[f"{metric}_low"], row[f"{metric}_high"]] for row in own]).T
         ax.errorbar(
-            x * 1.03 ** (i - (len(study.inits) * len(set(arms)) - 1) / 2),  # side by side, not on top
+            x * 1.03 ** (i - (len(study.inits) * len(arms) - 1) / 2),  # side by side, not on top
             y,
             yerr=np.maximum([y - ends[0], ends[1] - y], 0),
             color=colour(study, init),
@@ -76,14 +76,10 @@ def curve(study: Study, rows: Sequence[dict], metric: str) -> Numbers:
             markersize=5,
             linewidth=1.5,
             capsize=3,
-            **arm_style(study, arm),
+            **arm_style(arms, arm),
         )
-    handles = [handle(study, init) for init in study.inits]
-    handles += [
-        Line2D([], [], color="0.4", marker="o", label=arm, **arm_style(study, arm))
-        for arm in dict.fromkeys(arms)
-        if arm
-    ]
+    handles = [handle(study, init) for init in study.inits if any(row["init"] == init for row in rows)]
+    handles += [Line2D([], [], color="0.4", marker="o", label=arm, **arm_style(arms, arm)) for arm in arms[1:]]
     if metric == "accuracy":
         line = ax.axhline(rows[0]["majority_rate"], color="0.5", linestyle=":")
         line.set_label("always the commonest class")
@@ -103,7 +99,7 @@ def curve(study: Study, rows: Sequence[dict], metric: str) -> Numbers:
 
 
 def differences(study: Study, paired: Sequence[dict]) -> Numbers:
-    """Forest plot of the paired differences to scratch, in points of accuracy and macro F1."""
+    """Forest plot of the paired differences to scratch, in points of accuracy and macro F1; a block for each arm."""
     inits = [init for init in study.inits if init != BASELINE]
     levels = sorted({level_of(row) for row in paired}, reverse=True)
     tall = 0.9 + sum(max(0.26 + 0.14 * bool(level.arm), 0.24 * len(inits)) for level in levels)
@@ -179,14 +175,14 @@ def fitted(study: Study, rows: Sequence[dict]) -> Numbers | None:
     return figure, found
 
 
-def training(study: Study) -> Numbers | None:
+def training(study: Study, arms: Sequence[str]) -> Numbers | None:
     """Loss and accuracy during training: one row of panels per level, a line per run."""
-    logged = [run for run in study.runs if run.log]
+    logged = [run for run in study.runs if run.log and run.arm in arms]
     levels = sorted({run.level for run in logged})
     if not levels:
         return None
     by_epoch = all(any("epoch" in line for line in run.log) for run in logged)
-    alike = by_epoch and len({level.arm for level in levels}) == 1  # the epochs of an arm differ from the others'
+    alike = by_epoch and not arms[0]  # of few labels, as many updates are more epochs
     figure, axes = grid(len(levels), 2, height=1.7 * len(levels) + 0.6, sharex=alike)
     found = []
     for ax, (level, name) in zip(axes, [(f, m) for f in levels for m in ("loss", "accuracy")], strict=False):
@@ -240,10 +236,10 @@ def heading(level: Level) -> str:
     return f"{percent(level.fraction)} of the labels" + (f",\n{arm}" if arm else "")
 
 
-def arm_style(study: Study, arm: str) -> dict:
-    """The line of an arm: the usual way of training is drawn through, the others are not."""
-    others = [a for a in dict.fromkeys(level.arm for level in study.levels) if a]
-    return {"linestyle": ("--", ":", "-.")[others.index(arm) % 3], "markerfacecolor": "white"} if arm else {}
+def arm_style(arms: Sequence[str], arm: str) -> dict:
+    """The line of an arm: the first one is drawn through, the others are not."""
+    at = arms.index(arm)
+    return {"linestyle": ("--", ":", "-.")[(at - 1) % 3], "markerfacecolor": "white"} if at else {}
 
 
 def series(log: Sequence[dict], axis: str, key: str) -> list[tuple[float, float]]:
@@ -262,7 +258,14 @@ def grid(lines: int, columns: int, height: float, width: float = WIDTH, ratios=N
 
 def legend(figure: Figure, handles: Sequence[Artist], columns: int = 0) -> None:
     """One legend for the whole figure, below it, with as many entries a line as fit, or in `columns`."""
-    columns = columns or min(4 if figure.get_figwidth() >= WIDTH else 2, len(handles))
+    names = [len(str(one.get_label())) for one in handles]
+
+    def inches(n: int) -> float:
+        """About how wide n columns are: handle and gap, and the longest name, in each."""
+        return sum(0.55 + 0.058 * part.max() for part in np.array_split(names, n))
+
+    fit = [n for n in (4, 3, 2) if n <= len(names) and inches(n) < figure.get_figwidth()]
+    columns = columns or (fit[0] if fit else 1)
     figure.legend(handles=handles, loc="outside lower center", ncols=columns, fontsize=8)
 
 

@@ -11,7 +11,7 @@ import jinja2
 import numpy as np
 
 from mae_jax.report import confidence, efficiency, external, figures, gallery, reconstructions, tables, words
-from mae_jax.report.runs import Run, clean, is_number, percent, read_runs
+from mae_jax.report.runs import Run, clean, is_number, percent, read_runs, slug
 from mae_jax.report.tables import BASELINE, Study
 
 # How each figure is named, headed and read.
@@ -83,8 +83,8 @@ def write_report(run_dirs: Sequence[Path], out: Path, *, title: str | None = Non
     with figures.style(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")
         made = list(_draw(study, rows, paired))
-        drawn = [save(name, figure, numbers, out, paths) for name, (figure, numbers) in made]
-    boxes = [row for name, (_, found) in made if "confidence" in name for row in found]
+        drawn = [save(name, *made_of, out, paths) | {"arm": arm} for name, arm, made_of in made]
+    boxes = [row for name, _, (_, found) in made if name.startswith("confidence_") for row in found]
     paths["confidence"] = tables.write_csv(out / "confidence.csv", boxes)
 
     pretrained = reconstructions.pretrainings(runs)
@@ -102,6 +102,7 @@ def write_report(run_dirs: Sequence[Path], out: Path, *, title: str | None = Non
             published=published,
             reference=tables.reference_text(rows),
             images=images,
+            arms=study.arms,
             others=[_beside(other, rows) for other in others],
             figures=drawn,
             mistakes=gallery.gallery(runs),
@@ -131,19 +132,28 @@ def write_report(run_dirs: Sequence[Path], out: Path, *, title: str | None = Non
 
 
 def _draw(study: Study, rows: list[dict], paired: list[dict]):
-    """Every figure that the runs allow: (name, (figure, numbers))."""
-    yield "curves_accuracy", figures.curve(study, rows, "accuracy")
-    yield "curves_f1", figures.curve(study, rows, "f1")
+    """Every figure that the runs allow: (name, arm, (figure, numbers)).
+
+    The first arm, the usual one, has the main figures. One at only some of its fractions stands beside it in the
+    curves, any other has curves of its own.
+    """
+    usual = study.arms[0]
+    fractions = {arm: {level.fraction for level in study.in_arms([arm])} for arm in study.arms}
+    beside = [arm for arm in study.arms if arm == usual or fractions[arm] < fractions[usual]]
+    for arms in (beside, *([arm] for arm in study.arms if arm not in beside)):
+        yield f"curves_accuracy{slug(arms[0])}", arms[0], figures.curve(study, rows, "accuracy", arms)
+        yield f"curves_f1{slug(arms[0])}", arms[0], figures.curve(study, rows, "f1", arms)
     if paired:
-        yield "differences", figures.differences(study, paired)
+        yield "differences", usual, figures.differences(study, paired)
     if (fitted := figures.fitted(study, rows)) is not None:
-        yield "power_law", fitted
+        yield "power_law", usual, fitted
     for level in study.levels:
-        yield f"confidence_{level.slug}", confidence.boxes(study, level)
-    yield "reliability", confidence.reliability(study)
-    yield "risk_coverage", confidence.risk_coverage(study)
-    if (trained := figures.training(study)) is not None:
-        yield "training", trained
+        yield f"confidence_{level.slug}", level.arm, confidence.boxes(study, level)
+    for arm in study.arms:
+        yield f"reliability{slug(arm)}", arm, confidence.reliability(study, [arm])
+        yield f"risk_coverage{slug(arm)}", arm, confidence.risk_coverage(study, [arm])
+        if (trained := figures.training(study, [arm])) is not None:
+            yield f"training{slug(arm)}", arm, trained
 
 
 def save(name: str, figure, numbers: list[dict], out: Path, paths: dict[str, Path], captions=CAPTIONS) -> dict:
@@ -156,7 +166,7 @@ def save(name: str, figure, numbers: list[dict], out: Path, paths: dict[str, Pat
     figure.savefig(base.with_suffix(".svg"), metadata={"Date": None, "Creator": None})
     tables.write_csv(base.with_suffix(".csv"), numbers)
     paths[name] = base.with_suffix(".svg")
-    kind = name if name in captions else name.split("_")[0]
+    kind = next(kind for kind in captions if name.startswith(kind))
     svg = base.with_suffix(".svg").read_bytes()
     return {
         "name": name,

@@ -29,8 +29,12 @@ class Level(NamedTuple):
     @property
     def slug(self) -> str:
         """For file names."""
-        arm = "".join(c if c.isalnum() else "_" for c in self.arm)
-        return f"{100 * self.fraction:g}".replace(".", "_") + (f"_{arm}" if arm else "")
+        return f"{100 * self.fraction:g}".replace(".", "_") + slug(self.arm)
+
+
+def slug(arm: str) -> str:
+    """An arm at the end of a file's name: nothing for the usual one."""
+    return "_" + "".join(c if c.isalnum() else "_" for c in arm) if arm else ""
 
 
 @dataclass(frozen=True)

@@ -64,6 +64,14 @@ class Study:
         return list(dict.fromkeys(level for level, _ in self.cells))
 
     @property
+    def arms(self) -> list[str]:
+        """The usual arm, "", comes first."""
+        return list(dict.fromkeys(level.arm for level in self.levels))
+
+    def in_arms(self, arms: Sequence[str]) -> list[Level]:
+        return [level for level in self.levels if level.arm in arms]
+
+    @property
     def inits(self) -> list[str]:
         return sorted({run.init for run in self.runs}, key=init_order)
 
@@ -217,8 +225,7 @@ def paired(study: Study) -> tuple[list[dict], list[str]]:
     the number of fractions of that initialisation and arm. Also returns lines on what could not be paired.
     """
     found, notes = [], []
-    arms = dict.fromkeys(level.arm for level in study.levels)
-    for arm, init in [(a, i) for a in arms for i in study.inits if i != BASELINE]:
+    for arm, init in [(a, i) for a in study.arms for i in study.inits if i != BASELINE]:
         tests = []
         for level in study.levels_of(init, arm):
             ours, base = study.of(level, init), study.of(level, BASELINE)

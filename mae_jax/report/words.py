@@ -22,7 +22,8 @@ def answer(study: Study, rows: list[dict], paired: list[dict], worth: list[dict]
     accuracy = [row for row in paired if row["metric"] == "accuracy"]
     for init, arm in dict.fromkeys((row["init"], row["arm"]) for row in accuracy):
         who, better, worse, nothing = _who(init), [], [], []
-        for row in [row for row in accuracy if (row["init"], row["arm"]) == (init, arm)]:
+        own = [row for row in accuracy if (row["init"], row["arm"]) == (init, arm)]
+        for row in own:
             at = percent(row["fraction"])
             sure = f"{at} (not sure after Holm's correction)" if row["holm_p"] >= SURE else at
             points = f"{abs(100 * row['difference']):.1f} points of accuracy at {sure}"
@@ -33,12 +34,18 @@ def answer(study: Study, rows: list[dict], paired: list[dict], worth: list[dict]
             else:
                 found = saved(row, worth)
                 better.append(f"{times(found)} at {sure}" if found else points)
-            lines.append(_difference_line(study, row, paired, worth))
+            if arm == study.arms[0]:
+                lines.append(_difference_line(study, row, paired, worth))
+        if arm != study.arms[0]:
+            told = [f"{row['verdict']} at {percent(row['fraction'])}, {_points(row)}" for row in own]
+            lines.append(f"{_sentence(arm)[:-1]}, {init} against {BASELINE}: {'; '.join(told)}.")
         parts = [f"{who} is worth {_join(better)}"] if better else []
         parts += [f"{'it' if parts else who} costs {_join(worse)}"] if worse else []
+        start = f"{arm}: " if arm else ""
         if nothing:
-            parts.append(f"{'' if parts else who + ': '}no difference shown at {_join(nothing)}")
-        heads.append(_sentence((f"{arm}: " if arm else "") + "; ".join(parts)))
+            start = start if parts else f"{arm}, {who}: " if arm else f"{who}: "
+            parts.append(f"{NOTHING} at {_join(nothing)}")
+        heads.append(_sentence(start + "; ".join(parts)))
     if not accuracy:
         best = max(rows, key=lambda row: row["accuracy"])
         heads.append(
@@ -56,16 +63,11 @@ def answer(study: Study, rows: list[dict], paired: list[dict], worth: list[dict]
         "calibration": calibration_lines(paired),
         "arms": [
             f"{_sentence(arm)[:-1]}: {what}."
-            for arm in arms_of(study)
+            for arm in study.arms
             for start, what in ARMS.items()
             if arm.startswith(start)
         ],
     }
-
-
-def arms_of(study: Study) -> list[str]:
-    """The arms of a study, but for the usual one."""
-    return [arm for arm in dict.fromkeys(level.arm for level in study.levels) if arm]
 
 
 def both_collapsed(row: dict, rows: Sequence[dict]) -> bool:

@@ -139,8 +139,20 @@ def test_an_arm_has_panels_and_files_of_its_own(make, tmp_path):
         figures / "confidence_10_as_many_updates_as_100__.svg"
     ).exists()
     for name in ("training", "reliability", "risk_coverage", "curves_accuracy"):
-        assert {row["arm"] for row in read(figures / f"{name}.csv")} == {"", arm}
-    assert Page(made.paths["page"]).text.count(f"10 %{arm}") >= 5  # the arm stands below the fraction
+        assert {row["arm"] for row in read(figures / f"{name}.csv")} == {""}
+        assert {row["arm"] for row in read(figures / f"{name}_as_many_updates_as_100__.csv")} == {arm}
+    page = made.paths["page"].read_text()
+    assert page.count(f"<summary>The same for: {arm}</summary>") == 5
+    assert page.count("<th colspan") == page.count(f'">{arm}</th></tr>') == 5  # once above its rows in each table
+
+
+def test_an_arm_of_few_fractions_stands_beside_the_usual_one(make, tmp_path):
+    dirs = make.study(tmp_path / "runs", rows=60)[:4]
+    dirs += [make.run(tmp_path / init, init, 0.1, rows=60, arm="longer", knows=0.8) for init in ("scratch", "mae")]
+    write_report(dirs, tmp_path / "out")
+    names = {path.stem for path in (tmp_path / "out" / "figures").iterdir() if path.stem.startswith("curves")}
+    assert names == {"curves_accuracy", "curves_f1"}
+    assert {row["arm"] for row in read(tmp_path / "out" / "figures" / "curves_f1.csv")} == {"", "longer"}
 
 
 def test_further_test_sets_stand_beside_the_main_one(make, tmp_path):
