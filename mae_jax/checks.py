@@ -13,7 +13,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from mae_jax import grid
-from mae_jax.config import SIZES, TASKS, defaults, flatten, one_of, study_defaults, sweep_defaults
+from mae_jax.config import QUICK, SIZES, TASKS, defaults, flatten, one_of, study_defaults, sweep_defaults
 from mae_jax.errors import UNUSABLE, UserError
 
 _CHOICES = {
@@ -243,7 +243,8 @@ def _validate_rest(config: ConfigDict, prefix: str) -> None:
     for name in ("mixup", "cutmix"):
         if t[name] and config.task != "finetune":
             raise UserError(f"{prefix}train.{name}={t[name]} mixes labels and is for fine-tuning; set 0")
-    if t.match_fraction and (config.task == "pretrain" or t.steps or t.match_fraction < config.data.fraction):
+    _validate_probe(config, prefix)
+    if t.match_fraction and (config.task in ("pretrain", *QUICK) or t.steps or t.match_fraction < config.data.fraction):
         raise UserError(
             f"{prefix}train.match_fraction={t.match_fraction} is for classifiers, at least {prefix}data.fraction="
             f"{config.data.fraction}, and not beside {prefix}train.steps={t.steps}; 0 turns it off"
@@ -251,6 +252,24 @@ def _validate_rest(config: ConfigDict, prefix: str) -> None:
     if config.init != "scratch" and not config.init_from:
         what = "the run directory of a pre-training" if config.init == "mae" else "a file or folder of weights"
         raise UserError(f"{prefix}init={config.init} needs {prefix}init_from: {what}")
+
+
+def _validate_probe(config: ConfigDict, prefix: str) -> None:
+    """What lbfgs and knn choose among, and that there is something to choose on."""
+    used = {"lbfgs": ("l2",), "knn": ("neighbours", "temperature")}.get(config.task, ())
+    for name in ("l2", "neighbours", "temperature"):
+        value = tuple(config.probe[name])
+        whole = name == "neighbours"
+        if not value or len(set(value)) != len(value) or min(value) <= 0 or (whole and any(v % 1 for v in value)):
+            what = "whole numbers" if whole else "numbers"
+            raise UserError(f"{prefix}probe.{name}={value} is not allowed; use {what} above 0, none twice")
+        if name in used and len(value) > 1 and not config.data.val_fraction:
+            raise UserError(
+                f"{prefix}probe.{name}={value} is chosen on validation images, and {prefix}data.val_fraction=0: set "
+                f"one number, or validation images"
+            )
+    if used and config.train.select == "best":
+        raise UserError(f"{prefix}train.select=best chooses among epochs, and {config.task} has none: set last")
 
 
 _LISTS = {  # of studies and sweeps: whether a number is allowed, and the words for it

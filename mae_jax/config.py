@@ -19,7 +19,9 @@ from ml_collections import ConfigDict
 
 from mae_jax.errors import UserError
 
-TASKS = ("pretrain", "finetune", "linear_probe")  # of one run
+EVALUATIONS = ("finetune", "linear_probe", "lbfgs", "knn")  # of an encoder, each a task of one run
+QUICK = ("lbfgs", "knn")  # those that train nothing: they solve for the head, or have none
+TASKS = ("pretrain", *EVALUATIONS)
 SIZES = ("tiny", "small", "base", "large", "custom")
 WEIGHTS = (".safetensors", ".npz", ".pth", ".pt", ".bin", ".ckpt")  # endings of files of weights
 # Fields that may change between two starts of a run: they do not alter its numbers. A study may grow by
@@ -125,6 +127,11 @@ def defaults(task: str) -> ConfigDict:
     t.lower_rate_factor = 0.5  # and goes on from there with the learning rate times this
     t.select = "last"  # last | best: which epoch's weights are tested; best: by accuracy on validation images
 
+    b = c.probe = ConfigDict()  # what lbfgs and knn choose among on the validation images
+    b.l2 = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # lbfgs: penalties on the squared weights
+    b.neighbours = (1, 5, 10, 20, 50)  # knn: how many vote
+    b.temperature = (0.07,)  # knn: a vote of cosine similarity s weighs exp(s / temperature)
+
     e = c.eval = ConfigDict()
     e.every_epochs = 1.0
     e.batch_size = 128  # images per evaluation step
@@ -149,9 +156,9 @@ def defaults(task: str) -> ConfigDict:
         o.base_lr, o.warmup_epochs, o.b2, o.weight_decay = 5e-4, 2.0, 0.999, 0.05
         o.no_decay = r"(^|/)(bias|scale|gamma|cls_token|pos_embed|reg_token)$"
         t.epochs, t.batch_size, t.batch_per_device = 20.0, 64, 0
-    if task == "linear_probe":  # He et al. 2022, appendix A.1
-        o.name, o.base_lr, o.warmup_epochs, o.weight_decay, m.head_std = "lars", 0.1, 10.0, 0.0, 0.01
-        t.epochs, t.batch_size = 90.0, 512
+    if task == "linear_probe":  # He et al. 2022, appendix A.1; see configs/linear_probe.py
+        o.name, o.base_lr, o.warmup_epochs, o.weight_decay, m.head_std = "lars", 6.4, 10.0, 0.0, 0.01
+        t.epochs, t.batch_size = 90.0, 256
     return c
 
 
@@ -164,7 +171,8 @@ def probe_of(finetune: ConfigDict, task: str) -> ConfigDict:
         c[section].update(finetune[section])
     c.data.update(randaugment=0.0, random_erasing=0.0)
     c.model.update(drop_path=0.0, head_std=defaults(task).model.head_std)
-    c.train.update(select=finetune.train.select, match_fraction=finetune.train.match_fraction)
+    if task not in QUICK:
+        c.train.update(select=finetune.train.select, match_fraction=finetune.train.match_fraction)
     return c
 
 

@@ -33,7 +33,7 @@ Mix = tuple[Array, Array]  # what `mixing.draw` gives
 class Spec:
     """What a compiled step depends on."""
 
-    task: str  # one of config.TASKS
+    task: str  # one of config.TASKS, or probe for those that are quick
     shape: Shape
     optimizer: Optimizer
     mean: tuple[float, float, float]
@@ -276,6 +276,13 @@ def eval_step(spec: Spec, params: Params, batch: Batch, seed: Int[Array, ""]) ->
         alike = spam.of_removed(pred, patches, mask, n - n_visible(n, spec.mask_ratio))
         out = {"loss": removed, "visible_loss": visible, "spam": alike}
     return jax.lax.with_sharding_constraint(out, sharding.replicated(spec.mesh))
+
+
+@partial(jax.jit, static_argnums=0)
+def feature_step(spec: Spec, params: Params, batch: Batch, seed: Int[Array, ""]) -> dict[str, Array]:
+    """`features`, what a classifier's head reads of each image, on every device; nothing is random."""
+    found = {"features": models.pooled(spec.shape, params, to_float(batch["image"], spec))}
+    return jax.lax.with_sharding_constraint(found, sharding.replicated(spec.mesh))
 
 
 @jax.jit

@@ -1,4 +1,4 @@
-"""A task is data, a network with its loss, and what is evaluated: pretrain, finetune, linear_probe.
+"""A task is data, a network with its loss, and what is evaluated: pretrain, finetune, linear_probe, lbfgs, knn.
 
 The loop in `train` knows nothing of them.
 """
@@ -12,20 +12,21 @@ from typing import Any
 import jax
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from ml_collections import ConfigDict
 
-from mae_jax import checkpoints, evaluate, interop, metrics, models, pictures, rundir, sharding, thumbnails
+from mae_jax import checkpoints, evaluate, interop, metrics, models, pictures, probes, rundir, sharding, thumbnails
 from mae_jax.cli import say
-from mae_jax.config import Resolved, defaults, resolve
+from mae_jax.config import QUICK, Resolved, defaults, resolve
 from mae_jax.data import duplicates, loaders, splits, subsets
 from mae_jax.data.augment import RandAugment, RandomErasing
 from mae_jax.data.sources import Source
 from mae_jax.data.transforms import Decode, RandomFlip, RandomResizedCrop
 from mae_jax.errors import UserError
+from mae_jax.features import Features
 from mae_jax.models import Params, Shape
 from mae_jax.optim import Optimizer
-from mae_jax.state import Spec, TrainState
+from mae_jax.state import Spec, TrainState, feature_step
 from mae_jax.writers import Writers
 
 
@@ -167,7 +168,7 @@ def trained_parameters(config: ConfigDict) -> str:
     none, the head alone. Raises UserError where there are fewer blocks.
     """
     blocks, depth = config.train.blocks, shape_of(config).depth
-    if config.task == "linear_probe":
+    if config.task not in ("pretrain", "finetune"):
         return "^head/"
     if blocks < 0:
         return ""
@@ -198,7 +199,7 @@ def passed_over(source: Source) -> str:
 
 def build(config: ConfigDict, mesh: Mesh, report: splits.Report | None = None, opened: dict | None = None) -> Task:
     """Opens the data of a config and makes its task. Raises UserError where they cannot be used."""
-    make = pretrain if config.task == "pretrain" else classify
+    make = pretrain if config.task == "pretrain" else probe if config.task in QUICK else classify
     return make(config, mesh, report, opened)
 
 
@@ -347,31 +348,90 @@ def classify(config: ConfigDict, mesh: Mesh, report: splits.Report | None, opene
             yield from ((f"val/{name}", value) for name, value in evaluate.classifier(values, labels))
 
     def finish(params: Params, workdir: Path) -> dict[str, Any]:
-        test = predict(params, data.test, None)["probabilities"]
-        everything = np.arange(len(data.test))
-        write_predictions(workdir / rundir.PREDICTIONS, data.test, everything, test)
-        if jax.process_index() == 0:
-            thumbnails.write(workdir / "thumbnails", data.test, test)
-        if len(data.val_idx):
-            values = predict(params, data.train, data.val_idx)["probabilities"]
-            write_predictions(workdir / rundir.VALIDATION, data.train, data.val_idx, values)
-        results = metrics.classification(data.test.labels, test.argmax(1), classes)
-        external = {name: beside(params, workdir, name, source) for name, source in data.external.items()}
-        return {"n_train": resolved.n_train, "n_test": len(data.test), **results, "external": external}
+        return classified(data, lambda source, i: predict(params, source, i)["probabilities"], workdir)
 
-    def beside(params: Params, workdir: Path, name: str, source: Source) -> dict[str, Any]:
-        directory = workdir / rundir.EXTERNAL / name
-        if jax.process_index() == 0:
-            directory.mkdir(parents=True, exist_ok=True)
-        found = predict(params, source, None)["probabilities"]
-        write_predictions(directory / rundir.PREDICTIONS, source, np.arange(len(source)), found)
-        return metrics.classification(source.labels, found.argmax(1), classes)
+    def initialise(state: TrainState) -> TrainState:
+        return dataclasses.replace(state, params=first(spec, state.params))
 
-    def write_predictions(path: Path, source: Source, indices: np.ndarray, probabilities) -> None:
-        if jax.process_index() == 0:
+    more = told(config, data, opened)
+    return Task(config, spec, resolved, evaluate=evaluators, finish=finish, initialise=initialise, **more)
+
+
+def probe(config: ConfigDict, mesh: Mesh, report: splits.Report | None, opened: dict | None) -> Task:
+    """Logistic regression or nearest neighbours on features of the frozen encoder: no update, only an end.
+
+    The features are those of evaluation's crops. They are computed once for each encoder and image, for all runs that
+    share `opened`.
+    """
+    first = first_weights(config)
+    data = splits.labelled(config.data, report, opened)
+    classes, p = data.train.classes, config.probe
+    resolved = dataclasses.replace(resolve(config, len(data.train_idx), mesh.size), steps=0, warmup_steps=0)
+    spec = dataclasses.replace(spec_of(config, resolved, mesh, len(classes)), task="probe")  # one for both kinds
+    kept = Features() if opened is None else opened.setdefault("features", Features())
+    # Weights that are read do not depend on the seed; of the head nothing is used.
+    drawn = config.seed if config.init == "scratch" else None
+    encoder = (config.init, config.init_from, drawn, spec.shape, spec.mean, spec.std)
+
+    def finish(params: Params, workdir: Path) -> dict[str, Any]:
+        read: list[Params] = []
+
+        def encode(source: Source, indices: Int[np.ndarray, "_"]) -> Float[np.ndarray, "n d"]:
+            read.extend([first(spec, params)] if not read else [])
+            return predictor(config, spec)(read[0], source, indices, step=feature_step)["features"]
+
+        def known(source: Source, indices: Int[np.ndarray, "_"]) -> Float[np.ndarray, "n d"]:
+            return kept.of(encoder, source, indices, encode)
+
+        labels = data.train.labels
+        train = known(data.train, data.train_idx), labels[data.train_idx], len(classes)
+        validation = known(data.train, data.val_idx), labels[data.val_idx]
+        if config.task == "lbfgs":
+            found, chosen = probes.fit_logistic(*train, p.l2, validation)
+        else:
+            found, chosen = probes.fit_neighbours(*train, p.neighbours, p.temperature, validation)
+        results = classified(data, lambda source, indices: found.probabilities(known(source, indices)), workdir)
+        return results | {"chosen": chosen}
+
+    more = told(config, data, opened)
+    return Task(config, spec, resolved, evaluate=lambda params: iter(()), finish=finish, **more)
+
+
+def classified(
+    data: splits.Labelled,
+    predict: Callable[[Source, Int[np.ndarray, "_"]], Float[np.ndarray, "n classes"]],
+    workdir: Path,
+) -> dict[str, Any]:
+    """Writes the predictions of a classifier for every image that it was not trained on, and returns its scores.
+
+    `predict` gives probabilities of the images with these numbers.
+    """
+    classes, leader = data.train.classes, jax.process_index() == 0
+
+    def write(path: Path, source: Source, indices: Int[np.ndarray, "_"]) -> np.ndarray:
+        found = predict(source, indices)
+        if leader:
+            path.parent.mkdir(parents=True, exist_ok=True)
             names, groups = ([every[i] for i in indices] for every in (source.names, source.groups))
-            rundir.write_predictions(path, names, groups, source.labels[indices], probabilities, classes)
+            rundir.write_predictions(path, names, groups, source.labels[indices], found, classes)
+        return found
 
+    def scores(path: Path, source: Source) -> tuple[np.ndarray, dict[str, Any]]:
+        found = write(path, source, np.arange(len(source)))
+        return found, metrics.classification(source.labels, found.argmax(1), classes)
+
+    test, results = scores(workdir / rundir.PREDICTIONS, data.test)
+    if leader:
+        thumbnails.write(workdir / "thumbnails", data.test, test)
+    if len(data.val_idx):
+        write(workdir / rundir.VALIDATION, data.train, data.val_idx)
+    beside = workdir / rundir.EXTERNAL
+    external = {name: scores(beside / name / rundir.PREDICTIONS, s)[1] for name, s in data.external.items()}
+    return {"n_train": len(data.train_idx), "n_test": len(data.test), **results, "external": external}
+
+
+def told(config: ConfigDict, data: splits.Labelled, opened: dict | None) -> dict[str, Any]:
+    """The fields of a classifier's Task that follow from its images alone; with what it says of them at its start."""
     counts = data.subset["actual"]
     about = {
         "classes": ", ".join(f"{name} {n}" for name, n in counts.items()),
@@ -395,19 +455,13 @@ def classify(config: ConfigDict, mesh: Mesh, report: splits.Report | None, opene
     notes = [f"{name}: {text}" for name, source in every.items() if (text := passed_over(source))]
     if notes:
         about["files"] = "; ".join(notes)
-    return Task(
-        config,
-        spec,
-        resolved,
-        (data.train,),
-        (data.train_idx,),
-        about,
-        evaluators,
-        finish,
-        initialise=lambda state: dataclasses.replace(state, params=first(spec, state.params)),
-        classes=classes,
-        subset=data.subset,
-        leaks=data.leaks,
-        seen_before=before,
-        tests=tests,
-    )
+    return {
+        "sources": (data.train,),
+        "indices": (data.train_idx,),
+        "about": about,
+        "classes": data.train.classes,
+        "subset": data.subset,
+        "leaks": data.leaks,
+        "seen_before": before,
+        "tests": tests,
+    }

@@ -275,13 +275,14 @@ class Loop:
         filled = f", {r.rows - r.batch_size} of them padding" if r.rows > r.batch_size else ""
         per_device = r.rows // r.devices // self.config.train.accumulation
         devices = f"{r.devices} device{'s' * (r.devices > 1)}"
-        say(
+        steps = (
             f"  {r.steps} steps of {r.batch_size} images ({devices} x {per_device} rows x "
             f"{self.config.train.accumulation} accumulated{filled}), {r.steps_per_epoch} an epoch; peak learning rate "
             f"{r.peak_lr:.3g} after {r.warmup_steps} steps, {self.config.optim.schedule}"
         )
+        say(steps if r.steps else "  no steps: features of the frozen encoder")
         trained = sum(x.size for x in jax.tree.leaves(part(state.params, self.spec.trained)[0]))
-        some = f", {trained:,} parameters trained" if trained < count else ""
+        some = f", {trained:,} parameters trained" if r.steps and trained < count else ""
         say(f"  {count / 1e6:.2f} M parameters{some}, {self.config.model.dtype}, {jax.devices()[0].device_kind}")
         if jax.process_index() == 0:
             table = overview.get_parameter_overview(state.params, include_stats=False)

@@ -1,0 +1,149 @@
+"""Classifiers on frozen features: multinomial logistic regression and nearest neighbours, in NumPy.
+
+Whatever they have to choose is chosen on validation images: by accuracy, at equal accuracy by the lower loss,
+then in the order of the candidates.
+"""
+
+import dataclasses
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+from scipy import optimize, special
+
+EPSILON = 1e-6  # beside the variance of a feature, as in batch norm
+SMALLEST = 1e-12  # probabilities are at least this in a logarithm
+TOLERANCE, ITERATIONS = 1e-6, 1000  # of L-BFGS: the gradient's largest entry at the end
+
+
+@dataclasses.dataclass(frozen=True)
+class Logistic:
+    """Features with the training images' mean and deviation removed, then a linear map."""
+
+    mean: Float[np.ndarray, " d"]
+    scale: Float[np.ndarray, " d"]
+    kernel: Float[np.ndarray, "d classes"]
+    bias: Float[np.ndarray, " classes"]
+
+    def probabilities(self, x: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n classes"]:
+        return special.softmax((x - self.mean) * self.scale @ self.kernel + self.bias, axis=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Neighbours:
+    """The k training images of highest cosine similarity s vote, each with weight exp(s / temperature).
+
+    Wu et al. 2018, section 3.4, as in Caron et al. 2021 (DINO).
+    """
+
+    train: Float[np.ndarray, "n d"]  # rows of length 1
+    labels: Int[np.ndarray, " n"]
+    n_classes: int
+    k: int
+    temperature: float
+
+    def probabilities(self, x: Float[np.ndarray, "m d"]) -> Float[np.ndarray, "m classes"]:
+        x, votes = unit(x), np.zeros((len(x), self.n_classes))
+        for start in range(0, len(x), 1024):  # the similarities of so many rows are held at once
+            near = x[start : start + 1024] @ self.train.T
+            # Of equally similar images the first counts.
+            chosen = np.argsort(-near, axis=1, kind="stable")[:, : self.k]
+            near = np.take_along_axis(near, chosen, axis=1)
+            weights = np.exp((near - near[:, :1]) / self.temperature)
+            rows = np.repeat(np.arange(start, start + len(near)), near.shape[1])
+            np.add.at(votes, (rows, self.labels[chosen].ravel()), weights.ravel())
+        return votes / votes.sum(1, keepdims=True)
+
+
+def unit(x: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n d"]:
+    """Rows of length 1, in float64."""
+    x = x.astype(np.float64)
+    return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), SMALLEST)
+
+
+def logistic_regression(
+    x: Float[np.ndarray, "n d"],
+    labels: Int[np.ndarray, " n"],
+    n_classes: int,
+    l2: float,
+    start: Float[np.ndarray, "e classes"] | None = None,
+) -> tuple[Float[np.ndarray, "e classes"], bool]:
+    """Minimises mean cross entropy (nats) + l2 / 2 * |kernel|^2 by L-BFGS (Liu and Nocedal 1989), from `start`.
+
+    Returns kernel and bias, one above the other (e = d + 1), and whether the optimum was reached. The bias has no
+    penalty.
+    """
+    n, d = x.shape
+    x, hot = x.astype(np.float64), np.eye(n_classes)[labels]
+
+    def objective(flat: np.ndarray) -> tuple[float, np.ndarray]:
+        both = flat.reshape(d + 1, n_classes)
+        logits = x @ both[:d] + both[d]
+        total = special.logsumexp(logits, axis=1, keepdims=True)
+        error = (np.exp(logits - total) - hot) / n
+        loss = (total[:, 0] - (logits * hot).sum(1)).mean() + 0.5 * l2 * np.square(both[:d]).sum()
+        return loss, np.concatenate([x.T @ error + l2 * both[:d], error.sum(0, keepdims=True)]).ravel()
+
+    first = np.zeros((d + 1) * n_classes) if start is None else start.ravel()
+    options = {"maxiter": ITERATIONS, "maxcor": 20, "ftol": 1e-15, "gtol": TOLERANCE}
+    found = optimize.minimize(objective, first, jac=True, method="L-BFGS-B", options=options)
+    return found.x.reshape(d + 1, n_classes), bool(np.abs(objective(found.x)[1]).max() <= 10 * TOLERANCE)
+
+
+def fit_logistic(
+    x: Float[np.ndarray, "n d"],
+    labels: Int[np.ndarray, " n"],
+    n_classes: int,
+    l2: Sequence[float],
+    validation: tuple[Float[np.ndarray, "v d"], Int[np.ndarray, " v"]],
+) -> tuple[Logistic, dict[str, Any]]:
+    """Logistic regression with the best of the penalties `l2`, and what was chosen. The strongest comes first."""
+    mean, scale = x.mean(0, dtype=np.float64), 1 / np.sqrt(x.var(0, dtype=np.float64) + EPSILON)
+    standard, both = (x - mean) * scale, None
+    made = []
+    for penalty in sorted(l2, reverse=True):
+        both, reached = logistic_regression(standard, labels, n_classes, penalty, both)
+        made.append((Logistic(mean, scale, both[:-1], both[-1]), {"l2": penalty, "converged": reached}))
+    return choose(made, *validation)
+
+
+def fit_neighbours(
+    x: Float[np.ndarray, "n d"],
+    labels: Int[np.ndarray, " n"],
+    n_classes: int,
+    neighbours: Sequence[int],
+    temperatures: Sequence[float],
+    validation: tuple[Float[np.ndarray, "v d"], Int[np.ndarray, " v"]],
+) -> tuple[Neighbours, dict[str, Any]]:
+    """Nearest neighbours with the best of the numbers and temperatures, and what was chosen.
+
+    No number is larger than there are training images.
+    """
+    train = unit(x)
+    made = []
+    for k in dict.fromkeys(min(k, len(x)) for k in neighbours):
+        for temperature in temperatures:
+            found = Neighbours(train, labels, n_classes, k, temperature)
+            made.append((found, {"neighbours": k, "temperature": temperature}))
+    return choose(made, *validation)
+
+
+def choose(
+    made: Iterable[tuple[Logistic | Neighbours, dict[str, Any]]],
+    x: Float[np.ndarray, "v d"],
+    labels: Int[np.ndarray, " v"],
+) -> tuple[Any, dict[str, Any]]:
+    """The best on validation images, the first where there are none; with what tells it from the others."""
+    best, score = None, (-math.inf, -math.inf)
+    for classifier, about in made:
+        if not len(labels):
+            return classifier, about
+        p = classifier.probabilities(x)
+        loss = -np.log(np.maximum(p[np.arange(len(labels)), labels], SMALLEST)).mean()
+        accuracy = float((p.argmax(1) == labels).mean())
+        if best is None or (accuracy, -loss) > score:
+            score = accuracy, -loss
+            best = classifier, about | {"val_accuracy": accuracy, "val_loss": float(loss)}
+    return best
