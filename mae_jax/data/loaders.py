@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
 
 import grain
@@ -28,6 +29,7 @@ _WHAT = {  # what is compared by its fingerprint
     "tests": "tests (names, labels and bytes of the test images)",
     "subset": "subset (which training images are used)",
 }
+PART = 8  # images that a thread reads in one go
 
 
 def train_batches(
@@ -54,8 +56,7 @@ def train_batches(
     order = _order(sources, indices, seed, weights)
     mine = _rows(rows, batch_size)
 
-    def load(i: int) -> dict:
-        place = i // len(mine) * batch_size + mine[i % len(mine)]
+    def load(place: int) -> dict:
         number, index = order(place)
         rng = np.random.default_rng((seed, Purpose.AUGMENT, place))
         element = sources[number][index]
@@ -63,14 +64,13 @@ def train_batches(
             element = transform(element, rng)
         return _fields(element) | {"source": np.int32(number)}
 
-    images = grain.MapDataset.range(start * len(mine), sys.maxsize).map(load)
+    numbers = grain.MapDataset.range(start, sys.maxsize // batch_size)
     if not workers:
-        return iter(_read(images, threads, prefetch * len(mine)).batch(len(mine)))
+        return iter(_read(numbers, load, batch_size, mine, threads, prefetch))
     if not flags.FLAGS.is_parsed():  # in a notebook; Grain reads flags of its own
         flags.FLAGS.mark_as_parsed()
     # A worker makes whole batches, in turn with the others: what it sends is the batch itself.
-    ahead = max(1, prefetch // workers)
-    batches = _read(images.batch(len(mine)), min(max(1, threads // workers), ahead), ahead)
+    batches = _read(numbers, load, batch_size, mine, max(1, threads // workers), max(1, prefetch // workers))
     return iter(batches.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers)))
 
 
@@ -104,13 +104,11 @@ def eval_batches(
     nothing = np.int32(-1)
     padding = {"image": black, "label": nothing, "index": nothing, "mask": np.float32(0)}
 
-    def load(i: int) -> dict:
-        place = i // len(mine) * batch_size + mine[i % len(mine)]
+    def load(place: int) -> dict:
         return real(int(chosen[place])) if place < len(chosen) else padding
 
-    batches = -(-len(chosen) // batch_size)
-    images = grain.MapDataset.range(batches * len(mine)).map(load)
-    return iter(_read(images, threads, prefetch * len(mine)).batch(len(mine)))
+    numbers = grain.MapDataset.range(-(-len(chosen) // batch_size))
+    return iter(_read(numbers, load, batch_size, mine, threads, prefetch))
 
 
 def epoch_counts(sizes: Sequence[int], weights: Sequence[float] = ()) -> Float[np.ndarray, " s"]:
@@ -235,7 +233,38 @@ def _fields(element: dict) -> dict:
     return {name: element[name] for name in ("image", "label", "index")}
 
 
-def _read(dataset: grain.MapDataset[dict], threads: int, ahead: int) -> grain.IterDataset[dict]:
-    """Reads ahead with threads; with none, reads when asked, in the caller's thread."""
-    options = grain.ReadOptions(num_threads=min(threads, ahead), prefetch_buffer_size=ahead if threads else 0)
-    return dataset.to_iter_dataset(options)
+def _read(
+    numbers: grain.MapDataset[int],
+    load: Callable[[int], dict],
+    batch_size: int,
+    mine: range,
+    threads: int,
+    prefetch: int,
+) -> grain.IterDataset[Batch]:
+    """Batches by their numbers, made ahead with threads; with none, when asked, in the caller's thread."""
+
+    def make(number: int) -> Batch:
+        places = [number * batch_size + row for row in mine]
+        first = load(places[0])
+        batch = {name: np.empty((len(places), *np.shape(v)), np.asarray(v).dtype) for name, v in first.items()}
+
+        def fill(rows: range) -> None:  # images go to their place in the batch, and are copied once
+            for row in rows:
+                for name, value in (load(places[row]) if row else first).items():
+                    batch[name][row] = value
+
+        parts = [range(i, min(i + PART, len(places))) for i in range(0, len(places), PART)]
+        for _ in _pool(threads).map(fill, parts) if threads > 1 else map(fill, parts):
+            pass
+        return batch
+
+    # One batch is in the works and the next is begun while the last images of the first are read.
+    readers = min(2 if threads > 1 else 1, prefetch)
+    options = grain.ReadOptions(num_threads=readers, prefetch_buffer_size=prefetch if threads else 0)
+    return numbers.map(make).to_iter_dataset(options)
+
+
+@lru_cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    """The threads that read images: of this process, for all its streams."""
+    return ThreadPoolExecutor(threads, "images")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import math
+import threading
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,14 +17,22 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 from PIL import Image, ImageOps
 
+from mae_jax.data import jpeg
+from mae_jax.data.jpeg import Box
 from mae_jax.errors import UserError
+
+try:
+    import cykooz_resizer as resizer
+except ImportError:  # on a platform for which it is not made, see setup.cfg; Pillow does the same, slower
+    resizer = None
 
 # Named one by one: Pillow would open EPS and other formats too, whatever the file's name.
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP", "JPEG2000", "PPM")
 # Of a file that is not quite right Pillow tells in several lines; here it is decoded, or refused in one.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 ORIENTATION = 0x0112  # the EXIF tag
-DRAFT_MARGIN = 2  # pixels per output pixel that a JPEG decoded at a reduced scale keeps
+REDUCED_MARGIN = 2  # pixels per output pixel that a JPEG decoded at a reduced scale keeps
+_of_thread = threading.local()
 
 
 @dataclass(frozen=True)
@@ -31,15 +40,14 @@ class Jpeg:
     """An upright JPEG, not decoded yet, so that the crop can decode no more than it needs."""
 
     data: bytes
-    opened: Image.Image
+    header: jpeg.Header
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        return self.opened.height, self.opened.width, 3
+        return self.header.height, self.header.width, 3
 
 
 Pixels = UInt8[np.ndarray, "h w 3"] | Jpeg
-Box = tuple[int, int, int, int]  # left, upper, width, height in pixels
 
 
 def load_image(data: bytes, name: str = "image") -> UInt8[np.ndarray, "h w 3"]:
@@ -115,10 +123,11 @@ class Decode:
         data, name = element["image"], element.get("name", "image")
         if isinstance(data, np.ndarray):
             return element
-        image = _open(data, name)
-        if image.format == "JPEG" and image.mode in ("RGB", "L") and _orientation(image) == 1:
-            return element | {"image": Jpeg(data, image)}
-        return element | {"image": np.asarray(_decode(image, name))}
+        header = jpeg.read_header(data)
+        if header is not None and header.height * header.width <= (Image.MAX_IMAGE_PIXELS or math.inf):
+            if not header.exif or _orientation(_open(data, name)) == 1:
+                return element | {"image": Jpeg(data, header)}
+        return element | {"image": load_image(data, name)}
 
 
 @dataclass(frozen=True)
@@ -173,35 +182,49 @@ class RandomFlip:
     def __call__(self, element: dict, rng: np.random.Generator) -> dict:
         image = element["image"]
         left_right, upside_down = rng.random(2) < 0.5
-        if self.horizontal and left_right:
-            image = image[:, ::-1]
         if self.vertical and upside_down:
             image = image[::-1]
+        if self.horizontal and left_right:
+            mirrored = np.empty_like(image)
+            for channel in range(image.shape[2]):  # four times faster than all at once
+                mirrored[..., channel] = image[:, ::-1, channel]
+            image = mirrored
         return element | {"image": np.ascontiguousarray(image)}
 
 
 def _cut(element: dict, box: Box, size: int) -> UInt8[np.ndarray, "size size 3"]:
-    """Scales `box` to size x size in one bicubic, antialiased resize."""
-    pixels, (left, upper, w, h), reduced = element["image"], box, 1
-    if isinstance(pixels, Jpeg):
-        spare = min(w, h) // (DRAFT_MARGIN * size)
-        reduced = next(scale for scale in (8, 4, 2, 1) if spare >= scale or scale == 1)
-        image = pixels.opened
-        if reduced > 1:  # opened anew: a draft would change what the next crop of it sees
-            image = Image.open(io.BytesIO(pixels.data), formats=("JPEG",))
-            image.draft(None, (image.width // reduced, image.height // reduced))
-        image = _decode(image, element.get("name", "image"))
-    else:
-        image = Image.fromarray(pixels)
-    right, lower = (left + w) / reduced, (upper + h) / reduced
-    return np.asarray(
-        image.resize(
-            (size, size),
-            Image.Resampling.BICUBIC,
-            box=(left / reduced, upper / reduced, right, lower),
-            reducing_gap=3.0,
-        )
-    )
+    """Cuts `box` out and scales it to size x size in one bicubic, antialiased resize."""
+    pixels, (left, upper, w, h) = element["image"], box
+    if not isinstance(pixels, Jpeg):
+        return _resize(pixels[upper : upper + h, left : left + w], size)
+    spare = min(w, h) // (REDUCED_MARGIN * size)
+    reduced = next(scale for scale in (8, 4, 2, 1) if spare >= scale or scale == 1)
+    try:  # where pixels become smaller, little is left of the way that colours were enlarged
+        part, x, y = jpeg.decode(pixels.data, pixels.header, box, reduced, smooth=min(w, h) <= size)
+    except ValueError:  # Pillow reads some that simplejpeg refuses, and says what is wrong with the others
+        part, x, y, reduced = load_image(pixels.data, element.get("name", "image")), 0, 0, 1
+    left, upper, w, h = left / reduced - x, upper / reduced - y, w / reduced, h / reduced
+    x, y = math.floor(left), math.floor(upper)
+    part = part[y : math.ceil(upper + h), x : math.ceil(left + w)]
+    return _resize(part, size, None if reduced == 1 else (left - x, upper - y, w, h))
+
+
+def _resize(
+    pixels: UInt8[np.ndarray, "h w 3"], size: int, box: tuple[float, float, float, float] | None = None
+) -> UInt8[np.ndarray, "size size 3"]:
+    """Bicubic, antialiased; `box` is left, upper, width, height of the part that is taken."""
+    height, width, _ = pixels.shape
+    if resizer is None:
+        corners = (box[0], box[1], box[0] + box[2], box[1] + box[3]) if box else None
+        return np.asarray(Image.fromarray(pixels).resize((size, size), Image.Resampling.BICUBIC, box=corners))
+    if not hasattr(_of_thread, "resizer"):  # it keeps memory of its own from one image to the next
+        _of_thread.resizer = resizer.Resizer()
+    source = resizer.ImageData(width, height, resizer.PixelType.U8x3, pixels.tobytes())
+    target = resizer.ImageData(size, size, resizer.PixelType.U8x3)
+    bicubic = resizer.ResizeAlg.convolution(resizer.FilterType.catmull_rom)
+    part = resizer.CropBox(*box) if box else None
+    _of_thread.resizer.resize(source, target, resizer.ResizeOptions(resize_alg=bicubic, crop_box=part))
+    return np.frombuffer(target.get_buffer(), np.uint8).reshape(size, size, 3)
 
 
 def normalize(

@@ -5,7 +5,6 @@ TFDS imports TensorFlow when it builds. Reading (`mae_jax.data.prepared`) never 
 
 from __future__ import annotations
 
-import io
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -14,17 +13,13 @@ from itertools import islice
 from pathlib import Path
 from typing import ClassVar
 
-import numpy as np
 import tensorflow_datasets as tfds
-from jaxtyping import UInt8
-from PIL import Image
 
 from mae_jax.data.sources import Source
 from mae_jax.data.transforms import load_image
 from mae_jax.errors import UNUSABLE, UserError
 
 CHUNK = 256  # files read ahead of the writer
-QUALITY = 92  # of tiles that are encoded anew, with colours as fine as brightness (4:4:4): stains are colours
 
 Example = dict
 Cut = Callable[[str, bytes], Iterable[tuple[str, Example]]]
@@ -32,13 +27,6 @@ Cut = Callable[[str, bytes], Iterable[tuple[str, Example]]]
 
 class LeftOut(Exception):
     """A file that is no part of the data set; the message is the reason."""
-
-
-def jpeg(pixels: UInt8[np.ndarray, "h w 3"]) -> bytes:
-    """Encodes a tile."""
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "JPEG", quality=QUALITY, subsampling=0)
-    return file.getvalue()
 
 
 class ImageBuilder(tfds.core.GeneratorBasedBuilder):

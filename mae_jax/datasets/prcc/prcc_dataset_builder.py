@@ -10,9 +10,9 @@ import numpy as np
 import tensorflow_datasets as tfds
 from jaxtyping import UInt8
 
-from mae_jax.data import sources
+from mae_jax.data import jpeg, sources
 from mae_jax.data.transforms import load_image
-from mae_jax.datasets.builder import Example, ImageBuilder, LeftOut, jpeg, root_of
+from mae_jax.datasets.builder import Example, ImageBuilder, LeftOut, root_of
 from mae_jax.errors import UserError
 
 
@@ -51,7 +51,7 @@ def cut(tile: int, name: str, data: bytes) -> Iterator[tuple[str, Example]]:
     for y in corners(height, tile):
         for x in corners(width, tile):
             key = f"{region}/x{x:05}_y{y:05}.jpg"
-            image = jpeg(pixels[y : y + tile, x : x + tile])
+            image = jpeg.encode(pixels[y : y + tile, x : x + tile])
             yield key, {"image": image, "name": key, "group": region, "x": x, "y": y}
 
 

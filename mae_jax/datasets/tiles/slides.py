@@ -23,7 +23,8 @@ import numpy as np
 from jaxtyping import Bool, Float, UInt8
 from PIL import Image
 
-from mae_jax.datasets.builder import LeftOut, jpeg
+from mae_jax.data import jpeg
+from mae_jax.datasets.builder import LeftOut
 from mae_jax.errors import UNUSABLE, UserError
 from mae_jax.progress import duration
 
@@ -193,7 +194,7 @@ def cut_slide(slide: Path, place: Path, name: str, cutting: Cutting) -> str:
                             pixels = _white(opened.read_region((x, y), level, (side, side)))
                             if side != cutting.tile:
                                 pixels = pixels.resize((cutting.tile, cutting.tile), Image.Resampling.LANCZOS)
-                            file.writestr(f"x{x:06}_y{y:06}.jpg", jpeg(np.asarray(pixels)))
+                            file.writestr(f"x{x:06}_y{y:06}.jpg", jpeg.encode(np.asarray(pixels)))
                             counts["tiles"] += 1
                         if _looked is not None:
                             with _looked.get_lock():

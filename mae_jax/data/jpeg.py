@@ -1,0 +1,170 @@
+"""The part of a JPEG that a crop needs: decoding skips as much of the rest as the file allows.
+
+A JPEG is one long code that is read from its start. Restart markers, which tiles that are prepared here have every
+few blocks (`encode`), cut it into intervals that stand alone: the bytes of those that a crop touches, joined under a
+header with a smaller size, are a JPEG of that part (ITU-T T.81, sections B.2.4.4, E.1.4). No pixel changes. Without
+markers, only what lies below the crop is left out, by a smaller height in the header.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+from dataclasses import dataclass
+
+import numpy as np
+import simplejpeg
+from jaxtyping import Int, UInt8
+from PIL import Image
+
+Box = tuple[int, int, int, int]  # left, upper, width, height in pixels
+
+SOI, EOI, SOS, DRI, APP1 = 0xD8, 0xD9, 0xDA, 0xDD, 0xE1
+RESTARTS = bytes(range(0xD0, 0xD8))
+FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
+SEQUENTIAL = (0xC0, 0xC1)  # Huffman codes, one pass over the image
+QUALITY = 92  # of tiles that are encoded anew
+INTERVALS = (4, 5, 6, 7, 8, 9, 3, 2)  # blocks between markers, the best first: few cost bytes, many need decoding
+REST_UNREAD = "extraneous bytes before marker 0xd9"  # libjpeg's first warning where the height is made smaller
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a plain JPEG says of itself: 8 bits, grey or three channels, one pass."""
+
+    height: int
+    width: int
+    mcu: tuple[int, int]  # height and width of a unit of the code, in pixels
+    interval: int  # units between restart markers; 0: no markers
+    frame: int  # where the frame header begins
+    scan: int  # where the code begins
+    exif: bool
+
+
+def encode(pixels: UInt8[np.ndarray, "h w 3"]) -> bytes:
+    """A tile as JPEG with restart markers, and Huffman tables of its own, which make up for the markers' bytes.
+
+    Its colours are as fine as its brightness (4:4:4): stains are colours.
+    """
+    across = -(-pixels.shape[1] // 8)
+    blocks = next((n for n in INTERVALS if across % n == 0), across)
+    file = io.BytesIO()
+    options = {"quality": QUALITY, "subsampling": "4:4:4", "optimize": True, "restart_marker_blocks": blocks}
+    Image.fromarray(pixels).save(file, "JPEG", **options)
+    return file.getvalue()
+
+
+def read_header(data: bytes) -> Header | None:
+    """None where `data` is no JPEG, or not a plain one."""
+    at, interval, exif, frame = 2, 0, False, None
+    try:
+        if data[0] != 0xFF or data[1] != SOI:
+            return None
+        while True:
+            start, marker, length = struct.unpack_from(">BBH", data, at)
+            if start != 0xFF or length < 2:
+                return None
+            if marker in FRAMES:
+                bits, height, width, channels = struct.unpack_from(">BHHB", data, at + 4)
+                if marker not in SEQUENTIAL or bits != 8 or channels not in (1, 3) or not height or not width:
+                    return None
+                frame, sampling = at, data[at + 11 : at + 10 + 3 * channels : 3]
+            elif marker == DRI:
+                interval = struct.unpack_from(">H", data, at + 4)[0]
+            elif marker == APP1:
+                exif = True
+            elif marker == SOS:
+                if frame is None or data[at + 4] != channels:
+                    return None
+                # A single channel is coded block by block, whatever its sampling.
+                mcu = (
+                    (8, 8) if channels == 1 else (8 * max(s & 15 for s in sampling), 8 * max(s >> 4 for s in sampling))
+                )
+                return Header(height, width, mcu, interval, frame, at + 2 + length, exif)
+            at += 2 + length
+    except (IndexError, struct.error):
+        return None
+
+
+def decode(
+    data: bytes, header: Header, box: Box, reduced: int = 1, smooth: bool = True
+) -> tuple[UInt8[np.ndarray, "h w 3"], int, int]:
+    """Pixels of a part of the image that holds `box`, and where the part begins: left, upper.
+
+    All three are at 1/`reduced` (1, 2, 4, 8) of the scale. Inside the box, pixels are those of the whole image's
+    decoding. Not `smooth`, colours that the file holds at half the size are repeated, not interpolated, which is
+    quicker. Raises ValueError where the code is damaged, or of a kind that simplejpeg does not read.
+    """
+    part, left, upper, height, width, unread = window(data, header, box, 1 if smooth else 0)
+    options = {"fastupsample": not smooth}
+    if reduced > 1:
+        options |= {"min_height": -(-height // reduced), "min_width": -(-width // reduced)}
+    if not unread:
+        return simplejpeg.decode_jpeg(part, **options), left // reduced, upper // reduced
+    pixels = np.empty((-(-height // reduced), -(-width // reduced), 3), np.uint8)
+    try:
+        simplejpeg.decode_jpeg(part, buffer=pixels, **options)
+    except ValueError as error:  # pixels are there; only the first warning is told
+        if REST_UNREAD not in str(error):
+            raise
+    return pixels, left // reduced, upper // reduced
+
+
+def window(
+    data: bytes, header: Header, box: Box, margin: int = 1
+) -> tuple[bytes | bytearray, int, int, int, int, bool]:
+    """The smallest JPEG that holds `box`: its bytes, left, upper, height, width, and whether code is left over.
+
+    `margin`: pixels around the box that must be there, too. Where colours are interpolated, it is one.
+    """
+    left, upper, wide, high = box
+    tall, broad = header.mcu
+    across, down = -(-header.width // broad), -(-header.height // tall)
+    first, last = max(0, (upper - margin) // tall), min(down, -(-(upper + high + margin) // tall))
+    marks = _intervals(data, header, across * down) if header.interval else None
+    if marks is None:
+        if header.interval or last == down:
+            return data, 0, 0, header.height, header.width, False
+        height, part = last * tall, bytearray(data)
+        struct.pack_into(">H", part, header.frame + 5, height)
+        return part, 0, 0, height, header.width, True
+
+    units = min(header.interval, across)  # of an interval, or of its part in a row
+    rows = max(1, header.interval // across)  # of units in an interval
+    stride, tall, broad = across // units, tall * rows, broad * units
+    first, last = first // rows, -(-last // rows)
+    begin, end = max(0, (left - margin) // broad), min(stride, -(-(left + wide + margin) // broad))
+    height, width = (min(header.height, last * tall) - first * tall, min(header.width, end * broad) - begin * broad)
+    # Rows of intervals that lie side by side, each with the marker at its end.
+    heads = np.arange(first * stride + begin, last * stride + begin, stride)
+    starts, stops = marks[heads] + 2, marks[heads + (end - begin)] + 2
+    head = bytearray(data[: header.scan])
+    struct.pack_into(">HH", head, header.frame + 5, height, width)
+    view = memoryview(data)
+    part = bytearray().join([head, *[view[a:b] for a, b in zip(starts.tolist(), stops.tolist(), strict=True)]])
+    # Markers count from 0 to 7 again and again; the last is the end of the image.
+    lengths = stops - starts
+    moved = header.scan + 1 + np.cumsum(lengths) - stops
+    at = (marks[heads[:, None] + np.arange(1, end - begin + 1)] + moved[:, None]).ravel()
+    np.frombuffer(part, np.uint8)[at] = np.frombuffer(_counted(len(at)), np.uint8)
+    return part, begin * broad, first * tall, height, width, False
+
+
+def _intervals(data: bytes, header: Header, units: int) -> Int[np.ndarray, " n"] | None:
+    """Where the marker before each interval is, and the last one's end. None where they are not along a grid."""
+    across = -(-header.width // header.mcu[1])
+    if across % header.interval and header.interval % across:
+        return None
+    expected = -(-units // header.interval)
+    code = np.frombuffer(data, np.uint8, offset=header.scan)
+    found = (code[:-1] == 0xFF).nonzero()[0]
+    kinds = code[found + 1]
+    real = kinds.nonzero()[0][:expected]  # FF 00 is a byte FF of the code
+    if kinds[real].tobytes() != _counted(expected):
+        return None
+    return np.concatenate([[-2], found[real]]) + header.scan
+
+
+def _counted(n: int) -> bytes:
+    """The kinds of the markers of n intervals."""
+    return (RESTARTS * (n // 8 + 1))[: n - 1] + bytes([EOI])
