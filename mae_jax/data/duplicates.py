@@ -75,7 +75,7 @@ def _unit(looks: Int8[np.ndarray, "n pixels"]) -> Float32[np.ndarray, "n pixels"
 def hashes_of(source: Source) -> tuple[UInt64[np.ndarray, " n"], Int8[np.ndarray, "n pixels"]]:
     """Digests and perceptual hashes: those that the source knows, else from reading all its files."""
     if source.digests is not None and source.looks is not None:
-        return source.digests, source.looks
+        return source.digests, source.looks()
 
     def both(i: int) -> tuple[int, np.ndarray]:
         data = source.read(i)

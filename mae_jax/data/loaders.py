@@ -183,11 +183,12 @@ def _order(
         raise UserError(f"data.weights={tuple(weights)!r}: give {len(sources)} numbers above 0, one a source")
     sizes = [len(part) for part in chosen]
     mixed = _mixed(sizes, weights)
+    epochs = [_Epochs(size, seed, number) for number, size in enumerate(sizes)]
 
     def at(place: int) -> tuple[int, int]:
         number, draw = mixed[place]
         epoch, k = divmod(draw, sizes[number])
-        return number, int(chosen[number][_permutation(sizes[number], seed, number, epoch)[k]])
+        return number, int(chosen[number][epochs[number](epoch)[k]])
 
     return at
 
@@ -202,10 +203,19 @@ def _pair(number: int, draw: int) -> tuple[int, int]:
     return number, draw
 
 
-@lru_cache(maxsize=32)
-def _permutation(n: int, seed: int, number: int, epoch: int) -> Int[np.ndarray, " n"]:
-    """The order of one epoch. Grain's own shuffle takes milliseconds an image where n is small."""
-    return np.random.default_rng((seed, Purpose.SHUFFLE, number, epoch)).permutation(n)
+class _Epochs:
+    """The order of each epoch of a source. Grain's own shuffle takes milliseconds an image where n is small."""
+
+    def __init__(self, n: int, seed: int, number: int):
+        self.n, self.key = n, (seed, Purpose.SHUFFLE, number)
+        self.kept: dict[int, Int[np.ndarray, " n"]] = {}  # the two that the images in the works may be of
+
+    def __call__(self, epoch: int) -> Int[np.ndarray, " n"]:
+        order = self.kept.get(epoch)
+        if order is None:
+            order = np.random.default_rng((*self.key, epoch)).permutation(self.n)
+            self.kept = dict([*self.kept.items(), (epoch, order)][-2:])
+        return order
 
 
 def _indices(

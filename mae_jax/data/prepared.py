@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -62,7 +63,9 @@ class Index:
         try:
             with open(path, "rb") as file, np.load(file, allow_pickle=False) as saved:
                 arrays = {f.name: saved[f.name] for f in fields(cls)}
-            strings = {name: tuple(arrays[name].tobytes().decode().split("\n")) for name in ("names", "groups")}
+            names, groups = (arrays[name].tobytes().decode().split("\n") for name in ("names", "groups"))
+            once: dict[str, str] = {}  # the images of a group share one string
+            strings = {"names": tuple(names), "groups": tuple(once.setdefault(group, group) for group in groups)}
             found = cls(**(arrays | strings))
             if len({len(getattr(found, f.name)) for f in fields(cls)}) != 1:
                 raise ValueError("its arrays are of different lengths")
@@ -145,7 +148,7 @@ def locate(name: str, directory: str | os.PathLike = "") -> Path:
 
 
 def open_split(name: str, split: str, directory: str | os.PathLike = "", raw: bool = False):
-    """TFDS's data source of one split: examples by record number, with encoded images; `raw`: as they lie in the file."""
+    """TFDS's data source of one split: examples by record number, with encoded images; `raw`: undecoded records."""
     import tensorflow_datasets as tfds
 
     what = {"split": split, "data_dir": root(directory)}
@@ -211,8 +214,13 @@ def _source(name: str, splits: tuple[str, ...], directory: str | os.PathLike, cl
         fingerprint=summary.hexdigest(),
         read=Records(name, splits, directory, [part.record for part in parts]),
         digests=np.concatenate([part.digest for part in parts]),
-        looks=np.concatenate([part.look for part in parts]),
+        looks=partial(_looks, name, splits, directory),
     )
+
+
+def _looks(name: str, splits: tuple[str, ...], directory: str | os.PathLike) -> Int8[np.ndarray, "n pixels"]:
+    path = locate(name, directory)
+    return np.concatenate([index_of(name, split, path, directory).look for split in splits])
 
 
 def index_of(name: str, split: str, path: Path, directory: str | os.PathLike) -> Index:

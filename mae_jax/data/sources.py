@@ -69,7 +69,8 @@ class Source:
     counts: dict[str, int] = field(default_factory=dict)  # passed over, by reason
     passed_over: dict[str, tuple[str, ...]] = field(default_factory=dict)  # the first names of each
     digests: UInt64[np.ndarray, " n"] | None = None  # of the encoded bytes, see `duplicates`; None: not known
-    looks: Int8[np.ndarray, "n pixels"] | None = None  # perceptual hashes
+    # Reads the perceptual hashes: 256 bytes an image, which are not kept while training.
+    looks: Callable[[], Int8[np.ndarray, "n pixels"]] | None = None
 
     def __len__(self) -> int:
         return len(self.names)

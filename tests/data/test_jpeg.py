@@ -61,9 +61,9 @@ def test_pixels_of_a_part_are_those_of_the_whole(shape, options, grey):
 
 
 def test_only_what_a_crop_touches_is_decoded():
-    data = jpeg.encode(TISSUE)
+    data = jpeg.encode(TISSUE, halved=True)
     header = jpeg.read_header(data)
-    assert header.mcu == (16, 16) and header.interval == jpeg.BLOCKS
+    assert header.halved and header.interval == 2
     part, left, upper, height, width, unread = jpeg.window(data, header, (70, 50, 50, 40), margin=0)
     assert (left, upper, height, width, unread) == (64, 48, 48, 64, False)
     assert whole(bytes(part)).shape == (48, 64, 3)  # a JPEG of its own
@@ -77,16 +77,15 @@ def test_only_what_a_crop_touches_is_decoded():
     assert (left, upper, height, width, unread) == (0, 0, 96, 160, True)
 
 
-@pytest.mark.parametrize("width", [160, 90, 72, 40, 17 * 16])
-def test_tiles_are_encoded_with_markers_along_a_grid(width):
+@pytest.mark.parametrize("halved", [False, True])
+@pytest.mark.parametrize(("width", "wide"), [(500, (56, 32)), (512, (32, 32)), (160, (32, 32)), (300, (304, 304))])
+def test_tiles_are_encoded_with_markers_along_a_grid(width, wide, halved):
     pixels = np.resize(TISSUE, (96, width, 3))
-    data = jpeg.encode(pixels)
-    header = jpeg.read_header(data)
-    across = -(-width // 16)
-    assert 0 < header.interval <= 4 and across % header.interval == 0
-    np.testing.assert_array_equal(whole(data), whole(encode(pixels, quality=jpeg.QUALITY)))
-    if header.interval > 1:
-        assert len(data) < len(encode(pixels, quality=jpeg.QUALITY))
+    data, header = jpeg.encode(pixels, halved), jpeg.read_header(jpeg.encode(pixels, halved))
+    assert header.halved == halved and header.interval * header.mcu[1] == wide[halved]
+    plain = encode(pixels, quality=95) if halved else encode(pixels, quality=92, subsampling="4:4:4")
+    np.testing.assert_array_equal(whole(data), whole(plain))
+    assert len(data) < 1.01 * len(plain)
 
 
 @pytest.mark.parametrize(

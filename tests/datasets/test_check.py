@@ -1,6 +1,7 @@
 """Planted duplicates and straddling groups are found, in a folder, in a prepared data set and at a run's start."""
 
 import csv
+import dataclasses
 import io
 import json
 import os
@@ -221,7 +222,10 @@ def test_names_that_a_spreadsheet_would_run_are_quoted(leaky, tmp_path):
 
 def test_index_of_a_prepared_set_knows_digests(prepared_sets):
     source = prepared.labelled("cam16", "train", prepared_sets[0])
-    assert source.digests is not None
-    np.testing.assert_array_equal(source.digests, [duplicates.digest(source.read(i)) for i in range(len(source))])
+    digests, looks = duplicates.hashes_of(source)
+    np.testing.assert_array_equal(digests, [duplicates.digest(source.read(i)) for i in range(len(source))])
+    np.testing.assert_array_equal(looks[2], duplicates.look(source.read(2)))
+    read = dataclasses.replace(source, looks=None)
+    assert all((a == b).all() for a, b in zip(duplicates.hashes_of(read), (digests, looks), strict=True))
     with pytest.raises(UserError):
         check("prcc", prepared_sets[0], prepared_sets[0] / "x.csv")

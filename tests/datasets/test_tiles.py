@@ -142,8 +142,8 @@ def test_a_killed_start_goes_on_slide_by_slide(tmp_path):
 import time
 from mae_jax.datasets.prepare import prepare
 from mae_jax.datasets.tiles import slides
-encode = slides.jpeg
-slides.jpeg = lambda pixels: (time.sleep(0.05), encode(pixels))[1]  # a large slide takes long
+encode = slides.jpeg.encode
+slides.jpeg.encode = lambda pixels: (time.sleep(0.05), encode(pixels))[1]  # a large slide takes long
 if __name__ == "__main__":
     cutting = slides.Cutting(tile=64, workers=2)
     prepare("tiles:x", {str(tmp_path / "in")!r}, {str(tmp_path / "out")!r}, lambda line: None, cutting)

@@ -2,23 +2,27 @@
 
     python tools/benchmark.py loader [--peers] [--rounds 9] [--memory 1000 100000]
 
-Tissue of 500 x 500 pixels, drawn, as JPEGs of quality 95 with halved colours, about 80 kB like tiles of real slides.
-`prepared` are the bytes that tools/prepare_data.py writes for prcc, with restart markers: ours reads them from the
-prepared data set (ArrayRecord), the peer from files. `plain` are JPEGs as Pillow saves them: both read files.
+Tissue of 500 x 500 pixels, drawn, as JPEGs of about 80 kB like tiles of real slides, of three kinds. `prepared`:
+what tools/prepare_data.py makes of pRCC's regions, with restart markers, colours at half the size (4:2:0), quality
+95. `slides`: what it makes of whole slides, with markers, colours in full (4:4:4), quality 92. `plain`: as Pillow
+saves them with quality 95, 4:2:0 without markers. Both sides read the same bytes, from files; of the first kind, ours
+reads them from the prepared data set (ArrayRecord).
 
 Each side is a process of its own, all on the same core and in turns: what else the machine does falls on both. It
 makes whole batches of 64 in the caller's thread: no worker processes, no threads, nothing read ahead. Ours are uint8 of
 224 x 224 x 3, which the training step normalises. The peer is `torch.utils.data.DataLoader` over a data set that opens
-a file with Pillow and does what torchvision's RandomResizedCrop, ToTensor and Normalize do, after its documentation
-(torchvision cannot be installed beside the PyTorch that the peers need). Crops have 0.2-1 of the area. Both resize
-bicubically, as MAE's recipe does; `bilinear` is the peer with torchvision's default instead.
+a file with Pillow and does what torchvision's RandomResizedCrop, ToTensor and Normalize do (torchvision cannot be
+installed beside the PyTorch that the peers need). Crops have 0.2-1 of the area. Both resize bicubically, as MAE's
+recipe does; `bilinear` is the peer with torchvision's default instead, less work than ours.
 
-`ratio` is ours over the peer's, from the median wall time of a turn; `cpu_ratio` the same from the processes' CPU
-seconds, which other work on the machine shakes less. The memory is that of a process after it read each tile of a
-prepared data set once, for data sets of two sizes.
+`images_per_s` is from the median wall time of a turn, `ratio` is ours over the peer's; `cpu_ms` and `cpu_ratio` are the
+same from the processes' CPU seconds, which other work on the machine shakes less. `memory` is the resident memory of a
+process with the default threads that read each tile of a prepared data set once, for data sets of two sizes.
 """
 
 import argparse
+import contextlib
+import dataclasses
 import io
 import json
 import math
@@ -38,32 +42,34 @@ ROOT = Path(__file__).resolve().parents[2]
 SIZE, BATCH, TURN = 224, 64, 6  # pixels of an image, images of a batch, batches of a turn
 TILE, REGIONS = 500, 4  # pixels of a tile; regions that it takes, of 16 tiles each
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+KINDS = ("prepared", "slides", "plain")
 SIDES = ("ours", "peer", "bilinear")
+SPARE = 30  # quality of the tiles that memory is measured with: 100,000 are a gigabyte then
+
+
+def jpeg_of(pixels: np.ndarray, quality: int) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "JPEG", quality=quality)
+    return file.getvalue()
 
 
 def draw(folder: Path) -> None:
-    """Regions as the published pRCC has them, from which prepared and plain tiles are made."""
-    from mae_jax.data import synthetic
+    """Regions as the published pRCC has them, and the tiles of each kind."""
+    from mae_jax.data import jpeg, synthetic
     from mae_jax.datasets import prepare
 
-    (folder / "regions").mkdir()
+    for name in ("regions", *KINDS):
+        (folder / name).mkdir()
+    tiles = []
     for n in range(REGIONS):
-        tiles = [synthetic.draw_tissue(np.random.default_rng((n, i)), TILE) for i in range(16)]
-        rows = [np.concatenate(tiles[i : i + 4], 1) for i in range(0, 16, 4)]
-        Image.fromarray(np.concatenate(rows)).save(folder / "regions" / f"{n}_0_2000.png")
+        tiles += [synthetic.draw_tissue(np.random.default_rng((n, i)), TILE) for i in range(16)]
+        region = np.concatenate([np.concatenate(tiles[i : i + 4], 1) for i in range(16 * n, 16 * n + 16, 4)])
+        (folder / "regions" / f"{n}_0_2000.jpg").write_bytes(jpeg_of(region, 95))
     prepare.prepare("prcc", folder / "regions", folder, say=lambda line: None)
     source = prepared_source(folder)
-    for kind in ("prepared", "plain"):
-        (folder / kind).mkdir()
-        for i, name in enumerate(source.names):
-            data = source.read(i)
-            if kind == "plain":
-                file = io.BytesIO()
-                region, place = name.rsplit("/", 1)
-                x, y = (int(part[1:]) for part in place.removesuffix(".jpg").split("_"))
-                pixels = Image.open(folder / "regions" / f"{region}.png").crop((x, y, x + TILE, y + TILE))
-                pixels.save(file, "JPEG", quality=95)
-                data = file.getvalue()
+    for i, tile in enumerate(tiles):
+        made = source.read(i), jpeg.encode(tile), jpeg_of(tile, 95)
+        for kind, data in zip(KINDS, made, strict=True):
             (folder / kind / f"{i:03}.jpg").write_bytes(data)
 
 
@@ -145,6 +151,58 @@ def work(side: str, folder: Path, kind: str, core: int) -> None:
         print(json.dumps({"wall": wall / TURN / BATCH, "cpu": cpu / TURN / BATCH}), flush=True)
 
 
+def many(folder: Path, n: int) -> None:
+    """A prepared data set of n tiles: a few pictures again and again, under names of their own."""
+    import tensorflow_datasets as tfds
+
+    from mae_jax.data import prepared, synthetic
+    from mae_jax.datasets.prcc import prcc_dataset_builder
+
+    drawn = [synthetic.draw_tissue(np.random.default_rng(i), TILE) for i in range(16)]
+    pictures = [jpeg_of(tile, SPARE) for tile in drawn]
+
+    def name(i: int) -> str:
+        return f"region_{i // 16:06}/x{i % 4 * TILE:05}_y{i % 16 // 4 * TILE:05}.jpg"
+
+    def examples():
+        for i in range(n):
+            yield name(i), {"image": pictures[i % 16], "name": name(i), "group": name(i)[:13], "x": 0, "y": 0}
+
+    tfds.disable_progress_bar()
+    builder = prcc_dataset_builder.Builder(data_dir=folder, config="tile500")
+    builder._split_generators = lambda dl_manager: {"train": examples()}
+    with contextlib.redirect_stdout(None):
+        builder.download_and_prepare()
+    records = prepared.open_split("prcc", "train", folder)
+    order = sorted(range(n), key=(names := [records[i]["name"].decode() for i in range(n)]).__getitem__)
+    known = prepared.make_index({"image": p, "name": name(i).encode(), "group": b""} for i, p in enumerate(pictures))
+    picture = np.arange(n) % 16
+    dataclasses.replace(
+        known,
+        record=np.asarray(order),
+        names=[names[i] for i in order],
+        groups=[names[i][:13] for i in order],
+        label=known.label[picture],
+        digest=known.digest[picture],
+        look=known.look[picture],
+    ).save(prepared.index_path(Path(builder.data_dir), "train"))
+
+
+def resident(folder: Path, n: int) -> None:
+    """The process that memory is measured of: each tile once; says the bytes it holds."""
+    from mae_jax.data import loaders
+    from mae_jax.data.transforms import Decode, RandomResizedCrop
+
+    stream = loaders.train_batches(
+        [prepared_source(folder)], None, (Decode(), RandomResizedCrop(SIZE)), batch_size=BATCH, seed=0
+    )
+    for _ in range(-(-n // BATCH)):
+        next(stream)
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    print(json.dumps({"bytes": pages * os.sysconf("SC_PAGE_SIZE")}), flush=True)
+    stream.close()
+
+
 def start(*arguments: str) -> subprocess.Popen:
     command = [sys.executable, str(Path(__file__).resolve()), *arguments]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
@@ -188,23 +246,44 @@ def compare(folder: Path, kind: str, sides: tuple[str, ...], rounds: int) -> dic
     return out
 
 
+def memory(folder: Path, sizes: list[int]) -> dict[str, float]:
+    """MiB of the loader's process for data sets of so many tiles, and the last one's growth over the first."""
+    out = {}
+    for n in sizes:
+        (folder / str(n)).mkdir()
+        many(folder / str(n), n)
+        process = start("--resident", str(folder / str(n)), str(n))
+        out[str(n)] = line(process)["bytes"] / 2**20
+        process.communicate()
+    return out | {"growth": out[str(sizes[-1])] / out[str(sizes[0])] - 1}
+
+
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="benchmark.py loader", description=__doc__.split("\n")[0])
     parser.add_argument("--peers", action="store_true", help="measure PyTorch's DataLoader too (extra [peers])")
     parser.add_argument("--rounds", type=int, default=9, help="turns of each side, after the warm-up; 9")
+    parser.add_argument("--memory", type=int, nargs="*", default=[1000, 100_000], help="sizes; none: not measured")
+    parser.add_argument("--kind", nargs="*", choices=KINDS, default=KINDS, help="some of the kinds of tiles")
     parser.add_argument("--worker", nargs=4, help=argparse.SUPPRESS)
+    parser.add_argument("--resident", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args(argv)
     if arguments.worker:
         side, folder, kind, core = arguments.worker
         return work(side, Path(folder), kind, int(core))
+    if arguments.resident:
+        return resident(Path(arguments.resident[0]), int(arguments.resident[1]))
+    results = {}
     with tempfile.TemporaryDirectory(prefix="mae_jax-loader-") as folder:
-        draw(Path(folder))
-        results = {}
-        for kind in ("prepared", "plain"):
+        if arguments.kind:
+            draw(Path(folder))
+        for kind in arguments.kind:
             sides = SIDES if arguments.peers else SIDES[:1]
             results[kind] = compare(Path(folder), kind, sides, arguments.rounds)
             print(kind, *(f"{k} {v:.4g}" for k, v in results[kind].items()), sep="  ", flush=True)
-    print(json.dumps(results["prepared"] | {"plain": results["plain"]}))
+        if arguments.memory:
+            results["memory"] = memory(Path(folder), arguments.memory)
+            print("memory", *(f"{k} {v:.4g}" for k, v in results["memory"].items()), sep="  ", flush=True)
+    print(json.dumps(results.pop("prepared", {}) | results))
 
 
 if __name__ == "__main__":

@@ -47,11 +47,12 @@ def cut(tile: int, name: str, data: bytes) -> Iterator[tuple[str, Example]]:
     height, width, _ = pixels.shape
     if min(height, width) < tile:
         raise LeftOut(f"smaller than a tile of {tile} pixels")
-    region = name.rsplit(".", 1)[0]
+    region, header = name.rsplit(".", 1)[0], jpeg.read_header(data)
+    halved = header is not None and header.halved
     for y in corners(height, tile):
         for x in corners(width, tile):
             key = f"{region}/x{x:05}_y{y:05}.jpg"
-            image = jpeg.encode(pixels[y : y + tile, x : x + tile])
+            image = jpeg.encode(pixels[y : y + tile, x : x + tile], halved)
             yield key, {"image": image, "name": key, "group": region, "x": x, "y": y}
 
 
