@@ -35,10 +35,14 @@ class Lowered:
         self.path, self.config, self.leader = workdir / rundir.LOWERED, config, leader
         self.entries: list[dict[str, Any]] = rundir.read_json(self.path) if self.path.exists() else []
 
-    def resume(self, saved: list[dict[str, Any]]) -> None:
-        """Takes over what a checkpoint says, where the file is gone."""
+    def resume(self, step: int, saved: list[dict[str, Any]]) -> int | None:
+        """Takes over what the checkpoint of `step` says, where the file is gone.
+
+        Gives the step that was gone back to, where the checkpoint is of the time before that; None: it is not.
+        """
         if len(saved) > len(self.entries):
             self.entries = saved
+        return next((e["back_to"] for e in self.entries[len(saved) :] if e["back_to"] < step), None)
 
     def factor(self, step: int) -> float:
         """What the rate of update number `step` (from 0) is multiplied by."""
@@ -52,22 +56,25 @@ class Lowered:
     def go_back(self, error: Diverged, checkpoints: Checkpoints, label: str) -> str:
         """To the newest checkpoint that is sound, from where on the rate is lower; says so in a line.
 
-        Raises UserError where the config does not ask for it, or it was done often enough.
+        It is the one before that, where a lower rate from the newest did not help. Raises UserError where the config
+        does not ask for it, or it was done often enough.
         """
         checkpoints.wait()
         times = self.config.train.lower_rate_times if self.config.train.on_divergence == "lower_rate" else 0
-        sound = next((step for step in checkpoints.steps() if step < error.unsound), 0)
+        known, *before = [step for step in checkpoints.steps() if step < error.unsound] or [0]
+        again = bool(self.entries) and self.entries[-1]["back_to"] == known
+        sound = before[0] if before and again else known
         if len(self.entries) >= times or error.unsound == 0:
             raise UserError(
-                f"{label}: {error}; the last good checkpoint is {f'step {sound}' if sound else 'none yet'} in "
+                f"{label}: {error}; the last good checkpoint is {f'step {known}' if known else 'none yet'} in "
                 f"{checkpoints.directory}. {self._advice(error)}"
             )
-        checkpoints.drop(error.unsound)
-        known = self.entries[-1]["rate_factor"] if self.entries else 1.0
+        factor = (self.entries[-1]["rate_factor"] if self.entries else 1.0) * self.config.train.lower_rate_factor
         entry = {"what": error.what, "value": str(error.value), "diverged_at": error.step, "back_to": sound}
-        self.entries = [*self.entries, entry | {"rate_factor": known * self.config.train.lower_rate_factor}]
+        self.entries = [*self.entries, entry | {"rate_factor": factor}]
         if self.leader:
             rundir.write_json(self.path, self.entries)  # on disk before anything follows from it
+        checkpoints.drop(sound + 1)
         return (
             f"{label}: {error}; back to {f'the checkpoint of step {sound}' if sound else 'the first weights'}, from "
             f"there on with {self.factor(sound):g} of the learning rate ({len(self.entries)} of {times} times)"

@@ -133,6 +133,9 @@ class Loop:
         self.owed = False  # whether a signal cut off the evaluation of the step that is saved
         self.best = Best(self.workdir, self.config.checkpoint.keep) if self.config.train.select == "best" else None
         found = self.checkpoints.restore(abstract_state(self.spec))
+        while found and (back := self.lowered.resume(int(found[0].step), found[1]["lowered"])) is not None:
+            self.checkpoints.drop(back + 1)  # the run was killed before it could
+            found = self.checkpoints.restore(abstract_state(self.spec))
         if self.best:
             self.best.resume(found and found[1]["best"])
         if found is None:
@@ -143,7 +146,6 @@ class Loop:
         loaders.check_position(position["data"], jsonable(self.task.position(step)))
         self.pending, self.owed = position["pending"], position["owed"]
         self.began = min(self.began, time.monotonic() - position["seconds"])
-        self.lowered.resume(position["lowered"])
         self.progress.say(f"going on from step {step} of {self.resolved.steps} in {self.workdir}")
         return state, step
 

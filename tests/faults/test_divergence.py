@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,14 +17,15 @@ from mae_jax.checkpoints import committed_steps
 from mae_jax.errors import UserError
 
 ROOT = Path(__file__).parents[2]
-# The rate starts at 0, so that the first update is sound; the second gives parameters with which the loss or its
-# gradient overflows, which the third finds. A 1e-20th of the rate is still too high, a 1e-40th is not.
+# Weight decay at such a rate multiplies the parameters at each update, until the loss or its gradient overflows. A
+# thousandth of the rate is still too high, a millionth is not.
 EXPLODES = {
-    "optim.base_lr": 1e38,
+    "optim.base_lr": 1e3,
+    "optim.weight_decay": 1e3,
     "checkpoint.every_epochs": 0.01,  # every step
     "checkpoint.keep": 1,
     "log.every_steps": 1,
-    "train.lower_rate_factor": 1e-20,
+    "train.lower_rate_factor": 1e-3,
 }
 
 
@@ -43,9 +45,13 @@ def arrays(workdir: Path, step: int) -> list[np.ndarray]:
 def test_it_stops_with_advice_and_the_last_good_checkpoint_stays(tmp_path, tiny_config, task, dtype):
     config = tiny_config(task, **EXPLODES, **{"model.dtype": dtype})
     for _ in range(2):  # the same command again says the same
-        with pytest.raises(UserError, match=r"is (nan|inf) at step [23]; the last good checkpoint is step 1 .*lower"):
+        with pytest.raises(UserError, match=r"_norm is (nan|inf) at step \d; .* What usually helps: a lower") as error:
             train.run(config, tmp_path)
-        assert committed_steps(tmp_path / "checkpoints")[-1] == 1
+        at, good = map(
+            int, re.search(r"at step (\d); the last good checkpoint is step (\d)", str(error.value)).groups()
+        )
+        # The gradient was computed before the update: it tells of the parameters of the step before it.
+        assert good == at - 2 and committed_steps(tmp_path / "checkpoints") == [at - 1, good]
     for step in committed_steps(tmp_path / "checkpoints"):
         assert all(np.isfinite(a.astype(np.float64)).all() for a in arrays(tmp_path, step))
     assert not (tmp_path / rundir.RESULTS).exists()
@@ -55,37 +61,49 @@ def test_it_goes_back_with_a_lower_rate_and_says_so(tmp_path, tiny_config, capsy
     config = tiny_config(**EXPLODES, **{"train.select": "best", "eval.every_epochs": 0.01})
     with pytest.raises(UserError, match="train.on_divergence=lower_rate"):
         train.run(config, tmp_path)
-    assert [path.name for path in (tmp_path / "best").iterdir()] == ["1.npz"]  # what is not finite is never the best
-    with np.load(tmp_path / "best" / "1.npz") as saved:
-        assert all(np.isfinite(saved[name]).all() for name in saved)
+    for path in (tmp_path / "best").iterdir():  # what is not finite is never the best
+        with np.load(path) as saved:
+            assert all(np.isfinite(saved[name]).all() for name in saved)
     # The same run goes on, when it is asked to lower the rate.
     config.train.on_divergence, config.train.lower_rate_times = "lower_rate", 1
-    with pytest.raises(UserError, match=r"step 1 in .* The rate was lowered 1 times, to 1e-20 of it"):
+    with pytest.raises(UserError, match=r"The rate was lowered 1 times, to 0.001 of it"):
         train.run(config, tmp_path)
     config.train.lower_rate_times = 2
     results = train.run(config, tmp_path)
     said = capsys.readouterr().out
-    assert "back to the checkpoint of step 1, from there on with 1e-40 of the learning rate (2 of 2 times)" in said
     lowered = rundir.read_json(tmp_path / rundir.RUN)["rate_lowered"]
-    assert [(e["back_to"], e["rate_factor"]) for e in lowered] == [(1, 1e-20), (1, pytest.approx(1e-40))]
+    assert [e["rate_factor"] for e in lowered] == [1e-3, pytest.approx(1e-6)]
+    back = lowered[1]["back_to"]
+    assert lowered[1]["diverged_at"] > back >= lowered[0]["back_to"] > 0
+    assert (
+        f"back to the checkpoint of step {back}, from there on with 1e-06 of the learning rate (2 of 2 times)" in said
+    )
     rows = rows_of(tmp_path)
     assert [row["rate_factor"] for row in rows if "rate_factor" in row] == [e["rate_factor"] for e in lowered]
     rates = {row["step"]: row["learning_rate"] for row in rows if "learning_rate" in row}
-    assert sorted(rates) == list(range(1, 9)) and max(rates.values()) < 1e-2
+    assert sorted(rates) == list(range(1, 9)) and 0 < rates[back + 1] < 1e-4 and rates[lowered[0]["back_to"]] > 1
     assert all(np.isfinite(v) for row in rows for v in row.values()) and np.isfinite(results["accuracy"])
     assert committed_steps(tmp_path / "checkpoints") == [8]
+
+
+def test_where_a_lower_rate_does_not_help_it_goes_further_back(tmp_path, tiny_config):
+    changes = EXPLODES | {"checkpoint.keep": 3, "train.on_divergence": "lower_rate", "train.lower_rate_factor": 0.5}
+    with pytest.raises(UserError, match="lowered 3 times"):
+        train.run(tiny_config(**changes), tmp_path)
+    first, second, _ = (entry["back_to"] for entry in rundir.read_json(tmp_path / rundir.LOWERED))
+    assert first > second > 0
 
 
 def test_before_any_checkpoint_it_goes_back_to_the_first_weights(tmp_path, tiny_config, capsys):
     changes = EXPLODES | {"checkpoint.every_epochs": 50.0, "train.on_divergence": "lower_rate"}
     train.run(tiny_config(**changes), tmp_path)
-    assert "back to the first weights, from there on with 1e-40 of the learning rate" in capsys.readouterr().out
-    assert [row["step"] for row in rows_of(tmp_path) if "rate_factor" in row] == [0, 0]
+    assert "back to the first weights, from there on with 0.001 of the learning rate" in capsys.readouterr().out
+    assert [row["step"] for row in rows_of(tmp_path) if "rate_factor" in row] == [0]
 
 
 def test_first_weights_that_are_not_finite_are_told_apart(tmp_path, tiny_config):
-    config = tiny_config(**{"data.std": (1e-39, 1e-39, 1e-39), "train.on_divergence": "lower_rate"})
-    with pytest.raises(UserError, match=r"at step 1; the last good checkpoint is none yet .* first weights"):
+    config = tiny_config(**{"model.head_std": 3e38, "train.on_divergence": "lower_rate"})
+    with pytest.raises(UserError, match=r"at step 1; the last good checkpoint is none yet .*first weights"):
         train.run(config, tmp_path)
 
 
@@ -137,7 +155,7 @@ def test_killed_after_going_back_it_ends_with_the_same_bits(tmp_path, tiny_confi
             capture_output=True, text=True, env=os.environ, cwd=ROOT, timeout=300,
         )  # fmt: skip
         assert run.returncode == code, run.stderr[-2000:]
-    assert "going on from step 1" in run.stdout and "(2 of 3 times)" in run.stdout
+    assert "going on from step" in run.stdout and "(2 of 3 times)" in run.stdout
     for name in (rundir.METRICS, rundir.PREDICTIONS, rundir.LOWERED):
         assert (broken / name).read_bytes() == (whole / name).read_bytes()
     for one, two in zip(arrays(broken, 8), arrays(whole, 8), strict=True):

@@ -58,7 +58,8 @@ def test_a_run_that_is_refused_keeps_no_other_from_its_end(config, tmp_path, ran
 
 
 def test_nothing_begins_with_a_pretraining_that_diverged(config, tmp_path, ran):
-    config.pretrain.optim.base_lr, config.pretrain.checkpoint.every_epochs = 1e38, 0.01
+    config.pretrain.optim.base_lr = config.pretrain.optim.weight_decay = 1e3
+    config.pretrain.checkpoint.every_epochs = 0.01
     with pytest.raises(UserError, match=r"2 of 3 runs are missing: pre-training \(.*finetune 100 % mae \("):
         study.run(config, tmp_path)
     assert ran == ["pre-training", "finetune 100 % scratch"] and inits_in_report(tmp_path) == ["scratch"]
