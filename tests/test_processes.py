@@ -17,6 +17,8 @@ FIELDS = [
     "--config.model.width=16", "--config.model.depth=1", "--config.model.heads=2", "--config.train.batch_size=6",
     "--config.train.steps=24", "--config.log.tensorboard=False", "--config.log.every_steps=1",
     "--config.log.progress_seconds=0.0",
+    # Each image is mixed with one of the other process.
+    "--config.train.mixup=0.8", "--config.train.cutmix=1.0", "--config.data.randaugment=9.0",
 ]  # fmt: skip
 
 
