@@ -13,6 +13,7 @@ from mae_jax.config import load, parse_arg
 def get_config(arg=None):
     arg = parse_arg(arg, smoke=False)
     config = load(Path(__file__).with_name("study.py"), "data=synthetic,protocol=paper,scale=laptop")
+    config.evaluations = ("finetune", "lbfgs", "knn")
     config.name = "demo_smoke" if arg.smoke else "demo"
     config.title = "Label efficiency of a masked autoencoder, on generated cells"
     for part in (config.pretrain, config.finetune):

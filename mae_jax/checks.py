@@ -13,7 +13,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from mae_jax import grid
-from mae_jax.config import QUICK, SIZES, TASKS, defaults, flatten, one_of, study_defaults, sweep_defaults
+from mae_jax.config import EVALUATIONS, QUICK, SIZES, TASKS, defaults, flatten, one_of, study_defaults, sweep_defaults
 from mae_jax.errors import UNUSABLE, UserError
 
 _CHOICES = {
@@ -285,11 +285,16 @@ _LISTS = {  # of studies and sweeps: whether a number is allowed, and the words 
 def validate_study(config: ConfigDict) -> None:
     """`validate` for a study and both of its parts."""
     _whole(config, study_defaults(ConfigDict(), ConfigDict()), "a study")
-    _validate_lists(config, ("fractions", "inits", "seeds", "subset_seeds", "pretrain_seeds"))
+    _validate_lists(config, ("fractions", "inits", "evaluations", "seeds", "subset_seeds", "pretrain_seeds"))
     if type(config.step_matched) not in (int, float) or not 0 <= config.step_matched <= 1:
         raise UserError(f"step_matched={config.step_matched!r} is out of range; allowed: [0, 1], 0 for none")
+    for value in config.evaluations:
+        one_of("evaluations: each", value, EVALUATIONS)
     grid.inits(config)
     _validate_parts(config)
+    for _, cell in grid.cells(config, Path()):
+        if cell.task != "finetune":
+            validate(cell, f"{cell.task}: ")
     for _, run in grid.runs(config, Path()):
         if run.init != "weights":  # else the files say what the network is
             validate(run, f"{run.name}: ")

@@ -1,6 +1,7 @@
 """The cells of a study: a run directory and a config for each."""
 
 import dataclasses
+import itertools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from mae_jax.config import flatten, init_of, percent
+from mae_jax.config import flatten, init_of, percent, probe_of
 from mae_jax.errors import UserError
 
 Run = tuple[Path, ConfigDict]
@@ -104,33 +105,37 @@ def pretrainings(config: ConfigDict, workdir: Path) -> Iterator[Run]:
 
 
 def cells(config: ConfigDict, workdir: Path) -> Iterator[Run]:
-    """Every fine-tuning run.
+    """Every evaluation of an encoder: fine-tuning, and what `config.evaluations` has besides.
 
-    Those of one seed, fraction and number of updates differ in their first weights and in nothing else, but
-    that an encoder sees images on the scale of its pre-training.
+    Those of one evaluation, seed, fraction and number of updates differ in their first weights and in nothing else,
+    but that an encoder sees images on the scale of its pre-training. Frozen encoders have no step-matched runs.
     """
     subset_seeds = tuple(config.subset_seeds) or (0,) * len(config.seeds)
     most = max(config.fractions)
     budgets = [(f, 0.0) for f in config.fractions]
     budgets += [(f, float(most)) for f in config.fractions if f <= config.step_matched and f < most]
-    for number, (seed, subset_seed) in enumerate(zip(config.seeds, subset_seeds, strict=True)):
-        for fraction, match in budgets:
-            for init in inits(config):
-                cell = config.finetune.copy_and_resolve_references()
-                cell.seed, cell.data.subset_seed, cell.data.fraction = seed, subset_seed, fraction
-                cell.train.match_fraction = match
-                if init.name != "scratch":
-                    cell.init = init_of(init.path) if init.path else "mae"
-                    cell.init_name = "" if init.name == "mae" else init.name
-                    cell.init_from = str(pretrain_dir(config, workdir, init, number).resolve())
-                for name in ("mean", "std"):
-                    if f"data.{name}" in (init.changes or {}):
-                        cell.data[name] = init.changes[f"data.{name}"]
-                updates = f" as {match * 100:g} %" if match else ""
-                seeds = f" seed {seed}" if len(config.seeds) > 1 else ""
-                cell.name = f"finetune {fraction * 100:g} %{updates} {init.name}{seeds}"
-                budget = percent(fraction) + (f"-as{percent(match)}" if match else "")
-                yield workdir / "cells" / f"{budget}-{init.slug}-seed{seed}", cell
+    seeds = list(enumerate(zip(config.seeds, subset_seeds, strict=True)))
+    for task, (number, (seed, subset_seed)), (fraction, match) in itertools.product(config.evaluations, seeds, budgets):
+        if match and task != "finetune":
+            continue
+        for init in inits(config):
+            cell = config.finetune.copy_and_resolve_references()
+            cell = cell if task == "finetune" else probe_of(cell, task)
+            cell.seed, cell.data.subset_seed, cell.data.fraction = seed, subset_seed, fraction
+            cell.train.match_fraction = match
+            if init.name != "scratch":
+                cell.init = init_of(init.path) if init.path else "mae"
+                cell.init_name = "" if init.name == "mae" else init.name
+                cell.init_from = str(pretrain_dir(config, workdir, init, number).resolve())
+            for name in ("mean", "std"):
+                if f"data.{name}" in (init.changes or {}):
+                    cell.data[name] = init.changes[f"data.{name}"]
+            updates = f" as {match * 100:g} %" if match else ""
+            which = f" seed {seed}" if len(config.seeds) > 1 else ""
+            cell.name = f"{task} {fraction * 100:g} %{updates} {init.name}{which}"
+            budget = percent(fraction) + (f"-as{percent(match)}" if match else "")
+            before = "" if task == "finetune" else f"{task}-"
+            yield workdir / "cells" / f"{before}{budget}-{init.slug}-seed{seed}", cell
 
 
 def runs(config: ConfigDict, workdir: Path) -> list[Run]:

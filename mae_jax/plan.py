@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from mae_jax import rundir, sharding, tasks
 from mae_jax.checks import validate
-from mae_jax.config import Resolved, arm_of
+from mae_jax.config import QUICK, Resolved, arm_of
 from mae_jax.data import splits
 from mae_jax.grid import Run
 from mae_jax.progress import duration
@@ -42,13 +42,26 @@ def make(runs: Sequence[Run], opened: dict, report: splits.Report | None = None)
     """
     found = [_planned(directory, cell, opened, report) for directory, cell in runs]
     known: dict[Spec, float] = {}
+    forward = 0.0  # seconds of the last measured kind, an image
     for run in found:
-        if not run.done:
+        if not run.done and run.config.task not in QUICK:
             run.step_seconds = _step_seconds(run.config, opened, known)
             evaluated = run.validation * (run.resolved.steps // run.resolved.eval_every + 1) + run.test
             forward = run.step_seconds / run.resolved.batch_size / 3  # of an image: a third of a training step's
             run.seconds = RUN_SECONDS + run.resolved.steps * run.step_seconds + evaluated * forward
+    _quick_seconds([run for run in found if not run.done], forward)
     return found
+
+
+def _quick_seconds(runs: Sequence[Planned], forward: float) -> None:
+    """Of runs on frozen features: the first of each encoder computes them, in `forward` seconds an image."""
+    seen: dict[str | int, int] = {}
+    for run in runs:
+        if run.config.task in QUICK:
+            c, images = run.config, run.resolved.n_train + run.validation + run.test
+            encoder = c.init_from or c.seed
+            run.seconds = RUN_SECONDS + max(0, images - seen.get(encoder, 0)) * forward
+            seen[encoder] = max(images, seen.get(encoder, 0))
 
 
 def _planned(directory: Path, config: ConfigDict, opened: dict, report: splits.Report | None) -> Planned:
@@ -96,7 +109,11 @@ def describe(planned: Sequence[Planned]) -> list[str]:
             arm = f", {arm_of(c)}" if arm_of(c) else ""
             names = ", ".join(dict.fromkeys(run.config.init_name or run.config.init for run in runs))
             seeds = ", ".join(dict.fromkeys(str(run.config.seed) for run in runs))
+            arm = ("" if c.task == "finetune" else f", {c.task}") + arm
             what = f"{c.data.fraction * 100:g} % of the labels{arm}: {count(len(runs), 'run')} ({names}; seeds {seeds})"
+        if c.task in QUICK:
+            lines.append(f"  {what}: {count(r.n_train, 'image')}, features of the frozen encoder")
+            continue
         epochs, updates = count(r.steps / r.steps_per_epoch, "epoch"), count(r.steps, "update")
         lines.append(f"  {what}: {count(r.n_train, 'image')}, {epochs}, {updates} of {r.batch_size}")
     lines += _test_line(planned)

@@ -1,4 +1,4 @@
-"""The study: one pre-training, then fine-tuning over fractions x initialisations x seeds, then the report.
+"""The study: one pre-training, then evaluations over fractions x initialisations x seeds, then the report.
 
 Each cell of the grid is a run directory of its own. A cell that is finished is not run again, so the
 same command goes on after any interruption.
@@ -32,7 +32,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         runs = configured(grid.runs(config, workdir))
         progress = Progress(config.finetune.log.progress_seconds, quiet=not leader)
         missing = run_all(runs, progress, got)
-        finished = [place for place, cell in runs if cell.task == "finetune" and place not in missing]
+        finished = [place for place, cell in runs if cell.task != "pretrain" and place not in missing]
         written = {}
         if leader and finished:
             with signals.ends("all runs are finished"):
@@ -153,6 +153,8 @@ def report(
         )
     written = write_report(directories, out, title=config.title, notes=notes)
     progress.say(f"\n{table_text(written.rows)}\n\n{reference_text(written.rows)}\n")
+    if written.frozen:
+        progress.say(f"{written.frozen}\n")
     total = sum(rundir.read_json(d / rundir.RUN)["wall_seconds"] for d in directories)
-    progress.say(f"{len(directories)} fine-tuning runs, {duration(total)} of training; report: {out / 'index.html'}")
+    progress.say(f"{len(directories)} classifiers, {duration(total)} of training; report: {out / 'index.html'}")
     return {"rows": written.rows, "report": str(out)}

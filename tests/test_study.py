@@ -37,6 +37,65 @@ def test_arms_differ_in_their_first_weights_and_in_nothing_else(config, tmp_path
         assert scratch["data.val_seed"] == 0
 
 
+def test_evaluations_of_the_same_encoders_on_the_same_labels(config, tmp_path):
+    config.evaluations, config.seeds, config.subset_seeds = ("finetune", "linear_probe", "lbfgs", "knn"), (0, 1), (5, 6)
+    config.step_matched, config.finetune.train.select = 0.1, "best"
+    config.finetune.data.randaugment, config.finetune.model.drop_path = 5.0, 0.1
+    cells = {path.name: cell for path, cell in grid.cells(config, tmp_path)}
+    assert len(cells) == (3 + 3 * 2) * 4
+    tuned, trained, near = (cells[f"{name}10pct-mae-seed1"] for name in ("", "linear_probe-", "knn-"))
+    assert tuned.init_from == trained.init_from == near.init_from == str(tmp_path / "pretrain")
+    for cell in (trained, near):
+        checks.validate(cell)
+        assert (cell.data.subset_seed, cell.data.fraction, cell.seed, cell.init) == (6, 0.1, 1, "mae")
+        assert cell.model.width == 16 and not cell.data.randaugment and not cell.model.drop_path
+    assert (trained.optim.name, trained.train.select, near.train.select) == ("lars", "best", "last")
+    assert (near.task, near.name) == ("knn", "knn 10 % mae seed 1")
+    config.evaluations = ("finetune", "knm")
+    with pytest.raises(UserError, match="evaluations: each=knm is not allowed; use one of finetune, linear_probe"):
+        study.run(config, tmp_path / "study")
+    config.evaluations, config.finetune.data.val_fraction, config.finetune.train.select = ("lbfgs",), 0.0, "last"
+    with pytest.raises(UserError, match="lbfgs: probe.l2=.* is chosen on validation images"):
+        study.run(config, tmp_path / "study")
+
+
+def test_a_study_from_before_evaluations_grows_by_them(config, tmp_path, monkeypatch, capsys):
+    """Only what is missing is computed, and features once for each encoder and image."""
+    config.fractions, config.seeds = (0.5, 1.0), (0,)
+    study.run(config, tmp_path)
+    for path in (tmp_path / "study.json", *tmp_path.glob(f"cells/*/{rundir.CONFIG}")):
+        saved = rundir.read_json(path)
+        for part in (saved["config"], *(saved["config"].get(name, {}) for name in ("pretrain", "finetune"))):
+            part.pop("evaluations", None)
+            part.pop("probe", None)
+        rundir.write_json(path, saved)
+    ran, asked = [], []
+    original, per_image = train.Loop.run, tasks.evaluate.per_image
+    monkeypatch.setattr(train.Loop, "run", lambda self: ran.append(self.label) or original(self))
+    monkeypatch.setattr(tasks.evaluate, "per_image", lambda *rest, **more: asked.append(1) or per_image(*rest, **more))
+    config.evaluations = ("finetune", "lbfgs", "knn")
+    capsys.readouterr()
+    study.run(config, tmp_path)
+    assert ran == [
+        f"{task} {f} % {init}" for task in ("lbfgs", "knn") for f in (50, 100) for init in ("scratch", "mae")
+    ]
+    assert len(asked) == 2 * 4  # for each encoder: half of the training images, validation, test, the other half
+    said = capsys.readouterr().out
+    assert "  50 % of the labels, knn: 2 runs (scratch, mae; seeds 0): " in said
+    assert "| linear probe, solved | 50 % " in said and "Linear probe on random weights: 50 % " in said
+    with open(tmp_path / "report" / "table.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 4 and all(row["random_probe_accuracy"] for row in rows)
+    with open(tmp_path / "report" / "frozen.csv") as file:
+        rows = list(csv.DictReader(file))
+    for row in rows:
+        name = f"{row['evaluation']}-{float(row['fraction']) * 100:g}pct-{row['init']}-seed0"
+        results = rundir.read_json(tmp_path / "cells" / name / rundir.RESULTS)
+        assert float(row["accuracy"]) == pytest.approx(results["accuracy"], abs=1e-9)
+        assert float(row["f1"]) == pytest.approx(results["f1"], abs=1e-9)
+    assert len(rows) == 8
+
+
 def test_cells_with_as_many_updates_as_the_largest_fraction(config, tmp_path):
     config.fractions, config.step_matched, config.seeds = (0.01, 0.1, 0.5, 1.0), 0.1, (3,)
     cells = {path.name: cell for path, cell in grid.cells(config, tmp_path)}

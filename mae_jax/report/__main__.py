@@ -42,6 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"note: {note}", file=sys.stderr)
     print(tables.table_text(report.rows))
     print(f"\n{tables.reference_text(report.rows)}")
+    if report.frozen:
+        print(f"\n{report.frozen}")
     print(f"\nreport: {report.paths['page']}")
     return 0
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import jinja2
 import numpy as np
 
-from mae_jax.report import confidence, efficiency, external, figures, gallery, reconstructions, tables, words
-from mae_jax.report.runs import Run, clean, is_number, percent, read_runs, slug
+from mae_jax.report import confidence, efficiency, external, figures, frozen, gallery, reconstructions, tables, words
+from mae_jax.report.runs import USUAL, Run, clean, is_number, percent, read_runs, slug
 from mae_jax.report.tables import BASELINE, Study
 
 # How each figure is named, headed and read.
@@ -25,6 +25,7 @@ CAPTIONS = {
     "confidence": "Confidence by true class. Filled boxes:"
     " right predictions; open boxes: wrong ones; n: predictions, of all seeds together. Box:"
     " quartiles, line: median, whiskers: last value within 1.5 times the box's height.",
+    "frozen": "Accuracy on frozen features against the number of labels, with 95 % intervals.",
     "reliability": "Reliability: share right against confidence in 15 bins of equal width, and the"
     " number of predictions in each bin below (logarithmic). On the dotted line, confidence can be"
     " taken at its word; below it the model is too sure of itself. Open marks: fewer than 10"
@@ -49,6 +50,7 @@ class Report:
     paired: list[dict]
     paths: dict[str, Path]
     notes: list[str]
+    frozen: str = ""  # the table of frozen features in Markdown
 
 
 def write_report(run_dirs: Sequence[Path], out: Path, *, title: str | None = None, notes: Sequence[str] = ()) -> Report:
@@ -58,8 +60,10 @@ def write_report(run_dirs: Sequence[Path], out: Path, *, title: str | None = Non
     `notes` are lines to show on the page. The result depends on the files alone: the bootstrap's
     seed is fixed. Raises UserError for run directories that break the contract (see `runs`).
     """
-    runs, missing = read_runs(run_dirs)
-    study = tables.analyse(runs)
+    every, missing = read_runs(run_dirs)
+    runs, probed = frozen.separate(every)
+    study = tables.analyse(runs, frozen.random_probes(probed))
+    probes = frozen.analyse(probed)
     rows = tables.rows(study)
     paired, unpaired = tables.paired(study)
     worth = efficiency.worth(study) + efficiency.worth(study, "f1")
@@ -76,6 +80,8 @@ def write_report(run_dirs: Sequence[Path], out: Path, *, title: str | None = Non
         "efficiency": tables.write_csv(out / "efficiency.csv", worth),
         "mistakes": tables.write_csv(out / "mistakes.csv", gallery.mistakes(runs)),
     }
+    if probes:
+        paths["frozen"] = tables.write_csv(out / "frozen.csv", [row for each in probes for row in each.rows])
     for other in others:
         for name, found in (("table", other.rows), ("paired", other.paired)):
             file = out / "external" / other.slug / f"{name}.csv"
@@ -83,6 +89,7 @@ def write_report(run_dirs: Sequence[Path], out: Path, *, title: str | None = Non
     with figures.style(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")
         made = list(_draw(study, rows, paired))
+        made += [(f"frozen_{p.evaluation}", p.name, frozen.curve(p)) for p in probes]
         drawn = [save(name, *made_of, out, paths) | {"arm": arm} for name, arm, made_of in made]
     boxes = [row for name, _, (_, found) in made if name.startswith("confidence_") for row in found]
     paths["confidence"] = tables.write_csv(out / "confidence.csv", boxes)
@@ -103,13 +110,15 @@ def write_report(run_dirs: Sequence[Path], out: Path, *, title: str | None = Non
             reference=tables.reference_text(rows),
             images=images,
             arms=study.arms,
+            frozen=probes,
+            frozen_words=frozen.words(probes),
             others=[_beside(other, rows) for other in others],
             figures=drawn,
             mistakes=gallery.gallery(runs),
             autoencoders=reconstructions.found(runs),
             pretrainings=[run_facts(place, info) | {"init": init} for init, place, info in pretrained],
-            runs=[_run_facts(run) for run in runs],
-            hours=hours([*(info for _, _, info in pretrained), *(run.info for run in runs)]),
+            runs=[_run_facts(run) for run in every],
+            hours=hours([*(info for _, _, info in pretrained), *(run.info for run in every)]),
             certainty=confidence.medians(study),
             classes=_class_counts(study),
             units=study.units,
@@ -118,17 +127,17 @@ def write_report(run_dirs: Sequence[Path], out: Path, *, title: str | None = Non
             notes=notes,
             inits=study.inits,
             baseline=BASELINE,
-            colours={init: figures.colour(study, init) for init in study.inits},
+            colours={init: figures.colour(s, init) for s in (*(p.study for p in probes), study) for init in s.inits},
             probabilities=any(row["nll"] is not None for row in rows),
             temperature=any(row["temperature"] is not None for row in rows),
         )
     )
     paths["page"] = out / "index.html"
     paths["page"].write_text(page, encoding="utf-8")
-    text = _markdown(title, said, rows, published, [*left_out, *notes])
+    text = _markdown(title, said, rows, published, [*left_out, *notes], frozen.text(probes))
     paths["table_md"] = out / "table.md"
     paths["table_md"].write_text(text, encoding="utf-8")
-    return Report(rows, paired, paths, left_out)
+    return Report(rows, paired, paths, left_out, frozen.text(probes))
 
 
 def _draw(study: Study, rows: list[dict], paired: list[dict]):
@@ -200,7 +209,8 @@ def _beside(other: external.External, rows: Sequence[dict]) -> dict:
 
 def _run_facts(run: Run) -> dict:
     """The run's cell, and what run.json says of how it was made."""
-    cell = {"fraction": run.fraction, "arm": run.arm, "init": run.init, "n_train": run.n_train}
+    arm = ", ".join(filter(None, (frozen.name_of(run.evaluation) if run.evaluation != USUAL else "", run.arm)))
+    cell = {"fraction": run.fraction, "arm": arm, "init": run.init, "n_train": run.n_train}
     return run_facts(run.path, run.info) | cell
 
 
@@ -260,7 +270,7 @@ def environment() -> jinja2.Environment:
     return made
 
 
-def _markdown(title, said, rows, published, notes) -> str:
+def _markdown(title, said, rows, published, notes, probes) -> str:
     """table.md: the table, every metric with its interval, the published table, the notes."""
     detail = [["labels", "init", "seeds", "n_train", *(f"{m} (95 %)" for m in tables.SHOWN), "ECE"]]
     for row in rows:
@@ -284,5 +294,7 @@ def _markdown(title, said, rows, published, notes) -> str:
             "The published table of the original study (theirs, not ours; 1,728 test images):",
             tables.table_text(published),
         ]
+    if probes:
+        parts += ["The encoder frozen, and a classifier on its features (95 % intervals):", probes]
     lines = [f"- {line}" for line in [*said["warnings"], *said["lines"], *notes]]
     return "\n\n".join([*parts, "\n".join(lines)]) + "\n"

@@ -15,6 +15,8 @@ import numpy as np
 from mae_jax.errors import UserError
 from mae_jax.report.predictions import Predictions, clean, read_predictions, show
 
+USUAL = "finetune"  # the evaluation of a run that does not say how its encoder was evaluated
+
 
 class Level(NamedTuple):
     """How much a model was given: the arm ("": trained in the usual way) and the share of the labels."""
@@ -56,6 +58,7 @@ class Run:
     n_train: int | None
     info: dict
     log: tuple[dict, ...]
+    evaluation: str = USUAL
 
     @property
     def raw_classes(self) -> list[str]:
@@ -93,10 +96,10 @@ def read_runs(run_dirs: Sequence[Path]) -> tuple[list[Run], list[str]]:
     names = cells[0]["info"]["classes"]
     seen, runs, notes = {}, [], []
     for cell in cells:
-        path, key = cell["path"], (cell["init"], Level(cell["arm"], cell["fraction"]), cell["seed"])
+        path, key = cell["path"], (cell["init"], Level(cell["arm"], cell["fraction"]), cell["seed"], cell["evaluation"])
         if key in seen:
             raise UserError(
-                f"{path}: the cell ({key[0]}, {key[1]}, seed {key[2]}) is also in"
+                f"{path}: the cell ({key[0]}, {key[1]}, seed {key[2]}, {key[3]}) is also in"
                 f" {seen[key]}; each init, fraction and seed may come once: leave one of the two out"
             )
         seen[key] = path
@@ -159,6 +162,9 @@ def _read_cell(path: Path) -> dict:
     fraction = field("fraction", lambda v: is_number(v, 1e-9, 1.0), "above 0 and at most 1")
     return {
         "path": path,
+        "evaluation": clean(field("evaluation", is_name, "a name such as finetune or knn"))
+        if "evaluation" in info
+        else USUAL,
         "init": clean(field("init", is_name, "a name such as scratch or mae")),
         "arm": clean(field("arm", lambda v: isinstance(v, str), "a text")) if "arm" in info else "",
         "fraction": float(fraction),

@@ -17,7 +17,6 @@ from mae_jax.report.runs import Level, Run, init_order, percent
 
 BASELINE = "scratch"
 NOTHING = "no difference shown"
-PROBE = "linear probe"  # the arm whose runs from scratch are a linear probe on random weights
 SHOWN = ("accuracy", "precision", "recall", "f1")
 PROBES = "temperature", "ece_scaled", "nll_scaled"
 FEW_GROUPS = 20  # intervals from redrawing fewer are too narrow (Cameron, Gelbach and Miller 2008)
@@ -95,15 +94,12 @@ class Study:
         return round(sum(known) / len(known)) if len(known) == len(counts) else None
 
 
-def analyse(runs: list[Run]) -> Study:
+def analyse(runs: list[Run], probes: Sequence[Run] = ()) -> Study:
     """Compute every metric of every run (as read by `read_runs`) on 10,000 redrawn test sets.
 
-    Where nothing but random weights was probed, the probe is a reference and no arm of its own.
+    `probes`: the linear probes on random weights, a reference beside the majority class.
     """
     classes = len(runs[0].classes)
-    probes = [run for run in runs if (run.arm, run.init) == (PROBE, BASELINE)]
-    if {run.init for run in runs if run.arm == PROBE} == {BASELINE} and len(probes) < len(runs):
-        runs = [run for run in runs if run.arm != PROBE]
     groups = next((run.test.groups for run in runs if run.test.groups), None)
     units, words, warnings = redrawn(groups, len(runs[0].test.labels))
 

@@ -133,31 +133,6 @@ def test_an_arm_is_compared_within_itself(make, tmp_path):
     assert f"10 %, {ARM}" in tables.table_text(rows)
 
 
-def test_a_probe_of_random_weights_is_a_reference_in_every_row(make, tmp_path):
-    dirs = make.study(tmp_path / "usual", rows=200)[:4]
-    for seed in (0, 1):
-        dirs.append(
-            make.run(tmp_path / f"probe{seed}", "scratch", 0.1, seed=seed, rows=200, knows=0.5, arm=tables.PROBE)
-        )
-    runs, _ = read_runs(dirs)
-    study = tables.analyse(runs)
-    rows = tables.rows(study)
-    assert [row["arm"] for row in rows] == [""] * 4
-    accuracy = np.mean([run.test.right.mean() for run in runs if run.arm])
-    assert [row["random_probe_accuracy"] for row in rows] == [
-        None,
-        None,
-        pytest.approx(accuracy),
-        pytest.approx(accuracy),
-    ]
-    assert tables.reference_text(rows).endswith(f"Linear probe on random weights: 10 % {accuracy:.4f}.")
-    # beside probes of other weights it is a row as well
-    dirs.append(make.run(tmp_path / "frozen", "mae", 0.1, rows=200, knows=0.8, arm=tables.PROBE))
-    beside = tables.rows(tables.analyse(read_runs(dirs)[0]))
-    assert [(row["init"], row["arm"]) for row in beside[4:]] == [("scratch", tables.PROBE), ("mae", tables.PROBE)]
-    assert beside[2]["random_probe_accuracy"] == pytest.approx(accuracy)
-
-
 def test_seeds_without_a_partner_are_left_out(make, tmp_path):
     dirs = make.study(tmp_path, rows=60, seeds=2)
     runs, _ = read_runs([d for d in dirs if d.name != "mae_0.1_1"])

@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 
 from mae_jax import cli
 from mae_jax import main as command
-from mae_jax.config import default_workdir
+from mae_jax.config import QUICK, default_workdir
 from mae_jax.errors import UserError
 
 _STAGE = flags.DEFINE_enum("stage", "finetune", ["pretrain", "finetune"], "Which runs of the study.")
@@ -32,7 +32,10 @@ def run(config: ConfigDict, workdir: str | None = None) -> None:
         raise UserError(f"task={config.get('task')}: this is for studies, such as configs/study.py")
     validate_study(config)
     directory = Path(workdir or default_workdir(config))
-    runs = [each for each in grid.runs(config, directory) if each[1].task == _STAGE.value]
+    trained = grid.runs(config, directory)
+    # What takes seconds on features of a frozen encoder is left to the study's own command, which computes them once.
+    trained = [each for each in trained if each[1].task not in QUICK]
+    runs = [each for each in trained if (each[1].task == "pretrain") == (_STAGE.value == "pretrain")]
     directory.mkdir(parents=True, exist_ok=True)
     study.keep_study(config, directory, leader=_COUNT.value)  # written once, before the tasks; they compare
     if _COUNT.value:

@@ -1,0 +1,129 @@
+"""What frozen encoders give: linear probes and nearest neighbours, beside the fine-tuned classifiers, not among them.
+
+A run says in run.json how its encoder was evaluated (`evaluation`); without that it was fine-tuned. Differences are
+between runs of one evaluation alone. Features of random weights ("scratch") are the reference.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+from mae_jax.report import figures, stats, tables
+from mae_jax.report.runs import USUAL, Run, percent
+from mae_jax.report.tables import BASELINE, Study
+
+NAMES = {
+    "linear_probe": "linear probe, trained",
+    "lbfgs": "linear probe, solved",
+    "knn": "nearest neighbours",
+}
+LINEAR = ("lbfgs", "linear_probe")  # what is a linear probe; of random weights it is a reference for all models
+SHOWN = ("accuracy", "f1")
+
+
+@dataclasses.dataclass(frozen=True)
+class Frozen:
+    """The runs of one evaluation of frozen encoders, and the rows of its table."""
+
+    evaluation: str
+    study: Study
+    rows: list[dict]
+
+    @property
+    def name(self) -> str:
+        """In words."""
+        return name_of(self.evaluation)
+
+
+def name_of(evaluation: str) -> str:
+    """An evaluation in words."""
+    return NAMES.get(evaluation, evaluation)
+
+
+def separate(runs: Sequence[Run]) -> tuple[list[Run], dict[str, list[Run]]]:
+    """The runs that the report is of, and the others by evaluation.
+
+    The first are the fine-tuned ones; where there are none, those of the first other evaluation.
+    """
+    found = {run.evaluation for run in runs}
+    order = [e for e in (USUAL, *NAMES) if e in found]
+    order += sorted(found - {*order})
+    every = {e: [run for run in runs if run.evaluation == e] for e in order}
+    return every.pop(order[0]), every
+
+
+def random_probes(runs: dict[str, list[Run]]) -> list[Run]:
+    """The linear probes on random weights."""
+    for evaluation in LINEAR:
+        probes = [run for run in runs.get(evaluation, []) if run.init == BASELINE]
+        if probes:
+            return probes
+    return []
+
+
+def analyse(runs: dict[str, list[Run]]) -> list[Frozen]:
+    """The tables of each evaluation."""
+    return [_analysed(evaluation, own) for evaluation, own in runs.items()]
+
+
+def _analysed(evaluation: str, runs: list[Run]) -> Frozen:
+    study = tables.analyse(runs)
+    rows, (paired, _) = tables.rows(study), tables.paired(study)
+    found = []
+    for row in rows:
+        level = tables.level_of(row)
+        kept = {name: row[name] for name in ("fraction", "init", "seeds", "n_train", "n_test")}
+        for metric in SHOWN:
+            # A probe of the same features and labels is the same for every seed: the interval redraws images as well.
+            low, high = stats.percentile_interval(study.mean_draws(metric, study.of(level, row["init"])))
+            kept |= {metric: row[metric], f"{metric}_low": max(low, 0.0), f"{metric}_high": min(high, 1.0)}
+        differences = [
+            p for p in paired if (p["metric"], p["init"]) == ("accuracy", row["init"]) and tables.level_of(p) == level
+        ]
+        found.append(
+            {"evaluation": evaluation}
+            | kept
+            | {"collapsed": row["collapsed"], "majority_rate": row["majority_rate"]}
+            | {name: differences[0][name] if differences else None for name in ("difference", "low", "high", "verdict")}
+            | {"arm": row["arm"]}
+        )
+    return Frozen(evaluation, study, found)
+
+
+def curve(each: Frozen) -> figures.Numbers:
+    """Accuracy against the number of labels."""
+    rows = [row | {"random_probe_accuracy": None} for row in each.rows]
+    return figures.curve(each.study, rows, "accuracy", each.study.arms)
+
+
+def text(found: Sequence[Frozen]) -> str:
+    """The tables for a terminal, in Markdown; "" where there are none."""
+    rows = [row for each in found for row in each.rows]
+    if not rows:
+        return ""
+    lines = [["frozen features", "labels", "init", "accuracy", "f1", f"accuracy to {BASELINE}"]]
+    for row in rows:
+        gain = "" if row["difference"] is None else f"{row['difference']:+.4f}, {row['verdict']}"
+        if row["collapsed"]:
+            gain += ("; " if gain else "") + "collapsed"
+        scores = [f"{row[m]:.4f} ({row[f'{m}_low']:.4f}–{row[f'{m}_high']:.4f})" for m in SHOWN]
+        level = tables.level_of(row)
+        lines.append([name_of(row["evaluation"]), str(level), row["init"], *scores, gain])
+    return tables.markdown(lines)
+
+
+def words(found: Sequence[Frozen]) -> list[str]:
+    """A sentence for each evaluation and initialisation that is compared with random weights."""
+    lines = []
+    for each in found:
+        for init in dict.fromkeys(row["init"] for row in each.rows if row["difference"] is not None):
+            own = [row for row in each.rows if row["init"] == init and not row["arm"]]
+            said = [
+                f"{100 * row['accuracy']:.1f} % at {percent(row['fraction'])} ({row['verdict']} than random weights)"
+                if row["verdict"] != tables.NOTHING
+                else f"{100 * row['accuracy']:.1f} % at {percent(row['fraction'])} ({tables.NOTHING} to random weights)"
+                for row in own
+                if row["verdict"]
+            ]
+            if said:
+                lines.append(f"{each.name[0].upper()}{each.name[1:]} on frozen features of {init}: {', '.join(said)}.")
+    return lines

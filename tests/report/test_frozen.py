@@ -1,0 +1,103 @@
+"""Probes of frozen encoders: a section of their own, and the reference of random weights in every row."""
+
+import csv
+
+import numpy as np
+import pytest
+
+from mae_jax.errors import UserError
+from mae_jax.report import frozen, tables, write_report
+from mae_jax.report.runs import read_runs
+
+KNOWS = {"scratch": 0.2, "mae": 0.9}
+
+
+def probes(make, path, evaluation, *, seeds=3, rows=150, fraction=0.1, **extra):
+    return [
+        make.run(
+            path / f"{evaluation}-{init}-{seed}", init, fraction, seed=seed, rows=rows, knows=knows,
+            evaluation=evaluation, **extra,
+        )
+        for init, knows in KNOWS.items()
+        for seed in range(seeds)
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def dirs(make, tmp_path_factory):
+    path = tmp_path_factory.mktemp("frozen")
+    usual = make.study(path / "usual", rows=150)[:4]  # 1 % and 10 %
+    return usual, {kind: probes(make, path, kind) for kind in ("knn", "lbfgs", "linear_probe")}
+
+
+def test_probes_are_apart_from_what_was_fine_tuned(dirs, tmp_path):
+    usual, probed = dirs
+    report = write_report([*usual, *probed["knn"], *probed["lbfgs"]], tmp_path)
+    alone = write_report(usual, tmp_path / "alone")
+    same = [{k: v for k, v in row.items() if not k.startswith("random_probe")} for row in report.rows]
+    assert same == [{k: v for k, v in row.items() if not k.startswith("random_probe")} for row in alone.rows]
+    assert report.paired == alone.paired
+    assert "frozen" not in alone.paths and "frozen features" not in alone.paths["page"].read_text().lower()
+    with open(report.paths["frozen"]) as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["evaluation"], row["init"]) for row in rows] == [
+        ("lbfgs", "scratch"), ("lbfgs", "mae"), ("knn", "scratch"), ("knn", "mae")
+    ]  # fmt: skip
+    runs = {run.path: run for run in read_runs(probed["lbfgs"])[0]}
+    accuracy = np.mean([runs[d].test.right.mean() for d in probed["lbfgs"][3:]])
+    assert float(rows[1]["accuracy"]) == pytest.approx(accuracy)
+    base = np.mean([runs[d].test.right.mean() for d in probed["lbfgs"][:3]])
+    assert float(rows[1]["difference"]) == pytest.approx(accuracy - base) and rows[1]["verdict"] == "higher"
+    assert float(rows[1]["low"]) < accuracy - base < float(rows[1]["high"])
+    assert rows[0]["verdict"] == rows[0]["difference"] == ""
+    page = report.paths["page"].read_text()
+    assert '<h2 id="frozen">' in page and "Nearest neighbours on frozen features of mae: " in page
+    assert "linear probe, solved" in report.frozen and "higher" in report.frozen
+    assert report.frozen in report.paths["table_md"].read_text()
+    assert report.paths["frozen_knn"].is_file()
+
+
+def test_a_probe_of_random_weights_is_a_reference_in_every_row(dirs):
+    usual, probed = dirs
+    runs, apart = frozen.separate(read_runs([*usual, *probed["knn"], *probed["linear_probe"]])[0])
+    assert {run.evaluation for run in runs} == {"finetune"} and list(apart) == ["linear_probe", "knn"]
+    rows = tables.rows(tables.analyse(runs, frozen.random_probes(apart)))
+    accuracy = np.mean([run.test.right.mean() for run in apart["linear_probe"] if run.init == "scratch"])
+    known = [row["random_probe_accuracy"] for row in rows]
+    assert known == [None, None, pytest.approx(accuracy), pytest.approx(accuracy)]
+    assert tables.reference_text(rows).endswith(f"Linear probe on random weights: 10 % {accuracy:.4f}.")
+    # What was solved for is preferred to what was trained.
+    _, more = frozen.separate(read_runs([*usual, *probed["lbfgs"], *probed["linear_probe"]])[0])
+    assert {run.evaluation for run in frozen.random_probes(more)} == {"lbfgs"}
+
+
+def test_an_interval_of_equal_seeds_is_that_of_the_images(make, tmp_path):
+    """The same features and labels give the same answers for every seed: no certainty comes of that."""
+    runs = [
+        make.run(tmp_path / f"{init}{seed}", init, 1.0, seed=seed, rows=100, knows=0.6, evaluation="knn")
+        for init in KNOWS
+        for seed in (0, 1)
+    ]
+    for init in KNOWS:
+        for name in ("predictions.csv", "predictions_val.csv"):
+            (tmp_path / f"{init}1" / name).write_bytes((tmp_path / f"{init}0" / name).read_bytes())
+    _, apart = frozen.separate(read_runs([make.run(tmp_path / "usual", "mae", 1.0, rows=100), *runs])[0])
+    (found,) = frozen.analyse(apart)
+    assert all(row["accuracy_high"] - row["accuracy_low"] > 0.1 for row in found.rows)
+
+
+def test_probes_alone_are_reported_as_what_they_are(dirs, tmp_path):
+    _, probed = dirs
+    report = write_report([*probed["knn"], *probed["lbfgs"]], tmp_path)
+    assert [row["init"] for row in report.rows] == ["scratch", "mae"]  # those of lbfgs
+    assert "nearest neighbours" in report.frozen and "linear probe" not in report.frozen
+    with pytest.raises(UserError, match=r"the cell \(mae, 10 %, seed 0, knn\) is also in"):
+        write_report([*probed["knn"], probed["knn"][3]], tmp_path / "twice")
+
+
+def test_a_collapsed_probe_is_called_so(make, tmp_path):
+    runs = [make.run(tmp_path / "usual", "scratch", 0.1, rows=60)]
+    runs.append(make.run(tmp_path / "probe", "scratch", 0.1, rows=60, knows=0.0, evaluation="knn"))
+    report = write_report(runs, tmp_path / "report")
+    assert "collapsed" in report.frozen
+    assert report.paths["page"].read_text().count("collapsed") > 0
