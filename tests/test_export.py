@@ -201,6 +201,12 @@ def test_transformers_give_the_predictions_of_the_run(classifier, tmp_path):
     processor = transformers.AutoImageProcessor.from_pretrained(tmp_path / "hf")
     prepared = processor([Image.fromarray(image) for image in originals], return_tensors="pt")["pixel_values"]
     np.testing.assert_allclose(prepared.permute(0, 2, 3, 1).numpy(), x, atol=1e-5)
+    for shape in ((53, 36, 3), (47, 61, 3)):  # as evaluation prepares images that are not square
+        oblong = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+        there = processor(Image.fromarray(oblong), return_tensors="np")["pixel_values"][0].transpose(1, 2, 0)
+        here = CenterResize(config.model.image_size)({"image": oblong})["image"]
+        here = (here.astype(np.float32) / 255 - np.array(config.data.mean)) / np.array(config.data.std)
+        np.testing.assert_allclose(there, here, atol=1e-5)
     with torch.no_grad():
         theirs = network.eval()(prepared).logits.numpy()
     np.testing.assert_allclose(theirs, ours, rtol=1e-4, atol=1e-4)

@@ -31,6 +31,7 @@ FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP", "JPEG2000", "PPM")
 # Of a file that is not quite right Pillow tells in several lines; here it is decoded, or refused in one.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 ORIENTATION = 0x0112  # the EXIF tag
+LONGEST = 100  # times its shorter side is what is scaled of an image
 REDUCED_MARGIN = 2  # pixels per output pixel that a JPEG decoded at a reduced scale keeps
 _of_thread = threading.local()
 
@@ -161,15 +162,25 @@ class RandomResizedCrop:
 
 @dataclass(frozen=True)
 class CenterResize:
-    """The largest centred square as size x size, for evaluation."""
+    """The shorter side scaled to `size` and the centred square of that, for evaluation.
+
+    To the last bit what Pillow gives and what the image processors of transformers do with it: the whole image is
+    decoded, and sides are rounded as there. So exported networks give the same predictions.
+    """
 
     size: int
 
     def __call__(self, element: dict, rng: np.random.Generator | None = None) -> dict:
-        height, width, _ = element["image"].shape
-        side = min(height, width)
-        box = (width - side) // 2, (height - side) // 2, side, side
-        return element | {"image": _cut(element, box, self.size)}
+        pixels = element["image"]
+        if isinstance(pixels, Jpeg):
+            pixels = load_image(pixels.data, element.get("name", "image"))
+        short = min(pixels.shape[:2])
+        top, start = (max(0, side - LONGEST * short) // 2 for side in pixels.shape[:2])  # a thread would grow too long
+        pixels = pixels[top : top + LONGEST * short, start : start + LONGEST * short]
+        height, width = (self.size * side // short for side in pixels.shape[:2])
+        scaled = np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC))
+        upper, left = (height - self.size) // 2, (width - self.size) // 2
+        return element | {"image": np.ascontiguousarray(scaled[upper : upper + self.size, left : left + self.size])}
 
 
 @dataclass(frozen=True)

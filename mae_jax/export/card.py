@@ -84,8 +84,8 @@ def _data(run: dict[str, Any], config: ConfigDict, weights: Weights) -> str:
     if weights.kind == "vit":
         lines[-1] += f" with labels ({percent(config.data.fraction)} of those that training may see)"
     lines.append(
-        f"- Preparation: the largest centred square, scaled to {weights.shape.image_size} pixels (bicubic), values in "
-        f"0..1, mean {_numbers(weights.mean)} subtracted, divided by {_numbers(weights.std)}"
+        f"- Preparation: the shorter side scaled to {weights.shape.image_size} pixels (bicubic), the centred square, "
+        f"values in 0..1, mean {_numbers(weights.mean)} subtracted, divided by {_numbers(weights.std)}"
     )
     return "## Data\n\n" + "\n".join(lines)
 

@@ -223,6 +223,25 @@ def test_a_decoded_element_can_be_cropped_again():
     np.testing.assert_array_equal(large, fresh)
 
 
+@pytest.mark.parametrize(("height", "width"), [(363, 360), (40, 61), (300, 400), (90, 89)])
+def test_center_resize_scales_the_shorter_side_then_cuts(height, width):
+    """As Pillow does it on the whole image, and with it the image processors of other code, to the last bit."""
+    data = encode(Image.fromarray(picture(height, width)), "JPEG", quality=90)
+    size = 64
+    sides = (size, size * height // width) if height >= width else (size * width // height, size)
+    scaled = Image.open(io.BytesIO(data)).resize(sides, Image.Resampling.BICUBIC)
+    left, upper = ((side - size) // 2 for side in sides)
+    expected = np.asarray(scaled.crop((left, upper, left + size, upper + size)))
+    np.testing.assert_array_equal(CenterResize(size)(Decode()({"image": data}))["image"], expected)
+    np.testing.assert_array_equal(CenterResize(size)({"image": load_image(data)})["image"], expected)
+
+
+def test_center_resize_of_a_thread_needs_no_room():
+    thread = np.full((1, 3_000_000, 3), 50, np.uint8)
+    for image in (thread, thread.transpose(1, 0, 2)):
+        assert (CenterResize(64)({"image": image})["image"] == 50).all()
+
+
 def test_center_resize_takes_the_centre():
     image = np.zeros((30, 90, 3), np.uint8)
     image[:, 30:60] = 200
