@@ -120,41 +120,34 @@ def test_what_cannot_help_is_refused(tiny_config, field, value, said):
         checks.validate(tiny_config(**{field: value}))
 
 
-# Ends itself by SIGKILL when the run says that it has gone back (the given number of times).
+# Ends itself by SIGKILL when it has decided to go back, and the checkpoints after that are still there.
 KILLED = """
 import os, signal, sys
 from pathlib import Path
 from mae_jax import train
-from mae_jax.progress import Progress
+from mae_jax.checkpoints import Checkpoints
 from tests.conftest import tiny_config
 from tests.faults.test_divergence import EXPLODES
 
-say, left = Progress.say, [int(sys.argv[2])]
-
-def killed(self, line):
-    say(self, line)
-    left[0] -= "; back to " in line
-    if not left[0]:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-Progress.say = killed
-fields = {"train.select": "best", "eval.every_epochs": 0.01, "train.on_divergence": "lower_rate"}
-train.run(tiny_config.__wrapped__()(**EXPLODES, **fields), Path(sys.argv[1]))
+if sys.argv[2] == "kill":
+    Checkpoints.drop = lambda self, first: os.kill(os.getpid(), signal.SIGKILL)
+train.run(tiny_config.__wrapped__()(**EXPLODES, **{"train.on_divergence": "lower_rate"}), Path(sys.argv[1]))
 """
 
 
-def test_killed_after_going_back_it_ends_with_the_same_bits(tmp_path, tiny_config):
-    config = tiny_config(
-        **EXPLODES, **{"train.select": "best", "eval.every_epochs": 0.01, "train.on_divergence": "lower_rate"}
-    )
+def test_killed_while_going_back_it_ends_with_the_same_bits(tmp_path, tiny_config):
+    config = tiny_config(**EXPLODES, **{"train.on_divergence": "lower_rate"})
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     train.run(config, whole)
-    for code in (-signal.SIGKILL, 0):
+    for how, code in (("kill", -signal.SIGKILL), ("finish", 0)):
         run = subprocess.run(
-            [sys.executable, "-c", KILLED, str(broken), "1" if code else "9"],
+            [sys.executable, "-c", KILLED, str(broken), how],
             capture_output=True, text=True, env=os.environ, cwd=ROOT, timeout=300,
         )  # fmt: skip
         assert run.returncode == code, run.stderr[-2000:]
+        if code:
+            back = rundir.read_json(broken / rundir.LOWERED)[0]["back_to"]
+            assert committed_steps(broken / "checkpoints")[0] > back
     assert "going on from step" in run.stdout and "(2 of 3 times)" in run.stdout
     for name in (rundir.METRICS, rundir.PREDICTIONS, rundir.LOWERED):
         assert (broken / name).read_bytes() == (whole / name).read_bytes()
