@@ -56,7 +56,7 @@ def _init(text: Any, config: ConfigDict) -> Init:
     name, equals, path = str(text).partition("=")
     path = path if equals else name
     name = name if equals else Path(path).name
-    if name in ("", "scratch", "mae") or not Path(path).exists():
+    if name in ("", "scratch", "mae") or len(name) > 100 or not Path(path).exists():
         raise UserError(
             f"inits: {text!r} is not allowed; use scratch, mae, mae:KEY=VALUE (KEY: exp or one of "
             f"{', '.join(config.pretrain.mae)}), or [NAME=]PATH of a pre-training's run directory or of weights"

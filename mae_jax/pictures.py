@@ -18,6 +18,7 @@ from mae_jax import autoencoders, evaluate, pixels, rundir
 from mae_jax.data.sources import Source
 from mae_jax.data.transforms import CenterResize, Decode
 from mae_jax.models import Params
+from mae_jax.spreadsheets import cell
 from mae_jax.state import Spec
 
 PANELS = ("original", "masked", "reconstruction", "visible pasted")
@@ -124,7 +125,7 @@ def write_errors(path: Path, found: Sequence[dict[str, Any]]) -> None:
     with rundir.replacing(path) as file:
         table = csv.DictWriter(file, list(found[0]))
         table.writeheader()
-        table.writerows({k: f"{v:.9g}" if isinstance(v, float) else v for k, v in row.items()} for row in found)
+        table.writerows({k: f"{v:.9g}" if isinstance(v, float) else cell(v) for k, v in row.items()} for row in found)
 
 
 def finish(spec: Spec, params: Params, held: Held, config: ConfigDict, workdir: Path, leader: bool) -> None:

@@ -18,6 +18,7 @@ from ml_collections import ConfigDict
 
 from mae_jax.config import difference, flatten, with_defaults
 from mae_jax.errors import UserError
+from mae_jax.spreadsheets import cell
 
 CONFIG, RUN, SUBSET = "config.json", "run.json", "subset.json"
 RESULTS, PREDICTIONS, METRICS = "results.json", "predictions.csv", "metrics.jsonl"
@@ -156,7 +157,7 @@ def write_predictions(
     probabilities: Float[np.ndarray, "n classes"],
     classes: Sequence[str],
 ) -> None:
-    """One row an image: names of label and prediction, confidence, each class's probability."""
+    """One row an image: names of label and prediction, confidence, each class's probability. See `spreadsheets`."""
     predictions = probabilities.argmax(1)
     with replacing(path) as file:
         rows = csv.writer(file)
@@ -164,7 +165,8 @@ def write_predictions(
         for i, image in enumerate(images):
             p = [f"{v:.9g}" for v in probabilities[i]]
             best = predictions[i]
-            rows.writerow([image, groups[i], classes[labels[i]], classes[best], p[best], *p])
+            texts = image, groups[i], classes[labels[i]], classes[best]
+            rows.writerow([*map(cell, texts), p[best], *p])
 
 
 def truncate_metrics(path: Path, step: int, evaluated: bool = True) -> None:

@@ -1,5 +1,6 @@
 """Small pictures of the most confident mistakes, so that the report shows them wherever the images came from."""
 
+import errno
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,8 @@ from PIL import Image
 from mae_jax.data.sources import Source
 from mae_jax.data.transforms import load_image
 
+# A name that cannot get an ending more, or that another image's name has as a folder: there is no picture of it.
+_NO_PLACE = (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST)
 MOST, SIDE = 12, 192  # pictures of a run, as many as the report shows; pixels
 
 
@@ -26,5 +29,9 @@ def write(directory: Path, source: Source, probabilities: Float[np.ndarray, "n c
         picture = Image.fromarray(pixels)
         picture.thumbnail((SIDE, SIDE))
         file = directory / (source.names[index] + ".jpg")
-        file.parent.mkdir(parents=True, exist_ok=True)
-        picture.save(file, quality=85)
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            picture.save(file, quality=85)
+        except OSError as error:
+            if error.errno not in _NO_PLACE:
+                raise

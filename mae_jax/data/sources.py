@@ -30,6 +30,7 @@ SYSTEM = {  # in lower case; names with a leading dot besides
     "thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "system volume information",  # Windows
     "__macosx", "icon\r", "lost+found", "@eadir", "#recycle",  # macOS, Linux, network storage
 }  # fmt: skip
+LONGEST = 200  # characters of a class's name; the report takes no longer ones
 MAX_BYTES = 2**30  # of a file; the largest image that is read has less
 SHOWN = 5  # names kept of what was passed over
 
@@ -328,9 +329,10 @@ def _check_classes(top: Path, found: Sequence[str], classes: Sequence[str] | Non
     """Refuses class folders that are not `classes` (None: any), and names that cannot be told apart."""
     first: dict[str, str] = {}
     for name in found:
-        if UNUSABLE.search(name) or not _plain(name):
+        if UNUSABLE.search(name) or not _plain(name) or len(name) > LONGEST:
             raise UserError(
-                f"{field}: '{top}' has a class folder {name!r}; a class needs a name of printable characters: rename it"
+                f"{field}: '{top}' has a class folder {name!r}; a class needs a name of printable characters, at most "
+                f"{LONGEST}: rename it"
             )
         if (other := first.setdefault(_plain(name), name)) != name:
             raise UserError(

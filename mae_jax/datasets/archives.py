@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import lzma
 import os
 import re
 import shutil
@@ -10,6 +12,7 @@ import stat
 import subprocess
 import time
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
@@ -20,7 +23,11 @@ from mae_jax.errors import UserError
 SUFFIXES = (".zip", ".rar")
 MAX_RATIO = 50  # unpacked over packed bytes; images hardly shrink, so that more is an attack
 MAX_BYTES = 500e9  # unpacked, of one archive
+MAX_FILES = 1_000_000  # of one archive; empty ones have no bytes that would be counted
 BLOCK = 1 << 20
+_BROKEN = (zipfile.BadZipFile, rarfile.Error, zlib.error, lzma.LZMAError)  # bz2 raises an OSError without a number
+_BROKEN += (EOFError, RuntimeError, NotImplementedError, ValueError)
+_NO_PLACE = (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG)
 PROGRAMS = (  # for compressed .rar files; each unpacks into the folder that it is started in
     ("unrar", "x", "-p-", "-o-", "-inul", "-y", "--"),
     ("7zz", "x", "-p", "-y", "-bd", "--"),
@@ -64,8 +71,10 @@ def unpack(archive: Path, into: Path) -> None:
     try:
         limit = min(MAX_BYTES, MAX_RATIO * archive.stat().st_size)
         with _opened(archive) as opened:
+            if len(opened.infolist()) > MAX_FILES:
+                raise UserError(f"{archive} holds more than {MAX_FILES} files; it is not unpacked")
             members = [member for member in opened.infolist() if not member.is_dir()]
-            for member in members:
+            for member in opened.infolist():
                 _refuse_hostile(archive, member)
             if _by_hand(opened, members):
                 _copy(archive, opened, members, into, limit)
@@ -80,11 +89,12 @@ def unpack(archive: Path, into: Path) -> None:
 def _opened(archive: Path) -> Iterator[zipfile.ZipFile | rarfile.RarFile]:
     try:
         with (rarfile.RarFile if archive.suffix.lower() == ".rar" else zipfile.ZipFile)(archive) as opened:
-            if archive.suffix.lower() == ".rar" and opened.needs_password():
+            locked = any(m.flag_bits & 1 for m in opened.infolist()) if archive.suffix.lower() != ".rar" else False
+            if locked or (archive.suffix.lower() == ".rar" and opened.needs_password()):
                 raise UserError(f"{archive} needs a password; unpack it by hand to {archive.with_suffix('')}")
             yield opened
-    except (zipfile.BadZipFile, rarfile.Error, EOFError, RuntimeError, NotImplementedError, ValueError) as error:
-        if isinstance(error, UserError):
+    except (*_BROKEN, OSError) as error:
+        if isinstance(error, UserError) or (isinstance(error, OSError) and error.errno is not None):
             raise
         raise UserError(f"{archive} cannot be unpacked ({error}); get it again, or unpack it by hand") from None
 
@@ -95,6 +105,8 @@ def _refuse_hostile(archive: Path, member: zipfile.ZipInfo | rarfile.RarInfo) ->
     path = PurePosixPath(name)
     if not path.parts or path.is_absolute() or ".." in path.parts or re.search(r"[\\\0]|^[A-Za-z]:", name):
         raise UserError(f"{archive} has a member {name!r}, which leads out of its folder; it is not unpacked")
+    if member.is_dir():
+        return
     if isinstance(member, rarfile.RarInfo):
         link = not member.is_file()
     else:
@@ -114,8 +126,17 @@ def _copy(archive: Path, opened: zipfile.ZipFile | rarfile.RarFile, members: Seq
     written = 0
     for member in members:
         place = into / PurePosixPath(member.filename)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        with opened.open(member) as packed, open(place, "wb") as file:
+        try:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            file = open(place, "xb")  # not over another member, also where the disk takes A and a for one
+        except OSError as error:
+            if error.errno not in _NO_PLACE:
+                raise
+            why = error.strerror if error.errno == errno.ENAMETOOLONG else "another member has its place"
+            raise UserError(
+                f"{archive} has a member {member.filename!r} that cannot be written ({why}); it is not unpacked"
+            ) from None
+        with file, opened.open(member) as packed:
             while block := packed.read(BLOCK):
                 written += len(block)
                 if written > limit:
@@ -173,7 +194,9 @@ def _watch(command: Sequence[str], archive: Path, into: Path, limit: float) -> i
 
 def _size(folder: Path) -> int:
     total = 0
-    for path in folder.rglob("*"):
+    for count, path in enumerate(folder.rglob("*")):
+        if count > MAX_FILES:
+            return int(MAX_BYTES) + 1
         with contextlib.suppress(OSError):  # the program may just rename it
             total += path.lstat().st_size
     return total

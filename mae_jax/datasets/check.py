@@ -16,6 +16,7 @@ from mae_jax import cli
 from mae_jax.data import duplicates, prepared, sources
 from mae_jax.data.sources import Source
 from mae_jax.errors import UserError
+from mae_jax.spreadsheets import cell
 
 COLUMNS = ("finding", "likeness", "across_splits", "two_labels", "image", "split", "label", "group")
 COLUMNS += tuple(f"other_{name}" for name in ("image", "split", "label", "group"))
@@ -47,7 +48,7 @@ def check(name: str, directory: str | os.PathLike, out: Path, say: Callable[[str
     with open(out, "w", encoding="utf-8", errors="backslashreplace", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
-        writer.writerows({key: _harmless(value) for key, value in row.items()} for row in rows)
+        writer.writerows({key: cell(value) for key, value in row.items()} for row in rows)
     sizes = ", ".join(f"{s} {n}" for s, n in zip(images.splits, np.bincount(images.split).tolist(), strict=True))
     say(f"{name}: {len(images.names)} images ({sizes}), {len(set(images.groups) - {''})} groups")
     for line in _summary(rows):
@@ -168,8 +169,3 @@ def _summary(rows: list[dict]) -> list[str]:
             line += f" ({', '.join(f'{pair} {n}' for pair, n in where.items())})"
         lines.append(line)
     return lines
-
-
-def _harmless(value: object) -> object:
-    """A spreadsheet takes a cell that starts like this for a formula."""
-    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value

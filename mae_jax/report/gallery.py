@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from mae_jax.report.predictions import regular
 from mae_jax.report.runs import Run
 
 MISTAKES = 12
@@ -52,6 +53,8 @@ def gallery(runs: Sequence[Run]) -> list[dict]:
 
 
 def _picture(run: Run, image: str) -> str | None:
+    if Path(image).is_absolute() or ".." in Path(image).parts:
+        return None
     config = run.info.get("config")
     data = config.get("data") if isinstance(config, dict) else None
     places = [run.info.get("image_root"), data.get("dir") if isinstance(data, dict) else None]
@@ -60,7 +63,9 @@ def _picture(run: Run, image: str) -> str | None:
     places += [p / split for p in places if isinstance(split, str)]
     for file in (run.path / "thumbnails" / f"{image}.jpg", *(place / image for place in places)):
         try:
-            with Image.open(file, formats=PICTURES) as opened:
+            if file.is_relative_to(run.path) and not file.resolve().is_relative_to(run.path.resolve()):
+                continue  # a link out of a directory that may be somebody else's
+            with Image.open(regular(file), formats=PICTURES) as opened:
                 if opened.width * opened.height > 50_000_000:
                     continue
                 opened.draft("RGB", (192, 192))

@@ -282,7 +282,11 @@ def _markdown(title, said, rows, published, notes, probes) -> str:
         ]
         line += [f"{row[m]:.4f} ({row[f'{m}_low']:.4f}–{row[f'{m}_high']:.4f})" for m in tables.SHOWN]
         detail.append([*line, f"{row['ece']:.4f}" + (" collapsed" if row["collapsed"] else "")])
-    parts = [f"# {title}", *said["headlines"], tables.table_text(rows), tables.reference_text(rows)]
+
+    def plain(lines):
+        return map(tables.in_markdown, lines)
+
+    parts = [*plain([f"# {title}", *said["headlines"]]), tables.table_text(rows), tables.reference_text(rows)]
     parts.append(tables.markdown(detail))
     parts.append(
         f"95 % intervals {' and '.join(dict.fromkeys(row['interval'] for row in rows))}. Precision,"
@@ -296,5 +300,5 @@ def _markdown(title, said, rows, published, notes, probes) -> str:
         ]
     if probes:
         parts += ["The encoder frozen, and a classifier on its features (95 % intervals):", probes]
-    lines = [f"- {line}" for line in [*said["warnings"], *said["lines"], *notes]]
+    lines = [f"- {line}" for line in plain([*said["warnings"], *said["lines"], *notes])]
     return "\n\n".join([*parts, "\n".join(lines)]) + "\n"

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Int
 
+from mae_jax import spreadsheets
 from mae_jax.errors import UserError
 
 REQUIRED = ("image", "label", "prediction", "confidence")
@@ -49,6 +50,13 @@ def show(value: object) -> str:
     """A value for a one-line message: no control characters, not too long."""
     text = clean(repr(value))
     return text if len(text) <= 120 else text[:117] + "..."
+
+
+def regular(file: Path) -> Path:
+    """`file`. Raises OSError where it is no file but a folder, or a pipe or device that would be waited for."""
+    if file.exists() and not file.is_file():
+        raise OSError("it is no regular file")
+    return file
 
 
 def read_predictions(file: Path, classes: Sequence[str]) -> tuple[Predictions, list[str]]:
@@ -128,12 +136,14 @@ def read_predictions(file: Path, classes: Sequence[str]) -> tuple[Predictions, l
 def read_rows(file: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
     """The header and the rows, each with its line number; every row as long as the header."""
     try:
-        with file.open(encoding="utf-8-sig", newline="") as stream:
+        with regular(file).open(encoding="utf-8-sig", newline="") as stream:
             reader = csv.reader(stream, strict=True)
             header = next(reader, [])
-            rows = [(reader.line_num, row) for row in reader if row]
+            rows = [(reader.line_num, list(map(spreadsheets.text, row))) for row in reader if row]
     except FileNotFoundError:
         raise UserError(f"{file}: not found; the report needs it: evaluate the run first") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{file}: not in UTF-8; save it as CSV in UTF-8") from None
     except (OSError, ValueError, csv.Error) as error:
         raise UserError(f"{file}: cannot be read as CSV ({show(error)}); write it anew") from None
     if len(set(header)) < len(header):

@@ -9,7 +9,7 @@ from pathlib import Path
 from PIL import Image
 
 from mae_jax.errors import UserError
-from mae_jax.report.predictions import clean
+from mae_jax.report.predictions import clean, regular
 from mae_jax.report.runs import Run, is_number, read_info
 from mae_jax.report.sweep_words import grey
 
@@ -59,7 +59,7 @@ def pretrainings(runs: Sequence[Run]) -> list[tuple[str, Path, dict]]:
 
 def _means(file: Path) -> tuple[list[dict], str]:
     try:
-        about = json.loads(file.read_text(encoding="utf-8"))
+        about = json.loads(regular(file).read_text(encoding="utf-8"))
         rows = [{key: row[key] for key in ("mask_ratio", *ERRORS)} for row in about["means"]]
         statistics = clean(about["statistics"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
@@ -73,7 +73,7 @@ def _means(file: Path) -> tuple[list[dict], str]:
 
 def _sheet(file: Path) -> str:
     try:
-        with Image.open(file, formats=("PNG",)) as opened:
+        with Image.open(regular(file), formats=("PNG",)) as opened:
             sheet = opened.convert("RGB")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return ""

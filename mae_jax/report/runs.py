@@ -5,6 +5,7 @@ mistake in a file raises `UserError` with the file, the value and what is allowe
 """
 
 import json
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +14,9 @@ from typing import NamedTuple
 import numpy as np
 
 from mae_jax.errors import UserError
-from mae_jax.report.predictions import Predictions, clean, read_predictions, show
+from mae_jax.report.predictions import Predictions, clean, read_predictions, regular, show
 
+LONGEST = 200  # characters of a name that tables and figures show
 USUAL = "finetune"  # the evaluation of a run that does not say how its encoder was evaluated
 
 
@@ -36,7 +38,10 @@ class Level(NamedTuple):
 
 def slug(arm: str) -> str:
     """An arm at the end of a file's name: nothing for the usual one."""
-    return "_" + "".join(c if c.isalnum() else "_" for c in arm) if arm else ""
+    plain = "".join(c if c.isalnum() else "_" for c in arm)
+    if len(plain.encode()) > 60:
+        plain = f"{plain[:12]}_{zlib.crc32(arm.encode()):08x}"
+    return f"_{plain}" if arm else ""
 
 
 @dataclass(frozen=True)
@@ -124,7 +129,7 @@ def read_info(path: Path) -> dict:
     """run.json of a run directory. Raises UserError where it is missing or no JSON object."""
     file = path / "run.json"
     try:
-        info = json.loads(file.read_text(encoding="utf-8"))
+        info = json.loads(regular(file).read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise UserError(f"{file}: not found; give a directory that holds run.json and predictions.csv") from None
     except (OSError, ValueError, RecursionError) as error:
@@ -149,14 +154,17 @@ def _read_cell(path: Path) -> dict:
         return isinstance(value, int) and is_number(value)
 
     def is_name(value: object) -> bool:
-        return isinstance(value, str) and clean(value) != ""
+        return isinstance(value, str) and clean(value) != "" and len(value) <= LONGEST
+
+    def is_arm(value: object) -> bool:
+        return value == "" or is_name(value)
 
     def is_class_list(value: object) -> bool:
         if not isinstance(value, list) or not all(map(is_name, value)):
             return False
         return len({clean(name) for name in value}) == len(value) > 1
 
-    field("classes", is_class_list, "a list of 2 or more names")
+    field("classes", is_class_list, f"a list of 2 or more names, each once and of up to {LONGEST} characters")
     if info.get("n_train") is not None:
         field("n_train", lambda v: is_integer(v) and is_number(v, 1.0, 1e12), "a count above 0")
     fraction = field("fraction", lambda v: is_number(v, 1e-9, 1.0), "above 0 and at most 1")
@@ -165,8 +173,8 @@ def _read_cell(path: Path) -> dict:
         "evaluation": clean(field("evaluation", is_name, "a name such as finetune or knn"))
         if "evaluation" in info
         else USUAL,
-        "init": clean(field("init", is_name, "a name such as scratch or mae")),
-        "arm": clean(field("arm", lambda v: isinstance(v, str), "a text")) if "arm" in info else "",
+        "init": clean(field("init", is_name, f"a name such as scratch or mae, of up to {LONGEST} characters")),
+        "arm": clean(field("arm", is_arm, f"a text of up to {LONGEST} characters")) if "arm" in info else "",
         "fraction": float(fraction),
         "seed": field("seed", is_integer, "an integer"),
         "n_train": info.get("n_train"),

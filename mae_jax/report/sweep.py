@@ -140,8 +140,9 @@ def write_sweep(
     )
     out.mkdir(parents=True, exist_ok=True)
     (out / "index.html").write_text(rendered, encoding="utf-8")
-    parts = [f"# {title}", *said["headlines"], text, sweep_words.legend(sweep)]
-    parts.append("\n".join(f"- {line}" for line in [*said["lines"], *notes]))
+    plain = tables.in_markdown
+    parts = [*map(plain, [f"# {title}", *said["headlines"]]), text, sweep_words.legend(sweep)]
+    parts.append("\n".join(f"- {plain(line)}" for line in [*said["lines"], *notes]))
     (out / "sweep.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
     return Written(rows, text, out / "index.html")
 

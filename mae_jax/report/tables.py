@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Int
 
+from mae_jax import spreadsheets
 from mae_jax.report import stats
 from mae_jax.report.runs import Level, Run, init_order, percent
 
@@ -312,9 +313,14 @@ def _listed(row: dict) -> list[str]:
     return [str(level_of(row)), row["init"], *(f"{row[m]:.4f}" for m in SHOWN)]
 
 
+def in_markdown(value: object) -> str:
+    """Text in which a name brings neither HTML nor a link or picture into Markdown."""
+    return str(value).replace("<", "&lt;").replace("[", "\\[")
+
+
 def markdown(lines: Sequence[Sequence[str]]) -> str:
     """A Markdown table with aligned columns; the first line is the header."""
-    lines = [[str(cell).replace("|", "\\|").replace("<", "&lt;") for cell in line] for line in lines]
+    lines = [[in_markdown(cell).replace("|", "\\|") for cell in line] for line in lines]
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     text = ["| " + " | ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)) + " |" for line in lines]
     text.insert(1, "|" + "|".join("-" * (w + 2) for w in widths) + "|")
@@ -322,12 +328,10 @@ def markdown(lines: Sequence[Sequence[str]]) -> str:
 
 
 def write_csv(path: Path, rows: Sequence[dict]) -> Path:
-    """Write rows of equal keys; a name that a spreadsheet would take for a formula is quoted by '."""
+    """Write rows of equal keys; a name that a spreadsheet would take for a formula is marked, see `spreadsheets`."""
 
     def cell(value: object) -> object:
-        if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")):
-            return "'" + value
-        return f"{value:.10g}" if isinstance(value, float) else value
+        return f"{value:.10g}" if isinstance(value, float) else spreadsheets.cell(value)
 
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8", newline="") as stream:

@@ -4,6 +4,7 @@ import binascii
 import os
 import shutil
 import struct
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -152,3 +153,67 @@ def test_published_archives_are_prepared(trees, tmp_path, folder):
     for split, n in (("Train", 20), ("TestA", 20), ("TestB", 8)):
         assert f"  {n}" in next(line for line in said if line.strip().startswith(split))
     assert not list((tmp_path / "data" / ".preparing").glob("*/"))
+
+
+def test_folders_in_an_archive_are_no_links(tmp_path):
+    archive = zipped(tmp_path / "x.zip", {"Train/a.jpg": b"1"})
+    with zipfile.ZipFile(archive, "a") as file:
+        folder = zipfile.ZipInfo("Train/empty/")
+        folder.external_attr = 0o040755 << 16
+        file.writestr(folder, b"")
+    archives.unpack(archive, tmp_path / "in")
+    assert [p.name for p in (tmp_path / "in").rglob("*.jpg")] == ["a.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (["a/x.jpg", "a/x.jpg"], "another member has its place"),
+        (["a", "a/x.jpg"], "another member has its place"),
+        (["a/x.jpg", "a"], "another member has its place"),
+        (["n" * 300], "File name too long"),
+        (["d/" * 3000 + "x"], "File name too long"),
+        (["../up/"], "leads out of its folder"),
+        (["a.jpg", "/"], "leads out of its folder"),
+    ],
+)
+def test_members_that_have_no_place_of_their_own_are_refused(tmp_path, names, said):
+    archive = tmp_path / "x.zip"
+    with zipfile.ZipFile(archive, "w") as file, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # zipfile tells of a name that comes twice
+        for name in names:
+            file.writestr(zipfile.ZipInfo(name), b"" if name.endswith("/") else b"1")
+    with pytest.raises(UserError, match=said):
+        archives.unpack(archive, tmp_path / "in")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["x.zip"]
+
+
+def test_files_without_bytes_are_counted_too(tmp_path, monkeypatch):
+    monkeypatch.setattr(archives, "MAX_FILES", 99)
+    archive = zipped(tmp_path / "x.zip", {f"{i}.jpg": b"" for i in range(100)})
+    with pytest.raises(UserError, match="holds more than 99 files"):
+        archives.unpack(archive, tmp_path / "in")
+    assert not (tmp_path / "in").exists()
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_damaged_bytes_of_every_method_are_named(tmp_path, method):
+    archive = tmp_path / "x.zip"
+    with zipfile.ZipFile(archive, "w", method) as file:
+        file.writestr("a.jpg", os.urandom(3000))
+    data = bytearray(archive.read_bytes())
+    data[60:70] = bytes(10)
+    archive.write_bytes(data)
+    with pytest.raises(UserError, match=r"x\.zip cannot be unpacked"):
+        archives.unpack(archive, tmp_path / "in")
+    assert not (tmp_path / "in").exists()
+
+
+def test_a_locked_archive_is_named(tmp_path):
+    archive = zipped(tmp_path / "x.zip", {"a.jpg": b"1"})
+    data = bytearray(archive.read_bytes())
+    data[6] |= 1
+    data[data.rfind(b"PK\x01\x02") + 8] |= 1
+    archive.write_bytes(data)
+    with pytest.raises(UserError, match=r"x\.zip needs a password; unpack it by hand"):
+        archives.unpack(archive, tmp_path / "in")
