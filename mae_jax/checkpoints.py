@@ -16,9 +16,11 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from ml_collections import ConfigDict
 
 from mae_jax import digests, rundir, sharding
-from mae_jax.config import with_defaults
+from mae_jax.checks import validate
+from mae_jax.config import TASKS, with_defaults
 from mae_jax.errors import StorageError, UserError
 from mae_jax.models import Params
 from mae_jax.state import TrainState
@@ -309,4 +311,7 @@ def saved_config(workdir: Path, field: str) -> dict[str, Any]:
             f"{field}={workdir} is not a run directory (no {rundir.CONFIG}); pre-train first, for example with "
             f"python -m mae_jax.main --config=configs/pretrain.py:exp=2 --workdir={workdir}"
         )
-    return with_defaults(rundir.read_config(path)["config"])
+    saved = with_defaults(rundir.read_config(path)["config"])
+    if saved.get("task") in TASKS:  # a run of others may say anything there
+        validate(ConfigDict(saved), f"{field}: {path}: ")
+    return saved

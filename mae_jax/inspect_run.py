@@ -45,7 +45,8 @@ def run(run_dir: Path, out: Path | None = None, *, directory: str = "", n: int =
             element = transform(element)
         images.append(element["image"])
     columns = inspection.columns(network, np.stack(images), block)
-    steps = rundir.read_json(run_dir / rundir.RUN)["steps"]
+    steps = rundir.read_object(run_dir / rundir.RUN).get("steps")
+    steps = steps if type(steps) is int else 0
     writers = Writers(run_dir, first_step=steps, evaluated=True, steps=steps, tensorboard=True, profile=False)
     try:
         writers.hparams(hparams(config))

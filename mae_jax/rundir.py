@@ -40,8 +40,16 @@ def read_json(path: Path) -> Any:
     """Reads a JSON file. Raises UserError where it is damaged."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not valid JSON ({error}); restore it or remove the run directory") from None
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """Reads a JSON object, such as run.json. Raises UserError where it is damaged or something else."""
+    found = read_json(path)
+    if not isinstance(found, dict):
+        raise UserError(f"{path} holds no JSON object, but a {type(found).__name__}; restore it")
+    return found
 
 
 def read_config(path: Path) -> dict[str, Any]:

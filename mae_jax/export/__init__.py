@@ -31,8 +31,11 @@ def load(run_dir: Path, field: str = "RUN_DIR") -> tuple[Weights, ConfigDict]:
     for name in (rundir.RUN, rundir.RESULTS):
         if not (run_dir / name).is_file():
             raise UserError(f"{field}={run_dir} is not finished (no {name}); start it again to finish it")
-    run = rundir.read_json(run_dir / rundir.RUN)
-    classes = tuple(map(str, run.get("classes", ())))
+    run = rundir.read_object(run_dir / rundir.RUN)
+    classes = run.get("classes", [])
+    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+        raise UserError(f"{field}: {run_dir / rundir.RUN}: classes is {classes!r}; it should be a list of names")
+    classes = tuple(classes)
     shape = tasks.shape_of(config, len(classes))
     params, step = _params(run_dir, shape, "mae" if config.task == "pretrain" else "vit", run, field)
     scale = tuple(config.data.mean), tuple(config.data.std)
@@ -45,6 +48,7 @@ def load(run_dir: Path, field: str = "RUN_DIR") -> tuple[Weights, ConfigDict]:
 def _params(run_dir: Path, shape: Shape, kind: str, run: dict[str, Any], field: str) -> tuple[Params, int]:
     like = jax.eval_shape(lambda: models.init(kind, shape, jax.random.key(0)))
     step = run.get("selected_step", 0)
+    step = step if type(step) is int else 0
     best = run_dir / "best" / f"{step}.npz"
     if run.get("select") != "best" or step == run.get("steps"):
         place = sharding.replicated(sharding.make_mesh(1))
@@ -99,7 +103,14 @@ def export(run_dir: Path, out: Path, form: str) -> list[str]:
     training = {"mask_ratio": config.mae.mask_ratio, "norm_pix_loss": config.mae.norm_pix_loss}
     try:
         notes = write(weights, partial, form, training if config.task == "pretrain" else None)
-        (partial / "README.md").write_text(model_card(run_dir, weights, config, form, notes), encoding="utf-8")
+        try:
+            card = model_card(run_dir, weights, config, form, notes)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise UserError(
+                f"RUN_DIR={run_dir}: its run.json or results.json lacks what the model card needs ({error!r}); "
+                f"restore it"
+            ) from None
+        (partial / "README.md").write_text(card, encoding="utf-8")
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise

@@ -31,8 +31,8 @@ _INITS = {
 
 def model_card(run_dir: Path, weights: Weights, config: ConfigDict, form: str, notes: list[str]) -> str:
     """README.md of the folder, in Markdown; everything in it stands in the files of `run_dir`."""
-    run = rundir.read_json(run_dir / rundir.RUN)
-    results = rundir.read_json(run_dir / rundir.RESULTS)
+    run = rundir.read_object(run_dir / rundir.RUN)
+    results = rundir.read_object(run_dir / rundir.RESULTS)
     parts = [_head(weights, form), _title(weights, run), _use(weights, form), _data(run, config, weights)]
     parts += [_recipe(run, config, weights)]
     classifier = weights.kind == "vit"

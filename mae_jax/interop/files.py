@@ -20,6 +20,7 @@ from mae_jax.errors import UserError
 
 PICKLES = set(WEIGHTS) - {".safetensors", ".npz"}
 _WRAPPERS = ("model", "state_dict", "module")  # what training scripts keep the weights under
+MOST_BYTES = 2**35  # of a file; the largest plain ViTs have a quarter of that
 EXPANSION = 20  # times its size is what a packed file may unpack to, or 256 MB
 _TYPES = {
     "F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": np.uint16, "I64": np.int64, "I32": np.int32,
@@ -50,9 +51,11 @@ def read_config(path: Path, field: str, name: str = "config.json") -> dict[str, 
         return {}
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise UserError(f"{field}: {file} is not valid JSON ({error}); fetch it again") from None
-    return found if isinstance(found, dict) else {}
+    if not isinstance(found, dict):
+        raise UserError(f"{field}: {file} holds no JSON object, but a {type(found).__name__}; fetch it again")
+    return found
 
 
 def _files_of(path: Path, field: str) -> list[Path]:
@@ -60,11 +63,13 @@ def _files_of(path: Path, field: str) -> list[Path]:
         if path.suffix not in WEIGHTS:
             raise UserError(f"{field}={path}: {path.suffix or 'no ending'} is not read; use {', '.join(WEIGHTS)}")
         return [path]
+    if not path.is_dir():
+        raise UserError(f"{field}={path} is neither a file nor a folder; name a file or folder of weights")
     for index in ("model.safetensors.index.json", "pytorch_model.bin.index.json"):
         shards = read_config(path, field, index).get("weight_map", {})
-        names = sorted(set(shards.values())) if isinstance(shards, dict) else []
+        names = sorted({str(name) for name in shards.values()}) if isinstance(shards, dict) else []
         for name in names:
-            if not isinstance(name, str) or Path(name).name != name or Path(name).suffix not in WEIGHTS:
+            if Path(name).name != name or Path(name).suffix not in WEIGHTS:
                 raise UserError(f"{field}: {path / index} names {name!r}, which is no file of its folder")
             if not (path / name).is_file():
                 raise UserError(f"{field}: {path / name} is missing, though {index} names it; fetch it again")
@@ -132,11 +137,20 @@ def _pickle(file: Path, field: str) -> dict[str, np.ndarray]:
             f"{field}: {file} holds no dictionary of arrays, nor one under {', '.join(_WRAPPERS)} "
             f"({', '.join(kinds) or type(found).__name__}); save the model's state_dict"
         )
-    return {key: _to_numpy(value) for key, value in found.items()}
+    arrays = {}
+    for key, value in found.items():
+        try:
+            arrays[str(key)] = _to_numpy(value)
+        except Exception as error:  # sparse, quantised, without memory of its own ...
+            line = str(error).partition(".")[0][:200]
+            raise UserError(f"{field}: {file}: {key} is no plain array ({line}); save it dense, as float32") from None
+    return arrays
 
 
 def _refuse_bomb(file: Path, field: str) -> None:
-    """Refuses a zip archive (.npz, and .pth since PyTorch 1.6) that would unpack to far more than it is."""
+    """Refuses what is far too large for a ViT, packed or not; .npz, and .pth since PyTorch 1.6, are zip archives."""
+    if not file.is_file() or file.stat().st_size > MOST_BYTES:
+        raise UserError(f"{field}: {file} is refused: no regular file, or one of more than {MOST_BYTES / 1e9:.0f} GB")
     if zipfile.is_zipfile(file):
         try:
             with zipfile.ZipFile(file) as archive:

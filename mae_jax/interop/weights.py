@@ -2,7 +2,7 @@
 
 import dataclasses
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from mae_jax.models.masking import position_embedding
 from mae_jax.optim import map_paths
 
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # what nearly all published encoders were trained with
+MOST_BLOCKS = 100
 # What the forward pass of an encoder or classifier does not use.
 _UNUSED = {"timm": ("mask_token", "decoder_pos_embed"), "own": ()}
 _UNUSED["hf"] = ("vit.embeddings.mask_token", "vit.pooler.dense.weight", "vit.pooler.dense.bias")
@@ -79,7 +80,8 @@ def read(path: str | Path, field: str = "weights", heads: int = 0, leave: str = 
     if leave and not left:
         raise UserError(f"--leave {leave!r} is found in no key of {path}; it has {_some(sorted(arrays))}")
     arrays = {key: value for key, value in arrays.items() if key not in left}
-    own = about.get("mae_jax", {}) if family == "own" else {}
+    about = _Said(about, path, field)
+    own = about.section("mae_jax") if family == "own" else _Said({}, path, field)
     shape, kind, known = _shape(arrays, family, about, own, heads, path, field)
     params, notes = _take(arrays, family, shape, kind, path, field)
     notes = [f"{removed!r} is left out of the keys", *notes] if removed else notes
@@ -96,8 +98,10 @@ def read(path: str | Path, field: str = "weights", heads: int = 0, leave: str = 
         notes.append(f"{shape.heads} attention heads are assumed, the usual number for {shape.width} features")
     shape, params, more = _fixed_positions(shape, params, tolerance)
     mean, std = _scale(path, about, field)
-    labels = about.get("id2label") or {}
-    classes = tuple(own.get("classes", ())) or tuple(str(labels[k]) for k in sorted(labels, key=_number))
+    labels = about.section("id2label").fields
+    listed = own.get("classes")
+    classes = tuple(map(str, listed)) if isinstance(listed, list) else ()
+    classes = classes or tuple(str(labels[k]) for k in sorted(labels, key=_number))
     known_names = classes if len(classes) == shape.n_classes else ()
     return Weights(params, shape, kind, str(path), mean, std, known_names, known, (*notes, *more))
 
@@ -123,12 +127,47 @@ def _some(keys: Sequence[str], most: int = 8) -> str:
     return ", ".join(keys[:most]) + (f" and {len(keys) - most} more" if len(keys) > most else "")
 
 
+@dataclasses.dataclass(frozen=True)
+class _Said:
+    """What a config.json says, which may be anything: each field is checked when it is asked for."""
+
+    fields: dict[str, Any]
+    path: Path
+    field: str
+
+    def get(self, name: str, default: Any = None) -> Any:
+        return self.fields.get(name, default)
+
+    def section(self, name: str) -> "_Said":
+        """The fields below `name`; none where it is missing."""
+        return _Said(self._checked(name, lambda v: isinstance(v, dict), "an object") or {}, self.path, self.field)
+
+    def count(self, name: str) -> int:
+        """A number of things; 0 where it is missing."""
+        return self._checked(name, lambda v: type(v) is int and 0 < v < 2**31, "a whole number above 0") or 0
+
+    def epsilon(self, name: str) -> float:
+        """A number between 0 and 1; 0 where it is missing."""
+        return float(self._checked(name, lambda v: _finite(v) and 0 < v < 1, "a number between 0 and 1") or 0)
+
+    def _checked(self, name: str, fits: Callable[[Any], bool], words: str) -> Any:
+        value = self.fields.get(name)
+        if value is not None and not fits(value):
+            shown = repr(value)[:100]
+            raise UserError(f"{self.field}: the config.json of {self.path}: {name} is {shown}; it should be {words}")
+        return value
+
+
+def _finite(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and -1e30 < value < 1e30
+
+
 def _number(text: str) -> tuple[int, str]:
     return (int(text), text) if str(text).isdigit() else (0, str(text))
 
 
 def _shape(
-    arrays: dict[str, np.ndarray], family: str, about: dict, own: dict, heads: int, path: Path, field: str
+    arrays: dict[str, np.ndarray], family: str, about: "_Said", own: "_Said", heads: int, path: Path, field: str
 ) -> tuple[Shape, str, bool]:
     """The network's shape, which network it is, and whether the number of heads is known."""
 
@@ -137,13 +176,16 @@ def _shape(
 
     def need(ours: str, axes: int) -> np.ndarray:
         found = find(ours)
-        if found is None or found.ndim != axes:
-            is_ = "is missing" if found is None else f"has {found.ndim} axes and should have {axes}"
+        if found is None or found.ndim != axes or not found.size:
+            is_ = "is missing" if found is None else f"is of shape {found.shape} in place of {axes} full axes"
             raise UserError(f"{field}: {path}: {names.keys_of(ours, family)[0]} {is_}; it is not a plain ViT")
         return found
 
     def blocks(part: str) -> int:
-        return next(i for i in range(1000) if find(f"{part}/block_{i:02d}/norm1/scale") is None)
+        depth = next((i for i in range(MOST_BLOCKS + 1) if find(f"{part}/block_{i:02d}/norm1/scale") is None), None)
+        if depth is None:
+            raise UserError(f"{field}: {path} has more than {MOST_BLOCKS} blocks; that is no plain ViT")
+        return depth
 
     patch = need("encoder/patch_embed/proj/kernel", 2 if family == "own" else 4)
     if family == "own":
@@ -161,14 +203,15 @@ def _shape(
     if positions is None and family != "own":
         raise UserError(f"{field}: {path}: {names.keys_of('encoder/pos_embed', family)[0]} is missing: not a plain ViT")
     if positions is not None:
+        positions = need("encoder/pos_embed", 3)
         counts = [positions.shape[-2] - extra for extra in (0, 1, 1 + registers)]
         patches = next((n for n in counts if round(max(n, 0) ** 0.5) ** 2 == n > 0), 0)
         if not patches:
             raise UserError(f"{field}: {path}: {positions.shape[-2]} positions are not those of a square image")
         image_size = round(patches**0.5) * patch_size
     else:
-        image_size = own.get("image_size", 224 // patch_size * patch_size)
-    told = own.get("heads") or about.get("num_attention_heads") or (about.get("model_args") or {}).get("num_heads")
+        image_size = own.count("image_size") or max(1, 224 // patch_size) * patch_size
+    told = own.count("heads") or about.count("num_attention_heads") or about.section("model_args").count("num_heads")
     usual = {1280: 16}.get(width, max(1, width // 64))
     size = re.match(r"(?:vit|deit3?)_(\w+?)_", str(about.get("architecture", "")))
     if not told and size and models.SIZES.get(size[1], (0,))[0] == width:
@@ -178,12 +221,15 @@ def _shape(
         raise UserError(
             f"{field}: {path}: {given} heads do not divide {width} features (a multiple of 4); give --heads"
         )
-    decoder = find("decoder/embed/kernel")
+    decoder = None if find("decoder/embed/kernel") is None else need("decoder/embed/kernel", 2)
     head = find("head/bias")
     decoder_width = 0
     if decoder is not None:
         decoder_width = decoder.shape[1] if family == "own" else decoder.shape[0]
-    decoder_heads = own.get("decoder_heads") or about.get("decoder_num_attention_heads") or max(1, decoder_width // 32)
+    decoder_heads = own.count("decoder_heads") or about.count("decoder_num_attention_heads")
+    decoder_heads = decoder_heads or max(1, decoder_width // 32)
+    if decoder is not None and decoder_width % decoder_heads:
+        raise UserError(f"{field}: {path}: {decoder_heads} heads do not divide the decoder's {decoder_width} features")
     kind = "vit" if decoder is None else "mae"
     shape = Shape(
         image_size=image_size,
@@ -196,21 +242,21 @@ def _shape(
         decoder_depth=blocks("decoder") if decoder is not None else 0,
         decoder_heads=int(decoder_heads) if decoder is not None else 0,
         pool="cls" if find("fc_norm/scale") is None else "mean",
-        n_classes=0 if head is None or kind == "mae" else head.shape[0],
+        n_classes=0 if head is None or kind == "mae" else need("head/bias", 1).shape[0],
         positions="fixed" if positions is None else "learned",
-        norm_eps=float(own.get("norm_eps") or about.get("layer_norm_eps") or models.Shape.norm_eps),
+        norm_eps=own.epsilon("norm_eps") or about.epsilon("layer_norm_eps") or models.Shape.norm_eps,
         registers=registers,
         layer_scale=0.0 if find("encoder/block_00/ls1/gamma") is None else 1e-5,
     )
     return shape, kind, bool(told or heads)
 
 
-def _refuse_other_networks(about: dict, path: Path, field: str) -> None:
+def _refuse_other_networks(about: "_Said", path: Path, field: str) -> None:
     """Refuses networks whose keys are those of a plain ViT but which compute something else."""
     activation = about.get("hidden_act", "gelu")
     if activation != "gelu":
         raise UserError(f"{field}: {path}: hidden_act is {activation!r}; only the exact 'gelu' is computed here")
-    name = str(about.get("architecture", ""))
+    name = str(about.get("architecture", ""))[:200]
     if re.search(r"quickgelu|clip|siglip|rope|xpos|srelpos", name):
         raise UserError(f"{field}: {path}: timm's {name} is no plain ViT; use one such as vit_base_patch16_224")
 
@@ -295,14 +341,18 @@ def _fixed_positions(shape: Shape, params: Params, tolerance: float) -> tuple[Sh
     return shape, params | {"encoder": encoder | {"pos_embed": rows[None]}}, notes
 
 
-def _scale(path: Path, about: dict, field: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _scale(path: Path, about: "_Said", field: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and deviation of the images that the network expects; ImageNet's where nothing says it."""
     said = read_config(path, field, "preprocessor_config.json")
-    timm = about.get("pretrained_cfg") or {}
-    own = about.get("mae_jax") or {}
+    timm, own = about.section("pretrained_cfg"), about.section("mae_jax")
     found = []
     for ours, theirs, default in zip(("mean", "std"), ("image_mean", "image_std"), IMAGENET, strict=True):
         value = own.get(ours) or said.get(theirs) or timm.get(ours) or default
-        ok = isinstance(value, list | tuple) and len(value) == 3 and all(isinstance(v, int | float) for v in value)
-        found.append(tuple(float(v) for v in value) if ok else default)
+        ok = isinstance(value, list | tuple) and len(value) == 3
+        if not ok or not all(_finite(v) and (ours == "mean" or v > 0) for v in value):
+            raise UserError(
+                f"{field}: the files beside {path} say that the images' {theirs} is {value!r}; it should be three "
+                f"numbers{'' if ours == 'mean' else ' above 0'}: correct it, or remove it and set data.{ours}"
+            )
+        found.append(tuple(float(v) for v in value))
     return found[0], found[1]

@@ -266,3 +266,92 @@ def test_a_training_checkpoint_of_the_papers_code_is_read(timm_file, tmp_path):
     torch.save([torch.ones(1)], tmp_path / "c.pth")
     with pytest.raises(UserError, match="holds no dictionary of arrays"):
         interop.read(tmp_path / "c.pth")
+
+
+HOSTILE = [
+    ({"num_attention_heads": "two"}, "num_attention_heads is 'two'; it should be a whole number above 0"),
+    ({"num_attention_heads": float("nan")}, "num_attention_heads is nan"),
+    ({"num_attention_heads": float("inf")}, "num_attention_heads is inf"),
+    ({"num_attention_heads": -2}, "num_attention_heads is -2"),
+    ({"num_attention_heads": 10**18}, "num_attention_heads is 1000000000000000000"),
+    ({"num_attention_heads": [2]}, r"num_attention_heads is [2]"),
+    ({"num_attention_heads": True}, "num_attention_heads is True"),
+    ({"model_args": [1]}, "model_args is [1]; it should be an object"),
+    ({"layer_norm_eps": "x"}, "layer_norm_eps is 'x'; it should be a number between 0 and 1"),
+    ({"layer_norm_eps": -1}, "layer_norm_eps is -1"),
+    ({"layer_norm_eps": float("nan")}, "layer_norm_eps is nan"),
+    ({"pretrained_cfg": 5}, "pretrained_cfg is 5"),
+    ({"pretrained_cfg": {"mean": [float("nan"), 0, 0]}}, "image_mean is [nan, 0, 0]; it should be three numbers"),
+    ({"pretrained_cfg": {"std": [0, 1, 1]}}, "image_std is [0, 1, 1]; it should be three numbers above 0"),
+    ({"pretrained_cfg": {"mean": "grey"}}, "image_mean is 'grey'"),
+    ({"id2label": ["a"]}, "id2label is ['a']; it should be an object"),
+    ([1], "holds no JSON object, but a list"),
+]
+
+
+@pytest.mark.parametrize(("about", "said"), HOSTILE)
+def test_a_config_that_says_anything_at_all_is_refused_by_field(timm_file, about, said):
+    with pytest.raises(UserError) as error:
+        interop.read(timm_file(about=about, classes=3), "init")
+    assert said in str(error.value) and str(error.value).startswith("init: ")
+
+
+def test_a_config_of_a_hundred_thousand_levels_is_refused(timm_file):
+    path = timm_file()
+    (path.parent / "config.json").write_text('{"a":' * 100_000)
+    with pytest.raises(UserError, match="not valid JSON"):
+        interop.read(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            lambda a: a.update({"patch_embed.proj.weight": np.zeros((16, 3, 0, 0), np.float32)}),
+            "of shape (16, 3, 0, 0)",
+        ),
+        (lambda a: a.update({"blocks.0.mlp.fc1.weight": np.zeros((0, 16), np.float32)}), "of shape (0, 16)"),
+        (lambda a: a.update({"pos_embed": np.zeros(5, np.float32)}), "pos_embed is of shape (5,)"),
+        (
+            lambda a: a.update({"decoder_embed.weight": np.zeros(8, np.float32)}),
+            "decoder_embed.weight is of shape (8,)",
+        ),
+        (
+            lambda a: a.update({f"blocks.{i}.norm1.weight": np.ones(1, np.float32) for i in range(2, 200)}),
+            "more than 100 blocks",
+        ),
+    ],
+)
+def test_arrays_of_impossible_shapes_are_refused(timm_file, change, said):
+    with pytest.raises(UserError) as error:
+        interop.read(timm_file(change))
+    assert said in str(error.value)
+
+
+def test_what_is_no_file_or_far_too_large_is_not_read(tmp_path):
+    os.mkfifo(tmp_path / "x.safetensors")
+    with pytest.raises(UserError, match="neither a file nor a folder"):
+        interop.read(tmp_path / "x.safetensors")
+    large = tmp_path / "large" / "model.safetensors"
+    large.parent.mkdir()
+    large.touch()
+    os.truncate(large, 2**40)
+    with pytest.raises(UserError, match="one of more than 34 GB"):
+        interop.read(large.parent)
+
+
+def test_a_header_that_lies_is_refused(timm_file):
+    path = timm_file()
+    data = path.read_bytes()
+    size = int.from_bytes(data[:8], "little")
+    for change in (
+        lambda h: h["cls_token"].update(shape=[2**40, 2**20, 1]),
+        lambda h: h["cls_token"].update(data_offsets=h["norm.bias"]["data_offsets"]),
+        lambda h: h["cls_token"].update(data_offsets=[0, 10**12]),
+    ):
+        header = json.loads(data[8 : 8 + size])
+        change(header)
+        text = json.dumps(header).encode()
+        path.write_bytes(len(text).to_bytes(8, "little") + text + data[8 + size :])
+        with pytest.raises(UserError, match="cannot be read as safetensors"):
+            interop.read(path)
