@@ -11,6 +11,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.experimental.layout import Layout, with_layout_constraint
 from jaxtyping import Array, Float
 
 BATCH_NORM_EPSILON = 1e-6  # the paper's code; PyTorch's default is 1e-5
@@ -18,23 +19,34 @@ LAYER_NORM_EPSILON = 1e-6  # the paper's code and timm; PyTorch's default is 1e-
 
 
 @jax.custom_vjp
-def product(x: Float[Array, "rows i"], kernel: Float[Array, "i o"]) -> Float[Array, "rows o"]:
-    """x W. On the CPU the gradient of a narrowing W is computed in its faster direction."""
-    return x @ kernel
+def product(x: Float[Array, "*rows i"], kernel: Float[Array, "i o"]) -> Float[Array, "*rows o"]:
+    """x W, with the gradients dx = dy W^T and dW = x^T dy, the rows flattened; dW as is fastest on the CPU.
+
+    There XLA's faster matrix product wants its first factor transposed in memory. The compiler does that where more
+    than one axis is contracted, so rows keep their axes here. The narrower of x and dy is the first factor, since
+    that is the less to transpose: where that is dy, dW^T = dy^T x comes out.
+    """
+    return (x.reshape(-1, x.shape[-1]) @ kernel).reshape(*x.shape[:-1], kernel.shape[1])
 
 
 def _product_backward(saved, gradient):
     x, kernel = saved
-    if kernel.shape[0] > kernel.shape[1] and jax.default_backend() == "cpu":
-        # The product whose result has fewer rows than columns runs at up to 1.5 times the rate. Without the barrier
-        # the compiler would take the transpose into the product again.
-        d_kernel = jax.lax.optimization_barrier(gradient.T @ x).T
-    else:
-        d_kernel = x.T @ gradient
-    return gradient @ kernel.T, d_kernel
+    n_in, n_out = kernel.shape
+    flat = gradient.reshape(-1, n_out)
+    d_x = (flat @ kernel.T).reshape(x.shape)
+    if jax.default_backend() != "cpu":
+        return d_x, x.reshape(-1, n_in).T @ flat
+    rows = tuple(range(x.ndim - 1))
+    over_rows = ((rows, rows), ((), ()))
+    if n_in <= n_out:
+        return d_x, jax.lax.dot_general(x, gradient, over_rows)
+    # The barrier keeps the compiler from taking the transpose into the product, the layout from taking it into all
+    # that reads dW.
+    d_kernel = jax.lax.optimization_barrier(jax.lax.dot_general(gradient, x, over_rows))
+    return d_x, with_layout_constraint(d_kernel.T, Layout((0, 1)))
 
 
-product.defvjp(lambda x, kernel: (x @ kernel, (x, kernel)), _product_backward)
+product.defvjp(lambda x, kernel: (product(x, kernel), (x, kernel)), _product_backward)
 
 
 class Linear(nnx.Module):
@@ -51,8 +63,7 @@ class Linear(nnx.Module):
 
     def __call__(self, x: Float[Array, "*rows i"]) -> Float[Array, "*rows o"]:
         kernel, bias = (jnp.asarray(p[...], self.dtype) for p in (self.kernel, self.bias))
-        flat = x.astype(self.dtype).reshape(-1, x.shape[-1])
-        return (product(flat, kernel) + bias).reshape(*x.shape[:-1], kernel.shape[1])
+        return product(x.astype(self.dtype), kernel) + bias
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(3,))
@@ -156,6 +167,50 @@ class LayerScale(nnx.Module):
         return branch * self.gamma[...].astype(branch.dtype)
 
 
+@jax.custom_vjp
+def attend(qkv: Float[Array, "b n 3 h e"]) -> Float[Array, "b n d"]:
+    """softmax(q k^T / sqrt(e)) v for each head; the heads' results side by side, d = h e.
+
+    With P the softmax, O the result and dO its gradient: dV = P^T dO, dS = P (dO V^T - rowsum(dO O)),
+    dQ = dS K / sqrt(e), dK = dS^T Q / sqrt(e). Taking the row sums of dO O, not of dP P, is due to Dao et al. 2022
+    (FlashAttention, appendix B.2): it saves a pass over the n x n weights.
+    """
+    return _attend_forward(qkv)[0]
+
+
+def _heads_first(qkv):
+    return qkv.transpose(2, 0, 3, 1, 4)  # q, k, v: each b h n e
+
+
+def _softmax_scores(q, k):
+    scores = jnp.einsum("bhqe,bhke->bhqk", q * q.shape[-1] ** -0.5, k)
+    return jax.nn.softmax(scores.astype(jnp.float32), axis=-1)
+
+
+def _attend_forward(qkv):
+    q, k, v = _heads_first(qkv)
+    weights = _softmax_scores(q, k).astype(v.dtype)
+    mixed = jnp.einsum("bhqk,bhke->bhqe", weights, v)
+    b, h, n, e = mixed.shape
+    return mixed.transpose(0, 2, 1, 3).reshape(b, n, h * e), (q, k, v, weights, mixed)
+
+
+def _attend_backward(saved, gradient):
+    q, k, v, weights, mixed = saved
+    b, h, n, e = q.shape
+    gradient = gradient.reshape(b, n, h, e).transpose(0, 2, 1, 3)
+    along = (gradient.astype(jnp.float32) * mixed.astype(jnp.float32)).sum(-1, keepdims=True)
+    d_v = jnp.einsum("bhqk,bhqe->bhke", weights, gradient)
+    d_weights = jnp.einsum("bhqe,bhke->bhqk", gradient, v)
+    d_scores = (weights.astype(jnp.float32) * (d_weights.astype(jnp.float32) - along)).astype(q.dtype)
+    d_q = jnp.einsum("bhqk,bhke->bhqe", d_scores, k) * e**-0.5
+    d_k = jnp.einsum("bhqk,bhqe->bhke", d_scores, q * e**-0.5)
+    return (jnp.stack([d.transpose(0, 2, 1, 3) for d in (d_q, d_k, d_v)], axis=2),)
+
+
+attend.defvjp(_attend_forward, _attend_backward)
+
+
 class Attention(nnx.Module):
     """Multi-head self-attention with one fused projection for queries, keys and values."""
 
@@ -165,24 +220,16 @@ class Attention(nnx.Module):
         self.heads = heads
 
     def __call__(self, tokens: Float[Array, "b n d"]) -> Float[Array, "b n d"]:
-        b, n, d = tokens.shape
-        q, k, v = self._split(tokens)
-        mixed = jnp.einsum("bhqk,bhkd->bhqd", self._weights(q, k).astype(v.dtype), v)
-        return self.proj(mixed.transpose(0, 2, 1, 3).reshape(b, n, d))
+        return self.proj(attend(self._split(tokens)))
 
     def weights(self, tokens: Float[Array, "b n d"]) -> Float[Array, "b h n n"]:
         """How much each token (next to last axis) takes from each other (last); rows sum to 1, in float32."""
-        q, k, _ = self._split(tokens)
-        return self._weights(q, k)
+        q, k, _ = _heads_first(self._split(tokens))
+        return _softmax_scores(q, k)
 
-    def _split(self, tokens):
+    def _split(self, tokens: Float[Array, "b n d"]) -> Float[Array, "b n 3 h e"]:
         b, n, d = tokens.shape
-        qkv = self.qkv(tokens).reshape(b, n, 3, self.heads, d // self.heads)
-        return qkv.transpose(2, 0, 3, 1, 4)  # q, k, v: each b h n d/h
-
-    def _weights(self, q, k):
-        scores = jnp.einsum("bhqd,bhkd->bhqk", q * q.shape[-1] ** -0.5, k)
-        return jax.nn.softmax(scores.astype(jnp.float32), axis=-1)
+        return self.qkv(tokens).reshape(b, n, 3, self.heads, d // self.heads)
 
 
 class Mlp(nnx.Module):
