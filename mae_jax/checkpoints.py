@@ -270,7 +270,7 @@ def gone(workdir: Path) -> str:
     info = rundir.read_json(file) if file.exists() else {}
     steps, chosen = info.get("steps"), info.get("selected_step")
     lost = []
-    if steps not in committed_steps(workdir / "checkpoints"):
+    if steps != 0 and steps not in committed_steps(workdir / "checkpoints"):  # a probe without steps has none
         lost.append(f"its checkpoint of step {steps}")
     if info.get("select") == "best" and not (workdir / "best" / f"{chosen}.npz").is_file():
         lost.append(f"best/{chosen}.npz, the weights that were tested,")

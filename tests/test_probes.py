@@ -108,7 +108,7 @@ def test_features_are_computed_once_for_each_encoder_and_image():
 
 
 @pytest.mark.parametrize("task", ["lbfgs", "knn"])
-def test_a_quick_probe_leaves_the_files_of_a_run(tmp_path, tiny_config, monkeypatch, task):
+def test_a_quick_probe_leaves_the_files_of_a_run(tmp_path, tiny_config, monkeypatch, capsys, task):
     calls = []
     original = evaluate.per_image
     monkeypatch.setattr(evaluate, "per_image", lambda *rest, **more: calls.append(1) or original(*rest, **more))
@@ -127,6 +127,9 @@ def test_a_quick_probe_leaves_the_files_of_a_run(tmp_path, tiny_config, monkeypa
         assert len(rows) == n
     assert results["chosen"]["val_accuracy"] >= 0
     kept = (tmp_path / "run" / rundir.PREDICTIONS).read_bytes()
+    assert train.run(config, tmp_path / "run") == results and len(calls) == 4
+    said = capsys.readouterr().out.splitlines()[-1]
+    assert "finished before" in said and "gone" not in said
     # What is known is not computed again: neither for another seed of the labels, nor for another fraction.
     config.data.fraction = 0.2
     train.run(config, tmp_path / "other", opened=opened)

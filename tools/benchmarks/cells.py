@@ -38,7 +38,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         one, eight = Path(scratch) / "one process", Path(scratch) / "eight processes"
         fields = [f"--config={config}", "--config.inits=('scratch',)", "--config.seeds=(0,1)"]
-        fields += ["--config.fractions=(0.01,0.1,0.5,1.0)"]
+        fields += ["--config.fractions=(0.01,0.1,0.5,1.0)", "--config.evaluations=('finetune',)"]
         study = [sys.executable, "-m", "mae_jax.main", *fields, f"--workdir={one / 'study'}"]
         cell = [sys.executable, "tools/slurm/cell.py", *fields, f"--workdir={eight / 'study'}"]
         subprocess.run([*cell, "--count"], cwd=ROOT, stdout=subprocess.DEVNULL, check=True)
