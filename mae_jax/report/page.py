@@ -216,14 +216,14 @@ def _run_facts(run: Run) -> dict:
 
 def run_facts(path: Path, info: dict) -> dict:
     """What run.json says of how a run was made, as text; None where it says nothing."""
-    seconds = info.get("wall_seconds")
+    seconds, epochs = info.get("wall_seconds"), info.get("epochs")
     config = info.get("config")
     versions = info.get("versions")
     return {
         "seed": info.get("seed"),
         "subset_seed": info.get("subset_seed"),
         "n_train": info.get("n_train"),
-        "epochs": info.get("epochs"),
+        "epochs": f"{epochs:g}" if is_number(epochs) else None,
         "steps": info.get("steps"),
         "selected": info.get("selected_step"),
         "minutes": f"{seconds / 60:.1f}" if is_number(seconds) else None,

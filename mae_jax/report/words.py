@@ -5,14 +5,16 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mae_jax.report import efficiency
+from mae_jax.report import efficiency, stats
 from mae_jax.report.runs import Level, clean, percent
-from mae_jax.report.tables import BASELINE, NOTHING, Study, level_of
+from mae_jax.report.tables import BASELINE, NOTHING, Study, level_of, verdict
 
 SURE = 0.05  # of a corrected p-value
-ARMS = {  # how a run was trained where not in the usual way, by the start of the arm's name
+ARMS = {  # how a run was trained where not in the usual way, for readers, by words of the arm's name
     "as many updates as": "trained for as many steps as on that share of the labels, so that fewer labels do not "
     "also mean less training",
+    "linear probe": "the network stays as it is, and a linear layer is trained on its features",
+    "nearest neighbours": "the network stays as it is, and the labelled images whose features are nearest decide",
 }
 
 
@@ -55,17 +57,14 @@ def answer(study: Study, rows: list[dict], paired: list[dict], worth: list[dict]
         )
     return {
         "headlines": heads,
-        "lines": lines + plateau_lines(study),
+        "lines": lines + arm_lines(study) + plateau_lines(study),
         "warnings": collapse_lines(study)
         + flawless_lines(rows)
         + study.warnings
         + leak_lines([run.info for run in study.runs]),
         "calibration": calibration_lines(paired),
         "arms": [
-            f"{_sentence(arm)[:-1]}: {what}."
-            for arm in study.arms
-            for start, what in ARMS.items()
-            if arm.startswith(start)
+            f"{_sentence(arm)[:-1]}: {what}." for arm in study.arms for start, what in ARMS.items() if start in arm
         ],
     }
 
@@ -182,6 +181,26 @@ def times_interval(worth: dict) -> str:
         over, under = f"more than {worth['most']:.3g}", f"less than {worth['least']:.3g}"
         ends.append(over if end == math.inf else under if end == 0 else number(end))
     return ends[0] if ends[0] == ends[1] else f"{ends[0]} to {ends[1]}"
+
+
+def arm_lines(study: Study) -> list[str]:
+    """A line for each further arm: what it changes in accuracy against the usual one, on the same images."""
+    lines = []
+    for arm in study.arms[1:]:
+        said = []
+        for level, init in study.cells:
+            sides = study.of(level, init), study.of(level._replace(arm=study.arms[0]), init)
+            if level.arm != arm or not all(sides):
+                continue
+            draws = study.mean_draws("accuracy", sides[0]) - study.mean_draws("accuracy", sides[1])
+            low, high = stats.percentile_interval(draws)
+            row = {"low": low, "high": high}
+            row["difference"] = study.mean("accuracy", sides[0]) - study.mean("accuracy", sides[1])
+            said.append(f"{init} at {percent(level.fraction)}: {verdict(low, high)}, {_points(row)}")
+        if said:
+            usual = study.arms[0] or "the usual training"
+            lines.append(f"{_sentence(arm)[:-1]}, against {usual}, {'; '.join(said)}.")
+    return lines
 
 
 def plateau_lines(study: Study) -> list[str]:

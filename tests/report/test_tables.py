@@ -126,6 +126,13 @@ def test_an_arm_is_compared_within_itself(make, tmp_path):
         f"As many updates as 100 %, mae against scratch: higher at 10 %, +{points:.1f} points (95 % interval +"
     )
     assert any(line.startswith(said_of_arm) for line in said["lines"])
+    draws = study.draws["accuracy"]
+    usual, longer = (study.of(Level(arm, 0.1), "scratch")[0] for arm in ("", ARM))
+    low, high = (words.signed(100 * v) for v in np.quantile(draws[longer] - draws[usual], [0.025, 0.975]))
+    (line,) = [
+        line for line in said["lines"] if line.startswith(f"A{ARM[1:]}, against the usual training, scratch at 10 %: ")
+    ]
+    assert f"(95 % interval {low} to {high})" in line and "mae at 10 %: " in line
     assert said["arms"] == [
         "As many updates as 100 %: trained for as many steps as on that share of the labels, so that fewer labels do "
         "not also mean less training."
