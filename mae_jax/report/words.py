@@ -13,8 +13,6 @@ SURE = 0.05  # of a corrected p-value
 ARMS = {  # how a run was trained where not in the usual way, for readers, by words of the arm's name
     "as many updates as": "trained for as many steps as on that share of the labels, so that fewer labels do not "
     "also mean less training",
-    "linear probe": "the network stays as it is, and a linear layer is trained on its features",
-    "nearest neighbours": "the network stays as it is, and the labelled images whose features are nearest decide",
 }
 
 
