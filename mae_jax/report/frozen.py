@@ -90,9 +90,11 @@ def _analysed(evaluation: str, runs: list[Run]) -> Frozen:
 
 
 def curve(each: Frozen) -> figures.Numbers:
-    """Accuracy against the number of labels."""
+    """Accuracy against the number of labels, under the name of the evaluation."""
     rows = [row | {"random_probe_accuracy": None} for row in each.rows]
-    return figures.curve(each.study, rows, "accuracy", each.study.arms)
+    figure, numbers = figures.curve(each.study, rows, "accuracy", each.study.arms)
+    figure.axes[0].set_title(f"{each.name[0].upper()}{each.name[1:]}")
+    return figure, numbers
 
 
 def text(found: Sequence[Frozen]) -> str:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mae_jax.errors import UserError
-from mae_jax.report import frozen, tables, write_report
+from mae_jax.report import figures, frozen, tables, write_report
 from mae_jax.report.runs import read_runs
 
 KNOWS = {"scratch": 0.2, "mae": 0.9}
@@ -101,3 +101,11 @@ def test_a_collapsed_probe_is_called_so(make, tmp_path):
     report = write_report(runs, tmp_path / "report")
     assert "collapsed" in report.frozen
     assert report.paths["page"].read_text().count("collapsed") > 0
+
+
+def test_each_curve_says_which_evaluation_it_is_of(dirs):
+    usual, probed = dirs
+    runs, _ = read_runs([*usual, *probed["knn"], *probed["lbfgs"]])
+    with figures.style():
+        drawn = [frozen.curve(each)[0] for each in frozen.analyse(frozen.separate(runs)[1])]
+    assert [figure.axes[0].get_title("left") for figure in drawn] == ["Linear probe, solved", "Nearest neighbours"]
