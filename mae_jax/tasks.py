@@ -327,6 +327,10 @@ def autoencoder(directory: Path, field: str, mesh: Mesh) -> tuple[ConfigDict, Sp
 
 def resolve_finetune(config: ConfigDict, data: splits.Labelled, devices: int) -> Resolved:
     """Steps from the labels that are used, or from those of `train.match_fraction`."""
+    if config.train.select == "best" and not len(data.val_idx):
+        raise UserError(
+            "train.select=best needs validation images, and no class has an image to spare: add images, or set last"
+        )
     match = config.train.match_fraction
     matched = subsets.subset_size(data.subset["train"].values(), match) if match else 0
     return resolve(config, len(data.train_idx), devices, matched)

@@ -143,6 +143,8 @@ def folder(
     label_of = {name: label for label, c in enumerate(known) for name in files.get(c, ())}
     names = list(label_of)
     keep, digests = _check(directory, names, bad_images, field, passed, progress) if check else (names, None)
+    if not keep:
+        raise UserError(f"{field}: no image below '{top}'; check the path")
     labels = [label_of[name] for name in keep]
     empty = [c for label, c in enumerate(known) if label not in set(labels)]
     if empty and classes is None:

@@ -31,6 +31,7 @@ FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP", "JPEG2000", "PPM")
 # Of a file that is not quite right Pillow tells in several lines; here it is decoded, or refused in one.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 ORIENTATION = 0x0112  # the EXIF tag
+PHOTOMETRIC = 262  # the TIFF tag; 0: white is 0
 LONGEST = 100  # times its shorter side is what is scaled of an image
 REDUCED_MARGIN = 2  # pixels per output pixel that a JPEG decoded at a reduced scale keeps
 _of_thread = threading.local()
@@ -100,7 +101,15 @@ def _rgb(image: Image.Image, name: str) -> Image.Image:
     sixteen_bit = mode.startswith("I;16") or (mode == "I" and image.format in ("PNG", "PPM"))
     if sixteen_bit:  # convert("RGB") would clip all above 255 to white
         values = np.asarray(image).astype(np.int64)
-        image = Image.fromarray(((values * 255 + 32767) // 65535).astype(np.uint8))
+        clear = image.info.get("transparency")
+        if image.format == "TIFF" and image.tag_v2.get(PHOTOMETRIC) == 0:  # white is 0, which Pillow minds for 8 bits
+            values = 65535 - values
+        grey = ((values * 255 + 32767) // 65535).astype(np.uint8)
+        if isinstance(clear, int):
+            grey[values == clear] = 255
+        image = Image.fromarray(grey)
+    elif mode == "LAB":
+        raise UserError(f"{name}: colours in LAB, which Pillow converts wrongly; save it in RGB")
     elif mode in ("I", "F"):
         raise UserError(
             f"{name}: 32-bit pixels (mode {mode}), whose range is not known; save it with 8 or 16 bits per channel"

@@ -1,5 +1,6 @@
 """Folders of images as strangers leave them: pipes, links, rights, names, damaged bytes. Each file is a real one."""
 
+import io
 import json
 import os
 import shutil
@@ -14,7 +15,9 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
-from mae_jax.data import loaders, sources
+from mae_jax import tasks
+from mae_jax.data import loaders, sources, splits
+from mae_jax.data.transforms import load_image
 from mae_jax.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -183,3 +186,41 @@ def test_an_image_that_goes_while_it_is_used_is_named(train):
     (train / "bee" / "1.png").unlink()
     with pytest.raises(UserError, match=r"bee/1\.png cannot be read \(No such file"):
         source[3]
+
+
+def tiff(mode: str, values: np.ndarray, **options) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(values).save(stream, mode, **options)
+    return stream.getvalue()
+
+
+def test_grey_values_of_sixteen_bits_mind_which_end_is_white():
+    values = np.array([[0, 65535]], np.uint16)
+    assert load_image(tiff("TIFF", values))[0, :, 0].tolist() == [0, 255]
+    assert load_image(tiff("TIFF", values, tiffinfo={262: 0}))[0, :, 0].tolist() == [255, 0]
+    assert load_image(tiff("PNG", values, transparency=0))[0, :, 0].tolist() == [255, 255]
+
+
+def test_colours_that_are_not_converted_rightly_are_refused():
+    stream = io.BytesIO()
+    Image.new("LAB", (4, 4)).save(stream, "TIFF")
+    with pytest.raises(UserError, match="x: colours in LAB, .* save it in RGB"):
+        load_image(stream.getvalue(), "x")
+
+
+def test_a_split_without_images_is_named_itself(train):
+    (train.parent / "TestA" / "ant").mkdir(parents=True)
+    with pytest.raises(UserError, match="no image below '.*TestA'"):
+        sources.folder(train.parent, "TestA", classes=("ant", "bee"))
+
+
+def test_the_best_epoch_needs_images_to_choose_it_on(tiny_config, train):
+    for name in ("ant", "bee"):
+        (train / name / "1.png").unlink()
+    shutil.copytree(train, train.parent / "TestA")
+    fields = {"data.source": "folder", "data.dir": str(train.parent), "train.select": "best"}
+    config = tiny_config(**fields)
+    data = splits.labelled(config.data)
+    assert len(data.val_idx) == 0 and len(data.train_idx) == 2
+    with pytest.raises(UserError, match=r"train\.select=best needs validation images"):
+        tasks.resolve_finetune(config, data, 1)
