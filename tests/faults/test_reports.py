@@ -76,6 +76,10 @@ def test_no_picture_comes_from_outside_by_a_name_or_a_link(run_dir, tmp_path):
 
     assert not shown(str(tmp_path / "secret.png"))
     assert not shown("../secret.png")
+    info = json.loads((run_dir / "run.json").read_text())
+    (tmp_path / "pictures").mkdir()
+    (run_dir / "run.json").write_text(json.dumps(info | {"image_root": str(tmp_path / "pictures")}))
+    assert not shown("../secret.png") and not shown(str(tmp_path / "secret.png"))
     (run_dir / "thumbnails").mkdir()
     (run_dir / "thumbnails" / "linked.png.jpg").symlink_to(tmp_path / "secret.png")
     (run_dir / "inside.png").symlink_to(tmp_path / "secret.png")
