@@ -8,7 +8,10 @@ the endless sequence of images, `k * batch_size + row`.
 from __future__ import annotations
 
 import hashlib
+import multiprocessing
+import os
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
@@ -71,7 +74,7 @@ def train_batches(
         flags.FLAGS.mark_as_parsed()
     # A worker makes whole batches, in turn with the others: what it sends is the batch itself.
     batches = _read(numbers, load, batch_size, mine, max(1, threads // workers), max(1, prefetch // workers))
-    return iter(batches.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers)))
+    return iter(batches.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers), _end_with_parent))
 
 
 def eval_batches(
@@ -272,6 +275,19 @@ def _read(
     readers = min(2 if threads > 1 else 1, prefetch)
     options = grain.ReadOptions(num_threads=readers, prefetch_buffer_size=prefetch if threads else 0)
     return numbers.map(make).to_iter_dataset(options)
+
+
+def _end_with_parent(worker: int, workers: int) -> None:
+    """Lets this worker process end when its parent is killed, which Grain does not.
+
+    Python's resource tracker, which both share, then ends too, and gives back the memory in which batches travel.
+    """
+
+    def wait() -> None:
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 @lru_cache

@@ -1,0 +1,68 @@
+"""The processes that make batches, when the one that trains is killed."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+# Shared memory gets a name of its own, so that what others on this machine do is not taken for ours.
+TRAINING = """
+import multiprocessing, os, time
+import numpy as np
+from multiprocessing import resource_tracker, shared_memory
+from mae_jax.data import loaders, sources
+
+def named(data, rng):
+    shared_memory._SHM_NAME_PREFIX = "/{name}"
+    return data
+
+if __name__ == "__main__":
+    source = sources.synthetic("Train", 20, 32, 0)
+    batches = loaders.train_batches([source], None, [named], batch_size=4, seed=0, workers=2, threads=2)
+    held = [next(batches) for _ in range(3)]
+    pids = [child.pid for child in multiprocessing.active_children()]
+    print(*pids, resource_tracker._resource_tracker._pid, flush=True)
+    time.sleep(120)
+"""
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="looks for shared memory where Linux shows it")
+def test_nothing_is_left_of_workers_whose_parent_is_killed(tmp_path):
+    name = f"w{os.getpid() % 1_000_000}"  # of 9 characters at most
+    script = tmp_path / "training.py"
+    script.write_text(TRAINING.replace("{name}", name))
+    parent = subprocess.Popen(
+        [sys.executable, str(script)],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+
+    def segments() -> list[Path]:
+        return list(Path("/dev/shm").glob(f"{name}*"))
+
+    with parent.stdout:
+        pids = [int(pid) for pid in parent.stdout.readline().split()]
+    assert len(pids) == 3 and all(map(alive, pids)) and segments()
+    parent.kill()
+    parent.wait(10)
+    end = time.monotonic() + 10
+    while (any(map(alive, pids)) or segments()) and time.monotonic() < end:
+        time.sleep(0.1)
+    left = [pid for pid in pids if alive(pid)]
+    for pid in left:
+        os.kill(pid, signal.SIGKILL)
+    assert not left and not segments()
