@@ -23,6 +23,7 @@ SOI, EOI, SOS, DRI, APP1 = 0xD8, 0xD9, 0xDA, 0xDD, 0xE1
 RESTARTS = bytes(range(0xD0, 0xD8))
 FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 SEQUENTIAL = (0xC0, 0xC1)  # Huffman codes, one pass over the image
+QUALITY = 92  # of tiles that are encoded anew
 REST_UNREAD = "extraneous bytes before marker 0xd9"  # libjpeg's first warning where the height is made smaller
 
 
@@ -47,16 +48,15 @@ class Header:
 def encode(pixels: UInt8[np.ndarray, "h w 3"], halved: bool = False) -> bytes:
     """A tile as JPEG with restart markers, and Huffman tables of its own, which make up for the markers' bytes.
 
-    Stains are colours: they are kept as fine as the brightness (4:4:4). `halved`: they come from a file that has
-    them at half the size in both directions, and so has the tile (4:2:0). At these qualities both lose about the same
-    and take as many bytes.
+    Stains are colours: they are kept as fine as the brightness (4:4:4), unless they come from a file that has them
+    `halved` in both directions (4:2:0).
     """
-    quality, sampling, side = (95, "4:2:0", 16) if halved else (92, "4:4:4", 8)
+    sampling, side = ("4:2:0", 16) if halved else ("4:4:4", 8)
     across = -(-pixels.shape[1] // side)
     # Intervals of 32 to 72 pixels: narrower ones cost bytes, with wider ones more is decoded.
     units = next((n for n in range(32 // side, 72 // side + 1) if across % n == 0), across)
     file = io.BytesIO()
-    options = {"quality": quality, "subsampling": sampling, "optimize": True, "restart_marker_blocks": units}
+    options = {"quality": QUALITY, "subsampling": sampling, "optimize": True, "restart_marker_blocks": units}
     Image.fromarray(pixels).save(file, "JPEG", **options)
     return file.getvalue()
 

@@ -23,6 +23,9 @@ from mae_jax.errors import UserError
 
 try:
     import cykooz_resizer as resizer
+
+    BICUBIC = resizer.ResizeAlg.convolution(resizer.FilterType.catmull_rom)
+    WHOLE = resizer.ResizeOptions(resize_alg=BICUBIC)
 except ImportError:  # on a platform for which it is not made, see setup.cfg; Pillow does the same, slower
     resizer = None
 
@@ -241,9 +244,8 @@ def _resize(
         _of_thread.resizer = resizer.Resizer()
     source = resizer.ImageData(width, height, resizer.PixelType.U8x3, pixels.tobytes())
     target = resizer.ImageData(size, size, resizer.PixelType.U8x3)
-    bicubic = resizer.ResizeAlg.convolution(resizer.FilterType.catmull_rom)
-    part = resizer.CropBox(*box) if box else None
-    _of_thread.resizer.resize(source, target, resizer.ResizeOptions(resize_alg=bicubic, crop_box=part))
+    options = resizer.ResizeOptions(resize_alg=BICUBIC, crop_box=resizer.CropBox(*box)) if box else WHOLE
+    _of_thread.resizer.resize(source, target, options)
     return np.frombuffer(target.get_buffer(), np.uint8).reshape(size, size, 3)
 
 
