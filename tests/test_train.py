@@ -117,6 +117,20 @@ def test_a_stopped_run_goes_on_from_its_step_and_repeats_no_data(tmp_path, tiny_
     assert {"train/accuracy" in row for row in trained} == {task != "pretrain" and not recipe}
 
 
+def test_a_run_goes_on_with_another_number_of_worker_processes(tmp_path, tiny_config, monkeypatch):
+    config = tiny_config("pretrain")
+    train.run(config, tmp_path / "whole")
+    config.data.workers = 2
+    with monkeypatch.context() as patched:
+        stop_after(patched, 4)
+        with pytest.raises(Stopped, match="step 4 of"):
+            train.run(config, tmp_path / "broken")
+    config.data.workers = 0
+    train.run(config, tmp_path / "broken")
+    assert rows_of(tmp_path / "broken") == rows_of(tmp_path / "whole")
+    assert weights(tmp_path / "broken") == weights(tmp_path / "whole")
+
+
 def test_a_run_goes_on_with_another_split_of_its_parameters(tmp_path, tiny_config, monkeypatch):
     """Over five devices, which divide neither 36 nor 144 features, then copied to each."""
     config = tiny_config(**{"model.width": 36, "train.select": "best", "train.epochs": 3.0})
