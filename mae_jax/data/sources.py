@@ -61,7 +61,7 @@ class Source:
     `source[i]` is a dict: image (encoded bytes, or uint8 h w 3), label and index int32, name.
     """
 
-    names: tuple[str, ...]  # unique; for files the path below the directory, with '/'
+    names: Sequence[str]  # unique; for files the path below the directory, with '/'
     labels: Int32[np.ndarray, " n"]  # numbers of `classes`; -1 = unlabelled
     groups: tuple[str, ...]  # what must not straddle a split: slide, region, field; '' = not known
     classes: tuple[str, ...]  # () if unlabelled

@@ -194,4 +194,14 @@ def test_damage_is_named(trees, tmp_path):
     with pytest.raises(UserError, match="index-train.npz cannot be read"):
         prepared.unlabelled("prcc:tile50", tmp_path)
     index.unlink()  # as TFDS's own command leaves it
-    assert prepared.unlabelled("prcc:tile50", tmp_path).names == source.names
+    assert list(prepared.unlabelled("prcc:tile50", tmp_path).names) == list(source.names)
+
+
+@pytest.mark.parametrize("texts", [["a/b.jpg", "", "Zoë/ß.png", "c"], ["one"], ["", ""]])
+def test_texts_are_what_they_were(texts):
+    kept = prepared.Texts.of(texts)
+    assert list(kept) == texts and len(kept) == len(texts)
+    assert [kept[np.int64(i)] for i in range(-len(texts), 0)] == texts
+    assert kept.index(texts[-1]) == texts.index(texts[-1]) and "nowhere" not in kept
+    with pytest.raises(IndexError):
+        kept[len(texts)]
