@@ -9,6 +9,7 @@ import os
 import resource
 import shutil
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -138,10 +139,17 @@ class Checkpoints:
     def _not_saved(self, path: Path, error: BaseException) -> BaseException:
         """The error to show, with what was half written removed: it takes room that something else may need."""
         shown = storage_error(path, error) if cannot_write(error) else error
-        if self._leader:
+        self._remove_partial()
+        return shown
+
+    def _remove_partial(self) -> None:
+        """Of a save that failed, some of Orbax's threads write on for a moment, and put back what is removed."""
+        for _ in range(40 if self._leader else 0):
             for left in self.directory.glob("*.saving*"):
                 shutil.rmtree(left, ignore_errors=True)
-        return shown
+            time.sleep(0.05)
+            if not any(self.directory.glob("*.saving*")):
+                return
 
     def restore(self, like: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
         """The newest step that is as it was written, or None where nothing was ever saved.
@@ -212,6 +220,9 @@ class Checkpoints:
             if error is None:
                 raise
             self._failed = self._failed or late
+        finally:
+            if error is not None:
+                self._remove_partial()
         if error is not None and self._failed is not None:
             self.report(f"the last checkpoint could not be saved: {_first_line(self._failed)}")
 
