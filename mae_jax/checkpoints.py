@@ -35,7 +35,7 @@ class Checkpoints:
     def __init__(self, workdir: Path, keep: int, config: dict[str, Any], report: Callable[[str], None]):
         """`keep`: how many of the newest steps stay. What is no whole step is put aside and reported.
 
-        Raises StorageError where the directory cannot be written.
+        Raises StorageError where the directory cannot be written, and UserError where it was removed from a run.
         """
         self.directory = Path(workdir).absolute() / "checkpoints"
         self.keep, self.config, self.report = keep, config, report
@@ -44,14 +44,24 @@ class Checkpoints:
         self._failed: BaseException | None = None
         self.proven = -1  # the newest step whose next update is known to have been finite; it is never rotated away
         self._orbax = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler())
-        if self._leader:
-            try:
+        wrong = None
+        try:
+            if self._leader:
                 self._tidy()
-            except OSError as error:
-                raise storage_error(self.directory, error) from None
-        sharding.any_process(False)  # wait for the leader
+        except OSError as error:
+            wrong = storage_error(self.directory, error)
+        except UserError as error:
+            wrong = error
+        if sharding.any_process(wrong is not None):
+            raise wrong or StorageError(f"{self.directory} cannot be used; the first process says why")
 
     def _tidy(self) -> None:
+        metrics = self.directory.parent / rundir.METRICS
+        if not self.directory.exists() and metrics.exists() and metrics.stat().st_size:
+            raise UserError(
+                f"{self.directory} is gone, and {metrics} tells of updates that were done: restore it from a backup, "
+                f"or remove {self.directory.parent} to start again"
+            )
         self.directory.mkdir(parents=True, exist_ok=True)
         whole = committed_steps(self.directory, self.report)
         for path in self.directory.iterdir():

@@ -8,6 +8,7 @@ Any field is overridden with --config.FIELD=VALUE, for example --config.train.ep
 """
 
 import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,7 @@ def cli() -> None:
     """The process: one line and a non-zero exit for a user's mistake, a stack trace for ours."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # else it prints a note; nothing is computed in it
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # until a run watches for it: nothing to save yet
     call(lambda: app.run(main, flags_parser=parse))
 
 

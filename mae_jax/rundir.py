@@ -7,10 +7,11 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -84,22 +85,52 @@ def held(workdir: Path, leader: bool = True) -> Iterator[None]:
         workdir.mkdir(parents=True, exist_ok=True)
         file = open(workdir / ".lock", "a+")
     except OSError as error:
-        raise UserError(f"workdir {workdir} cannot be written: {error.strerror}; choose another") from None
+        raise _unwritable(workdir, error) from None
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            file.seek(0)
             raise UserError(
-                f"workdir {workdir} is in use by process {file.read().strip() or 'unknown'}; wait for it, stop "
-                f"it, or choose another --workdir"
+                f"workdir {workdir} is in use by process {_holder(file)}; wait for it, stop it, or choose another "
+                f"--workdir"
             ) from None
         except OSError:
             pass  # a file system without locks
-        file.truncate(0)
-        file.write(f"{os.getpid()} on {os.uname().nodename}")
-        file.flush()
+        try:
+            file.truncate(0)
+            file.write(f"{os.getpid()} on {os.uname().nodename}")
+            file.flush()
+        except OSError as error:
+            raise _unwritable(workdir, error) from None
         yield
+        file.truncate(0)
+
+
+def _unwritable(workdir: Path, error: OSError) -> UserError:
+    return UserError(f"workdir {workdir} cannot be written: {error.strerror}; make room there, or choose another")
+
+
+def _holder(file: TextIO) -> str:
+    """Which process holds a lock. One that has just taken it gets a moment to write so over one that was killed."""
+    said = ""
+    for _ in range(20):
+        file.seek(0)
+        said = file.read().strip()
+        process, _, machine = said.partition(" on ")
+        if said and (machine != os.uname().nodename or _lives(process)):
+            break
+        time.sleep(0.1)
+    return said or "unknown"
+
+
+def _lives(process: str) -> bool:
+    try:
+        os.kill(int(process), 0)
+    except (ValueError, ProcessLookupError):
+        return False
+    except PermissionError:  # another user's
+        return True
+    return True
 
 
 def keep_config(workdir: Path, config: ConfigDict, resolved: dict[str, Any], leader: bool = True) -> None:

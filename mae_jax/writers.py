@@ -4,6 +4,9 @@ CLU imports TensorFlow, which is slow: it is loaded at the first write, in proce
 """
 
 import json
+import os
+import socket
+import time
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +24,7 @@ class Writers:
     ):
         """`first_step`: the step that training goes on from; later rows are dropped, and its own evaluation's
         where it is to be `evaluated` again."""
-        self.workdir, self.steps, self.profile = workdir, steps, profile
+        self.workdir, self.first_step, self.steps, self.profile = workdir, first_step, steps, profile
         self.active = jax.process_index() == 0
         self.tensorboard = tensorboard and self.active
         self._clu, self._hooks, self._hparams = None, [], {}
@@ -69,6 +72,7 @@ class Writers:
             tf.config.set_visible_devices([], "GPU")  # the accelerator is JAX's alone
             from clu import metric_writers, periodic_actions
 
+            self._forget_later()
             self._clu = metric_writers.AsyncMultiWriter([metric_writers.SummaryWriter(str(self.workdir))])
             self._clu.write_hparams(self._hparams)
             self._hooks = [
@@ -77,6 +81,22 @@ class Writers:
             if self.profile:
                 self._hooks.append(periodic_actions.Profile(logdir=str(self.workdir), num_profile_steps=5))
         return self._clu
+
+    def _forget_later(self) -> None:
+        """Lets TensorBoard drop the points after the step that is gone on from: they are written again."""
+        if not any(self.workdir.glob("events.out.tfevents.*")):
+            return
+        import tensorflow as tf
+        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+
+        now = time.time()
+        # Files are read in the order of their names: "-" stands before the number that follows in the next one's.
+        name = f"events.out.tfevents.{int(now):010d}.{socket.gethostname()}.{os.getpid()}.-again"
+        again = Event(wall_time=now, step=self.first_step + 1, session_log=SessionLog(status=SessionLog.START))
+        with tf.io.TFRecordWriter(str(self.workdir / name)) as file:
+            file.write(Event(wall_time=now, file_version="brain.Event:2").SerializeToString())
+            for _ in range(2):  # TensorBoard takes the first of a run for its beginning
+                file.write(again.SerializeToString())
 
     def close(self) -> None:
         """Everything on disk."""

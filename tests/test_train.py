@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -306,6 +307,7 @@ def test_only_damaged_checkpoints_are_refused_not_restarted(tmp_path, tiny_confi
 
 
 def test_tensorboard_gets_the_same_scalars_and_hparams(tmp_path, tiny_config):
+    from tensorboard.backend.event_processing import plugin_event_accumulator
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
     from tensorboard.util.tensor_util import make_ndarray
 
@@ -322,3 +324,13 @@ def test_tensorboard_gets_the_same_scalars_and_hparams(tmp_path, tiny_config):
     np.testing.assert_allclose(values, [r["train/loss"] for r in rows], rtol=1e-6)
     assert "reconstruction" in tags["tensors"] and "_hparams_/session_start_info" in events.summary_metadata
     assert list((tmp_path / "images").glob("reconstruction-*.png"))
+
+    # As after a kill: rows after the checkpoint were written, and are written again.
+    (tmp_path / rundir.RESULTS).unlink()
+    newest, *_ = checkpoints.committed_steps(tmp_path / "checkpoints")
+    shutil.rmtree(tmp_path / "checkpoints" / str(newest))
+    train.run(config, tmp_path)
+    again = plugin_event_accumulator.EventAccumulator(str(tmp_path), tensor_size_guidance={"scalars": 0})
+    again.Reload()  # as TensorBoard itself reads
+    assert [p.step for p in again.Tensors("train/loss")] == [p.step for p in points]
+    assert len([p for p in tmp_path.glob("events.*")]) == 3

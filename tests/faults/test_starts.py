@@ -1,0 +1,131 @@
+"""How a run begins: two starts at once, a place that cannot be written, other devices, a signal before all else."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import AxisType, Mesh
+
+from mae_jax import rundir, study, tasks, train
+from mae_jax.checkpoints import Checkpoints, committed_steps
+from mae_jax.config import study_defaults
+from mae_jax.errors import EXIT_STOPPED, UserError
+from mae_jax.state import abstract_state, init_state, spread, whole
+
+ROOT = Path(__file__).parents[2]
+
+
+def start(environment, workdir: Path, *more: str) -> subprocess.Popen:
+    command = [sys.executable, "-m", "mae_jax.main", "--config=configs/demo.py:smoke=true", f"--workdir={workdir}"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return subprocess.Popen([*command, *more], cwd=ROOT, env=environment, **pipes)
+
+
+def test_of_two_starts_in_one_second_one_wins_and_the_other_is_told(tmp_path, environment):
+    (tmp_path / "study").mkdir()
+    (tmp_path / "study" / ".lock").write_text(f"99999999 on {os.uname().nodename}")  # of a process that was killed
+    two = [start(environment, tmp_path / "study", "--config.pretrain.train.steps=100000") for _ in range(2)]
+    while all(process.poll() is None for process in two):  # one is refused, whichever it is
+        time.sleep(0.05)
+    loser, winner = sorted(two, key=lambda process: process.poll() is None)
+    said, _ = loser.communicate(timeout=60)
+    winner.send_signal(signal.SIGTERM)
+    text, _ = winner.communicate(timeout=300)
+    assert loser.returncode == 2, said
+    assert f"is in use by process {winner.pid} on {os.uname().nodename}; wait for it" in said
+    assert winner.returncode == EXIT_STOPPED, text
+
+
+def test_a_signal_before_all_else_has_the_same_exit_code(tmp_path, environment):
+    process = start(environment, tmp_path / "study")
+    caught = f"/proc/{process.pid}/status"
+    while process.poll() is None and not _catches(Path(caught).read_text(), signal.SIGTERM):
+        time.sleep(0.005)
+    process.send_signal(signal.SIGTERM)
+    text, _ = process.communicate(timeout=60)
+    assert (process.returncode, text) == (EXIT_STOPPED, "interrupted; the same command goes on from what is saved\n")
+    assert not (tmp_path / "study").exists()
+
+
+def _catches(status: str, number: int) -> bool:
+    """By /proc/PID/status."""
+    mask = next(line.split()[1] for line in status.splitlines() if line.startswith("SigCgt"))
+    return bool(int(mask, 16) >> (number - 1) & 1)
+
+
+@pytest.fixture
+def read_only(tmp_path):
+    """A directory on a file system that is mounted read-only; root may write to any other."""
+    folder = tmp_path / "read-only"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "ro,size=1m", "tmpfs", str(folder)]
+    mounted = os.getuid() == 0 and subprocess.run(command, capture_output=True)
+    if not mounted or mounted.returncode:
+        pytest.skip("a tmpfs cannot be mounted: not root, or not allowed here")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+@pytest.mark.parametrize("kind", ["run", "study"])
+def test_a_place_that_cannot_be_written_is_known_before_an_image_is_read(read_only, tiny_config, monkeypatch, kind):
+    monkeypatch.setattr(tasks, "build", None)
+    config = tiny_config() if kind == "run" else study_defaults(tiny_config("pretrain"), tiny_config())
+    with pytest.raises(UserError, match="read-only/here cannot be written: Read-only file system"):
+        (train if kind == "run" else study).run(config, read_only / "here")
+
+
+def test_a_file_in_place_of_a_directory_is_known_before_an_image_is_read(tmp_path, tiny_config, monkeypatch):
+    monkeypatch.setattr(tasks, "build", None)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="file/here cannot be written: Not a directory"):
+        train.run(tiny_config(), tmp_path / "file" / "here")
+    with pytest.raises(UserError, match="file cannot be written: File exists"):
+        train.run(tiny_config(), tmp_path / "file")
+
+
+def test_a_run_whose_checkpoints_were_removed_is_refused(tmp_path, tiny_config):
+    (tmp_path / rundir.METRICS).write_text('{"step": 3, "train/loss": 1.0, "learning_rate": 0.1}\n')
+    with pytest.raises(UserError, match="checkpoints is gone, and .* tells of updates that were done: restore it"):
+        train.run(tiny_config(), tmp_path)
+    assert (tmp_path / rundir.METRICS).read_text()
+
+
+def mesh_of(devices: int) -> Mesh:
+    """One device, or parameters split over five."""
+    grid = np.array(jax.devices()[:devices]).reshape(1, devices)
+    return Mesh(grid, ("data", "fsdp"), axis_types=(AxisType.Auto, AxisType.Auto))
+
+
+@pytest.mark.parametrize(("before", "after"), [(5, 1), (1, 5)])
+def test_saved_on_some_devices_and_restored_on_others_it_is_equal(tmp_path, tiny_config, before, after):
+    config = tiny_config(**{"model.width": 40})
+    specs = {devices: tasks.build(config, mesh_of(devices)).spec for devices in (before, after)}
+    state = init_state(specs[before], 3)
+    with Checkpoints(tmp_path, 1, {}, print) as store:
+        store.save(1, whole(specs[before], state), {})
+    with Checkpoints(tmp_path, 1, {}, print) as store:
+        found = spread(specs[after], store.restore(abstract_state(specs[after]))[0])
+    for split, devices in ((state, before), (found, after)):
+        kernel = split.params["encoder"]["block_00"]["mlp"]["fc1"]["kernel"]
+        assert len(kernel.sharding.device_set) == devices and kernel.is_fully_replicated == (devices == 1)
+    pairs = zip(*(jax.tree.leaves((s.params, s.opt_state)) for s in (state, found)), strict=True)
+    assert all(np.asarray(one).tobytes() == np.asarray(two).tobytes() for one, two in pairs)
+
+
+def test_begun_on_five_devices_a_run_ends_on_one(tmp_path, tiny_config, monkeypatch):
+    config = tiny_config()
+    train.run(config, tmp_path)
+    expected = (tmp_path / rundir.PREDICTIONS).read_text().splitlines()
+    (tmp_path / rundir.RESULTS).unlink()
+    shutil.rmtree(tmp_path / "checkpoints" / str(committed_steps(tmp_path / "checkpoints")[0]))
+    monkeypatch.setattr(train.sharding, "make_mesh", lambda fsdp=1: mesh_of(1))
+    train.run(config, tmp_path)
+    found = (tmp_path / rundir.PREDICTIONS).read_text().splitlines()
+    assert [row.split(",")[:4] for row in found] == [row.split(",")[:4] for row in expected]
