@@ -167,15 +167,15 @@ class LayerScale(nnx.Module):
         return branch * self.gamma[...].astype(branch.dtype)
 
 
-@jax.custom_vjp
-def attend(qkv: Float[Array, "b n 3 h e"]) -> Float[Array, "b n d"]:
-    """softmax(q k^T / sqrt(e)) v for each head; the heads' results side by side, d = h e.
+@partial(jax.custom_vjp, nondiff_argnums=(1,))
+def attend(qkv: Float[Array, "b n 3 h e"], first: int) -> Float[Array, "b m d"]:
+    """softmax(q k^T / sqrt(e)) v of the `first` m tokens' q; the heads' results side by side, d = h e.
 
     With P the softmax, O the result and dO its gradient: dV = P^T dO, dS = P (dO V^T - rowsum(dO O)),
     dQ = dS K / sqrt(e), dK = dS^T Q / sqrt(e). Taking the row sums of dO O, not of dP P, is due to Dao et al. 2022
     (FlashAttention, appendix B.2): it saves a pass over the n x n weights.
     """
-    return _attend_forward(qkv)[0]
+    return _attend_forward(qkv, first)[0]
 
 
 def _heads_first(qkv):
@@ -187,15 +187,16 @@ def _softmax_scores(q, k):
     return jax.nn.softmax(scores.astype(jnp.float32), axis=-1)
 
 
-def _attend_forward(qkv):
+def _attend_forward(qkv, first):
     q, k, v = _heads_first(qkv)
+    q = q[:, :, :first]
     weights = _softmax_scores(q, k).astype(v.dtype)
     mixed = jnp.einsum("bhqk,bhke->bhqe", weights, v)
     b, h, n, e = mixed.shape
     return mixed.transpose(0, 2, 1, 3).reshape(b, n, h * e), (q, k, v, weights, mixed)
 
 
-def _attend_backward(saved, gradient):
+def _attend_backward(first, saved, gradient):
     q, k, v, weights, mixed = saved
     b, h, n, e = q.shape
     gradient = gradient.reshape(b, n, h, e).transpose(0, 2, 1, 3)
@@ -204,6 +205,7 @@ def _attend_backward(saved, gradient):
     d_weights = jnp.einsum("bhqe,bhke->bhqk", gradient, v)
     d_scores = (weights.astype(jnp.float32) * (d_weights.astype(jnp.float32) - along)).astype(q.dtype)
     d_q = jnp.einsum("bhqk,bhke->bhqe", d_scores, k) * e**-0.5
+    d_q = jnp.pad(d_q, ((0, 0), (0, 0), (0, k.shape[2] - first), (0, 0)))
     d_k = jnp.einsum("bhqk,bhqe->bhke", d_scores, q * e**-0.5)
     return (jnp.stack([d.transpose(0, 2, 1, 3) for d in (d_q, d_k, d_v)], axis=2),)
 
@@ -219,8 +221,9 @@ class Attention(nnx.Module):
         self.proj = Linear(width, width, dtype=dtype, rngs=rngs)
         self.heads = heads
 
-    def __call__(self, tokens: Float[Array, "b n d"]) -> Float[Array, "b n d"]:
-        return self.proj(attend(self._split(tokens)))
+    def __call__(self, tokens: Float[Array, "b n d"], first: int) -> Float[Array, "b m d"]:
+        """What the `first` m tokens take from all."""
+        return self.proj(attend(self._split(tokens), first))
 
     def weights(self, tokens: Float[Array, "b n d"]) -> Float[Array, "b h n n"]:
         """How much each token (next to last axis) takes from each other (last); rows sum to 1, in float32."""
@@ -278,13 +281,16 @@ class Block(nnx.Module):
         self.scaled = bool(layer_scale)
         self.rate = rate
 
-    def __call__(self, tokens: Float[Array, "b n d"], key: Array | None = None) -> Float[Array, "b n d"]:
-        """`key` turns drop path on (training); None is deterministic."""
-        attended = self.attn(self.norm1(tokens))
+    def __call__(
+        self, tokens: Float[Array, "b n d"], key: Array | None = None, first: int | None = None
+    ) -> Float[Array, "b m d"]:
+        """`key` turns drop path on (training); None is deterministic. Only the `first` m tokens leave; None: all."""
+        first = tokens.shape[1] if first is None else first
+        attended = self.attn(self.norm1(tokens), first)
         attended = self.ls1(attended) if self.scaled else attended
         if key is not None and self.rate:
             attended = drop_path(attended, jax.random.fold_in(key, 0), self.rate)
-        tokens = tokens + attended
+        tokens = tokens[:, :first] + attended
         mixed = self.mlp(self.norm2(tokens))
         mixed = self.ls2(mixed) if self.scaled else mixed
         if key is not None and self.rate:
@@ -292,31 +298,34 @@ class Block(nnx.Module):
         return tokens + mixed
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _run_again(graph, params, tokens, key):
-    return nnx.merge(graph, params)(tokens, key)
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _run_again(graph, first, params, tokens, key):
+    return nnx.merge(graph, params)(tokens, key, first)
 
 
-def _run_again_backward(graph, saved, gradient):
+def _run_again_backward(graph, first, saved, gradient):
     params, tokens, key = saved
     # Some of XLA's schedulers for CPUs drop the barrier, on which `jax.checkpoint` rests, and repeat the work at once,
     # where it saves nothing. What depends on the gradient has to wait for it.
-    params, tokens, gradient = jax.lax.optimization_barrier((params, tokens + 0 * gradient, gradient))
-    _, pull = jax.vjp(lambda p, t: nnx.merge(graph, p)(t, key), params, tokens)
+    params, tokens, gradient = jax.lax.optimization_barrier((params, tokens + 0 * gradient[:, :1], gradient))
+    _, pull = jax.vjp(lambda p, t: nnx.merge(graph, p)(t, key, first), params, tokens)
     return *pull(gradient), None
 
 
-_run_again.defvjp(lambda graph, *rest: (_run_again(graph, *rest), rest), _run_again_backward)
+_run_again.defvjp(lambda graph, first, *rest: (_run_again(graph, first, *rest), rest), _run_again_backward)
 
 
 def run_block(
-    block: Block, tokens: Float[Array, "b n d"], key: Array | None = None, *, remat: bool
-) -> Float[Array, "b n d"]:
+    block: Block, tokens: Float[Array, "b n d"], key: Array | None = None, first: int | None = None, *, remat: bool
+) -> Float[Array, "b m d"]:
     """Calls a block; with `remat` only its input is kept for the gradient, the rest is computed again.
 
     Chen et al. 2016, "Training deep nets with sublinear memory cost".
     """
-    return _run_again(*nnx.split(block), tokens, key) if remat else block(tokens, key)
+    if not remat:
+        return block(tokens, key, first)
+    graph, params = nnx.split(block)
+    return _run_again(graph, first, params, tokens, key)
 
 
 class PatchEmbed(nnx.Module):

@@ -85,17 +85,21 @@ class Encoder(nnx.Module):
         images: Float[Array, "b h w c"],
         ids_keep: Int[Array, "b v"] | None = None,
         key: Array | None = None,
+        *,
+        class_token_only: bool = False,
     ) -> Float[Array, "b t d"]:
         """Tokens (t = 1 + patches encoded), the class token first; with `ids_keep` only those patches.
 
-        `key` turns drop path on (training); None is deterministic.
+        `key` turns drop path on (training); None is deterministic. With `class_token_only` t is 1, and the last block
+        does no work for the others beyond their keys and values.
         """
         shape = self.shape
         tokens = self._embed(images, ids_keep)
         for i in range(shape.depth):
             block_key = None if key is None else jax.random.fold_in(key, i)
-            tokens = run_block(getattr(self, f"block_{i:02d}"), tokens, block_key, remat=shape.remat)
-        tokens = self._drop_registers(tokens)
+            first = 1 if class_token_only and i == shape.depth - 1 else None
+            tokens = run_block(getattr(self, f"block_{i:02d}"), tokens, block_key, first, remat=shape.remat)
+        tokens = tokens if class_token_only else self._drop_registers(tokens)
         return self.norm(tokens) if self.final_norm else tokens
 
     def features(
@@ -164,7 +168,7 @@ class ViT(nnx.Module):
 
     def pooled(self, images: Float[Array, "b h w c"], key: Array | None = None) -> Float[Array, "b d"]:
         """What the head reads, before any batch norm, in float32."""
-        tokens = self.encoder(images, key=key)
+        tokens = self.encoder(images, key=key, class_token_only=self.shape.pool == "cls")
         if self.shape.pool == "mean":
             return self.fc_norm(tokens[:, 1:].astype(jnp.float32).mean(axis=1))
         return tokens[:, 0].astype(jnp.float32)

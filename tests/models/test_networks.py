@@ -9,7 +9,7 @@ from flax import nnx
 
 from mae_jax import models
 from mae_jax.models import Shape
-from mae_jax.models.layers import LAYER_NORM_EPSILON, LayerNorm, layer_norm
+from mae_jax.models.layers import LAYER_NORM_EPSILON, LayerNorm, attend, layer_norm, product
 from mae_jax.models.mae import MAE
 from mae_jax.models.masking import patchify, random_masking
 from mae_jax.models.vit import ViT
@@ -52,6 +52,46 @@ def test_layer_norm_and_its_gradient_are_those_of_autodiff(epsilon):
         strict=True,
     ):
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), ours, theirs)
+
+
+def agree(ours, theirs, *arguments):
+    """Values and gradients, under random weights of the result."""
+    weight = jax.random.normal(jax.random.key(9), jax.eval_shape(ours, *arguments).shape)
+    over = tuple(range(len(arguments)))
+    results = [
+        jax.jit(jax.value_and_grad(lambda *a, f=f: (f(*a) * weight).sum(), over))(*arguments) for f in (ours, theirs)
+    ]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), *results)
+
+
+@pytest.mark.parametrize(("n_in", "n_out"), [(6, 9), (9, 6)])
+def test_a_product_and_its_gradients_are_those_of_autodiff(n_in, n_out):
+    x, kernel = jax.random.normal(jax.random.key(0), (4, 5, n_in)), jax.random.normal(jax.random.key(1), (n_in, n_out))
+    agree(product, lambda x, kernel: jnp.einsum("bni,io->bno", x, kernel), x, kernel)
+
+
+@pytest.mark.parametrize("first", [1, 5])
+def test_attention_and_its_gradient_are_those_of_autodiff(first):
+    def plain(qkv):
+        q, k, v = jnp.moveaxis(qkv, 2, 0)
+        weights = jax.nn.softmax(jnp.einsum("bqhe,bkhe->bhqk", q, k) / jnp.sqrt(4.0), -1)
+        return jnp.einsum("bhqk,bkhe->bqhe", weights, v).reshape(2, 5, 12)[:, :first]
+
+    agree(lambda qkv: attend(qkv, first), plain, jax.random.normal(jax.random.key(0), (2, 5, 3, 3, 4)))
+
+
+@pytest.mark.parametrize("remat", [False, True])
+def test_a_last_block_for_the_class_token_alone_changes_no_number(images, remat):
+    shape = dataclasses.replace(SHAPE, registers=2, drop_path=0.5, remat=remat)
+    params, key = init("vit", shape, jax.random.key(0)), jax.random.key(1)
+
+    def class_token(params, alone):
+        tokens = models.apply("encoder", shape, params, jnp.float32(images / 255), key=key, class_token_only=alone)
+        assert tokens.shape[1] == (1 if alone else 17)
+        return jnp.sin(tokens[:, 0]).sum()
+
+    results = [jax.jit(jax.value_and_grad(partial(class_token, alone=a)))(params["encoder"]) for a in (True, False)]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), *results)
 
 
 def test_the_epsilon_reaches_every_norm():
