@@ -98,7 +98,7 @@ def test_before_any_checkpoint_it_goes_back_to_the_first_weights(tmp_path, tiny_
     changes = EXPLODES | {"checkpoint.every_epochs": 50.0, "train.on_divergence": "lower_rate"}
     train.run(tiny_config(**changes), tmp_path)
     assert "back to the first weights, from there on with 0.001 of the learning rate" in capsys.readouterr().out
-    assert [row["step"] for row in rows_of(tmp_path) if "rate_factor" in row] == [0]
+    assert {row["step"] for row in rows_of(tmp_path) if "rate_factor" in row} == {0}  # once or more
 
 
 def test_first_weights_that_are_not_finite_are_told_apart(tmp_path, tiny_config):

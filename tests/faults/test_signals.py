@@ -87,7 +87,7 @@ def test_while_images_are_looked_through_it_ends_at_once(tmp_path, config, monke
 
 def test_while_a_study_writes_its_report_it_ends_at_once(tmp_path, tiny_config, monkeypatch):
     config = study_defaults(tiny_config("pretrain"), tiny_config())
-    monkeypatch.setattr(study, "run_all", lambda *args: [])
+    monkeypatch.setattr(study, "run_all", lambda *args: {})
     monkeypatch.setattr(study, "report", terminate)
     with pytest.raises(Stopped, match="all runs are finished, the same command goes on"):
         study.run(config, tmp_path)
