@@ -4,6 +4,7 @@ A step is written as `N.saving`, gets the digests of its files, and is then rena
 with a number for a name is whole, or is passed over and reported. What is restored is checked first.
 """
 
+import copy
 import itertools
 import os
 import resource
@@ -91,7 +92,7 @@ class Checkpoints:
                 args=ocp.args.Composite(
                     params=ocp.args.StandardSave(state.params),
                     optimizer=ocp.args.StandardSave(state.opt_state),
-                    position=ocp.args.JsonSave(position),
+                    position=ocp.args.JsonSave(copy.deepcopy(position)),  # written later: the run goes on meanwhile
                     config=ocp.args.JsonSave(self.config),
                 ),
             )

@@ -1,6 +1,6 @@
 """Kills runs by SIGKILL at random moments, lets the same command finish them, and compares with unbroken ones.
 
-    python tools/torture.py [--moments 20] [--delays 10] [--seed 0] [--only pretrain,finetune,study,save] [--out DIR]
+    python tools/torture.py [--only pretrain,finetune,study,save] [--moments 20] [--delays 10] [--seed 0] [--out DIR]
 
 Each run is killed once, at a moment drawn over the whole of an unbroken run's time, and finished by the same command.
 `save` kills during an asynchronous save, at delays from its beginning on. Parameters, optimiser state, metrics,
@@ -29,80 +29,82 @@ ROOT = Path(__file__).resolve().parents[1]
 MODEL = {"size": "custom", "image_size": 16, "patch_size": 8, "width": 16, "depth": 2, "heads": 2}
 DECODER = {"decoder_width": 8, "decoder_depth": 1, "decoder_heads": 2}
 DATA = {"synthetic_train": 60, "synthetic_test": 23, "synthetic_size": 32, "synthetic_unlabelled": 40, "threads": 2}
-STEPS = 40
 FILES = ("metrics.jsonl", "predictions.csv", "predictions_val.csv", "results.json", "reconstructions.csv")
 KINDS = ("pretrain", "finetune", "study", "save")
 
 
-def fields(prefix: str, save_every: float) -> list[str]:
-    """The flags of one tiny run; `prefix` as in "finetune."."""
+def fields(prefix: str, save_every: float, steps: int) -> list[str]:
+    """The flags of one tiny run of so many updates; `prefix` as in "finetune."."""
     parts = {"model": MODEL | DECODER, "data": DATA}
-    parts["train"] = {"batch_size": 16, "batch_per_device": 0, "accumulation": 1, "steps": STEPS}
+    parts["train"] = {"batch_size": 16, "batch_per_device": 0, "accumulation": 1, "steps": steps}
     parts["log"] = {"every_steps": 3, "tensorboard": False}
     parts["checkpoint"], parts["eval"] = {"every_epochs": save_every}, {"every_epochs": 4.0, "images": 2}
     return [f"--config.{prefix}{part}.{name}={value}" for part, of in parts.items() for name, value in of.items()]
 
 
-def command(kind: str, workdir: Path) -> list[str]:
+def command(kind: str, workdir: Path, steps: int) -> list[str]:
     """The command of a run or study."""
     start = [sys.executable, "-m", "mae_jax.main", f"--workdir={workdir}"]
     if kind == "study":
         grid = ["--config.fractions=(0.5,)", "--config.inits=('scratch','mae')", "--config.finetune.train.select=best"]
-        both = [*fields("pretrain.", 1.0), *fields("finetune.", 1.0)]
+        both = [*fields("pretrain.", 1.0, steps), *fields("finetune.", 1.0, steps)]
         return [*start, "--config=configs/study.py:data=synthetic,protocol=paper,scale=laptop", *grid, *both]
     every = 0.01 if kind == "save" else 1.0  # every step, or every epoch
     if kind == "pretrain":
-        return [*start, "--config=configs/pretrain.py:data=synthetic", *fields("", every)]
-    return [*start, "--config=configs/finetune.py:data=synthetic,frac=0.5", *fields("", every)]
+        return [*start, "--config=configs/pretrain.py:data=synthetic", *fields("", every, steps)]
+    return [*start, "--config=configs/finetune.py:data=synthetic,frac=0.5", *fields("", every, steps)]
 
 
-def start(kind: str, workdir: Path, cache: Path) -> subprocess.Popen:
-    """Starts a run in a process of its own."""
-    quick = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "JAX_COMPILATION_CACHE_DIR": str(cache), "XLA_FLAGS": quick}
-    log = open(workdir.with_suffix(".log"), "ab")
-    with log:
-        return subprocess.Popen(command(kind, workdir), cwd=ROOT, env=environment, stdout=log, stderr=log)
+class Runs:
+    """Runs of one kind, each in a process of its own, below one directory."""
 
+    def __init__(self, kind: str, steps: int, out: Path):
+        self.kind, self.steps, self.out = kind, steps, out
 
-def finish(kind: str, workdir: Path, cache: Path) -> float:
-    """Runs to the end; seconds. Raises UserError where it does not end well."""
-    began = time.monotonic()
-    code = start(kind, workdir, cache).wait()
-    if code:
-        raise UserError(f"{workdir}: ended with exit code {code}; see {workdir.with_suffix('.log')}")
-    return time.monotonic() - began
+    def start(self, workdir: Path) -> subprocess.Popen:
+        """Starts a run, or goes on with it."""
+        quick = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+        own = {"PYTHONPATH": str(ROOT), "JAX_COMPILATION_CACHE_DIR": str(self.out / "xla"), "XLA_FLAGS": quick}
+        with open(workdir.with_suffix(".log"), "ab") as log:
+            arguments = command(self.kind, workdir, self.steps)
+            return subprocess.Popen(arguments, cwd=ROOT, env=os.environ | own, stdout=log, stderr=log)
 
+    def finish(self, workdir: Path) -> float:
+        """Runs to the end; seconds. Raises UserError where it does not end well."""
+        began = time.monotonic()
+        code = self.start(workdir).wait()
+        if code:
+            raise UserError(f"{workdir}: ended with exit code {code}; see {workdir.with_suffix('.log')}")
+        return time.monotonic() - began
 
-def kill_after(kind: str, workdir: Path, cache: Path, seconds: float) -> bool:
-    """Starts a run and kills it; whether it was still running."""
-    process = start(kind, workdir, cache)
-    try:
-        process.wait(seconds)
-        return False
-    except subprocess.TimeoutExpired:
+    def kill_after(self, workdir: Path, seconds: float) -> bool:
+        """Starts a run and kills it; whether it was still running."""
+        process = self.start(workdir)
+        try:
+            process.wait(seconds)
+            return False
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            return process.wait() == -signal.SIGKILL
+
+    def kill_in_save(self, workdir: Path, number: int, delay: float | None) -> float:
+        """Starts a run and kills it `delay` seconds after its save of step `number` began, or when that is done.
+
+        Gives the seconds from the save's beginning to the kill. Raises UserError where the run ends before.
+        """
+        process = self.start(workdir)
+        folder = workdir / "checkpoints"
+        _wait(process, lambda: (folder / str(number)).exists() or any(folder.glob(f"{number}.saving*")))
+        began = time.monotonic()
+        if delay is None:
+            _wait(process, (folder / str(number)).exists)
+        else:
+            time.sleep(delay)
         process.send_signal(signal.SIGKILL)
-        return process.wait() == -signal.SIGKILL
-
-
-def kill_in_save(workdir: Path, cache: Path, number: int, delay: float | None) -> float:
-    """Starts a run and kills it `delay` seconds after its save of step `number` began, or when that is done.
-
-    Gives the seconds from the save's beginning to the kill. Raises UserError where the run ends before.
-    """
-    process = start("save", workdir, cache)
-    folder = workdir / "checkpoints"
-    _wait(process, lambda: (folder / str(number)).exists() or any(folder.glob(f"{number}.saving*")))
-    began = time.monotonic()
-    if delay is None:
-        _wait(process, (folder / str(number)).exists)
-    else:
-        time.sleep(delay)
-    process.send_signal(signal.SIGKILL)
-    seconds = time.monotonic() - began
-    if process.wait() != -signal.SIGKILL:
-        raise UserError(f"{workdir}: the run ended before its save of step {number} could be killed")
-    return seconds
+        seconds = time.monotonic() - began
+        if process.wait() != -signal.SIGKILL:
+            raise UserError(f"{workdir}: the run ended before its save of step {number} could be killed")
+        return seconds
 
 
 def _wait(process: subprocess.Popen, until: Callable[[], bool]) -> None:
@@ -153,35 +155,33 @@ def _checkpoint_differences(one: Path, two: Path) -> list[str]:
     return [f"{two}: {k}" for k in wrong] + [f"{two}: left behind: {name}" for name in left]
 
 
-def torture(kind: str, times: int, rng: random.Random, out: Path) -> int:
-    """Kills and finishes `times` runs of a kind; how many differ from an unbroken one."""
-    cache, whole = out / "xla", out / f"{kind}-whole"
-    finish(kind, whole, cache)
+def torture(runs: Runs, times: int, rng: random.Random) -> int:
+    """Kills and finishes so many runs; how many of them differ from an unbroken one."""
+    kind, whole = runs.kind, runs.out / f"{runs.kind}-whole"
+    runs.finish(whole)
     shutil.rmtree(whole)
-    seconds = finish(kind, whole, cache)  # the second time everything is compiled
+    seconds = runs.finish(whole)  # this time everything is compiled
     print(f"{kind}: unbroken in {seconds:.1f} s", flush=True)
     if kind == "save":
-        save_seconds = kill_in_save(out / "save-timed", cache, STEPS // 2, None)
-        print(f"save: one takes {1000 * save_seconds:.0f} ms", flush=True)
+        seconds = runs.kill_in_save(runs.out / "save-timed", runs.steps // 2, None)
+        print(f"save: one takes {1000 * seconds:.0f} ms", flush=True)
     bad = 0
     for number in range(times):
-        broken = out / f"{kind}-{number}"
+        broken = runs.out / f"{kind}-{number}"
         if kind == "save":
-            step = rng.randrange(2, STEPS // 2)
-            delay = kill_in_save(broken, cache, step, 1.2 * save_seconds * number / max(1, times - 1))
+            step = rng.randrange(2, runs.steps // 2)
+            delay = runs.kill_in_save(broken, step, 1.2 * seconds * number / max(1, times - 1))
             when = f"killed {1000 * delay:.0f} ms into the save of step {step}"
         else:
             moment = rng.uniform(0, seconds)
-            killed = kill_after(kind, broken, cache, moment)
-            when = f"{'killed' if killed else 'had ended'} after {moment:.2f} s"
+            when = f"{'killed' if runs.kill_after(broken, moment) else 'had ended'} after {moment:.2f} s"
         try:
-            finish(kind, broken, cache)
+            runs.finish(broken)
             wrong = differences(whole, broken)
         except UserError as error:
             wrong = [str(error)]
         bad += bool(wrong)
-        said = "; ".join(wrong) or "equal"
-        print(f"{kind} {number + 1}/{times}: {when}: {said}", flush=True)
+        print(f"{kind} {number + 1}/{times}: {when}: {'; '.join(wrong) or 'equal'}", flush=True)
         if not wrong:
             shutil.rmtree(broken)
             broken.with_suffix(".log").unlink()
@@ -193,6 +193,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--moments", type=int, default=20, help="runs to kill, of each kind")
     parser.add_argument("--delays", type=int, default=10, help="runs to kill in a save")
+    parser.add_argument("--steps", type=int, default=40, help="updates of each run, at least 6")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     parser.add_argument("--only", default=",".join(KINDS), help=f"some of {','.join(KINDS)}")
     parser.add_argument("--out", type=Path, help="where the runs go; else a temporary directory")
@@ -200,6 +201,8 @@ def main() -> int:
     kinds = options.only.split(",")
     if unknown := [kind for kind in kinds if kind not in KINDS]:
         raise UserError(f"--only={options.only}: {unknown[0]!r} is not known; use some of {','.join(KINDS)}")
+    if options.steps < 6:
+        raise UserError(f"--steps={options.steps}: use 6 or more, so that there is a save to kill")
     out = options.out or Path(tempfile.mkdtemp(prefix="torture-"))
     out.mkdir(parents=True, exist_ok=True)
     if any(out.iterdir()):
@@ -207,7 +210,7 @@ def main() -> int:
     bad = 0
     for kind in kinds:
         times = options.delays if kind == "save" else options.moments
-        bad += torture(kind, times, random.Random(f"{options.seed} {kind}"), out)
+        bad += torture(Runs(kind, options.steps, out), times, random.Random(f"{options.seed} {kind}"))
     print(f"{bad} differ; see {out}" if bad else "all equal", flush=True)
     if not bad and not options.out:
         shutil.rmtree(out)

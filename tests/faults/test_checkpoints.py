@@ -5,6 +5,8 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import jax
@@ -106,6 +108,20 @@ def test_steps_that_are_all_bad_are_refused_at_every_start(copy, spec):
     for _ in range(2):
         with pytest.raises(UserError, match=r"holds no whole checkpoint, only 2\.damaged, 4\.damaged, 6\.damaged"):
             restored(copy, spec, [])
+
+
+def test_what_changes_while_it_is_saved_is_saved_as_it_was(tmp_path, spec, monkeypatch):
+    def slow(*args, dumps=json.dumps, **options):
+        if threading.current_thread() is not threading.main_thread():
+            time.sleep(0.5)
+        return dumps(*args, **options)
+
+    monkeypatch.setattr(json, "dumps", slow)
+    position = {"pending": [{"loss": 1.0}], "number": 3}
+    with Checkpoints(tmp_path, 1, {}, print) as store:
+        store.save(3, state_of(spec, 3), position)
+        position["pending"].append({"loss": 2.0})
+    assert restored(tmp_path, spec, [])[1] == {"pending": [{"loss": 1.0}], "number": 3}
 
 
 def test_strays_are_passed_over_and_left_behind_saves_removed(copy, spec):
