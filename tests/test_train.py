@@ -214,6 +214,15 @@ def test_a_run_directory_of_another_config_is_refused(tmp_path, tiny_config):
     with pytest.raises(UserError, match=r"another config \(optim.base_lr: 0.01 -> 0.5; seed: 0 -> 1\)"):
         train.run(other, tmp_path)
     assert (tmp_path / rundir.RESULTS).read_bytes() == kept
+    (tmp_path / rundir.RESULTS).rename(tmp_path / "aside")  # the same for one that is to go on
+    for field, value, said in (
+        ("model.depth", 3, "model.depth: 2 -> 3"),
+        ("train.batch_size", 8, "train.batch_size: 16 -> 8"),
+        ("seed", 1, "seed: 0 -> 1"),
+    ):
+        with pytest.raises(UserError, match=rf"another config \(.*{said}"):
+            train.run(tiny_config(**{field: value}), tmp_path)
+    (tmp_path / "aside").rename(tmp_path / rundir.RESULTS)
     again = tiny_config()
     again.log.every_steps = 7  # changes no number: allowed
     assert train.run(again, tmp_path)["n_test"] == 23

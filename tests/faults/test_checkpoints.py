@@ -128,10 +128,11 @@ def test_strays_are_passed_over_and_left_behind_saves_removed(copy, spec):
     folder = copy / "checkpoints"
     (folder / "99").mkdir()
     (folder / "0100").mkdir()
+    shutil.copytree(folder / "6" / "params", folder / "7" / "params")  # copied in part
     (folder / "8.saving.orbax-checkpoint-tmp-3" / "params").mkdir(parents=True)
     said = []
     assert restored(copy, spec, said)[1] == {"number": 6}
-    assert {p.name for p in folder.iterdir()} == {"2", "4", "6", "99.stray", "0100.stray"}
+    assert {p.name for p in folder.iterdir()} == {"2", "4", "6", "7.damaged", "99.stray", "0100.stray"}
     assert any("99 is not a whole checkpoint" in line for line in said)
 
 
