@@ -8,7 +8,7 @@ import pytest
 from flax import nnx
 
 from mae_jax import models
-from mae_jax.models import Shape
+from mae_jax.models import Shape, layers
 from mae_jax.models.layers import LAYER_NORM_EPSILON, LayerNorm, attend, layer_norm, product
 from mae_jax.models.mae import MAE
 from mae_jax.models.masking import patchify, random_masking
@@ -64,9 +64,15 @@ def agree(ours, theirs, *arguments):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), *results)
 
 
+@pytest.mark.parametrize("cached", [layers.CACHED, 40])
 @pytest.mark.parametrize(("n_in", "n_out"), [(6, 9), (9, 6)])
-def test_a_product_and_its_gradients_are_those_of_autodiff(n_in, n_out):
+def test_a_product_and_its_gradients_are_those_of_autodiff(n_in, n_out, cached, monkeypatch):
+    """Also where it is computed part by part, as on one device alone."""
+    monkeypatch.setattr(layers, "CACHED", cached)
+    monkeypatch.setattr(jax, "device_count", lambda: 1)
+    jax.clear_caches()
     x, kernel = jax.random.normal(jax.random.key(0), (4, 5, n_in)), jax.random.normal(jax.random.key(1), (n_in, n_out))
+    assert ("scan" in str(jax.make_jaxpr(product)(x, kernel))) == (cached == 40)
     agree(product, lambda x, kernel: jnp.einsum("bni,io->bno", x, kernel), x, kernel)
 
 
