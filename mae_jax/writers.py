@@ -84,13 +84,17 @@ class Writers:
 
     def _forget_later(self) -> None:
         """Lets TensorBoard drop the points after the step that is gone on from: they are written again."""
-        if not any(self.workdir.glob("events.out.tfevents.*")):
+        before = [path.name.split(".")[3] for path in self.workdir.glob("events.out.tfevents.*")]
+        if not before:
             return
         import tensorflow as tf
         from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 
+        # Files are read in the order of their names, which begin with the second that they are of; within one, "-"
+        # stands before the number that follows in the next file's name.
+        if max(before) == f"{int(time.time()):010d}":
+            time.sleep(1)
         now = time.time()
-        # Files are read in the order of their names: "-" stands before the number that follows in the next one's.
         name = f"events.out.tfevents.{int(now):010d}.{socket.gethostname()}.{os.getpid()}.-again"
         again = Event(wall_time=now, step=self.first_step + 1, session_log=SessionLog(status=SessionLog.START))
         with tf.io.TFRecordWriter(str(self.workdir / name)) as file:
