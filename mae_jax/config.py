@@ -28,7 +28,7 @@ WEIGHTS = (".safetensors", ".npz", ".pth", ".pt", ".bin", ".ckpt")  # endings of
 # fractions, initialisations and seeds, a sweep by mask ratios and weights: their cells have configs of their own.
 FREE = re.compile(
     r"((pretrain|finetune)\.)?"
-    r"(name|title|log\..*|checkpoint\.keep|data\.(threads|workers|prefetch|prepared_dir)|sharding\..*|train\.(remat|on_divergence|lower_rate_(times|factor)))"
+    r"(name|title|log\..*|checkpoint\.keep|data\.(threads|workers|prefetch|prepared_dir)|sharding\..*|model\.attention|train\.(remat|on_divergence|lower_rate_(times|factor)))"
     r"|fractions|inits|seeds|subset_seeds|evaluations|step_matched|mask_ratios|visible_weights|experiments\..*|resolved\.(devices|rows)"
 )
 
@@ -86,7 +86,8 @@ def defaults(task: str) -> ConfigDict:
     m.decoder_heads = 16
     m.head_std = 0.02  # deviation of the classifier head's first weights (normal, cut off at two); 0: Xavier-uniform
     m.drop_path = 0.0  # fine-tuning: stochastic depth of the last block
-    m.dtype = "float32"  # float32 | bfloat16: what the arithmetic runs in
+    m.dtype = "auto"  # auto | float32 | bfloat16: of the arithmetic; auto: bfloat16 where that is faster, not on CPUs
+    m.attention = "auto"  # auto | xla | cudnn: what computes attention; auto: cudnn where it can, xla elsewhere
     m.positions = "fixed"  # fixed (sine-cosine) | learned: the encoder's position embeddings
     m.norm_eps = 1e-6  # epsilon of the layer norms
     m.registers = 0  # further learned tokens beside the class token

@@ -39,3 +39,30 @@ def keep_memory() -> bool:
     settings = ((arena_max, 1), (mmap_max, 0), (trim_threshold, -1))
     mallopt = ctypes.CDLL(None).mallopt
     return all([mallopt(name, value) == 1 for name, value in settings])
+
+
+def precision(asked: str) -> str:
+    """`model.dtype` with "auto" decided: bfloat16 where the first device multiplies it fast, float32 elsewhere."""
+    if asked != "auto":
+        return asked
+    fast = jax.default_backend() == "tpu" or _nvidia() >= 8
+    return "bfloat16" if fast else "float32"
+
+
+def no_cudnn(dtype: str, head_sizes: tuple[int, ...]) -> str:
+    """Why NVIDIA's fused attention cannot be used, in words, for heads of so many features each; "" where it can."""
+    if _nvidia() < 8:
+        return f"the device, {jax.devices()[0].device_kind}, is no NVIDIA GPU of compute capability 8 or more"
+    if dtype != "bfloat16":
+        return f"it does not compute in {dtype}"
+    if any(size % 8 or size > 128 for size in head_sizes):
+        return f"heads of {' and '.join(map(str, head_sizes))} features are not all a multiple of 8 up to 128"
+    return ""
+
+
+def _nvidia() -> float:
+    """The compute capability of the first device, 0 where it is no NVIDIA GPU."""
+    try:
+        return float(jax.devices()[0].compute_capability)
+    except (AttributeError, TypeError, ValueError):  # other devices have none, or a name in its place
+        return 0.0

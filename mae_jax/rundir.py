@@ -159,7 +159,7 @@ def refuse_difference(workdir: Path, path: Path, config: ConfigDict, resolved: d
         theirs["init_from"] = ours["init_from"]  # both were moved
     if resolved is not None:
         ours |= flatten({"resolved": resolved})
-        theirs |= flatten({"resolved": saved["resolved"]})
+        theirs |= flatten({"resolved": resolved | saved["resolved"]})  # what an older run does not tell is the same
     differing = difference(ours, theirs)
     if differing:
         raise UserError(

@@ -15,7 +15,19 @@ from jax.sharding import Mesh
 from jaxtyping import Float, Int
 from ml_collections import ConfigDict
 
-from mae_jax import checkpoints, evaluate, interop, metrics, models, pictures, probes, rundir, sharding, thumbnails
+from mae_jax import (
+    checkpoints,
+    evaluate,
+    interop,
+    machine,
+    metrics,
+    models,
+    pictures,
+    probes,
+    rundir,
+    sharding,
+    thumbnails,
+)
 from mae_jax.cli import say
 from mae_jax.config import QUICK, Resolved, defaults, resolve
 from mae_jax.data import duplicates, loaders, splits, subsets
@@ -111,10 +123,10 @@ class Task:
 
 
 def shape_of(config: ConfigDict, n_classes: int = 0) -> Shape:
-    """The network's shape from the fields `model`."""
+    """The network's shape from the fields `model`, with what "auto" means on this machine."""
     m = config.model
     width, depth, heads = models.SIZES.get(m.size, (m.width, m.depth, m.heads))
-    return Shape(
+    shape = Shape(
         image_size=m.image_size,
         patch_size=m.patch_size,
         width=width,
@@ -130,13 +142,15 @@ def shape_of(config: ConfigDict, n_classes: int = 0) -> Shape:
         batch_norm=config.task == "linear_probe",
         drop_path=m.drop_path if config.task == "finetune" else 0.0,
         frozen_blocks=depth - config.train.blocks if config.train.blocks >= 0 else 0,
-        dtype=m.dtype,
+        dtype=machine.precision(m.dtype),
         positions=m.positions,
         norm_eps=m.norm_eps,
         registers=m.registers,
         layer_scale=m.layer_scale,
         remat=config.train.remat,
     )
+    fused = m.attention != "xla" and not machine.no_cudnn(shape.dtype, shape.head_sizes)
+    return dataclasses.replace(shape, attention="cudnn" if fused else "xla")
 
 
 def spec_of(config: ConfigDict, resolved: Resolved, mesh: Mesh, n_classes: int = 0) -> Spec:
@@ -199,6 +213,15 @@ def passed_over(source: Source) -> str:
 
 def build(config: ConfigDict, mesh: Mesh, report: splits.Report | None = None, opened: dict | None = None) -> Task:
     """Opens the data of a config and makes its task. Raises UserError where they cannot be used."""
+    m, shape = config.model, shape_of(config)
+    if m.dtype == "bfloat16" and jax.default_backend() == "cpu":
+        raise UserError(
+            "model.dtype=bfloat16 takes half as long again as float32 on a CPU, and is less exact; use float32, or "
+            "auto, which is float32 on CPUs and bfloat16 where that is faster"
+        )
+    if m.attention == "cudnn" and shape.attention != "cudnn":
+        reason = machine.no_cudnn(shape.dtype, shape.head_sizes)
+        raise UserError(f"model.attention=cudnn is not possible here: {reason}; use auto, or xla")
     make = pretrain if config.task == "pretrain" else probe if config.task in QUICK else classify
     return make(config, mesh, report, opened)
 

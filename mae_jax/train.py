@@ -53,7 +53,9 @@ def run(
             mesh = sharding.make_mesh(config.sharding.fsdp)
             with at_once("nothing was changed"):
                 task = tasks.build(config, mesh, checking(progress), opened)
-            rundir.keep_config(workdir, config, dataclasses.asdict(task.resolved), leader)
+            rundir.keep_config(
+                workdir, config, dataclasses.asdict(task.resolved) | {"dtype": task.spec.shape.dtype}, leader
+            )
         except UserError as error:
             refused = error
         if sharding.any_process(refused is not None):
@@ -285,7 +287,7 @@ class Loop:
         say(steps if r.steps else "  no steps: features of the frozen encoder")
         trained = sum(x.size for x in jax.tree.leaves(part(state.params, self.spec.trained)[0]))
         some = f", {trained:,} parameters trained" if r.steps and trained < count else ""
-        say(f"  {count / 1e6:.2f} M parameters{some}, {self.config.model.dtype}, {jax.devices()[0].device_kind}")
+        say(f"  {count / 1e6:.2f} M parameters{some}, {self.spec.shape.dtype}, {jax.devices()[0].device_kind}")
         if jax.process_index() == 0:
             table = overview.get_parameter_overview(state.params, include_stats=False)
             (self.workdir / "parameters.txt").write_text(table + "\n")

@@ -8,6 +8,9 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 
+from mae_jax.config import defaults
+from mae_jax.models import layers
+
 ROOT = Path(__file__).parents[1]
 TINY = [
     f"--config.{part}.{field}"
@@ -24,6 +27,21 @@ TINY += ["--config.pretrain.model.decoder_heads=2"]
 def benchmark(environment, *arguments):
     command = [sys.executable, "tools/benchmark.py", *arguments]
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+
+
+def test_the_plan_counts_products_that_are_larger_than_the_cache(monkeypatch):
+    """As it counts smaller ones: twice the images, twice the operations."""
+    monkeypatch.setattr(jax, "device_count", lambda: 1)
+    monkeypatch.setattr(layers, "CACHED", 1000)
+    spec = importlib.util.spec_from_file_location("plan", ROOT / "tools" / "benchmarks" / "plan.py")
+    plan = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(plan)
+    config = defaults("finetune")
+    config.model.update(size="custom", image_size=16, patch_size=8, width=16, depth=1, heads=2)
+    found = []
+    for config.train.batch_size in (10, 160):
+        found.append(plan.measure(config)["flops"] / config.train.batch_size)
+    assert found[1] > 0.8 * found[0]  # the update's operations do not grow
 
 
 def test_matrix_operations_are_counted_in_loops_and_inner_functions():

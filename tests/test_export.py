@@ -32,7 +32,7 @@ SIZES = {
 }  # fmt: skip
 KINDS = {"pool": "mean", "positions": "learned", "norm_eps": 1e-12, "registers": 3, "layer_scale": 1e-5}
 # How a run draws and computes, not what the network is; batch norm goes out as part of the head.
-RUN_ONLY = {"head_std", "drop_path", "frozen_blocks", "batch_norm", "dtype", "remat"}
+RUN_ONLY = {"head_std", "drop_path", "frozen_blocks", "batch_norm", "dtype", "attention", "remat"}
 
 
 def drawn(shape, kind):

@@ -5,7 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import pytest
+
+from mae_jax import sharding, tasks
+from mae_jax.errors import UserError
 
 ROOT = Path(__file__).parents[1]
 # A run up to its first step, with TensorBoard's files on, as by default.
@@ -95,3 +99,51 @@ def test_memory_that_is_freed_is_kept_and_can_be_given_back(environment):
     assert (kept, given_back) == ("True", "False")
     assert int(few) < 100 and int(many) > 10 * int(few)
     assert int(large) > 2**31
+
+
+class Device:
+    """Stands in for a device that is not here."""
+
+    def __init__(self, device_kind, compute_capability=None):
+        self.device_kind = device_kind
+        if compute_capability:
+            self.compute_capability = compute_capability
+
+
+@pytest.mark.parametrize(
+    ("backend", "device", "dtype", "attention"),
+    [
+        ("cpu", Device("cpu"), "float32", "xla"),
+        ("gpu", Device("NVIDIA H100", "9.0"), "bfloat16", "cudnn"),
+        ("gpu", Device("Tesla T4", "7.5"), "float32", "xla"),
+        ("gpu", Device("AMD Instinct MI300X", "gfx942"), "float32", "xla"),
+        ("tpu", Device("TPU v5 lite"), "bfloat16", "xla"),
+    ],
+)
+def test_precision_and_attention_are_those_that_are_best_on_the_device(
+    monkeypatch, tiny_config, backend, device, dtype, attention
+):
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    monkeypatch.setattr(jax, "devices", lambda: [device])
+    heads = {"model.width": 64, "model.decoder_width": 32}
+    shape = tasks.shape_of(tiny_config("pretrain", **heads))
+    assert (shape.head_sizes, shape.dtype, shape.attention) == ((32, 16), dtype, attention)
+    asked = tasks.shape_of(tiny_config(**heads, **{"model.dtype": "float32", "model.attention": "cudnn"}))
+    assert (asked.dtype, asked.attention) == ("float32", "xla")
+    # heads of 4 features in the decoder
+    assert tasks.shape_of(tiny_config("pretrain", **{"model.width": 64})).attention == "xla"
+
+
+def test_what_the_device_cannot_do_is_refused(monkeypatch, tiny_config):
+    mesh = sharding.make_mesh()
+    with pytest.raises(UserError, match=r"model.dtype=bfloat16 takes half as long again .* use float32, or auto"):
+        tasks.build(tiny_config(**{"model.dtype": "bfloat16"}), mesh)
+    cudnn = {"model.attention": "cudnn"}
+    with pytest.raises(UserError, match=r"model.attention=cudnn is not possible here: the device, cpu, is no NVIDIA"):
+        tasks.build(tiny_config(**cudnn), mesh)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(jax, "devices", lambda: [Device("NVIDIA H100", "9.0")])
+    with pytest.raises(UserError, match=r"not possible here: it does not compute in float32; use auto, or xla"):
+        tasks.build(tiny_config(**cudnn, **{"model.dtype": "float32"}), mesh)
+    with pytest.raises(UserError, match=r"not possible here: heads of 8 and 4 features are not all a multiple of 8"):
+        tasks.build(tiny_config("pretrain", **cudnn), mesh)

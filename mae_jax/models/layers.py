@@ -227,14 +227,20 @@ attend.defvjp(_attend_forward, _attend_backward)
 class Attention(nnx.Module):
     """Multi-head self-attention with one fused projection for queries, keys and values."""
 
-    def __init__(self, width: int, heads: int, *, dtype: str, rngs: nnx.Rngs):
+    def __init__(self, width: int, heads: int, *, dtype: str, attention: str = "xla", rngs: nnx.Rngs):
+        """`attention` xla computes it by `attend`, cudnn by NVIDIA's fused kernel, which keeps no n x n weights."""
         self.qkv = Linear(width, 3 * width, dtype=dtype, rngs=rngs)
         self.proj = Linear(width, width, dtype=dtype, rngs=rngs)
-        self.heads = heads
+        self.heads, self.attention = heads, attention
 
     def __call__(self, tokens: Float[Array, "b n d"], first: int) -> Float[Array, "b m d"]:
         """What the `first` m tokens take from all."""
-        return self.proj(attend(self._split(tokens), first))
+        qkv = self._split(tokens)
+        if self.attention == "xla":
+            return self.proj(attend(qkv, first))
+        q, k, v = qkv[:, :first, 0], qkv[:, :, 1], qkv[:, :, 2]
+        mixed = jax.nn.dot_product_attention(q, k, v, implementation="cudnn")
+        return self.proj(mixed.reshape(*mixed.shape[:2], -1))
 
     def weights(self, tokens: Float[Array, "b n d"]) -> Float[Array, "b h n n"]:
         """How much each token (next to last axis) takes from each other (last); rows sum to 1, in float32."""
@@ -282,9 +288,10 @@ class Block(nnx.Module):
         rngs: nnx.Rngs,
         norm_eps: float = LAYER_NORM_EPSILON,
         layer_scale: float = 0.0,
+        attention: str = "xla",
     ):
         self.norm1 = LayerNorm(width, norm_eps)
-        self.attn = Attention(width, heads, dtype=dtype, rngs=rngs)
+        self.attn = Attention(width, heads, dtype=dtype, attention=attention, rngs=rngs)
         self.norm2 = LayerNorm(width, norm_eps)
         self.mlp = Mlp(width, int(width * mlp_ratio), dtype=dtype, rngs=rngs)
         if layer_scale:

@@ -20,7 +20,8 @@ class Decoder(nnx.Module):
         self.mask_token = nnx.Param(token(rngs.params(), (1, 1, width), jnp.float32))
         for i in range(shape.decoder_depth):
             block = Block(
-                width, shape.decoder_heads, shape.mlp_ratio, rate=0.0, dtype=dtype, rngs=rngs, norm_eps=shape.norm_eps
+                width, shape.decoder_heads, shape.mlp_ratio, rate=0.0, dtype=dtype, rngs=rngs, norm_eps=shape.norm_eps,
+                attention=shape.attention,
             )  # fmt: skip
             setattr(self, f"block_{i:02d}", block)
         self.norm = LayerNorm(width, shape.norm_eps)

@@ -38,6 +38,7 @@ class Shape:
     drop_path: float = 0.0  # of the last block; falls linearly to 0 at the first
     frozen_blocks: int = 0  # first blocks that training leaves as they are: they drop no path
     dtype: str = "float32"
+    attention: str = "xla"  # xla | cudnn (NVIDIA GPUs, 16-bit types)
     positions: str = "fixed"  # fixed (sine-cosine) | learned
     norm_eps: float = LAYER_NORM_EPSILON
     registers: int = 0  # further learned tokens that are dropped at the end (Darcet et al. 2024)
@@ -48,6 +49,12 @@ class Shape:
     def grid(self) -> int:
         """Patches along one side."""
         return self.image_size // self.patch_size
+
+    @property
+    def head_sizes(self) -> tuple[int, ...]:
+        """Features of a head of the encoder, and of the decoder where there is one."""
+        decoder = (self.decoder_width // self.decoder_heads,) if self.decoder_heads else ()
+        return (self.width // self.heads, *decoder)
 
     @property
     def n_patches(self) -> int:
@@ -72,7 +79,7 @@ class Encoder(nnx.Module):
             rate = shape.drop_path * i / max(1, shape.depth - 1) if i >= shape.frozen_blocks else 0.0
             block = Block(
                 shape.width, shape.heads, shape.mlp_ratio, rate=rate, dtype=shape.dtype, rngs=rngs,
-                norm_eps=shape.norm_eps, layer_scale=shape.layer_scale,
+                norm_eps=shape.norm_eps, layer_scale=shape.layer_scale, attention=shape.attention,
             )  # fmt: skip
             setattr(self, f"block_{i:02d}", block)
         if final_norm:

@@ -41,9 +41,9 @@ def arrays(workdir: Path, step: int) -> list[np.ndarray]:
     return [np.asarray(leaf) for leaf in jax.tree.leaves(trees)]
 
 
-@pytest.mark.parametrize(("task", "dtype"), [("finetune", "float32"), ("pretrain", "bfloat16")])
-def test_it_stops_with_advice_and_the_last_good_checkpoint_stays(tmp_path, tiny_config, task, dtype):
-    config = tiny_config(task, **EXPLODES, **{"model.dtype": dtype})
+@pytest.mark.parametrize("task", ["finetune", "pretrain"])
+def test_it_stops_with_advice_and_the_last_good_checkpoint_stays(tmp_path, tiny_config, task):
+    config = tiny_config(task, **EXPLODES)
     for _ in range(2):  # the same command again says the same
         with pytest.raises(UserError, match=r"_norm is (nan|inf) at step \d; .* What usually helps: a lower") as error:
             train.run(config, tmp_path)

@@ -86,6 +86,25 @@ def test_attention_and_its_gradient_are_those_of_autodiff(first):
     agree(lambda qkv: attend(qkv, first), plain, jax.random.normal(jax.random.key(0), (2, 5, 3, 3, 4)))
 
 
+@pytest.mark.parametrize("first", [1, 5])
+def test_the_fused_kernel_is_asked_for_the_same(first, monkeypatch):
+    """What cuDNN is given, computed by XLA: there is no GPU here."""
+    asked, computed = [], jax.nn.dot_product_attention
+
+    def stand_in(q, k, v, *, implementation):
+        asked.append(implementation)
+        return computed(q, k, v, implementation="xla")
+
+    monkeypatch.setattr(jax.nn, "dot_product_attention", stand_in)
+    tokens = jax.random.normal(jax.random.key(0), (2, 5, 12))
+    results = [
+        layers.Attention(12, 3, dtype="float32", attention=kind, rngs=nnx.Rngs(0))(tokens, first)
+        for kind in ("xla", "cudnn")
+    ]
+    np.testing.assert_allclose(*results, rtol=1e-5, atol=1e-6)
+    assert asked == ["cudnn"]
+
+
 @pytest.mark.parametrize("remat", [False, True])
 def test_a_last_block_for_the_class_token_alone_changes_no_number(images, remat):
     shape = dataclasses.replace(SHAPE, registers=2, drop_path=0.5, remat=remat)

@@ -34,7 +34,9 @@ def measure(config: ConfigDict) -> dict[str, float]:
 
     from mae_jax import sharding, state, tasks
     from mae_jax.config import resolve
+    from mae_jax.models import layers
 
+    layers.CACHED = math.inf  # no product part by part: the compiler's cost of a loop is that of one turn
     config = config.copy_and_resolve_references()
     batch = config.train.batch_size or config.train.batch_per_device * config.train.accumulation
     config.train.batch_size = rows = math.ceil(batch / config.train.accumulation)
@@ -84,7 +86,7 @@ def step(config: ConfigDict, cost: dict[str, float], devices: int) -> dict[str, 
 
 def run(config: ConfigDict, workdir: str | None = None) -> None:
     """Prints the table of a study, or of one run."""
-    from mae_jax import grid
+    from mae_jax import grid, machine
     from mae_jax.config import default_workdir, resolve
 
     if config.task == "sweep":
@@ -121,12 +123,13 @@ def run(config: ConfigDict, workdir: str | None = None) -> None:
             )
         if len(kinds) > 1:
             print(f"| {devices:,} | all | | | | | | | {total:.3g} |")
+    dtype = machine.precision(cells[0].model.dtype)
     assumed = f"""
         Assumed: {_PRETRAIN.value:,} unlabelled and {_FINETUNE.value:,} labelled images; devices of {_PEAK.value:g}
         TFLOP/s, of which {_REACHED.value:.0%} are reached, {_BANDWIDTH.value:g} GB/s of memory and {_LINK.value:g} GB/s
         to the others. A step takes the longer of computing and memory traffic, then the exchange of gradients, not
         overlapped. Each run takes all devices, one run after another. Reading images and evaluation come free.
-        Operations, bytes and activations are those of the program compiled for this machine in {cells[0].model.dtype},
+        Operations, bytes and activations are those of the program compiled for this machine in {dtype},
         activations in proportion to rows. The batch of pre-training grows with the devices where it is given per
         device, so its updates become fewer; a batch given as a whole stays, filled up to a row per device."""
     print("\n" + textwrap.fill(" ".join(assumed.split()), 110))
