@@ -16,6 +16,8 @@ ROOT = Path(__file__).parents[1]
 START = """
 import sys
 from pathlib import Path
+from absl import logging
+logging.set_verbosity(logging.FATAL)  # as the command does: Grain warns of an older jaxlib
 import jax
 from mae_jax import train
 from mae_jax.config import defaults

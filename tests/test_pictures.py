@@ -51,7 +51,7 @@ def test_pictures_show_input_and_paste_visible_patches(norm_pix, images, spec, p
     hidden = np.abs(masked - 0.5).max(-1) < 1e-4
     assert 0.45 < hidden.mean() < 0.6  # half of the patches are grey
     np.testing.assert_allclose(pasted[~hidden], original[~hidden], atol=1e-5)
-    np.testing.assert_array_equal(pasted[hidden], made[hidden])
+    np.testing.assert_allclose(pasted[hidden], made[hidden], atol=1e-6)  # two programs, rounded apart in JAX 0.12
     # The error in pixels is that of the picture.
     found = autoencoders.compare(spec, params, batch_of(images, spec), np.int32(0))
     for name, where in (("removed_pixel", hidden), ("visible_pixel", ~hidden)):
