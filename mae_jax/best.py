@@ -75,14 +75,18 @@ class Best:
         try:
             with np.load(path) as saved:
                 return map_paths(lambda name, leaf: jax.device_put(saved[name], leaf.sharding), like)
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-            raise UserError(f"{path} cannot be read ({error}); restore it, or set train.select=last") from None
+        except (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile) as error:
+            raise UserError(
+                f"{path} cannot be read ({error}); restore it from a backup, or remove {self.directory.parent} "
+                f"to start again"
+            ) from None
 
     def _file(self, step: int) -> Path:
         return self.directory / f"{step}.npz"
 
     def _steps(self) -> list[int]:
-        return [int(path.stem) for path in self.directory.glob("*.npz") if path.stem.isdigit()]
+        stems = [path.stem for path in self.directory.glob("*.npz")]
+        return [int(stem) for stem in stems if stem.isascii() and stem.isdecimal()]
 
     def _forget(self, but: set[int]) -> None:
         if jax.process_index() == 0:

@@ -23,11 +23,12 @@ from ml_collections import ConfigDict
 from mae_jax import digests, rundir, sharding
 from mae_jax.checks import validate
 from mae_jax.config import TASKS, with_defaults
-from mae_jax.errors import StorageError, UserError
+from mae_jax.errors import StorageError, UserError, printable
 from mae_jax.models import Params
 from mae_jax.state import TrainState
 
 _ITEMS = ("params", "optimizer", "position", "config")
+_STEP = "step.txt"  # so that a copy under another number is known for what it is
 
 
 class Checkpoints:
@@ -41,6 +42,7 @@ class Checkpoints:
         self.directory = Path(workdir).absolute() / "checkpoints"
         self.keep, self.config, self.report = keep, config, report
         self._leader = jax.process_index() == 0
+        self._marker = self.directory.parent / ".saved"  # a checkpoint was here: without one there is no new start
         self._thread: threading.Thread | None = None
         self._failed: BaseException | None = None
         self.proven = -1  # the newest step whose next update is known to have been finite; it is never rotated away
@@ -68,7 +70,7 @@ class Checkpoints:
         for path in self.directory.iterdir():
             if ".saving" in path.name:  # of a save that was cut off
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
-            elif path.is_dir() and path.name.isdigit() and int(path.name) not in whole:
+            elif path.is_dir() and _numbered(path) and path.name not in map(str, whole):
                 self._put_aside(path)
         with open(self.directory / "writable.saving", "wb") as file:  # known before anything is compiled
             file.write(b"\0")
@@ -106,10 +108,12 @@ class Checkpoints:
         try:
             self._orbax.wait_until_finished()  # of several processes: all have written
             if self._leader:
+                (partial / _STEP).write_text(f"{step}\n")
                 digests.write(partial)
                 whole = self.directory / str(step)
                 os.replace(partial, whole)
                 digests.sync_directory(self.directory)
+                self._marker.touch()
                 self.rotate()
         except BaseException as error:
             self._failed = error
@@ -135,6 +139,8 @@ class Checkpoints:
     def drop(self, first: int) -> None:
         """Removes step `first` and those after it."""
         sharding.any_process(False)  # wait for those that still look
+        if self._leader and all(step >= first for step in self.steps()):
+            self._marker.unlink(missing_ok=True)  # meant to begin again
         for step in self.steps() if self._leader else []:
             if step >= first:
                 self._remove(step)
@@ -203,6 +209,11 @@ class Checkpoints:
             raise UserError(
                 f"{self.directory} holds no whole checkpoint, only {', '.join(aside)}; restore one from a backup, or "
                 f"remove the directory to start again"
+            )
+        if self._marker.exists():
+            raise UserError(
+                f"{self.directory} holds no whole checkpoint, and there was one: restore it from a backup, or remove "
+                f"{self.directory.parent} to start again"
             )
         return None
 
@@ -275,15 +286,30 @@ def committed_steps(directory: Path, report: Callable[[str], None] = lambda line
     """Steps with all their parts, newest first; others are named through `report`."""
     steps = []
     for path in directory.glob("*"):
-        if path.is_dir() and path.name.isdigit():
-            parts = (*_ITEMS, digests.DIGESTS)
-            missing = [n for n in parts if not (path / n).exists()]
-            if missing or path.name != str(int(path.name)):
+        if path.is_dir() and _numbered(path):
+            missing = [n for n in (*_ITEMS, digests.DIGESTS) if not (path / n).exists()]
+            written = _step_inside(path)
+            if missing or path.name != str(int(path.name)) or written not in ("", path.name):
                 why = f"{', '.join(missing)} missing" if missing else "not a number as we write it"
+                why = f"it holds step {written}" if not missing and written not in ("", path.name) else why
                 report(f"{path} is not a whole checkpoint ({why}); passed over")
             else:
                 steps.append(int(path.name))
     return sorted(steps, reverse=True)
+
+
+def _numbered(path: Path) -> bool:
+    return path.name.isascii() and path.name.isdecimal()
+
+
+def _step_inside(path: Path) -> str:
+    """The step that a checkpoint says to be, whatever its name; "" where it does not say."""
+    try:
+        return printable((path / _STEP).read_text(encoding="utf-8", errors="replace").strip()[:20]) or "unknown"
+    except FileNotFoundError:
+        return ""
+    except OSError as error:
+        return f"unknown ({error.strerror})"
 
 
 def gone(workdir: Path) -> str:

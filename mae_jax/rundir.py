@@ -65,11 +65,15 @@ def read_config(path: Path) -> dict[str, Any]:
 def replacing(path: Path) -> Iterator[Any]:
     """Opens a text file that takes the place of `path` when all of it is written."""
     partial = path.with_name(path.name + ".partial")
-    with open(partial, "w", encoding="utf-8", errors="backslashreplace", newline="") as file:
-        yield file
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+    try:
+        with open(partial, "w", encoding="utf-8", errors="backslashreplace", newline="") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except OSError as error:
+        error.filename = error.filename or str(path)  # that of a write that failed names no file
+        raise
 
 
 @contextlib.contextmanager
@@ -214,13 +218,13 @@ def truncate_metrics(path: Path, step: int, evaluated: bool = True) -> None:
     if not path.exists():
         return
     kept = []
-    for text in path.read_text(encoding="utf-8").splitlines():
+    for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             row = json.loads(text)
             again = "rate_factor" in row or not (evaluated or "learning_rate" in row)
             if row["step"] < step or (row["step"] == step and not again):
                 kept.append(text + "\n")
-        except (json.JSONDecodeError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             continue  # the last row of a killed run may be cut
     with replacing(path) as file:
         file.writelines(kept)

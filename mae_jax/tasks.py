@@ -437,6 +437,11 @@ def classified(
 
     def write(path: Path, source: Source, indices: Int[np.ndarray, "_"]) -> np.ndarray:
         found = predict(source, indices)
+        if not np.isfinite(found).all():
+            raise UserError(
+                f"{path} is not written: predictions are not finite (nan or inf), so training diverged; try a lower "
+                f"optim.base_lr or more optim.warmup_epochs in another --workdir"
+            )
         if leader:
             path.parent.mkdir(parents=True, exist_ok=True)
             names, groups = ([every[i] for i in indices] for every in (source.names, source.groups))

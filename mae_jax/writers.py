@@ -36,8 +36,12 @@ class Writers:
         """One row of metrics.jsonl, and one point in TensorBoard for each value."""
         if not self.active:
             return
-        self._file.write(json.dumps({"step": step, **values}) + "\n")
-        self._file.flush()
+        try:
+            self._file.write(json.dumps({"step": step, **values}) + "\n")
+            self._file.flush()
+        except OSError as error:
+            error.filename = error.filename or self._file.name  # a write that failed names no file
+            raise
         if self.tensorboard:
             self._writer().write_scalars(step, values)
 

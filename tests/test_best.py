@@ -53,7 +53,7 @@ def test_what_a_checkpoint_calls_the_best_stays_and_later_epochs_are_forgotten(t
     offer(again, 4, 0.65, 1.0)
     assert again.step == 3
     (tmp_path / "best" / "3.npz").write_bytes(b"damaged")
-    with pytest.raises(UserError, match=r"3.npz cannot be read .* train.select=last"):
+    with pytest.raises(UserError, match=r"3.npz cannot be read .* restore it from a backup"):
         again.load(params(0.0))
     (tmp_path / "best" / "3.npz").unlink()
     with pytest.raises(UserError, match=r"3.npz is missing: it holds the best epoch"):

@@ -141,6 +141,38 @@ def test_a_stray_alone_does_not_keep_a_run_from_its_start(tmp_path, spec):
     assert restored(tmp_path, spec, []) is None
 
 
+@pytest.mark.parametrize("source", ["2", "6"])
+def test_a_whole_step_under_another_number_is_passed_over(copy, spec, source):
+    shutil.copytree(copy / "checkpoints" / source, copy / "checkpoints" / "99")
+    said = []
+    state, position = restored(copy, spec, said)
+    assert position == {"number": 6} and int(state.step) == 6 and same(state, state_of(spec, 6))
+    assert f"it holds step {source}" in said[0] and "99" in said[0]
+    assert committed_steps(copy / "checkpoints") == [6, 4, 2]
+
+
+def test_a_number_that_int_does_not_read_is_no_step(copy, spec):
+    (copy / "checkpoints" / "²").mkdir()
+    assert restored(copy, spec, [])[1] == {"number": 6}
+
+
+@pytest.mark.parametrize("kept", [True, False], ids=["emptied steps", "emptied directory"])
+def test_where_checkpoints_were_there_is_no_new_start(copy, spec, kept):
+    for step in (copy / "checkpoints").iterdir():
+        shutil.rmtree(step)
+        if kept:
+            step.mkdir()
+    for _ in range(2):
+        with pytest.raises(UserError, match="holds no whole checkpoint"):
+            restored(copy, spec, [])
+
+
+def test_steps_that_are_dropped_on_purpose_allow_a_new_start(copy, spec):
+    with Checkpoints(copy, 3, {}, print) as store:
+        store.drop(0)
+    assert restored(copy, spec, []) is None
+
+
 def test_the_first_error_is_seen_and_the_save_before_it_finished(tmp_path, spec):
     with pytest.raises(KeyError, match="the first"), Checkpoints(tmp_path, 2, {}, print) as store:
         store.save(3, state_of(spec, 3), {"number": 3})

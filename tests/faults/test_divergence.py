@@ -12,8 +12,9 @@ import jax
 import numpy as np
 import pytest
 
-from mae_jax import checks, rundir, train
+from mae_jax import checks, rundir, tasks, train
 from mae_jax.checkpoints import committed_steps
+from mae_jax.data import splits
 from mae_jax.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -153,3 +154,14 @@ def test_killed_while_going_back_it_ends_with_the_same_bits(tmp_path, tiny_confi
         assert (broken / name).read_bytes() == (whole / name).read_bytes()
     for one, two in zip(arrays(broken, 8), arrays(whole, 8), strict=True):
         np.testing.assert_array_equal(one, two)
+
+
+def test_predictions_that_are_not_finite_are_no_result(tmp_path, tiny_config):
+    data = splits.labelled(tiny_config().data)
+
+    def nans(source, indices):
+        return np.full((len(indices), len(source.classes)), np.nan, np.float32)
+
+    with pytest.raises(UserError, match="predictions.csv is not written: predictions are not finite"):
+        tasks.classified(data, nans, tmp_path)
+    assert not list(tmp_path.iterdir())

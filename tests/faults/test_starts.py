@@ -129,3 +129,12 @@ def test_begun_on_five_devices_a_run_ends_on_one(tmp_path, tiny_config, monkeypa
     train.run(config, tmp_path)
     found = (tmp_path / rundir.PREDICTIONS).read_text().splitlines()
     assert [row.split(",")[:4] for row in found] == [row.split(",")[:4] for row in expected]
+
+
+@pytest.mark.parametrize("damage", [b"\xb3", b"\0", b"[" * 100_000], ids=["flipped", "zeros", "deep"])
+def test_a_damaged_row_of_metrics_is_dropped_alone(tmp_path, damage):
+    path = tmp_path / rundir.METRICS
+    rows = [b'{"step": %d}\n' % step for step in (1, 2, 3, 4)]
+    path.write_bytes(rows[0] + damage + rows[1] + b"".join(rows[2:]))
+    rundir.truncate_metrics(path, 3)
+    assert path.read_bytes() == rows[0] + rows[2]

@@ -11,8 +11,8 @@ for stage in pretrain finetune; do
   [ "$runs" -gt 0 ] || continue
   job=$(submit $after --job-name="$stage" --array="0-$((runs - 1))" tools/slurm/cell.sbatch --stage=$stage "$@")
   echo "$stage: job $job, $runs runs"
-  after="--dependency=afterok:$job"
+  after="--dependency=afterany:$job"
 done
 # The ordinary command finds every run finished and writes the report; it does what is missing, should a task have failed.
-job=$(submit ${after/afterok/afterany} --job-name=report --output=slurm-%x-%j.log --wrap="$(printf '%q ' python -m mae_jax.main "$@")")
+job=$(submit $after --job-name=report --output=slurm-%x-%j.log --wrap="$(printf '%q ' python -m mae_jax.main "$@")")
 echo "report: job $job"
