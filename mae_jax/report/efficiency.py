@@ -5,6 +5,8 @@ import numpy as np
 from mae_jax.report import stats
 from mae_jax.report.tables import BASELINE, Study
 
+COLUMNS = ("fraction", "init", "metric", "times", "low", "high", "least", "most")  # of efficiency.csv
+
 
 def worth(study: Study, metric: str = "accuracy") -> list[dict]:
     """How many times the labels each initialisation is worth, per fraction, with a 95 % interval.

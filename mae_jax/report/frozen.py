@@ -8,7 +8,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from mae_jax.report import figures, stats, tables
-from mae_jax.report.runs import USUAL, Run, percent
+from mae_jax.report.runs import USUAL, Run, percent, slug
 from mae_jax.report.tables import BASELINE, Study
 
 NAMES = {
@@ -37,6 +37,17 @@ class Frozen:
 def name_of(evaluation: str) -> str:
     """An evaluation in words."""
     return NAMES.get(evaluation, evaluation)
+
+
+def file_names(found: Sequence[Frozen]) -> list[str]:
+    """The name of each evaluation's figure: one that stays in its directory and is no other's, in any case."""
+    names: list[str] = []
+    for each in found:
+        name = f"frozen{slug(each.evaluation)}"
+        while name.casefold() in map(str.casefold, names):
+            name += "_"
+        names.append(name)
+    return names
 
 
 def separate(runs: Sequence[Run]) -> tuple[list[Run], dict[str, list[Run]]]:
@@ -105,8 +116,7 @@ def text(found: Sequence[Frozen]) -> str:
     lines = [["frozen features", "labels", "init", "accuracy", "f1", f"accuracy to {BASELINE}"]]
     for row in rows:
         gain = "" if row["difference"] is None else f"{row['difference']:+.4f}, {row['verdict']}"
-        if row["collapsed"]:
-            gain += ("; " if gain else "") + "collapsed"
+        gain = "; ".join(filter(None, (gain, tables.collapse(row))))
         scores = [f"{row[m]:.4f} ({row[f'{m}_low']:.4f}–{row[f'{m}_high']:.4f})" for m in SHOWN]
         level = tables.level_of(row)
         lines.append([name_of(row["evaluation"]), str(level), row["init"], *scores, gain])

@@ -13,6 +13,7 @@ from mae_jax.report.runs import Run
 
 MISTAKES = 12
 PICTURES = ("PNG", "JPEG", "TIFF", "BMP", "WEBP")
+COLUMNS = ("fraction", "arm", "init", "seed", "image", "label", "prediction", "confidence")  # of mistakes.csv
 
 
 def mistakes(runs: Sequence[Run]) -> list[dict]:

@@ -76,20 +76,20 @@ def write_report(run_dirs: Sequence[Path], out: Path, *, title: str | None = Non
     out = Path(out)
     paths = {
         "table": tables.write_csv(out / "table.csv", rows),
-        "paired": tables.write_csv(out / "paired.csv", paired),
-        "efficiency": tables.write_csv(out / "efficiency.csv", worth),
-        "mistakes": tables.write_csv(out / "mistakes.csv", gallery.mistakes(runs)),
+        "paired": tables.write_csv(out / "paired.csv", paired, tables.PAIRED),
+        "efficiency": tables.write_csv(out / "efficiency.csv", worth, efficiency.COLUMNS),
+        "mistakes": tables.write_csv(out / "mistakes.csv", gallery.mistakes(runs), gallery.COLUMNS),
     }
     if probes:
         paths["frozen"] = tables.write_csv(out / "frozen.csv", [row for each in probes for row in each.rows])
     for other in others:
-        for name, found in (("table", other.rows), ("paired", other.paired)):
+        for name, found, columns in (("table", other.rows, ()), ("paired", other.paired, tables.PAIRED)):
             file = out / "external" / other.slug / f"{name}.csv"
-            paths[f"{name}_{other.slug}"] = tables.write_csv(file, found)
+            paths[f"{name}_{other.slug}"] = tables.write_csv(file, found, columns)
     with figures.style(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")
         made = list(_draw(study, rows, paired))
-        made += [(f"frozen_{p.evaluation}", p.name, frozen.curve(p)) for p in probes]
+        made += [(n, p.name, frozen.curve(p)) for n, p in zip(frozen.file_names(probes), probes, strict=True)]
         drawn = [save(name, *made_of, out, paths) | {"arm": arm} for name, arm, made_of in made]
     boxes = [row for name, _, (_, found) in made if name.startswith("confidence_") for row in found]
     paths["confidence"] = tables.write_csv(out / "confidence.csv", boxes)
@@ -281,7 +281,7 @@ def _markdown(title, said, rows, published, notes, probes) -> str:
             str(row["n_train"] or "–"),
         ]
         line += [f"{row[m]:.4f} ({row[f'{m}_low']:.4f}–{row[f'{m}_high']:.4f})" for m in tables.SHOWN]
-        detail.append([*line, f"{row['ece']:.4f}" + (" collapsed" if row["collapsed"] else "")])
+        detail.append([*line, f"{row['ece']:.4f} {tables.collapse(row)}".rstrip()])
 
     def plain(lines):
         return map(tables.in_markdown, lines)

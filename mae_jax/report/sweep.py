@@ -106,7 +106,7 @@ def write_sweep(
     title = title or "What the autoencoder learned"
     rows, effects, classifiers = error_rows(sweep), effect_rows(sweep), classifier_rows(sweep)
     tables.write_csv(out / "sweep.csv", rows)
-    tables.write_csv(out / "effects.csv", effects)
+    tables.write_csv(out / "effects.csv", effects, EFFECTS)
     if classifiers:
         tables.write_csv(out / "classifiers.csv", classifiers)
     with figures.style():
@@ -257,6 +257,12 @@ def error_rows(sweep: Sweep) -> list[dict]:
                 row[f"{column}_low"], row[f"{column}_high"] = stats.percentile_interval(sweep.draws[ratio][column][i])
             rows.append(row | {"images": len(network.images)})
     return rows
+
+
+EFFECTS = (  # the columns of effects.csv
+    *("mask_ratio", "visible_weight", "evaluated_at", "error"),
+    *("change", "low", "high", "verdict"),
+)
 
 
 def effect_rows(sweep: Sweep) -> list[dict]:

@@ -100,7 +100,7 @@ def _classifiers(rows: list[dict]) -> str:
 
 
 def _accuracy(row: dict) -> str:
-    return f"{row['accuracy']:.3f}" + (", collapsed," if row["collapsed"] else "")
+    return f"{row['accuracy']:.3f}" + (f", {tables.collapse(row)}," if row["collapsed"] else "")
 
 
 def _no_network(sweep: Sweep, rows: list[dict]) -> str:
@@ -170,7 +170,7 @@ def table(sweep: Sweep, rows: list[dict], classifiers: list[dict]) -> list[list[
 def _score(row: dict | None) -> list[str]:
     if row is None:
         return ["–", "–"]
-    accuracy = f"{row['accuracy']:.3f}" + (", collapsed" if row["collapsed"] else "")
+    accuracy = ", ".join(filter(None, (f"{row['accuracy']:.3f}", tables.collapse(row))))
     if row["difference"] is None:
         return [accuracy, "–"]
     return [accuracy, f"{row['difference']:+.3f} ({row['difference_low']:.3f} to {row['difference_high']:.3f})"]

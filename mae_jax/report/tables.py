@@ -20,6 +20,10 @@ BASELINE = "scratch"
 NOTHING = "no difference shown"
 SHOWN = ("accuracy", "precision", "recall", "f1")
 PROBES = "temperature", "ece_scaled", "nll_scaled"
+PAIRED = (  # the columns of paired.csv
+    *("fraction", "metric", "difference", "low", "high", "mcnemar_p", "holm_p"),
+    *("init", "baseline", "seeds", "arm", "verdict"),
+)
 FEW_GROUPS = 20  # intervals from redrawing fewer are too narrow (Cameron, Gelbach and Miller 2008)
 
 # The study's own table on Raabin-WBC, 1,728 test images.
@@ -141,7 +145,8 @@ def rows(study: Study) -> list[dict]:
 
     The interval is Student's over the seeds where there are two or more, else over redrawn test
     images (or groups) of the one model: `interval` says which. `collapsed` counts the seeds that
-    predict one class for every image; `top_class_share` is the share of the commonest prediction.
+    predict one class for every image, 0 where the images are of one class only; `top_class_share` is
+    the share of the commonest prediction.
     """
     return [_row(study, level, init) for level, init in study.cells]
 
@@ -165,7 +170,7 @@ def _row(study: Study, level: Level, init: str) -> dict:
     row |= {
         "majority_rate": float(np.bincount(labels).max() / len(labels)),
         "top_class_share": float(np.mean(shares)),
-        "collapsed": sum(share == 1 for share in shares),
+        "collapsed": sum(share == 1 for share in shares) if len(set(labels.tolist())) > 1 else 0,
         "interval": f"over {study.units}" if len(runs) == 1 else f"over {len(runs)} seeds",
     }
     for m in stats.METRICS + stats.SCORES:
@@ -265,6 +270,12 @@ def verdict(low: float, high: float) -> str:
     return "higher" if low > 0 else "lower"
 
 
+def collapse(row: dict) -> str:
+    """`collapsed` where every seed of the row did, `collapsed: 1 of 3` where some did, else nothing."""
+    some = row["collapsed"] < row["seeds"]
+    return ("collapsed" + (f": {row['collapsed']} of {row['seeds']}" if some else "")) if row["collapsed"] else ""
+
+
 def level_of(row: dict) -> Level:
     """The level of a row of the tables."""
     return Level(row.get("arm", ""), row["fraction"])
@@ -327,8 +338,11 @@ def markdown(lines: Sequence[Sequence[str]]) -> str:
     return "\n".join(text)
 
 
-def write_csv(path: Path, rows: Sequence[dict]) -> Path:
-    """Write rows of equal keys; a name that a spreadsheet would take for a formula is marked, see `spreadsheets`."""
+def write_csv(path: Path, rows: Sequence[dict], columns: Sequence[str] = ()) -> Path:
+    """Write rows of equal keys, under `columns` where there are no rows.
+
+    A name that a spreadsheet would take for a formula is marked, see `spreadsheets`.
+    """
 
     def cell(value: object) -> object:
         return f"{value:.10g}" if isinstance(value, float) else spreadsheets.cell(value)
@@ -336,7 +350,7 @@ def write_csv(path: Path, rows: Sequence[dict]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(cell(name) for name in (rows[0] if rows else ()))
+        writer.writerow(cell(name) for name in (rows[0] if rows else columns))
         writer.writerows([cell(value) for value in row.values()] for row in rows)
     return path
 

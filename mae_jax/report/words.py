@@ -210,7 +210,7 @@ def plateau_lines(study: Study) -> list[str]:
             continue
         found = efficiency.plateau(study, init)
         runs = [run.test.predictions for run in study.runs if run.init == init and not run.arm]
-        if all(len(set(p.tolist())) == 1 for p in runs):
+        if several_classes(study) and all(len(set(p.tolist())) == 1 for p in runs):
             lines.append(f"{init}: collapsed at every fraction, so no plateau can be told.")
         elif found is None:
             lines.append(f"{init}: accuracy still changes up to {percent(fractions[-1])} of the labels.")
@@ -238,8 +238,15 @@ def calibration_lines(paired: Sequence[dict]) -> list[str]:
     return lines
 
 
+def several_classes(study: Study) -> bool:
+    """Whether the test images are of more than one class; else one prediction for all of them is no collapse."""
+    return len(set(study.runs[0].test.labels.tolist())) > 1
+
+
 def collapse_lines(study: Study) -> list[str]:
-    """A line for every cell with models that predict one class for (nearly) all images."""
+    """A line for every cell with models that predict one class for (nearly) all images of several classes."""
+    if not several_classes(study):
+        return []
     labels = study.runs[0].test.labels
     majority = np.bincount(labels).max() / len(labels)
     cells: dict[str, dict[str, int]] = {}

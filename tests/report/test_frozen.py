@@ -109,3 +109,25 @@ def test_each_curve_says_which_evaluation_it_is_of(dirs):
     with figures.style():
         drawn = [frozen.curve(each)[0] for each in frozen.analyse(frozen.separate(runs)[1])]
     assert [figure.axes[0].get_title("left") for figure in drawn] == ["Linear probe, solved", "Nearest neighbours"]
+
+
+def test_a_foreign_evaluation_names_no_file_elsewhere(make, tmp_path):
+    names = ["x/../../../evil/owned", "/abs", "a/b", "a b", "A_b", "v1.2", "é" * 90]
+    runs = [make.run(tmp_path / "usual", "scratch", 0.1, rows=60)]
+    runs += [make.run(tmp_path / f"probe{i}", "scratch", 0.1, rows=60, evaluation=name) for i, name in enumerate(names)]
+    before = {file for run in runs for file in run.rglob("*")} | {*runs}
+    out = tmp_path / "deep" / "report"
+    report = write_report(runs, out)
+    outside = {file for file in tmp_path.rglob("*") if not file.is_relative_to(out)}
+    assert outside == before | {out.parent}
+    drawn = [path for name, path in report.paths.items() if name.startswith("frozen_")]
+    assert len({str(path).casefold() for path in drawn}) == len(names)
+    assert {path.parent for path in drawn} == {out / "figures"} and all(path.is_file() for path in drawn)
+
+
+def test_a_probe_of_which_one_seed_collapsed_is_not_called_collapsed(make, tmp_path):
+    runs = [make.run(tmp_path / "usual", "scratch", 0.1, rows=60)]
+    for seed in range(3):
+        knows = 0.6 if seed else 0.0
+        runs.append(make.run(tmp_path / f"p{seed}", "scratch", 0.1, seed=seed, rows=60, knows=knows, evaluation="knn"))
+    assert "| collapsed: 1 of 3 " in write_report(runs, tmp_path / "report").frozen

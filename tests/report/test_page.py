@@ -119,6 +119,39 @@ def test_one_run_alone(make, tmp_path, init):
     assert "Nothing is compared" in Page(made.paths["page"]).text and made.paired == []
 
 
+def test_tables_without_rows_keep_their_header(make, tmp_path):
+    alone = make.run(tmp_path / "run", "scratch", 0.1, rows=40)
+    for name in ("predictions.csv", "external/TestB/predictions.csv"):
+        table = read(alone / "predictions.csv")
+        (alone / name).parent.mkdir(parents=True, exist_ok=True)
+        with (alone / name).open("w", newline="") as stream:
+            writer = csv.DictWriter(stream, ["image", "label", "prediction", "confidence"], extrasaction="ignore")
+            writer.writeheader()
+            writer.writerows(row | {"prediction": row["label"]} for row in table)
+    write_report([alone], tmp_path / "empty")
+    study = make.study(tmp_path / "study", rows=60)
+    for run in study:
+        make.external(run, "TestB", make.classes)
+    write_report(study, tmp_path / "full")
+    for name in ("paired", "efficiency", "mistakes", "external/TestB/paired"):
+        empty, full = ((tmp_path / out / f"{name}.csv").read_text().splitlines() for out in ("empty", "full"))
+        assert len(empty) == 1 < len(full) and empty[0] == full[0], name
+    first = "fraction,metric,difference,low,high,mcnemar_p,holm_p,"
+    assert (tmp_path / "empty" / "paired.csv").read_text().startswith(first)
+
+
+def test_a_row_of_which_one_seed_collapsed_is_not_called_collapsed(make, tmp_path):
+    runs = [
+        make.run(tmp_path / f"{fraction}-{seed}", "scratch", fraction, seed=seed, rows=60, knows=knows)
+        for fraction, collapsed in ((0.1, 1), (1.0, 3))
+        for seed in range(3)
+        for knows in [0.0 if seed < collapsed else 0.6]
+    ]
+    lines = write_report(runs, tmp_path / "out").paths["table_md"].read_text().splitlines()
+    ends = [line.rstrip("| ").partition("collapsed") for line in lines if line.startswith("|") and "collapsed" in line]
+    assert [end[1] + end[2] for end in ends] == ["collapsed: 1 of 3", "collapsed"]
+
+
 def test_more_initialisations(make, tmp_path):
     dirs = make.study(tmp_path / "runs", rows=60)[2:4]
     for init in ("imported", "random probe"):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mae_jax.errors import UserError
-from mae_jax.report import sweep
+from mae_jax.report import sweep, sweep_words
 
 RATIOS = (0.25, 0.75)
 
@@ -87,7 +87,7 @@ def test_errors_are_means_over_the_images(written, directories):
 
 def test_the_effect_of_the_weight_is_paired(written):
     rows = table(written, "effects.csv")
-    assert len(rows) == 2 * 2 * 4
+    assert len(rows) == 2 * 2 * 4 and tuple(rows[0]) == sweep.EFFECTS
     for row in rows:
         seen = row["error"].startswith("visible")
         expected = -0.7 if seen else 0.05
@@ -140,6 +140,7 @@ def test_it_works_without_classifiers_weights_groups_and_curves(tmp_path):
     (networks[1] / "metrics.jsonl").write_text("{")
     written = sweep.write_sweep(networks, tmp_path / "out")
     assert "No classifiers" in written.page.read_text() and not (tmp_path / "out" / "classifiers.csv").exists()
+    assert (tmp_path / "out" / "effects.csv").read_text() == ",".join(sweep.EFFECTS) + "\n"
     assert "over 40 held-out images" in (tmp_path / "out" / "sweep.md").read_text()
 
 
@@ -167,3 +168,10 @@ def test_networks_that_do_not_compare_are_refused(tmp_path, changed, said, capsy
     assert said in told and told.count("\n") == 1
     with pytest.raises(UserError, match="no run directory holds"):
         sweep.read_sweep([tmp_path])
+
+
+@pytest.mark.parametrize(("collapsed", "said"), [(0, ""), (1, ", collapsed: 1 of 3"), (3, ", collapsed")])
+def test_a_classifier_is_collapsed_where_every_seed_is(collapsed, said):
+    row = {"accuracy": 0.5, "collapsed": collapsed, "seeds": 3, "difference": None}
+    assert sweep_words._score(row) == [f"0.500{said}", "–"]
+    assert sweep_words._accuracy(row) == f"0.500{said}" + ("," if said else "")

@@ -232,6 +232,18 @@ def test_collapse_on_both_sides_is_said_in_the_headline(tmp_path):
     assert [w["interval"] for w in worth] == ["1.0", "–"]  # a flat curve has this accuracy with any number of labels
 
 
+def test_images_of_one_class_show_no_collapse(tmp_path):
+    runs = [by_hand(tmp_path, f"{i}{f}", i, f, share(40)) for i in ("scratch", "mae") for f in (0.1, 1.0)]
+    for run in runs:
+        file = run / "predictions.csv"
+        file.write_text(file.read_text().replace(",b,b,", ",a,a,"))
+    study = tables.analyse(read_runs(runs)[0])
+    rows = tables.rows(study)
+    assert [row["collapsed"] for row in rows] == [0] * 4 and rows[0]["top_class_share"] == 1
+    said = words.answer(study, rows, tables.paired(study)[0], efficiency.worth(study))
+    assert "ollapsed" not in str(said)
+
+
 @pytest.mark.parametrize(("groups", "units"), [(1, "40 test images"), (4, "4 groups of test images")])
 def test_few_groups_are_warned_of_and_one_is_not_redrawn(tmp_path, groups, units):
     group = lambda i: f"slide {i * groups // 40}"  # noqa: E731
