@@ -334,7 +334,7 @@ def _validate_lists(config: ConfigDict, keys: tuple[str, ...]) -> None:
         if not isinstance(value, tuple | list):
             raise UserError(f"{key}={value!r} has the wrong type; allowed: several values in ( , )")
         value = tuple(value)
-        if key not in ("subset_seeds", "pretrain_seeds") and (not value or len(set(value)) != len(value)):
+        if key not in ("subset_seeds", "pretrain_seeds") and (not value or any(value.count(v) > 1 for v in value)):
             raise UserError(f"{key}={value} is not allowed; use at least one value, none twice")
         fits, allowed = _LISTS.get(key, (lambda v: True, ""))
         for number in value:

@@ -130,7 +130,7 @@ def folder(
     files: dict[str, list[str]] = {}
     for entry in _entries(top, field):
         name = f"{split.strip('/')}/{entry.name}".lstrip("/")
-        if _hidden(entry.name):
+        if hidden(entry.name):
             passed.setdefault("hidden", []).append(name)
         elif _is_folder(entry):
             files[entry.name] = list(_walk(entry.path, name, passed, set(), field))
@@ -284,11 +284,11 @@ def existing(directory: str | os.PathLike, split: str, field: str) -> Path:
     above = top.parent
     while not above.is_dir():
         above = above.parent
-    inside = [entry.name for entry in _entries(above, field) if _is_folder(entry) and not _hidden(entry.name)][:10]
+    inside = [entry.name for entry in _entries(above, field) if _is_folder(entry) and not hidden(entry.name)][:10]
     raise UserError(f"{field}: '{top}' is not a folder; '{above}' has {', '.join(inside) or 'no folders'}")
 
 
-def _hidden(name: str) -> bool:
+def hidden(name: str) -> bool:
     """Files and folders that systems and notebooks leave behind: .DS_Store, ._x.jpg, Thumbs.db."""
     return name.startswith(".") or name.lower() in SYSTEM
 
@@ -319,7 +319,7 @@ def _walk(path: str, name: str, passed: dict[str, list[str]], seen: set[str], fi
     seen.add(real)
     for entry in _entries(path, field):
         below = f"{name}/{entry.name}".lstrip("/")
-        if _hidden(entry.name):
+        if hidden(entry.name):
             passed.setdefault("hidden", []).append(below)
         elif _is_folder(entry):
             yield from _walk(entry.path, below, passed, seen, field)

@@ -90,7 +90,7 @@ def _folders(name: str) -> dict[str, Source]:
     """
 
     def inside(top: Path) -> list[Path]:
-        return sorted(p for p in top.iterdir() if p.is_dir() and not p.name.startswith("."))
+        return sorted(p for p in top.iterdir() if p.is_dir() and not sources.hidden(p.name))
 
     options: dict = {"field": "DATASET", "bad_images": "skip"}
     found = {}

@@ -163,7 +163,7 @@ def _finite(value: Any) -> bool:
 
 
 def _number(text: str) -> tuple[int, str]:
-    return (int(text), text) if str(text).isdigit() else (0, str(text))
+    return (int(text), text) if str(text).isascii() and str(text).isdecimal() else (0, str(text))
 
 
 def _shape(

@@ -4,10 +4,12 @@ All are `model.safetensors` and `config.json`. What the other code has no place 
 """
 
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from mae_jax import rundir
@@ -48,7 +50,12 @@ def write(weights: Weights, folder: Path, form: str, training: dict[str, Any] | 
 
     map_paths(put, weights.params)
     arrays.update(_positions(weights, form))
-    save_file(arrays, folder / "model.safetensors", metadata={"format": "pt"} if form != "own" else None)
+    file = folder / "model.safetensors"
+    try:
+        save_file(arrays, file, metadata={"format": "pt"} if form != "own" else None)
+    except SafetensorError as error:  # also what the system says of the disk
+        free = shutil.disk_usage(folder).free
+        raise UserError(f"{file} cannot be written: {error} ({free} bytes free on its disk); make room") from None
     rundir.write_json(folder / "config.json", config)
     return notes
 

@@ -229,3 +229,11 @@ def test_index_of_a_prepared_set_knows_digests(prepared_sets):
     assert all((a == b).all() for a, b in zip(duplicates.hashes_of(read), (digests, looks), strict=True))
     with pytest.raises(UserError):
         check("prcc", prepared_sets[0], prepared_sets[0] / "x.csv")
+
+
+@pytest.mark.parametrize("left", ["__MACOSX", "lost+found", "$RECYCLE.BIN"])
+def test_folders_of_systems_are_no_splits(leaky, tmp_path, left):
+    root = Path(shutil.copytree(leaky, tmp_path / "source"))
+    shutil.copytree(root / "TestA", root / left / "TestA")
+    with_it, without = (check(str(place), tmp_path, tmp_path / f"{i}.csv") for i, place in enumerate((root, leaky)))
+    assert with_it == without

@@ -113,3 +113,11 @@ def test_what_is_right_is_not_refused():
 def test_a_rate_that_would_rise_is_refused(tiny_config):
     with pytest.raises(UserError, match=r"optim\.min_lr=1 is above the peak learning rate, .* = 0\.000625"):
         config.resolve(tiny_config(**{"optim.min_lr": 1.0}), n_train=10, devices=1)
+
+
+@pytest.mark.parametrize("field, value", [("seeds", ([0],)), ("fractions", ({},)), ("inits", (["scratch"],))])
+def test_lists_within_lists_are_refused_in_one_line(field, value):
+    study = config.study_defaults(config.defaults("pretrain"), config.defaults("finetune"))
+    study.update({field: value})
+    with pytest.raises(UserError, match=f"{field}.* is not allowed; use"):
+        checks.validate_study(study)
