@@ -30,11 +30,12 @@ def draw(key: Array, mixup: float, cutmix: float, size: int) -> tuple[Float[Arra
 def box(own: Float[Array, ""], centre: Int[Array, "2"], size: int) -> Bool[Array, "h w"]:
     """True inside a square of (1 - own) of the image's area around `centre` (row, column), cut off at the edges.
 
-    As timm cuts it: the side is rounded down, and again to an even number of pixels.
+    As timm 1.0.31 cuts it: the side is rounded down; of an odd one the pixel more lies below and to the right.
     """
-    half = jnp.floor(size * jnp.sqrt(1.0 - own)).astype(jnp.int32) // 2
+    side = jnp.floor(size * jnp.sqrt(1.0 - own)).astype(jnp.int32)
     rows, columns = (
-        (jnp.arange(size) >= middle - half) & (jnp.arange(size) < middle + half) for middle in (centre[0], centre[1])
+        (jnp.arange(size) >= middle - side // 2) & (jnp.arange(size) < middle + (side + 1) // 2)
+        for middle in (centre[0], centre[1])
     )
     return rows[:, None] & columns[None, :]
 
