@@ -182,11 +182,11 @@ def test_the_first_error_is_seen_and_the_save_before_it_finished(tmp_path, spec)
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A directory on a file system of two megabytes."""
+    """A directory on a file system of four megabytes."""
     folder = tmp_path / "disk"
     folder.mkdir()
     mounted = os.getuid() == 0 and subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)], capture_output=True
+        ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)], capture_output=True
     )
     if not mounted or mounted.returncode:
         pytest.skip("a small tmpfs cannot be mounted: not root, or not allowed here")
