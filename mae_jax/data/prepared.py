@@ -194,6 +194,9 @@ def labelled(
         raise UserError(f"{field}={split} is no split of {name}; use one of {', '.join(info.splits)}")
     if "label" not in info.features:
         raise UserError(f"{FIELD}={name} has no labels; it serves pre-training. Use a data set with labels")
+    names = locate(name, directory) / "label.labels.txt"
+    if not names.is_file():  # TFDS would call the classes 0, 1, 2
+        raise UserError(f"{names.parent} is damaged ({names.name} is missing); remove it and prepare {name} again")
     found = tuple(info.features["label"].names)
     source = _source(name, (split,), directory, found)
     empty = [c for i, c in enumerate(found) if i not in set(source.labels.tolist())]

@@ -77,8 +77,16 @@ class Source:
         return len(self.names)
 
     def __getitem__(self, index: int) -> dict:
+        """Raises UserError for what cannot be read, and for an image that is not the one that was looked through."""
+        image = self.read(index)
+        if self.digests is not None and digest(image) != self.digests[index]:
+            raise UserError(
+                f"image {self.names[index]} is another one than when the data set was looked through (its bytes "
+                f"differ); put the old file back, or use the new data in a new run directory (prepared data: "
+                f"prepare it again)"
+            )
         return {
-            "image": self.read(index),
+            "image": image,
             "label": np.int32(self.labels[index]),
             "index": np.int32(index),
             "name": self.names[index],

@@ -35,6 +35,7 @@ FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP", "JPEG2000", "PPM")
 warnings.filterwarnings("ignore", module=r"PIL\.")
 ORIENTATION = 0x0112  # the EXIF tag
 PHOTOMETRIC = 262  # the TIFF tag; 0: white is 0
+BITS_PER_SAMPLE = 258
 LONGEST = 100  # times its shorter side is what is scaled of an image
 REDUCED_MARGIN = 2  # pixels per output pixel that a JPEG decoded at a reduced scale keeps
 _of_thread = threading.local()
@@ -104,10 +105,13 @@ def _rgb(image: Image.Image, name: str) -> Image.Image:
     sixteen_bit = mode.startswith("I;16") or (mode == "I" and image.format in ("PNG", "PPM"))
     if sixteen_bit:  # convert("RGB") would clip all above 255 to white
         values = np.asarray(image).astype(np.int64)
-        clear = image.info.get("transparency")
-        if image.format == "TIFF" and image.tag_v2.get(PHOTOMETRIC) == 0:  # white is 0, which Pillow minds for 8 bits
-            values = 65535 - values
-        grey = ((values * 255 + 32767) // 65535).astype(np.uint8)
+        clear, largest = image.info.get("transparency"), 65535
+        if image.format == "TIFF":
+            if image.tag_v2.get(BITS_PER_SAMPLE, (16,))[0] == 12:  # read into 16 bits, and not scaled
+                largest = 4095
+            if image.tag_v2.get(PHOTOMETRIC) == 0:  # white is 0, which Pillow minds for 8 bits
+                values = largest - values
+        grey = ((values * 255 + largest // 2) // largest).astype(np.uint8)
         if isinstance(clear, int):
             grey[values == clear] = 255
         image = Image.fromarray(grey)

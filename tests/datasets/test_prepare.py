@@ -1,6 +1,7 @@
 """The command that prepares, what it leaves when it ends early, and reading what it made."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 import cloudpickle
 import numpy as np
 import pytest
+from PIL import Image
 
 from mae_jax import sharding, tasks
 from mae_jax.data import loaders, prepared, splits
@@ -195,6 +197,32 @@ def test_damage_is_named(trees, tmp_path):
         prepared.unlabelled("prcc:tile50", tmp_path)
     index.unlink()  # as TFDS's own command leaves it
     assert list(prepared.unlabelled("prcc:tile50", tmp_path).names) == list(source.names)
+
+
+def test_records_of_another_data_set_are_not_taken_for_ours(trees, tmp_path):
+    """A file in the place of another one, whole and with as many records."""
+    place = preparing.prepare("prcc:tile50", trees / "prcc", tmp_path / "one", lambda line: None)
+    shutil.copytree(trees / "prcc", tmp_path / "turned")
+    for path in (tmp_path / "turned").rglob("*.jpg"):
+        with Image.open(path) as image:
+            turned = image.rotate(180)
+        turned.save(path)
+    other = preparing.prepare("prcc:tile50", tmp_path / "turned", tmp_path / "two", lambda line: None)
+    (records,) = place.glob("*.array_record-*")
+    shutil.copy(next(other.glob("*.array_record-*")), records)
+    with pytest.raises(UserError, match="is another one than when the data set was looked through .*prepare it again"):
+        prepared.unlabelled("prcc:tile50", tmp_path / "one")[0]
+
+
+def test_the_names_of_classes_are_never_numbers_for_want_of_a_file(prepared_sets, tmp_path):
+    copy = tmp_path / "raabin_wbc"
+    shutil.copytree(prepared_sets[0] / "raabin_wbc", copy)
+    (names,) = copy.rglob("label.labels.txt")
+    names.unlink()
+    with pytest.raises(
+        UserError, match=r"is damaged \(label.labels.txt is missing\); remove it and prepare raabin_wbc"
+    ):
+        prepared.labelled("raabin_wbc", "Train", tmp_path)
 
 
 @pytest.mark.parametrize("texts", [["a/b.jpg", "", "Zoë/ß.png", "c"], ["one"], ["", ""]])

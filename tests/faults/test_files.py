@@ -188,6 +188,13 @@ def test_an_image_that_goes_while_it_is_used_is_named(train):
         source[3]
 
 
+def test_an_image_that_is_replaced_while_it_is_used_is_named(train):
+    source = sources.folder(train)
+    shutil.copy(train / "ant" / "0.png", train / "bee" / "1.png")
+    with pytest.raises(UserError, match=r"image bee/1\.png is another one than when the data set was looked through"):
+        next(loaders.train_batches([source], None, [], batch_size=4, seed=0))
+
+
 def tiff(mode: str, values: np.ndarray, **options) -> bytes:
     stream = io.BytesIO()
     Image.fromarray(values).save(stream, mode, **options)
@@ -199,6 +206,21 @@ def test_grey_values_of_sixteen_bits_mind_which_end_is_white():
     assert load_image(tiff("TIFF", values))[0, :, 0].tolist() == [0, 255]
     assert load_image(tiff("TIFF", values, tiffinfo={262: 0}))[0, :, 0].tolist() == [255, 0]
     assert load_image(tiff("PNG", values, transparency=0))[0, :, 0].tolist() == [255, 255]
+
+
+def test_grey_values_of_twelve_bits_keep_their_contrast():
+    """Pillow writes none: two pixels, 0 and 4095, in three bytes; black is 0, with `photometric` 0 white."""
+
+    def twelve(photometric: int) -> bytes:
+        tags = {256: 2, 257: 1, 258: 12, 259: 1, 262: photometric, 273: 8, 277: 1, 278: 1, 279: 3}
+        directory = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+        return (
+            b"II*\0" + struct.pack("<I", 12) + b"\x00\x0f\xff\0" + struct.pack("<H", len(tags)) + directory + bytes(4)
+        )
+
+    assert load_image(twelve(1))[0, :, 0].tolist() == [0, 255]
+    with pytest.raises(UserError, match="is not an image of a format that is read"):  # nor does it read this one
+        load_image(twelve(0))
 
 
 def test_colours_that_are_not_converted_rightly_are_refused():
