@@ -18,6 +18,8 @@ from mae_jax.errors import UserError
 from mae_jax.models import Params
 from mae_jax.optim import map_paths
 
+# What NumPy and zipfile raise of a damaged file, or of one that lacks an array.
+UNREADABLE = (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile)
 # Higher accuracy first; among equal ones, which few validation images give often, the lower loss.
 SCORES = (("val/accuracy", 1.0), ("val/loss", -1.0))
 
@@ -41,11 +43,16 @@ class Best:
         if jax.process_index() == 0:
             self.directory.mkdir(exist_ok=True)
             partial = self.directory / "partial"
-            with open(partial, "wb") as file:
-                np.savez(file, **flat)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(partial, self._file(step))
+            try:
+                with open(partial, "wb") as file:
+                    np.savez(file, **flat)
+                    file.flush()
+                    os.fsync(file.fileno())
+                os.replace(partial, self._file(step))
+            except OSError as error:
+                partial.unlink(missing_ok=True)
+                error.filename = error.filename or str(self._file(step))  # that of a write that failed names no file
+                raise
         self.step, self.score = step, score
         self._forget({step, *self.saved})
 
@@ -73,9 +80,9 @@ class Best:
         sharding.any_process(False)  # wait for the process that writes
         path = self._file(self.step)
         try:
-            with np.load(path) as saved:
+            with open(path, "rb") as file, np.load(file, allow_pickle=False) as saved:
                 return map_paths(lambda name, leaf: jax.device_put(saved[name], leaf.sharding), like)
-        except (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile) as error:
+        except UNREADABLE as error:
             raise UserError(
                 f"{path} cannot be read ({error}); restore it from a backup, or remove {self.directory.parent} "
                 f"to start again"

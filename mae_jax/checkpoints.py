@@ -70,7 +70,9 @@ class Checkpoints:
         for path in self.directory.iterdir():
             if ".saving" in path.name:  # of a save that was cut off
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
-            elif path.is_dir() and _numbered(path) and path.name not in map(str, whole):
+            elif _numbered(path) and path.name not in map(str, whole):
+                if not path.is_dir():
+                    self.report(f"{path} is not a checkpoint, but a file; put aside")
                 self._put_aside(path)
         with open(self.directory / "writable.saving", "wb") as file:  # known before anything is compiled
             file.write(b"\0")
@@ -312,10 +314,30 @@ def _step_inside(path: Path) -> str:
         return f"unknown ({error.strerror})"
 
 
+def finished(workdir: Path, config: ConfigDict, report: Callable[[str], None]) -> dict[str, Any] | None:
+    """The results of a run that ended before, with a line on it; None where there is something left to do.
+
+    Predictions that are gone or cut short are made again from the last checkpoint. Raises UserError where the
+    directory holds another run.
+    """
+    if not (workdir / rundir.RESULTS).exists():
+        return None
+    rundir.refuse_difference(workdir, workdir / rundir.CONFIG, config)
+    results = rundir.read_object(workdir / rundir.RESULTS)
+    lost, cut = gone(workdir), rundir.cut_predictions(workdir, results)
+    if cut and not lost:
+        report(f"{workdir}: finished before, but {cut}; made again from the last checkpoint")
+        return None
+    more = f", but {lost} is gone: nothing can begin with this network" if lost else ""
+    more += f"; {cut}: restore it from a backup" if cut else ""
+    report(f"{workdir}: finished before; {rundir.RESULTS} is there{more}")
+    return results
+
+
 def gone(workdir: Path) -> str:
     """What the results of a finished run speak of and is no longer there, in words; "" where all is."""
     file = workdir / rundir.RUN
-    info = rundir.read_json(file) if file.exists() else {}
+    info = rundir.read_object(file) if file.exists() else {}
     steps, chosen = info.get("steps"), info.get("selected_step")
     lost = []
     if steps != 0 and steps not in committed_steps(workdir / "checkpoints"):  # a probe without steps has none

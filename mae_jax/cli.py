@@ -3,15 +3,17 @@
 import errno
 import io
 import os
-import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from mae_jax.errors import EXIT_STOPPED, EXIT_USER_ERROR, Stopped, UserError, printable
+from mae_jax.errors import EXIT_STOPPED, EXIT_USER_ERROR, Stopped, UserError, disk_line, printable
 
-_DISK = {getattr(errno, name): name for name in "ENOSPC EDQUOT EFBIG EROFS EACCES EPERM EIO ENAMETOOLONG".split()}
+_DISK = {
+    getattr(errno, name): name
+    for name in "ENOSPC EDQUOT EFBIG EROFS EACCES EPERM EIO ENAMETOOLONG EISDIR ENOTDIR EEXIST".split()
+}
 _LESS = "a larger train.accumulation, a smaller train.batch_size or eval.batch_size, or train.remat=True need less"
 
 
@@ -38,11 +40,32 @@ def call(command: Callable[..., Any], *args: Any) -> NoReturn:
     except OSError as error:
         if error.errno not in _DISK:
             raise
-        _end(f"error: {_disk_line(error)}", EXIT_USER_ERROR)
+        _end(f"error: {disk_line(error)}", EXIT_USER_ERROR)
     except RuntimeError as error:
         if not str(error).startswith("RESOURCE_EXHAUSTED"):  # so XLA's errors begin
             raise
         _end(f"error: the device has not enough memory ({str(error).splitlines()[0][:200]}); {_LESS}", EXIT_USER_ERROR)
+
+
+def out_file(path: Path, option: str) -> Path:
+    """`path`, where a file is to be written in the end, with the folders above: known to be possible now.
+
+    Raises UserError that names `option`.
+    """
+    why = "it is a folder" if path.is_dir() else ""
+    if not why:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            new = not path.exists()
+            with open(path, "ab"):
+                pass
+            if new:
+                path.unlink()
+        except OSError as error:
+            why = error.strerror or str(error)
+    if why:
+        raise UserError(f"{option}={path} cannot be written: {why}; name a file")
+    return path
 
 
 def say(line: str) -> None:
@@ -53,13 +76,3 @@ def say(line: str) -> None:
 def _end(line: str, code: int) -> NoReturn:
     print(printable(line, keep=""), file=sys.stderr)
     sys.exit(code)
-
-
-def _disk_line(error: OSError) -> str:
-    """Path, reason, and free bytes where room is what is missing."""
-    line = f"{error.filename or 'a file'}: {error.strerror}"
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        at = Path(error.filename or ".").absolute()
-        free = shutil.disk_usage(next(p for p in (at, *at.parents) if p.exists())).free
-        line += f" ({free} bytes free on its disk); make room, then start the same command again"
-    return line

@@ -34,6 +34,11 @@ class Lowered:
         """Reads what an earlier start left; of several processes the `leader` writes."""
         self.path, self.config, self.leader = workdir / rundir.LOWERED, config, leader
         self.entries: list[dict[str, Any]] = rundir.read_json(self.path) if self.path.exists() else []
+        if not isinstance(self.entries, list) or not all(map(_is_entry, self.entries)):
+            raise UserError(
+                f"{self.path} is not the list of the steps where the rate was lowered; restore it, or remove it: the "
+                f"checkpoints hold the same"
+            )
 
     def resume(self, step: int, saved: list[dict[str, Any]]) -> int | None:
         """Takes over what the checkpoint of `step` says, where the file is gone.
@@ -91,3 +96,8 @@ class Lowered:
             f"{self.config.optim.base_lr:g}), optim.clip_norm=1, a longer optim.warmup_epochs, "
             f"model.dtype=float32{more}"
         )
+
+
+def _is_entry(entry: Any) -> bool:
+    numbers = {"diverged_at": int, "back_to": int, "rate_factor": float}
+    return isinstance(entry, dict) and all(type(entry.get(name)) is kind for name, kind in numbers.items())

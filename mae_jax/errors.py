@@ -1,6 +1,9 @@
 """The one exception that is shown to a user as a single line, without a stack trace."""
 
+import errno
 import re
+import shutil
+from pathlib import Path
 
 # Control characters, line ends, and what stands for bytes that are no UTF-8: no name of ours has them.
 UNUSABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
@@ -32,3 +35,13 @@ class Stopped(Exception):
 
 EXIT_USER_ERROR = 2
 EXIT_STOPPED = 75  # EX_TEMPFAIL: start the same command again
+
+
+def disk_line(error: OSError) -> str:
+    """Path and reason of a file that cannot be read or written, and free bytes where room is what is missing."""
+    line = f"{error.filename or 'a file'}: {error.strerror or error}"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        at = Path(error.filename or ".").absolute()
+        free = shutil.disk_usage(next(p for p in (at, *at.parents) if p.exists())).free
+        line += f" ({free} bytes free on its disk); make room, then start the same command again"
+    return line

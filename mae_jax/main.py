@@ -19,7 +19,7 @@ from mae_jax import checks
 from mae_jax.cli import call
 from mae_jax.config import check_arguments, default_workdir
 from mae_jax.data import splits
-from mae_jax.errors import UserError
+from mae_jax.errors import UNUSABLE, UserError
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "FILE[:ARG]: a file of configs/.", lock_config=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Run directory; by default a speaking name below runs/.")
@@ -34,6 +34,8 @@ def run(config: ConfigDict, workdir: str | os.PathLike | None = None) -> dict[st
     machine.keep_memory()
     sharding.start_processes()
     directory = Path(workdir or default_workdir(config))
+    if UNUSABLE.search(str(directory)):
+        raise UserError(f"--workdir={str(directory)!r} has control characters or bytes that are no UTF-8; rename it")
     return {"study": study, "sweep": sweep}.get(config.get("task"), train).run(config, directory)
 
 

@@ -43,6 +43,8 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not valid JSON ({error}); restore it or remove the run directory") from None
+    except IsADirectoryError:
+        raise UserError(f"{path} is a folder, and should be a file; restore it or remove the run directory") from None
 
 
 def read_object(path: Path) -> dict[str, Any]:
@@ -58,6 +60,8 @@ def read_config(path: Path) -> dict[str, Any]:
     saved = read_json(path)
     if not isinstance(saved, dict) or not isinstance(saved.get("config"), dict):
         raise UserError(f"{path} is not the config of a run (no field 'config'); choose another directory")
+    if not isinstance(saved.get("resolved", {}), dict):
+        raise UserError(f"{path} is not the config of a run ('resolved' is no object); restore it")
     return saved
 
 
@@ -163,7 +167,9 @@ def refuse_difference(workdir: Path, path: Path, config: ConfigDict, resolved: d
         theirs["init_from"] = ours["init_from"]  # both were moved
     if resolved is not None:
         ours |= flatten({"resolved": resolved})
-        theirs |= flatten({"resolved": resolved | saved["resolved"]})  # what an older run does not tell is the same
+        theirs |= flatten(
+            {"resolved": resolved | saved.get("resolved", {})}
+        )  # what an older run does not tell is the same
     differing = difference(ours, theirs)
     if differing:
         raise UserError(
@@ -210,6 +216,22 @@ def write_predictions(
             best = predictions[i]
             texts = image, groups[i], classes[labels[i]], classes[best]
             rows.writerow([*map(cell, texts), p[best], *p])
+
+
+def cut_predictions(workdir: Path, results: dict[str, Any]) -> str:
+    """Which predictions do not have as many rows as the results tell of, in words; "" where all have."""
+    tests = {"": results} | {f"{EXTERNAL}/{name}/": one for name, one in (results.get("external") or {}).items()}
+    for place, scores in tests.items():
+        path, wanted = workdir / f"{place}{PREDICTIONS}", scores.get("n") if isinstance(scores, dict) else None
+        if wanted is None:  # a pre-training
+            continue
+        if not path.is_file():
+            return f"{path} is gone"
+        with open(path, encoding="utf-8", errors="replace", newline="") as file:
+            lines = file.read().split("\n")  # no name holds a line end
+        if len(lines) - 2 != wanted or lines[-1]:
+            return f"{path} has {max(0, len(lines) - 2)} of {wanted} rows"
+    return ""
 
 
 def truncate_metrics(path: Path, step: int, evaluated: bool = True) -> None:

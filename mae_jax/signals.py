@@ -1,14 +1,18 @@
 """SIGTERM and SIGINT: a run saves and ends, with an exit code of its own."""
 
 import contextlib
+import os
 import signal
+import socket
+import sys
 import threading
 from collections.abc import Iterator
 
-from mae_jax.errors import Stopped
+from mae_jax.errors import EXIT_STOPPED, Stopped
 
+GRACE = 20.0  # seconds for code that hears no signal, such as a compiler, where nothing is lost by ending it
 _got: list[int] | None = None  # the signals so far, while somebody watches for them
-_at_once: list[str] = []  # what to say of a signal that ends the work where it is
+_at_once: list[tuple[str, bool]] = []  # what to say of a signal that ends the work where it is; whether hard
 
 
 @contextlib.contextmanager
@@ -26,30 +30,56 @@ def watched() -> Iterator[list[int]]:
         first = not got
         got.append(number)
         if first and _at_once:
-            raise stopped(got, _at_once[-1])
+            raise stopped(got, _at_once[-1][0])
         if not first:
             signal.default_int_handler(number, frame)
 
     got = _got = []
     old = {n: signal.signal(n, note) for n in (signal.SIGTERM, signal.SIGINT)}
+    woken, waker = socket.socketpair()
+    waker.setblocking(False)
+    before, closed = signal.set_wakeup_fd(waker.fileno(), warn_on_full_buffer=False), threading.Event()
+    watcher = threading.Thread(target=_watch, args=(woken, closed, got), name="signals", daemon=True)
+    watcher.start()
     try:
         yield got
     finally:
         _got = None
+        signal.set_wakeup_fd(before)
         for number, handler in old.items():
             signal.signal(number, handler)
+        closed.set()
+        waker.close()  # ends the reading
+        watcher.join()
+        woken.close()
+
+
+def _watch(woken: socket.socket, closed: threading.Event, got: list[int]) -> None:
+    """Ends the process where the main thread does not hear a signal in time, but within a hard `ends` alone."""
+    number = woken.recv(1)
+    while number and number[0] not in (signal.SIGTERM, signal.SIGINT):
+        number = woken.recv(1)
+    if not number or closed.wait(GRACE):
+        return
+    while not got and not closed.wait(0.1):
+        with contextlib.suppress(IndexError):  # the main thread has just left
+            what, hard = _at_once[-1]
+            if hard:
+                print(stopped([number[0]], what), file=sys.stderr, flush=True)
+                os._exit(EXIT_STOPPED)
 
 
 @contextlib.contextmanager
-def ends(what: str) -> Iterator[None]:
+def ends(what: str, hard: bool = False) -> Iterator[None]:
     """Work that holds nothing which is not saved: within, a signal raises `Stopped` at once; `what` says what is kept.
 
-    Only for a process that works alone; several must stop together.
+    `hard`: true of the whole process, so that it may be ended where the work hears no signal for GRACE seconds, as a
+    compiler does. Only for a process that works alone; several must stop together.
     """
     if _got is None:
         yield
         return
-    _at_once.append(what)
+    _at_once.append((what, hard))
     try:
         if _got:
             raise stopped(_got, what)

@@ -3,6 +3,7 @@
 The loop in `train` knows nothing of them.
 """
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -89,10 +90,11 @@ class Task:
             **self._order(),
         )
         missing = self.resolved.rows // jax.process_count() - len(real)
-        for batch in stream:
-            batch = {k: batch[k] for k in ("image", "label", "index")}
-            batch["mask"] = np.ones(len(real), np.float32)
-            yield {k: np.pad(v, [(0, missing)] + [(0, 0)] * (v.ndim - 1)) for k, v in batch.items()}
+        with contextlib.closing(stream):
+            for batch in stream:
+                batch = {k: batch[k] for k in ("image", "label", "index")}
+                batch["mask"] = np.ones(len(real), np.float32)
+                yield {k: np.pad(v, [(0, missing)] + [(0, 0)] * (v.ndim - 1)) for k, v in batch.items()}
 
     def _order(self) -> dict[str, Any]:
         return {

@@ -5,6 +5,7 @@ import dataclasses
 import itertools
 import math
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from ml_collections import ConfigDict
 
 from mae_jax import machine, rundir, sharding, signals, tasks
 from mae_jax.best import Best
-from mae_jax.checkpoints import Checkpoints, gone
+from mae_jax.checkpoints import Checkpoints, finished
 from mae_jax.checks import validate
 from mae_jax.config import arm_of, hparams, source_label
 from mae_jax.data import loaders
@@ -43,15 +44,11 @@ def run(
         refused = None
         try:
             stack.enter_context(rundir.held(workdir, leader))
-            if (workdir / rundir.RESULTS).exists():
-                rundir.refuse_difference(workdir, workdir / rundir.CONFIG, config)
-                lost = gone(workdir)
-                more = f", but {lost} is gone: nothing can begin with this network" if lost else ""
-                progress.say(f"{workdir}: finished before; {rundir.RESULTS} is there{more}")
-                return rundir.read_json(workdir / rundir.RESULTS)
+            if (results := finished(workdir, config, progress.say)) is not None:
+                return results
             machine.keep_compiled()
             mesh = sharding.make_mesh(config.sharding.fsdp)
-            with at_once("nothing was changed"):
+            with at_once("nothing was changed", hard=True):
                 task = tasks.build(config, mesh, checking(progress), opened)
             rundir.keep_config(
                 workdir, config, dataclasses.asdict(task.resolved) | {"dtype": task.spec.shape.dtype}, leader
@@ -75,9 +72,9 @@ def checking(progress: Progress):
     return report
 
 
-def at_once(what: str):
+def at_once(what: str, hard: bool = False):
     """`signals.ends` for a process that works alone; of several none can leave the others."""
-    return signals.ends(what) if jax.process_count() == 1 else contextlib.nullcontext()
+    return signals.ends(what, hard) if jax.process_count() == 1 else contextlib.nullcontext()
 
 
 class Loop:
@@ -120,7 +117,8 @@ class Loop:
             )
             stack.callback(writers.close)
             writers.hparams(hparams(self.config))
-            state = self.train(state, first, writers)
+            with contextlib.closing(self.task.batches(first)) as batches:  # none is made before the first is asked for
+                state = self.train(state, first, batches, writers)
             self.checkpoints.wait()
             results = self.results(state)
             if self.got:
@@ -151,7 +149,7 @@ class Loop:
         self.progress.say(f"going on from step {step} of {self.resolved.steps} in {self.workdir}")
         return state, step
 
-    def train(self, state: TrainState, first: int, writers: Writers) -> TrainState:
+    def train(self, state: TrainState, first: int, batches: Iterator[loaders.Batch], writers: Writers) -> TrainState:
         """Updates until the last step.
 
         The order at each step is fixed: evaluate, save, next batch, update, log. A step is dispatched
@@ -159,10 +157,10 @@ class Loop:
         rows up to it are written, and metrics not yet in a row are part of it.
         """
         r = self.resolved
-        batches = None
         seed = np.int32(self.config.seed)
         for step in range(first, r.steps + 1):
             last, stop = step == r.steps, self.asked_to_stop(step)
+            kept = f"step {step} of {r.steps} is saved" if step else "no step was done"
             if (step > first or self.owed) and (last or step % r.eval_every == 0):
                 self.owed = True
                 try:
@@ -179,13 +177,13 @@ class Loop:
                 break
             if stop:
                 self.checkpoints.wait()
-                raise signals.stopped(self.got, f"step {step} of {r.steps} is saved" if step else "no step was done")
+                raise signals.stopped(self.got, kept)
             for row in self.lowered.rows(step):
                 writers.scalars(step, row)
-            batches = batches or self.task.batches(step)
             batch = sharding.put_batch(next(batches), self.spec.mesh)
             rate = self.rate(step)
-            state, metrics = train_step(self.spec, state, batch, seed, np.float32(rate))
+            with at_once(kept, hard=True) if step == first else contextlib.nullcontext():  # the first step is compiled
+                state, metrics = train_step(self.spec, state, batch, seed, np.float32(rate))
             self.fetch(step)
             if jax.process_count() == 1:  # several learn it together, at the next save
                 self.checkpoints.check()
@@ -290,7 +288,8 @@ class Loop:
         say(f"  {count / 1e6:.2f} M parameters{some}, {self.spec.shape.dtype}, {jax.devices()[0].device_kind}")
         if jax.process_index() == 0:
             table = overview.get_parameter_overview(state.params, include_stats=False)
-            (self.workdir / "parameters.txt").write_text(table + "\n")
+            with rundir.replacing(self.workdir / "parameters.txt") as file:
+                file.write(table + "\n")
             if self.task.subset:
                 rundir.write_json(self.workdir / rundir.SUBSET, self.task.subset)
 
@@ -298,7 +297,7 @@ class Loop:
         """The run's last files; results.json comes last and says that all are there."""
         last = whole(self.spec, state).params
         chosen = self.best.load(last) if self.best and self.best.step else last
-        with at_once("the last step is saved"):
+        with at_once("the last step is saved", hard=True):
             results = self.task.finish(chosen, self.workdir)
         if jax.process_index() == 0:
             rundir.write_json(self.workdir / rundir.RUN, self.about_run())

@@ -183,12 +183,16 @@ def test_a_card_takes_names_for_text_and_an_unfinished_run_is_refused(classifier
 
 
 @pytest.mark.filterwarnings("default")
-def test_transformers_give_the_predictions_of_the_run(classifier, tmp_path):
+@pytest.mark.parametrize("task", ["finetune", "linear_probe"])
+def test_transformers_give_the_predictions_of_the_run(classifier, tiny_config, tmp_path, task):
     torch = pytest.importorskip("torch", reason="needs the extra [peers]")
     transformers = pytest.importorskip("transformers", reason="needs the extra [peers]")
     from PIL import Image
 
     run_dir, config = classifier
+    if task == "linear_probe":
+        run_dir, config = tmp_path / "run", tiny_config(task, **{"train.steps": 40, "optim.base_lr": 20.0})
+        train.run(config, run_dir)
     export.export(run_dir, tmp_path / "hf", "hf")
     weights, _ = export.load(run_dir)
     images, originals, names = pixels(run_dir, config)
@@ -212,6 +216,10 @@ def test_transformers_give_the_predictions_of_the_run(classifier, tmp_path):
     np.testing.assert_allclose(theirs, ours, rtol=1e-4, atol=1e-4)
     rows = rows_of(run_dir / rundir.PREDICTIONS)
     assert [network.config.id2label[i] for i in theirs.argmax(1)] == [rows[name]["prediction"] for name in names]
+    expected = [
+        [float(rows[name][f"p_{network.config.id2label[i]}"]) for i in range(theirs.shape[1])] for name in names
+    ]
+    np.testing.assert_allclose(jax.nn.softmax(theirs), expected, atol=1e-5)
 
 
 def test_a_linear_probe_goes_out_with_its_batch_norm_in_the_head(tmp_path, tiny_config):

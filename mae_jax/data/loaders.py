@@ -10,11 +10,14 @@ from __future__ import annotations
 import hashlib
 import multiprocessing
 import os
+import re
+import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
+from multiprocessing import resource_tracker
 
 import grain
 import numpy as np
@@ -48,7 +51,7 @@ def train_batches(
     threads: int = 8,
     workers: int = 0,
     prefetch: int = 4,
-) -> grain.DatasetIterator[Batch]:
+) -> Iterator[Batch]:
     """Endless batches from number `start` on: image uint8 (b h w c), label, index, source int32.
 
     Each source is shuffled anew every epoch and no image is left out at its end. Several are mixed
@@ -74,7 +77,7 @@ def train_batches(
         flags.FLAGS.mark_as_parsed()
     # A worker makes whole batches, in turn with the others: what it sends is the batch itself.
     batches = _read(numbers, load, batch_size, mine, max(1, threads // workers), max(1, prefetch // workers))
-    return iter(batches.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers), _end_with_parent))
+    return _in_workers(batches.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers), _end_with_parent))
 
 
 def eval_batches(
@@ -275,6 +278,35 @@ def _read(
     readers = min(2 if threads > 1 else 1, prefetch)
     options = grain.ReadOptions(num_threads=readers, prefetch_buffer_size=prefetch if threads else 0)
     return numbers.map(make).to_iter_dataset(options)
+
+
+def _in_workers(batches: grain.IterDataset[Batch]) -> Iterator[Batch]:
+    """The batches of worker processes, which are closed with this generator.
+
+    SIGTERM and SIGINT often go to a whole process group (Ctrl-C, a batch system): workers are born deaf to them, so
+    that the process that trains can save and close them.
+    """
+    resource_tracker.ensure_running()  # which unblocks both signals, so it comes first
+    stream = iter(batches)
+    try:
+        old = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
+        try:  # threads and processes that begin here inherit what is blocked
+            first = next(stream)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, old)
+        yield first
+        del first  # it lies in memory that is shared with a worker
+        yield from stream
+    except RuntimeError as error:
+        if "Worker process was terminated" not in str(error):
+            raise
+        code = "".join(re.findall(r"exit code (-?\d+)", str(error)))
+        raise UserError(
+            f"a process that reads images (data.workers) was ended from outside (exit code {code}; -9 is often too "
+            f"little memory); use fewer data.workers, then start the same command again"
+        ) from None
+    finally:
+        stream.close()
 
 
 def _end_with_parent(worker: int, workers: int) -> None:

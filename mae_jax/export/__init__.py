@@ -10,6 +10,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from mae_jax import checkpoints, models, rundir, sharding, tasks
+from mae_jax.best import UNREADABLE
 from mae_jax.errors import UserError
 from mae_jax.export.card import model_card
 from mae_jax.interop import Weights
@@ -55,9 +56,9 @@ def _params(run_dir: Path, shape: Shape, kind: str, run: dict[str, Any], field: 
         placed = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=place), like)
         return checkpoints.load_params(run_dir, placed, field)
     try:
-        with np.load(best, allow_pickle=False) as saved:
+        with open(best, "rb") as file, np.load(file, allow_pickle=False) as saved:
             params = map_paths(lambda path, leaf: saved[path].reshape(leaf.shape), like)
-    except (OSError, ValueError, KeyError) as error:
+    except UNREADABLE as error:
         raise UserError(f"{field}: {best}, the network that predictions.csv is of, cannot be read ({error})") from None
     return params, step
 
@@ -105,7 +106,7 @@ def export(run_dir: Path, out: Path, form: str) -> list[str]:
         notes = write(weights, partial, form, training if config.task == "pretrain" else None)
         try:
             card = model_card(run_dir, weights, config, form, notes)
-        except (KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UserError(
                 f"RUN_DIR={run_dir}: its run.json or results.json lacks what the model card needs ({error!r}); "
                 f"restore it"

@@ -2,7 +2,10 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +13,8 @@ from mae_jax import rundir, signals, study, tasks, train
 from mae_jax.cli import call, printable
 from mae_jax.config import study_defaults
 from mae_jax.errors import EXIT_STOPPED, Stopped, UserError
+
+ROOT = Path(__file__).parents[2]
 
 
 def terminate(*ignored):
@@ -98,6 +103,43 @@ def test_a_second_signal_ends_at_once():
         os.kill(os.getpid(), signal.SIGTERM)
         assert got == [signal.SIGTERM]
         os.kill(os.getpid(), signal.SIGTERM)
+
+
+# The main thread waits in the C library, as in a compiler, for a lock that nobody gives back.
+DEAF = """
+import ctypes, sys, time
+from mae_jax import signals
+from mae_jax.cli import call
+
+def work():
+    signals.GRACE = 0.5
+    libc, lock = ctypes.CDLL(None), ctypes.create_string_buffer(64)
+    libc.pthread_mutex_lock(lock)
+    with signals.watched(), signals.ends("step 3 is saved", hard=sys.argv[1] == "hard"):
+        print("deaf", flush=True)
+        libc.pthread_mutex_lock(lock)
+
+call(work)
+"""
+
+
+@pytest.mark.parametrize("kind", ["hard", "soft"])
+def test_code_that_hears_no_signal_is_ended_where_nothing_is_lost(environment, kind):
+    command, pipes = [sys.executable, "-c", DEAF, kind], {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, text=True, **pipes)
+    assert process.stdout.readline() == "deaf\n"
+    process.send_signal(signal.SIGTERM)
+    try:
+        _, said = process.communicate(timeout=30 if kind == "hard" else 3)
+        assert (process.returncode, said) == (
+            EXIT_STOPPED,
+            "stopped by SIGTERM; step 3 is saved, the same command goes on from there\n",
+        )
+        assert kind == "hard"
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()
+        assert kind == "soft"
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The processes that make batches, when the one that trains is killed."""
+"""The processes that make batches, when the one that trains is killed, or all are told to stop."""
 
 import os
 import signal
@@ -8,6 +8,9 @@ import time
 from pathlib import Path
 
 import pytest
+
+from mae_jax import rundir
+from mae_jax.errors import EXIT_STOPPED
 
 ROOT = Path(__file__).parents[2]
 # Shared memory gets a name of its own, so that what others on this machine do is not taken for ours.
@@ -66,3 +69,26 @@ def test_nothing_is_left_of_workers_whose_parent_is_killed(tmp_path):
     for pid in left:
         os.kill(pid, signal.SIGKILL)
     assert not left and not segments()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_the_whole_process_group_saves_and_goes_on(tmp_path, environment, number):
+    """As Ctrl-C does, and batch systems do: worker processes get it, too."""
+    command = [sys.executable, "-m", "mae_jax.main", "--config=configs/demo.py:smoke=true"]
+    command = [*command, "--config.pretrain.data.workers=2", "--config.pretrain.train.steps=300"]
+    options = {"env": environment, "cwd": ROOT, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    stopped = subprocess.Popen([*command, f"--workdir={tmp_path}"], start_new_session=True, **options)
+    log = tmp_path / "pretrain" / rundir.METRICS
+    while stopped.poll() is None and not (log.exists() and log.stat().st_size):
+        time.sleep(0.05)
+    os.killpg(stopped.pid, number)
+    text, errors = stopped.communicate(timeout=30)
+    assert stopped.returncode == EXIT_STOPPED, text + errors
+    assert errors.count("\n") == 1 and "step" in errors and "is saved, the same command goes on" in errors
+    again = subprocess.Popen([*command, f"--workdir={tmp_path}"], start_new_session=True, **options)
+    for line in again.stdout:
+        if "going on from step" in line:
+            break
+    os.killpg(again.pid, number)
+    text, errors = again.communicate(timeout=30)
+    assert again.returncode == EXIT_STOPPED and errors.count("\n") == 1, text + errors
