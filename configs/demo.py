@@ -23,6 +23,7 @@ def get_config(arg=None):
     config.pretrain.train.epochs = 20.0
     config.pretrain.optim.update(base_lr=6e-3, warmup_epochs=2.0)
     config.finetune.train.batch_size = 16
+    config.finetune.checkpoint.every_epochs = 5.0  # a run takes seconds
     config.finetune.optim.base_lr = 8e-3
     if arg.smoke:
         for part in (config.pretrain, config.finetune):

@@ -3,7 +3,8 @@ r"""The label-efficiency study: pre-training, then scratch against MAE at 1, 10,
 python -m mae_jax.main \
   --config=configs/study.py[:data=SOURCE][,protocol=controlled|paper][,scale=paper|laptop][,exp=2][,recipe=study|mae]
 
-protocol=paper is the study as published: one seed, 20 epochs, the last one tested. protocol=controlled says how
+protocol=paper is the study as published: one seed, 20 epochs, the last one tested; beside it a linear probe on random
+weights, which tells what a table's numbers must beat (config.random_probe). protocol=controlled says how
 sure the result is: three seeds, each with labels and first weights of its own; the epoch that is best on
 validation images is tested; up to 10 % of the labels are also trained for as many updates as 100 %; and a linear
 probe and nearest neighbours tell what the frozen encoders know (config.evaluations; linear_probe may be added).
@@ -41,6 +42,7 @@ def get_config(arg=None):
     config.name += "_recipe_mae" if arg.recipe == "mae" else ""
     for exp in EXPERIMENTS:
         config.experiments[f"exp{exp}"] = changes(pretrain, pretraining(arg, exp))
+    config.random_probe = True
     if arg.protocol == "controlled":
         config.seeds, config.subset_seeds = (0, 1, 2), (10, 11, 12)
         config.step_matched = 0.1

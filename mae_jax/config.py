@@ -29,7 +29,7 @@ WEIGHTS = (".safetensors", ".npz", ".pth", ".pt", ".bin", ".ckpt")  # endings of
 FREE = re.compile(
     r"((pretrain|finetune)\.)?"
     r"(name|title|log\..*|checkpoint\.keep|data\.(threads|workers|prefetch|prepared_dir)|sharding\..*|model\.attention|train\.(remat|on_divergence|lower_rate_(times|factor)))"
-    r"|fractions|inits|seeds|subset_seeds|evaluations|step_matched|mask_ratios|visible_weights|experiments\..*|resolved\.(devices|rows)"
+    r"|fractions|inits|seeds|subset_seeds|evaluations|random_probe|step_matched|mask_ratios|visible_weights|experiments\..*|resolved\.(devices|rows)"
 )
 
 
@@ -188,6 +188,7 @@ def study_defaults(pretrain: ConfigDict, finetune: ConfigDict) -> ConfigDict:
     c.seeds = (0,)  # initial weights and order
     c.subset_seeds = ()  # which labels; empty: 0 for every seed
     c.evaluations = ("finetune",)  # of each initialisation: finetune | linear_probe | lbfgs | knn, see EVALUATIONS
+    c.random_probe = False  # a solved linear probe on random weights beside any evaluations: what all must beat
     c.step_matched = 0.0  # of fine-tuning: fractions up to this one are also trained for as many updates as the largest
     c.pretrain_seeds = ()  # a pre-training for each of `seeds`; empty: one for all, with the seed of `pretrain`
     c.experiments = ConfigDict()  # exp1, exp2 ...: what each changes of `pretrain`, for inits such as mae:exp=1

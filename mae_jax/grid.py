@@ -115,10 +115,13 @@ def cells(config: ConfigDict, workdir: Path) -> Iterator[Run]:
     budgets = [(f, 0.0) for f in config.fractions]
     budgets += [(f, float(most)) for f in config.fractions if f <= config.step_matched and f < most]
     seeds = list(enumerate(zip(config.seeds, subset_seeds, strict=True)))
-    for task, (number, (seed, subset_seed)), (fraction, match) in itertools.product(config.evaluations, seeds, budgets):
+    wanted = [(task, inits(config)) for task in config.evaluations]
+    if config.random_probe and not ("scratch" in config.inits and {"lbfgs", "linear_probe"} & {*config.evaluations}):
+        wanted.append(("lbfgs", [Init("scratch")]))
+    for (task, starts), (number, (seed, subset_seed)), (fraction, match) in itertools.product(wanted, seeds, budgets):
         if match and task != "finetune":
             continue
-        for init in inits(config):
+        for init in starts:
             cell = config.finetune.copy_and_resolve_references()
             cell = cell if task == "finetune" else probe_of(cell, task)
             cell.seed, cell.data.subset_seed, cell.data.fraction = seed, subset_seed, fraction

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import pytest
 
 from mae_jax.config import defaults
 from mae_jax.models import layers
@@ -70,6 +71,24 @@ def test_a_plan_counts_updates_and_shares_work_among_devices(environment, tmp_pa
         ("4", "pretrain", "8", "1", "52"), ("4", "finetune", "8", "8", str(fine)), ("4", "all", "", "", ""),
     ]  # fmt: skip
     assert "100 unlabelled and 200 labelled images" in done.stdout
+    assert "Not counted" not in done.stdout
+
+
+def test_a_plan_counts_linear_probes_and_names_what_has_no_steps(environment, tmp_path):
+    study = ("--config=configs/study.py:data=synthetic,protocol=paper", f"--workdir={tmp_path}", *TINY)
+    more = ("--config.evaluations=('linear_probe','knn')", "--config.fractions=(1.0,)", "--devices=1")
+    done = benchmark(environment, "plan", *study, *more)
+    assert done.returncode == 0, done.stderr
+    assert "| 1 | linear_probe |" in done.stdout and "probes without steps, which read each image once" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "flag", ["devices=abc", "devices=0", "devices=-4", "peak=0", "reached=nan", "reached=2", "pretrain_images=-5"]
+)
+def test_a_plan_for_impossible_machines_is_refused(environment, tmp_path, flag):
+    done = benchmark(environment, "plan", "--config=configs/pretrain.py:data=synthetic", f"--{flag}")
+    name = flag.partition("=")[0]
+    assert done.returncode == 2 and f"error: --{name}" in done.stderr and done.stderr.count("\n") == 1, done.stderr
 
 
 def test_a_benchmark_that_is_not_there_is_refused(environment):

@@ -84,6 +84,7 @@ def test_mistakes_are_named(finished, monkeypatch, capsys, tmp_path):
     for arguments, said in (
         ((tmp_path,), "is not a run directory"),
         ((finished, "--n", 0), "--n=0 is out of range"),
+        ((finished, "--out", tmp_path / "picture"), "picture is not allowed; name a file that ends in .png"),
         ((finished, "--block", 9), "block=9 is not there; the network has blocks 0 to 1"),
     ):
         with pytest.raises((SystemExit, UserError)) as refused:

@@ -164,6 +164,10 @@ def test_networks_are_laid_side_by_side(runs, tmp_path, monkeypatch, capsys):
             assert sheet.width >= 6 * 128
         assert rundir.read_json(tmp_path / f"{name}.json")["picture"] == pixels.WORDS[pixels.NEIGHBOURS]
     assert "cells, two: error on removed patches" in capsys.readouterr().out
+    dotted = ["--images=v1.0=synthetic-cells", "--images=v1.5=synthetic-tissue", f"--out={tmp_path / 'dotted'}"]
+    tool(monkeypatch, runs / "one", *dotted, "--show=1", "--measure=1")
+    kinds = [f"v1.{number}.{kind}" for number in "05" for kind in ("csv", "json", "png")]
+    assert sorted(path.name for path in (tmp_path / "dotted").iterdir()) == kinds
     tool(monkeypatch, runs / "one", images[0], f"--out={tmp_path}", "--show=1", "--measure=1", "--statistics=borrowed")
     assert "leaks the answer" in rundir.read_json(tmp_path / "tissue.json")["picture"]
 
@@ -176,9 +180,17 @@ def test_networks_are_laid_side_by_side(runs, tmp_path, monkeypatch, capsys):
         (["one", "--images=x=synthetic-cells", "--show=0"], "--show=0 is not allowed"),
         (["one", "--images=x=synthetic-cells", "--mask-ratio=0.99"], "0.99 leaves 0 of 16"),
         (["none", "--images=x=synthetic-cells"], "is not a run directory"),
+        (["one", "--images=x=synthetic-cells", "--images=x=synthetic-tissue"], "the name x comes twice"),
     ],
 )
 def test_mistakes_are_told_in_one_line(runs, tmp_path, monkeypatch, capsys, arguments, said):
     code = tool(monkeypatch, runs / arguments[0], *arguments[1:], f"--out={tmp_path / 'out'}")
     told = capsys.readouterr().err
     assert code == 2 and said in told and told.count("\n") == 1
+
+
+def test_a_file_is_no_place_for_pictures(runs, tmp_path, monkeypatch, capsys):
+    (tmp_path / "out").write_text("")
+    code = tool(monkeypatch, runs / "one", "--images=x=synthetic-cells", f"--out={tmp_path / 'out'}")
+    told = capsys.readouterr().err
+    assert code == 2 and f"--out={tmp_path / 'out'}/x.png cannot be written" in told and told.count("\n") == 1

@@ -59,6 +59,23 @@ def test_evaluations_of_the_same_encoders_on_the_same_labels(config, tmp_path):
         study.run(config, tmp_path / "study")
 
 
+def test_every_table_can_have_a_probe_of_random_weights(config, tmp_path):
+    config.random_probe = True
+    names = [path.name for path, _ in grid.cells(config, tmp_path)]
+    assert names[4:] == ["lbfgs-10pct-scratch-seed0", "lbfgs-100pct-scratch-seed0"]
+    config.inits, config.evaluations = ("mae",), ("finetune", "lbfgs")
+    names = [path.name for path, _ in grid.cells(config, tmp_path)]
+    assert sorted(name for name in names if "lbfgs" in name) == [
+        *("lbfgs-100pct-mae-seed0", "lbfgs-100pct-scratch-seed0"),
+        *("lbfgs-10pct-mae-seed0", "lbfgs-10pct-scratch-seed0"),
+    ]
+    config.inits, config.evaluations = ("scratch", "mae"), ("finetune", "linear_probe")
+    assert not [path for path, _ in grid.cells(config, tmp_path) if path.name.startswith("lbfgs")]
+    paper = load(ROOT / "configs" / "study.py", "data=synthetic,protocol=paper,scale=laptop")
+    tasks_of = [cell.task for _, cell in grid.cells(paper, tmp_path)]
+    assert tasks_of == ["finetune"] * 8 + ["lbfgs"] * 4
+
+
 def test_a_study_from_before_evaluations_grows_by_them(config, tmp_path, monkeypatch, capsys):
     """Only what is missing is computed, and features once for each encoder and image."""
     config.fractions, config.seeds = (0.5, 1.0), (0,)

@@ -106,6 +106,10 @@ def _folders(name: str) -> dict[str, Source]:
 
 
 def _of_folder(split: str, source: Source, classes: list[str], say: Callable) -> tuple:
+    for reason, count in source.counts.items():
+        names = source.passed_over[reason]
+        more = ", ..." if count > len(names) else ""
+        say(f"{split}: {count} file{'s' * (count > 1)} passed over ({reason}): {', '.join(names)}{more}")
     say(f"reading {len(source)} images of {split}")
     labels = np.asarray([classes.index(source.classes[i]) if i >= 0 else -1 for i in source.labels.tolist()])
     below = "" if source.classes or split == ALL else f"{split}/"

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from mae_jax.errors import UserError
+from mae_jax.errors import UserError, disk_line
 from mae_jax.report import tables
 from mae_jax.report.page import write_report
 from mae_jax.report.runs import clean
@@ -36,7 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         report = write_report(args.run_dirs, args.out, title=args.title)
     except (UserError, OSError) as error:
-        print(f"error: {clean(error)}", file=sys.stderr)
+        said = disk_line(error) if isinstance(error, OSError) else error
+        print(f"error: {clean(said)}", file=sys.stderr)
         return 2
     for note in report.notes:
         print(f"note: {note}", file=sys.stderr)

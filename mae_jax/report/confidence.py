@@ -22,7 +22,8 @@ def boxes(study: Study, level: Level) -> Numbers:
     columns = min(len(present), 2 if len(inits) <= 2 else 1)
     lines = -(-len(present) // columns)
     wide = 4.4 if len(inits) <= 2 else WIDTH  # the narrower, the larger its text on a phone
-    figure, axes = grid(lines, columns, height=1.75 * lines + 0.8, width=wide, sharey=True)
+    high = 1.75 if len(inits) <= 4 else 2.3
+    figure, axes = grid(lines, columns, height=high * lines + 0.8, width=wide, sharey=True)
     found = []
     for ax, label in zip(axes, present, strict=False):
         shown, texts = [], []
@@ -45,7 +46,10 @@ def boxes(study: Study, level: Level) -> Numbers:
         for position, at, shade, outcome in shown:
             _draw_box(ax, position, at, shade, filled=outcome == "right")
         ax.set_title(short(classes[label]))
-        ax.set_xticks(range(1, len(texts) + 1), texts, fontsize=7.5)
+        if len(texts) > 8:  # side by side they would run together
+            ax.set_xticks(range(1, len(texts) + 1), [t.replace("\n", ", ") for t in texts], fontsize=7.5, rotation=90)
+        else:
+            ax.set_xticks(range(1, len(texts) + 1), texts, fontsize=7.5)
         ax.set_xlim(0.4, len(texts) + 0.6)
         ax.set_ylim(-0.02, 1.03)
         ax.grid(axis="y", color="0.92")

@@ -5,14 +5,15 @@ import numpy as np
 from mae_jax.report import stats
 from mae_jax.report.tables import BASELINE, Study
 
-COLUMNS = ("fraction", "init", "metric", "times", "low", "high", "least", "most")  # of efficiency.csv
+COLUMNS = ("fraction", "init", "metric", "times", "low", "high", "least", "most", "arm")  # of efficiency.csv
 
 
 def worth(study: Study, metric: str = "accuracy") -> list[dict]:
     """How many times the labels each initialisation is worth, per fraction, with a 95 % interval.
 
     `times` is the number of labels from scratch that reach the same score, over the labels used;
-    0 and infinity stand for beyond the scratch curve, which spans `least` to `most` times. Empty
+    0 and infinity stand for beyond the scratch curve, which spans `least` to `most` times. The curve is
+    taken as never falling: at each number of labels it has the best score up to there. Of the first arm alone; empty
     with fewer than two fractions from scratch.
     """
     curve = study.levels_of(BASELINE)
@@ -33,7 +34,7 @@ def worth(study: Study, metric: str = "accuracy") -> list[dict]:
         draws = stats.labels_to_reach(n, redrawn, study.mean_draws(metric, ours)) / used
         low, high = stats.censored_interval(draws)
         row = {"fraction": level.fraction, "init": init, "metric": metric, "times": float(times)}
-        row |= {"low": low, "high": high, "least": float(n[0] / used), "most": float(n[-1] / used)}
+        row |= {"low": low, "high": high, "least": float(n[0] / used), "most": float(n[-1] / used), "arm": level.arm}
         found.append(row)
     return found
 

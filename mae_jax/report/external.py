@@ -21,15 +21,13 @@ class External:
     rows: list[dict]
     paired: list[dict]
     classes: list[str]  # those that occur in it
-
-    @property
-    def slug(self) -> str:
-        """The name, for file names."""
-        return "".join(c if c.isalnum() or c in "+-_" else "_" for c in self.name)
+    slug: str  # the name, for file names
 
 
-def read(runs: Sequence[Run]) -> tuple[list[External], list[str]]:
+def read(runs: Sequence[Run], probes: Sequence[Run] = ()) -> tuple[list[External], list[str]]:
     """The further test sets of these runs, by name, and the lines on what is left out.
+
+    `probes`: the linear probes on random weights, the reference of each table.
 
     Raises UserError for a file that breaks the contract of predictions.csv, and where two runs were tested
     on different images of one set.
@@ -42,16 +40,33 @@ def read(runs: Sequence[Run]) -> tuple[list[External], list[str]]:
     for name, every in sorted(files.items()):
         tested = []
         for run, file in every:
-            names = run.raw_classes
-            test, _ = read_predictions(file, names)
-            tested.append(dataclasses.replace(run, test=test, validation=None, log=()))
+            tested.append(_tested(run, file))
             check_same_images(tested[-1], tested[0], file)
         if len(tested) < len(runs):
             notes.append(f"{clean(name)}: {len(runs) - len(tested)} of {len(runs)} runs were not tested on it")
-        study = tables.analyse(tested)
+        random = [_tested(probe, probe.path / "external" / name / file.name) for probe in probes]
+        study = tables.analyse(tested, [probe for probe in random if probe is not None])
         paired, unpaired = tables.paired(study)
         notes += [f"{clean(name)}: {line}" for line in unpaired]
         labels = np.unique(tested[0].test.labels).tolist()
         classes = [tested[0].classes[i] for i in labels]
-        found.append(External(clean(name), study, tables.rows(study), paired, classes))
+        found.append(
+            External(clean(name), study, tables.rows(study), paired, classes, _slug(name, [f.slug for f in found]))
+        )
     return found, notes
+
+
+def _tested(run: Run, file: Path) -> Run | None:
+    """The run with the predictions of a further test set; None where it has none."""
+    if not file.is_file():
+        return None
+    test, _ = read_predictions(file, run.raw_classes)
+    return dataclasses.replace(run, test=test, validation=None, log=())
+
+
+def _slug(name: str, taken: Sequence[str]) -> str:
+    """A name for files that stays in its directory and is no other's, in any case."""
+    slug = "".join(c if c.isalnum() or c in "+-_" else "_" for c in clean(name))
+    while slug.casefold() in map(str.casefold, taken):
+        slug += "_"
+    return slug

@@ -101,7 +101,7 @@ def curve(study: Study, rows: Sequence[dict], metric: str, arms: Sequence[str]) 
 def differences(study: Study, paired: Sequence[dict]) -> Numbers:
     """Forest plot of the paired differences to scratch, in points of accuracy and macro F1; a block for each arm."""
     inits = [init for init in study.inits if init != BASELINE]
-    levels = sorted({level_of(row) for row in paired}, reverse=True)
+    levels = list(dict.fromkeys(level_of(row) for row in paired))[::-1]
     tall = 0.9 + sum(max(0.26 + 0.14 * bool(level.arm), 0.24 * len(inits)) for level in levels)
     figure, axes = grid(1, 2, height=max(1.9, tall), sharey=True)
     for ax, metric, title in zip(axes, ("accuracy", "f1"), ("Accuracy", "Macro F1"), strict=True):
@@ -110,7 +110,7 @@ def differences(study: Study, paired: Sequence[dict]) -> Numbers:
             if row["metric"] != metric:
                 continue
             at = levels.index(level_of(row))
-            at += 0.25 * ((len(inits) - 1) / 2 - inits.index(row["init"]))
+            at += min(0.25, 0.8 / len(inits)) * ((len(inits) - 1) / 2 - inits.index(row["init"]))
             sure = row["verdict"] != NOTHING
             ax.plot([100 * row["low"], 100 * row["high"]], [at, at], color=colour(study, row["init"]))
             ax.plot(
@@ -141,7 +141,7 @@ def fitted(study: Study, rows: Sequence[dict]) -> Numbers | None:
     counts = all(row["n_train"] for row in rows)
     found, figure, ax = [], *grid(1, 1, height=3.2, width=4.2)
     for init in study.inits:
-        own = [row for row in rows if row["init"] == init and row["accuracy"] < 1 and not row["arm"]]
+        own = [row for row in rows if row["init"] == init and row["accuracy"] < 1 and row["arm"] == study.arms[0]]
         n = np.array([row["n_train"] if counts else 100 * row["fraction"] for row in own], float)
         wrong = 1 - np.array([row["accuracy"] for row in own])
         if len(set(n.tolist())) < 3 or np.ptp(wrong) == 0:
@@ -182,7 +182,7 @@ def training(study: Study, arms: Sequence[str]) -> Numbers | None:
     if not levels:
         return None
     by_epoch = all(any("epoch" in line for line in run.log) for run in logged)
-    alike = by_epoch and not arms[0]  # of few labels, as many updates are more epochs
+    alike = by_epoch and "as many updates" not in arms[0]  # of few labels, as many updates are more epochs
     figure, axes = grid(len(levels), 2, height=1.7 * len(levels) + 0.6, sharex=alike)
     found = []
     for ax, (level, name) in zip(axes, [(f, m) for f in levels for m in ("loss", "accuracy")], strict=False):

@@ -128,7 +128,7 @@ def words(found: Sequence[Frozen]) -> list[str]:
     lines = []
     for each in found:
         for init in dict.fromkeys(row["init"] for row in each.rows if row["difference"] is not None):
-            own = [row for row in each.rows if row["init"] == init and not row["arm"]]
+            own = [row for row in each.rows if row["init"] == init and row["arm"] == each.study.arms[0]]
             said = [
                 f"{100 * row['accuracy']:.1f} % at {percent(row['fraction'])} ({row['verdict']} than random weights)"
                 if row["verdict"] != tables.NOTHING

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from mae_jax.report.predictions import regular
-from mae_jax.report.runs import Run
+from mae_jax.report.runs import Run, usual_arm
 
 MISTAKES = 12
 PICTURES = ("PNG", "JPEG", "TIFF", "BMP", "WEBP")
@@ -44,8 +44,9 @@ def gallery(runs: Sequence[Run]) -> list[dict]:
     A picture is shown where the run kept it in `thumbnails/`, or where run.json's `image_root`, its config's
     data directory or the run directory leads to a file of that name; of several seeds the first is shown.
     """
-    last = max((not run.arm, run.fraction) for run in runs)
-    chosen = {run.init: run for run in reversed(runs) if (not run.arm, run.fraction) == last}
+    usual = usual_arm(runs)
+    last = max(run.fraction for run in runs if run.arm == usual)
+    chosen = {run.init: run for run in reversed(runs) if (run.arm, run.fraction) == (usual, last)}
     return [
         {"name": run.name, "images": [row | {"uri": _picture(run, row["image"])} for row in found]}
         for run in sorted(chosen.values(), key=runs.index)

@@ -1,6 +1,7 @@
 """The report: from run directories to tables, figures and one page that opens without a network."""
 
 import base64
+import io
 import json
 import warnings
 from collections.abc import Sequence
@@ -10,7 +11,18 @@ from pathlib import Path
 import jinja2
 import numpy as np
 
-from mae_jax.report import confidence, efficiency, external, figures, frozen, gallery, reconstructions, tables, words
+from mae_jax.report import (
+    confidence,
+    efficiency,
+    external,
+    figures,
+    files,
+    frozen,
+    gallery,
+    reconstructions,
+    tables,
+    words,
+)
 from mae_jax.report.runs import USUAL, Run, clean, is_number, percent, read_runs, slug
 from mae_jax.report.tables import BASELINE, Study
 
@@ -67,7 +79,7 @@ def write_report(run_dirs: Sequence[Path], out: Path, *, title: str | None = Non
     rows = tables.rows(study)
     paired, unpaired = tables.paired(study)
     worth = efficiency.worth(study) + efficiency.worth(study, "f1")
-    others, unknown = external.read(runs)
+    others, unknown = external.read(runs, frozen.random_probes(probed))
     left_out = words.merge(missing) + unpaired + unknown + words.not_there(study)
     told = [run.info.get(key) for key in ("data_name", "data") for run in runs]
     images = next((clean(name) for name in told if isinstance(name, str)), "")
@@ -133,10 +145,10 @@ def write_report(run_dirs: Sequence[Path], out: Path, *, title: str | None = Non
         )
     )
     paths["page"] = out / "index.html"
-    paths["page"].write_text(page, encoding="utf-8")
+    files.write(paths["page"], page)
     text = _markdown(title, said, rows, published, [*left_out, *notes], frozen.text(probes))
     paths["table_md"] = out / "table.md"
-    paths["table_md"].write_text(text, encoding="utf-8")
+    files.write(paths["table_md"], text)
     return Report(rows, paired, paths, left_out, frozen.text(probes))
 
 
@@ -168,11 +180,12 @@ def _draw(study: Study, rows: list[dict], paired: list[dict]):
 def save(name: str, figure, numbers: list[dict], out: Path, paths: dict[str, Path], captions=CAPTIONS) -> dict:
     """Write PNG, SVG and CSV; returns what the page shows."""
     base = out / "figures" / name
-    base.parent.mkdir(parents=True, exist_ok=True)
     figure.get_layout_engine().execute(figure)  # lay out once, not for each file
     figure.set_layout_engine("none")
-    figure.savefig(base.with_suffix(".png"), metadata={"Software": None})
-    figure.savefig(base.with_suffix(".svg"), metadata={"Date": None, "Creator": None})
+    for form, about in (("png", {"Software": None}), ("svg", {"Date": None, "Creator": None})):
+        drawn = io.BytesIO()
+        figure.savefig(drawn, format=form, metadata=about)
+        files.write(base.with_suffix(f".{form}"), drawn.getvalue())
     tables.write_csv(base.with_suffix(".csv"), numbers)
     paths[name] = base.with_suffix(".svg")
     kind = next(kind for kind in captions if name.startswith(kind))
@@ -204,7 +217,9 @@ def _beside(other: external.External, rows: Sequence[dict]) -> dict:
     lacks = (
         "" if len(other.classes) == len(every) else f"; of the {len(every)} classes it holds {', '.join(other.classes)}"
     )
-    return {"name": other.name, "slug": other.slug, "said": said, "rows": found, "lacks": lacks}
+    return {"name": other.name, "slug": other.slug, "said": said, "rows": found, "lacks": lacks} | {
+        "reference": tables.reference_text(other.rows)
+    }
 
 
 def _run_facts(run: Run) -> dict:

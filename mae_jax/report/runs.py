@@ -5,6 +5,7 @@ mistake in a file raises `UserError` with the file, the value and what is allowe
 """
 
 import json
+import re
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -83,15 +84,15 @@ class Run:
 
 
 def percent(fraction: float) -> str:
-    """0.1 -> `10 %`; 0.005 -> `0.5 %`."""
-    return f"{100 * fraction:.6g} %"
+    """0.1 -> `10 %`; 0.005 -> `0.5 %`; 1/3 -> `33.33 %`."""
+    return f"{100 * fraction:.4g} %"
 
 
 def read_runs(run_dirs: Sequence[Path]) -> tuple[list[Run], list[str]]:
     """Read the run directories of one report.
 
-    Returns the runs, sorted by arm, fraction, initialisation (scratch first, then mae) and seed, all
-    with the classes in the same order; and the lines that say what is left out for want of columns.
+    Returns the runs, all with the classes in the same order, sorted by arm (the usual one first), fraction,
+    initialisation (scratch first, then mae) and seed; and the lines that say what is left out for want of columns.
     Raises UserError for an unreadable directory, a cell that comes twice, classes or test images
     that differ between the runs.
     """
@@ -117,7 +118,23 @@ def read_runs(run_dirs: Sequence[Path]) -> tuple[list[Run], list[str]]:
         check_same_images(run, runs[0] if runs else run, cell["path"] / "predictions.csv")
         runs.append(run)
         notes += found
-    return sorted(runs, key=lambda r: (r.level, init_order(r.init), r.seed)), notes
+    usual = usual_arm(runs)
+    order = sorted(runs, key=lambda r: (r.arm != usual, _natural(r.arm), r.fraction, init_order(r.init), r.seed))
+    return order, notes
+
+
+def usual_arm(runs: Sequence[Run]) -> str:
+    """The arm that the answer is about: the one at most fractions; of several with as many "", else the first."""
+    fractions: dict[str, set[float]] = {}
+    for run in runs:
+        fractions.setdefault(run.arm, set()).add(run.fraction)
+    return min(fractions, key=lambda arm: (-len(fractions[arm]), _natural(arm)))
+
+
+def _natural(text: str) -> list[str | int]:
+    """Sort key: numbers in a text by their value."""
+    parts = re.split(r"(\d+)", text)
+    return [int(part) if i % 2 else part for i, part in enumerate(parts)]
 
 
 def init_order(init: str) -> tuple[int, str]:

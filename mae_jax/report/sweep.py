@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from mae_jax.errors import UserError
-from mae_jax.report import figures, page, stats, sweep_figures, sweep_words, tables
+from mae_jax.errors import UserError, disk_line
+from mae_jax.report import figures, files, page, stats, sweep_figures, sweep_words, tables
 from mae_jax.report.predictions import clean, read_rows, show
 from mae_jax.report.runs import Run, check_same_images, read_info, read_log, read_runs
 from mae_jax.report.tables import BASELINE, Study
@@ -138,12 +138,11 @@ def write_sweep(
             notes=notes,
         )
     )
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "index.html").write_text(rendered, encoding="utf-8")
+    files.write(out / "index.html", rendered)
     plain = tables.in_markdown
     parts = [*map(plain, [f"# {title}", *said["headlines"]]), text, sweep_words.legend(sweep)]
     parts.append("\n".join(f"- {plain(line)}" for line in [*said["lines"], *notes]))
-    (out / "sweep.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    files.write(out / "sweep.md", "\n\n".join(parts) + "\n")
     return Written(rows, text, out / "index.html")
 
 
@@ -229,21 +228,42 @@ def _read_network(path: Path) -> Network:
 
 def _read_classifiers(directories: Sequence[Path], networks: Sequence[Network]) -> tuple[list[Run], list[str]]:
     """The classifiers, each under the name of the network it began with; lines on those left out."""
-    names = {network.path.resolve().name: network.name for network in networks}
     runs, notes = [], []
+    seen: dict[tuple[str, int], Path] = {}
     for directory in directories:
         (run,), _ = read_runs([directory])
-        origin = Path(str(run.info.get("init_from") or "")).name
-        if run.init != BASELINE and origin not in names:
-            notes.append(f"{clean(directory)} began with {show(origin)}, which is not among the networks: left out")
+        origin = _origin(run, networks)
+        if not origin:
+            began = show(run.info.get("init_from") or "")
+            notes.append(f"{clean(directory)} began with {began}, which is not among the networks: left out")
             continue
-        run = dataclasses.replace(run, init=BASELINE if run.init == BASELINE else names[origin])
+        run = dataclasses.replace(run, init=origin)
+        if (origin, run.seed) in seen:
+            raise UserError(
+                f"{directory}: {origin}, seed {run.seed} is also in {seen[origin, run.seed]}; each may come once: "
+                f"leave one of the two out"
+            )
+        seen[origin, run.seed] = directory
         if runs:
             check_same_images(run, runs[0], directory / "predictions.csv")
             if run.level != runs[0].level:
                 raise UserError(f"{directory}: {run.level} of the labels, {runs[0].level} in {runs[0].path}")
         runs.append(run)
     return sorted(runs, key=lambda run: (run.init != BASELINE, run.init, run.seed)), notes
+
+
+def _origin(run: Run, networks: Sequence[Network]) -> str:
+    """The name of the network that a classifier began with, "" where it is not among these.
+
+    That of the path in run.json; or, where all were moved together, the only one whose directory is called so.
+    """
+    if run.init == BASELINE:
+        return BASELINE
+    path = Path(str(run.info.get("init_from") or ""))
+    same = [network for network in networks if network.path.resolve() == path.resolve()]
+    if not same and not path.exists():
+        same = [network for network in networks if network.path.resolve().name == path.name]
+    return same[0].name if len(same) == 1 else ""
 
 
 def error_rows(sweep: Sweep) -> list[dict]:
@@ -339,7 +359,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         written = write_sweep(args.run_dirs, args.out, title=args.title, pictures=args.pictures)
     except (UserError, OSError) as error:
-        print(f"error: {clean(error)}", file=sys.stderr)
+        said = disk_line(error) if isinstance(error, OSError) else error
+        print(f"error: {clean(said)}", file=sys.stderr)
         return 2
     print(f"{written.text}\n\nreport: {written.page}")
     return 0

@@ -4,6 +4,7 @@ Rows are plain dicts, in the order and under the names of the CSV columns; None 
 """
 
 import csv
+import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from mae_jax import spreadsheets
-from mae_jax.report import stats
+from mae_jax.report import files, stats
 from mae_jax.report.runs import Level, Run, init_order, percent
 
 BASELINE = "scratch"
@@ -69,7 +70,7 @@ class Study:
 
     @property
     def arms(self) -> list[str]:
-        """The usual arm, "", comes first."""
+        """The one that the answer is about comes first, see `runs.usual_arm`."""
         return list(dict.fromkeys(level.arm for level in self.levels))
 
     def in_arms(self, arms: Sequence[str]) -> list[Level]:
@@ -79,7 +80,9 @@ class Study:
     def inits(self) -> list[str]:
         return sorted({run.init for run in self.runs}, key=init_order)
 
-    def levels_of(self, init: str, arm: str = "") -> list[Level]:
+    def levels_of(self, init: str, arm: str | None = None) -> list[Level]:
+        """Those of an initialisation in an arm, the first one unless another is given."""
+        arm = self.arms[0] if arm is None else arm
         return [level for level, i in self.cells if i == init and level.arm == arm]
 
     def of(self, level: Level, init: str) -> list[int]:
@@ -227,15 +230,16 @@ def paired(study: Study) -> tuple[list[dict], list[str]]:
     the number of fractions of that initialisation and arm. Also returns lines on what could not be paired.
     """
     found, notes = [], []
+    if BASELINE not in study.inits:
+        return [], [f"no run from {BASELINE}: nothing is compared with it"] if len(study.inits) > 1 else []
     for arm, init in [(a, i) for a in study.arms for i in study.inits if i != BASELINE]:
         tests = []
+        few: dict[int, list[str]] = {}  # levels by how many seeds can be compared, where not all can
         for level in study.levels_of(init, arm):
             ours, base = study.of(level, init), study.of(level, BASELINE)
             seeds = {study.runs[i].seed for i in ours} & {study.runs[i].seed for i in base}
             if len(seeds) < max(len(ours), len(base)):
-                notes.append(
-                    f"{init} at {level}: {len(seeds)} seeds have a {BASELINE} run beside them; only these are compared"
-                )
+                few.setdefault(len(seeds), []).append(str(level))
             if not seeds:
                 continue
             ours = [i for i in ours if study.runs[i].seed in seeds]
@@ -258,6 +262,9 @@ def paired(study: Study) -> tuple[list[dict], list[str]]:
                     p = stats.combine([stats.mcnemar(a, b) for a, b in zip(*rights, strict=True)])
                     found[-1]["mcnemar_p"] = p
                     tests.append(found[-1])
+        for count, where in few.items():
+            have = f"{count} seeds have" if count > 1 else "1 seed has" if count else "no seed has"
+            notes.append(f"{init} at {'; '.join(where)}: {have} a {BASELINE} run beside it; only such are compared")
         for row, p in zip(tests, stats.holm([t["mcnemar_p"] for t in tests]), strict=True):
             row["holm_p"] = p
     return found, notes
@@ -297,7 +304,7 @@ def table_text(rows: Sequence[dict]) -> str:
     inits = sorted({row["init"] for row in rows}, key=init_order)
     others = [init for init in inits if init != BASELINE]
     cells = {(level_of(row), row["init"]): row for row in rows}
-    levels = sorted({level_of(row) for row in rows})
+    levels = list(dict.fromkeys(level_of(row) for row in rows))
     if BASELINE not in inits or not others:
         header = ["labels", "init", *SHOWN]
         return markdown([header] + [_listed(row) for row in rows])
@@ -347,12 +354,11 @@ def write_csv(path: Path, rows: Sequence[dict], columns: Sequence[str] = ()) -> 
     def cell(value: object) -> object:
         return f"{value:.10g}" if isinstance(value, float) else spreadsheets.cell(value)
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(cell(name) for name in (rows[0] if rows else columns))
-        writer.writerows([cell(value) for value in row.values()] for row in rows)
-    return path
+    stream = io.StringIO(newline="")
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(cell(name) for name in (rows[0] if rows else columns))
+    writer.writerows([cell(value) for value in row.values()] for row in rows)
+    return files.write(path, stream.getvalue())
 
 
 def _known(value: float) -> float | None:

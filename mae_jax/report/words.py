@@ -190,6 +190,11 @@ def arm_lines(study: Study) -> list[str]:
             sides = study.of(level, init), study.of(level._replace(arm=study.arms[0]), init)
             if level.arm != arm or not all(sides):
                 continue
+            seeds = set.intersection(*({study.runs[i].seed for i in side} for side in sides))
+            if not seeds:
+                said.append(f"{init} at {percent(level.fraction)}: not compared, since no seed has both")
+                continue
+            sides = tuple([i for i in side if study.runs[i].seed in seeds] for side in sides)
             draws = study.mean_draws("accuracy", sides[0]) - study.mean_draws("accuracy", sides[1])
             low, high = stats.percentile_interval(draws)
             row = {"low": low, "high": high}
@@ -209,7 +214,7 @@ def plateau_lines(study: Study) -> list[str]:
         if len(fractions) < 2:
             continue
         found = efficiency.plateau(study, init)
-        runs = [run.test.predictions for run in study.runs if run.init == init and not run.arm]
+        runs = [run.test.predictions for run in study.runs if run.init == init and run.arm == study.arms[0]]
         if several_classes(study) and all(len(set(p.tolist())) == 1 for p in runs):
             lines.append(f"{init}: collapsed at every fraction, so no plateau can be told.")
         elif found is None:

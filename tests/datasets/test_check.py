@@ -210,6 +210,22 @@ def test_the_command(leaky, tmp_path):
         assert done.returncode == 2 and said in done.stderr and done.stderr.count("\n") == 1
 
 
+def test_files_that_are_passed_over_are_counted_and_named(leaky, tmp_path):
+    root, said = Path(shutil.copytree(leaky, tmp_path / "source")), []
+    (root / "TestA" / "Basophil" / "page.jpg").write_text("<html>")
+    (root / "TestA" / "Basophil" / ".DS_Store").write_text("")
+    check(str(root), "", tmp_path / "found.csv", said.append)
+    assert "TestA: 1 file passed over (not an image): TestA/Basophil/page.jpg" in said
+    assert "TestA: 1 file passed over (hidden): TestA/Basophil/.DS_Store" in said
+
+
+def test_a_folder_is_no_place_for_findings(tmp_path, monkeypatch):
+    line = [sys.executable, str(ROOT / "tools/check_data.py"), str(tmp_path), "--out", str(tmp_path)]
+    done = subprocess.run(line, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)}, timeout=100)
+    assert done.returncode == 2
+    assert done.stderr == f"error: --out={tmp_path} cannot be written: it is a folder; name a file\n"
+
+
 def test_names_that_a_spreadsheet_would_run_are_quoted(leaky, tmp_path):
     root = tmp_path / "set"
     for split, name in (("=cmd|a", "x"), ("B", "x")):

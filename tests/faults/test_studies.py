@@ -68,7 +68,7 @@ def test_nothing_begins_with_a_pretraining_that_diverged(config, tmp_path, ran):
 def test_one_of_two_runs_side_by_side_is_killed_and_then_done_alone(tmp_path, environment, ran):
     """As tasks of a job array: two processes, SIGKILL for one of them, then the study's ordinary command."""
     workdir = tmp_path / "study"
-    fields = {"inits": ("scratch",), "fractions": (0.5, 1.0), "evaluations": ("finetune",)}
+    fields = {"inits": ("scratch",), "fractions": (0.5, 1.0), "evaluations": ("finetune",), "random_probe": False}
     command = [sys.executable, str(ROOT / "tools/slurm/cell.py"), f"--workdir={workdir}"]
     command += ["--config=configs/demo.py:smoke=true", *(f"--config.{k}={v}" for k, v in fields.items())]
     command += ["--config.finetune.log.progress_seconds=0.0", "--config.finetune.train.steps=30"]

@@ -211,10 +211,29 @@ def test_further_test_sets_stand_beside_the_main_one(make, tmp_path):
     assert "90 images; of the 5 classes it holds Lymphocyte, Neutrophil" in page.text
     assert "hospital <b>: 3 of 4 runs were not tested on it" in page.text
     assert read(tmp_path / "out" / "table.csv")[0]["n_test"] == "60"
+    assert "Linear probe on random weights" not in page.text
 
+    probe = make.run(tmp_path / "probe", "scratch", 0.1, rows=60, knows=0.5, evaluation="lbfgs")
+    make.external(probe, "TestB", ["Lymphocyte", "Neutrophil"], seed=1)  # as the predictions of dirs[1]
+    made = write_report([*dirs, probe], tmp_path / "with")
+    beside = read(tmp_path / "with" / "external" / "TestB" / "table.csv")
+    assert float(beside[0]["random_probe_accuracy"]) == pytest.approx(np.mean(right))
+    text = " ".join(Page(made.paths["page"]).text.split())
+    (said,) = re.findall(r"Lymphocyte, Neutrophil\. What a model must beat, in accuracy: (.*? 10 % 0\.\d+)\. ", text)
+    assert said.startswith("Always the commonest class: 0.") and said.endswith(
+        f"Linear probe on random weights: 10 % {np.mean(right):.4f}"
+    )
     make.external(dirs[1], "hospital <b>", make.classes, rows=10)
     with pytest.raises(UserError, match=r"external/hospital <b>/predictions.csv: 10 test images, not the same 90"):
         write_report(dirs, tmp_path / "out")
+
+    for run in dirs:
+        make.external(run, "hospital _b_", make.classes)
+        shutil.rmtree(run / "external" / "hospital <b>", ignore_errors=True)
+        make.external(run, "hospital <b>", make.classes)
+    write_report(dirs, tmp_path / "alike")
+    found = {path.name for path in (tmp_path / "alike" / "external").iterdir()}
+    assert found == {"TestB", "hospital__b_", "hospital__b__"}
 
 
 HOSTILE = ["<script>alert(1)</script>", "=cmd|' /C calc'!A0", "a\x1b[2Jb", "$x^2$", "日本 | &amp;"]

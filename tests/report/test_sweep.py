@@ -134,6 +134,23 @@ def test_curves_of_pretraining_are_drawn(written):
     assert {(r["metric"], r["epoch"], r["value"]) for r in rows} >= {("visible_loss", "4", "0.5"), ("spam", "1", "0.1")}
 
 
+def test_networks_of_one_name_in_two_places_are_told_apart(tmp_path, make):
+    networks = [write_network(tmp_path / place / "net", r, 0) for place, r in zip("ab", RATIOS, strict=True)]
+    cells = [make.run(tmp_path / "scratch", "scratch", 0.1)]
+    for network in networks:
+        place = tmp_path / f"cell-{network.parent.name}"
+        cells.append(make.run(place, "mae", 0.1, knows=0.8 if "b" in place.name else 0.3, init_from=str(network)))
+    lost = make.run(tmp_path / "moved", "mae", 0.1, knows=0.5, init_from="/elsewhere/net")  # of which of the two?
+    written = sweep.write_sweep([*networks, *cells, lost], tmp_path / "out")
+    rows = {row["init"]: float(row["accuracy"]) for row in table(written, "classifiers.csv")}
+    assert list(rows) == ["scratch", "25 %, weight 0", "75 %, weight 0"]
+    assert rows["75 %, weight 0"] > rows["25 %, weight 0"] + 0.1
+    assert "moved began with" in written.page.read_text()
+    again = make.run(tmp_path / "again", "mae", 0.1, init_from=str(networks[0]))
+    with pytest.raises(UserError, match="25 %, weight 0, seed 0 is also in .*cell-a; each may come once"):
+        sweep.write_sweep([*networks, *cells, again], tmp_path / "out")
+
+
 def test_it_works_without_classifiers_weights_groups_and_curves(tmp_path):
     networks = [write_network(tmp_path / f"n{r}", r, 0) for r in RATIOS]
     (networks[0] / "metrics.jsonl").unlink()

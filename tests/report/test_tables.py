@@ -8,8 +8,8 @@ import shutil
 import numpy as np
 import pytest
 
-from mae_jax.report import efficiency, tables, words
-from mae_jax.report.runs import Level, read_runs
+from mae_jax.report import efficiency, figures, tables, words
+from mae_jax.report.runs import Level, percent, read_runs
 
 
 @pytest.fixture(scope="module")
@@ -138,6 +138,52 @@ def test_an_arm_is_compared_within_itself(make, tmp_path):
         "not also mean less training."
     ]
     assert f"10 %, {ARM}" in tables.table_text(rows)
+
+
+def test_without_the_usual_arm_the_one_at_most_fractions_is_the_usual_one(make, tmp_path):
+    dirs = make.study(tmp_path / "three", rows=200, arm="10 blocks trained")
+    for name, fraction in (("3 blocks trained", 0.1), ("the head trained", 0.5)):
+        for init, knows in (("scratch", 0.6), ("mae", 0.9)):
+            dirs.append(make.run(tmp_path / f"{name}_{init}", init, fraction, rows=200, knows=knows, arm=name))
+    study = tables.analyse(read_runs(dirs)[0])
+    assert study.arms == ["10 blocks trained", "3 blocks trained", "the head trained"]
+    rows, (paired, _) = tables.rows(study), tables.paired(study)
+    worth = efficiency.worth(study)
+    assert [(row["fraction"], row["arm"]) for row in worth] == [(f, study.arms[0]) for f in (0.01, 0.1, 0.5, 1.0)]
+    assert all(set(row) == set(efficiency.COLUMNS) for row in worth)
+    said = words.answer(study, rows, paired, worth)
+    assert "times the labels at 10 %" in said["headlines"][0]
+    assert sum("more labels change" in line or "still changes" in line for line in said["lines"]) == 2
+    assert figures.fitted(study, rows) is not None
+    _, drawn = figures.differences(study, paired)
+    assert drawn
+
+
+def test_arms_that_share_some_seeds_are_compared_on_these(make, tmp_path):
+    dirs = make.study(tmp_path / "usual", rows=100, seeds=2)
+    for init in ("scratch", "mae"):
+        for seed in (1, 2):
+            dirs.append(make.run(tmp_path / f"{init}{seed}", init, 0.1, seed=seed, rows=100, knows=0.9, arm=ARM))
+        dirs.append(make.run(tmp_path / f"{init}5", init, 0.5, seed=5, rows=100, knows=0.9, arm=ARM))
+    study = tables.analyse(read_runs(dirs)[0])
+    (line,) = words.arm_lines(study)
+    for init in ("scratch", "mae"):
+        ours, base = (next(i for i in study.of(Level(arm, 0.1), init) if study.runs[i].seed == 1) for arm in (ARM, ""))
+        points = words.signed(100 * (study.estimates["accuracy"][ours] - study.estimates["accuracy"][base]))
+        assert f"{init} at 10 %: " in line and f"{points} points" in line
+        assert f"{init} at 50 %: not compared, since no seed has both" in line
+
+
+def test_without_scratch_one_line_says_so(make, tmp_path):
+    dirs = make.study(tmp_path, rows=60, inits=("mae",))
+    for f in (0.1, 0.5):
+        dirs.append(make.run(tmp_path / f"other{f}", "imported", f, rows=60, knows=0.5))
+    paired, notes = tables.paired(tables.analyse(read_runs(dirs)[0]))
+    assert (paired, notes) == ([], ["no run from scratch: nothing is compared with it"])
+
+
+def test_fractions_are_not_shown_to_six_digits():
+    assert [percent(f) for f in (1 / 3, 0.005, 0.0001, 1.0, 0.125)] == ["33.33 %", "0.5 %", "0.01 %", "100 %", "12.5 %"]
 
 
 def test_seeds_without_a_partner_are_left_out(make, tmp_path):

@@ -1,0 +1,160 @@
+"""Run directories with one file damaged, gone or replaced: a line that names it, or the same results again."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mae_jax import export, rundir, train
+from mae_jax.errors import UserError
+from mae_jax.report.__main__ import main as report
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def config(tiny_config):
+    return tiny_config(**{"train.select": "best", "checkpoint.every_epochs": 0.5})
+
+
+@pytest.fixture(scope="module")
+def finished(config, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("finished")
+    train.run(config, workdir)
+    return workdir
+
+
+@pytest.fixture
+def copy(finished, tmp_path):
+    return Path(shutil.copytree(finished, tmp_path / "run"))
+
+
+def cut(path: Path) -> None:
+    data = path.read_bytes()
+    path.write_bytes(data[: data.rindex(b"\n", 0, -2) - 5])
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, cut, lambda path: path.write_bytes(b"")])
+def test_predictions_that_are_gone_or_cut_are_made_again(config, finished, copy, capsys, damage):
+    damage(copy / rundir.PREDICTIONS)
+    train.run(config, copy)
+    assert f"finished before, but {copy / rundir.PREDICTIONS}" in capsys.readouterr().out
+    assert (copy / rundir.PREDICTIONS).read_bytes() == (finished / rundir.PREDICTIONS).read_bytes()
+    assert (copy / rundir.RESULTS).read_bytes() == (finished / rundir.RESULTS).read_bytes()
+    train.run(config, copy)
+    assert "finished before; results.json is there" in capsys.readouterr().out
+
+
+def test_without_a_checkpoint_to_make_them_from_it_is_said(config, copy, capsys):
+    (copy / rundir.PREDICTIONS).unlink()
+    shutil.rmtree(copy / "checkpoints")
+    train.run(config, copy)
+    said = capsys.readouterr().out
+    assert "predictions.csv is gone: restore it from a backup" in said and "its checkpoint of step" in said
+
+
+def test_a_file_in_the_place_of_a_step_is_put_aside(tiny_config, tmp_path, capsys):
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "8").write_text("not a folder")
+    train.run(tiny_config(), tmp_path)
+    assert "8 is not a checkpoint, but a file; put aside" in capsys.readouterr().out
+    assert (tmp_path / "checkpoints" / "8").is_dir() and (tmp_path / "checkpoints" / "8.stray").is_file()
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        (rundir.CONFIG, '{"config": 1}', "is not the config of a run"),
+        (rundir.CONFIG, "[]", "is not the config of a run"),
+        (rundir.CONFIG, None, "is a folder, and should be a file"),
+        (rundir.RUN, "[]", "holds no JSON object, but a list"),
+        (rundir.RESULTS, "[]", "holds no JSON object, but a list"),
+        (rundir.LOWERED, '{"a": 1}', "is not the list of the steps where the rate was lowered"),
+        (rundir.LOWERED, '[{"back_to": "x"}]', "is not the list of the steps where the rate was lowered"),
+    ],
+)
+def test_files_of_another_shape_are_named(config, copy, name, text, said):
+    if name == rundir.LOWERED:
+        (copy / rundir.RESULTS).unlink()
+    (copy / name).unlink(missing_ok=True)
+    (copy / name).mkdir() if text is None else (copy / name).write_text(text)
+    with pytest.raises(UserError, match=f"{name} {said}"):
+        train.run(config, copy)
+
+
+def test_a_config_that_does_not_tell_what_it_came_to_is_compared_without(config, copy):
+    saved = json.loads((copy / rundir.CONFIG).read_text())
+    del saved["resolved"]
+    (copy / rundir.CONFIG).write_text(json.dumps(saved))
+    train.run(config, copy)
+    (copy / rundir.RESULTS).unlink()
+    train.run(config, copy)
+
+
+def test_a_damaged_best_epoch_is_not_exported(copy, tmp_path):
+    info = rundir.read_json(copy / rundir.RUN)
+    path = copy / "best" / f"{info['selected_step']}.npz"
+    whole = path.read_bytes()
+    (copy / rundir.RUN).write_text(json.dumps(info | {"steps": -1}))  # the best epoch is not the last
+    for damaged in (whole[:-40], b"", b"no zip", whole[:200] + bytes([whole[200] ^ 255]) + whole[201:]):
+        path.write_bytes(damaged)
+        with pytest.raises(
+            UserError, match=f"best/{path.name}, the network that predictions.csv is of, cannot be read"
+        ):
+            export.load(copy)
+    path.write_bytes(whole)
+    (copy / rundir.RUN).write_text(json.dumps(info | {"epochs": "x"}))
+    with pytest.raises(UserError, match="lacks what the model card needs"):
+        export.export(copy, tmp_path / "out", "timm")
+    assert not list(tmp_path.glob("out*"))
+
+
+LIMITED = """
+import resource, runpy, sys
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), int(sys.argv[1])))
+sys.argv = sys.argv[1:]
+runpy.run_module(sys.argv.pop(1), run_name="__main__")
+"""
+
+
+def test_a_report_that_cannot_be_written_leaves_the_one_that_was_there(finished, tmp_path, environment, capsys):
+    assert report([str(finished), "--out", str(tmp_path)]) == 0
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    command = [sys.executable, "-c", LIMITED, "20000", "mae_jax.report", str(finished), f"--out={tmp_path}"]
+    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
+    assert f"error: {tmp_path}/figures/" in done.stderr and "bytes free on its disk); make room" in done.stderr
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_a_best_epoch_that_cannot_be_written_is_named(tiny_config, tmp_path, environment):
+    """The fields of a fine-tuning whose weights are larger than its other files."""
+    fields = tiny_config(**{"train.select": "best", "model.width": 64}).to_json()
+    code = (
+        "import json, resource, sys\n"
+        "from ml_collections import ConfigDict\n"
+        "from pathlib import Path\n"
+        "from mae_jax import best, cli, train\n"
+        "offer = best.Best.offer\n"
+        "def limited(self, *rest):\n"
+        "    resource.setrlimit(resource.RLIMIT_FSIZE, (50000, 50000))\n"
+        "    return offer(self, *rest)\n"
+        "best.Best.offer = limited\n"
+        "config = ConfigDict(json.loads(sys.argv[1]))\n"
+        "cli.call(lambda: (train.run(config, Path(sys.argv[2])), 0)[1])\n"
+    )
+    command = [sys.executable, "-c", code, fields, str(tmp_path / "run")]
+    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
+    assert f"error: {tmp_path}/run/best/" in done.stderr and "File too large" in done.stderr
+    assert not (tmp_path / "run" / "best" / "partial").exists()
+
+
+def test_a_run_directory_needs_a_name_that_can_be_written(environment):
+    command = [sys.executable, "-m", "mae_jax.main", "--config=configs/demo.py:smoke=true", b"--workdir=/tmp/\xff\xfe"]
+    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
+    assert "--workdir='/tmp/\\udcff\\udcfe' has control characters or bytes that are no UTF-8" in done.stderr
