@@ -9,7 +9,7 @@ import argparse
 import re
 from pathlib import Path
 
-from mae_jax.cli import call
+from mae_jax.cli import call, out_file
 from mae_jax.datasets.check import check
 
 
@@ -21,7 +21,8 @@ def main() -> None:
     parser.add_argument("--out", default="", help="the CSV file; else check_DATASET.csv")
     options = parser.parse_args()
     name = re.sub(r"[^\w.-]", "_", Path(options.dataset).name)
-    check(options.dataset, options.data_dir, Path(options.out or f"check_{name}.csv"))
+    out = out_file(Path(options.out or f"check_{name}.csv"), "--out")
+    check(options.dataset, options.data_dir, out)
 
 
 if __name__ == "__main__":

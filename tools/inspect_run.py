@@ -11,7 +11,7 @@ import argparse
 import os
 from pathlib import Path
 
-from mae_jax.cli import call, say
+from mae_jax.cli import call, out_file, say
 from mae_jax.errors import UserError
 
 
@@ -30,6 +30,10 @@ def main() -> None:
 
     if not 1 <= options.n <= 64:
         raise UserError(f"--n={options.n} is out of range; allowed: [1, 64]")
+    if options.out is not None:
+        if options.out.suffix.lower() != ".png":
+            raise UserError(f"--out={options.out} is not allowed; name a file that ends in .png")
+        out_file(options.out, "--out")
     out = inspect_run.run(options.run_dir, options.out, directory=options.images, n=options.n, block=options.block)
     say(f"written: {out}")
 

@@ -10,11 +10,12 @@ errors of every image and network; NAME.json, their means and what they are. DIR
 
 import argparse
 import os
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 
-from mae_jax.cli import call, say
+from mae_jax.cli import call, out_file, say
 from mae_jax.errors import UserError
 
 DRAWN = 200  # generated images
@@ -94,8 +95,13 @@ def main() -> None:
     from mae_jax import pictures, pixels, rundir  # JAX starts here, not for --help
 
     found = [images(item, args.measure) for item in args.images]
+    twice = [name for name, count in Counter(name for name, _ in found).items() if count > 1]
+    if twice:
+        raise UserError(f"--images: the name {twice[0]} comes twice; give each DIR a name of its own")
+    for name, _ in found:
+        for kind in ("png", "csv", "json"):
+            out_file(args.out / f"{name}.{kind}", "--out")
     loaded = networks(args)
-    args.out.mkdir(parents=True, exist_ok=True)
     for name, held in found:
         chosen = pictures.in_turn(
             [(source, part[:: max(1, len(part) // args.show)]) for source, part in held], args.show
@@ -106,11 +112,10 @@ def main() -> None:
             rows += [{"network": network} | row for row in one]
         normalised = any(spec.norm_pix for _, spec, _ in loaded.values())
         how = pixels.WORDS[args.statistics if normalised else ""]
-        base = args.out / name
         shown = ((network, spec, params) for network, (_, spec, params) in loaded.items())
         sheet = pictures.side_by_side(shown, chosen, args.mask_seed, args.statistics, pasted=True)
-        pictures.write_errors(base.with_suffix(".csv"), rows)
-        sheet.save(base.with_suffix(".png"))
+        pictures.write_errors(args.out / f"{name}.csv", rows)
+        sheet.save(args.out / f"{name}.png")
         means = [
             {"network": network} | pictures.means([row for row in rows if row["network"] == network])[0]
             for network in loaded
@@ -121,7 +126,7 @@ def main() -> None:
             "picture": how,
             "means": means,
         }
-        rundir.write_json(base.with_suffix(".json"), about)
+        rundir.write_json(args.out / f"{name}.json", about)
         for row in means:
             levels = [f"{255 * row[e] ** 0.5:.1f}" for e in ("removed_pixel", "removed_pixel_no_network")]
             say(
@@ -129,7 +134,7 @@ def main() -> None:
                 f"{levels[0]} grey levels ({levels[1]} without a network); on visible ones "
                 f"{row['visible_normalised']:.3f}; spam {row['spam']:.2f}"
             )
-        say(f"{name}: {base}.png, .csv, .json")
+        say(f"{name}: {args.out / name}.png, .csv, .json")
 
 
 if __name__ == "__main__":

@@ -146,11 +146,11 @@ def _checkpoint_differences(one: Path, two: Path) -> list[str]:
     """Of the newest checkpoint, and what is left behind by the second."""
     from mae_jax.checkpoints import committed_steps
 
-    newest = [committed_steps(d / "checkpoints")[0] for d in (one, two)]
+    newest = [(committed_steps(d / "checkpoints") or [0])[0] for d in (one, two)]  # a probe saves none
     if newest[0] != newest[1]:
         return [f"{two}: newest checkpoint {newest[1]}, not {newest[0]}"]
     left = [p.name for p in (two / "checkpoints").iterdir() if not p.name.isdigit()]
-    expected, got = (arrays(d / "checkpoints" / str(newest[0])) for d in (one, two))
+    expected, got = (arrays(d / "checkpoints" / str(newest[0])) if newest[0] else {} for d in (one, two))
     wrong = sorted(k for k in expected.keys() | got.keys() if expected.get(k) != got.get(k))
     return [f"{two}: {k}" for k in wrong] + [f"{two}: left behind: {name}" for name in left]
 

@@ -18,6 +18,7 @@ from ml_collections import ConfigDict
 from mae_jax import main as command
 from mae_jax.errors import UserError
 
+KINDS = ("pretrain", "finetune", "linear_probe")  # those with a training step
 _PRETRAIN = flags.DEFINE_integer("pretrain_images", 2500, "Unlabelled training images.")
 _FINETUNE = flags.DEFINE_integer("finetune_images", 10175, "Labelled training images; Raabin-WBC's by default.")
 _DEVICES = flags.DEFINE_list("devices", ["1", "5", "64", "1024"], "Numbers of devices.")
@@ -25,6 +26,17 @@ _PEAK = flags.DEFINE_float("peak", 312.0, "Of a device, in 10^12 operations per 
 _REACHED = flags.DEFINE_float("reached", 0.4, "Share of the peak that a step reaches.")
 _BANDWIDTH = flags.DEFINE_float("bandwidth", 1600.0, "Of a device's memory, in 10^9 bytes per second.")
 _LINK = flags.DEFINE_float("link", 100.0, "From a device to the others, in 10^9 bytes per second.")
+
+
+def _check() -> None:
+    """Raises UserError for a number that no machine or data set has."""
+    for flag in (_PRETRAIN, _FINETUNE, _PEAK, _REACHED, _BANDWIDTH, _LINK):
+        if not (math.isfinite(flag.value) and flag.value > 0) or (flag is _REACHED and flag.value > 1):
+            allowed = "above 0 and at most 1" if flag is _REACHED else "a number above 0"
+            raise UserError(f"--{flag.name}={flag.value:g} is not allowed; use {allowed}")
+    for text in _DEVICES.value or [""]:
+        if not (text.strip().isascii() and text.strip().isdecimal() and int(text) > 0):
+            raise UserError(f"--devices: {text!r} is no number of devices; use for example --devices=1,5,64")
 
 
 def measure(config: ConfigDict) -> dict[str, float]:
@@ -41,7 +53,7 @@ def measure(config: ConfigDict) -> dict[str, float]:
     batch = config.train.batch_size or config.train.batch_per_device * config.train.accumulation
     config.train.batch_size = rows = math.ceil(batch / config.train.accumulation)
     config.train.accumulation = config.sharding.fsdp = 1
-    spec = tasks.spec_of(config, resolve(config, rows, 1), sharding.make_mesh(), 5 * (config.task == "finetune"))
+    spec = tasks.spec_of(config, resolve(config, rows, 1), sharding.make_mesh(), 5 * (config.task != "pretrain"))
     size = config.model.image_size
     shapes = {"image": ((rows, size, size, 3), np.uint8), "label": ((rows,), np.int32)}
     shapes |= {"index": ((rows,), np.int32), "mask": ((rows,), np.float32)}
@@ -96,7 +108,10 @@ def run(config: ConfigDict, workdir: str | None = None) -> None:
         if config.task == "study"
         else [config]
     )
-    kinds = {kind: [c for c in cells if c.task == kind] for kind in ("pretrain", "finetune")}
+    _check()
+    kinds = {kind: [c for c in cells if c.task == kind] for kind in KINDS}
+    if config.task != "study" and config.task not in KINDS:
+        raise UserError(f"task={config.task} has no training step; give a study or a run of {', '.join(KINDS)}")
     kinds = {kind: runs for kind, runs in kinds.items() if runs}
     costs = {}
     for kind, runs in kinds.items():
@@ -108,12 +123,12 @@ def run(config: ConfigDict, workdir: str | None = None) -> None:
         total = 0.0
         for kind, runs in kinds.items():
             one = step(runs[0], costs[kind], devices)
-            images = {"pretrain": _PRETRAIN.value, "finetune": _FINETUNE.value}[kind]
+            images = _PRETRAIN.value if kind == "pretrain" else _FINETUNE.value
             updates = 0
             for c in runs:
                 c = c.copy_and_resolve_references()
                 c.sharding.fsdp = 1
-                share = max(c.data.fraction, c.train.get("match_fraction", 0.0)) if kind == "finetune" else 1.0
+                share = max(c.data.fraction, c.train.get("match_fraction", 0.0)) if kind != "pretrain" else 1.0
                 updates += resolve(c, math.ceil(share * images), devices).steps
             hours = updates * one["seconds"] / 3600
             total += hours
@@ -132,6 +147,9 @@ def run(config: ConfigDict, workdir: str | None = None) -> None:
         Operations, bytes and activations are those of the program compiled for this machine in {dtype},
         activations in proportion to rows. The batch of pre-training grows with the devices where it is given per
         device, so its updates become fewer; a batch given as a whole stays, filled up to a row per device."""
+    others = len(cells) - sum(map(len, kinds.values()))
+    if others:
+        assumed += f" Not counted: {others} probes without steps, which read each image once."
     print("\n" + textwrap.fill(" ".join(assumed.split()), 110))
 
 

@@ -62,7 +62,7 @@ def ours(case: Case) -> tuple[Callable[[int], None], dict[str, float]]:
     width, depth, heads = case.decoder
     config.model.update(size=case.size, image_size=case.image_size, patch_size=case.patch_size)
     config.model.update(decoder_width=width, decoder_depth=depth, decoder_heads=heads)
-    config.train.batch_size = case.batch
+    config.train.batch_size, config.model.dtype = case.batch, "float32"
     mesh = sharding.make_mesh()
     spec = tasks.spec_of(config, resolve(config, 1000, 1), mesh, n_classes=5 if case.task == "finetune" else 0)
     rng = np.random.default_rng(0)
