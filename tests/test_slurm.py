@@ -22,6 +22,19 @@ def test_the_runs_of_a_study_are_counted_and_called_by_number(environment, tmp_p
     assert (done.stderr, done.returncode) == ("error: --number=7: the study has 1 runs of stage pretrain\n", 2)
 
 
+def test_no_run_begins_with_a_pre_training_that_is_not_finished(environment, tmp_path):
+    """Of which a checkpoint may be there: it was stopped, or diverged."""
+    study = ("--config=configs/demo.py:smoke=true", f"--workdir={tmp_path / 'study'}", "--config.fractions=(1.0,)")
+    assert cell(environment, *study, "--count").stdout == "2\n"
+    (tmp_path / "study" / "pretrain" / "checkpoints").mkdir(parents=True)
+    done = cell(environment, *study, "--number=1")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert (
+        "finetune 100 % mae would begin with" in done.stderr and "study/pretrain, which is not finished" in done.stderr
+    )
+    assert not (tmp_path / "study" / "cells").exists()
+
+
 def test_job_files_are_read_by_bash():
     for path in sorted(FOLDER.glob("*.s*h")):
         done = subprocess.run(["bash", "-n", str(path)], capture_output=True, text=True)

@@ -25,7 +25,7 @@ _COUNT = flags.DEFINE_bool("count", False, "Print how many there are, and end.")
 
 def run(config: ConfigDict, workdir: str | None = None) -> None:
     """Runs one cell, or prints how many there are. Raises UserError for a config that is no study."""
-    from mae_jax import grid, machine, sharding, study, train
+    from mae_jax import grid, machine, rundir, sharding, study, train
     from mae_jax.checks import validate_study
 
     if config.get("task") != "study":
@@ -43,6 +43,13 @@ def run(config: ConfigDict, workdir: str | None = None) -> None:
         return
     if not 0 <= _NUMBER.value < len(runs):
         raise UserError(f"--number={_NUMBER.value}: the study has {len(runs)} runs of stage {_STAGE.value}")
+    wanted = runs[_NUMBER.value][1]
+    before = [place for place, _ in grid.pretrainings(config, directory) if str(place.resolve()) == wanted.init_from]
+    if before and not (before[0] / rundir.RESULTS).exists():
+        raise UserError(
+            f"{wanted.name} would begin with {before[0]}, which is not finished; do that run first, or use the study's "
+            f"ordinary command, which does what is missing"
+        )
     machine.keep_memory()
     sharding.start_processes()
     ((place, cell),) = study.configured([runs[_NUMBER.value]])
