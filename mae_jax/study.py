@@ -141,16 +141,6 @@ def report(
     from mae_jax.report.tables import reference_text, table_text
 
     out = workdir / "report"
-    notes = [*notes]
-    if (
-        len(config.seeds) > 1
-        and not config.pretrain_seeds
-        and any(init.changes is not None for init in grid.inits(config))
-    ):
-        notes.append(
-            "one pre-training serves all seeds: the intervals allow for other labels, first weights of the head and "
-            "orders of the images, not for another pre-training (pretrain_seeds)"
-        )
     written = write_report(directories, out, title=config.title, notes=notes)
     progress.say(f"\n{table_text(written.rows)}\n\n{reference_text(written.rows)}\n")
     if written.frozen:

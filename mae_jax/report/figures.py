@@ -4,6 +4,7 @@ Scratch and mae keep their colours throughout (Okabe and Ito's palette, told apa
 and every initialisation has its own marker besides.
 """
 
+import math
 import textwrap
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -21,8 +22,8 @@ from mae_jax.report.runs import Level, is_number, percent
 from mae_jax.report.tables import BASELINE, NOTHING, Study, level_of
 
 COLOURS = {"scratch": "#D55E00", "mae": "#0072B2"}
-OTHERS = ("#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+OTHERS = ("#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C564B", "#999933", "#882255", "#7F7F7F", "#332288")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*", "p", "h")
 STYLE: dict[Any, Any] = {
     "font.size": 9,
     "axes.spines.top": False,
@@ -139,7 +140,7 @@ def differences(study: Study, paired: Sequence[dict]) -> Numbers:
 def fitted(study: Study, rows: Sequence[dict]) -> Numbers | None:
     """Share wrong against labels on logarithmic axes, with a power law and its fit (R squared)."""
     counts = all(row["n_train"] for row in rows)
-    found, figure, ax = [], *grid(1, 1, height=3.2, width=4.2)
+    found, figure, ax = [], *grid(1, 1, height=2.8 + 0.2 * len(study.inits), width=4.2)
     for init in study.inits:
         own = [row for row in rows if row["init"] == init and row["accuracy"] < 1 and row["arm"] == study.arms[0]]
         n = np.array([row["n_train"] if counts else 100 * row["fraction"] for row in own], float)
@@ -279,6 +280,13 @@ def _label_axis(ax: Axes, rows: Sequence[dict], counts: bool) -> None:
     at = {row["fraction"]: row["n_train"] if counts else 100 * row["fraction"] for row in rows}
     ax.set_xscale("log")
     texts = [f"{n:,}\n{percent(f)}" if counts else percent(f) for f, n in at.items()]
+    places = np.log(np.array(list(at.values()), float))
+    last = math.inf
+    for i in np.argsort(-places):  # a label that would run into the one to its right is left out
+        if last - places[i] < 0.11 * max(np.ptp(places), 1e-9):
+            texts[i] = ""
+        else:
+            last = places[i]
     ax.set_xticks(list(at.values()), texts, fontsize=7.5)
     ax.minorticks_off()
     ax.set_xlabel("labelled training images" if counts else "share of the labelled training images")

@@ -39,6 +39,12 @@ def name_of(evaluation: str) -> str:
     return NAMES.get(evaluation, evaluation)
 
 
+def title(evaluation: str) -> str:
+    """The same, to begin a sentence."""
+    name = name_of(evaluation)
+    return name[0].upper() + name[1:]
+
+
 def file_names(found: Sequence[Frozen]) -> list[str]:
     """The name of each evaluation's figure: one that stays in its directory and is no other's, in any case."""
     names: list[str] = []
@@ -104,7 +110,7 @@ def curve(each: Frozen) -> figures.Numbers:
     """Accuracy against the number of labels, under the name of the evaluation."""
     rows = [row | {"random_probe_accuracy": None} for row in each.rows]
     figure, numbers = figures.curve(each.study, rows, "accuracy", each.study.arms)
-    figure.axes[0].set_title(f"{each.name[0].upper()}{each.name[1:]}")
+    figure.axes[0].set_title(title(each.evaluation))
     return figure, numbers
 
 
@@ -137,5 +143,5 @@ def words(found: Sequence[Frozen]) -> list[str]:
                 if row["verdict"]
             ]
             if said:
-                lines.append(f"{each.name[0].upper()}{each.name[1:]} on frozen features of {init}: {', '.join(said)}.")
+                lines.append(f"{title(each.evaluation)} on frozen features of {init}: {', '.join(said)}.")
     return lines

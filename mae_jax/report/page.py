@@ -74,12 +74,12 @@ def write_report(run_dirs: Sequence[Path], out: Path, *, title: str | None = Non
     """
     every, missing = read_runs(run_dirs)
     runs, probed = frozen.separate(every)
-    study = tables.analyse(runs, frozen.random_probes(probed))
+    study = tables.analyse(runs, frozen.random_probes({runs[0].evaluation: runs} | probed))
     probes = frozen.analyse(probed)
     rows = tables.rows(study)
     paired, unpaired = tables.paired(study)
     worth = efficiency.worth(study) + efficiency.worth(study, "f1")
-    others, unknown = external.read(runs, frozen.random_probes(probed))
+    others, unknown = external.read(runs, frozen.random_probes({runs[0].evaluation: runs} | probed))
     left_out = words.merge(missing) + unpaired + unknown + words.not_there(study)
     told = [run.info.get(key) for key in ("data_name", "data") for run in runs]
     images = next((clean(name) for name in told if isinstance(name, str)), "")
@@ -106,8 +106,16 @@ def write_report(run_dirs: Sequence[Path], out: Path, *, title: str | None = Non
     boxes = [row for name, _, (_, found) in made if name.startswith("confidence_") for row in found]
     paths["confidence"] = tables.write_csv(out / "confidence.csv", boxes)
 
-    pretrained = reconstructions.pretrainings(runs)
+    pretrained, sheets = reconstructions.pretrainings(runs), reconstructions.found(runs)
+    for name, sheet in zip(reconstructions.file_names(sheets), sheets, strict=True):
+        reconstructions.save(out / "figures" / name, sheet)
+        sheet["file"] = name
+        paths |= {name: out / "figures" / f"{name}.svg"} if sheet["uri"] else {}
     said = words.answer(study, rows, paired, worth)
+    if (evaluation := runs[0].evaluation) != USUAL:
+        said["arms"].insert(0, f"All models here: {frozen.name_of(evaluation)}; the encoder was not trained.")
+        said["headlines"] = [f"{frozen.title(evaluation)}: {head[0].lower()}{head[1:]}" for head in said["headlines"]]
+    notes = [*notes, *words.one_pretraining(runs)]
     published = tables.PUBLISHED if any(r.info.get("data") == "raabin_wbc" for r in runs) else []
     page = (
         environment()
@@ -127,9 +135,9 @@ def write_report(run_dirs: Sequence[Path], out: Path, *, title: str | None = Non
             others=[_beside(other, rows) for other in others],
             figures=drawn,
             mistakes=gallery.gallery(runs),
-            autoencoders=reconstructions.found(runs),
+            autoencoders=sheets,
             pretrainings=[run_facts(place, info) | {"init": init} for init, place, info in pretrained],
-            runs=[_run_facts(run) for run in every],
+            runs=[_run_facts(run) for run in (*runs, *(run for own in probed.values() for run in own))],
             hours=hours([*(info for _, _, info in pretrained), *(run.info for run in every)]),
             certainty=confidence.medians(study),
             classes=_class_counts(study),

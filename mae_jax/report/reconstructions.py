@@ -9,9 +9,11 @@ from pathlib import Path
 from PIL import Image
 
 from mae_jax.errors import UserError
+from mae_jax.report import files
 from mae_jax.report.predictions import clean, regular
-from mae_jax.report.runs import Run, is_number, read_info
+from mae_jax.report.runs import Run, is_number, read_info, slug
 from mae_jax.report.sweep_words import grey
+from mae_jax.report.tables import write_csv
 
 FILE = "reconstructions"  # .json and .png in the run directory of a pre-training
 ERRORS = ("removed_normalised", "visible_normalised", "removed_pixel", "removed_pixel_no_network", "spam")
@@ -28,8 +30,8 @@ def found(runs: Sequence[Run]) -> list[dict]:
             rows, statistics = _means(place / f"{FILE}.json")
             if rows:
                 seen.add(run.init)
-                uri = _sheet(place / f"{FILE}.png")
-                shown.append({"init": run.init, "rows": rows, "statistics": statistics, "uri": uri})
+                picture = _sheet(place / f"{FILE}.png")
+                shown.append({"init": run.init, "rows": rows, "statistics": statistics} | picture)
                 break
     return shown
 
@@ -71,14 +73,42 @@ def _means(file: Path) -> tuple[list[dict], str]:
     return rows, statistics
 
 
-def _sheet(file: Path) -> str:
+def file_names(sheets: Sequence[dict]) -> list[str]:
+    """The name of each sheet's files: one that stays in its directory and is no other's, in any case."""
+    names: list[str] = []
+    for sheet in sheets:
+        name = f"{FILE}{slug(sheet['init'])}"
+        while name.casefold() in map(str.casefold, names):
+            name += "_"
+        names.append(name)
+    return names
+
+
+def save(base: Path, sheet: dict) -> None:
+    """The sheet as PNG and SVG (which holds that PNG), the mean errors as CSV."""
+    if sheet["uri"]:
+        files.write(base.with_name(f"{base.name}.png"), sheet["png"])
+        size = f'width="{sheet["size"][0]}" height="{sheet["size"][1]}"'
+        data = base64.b64encode(sheet["png"]).decode()
+        image = f'<image {size} href="data:image/png;base64,{data}"/>'
+        files.write(
+            base.with_name(f"{base.name}.svg"), f'<svg xmlns="http://www.w3.org/2000/svg" {size}>{image}</svg>\n'
+        )
+    write_csv(base.with_name(f"{base.name}.csv"), sheet["rows"])
+
+
+def _sheet(file: Path) -> dict:
+    """`uri`: for the page, smaller; `png` and `size`: as it is. An empty `uri` where there is no picture."""
     try:
         with Image.open(regular(file), formats=("PNG",)) as opened:
             sheet = opened.convert("RGB")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        return ""
+        return {"uri": "", "png": b"", "size": (0, 0)}
+    whole, size = io.BytesIO(), sheet.size
+    sheet.save(whole, "PNG")
     if sheet.width > WIDEST:
         sheet = sheet.resize((WIDEST, round(sheet.height * WIDEST / sheet.width)))
     stream = io.BytesIO()
     sheet.save(stream, "JPEG", quality=88)
-    return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode()
+    uri = "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode()
+    return {"uri": uri, "png": whole.getvalue(), "size": size}

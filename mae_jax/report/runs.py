@@ -40,8 +40,9 @@ class Level(NamedTuple):
 def slug(arm: str) -> str:
     """An arm at the end of a file's name: nothing for the usual one."""
     plain = "".join(c if c.isalnum() else "_" for c in arm)
-    if len(plain.encode()) > 60:
-        plain = f"{plain[:12]}_{zlib.crc32(arm.encode()):08x}"
+    long = len(plain.encode()) > 60
+    if long or re.search(r"[^\w ]|_", arm.replace(" %", "").replace(", ", "")):  # else others may be written alike
+        plain = f"{plain[: 12 if long else 60]}_{zlib.crc32(arm.encode()):08x}"
     return f"_{plain}" if arm else ""
 
 
@@ -124,7 +125,9 @@ def read_runs(run_dirs: Sequence[Path]) -> tuple[list[Run], list[str]]:
 
 
 def usual_arm(runs: Sequence[Run]) -> str:
-    """The arm that the answer is about: the one at most fractions; of several with as many "", else the first."""
+    """The arm that the answer is about: "", where there is one; else that at most fractions, of several the first."""
+    if any(not run.arm for run in runs):
+        return ""
     fractions: dict[str, set[float]] = {}
     for run in runs:
         fractions.setdefault(run.arm, set()).add(run.fraction)
@@ -159,6 +162,9 @@ def read_info(path: Path) -> dict:
 def _read_cell(path: Path) -> dict:
     """What run.json says, checked: the fields of a Run but for its files and classes."""
     file, info = path / "run.json", read_info(path)
+
+    if info.get("task") == "pretrain":
+        raise UserError(f"{path}: this is a pre-training; the report compares classifiers: leave it out")
 
     def field(name: str, allowed: Callable[[object], bool], words: str):
         if name not in info:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from mae_jax.report import efficiency, stats
-from mae_jax.report.runs import Level, clean, percent
+from mae_jax.report.runs import Level, Run, clean, percent
 from mae_jax.report.tables import BASELINE, NOTHING, Study, level_of, verdict
 
 SURE = 0.05  # of a corrected p-value
@@ -33,7 +33,7 @@ def answer(study: Study, rows: list[dict], paired: list[dict], worth: list[dict]
                 worse.append(points)
             else:
                 found = saved(row, worth)
-                better.append(f"{times(found)} at {sure}" if found else points)
+                better.append(f"{times(found)} at {sure}" if found and found["low"] > 1 else points)
             if arm == study.arms[0]:
                 lines.append(_difference_line(study, row, paired, worth))
         if arm != study.arms[0]:
@@ -147,9 +147,10 @@ def _points(row: dict) -> str:
 
 
 def signed(value: float) -> str:
-    """One decimal with its sign, but for zero."""
-    value = round(value, 1)
-    return f"{value:+.1f}".replace("-", "−") if value else "0.0"
+    """One decimal with its sign, but for zero; two where one would make it zero."""
+    digits = 1 if abs(value) >= 0.05 or abs(value) < 0.005 else 2
+    value = round(value, digits)
+    return f"{value:+.{digits}f}".replace("-", "−") if value else "0.0"
 
 
 def number(times: float) -> str:
@@ -246,6 +247,21 @@ def calibration_lines(paired: Sequence[dict]) -> list[str]:
 def several_classes(study: Study) -> bool:
     """Whether the test images are of more than one class; else one prediction for all of them is no collapse."""
     return len(set(study.runs[0].test.labels.tolist())) > 1
+
+
+def one_pretraining(runs: Sequence[Run]) -> list[str]:
+    """A line where several seeds of an initialisation begin with one and the same pre-training."""
+    origins: dict[str, list[str]] = {}
+    for run in runs:
+        if isinstance(run.info.get("init_from"), str) and run.info["init_from"]:
+            origins.setdefault(run.init, []).append(run.info["init_from"])
+    several = {init for init in origins if len({run.seed for run in runs if run.init == init}) > 1}
+    if not any(len(set(origins[init])) == 1 for init in several):
+        return []
+    return [
+        "one pre-training serves all seeds: the intervals allow for other labels, first weights of the head and "
+        "orders of the images, not for another pre-training (pretrain_seeds)"
+    ]
 
 
 def collapse_lines(study: Study) -> list[str]:

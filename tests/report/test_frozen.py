@@ -95,6 +95,20 @@ def test_probes_alone_are_reported_as_what_they_are(dirs, tmp_path):
         write_report([*probed["knn"], probed["knn"][3]], tmp_path / "twice")
 
 
+def test_a_report_of_probes_alone_says_so_and_keeps_its_reference(make, tmp_path):
+    runs = [
+        make.run(tmp_path / f"{e}{i}{f}", i, f, rows=60, knows=k, evaluation=e)
+        for e in ("lbfgs", "knn")
+        for i, k in (("scratch", 0.4), ("mae", 0.8))
+        for f in (0.1, 0.5)
+    ]
+    made = write_report(runs, tmp_path / "out")
+    page = made.paths["page"].read_text()
+    assert "<p>Linear probe, solved: pre-training " in page and "the encoder was not trained." in page
+    assert all(row["random_probe_accuracy"] is not None for row in made.rows)
+    assert "Linear probe on random weights: 10 %" in made.paths["table_md"].read_text()
+
+
 def test_a_collapsed_probe_is_called_so(make, tmp_path):
     runs = [make.run(tmp_path / "usual", "scratch", 0.1, rows=60)]
     runs.append(make.run(tmp_path / "probe", "scratch", 0.1, rows=60, knows=0.0, evaluation="knn"))

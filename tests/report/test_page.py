@@ -236,6 +236,42 @@ def test_further_test_sets_stand_beside_the_main_one(make, tmp_path):
     assert found == {"TestB", "hospital__b_", "hospital__b__"}
 
 
+def test_arms_of_nearly_one_name_have_files_of_their_own(make, tmp_path):
+    dirs = []
+    for i, arm in enumerate(("lr 1e-3", "lr_1e-3", "")):
+        dirs += [make.run(tmp_path / f"{i}{f}", "scratch", f, rows=60, arm=arm) for f in (0.1, 0.5)]
+    made = write_report(dirs, tmp_path / "out")
+    assert len(list((tmp_path / "out" / "figures").glob("training*.svg"))) == 3
+    assert len({path for name, path in made.paths.items() if name.startswith("training")}) == 3
+
+
+def test_what_was_run_stands_under_its_own_heading(make, tmp_path):
+    dirs = make.study(tmp_path / "runs", rows=60, seeds=2)
+    dirs[:0] = [make.run(tmp_path / f"knn{f}", "mae", f, rows=60, knows=0.5, evaluation="knn") for f in (0.1, 0.5)]
+    text = Page(write_report(dirs, tmp_path / "out").paths["page"]).text
+    classifiers = text[text.index("What was run", text.index("Test images per class") - 200) :]
+    assert classifiers.count("nearest neighbours") == 1  # a heading; these runs have no configuration to show
+    assert classifiers.index("nearest neighbours") > classifiers.index("scratch_1.0_1")
+
+
+def test_one_pre_training_for_all_seeds_is_said(make, tmp_path):
+    told = "One pre-training serves all seeds"
+    dirs = make.study(tmp_path / "one", rows=60, seeds=2, init_from="runs/pretrain")
+    assert told in Page(write_report(dirs, tmp_path / "a").paths["page"]).text
+    dirs = make.study(tmp_path / "single", rows=60, init_from="runs/pretrain")
+    assert told not in Page(write_report(dirs, tmp_path / "b").paths["page"]).text
+    dirs = [make.run(tmp_path / f"{s}", "mae", 0.1, rows=60, seed=s, init_from=f"runs/pretrain-{s}") for s in (0, 1)]
+    assert told not in Page(write_report(dirs, tmp_path / "c").paths["page"]).text
+
+
+def test_a_pre_training_is_no_classifier(make, tmp_path):
+    dirs = make.study(tmp_path, rows=60)
+    info = json.loads((dirs[0] / "run.json").read_text()) | {"task": "pretrain", "classes": []}
+    (dirs[0] / "run.json").write_text(json.dumps(info))
+    with pytest.raises(UserError, match="this is a pre-training; .*leave it out"):
+        write_report(dirs, tmp_path / "out")
+
+
 HOSTILE = ["<script>alert(1)</script>", "=cmd|' /C calc'!A0", "a\x1b[2Jb", "$x^2$", "日本 | &amp;"]
 
 

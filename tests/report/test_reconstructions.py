@@ -36,6 +36,11 @@ def test_an_autoencoder_is_shown_once(study, tmp_path):
     assert shown["rows"][0]["removed_pixel_grey"] == pytest.approx(25.5)
     page = write_report(study, tmp_path / "out").paths["page"].read_text()
     assert "Reconstructions by mae" in page and "25.5" in page and "51.0" in page
+    beside = tmp_path / "out" / "figures" / "reconstructions_mae"
+    with Image.open(beside.with_suffix(".png")) as whole:
+        assert whole.size == (2000, 20)
+    assert 'width="2000" height="20"' in beside.with_suffix(".svg").read_text()
+    assert "0.75,0.5,0.9" in beside.with_suffix(".csv").read_text()
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"means": [{"spam": 1}]}', '{"means": 3, "statistics": ""}'])

@@ -159,6 +159,46 @@ def test_without_the_usual_arm_the_one_at_most_fractions_is_the_usual_one(make, 
     assert drawn
 
 
+def test_the_usual_arm_is_the_usual_one_also_at_fewer_fractions(make, tmp_path):
+    dirs = make.study(tmp_path / "three", rows=200, arm="3 blocks trained")
+    dirs += make.study(tmp_path / "usual", rows=200)[2:6]
+    study = tables.analyse(read_runs(dirs)[0])
+    assert study.arms == ["", "3 blocks trained"]
+    rows, (paired, _) = tables.rows(study), tables.paired(study)
+    said = words.answer(study, rows, paired, efficiency.worth(study))
+    assert said["headlines"][0].startswith("Pre-training ") and said["headlines"][1].startswith("3 blocks trained: ")
+
+
+def test_labels_of_an_axis_do_not_run_together(make, tmp_path):
+    fractions = (0.01, 0.1, 0.5, 0.55, 0.6, 1.0)
+    dirs = [make.run(tmp_path / f"{f}", "scratch", f, rows=60, knows=0.5 + f / 3) for f in fractions]
+    study = tables.analyse(read_runs(dirs)[0])
+    figure, _ = figures.curve(study, tables.rows(study), "accuracy", [""])
+    texts = [label.get_text().partition("\n")[2] for label in figure.axes[0].get_xticklabels()]
+    assert texts == ["1 %", "10 %", "", "", "60 %", "100 %"] and len(figure.axes[0].get_xticks()) == 6
+
+
+def test_many_initialisations_have_colours_and_marks_of_their_own(make, tmp_path):
+    dirs = [make.run(tmp_path / f"{i}", f"init {i}", 0.1, rows=60, knows=0.5) for i in range(10)]
+    study = tables.analyse(read_runs([*dirs, make.run(tmp_path / "s", "scratch", 0.1, rows=60)])[0])
+    for looks in (figures.colour, figures.marker):
+        assert len({looks(study, init) for init in study.inits}) == 11
+
+
+def test_worth_stands_in_the_headline_only_where_its_interval_is_above_one(study):
+    rows, (paired, _) = tables.rows(study), tables.paired(study)
+    worth = efficiency.worth(study)
+    before = words.answer(study, rows, paired, worth)["headlines"][0]
+    assert "times the labels at 10 %" in before
+    unsure = [row | {"low": 0.4} for row in worth]
+    after = words.answer(study, rows, paired, unsure)["headlines"][0]
+    assert "times the labels" not in after and "points of accuracy at 10 %" in after
+
+
+def test_a_small_number_is_not_shown_as_none():
+    assert [words.signed(v) for v in (-0.03, 0.04, 0.0, 0.001, 1.25)] == ["−0.03", "+0.04", "0.0", "0.0", "+1.2"]
+
+
 def test_arms_that_share_some_seeds_are_compared_on_these(make, tmp_path):
     dirs = make.study(tmp_path / "usual", rows=100, seeds=2)
     for init in ("scratch", "mae"):
