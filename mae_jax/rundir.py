@@ -167,9 +167,8 @@ def refuse_difference(workdir: Path, path: Path, config: ConfigDict, resolved: d
         theirs["init_from"] = ours["init_from"]  # both were moved
     if resolved is not None:
         ours |= flatten({"resolved": resolved})
-        theirs |= flatten(
-            {"resolved": resolved | saved.get("resolved", {})}
-        )  # what an older run does not tell is the same
+        told = resolved | saved.get("resolved", {})  # what an older run does not tell is the same
+        theirs |= flatten({"resolved": told})
     differing = difference(ours, theirs)
     if differing:
         raise UserError(

@@ -8,7 +8,7 @@ import numpy as np
 
 from mae_jax.report import tables
 from mae_jax.report.predictions import read_predictions
-from mae_jax.report.runs import Run, check_same_images, clean
+from mae_jax.report.runs import Run, check_same_images, clean, distinct
 from mae_jax.report.tables import Study
 
 
@@ -37,7 +37,8 @@ def read(runs: Sequence[Run], probes: Sequence[Run] = ()) -> tuple[list[External
         for file in sorted(run.path.glob("external/*/predictions.csv")):
             files.setdefault(file.parent.name, []).append((run, file))
     found, notes = [], []
-    for name, every in sorted(files.items()):
+    slugs = distinct("".join(c if c.isalnum() or c in "+-_" else "_" for c in clean(name)) for name in sorted(files))
+    for slug, (name, every) in zip(slugs, sorted(files.items()), strict=True):
         tested = []
         for run, file in every:
             tested.append(_tested(run, file))
@@ -50,9 +51,7 @@ def read(runs: Sequence[Run], probes: Sequence[Run] = ()) -> tuple[list[External
         notes += [f"{clean(name)}: {line}" for line in unpaired]
         labels = np.unique(tested[0].test.labels).tolist()
         classes = [tested[0].classes[i] for i in labels]
-        found.append(
-            External(clean(name), study, tables.rows(study), paired, classes, _slug(name, [f.slug for f in found]))
-        )
+        found.append(External(clean(name), study, tables.rows(study), paired, classes, slug))
     return found, notes
 
 
@@ -62,11 +61,3 @@ def _tested(run: Run, file: Path) -> Run | None:
         return None
     test, _ = read_predictions(file, run.raw_classes)
     return dataclasses.replace(run, test=test, validation=None, log=())
-
-
-def _slug(name: str, taken: Sequence[str]) -> str:
-    """A name for files that stays in its directory and is no other's, in any case."""
-    slug = "".join(c if c.isalnum() or c in "+-_" else "_" for c in clean(name))
-    while slug.casefold() in map(str.casefold, taken):
-        slug += "_"
-    return slug

@@ -8,7 +8,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from mae_jax.report import figures, stats, tables
-from mae_jax.report.runs import USUAL, Run, percent, slug
+from mae_jax.report.runs import USUAL, Run, percent
 from mae_jax.report.tables import BASELINE, Study
 
 NAMES = {
@@ -43,17 +43,6 @@ def title(evaluation: str) -> str:
     """The same, to begin a sentence."""
     name = name_of(evaluation)
     return name[0].upper() + name[1:]
-
-
-def file_names(found: Sequence[Frozen]) -> list[str]:
-    """The name of each evaluation's figure: one that stays in its directory and is no other's, in any case."""
-    names: list[str] = []
-    for each in found:
-        name = f"frozen{slug(each.evaluation)}"
-        while name.casefold() in map(str.casefold, names):
-            name += "_"
-        names.append(name)
-    return names
 
 
 def separate(runs: Sequence[Run]) -> tuple[list[Run], dict[str, list[Run]]]:

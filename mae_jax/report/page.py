@@ -23,7 +23,7 @@ from mae_jax.report import (
     tables,
     words,
 )
-from mae_jax.report.runs import USUAL, Run, clean, is_number, percent, read_runs, slug
+from mae_jax.report.runs import USUAL, Run, clean, distinct, is_number, percent, read_runs, slug
 from mae_jax.report.tables import BASELINE, Study
 
 # How each figure is named, headed and read.
@@ -74,12 +74,13 @@ def write_report(run_dirs: Sequence[Path], out: Path, *, title: str | None = Non
     """
     every, missing = read_runs(run_dirs)
     runs, probed = frozen.separate(every)
-    study = tables.analyse(runs, frozen.random_probes({runs[0].evaluation: runs} | probed))
+    reference = frozen.random_probes({runs[0].evaluation: runs} | probed)
+    study = tables.analyse(runs, reference)
     probes = frozen.analyse(probed)
     rows = tables.rows(study)
     paired, unpaired = tables.paired(study)
     worth = efficiency.worth(study) + efficiency.worth(study, "f1")
-    others, unknown = external.read(runs, frozen.random_probes({runs[0].evaluation: runs} | probed))
+    others, unknown = external.read(runs, reference)
     left_out = words.merge(missing) + unpaired + unknown + words.not_there(study)
     told = [run.info.get(key) for key in ("data_name", "data") for run in runs]
     images = next((clean(name) for name in told if isinstance(name, str)), "")
@@ -101,13 +102,14 @@ def write_report(run_dirs: Sequence[Path], out: Path, *, title: str | None = Non
     with figures.style(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")
         made = list(_draw(study, rows, paired))
-        made += [(n, p.name, frozen.curve(p)) for n, p in zip(frozen.file_names(probes), probes, strict=True)]
-        drawn = [save(name, *made_of, out, paths) | {"arm": arm} for name, arm, made_of in made]
+        made += [(f"frozen{slug(p.evaluation)}", p.name, frozen.curve(p)) for p in probes]
+        names = distinct(name for name, _, _ in made)
+        drawn = [save(n, *made_of, out, paths) | {"arm": arm} for n, (_, arm, made_of) in zip(names, made, strict=True)]
     boxes = [row for name, _, (_, found) in made if name.startswith("confidence_") for row in found]
     paths["confidence"] = tables.write_csv(out / "confidence.csv", boxes)
 
     pretrained, sheets = reconstructions.pretrainings(runs), reconstructions.found(runs)
-    for name, sheet in zip(reconstructions.file_names(sheets), sheets, strict=True):
+    for name, sheet in zip(distinct(f"{reconstructions.FILE}{slug(s['init'])}" for s in sheets), sheets, strict=True):
         reconstructions.save(out / "figures" / name, sheet)
         sheet["file"] = name
         paths |= {name: out / "figures" / f"{name}.svg"} if sheet["uri"] else {}
@@ -225,9 +227,9 @@ def _beside(other: external.External, rows: Sequence[dict]) -> dict:
     lacks = (
         "" if len(other.classes) == len(every) else f"; of the {len(every)} classes it holds {', '.join(other.classes)}"
     )
-    return {"name": other.name, "slug": other.slug, "said": said, "rows": found, "lacks": lacks} | {
-        "reference": tables.reference_text(other.rows)
-    }
+    reference = tables.reference_text(other.rows)
+    shown = {"name": other.name, "slug": other.slug, "said": said, "rows": found}
+    return shown | {"lacks": lacks, "reference": reference}
 
 
 def _run_facts(run: Run) -> dict:

@@ -11,7 +11,7 @@ from PIL import Image
 from mae_jax.errors import UserError
 from mae_jax.report import files
 from mae_jax.report.predictions import clean, regular
-from mae_jax.report.runs import Run, is_number, read_info, slug
+from mae_jax.report.runs import Run, is_number, read_info
 from mae_jax.report.sweep_words import grey
 from mae_jax.report.tables import write_csv
 
@@ -71,17 +71,6 @@ def _means(file: Path) -> tuple[list[dict], str]:
     for row in rows:
         row |= {f"{key}_grey": grey(row[key]) for key in ("removed_pixel", "removed_pixel_no_network")}
     return rows, statistics
-
-
-def file_names(sheets: Sequence[dict]) -> list[str]:
-    """The name of each sheet's files: one that stays in its directory and is no other's, in any case."""
-    names: list[str] = []
-    for sheet in sheets:
-        name = f"{FILE}{slug(sheet['init'])}"
-        while name.casefold() in map(str.casefold, names):
-            name += "_"
-        names.append(name)
-    return names
 
 
 def save(base: Path, sheet: dict) -> None:

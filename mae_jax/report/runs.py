@@ -7,7 +7,7 @@ mistake in a file raises `UserError` with the file, the value and what is allowe
 import json
 import re
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -40,10 +40,19 @@ class Level(NamedTuple):
 def slug(arm: str) -> str:
     """An arm at the end of a file's name: nothing for the usual one."""
     plain = "".join(c if c.isalnum() else "_" for c in arm)
-    long = len(plain.encode()) > 60
-    if long or re.search(r"[^\w ]|_", arm.replace(" %", "").replace(", ", "")):  # else others may be written alike
-        plain = f"{plain[: 12 if long else 60]}_{zlib.crc32(arm.encode()):08x}"
+    if len(plain.encode()) > 60:
+        plain = f"{plain[:12]}_{zlib.crc32(arm.encode()):08x}"
     return f"_{plain}" if arm else ""
+
+
+def distinct(names: Iterable[str]) -> list[str]:
+    """File names of which none is another's, in any case: one that would be gets "_" at its end."""
+    found: list[str] = []
+    for name in names:
+        while name.casefold() in map(str.casefold, found):
+            name += "_"
+        found.append(name)
+    return found
 
 
 @dataclass(frozen=True)
