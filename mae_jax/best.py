@@ -5,7 +5,6 @@ chooses among the same epochs as one that was not.
 """
 
 import math
-import os
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from mae_jax import sharding
+from mae_jax import rundir, sharding
 from mae_jax.errors import UserError
 from mae_jax.models import Params
 from mae_jax.optim import map_paths
@@ -42,17 +41,8 @@ class Best:
         map_paths(lambda path, leaf: flat.setdefault(path, sharding.to_host(leaf)), params)
         if jax.process_index() == 0:
             self.directory.mkdir(exist_ok=True)
-            partial = self.directory / "partial"
-            try:
-                with open(partial, "wb") as file:
-                    np.savez(file, **flat)
-                    file.flush()
-                    os.fsync(file.fileno())
-                os.replace(partial, self._file(step))
-            except OSError as error:
-                partial.unlink(missing_ok=True)
-                error.filename = error.filename or str(self._file(step))  # that of a write that failed names no file
-                raise
+            with rundir.replacing(self._file(step), binary=True) as file:
+                np.savez(file, **flat)
         self.step, self.score = step, score
         self._forget({step, *self.saved})
 

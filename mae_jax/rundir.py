@@ -66,17 +66,20 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Any]:
-    """Opens a text file that takes the place of `path` when all of it is written."""
+def replacing(path: Path, binary: bool = False) -> Iterator[Any]:
+    """Opens a file, of text or `binary`, that takes the place of `path` when all of it is written."""
     partial = path.with_name(path.name + ".partial")
+    text = {} if binary else {"encoding": "utf-8", "errors": "backslashreplace", "newline": ""}
     try:
-        with open(partial, "w", encoding="utf-8", errors="backslashreplace", newline="") as file:
+        with open(partial, "wb" if binary else "w", **text) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
     except OSError as error:
         error.filename = error.filename or str(path)  # that of a write that failed names no file
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
         raise
 
 

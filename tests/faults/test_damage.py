@@ -151,6 +151,7 @@ def test_a_best_epoch_that_cannot_be_written_is_named(tiny_config, tmp_path, env
     assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
     assert f"error: {tmp_path}/run/best/" in done.stderr and "File too large" in done.stderr
     assert not (tmp_path / "run" / "best" / "partial").exists()
+    assert not list((tmp_path / "run" / "best").glob("*.partial"))
 
 
 def test_a_run_directory_needs_a_name_that_can_be_written(environment):
