@@ -52,7 +52,7 @@ def out_file(path: Path, option: str) -> Path:
 
     Raises UserError that names `option`.
     """
-    why = "it is a folder" if path.is_dir() else ""
+    why = "it is a folder" if path.is_dir() else "it is no regular file" if path.exists() and not path.is_file() else ""
     if not why:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
