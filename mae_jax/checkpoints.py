@@ -42,7 +42,7 @@ class Checkpoints:
         self.directory = Path(workdir).absolute() / "checkpoints"
         self.keep, self.config, self.report = keep, config, report
         self._leader = jax.process_index() == 0
-        self._marker = self.directory.parent / ".saved"  # a checkpoint was here: without one there is no new start
+        self._marker = self.directory.parent / rundir.SAVED  # a checkpoint was here: without one there is no new start
         self._thread: threading.Thread | None = None
         self._failed: BaseException | None = None
         self.proven = -1  # the newest step whose next update is known to have been finite; it is never rotated away
@@ -67,6 +67,8 @@ class Checkpoints:
             )
         self.directory.mkdir(parents=True, exist_ok=True)
         whole = committed_steps(self.directory, self.report)
+        if whole and not metrics.exists() and (self.directory.parent / rundir.CONFIG).exists():
+            self.report(f"{metrics} is gone: the rows up to step {whole[0]} are lost, the run itself is not")
         for path in self.directory.iterdir():
             if ".saving" in path.name:  # of a save that was cut off
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -324,6 +326,11 @@ def finished(workdir: Path, config: ConfigDict, report: Callable[[str], None]) -
         return None
     rundir.refuse_difference(workdir, workdir / rundir.CONFIG, config)
     results = rundir.read_object(workdir / rundir.RESULTS)
+    if not results or (config.task != "pretrain" and "n" not in results):
+        raise UserError(
+            f"{workdir / rundir.RESULTS} does not hold the results of a run; restore it, or remove it, and they "
+            f"are made again"
+        )
     lost, cut = gone(workdir), rundir.cut_predictions(workdir, results)
     if cut and not lost:
         report(f"{workdir}: finished before, but {cut}; made again from the last checkpoint")
@@ -337,7 +344,9 @@ def finished(workdir: Path, config: ConfigDict, report: Callable[[str], None]) -
 def gone(workdir: Path) -> str:
     """What the results of a finished run speak of and is no longer there, in words; "" where all is."""
     file = workdir / rundir.RUN
-    info = rundir.read_object(file) if file.exists() else {}
+    if not file.exists():
+        return rundir.RUN
+    info = rundir.read_object(file)
     steps, chosen = info.get("steps"), info.get("selected_step")
     lost = []
     if steps != 0 and steps not in committed_steps(workdir / "checkpoints"):  # a probe without steps has none

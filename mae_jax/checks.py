@@ -74,8 +74,8 @@ _RANGES = {  # low, high, whether low itself is allowed, whether high is
     "train.match_fraction": (0, 1, True, True),
     "train.label_smoothing": (0, 1, True, False),
     "train.blocks": (-1, math.inf, True, False),
-    "train.mixup": (0, math.inf, True, False),
-    "train.cutmix": (0, math.inf, True, False),
+    "train.mixup": (0, 1000, True, True),
+    "train.cutmix": (0, 1000, True, True),
     "train.lower_rate_times": (1, 100, True, True),
     "train.lower_rate_factor": (0, 1, False, False),
     "eval.every_epochs": (0, 1e6, False, True),
@@ -242,6 +242,10 @@ def _validate_rest(config: ConfigDict, prefix: str) -> None:
     if t.blocks >= 0 and config.task != "finetune":
         raise UserError(f"{prefix}train.blocks={t.blocks} is for fine-tuning; set -1")
     for name in ("mixup", "cutmix"):
+        if 0 < config.train[name] < 1e-3:
+            raise UserError(
+                f"{prefix}train.{name}={config.train[name]:g} is out of range; allowed: 0, or [0.001, 1000]"
+            )
         if t[name] and config.task != "finetune":
             raise UserError(f"{prefix}train.{name}={t[name]} mixes labels and is for fine-tuning; set 0")
     _validate_probe(config, prefix)

@@ -52,7 +52,7 @@ def out_file(path: Path, option: str) -> Path:
 
     Raises UserError that names `option`.
     """
-    why = "it is a folder" if path.is_dir() else ""
+    why = "it is a folder" if path.is_dir() else "it is no regular file" if path.exists() and not path.is_file() else ""
     if not why:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -71,6 +71,23 @@ def out_file(path: Path, option: str) -> Path:
 def say(line: str) -> None:
     """Prints a line at once; names in it command no terminal."""
     print(printable(line), flush=True)
+
+
+def call_computing(command: Callable[..., Any]) -> NoReturn:
+    """The same for a command that may fail, or be stopped, while a step is computed.
+
+    The end of the interpreter frees arrays that such a step still reads: a crash in place of the exit code, so the
+    process ends without. Several processes take leave of each other first, as jax.distributed does.
+    """
+    try:
+        call(command)
+    except SystemExit as end:
+        jax = sys.modules.get("jax")
+        if not end.code or jax is None or jax.distributed.is_initialized():
+            raise
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(end.code)
 
 
 def _end(line: str, code: int) -> NoReturn:

@@ -8,6 +8,7 @@ override from the command line.
 import dataclasses
 import difflib
 import importlib.util
+import inspect
 import json
 import math
 import os
@@ -17,7 +18,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from mae_jax.errors import UserError
+from mae_jax.errors import UNUSABLE, UserError
 
 EVALUATIONS = ("finetune", "linear_probe", "lbfgs", "knn")  # of an encoder, each a task of one run
 QUICK = ("lbfgs", "knn")  # those that train nothing: they solve for the head, or have none
@@ -260,9 +261,23 @@ def load(path: str | os.PathLike, arg: str = "") -> ConfigDict:
         spec.loader.exec_module(module)
     except SyntaxError as error:
         raise UserError(f"config file {path} is not valid Python, line {error.lineno}: {error.msg}") from None
-    if not hasattr(module, "get_config"):
+    except ImportError as error:
+        raise UserError(f"config file {path} needs what is not here: {error}; install it, or leave it out") from None
+    made = getattr(module, "get_config", None)
+    if not callable(made):
         raise UserError(f"config file {path} has no function get_config(arg); see configs/ for some that have")
-    return module.get_config(arg)
+    try:
+        inspect.signature(made).bind(arg)
+    except TypeError:
+        raise UserError(
+            f"config file {path}: get_config takes one argument, the text after ':'; see configs/"
+        ) from None
+    config = made(arg)
+    if not isinstance(config, ConfigDict):
+        raise UserError(
+            f"config file {path}: get_config gave a {type(config).__name__}; it should give a ConfigDict, see configs/"
+        )
+    return config
 
 
 def check_arguments(arguments: list[str]) -> None:
@@ -383,6 +398,14 @@ def resolve(config: ConfigDict, n_train: int, devices: int, n_schedule: int = 0)
         eval_every=every(config.eval.every_epochs),
         save_every=every(config.checkpoint.every_epochs),
     )
+
+
+def run_directory(config: ConfigDict, workdir: str | os.PathLike | None = None) -> Path:
+    """`workdir`, else the default. Raises UserError for a name that cannot be shown."""
+    directory = Path(workdir or default_workdir(config))
+    if UNUSABLE.search(str(directory)):
+        raise UserError(f"--workdir={str(directory)!r} has control characters or bytes that are no UTF-8; rename it")
+    return directory
 
 
 def default_workdir(config: ConfigDict) -> str:

@@ -29,8 +29,11 @@ class StorageError(UserError):
     """A file could not be written: the disk is full, a limit or a right is in the way."""
 
 
-class Stopped(Exception):
-    """A signal asked the run to stop; its state is saved. The process ends with EXIT_STOPPED."""
+class Stopped(BaseException):
+    """A signal asked the run to stop; its state is saved. The process ends with EXIT_STOPPED.
+
+    No `Exception`, like KeyboardInterrupt: what catches those would take it for a damaged file.
+    """
 
 
 EXIT_USER_ERROR = 2
@@ -41,7 +44,9 @@ def disk_line(error: OSError) -> str:
     """Path and reason of a file that cannot be read or written, and free bytes where room is what is missing."""
     line = f"{error.filename or 'a file'}: {error.strerror or error}"
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        at = Path(error.filename or ".").absolute()
-        free = shutil.disk_usage(next(p for p in (at, *at.parents) if p.exists())).free
-        line += f" ({free} bytes free on its disk); make room, then start the same command again"
+        if error.filename:
+            at = Path(error.filename).absolute()
+            free = shutil.disk_usage(next(p for p in (at, *at.parents) if p.exists())).free
+            line += f" ({free} bytes free on its disk)"
+        line += "; make room, then start the same command again"
     return line

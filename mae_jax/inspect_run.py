@@ -61,6 +61,6 @@ def run(run_dir: Path, out: Path | None = None, *, directory: str = "", n: int =
     ]
     out = out or run_dir / f"{PICTURE}.png"
     out.parent.mkdir(parents=True, exist_ok=True)
-    pictures.sheet(columns, lines).save(out)
+    rundir.save_picture(out, pictures.sheet(columns, lines))
     say(f"images, from above: {names}")
     return out

@@ -7,19 +7,22 @@ Any field is overridden with --config.FIELD=VALUE, for example --config.train.ep
     run(load("configs/demo.py"), "runs/demo")
 """
 
+from mae_jax import signals
+
+if __name__ == "__main__":
+    signals.hold()  # until the imports are done
+
 import os
-import signal
-from pathlib import Path
 from typing import Any
 
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from mae_jax import checks
-from mae_jax.cli import call
-from mae_jax.config import check_arguments, default_workdir
+from mae_jax.cli import call_computing
+from mae_jax.config import check_arguments, run_directory
 from mae_jax.data import splits
-from mae_jax.errors import UNUSABLE, UserError
+from mae_jax.errors import UserError
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "FILE[:ARG]: a file of configs/.", lock_config=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Run directory; by default a speaking name below runs/.")
@@ -32,11 +35,9 @@ def run(config: ConfigDict, workdir: str | os.PathLike | None = None) -> dict[st
     from mae_jax import machine, sharding, study, sweep, train  # JAX starts here, not for --help
 
     machine.keep_memory()
-    sharding.start_processes()
-    directory = Path(workdir or default_workdir(config))
-    if UNUSABLE.search(str(directory)):
-        raise UserError(f"--workdir={str(directory)!r} has control characters or bytes that are no UTF-8; rename it")
-    return {"study": study, "sweep": sweep}.get(config.get("task"), train).run(config, directory)
+    with signals.ends("nothing was changed", hard=True):  # of several processes, too: none has begun
+        sharding.start_processes()
+    return {"study": study, "sweep": sweep}.get(config.get("task"), train).run(config, run_directory(config, workdir))
 
 
 def parse(argv: list[str]) -> list[str]:
@@ -61,8 +62,8 @@ def cli() -> None:
     """The process: one line and a non-zero exit for a user's mistake, a stack trace for ours."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # else it prints a note; nothing is computed in it
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # until a run watches for it: nothing to save yet
-    call(lambda: app.run(main, flags_parser=parse))
+    with signals.watched(alone=True):
+        call_computing(lambda: app.run(main, flags_parser=parse))
 
 
 if __name__ == "__main__":

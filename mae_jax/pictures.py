@@ -150,7 +150,7 @@ def finish(spec: Spec, params: Params, held: Held, config: ConfigDict, workdir: 
         headings = [f"{100 * ratio:g} % removed", *PANELS[2:]]
         columns += list(zip(headings, part[1:], strict=True))
     write_errors(workdir / rundir.RECONSTRUCTIONS, found)
-    sheet(columns, [how]).save((workdir / rundir.RECONSTRUCTIONS).with_suffix(".png"))
+    rundir.save_picture((workdir / rundir.RECONSTRUCTIONS).with_suffix(".png"), sheet(columns, [how]))
     about = {
         "images": len(found) // len(ratios),
         "shown": [source.names[index] for source, index in chosen],

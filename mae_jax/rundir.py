@@ -2,9 +2,12 @@
 
 import contextlib
 import csv
+import errno
 import fcntl
+import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -16,6 +19,7 @@ from typing import Any, TextIO
 import numpy as np
 from jaxtyping import Float, Int
 from ml_collections import ConfigDict
+from PIL import Image
 
 from mae_jax.config import difference, flatten, with_defaults
 from mae_jax.errors import UserError
@@ -25,6 +29,7 @@ CONFIG, RUN, SUBSET = "config.json", "run.json", "subset.json"
 RESULTS, PREDICTIONS, METRICS = "results.json", "predictions.csv", "metrics.jsonl"
 VALIDATION = "predictions_val.csv"
 LOWERED = "lowered.json"  # where the learning rate was lowered, see `divergence`
+SAVED = ".saved"  # there was a checkpoint: without one there is no new start
 EXTERNAL = "external"  # a directory for each further test set, with its predictions.csv
 RECONSTRUCTIONS = "reconstructions.csv"
 PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "pillow", "clu")
@@ -43,6 +48,8 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not valid JSON ({error}); restore it or remove the run directory") from None
+    except FileNotFoundError:
+        raise UserError(f"{path} is gone; restore it from a backup, or remove the run directory") from None
     except IsADirectoryError:
         raise UserError(f"{path} is a folder, and should be a file; restore it or remove the run directory") from None
 
@@ -77,10 +84,19 @@ def replacing(path: Path, binary: bool = False) -> Iterator[Any]:
             os.fsync(file.fileno())
         os.replace(partial, path)
     except OSError as error:
-        error.filename = error.filename or str(path)  # that of a write that failed names no file
+        if error.filename in (None, str(partial)):  # a write that failed names no file
+            error.filename = str(path)
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
         raise
+
+
+def save_picture(path: Path, picture: Image.Image, **options: Any) -> None:
+    """Writes a PNG or JPEG file whole or not at all; `options` are those of Pillow's save. Raises OSError."""
+    stream = io.BytesIO()
+    picture.save(stream, "JPEG" if path.suffix.lower() in (".jpg", ".jpeg") else "PNG", **options)
+    with replacing(path, binary=True) as file:
+        file.write(stream.getvalue())
 
 
 @contextlib.contextmanager
@@ -107,18 +123,25 @@ def held(workdir: Path, leader: bool = True) -> Iterator[None]:
             ) from None
         except OSError:
             pass  # a file system without locks
-        try:
+        try:  # past the buffer, which would write again when it is closed
             file.truncate(0)
-            file.write(f"{os.getpid()} on {os.uname().nodename}")
-            file.flush()
+            os.write(file.fileno(), f"{os.getpid()} on {os.uname().nodename}".encode())
         except OSError as error:
             raise _unwritable(workdir, error) from None
         yield
-        file.truncate(0)
+        with contextlib.suppress(OSError):
+            file.truncate(0)
 
 
 def _unwritable(workdir: Path, error: OSError) -> UserError:
-    return UserError(f"workdir {workdir} cannot be written: {error.strerror}; make room there, or choose another")
+    advice = (
+        "choose another" if isinstance(error, FileExistsError | NotADirectoryError) else "make room, or choose another"
+    )
+    free = ""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        place = next(p for p in (workdir, *workdir.parents) if p.exists())
+        free = f" ({shutil.disk_usage(place).free} bytes free on its disk)"
+    return UserError(f"workdir {workdir} cannot be written: {error.strerror}{free}; {advice}")
 
 
 def _holder(file: TextIO) -> str:
@@ -152,6 +175,11 @@ def keep_config(workdir: Path, config: ConfigDict, resolved: dict[str, Any], lea
     path = workdir / CONFIG
     if path.exists():
         refuse_difference(workdir, path, config, resolved)
+    elif (workdir / SAVED).exists():
+        raise UserError(
+            f"{path} is gone, and {workdir / 'checkpoints'} holds the run that it tells of: restore it from a backup, "
+            f"or remove {workdir} to start again"
+        )
     if leader:
         here = _from(workdir, config.init_from)
         write_json(path, {"config": json.loads(config.to_json()), "resolved": resolved, "init_from_here": here})
@@ -222,17 +250,20 @@ def write_predictions(
 
 def cut_predictions(workdir: Path, results: dict[str, Any]) -> str:
     """Which predictions do not have as many rows as the results tell of, in words; "" where all have."""
-    tests = {"": results} | {f"{EXTERNAL}/{name}/": one for name, one in (results.get("external") or {}).items()}
-    for place, scores in tests.items():
-        path, wanted = workdir / f"{place}{PREDICTIONS}", scores.get("n") if isinstance(scores, dict) else None
-        if wanted is None:  # a pre-training
+    external = results.get("external")
+    files = {PREDICTIONS: results.get("n"), VALIDATION: results.get("n_validation")}  # a pre-training has none
+    if isinstance(external, dict):
+        files |= {f"{EXTERNAL}/{k}/{PREDICTIONS}": v.get("n") for k, v in external.items() if isinstance(v, dict)}
+    for name, wanted in files.items():
+        path = workdir / name
+        if not wanted:
             continue
         if not path.is_file():
             return f"{path} is gone"
         with open(path, encoding="utf-8", errors="replace", newline="") as file:
-            lines = file.read().split("\n")  # no name holds a line end
-        if len(lines) - 2 != wanted or lines[-1]:
-            return f"{path} has {max(0, len(lines) - 2)} of {wanted} rows"
+            whole = [line for line in file.read().split("\n")[:-1] if line.count(",") >= 5]  # no name holds a line end
+        if len(whole) - 1 != wanted:
+            return f"{path} has {max(0, len(whole) - 1)} of {wanted} rows"
     return ""
 
 

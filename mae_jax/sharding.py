@@ -12,6 +12,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from mae_jax import signals
 from mae_jax.errors import UserError
 
 MIN_SPLIT = 2**12  # elements; smaller arrays are copied to every device
@@ -25,20 +26,18 @@ def start_processes() -> None:
     """
     if jax.distributed.is_initialized():
         return
-    count = os.environ.get("JAX_NUM_PROCESSES")
+    count, arguments = os.environ.get("JAX_NUM_PROCESSES"), ()
     if count:
         try:
-            numbers = int(count), int(os.environ["JAX_PROCESS_ID"])
-            address = os.environ["JAX_COORDINATOR_ADDRESS"]
+            arguments = os.environ["JAX_COORDINATOR_ADDRESS"], int(count), int(os.environ["JAX_PROCESS_ID"])
         except KeyError as error:
             raise UserError(f"JAX_NUM_PROCESSES={count} is set, but {error.args[0]} is not") from None
         except ValueError as error:
             raise UserError(f"JAX_NUM_PROCESSES={count} or JAX_PROCESS_ID is no number: {error}") from None
-        jax.distributed.initialize(address, *numbers)
-    elif int(os.environ.get("SLURM_STEP_NUM_TASKS", 1)) > 1:
-        jax.distributed.initialize()
-    elif int(os.environ.get("OMPI_COMM_WORLD_SIZE", 1)) > 1:
-        jax.distributed.initialize()
+    elif all(int(os.environ.get(name, 1)) < 2 for name in ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")):
+        return
+    jax.distributed.initialize(*arguments)
+    signals.take_back()
 
 
 def make_mesh(fsdp: int = 1) -> Mesh:

@@ -6,45 +6,62 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import NoReturn
 
 from mae_jax.errors import EXIT_STOPPED, Stopped
 
 GRACE = 20.0  # seconds for code that hears no signal, such as a compiler, where nothing is lost by ending it
 _got: list[int] | None = None  # the signals so far, while somebody watches for them
+_note: Callable[[int, FrameType | None], None] | None = None  # the handler that collects them
 _at_once: list[tuple[str, bool]] = []  # what to say of a signal that ends the work where it is; whether hard
 
 
+def hold() -> None:
+    """Lets signals wait until `watched(alone=True)`: for a command, before what takes long to import."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
+
+
 @contextlib.contextmanager
-def watched() -> Iterator[list[int]]:
+def watched(alone: bool = False) -> Iterator[list[int]]:
     """Collects SIGTERM and SIGINT in a list, so that a run can save and end. A second one ends at once.
 
-    Within another such context it gives that one's list.
+    `alone`: the process is a command's, and a second signal ends it without a word from what is torn down; else it
+    raises KeyboardInterrupt. Within another such context it gives that one's list.
     """
-    global _got
+    global _got, _note
     if _got is not None or threading.current_thread() is not threading.main_thread():
         yield _got if _got is not None else []
         return
 
-    def note(number: int, frame) -> None:
+    def note(number: int, frame: FrameType | None) -> None:
+        if _swallows(frame):  # an exception would be printed there and forgotten: once more, in a moment
+            threading.Timer(0.02, signal.pthread_kill, (threading.main_thread().ident, number)).start()
+            return
         first = not got
         got.append(number)
         if first and _at_once:
             raise stopped(got, _at_once[-1][0])
+        if not first and alone:
+            _end(stopped(got, "what was saved last is kept"))
         if not first:
             signal.default_int_handler(number, frame)
 
-    got = _got = []
+    got, _note = [], note
+    _got = got
     old = {n: signal.signal(n, note) for n in (signal.SIGTERM, signal.SIGINT)}
     woken, waker = socket.socketpair()
     waker.setblocking(False)
     before, closed = signal.set_wakeup_fd(waker.fileno(), warn_on_full_buffer=False), threading.Event()
-    watcher = threading.Thread(target=_watch, args=(woken, closed, got), name="signals", daemon=True)
+    watcher = threading.Thread(target=_watch, args=(woken, closed), name="signals", daemon=True)
     watcher.start()
+    if alone:  # held back until here
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, old.keys())
     try:
         yield got
     finally:
-        _got = None
+        _got = _note = None
         signal.set_wakeup_fd(before)
         for number, handler in old.items():
             signal.signal(number, handler)
@@ -54,19 +71,40 @@ def watched() -> Iterator[list[int]]:
         woken.close()
 
 
-def _watch(woken: socket.socket, closed: threading.Event, got: list[int]) -> None:
+def take_back() -> None:
+    """Sets the handlers again, within `watched`: jax.distributed puts one of its own in the place of SIGTERM's."""
+    if _note is not None and threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, _note)
+
+
+def _swallows(frame: FrameType | None) -> bool:
+    """Whether Python is within what it calls for its own housekeeping."""
+    while frame is not None:
+        if frame.f_code.co_name in ("__del__", "_xla_gc_callback"):
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _watch(woken: socket.socket, closed: threading.Event) -> None:
     """Ends the process where the main thread does not hear a signal in time, but within a hard `ends` alone."""
     number = woken.recv(1)
     while number and number[0] not in (signal.SIGTERM, signal.SIGINT):
         number = woken.recv(1)
     if not number or closed.wait(GRACE):
         return
-    while not got and not closed.wait(0.1):
+    while not closed.wait(0.1):
         with contextlib.suppress(IndexError):  # the main thread has just left
             what, hard = _at_once[-1]
             if hard:
-                print(stopped([number[0]], what), file=sys.stderr, flush=True)
-                os._exit(EXIT_STOPPED)
+                _end(stopped([number[0]], what))
+
+
+def _end(said: Stopped) -> NoReturn:
+    """Ends the process where it is, as SIGKILL would; whatever is saved stays whole."""
+    print(said, file=sys.stderr, flush=True)
+    os._exit(EXIT_STOPPED)
 
 
 @contextlib.contextmanager

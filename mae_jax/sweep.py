@@ -94,7 +94,7 @@ def picture(config: ConfigDict, networks: Sequence[Run], path: Path, opened: dic
 
     chosen = pictures.in_turn(held, config.pretrain.eval.images)
     first = "each network by the share removed in its training and its visible weight"
-    pictures.side_by_side(loaded(), chosen, config.pretrain.eval.mask_seed, lines=[first]).save(path)
+    rundir.save_picture(path, pictures.side_by_side(loaded(), chosen, config.pretrain.eval.mask_seed, lines=[first]))
 
 
 def reference(ratios: Sequence[float]) -> float:

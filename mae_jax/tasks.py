@@ -461,7 +461,8 @@ def classified(
         write(workdir / rundir.VALIDATION, data.train, data.val_idx)
     beside = workdir / rundir.EXTERNAL
     external = {name: scores(beside / name / rundir.PREDICTIONS, s)[1] for name, s in data.external.items()}
-    return {"n_train": len(data.train_idx), "n_test": len(data.test), **results, "external": external}
+    counts = {"n_train": len(data.train_idx), "n_test": len(data.test), "n_validation": len(data.val_idx)}
+    return counts | results | {"external": external}
 
 
 def told(config: ConfigDict, data: splits.Labelled, opened: dict | None) -> dict[str, Any]:

@@ -54,7 +54,8 @@ class Writers:
         sheet = np.concatenate(list(images), axis=0)
         folder = self.workdir / "images"
         folder.mkdir(exist_ok=True)
-        Image.fromarray((sheet * 255).round().astype(np.uint8)).save(folder / f"{name}-{step:07}.png")
+        picture = Image.fromarray((sheet * 255).round().astype(np.uint8))
+        rundir.save_picture(folder / f"{name}-{step:07}.png", picture)
         if self.tensorboard:
             self._writer().write_images(step, {name: images})
 

@@ -115,7 +115,7 @@ def main() -> None:
         shown = ((network, spec, params) for network, (_, spec, params) in loaded.items())
         sheet = pictures.side_by_side(shown, chosen, args.mask_seed, args.statistics, pasted=True)
         pictures.write_errors(args.out / f"{name}.csv", rows)
-        sheet.save(args.out / f"{name}.png")
+        rundir.save_picture(args.out / f"{name}.png", sheet)
         means = [
             {"network": network} | pictures.means([row for row in rows if row["network"] == network])[0]
             for network in loaded

@@ -286,7 +286,11 @@ def _in_workers(batches: grain.IterDataset[Batch]) -> Iterator[Batch]:
     SIGTERM and SIGINT often go to a whole process group (Ctrl-C, a batch system): workers are born deaf to them, so
     that the process that trains can save and close them.
     """
-    resource_tracker.ensure_running()  # which unblocks both signals, so it comes first
+    # The tracker unblocks both signals, so it comes first. Should a run end with an error, it gives back the memory of
+    # batches that are under way, and has no need to warn of them.
+    sys.warnoptions.append("ignore:resource_tracker")
+    resource_tracker.ensure_running()
+    sys.warnoptions.pop()
     stream = iter(batches)
     try:
         old = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int
 
-from mae_jax import cli
+from mae_jax import cli, rundir
 from mae_jax.data import duplicates, prepared, sources
 from mae_jax.data.sources import Source
 from mae_jax.errors import UserError
@@ -45,7 +45,7 @@ def check(name: str, directory: str | os.PathLike, out: Path, say: Callable[[str
     images = _all(name, directory, say)
     rows = [*_groups(images), *_identical(images), *_near(images, say)]
     out.parent.mkdir(parents=True, exist_ok=True)
-    with open(out, "w", encoding="utf-8", errors="backslashreplace", newline="") as file:
+    with rundir.replacing(out) as file:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
         writer.writerows({key: cell(value) for key, value in row.items()} for row in rows)
@@ -64,13 +64,13 @@ def _all(name: str, directory: str | os.PathLike, say: Callable) -> Images:
         classes = info.features["label"].names if "label" in info.features else []
         parts = {split: prepared.index_of(name, split, path, directory) for split in sorted(info.splits)}
         rows = {s: (p.names, p.groups, p.label, p.digest, p.look) for s, p in parts.items()}
-    elif Path(name).is_dir():
+    elif name and Path(name).is_dir():
         found = _folders(name)
         classes = sorted({c for source in found.values() for c in source.classes})
         rows = {split: _of_folder(split, source, classes, say) for split, source in found.items()}
     else:
         raise UserError(
-            f"{name} is neither a folder nor a data set that can be prepared; use one of {', '.join(prepared.WHERE)}"
+            f"{name!r} is neither a folder nor a data set that can be prepared; use one of {', '.join(prepared.WHERE)}"
         )
     names, groups, labels, digests, looks = zip(*rows.values(), strict=True)
     return Images(

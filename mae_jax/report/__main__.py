@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from mae_jax.cli import call
 from mae_jax.errors import UserError, disk_line
 from mae_jax.report import tables
 from mae_jax.report.page import write_report
@@ -50,4 +51,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    call(main)

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
+from mae_jax.cli import call
 from mae_jax.errors import UserError, disk_line
 from mae_jax.report import figures, files, page, stats, sweep_figures, sweep_words, tables
 from mae_jax.report.predictions import clean, read_rows, show
@@ -367,4 +368,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    call(main)

@@ -205,7 +205,7 @@ def test_the_command(leaky, tmp_path):
     done = run(str(leaky))
     assert done.returncode == 0 and "written to check_source.csv" in done.stdout
     assert findings(tmp_path / "check_source.csv") == PLANTED
-    for name, said in (("nothing", "nothing is neither a folder nor"), ("cam16", "cam16 is not prepared in")):
+    for name, said in (("nothing", "'nothing' is neither a folder nor"), ("cam16", "cam16 is not prepared in")):
         done = run(name, "--data_dir", str(tmp_path))
         assert done.returncode == 2 and said in done.stderr and done.stderr.count("\n") == 1
 

@@ -1,6 +1,7 @@
 """Run directories with one file damaged, gone or replaced: a line that names it, or the same results again."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from mae_jax import export, rundir, train
+from mae_jax.config import load
 from mae_jax.errors import UserError
 from mae_jax.report.__main__ import main as report
 
@@ -85,6 +87,45 @@ def test_files_of_another_shape_are_named(config, copy, name, text, said):
         train.run(config, copy)
 
 
+def test_a_run_whose_config_is_gone_does_not_go_on_with_another(config, copy):
+    (copy / rundir.CONFIG).unlink()
+    with pytest.raises(UserError, match=r"config\.json is gone; restore it from a backup"):
+        train.run(config, copy)
+    (copy / rundir.RESULTS).unlink()
+    with pytest.raises(UserError, match=r"config\.json is gone, and .*checkpoints holds the run that it tells of"):
+        train.run(config, copy)
+
+
+def test_results_that_hold_none_are_refused(config, copy):
+    (copy / rundir.RESULTS).write_text("{}")
+    with pytest.raises(UserError, match=r"results\.json does not hold the results of a run"):
+        train.run(config, copy)
+
+
+def test_what_else_is_gone_is_said(config, copy, finished, capsys):
+    (copy / rundir.VALIDATION).unlink()
+    train.run(config, copy)
+    assert f"{rundir.VALIDATION} is gone; made again" in capsys.readouterr().out
+    assert (copy / rundir.VALIDATION).read_bytes() == (finished / rundir.VALIDATION).read_bytes()
+    (copy / rundir.RUN).unlink()
+    train.run(config, copy)
+    assert "but run.json is gone" in capsys.readouterr().out
+    (copy / rundir.RESULTS).unlink()
+    (copy / rundir.METRICS).unlink()
+    train.run(config, copy)
+    assert "metrics.jsonl is gone: the rows up to step 8 are lost, the run itself is not" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", [rundir.PREDICTIONS, rundir.RUN, "parameters.txt"])
+def test_a_folder_in_the_place_of_a_file_is_named_itself(config, copy, name):
+    (copy / rundir.RESULTS).unlink()
+    (copy / name).unlink()
+    (copy / name).mkdir()
+    with pytest.raises(OSError) as error:
+        train.run(config, copy)
+    assert error.value.filename == str(copy / name) and not list(copy.glob("*.partial"))
+
+
 def test_a_config_that_does_not_tell_what_it_came_to_is_compared_without(config, copy):
     saved = json.loads((copy / rundir.CONFIG).read_text())
     del saved["resolved"]
@@ -152,6 +193,37 @@ def test_a_best_epoch_that_cannot_be_written_is_named(tiny_config, tmp_path, env
     assert f"error: {tmp_path}/run/best/" in done.stderr and "File too large" in done.stderr
     assert not (tmp_path / "run" / "best" / "partial").exists()
     assert not list((tmp_path / "run" / "best").glob("*.partial"))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("def get_config(): pass", "get_config takes one argument, the text after ':'"),
+        ("def get_config(arg): return 5", "get_config gave a int; it should give a ConfigDict"),
+        ("import nowhere", "needs what is not here: No module named 'nowhere'"),
+        ("get_config = 3", "has no function get_config"),
+    ],
+)
+def test_config_files_that_are_none_are_named(tmp_path, text, said):
+    (tmp_path / "c.py").write_text(text)
+    with pytest.raises(UserError, match=f"config file .*c.py.*{said}"):
+        load(tmp_path / "c.py")
+
+
+def test_the_report_ends_as_other_commands_do(finished, tmp_path, environment):
+    line = [sys.executable, "-m", "mae_jax.report", str(finished), "--out"]
+    options = {"env": environment, "cwd": ROOT, "capture_output": True, "text": True, "timeout": 100}
+    (tmp_path / "index.html").mkdir()
+    done = subprocess.run([*line, str(tmp_path)], **options)
+    assert (done.returncode, done.stderr) == (2, f"error: {tmp_path}/index.html: Is a directory\n")
+    closed = subprocess.run(
+        f"{sys.executable} -m mae_jax.report {finished} --out {tmp_path}/b | true", shell=True, **options
+    )
+    assert "Traceback" not in closed.stderr
+    os.mkfifo(tmp_path / "pipe.csv")
+    tool = [sys.executable, "tools/check_data.py", str(tmp_path), "--out", str(tmp_path / "pipe.csv")]
+    done = subprocess.run(tool, **options | {"env": environment | {"PYTHONPATH": str(ROOT)}})
+    assert done.returncode == 2 and "pipe.csv cannot be written: it is no regular file" in done.stderr
 
 
 def test_a_run_directory_needs_a_name_that_can_be_written(environment):

@@ -7,12 +7,14 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from mae_jax import rundir, signals, study, tasks, train
 from mae_jax.cli import call, printable
 from mae_jax.config import study_defaults
 from mae_jax.errors import EXIT_STOPPED, Stopped, UserError
+from mae_jax.interop import files
 
 ROOT = Path(__file__).parents[2]
 
@@ -128,6 +130,7 @@ def test_code_that_hears_no_signal_is_ended_where_nothing_is_lost(environment, k
     command, pipes = [sys.executable, "-c", DEAF, kind], {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     process = subprocess.Popen(command, cwd=ROOT, env=environment, text=True, **pipes)
     assert process.stdout.readline() == "deaf\n"
+    time.sleep(0.5)  # until it waits
     process.send_signal(signal.SIGTERM)
     try:
         _, said = process.communicate(timeout=30 if kind == "hard" else 3)
@@ -140,6 +143,66 @@ def test_code_that_hears_no_signal_is_ended_where_nothing_is_lost(environment, k
         process.kill()
         process.communicate()
         assert kind == "soft"
+
+
+def test_a_signal_while_weights_are_read_does_not_make_them_damaged(tmp_path, monkeypatch):
+    np.savez(tmp_path / "w.npz", a=np.zeros(3))
+    monkeypatch.setattr(np, "load", lambda *ignored, **options: terminate())
+    with pytest.raises(Stopped, match="nothing was changed"), signals.watched(), signals.ends("nothing was changed"):
+        files._npz(tmp_path / "w.npz", "init_from")
+
+
+TWICE = (
+    DEAF.replace("libc.pthread_mutex_lock(lock)\n\ncall", "time.sleep(100)\n\ncall")
+    .replace('signals.ends("step 3 is saved", hard=sys.argv[1] == "hard")', "open('/dev/null')")
+    .replace("signals.watched()", "signals.watched(alone=True)")
+)
+
+
+def test_a_second_signal_ends_a_command_with_one_line(environment):
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen([sys.executable, "-c", TWICE, "-"], cwd=ROOT, env=environment, **pipes)
+    assert process.stdout.readline() == "deaf\n"
+    process.send_signal(signal.SIGINT)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.communicate(timeout=1)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == EXIT_STOPPED
+    assert said == "stopped by SIGINT; what was saved last is kept, the same command goes on from there\n"
+
+
+# What runs when the interpreter ends frees arrays that a step still reads; compilation leaves such steps.
+COMPUTING = """
+import atexit, sys
+import jax
+from mae_jax import errors
+from mae_jax.cli import call_computing
+
+atexit.register(print, "torn down")
+
+def command():
+    print("computing")
+    if sys.argv[1] != "none":
+        raise getattr(errors, sys.argv[1])("the reason")
+
+call_computing(command)
+"""
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "out", "said"),
+    [
+        ("Stopped", EXIT_STOPPED, "computing\n", "the reason\n"),
+        ("UserError", 2, "computing\n", "error: the reason\n"),
+        ("none", 0, "computing\ntorn down\n", ""),
+    ],
+)
+def test_a_command_that_fails_while_it_computes_is_not_torn_down(environment, error, code, out, said):
+    done = subprocess.run(
+        [sys.executable, "-c", COMPUTING, error], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (code, out, said)
 
 
 @pytest.mark.parametrize(

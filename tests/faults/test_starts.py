@@ -1,5 +1,6 @@
 """How a run begins: two starts at once, a place that cannot be written, other devices, a signal before all else."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -43,21 +44,44 @@ def test_of_two_starts_in_one_second_one_wins_and_the_other_is_told(tmp_path, en
     assert winner.returncode == EXIT_STOPPED, text
 
 
-def test_a_signal_before_all_else_has_the_same_exit_code(tmp_path, environment):
-    process = start(environment, tmp_path / "study")
-    caught = f"/proc/{process.pid}/status"
-    while process.poll() is None and not _catches(Path(caught).read_text(), signal.SIGTERM):
-        time.sleep(0.005)
-    process.send_signal(signal.SIGTERM)
-    text, _ = process.communicate(timeout=60)
-    assert (process.returncode, text) == (EXIT_STOPPED, "interrupted; the same command goes on from what is saved\n")
-    assert not (tmp_path / "study").exists()
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signals_while_it_starts_have_the_same_exit_code(tmp_path, environment, number):
+    """From when Python has read its first lines on, over the time that the imports take."""
+    for i, delay in enumerate((0.0, 0.1, 0.4, 0.8, 1.2, 1.6, 2.0, 2.5)):
+        process = start(environment, tmp_path / f"{i}")
+        status = Path(f"/proc/{process.pid}/status")
+        while process.poll() is None and not _heeds(status.read_text(), number):
+            time.sleep(0.002)
+        time.sleep(delay)
+        process.send_signal(number)
+        text, _ = process.communicate(timeout=60)
+        assert process.returncode == EXIT_STOPPED, (delay, text)
+        last = text.splitlines()[-1]
+        assert last.startswith(f"stopped by {number.name}; ") and "Traceback" not in text, (delay, text)
 
 
-def _catches(status: str, number: int) -> bool:
-    """By /proc/PID/status."""
-    mask = next(line.split()[1] for line in status.splitlines() if line.startswith("SigCgt"))
+def _heeds(status: str, number: int) -> bool:
+    """Whether a process holds back a signal, by /proc/PID/status."""
+    mask = next(line.split()[1] for line in status.splitlines() if line.startswith("SigBlk"))
     return bool(int(mask, 16) >> (number - 1) & 1)
+
+
+def test_a_disk_that_is_full_at_the_start_is_named_with_its_room(tmp_path, environment):
+    place = tmp_path / "disk"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(place)]
+    if os.getuid() or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("a small tmpfs cannot be mounted: not root, or not allowed here")
+    try:
+        with open(place / "filler", "wb") as file, contextlib.suppress(OSError):
+            file.write(bytes(1 << 20))
+        (place / "run").mkdir(exist_ok=True)
+        process = start(environment, place / "run")
+        text, _ = process.communicate(timeout=60)
+        assert process.returncode == 2 and text.count("\n") == 1, text
+        assert text.startswith(f"error: workdir {place}/run cannot be written: No space left on device (0 bytes free")
+    finally:
+        subprocess.run(["umount", "-l", str(place)], check=True)
 
 
 @pytest.fixture

@@ -7,7 +7,9 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from mae_jax import rundir
 from mae_jax.errors import EXIT_STOPPED
@@ -92,3 +94,28 @@ def test_a_signal_to_the_whole_process_group_saves_and_goes_on(tmp_path, environ
     os.killpg(again.pid, number)
     text, errors = again.communicate(timeout=30)
     assert again.returncode == EXIT_STOPPED and errors.count("\n") == 1, text + errors
+
+
+def test_an_error_of_a_worker_is_one_line(tmp_path, environment):
+    """Batches that are under way then have shared memory, which is given back without a word."""
+    rng = np.random.default_rng(0)
+    for i in range(40):
+        for split in ("Train", "TestA"):
+            path = tmp_path / split / "ab"[i % 2] / f"{i}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(rng.integers(0, 256, (40, 40, 3), np.uint8)).save(path)
+    tiny = {"size": "custom", "image_size": 16, "patch_size": 8, "width": 16, "depth": 1, "heads": 2}
+    fields = {f"model.{k}": v for k, v in tiny.items()} | {"data.dir": tmp_path, "data.workers": 2, "train.steps": 5000}
+    fields |= {"train.batch_size": 8, "log.every_steps": 1, "log.tensorboard": False}
+    command = [sys.executable, "-m", "mae_jax.main", "--config=configs/finetune.py:data=folder,frac=1.0"]
+    command += [f"--workdir={tmp_path / 'run'}", *(f"--config.{k}={v}" for k, v in fields.items())]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, **pipes)
+    log = tmp_path / "run" / rundir.METRICS
+    while process.poll() is None and not (log.exists() and log.stat().st_size):
+        time.sleep(0.05)
+    for path in (tmp_path / "Train" / "a").iterdir():
+        path.unlink()
+    _, errors = process.communicate(timeout=100)
+    assert process.returncode == 2 and errors.count("\n") == 1, errors
+    assert ".png cannot be read (No such file or directory)" in errors
