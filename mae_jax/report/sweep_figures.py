@@ -68,8 +68,10 @@ def tradeoff(sweep: Sweep, rows: list[dict], space: str) -> Numbers:
             own = [r for r in rows if r["evaluated_at"] == ratio and r["visible_weight"] == weight]
             x, y = ([scale(r[f"{where}_{space}"]) for r in own] for where in ("removed", "visible"))
             ax.plot(x, y, linewidth=1, markersize=5, alpha=0.9, **_look(sweep, weight))
-            for r, a, b in zip(own, x, y, strict=True):
-                ax.annotate(f"{100 * r['mask_ratio']:g}", (a, b), (3, 3), textcoords="offset points", fontsize=7)
+            ranks = np.argsort(np.argsort(x))  # names of neighbours stand above and below in turn
+            for r, a, b, rank in zip(own, x, y, ranks, strict=True):
+                place = (3, -9 if rank % 2 else 3)
+                ax.annotate(f"{100 * r['mask_ratio']:g}", (a, b), place, textcoords="offset points", fontsize=7)
                 found.append(
                     {
                         "evaluated_at": ratio,

@@ -49,9 +49,11 @@ def _best(sweep: Sweep, where: str, at: str) -> str:
     names = [percent(sweep.networks[i].mask_ratio) for i in (best, second)]
     values = [f"{sweep.mean(i, ratio, column):.3f}" for i in (best, second)]
     tail = "" if low > 0 else "; no difference shown between the two"
-    weight = f" and a visible weight of {min(sweep.weights):g}" if len(sweep.weights) > 1 else ""
+    weight, begin = min(sweep.weights), f"{where} patches"
+    if len(sweep.weights) > 1:
+        begin = f"{f'with a weight of {weight:g}' if weight else 'without a weight'} on visible patches, {begin}"
     return (
-        f"{where.capitalize()} patches are rebuilt best by training with {names[0]} removed{weight}: the normalised "
+        f"{begin[0].upper()}{begin[1:]} are rebuilt best by training with {names[0]} removed: the normalised "
         f"error is {values[0]}, and {values[1]} for the next best, {names[1]} ({at}){tail}."
     )
 

@@ -113,8 +113,8 @@ def test_the_page_says_what_the_numbers_say(written):
     page = written.page.read_text()
     text = (written.page.parent / "sweep.md").read_text()
     for words in (
-        "Removed patches are rebuilt best by training with 75 % removed and a visible weight of 0",
-        "Visible patches are rebuilt best by training with 25 % removed and a visible weight of 0",
+        "Without a weight on visible patches, removed patches are rebuilt best by training with 75 % removed",
+        "Without a weight on visible patches, visible patches are rebuilt best by training with 25 % removed",
         "changes the error on them by −70.0 %, and that on removed patches by +5.0 %",
         "it mends the visible patches, and costs on the removed ones at 25 %, 75 %",
         "over 10 groups of held-out images",
