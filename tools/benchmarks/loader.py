@@ -178,7 +178,8 @@ def many(folder: Path, n: int) -> None:
     records = prepared.open_split("prcc", "train", folder)
     order = sorted(range(n), key=(names := [records[i]["name"].decode() for i in range(n)]).__getitem__)
     known = prepared.make_index({"image": p, "name": name(i).encode(), "group": b""} for i, p in enumerate(pictures))
-    picture = np.arange(n) % 16
+    places = {each[14:]: k for k, each in enumerate(known.names)}  # within a region, where pictures come again
+    picture = np.asarray([places[names[i][14:]] for i in order])
     dataclasses.replace(
         known,
         record=np.asarray(order),
