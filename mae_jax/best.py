@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from mae_jax import rundir, sharding
+from mae_jax import files, sharding
 from mae_jax.errors import UserError
 from mae_jax.models import Params
 from mae_jax.optim import map_paths
@@ -41,7 +41,7 @@ class Best:
         map_paths(lambda path, leaf: flat.setdefault(path, sharding.to_host(leaf)), params)
         if jax.process_index() == 0:
             self.directory.mkdir(exist_ok=True)
-            with rundir.replacing(self._file(step), binary=True) as file:
+            with files.replacing(self._file(step), binary=True) as file:
                 np.savez(file, **flat)
         self.step, self.score = step, score
         self._forget({step, *self.saved})

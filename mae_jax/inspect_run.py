@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from ml_collections import ConfigDict
 
-from mae_jax import export, inspection, pictures, rundir
+from mae_jax import export, files, inspection, pictures, rundir
 from mae_jax.cli import say
 from mae_jax.config import hparams
 from mae_jax.data import splits
@@ -61,6 +61,6 @@ def run(run_dir: Path, out: Path | None = None, *, directory: str = "", n: int =
     ]
     out = out or run_dir / f"{PICTURE}.png"
     out.parent.mkdir(parents=True, exist_ok=True)
-    rundir.save_picture(out, pictures.sheet(columns, lines))
+    files.save_picture(out, pictures.sheet(columns, lines))
     say(f"images, from above: {names}")
     return out

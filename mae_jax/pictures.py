@@ -14,7 +14,7 @@ from jaxtyping import Float
 from ml_collections import ConfigDict
 from PIL import Image, ImageDraw, ImageFont
 
-from mae_jax import autoencoders, evaluate, pixels, rundir
+from mae_jax import autoencoders, evaluate, files, pixels, rundir
 from mae_jax.data.sources import Source
 from mae_jax.data.transforms import CenterResize, Decode
 from mae_jax.models import Params
@@ -122,7 +122,7 @@ def side_by_side(
 
 def write_errors(path: Path, found: Sequence[dict[str, Any]]) -> None:
     """A CSV file, one row for each dict."""
-    with rundir.replacing(path) as file:
+    with files.replacing(path) as file:
         table = csv.DictWriter(file, list(found[0]))
         table.writeheader()
         table.writerows({k: f"{v:.9g}" if isinstance(v, float) else cell(v) for k, v in row.items()} for row in found)
@@ -150,7 +150,7 @@ def finish(spec: Spec, params: Params, held: Held, config: ConfigDict, workdir: 
         headings = [f"{100 * ratio:g} % removed", *PANELS[2:]]
         columns += list(zip(headings, part[1:], strict=True))
     write_errors(workdir / rundir.RECONSTRUCTIONS, found)
-    rundir.save_picture((workdir / rundir.RECONSTRUCTIONS).with_suffix(".png"), sheet(columns, [how]))
+    files.save_picture((workdir / rundir.RECONSTRUCTIONS).with_suffix(".png"), sheet(columns, [how]))
     about = {
         "images": len(found) // len(ratios),
         "shown": [source.names[index] for source, index in chosen],

@@ -4,7 +4,6 @@ import contextlib
 import csv
 import errno
 import fcntl
-import io
 import json
 import os
 import shutil
@@ -19,8 +18,8 @@ from typing import Any, TextIO
 import numpy as np
 from jaxtyping import Float, Int
 from ml_collections import ConfigDict
-from PIL import Image
 
+from mae_jax import files
 from mae_jax.config import difference, flatten, with_defaults
 from mae_jax.errors import UserError
 from mae_jax.spreadsheets import cell
@@ -37,7 +36,7 @@ PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "pillo
 
 def write_json(path: Path, value: Any) -> None:
     """Writes a JSON file whole or not at all."""
-    with replacing(path) as file:
+    with files.replacing(path) as file:
         json.dump(value, file, indent=2, ensure_ascii=False, allow_nan=False)
         file.write("\n")
 
@@ -70,33 +69,6 @@ def read_config(path: Path) -> dict[str, Any]:
     if not isinstance(saved.get("resolved", {}), dict):
         raise UserError(f"{path} is not the config of a run ('resolved' is no object); restore it")
     return saved
-
-
-@contextlib.contextmanager
-def replacing(path: Path, binary: bool = False) -> Iterator[Any]:
-    """Opens a file, of text or `binary`, that takes the place of `path` when all of it is written."""
-    partial = path.with_name(path.name + ".partial")
-    text = {} if binary else {"encoding": "utf-8", "errors": "backslashreplace", "newline": ""}
-    try:
-        with open(partial, "wb" if binary else "w", **text) as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except OSError as error:
-        if error.filename in (None, str(partial)):  # a write that failed names no file
-            error.filename = str(path)
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
-        raise
-
-
-def save_picture(path: Path, picture: Image.Image, **options: Any) -> None:
-    """Writes a PNG or JPEG file whole or not at all; `options` are those of Pillow's save. Raises OSError."""
-    stream = io.BytesIO()
-    picture.save(stream, "JPEG" if path.suffix.lower() in (".jpg", ".jpeg") else "PNG", **options)
-    with replacing(path, binary=True) as file:
-        file.write(stream.getvalue())
 
 
 @contextlib.contextmanager
@@ -238,7 +210,7 @@ def write_predictions(
 ) -> None:
     """One row an image: names of label and prediction, confidence, each class's probability. See `spreadsheets`."""
     predictions = probabilities.argmax(1)
-    with replacing(path) as file:
+    with files.replacing(path) as file:
         rows = csv.writer(file)
         rows.writerow(["image", "group", "label", "prediction", "confidence", *(f"p_{c}" for c in classes)])
         for i, image in enumerate(images):
@@ -281,5 +253,5 @@ def truncate_metrics(path: Path, step: int, evaluated: bool = True) -> None:
                 kept.append(text + "\n")
         except (ValueError, KeyError, TypeError, RecursionError):
             continue  # the last row of a killed run may be cut
-    with replacing(path) as file:
+    with files.replacing(path) as file:
         file.writelines(kept)

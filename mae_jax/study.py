@@ -12,7 +12,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from mae_jax import grid, interop, plan, rundir, signals, tasks, train
+from mae_jax import grid, interop, network, plan, rundir, signals, train
 from mae_jax.checks import validate_study
 from mae_jax.errors import StorageError, UserError
 from mae_jax.grid import Run
@@ -53,7 +53,7 @@ def configured(runs: list[Run]) -> list[Run]:
             known[cell.init_from].configure(cell)
     made = {str(directory.resolve()) for directory, _ in runs}
     for cell in {cell.init_from: cell for _, cell in runs if cell.init_from not in made}.values():
-        tasks.first_weights(cell)
+        network.first_weights(cell)
     return runs
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from mae_jax import pictures, rundir, sharding, signals, study, tasks
+from mae_jax import files, network, pictures, rundir, sharding, signals, study
 from mae_jax.autoencoders import at_ratio
 from mae_jax.checks import validate_sweep
 from mae_jax.config import percent
@@ -88,13 +88,13 @@ def picture(config: ConfigDict, networks: Sequence[Run], path: Path, opened: dic
 
     def loaded():
         for directory, run in networks:
-            _, spec, params, _ = tasks.autoencoder(directory, "pretrain", mesh)
+            _, spec, params, _ = network.autoencoder(directory, "pretrain", mesh)
             heading = f"{100 * run.mae.mask_ratio:g} %, weight {run.mae.visible_weight:g}"
             yield heading, at_ratio(spec, ratio), params
 
     chosen = pictures.in_turn(held, config.pretrain.eval.images)
     first = "each network by the share removed in its training and its visible weight"
-    rundir.save_picture(path, pictures.side_by_side(loaded(), chosen, config.pretrain.eval.mask_seed, lines=[first]))
+    files.save_picture(path, pictures.side_by_side(loaded(), chosen, config.pretrain.eval.mask_seed, lines=[first]))
 
 
 def reference(ratios: Sequence[float]) -> float:

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float
 from PIL import Image
 
-from mae_jax import rundir
+from mae_jax import files
 from mae_jax.data.sources import Source
 from mae_jax.data.transforms import load_image
 
@@ -32,7 +32,7 @@ def write(directory: Path, source: Source, probabilities: Float[np.ndarray, "n c
         file = directory / (source.names[index] + ".jpg")
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
-            rundir.save_picture(file, picture, quality=85)
+            files.save_picture(file, picture, quality=85)
         except OSError as error:
             if error.errno not in _NO_PLACE:
                 raise

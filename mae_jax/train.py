@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from mae_jax import machine, rundir, sharding, signals, tasks
+from mae_jax import files, machine, rundir, sharding, signals, tasks
 from mae_jax.best import Best
 from mae_jax.checkpoints import Checkpoints, finished
 from mae_jax.checks import validate
@@ -288,7 +288,7 @@ class Loop:
         say(f"  {count / 1e6:.2f} M parameters{some}, {self.spec.shape.dtype}, {jax.devices()[0].device_kind}")
         if jax.process_index() == 0:
             table = overview.get_parameter_overview(state.params, include_stats=False)
-            with rundir.replacing(self.workdir / "parameters.txt") as file:
+            with files.replacing(self.workdir / "parameters.txt") as file:
                 file.write(table + "\n")
             if self.task.subset:
                 rundir.write_json(self.workdir / rundir.SUBSET, self.task.subset)

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from mae_jax import rundir
+from mae_jax import files, rundir
 
 
 class Writers:
@@ -55,7 +55,7 @@ class Writers:
         folder = self.workdir / "images"
         folder.mkdir(exist_ok=True)
         picture = Image.fromarray((sheet * 255).round().astype(np.uint8))
-        rundir.save_picture(folder / f"{name}-{step:07}.png", picture)
+        files.save_picture(folder / f"{name}-{step:07}.png", picture)
         if self.tensorboard:
             self._writer().write_images(step, {name: images})
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from mae_jax import export, interop, models, rundir, tasks, train
+from mae_jax import export, interop, models, network, rundir, train
 from mae_jax.data import splits
 from mae_jax.data.transforms import CenterResize, Decode
 from mae_jax.errors import UserError
@@ -82,7 +82,7 @@ def test_every_field_of_a_shape_survives_or_is_refused(tmp_path, form, kind):
 def pixels(run_dir, config):
     """The run's own test images, prepared as for its predictions: n h w 3, and their names."""
     data = splits.labelled(config.data, None, None)
-    shape = tasks.shape_of(config)
+    shape = network.shape_of(config)
     prepare = [Decode(), CenterResize(shape.image_size)]
     images = []
     for index in range(len(data.test)):

@@ -8,7 +8,7 @@ from pathlib import Path
 import jax
 import pytest
 
-from mae_jax import sharding, tasks
+from mae_jax import network, sharding, tasks
 from mae_jax.errors import UserError
 
 ROOT = Path(__file__).parents[1]
@@ -128,12 +128,12 @@ def test_precision_and_attention_are_those_that_are_best_on_the_device(
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
     monkeypatch.setattr(jax, "devices", lambda: [device])
     heads = {"model.width": 64, "model.decoder_width": 32}
-    shape = tasks.shape_of(tiny_config("pretrain", **heads))
+    shape = network.shape_of(tiny_config("pretrain", **heads))
     assert (shape.head_sizes, shape.dtype, shape.attention) == ((32, 16), dtype, attention)
-    asked = tasks.shape_of(tiny_config(**heads, **{"model.dtype": "float32", "model.attention": "cudnn"}))
+    asked = network.shape_of(tiny_config(**heads, **{"model.dtype": "float32", "model.attention": "cudnn"}))
     assert (asked.dtype, asked.attention) == ("float32", "xla")
     # heads of 4 features in the decoder
-    assert tasks.shape_of(tiny_config("pretrain", **{"model.width": 64})).attention == "xla"
+    assert network.shape_of(tiny_config("pretrain", **{"model.width": 64})).attention == "xla"
 
 
 def test_what_the_device_cannot_do_is_refused(monkeypatch, tiny_config):

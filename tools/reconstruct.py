@@ -50,13 +50,13 @@ def arguments() -> argparse.Namespace:
 
 def networks(args: argparse.Namespace) -> dict[str, tuple]:
     """{name: (config, spec, params)}, the spec with the mask ratio asked for."""
-    from mae_jax import sharding, tasks
+    from mae_jax import network, sharding
     from mae_jax.autoencoders import at_ratio
     from mae_jax.checks import validate
 
     mesh, found = sharding.make_mesh(1), {}
     for directory in args.run_dirs:
-        config, spec, params, step = tasks.autoencoder(directory, "RUN_DIR", mesh)
+        config, spec, params, step = network.autoencoder(directory, "RUN_DIR", mesh)
         config.eval.update(mask_seed=args.mask_seed, mask_ratios=(args.mask_ratio,))
         validate(config)
         name = directory.resolve().name
@@ -92,7 +92,7 @@ def images(item: str, measure: int) -> tuple[str, list]:
 def main() -> None:
     args = arguments()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    from mae_jax import pictures, pixels, rundir  # JAX starts here, not for --help
+    from mae_jax import files, pictures, pixels, rundir  # JAX starts here, not for --help
 
     found = [images(item, args.measure) for item in args.images]
     twice = [name for name, count in Counter(name for name, _ in found).items() if count > 1]
@@ -115,7 +115,7 @@ def main() -> None:
         shown = ((network, spec, params) for network, (_, spec, params) in loaded.items())
         sheet = pictures.side_by_side(shown, chosen, args.mask_seed, args.statistics, pasted=True)
         pictures.write_errors(args.out / f"{name}.csv", rows)
-        rundir.save_picture(args.out / f"{name}.png", sheet)
+        files.save_picture(args.out / f"{name}.png", sheet)
         means = [
             {"network": network} | pictures.means([row for row in rows if row["network"] == network])[0]
             for network in loaded

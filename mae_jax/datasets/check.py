@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int
 
-from mae_jax import cli, rundir
+from mae_jax import cli, files
 from mae_jax.data import duplicates, prepared, sources
 from mae_jax.data.sources import Source
 from mae_jax.errors import UserError
@@ -45,7 +45,7 @@ def check(name: str, directory: str | os.PathLike, out: Path, say: Callable[[str
     images = _all(name, directory, say)
     rows = [*_groups(images), *_identical(images), *_near(images, say)]
     out.parent.mkdir(parents=True, exist_ok=True)
-    with rundir.replacing(out) as file:
+    with files.replacing(out) as file:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
         writer.writerows({key: cell(value) for key, value in row.items()} for row in rows)

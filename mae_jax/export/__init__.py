@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from mae_jax import checkpoints, models, rundir, sharding, tasks
+from mae_jax import checkpoints, models, network, rundir, sharding
 from mae_jax.best import UNREADABLE
 from mae_jax.errors import UserError
 from mae_jax.export.card import model_card
@@ -37,7 +37,7 @@ def load(run_dir: Path, field: str = "RUN_DIR") -> tuple[Weights, ConfigDict]:
     if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
         raise UserError(f"{field}: {run_dir / rundir.RUN}: classes is {classes!r}; it should be a list of names")
     classes = tuple(classes)
-    shape = tasks.shape_of(config, len(classes))
+    shape = network.shape_of(config, len(classes))
     params, step = _params(run_dir, shape, "mae" if config.task == "pretrain" else "vit", run, field)
     scale = tuple(config.data.mean), tuple(config.data.std)
     kind = "mae" if config.task == "pretrain" else "vit"

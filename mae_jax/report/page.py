@@ -11,12 +11,12 @@ from pathlib import Path
 import jinja2
 import numpy as np
 
+from mae_jax import files
 from mae_jax.report import (
     confidence,
     efficiency,
     external,
     figures,
-    files,
     frozen,
     gallery,
     reconstructions,

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from PIL import Image
 
+from mae_jax import files
 from mae_jax.errors import UserError
-from mae_jax.report import files
 from mae_jax.report.predictions import clean, regular
 from mae_jax.report.runs import Run, is_number, read_info
 from mae_jax.report.sweep_words import grey

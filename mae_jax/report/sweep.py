@@ -16,9 +16,10 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
+from mae_jax import files
 from mae_jax.cli import call
 from mae_jax.errors import UserError, disk_line
-from mae_jax.report import figures, files, page, stats, sweep_figures, sweep_words, tables
+from mae_jax.report import figures, page, stats, sweep_figures, sweep_words, tables
 from mae_jax.report.predictions import clean, read_rows, show
 from mae_jax.report.runs import Run, check_same_images, read_info, read_log, read_runs
 from mae_jax.report.tables import BASELINE, Study

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Int
 
-from mae_jax import spreadsheets
-from mae_jax.report import files, stats
+from mae_jax import files, spreadsheets
+from mae_jax.report import stats
 from mae_jax.report.runs import Level, Run, init_order, percent
 
 BASELINE = "scratch"

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mae_jax import config as configs
-from mae_jax import interop, models, sharding, tasks, train
+from mae_jax import interop, models, network, sharding, train
 from mae_jax.errors import UserError
 from mae_jax.interop.transfer import interpolate_positions
 from mae_jax.models.masking import position_embedding
@@ -146,9 +146,9 @@ def test_a_pretraining_goes_on_from_a_file_and_a_classifier_from_its_run(tiny_co
     config = tiny_config("finetune", init="mae", init_from=str(tmp_path / "run"))
     config.model.image_size = 32
     mesh = sharding.make_mesh(1)
-    spec = tasks.spec_of(config, configs.resolve(config, 50, mesh.size), mesh, 5)
+    spec = network.spec_of(config, configs.resolve(config, 50, mesh.size), mesh, 5)
     params = init_state(spec, 0).params
-    taken = tasks.first_weights(config)(spec, params)
+    taken = network.first_weights(config)(spec, params)
     expected = interop.read(path).params["encoder"]
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-6, atol=1e-7), taken["encoder"], expected)
     jax.tree.map(np.testing.assert_array_equal, taken["head"], params["head"])
@@ -156,7 +156,7 @@ def test_a_pretraining_goes_on_from_a_file_and_a_classifier_from_its_run(tiny_co
     assert "fixed positions recomputed for 4 x 4 patches" in capsys.readouterr().out
     config.model.depth = 1
     with pytest.raises(UserError, match="depth is 1 here and 2 there"):
-        tasks.first_weights(config)
+        network.first_weights(config)
 
 
 def test_fixed_positions_are_those_of_the_papers_code():

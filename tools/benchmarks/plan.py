@@ -44,7 +44,7 @@ def measure(config: ConfigDict) -> dict[str, float]:
     import jax
     import numpy as np
 
-    from mae_jax import sharding, state, tasks
+    from mae_jax import network, sharding, state
     from mae_jax.config import resolve
     from mae_jax.models import layers
 
@@ -53,7 +53,7 @@ def measure(config: ConfigDict) -> dict[str, float]:
     batch = config.train.batch_size or config.train.batch_per_device * config.train.accumulation
     config.train.batch_size = rows = math.ceil(batch / config.train.accumulation)
     config.train.accumulation = config.sharding.fsdp = 1
-    spec = tasks.spec_of(config, resolve(config, rows, 1), sharding.make_mesh(), 5 * (config.task != "pretrain"))
+    spec = network.spec_of(config, resolve(config, rows, 1), sharding.make_mesh(), 5 * (config.task != "pretrain"))
     size = config.model.image_size
     shapes = {"image": ((rows, size, size, 3), np.uint8), "label": ((rows,), np.int32)}
     shapes |= {"index": ((rows,), np.int32), "mask": ((rows,), np.float32)}

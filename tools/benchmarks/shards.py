@@ -25,7 +25,7 @@ def main() -> None:
     import jax
     import numpy as np
 
-    from mae_jax import sharding, state, tasks
+    from mae_jax import network, sharding, state
     from mae_jax.config import load, resolve
 
     config = load(*options.config.split(":", 1))
@@ -38,7 +38,7 @@ def main() -> None:
         grid = np.array(jax.devices()[:count]).reshape(count // fsdp, fsdp)
         mesh = jax.sharding.Mesh(grid, ("data", "fsdp"))
         rows = config.train.batch_size = options.rows * count
-        spec = tasks.spec_of(config, resolve(config, rows, 1), mesh, 5 * (config.task == "finetune"))
+        spec = network.spec_of(config, resolve(config, rows, 1), mesh, 5 * (config.task == "finetune"))
         held = state.split_state(spec)
         place = sharding.batch_sharding(mesh)
         shapes = {"image": ((rows, size, size, 3), np.uint8), "label": ((rows,), np.int32)}

@@ -54,7 +54,7 @@ def ours(case: Case) -> tuple[Callable[[int], None], dict[str, float]]:
     import jax
     import numpy as np
 
-    from mae_jax import machine, sharding, state, tasks
+    from mae_jax import machine, network, sharding, state
     from mae_jax.config import defaults, resolve
 
     machine.keep_memory()
@@ -64,7 +64,7 @@ def ours(case: Case) -> tuple[Callable[[int], None], dict[str, float]]:
     config.model.update(decoder_width=width, decoder_depth=depth, decoder_heads=heads)
     config.train.batch_size, config.model.dtype = case.batch, "float32"
     mesh = sharding.make_mesh()
-    spec = tasks.spec_of(config, resolve(config, 1000, 1), mesh, n_classes=5 if case.task == "finetune" else 0)
+    spec = network.spec_of(config, resolve(config, 1000, 1), mesh, n_classes=5 if case.task == "finetune" else 0)
     rng = np.random.default_rng(0)
     batch = {
         "image": rng.integers(0, 256, (case.batch, case.image_size, case.image_size, 3), np.uint8),
