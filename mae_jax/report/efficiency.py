@@ -1,5 +1,7 @@
 """How many labels a start is worth, and from which number on more labels change nothing."""
 
+import itertools
+
 import numpy as np
 
 from mae_jax.report import stats
@@ -40,16 +42,16 @@ def worth(study: Study, metric: str = "accuracy") -> list[dict]:
 
 
 def plateau(study: Study, init: str, metric: str = "accuracy") -> tuple[float, float] | None:
-    """The smallest fraction from which no larger one differs measurably, and the largest gain over it that is
+    """The smallest fraction from which on no two differ measurably, and the largest gain over it that is
     not ruled out; None if there is none.
 
-    Paired on the same images: the 95 % interval of every difference to a larger fraction holds 0, and the gain is
-    the highest end of these. The largest fraction alone is no plateau.
+    Paired on the same images: the 95 % interval of every difference between two of the fractions from there on holds 0,
+    and the gain is the highest end of those to the smallest. The largest fraction alone is no plateau.
     """
     levels = study.levels_of(init)
     draws = [study.mean_draws(metric, study.of(level, init)) for level in levels]
     for i, level in enumerate(levels[:-1]):
-        later = [stats.percentile_interval(d - draws[i]) for d in draws[i + 1 :]]
-        if all(low <= 0 <= high for low, high in later):
-            return level.fraction, max(high for _, high in later)
+        changes = [stats.percentile_interval(more - less) for less, more in itertools.combinations(draws[i:], 2)]
+        if all(low <= 0 <= high for low, high in changes):
+            return level.fraction, max(high for _, high in changes[: len(draws) - 1 - i])
     return None

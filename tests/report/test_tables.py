@@ -292,6 +292,15 @@ def test_a_better_score_on_a_falling_curve_is_told_in_points_not_in_labels(tmp_p
     assert words.worth_lines(worth, paired)[1]["words"] == "better, but the curve from scratch is flat or falls here"
 
 
+def test_a_curve_that_dips_and_rises_has_no_plateau_before_the_dip(tmp_path):
+    # neither 27 nor 33 differs measurably from 30, but 33 does from 27: more labels do change something
+    cells = [(0.1, 30), (0.5, 27), (1.0, 33)]
+    runs, _ = read_runs([by_hand(tmp_path, f"{f}", "scratch", f, share(n)) for f, n in cells])
+    study = tables.analyse(runs)
+    assert efficiency.plateau(study, "scratch") is None
+    assert words.plateau_lines(study) == ["scratch: accuracy still changes up to 100 % of the labels."]
+
+
 def test_what_holm_does_not_confirm_is_said_in_the_headline(tmp_path):
     # 6 images against 0: p = 2 / 2^6 = 0.03, doubled for two fractions
     cells = [("scratch", 0.1, 20), ("scratch", 1.0, 20), ("mae", 0.1, 26), ("mae", 1.0, 20)]
