@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mae_jax.report import tables
+from mae_jax.report import tables, words
 from mae_jax.report.predictions import read_predictions
 from mae_jax.report.runs import Run, check_same_images, clean, distinct
 from mae_jax.report.tables import Study
@@ -40,13 +40,17 @@ def read(runs: Sequence[Run], probes: Sequence[Run] = ()) -> tuple[list[External
     slugs = distinct("".join(c if c.isalnum() or c in "+-_" else "_" for c in clean(name)) for name in sorted(files))
     for slug, (name, every) in zip(slugs, sorted(files.items()), strict=True):
         tested = []
+        lacks = []
         for run, file in every:
-            tested.append(_tested(run, file))
+            one, without = _tested(run, file)
+            tested.append(one)
+            lacks += [f"{clean(run.path)}: {clean(name)}: {line}" for line in without]
             check_same_images(tested[-1], tested[0], file)
         if len(tested) < len(runs):
             notes.append(f"{clean(name)}: {len(runs) - len(tested)} of {len(runs)} runs were not tested on it")
-        random = [_tested(probe, probe.path / "external" / name / file.name) for probe in probes]
-        study = tables.analyse(tested, [probe for probe in random if probe is not None])
+        notes += words.merge(lacks)
+        files_of_probes = [(probe, probe.path / "external" / name / "predictions.csv") for probe in probes]
+        study = tables.analyse(tested, [_tested(probe, file)[0] for probe, file in files_of_probes if file.is_file()])
         paired, unpaired = tables.paired(study)
         notes += [f"{clean(name)}: {line}" for line in unpaired]
         labels = np.unique(tested[0].test.labels).tolist()
@@ -55,9 +59,7 @@ def read(runs: Sequence[Run], probes: Sequence[Run] = ()) -> tuple[list[External
     return found, notes
 
 
-def _tested(run: Run, file: Path) -> Run | None:
-    """The run with the predictions of a further test set; None where it has none."""
-    if not file.is_file():
-        return None
-    test, _ = read_predictions(file, run.raw_classes)
-    return dataclasses.replace(run, test=test, validation=None, log=())
+def _tested(run: Run, file: Path) -> tuple[Run, list[str]]:
+    """The run with the predictions of a further test set, and the lines on the columns that these lack."""
+    test, notes = read_predictions(file, run.raw_classes)
+    return dataclasses.replace(run, test=test, validation=None, log=()), notes

@@ -27,6 +27,7 @@ class Frozen:
     evaluation: str
     study: Study
     rows: list[dict]
+    notes: list[str]  # on what could not be compared
 
     @property
     def name(self) -> str:
@@ -73,7 +74,7 @@ def analyse(runs: dict[str, list[Run]]) -> list[Frozen]:
 
 def _analysed(evaluation: str, runs: list[Run]) -> Frozen:
     study = tables.analyse(runs)
-    rows, (paired, _) = tables.rows(study), tables.paired(study)
+    rows, (paired, notes) = tables.rows(study), tables.paired(study)
     found = []
     for row in rows:
         level = tables.level_of(row)
@@ -92,7 +93,7 @@ def _analysed(evaluation: str, runs: list[Run]) -> Frozen:
             | {name: differences[0][name] if differences else None for name in ("difference", "low", "high", "verdict")}
             | {"arm": row["arm"]}
         )
-    return Frozen(evaluation, study, found)
+    return Frozen(evaluation, study, found, notes)
 
 
 def curve(each: Frozen) -> figures.Numbers:

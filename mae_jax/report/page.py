@@ -81,6 +81,7 @@ def write_report(run_dirs: Sequence[Path], out: Path, *, title: str | None = Non
     paired, unpaired = tables.paired(study)
     worth = efficiency.worth(study) + efficiency.worth(study, "f1")
     others, unknown = external.read(runs, reference)
+    unpaired += [f"{each.name}: {line}" for each in probes for line in each.notes]
     left_out = words.merge(missing) + unpaired + unknown + words.not_there(study)
     told = [run.info.get(key) for key in ("data_name", "data") for run in runs]
     images = next((clean(name) for name in told if isinstance(name, str)), "")
@@ -228,7 +229,8 @@ def _beside(other: external.External, rows: Sequence[dict]) -> dict:
         "" if len(other.classes) == len(every) else f"; of the {len(every)} classes it holds {', '.join(other.classes)}"
     )
     reference = tables.reference_text(other.rows)
-    shown = {"name": other.name, "slug": other.slug, "said": said, "rows": found}
+    care = [*words.flawless_lines(other.rows), *other.study.warnings]
+    shown = {"name": other.name, "slug": other.slug, "said": said, "rows": found, "care": care}
     return shown | {"lacks": lacks, "reference": reference}
 
 

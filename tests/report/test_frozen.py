@@ -86,6 +86,14 @@ def test_an_interval_of_equal_seeds_is_that_of_the_images(make, tmp_path):
     assert all(row["accuracy_high"] - row["accuracy_low"] > 0.1 for row in found.rows)
 
 
+def test_seeds_of_probes_without_a_partner_are_named(make, tmp_path):
+    runs = [make.run(tmp_path / "usual", "scratch", 0.1, rows=60)]
+    for init, seed in (("scratch", 0), ("mae", 0), ("mae", 1)):
+        runs.append(make.run(tmp_path / f"{init}{seed}", init, 0.1, seed=seed, rows=60, evaluation="knn"))
+    said = "nearest neighbours: mae at 10 %: 1 seed has a scratch run beside it; only such are compared"
+    assert said in write_report(runs, tmp_path / "report").notes
+
+
 def test_probes_alone_are_reported_as_what_they_are(dirs, tmp_path):
     _, probed = dirs
     report = write_report([*probed["knn"], *probed["lbfgs"]], tmp_path)

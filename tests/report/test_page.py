@@ -236,6 +236,27 @@ def test_further_test_sets_stand_beside_the_main_one(make, tmp_path):
     assert found == {"TestB", "hospital__b_", "hospital__b__"}
 
 
+def test_what_a_further_test_set_lacks_and_how_few_groups_it_has_is_said(make, tmp_path):
+    dirs = make.study(tmp_path / "runs", rows=60)[:2]
+    for run in dirs:
+        make.external(run, "TestB", make.classes)
+        make.external(run, "bare", make.classes)
+        table = read(run / "external" / "TestB" / "predictions.csv")
+        with (run / "external" / "TestB" / "predictions.csv").open("w", newline="") as stream:
+            writer = csv.DictWriter(stream, table[0])
+            writer.writeheader()
+            writer.writerows(row | {"group": f"slide {i % 3}"} for i, row in enumerate(table))
+        with (run / "external" / "bare" / "predictions.csv").open("w", newline="") as stream:
+            writer = csv.DictWriter(stream, make.required, extrasaction="ignore")
+            writer.writeheader()
+            writer.writerows(table)
+    made = write_report(dirs, tmp_path / "out")
+    lacks = [line for line in made.notes if line.startswith("bare: ")]
+    assert len(lacks) == 2 and all("predictions.csv has no column" in line and "(2 runs)" in line for line in lacks)
+    assert not any(line.startswith("TestB: ") for line in made.notes)
+    assert Page(made.paths["page"]).text.count("are of only 3 groups") == 1
+
+
 def test_arms_of_nearly_one_name_have_files_of_their_own(make, tmp_path):
     dirs = []
     for i, arm in enumerate(("lr 1e-3", "lr_1e-3", "")):
