@@ -175,7 +175,7 @@ def test_an_arm_has_panels_and_files_of_its_own(make, tmp_path):
         assert {row["arm"] for row in read(figures / f"{name}.csv")} == {""}
         assert {row["arm"] for row in read(figures / f"{name}_as_many_updates_as_100__.csv")} == {arm}
     page = made.paths["page"].read_text()
-    assert page.count(f"<summary>The same for: {arm}</summary>") == 5
+    assert page.count(f'<details class="figures"><summary>The same for: {arm}</summary>') == 5
     assert page.count("<th colspan") == page.count(f'">{arm}</th></tr>') == 5  # once above its rows in each table
 
 
@@ -370,8 +370,8 @@ def test_gallery_takes_the_pictures_that_a_run_kept(make, tmp_path):
     assert [a["alt"] for a in shown] == [first]
 
 
-@pytest.mark.skipif(not CHROMIUM, reason="no chromium here: apt-get install chromium")
-def test_a_browser_opens_it(report, tmp_path):
+@pytest.fixture
+def browse(tmp_path):
     def browse(page, *flags):
         command = [
             *(CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run"),
@@ -381,6 +381,28 @@ def test_a_browser_opens_it(report, tmp_path):
         ]
         return subprocess.run(command, capture_output=True, text=True, timeout=120)
 
+    return browse
+
+
+@pytest.mark.skipif(not CHROMIUM, reason="no chromium here: apt-get install chromium")
+def test_paper_has_the_figures_of_every_arm_and_no_configurations(make, tmp_path, browse):
+    dirs = [
+        make.run(tmp_path / f"{init}{arm}", init, 0.1, rows=60, arm=arm, config={f"key{i}": i for i in range(500)})
+        for init in ("scratch", "mae")
+        for arm in ("", "longer")
+    ]
+    page = write_report(dirs, tmp_path / "out").paths["page"]
+    opened = tmp_path / "opened.html"
+    opened.write_text(re.sub(r"<details[^>]*>(?=<summary>The same)", "<details open>", page.read_text()))
+    pages = []
+    for file in (page, opened):
+        browse(file, f"--print-to-pdf={tmp_path / 'page.pdf'}")
+        pages.append(len(re.findall(rb"/Type\s*/Page\b", (tmp_path / "page.pdf").read_bytes())))
+    assert pages[0] == pages[1] < 20
+
+
+@pytest.mark.skipif(not CHROMIUM, reason="no chromium here: apt-get install chromium")
+def test_a_browser_opens_it(report, tmp_path, browse):
     # A copy that may run a script tells, from within a phone's width, which images the browser could not show and
     # whether anything but the tables, which scroll by themselves, is wider than the phone.
     probe, phone = tmp_path / "probe.html", tmp_path / "phone.html"
