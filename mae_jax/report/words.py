@@ -260,7 +260,7 @@ def one_pretraining(runs: Sequence[Run]) -> list[str]:
         return []
     return [
         "one pre-training serves all seeds: the intervals allow for other labels, first weights of the head and "
-        "orders of the images, not for another pre-training (pretrain_seeds)"
+        "orders of the images, not for another pre-training, which --config.pretrain_seeds would add."
     ]
 
 

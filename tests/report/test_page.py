@@ -278,7 +278,8 @@ def test_what_was_run_stands_under_its_own_heading(make, tmp_path):
 def test_one_pre_training_for_all_seeds_is_said(make, tmp_path):
     told = "One pre-training serves all seeds"
     dirs = make.study(tmp_path / "one", rows=60, seeds=2, init_from="runs/pretrain")
-    assert told in Page(write_report(dirs, tmp_path / "a").paths["page"]).text
+    text = Page(write_report(dirs, tmp_path / "a").paths["page"]).text
+    assert told in text and "not for another pre-training, which --config.pretrain_seeds would add." in text
     dirs = make.study(tmp_path / "single", rows=60, init_from="runs/pretrain")
     assert told not in Page(write_report(dirs, tmp_path / "b").paths["page"]).text
     dirs = [make.run(tmp_path / f"{s}", "mae", 0.1, rows=60, seed=s, init_from=f"runs/pretrain-{s}") for s in (0, 1)]
