@@ -244,15 +244,16 @@ def _run_facts(run: Run) -> dict:
 def run_facts(path: Path, info: dict) -> dict:
     """What run.json says of how a run was made, as text; None where it says nothing."""
     seconds, epochs = info.get("wall_seconds"), info.get("epochs")
+    trained = info.get("steps") != 0  # else a head was solved for, and 0 epochs and steps tell nothing
     config = info.get("config")
     versions = info.get("versions")
     return {
         "seed": info.get("seed"),
         "subset_seed": info.get("subset_seed"),
         "n_train": info.get("n_train"),
-        "epochs": f"{epochs:g}" if is_number(epochs) else None,
-        "steps": info.get("steps"),
-        "selected": info.get("selected_step"),
+        "epochs": f"{epochs:g}" if is_number(epochs) and trained else None,
+        "steps": info.get("steps") if trained else None,
+        "selected": info.get("selected_step") if trained else None,
         "minutes": f"{seconds / 60:.1f}" if is_number(seconds) else None,
         "devices": clean(info["devices"]) if isinstance(info.get("devices"), str) else None,
         "data": clean(info["data_name"]) if isinstance(info.get("data_name"), str) else None,
