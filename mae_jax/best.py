@@ -41,8 +41,7 @@ class Best:
         map_paths(lambda path, leaf: flat.setdefault(path, sharding.to_host(leaf)), params)
         if jax.process_index() == 0:
             self.directory.mkdir(exist_ok=True)
-            with files.replacing(self._file(step), binary=True) as file:
-                np.savez(file, **flat)
+            files.save_arrays(self._file(step), flat)
         self.step, self.score = step, score
         self._forget({step, *self.saved})
 

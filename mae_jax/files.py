@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 
@@ -35,6 +36,14 @@ def save_picture(path: Path, picture: Image.Image, **options: Any) -> None:
     picture.save(stream, "JPEG" if path.suffix.lower() in (".jpg", ".jpeg") else "PNG", **options)
     with replacing(path, binary=True) as file:
         file.write(stream.getvalue())
+
+
+def save_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Writes an .npz file whole or not at all. Raises OSError."""
+    stream = io.BytesIO()  # a ZipFile that cannot write to its file says so once more when it is collected
+    np.savez(stream, **arrays)
+    with replacing(path, binary=True) as file:
+        file.write(stream.getbuffer())
 
 
 def write(path: Path, content: str | bytes) -> Path:

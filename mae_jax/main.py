@@ -2,9 +2,8 @@
 
 Any field is overridden with --config.FIELD=VALUE, for example --config.train.epochs=5. In a notebook:
 
-    from mae_jax.config import load
-    from mae_jax.main import run
-    run(load("configs/demo.py"), "runs/demo")
+    from mae_jax import config, main
+    main.run(config.load("configs/demo.py"), "runs/demo")
 """
 
 from mae_jax import signals
@@ -24,6 +23,9 @@ from mae_jax.config import check_arguments, run_directory
 from mae_jax.data import splits
 from mae_jax.errors import UserError
 
+if __name__ in ("__main__", "__mp_main__"):  # the command, and the processes that load its images
+    logging.set_verbosity(logging.FATAL)  # Orbax, Grain and CLU tell of every file; errors come as exceptions
+
 _CONFIG = config_flags.DEFINE_config_file("config", None, "FILE[:ARG]: a file of configs/.", lock_config=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Run directory; by default a speaking name below runs/.")
 
@@ -35,8 +37,7 @@ def run(config: ConfigDict, workdir: str | os.PathLike | None = None) -> dict[st
     from mae_jax import machine, sharding, study, sweep, train  # JAX starts here, not for --help
 
     machine.keep_memory()
-    with signals.ends("nothing was changed", hard=True):  # of several processes, too: none has begun
-        sharding.start_processes()
+    sharding.start_processes()
     return {"study": study, "sweep": sweep}.get(config.get("task"), train).run(config, run_directory(config, workdir))
 
 
@@ -50,7 +51,6 @@ def parse(argv: list[str]) -> list[str]:
 
 
 def main(argv: list[str]) -> None:
-    logging.set_verbosity(logging.FATAL)  # Orbax, Grain and CLU tell of every file; errors come as exceptions
     if argv[1:]:
         raise UserError(f"argument {argv[1]!r} is not known; see --help")
     if _CONFIG.value is None:

@@ -36,7 +36,8 @@ def start_processes() -> None:
             raise UserError(f"JAX_NUM_PROCESSES={count} or JAX_PROCESS_ID is no number: {error}") from None
     elif all(int(os.environ.get(name, 1)) < 2 for name in ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")):
         return
-    jax.distributed.initialize(*arguments)
+    with signals.ends("nothing was changed", hard=True):  # though there are several: none has begun
+        jax.distributed.initialize(*arguments)
     signals.take_back()
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int8, Int32, Int64, UInt8, UInt64
 
+from mae_jax import files
 from mae_jax.data.duplicates import digest, look
 from mae_jax.data.sources import Source
 from mae_jax.errors import UserError, printable
@@ -73,8 +74,7 @@ class Index:
             if not isinstance(value, np.ndarray):
                 value = np.frombuffer("\n".join(printable(text, keep="") for text in value).encode(), "u1")
             arrays[f.name] = value
-        with open(path, "wb") as file:
-            np.savez(file, **arrays)
+        files.save_arrays(path, arrays)
 
     @classmethod
     def load(cls, path: Path, looks: bool = True) -> Index:

@@ -36,6 +36,11 @@ if __name__ == "__main__":
 """
 
 
+def said(errors: str) -> list[str]:
+    """The lines that are not TensorFlow's own: of one without a GPU's driver, at its import."""
+    return [line for line in errors.splitlines() if "cuda drivers" not in line and "InitializeLog" not in line]
+
+
 def alive(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
@@ -86,14 +91,14 @@ def test_a_signal_to_the_whole_process_group_saves_and_goes_on(tmp_path, environ
     os.killpg(stopped.pid, number)
     text, errors = stopped.communicate(timeout=30)
     assert stopped.returncode == EXIT_STOPPED, text + errors
-    assert errors.count("\n") == 1 and "step" in errors and "is saved, the same command goes on" in errors
+    assert len(said(errors)) == 1 and "step" in errors and "is saved, the same command goes on" in errors
     again = subprocess.Popen([*command, f"--workdir={tmp_path}"], start_new_session=True, **options)
     for line in again.stdout:
         if "going on from step" in line:
             break
     os.killpg(again.pid, number)
     text, errors = again.communicate(timeout=30)
-    assert again.returncode == EXIT_STOPPED and errors.count("\n") == 1, text + errors
+    assert again.returncode == EXIT_STOPPED and len(said(errors)) == 1, text + errors
 
 
 def test_an_error_of_a_worker_is_one_line(tmp_path, environment):
@@ -117,5 +122,5 @@ def test_an_error_of_a_worker_is_one_line(tmp_path, environment):
     for path in (tmp_path / "Train" / "a").iterdir():
         path.unlink()
     _, errors = process.communicate(timeout=100)
-    assert process.returncode == 2 and errors.count("\n") == 1, errors
+    assert process.returncode == 2 and len(said(errors)) == 1, errors
     assert ".png cannot be read (No such file or directory)" in errors
