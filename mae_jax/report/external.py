@@ -35,7 +35,8 @@ def read(runs: Sequence[Run], probes: Sequence[Run] = ()) -> tuple[list[External
     files: dict[str, list[tuple[Run, Path]]] = {}
     for run in runs:
         for file in sorted(run.path.glob("external/*/predictions.csv")):
-            files.setdefault(file.parent.name, []).append((run, file))
+            if file.is_file():
+                files.setdefault(file.parent.name, []).append((run, file))
     found, notes = [], []
     slugs = distinct("".join(c if c.isalnum() or c in "+-_" else "_" for c in clean(name)) for name in sorted(files))
     for slug, (name, every) in zip(slugs, sorted(files.items()), strict=True):

@@ -18,15 +18,16 @@ from jaxtyping import Float
 
 from mae_jax import files
 from mae_jax.cli import call
-from mae_jax.errors import UserError, disk_line
+from mae_jax.errors import UNUSABLE, UserError, disk_line
 from mae_jax.report import figures, page, stats, sweep_figures, sweep_words, tables
 from mae_jax.report.predictions import clean, read_rows, show
-from mae_jax.report.runs import Run, check_same_images, read_info, read_log, read_runs
+from mae_jax.report.runs import Run, check_same_images, is_number, read_info, read_log, read_runs
 from mae_jax.report.tables import BASELINE, Study
 
 ERRORS = ("removed_normalised", "visible_normalised", "removed_pixel", "visible_pixel", "removed_pixel_no_network")
 COLUMNS = (*ERRORS, "spam")
 FILE = "reconstructions.csv"
+LARGEST = 1e12  # of what a file may say; figures cannot show more
 
 
 @dataclass(frozen=True)
@@ -192,6 +193,13 @@ def _read_network(path: Path) -> Network:
         raise UserError(
             f"{path / 'run.json'}: has no config.mae.mask_ratio and visible_weight; write it anew"
         ) from None
+    for name, value, fits, words in (
+        ("mask_ratio", ratio, is_number(ratio, 0.0, 1.0), "a number from 0 to 1"),
+        ("visible_weight", weight, is_number(weight, 0.0, LARGEST), f"a number from 0 to {LARGEST:g}"),
+        ("norm_pix_loss", normalised, isinstance(normalised, bool), "true or false"),
+    ):
+        if not fits:
+            raise UserError(f"{path / 'run.json'}: config.mae.{name} is {show(value)}; it must be {words}: correct it")
     header, lines = read_rows(path / FILE)
     for column in ("image", "mask_ratio", *COLUMNS):
         if column not in header:
@@ -204,8 +212,11 @@ def _read_network(path: Path) -> Network:
             values = [float(line[at[column]]) for column in ("mask_ratio", *COLUMNS)]
         except ValueError:
             values = [math.nan]
-        if not all(map(math.isfinite, values)):
-            raise UserError(f"{path / FILE} line {number}: {show(line)} holds what is no finite number; write it anew")
+        if not all(is_number(value, -LARGEST, LARGEST) for value in values):
+            raise UserError(
+                f"{path / FILE} line {number}: {show(line)} holds what is no number, or one beyond {LARGEST:g}; write "
+                f"it anew"
+            )
         image = line[at["image"]]
         groups[image] = line[at["group"]] if "group" in at else ""
         if image in parts.setdefault(values[0], {}):
@@ -261,7 +272,10 @@ def _origin(run: Run, networks: Sequence[Network]) -> str:
     """
     if run.init == BASELINE:
         return BASELINE
-    path = Path(str(run.info.get("init_from") or ""))
+    said = str(run.info.get("init_from") or "")
+    if UNUSABLE.search(said):  # no path at all
+        return ""
+    path = Path(said)
     same = [network for network in networks if network.path.resolve() == path.resolve()]
     if not same and not path.exists():
         same = [network for network in networks if network.path.resolve().name == path.name]
@@ -298,6 +312,8 @@ def effect_rows(sweep: Sweep) -> list[dict]:
         for ratio in sweep.ratios:
             for column in ERRORS[:4]:
                 draws = sweep.draws[ratio][column]
+                if not sweep.mean(base, ratio, column):
+                    continue  # nothing of which a share could be said
                 low, high = stats.percentile_interval(draws[i] / draws[base] - 1)
                 change = sweep.mean(i, ratio, column) / sweep.mean(base, ratio, column) - 1
                 rows.append(

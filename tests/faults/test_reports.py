@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from mae_jax.errors import UserError
-from mae_jax.report import gallery, reconstructions
+from mae_jax.report import external, gallery, reconstructions
 from mae_jax.report.runs import read_runs
 
 
@@ -88,3 +88,10 @@ def test_no_picture_comes_from_outside_by_a_name_or_a_link(run_dir, tmp_path):
     assert shown("inside2.png")  # a picture of its own
     uri = gallery.gallery(read_runs([run_dir])[0])[0]["images"][0]["uri"]
     assert Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))).size == (8, 8)
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_what_is_no_file_is_no_further_test_set(run_dir, make):
+    (run_dir / "external" / "x").mkdir(parents=True)
+    make(run_dir / "external" / "x" / "predictions.csv")
+    assert external.read(read_runs([run_dir])[0])[0] == []

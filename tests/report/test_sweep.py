@@ -192,3 +192,55 @@ def test_a_classifier_is_collapsed_where_every_seed_is(collapsed, said):
     row = {"accuracy": 0.5, "collapsed": collapsed, "seeds": 3, "difference": None}
     assert sweep_words._score(row) == [f"0.500{said}", "–"]
     assert sweep_words._accuracy(row) == f"0.500{said}" + ("," if said else "")
+
+
+def saying(path, key, value):
+    """The same network, whose run.json says something else of its training."""
+    info = json.loads((path / "run.json").read_text())
+    info["config"]["mae"][key] = value
+    (path / "run.json").write_text(json.dumps(info))
+    return path
+
+
+@pytest.mark.parametrize(
+    "key, value",
+    [
+        *[("mask_ratio", value) for value in ("x", float("nan"), [0.5], 2)],
+        *[("visible_weight", value) for value in (None, 10**400, float("inf"))],
+        ("norm_pix_loss", "x"),
+    ],
+)
+def test_what_run_json_says_of_a_network_is_checked(tmp_path, key, value):
+    network = saying(write_network(tmp_path / "a", 0.5, 0), key, value)
+    with pytest.raises(UserError, match=rf"run\.json: config\.mae\.{key} is .*; it must be "):
+        sweep.write_sweep([network], tmp_path / "out")
+
+
+@pytest.mark.parametrize("error", ["nan", "1e308", "-1e308"])
+def test_errors_that_no_figure_shows_are_refused(tmp_path, error):
+    network = write_network(tmp_path / "a", 0.5, 0)
+    file = network / "reconstructions.csv"
+    file.write_text(file.read_text().replace(",0.01,", f",{error},", 1))
+    with pytest.raises(UserError, match=r"reconstructions\.csv line 2: .*write it anew"):
+        sweep.write_sweep([network], tmp_path / "out")
+
+
+def test_a_zero_where_a_share_would_be_taken_of_it(tmp_path):
+    networks = [write_network(tmp_path / f"w{weight}", 0.5, weight) for weight in (0, 1)]
+    for network in networks:
+        lines = (network / "reconstructions.csv").read_text().splitlines()
+        at = lines[0].split(",").index("visible_pixel")
+        cells = [line.split(",") for line in lines[1:]]
+        text = [",".join([*row[:at], "0", *row[at + 1 :]]) for row in cells]
+        (network / "reconstructions.csv").write_text("\n".join([lines[0], *text]) + "\n")
+    sweep.write_sweep(networks, tmp_path / "out")
+    with open(tmp_path / "out" / "effects.csv", newline="") as file:
+        assert "visible_pixel" not in {row["error"] for row in csv.DictReader(file)}
+
+
+@pytest.mark.parametrize("origin", ["a\0b", "\ud800", "a\nb"])
+def test_a_classifier_that_began_with_what_is_no_path_is_left_out(tmp_path, make, origin):
+    network = write_network(tmp_path / "a", 0.5, 0)
+    cell = make.run(tmp_path / "cell", "mae", 0.1, init_from=origin)
+    sweep.write_sweep([network, cell], tmp_path / "out")
+    assert "not among the networks: left out" in (tmp_path / "out" / "index.html").read_text()
