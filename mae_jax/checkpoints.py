@@ -308,6 +308,8 @@ def _numbered(path: Path) -> bool:
 
 def _step_inside(path: Path) -> str:
     """The step that a checkpoint says to be, whatever its name; "" where it does not say."""
+    if (path / _STEP).exists() and not (path / _STEP).is_file():  # a pipe would be waited for
+        return f"unknown ({_STEP} is no regular file)"
     try:
         return printable((path / _STEP).read_text(encoding="utf-8", errors="replace").strip()[:20]) or "unknown"
     except FileNotFoundError:

@@ -21,6 +21,8 @@ def write(directory: Path) -> None:
 
 def problem(directory: Path) -> str:
     """What is wrong with `directory` by its digests, in a few words; "" where every file is as it was written."""
+    if (directory / DIGESTS).exists() and not (directory / DIGESTS).is_file():  # a pipe would be waited for
+        return f"{DIGESTS} is no regular file"
     try:
         known = json.loads((directory / DIGESTS).read_text(encoding="utf-8"))
         for name, (size, digest) in known.items():

@@ -43,6 +43,8 @@ def write_json(path: Path, value: Any) -> None:
 
 def read_json(path: Path) -> Any:
     """Reads a JSON file. Raises UserError where it is damaged."""
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise UserError(f"{path} is a pipe or a device, and should be a file; restore it or remove the run directory")
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
@@ -244,6 +246,8 @@ def truncate_metrics(path: Path, step: int, evaluated: bool = True) -> None:
     lowered rate. Not `evaluated`: also its evaluation's row."""
     if not path.exists():
         return
+    if not path.is_file():
+        raise UserError(f"{path} is no regular file; restore it, or remove it: the run goes on without its rows")
     kept = []
     for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from mae_jax import export, rundir, train
+from mae_jax import digests, export, rundir, train
+from mae_jax.checkpoints import committed_steps
 from mae_jax.config import load
 from mae_jax.errors import UserError
 from mae_jax.report.__main__ import main as report
@@ -231,3 +232,25 @@ def test_a_run_directory_needs_a_name_that_can_be_written(environment):
     done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=100)
     assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
     assert "--workdir='/tmp/\\udcff\\udcfe' has control characters or bytes that are no UTF-8" in done.stderr
+
+
+@pytest.mark.parametrize("name", [rundir.CONFIG, rundir.METRICS, "run.json", "lowered.json"])
+def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(config, copy, name):
+    if name in (rundir.METRICS, "lowered.json"):
+        (copy / rundir.RESULTS).unlink()
+    (copy / name).unlink(missing_ok=True)
+    os.mkfifo(copy / name)
+    with pytest.raises(UserError, match=rf"{name} is (a pipe|no regular file).*; restore it"):
+        train.run(config, copy)
+
+
+def test_a_pipe_in_a_checkpoint_is_not_waited_for(copy):
+    steps = copy / "checkpoints"
+    newest, before = sorted(steps.iterdir(), key=lambda path: -int(path.name))[:2]
+    for path in (newest / digests.DIGESTS, before / "step.txt"):
+        path.unlink()
+        os.mkfifo(path)
+    assert digests.problem(newest) == "digests.json is no regular file"
+    said = []
+    assert committed_steps(steps, said.append) == [int(newest.name)]
+    assert len(said) == 1 and str(before) in said[0] and "step.txt is no regular file" in said[0]
