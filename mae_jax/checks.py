@@ -224,8 +224,10 @@ def _validate_rest(config: ConfigDict, prefix: str) -> None:
     o, t = config.optim, config.train
     try:
         re.compile(o.no_decay)
-    except re.error as error:
-        raise UserError(f"{prefix}optim.no_decay={o.no_decay!r} is not a regular expression: {error}") from None
+    except (re.error, RecursionError, OverflowError) as error:
+        raise UserError(
+            f"{prefix}optim.no_decay={o.no_decay!r} is not a regular expression: {error}; mend it"
+        ) from None
     if 0 < t.batch_size < t.accumulation:
         raise UserError(
             f"{prefix}train.batch_size={t.batch_size} is smaller than {prefix}train.accumulation={t.accumulation}; "

@@ -46,7 +46,7 @@ def parse(argv: list[str]) -> list[str]:
     check_arguments(argv[1:])
     try:
         return flags.FLAGS(argv)
-    except flags.Error as error:
+    except (flags.Error, ValueError) as error:  # absl's own, for --noFLAG=VALUE
         raise UserError(" ".join(str(error).split())) from None
 
 

@@ -123,6 +123,7 @@ def _check_labelled(data: ConfigDict) -> None:
     if prepared.known(data.source) and data.train_split == data.test_split:
         raise UserError(f"data.train_split={data.train_split} is data.test_split too; name two splits")
     if data.source != "folder":
+        _external_places(data)
         return
     train, test = (Path(data.dir, split).resolve() for split in (data.train_split, data.test_split))
     if train == test or train in test.parents or test in train.parents:
@@ -132,6 +133,7 @@ def _check_labelled(data: ConfigDict) -> None:
         )
     for split in (data.train_split, data.test_split):
         sources.existing(data.dir, split, "data.dir")
+    _external_places(data)
 
 
 def _labelled_test(data: ConfigDict, classes: tuple[str, ...], report: Report | None) -> Source:
@@ -171,17 +173,31 @@ def seen_before(
 
 def _external(data: ConfigDict, classes: tuple[str, ...], report: Report | None) -> dict[str, Source]:
     """The sets that `data.external` names. A PLACE that is no folder is a split of `data.source`."""
+    options: dict = {"classes": classes, "field": "data.external"}
+    files = {"bad_images": data.bad_images, "progress": report}
+    found: dict[str, Source] = {}
+    for name, place in _external_places(data).items():
+        if Path(place).is_dir():
+            found[name] = sources.folder(place, **options, **files)
+        elif data.source == "synthetic":
+            found[name] = sources.synthetic(place, data.synthetic_test, data.synthetic_size, DRAWING_SEED)
+        elif prepared.known(data.source):
+            found[name] = prepared.labelled(data.source, place, data.prepared_dir, **options)
+        else:
+            found[name] = sources.folder(data.dir, place, **options, **files)
+    return found
+
+
+def _external_places(data: ConfigDict) -> dict[str, str]:
+    """{NAME: PLACE} of `data.external`. Raises UserError for names and places that cannot be used."""
 
     def where(place: str) -> Path:
         if data.source == "folder":
             return Path(data.dir, place).resolve()
         return Path(f"/{data.source}", place)
 
-    drawn = data.source == "synthetic"
-    used = ("Train", "TestA") if drawn else (data.train_split, data.test_split)
-    options: dict = {"classes": classes, "field": "data.external"}
-    files = {"bad_images": data.bad_images, "progress": report}
-    found: dict[str, Source] = {}
+    used = ("Train", "TestA") if data.source == "synthetic" else (data.train_split, data.test_split)
+    found: dict[str, str] = {}
     for item in filter(None, data.external.split(",")):
         name, equals, place = item.partition("=")
         place = place if equals else name
@@ -197,14 +213,11 @@ def _external(data: ConfigDict, classes: tuple[str, ...], report: Report | None)
             other = where(split)
             if own == other or own in other.parents or other in own.parents:
                 raise UserError(f"data.external={data.external!r}: {place} holds the images of {split}; name others")
-        if folder:
-            found[name] = sources.folder(place, **options, **files)
-        elif drawn:
-            found[name] = sources.synthetic(place, data.synthetic_test, data.synthetic_size, DRAWING_SEED)
-        elif prepared.known(data.source):
-            found[name] = prepared.labelled(data.source, place, data.prepared_dir, **options)
-        else:
-            found[name] = sources.folder(data.dir, place, **options, **files)
+        if data.source == "folder" and not folder:
+            sources.existing(data.dir, place, "data.external")
+        elif "/" in place and not folder:
+            raise UserError(f"data.external={data.external!r}: {place!r} is no folder; name one that is there")
+        found[name] = place
     return found
 
 

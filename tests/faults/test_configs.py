@@ -45,6 +45,10 @@ MISTAKES = [
     (FINETUNE, ["--config.task=pretrian"], "task=pretrian is not allowed; use one of pretrain, finetune, "),
     ("configs/finetune.py:data=nothing", [], "data.source=nothing is not known; use one of synthetic, folder"),
     ("configs/finetune.py:data=folder", ["--config.data.dir=/nonexistent"], "'/nonexistent/Train' is not a folder"),
+    (FINETUNE, ["--config.data.external=/nonexistent"], "'/nonexistent' is no folder; name one that is there"),
+    (FINETUNE, ["--config.data.external=a=x,a=y"], "data.external='a=x,a=y': 'a=y' needs a name of its own"),
+    (FINETUNE, ["--noconfig.data.flips=3"], "--noconfig.data.flips=3 does not take an argument"),
+    (FINETUNE, ["--config.optim.no_decay=" + "(" * 5000], "optim.no_decay='((("),
     ("configs/finetune.py:frac=nan,data=synthetic", [], "data.fraction=nan is not a finite number"),
     (PRETRAIN, ["--config.mae.mask_ratio=1"], "mae.mask_ratio=1.0 is out of range; allowed: (0, 1)"),
     (PRETRAIN, ["--config.data.weights=(1,2)"], "data.weights=(1, 2) has 2 numbers for 1 sources"),
@@ -96,7 +100,7 @@ def said(tmp_path_factory) -> list[tuple[int, str]]:
     return [tuple(json.loads(line)) for line in done.stdout.splitlines()]
 
 
-@pytest.mark.parametrize("number", range(len(MISTAKES)), ids=[f"{f} {' '.join(m)}" for f, m, _ in MISTAKES])
+@pytest.mark.parametrize("number", range(len(MISTAKES)), ids=[f"{f} {' '.join(m)}"[:200] for f, m, _ in MISTAKES])
 def test_a_mistake_is_found_before_jax_is_imported(said, number):
     code, text = said[number]
     assert code == 2 and text.startswith("error: ") and text.count("\n") == 1, text
