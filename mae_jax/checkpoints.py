@@ -45,6 +45,7 @@ class Checkpoints:
         self._marker = self.directory.parent / rundir.SAVED  # a checkpoint was here: without one there is no new start
         self._thread: threading.Thread | None = None
         self._failed: BaseException | None = None
+        self._any_saved = False  # whether a step was saved or found here
         self.proven = -1  # the newest step whose next update is known to have been finite; it is never rotated away
         self._orbax = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler())
         wrong = None
@@ -91,6 +92,10 @@ class Checkpoints:
         Raises StorageError where this or the last save could not be written; earlier steps stay.
         """
         self.wait()
+        if self._leader and (
+            removed := self._removed()
+        ):  # else Orbax would make it anew, without the run's other files
+            raise removed
         partial = self.directory / f"{step}.saving"
         try:
             self._orbax.save(
@@ -118,6 +123,7 @@ class Checkpoints:
                 os.replace(partial, whole)
                 digests.sync_directory(self.directory)
                 self._marker.touch()
+                self._any_saved = True
                 self.rotate()
         except BaseException as error:
             self._failed = error
@@ -145,6 +151,7 @@ class Checkpoints:
         sharding.any_process(False)  # wait for those that still look
         if self._leader and all(step >= first for step in self.steps()):
             self._marker.unlink(missing_ok=True)  # meant to begin again
+            self._any_saved = False
         for step in self.steps() if self._leader else []:
             if step >= first:
                 self._remove(step)
@@ -160,8 +167,18 @@ class Checkpoints:
     def _not_saved(self, path: Path, error: BaseException) -> BaseException:
         """The error to show, with what was half written removed: it takes room that something else may need."""
         shown = storage_error(path, error) if cannot_write(error) else error
+        shown = self._removed() or shown
         self._remove_partial()
         return shown
+
+    def _removed(self) -> StorageError | None:
+        """The error to show where what was saved is no longer there."""
+        if not self._any_saved or (self._marker.exists() and self.steps()):
+            return None
+        return StorageError(
+            f"{self.directory} was removed or emptied while the run went on; restore it from a backup, or remove "
+            f"{self.directory.parent} to start again"
+        )
 
     def _remove_partial(self) -> None:
         """Of a save that failed, some of Orbax's threads write on for a moment, and put back what is removed."""
@@ -201,6 +218,7 @@ class Checkpoints:
                 continue
             for bad in damaged:
                 self._put_aside(self.directory / str(bad))
+            self._any_saved = self._marker.exists()
             count = jax.device_put(np.int32(step), like.step.sharding)
             return TrainState(count, found["params"], found["optimizer"]), found["position"]
         if damaged:

@@ -12,7 +12,9 @@ from mae_jax.errors import EXIT_STOPPED, EXIT_USER_ERROR, Stopped, UserError, di
 
 _DISK = {
     getattr(errno, name): name
-    for name in "ENOSPC EDQUOT EFBIG EROFS EACCES EPERM EIO ENAMETOOLONG EISDIR ENOTDIR EEXIST ELOOP ESTALE".split()
+    for name in (
+        "ENOSPC EDQUOT EFBIG EROFS EACCES EPERM EIO ENAMETOOLONG EISDIR ENOTDIR EEXIST ENOENT ELOOP ESTALE".split()
+    )
 }
 _LESS = "a larger train.accumulation, a smaller train.batch_size or eval.batch_size, or train.remat=True need less"
 

@@ -269,3 +269,18 @@ def test_weights_of_another_run_are_checked_too(copy, spec):
     path.write_bytes(path.read_bytes() + b" ")
     with pytest.raises(UserError, match=r"init_from: checkpoint .*/6 cannot be read: config/metadata has \d+ bytes"):
         checkpoints.load_params(copy, abstract_state(spec).params, "init_from")
+
+
+@pytest.mark.parametrize("what", ["", "checkpoints"])
+@pytest.mark.parametrize("resumed", [False, True])
+def test_a_directory_that_is_removed_meanwhile_is_said_and_not_made_anew(copy, spec, what, resumed):
+    with pytest.raises(StorageError, match="checkpoints was removed or emptied while the run went on; restore it"):
+        with Checkpoints(copy, 3, {}, print) as store:
+            if resumed:
+                store.restore(abstract_state(spec))
+            else:
+                store.save(8, state_of(spec, 8), {})
+                store.wait()
+            shutil.rmtree(copy / what)
+            store.save(10, state_of(spec, 10), {})
+    assert not list(copy.glob("checkpoints/*"))

@@ -254,3 +254,14 @@ def test_a_pipe_in_a_checkpoint_is_not_waited_for(copy):
     said = []
     assert committed_steps(steps, said.append) == [int(newest.name)]
     assert len(said) == 1 and str(before) in said[0] and "step.txt is no regular file" in said[0]
+
+
+def test_a_link_that_leads_to_itself_ends_in_one_line(finished, copy):
+    (copy / rundir.CONFIG).unlink()
+    (copy / rundir.CONFIG).symlink_to(copy / rundir.CONFIG)
+    code = "import sys; from pathlib import Path; from mae_jax import cli, rundir; "
+    code += "cli.call(rundir.read_json, Path(sys.argv[1]))"
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(copy / rundir.CONFIG)], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "config.json" in done.stderr, done.stderr
