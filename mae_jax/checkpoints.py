@@ -70,6 +70,8 @@ class Checkpoints:
         whole = committed_steps(self.directory, self.report)
         if whole and not metrics.exists() and (self.directory.parent / rundir.CONFIG).exists():
             self.report(f"{metrics} is gone: the rows up to step {whole[0]} are lost, the run itself is not")
+        elif whole and (broken := rundir.broken_rows(metrics)):
+            self.report(f"{metrics} has {broken}: what it told up to step {whole[0]} is lost, the run itself is not")
         for path in self.directory.iterdir():
             if ".saving" in path.name:  # of a save that was cut off
                 shutil.rmtree(path) if path.is_dir() else path.unlink()

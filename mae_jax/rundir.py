@@ -241,6 +241,19 @@ def cut_predictions(workdir: Path, results: dict[str, Any]) -> str:
     return ""
 
 
+def broken_rows(path: Path) -> str:
+    """What is damaged of metrics.jsonl, in words; "" where nothing is. The last row of a killed run may be cut."""
+    if not path.is_file():
+        return ""
+    broken = 0
+    for text in path.read_bytes().split(b"\n")[:-1]:
+        try:
+            broken += not isinstance(json.loads(text)["step"], int)
+        except (ValueError, KeyError, TypeError, RecursionError):
+            broken += 1
+    return f"{broken} rows that cannot be read" if broken else ""
+
+
 def truncate_metrics(path: Path, step: int, evaluated: bool = True) -> None:
     """Drops the rows after `step`: a resumed run writes them again, and so it does those that tell at `step` of a
     lowered rate. Not `evaluated`: also its evaluation's row."""

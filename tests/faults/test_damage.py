@@ -265,3 +265,12 @@ def test_a_link_that_leads_to_itself_ends_in_one_line(finished, copy):
         [sys.executable, "-c", code, str(copy / rundir.CONFIG)], cwd=ROOT, capture_output=True, text=True, timeout=60
     )
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and "config.json" in done.stderr, done.stderr
+
+
+def test_a_damaged_row_of_the_metrics_is_said(config, copy, capsys):
+    (copy / rundir.RESULTS).unlink()
+    metrics = copy / rundir.METRICS
+    rows = metrics.read_bytes().split(b"\n")
+    metrics.write_bytes(b"\n".join([b"\xff" + rows[0][5:], *rows[1:]]))
+    train.run(config, copy)
+    assert f"{metrics} has 1 rows that cannot be read: what it told" in capsys.readouterr().out
