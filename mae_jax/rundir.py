@@ -27,6 +27,7 @@ from mae_jax.spreadsheets import cell
 CONFIG, RUN, SUBSET = "config.json", "run.json", "subset.json"
 RESULTS, PREDICTIONS, METRICS = "results.json", "predictions.csv", "metrics.jsonl"
 VALIDATION = "predictions_val.csv"
+STUDY = "study.json"  # in the directory of a study or sweep, whose runs lie below it
 LOWERED = "lowered.json"  # where the learning rate was lowered, see `divergence`
 SAVED = ".saved"  # there was a checkpoint: without one there is no new start
 EXTERNAL = "external"  # a directory for each further test set, with its predictions.csv
@@ -147,6 +148,8 @@ def keep_config(workdir: Path, config: ConfigDict, resolved: dict[str, Any], lea
     Raises UserError that lists the fields which differ.
     """
     path = workdir / CONFIG
+    if (workdir / STUDY).exists():
+        raise UserError(f"{workdir} holds a study of several runs ({STUDY}); choose another --workdir for this run")
     if path.exists():
         refuse_difference(workdir, path, config, resolved)
     elif (workdir / SAVED).exists():

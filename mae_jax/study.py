@@ -113,7 +113,9 @@ def refuse_missing(runs: Sequence[Run], missing: dict[Path, ConfigDict]) -> None
 
 def keep_study(config: ConfigDict, workdir: Path, leader: bool) -> None:
     """study.json: the study's config, the same at every start; the `leader` of several processes writes it."""
-    path = workdir / "study.json"
+    path = workdir / rundir.STUDY
+    if (workdir / rundir.CONFIG).exists():
+        raise UserError(f"{workdir} holds one run ({rundir.CONFIG}); choose another --workdir for several")
     if path.exists():
         rundir.refuse_difference(workdir, path, config)
     if leader:

@@ -162,3 +162,16 @@ def test_a_damaged_row_of_metrics_is_dropped_alone(tmp_path, damage):
     path.write_bytes(rows[0] + damage + rows[1] + b"".join(rows[2:]))
     rundir.truncate_metrics(path, 3)
     assert path.read_bytes() == rows[0] + rows[2]
+
+
+def test_a_run_and_a_study_do_not_share_a_directory(tiny_config, tmp_path):
+    several = study_defaults(tiny_config("pretrain"), tiny_config())
+    (tmp_path / "study").mkdir()
+    study.keep_study(several, tmp_path / "study", True)
+    with pytest.raises(
+        UserError, match=r"study holds a study of several runs \(study\.json\); choose another --workdir"
+    ):
+        train.run(tiny_config(), tmp_path / "study")
+    train.run(tiny_config(), tmp_path / "run")
+    with pytest.raises(UserError, match=r"run holds one run \(config\.json\); choose another --workdir"):
+        study.keep_study(several, tmp_path / "run", True)
