@@ -18,6 +18,7 @@ import numpy as np
 from mae_jax.config import WEIGHTS
 from mae_jax.errors import UserError
 
+DIMENSIONS = 8  # of an array; NumPy makes none of more than 64
 PICKLES = set(WEIGHTS) - {".safetensors", ".npz"}
 _WRAPPERS = ("model", "state_dict", "module")  # what training scripts keep the weights under
 MOST_BYTES = 2**35  # of a file; the largest plain ViTs have a quarter of that
@@ -92,6 +93,9 @@ def _safetensors(file: Path, field: str) -> dict[str, np.ndarray]:
         parts = deserialize(file.read_bytes())
     except (SafetensorError, OSError) as error:
         raise UserError(f"{field}: {file} cannot be read as safetensors ({error}); fetch it again") from None
+    many = [name for name, part in parts if len(part["shape"]) > DIMENSIONS]
+    if many:
+        raise UserError(f"{field}: {file}: {many[0]!r} has more than {DIMENSIONS} dimensions; no weights have so many")
     arrays = {}
     for key, part in parts:
         if part["dtype"] not in _TYPES:

@@ -355,3 +355,10 @@ def test_a_header_that_lies_is_refused(timm_file):
         path.write_bytes(len(text).to_bytes(8, "little") + text + data[8 + size :])
         with pytest.raises(UserError, match="cannot be read as safetensors"):
             interop.read(path)
+
+
+def test_an_array_of_more_dimensions_than_there_can_be_is_refused(tmp_path):
+    header = json.dumps({"a": {"dtype": "F32", "shape": [1] * 500, "data_offsets": [0, 4]}}).encode()
+    (tmp_path / "x.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
+    with pytest.raises(UserError, match="'a' has more than 8 dimensions"):
+        interop.read(tmp_path / "x.safetensors")
