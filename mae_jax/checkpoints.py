@@ -6,6 +6,7 @@ with a number for a name is whole, or is passed over and reported. What is resto
 
 import copy
 import itertools
+import math
 import os
 import resource
 import shutil
@@ -68,8 +69,11 @@ class Checkpoints:
             )
         self.directory.mkdir(parents=True, exist_ok=True)
         whole = committed_steps(self.directory, self.report)
+        every = self.config.get("config", {}).get("log", {}).get("every_steps", math.inf)
         if whole and not metrics.exists() and (self.directory.parent / rundir.CONFIG).exists():
             self.report(f"{metrics} is gone: the rows up to step {whole[0]} are lost, the run itself is not")
+        elif whole and whole[0] >= every and metrics.is_file() and not metrics.stat().st_size:
+            self.report(f"{metrics} is empty: the rows up to step {whole[0]} are lost, the run itself is not")
         elif whole and (broken := rundir.broken_rows(metrics)):
             self.report(f"{metrics} has {broken}: what it told up to step {whole[0]} is lost, the run itself is not")
         for path in self.directory.iterdir():
@@ -94,10 +98,8 @@ class Checkpoints:
         Raises StorageError where this or the last save could not be written; earlier steps stay.
         """
         self.wait()
-        if self._leader and (
-            removed := self._removed()
-        ):  # else Orbax would make it anew, without the run's other files
-            raise removed
+        if self._leader and (removed := self._removed()):
+            raise removed  # Orbax would make the directory anew, without the run's other files
         partial = self.directory / f"{step}.saving"
         try:
             self._orbax.save(

@@ -218,12 +218,15 @@ def parse_arg(arg: str | None, **known: Any) -> ConfigDict:
 
     Raises UserError on a key that is not known or a value of another type.
     """
-    values = dict(known)
+    values, given = dict(known), set()
     for item in filter(None, (arg or "").split(",")):
         key, equals, text = item.partition("=")
         if key not in known or not equals:
             allowed = ", ".join(f"{k}={v}" for k, v in known.items()) or "none"
             raise UserError(f"config argument {item!r} is not known; allowed, with their defaults: {allowed}")
+        if key in given:
+            raise UserError(f"config argument {item!r}: {key} is given twice; give it once")
+        given.add(key)
         kind = type(known[key])
         try:
             values[key] = {"true": True, "false": False}[text.lower()] if kind is bool else kind(text)
@@ -252,7 +255,8 @@ def load(path: str | os.PathLike, arg: str = "") -> ConfigDict:
     """The config of a file such as `configs/demo.py`, as the flag --config=FILE:ARG gives it."""
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"config file {path} does not exist; see configs/ for those that do")
+        what = "is no file" if path.exists() else "does not exist"
+        raise UserError(f"config file {path} {what}; see configs/ for those that do")
     spec = importlib.util.spec_from_file_location(path.stem, path)
     if spec is None or spec.loader is None:
         raise UserError(f"config file {path} is no Python file; see configs/ for those that are")

@@ -87,7 +87,7 @@ def test_the_recipe_of_mae_is_that_of_its_code_for_vit_b():
         configs.load(ROOT / "configs/finetune.py", "recipe=paper")
 
 
-@pytest.mark.parametrize("arg", ["frac", "frac=x", "fraction=0.1", "frac=0.1,,seed=1.5", "seed=1,1"])
+@pytest.mark.parametrize("arg", ["frac", "frac=x", "fraction=0.1", "frac=0.1,,seed=1.5", "seed=1,1", "seed=1,seed=2"])
 def test_arguments_that_are_not_understood_are_refused(arg):
     with pytest.raises(UserError, match="config argument"):
         configs.load(ROOT / "configs/finetune.py", arg)

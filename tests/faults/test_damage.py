@@ -111,10 +111,11 @@ def test_what_else_is_gone_is_said(config, copy, finished, capsys):
     (copy / rundir.RUN).unlink()
     train.run(config, copy)
     assert "but run.json is gone" in capsys.readouterr().out
-    (copy / rundir.RESULTS).unlink()
-    (copy / rundir.METRICS).unlink()
-    train.run(config, copy)
-    assert "metrics.jsonl is gone: the rows up to step 8 are lost, the run itself is not" in capsys.readouterr().out
+    for how, change in (("gone", Path.unlink), ("empty", lambda path: path.write_bytes(b""))):
+        (copy / rundir.RESULTS).unlink()
+        change(copy / rundir.METRICS)
+        train.run(config, copy)
+        assert f"metrics.jsonl is {how}: the rows up to step 8 are lost, the run itself" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", [rundir.PREDICTIONS, rundir.RUN, "parameters.txt"])
