@@ -49,6 +49,23 @@ def call(command: Callable[..., Any], *args: Any) -> NoReturn:
         _end(f"error: the device has not enough memory ({str(error).splitlines()[0][:200]}); {_LESS}", EXIT_USER_ERROR)
 
 
+def call_computing(command: Callable[..., Any]) -> NoReturn:
+    """The same for a command that may fail, or be stopped, while a step is computed.
+
+    The end of the interpreter frees arrays that such a step still reads: a crash in place of the exit code, so the
+    process ends without. Several processes take leave of each other first, as jax.distributed does.
+    """
+    try:
+        call(command)
+    except SystemExit as end:
+        jax = sys.modules.get("jax")
+        if not end.code or jax is None or jax.distributed.is_initialized():
+            raise
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(end.code)
+
+
 def out_file(path: Path, option: str) -> Path:
     """`path`, where a file is to be written in the end, with the folders above: known to be possible now.
 
@@ -73,23 +90,6 @@ def out_file(path: Path, option: str) -> Path:
 def say(line: str) -> None:
     """Prints a line at once; names in it command no terminal."""
     print(printable(line), flush=True)
-
-
-def call_computing(command: Callable[..., Any]) -> NoReturn:
-    """The same for a command that may fail, or be stopped, while a step is computed.
-
-    The end of the interpreter frees arrays that such a step still reads: a crash in place of the exit code, so the
-    process ends without. Several processes take leave of each other first, as jax.distributed does.
-    """
-    try:
-        call(command)
-    except SystemExit as end:
-        jax = sys.modules.get("jax")
-        if not end.code or jax is None or jax.distributed.is_initialized():
-            raise
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(end.code)
 
 
 def _end(line: str, code: int) -> NoReturn:
