@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import lzma
 import os
 import re
@@ -50,6 +51,9 @@ def gather(source: Path, into: Path, say: Callable[[str], None]) -> Path:
     archives = [path for path in archives if path.stem not in folders]
     if not archives:
         return source
+    for one, two in itertools.combinations(archives, 2):
+        if one.stem == two.stem:
+            raise UserError(f"{one} and {two} would both become {one.stem}/; keep one of them")
     into.mkdir(parents=True)
     for path in entries:
         if path.suffix.lower() not in SUFFIXES:
@@ -73,9 +77,11 @@ def unpack(archive: Path, into: Path) -> None:
         with _opened(archive) as opened:
             if len(opened.infolist()) > MAX_FILES:
                 raise UserError(f"{archive} holds more than {MAX_FILES} files; it is not unpacked")
-            members = [member for member in opened.infolist() if not member.is_dir()]
             for member in opened.infolist():
                 _refuse_hostile(archive, member)
+            members = [member for member in opened.infolist() if not member.is_dir()]
+            if not members:
+                raise UserError(f"{archive} holds no files; get it again, or unpack it by hand")
             if _by_hand(opened, members):
                 _copy(archive, opened, members, into, limit)
             else:
@@ -88,9 +94,11 @@ def unpack(archive: Path, into: Path) -> None:
 @contextlib.contextmanager
 def _opened(archive: Path) -> Iterator[zipfile.ZipFile | rarfile.RarFile]:
     try:
-        with (rarfile.RarFile if archive.suffix.lower() == ".rar" else zipfile.ZipFile)(archive) as opened:
-            locked = any(m.flag_bits & 1 for m in opened.infolist()) if archive.suffix.lower() != ".rar" else False
-            if locked or (archive.suffix.lower() == ".rar" and opened.needs_password()):
+        rar = archive.suffix.lower() == ".rar"
+        # Else what follows a damaged header would be passed over in silence.
+        with rarfile.RarFile(archive, errors="strict") if rar else zipfile.ZipFile(archive) as opened:
+            locked = any(m.flag_bits & 1 for m in opened.infolist()) if not rar else False
+            if locked or (rar and opened.needs_password()):
                 raise UserError(f"{archive} needs a password; unpack it by hand to {archive.with_suffix('')}")
             yield opened
     except (*_BROKEN, OSError) as error:

@@ -183,6 +183,8 @@ def test_folders_in_an_archive_are_no_links(tmp_path):
         (["d/" * 3000 + "x"], "File name too long"),
         (["../up/"], "leads out of its folder"),
         (["a.jpg", "/"], "leads out of its folder"),
+        (["a.jpg", ""], "leads out of its folder"),
+        (["Train/"], "holds no files"),
     ],
 )
 def test_members_that_have_no_place_of_their_own_are_refused(tmp_path, names, said):
@@ -225,3 +227,22 @@ def test_a_locked_archive_is_named(tmp_path):
     archive.write_bytes(data)
     with pytest.raises(UserError, match=r"x\.zip needs a password; unpack it by hand"):
         archives.unpack(archive, tmp_path / "in")
+
+
+def test_a_rar_that_is_cut_in_a_header_is_not_taken_for_a_shorter_one(tmp_path):
+    archive = rar(tmp_path / "x.rar", {f"{i}.jpg": os.urandom(900) for i in range(3)})
+    data = archive.read_bytes()
+    for cut in (30, data.index(b"2.jpg") - 9):
+        archive.write_bytes(data[:cut])
+        with pytest.raises(UserError, match=r"x\.rar cannot be unpacked"):
+            archives.unpack(archive, tmp_path / "in")
+        assert not (tmp_path / "in").exists()
+
+
+def test_two_archives_of_one_folder_are_refused(tmp_path):
+    (tmp_path / "source").mkdir()
+    zipped(tmp_path / "source" / "Train.zip", {"a.jpg": b"1"})
+    rar(tmp_path / "source" / "Train.rar", {"a.jpg": b"1"})
+    with pytest.raises(UserError, match=r"Train\.rar and .*Train\.zip would both become Train/"):
+        archives.gather(tmp_path / "source", tmp_path / "files", print)
+    assert not (tmp_path / "files").exists()
