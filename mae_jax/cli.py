@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
+from mae_jax import signals
 from mae_jax.errors import EXIT_STOPPED, EXIT_USER_ERROR, Stopped, UserError, disk_line, printable
 
 _DISK = {
@@ -29,6 +30,7 @@ def call(command: Callable[..., Any], *args: Any) -> NoReturn:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # terminals that do not know every character
     try:
+        signals.release()  # where the command held them back for its imports
         sys.exit(command(*args) or 0)
     except UserError as error:
         _end(f"error: {error}", EXIT_USER_ERROR)

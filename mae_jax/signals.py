@@ -13,14 +13,30 @@ from typing import NoReturn
 from mae_jax.errors import EXIT_STOPPED, Stopped
 
 GRACE = 20.0  # seconds for code that hears no signal, such as a compiler, where nothing is lost by ending it
+HEARD = (signal.SIGTERM, signal.SIGINT)
 _got: list[int] | None = None  # the signals so far, while somebody watches for them
 _note: Callable[[int, FrameType | None], None] | None = None  # the handler that collects them
 _at_once: list[tuple[str, bool]] = []  # what to say of a signal that ends the work where it is; whether hard
 
 
 def hold() -> None:
-    """Lets signals wait until `watched(alone=True)`: for a command, before what takes long to import."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
+    """Lets signals wait until `release` or `watched(alone=True)`: for a command, before what takes long to import."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, HEARD)
+
+
+def release() -> None:
+    """The signals that were held back come now."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, HEARD)
+
+
+@contextlib.contextmanager
+def held() -> Iterator[None]:
+    """Lets signals wait within: an extension that is being loaded makes an ImportError of what they raise."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, HEARD)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextlib.contextmanager
@@ -50,14 +66,14 @@ def watched(alone: bool = False) -> Iterator[list[int]]:
 
     got, _note = [], note
     _got = got
-    old = {n: signal.signal(n, note) for n in (signal.SIGTERM, signal.SIGINT)}
+    old = {n: signal.signal(n, note) for n in HEARD}
     woken, waker = socket.socketpair()
     waker.setblocking(False)
     before, closed = signal.set_wakeup_fd(waker.fileno(), warn_on_full_buffer=False), threading.Event()
     watcher = threading.Thread(target=_watch, args=(woken, closed), name="signals", daemon=True)
     watcher.start()
     if alone:  # held back until here
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, old.keys())
+        release()
     try:
         yield got
     finally:
@@ -74,7 +90,7 @@ def watched(alone: bool = False) -> Iterator[list[int]]:
 def take_back() -> None:
     """Sets the handlers again, within `watched`: jax.distributed puts one of its own in the place of SIGTERM's."""
     if _note is not None and threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in HEARD:
             signal.signal(number, _note)
 
 
@@ -90,7 +106,7 @@ def _swallows(frame: FrameType | None) -> bool:
 def _watch(woken: socket.socket, closed: threading.Event) -> None:
     """Ends the process where the main thread does not hear a signal in time, but within a hard `ends` alone."""
     number = woken.recv(1)
-    while number and number[0] not in (signal.SIGTERM, signal.SIGINT):
+    while number and number[0] not in HEARD:
         number = woken.recv(1)
     if not number or closed.wait(GRACE):
         return

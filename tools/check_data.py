@@ -5,6 +5,11 @@ Byte-identical and near-identical images (perceptual hash; turned and mirrored o
 splits, with the label of each, and written to a CSV file.
 """
 
+from mae_jax import signals
+
+if __name__ == "__main__":
+    signals.hold()  # until the imports are done
+
 import argparse
 import re
 from pathlib import Path

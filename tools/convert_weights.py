@@ -8,6 +8,11 @@ PyTorch; it says what was found. export: the network of a finished run, with a m
 (ViTMAEForPreTraining, ViTForImageClassification) or timm.
 """
 
+from mae_jax import signals
+
+if __name__ == "__main__":
+    signals.hold()  # until the imports are done
+
 import argparse
 import os
 from pathlib import Path
@@ -31,6 +36,8 @@ def main() -> None:
     options = parser.parse_args()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+    with signals.held():
+        from mae_jax import export, interop  # noqa: F401 (JAX starts here, not for --help)
     notes = bring_in(options) if options.command == "import" else bring_out(options)
     for line in notes:
         say(f"note: {line}")

@@ -7,6 +7,11 @@ takes from each patch, as mean and for each attention head. The images are the r
 pre-training held out, unless --images names others. The picture also goes into the run's TensorBoard files.
 """
 
+from mae_jax import signals
+
+if __name__ == "__main__":
+    signals.hold()  # until the imports are done
+
 import argparse
 import os
 from pathlib import Path
@@ -26,7 +31,8 @@ def main() -> None:
     options = parser.parse_args()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
-    from mae_jax import inspect_run  # JAX starts here, not for --help
+    with signals.held():
+        from mae_jax import inspect_run  # JAX starts here, not for --help
 
     if not 1 <= options.n <= 64:
         raise UserError(f"--n={options.n} is out of range; allowed: [1, 64]")

@@ -5,6 +5,11 @@ of your own, under a name that you give. Every image is decoded once; it ends wi
 was left out and why.
 """
 
+from mae_jax import signals
+
+if __name__ == "__main__":
+    signals.hold()  # until the imports are done
+
 import argparse
 import logging
 import os
@@ -49,7 +54,8 @@ def main() -> None:
     logging.getLogger("absl").setLevel(logging.ERROR)
     if not prepared.known(options.dataset):
         raise UserError(f"{options.dataset} cannot be prepared; use one of {', '.join(prepared.WHERE)}")
-    from mae_jax.datasets.prepare import prepare
+    with signals.held():
+        from mae_jax.datasets.prepare import prepare
 
     prepare(options.dataset, options.source, options.data_dir, cutting=_cutting(options))
 

@@ -8,6 +8,11 @@ errors of every image and network; NAME.json, their means and what they are. DIR
 `synthetic-cells`: generated images.
 """
 
+from mae_jax import signals
+
+if __name__ == "__main__":
+    signals.hold()  # until the imports are done
+
 import argparse
 import os
 from collections import Counter
@@ -92,7 +97,8 @@ def images(item: str, measure: int) -> tuple[str, list]:
 def main() -> None:
     args = arguments()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    from mae_jax import files, pictures, pixels, rundir  # JAX starts here, not for --help
+    with signals.held():
+        from mae_jax import files, network, pictures, pixels, rundir  # JAX starts here, not for --help
 
     found = [images(item, args.measure) for item in args.images]
     twice = [name for name, count in Counter(name for name, _ in found).items() if count > 1]

@@ -226,3 +226,49 @@ def test_a_command_ends_with_one_line_and_its_code(capsys, error, code, line):
 
 def test_what_is_printed_commands_no_terminal():
     assert printable("a\x1b[2Jb\u202ec é\n") == "a\\x1b[2Jb\\u202ec é\n"
+
+
+# A signal while a module is looked for.
+IMPORTING = """
+import os, runpy, signal, sys, time
+
+class Interrupt:
+    def find_spec(self, name, *rest):
+        if name == MODULE:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.1)
+            print("imports went on")
+
+sys.meta_path.insert(0, Interrupt())
+sys.argv = ["-m", *ARGUMENTS]  # so it is while Python looks for a module
+if TARGET.endswith(".py"):
+    runpy.run_path(TARGET, run_name="__main__")
+else:
+    runpy.run_module(TARGET, run_name="__main__", alter_sys=True)
+"""
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments", "module"),
+    [
+        ("mae_jax.report", ["RUN", "--out", "OUT"], "matplotlib"),
+        ("mae_jax.report.sweep", ["RUN", "--out", "OUT"], "matplotlib"),
+        ("tools/check_data.py", ["DATA"], "numpy"),
+        ("tools/prepare_data.py", ["raabin_wbc", "--source", "DATA"], "rarfile"),
+        ("tools/convert_weights.py", ["export", "RUN", "OUT", "--format", "hf"], "jaxlib"),
+        ("tools/inspect_run.py", ["RUN"], "jaxlib"),
+        ("tools/reconstruct.py", ["RUN", "--images", "a=synthetic-cells", "--out", "OUT"], "jaxlib"),
+    ],
+)
+def test_a_tool_that_is_interrupted_in_its_imports_ends_with_one_line(
+    tmp_path, environment, command, arguments, module
+):
+    start = IMPORTING.replace("MODULE", repr(module)).replace("ARGUMENTS", repr(arguments))
+    target = command if command.startswith("mae_jax") else str(ROOT / command)
+    done = subprocess.run(
+        [sys.executable, "-c", start.replace("TARGET", repr(target))],
+        cwd=tmp_path, env=environment | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (EXIT_STOPPED, "imports went on\n"), done.stderr
+    assert done.stderr == "interrupted; the same command goes on from what is saved\n"
+    assert not list(tmp_path.iterdir())
