@@ -343,19 +343,22 @@ def _step_inside(path: Path) -> str:
 def finished(workdir: Path, config: ConfigDict, report: Callable[[str], None]) -> dict[str, Any] | None:
     """The results of a run that ended before, with a line on it; None where there is something left to do.
 
-    Predictions that are gone or cut short are made again from the last checkpoint. Raises UserError where the
-    directory holds another run.
+    run.json, and predictions that are gone or cut short, are made again from the last checkpoint. Raises UserError
+    where the directory holds another run.
     """
     if not (workdir / rundir.RESULTS).exists():
         return None
     rundir.refuse_difference(workdir, workdir / rundir.CONFIG, config)
     results = rundir.read_object(workdir / rundir.RESULTS)
-    if not results or (config.task != "pretrain" and "n" not in results):
+    if not _told(results, config.task):
         raise UserError(
             f"{workdir / rundir.RESULTS} does not hold the results of a run; restore it, or remove it, and they "
             f"are made again"
         )
     lost, cut = gone(workdir), rundir.cut_predictions(workdir, results)
+    if lost == rundir.RUN:
+        report(f"{workdir}: finished before, but {lost} is gone; made again from the last checkpoint")
+        return None
     if cut and not lost:
         report(f"{workdir}: finished before, but {cut}; made again from the last checkpoint")
         return None
@@ -363,6 +366,14 @@ def finished(workdir: Path, config: ConfigDict, report: Callable[[str], None]) -
     more += f"; {cut}: restore it from a backup" if cut else ""
     report(f"{workdir}: finished before; {rundir.RESULTS} is there{more}")
     return results
+
+
+def _told(results: dict[str, Any], task: str) -> bool:
+    """Whether a results.json tells what is said of a finished run."""
+    held_out = ("val/loss", "val/visible_loss", "val/spam")
+    names = ("n", "accuracy", "f1") if task != "pretrain" else held_out if set(held_out) & results.keys() else ()
+    numbers = all(type(results.get(name)) in (int, float) for name in names)
+    return bool(results) and numbers and (task == "pretrain" or isinstance(results.get("collapsed"), bool))
 
 
 def gone(workdir: Path) -> str:

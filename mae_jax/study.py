@@ -4,6 +4,7 @@ Each cell of the grid is a run directory of its own. A cell that is finished is 
 same command goes on after any interruption.
 """
 
+import errno
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,9 +15,12 @@ from ml_collections import ConfigDict
 
 from mae_jax import grid, interop, network, plan, rundir, signals, train
 from mae_jax.checks import validate_study
-from mae_jax.errors import StorageError, UserError
+from mae_jax.errors import StorageError, UserError, disk_line
 from mae_jax.grid import Run
 from mae_jax.progress import Progress, duration
+
+# What is wrong with one run's directory, in place of the disk.
+OF_ONE = (errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENOENT, errno.ELOOP, errno.EACCES, errno.EPERM)
 
 
 def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
@@ -62,10 +66,11 @@ def run_all(
 ) -> dict[Path, ConfigDict]:
     """Runs what is not yet finished of `runs`, in order. Returns those that are missing in the end.
 
-    A run that is refused, diverges or is held by another process is said and missing, and so are those that would
-    begin with its weights; the others go on. All images are opened before the first run starts; `opened` keeps
-    them for further calls. `got` is the list of `signals.watched`. Raises UserError for images or a config that
-    cannot be used, StorageError where nothing can be written, and `errors.Stopped` after a signal.
+    A run that is refused, diverges, is held by another process or cannot write in its own directory is said and
+    missing, and so are those that would begin with its weights; the others go on. All images are opened before the
+    first run starts; `opened` keeps them for further calls. `got` is the list of `signals.watched`. Raises UserError
+    for images or a config that cannot be used, StorageError where nothing can be written, and `errors.Stopped` after
+    a signal.
     """
     opened = {} if opened is None else opened
     with train.at_once("nothing was changed"):
@@ -79,8 +84,6 @@ def run_all(
             raise signals.stopped(got, f"{number - 1} of {len(runs)} runs are finished")
         progress.say(f"[{number}/{len(runs)}] {cell.name}")
         progress.run = number - 2
-        if (directory / rundir.RESULTS).exists():
-            progress.skip()
         try:
             before = [each for place, each in missing.items() if str(place.resolve()) == cell.init_from]
             if before:
@@ -88,11 +91,21 @@ def run_all(
             said = summary(train.run(cell, directory, progress, opened))
         except StorageError:
             raise
-        except UserError as error:
+        except (UserError, OSError) as error:
+            if isinstance(error, OSError) and (error.errno not in OF_ONE or jax.process_count() > 1):
+                raise
             missing[directory] = cell
-            said = f"missing: {error}"
+            said = f"missing: {disk_line(error) if isinstance(error, OSError) else error}"
+        if progress.run < number - 1:  # it was there already, or never began
+            progress.skip()
         progress.say(f"[{number}/{len(runs)}] {cell.name}: {said}")
     return missing
+
+
+def trained_seconds(directories: Sequence[Path]) -> float:
+    """What all these runs took, by their run.json."""
+    told = [rundir.read_object(directory / rundir.RUN).get("wall_seconds") for directory in directories]
+    return sum(seconds for seconds in told if isinstance(seconds, int | float))
 
 
 def without(missing: dict[Path, ConfigDict]) -> list[str]:
@@ -147,6 +160,6 @@ def report(
     progress.say(f"\n{table_text(written.rows)}\n\n{reference_text(written.rows)}\n")
     if written.frozen:
         progress.say(f"{written.frozen}\n")
-    total = sum(rundir.read_json(d / rundir.RUN)["wall_seconds"] for d in directories)
+    total = trained_seconds(directories)
     progress.say(f"{len(directories)} classifiers, {duration(total)} of training; report: {out / 'index.html'}")
     return {"rows": written.rows, "report": str(out)}

@@ -112,6 +112,6 @@ def report(
         directories, workdir / "report", title=config.title, pictures=workdir / RECONSTRUCTIONS, notes=notes
     )
     progress.say(f"\n{written.text}\n")
-    total = sum(rundir.read_json(d / rundir.RUN)["wall_seconds"] for d in directories)
+    total = study.trained_seconds(directories)
     progress.say(f"{len(directories)} runs, {duration(total)} of training; report: {written.page}")
     return {"rows": written.rows, "report": str(workdir / "report")}

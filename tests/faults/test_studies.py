@@ -128,3 +128,52 @@ def test_results_whose_checkpoint_is_gone_are_said_to_be_so(config, tmp_path, ca
     steps = rundir.read_json(tmp_path / rundir.RUN)["steps"]
     said = capsys.readouterr().out
     assert f"results.json is there, but its checkpoint of step {steps} and best/{chosen.name}" in said
+
+
+def test_a_damaged_file_of_one_finished_run_keeps_no_other_from_its_end(config, tmp_path, ran, capsys):
+    config.inits = ("scratch",)
+    config.fractions = (0.5, 1.0)
+    study.run(config, tmp_path)
+    one, other = (place for place, _ in grid.cells(config, tmp_path))
+    whole = (one / rundir.RESULTS).read_text()
+    for wrong in (
+        whole.replace('"collapsed"', '"collapsec"'),  # a bit is flipped
+        whole.replace('"accuracy"', '"accuracx"', 1),
+        whole.replace('"f1": 0', '"f1": [0], "g1": 0', 1),
+    ):
+        assert wrong != whole
+        (one / rundir.RESULTS).write_text(wrong)
+        (other / rundir.RESULTS).unlink()
+        ran.clear()
+        with pytest.raises(UserError, match=r"1 of 2 runs are missing: finetune 50 % scratch \("):
+            study.run(config, tmp_path)
+        assert "does not hold the results of a run; restore it, or remove it" in capsys.readouterr().out
+        assert ran == ["finetune 100 % scratch"]
+    (one / rundir.RESULTS).unlink()
+    (one / rundir.SUBSET).unlink()
+    (one / rundir.SUBSET).mkdir()
+    (other / rundir.RESULTS).unlink()
+    with pytest.raises(UserError, match=r"1 of 2 runs are missing: finetune 50 % scratch \("):
+        study.run(config, tmp_path)
+    assert f"missing: {one / rundir.SUBSET}: Is a directory" in capsys.readouterr().out
+    (one / rundir.SUBSET).rmdir()
+    ran.clear()
+    study.run(config, tmp_path)
+    assert ran == ["finetune 50 % scratch"] and (one / rundir.RESULTS).read_text() == whole
+
+
+def test_a_run_json_that_is_gone_is_made_again(config, tmp_path, ran, capsys):
+    config.inits = ("scratch",)
+    study.run(config, tmp_path)
+    ((cell, _),) = grid.cells(config, tmp_path)
+    before = rundir.read_json(cell / rundir.RUN)
+    predicted = (cell / rundir.PREDICTIONS).read_bytes()
+    (cell / rundir.RUN).unlink()
+    ran.clear()
+    study.run(config, tmp_path)
+    assert "finished before, but run.json is gone; made again from the last checkpoint" in capsys.readouterr().out
+    assert ran == ["finetune 100 % scratch"] and (cell / rundir.PREDICTIONS).read_bytes() == predicted
+    assert rundir.read_json(cell / rundir.RUN).keys() == before.keys()
+    text = (cell / rundir.RUN).read_text()
+    (cell / rundir.RUN).write_text(text.replace('"wall_seconds"', '"wall_secondr"'))  # a bit is flipped
+    study.run(config, tmp_path)
