@@ -142,6 +142,8 @@ def _pickle(file: Path, field: str) -> dict[str, np.ndarray]:
             f"({', '.join(kinds) or type(found).__name__}); save the model's state_dict"
         )
     arrays = {}
+    plain = [value for value in found.values() if value.layout == torch.strided and not value.is_meta]
+    _refuse_expansion(file, field, sum(value.numel() * value.element_size() for value in plain))
     for key, value in found.items():
         try:
             arrays[str(key)] = _to_numpy(value)
@@ -161,11 +163,16 @@ def _refuse_bomb(file: Path, field: str) -> None:
                 size = sum(part.file_size for part in archive.infolist())
         except (zipfile.BadZipFile, NotImplementedError):
             return  # its reader says what is wrong
-        if size > max(EXPANSION * file.stat().st_size, 2**28):
-            raise UserError(
-                f"{field}: {file} is refused: {file.stat().st_size / 1e6:.1f} MB that unpack to {size / 1e9:.1f} GB; "
-                f"weights hardly shrink when they are packed"
-            )
+        _refuse_expansion(file, field, size)
+
+
+def _refuse_expansion(file: Path, field: str, size: int) -> None:
+    """`size`: bytes that the file unpacks to, as a zip archive or as tensors that repeat a few values (`expand`)."""
+    if size > max(EXPANSION * file.stat().st_size, 2**28):
+        raise UserError(
+            f"{field}: {file} is refused: {file.stat().st_size / 1e6:.1f} MB that unpack to {size / 1e9:.1f} GB; "
+            f"weights hardly shrink when they are packed"
+        )
 
 
 def _to_numpy(tensor: Any) -> np.ndarray:

@@ -234,6 +234,15 @@ def test_a_pth_with_a_payload_is_refused_and_runs_nothing(tmp_path):
     assert harm.exists()
 
 
+def test_a_pth_of_tensors_that_repeat_a_few_values_is_refused(tmp_path):
+    torch = pytest.importorskip("torch", reason="PyTorch is an extra")
+    for dtype in (torch.float32, torch.float16):
+        torch.save({"a": torch.zeros(1, dtype=dtype).expand(10**11)}, tmp_path / "a.pth")
+        assert (tmp_path / "a.pth").stat().st_size < 10_000
+        with pytest.raises(UserError, match=r"a\.pth is refused: 0.0 MB that unpack to [24]00.0 GB"):
+            read_arrays(tmp_path / "a.pth", "init_from")
+
+
 def test_a_pth_without_pytorch_is_refused_in_one_line(tmp_path, monkeypatch):
     real = builtins.__import__
 
