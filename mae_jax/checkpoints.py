@@ -10,6 +10,7 @@ import math
 import os
 import resource
 import shutil
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -254,6 +255,7 @@ class Checkpoints:
                 raise StorageError(f"another process could not save in {self.directory}; its message says why")
 
     def __enter__(self) -> "Checkpoints":
+        self._hook, sys.unraisablehook = sys.unraisablehook, self._heard
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, traceback: Any) -> None:
@@ -271,8 +273,14 @@ class Checkpoints:
         finally:
             if error is not None:
                 self._remove_partial()
+            sys.unraisablehook = self._hook
         if error is not None and self._failed is not None:
             self.report(f"the last checkpoint could not be saved: {_first_line(self._failed)}")
+
+    def _heard(self, what: Any) -> None:
+        """What tensorstore's threads have to say to a save that failed, and no longer listens, is no news."""
+        if str(what.exc_value) != "Event loop is closed":
+            self._hook(what)
 
 
 def cannot_write(error: BaseException | None) -> bool:

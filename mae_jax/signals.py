@@ -25,7 +25,9 @@ def hold() -> None:
 
 
 def release() -> None:
-    """The signals that were held back come now."""
+    """The signals that were held back come now; SIGTERM as Ctrl-C does, where nothing else heeds it."""
+    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, HEARD)
 
 

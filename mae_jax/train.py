@@ -115,7 +115,7 @@ class Loop:
                 tensorboard=self.config.log.tensorboard,
                 profile=self.config.log.profile,
             )
-            stack.callback(writers.close)
+            stack.enter_context(writers)
             writers.hparams(hparams(self.config))
             with contextlib.closing(self.task.batches(first)) as batches:  # none is made before the first is asked for
                 state = self.train(state, first, batches, writers)

@@ -3,10 +3,15 @@
 CLU imports TensorFlow, which is slow: it is loaded at the first write, in process 0 alone.
 """
 
+from __future__ import annotations
+
+import contextlib
+import errno
 import json
 import os
 import socket
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +48,8 @@ class Writers:
             error.filename = error.filename or self._file.name  # a write that failed names no file
             raise
         if self.tensorboard:
-            self._writer().write_scalars(step, values)
+            with self._written():
+                self._writer().write_scalars(step, values)
 
     def images(self, step: int, name: str, images: np.ndarray) -> None:
         """Pictures (n h w 3, values 0..1) for TensorBoard, and as a PNG file in the run directory."""
@@ -57,7 +63,8 @@ class Writers:
         picture = Image.fromarray((sheet * 255).round().astype(np.uint8))
         files.save_picture(folder / f"{name}-{step:07}.png", picture)
         if self.tensorboard:
-            self._writer().write_images(step, {name: images})
+            with self._written():
+                self._writer().write_images(step, {name: images})
 
     def hparams(self, values: dict[str, Any]) -> None:
         """The run's hyperparameters, for TensorBoard's table."""
@@ -66,9 +73,10 @@ class Writers:
     def after_step(self, step: int) -> None:
         """Lets CLU report its rate and take its profile."""
         if self.tensorboard and (self.profile or self._clu is not None):
-            self._writer()
-            for hook in self._hooks:
-                hook(step)
+            with self._written():
+                self._writer()
+                for hook in self._hooks:
+                    hook(step)
 
     def _writer(self):
         if self._clu is None:
@@ -107,11 +115,35 @@ class Writers:
             for _ in range(2):  # TensorBoard takes the first of a run for its beginning
                 file.write(again.SerializeToString())
 
+    @contextlib.contextmanager
+    def _written(self) -> Iterator[None]:
+        """Makes of TensorFlow's own error for a full disk the one that all other files have."""
+        try:
+            yield
+        except Exception as error:
+            said = f"{error} {error.__cause__} {error.__context__}".lower()  # the writer works in a thread
+            number = next((n for n in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) if os.strerror(n).lower() in said), 0)
+            if isinstance(error, OSError) or not number:
+                raise
+            raise OSError(number, os.strerror(number), str(self.workdir / "events.out.tfevents")) from None
+
     def close(self) -> None:
         """Everything on disk."""
-        if self._clu is not None:
-            self._clu.flush()
-            self._clu.close()
-            self._clu = None
+        clu, self._clu = self._clu, None
         if self.active:
             self._file.close()
+        if clu is not None:
+            with self._written():
+                clu.flush()
+                clu.close()
+
+    def __enter__(self) -> Writers:
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, traceback: Any) -> None:
+        """Closes; an error that is already on its way is the one to be seen."""
+        try:
+            self.close()
+        except Exception:
+            if error is None:
+                raise

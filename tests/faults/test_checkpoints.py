@@ -1,5 +1,7 @@
 """Damage to real checkpoints: bits, truncation, lost files, full disks, strays, errors beside a save."""
 
+import contextlib
+import errno
 import json
 import os
 import shutil
@@ -8,6 +10,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -19,6 +22,7 @@ from mae_jax.errors import StorageError, UserError
 from mae_jax.sharding import make_mesh
 from mae_jax.state import TrainState, abstract_state, init_state
 from mae_jax.tasks import build
+from mae_jax.writers import Writers
 
 
 @pytest.fixture(scope="module")
@@ -199,6 +203,7 @@ def small_disk(tmp_path):
 FULL = """
 import json, resource, shutil, sys
 from pathlib import Path
+from types import SimpleNamespace
 from mae_jax import train
 from mae_jax.checkpoints import Checkpoints, committed_steps
 from mae_jax.errors import StorageError
@@ -284,3 +289,34 @@ def test_a_directory_that_is_removed_meanwhile_is_said_and_not_made_anew(copy, s
             shutil.rmtree(copy / what)
             store.save(10, state_of(spec, 10), {})
     assert not list(copy.glob("checkpoints/*"))
+
+
+def test_what_threads_say_after_a_save_that_failed_is_not_printed(tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda what: said.append(str(what.exc_value)))
+    with Checkpoints(tmp_path, 1, {}, print):
+        for text in ("Event loop is closed", "something else"):
+            sys.unraisablehook(SimpleNamespace(exc_value=RuntimeError(text)))
+    sys.unraisablehook(SimpleNamespace(exc_value=RuntimeError("Event loop is closed")))
+    assert said == ["something else", "Event loop is closed"]
+
+
+def test_a_disk_that_is_full_for_tensorboard_is_named_and_hides_no_other_error(small_disk):
+    def fill() -> None:
+        with open(small_disk / "filler", "wb") as file, contextlib.suppress(OSError):
+            file.write(bytes(8 << 20))
+
+    options = {"first_step": 0, "evaluated": True, "steps": 9, "profile": False}
+    with pytest.raises(OSError) as caught, Writers(small_disk, tensorboard=False, **options) as writers:
+        writers.scalars(1, {"loss": 1.0})
+        fill()
+        writers.tensorboard = True
+        writers.scalars(2, {"loss": 1.0})  # the file of the first has room for it
+    assert caught.value.errno == errno.ENOSPC and caught.value.filename == str(small_disk / "events.out.tfevents")
+    (small_disk / "filler").unlink()
+    with pytest.raises(KeyError, match="the first"), Writers(small_disk, tensorboard=True, **options) as writers:
+        writers.scalars(1, {"loss": 1.0})
+        fill()
+        for step in range(100):
+            writers._clu.write_scalars(step, {"loss": 1.0})
+        raise KeyError("the first")

@@ -235,7 +235,7 @@ import os, runpy, signal, sys, time
 class Interrupt:
     def find_spec(self, name, *rest):
         if name == MODULE:
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), NUMBER)
             time.sleep(0.1)
             print("imports went on")
 
@@ -263,7 +263,12 @@ else:
 def test_a_tool_that_is_interrupted_in_its_imports_ends_with_one_line(
     tmp_path, environment, command, arguments, module
 ):
-    start = IMPORTING.replace("MODULE", repr(module)).replace("ARGUMENTS", repr(arguments))
+    number = signal.SIGTERM if module == "jaxlib" else signal.SIGINT
+    start = (
+        IMPORTING.replace("MODULE", repr(module))
+        .replace("NUMBER", str(int(number)))
+        .replace("ARGUMENTS", repr(arguments))
+    )
     target = command if command.startswith("mae_jax") else str(ROOT / command)
     done = subprocess.run(
         [sys.executable, "-c", start.replace("TARGET", repr(target))],
