@@ -239,6 +239,7 @@ class Interrupt:
             time.sleep(0.1)
             print("imports went on")
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored by what a shell starts in the background
 sys.meta_path.insert(0, Interrupt())
 sys.argv = ["-m", *ARGUMENTS]  # so it is while Python looks for a module
 if TARGET.endswith(".py"):

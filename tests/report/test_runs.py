@@ -141,7 +141,7 @@ def test_the_command_imports_no_training_library(make, pair, tmp_path):
         "rc = m.main(sys.argv[1:])\n"
         "bad = {'jax', 'flax', 'tensorflow', 'orbax', 'grain'} & set(sys.modules)\n"
         "own = [n[8:] for n in sorted(sys.modules) if n.startswith('mae_jax.') and '.report' not in n]\n"
-        "assert not bad and own == ['cli', 'errors', 'files', 'spreadsheets'], (bad, own)\n"
+        "assert not bad and own == ['cli', 'errors', 'files', 'signals', 'spreadsheets'], (bad, own)\n"
         "sys.exit(rc)"
     )
     out = tmp_path / "out"
