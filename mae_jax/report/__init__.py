@@ -1,12 +1,26 @@
-"""The report: reads run directories and writes tables, figures and one page; needs no jax."""
+"""The report: reads run directories and writes tables, figures and one page; needs no jax.
+
+The steps are read (`runs`), analyze (`analysis`, `tables` and the modules beside them), draw (`figures`, `confidence`)
+and render (`page`, `html`). Importing this package loads none of them: `write_report` does, when it is asked for.
+"""
 
 import sys
+from typing import TYPE_CHECKING, Any
 
 from mae_jax import signals
+
+if TYPE_CHECKING:
+    from mae_jax.report.page import Report, write_report
+
+__all__ = ["Report", "write_report"]
 
 if sys.argv[:1] == ["-m"]:  # python -m mae_jax.report, or of a module of it
     signals.hold()  # until the imports are done
 
-from mae_jax.report.page import Report, write_report
 
-__all__ = ["Report", "write_report"]
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        from mae_jax.report import page
+
+        return getattr(page, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -7,9 +7,9 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 
 from mae_jax.report import stats
+from mae_jax.report.analysis import Study
 from mae_jax.report.figures import WIDTH, Numbers, colour, grid, handle, heading, legend, marker, short
 from mae_jax.report.runs import Level, Run
-from mae_jax.report.tables import Study
 
 FEW = 10  # a bin with fewer predictions has an open mark
 

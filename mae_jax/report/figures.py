@@ -18,8 +18,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from mae_jax.report import stats
+from mae_jax.report.analysis import BASELINE, Study
 from mae_jax.report.runs import Level, is_number, percent
-from mae_jax.report.tables import BASELINE, NOTHING, Study, level_of
+from mae_jax.report.tables import NOTHING, level_of
 
 COLOURS = {"scratch": "#D55E00", "mae": "#0072B2"}
 OTHERS = ("#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C564B", "#999933", "#882255", "#7F7F7F", "#332288")

@@ -1,30 +1,28 @@
 """The report: from run directories to tables, figures and one page that opens without a network."""
 
-import base64
-import io
-import json
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import jinja2
 import numpy as np
 
 from mae_jax import files
 from mae_jax.report import (
+    analysis,
+    autoencoder_pictures,
     confidence,
-    efficiency,
-    external,
+    external_tests,
     figures,
-    frozen,
-    gallery,
-    reconstructions,
+    frozen_encoders,
+    html,
+    label_efficiency,
+    mistakes,
     tables,
     words,
 )
-from mae_jax.report.runs import USUAL, Run, clean, distinct, is_number, percent, read_runs, slug
-from mae_jax.report.tables import BASELINE, Study
+from mae_jax.report.analysis import BASELINE, Study
+from mae_jax.report.runs import USUAL, Run, clean, distinct, read_runs, slug
 
 # How each figure is named, headed and read.
 CAPTIONS = {
@@ -73,14 +71,14 @@ def write_report(run_dirs: Sequence[Path], out: Path, *, title: str | None = Non
     seed is fixed. Raises UserError for run directories that break the contract (see `runs`).
     """
     every, missing = read_runs(run_dirs)
-    runs, probed = frozen.separate(every)
-    reference = frozen.random_probes({runs[0].evaluation: runs} | probed)
-    study = tables.analyse(runs, reference)
-    probes = frozen.analyse(probed)
+    runs, probed = frozen_encoders.separate(every)
+    reference = frozen_encoders.random_probes({runs[0].evaluation: runs} | probed)
+    study = analysis.analyze(runs, reference)
+    probes = frozen_encoders.analyze(probed)
     rows = tables.rows(study)
     paired, unpaired = tables.paired(study)
-    worth = efficiency.worth(study) + efficiency.worth(study, "f1")
-    others, unknown = external.read(runs, reference)
+    worth = label_efficiency.worth(study) + label_efficiency.worth(study, "f1")
+    others, unknown = external_tests.read(runs, reference)
     unpaired += [f"{each.name}: {line}" for each in probes for line in each.notes]
     left_out = words.merge(missing) + unpaired + unknown + words.not_there(study)
     told = [run.info.get(key) for key in ("data_name", "data") for run in runs]
@@ -91,8 +89,8 @@ def write_report(run_dirs: Sequence[Path], out: Path, *, title: str | None = Non
     paths = {
         "table": tables.write_csv(out / "table.csv", rows),
         "paired": tables.write_csv(out / "paired.csv", paired, tables.PAIRED),
-        "efficiency": tables.write_csv(out / "efficiency.csv", worth, efficiency.COLUMNS),
-        "mistakes": tables.write_csv(out / "mistakes.csv", gallery.mistakes(runs), gallery.COLUMNS),
+        "efficiency": tables.write_csv(out / "efficiency.csv", worth, label_efficiency.COLUMNS),
+        "mistakes": tables.write_csv(out / "mistakes.csv", mistakes.mistakes(runs), mistakes.COLUMNS),
     }
     if probes:
         paths["frozen"] = tables.write_csv(out / "frozen.csv", [row for each in probes for row in each.rows])
@@ -103,25 +101,32 @@ def write_report(run_dirs: Sequence[Path], out: Path, *, title: str | None = Non
     with figures.style(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")
         made = list(_draw(study, rows, paired))
-        made += [(f"frozen{slug(p.evaluation)}", p.name, frozen.curve(p)) for p in probes]
+        made += [(f"frozen{slug(p.evaluation)}", p.name, frozen_encoders.curve(p)) for p in probes]
         names = distinct(name for name, _, _ in made)
-        drawn = [save(n, *made_of, out, paths) | {"arm": arm} for n, (_, arm, made_of) in zip(names, made, strict=True)]
+        drawn = [
+            html.save(n, *made_of, out, paths, CAPTIONS) | {"arm": arm}
+            for n, (_, arm, made_of) in zip(names, made, strict=True)
+        ]
     boxes = [row for name, _, (_, found) in made if name.startswith("confidence_") for row in found]
     paths["confidence"] = tables.write_csv(out / "confidence.csv", boxes)
 
-    pretrained, sheets = reconstructions.pretrainings(runs), reconstructions.found(runs)
-    for name, sheet in zip(distinct(f"{reconstructions.FILE}{slug(s['init'])}" for s in sheets), sheets, strict=True):
-        reconstructions.save(out / "figures" / name, sheet)
+    pretrained, sheets = autoencoder_pictures.pretrainings(runs), autoencoder_pictures.found(runs)
+    for name, sheet in zip(
+        distinct(f"{autoencoder_pictures.FILE}{slug(s['init'])}" for s in sheets), sheets, strict=True
+    ):
+        autoencoder_pictures.save(out / "figures" / name, sheet)
         sheet["file"] = name
         paths |= {name: out / "figures" / f"{name}.svg"} if sheet["uri"] else {}
     said = words.answer(study, rows, paired, worth)
     if (evaluation := runs[0].evaluation) != USUAL:
-        said["arms"].insert(0, f"All models here: {frozen.name_of(evaluation)}; the encoder was not trained.")
-        said["headlines"] = [f"{frozen.title(evaluation)}: {head[0].lower()}{head[1:]}" for head in said["headlines"]]
+        said["arms"].insert(0, f"All models here: {frozen_encoders.name_of(evaluation)}; the encoder was not trained.")
+        said["headlines"] = [
+            f"{frozen_encoders.title(evaluation)}: {head[0].lower()}{head[1:]}" for head in said["headlines"]
+        ]
     notes = [*notes, *words.one_pretraining(runs)]
     published = tables.PUBLISHED if any(r.info.get("data") == "raabin_wbc" for r in runs) else []
     page = (
-        environment()
+        html.environment()
         .get_template("page.html.j2")
         .render(
             title=title,
@@ -134,14 +139,14 @@ def write_report(run_dirs: Sequence[Path], out: Path, *, title: str | None = Non
             images=images,
             arms=study.arms,
             frozen=probes,
-            frozen_words=frozen.words(probes),
+            frozen_words=frozen_encoders.words(probes),
             others=[_beside(other, rows) for other in others],
             figures=drawn,
-            mistakes=gallery.gallery(runs),
+            mistakes=mistakes.gallery(runs),
             autoencoders=sheets,
-            pretrainings=[run_facts(place, info) | {"init": init} for init, place, info in pretrained],
+            pretrainings=[html.run_facts(place, info) | {"init": init} for init, place, info in pretrained],
             runs=[_run_facts(run) for run in (*runs, *(run for own in probed.values() for run in own))],
-            hours=hours([*(info for _, _, info in pretrained), *(run.info for run in every)]),
+            hours=html.hours([*(info for _, _, info in pretrained), *(run.info for run in every)]),
             certainty=confidence.medians(study),
             classes=_class_counts(study),
             units=study.units,
@@ -157,10 +162,10 @@ def write_report(run_dirs: Sequence[Path], out: Path, *, title: str | None = Non
     )
     paths["page"] = out / "index.html"
     files.write(paths["page"], page)
-    text = _markdown(title, said, rows, published, [*left_out, *notes], frozen.text(probes))
+    text = _markdown(title, said, rows, published, [*left_out, *notes], frozen_encoders.text(probes))
     paths["table_md"] = out / "table.md"
     files.write(paths["table_md"], text)
-    return Report(rows, paired, paths, left_out, frozen.text(probes))
+    return Report(rows, paired, paths, left_out, frozen_encoders.text(probes))
 
 
 def _draw(study: Study, rows: list[dict], paired: list[dict]):
@@ -188,31 +193,10 @@ def _draw(study: Study, rows: list[dict], paired: list[dict]):
             yield f"training{slug(arm)}", arm, trained
 
 
-def save(name: str, figure, numbers: list[dict], out: Path, paths: dict[str, Path], captions=CAPTIONS) -> dict:
-    """Write PNG, SVG and CSV; returns what the page shows."""
-    base = out / "figures" / name
-    figure.get_layout_engine().execute(figure)  # lay out once, not for each file
-    figure.set_layout_engine("none")
-    for form, about in (("png", {"Software": None}), ("svg", {"Date": None, "Creator": None})):
-        drawn = io.BytesIO()
-        figure.savefig(drawn, format=form, metadata=about)
-        files.write(base.with_suffix(f".{form}"), drawn.getvalue())
-    tables.write_csv(base.with_suffix(".csv"), numbers)
-    paths[name] = base.with_suffix(".svg")
-    kind = next(kind for kind in captions if name.startswith(kind))
-    svg = base.with_suffix(".svg").read_bytes()
-    return {
-        "name": name,
-        "kind": kind,
-        "caption": captions[kind],
-        "uri": "data:image/svg+xml;base64," + base64.b64encode(svg).decode(),
-    }
-
-
 # --- what the page shows besides
 
 
-def _beside(other: external.External, rows: Sequence[dict]) -> dict:
+def _beside(other: external_tests.External, rows: Sequence[dict]) -> dict:
     """A further test set for the page: its rows, each with the main test set's and the difference to scratch."""
 
     def same(row: dict, of: dict) -> bool:
@@ -236,66 +220,15 @@ def _beside(other: external.External, rows: Sequence[dict]) -> dict:
 
 def _run_facts(run: Run) -> dict:
     """The run's cell, and what run.json says of how it was made."""
-    arm = ", ".join(filter(None, (frozen.name_of(run.evaluation) if run.evaluation != USUAL else "", run.arm)))
+    arm = ", ".join(filter(None, (frozen_encoders.name_of(run.evaluation) if run.evaluation != USUAL else "", run.arm)))
     cell = {"fraction": run.fraction, "arm": arm, "init": run.init, "n_train": run.n_train}
-    return run_facts(run.path, run.info) | cell
-
-
-def run_facts(path: Path, info: dict) -> dict:
-    """What run.json says of how a run was made, as text; None where it says nothing."""
-    seconds, epochs = info.get("wall_seconds"), info.get("epochs")
-    trained = info.get("steps") != 0  # else a head was solved for, and 0 epochs and steps tell nothing
-    config = info.get("config")
-    versions = info.get("versions")
-    return {
-        "seed": info.get("seed"),
-        "subset_seed": info.get("subset_seed"),
-        "n_train": info.get("n_train"),
-        "epochs": f"{epochs:g}" if is_number(epochs) and trained else None,
-        "steps": info.get("steps") if trained else None,
-        "selected": info.get("selected_step") if trained else None,
-        "minutes": f"{seconds / 60:.1f}" if is_number(seconds) else None,
-        "devices": clean(info["devices"]) if isinstance(info.get("devices"), str) else None,
-        "data": clean(info["data_name"]) if isinstance(info.get("data_name"), str) else None,
-        "commit": clean(info["commit"])[:12] if info.get("commit") else None,
-        "versions": ", ".join(f"{clean(k)} {clean(v)}" for k, v in versions.items())
-        if isinstance(versions, dict)
-        else None,
-        "config": json.dumps(config, indent=1, sort_keys=True, default=str) if config else None,
-        "path": clean(path),
-    }
-
-
-def hours(infos: Sequence[dict]) -> str | None:
-    """What the runs took together, as `68 minutes` or `3.2 hours`; None where one of them does not say."""
-    seconds = [info.get("wall_seconds") for info in infos]
-    if not all(is_number(s, 0.0) for s in seconds):
-        return None
-    minutes = sum(seconds) / 60
-    return f"{minutes:.0f} minutes" if minutes < 120 else f"{minutes / 60:.1f} hours"
+    return html.run_facts(run.path, run.info) | cell
 
 
 def _class_counts(study: Study) -> list[tuple[str, int]]:
     first = study.runs[0]
     counts = np.bincount(first.test.labels, minlength=len(first.classes))
     return list(zip(first.classes, counts.tolist(), strict=True))
-
-
-def environment() -> jinja2.Environment:
-    """Templates with every value escaped."""
-    here = jinja2.FileSystemLoader(Path(__file__).parent)
-    made = jinja2.Environment(loader=here, autoescape=True, undefined=jinja2.StrictUndefined)
-    made.trim_blocks = made.lstrip_blocks = True
-    made.filters |= {
-        "level": lambda row: str(tables.level_of(row)),
-        "percent": percent,
-        "score": lambda v: "–" if v is None else f"{v:.3f}",
-        "points": lambda v: words.signed(100 * v),
-        "p": lambda v: "< 0.001" if v < 0.001 else f"{v:.3f}",
-        "count": lambda v: "–" if v is None else f"{v:,}",
-        "shown": lambda v: "–" if v is None else clean(v),
-    }
-    return made
 
 
 def _markdown(title, said, rows, published, notes, probes) -> str:

@@ -5,9 +5,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mae_jax.report import efficiency, stats
+from mae_jax.report import label_efficiency, stats
+from mae_jax.report.analysis import BASELINE, Study
 from mae_jax.report.runs import Level, Run, clean, percent
-from mae_jax.report.tables import BASELINE, NOTHING, Study, level_of, verdict
+from mae_jax.report.tables import NOTHING, level_of, verdict
 
 SURE = 0.05  # of a corrected p-value
 ARMS = {  # how a run was trained where not in the usual way, for readers, by words of the arm's name
@@ -214,7 +215,7 @@ def plateau_lines(study: Study) -> list[str]:
         fractions = [level.fraction for level in study.levels_of(init)]
         if len(fractions) < 2:
             continue
-        found = efficiency.plateau(study, init)
+        found = label_efficiency.plateau(study, init)
         runs = [run.test.predictions for run in study.runs if run.init == init and run.arm == study.arms[0]]
         if several_classes(study) and all(len(set(p.tolist())) == 1 for p in runs):
             lines.append(f"{init}: collapsed at every fraction, so no plateau can be told.")

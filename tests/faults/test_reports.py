@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from mae_jax.errors import UserError
-from mae_jax.report import external, gallery, reconstructions
+from mae_jax.report import autoencoder_pictures, external_tests, mistakes
 from mae_jax.report.runs import read_runs
 
 
@@ -43,8 +43,8 @@ def test_a_pipe_in_the_place_of_a_pictures_file_is_passed_over(run_dir):
     for name in ("reconstructions.json", "metrics.jsonl", "predictions_val.csv", "x.png"):
         os.mkfifo(run_dir / name)
     runs, _ = read_runs([run_dir])
-    assert reconstructions.found(runs) == []
-    assert gallery.gallery(runs)[0]["images"][0]["uri"] is None
+    assert autoencoder_pictures.found(runs) == []
+    assert mistakes.gallery(runs)[0]["images"][0]["uri"] is None
 
 
 def test_files_of_windows_are_read(run_dir):
@@ -72,7 +72,7 @@ def test_no_picture_comes_from_outside_by_a_name_or_a_link(run_dir, tmp_path):
 
     def shown(image: str) -> bool:
         predictions.write_text(f"image,label,prediction,confidence\n{image},a,b,0.9\ny.png,b,b,0.8\n")
-        return gallery.gallery(read_runs([run_dir])[0])[0]["images"][0]["uri"] is not None
+        return mistakes.gallery(read_runs([run_dir])[0])[0]["images"][0]["uri"] is not None
 
     assert not shown(str(tmp_path / "secret.png"))
     assert not shown("../secret.png")
@@ -86,7 +86,7 @@ def test_no_picture_comes_from_outside_by_a_name_or_a_link(run_dir, tmp_path):
     assert not shown("linked.png") and not shown("inside.png")
     shutil.copy(tmp_path / "secret.png", run_dir / "inside2.png")
     assert shown("inside2.png")  # a picture of its own
-    uri = gallery.gallery(read_runs([run_dir])[0])[0]["images"][0]["uri"]
+    uri = mistakes.gallery(read_runs([run_dir])[0])[0]["images"][0]["uri"]
     assert Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))).size == (8, 8)
 
 
@@ -94,4 +94,4 @@ def test_no_picture_comes_from_outside_by_a_name_or_a_link(run_dir, tmp_path):
 def test_what_is_no_file_is_no_further_test_set(run_dir, make):
     (run_dir / "external" / "x").mkdir(parents=True)
     make(run_dir / "external" / "x" / "predictions.csv")
-    assert external.read(read_runs([run_dir])[0])[0] == []
+    assert external_tests.read(read_runs([run_dir])[0])[0] == []

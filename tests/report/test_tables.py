@@ -8,7 +8,7 @@ import shutil
 import numpy as np
 import pytest
 
-from mae_jax.report import efficiency, figures, tables, words
+from mae_jax.report import analysis, figures, label_efficiency, tables, words
 from mae_jax.report.runs import Level, percent, read_runs
 
 
@@ -16,13 +16,13 @@ from mae_jax.report.runs import Level, percent, read_runs
 def study(make, tmp_path_factory):
     """Scratch collapses at 1 %; mae is far ahead at 10 % and level above."""
     runs, _ = read_runs(make.study(tmp_path_factory.mktemp("study"), rows=600))
-    return tables.analyse(runs)
+    return analysis.analyze(runs)
 
 
 @pytest.fixture(scope="module")
 def seeds(make, tmp_path_factory):
     runs, _ = read_runs(make.study(tmp_path_factory.mktemp("seeds"), rows=300, seeds=3))
-    return tables.analyse(runs)
+    return analysis.analyze(runs)
 
 
 def test_rows_hold_every_metric_between_its_bounds(study):
@@ -99,7 +99,7 @@ def test_an_arm_is_compared_within_itself(make, tmp_path):
     dirs = make.study(tmp_path / "usual", rows=200)
     for init, knows in (("scratch", 0.6), ("mae", 0.9)):
         dirs.append(make.run(tmp_path / f"matched_{init}", init, 0.1, rows=200, knows=knows, arm=ARM))
-    study = tables.analyse(read_runs(dirs)[0])
+    study = analysis.analyze(read_runs(dirs)[0])
     rows = tables.rows(study)
     assert len(rows) == 10 and [row["arm"] for row in rows[8:]] == [ARM, ARM]
     paired, _ = tables.paired(study)
@@ -114,8 +114,8 @@ def test_an_arm_is_compared_within_itself(make, tmp_path):
     assert accuracy[-1]["difference"] == pytest.approx(rows[9]["accuracy"] - rows[8]["accuracy"])
     assert accuracy[-1]["holm_p"] == accuracy[-1]["mcnemar_p"]  # one fraction in this arm
     assert accuracy[1]["holm_p"] > accuracy[1]["mcnemar_p"]
-    assert len(efficiency.worth(study)) == 4  # the curve is that of the usual arm
-    said = words.answer(study, rows, paired, efficiency.worth(study))
+    assert len(label_efficiency.worth(study)) == 4  # the curve is that of the usual arm
+    said = words.answer(study, rows, paired, label_efficiency.worth(study))
     assert said["headlines"][0].startswith("Pre-training is worth ") and ARM not in said["headlines"][0]
     points = 100 * accuracy[-1]["difference"]
     assert (
@@ -145,12 +145,12 @@ def test_without_the_usual_arm_the_one_at_most_fractions_is_the_usual_one(make, 
     for name, fraction in (("3 blocks trained", 0.1), ("the head trained", 0.5)):
         for init, knows in (("scratch", 0.6), ("mae", 0.9)):
             dirs.append(make.run(tmp_path / f"{name}_{init}", init, fraction, rows=200, knows=knows, arm=name))
-    study = tables.analyse(read_runs(dirs)[0])
+    study = analysis.analyze(read_runs(dirs)[0])
     assert study.arms == ["10 blocks trained", "3 blocks trained", "the head trained"]
     rows, (paired, _) = tables.rows(study), tables.paired(study)
-    worth = efficiency.worth(study)
+    worth = label_efficiency.worth(study)
     assert [(row["fraction"], row["arm"]) for row in worth] == [(f, study.arms[0]) for f in (0.01, 0.1, 0.5, 1.0)]
-    assert all(set(row) == set(efficiency.COLUMNS) for row in worth)
+    assert all(set(row) == set(label_efficiency.COLUMNS) for row in worth)
     said = words.answer(study, rows, paired, worth)
     assert "times the labels at 10 %" in said["headlines"][0]
     assert sum("more labels change" in line or "still changes" in line for line in said["lines"]) == 2
@@ -162,17 +162,17 @@ def test_without_the_usual_arm_the_one_at_most_fractions_is_the_usual_one(make, 
 def test_the_usual_arm_is_the_usual_one_also_at_fewer_fractions(make, tmp_path):
     dirs = make.study(tmp_path / "three", rows=200, arm="3 blocks trained")
     dirs += make.study(tmp_path / "usual", rows=200)[2:6]
-    study = tables.analyse(read_runs(dirs)[0])
+    study = analysis.analyze(read_runs(dirs)[0])
     assert study.arms == ["", "3 blocks trained"]
     rows, (paired, _) = tables.rows(study), tables.paired(study)
-    said = words.answer(study, rows, paired, efficiency.worth(study))
+    said = words.answer(study, rows, paired, label_efficiency.worth(study))
     assert said["headlines"][0].startswith("Pre-training ") and said["headlines"][1].startswith("3 blocks trained: ")
 
 
 def test_labels_of_an_axis_do_not_run_together(make, tmp_path):
     fractions = (0.01, 0.1, 0.5, 0.55, 0.6, 1.0)
     dirs = [make.run(tmp_path / f"{f}", "scratch", f, rows=60, knows=0.5 + f / 3) for f in fractions]
-    study = tables.analyse(read_runs(dirs)[0])
+    study = analysis.analyze(read_runs(dirs)[0])
     figure, _ = figures.curve(study, tables.rows(study), "accuracy", [""])
     texts = [label.get_text().partition("\n")[2] for label in figure.axes[0].get_xticklabels()]
     assert texts == ["1 %", "10 %", "", "", "60 %", "100 %"] and len(figure.axes[0].get_xticks()) == 6
@@ -180,14 +180,14 @@ def test_labels_of_an_axis_do_not_run_together(make, tmp_path):
 
 def test_many_initialisations_have_colours_and_marks_of_their_own(make, tmp_path):
     dirs = [make.run(tmp_path / f"{i}", f"init {i}", 0.1, rows=60, knows=0.5) for i in range(10)]
-    study = tables.analyse(read_runs([*dirs, make.run(tmp_path / "s", "scratch", 0.1, rows=60)])[0])
+    study = analysis.analyze(read_runs([*dirs, make.run(tmp_path / "s", "scratch", 0.1, rows=60)])[0])
     for looks in (figures.colour, figures.marker):
         assert len({looks(study, init) for init in study.inits}) == 11
 
 
 def test_worth_stands_in_the_headline_only_where_its_interval_is_above_one(study):
     rows, (paired, _) = tables.rows(study), tables.paired(study)
-    worth = efficiency.worth(study)
+    worth = label_efficiency.worth(study)
     before = words.answer(study, rows, paired, worth)["headlines"][0]
     assert "times the labels at 10 %" in before
     unsure = [row | {"low": 0.4} for row in worth]
@@ -205,7 +205,7 @@ def test_arms_that_share_some_seeds_are_compared_on_these(make, tmp_path):
         for seed in (1, 2):
             dirs.append(make.run(tmp_path / f"{init}{seed}", init, 0.1, seed=seed, rows=100, knows=0.9, arm=ARM))
         dirs.append(make.run(tmp_path / f"{init}5", init, 0.5, seed=5, rows=100, knows=0.9, arm=ARM))
-    study = tables.analyse(read_runs(dirs)[0])
+    study = analysis.analyze(read_runs(dirs)[0])
     (line,) = words.arm_lines(study)
     for init in ("scratch", "mae"):
         ours, base = (next(i for i in study.of(Level(arm, 0.1), init) if study.runs[i].seed == 1) for arm in (ARM, ""))
@@ -218,7 +218,7 @@ def test_without_scratch_one_line_says_so(make, tmp_path):
     dirs = make.study(tmp_path, rows=60, inits=("mae",))
     for f in (0.1, 0.5):
         dirs.append(make.run(tmp_path / f"other{f}", "imported", f, rows=60, knows=0.5))
-    paired, notes = tables.paired(tables.analyse(read_runs(dirs)[0]))
+    paired, notes = tables.paired(analysis.analyze(read_runs(dirs)[0]))
     assert (paired, notes) == ([], ["no run from scratch: nothing is compared with it"])
 
 
@@ -229,13 +229,13 @@ def test_fractions_are_not_shown_to_six_digits():
 def test_seeds_without_a_partner_are_left_out(make, tmp_path):
     dirs = make.study(tmp_path, rows=60, seeds=2)
     runs, _ = read_runs([d for d in dirs if d.name != "mae_0.1_1"])
-    paired, notes = tables.paired(tables.analyse(runs))
+    paired, notes = tables.paired(analysis.analyze(runs))
     assert len(notes) == 1 and "mae at 10 %" in notes[0]
     assert {r["seeds"] for r in paired if r["fraction"] == 0.1} == {1}
 
 
 def test_efficiency_and_plateau(study):
-    worth = {row["fraction"]: row for row in efficiency.worth(study)}
+    worth = {row["fraction"]: row for row in label_efficiency.worth(study)}
     ten = worth[0.1]
     assert 1.5 < ten["low"] < ten["times"] < ten["high"] < 5
     assert (ten["least"], ten["most"]) == (0.1, 10)
@@ -243,7 +243,7 @@ def test_efficiency_and_plateau(study):
     at = [study.mean("accuracy", study.of(Level("", f), "scratch")) for f in (0.1, 0.5)]
     share = (study.mean("accuracy", study.of(Level("", 0.1), "mae")) - at[0]) / (at[1] - at[0])
     assert ten["times"] == pytest.approx(5**share)
-    fraction, gain = efficiency.plateau(study, "scratch")
+    fraction, gain = label_efficiency.plateau(study, "scratch")
     draws = study.draws["accuracy"]
     at_50, at_100 = (study.of(Level("", f), "scratch")[0] for f in (0.5, 1.0))
     assert (fraction, gain) == (0.5, pytest.approx(np.quantile(draws[at_100] - draws[at_50], 0.975)))
@@ -253,7 +253,7 @@ def test_efficiency_and_plateau(study):
 
 def test_words_follow_from_the_numbers(study):
     rows, (paired, _) = tables.rows(study), tables.paired(study)
-    said = words.answer(study, rows, paired, efficiency.worth(study))
+    said = words.answer(study, rows, paired, label_efficiency.worth(study))
     (headline,) = said["headlines"]
     assert headline.startswith("Pre-training is worth ") and "times the labels at 10 %" in headline
     assert headline.endswith("no difference shown at 50 % and 100 %.")
@@ -283,8 +283,8 @@ def share(n, of=40):
 def test_a_better_score_on_a_falling_curve_is_told_in_points_not_in_labels(tmp_path):
     cells = [("scratch", 0.1, 30), ("scratch", 1.0, 20), ("mae", 0.1, 30), ("mae", 1.0, 29)]
     runs, _ = read_runs([by_hand(tmp_path, f"{i}{f}", i, f, share(n)) for i, f, n in cells])
-    study = tables.analyse(runs)
-    paired, worth = tables.paired(study)[0], efficiency.worth(study)
+    study = analysis.analyze(runs)
+    paired, worth = tables.paired(study)[0], label_efficiency.worth(study)
     assert worth[1]["times"] < 1  # the curve from scratch was there with fewer labels
     said = words.answer(study, tables.rows(study), paired, worth)
     assert said["headlines"] == ["Pre-training is worth 22.5 points of accuracy at 100 %; no difference shown at 10 %."]
@@ -296,8 +296,8 @@ def test_a_curve_that_dips_and_rises_has_no_plateau_before_the_dip(tmp_path):
     # neither 27 nor 33 differs measurably from 30, but 33 does from 27: more labels do change something
     cells = [(0.1, 30), (0.5, 27), (1.0, 33)]
     runs, _ = read_runs([by_hand(tmp_path, f"{f}", "scratch", f, share(n)) for f, n in cells])
-    study = tables.analyse(runs)
-    assert efficiency.plateau(study, "scratch") is None
+    study = analysis.analyze(runs)
+    assert label_efficiency.plateau(study, "scratch") is None
     assert words.plateau_lines(study) == ["scratch: accuracy still changes up to 100 % of the labels."]
 
 
@@ -305,8 +305,8 @@ def test_what_holm_does_not_confirm_is_said_in_the_headline(tmp_path):
     # 6 images against 0: p = 2 / 2^6 = 0.03, doubled for two fractions
     cells = [("scratch", 0.1, 20), ("scratch", 1.0, 20), ("mae", 0.1, 26), ("mae", 1.0, 20)]
     runs, _ = read_runs([by_hand(tmp_path, f"{i}{f}", i, f, share(n)) for i, f, n in cells])
-    study = tables.analyse(runs)
-    paired, worth = tables.paired(study)[0], efficiency.worth(study)
+    study = analysis.analyze(runs)
+    paired, worth = tables.paired(study)[0], label_efficiency.worth(study)
     (first,) = [row for row in paired if row["metric"] == "accuracy" and row["fraction"] == 0.1]
     assert (first["mcnemar_p"], first["holm_p"]) == (2 / 64, 4 / 64) and first["low"] > 0
     (headline,) = words.answer(study, tables.rows(study), paired, worth)["headlines"]
@@ -317,13 +317,13 @@ def test_collapse_on_both_sides_is_said_in_the_headline(tmp_path):
     one_class = [i % 2 == 0 for i in range(40)]  # always "a"
     cells = [("scratch", 0.1, one_class), ("scratch", 1.0, one_class), ("mae", 0.1, one_class), ("mae", 1.0, share(20))]
     runs, _ = read_runs([by_hand(tmp_path, f"{i}{f}", i, f, right) for i, f, right in cells])
-    study = tables.analyse(runs)
-    paired, worth = tables.paired(study)[0], efficiency.worth(study)
+    study = analysis.analyze(runs)
+    paired, worth = tables.paired(study)[0], label_efficiency.worth(study)
     said = words.answer(study, tables.rows(study), paired, worth)
     assert said["headlines"] == ["Pre-training: no difference shown at 10 % (both collapsed) and 100 %."]
     other = by_hand(tmp_path, "collapsed too", "mae", 1.0, one_class)
-    study = tables.analyse(read_runs([run.path for run in runs[:3]] + [other])[0])
-    worth = words.worth_lines(efficiency.worth(study), tables.paired(study)[0])
+    study = analysis.analyze(read_runs([run.path for run in runs[:3]] + [other])[0])
+    worth = words.worth_lines(label_efficiency.worth(study), tables.paired(study)[0])
     assert [w["interval"] for w in worth] == ["1.0", "–"]  # a flat curve has this accuracy with any number of labels
 
 
@@ -332,10 +332,10 @@ def test_images_of_one_class_show_no_collapse(tmp_path):
     for run in runs:
         file = run / "predictions.csv"
         file.write_text(file.read_text().replace(",b,b,", ",a,a,"))
-    study = tables.analyse(read_runs(runs)[0])
+    study = analysis.analyze(read_runs(runs)[0])
     rows = tables.rows(study)
     assert [row["collapsed"] for row in rows] == [0] * 4 and rows[0]["top_class_share"] == 1
-    said = words.answer(study, rows, tables.paired(study)[0], efficiency.worth(study))
+    said = words.answer(study, rows, tables.paired(study)[0], label_efficiency.worth(study))
     assert "ollapsed" not in str(said)
 
 
@@ -344,7 +344,7 @@ def test_few_groups_are_warned_of_and_one_is_not_redrawn(tmp_path, groups, units
     group = lambda i: f"slide {i * groups // 40}"  # noqa: E731
     cells = (("scratch", 20), ("mae", 28))
     runs, _ = read_runs([by_hand(tmp_path, i, i, 0.1, share(n), group=group) for i, n in cells])
-    study = tables.analyse(runs)
+    study = analysis.analyze(runs)
     (row,) = [row for row in tables.paired(study)[0] if row["metric"] == "accuracy"]
     assert study.units == units and row["low"] < row["difference"] < row["high"]
     (said,) = study.warnings
@@ -354,7 +354,7 @@ def test_few_groups_are_warned_of_and_one_is_not_redrawn(tmp_path, groups, units
 
 def test_models_without_a_mistake_are_no_proof(tmp_path):
     runs, _ = read_runs([by_hand(tmp_path, i, i, 0.1, share(n)) for i, n in (("scratch", 20), ("mae", 40))])
-    rows = tables.rows(tables.analyse(runs))
+    rows = tables.rows(analysis.analyze(runs))
     assert words.flawless_lines(rows[:1]) == []
     (said,) = words.flawless_lines(rows)
     assert said.startswith("No mistake among 40 test images: mae at 10 %.") and "about 3 in 40" in said
@@ -362,7 +362,7 @@ def test_models_without_a_mistake_are_no_proof(tmp_path):
 
 def test_identical_predictions_show_no_difference(tmp_path):
     runs, _ = read_runs([by_hand(tmp_path, i, i, 0.1, share(25)) for i in ("scratch", "mae")])
-    for row in tables.paired(tables.analyse(runs))[0]:
+    for row in tables.paired(analysis.analyze(runs))[0]:
         assert (row["difference"], row["low"], row["high"], row["verdict"]) == (0, 0, 0, tables.NOTHING)
         assert row["mcnemar_p"] == (1 if row["metric"] == "accuracy" else None)
 
@@ -393,14 +393,14 @@ def test_what_two_seeds_and_the_images_add_to_an_interval(make, tmp_path):
         alike.append(copy)
 
     def interval(dirs):
-        rows, _ = tables.paired(tables.analyse(read_runs(dirs)[0]))
+        rows, _ = tables.paired(analysis.analyze(read_runs(dirs)[0]))
         row = next(row for row in rows if row["metric"] == "accuracy")
         return row["difference"], row["high"] - row["low"]
 
     (one, width), (two, same) = interval(alike[:2]), interval(alike)
     assert two == pytest.approx(one) and same == pytest.approx(width)
     different = [make.run(tmp_path / f"d{i}{s}", i, 0.1, seed=s, rows=200) for i in ("scratch", "mae") for s in (2, 3)]
-    found = tables.analyse(read_runs(different)[0])
+    found = analysis.analyze(read_runs(different)[0])
     gains = found.estimates["accuracy"][2:] - found.estimates["accuracy"][:2]
     student = 12.706 * gains.std(ddof=1) / math.sqrt(2)
     assert interval(different)[1] > 2 * student > 0

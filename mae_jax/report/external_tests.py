@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from mae_jax.report import tables, words
+from mae_jax.report import analysis, tables, words
+from mae_jax.report.analysis import Study
 from mae_jax.report.predictions import read_predictions
 from mae_jax.report.runs import Run, check_same_images, clean, distinct
-from mae_jax.report.tables import Study
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +51,7 @@ def read(runs: Sequence[Run], probes: Sequence[Run] = ()) -> tuple[list[External
             notes.append(f"{clean(name)}: {len(runs) - len(tested)} of {len(runs)} runs were not tested on it")
         notes += words.merge(lacks)
         files_of_probes = [(probe, probe.path / "external" / name / "predictions.csv") for probe in probes]
-        study = tables.analyse(tested, [_tested(probe, file)[0] for probe, file in files_of_probes if file.is_file()])
+        study = analysis.analyze(tested, [_tested(probe, file)[0] for probe, file in files_of_probes if file.is_file()])
         paired, unpaired = tables.paired(study)
         notes += [f"{clean(name)}: {line}" for line in unpaired]
         labels = np.unique(tested[0].test.labels).tolist()

@@ -7,7 +7,10 @@ import numpy as np
 import pytest
 
 from mae_jax.errors import UserError
-from mae_jax.report import sweep, sweep_words
+from mae_jax.report import sweep
+from mae_jax.report.sweep import __main__ as command
+from mae_jax.report.sweep import tables, words
+from mae_jax.report.sweep.networks import read_sweep
 
 RATIOS = (0.25, 0.75)
 
@@ -87,7 +90,7 @@ def test_errors_are_means_over_the_images(written, directories):
 
 def test_the_effect_of_the_weight_is_paired(written):
     rows = table(written, "effects.csv")
-    assert len(rows) == 2 * 2 * 4 and tuple(rows[0]) == sweep.EFFECTS
+    assert len(rows) == 2 * 2 * 4 and tuple(rows[0]) == tables.EFFECTS
     for row in rows:
         seen = row["error"].startswith("visible")
         expected = -0.7 if seen else 0.05
@@ -112,7 +115,7 @@ def test_classifiers_stand_under_their_network(written):
 def test_the_page_says_what_the_numbers_say(written):
     page = written.page.read_text()
     text = (written.page.parent / "sweep.md").read_text()
-    for words in (
+    for sentence in (
         "Without a weight on visible patches, removed patches are rebuilt best by training with 75 % removed",
         "Without a weight on visible patches, visible patches are rebuilt best by training with 25 % removed",
         "changes the error on them by −70.0 %, and that on removed patches by +5.0 %",
@@ -121,7 +124,7 @@ def test_the_page_says_what_the_numbers_say(written):
         "are of only 10 groups",
         "accuracy at 10 %",
     ):
-        assert words in text and (words in page or "accuracy" in words)
+        assert sentence in text and (sentence in page or "accuracy" in sentence)
     assert page.count("data:image/svg+xml") == 6 and "http" not in page.split("</style>")[1]
     for name in ("tradeoff_normalised", "tradeoff_pixel", "errors", "spam", "training", "classifiers"):
         for kind in ("png", "svg", "csv"):
@@ -157,14 +160,14 @@ def test_it_works_without_classifiers_weights_groups_and_curves(tmp_path):
     (networks[1] / "metrics.jsonl").write_text("{")
     written = sweep.write_sweep(networks, tmp_path / "out")
     assert "No classifiers" in written.page.read_text() and not (tmp_path / "out" / "classifiers.csv").exists()
-    assert (tmp_path / "out" / "effects.csv").read_text() == ",".join(sweep.EFFECTS) + "\n"
+    assert (tmp_path / "out" / "effects.csv").read_text() == ",".join(tables.EFFECTS) + "\n"
     assert "over 40 held-out images" in (tmp_path / "out" / "sweep.md").read_text()
 
 
 def test_a_classifier_of_another_network_is_named_and_left_out(directories, tmp_path, make):
     networks, cells = directories
     stranger = make.run(tmp_path / "stranger", "mae", 0.1, init_from="/far/away")
-    found, notes = sweep.read_sweep([*networks, *cells[:2], stranger])
+    found, notes = read_sweep([*networks, *cells[:2], stranger])
     assert len(found.study.runs) == 2 and "away" in notes[0] and "left out" in notes[0]
 
 
@@ -180,18 +183,18 @@ def test_a_classifier_of_another_network_is_named_and_left_out(directories, tmp_
 def test_networks_that_do_not_compare_are_refused(tmp_path, changed, said, capsys):
     ratio = changed.pop("ratio", 0.75)
     one, two = write_network(tmp_path / "one", 0.25, 0), write_network(tmp_path / "two", ratio, 0, **changed)
-    assert sweep.main([str(one), str(two), "--out", str(tmp_path / "out")]) == 2
+    assert command.main([str(one), str(two), "--out", str(tmp_path / "out")]) == 2
     told = capsys.readouterr().err
     assert said in told and told.count("\n") == 1
     with pytest.raises(UserError, match="no run directory holds"):
-        sweep.read_sweep([tmp_path])
+        read_sweep([tmp_path])
 
 
 @pytest.mark.parametrize(("collapsed", "said"), [(0, ""), (1, ", collapsed: 1 of 3"), (3, ", collapsed")])
 def test_a_classifier_is_collapsed_where_every_seed_is(collapsed, said):
     row = {"accuracy": 0.5, "collapsed": collapsed, "seeds": 3, "difference": None}
-    assert sweep_words._score(row) == [f"0.500{said}", "–"]
-    assert sweep_words._accuracy(row) == f"0.500{said}" + ("," if said else "")
+    assert words._score(row) == [f"0.500{said}", "–"]
+    assert words._accuracy(row) == f"0.500{said}" + ("," if said else "")
 
 
 def saying(path, key, value):

@@ -7,9 +7,9 @@ between runs of one evaluation alone. Features of random weights ("scratch") are
 import dataclasses
 from collections.abc import Sequence
 
-from mae_jax.report import figures, stats, tables
+from mae_jax.report import analysis, figures, stats, tables
+from mae_jax.report.analysis import BASELINE, Study
 from mae_jax.report.runs import USUAL, Run, percent
-from mae_jax.report.tables import BASELINE, Study
 
 NAMES = {
     "linear_probe": "linear probe, trained",
@@ -67,13 +67,13 @@ def random_probes(runs: dict[str, list[Run]]) -> list[Run]:
     return []
 
 
-def analyse(runs: dict[str, list[Run]]) -> list[Frozen]:
+def analyze(runs: dict[str, list[Run]]) -> list[Frozen]:
     """The tables of each evaluation."""
-    return [_analysed(evaluation, own) for evaluation, own in runs.items()]
+    return [_analyzed(evaluation, own) for evaluation, own in runs.items()]
 
 
-def _analysed(evaluation: str, runs: list[Run]) -> Frozen:
-    study = tables.analyse(runs)
+def _analyzed(evaluation: str, runs: list[Run]) -> Frozen:
+    study = analysis.analyze(runs)
     rows, (paired, notes) = tables.rows(study), tables.paired(study)
     found = []
     for row in rows:

@@ -1,21 +1,11 @@
 """What the sweep shows, in words and in one table; each word follows from a number."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 from mae_jax.report import stats, tables
+from mae_jax.report.analysis import BASELINE
 from mae_jax.report.runs import percent
-from mae_jax.report.tables import BASELINE
+from mae_jax.report.stats import grey
+from mae_jax.report.sweep.networks import Sweep
 from mae_jax.report.words import SURE
-
-if TYPE_CHECKING:
-    from mae_jax.report.sweep import Sweep
-
-
-def grey(error: float) -> float:
-    """A mean squared error of values in 0..1 as its root in grey levels (0 to 255)."""
-    return 255 * error**0.5
 
 
 def answer(sweep: Sweep, rows: list[dict], effects: list[dict], classifiers: list[dict]) -> dict[str, list[str]]:

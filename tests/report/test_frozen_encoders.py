@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mae_jax.errors import UserError
-from mae_jax.report import figures, frozen, tables, write_report
+from mae_jax.report import analysis, figures, frozen_encoders, tables, write_report
 from mae_jax.report.runs import read_runs
 
 KNOWS = {"scratch": 0.2, "mae": 0.9}
@@ -59,16 +59,16 @@ def test_probes_are_apart_from_what_was_fine_tuned(dirs, tmp_path):
 
 def test_a_probe_of_random_weights_is_a_reference_in_every_row(dirs):
     usual, probed = dirs
-    runs, apart = frozen.separate(read_runs([*usual, *probed["knn"], *probed["linear_probe"]])[0])
+    runs, apart = frozen_encoders.separate(read_runs([*usual, *probed["knn"], *probed["linear_probe"]])[0])
     assert {run.evaluation for run in runs} == {"finetune"} and list(apart) == ["linear_probe", "knn"]
-    rows = tables.rows(tables.analyse(runs, frozen.random_probes(apart)))
+    rows = tables.rows(analysis.analyze(runs, frozen_encoders.random_probes(apart)))
     accuracy = np.mean([run.test.right.mean() for run in apart["linear_probe"] if run.init == "scratch"])
     known = [row["random_probe_accuracy"] for row in rows]
     assert known == [None, None, pytest.approx(accuracy), pytest.approx(accuracy)]
     assert tables.reference_text(rows).endswith(f"Linear probe on random weights: 10 % {accuracy:.4f}.")
     # What was solved for is preferred to what was trained.
-    _, more = frozen.separate(read_runs([*usual, *probed["lbfgs"], *probed["linear_probe"]])[0])
-    assert {run.evaluation for run in frozen.random_probes(more)} == {"lbfgs"}
+    _, more = frozen_encoders.separate(read_runs([*usual, *probed["lbfgs"], *probed["linear_probe"]])[0])
+    assert {run.evaluation for run in frozen_encoders.random_probes(more)} == {"lbfgs"}
 
 
 def test_an_interval_of_equal_seeds_is_that_of_the_images(make, tmp_path):
@@ -81,8 +81,8 @@ def test_an_interval_of_equal_seeds_is_that_of_the_images(make, tmp_path):
     for init in KNOWS:
         for name in ("predictions.csv", "predictions_val.csv"):
             (tmp_path / f"{init}1" / name).write_bytes((tmp_path / f"{init}0" / name).read_bytes())
-    _, apart = frozen.separate(read_runs([make.run(tmp_path / "usual", "mae", 1.0, rows=100), *runs])[0])
-    (found,) = frozen.analyse(apart)
+    _, apart = frozen_encoders.separate(read_runs([make.run(tmp_path / "usual", "mae", 1.0, rows=100), *runs])[0])
+    (found,) = frozen_encoders.analyze(apart)
     assert all(row["accuracy_high"] - row["accuracy_low"] > 0.1 for row in found.rows)
 
 
@@ -129,7 +129,7 @@ def test_each_curve_says_which_evaluation_it_is_of(dirs):
     usual, probed = dirs
     runs, _ = read_runs([*usual, *probed["knn"], *probed["lbfgs"]])
     with figures.style():
-        drawn = [frozen.curve(each)[0] for each in frozen.analyse(frozen.separate(runs)[1])]
+        drawn = [frozen_encoders.curve(each)[0] for each in frozen_encoders.analyze(frozen_encoders.separate(runs)[1])]
     assert [figure.axes[0].get_title("left") for figure in drawn] == ["Linear probe, solved", "Nearest neighbours"]
 
 

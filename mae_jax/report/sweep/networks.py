@@ -1,14 +1,7 @@
-"""What autoencoders of several mask ratios and visible weights learned: tables, figures and one page.
+"""The networks of a sweep and their classifiers, read from run directories."""
 
-`python -m mae_jax.report.sweep RUN_DIR... --out DIR` reads the run directories of pre-trainings (those with
-reconstructions.csv) and of the classifiers that began with them or from scratch.
-"""
-
-import argparse
-import base64
 import dataclasses
 import math
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,13 +9,11 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from mae_jax import files
-from mae_jax.cli import call
-from mae_jax.errors import UNUSABLE, UserError, disk_line
-from mae_jax.report import figures, page, stats, sweep_figures, sweep_words, tables
+from mae_jax.errors import UNUSABLE, UserError
+from mae_jax.report import analysis, stats
+from mae_jax.report.analysis import BASELINE, Study
 from mae_jax.report.predictions import clean, read_rows, show
 from mae_jax.report.runs import Run, check_same_images, is_number, read_info, read_log, read_runs
-from mae_jax.report.tables import BASELINE, Study
 
 ERRORS = ("removed_normalised", "visible_normalised", "removed_pixel", "visible_pixel", "removed_pixel_no_network")
 COLUMNS = (*ERRORS, "spam")
@@ -82,73 +73,6 @@ class Sweep:
         return float(self.networks[i].errors[ratio][:, COLUMNS.index(column)].mean())
 
 
-@dataclass(frozen=True)
-class Written:
-    """The rows of sweep.csv, the table as text, the page."""
-
-    rows: list[dict]
-    text: str
-    page: Path
-
-
-def write_sweep(
-    run_dirs: Sequence[Path],
-    out: Path,
-    *,
-    title: str | None = None,
-    pictures: Path | None = None,
-    notes: Sequence[str] = (),
-) -> Written:
-    """Writes sweep.csv, effects.csv, classifiers.csv, sweep.md, figures/ and index.html into `out`.
-
-    `pictures` is a sheet of reconstructions for the page, `notes` are further lines on it. Raises UserError for
-    files that do not fit.
-    """
-    sweep, left_out = read_sweep(run_dirs)
-    notes = [*left_out, *notes]
-    title = title or "What the autoencoder learned"
-    rows, effects, classifiers = error_rows(sweep), effect_rows(sweep), classifier_rows(sweep)
-    tables.write_csv(out / "sweep.csv", rows)
-    tables.write_csv(out / "effects.csv", effects, EFFECTS)
-    if classifiers:
-        tables.write_csv(out / "classifiers.csv", classifiers)
-    with figures.style():
-        drawn = [
-            page.save(name, figure, numbers, out, {}, sweep_figures.CAPTIONS)
-            for name, (figure, numbers) in sweep_figures.draw(sweep, rows, classifiers)
-        ]
-    said = sweep_words.answer(sweep, rows, effects, classifiers)
-    lines = sweep_words.table(sweep, rows, classifiers)
-    text = tables.markdown(lines)
-    sheet = pictures.read_bytes() if pictures and pictures.is_file() else b""
-    rendered = (
-        page.environment()
-        .get_template("sweep.html.j2")
-        .render(
-            title=title,
-            answer=said,
-            header=lines[0],
-            body=lines[1:],
-            figures=drawn,
-            sheet="data:image/png;base64," + base64.b64encode(sheet).decode() if sheet else "",
-            reference=sweep.reference,
-            units=sweep.units,
-            legend=sweep_words.legend(sweep),
-            networks=[
-                page.run_facts(network.path, network.info) | {"name": network.name} for network in sweep.networks
-            ],
-            runs=[page.run_facts(r.path, r.info) | {"name": r.init} for r in (sweep.study.runs if sweep.study else [])],
-            notes=notes,
-        )
-    )
-    files.write(out / "index.html", rendered)
-    plain = tables.in_markdown
-    parts = [*map(plain, [f"# {title}", *said["headlines"]]), text, sweep_words.legend(sweep)]
-    parts.append("\n".join(f"- {plain(line)}" for line in [*said["lines"], *notes]))
-    files.write(out / "sweep.md", "\n\n".join(parts) + "\n")
-    return Written(rows, text, out / "index.html")
-
-
 def read_sweep(run_dirs: Sequence[Path]) -> tuple[Sweep, list[str]]:
     """The networks by weight and mask ratio, their classifiers, and lines on what was left out."""
     directories = [Path(d) for d in run_dirs]
@@ -174,14 +98,14 @@ def read_sweep(run_dirs: Sequence[Path]) -> tuple[Sweep, list[str]]:
     runs, notes = _read_classifiers([d for d in directories if not (d / FILE).is_file()], networks)
     n = len(first.images)
     groups = first.groups if all(first.groups) and len(set(first.groups)) < n else None
-    units, words, warnings = tables.redrawn(groups, n, "held-out images")
+    units, words, warnings = analysis.redrawn(groups, n, "held-out images")
     draws = {}
     for ratio in sorted(shared):
         terms = [np.column_stack([np.ones(n), network.errors[ratio]]) for network in networks]
         draws[ratio] = stats.bootstrap(
             terms, units, lambda sums: {c: sums[..., 1 + i] / sums[..., 0] for i, c in enumerate(COLUMNS)}
         )
-    return Sweep(networks, draws, words, tables.analyse(runs) if runs else None, warnings), notes
+    return Sweep(networks, draws, words, analysis.analyze(runs) if runs else None, warnings), notes
 
 
 def _read_network(path: Path) -> Network:
@@ -280,109 +204,3 @@ def _origin(run: Run, networks: Sequence[Network]) -> str:
     if not same and not path.exists():
         same = [network for network in networks if network.path.resolve().name == path.name]
     return same[0].name if len(same) == 1 else ""
-
-
-def error_rows(sweep: Sweep) -> list[dict]:
-    """sweep.csv: each network at each evaluated ratio, mean errors with 95 % intervals over the images."""
-    rows = []
-    for i, network in enumerate(sweep.networks):
-        for ratio in sweep.ratios:
-            row = {"mask_ratio": network.mask_ratio, "visible_weight": network.visible_weight, "evaluated_at": ratio}
-            for column in COLUMNS:
-                row[column] = sweep.mean(i, ratio, column)
-                row[f"{column}_low"], row[f"{column}_high"] = stats.percentile_interval(sweep.draws[ratio][column][i])
-            rows.append(row | {"images": len(network.images)})
-    return rows
-
-
-EFFECTS = (  # the columns of effects.csv
-    *("mask_ratio", "visible_weight", "evaluated_at", "error"),
-    *("change", "low", "high", "verdict"),
-)
-
-
-def effect_rows(sweep: Sweep) -> list[dict]:
-    """effects.csv: the relative change of each error by a visible weight, paired over the same images."""
-    rows = []
-    plain = {n.mask_ratio: i for i, n in enumerate(sweep.networks) if n.visible_weight == 0}
-    for i, network in enumerate(sweep.networks):
-        base = plain.get(network.mask_ratio)
-        if network.visible_weight == 0 or base is None:
-            continue
-        for ratio in sweep.ratios:
-            for column in ERRORS[:4]:
-                draws = sweep.draws[ratio][column]
-                if not sweep.mean(base, ratio, column):
-                    continue  # nothing of which a share could be said
-                low, high = stats.percentile_interval(draws[i] / draws[base] - 1)
-                change = sweep.mean(i, ratio, column) / sweep.mean(base, ratio, column) - 1
-                rows.append(
-                    {
-                        "mask_ratio": network.mask_ratio,
-                        "visible_weight": network.visible_weight,
-                        "evaluated_at": ratio,
-                        "error": column,
-                        "change": change,
-                        "low": low,
-                        "high": high,
-                        "verdict": tables.verdict(low, high),
-                    }
-                )
-    return rows
-
-
-def classifier_rows(sweep: Sweep) -> list[dict]:
-    """classifiers.csv: scores from scratch and from each network, and the difference to scratch.
-
-    `holm_p` corrects McNemar's p for the number of networks.
-    """
-    if sweep.study is None:
-        return []
-    own = {network.name: network for network in sweep.networks}
-    compared = {row["init"]: row for row in tables.paired(sweep.study)[0] if row["metric"] == "accuracy"}
-    corrected = stats.holm([row["mcnemar_p"] for row in compared.values()])
-    corrected = dict(zip(compared, corrected, strict=True))
-    rows = []
-    for found in tables.rows(sweep.study):
-        name = found["init"]
-        row = {
-            "init": name,
-            "mask_ratio": own[name].mask_ratio if name in own else None,
-            "visible_weight": own[name].visible_weight if name in own else None,
-        }
-        row |= {key: found[key] for key in ("fraction", "seeds", "n_train", "n_test", "collapsed", "majority_rate")}
-        for metric in ("accuracy", "f1", "ece"):
-            row |= {key: found[key] for key in (metric, f"{metric}_low", f"{metric}_high")}
-        other = compared.get(name, {})
-        row |= {
-            f"difference{end}": other.get(key) for end, key in (("", "difference"), ("_low", "low"), ("_high", "high"))
-        }
-        row |= {"mcnemar_p": other.get("mcnemar_p"), "holm_p": corrected.get(name), "verdict": other.get("verdict")}
-        rows.append(row)
-    order = {network.name: i for i, network in enumerate(sweep.networks)}
-    return sorted(rows, key=lambda row: order.get(row["init"], -1))
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Writes the report, prints its table; returns the exit code, 2 for a mistake in the input."""
-    parser = argparse.ArgumentParser(
-        prog="python -m mae_jax.report.sweep",
-        description="Compare autoencoders of several mask ratios and visible weights from their run directories.",
-    )
-    parser.add_argument("run_dirs", nargs="+", type=Path, metavar="RUN_DIR", help="pre-trainings and classifiers")
-    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="where to write the report")
-    parser.add_argument("--title", help="the page's heading")
-    parser.add_argument("--pictures", type=Path, metavar="PNG", help="a sheet of reconstructions for the page")
-    args = parser.parse_args(argv)
-    try:
-        written = write_sweep(args.run_dirs, args.out, title=args.title, pictures=args.pictures)
-    except (UserError, OSError) as error:
-        said = disk_line(error) if isinstance(error, OSError) else error
-        print(f"error: {clean(said)}", file=sys.stderr)
-        return 2
-    print(f"{written.text}\n\nreport: {written.page}")
-    return 0
-
-
-if __name__ == "__main__":
-    call(main)

@@ -12,7 +12,7 @@ from mae_jax import files
 from mae_jax.errors import UserError
 from mae_jax.report.predictions import clean, regular
 from mae_jax.report.runs import Run, is_number, read_info
-from mae_jax.report.sweep_words import grey
+from mae_jax.report.stats import grey
 from mae_jax.report.tables import write_csv
 
 FILE = "reconstructions"  # .json and .png in the run directory of a pre-training

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mae_jax.report import reconstructions, write_report
+from mae_jax.report import autoencoder_pictures, write_report
 from mae_jax.report.runs import read_runs
 
 MEANS = {
@@ -30,7 +30,7 @@ def study(tmp_path, make):
 
 
 def test_an_autoencoder_is_shown_once(study, tmp_path):
-    (shown,) = reconstructions.found(read_runs(study)[0])
+    (shown,) = autoencoder_pictures.found(read_runs(study)[0])
     assert shown["init"] == "mae" and shown["statistics"] == "estimated"
     assert shown["rows"][0]["spam"] == 0.25 and shown["uri"].startswith("data:image/jpeg")
     assert shown["rows"][0]["removed_pixel_grey"] == pytest.approx(25.5)
@@ -46,10 +46,10 @@ def test_an_autoencoder_is_shown_once(study, tmp_path):
 @pytest.mark.parametrize("text", ["{", "[]", '{"means": [{"spam": 1}]}', '{"means": 3, "statistics": ""}'])
 def test_broken_files_are_left_out(study, text):
     (study[0].parent.parent / "pretrain" / "reconstructions.json").write_text(text)
-    assert reconstructions.found(read_runs(study)[0]) == []
+    assert autoencoder_pictures.found(read_runs(study)[0]) == []
 
 
 def test_no_picture_is_no_reason_to_stop(study):
     (study[0].parent.parent / "pretrain" / "reconstructions.png").write_bytes(b"no png")
-    (shown,) = reconstructions.found(read_runs(study)[0])
+    (shown,) = autoencoder_pictures.found(read_runs(study)[0])
     assert shown["uri"] == ""

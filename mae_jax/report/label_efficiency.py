@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 
 from mae_jax.report import stats
-from mae_jax.report.tables import BASELINE, Study
+from mae_jax.report.analysis import BASELINE, Study
 
 COLUMNS = ("fraction", "init", "metric", "times", "low", "high", "least", "most", "arm")  # of efficiency.csv
 

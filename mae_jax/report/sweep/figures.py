@@ -1,20 +1,15 @@
 """The figures of a sweep; each is a Matplotlib figure and its numbers as rows."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.lines import Line2D
 
+from mae_jax.report.analysis import BASELINE
 from mae_jax.report.figures import MARKERS, OTHERS, Numbers, grid, legend, series
 from mae_jax.report.runs import percent
-from mae_jax.report.sweep_words import grey
-from mae_jax.report.tables import BASELINE
-
-if TYPE_CHECKING:
-    from mae_jax.report.sweep import Sweep
+from mae_jax.report.stats import grey
+from mae_jax.report.sweep.networks import Sweep
 
 PALETTE = ("#0072B2", "#D55E00", *OTHERS)
 DASHES = ("-", "--", "-.", ":")

@@ -1,0 +1,85 @@
+"""The tables of a sweep: errors of each network, what a visible weight changes, scores of the classifiers."""
+
+from mae_jax.report import stats, tables
+from mae_jax.report.sweep.networks import COLUMNS, ERRORS, Sweep
+
+
+def error_rows(sweep: Sweep) -> list[dict]:
+    """sweep.csv: each network at each evaluated ratio, mean errors with 95 % intervals over the images."""
+    rows = []
+    for i, network in enumerate(sweep.networks):
+        for ratio in sweep.ratios:
+            row = {"mask_ratio": network.mask_ratio, "visible_weight": network.visible_weight, "evaluated_at": ratio}
+            for column in COLUMNS:
+                row[column] = sweep.mean(i, ratio, column)
+                row[f"{column}_low"], row[f"{column}_high"] = stats.percentile_interval(sweep.draws[ratio][column][i])
+            rows.append(row | {"images": len(network.images)})
+    return rows
+
+
+EFFECTS = (  # the columns of effects.csv
+    *("mask_ratio", "visible_weight", "evaluated_at", "error"),
+    *("change", "low", "high", "verdict"),
+)
+
+
+def effect_rows(sweep: Sweep) -> list[dict]:
+    """effects.csv: the relative change of each error by a visible weight, paired over the same images."""
+    rows = []
+    plain = {n.mask_ratio: i for i, n in enumerate(sweep.networks) if n.visible_weight == 0}
+    for i, network in enumerate(sweep.networks):
+        base = plain.get(network.mask_ratio)
+        if network.visible_weight == 0 or base is None:
+            continue
+        for ratio in sweep.ratios:
+            for column in ERRORS[:4]:
+                draws = sweep.draws[ratio][column]
+                if not sweep.mean(base, ratio, column):
+                    continue  # nothing of which a share could be said
+                low, high = stats.percentile_interval(draws[i] / draws[base] - 1)
+                change = sweep.mean(i, ratio, column) / sweep.mean(base, ratio, column) - 1
+                rows.append(
+                    {
+                        "mask_ratio": network.mask_ratio,
+                        "visible_weight": network.visible_weight,
+                        "evaluated_at": ratio,
+                        "error": column,
+                        "change": change,
+                        "low": low,
+                        "high": high,
+                        "verdict": tables.verdict(low, high),
+                    }
+                )
+    return rows
+
+
+def classifier_rows(sweep: Sweep) -> list[dict]:
+    """classifiers.csv: scores from scratch and from each network, and the difference to scratch.
+
+    `holm_p` corrects McNemar's p for the number of networks.
+    """
+    if sweep.study is None:
+        return []
+    own = {network.name: network for network in sweep.networks}
+    compared = {row["init"]: row for row in tables.paired(sweep.study)[0] if row["metric"] == "accuracy"}
+    corrected = stats.holm([row["mcnemar_p"] for row in compared.values()])
+    corrected = dict(zip(compared, corrected, strict=True))
+    rows = []
+    for found in tables.rows(sweep.study):
+        name = found["init"]
+        row = {
+            "init": name,
+            "mask_ratio": own[name].mask_ratio if name in own else None,
+            "visible_weight": own[name].visible_weight if name in own else None,
+        }
+        row |= {key: found[key] for key in ("fraction", "seeds", "n_train", "n_test", "collapsed", "majority_rate")}
+        for metric in ("accuracy", "f1", "ece"):
+            row |= {key: found[key] for key in (metric, f"{metric}_low", f"{metric}_high")}
+        other = compared.get(name, {})
+        row |= {
+            f"difference{end}": other.get(key) for end, key in (("", "difference"), ("_low", "low"), ("_high", "high"))
+        }
+        row |= {"mcnemar_p": other.get("mcnemar_p"), "holm_p": corrected.get(name), "verdict": other.get("verdict")}
+        rows.append(row)
+    order = {network.name: i for i, network in enumerate(sweep.networks)}
+    return sorted(rows, key=lambda row: order.get(row["init"], -1))
