@@ -32,6 +32,7 @@ _CHOICES = {
 }
 _RANGES = {  # low, high, whether low itself is allowed, whether high is
     "data.val_fraction": (0, 1, True, False),
+    "data.test_fraction": (0, 1, True, False),
     "data.fraction": (0, 1, False, True),
     "data.randaugment": (0, 10, True, True),
     "data.random_erasing": (0, 1, True, True),
@@ -45,6 +46,7 @@ _RANGES = {  # low, high, whether low itself is allowed, whether high is
     "seed": (0, 2**31, True, False),
     "data.subset_seed": (0, 2**31, True, False),
     "data.val_seed": (0, 2**31, True, False),
+    "data.test_seed": (0, 2**31, True, False),
     "model.image_size": (1, 2**15, True, True),
     "model.patch_size": (1, 2**15, True, True),
     "model.mlp_ratio": (0.01, 64, True, True),

@@ -49,8 +49,14 @@ def defaults(task: str) -> ConfigDict:
     d.prepared_dir = ""  # where prepared data sets are; empty: $TFDS_DATA_DIR, else ~/tensorflow_datasets
     d.dir = ""  # for folder: the directory; several of them, for pre-training, joined by ","
     d.weights = ()  # pre-training: shares of the sources; empty: by their numbers of images
-    d.train_split = "Train"  # folder: sub-folder with the training classes; else the split
-    d.test_split = "TestA"  # folder: sub-folder with the test classes
+    d.labels = ""  # folder: a CSV or Parquet file with path, label, optional group and split; paths are below `dir`
+    d.columns = ""  # its columns where they have other names, such as "path=file,label=cell_type,group=patient"
+    d.train_split = "Train"  # folder or split to train on; auto, or "Train" where it is missing: found by usual names
+    d.test_split = "TestA"  # the same for test; without one, `test_fraction` is split off
+    d.val_split = "auto"  # the same for validation; none: validation images are taken from the training images
+    d.test_fraction = 0.2  # without a test set: share of the images split off as one, by group and class
+    d.test_seed = 0  # which images these are
+    d.group_pattern = ""  # regular expression with one group that finds the patient or slide in an image's path
     d.external = ""  # further test sets, joined by ",": [NAME=]PLACE, a folder of class folders or another split
     d.val_fraction = 0.1  # split off the training images first, the same for every fraction
     d.fraction = 1.0  # share of the labels that training may see, per class

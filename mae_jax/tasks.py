@@ -59,6 +59,7 @@ class Task:
     leaks: dict[str, Any] = dataclasses.field(default_factory=dict)  # what test sets share with training
     seen_before: dict[str, Any] = dataclasses.field(default_factory=dict)  # and with the pre-training
     tests: dict[str, Source] = dataclasses.field(default_factory=dict)  # the test sets, by name
+    facts: dict[str, Any] = dataclasses.field(default_factory=dict)  # more that run.json says of the data
 
     def batches(self, start: int) -> Iterator[dict[str, np.ndarray]]:
         """This process's rows of the endless stream of batches, from number `start` on."""
@@ -326,7 +327,8 @@ def told(config: ConfigDict, data: splits.Labelled, opened: dict | None) -> dict
     }
     if data.external:
         about["further test sets"] = ", ".join(f"{name} {len(source)}" for name, source in data.external.items())
-    tests = {config.data.test_split: data.test, **data.external}
+    about |= data.sets.about | {"groups": data.groups["text"]}
+    tests = {data.sets.test_name: data.test, **data.external}
     before = {}
     if config.init == "mae":
         saved = defaults("pretrain")
@@ -337,7 +339,7 @@ def told(config: ConfigDict, data: splits.Labelled, opened: dict | None) -> dict
         if any(shared.values()):
             said = "; ".join(f"{name} has {text}" for name, text in shared.items() if text)
             about[f"warning: test images that {who} saw"] = f"{said}; see {rundir.RUN} and tools/check_data.py"
-    every = {config.data.train_split: data.train, **tests}
+    every = {data.sets.train_name: data.train, **tests}
     notes = [f"{name}: {text}" for name, source in every.items() if (text := passed_over(source))]
     if notes:
         about["files"] = "; ".join(notes)
@@ -350,4 +352,5 @@ def told(config: ConfigDict, data: splits.Labelled, opened: dict | None) -> dict
         "leaks": data.leaks,
         "seen_before": before,
         "tests": tests,
+        "facts": {"test_split": data.sets.test_name, "groups": data.groups},
     }

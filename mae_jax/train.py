@@ -328,6 +328,7 @@ class Loop:
             "leaks": self.task.leaks,
             "seen_before": self.task.seen_before,
             "passed_over": self.task.passed_over(),
+            **self.task.facts,
             "n_train": self.resolved.n_train,
             "epochs": self.resolved.steps / self.resolved.steps_per_epoch,
             "steps": self.resolved.steps,

@@ -97,7 +97,7 @@ def leaks(train: Sequence[Source], test: Source) -> dict:
     names = [name for source in train for name in source.names]
     first = {value: i for i, value in reversed(list(enumerate(ours.tolist())))}
     identical = [(j, first[value]) for j, value in enumerate(theirs.tolist()) if value in first]
-    groups = sorted({g for g in test.groups if g} & {g for source in train for g in source.groups})
+    groups = sorted({g for g in test.compared if g} & {g for source in train for g in source.compared})
     shared = set(groups)
     same = {j for j, _ in identical}
     found = {j: i for i, j, _ in near(looks, other_looks) if j not in same}
@@ -107,7 +107,7 @@ def leaks(train: Sequence[Source], test: Source) -> dict:
 
     return {
         "groups": len(groups),
-        "images_in_shared_groups": sum(g in shared for g in test.groups),
+        "images_in_shared_groups": sum(g in shared for g in test.compared),
         "identical": len(identical),
         "near_identical": len(found),
         "examples": {

@@ -20,7 +20,9 @@ import numpy as np
 from jaxtyping import Int8, Int32, Int64, UInt8, UInt64
 
 from mae_jax import files
+from mae_jax.data import groups as grouping
 from mae_jax.data.duplicates import digest, look
+from mae_jax.data.groups import Groups
 from mae_jax.data.sources import Source
 from mae_jax.errors import UserError, printable
 
@@ -32,6 +34,8 @@ WHERE = {  # where the published files are
     "tiles": "a folder of whole slides of your own",
 }
 DEFAULT_CONFIG = {"prcc": "tile500", "tiles": ""}  # of those with configurations; "": it has to be named
+FROM_NAMES = ("raabin_wbc", "cam16")  # data sets whose file names tell the groups
+KINDS = {"prcc": "region", "tiles": "slide"}  # what the stored groups of the others are
 FIELD = "data.source"
 CHUNK = 256  # images read at once to make an index
 
@@ -225,6 +229,7 @@ def _source(name: str, splits: tuple[str, ...], directory: str | os.PathLike, cl
     path = locate(name, directory)
     parts = [index_of(name, split, path, directory, looks=False) for split in splits]
     label = np.concatenate([part.label for part in parts])
+    groups = groups_of(name, (n for part in parts for n in part.names), (g for part in parts for g in part.groups))
     summary = hashlib.sha256(name.encode())
     for part in parts:
         for value in (part.label, part.digest):
@@ -233,13 +238,29 @@ def _source(name: str, splits: tuple[str, ...], directory: str | os.PathLike, cl
     return Source(
         names=Texts.of(name for part in parts for name in part.names),
         labels=label if classes else np.full(len(label), -1, np.int32),
-        groups=tuple(g for part in parts for g in part.groups),
+        groups=groups.groups,
         classes=classes,
         fingerprint=summary.hexdigest(),
         read=Records(name, splits, directory, [part.record for part in parts]),
         digests=np.concatenate([part.digest for part in parts]),
         looks=partial(_looks, name, splits, directory),
+        fields=groups.fields,
+        kind=groups.kind,
     )
+
+
+def groups_of(name: str, names: Iterable[str], stored: Iterable[str]) -> Groups:
+    """The groups of a data set's images: by their names where these tell them, else those that are stored.
+
+    Data sets that were prepared earlier store the field of view of Raabin-WBC's images, or nothing.
+    """
+    dataset, told = name.partition(":")[0], grouping.of_names(names)
+    if dataset in FROM_NAMES:
+        return told
+    found = tuple(group or other for group, other in zip(told.groups, stored, strict=True))
+    kinds = [told.kind] if any(told.groups) else []
+    kinds += [KINDS[dataset]] if not all(told.groups) and any(found) else []
+    return Groups(found, kind=" and ".join(kinds))
 
 
 def _looks(name: str, splits: tuple[str, ...], directory: str | os.PathLike) -> Int8[np.ndarray, "n pixels"]:

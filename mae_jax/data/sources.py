@@ -7,7 +7,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 import stat
 import unicodedata
 import zlib
@@ -19,9 +18,11 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Int8, Int32, UInt8, UInt64
+from jaxtyping import Int, Int8, Int32, UInt8, UInt64
 
+from mae_jax.data import groups as grouping
 from mae_jax.data import synthetic as drawing
+from mae_jax.data.groups import Groups
 from mae_jax.data.transforms import load_image
 from mae_jax.errors import UNUSABLE, UserError
 
@@ -45,6 +46,7 @@ class Purpose(IntEnum):
     SYNTHETIC_LABELS = 5
     SYNTHETIC_CELL = 6
     SYNTHETIC_TISSUE = 7
+    TEST = 8
 
 
 def data_seed(seed: int, purpose: int, number: int = 0) -> int:
@@ -63,7 +65,7 @@ class Source:
 
     names: Sequence[str]  # unique; for files the path below the directory, with '/'
     labels: Int32[np.ndarray, " n"]  # numbers of `classes`; -1 = unlabelled
-    groups: tuple[str, ...]  # what must not straddle a split: slide, region, field; '' = not known
+    groups: tuple[str, ...]  # patient, film or slide, which splits and intervals keep together; '' = not known
     classes: tuple[str, ...]  # () if unlabelled
     fingerprint: str  # sha256 of names, labels and what the files hold (unchecked: their sizes)
     read: Callable[[int], bytes | UInt8[np.ndarray, "h w 3"]]
@@ -72,6 +74,13 @@ class Source:
     digests: UInt64[np.ndarray, " n"] | None = None  # of the encoded bytes, see `duplicates`; None: not known
     # Reads the perceptual hashes: 256 bytes an image, which are not kept while training.
     looks: Callable[[], Int8[np.ndarray, "n pixels"]] | None = None
+    fields: tuple[str, ...] = ()  # field of view, which training and test must not share; () = as `groups`
+    kind: str = ""  # what the groups are, in words: "film", "slide"; '' = not known
+
+    @property
+    def compared(self) -> tuple[str, ...]:
+        """What training and test images must not share: the fields, or the groups where no field is known."""
+        return self.fields or self.groups
 
     def __len__(self) -> int:
         return len(self.names)
@@ -93,23 +102,6 @@ class Source:
         }
 
 
-def group_of(name: str) -> str:
-    """The slide, region or field of view that a file name tells of, or ''.
-
-    Raabin-WBC `20190531_113249_0.jpg` (time stamp of the field), CAM16
-    `normal_002-500-2-384ver.jpg` (slide), pRCC `3610_6089_2000.jpg` (the region itself).
-    """
-    stem = name.rsplit("/", 1)[-1].rsplit(".", 1)[0]
-    for pattern in (
-        r"(\d{8}_\d{6})_\d+",
-        r"((?:normal|tumor|test)_\d+)-\d+-\d+-\w+",
-        r"(\d+_\d+_\d{3,4})",
-    ):
-        if match := re.fullmatch(pattern, stem):
-            return match[1]
-    return ""
-
-
 def digest(data: bytes) -> int:
     """Tells byte-identical images: the first 64 bits of their sha256."""
     return int.from_bytes(hashlib.sha256(data).digest()[:8], "little")
@@ -121,31 +113,46 @@ def folder(
     *,
     classes: Sequence[str] | None = None,
     bad_images: str = "stop",
+    pattern: str = "",
     field: str = "data.dir",
     check: bool = True,
     progress: Progress | None = None,
 ) -> Source:
-    """Labelled images `directory/split/<class>/**`, the classes in alphabetical order.
+    """Labeled images `directory/split/<class>/**`, the classes in alphabetical order.
 
     Give a test split the training `classes`: labels then keep their numbers where the split lacks a
     class. Every file is decoded once (`check`); one that cannot be used stops, or with
-    bad_images='skip' is passed over and counted. Raises UserError, also for a class that is empty
-    (training) or not among `classes`, and for two classes that differ in case or white space alone.
+    bad_images='skip' is skipped and counted. `pattern` finds groups in names, see `groups.of_names`.
+    Raises UserError, also for a class that is empty (training) or not among `classes`, for two classes
+    that differ in case or white space alone, and for two class folders that are one by a link.
     """
     _check_bad_images(bad_images)
     top = existing(directory, split, field)
     passed: dict[str, list[str]] = {}
-    files: dict[str, list[str]] = {}
-    for entry in _entries(top, field):
+    real: dict[str, str] = {}  # the class folder at each real path
+    for entry in entries(top, field):
         name = f"{split.strip('/')}/{entry.name}".lstrip("/")
         if hidden(entry.name):
             passed.setdefault("hidden", []).append(name)
-        elif _is_folder(entry):
-            files[entry.name] = list(_walk(entry.path, name, passed, set(), field))
+        elif is_folder(entry):
+            place = os.path.realpath(entry.path)
+            for known_place, other in real.items():
+                if _overlap(place, known_place):
+                    raise UserError(
+                        f"{field}: the class folders {other!r} and {entry.name!r} in '{top}' are one folder by a link, "
+                        f"or one leads into the other; remove the link"
+                    )
+            real[place] = entry.name
         else:
             passed.setdefault("outside a class folder", []).append(name)
-    if not files:
-        raise UserError(f"{field}: '{top}' has no class folders; use {top}/<class>/")
+    if not real:
+        images = f" (only files, such as {passed['outside a class folder'][0]})" if len(passed) == 1 else ""
+        raise UserError(f"{field}: '{top}' has no class folders{images}; use {top}/<class>/")
+    files: dict[str, list[str]] = {}
+    for place, name in real.items():
+        barred = [os.path.realpath(top), *(other for other in real if other != place)]
+        below = f"{split.strip('/')}/{name}".lstrip("/")
+        files[name] = list(_walk(os.path.join(top, name), below, passed, set(), field, barred))
     _check_classes(top, [name for name in files if files[name] or classes is None], classes, field)
     known = tuple(files) if classes is None else tuple(classes)
     label_of = {name: label for label, c in enumerate(known) for name in files.get(c, ())}
@@ -157,13 +164,14 @@ def folder(
     empty = [c for label, c in enumerate(known) if label not in set(labels)]
     if empty and classes is None:
         raise UserError(f"{field}: class folder '{top / empty[0]}' has no image; add some or remove the folder")
-    return _of_files(directory, keep, labels, known, passed, field, digests)
+    return _of_files(directory, keep, labels, known, passed, field, digests, grouping.of_names(keep, pattern))
 
 
 def unlabelled_folder(
     directory: str | os.PathLike,
     *,
     bad_images: str = "stop",
+    pattern: str = "",
     field: str = "data.dir",
     check: bool = True,
     progress: Progress | None = None,
@@ -173,7 +181,106 @@ def unlabelled_folder(
     passed: dict[str, list[str]] = {}
     names = sorted(_walk(str(existing(directory, "", field)), "", passed, set(), field))
     keep, digests = _check(directory, names, bad_images, field, passed, progress) if check else (names, None)
-    return _of_files(directory, keep, [-1] * len(keep), (), passed, field, digests)
+    groups = grouping.of_names(keep, pattern)
+    return _of_files(directory, keep, [-1] * len(keep), (), passed, field, digests, groups)
+
+
+def listed(
+    directory: str | os.PathLike,
+    names: Sequence[str],
+    labels: Sequence[str],
+    groups: Sequence[str] | None = None,
+    *,
+    classes: Sequence[str],
+    kind: str = "group",
+    bad_images: str = "stop",
+    pattern: str = "",
+    field: str = "data.labels",
+    progress: Progress | None = None,
+) -> Source:
+    """Images of a table: `names` are paths below `directory` or absolute, `labels` are among `classes`.
+
+    `groups` gives the group of each image ("" = not known) and `kind` what they are; None: found in the names.
+    Every file is decoded once, as by `folder`. Raises UserError where a file cannot be used.
+    """
+    _check_bad_images(bad_images)
+    passed: dict[str, list[str]] = {}
+    keep, digests = _check(directory, names, bad_images, field, passed, progress)
+    row = {name: i for i, name in enumerate(names)}
+    kept = [row[name] for name in keep]
+    number = {name: label for label, name in enumerate(classes)}
+    found = grouping.of_names(keep, pattern)
+    if groups is not None and not pattern:
+        given = tuple(groups[i] for i in kept)
+        found = Groups(given, kind=kind if any(given) else "")
+    numbers = [number[labels[i]] for i in kept]
+    return _of_files(directory, keep, numbers, tuple(classes), passed, field, digests, found)
+
+
+def join(parts: Sequence[Source]) -> Source:
+    """One source of all images of `parts`, which have the same classes, in their order."""
+    if len(parts) == 1:
+        return parts[0]
+    starts = np.cumsum([0, *map(len, parts)])
+    counts: dict[str, int] = {}
+    for part in parts:
+        for reason, n in part.counts.items():
+            counts[reason] = counts.get(reason, 0) + n
+    skipped = {r: tuple(name for part in parts for name in part.passed_over.get(r, ()))[:SHOWN] for r in counts}
+    summary = hashlib.sha256("\n".join(part.fingerprint for part in parts).encode()).hexdigest()
+    digests = [part.digests for part in parts if part.digests is not None]
+    looks = [part.looks for part in parts if part.looks is not None]
+    return Source(
+        names=tuple(name for part in parts for name in part.names),
+        labels=np.concatenate([part.labels for part in parts]),
+        groups=tuple(group for part in parts for group in part.groups),
+        classes=parts[0].classes,
+        fingerprint=summary,
+        read=partial(_read_joined, tuple(part.read for part in parts), starts),
+        counts=counts,
+        passed_over=skipped,
+        digests=np.concatenate(digests) if len(digests) == len(parts) else None,
+        looks=partial(_join_looks, looks) if len(looks) == len(parts) else None,
+        fields=tuple(f for part in parts for f in part.compared) if any(part.fields for part in parts) else (),
+        kind=" and ".join(dict.fromkeys(part.kind for part in parts if part.kind)),
+    )
+
+
+def take(source: Source, indices: Int[np.ndarray, " k"], *, counts: bool = True) -> Source:
+    """The images of `source` with these numbers; `counts`: also what it says of skipped files."""
+    chosen = [int(i) for i in indices]
+    summary = hashlib.sha256(source.fingerprint.encode() + np.asarray(indices, "<i8").tobytes()).hexdigest()
+    return Source(
+        names=tuple(source.names[i] for i in chosen),
+        labels=source.labels[indices],
+        groups=tuple(source.groups[i] for i in chosen),
+        classes=source.classes,
+        fingerprint=summary,
+        read=partial(_read_taken, source.read, np.asarray(indices)),
+        counts=source.counts if counts else {},
+        passed_over=source.passed_over if counts else {},
+        digests=None if source.digests is None else source.digests[indices],
+        looks=None if source.looks is None else partial(_take_looks, source.looks, np.asarray(indices)),
+        fields=tuple(source.fields[i] for i in chosen) if source.fields else (),
+        kind=source.kind,
+    )
+
+
+def _read_joined(reads: Sequence[Callable], starts: np.ndarray, i: int) -> bytes | UInt8[np.ndarray, "h w 3"]:
+    part = int(np.searchsorted(starts, i, "right")) - 1
+    return reads[part](i - int(starts[part]))
+
+
+def _read_taken(read: Callable, indices: np.ndarray, i: int) -> bytes | UInt8[np.ndarray, "h w 3"]:
+    return read(int(indices[i]))
+
+
+def _join_looks(looks: Sequence[Callable]) -> np.ndarray:
+    return np.concatenate([look() for look in looks])
+
+
+def _take_looks(looks: Callable, indices: np.ndarray) -> np.ndarray:
+    return looks()[indices]
 
 
 def synthetic(split: str, n: int, size: int, seed: int) -> Source:
@@ -239,6 +346,7 @@ def _of_files(
     passed: dict[str, list[str]],
     field: str,
     digests: list[int] | None,
+    groups: Groups,
 ) -> Source:
     if not names:
         raise UserError(f"{field}: no image below '{directory}'; check the path")
@@ -246,13 +354,15 @@ def _of_files(
     return Source(
         names=tuple(names),
         labels=np.asarray(labels, np.int32),
-        groups=tuple(group_of(name) for name in names),
+        groups=groups.groups,
         classes=classes,
         fingerprint=_fingerprint(names, labels, digests or [_size(root / name) for name in names]),
         read=partial(_read_file, str(root), tuple(names)),
         counts={reason: len(found) for reason, found in passed.items()},
         passed_over={reason: tuple(found[:SHOWN]) for reason, found in passed.items()},
         digests=None if digests is None else np.asarray(digests, np.uint64),
+        fields=groups.fields,
+        kind=groups.kind,
     )
 
 
@@ -292,7 +402,7 @@ def existing(directory: str | os.PathLike, split: str, field: str) -> Path:
     above = top.parent
     while not above.is_dir():
         above = above.parent
-    inside = [entry.name for entry in _entries(above, field) if _is_folder(entry) and not hidden(entry.name)][:10]
+    inside = [entry.name for entry in entries(above, field) if is_folder(entry) and not hidden(entry.name)][:10]
     raise UserError(f"{field}: '{top}' is not a folder; '{above}' has {', '.join(inside) or 'no folders'}")
 
 
@@ -301,7 +411,7 @@ def hidden(name: str) -> bool:
     return name.startswith(".") or name.lower() in SYSTEM
 
 
-def _entries(path: str | Path, field: str) -> list[os.DirEntry]:
+def entries(path: str | Path, field: str) -> list[os.DirEntry]:
     """What is in a folder, by name. Raises UserError where it cannot be read."""
     try:
         with os.scandir(path) as found:
@@ -312,27 +422,51 @@ def _entries(path: str | Path, field: str) -> list[os.DirEntry]:
         ) from None
 
 
-def _is_folder(entry: os.DirEntry) -> bool:
+def is_folder(entry: os.DirEntry) -> bool:
     try:
         return entry.is_dir()
     except OSError:  # a link that leads to itself
         return False
 
 
-def _walk(path: str, name: str, passed: dict[str, list[str]], seen: set[str], field: str) -> Iterator[str]:
-    """All files below `path`, through links, in order; each folder once, so that no link loops."""
+def _walk(
+    path: str, name: str, passed: dict[str, list[str]], seen: set[str], field: str, barred: Sequence[str] = ()
+) -> Iterator[str]:
+    """All files below `path`, through links, in order; each folder once, so that no link loops.
+
+    A link to a folder that overlaps one of `barred` is skipped and counted: it would give images a second label.
+    """
     real = os.path.realpath(path)
     if real in seen:
         return
     seen.add(real)
-    for entry in _entries(path, field):
+    for entry in entries(path, field):
         below = f"{name}/{entry.name}".lstrip("/")
         if hidden(entry.name):
             passed.setdefault("hidden", []).append(below)
-        elif _is_folder(entry):
-            yield from _walk(entry.path, below, passed, seen, field)
-        else:
+        elif not is_folder(entry):
             yield below
+        elif entry.is_symlink() and _barred(os.path.realpath(entry.path), barred):
+            passed.setdefault("link to a folder of other classes", []).append(below)
+        else:
+            yield from _walk(entry.path, below, passed, seen, field, barred)
+
+
+def _barred(place: str, barred: Sequence[str]) -> bool:
+    """Whether a linked folder holds the top folder, `barred[0]`, or overlaps another class folder, the others."""
+    if not barred:
+        return False
+    top, *others = barred
+    return _inside(top, place) or any(_overlap(place, other) for other in others)
+
+
+def _overlap(one: str, two: str) -> bool:
+    """Whether one of two real paths is the other, or lies inside it."""
+    return _inside(one, two) or _inside(two, one)
+
+
+def _inside(path: str, folder: str) -> bool:
+    return f"{path}{os.sep}".startswith(f"{folder.rstrip(os.sep)}{os.sep}")
 
 
 def _check_classes(top: Path, found: Sequence[str], classes: Sequence[str] | None, field: str) -> None:

@@ -1,7 +1,6 @@
 """From the `data` fields of a config to sources and the indices that train, validate and test."""
 
 import dataclasses
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,13 +11,11 @@ from ml_collections import ConfigDict
 
 from mae_jax import grid
 from mae_jax.config import source_names
-from mae_jax.data import duplicates, prepared, sources, subsets
+from mae_jax.data import duplicates, labelled_sets, prepared, sources, subsets
+from mae_jax.data import groups as grouping
+from mae_jax.data.labelled_sets import DRAWING_SEED, LabelledSets, Report
 from mae_jax.data.sources import Source
 from mae_jax.errors import UserError
-
-NAMES = ("synthetic", "folder")
-DRAWING_SEED = 0  # generated images are one fixed data set; other sizes give other data sets
-Report = Callable[[int, int], None]  # called with (images checked, images in all)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +29,8 @@ class Labelled:
     subset: dict  # what subset.json says
     external: dict[str, Source]  # further test sets, by name; they may lack some of the classes
     leaks: dict[str, dict]  # for each test set what it shares with the training source, see `duplicates`
+    sets: LabelledSets  # where the sets come from, and their names
+    groups: dict  # what run.json says of groups, see `groups.facts`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +56,7 @@ def check(config: ConfigDict) -> None:
         parts = {"": config}
     for name, part in parts.items():
         try:
-            (_check_unlabelled if part.task == "pretrain" else _check_labelled)(part.data)
+            (_check_unlabelled if part.task == "pretrain" else labelled_sets.check)(part.data)
         except UserError as error:
             raise UserError(f"{name}.{error}" if name else str(error)) from None
 
@@ -68,9 +67,13 @@ def labelled(data: ConfigDict, report: Report | None = None, opened: dict | None
     `opened` keeps sources between calls, for the cells of a study. Raises UserError where the source is
     unknown or its images cannot be used.
     """
-    train = _open(opened, _labelled_train, data, report)
-    test = _open(opened, _labelled_test, data, train.classes, report)
-    pool, val_idx = subsets.split_validation(train.labels, train.groups, data.val_fraction, data.val_seed)
+    sets = _open(opened, labelled_sets.load, data, report)
+    train, test = sets.train, sets.test
+    if sets.validation is not None:
+        val_idx = sets.validation
+        pool = np.setdiff1d(np.arange(len(train)), val_idx)
+    else:
+        pool, val_idx = subsets.split_validation(train.labels, train.groups, data.val_fraction, data.val_seed)
     chosen = subsets.nested_subset(train.labels[pool], data.fraction, data.subset_seed, train.classes)
     train_idx = pool[chosen]
     subset = subsets.describe(
@@ -82,9 +85,11 @@ def labelled(data: ConfigDict, report: Report | None = None, opened: dict | None
         subset_seed=data.subset_seed,
         validation_seed=data.val_seed,
     )
-    external = _open(opened, _external, data, train.classes, report)
-    shared = _open(opened, _leaks, data, train, {data.test_split: test} | external)
-    return Labelled(train, test, train_idx, val_idx, subset, external, shared)
+    external = _open(opened, labelled_sets.external, data, train.classes, report)
+    tests = {sets.test_name: test} | external
+    shared = _open(opened, _leaks, data, train, tests)
+    groups = grouping.facts(train.groups, {name: source.groups for name, source in tests.items()}, train.kind)
+    return Labelled(train, test, train_idx, val_idx, subset, external, shared, sets, groups)
 
 
 def _open(opened: dict | None, function: Callable, data: ConfigDict, *rest) -> Any:
@@ -99,50 +104,9 @@ def _open(opened: dict | None, function: Callable, data: ConfigDict, *rest) -> A
 
 def _key(function: Callable, data: ConfigDict) -> tuple:
     fields = ("source", "dir", "prepared_dir", "train_split", "test_split", "external", "bad_images")
+    fields += ("val_split", "labels", "columns", "group_pattern", "test_fraction", "test_seed")
     drawn = ("synthetic_train", "synthetic_test", "synthetic_unlabelled", "synthetic_size")
     return (function.__name__, *(data[name] for name in fields + drawn))
-
-
-def _labelled_train(data: ConfigDict, report: Report | None) -> Source:
-    if data.source == "synthetic":
-        return sources.synthetic("Train", data.synthetic_train, data.synthetic_size, DRAWING_SEED)
-    _check_labelled(data)
-    if prepared.known(data.source):
-        return prepared.labelled(data.source, data.train_split, data.prepared_dir)
-    source = sources.folder(data.dir, data.train_split, bad_images=data.bad_images, progress=report)
-    if len(source.classes) < 2:
-        train = Path(data.dir, data.train_split)
-        raise UserError(
-            f"data.dir: '{train}' has one class, {source.classes[0]!r}; a classifier needs two class folders or more"
-        )
-    return source
-
-
-def _check_labelled(data: ConfigDict) -> None:
-    _refuse_unknown(data)
-    if prepared.known(data.source) and data.train_split == data.test_split:
-        raise UserError(f"data.train_split={data.train_split} is data.test_split too; name two splits")
-    if data.source != "folder":
-        _external_places(data)
-        return
-    train, test = (Path(data.dir, split).resolve() for split in (data.train_split, data.test_split))
-    if train == test or train in test.parents or test in train.parents:
-        raise UserError(
-            f"data.train_split={data.train_split} and data.test_split={data.test_split} overlap in {data.dir}; a test "
-            f"on training images says nothing: name two folders"
-        )
-    for split in (data.train_split, data.test_split):
-        sources.existing(data.dir, split, "data.dir")
-    _external_places(data)
-
-
-def _labelled_test(data: ConfigDict, classes: tuple[str, ...], report: Report | None) -> Source:
-    if data.source == "synthetic":
-        return sources.synthetic("TestA", data.synthetic_test, data.synthetic_size, DRAWING_SEED)
-    if prepared.known(data.source):
-        field = "data.test_split"
-        return prepared.labelled(data.source, data.test_split, data.prepared_dir, classes=classes, field=field)
-    return sources.folder(data.dir, data.test_split, classes=classes, bad_images=data.bad_images, progress=report)
 
 
 def _leaks(data: ConfigDict, train: Source, tests: dict[str, Source]) -> dict[str, dict]:
@@ -171,56 +135,6 @@ def seen_before(
     return opened[key]
 
 
-def _external(data: ConfigDict, classes: tuple[str, ...], report: Report | None) -> dict[str, Source]:
-    """The sets that `data.external` names. A PLACE that is no folder is a split of `data.source`."""
-    options: dict = {"classes": classes, "field": "data.external"}
-    files = {"bad_images": data.bad_images, "progress": report}
-    found: dict[str, Source] = {}
-    for name, place in _external_places(data).items():
-        if Path(place).is_dir():
-            found[name] = sources.folder(place, **options, **files)
-        elif data.source == "synthetic":
-            found[name] = sources.synthetic(place, data.synthetic_test, data.synthetic_size, DRAWING_SEED)
-        elif prepared.known(data.source):
-            found[name] = prepared.labelled(data.source, place, data.prepared_dir, **options)
-        else:
-            found[name] = sources.folder(data.dir, place, **options, **files)
-    return found
-
-
-def _external_places(data: ConfigDict) -> dict[str, str]:
-    """{NAME: PLACE} of `data.external`. Raises UserError for names and places that cannot be used."""
-
-    def where(place: str) -> Path:
-        if data.source == "folder":
-            return Path(data.dir, place).resolve()
-        return Path(f"/{data.source}", place)
-
-    used = ("Train", "TestA") if data.source == "synthetic" else (data.train_split, data.test_split)
-    found: dict[str, str] = {}
-    for item in filter(None, data.external.split(",")):
-        name, equals, place = item.partition("=")
-        place = place if equals else name
-        name = name if equals else Path(place).name
-        if not re.fullmatch(r"\w[\w.+-]*", name) or name in found:
-            raise UserError(
-                f"data.external={data.external!r}: {item!r} needs a name of its own, NAME=DIR, of letters, digits "
-                f"and .+-_"
-            )
-        folder = Path(place).is_dir()
-        own = Path(place).resolve() if folder else where(place)
-        for split in used:
-            other = where(split)
-            if own == other or own in other.parents or other in own.parents:
-                raise UserError(f"data.external={data.external!r}: {place} holds the images of {split}; name others")
-        if data.source == "folder" and not folder:
-            sources.existing(data.dir, place, "data.external")
-        elif "/" in place and not folder:
-            raise UserError(f"data.external={data.external!r}: {place!r} is no folder; name one that is there")
-        found[name] = place
-    return found
-
-
 def unlabelled(data: ConfigDict, report: Report | None = None, opened: dict | None = None) -> Unlabelled:
     """Opens the sources joined by "+"; a small part of each is held out to watch the reconstruction."""
     found = _open(opened, _unlabelled_sources, data, report)
@@ -239,10 +153,12 @@ def unlabelled(data: ConfigDict, report: Report | None = None, opened: dict | No
 
 def _check_unlabelled(data: ConfigDict) -> None:
     names, directories = data.source.split("+"), _directories(data)
+    if data.group_pattern:
+        grouping.compiled(data.group_pattern)
     if len(set(names)) != len(names):
         raise UserError(f"data.source={data.source} names a source twice; data.weights sets how often it is seen")
     for name in names:
-        _refuse_unknown(data, name)
+        labelled_sets.refuse_unknown(data, name)
     if "folder" in names:
         real = [Path(d).resolve() for d in directories]
         if not real or len(set(real)) != len(real):
@@ -271,16 +187,6 @@ def _unlabelled_sources(data: ConfigDict, report: Report | None) -> list[Source]
         elif prepared.known(name):
             found.append(prepared.unlabelled(name, data.prepared_dir))
         else:
-            options = {"bad_images": data.bad_images, "progress": report}
+            options = {"bad_images": data.bad_images, "pattern": data.group_pattern, "progress": report}
             found += [sources.unlabelled_folder(d, **options) for d in _directories(data)]
     return found
-
-
-def _refuse_unknown(data: ConfigDict, name: str = "") -> None:
-    name = name or data.source
-    if prepared.known(name):
-        prepared.locate(name, data.prepared_dir)
-    elif name not in NAMES:
-        raise UserError(f"data.source={name} is not known; use one of {', '.join((*NAMES, *prepared.WHERE))}")
-    if name == "folder" and not data.dir:
-        raise UserError("data.dir='' is empty; source=folder needs the directory of the images")

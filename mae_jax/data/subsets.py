@@ -20,6 +20,7 @@ def split_validation(
     seed: int,
     *,
     field: str = "data.val_fraction",
+    purpose: Purpose = Purpose.VALIDATION,
 ) -> tuple[Int[np.ndarray, " t"], Int[np.ndarray, " v"]]:
     """Sorted indices of training and validation, about `fraction` of each class in validation.
 
@@ -51,7 +52,7 @@ def split_validation(
         nonlocal missing, left
         chosen[g], missing, left = True, missing - counts[g], left - counts[g]
 
-    order = np.random.default_rng((seed, Purpose.VALIDATION)).permutation(len(counts)).tolist()
+    order = np.random.default_rng((seed, purpose)).permutation(len(counts)).tolist()
     for g in order:
         if np.all(left - counts[g] >= 1) and miss(missing - counts[g]) < miss(missing):
             take(g)

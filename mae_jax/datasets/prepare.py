@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from mae_jax import cli, signals
+from mae_jax.data import groups as grouping
 from mae_jax.data import prepared
 from mae_jax.datasets import archives
 from mae_jax.datasets.builder import ImageBuilder
@@ -155,7 +156,7 @@ def _index(name: str, builder: ImageBuilder, staging: Path, source: Path) -> dic
         names = builder.info.features["label"].names if "label" in builder.info.features else None
         found = Counter(index.label.tolist())
         counts[split] = {c: found[i] for i, c in enumerate(names)} if names else {"images": len(index.label)}
-        groups[split] = len(set(index.groups) - {""})
+        groups[split] = len(set(prepared.groups_of(name, index.names, index.groups).groups) - {""})
     return {
         "source": str(source.resolve()),
         "counts": counts,
@@ -190,15 +191,20 @@ def summary(name: str, place: Path, about: dict) -> list[str]:
     elif not about["left_out"]:
         lines.append("  left out: nothing")
     differ = [
-        f"{split} {c} {about['counts'].get(split, {}).get(c, 0)} (published {n})"
+        f"{split} {c} {about['counts'][split].get(c, 0)} (published {n})"
         for split, counts in about["published"].items()
         for c, n in counts.items()
-        if about["counts"].get(split, {}).get(c, 0) != n
+        if split in about["counts"] and about["counts"][split].get(c, 0) != n
     ]
+    missing = [split for split in about["published"] if split not in about["counts"]]
+    if missing:
+        lines.append(f"  not prepared, because its folder is missing: {', '.join(missing)}")
     if differ:
         lines.append(f"  warning: not the published counts: {', '.join(differ)}")
     elif about["published"]:
         lines.append("  the counts are the published ones")
+    if not all(about["groups"].values()):
+        lines.append(f"  groups: {grouping.UNKNOWN}")
     return lines
 
 

@@ -120,9 +120,11 @@ def read_predictions(file: Path, classes: Sequence[str]) -> tuple[Predictions, l
     groups = None
     if "group" in at:
         groups = tuple(clean(rows[i][1][at["group"]]) for i in by_name)
-        if not all(groups):
+        if not any(groups):
             groups = None
-            notes.append(f"the column 'group' has empty cells: {ONE_BY_ONE}")
+            notes.append(f"groups are not known, the same patient may be on both sides: {ONE_BY_ONE}")
+        elif not all(groups):  # an image without a group is a group of its own
+            groups = tuple(g or f"image {image}" for g, image in zip(groups, map(clean, sorted(order)), strict=True))
     return Predictions(
         images=tuple(clean(image) for image in sorted(order)),
         labels=np.array(labels)[by_name],

@@ -120,6 +120,39 @@ def test_unlabelled_takes_the_whole_tree(root):
     assert list(source.names) == sorted(source.names)
 
 
+def test_a_link_to_other_classes_is_skipped_and_counted(root):
+    plain = sources.folder(root, "Train")
+    os.symlink(root / "Train", root / "Train" / "ant" / "up")
+    os.symlink(root / "Train" / "bee" / "deep", root / "Train" / "ant" / "aside")
+    os.symlink(root / "TestA" / "ant", root / "Train" / "ant" / "more")
+    linked = sources.folder(root, "Train")
+    assert linked.counts == {"link to a folder of other classes": 2}
+    assert linked.passed_over["link to a folder of other classes"] == ("Train/ant/aside", "Train/ant/up")
+    assert set(linked.names) == {*plain.names, "Train/ant/more/0.png"}
+
+
+@pytest.mark.parametrize("target", ["ant", "bee/deep"])
+def test_two_class_folders_that_are_one_by_a_link_are_refused(root, target):
+    os.symlink(root / "Train" / target, root / "Train" / "dog")
+    with pytest.raises(UserError, match=f"'{target[:3]}' and 'dog' .* are one folder by a link"):
+        sources.folder(root, "Train")
+
+
+def test_joined_and_taken_sources_read_the_same_images(root):
+    first = sources.folder(root, "Train")
+    second = sources.folder(root, "TestA", classes=first.classes)
+    both = sources.join([first, second])
+    assert tuple(both.names) == (*first.names, *second.names) and both.classes == first.classes
+    for i in (0, 9, 10, 11):
+        part, k = (first, i) if i < 10 else (second, i - 10)
+        assert both[i]["image"] == part[k]["image"] and both[i]["label"] == part[k]["label"]
+        assert both[i]["index"] == i and both[i]["name"] == part.names[k]
+    some = sources.take(both, np.array([11, 3]))
+    assert some.names == (second.names[1], first.names[3]) and some.labels.tolist() == [2, 1]
+    assert cloudpickle.loads(cloudpickle.dumps(some))[0]["image"] == second[1]["image"]
+    assert len({s.fingerprint for s in (first, second, both, some, sources.take(both, np.array([3, 11])))}) == 5
+
+
 def test_fingerprint_tells_file_lists_apart(root):
     first = sources.folder(root, "Train").fingerprint
     os.utime(root / "Train" / "ant" / "0.png", (1, 1))
@@ -147,27 +180,6 @@ def test_paths_that_do_not_fit_are_refused(root):
     (root / "none").mkdir()
     with pytest.raises(UserError, match="no image"):
         sources.unlabelled_folder(root / "none")
-
-
-@pytest.mark.parametrize(
-    ("name", "group"),
-    [
-        ("Train/Neutrophil/20190531_113249_0.jpg", "20190531_113249"),
-        ("20190531_113249_12.jpg", "20190531_113249"),
-        ("train/normal/normal_002-500-2-384ver.jpg", "normal_002"),
-        ("tumor_110-0-0-224ver.jpg", "tumor_110"),
-        ("3610_6089_2000.jpg", "3610_6089_2000"),
-        ("NEU_123.jpg", ""),
-        ("BA_1.jpg", ""),
-        ("E-14_0586_2.jpg", ""),
-        ("normal_002.jpg", ""),
-        ("12.png", ""),
-        ("20190531_0.jpg", ""),
-        ("a/3610_6089_2000/x.jpg", ""),
-    ],
-)
-def test_group_of(name, group):
-    assert sources.group_of(name) == group
 
 
 def test_synthetic_is_the_same_each_time_and_each_split_its_own():

@@ -67,7 +67,7 @@ def test_folders_that_say_nothing_are_refused(data, tmp_path):
         splits.labelled(data)
     data.test_split = "TestA"
     shutil.rmtree(tmp_path / "Train" / "B")
-    with pytest.raises(UserError, match="has one class, 'A'"):
+    with pytest.raises(UserError, match="have one class, 'A'"):
         splits.labelled(data)
 
 

@@ -18,14 +18,14 @@ def write(path: Path, seed: int, size: tuple[int, int] = (20, 24)) -> Path:
 
 
 def raabin(root: Path) -> Path:
-    """Two fields of view with two cells each, for every class and split; TestB has two classes."""
+    """Two films with two cells of one field of view each, for every class and split; TestB has two classes."""
     seed = 0
     for split, classes in (("Train", CELLS), ("TestA", CELLS), ("TestB", ("Lymphocyte", "Neutrophil"))):
         for name in classes:
             for i in range(4):
-                day = {"Train": 20190531, "TestA": 20190601, "TestB": 20190602}[split]
-                stamp = f"{day}_{10 + CELLS.index(name)}00{i // 2:02}"
-                write(root / split / name / f"{stamp}_{i % 2}.jpg", seed)
+                month = {"Train": 8, "TestA": 9, "TestB": 10}[split]
+                film = f"95-{month}-{10 + CELLS.index(name)}-{i // 2}"
+                write(root / split / name / f"{film}_300_{i % 2}.jpg", seed)
                 seed += 1
     return root
 
@@ -48,9 +48,9 @@ def trees(tmp_path_factory) -> Path:
     raabin(top / "raabin_wbc")
     train = top / "raabin_wbc" / "Train"
     (train / "Neutrophil" / ".DS_1.jpg").write_bytes(b"junk")
-    (train / "Neutrophil" / "20190531_140000_9.jpg").write_bytes(b"<html>not found</html>")
-    whole = (train / "Monocyte" / "20190531_130000_0.jpg").read_bytes()
-    (train / "Monocyte" / "20190531_130000_7.jpg").write_bytes(whole[:-100])
+    (train / "Neutrophil" / "95-8-14-0_300_9.jpg").write_bytes(b"<html>not found</html>")
+    whole = (train / "Monocyte" / "95-8-13-0_300_0.jpg").read_bytes()
+    (train / "Monocyte" / "95-8-13-0_300_7.jpg").write_bytes(whole[:-100])
     cam16(top / "cam16")
     write(top / "prcc" / "3610_6089_2000.jpg", 0, (200, 200))
     write(top / "prcc" / "1" / "12_34_2000.jpg", 1, (200, 200))

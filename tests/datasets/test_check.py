@@ -25,7 +25,7 @@ PLANTED = {  # what each planted file of `leaky` is found as: finding, across sp
     "TestA/Basophil/copy.jpg": ("identical", "yes", "no"),
     "Train/Monocyte/copy.jpg": ("identical", "no", "yes"),
     "TestA/Neutrophil/again.jpg": ("near-identical", "yes", "yes"),
-    "TestB/Lymphocyte/20190531_100000_7.jpg": ("group in two splits", "yes", "yes"),
+    "TestB/Lymphocyte/95-8-10-0_300_7.jpg": ("group in two splits", "yes", "yes"),
 }
 
 
@@ -35,16 +35,16 @@ def leaky(trees, tmp_path_factory) -> Path:
     an image of a training field of view in TestB."""
     root = tmp_path_factory.mktemp("leaky") / "source"
     shutil.copytree(trees / "raabin_wbc", root)
-    for junk in ("Neutrophil/.DS_1.jpg", "Neutrophil/20190531_140000_9.jpg", "Monocyte/20190531_130000_7.jpg"):
+    for junk in ("Neutrophil/.DS_1.jpg", "Neutrophil/95-8-14-0_300_9.jpg", "Monocyte/95-8-13-0_300_7.jpg"):
         (root / "Train" / junk).unlink()
-    one = root / "Train" / "Basophil" / "20190531_100000_0.jpg"
-    two = root / "Train" / "Lymphocyte" / "20190531_120000_0.jpg"
+    one = root / "Train" / "Basophil" / "95-8-10-0_300_0.jpg"
+    two = root / "Train" / "Lymphocyte" / "95-8-12-0_300_0.jpg"
     shutil.copy(one, root / "TestA" / "Basophil" / "copy.jpg")
     shutil.copy(two, root / "Train" / "Monocyte" / "copy.jpg")
-    with Image.open(root / "Train" / "Eosinophil" / "20190531_110000_0.jpg") as image:
+    with Image.open(root / "Train" / "Eosinophil" / "95-8-11-0_300_0.jpg") as image:
         darker = ImageEnhance.Brightness(image.resize((30, 26))).enhance(0.9)
         darker.save(root / "TestA" / "Neutrophil" / "again.jpg", quality=75)
-    place = root / "TestB" / "Lymphocyte" / "20190531_100000_7.jpg"
+    place = root / "TestB" / "Lymphocyte" / "95-8-10-0_300_7.jpg"
     Image.fromarray(np.random.default_rng(99).integers(0, 256, (24, 24, 3), np.uint8)).save(place)
     return root
 
@@ -85,7 +85,7 @@ def test_a_fine_tuning_says_what_its_test_set_shares(leaky, tmp_path, tiny_confi
     assert task.leaks["TestA"]["identical"] == 1 and task.leaks["TestA"]["groups"] == 0
     assert task.leaks["TestA"]["near_identical"] == 1
     assert task.leaks["TestA"]["examples"]["identical"] == [
-        ["TestA/Basophil/copy.jpg", "Train/Basophil/20190531_100000_0.jpg"]
+        ["TestA/Basophil/copy.jpg", "Train/Basophil/95-8-10-0_300_0.jpg"]
     ]
     assert (task.leaks["TestB"]["groups"], task.leaks["TestB"]["images_in_shared_groups"]) == (1, 1)
     said = task.about["warning: test images that training saw"]

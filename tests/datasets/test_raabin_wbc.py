@@ -15,7 +15,8 @@ def test_images_labels_and_groups_are_those_of_the_folder(prepared_sets, trees):
     assert made.classes == CELLS == same.classes
     assert tuple(made.names) == tuple(same.names) and tuple(made.groups) == tuple(same.groups)
     np.testing.assert_array_equal(made.labels, same.labels)
-    assert made.groups[0] == "20190531_100000" and len(set(made.groups)) == 10
+    assert made.groups[0] == "95-8-10-0" and len(set(made.groups)) == 10 and made.kind == "film"
+    assert made.compared[0] == "95-8-10-0_300" and made.fields == same.fields
     for i in range(len(made)):
         assert made[i]["image"] == same[i]["image"]
         assert made[i]["label"].dtype == np.int32 and made[i]["name"] == made.names[i]
@@ -31,15 +32,17 @@ def test_test_b_lacks_classes_and_keeps_the_numbers(prepared_sets):
 def test_what_was_left_out_and_how_counts_differ_is_said(prepared_sets):
     said = "\n".join(prepared_sets[1]["raabin_wbc"])
     assert "left out, hidden: 1 (Train/Neutrophil/.DS_1.jpg)" in said
-    assert "left out, not an image: 2 (Train/Monocyte/20190531_130000_7.jpg, Train/Neutrophil/2019" in said
+    assert "left out, not an image: 2 (Train/Monocyte/95-8-13-0_300_7.jpg, Train/Neutrophil/95-8-14" in said
     assert "Train Basophil 4 (published 212)" in said and "Train Neutrophil 4 (published 6231)" in said
+    assert "TestA Monocyte 4 (published 234)" in said and "TestB Neutrophil 4 (published 1971)" in said
     assert "  Train         4           4           4         4           4      20      10" in said
 
 
 def test_description_citation_homepage_and_licence():
     from mae_jax.datasets.raabin_wbc.raabin_wbc_dataset_builder import Builder
 
-    assert sum(Builder.PUBLISHED["Train"].values()) == 10_175
+    totals = {split: sum(counts.values()) for split, counts in Builder.PUBLISHED.items()}
+    assert totals == {"Train": 10_175, "TestA": 4_339, "TestB": 2_119}
     assert Builder.name == "raabin_wbc"
 
 

@@ -42,7 +42,7 @@ def corners(length: int, tile: int) -> list[int]:
 
 
 def cut(tile: int, name: str, data: bytes) -> Iterator[tuple[str, Example]]:
-    """The tiles of one region. Raises UserError where it is no image, LeftOut where it is smaller than a tile."""
+    """The tiles of one region. Raises UserError where it is not an image, LeftOut if it is smaller than a tile."""
     pixels: UInt8[np.ndarray, "h w 3"] = load_image(data, name)
     height, width, _ = pixels.shape
     if min(height, width) < tile:
@@ -69,7 +69,8 @@ class Builder(ImageBuilder):
             builder=self,
             description=(
                 "H&E regions of papillary renal cell carcinoma, chosen by pathologists from TCGA-KIRP slides: 1,162 "
-                "regions of 171 slides. The tiles come without the subtype. The group is the region."
+                "regions of 171 slides. The tiles come without the subtype. The group is the region: its name does not "
+                "tell the slide, so regions of one patient may be on both sides of a split."
             ),
             features=self.features(**where),
             homepage="https://dataset.chenli.group/home/prcc-subtyping",

@@ -17,6 +17,8 @@ class Builder(ImageBuilder):
     MANUAL_DOWNLOAD_INSTRUCTIONS = "Unpack Train.rar, TestA.rar and TestB.zip to Train/, TestA/ and TestB/."
     PUBLISHED: ClassVar = {
         "Train": dict(zip(CLASSES, (212, 744, 2427, 561, 6231), strict=True)),
+        "TestA": dict(zip(CLASSES, (89, 322, 1034, 234, 2660), strict=True)),
+        "TestB": {"Lymphocyte": 148, "Neutrophil": 1971},
     }
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -25,7 +27,7 @@ class Builder(ImageBuilder):
             description=(
                 "Cropped white blood cells of normal peripheral blood, from smears of several laboratories, "
                 "microscopes and cameras. Train and TestA were taken with one microscope and camera, TestB with "
-                "others. The group is the time stamp of the field of view that a cell was cut from."
+                "others. The group is the film (one patient), or the day where the name is a time stamp."
             ),
             features=self.features(CLASSES),
             homepage="https://raabindata.com/free-data/",

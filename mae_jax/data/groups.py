@@ -1,0 +1,135 @@
+"""Groups of images: the patient, film, slide or day that an image comes from, read from its file name.
+
+Splits and bootstrap intervals keep a group together. A field (the field of view, finer than a group) is what the
+search for leaks between training and test images compares.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from mae_jax.errors import UserError
+
+UNKNOWN = "not known; the same patient may be on both sides"
+WEAK = ("region",)  # kinds of group that do not tell patients apart
+
+
+class Origin(NamedTuple):
+    """Where one image comes from; "" where that is not known."""
+
+    group: str = ""
+    field: str = ""
+    kind: str = ""  # what the group is: film, day, slide
+
+
+_KNOWN = (
+    # Raabin-WBC, main form: film (a Persian date and a number; one patient), field of view, cell.
+    (r"(?P<group>\d\d-(?:0?[1-9]|1[0-2])-(?:0?[1-9]|[12]\d|3[01])-\d{1,3})_\d+_\d+", "film"),
+    # Raabin-WBC, basophils: time stamp of the field of view. All that is known of the patient is the day.
+    (r"(?P<group>20\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01]))_(?:[01]\d|2[0-3])[0-5]\d[0-5]\d_\d+", "day"),
+    # CAM16: a slide of CAMELYON16, each of another patient (Ehteshami Bejnordi et al. 2017), then the tile in it.
+    (r"(?P<group>(?:normal|tumor|test)_\d+)-\d+-\d+-\w+", "slide"),
+)  # fmt: skip
+_TCGA = re.compile(r"(?:^|[/_])(TCGA-[0-9A-Z]{2}-[0-9A-Z]{4})(?=[-_./]|$)")  # project, tissue source site, patient
+
+
+@dataclass(frozen=True)
+class Groups:
+    """The groups of many images, in their order."""
+
+    groups: tuple[str, ...]  # "": the image is a group of its own
+    fields: tuple[str, ...] = ()  # (): the same as `groups`
+    kind: str = ""  # in words: "film", or "film and day" where there are several; "": not known
+
+
+def origin(name: str) -> Origin:
+    """The group and field that the file name tells in one of the published forms.
+
+    Raabin-WBC `95-8-10-1_301_2.jpg` (film 95-8-10-1, field 95-8-10-1_301) and `20190531_113249_0.jpg` (day and time
+    stamp), CAM16 `normal_002-500-2-384ver.jpg` (slide normal_002, also its field). A pRCC region
+    (`3610_6089_2000.jpg`) names neither its slide nor its patient, so nothing is known of it. A TCGA barcode
+    anywhere in the path names the patient.
+    """
+    stem = name.rsplit("/", 1)[-1].rsplit(".", 1)[0]
+    for pattern, kind in _KNOWN:
+        if match := re.fullmatch(pattern, stem):
+            group = match["group"]
+            return Origin(group, group if kind == "slide" else stem.rpartition("_")[0], kind)
+    if match := _TCGA.search(name):
+        return Origin(match[1], match[1], "patient")
+    return Origin()
+
+
+def compiled(pattern: str, field: str = "data.group_pattern") -> re.Pattern[str]:
+    """The regular expression of `data.group_pattern`. Raises UserError unless it is one with exactly one group."""
+    try:
+        expression = re.compile(pattern)
+    except (re.error, RecursionError, OverflowError) as error:
+        raise UserError(f"{field}={pattern!r} is not a regular expression: {error}; fix it") from None
+    if expression.groups != 1:
+        raise UserError(
+            f"{field}={pattern!r} has {expression.groups} groups; put ( ) around the one part of the name that tells "
+            f"the patient or slide, for example '(patient\\d+)_', and use (?: ) elsewhere"
+        )
+    return expression
+
+
+def of_names(names: Iterable[str], pattern: str = "") -> Groups:
+    """The groups of images by their names: by `pattern`, searched in each whole name, else by the published forms."""
+    once: dict[str, str] = {}  # the images of a group share one string
+    if pattern:
+        expression = compiled(pattern)
+        found = tuple((match[1] or "") if (match := expression.search(name)) else "" for name in names)
+        return Groups(tuple(once.setdefault(g, g) for g in found), kind="group" if any(found) else "")
+    origins = [origin(name) for name in names]
+    return Groups(
+        groups=tuple(once.setdefault(o.group, o.group) for o in origins),
+        fields=tuple(once.setdefault(o.field, o.field) for o in origins),
+        kind=" and ".join(dict.fromkeys(o.kind for o in origins if o.kind)),
+    )
+
+
+def facts(train: Sequence[str], tests: dict[str, Sequence[str]], kind: str) -> dict:
+    """What run.json says of groups: the number in each set, images without one, and groups in training and test.
+
+    `train` and the values of `tests` are the group of each image. `text` puts it in words.
+    """
+    ours = set(train) - {""}
+    known = {"train": len(ours)} | {name: len(set(test) - {""}) for name, test in tests.items()}
+    without = {"train": Counter(train)[""]} | {name: Counter(test)[""] for name, test in tests.items()}
+    shared = {}
+    for name, test in tests.items():
+        both = ours & set(test)
+        shared[name] = {"groups": len(both), "images": sum(group in both for group in test)}
+    found = {
+        "known": any(known.values()),
+        "kind": kind,
+        "count": {name: n or None for name, n in known.items()},  # None: not known
+        "images_without": without,
+        "shared_with_training": shared,
+    }
+    return found | {"text": in_words(found)}
+
+
+def in_words(found: dict) -> str:
+    """The sentence of `facts` for the console, run.json and the report."""
+    if not found["known"]:
+        return UNKNOWN
+    parts = []
+    for name, n in found["count"].items():
+        part = f"{name} {n}" if n else f"{name} not known"
+        both, alone = found["shared_with_training"].get(name, {}), found["images_without"][name]
+        more = []
+        if both.get("groups"):
+            more.append(f"{both['groups']} also in training, with {both['images']} of its images")
+        if n and alone:
+            more.append(f"{alone} images without a group")
+        part += f" ({', '.join(more)})" if more else ""
+        parts.append(part)
+    text = f"{found['kind'] or 'group'}: {', '.join(parts)}"
+    unsure = not all(found["count"].values()) or found["kind"] in WEAK
+    return text + ("; the same patient may be on both sides" if unsure else "")

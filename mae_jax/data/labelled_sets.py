@@ -1,0 +1,317 @@
+"""From the `data` fields of a config to labeled training, validation and test images."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int
+from ml_collections import ConfigDict
+
+from mae_jax.data import groups as grouping
+from mae_jax.data import layouts, prepared, sources, subsets, tables
+from mae_jax.data.layouts import Layout
+from mae_jax.data.sources import Purpose, Source
+from mae_jax.errors import UserError
+
+NAMES = ("synthetic", "folder")
+DRAWING_SEED = 0  # generated images are one fixed data set; other sizes give other data sets
+HELD_OUT = "test"  # what a test set is called that was split off
+Report = Callable[[int, int], None]  # called with (images checked, images in all)
+
+
+@dataclass(frozen=True)
+class LabelledSets:
+    """Training and test images, before validation images and a subset of labels are chosen."""
+
+    train: Source  # with the validation images, where the data have some
+    test: Source
+    validation: Int[np.ndarray, _] | None  # their numbers in `train`; None: to be split off
+    train_name: str
+    test_name: str
+    about: dict[str, str] = field(default_factory=dict)  # lines for the console: where the sets come from
+
+
+def load(data: ConfigDict, report: Report | None = None) -> LabelledSets:
+    """Opens the images that the fields name, and splits a test set off where there is none.
+
+    Every image file is decoded once. Raises UserError where the data cannot be used.
+    """
+    check(data)
+    if data.source == "synthetic":
+        n, m, size = data.synthetic_train, data.synthetic_test, data.synthetic_size
+        train, test = (sources.synthetic(*part, size, DRAWING_SEED) for part in (("Train", n), ("TestA", m)))
+        return LabelledSets(train, test, None, "Train", "TestA")
+    if prepared.known(data.source):
+        layout, parts = _prepared(data)
+        about = {} if (layout.train, layout.test) == (data.train_split, data.test_split) else {"splits": layout}
+    elif data.labels:
+        layout, parts, about = _of_table(data, report)
+    else:
+        layout, parts = _of_folder(data, report)
+        about = {"layout": layout}
+    words = {name: value.in_words() if isinstance(value, Layout) else value for name, value in about.items()}
+    train, where = parts["train"], layout.train or "all images"
+    if "test" not in parts:
+        train, parts["test"] = _held_out(data, train)
+        seed = data.test_seed
+        words["test set"] = (
+            f"{len(parts['test'])} images, {100 * data.test_fraction:g} % of {where}, split off by "
+            f"{parts['test'].kind or 'image'} and class with data.test_seed={seed}"
+        )
+    validation = None
+    if "val" in parts:
+        validation = np.arange(len(train), len(train) + len(parts["val"]))
+        train = sources.join([train, parts["val"]])
+    return LabelledSets(train, parts["test"], validation, layout.train or "train", layout.test or HELD_OUT, words)
+
+
+def _held_out(data: ConfigDict, train: Source) -> tuple[Source, Source]:
+    """Training and test images, where the data have no test set."""
+    kept, held = subsets.split_validation(
+        train.labels,
+        train.groups,
+        data.test_fraction,
+        data.test_seed,
+        field="data.test_fraction",
+        purpose=Purpose.TEST,
+    )
+    if not len(held):
+        reason = "is 0" if not data.test_fraction else "leaves no image: each class has one image or one group"
+        raise UserError(
+            f"data: there is no test set, and data.test_fraction={data.test_fraction:g} {reason}; name a test set with "
+            f"data.test_split, or set a larger data.test_fraction"
+        )
+    return sources.take(train, kept), sources.take(train, held, counts=False)
+
+
+def _of_folder(data: ConfigDict, report: Report | None) -> tuple[Layout, dict[str, Source]]:
+    layout = layout_of(data)
+    options: dict = {"bad_images": data.bad_images, "pattern": data.group_pattern, "progress": report}
+    train = sources.folder(data.dir, layout.train, **options)
+    _check_train(data, train)
+    parts = {"train": train}
+    for role, split in (("val", layout.validation), ("test", layout.test)):
+        if split is not None:
+            parts[role] = sources.folder(data.dir, split, classes=train.classes, **options)
+    return layout, parts
+
+
+def _prepared(data: ConfigDict) -> tuple[Layout, dict[str, Source]]:
+    names = list(prepared.info_of(data.source, data.prepared_dir).splits)
+    train = layouts.pick("train", data.train_split, names, data.source)
+    if train is None:
+        raise UserError(
+            f"data.train_split={data.train_split} is not a split of {data.source}; use one of {', '.join(names)}"
+        )
+    first = prepared.labelled(data.source, train, data.prepared_dir)
+    parts, chosen = {"train": first}, {}
+    for role, value in (("val", data.val_split), ("test", data.test_split)):
+        chosen[role] = layouts.pick(role, value, names, data.source)
+        if chosen[role] is not None:
+            place = data.source, chosen[role], data.prepared_dir
+            parts[role] = prepared.labelled(*place, classes=first.classes, field=f"data.{role}_split")
+    if train in chosen.values():
+        raise UserError(f"data.train_split={train} is data.test_split or val_split, too; name two splits")
+    return Layout(train, chosen["val"], chosen["test"]), parts
+
+
+def _of_table(data: ConfigDict, report: Report | None) -> tuple[Layout, dict[str, Source], dict]:
+    table = tables.read(data.labels, data.dir, data.columns)
+    layout = table_layout(data, table)
+    everything = of_table(table, data, report)
+    _check_train(data, everything)
+    about = {"labels": table.in_words()}
+    if table.splits is None:
+        return layout, {"train": everything}, about
+    parts = {}
+    for role, name in (("train", layout.train), ("val", layout.validation), ("test", layout.test)):
+        if name is not None:
+            parts[role] = rows_of(everything, table, name, counts=role == "train")
+    missing = [c for i, c in enumerate(everything.classes) if i not in set(parts["train"].labels.tolist())]
+    if missing:
+        raise UserError(
+            f"data.labels={data.labels}: class {missing[0]!r} has no image in split {layout.train!r}; a class needs "
+            f"training images"
+        )
+    return layout, parts, about | {"splits": layout}
+
+
+def of_table(table: tables.Table, data: ConfigDict, report: Report | None) -> Source:
+    """All images of a table, by its classes."""
+    return sources.listed(
+        table.directory,
+        table.names,
+        table.labels,
+        table.groups,
+        classes=table.classes,
+        kind=table.columns.get("group", "group"),
+        bad_images=data.bad_images,
+        pattern=data.group_pattern,
+        progress=report,
+    )
+
+
+def rows_of(everything: Source, table: tables.Table, split: str, counts: bool = False) -> Source:
+    """The images of one value of the table's split column."""
+    assert table.splits is not None
+    split_of = dict(zip(table.names, table.splits, strict=True))
+    chosen = np.asarray([i for i, name in enumerate(everything.names) if split_of[name] == split], int)
+    if not len(chosen):
+        raise UserError(f"data.labels: split {split!r} has no image that can be used")
+    return sources.take(everything, chosen, counts=counts)
+
+
+def table_layout(data: ConfigDict, table: tables.Table) -> Layout:
+    """Which values of the split column train, validate and test."""
+    if table.splits is None:
+        return Layout("")
+    values = sorted(set(table.splits) - {""})
+    where = f"data.labels={data.labels}: column {table.columns['split']!r}"
+    named = {"train": data.train_split, "val": data.val_split, "test": data.test_split}
+    train, val, test = (layouts.pick(role, value, values, where) for role, value in named.items())
+    if train is None:
+        raise UserError(
+            f"{where} has the values {', '.join(values[:10])}, none of them usual for training; set data.train_split "
+            f"and data.test_split to two of them, or data.columns without a split"
+        )
+    if train == test:
+        raise UserError(f"data.train_split={train} is data.test_split too; name two values of {where}")
+    return Layout(train, val, test, tuple(v for v in values if v not in (train, val, test)))
+
+
+def layout_of(data: ConfigDict) -> Layout:
+    """The layout of a folder; see `layouts.find`. Raises UserError where splits overlap."""
+    layout = layouts.find(data.dir, data.train_split, data.val_split, data.test_split)
+    named = {"train": layout.train, "val": layout.validation, "test": layout.test}
+    places = [(role, name, Path(data.dir, name).resolve()) for role, name in named.items() if name is not None]
+    for i, (role, name, place) in enumerate(places):
+        for other_role, other_name, other in places[:i]:
+            if place == other or place in other.parents or other in place.parents:
+                raise UserError(
+                    f"data.{other_role}_split={other_name} and data.{role}_split={name} overlap in {data.dir}; a test "
+                    f"on training images says nothing: name two folders"
+                )
+    return layout
+
+
+def _check_train(data: ConfigDict, train: Source) -> None:
+    """Refuses a single class, and a pattern of groups that is found in no name."""
+    if len(train.classes) < 2:
+        raise UserError(
+            f"data: the training images of {data.labels or data.dir or data.source} have one class, "
+            f"{train.classes[0]!r}; a classifier needs two classes or more"
+        )
+    if data.group_pattern and not any(train.groups):
+        raise UserError(
+            f"data.group_pattern={data.group_pattern!r} is found in none of {len(train)} training names; the first is "
+            f"{train.names[0]}"
+        )
+
+
+def check(data: ConfigDict) -> None:
+    """Refuses fields that name images which are not there; opens none. Raises UserError."""
+    refuse_unknown(data)
+    if data.group_pattern:
+        grouping.compiled(data.group_pattern)
+    if (data.labels or data.columns) and data.source != "folder":
+        raise UserError(f"data.labels={data.labels!r} is for data.source=folder, and data.source={data.source}")
+    if data.columns and not data.labels:
+        raise UserError(f"data.columns={data.columns!r} needs data.labels, the CSV or Parquet file")
+    if data.source == "folder" and data.labels:
+        table = tables.read(data.labels, data.dir, data.columns)
+        if data.group_pattern and "group" in data.columns:
+            raise UserError(
+                f"data.group_pattern={data.group_pattern!r} and the group of data.columns={data.columns!r} "
+                f"exclude each other; set one"
+            )
+        table_layout(data, table)
+        external_places(data, table)
+        return
+    if data.source == "folder":
+        layout_of(data)
+    elif prepared.known(data.source) and data.train_split == data.test_split and data.train_split not in layouts.AUTO:
+        raise UserError(f"data.train_split={data.train_split} is data.test_split too; name two splits")
+    external_places(data)
+
+
+def external(data: ConfigDict, classes: tuple[str, ...], report: Report | None) -> dict[str, Source]:
+    """The sets that `data.external` names. A PLACE that is not a folder is a split of `data.source`."""
+    files: dict = {"bad_images": data.bad_images, "pattern": data.group_pattern, "progress": report}
+    options: dict = {"classes": classes, "field": "data.external"}
+    table = tables.read(data.labels, data.dir, data.columns) if data.labels and data.external else None
+    found: dict[str, Source] = {}
+    for name, place in external_places(data, table).items():
+        if Path(place).is_dir():
+            found[name] = sources.folder(place, **options, **files)
+        elif data.source == "synthetic":
+            found[name] = sources.synthetic(place, data.synthetic_test, data.synthetic_size, DRAWING_SEED)
+        elif prepared.known(data.source):
+            found[name] = prepared.labelled(data.source, place, data.prepared_dir, **options)
+        elif table is not None:
+            found[name] = rows_of(of_table(table, data, report), table, place)
+        else:
+            found[name] = sources.folder(data.dir, place, **options, **files)
+    return found
+
+
+def external_places(data: ConfigDict, table: tables.Table | None = None) -> dict[str, str]:
+    """{NAME: PLACE} of `data.external`. Raises UserError for names and places that cannot be used."""
+
+    def where(place: str) -> Path:
+        if data.source == "folder":
+            return Path(data.dir, place).resolve()
+        return Path(f"/{data.source}", place)
+
+    items = [item for item in data.external.split(",") if item]
+    used = _used_splits(data, table) if items else ()
+    values = set(table.splits or ()) if table else set()
+    found: dict[str, str] = {}
+    for item in items:
+        name, equals, place = item.partition("=")
+        place = place if equals else name
+        name = name if equals else Path(place).name
+        if not re.fullmatch(r"\w[\w.+-]*", name) or name in found:
+            raise UserError(
+                f"data.external={data.external!r}: {item!r} needs a name of its own, NAME=DIR, of letters, digits "
+                f"and .+-_"
+            )
+        folder = Path(place).is_dir()
+        own = Path(place).resolve() if folder else where(place)
+        for split in used:
+            other = where(split)
+            same = place == split if table else own == other or own in other.parents or other in own.parents
+            if same:
+                words = split or "training"
+                raise UserError(f"data.external={data.external!r}: {place} holds the images of {words}; name others")
+        if table and not folder and place not in values:
+            raise UserError(f"data.external={data.external!r}: {place!r} is neither a folder nor a split of the table")
+        if data.source == "folder" and not folder and not table:
+            sources.existing(data.dir, place, "data.external")
+        elif "/" in place and not folder:
+            raise UserError(f"data.external={data.external!r}: {place!r} is not a folder; name one that exists")
+        found[name] = place
+    return found
+
+
+def _used_splits(data: ConfigDict, table: tables.Table | None) -> tuple[str, ...]:
+    if data.source == "synthetic":
+        return ("Train", "TestA")
+    if prepared.known(data.source):
+        return data.train_split, data.test_split
+    layout = table_layout(data, table) if table else layout_of(data)
+    return tuple(split for split in (layout.train, layout.validation, layout.test) if split is not None)
+
+
+def refuse_unknown(data: ConfigDict, name: str = "") -> None:
+    """Raises UserError for a source that is not known, is not prepared, or lacks its directory."""
+    name = name or data.source
+    if prepared.known(name):
+        prepared.locate(name, data.prepared_dir)
+    elif name not in NAMES:
+        raise UserError(f"data.source={name} is not known; use one of {', '.join((*NAMES, *prepared.WHERE))}")
+    if name == "folder" and not data.dir and not data.labels:
+        raise UserError("data.dir='' is empty; source=folder needs the directory of the images, or data.labels")

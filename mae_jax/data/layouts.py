@@ -1,0 +1,150 @@
+"""Layouts of image folders: which sub-folders hold the training, validation and test images.
+
+`DIR/<split>/<Class>/*` with the usual names of splits, `DIR/<Class>/*` without splits, and
+`DIR/<split>/data/<Class>/*`. Only folders are listed here; no image is opened.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mae_jax.data.sources import entries, existing, hidden, is_folder
+from mae_jax.errors import UserError
+
+AUTO = ("", "auto")  # values of data.train_split, test_split and val_split: find the split by its usual name
+NONE = "none"  # value of data.val_split: use no validation split, take validation images from the training images
+HERE = "."  # value of data.train_split: the folder itself holds the class folders
+USUAL = {  # in lower case
+    "train": ("train", "training", "trainset", "train_set"),
+    "val": ("val", "valid", "validation", "dev"),
+    "test": ("test", "testing", "testset", "test_set", "testa"),
+}
+DEFAULT = {"train": "Train", "val": "auto", "test": "TestA"}  # found by usual names where they do not exist
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the splits are: folders below the directory (or values of a column), "" for the directory itself."""
+
+    train: str
+    validation: str | None = None  # None: validation images are taken from the training images
+    test: str | None = None  # None: test images are taken from the training images first
+    unused: tuple[str, ...] = ()  # further folders
+
+    def in_words(self) -> str:
+        """One line for the console."""
+        if not self.train and self.test is None:
+            return "class folders without splits"
+        parts = [f"{self.train or 'all images'} for training"]
+        parts += [f"{self.validation} for validation"] if self.validation is not None else []
+        parts += [f"{self.test} for test"] if self.test is not None else []
+        unused = ", ".join(self.unused[:10]) + (", ..." if len(self.unused) > 10 else "")
+        return ", ".join(parts) + (f"; not used: {unused}" if unused else "")
+
+
+def pick(role: str, value: str, names: Sequence[str], where: str) -> str | None:
+    """The one of `names` that is the split `role` (train, val or test); None where there is none.
+
+    `value` is the config's field: a name, AUTO, NONE, or a default that is not among `names`; the last is looked for
+    like AUTO. Raises UserError where a given name is missing, or where several names are usual ones.
+    """
+    field = f"data.{role}_split"
+    if value == NONE and role == "val":
+        return None
+    if value in names:
+        return value
+    if value not in (*AUTO, DEFAULT[role]):
+        raise UserError(f"{field}={value} is not in {where}; it has {', '.join(sorted(names)[:10]) or 'no splits'}")
+    found = [name for name in names if name.lower() in USUAL[role]]
+    if len(found) > 1:
+        raise UserError(f"{where} has {' and '.join(sorted(found))}; set {field} to the one that is meant")
+    return found[0] if found else None
+
+
+def find(directory: str | os.PathLike, train: str, validation: str, test: str) -> Layout:
+    """The layout of `directory`, from the fields data.train_split, val_split and test_split.
+
+    Raises UserError where a named folder is missing, and for an ambiguous layout, with what to set.
+    """
+    top = existing(directory, "", "data.dir")
+    names = folders(top)
+    if train == HERE and test in (*AUTO, DEFAULT["test"]):
+        return Layout("")
+    named = {"train": train, "val": validation, "test": test}
+    for role, value in named.items():  # a path such as train/data is allowed, too
+        if value not in (*AUTO, NONE, DEFAULT[role], *names):
+            existing(directory, value, "data.dir")
+            names.append(value)
+    where = f"data.dir: '{top}'"
+    train_name = pick("train", train, names, where)
+    if train_name is None:
+        return _without_splits(top, names, test)
+    test_name, val_name = (pick(role, named[role], names, where) for role in ("test", "val"))
+    unused = tuple(name for name in names if name not in (train_name, val_name, test_name))
+    _refuse_classes(top, train_name, unused)
+    inner = _inner(top / train_name)
+    validation, tested = (name if name is None else _below(top, name, inner) for name in (val_name, test_name))
+    return Layout(_below(top, train_name, inner), validation, tested, unused)
+
+
+def folders(path: Path) -> list[str]:
+    """The names of the folders in a folder, without those of systems and notebooks."""
+    return [entry.name for entry in entries(path, "data.dir") if is_folder(entry) and not hidden(entry.name)]
+
+
+def _files(path: Path) -> list[str]:
+    return [entry.name for entry in entries(path, "data.dir") if not is_folder(entry) and not hidden(entry.name)]
+
+
+def _inner(split: Path) -> str:
+    """The name of the only folder in a split, where that holds the class folders: CAM16's train/data/<Class>."""
+    below = folders(split)
+    return below[0] if len(below) == 1 and not _files(split) and len(folders(split / below[0])) > 1 else ""
+
+
+def _below(top: Path, name: str, inner: str) -> str:
+    return f"{name}/{inner}" if inner and (top / name / inner).is_dir() else name
+
+
+def _without_splits(top: Path, names: list[str], test: str) -> Layout:
+    """The layout where no folder has a usual name for training."""
+    if len(names) == 1 and not _files(top) and len(folders(top / names[0])) > 1:  # an archive's own level
+        inner = find(top / names[0], "auto", "auto", test if test in AUTO else DEFAULT["test"])
+        return Layout(*(part if part is None else f"{names[0]}/{part}".rstrip("/") for part in
+                        (inner.train, inner.validation, inner.test)), inner.unused)  # fmt: skip
+    if test not in (*AUTO, DEFAULT["test"]):  # the user named a test folder, so there is a training folder, too
+        raise UserError(
+            f"data.dir: '{top}' has no folder with a usual name for training ({', '.join(USUAL['train'])}); set "
+            f"data.train_split to one of {', '.join(names[:10])}"
+        )
+    like = [name for name in names if name.lower() in (*USUAL["val"], *USUAL["test"])]
+    if like:
+        raise UserError(
+            f"data.dir: '{top}' has {' and '.join(like)}, and no folder with a usual name for training "
+            f"({', '.join(USUAL['train'])}); set data.train_split, or data.train_split={HERE} if these are classes"
+        )
+    inside = [set(folders(top / name)) for name in names]
+    if len(names) > 1 and all(inside) and (common := set.intersection(*inside)) and not any(
+        _files(top / name) for name in names
+    ):  # fmt: skip
+        raise UserError(
+            f"data.dir: '{top}': the folders {', '.join(names[:10])} look like splits, not classes: each holds "
+            f"{', '.join(sorted(common)[:5])}. Set data.train_split and data.test_split to two of them, or "
+            f"data.train_split={HERE} if they are the classes"
+        )
+    return Layout("")
+
+
+def _refuse_classes(top: Path, train: str, others: Sequence[str]) -> None:
+    """Raises UserError where the folder named for training holds images only, and so do its neighbors."""
+    if folders(top / train) or not _files(top / train):
+        return
+    alike = [name for name in others if "/" not in name and not folders(top / name) and _files(top / name)]
+    if alike and train.lower() not in USUAL["train"]:
+        raise UserError(
+            f"data.train_split={train}: {', '.join([train, *alike][:10])} in '{top}' look like classes, not splits: "
+            f"they hold images and no class folders. Set data.train_split=auto to use all of them as classes"
+        )

@@ -1,0 +1,164 @@
+"""Tables of labels: a CSV or Parquet file with a row for each image, its label, and maybe its group and split."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from mae_jax.errors import UNUSABLE, UserError
+
+FIELD = "data.labels"
+ROLES = ("path", "label", "group", "split")
+USUAL = {  # names of columns in lower case, the likeliest first
+    "path": ("path", "file", "filename", "file_name", "filepath", "image", "image_path", "image_file", "name"),
+    "label": ("label", "class", "cell_type", "category", "target", "diagnosis"),
+    "group": ("group", "patient", "patient_id", "case", "case_id", "subject", "subject_id", "slide", "slide_id"),
+    "split": ("split", "set", "subset", "partition"),
+}  # fmt: skip
+MAX_BYTES = 2**31  # of a CSV file
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows in the order of the file; each path occurs once."""
+
+    names: tuple[str, ...]  # paths below `directory`, with '/', or absolute
+    labels: tuple[str, ...]
+    groups: tuple[str, ...] | None  # "" = not known; None: there is no such column
+    splits: tuple[str, ...] | None
+    classes: tuple[str, ...]
+    directory: Path
+    columns: dict[str, str]  # the column of each role
+    unused: tuple[str, ...]  # further columns
+
+    def in_words(self) -> str:
+        """One line for the console."""
+        used = ", ".join(f"{role} from column {name}" for role, name in self.columns.items())
+        unused = ", ".join(self.unused[:10])
+        return f"{len(self.names)} rows, {used}" + (f"; not used: {unused}" if unused else "")
+
+
+def read(path: str | os.PathLike, directory: str | os.PathLike = "", columns: str = "") -> Table:
+    """Reads a table. Paths in it are below `directory`, or below the table's own folder where that is "".
+
+    `columns` names columns as "path=file,label=cell_type"; the others are found by their usual names. Raises
+    UserError with the row (1 is the first below the header) where a value is missing or contradicts another.
+    """
+    path = Path(path)
+    header, rows = _rows(path)
+    at = _columns(header, columns, path)
+    table = {role: [row[i].strip() for row in rows] for role, i in at.items()}
+    first: dict[str, int] = {}
+    keep: list[int] = []
+    for number, (name, label) in enumerate(zip(table["path"], table["label"], strict=True)):
+        for role, value in (("path", name), ("label", label)):
+            if not value or UNUSABLE.search(value):
+                what = f"holds {value!r}" if value else "is empty"
+                raise UserError(
+                    f"{FIELD}: {path}, row {number + 1}: column {header[at[role]]!r} {what}; fill it in or remove it"
+                )
+        name = table["path"][number] = _plain(name)
+        before = first.setdefault(name, number)
+        if before == number:
+            keep.append(number)
+            continue
+        for role in at:
+            if table[role][before] != table[role][number]:
+                raise UserError(
+                    f"{FIELD}: {path}: {name} is in row {before + 1} with {role} {table[role][before]!r} and in row "
+                    f"{number + 1} with {table[role][number]!r}; keep the right row"
+                )
+    if not keep:
+        raise UserError(f"{FIELD}: {path} has no rows below its header")
+    kept = {role: tuple(values[i] for i in keep) for role, values in table.items()}
+    return Table(
+        names=kept["path"],
+        labels=kept["label"],
+        groups=kept.get("group"),
+        splits=kept.get("split"),
+        classes=ordered(kept["label"]),
+        directory=Path(directory) if directory else path.parent,
+        columns={role: header[i] for role, i in at.items()},
+        unused=tuple(name for i, name in enumerate(header) if i not in at.values() and name),
+    )
+
+
+def ordered(labels: Sequence[str]) -> tuple[str, ...]:
+    """The classes: in the order of their numbers where all are whole numbers, else alphabetical."""
+    classes = sorted(set(labels))
+    return tuple(sorted(classes, key=int)) if all(c.isdecimal() and c.isascii() for c in classes) else tuple(classes)
+
+
+def _plain(name: str) -> str:
+    """A path with '/', without '.' parts; Windows' backslashes are taken for '/'."""
+    return str(PurePosixPath(name.replace("\\", "/")))
+
+
+def _columns(header: Sequence[str], columns: str, path: Path) -> dict[str, int]:
+    """The number of the column of each role that there is."""
+    has = f"{path} has the columns {', '.join(header)}"
+    found: dict[str, int] = {}
+    for item in filter(None, columns.split(",")):
+        role, equals, name = (part.strip() for part in item.partition("="))
+        if role not in ROLES or not equals or role in found:
+            raise UserError(f"data.columns={columns!r}: {item!r} is not ROLE=COLUMN, ROLE one of {', '.join(ROLES)}")
+        if header.count(name) != 1:
+            what = "is not a column" if name not in header else "is the name of several columns"
+            raise UserError(f"data.columns={columns!r}: {name!r} {what}; {has}")
+        found[role] = header.index(name)
+    lower = [name.lower() for name in header]
+    for role in ROLES:
+        usual = [lower.index(name) for name in USUAL[role] if lower.count(name) == 1]
+        usual = [i for i in usual if i not in found.values()]
+        if role not in found and usual:
+            found[role] = usual[0]
+    for role in ("path", "label"):
+        if role not in found:
+            raise UserError(f"{FIELD}: {has}; name that of the {role} with data.columns='{role}=COLUMN'")
+    return {role: found[role] for role in ROLES if role in found}
+
+
+def _rows(path: Path) -> tuple[list[str], list[list[str]]]:
+    """Header and rows, all values as text. Raises UserError where the file cannot be read."""
+    if not path.is_file():
+        what = "is not a regular file" if path.exists() else "does not exist"
+        raise UserError(f"{FIELD}={path} {what}; name a CSV or Parquet file")
+    try:
+        if path.suffix.lower() in (".parquet", ".pq"):
+            return _parquet(path)
+        if path.stat().st_size > MAX_BYTES:
+            raise UserError(f"{FIELD}={path} has {path.stat().st_size} bytes, at most {MAX_BYTES} are read")
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise UserError(f"{FIELD}={path} cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{FIELD}={path} is not UTF-8 (byte {error.start}); save it as CSV in UTF-8") from None
+    start = text.partition("\n")[0]
+    delimiter = max(",;\t", key=start.count)
+    try:
+        lines = list(csv.reader(text.splitlines(keepends=True), delimiter=delimiter, strict=True))
+    except csv.Error as error:
+        raise UserError(f"{FIELD}={path} is not valid CSV ({error}); save it again") from None
+    if not lines:
+        raise UserError(f"{FIELD}={path} is empty; it needs a header and a row for each image")
+    header = [name.strip() for name in lines[0]]
+    rows = [line for line in lines[1:] if line]
+    for number, line in enumerate(rows, 1):
+        if len(line) != len(header):
+            raise UserError(f"{FIELD}={path}, row {number}: {len(line)} values for {len(header)} columns; fix the row")
+    return header, rows
+
+
+def _parquet(path: Path) -> tuple[list[str], list[list[str]]]:
+    import pyarrow
+    from pyarrow import parquet
+
+    try:
+        table = parquet.read_table(path)
+    except (pyarrow.ArrowException, ValueError) as error:
+        raise UserError(f"{FIELD}={path} is not a Parquet file that can be read ({error})") from None
+    columns = [["" if v is None else str(v) for v in column.to_pylist()] for column in table.columns]
+    return list(table.column_names), [list(row) for row in zip(*columns, strict=True)]

@@ -1,0 +1,154 @@
+"""Labeled images from folders with and without splits and from tables, with groups and a test set split off."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mae_jax import rundir, sharding, tasks
+from mae_jax.data import labelled_sets, splits
+from mae_jax.errors import UserError
+
+
+def draw(path: Path, number: int) -> str:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.random.default_rng(number).integers(0, 256, (8, 8, 3), np.uint8)).save(path)
+    return path.name
+
+
+@pytest.fixture
+def data(tiny_config, tmp_path):
+    """Fields of a folder without splits: 3 classes of 10, 20 and 30 images, of 5 patients each."""
+    number = 0
+    for name, n in (("A", 10), ("B", 20), ("C", 30)):
+        for i in range(n):
+            draw(tmp_path / "images" / name / f"patient{name}{i % 5}_{i}.png", number)
+            number += 1
+    fields = tiny_config().data
+    fields.update(source="folder", dir=str(tmp_path / "images"))
+    return fields
+
+
+def test_a_test_set_is_split_off_by_class_from_a_seed(data):
+    found = splits.labelled(data)
+    assert (len(found.test), len(found.train_idx) + len(found.val_idx)) == (12, 48)
+    assert np.bincount(found.test.labels).tolist() == [2, 4, 6]
+    assert not set(found.test.names) & set(found.train.names) and found.sets.test_name == "test"
+    assert found.sets.about["test set"] == (
+        "12 images, 20 % of all images, split off by image and class with data.test_seed=0"
+    )
+    assert splits.labelled(data).test.names == found.test.names
+    data.val_seed = data.subset_seed = 5  # these do not move the test set
+    assert splits.labelled(data).test.names == found.test.names
+    data.test_seed = 1
+    assert splits.labelled(data).test.names != found.test.names
+    data.test_fraction = 0.0
+    with pytest.raises(UserError, match=r"there is no test set, and data.test_fraction=0 is 0"):
+        splits.labelled(data)
+
+
+def test_groups_by_pattern_are_on_one_side(data):
+    assert splits.labelled(data).groups["text"] == "not known; the same patient may be on both sides"
+    data.group_pattern = r"(patient\w\d)_"
+    found = splits.labelled(data)
+    held = {found.train.groups[i] for i in found.val_idx}
+    trained = {found.train.groups[i] for i in found.train_idx}
+    assert held and not held & trained and not set(found.test.groups) & (held | trained)
+    assert len(set(found.test.groups)) == 3 and found.groups["count"] == {"train": 12, "test": 3}
+    assert "split off by group and class" in found.sets.about["test set"]
+    data.group_pattern = r"(slide\d)"
+    with pytest.raises(UserError, match="is found in none of 60 training names"):
+        splits.labelled(data)
+
+
+def test_a_validation_folder_is_used(data, tmp_path):
+    for seed, (split, n) in enumerate((("train", 6), ("val", 3), ("test", 2))):
+        for name in "AB":
+            for i in range(n):
+                draw(tmp_path / "split" / split / name / f"{i}.png", 1000 * seed + 10 * ord(name) + i)
+    data.dir = str(tmp_path / "split")
+    found = splits.labelled(data)
+    assert (len(found.train_idx), len(found.val_idx), len(found.test)) == (12, 6, 4)
+    assert {found.train.names[i].split("/")[0] for i in found.val_idx} == {"val"}
+    assert found.train[int(found.val_idx[4])]["name"] == "val/B/1.png"
+    assert found.subset["validation"] == {"A": 3, "B": 3}
+    assert found.sets.about["layout"] == "train for training, val for validation, test for test"
+    data.val_split = "none"
+    found = splits.labelled(data)
+    assert len(found.train) == 12 and len(found.val_idx) == 2
+    assert {found.train.names[i].split("/")[0] for i in found.val_idx} == {"train"}
+
+
+@pytest.fixture
+def table(data, tmp_path) -> Path:
+    """The same images in one folder, labels in a CSV beside it."""
+    lines = ["file,cell_type,patient,fold"]
+    for number in range(60):
+        name = draw(tmp_path / "flat" / f"{number:03}.png", number)
+        fold = "test" if number % 6 == 0 else "val" if number % 6 == 1 else "train"
+        lines.append(f"flat/{name},{'xyz'[number % 3]},p{number // 6},{fold}")
+    file = tmp_path / "labels.csv"
+    file.write_text("\n".join(lines) + "\n")
+    data.update(dir="", labels=str(file))
+    return file
+
+
+def test_a_table_gives_labels_groups_and_splits(data, table):
+    data.columns = "split=fold"
+    found = splits.labelled(data)
+    assert found.train.classes == ("x", "y", "z")
+    assert (len(found.train_idx), len(found.val_idx), len(found.test)) == (40, 10, 10)
+    assert set(found.test.names) == {f"flat/{i:03}.png" for i in range(0, 60, 6)}
+    assert found.test.groups[1] == "p1" and found.train.kind == "patient"
+    assert found.groups["shared_with_training"]["test"] == {"groups": 10, "images": 10}
+    assert (found.train.labels == [int(n[5:8]) % 3 for n in found.train.names]).all()
+    data.update(val_split="none", external="more=val")
+    found = splits.labelled(data)
+    assert len(found.external["more"]) == 10 and len(found.train) == 40
+
+
+def test_a_table_without_splits_keeps_patients_together(data, table, tmp_path):
+    found = splits.labelled(data)
+    parts = [found.test.groups] + [[found.train.groups[i] for i in idx] for idx in (found.val_idx, found.train_idx)]
+    assert [len(set(part)) for part in parts] == [2, 1, 7]
+    assert sum(map(len, parts)) == 60 and len({g for part in parts for g in set(part)}) == 10
+    moved = tmp_path / "elsewhere.csv"
+    table.rename(moved)
+    data.update(labels=str(moved), dir=str(tmp_path / "flat"))
+    with pytest.raises(UserError, match=r"data.labels: .*flat/flat/000.png cannot be read"):
+        splits.labelled(data)
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"columns": "split=patient"}, "has the values p0, p1, .* none of them usual for training"),
+        ({"columns": "split=fold", "train_split": "p0"}, "data.train_split=p0 is not in .*; it has test, train, val"),
+        ({"columns": "split=fold", "external": "x=train"}, "train holds the images of train"),
+        ({"columns": "split=fold", "external": "x=p0"}, "'p0' is neither a folder nor a split"),
+        ({"source": "synthetic"}, "is for data.source=folder"),
+        ({"labels": "", "dir": "/tmp", "columns": "path=x"}, "needs data.labels"),
+        ({"columns": "group=patient", "group_pattern": "(x)"}, "exclude each other"),
+    ],
+)
+def test_fields_that_do_not_fit_are_refused(data, table, fields, said):
+    data.update(fields)
+    with pytest.raises(UserError, match=said):
+        labelled_sets.check(data)
+
+
+def test_a_run_says_where_its_sets_come_from(data, tiny_config, tmp_path):
+    from mae_jax.train import run
+
+    config = tiny_config()
+    config.data.update(data)
+    config.train.epochs = 1.0
+    task = tasks.build(config, sharding.make_mesh(1))
+    assert task.about["groups"] == "not known; the same patient may be on both sides"
+    assert task.about["layout"] == "class folders without splits"
+    run(config, tmp_path / "run")
+    about = rundir.read_json(tmp_path / "run" / rundir.RUN)
+    assert about["test_split"] == "test" and about["groups"]["known"] is False
+    assert about["groups"]["count"] == {"train": None, "test": None}
+    assert about["groups"]["text"].startswith("not known")

@@ -1,0 +1,87 @@
+"""Layouts of folders: usual names of splits, none at all, and those that are ambiguous."""
+
+from pathlib import Path
+
+import pytest
+
+from mae_jax.data import layouts
+from mae_jax.data.layouts import Layout
+from mae_jax.errors import UserError
+
+
+def tree(top: Path, *files: str) -> Path:
+    for file in files:
+        (top / file).parent.mkdir(parents=True, exist_ok=True)
+        (top / file).write_bytes(b"x")
+    return top
+
+
+def found(top: Path, train="Train", validation="auto", test="TestA") -> Layout:
+    return layouts.find(top, train, validation, test)
+
+
+@pytest.mark.parametrize(
+    ("splits", "roles"),
+    [
+        ("Train TestA", ("Train", None, "TestA")),
+        ("Train TestA TestB", ("Train", None, "TestA")),
+        ("train val test", ("train", "val", "test")),
+        ("TRAIN Valid TEST", ("TRAIN", "Valid", "TEST")),
+        ("training validation testing", ("training", "validation", "testing")),
+        ("train", ("train", None, None)),
+        ("Training dev", ("Training", "dev", None)),
+    ],
+)
+def test_usual_names_of_splits(tmp_path, splits, roles):
+    for split in splits.split():
+        tree(tmp_path, f"{split}/A/1.png", f"{split}/B/1.png")
+    tree(tmp_path, ".ipynb_checkpoints/x.png", "README.txt")
+    layout = found(tmp_path)
+    assert (layout.train, layout.validation, layout.test) == roles
+    assert layout.unused == tuple(s for s in splits.split() if s == "TestB")
+    assert found(tmp_path, "auto", "", "auto") == layout
+    assert found(tmp_path, validation="none").validation is None
+
+
+def test_given_names_come_first(tmp_path):
+    for split in ("train", "test", "fold0", "TestA", "more/deep"):
+        tree(tmp_path, f"{split}/A/1.png", f"{split}/B/1.png")
+    assert found(tmp_path, "fold0", "more/deep", "test") == Layout(
+        "fold0", "more/deep", "test", ("TestA", "more", "train")
+    )
+    with pytest.raises(UserError, match=r"Tain.*is not a folder.*TestA, fold0, more, test, train"):
+        found(tmp_path, "Tain")
+    with pytest.raises(UserError, match="has TestA and test; set data.test_split"):
+        found(tmp_path, test="auto")
+
+
+def test_classes_without_splits(tmp_path):
+    tree(tmp_path, "A/1.png", "B/p1/1.png", "C/1.png")
+    assert found(tmp_path) == Layout("")
+    assert found(tmp_path).in_words() == "class folders without splits"
+    below = tree(tmp_path / "own", "archive/A/1.png", "archive/B/1.png")
+    assert found(below) == Layout("archive")
+    assert found(tree(tmp_path / "split", "x/train/A/1.png", "x/test/A/1.png")) == Layout("x/train", None, "x/test")
+
+
+def test_the_folder_data_between_split_and_class(tmp_path):
+    for split in ("train", "val", "test"):
+        tree(tmp_path, f"{split}/data/normal/1.png", f"{split}/data/tumor/1.png")
+    assert found(tmp_path) == Layout("train/data", "val/data", "test/data")
+
+
+def test_ambiguous_layouts_are_refused_with_what_to_do(tmp_path):
+    for split in ("fold1", "fold2"):
+        tree(tmp_path / "folds", f"{split}/A/1.png", f"{split}/B/1.png")
+    with pytest.raises(UserError, match=r"fold1, fold2 look like splits, not classes: each holds A, B.*train_split"):
+        found(tmp_path / "folds")
+    assert found(tmp_path / "folds", ".") == Layout("")
+    tree(tmp_path / "classes", "A/1.png", "B/1.png", "C/1.png")
+    with pytest.raises(UserError, match=r"data.train_split=A: A, C .*look like classes, not splits"):
+        found(tmp_path / "classes", "A", test="B")
+    tree(tmp_path / "half", "test/A/1.png", "B/1.png")
+    with pytest.raises(UserError, match="has test, and no folder with a usual name for training"):
+        found(tmp_path / "half")
+    tree(tmp_path / "two", "train/A/1.png", "training/A/1.png")
+    with pytest.raises(UserError, match="has train and training; set data.train_split"):
+        found(tmp_path / "two")

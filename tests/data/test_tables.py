@@ -1,0 +1,72 @@
+"""Tables of labels: columns by usual and by given names, groups and splits, and what is refused."""
+
+from pathlib import Path
+
+import pyarrow
+import pytest
+from pyarrow import parquet
+
+from mae_jax.data import tables
+from mae_jax.errors import UserError
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_usual_columns_in_any_case_and_order(tmp_path):
+    table = tables.read(write(tmp_path / "l.csv", "Label,Patient_ID,Path,age\nb,p1,x/1.png,4\na,,.\\y\\2.png,5\n"))
+    assert table.names == ("x/1.png", "y/2.png") and table.labels == ("b", "a") and table.classes == ("a", "b")
+    assert table.groups == ("p1", "") and table.splits is None and table.directory == tmp_path
+    assert table.columns == {"path": "Path", "label": "Label", "group": "Patient_ID"} and table.unused == ("age",)
+    assert "2 rows, path from column Path" in table.in_words() and table.in_words().endswith("not used: age")
+
+
+def test_given_columns_a_directory_and_a_semicolon(tmp_path):
+    file = write(tmp_path / "l.csv", "\ufeffpath;file;cell type;fold\nq;a.png;10;train\nr;b.png;9;test\n\n")
+    table = tables.read(file, "/images", "path=file,label=cell type,split=fold")
+    assert table.names == ("a.png", "b.png") and table.splits == ("train", "test") and table.groups is None
+    assert table.classes == ("9", "10") and table.directory == Path("/images")
+
+
+def test_parquet_gives_what_csv_gives(tmp_path):
+    columns = {"path": ["1.png", "2.png"], "label": [0, 1], "group": ["p", None]}
+    parquet.write_table(pyarrow.table(columns), tmp_path / "l.parquet")
+    file = write(tmp_path / "l.csv", "path,label,group\n1.png,0,p\n2.png,1,\n")
+    assert tables.read(tmp_path / "l.parquet") == tables.read(file)
+
+
+def test_a_row_that_is_there_twice_counts_once(tmp_path):
+    assert tables.read(write(tmp_path / "l.csv", "path,label\n1.png,a\n./1.png,a\n")).names == ("1.png",)
+
+
+@pytest.mark.parametrize(
+    ("text", "columns", "said"),
+    [
+        ("path,label\n1.png,a\n1.png,b\n", "", "1.png is in row 1 with label 'a' and in row 2 with 'b'"),
+        ("path,label\n1.png,a\n2.png,\n", "", "row 2: column 'label' is empty"),
+        ("path,label\n1.png,a,b\n", "", "row 1: 3 values for 2 columns"),
+        ("path,kind\n1.png,a\n", "", "has the columns path, kind; name that of the label with data.columns='label=COL"),
+        ("path,label\n1.png,a\n", "label=kind", "'kind' is not a column"),
+        ("path,label\n1.png,a\n", "klass=label", "'klass=label' is not ROLE=COLUMN"),
+        ("path,label\n", "", "has no rows"),
+        ("", "", "is empty"),
+        ('path,label\n"1.png,a\n', "", "is not valid CSV"),
+    ],
+)
+def test_tables_that_cannot_be_used_are_refused(tmp_path, text, columns, said):
+    with pytest.raises(UserError, match="^data[.](labels|columns)") as error:
+        tables.read(write(tmp_path / "l.csv", text), columns=columns)
+    assert said in str(error.value)
+
+
+def test_files_that_are_not_tables_are_refused(tmp_path):
+    with pytest.raises(UserError, match="does not exist"):
+        tables.read(tmp_path / "none.csv")
+    (tmp_path / "l.parquet").write_bytes(b"junk")
+    with pytest.raises(UserError, match="is not a Parquet file"):
+        tables.read(tmp_path / "l.parquet")
+    (tmp_path / "l.csv").write_bytes(b"path,label\n\xff,a\n")
+    with pytest.raises(UserError, match=r"is not UTF-8 \(byte 11\)"):
+        tables.read(tmp_path / "l.csv")
