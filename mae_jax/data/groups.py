@@ -115,6 +115,14 @@ def facts(train: Sequence[str], tests: dict[str, Sequence[str]], kind: str) -> d
     return found | {"text": in_words(found)}
 
 
+def generated(train: int, tests: dict[str, int]) -> dict:
+    """`facts` of generated images, which are independent: each is a group of its own."""
+    count = {"train": train} | tests
+    found = {"known": True, "kind": "image", "count": count, "images_without": dict.fromkeys(count, 0)}
+    nothing = {name: {"groups": 0, "images": 0} for name in tests}
+    return found | {"shared_with_training": nothing, "text": "each generated image is a group of its own"}
+
+
 def in_words(found: dict) -> str:
     """The sentence of `facts` for the console, run.json and the report."""
     if not found["known"]:

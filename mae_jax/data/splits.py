@@ -88,7 +88,10 @@ def labelled(data: ConfigDict, report: Report | None = None, opened: dict | None
     external = _open(opened, labelled_sets.external, data, train.classes, report)
     tests = {sets.test_name: test} | external
     shared = _open(opened, _leaks, data, train, tests)
-    groups = grouping.facts(train.groups, {name: source.groups for name, source in tests.items()}, train.kind)
+    if data.source == "synthetic":
+        groups = grouping.generated(len(train), {name: len(source) for name, source in tests.items()})
+    else:
+        groups = grouping.facts(train.groups, {name: source.groups for name, source in tests.items()}, train.kind)
     return Labelled(train, test, train_idx, val_idx, subset, external, shared, sets, groups)
 
 

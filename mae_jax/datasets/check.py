@@ -1,4 +1,4 @@
-"""Looks through a data set for images that are there twice and groups that straddle splits."""
+"""The search of a data set for images that occur twice and for groups that two splits share."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ import numpy as np
 from jaxtyping import Int
 
 from mae_jax import cli, files
-from mae_jax.data import duplicates, prepared, sources
+from mae_jax.data import duplicates, labelled_sets, layouts, prepared, sources, tables
+from mae_jax.data import groups as grouping
+from mae_jax.data.groups import Groups
 from mae_jax.data.sources import Source
 from mae_jax.errors import UserError
 from mae_jax.spreadsheets import cell
@@ -30,6 +32,8 @@ class Images:
 
     names: tuple[str, ...]
     groups: tuple[str, ...]
+    fields: tuple[str, ...]
+    kind: str  # what the groups are; "" = not known
     labels: tuple[str, ...]  # names of classes, "" without
     split: Int[np.ndarray, " n"]
     splits: tuple[str, ...]
@@ -37,45 +41,69 @@ class Images:
     looks: np.ndarray
 
 
-def check(name: str, directory: str | os.PathLike, out: Path, say: Callable[[str], None] = cli.say) -> list[dict]:
-    """Writes `out`, a row for each finding, and says what was found. Returns the rows.
+def check(
+    name: str,
+    directory: str | os.PathLike,
+    out: Path,
+    say: Callable[[str], None] = cli.say,
+    columns: str = "",
+    pattern: str = "",
+) -> list[dict]:
+    """Writes `out`, a row for each finding, and prints a summary. Returns the rows.
 
-    `name` is a prepared data set or a folder, see `_folders`. Raises UserError where it cannot be read.
+    `name` is a prepared data set, a folder (see `_folders`) or a table of labels with these `columns`; `pattern`
+    finds groups in names, as data.group_pattern does. Raises UserError where it cannot be read.
     """
-    images = _all(name, directory, say)
-    rows = [*_groups(images), *_identical(images), *_near(images, say)]
+    images = _all(name, directory, say, columns, pattern)
+    rows = [*_shared(images), *_identical(images), *_near(images, say)]
     out.parent.mkdir(parents=True, exist_ok=True)
     with files.replacing(out) as file:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
         writer.writerows({key: cell(value) for key, value in row.items()} for row in rows)
     sizes = ", ".join(f"{s} {n}" for s, n in zip(images.splits, np.bincount(images.split).tolist(), strict=True))
-    say(f"{name}: {len(images.names)} images ({sizes}), {len(set(images.groups) - {''})} groups")
+    say(f"{name}: {len(images.names)} images ({sizes})")
+    say(f"  groups: {_groups_in_words(images)}")
     for line in _summary(rows):
         say(f"  {line}")
     say(f"  written to {out}")
     return rows
 
 
-def _all(name: str, directory: str | os.PathLike, say: Callable) -> Images:
+def _groups_in_words(images: Images) -> str:
+    known = len(set(images.groups) - {""})
+    if not known:
+        return grouping.UNKNOWN
+    alone = images.groups.count("")
+    text = f"{known} ({images.kind})" + (f", and {alone} images without a group" if alone else "")
+    return text + ("; the same patient may be on both sides" if alone or images.kind in grouping.WEAK else "")
+
+
+def _all(name: str, directory: str | os.PathLike, say: Callable, columns: str, pattern: str) -> Images:
     if prepared.known(name):
         path = prepared.locate(name, directory)
         info = prepared.info_of(name, directory)
         classes = info.features["label"].names if "label" in info.features else []
         parts = {split: prepared.index_of(name, split, path, directory) for split in sorted(info.splits)}
-        rows = {s: (p.names, p.groups, p.label, p.digest, p.look) for s, p in parts.items()}
-    elif name and Path(name).is_dir():
-        found = _folders(name)
+        rows = {
+            s: (p.names, prepared.groups_of(name, p.names, p.groups), p.label, p.digest, p.look)
+            for s, p in parts.items()
+        }
+    elif name and (Path(name).is_dir() or Path(name).is_file()):
+        found = _folders(name, pattern, say) if Path(name).is_dir() else _table(name, columns, pattern, say)
         classes = sorted({c for source in found.values() for c in source.classes})
         rows = {split: _of_folder(split, source, classes, say) for split, source in found.items()}
     else:
         raise UserError(
-            f"{name!r} is neither a folder nor a data set that can be prepared; use one of {', '.join(prepared.WHERE)}"
+            f"{name!r} is neither a folder, a table of labels nor a data set that can be prepared; use one of "
+            f"{', '.join(prepared.WHERE)}"
         )
     names, groups, labels, digests, looks = zip(*rows.values(), strict=True)
     return Images(
         names=tuple(n for part in names for n in part),
-        groups=tuple(g for part in groups for g in part),
+        groups=tuple(g for part in groups for g in part.groups),
+        fields=tuple(f for part in groups for f in part.fields or part.groups),
+        kind=" and ".join(dict.fromkeys(part.kind for part in groups if part.kind)),
         labels=tuple(classes[i] if i >= 0 else "" for part in labels for i in part.tolist()),
         split=np.repeat(np.arange(len(rows)), [len(part) for part in names]),
         splits=tuple(rows),
@@ -84,36 +112,65 @@ def _all(name: str, directory: str | os.PathLike, say: Callable) -> Images:
     )
 
 
-def _folders(name: str) -> dict[str, Source]:
-    """The splits of a folder: DIR/<split>/<class>/*, also DIR/<split>/data/<class>/* as CAM16 has it, and images
-    without labels, in folders or in DIR itself.
+def _folders(name: str, pattern: str, say: Callable) -> dict[str, Source]:
+    """The splits of a folder in a layout of `layouts`, with unused folders as further splits; or images without labels.
+
+    Where the layout is ambiguous, that is printed and each folder is taken for a split.
     """
-
-    def inside(top: Path) -> list[Path]:
-        return sorted(p for p in top.iterdir() if p.is_dir() and not sources.hidden(p.name))
-
-    options: dict = {"field": "DATASET", "bad_images": "skip"}
+    options: dict = {"field": "DATASET", "bad_images": "skip", "pattern": pattern}
+    inside = layouts.folders(Path(name))
+    if not inside:
+        return {ALL: sources.unlabelled_folder(name, **options)}
+    try:
+        layout = layouts.find(name, "auto", "auto", "auto")
+    except UserError as error:
+        say(f"layout: {error}")
+        splits = inside
+    else:
+        say(f"layout: {layout.in_words()}")
+        if not any(part.lower() in layouts.USUAL["train"] for part in Path(layout.train).parts):  # no splits
+            return {layout.train or ALL: sources.folder(name, layout.train, **options)}
+        splits = [split for split in (layout.train, layout.validation, layout.test, *layout.unused) if split]
     found = {}
-    for split in inside(Path(name)):
-        classes = inside(split)
-        if len(classes) == 1 and inside(classes[0]):
-            split, classes = classes[0], inside(classes[0])
-        title = split.relative_to(name).as_posix()
+    for title in sorted(splits):
+        classes = layouts.folders(Path(name, title))
         found[title] = (
-            sources.folder(name, title, **options) if classes else sources.unlabelled_folder(split, **options)
+            sources.folder(name, title, **options)
+            if classes
+            else sources.unlabelled_folder(Path(name, title), **options)
         )
-    return found or {ALL: sources.unlabelled_folder(name, **options)}
+    return found
+
+
+def _table(name: str, columns: str, pattern: str, say: Callable) -> dict[str, Source]:
+    """The splits of a table of labels, or all its images."""
+    table = tables.read(name, "", columns)
+    say(f"labels: {table.in_words()}")
+    everything = sources.listed(
+        table.directory,
+        table.names,
+        table.labels,
+        table.groups,
+        classes=table.classes,
+        kind=table.columns.get("group", "group"),
+        bad_images="skip",
+        pattern=pattern,
+    )
+    if table.splits is None:
+        return {ALL: everything}
+    return {split or "no split": labelled_sets.rows_of(everything, table, split) for split in sorted(set(table.splits))}
 
 
 def _of_folder(split: str, source: Source, classes: list[str], say: Callable) -> tuple:
     for reason, count in source.counts.items():
         names = source.passed_over[reason]
         more = ", ..." if count > len(names) else ""
-        say(f"{split}: {count} file{'s' * (count > 1)} passed over ({reason}): {', '.join(names)}{more}")
+        say(f"{split}: {count} file{'s' * (count > 1)} skipped ({reason}): {', '.join(names)}{more}")
     say(f"reading {len(source)} images of {split}")
     labels = np.asarray([classes.index(source.classes[i]) if i >= 0 else -1 for i in source.labels.tolist()])
     below = "" if source.classes or split == ALL else f"{split}/"
-    return [below + name for name in source.names], source.groups, labels, *duplicates.hashes_of(source)
+    groups = Groups(source.groups, source.fields, source.kind)
+    return [below + name for name in source.names], groups, labels, *duplicates.hashes_of(source)
 
 
 def _row(images: Images, finding: str, likeness: str, i: int, j: int) -> dict:
@@ -129,10 +186,16 @@ def _row(images: Images, finding: str, likeness: str, i: int, j: int) -> dict:
     return row
 
 
-def _groups(images: Images) -> Iterator[dict]:
-    """A row for each group that lies in two splits, with one image of each."""
+def _shared(images: Images) -> Iterator[dict]:
+    """A row for each group and each field that lies in two splits, with one image of each."""
+    yield from _in_two_splits(images, "group in two splits", images.groups)
+    if images.fields != images.groups:
+        yield from _in_two_splits(images, "field in two splits", images.fields)
+
+
+def _in_two_splits(images: Images, finding: str, groups: tuple[str, ...]) -> Iterator[dict]:
     first: dict[tuple[str, int], int] = {}
-    for i, (group, split) in enumerate(zip(images.groups, images.split.tolist(), strict=True)):
+    for i, (group, split) in enumerate(zip(groups, images.split.tolist(), strict=True)):
         if group:
             first.setdefault((group, split), i)
     places: dict[str, list[int]] = {}
@@ -140,7 +203,7 @@ def _groups(images: Images) -> Iterator[dict]:
         places.setdefault(group, []).append(i)
     for found in places.values():
         for j in found[1:]:
-            yield _row(images, "group in two splits", "", found[0], j)
+            yield _row(images, finding, "", found[0], j)
 
 
 def _identical(images: Images) -> Iterator[dict]:
@@ -163,11 +226,13 @@ def _near(images: Images, say: Callable) -> Iterator[dict]:
 
 def _summary(rows: list[dict]) -> list[str]:
     lines = []
-    for finding in ("group in two splits", "identical", "near-identical"):
+    for finding in ("group in two splits", "field in two splits", "identical", "near-identical"):
         found = [row for row in rows if row["finding"] == finding]
         where = Counter(f"{r['split']} and {r['other_split']}" for r in found if r["across_splits"] == "yes")
+        if finding == "field in two splits" and not found:
+            continue
         line = f"{finding}: {len(found)}"
-        if finding != "group in two splits" and found:
+        if "two splits" not in finding and found:
             line += f", {where.total()} across splits, {sum(r['two_labels'] == 'yes' for r in found)} under two labels"
         if where:
             line += f" ({', '.join(f'{pair} {n}' for pair, n in where.items())})"

@@ -88,9 +88,15 @@ def _sentence(text: str) -> str:
 
 
 def leak_lines(infos: Sequence[dict]) -> list[str]:
-    """What test sets share with the images of training and of pre-training, as run.json has it; each line once."""
+    """What test sets share with training and pre-training, and whether groups are known, by run.json; no line twice."""
     lines = []
     for info in infos:
+        groups = info.get("groups")
+        if isinstance(groups, dict) and groups.get("known") is False:
+            lines.append(
+                "The groups of the images (patients, slides) are not known: the same patient may be on both sides, "
+                "which makes scores too good and intervals too narrow. Name them with data.group_pattern or a column."
+            )
         for field, who, so in (
             ("leaks", "training", "Scores on them are too good; tools/check_data.py lists them."),
             ("seen_before", "pre-training", "It saw no labels of them; still, what it gains may be too good."),

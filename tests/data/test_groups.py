@@ -72,3 +72,11 @@ def test_shared_groups_and_images_without_one_are_counted():
         "film: train 1, TestA not known; the same patient may be on both sides"
     )
     assert groups.facts(["r"], {"TestA": ["s"]}, "region")["text"].endswith("the same patient may be on both sides")
+
+
+def test_generated_images_are_independent(tiny_config):
+    from mae_jax.data import splits
+
+    found = splits.labelled(tiny_config().data).groups
+    assert found["known"] and found["count"] == {"train": 60, "TestA": 23}
+    assert found["text"] == "each generated image is a group of its own"

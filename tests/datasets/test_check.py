@@ -25,7 +25,7 @@ PLANTED = {  # what each planted file of `leaky` is found as: finding, across sp
     "TestA/Basophil/copy.jpg": ("identical", "yes", "no"),
     "Train/Monocyte/copy.jpg": ("identical", "no", "yes"),
     "TestA/Neutrophil/again.jpg": ("near-identical", "yes", "yes"),
-    "TestB/Lymphocyte/95-8-10-0_300_7.jpg": ("group in two splits", "yes", "yes"),
+    "TestB/Lymphocyte/95-8-10-0_300_7.jpg": ("field in two splits", "yes", "yes"),  # its group, too
 }
 
 
@@ -66,6 +66,8 @@ def test_planted_duplicates_are_found(leaky, tmp_path):
     assert findings(tmp_path / "found.csv") == PLANTED
     assert "  identical: 2, 1 across splits, 1 under two labels (TestA and Train 1)" in said
     assert "  group in two splits: 1 (TestB and Train 1)" in said
+    assert "  field in two splits: 1 (TestB and Train 1)" in said
+    assert "  groups: 24 (film), and 3 images without a group; the same patient may be on both sides" in said
     check(str(leaky), "", tmp_path / "folder.csv", said.append)
     assert findings(tmp_path / "folder.csv") == PLANTED
 
@@ -175,7 +177,31 @@ def test_folders_of_other_layouts(trees, tmp_path):
             (tmp_path / name / place).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(one, tmp_path / name / place)
         rows = check(str(tmp_path / name), "", tmp_path / "found.csv", lambda line: None)
-        assert [(row["image"], row["other_image"], row["two_labels"]) for row in rows] == [(*places, "no")]
+        labels = "yes" if name == "deep" else "no"  # one/ and two/ are classes
+        assert [(row["image"], row["other_image"], row["two_labels"]) for row in rows] == [(*places, labels)]
+
+
+def test_layouts_and_groups_are_told(tmp_path):
+    for i in range(8):
+        place = tmp_path / "x" / f"fold{i % 2}" / "AB"[i // 4] / f"patient{i // 2}_{i}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.random.default_rng(i).integers(0, 256, (9, 9, 3), np.uint8)).save(place)
+    said: list[str] = []
+    assert check(str(tmp_path / "x"), "", tmp_path / "found.csv", said.append) == []
+    assert "fold0, fold1 look like splits, not classes: each holds A, B" in said[0]
+    assert "  groups: not known; the same patient may be on both sides" in said
+    rows = check(str(tmp_path / "x"), "", tmp_path / "found.csv", said.append, pattern=r"(patient\d)_")
+    assert [(row["finding"], row["group"]) for row in rows] == [
+        ("group in two splits", f"patient{i}") for i in range(4)
+    ]
+    assert "  groups: 4 (group)" in said
+    lines = ["file,kind,who,split"]
+    lines += [f"x/fold{i % 2}/{'AB'[i // 4]}/patient{i // 2}_{i}.png,c{i // 4},w{i // 2},s{i % 2}" for i in range(8)]
+    (tmp_path / "l.csv").write_text("\n".join(lines))
+    rows = check(str(tmp_path / "l.csv"), "", tmp_path / "found.csv", said.append, "label=kind,group=who")
+    assert [(row["group"], row["split"], row["other_split"], row["label"]) for row in rows] == [
+        (f"w{i}", "s0", "s1", f"c{i // 2}") for i in range(4)
+    ]
 
 
 def test_images_without_structure_are_never_alike():
@@ -205,18 +231,21 @@ def test_the_command(leaky, tmp_path):
     done = run(str(leaky))
     assert done.returncode == 0 and "written to check_source.csv" in done.stdout
     assert findings(tmp_path / "check_source.csv") == PLANTED
-    for name, said in (("nothing", "'nothing' is neither a folder nor"), ("cam16", "cam16 is not prepared in")):
+    for name, said in (
+        ("nothing", "'nothing' is neither a folder, a table of labels nor"),
+        ("cam16", "cam16 is not prepared in"),
+    ):
         done = run(name, "--data_dir", str(tmp_path))
         assert done.returncode == 2 and said in done.stderr and done.stderr.count("\n") == 1
 
 
-def test_files_that_are_passed_over_are_counted_and_named(leaky, tmp_path):
+def test_files_that_are_skipped_are_counted_and_named(leaky, tmp_path):
     root, said = Path(shutil.copytree(leaky, tmp_path / "source")), []
     (root / "TestA" / "Basophil" / "page.jpg").write_text("<html>")
     (root / "TestA" / "Basophil" / ".DS_Store").write_text("")
     check(str(root), "", tmp_path / "found.csv", said.append)
-    assert "TestA: 1 file passed over (not an image): TestA/Basophil/page.jpg" in said
-    assert "TestA: 1 file passed over (hidden): TestA/Basophil/.DS_Store" in said
+    assert "TestA: 1 file skipped (not an image): TestA/Basophil/page.jpg" in said
+    assert "TestA: 1 file skipped (hidden): TestA/Basophil/.DS_Store" in said
 
 
 def test_a_folder_is_no_place_for_findings(tmp_path, monkeypatch):

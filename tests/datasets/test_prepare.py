@@ -119,7 +119,7 @@ def test_names_and_splits_that_do_not_fit_are_refused(tiny_config, prepared_sets
     data.prepared_dir = str(prepared_sets[0])
     for fields, said in (
         ({"source": "cam16", "train_split": "Tain"}, "data.train_split=Tain is not in cam16; it has test, train, val"),
-        ({"source": "cam16", "train_split": "Train", "test_split": "train"}, "is data.test_split or val_split, too; name two"),
+        ({"source": "cam16", "train_split": "Train", "test_split": "train"}, "is data.test_split or val_split, too"),
         ({"source": "cam16", "test_split": "TestC"}, "data.test_split=TestC is not in cam16"),
         ({"source": "prcc:tile50", "test_split": "auto"}, "prcc:tile50 has no labels"),
         ({"source": "raabin_wbc:x", "train_split": "Train"}, "use raabin_wbc"),

@@ -10,6 +10,7 @@ import pytest
 from mae_jax.errors import UserError
 from mae_jax.report.__main__ import main
 from mae_jax.report.runs import clean, percent, read_runs
+from mae_jax.report.words import leak_lines
 
 
 def edit_json(run, **changes):
@@ -66,6 +67,25 @@ def test_the_least_that_is_needed(make, tmp_path):
     (read,), notes = read_runs([run])
     assert read.test.groups is None and read.test.probabilities is None and read.n_train is None
     assert any("p_Basophil" in note for note in notes) and any("'group'" in note for note in notes)
+
+
+def test_images_without_a_group_are_groups_of_their_own(make, tmp_path):
+    run = make.run(tmp_path / "a", "scratch", 0.1, rows=30)
+    edit_csv(run, lambda rows: [row | {"group": "" if i < 10 else row["group"]} for i, row in enumerate(rows)])
+    (read,), notes = read_runs([run])
+    assert notes == [] and all(read.test.groups)
+    units = dict(zip(read.test.images, read.test.groups, strict=True))
+    alone = [image for image, group in units.items() if group == f"image {image}"]
+    assert len(alone) == 10 and len(set(units.values())) == 30
+    edit_csv(run, lambda rows: [row | {"group": ""} for row in rows])
+    (read,), notes = read_runs([run])
+    assert read.test.groups is None and "groups are not known, the same patient may be on both sides" in notes[0]
+
+
+def test_unknown_groups_are_on_the_page():
+    unknown = {"groups": {"known": False}}
+    assert "The groups of the images (patients, slides) are not known" in leak_lines([unknown, unknown])[0]
+    assert leak_lines([{"groups": {"known": True}}, {}]) == []
 
 
 @pytest.mark.parametrize(

@@ -97,7 +97,9 @@ def read_sweep(run_dirs: Sequence[Path]) -> tuple[Sweep, list[str]]:
         raise UserError(f"{FILE}: the networks were measured at other mask ratios each; use the same eval.mask_ratios")
     runs, notes = _read_classifiers([d for d in directories if not (d / FILE).is_file()], networks)
     n = len(first.images)
-    groups = first.groups if all(first.groups) and len(set(first.groups)) < n else None
+    # An image without a group is a group of its own.
+    groups = [g or f"image {i}" for g, i in zip(first.groups, first.images, strict=True)] if any(first.groups) else None
+    groups = groups if groups and len(set(groups)) < n else None
     units, words, warnings = analysis.redrawn(groups, n, "held-out images")
     draws = {}
     for ratio in sorted(shared):
