@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,8 +10,8 @@ import numpy as np
 from jaxtyping import Float32, Int8, UInt64
 from PIL import Image
 
+from mae_jax.data.decode import load_image, open_image
 from mae_jax.data.sources import Source, digest
-from mae_jax.data.transforms import FORMATS, load_image
 
 SIDE = 16  # pixels along each side of the small picture that is compared
 NEAR = 0.95  # correlation of two such pictures from which images count as near-identical
@@ -27,8 +26,8 @@ def look(data: bytes, name: str = "image") -> Int8[np.ndarray, " pixels"]:
     Encoding anew, another size or brightness leave it as it is. All zero for an image without structure.
     Raises UserError where it cannot be decoded.
     """
-    image = Image.open(io.BytesIO(data), formats=FORMATS)
-    if image.format == "JPEG" and image.mode in ("RGB", "L"):
+    image = open_image(data, name) if data.startswith(b"\xff\xd8") else None
+    if image is not None and image.format == "JPEG" and image.mode in ("RGB", "L"):
         image.draft("L", (4 * SIDE, 4 * SIDE))  # decodes no more pixels than are needed
         image = image.convert("L")
     else:

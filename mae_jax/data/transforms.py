@@ -6,20 +6,18 @@ dicts and are never changed in place. Pixels stay uint8; the accelerator normali
 
 from __future__ import annotations
 
-import io
 import math
 import threading
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float32, UInt8
-from PIL import Image, ImageOps
+from PIL import Image
 
 from mae_jax.data import jpeg
+from mae_jax.data.decode import load_image, open_image, orientation
 from mae_jax.data.jpeg import Box
-from mae_jax.errors import UserError
 
 try:
     import cykooz_resizer as resizer
@@ -29,13 +27,6 @@ try:
 except ImportError:  # on a platform for which it is not made, see setup.cfg; Pillow does the same, slower
     resizer = None
 
-# Named one by one: Pillow would open EPS and other formats too, whatever the file's name.
-FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP", "JPEG2000", "PPM")
-# Of a file that is not quite right Pillow tells in several lines; here it is decoded, or refused in one.
-warnings.filterwarnings("ignore", module=r"PIL\.")
-ORIENTATION = 0x0112  # the EXIF tag
-PHOTOMETRIC = 262  # the TIFF tag; 0: white is 0
-BITS_PER_SAMPLE = 258
 LONGEST = 100  # times its shorter side is what is scaled of an image
 REDUCED_MARGIN = 2  # pixels per output pixel that a JPEG decoded at a reduced scale keeps
 _of_thread = threading.local()
@@ -56,79 +47,6 @@ class Jpeg:
 Pixels = UInt8[np.ndarray, "h w 3"] | Jpeg
 
 
-def load_image(data: bytes, name: str = "image") -> UInt8[np.ndarray, "h w 3"]:
-    """Decodes the first frame to upright RGB, whatever the file's mode; transparency turns white.
-
-    Raises UserError with `name` where the bytes are no image, are cut short, have more than
-    `Image.MAX_IMAGE_PIXELS` pixels or a mode whose range of values is not known.
-    """
-    return np.asarray(_decode(_open(data, name), name))
-
-
-def _open(data: bytes, name: str) -> Image.Image:
-    """Reads the header only."""
-    try:
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise UserError(f"{name}: {str(error).partition(',')[0].rstrip('.')}; cut it into tiles") from error
-    except Exception as error:  # a broken file makes Pillow's readers raise almost anything
-        raise UserError(f"{name} is not an image of a format that is read ({', '.join(FORMATS)})") from error
-    pixels, limit = image.width * image.height, Image.MAX_IMAGE_PIXELS
-    if limit and pixels > limit:
-        raise UserError(f"{name}: {pixels} pixels, at most {limit} are read; cut it into tiles")
-    return image
-
-
-def _decode(image: Image.Image, name: str) -> Image.Image:
-    """Decodes all pixels, turns them upright, converts them to RGB."""
-    try:
-        image.load()
-        if _orientation(image) != 1:
-            image = ImageOps.exif_transpose(image)
-        return _rgb(image, name)
-    except UserError:
-        raise
-    except Exception as error:
-        raise UserError(f"{name}: the image is cut short or damaged ({error})") from error
-
-
-def _orientation(image: Image.Image) -> int:
-    try:
-        return image.getexif().get(ORIENTATION, 1)
-    except Exception:  # a damaged EXIF block says nothing about the pixels
-        return 1
-
-
-def _rgb(image: Image.Image, name: str) -> Image.Image:
-    """Converts any mode with a known range of values to RGB, on white."""
-    mode = image.mode
-    sixteen_bit = mode.startswith("I;16") or (mode == "I" and image.format in ("PNG", "PPM"))
-    if sixteen_bit:  # convert("RGB") would clip all above 255 to white
-        values = np.asarray(image).astype(np.int64)
-        clear, largest = image.info.get("transparency"), 65535
-        if image.format == "TIFF":
-            if image.tag_v2.get(BITS_PER_SAMPLE, (16,))[0] == 12:  # read into 16 bits, and not scaled
-                largest = 4095
-            if image.tag_v2.get(PHOTOMETRIC) == 0:  # white is 0, which Pillow minds for 8 bits
-                values = largest - values
-        grey = ((values * 255 + largest // 2) // largest).astype(np.uint8)
-        if isinstance(clear, int):
-            grey[values == clear] = 255
-        image = Image.fromarray(grey)
-    elif mode == "LAB":
-        raise UserError(f"{name}: colours in LAB, which Pillow converts wrongly; save it in RGB")
-    elif mode in ("I", "F"):
-        raise UserError(
-            f"{name}: 32-bit pixels (mode {mode}), whose range is not known; save it with 8 or 16 bits per channel"
-        )
-    elif mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in image.info:
-        image = image.convert("LA") if mode == "La" else image
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image)
-    return image if image.mode == "RGB" else image.convert("RGB")
-
-
 @dataclass(frozen=True)
 class Decode:
     """Encoded bytes to pixels. An upright JPEG keeps its bytes, as `Jpeg`, for the crop to decode.
@@ -142,7 +60,7 @@ class Decode:
             return element
         header = jpeg.read_header(data)
         if header is not None and header.height * header.width <= (Image.MAX_IMAGE_PIXELS or math.inf):
-            if not header.exif or _orientation(_open(data, name)) == 1:
+            if not header.exif or orientation(open_image(data, name)) == 1:
                 return element | {"image": Jpeg(data, header)}
         return element | {"image": load_image(data, name)}
 

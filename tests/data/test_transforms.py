@@ -5,8 +5,8 @@ import pytest
 from PIL import Image
 
 from mae_jax.data import jpeg, transforms
-from mae_jax.data.transforms import CenterResize, Decode, RandomFlip, RandomResizedCrop, load_image
-from mae_jax.errors import UserError
+from mae_jax.data.decode import load_image
+from mae_jax.data.transforms import CenterResize, Decode, RandomFlip, RandomResizedCrop
 
 
 def encode(image: Image.Image, format: str = "PNG", **options) -> bytes:
@@ -23,104 +23,6 @@ def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
     image = 128 + 80 * np.stack(waves, -1) + rng.normal(0, 6, (height, width, 3))
     image[height // 3 : height // 2, width // 4 : width // 2] -= 70
     return np.clip(image, 0, 255).astype(np.uint8)
-
-
-def both(data: bytes) -> tuple[np.ndarray, np.ndarray]:
-    """`load_image`, and the same through the transforms at the image's own size."""
-    image = load_image(data)
-    return image, CenterResize(image.shape[0])(Decode()({"image": data}))["image"]
-
-
-RGBA = np.array([[[255, 0, 0, 255], [0, 0, 255, 0]], [[0, 0, 0, 128], [9, 8, 7, 255]]], np.uint8)
-ON_WHITE = np.array([[[255, 0, 0], [255, 255, 255]], [[127, 127, 127], [9, 8, 7]]])
-GREY = np.array([[0, 40], [200, 255]], np.uint8)
-
-
-def palette(transparent: bool) -> bytes:
-    image = Image.fromarray(np.array([[0, 1], [2, 1]], np.uint8), "P")
-    image.putpalette([255, 0, 0, 0, 255, 0, 0, 0, 255])
-    return encode(image, **({"transparency": 1} if transparent else {}))
-
-
-@pytest.mark.parametrize(
-    ("data", "expected"),
-    [
-        (encode(Image.fromarray(GREY)), np.stack([GREY] * 3, -1)),
-        (encode(Image.fromarray(GREY > 100)), np.stack([(GREY > 100) * 255] * 3, -1)),
-        (encode(Image.fromarray(RGBA)), ON_WHITE),
-        (encode(Image.fromarray(RGBA[..., 2:])), np.stack([[[0, 255], [127, 7]]] * 3, -1)),  # LA
-        (palette(False), [[[255, 0, 0], [0, 255, 0]], [[0, 0, 255], [0, 255, 0]]]),
-        (palette(True), [[[255, 0, 0], [255, 255, 255]], [[0, 0, 255], [255, 255, 255]]]),
-        (encode(Image.fromarray(GREY), transparency=40), [[[v] * 3 for v in r] for r in
-                                                         ([0, 255], [200, 255])]),
-        (encode(Image.fromarray(GREY.astype(np.uint16) * 257)), np.stack([GREY] * 3, -1)),
-        (encode(Image.fromarray(GREY.astype(np.uint16) * 257), "TIFF"), np.stack([GREY] * 3, -1)),
-        (b"P5 2 2 65535\n" + (GREY.astype(">u2") * 257).tobytes(), np.stack([GREY] * 3, -1)),
-        (encode(Image.new("CMYK", (2, 2), (0, 255, 255, 0)), "TIFF"), [[[255, 0, 0]] * 2] * 2),
-    ],
-    ids=["L", "1", "RGBA", "LA", "P", "P+t", "L+t", "16 PNG", "16 TIFF", "16 PPM", "CMYK"],
-)  # fmt: skip
-def test_modes_become_rgb(data, expected):
-    for image in both(data):
-        assert image.dtype == np.uint8 and image.shape == (2, 2, 3)
-        np.testing.assert_allclose(image, expected, atol=1)
-
-
-def test_cmyk_jpeg():
-    red = Image.new("CMYK", (16, 16), (0, 255, 255, 0))
-    for image in both(encode(red, "JPEG", quality=95)):
-        np.testing.assert_allclose(image, np.full((16, 16, 3), [255, 0, 0]), atol=6)
-
-
-def test_16_bit_keeps_its_contrast():
-    """Pillow's own conversion turns all above 255 white."""
-    ramp = np.linspace(0, 65535, 64 * 64).astype(np.uint16).reshape(64, 64)
-    image = load_image(encode(Image.fromarray(ramp)))
-    np.testing.assert_array_equal(image[..., 0], np.rint(ramp / 257))
-
-
-@pytest.mark.parametrize("format", ["JPEG", "PNG", "TIFF"])
-def test_exif_orientation_is_applied(format):
-    pixels = picture(40, 60)
-    exif = Image.Exif()
-    exif[transforms.ORIENTATION] = 6  # to be turned by 90 degrees clockwise
-    data = encode(Image.fromarray(pixels), format, exif=exif.tobytes())
-    plain = load_image(encode(Image.fromarray(pixels), format))
-    upright = np.rot90(plain, -1)
-    np.testing.assert_array_equal(load_image(data), upright)
-    centre = CenterResize(40)(Decode()({"image": data}))["image"]
-    np.testing.assert_array_equal(centre, upright[10:50])
-
-
-@pytest.mark.parametrize("mode", ["I", "F"])
-def test_32_bit_is_refused_by_name(mode):
-    data = encode(Image.new(mode, (4, 4)), "TIFF")
-    for read in (lambda: load_image(data, "a/b.tif"),
-                 lambda: Decode()({"image": data, "name": "a/b.tif"})):  # fmt: skip
-        with pytest.raises(UserError, match=r"a/b\.tif: 32-bit.*mode " + mode):
-            read()
-
-
-def test_broken_files_are_refused_by_name():
-    whole = encode(Image.fromarray(picture(200, 200)), "JPEG")
-    eps = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n"
-    tga = encode(Image.new("RGB", (4, 4)), "TGA")  # Pillow would open it
-    for data in (b"", b"hello", eps, tga, whole[:300], whole[: len(whole) // 2]):
-        with pytest.raises(UserError, match=r"x\.png") as raised:
-            load_image(data, "x.png")
-        assert "\n" not in str(raised.value)
-    element = Decode()({"image": whole[: len(whole) // 2], "name": "x.png"})
-    with pytest.raises(UserError, match=r"x\.png"):
-        CenterResize(16)(element)
-
-
-@pytest.mark.parametrize("limit", [1000, 300])  # beyond the limit, beyond twice the limit
-@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
-def test_too_many_pixels_are_refused(monkeypatch, limit):
-    data = encode(Image.new("RGB", (40, 30)))
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
-    with pytest.raises(UserError, match=r"big\.png.*1200 pixels"):
-        load_image(data, "big.png")
 
 
 def test_crop_never_leaves_the_image():

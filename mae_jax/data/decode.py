@@ -1,0 +1,210 @@
+"""Image files of any common format to upright 8-bit RGB. What cannot be read rightly is refused by name."""
+
+from __future__ import annotations
+
+import io
+import logging
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image, ImageOps
+
+from mae_jax.data import channels, jpeg2000, tiff
+from mae_jax.data.channels import Unreadable
+from mae_jax.errors import UserError
+
+# Pillow reads these. It would also open EPS and other formats, whatever the name of the file.
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "PPM")
+READ = "JPEG, PNG, TIFF, BMP, GIF, WebP, JPEG 2000, PPM"
+# Pillow warns about a file that is not quite right in several lines; here it is decoded, or refused in one line.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+ORIENTATION = 0x0112  # the EXIF tag
+logging.getLogger("imagecodecs").setLevel(logging.CRITICAL + 1)  # its warnings name no file
+PNG = b"\x89PNG\r\n\x1a\n"
+OTHERS = {  # how files of formats that are not read begin
+    b"8BPS": "a Photoshop document",
+    b"%PDF": "a PDF document",
+    b"%!PS": "a PostScript file",
+    b"\xc5\xd0\xd3\xc6": "a PostScript file",
+    b"<svg": "an SVG drawing",
+    b"<!DO": "a web page",
+    b"<!do": "a web page",
+    b"<htm": "a web page",
+    b"<HTM": "a web page",
+    b"PK\x03\x04": "a .zip archive",
+    b"Rar!": "a .rar archive",
+    b"\x1f\x8b": "a .gz archive",
+    b"\x89HDF": "an HDF5 file",
+    b"\x93NUM": "a NumPy array",
+    b"\xff\x0a": "a JPEG XL image",
+    b"\0\0\0\x0cJXL ": "a JPEG XL image",
+    b"II\xbc": "a JPEG XR image",
+    b"v/1\x01": "an OpenEXR image",
+    b"ZISRAWFILE": "a Zeiss CZI file",
+    b"\0\0\x01\0": "an icon",
+    b"\xff\xd8\xff\xf7": "a JPEG-LS image",
+}
+BRANDS = {b"avif": "an AVIF image", b"avis": "an AVIF image", b"heic": "a HEIC image", b"heix": "a HEIC image"}
+BRANDS |= {b"mif1": "a HEIF image", b"crx ": "raw camera data (Canon CR3)"}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A decoded image, and what had to be assumed about it, each as a short phrase."""
+
+    pixels: UInt8[np.ndarray, "h w 3"]
+    assumed: tuple[str, ...] = ()
+
+
+def load_image(data: bytes, name: str = "image") -> UInt8[np.ndarray, "h w 3"]:
+    """Decodes an image to upright RGB on white; `decode` without what was assumed."""
+    return decode(data, name).pixels
+
+
+def decode(data: bytes, name: str = "image") -> Picture:
+    """Decodes the image of a file to upright RGB; transparency turns white.
+
+    Raises UserError with `name` and the reason where the bytes are not an image of a format that is read, are cut
+    short, have more than `Image.MAX_IMAGE_PIXELS` pixels, or pixels of which the file does not say what is white.
+    """
+    for module in (tiff, jpeg2000):
+        if data.startswith(module.SIGNATURES):
+            return _by_module(module.read, data, name)
+    image = open_image(data, name)
+    try:
+        if _needs_libpng(data, image):
+            return Picture(*_png(data, image))
+        assumed = _frames(image)
+        image.load()
+        if orientation(image) != 1:
+            image = ImageOps.exif_transpose(image)
+        pixels, more = _rgb(image)
+        return Picture(pixels, (*assumed, *more))
+    except Unreadable as error:
+        raise UserError(f"{name} {error}; {error.hint}") from None
+    except Exception as error:
+        raise _damaged(name, error) from error
+
+
+def _by_module(read: Callable, data: bytes, name: str) -> Picture:
+    try:
+        return Picture(*read(data, Image.MAX_IMAGE_PIXELS or float("inf")))
+    except Unreadable as error:
+        raise UserError(f"{name} {error}; {error.hint}") from None
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise _damaged(name, error) from error
+
+
+def _damaged(name: str, error: Exception) -> UserError:
+    why = " ".join(str(error).split()) or type(error).__name__
+    return UserError(f"{name}: the image is cut short or damaged ({why})")
+
+
+def open_image(data: bytes, name: str) -> Image.Image:
+    """Reads the header only, by Pillow. Raises UserError as `decode` does."""
+    try:
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise UserError(f"{name}: {str(error).partition(',')[0].rstrip('.')}; cut it into tiles") from error
+    except Exception as error:  # a broken file makes Pillow's readers raise almost anything
+        raise UserError(f"{name} {_what(data)} ({READ})") from error
+    pixels, limit = image.width * image.height, Image.MAX_IMAGE_PIXELS
+    if limit and pixels > limit:
+        raise UserError(f"{name} has {pixels} pixels, at most {limit} are read; cut it into tiles")
+    return image
+
+
+def _what(data: bytes) -> str:
+    """What a file is that Pillow does not open."""
+    if not data:
+        return "is empty, not an image of a format that is read"
+    start = data[:64].lstrip(b"\xef\xbb\xbf \t\r\n")
+    kind = next((kind for magic, kind in OTHERS.items() if start.startswith(magic) or data.startswith(magic)), "")
+    if data[4:8] == b"ftyp":
+        kind = BRANDS.get(data[8:12], "a film")
+    if data[128:132] == b"DICM":
+        kind = "a DICOM file"
+    if data[:3] == b"\xff\xd8\xff" and not kind:
+        return f"is a JPEG that cannot be read: {_jpeg_kind(data)}; the formats that are read are"
+    for magic, known in ((PNG, "PNG"), (b"GIF8", "GIF"), (b"BM", "BMP"), (b"RIFF", "WebP")):
+        if data.startswith(magic):
+            return f"begins as a {known} file and is cut short or damaged, not an image of a format that is read"
+    return f"is {kind}, not an image of a format that is read" if kind else "is not an image of a format that is read"
+
+
+def _jpeg_kind(data: bytes) -> str:
+    """Why Pillow refuses a JPEG: what its frame header says."""
+    at = 2
+    while at + 10 <= len(data) and data[at] == 0xFF:
+        marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4], "big")
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            if data[at + 4] != 8:
+                return f"{data[at + 4]} bits per channel"
+            if marker in (0xC3, 0xC7, 0xCB, 0xCF):
+                return "lossless compression"
+            return f"{data[at + 9]} channels"
+        at += 2 + max(2, length)
+    return "it is cut short or damaged"
+
+
+def orientation(image: Image.Image) -> int:
+    """The EXIF orientation, 1 (upright) to 8."""
+    try:
+        return image.getexif().get(ORIENTATION, 1)
+    except Exception:  # a damaged EXIF block says nothing about the pixels
+        return 1
+
+
+def _frames(image: Image.Image) -> tuple[str, ...]:
+    if image.format == "MPO":  # a photograph and what a camera adds: a preview, a second eye
+        return ("several images in one file: the first is used",)
+    return ("an animation: the first frame is used",) if getattr(image, "is_animated", False) else ()
+
+
+def _needs_libpng(data: bytes, image: Image.Image) -> bool:
+    """Whether Pillow loses something of a PNG: the lower 8 of 16 bits, or transparent gray below 8 bits."""
+    if image.format != "PNG":
+        return False
+    bits, colors = data[24], data[25]
+    return bits == 16 or (colors == 0 and bits < 8 and "transparency" in image.info)
+
+
+def _png(data: bytes, image: Image.Image) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Decodes a PNG by libpng, which turns its transparent color into a transparency channel."""
+    import imagecodecs
+
+    values = imagecodecs.png_decode(data)
+    values = values[..., None] if values.ndim == 2 else values
+    white = np.iinfo(values.dtype).max
+    n = 1 if values.shape[2] <= 2 else 3
+    alpha = values[..., n] if values.shape[2] > n else None
+    pixels = channels.to_rgb(values[..., :n], white, alpha)
+    assumed = (*_frames(image), *_dark(values[..., :n]))
+    return channels.upright(pixels, orientation(image)), assumed
+
+
+def _dark(values: np.ndarray) -> tuple[str, ...]:
+    if values.dtype == np.uint16 and 0 < values.max() < tiff.DARK:
+        return (tiff.DARK_16.format(tiff.DARK - 1),)
+    return ()
+
+
+def _rgb(image: Image.Image) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Converts any mode with a known range of values to RGB, on white."""
+    mode = image.mode
+    if mode.startswith("I;16") or (mode == "I" and image.format == "PPM"):  # Pillow would clip all above 255 to white
+        values = np.asarray(image).astype(np.uint16)[..., None]
+        return channels.to_rgb(values, 65535), _dark(values)
+    if mode in ("I", "F"):
+        raise Unreadable(channels.in_words("f" if mode == "F" else "u", 32))
+    if mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in image.info:
+        image = image.convert("LA") if mode == "La" else image
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image)
+    return np.asarray(image if image.mode == "RGB" else image.convert("RGB")), ()
