@@ -34,6 +34,7 @@ _RANGES = {  # low, high, whether low itself is allowed, whether high is
     "data.val_fraction": (0, 1, True, False),
     "data.test_fraction": (0, 1, True, False),
     "data.fraction": (0, 1, False, True),
+    "data.label_count": (0, 10**9, True, True),
     "data.randaugment": (0, 10, True, True),
     "data.random_erasing": (0, 1, True, True),
     "data.threads": (0, 1024, True, True),
@@ -74,6 +75,7 @@ _RANGES = {  # low, high, whether low itself is allowed, whether high is
     "train.batch_per_device": (0, 10**6, True, True),
     "train.accumulation": (1, 10**6, True, True),
     "train.match_fraction": (0, 1, True, True),
+    "train.match_count": (0, 10**9, True, True),
     "train.label_smoothing": (0, 1, True, False),
     "train.blocks": (-1, math.inf, True, False),
     "train.mixup": (0, 1000, True, True),
@@ -258,6 +260,18 @@ def _validate_rest(config: ConfigDict, prefix: str) -> None:
             f"{prefix}train.match_fraction={t.match_fraction} is for classifiers, at least {prefix}data.fraction="
             f"{config.data.fraction}, and not beside {prefix}train.steps={t.steps}; 0 turns it off"
         )
+    if config.data.label_count and config.data.fraction != 1:
+        raise UserError(
+            f"{prefix}data.label_count={config.data.label_count} and {prefix}data.fraction={config.data.fraction:g} "
+            f"both say how many labels are used; set one of the two (fraction=1 with label_count)"
+        )
+    if t.match_count and (config.task in ("pretrain", *QUICK) or t.steps or t.match_count < config.data.label_count):
+        raise UserError(
+            f"{prefix}train.match_count={t.match_count} is for classifiers, at least {prefix}data.label_count="
+            f"{config.data.label_count}, and not beside {prefix}train.steps={t.steps}; 0 turns it off"
+        )
+    if t.match_count and not config.data.label_count:
+        raise UserError(f"{prefix}train.match_count={t.match_count} needs {prefix}data.label_count; set it, or 0")
     if config.init != "scratch" and not config.init_from:
         what = "the run directory of a pre-training" if config.init == "mae" else "a file or folder of weights"
         raise UserError(f"{prefix}init={config.init} needs {prefix}init_from: {what}")
@@ -283,6 +297,7 @@ def _validate_probe(config: ConfigDict, prefix: str) -> None:
 
 _LISTS = {  # of studies and sweeps: whether a number is allowed, and the words for it
     "fractions": (lambda v: type(v) in (int, float) and 0 < v <= 1, "numbers above 0 and up to 1"),
+    "label_counts": (lambda v: type(v) is int and 0 < v <= 10**9, "whole numbers above 0"),
     "seeds": (lambda v: type(v) is int and 0 <= v < 2**31, "whole numbers of 0 and above"),
     "subset_seeds": (lambda v: type(v) is int and 0 <= v < 2**31, "whole numbers of 0 and above"),
     "pretrain_seeds": (lambda v: type(v) is int and 0 <= v < 2**31, "whole numbers of 0 and above"),
@@ -294,7 +309,8 @@ _LISTS = {  # of studies and sweeps: whether a number is allowed, and the words 
 def validate_study(config: ConfigDict) -> None:
     """`validate` for a study and both of its parts."""
     _whole(config, study_defaults(ConfigDict(), ConfigDict()), "a study")
-    _validate_lists(config, ("fractions", "inits", "evaluations", "seeds", "subset_seeds", "pretrain_seeds"))
+    lists = ("fractions", "label_counts", "inits", "evaluations", "seeds", "subset_seeds", "pretrain_seeds")
+    _validate_lists(config, lists)
     if type(config.step_matched) not in (int, float) or not 0 <= config.step_matched <= 1:
         raise UserError(f"step_matched={config.step_matched!r} is out of range; allowed: [0, 1], 0 for none")
     for value in config.evaluations:
@@ -342,7 +358,8 @@ def _validate_lists(config: ConfigDict, keys: tuple[str, ...]) -> None:
         if not isinstance(value, tuple | list):
             raise UserError(f"{key}={value!r} has the wrong type; allowed: several values in ( , )")
         value = tuple(value)
-        if key not in ("subset_seeds", "pretrain_seeds") and (not value or any(value.count(v) > 1 for v in value)):
+        twice = any(value.count(v) > 1 for v in value) and key not in ("subset_seeds", "pretrain_seeds")
+        if twice or (not value and key not in ("subset_seeds", "pretrain_seeds", "label_counts")):
             raise UserError(f"{key}={value} is not allowed; use at least one value, none twice")
         fits, allowed = _LISTS.get(key, (lambda v: True, ""))
         for number in value:

@@ -30,7 +30,7 @@ WEIGHTS = (".safetensors", ".npz", ".pth", ".pt", ".bin", ".ckpt")  # endings of
 FREE = re.compile(
     r"((pretrain|finetune)\.)?"
     r"(name|title|log\..*|checkpoint\.keep|data\.(threads|workers|prefetch|prepared_dir)|sharding\..*|model\.attention|train\.(remat|on_divergence|lower_rate_(times|factor)))"
-    r"|fractions|inits|seeds|subset_seeds|evaluations|random_probe|step_matched|mask_ratios|visible_weights|experiments\..*|resolved\.(devices|rows)"
+    r"|fractions|label_counts|inits|seeds|subset_seeds|evaluations|random_probe|step_matched|mask_ratios|visible_weights|experiments\..*|resolved\.(devices|rows)"
 )
 
 
@@ -60,6 +60,7 @@ def defaults(task: str) -> ConfigDict:
     d.external = ""  # further test sets, joined by ",": [NAME=]PLACE, a folder of class folders or another split
     d.val_fraction = 0.1  # split off the training images first, the same for every fraction
     d.fraction = 1.0  # share of the labels that training may see, per class
+    d.label_count = 0  # labels that training may see, in images of all classes; 0: `fraction` says how many
     d.subset_seed = 0  # which images are in the fraction; apart from `seed`
     d.val_seed = 0  # which images validate; the same for every fraction and seed of a study
     d.bad_images = "stop"  # stop | skip: what to do about a file that is not an image
@@ -125,6 +126,7 @@ def defaults(task: str) -> ConfigDict:
     t.batch_per_device = 48  # images per device and accumulation step
     t.accumulation = 1  # micro-batches per update
     t.match_fraction = 0.0  # fine-tuning: as many updates as this share of the labels would get; 0: those of its own
+    t.match_count = 0  # the same by images, for label_count: as many updates as so many labels would get
     t.label_smoothing = 0.0  # fine-tuning
     t.blocks = -1  # fine-tuning: how many of the last blocks are trained, with norm and head; 0: the head; -1: all
     t.mixup = 0.0  # fine-tuning: alpha of mixup's Beta distribution; 0: off; with CutMix, each has half of the updates
@@ -181,6 +183,7 @@ def probe_of(finetune: ConfigDict, task: str) -> ConfigDict:
     c.model.update(drop_path=0.0, head_std=defaults(task).model.head_std)
     if task not in QUICK:
         c.train.update(select=finetune.train.select, match_fraction=finetune.train.match_fraction)
+        c.train.match_count = finetune.train.match_count
     return c
 
 
@@ -191,12 +194,13 @@ def study_defaults(pretrain: ConfigDict, finetune: ConfigDict) -> ConfigDict:
     c.name = ""
     c.title = "Label efficiency of masked autoencoders"
     c.fractions = (0.01, 0.1, 0.5, 1.0)
+    c.label_counts = ()  # labels in images, such as (20, 50, 100, 200), in place of `fractions`
     c.inits = ("scratch", "mae")  # scratch | mae | mae:mask_ratio=0.5 | mae:exp=1 | [NAME=]PATH of an encoder
     c.seeds = (0,)  # initial weights and order
     c.subset_seeds = ()  # which labels; empty: 0 for every seed
     c.evaluations = ("finetune",)  # of each initialisation: finetune | linear_probe | lbfgs | knn, see EVALUATIONS
     c.random_probe = False  # a solved linear probe on random weights beside any evaluations: what all must beat
-    c.step_matched = 0.0  # of fine-tuning: fractions up to this one are also trained for as many updates as the largest
+    c.step_matched = 0.0  # fine-tuning: fractions up to this (or all label_counts) also get the updates of the largest
     c.pretrain_seeds = ()  # a pre-training for each of `seeds`; empty: one for all, with the seed of `pretrain`
     c.experiments = ConfigDict()  # exp1, exp2 ...: what each changes of `pretrain`, for inits such as mae:exp=1
     c.pretrain = pretrain
@@ -363,6 +367,7 @@ def arm_of(config: ConfigDict) -> str:
     """How a run was trained, in words, where that is not the usual way; runs are compared within an arm."""
     match, blocks = config.train.match_fraction, config.train.blocks
     said = [f"as many updates as {match * 100:g} %"] if match else []
+    said += [f"as many updates as {config.train.match_count} labels"] if config.train.match_count else []
     if blocks >= 0:
         said.append(f"{blocks} block{'s' * (blocks > 1)} trained" if blocks else "the head trained")
     return ", ".join(said)
@@ -428,7 +433,8 @@ def default_workdir(config: ConfigDict) -> str:
     if config.task != "pretrain":
         origin = Path(config.init_from)
         origin = "" if config.init == "scratch" else origin.stem if origin.suffix in WEIGHTS else origin.name
-        parts += [percent(config.data.fraction), config.init + (f"_{origin}" if origin else "")]
+        n = config.data.label_count
+        parts += [f"{n}labels" if n else percent(config.data.fraction), config.init + (f"_{origin}" if origin else "")]
         parts += [f"blocks{config.train.blocks}"] if config.train.blocks >= 0 else []
     parts += [_model_label(config.model), f"seed{config.seed}"]
     return "runs/" + "-".join(parts)

@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import re
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -111,21 +112,26 @@ def cells(config: ConfigDict, workdir: Path) -> Iterator[Run]:
     but that an encoder sees images on the scale of its pre-training. Frozen encoders have no step-matched runs.
     """
     subset_seeds = tuple(config.subset_seeds) or (0,) * len(config.seeds)
-    most = max(config.fractions)
-    budgets = [(f, 0.0) for f in config.fractions]
-    budgets += [(f, float(most)) for f in config.fractions if f <= config.step_matched and f < most]
+    labels = config.label_counts or config.fractions
+    most = max(labels)
+    budgets = [(n, 0) for n in labels]
+    matched = most if config.label_counts else config.step_matched
+    budgets += [(n, most) for n in labels if config.step_matched and n <= matched and n < most]
     seeds = list(enumerate(zip(config.seeds, subset_seeds, strict=True)))
     wanted = [(task, inits(config)) for task in config.evaluations]
     if config.random_probe and not ("scratch" in config.inits and {"lbfgs", "linear_probe"} & {*config.evaluations}):
         wanted.append(("lbfgs", [Init("scratch")]))
-    for (task, starts), (number, (seed, subset_seed)), (fraction, match) in itertools.product(wanted, seeds, budgets):
+    for (task, starts), (number, (seed, subset_seed)), (amount, match) in itertools.product(wanted, seeds, budgets):
         if match and task != "finetune":
             continue
         for init in starts:
             cell = config.finetune.copy_and_resolve_references()
             cell = cell if task == "finetune" else probe_of(cell, task)
-            cell.seed, cell.data.subset_seed, cell.data.fraction = seed, subset_seed, fraction
-            cell.train.match_fraction = match
+            cell.seed, cell.data.subset_seed = seed, subset_seed
+            if config.label_counts:
+                cell.data.fraction, cell.data.label_count, cell.train.match_count = 1.0, amount, match
+            else:
+                cell.data.fraction, cell.train.match_fraction = amount, float(match)
             if init.name != "scratch":
                 cell.init = init_of(init.path) if init.path else "mae"
                 cell.init_name = "" if init.name == "mae" else init.name
@@ -133,12 +139,18 @@ def cells(config: ConfigDict, workdir: Path) -> Iterator[Run]:
             for name in ("mean", "std"):
                 if f"data.{name}" in (init.changes or {}):
                     cell.data[name] = init.changes[f"data.{name}"]
-            updates = f" as {match * 100:g} %" if match else ""
+            shown = partial(_labels, counted=bool(config.label_counts))
+            updates = f" as {shown(match)[0]}" if match else ""
             which = f" seed {seed}" if len(config.seeds) > 1 else ""
-            cell.name = f"{task} {fraction * 100:g} %{updates} {init.name}{which}"
-            budget = percent(fraction) + (f"-as{percent(match)}" if match else "")
+            cell.name = f"{task} {shown(amount)[0]}{updates} {init.name}{which}"
+            budget = shown(amount)[1] + (f"-as{shown(match)[1]}" if match else "")
             before = "" if task == "finetune" else f"{task}-"
             yield workdir / "cells" / f"{before}{budget}-{init.slug}-seed{seed}", cell
+
+
+def _labels(amount: float, counted: bool) -> tuple[str, str]:
+    """A share or a number of labels in words, and for file names."""
+    return (f"{amount} labels", f"{amount}labels") if counted else (f"{amount * 100:g} %", percent(amount))
 
 
 def runs(config: ConfigDict, workdir: Path) -> list[Run]:

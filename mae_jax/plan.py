@@ -100,7 +100,8 @@ def describe(planned: Sequence[Planned]) -> list[str]:
     groups: dict[tuple, list[Planned]] = {}
     for run in planned:
         c, r = run.config, run.resolved
-        key = (c.name,) if c.task == "pretrain" else (c.data.fraction, arm_of(c), c.task, r.n_train, r.steps)
+        labels = (c.data.label_count, c.data.fraction)
+        key = (c.name,) if c.task == "pretrain" else (labels, arm_of(c), c.task, r.n_train, r.steps)
         groups.setdefault(key, []).append(run)
     for runs in groups.values():
         c, r = runs[0].config, runs[0].resolved
@@ -110,7 +111,7 @@ def describe(planned: Sequence[Planned]) -> list[str]:
             names = ", ".join(dict.fromkeys(run.config.init_name or run.config.init for run in runs))
             seeds = ", ".join(dict.fromkeys(str(run.config.seed) for run in runs))
             arm = ("" if c.task == "finetune" else f", {c.task}") + arm
-            what = f"{c.data.fraction * 100:g} % of the labels{arm}: {count(len(runs), 'run')} ({names}; seeds {seeds})"
+            what = f"{labels_of(c.data)}{arm}: {count(len(runs), 'run')} ({names}; seeds {seeds})"
         if c.task in QUICK:
             lines.append(f"  {what}: {count(r.n_train, 'image')}, features of the frozen encoder")
             continue
@@ -128,6 +129,11 @@ def describe(planned: Sequence[Planned]) -> list[str]:
 def count(n: float, what: str) -> str:
     """1 epoch, 20 epochs."""
     return f"{n:g} {what}{'' if n == 1 else 's'}"
+
+
+def labels_of(data: ConfigDict) -> str:
+    """10 % of the labels, or 50 labels."""
+    return f"{data.label_count} labels" if data.label_count else f"{data.fraction * 100:g} % of the labels"
 
 
 def _test_line(planned: Sequence[Planned]) -> list[str]:

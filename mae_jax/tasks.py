@@ -207,8 +207,8 @@ def resolve_finetune(config: ConfigDict, data: splits.Labelled, devices: int) ->
         raise UserError(
             "train.select=best needs validation images, and no class has an image to spare: add images, or set last"
         )
-    match = config.train.match_fraction
-    matched = subsets.subset_size(data.subset["train"].values(), match) if match else 0
+    share, n = config.train.match_fraction, config.train.match_count
+    matched = sum(subsets.subset_sizes(data.subset["train"].values(), share, n)) if share or n else 0
     return resolve(config, len(data.train_idx), devices, matched)
 
 
@@ -322,7 +322,7 @@ def told(config: ConfigDict, data: splits.Labelled, opened: dict | None) -> dict
     counts = data.subset["actual"]
     about = {
         "classes": ", ".join(f"{name} {n}" for name, n in counts.items()),
-        "images": f"{len(data.train_idx)} for training ({100 * config.data.fraction:g} % of the labels), "
+        "images": f"{len(data.train_idx)} for training ({100 * data.subset['fraction']:.4g} % of the labels), "
         f"{len(data.val_idx)} for validation, {len(data.test)} for test",
     }
     if data.external:
@@ -340,6 +340,8 @@ def told(config: ConfigDict, data: splits.Labelled, opened: dict | None) -> dict
             said = "; ".join(f"{name} has {text}" for name, text in shared.items() if text)
             about[f"warning: test images that {who} saw"] = f"{said}; see {rundir.RUN} and tools/check_data.py"
     every = {data.sets.train_name: data.train, **tests}
+    if data.warnings:
+        about["warning"] = "; ".join(data.warnings)
     notes = [f"{name}: {text}" for name, source in every.items() if (text := passed_over(source))]
     if notes:
         about["files"] = "; ".join(notes)
@@ -352,5 +354,12 @@ def told(config: ConfigDict, data: splits.Labelled, opened: dict | None) -> dict
         "leaks": data.leaks,
         "seen_before": before,
         "tests": tests,
-        "facts": {"test_split": data.sets.test_name, "groups": data.groups},
+        "facts": {
+            "test_split": data.sets.test_name,
+            "groups": data.groups,
+            "repeated": data.repeated,
+            "data_warnings": list(data.warnings),
+            "fraction": data.subset["fraction"],
+            "label_count": config.data.label_count,
+        },
     }

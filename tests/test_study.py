@@ -132,6 +132,31 @@ def test_cells_with_as_many_updates_as_the_largest_fraction(config, tmp_path):
     assert (many.warmup_steps, many.eval_every) == (all_labels.warmup_steps, all_labels.eval_every)
 
 
+def test_labels_by_their_number(config, tmp_path):
+    config.label_counts, config.step_matched, config.seeds, config.inits = (20, 50), 0.1, (3,), ("scratch",)
+    config.evaluations = ("finetune", "lbfgs")
+    cells = {path.name: cell for path, cell in grid.cells(config, tmp_path)}
+    assert list(cells) == [
+        "20labels-scratch-seed3",
+        "50labels-scratch-seed3",
+        "20labels-as50labels-scratch-seed3",
+        "lbfgs-20labels-scratch-seed3",
+        "lbfgs-50labels-scratch-seed3",
+    ]
+    for cell in cells.values():
+        checks.validate(cell)
+        assert cell.data.fraction == 1.0 and cell.train.match_fraction == 0
+    matched = cells["20labels-as50labels-scratch-seed3"]
+    assert (matched.data.label_count, matched.train.match_count) == (20, 50)
+    assert matched.name == "finetune 20 labels as 50 labels scratch"
+    full = cells["50labels-scratch-seed3"]
+    steps = [tasks.resolve_finetune(cell, splits.labelled(cell.data), 1).steps for cell in (matched, full)]
+    assert steps[0] == steps[1] == 8  # 2 epochs of 50 images in batches of 16
+    config.label_counts = (20, 20)
+    with pytest.raises(UserError, match=r"label_counts=\(20, 20\) is not allowed; use at least one value, none twice"):
+        checks.validate_study(config)
+
+
 def test_initialisations_side_by_side(config, tmp_path):
     other = tmp_path / "elsewhere"
     other.mkdir()

@@ -75,6 +75,7 @@ class Source:
     # Reads the perceptual hashes: 256 bytes an image, which are not kept while training.
     looks: Callable[[], Int8[np.ndarray, "n pixels"]] | None = None
     fields: tuple[str, ...] = ()  # field of view, which training and test must not share; () = as `groups`
+    sizes: Int32[np.ndarray, "n 2"] | None = None  # height and width in pixels; None: not looked at
     kind: str = ""  # what the groups are, in words: "film", "slide"; '' = not known
 
     @property
@@ -157,14 +158,14 @@ def folder(
     known = tuple(files) if classes is None else tuple(classes)
     label_of = {name: label for label, c in enumerate(known) for name in files.get(c, ())}
     names = list(label_of)
-    keep, digests = _check(directory, names, bad_images, field, passed, progress) if check else (names, None)
+    keep, seen = _check(directory, names, bad_images, field, passed, progress) if check else (names, None)
     if not keep:
         raise UserError(f"{field}: no image below '{top}'; check the path")
     labels = [label_of[name] for name in keep]
     empty = [c for label, c in enumerate(known) if label not in set(labels)]
     if empty and classes is None:
         raise UserError(f"{field}: class folder '{top / empty[0]}' has no image; add some or remove the folder")
-    return _of_files(directory, keep, labels, known, passed, field, digests, grouping.of_names(keep, pattern))
+    return _of_files(directory, keep, labels, known, passed, field, seen, grouping.of_names(keep, pattern))
 
 
 def unlabelled_folder(
@@ -180,9 +181,9 @@ def unlabelled_folder(
     _check_bad_images(bad_images)
     passed: dict[str, list[str]] = {}
     names = sorted(_walk(str(existing(directory, "", field)), "", passed, set(), field))
-    keep, digests = _check(directory, names, bad_images, field, passed, progress) if check else (names, None)
+    keep, seen = _check(directory, names, bad_images, field, passed, progress) if check else (names, None)
     groups = grouping.of_names(keep, pattern)
-    return _of_files(directory, keep, [-1] * len(keep), (), passed, field, digests, groups)
+    return _of_files(directory, keep, [-1] * len(keep), (), passed, field, seen, groups)
 
 
 def listed(
@@ -205,7 +206,7 @@ def listed(
     """
     _check_bad_images(bad_images)
     passed: dict[str, list[str]] = {}
-    keep, digests = _check(directory, names, bad_images, field, passed, progress)
+    keep, seen = _check(directory, names, bad_images, field, passed, progress)
     row = {name: i for i, name in enumerate(names)}
     kept = [row[name] for name in keep]
     number = {name: label for label, name in enumerate(classes)}
@@ -214,7 +215,7 @@ def listed(
         given = tuple(groups[i] for i in kept)
         found = Groups(given, kind=kind if any(given) else "")
     numbers = [number[labels[i]] for i in kept]
-    return _of_files(directory, keep, numbers, tuple(classes), passed, field, digests, found)
+    return _of_files(directory, keep, numbers, tuple(classes), passed, field, seen, found)
 
 
 def join(parts: Sequence[Source]) -> Source:
@@ -230,6 +231,7 @@ def join(parts: Sequence[Source]) -> Source:
     summary = hashlib.sha256("\n".join(part.fingerprint for part in parts).encode()).hexdigest()
     digests = [part.digests for part in parts if part.digests is not None]
     looks = [part.looks for part in parts if part.looks is not None]
+    sizes = [part.sizes for part in parts if part.sizes is not None]
     return Source(
         names=tuple(name for part in parts for name in part.names),
         labels=np.concatenate([part.labels for part in parts]),
@@ -241,6 +243,7 @@ def join(parts: Sequence[Source]) -> Source:
         passed_over=skipped,
         digests=np.concatenate(digests) if len(digests) == len(parts) else None,
         looks=partial(_join_looks, looks) if len(looks) == len(parts) else None,
+        sizes=np.concatenate(sizes) if len(sizes) == len(parts) else None,
         fields=tuple(f for part in parts for f in part.compared) if any(part.fields for part in parts) else (),
         kind=" and ".join(dict.fromkeys(part.kind for part in parts if part.kind)),
     )
@@ -261,6 +264,7 @@ def take(source: Source, indices: Int[np.ndarray, " k"], *, counts: bool = True)
         passed_over=source.passed_over if counts else {},
         digests=None if source.digests is None else source.digests[indices],
         looks=None if source.looks is None else partial(_take_looks, source.looks, np.asarray(indices)),
+        sizes=None if source.sizes is None else source.sizes[indices],
         fields=tuple(source.fields[i] for i in chosen) if source.fields else (),
         kind=source.kind,
     )
@@ -345,12 +349,14 @@ def _of_files(
     classes: tuple[str, ...],
     passed: dict[str, list[str]],
     field: str,
-    digests: list[int] | None,
+    seen: list[tuple[int, int, int]] | None,
     groups: Groups,
 ) -> Source:
+    """`seen`: digest, height and width of each file; None: not looked at."""
     if not names:
         raise UserError(f"{field}: no image below '{directory}'; check the path")
     root = Path(directory)
+    digests = None if seen is None else [number for number, _, _ in seen]
     return Source(
         names=tuple(names),
         labels=np.asarray(labels, np.int32),
@@ -362,6 +368,7 @@ def _of_files(
         passed_over={reason: tuple(found[:SHOWN]) for reason, found in passed.items()},
         digests=None if digests is None else np.asarray(digests, np.uint64),
         fields=groups.fields,
+        sizes=None if seen is None else np.asarray([size for _, *size in seen], np.int32),
         kind=groups.kind,
     )
 
@@ -511,25 +518,29 @@ def _check(
     field: str,
     passed: dict[str, list[str]],
     progress: Progress | None,
-) -> tuple[list[str], list[int]]:
-    """Decodes every file in full, since a header does not show a cut file; the good ones and their digests."""
-    root, all_names = os.fspath(directory), tuple(names)
+) -> tuple[list[str], list[tuple[int, int, int]]]:
+    """Decodes every file in full, since a header does not show a cut file.
 
-    def examine(i: int) -> tuple[int, str, str]:
-        """Digest, reason why it cannot be used ("": it can), and what to say of it."""
+    Returns the names of the good ones, and the digest, height and width of each.
+    """
+    root, all_names = os.fspath(directory), tuple(names)
+    nothing = (0, 0, 0)
+
+    def examine(i: int) -> tuple[tuple[int, int, int], str, str]:
+        """Digest and size, the reason why it cannot be used ("": it can), and a message."""
         name = all_names[i]
         if UNUSABLE.search(name):
             said = f"{Path(root, name)} has control characters or bytes that are no UTF-8 in its name"
-            return 0, "unusable name", said
+            return nothing, "unusable name", said
         try:
             data = _read_file(root, all_names, i)
         except UserError as error:
-            return 0, "cannot be read", str(error)
+            return nothing, "cannot be read", str(error)
         try:
-            load_image(data, str(Path(root, name)))
+            height, width = load_image(data, str(Path(root, name))).shape[:2]
         except UserError as error:
-            return 0, "not an image", str(error)
-        return digest(data), "", ""
+            return nothing, "not an image", str(error)
+        return (digest(data), height, width), "", ""
 
     found = []
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
@@ -546,5 +557,5 @@ def _check(
         )
     for name, reason, _ in bad:
         passed.setdefault(reason, []).append(name)
-    good = [(name, number) for name, (number, reason, _) in zip(names, found, strict=True) if not reason]
-    return [name for name, _ in good], [number for _, number in good]
+    good = [(name, seen) for name, (seen, reason, _) in zip(names, found, strict=True) if not reason]
+    return [name for name, _ in good], [seen for _, seen in good]

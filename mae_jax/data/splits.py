@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from mae_jax import grid
 from mae_jax.config import source_names
-from mae_jax.data import duplicates, labelled_sets, prepared, sources, subsets
+from mae_jax.data import duplicates, findings, labelled_sets, prepared, sources, subsets
 from mae_jax.data import groups as grouping
 from mae_jax.data.labelled_sets import DRAWING_SEED, LabelledSets, Report
 from mae_jax.data.sources import Source
@@ -31,6 +31,8 @@ class Labelled:
     leaks: dict[str, dict]  # for each test set what it shares with the training source, see `duplicates`
     sets: LabelledSets  # where the sets come from, and their names
     groups: dict  # what run.json says of groups, see `groups.facts`
+    repeated: dict  # identical images in the training source, see `findings.repeated`
+    warnings: tuple[str, ...]  # what makes scores doubtful
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +76,8 @@ def labelled(data: ConfigDict, report: Report | None = None, opened: dict | None
         pool = np.setdiff1d(np.arange(len(train)), val_idx)
     else:
         pool, val_idx = subsets.split_validation(train.labels, train.groups, data.val_fraction, data.val_seed)
-    chosen = subsets.nested_subset(train.labels[pool], data.fraction, data.subset_seed, train.classes)
+    wanted = data.fraction, data.subset_seed, train.classes, data.label_count
+    chosen = subsets.nested_subset(train.labels[pool], *wanted)
     train_idx = pool[chosen]
     subset = subsets.describe(
         train,
@@ -84,6 +87,7 @@ def labelled(data: ConfigDict, report: Report | None = None, opened: dict | None
         fraction=data.fraction,
         subset_seed=data.subset_seed,
         validation_seed=data.val_seed,
+        label_count=data.label_count,
     )
     external = _open(opened, labelled_sets.external, data, train.classes, report)
     tests = {sets.test_name: test} | external
@@ -92,7 +96,13 @@ def labelled(data: ConfigDict, report: Report | None = None, opened: dict | None
         groups = grouping.generated(len(train), {name: len(source) for name, source in tests.items()})
     else:
         groups = grouping.facts(train.groups, {name: source.groups for name, source in tests.items()}, train.kind)
-    return Labelled(train, test, train_idx, val_idx, subset, external, shared, sets, groups)
+    repeated = findings.repeated(train, val_idx)
+    warnings = [
+        *findings.repeated_in_words(repeated),
+        *findings.few(subset["actual"], subset["validation"]),
+        *_open(opened, _sessions, data, {sets.train_name: train} | tests),
+    ]
+    return Labelled(train, test, train_idx, val_idx, subset, external, shared, sets, groups, repeated, tuple(warnings))
 
 
 def _open(opened: dict | None, function: Callable, data: ConfigDict, *rest) -> Any:
@@ -115,6 +125,13 @@ def _key(function: Callable, data: ConfigDict) -> tuple:
 def _leaks(data: ConfigDict, train: Source, tests: dict[str, Source]) -> dict[str, dict]:
     """Generated images are drawn apart; there is nothing to look for."""
     return {} if data.source == "synthetic" else {name: duplicates.leaks([train], test) for name, test in tests.items()}
+
+
+def _sessions(data: ConfigDict, sets: dict[str, Source]) -> list[str]:
+    """Generated images have no sessions."""
+    if data.source == "synthetic":
+        return []
+    return [f"{name}: {line}" for name, source in sets.items() for line in findings.sessions(source)]
 
 
 def seen_before(

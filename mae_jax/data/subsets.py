@@ -1,4 +1,4 @@
-"""Who is in the validation set and in the labelled fraction: functions of labels and a seed."""
+"""Which images validate and which labels are used: functions of labels, groups and a seed."""
 
 from __future__ import annotations
 
@@ -65,29 +65,51 @@ def split_validation(
 
 
 def nested_subset(
-    labels: Int[np.ndarray, " n"], fraction: float, seed: int, classes: Sequence[str]
+    labels: Int[np.ndarray, " n"], fraction: float, seed: int, classes: Sequence[str], count: int = 0
 ) -> Int[np.ndarray, " k"]:
     """Sorted indices of `fraction` of each class, at least one image: 1 % is part of 10 % of 50 %.
 
     Each class is put in an order of its own and cut off at max(1, round(fraction * images)); other
-    classes and fractions do not change that order. Raises UserError for a fraction outside (0, 1]
-    and for a class without images.
+    classes and fractions do not change that order. `count`, where not 0, asks for so many images in all
+    instead, shared out by `allocation`; 20 are part of 50. Raises UserError for a fraction outside
+    (0, 1], a count that does not fit and a class without images.
     """
     if not 0 < fraction <= 1:
         raise UserError(f"data.fraction={fraction!r}: use a share above 0 and up to 1, such as 0.1 for 10 %")
-    parts = []
-    for label, name in enumerate(classes):
-        members = np.flatnonzero(labels == label)
-        if not len(members):
+    members = [np.flatnonzero(labels == label) for label in range(len(classes))]
+    for name, those in zip(classes, members, strict=True):
+        if not len(those):
             raise UserError(f"data.fraction: class {name!r} has no training image; add some")
+    sizes = subset_sizes([len(those) for those in members], fraction, count)
+    parts = []
+    for label, (those, size) in enumerate(zip(members, sizes, strict=True)):
         rng = np.random.default_rng((seed, Purpose.SUBSET, label))
-        parts.append(rng.permutation(members)[: max(1, round(fraction * len(members)))])
+        parts.append(rng.permutation(those)[:size])
     return np.sort(np.concatenate(parts))
 
 
-def subset_size(counts: Iterable[int], fraction: float) -> int:
-    """How many images `nested_subset` takes of classes with so many."""
-    return sum(max(1, round(fraction * n)) for n in counts)
+def subset_sizes(counts: Iterable[int], fraction: float, count: int = 0) -> list[int]:
+    """How many images `nested_subset` takes of each class with so many."""
+    counts = list(counts)
+    return allocation(counts, count) if count else [max(1, round(fraction * n)) for n in counts]
+
+
+def allocation(counts: Sequence[int], n: int) -> list[int]:
+    """Shares `n` images out over classes that have `counts` of them: one to each, the others in proportion.
+
+    Webster's method (divisors 1, 3, 5 ...), one image at a time, so that more images never take one from a class,
+    as rounding can. Raises UserError for fewer images than classes and for more than there are.
+    """
+    if not len(counts) <= n <= sum(counts):
+        raise UserError(
+            f"data.label_count={n} is out of range; {len(counts)} classes with {sum(counts)} training images allow "
+            f"{len(counts)} to {sum(counts)}"
+        )
+    total, given = np.asarray(counts, float), np.ones(len(counts), int)
+    for _ in range(n - len(counts)):
+        quotient = np.where(given < total, total / (2 * given + 1), -1.0)
+        given[int(quotient.argmax())] += 1
+    return given.tolist()
 
 
 def describe(
@@ -99,6 +121,7 @@ def describe(
     fraction: float,
     subset_seed: int,
     validation_seed: int,
+    label_count: int = 0,
 ) -> dict:
     """What subset.json holds; all three index arrays number the images of `source`.
 
@@ -113,15 +136,18 @@ def describe(
         names = json.dumps(sorted(source.names[i] for i in indices))
         return hashlib.sha256(names.encode()).hexdigest()
 
+    counts = count(train)
+    share = label_count / max(1, len(train)) if label_count else fraction
     return {
-        "fraction": fraction,
+        "fraction": share,
+        "label_count": label_count,
         "subset_seed": subset_seed,
         "validation_seed": validation_seed,
         "source_sha256": source.fingerprint,
         "subset_sha256": file_list(subset),
         "validation_sha256": file_list(validation),
-        "train": count(train),
-        "requested": {name: fraction * n for name, n in count(train).items()},
+        "train": counts,
+        "requested": {name: share * n for name, n in counts.items()},
         "actual": count(subset),
         "validation": count(validation),
     }

@@ -97,6 +97,9 @@ def leak_lines(infos: Sequence[dict]) -> list[str]:
                 "The groups of the images (patients, slides) are not known: the same patient may be on both sides, "
                 "which makes scores too good and intervals too narrow. Name them with data.group_pattern or a column."
             )
+        warnings = info.get("data_warnings")
+        for line in warnings if isinstance(warnings, list) else ():
+            lines.append(_sentence(clean(str(line))))
         for field, who, so in (
             ("leaks", "training", "Scores on them are too good; tools/check_data.py lists them."),
             ("seen_before", "pre-training", "It saw no labels of them; still, what it gains may be too good."),

@@ -127,3 +127,23 @@ def test_describe_counts_and_names(labels):
     other = subsets.describe(source, train, val, subset[1:], **kept)
     assert other["subset_sha256"] != told["subset_sha256"]
     assert other["validation_sha256"] == told["validation_sha256"] != told["subset_sha256"]
+
+
+def test_an_allocation_is_in_proportion_and_nested():
+    counts = [3, 40, 57, 400]
+    sizes = [subsets.allocation(counts, n) for n in range(4, 501)]
+    assert sizes[0] == [1, 1, 1, 1] and sizes[-1] == counts
+    for n, (now, after) in enumerate(itertools.pairwise(sizes), 4):
+        assert sum(now) == n and all(0 <= b - a <= 1 for a, b in zip(now, after, strict=True))
+    assert subsets.allocation(counts, 50) == [1, 4, 6, 39]
+    for n in (3, 501):
+        with pytest.raises(UserError, match=rf"data.label_count={n} is out of range; 4 classes .* allow 4 to 500"):
+            subsets.allocation(counts, n)
+
+
+def test_label_counts_are_nested_and_share_the_order_of_fractions():
+    labels = np.repeat([0, 1, 2], [10, 60, 130])
+    twenty, fifty = (set(subsets.nested_subset(labels, 1.0, 3, "abc", n).tolist()) for n in (20, 50))
+    assert len(twenty) == 20 and len(fifty) == 50 and twenty < fifty
+    assert set(subsets.nested_subset(labels, 0.1, 3, "abc").tolist()) == twenty  # 1, 6 and 13 of each class
+    assert np.bincount(labels[sorted(fifty)]).tolist() == [3, 15, 32]

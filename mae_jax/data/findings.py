@@ -1,0 +1,126 @@
+"""What makes scores doubtful: few images of a class, classes with sessions of their own, repeated images."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Int
+
+from mae_jax.data.sources import Source
+
+FEW = 5  # training or validation images of a class, below which a warning is given
+ALONE = 0.9  # share of a class's images with values of their own, from which the class is reported
+CHANCE = 0.5  # and the largest such share for labels in random order, above which it says nothing
+DRAWS = 20  # random orders
+SHOWN = 5  # names that are listed
+_DAY = re.compile(r"(?<!\d)((?:19|20)\d\d[-_.]?(?:0[1-9]|1[0-2])[-_.]?(?:0[1-9]|[12]\d|3[01]))(?!\d)")
+
+
+def few(train: dict[str, int], validation: dict[str, int]) -> list[str]:
+    """A sentence each on classes with fewer than FEW images to train on, and to validate on."""
+    lines = []
+    for counts, what in ((train, "training"), (validation, "validation")):
+        short = [f"{name} {n}" for name, n in counts.items() if n < FEW]
+        if short and any(counts.values()):
+            lines.append(f"fewer than {FEW} {what} images of {_some(short)}: their scores are mostly chance")
+    return lines
+
+
+def sessions(source: Source) -> list[str]:
+    """A sentence for each class whose images alone have certain groups, days or sizes.
+
+    Such a class can be recognized by its session (film, microscope, day), so its recall may say nothing of the
+    cells. A class is reported where at least ALONE of its images have a value that no other class has, and labels
+    in random order would give at most CHANCE. Where every class has its own groups, as with labels of patients,
+    one sentence says so.
+    """
+    lines = []
+    labels = np.asarray(source.labels)
+    kinds = [("groups", source.groups, source.kind or "group"), ("days", [_day(name) for name in source.names], "day")]
+    if source.sizes is not None:
+        kinds.append(("sizes", [f"{w} x {h}" for h, w in source.sizes.tolist()], "image size"))
+    reported: set[int] = set()
+    for what, values, kind in kinds:
+        alone = _alone(labels, values, len(source.classes))
+        if what == "groups" and alone.sum() == (np.bincount(labels) > 0).sum():
+            lines.append(
+                f"each class has its own groups ({kind}): recall may be recognition of the session, unless the label "
+                f"belongs to the whole {kind}"
+            )
+            continue
+        for label in np.flatnonzero(alone).tolist():
+            if label in reported:
+                continue
+            reported.add(label)
+            own = sorted({values[i] for i in np.flatnonzero(labels == label)} - {""})
+            name = source.classes[label]
+            lines.append(f"only {name} has the {kind} {_some(own)}: its recall may be recognition of the session")
+    return lines
+
+
+def _day(name: str) -> str:
+    match = _DAY.search(name.rsplit("/", 1)[-1])
+    return re.sub(r"\D", "", match[1]) if match else ""
+
+
+def _alone(labels: Int[np.ndarray, " n"], values: Sequence[str], classes: int) -> np.ndarray:
+    """For each class, whether at least ALONE of its images have values of their own, other than by chance."""
+    names, value = np.unique(np.asarray(values, object).astype(str), return_inverse=True)
+    known = (names != "")[value]
+    present = np.bincount(labels, minlength=classes) > 0
+    if not known.any() or present.sum() < 2:
+        return np.zeros(classes, bool)
+    rng = np.random.default_rng(0)
+    shuffled = np.mean([_own_share(rng.permutation(labels), value, known, classes) for _ in range(DRAWS)], axis=0)
+    return present & (_own_share(labels, value, known, classes) >= ALONE) & (shuffled <= CHANCE)
+
+
+def _own_share(labels: np.ndarray, value: np.ndarray, known: np.ndarray, classes: int) -> np.ndarray:
+    """The share of each class's images with a known value that no other class has."""
+    table = np.zeros((value.max() + 1, classes), int)
+    np.add.at(table, (value, labels), 1)
+    own = ((table > 0).sum(1) == 1)[value] & known
+    return np.bincount(labels, own, classes) / np.maximum(1, np.bincount(labels, minlength=classes))
+
+
+def repeated(source: Source, validation: Int[np.ndarray, " v"]) -> dict:
+    """Byte-identical images among those of `source`: how many, under two labels, and on both sides of validation.
+
+    Counts are of images beyond the first of each; `examples` gives pairs of names. {} where nothing is known.
+    """
+    if source.digests is None:
+        return {}
+    held = np.zeros(len(source), bool)
+    held[validation] = True
+    places: dict[int, list[int]] = {}
+    for i, number in enumerate(source.digests.tolist()):
+        places.setdefault(number, []).append(i)
+    pairs: dict[str, list[tuple[int, int]]] = {"identical": [], "two_labels": [], "across_validation": []}
+    for first, *others in (indices for indices in places.values() if len(indices) > 1):
+        for i in others:
+            pairs["identical"].append((first, i))
+        for key, of in (("two_labels", source.labels), ("across_validation", held)):
+            pairs[key] += [(first, i) for i in others if of[i] != of[first]]
+    names = {key: [[source.names[i], source.names[j]] for i, j in found[:SHOWN]] for key, found in pairs.items()}
+    return {key: len(found) for key, found in pairs.items()} | {"examples": names}
+
+
+def repeated_in_words(found: dict) -> list[str]:
+    """A sentence for each kind of `repeated` that occurs, with names."""
+    lines = []
+    for key, what in (
+        ("identical", "identical to another training or validation image"),
+        ("two_labels", "identical to an image with another label"),
+        ("across_validation", "in training or validation and identical to one on the other side"),
+    ):
+        if found.get(key):
+            pairs = [" = ".join(pair) for pair in found["examples"][key]]
+            more = ", ..." if found[key] > len(pairs) else ""
+            lines.append(f"{found[key]} image{'s' * (found[key] > 1)} {what} ({', '.join(pairs)}{more})")
+    return lines
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")

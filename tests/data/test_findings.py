@@ -1,0 +1,117 @@
+"""Classes with few images, sessions of one class, identical images under two labels or across validation."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mae_jax import rundir, sharding, tasks
+from mae_jax.data import findings, splits
+from mae_jax.data.sources import Source
+
+
+def source(labels, groups=None, names=None, sizes=None, digests=None, kind="film") -> Source:
+    n = len(labels)
+    return Source(
+        names=tuple(names or (f"{i}.png" for i in range(n))),
+        labels=np.asarray(labels, np.int32),
+        groups=tuple(groups or [""] * n),
+        classes=("A", "B", "C"),
+        fingerprint="",
+        read=lambda i: b"",
+        sizes=None if sizes is None else np.asarray(sizes, np.int32),
+        digests=None if digests is None else np.asarray(digests, np.uint64),
+        kind=kind,
+    )
+
+
+LABELS = [0] * 20 + [1] * 20 + [2] * 10
+FILMS = [f"f{i % 8}" for i in range(40)]  # A and B share theirs
+
+
+def test_few_images_of_a_class_are_named():
+    lines = findings.few({"A": 4, "B": 5, "C": 1}, {"A": 0, "B": 9, "C": 5})
+    assert lines[0].startswith("fewer than 5 training images of A 4, C 1:")
+    assert lines[1].startswith("fewer than 5 validation images of A 0:") and len(lines) == 2
+    assert findings.few({"A": 5}, {"A": 0}) == []  # without validation there is nothing to choose on
+
+
+def test_a_class_that_alone_has_its_films_is_named():
+    own = source(LABELS, FILMS + [f"d{i % 3}" for i in range(10)])
+    assert findings.sessions(own) == ["only C has the film d0, d1, d2: its recall may be recognition of the session"]
+    assert findings.sessions(source(LABELS, FILMS + [f"f{i % 8}" for i in range(10)])) == []
+    mixed = FILMS + ["d0"] * 8 + ["f0"] * 2  # 80 % of its images are not 90 %
+    assert findings.sessions(source(LABELS, mixed)) == []
+
+
+def test_a_class_that_alone_has_its_day_or_size_is_named():
+    days = [f"2019053{i % 2}_{i:06}_1.png" for i in range(40)] + [f"20200101_{i:06}_1.png" for i in range(10)]
+    assert findings.sessions(source(LABELS, names=days)) == [
+        "only C has the day 20200101: its recall may be recognition of the session"
+    ]
+    sizes = [[575, 575 + i % 2] for i in range(40)] + [[360, 363]] * 10
+    assert findings.sessions(source(LABELS, sizes=sizes)) == [
+        "only C has the image size 363 x 360: its recall may be recognition of the session"
+    ]
+
+
+def test_values_that_are_all_different_say_nothing():
+    assert findings.sessions(source(LABELS, [f"p{i}" for i in range(50)])) == []
+    assert findings.sessions(source(LABELS, sizes=[[i, i] for i in range(50)])) == []
+
+
+def test_labels_of_whole_patients_are_one_sentence():
+    patients = [f"p{label}{i % 4}" for i, label in enumerate(LABELS)]
+    lines = findings.sessions(source(LABELS, patients, kind="patient"))
+    assert len(lines) == 1 and lines[0].startswith("each class has its own groups (patient)")
+
+
+def test_identical_images_are_counted_by_kind():
+    found = findings.repeated(source([0, 0, 1, 1, 2, 2], digests=[5, 6, 5, 7, 7, 7]), np.array([4]))
+    assert (found["identical"], found["two_labels"], found["across_validation"]) == (3, 3, 1)
+    assert found["examples"]["across_validation"] == [["3.png", "4.png"]]
+    assert findings.repeated_in_words(found)[2] == (
+        "1 image in training or validation and identical to one on the other side (3.png = 4.png)"
+    )
+    assert findings.repeated(source([0, 1]), np.array([0])) == {}
+    assert findings.repeated_in_words(findings.repeated(source([0, 1], digests=[1, 2]), np.array([0]))) == []
+
+
+@pytest.fixture
+def config(tiny_config, tmp_path):
+    """A folder in which one image has two labels, and class C alone is of another size."""
+    for number in range(60):
+        split, name = ("Train", "TestA")[number % 5 == 4], "ABC"[number % 3]
+        side = 12 if name == "C" else 8
+        place = tmp_path / split / name / f"{number}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.random.default_rng(number).integers(0, 256, (side, side, 3), np.uint8)).save(place)
+    copy = (tmp_path / "Train" / "A" / "0.png").read_bytes()
+    (tmp_path / "Train" / "B" / "copy.png").write_bytes(copy)
+    config = tiny_config()
+    config.data.update(source="folder", dir=str(tmp_path))
+    return config
+
+
+def test_a_run_reports_what_makes_its_scores_doubtful(config):
+    task = tasks.build(config, sharding.make_mesh(1))
+    warnings = task.facts["data_warnings"]
+    assert "; ".join(warnings) == task.about["warning"]
+    assert "1 image identical to an image with another label (Train/A/0.png = Train/B/copy.png)" in warnings
+    assert any(line.startswith("fewer than 5 validation images of A ") for line in warnings)
+    for name in ("Train", "TestA"):
+        assert f"{name}: only C has the image size 12 x 12: its recall may be recognition of the session" in warnings
+    assert task.facts["repeated"]["two_labels"] == 1
+
+
+def test_labels_are_asked_for_in_images(config, tmp_path):
+    from mae_jax.train import run
+
+    config.data.label_count = 7
+    config.train.epochs = 1.0
+    config.data.val_fraction = 0.1
+    found = splits.labelled(config.data)
+    assert len(found.train_idx) == 7 and found.subset["label_count"] == 7
+    pool = sum(found.subset["train"].values())
+    run(config, tmp_path / "run")
+    about = rundir.read_json(tmp_path / "run" / rundir.RUN)
+    assert about["label_count"] == about["n_train"] == 7 and about["fraction"] == 7 / pool
