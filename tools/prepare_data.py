@@ -20,7 +20,8 @@ from mae_jax.errors import UserError
 
 
 def _cutting(options: argparse.Namespace):
-    from mae_jax.datasets.tiles.slides import MAGNIFICATION_MPP, Cutting
+    from mae_jax.datasets.tiles.opening import MAGNIFICATION_MPP
+    from mae_jax.datasets.tiles.slides import Cutting
 
     names = ("tile", "mpp", "assume_mpp", "tissue", "workers", "magnification")
     given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from mae_jax.data import prepared
 from mae_jax.data.transforms import load_image
@@ -121,7 +122,7 @@ def test_resolution(folder, tmp_path, mpp, tiles):
     made, left_out = slides.cut_folder(
         folder, tmp_path / "cut", slides.Cutting(tile=100, mpp=mpp, workers=1), lambda line: None
     )
-    assert left_out["its header does not say its resolution (--assume_mpp gives one)"] == ["case 2/b.svs"]
+    assert left_out["its header has no resolution (give one by --assume_mpp)"] == ["case 2/b.svs"]
     assert [slides.about(p)["slide"] for p in made] == ["a.tiff"]
     step = 100 * mpp / 0.5
     assert slides.about(made[0])["tiles"] == tiles
@@ -132,7 +133,7 @@ def test_a_finer_resolution_than_scanned_is_not_made_up(folder, tmp_path):
     cutting = slides.Cutting(tile=100, mpp=0.25, assume_mpp=0.25, workers=1)
     made, left_out = slides.cut_folder(folder, tmp_path / "cut", cutting, lambda line: None)
     assert [slides.about(p)["slide"] for p in made] == ["case 2/b.svs"]
-    assert "a.tiff" in left_out["scanned at a coarser resolution than is asked for"]
+    assert "a.tiff" in left_out["scanned at 0.5 micrometers per pixel, coarser than the requested 0.25"]
 
 
 def test_a_killed_start_goes_on_slide_by_slide(tmp_path):
@@ -165,8 +166,8 @@ if __name__ == "__main__":
     assert len(workers) >= 2 and not any(Path(f"/proc/{pid}").exists() for pid in workers)
     said: list[str] = []
     prepare("tiles:x", tmp_path / "in", tmp_path / "out", said.append, slides.Cutting(tile=64, workers=1))
-    cut_before = int(next(line for line in said if line.startswith("4 slides, "))[10:].split()[0])
-    assert len(done) <= cut_before < 4
+    already = int(next(line for line in said if line.startswith("4 slides, "))[10:].split()[0])
+    assert len(done) <= already < 4
     source = prepared.unlabelled("tiles:x", tmp_path / "out")
     assert len(source) == 4 * 4 * 5 and len(set(source.groups)) == 4
 
@@ -177,7 +178,7 @@ def test_slides_cut_in_another_way_are_cut_anew(folder, tmp_path):
         slides.cut_folder(folder, tmp_path / "cut", slides.Cutting(tile=tile, workers=1), said.append)
         return said
 
-    assert "4 slides" in cut(100) and "4 slides, 2 of them cut before" in cut(100) and "4 slides" in cut(200)
+    assert "4 slides" in cut(100) and "4 slides, 2 of them already cut" in cut(100) and "4 slides" in cut(200)
     made, _ = slides.cut_folder(folder, tmp_path / "cut", slides.Cutting(tile=200, workers=1), lambda line: None)
     assert {slides.about(p)["tiles"] for p in made} == {3 * 3}
 
@@ -227,3 +228,77 @@ def test_without_the_library_one_line_says_what_to_install(folder, tmp_path, mon
     monkeypatch.setitem(sys.modules, "openslide", None)
     with pytest.raises(UserError, match=r"pip install -e \"\.\[slides\]\""):
         slides.cut_folder(folder, tmp_path / "cut", slides.Cutting(), lambda line: None)
+
+
+def cut_into(tmp_path: Path, source: Path, **fields) -> tuple[list[str], dict[str, list[str]]]:
+    """Names of the slides that were cut, and of files left out."""
+    cutting = slides.Cutting(**{"tile": 100, "workers": 1} | fields)
+    made, left_out = slides.cut_folder(source, tmp_path / "cut", cutting, lambda line: None)
+    return sorted(slides.about(path)["slide"] for path in made), left_out
+
+
+@pytest.mark.parametrize("mpp", [352.78, 264.58, 10.01, 0.005])
+def test_a_resolution_that_no_scanner_has_counts_as_none(tmp_path, mpp):
+    """72 and 96 dpi are what converters write where they know nothing."""
+    write_slide(tmp_path / "in" / "a.tiff", tissue(300, 600, 0), mpp=mpp)
+    write_slide(tmp_path / "in" / "b.tiff", tissue(300, 600, 1), mpp=9.9)
+    with pytest.raises(UserError, match=rf"its header says {mpp:.4g} micrometers per pixel, which no scanner has "):
+        cut_into(tmp_path, tmp_path / "in", mpp=0.5)
+    names, left_out = cut_into(tmp_path, tmp_path / "in", mpp=0.5, assume_mpp=0.5)
+    assert names == ["a.tiff"]
+    assert left_out == {"scanned at 9.9 micrometers per pixel, coarser than the requested 0.5": ["b.tiff"]}
+
+
+def test_links_to_a_slide_are_one_slide(tmp_path):
+    top = tmp_path / "in"
+    slide = write_slide(top / "b.tiff", tissue(300, 600, 0))
+    (top / "a.tiff").symlink_to("b.tiff")
+    os.link(slide, top / "c.tiff")
+    (top / "loop").symlink_to(top)
+    (tmp_path / "elsewhere").mkdir()
+    write_slide(tmp_path / "elsewhere" / "d.svs", tissue(300, 600, 1))
+    (top / "more").symlink_to(tmp_path / "elsewhere")
+    (top / "e.svs").symlink_to(tmp_path / "elsewhere" / "d.svs")
+    names, left_out = cut_into(tmp_path, top)
+    assert names == ["b.tiff", "e.svs"]
+    assert left_out == {"a link to a slide that is taken already": ["c.tiff", "a.tiff", "more/d.svs"]}
+
+
+def test_plain_images_are_cut_where_their_resolution_is_given(tmp_path):
+    """As a slide of the same pixels would be: PNG, JPEG, and TIFF in strips, which OpenSlide does not read."""
+    top, image = tmp_path / "in", tissue(300, 600, 0)
+    top.mkdir()
+    for name in ("a.png", "b.jpg", "c.tif"):
+        Image.fromarray(image).save(top / name, **({"quality": 95} if name == "b.jpg" else {}))
+    Image.fromarray(image[:50, :50]).save(top / "small.png")
+    Image.fromarray(image[..., 0].astype(np.int32)).save(top / "deep.tif")
+    strips = "a TIFF in strips: OpenSlide wants tiles, which `vips tiffsave IN OUT --tile --pyramid` makes"
+    with pytest.raises(
+        UserError, match=r"(?s)--assume_mpp takes it as a plain image\): 2 \(c.tif, deep.tif\)|vips"
+    ) as error:
+        cut_into(tmp_path, top)
+    assert f"{strips} (--assume_mpp takes it as a plain image): 2 (c.tif, deep.tif)" in str(error.value)
+    assert "plain images, whose resolution --assume_mpp would give: 3 (a.png, b.jpg, small.png)" in str(error.value)
+    write_slide(top / "d.tiff", image)
+    for mpp, side in ((0.0, 100), (1.0, 200)):
+        names, left_out = cut_into(tmp_path, top, assume_mpp=0.5, mpp=mpp)
+        assert names == ["a.png", "b.jpg", "c.tif", "d.tiff"]
+        tiles = {slides.about(path)["slide"]: slides.about(path)["tiles"] for path in (tmp_path / "cut").glob("*.zip")}
+        assert set(tiles.values()) == {(300 // side) * (-(-300 // side))}
+        assert left_out.pop("smaller than a tile") == ["small.png"]
+        ((why, found),) = left_out.items()
+        assert found == ["deep.tif"] and why.startswith(f"cannot be read: {strips}, and it has signed pixels (32 bits)")
+
+
+def test_images_that_are_parts_of_a_slide_are_not_cut(tmp_path):
+    top = tmp_path / "in"
+    for folder in ("", "case", "other"):
+        (top / folder).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(tissue(300, 600, 0)).save(top / folder / "x.png")
+    (top / "other" / "x.vms").write_text("")
+    (top / "case.mrxs").write_text("")
+    (top / "x.png").unlink()
+    Image.fromarray(tissue(300, 600, 1)).save(tmp_path / "alone.png")
+    with pytest.raises(UserError) as error:
+        cut_into(tmp_path, top, assume_mpp=0.5)
+    assert "no slide could be cut: cannot be read: 2 (case.mrxs, other/x.vms)" in str(error.value)

@@ -1,11 +1,10 @@
-"""Whole slides to tiles with tissue on them: one .zip of JPEGs a slide, in several processes, resumable."""
+"""Cuts whole slides into tiles with tissue: one .zip of JPEGs per slide, in several processes, resumable."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
 import json
-import math
 import multiprocessing
 import os
 import shutil
@@ -13,7 +12,7 @@ import signal
 import threading
 import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
@@ -25,24 +24,23 @@ from PIL import Image
 
 from mae_jax.data import jpeg
 from mae_jax.datasets.builder import LeftOut
-from mae_jax.errors import UNUSABLE, UserError
+from mae_jax.datasets.tiles import opening
+from mae_jax.errors import UserError
 from mae_jax.progress import duration
 
-SUFFIXES = (".svs", ".tif", ".tiff", ".ndpi", ".vms", ".scn", ".mrxs", ".svslide", ".bif", ".dcm", ".czi")
-OVERVIEW = 2048  # pixels at most along the longer side of the picture that tissue is looked for in
-FINEST = 16.0  # pixels of the scan along a pixel of that picture, at least: gaps between fibres are no glass
-LEAST_SATURATION = 0.05  # of tissue; below it Otsu's threshold would split the noise of an empty slide
-MAGNIFICATION_MPP = 10.0  # micrometres per pixel times magnification, by convention: 20x is 0.5
+OVERVIEW = 2048  # pixels at most along the longer side of the overview in which tissue is detected
+FINEST = 16.0  # at least so many pixels of the scan along a pixel of the overview: gaps between fibers are not glass
+LEAST_SATURATION = 0.05  # of tissue; below it Otsu's threshold would divide the noise of an empty slide
 SETTINGS = "settings.json"
 
 
 @dataclass(frozen=True)
 class Cutting:
-    """How slides are cut."""
+    """Options of cutting."""
 
-    tile: int = 500  # pixels, side of a tile
-    mpp: float = 0.0  # micrometres per pixel of a tile; 0: the pixels as they were scanned
-    assume_mpp: float = 0.0  # of slides that do not say theirs; 0: leave them out where `mpp` is asked for
+    tile: int = 500  # side of a tile in pixels
+    mpp: float = 0.0  # micrometers per pixel of a tile; 0: the pixels as they were scanned
+    assume_mpp: float = 0.0  # of slides whose header has none, and of plain images; 0: leave them out
     tissue: float = 0.25  # least share of a tile that is tissue
     workers: int = 0  # processes; 0: one for each core
 
@@ -58,24 +56,20 @@ class Cutting:
 def cut_folder(
     source: Path, into: Path, cutting: Cutting, say: Callable[[str], None]
 ) -> tuple[list[Path], dict[str, list[str]]]:
-    """Cuts all slides below `source`; returns their .zip files, and the names of slides left out, by reason.
+    """Cuts all slides below `source`; returns their .zip files, and the names of files left out, by reason.
 
-    A slide that is in `into` already, unchanged and cut in the same way, is kept. Raises UserError where there
-    is no slide or no program library for them.
+    With `cutting.assume_mpp`, plain images are cut, too. A slide that is in `into` already, unchanged and cut in
+    the same way, is kept. Raises UserError where there is no slide, or no OpenSlide.
     """
     cutting.check()
-    _library()
-    found = sorted(p for p in source.rglob("*") if p.suffix.lower() in SUFFIXES and not _hidden(p, source))
-    left_out: dict[str, list[str]] = {}
-    slides = []
-    for path in found:
-        name = path.relative_to(source).as_posix()
-        if UNUSABLE.search(name) or not path.is_file():  # a pipe would be waited for
-            left_out.setdefault("unusable name" if path.is_file() else "no regular file", []).append(name)
-        else:
-            slides.append(path)
-    if not slides:
-        raise UserError(f"--source {source} has no slide ({', '.join(SUFFIXES)}); name the folder with the slides")
+    opening.library()
+    found, left_out = opening.find(source, plain=bool(cutting.assume_mpp))
+    if not found:
+        others = f"; left out: {_reasons(left_out)}" if left_out else ""
+        raise UserError(
+            f"--source {source} has no slide ({', '.join(opening.SUFFIXES)}; with --assume_mpp also "
+            f"{', '.join(opening.PLAIN)}); name the folder with the slides{others}"
+        )
     into.mkdir(parents=True, exist_ok=True)
     how = {key: value for key, value in asdict(cutting).items() if key != "workers"}
     settings = into / SETTINGS
@@ -84,13 +78,13 @@ def cut_folder(
         into.mkdir()
         settings.write_text(json.dumps(how))
     made, open_tasks = [], []
-    for slide in slides:
+    for slide in found:
         place = _place(slide, source, into)
         made.append(place)
         if not place.exists():
             open_tasks.append((slide, place, slide.relative_to(source).as_posix()))
-    kept = len(slides) - len(open_tasks)
-    say(f"{len(slides)} slides" + (f", {kept} of them cut before" if kept else ""))
+    kept = len(found) - len(open_tasks)
+    say(f"{len(found)} slides" + (f", {kept} of them already cut" if kept else ""))
     for name, reason in _run(open_tasks, cutting, say):
         left_out.setdefault(reason, []).append(name)
     for path in set(into.glob("*.zip")) - set(made):
@@ -102,7 +96,7 @@ def cut_folder(
 
 
 def about(path: Path) -> dict:
-    """What a .zip says of its slide: slide, tiles, blank."""
+    """The counts in a .zip: `slide` (its name), `tiles`, `blank` (tiles without tissue)."""
     with zipfile.ZipFile(path) as file:
         return json.loads(file.comment)
 
@@ -113,14 +107,14 @@ def grid(length: int, step: float) -> list[int]:
 
 
 def tissue_mask(rgb: UInt8[np.ndarray, "h w 3"]) -> Bool[np.ndarray, "h w"]:
-    """Where the picture is coloured: saturation above Otsu's threshold. Glass is grey or white."""
+    """Where the image has color: saturation above Otsu's threshold. Glass is gray or white."""
     high, low = rgb.max(axis=2).astype(np.float32), rgb.min(axis=2).astype(np.float32)
     saturation = (high - low) / np.maximum(high, 1)
     return saturation > max(otsu(saturation), LEAST_SATURATION)
 
 
 def otsu(values: Float[np.ndarray, ...]) -> float:
-    """The threshold that parts values of 0..1 into two groups with the largest variance between them (Otsu 1979)."""
+    """The threshold that divides values of 0..1 into two groups with the largest variance between them (Otsu 1979)."""
     counts, edges = np.histogram(values, 256, (0, 1))
     share = np.cumsum(counts) / counts.sum()
     mean = np.cumsum(counts * (edges[:-1] + edges[1:]) / 2) / counts.sum()
@@ -128,23 +122,8 @@ def otsu(values: Float[np.ndarray, ...]) -> float:
     return float(edges[1:][np.argmax((mean[-1] * share - mean) ** 2 / spread)])
 
 
-def _library():
-    try:
-        import openslide
-    except ImportError as error:
-        raise UserError(
-            f'slides need OpenSlide ({error}); install it: python -m pip install "mae_jax[slides]", or in the '
-            f'project python -m pip install -e ".[slides]"'
-        ) from None
-    return openslide
-
-
-def _hidden(path: Path, source: Path) -> bool:
-    return any(part.startswith(".") for part in path.relative_to(source).parts)
-
-
 def _place(slide: Path, source: Path, into: Path) -> Path:
-    """Named after the slide, its size and its time, so that another file of this name is cut anew."""
+    """Named after the slide, its size and its time, so that another file of this name is cut again."""
     status = slide.stat()
     who = f"{slide.relative_to(source).as_posix()} {status.st_size} {status.st_mtime_ns}"
     return into / f"{hashlib.sha256(who.encode()).hexdigest()[:24]}.zip"
@@ -156,12 +135,12 @@ def _reasons(left_out: dict[str, list[str]]) -> str:
 
 # --- one slide, in a process of its own
 
-_looked = None  # counts the tiles looked at, in all processes
-_stop = None  # set where the slides under way are to be left
+_looked = None  # number of tiles examined, in all processes
+_stop = None  # set to abandon the slides in progress
 
 
 def _start(counter, stop, parent: int) -> None:
-    """A worker ends with its parent, also where that is killed, and leaves Ctrl-C to it."""
+    """A worker ends with its parent, even if that is killed, and leaves Ctrl-C to it."""
     global _looked, _stop
     _looked, _stop = counter, stop
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -176,11 +155,13 @@ def _start(counter, stop, parent: int) -> None:
 
 def cut_slide(slide: Path, place: Path, name: str, cutting: Cutting) -> str:
     """Writes the tiles of one slide, called `name`; returns why it is left out, or ""."""
-    openslide = _library()
+    openslide = opening.library()
     partial = place.with_suffix(".partial")
     try:
-        with openslide.OpenSlide(slide) as opened:
-            step = _step(opened, cutting)
+        with opening.opened(slide, plain=bool(cutting.assume_mpp)) as opened:
+            step = _step(opened.properties, cutting)
+            if min(opened.dimensions) < step * (1 - 1e-6):
+                raise LeftOut("smaller than a tile")
             level = opened.get_best_level_for_downsample(step / cutting.tile * 1.01)
             side = round(step / opened.level_downsamples[level])  # pixels to read
             mask, scale = _overview(opened)
@@ -215,33 +196,15 @@ def cut_slide(slide: Path, place: Path, name: str, cutting: Cutting) -> str:
     return ""
 
 
-def _step(opened, cutting: Cutting) -> float:
-    """Side of a tile in pixels of the scan. Raises LeftOut where the slide does not allow it."""
+def _step(properties: Mapping[str, str], cutting: Cutting) -> float:
+    """Side of a tile in pixels of the scan. Raises LeftOut where the resolution of the slide does not allow it."""
     if not cutting.mpp:
         return float(cutting.tile)
-    found = opened.properties
-    own = _positive(found.get("openslide.mpp-x"))
-    if not own and (power := _positive(found.get("openslide.objective-power"))):
-        own = MAGNIFICATION_MPP / power
-    own = own or cutting.assume_mpp
-    if not own:
-        raise LeftOut("its header does not say its resolution (--assume_mpp gives one)")
-    if own > cutting.mpp * 1.05:
-        raise LeftOut("scanned at a coarser resolution than is asked for")
-    return cutting.tile * cutting.mpp / own
-
-
-def _positive(text: str | None) -> float:
-    """A number in a slide's header, 0 where it is none."""
-    try:
-        value = float(text or 0)
-    except ValueError:
-        return 0.0
-    return value if 0 < value < math.inf else 0.0
+    return cutting.tile * cutting.mpp / opening.resolution(properties, cutting.mpp, cutting.assume_mpp)
 
 
 def _overview(opened) -> tuple[Bool[np.ndarray, "h w"], float]:
-    """Where there is tissue, and the pixels of the scan that one pixel of it stands for."""
+    """The tissue mask, and how many pixels of the scan one of its pixels covers along a side."""
     scale = max(FINEST, max(opened.dimensions) / OVERVIEW)
     level = opened.get_best_level_for_downsample(scale)
     size = [max(1, round(d / scale)) for d in opened.dimensions]
@@ -249,7 +212,7 @@ def _overview(opened) -> tuple[Bool[np.ndarray, "h w"], float]:
 
 
 def _in_parts(opened, level: int, size: list[int]) -> Image.Image:
-    """A small picture of a slide; a scan without small levels does not fit into memory at once."""
+    """A small image of a slide, built from parts: a scan without small levels does not fit into memory."""
     small = Image.new("RGB", tuple(size), "white")
     width, height = opened.level_dimensions[level]
     factor = opened.level_downsamples[level]
@@ -266,7 +229,7 @@ def _in_parts(opened, level: int, size: list[int]) -> Image.Image:
 
 
 def _white(rgba: Image.Image) -> Image.Image:
-    """On white: a scanner leaves out what it did not see."""
+    """On white: scanners leave regions without tissue transparent."""
     page = Image.new("RGB", rgba.size, "white")
     page.paste(rgba, mask=rgba.getchannel("A"))
     return page
@@ -284,7 +247,7 @@ def _share(mask: Bool[np.ndarray, "h w"], scale: float, x: int, y: int, step: fl
 def _run(tasks: list[tuple[Path, Path, str]], cutting: Cutting, say: Callable) -> list[tuple[str, str]]:
     """Cuts them, in several processes where asked for; returns those left out, with the reason."""
     global _looked
-    context = multiprocessing.get_context("spawn")  # no fork beside TFDS's and gRPC's threads
+    context = multiprocessing.get_context("spawn")  # forking is not safe with TFDS's and gRPC's threads
     workers = min(len(tasks), cutting.workers or os.cpu_count() or 1)
     counter = context.Value("q", 0)
     left_out: list[tuple[str, str]] = []
@@ -296,7 +259,7 @@ def _run(tasks: list[tuple[Path, Path, str]], cutting: Cutting, say: Callable) -
         stop = context.Event()
         pool = ProcessPoolExecutor(workers, context, _start, (counter, stop, os.getpid()))
         stack.callback(pool.shutdown, wait=True, cancel_futures=True)
-        stack.callback(stop.set)  # before that: an error or a signal does not wait for the slides under way
+        stack.callback(stop.set)  # before that: an error or a signal does not wait for the slides in progress
         waiting = {pool.submit(cut_slide, *task, cutting): task[2] for task in tasks}
         for future in as_completed(waiting):
             try:
@@ -304,15 +267,15 @@ def _run(tasks: list[tuple[Path, Path, str]], cutting: Cutting, say: Callable) -
                     left_out.append((waiting[future], reason))
             except BrokenProcessPool:
                 raise UserError(
-                    f"a process that cuts slides has died, of too little memory perhaps; the same command goes on "
-                    f"where it was, with --workers {max(1, workers // 2)}"
+                    f"a process that cuts slides has died, perhaps for lack of memory; run the same command with "
+                    f"--workers {max(1, workers // 2)} to resume"
                 ) from None
     return sorted(left_out)
 
 
 @contextlib.contextmanager
 def _progress(tasks: list[tuple[Path, Path, str]], cutting: Cutting, counter, say: Callable) -> Iterator[None]:
-    """A line now and then: tiles looked at, and the time that is left."""
+    """Prints a line every 5 seconds: tiles examined and time left."""
     total = _tiles_in_all([slide for slide, _, _ in tasks], cutting)
     began, stop = time.monotonic(), threading.Event()
 
@@ -330,9 +293,10 @@ def _progress(tasks: list[tuple[Path, Path, str]], cutting: Cutting, counter, sa
 
 
 def _tiles_in_all(slides: list[Path], cutting: Cutting) -> int:
-    openslide, total = _library(), 0
+    openslide, total, plain = opening.library(), 0, bool(cutting.assume_mpp)
     for slide in slides:
-        with contextlib.suppress(LeftOut, openslide.OpenSlideError), openslide.OpenSlide(slide) as opened:
-            step = _step(opened, cutting)
-            total += len(grid(opened.dimensions[0], step)) * len(grid(opened.dimensions[1], step))
+        with contextlib.suppress(LeftOut, OSError, openslide.OpenSlideError):
+            size, properties = opening.announced(slide, plain)
+            step = _step(properties, cutting)
+            total += len(grid(size[0], step)) * len(grid(size[1], step))
     return total

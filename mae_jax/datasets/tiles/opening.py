@@ -1,0 +1,157 @@
+"""Finding slides and plain images in a folder, and opening either in the same way."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from PIL import Image
+
+from mae_jax.data import tiff
+from mae_jax.data.decode import load_image, open_image
+from mae_jax.datasets.builder import LeftOut
+from mae_jax.errors import UNUSABLE, UserError
+
+SUFFIXES = (".svs", ".tif", ".tiff", ".ndpi", ".vms", ".scn", ".mrxs", ".svslide", ".bif", ".dcm", ".czi")
+PLAIN = (".png", ".jpg", ".jpeg")  # images that are cut like slides where their resolution is given
+TIFFS = (".tif", ".tiff")
+PARTS = (".vms", ".mrxs")  # slides whose parts lie beside them, or in a folder of their name, some of them as JPEG
+MAGNIFICATION_MPP = 10.0  # micrometers per pixel times magnification, by convention: 20x is 0.5
+FINEST_MPP, COARSEST_MPP = 0.01, 10.0  # micrometers per pixel of a scan; 72 dpi, a converter's default, is 353
+
+
+def library():
+    """The module `openslide`. Raises UserError, which says what to install, where it is missing."""
+    try:
+        import openslide
+    except ImportError as error:
+        raise UserError(
+            f'slides need OpenSlide ({error}); install it: python -m pip install "mae_jax[slides]", or in the '
+            f'project python -m pip install -e ".[slides]"'
+        ) from None
+    return openslide
+
+
+def find(source: Path, plain: bool) -> tuple[list[Path], dict[str, list[str]]]:
+    """Slides below `source`, each once, in order of their names; and the names of files left out, by reason.
+
+    `plain`: PNG and JPEG images, too. A slide that several links lead to is taken once, by its own name where that
+    is below `source`.
+    """
+    left_out: dict[str, list[str]] = {}
+    found: dict[tuple[int, int], Path] = {}
+    paths = sorted(_files(source), key=lambda path: (path.is_symlink() or _through_link(path, source), path))
+    beside = {path.parent for path in paths if path.suffix.lower() in PARTS}
+    beside |= {path.with_suffix("") for path in paths if path.suffix.lower() in PARTS}
+    for path in paths:
+        name, suffix = path.relative_to(source).as_posix(), path.suffix.lower()
+        if suffix in PLAIN and not beside & {path.parent, *path.parents}:
+            if not plain:
+                left_out.setdefault("plain images, whose resolution --assume_mpp would give", []).append(name)
+                continue
+        elif suffix not in SUFFIXES:
+            continue
+        if UNUSABLE.search(name):
+            left_out.setdefault("unusable name", []).append(name)
+        elif not path.is_file():  # opening a FIFO would block
+            left_out.setdefault("not a regular file", []).append(name)
+        else:
+            status = path.stat()
+            first = found.setdefault((status.st_dev, status.st_ino), path)
+            if first is not path:
+                left_out.setdefault("a link to a slide that is taken already", []).append(name)
+    return sorted(found.values()), left_out
+
+
+def _files(source: Path) -> Iterator[Path]:
+    """Files below a folder that are not hidden, through links; each folder once, so that no link loops."""
+    seen: set[str] = set()
+    for folder, below, names in os.walk(source, followlinks=True):
+        real = os.path.realpath(folder)
+        below[:] = [] if real in seen else sorted(name for name in below if not name.startswith("."))
+        if real not in seen:
+            seen.add(real)
+            yield from (Path(folder, name) for name in names if not name.startswith("."))
+
+
+def _through_link(path: Path, source: Path) -> bool:
+    return any(parent.is_symlink() for parent in path.parents if parent.is_relative_to(source) and parent != source)
+
+
+@contextlib.contextmanager
+def opened(path: Path, plain: bool) -> Iterator:
+    """A slide by OpenSlide, or (`plain`) an image with the same interface. Raises LeftOut where it cannot be read."""
+    openslide = library()
+    if path.suffix.lower() in PLAIN:
+        yield openslide.ImageSlide(_image(path))
+        return
+    try:
+        slide = openslide.OpenSlide(path)
+    except openslide.OpenSlideUnsupportedFormatError:
+        why = _unsupported(path)
+        if not why or not plain:
+            raise LeftOut(f"{why} (--assume_mpp takes it as a plain image)" if why else "cannot be read") from None
+        slide = openslide.ImageSlide(_image(path, f"{why}, and "))
+    with slide:
+        yield slide
+
+
+def announced(path: Path, plain: bool) -> tuple[tuple[int, int], Mapping[str, str]]:
+    """Width and height in pixels, and the properties, from the header alone; raises LeftOut as `opened` does."""
+    if path.suffix.lower() in PLAIN:
+        try:
+            return open_image(path.read_bytes(), "it").size, {}
+        except UserError as error:
+            raise LeftOut(str(error)) from None
+    with opened(path, plain) as slide:
+        return slide.dimensions, dict(slide.properties)
+
+
+def _unsupported(path: Path) -> str:
+    """Why OpenSlide does not read a TIFF; "" for what is not a TIFF."""
+    with open(path, "rb") as file:
+        if path.suffix.lower() not in TIFFS or file.read(4) not in tiff.SIGNATURES:
+            return ""
+    import tifffile
+
+    with contextlib.suppress(Exception), tifffile.TiffFile(path) as opened_tiff:
+        if not opened_tiff.pages.first.is_tiled:
+            return "a TIFF in strips: OpenSlide wants tiles, which `vips tiffsave IN OUT --tile --pyramid` makes"
+    return "a TIFF that OpenSlide does not read"
+
+
+def _image(path: Path, but: str = "") -> Image.Image:
+    """A plain image, decoded at once. Raises LeftOut with the reason where it cannot be."""
+    try:
+        return Image.fromarray(load_image(path.read_bytes(), "it"))
+    except UserError as error:
+        raise LeftOut(f"cannot be read: {but}{error}") from None
+
+
+def resolution(properties: Mapping[str, str], mpp: float, assume_mpp: float) -> float:
+    """Micrometers per pixel of a scan, `assume_mpp` where its header does not say it.
+
+    Raises LeftOut where it is not known, or coarser than the `mpp` that is asked for.
+    """
+    header = _positive(properties.get("openslide.mpp-x"))
+    if not header and (power := _positive(properties.get("openslide.objective-power"))):
+        header = MAGNIFICATION_MPP / power
+    own = header if FINEST_MPP <= header <= COARSEST_MPP else assume_mpp
+    if not own:
+        what = f"says {header:.4g} micrometers per pixel, which no scanner has" if header else "has no resolution"
+        raise LeftOut(f"its header {what} (give one by --assume_mpp)")
+    if own > mpp * 1.05:
+        raise LeftOut(f"scanned at {own:.4g} micrometers per pixel, coarser than the requested {mpp:g}")
+    return own
+
+
+def _positive(text: str | None) -> float:
+    """A number in a slide's header, 0 where there is none."""
+    try:
+        value = float(text or 0)
+    except ValueError:
+        return 0.0
+    return value if 0 < value < math.inf else 0.0
