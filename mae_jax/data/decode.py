@@ -24,6 +24,7 @@ warnings.filterwarnings("ignore", module=r"PIL\.")
 ORIENTATION = 0x0112  # the EXIF tag
 logging.getLogger("imagecodecs").setLevel(logging.CRITICAL + 1)  # its warnings name no file
 PNG = b"\x89PNG\r\n\x1a\n"
+OTHER_KIND, DAMAGED = "image of a kind that is not read", "damaged image"
 OTHERS = {  # how files of formats that are not read begin
     b"8BPS": "a Photoshop document",
     b"%PDF": "a PDF document",
@@ -51,6 +52,14 @@ BRANDS = {b"avif": "an AVIF image", b"avis": "an AVIF image", b"heic": "a HEIC i
 BRANDS |= {b"mif1": "a HEIF image", b"crx ": "raw camera data (Canon CR3)"}
 
 
+class ImageError(UserError):
+    """A file that is not decoded; `kind` names the group of reasons that it is counted under."""
+
+    def __init__(self, message: str, kind: str):
+        super().__init__(message)
+        self.kind = kind
+
+
 @dataclass(frozen=True)
 class Picture:
     """A decoded image, and what had to be assumed about it, each as a short phrase."""
@@ -67,7 +76,7 @@ def load_image(data: bytes, name: str = "image") -> UInt8[np.ndarray, "h w 3"]:
 def decode(data: bytes, name: str = "image") -> Picture:
     """Decodes the image of a file to upright RGB; transparency turns white.
 
-    Raises UserError with `name` and the reason where the bytes are not an image of a format that is read, are cut
+    Raises ImageError with `name` and the reason where the bytes are not an image of a format that is read, are cut
     short, have more than `Image.MAX_IMAGE_PIXELS` pixels, or pixels of which the file does not say what is white.
     """
     for module in (tiff, jpeg2000):
@@ -84,7 +93,7 @@ def decode(data: bytes, name: str = "image") -> Picture:
         pixels, more = _rgb(image)
         return Picture(pixels, (*assumed, *more))
     except Unreadable as error:
-        raise UserError(f"{name} {error}; {error.hint}") from None
+        raise ImageError(f"{name} {error}; {error.hint}", OTHER_KIND) from None
     except Exception as error:
         raise _damaged(name, error) from error
 
@@ -93,16 +102,16 @@ def _by_module(read: Callable, data: bytes, name: str) -> Picture:
     try:
         return Picture(*read(data, Image.MAX_IMAGE_PIXELS or float("inf")))
     except Unreadable as error:
-        raise UserError(f"{name} {error}; {error.hint}") from None
+        raise ImageError(f"{name} {error}; {error.hint}", OTHER_KIND) from None
     except MemoryError:
         raise
     except Exception as error:
         raise _damaged(name, error) from error
 
 
-def _damaged(name: str, error: Exception) -> UserError:
+def _damaged(name: str, error: Exception) -> ImageError:
     why = " ".join(str(error).split()) or type(error).__name__
-    return UserError(f"{name}: the image is cut short or damaged ({why})")
+    return ImageError(f"{name}: the image is cut short or damaged ({why})", DAMAGED)
 
 
 def open_image(data: bytes, name: str) -> Image.Image:
@@ -110,35 +119,40 @@ def open_image(data: bytes, name: str) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise UserError(f"{name}: {str(error).partition(',')[0].rstrip('.')}; cut it into tiles") from error
+        message = f"{name}: {str(error).partition(',')[0].rstrip('.')}; cut it into tiles"
+        raise ImageError(message, OTHER_KIND) from error
     except Exception as error:  # a broken file makes Pillow's readers raise almost anything
-        raise UserError(f"{name} {_what(data)} ({READ})") from error
+        what, kind = _what(data)
+        raise ImageError(f"{name} {what} ({READ})", kind) from error
     pixels, limit = image.width * image.height, Image.MAX_IMAGE_PIXELS
     if limit and pixels > limit:
-        raise UserError(f"{name} has {pixels} pixels, at most {limit} are read; cut it into tiles")
+        raise ImageError(f"{name} has {pixels} pixels, at most {limit} are read; cut it into tiles", OTHER_KIND)
     return image
 
 
-def _what(data: bytes) -> str:
-    """What a file is that Pillow does not open."""
-    if not data:
-        return "is empty, not an image of a format that is read"
+def _what(data: bytes) -> tuple[str, str]:
+    """What a file is that Pillow does not open, and the kind of this reason."""
+    no = "not an image of a format that is read"
     start = data[:64].lstrip(b"\xef\xbb\xbf \t\r\n")
-    kind = next((kind for magic, kind in OTHERS.items() if start.startswith(magic) or data.startswith(magic)), "")
+    other = next((what for magic, what in OTHERS.items() if start.startswith(magic) or data.startswith(magic)), "")
     if data[4:8] == b"ftyp":
-        kind = BRANDS.get(data[8:12], "a film")
+        other = BRANDS.get(data[8:12], "a film")
     if data[128:132] == b"DICM":
-        kind = "a DICOM file"
-    if data[:3] == b"\xff\xd8\xff" and not kind:
-        return f"is a JPEG that cannot be read: {_jpeg_kind(data)}; the formats that are read are"
+        other = "a DICOM file"
+    if other or not data:
+        return f"is {other or 'empty'}, {no}", "not an image"
+    if data[:3] == b"\xff\xd8\xff":
+        if why := _jpeg_kind(data):
+            return f"is a JPEG with {why}, {no}", OTHER_KIND
+        return f"begins as a JPEG file and is cut short or damaged, {no}", DAMAGED
     for magic, known in ((PNG, "PNG"), (b"GIF8", "GIF"), (b"BM", "BMP"), (b"RIFF", "WebP")):
         if data.startswith(magic):
-            return f"begins as a {known} file and is cut short or damaged, not an image of a format that is read"
-    return f"is {kind}, not an image of a format that is read" if kind else "is not an image of a format that is read"
+            return f"begins as a {known} file and is cut short or damaged, {no}", DAMAGED
+    return f"is {no}", "not an image"
 
 
 def _jpeg_kind(data: bytes) -> str:
-    """Why Pillow refuses a JPEG: what its frame header says."""
+    """Why Pillow refuses a JPEG by its frame header; "" where that is missing."""
     at = 2
     while at + 10 <= len(data) and data[at] == 0xFF:
         marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4], "big")
@@ -147,9 +161,9 @@ def _jpeg_kind(data: bytes) -> str:
                 return f"{data[at + 4]} bits per channel"
             if marker in (0xC3, 0xC7, 0xCB, 0xCF):
                 return "lossless compression"
-            return f"{data[at + 9]} channels"
+            return "" if data[at + 9] in (1, 3, 4) else f"{data[at + 9]} channels"
         at += 2 + max(2, length)
-    return "it is cut short or damaged"
+    return ""
 
 
 def orientation(image: Image.Image) -> int:

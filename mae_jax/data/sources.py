@@ -7,11 +7,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import stat
 import unicodedata
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from enum import IntEnum
 from functools import partial
@@ -20,19 +19,18 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int, Int8, Int32, UInt8, UInt64
 
+from mae_jax.data import checking
 from mae_jax.data import groups as grouping
 from mae_jax.data import synthetic as drawing
+from mae_jax.data.checking import Checked, Progress, digest
 from mae_jax.data.groups import Groups
-from mae_jax.data.transforms import load_image
 from mae_jax.errors import UNUSABLE, UserError
 
-Progress = Callable[[int, int], None]  # images checked so far, images in all
 SYSTEM = {  # in lower case; names with a leading dot besides
     "thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "system volume information",  # Windows
     "__macosx", "icon\r", "lost+found", "@eadir", "#recycle",  # macOS, Linux, network storage
 }  # fmt: skip
 LONGEST = 200  # characters of a class's name; the report takes no longer ones
-MAX_BYTES = 2**30  # of a file; the largest image that is read has less
 SHOWN = 5  # names kept of what was passed over
 
 
@@ -76,6 +74,7 @@ class Source:
     looks: Callable[[], Int8[np.ndarray, "n pixels"]] | None = None
     fields: tuple[str, ...] = ()  # field of view, which training and test must not share; () = as `groups`
     sizes: Int32[np.ndarray, "n 2"] | None = None  # height and width in pixels; None: not looked at
+    assumed: dict[str, int] = field(default_factory=dict)  # images read on each assumption, see `decode`
     kind: str = ""  # what the groups are, in words: "film", "slide"; '' = not known
 
     @property
@@ -101,11 +100,6 @@ class Source:
             "index": np.int32(index),
             "name": self.names[index],
         }
-
-
-def digest(data: bytes) -> int:
-    """Tells byte-identical images: the first 64 bits of their sha256."""
-    return int.from_bytes(hashlib.sha256(data).digest()[:8], "little")
 
 
 def folder(
@@ -158,7 +152,8 @@ def folder(
     known = tuple(files) if classes is None else tuple(classes)
     label_of = {name: label for label, c in enumerate(known) for name in files.get(c, ())}
     names = list(label_of)
-    keep, seen = _check(directory, names, bad_images, field, passed, progress) if check else (names, None)
+    seen = checking.check(directory, names, bad_images, field, passed, progress) if check else None
+    keep = names if seen is None else seen.names
     if not keep:
         raise UserError(f"{field}: no image below '{top}'; check the path")
     labels = [label_of[name] for name in keep]
@@ -181,7 +176,8 @@ def unlabelled_folder(
     _check_bad_images(bad_images)
     passed: dict[str, list[str]] = {}
     names = sorted(_walk(str(existing(directory, "", field)), "", passed, set(), field))
-    keep, seen = _check(directory, names, bad_images, field, passed, progress) if check else (names, None)
+    seen = checking.check(directory, names, bad_images, field, passed, progress) if check else None
+    keep = names if seen is None else seen.names
     groups = grouping.of_names(keep, pattern)
     return _of_files(directory, keep, [-1] * len(keep), (), passed, field, seen, groups)
 
@@ -206,7 +202,8 @@ def listed(
     """
     _check_bad_images(bad_images)
     passed: dict[str, list[str]] = {}
-    keep, seen = _check(directory, names, bad_images, field, passed, progress)
+    seen = checking.check(directory, names, bad_images, field, passed, progress)
+    keep = seen.names
     row = {name: i for i, name in enumerate(names)}
     kept = [row[name] for name in keep]
     number = {name: label for label, name in enumerate(classes)}
@@ -244,6 +241,7 @@ def join(parts: Sequence[Source]) -> Source:
         digests=np.concatenate(digests) if len(digests) == len(parts) else None,
         looks=partial(_join_looks, looks) if len(looks) == len(parts) else None,
         sizes=np.concatenate(sizes) if len(sizes) == len(parts) else None,
+        assumed=dict(sum((Counter(part.assumed) for part in parts), Counter())),
         fields=tuple(f for part in parts for f in part.compared) if any(part.fields for part in parts) else (),
         kind=" and ".join(dict.fromkeys(part.kind for part in parts if part.kind)),
     )
@@ -265,6 +263,7 @@ def take(source: Source, indices: Int[np.ndarray, " k"], *, counts: bool = True)
         digests=None if source.digests is None else source.digests[indices],
         looks=None if source.looks is None else partial(_take_looks, source.looks, np.asarray(indices)),
         sizes=None if source.sizes is None else source.sizes[indices],
+        assumed=source.assumed if counts else {},
         fields=tuple(source.fields[i] for i in chosen) if source.fields else (),
         kind=source.kind,
     )
@@ -349,44 +348,29 @@ def _of_files(
     classes: tuple[str, ...],
     passed: dict[str, list[str]],
     field: str,
-    seen: list[tuple[int, int, int]] | None,
+    seen: Checked | None,
     groups: Groups,
 ) -> Source:
-    """`seen`: digest, height and width of each file; None: not looked at."""
+    """`seen`: what reading the files has shown; None: they were not read."""
     if not names:
         raise UserError(f"{field}: no image below '{directory}'; check the path")
     root = Path(directory)
-    digests = None if seen is None else [number for number, _, _ in seen]
+    sizes = [_size(root / name) for name in names] if seen is None else seen.digests.tolist()
     return Source(
         names=tuple(names),
         labels=np.asarray(labels, np.int32),
         groups=groups.groups,
         classes=classes,
-        fingerprint=_fingerprint(names, labels, digests or [_size(root / name) for name in names]),
-        read=partial(_read_file, str(root), tuple(names)),
+        fingerprint=_fingerprint(names, labels, sizes),
+        read=partial(checking.read_file, str(root), tuple(names)),
         counts={reason: len(found) for reason, found in passed.items()},
         passed_over={reason: tuple(found[:SHOWN]) for reason, found in passed.items()},
-        digests=None if digests is None else np.asarray(digests, np.uint64),
+        digests=None if seen is None else seen.digests,
         fields=groups.fields,
-        sizes=None if seen is None else np.asarray([size for _, *size in seen], np.int32),
+        sizes=None if seen is None else seen.sizes,
+        assumed={} if seen is None else seen.assumed,
         kind=groups.kind,
     )
-
-
-def _read_file(root: str, names: tuple[str, ...], i: int) -> bytes:
-    """Raises UserError for what cannot be read, and for what is no regular file: a pipe would be waited for."""
-    path = Path(root, names[i])
-    try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):
-            raise UserError(f"{path} is no regular file, but a pipe, a socket or a device")
-        if not 0 < status.st_size <= MAX_BYTES:
-            what = f"has {status.st_size} bytes, at most {MAX_BYTES} are read" if status.st_size else "is empty"
-            raise UserError(f"{path} {what}")
-        return path.read_bytes()
-    except OSError as error:
-        what = "is a link that leads nowhere" if os.path.islink(path) and not os.path.exists(path) else "cannot be read"
-        raise UserError(f"{path} {what} ({error.strerror})") from None
 
 
 def _size(path: Path) -> int:
@@ -509,53 +493,3 @@ def _plain(name: str) -> str:
 def _check_bad_images(bad_images: str) -> None:
     if bad_images not in ("stop", "skip"):
         raise UserError(f"data.bad_images={bad_images!r}: use 'stop' or 'skip'")
-
-
-def _check(
-    directory: str | os.PathLike,
-    names: Sequence[str],
-    bad_images: str,
-    field: str,
-    passed: dict[str, list[str]],
-    progress: Progress | None,
-) -> tuple[list[str], list[tuple[int, int, int]]]:
-    """Decodes every file in full, since a header does not show a cut file.
-
-    Returns the names of the good ones, and the digest, height and width of each.
-    """
-    root, all_names = os.fspath(directory), tuple(names)
-    nothing = (0, 0, 0)
-
-    def examine(i: int) -> tuple[tuple[int, int, int], str, str]:
-        """Digest and size, the reason why it cannot be used ("": it can), and a message."""
-        name = all_names[i]
-        if UNUSABLE.search(name):
-            said = f"{Path(root, name)} has control characters or bytes that are no UTF-8 in its name"
-            return nothing, "unusable name", said
-        try:
-            data = _read_file(root, all_names, i)
-        except UserError as error:
-            return nothing, "cannot be read", str(error)
-        try:
-            height, width = load_image(data, str(Path(root, name))).shape[:2]
-        except UserError as error:
-            return nothing, "not an image", str(error)
-        return (digest(data), height, width), "", ""
-
-    found = []
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        for done, one in enumerate(pool.map(examine, range(len(names))), 1):
-            found.append(one)
-            if progress is not None:
-                progress(done, len(names))
-    bad = [(name, reason, said) for name, (_, reason, said) in zip(names, found, strict=True) if reason]
-    if bad and bad_images == "stop":
-        more = f" (and {len(bad) - 1} more such files)" if len(bad) > 1 else ""
-        raise UserError(
-            f"{field}: {bad[0][2]}{more}; mend, rename or remove it, or set data.bad_images='skip' to go on without "
-            f"such files"
-        )
-    for name, reason, _ in bad:
-        passed.setdefault(reason, []).append(name)
-    good = [(name, seen) for name, (seen, reason, _) in zip(names, found, strict=True) if not reason]
-    return [name for name, _ in good], [seen for _, seen in good]

@@ -15,8 +15,9 @@ from typing import ClassVar
 
 import tensorflow_datasets as tfds
 
+from mae_jax.data.checking import ReadError
+from mae_jax.data.decode import load_image
 from mae_jax.data.sources import Source
-from mae_jax.data.transforms import load_image
 from mae_jax.errors import UNUSABLE, UserError
 
 CHUNK = 256  # files read ahead of the writer
@@ -78,8 +79,10 @@ class ImageBuilder(tfds.core.GeneratorBasedBuilder):
                 load_image(data, name)
             except LeftOut as reason:
                 return reason
-            except (UserError, OSError):
-                return LeftOut("not an image")
+            except ReadError:  # the disk failed, not the image
+                raise
+            except UserError as error:
+                return LeftOut(getattr(error, "kind", "cannot be read"))
             example = {"image": data, "name": name, "group": source.groups[i]}
             return [(name, example | ({"label": int(source.labels[i])} if source.classes else {}))]
 

@@ -157,7 +157,11 @@ def test_published_archives_are_prepared(trees, tmp_path, folder):
     said: list[str] = []
     preparing.prepare("raabin_wbc", source, tmp_path / "data", said.append)
     found = "\n".join(said)
-    assert f"unpacking {source / 'Train.rar'}" in found and "left out, not an image: 2" in found
+    assert (
+        f"unpacking {source / 'Train.rar'}" in found
+        and "left out, not an image: 1" in found
+        and "left out, damaged image: 1" in found
+    )
     for split, n in (("Train", 20), ("TestA", 20), ("TestB", 8)):
         assert f"  {n}" in next(line for line in said if line.strip().startswith(split))
     assert not list((tmp_path / "data" / ".preparing").glob("*/"))

@@ -32,7 +32,8 @@ def test_test_b_lacks_classes_and_keeps_the_numbers(prepared_sets):
 def test_what_was_left_out_and_how_counts_differ_is_said(prepared_sets):
     said = "\n".join(prepared_sets[1]["raabin_wbc"])
     assert "left out, hidden: 1 (Train/Neutrophil/.DS_1.jpg)" in said
-    assert "left out, not an image: 2 (Train/Monocyte/95-8-13-0_300_7.jpg, Train/Neutrophil/95-8-14" in said
+    assert "left out, damaged image: 1 (Train/Monocyte/95-8-13-0_300_7.jpg)" in said
+    assert "left out, not an image: 1 (Train/Neutrophil/95-8-14" in said
     assert "Train Basophil 4 (published 212)" in said and "Train Neutrophil 4 (published 6231)" in said
     assert "TestA Monocyte 4 (published 234)" in said and "TestB Neutrophil 4 (published 1971)" in said
     assert "  Train         4           4           4         4           4      20      10" in said

@@ -1,6 +1,6 @@
 """Folders of images as strangers leave them: pipes, links, rights, names, damaged bytes. Each file is a real one."""
 
-import io
+import errno
 import json
 import os
 import shutil
@@ -17,7 +17,6 @@ from PIL import Image, PngImagePlugin
 
 from mae_jax import tasks
 from mae_jax.data import loaders, sources, splits
-from mae_jax.data.transforms import load_image
 from mae_jax.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -56,19 +55,19 @@ def many_words(path: Path) -> None:
 
 
 FAULTS = {
-    "pipe": (os.mkfifo, "x.png is no regular file"),
-    "socket": (at_socket, "x.png is no regular file"),
+    "pipe": (os.mkfifo, "x.png is not a regular file"),
+    "socket": (at_socket, "x.png is not a regular file"),
     "dangling link": (lambda path: path.symlink_to("nowhere"), "x.png is a link that leads nowhere"),
     "link to itself": (lambda path: path.symlink_to(path.name), "x.png is a link that leads nowhere"),
     "empty": (lambda path: path.write_bytes(b""), "x.png is empty"),
-    "page": (lambda path: path.write_text("<html>404</html>"), "x.png is not an image of a format that is read"),
-    "EPS": (lambda path: path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n"), "x.png is not an image of a format"),
+    "page": (lambda path: path.write_text("<html>404</html>"), "x.png is a web page, not an image of a format"),
+    "EPS": (lambda path: path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n"), "x.png is a PostScript file, not an image"),
     "bomb": (lambda path: Image.new("1", (20_000, 20_000)).save(path), "cut it into tiles"),
     "large": (lambda path: Image.new("1", (10_000, 10_000)).save(path), "cut it into tiles"),
-    "no pixels": (no_pixels, "x.png is not an image"),
-    "many words": (many_words, "x.png is not an image"),
+    "no pixels": (no_pixels, "x.png begins as a PNG file and is cut short or damaged"),
+    "many words": (many_words, "x.png begins as a PNG file and is cut short or damaged"),
     "sparse": (lambda path: path.touch() or os.truncate(path, 2**31), "has 2147483648 bytes, at most"),
-    "floats": (lambda path: Image.new("F", (4, 4)).save(path, format="TIFF"), "32-bit pixels"),
+    "floats": (lambda path: Image.new("F", (4, 4)).save(path, format="TIFF"), "has floating-point pixels (32 bits)"),
 }
 
 
@@ -87,7 +86,7 @@ def test_a_file_that_cannot_be_used_is_named_or_passed_over_and_counted(train, f
 @pytest.mark.parametrize("name", [b"a\nb.png", b"\x1b[2J.png", b"\xff\xfe.png", b"tab\t.png", "\u2028.png".encode()])
 def test_names_that_would_break_lines_are_escaped_and_refused(train, name):
     shutil.copy(train / "ant" / "0.png", os.fsencode(train) + b"/ant/" + name)
-    with pytest.raises(UserError, match="control characters or bytes that are no UTF-8 in its name") as error:
+    with pytest.raises(UserError, match="control characters or bytes that are not UTF-8 in its name") as error:
         sources.folder(train)
     assert str(error.value).isprintable()
     source = sources.folder(train, bad_images="skip")
@@ -195,39 +194,44 @@ def test_an_image_that_is_replaced_while_it_is_used_is_named(train):
         next(loaders.train_batches([source], None, [], batch_size=4, seed=0))
 
 
-def tiff(mode: str, values: np.ndarray, **options) -> bytes:
-    stream = io.BytesIO()
-    Image.fromarray(values).save(stream, mode, **options)
-    return stream.getvalue()
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EMFILE])
+@pytest.mark.parametrize("policy", ["stop", "skip"])
+def test_a_read_error_of_the_storage_is_not_a_bad_image(train, monkeypatch, number, policy):
+    """It stops with either policy: a mount that dropped would otherwise leave a smaller data set, in silence."""
+    read = Path.read_bytes
+
+    def failing(path: Path) -> bytes:
+        if path.name == "1.png" and path.parent.name == "ant":
+            raise OSError(number, os.strerror(number), str(path))
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", failing)
+    why = rf"^data\.dir: .*ant/1\.png cannot be read \({os.strerror(number)}\); the storage failed"
+    for source in (sources.folder, sources.unlabelled_folder):
+        with pytest.raises(UserError, match=why) as error:
+            source(train, bad_images=policy)
+        assert "\n" not in str(error.value)
 
 
-def test_grey_values_of_sixteen_bits_mind_which_end_is_white():
-    values = np.array([[0, 65535]], np.uint16)
-    assert load_image(tiff("TIFF", values))[0, :, 0].tolist() == [0, 255]
-    assert load_image(tiff("TIFF", values, tiffinfo={262: 0}))[0, :, 0].tolist() == [255, 0]
-    assert load_image(tiff("PNG", values, transparency=0))[0, :, 0].tolist() == [255, 255]
+@pytest.mark.skipif(not os.path.exists("/sys/class/net/lo/speed"), reason="needs a file of Linux that fails when read")
+def test_a_real_read_error_stops(train):
+    (train / "ant" / "x.png").symlink_to("/sys/class/net/lo/speed")  # a regular file of 4096 bytes; EINVAL
+    with pytest.raises(UserError, match=r"ant/x\.png cannot be read \(Invalid argument\); the storage failed"):
+        sources.folder(train, bad_images="skip")
 
 
-def test_grey_values_of_twelve_bits_keep_their_contrast():
-    """Pillow writes none: two pixels, 0 and 4095, in three bytes; black is 0, with `photometric` 0 white."""
-
-    def twelve(photometric: int) -> bytes:
-        tags = {256: 2, 257: 1, 258: 12, 259: 1, 262: photometric, 273: 8, 277: 1, 278: 1, 279: 3}
-        directory = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
-        return (
-            b"II*\0" + struct.pack("<I", 12) + b"\x00\x0f\xff\0" + struct.pack("<H", len(tags)) + directory + bytes(4)
-        )
-
-    assert load_image(twelve(1))[0, :, 0].tolist() == [0, 255]
-    with pytest.raises(UserError, match="is not an image of a format that is read"):  # nor does it read this one
-        load_image(twelve(0))
-
-
-def test_colours_that_are_not_converted_rightly_are_refused():
-    stream = io.BytesIO()
-    Image.new("LAB", (4, 4)).save(stream, "TIFF")
-    with pytest.raises(UserError, match="x: colours in LAB, .* save it in RGB"):
-        load_image(stream.getvalue(), "x")
+def test_what_is_assumed_is_counted(train):
+    for i in range(3):
+        Image.fromarray(np.full((8, 8), 100 + i, np.uint16)).save(train / "ant" / f"dark{i}.png")
+    red, green = (Image.new("RGB", (8, 8), color) for color in ("red", "green"))
+    red.save(train / "bee" / "x.gif", save_all=True, append_images=[green])
+    source = sources.folder(train)
+    dark, first = (
+        "16 bits without a value above 4095: almost black, 65535 is white",
+        "an animation: the first frame is used",
+    )
+    assert source.assumed == {dark: 3, first: 1} and sources.join([source, source]).assumed == {dark: 6, first: 2}
+    assert sources.take(source, np.arange(2)).assumed == source.assumed
 
 
 def test_a_split_without_images_is_named_itself(train):

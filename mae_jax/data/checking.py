@@ -1,0 +1,152 @@
+"""Reads and decodes every image file of a data set once, before a run starts."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import stat
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int32, UInt64
+
+from mae_jax.data.decode import decode
+from mae_jax.errors import UNUSABLE, UserError
+
+Progress = Callable[[int, int], None]  # images checked so far, images in all
+MAX_BYTES = 2**30  # of a file; the largest image that is read has less
+# These say something about the file: no right to it, a wrong path. Every other error number is a fault of the storage.
+OF_THE_FILE = (errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
+
+
+class ReadError(UserError):
+    """The storage failed (a disk error, a mount that dropped): the image may be good, and is never skipped."""
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What is known of the files that can be used."""
+
+    names: list[str]
+    digests: UInt64[np.ndarray, " n"]
+    sizes: Int32[np.ndarray, "n 2"]  # height and width in pixels
+    assumed: dict[str, int]  # how many images each assumption was made about, see `decode.Picture`
+
+
+def digest(data: bytes) -> int:
+    """The first 64 bits of the sha256 of an image's bytes; equal for byte-identical images."""
+    return int.from_bytes(hashlib.sha256(data).digest()[:8], "little")
+
+
+def read_file(root: str, names: Sequence[str], i: int) -> bytes:
+    """The bytes of the file `names[i]` below `root`.
+
+    Raises UserError for a file that cannot be used (not a regular file, empty, too large, no right to read it), and
+    ReadError where the storage fails.
+    """
+    path = Path(root, names[i])
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # opening a FIFO would block
+            raise UserError(f"{path} is not a regular file but a FIFO, a socket or a device")
+        if not 0 < status.st_size <= MAX_BYTES:
+            what = f"has {status.st_size} bytes, at most {MAX_BYTES} are read" if status.st_size else "is empty"
+            raise UserError(f"{path} {what}")
+        return path.read_bytes()
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ELOOP) and os.path.islink(path):
+            raise UserError(f"{path} is a link that leads nowhere ({error.strerror})") from None
+        if error.errno in OF_THE_FILE:
+            raise UserError(f"{path} cannot be read ({error.strerror})") from None
+        raise ReadError(
+            f"{path} cannot be read ({error.strerror}); the storage failed, so the image is not skipped: check the "
+            f"disk or the mount, then run the same command again"
+        ) from None
+
+
+def check(
+    directory: str | os.PathLike,
+    names: Sequence[str],
+    bad_images: str,
+    field: str,
+    skipped: dict[str, list[str]],
+    progress: Progress | None,
+) -> Checked:
+    """Decodes every file in full, since a header does not show that a file is cut short.
+
+    With bad_images='skip', files that cannot be used are added to `skipped`, by reason. Raises UserError for the first
+    of them with 'stop', and ReadError where the storage fails.
+    """
+    root, all_names = os.fspath(directory), tuple(names)
+
+    def examine(i: int) -> tuple[tuple[int, int, int], tuple[str, ...], str, str]:
+        """Digest, height and width; what was assumed; the reason why it cannot be used ("": it can); a message."""
+        name, nothing = all_names[i], ((0, 0, 0), ())
+        if UNUSABLE.search(name):
+            message = f"{Path(root, name)} has control characters or bytes that are not UTF-8 in its name"
+            return *nothing, "unusable name", message
+        try:
+            data = read_file(root, all_names, i)
+            picture = decode(data, str(Path(root, name)))
+        except ReadError:
+            raise
+        except UserError as error:
+            return *nothing, getattr(error, "kind", "cannot be read"), str(error)
+        return (digest(data), *picture.pixels.shape[:2]), picture.assumed, "", ""
+
+    found = []
+    pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
+    try:
+        for done, one in enumerate(pool.map(examine, range(len(names))), 1):
+            found.append(one)
+            if progress is not None:
+                progress(done, len(names))
+    except ReadError as error:
+        raise ReadError(f"{field}: {error}") from None
+    finally:
+        pool.shutdown(cancel_futures=True)
+    bad = [(name, reason, message) for name, (*_, reason, message) in zip(names, found, strict=True) if reason]
+    if bad and bad_images == "stop":
+        more = f" (and {len(bad) - 1} more such files)" if len(bad) > 1 else ""
+        raise UserError(
+            f"{field}: {bad[0][2]}{more}; fix, rename or remove it, or set data.bad_images='skip' to leave such files "
+            f"out"
+        )
+    for name, reason, _ in bad:
+        skipped.setdefault(reason, []).append(name)
+    good = [
+        (name, facts, assumed) for name, (facts, assumed, reason, _) in zip(names, found, strict=True) if not reason
+    ]
+    return Checked(
+        names=[name for name, _, _ in good],
+        digests=np.asarray([number for _, (number, *_), _ in good], np.uint64),
+        sizes=np.asarray([size for _, (_, *size), _ in good], np.int32).reshape(-1, 2),
+        assumed=dict(Counter(phrase for *_, assumed in good for phrase in assumed)),
+    )
+
+
+def _ratio(sizes: Int32[np.ndarray, "n 2"], pixels: int) -> float:
+    return float(np.median(sizes.min(axis=1)) / pixels)
+
+
+LARGE = 8  # times as many pixels along the shorter side as a network sees, from which images are reported
+
+
+def large(sizes: Int32[np.ndarray, "n 2"] | None, pixels: int, crops: bool) -> str:
+    """A warning where most images are much larger than the `pixels` along a side that the network sees; else "".
+
+    `crops`: training takes random crops of the images.
+    """
+    if sizes is None or not len(sizes) or (ratio := _ratio(sizes, pixels)) < LARGE:
+        return ""
+    side = round(ratio * pixels)
+    return (
+        f"images of {side:,} pixels along the shorter side (median) become {pixels}"
+        f"{' (random crops less)' if crops else ''}: what is smaller than {ratio:.0f} pixels is lost; cut them, "
+        f"for instance by python tools/prepare_data.py tiles:NAME --source DIR --assume_mpp MPP --tile {4 * pixels}"
+    )
