@@ -6,41 +6,56 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mae_jax.cli import call
-from mae_jax.errors import UserError, disk_line
-from mae_jax.report import tables
-from mae_jax.report.page import write_report
-from mae_jax.report.runs import clean
+from mae_jax.errors import UserError, disk_line, printable
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Write the report, print its table; returns the exit code, 2 for a mistake in the input."""
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """The command's arguments."""
+    made = argparse.ArgumentParser(
         prog="python -m mae_jax.report",
         description="Compare trained classifiers from the files in their run directories.",
     )
-    parser.add_argument(
+    made.add_argument(
         "run_dirs",
         nargs="+",
         type=Path,
-        metavar="RUN_DIR",
-        help="a directory that holds run.json and predictions.csv",
+        metavar="DIR",
+        help="a run directory (it holds run.json and predictions.csv), or a study's directory for all of its runs",
     )
-    parser.add_argument(
+    made.add_argument(
         "--out",
         required=True,
         type=Path,
         metavar="DIR",
         help="where to write index.html, the tables and figures/",
     )
-    parser.add_argument("--title", help="the page's heading")
-    args = parser.parse_args(argv)
+    made.add_argument("--title", help="the page's heading")
+    made.add_argument(
+        "--fraction",
+        type=float,
+        metavar="SHARE",
+        help="the share of the labels, above 0 and at most 1, of the second confusion matrix (default: nearest to 0.1)",
+    )
+    made.add_argument("--png", action="store_true", help="write each figure as PNG, too")
+    return made
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write the report, print its table; returns the exit code, 2 for a mistake in the input."""
+    args = parser().parse_args(argv)
     try:
-        report = write_report(args.run_dirs, args.out, title=args.title)
+        if args.fraction is not None and not 0 < args.fraction <= 1:
+            raise UserError(f"--fraction={args.fraction:g}: must be above 0 and at most 1, such as 0.1 for 10 %")
+        from mae_jax.report import tables  # only now: these load numpy, scipy and matplotlib
+        from mae_jax.report.directories import expand
+        from mae_jax.report.page import write_report
+
+        run_dirs, notes = expand(args.run_dirs)
+        report = write_report(run_dirs, args.out, title=args.title, notes=notes, fraction=args.fraction, png=args.png)
     except (UserError, OSError) as error:
-        said = disk_line(error) if isinstance(error, OSError) else error
-        print(f"error: {clean(said)}", file=sys.stderr)
+        print(f"error: {_line(error)}", file=sys.stderr)
         return 2
-    for note in report.notes:
+    for note in [*notes, *report.notes]:
         print(f"note: {note}", file=sys.stderr)
     print(tables.table_text(report.rows))
     print(f"\n{tables.reference_text(report.rows)}")
@@ -48,6 +63,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"\n{report.frozen}")
     print(f"\nreport: {report.paths['page']}")
     return 0
+
+
+def _line(error: UserError | OSError) -> str:
+    """One line in which nothing commands a terminal."""
+    return printable(disk_line(error) if isinstance(error, OSError) else str(error), keep="")
 
 
 if __name__ == "__main__":

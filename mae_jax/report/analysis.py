@@ -19,15 +19,16 @@ FEW_GROUPS = 20  # intervals from redrawing fewer are too narrow (Cameron, Gelba
 class Study:
     """The runs of one report with every metric: on the test set, and on the redrawn test sets.
 
-    `estimates[metric]` has one value per run, `draws[metric]` one row of 10,000 per run; `units` is
-    what was redrawn, in words, and `warnings` what is to know of it; `random_probe` the scores by fraction of a
-    linear probe on random weights.
+    `estimates[metric]` has one value per run, `draws[metric]` one row of 10,000 per run; `unit_of` numbers the unit
+    that each image is redrawn with, `units` names these units, and `warnings` are lines on them; `random_probe` has the
+    scores by fraction of a linear probe on random weights.
     """
 
     runs: list[Run]
     estimates: dict[str, Float[np.ndarray, "r"]]
     draws: dict[str, Float[np.ndarray, "r d"]]
     units: str
+    unit_of: Int[np.ndarray, "n"]
     random_probe: dict[float, dict[str, float]] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
 
@@ -97,7 +98,7 @@ def analyze(runs: list[Run], probes: Sequence[Run] = ()) -> Study:
     every = [terms(run) for run in runs]
     found = [metrics(t.sum(0)) for t in every]
     estimates = {m: np.array([one[m] for one in found]) for m in found[0]}
-    return Study(runs, estimates, stats.bootstrap(every, units, metrics), words, random_probe, warnings)
+    return Study(runs, estimates, stats.bootstrap(every, units, metrics), words, units, random_probe, warnings)
 
 
 def redrawn(

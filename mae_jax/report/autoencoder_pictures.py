@@ -5,13 +5,14 @@ import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from PIL import Image
 
 from mae_jax import files
 from mae_jax.errors import UserError
 from mae_jax.report.predictions import clean, regular
-from mae_jax.report.runs import Run, is_number, read_info
+from mae_jax.report.runs import Run, is_number, read_info, read_log
 from mae_jax.report.stats import grey
 from mae_jax.report.tables import write_csv
 
@@ -44,9 +45,18 @@ def places(run: Run) -> list[Path]:
     return [Path(origin), run.path.resolve().parent.parent / Path(origin).name]
 
 
-def pretrainings(runs: Sequence[Run]) -> list[tuple[str, Path, dict]]:
-    """(init, directory, run.json) of every pre-training that runs began with and that is still there."""
-    found = {}
+class Pretraining(NamedTuple):
+    """A pre-training that classifiers began with: their initialization, its directory, run.json and log."""
+
+    init: str
+    path: Path
+    info: dict
+    log: tuple[dict, ...]
+
+
+def pretrainings(runs: Sequence[Run]) -> list[Pretraining]:
+    """Every pre-training that runs began with and that is still there."""
+    found: dict[Path, Pretraining] = {}
     for run in runs:
         for place in places(run):
             try:
@@ -54,9 +64,9 @@ def pretrainings(runs: Sequence[Run]) -> list[tuple[str, Path, dict]]:
             except UserError:
                 continue
             if info.get("task") == "pretrain":
-                found.setdefault(place.resolve(), (run.init, place, info))
+                found.setdefault(place.resolve(), Pretraining(run.init, place, info, ()))
                 break
-    return list(found.values())
+    return [each._replace(log=read_log(each.path / "metrics.jsonl")[0]) for each in found.values()]
 
 
 def _means(file: Path) -> tuple[list[dict], str]:

@@ -3,81 +3,67 @@
 from collections.abc import Sequence
 
 import numpy as np
-from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection, PolyCollection
+from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from mae_jax.report import stats
 from mae_jax.report.analysis import Study
-from mae_jax.report.figures import WIDTH, Numbers, colour, grid, handle, heading, legend, marker, short
+from mae_jax.report.cell_types import MOST
+from mae_jax.report.figures import ACROSS, color, handle, marker
+from mae_jax.report.panels import Handle, Numbers, grid, short, wrapped
 from mae_jax.report.runs import Level, Run
 
 FEW = 10  # a bin with fewer predictions has an open mark
+OUTLIERS = 40  # at most drawn of one box, evenly spaced
+WIDE = 0.3  # inches of a box with its gap
 
 
 def boxes(study: Study, level: Level) -> Numbers:
-    """Box plots of the confidence per class: right beside wrong, each initialisation beside it."""
-    classes = study.runs[0].classes
+    """Box plots of the confidence per class: right beside wrong, each initialization beside the next.
+
+    With many classes the rarest are drawn; the numbers have them all.
+    """
+    first = study.runs[0]
     inits = [init for at, init in study.cells if at == level]
-    present = np.unique(study.runs[0].test.labels).tolist()
-    columns = min(len(present), 2 if len(inits) <= 2 else 1)
-    lines = -(-len(present) // columns)
-    wide = 4.4 if len(inits) <= 2 else WIDTH  # the narrower, the larger its text on a phone
-    high = 1.75 if len(inits) <= 4 else 2.3
-    figure, axes = grid(lines, columns, height=high * lines + 0.8, width=wide, sharey=True)
-    found = []
-    for ax, label in zip(axes, present, strict=False):
-        shown, texts = [], []
-        for init in inits:
-            runs = [study.runs[i] for i in study.of(level, init)]
-            for outcome in ("right", "wrong"):
+    counts = np.bincount(first.test.labels, minlength=len(first.classes))
+    present = np.flatnonzero(counts).tolist()
+    drawn = sorted(sorted(present, key=lambda label: counts[label])[:MOST])
+    handles: list[Handle] = [Patch(facecolor=color(study, init), edgecolor=color(study, init)) for init in inits]
+    handles += [Patch(facecolor="0.6", edgecolor="0.3"), Patch(facecolor="white", edgecolor="0.3")]
+    block = 2 * len(inits)
+    width = WIDE * (block + 1) * len(drawn)
+    labels = [*map(short, inits), "right", "wrong"]
+    figure = grid(1, 1, panel=(width, 2.3), handles=handles, labels=labels, title=1, ticks=3)
+    (ax,), found, marks, texts = figure.every, [], [], []
+    for label in present:
+        for i, init in enumerate(inits):
+            runs = [study.runs[j] for j in study.of(level, init)]
+            for j, outcome in enumerate(("right", "wrong")):
                 values = _confidences(runs, label, outcome)
-                texts.append(f"{outcome}\nn={len(values)}")
-                row = {"fraction": level.fraction, "arm": level.arm, "init": init, "class": classes[label]}
+                row = {"fraction": level.fraction, "arm": level.arm, "init": init, "class": first.classes[label]}
                 row |= {"outcome": outcome, "n": len(values)}
-                if not len(values):
-                    found.append(row | dict.fromkeys(stats.BOX[1:]) | {"whisker_rule": "1.5 IQR"})
-                    continue
-                box = stats.box(values)
+                box = stats.box(values) if len(values) else dict.fromkeys(stats.BOX[1:])
                 found.append(row | box | {"whisker_rule": "1.5 IQR"})
-                beyond = values[(values < box["whisker_low"]) | (values > box["whisker_high"])]
-                at = {"med": box["median"], "q1": box["q1"], "q3": box["q3"], "fliers": beyond}
-                at |= {"whislo": box["whisker_low"], "whishi": box["whisker_high"]}
-                shown.append((len(texts), at, colour(study, init), outcome))
-        for position, at, shade, outcome in shown:
-            _draw_box(ax, position, at, shade, filled=outcome == "right")
-        ax.set_title(short(classes[label]))
-        if len(texts) > 8:  # side by side they would run together
-            ax.set_xticks(range(1, len(texts) + 1), [t.replace("\n", ", ") for t in texts], fontsize=7.5, rotation=90)
-        else:
-            ax.set_xticks(range(1, len(texts) + 1), texts, fontsize=7.5)
-        ax.set_xlim(0.4, len(texts) + 0.6)
-        ax.set_ylim(-0.02, 1.03)
-        ax.grid(axis="y", color="0.92")
-    for ax in axes[len(present) :]:
-        ax.set_axis_off()
-    for ax in axes[: len(present) : columns]:
-        ax.set_ylabel("confidence")
-    handles = [Patch(facecolor=colour(study, init), label=short(init)) for init in inits]
-    handles += [
-        Patch(facecolor="0.6", edgecolor="0.3", label="right"),
-        Patch(facecolor="white", edgecolor="0.3", label="wrong"),
-    ]
-    legend(figure, handles)
-    figure.suptitle(f"Confidence with {heading(level)}", fontsize=11)
-    return figure, found
-
-
-def medians(study: Study) -> list[dict]:
-    """How many predictions of each cell are right and wrong, of all seeds together, and their median confidence."""
-    rows = []
-    for level, init in study.cells:
-        row = {"fraction": level.fraction, "arm": level.arm, "init": init}
-        tests = [study.runs[i].test for i in study.of(level, init)]
-        for outcome in ("right", "wrong"):
-            values = np.concatenate([t.confidence[t.right == (outcome == "right")] for t in tests])
-            row |= {f"n_{outcome}": len(values), outcome: float(np.median(values)) if len(values) else None}
-        rows.append(row)
-    return rows
+                if label in drawn:
+                    at = drawn.index(label) * (block + 1) + 2 * i + j
+                    texts.append((at, len(values)))
+                    if len(values):
+                        marks.append((at, box, values, color(study, init), outcome == "right"))
+    _draw_boxes(ax, marks)
+    ends = len(drawn) * (block + 1) - 1
+    ax.set_xlim(-1, ends)
+    ax.set_ylim(-2, 102)
+    ax.set_xticks([at for at, _ in texts], [f"{n:,}" for _, n in texts], rotation=90)
+    ax.tick_params(axis="x", length=0)
+    ax.set_ylabel("confidence, %")
+    ax.set_xlabel("number of predictions")
+    ax.grid(axis="y", color="0.92")
+    for i, label in enumerate(drawn):
+        middle = i * (block + 1) + (block - 1) / 2
+        room = int(WIDE * (block + 1) / 0.085)
+        ax.text(middle, 104, short(first.classes[label], max(4, room)), ha="center", va="bottom")
+    return figure.figure, found
 
 
 def _confidences(runs: Sequence[Run], label: int, outcome: str) -> np.ndarray:
@@ -86,117 +72,123 @@ def _confidences(runs: Sequence[Run], label: int, outcome: str) -> np.ndarray:
     return np.concatenate([t.confidence[(t.labels == label) & (t.right == (outcome == "right"))] for t in tests])
 
 
-def _draw_box(ax: Axes, position: int, at: dict, shade: str, filled: bool) -> None:
-    ax.bxp(
-        [at],
-        positions=[position],
-        widths=0.65,
-        patch_artist=True,
-        manage_ticks=False,
-        boxprops={"facecolor": shade if filled else "white", "edgecolor": shade, "linewidth": 1.2},
-        medianprops={"color": "black", "linewidth": 1.6},
-        whiskerprops={"color": shade},
-        capprops={"color": shade},
-        flierprops={
-            "marker": ".",
-            "markersize": 3,
-            "markerfacecolor": shade,
-            "alpha": 0.5,
-            "markeredgecolor": "none",
-            "rasterized": True,
-        },
-    )
+def _draw_boxes(ax, marks: Sequence[tuple[int, dict, np.ndarray, str, bool]]) -> None:
+    """All boxes of a panel as a few collections: (position, box, values, color, whether filled)."""
+    half, cap = 0.36, 0.18
+    polygons, lines, medians, shades, faces = [], [], [], [], []
+    for at, box, values, shade, filled in marks:
+        low, q1, median, q3, high = (100 * box[k] for k in ("whisker_low", "q1", "median", "q3", "whisker_high"))
+        polygons.append([(at - half, q1), (at + half, q1), (at + half, q3), (at - half, q3)])
+        faces.append(shade if filled else "white")
+        shades.append(shade)
+        lines += [[(at, low), (at, q1)], [(at, q3), (at, high)]]
+        lines += [[(at - cap, low), (at + cap, low)], [(at - cap, high), (at + cap, high)]]
+        medians.append([(at - half, median), (at + half, median)])
+        beyond = np.sort(100 * values[(values < box["whisker_low"]) | (values > box["whisker_high"])])
+        if len(beyond) > OUTLIERS:
+            beyond = beyond[np.linspace(0, len(beyond) - 1, OUTLIERS).astype(int)]
+        if len(beyond):
+            ax.plot(np.full(len(beyond), at), beyond, ".", color=shade, markersize=3, markeredgecolor="none", alpha=0.6)
+    ax.add_collection(LineCollection(lines, colors=np.repeat(shades, 4).tolist(), linewidths=1.1))
+    ax.add_collection(PolyCollection(polygons, facecolors=faces, edgecolors=shades, linewidths=1.1))
+    ax.add_collection(LineCollection(medians, colors="black", linewidths=1.5))
 
 
 def reliability(study: Study, arms: Sequence[str]) -> Numbers:
     """Share right against confidence in 15 equal bins, with the number of predictions per bin."""
     levels = study.in_arms(arms)
-    columns = min(2, len(levels))
-    lines = -(-len(levels) // columns)
-    figure, axes = grid(2 * lines, columns, height=2.9 * lines + 0.3, ratios=[3, 1] * lines)
-    axes, found = np.array(axes).reshape(2 * lines, columns), []
-    for i in range(lines * columns):
-        top, bottom = (
-            axes[2 * (i // columns), i % columns],
-            axes[2 * (i // columns) + 1, i % columns],
-        )
-        if i >= len(levels):
-            top.set_axis_off()
-            bottom.set_axis_off()
-            continue
-        top.plot([0, 1], [0, 1], color="0.6", linestyle=":", linewidth=1)
-        most = 1
-        for init in [init for at, init in study.cells if at == levels[i]]:
-            tests = [study.runs[j].test for j in study.of(levels[i], init)]
+    inits = [init for init in study.inits if any(init == i for at, i in study.cells if at in levels)]
+    handles: list[Handle] = [handle(study, init, markersize=4) for init in inits]
+    handles += [tuple(handle(study, i, markersize=4, markerfacecolor="white", linewidth=0) for i in inits)]
+    handles += [Line2D([], [], color="0.6", linestyle=":", linewidth=1)]
+    labels = [*map(short, inits), f"fewer than {FEW} predictions", "confidence is exact"]
+    columns = min(ACROSS, len(levels))
+    blocks = -(-len(levels) // columns)
+    titles = [wrapped(str(level), 1.75) for level in levels]
+    high = max(map(len, titles))
+    figure = grid(
+        *(2 * blocks, columns),
+        panel=(1.75, 1.5),
+        heights=[1.5, 0.6] * blocks,
+        handles=handles,
+        labels=labels,
+        title=high,
+        own_x=False,
+    )
+    found, most = [], 1
+    for i, (level, title) in enumerate(zip(levels, titles, strict=True)):
+        top, bottom = (figure.axes[2 * (i // columns) + k][i % columns] for k in (0, 1))
+        top.plot([0, 100], [0, 100], color="0.6", linestyle=":", linewidth=1)
+        for init in [init for at, init in study.cells if at == level]:
+            tests = [study.runs[j].test for j in study.of(level, init)]
             values = np.concatenate([t.confidence for t in tests])
             right = np.concatenate([t.right for t in tests])
             table = stats.reliability(values, right, stats.width_bins(values))
-            style = {"color": colour(study, init), "linewidth": 1.3}
-            x, y = ([row[k] for row in table] for k in ("confidence", "accuracy"))
-            top.plot(x, y, marker=marker(study, init), markersize=4, **style)
-            few = [row for row in table if row["n"] < FEW]
-            x, y = ([row[k] for row in few] for k in ("confidence", "accuracy"))
-            style |= {"markerfacecolor": "white"}
-            top.plot(x, y, marker(study, init), markersize=4, **style)
+            x, y, n = (np.array([row[k] for row in table]) for k in ("confidence", "accuracy", "n"))
+            shade, mark = color(study, init), marker(study, init)
+            top.plot(100 * x, 100 * y, color=shade, linewidth=1.3, marker=mark, markersize=4)
+            few = n < FEW
+            top.plot(100 * x[few], 100 * y[few], mark, color=shade, markersize=4, markerfacecolor="white")
             counts = np.bincount(stats.width_bins(values), minlength=stats.BINS)
-            edges = np.linspace(0, 1, stats.BINS + 1)
-            bottom.stairs(counts, edges, color=colour(study, init), linewidth=1.3)
+            bottom.stairs(counts, np.linspace(0, 100, stats.BINS + 1), color=shade, linewidth=1.3)
             most = max(most, counts.max())
-            found += [{"fraction": levels[i].fraction, "arm": levels[i].arm, "init": init} | row for row in table]
-        top.set_title(heading(levels[i]))
-        top.set_xticks([0, 0.5, 1], [])
-        bottom.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
-        top.set_ylim(-0.03, 1.03)
-        bottom.set_yscale("log")
-        bottom.set_ylim(0.7, 2 * most)
-        ticks = [t for t in (1, 10, 100, 1_000, 10_000, 100_000) if t < 2 * most]
-        bottom.set_yticks(ticks, [f"{t:,}" for t in ticks], fontsize=7.5)
-        bottom.minorticks_off()
-        for ax in (top, bottom):
-            ax.set_xlim(0, 1)
-        bottom.set_xlabel("confidence")
-        if i % columns == 0:
-            top.set_ylabel("share right")
-            bottom.set_ylabel("predictions")
-    legend(figure, [handle(study, init) for init in study.inits])
-    return figure, found
+            found += [{"fraction": level.fraction, "arm": level.arm, "init": init} | row for row in table]
+        top.set_title("\n".join(title))
+        bottom.set_xlabel("confidence, %")
+    ticks = [t for t in (1, 10, 100, 1_000, 10_000, 100_000) if t < 2 * most]
+    for line, row in enumerate(figure.axes):
+        row[0].set_xlim(0, 100)
+        row[0].set_xticks([0, 50, 100])
+        if line % 2:
+            row[0].set_yscale("log")
+            row[0].set_ylim(0.7, 2 * most)
+            row[0].set_yticks(ticks[::2], [f"{t:,}" for t in ticks[::2]])
+            row[0].minorticks_off()
+            row[0].set_ylabel("number")
+        else:
+            row[0].set_ylim(-3, 103)
+            row[0].set_ylabel("right, %")
+    for i in range(len(levels), blocks * columns):
+        for k in (0, 1):
+            figure.axes[2 * (i // columns) + k][i % columns].set_axis_off()
+    return figure.figure, found
 
 
 def risk_coverage(study: Study, arms: Sequence[str]) -> Numbers:
     """Share wrong among the most confident predictions, against how many of them are kept."""
     levels = study.in_arms(arms)
-    columns = min(2, len(levels))
-    lines = -(-len(levels) // columns)
-    figure, axes = grid(lines, columns, height=2.1 * lines + 0.2)
+    inits = [init for init in study.inits if any(init == i for at, i in study.cells if at in levels)]
+    columns = min(ACROSS, len(levels))
+    titles = [wrapped(str(level), 1.75) for level in levels]
+    figure = grid(
+        *(-(-len(levels) // columns), columns),
+        panel=(1.75, 1.5),
+        handles=[handle(study, init, markersize=4) for init in inits],
+        labels=[short(init) for init in inits],
+        title=max(map(len, titles)),
+    )
     found = []
-    for ax, level in zip(axes, levels, strict=False):
+    for ax, level, title in zip(figure.every, levels, titles, strict=False):
         for init in [init for at, init in study.cells if at == level]:
             tests = [study.runs[i].test for i in study.of(level, init)]
             risk = np.mean([stats.risk_coverage(t.confidence, t.right) for t in tests], axis=0)
             coverage = np.arange(1, len(risk) + 1) / len(risk)
             keep = np.unique(np.linspace(0, len(risk) - 1, 101).astype(int))
             keep = keep[coverage[keep] >= 0.02]
-            ax.plot(
-                100 * coverage[keep],
-                100 * risk[keep],
-                color=colour(study, init),
-                marker=marker(study, init),
-                markersize=4,
-                markevery=0.25,
-            )
+            look = {"color": color(study, init), "marker": marker(study, init), "markersize": 4}
+            ax.plot(100 * coverage[keep], 100 * risk[keep], markevery=0.25, **look)
             found += [
                 {"fraction": level.fraction, "arm": level.arm, "init": init, "coverage": c, "wrong": r}
                 for c, r in zip(coverage[keep].tolist(), risk[keep].tolist(), strict=True)
             ]
-        ax.set_title(heading(level))
+        ax.set_title("\n".join(title))
         ax.set_xlim(0, 100)
-        ax.set_ylim(bottom=0)
         ax.set_xticks([0, 50, 100])
-        ax.set_xlabel("kept, % of the predictions")
+        ax.set_xlabel("kept, %")
         ax.grid(axis="y", color="0.92")
-    for ax in axes[len(levels) :]:
+    for ax in figure.every[len(levels) :]:
         ax.set_axis_off()
-    for ax in axes[: len(levels) : columns]:
-        ax.set_ylabel("wrong, % of the kept")
-    legend(figure, [handle(study, init) for init in study.inits])
-    return figure, found
+    for line in figure.axes:
+        line[0].set_ylim(bottom=0)
+        line[0].set_ylabel("wrong, % of the kept")
+    return figure.figure, found

@@ -1,298 +1,388 @@
 """The figures of the report; each function returns a Matplotlib figure and its numbers as rows.
 
-Scratch and mae keep their colours throughout (Okabe and Ito's palette, told apart by the colour-blind),
-and every initialisation has its own marker besides.
+Scratch and mae keep their colors throughout (Okabe and Ito's palette, told apart by the color-blind),
+and every initialization has its own marker besides. A legend shows the marks as they are drawn.
 """
 
 import math
-import textwrap
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
-from typing import Any
+from typing import NamedTuple
 
-import matplotlib
 import numpy as np
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from mae_jax.report import stats
 from mae_jax.report.analysis import BASELINE, Study
-from mae_jax.report.runs import Level, is_number, percent
+from mae_jax.report.autoencoder_pictures import Pretraining
+from mae_jax.report.cell_types import CellTypes
+from mae_jax.report.panels import LETTER, LINE, Handle, Numbers, grid, short, wrapped
+from mae_jax.report.runs import Level, percent, series
 from mae_jax.report.tables import NOTHING, level_of
 
-COLOURS = {"scratch": "#D55E00", "mae": "#0072B2"}
+COLORS = {"scratch": "#D55E00", "mae": "#0072B2"}
 OTHERS = ("#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C564B", "#999933", "#882255", "#7F7F7F", "#332288")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*", "p", "h")
-STYLE: dict[Any, Any] = {
-    "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.titlesize": 9,
-    "axes.titlelocation": "left",
-    "legend.framealpha": 0.9,
-    "legend.edgecolor": "none",
-    "figure.dpi": 100,
-    "savefig.dpi": 150,
-    "svg.hashsalt": "mae_jax",
-    "svg.fonttype": "path",
-    "text.parse_math": False,
-    "axes.unicode_minus": True,
-}
-WIDTH = 4.8  # inches: the text stays legible on a phone
-Numbers = tuple[Figure, list[dict]]
+WATCHED = {"loss": "removed patches", "visible_loss": "visible patches"}  # errors that a pre-training logs
+NAMES = {"accuracy": "accuracy", "f1": "macro F1"}
+ACROSS = 4  # panels side by side at most
 
 
-def colour(study: Study, init: str) -> str:
-    others = [name for name in study.inits if name not in COLOURS]
-    return COLOURS.get(init) or OTHERS[others.index(init) % len(OTHERS)]
+def color(study: Study, init: str) -> str:
+    others = [name for name in study.inits if name not in COLORS]
+    return COLORS.get(init) or OTHERS[others.index(init) % len(OTHERS)]
 
 
 def marker(study: Study, init: str) -> str:
     return MARKERS[study.inits.index(init) % len(MARKERS)]
 
 
-def short(name: str, most: int = 24) -> str:
-    return name if len(name) <= most else name[: most - 1] + "…"
+def handle(study: Study, init: str, **look) -> Line2D:
+    """An initialization's line and mark, for a legend."""
+    return Line2D([], [], **{"color": color(study, init), "marker": marker(study, init), "markersize": 5} | look)
 
 
-def curve(study: Study, rows: Sequence[dict], metric: str, arms: Sequence[str]) -> Numbers:
-    """Accuracy or macro F1 against the number of labels, with 95 % intervals; the first of `arms` drawn through."""
-    figure, (ax,) = grid(1, 1, height=3.4, width=4.2)
-    rows = [row for row in rows if row["arm"] in arms]
-    counts = all(row["n_train"] for row in rows)
-    for i, (init, arm) in enumerate((i, a) for i in study.inits for a in arms):
+class Curve(NamedTuple):
+    """One panel of `curves`: a metric of table rows against the number of labels, the first of `arms` solid."""
+
+    title: str
+    study: Study
+    rows: Sequence[dict]
+    metric: str
+    arms: Sequence[str]
+
+
+def curves(panels: Sequence[Curve]) -> Numbers:
+    """Scores in percent against the number of labels, with 95 % intervals; the panels share one y axis."""
+    study = panels[0].study
+    handles: dict[str, Handle] = {}
+    for panel in panels:
+        for init, arm in _drawn(panel):
+            label = ", ".join(filter(None, (short(init), arm if arm != panel.arms[0] else "")))
+            handles.setdefault(label, handle(study, init, linewidth=1.5, **arm_style(panel.arms, arm)))
+    if any(panel.metric == "accuracy" for panel in panels):
+        handles["always the most common class"] = Line2D([], [], color="0.5", linestyle=":")
+    if any(_random_probe(panel) for panel in panels):
+        look = {"color": "0.5", "linestyle": "-.", "marker": "x", "markersize": 4}
+        handles["random weights, linear probe"] = Line2D([], [], **look)
+    columns = min(3, len(panels))
+    lines = -(-len(panels) // columns)
+    figure = grid(
+        *(lines, columns),
+        panel=(2.65, 2.5),
+        handles=list(handles.values()),
+        labels=list(handles),
+        title=1,
+        ticks=2,
+    )
+    found = []
+    for ax, panel in zip(figure.every, panels, strict=False):
+        found += _curve(ax, panel, study)
+    for ax in figure.every[len(panels) :]:
+        ax.set_axis_off()
+    for line in figure.axes:
+        line[0].set_ylabel("% of the test images" if {p.metric for p in panels} == {"accuracy"} else "score, %")
+    return figure.figure, found
+
+
+def _drawn(panel: Curve) -> list[tuple[str, str]]:
+    """(init, arm) of every line."""
+    known = {(row["init"], row["arm"]) for row in panel.rows}
+    return [(i, a) for i in panel.study.inits for a in panel.arms if (i, a) in known]
+
+
+def _counted(rows: Sequence[dict]) -> bool:
+    return all(row["n_train"] for row in rows)
+
+
+def _random_probe(panel: Curve) -> list[tuple[float, float]]:
+    rows = [row for row in panel.rows if row["arm"] in panel.arms]
+    at = {row["fraction"]: row["n_train"] if _counted(rows) else 100 * row["fraction"] for row in rows}
+    probe = panel.study.random_probe
+    return sorted((x, 100 * probe[f][panel.metric]) for f, x in at.items() if panel.metric in probe.get(f, {}))
+
+
+def _curve(ax: Axes, panel: Curve, colors: Study) -> list[dict]:
+    rows = [row for row in panel.rows if row["arm"] in panel.arms]
+    counts, lines = _counted(rows), _drawn(panel)
+    for i, (init, arm) in enumerate(lines):
         own = [row for row in rows if (row["init"], row["arm"]) == (init, arm)]
-        if not own:
-            continue
         x = np.array([row["n_train"] if counts else 100 * row["fraction"] for row in own])
-        y = np.array([row[metric] for row in own])
-        ends = np.array([[row[f"{metric}_low"], row[f"{metric}_high"]] for row in own]).T
+        y, low, high = (np.array([100 * row[panel.metric + end] for row in own]) for end in ("", "_low", "_high"))
         ax.errorbar(
-            x * 1.03 ** (i - (len(study.inits) * len(arms) - 1) / 2),  # side by side, not on top
+            x * 1.03 ** (i - (len(lines) - 1) / 2),  # side by side, not on top
             y,
-            yerr=np.maximum([y - ends[0], ends[1] - y], 0),
-            color=colour(study, init),
-            marker=marker(study, init),
+            yerr=np.maximum([y - low, high - y], 0),
+            color=color(colors, init),
+            marker=marker(colors, init),
             markersize=5,
             linewidth=1.5,
             capsize=3,
-            **arm_style(arms, arm),
+            **arm_style(panel.arms, arm),
         )
-    handles = [handle(study, init) for init in study.inits if any(row["init"] == init for row in rows)]
-    handles += [Line2D([], [], color="0.4", marker="o", label=arm, **arm_style(arms, arm)) for arm in arms[1:]]
-    if metric == "accuracy":
-        line = ax.axhline(rows[0]["majority_rate"], color="0.5", linestyle=":")
-        line.set_label("always the commonest class")
-        handles.append(line)
-    at = {row["fraction"]: row["n_train"] if counts else 100 * row["fraction"] for row in rows}
-    known = sorted((x, study.random_probe[f][metric]) for f, x in at.items() if f in study.random_probe)
-    if known:
-        (line,) = ax.plot(*zip(*known, strict=True), color="0.5", linestyle="-.", marker="x", markersize=4)
-        line.set_label("random weights, linear probe")
-        handles.append(line)
-    _label_axis(ax, rows, counts)
-    ax.set_ylabel(("accuracy" if metric == "accuracy" else "macro F1") + " on the test images")
+    if panel.metric == "accuracy":
+        ax.axhline(100 * rows[0]["majority_rate"], color="0.5", linestyle=":")
+    if known := _random_probe(panel):
+        ax.plot(*zip(*known, strict=True), color="0.5", linestyle="-.", marker="x", markersize=4)
+    _label_axis(ax, rows, counts, 2.65)
+    ax.set_title(short(panel.title, 30))
     ax.grid(axis="y", color="0.92")
-    legend(figure, handles)
-    names = ["fraction", "init", "n_train", metric, f"{metric}_low", f"{metric}_high", f"random_probe_{metric}", "arm"]
-    return figure, [{name: row[name] for name in names} for row in rows]
+    names = ["fraction", "init", "n_train"]
+    values = {"": "score", "_low": "score_low", "_high": "score_high"}
+    return [
+        {"panel": panel.title, "metric": panel.metric}
+        | {name: row[name] for name in names}
+        | {name: row[panel.metric + end] for end, name in values.items()}
+        | {"random_probe": row.get(f"random_probe_{panel.metric}"), "arm": row["arm"]}
+        for row in rows
+    ]
 
 
 def differences(study: Study, paired: Sequence[dict]) -> Numbers:
     """Forest plot of the paired differences to scratch, in points of accuracy and macro F1; a block for each arm."""
-    inits = [init for init in study.inits if init != BASELINE]
+    inits = [init for init in study.inits if init != BASELINE and any(row["init"] == init for row in paired)]
     levels = list(dict.fromkeys(level_of(row) for row in paired))[::-1]
-    tall = 0.9 + sum(max(0.26 + 0.14 * bool(level.arm), 0.24 * len(inits)) for level in levels)
-    figure, axes = grid(1, 2, height=max(1.9, tall), sharey=True)
-    for ax, metric, title in zip(axes, ("accuracy", "f1"), ("Accuracy", "Macro F1"), strict=True):
+    names = [heading(level) for level in levels]
+    most = max(len(line) for name in names for line in name.splitlines())
+    handles: list[Handle] = [handle(study, init, markersize=6) for init in inits]
+    labels = [short(init) for init in inits]
+    drawn = [row for row in paired if row["metric"] in NAMES]
+    if any(row["verdict"] == NOTHING for row in drawn):
+        handles.append(tuple(handle(study, i, markersize=6, markerfacecolor="white", linewidth=0) for i in inits))
+        labels.append(NOTHING)
+    tall = sum(max(0.3 + LINE * name.count("\n"), 0.24 * len(inits)) for name in names)
+    figure = grid(
+        *(1, 2), panel=(2.3, max(0.8, tall)), handles=handles, labels=labels, title=1, left=0.15 + LETTER * most
+    )
+    for ax, (metric, title) in zip(figure.every, (("accuracy", "Accuracy"), ("f1", "Macro F1")), strict=True):
         ax.axvline(0, color="0.3", linewidth=1)
-        for row in paired:
+        for row in drawn:
             if row["metric"] != metric:
                 continue
             at = levels.index(level_of(row))
             at += min(0.25, 0.8 / len(inits)) * ((len(inits) - 1) / 2 - inits.index(row["init"]))
-            sure = row["verdict"] != NOTHING
-            ax.plot([100 * row["low"], 100 * row["high"]], [at, at], color=colour(study, row["init"]))
-            ax.plot(
-                100 * row["difference"],
-                at,
-                marker=marker(study, row["init"]),
-                color=colour(study, row["init"]),
-                markerfacecolor=colour(study, row["init"]) if sure else "white",
-                markersize=7,
-            )
+            shade = color(study, row["init"])
+            ax.plot([100 * row["low"], 100 * row["high"]], [at, at], color=shade)
+            face = "white" if row["verdict"] == NOTHING else shade
+            mark = marker(study, row["init"])
+            ax.plot(100 * row["difference"], at, marker=mark, color=shade, markerfacecolor=face, markersize=6)
+        ends = [100 * row[k] for row in drawn if row["metric"] == metric for k in ("low", "high")]
+        room = max(0.5, 0.1 * np.ptp([0, *ends]))
+        ax.set_xlim(min(0, *ends) - room, max(0, *ends) + room)
         ax.set_title(title)
-        ends = [100 * row[k] for row in paired if row["metric"] == metric for k in ("low", "high")]
-        most = max(0.5, 0.1 * np.ptp([0, *ends]))
-        ax.set_xlim(min(0, *ends) - most, max(0, *ends) + most)
-        ax.grid(axis="x", color="0.92")
-    for ax in axes:
         ax.set_xlabel("points")
-    axes[0].set_yticks(range(len(levels)), [heading(level) for level in levels], fontsize=8)
-    axes[0].set_ylim(-0.6, len(levels) - 0.4)
-    handles = [handle(study, init) for init in inits]
-    handles.append(Line2D([], [], color="0.4", marker="o", markerfacecolor="white", label=NOTHING))
-    legend(figure, handles)
-    return figure, [row for row in paired if row["metric"] in ("accuracy", "f1")]
+        ax.grid(axis="x", color="0.92")
+    figure.every[0].set_yticks(range(len(levels)), names)
+    figure.every[0].set_ylim(-0.6, len(levels) - 0.4)
+    return figure.figure, drawn
 
 
 def fitted(study: Study, rows: Sequence[dict]) -> Numbers | None:
     """Share wrong against labels on logarithmic axes, with a power law and its fit (R squared)."""
-    counts = all(row["n_train"] for row in rows)
-    found, figure, ax = [], *grid(1, 1, height=2.8 + 0.2 * len(study.inits), width=4.2)
+    usual = [row for row in rows if row["arm"] == study.arms[0]]
+    counts = _counted(usual)
+    lines = []
     for init in study.inits:
-        own = [row for row in rows if row["init"] == init and row["accuracy"] < 1 and row["arm"] == study.arms[0]]
+        own = [row for row in usual if row["init"] == init and row["accuracy"] < 1 and not row["collapsed"]]
         n = np.array([row["n_train"] if counts else 100 * row["fraction"] for row in own], float)
         wrong = 1 - np.array([row["accuracy"] for row in own])
         if len(set(n.tolist())) < 3 or np.ptp(wrong) == 0:
             continue
-        a, b, r2 = stats.power_law(n, wrong)
-        ax[0].plot(n, 100 * wrong, marker(study, init), color=colour(study, init))
-        ax[0].plot(n, 100 * a * n**-b, "--", color=colour(study, init), linewidth=1)
-        ax[0].plot(
-            [],
-            [],
-            color=colour(study, init),
-            marker=marker(study, init),
-            linestyle="--",
-            label=f"{short(init)}: errors {'fall' if b > 0 else 'rise'} as n^{-b:.2f}, R² {r2:.2f}".replace("-", "−"),
-        )
+        lines.append((init, n, wrong, *stats.power_law(n, wrong)))
+    if not lines:
+        return None
+    figure = grid(
+        *(1, 1),
+        panel=(3.4, 2.3),
+        handles=[handle(study, init, linestyle="--", linewidth=1) for init, *_ in lines],
+        labels=[
+            f"{short(init)}: errors {'fall' if b > 0 else 'rise'} as n^{-b:.2f}, R² {r2:.2f}".replace("-", "−")
+            for init, _, _, _, b, r2 in lines
+        ],
+        ticks=2,
+        legend_columns=1,
+    )
+    (ax,), found = figure.every, []
+    for init, n, wrong, a, b, r2 in lines:
+        ax.plot(n, 100 * wrong, marker(study, init), color=color(study, init), markersize=5)
+        ax.plot(n, 100 * a * n**-b, "--", color=color(study, init), linewidth=1)
         found += [
             {"init": init, "labels": x, "wrong": y, "fitted": a * x**-b, "a": a, "b": b, "r2": r2}
             for x, y in zip(n.tolist(), wrong.tolist(), strict=True)
         ]
-    if not found:
-        return None
-    ax[0].set_yscale("log")
-    _label_axis(ax[0], rows, counts)
-    ticks = [t for t in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)]
-    ax[0].set_yticks(ticks, [f"{t:g}" for t in ticks])
+    ax.set_yscale("log")
+    _label_axis(ax, usual, counts, 3.4)
+    ticks = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)
+    ax.set_yticks(ticks, [f"{t:g}" for t in ticks])
     wrong = [100 * row["wrong"] for row in found] + [100 * row["fitted"] for row in found]
-    ax[0].set_ylim(min(wrong) / 1.3, max(wrong) * 1.3)
-    ax[0].minorticks_off()
-    ax[0].set_ylabel("wrong, % of the test images")
-    legend(figure, ax[0].get_legend_handles_labels()[0], columns=1)
-    return figure, found
+    ax.set_ylim(min(wrong) / 1.3, max(wrong) * 1.3)
+    ax.minorticks_off()
+    ax.set_ylabel("wrong, % of the test images")
+    return figure.figure, found
+
+
+def sensitivities(study: Study, found: CellTypes) -> Numbers | None:
+    """Sensitivity for each shown class against the number of labels, with 95 % intervals; one y axis for all."""
+    usual = [row for row in found.rows if row["arm"] == study.arms[0]]
+    levels = sorted({row["fraction"] for row in usual})
+    if len(levels) < 2:
+        return None
+    columns = min(ACROSS + 1, len(found.shown))
+    lines = -(-len(found.shown) // columns)
+    inits = [init for init in study.inits if any(row["init"] == init for row in usual)]
+    figure = grid(
+        *(lines, columns),
+        panel=(1.55, 1.6),
+        handles=[handle(study, init) for init in inits],
+        labels=[short(init) for init in inits],
+        title=1,
+    )
+    for ax, name in zip(figure.every, found.shown, strict=False):
+        for i, init in enumerate(inits):
+            own = [row for row in usual if (row["class"], row["init"]) == (name, init)]
+            x = np.array([100 * row["fraction"] for row in own]) * 1.06 ** (i - (len(inits) - 1) / 2)
+            y, low, high = (np.array([100 * row["sensitivity" + end] for row in own]) for end in ("", "_low", "_high"))
+            bars = np.maximum([y - low, high - y], 0)
+            look = {"color": color(study, init), "marker": marker(study, init), "markersize": 5}
+            ax.errorbar(x, y, yerr=bars, capsize=2, linewidth=1.3, **look)
+        n = next(row["n"] for row in usual if row["class"] == name)
+        ax.set_title(f"{short(name, 14)} ({n:,})")
+        ax.set_ylim(-4, 104)
+        ax.grid(axis="y", color="0.92")
+        shares = [{"fraction": f, "n_train": None} for f in levels]
+        _label_axis(ax, shares, False, 1.55)
+        ax.set_xlabel("% of the labels")
+        ax.set_xticks(ax.get_xticks(), [t.get_text().removesuffix(" %") for t in ax.get_xticklabels()])
+    for ax in figure.every[len(found.shown) :]:
+        ax.set_axis_off()
+    for line in figure.axes:
+        line[0].set_ylabel("sensitivity, %")
+    keys = ("fraction", "init", "class", "n", "sensitivity", "sensitivity_low", "sensitivity_high", "arm")
+    return figure.figure, [{key: row[key] for key in keys} for row in usual]
 
 
 def training(study: Study, arms: Sequence[str]) -> Numbers | None:
-    """Loss and accuracy during training: one row of panels per level, a line per run."""
+    """Loss and accuracy during training: a column of panels for each level, a line for each run."""
     logged = [run for run in study.runs if run.log and run.arm in arms]
     levels = sorted({run.level for run in logged})
     if not levels:
         return None
-    by_epoch = all(any("epoch" in line for line in run.log) for run in logged)
-    alike = by_epoch and "as many updates" not in arms[0]  # of few labels, as many updates are more epochs
-    figure, axes = grid(len(levels), 2, height=1.7 * len(levels) + 0.6, sharex=alike)
+    axis = "epoch" if all(any("epoch" in line for line in run.log) for run in logged) else "step"
+    inits = [init for init in study.inits if any(run.init == init for run in logged)]
+    handles: list[Handle] = [Line2D([], [], color=color(study, init), linewidth=1.3) for init in inits]
+    handles += [Line2D([], [], color="0.3", linestyle="--"), Line2D([], [], color="0.3")]
+    columns = min(ACROSS, len(levels))
+    blocks = -(-len(levels) // columns)
+    titles = [wrapped(str(level), 1.75) for level in levels]
+    figure = grid(
+        *(2 * blocks, columns),
+        panel=(1.75, 1.4),
+        handles=handles,
+        labels=[*map(short, inits), "training", "validation"],
+        title=max(map(len, titles)),
+    )
     found = []
-    for ax, (level, name) in zip(axes, [(f, m) for f in levels for m in ("loss", "accuracy")], strict=False):
-        for run in logged:
-            if run.level != level:
-                continue
-            for split, line in (("train", "--"), ("val", "-")):
-                points = series(run.log, "epoch" if by_epoch else "step", f"{split}/{name}")
-                if points:
-                    ax.plot(
-                        [x for x, _ in points],
-                        [y for _, y in points],
-                        linestyle=line,
-                        color=colour(study, run.init),
-                        linewidth=1.3,
-                        alpha=0.9,
-                        marker="." if len(points) < 3 else "",
-                    )
-                found += [
-                    {
-                        "fraction": level.fraction,
-                        "arm": level.arm,
-                        "init": run.init,
-                        "seed": run.seed,
-                        "split": split,
-                        "metric": name,
-                        "epoch" if by_epoch else "step": x,
-                        "value": y,
-                    }
-                    for x, y in points
-                ]
-        ax.set_title(heading(level), fontsize=9)
-        ax.set_ylabel(name)
-        if level == levels[-1] or not alike:
-            ax.set_xlabel("epoch" if by_epoch else "step")
+    for i, (level, title) in enumerate(zip(levels, titles, strict=True)):
+        for offset, name in enumerate(("loss", "accuracy")):
+            ax = figure.axes[2 * (i // columns) + offset][i % columns]
+            for run in logged:
+                if run.level == level:
+                    found += _training_lines(ax, run, axis, name, color(study, run.init))
+            ax.set_title("\n".join(title) if not offset else "")
+            ax.set_xlabel(axis if offset else "")
+            ax.grid(axis="y", color="0.92")
+    for line, row in enumerate(figure.axes):
+        row[0].set_ylabel("accuracy, %" if line % 2 else "loss")
+    for i in range(len(levels), blocks * columns):
+        for offset in (0, 1):
+            figure.axes[2 * (i // columns) + offset][i % columns].set_axis_off()
+    return (figure.figure, found) if found else None
+
+
+def _training_lines(ax: Axes, run, axis: str, name: str, shade: str) -> list[dict]:
+    found = []
+    for split, dashes in (("train", "--"), ("val", "-")):
+        points = series(run.log, axis, f"{split}/{name}")
+        if not points:
+            continue
+        x, y = np.array(_thin(points)).T
+        mark = "." if len(points) < 3 else ""
+        scale = 100 if name == "accuracy" else 1
+        ax.plot(x, scale * y, linestyle=dashes, color=shade, linewidth=1.3, alpha=0.9, marker=mark)
+        start = {"fraction": run.fraction, "arm": run.arm, "init": run.init, "seed": run.seed}
+        found += [start | {"split": split, "metric": name, axis: a, "value": b} for a, b in points]
+    return found
+
+
+def pretraining(study: Study, pretrainings: Sequence[Pretraining]) -> Numbers | None:
+    """Errors on removed and visible patches during pre-training; a line for each, on one y axis."""
+    lines = []
+    for each in pretrainings:
+        axis = "epoch" if any("epoch" in line for line in each.log) else "step"
+        for key, title in WATCHED.items():
+            for split in ("train", "val"):
+                if points := series(each.log, axis, f"{split}/{key}"):
+                    lines.append((each, axis, title, split, points))
+    if not lines:
+        return None
+    titles = [title for title in WATCHED.values() if any(line[2] == title for line in lines)]
+    inits = list(dict.fromkeys(each.init for each, *_ in lines))
+    splits = [split for split in ("train", "val") if any(line[3] == split for line in lines)]
+    handles: list[Handle] = [Line2D([], [], color=color(study, init), linewidth=1.3) for init in inits]
+    handles += [Line2D([], [], color="0.3", linestyle="--" if split == "train" else "-") for split in splits]
+    names = {"train": "training images", "val": "held-out images"}
+    labels = [*map(short, inits), *(names[split] for split in splits)]
+    figure = grid(1, len(titles), panel=(2.65, 1.7), handles=handles, labels=labels, title=1)
+    found = []
+    for each, axis, title, split, points in lines:
+        ax = figure.every[titles.index(title)]
+        x, y = np.array(_thin(points)).T
+        dashes = "--" if split == "train" else "-"
+        mark = "." if len(points) < 3 else ""
+        ax.plot(x, y, linestyle=dashes, color=color(study, each.init), linewidth=1.3, marker=mark)
+        start = {"init": each.init, "split": split, "error": title}
+        found += [start | {"axis": axis, "at": a, "value": b} for a, b in points]
+    for ax, title in zip(figure.every, titles, strict=True):
+        ax.set_title(f"Error on {title}")
+        ax.set_xlabel(lines[0][1])
         ax.grid(axis="y", color="0.92")
-    handles = [
-        Line2D([], [], color=colour(study, i), label=short(i))
-        for i in study.inits
-        if any(run.init == i for run in logged)
-    ]
-    handles.append(Line2D([], [], color="0.3", linestyle="--", label="training"))
-    handles.append(Line2D([], [], color="0.3", label="validation"))
-    legend(figure, handles)
-    return (figure, found) if found else None
+    figure.every[0].set_ylabel("mean squared error")
+    return figure.figure, found
+
+
+def _thin(points: Sequence[tuple[float, float]], most: int = 300) -> list[tuple[float, float]]:
+    """At most so many evenly spaced points, the last among them."""
+    if len(points) <= most:
+        return list(points)
+    return [points[i] for i in np.linspace(0, len(points) - 1, most).astype(int)]
 
 
 def heading(level: Level) -> str:
-    """A panel's title; the arm stands in lines of its own."""
-    arm = "\n".join(textwrap.wrap(level.arm, 26))
+    """A level in words, with the arm in lines of its own."""
+    arm = "\n".join(wrapped(level.arm, 2.0)) if level.arm else ""
     return f"{percent(level.fraction)} of the labels" + (f",\n{arm}" if arm else "")
 
 
 def arm_style(arms: Sequence[str], arm: str) -> dict:
-    """The line of an arm: the first one is drawn through, the others are not."""
+    """The line of an arm: the first one is solid, the others are not."""
     at = arms.index(arm)
     return {"linestyle": ("--", ":", "-.")[(at - 1) % 3], "markerfacecolor": "white"} if at else {}
 
 
-def series(log: Sequence[dict], axis: str, key: str) -> list[tuple[float, float]]:
-    """The finite points of one logged scalar, in order; of a step logged twice the last one."""
-    points = {
-        float(line[axis]): float(line[key]) for line in log if is_number(line.get(axis)) and is_number(line.get(key))
-    }
-    return sorted(points.items())
-
-
-def grid(lines: int, columns: int, height: float, width: float = WIDTH, ratios=None, **share):
-    figure = Figure(figsize=(width, height), layout="constrained")
-    axes = figure.subplots(lines, columns, squeeze=False, height_ratios=ratios, **share)
-    return figure, list(axes.ravel())
-
-
-def legend(figure: Figure, handles: Sequence[Artist], columns: int = 0) -> None:
-    """One legend for the whole figure, below it, with as many entries a line as fit, or in `columns`."""
-    names = [len(str(one.get_label())) for one in handles]
-
-    def inches(n: int) -> float:
-        """About how wide n columns are: handle and gap, and the longest name, in each."""
-        return sum(0.55 + 0.058 * part.max() for part in np.array_split(names, n))
-
-    fit = [n for n in (4, 3, 2) if n <= len(names) and inches(n) < figure.get_figwidth()]
-    columns = columns or (fit[0] if fit else 1)
-    figure.legend(handles=handles, loc="outside lower center", ncols=columns, fontsize=8)
-
-
-def handle(study: Study, init: str) -> Line2D:
-    """An initialisation's line and mark, for a legend."""
-    return Line2D([], [], color=colour(study, init), marker=marker(study, init), label=short(init))
-
-
-def _label_axis(ax: Axes, rows: Sequence[dict], counts: bool) -> None:
-    """A logarithmic axis of labels that names the measured points and no others."""
+def _label_axis(ax: Axes, rows: Sequence[dict], counts: bool, width: float) -> None:
+    """A logarithmic axis of labels, `width` inches wide, that names the measured points and no others."""
     at = {row["fraction"]: row["n_train"] if counts else 100 * row["fraction"] for row in rows}
     ax.set_xscale("log")
     texts = [f"{n:,}\n{percent(f)}" if counts else percent(f) for f, n in at.items()]
     places = np.log(np.array(list(at.values()), float))
-    last = math.inf
+    inches = max(np.ptp(places), 1e-9) / (0.9 * width)  # of the axis in one inch, in logarithms
+    last, taken = math.inf, 0.0
     for i in np.argsort(-places):  # a label that would run into the one to its right is left out
-        if last - places[i] < 0.11 * max(np.ptp(places), 1e-9):
+        own = 0.5 * LETTER * max(map(len, texts[i].split("\n")))
+        if last - places[i] < (own + taken + 0.03) * inches:
             texts[i] = ""
         else:
-            last = places[i]
-    ax.set_xticks(list(at.values()), texts, fontsize=7.5)
+            last, taken = places[i], own
+    ax.set_xticks(list(at.values()), texts)
     ax.minorticks_off()
-    ax.set_xlabel("labelled training images" if counts else "share of the labelled training images")
-
-
-def style() -> AbstractContextManager:
-    """The settings under which every figure is drawn and saved."""
-    return matplotlib.rc_context(STYLE)
+    ax.set_xlabel("labeled training images" if counts else "share of the labeled training images")

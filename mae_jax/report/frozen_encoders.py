@@ -1,20 +1,20 @@
-"""What frozen encoders give: linear probes and nearest neighbours, beside the fine-tuned classifiers, not among them.
+"""Frozen encoders: linear probes and nearest neighbors, next to the fine-tuned classifiers.
 
-A run says in run.json how its encoder was evaluated (`evaluation`); without that it was fine-tuned. Differences are
-between runs of one evaluation alone. Features of random weights ("scratch") are the reference.
+run.json tells how an encoder was evaluated (`evaluation`); without that field it was fine-tuned. Differences are
+between runs of one evaluation. Features of random weights ("scratch") are the reference.
 """
 
 import dataclasses
 from collections.abc import Sequence
 
-from mae_jax.report import analysis, figures, stats, tables
+from mae_jax.report import analysis, stats, tables
 from mae_jax.report.analysis import BASELINE, Study
 from mae_jax.report.runs import USUAL, Run, percent
 
 NAMES = {
     "linear_probe": "linear probe, trained",
     "lbfgs": "linear probe, solved",
-    "knn": "nearest neighbours",
+    "knn": "nearest neighbors",
 }
 LINEAR = ("lbfgs", "linear_probe")  # what is a linear probe; of random weights it is a reference for all models
 SHOWN = ("accuracy", "f1")
@@ -94,14 +94,6 @@ def _analyzed(evaluation: str, runs: list[Run]) -> Frozen:
             | {"arm": row["arm"]}
         )
     return Frozen(evaluation, study, found, notes)
-
-
-def curve(each: Frozen) -> figures.Numbers:
-    """Accuracy against the number of labels, under the name of the evaluation."""
-    rows = [row | {"random_probe_accuracy": None} for row in each.rows]
-    figure, numbers = figures.curve(each.study, rows, "accuracy", each.study.arms)
-    figure.axes[0].set_title(title(each.evaluation))
-    return figure, numbers
 
 
 def text(found: Sequence[Frozen]) -> str:

@@ -7,35 +7,32 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import jinja2
+from matplotlib.figure import Figure
 
 from mae_jax import files
-from mae_jax.report import tables, words
+from mae_jax.report import panels, tables, words
 from mae_jax.report.runs import clean, is_number, percent
 
 
-def save(name: str, figure, numbers: list[dict], out: Path, paths: dict[str, Path], captions: dict[str, str]) -> dict:
-    """Write PNG, SVG and CSV; returns what the page shows."""
+def save(name: str, figure: Figure, numbers: list[dict], out: Path, caption: str, *, png: bool = False) -> dict:
+    """Write figures/NAME.svg, .csv and, with `png`, .png; returns what the page shows.
+
+    `uri` holds the SVG, `width` and `height` its size in CSS pixels, at which its text has 12 pixels.
+    """
     base = out / "figures" / name
-    figure.get_layout_engine().execute(figure)  # lay out once, not for each file
-    figure.set_layout_engine("none")
-    for form, about in (("png", {"Software": None}), ("svg", {"Date": None, "Creator": None})):
-        drawn = io.BytesIO()
-        figure.savefig(drawn, format=form, metadata=about)
-        files.write(base.with_suffix(f".{form}"), drawn.getvalue())
+    forms = {"svg": {"Date": None, "Creator": None}} | ({"png": {"Software": None}} if png else {})
+    drawn = {form: io.BytesIO() for form in forms}
+    for form, about in forms.items():
+        figure.savefig(drawn[form], format=form, metadata=about)
+        files.write(base.with_suffix(f".{form}"), drawn[form].getvalue())
     tables.write_csv(base.with_suffix(".csv"), numbers)
-    paths[name] = base.with_suffix(".svg")
-    kind = next(kind for kind in captions if name.startswith(kind))
-    svg = base.with_suffix(".svg").read_bytes()
-    return {
-        "name": name,
-        "kind": kind,
-        "caption": captions[kind],
-        "uri": "data:image/svg+xml;base64," + base64.b64encode(svg).decode(),
-    }
+    width, height = (round(96 * inches) for inches in figure.get_size_inches())
+    uri = "data:image/svg+xml;base64," + base64.b64encode(drawn["svg"].getvalue()).decode()
+    return {"name": name, "caption": caption, "uri": uri, "width": width, "height": height}
 
 
 def run_facts(path: Path, info: dict) -> dict:
-    """What run.json says of how a run was made, as text; None where it says nothing."""
+    """What run.json says about how a run was made, as text; None where it says nothing."""
     seconds, epochs = info.get("wall_seconds"), info.get("epochs")
     trained = info.get("steps") != 0  # else a head was solved for, and 0 epochs and steps tell nothing
     config = info.get("config")
@@ -69,17 +66,32 @@ def hours(infos: Sequence[dict]) -> str | None:
 
 
 def environment() -> jinja2.Environment:
-    """Templates with every value escaped."""
+    """Templates with every value escaped; `number("Table")` counts the tables of a page, and so for figures."""
     here = jinja2.FileSystemLoader(Path(__file__).parent)
     made = jinja2.Environment(loader=here, autoescape=True, undefined=jinja2.StrictUndefined)
     made.trim_blocks = made.lstrip_blocks = True
     made.filters |= {
         "level": lambda row: str(tables.level_of(row)),
         "percent": percent,
-        "score": lambda v: "–" if v is None else f"{v:.3f}",
-        "points": lambda v: words.signed(100 * v),
-        "p": lambda v: "< 0.001" if v < 0.001 else f"{v:.3f}",
-        "count": lambda v: "–" if v is None else f"{v:,}",
+        "share": share,
+        "decimal": lambda v: "–" if v is None else f"{v:.3f}",
+        "points": lambda v: "–" if v is None else words.signed(100 * v),
+        "p": lambda v: "–" if v is None else "< 0.001" if v < 0.001 else f"{v:.3f}",
+        "count": lambda v: "–" if v is None else f"{v:,.0f}" if abs(v - round(v)) < 0.05 else f"{v:,.1f}",
         "shown": lambda v: "–" if v is None else clean(v),
+        "sentence": lambda text: text[:1].upper() + text[1:],
+        "short": panels.short,
     }
+    counts: dict[str, int] = {}
+
+    def number(kind: str) -> str:
+        counts[kind] = counts.get(kind, 0) + 1
+        return f"{kind} {counts[kind]}"
+
+    made.globals["number"] = number
     return made
+
+
+def share(value: float | None) -> str:
+    """A share in percent, without its sign: 0.9012 -> `90.1`."""
+    return "–" if value is None else f"{100 * value:.1f}"

@@ -18,6 +18,7 @@ from mae_jax.errors import UserError
 from mae_jax.report.predictions import Predictions, clean, read_predictions, regular, show
 
 LONGEST = 200  # characters of a name that tables and figures show
+LOG_LINES = 2_000  # at most kept of the lines of metrics.jsonl that have the same fields
 USUAL = "finetune"  # the evaluation of a run that does not say how its encoder was evaluated
 
 
@@ -59,8 +60,8 @@ def distinct(names: Iterable[str]) -> list[str]:
 class Run:
     """One trained model: its cell of the grid, its predictions and what else its directory holds.
 
-    `n_train` counts the labelled training images, `info` is run.json as read, `log` the lines of
-    metrics.jsonl.
+    `n_train` counts the labeled training images, `train_counts` those of each class where subset.json tells them,
+    `info` is run.json as read, `log` the lines of metrics.jsonl, thinned.
     """
 
     path: Path
@@ -75,6 +76,7 @@ class Run:
     info: dict
     log: tuple[dict, ...]
     evaluation: str = USUAL
+    train_counts: dict[str, float] | None = None
 
     @property
     def raw_classes(self) -> list[str]:
@@ -230,27 +232,75 @@ def _read_files(cell: dict, names: Sequence[str]) -> tuple[Run, list[str]]:
             )
     log, broken = read_log(path / "metrics.jsonl")
     if broken:
-        notes.append(f"{clean(path)}: passed over {broken} broken lines of metrics.jsonl")
+        notes.append(f"{clean(path)}: skipped {broken} broken lines of metrics.jsonl")
     classes = tuple(clean(name) for name in names)
-    run = Run(**cell, classes=classes, test=test, validation=validation, log=log)
+    counts = _train_counts(path / "subset.json")
+    run = Run(**cell, classes=classes, test=test, validation=validation, log=log, train_counts=counts)
     return run, notes
 
 
 def read_log(file: Path) -> tuple[tuple[dict, ...], int]:
-    """The lines of metrics.jsonl that are JSON objects, and the number of those that are not."""
+    """The lines of metrics.jsonl that are JSON objects, thinned, and the number of those that are not.
+
+    Of the lines with the same fields about 1,000 to 2,000 evenly spaced ones are kept, and the last: a log of any
+    length takes little memory.
+    """
     if not file.is_file():
         return (), 0
-    lines, broken = [], 0
-    for text in file.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            line = json.loads(text)
-        except (ValueError, RecursionError):
-            line = None
-        if isinstance(line, dict):
-            lines.append(line)
-        elif text.strip():
-            broken += 1
-    return tuple(lines), broken
+    kinds: dict[frozenset[str], _Thinned] = {}
+    broken = 0
+    with file.open(encoding="utf-8", errors="replace") as stream:
+        for number, text in enumerate(stream):
+            try:
+                line = json.loads(text)
+            except (ValueError, RecursionError):
+                line = None
+            if isinstance(line, dict):
+                kinds.setdefault(frozenset(line), _Thinned()).add(number, line)
+            elif text.strip():
+                broken += 1
+    kept = sorted((pair for kind in kinds.values() for pair in kind.kept()), key=lambda pair: pair[0])
+    return tuple(line for _, line in kept), broken
+
+
+class _Thinned:
+    """Evenly spaced items of a stream: every `stride`-th, which doubles where there are too many, and the last."""
+
+    def __init__(self) -> None:
+        self.stride, self.count = 1, 0
+        self.pairs: list[tuple[int, dict]] = []
+        self.last: tuple[int, dict] | None = None
+
+    def add(self, number: int, line: dict) -> None:
+        self.last = (number, line)
+        if self.count % self.stride == 0:
+            self.pairs.append(self.last)
+            if len(self.pairs) > LOG_LINES:
+                self.pairs, self.stride = self.pairs[::2], 2 * self.stride
+        self.count += 1
+
+    def kept(self) -> list[tuple[int, dict]]:
+        ends = [self.last] if self.last and (not self.pairs or self.pairs[-1][0] != self.last[0]) else []
+        return [*self.pairs, *ends]
+
+
+def series(log: Sequence[dict], axis: str, key: str) -> list[tuple[float, float]]:
+    """The finite points of one logged scalar, in order; of a step logged twice the last one."""
+    points = {
+        float(line[axis]): float(line[key]) for line in log if is_number(line.get(axis)) and is_number(line.get(key))
+    }
+    return sorted(points.items())
+
+
+def _train_counts(file: Path) -> dict[str, float] | None:
+    """How many labeled training images each class has, by subset.json; None where it does not tell."""
+    try:
+        counts = json.loads(regular(file).read_text(encoding="utf-8"))["train"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+    if not isinstance(counts, dict) or not all(is_number(n, 0.0, 1e12) for n in counts.values()):
+        return None
+    return {clean(name): float(n) for name, n in counts.items()}
 
 
 def check_same_images(run: Run, first: Run, file: Path) -> None:

@@ -321,5 +321,5 @@ def box(values: Float[np.ndarray, "n"]) -> dict[str, float | int]:
 
 
 def grey(error: float) -> float:
-    """A mean squared error of values in 0..1 as its root in grey levels (0 to 255)."""
+    """A mean squared error of values in 0..1 as its root in gray levels (0 to 255)."""
     return 255 * error**0.5

@@ -159,11 +159,11 @@ def level_of(row: dict) -> Level:
 
 
 def reference_text(rows: Sequence[dict]) -> str:
-    """What a model must beat: the commonest class, and a linear probe on random weights where one was run."""
-    text = f"Always the commonest class: {rows[0]['majority_rate']:.4f}."
+    """What a model must beat: the most common class, and a linear probe on random weights where one was run."""
+    text = f"Always predicting the most common class scores {100 * rows[0]['majority_rate']:.1f} %."
     probes = {row["fraction"]: row["random_probe_accuracy"] for row in rows}
-    known = ", ".join(f"{percent(f)} {value:.4f}" for f, value in sorted(probes.items()) if value is not None)
-    return text + (f" Linear probe on random weights: {known}." if known else "")
+    known = [f"{100 * p:.1f} % with {percent(f)} of the labels" for f, p in sorted(probes.items()) if p is not None]
+    return text + (f" A linear probe on random weights scores {', '.join(known)}." if known else "")
 
 
 def table_text(rows: Sequence[dict]) -> str:

@@ -6,10 +6,15 @@ import numpy as np
 import pytest
 
 from mae_jax.errors import UserError
-from mae_jax.report import analysis, figures, frozen_encoders, tables, write_report
+from mae_jax.report import analysis, drawing, findings, frozen_encoders, panels, tables, write_report
 from mae_jax.report.runs import read_runs
 
 KNOWS = {"scratch": 0.2, "mae": 0.9}
+
+
+def rows_of(file):
+    with file.open(newline="") as stream:
+        return list(csv.DictReader(stream))
 
 
 def probes(make, path, evaluation, *, seeds=3, rows=150, fraction=0.1, **extra):
@@ -51,10 +56,10 @@ def test_probes_are_apart_from_what_was_fine_tuned(dirs, tmp_path):
     assert float(rows[1]["low"]) < accuracy - base < float(rows[1]["high"])
     assert rows[0]["verdict"] == rows[0]["difference"] == ""
     page = report.paths["page"].read_text()
-    assert '<h2 id="frozen">' in page and "Nearest neighbours on frozen features of mae: " in page
+    assert '<h2 id="frozen">' in page and "Nearest neighbors on frozen features of mae: " in page
     assert "linear probe, solved" in report.frozen and "higher" in report.frozen
     assert report.frozen in report.paths["table_md"].read_text()
-    assert report.paths["frozen_knn"].is_file()
+    assert report.paths["frozen_curves"].is_file()
 
 
 def test_a_probe_of_random_weights_is_a_reference_in_every_row(dirs):
@@ -65,7 +70,9 @@ def test_a_probe_of_random_weights_is_a_reference_in_every_row(dirs):
     accuracy = np.mean([run.test.right.mean() for run in apart["linear_probe"] if run.init == "scratch"])
     known = [row["random_probe_accuracy"] for row in rows]
     assert known == [None, None, pytest.approx(accuracy), pytest.approx(accuracy)]
-    assert tables.reference_text(rows).endswith(f"Linear probe on random weights: 10 % {accuracy:.4f}.")
+    assert tables.reference_text(rows).endswith(
+        f"A linear probe on random weights scores {100 * accuracy:.1f} % with 10 % of the labels."
+    )
     # What was solved for is preferred to what was trained.
     _, more = frozen_encoders.separate(read_runs([*usual, *probed["lbfgs"], *probed["linear_probe"]])[0])
     assert {run.evaluation for run in frozen_encoders.random_probes(more)} == {"lbfgs"}
@@ -90,7 +97,7 @@ def test_seeds_of_probes_without_a_partner_are_named(make, tmp_path):
     runs = [make.run(tmp_path / "usual", "scratch", 0.1, rows=60)]
     for init, seed in (("scratch", 0), ("mae", 0), ("mae", 1)):
         runs.append(make.run(tmp_path / f"{init}{seed}", init, 0.1, seed=seed, rows=60, evaluation="knn"))
-    said = "nearest neighbours: mae at 10 %: 1 seed has a scratch run beside it; only such are compared"
+    said = "nearest neighbors: mae at 10 %: 1 seed has a scratch run beside it; only such are compared"
     assert said in write_report(runs, tmp_path / "report").notes
 
 
@@ -98,7 +105,7 @@ def test_probes_alone_are_reported_as_what_they_are(dirs, tmp_path):
     _, probed = dirs
     report = write_report([*probed["knn"], *probed["lbfgs"]], tmp_path)
     assert [row["init"] for row in report.rows] == ["scratch", "mae"]  # those of lbfgs
-    assert "nearest neighbours" in report.frozen and "linear probe" not in report.frozen
+    assert "nearest neighbors" in report.frozen and "linear probe" not in report.frozen
     with pytest.raises(UserError, match=r"the cell \(mae, 10 %, seed 0, knn\) is also in"):
         write_report([*probed["knn"], probed["knn"][3]], tmp_path / "twice")
 
@@ -114,7 +121,7 @@ def test_a_report_of_probes_alone_says_so_and_keeps_its_reference(make, tmp_path
     page = made.paths["page"].read_text()
     assert "<p>Linear probe, solved: pre-training " in page and "the encoder was not trained." in page
     assert all(row["random_probe_accuracy"] is not None for row in made.rows)
-    assert "Linear probe on random weights: 10 %" in made.paths["table_md"].read_text()
+    assert "A linear probe on random weights scores" in made.paths["table_md"].read_text()
 
 
 def test_a_collapsed_probe_is_called_so(make, tmp_path):
@@ -127,10 +134,12 @@ def test_a_collapsed_probe_is_called_so(make, tmp_path):
 
 def test_each_curve_says_which_evaluation_it_is_of(dirs):
     usual, probed = dirs
-    runs, _ = read_runs([*usual, *probed["knn"], *probed["lbfgs"]])
-    with figures.style():
-        drawn = [frozen_encoders.curve(each)[0] for each in frozen_encoders.analyze(frozen_encoders.separate(runs)[1])]
-    assert [figure.axes[0].get_title("left") for figure in drawn] == ["Linear probe, solved", "Nearest neighbours"]
+    with panels.style():
+        drawn = {d.name: d for d in drawing.draw(findings.find([*usual, *probed["knn"], *probed["lbfgs"]]))}
+    axes = drawn["frozen_curves"].figure.axes
+    assert [ax.get_title("left") for ax in axes] == ["Linear probe, solved", "Nearest neighbors"]
+    assert axes[0].get_ylim() == axes[1].get_ylim()
+    assert {row["panel"] for row in drawn["frozen_curves"].numbers} == {"Linear probe, solved", "Nearest neighbors"}
 
 
 def test_a_foreign_evaluation_names_no_file_elsewhere(make, tmp_path):
@@ -139,12 +148,12 @@ def test_a_foreign_evaluation_names_no_file_elsewhere(make, tmp_path):
     runs += [make.run(tmp_path / f"probe{i}", "scratch", 0.1, rows=60, evaluation=name) for i, name in enumerate(names)]
     before = {file for run in runs for file in run.rglob("*")} | {*runs}
     out = tmp_path / "deep" / "report"
-    report = write_report(runs, out)
+    write_report(runs, out)
     outside = {file for file in tmp_path.rglob("*") if not file.is_relative_to(out)}
     assert outside == before | {out.parent}
-    drawn = [path for name, path in report.paths.items() if name.startswith("frozen_")]
-    assert len({str(path).casefold() for path in drawn}) == len(names)
-    assert {path.parent for path in drawn} == {out / "figures"} and all(path.is_file() for path in drawn)
+    assert {path.name for path in out.rglob("*frozen*")} == {"frozen.csv", "frozen_curves.csv", "frozen_curves.svg"}
+    panel_names = {row["panel"] for row in rows_of(out / "figures" / "frozen_curves.csv")}
+    assert len(panel_names) == len(names)
 
 
 def test_a_probe_of_which_one_seed_collapsed_is_not_called_collapsed(make, tmp_path):

@@ -6,27 +6,41 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mae_jax.cli import call
-from mae_jax.errors import UserError, disk_line
-from mae_jax.report.runs import clean
-from mae_jax.report.sweep.page import write_sweep
+from mae_jax.errors import UserError, disk_line, printable
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Writes the report, prints its table; returns the exit code, 2 for a mistake in the input."""
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """The command's arguments."""
+    made = argparse.ArgumentParser(
         prog="python -m mae_jax.report.sweep",
         description="Compare autoencoders of several mask ratios and visible weights from their run directories.",
     )
-    parser.add_argument("run_dirs", nargs="+", type=Path, metavar="RUN_DIR", help="pre-trainings and classifiers")
-    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="where to write the report")
-    parser.add_argument("--title", help="the page's heading")
-    parser.add_argument("--pictures", type=Path, metavar="PNG", help="a sheet of reconstructions for the page")
-    args = parser.parse_args(argv)
+    made.add_argument(
+        "run_dirs",
+        nargs="+",
+        type=Path,
+        metavar="DIR",
+        help="run directories of pre-trainings and classifiers, or a sweep's directory for all of its runs",
+    )
+    made.add_argument("--out", required=True, type=Path, metavar="DIR", help="where to write the report")
+    made.add_argument("--title", help="the page's heading")
+    made.add_argument("--pictures", type=Path, metavar="PNG", help="a sheet of reconstructions for the page")
+    made.add_argument("--png", action="store_true", help="write each figure as PNG, too")
+    return made
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write the report, print its table; returns the exit code, 2 for a mistake in the input."""
+    args = parser().parse_args(argv)
     try:
-        written = write_sweep(args.run_dirs, args.out, title=args.title, pictures=args.pictures)
+        from mae_jax.report.directories import runs_below
+        from mae_jax.report.sweep.page import write_sweep  # only now: it loads numpy, scipy and matplotlib
+
+        run_dirs = [run for place in args.run_dirs for run in (runs_below(place) or [place])]
+        written = write_sweep(run_dirs, args.out, title=args.title, pictures=args.pictures, png=args.png)
     except (UserError, OSError) as error:
-        said = disk_line(error) if isinstance(error, OSError) else error
-        print(f"error: {clean(said)}", file=sys.stderr)
+        line = disk_line(error) if isinstance(error, OSError) else str(error)
+        print(f"error: {printable(line, keep='')}", file=sys.stderr)
         return 2
     print(f"{written.text}\n\nreport: {written.page}")
     return 0

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mae_jax import files
-from mae_jax.report import figures, html, tables
+from mae_jax.report import html, panels, tables
 from mae_jax.report.sweep import figures as sweep_figures
 from mae_jax.report.sweep import words
 from mae_jax.report.sweep.networks import read_sweep
@@ -29,10 +29,12 @@ def write_sweep(
     title: str | None = None,
     pictures: Path | None = None,
     notes: Sequence[str] = (),
+    png: bool = False,
 ) -> Written:
-    """Writes sweep.csv, effects.csv, classifiers.csv, sweep.md, figures/ and index.html into `out`.
+    """Write sweep.csv, effects.csv, classifiers.csv, sweep.md, figures/ and index.html into `out`.
 
-    `pictures` is a sheet of reconstructions for the page, `notes` are further lines on it. Raises UserError for
+    `pictures` is a sheet of reconstructions for the page, `notes` are further lines on it; with `png` each figure is
+    written as PNG too. Raises UserError for
     files that do not fit.
     """
     sweep, left_out = read_sweep(run_dirs)
@@ -43,10 +45,12 @@ def write_sweep(
     tables.write_csv(out / "effects.csv", effects, EFFECTS)
     if classifiers:
         tables.write_csv(out / "classifiers.csv", classifiers)
-    with figures.style():
+    with panels.style():
         drawn = [
-            html.save(name, figure, numbers, out, {}, sweep_figures.CAPTIONS)
+            html.save(name, figure, numbers, out, sweep_figures.CAPTIONS[kind], png=png)
+            | {"kind": kind, "part": sweep_figures.PARTS.get(name, "")}
             for name, (figure, numbers) in sweep_figures.draw(sweep, rows, classifiers)
+            for kind in [sweep_figures.kind(name)]
         ]
     said = words.answer(sweep, rows, effects, classifiers)
     lines = words.table(sweep, rows, classifiers)

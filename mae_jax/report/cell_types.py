@@ -1,0 +1,222 @@
+"""Cell types: what each class is taken for, and how sensitivity and precision change with labels.
+
+The classes are cell types in the study; any classes do.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from mae_jax.report import stats
+from mae_jax.report.analysis import BASELINE, Study
+from mae_jax.report.ratios import Ratio, difference, ratio, share_interval
+from mae_jax.report.runs import Level, percent
+from mae_jax.report.tables import verdict
+
+NEAR = 0.1  # the share of labels at which a second confusion matrix is shown, unless another is chosen
+MOST = 12  # classes that the page shows one by one; the tables have them all
+COLUMNS = (  # of classes.csv
+    *("fraction", "arm", "init", "class", "n", "n_train", "predicted"),
+    *("sensitivity", "sensitivity_low", "sensitivity_high", "precision", "precision_low", "precision_high"),
+    *("difference", "difference_low", "difference_high", "p", "holm_p", "verdict"),
+)
+CONFUSION = ("fraction", "arm", "init", "label", "prediction", "mean_count", "share")  # of confusion.csv
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """A confusion matrix: `counts[i, j]` images of class i are taken for class j, as a mean over the seeds."""
+
+    level: Level
+    init: str
+    seeds: int
+    counts: Float[np.ndarray, "c c"]
+
+
+@dataclass(frozen=True)
+class CellTypes:
+    """The rows of classes.csv, the confusion matrices, and the levels that the page shows.
+
+    `names` are the classes that occur in the test set, `shown` those that the page shows one by one, rarest first.
+    """
+
+    rows: list[dict]
+    matrices: list[Matrix]
+    largest: Level
+    chosen: Level | None
+    names: list[str]
+    shown: list[str]
+
+    def matrix(self, level: Level, init: str) -> Matrix | None:
+        """That of one cell."""
+        return next((m for m in self.matrices if (m.level, m.init) == (level, init)), None)
+
+    def of(self, level: Level, init: str) -> list[dict]:
+        """The rows of one cell, in the order of the classes."""
+        key = (level.fraction, level.arm, init)
+        return [row for row in self.rows if (row["fraction"], row["arm"], row["init"]) == key]
+
+    def confusion_rows(self, classes: Sequence[str]) -> list[dict]:
+        """confusion.csv: one row for each pair of a label and a prediction that occurs."""
+        rows = []
+        for m in self.matrices:
+            start = {"fraction": m.level.fraction, "arm": m.level.arm, "init": m.init}
+            for i, j in np.argwhere(m.counts > 0).tolist():
+                pair = {"label": classes[i], "prediction": classes[j], "mean_count": float(m.counts[i, j])}
+                rows.append(start | pair | {"share": float(m.counts[i, j] / m.counts[i].sum())})
+        return rows
+
+
+def analyze(study: Study, chosen: float | None = None) -> CellTypes:
+    """Sensitivity and precision of every class in every cell, and the confusion matrices.
+
+    `chosen` is the share of labels for a second matrix; without it the one nearest to 10 %.
+    """
+    first = study.runs[0]
+    counts = np.bincount(first.test.labels, minlength=len(first.classes))
+    present = np.flatnonzero(counts).tolist()
+    rows, matrices = [], []
+    for level, init in study.cells:
+        labels, predictions = _answers(study, study.of(level, init))
+        matrix = np.zeros((len(first.classes), len(first.classes)))
+        for own in predictions:
+            np.add.at(matrix, (labels, own), 1 / len(predictions))
+        matrices.append(Matrix(level, init, len(predictions), matrix))
+        trained = _trained_on(study, level, init)
+        cell = [_row(study, level, init, label, labels, predictions, trained) for label in present]
+        _compare(study, level, init, present, cell)
+        rows += cell
+    usual = [level for level in study.levels if level.arm == study.arms[0]]
+    largest = max(usual, key=lambda level: level.fraction)
+    others = [level for level in usual if level != largest]
+    near = NEAR if chosen is None else chosen
+    second = min(others, key=lambda level: abs(np.log(level.fraction / near))) if others else None
+    rare = sorted(present, key=lambda label: counts[label])[:MOST]
+    names = [first.classes[label] for label in present]
+    return CellTypes(rows, matrices, largest, second, names, [first.classes[label] for label in rare])
+
+
+def _answers(study: Study, index: Sequence[int]) -> tuple[Int[np.ndarray, "n"], Int[np.ndarray, "s n"]]:
+    tests = [study.runs[i].test for i in index]
+    return tests[0].labels, np.stack([test.predictions for test in tests])
+
+
+def _sensitivity(study: Study, index: Sequence[int], label: int) -> Ratio | None:
+    labels, predictions = _answers(study, index)
+    of_class = np.broadcast_to(labels == label, predictions.shape)
+    return ratio((of_class & (predictions == label)).astype(float), of_class.astype(float), study.unit_of)
+
+
+def _row(study: Study, level: Level, init: str, label: int, labels, predictions, trained: dict[str, float]) -> dict:
+    name = study.runs[0].classes[label]
+    taken = predictions == label
+    row = {"fraction": level.fraction, "arm": level.arm, "init": init, "class": name}
+    row |= {"n": int((labels == label).sum()), "n_train": trained.get(name)}
+    row |= {"predicted": float(taken.sum(1).mean())}
+    precision = ratio((taken & (labels == label)).astype(float), taken.astype(float), study.unit_of)
+    for metric, found in (
+        ("sensitivity", _sensitivity(study, study.of(level, init), label)),
+        ("precision", precision),
+    ):
+        low, high = share_interval(found) if found else (None, None)
+        row |= {metric: found.estimate if found else None, f"{metric}_low": low, f"{metric}_high": high}
+    return row | dict.fromkeys(COLUMNS[-6:])
+
+
+def _compare(study: Study, level: Level, init: str, present: Sequence[int], rows: list[dict]) -> None:
+    """Add to the rows of one cell the differences of sensitivity to scratch on the same images and seeds.
+
+    Holm's correction is over the classes of the cell.
+    """
+    ours, base = study.of(level, init), study.of(level, BASELINE)
+    shared = {study.runs[i].seed for i in ours} & {study.runs[i].seed for i in base}
+    if init == BASELINE or not shared:
+        return
+    sides = [[i for i in side if study.runs[i].seed in shared] for side in (ours, base)]
+    for label, row in zip(present, rows, strict=True):
+        a, b = (_sensitivity(study, side, label) for side in sides)
+        if a is None or b is None:
+            continue
+        found, low, high, p = difference(a, b)
+        row |= {"difference": found, "difference_low": max(low, -1.0), "difference_high": min(high, 1.0), "p": p}
+        row["verdict"] = verdict(low, high)
+    tested = [row for row in rows if row["p"] is not None]
+    for row, p in zip(tested, stats.holm([row["p"] for row in tested]), strict=True):
+        row["holm_p"] = p
+
+
+def _trained_on(study: Study, level: Level, init: str) -> dict[str, float]:
+    """How many labeled training images each class had, as a mean over the seeds; {} where a run does not tell."""
+    told = [study.runs[i].train_counts for i in study.of(level, init)]
+    if not all(told):
+        return {}
+    return {name: float(np.mean([counts.get(name, 0) for counts in told])) for name in study.runs[0].classes}
+
+
+# --- in words
+
+
+def best(study: Study, level: Level) -> str:
+    """The initialization with the highest macro F1 at a level."""
+    inits = [init for at, init in study.cells if at == level]
+    return max(inits, key=lambda init: study.mean("f1", study.of(level, init)))
+
+
+def lines(study: Study, found: CellTypes) -> list[str]:
+    """A sentence for each shown class at the largest share of labels, from the best model there; rarest first."""
+    init = best(study, found.largest)
+    matrix = found.matrix(found.largest, init)
+    rows = {row["class"]: row for row in found.of(found.largest, init)}
+    classes = study.runs[0].classes
+    return [_sentence(name, classes.index(name), matrix, rows[name], classes) for name in found.shown if matrix]
+
+
+def confusions(study: Study, found: CellTypes, most: int = 10) -> list[str]:
+    """The most frequent confusions of the best model at the largest share of labels."""
+    matrix = found.matrix(found.largest, best(study, found.largest))
+    if matrix is None:
+        return []
+    wrong = matrix.counts - np.diag(np.diag(matrix.counts))
+    order = np.argsort(-wrong, axis=None)[:most]
+    pairs = [np.unravel_index(at, wrong.shape) for at in order.tolist()]
+    names = study.runs[0].classes
+    return [
+        f"{_count(wrong[i, j])} of {matrix.counts[i].sum():,.0f} {names[i]} are taken for {names[j]}."
+        for i, j in pairs
+        if wrong[i, j] > 0
+    ]
+
+
+def _sentence(name: str, i: int, matrix: Matrix, row: dict, classes: Sequence[str]) -> str:
+    """`Monocyte: 75 of 95 right (79 %, 70 to 86 %), 18 taken for Lymphocyte.`"""
+    counts = matrix.counts[i]
+    low, high = 100 * row["sensitivity_low"], 100 * row["sensitivity_high"]
+    text = f"{name}: {_count(counts[i])} of {row['n']:,} right ({100 * row['sensitivity']:.0f} %, {low:.0f} to "
+    text += f"{high:.0f} %)"
+    wrong = [(counts[j], classes[j]) for j in np.argsort(-counts).tolist() if j != i and counts[j] >= 0.5]
+    if wrong:
+        text += ", " + " and ".join(f"{_count(n)} taken for {other}" for n, other in wrong[:2])
+    return text + "."
+
+
+def _count(value: float) -> str:
+    """A mean count over seeds, whole where it is."""
+    return f"{value:,.0f}" if abs(value - round(value)) < 0.05 else f"{value:,.1f}"
+
+
+def rarest(study: Study, found: CellTypes) -> str:
+    """The rarest class with its numbers of test and training images."""
+    first = study.runs[0]
+    counts = np.bincount(first.test.labels, minlength=len(first.classes))
+    name, total = found.shown[0], len(first.test.labels)
+    n = int(counts[first.classes.index(name)])
+    text = f"The rarest cell type is {name}: {n:,} of {total:,} test images ({100 * n / total:.1f} %)"
+    rows = [row for row in found.rows if row["class"] == name and row["n_train"] is not None]
+    trained = {row["fraction"]: row["n_train"] for row in rows if row["arm"] == study.arms[0]}
+    if trained:
+        parts = [f"{_count(trained[f])} with {percent(f)} of the labels" for f in sorted(trained)]
+        text += f". Its training images: {', '.join(parts)}"
+    absent = [c for c in first.classes if c not in found.names]
+    return f"{text}." + (f" No test image shows {', '.join(absent)}." if absent else "")

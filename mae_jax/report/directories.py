@@ -1,0 +1,47 @@
+"""Run directories below a study's directory."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from mae_jax.errors import UserError, printable
+
+RUN, PREDICTIONS = "run.json", "predictions.csv"
+
+
+def expand(places: Sequence[Path]) -> tuple[list[Path], list[str]]:
+    """The run directories of classifiers among `places`, and in place of a study's directory those below it.
+
+    A study's directory holds no run.json, but directories one or two levels below it do. Its pre-trainings are found
+    through its classifiers. Also returns lines that name its runs without predictions. Raises UserError for a
+    directory without runs.
+    """
+    found: list[Path] = []
+    unfinished: list[str] = []
+    for place in places:
+        below = runs_below(place) if place.is_dir() and not (place / RUN).exists() else []
+        if not below:
+            found.append(place)  # a run, or a mistake that its reader names
+            continue
+        classifiers = [run for run in below if not is_pretraining(run)]
+        if not classifiers:
+            raise UserError(f"{place}: no classifier among its {len(below)} runs; the report compares classifiers")
+        finished = [run for run in classifiers if (run / PREDICTIONS).exists()]
+        unfinished += [printable(run.name, keep="") for run in classifiers if run not in finished]
+        found += finished or classifiers[:1]
+    return found, [f"not finished, and so left out: {', '.join(unfinished)}"] if unfinished else []
+
+
+def runs_below(study: Path) -> list[Path]:
+    """Every directory one or two levels below that holds run.json, sorted; a report's directory is none."""
+    files = [*study.glob(f"*/{RUN}"), *study.glob(f"*/*/{RUN}")]
+    return sorted(file.parent for file in files)
+
+
+def is_pretraining(run: Path) -> bool:
+    """Whether run.json says so; what cannot be read is left to the reader of runs."""
+    try:
+        info = json.loads((run / RUN).read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(info, dict) and info.get("task") == "pretrain"

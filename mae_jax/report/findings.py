@@ -1,0 +1,138 @@
+"""Read and analyze: everything that the page of a study shows, as data."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mae_jax.report import (
+    analysis,
+    autoencoder_pictures,
+    cell_types,
+    certainty,
+    external_tests,
+    frozen_encoders,
+    label_efficiency,
+    learning_speed,
+    mistakes,
+    prediction_sets,
+    tables,
+    words,
+)
+from mae_jax.report.analysis import Study
+from mae_jax.report.autoencoder_pictures import Pretraining
+from mae_jax.report.cell_types import CellTypes
+from mae_jax.report.external_tests import External
+from mae_jax.report.frozen_encoders import Frozen
+from mae_jax.report.prediction_sets import PredictionSets
+from mae_jax.report.runs import USUAL, Run, clean, read_runs
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What the run directories of one report say.
+
+    `rows`, `paired`, `worth`, `certainty`, `sure_and_wrong`, `speed` and `mistakes` are the rows of table.csv,
+    paired.csv, efficiency.csv, certainty.csv, sure_and_wrong.csv, learning_speed.csv and mistakes.csv; `answer` has the
+    sentences of `words.answer`. `notes` are lines for the page, `left_out` lines on what it lacks.
+    """
+
+    title: str
+    images: str  # the name of the data, "" where it is not known
+    study: Study
+    rows: list[dict]
+    paired: list[dict]
+    worth: list[dict]
+    answer: dict
+    cell_types: CellTypes
+    certainty: list[dict]
+    sure_and_wrong: list[dict]
+    sets: PredictionSets
+    speed: list[dict]
+    mistakes: list[dict]
+    gallery: list[dict]
+    probes: list[Frozen]
+    probe_runs: list[Run]
+    others: list[External]
+    pretrainings: list[Pretraining]
+    autoencoders: list[dict]
+    notes: list[str]
+    left_out: list[str]
+
+    @property
+    def published(self) -> list[dict]:
+        """The original study's table, where the images are those of that study."""
+        return tables.PUBLISHED if any(r.info.get("data") == "raabin_wbc" for r in self.study.runs) else []
+
+    @property
+    def class_counts(self) -> list[tuple[str, int]]:
+        """How many test images each class has."""
+        first = self.study.runs[0]
+        counts = np.bincount(first.test.labels, minlength=len(first.classes))
+        return list(zip(first.classes, counts.tolist(), strict=True))
+
+    @property
+    def seeds(self) -> int:
+        """The most seeds that a row of the table has."""
+        return max(row["seeds"] for row in self.rows)
+
+
+def find(
+    run_dirs: Sequence[Path],
+    *,
+    title: str | None = None,
+    notes: Sequence[str] = (),
+    fraction: float | None = None,
+) -> Findings:
+    """Read the run directories and analyze them; `fraction` chooses that of the second confusion matrix.
+
+    Raises UserError where they break the contract (see `runs`).
+    """
+    every, missing = read_runs(run_dirs)
+    runs, probed = frozen_encoders.separate(every)
+    reference = frozen_encoders.random_probes({runs[0].evaluation: runs} | probed)
+    study = analysis.analyze(runs, reference)
+    probes = frozen_encoders.analyze(probed)
+    rows = tables.rows(study)
+    paired, unpaired = tables.paired(study)
+    worth = label_efficiency.worth(study) + label_efficiency.worth(study, "f1")
+    others, unknown = external_tests.read(runs, reference)
+    unpaired += [f"{each.name}: {line}" for each in probes for line in each.notes]
+    sets = prediction_sets.analyze(study, [(other.name, other.study) for other in others])
+    told = [run.info.get(key) for key in ("data_name", "data") for run in runs]
+    images = next((clean(name) for name in told if isinstance(name, str)), "")
+    return Findings(
+        title=title or " ".join(["How many labels are enough?", images]).strip(),
+        images=images,
+        study=study,
+        rows=rows,
+        paired=paired,
+        worth=worth,
+        answer=_answer(study, rows, paired, worth),
+        cell_types=cell_types.analyze(study, fraction),
+        certainty=certainty.analyze(study),
+        sure_and_wrong=certainty.by_class(study),
+        sets=sets,
+        speed=learning_speed.analyze(study),
+        mistakes=mistakes.mistakes(runs),
+        gallery=mistakes.gallery(runs),
+        probes=probes,
+        probe_runs=[run for own in probed.values() for run in own],
+        others=others,
+        pretrainings=autoencoder_pictures.pretrainings(runs),
+        autoencoders=autoencoder_pictures.found(runs),
+        notes=[*notes, *words.one_pretraining(runs)],
+        left_out=words.merge(missing) + unpaired + unknown + words.not_there(study) + sets.refused,
+    )
+
+
+def _answer(study: Study, rows: list[dict], paired: list[dict], worth: list[dict]) -> dict:
+    """The sentences; where all encoders are frozen, they say so."""
+    said = words.answer(study, rows, paired, worth)
+    evaluation = study.runs[0].evaluation
+    if evaluation == USUAL:
+        return said
+    name, start = frozen_encoders.name_of(evaluation), frozen_encoders.title(evaluation)
+    arms = [f"All models here: {name}; the encoder was not trained.", *said["arms"]]
+    return said | {"arms": arms, "headlines": [f"{start}: {head[0].lower()}{head[1:]}" for head in said["headlines"]]}

@@ -1,0 +1,93 @@
+"""Learning speed: how soon a model is near its final validation accuracy, and how high its curve lies.
+
+Pre-training is often said to give a "kick-start". Two numbers measure it: the epochs until 90 % of the final score, and
+the area under the curve, which is the mean validation accuracy over the training.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from mae_jax.report import stats
+from mae_jax.report.analysis import BASELINE, Study
+from mae_jax.report.runs import Level, Run, series
+from mae_jax.report.tables import verdict
+
+SHARE = 0.9  # of the final score
+FEWEST = 3  # seeds for an interval over seeds, and points for a curve
+COLUMNS = (  # of learning_speed.csv
+    *("fraction", "arm", "init", "seeds", "axis", "final", "reached", "reached_low", "reached_high"),
+    *("area", "area_low", "area_high", "difference", "difference_low", "difference_high", "verdict"),
+)
+
+
+def analyze(study: Study) -> list[dict]:
+    """A row for each cell whose runs all have a curve of validation accuracy and did not collapse.
+
+    `final` is the accuracy at the last evaluation, `reached` the epoch (or step, see `axis`) at which 90 % of it is
+    passed, `area` the mean accuracy over the training. Intervals are Student's over three or more seeds, else None;
+    `difference` is the area minus that from scratch, seed by seed.
+    """
+    rows, areas = [], {}
+    for level, init in study.cells:
+        runs = [study.runs[i] for i in study.of(level, init)]
+        curves = [_curve(run) for run in runs]
+        if not all(len(curve) >= FEWEST for _, curve in curves) or any(_collapsed(run) for run in runs):
+            continue
+        axes = {axis for axis, _ in curves}
+        if len(axes) > 1:
+            continue
+        found = np.array([_measure(curve) for _, curve in curves])
+        areas[level, init] = {run.seed: area for run, area in zip(runs, found[:, 2].tolist(), strict=True)}
+        row = {"fraction": level.fraction, "arm": level.arm, "init": init, "seeds": len(runs), "axis": axes.pop()}
+        row |= {"final": float(found[:, 0].mean())}
+        for column, name in ((1, "reached"), (2, "area")):
+            low, high = _interval(found[:, column])
+            row |= {name: float(found[:, column].mean()), f"{name}_low": low, f"{name}_high": high}
+        rows.append(row | _difference(areas, level, init))
+    return rows
+
+
+def _curve(run: Run) -> tuple[str, list[tuple[float, float]]]:
+    axis = "epoch" if any("epoch" in line for line in run.log) else "step"
+    return axis, series(run.log, axis, "val/accuracy")
+
+
+def _collapsed(run: Run) -> bool:
+    """Whether one class is predicted for every image, so that 90 % of the final score says nothing."""
+    return len(set(run.test.labels.tolist())) > 1 and len(set(run.test.predictions.tolist())) == 1
+
+
+def _measure(curve: Sequence[tuple[float, float]]) -> tuple[float, float, float]:
+    """Final score, where 90 % of it is first passed (linear between two evaluations), and the mean height."""
+    x, y = np.array(curve, dtype=np.float64).T
+    goal = SHARE * y[-1]
+    i = int(np.argmax(y >= goal))
+    at = x[i]
+    if i:
+        at = x[i - 1] + (goal - y[i - 1]) / (y[i] - y[i - 1]) * (x[i] - x[i - 1])
+    area = float(np.trapezoid(y, x) / (x[-1] - x[0]))
+    return float(y[-1]), float(at), area
+
+
+def _interval(values: np.ndarray) -> tuple[float | None, float | None]:
+    return stats.t_interval(values) if len(values) >= FEWEST else (None, None)
+
+
+def _difference(areas: dict[tuple[Level, str], dict[int, float]], level: Level, init: str) -> dict:
+    """The area minus that from scratch, over the seeds that both have."""
+    empty = dict.fromkeys(COLUMNS[-4:])
+    base = areas.get((level, BASELINE), {})
+    own = areas[level, init]
+    shared = [seed for seed in own if seed in base]
+    if init == BASELINE or not shared:
+        return empty
+    values = np.array([own[seed] - base[seed] for seed in shared])
+    low, high = _interval(values)
+    known = low is not None and high is not None
+    return {
+        "difference": float(values.mean()),
+        "difference_low": low,
+        "difference_high": high,
+        "verdict": verdict(low, high) if known else None,
+    }

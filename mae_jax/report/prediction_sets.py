@@ -1,0 +1,117 @@
+"""Selective prediction: sets of classes that hold the true one with a chosen probability.
+
+Least ambiguous set-valued classifiers with class-specific coverage (Sadinle, Lei and Wasserman 2019, section 2): a
+class is in the set of an image where its probability reaches that class's threshold, which the validation images of the
+class set by split conformal prediction. The guarantee holds for new images from where the validation images come; on
+others it may break, and the tables show where.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from mae_jax.report.analysis import Study
+from mae_jax.report.predictions import Predictions
+from mae_jax.report.ratios import mean_interval, ratio, share_interval
+from mae_jax.report.runs import Level, Run
+
+TARGET = 0.9  # wanted coverage of every class
+FEWEST = 20  # validation images of each class
+ALL = "all classes"
+COLUMNS = (  # of prediction_sets.csv
+    *("test_set", "fraction", "arm", "init", "class", "n", "target", "coverage", "coverage_low", "coverage_high"),
+    *("size", "size_low", "size_high", "single", "single_low", "single_high", "empty", "broken"),
+)
+
+
+@dataclass(frozen=True)
+class PredictionSets:
+    """The rows of prediction_sets.csv, and the lines on cells that have none."""
+
+    rows: list[dict]
+    refused: list[str]
+
+    def of(self, test_set: str, level: Level, init: str) -> list[dict]:
+        """The rows of one cell on one test set: all classes first."""
+        key = (test_set, level.fraction, level.arm, init)
+        return [r for r in self.rows if (r["test_set"], r["fraction"], r["arm"], r["init"]) == key]
+
+
+def analyze(study: Study, others: Sequence[tuple[str, Study]] = ()) -> PredictionSets:
+    """Prediction sets of every cell on the test images ("" in `test_set`) and on further test sets, by name.
+
+    A cell is left out, with a line that says why, where a run has no validation probabilities or fewer than 20
+    validation images of a class.
+    """
+    rows, refused = [], {}
+    thresholds: dict[tuple[Level, str, int], Float[np.ndarray, c]] = {}
+    for run in study.runs:
+        why = _lacks(run)
+        if why:
+            refused[why] = None
+        else:
+            thresholds[run.level, run.init, run.seed] = _thresholds(run)
+    for name, tested in [("", study), *others]:
+        for level, init in tested.cells:
+            runs = [tested.runs[i] for i in tested.of(level, init)]
+            own = [thresholds.get((level, init, run.seed)) for run in runs]
+            sets = [
+                run.test.probabilities >= t
+                for run, t in zip(runs, own, strict=True)
+                if t is not None and run.test.probabilities is not None
+            ]
+            if len(sets) == len(runs):
+                start = {"test_set": name, "fraction": level.fraction, "arm": level.arm, "init": init}
+                rows += [start | row for row in _rows(tested, runs[0].test, np.stack(sets))]
+    return PredictionSets(rows, list(refused))
+
+
+def _lacks(run: Run) -> str:
+    """Why a run has no prediction sets, "" where it has."""
+    validation = run.validation
+    if validation is None or validation.probabilities is None or run.test.probabilities is None:
+        return "prediction sets are left out: they need class probabilities of test and validation images"
+    counts = np.bincount(validation.labels, minlength=len(run.classes))
+    rare = int(counts.argmin())
+    if counts[rare] < FEWEST:
+        return (
+            f"prediction sets are left out: they need at least {FEWEST} validation images of every class, and "
+            f"{run.classes[rare]} has {counts[rare]}"
+        )
+    return ""
+
+
+def _thresholds(run: Run) -> Float[np.ndarray, "c"]:
+    """The smallest probability of each class with which it is in a set."""
+    validation = run.validation
+    assert validation is not None and validation.probabilities is not None  # see _lacks
+    found = []
+    for label in range(len(run.classes)):
+        own = np.sort(validation.probabilities[validation.labels == label, label])
+        rank = math.ceil((len(own) + 1) * Fraction(str(TARGET)))  # of the largest: exact, where floats round up
+        found.append(own[len(own) - rank] if rank <= len(own) else 0.0)
+    return np.array(found)
+
+
+def _rows(study: Study, test: Predictions, sets: Bool[np.ndarray, "s n c"]) -> list[dict]:
+    """All classes, then each that occurs in the test set."""
+    labels, classes = test.labels, study.runs[0].classes
+    holds = sets[:, np.arange(len(labels)), labels]
+    sizes = sets.sum(2)
+    rows = []
+    for label in [None, *np.unique(labels).tolist()]:
+        used = np.ones(len(labels), bool) if label is None else labels == label
+        weight = np.broadcast_to(used.astype(float), holds.shape)
+        row = {"class": ALL if label is None else classes[label], "n": int(used.sum()), "target": TARGET}
+        for name, values in (("coverage", holds), ("size", sizes), ("single", sizes == 1)):
+            found = ratio(values * weight, weight, study.unit_of)
+            assert found is not None  # every such class occurs
+            low, high = mean_interval(found) if name == "size" else share_interval(found)
+            row |= {name: found.estimate, f"{name}_low": low, f"{name}_high": high}
+        row |= {"empty": float((sizes == 0)[:, used].mean())}
+        rows.append(row | {"broken": row["coverage_high"] < TARGET})
+    return rows

@@ -1,0 +1,108 @@
+"""Ratios of sums over test images, such as the sensitivity for one class, with intervals over images and seeds.
+
+A ratio of one model is sum(numerator) / sum(denominator) over images; that of a cell is the mean over its seeds. Its
+variance has two parts. That over the images (or groups of images) comes from the residuals of Taylor's linearization
+(Woodruff 1971); that over the seeds is their sample variance over their number. Both add up; Satterthwaite's (1946)
+formula gives the degrees of freedom. Shapes: s seeds, n images, u units (groups, or images).
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+from scipy import special
+
+from mae_jax.report.stats import LEVEL
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """The mean over seeds of sum(numerator) / sum(denominator).
+
+    `seeds` holds each seed's ratio, `influence` what each unit adds to the error of the estimate, `n` the mean
+    denominator, `units` the number of units that have a denominator above 0.
+    """
+
+    estimate: float
+    seeds: Float[np.ndarray, "s"]
+    influence: Float[np.ndarray, "u"]
+    n: float
+    units: int
+
+
+def ratio(
+    numerator: Float[np.ndarray, "s n"], denominator: Float[np.ndarray, "s n"], units: Int[np.ndarray, "n"]
+) -> Ratio | None:
+    """The ratio of a cell; None where a seed's denominator is 0. `units` numbers the group of each image from 0."""
+    totals = denominator.sum(1)
+    if not totals.all():
+        return None
+    seeds = numerator.sum(1) / totals
+    residuals = ((numerator - seeds[:, None] * denominator) / totals[:, None]).mean(0)
+    influence = np.bincount(units, residuals, minlength=int(units.max()) + 1)
+    used = len(np.unique(units[denominator.any(0)]))
+    return Ratio(float(seeds.mean()), seeds, influence, float(totals.mean()), used)
+
+
+def _spread(influence: Float[np.ndarray, "u"], units: float, seeds: Float[np.ndarray, "s"]) -> tuple[float, float]:
+    """Variance and degrees of freedom of an estimate from its units' influence and its seeds' values.
+
+    With `units` infinite, the variance over them is taken as known.
+    """
+    over_images = float((influence**2).sum()) * (1.0 if math.isinf(units) else units / max(units - 1, 1))
+    over_seeds = float(seeds.var(ddof=1)) / len(seeds) if len(seeds) > 1 else 0.0
+    total = over_images + over_seeds
+    if not total:
+        return 0.0, math.inf
+    parts = over_images**2 / max(units - 1, 1) + over_seeds**2 / max(len(seeds) - 1, 1)
+    return total, total**2 / parts if parts else math.inf
+
+
+def _student(freedom: float) -> float:
+    """The 97.5 % point of Student's t."""
+    end = (1 + LEVEL) / 2
+    return float(special.ndtri(end) if math.isinf(freedom) else special.stdtrit(freedom, end))
+
+
+def share_interval(found: Ratio) -> tuple[float, float]:
+    """The 95 % interval of a share: Clopper and Pearson's on the effective number of images (Korn and Graubard 1998).
+
+    That number is the one at which a simple random sample would have the same variance, corrected for the degrees of
+    freedom, and at most the number of images. Where all are right, or none, it is the number of units. Where each unit
+    is one image and there is one seed it is the number of images, so that the interval is the exact one.
+    """
+    p = min(max(found.estimate, 0.0), 1.0)
+    variance, freedom = _spread(found.influence, math.inf if found.units >= found.n else found.units, found.seeds)
+    if variance == 0 or p in (0.0, 1.0):
+        effective = float(found.units)
+    else:
+        effective = p * (1 - p) / variance * (special.ndtri((1 + LEVEL) / 2) / _student(freedom)) ** 2
+        effective = min(max(effective, 1.0), found.n)
+    right, tail = p * effective, (1 - LEVEL) / 2
+    low = special.betaincinv(right, effective - right + 1, tail) if right > 0 else 0.0
+    high = special.betaincinv(right + 1, effective - right, 1 - tail) if right < effective else 1.0
+    return float(low), float(high)
+
+
+def mean_interval(found: Ratio) -> tuple[float, float]:
+    """Student's 95 % interval of any ratio."""
+    variance, freedom = _spread(found.influence, found.units, found.seeds)
+    half = _student(freedom) * math.sqrt(variance)
+    return found.estimate - half, found.estimate + half
+
+
+def difference(ours: Ratio, base: Ratio) -> tuple[float, float, float, float]:
+    """Ours minus base on the same images, seed by seed: the difference, its 95 % interval, and Student's p value.
+
+    The seeds of both belong together in order; the variance over the images takes the pairing into account.
+    """
+    found = round(ours.estimate - base.estimate, 12) + 0.0
+    units = max(ours.units, base.units)
+    variance, freedom = _spread(ours.influence - base.influence, units, ours.seeds - base.seeds)
+    if not variance:
+        return found, found, found, 1.0 if not found else 0.0
+    error = math.sqrt(variance)
+    half = _student(freedom) * error
+    p = 2 * special.stdtr(freedom, -abs(found) / error)
+    return found, found - half, found + half, float(p)

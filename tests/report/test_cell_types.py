@@ -1,0 +1,116 @@
+"""Cell types: confusion matrices, sensitivities and sentences of predictions that are known one by one."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+
+from mae_jax.report import analysis, cell_types, write_report
+from mae_jax.report.runs import read_runs
+
+CLASSES = ["Lymphocyte", "Monocyte", "Neutrophil"]
+COUNTS = {"Lymphocyte": 40, "Monocyte": 20, "Neutrophil": 60}
+
+
+def write(path, init, fraction, wrong, seed=0, counts=None):
+    """A run whose mistakes are `wrong`: {(label, prediction): how many}."""
+    path.mkdir(parents=True)
+    info = {"init": init, "fraction": fraction, "seed": seed, "classes": CLASSES, "n_train": round(1000 * fraction)}
+    (path / "run.json").write_text(json.dumps(info))
+    if counts:
+        (path / "subset.json").write_text(json.dumps({"train": counts}))
+    rows = []
+    for label, n in COUNTS.items():
+        predicted = [b for (a, b), k in wrong.items() if a == label for _ in range(k)]
+        for i, prediction in enumerate(predicted + [label] * (n - len(predicted))):
+            rows.append({"image": f"{label}/{i:03}", "label": label, "prediction": prediction, "confidence": 0.8})
+    with (path / "predictions.csv").open("w", newline="") as stream:
+        table = csv.DictWriter(stream, list(rows[0]))
+        table.writeheader()
+        table.writerows(rows)
+    return path
+
+
+@pytest.fixture
+def dirs(tmp_path):
+    few = {"Lymphocyte": 33, "Monocyte": 7, "Neutrophil": 60}
+    return [
+        write(tmp_path / "a", "scratch", 0.1, {("Monocyte", "Lymphocyte"): 16}, counts=few),
+        write(tmp_path / "b", "mae", 0.1, {("Monocyte", "Lymphocyte"): 2}, counts=few),
+        write(tmp_path / "c", "scratch", 1.0, {("Monocyte", "Lymphocyte"): 6, ("Monocyte", "Neutrophil"): 1}),
+        write(tmp_path / "d", "mae", 1.0, {("Monocyte", "Lymphocyte"): 4, ("Lymphocyte", "Neutrophil"): 2}),
+    ]
+
+
+@pytest.fixture
+def study(dirs):
+    return analysis.analyze(read_runs(dirs)[0])
+
+
+def test_sensitivity_and_precision_of_a_class(study):
+    found = cell_types.analyze(study)
+    assert {tuple(row) for row in found.rows} == {cell_types.COLUMNS}
+    (row,) = [r for r in found.of(found.largest, "mae") if r["class"] == "Lymphocyte"]
+    assert (row["n"], row["predicted"]) == (40, 42)
+    assert row["sensitivity"] == pytest.approx(38 / 40) and row["precision"] == pytest.approx(38 / 42)
+    assert row["sensitivity_low"] < 38 / 40 < row["sensitivity_high"] <= 1
+    assert found.matrix(found.largest, "mae").counts.tolist() == [[38, 0, 2], [4, 16, 0], [0, 0, 60]]
+
+
+def test_the_difference_to_scratch_is_paired_and_corrected(study):
+    found = cell_types.analyze(study)
+    rows = {row["class"]: row for row in found.of(found.chosen, "mae")}
+    assert rows["Monocyte"]["difference"] == pytest.approx(14 / 20) and rows["Monocyte"]["verdict"] == "higher"
+    assert rows["Monocyte"]["holm_p"] == pytest.approx(3 * rows["Monocyte"]["p"]) and rows["Monocyte"]["p"] < 1e-4
+    assert rows["Neutrophil"]["difference"] == 0 and rows["Neutrophil"]["verdict"] == "no difference shown"
+    assert all(row["difference"] is None for row in found.of(found.chosen, "scratch"))
+
+
+def test_the_chosen_fraction_is_the_nearest(study):
+    assert cell_types.analyze(study).chosen.fraction == 0.1
+    assert cell_types.analyze(study, 0.9).chosen.fraction == 0.1  # the largest has its matrix anyway
+
+
+def test_sentences(study):
+    found = cell_types.analyze(study)
+    assert cell_types.best(study, found.chosen) == "mae"
+    said = cell_types.lines(study, found)
+    assert said[0].startswith("Monocyte: 16 of 20 right (80 %, 56 to 94 %), 4 taken for Lymphocyte.")
+    assert said[1].startswith("Lymphocyte: 38 of 40 right") and said[1].endswith(", 2 taken for Neutrophil.")
+    assert said[2] == "Neutrophil: 60 of 60 right (100 %, 94 to 100 %)."
+    assert cell_types.rarest(study, found) == (
+        "The rarest cell type is Monocyte: 20 of 120 test images (16.7 %). "
+        "Its training images: 7 with 10 % of the labels."
+    )
+
+
+def test_counts_are_means_over_the_seeds(tmp_path):
+    dirs = [write(tmp_path / f"{s}", "mae", 1.0, {("Monocyte", "Lymphocyte"): s + 1}, seed=s) for s in (0, 1)]
+    study = analysis.analyze(read_runs(dirs)[0])
+    said = cell_types.lines(study, cell_types.analyze(study))
+    assert said[0].startswith("Monocyte: 18.5 of 20 right (92 %") and said[0].endswith("1.5 taken for Lymphocyte.")
+
+
+def test_the_page_has_matrices_and_files(dirs, tmp_path):
+    made = write_report(dirs, tmp_path / "out")
+    page = made.paths["page"].read_text()
+    assert page.count('<table class="matrix">') == 4
+    assert "Monocyte: 16 of 20 right (80 %, 56 to 94 %), 4 taken for Lymphocyte." in page
+    with made.paths["confusion"].open(newline="") as stream:
+        rows = [r for r in csv.DictReader(stream) if (r["fraction"], r["init"], r["label"]) == ("1", "mae", "Monocyte")]
+    assert [(r["prediction"], r["mean_count"], r["share"]) for r in rows] == [
+        *(("Lymphocyte", "4", "0.2"), ("Monocyte", "16", "0.8"))
+    ]
+
+
+def test_many_classes_are_listed_not_drawn(make, tmp_path):
+    classes = [f"class {i:02}" for i in range(20)]
+    dirs = [make.run(tmp_path / f"{f}", "scratch", f, rows=400, classes=classes) for f in (0.1, 1.0)]
+    study = analysis.analyze(read_runs(dirs)[0])
+    found = cell_types.analyze(study)
+    counts = np.bincount(study.runs[0].test.labels, minlength=20)
+    assert len(found.shown) == cell_types.MOST < len(found.names)
+    assert max(counts[classes.index(c)] for c in found.shown) <= sorted(counts[counts > 0])[cell_types.MOST - 1]
+    page = write_report(dirs, tmp_path / "out").paths["page"].read_text()
+    assert 'class="matrix"' not in page and "are taken for class" in page and "The page shows the 12 rarest" in page

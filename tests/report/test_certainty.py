@@ -1,0 +1,55 @@
+"""Confidence when wrong: means, differences and sure mistakes that are known one by one."""
+
+import json
+
+import numpy as np
+import pytest
+
+from mae_jax.report import analysis, certainty
+from mae_jax.report.runs import read_runs
+
+
+def write(path, init, wrong, seed=0):
+    """100 images of two classes in turn; `wrong` maps the number of an image to the confidence of its mistake."""
+    path.mkdir(parents=True)
+    (path / "run.json").write_text(json.dumps({"init": init, "fraction": 0.1, "seed": seed, "classes": ["a", "b"]}))
+    lines = ["image,label,prediction,confidence"]
+    for i in range(100):
+        label = "ab"[i % 2]
+        prediction = "ba"[i % 2] if i in wrong else label
+        lines.append(f"{i:03},{label},{prediction},{wrong.get(i, 0.99)}")
+    (path / "predictions.csv").write_text("\n".join(lines) + "\n")
+    return path
+
+
+def test_confidence_when_wrong_is_compared_with_scratch(tmp_path):
+    base = {i: 0.95 if i % 4 else 0.91 for i in range(0, 40, 2)}
+    ours = {i: 0.6 + 0.01 * (i % 3) for i in range(0, 60, 3)}
+    dirs = [write(tmp_path / "a", "scratch", base), write(tmp_path / "b", "mae", ours)]
+    study = analysis.analyze(read_runs(dirs)[0])
+    scratch, mae = certainty.analyze(study)
+    assert {tuple(scratch), tuple(mae)} == {certainty.COLUMNS}
+    assert (scratch["n_wrong"], mae["n_wrong"], mae["n_right"]) == (20, 20, 80)
+    assert scratch["wrong_mean"] == pytest.approx(np.mean(list(base.values())))
+    assert mae["difference"] == pytest.approx(np.mean(list(ours.values())) - np.mean(list(base.values())))
+    assert mae["verdict"] == "lower" and mae["difference_high"] < 0 and mae["p"] < 1e-6
+    assert mae["holm_p"] == mae["p"]  # one fraction alone
+    assert scratch["sure_wrong"] == pytest.approx(0.2) and mae["sure_wrong"] == 0
+    assert 0.12 < scratch["sure_wrong_low"] < 0.2 < scratch["sure_wrong_high"] < 0.3
+    assert scratch["difference"] is None and mae["wrong_q1"] <= mae["wrong"] <= mae["wrong_q3"]
+
+
+def test_sure_mistakes_of_each_class(tmp_path):
+    wrong = {i: 0.95 for i in range(0, 20, 2)} | {1: 0.5, 3: 0.95}
+    study = analysis.analyze(read_runs([write(tmp_path / "a", "scratch", wrong)])[0])
+    a, b = certainty.by_class(study)
+    assert (a["class"], a["n"], a["sure_wrong"]) == ("a", 50, pytest.approx(10 / 50))
+    assert (b["class"], b["n"], b["sure_wrong"]) == ("b", 50, pytest.approx(1 / 50))
+    assert tuple(a) == certainty.BY_CLASS
+
+
+def test_a_model_without_mistakes_has_no_mean(tmp_path):
+    dirs = [write(tmp_path / "a", "scratch", {}), write(tmp_path / "b", "mae", {4: 0.7})]
+    scratch, mae = certainty.analyze(analysis.analyze(read_runs(dirs)[0]))
+    assert scratch["wrong_mean"] is scratch["wrong"] is None and scratch["sure_wrong"] == 0
+    assert mae["wrong_mean"] == pytest.approx(0.7) and mae["difference"] is None

@@ -1,0 +1,48 @@
+"""Learning speed: curves whose numbers are known."""
+
+import json
+
+import pytest
+
+from mae_jax.report import analysis, learning_speed
+from mae_jax.report.runs import read_runs
+
+
+def log(run, accuracies):
+    """Replace the log of a run: the validation accuracy after each epoch."""
+    lines = [{"step": 10 * e, "epoch": e, "val/accuracy": a} for e, a in enumerate(accuracies)]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return run
+
+
+def analyzed(dirs):
+    return learning_speed.analyze(analysis.analyze(read_runs(dirs)[0]))
+
+
+def test_the_epoch_at_90_percent_and_the_area(make, tmp_path):
+    run = log(make.run(tmp_path / "a", "scratch", 0.1, rows=60), [0.0, 0.6, 0.8, 0.8, 0.8])
+    (row,) = analyzed([run])
+    assert tuple(row) == learning_speed.COLUMNS
+    assert row["final"] == 0.8 and row["axis"] == "epoch"
+    assert row["reached"] == pytest.approx(1 + 0.12 / 0.2)  # 0.72, between the first epoch and the second
+    assert row["area"] == pytest.approx((0.3 + 0.7 + 0.8 + 0.8) / 4)
+    assert row["reached_low"] is row["area_low"] is row["verdict"] is None  # one seed
+
+
+def test_three_seeds_have_intervals_and_a_paired_difference(make, tmp_path):
+    dirs = []
+    for seed in range(3):
+        for init, gain in (("scratch", 0.0), ("mae", 0.1 + 0.001 * seed)):
+            run = make.run(tmp_path / f"{init}{seed}", init, 0.1, seed=seed, rows=60)
+            dirs.append(log(run, [0.1 * seed + gain + a for a in (0.2, 0.4, 0.5)]))
+    scratch, mae = analyzed(dirs)
+    assert mae["difference"] == pytest.approx(0.101) and mae["verdict"] == "higher"
+    assert mae["difference_low"] == pytest.approx(0.101 - 4.302653 * 0.001 / 3**0.5, abs=1e-6)
+    assert scratch["area_low"] < scratch["area"] < scratch["area_high"] and scratch["difference"] is None
+
+
+def test_collapsed_runs_and_runs_without_curves_have_none(make, tmp_path):
+    collapsed = make.run(tmp_path / "a", "scratch", 0.1, rows=60, knows=0.0)
+    silent = make.run(tmp_path / "b", "mae", 0.1, rows=60)
+    (silent / "metrics.jsonl").write_text('{"step": 1, "epoch": 1, "val/accuracy": 0.5}\n')
+    assert analyzed([collapsed, silent]) == []

@@ -1,0 +1,81 @@
+"""Prediction sets: thresholds, coverage on images of the same source, and where it breaks."""
+
+import json
+
+import numpy as np
+import pytest
+
+from mae_jax.report import analysis, external_tests, prediction_sets, write_report
+from mae_jax.report.runs import read_runs
+
+
+def analyzed(dirs):
+    runs = read_runs(dirs)[0]
+    study = analysis.analyze(runs)
+    others, _ = external_tests.read(runs)
+    return study, prediction_sets.analyze(study, [(other.name, other.study) for other in others])
+
+
+def test_thresholds_are_those_of_split_conformal_prediction(make, tmp_path):
+    study, _ = analyzed([make.run(tmp_path / "a", "mae", 1.0, rows=1000)])
+    (run,) = study.runs
+    for label, threshold in enumerate(prediction_sets._thresholds(run)):
+        own = 1 - run.validation.probabilities[run.validation.labels == label, label]
+        rank = -(-9 * (len(own) + 1) // 10)  # (n + 1) 0.9, rounded up
+        assert 1 - threshold == pytest.approx(np.sort(own)[rank - 1])
+
+
+def test_every_class_is_covered_on_images_of_the_same_source(make, tmp_path):
+    dirs = [make.run(tmp_path / f"{s}", "mae", 0.1, seed=s, rows=3000) for s in (0, 1, 2)]
+    study, found = analyzed(dirs)
+    assert found.refused == [] and {tuple(row) for row in found.rows} == {prediction_sets.COLUMNS}
+    rows = found.of("", study.levels[0], "mae")
+    assert [row["class"] for row in rows] == [prediction_sets.ALL, *make.classes]
+    assert rows[0]["n"] == sum(row["n"] for row in rows[1:]) == 3000
+    for row in rows:
+        assert row["coverage"] == pytest.approx(0.9, abs=0.05) and not row["broken"]
+    sizes = [(run.test.probabilities >= prediction_sets._thresholds(run)).sum(1) for run in study.runs]
+    assert rows[0]["size"] == pytest.approx(np.mean(sizes))
+    assert rows[0]["single"] == pytest.approx(np.mean([size == 1 for size in sizes]))
+    assert rows[0]["empty"] == pytest.approx(np.mean([size == 0 for size in sizes]))
+
+
+def test_a_rare_class_refuses_them(make, tmp_path):
+    run = make.run(tmp_path / "a", "mae", 1.0, rows=150)
+    study, found = analyzed([run])
+    counts = np.bincount(study.runs[0].validation.labels)
+    rare = make.classes[counts.argmin()]
+    assert counts.min() < 20 and found.rows == []
+    line = f"they need at least 20 validation images of every class, and {rare} has {counts.min()}"
+    assert len(found.refused) == 1 and found.refused[0].endswith(line)
+    made = write_report([run], tmp_path / "out")
+    assert line in made.paths["page"].read_text()
+
+
+def test_a_shifted_test_set_is_shown_broken(make, tmp_path):
+    run = make.run(tmp_path / "a", "mae", 1.0, rows=1500)
+    make.external(run, "elsewhere", make.classes, rows=400)
+    file = run / "external" / "elsewhere" / "predictions.csv"
+    header, *lines = file.read_text().splitlines()
+    names = header.split(",")
+    at = [names.index(f"p_{c}") for c in make.classes]
+    shifted = []
+    for line in lines:  # the probabilities of the classes change places
+        cells = line.split(",")
+        values = [cells[i] for i in at]
+        for i, value in zip(at, values[1:] + values[:1], strict=True):
+            cells[i] = value
+        shifted.append(",".join(cells))
+    file.write_text("\n".join([header, *shifted]) + "\n")
+    study, found = analyzed([run])
+    (here, *_), (there, *_) = (found.of(name, study.levels[0], "mae") for name in ("", "elsewhere"))
+    assert not here["broken"] and there["broken"] and there["coverage"] < 0.5
+    page = write_report([run], tmp_path / "out").paths["page"].read_text()
+    assert page.count(">broken<") == 1 and "not broken" in page
+
+
+def test_without_probabilities_they_are_left_out(make, tmp_path):
+    run = make.run(tmp_path / "a", "mae", 1.0, rows=60, columns=list(make.required))
+    _, found = analyzed([run])
+    assert found.rows == [] and "need class probabilities" in found.refused[0]
+    assert json.loads((run / "run.json").read_text())["init"] == "mae"
