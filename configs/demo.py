@@ -7,7 +7,7 @@ smoke=true is the same in about a minute, too short to learn anything: it shows 
 
 from pathlib import Path
 
-from mae_jax.config import load, parse_arg
+from mae_jax.config.loading import load, parse_arg
 
 
 def get_config(arg=None):

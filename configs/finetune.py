@@ -10,7 +10,9 @@ recipe=study is the study's plain recipe, recipe=mae that of He et al. 2022 for 
 
 from pathlib import Path
 
-from mae_jax.config import default_workdir, defaults, init_of, load, one_of, parse_arg
+from mae_jax.config.fields import defaults
+from mae_jax.config.loading import init_of, load, one_of, parse_arg
+from mae_jax.config.naming import default_workdir
 
 
 def get_config(arg=None):
@@ -41,9 +43,9 @@ def get_config(arg=None):
         config.name = "finetune_recipe_mae"
         recipe_of_mae(config)
     if config.init == "weights":
-        from mae_jax import interop
+        from mae_jax.weights import reader
 
-        interop.read(config.init_from, "init").configure(config)
+        reader.read(config.init_from, "init").configure(config)
     return config
 
 

@@ -8,7 +8,8 @@ patches. For an answer within seconds see configs/probe.py.
 
 from pathlib import Path
 
-from mae_jax.config import load, parse_arg, probe_of
+from mae_jax.config.fields import probe_of
+from mae_jax.config.loading import load, parse_arg
 
 
 def get_config(arg=None):

@@ -9,8 +9,9 @@ Arguments are those of configs/study.py. smoke=true, with generated images, only
 
 from pathlib import Path
 
-from mae_jax.config import load, parse_arg, sweep_defaults
-from mae_jax.errors import UserError
+from mae_jax.config.fields import sweep_defaults
+from mae_jax.config.loading import load, parse_arg
+from mae_jax.runtime.errors import UserError
 
 
 def get_config(arg=None):

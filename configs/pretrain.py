@@ -6,7 +6,8 @@ SOURCE: cam16+prcc (as in the study), tiles:NAME, synthetic, or folder with --co
 run directory of another pre-training, or a file or folder of weights from other code, to go on from.
 """
 
-from mae_jax.config import defaults, init_of, one_of, parse_arg
+from mae_jax.config.fields import defaults
+from mae_jax.config.loading import init_of, one_of, parse_arg
 
 
 def get_config(arg=None):
@@ -49,7 +50,7 @@ def get_config(arg=None):
     if arg.init != "scratch":
         config.init, config.init_from = init_of(arg.init), arg.init
     if config.init == "weights":
-        from mae_jax import interop
+        from mae_jax.weights import reader
 
-        interop.read(config.init_from, "init").configure(config)
+        reader.read(config.init_from, "init").configure(config)
     return config

@@ -10,7 +10,8 @@ the patches' mean.
 
 from pathlib import Path
 
-from mae_jax.config import QUICK, load, one_of, parse_arg, probe_of
+from mae_jax.config.fields import QUICK, probe_of
+from mae_jax.config.loading import load, one_of, parse_arg
 
 
 def get_config(arg=None):

@@ -19,7 +19,8 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from mae_jax.config import flatten, load, one_of, parse_arg, study_defaults
+from mae_jax.config.fields import study_defaults
+from mae_jax.config.loading import flatten, load, one_of, parse_arg
 
 EXPERIMENTS = (1, 2, 3)
 

@@ -6,7 +6,7 @@ Any field is overridden with --config.FIELD=VALUE, for example --config.train.ep
     main.run(config.load("configs/demo.py"), "runs/demo")
 """
 
-from mae_jax import signals
+from mae_jax.runtime import signals
 
 if __name__ == "__main__":
     signals.hold()  # until the imports are done
@@ -17,11 +17,11 @@ from typing import Any
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from mae_jax import checks
-from mae_jax.cli import call_computing
-from mae_jax.config import check_arguments, run_directory
-from mae_jax.data import splits
-from mae_jax.errors import UserError
+from mae_jax.config.loading import check_arguments
+from mae_jax.config.naming import run_directory
+from mae_jax.runtime.command import call_computing
+from mae_jax.runtime.errors import UserError
+from mae_jax.study import validation
 
 if __name__ in ("__main__", "__mp_main__"):  # the command, and the processes that load its images
     logging.set_verbosity(logging.FATAL)  # Orbax, Grain and CLU tell of every file; errors come as exceptions
@@ -32,13 +32,16 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Run directory; by default a spe
 
 def run(config: ConfigDict, workdir: str | os.PathLike | None = None) -> dict[str, Any]:
     """Runs what `config.task` says, and returns its results. Raises UserError for a user's mistake."""
-    checks.check(config)
-    splits.check(config)
-    from mae_jax import machine, sharding, study, sweep, train  # JAX starts here, not for --help
+    validation.check(config)
+    validation.check_images(config)
+    from mae_jax.runtime import machine, processes  # JAX starts here, not for --help
+    from mae_jax.study import label_study, mask_sweep
+    from mae_jax.train import loop
 
     machine.keep_memory()
-    sharding.start_processes()
-    return {"study": study, "sweep": sweep}.get(config.get("task"), train).run(config, run_directory(config, workdir))
+    processes.start_processes()
+    several = {"study": label_study, "sweep": mask_sweep}
+    return several.get(config.get("task"), loop).run(config, run_directory(config, workdir))
 
 
 def parse(argv: list[str]) -> list[str]:

@@ -18,37 +18,14 @@ from ml_collections import ConfigDict
 
 # Signatures are checked where functions need not travel to Grain's worker processes. An int may stand for
 # a float.
-CHECKED = [
-    "autoencoders",
-    "checkpoints",
-    "cli",
-    "checks",
-    "config",
-    "digests",
-    "divergence",
-    "evaluate",
-    "features",
-    "losses",
-    "metrics",
-    "mixing",
-    "models",
-    "optim",
-    "pictures",
-    "pixels",
-    "probes",
-    "report",
-    "rundir",
-    "signals",
-]
-CHECKED += ["sharding", "spam", "state", "study", "sweep", "tasks", "train", "writers", "data.splits", "data.subsets"]
-CHECKED += ["best", "grid", "interop", "export", "plan", "thumbnails"]
-CHECKED += ["inspection", "inspect_run"]
+CHECKED = ["checkpoints", "config", "evaluation", "models", "report", "rundir", "step", "study", "train", "weights"]
+CHECKED += ["data.splits", "data.subsets", "runtime.command", "runtime.disk", "runtime.processes", "runtime.signals"]
 install_import_hook(
     [f"mae_jax.{name}" for name in CHECKED],
     "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))",
 )
 
-from mae_jax.config import defaults
+from mae_jax.config.fields import defaults
 
 
 @pytest.fixture(scope="session")

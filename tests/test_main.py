@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from mae_jax.errors import UserError
 from mae_jax.main import parse
+from mae_jax.runtime.errors import UserError
 
 ROOT = Path(__file__).parents[1]
 

@@ -6,7 +6,7 @@ images (perceptual hash; also turned and mirrored) are found within and across s
 written to a CSV file.
 """
 
-from mae_jax import signals
+from mae_jax.runtime import signals
 
 if __name__ == "__main__":
     signals.hold()  # until the imports are done
@@ -15,8 +15,8 @@ import argparse
 import re
 from pathlib import Path
 
-from mae_jax.cli import call, out_file
 from mae_jax.datasets.check import check
+from mae_jax.runtime.command import call, out_file
 
 
 def main() -> None:

@@ -2,7 +2,7 @@
 
     python tools/compare_with_transformers.py [--width 768 --depth 12 --heads 12 --image-size 224 --patch-size 16]
 
-The weights are drawn, written by transformers, and read by `mae_jax.interop`; images and masking noise are the
+The weights are drawn, written by transformers, and read by `mae_jax.weights`; images and masking noise are the
 same. Prints the largest difference of each quantity over the largest number in it. Needs `mae_jax[peers]`.
 """
 
@@ -17,10 +17,11 @@ import numpy as np
 import torch
 import transformers
 
-from mae_jax import interop, losses, models
-from mae_jax.interop import names
-from mae_jax.models.masking import n_visible, patchify, random_masking
-from mae_jax.optim import map_paths
+from mae_jax import models
+from mae_jax.models.params import map_paths
+from mae_jax.models.patches import n_visible, patchify, random_masking
+from mae_jax.step import losses
+from mae_jax.weights import names, reader
 
 LIMIT = 1e-4
 
@@ -40,11 +41,11 @@ def draw(network: torch.nn.Module) -> torch.nn.Module:
     return network.eval()
 
 
-def read(network) -> interop.Weights:
+def read(network) -> reader.Weights:
     """A network of transformers by way of its files."""
     with tempfile.TemporaryDirectory() as folder:
         network.save_pretrained(folder)
-        return interop.read(folder)
+        return reader.read(folder)
 
 
 def compare_autoencoder(sizes: dict[str, int], decoder: dict[str, int], norm: bool) -> dict[str, float]:

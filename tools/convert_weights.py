@@ -8,7 +8,7 @@ PyTorch; it says what was found. export: the network of a finished run, with a m
 (ViTMAEForPreTraining, ViTForImageClassification) or timm.
 """
 
-from mae_jax import signals
+from mae_jax.runtime import signals
 
 if __name__ == "__main__":
     signals.hold()  # until the imports are done
@@ -17,7 +17,7 @@ import argparse
 import os
 from pathlib import Path
 
-from mae_jax.cli import call, say
+from mae_jax.runtime.command import call, say
 
 
 def main() -> None:
@@ -37,7 +37,7 @@ def main() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
     with signals.held():
-        from mae_jax import export, interop  # noqa: F401 (JAX starts here, not for --help)
+        from mae_jax.weights import reader  # noqa: F401 (JAX starts here, not for --help)
     notes = bring_in(options) if options.command == "import" else bring_out(options)
     for line in notes:
         say(f"note: {line}")
@@ -48,10 +48,10 @@ def bring_in(options: argparse.Namespace) -> list[str]:
     """Imports, and prints what was found."""
     import jax
 
-    from mae_jax import export, interop
-    from mae_jax.interop.write import write
+    from mae_jax.weights import export, reader
+    from mae_jax.weights.writer import write
 
-    weights = interop.read(options.source, "SRC", options.heads, options.leave)
+    weights = reader.read(options.source, "SRC", options.heads, options.leave)
     partial = export.new_folder(options.out)
     write(weights, partial, "own")
     export.put_in_place(partial, options.out)
@@ -69,7 +69,7 @@ def bring_in(options: argparse.Namespace) -> list[str]:
 
 def bring_out(options: argparse.Namespace) -> list[str]:
     """Exports."""
-    from mae_jax import export
+    from mae_jax.weights import export
 
     return export.export(options.run_dir, options.out, options.format)
 

@@ -7,7 +7,7 @@ takes from each patch, as mean and for each attention head. The images are the r
 pre-training held out, unless --images names others. The picture also goes into the run's TensorBoard files.
 """
 
-from mae_jax import signals
+from mae_jax.runtime import signals
 
 if __name__ == "__main__":
     signals.hold()  # until the imports are done
@@ -16,8 +16,8 @@ import argparse
 import os
 from pathlib import Path
 
-from mae_jax.cli import call, out_file, say
-from mae_jax.errors import UserError
+from mae_jax.runtime.command import call, out_file, say
+from mae_jax.runtime.errors import UserError
 
 
 def main() -> None:
@@ -32,7 +32,7 @@ def main() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
     with signals.held():
-        from mae_jax import inspect_run  # JAX starts here, not for --help
+        from mae_jax.evaluation import inspect_run  # JAX starts here, not for --help
 
     if not 1 <= options.n <= 64:
         raise UserError(f"--n={options.n} is out of range; allowed: [1, 64]")

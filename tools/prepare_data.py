@@ -5,7 +5,7 @@ of your own, under a name that you give. Every image is decoded once; it ends wi
 was left out and why.
 """
 
-from mae_jax import signals
+from mae_jax.runtime import signals
 
 if __name__ == "__main__":
     signals.hold()  # until the imports are done
@@ -14,9 +14,9 @@ import argparse
 import logging
 import os
 
-from mae_jax.cli import call
 from mae_jax.data import prepared
-from mae_jax.errors import UserError
+from mae_jax.runtime.command import call
+from mae_jax.runtime.errors import UserError
 
 
 def _cutting(options: argparse.Namespace):

@@ -8,7 +8,7 @@ errors of every image and network; NAME.json, their means and what they are. DIR
 `synthetic-cells`: generated images.
 """
 
-from mae_jax import signals
+from mae_jax.runtime import signals
 
 if __name__ == "__main__":
     signals.hold()  # until the imports are done
@@ -20,8 +20,8 @@ from pathlib import Path
 
 import numpy as np
 
-from mae_jax.cli import call, out_file, say
-from mae_jax.errors import UserError
+from mae_jax.runtime.command import call, out_file, say
+from mae_jax.runtime.errors import UserError
 
 DRAWN = 200  # generated images
 
@@ -55,13 +55,14 @@ def arguments() -> argparse.Namespace:
 
 def networks(args: argparse.Namespace) -> dict[str, tuple]:
     """{name: (config, spec, params)}, the spec with the mask ratio asked for."""
-    from mae_jax import network, sharding
-    from mae_jax.autoencoders import at_ratio
-    from mae_jax.checks import validate
+    from mae_jax.config.validation import validate
+    from mae_jax.evaluation.reconstruction import at_ratio
+    from mae_jax.step import sharding
+    from mae_jax.weights import initial_weights
 
     mesh, found = sharding.make_mesh(1), {}
     for directory in args.run_dirs:
-        config, spec, params, step = network.autoencoder(directory, "RUN_DIR", mesh)
+        config, spec, params, step = initial_weights.autoencoder(directory, "RUN_DIR", mesh)
         config.eval.update(mask_seed=args.mask_seed, mask_ratios=(args.mask_ratio,))
         validate(config)
         name = directory.resolve().name
@@ -98,7 +99,9 @@ def main() -> None:
     args = arguments()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     with signals.held():
-        from mae_jax import files, network, pictures, pixels, rundir  # JAX starts here, not for --help
+        from mae_jax.evaluation import pixel_space, reconstruction_sheets
+        from mae_jax.rundir import contents
+        from mae_jax.runtime import files
 
     found = [images(item, args.measure) for item in args.images]
     twice = [name for name, count in Counter(name for name, _ in found).items() if count > 1]
@@ -109,21 +112,21 @@ def main() -> None:
             out_file(args.out / f"{name}.{kind}", "--out")
     loaded = networks(args)
     for name, held in found:
-        chosen = pictures.in_turn(
+        chosen = reconstruction_sheets.in_turn(
             [(source, part[:: max(1, len(part) // args.show)]) for source, part in held], args.show
         )
         rows = []
         for network, (config, spec, params) in loaded.items():
-            one = pictures.errors(spec, params, held, config, args.mask_ratio)
+            one = reconstruction_sheets.errors(spec, params, held, config, args.mask_ratio)
             rows += [{"network": network} | row for row in one]
         normalised = any(spec.norm_pix for _, spec, _ in loaded.values())
-        how = pixels.WORDS[args.statistics if normalised else ""]
+        how = pixel_space.WORDS[args.statistics if normalised else ""]
         shown = ((network, spec, params) for network, (_, spec, params) in loaded.items())
-        sheet = pictures.side_by_side(shown, chosen, args.mask_seed, args.statistics, pasted=True)
-        pictures.write_errors(args.out / f"{name}.csv", rows)
+        sheet = reconstruction_sheets.side_by_side(shown, chosen, args.mask_seed, args.statistics, pasted=True)
+        reconstruction_sheets.write_errors(args.out / f"{name}.csv", rows)
         files.save_picture(args.out / f"{name}.png", sheet)
         means = [
-            {"network": network} | pictures.means([row for row in rows if row["network"] == network])[0]
+            {"network": network} | reconstruction_sheets.means([row for row in rows if row["network"] == network])[0]
             for network in loaded
         ]
         about = {
@@ -132,7 +135,7 @@ def main() -> None:
             "picture": how,
             "means": means,
         }
-        rundir.write_json(args.out / f"{name}.json", about)
+        contents.write_json(args.out / f"{name}.json", about)
         for row in means:
             levels = [f"{255 * row[e] ** 0.5:.1f}" for e in ("removed_pixel", "removed_pixel_no_network")]
             say(

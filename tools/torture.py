@@ -22,8 +22,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from mae_jax import cli
-from mae_jax.errors import UserError
+from mae_jax.runtime.command import call
+from mae_jax.runtime.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
 MODEL = {"size": "custom", "image_size": 16, "patch_size": 8, "width": 16, "depth": 2, "heads": 2}
@@ -144,7 +144,7 @@ def differences(one: Path, two: Path) -> list[str]:
 
 def _checkpoint_differences(one: Path, two: Path) -> list[str]:
     """Of the newest checkpoint, and what is left behind by the second."""
-    from mae_jax.checkpoints import committed_steps
+    from mae_jax.checkpoints.steps import committed_steps
 
     newest = [(committed_steps(d / "checkpoints") or [0])[0] for d in (one, two)]  # a probe saves none
     if newest[0] != newest[1]:
@@ -218,4 +218,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    cli.call(main)
+    call(main)

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageEnhance, ImageOps
 
-from mae_jax.data.transforms import Box
+from mae_jax.data.jpeg import Box
 
 # ImageNet's colours, whatever `data.mean` and `data.std` scale the network's inputs by: these may be 0 and 1.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

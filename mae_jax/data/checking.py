@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Int32, UInt64
 
 from mae_jax.data.decode import decode
-from mae_jax.errors import UNUSABLE, UserError
+from mae_jax.runtime.errors import UNUSABLE, UserError
 
 Progress = Callable[[int, int], None]  # images checked so far, images in all
 MAX_BYTES = 2**30  # of a file; the largest image that is read has less

@@ -14,7 +14,7 @@ from PIL import Image, ImageOps
 
 from mae_jax.data import channels, jpeg2000, tiff
 from mae_jax.data.channels import Unreadable
-from mae_jax.errors import UserError
+from mae_jax.runtime.errors import UserError
 
 # Pillow reads these. It would also open EPS and other formats, whatever the name of the file.
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "PPM")

@@ -10,8 +10,9 @@ import numpy as np
 from jaxtyping import Float32, Int8, UInt64
 from PIL import Image
 
+from mae_jax.data.checking import digest
 from mae_jax.data.decode import load_image, open_image
-from mae_jax.data.sources import Source, digest
+from mae_jax.data.sources import Source
 
 SIDE = 16  # pixels along each side of the small picture that is compared
 NEAR = 0.95  # correlation of two such pictures from which images count as near-identical

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from mae_jax.errors import UserError
+from mae_jax.runtime.errors import UserError
 
 UNKNOWN = "not known; the same patient may be on both sides"
 WEAK = ("region",)  # kinds of group that do not tell patients apart

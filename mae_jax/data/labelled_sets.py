@@ -15,7 +15,7 @@ from mae_jax.data import groups as grouping
 from mae_jax.data import layouts, prepared, sources, subsets, tables
 from mae_jax.data.layouts import Layout
 from mae_jax.data.sources import Purpose, Source
-from mae_jax.errors import UserError
+from mae_jax.runtime.errors import UserError
 
 NAMES = ("synthetic", "folder")
 DRAWING_SEED = 0  # generated images are one fixed data set; other sizes give other data sets

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mae_jax.data.sources import entries, existing, hidden, is_folder
-from mae_jax.errors import UserError
+from mae_jax.runtime.errors import UserError
 
 AUTO = ("", "auto")  # values of data.train_split, test_split and val_split: find the split by its usual name
 NONE = "none"  # value of data.val_split: use no validation split, take validation images from the training images

@@ -25,7 +25,7 @@ from absl import flags
 from jaxtyping import Float, Int
 
 from mae_jax.data.sources import Purpose, Source
-from mae_jax.errors import UserError
+from mae_jax.runtime.errors import UserError
 
 Transform = Callable[..., dict]  # (element, rng) or (element)
 Batch = dict[str, np.ndarray]

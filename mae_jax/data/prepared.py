@@ -19,12 +19,13 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int8, Int32, Int64, UInt8, UInt64
 
-from mae_jax import files
 from mae_jax.data import groups as grouping
-from mae_jax.data.duplicates import digest, look
+from mae_jax.data.checking import digest
+from mae_jax.data.duplicates import look
 from mae_jax.data.groups import Groups
 from mae_jax.data.sources import Source
-from mae_jax.errors import UserError, printable
+from mae_jax.runtime import files
+from mae_jax.runtime.errors import UserError, printable
 
 WHERE = {  # where the published files are
     "raabin_wbc": "Train.rar, TestA.rar and TestB.zip of 'double labeled cropped cells', "

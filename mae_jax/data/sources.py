@@ -24,7 +24,7 @@ from mae_jax.data import groups as grouping
 from mae_jax.data import synthetic as drawing
 from mae_jax.data.checking import Checked, Progress, digest
 from mae_jax.data.groups import Groups
-from mae_jax.errors import UNUSABLE, UserError
+from mae_jax.runtime.errors import UNUSABLE, UserError
 
 SYSTEM = {  # in lower case; names with a leading dot besides
     "thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "system volume information",  # Windows

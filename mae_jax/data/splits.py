@@ -9,13 +9,12 @@ import numpy as np
 from jaxtyping import Int
 from ml_collections import ConfigDict
 
-from mae_jax import grid
-from mae_jax.config import source_names
+from mae_jax.config.naming import source_names
 from mae_jax.data import duplicates, findings, labelled_sets, prepared, sources, subsets
 from mae_jax.data import groups as grouping
 from mae_jax.data.labelled_sets import DRAWING_SEED, LabelledSets, Report
 from mae_jax.data.sources import Source
-from mae_jax.errors import UserError
+from mae_jax.runtime.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,24 +42,6 @@ class Unlabelled:
     train_idx: tuple[Int[np.ndarray, "_"], ...]
     val_idx: tuple[Int[np.ndarray, "_"], ...]
     names: tuple[str, ...]  # of the sources, no two alike
-
-
-def check(config: ConfigDict) -> None:
-    """Refuses a config of any task that names images which are not there; opens none.
-
-    Raises UserError. What is in the folders is found when they are opened.
-    """
-    if config.task == "study":
-        parts = {run.task: run for _, run in grid.runs(config, Path())}
-    elif config.task == "sweep":
-        parts = {"pretrain": config.pretrain, "finetune": config.finetune}
-    else:
-        parts = {"": config}
-    for name, part in parts.items():
-        try:
-            (_check_unlabelled if part.task == "pretrain" else labelled_sets.check)(part.data)
-        except UserError as error:
-            raise UserError(f"{name}.{error}" if name else str(error)) from None
 
 
 def labelled(data: ConfigDict, report: Report | None = None, opened: dict | None = None) -> Labelled:
@@ -171,7 +152,7 @@ def unlabelled(data: ConfigDict, report: Report | None = None, opened: dict | No
     return Unlabelled(tuple(found), tuple(train_idx), tuple(val_idx), tuple(names))
 
 
-def _check_unlabelled(data: ConfigDict) -> None:
+def check_unlabelled(data: ConfigDict) -> None:
     names, directories = data.source.split("+"), _directories(data)
     if data.group_pattern:
         grouping.compiled(data.group_pattern)
@@ -198,7 +179,7 @@ def _directories(data: ConfigDict) -> list[str]:
 
 
 def _unlabelled_sources(data: ConfigDict, report: Report | None) -> list[Source]:
-    _check_unlabelled(data)
+    check_unlabelled(data)
     found = []
     for name in data.source.split("+"):
         if name == "synthetic":

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Int
 
 from mae_jax.data.sources import Purpose, Source
-from mae_jax.errors import UserError
+from mae_jax.runtime.errors import UserError
 
 
 def split_validation(

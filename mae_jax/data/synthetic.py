@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-from mae_jax.errors import UserError
+from mae_jax.runtime.errors import UserError
 
 CLASSES = ("Basophil", "Eosinophil", "Lymphocyte", "Monocyte", "Neutrophil")
 _TRAIN_COUNTS = (212, 744, 2427, 561, 6231)  # of Raabin-WBC, Train

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from mae_jax.errors import UNUSABLE, UserError
+from mae_jax.runtime.errors import UNUSABLE, UserError
 
 FIELD = "data.labels"
 ROLES = ("path", "label", "group", "split")

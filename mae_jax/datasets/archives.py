@@ -19,7 +19,7 @@ from pathlib import Path, PurePosixPath
 
 import rarfile
 
-from mae_jax.errors import UserError
+from mae_jax.runtime.errors import UserError
 
 SUFFIXES = (".zip", ".rar")
 MAX_RATIO = 50  # unpacked over packed bytes; images hardly shrink, so that more is an attack

@@ -18,7 +18,7 @@ import tensorflow_datasets as tfds
 from mae_jax.data.checking import ReadError
 from mae_jax.data.decode import load_image
 from mae_jax.data.sources import Source
-from mae_jax.errors import UNUSABLE, UserError
+from mae_jax.runtime.errors import UNUSABLE, UserError
 
 CHUNK = 256  # files read ahead of the writer
 

@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int
 
-from mae_jax import cli, files
 from mae_jax.data import duplicates, labelled_sets, layouts, prepared, sources, tables
 from mae_jax.data import groups as grouping
 from mae_jax.data.groups import Groups
 from mae_jax.data.sources import Source
-from mae_jax.errors import UserError
-from mae_jax.spreadsheets import cell
+from mae_jax.runtime import command, files
+from mae_jax.runtime.csv_cells import cell
+from mae_jax.runtime.errors import UserError
 
 COLUMNS = ("finding", "likeness", "across_splits", "two_labels", "image", "split", "label", "group")
 COLUMNS += tuple(f"other_{name}" for name in ("image", "split", "label", "group"))
@@ -45,7 +45,7 @@ def check(
     name: str,
     directory: str | os.PathLike,
     out: Path,
-    say: Callable[[str], None] = cli.say,
+    say: Callable[[str], None] = command.say,
     columns: str = "",
     pattern: str = "",
 ) -> list[dict]:

@@ -15,14 +15,14 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from mae_jax import cli, signals
 from mae_jax.data import groups as grouping
 from mae_jax.data import prepared
 from mae_jax.datasets import archives
 from mae_jax.datasets.builder import ImageBuilder
 from mae_jax.datasets.tiles import slides
-from mae_jax.errors import Stopped, UserError, printable
-from mae_jax.progress import duration
+from mae_jax.runtime import command, signals
+from mae_jax.runtime.errors import Stopped, UserError, printable
+from mae_jax.runtime.progress import duration
 
 ABOUT = "prepared.json"
 DISK = {os.strerror(number): number for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)}
@@ -33,7 +33,7 @@ def prepare(
     name: str,
     source: str | os.PathLike,
     directory: str | os.PathLike = "",
-    say: Callable = cli.say,
+    say: Callable = command.say,
     cutting: slides.Cutting | None = None,
 ) -> Path:
     """Builds `name` from the files in `source`; returns where it lies. `cutting`: how slides are, for tiles:NAME.

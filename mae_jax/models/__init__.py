@@ -13,10 +13,10 @@ import jax
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from mae_jax.errors import UserError
 from mae_jax.models.layers import BATCH_NORM_EPSILON, batch_norm, batch_statistics
 from mae_jax.models.mae import MAE
 from mae_jax.models.vit import SIZES, Encoder, Shape, ViT
+from mae_jax.runtime.errors import UserError
 
 __all__ = ["BATCH_NORM_EPSILON", "SIZES", "Params", "Shape", "apply", "attention", "batch_norm", "batch_statistics"]
 __all__ += ["features", "head", "init", "pooled"]

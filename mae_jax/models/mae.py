@@ -6,7 +6,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from mae_jax.models.layers import Block, LayerNorm, Linear, run_block
-from mae_jax.models.masking import gather_tokens, position_embedding, random_masking
+from mae_jax.models.patches import gather_tokens, position_embedding, random_masking
 from mae_jax.models.vit import Encoder, Shape
 
 

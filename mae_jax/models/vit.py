@@ -8,7 +8,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from mae_jax.models.layers import LAYER_NORM_EPSILON, BatchNorm, Block, LayerNorm, Linear, PatchEmbed, run_block
-from mae_jax.models.masking import gather_tokens, patchify, position_embedding
+from mae_jax.models.patches import gather_tokens, patchify, position_embedding
 
 SIZES = {  # width, depth, heads
     "tiny": (192, 12, 3),

@@ -7,7 +7,7 @@ and render (`page`, `html`). Importing this package loads none of them: `write_r
 import sys
 from typing import TYPE_CHECKING, Any
 
-from mae_jax import signals
+from mae_jax.runtime import signals
 
 if TYPE_CHECKING:
     from mae_jax.report.page import Report, write_report

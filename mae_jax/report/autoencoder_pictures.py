@@ -9,12 +9,12 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from mae_jax import files
-from mae_jax.errors import UserError
-from mae_jax.report.predictions import clean, regular
 from mae_jax.report.runs import Run, is_number, read_info, read_log
 from mae_jax.report.stats import grey
 from mae_jax.report.tables import write_csv
+from mae_jax.rundir.predictions import clean, regular
+from mae_jax.runtime import files
+from mae_jax.runtime.errors import UserError
 
 FILE = "reconstructions"  # .json and .png in the run directory of a pre-training
 ERRORS = ("removed_normalised", "visible_normalised", "removed_pixel", "removed_pixel_no_network", "spam")

@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from mae_jax.errors import UserError, printable
+from mae_jax.runtime.errors import UserError, printable
 
 RUN, PREDICTIONS = "run.json", "predictions.csv"
 

@@ -8,8 +8,8 @@ import numpy as np
 
 from mae_jax.report import analysis, tables, words
 from mae_jax.report.analysis import Study
-from mae_jax.report.predictions import read_predictions
-from mae_jax.report.runs import Run, check_same_images, clean, distinct
+from mae_jax.report.runs import Run, check_same_images, distinct
+from mae_jax.rundir.predictions import clean, read_predictions
 
 
 @dataclasses.dataclass(frozen=True)

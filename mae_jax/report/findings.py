@@ -26,7 +26,8 @@ from mae_jax.report.cell_types import CellTypes
 from mae_jax.report.external_tests import External
 from mae_jax.report.frozen_encoders import Frozen
 from mae_jax.report.prediction_sets import PredictionSets
-from mae_jax.report.runs import USUAL, Run, clean, read_runs
+from mae_jax.report.runs import USUAL, Run, read_runs
+from mae_jax.rundir.predictions import clean
 
 
 @dataclass(frozen=True)

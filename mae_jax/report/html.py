@@ -9,9 +9,10 @@ from pathlib import Path
 import jinja2
 from matplotlib.figure import Figure
 
-from mae_jax import files
 from mae_jax.report import panels, tables, words
-from mae_jax.report.runs import clean, is_number, percent
+from mae_jax.report.runs import is_number, percent
+from mae_jax.rundir.predictions import clean
+from mae_jax.runtime import files
 
 
 def save(name: str, figure: Figure, numbers: list[dict], out: Path, caption: str, *, png: bool = False) -> dict:

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from mae_jax.report.predictions import regular
 from mae_jax.report.runs import Run, usual_arm
+from mae_jax.rundir.predictions import regular
 
 MISTAKES = 12
 PICTURES = ("PNG", "JPEG", "TIFF", "BMP", "WEBP")

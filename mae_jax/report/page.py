@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mae_jax import files
 from mae_jax.report import (
     autoencoder_pictures,
     cell_types,
@@ -26,6 +25,7 @@ from mae_jax.report.analysis import BASELINE
 from mae_jax.report.drawing import CAPTIONS, Drawing, draw
 from mae_jax.report.findings import Findings, find
 from mae_jax.report.runs import USUAL, Level, Run, distinct, slug
+from mae_jax.runtime import files
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,9 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from mae_jax.report.analysis import Study
-from mae_jax.report.predictions import Predictions
 from mae_jax.report.ratios import mean_interval, ratio, share_interval
 from mae_jax.report.runs import Level, Run
+from mae_jax.rundir.predictions import Predictions
 
 TARGET = 0.9  # wanted coverage of every class
 FEWEST = 20  # validation images of each class

@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mae_jax.errors import UserError
-from mae_jax.report.predictions import Predictions, clean, read_predictions, regular, show
+from mae_jax.rundir.predictions import Predictions, clean, read_predictions, regular, show
+from mae_jax.runtime.errors import UserError
 
 LONGEST = 200  # characters of a name that tables and figures show
 LOG_LINES = 2_000  # at most kept of the lines of metrics.jsonl that have the same fields

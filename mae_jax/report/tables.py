@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from mae_jax import files, spreadsheets
 from mae_jax.report import stats
 from mae_jax.report.analysis import BASELINE, Study, calibration, known
 from mae_jax.report.runs import Level, init_order, percent
+from mae_jax.runtime import csv_cells, files
 
 NOTHING = "no difference shown"
 SHOWN = ("accuracy", "precision", "recall", "f1")
@@ -222,7 +222,7 @@ def write_csv(path: Path, rows: Sequence[dict], columns: Sequence[str] = ()) -> 
     """
 
     def cell(value: object) -> object:
-        return f"{value:.10g}" if isinstance(value, float) else spreadsheets.cell(value)
+        return f"{value:.10g}" if isinstance(value, float) else csv_cells.cell(value)
 
     stream = io.StringIO(newline="")
     writer = csv.writer(stream, lineterminator="\n")

@@ -7,8 +7,9 @@ import numpy as np
 
 from mae_jax.report import label_efficiency, stats
 from mae_jax.report.analysis import BASELINE, Study
-from mae_jax.report.runs import Level, Run, clean, percent
+from mae_jax.report.runs import Level, Run, percent
 from mae_jax.report.tables import NOTHING, level_of, verdict
+from mae_jax.rundir.predictions import clean
 
 SURE = 0.05  # of a corrected p-value
 ARMS = {  # how a run was trained where not in the usual way, for readers, by words of the arm's name

@@ -11,7 +11,7 @@ from PIL import Image
 
 from mae_jax.data.decode import ORIENTATION, decode, load_image
 from mae_jax.data.transforms import CenterResize, Decode
-from mae_jax.errors import UserError
+from mae_jax.runtime.errors import UserError
 
 
 def encode(image: Image.Image, format: str = "PNG", **options) -> bytes:

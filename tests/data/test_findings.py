@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mae_jax import rundir, sharding, tasks
 from mae_jax.data import findings, splits
 from mae_jax.data.sources import Source
+from mae_jax.rundir import contents
+from mae_jax.step import sharding
+from mae_jax.train.build import build
 
 
 def source(labels, groups=None, names=None, sizes=None, digests=None, kind="film") -> Source:
@@ -93,7 +95,7 @@ def config(tiny_config, tmp_path):
 
 
 def test_a_run_reports_what_makes_its_scores_doubtful(config):
-    task = tasks.build(config, sharding.make_mesh(1))
+    task = build(config, sharding.make_mesh(1))
     warnings = task.facts["data_warnings"]
     assert "; ".join(warnings) == task.about["warning"]
     assert "1 image identical to an image with another label (Train/A/0.png = Train/B/copy.png)" in warnings
@@ -104,7 +106,7 @@ def test_a_run_reports_what_makes_its_scores_doubtful(config):
 
 
 def test_labels_are_asked_for_in_images(config, tmp_path):
-    from mae_jax.train import run
+    from mae_jax.train.loop import run
 
     config.data.label_count = 7
     config.train.epochs = 1.0
@@ -113,5 +115,5 @@ def test_labels_are_asked_for_in_images(config, tmp_path):
     assert len(found.train_idx) == 7 and found.subset["label_count"] == 7
     pool = sum(found.subset["train"].values())
     run(config, tmp_path / "run")
-    about = rundir.read_json(tmp_path / "run" / rundir.RUN)
+    about = contents.read_json(tmp_path / "run" / contents.RUN)
     assert about["label_count"] == about["n_train"] == 7 and about["fraction"] == 7 / pool

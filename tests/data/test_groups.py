@@ -3,7 +3,7 @@
 import pytest
 
 from mae_jax.data import groups
-from mae_jax.errors import UserError
+from mae_jax.runtime.errors import UserError
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mae_jax.data.decode import decode, load_image
-from mae_jax.errors import UserError
+from mae_jax.runtime.errors import UserError
 
 HEIGHT, WIDTH = 24, 32
 Y, X = np.mgrid[:HEIGHT, :WIDTH]

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mae_jax import rundir, sharding, tasks
 from mae_jax.data import labelled_sets, splits
-from mae_jax.errors import UserError
+from mae_jax.rundir import contents
+from mae_jax.runtime.errors import UserError
+from mae_jax.step import sharding
+from mae_jax.train.build import build
 
 
 def draw(path: Path, number: int) -> str:
@@ -139,16 +141,16 @@ def test_fields_that_do_not_fit_are_refused(data, table, fields, said):
 
 
 def test_a_run_says_where_its_sets_come_from(data, tiny_config, tmp_path):
-    from mae_jax.train import run
+    from mae_jax.train.loop import run
 
     config = tiny_config()
     config.data.update(data)
     config.train.epochs = 1.0
-    task = tasks.build(config, sharding.make_mesh(1))
+    task = build(config, sharding.make_mesh(1))
     assert task.about["groups"] == "not known; the same patient may be on both sides"
     assert task.about["layout"] == "class folders without splits"
     run(config, tmp_path / "run")
-    about = rundir.read_json(tmp_path / "run" / rundir.RUN)
+    about = contents.read_json(tmp_path / "run" / contents.RUN)
     assert about["test_split"] == "test" and about["groups"]["known"] is False
     assert about["groups"]["count"] == {"train": None, "test": None}
     assert about["groups"]["text"].startswith("not known")

@@ -6,7 +6,7 @@ import pytest
 
 from mae_jax.data import layouts
 from mae_jax.data.layouts import Layout
-from mae_jax.errors import UserError
+from mae_jax.runtime.errors import UserError
 
 
 def tree(top: Path, *files: str) -> Path:

@@ -8,7 +8,7 @@ from PIL import Image
 
 from mae_jax.data import loaders, sources
 from mae_jax.data.transforms import CenterResize, Decode, RandomFlip, RandomResizedCrop
-from mae_jax.errors import UserError
+from mae_jax.runtime.errors import UserError
 
 TRAIN = (Decode(), RandomResizedCrop(8), RandomFlip())
 EVAL = (Decode(), CenterResize(8))

@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from mae_jax.data import sources
-from mae_jax.data.transforms import load_image
-from mae_jax.errors import UserError
+from mae_jax.data.decode import load_image
+from mae_jax.runtime.errors import UserError
 
 
 def write(path: Path, value: int = 0) -> None:

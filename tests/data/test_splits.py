@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from mae_jax.data import splits
-from mae_jax.errors import UserError
+from mae_jax.runtime.errors import UserError
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import pytest
 
 from mae_jax.data import subsets
 from mae_jax.data.sources import Source
-from mae_jax.errors import UserError
+from mae_jax.runtime.errors import UserError
 
 CLASSES = ("a", "b", "c", "d")
 COUNTS = (1, 7, 60, 400)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mae_jax.data import synthetic
-from mae_jax.errors import UserError
+from mae_jax.runtime.errors import UserError
 
 BASOPHIL, EOSINOPHIL, LYMPHOCYTE, MONOCYTE, NEUTROPHIL = range(5)
 

@@ -7,7 +7,7 @@ import pytest
 from pyarrow import parquet
 
 from mae_jax.data import tables
-from mae_jax.errors import UserError
+from mae_jax.runtime.errors import UserError
 
 
 def write(path: Path, text: str) -> Path:

@@ -10,7 +10,7 @@ from PIL import Image
 
 from mae_jax.data import tiff
 from mae_jax.data.decode import decode, load_image
-from mae_jax.errors import UserError
+from mae_jax.runtime.errors import UserError
 
 HEIGHT, WIDTH = 24, 32
 Y, X = np.mgrid[:HEIGHT, :WIDTH]

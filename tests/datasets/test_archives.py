@@ -12,7 +12,7 @@ import pytest
 
 from mae_jax.datasets import archives
 from mae_jax.datasets import prepare as preparing
-from mae_jax.errors import UserError
+from mae_jax.runtime.errors import UserError
 
 
 def rar(path: Path, files: dict[str, bytes], *, method: int = 0x30, mode: int = 0o100644) -> Path:

@@ -14,11 +14,13 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance
 
-from mae_jax import rundir, sharding, tasks
-from mae_jax.data import duplicates, prepared, splits
+from mae_jax.data import checking, duplicates, prepared, splits
 from mae_jax.datasets.check import check
 from mae_jax.datasets.prepare import prepare
-from mae_jax.errors import UserError
+from mae_jax.rundir import contents
+from mae_jax.runtime.errors import UserError
+from mae_jax.step import sharding
+from mae_jax.train.build import build
 
 ROOT = Path(__file__).parents[2]
 PLANTED = {  # what each planted file of `leaky` is found as: finding, across splits, two labels
@@ -83,7 +85,7 @@ def test_a_fine_tuning_says_what_its_test_set_shares(leaky, tmp_path, tiny_confi
     if named:
         prepare("raabin_wbc", leaky, tmp_path, lambda line: None)
         config.data.update(source="raabin_wbc", dir="", prepared_dir=str(tmp_path))
-    task = tasks.build(config, sharding.make_mesh(1))
+    task = build(config, sharding.make_mesh(1))
     assert task.leaks["TestA"]["identical"] == 1 and task.leaks["TestA"]["groups"] == 0
     assert task.leaks["TestA"]["near_identical"] == 1
     assert task.leaks["TestA"]["examples"]["identical"] == [
@@ -105,8 +107,8 @@ def test_a_fine_tuning_says_what_its_pre_training_saw_of_the_test_set(leaky, tmp
     (tmp_path / "run").mkdir()
 
     def seen(opened: dict | None) -> dict:
-        rundir.write_json(tmp_path / "run" / rundir.CONFIG, {"config": json.loads(pretraining.to_json())})
-        task = tasks.build(config, sharding.make_mesh(1), opened=opened)
+        contents.write_json(tmp_path / "run" / contents.CONFIG, {"config": json.loads(pretraining.to_json())})
+        task = build(config, sharding.make_mesh(1), opened=opened)
         assert bool(task.seen_before) == any("pre-training saw" in key for key in task.about)
         return task.seen_before
 
@@ -268,7 +270,7 @@ def test_names_that_a_spreadsheet_would_run_are_quoted(leaky, tmp_path):
 def test_index_of_a_prepared_set_knows_digests(prepared_sets):
     source = prepared.labelled("cam16", "train", prepared_sets[0])
     digests, looks = duplicates.hashes_of(source)
-    np.testing.assert_array_equal(digests, [duplicates.digest(source.read(i)) for i in range(len(source))])
+    np.testing.assert_array_equal(digests, [checking.digest(source.read(i)) for i in range(len(source))])
     np.testing.assert_array_equal(looks[2], duplicates.look(source.read(2)))
     read = dataclasses.replace(source, looks=None)
     assert all((a == b).all() for a, b in zip(duplicates.hashes_of(read), (digests, looks), strict=True))

@@ -5,9 +5,9 @@ import pytest
 from PIL import Image
 
 from mae_jax.data import jpeg, prepared
-from mae_jax.data.transforms import load_image
+from mae_jax.data.decode import load_image
 from mae_jax.datasets.prcc.prcc_dataset_builder import config_of, corners, cut
-from mae_jax.errors import UserError
+from mae_jax.runtime.errors import UserError
 
 
 def test_a_region_of_2000_gives_sixteen_tiles_of_500():

@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mae_jax import sharding, tasks
 from mae_jax.data import loaders, prepared, splits
 from mae_jax.data.transforms import CenterResize, Decode
 from mae_jax.datasets import prepare as preparing
-from mae_jax.errors import UserError
+from mae_jax.runtime.errors import UserError
+from mae_jax.step import sharding
+from mae_jax.train.build import build
 
 ROOT = Path(__file__).parents[2]
 
@@ -58,7 +59,7 @@ def test_mistakes_are_one_line_and_exit_code_2(trees, tmp_path, arguments, said)
 def test_a_stopped_start_leaves_nothing_that_looks_finished(trees, tmp_path, number):
     pausing = (
         "import time; from mae_jax.data import prepared; prepared.make_index = lambda e: (print('here', flush=True), "
-        "time.sleep(60)); from mae_jax.cli import call; from mae_jax.datasets.prepare import prepare; "
+        "time.sleep(60)); from mae_jax.runtime.command import call; from mae_jax.datasets.prepare import prepare; "
         f"call(lambda: prepare('cam16', {str(trees / 'cam16')!r}, {str(tmp_path)!r}, lambda line: None))"
     )
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
@@ -141,7 +142,7 @@ def test_mixtures_of_prepared_sets_and_folders(tiny_config, prepared_sets, trees
     assert [len(s) for s in found.sources] == [32, 8, 16]
     for source, kept, held in zip(found.sources, found.train_idx, found.val_idx, strict=True):
         assert not {source.groups[i] for i in kept} & {source.groups[i] for i in held}
-    task = tasks.build(config, sharding.make_mesh(1))
+    task = build(config, sharding.make_mesh(1))
     per_epoch = task.resolved.steps_per_epoch
     seen = [task.epoch_images(step) for step in (per_epoch, 2 * per_epoch)]
     assert list(seen[0]) == ["epoch_images/prcc:tile50", "epoch_images/test", "epoch_images/cam16"]

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from mae_jax.data import prepared, sources, splits
-from mae_jax.data.transforms import load_image
-from mae_jax.errors import UserError
+from mae_jax.data.decode import load_image
+from mae_jax.runtime.errors import UserError
 
 CELLS = ("Basophil", "Eosinophil", "Lymphocyte", "Monocyte", "Neutrophil")
 

@@ -15,10 +15,10 @@ import pytest
 from PIL import Image
 
 from mae_jax.data import prepared
-from mae_jax.data.transforms import load_image
+from mae_jax.data.decode import load_image
 from mae_jax.datasets.prepare import prepare
 from mae_jax.datasets.tiles import slides
-from mae_jax.errors import UserError
+from mae_jax.runtime.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 TILE = 256  # of the file

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from mae_jax import models
-from mae_jax.errors import UserError
-from mae_jax.models import Shape
-from mae_jax.models.masking import given_mask, patchify, unpatchify
+from mae_jax.models.patches import given_mask, patchify, unpatchify
+from mae_jax.models.vit import Shape
+from mae_jax.runtime.errors import UserError
 
 SHAPE = Shape(16, 4, 16, 2, 2, decoder_width=8, decoder_depth=1, decoder_heads=2, registers=3)
 IMAGES = np.random.default_rng(0).normal(size=(3, 16, 16, 3)).astype(np.float32)

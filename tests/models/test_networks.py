@@ -8,11 +8,11 @@ import pytest
 from flax import nnx
 
 from mae_jax import models
-from mae_jax.models import Shape, layers
+from mae_jax.models import layers, vit
 from mae_jax.models.layers import LAYER_NORM_EPSILON, LayerNorm, attend, layer_norm, product
 from mae_jax.models.mae import MAE
-from mae_jax.models.masking import patchify, random_masking
-from mae_jax.models.vit import ViT
+from mae_jax.models.patches import patchify, random_masking
+from mae_jax.models.vit import Shape, ViT
 
 init = partial(jax.jit, static_argnums=(0, 1))(models.init)
 apply = partial(jax.jit, static_argnums=(0, 1, 5))(models.apply)
@@ -28,7 +28,7 @@ def shapes_of(kind, shape):
 
 
 def test_parameter_counts_are_those_of_the_published_networks():
-    base = Shape(224, 16, *models.SIZES["base"], n_classes=1000)
+    base = Shape(224, 16, *vit.SIZES["base"], n_classes=1000)
     # timm's vit_base_patch16_224 has 86,567,656 parameters, 197 x 768 of them learned positions; here
     # positions are fixed.
     assert count(shapes_of("vit", base)) == 86_567_656 - 197 * 768

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mae_jax.report import autoencoder_pictures, write_report
+from mae_jax.report import autoencoder_pictures
+from mae_jax.report.page import write_report
 from mae_jax.report.runs import read_runs
 
 MEANS = {

@@ -6,7 +6,8 @@ import json
 import numpy as np
 import pytest
 
-from mae_jax.report import analysis, cell_types, write_report
+from mae_jax.report import analysis, cell_types
+from mae_jax.report.page import write_report
 from mae_jax.report.runs import read_runs
 
 CLASSES = ["Lymphocyte", "Monocyte", "Neutrophil"]

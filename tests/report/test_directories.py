@@ -6,9 +6,9 @@ import sys
 
 import pytest
 
-from mae_jax.errors import UserError
 from mae_jax.report.__main__ import main
 from mae_jax.report.directories import expand
+from mae_jax.runtime.errors import UserError
 
 
 @pytest.fixture

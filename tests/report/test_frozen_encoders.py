@@ -5,9 +5,10 @@ import csv
 import numpy as np
 import pytest
 
-from mae_jax.errors import UserError
-from mae_jax.report import analysis, drawing, findings, frozen_encoders, panels, tables, write_report
+from mae_jax.report import analysis, drawing, findings, frozen_encoders, panels, tables
+from mae_jax.report.page import write_report
 from mae_jax.report.runs import read_runs
+from mae_jax.runtime.errors import UserError
 
 KNOWS = {"scratch": 0.2, "mae": 0.9}
 

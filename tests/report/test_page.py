@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mae_jax.errors import UserError
-from mae_jax.report import words, write_report
+from mae_jax.report import words
+from mae_jax.report.page import write_report
+from mae_jax.runtime.errors import UserError
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 

@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from mae_jax.report import analysis, external_tests, prediction_sets, write_report
+from mae_jax.report import analysis, external_tests, prediction_sets
+from mae_jax.report.page import write_report
 from mae_jax.report.runs import read_runs
 
 

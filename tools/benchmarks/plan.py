@@ -16,7 +16,7 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from mae_jax import main as command
-from mae_jax.errors import UserError
+from mae_jax.runtime.errors import UserError
 
 KINDS = ("pretrain", "finetune", "linear_probe")  # those with a training step
 _PRETRAIN = flags.DEFINE_integer("pretrain_images", 2500, "Unlabelled training images.")
@@ -44,22 +44,22 @@ def measure(config: ConfigDict) -> dict[str, float]:
     import jax
     import numpy as np
 
-    from mae_jax import network, sharding, state
-    from mae_jax.config import resolve
+    from mae_jax.config.schedule import resolve
     from mae_jax.models import layers
+    from mae_jax.step import from_config, sharding, state, train_step
 
     layers.CACHED = math.inf  # no product part by part: the compiler's cost of a loop is that of one turn
     config = config.copy_and_resolve_references()
     batch = config.train.batch_size or config.train.batch_per_device * config.train.accumulation
     config.train.batch_size = rows = math.ceil(batch / config.train.accumulation)
     config.train.accumulation = config.sharding.fsdp = 1
-    spec = network.spec_of(config, resolve(config, rows, 1), sharding.make_mesh(), 5 * (config.task != "pretrain"))
+    spec = from_config.spec_of(config, resolve(config, rows, 1), sharding.make_mesh(), 5 * (config.task != "pretrain"))
     size = config.model.image_size
     shapes = {"image": ((rows, size, size, 3), np.uint8), "label": ((rows,), np.int32)}
     shapes |= {"index": ((rows,), np.int32), "mask": ((rows,), np.float32)}
     inputs = {k: jax.ShapeDtypeStruct(*v) for k, v in shapes.items()}
     held = state.abstract_state(spec)
-    program = state.train_step.lower(spec, held, inputs, np.int32(0), np.float32(0)).compile()
+    program = train_step.train_step.lower(spec, held, inputs, np.int32(0), np.float32(0)).compile()
     cost, memory = program.cost_analysis(), program.memory_analysis()
     parameters = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(held.params))
     return {
@@ -74,7 +74,7 @@ def measure(config: ConfigDict) -> dict[str, float]:
 
 def step(config: ConfigDict, cost: dict[str, float], devices: int) -> dict[str, float]:
     """Operations, memory and seconds of one update on each of `devices`."""
-    from mae_jax.config import resolve
+    from mae_jax.config.schedule import resolve
 
     config = config.copy_and_resolve_references()
     fsdp = config.sharding.fsdp if devices % config.sharding.fsdp == 0 else 1
@@ -98,8 +98,10 @@ def step(config: ConfigDict, cost: dict[str, float], devices: int) -> dict[str, 
 
 def run(config: ConfigDict, workdir: str | None = None) -> None:
     """Prints the table of a study, or of one run."""
-    from mae_jax import grid, machine
-    from mae_jax.config import default_workdir, resolve
+    from mae_jax.config.naming import default_workdir
+    from mae_jax.config.schedule import resolve
+    from mae_jax.runtime import machine
+    from mae_jax.study import cells as grid
 
     if config.task == "sweep":
         raise UserError("task=sweep: give a study or one run, such as configs/study.py or configs/pretrain.py")

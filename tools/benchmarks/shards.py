@@ -25,8 +25,9 @@ def main() -> None:
     import jax
     import numpy as np
 
-    from mae_jax import network, sharding, state
-    from mae_jax.config import load, resolve
+    from mae_jax.config.loading import load
+    from mae_jax.config.schedule import resolve
+    from mae_jax.step import from_config, sharding, state, train_step
 
     config = load(*options.config.split(":", 1))
     config.train.update(accumulation=1, batch_per_device=0)
@@ -38,13 +39,13 @@ def main() -> None:
         grid = np.array(jax.devices()[:count]).reshape(count // fsdp, fsdp)
         mesh = jax.sharding.Mesh(grid, ("data", "fsdp"))
         rows = config.train.batch_size = options.rows * count
-        spec = network.spec_of(config, resolve(config, rows, 1), mesh, 5 * (config.task == "finetune"))
+        spec = from_config.spec_of(config, resolve(config, rows, 1), mesh, 5 * (config.task == "finetune"))
         held = state.split_state(spec)
         place = sharding.batch_sharding(mesh)
         shapes = {"image": ((rows, size, size, 3), np.uint8), "label": ((rows,), np.int32)}
         shapes |= {"index": ((rows,), np.int32), "mask": ((rows,), np.float32)}
         batch = {k: jax.ShapeDtypeStruct(*v, sharding=place) for k, v in shapes.items()}
-        program = state.train_step.lower(spec, held, batch, np.int32(0), np.float32(0)).compile()
+        program = train_step.train_step.lower(spec, held, batch, np.int32(0), np.float32(0)).compile()
         memory = program.memory_analysis()
         local = sum(
             np.prod(place.shard_shape(shape.shape)) * np.dtype(shape.dtype).itemsize

@@ -54,8 +54,10 @@ def ours(case: Case) -> tuple[Callable[[int], None], dict[str, float]]:
     import jax
     import numpy as np
 
-    from mae_jax import machine, network, sharding, state
-    from mae_jax.config import defaults, resolve
+    from mae_jax.config.fields import defaults
+    from mae_jax.config.schedule import resolve
+    from mae_jax.runtime import machine
+    from mae_jax.step import from_config, sharding, state, train_step
 
     machine.keep_memory()
     config = defaults(case.task)
@@ -64,7 +66,7 @@ def ours(case: Case) -> tuple[Callable[[int], None], dict[str, float]]:
     config.model.update(decoder_width=width, decoder_depth=depth, decoder_heads=heads)
     config.train.batch_size, config.model.dtype = case.batch, "float32"
     mesh = sharding.make_mesh()
-    spec = network.spec_of(config, resolve(config, 1000, 1), mesh, n_classes=5 if case.task == "finetune" else 0)
+    spec = from_config.spec_of(config, resolve(config, 1000, 1), mesh, n_classes=5 if case.task == "finetune" else 0)
     rng = np.random.default_rng(0)
     batch = {
         "image": rng.integers(0, 256, (case.batch, case.image_size, case.image_size, 3), np.uint8),
@@ -75,14 +77,14 @@ def ours(case: Case) -> tuple[Callable[[int], None], dict[str, float]]:
     batch = sharding.put_batch(batch, mesh)
     held = [state.init_state(spec, 0)]
     rest = (batch, np.int32(0), np.float32(1e-5))
-    memory = state.train_step.lower(spec, held[0], *rest).compile().memory_analysis()
+    memory = train_step.train_step.lower(spec, held[0], *rest).compile().memory_analysis()
 
     def run(steps: int) -> None:
         for _ in range(steps):
-            held[0], metrics = state.train_step(spec, held[0], *rest)
+            held[0], metrics = train_step.train_step(spec, held[0], *rest)
             float(metrics["loss"])
 
-    jaxpr = jax.make_jaxpr(state.train_step, static_argnums=0)(spec, held[0], *rest)
+    jaxpr = jax.make_jaxpr(train_step.train_step, static_argnums=0)(spec, held[0], *rest)
     return run, {
         "flops": matrix_flops(jaxpr.jaxpr),
         "program_bytes": memory.argument_size_in_bytes + memory.temp_size_in_bytes,

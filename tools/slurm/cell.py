@@ -13,10 +13,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from absl import flags
 from ml_collections import ConfigDict
 
-from mae_jax import cli
-from mae_jax import main as command
-from mae_jax.config import QUICK, default_workdir
-from mae_jax.errors import UserError
+from mae_jax import main
+from mae_jax.config.fields import QUICK
+from mae_jax.config.naming import default_workdir
+from mae_jax.runtime.command import say
+from mae_jax.runtime.errors import UserError
 
 _STAGE = flags.DEFINE_enum("stage", "finetune", ["pretrain", "finetune"], "Which runs of the study.")
 _NUMBER = flags.DEFINE_integer("number", 0, "Which of them, from 0.")
@@ -25,38 +26,41 @@ _COUNT = flags.DEFINE_bool("count", False, "Print how many there are, and end.")
 
 def run(config: ConfigDict, workdir: str | None = None) -> None:
     """Runs one cell, or prints how many there are. Raises UserError for a config that is no study."""
-    from mae_jax import grid, machine, rundir, sharding, study, train
-    from mae_jax.checks import validate_study
+    from mae_jax.rundir import contents
+    from mae_jax.runtime import machine, processes
+    from mae_jax.study import cells, label_study
+    from mae_jax.study.validation import validate_study
+    from mae_jax.train import loop
 
     if config.get("task") != "study":
         raise UserError(f"task={config.get('task')}: this is for studies, such as configs/study.py")
     validate_study(config)
     directory = Path(workdir or default_workdir(config))
-    trained = grid.runs(config, directory)
+    trained = cells.runs(config, directory)
     # What takes seconds on features of a frozen encoder is left to the study's own command, which computes them once.
     trained = [each for each in trained if each[1].task not in QUICK]
     runs = [each for each in trained if (each[1].task == "pretrain") == (_STAGE.value == "pretrain")]
     directory.mkdir(parents=True, exist_ok=True)
-    study.keep_study(config, directory, leader=_COUNT.value)  # written once, before the tasks; they compare
+    label_study.keep_study(config, directory, leader=_COUNT.value)  # written once, before the tasks; they compare
     if _COUNT.value:
         print(len(runs))
         return
     if not 0 <= _NUMBER.value < len(runs):
         raise UserError(f"--number={_NUMBER.value}: the study has {len(runs)} runs of stage {_STAGE.value}")
     wanted = runs[_NUMBER.value][1]
-    before = [place for place, _ in grid.pretrainings(config, directory) if str(place.resolve()) == wanted.init_from]
-    if before and not (before[0] / rundir.RESULTS).exists():
+    before = [place for place, _ in cells.pretrainings(config, directory) if str(place.resolve()) == wanted.init_from]
+    if before and not (before[0] / contents.RESULTS).exists():
         raise UserError(
             f"{wanted.name} would begin with {before[0]}, which is not finished; do that run first, or use the study's "
             f"ordinary command, which does what is missing"
         )
     machine.keep_memory()
-    sharding.start_processes()
-    ((place, cell),) = study.configured([runs[_NUMBER.value]])
-    results = train.run(cell, place)
-    cli.say(f"{cell.name}: {study.summary(results)}")
+    processes.start_processes()
+    ((place, cell),) = label_study.configured([runs[_NUMBER.value]])
+    results = loop.run(cell, place)
+    say(f"{cell.name}: {label_study.summary(results)}")
 
 
 if __name__ == "__main__":
-    command.run = run  # the same flags, messages and exit codes
-    command.cli()
+    main.run = run  # the same flags, messages and exit codes
+    main.cli()

@@ -11,9 +11,9 @@ import tensorflow_datasets as tfds
 from jaxtyping import UInt8
 
 from mae_jax.data import jpeg, sources
-from mae_jax.data.transforms import load_image
+from mae_jax.data.decode import load_image
 from mae_jax.datasets.builder import Example, ImageBuilder, LeftOut, root_of
-from mae_jax.errors import UserError
+from mae_jax.runtime.errors import UserError
 
 
 @dataclasses.dataclass(kw_only=True)

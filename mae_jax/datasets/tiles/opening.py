@@ -13,7 +13,7 @@ from PIL import Image
 from mae_jax.data import tiff
 from mae_jax.data.decode import load_image, open_image
 from mae_jax.datasets.builder import LeftOut
-from mae_jax.errors import UNUSABLE, UserError
+from mae_jax.runtime.errors import UNUSABLE, UserError
 
 SUFFIXES = (".svs", ".tif", ".tiff", ".ndpi", ".vms", ".scn", ".mrxs", ".svslide", ".bif", ".dcm", ".czi")
 PLAIN = (".png", ".jpg", ".jpeg")  # images that are cut like slides where their resolution is given

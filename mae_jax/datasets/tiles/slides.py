@@ -25,8 +25,8 @@ from PIL import Image
 from mae_jax.data import jpeg
 from mae_jax.datasets.builder import LeftOut
 from mae_jax.datasets.tiles import opening
-from mae_jax.errors import UserError
-from mae_jax.progress import duration
+from mae_jax.runtime.errors import UserError
+from mae_jax.runtime.progress import duration
 
 OVERVIEW = 2048  # pixels at most along the longer side of the overview in which tissue is detected
 FINEST = 16.0  # at least so many pixels of the scan along a pixel of the overview: gaps between fibers are not glass

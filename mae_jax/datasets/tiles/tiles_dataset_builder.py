@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import tensorflow_datasets as tfds
 
+from mae_jax.data.decode import load_image
 from mae_jax.data.sources import Source
-from mae_jax.data.transforms import load_image
 from mae_jax.datasets.builder import Example, ImageBuilder, root_of
 from mae_jax.datasets.tiles.slides import SETTINGS, about
-from mae_jax.errors import UserError
+from mae_jax.runtime.errors import UserError
 
 
 def config_of(name: str) -> tfds.core.BuilderConfig:

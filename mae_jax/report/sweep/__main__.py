@@ -5,8 +5,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from mae_jax.cli import call
-from mae_jax.errors import UserError, disk_line, printable
+from mae_jax.runtime.command import call
+from mae_jax.runtime.disk import disk_line
+from mae_jax.runtime.errors import UserError, printable
 
 
 def parser() -> argparse.ArgumentParser:

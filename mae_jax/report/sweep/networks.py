@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from mae_jax.errors import UNUSABLE, UserError
 from mae_jax.report import analysis, stats
 from mae_jax.report.analysis import BASELINE, Study
-from mae_jax.report.predictions import clean, read_rows, show
 from mae_jax.report.runs import Run, check_same_images, is_number, read_info, read_log, read_runs
+from mae_jax.rundir.predictions import clean, read_rows, show
+from mae_jax.runtime.errors import UNUSABLE, UserError
 
 ERRORS = ("removed_normalised", "visible_normalised", "removed_pixel", "visible_pixel", "removed_pixel_no_network")
 COLUMNS = (*ERRORS, "spam")

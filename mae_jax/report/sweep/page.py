@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mae_jax import files
 from mae_jax.report import html, panels, tables
 from mae_jax.report.sweep import figures as sweep_figures
 from mae_jax.report.sweep import words
 from mae_jax.report.sweep.networks import read_sweep
 from mae_jax.report.sweep.tables import EFFECTS, classifier_rows, effect_rows, error_rows
+from mae_jax.runtime import files
 
 
 @dataclass(frozen=True)

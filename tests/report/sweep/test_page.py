@@ -6,11 +6,11 @@ import json
 import numpy as np
 import pytest
 
-from mae_jax.errors import UserError
-from mae_jax.report import sweep
 from mae_jax.report.sweep import __main__ as command
 from mae_jax.report.sweep import tables, words
 from mae_jax.report.sweep.networks import read_sweep
+from mae_jax.report.sweep.page import write_sweep
+from mae_jax.runtime.errors import UserError
 
 RATIOS = (0.25, 0.75)
 
@@ -68,7 +68,7 @@ def directories(tmp_path_factory, make):
 @pytest.fixture(scope="module")
 def written(directories, tmp_path_factory):
     networks, cells = directories
-    return sweep.write_sweep([*networks, *cells], tmp_path_factory.mktemp("out"))
+    return write_sweep([*networks, *cells], tmp_path_factory.mktemp("out"))
 
 
 def table(written, name):
@@ -144,21 +144,21 @@ def test_networks_of_one_name_in_two_places_are_told_apart(tmp_path, make):
         place = tmp_path / f"cell-{network.parent.name}"
         cells.append(make.run(place, "mae", 0.1, knows=0.8 if "b" in place.name else 0.3, init_from=str(network)))
     lost = make.run(tmp_path / "moved", "mae", 0.1, knows=0.5, init_from="/elsewhere/net")  # of which of the two?
-    written = sweep.write_sweep([*networks, *cells, lost], tmp_path / "out")
+    written = write_sweep([*networks, *cells, lost], tmp_path / "out")
     rows = {row["init"]: float(row["accuracy"]) for row in table(written, "classifiers.csv")}
     assert list(rows) == ["scratch", "25 %, weight 0", "75 %, weight 0"]
     assert rows["75 %, weight 0"] > rows["25 %, weight 0"] + 0.1
     assert "moved began with" in written.page.read_text()
     again = make.run(tmp_path / "again", "mae", 0.1, init_from=str(networks[0]))
     with pytest.raises(UserError, match="25 %, weight 0, seed 0 is also in .*cell-a; each may come once"):
-        sweep.write_sweep([*networks, *cells, again], tmp_path / "out")
+        write_sweep([*networks, *cells, again], tmp_path / "out")
 
 
 def test_it_works_without_classifiers_weights_groups_and_curves(tmp_path):
     networks = [write_network(tmp_path / f"n{r}", r, 0) for r in RATIOS]
     (networks[0] / "metrics.jsonl").unlink()
     (networks[1] / "metrics.jsonl").write_text("{")
-    written = sweep.write_sweep(networks, tmp_path / "out")
+    written = write_sweep(networks, tmp_path / "out")
     assert "No classifiers" in written.page.read_text() and not (tmp_path / "out" / "classifiers.csv").exists()
     assert (tmp_path / "out" / "effects.csv").read_text() == ",".join(tables.EFFECTS) + "\n"
     assert "over 40 held-out images" in (tmp_path / "out" / "sweep.md").read_text()
@@ -216,7 +216,7 @@ def saying(path, key, value):
 def test_what_run_json_says_of_a_network_is_checked(tmp_path, key, value):
     network = saying(write_network(tmp_path / "a", 0.5, 0), key, value)
     with pytest.raises(UserError, match=rf"run\.json: config\.mae\.{key} is .*; it must be "):
-        sweep.write_sweep([network], tmp_path / "out")
+        write_sweep([network], tmp_path / "out")
 
 
 @pytest.mark.parametrize("error", ["nan", "1e308", "-1e308"])
@@ -225,7 +225,7 @@ def test_errors_that_no_figure_shows_are_refused(tmp_path, error):
     file = network / "reconstructions.csv"
     file.write_text(file.read_text().replace(",0.01,", f",{error},", 1))
     with pytest.raises(UserError, match=r"reconstructions\.csv line 2: .*write it anew"):
-        sweep.write_sweep([network], tmp_path / "out")
+        write_sweep([network], tmp_path / "out")
 
 
 def test_a_zero_where_a_share_would_be_taken_of_it(tmp_path):
@@ -236,7 +236,7 @@ def test_a_zero_where_a_share_would_be_taken_of_it(tmp_path):
         cells = [line.split(",") for line in lines[1:]]
         text = [",".join([*row[:at], "0", *row[at + 1 :]]) for row in cells]
         (network / "reconstructions.csv").write_text("\n".join([lines[0], *text]) + "\n")
-    sweep.write_sweep(networks, tmp_path / "out")
+    write_sweep(networks, tmp_path / "out")
     with open(tmp_path / "out" / "effects.csv", newline="") as file:
         assert "visible_pixel" not in {row["error"] for row in csv.DictReader(file)}
 
@@ -245,5 +245,5 @@ def test_a_zero_where_a_share_would_be_taken_of_it(tmp_path):
 def test_a_classifier_that_began_with_what_is_no_path_is_left_out(tmp_path, make, origin):
     network = write_network(tmp_path / "a", 0.5, 0)
     cell = make.run(tmp_path / "cell", "mae", 0.1, init_from=origin)
-    sweep.write_sweep([network, cell], tmp_path / "out")
+    write_sweep([network, cell], tmp_path / "out")
     assert "not among the networks: left out" in (tmp_path / "out" / "index.html").read_text()

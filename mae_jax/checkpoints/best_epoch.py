@@ -1,0 +1,91 @@
+"""The best epoch by validation: its parameters lie in `best/<step>.npz` until the run ends, and after.
+
+Which one is best stands in the checkpoint's position, so that a run that is stopped and started again
+chooses among the same epochs as one that was not.
+"""
+
+import math
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from mae_jax.models import Params
+from mae_jax.models.params import map_paths
+from mae_jax.runtime import files, processes
+from mae_jax.runtime.errors import UserError
+from mae_jax.step import sharding
+
+# What NumPy and zipfile raise of a damaged file, or of one that lacks an array.
+UNREADABLE = (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile)
+# Higher accuracy first; among equal ones, which few validation images give often, the lower loss.
+SCORES = (("val/accuracy", 1.0), ("val/loss", -1.0))
+
+
+class Best:
+    """Keeps the parameters of the best epoch so far of one run."""
+
+    def __init__(self, workdir: Path, keep: int):
+        """`keep`: the number of checkpoints that stay; what each of them calls the best stays, too."""
+        self.directory, self.keep = workdir / "best", keep
+        self.step, self.score = 0, [-math.inf] * len(SCORES)
+        self.saved: list[int] = []  # the best at each of the last checkpoints, more than stay
+
+    def offer(self, step: int, values: dict[str, float], params: Params) -> None:
+        """Takes the parameters of `step` if validation was better than ever; never a score that is not finite."""
+        score = [sign * values.get(name, math.nan) for name, sign in SCORES]
+        if not all(map(math.isfinite, score)) or score <= self.score:
+            return
+        flat: dict[str, np.ndarray] = {}
+        map_paths(lambda path, leaf: flat.setdefault(path, sharding.to_host(leaf)), params)
+        if jax.process_index() == 0:
+            self.directory.mkdir(exist_ok=True)
+            files.save_arrays(self._file(step), flat)
+        self.step, self.score = step, score
+        self._forget({step, *self.saved})
+
+    def position(self) -> dict[str, Any] | None:
+        """For the checkpoint about to be written: which epoch is the best so far; None: none yet."""
+        self.saved = [*self.saved, self.step][-self.keep - 2 :]
+        return {"step": self.step, "score": self.score} if self.step else None
+
+    def resume(self, saved: dict[str, Any] | None) -> None:
+        """Goes on from what `position` said; forgets the epochs after it. Raises UserError if the file is gone."""
+        if saved is not None:
+            self.step, self.score = saved["step"], saved["score"]
+            if not self._file(self.step).is_file():
+                raise UserError(
+                    f"{self._file(self.step)} is missing: it holds the best epoch so far; restore it, or remove "
+                    f"{self.directory.parent} to start again"
+                )
+        # Those before it may be the best of checkpoints before this one.
+        self.saved = sorted(step for step in self._steps() if step <= self.step)
+        self._forget({self.step, *self.saved})
+
+    def load(self, like: Params) -> Params:
+        """The parameters of the best epoch, placed as those of `like`. Raises UserError for a damaged file."""
+        self._forget({self.step})
+        processes.any_process(False)  # wait for the process that writes
+        path = self._file(self.step)
+        try:
+            with open(path, "rb") as file, np.load(file, allow_pickle=False) as saved:
+                return map_paths(lambda name, leaf: jax.device_put(saved[name], leaf.sharding), like)
+        except UNREADABLE as error:
+            raise UserError(
+                f"{path} cannot be read ({error}); restore it from a backup, or remove {self.directory.parent} "
+                f"to start again"
+            ) from None
+
+    def _file(self, step: int) -> Path:
+        return self.directory / f"{step}.npz"
+
+    def _steps(self) -> list[int]:
+        stems = [path.stem for path in self.directory.glob("*.npz")]
+        return [int(stem) for stem in stems if stem.isascii() and stem.isdecimal()]
+
+    def _forget(self, but: set[int]) -> None:
+        if jax.process_index() == 0:
+            for step in set(self._steps()) - but:
+                self._file(step).unlink(missing_ok=True)

@@ -1,0 +1,280 @@
+"""Checkpoints with Orbax: parameters, optimiser state, data position, config. Saved in the background.
+
+A step is written as `N.saving`, gets the digests of its files, and is then renamed to `N`: a directory
+with a number for a name is whole, or is passed over and reported. What is restored is checked first.
+"""
+
+import copy
+import math
+import os
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from mae_jax.checkpoints import digests
+from mae_jax.checkpoints.steps import _ITEMS, _STEP, _numbered, committed_steps, unused
+from mae_jax.rundir import contents, metrics_log
+from mae_jax.runtime import processes
+from mae_jax.runtime.disk import _first_line, cannot_write, storage_error
+from mae_jax.runtime.errors import StorageError, UserError
+from mae_jax.step.state import TrainState
+
+
+class Checkpoints:
+    """The checkpoints of one run directory. As a context it finishes what is being saved on every way out."""
+
+    def __init__(self, workdir: Path, keep: int, config: dict[str, Any], report: Callable[[str], None]):
+        """`keep`: how many of the newest steps stay. What is no whole step is put aside and reported.
+
+        Raises StorageError where the directory cannot be written, and UserError where it was removed from a run.
+        """
+        self.directory = Path(workdir).absolute() / "checkpoints"
+        self.keep, self.config, self.report = keep, config, report
+        self._leader = jax.process_index() == 0
+        self._marker = (
+            self.directory.parent / contents.SAVED
+        )  # a step was saved here: without one there is no new start
+        self._thread: threading.Thread | None = None
+        self._failed: BaseException | None = None
+        self._any_saved = False  # whether a step was saved or found here
+        self.proven = -1  # the newest step whose next update is known to have been finite; it is never rotated away
+        self._orbax = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler())
+        wrong = None
+        try:
+            if self._leader:
+                self._tidy()
+        except OSError as error:
+            wrong = storage_error(self.directory, error)
+        except UserError as error:
+            wrong = error
+        if processes.any_process(wrong is not None):
+            raise wrong or StorageError(f"{self.directory} cannot be used; the first process says why")
+
+    def _tidy(self) -> None:
+        metrics = self.directory.parent / contents.METRICS
+        if not self.directory.exists() and metrics.exists() and metrics.stat().st_size:
+            raise UserError(
+                f"{self.directory} is gone, and {metrics} tells of updates that were done: restore it from a backup, "
+                f"or remove {self.directory.parent} to start again"
+            )
+        self.directory.mkdir(parents=True, exist_ok=True)
+        whole = committed_steps(self.directory, self.report)
+        every = self.config.get("config", {}).get("log", {}).get("every_steps", math.inf)
+        if whole and not metrics.exists() and (self.directory.parent / contents.CONFIG).exists():
+            self.report(f"{metrics} is gone: the rows up to step {whole[0]} are lost, the run itself is not")
+        elif whole and whole[0] >= every and metrics.is_file() and not metrics.stat().st_size:
+            self.report(f"{metrics} is empty: the rows up to step {whole[0]} are lost, the run itself is not")
+        elif whole and (broken := metrics_log.broken_rows(metrics)):
+            self.report(f"{metrics} has {broken}: what it told up to step {whole[0]} is lost, the run itself is not")
+        for path in self.directory.iterdir():
+            if ".saving" in path.name:  # of a save that was cut off
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            elif _numbered(path) and path.name not in map(str, whole):
+                if not path.is_dir():
+                    self.report(f"{path} is not a checkpoint, but a file; put aside")
+                self._put_aside(path)
+        with open(self.directory / "writable.saving", "wb") as file:  # known before anything is compiled
+            file.write(b"\0")
+        os.remove(file.name)
+
+    def _put_aside(self, path: Path) -> None:
+        if self._leader:
+            ours = any((path / name).exists() for name in (*_ITEMS, digests.DIGESTS))
+            path.rename(unused(path.with_name(f"{path.name}.{'damaged' if ours else 'stray'}")))
+
+    def save(self, step: int, state: TrainState, position: dict[str, Any]) -> None:
+        """Starts saving `state` as `step`; `position` is any JSON value.
+
+        Raises StorageError where this or the last save could not be written; earlier steps stay.
+        """
+        self.wait()
+        if self._leader and (removed := self._removed()):
+            raise removed  # Orbax would make the directory anew, without the run's other files
+        partial = self.directory / f"{step}.saving"
+        try:
+            self._orbax.save(
+                partial,
+                args=ocp.args.Composite(
+                    params=ocp.args.StandardSave(state.params),
+                    optimizer=ocp.args.StandardSave(state.opt_state),
+                    position=ocp.args.JsonSave(copy.deepcopy(position)),  # written later: the run goes on meanwhile
+                    config=ocp.args.JsonSave(self.config),
+                ),
+            )
+        except Exception as error:
+            raise self._not_saved(partial, error) from error
+        self._thread = threading.Thread(target=self._commit, args=(partial, step), name="commit")
+        self._thread.start()
+
+    def _commit(self, partial: Path, step: int) -> None:
+        """What follows the writing, in a thread of its own: digests, the step's name, room for the next."""
+        try:
+            self._orbax.wait_until_finished()  # of several processes: all have written
+            if self._leader:
+                (partial / _STEP).write_text(f"{step}\n")
+                digests.write(partial)
+                whole = self.directory / str(step)
+                os.replace(partial, whole)
+                digests.sync_directory(self.directory)
+                self._marker.touch()
+                self._any_saved = True
+                self.rotate()
+        except BaseException as error:
+            self._failed = error
+
+    def rotate(self) -> None:
+        """Removes the oldest steps but for those to keep: the newest, and the newest that is proven."""
+        steps = committed_steps(self.directory)
+        proven = next((step for step in steps if step <= self.proven), None)
+        for old in steps[self.keep :]:
+            if old != proven and self._leader:
+                self._remove(old)
+
+    def _remove(self, step: int) -> None:
+        """Under another name first: cut off in the middle, it is no step with parts missing."""
+        path = self.directory / str(step)
+        aside = path.rename(path.with_name(f"{step}.saving-removed"))
+        shutil.rmtree(aside)
+
+    def steps(self) -> list[int]:
+        """What is saved, newest first."""
+        return committed_steps(self.directory)
+
+    def drop(self, first: int) -> None:
+        """Removes step `first` and those after it."""
+        processes.any_process(False)  # wait for those that still look
+        if self._leader and all(step >= first for step in self.steps()):
+            self._marker.unlink(missing_ok=True)  # meant to begin again
+            self._any_saved = False
+        for step in self.steps() if self._leader else []:
+            if step >= first:
+                self._remove(step)
+        processes.any_process(False)  # wait for the leader
+        self.proven = min(self.proven, first - 1)
+
+    def check(self) -> None:
+        """Raises StorageError as soon as it is known that the save in the background failed."""
+        if self._failed is not None:
+            failed, self._failed = self._failed, None
+            raise self._not_saved(self.directory, failed) from failed
+
+    def _not_saved(self, path: Path, error: BaseException) -> BaseException:
+        """The error to show, with what was half written removed: it takes room that something else may need."""
+        shown = storage_error(path, error) if cannot_write(error) else error
+        shown = self._removed() or shown
+        self._remove_partial()
+        return shown
+
+    def _removed(self) -> StorageError | None:
+        """The error to show where what was saved is no longer there."""
+        if not self._any_saved or (self._marker.exists() and self.steps()):
+            return None
+        return StorageError(
+            f"{self.directory} was removed or emptied while the run went on; restore it from a backup, or remove "
+            f"{self.directory.parent} to start again"
+        )
+
+    def _remove_partial(self) -> None:
+        """Of a save that failed, some of Orbax's threads write on for a moment, and put back what is removed."""
+        for _ in range(40 if self._leader else 0):
+            for left in self.directory.glob("*.saving*"):
+                shutil.rmtree(left, ignore_errors=True)
+            time.sleep(0.05)
+            if not any(self.directory.glob("*.saving*")):
+                return
+
+    def restore(self, like: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
+        """The newest step that is as it was written, or None where nothing was ever saved.
+
+        `like` gives shapes, types and placements (`state.abstract_state`). Damaged steps are reported and
+        put aside. Raises UserError where steps exist and none can be read; then none is touched.
+        """
+        damaged = []
+        for step in committed_steps(self.directory):
+            path = self.directory / str(step)
+            wrong = digests.problem(path) if self._leader else ""
+            found = None
+            if not processes.any_process(bool(wrong)):
+                try:
+                    found = self._orbax.restore(
+                        path,
+                        args=ocp.args.Composite(
+                            params=ocp.args.StandardRestore(like.params),
+                            optimizer=ocp.args.StandardRestore(like.opt_state),
+                            position=ocp.args.JsonRestore(),
+                        ),
+                    )
+                except Exception as error:  # Orbax raises many kinds
+                    wrong = _first_line(error)
+            if processes.any_process(found is None):
+                damaged.append(step)
+                self.report(f"checkpoint {path} cannot be read: {wrong or 'see the first process'}")
+                continue
+            for bad in damaged:
+                self._put_aside(self.directory / str(bad))
+            self._any_saved = self._marker.exists()
+            count = jax.device_put(np.int32(step), like.step.sharding)
+            return TrainState(count, found["params"], found["optimizer"]), found["position"]
+        if damaged:
+            raise UserError(
+                f"none of the checkpoints {sorted(damaged)} in {self.directory} can be read; restore one from a "
+                f"backup, or remove the directory to start again"
+            )
+        aside = sorted(path.name for path in self.directory.glob("*.damaged*"))
+        if aside:
+            raise UserError(
+                f"{self.directory} holds no whole checkpoint, only {', '.join(aside)}; restore one from a backup, or "
+                f"remove the directory to start again"
+            )
+        if self._marker.exists():
+            raise UserError(
+                f"{self.directory} holds no whole checkpoint, and there was one: restore it from a backup, or remove "
+                f"{self.directory.parent} to start again"
+            )
+        return None
+
+    def wait(self) -> None:
+        """Blocks until every save is on disk. Raises StorageError where one could not be written."""
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+            failed = processes.any_process(self._failed is not None)
+            self.check()
+            if failed:
+                raise StorageError(f"another process could not save in {self.directory}; its message says why")
+
+    def __enter__(self) -> "Checkpoints":
+        self._hook, sys.unraisablehook = sys.unraisablehook, self._heard
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, traceback: Any) -> None:
+        """Finishes what is being saved; an error that is already on its way is the one to be seen."""
+        try:
+            if self._thread is not None:
+                self._thread.join()
+            if error is None:
+                self.wait()
+            self._orbax.close()
+        except Exception as late:
+            if error is None:
+                raise
+            self._failed = self._failed or late
+        finally:
+            if error is not None:
+                self._remove_partial()
+            sys.unraisablehook = self._hook
+        if error is not None and self._failed is not None:
+            self.report(f"the last checkpoint could not be saved: {_first_line(self._failed)}")
+
+    def _heard(self, what: Any) -> None:
+        """What tensorstore's threads have to say to a save that failed, and no longer listens, is no news."""
+        if str(what.exc_value) != "Event loop is closed":
+            self._hook(what)

@@ -1,0 +1,174 @@
+"""Configs: the fields and their defaults, arguments of config files, derived values.
+
+A config file below `configs/` starts from `defaults(task)` and sets what its experiment is about.
+Values that follow from others (steps, learning rate, warm-up) are computed in `resolve`, after every
+override from the command line.
+"""
+
+import difflib
+import importlib.util
+import inspect
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from mae_jax.config.fields import FREE, TASKS, WEIGHTS, defaults, study_defaults, sweep_defaults
+from mae_jax.runtime.errors import UserError
+
+
+def parse_arg(arg: str | None, **known: Any) -> ConfigDict:
+    """Reads a config file's argument, "key=value,key=value", typed as the defaults in `known`.
+
+    Raises UserError on a key that is not known or a value of another type.
+    """
+    values, given = dict(known), set()
+    for item in filter(None, (arg or "").split(",")):
+        key, equals, text = item.partition("=")
+        if key not in known or not equals:
+            allowed = ", ".join(f"{k}={v}" for k, v in known.items()) or "none"
+            raise UserError(f"config argument {item!r} is not known; allowed, with their defaults: {allowed}")
+        if key in given:
+            raise UserError(f"config argument {item!r}: {key} is given twice; give it once")
+        given.add(key)
+        kind = type(known[key])
+        try:
+            values[key] = {"true": True, "false": False}[text.lower()] if kind is bool else kind(text)
+        except (ValueError, KeyError):
+            raise UserError(f"config argument {item!r}: {text!r} is not a valid {kind.__name__}") from None
+    return ConfigDict(values)
+
+
+def init_of(path: str | os.PathLike) -> str:
+    """What a path given as `init` is: "weights" for a file or folder of other code's weights, else "mae"."""
+    path = Path(path)
+    if path.is_dir():
+        own = (path / "checkpoints").is_dir() or (not any(path.glob("*.safetensors")) and not any(path.glob("*.bin")))
+        return "mae" if own else "weights"
+    return "weights" if path.is_file() or path.suffix in WEIGHTS else "mae"
+
+
+def one_of(field: str, value: Any, allowed: tuple) -> Any:
+    """Returns `value` if it is allowed, else raises UserError naming the field."""
+    if value not in allowed:
+        raise UserError(f"{field}={value} is not allowed; use one of {', '.join(map(str, allowed))}")
+    return value
+
+
+def load(path: str | os.PathLike, arg: str = "") -> ConfigDict:
+    """The config of a file such as `configs/demo.py`, as the flag --config=FILE:ARG gives it."""
+    path = Path(path)
+    if not path.is_file():
+        what = "is no file" if path.exists() else "does not exist"
+        raise UserError(f"config file {path} {what}; see configs/ for those that do")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None:
+        raise UserError(f"config file {path} is no Python file; see configs/ for those that are")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except SyntaxError as error:
+        raise UserError(f"config file {path} is not valid Python, line {error.lineno}: {error.msg}") from None
+    except ImportError as error:
+        raise UserError(f"config file {path} needs what is not here: {error}; install it, or leave it out") from None
+    made = getattr(module, "get_config", None)
+    if not callable(made):
+        raise UserError(f"config file {path} has no function get_config(arg); see configs/ for some that have")
+    try:
+        inspect.signature(made).bind(arg)
+    except TypeError:
+        raise UserError(
+            f"config file {path}: get_config takes one argument, the text after ':'; see configs/"
+        ) from None
+    config = made(arg)
+    if not isinstance(config, ConfigDict):
+        raise UserError(
+            f"config file {path}: get_config gave a {type(config).__name__}; it should give a ConfigDict, see configs/"
+        )
+    return config
+
+
+def check_arguments(arguments: list[str]) -> None:
+    """Refuses a --config that does not load, a --config.FIELD that is no field and a value of another type.
+
+    Raises UserError.
+    """
+    following = [*arguments[1:], ""]
+    joined = [a if "=" in a else f"{a}={b}" for a, b in zip(arguments, following, strict=True)]
+    given = [a.lstrip("-").partition("=") for a in joined if a.startswith(("--config", "-config"))]
+    files = [value for name, _, value in given if name == "config"]
+    if not files:
+        return
+    if not files[-1]:
+        raise UserError("--config= names no file; use one of configs/, for example --config=configs/demo.py")
+    path, _, arg = files[-1].partition(":")
+    flat = flatten(load(path, arg))
+    for name, equals, value in given:
+        field = name.removeprefix("config.")
+        if name.startswith("config.") and field not in flat:
+            near = difflib.get_close_matches(field, flat, 1)
+            hint = f"did you mean --config.{near[0]}?" if near else f"{path} lists the fields"
+            inside = [key for key in flat if key.startswith(f"{field}.")]
+            if inside:
+                hint = f"it has fields of its own, such as --config.{inside[0]}"
+            raise UserError(f"--config.{field}{equals}{value}: {field} is not a field of the config; {hint}")
+        kind = type(flat.get(field))
+        if name.startswith("config.") and kind in (int, float):
+            try:
+                kind(value)
+            except ValueError:
+                words = {int: "a whole number", float: "a number"}[kind]
+                raise UserError(f"--config.{field}{equals}{value}: {value!r} is not {words}") from None
+
+
+def flatten(config: ConfigDict | dict, prefix: str = "") -> dict[str, Any]:
+    """{"data.fraction": 0.1, ...}: the fields in one level."""
+    flat = {}
+    for key, value in config.items():
+        if isinstance(value, ConfigDict | dict):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def hparams(config: ConfigDict) -> dict[str, Any]:
+    """The fields as TensorBoard's table wants them: the same keys in every run, no None."""
+    return {
+        key: value if isinstance(value, int | float | str) else json.dumps(value)
+        for key, value in flatten(config).items()
+        if not key.startswith(("log.", "data.threads", "data.workers", "data.prefetch", "data.prepared_dir"))
+    }
+
+
+def with_defaults(saved: dict[str, Any]) -> dict[str, Any]:
+    """A config as saved (JSON), with the fields that came since at their defaults: what the run did."""
+    task = saved.get("task")
+    if task in TASKS:
+        known = defaults(task)
+    elif task in ("study", "sweep"):
+        make = study_defaults if task == "study" else sweep_defaults
+        known = make(ConfigDict(), ConfigDict())
+        saved = saved | {part: with_defaults(saved.get(part, {})) for part in ("pretrain", "finetune")}
+    else:
+        return saved
+    return _filled(saved, json.loads(known.to_json()))
+
+
+def _filled(saved: dict[str, Any], known: dict[str, Any]) -> dict[str, Any]:
+    found = known | saved
+    for key, value in known.items():
+        if isinstance(value, dict) and isinstance(found[key], dict):
+            found[key] = _filled(found[key], value)
+    return found
+
+
+def difference(ours: dict[str, Any], theirs: dict[str, Any]) -> list[str]:
+    """ "key: theirs -> ours" for each field that differs, but for those that may (`FREE`)."""
+    return [
+        f"{key}: {theirs.get(key)!r} -> {ours.get(key)!r}"
+        for key in sorted(ours.keys() | theirs.keys())
+        if not FREE.fullmatch(key) and ours.get(key) != theirs.get(key)
+    ]

@@ -1,0 +1,82 @@
+"""Steps, learning rate and warm-up that follow from a config, the number of images and the devices."""
+
+import dataclasses
+import math
+
+from ml_collections import ConfigDict
+
+from mae_jax.runtime.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Resolved:
+    """What follows from a config, the number of training images and the devices."""
+
+    n_train: int  # images
+    devices: int
+    batch_size: int  # images per update
+    rows: int  # batch_size rounded up to a multiple of devices * accumulation; the rest is padding
+    steps_per_epoch: int
+    steps: int
+    warmup_steps: int
+    peak_lr: float
+    eval_every: int  # steps
+    save_every: int  # steps
+
+
+def resolve(config: ConfigDict, n_train: int, devices: int, n_schedule: int = 0) -> Resolved:
+    """Steps, learning rate and warm-up from a config (Goyal et al. 2017: linear scaling of the rate).
+
+    An epoch is ceil(images / batch) updates, at least one, so a subset smaller than the batch still
+    gives one update per epoch; its images then repeat within the batch, augmented anew. `n_schedule` images,
+    where not 0, decide on steps, warm-up and the pace of evaluation in place of `n_train`.
+    """
+    t, o = config.train, config.optim
+    batch = t.batch_size or t.batch_per_device * t.accumulation * devices
+    if batch < t.accumulation:
+        raise UserError(f"train.batch_size={batch} is smaller than train.accumulation={t.accumulation}")
+    if devices % config.sharding.fsdp:
+        raise UserError(f"sharding.fsdp={config.sharding.fsdp} does not divide the {devices} devices")
+    peak = o.base_lr * batch / 256
+    if o.min_lr > peak:
+        raise UserError(
+            f"optim.min_lr={o.min_lr:g} is above the peak learning rate, optim.base_lr * images / 256 = {peak:g}; the "
+            f"rate falls to it: use a smaller one"
+        )
+    unit = devices * t.accumulation
+    per_epoch = math.ceil(n_train / batch)
+    pace = math.ceil((n_schedule or n_train) / batch)
+    steps = t.steps or max(1, round(t.epochs * pace))
+    warmup = min(round(o.warmup_epochs * pace), steps)
+
+    def every(epochs: float) -> int:
+        return max(1, round(epochs * pace))
+
+    return Resolved(
+        n_train=n_train,
+        devices=devices,
+        batch_size=batch,
+        rows=math.ceil(batch / unit) * unit,
+        steps_per_epoch=per_epoch,
+        steps=steps,
+        warmup_steps=warmup,
+        peak_lr=peak,
+        eval_every=every(config.eval.every_epochs),
+        save_every=every(config.checkpoint.every_epochs),
+    )
+
+
+def learning_rate(step: int, schedule: str, resolved: Resolved, min_lr: float = 0.0) -> float:
+    """The learning rate of update `step` (from 0): linear warm-up, then `schedule` to `min_lr`.
+
+    As in the MAE code, the rate is that of the moment before the update: it starts at 0 with warm-up.
+    """
+    peak, warmup = resolved.peak_lr, resolved.warmup_steps
+    if step < warmup:
+        return peak * step / warmup
+    done = (step - warmup) / max(1, resolved.steps - warmup)
+    if schedule == "constant":
+        return peak
+    if schedule == "linear":
+        return peak + (min_lr - peak) * done
+    return min_lr + (peak - min_lr) * 0.5 * (1 + math.cos(math.pi * done))

@@ -1,0 +1,69 @@
+"""Pictures of what a finished run's encoder looks at, for its own images. Command: tools/inspect_run.py."""
+
+from pathlib import Path
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from mae_jax.config.loading import hparams
+from mae_jax.data import splits
+from mae_jax.data.sources import Source
+from mae_jax.data.transforms import CenterResize, Decode
+from mae_jax.evaluation import attention_maps, reconstruction_sheets
+from mae_jax.rundir import contents
+from mae_jax.rundir.metrics_log import Writers
+from mae_jax.runtime import files
+from mae_jax.runtime.command import say
+from mae_jax.weights import export
+
+PICTURE = "inspection"
+
+
+def images_of(config: ConfigDict, directory: str = "") -> list[tuple[Source, np.ndarray]]:
+    """The images to look at: of `directory`, else the run's test images, or those that a pre-training held out."""
+    if directory:
+        data = config.data.copy_and_resolve_references()
+        data.update(source="folder", dir=directory, weights=())
+        found = splits.unlabelled(data)
+        return [(source, np.arange(len(source))) for source in found.sources]
+    if config.task == "pretrain":
+        found = splits.unlabelled(config.data)
+        held = zip(found.sources, found.val_idx, found.train_idx, strict=True)
+        return [(source, val if len(val) else train) for source, val, train in held]
+    test = splits.labelled(config.data).test
+    return [(test, np.arange(len(test)))]
+
+
+def run(run_dir: Path, out: Path | None = None, *, directory: str = "", n: int = 8, block: int = -1) -> Path:
+    """Writes `inspection.columns` of `n` images as one picture to `out` (RUN_DIR/inspection.png), and into the
+    run's TensorBoard files. Returns where it is. Raises UserError where the run is not finished.
+    """
+    network, config = export.load(run_dir)
+    held = [(source, part[:: max(1, len(part) // n)]) for source, part in images_of(config, directory)]
+    chosen = reconstruction_sheets.in_turn(held, n)
+    transforms, images = [Decode(), CenterResize(network.shape.image_size)], []
+    for source, index in chosen:
+        element = source[index]
+        for transform in transforms:
+            element = transform(element)
+        images.append(element["image"])
+    columns = attention_maps.columns(network, np.stack(images), block)
+    steps = contents.read_object(run_dir / contents.RUN).get("steps")
+    steps = steps if type(steps) is int else 0
+    writers = Writers(run_dir, first_step=steps, evaluated=True, steps=steps, tensorboard=True, profile=False)
+    try:
+        writers.hparams(hparams(config))
+        writers.images(steps, PICTURE, np.concatenate([part for _, part in columns], axis=2))
+    finally:
+        writers.close()
+    names = ", ".join(source.names[index] for source, index in chosen)
+    lines = [
+        f"{network.origin}, block {block % network.shape.depth}: components are shared by all pictures, each map of "
+        "attention",
+        "is scaled to its own largest value",
+    ]
+    out = out or run_dir / f"{PICTURE}.png"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    files.save_picture(out, reconstruction_sheets.sheet(columns, lines))
+    say(f"images, from above: {names}")
+    return out

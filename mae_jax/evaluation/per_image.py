@@ -1,0 +1,55 @@
+"""Evaluation: every image once, whatever the batch size; figures of merit as (name, value)."""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from mae_jax.data import loaders
+from mae_jax.data.sources import Source
+from mae_jax.data.transforms import CenterResize, Decode
+from mae_jax.models import Params
+from mae_jax.runtime import processes
+from mae_jax.step import sharding
+from mae_jax.step.eval_step import eval_step
+from mae_jax.step.spec import Spec
+
+
+def per_image(
+    spec: Spec,
+    params: Params,
+    source: Source,
+    indices: Int[np.ndarray, " n"] | None,
+    *,
+    batch_size: int,
+    threads: int,
+    seed: int,
+    step: Callable = eval_step,
+) -> dict[str, Float[np.ndarray, "n ..."]]:
+    """What `step` gives for each image, in the order of `indices` (all: None); see `state.eval_step`."""
+    devices = spec.mesh.size
+    rows = -(-batch_size // devices) * devices
+    transforms = [Decode(), CenterResize(spec.shape.image_size)]
+    batches = loaders.eval_batches(
+        source, indices, transforms, batch_size=rows, rows=processes.local_rows(rows), threads=threads
+    )
+    parts: dict[str, list[np.ndarray]] = {}
+    for batch in batches:
+        values = step(spec, params, sharding.put_batch(batch, spec.mesh), np.int32(seed))
+        for name, value in values.items():
+            parts.setdefault(name, []).append(np.asarray(value))
+    n = len(source) if indices is None else len(indices)
+    # Padding stands at the end of the last batch alone.
+    return {name: np.concatenate(values)[:n] for name, values in parts.items()}
+
+
+def classifier(values: dict[str, np.ndarray], labels: Int[np.ndarray, " n"]) -> Iterator[tuple[str, float]]:
+    """Loss (nats) and accuracy of fine-tuning, as means over the images."""
+    yield "loss", float(values["loss"].mean(dtype=np.float64))
+    yield "accuracy", float((values["probabilities"].argmax(1) == labels).mean())
+
+
+def autoencoder(values: dict[str, np.ndarray]) -> Iterator[tuple[str, float]]:
+    """Mean squared error on removed and on visible patches, and patch spamming, as means over the images."""
+    for name in ("loss", "visible_loss", "spam"):
+        yield name, float(values[name].mean(dtype=np.float64))

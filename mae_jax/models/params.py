@@ -1,0 +1,34 @@
+"""Nested dicts of parameters: mapping over paths, splitting by regular expression, joining."""
+
+import re
+
+import jax
+
+from mae_jax.models import Params
+
+
+def map_paths(function, params: Params) -> Params:
+    """Maps `function(path, leaf)` over a nested dict; a path reads "encoder/block_00/norm1/scale"."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: function("/".join(str(p.key) for p in path), leaf), params
+    )
+
+
+def part(params: Params, pattern: str, above: str = "") -> tuple[Params, Params]:
+    """A nested dict in two: the parameters whose path matches the regular expression, and the others."""
+    matching, others = {}, {}
+    for key, value in params.items():
+        if isinstance(value, dict):
+            both = part(value, pattern, f"{above}{key}/")
+        else:
+            both = (value, {}) if re.search(pattern, above + key) else ({}, value)
+        for whole, found in zip((matching, others), both, strict=True):
+            if not isinstance(found, dict) or found:
+                whole[key] = found
+    return matching, others
+
+
+def join(one: Params, other: Params) -> Params:
+    """The whole again of what `part` made two of."""
+    both = one.keys() & other.keys()
+    return one | other | {key: join(one[key], other[key]) for key in both}

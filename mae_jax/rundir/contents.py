@@ -1,0 +1,56 @@
+"""The files of a run directory: what one start leaves for the next, and for the report."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from mae_jax.runtime.errors import UserError
+from mae_jax.runtime.files import replacing
+
+CONFIG, RUN, SUBSET = "config.json", "run.json", "subset.json"
+RESULTS, PREDICTIONS, METRICS = "results.json", "predictions.csv", "metrics.jsonl"
+VALIDATION = "predictions_val.csv"
+STUDY = "study.json"  # in the directory of a study or sweep, whose runs lie below it
+LOWERED = "lowered.json"  # where the learning rate was lowered, see `divergence`
+SAVED = ".saved"  # there was a checkpoint: without one there is no new start
+EXTERNAL = "external"  # a directory for each further test set, with its predictions.csv
+RECONSTRUCTIONS = "reconstructions.csv"
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes a JSON file whole or not at all."""
+    with replacing(path) as file:
+        json.dump(value, file, indent=2, ensure_ascii=False, allow_nan=False)
+        file.write("\n")
+
+
+def read_json(path: Path) -> Any:
+    """Reads a JSON file. Raises UserError where it is damaged."""
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise UserError(f"{path} is a pipe or a device, and should be a file; restore it or remove the run directory")
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is not valid JSON ({error}); restore it or remove the run directory") from None
+    except FileNotFoundError:
+        raise UserError(f"{path} is gone; restore it from a backup, or remove the run directory") from None
+    except IsADirectoryError:
+        raise UserError(f"{path} is a folder, and should be a file; restore it or remove the run directory") from None
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """Reads a JSON object, such as run.json. Raises UserError where it is damaged or something else."""
+    found = read_json(path)
+    if not isinstance(found, dict):
+        raise UserError(f"{path} holds no JSON object, but a {type(found).__name__}; restore it")
+    return found
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Reads a config.json or study.json. Raises UserError where it is not one of ours."""
+    saved = read_json(path)
+    if not isinstance(saved, dict) or not isinstance(saved.get("config"), dict):
+        raise UserError(f"{path} is not the config of a run (no field 'config'); choose another directory")
+    if not isinstance(saved.get("resolved", {}), dict):
+        raise UserError(f"{path} is not the config of a run ('resolved' is no object); restore it")
+    return saved

@@ -1,0 +1,81 @@
+"""What makes a run the same run: its config, and the versions of the code."""
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from mae_jax.config.loading import difference, flatten, with_defaults
+from mae_jax.rundir.contents import CONFIG, SAVED, STUDY, read_config, write_json
+from mae_jax.runtime.errors import UserError
+
+PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "pillow", "clu")
+
+
+def keep_config(workdir: Path, config: ConfigDict, resolved: dict[str, Any], leader: bool = True) -> None:
+    """Writes config.json (the `leader` does), or checks that the one already there is the same.
+
+    Raises UserError that lists the fields which differ.
+    """
+    path = workdir / CONFIG
+    if (workdir / STUDY).exists():
+        raise UserError(f"{workdir} holds a study of several runs ({STUDY}); choose another --workdir for this run")
+    if path.exists():
+        refuse_difference(workdir, path, config, resolved)
+    elif (workdir / SAVED).exists():
+        raise UserError(
+            f"{path} is gone, and {workdir / 'checkpoints'} holds the run that it tells of: restore it from a backup, "
+            f"or remove {workdir} to start again"
+        )
+    if leader:
+        here = _from(workdir, config.init_from)
+        write_json(path, {"config": json.loads(config.to_json()), "resolved": resolved, "init_from_here": here})
+
+
+def _from(workdir: Path, place: str) -> str:
+    """`place` as seen from the run directory, which stays the same when both are moved; "" stays."""
+    return os.path.relpath(Path(place).resolve(), workdir.resolve()) if place else ""
+
+
+def refuse_difference(workdir: Path, path: Path, config: ConfigDict, resolved: dict[str, Any] | None = None) -> None:
+    """Raises UserError where the config saved in `path` is another; `resolved` None: not compared."""
+    saved = read_config(path)
+    ours, theirs = flatten(json.loads(config.to_json())), flatten(with_defaults(saved["config"]))
+    if saved.get("init_from_here") and saved["init_from_here"] == _from(workdir, ours["init_from"]):
+        theirs["init_from"] = ours["init_from"]  # both were moved
+    if resolved is not None:
+        ours |= flatten({"resolved": resolved})
+        told = resolved | saved.get("resolved", {})  # what an older run does not tell is the same
+        theirs |= flatten({"resolved": told})
+    differing = difference(ours, theirs)
+    if differing:
+        raise UserError(
+            f"{workdir} holds a run with another config ({'; '.join(differing)}); use the same config to go "
+            f"on with it, or another --workdir"
+        )
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that decide the numbers."""
+    found = {"python": ".".join(map(str, sys.version_info[:3]))}
+    for package in PACKAGES:
+        with contextlib.suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return found
+
+
+def commit() -> str:
+    """The commit of this code, with "+" where files differ from it; "" outside a checkout."""
+    try:
+        run = {"cwd": Path(__file__).parent, "capture_output": True, "text": True, "timeout": 10}
+        head = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], check=True, **run).stdout.strip()
+        dirty = subprocess.run(["git", "status", "--porcelain", "-uno"], check=True, **run).stdout
+        return head + ("+" if dirty else "")
+    except (OSError, subprocess.SubprocessError):
+        return ""

@@ -1,0 +1,93 @@
+"""How a command ends: one line and an exit code for what a user can mend, a stack trace for our mistakes."""
+
+import io
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+from mae_jax.runtime import signals
+from mae_jax.runtime.disk import _DISK, disk_line
+from mae_jax.runtime.errors import EXIT_STOPPED, EXIT_USER_ERROR, Stopped, UserError, printable
+
+_LESS = "a larger train.accumulation, a smaller train.batch_size or eval.batch_size, or train.remat=True need less"
+
+
+def call(command: Callable[..., Any], *args: Any) -> NoReturn:
+    """Calls `command` and ends the process: 0, or the number that it returns.
+
+    A UserError, and a file that cannot be read or written, ends with one line and exit code 2; a signal after
+    which all is saved, with 75.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # terminals that do not know every character
+    try:
+        signals.release()  # where the command held them back for its imports
+        sys.exit(command(*args) or 0)
+    except UserError as error:
+        _end(f"error: {error}", EXIT_USER_ERROR)
+    except Stopped as stop:
+        _end(str(stop), EXIT_STOPPED)
+    except KeyboardInterrupt:
+        _end("interrupted; the same command goes on from what is saved", EXIT_STOPPED)
+    except BrokenPipeError:  # the reader of our output has gone, as with `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(EXIT_USER_ERROR)
+    except OSError as error:
+        if error.errno not in _DISK:
+            raise
+        _end(f"error: {disk_line(error)}", EXIT_USER_ERROR)
+    except RuntimeError as error:
+        if not str(error).startswith("RESOURCE_EXHAUSTED"):  # so XLA's errors begin
+            raise
+        _end(f"error: the device has not enough memory ({str(error).splitlines()[0][:200]}); {_LESS}", EXIT_USER_ERROR)
+
+
+def call_computing(command: Callable[..., Any]) -> NoReturn:
+    """The same for a command that may fail, or be stopped, while a step is computed.
+
+    The end of the interpreter frees arrays that such a step still reads: a crash in place of the exit code, so the
+    process ends without. Several processes take leave of each other first, as jax.distributed does.
+    """
+    try:
+        call(command)
+    except SystemExit as end:
+        jax = sys.modules.get("jax")
+        if not end.code or jax is None or jax.distributed.is_initialized():
+            raise
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(end.code)
+
+
+def out_file(path: Path, option: str) -> Path:
+    """`path`, where a file is to be written in the end, with the folders above: known to be possible now.
+
+    Raises UserError that names `option`.
+    """
+    why = "it is a folder" if path.is_dir() else "it is no regular file" if path.exists() and not path.is_file() else ""
+    if not why:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            new = not path.exists()
+            with open(path, "ab"):
+                pass
+            if new:
+                path.unlink()
+        except OSError as error:
+            why = error.strerror or str(error)
+    if why:
+        raise UserError(f"{option}={path} cannot be written: {why}; name a file")
+    return path
+
+
+def say(line: str) -> None:
+    """Prints a line at once; names in it command no terminal."""
+    print(printable(line), flush=True)
+
+
+def _end(line: str, code: int) -> NoReturn:
+    print(printable(line, keep=""), file=sys.stderr)
+    sys.exit(code)

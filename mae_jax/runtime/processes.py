@@ -1,0 +1,59 @@
+"""Joining several processes, and what they must do together."""
+
+import contextlib
+import os
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from mae_jax.runtime import signals
+from mae_jax.runtime.command import say
+from mae_jax.runtime.errors import UserError
+
+
+def start_processes() -> None:
+    """Joins the other processes, where the environment says that there are some.
+
+    Slurm and Open MPI are recognised by JAX itself; elsewhere set JAX_COORDINATOR_ADDRESS (host:port),
+    JAX_NUM_PROCESSES and JAX_PROCESS_ID.
+    """
+    if jax.distributed.is_initialized():
+        return
+    count, arguments = os.environ.get("JAX_NUM_PROCESSES"), ()
+    if count:
+        try:
+            arguments = os.environ["JAX_COORDINATOR_ADDRESS"], int(count), int(os.environ["JAX_PROCESS_ID"])
+        except KeyError as error:
+            raise UserError(f"JAX_NUM_PROCESSES={count} is set, but {error.args[0]} is not") from None
+        except ValueError as error:
+            raise UserError(f"JAX_NUM_PROCESSES={count} or JAX_PROCESS_ID is no number: {error}") from None
+    elif all(int(os.environ.get(name, 1)) < 2 for name in ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")):
+        return
+    with signals.ends("nothing was changed", hard=True):  # though there are several: none has begun
+        jax.distributed.initialize(*arguments)
+    signals.take_back()
+
+
+def local_rows(rows: int) -> slice:
+    """The rows of a global batch that this process loads; contiguous, in the order of processes."""
+    share = rows // jax.process_count()
+    return slice(jax.process_index() * share, (jax.process_index() + 1) * share)
+
+
+def any_process(value: bool) -> bool:
+    """Whether `value` is true in any process; all of them must call it together."""
+    if jax.process_count() == 1:
+        return value
+    return bool(multihost_utils.process_allgather(np.array(value)).any())
+
+
+def at_once(what: str, hard: bool = False):
+    """`signals.ends` for a process that works alone; of several none can leave the others."""
+    return signals.ends(what, hard) if jax.process_count() == 1 else contextlib.nullcontext()
+
+
+def note(line: str) -> None:
+    """Prints a line, in one process."""
+    if jax.process_index() == 0:
+        say(line)

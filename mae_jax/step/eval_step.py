@@ -1,0 +1,63 @@
+"""Evaluation steps: predictions, reconstruction errors and features of a batch.
+
+They are pure, and compiled once for each `Spec`.
+"""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from mae_jax import models
+from mae_jax.models import Params
+from mae_jax.models.patches import n_visible, patchify
+from mae_jax.step import losses, patch_repetition, sharding
+from mae_jax.step.spec import EVAL_MASK, Batch, Spec
+from mae_jax.step.train_step import to_float
+
+
+@partial(jax.jit, static_argnums=0)
+def eval_step(spec: Spec, params: Params, batch: Batch, seed: Int[Array, ""]) -> dict[str, Array]:
+    """Values per image, on every device: for classifiers `probabilities` and `loss` (without label
+    smoothing); for pre-training `loss`, `visible_loss` and `spam` (see `spam.spam_index`) under a mask fixed by (seed,
+    image index).
+    """
+    images = to_float(batch["image"], spec)
+    if spec.task != "pretrain":
+        logits = models.apply("vit", spec.shape, params, images)
+        label = jnp.maximum(batch["label"], 0)
+        out = {"probabilities": jax.nn.softmax(logits), "loss": losses.cross_entropy(logits, label)}
+    else:
+        pred, mask = predict_removed(spec, params, images, batch["index"], seed)
+        patches = patchify(images, spec.shape.patch_size)
+        removed, visible = losses.reconstruction(pred, patches, mask, spec.norm_pix)
+        n = spec.shape.n_patches
+        alike = patch_repetition.of_removed(pred, patches, mask, n - n_visible(n, spec.mask_ratio))
+        out = {"loss": removed, "visible_loss": visible, "spam": alike}
+    return jax.lax.with_sharding_constraint(out, sharding.replicated(spec.mesh))
+
+
+@partial(jax.jit, static_argnums=0)
+def feature_step(spec: Spec, params: Params, batch: Batch, seed: Int[Array, ""]) -> dict[str, Array]:
+    """`features`, what a classifier's head reads of each image, on every device; nothing is random."""
+    found = {"features": models.pooled(spec.shape, params, to_float(batch["image"], spec))}
+    return jax.lax.with_sharding_constraint(found, sharding.replicated(spec.mesh))
+
+
+@jax.jit
+def all_finite(tree: Any) -> Array:
+    """Whether no number in a tree of arrays is NaN or infinite."""
+    return jnp.all(jnp.stack([jnp.isfinite(x).all() for x in jax.tree.leaves(tree)]))
+
+
+def predict_removed(
+    spec: Spec, params: Params, images: Float[Array, "b h w 3"], index: Int[Array, " b"], seed: Int[Array, ""]
+) -> tuple[Float[Array, "b n p"], Float[Array, "b n"]]:
+    """Predicted patches of normalised images and `mask` (1 = removed), which is fixed by (seed, index)."""
+    key = jax.random.fold_in(jax.random.key(seed), EVAL_MASK)
+    keys = jax.vmap(partial(jax.random.fold_in, key))(jnp.maximum(index, 0))
+    noise = jax.vmap(lambda k: jax.random.uniform(k, (spec.shape.n_patches,)))(keys)
+    visible = n_visible(spec.shape.n_patches, spec.mask_ratio)
+    return models.apply("mae", spec.shape, params, images, noise, visible)

@@ -1,0 +1,85 @@
+"""The network of a run: its shape and compiled step, from the config, and its first weights."""
+
+import dataclasses
+
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from mae_jax.config.schedule import Resolved
+from mae_jax.models import vit
+from mae_jax.models.vit import Shape
+from mae_jax.runtime import machine
+from mae_jax.runtime.errors import UserError
+from mae_jax.step.optimizer import Optimizer
+from mae_jax.step.spec import Spec
+
+
+def shape_of(config: ConfigDict, n_classes: int = 0) -> Shape:
+    """The network's shape from the fields `model`, with what "auto" means on this machine."""
+    m = config.model
+    width, depth, heads = vit.SIZES.get(m.size, (m.width, m.depth, m.heads))
+    shape = Shape(
+        image_size=m.image_size,
+        patch_size=m.patch_size,
+        width=width,
+        depth=depth,
+        heads=heads,
+        mlp_ratio=m.mlp_ratio,
+        decoder_width=m.decoder_width if config.task == "pretrain" else 0,
+        decoder_depth=m.decoder_depth if config.task == "pretrain" else 0,
+        decoder_heads=m.decoder_heads if config.task == "pretrain" else 0,
+        pool=m.pool,
+        n_classes=n_classes,
+        head_std=m.head_std,
+        batch_norm=config.task == "linear_probe",
+        drop_path=m.drop_path if config.task == "finetune" else 0.0,
+        frozen_blocks=depth - config.train.blocks if config.train.blocks >= 0 else 0,
+        dtype=machine.precision(m.dtype),
+        positions=m.positions,
+        norm_eps=m.norm_eps,
+        registers=m.registers,
+        layer_scale=m.layer_scale,
+        remat=config.train.remat,
+    )
+    fused = m.attention != "xla" and not machine.no_cudnn(shape.dtype, shape.head_sizes)
+    return dataclasses.replace(shape, attention="cudnn" if fused else "xla")
+
+
+def spec_of(config: ConfigDict, resolved: Resolved, mesh: Mesh, n_classes: int = 0) -> Spec:
+    """What the compiled step depends on, from a config."""
+    o, d = config.optim, config.data
+    return Spec(
+        task=config.task,
+        shape=shape_of(config, n_classes),
+        optimizer=Optimizer(o.b1, o.b2, o.weight_decay, o.no_decay, o.clip_norm, o.layer_decay, o.name),
+        mean=tuple(d.mean),
+        std=tuple(d.std),
+        batch_size=resolved.batch_size,
+        accumulation=config.train.accumulation,
+        mask_ratio=config.mae.mask_ratio if config.task == "pretrain" else 0.0,
+        norm_pix=config.mae.norm_pix_loss,
+        visible_weight=config.mae.visible_weight if config.task == "pretrain" else 0.0,
+        label_smoothing=config.train.label_smoothing,
+        mixup=config.train.mixup,
+        cutmix=config.train.cutmix,
+        mesh=mesh,
+        trained=trained_parameters(config),
+    )
+
+
+def trained_parameters(config: ConfigDict) -> str:
+    """Paths of the parameters that are trained, as a regular expression; "" for all.
+
+    Of the last k blocks, with the last norm and the head (He et al. 2022, section 4.3, "Partial fine-tuning"); of
+    none, the head alone. Raises UserError where there are fewer blocks.
+    """
+    blocks, depth = config.train.blocks, shape_of(config).depth
+    if config.task not in ("pretrain", "finetune"):
+        return "^head/"
+    if blocks < 0:
+        return ""
+    if blocks > depth:
+        raise UserError(f"train.blocks={blocks} is out of range; the network has {depth} blocks, -1 trains everything")
+    if not blocks:
+        return "^head/"
+    return f"^(head|fc_norm|encoder/norm|encoder/block_({'|'.join(f'{i:02d}' for i in range(depth - blocks, depth))}))/"

@@ -1,0 +1,78 @@
+"""AdamW and LARS, their parameter groups by regular expression, layer-wise decay, and learning-rate schedules.
+
+The learning rate is an argument of the update, not part of it: runs that differ only in how long they
+last share one compiled step.
+"""
+
+import dataclasses
+import re
+
+import jax
+import optax
+from jaxtyping import Array, Float
+
+from mae_jax.models import Params
+from mae_jax.models.params import map_paths
+
+TRUST = 0.001  # LARS: the share of a parameter's norm that an update of rate 1 has
+
+
+@dataclasses.dataclass(frozen=True)
+class Optimizer:
+    """AdamW (Loshchilov and Hutter 2019) or LARS (You et al. 2017). Hashable: equal ones share compiled code.
+
+    LARS is that of the linear probing of He et al. 2022: the gradient, with weight decay, of each parameter is
+    scaled to TRUST of the parameter's own norm, `no_decay` ones excepted; then momentum; the rate comes last.
+    """
+
+    b1: float  # for lars: momentum
+    b2: float
+    weight_decay: float
+    no_decay: str  # parameters whose path matches are not decayed
+    clip_norm: float  # 0: no clipping
+    layer_decay: float  # 1: the same learning rate everywhere
+    name: str = "adamw"  # adamw | lars
+
+    def transform(self) -> optax.GradientTransformation:
+        """Everything but the learning rate."""
+        parts = [optax.clip_by_global_norm(self.clip_norm)] if self.clip_norm else []
+        decay = optax.add_decayed_weights(self.weight_decay, mask=self.decayed) if self.weight_decay else None
+        if self.name == "lars":
+            scaled = optax.masked(optax.scale_by_trust_ratio(trust_coefficient=TRUST), self.decayed)
+            parts += [*filter(None, [decay]), scaled, optax.trace(self.b1)]
+        else:
+            parts += [optax.scale_by_adam(b1=self.b1, b2=self.b2, eps=1e-8), *filter(None, [decay])]
+        return optax.chain(*parts)
+
+    def decayed(self, params: Params) -> Params:
+        """True for each parameter that weight decay and LARS's scaling apply to."""
+        return map_paths(lambda path, _: not re.search(self.no_decay, path), params)
+
+    def update(self, gradient: Params, state, params: Params, learning_rate: Float[Array, ""]) -> tuple[Params, tuple]:
+        """One update of the parameters that are trained: their new values and the new optimiser state."""
+        updates, state = self.transform().update(gradient, state, params)
+        scales = layer_scales(params, self.layer_decay)
+        params = jax.tree.map(lambda p, u, scale: p - learning_rate * scale * u, params, updates, scales)
+        return params, state
+
+
+def layer_scales(params: Params, decay: float) -> Params:
+    """The learning rate's factor for each parameter: decay ** (layers above it).
+
+    As in BEiT and the fine-tuning code of MAE: the embedding is layer 0, `block_i` is layer i + 1, and
+    whatever comes after the last block (norm, head) is the top and keeps factor 1.
+    """
+    # Where only the last blocks are trained, the others are not there, but count.
+    blocks = max((int(key[6:]) + 1 for key in params.get("encoder", {}) if key.startswith("block_")), default=0)
+
+    def scale(path: str, _) -> float:
+        inside = re.match(r"encoder/block_(\d+)/", path)
+        if inside:
+            layer = int(inside[1]) + 1
+        elif re.match(r"encoder/(patch_embed|cls_token|pos_embed|reg_token)", path):
+            layer = 0
+        else:
+            layer = blocks + 1
+        return decay ** (blocks + 1 - layer)
+
+    return map_paths(scale, params)

@@ -1,0 +1,84 @@
+"""The device mesh and where arrays lie on it; the start of several processes.
+
+Axes: `data` (each device its own rows of the batch) and `fsdp` (rows too, and parameters and
+optimiser state split as well).
+"""
+
+import math
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from mae_jax.runtime.errors import UserError
+
+MIN_SPLIT = 2**12  # elements; smaller arrays are copied to every device
+
+
+def make_mesh(fsdp: int = 1) -> Mesh:
+    """All devices as a grid of (data, fsdp)."""
+    devices = jax.device_count()
+    if devices % fsdp:
+        raise UserError(f"sharding.fsdp={fsdp} does not divide the {devices} devices")
+    return jax.make_mesh((devices // fsdp, fsdp), ("data", "fsdp"), axis_types=(AxisType.Auto, AxisType.Auto))
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Rows over all devices."""
+    return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """The same on every device."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def split_shape(shape: tuple[int, ...], mesh: Mesh) -> tuple[int, ...]:
+    """The shape in which an array is split over `fsdp`.
+
+    Where `fsdp` divides none of its axes, as 5 divides none of ViT-B's, the largest is made up to a multiple.
+    """
+    fsdp = mesh.shape["fsdp"]
+    if math.prod(shape) < MIN_SPLIT or any(n % fsdp == 0 for n in shape):
+        return shape
+    axis = max(range(len(shape)), key=lambda i: shape[i])
+    return (*shape[:axis], -(-shape[axis] // fsdp) * fsdp, *shape[axis + 1 :])
+
+
+def fit(tree, shapes):
+    """Each array with the shape of its place in `shapes`: zeros are added at the end of an axis, or cut off."""
+
+    def one(leaf, like):
+        if leaf.shape == like.shape:
+            return leaf
+        added = [(0, max(0, n - m), 0) for m, n in zip(leaf.shape, like.shape, strict=True)]
+        leaf = jax.lax.pad(leaf, jax.numpy.zeros((), leaf.dtype), added)
+        return leaf[tuple(map(slice, like.shape))]
+
+    return jax.tree.map(one, tree, shapes)
+
+
+def parameter_shardings(shapes, mesh: Mesh):
+    """For each array, a split of its largest axis that `fsdp` divides; others and small ones are copied."""
+    fsdp = mesh.shape["fsdp"]
+
+    def place(leaf) -> NamedSharding:
+        fitting = [i for i, n in enumerate(leaf.shape) if n % fsdp == 0]
+        if fsdp == 1 or leaf.size < MIN_SPLIT or not fitting:
+            return replicated(mesh)
+        axis = max(fitting, key=lambda i: leaf.shape[i])
+        return NamedSharding(mesh, PartitionSpec(*(None,) * axis, "fsdp"))
+
+    return jax.tree.map(place, shapes)
+
+
+def to_host(leaf: jax.Array) -> np.ndarray:
+    """The whole array; all processes that hold a part of it must call together."""
+    return np.asarray(leaf if leaf.is_fully_addressable else multihost_utils.process_allgather(leaf, tiled=True))
+
+
+def put_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
+    """Makes global arrays from each process's own rows."""
+    sharding = batch_sharding(mesh)
+    return {k: jax.make_array_from_process_local_data(sharding, v) for k, v in batch.items()}

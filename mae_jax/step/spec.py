@@ -1,0 +1,40 @@
+"""What a compiled step depends on."""
+
+import dataclasses
+
+from jax.sharding import Mesh
+from jaxtyping import Array
+
+from mae_jax.models.vit import Shape
+from mae_jax.step.optimizer import Optimizer
+
+# Purposes of randomness: each is folded into the seed, so that none shares its numbers with another.
+INIT, MASK, DROP, EVAL_MASK, MIX = range(5)
+
+Batch = dict[str, Array]  # image: b h w 3 uint8; label, index: b int32; mask: b float32, 0 = padding
+
+
+@dataclasses.dataclass(frozen=True)
+class Spec:
+    """What a compiled step depends on."""
+
+    task: str  # one of config.TASKS, or probe for those that are quick
+    shape: Shape
+    optimizer: Optimizer
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    batch_size: int  # real rows of a batch; the others are padding
+    accumulation: int
+    mask_ratio: float
+    norm_pix: bool
+    label_smoothing: float
+    mesh: Mesh
+    visible_weight: float = 0.0
+    mixup: float = 0.0  # alpha; 0: off
+    cutmix: float = 0.0  # alpha; 0: off
+    trained: str = ""  # the parameters whose path matches are trained, the others have no optimiser state; "": all
+
+    @property
+    def kind(self) -> str:
+        """Which network."""
+        return "mae" if self.task == "pretrain" else "vit"

@@ -1,0 +1,96 @@
+"""The training state and the pure functions that make and change it.
+
+`train_step` and `eval_step` are compiled once for each `Spec`; a Spec is hashable and says all that a
+compiled step depends on. Seeds, step numbers and learning rates are arguments, so runs that differ
+only in these share the compiled code.
+"""
+
+import dataclasses
+from functools import lru_cache, partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Int
+
+from mae_jax import models
+from mae_jax.models import Params
+from mae_jax.models.params import part
+from mae_jax.step import sharding
+from mae_jax.step.spec import INIT, Spec
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass
+class TrainState:
+    """All that changes from step to step; each leaf an array, or its shape, or its placement."""
+
+    step: Any  # int32 scalar: updates done
+    params: Params
+    opt_state: Any
+
+
+def _init(spec: Spec, seed: Int[Array, ""]) -> TrainState:
+    key = jax.random.fold_in(jax.random.key(seed), INIT)
+    params = models.init(spec.kind, spec.shape, key)
+    trained, _ = part(params, spec.trained)
+    return TrainState(jnp.zeros((), jnp.int32), params, spec.optimizer.transform().init(trained))
+
+
+@lru_cache(maxsize=8)
+def _shapes(spec: Spec) -> TrainState:
+    """The state's shapes, as the network has them."""
+    return jax.eval_shape(partial(_init, spec), jnp.int32(0))
+
+
+@lru_cache(maxsize=8)
+def _split_shapes(spec: Spec) -> TrainState:
+    """The state's shapes, as training keeps them: see `sharding.split_shape`."""
+    shape_of = lambda s: jax.ShapeDtypeStruct(sharding.split_shape(s.shape, spec.mesh), s.dtype)  # noqa: E731
+    return jax.tree.map(shape_of, _shapes(spec))
+
+
+def state_shardings(spec: Spec) -> TrainState:
+    """Where each array of the state lies."""
+    return sharding.parameter_shardings(_split_shapes(spec), spec.mesh)
+
+
+def _abstract(shapes: TrainState, spec: Spec) -> TrainState:
+    places = sharding.parameter_shardings(shapes, spec.mesh)
+    return jax.tree.map(lambda s, place: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=place), shapes, places)
+
+
+def abstract_state(spec: Spec) -> TrainState:
+    """Shapes, types and placements of the `whole` state, without arrays: what a checkpoint restores into."""
+    return _abstract(_shapes(spec), spec)
+
+
+def split_state(spec: Spec) -> TrainState:
+    """The same of the state that `train_step` takes."""
+    return _abstract(_split_shapes(spec), spec)
+
+
+def init_state(spec: Spec, seed: int) -> TrainState:
+    """Draws a state, each array born where it belongs, and in the shape that is split there."""
+
+    def draw(seed: Int[Array, ""]) -> TrainState:
+        return sharding.fit(_init(spec, seed), _split_shapes(spec))
+
+    return jax.jit(draw, out_shardings=state_shardings(spec))(jnp.int32(seed))
+
+
+def whole(spec: Spec, state: TrainState) -> TrainState:
+    """The state in the network's own shapes, as checkpoints hold it and evaluation takes it."""
+    return _refit(state, _shapes(spec), spec)
+
+
+def spread(spec: Spec, state: TrainState) -> TrainState:
+    """The `whole` state as `train_step` takes it: in shapes that `fsdp` divides."""
+    return _refit(state, _split_shapes(spec), spec)
+
+
+def _refit(state: TrainState, shapes: TrainState, spec: Spec) -> TrainState:
+    if all(leaf.shape == like.shape for leaf, like in zip(*map(jax.tree.leaves, (state, shapes)), strict=True)):
+        return state
+    places = sharding.parameter_shardings(shapes, spec.mesh)
+    return jax.jit(partial(sharding.fit, shapes=shapes), out_shardings=places)(state)

@@ -1,0 +1,170 @@
+"""The study: one pre-training, then evaluations over fractions x initialisations x seeds, then the report.
+
+Each cell of the grid is a run directory of its own. A cell that is finished is not run again, so the
+same command goes on after any interruption.
+"""
+
+import errno
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from mae_jax.rundir import contents, identity, lock
+from mae_jax.runtime import processes, signals
+from mae_jax.runtime.disk import disk_line
+from mae_jax.runtime.errors import StorageError, UserError
+from mae_jax.runtime.progress import Progress, duration
+from mae_jax.study import cells, plan
+from mae_jax.study.cells import Run
+from mae_jax.study.validation import validate_study
+from mae_jax.train import loop
+from mae_jax.weights import initial_weights, reader
+
+# What is wrong with one run's directory, in place of the disk.
+OF_ONE = (errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENOENT, errno.ELOOP, errno.EACCES, errno.EPERM)
+
+
+def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
+    """Runs what is not yet done of the study, then writes its report.
+
+    Returns the rows of the table. Raises UserError for a mistake of the user, and, after all else is done and
+    reported, where runs are missing; `errors.Stopped` after a signal, with the state saved.
+    """
+    validate_study(config)
+    leader = jax.process_index() == 0
+    with signals.watched() as got, lock.held(workdir, leader):
+        keep_study(config, workdir, leader)
+        runs = configured(cells.runs(config, workdir))
+        progress = Progress(config.finetune.log.progress_seconds, quiet=not leader)
+        missing = run_all(runs, progress, got)
+        finished = [place for place, cell in runs if cell.task != "pretrain" and place not in missing]
+        written = {}
+        if leader and finished:
+            with signals.ends("all runs are finished"):
+                written = report(config, workdir, finished, progress, without(missing))
+        refuse_missing(runs, missing)
+        return written
+
+
+def configured(runs: list[Run]) -> list[Run]:
+    """The runs, those from other code's weights with the network and the scale of images that the files tell.
+
+    Raises UserError where weights that are there before the study do not fit.
+    """
+    files = {cell.init_from for _, cell in runs if cell.init == "weights"}
+    known = {path: reader.read(path, "inits") for path in files}
+    for _, cell in runs:
+        if cell.init == "weights":
+            known[cell.init_from].configure(cell)
+    made = {str(directory.resolve()) for directory, _ in runs}
+    for cell in {cell.init_from: cell for _, cell in runs if cell.init_from not in made}.values():
+        initial_weights.first_weights(cell)
+    return runs
+
+
+def run_all(
+    runs: Sequence[Run], progress: Progress, got: list[int], opened: dict | None = None
+) -> dict[Path, ConfigDict]:
+    """Runs what is not yet finished of `runs`, in order. Returns those that are missing in the end.
+
+    A run that is refused, diverges, is held by another process or cannot write in its own directory is said and
+    missing, and so are those that would begin with its weights; the others go on. All images are opened before the
+    first run starts; `opened` keeps them for further calls. `got` is the list of `signals.watched`. Raises UserError
+    for images or a config that cannot be used, StorageError where nothing can be written, and `errors.Stopped` after
+    a signal.
+    """
+    opened = {} if opened is None else opened
+    with processes.at_once("nothing was changed"):
+        planned = plan.make(runs, opened, loop.checking(progress))
+    for line in plan.describe(planned):
+        progress.say(line)
+    progress.costs = [run.seconds for run in planned]
+    missing: dict[Path, ConfigDict] = {}
+    for number, (directory, cell) in enumerate(runs, 1):
+        if got:
+            raise signals.stopped(got, f"{number - 1} of {len(runs)} runs are finished")
+        progress.say(f"[{number}/{len(runs)}] {cell.name}")
+        progress.run = number - 2
+        try:
+            before = [each for place, each in missing.items() if str(place.resolve()) == cell.init_from]
+            if before:
+                raise UserError(f"{before[0].name} is missing, from which it would begin")
+            said = summary(loop.run(cell, directory, progress, opened))
+        except StorageError:
+            raise
+        except (UserError, OSError) as error:
+            if isinstance(error, OSError) and (error.errno not in OF_ONE or jax.process_count() > 1):
+                raise
+            missing[directory] = cell
+            said = f"missing: {disk_line(error) if isinstance(error, OSError) else error}"
+        if progress.run < number - 1:  # it was there already, or never began
+            progress.skip()
+        progress.say(f"[{number}/{len(runs)}] {cell.name}: {said}")
+    return missing
+
+
+def trained_seconds(directories: Sequence[Path]) -> float:
+    """What all these runs took, by their run.json."""
+    told = [contents.read_object(directory / contents.RUN).get("wall_seconds") for directory in directories]
+    return sum(seconds for seconds in told if isinstance(seconds, int | float))
+
+
+def without(missing: dict[Path, ConfigDict]) -> list[str]:
+    """A line for a report, where runs are missing."""
+    names = ", ".join(cell.name for cell in missing.values())
+    return [f"not finished, and so not in here: {names}"] if missing else []
+
+
+def refuse_missing(runs: Sequence[Run], missing: dict[Path, ConfigDict]) -> None:
+    """Raises UserError that names what is missing of `runs`."""
+    if missing:
+        names = ", ".join(f"{cell.name} ({directory})" for directory, cell in missing.items())
+        raise UserError(
+            f"{len(missing)} of {len(runs)} runs are missing: {names}; the others are finished. Why stands above; the "
+            f"same command does only what is missing"
+        )
+
+
+def keep_study(config: ConfigDict, workdir: Path, leader: bool) -> None:
+    """study.json: the study's config, the same at every start; the `leader` of several processes writes it."""
+    path = workdir / contents.STUDY
+    if (workdir / contents.CONFIG).exists():
+        raise UserError(f"{workdir} holds one run ({contents.CONFIG}); choose another --workdir for several")
+    if path.exists():
+        identity.refuse_difference(workdir, path, config)
+    if leader:
+        contents.write_json(path, {"config": json.loads(config.to_json())})
+
+
+def summary(results: dict[str, Any]) -> str:
+    """One line on a finished run."""
+    if "accuracy" not in results:
+        if "val/loss" not in results:
+            return "held-out error not known (none held out)"
+        error, visible, spam = (results[f"val/{name}"] for name in ("loss", "visible_loss", "spam"))
+        return (
+            f"held-out error on removed patches {error:.4f}, on visible ones {visible:.4f}, patch spamming {spam:.2f}"
+        )
+    note = ", one class predicted for all" if results["collapsed"] else ""
+    return f"test accuracy {results['accuracy']:.3f}, macro F1 {results['f1']:.3f}{note}"
+
+
+def report(
+    config: ConfigDict, workdir: Path, directories: list[Path], progress: Progress, notes: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Writes the report from the files of the runs, with `notes`, and prints its table and where it lies."""
+    from mae_jax.report.page import write_report
+    from mae_jax.report.tables import reference_text, table_text
+
+    out = workdir / "report"
+    written = write_report(directories, out, title=config.title, notes=notes)
+    progress.say(f"\n{table_text(written.rows)}\n\n{reference_text(written.rows)}\n")
+    if written.frozen:
+        progress.say(f"{written.frozen}\n")
+    total = trained_seconds(directories)
+    progress.say(f"{len(directories)} classifiers, {duration(total)} of training; report: {out / 'index.html'}")
+    return {"rows": written.rows, "report": str(out)}

@@ -1,0 +1,151 @@
+"""What a row of runs will do, and about how long it will take: measured on a few steps before it starts."""
+
+import dataclasses
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from mae_jax.config import schedule
+from mae_jax.config.fields import QUICK
+from mae_jax.config.naming import arm_of
+from mae_jax.config.schedule import Resolved
+from mae_jax.config.validation import validate
+from mae_jax.data import labelled_sets, splits
+from mae_jax.rundir import contents
+from mae_jax.runtime.progress import duration
+from mae_jax.step import sharding
+from mae_jax.step.spec import Spec
+from mae_jax.step.state import init_state
+from mae_jax.step.train_step import train_step
+from mae_jax.study.cells import Run
+from mae_jax.train import build, finetune
+
+STEPS, SECONDS = 4, 2.0  # a step is timed so many times, and no longer than this
+RUN_SECONDS = 3.0  # what a run takes besides: opening, checkpoints, files of the end
+
+
+@dataclasses.dataclass
+class Planned:
+    """One run, before it starts."""
+
+    directory: Path
+    config: ConfigDict
+    resolved: Resolved
+    validation: int  # images
+    test: int  # images
+    done: bool
+    step_seconds: float = 0.0
+    seconds: float = 0.0  # expected, 0 where it is done
+
+
+def make(runs: Sequence[Run], opened: dict, report: labelled_sets.Report | None = None) -> list[Planned]:
+    """Opens the images of every run, and times a few steps of each kind of those still to do.
+
+    `opened` keeps the images for the runs. Raises UserError where a run could not work.
+    """
+    found = [_planned(directory, cell, opened, report) for directory, cell in runs]
+    known: dict[Spec, float] = {}
+    forward = 0.0  # seconds of the last measured kind, an image
+    for run in found:
+        if not run.done and run.config.task not in QUICK:
+            run.step_seconds = _step_seconds(run.config, opened, known)
+            evaluated = run.validation * (run.resolved.steps // run.resolved.eval_every + 1) + run.test
+            forward = run.step_seconds / run.resolved.batch_size / 3  # of an image: a third of a training step's
+            run.seconds = RUN_SECONDS + run.resolved.steps * run.step_seconds + evaluated * forward
+    _quick_seconds([run for run in found if not run.done], forward)
+    return found
+
+
+def _quick_seconds(runs: Sequence[Planned], forward: float) -> None:
+    """Of runs on frozen features: the first of each encoder computes them, in `forward` seconds an image."""
+    seen: dict[str | int, int] = {}
+    for run in runs:
+        if run.config.task in QUICK:
+            c, images = run.config, run.resolved.n_train + run.validation + run.test
+            encoder = c.init_from or c.seed
+            run.seconds = RUN_SECONDS + max(0, images - seen.get(encoder, 0)) * forward
+            seen[encoder] = max(images, seen.get(encoder, 0))
+
+
+def _planned(directory: Path, config: ConfigDict, opened: dict, report: labelled_sets.Report | None) -> Planned:
+    validate(config)
+    done = (directory / contents.RESULTS).exists()
+    if config.task == "pretrain":
+        held = splits.unlabelled(config.data, report, opened)
+        resolved = schedule.resolve(config, sum(map(len, held.train_idx)), jax.device_count())
+        return Planned(directory, config, resolved, sum(map(len, held.val_idx)), 0, done)
+    data = splits.labelled(config.data, report, opened)
+    resolved = finetune.resolve_finetune(config, data, jax.device_count())
+    return Planned(directory, config, resolved, len(data.val_idx), len(data.test), done)
+
+
+def _step_seconds(config: ConfigDict, opened: dict, known: dict[Spec, float]) -> float:
+    """Of one update, its batch read by threads; compiled before it is timed, which the run then need not."""
+    config = config.copy_and_resolve_references()
+    config.init, config.init_from, config.data.workers = "scratch", "", 0  # first weights do not change the time
+    task = build.build(config, sharding.make_mesh(config.sharding.fsdp), opened=opened)
+    if task.spec not in known:
+        state, batches, times = init_state(task.spec, 0), task.batches(0), []
+        while len(times) <= STEPS and sum(times[1:]) < SECONDS:
+            began = time.monotonic()
+            batch = sharding.put_batch(next(batches), task.spec.mesh)
+            state, metrics = train_step(task.spec, state, batch, np.int32(0), np.float32(0))
+            jax.block_until_ready(metrics)
+            times.append(time.monotonic() - began)
+        known[task.spec] = float(np.median(times[1:]))
+    return known[task.spec]
+
+
+def describe(planned: Sequence[Planned]) -> list[str]:
+    """The plan in lines: what is pre-trained, what is trained on how many labels, how long all that may take."""
+    done = sum(run.done for run in planned)
+    lines = [f"plan: {len(planned)} runs" + (f", {done} of them finished" if done else "")]
+    groups: dict[tuple, list[Planned]] = {}
+    for run in planned:
+        c, r = run.config, run.resolved
+        labels = (c.data.label_count, c.data.fraction)
+        key = (c.name,) if c.task == "pretrain" else (labels, arm_of(c), c.task, r.n_train, r.steps)
+        groups.setdefault(key, []).append(run)
+    for runs in groups.values():
+        c, r = runs[0].config, runs[0].resolved
+        what = c.name or c.task
+        if c.task != "pretrain":
+            arm = f", {arm_of(c)}" if arm_of(c) else ""
+            names = ", ".join(dict.fromkeys(run.config.init_name or run.config.init for run in runs))
+            seeds = ", ".join(dict.fromkeys(str(run.config.seed) for run in runs))
+            arm = ("" if c.task == "finetune" else f", {c.task}") + arm
+            what = f"{labels_of(c.data)}{arm}: {count(len(runs), 'run')} ({names}; seeds {seeds})"
+        if c.task in QUICK:
+            lines.append(f"  {what}: {count(r.n_train, 'image')}, features of the frozen encoder")
+            continue
+        epochs, updates = count(r.steps / r.steps_per_epoch, "epoch"), count(r.steps, "update")
+        lines.append(f"  {what}: {count(r.n_train, 'image')}, {epochs}, {updates} of {r.batch_size}")
+    lines += _test_line(planned)
+    left = sum(run.seconds for run in planned)
+    if left:
+        names = {run.config.task: run.step_seconds for run in planned if run.step_seconds}
+        speed = ", ".join(f"{seconds:.2g} s an update ({task})" for task, seconds in names.items())
+        lines.append(f"  about {duration(left)} for what is to be done, at {speed}, measured now")
+    return lines
+
+
+def count(n: float, what: str) -> str:
+    """1 epoch, 20 epochs."""
+    return f"{n:g} {what}{'' if n == 1 else 's'}"
+
+
+def labels_of(data: ConfigDict) -> str:
+    """10 % of the labels, or 50 labels."""
+    return f"{data.label_count} labels" if data.label_count else f"{data.fraction * 100:g} % of the labels"
+
+
+def _test_line(planned: Sequence[Planned]) -> list[str]:
+    tested = next((run for run in planned if run.test), None)
+    if tested is None:
+        return []
+    chosen = "the best epoch" if tested.config.train.select == "best" else "the last epoch"
+    return [f"  {tested.validation} images validate and {tested.test} test, the same for all; {chosen} is tested"]

@@ -1,0 +1,32 @@
+"""The task of a config."""
+
+import jax
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from mae_jax.config.fields import QUICK
+from mae_jax.data import labelled_sets
+from mae_jax.runtime import machine
+from mae_jax.runtime.errors import UserError
+from mae_jax.step.from_config import shape_of
+from mae_jax.train.finetune import classify
+from mae_jax.train.pretrain import pretrain
+from mae_jax.train.probe import probe
+from mae_jax.train.task import Task
+
+
+def build(
+    config: ConfigDict, mesh: Mesh, report: labelled_sets.Report | None = None, opened: dict | None = None
+) -> Task:
+    """Opens the data of a config and makes its task. Raises UserError where they cannot be used."""
+    m, shape = config.model, shape_of(config)
+    if m.dtype == "bfloat16" and jax.default_backend() == "cpu":
+        raise UserError(
+            "model.dtype=bfloat16 takes half as long again as float32 on a CPU, and is less exact; use float32, or "
+            "auto, which is float32 on CPUs and bfloat16 where that is faster"
+        )
+    if m.attention == "cudnn" and shape.attention != "cudnn":
+        reason = machine.no_cudnn(shape.dtype, shape.head_sizes)
+        raise UserError(f"model.attention=cudnn is not possible here: {reason}; use auto, or xla")
+    make = pretrain if config.task == "pretrain" else probe if config.task in QUICK else classify
+    return make(config, mesh, report, opened)

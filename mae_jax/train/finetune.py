@@ -1,0 +1,148 @@
+"""Classification by gradient descent, fine-tuning and linear probing: data, evaluation, results."""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Float, Int
+from ml_collections import ConfigDict
+
+from mae_jax.config.fields import defaults
+from mae_jax.config.schedule import Resolved, resolve
+from mae_jax.data import duplicates, labelled_sets, splits, subsets
+from mae_jax.data.sources import Source
+from mae_jax.evaluation import classification_scores, mistake_thumbnails, per_image
+from mae_jax.models import Params
+from mae_jax.rundir import contents, predictions
+from mae_jax.runtime.errors import UserError
+from mae_jax.step.from_config import spec_of
+from mae_jax.step.state import TrainState
+from mae_jax.train.task import Task, passed_over, predictor
+from mae_jax.weights import initial_weights
+
+
+def resolve_finetune(config: ConfigDict, data: splits.Labelled, devices: int) -> Resolved:
+    """Steps from the labels that are used, or from those of `train.match_fraction`."""
+    if config.train.select == "best" and not len(data.val_idx):
+        raise UserError(
+            "train.select=best needs validation images, and no class has an image to spare: add images, or set last"
+        )
+    share, n = config.train.match_fraction, config.train.match_count
+    matched = sum(subsets.subset_sizes(data.subset["train"].values(), share, n)) if share or n else 0
+    return resolve(config, len(data.train_idx), devices, matched)
+
+
+def classify(config: ConfigDict, mesh: Mesh, report: labelled_sets.Report | None, opened: dict | None) -> Task:
+    """Classification, from scratch or from a masked autoencoder: fine-tuning and linear probing."""
+    first = initial_weights.first_weights(config)
+    data = splits.labelled(config.data, report, opened)
+    classes = data.train.classes
+    resolved = resolve_finetune(config, data, mesh.size)
+    spec = spec_of(config, resolved, mesh, len(classes))
+    predict = predictor(config, spec)
+
+    def evaluators(params: Params) -> Iterator[tuple[str, float]]:
+        if len(data.val_idx):
+            values = predict(params, data.train, data.val_idx)
+            labels = data.train.labels[data.val_idx]
+            yield from ((f"val/{name}", value) for name, value in per_image.classifier(values, labels))
+
+    def finish(params: Params, workdir: Path) -> dict[str, Any]:
+        return classified(data, lambda source, i: predict(params, source, i)["probabilities"], workdir)
+
+    def initialise(state: TrainState) -> TrainState:
+        return dataclasses.replace(state, params=first(spec, state.params))
+
+    more = told(config, data, opened)
+    return Task(config, spec, resolved, evaluate=evaluators, finish=finish, initialise=initialise, **more)
+
+
+def classified(
+    data: splits.Labelled,
+    predict: Callable[[Source, Int[np.ndarray, "_"]], Float[np.ndarray, "n classes"]],
+    workdir: Path,
+) -> dict[str, Any]:
+    """Writes the predictions of a classifier for every image that it was not trained on, and returns its scores.
+
+    `predict` gives probabilities of the images with these numbers.
+    """
+    classes, leader = data.train.classes, jax.process_index() == 0
+
+    def write(path: Path, source: Source, indices: Int[np.ndarray, "_"]) -> np.ndarray:
+        found = predict(source, indices)
+        if not np.isfinite(found).all():
+            raise UserError(
+                f"{path} is not written: predictions are not finite (nan or inf), so training diverged; try a lower "
+                f"optim.base_lr or more optim.warmup_epochs in another --workdir"
+            )
+        if leader:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            names, groups = ([every[i] for i in indices] for every in (source.names, source.groups))
+            predictions.write_predictions(path, names, groups, source.labels[indices], found, classes)
+        return found
+
+    def scores(path: Path, source: Source) -> tuple[np.ndarray, dict[str, Any]]:
+        found = write(path, source, np.arange(len(source)))
+        return found, classification_scores.classification(source.labels, found.argmax(1), classes)
+
+    test, results = scores(workdir / contents.PREDICTIONS, data.test)
+    if leader:
+        mistake_thumbnails.write(workdir / "thumbnails", data.test, test)
+    if len(data.val_idx):
+        write(workdir / contents.VALIDATION, data.train, data.val_idx)
+    beside = workdir / contents.EXTERNAL
+    external = {name: scores(beside / name / contents.PREDICTIONS, s)[1] for name, s in data.external.items()}
+    counts = {"n_train": len(data.train_idx), "n_test": len(data.test), "n_validation": len(data.val_idx)}
+    return counts | results | {"external": external}
+
+
+def told(config: ConfigDict, data: splits.Labelled, opened: dict | None) -> dict[str, Any]:
+    """The fields of a classifier's Task that follow from its images alone; with what it says of them at its start."""
+    counts = data.subset["actual"]
+    about = {
+        "classes": ", ".join(f"{name} {n}" for name, n in counts.items()),
+        "images": f"{len(data.train_idx)} for training ({100 * data.subset['fraction']:.4g} % of the labels), "
+        f"{len(data.val_idx)} for validation, {len(data.test)} for test",
+    }
+    if data.external:
+        about["further test sets"] = ", ".join(f"{name} {len(source)}" for name, source in data.external.items())
+    about |= data.sets.about | {"groups": data.groups["text"]}
+    tests = {data.sets.test_name: data.test, **data.external}
+    before = {}
+    if config.init == "mae":
+        saved = defaults("pretrain")
+        saved.update(initial_weights.saved_pretraining(Path(config.init_from), "init_from"))  # fills in new fields
+        before = splits.seen_before(config.data, tests, saved.data, opened)
+    for who, leaks in (("training", data.leaks), ("pre-training", before)):
+        shared = {name: duplicates.in_words(found, who) for name, found in leaks.items()}
+        if any(shared.values()):
+            said = "; ".join(f"{name} has {text}" for name, text in shared.items() if text)
+            about[f"warning: test images that {who} saw"] = f"{said}; see {contents.RUN} and tools/check_data.py"
+    every = {data.sets.train_name: data.train, **tests}
+    if data.warnings:
+        about["warning"] = "; ".join(data.warnings)
+    notes = [f"{name}: {text}" for name, source in every.items() if (text := passed_over(source))]
+    if notes:
+        about["files"] = "; ".join(notes)
+    return {
+        "sources": (data.train,),
+        "indices": (data.train_idx,),
+        "about": about,
+        "classes": data.train.classes,
+        "subset": data.subset,
+        "leaks": data.leaks,
+        "seen_before": before,
+        "tests": tests,
+        "facts": {
+            "test_split": data.sets.test_name,
+            "groups": data.groups,
+            "repeated": data.repeated,
+            "data_warnings": list(data.warnings),
+            "fraction": data.subset["fraction"],
+            "label_count": config.data.label_count,
+        },
+    }

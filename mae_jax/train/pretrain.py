@@ -1,0 +1,73 @@
+"""Masked autoencoding of unlabeled images (He et al. 2022): data, objective, evaluation, results."""
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from mae_jax.config.schedule import resolve
+from mae_jax.data import labelled_sets, loaders, splits
+from mae_jax.evaluation import per_image, reconstruction_sheets
+from mae_jax.models import Params
+from mae_jax.rundir.metrics_log import Writers
+from mae_jax.step.from_config import spec_of
+from mae_jax.train.task import Task, passed_over, predictor
+from mae_jax.weights import initial_weights
+
+
+def pretrain(config: ConfigDict, mesh: Mesh, report: labelled_sets.Report | None, opened: dict | None) -> Task:
+    """Masked autoencoding of unlabelled images (He et al. 2022)."""
+    first = initial_weights.first_weights(config)
+    data = splits.unlabelled(config.data, report, opened)
+    sizes, weights = [len(i) for i in data.train_idx], tuple(config.data.weights)
+    resolved = resolve(config, sum(sizes), mesh.size)
+    spec = spec_of(config, resolved, mesh)
+    predict = predictor(config, spec)
+    expected = loaders.epoch_counts(sizes, weights)
+    notes = list(filter(None, map(passed_over, data.sources)))
+
+    held = list(zip(data.sources, data.val_idx, strict=True))
+
+    def held_out(params: Params) -> dict[str, np.ndarray]:
+        parts = [predict(params, source, indices) for source, indices in held if len(indices)]
+        return {name: np.concatenate([p[name] for p in parts]) for name in parts[0]} if parts else {}
+
+    def evaluators(params: Params) -> Iterator[tuple[str, float]]:
+        values = held_out(params)
+        if values:
+            yield from ((f"val/{name}", value) for name, value in per_image.autoencoder(values))
+
+    def show(params: Params, step: int, writers: Writers) -> None:
+        if any(map(len, data.val_idx)):
+            rows = reconstruction_sheets.rows(spec, params, held, config.eval.images, config.eval.mask_seed)
+            writers.images(step, "reconstruction", rows)
+
+    def finish(params: Params, workdir: Path) -> dict[str, Any]:
+        reconstruction_sheets.finish(spec, params, held, config, workdir, jax.process_index() == 0)
+        return {**dict(evaluators(params)), "n_train": resolved.n_train}
+
+    about = {
+        "images": f"{resolved.n_train} for training, {sum(map(len, data.val_idx))} held out",
+        "images per epoch and source": ", ".join(f"{k} {n:.0f}" for k, n in zip(data.names, expected, strict=True)),
+        "mask ratio": config.mae.mask_ratio,
+    }
+    if notes:
+        about["files"] = "; ".join(notes)
+    return Task(
+        config,
+        spec,
+        resolved,
+        data.sources,
+        data.train_idx,
+        about,
+        evaluators,
+        finish,
+        show,
+        initialise=lambda state: dataclasses.replace(state, params=first(spec, state.params)),
+        mixture=data.names if len(data.names) > 1 else (),
+    )

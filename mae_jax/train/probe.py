@@ -1,0 +1,63 @@
+"""Logistic regression and nearest neighbors on a frozen encoder: data and results."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Float, Int
+from ml_collections import ConfigDict
+
+from mae_jax.config.schedule import resolve
+from mae_jax.data import labelled_sets, splits
+from mae_jax.data.sources import Source
+from mae_jax.evaluation import probes
+from mae_jax.evaluation.feature_cache import Features
+from mae_jax.models import Params
+from mae_jax.step.eval_step import feature_step
+from mae_jax.step.from_config import spec_of
+from mae_jax.train.finetune import classified, told
+from mae_jax.train.task import Task, predictor
+from mae_jax.weights import initial_weights
+
+
+def probe(config: ConfigDict, mesh: Mesh, report: labelled_sets.Report | None, opened: dict | None) -> Task:
+    """Logistic regression or nearest neighbours on features of the frozen encoder: no update, only an end.
+
+    The features are those of evaluation's crops. They are computed once for each encoder and image, for all runs that
+    share `opened`.
+    """
+    first = initial_weights.first_weights(config)
+    data = splits.labelled(config.data, report, opened)
+    classes, p = data.train.classes, config.probe
+    resolved = dataclasses.replace(resolve(config, len(data.train_idx), mesh.size), steps=0, warmup_steps=0)
+    spec = spec_of(config, resolved, mesh, len(classes))
+    spec = dataclasses.replace(spec, task="probe")  # one for both kinds
+    kept = Features() if opened is None else opened.setdefault("features", Features())
+    # Weights that are read do not depend on the seed; of the head nothing is used.
+    drawn = config.seed if config.init == "scratch" else None
+    encoder = (config.init, config.init_from, drawn, spec.shape, spec.mean, spec.std)
+
+    def finish(params: Params, workdir: Path) -> dict[str, Any]:
+        read: list[Params] = []
+
+        def encode(source: Source, indices: Int[np.ndarray, "_"]) -> Float[np.ndarray, "n d"]:
+            read.extend([first(spec, params)] if not read else [])
+            return predictor(config, spec)(read[0], source, indices, step=feature_step)["features"]
+
+        def known(source: Source, indices: Int[np.ndarray, "_"]) -> Float[np.ndarray, "n d"]:
+            return kept.of(encoder, source, indices, encode)
+
+        labels = data.train.labels
+        train = known(data.train, data.train_idx), labels[data.train_idx], len(classes)
+        validation = known(data.train, data.val_idx), labels[data.val_idx]
+        if config.task == "lbfgs":
+            found, chosen = probes.fit_logistic(*train, p.l2, validation)
+        else:
+            found, chosen = probes.fit_neighbours(*train, p.neighbours, p.temperature, validation)
+        results = classified(data, lambda source, indices: found.probabilities(known(source, indices)), workdir)
+        return results | {"chosen": chosen}
+
+    more = told(config, data, opened)
+    return Task(config, spec, resolved, evaluate=lambda params: iter(()), finish=finish, **more)

@@ -1,0 +1,62 @@
+"""Whether a run is finished, and what of its files is missing."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from mae_jax.checkpoints.steps import committed_steps
+from mae_jax.rundir import contents, identity, predictions
+from mae_jax.runtime.errors import UserError
+
+
+def finished(workdir: Path, config: ConfigDict, report: Callable[[str], None]) -> dict[str, Any] | None:
+    """The results of a run that ended before, with a line on it; None where there is something left to do.
+
+    run.json, and predictions that are gone or cut short, are made again from the last checkpoint. Raises UserError
+    where the directory holds another run.
+    """
+    if not (workdir / contents.RESULTS).exists():
+        return None
+    identity.refuse_difference(workdir, workdir / contents.CONFIG, config)
+    results = contents.read_object(workdir / contents.RESULTS)
+    if not _told(results, config.task):
+        raise UserError(
+            f"{workdir / contents.RESULTS} does not hold the results of a run; restore it, or remove it, and they "
+            f"are made again"
+        )
+    lost, cut = gone(workdir), predictions.cut_predictions(workdir, results)
+    if lost == contents.RUN:
+        report(f"{workdir}: finished before, but {lost} is gone; made again from the last checkpoint")
+        return None
+    if cut and not lost:
+        report(f"{workdir}: finished before, but {cut}; made again from the last checkpoint")
+        return None
+    more = f", but {lost} is gone: nothing can begin with this network" if lost else ""
+    more += f"; {cut}: restore it from a backup" if cut else ""
+    report(f"{workdir}: finished before; {contents.RESULTS} is there{more}")
+    return results
+
+
+def _told(results: dict[str, Any], task: str) -> bool:
+    """Whether a results.json tells what is said of a finished run."""
+    held_out = ("val/loss", "val/visible_loss", "val/spam")
+    names = ("n", "accuracy", "f1") if task != "pretrain" else held_out if set(held_out) & results.keys() else ()
+    numbers = all(type(results.get(name)) in (int, float) for name in names)
+    return bool(results) and numbers and (task == "pretrain" or isinstance(results.get("collapsed"), bool))
+
+
+def gone(workdir: Path) -> str:
+    """What the results of a finished run speak of and is no longer there, in words; "" where all is."""
+    file = workdir / contents.RUN
+    if not file.exists():
+        return contents.RUN
+    info = contents.read_object(file)
+    steps, chosen = info.get("steps"), info.get("selected_step")
+    lost = []
+    if steps != 0 and steps not in committed_steps(workdir / "checkpoints"):  # a probe without steps has none
+        lost.append(f"its checkpoint of step {steps}")
+    if info.get("select") == "best" and not (workdir / "best" / f"{chosen}.npz").is_file():
+        lost.append(f"best/{chosen}.npz, the weights that were tested,")
+    return " and ".join(lost)

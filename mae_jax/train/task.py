@@ -1,0 +1,122 @@
+"""A task is data, a network with its loss, and what is evaluated: pretrain, finetune, linear_probe, lbfgs, knn.
+
+The loop in `train` knows nothing of them.
+"""
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Int
+from ml_collections import ConfigDict
+
+from mae_jax.config.schedule import Resolved
+from mae_jax.data import loaders
+from mae_jax.data.augment import RandAugment, RandomErasing
+from mae_jax.data.sources import Source
+from mae_jax.data.transforms import Decode, RandomFlip, RandomResizedCrop
+from mae_jax.evaluation import per_image
+from mae_jax.models import Params
+from mae_jax.rundir.metrics_log import Writers
+from mae_jax.runtime import processes
+from mae_jax.step.spec import Spec
+from mae_jax.step.state import TrainState
+
+
+@dataclasses.dataclass
+class Task:
+    """What the loop needs."""
+
+    config: ConfigDict
+    spec: Spec
+    resolved: Resolved
+    sources: tuple[Source, ...]
+    indices: tuple[Int[np.ndarray, "_"], ...]
+    about: dict[str, Any]  # what the run prints at its start
+    evaluate: Callable[[Params], Iterator[tuple[str, float]]]
+    finish: Callable[[Params, Path], dict[str, Any]]  # writes the run's results and returns them
+    show: Callable[[Params, int, Writers], None] = lambda params, step, writers: None
+    initialise: Callable[[TrainState], TrainState] = lambda state: state
+    classes: tuple[str, ...] = ()
+    subset: dict[str, Any] | None = None  # what subset.json says
+    mixture: tuple[str, ...] = ()  # names of the sources, where there are several
+    leaks: dict[str, Any] = dataclasses.field(default_factory=dict)  # what test sets share with training
+    seen_before: dict[str, Any] = dataclasses.field(default_factory=dict)  # and with the pre-training
+    tests: dict[str, Source] = dataclasses.field(default_factory=dict)  # the test sets, by name
+    facts: dict[str, Any] = dataclasses.field(default_factory=dict)  # more that run.json says of the data
+
+    def batches(self, start: int) -> Iterator[dict[str, np.ndarray]]:
+        """This process's rows of the endless stream of batches, from number `start` on."""
+        d = self.config.data
+        real = range(self.resolved.batch_size)[processes.local_rows(self.resolved.rows)]
+        transforms = [
+            Decode(),
+            RandomResizedCrop(self.spec.shape.image_size, tuple(d.crop_scale), tuple(d.crop_ratio)),
+        ]
+        if d.flips:
+            transforms.append(RandomFlip())
+        if d.randaugment:
+            transforms.append(RandAugment(d.randaugment, d.randaugment_colour))
+        if d.random_erasing:
+            transforms.append(RandomErasing(d.random_erasing))
+        stream = loaders.train_batches(
+            self.sources,
+            self.indices,
+            transforms,
+            rows=real,
+            start=start,
+            threads=d.threads,
+            workers=d.workers,
+            prefetch=d.prefetch,
+            **self._order(),
+        )
+        missing = self.resolved.rows // jax.process_count() - len(real)
+        with contextlib.closing(stream):
+            for batch in stream:
+                batch = {k: batch[k] for k in ("image", "label", "index")}
+                batch["mask"] = np.ones(len(real), np.float32)
+                yield {k: np.pad(v, [(0, missing)] + [(0, 0)] * (v.ndim - 1)) for k, v in batch.items()}
+
+    def _order(self) -> dict[str, Any]:
+        return {
+            "batch_size": self.resolved.batch_size,
+            "seed": self.config.seed,
+            "weights": tuple(self.config.data.weights),
+        }
+
+    def epoch_images(self, step: int) -> dict[str, float]:
+        """Of a mixture: images seen of each source in the epoch that ends with update `step`."""
+        if not self.mixture:
+            return {}
+        sizes, batch = [len(chosen) for chosen in self.indices], self.resolved.batch_size
+        start = max(0, step - self.resolved.steps_per_epoch)
+        counts = loaders.drawn(sizes, tuple(self.config.data.weights), start * batch, step * batch)
+        return {f"epoch_images/{name}": float(n) for name, n in zip(self.mixture, counts, strict=True)}
+
+    def position(self, step: int) -> dict[str, Any]:
+        """Where the stream is after `step` updates, and what it is made of."""
+        tests = {name: source.fingerprint for name, source in self.tests.items()}
+        return loaders.position(step, self.sources, self.indices, **self._order()) | {"tests": tests}
+
+    def passed_over(self) -> dict[str, dict[str, int]]:
+        """How many files were not used, by source or test set, and reason."""
+        names = self.mixture or ("train",)
+        every = dict(zip(names, self.sources, strict=True)) | self.tests
+        return {name: source.counts for name, source in every.items() if source.counts}
+
+
+def predictor(config: ConfigDict, spec: Spec) -> Callable[..., dict[str, np.ndarray]]:
+    """`evaluate.per_image` of (params, source, indices), the rest from the config."""
+    options = {"batch_size": config.eval.batch_size, "threads": config.data.threads, "seed": config.eval.mask_seed}
+    return partial(per_image.per_image, spec, **options)
+
+
+def passed_over(source: Source) -> str:
+    """What was not used of a source, in words; "" where nothing."""
+    shown = {k: f" ({v[0]}{', ...' if len(v) > 1 else ''})" for k, v in source.passed_over.items() if k != "hidden"}
+    return ", ".join(f"{n} passed over: {reason}{shown.get(reason, '')}" for reason, n in source.counts.items() if n)

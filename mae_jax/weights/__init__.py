@@ -1,0 +1,14 @@
+"""Weights of other code, in and out: Hugging Face (ViTMAE, ViT, DINOv2), timm, facebookresearch/mae.
+
+`read` opens a file or folder and accounts for every key; `transfer.compare` and `transfer.transfer` put what it found
+into a network.
+
+    from mae_jax import models, weights
+
+    found = weights.read("vit_base_patch16_224.mae/model.safetensors")
+    tokens = models.apply("encoder", found.shape, found.params["encoder"], images)
+"""
+
+from mae_jax.weights.reader import Weights, read
+
+__all__ = ["Weights", "read"]

@@ -1,0 +1,93 @@
+"""Initial weights of a run: random, of a masked autoencoder, or of other code."""
+
+import dataclasses
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import jax
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from mae_jax import models
+from mae_jax.checkpoints import steps
+from mae_jax.config.fields import defaults
+from mae_jax.config.schedule import resolve
+from mae_jax.models import Params
+from mae_jax.models.vit import Shape
+from mae_jax.rundir import contents
+from mae_jax.runtime.errors import UserError
+from mae_jax.runtime.processes import note
+from mae_jax.step import sharding
+from mae_jax.step.from_config import shape_of, spec_of
+from mae_jax.step.spec import Spec
+from mae_jax.weights import reader, transfer
+
+
+def first_weights(config: ConfigDict) -> Callable[[Spec, Params], Params]:
+    """Where the first weights come from, as a function of a network's spec and its drawn parameters.
+
+    `init=mae` takes a run directory's newest checkpoint, `init=weights` a file or folder of other code
+    (`weights.read`); a classifier takes the encoder, an autoencoder the decoder, too. What is wrong with
+    either is found here, before any image is read. Raises UserError.
+    """
+    if config.init == "scratch":
+        return lambda spec, params: params
+    if config.init == "mae":
+        saved = _pretrained_config(config)
+        scale = tuple(saved.data.mean), tuple(saved.data.std)
+        source = reader.Weights({}, shape_of(saved), "mae", config.init_from, *scale)
+    else:
+        source = reader.read(config.init_from, "init_from")
+    notes = transfer.compare(shape_of(config), source, "init_from")
+    for name in ("mean", "std"):
+        if getattr(source, name) != tuple(config.data[name]):
+            note(
+                f"note: data.{name} is {tuple(config.data[name])} here and was {getattr(source, name)} in "
+                f"{config.init_from}; the encoder will see images on another scale"
+            )
+
+    def start(spec: Spec, params: Params) -> Params:
+        found, step = source, ""
+        if config.init == "mae":
+            saved_params, number = _load(config.init_from, source.shape, spec.mesh)
+            found, step = dataclasses.replace(source, params=saved_params), f", step {number}"
+        note(f"  first weights from {config.init_from}{step}")
+        taken, more = transfer.transfer(params, spec.shape, found)
+        for line in (*source.notes, *notes, *more):
+            note(f"  note: {line}")
+        return taken
+
+    return start
+
+
+def _load(workdir: str | Path, shape: Shape, mesh: Mesh, field: str = "init_from") -> tuple[Params, int]:
+    """An autoencoder's newest parameters, on every device, and their step; `field` names it in errors."""
+    shapes = jax.eval_shape(partial(models.init, "mae", shape), jax.random.key(0))
+    like = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=sharding.replicated(mesh)), shapes)
+    return steps.load_params(Path(workdir), like, field)
+
+
+def saved_pretraining(directory: Path, field: str) -> ConfigDict:
+    """The config in a run directory. Raises UserError that names `field` where it is no pre-training."""
+    saved = ConfigDict(steps.saved_config(directory, field))
+    if saved.task != "pretrain":
+        raise UserError(f"{field}={directory} is a run of task {saved.task}; name one of task pretrain")
+    return saved
+
+
+def _pretrained_config(config: ConfigDict) -> ConfigDict:
+    """The config of the run that `init_from` names. Raises UserError where it is no pre-training."""
+    saved = saved_pretraining(Path(config.init_from), "init_from")
+    if not (Path(config.init_from) / contents.RESULTS).exists():
+        note(f"note: the pre-training in {config.init_from} has not finished; its newest checkpoint is used")
+    return saved
+
+
+def autoencoder(directory: Path, field: str, mesh: Mesh) -> tuple[ConfigDict, Spec, Params, int]:
+    """Config, spec, parameters and step of a pre-training's newest checkpoint; `field` names it in errors."""
+    config = defaults("pretrain")
+    config.update(saved_pretraining(directory, field))  # a field that was not there yet has its default
+    config.sharding.fsdp = 1
+    params, step = _load(directory, shape_of(config), mesh, field)
+    return config, spec_of(config, resolve(config, 1, mesh.size), mesh), params, step

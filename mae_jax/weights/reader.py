@@ -1,0 +1,359 @@
+"""From the arrays of a file to parameters of ours and the shape of their network, every key accounted for."""
+
+import dataclasses
+import re
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from mae_jax import models
+from mae_jax.models import Params, vit
+from mae_jax.models.params import map_paths
+from mae_jax.models.patches import position_embedding
+from mae_jax.models.vit import Shape
+from mae_jax.runtime.errors import UserError
+from mae_jax.weights import names
+from mae_jax.weights.arrays import read_arrays, read_config
+
+IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # what nearly all published encoders were trained with
+MOST_BLOCKS = 100
+# What the forward pass of an encoder or classifier does not use.
+_UNUSED = {"timm": ("mask_token", "decoder_pos_embed"), "own": ()}
+_UNUSED["hf"] = ("vit.embeddings.mask_token", "vit.pooler.dense.weight", "vit.pooler.dense.bias")
+_UNUSED["hf"] += ("decoder.decoder_pos_embed",)
+
+
+@dataclasses.dataclass(frozen=True)
+class Weights:
+    """Parameters of a network `models.apply(kind, shape, params, ...)`, and what is known of them."""
+
+    params: Params
+    shape: Shape
+    kind: str  # mae (with decoder) | vit
+    origin: str
+    mean: tuple[float, ...] = IMAGENET[0]  # of the images it expects, in 0..1
+    std: tuple[float, ...] = IMAGENET[1]
+    classes: tuple[str, ...] = ()  # of the head, where the file tells their names
+    heads_known: bool = True  # False: `shape.heads` is the usual number for the width
+    notes: tuple[str, ...] = ()
+
+    def model_fields(self) -> dict[str, Any]:
+        """The fields `model.*` of a config whose network takes these weights."""
+        s = self.shape
+        size = next((k for k, v in vit.SIZES.items() if v == (s.width, s.depth, s.heads)), "custom")
+        own = size == "custom"  # else the size says it, and these are 0
+        fields: dict[str, Any] = {"size": size, "patch_size": s.patch_size, "mlp_ratio": s.mlp_ratio}
+        fields |= {k: getattr(s, k) if own else 0 for k in ("width", "depth", "heads")}
+        if self.kind == "mae":
+            fields |= {k: getattr(s, k) for k in ("decoder_width", "decoder_depth", "decoder_heads")}
+        return fields | {k: getattr(s, k) for k in ("positions", "norm_eps", "registers", "layer_scale")}
+
+    def configure(self, config: ConfigDict) -> None:
+        """Sets the fields of a run's config that follow from these weights: the network, mean and deviation."""
+        config.model.update(self.model_fields())
+        config.data.mean, config.data.std = self.mean, self.std
+
+
+def read(path: str | Path, field: str = "weights", heads: int = 0, leave: str = "") -> Weights:
+    """Reads a file (.safetensors, .pth, .npz) or folder of weights of a plain ViT or masked autoencoder.
+
+    `heads`: where nothing beside the arrays tells it; 0: the usual number for the width. `leave`: a regular
+    expression; keys in which it is found are left out. Raises UserError, naming `field`, where a key is missing,
+    unknown or of another shape, or where the network is another.
+    """
+    path = Path(path)
+    arrays, about = read_arrays(path, field)
+    left = _found(leave, arrays)
+    arrays, removed = _without_prefix({key: value for key, value in arrays.items() if key not in left})
+    family = names.family_of(list(arrays))
+    if family is None:
+        raise UserError(
+            f"{field}: {path} is not a plain ViT: no patch embedding under the names of Hugging Face, timm or "
+            f"facebookresearch/mae; it has {_some(sorted(arrays))}"
+        )
+    arrays = {names.canonical(key, family): value for key, value in arrays.items()}
+    left += _found(leave, arrays)
+    if leave and not left:
+        raise UserError(f"--leave {leave!r} is found in no key of {path}; it has {_some(sorted(arrays))}")
+    arrays = {key: value for key, value in arrays.items() if key not in left}
+    about = _Said(about, path, field)
+    own = about.section("mae_jax") if family == "own" else _Said({}, path, field)
+    shape, kind, known = _shape(arrays, family, about, own, heads, path, field)
+    params, notes = _take(arrays, family, shape, kind, path, field)
+    notes = [f"{removed!r} is left out of the keys", *notes] if removed else notes
+    notes = [f"{len(left)} keys are left out, as asked ({_some(sorted(left))})", *notes] if left else notes
+    halves = {a.dtype.itemsize for a in arrays.values() if np.issubdtype(a.dtype, np.floating)} - {4, 8}
+    tolerance = 5e-3 if halves else 1e-5
+    if kind == "mae" and not _plain_decoder(
+        arrays.get(names.keys_of("decoder/pos_embed", family)[0]), shape, tolerance
+    ):
+        notes.append("the decoder is left out: its positions are not the fixed sine-cosine ones")
+        kind, params = "vit", {"encoder": params["encoder"]}
+        shape = dataclasses.replace(shape, decoder_width=0, decoder_depth=0, decoder_heads=0)
+    if not known:
+        notes.append(f"{shape.heads} attention heads are assumed, the usual number for {shape.width} features")
+    shape, params, more = _fixed_positions(shape, params, tolerance)
+    mean, std = _scale(path, about, field)
+    labels = about.section("id2label").fields
+    listed = own.get("classes")
+    classes = tuple(map(str, listed)) if isinstance(listed, list) else ()
+    classes = classes or tuple(str(labels[k]) for k in sorted(labels, key=_number))
+    known_names = classes if len(classes) == shape.n_classes else ()
+    return Weights(params, shape, kind, str(path), mean, std, known_names, known, (*notes, *more))
+
+
+def _found(pattern: str, keys: Iterable[str]) -> list[str]:
+    """The keys in which the regular expression is found; none for "". Raises UserError where it is not valid."""
+    try:
+        return [key for key in keys if pattern and re.search(pattern, key)]
+    except re.error as error:
+        raise UserError(f"--leave {pattern!r} is no regular expression: {error}") from None
+
+
+def _without_prefix(arrays: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], str]:
+    """Arrays without what training code put before the names of one network, such as "module." or "backbone."."""
+    ends = ("patch_embed.proj.weight", "embeddings.patch_embeddings.projection.weight")
+    found = [key for key in arrays if key.endswith(ends)]
+    prefix = re.sub(r"((vit|dinov2)\.)?embeddings\.patch_.*|patch_embed\..*", "", found[0]) if len(found) == 1 else ""
+    prefix = "" if prefix in ("vit.", "dinov2.", "dinov2_with_registers.") else prefix
+    return {key.removeprefix(prefix): value for key, value in arrays.items()}, prefix
+
+
+def _some(keys: Sequence[str], most: int = 8) -> str:
+    return ", ".join(keys[:most]) + (f" and {len(keys) - most} more" if len(keys) > most else "")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Said:
+    """What a config.json says, which may be anything: each field is checked when it is asked for."""
+
+    fields: dict[str, Any]
+    path: Path
+    field: str
+
+    def get(self, name: str, default: Any = None) -> Any:
+        return self.fields.get(name, default)
+
+    def section(self, name: str) -> "_Said":
+        """The fields below `name`; none where it is missing."""
+        return _Said(self._checked(name, lambda v: isinstance(v, dict), "an object") or {}, self.path, self.field)
+
+    def count(self, name: str) -> int:
+        """A number of things; 0 where it is missing."""
+        return self._checked(name, lambda v: type(v) is int and 0 < v < 2**31, "a whole number above 0") or 0
+
+    def epsilon(self, name: str) -> float:
+        """A number between 0 and 1; 0 where it is missing."""
+        return float(self._checked(name, lambda v: _finite(v) and 0 < v < 1, "a number between 0 and 1") or 0)
+
+    def _checked(self, name: str, fits: Callable[[Any], bool], words: str) -> Any:
+        value = self.fields.get(name)
+        if value is not None and not fits(value):
+            shown = repr(value)[:100]
+            raise UserError(f"{self.field}: the config.json of {self.path}: {name} is {shown}; it should be {words}")
+        return value
+
+
+def _finite(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and -1e30 < value < 1e30
+
+
+def _number(text: str) -> tuple[int, str]:
+    return (int(text), text) if str(text).isascii() and str(text).isdecimal() else (0, str(text))
+
+
+def _shape(
+    arrays: dict[str, np.ndarray], family: str, about: "_Said", own: "_Said", heads: int, path: Path, field: str
+) -> tuple[Shape, str, bool]:
+    """The network's shape, which network it is, and whether the number of heads is known."""
+
+    def find(ours: str) -> np.ndarray | None:
+        return arrays.get(names.keys_of(ours, family)[0])
+
+    def need(ours: str, axes: int) -> np.ndarray:
+        found = find(ours)
+        if found is None or found.ndim != axes or not found.size:
+            is_ = "is missing" if found is None else f"is of shape {found.shape} in place of {axes} full axes"
+            raise UserError(f"{field}: {path}: {names.keys_of(ours, family)[0]} {is_}; it is not a plain ViT")
+        return found
+
+    def blocks(part: str) -> int:
+        depth = next((i for i in range(MOST_BLOCKS + 1) if find(f"{part}/block_{i:02d}/norm1/scale") is None), None)
+        if depth is None:
+            raise UserError(f"{field}: {path} has more than {MOST_BLOCKS} blocks; that is no plain ViT")
+        return depth
+
+    patch = need("encoder/patch_embed/proj/kernel", 2 if family == "own" else 4)
+    if family == "own":
+        patch_size, width = round((patch.shape[0] / 3) ** 0.5), patch.shape[1]
+        hidden = need("encoder/block_00/mlp/fc1/bias", 1).shape[0]
+    else:
+        patch_size, width = patch.shape[3], patch.shape[0]
+        hidden = need("encoder/block_00/mlp/fc1/kernel", 2).shape[0]
+        if patch.shape[1:3] != (3, patch_size):
+            raise UserError(f"{field}: {path}: patches of shape {patch.shape[1:]} are not read; use square RGB ones")
+    _refuse_other_networks(about, path, field)
+    registers = find("encoder/reg_token")
+    registers = registers.shape[1] if registers is not None and registers.ndim == 3 else 0
+    positions = find("encoder/pos_embed")
+    if positions is None and family != "own":
+        raise UserError(f"{field}: {path}: {names.keys_of('encoder/pos_embed', family)[0]} is missing: not a plain ViT")
+    if positions is not None:
+        positions = need("encoder/pos_embed", 3)
+        counts = [positions.shape[-2] - extra for extra in (0, 1, 1 + registers)]
+        patches = next((n for n in counts if round(max(n, 0) ** 0.5) ** 2 == n > 0), 0)
+        if not patches:
+            raise UserError(f"{field}: {path}: {positions.shape[-2]} positions are not those of a square image")
+        image_size = round(patches**0.5) * patch_size
+    else:
+        image_size = own.count("image_size") or max(1, 224 // patch_size) * patch_size
+    told = own.count("heads") or about.count("num_attention_heads") or about.section("model_args").count("num_heads")
+    usual = {1280: 16}.get(width, max(1, width // 64))
+    size = re.match(r"(?:vit|deit3?)_(\w+?)_", str(about.get("architecture", "")))
+    if not told and size and vit.SIZES.get(size[1], (0,))[0] == width:
+        told = vit.SIZES[size[1]][2]
+    given = int(told or heads or usual)
+    if given < 1 or width % given or width % 4:
+        raise UserError(
+            f"{field}: {path}: {given} heads do not divide {width} features (a multiple of 4); give --heads"
+        )
+    decoder = None if find("decoder/embed/kernel") is None else need("decoder/embed/kernel", 2)
+    head = find("head/bias")
+    decoder_width = 0
+    if decoder is not None:
+        decoder_width = decoder.shape[1] if family == "own" else decoder.shape[0]
+    decoder_heads = own.count("decoder_heads") or about.count("decoder_num_attention_heads")
+    decoder_heads = decoder_heads or max(1, decoder_width // 32)
+    if decoder is not None and decoder_width % decoder_heads:
+        raise UserError(f"{field}: {path}: {decoder_heads} heads do not divide the decoder's {decoder_width} features")
+    kind = "vit" if decoder is None else "mae"
+    shape = Shape(
+        image_size=image_size,
+        patch_size=patch_size,
+        width=width,
+        depth=blocks("encoder"),
+        heads=given,
+        mlp_ratio=hidden / width,
+        decoder_width=decoder_width,
+        decoder_depth=blocks("decoder") if decoder is not None else 0,
+        decoder_heads=int(decoder_heads) if decoder is not None else 0,
+        pool="cls" if find("fc_norm/scale") is None else "mean",
+        n_classes=0 if head is None or kind == "mae" else need("head/bias", 1).shape[0],
+        positions="fixed" if positions is None else "learned",
+        norm_eps=own.epsilon("norm_eps") or about.epsilon("layer_norm_eps") or vit.Shape.norm_eps,
+        registers=registers,
+        layer_scale=0.0 if find("encoder/block_00/ls1/gamma") is None else 1e-5,
+    )
+    return shape, kind, bool(told or heads)
+
+
+def _refuse_other_networks(about: "_Said", path: Path, field: str) -> None:
+    """Refuses networks whose keys are those of a plain ViT but which compute something else."""
+    activation = about.get("hidden_act", "gelu")
+    if activation != "gelu":
+        raise UserError(f"{field}: {path}: hidden_act is {activation!r}; only the exact 'gelu' is computed here")
+    name = str(about.get("architecture", ""))[:200]
+    if re.search(r"quickgelu|clip|siglip|rope|xpos|srelpos", name):
+        raise UserError(f"{field}: {path}: timm's {name} is no plain ViT; use one such as vit_base_patch16_224")
+
+
+def _take(
+    arrays: dict[str, np.ndarray], family: str, shape: Shape, kind: str, path: Path, field: str
+) -> tuple[Params, list[str]]:
+    """Every parameter that `shape` has from `arrays`. Raises UserError listing all that does not fit."""
+    like = jax.eval_shape(partial(models.init, kind, shape), jax.random.key(0))
+    if kind == "vit" and not shape.n_classes:
+        like.pop("head")
+    notes, missing, misshapen, used = [], [], [], set()
+    prefixed = arrays.get(names.keys_of("encoder/pos_embed", family)[0])
+    biases = [k for i in range(shape.depth) for k in names.keys_of(f"encoder/block_{i:02d}/attn/qkv/bias", family)]
+    no_bias = kind == "vit" and not any(key in arrays for key in biases)
+    if no_bias:
+        notes.append("queries, keys and values have no bias there; here they start with 0")
+
+    def take(ours: str, leaf: jax.ShapeDtypeStruct) -> Any:
+        keys = names.keys_of(ours, family)
+        shapes = names.shape_theirs(ours, leaf.shape, family, shape.patch_size)
+        if no_bias and set(keys) <= set(biases):
+            return np.zeros(leaf.shape, np.float32)
+        if ours == "encoder/pos_embed" and prefixed is not None:
+            shapes = [(1, prefixed.shape[-2], shape.width)]  # it may have rows for tokens, too
+        used.update(keys)
+        found = [arrays.get(key) for key in keys]
+        missing.extend(key for key, array in zip(keys, found, strict=True) if array is None)
+        if any(array is None for array in found):
+            return None
+        for key, array, expected in zip(keys, found, shapes, strict=True):
+            if array.shape != expected:
+                misshapen.append(f"{key} {array.shape} in place of {expected}")
+                return None
+            if not np.issubdtype(array.dtype, np.floating):
+                misshapen.append(f"{key} is {array.dtype} in place of a floating-point type")
+                return None
+            if not np.isfinite(array).all():
+                misshapen.append(f"{key} is not finite")
+                return None
+        return names.to_ours(ours, [array.astype(np.float32) for array in found], family)
+
+    params = map_paths(take, like)
+    unexpected = sorted(set(arrays) - used - set(_UNUSED[family]))
+    problems = [
+        f"{len(keys)} {what} ({_some(sorted(keys))})"
+        for what, keys in (("missing", missing), ("unexpected", unexpected), ("that do not fit", misshapen))
+        if keys
+    ]
+    if problems:
+        raise UserError(f"{field}: {path} has keys that a plain ViT has not, or lacks some: {'; '.join(problems)}")
+    unused = [key for key in sorted(set(arrays) & set(_UNUSED[family]) - used) if not key.endswith("pos_embed")]
+    return params, [*notes, *(f"{key} is not used" for key in unused)]
+
+
+def _plain_decoder(positions: np.ndarray | None, shape: Shape, tolerance: float) -> bool:
+    """Whether a decoder's positions are the fixed ones, which is all that is computed here."""
+    if positions is None:
+        return True
+    expected = np.pad(position_embedding(shape.grid, shape.decoder_width), ((1, 0), (0, 0)))
+    found = positions.reshape(-1, positions.shape[-1])
+    return found.shape == expected.shape and bool(np.abs(found - expected).max() < tolerance)
+
+
+def _fixed_positions(shape: Shape, params: Params, tolerance: float) -> tuple[Shape, Params, list[str]]:
+    """Positions of tokens added to the tokens; those of patches left out where they are the fixed ones."""
+    encoder = dict(params["encoder"])
+    positions = encoder.pop("pos_embed", None)
+    if positions is None:
+        return shape, params, []
+    rows, notes = positions[0], []
+    extra = len(rows) - shape.n_patches
+    if extra:
+        encoder["cls_token"] = encoder["cls_token"] + rows[:1]
+        if extra > 1:
+            encoder["reg_token"] = encoder["reg_token"] + rows[1:extra]
+        if np.any(rows[:extra]):
+            notes.append("the positions of the class token and registers are now part of these tokens")
+    rows = rows[extra:]
+    if np.abs(rows - position_embedding(shape.grid, shape.width)).max() < tolerance:
+        return dataclasses.replace(shape, positions="fixed"), params | {"encoder": encoder}, notes
+    return shape, params | {"encoder": encoder | {"pos_embed": rows[None]}}, notes
+
+
+def _scale(path: Path, about: "_Said", field: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and deviation of the images that the network expects; ImageNet's where nothing says it."""
+    said = read_config(path, field, "preprocessor_config.json")
+    timm, own = about.section("pretrained_cfg"), about.section("mae_jax")
+    found = []
+    for ours, theirs, default in zip(("mean", "std"), ("image_mean", "image_std"), IMAGENET, strict=True):
+        value = own.get(ours) or said.get(theirs) or timm.get(ours) or default
+        ok = isinstance(value, list | tuple) and len(value) == 3
+        if not ok or not all(_finite(v) and (ours == "mean" or v > 0) for v in value):
+            raise UserError(
+                f"{field}: the files beside {path} say that the images' {theirs} is {value!r}; it should be three "
+                f"numbers{'' if ours == 'mean' else ' above 0'}: correct it, or remove it and set data.{ours}"
+            )
+        found.append(tuple(float(v) for v in value))
+    return found[0], found[1]

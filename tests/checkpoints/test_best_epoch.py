@@ -1,0 +1,118 @@
+"""The best epoch: chosen on validation alone, the same whether a run was stopped or not."""
+
+import os
+import signal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mae_jax.checkpoints.best_epoch import Best
+from mae_jax.config import validation
+from mae_jax.evaluation import per_image
+from mae_jax.rundir import contents
+from mae_jax.runtime.errors import Stopped, UserError
+from mae_jax.runtime.progress import Progress
+from mae_jax.train import loop
+
+
+def params(value: float):
+    return {"encoder": {"kernel": jnp.full((2, 3), value)}, "head": {"bias": jnp.full(3, -value)}}
+
+
+def offer(best: Best, step: int, accuracy: float, loss: float) -> None:
+    best.offer(step, {"val/accuracy": accuracy, "val/loss": loss}, params(step))
+
+
+def files(best: Best) -> set[str]:
+    return {path.name for path in best.directory.iterdir()}
+
+
+def test_accuracy_decides_then_loss_and_never_nan(tmp_path):
+    best = Best(tmp_path, keep=1)
+    chosen = []
+    for step, accuracy, loss in [(1, 0.6, 0.9), (2, 0.6, 0.8), (3, 0.6, 0.8), (4, 0.9, np.nan), (5, 0.5, 0.1)]:
+        offer(best, step, accuracy, loss)
+        chosen.append(best.step)
+        best.position()
+    assert chosen == [1, 2, 2, 2, 2]
+    loaded = best.load(params(0.0))
+    assert jax.tree.all(jax.tree.map(lambda a, b: (a == b).all(), loaded, params(2.0)))
+    assert files(best) == {"2.npz"}
+
+
+def test_what_a_checkpoint_calls_the_best_stays_and_later_epochs_are_forgotten(tmp_path):
+    best = Best(tmp_path, keep=2)
+    assert best.position() is None
+    saved = {}
+    for step, accuracy in [(1, 0.5), (2, 0.6), (3, 0.7), (4, 0.8)]:
+        offer(best, step, accuracy, 1.0)
+        saved[step] = best.position()
+    assert files(best) == {"1.npz", "2.npz", "3.npz", "4.npz"}
+    again = Best(tmp_path, keep=2)
+    again.resume(saved[3])
+    assert again.step == 3 and files(again) == {"1.npz", "2.npz", "3.npz"}
+    offer(again, 4, 0.65, 1.0)
+    assert again.step == 3
+    (tmp_path / "best" / "3.npz").write_bytes(b"damaged")
+    with pytest.raises(UserError, match=r"3.npz cannot be read .* restore it from a backup"):
+        again.load(params(0.0))
+    (tmp_path / "best" / "3.npz").unlink()
+    with pytest.raises(UserError, match=r"3.npz is missing: it holds the best epoch"):
+        Best(tmp_path, keep=2).resume(saved[3])
+    again.resume(None)  # no checkpoint is left: the run begins anew
+    assert files(again) == set()
+
+
+def test_a_stopped_run_tests_the_same_epoch_and_it_is_the_best_one(tmp_path, tiny_config, monkeypatch):
+    config = tiny_config(**{"train.select": "best"})
+    rates = iter([0.9, 0.3, 0.8, 0.5])  # the rate is not read; accuracies as validation would give them
+    accuracy = {}
+
+    def classifier(values, labels, original=per_image.classifier):
+        found = dict(original(values, labels))
+        key = round(found["loss"], 9)
+        accuracy.setdefault(key, next(rates, 0.0))
+        yield from (found | {"accuracy": accuracy[key]}).items()
+
+    monkeypatch.setattr(per_image, "classifier", classifier)
+    loop.run(config, tmp_path / "whole")
+    info = contents.read_json(tmp_path / "whole" / contents.RUN)
+    assert (info["select"], info["selected_step"], info["steps"]) == ("best", 4, 8)
+
+    original = Progress.update
+
+    def update(self, done, text):
+        original(self, done, text)
+        if done == 6:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Progress, "update", update)
+        with pytest.raises(Stopped):
+            loop.run(config, tmp_path / "broken")
+    loop.run(config, tmp_path / "broken")
+    for name in (contents.PREDICTIONS, contents.VALIDATION, contents.METRICS):
+        assert (tmp_path / "broken" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+    config.train.select = "last"
+    loop.run(config, tmp_path / "last")
+    assert not (tmp_path / "last" / "best").exists()
+    assert (tmp_path / "last" / contents.PREDICTIONS).read_bytes() != (
+        tmp_path / "whole" / contents.PREDICTIONS
+    ).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("task", "fields", "said"),
+    [
+        ("pretrain", {}, "train.select=best is for classifiers"),
+        ("finetune", {"data.val_fraction": 0.0}, "train.select=best needs validation images"),
+        ("finetune", {"train.select": "first"}, "train.select=first is not allowed; use one of last, best"),
+    ],
+)
+def test_a_choice_that_cannot_be_made_is_refused(tiny_config, task, fields, said):
+    config = tiny_config(task, **({"train.select": "best"} | fields))
+    with pytest.raises(UserError, match=said):
+        validation.validate(config)

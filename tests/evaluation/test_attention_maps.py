@@ -1,0 +1,95 @@
+"""Attention and components as pictures, from arrays and from a run directory."""
+
+import runpy
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mae_jax.evaluation import attention_maps, inspect_run
+from mae_jax.rundir import contents
+from mae_jax.runtime.errors import UserError
+from mae_jax.train import loop
+from mae_jax.weights import export
+
+TOOL = Path(__file__).parents[2] / "tools" / "inspect_run.py"
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, tiny_config):
+    directory = tmp_path_factory.mktemp("run")
+    loop.run(tiny_config("pretrain", **{"train.steps": 2}), directory)
+    return directory
+
+
+def call(monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", [str(TOOL), *map(str, arguments)])
+    try:
+        runpy.run_path(str(TOOL), run_name="__main__")
+    except SystemExit as end:
+        if end.code:
+            raise
+
+
+def test_maps_have_the_grid_of_the_patches(finished):
+    network, _ = export.load(finished)
+    images = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), np.uint8)
+    maps = attention_maps.attention(network, images)
+    assert maps.shape == (3, 2, 2, 2) and (0 < maps.sum((2, 3))).all() and (maps.sum((2, 3)) < 1).all()
+    one, two = attention_maps.features(network, images, (0, 1))
+    assert one.shape == two.shape == (3, 5, 16) and (one != two).any()
+    # Alone or among others, an image has the same attention.
+    np.testing.assert_allclose(attention_maps.attention(network, images[1:2]), maps[1:2], rtol=1e-5)
+
+
+def test_components_are_those_of_all_images_and_keep_their_sign(finished, monkeypatch):
+    rng = np.random.default_rng(3)
+    truth = rng.normal(size=(2 * 4, 3)) * (9.0, 3.0, 1.0)
+    axes = np.linalg.qr(rng.normal(size=(16, 3)))[0]
+    axes *= np.sign(axes[np.abs(axes).argmax(0), range(3)])
+    network, _ = export.load(finished)
+    tokens = np.concatenate([np.zeros((2, 1, 16)), (truth @ axes.T + 5).reshape(2, 4, 16)], axis=1)
+    monkeypatch.setattr(attention_maps, "features", lambda *_: (tokens.astype(np.float32),))
+    found = attention_maps.components(network, np.zeros((2, 16, 16, 3), np.uint8)).reshape(8, 3)
+    assert found.min() == 0 and found.max() == 1
+    ours = np.corrcoef(found.T, (truth - truth.mean(0)).T)[:3, 3:]
+    assert ours[0, 0] > 0.9  # the direction of largest variance is red, with the sign of its largest entry
+
+
+def test_a_map_lies_over_its_image_the_right_way_round():
+    patches = np.zeros((4, 4), np.float32)
+    patches[0, 3] = 1
+    found = attention_maps.over_image(np.zeros((16, 16, 3), np.uint8), patches).sum(-1)
+    assert found[:4, 12:].mean() > 5 * found[8:, :8].mean() and 0 <= found.min() and found.max() <= 3
+
+
+def test_the_command_writes_a_picture_and_tensorboard_gets_it(finished, monkeypatch, capsys, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    before = (finished / contents.METRICS).read_bytes()
+    call(monkeypatch, finished, "--n", 3)
+    assert "cells/unlabelled/" in capsys.readouterr().out
+    with Image.open(finished / "inspection.png") as picture:
+        assert picture.height > 3 * 100 and picture.width > 5 * 100  # image, components, mean, two heads
+    events = EventAccumulator(str(finished))
+    events.Reload()
+    assert inspect_run.PICTURE in events.Tags()["tensors"]
+    assert (finished / contents.METRICS).read_bytes() == before
+    for i in range(2):
+        Image.fromarray(np.full((20, 30, 3), 90 * i, np.uint8)).save(tmp_path / f"{i}.png")
+    call(monkeypatch, finished, "--images", tmp_path, "--out", tmp_path / "out" / "picture.png", "--block", 0)
+    assert (tmp_path / "out" / "picture.png").is_file() and "0.png, 1.png" in capsys.readouterr().out
+
+
+def test_mistakes_are_named(finished, monkeypatch, capsys, tmp_path):
+    for arguments, said in (
+        ((tmp_path,), "is not a run directory"),
+        ((finished, "--n", 0), "--n=0 is out of range"),
+        ((finished, "--out", tmp_path / "picture"), "picture is not allowed; name a file that ends in .png"),
+        ((finished, "--block", 9), "block=9 is not there; the network has blocks 0 to 1"),
+    ):
+        with pytest.raises((SystemExit, UserError)) as refused:
+            call(monkeypatch, *arguments)
+        assert refused.value.code == 2 and said in capsys.readouterr().err

@@ -1,0 +1,163 @@
+"""Quick classifiers on frozen features: against other solvers, brute force, and as runs."""
+
+import csv
+
+import numpy as np
+import pytest
+from scipy import optimize, special
+
+from mae_jax.data import sources
+from mae_jax.evaluation import classification_scores, per_image, probes
+from mae_jax.evaluation.feature_cache import Features
+from mae_jax.rundir import contents
+from mae_jax.runtime.errors import UserError
+from mae_jax.train import loop
+
+
+@pytest.fixture(scope="module")
+def blobs():
+    """Features of three classes that overlap, in unequal numbers: train and validation."""
+    rng = np.random.default_rng(0)
+    centres = rng.normal(0, 1, (3, 6))
+
+    def draw(n):
+        labels = rng.choice(3, n, p=(0.6, 0.3, 0.1))
+        return (centres[labels] + rng.normal(0, 1.2, (n, 6))).astype(np.float32), labels
+
+    return draw(150), draw(80)
+
+
+def test_logistic_regression_is_at_its_optimum(blobs):
+    """Loss and probabilities of another solver, from another start, on the objective written out again."""
+    (x, labels), _ = blobs
+    wide = x.astype(np.float64)
+
+    def objective(flat, l2):
+        both = flat.reshape(7, 3)
+        p = special.softmax(wide @ both[:-1] + both[-1], axis=1)
+        return -np.log(p[np.arange(150), labels]).mean() + l2 / 2 * (both[:-1] ** 2).sum()
+
+    for l2 in (1e-3, 0.3):
+        both, reached = probes.logistic_regression(x, labels, 3, l2)
+        start = np.random.default_rng(1).normal(size=21)
+        other = optimize.minimize(objective, start, args=(l2,), method="BFGS", options={"gtol": 1e-6})
+        assert reached and objective(both.ravel(), l2) == pytest.approx(other.fun, abs=1e-9)
+        slope = optimize.approx_fprime(both.ravel(), objective, 1e-7, l2)
+        assert np.abs(slope).max() < 1e-5
+        np.testing.assert_allclose(both[:-1], other.x.reshape(7, 3)[:-1], atol=1e-3)
+    # Where the features say nothing, the bias gives the shares of the classes.
+    both, _ = probes.logistic_regression(np.zeros((150, 6)), labels, 3, 0.1)
+    np.testing.assert_allclose(special.softmax(both[-1]), np.bincount(labels) / 150, atol=1e-5)
+    assert not both[:-1].any()
+
+
+def test_the_penalty_is_chosen_on_validation_images_alone(blobs):
+    (x, labels), (v, v_labels) = blobs
+    found, chosen = probes.fit_logistic(x, labels, 3, (1e-4, 1e-2, 1.0, 100.0), (v, v_labels))
+    scores = {}
+    for l2 in (1e-4, 1e-2, 1.0, 100.0):
+        one, _ = probes.fit_logistic(x, labels, 3, (l2,), (v, v_labels))
+        p = one.probabilities(v)
+        scores[l2] = (p.argmax(1) == v_labels).mean(), np.log(p[np.arange(80), v_labels]).mean()
+    assert chosen["l2"] == max(scores, key=scores.get) and chosen["converged"]
+    assert (chosen["val_accuracy"], -chosen["val_loss"]) == pytest.approx(scores[chosen["l2"]], abs=1e-4)
+    _, other = probes.fit_logistic(x, labels, 3, (1e-4, 100.0), (v, np.zeros_like(v_labels)))
+    assert other["l2"] == 100.0  # where only the commonest class is right
+    # The scale of a feature changes nothing but the last digits.
+    scaled, _ = probes.fit_logistic(x * 1000, labels, 3, (chosen["l2"],), (v * 1000, v_labels))
+    np.testing.assert_allclose(scaled.probabilities(v * 1000), found.probabilities(v), atol=1e-3)
+
+
+def test_nearest_neighbours_are_those_of_brute_force(blobs):
+    (x, labels), (v, v_labels) = blobs
+    for k, temperature in ((1, 0.07), (5, 0.07), (20, 0.5)):
+        found = probes.Neighbours(probes.unit(x), labels, 3, k, temperature).probabilities(v)
+        for row, query in zip(found, v.astype(float), strict=True):
+            near = [float(t @ query / np.linalg.norm(t) / np.linalg.norm(query)) for t in x.astype(float)]
+            votes = np.zeros(3)
+            for i in sorted(range(150), key=lambda i: -near[i])[:k]:
+                votes[labels[i]] += np.exp(near[i] / temperature)
+            np.testing.assert_allclose(row, votes / votes.sum(), rtol=1e-6)
+    chosen = probes.fit_neighbours(x, labels, 3, (1, 20, 500), (0.07,), (v, v_labels))[1]
+    assert chosen["neighbours"] in (1, 20, 150)  # 500 are not there
+    assert chosen["val_accuracy"] > 0.6
+
+
+def test_features_that_are_all_alike_give_one_class_for_all(blobs):
+    (x, labels), (v, v_labels) = blobs
+    alike, others = np.ones_like(x), np.full_like(v, 1.01)
+    for found, _ in (
+        probes.fit_logistic(alike, labels, 3, (1e-3,), (others, v_labels)),
+        probes.fit_neighbours(alike, labels, 3, (150,), (0.07,), (others, v_labels)),
+    ):
+        scores = classification_scores.classification(v_labels, found.probabilities(others).argmax(1), ("a", "b", "c"))
+        assert scores["collapsed"] and scores["accuracy"] == (v_labels == 0).mean()
+
+
+def test_features_are_computed_once_for_each_encoder_and_image():
+    asked = []
+
+    def encode(source, indices):
+        asked.append(indices.tolist())
+        return np.stack([indices, indices * 10], 1).astype(np.float32)
+
+    one, two = (sources.synthetic("Train", 12, 16, seed) for seed in (0, 1))
+    kept = Features()
+    for encoder, source, indices in (("a", one, [3, 1]), ("a", one, [1, 5, 3]), ("a", two, [1]), ("b", one, [1])):
+        found = kept.of(encoder, source, np.array(indices), encode)
+        np.testing.assert_array_equal(found, [[i, 10 * i] for i in indices])
+    assert asked == [[1, 3], [5], [1], [1]]
+
+
+@pytest.mark.parametrize("task", ["lbfgs", "knn"])
+def test_a_quick_probe_leaves_the_files_of_a_run(tmp_path, tiny_config, monkeypatch, capsys, task):
+    calls = []
+    original = per_image.per_image
+    monkeypatch.setattr(per_image, "per_image", lambda *rest, **more: calls.append(1) or original(*rest, **more))
+    opened = {}
+    config = tiny_config(task, **{"data.external": "TestB", "data.fraction": 0.5})
+    results = loop.run(config, tmp_path / "run", opened=opened)
+    assert len(calls) == 4  # training, validation, test, the further test set
+    about = contents.read_json(tmp_path / "run" / contents.RUN)
+    assert (about["evaluation"], about["steps"], about["init"], about["fraction"]) == (task, 0, "scratch", 0.5)
+    subset = contents.read_json(tmp_path / "run" / contents.SUBSET)
+    assert sum(subset["actual"].values()) == results["n_train"] == about["n_train"]
+    names = (contents.PREDICTIONS, contents.VALIDATION, f"{contents.EXTERNAL}/TestB/{contents.PREDICTIONS}")
+    for name, n in zip(names, (23, sum(subset["validation"].values()), 23), strict=True):
+        with open(tmp_path / "run" / name) as file:
+            rows = list(csv.DictReader(file))
+        assert len(rows) == n
+    assert results["chosen"]["val_accuracy"] >= 0
+    kept = (tmp_path / "run" / contents.PREDICTIONS).read_bytes()
+    assert loop.run(config, tmp_path / "run") == results and len(calls) == 4
+    said = capsys.readouterr().out.splitlines()[-1]
+    assert "finished before" in said and "gone" not in said
+    # What is known is not computed again: neither for another seed of the labels, nor for another fraction.
+    config.data.fraction = 0.2
+    loop.run(config, tmp_path / "other", opened=opened)
+    assert len(calls) == 4
+    config.data.fraction = 0.5
+    loop.run(config, tmp_path / "again")
+    assert (tmp_path / "again" / contents.PREDICTIONS).read_bytes() == kept
+
+
+@pytest.mark.parametrize(
+    ("task", "fields", "said"),
+    [
+        ("lbfgs", {"data.val_fraction": 0.0}, "is chosen on validation images, and data.val_fraction=0"),
+        ("knn", {"probe.neighbours": (0, 5)}, "probe.neighbours=(0, 5) is not allowed; use whole numbers above 0"),
+        ("knn", {"probe.temperature": ()}, "probe.temperature=() is not allowed"),
+        ("lbfgs", {"train.select": "best"}, "lbfgs has none"),
+        ("knn", {"train.match_fraction": 1.0}, "train.match_fraction=1.0"),
+        ("linear_probe", {"train.mixup": 0.8}, "train.mixup=0.8 mixes labels and is for fine-tuning"),
+    ],
+)
+def test_probes_that_cannot_work_are_refused(tmp_path, tiny_config, task, fields, said):
+    with pytest.raises(UserError) as error:
+        loop.run(tiny_config(task, **fields), tmp_path / "run")
+    assert said in str(error.value)
+
+
+def test_a_probe_without_validation_images_takes_the_one_value(tmp_path, tiny_config):
+    config = tiny_config("knn", **{"data.val_fraction": 0.0, "probe.neighbours": (3,)})
+    assert loop.run(config, tmp_path / "run")["chosen"] == {"neighbours": 3, "temperature": 0.07}

@@ -1,0 +1,281 @@
+"""Run directories with one file damaged, gone or replaced: a line that names it, or the same results again."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mae_jax.checkpoints import digests
+from mae_jax.checkpoints.steps import committed_steps
+from mae_jax.config.loading import load
+from mae_jax.report.__main__ import main as report
+from mae_jax.rundir import contents
+from mae_jax.runtime.errors import UserError
+from mae_jax.train import loop
+from mae_jax.weights import export
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def config(tiny_config):
+    return tiny_config(**{"train.select": "best", "checkpoint.every_epochs": 0.5})
+
+
+@pytest.fixture(scope="module")
+def finished(config, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("finished")
+    loop.run(config, workdir)
+    return workdir
+
+
+@pytest.fixture
+def copy(finished, tmp_path):
+    return Path(shutil.copytree(finished, tmp_path / "run"))
+
+
+def cut(path: Path) -> None:
+    data = path.read_bytes()
+    path.write_bytes(data[: data.rindex(b"\n", 0, -2) - 5])
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, cut, lambda path: path.write_bytes(b"")])
+def test_predictions_that_are_gone_or_cut_are_made_again(config, finished, copy, capsys, damage):
+    damage(copy / contents.PREDICTIONS)
+    loop.run(config, copy)
+    assert f"finished before, but {copy / contents.PREDICTIONS}" in capsys.readouterr().out
+    assert (copy / contents.PREDICTIONS).read_bytes() == (finished / contents.PREDICTIONS).read_bytes()
+    assert (copy / contents.RESULTS).read_bytes() == (finished / contents.RESULTS).read_bytes()
+    loop.run(config, copy)
+    assert "finished before; results.json is there" in capsys.readouterr().out
+
+
+def test_without_a_checkpoint_to_make_them_from_it_is_said(config, copy, capsys):
+    (copy / contents.PREDICTIONS).unlink()
+    shutil.rmtree(copy / "checkpoints")
+    loop.run(config, copy)
+    said = capsys.readouterr().out
+    assert "predictions.csv is gone: restore it from a backup" in said and "its checkpoint of step" in said
+
+
+def test_a_file_in_the_place_of_a_step_is_put_aside(tiny_config, tmp_path, capsys):
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "8").write_text("not a folder")
+    loop.run(tiny_config(), tmp_path)
+    assert "8 is not a checkpoint, but a file; put aside" in capsys.readouterr().out
+    assert (tmp_path / "checkpoints" / "8").is_dir() and (tmp_path / "checkpoints" / "8.stray").is_file()
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        (contents.CONFIG, '{"config": 1}', "is not the config of a run"),
+        (contents.CONFIG, "[]", "is not the config of a run"),
+        (contents.CONFIG, None, "is a folder, and should be a file"),
+        (contents.RUN, "[]", "holds no JSON object, but a list"),
+        (contents.RESULTS, "[]", "holds no JSON object, but a list"),
+        (contents.LOWERED, '{"a": 1}', "is not the list of the steps where the rate was lowered"),
+        (contents.LOWERED, '[{"back_to": "x"}]', "is not the list of the steps where the rate was lowered"),
+    ],
+)
+def test_files_of_another_shape_are_named(config, copy, name, text, said):
+    if name == contents.LOWERED:
+        (copy / contents.RESULTS).unlink()
+    (copy / name).unlink(missing_ok=True)
+    (copy / name).mkdir() if text is None else (copy / name).write_text(text)
+    with pytest.raises(UserError, match=f"{name} {said}"):
+        loop.run(config, copy)
+
+
+def test_a_run_whose_config_is_gone_does_not_go_on_with_another(config, copy):
+    (copy / contents.CONFIG).unlink()
+    with pytest.raises(UserError, match=r"config\.json is gone; restore it from a backup"):
+        loop.run(config, copy)
+    (copy / contents.RESULTS).unlink()
+    with pytest.raises(UserError, match=r"config\.json is gone, and .*checkpoints holds the run that it tells of"):
+        loop.run(config, copy)
+
+
+def test_results_that_hold_none_are_refused(config, copy):
+    (copy / contents.RESULTS).write_text("{}")
+    with pytest.raises(UserError, match=r"results\.json does not hold the results of a run"):
+        loop.run(config, copy)
+
+
+def test_what_else_is_gone_is_said(config, copy, finished, capsys):
+    (copy / contents.VALIDATION).unlink()
+    loop.run(config, copy)
+    assert f"{contents.VALIDATION} is gone; made again" in capsys.readouterr().out
+    assert (copy / contents.VALIDATION).read_bytes() == (finished / contents.VALIDATION).read_bytes()
+    (copy / contents.RUN).unlink()
+    loop.run(config, copy)
+    assert "but run.json is gone" in capsys.readouterr().out
+    for how, change in (("gone", Path.unlink), ("empty", lambda path: path.write_bytes(b""))):
+        (copy / contents.RESULTS).unlink()
+        change(copy / contents.METRICS)
+        loop.run(config, copy)
+        assert f"metrics.jsonl is {how}: the rows up to step 8 are lost, the run itself" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", [contents.PREDICTIONS, contents.RUN, "parameters.txt"])
+def test_a_folder_in_the_place_of_a_file_is_named_itself(config, copy, name):
+    (copy / contents.RESULTS).unlink()
+    (copy / name).unlink()
+    (copy / name).mkdir()
+    with pytest.raises(OSError) as error:
+        loop.run(config, copy)
+    assert error.value.filename == str(copy / name) and not list(copy.glob("*.partial"))
+
+
+def test_a_config_that_does_not_tell_what_it_came_to_is_compared_without(config, copy):
+    saved = json.loads((copy / contents.CONFIG).read_text())
+    del saved["resolved"]
+    (copy / contents.CONFIG).write_text(json.dumps(saved))
+    loop.run(config, copy)
+    (copy / contents.RESULTS).unlink()
+    loop.run(config, copy)
+
+
+def test_a_damaged_best_epoch_is_not_exported(copy, tmp_path):
+    info = contents.read_json(copy / contents.RUN)
+    path = copy / "best" / f"{info['selected_step']}.npz"
+    whole = path.read_bytes()
+    (copy / contents.RUN).write_text(json.dumps(info | {"steps": -1}))  # the best epoch is not the last
+    for damaged in (whole[:-40], b"", b"no zip", whole[:200] + bytes([whole[200] ^ 255]) + whole[201:]):
+        path.write_bytes(damaged)
+        with pytest.raises(
+            UserError, match=f"best/{path.name}, the network that predictions.csv is of, cannot be read"
+        ):
+            export.load(copy)
+    path.write_bytes(whole)
+    (copy / contents.RUN).write_text(json.dumps(info | {"epochs": "x"}))
+    with pytest.raises(UserError, match="lacks what the model card needs"):
+        export.export(copy, tmp_path / "out", "timm")
+    assert not list(tmp_path.glob("out*"))
+
+
+LIMITED = """
+import resource, runpy, sys
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), int(sys.argv[1])))
+sys.argv = sys.argv[1:]
+runpy.run_module(sys.argv.pop(1), run_name="__main__")
+"""
+
+
+def test_a_report_that_cannot_be_written_leaves_the_one_that_was_there(finished, tmp_path, environment, capsys):
+    assert report([str(finished), "--out", str(tmp_path)]) == 0
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    command = [sys.executable, "-c", LIMITED, "20000", "mae_jax.report", str(finished), f"--out={tmp_path}"]
+    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
+    assert f"error: {tmp_path}/figures/" in done.stderr and "bytes free on its disk); make room" in done.stderr
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_a_best_epoch_that_cannot_be_written_is_named(tiny_config, tmp_path, environment):
+    """The fields of a fine-tuning whose weights are larger than its other files."""
+    fields = tiny_config(**{"train.select": "best", "model.width": 64}).to_json()
+    code = (
+        "import json, resource, sys\n"
+        "from ml_collections import ConfigDict\n"
+        "from pathlib import Path\n"
+        "from mae_jax import best, cli, train\n"
+        "offer = best.Best.offer\n"
+        "def limited(self, *rest):\n"
+        "    resource.setrlimit(resource.RLIMIT_FSIZE, (50000, 50000))\n"
+        "    return offer(self, *rest)\n"
+        "best.Best.offer = limited\n"
+        "config = ConfigDict(json.loads(sys.argv[1]))\n"
+        "cli.call(lambda: (train.run(config, Path(sys.argv[2])), 0)[1])\n"
+    )
+    command = [sys.executable, "-c", code, fields, str(tmp_path / "run")]
+    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
+    assert f"error: {tmp_path}/run/best/" in done.stderr and "File too large" in done.stderr
+    assert not (tmp_path / "run" / "best" / "partial").exists()
+    assert not list((tmp_path / "run" / "best").glob("*.partial"))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("def get_config(): pass", "get_config takes one argument, the text after ':'"),
+        ("def get_config(arg): return 5", "get_config gave a int; it should give a ConfigDict"),
+        ("import nowhere", "needs what is not here: No module named 'nowhere'"),
+        ("get_config = 3", "has no function get_config"),
+    ],
+)
+def test_config_files_that_are_none_are_named(tmp_path, text, said):
+    (tmp_path / "c.py").write_text(text)
+    with pytest.raises(UserError, match=f"config file .*c.py.*{said}"):
+        load(tmp_path / "c.py")
+
+
+def test_the_report_ends_as_other_commands_do(finished, tmp_path, environment):
+    line = [sys.executable, "-m", "mae_jax.report", str(finished), "--out"]
+    options = {"env": environment, "cwd": ROOT, "capture_output": True, "text": True, "timeout": 100}
+    (tmp_path / "index.html").mkdir()
+    done = subprocess.run([*line, str(tmp_path)], **options)
+    assert (done.returncode, done.stderr) == (2, f"error: {tmp_path}/index.html: Is a directory\n")
+    closed = subprocess.run(
+        f"{sys.executable} -m mae_jax.report {finished} --out {tmp_path}/b | true", shell=True, **options
+    )
+    assert "Traceback" not in closed.stderr
+    os.mkfifo(tmp_path / "pipe.csv")
+    tool = [sys.executable, "tools/check_data.py", str(tmp_path), "--out", str(tmp_path / "pipe.csv")]
+    done = subprocess.run(tool, **options | {"env": environment | {"PYTHONPATH": str(ROOT)}})
+    assert done.returncode == 2 and "pipe.csv cannot be written: it is no regular file" in done.stderr
+
+
+def test_a_run_directory_needs_a_name_that_can_be_written(environment):
+    command = [sys.executable, "-m", "mae_jax.main", "--config=configs/demo.py:smoke=true", b"--workdir=/tmp/\xff\xfe"]
+    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
+    assert "--workdir='/tmp/\\udcff\\udcfe' has control characters or bytes that are no UTF-8" in done.stderr
+
+
+@pytest.mark.parametrize("name", [contents.CONFIG, contents.METRICS, "run.json", "lowered.json"])
+def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(config, copy, name):
+    if name in (contents.METRICS, "lowered.json"):
+        (copy / contents.RESULTS).unlink()
+    (copy / name).unlink(missing_ok=True)
+    os.mkfifo(copy / name)
+    with pytest.raises(UserError, match=rf"{name} is (a pipe|no regular file).*; restore it"):
+        loop.run(config, copy)
+
+
+def test_a_pipe_in_a_checkpoint_is_not_waited_for(copy):
+    steps = copy / "checkpoints"
+    newest, before = sorted(steps.iterdir(), key=lambda path: -int(path.name))[:2]
+    for path in (newest / digests.DIGESTS, before / "step.txt"):
+        path.unlink()
+        os.mkfifo(path)
+    assert digests.problem(newest) == "digests.json is no regular file"
+    said = []
+    assert committed_steps(steps, said.append) == [int(newest.name)]
+    assert len(said) == 1 and str(before) in said[0] and "step.txt is no regular file" in said[0]
+
+
+def test_a_link_that_leads_to_itself_ends_in_one_line(finished, copy):
+    (copy / contents.CONFIG).unlink()
+    (copy / contents.CONFIG).symlink_to(copy / contents.CONFIG)
+    code = "import sys; from pathlib import Path; "
+    code += "from mae_jax.rundir import contents; from mae_jax.runtime import command; "
+    code += "command.call(contents.read_json, Path(sys.argv[1]))"
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(copy / contents.CONFIG)], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "config.json" in done.stderr, done.stderr
+
+
+def test_a_damaged_row_of_the_metrics_is_said(config, copy, capsys):
+    (copy / contents.RESULTS).unlink()
+    metrics = copy / contents.METRICS
+    rows = metrics.read_bytes().split(b"\n")
+    metrics.write_bytes(b"\n".join([b"\xff" + rows[0][5:], *rows[1:]]))
+    loop.run(config, copy)
+    assert f"{metrics} has 1 rows that cannot be read: what it told" in capsys.readouterr().out

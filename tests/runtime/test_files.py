@@ -1,0 +1,252 @@
+"""Folders of images as strangers leave them: pipes, links, rights, names, damaged bytes. Each file is a real one."""
+
+import errno
+import json
+import os
+import shutil
+import socket
+import struct
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, PngImagePlugin
+
+from mae_jax.data import loaders, sources, splits
+from mae_jax.runtime.errors import UserError
+from mae_jax.train import finetune
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def train(tmp_path) -> Path:
+    """Two classes of two images."""
+    rng = np.random.default_rng(0)
+    for name in ("ant", "bee"):
+        (tmp_path / "Train" / name).mkdir(parents=True)
+        for i in range(2):
+            Image.fromarray(rng.integers(0, 256, (12, 10, 3), np.uint8)).save(tmp_path / "Train" / name / f"{i}.png")
+    return tmp_path / "Train"
+
+
+def at_socket(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(os.path.relpath(path))  # the length of a path is limited
+
+
+def no_pixels(path: Path) -> None:
+    """A PNG of size 0 x 0."""
+    Image.new("RGB", (4, 4)).save(path)
+    data = bytearray(path.read_bytes())
+    data[16:24] = bytes(8)
+    data[29:33] = struct.pack(">I", zlib.crc32(bytes(data[12:29])))
+    path.write_bytes(data)
+
+
+def many_words(path: Path) -> None:
+    """A PNG of a kilobyte whose text unpacks to 80 megabytes."""
+    text = PngImagePlugin.PngInfo()
+    text.add_text("about", "a" * 80_000_000, zip=True)
+    Image.new("RGB", (4, 4)).save(path, pnginfo=text)
+
+
+FAULTS = {
+    "pipe": (os.mkfifo, "x.png is not a regular file"),
+    "socket": (at_socket, "x.png is not a regular file"),
+    "dangling link": (lambda path: path.symlink_to("nowhere"), "x.png is a link that leads nowhere"),
+    "link to itself": (lambda path: path.symlink_to(path.name), "x.png is a link that leads nowhere"),
+    "empty": (lambda path: path.write_bytes(b""), "x.png is empty"),
+    "page": (lambda path: path.write_text("<html>404</html>"), "x.png is a web page, not an image of a format"),
+    "EPS": (lambda path: path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n"), "x.png is a PostScript file, not an image"),
+    "bomb": (lambda path: Image.new("1", (20_000, 20_000)).save(path), "cut it into tiles"),
+    "large": (lambda path: Image.new("1", (10_000, 10_000)).save(path), "cut it into tiles"),
+    "no pixels": (no_pixels, "x.png begins as a PNG file and is cut short or damaged"),
+    "many words": (many_words, "x.png begins as a PNG file and is cut short or damaged"),
+    "sparse": (lambda path: path.touch() or os.truncate(path, 2**31), "has 2147483648 bytes, at most"),
+    "floats": (lambda path: Image.new("F", (4, 4)).save(path, format="TIFF"), "has floating-point pixels (32 bits)"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_file_that_cannot_be_used_is_named_or_passed_over_and_counted(train, fault):
+    make, said = FAULTS[fault]
+    make(train / "ant" / "x.png")
+    for read in (sources.folder, sources.unlabelled_folder):
+        with pytest.raises(UserError, match=r"^data\.dir: .*ant/x\.png.*data\.bad_images='skip'") as error:
+            read(train)
+        assert said in str(error.value) and "\n" not in str(error.value)
+        source = read(train, bad_images="skip")
+        assert len(source) == 4 and sum(source.counts.values()) == 1
+
+
+@pytest.mark.parametrize("name", [b"a\nb.png", b"\x1b[2J.png", b"\xff\xfe.png", b"tab\t.png", "\u2028.png".encode()])
+def test_names_that_would_break_lines_are_escaped_and_refused(train, name):
+    shutil.copy(train / "ant" / "0.png", os.fsencode(train) + b"/ant/" + name)
+    with pytest.raises(UserError, match="control characters or bytes that are not UTF-8 in its name") as error:
+        sources.folder(train)
+    assert str(error.value).isprintable()
+    source = sources.folder(train, bad_images="skip")
+    assert len(source) == 4 and source.counts == {"unusable name": 1}
+
+
+@pytest.mark.parametrize("name", ["Größe 1.png", "سلول.png", "=1+1.png", "-x.png", "<b>.png", "a'b\"c.png", ".5.png "])
+def test_names_of_all_languages_are_taken(train, name):
+    shutil.copy(train / "ant" / "0.png", train / "ant" / name)
+    source = sources.folder(train)
+    assert (f"ant/{name}" in source.names) == (not name.startswith("."))
+
+
+# Run without the rights of root, who may read everything.
+DENIED = """
+import sys
+from mae_jax.data import sources
+from mae_jax.runtime.errors import UserError
+for policy in ("stop", "skip"):
+    try:
+        print(policy, len(sources.folder(sys.argv[1], bad_images=policy)))
+    except UserError as error:
+        print(policy, error)
+"""
+
+
+@pytest.mark.parametrize("what", ["file", "folder", "class"])
+def test_what_may_not_be_read_is_named(train, what):
+    drop = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.getuid() == 0 else []
+    if drop and not shutil.which("setpriv"):
+        pytest.skip("root may read everything, and setpriv is not here")
+    denied = {"file": train / "ant" / "0.png", "folder": train / "ant" / "deep", "class": train / "ant"}[what]
+    denied.mkdir(exist_ok=True) if what == "folder" else None
+    denied.chmod(0)
+    try:
+        done = subprocess.run(
+            [*drop, sys.executable, "-c", DENIED, str(train)], cwd=ROOT, capture_output=True, text=True, timeout=100
+        )
+    finally:
+        denied.chmod(0o700)
+    stop, skip = done.stdout.splitlines()
+    assert str(denied) in stop and "cannot be read (Permission denied)" in stop, done.stderr
+    # A folder that is passed over would be many images, or a class, less: it always stops.
+    assert skip == "skip 3" if what == "file" else str(denied) in skip
+
+
+@pytest.mark.parametrize(
+    ("one", "two"), [("ant", "Ant"), ("ant", "ant "), ("Größe", "Gro\u0308ße"), ("ant", "a\u200bnt")]
+)
+def test_classes_that_look_alike_are_refused(train, one, two):
+    for name in (one, two):
+        shutil.copytree(train / "bee", train / name, dirs_exist_ok=True)
+    with pytest.raises(UserError, match="differ only in case or white space; join them or rename one"):
+        sources.folder(train)
+    shutil.rmtree(train / two)
+    classes = sources.folder(train).classes
+    (train / one).rename(train / two)
+    with pytest.raises(UserError, match="not a class of the training images .*differs only in case or white space"):
+        sources.folder(train, classes=classes)
+
+
+@pytest.mark.parametrize("name", ["a\nb", "\x1b[2J", " ", "\u200b"])
+def test_a_class_needs_a_printable_name(train, name):
+    shutil.copytree(train / "bee", train / name)
+    with pytest.raises(UserError, match="rename it") as error:
+        sources.folder(train)
+    assert str(error.value).isprintable()
+
+
+@pytest.mark.parametrize("name", ["@eaDir", "lost+found", "$RECYCLE.BIN", "System Volume Information", ".Trash-1000"])
+def test_folders_of_systems_are_no_class(train, name):
+    shutil.copytree(train / "bee", train / name)
+    shutil.copytree(train / "bee", train / "ant" / name)
+    source = sources.folder(train)
+    assert source.classes == ("ant", "bee") and len(source) == 4 and source.counts == {"hidden": 2}
+
+
+def test_other_bytes_under_the_same_name_and_size_are_found_before_going_on(train):
+    def position():
+        source = sources.folder(train)
+        return json.loads(json.dumps(loaders.position(3, [source], None, seed=0, batch_size=2)))
+
+    path = train / "ant" / "x.bmp"
+    Image.new("RGB", (8, 8)).save(path)
+    saved = position()
+    loaders.check_position(saved, position())
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(UserError, match=r"files \(names, labels and bytes of the training images\) was"):
+        loaders.check_position(saved, position())
+
+
+def test_an_image_that_goes_while_it_is_used_is_named(train):
+    source = sources.folder(train)
+    (train / "bee" / "1.png").unlink()
+    with pytest.raises(UserError, match=r"bee/1\.png cannot be read \(No such file"):
+        source[3]
+
+
+def test_an_image_that_is_replaced_while_it_is_used_is_named(train):
+    source = sources.folder(train)
+    shutil.copy(train / "ant" / "0.png", train / "bee" / "1.png")
+    with pytest.raises(UserError, match=r"image bee/1\.png is another one than when the data set was looked through"):
+        next(loaders.train_batches([source], None, [], batch_size=4, seed=0))
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EMFILE])
+@pytest.mark.parametrize("policy", ["stop", "skip"])
+def test_a_read_error_of_the_storage_is_not_a_bad_image(train, monkeypatch, number, policy):
+    """It stops with either policy: a mount that dropped would otherwise leave a smaller data set, in silence."""
+    read = Path.read_bytes
+
+    def failing(path: Path) -> bytes:
+        if path.name == "1.png" and path.parent.name == "ant":
+            raise OSError(number, os.strerror(number), str(path))
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", failing)
+    why = rf"^data\.dir: .*ant/1\.png cannot be read \({os.strerror(number)}\); the storage failed"
+    for source in (sources.folder, sources.unlabelled_folder):
+        with pytest.raises(UserError, match=why) as error:
+            source(train, bad_images=policy)
+        assert "\n" not in str(error.value)
+
+
+@pytest.mark.skipif(not os.path.exists("/sys/class/net/lo/speed"), reason="needs a file of Linux that fails when read")
+def test_a_real_read_error_stops(train):
+    (train / "ant" / "x.png").symlink_to("/sys/class/net/lo/speed")  # a regular file of 4096 bytes; EINVAL
+    with pytest.raises(UserError, match=r"ant/x\.png cannot be read \(Invalid argument\); the storage failed"):
+        sources.folder(train, bad_images="skip")
+
+
+def test_what_is_assumed_is_counted(train):
+    for i in range(3):
+        Image.fromarray(np.full((8, 8), 100 + i, np.uint16)).save(train / "ant" / f"dark{i}.png")
+    red, green = (Image.new("RGB", (8, 8), color) for color in ("red", "green"))
+    red.save(train / "bee" / "x.gif", save_all=True, append_images=[green])
+    source = sources.folder(train)
+    dark, first = (
+        "16 bits without a value above 4095: almost black, 65535 is white",
+        "an animation: the first frame is used",
+    )
+    assert source.assumed == {dark: 3, first: 1} and sources.join([source, source]).assumed == {dark: 6, first: 2}
+    assert sources.take(source, np.arange(2)).assumed == source.assumed
+
+
+def test_a_split_without_images_is_named_itself(train):
+    (train.parent / "TestA" / "ant").mkdir(parents=True)
+    with pytest.raises(UserError, match="no image below '.*TestA'"):
+        sources.folder(train.parent, "TestA", classes=("ant", "bee"))
+
+
+def test_the_best_epoch_needs_images_to_choose_it_on(tiny_config, train):
+    for name in ("ant", "bee"):
+        (train / name / "1.png").unlink()
+    shutil.copytree(train, train.parent / "TestA")
+    fields = {"data.source": "folder", "data.dir": str(train.parent), "train.select": "best"}
+    config = tiny_config(**fields)
+    data = splits.labelled(config.data)
+    assert len(data.val_idx) == 0 and len(data.train_idx) == 2
+    with pytest.raises(UserError, match=r"train\.select=best needs validation images"):
+        finetune.resolve_finetune(config, data, 1)

@@ -1,0 +1,152 @@
+"""How a run starts: what it imports before its first step, what the next start takes from disk, and its memory."""
+
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import pytest
+
+from mae_jax.runtime.errors import UserError
+from mae_jax.step import from_config, sharding
+from mae_jax.train.build import build
+
+ROOT = Path(__file__).parents[2]
+# A run up to its first step, with TensorBoard's files on, as by default.
+START = """
+import sys
+from pathlib import Path
+from absl import logging
+logging.set_verbosity(logging.FATAL)  # as the command does: Grain warns of an older jaxlib
+import jax
+from mae_jax.train import loop
+from mae_jax.config import defaults
+
+hits = []
+jax.monitoring.register_event_listener(lambda name, **_: hits.append(name) if name.endswith("/cache_hits") else None)
+config = defaults("finetune")
+config.data.update(source="synthetic", synthetic_train=40, synthetic_test=13, synthetic_size=32, threads=1)
+config.model.update(size="custom", image_size=16, patch_size=8, width=16, depth=3, heads=2)
+config.train.update(batch_size=8, steps=2)
+original = loop.train_step
+
+def step(*arguments):
+    done = original(*arguments)
+    done[1]["loss"].block_until_ready()
+    print("tensorflow" in sys.modules, len(hits))
+    sys.exit(0)
+
+loop.train_step = step
+loop.run(config, Path(sys.argv[1]))
+"""
+
+
+def test_the_second_start_compiles_nothing_and_tensorflow_waits(tmp_path, environment):
+    """The first start leaves its compiled functions in the user's cache directory, the second takes them."""
+    environment = environment | {"XDG_CACHE_HOME": str(tmp_path), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    del environment["JAX_COMPILATION_CACHE_DIR"]
+    said = []
+    for workdir in ("one", "two"):
+        command = [sys.executable, "-c", START, str(tmp_path / workdir)]
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+        assert not done.stderr.strip(), done.stderr
+        said.append(done.stdout.splitlines()[-1].split())
+    assert [imported for imported, _ in said] == ["False", "False"]
+    kept = {path.name.split("-")[0] for path in (tmp_path / "mae_jax" / "xla").iterdir()}
+    assert {"jit_draw", "jit_train_step"} <= kept
+    assert int(said[0][1]) == 0 and int(said[1][1]) >= len(kept)
+
+
+# Page faults of a thread that takes 128 MiB for the second time, as XLA does at each step; how far the heap reaches
+# after 3 GiB, which are taken and never touched.
+FAULTS = """
+import ctypes, resource, threading
+from mae_jax import machine
+
+kept, libc = machine.keep_memory(), ctypes.CDLL(None)
+libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+libc.memset.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t]
+libc.malloc.argtypes, libc.sbrk.restype = [ctypes.c_size_t], ctypes.c_void_p
+
+def take():
+    block = libc.malloc(2**27)
+    libc.memset(block, 1, 2**27)
+    libc.free(block)
+
+def twice():
+    take()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    take()
+    faults, end = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before, libc.sbrk(0)
+    libc.free(libc.malloc(3 * 2**30))
+    print(kept, faults, libc.sbrk(0) - end)
+
+thread = threading.Thread(target=twice)
+thread.start()
+thread.join()
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of glibc's malloc")
+def test_memory_that_is_freed_is_kept_and_can_be_given_back(environment):
+    found = []
+    for setting in ("1", "0"):
+        environment |= {"JAX_PLATFORMS": "cpu", "MAE_JAX_KEEP_MEMORY": setting, "GLIBC_TUNABLES": ""}
+        command = [sys.executable, "-c", FAULTS]
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr
+        found.append(done.stdout.split())
+    (kept, few, large), (given_back, many, _) = found
+    assert (kept, given_back) == ("True", "False")
+    assert int(few) < 100 and int(many) > 10 * int(few)
+    assert int(large) > 2**31
+
+
+class Device:
+    """Stands in for a device that is not here."""
+
+    def __init__(self, device_kind, compute_capability=None):
+        self.device_kind = device_kind
+        if compute_capability:
+            self.compute_capability = compute_capability
+
+
+@pytest.mark.parametrize(
+    ("backend", "device", "dtype", "attention"),
+    [
+        ("cpu", Device("cpu"), "float32", "xla"),
+        ("gpu", Device("NVIDIA H100", "9.0"), "bfloat16", "cudnn"),
+        ("gpu", Device("Tesla T4", "7.5"), "float32", "xla"),
+        ("gpu", Device("AMD Instinct MI300X", "gfx942"), "float32", "xla"),
+        ("tpu", Device("TPU v5 lite"), "bfloat16", "xla"),
+    ],
+)
+def test_precision_and_attention_are_those_that_are_best_on_the_device(
+    monkeypatch, tiny_config, backend, device, dtype, attention
+):
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    monkeypatch.setattr(jax, "devices", lambda: [device])
+    heads = {"model.width": 64, "model.decoder_width": 32}
+    shape = from_config.shape_of(tiny_config("pretrain", **heads))
+    assert (shape.head_sizes, shape.dtype, shape.attention) == ((32, 16), dtype, attention)
+    asked = from_config.shape_of(tiny_config(**heads, **{"model.dtype": "float32", "model.attention": "cudnn"}))
+    assert (asked.dtype, asked.attention) == ("float32", "xla")
+    # heads of 4 features in the decoder
+    assert from_config.shape_of(tiny_config("pretrain", **{"model.width": 64})).attention == "xla"
+
+
+def test_what_the_device_cannot_do_is_refused(monkeypatch, tiny_config):
+    mesh = sharding.make_mesh()
+    with pytest.raises(UserError, match=r"model.dtype=bfloat16 takes half as long again .* use float32, or auto"):
+        build(tiny_config(**{"model.dtype": "bfloat16"}), mesh)
+    cudnn = {"model.attention": "cudnn"}
+    with pytest.raises(UserError, match=r"model.attention=cudnn is not possible here: the device, cpu, is no NVIDIA"):
+        build(tiny_config(**cudnn), mesh)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(jax, "devices", lambda: [Device("NVIDIA H100", "9.0")])
+    with pytest.raises(UserError, match=r"not possible here: it does not compute in float32; use auto, or xla"):
+        build(tiny_config(**cudnn, **{"model.dtype": "float32"}), mesh)
+    with pytest.raises(UserError, match=r"not possible here: heads of 8 and 4 features are not all a multiple of 8"):
+        build(tiny_config("pretrain", **cudnn), mesh)

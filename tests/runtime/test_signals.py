@@ -1,0 +1,283 @@
+"""Real signals to this process, in each phase of a run: saved, ended by `Stopped`, and the same numbers after all."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mae_jax.config.fields import study_defaults
+from mae_jax.rundir import contents
+from mae_jax.runtime import signals
+from mae_jax.runtime.command import call
+from mae_jax.runtime.errors import EXIT_STOPPED, Stopped, UserError, printable
+from mae_jax.study import label_study
+from mae_jax.train import loop
+from mae_jax.weights import arrays
+
+ROOT = Path(__file__).parents[2]
+
+
+def terminate(*ignored):
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(30)  # the signal ends it here
+    raise AssertionError("SIGTERM was not heard")
+
+
+@pytest.fixture(scope="module")
+def config(tiny_config):
+    return tiny_config(**{"train.select": "best", "checkpoint.every_epochs": 0.5, "log.every_steps": 1})
+
+
+@pytest.fixture(scope="module")
+def whole(config, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("whole")
+    loop.run(config, workdir)
+    return workdir
+
+
+def changed(monkeypatch, **parts):
+    """Lets `build` give a task with other parts."""
+    original = loop.build
+
+    def built(*args):
+        task = original(*args)
+        for name, make in parts.items():
+            setattr(task, name, make(getattr(task, name)))
+        return task
+
+    monkeypatch.setattr(loop, "build", built)
+
+
+def same_results(one, two) -> bool:
+    return all((one / n).read_bytes() == (two / n).read_bytes() for n in (contents.METRICS, contents.PREDICTIONS))
+
+
+@pytest.mark.parametrize("call_number", [1, 2])
+def test_in_an_evaluation_the_step_is_saved_and_evaluated_again(tmp_path, config, whole, monkeypatch, call_number):
+    calls = []
+
+    def cut_off(evaluate):
+        def cut(params):
+            calls.append(None)
+            for pair in evaluate(params):
+                yield pair
+                if len(calls) == call_number:
+                    terminate()
+
+        return cut
+
+    with monkeypatch.context() as patched:
+        changed(patched, evaluate=cut_off)
+        with pytest.raises(Stopped, match=r"SIGTERM; step \d of \d is saved"):
+            loop.run(config, tmp_path)
+    loop.run(config, tmp_path)
+    assert same_results(tmp_path, whole)
+
+
+def test_in_the_results_the_last_step_is_saved(tmp_path, config, whole, monkeypatch):
+    with monkeypatch.context() as patched:
+        changed(patched, finish=lambda finish: terminate)
+        with pytest.raises(Stopped, match="the last step is saved"):
+            loop.run(config, tmp_path)
+    assert not (tmp_path / contents.RESULTS).exists()
+    loop.run(config, tmp_path)
+    assert same_results(tmp_path, whole)
+
+
+def test_while_images_are_looked_through_it_ends_at_once(tmp_path, config, monkeypatch):
+    monkeypatch.setattr(loop, "build", terminate)
+    with pytest.raises(Stopped, match="SIGTERM; nothing was changed"):
+        loop.run(config, tmp_path)
+
+
+def test_while_a_study_writes_its_report_it_ends_at_once(tmp_path, tiny_config, monkeypatch):
+    config = study_defaults(tiny_config("pretrain"), tiny_config())
+    monkeypatch.setattr(label_study, "run_all", lambda *args: {})
+    monkeypatch.setattr(label_study, "report", terminate)
+    with pytest.raises(Stopped, match="all runs are finished, the same command goes on"):
+        label_study.run(config, tmp_path)
+
+
+def test_a_second_signal_ends_at_once():
+    with pytest.raises(KeyboardInterrupt), signals.watched() as got:
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert got == [signal.SIGTERM]
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+# The main thread waits in the C library, as in a compiler, for a lock that nobody gives back.
+DEAF = """
+import ctypes, sys, time
+from mae_jax.runtime import signals
+from mae_jax.runtime.command import call
+
+def work():
+    signals.GRACE = 0.5
+    libc, lock = ctypes.CDLL(None), ctypes.create_string_buffer(64)
+    libc.pthread_mutex_lock(lock)
+    with signals.watched(), signals.ends("step 3 is saved", hard=sys.argv[1] == "hard"):
+        print("deaf", flush=True)
+        libc.pthread_mutex_lock(lock)
+
+call(work)
+"""
+
+
+@pytest.mark.parametrize("kind", ["hard", "soft"])
+def test_code_that_hears_no_signal_is_ended_where_nothing_is_lost(environment, kind):
+    command, pipes = [sys.executable, "-c", DEAF, kind], {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, text=True, **pipes)
+    assert process.stdout.readline() == "deaf\n"
+    time.sleep(0.5)  # until it waits
+    process.send_signal(signal.SIGTERM)
+    try:
+        _, said = process.communicate(timeout=30 if kind == "hard" else 3)
+        assert (process.returncode, said) == (
+            EXIT_STOPPED,
+            "stopped by SIGTERM; step 3 is saved, the same command goes on from there\n",
+        )
+        assert kind == "hard"
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()
+        assert kind == "soft"
+
+
+def test_a_signal_while_weights_are_read_does_not_make_them_damaged(tmp_path, monkeypatch):
+    np.savez(tmp_path / "w.npz", a=np.zeros(3))
+    monkeypatch.setattr(np, "load", lambda *ignored, **options: terminate())
+    with pytest.raises(Stopped, match="nothing was changed"), signals.watched(), signals.ends("nothing was changed"):
+        arrays._npz(tmp_path / "w.npz", "init_from")
+
+
+TWICE = (
+    DEAF.replace("libc.pthread_mutex_lock(lock)\n\ncall", "time.sleep(100)\n\ncall")
+    .replace('signals.ends("step 3 is saved", hard=sys.argv[1] == "hard")', "open('/dev/null')")
+    .replace("signals.watched()", "signals.watched(alone=True)")
+)
+
+
+def test_a_second_signal_ends_a_command_with_one_line(environment):
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen([sys.executable, "-c", TWICE, "-"], cwd=ROOT, env=environment, **pipes)
+    assert process.stdout.readline() == "deaf\n"
+    process.send_signal(signal.SIGINT)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.communicate(timeout=1)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == EXIT_STOPPED
+    assert said == "stopped by SIGINT; what was saved last is kept, the same command goes on from there\n"
+
+
+# What runs when the interpreter ends frees arrays that a step still reads; compilation leaves such steps.
+COMPUTING = """
+import atexit, sys
+import jax
+from mae_jax.runtime import errors
+from mae_jax.runtime.command import call_computing
+
+atexit.register(print, "torn down")
+
+def command():
+    print("computing")
+    if sys.argv[1] != "none":
+        raise getattr(errors, sys.argv[1])("the reason")
+
+call_computing(command)
+"""
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "out", "said"),
+    [
+        ("Stopped", EXIT_STOPPED, "computing\n", "the reason\n"),
+        ("UserError", 2, "computing\n", "error: the reason\n"),
+        ("none", 0, "computing\ntorn down\n", ""),
+    ],
+)
+def test_a_command_that_fails_while_it_computes_is_not_torn_down(environment, error, code, out, said):
+    done = subprocess.run(
+        [sys.executable, "-c", COMPUTING, error], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (code, out, said)
+
+
+@pytest.mark.parametrize(
+    "error, code, line",
+    [
+        (UserError("seed=-1 is out of range"), 2, "error: seed=-1 is out of range\n"),
+        (Stopped("stopped by SIGTERM; saved"), EXIT_STOPPED, "stopped by SIGTERM; saved\n"),
+        (UserError("\x1b]0;owned\x07.jpg"), 2, "error: \\x1b]0;owned\\x07.jpg\n"),
+        (OSError(28, "No space left on device", "/tmp/x"), 2, "bytes free on its disk); make room"),
+    ],
+)
+def test_a_command_ends_with_one_line_and_its_code(capsys, error, code, line):
+    def command():
+        raise error
+
+    with pytest.raises(SystemExit) as end:
+        call(command)
+    said = capsys.readouterr().err
+    assert end.value.code == code and line in said and said.count("\n") == 1
+
+
+def test_what_is_printed_commands_no_terminal():
+    assert printable("a\x1b[2Jb\u202ec é\n") == "a\\x1b[2Jb\\u202ec é\n"
+
+
+# A signal while a module is looked for.
+IMPORTING = """
+import os, runpy, signal, sys, time
+
+class Interrupt:
+    def find_spec(self, name, *rest):
+        if name == MODULE:
+            os.kill(os.getpid(), NUMBER)
+            time.sleep(0.1)
+            print("imports went on")
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored by what a shell starts in the background
+sys.meta_path.insert(0, Interrupt())
+sys.argv = ["-m", *ARGUMENTS]  # so it is while Python looks for a module
+if TARGET.endswith(".py"):
+    runpy.run_path(TARGET, run_name="__main__")
+else:
+    runpy.run_module(TARGET, run_name="__main__", alter_sys=True)
+"""
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments", "module"),
+    [
+        ("mae_jax.report", ["RUN", "--out", "OUT"], "matplotlib"),
+        ("mae_jax.report.sweep", ["RUN", "--out", "OUT"], "matplotlib"),
+        ("tools/check_data.py", ["DATA"], "numpy"),
+        ("tools/prepare_data.py", ["raabin_wbc", "--source", "DATA"], "rarfile"),
+        ("tools/convert_weights.py", ["export", "RUN", "OUT", "--format", "hf"], "jaxlib"),
+        ("tools/inspect_run.py", ["RUN"], "jaxlib"),
+        ("tools/reconstruct.py", ["RUN", "--images", "a=synthetic-cells", "--out", "OUT"], "jaxlib"),
+    ],
+)
+def test_a_tool_that_is_interrupted_in_its_imports_ends_with_one_line(
+    tmp_path, environment, command, arguments, module
+):
+    number = signal.SIGTERM if module == "jaxlib" else signal.SIGINT
+    start = (
+        IMPORTING.replace("MODULE", repr(module))
+        .replace("NUMBER", str(int(number)))
+        .replace("ARGUMENTS", repr(arguments))
+    )
+    target = command if command.startswith("mae_jax") else str(ROOT / command)
+    done = subprocess.run(
+        [sys.executable, "-c", start.replace("TARGET", repr(target))],
+        cwd=tmp_path, env=environment | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (EXIT_STOPPED, "imports went on\n"), done.stderr
+    assert done.stderr == "interrupted; the same command goes on from what is saved\n"
+    assert not list(tmp_path.iterdir())

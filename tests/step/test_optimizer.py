@@ -1,0 +1,123 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from mae_jax import models
+from mae_jax.config.fields import defaults
+from mae_jax.config.schedule import Resolved, learning_rate
+from mae_jax.models.params import join, map_paths, part
+from mae_jax.models.vit import Shape
+from mae_jax.step.optimizer import Optimizer, layer_scales
+
+SHAPE = Shape(16, 4, 16, 2, 2, decoder_width=8, decoder_depth=1, decoder_heads=2, n_classes=3)
+
+
+def optimizer(**fields):
+    values = {"b1": 0.9, "b2": 0.95, "weight_decay": 0.1, "no_decay": defaults("finetune").optim.no_decay}
+    return Optimizer(**(values | {"clip_norm": 0.0, "layer_decay": 1.0} | fields))
+
+
+def test_no_decay_on_biases_norms_and_tokens():
+    params = models.init("vit", SHAPE, jax.random.key(0))
+    decayed, free = [], []
+    map_paths(lambda path, leaf: (decayed if leaf else free).append(path), optimizer().decayed(params))
+    assert all(path.endswith("kernel") for path in decayed)
+    assert all(path.endswith(("bias", "scale", "cls_token")) for path in free)
+    assert len(decayed) == 2 + 2 * 4 and len(decayed) + len(free) == len(jax.tree.leaves(params))
+
+
+def test_update_is_adamw_and_leaves_biases_undecayed():
+    params = {"kernel": jnp.array([1.0, -2.0]), "bias": jnp.array([3.0])}
+    ours = optimizer()
+    mask = {"kernel": True, "bias": False}
+    theirs = optax.adamw(0.01, b1=0.9, b2=0.95, weight_decay=0.1, mask=mask)
+    state, their_state, expected = ours.transform().init(params), theirs.init(params), params
+    for i in range(3):
+        gradient = jax.tree.map(lambda p, i=i: p * 0.1 + i, params)
+        params, state = ours.update(gradient, state, params, jnp.float32(0.01))
+        updates, their_state = theirs.update(gradient, their_state, expected)
+        expected = optax.apply_updates(expected, updates)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), params, expected)
+    # With no gradient, decay alone moves the weights.
+    still = {"kernel": jnp.array([1.0]), "bias": jnp.array([1.0])}
+    zero = jax.tree.map(jnp.zeros_like, still)
+    moved, _ = ours.update(zero, ours.transform().init(still), still, jnp.float32(0.5))
+    np.testing.assert_allclose(moved["kernel"], 1 - 0.5 * 0.1, rtol=1e-6)
+    assert moved["bias"] == 1
+
+
+def test_clipping_bounds_the_gradient():
+    params = {"kernel": jnp.zeros(2)}
+    clipped = optimizer(clip_norm=1.0, weight_decay=0.0)
+    small, _ = clipped.transform().update({"kernel": jnp.array([0.6, 0.8])}, clipped.transform().init(params), params)
+    large, _ = clipped.transform().update({"kernel": jnp.array([60.0, 80.0])}, clipped.transform().init(params), params)
+    np.testing.assert_allclose(small["kernel"], large["kernel"], rtol=1e-5)
+
+
+def test_lars_is_that_of_the_paper():
+    """Two updates by hand: trust ratio on the kernel, none on the bias, momentum, the rate last."""
+    ours = optimizer(name="lars", weight_decay=0.5)
+    params = {"kernel": jnp.array([[3.0, 4.0]]), "bias": jnp.array([2.0])}  # the kernel's norm is 5
+    gradients = [{"kernel": jnp.array([[g, 0.0]]), "bias": jnp.array([g])} for g in (1.0, -2.0)]
+    state = ours.transform().init(params)
+    kernel, bias, moved = np.array([[3.0, 4.0]]), 2.0, (0.0, 0.0)
+    for rate, gradient in zip((0.1, 0.4), gradients, strict=True):
+        params, state = ours.update(gradient, state, params, jnp.float32(rate))
+        step = np.asarray(gradient["kernel"], np.float64) + 0.5 * kernel
+        step *= 0.001 * np.linalg.norm(kernel) / np.linalg.norm(step)
+        moved = 0.9 * moved[0] + step, 0.9 * moved[1] + float(gradient["bias"][0])
+        kernel, bias = kernel - rate * moved[0], bias - rate * moved[1]
+        np.testing.assert_allclose(params["kernel"], kernel, rtol=1e-6)
+        np.testing.assert_allclose(params["bias"], bias, rtol=1e-6)
+    assert sum(x.size for x in jax.tree.leaves(state)) == 3  # momentum, and nothing else
+    # A kernel of zeros has no norm to share in: its gradient counts as it is.
+    zero = {"kernel": jnp.zeros((1, 2))}
+    after, _ = ours.update({"kernel": jnp.ones((1, 2))}, ours.transform().init(zero), zero, jnp.float32(1))
+    np.testing.assert_allclose(after["kernel"], -1)
+
+
+def test_the_last_blocks_keep_their_scale_where_the_others_are_not_trained():
+    params = models.init("vit", SHAPE, jax.random.key(0))
+    last, rest = part(params, "^(head|encoder/norm|encoder/block_01)/")
+    assert set(last) == {"encoder", "head"} and set(last["encoder"]) == {"block_01", "norm"}
+    assert set(rest) == {"encoder"} and set(rest["encoder"]) == {"patch_embed", "cls_token", "block_00"}
+    jax.tree.map(np.testing.assert_array_equal, join(last, rest), params)
+    assert part(params, "") == (params, {})
+    whole = part(layer_scales(params, 0.5), "^(head|encoder/norm|encoder/block_01)/")[0]
+    assert layer_scales(last, 0.5) == whole
+
+
+def test_layer_decay_counts_from_the_head():
+    scales = layer_scales(models.init("vit", SHAPE, jax.random.key(0)), 0.5)
+    assert scales["encoder"]["patch_embed"]["proj"]["kernel"] == 0.5**3
+    assert scales["encoder"]["cls_token"] == 0.5**3
+    assert scales["encoder"]["block_00"]["norm1"]["scale"] == 0.5**2
+    assert scales["encoder"]["block_01"]["mlp"]["fc2"]["bias"] == 0.5
+    assert scales["encoder"]["norm"]["scale"] == 1 and scales["head"]["kernel"] == 1
+
+
+def resolved(**fields):
+    values = dict(
+        n_train=1, devices=1, batch_size=1, rows=1, steps_per_epoch=10, steps=110, warmup_steps=10,
+        peak_lr=2.0, eval_every=1, save_every=1,
+    )  # fmt: skip
+    return Resolved(**(values | fields))
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [
+        ("cosine", {10: 2, 60: 1.1, 110: 0.2}),
+        ("linear", {10: 2, 60: 1.1, 85: 0.65}),
+        ("constant", {10: 2, 109: 2}),
+    ],
+)
+def test_schedules(schedule, expected):
+    r = resolved()
+    assert learning_rate(0, schedule, r) == 0
+    assert learning_rate(5, schedule, r) == 1
+    for step, value in expected.items():
+        assert learning_rate(step, schedule, r, 0.2) == pytest.approx(value)
+    assert learning_rate(0, schedule, resolved(warmup_steps=0)) == 2

@@ -1,0 +1,183 @@
+"""A study of which runs are killed, refused or diverge: the others finish, the missing are named, then done alone."""
+
+import csv
+import json
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mae_jax.checkpoints.steps import committed_steps
+from mae_jax.config.fields import study_defaults
+from mae_jax.config.loading import load
+from mae_jax.rundir import contents
+from mae_jax.runtime.errors import UserError
+from mae_jax.study import cells, label_study
+from mae_jax.train import loop
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def config(tiny_config):
+    made = study_defaults(tiny_config("pretrain"), tiny_config("finetune"))
+    made.fractions = (1.0,)
+    return made
+
+
+@pytest.fixture
+def ran(monkeypatch) -> list[str]:
+    """What is really run, by name."""
+    found = []
+    original = loop.Loop.run
+    monkeypatch.setattr(loop.Loop, "run", lambda self: found.append(self.label) or original(self))
+    return found
+
+
+def inits_in_report(workdir: Path) -> list[str]:
+    with open(workdir / "report" / "table.csv") as file:
+        return [row["init"] for row in csv.DictReader(file)]
+
+
+def test_a_run_that_is_refused_keeps_no_other_from_its_end(config, tmp_path, ran, capsys):
+    ((place, pretraining),) = cells.pretrainings(config, tmp_path)
+    loop.run(pretraining, place)
+    victim = place / "checkpoints" / str(committed_steps(place / "checkpoints")[0]) / "params" / "_METADATA"
+    whole = victim.read_bytes()
+    victim.write_bytes(whole[:40] + bytes([whole[40] ^ 1]) + whole[41:])
+    with pytest.raises(UserError, match=r"1 of 3 runs are missing: finetune 100 % mae \(.*does only what is missing"):
+        label_study.run(config, tmp_path)
+    assert "[3/3] finetune 100 % mae: missing: init_from: checkpoint" in capsys.readouterr().out
+    assert inits_in_report(tmp_path) == ["scratch"]
+    said = "not finished, and so not in here: finetune 100 % mae"
+    assert all(said in (tmp_path / "report" / name).read_text().lower() for name in ("index.html", "table.md"))
+    victim.write_bytes(whole)
+    ran.clear()
+    label_study.run(config, tmp_path)
+    assert ran == ["finetune 100 % mae"] and inits_in_report(tmp_path) == ["scratch", "mae"]
+
+
+def test_nothing_begins_with_a_pretraining_that_diverged(config, tmp_path, ran):
+    config.pretrain.optim.base_lr = config.pretrain.optim.weight_decay = 1e3
+    config.pretrain.checkpoint.every_epochs = 0.01
+    with pytest.raises(UserError, match=r"2 of 3 runs are missing: pre-training \(.*finetune 100 % mae \("):
+        label_study.run(config, tmp_path)
+    assert ran == ["pre-training", "finetune 100 % scratch"] and inits_in_report(tmp_path) == ["scratch"]
+
+
+def test_one_of_two_runs_side_by_side_is_killed_and_then_done_alone(tmp_path, environment, ran):
+    """As tasks of a job array: two processes, SIGKILL for one of them, then the study's ordinary command."""
+    workdir = tmp_path / "study"
+    fields = {"inits": ("scratch",), "fractions": (0.5, 1.0), "evaluations": ("finetune",), "random_probe": False}
+    command = [sys.executable, str(ROOT / "tools/slurm/cell.py"), f"--workdir={workdir}"]
+    command += ["--config=configs/demo.py:smoke=true", *(f"--config.{k}={v}" for k, v in fields.items())]
+    command += ["--config.finetune.log.progress_seconds=0.0", "--config.finetune.train.steps=30"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "cwd": ROOT, "env": environment}
+    counted = subprocess.run([*command, "--count"], capture_output=True, text=True, cwd=ROOT, env=environment)
+    assert counted.stdout == "2\n", counted.stderr
+    killed, other = (subprocess.Popen([*command, f"--number={number}"], **pipes) for number in (0, 1))
+    for line in killed.stdout:
+        if "step 5/30" in line:
+            killed.send_signal(signal.SIGKILL)
+            break
+    killed.communicate(timeout=300)
+    assert killed.returncode == -signal.SIGKILL
+    text, _ = other.communicate(timeout=300)
+    assert other.returncode == 0, text
+    assert [path.parent.name for path in workdir.glob(f"cells/*/{contents.RESULTS}")] == ["100pct-scratch-seed0"]
+
+    config = load(ROOT / "configs/demo.py", "smoke=true")
+    config.update(fields)
+    config.finetune.log.progress_seconds, config.finetune.train.steps = 0.0, 30
+    label_study.run(config, workdir)
+    assert ran == ["finetune 50 % scratch"]
+    assert len(list(workdir.glob(f"cells/*/{contents.RESULTS}"))) == 2
+
+
+def test_a_study_goes_on_in_another_place(config, tmp_path, ran):
+    config.inits = ("mae",)
+    label_study.run(config, tmp_path / "here")
+    shutil.move(tmp_path / "here", tmp_path / "there")
+    cell = tmp_path / "there" / "cells" / "100pct-mae-seed0"
+    (cell / contents.RESULTS).unlink()
+    ran.clear()
+    label_study.run(config, tmp_path / "there")
+    assert ran == ["finetune 100 % mae"]
+    saved = json.loads((cell / contents.CONFIG).read_text())["config"]
+    assert saved["init_from"] == str(tmp_path / "there" / "pretrain")
+    shutil.copytree(tmp_path / "there" / "pretrain", tmp_path / "there" / "other")
+    single = load_cell(config, tmp_path / "there")
+    single.init_from = str(tmp_path / "there" / "other")
+    with pytest.raises(UserError, match="another config .init_from"):
+        loop.run(single, cell)
+
+
+def load_cell(config, workdir: Path):
+    return dict(cells.cells(config, workdir))[workdir / "cells" / "100pct-mae-seed0"]
+
+
+def test_results_whose_checkpoint_is_gone_are_said_to_be_so(config, tmp_path, capsys):
+    single = config.finetune
+    single.train.select = "best"
+    loop.run(single, tmp_path)
+    loop.run(single, tmp_path)
+    assert "is gone" not in capsys.readouterr().out
+    shutil.rmtree(tmp_path / "checkpoints")
+    (chosen,) = (tmp_path / "best").iterdir()
+    chosen.unlink()
+    loop.run(single, tmp_path)
+    steps = contents.read_json(tmp_path / contents.RUN)["steps"]
+    said = capsys.readouterr().out
+    assert f"results.json is there, but its checkpoint of step {steps} and best/{chosen.name}" in said
+
+
+def test_a_damaged_file_of_one_finished_run_keeps_no_other_from_its_end(config, tmp_path, ran, capsys):
+    config.inits = ("scratch",)
+    config.fractions = (0.5, 1.0)
+    label_study.run(config, tmp_path)
+    one, other = (place for place, _ in cells.cells(config, tmp_path))
+    whole = (one / contents.RESULTS).read_text()
+    for wrong in (
+        whole.replace('"collapsed"', '"collapsec"'),  # a bit is flipped
+        whole.replace('"accuracy"', '"accuracx"', 1),
+        whole.replace('"f1": 0', '"f1": [0], "g1": 0', 1),
+    ):
+        assert wrong != whole
+        (one / contents.RESULTS).write_text(wrong)
+        (other / contents.RESULTS).unlink()
+        ran.clear()
+        with pytest.raises(UserError, match=r"1 of 2 runs are missing: finetune 50 % scratch \("):
+            label_study.run(config, tmp_path)
+        assert "does not hold the results of a run; restore it, or remove it" in capsys.readouterr().out
+        assert ran == ["finetune 100 % scratch"]
+    (one / contents.RESULTS).unlink()
+    (one / contents.SUBSET).unlink()
+    (one / contents.SUBSET).mkdir()
+    (other / contents.RESULTS).unlink()
+    with pytest.raises(UserError, match=r"1 of 2 runs are missing: finetune 50 % scratch \("):
+        label_study.run(config, tmp_path)
+    assert f"missing: {one / contents.SUBSET}: Is a directory" in capsys.readouterr().out
+    (one / contents.SUBSET).rmdir()
+    ran.clear()
+    label_study.run(config, tmp_path)
+    assert ran == ["finetune 50 % scratch"] and (one / contents.RESULTS).read_text() == whole
+
+
+def test_a_run_json_that_is_gone_is_made_again(config, tmp_path, ran, capsys):
+    config.inits = ("scratch",)
+    label_study.run(config, tmp_path)
+    ((cell, _),) = cells.cells(config, tmp_path)
+    before = contents.read_json(cell / contents.RUN)
+    predicted = (cell / contents.PREDICTIONS).read_bytes()
+    (cell / contents.RUN).unlink()
+    ran.clear()
+    label_study.run(config, tmp_path)
+    assert "finished before, but run.json is gone; made again from the last checkpoint" in capsys.readouterr().out
+    assert ran == ["finetune 100 % scratch"] and (cell / contents.PREDICTIONS).read_bytes() == predicted
+    assert contents.read_json(cell / contents.RUN).keys() == before.keys()
+    text = (cell / contents.RUN).read_text()
+    (cell / contents.RUN).write_text(text.replace('"wall_seconds"', '"wall_secondr"'))  # a bit is flipped
+    label_study.run(config, tmp_path)

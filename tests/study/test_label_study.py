@@ -1,0 +1,331 @@
+"""The grid: equal arms, one cell at a time, and a report of every cell."""
+
+import csv
+import json
+import os
+import re
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+
+from mae_jax.config import validation
+from mae_jax.config.fields import study_defaults
+from mae_jax.config.loading import flatten, load
+from mae_jax.data import splits
+from mae_jax.evaluation import per_image
+from mae_jax.models.vit import Shape
+from mae_jax.rundir import contents
+from mae_jax.runtime.errors import Stopped, UserError
+from mae_jax.step.train_step import train_step
+from mae_jax.study import cells as grid
+from mae_jax.study import label_study
+from mae_jax.study.validation import validate_study
+from mae_jax.train import finetune, loop
+from mae_jax.weights import reader
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def config(tiny_config):
+    made = study_defaults(tiny_config("pretrain"), tiny_config("finetune"))
+    made.fractions = (0.1, 1.0)
+    return made
+
+
+def test_arms_differ_in_their_first_weights_and_in_nothing_else(config, tmp_path):
+    config.seeds, config.subset_seeds = (0, 1), (5, 6)
+    cells = {path.name: cell for path, cell in grid.cells(config, tmp_path)}
+    assert len(cells) == 8
+    for seed in (0, 1):
+        scratch, mae = (flatten(cells[f"10pct-{init}-seed{seed}"]) for init in ("scratch", "mae"))
+        assert {k for k in scratch if scratch[k] != mae[k]} == {"init", "init_from", "name"}
+        assert (scratch["seed"], scratch["data.subset_seed"]) == (seed, seed + 5)
+        assert scratch["data.val_seed"] == 0
+
+
+def test_evaluations_of_the_same_encoders_on_the_same_labels(config, tmp_path):
+    config.evaluations, config.seeds, config.subset_seeds = ("finetune", "linear_probe", "lbfgs", "knn"), (0, 1), (5, 6)
+    config.step_matched, config.finetune.train.select = 0.1, "best"
+    config.finetune.data.randaugment, config.finetune.model.drop_path = 5.0, 0.1
+    cells = {path.name: cell for path, cell in grid.cells(config, tmp_path)}
+    assert len(cells) == (3 + 3 * 2) * 4
+    tuned, trained, near = (cells[f"{name}10pct-mae-seed1"] for name in ("", "linear_probe-", "knn-"))
+    assert tuned.init_from == trained.init_from == near.init_from == str(tmp_path / "pretrain")
+    for cell in (trained, near):
+        validation.validate(cell)
+        assert (cell.data.subset_seed, cell.data.fraction, cell.seed, cell.init) == (6, 0.1, 1, "mae")
+        assert cell.model.width == 16 and not cell.data.randaugment and not cell.model.drop_path
+    assert (trained.optim.name, trained.train.select, near.train.select) == ("lars", "best", "last")
+    assert (near.task, near.name) == ("knn", "knn 10 % mae seed 1")
+    config.evaluations = ("finetune", "knm")
+    with pytest.raises(UserError, match="evaluations: each=knm is not allowed; use one of finetune, linear_probe"):
+        label_study.run(config, tmp_path / "study")
+    config.evaluations, config.finetune.data.val_fraction, config.finetune.train.select = ("lbfgs",), 0.0, "last"
+    with pytest.raises(UserError, match="lbfgs: probe.l2=.* is chosen on validation images"):
+        label_study.run(config, tmp_path / "study")
+
+
+def test_every_table_can_have_a_probe_of_random_weights(config, tmp_path):
+    config.random_probe = True
+    names = [path.name for path, _ in grid.cells(config, tmp_path)]
+    assert names[4:] == ["lbfgs-10pct-scratch-seed0", "lbfgs-100pct-scratch-seed0"]
+    config.inits, config.evaluations = ("mae",), ("finetune", "lbfgs")
+    names = [path.name for path, _ in grid.cells(config, tmp_path)]
+    assert sorted(name for name in names if "lbfgs" in name) == [
+        *("lbfgs-100pct-mae-seed0", "lbfgs-100pct-scratch-seed0"),
+        *("lbfgs-10pct-mae-seed0", "lbfgs-10pct-scratch-seed0"),
+    ]
+    config.inits, config.evaluations = ("scratch", "mae"), ("finetune", "linear_probe")
+    assert not [path for path, _ in grid.cells(config, tmp_path) if path.name.startswith("lbfgs")]
+    paper = load(ROOT / "configs" / "study.py", "data=synthetic,protocol=paper,scale=laptop")
+    tasks_of = [cell.task for _, cell in grid.cells(paper, tmp_path)]
+    assert tasks_of == ["finetune"] * 8 + ["lbfgs"] * 4
+
+
+def test_a_study_from_before_evaluations_grows_by_them(config, tmp_path, monkeypatch, capsys):
+    """Only what is missing is computed, and features once for each encoder and image."""
+    config.fractions, config.seeds = (0.5, 1.0), (0,)
+    label_study.run(config, tmp_path)
+    for path in (tmp_path / "study.json", *tmp_path.glob(f"cells/*/{contents.CONFIG}")):
+        saved = contents.read_json(path)
+        for part in (saved["config"], *(saved["config"].get(name, {}) for name in ("pretrain", "finetune"))):
+            part.pop("evaluations", None)
+            part.pop("probe", None)
+        contents.write_json(path, saved)
+    ran, asked = [], []
+    original, evaluate = loop.Loop.run, per_image.per_image
+    monkeypatch.setattr(loop.Loop, "run", lambda self: ran.append(self.label) or original(self))
+    monkeypatch.setattr(per_image, "per_image", lambda *rest, **more: asked.append(1) or evaluate(*rest, **more))
+    config.evaluations = ("finetune", "lbfgs", "knn")
+    capsys.readouterr()
+    label_study.run(config, tmp_path)
+    assert ran == [
+        f"{task} {f} % {init}" for task in ("lbfgs", "knn") for f in (50, 100) for init in ("scratch", "mae")
+    ]
+    assert len(asked) == 2 * 4  # for each encoder: half of the training images, validation, test, the other half
+    said = capsys.readouterr().out
+    assert "  50 % of the labels, knn: 2 runs (scratch, mae; seeds 0): " in said
+    assert "| linear probe, solved | 50 % " in said and "Linear probe on random weights: 50 % " in said
+    with open(tmp_path / "report" / "table.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 4 and all(row["random_probe_accuracy"] for row in rows)
+    with open(tmp_path / "report" / "frozen.csv") as file:
+        rows = list(csv.DictReader(file))
+    for row in rows:
+        name = f"{row['evaluation']}-{float(row['fraction']) * 100:g}pct-{row['init']}-seed0"
+        results = contents.read_json(tmp_path / "cells" / name / contents.RESULTS)
+        assert float(row["accuracy"]) == pytest.approx(results["accuracy"], abs=1e-9)
+        assert float(row["f1"]) == pytest.approx(results["f1"], abs=1e-9)
+    assert len(rows) == 8
+
+
+def test_cells_with_as_many_updates_as_the_largest_fraction(config, tmp_path):
+    config.fractions, config.step_matched, config.seeds = (0.01, 0.1, 0.5, 1.0), 0.1, (3,)
+    cells = {path.name: cell for path, cell in grid.cells(config, tmp_path)}
+    assert [name for name in cells if "-as" in name] == [
+        f"{fraction}-as100pct-{init}-seed3" for fraction in ("1pct", "10pct") for init in ("scratch", "mae")
+    ]
+    plain, matched = cells["10pct-mae-seed3"], cells["10pct-as100pct-mae-seed3"]
+    differ = {k for k, v in flatten(plain).items() if v != flatten(matched)[k]}
+    assert differ == {"train.match_fraction", "name"} and matched.train.match_fraction == 1.0
+    data = splits.labelled(plain.data)
+    whole = splits.labelled(cells["100pct-mae-seed3"].data)
+    few, many, all_labels = (
+        finetune.resolve_finetune(cell, d, 1)
+        for cell, d in ((plain, data), (matched, data), (cells["100pct-mae-seed3"], whole))
+    )
+    assert few.steps < many.steps == all_labels.steps and few.n_train == many.n_train < all_labels.n_train
+    assert (many.warmup_steps, many.eval_every) == (all_labels.warmup_steps, all_labels.eval_every)
+
+
+def test_labels_by_their_number(config, tmp_path):
+    config.label_counts, config.step_matched, config.seeds, config.inits = (20, 50), 0.1, (3,), ("scratch",)
+    config.evaluations = ("finetune", "lbfgs")
+    cells = {path.name: cell for path, cell in grid.cells(config, tmp_path)}
+    assert list(cells) == [
+        "20labels-scratch-seed3",
+        "50labels-scratch-seed3",
+        "20labels-as50labels-scratch-seed3",
+        "lbfgs-20labels-scratch-seed3",
+        "lbfgs-50labels-scratch-seed3",
+    ]
+    for cell in cells.values():
+        validation.validate(cell)
+        assert cell.data.fraction == 1.0 and cell.train.match_fraction == 0
+    matched = cells["20labels-as50labels-scratch-seed3"]
+    assert (matched.data.label_count, matched.train.match_count) == (20, 50)
+    assert matched.name == "finetune 20 labels as 50 labels scratch"
+    full = cells["50labels-scratch-seed3"]
+    steps = [finetune.resolve_finetune(cell, splits.labelled(cell.data), 1).steps for cell in (matched, full)]
+    assert steps[0] == steps[1] == 8  # 2 epochs of 50 images in batches of 16
+    config.label_counts = (20, 20)
+    with pytest.raises(UserError, match=r"label_counts=\(20, 20\) is not allowed; use at least one value, none twice"):
+        validate_study(config)
+
+
+def test_initialisations_side_by_side(config, tmp_path):
+    other = tmp_path / "elsewhere"
+    other.mkdir()
+    config.experiments.exp3 = {"mae": {"mask_ratio": 0.25}, "data": {"mean": (0.4, 0.5, 0.6)}}
+    config.inits = ("scratch", "mae", "mae:mask_ratio=0.5", "mae:exp=3", str(other), f"ours={other}")
+    config.seeds, config.pretrain_seeds, config.fractions = (0, 1), (7, 8), (1.0,)
+    pretrainings = {path.name: cell for path, cell in grid.pretrainings(config, tmp_path)}
+    assert list(pretrainings) == [
+        *("pretrain-seed7", "pretrain-seed8", "pretrain-mask_ratio=0.5-seed7", "pretrain-mask_ratio=0.5-seed8"),
+        *("pretrain-exp=3-seed7", "pretrain-exp=3-seed8"),
+    ]
+    assert [cell.mae.mask_ratio for cell in pretrainings.values()] == [0.75, 0.75, 0.5, 0.5, 0.25, 0.25]
+    assert pretrainings["pretrain-exp=3-seed8"].seed == 8
+    cells = {path.name: cell for path, cell in grid.cells(config, tmp_path)}
+    from_half, from_three = cells["100pct-mae_mask_ratio=0.5-seed1"], cells["100pct-mae_exp=3-seed1"]
+    assert from_half.init_from == str(tmp_path / "pretrain-mask_ratio=0.5-seed8")
+    assert (from_half.init, from_half.init_name) == ("mae", "mae mask_ratio=0.5")
+    assert from_three.data.mean == (0.4, 0.5, 0.6) != from_half.data.mean  # the encoder's own scale
+    assert cells["100pct-elsewhere-seed0"].init_from == cells["100pct-ours-seed1"].init_from == str(other)
+
+
+def test_cells_from_weights_of_other_code_take_over_their_network(config, tmp_path, monkeypatch):
+    (tmp_path / "vit.npz").write_bytes(b"")
+    config.inits, config.fractions = ("scratch", f"theirs={tmp_path / 'vit.npz'}"), (1.0,)
+    shape = Shape(image_size=16, patch_size=4, width=192, depth=12, heads=3, registers=4)
+    weights = reader.Weights({}, shape, "vit", "vit.npz", mean=(0.5, 0.5, 0.5))
+    monkeypatch.setattr(reader, "read", lambda path, field: weights)
+    scratch, theirs = (cell for _, cell in label_study.configured(grid.runs(config, tmp_path)))
+    assert (theirs.init, theirs.init_name) == ("weights", "theirs")
+    assert (theirs.model.size, theirs.model.width, theirs.model.patch_size, theirs.model.registers) == ("tiny", 0, 4, 4)
+    assert theirs.data.mean == (0.5, 0.5, 0.5) and scratch.model.width == 16
+    validation.validate(theirs)
+
+
+def test_an_encoder_of_another_network_is_refused_before_anything_runs(config, tmp_path):
+    other = config.pretrain.copy_and_resolve_references()
+    other.model.depth = 7
+    (tmp_path / "other").mkdir()
+    contents.write_json(tmp_path / "other" / contents.CONFIG, {"config": json.loads(other.to_json())})
+    config.inits = ("scratch", "mae", str(tmp_path / "other"))
+    with pytest.raises(UserError, match=r"other is of another network: depth is 2 here and 7 there"):
+        label_study.run(config, tmp_path / "study")
+    assert not (tmp_path / "study" / "pretrain").exists()
+
+
+@pytest.mark.parametrize(
+    ("inits", "said"),
+    [
+        (("scratch", "nowhere"), "'nowhere' is not allowed; use scratch, mae, mae:KEY=VALUE"),
+        (("mae", "mae"), "none twice"),
+        (("mae:mask_ratio=high",), "mask_ratio=high is not a valid float"),
+        (("mae:ratio=0.5",), "ratio=0.5 is not known; use one of mask_ratio=..."),
+        (("mae:exp=9",), "exp=9 is not known"),
+        (("mae=/tmp",), "is not allowed"),
+        (("a=/tmp", "a=/"), "comes twice"),
+    ],
+)
+def test_initialisations_that_are_none_are_refused(config, tmp_path, inits, said):
+    config.inits = inits
+    with pytest.raises(UserError) as error:
+        label_study.run(config, tmp_path / "study")
+    assert said in str(error.value) and not (tmp_path / "study").exists()
+
+
+def test_the_three_experiments_differ_as_their_configs_do():
+    config = load(ROOT / "configs/study.py", "data=synthetic,exp=2")
+    assert flatten(config.experiments.exp2) == {}
+    assert flatten(config.experiments.exp3)["mae.mask_ratio"] == 0.25
+    assert flatten(config.experiments.exp1)["optim.base_lr"] == 1.5e-4
+
+
+def test_a_study_runs_resumes_and_reports(config, tmp_path, monkeypatch, capsys):
+    config.pretrain.mae.mask_ratio, config.finetune.train.label_smoothing = 0.4, 0.04  # compiled by no other test
+    before = train_step._cache_size()
+    label_study.run(config, tmp_path)
+    # Pre-training and fine-tuning are compiled once each: the cells share their step.
+    assert train_step._cache_size() == before + 2
+    said = capsys.readouterr().out
+    assert "plan: 5 runs\n  pre-training: 36 images, 2 epochs, 6 updates of 16\n  10 % of the labels: 2 runs" in said
+    assert re.search(r"about [\d:]+ for what is to be done, at [\d.]+ s an update \(pretrain\), ", said)
+    assert "[5/5] finetune 100 % mae: test accuracy" in said and f"report: {tmp_path / 'report' / 'index.html'}" in said
+    with open(tmp_path / "report" / "table.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert [(r["fraction"], r["init"]) for r in rows] == [
+        ("0.1", "scratch"), ("0.1", "mae"), ("1", "scratch"), ("1", "mae")
+    ]  # fmt: skip
+    for row in rows:
+        name = f"{float(row['fraction']) * 100:g}pct-{row['init']}-seed0"
+        results = contents.read_json(tmp_path / "cells" / name / contents.RESULTS)
+        for metric in ("accuracy", "precision", "recall", "f1"):
+            assert float(row[metric]) == pytest.approx(results[metric], abs=1e-9)
+        assert int(row["n_test"]) == 23
+    assert (tmp_path / "report" / "table.md").exists()
+
+    lost = tmp_path / "cells" / "10pct-mae-seed0"
+    kept = (lost / contents.PREDICTIONS).read_bytes()
+    shutil.rmtree(lost)
+    ran = []
+    original = loop.Loop.run
+    monkeypatch.setattr(loop.Loop, "run", lambda self: ran.append(self.label) or original(self))
+    label_study.run(config, tmp_path)
+    assert ran == ["finetune 10 % mae"]
+    assert (lost / contents.PREDICTIONS).read_bytes() == kept
+
+    subsets = [contents.read_json(p) for p in sorted(tmp_path.glob(f"cells/*/{contents.SUBSET}"))]
+    assert len({s["validation_sha256"] for s in subsets}) == 1
+    assert len({s["subset_sha256"] for s in subsets}) == 2
+
+    config.finetune.optim.base_lr = 0.5
+    with pytest.raises(UserError, match=r"another config \(finetune.optim.base_lr: 0.01 -> 0.5\)"):
+        label_study.run(config, tmp_path)
+
+
+def test_a_signal_at_the_end_of_a_run_stops_the_study(config, tmp_path, monkeypatch):
+    config.inits = ("scratch",)
+    original = loop.Loop.results
+
+    def results(self, *rest):
+        found = original(self, *rest)
+        os.kill(os.getpid(), signal.SIGINT)
+        return found
+
+    with monkeypatch.context() as patched:
+        patched.setattr(loop.Loop, "results", results)
+        with pytest.raises(Stopped, match="stopped by SIGINT; this run is finished"):
+            label_study.run(config, tmp_path)
+    assert len(list(tmp_path.glob(f"cells/*/{contents.RESULTS}"))) == 1
+    label_study.run(config, tmp_path)
+    assert len(list(tmp_path.glob(f"cells/*/{contents.RESULTS}"))) == 2
+
+
+def test_mistakes_in_the_labelled_images_show_before_pretraining(config, tmp_path):
+    config.finetune.data.update(source="folder", dir=str(tmp_path / "nothing"))
+    with pytest.raises(UserError, match="nothing"):
+        label_study.run(config, tmp_path / "study")
+    assert not (tmp_path / "study" / "pretrain").exists()
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("seeds", (-1,), "seeds=(-1,): -1 is not allowed; use whole numbers of 0 and above"),
+        ("seeds", ("a",), "'a' is not allowed"),
+        ("fractions", (0.1, "a"), "'a' is not allowed; use numbers above 0"),
+        ("fractions", (0.0,), "0.0 is not allowed"),
+        ("fractions", (), "use at least one value"),
+        ("subset_seeds", (1, 2), "must be empty or as many as seeds"),
+    ],
+)
+def test_a_grid_that_cannot_work_is_refused(config, tmp_path, field, value, said):
+    with config.ignore_type():
+        config[field] = value
+    with pytest.raises(UserError) as error:
+        label_study.run(config, tmp_path / "study")
+    assert said in str(error.value) and not (tmp_path / "study").exists()
+
+
+def test_a_study_may_grow(config, tmp_path):
+    config.inits, config.fractions = ("scratch",), (0.1,)
+    label_study.run(config, tmp_path)
+    config.fractions = (0.1, 0.5)
+    label_study.run(config, tmp_path)
+    assert len(list((tmp_path / "cells").iterdir())) == 2

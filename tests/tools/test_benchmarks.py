@@ -1,0 +1,96 @@
+"""The benchmarks' arithmetic; none is timed here."""
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from mae_jax.config.fields import defaults
+from mae_jax.models import layers
+
+ROOT = Path(__file__).parents[2]
+TINY = [
+    f"--config.{part}.{field}"
+    for part in ("pretrain", "finetune")
+    for field in (
+        "model.size=custom", "model.image_size=16", "model.patch_size=8", "model.width=16", "model.depth=1",
+        "model.heads=2", "train.batch_size=8", "train.batch_per_device=0", "train.epochs=4.0",
+    )
+]  # fmt: skip
+TINY += ["--config.pretrain.model.decoder_width=8", "--config.pretrain.model.decoder_depth=1"]
+TINY += ["--config.pretrain.model.decoder_heads=2"]
+
+
+def benchmark(environment, *arguments):
+    command = [sys.executable, "tools/benchmark.py", *arguments]
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+
+
+def test_the_plan_counts_products_that_are_larger_than_the_cache(monkeypatch):
+    """As it counts smaller ones: twice the images, twice the operations."""
+    monkeypatch.setattr(jax, "device_count", lambda: 1)
+    monkeypatch.setattr(layers, "CACHED", 1000)
+    spec = importlib.util.spec_from_file_location("plan", ROOT / "tools" / "benchmarks" / "plan.py")
+    plan = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(plan)
+    config = defaults("finetune")
+    config.model.update(size="custom", image_size=16, patch_size=8, width=16, depth=1, heads=2)
+    found = []
+    for config.train.batch_size in (10, 160):
+        found.append(plan.measure(config)["flops"] / config.train.batch_size)
+    assert found[1] > 0.8 * found[0]  # the update's operations do not grow
+
+
+def test_matrix_operations_are_counted_in_loops_and_inner_functions():
+    spec = importlib.util.spec_from_file_location("step", ROOT / "tools" / "benchmarks" / "step.py")
+    step = importlib.util.module_from_spec(spec)
+    sys.modules["step"] = step  # for its dataclass
+    spec.loader.exec_module(step)
+    matrix = jnp.ones((8, 8))
+
+    def function(x):
+        looped = jax.lax.scan(lambda y, _: (jax.jit(jnp.matmul)(y, matrix), None), x, length=3)
+        return looped, jnp.einsum("ij,kj->ik", x, x)
+
+    assert step.matrix_flops(jax.make_jaxpr(function)(jnp.ones((2, 8))).jaxpr) == 3 * 2 * 2 * 8 * 8 + 2 * 2 * 2 * 8
+
+
+def test_a_plan_counts_updates_and_shares_work_among_devices(environment, tmp_path):
+    study = ("--config=configs/study.py:data=synthetic,protocol=paper", f"--workdir={tmp_path}", *TINY)
+    done = benchmark(environment, "plan", *study, "--pretrain_images=100", "--finetune_images=200", "--devices=1,4")
+    assert done.returncode == 0, done.stderr
+    rows = [[c.strip() for c in x.split("|")[1:-1]] for x in done.stdout.splitlines() if x.startswith(("| 1", "| 4"))]
+    kinds = [(row[0], row[1], row[2], row[6], row[7]) for row in rows]
+    fine = 2 * 4 * (1 + 3 + 13 + 25)  # initialisations x epochs x batches of 8 in 1, 10, 50 and 100 % of 200 images
+    assert kinds == [
+        ("1", "pretrain", "8", "1", "52"), ("1", "finetune", "8", "8", str(fine)), ("1", "all", "", "", ""),
+        ("4", "pretrain", "8", "1", "52"), ("4", "finetune", "8", "8", str(fine)), ("4", "all", "", "", ""),
+    ]  # fmt: skip
+    assert "100 unlabelled and 200 labelled images" in done.stdout
+    assert "Not counted" not in done.stdout
+
+
+def test_a_plan_counts_linear_probes_and_names_what_has_no_steps(environment, tmp_path):
+    study = ("--config=configs/study.py:data=synthetic,protocol=paper", f"--workdir={tmp_path}", *TINY)
+    more = ("--config.evaluations=('linear_probe','knn')", "--config.fractions=(1.0,)", "--devices=1")
+    done = benchmark(environment, "plan", *study, *more)
+    assert done.returncode == 0, done.stderr
+    assert "| 1 | linear_probe |" in done.stdout and "probes without steps, which read each image once" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "flag", ["devices=abc", "devices=0", "devices=-4", "peak=0", "reached=nan", "reached=2", "pretrain_images=-5"]
+)
+def test_a_plan_for_impossible_machines_is_refused(environment, tmp_path, flag):
+    done = benchmark(environment, "plan", "--config=configs/pretrain.py:data=synthetic", f"--{flag}")
+    name = flag.partition("=")[0]
+    assert done.returncode == 2 and f"error: --{name}" in done.stderr and done.stderr.count("\n") == 1, done.stderr
+
+
+def test_a_benchmark_that_is_not_there_is_refused(environment):
+    done = benchmark(environment, "nothing")
+    assert done.returncode == 2 and "'nothing' is no benchmark; use one of" in done.stderr
