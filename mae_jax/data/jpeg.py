@@ -1,9 +1,9 @@
-"""The part of a JPEG that a crop needs: decoding skips as much of the rest as the file allows.
+"""Decodes the part of a JPEG that a crop needs, and skips as much of the rest as the file allows.
 
-A JPEG is one long code that is read from its start. Restart markers, which tiles that are prepared here have every
-few blocks (`encode`), cut it into intervals that stand alone: the bytes of those that a crop touches, joined under a
-header with a smaller size, are a JPEG of that part (ITU-T T.81, sections B.2.4.4, E.1.4). No pixel changes. Without
-markers, only what lies below the crop is left out, by a smaller height in the header.
+A JPEG is one long code that is read from its start. Restart markers divide it into intervals that can be decoded
+independently; tiles that are prepared here have them every few blocks (`encode`). The bytes of the intervals that a
+crop touches, under a header with a smaller size, are a JPEG of that part (ITU-T T.81, sections B.2.4.4, E.1.4). No
+pixel changes. Without markers, only the part below the crop is skipped, by a smaller height in the header.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import struct
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import simplejpeg
@@ -23,13 +24,13 @@ SOI, EOI, SOS, DRI, APP1 = 0xD8, 0xD9, 0xDA, 0xDD, 0xE1
 RESTARTS = bytes(range(0xD0, 0xD8))
 FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 SEQUENTIAL = (0xC0, 0xC1)  # Huffman codes, one pass over the image
-QUALITY = 92  # of tiles that are encoded anew
+QUALITY = 92  # of tiles that are encoded here
 REST_UNREAD = "extraneous bytes before marker 0xd9"  # libjpeg's first warning where the height is made smaller
 
 
 @dataclass(frozen=True)
 class Header:
-    """What a plain JPEG says of itself: 8 bits, grey or three channels, one pass."""
+    """The header of a plain JPEG: 8 bits, gray or three channels, one pass."""
 
     height: int
     width: int
@@ -41,14 +42,14 @@ class Header:
 
     @property
     def halved(self) -> bool:
-        """Whether colours are stored at half the size in both directions."""
+        """Whether chroma is stored at half the size in both directions (4:2:0)."""
         return self.mcu == (16, 16)
 
 
 def encode(pixels: UInt8[np.ndarray, "h w 3"], halved: bool = False) -> bytes:
-    """A tile as JPEG with restart markers, and Huffman tables of its own, which make up for the markers' bytes.
+    """Encodes a tile as JPEG with restart markers; optimized Huffman tables make up for the markers' bytes.
 
-    Stains are colours: they are kept as fine as the brightness (4:4:4), unless they come from a file that has them
+    Stains are colors, so chroma is kept at full resolution (4:4:4), unless the tile comes from a file that has it
     `halved` in both directions (4:2:0).
     """
     sampling, side = ("4:2:0", 16) if halved else ("4:4:4", 8)
@@ -62,8 +63,10 @@ def encode(pixels: UInt8[np.ndarray, "h w 3"], halved: bool = False) -> bytes:
 
 
 def read_header(data: bytes) -> Header | None:
-    """None where `data` is no JPEG, or not a plain one."""
-    at, interval, exif, frame = 2, 0, False, None
+    """The header, or None if `data` is not a JPEG, or not a plain one."""
+    at, interval, exif, frame = 2, 0, False, 0
+    height = width = channels = 0
+    sampling = b""
     try:
         if data[0] != 0xFF or data[1] != SOI:
             return None
@@ -81,7 +84,7 @@ def read_header(data: bytes) -> Header | None:
             elif marker == APP1:
                 exif = True
             elif marker == SOS:
-                if frame is None or data[at + 4] != channels:
+                if not frame or data[at + 4] != channels:
                     return None
                 # A single channel is coded block by block, whatever its sampling.
                 mcu = (
@@ -96,14 +99,14 @@ def read_header(data: bytes) -> Header | None:
 def decode(
     data: bytes, header: Header, box: Box, reduced: int = 1, smooth: bool = True
 ) -> tuple[UInt8[np.ndarray, "h w 3"], int, int]:
-    """Pixels of a part of the image that holds `box`, and where the part begins: left, upper.
+    """Pixels of a part of the image that contains `box`, and where the part begins: left, upper.
 
-    All three are at 1/`reduced` (1, 2, 4, 8) of the scale. Inside the box, pixels are those of the whole image's
-    decoding. Not `smooth`, colours that the file holds at half the size are repeated, not interpolated, which is
-    quicker. Raises ValueError where the code is damaged, or of a kind that simplejpeg does not read.
+    All three are at 1/`reduced` (1, 2, 4, 8) of the scale. Inside the box, pixels equal those of decoding the whole
+    image. Without `smooth`, chroma that the file stores at half the size is repeated, not interpolated, which is
+    faster. Raises ValueError where the code is damaged, or of a kind that simplejpeg does not read.
     """
     part, left, upper, height, width, unread = window(data, header, box, 1 if smooth else 0)
-    options = {"fastupsample": not smooth}
+    options: dict[str, Any] = {"fastupsample": not smooth}
     if reduced > 1:
         options |= {"min_height": -(-height // reduced), "min_width": -(-width // reduced)}
     if not unread:
@@ -111,7 +114,7 @@ def decode(
     pixels = np.empty((-(-height // reduced), -(-width // reduced), 3), np.uint8)
     try:
         simplejpeg.decode_jpeg(part, buffer=pixels, **options)
-    except ValueError as error:  # pixels are there; only the first warning is told
+    except ValueError as error:  # the pixels are complete; libjpeg reports only its first warning
         if REST_UNREAD not in str(error):
             raise
     return pixels, left // reduced, upper // reduced
@@ -120,9 +123,9 @@ def decode(
 def window(
     data: bytes, header: Header, box: Box, margin: int = 1
 ) -> tuple[bytes | bytearray, int, int, int, int, bool]:
-    """The smallest JPEG that holds `box`: its bytes, left, upper, height, width, and whether code is left over.
+    """The smallest JPEG that contains `box`: its bytes, left, upper, height, width, and whether code is left over.
 
-    `margin`: pixels around the box that must be there, too. Where colours are interpolated, it is one.
+    `margin`: pixels around the box that are needed, too; one where chroma is interpolated.
     """
     left, upper, wide, high = box
     tall, broad = header.mcu
@@ -142,14 +145,14 @@ def window(
     first, last = first // rows, -(-last // rows)
     begin, end = max(0, (left - margin) // broad), min(stride, -(-(left + wide + margin) // broad))
     height, width = (min(header.height, last * tall) - first * tall, min(header.width, end * broad) - begin * broad)
-    # Rows of intervals that lie side by side, each with the marker at its end.
+    # Rows of adjacent intervals, each with the marker at its end.
     heads = np.arange(first * stride + begin, last * stride + begin, stride)
     starts, stops = marks[heads] + 2, marks[heads + (end - begin)] + 2
     head = bytearray(data[: header.scan])
     struct.pack_into(">HH", head, header.frame + 5, height, width)
     view = memoryview(data)
     part = bytearray().join([head, *[view[a:b] for a, b in zip(starts.tolist(), stops.tolist(), strict=True)]])
-    # Markers count from 0 to 7 again and again; the last is the end of the image.
+    # Markers count from 0 to 7 and start again; the last marker is the end of the image.
     lengths = stops - starts
     moved = header.scan + 1 + np.cumsum(lengths) - stops
     at = (marks[heads[:, None] + np.arange(1, end - begin + 1)] + moved[:, None]).ravel()
@@ -158,7 +161,7 @@ def window(
 
 
 def _intervals(data: bytes, header: Header, units: int) -> Int[np.ndarray, " n"] | None:
-    """Where the marker before each interval is, and the last one's end. None where they are not along a grid."""
+    """Positions of the marker before each interval, and of the end of the last one; None if they form no grid."""
     across = -(-header.width // header.mcu[1])
     if across % header.interval and header.interval % across:
         return None
@@ -173,5 +176,5 @@ def _intervals(data: bytes, header: Header, units: int) -> Int[np.ndarray, " n"]
 
 
 def _counted(n: int) -> bytes:
-    """The kinds of the markers of n intervals."""
+    """The second bytes of the markers that end n intervals."""
     return (RESTARTS * (n // 8 + 1))[: n - 1] + bytes([EOI])

@@ -28,7 +28,7 @@ COLOR, OPACITY, PREMULTIPLIED, UNSPECIFIED = 0, 1, 2, 65535  # types of channels
 class Header:
     """What the boxes say."""
 
-    code: bytes | memoryview = b""
+    code: bytes = b""
     images: int = 0  # codes in the file
     size: tuple[int, int] = (0, 0)  # height and width
     space: int | None = None  # enumerated color space; None: not said
@@ -95,7 +95,8 @@ def _header(data: bytes) -> Header:
     header = Header()
     if data.startswith(SIGNATURES[1]):
         header.code, header.images = data, 1
-        header.size = _size(data)[1::-1]
+        width, height, _ = _size(data)
+        header.size = height, width
         return header
     for kind, content in _boxes(memoryview(data)):
         if kind == b"jp2c":
@@ -136,9 +137,9 @@ def _take(header: Header, kind: bytes, box: memoryview) -> None:
             header.definitions[channel] = (what, of)
 
 
-def _size(code: bytes | memoryview) -> tuple[int, int, list[tuple[int, bool, int, int]]]:
+def _size(code: bytes) -> tuple[int, int, list[tuple[int, bool, int, int]]]:
     """Width, height, and of each component: bits, whether signed, horizontal and vertical sampling."""
-    if bytes(code[:4]) != SIGNATURES[1]:
+    if code[:4] != SIGNATURES[1]:
         raise Damaged("its code does not begin with a size")
     right, bottom, left, top = struct.unpack_from(">4I", code, 8)
     (n,) = struct.unpack_from(">H", code, 40)

@@ -1,18 +1,17 @@
-"""From encoded bytes to square uint8 images: a Python list of these is the preprocessing.
+"""Transforms from encoded bytes to square uint8 images; a Python list of them is the preprocessing.
 
 A transform is called as `t(element, rng)`, or as `t(element)` where nothing is random. Elements are
-dicts and are never changed in place. Pixels stay uint8; the accelerator normalises.
+dicts and are never changed in place. Pixels stay uint8; the accelerator normalizes them.
 """
 
 from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float32, UInt8
+from jaxtyping import UInt8
 from PIL import Image
 
 from mae_jax.data import jpeg
@@ -24,17 +23,17 @@ try:
 
     BICUBIC = resizer.ResizeAlg.convolution(resizer.FilterType.catmull_rom)
     WHOLE = resizer.ResizeOptions(resize_alg=BICUBIC)
-except ImportError:  # on a platform for which it is not made, see setup.cfg; Pillow does the same, slower
+except ImportError:  # setup.cfg names the platforms without it; Pillow does the same, slower
     resizer = None
 
-LONGEST = 100  # times its shorter side is what is scaled of an image
-REDUCED_MARGIN = 2  # pixels per output pixel that a JPEG decoded at a reduced scale keeps
+LONGEST = 100  # longest side that is scaled, in multiples of the shorter side
+REDUCED_MARGIN = 2  # least pixels per output pixel of a JPEG that is decoded at a reduced scale
 _of_thread = threading.local()
 
 
 @dataclass(frozen=True)
 class Jpeg:
-    """An upright JPEG, not decoded yet, so that the crop can decode no more than it needs."""
+    """An upright JPEG that is not decoded yet, so that the crop decodes only what it needs."""
 
     data: bytes
     header: jpeg.Header
@@ -44,14 +43,11 @@ class Jpeg:
         return self.header.height, self.header.width, 3
 
 
-Pixels = UInt8[np.ndarray, "h w 3"] | Jpeg
-
-
 @dataclass(frozen=True)
 class Decode:
-    """Encoded bytes to pixels. An upright JPEG keeps its bytes, as `Jpeg`, for the crop to decode.
+    """Decodes bytes to pixels (h, w, 3). An upright JPEG keeps its bytes, as `Jpeg`, for the crop to decode.
 
-    uint8 arrays (h, w, 3) pass through. Raises UserError as `load_image` does.
+    uint8 arrays pass through. Raises `decode.ImageError`, as `load_image` does.
     """
 
     def __call__(self, element: dict, rng: np.random.Generator | None = None) -> dict:
@@ -67,9 +63,10 @@ class Decode:
 
 @dataclass(frozen=True)
 class RandomResizedCrop:
-    """A random part of the image, `scale` of its area and `ratio` wide to high, as size x size.
+    """Cuts out a random part of the image, resized to size x size pixels.
 
-    Draws as torchvision does: ten tries, then the largest centred crop within `ratio`.
+    The part has `scale` of the area and a width-to-height `ratio`, drawn as torchvision draws them: ten tries, then
+    the largest centered crop within `ratio`.
     """
 
     size: int
@@ -81,7 +78,7 @@ class RandomResizedCrop:
         return element | {"image": _cut(element, self.box(height, width, rng), self.size)}
 
     def box(self, height: int, width: int, rng: np.random.Generator) -> Box:
-        """Draws the part to cut out; it never leaves the image."""
+        """Draws the part to cut out, which lies inside the image."""
         for _ in range(10):
             area = height * width * rng.uniform(*self.scale)
             aspect = math.exp(rng.uniform(math.log(self.ratio[0]), math.log(self.ratio[1])))
@@ -96,10 +93,10 @@ class RandomResizedCrop:
 
 @dataclass(frozen=True)
 class CenterResize:
-    """The shorter side scaled to `size` and the centred square of that, for evaluation.
+    """Scales the shorter side to `size` and cuts out the centered square, for evaluation.
 
-    To the last bit what Pillow gives and what the image processors of transformers do with it: the whole image is
-    decoded, and sides are rounded as there. So exported networks give the same predictions.
+    Equal to Pillow's result, and to that of transformers' image processors, to the last bit: the whole image is
+    decoded, and sides are rounded as there. Exported networks therefore give the same predictions.
     """
 
     size: int
@@ -109,7 +106,8 @@ class CenterResize:
         if isinstance(pixels, Jpeg):
             pixels = load_image(pixels.data, element.get("name", "image"))
         short = min(pixels.shape[:2])
-        top, start = (max(0, side - LONGEST * short) // 2 for side in pixels.shape[:2])  # a thread would grow too long
+        # A very thin image would become too long.
+        top, start = (max(0, side - LONGEST * short) // 2 for side in pixels.shape[:2])
         pixels = pixels[top : top + LONGEST * short, start : start + LONGEST * short]
         height, width = (self.size * side // short for side in pixels.shape[:2])
         scaled = np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC))
@@ -119,7 +117,7 @@ class CenterResize:
 
 @dataclass(frozen=True)
 class RandomFlip:
-    """Mirrors an array left to right and upside down, each half of the time."""
+    """Mirrors an array left to right and upside down, each with probability 1/2."""
 
     horizontal: bool = True
     vertical: bool = True
@@ -131,22 +129,22 @@ class RandomFlip:
             image = image[::-1]
         if self.horizontal and left_right:
             mirrored = np.empty_like(image)
-            for channel in range(image.shape[2]):  # four times faster than all at once
+            for channel in range(image.shape[2]):  # four times faster than all channels at once
                 mirrored[..., channel] = image[:, ::-1, channel]
             image = mirrored
         return element | {"image": np.ascontiguousarray(image)}
 
 
 def _cut(element: dict, box: Box, size: int) -> UInt8[np.ndarray, "size size 3"]:
-    """Cuts `box` out and scales it to size x size in one bicubic, antialiased resize."""
+    """Cuts out `box` and resizes it to size x size, bicubic and antialiased, in one step."""
     pixels, (left, upper, w, h) = element["image"], box
     if not isinstance(pixels, Jpeg):
         return _resize(pixels[upper : upper + h, left : left + w], size)
     spare = min(w, h) // (REDUCED_MARGIN * size)
     reduced = next(scale for scale in (8, 4, 2, 1) if spare >= scale or scale == 1)
-    try:  # where pixels become smaller, little is left of the way that colours were enlarged
+    try:  # where the image shrinks, how chroma was interpolated hardly matters
         part, x, y = jpeg.decode(pixels.data, pixels.header, box, reduced, smooth=min(w, h) <= size)
-    except ValueError:  # Pillow reads some that simplejpeg refuses, and says what is wrong with the others
+    except ValueError:  # Pillow reads some that simplejpeg refuses, and names the fault of the others
         part, x, y, reduced = load_image(pixels.data, element.get("name", "image")), 0, 0, 1
     left, upper, w, h = left / reduced - x, upper / reduced - y, w / reduced, h / reduced
     x, y = math.floor(left), math.floor(upper)
@@ -157,23 +155,15 @@ def _cut(element: dict, box: Box, size: int) -> UInt8[np.ndarray, "size size 3"]
 def _resize(
     pixels: UInt8[np.ndarray, "h w 3"], size: int, box: tuple[float, float, float, float] | None = None
 ) -> UInt8[np.ndarray, "size size 3"]:
-    """Bicubic, antialiased; `box` is left, upper, width, height of the part that is taken."""
+    """Bicubic and antialiased; `box` is left, upper, width, height of the part to resize (None: all)."""
     height, width, _ = pixels.shape
     if resizer is None:
         corners = (box[0], box[1], box[0] + box[2], box[1] + box[3]) if box else None
         return np.asarray(Image.fromarray(pixels).resize((size, size), Image.Resampling.BICUBIC, box=corners))
-    if not hasattr(_of_thread, "resizer"):  # it keeps memory of its own from one image to the next
+    if not hasattr(_of_thread, "resizer"):  # it reuses its memory from one image to the next
         _of_thread.resizer = resizer.Resizer()
     source = resizer.ImageData(width, height, resizer.PixelType.U8x3, pixels.tobytes())
     target = resizer.ImageData(size, size, resizer.PixelType.U8x3)
     options = resizer.ResizeOptions(resize_alg=BICUBIC, crop_box=resizer.CropBox(*box)) if box else WHOLE
     _of_thread.resizer.resize(source, target, options)
     return np.frombuffer(target.get_buffer(), np.uint8).reshape(size, size, 3)
-
-
-def normalize(
-    images: UInt8[np.ndarray, "... 3"], mean: Sequence[float], std: Sequence[float]
-) -> Float32[np.ndarray, "... 3"]:
-    """Scales pixels to 0..1, then takes off `mean` and divides by `std`, one value per channel."""
-    scaled = images.astype(np.float32) / np.float32(255)
-    return (scaled - np.asarray(mean, np.float32)) / np.asarray(std, np.float32)

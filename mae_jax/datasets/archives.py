@@ -1,4 +1,4 @@
-"""Opens .zip and .rar archives from strangers: nothing outside the folder, no links, and an end to the bytes."""
+"""Unpacks .zip and .rar archives from strangers: no file outside the folder, no links, a limit on the bytes."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ import rarfile
 from mae_jax.runtime.errors import UserError
 
 SUFFIXES = (".zip", ".rar")
-MAX_RATIO = 50  # unpacked over packed bytes; images hardly shrink, so that more is an attack
+MAX_RATIO = 50  # unpacked over packed bytes; images hardly shrink, so a larger ratio is an attack
 MAX_BYTES = 500e9  # unpacked, of one archive
-MAX_FILES = 1_000_000  # of one archive; empty ones have no bytes that would be counted
+MAX_FILES = 1_000_000  # of one archive; empty files add no bytes to the count
 BLOCK = 1 << 20
-_BROKEN = (zipfile.BadZipFile, rarfile.Error, zlib.error, lzma.LZMAError)  # bz2 raises an OSError without a number
+_BROKEN = (zipfile.BadZipFile, rarfile.Error, zlib.error, lzma.LZMAError)  # bz2 raises an OSError without an errno
 _BROKEN += (EOFError, RuntimeError, NotImplementedError, ValueError)
 _NO_PLACE = (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG)
-PROGRAMS = (  # for compressed .rar files; each unpacks into the folder that it is started in
+PROGRAMS = (  # for compressed .rar files; each unpacks into its working directory
     ("unrar", "x", "-p-", "-o-", "-inul", "-y", "--"),
     ("7zz", "x", "-p", "-y", "-bd", "--"),
     ("7z", "x", "-p", "-y", "-bd", "--"),
@@ -39,11 +39,10 @@ PROGRAMS = (  # for compressed .rar files; each unpacks into the folder that it 
 
 
 def gather(source: Path, into: Path, say: Callable[[str], None]) -> Path:
-    """A folder with all of `source`, its archives unpacked below `into`; `source` itself where it has none.
+    """Unpacks the archives in `source`; returns a folder with everything, or `source` if it has no archive.
 
-    `Train.rar` becomes Train/, whether or not the archive has a folder of that name. An archive beside a
-    folder of its name is taken to be unpacked already. Raises UserError for an archive that cannot be opened
-    or is hostile.
+    `Train.rar` becomes Train/, whether or not the archive contains a folder of that name. An archive next to a
+    folder of its name counts as unpacked. Raises UserError for an archive that cannot be opened or is hostile.
     """
     entries = sorted(path for path in source.iterdir() if not path.name.startswith("."))
     folders = {path.name for path in entries if path.is_dir()}
@@ -70,18 +69,18 @@ def gather(source: Path, into: Path, say: Callable[[str], None]) -> Path:
 
 
 def unpack(archive: Path, into: Path) -> None:
-    """Unpacks into the new folder `into`. Raises UserError, and leaves nothing there, where it cannot."""
+    """Unpacks into the new folder `into`. Raises UserError where it cannot, and then leaves nothing there."""
     into.mkdir()
     try:
         limit = min(MAX_BYTES, MAX_RATIO * archive.stat().st_size)
         with _opened(archive) as opened:
             if len(opened.infolist()) > MAX_FILES:
-                raise UserError(f"{archive} holds more than {MAX_FILES} files; it is not unpacked")
+                raise UserError(f"{archive} has more than {MAX_FILES} files; it is not unpacked")
             for member in opened.infolist():
                 _refuse_hostile(archive, member)
             members = [member for member in opened.infolist() if not member.is_dir()]
             if not members:
-                raise UserError(f"{archive} holds no files; get it again, or unpack it by hand")
+                raise UserError(f"{archive} has no files; download it again, or unpack it by hand")
             if _by_hand(opened, members):
                 _copy(archive, opened, members, into, limit)
             else:
@@ -95,21 +94,24 @@ def unpack(archive: Path, into: Path) -> None:
 def _opened(archive: Path) -> Iterator[zipfile.ZipFile | rarfile.RarFile]:
     try:
         rar = archive.suffix.lower() == ".rar"
-        # Else what follows a damaged header would be passed over in silence.
+        # Without "strict", rarfile silently skips what follows a damaged header.
         with rarfile.RarFile(archive, errors="strict") if rar else zipfile.ZipFile(archive) as opened:
-            locked = any(m.flag_bits & 1 for m in opened.infolist()) if not rar else False
-            if locked or (rar and opened.needs_password()):
+            if isinstance(opened, rarfile.RarFile):
+                locked = opened.needs_password()
+            else:
+                locked = any(member.flag_bits & 1 for member in opened.infolist())
+            if locked:
                 raise UserError(f"{archive} needs a password; unpack it by hand to {archive.with_suffix('')}")
             yield opened
     except (*_BROKEN, OSError) as error:
         if isinstance(error, UserError) or (isinstance(error, OSError) and error.errno is not None):
             raise
-        raise UserError(f"{archive} cannot be unpacked ({error}); get it again, or unpack it by hand") from None
+        raise UserError(f"{archive} cannot be unpacked ({error}); download it again, or unpack it by hand") from None
 
 
 def _refuse_hostile(archive: Path, member: zipfile.ZipInfo | rarfile.RarInfo) -> None:
-    """Raises UserError for names that lead out of the folder, and for what is neither file nor folder."""
-    name = member.filename
+    """Raises UserError for names that lead out of the folder, and for links and devices."""
+    name = member.filename or ""
     path = PurePosixPath(name)
     if not path.parts or path.is_absolute() or ".." in path.parts or re.search(r"[\\\0]|^[A-Za-z]:", name):
         raise UserError(f"{archive} has a member {name!r}, which leads out of its folder; it is not unpacked")
@@ -130,17 +132,17 @@ def _by_hand(opened: zipfile.ZipFile | rarfile.RarFile, members: Sequence) -> bo
 
 
 def _copy(archive: Path, opened: zipfile.ZipFile | rarfile.RarFile, members: Sequence, into: Path, limit: float):
-    """Counts the bytes as they come: what an archive says of itself is not believed."""
+    """Unpacks by Python, counting the bytes written: the sizes in an archive's header are not trusted."""
     written = 0
     for member in members:
-        place = into / PurePosixPath(member.filename)
+        place = into / PurePosixPath(member.filename or "")
         try:
             place.parent.mkdir(parents=True, exist_ok=True)
-            file = open(place, "xb")  # not over another member, also where the disk takes A and a for one
+            file = open(place, "xb")  # never over another member, also on a disk that does not distinguish A from a
         except OSError as error:
             if error.errno not in _NO_PLACE:
                 raise
-            why = error.strerror if error.errno == errno.ENAMETOOLONG else "another member has its place"
+            why = error.strerror if error.errno == errno.ENAMETOOLONG else "another member has this path"
             raise UserError(
                 f"{archive} has a member {member.filename!r} that cannot be written ({why}); it is not unpacked"
             ) from None
@@ -153,7 +155,7 @@ def _copy(archive: Path, opened: zipfile.ZipFile | rarfile.RarFile, members: Seq
 
 
 def _run(archive: Path, into: Path, limit: float) -> None:
-    """Lets the first program that can unpack, within `into` and the limit."""
+    """Unpacks by the first program that can, with at most `limit` bytes written."""
     failed = []
     for command in PROGRAMS:
         if shutil.which(command[0]):
@@ -165,7 +167,7 @@ def _run(archive: Path, into: Path, limit: float) -> None:
             into.mkdir()
     else:
         names = ", ".join(dict.fromkeys(command[0] for command in PROGRAMS))
-        why = f"{', '.join(failed)} cannot unpack it" if failed else f"none of the programs for .rar is here ({names})"
+        why = f"{', '.join(failed)} cannot unpack it" if failed else f"no program for .rar is installed ({names})"
         raise UserError(
             f"{archive}: {why}; install one that can, or unpack it by hand to {archive.with_suffix('')}, and run the "
             f"same command again"
@@ -178,7 +180,7 @@ def _run(archive: Path, into: Path, limit: float) -> None:
 
 def _watch(command: Sequence[str], archive: Path, into: Path, limit: float) -> int:
     """Runs a program until it ends or has written more than the limit; returns its exit code."""
-    blocks = int(limit) // 512 + 1  # what a single file may have; one that reaches it is over the limit, too
+    blocks = int(limit) // 512 + 1  # for a single file, which is over the limit if it reaches this size
     process = subprocess.Popen(
         ["sh", "-c", 'ulimit -f "$0" && exec "$@"', str(blocks), *command],
         cwd=into,
@@ -205,13 +207,13 @@ def _size(folder: Path) -> int:
     for count, path in enumerate(folder.rglob("*")):
         if count > MAX_FILES:
             return int(MAX_BYTES) + 1
-        with contextlib.suppress(OSError):  # the program may just rename it
+        with contextlib.suppress(OSError):  # the program may rename it at this moment
             total += path.lstat().st_size
     return total
 
 
 def _too_much(archive: Path, limit: float) -> UserError:
     return UserError(
-        f"{archive} holds more than {limit / 1e6:.0f} MB, {MAX_RATIO} times its own size; it is not unpacked. Where "
-        f"that is right, unpack it by hand to {archive.with_suffix('')}"
+        f"{archive} unpacks to more than {limit / 1e6:.0f} MB, {MAX_RATIO} times its own size; it is not unpacked. If "
+        f"you trust it, unpack it by hand to {archive.with_suffix('')}"
     )

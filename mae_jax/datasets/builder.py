@@ -1,4 +1,4 @@
-"""What the dataset builders share: encoded images with their name, group and label, each decoded once.
+"""The base class of the dataset builders: encoded images with name, group and label, each decoded once.
 
 TFDS imports TensorFlow when it builds. Reading (`mae_jax.data.prepared`) never does.
 """
@@ -11,27 +11,29 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
+import numpy as np
 import tensorflow_datasets as tfds
+from jaxtyping import UInt8
 
 from mae_jax.data.checking import ReadError
-from mae_jax.data.decode import load_image
+from mae_jax.data.decode import decode
 from mae_jax.data.sources import Source
 from mae_jax.runtime.errors import UNUSABLE, UserError
 
 CHUNK = 256  # files read ahead of the writer
 
-Example = dict
-Cut = Callable[[str, bytes], Iterable[tuple[str, Example]]]
+Example = dict[str, Any]
+Cut = Callable[[str, bytes, UInt8[np.ndarray, "h w 3"]], Iterable[tuple[str, Example]]]
 
 
 class LeftOut(Exception):
-    """A file that is no part of the data set; the message is the reason."""
+    """A file that is not part of the data set; the message is the reason."""
 
 
 class ImageBuilder(tfds.core.GeneratorBasedBuilder):
-    """Writes encoded images as they are, in ArrayRecord files, and keeps a list of what it left out."""
+    """Writes encoded images unchanged to ArrayRecord files, and lists the files that it leaves out."""
 
     PUBLISHED: ClassVar[dict[str, dict[str, int]]] = {}  # images of each split and class, where known
 
@@ -39,27 +41,29 @@ class ImageBuilder(tfds.core.GeneratorBasedBuilder):
         super().__init__(file_format=file_format, **kwargs)
         self.left_out: dict[str, list[str]] = {}  # names of files by reason
         self.unnamed: Counter[str] = Counter()  # how many more there are for a reason
+        self.assumed: Counter[str] = Counter()  # images read on each assumption, see `decode.Picture`
         self.progress: Callable[[int, int], None] = lambda done, total: None  # files read, files in all
         self._files, self._read = 0, 0
 
-    def features(self, classes: tuple[str, ...] = (), **more) -> tfds.features.FeaturesDict:
-        """`classes` in the order of their numbers; none for unlabelled images."""
+    def features(self, classes: tuple[str, ...] = (), more: dict[str, Any] | None = None) -> tfds.features.FeaturesDict:
+        """The features of an example. `classes` are in the order of their numbers; () for unlabeled images."""
         label = {"label": tfds.features.ClassLabel(names=classes)} if classes else {}
         return tfds.features.FeaturesDict(
             {
                 "image": tfds.features.Image(doc="the file's own bytes, or the tile as JPEG"),
                 "name": tfds.features.Text(doc="path below the data set's folder"),
-                "group": tfds.features.Text(doc="what must not straddle a split"),
+                "group": tfds.features.Text(doc="patient, slide or region, which splits keep together"),
             }
             | label
-            | more
+            | (more or {})
         )
 
     def examples(self, source: Source, cut: Cut | None = None) -> Iterator[tuple[str, Example]]:
-        """Keys and examples of the files of `source`, each decoded in full before it is taken.
+        """Keys and examples of the files of `source`, each decoded in full.
 
-        `cut(name, bytes)` gives the examples that a file is cut into; without, the file is the example.
-        Files that cannot be decoded are left out. Raises UserError where none is left.
+        `cut(name, bytes, pixels)` gives the examples that a file is cut into; None: the file is the example.
+        Files that cannot be decoded are left out. Raises UserError where none is left, and ReadError where the
+        storage fails.
         """
         for reason, names in source.passed_over.items():
             self.left_out.setdefault(reason, []).extend(names)
@@ -68,28 +72,32 @@ class ImageBuilder(tfds.core.GeneratorBasedBuilder):
         return self._examples(source, cut)
 
     def _examples(self, source: Source, cut: Cut | None) -> Iterator[tuple[str, Example]]:
-        def read(i: int) -> list[tuple[str, Example]] | LeftOut:
+        def read(i: int) -> tuple[list[tuple[str, Example]] | LeftOut, tuple[str, ...]]:
             name = source.names[i]
             if UNUSABLE.search(name):
-                return LeftOut("unusable name")
+                return LeftOut("unusable name"), ()
             try:
                 data = source.read(i)
+                assert isinstance(data, bytes), "a source of files"
+                picture = decode(data, name)
                 if cut is not None:
-                    return list(cut(name, data))
-                load_image(data, name)
+                    return list(cut(name, data, picture.pixels)), picture.assumed
             except LeftOut as reason:
-                return reason
+                return reason, ()
             except ReadError:  # the disk failed, not the image
                 raise
             except UserError as error:
-                return LeftOut(getattr(error, "kind", "cannot be read"))
-            example = {"image": data, "name": name, "group": source.groups[i]}
-            return [(name, example | ({"label": int(source.labels[i])} if source.classes else {}))]
+                return LeftOut(getattr(error, "kind", "cannot be read")), ()
+            example: Example = {"image": data, "name": name, "group": source.groups[i]}
+            if source.classes:
+                example["label"] = int(source.labels[i])
+            return [(name, example)], picture.assumed
 
         found, numbers = 0, iter(range(len(source)))
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
             while chunk := list(islice(numbers, CHUNK)):
-                for i, made in zip(chunk, pool.map(read, chunk), strict=True):
+                for i, (made, assumed) in zip(chunk, pool.map(read, chunk), strict=True):
+                    self.assumed.update(assumed)
                     if isinstance(made, LeftOut):
                         self.left_out.setdefault(str(made), []).append(source.names[i])
                     else:
@@ -98,16 +106,16 @@ class ImageBuilder(tfds.core.GeneratorBasedBuilder):
                     self._read += 1
                     self.progress(self._read, self._files)
         if not found:
-            raise UserError(f"--source: none of the {len(source)} files is of use; the first is {source.names[0]}")
+            raise UserError(f"--source: none of the {len(source)} files can be used; the first is {source.names[0]}")
 
-    def _generate_examples(self):
-        raise NotImplementedError  # _split_generators gives the examples themselves
+    def _generate_examples(self, **kwargs: Any) -> Any:
+        raise NotImplementedError  # _split_generators returns the examples themselves
 
 
 def root_of(dl_manager: tfds.download.DownloadManager, has: str = "") -> Path:
-    """The folder with the data set's files: TFDS's manual_dir, prepare_data's --source.
+    """The folder with the files of the data set: TFDS's manual_dir, which is prepare_data's --source.
 
-    Where it has no folder `has` but one of its folders does, that one: archives add a level of their own.
+    If it has no folder `has` but exactly one of its folders does, that one is returned: archives often add a level.
     """
     top = Path(dl_manager.manual_dir)
     below = [path for path in top.iterdir() if has and (path / has).is_dir()]

@@ -1,4 +1,4 @@
-"""Builds a data set, reads it back, and puts it in its place only when all of it is there."""
+"""Builds a data set, reads it back, and moves it to its place only when it is complete."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from mae_jax.data import groups as grouping
 from mae_jax.data import prepared
@@ -36,18 +37,18 @@ def prepare(
     say: Callable = command.say,
     cutting: slides.Cutting | None = None,
 ) -> Path:
-    """Builds `name` from the files in `source`; returns where it lies. `cutting`: how slides are, for tiles:NAME.
+    """Builds `name` from the files in `source`; returns its folder. `cutting` has the options of tiles:NAME.
 
-    It is built beside its place and moved there at the end, so that what an interrupted start leaves never looks
-    finished. Raises UserError where it cannot be built, and `errors.Stopped` after a signal.
+    It is built next to its place and moved there at the end, so an interrupted start never looks finished. Raises
+    UserError where it cannot be built, and `errors.Stopped` after a signal.
     """
     if found := prepared.versions(name, directory):
-        other = ", cut in another way" if cutting and _cut_otherwise(found[-1], cutting) else ""
-        say(f"{name} is prepared already{other}; remove {found[-1]} to prepare it again")
+        other = ", with other options" if cutting and _cut_otherwise(found[-1], cutting) else ""
+        say(f"{name} is already prepared{other}; remove {found[-1]} to prepare it again")
         return found[-1]
     if not Path(source).is_dir():
         raise UserError(f"--source {source} is not a folder; name the one with the files of {name}")
-    kept = "slides that are cut are kept" if name.startswith("tiles:") else "nothing was changed"
+    kept = "finished slides are kept" if name.startswith("tiles:") else "nothing was changed"
     with signals.watched(), signals.ends(kept), _staging(name, directory) as staging:
         builder = make_builder(name, staging)
         builder.progress = _progress(say)
@@ -68,7 +69,7 @@ def prepare(
 
 
 def _cut_otherwise(place: Path, cutting: slides.Cutting) -> bool:
-    """Whether the tiles that lie there were cut with other options."""
+    """Whether the tiles in `place` were cut with other options."""
     try:
         saved = dict(json.loads((place / ABOUT).read_text(encoding="utf-8"))["cutting"])
     except (OSError, ValueError, KeyError, TypeError):
@@ -77,7 +78,7 @@ def _cut_otherwise(place: Path, cutting: slides.Cutting) -> bool:
 
 
 def make_builder(name: str, directory: Path) -> ImageBuilder:
-    """The builder of `name`, a key of `prepared.WHERE`. Raises UserError for a configuration that is not known."""
+    """The builder of `name`, a key of `prepared.WHERE`. Raises UserError for an unknown configuration."""
     dataset, _, config = prepared.tfds_name(name).partition("/")
     module = importlib.import_module(f"mae_jax.datasets.{dataset}.{dataset}_dataset_builder")
     if config and config not in module.Builder.builder_configs:
@@ -88,19 +89,21 @@ def make_builder(name: str, directory: Path) -> ImageBuilder:
 def _files(
     builder: ImageBuilder, source: Path, staging: Path, cutting: slides.Cutting, say: Callable
 ) -> tuple[Path, dict]:
-    """The folder that the builder reads, and what is to be told of it: archives opened, slides cut."""
+    """The folder that the builder reads, with archives unpacked or slides cut, and facts for `prepared.json`."""
     if builder.name != "tiles":
         return archives.gather(source, staging / "files", say), {}
-    cut = staging.with_name(f"{staging.name}-slides")  # kept where this start is interrupted
+    cut = staging.with_name(f"{staging.name}-slides")  # kept if this start is interrupted
     made, left_out = slides.cut_folder(source, cut, cutting, say)
     builder.left_out |= left_out
-    blank = sum(slides.about(path)["blank"] for path in made)
+    facts = [slides.about(path) for path in made]
+    builder.assumed.update(phrase for fact in facts for phrase in fact["assumed"])
+    blank = sum(fact["blank"] for fact in facts)
     return cut, {"tiles_without_tissue": blank, "cutting": dataclasses.asdict(cutting)}
 
 
 @contextlib.contextmanager
 def _staging(name: str, directory: str | os.PathLike) -> Iterator[Path]:
-    """An empty folder beside the place of the data set, gone afterwards; what a killed start left goes, too."""
+    """An empty folder next to the place of the data set, removed afterwards, with leftovers of killed starts."""
     top = prepared.root(directory) / ".preparing"
     key = prepared.tfds_name(name).replace("/", "-")
     try:
@@ -121,7 +124,7 @@ def _staging(name: str, directory: str | os.PathLike) -> Iterator[Path]:
         except OSError as error:
             free = shutil.disk_usage(top).free
             raise UserError(
-                f"{name}: {error.strerror or error} ({free / 1e9:.1f} GB are free in {top}); make room or name another "
+                f"{name}: {error.strerror or error} ({free / 1e9:.1f} GB free in {top}); make room or name another "
                 f"--data_dir, and run the same command again"
             ) from None
         finally:
@@ -138,22 +141,24 @@ def _build(builder: ImageBuilder, source: Path, staging: Path) -> None:
             builder.download_and_prepare(download_config=config, download_dir=staging / "downloads")
         except UserError:
             raise
-        except Exception as error:  # TFDS wraps what its generators raise
-            cause = error
+        except Exception as error:  # TFDS wraps exceptions of its generators
+            cause: BaseException | None = error
             while cause is not None and not isinstance(cause, UserError | OSError | Stopped):
                 cause = cause.__cause__ or cause.__context__
-            # ArrayRecord's writer tells of a full disk in words alone.
-            said = next((words for words in DISK if words in str(error)), "") if cause is None else ""
-            raise OSError(DISK[said], said) if said else cause or error from None
+            # ArrayRecord's writer reports a full disk only in words.
+            words = next((words for words in DISK if words in str(error)), "") if cause is None else ""
+            raise OSError(DISK[words], words) if words else cause or error from None
 
 
 def _index(name: str, builder: ImageBuilder, staging: Path, source: Path) -> dict:
-    """Reads every record back and writes the index of each split; returns what is told of the data set."""
+    """Reads every record back and writes the index of each split; returns the facts for `prepared.json`."""
     counts, groups = {}, {}
+    features: Any = builder.info.features
     for split in builder.info.splits:
-        index = prepared.make_index(prepared.open_split(name, split, staging))
+        examples: Any = prepared.open_split(name, split, staging)
+        index = prepared.make_index(examples)
         index.save(prepared.index_path(Path(builder.data_dir), split))
-        names = builder.info.features["label"].names if "label" in builder.info.features else None
+        names = features["label"].names if "label" in features else None
         found = Counter(index.label.tolist())
         counts[split] = {c: found[i] for i, c in enumerate(names)} if names else {"images": len(index.label)}
         groups[split] = len(set(prepared.groups_of(name, index.names, index.groups).groups) - {""})
@@ -166,11 +171,12 @@ def _index(name: str, builder: ImageBuilder, staging: Path, source: Path) -> dic
             reason: {"files": len(names) + builder.unnamed[reason], "names": names}
             for reason, names in builder.left_out.items()
         },
+        "assumed": dict(builder.assumed),
     }
 
 
 def summary(name: str, place: Path, about: dict) -> list[str]:
-    """Counts per split and class, what was left out and why, and where the counts differ from the published."""
+    """Lines with counts per split and class, files left out and why, and differences from the published counts."""
     splits = list(about["counts"])
     columns = list(dict.fromkeys(c for counts in about["counts"].values() for c in counts))
     rows = [["split", *columns, *(["images"] if columns != ["images"] else []), "groups"]]
@@ -186,6 +192,7 @@ def summary(name: str, place: Path, about: dict) -> list[str]:
             ", ..." if left["files"] > SHOWN else ""
         )
         lines.append(f"  left out, {reason}: {left['files']} ({shown})")
+    lines += [f"  assumed: {phrase}: {n} image{'s' * (n > 1)}" for phrase, n in about["assumed"].items()]
     if about.get("tiles_without_tissue"):
         lines.append(f"  left out, without tissue: {about['tiles_without_tissue']} tiles")
     elif not about["left_out"]:

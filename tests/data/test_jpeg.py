@@ -43,10 +43,10 @@ def boxes(height: int, width: int, n: int = 25):
     ],
     ids=str,
 )
-@pytest.mark.parametrize("grey", [False, True])
-def test_pixels_of_a_part_are_those_of_the_whole(shape, options, grey):
+@pytest.mark.parametrize("gray", [False, True])
+def test_pixels_of_a_part_are_those_of_the_whole(shape, options, gray):
     pixels = TISSUE[: shape[0], : shape[1]]
-    data = encode(pixels[..., 0] if grey else pixels, **options)
+    data = encode(pixels[..., 0] if gray else pixels, **options)
     expected, header = whole(data), jpeg.read_header(data)
     assert (header.height, header.width) == shape
     for box in boxes(*shape):
@@ -69,7 +69,7 @@ def test_only_what_a_crop_touches_is_decoded():
     assert whole(bytes(part)).shape == (48, 64, 3)  # a JPEG of its own
     np.testing.assert_array_equal(whole(bytes(part))[2:-2, 2:-2], whole(data)[50:94, 66:126])
     assert len(part) < len(data) / 2
-    # The box ends where an interval does: interpolated colours need the next pixel.
+    # The box ends where an interval does: interpolated chroma needs the next pixel.
     assert jpeg.window(data, header, (64, 48, 64, 48), margin=0)[1:5] == (64, 48, 48, 64)
     assert jpeg.window(data, header, (64, 48, 64, 48), margin=1)[1:5] == (32, 32, 80, 128)
     plain = encode(TISSUE)
@@ -100,7 +100,7 @@ def test_tiles_are_encoded_with_markers_along_a_grid(width, wide, halved):
     ],
     ids=["empty", "begun", "cut short", "progressive", "PNG", "CMYK"],
 )
-def test_what_is_no_plain_jpeg_is_left_to_pillow(data):
+def test_what_is_not_a_plain_jpeg_is_left_to_pillow(data):
     assert jpeg.read_header(data) is None
 
 

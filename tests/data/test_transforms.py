@@ -16,7 +16,7 @@ def encode(image: Image.Image, format: str = "PNG", **options) -> bytes:
 
 
 def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
-    """Smooth colours, an edge and some noise."""
+    """Smooth colors, an edge and some noise."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:height, :width] / max(height, width)
     waves = [np.sin(9 * x + 2), np.cos(7 * y), np.sin(11 * x * y)]
@@ -49,7 +49,7 @@ def test_crop_draws_scale_and_ratio_as_asked():
     assert abs(np.log(ratio).mean()) < 0.02
     assert left.min() < 20 and upper.min() < 20
     assert (left + w).max() > 980 and (upper + h).max() > 980
-    # Too long for its ratio: the largest centred part.
+    # Too long for its ratio: the largest centered part.
     assert RandomResizedCrop(8).box(100, 1000, np.random.default_rng(1)) == (433, 0, 133, 100)
     assert RandomResizedCrop(8).box(1000, 100, np.random.default_rng(1)) == (0, 433, 100, 133)
 
@@ -66,7 +66,7 @@ def test_crop_cuts_the_box_it_drew():
 
 JPEGS = {
     "best": {"quality": 95, "subsampling": "4:4:4"},
-    "half colours": {"quality": 95},
+    "half chroma": {"quality": 95},
     "4:2:2": {"quality": 90, "subsampling": "4:2:2"},
     "small": {"quality": 50},
     "markers": {"quality": 95, "restart_marker_blocks": 2, "optimize": True},
@@ -144,7 +144,7 @@ def test_center_resize_of_a_thread_needs_no_room():
         assert (CenterResize(64)({"image": image})["image"] == 50).all()
 
 
-def test_center_resize_takes_the_centre():
+def test_center_resize_takes_the_center():
     image = np.zeros((30, 90, 3), np.uint8)
     image[:, 30:60] = 200
     for way in (image, image.transpose(1, 0, 2)):  # the filter reaches a pixel over the border
@@ -163,10 +163,3 @@ def test_flip_gives_all_four_and_keeps_the_element():
     np.testing.assert_array_equal(element["image"], image)
     only = {RandomFlip(vertical=False)(element, rng)["image"].tobytes() for _ in range(64)}
     assert only == {way.tobytes() for way in ways[:2]}
-
-
-def test_normalize():
-    images = np.array([[[[0, 51, 255]]]], np.uint8)
-    out = transforms.normalize(images, (0.5, 0.2, 0.0), (0.5, 1.0, 2.0))
-    assert out.dtype == np.float32
-    np.testing.assert_allclose(out, [[[[-1, 0, 0.5]]]], atol=1e-6)

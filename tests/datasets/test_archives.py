@@ -180,15 +180,15 @@ def test_folders_in_an_archive_are_no_links(tmp_path):
 @pytest.mark.parametrize(
     ("names", "said"),
     [
-        (["a/x.jpg", "a/x.jpg"], "another member has its place"),
-        (["a", "a/x.jpg"], "another member has its place"),
-        (["a/x.jpg", "a"], "another member has its place"),
+        (["a/x.jpg", "a/x.jpg"], "another member has this path"),
+        (["a", "a/x.jpg"], "another member has this path"),
+        (["a/x.jpg", "a"], "another member has this path"),
         (["n" * 300], "File name too long"),
         (["d/" * 3000 + "x"], "File name too long"),
         (["../up/"], "leads out of its folder"),
         (["a.jpg", "/"], "leads out of its folder"),
         (["a.jpg", ""], "leads out of its folder"),
-        (["Train/"], "holds no files"),
+        (["Train/"], "has no files"),
     ],
 )
 def test_members_that_have_no_place_of_their_own_are_refused(tmp_path, names, said):
@@ -205,7 +205,7 @@ def test_members_that_have_no_place_of_their_own_are_refused(tmp_path, names, sa
 def test_files_without_bytes_are_counted_too(tmp_path, monkeypatch):
     monkeypatch.setattr(archives, "MAX_FILES", 99)
     archive = zipped(tmp_path / "x.zip", {f"{i}.jpg": b"" for i in range(100)})
-    with pytest.raises(UserError, match="holds more than 99 files"):
+    with pytest.raises(UserError, match="has more than 99 files"):
         archives.unpack(archive, tmp_path / "in")
     assert not (tmp_path / "in").exists()
 

@@ -33,17 +33,17 @@ def test_tiles_of_the_regions(prepared_sets, trees):
 
 def test_coordinates_are_kept(trees):
     data = (trees / "prcc" / "3610_6089_2000.jpg").read_bytes()
-    examples = dict(cut(150, "3610_6089_2000.jpg", data))
+    examples = dict(cut(150, "3610_6089_2000.jpg", data, load_image(data)))
     assert sorted((e["x"], e["y"]) for e in examples.values()) == [(0, 0), (0, 50), (50, 0), (50, 50)]
 
 
 @pytest.mark.parametrize(("subsampling", "halved"), [("4:2:0", True), ("4:4:4", False), (None, False)])
-def test_colours_are_as_fine_as_those_of_the_region(trees, subsampling, halved):
+def test_chroma_is_as_fine_as_that_of_the_region(trees, subsampling, halved):
     """Where they are halved, tiles lose no more; PNG and the like keep all."""
     region = Image.open(trees / "prcc" / "3610_6089_2000.jpg")
     file = io.BytesIO()
     region.save(file, "JPEG", quality=95, subsampling=subsampling) if subsampling else region.save(file, "PNG")
-    for _, example in cut(100, "region.jpg", file.getvalue()):
+    for _, example in cut(100, "region.jpg", file.getvalue(), load_image(file.getvalue())):
         header = jpeg.read_header(example["image"])
         assert header.halved == halved and header.interval  # restart markers
 

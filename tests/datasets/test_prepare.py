@@ -1,5 +1,6 @@
 """The command that prepares, what it leaves when it ends early, and reading what it made."""
 
+import json
 import os
 import shutil
 import signal
@@ -102,7 +103,7 @@ def test_a_file_that_cannot_grow_ends_with_one_line(trees, tmp_path):
 def test_prepared_again_is_said(trees, prepared_sets):
     said: list[str] = []
     place = preparing.prepare("cam16", trees / "cam16", prepared_sets[0], said.append)
-    assert said == [f"cam16 is prepared already; remove {place} to prepare it again"]
+    assert said == [f"cam16 is already prepared; remove {place} to prepare it again"]
 
 
 def test_a_data_set_that_is_not_prepared_names_the_command(tiny_config, tmp_path):
@@ -234,3 +235,15 @@ def test_texts_are_what_they_were(texts):
     assert kept.index(texts[-1]) == texts.index(texts[-1]) and "nowhere" not in kept
     with pytest.raises(IndexError):
         kept[len(texts)]
+
+
+def test_what_was_assumed_is_counted(trees, tmp_path):
+    """As at the start of a run on a folder: here the tiles no longer show it."""
+    top = tmp_path / "regions"
+    shutil.copytree(trees / "prcc", top)
+    pages = [Image.fromarray(np.full((100, 100, 3), value, np.uint8)) for value in (50, 200)]
+    pages[0].save(top / "stack.tif", save_all=True, append_images=pages[1:])
+    said: list[str] = []
+    place = preparing.prepare("prcc:tile50", top, tmp_path / "data", said.append)
+    assert "  assumed: several pages: the first is used: 1 image" in said
+    assert json.loads((place / "prepared.json").read_text())["assumed"] == {"several pages: the first is used": 1}

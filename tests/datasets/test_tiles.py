@@ -102,8 +102,8 @@ def test_prepared_with_other_options_is_said(cut, folder):
     said: list[str] = []
     for tile in (100, 200):
         prepare("tiles:mine", folder, cut[0], said.append, slides.Cutting(tile=tile, workers=5))
-    assert said[0].startswith("tiles:mine is prepared already; remove")
-    assert said[1].startswith("tiles:mine is prepared already, cut in another way; remove")
+    assert said[0].startswith("tiles:mine is already prepared; remove")
+    assert said[1].startswith("tiles:mine is already prepared, with other options; remove")
 
 
 def test_what_was_left_out_is_said(cut):
@@ -280,12 +280,19 @@ def test_plain_images_are_cut_where_their_resolution_is_given(tmp_path):
     assert f"{strips} (--assume_mpp takes it as a plain image): 2 (c.tif, deep.tif)" in str(error.value)
     assert "plain images, whose resolution --assume_mpp would give: 3 (a.png, b.jpg, small.png)" in str(error.value)
     write_slide(top / "d.tiff", image)
+    Image.fromarray(image).save(top / "pages.tif", save_all=True, append_images=[Image.fromarray(image)])
     for mpp, side in ((0.0, 100), (1.0, 200)):
         names, left_out = cut_into(tmp_path, top, assume_mpp=0.5, mpp=mpp)
-        assert names == ["a.png", "b.jpg", "c.tif", "d.tiff"]
+        assert names == ["a.png", "b.jpg", "c.tif", "d.tiff", "pages.tif"]
         tiles = {slides.about(path)["slide"]: slides.about(path)["tiles"] for path in (tmp_path / "cut").glob("*.zip")}
         assert set(tiles.values()) == {(300 // side) * (-(-300 // side))}
         assert left_out.pop("smaller than a tile") == ["small.png"]
+        assumed = {
+            slides.about(path)["slide"]: slides.about(path)["assumed"] for path in (tmp_path / "cut").glob("*.zip")
+        }
+        assert {name: text for name, text in assumed.items() if text} == {
+            "pages.tif": ["several pages: the first is used"]
+        }
         ((why, found),) = left_out.items()
         assert found == ["deep.tif"] and why.startswith(f"cannot be read: {strips}, and it has signed pixels (32 bits)")
 

@@ -11,7 +11,6 @@ import tensorflow_datasets as tfds
 from jaxtyping import UInt8
 
 from mae_jax.data import jpeg, sources
-from mae_jax.data.decode import load_image
 from mae_jax.datasets.builder import Example, ImageBuilder, LeftOut, root_of
 from mae_jax.runtime.errors import UserError
 
@@ -32,18 +31,17 @@ def config_of(name: str) -> Config:
 
 
 def corners(length: int, tile: int) -> list[int]:
-    """Where tiles begin along a side: each pixel is covered, and none is made up.
+    """Where tiles begin along a side: every pixel is covered, and nothing is padded.
 
-    A last tile that would reach over the edge is moved back onto it and overlaps its neighbour. None for
-    a side shorter than a tile.
+    A last tile that would reach beyond the edge is moved back and overlaps its neighbor. Empty for a side
+    that is shorter than a tile.
     """
     starts = list(range(0, length - tile + 1, tile))
     return starts if not starts or starts[-1] + tile == length else [*starts, length - tile]
 
 
-def cut(tile: int, name: str, data: bytes) -> Iterator[tuple[str, Example]]:
-    """The tiles of one region. Raises UserError where it is not an image, LeftOut if it is smaller than a tile."""
-    pixels: UInt8[np.ndarray, "h w 3"] = load_image(data, name)
+def cut(tile: int, name: str, data: bytes, pixels: UInt8[np.ndarray, "h w 3"]) -> Iterator[tuple[str, Example]]:
+    """The tiles of one region, encoded as JPEG. Raises LeftOut if it is smaller than a tile."""
     height, width, _ = pixels.shape
     if min(height, width) < tile:
         raise LeftOut(f"smaller than a tile of {tile} pixels")
@@ -57,7 +55,7 @@ def cut(tile: int, name: str, data: bytes) -> Iterator[tuple[str, Example]]:
 
 
 class Builder(ImageBuilder):
-    """Reads all images of the folder, each a region; names like `3610_6089_2000.jpg`."""
+    """Reads all images in the folder; each is a region with a name like `3610_6089_2000.jpg`."""
 
     VERSION = tfds.core.Version("1.0.0")
     BUILDER_CONFIGS: ClassVar = [config_of("tile500")]
@@ -70,9 +68,9 @@ class Builder(ImageBuilder):
             description=(
                 "H&E regions of papillary renal cell carcinoma, chosen by pathologists from TCGA-KIRP slides: 1,162 "
                 "regions of 171 slides. The tiles come without the subtype. The group is the region: its name does not "
-                "tell the slide, so regions of one patient may be on both sides of a split."
+                "contain the slide, so regions of one patient may be on both sides of a split."
             ),
-            features=self.features(**where),
+            features=self.features(more=where),
             homepage="https://dataset.chenli.group/home/prcc-subtyping",
             citation="""@inproceedings{gao2021instance,
   title={Instance-based Vision Transformer for Subtyping of Papillary Renal Cell Carcinoma in Histopathological Image},
@@ -84,5 +82,6 @@ class Builder(ImageBuilder):
         )
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict:
+        assert isinstance(self.builder_config, Config)
         regions = sources.unlabelled_folder(root_of(dl_manager), check=False, field="--source")
         return {"train": self.examples(regions, partial(cut, self.builder_config.tile))}

@@ -1,4 +1,4 @@
-"""Raabin-WBC: white blood cells of five classes, cropped, each labelled by two experts."""
+"""Raabin-WBC: white blood cells of five classes, cropped, each labeled by two experts."""
 
 from typing import ClassVar
 

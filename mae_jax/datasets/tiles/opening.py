@@ -7,11 +7,12 @@ import math
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
 from mae_jax.data import tiff
-from mae_jax.data.decode import load_image, open_image
+from mae_jax.data.decode import decode, open_image
 from mae_jax.datasets.builder import LeftOut
 from mae_jax.runtime.errors import UNUSABLE, UserError
 
@@ -82,21 +83,27 @@ def _through_link(path: Path, source: Path) -> bool:
 
 
 @contextlib.contextmanager
-def opened(path: Path, plain: bool) -> Iterator:
-    """A slide by OpenSlide, or (`plain`) an image with the same interface. Raises LeftOut where it cannot be read."""
+def opened(path: Path, plain: bool) -> Iterator[tuple[Any, tuple[str, ...]]]:
+    """A slide by OpenSlide, or (`plain`) an image with the same interface, and what its decoding assumes.
+
+    Raises LeftOut where it cannot be read.
+    """
     openslide = library()
-    if path.suffix.lower() in PLAIN:
-        yield openslide.ImageSlide(_image(path))
-        return
+    assumed: tuple[str, ...] = ()
     try:
-        slide = openslide.OpenSlide(path)
+        if path.suffix.lower() in PLAIN:
+            image, assumed = _image(path)
+            slide = openslide.ImageSlide(image)
+        else:
+            slide = openslide.OpenSlide(path)
     except openslide.OpenSlideUnsupportedFormatError:
         why = _unsupported(path)
         if not why or not plain:
             raise LeftOut(f"{why} (--assume_mpp takes it as a plain image)" if why else "cannot be read") from None
-        slide = openslide.ImageSlide(_image(path, f"{why}, and "))
+        image, assumed = _image(path, f"{why}, and ")
+        slide = openslide.ImageSlide(image)
     with slide:
-        yield slide
+        yield slide, assumed
 
 
 def announced(path: Path, plain: bool) -> tuple[tuple[int, int], Mapping[str, str]]:
@@ -106,7 +113,7 @@ def announced(path: Path, plain: bool) -> tuple[tuple[int, int], Mapping[str, st
             return open_image(path.read_bytes(), "it").size, {}
         except UserError as error:
             raise LeftOut(str(error)) from None
-    with opened(path, plain) as slide:
+    with opened(path, plain) as (slide, _):
         return slide.dimensions, dict(slide.properties)
 
 
@@ -123,12 +130,13 @@ def _unsupported(path: Path) -> str:
     return "a TIFF that OpenSlide does not read"
 
 
-def _image(path: Path, but: str = "") -> Image.Image:
-    """A plain image, decoded at once. Raises LeftOut with the reason where it cannot be."""
+def _image(path: Path, but: str = "") -> tuple[Image.Image, tuple[str, ...]]:
+    """A plain image, decoded at once, and what that assumes. Raises LeftOut with the reason where it cannot be."""
     try:
-        return Image.fromarray(load_image(path.read_bytes(), "it"))
+        picture = decode(path.read_bytes(), "it")
     except UserError as error:
         raise LeftOut(f"cannot be read: {but}{error}") from None
+    return Image.fromarray(picture.pixels), picture.assumed
 
 
 def resolution(properties: Mapping[str, str], mpp: float, assume_mpp: float) -> float:

@@ -17,6 +17,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
@@ -96,7 +97,7 @@ def cut_folder(
 
 
 def about(path: Path) -> dict:
-    """The counts in a .zip: `slide` (its name), `tiles`, `blank` (tiles without tissue)."""
+    """The counts in a .zip: `slide` (its name), `tiles`, `blank` (tiles without tissue), `assumed`."""
     with zipfile.ZipFile(path) as file:
         return json.loads(file.comment)
 
@@ -158,14 +159,15 @@ def cut_slide(slide: Path, place: Path, name: str, cutting: Cutting) -> str:
     openslide = opening.library()
     partial = place.with_suffix(".partial")
     try:
-        with opening.opened(slide, plain=bool(cutting.assume_mpp)) as opened:
+        with opening.opened(slide, plain=bool(cutting.assume_mpp)) as (opened, assumed):
             step = _step(opened.properties, cutting)
             if min(opened.dimensions) < step * (1 - 1e-6):
                 raise LeftOut("smaller than a tile")
             level = opened.get_best_level_for_downsample(step / cutting.tile * 1.01)
             side = round(step / opened.level_downsamples[level])  # pixels to read
             mask, scale = _overview(opened)
-            counts = {"slide": name, "tiles": 0, "blank": 0}
+            counts: dict[str, Any] = {"slide": name, "tiles": 0, "blank": 0}
+            counts["assumed"] = assumed
             with zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as file:
                 for y in grid(opened.dimensions[1], step):
                     for x in grid(opened.dimensions[0], step):
@@ -207,13 +209,13 @@ def _overview(opened) -> tuple[Bool[np.ndarray, "h w"], float]:
     """The tissue mask, and how many pixels of the scan one of its pixels covers along a side."""
     scale = max(FINEST, max(opened.dimensions) / OVERVIEW)
     level = opened.get_best_level_for_downsample(scale)
-    size = [max(1, round(d / scale)) for d in opened.dimensions]
-    return tissue_mask(np.asarray(_in_parts(opened, level, size))), opened.dimensions[0] / size[0]
+    width, height = (max(1, round(side / scale)) for side in opened.dimensions)
+    return tissue_mask(np.asarray(_in_parts(opened, level, (width, height)))), opened.dimensions[0] / width
 
 
-def _in_parts(opened, level: int, size: list[int]) -> Image.Image:
+def _in_parts(opened, level: int, size: tuple[int, int]) -> Image.Image:
     """A small image of a slide, built from parts: a scan without small levels does not fit into memory."""
-    small = Image.new("RGB", tuple(size), "white")
+    small = Image.new("RGB", size, "white")
     width, height = opened.level_dimensions[level]
     factor = opened.level_downsamples[level]
     part = 4096

@@ -1,4 +1,4 @@
-"""Tiles of whole slides, of one's own folder; `slides` cuts them, and this builder takes what it left."""
+"""tiles:NAME: tiles of the whole slides in a folder. `slides` cuts them; this builder stores them."""
 
 import json
 import re
@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import tensorflow_datasets as tfds
+from jaxtyping import UInt8
 
-from mae_jax.data.decode import load_image
 from mae_jax.data.sources import Source
 from mae_jax.datasets.builder import Example, ImageBuilder, root_of
 from mae_jax.datasets.tiles.slides import SETTINGS, about
@@ -23,7 +23,7 @@ def config_of(name: str) -> tfds.core.BuilderConfig:
 
 
 class Builder(ImageBuilder):
-    """Reads the .zip files that `slides.cut_folder` made, one a slide."""
+    """Reads the .zip files that `slides.cut_folder` wrote, one per slide."""
 
     VERSION = tfds.core.Version("1.0.0")
     MANUAL_DOWNLOAD_INSTRUCTIONS = "Run tools/prepare_data.py tiles:NAME --source DIR_OF_SLIDES."
@@ -33,7 +33,7 @@ class Builder(ImageBuilder):
         return tfds.core.DatasetInfo(
             builder=self,
             description="Tiles with tissue, cut from whole slides. The group is the slide.",
-            features=self.features(**where),
+            features=self.features(more=where),
             homepage="https://openslide.org",
             citation="The slides are your own.",
             license="That of the slides.",
@@ -47,7 +47,7 @@ class Builder(ImageBuilder):
 
 
 def tiles_of(root: Path) -> Source:
-    """All tiles of all slides, as files of a source."""
+    """A source of all tiles of all slides; the group of a tile is its slide."""
     members, names, groups = [], [], []
     for path in sorted(root.glob("*.zip")):
         slide = about(path)["slide"]
@@ -70,9 +70,9 @@ def _opened(path: Path) -> zipfile.ZipFile:
     return zipfile.ZipFile(path)
 
 
-def example(name: str, data: bytes) -> Iterator[tuple[str, Example]]:
-    """One tile, its place read from its name."""
-    load_image(data, name)
+def example(name: str, data: bytes, pixels: UInt8[np.ndarray, "h w 3"]) -> Iterator[tuple[str, Example]]:
+    """The example of one tile; its place is in its name."""
     group, _, place = name.rpartition("/")
-    x, y = (int(v) for v in re.fullmatch(r"x(\d+)_y(\d+)\.jpg", place).groups())
-    yield name, {"image": data, "name": name, "group": group, "x": x, "y": y}
+    match = re.fullmatch(r"x(\d+)_y(\d+)\.jpg", place)
+    assert match, f"{name}: not a tile that `slides` has named"
+    yield name, {"image": data, "name": name, "group": group, "x": int(match[1]), "y": int(match[2])}
