@@ -149,8 +149,9 @@ def _compare(study: Study, level: Level, init: str, present: Sequence[int], rows
 
 def _trained_on(study: Study, level: Level, init: str) -> dict[str, float]:
     """How many labeled training images each class had, as a mean over the seeds; {} where a run does not tell."""
-    told = [study.runs[i].train_counts for i in study.of(level, init)]
-    if not all(told):
+    index = study.of(level, init)
+    told = [counts for i in index if (counts := study.runs[i].train_counts)]
+    if len(told) < len(index):
         return {}
     return {name: float(np.mean([counts.get(name, 0) for counts in told])) for name in study.runs[0].classes}
 
@@ -180,10 +181,10 @@ def confusions(study: Study, found: CellTypes, most: int = 10) -> list[str]:
         return []
     wrong = matrix.counts - np.diag(np.diag(matrix.counts))
     order = np.argsort(-wrong, axis=None)[:most]
-    pairs = [np.unravel_index(at, wrong.shape) for at in order.tolist()]
+    pairs = [divmod(at, len(wrong)) for at in order.tolist()]
     names = study.runs[0].classes
     return [
-        f"{_count(wrong[i, j])} of {matrix.counts[i].sum():,.0f} {names[i]} are taken for {names[j]}."
+        f"{_count(float(wrong[i, j]))} of {matrix.counts[i].sum():,.0f} {names[i]} are taken for {names[j]}."
         for i, j in pairs
         if wrong[i, j] > 0
     ]

@@ -34,7 +34,7 @@ def boxes(study: Study, level: Level) -> Numbers:
     block = 2 * len(inits)
     width = WIDE * (block + 1) * len(drawn)
     labels = [*map(short, inits), "right", "wrong"]
-    figure = grid(1, 1, panel=(width, 2.3), handles=handles, labels=labels, title=1, ticks=3)
+    figure = grid(1, 1, panel=(width, 2.3), handles=handles, labels=labels, title=1, ticks=2)
     (ax,), found, marks, texts = figure.every, [], [], []
     for label in present:
         for i, init in enumerate(inits):
@@ -89,9 +89,9 @@ def _draw_boxes(ax, marks: Sequence[tuple[int, dict, np.ndarray, str, bool]]) ->
             beyond = beyond[np.linspace(0, len(beyond) - 1, OUTLIERS).astype(int)]
         if len(beyond):
             ax.plot(np.full(len(beyond), at), beyond, ".", color=shade, markersize=3, markeredgecolor="none", alpha=0.6)
-    ax.add_collection(LineCollection(lines, colors=np.repeat(shades, 4).tolist(), linewidths=1.1))
-    ax.add_collection(PolyCollection(polygons, facecolors=faces, edgecolors=shades, linewidths=1.1))
-    ax.add_collection(LineCollection(medians, colors="black", linewidths=1.5))
+    ax.add_collection(LineCollection(lines, colors=np.repeat(shades, 4).tolist(), linewidths=1.1, zorder=3))
+    ax.add_collection(PolyCollection(polygons, facecolors=faces, edgecolors=shades, linewidths=1.1, zorder=3))
+    ax.add_collection(LineCollection(medians, colors="black", linewidths=1.5, zorder=4))
 
 
 def reliability(study: Study, arms: Sequence[str]) -> Numbers:

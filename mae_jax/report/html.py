@@ -34,7 +34,7 @@ def save(name: str, figure: Figure, numbers: list[dict], out: Path, caption: str
 
 def run_facts(path: Path, info: dict) -> dict:
     """What run.json says about how a run was made, as text; None where it says nothing."""
-    seconds, epochs = info.get("wall_seconds"), info.get("epochs")
+    seconds, epochs = finite(info, "wall_seconds"), finite(info, "epochs")
     trained = info.get("steps") != 0  # else a head was solved for, and 0 epochs and steps tell nothing
     config = info.get("config")
     versions = info.get("versions")
@@ -42,10 +42,10 @@ def run_facts(path: Path, info: dict) -> dict:
         "seed": info.get("seed"),
         "subset_seed": info.get("subset_seed"),
         "n_train": info.get("n_train"),
-        "epochs": f"{epochs:g}" if is_number(epochs) and trained else None,
+        "epochs": f"{epochs:g}" if epochs is not None and trained else None,
         "steps": info.get("steps") if trained else None,
         "selected": info.get("selected_step") if trained else None,
-        "minutes": f"{seconds / 60:.1f}" if is_number(seconds) else None,
+        "minutes": f"{seconds / 60:.1f}" if seconds is not None else None,
         "devices": clean(info["devices"]) if isinstance(info.get("devices"), str) else None,
         "data": clean(info["data_name"]) if isinstance(info.get("data_name"), str) else None,
         "commit": clean(info["commit"])[:12] if info.get("commit") else None,
@@ -57,10 +57,17 @@ def run_facts(path: Path, info: dict) -> dict:
     }
 
 
+def finite(info: dict, name: str, low: float = -1e300) -> float | None:
+    """A finite number of run.json, at least `low`; None where it is none."""
+    value = info.get(name)
+    return float(value) if is_number(value, low) else None
+
+
 def hours(infos: Sequence[dict]) -> str | None:
     """What the runs took together, as `68 minutes` or `3.2 hours`; None where one of them does not say."""
-    seconds = [info.get("wall_seconds") for info in infos]
-    if not all(is_number(s, 0.0) for s in seconds):
+    told = [finite(info, "wall_seconds", 0.0) for info in infos]
+    seconds = [value for value in told if value is not None]
+    if len(seconds) < len(told):
         return None
     minutes = sum(seconds) / 60
     return f"{minutes:.0f} minutes" if minutes < 120 else f"{minutes / 60:.1f} hours"

@@ -84,10 +84,9 @@ def _difference(areas: dict[tuple[Level, str], dict[int, float]], level: Level, 
         return empty
     values = np.array([own[seed] - base[seed] for seed in shared])
     low, high = _interval(values)
-    known = low is not None and high is not None
     return {
         "difference": float(values.mean()),
         "difference_low": low,
         "difference_high": high,
-        "verdict": verdict(low, high) if known else None,
+        "verdict": verdict(low, high) if low is not None and high is not None else None,
     }

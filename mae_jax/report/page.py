@@ -141,7 +141,7 @@ def _types(f: Findings) -> dict:
     found, classes = f.cell_types, f.study.runs[0].classes
     levels = [level for level in (found.largest, found.chosen) if level]
     whole = len(classes) <= cell_types.MOST
-    matrices = [[_matrix(m, classes) for m in found.matrices if m.level == level] for level in levels if whole]
+    matrices = [_matrix(m, classes) for level in levels if whole for m in found.matrices if m.level == level]
 
     def table(level: Level) -> list[dict]:
         rows = [row for row in found.rows if tables.level_of(row) == level and row["class"] in found.shown]

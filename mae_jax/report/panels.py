@@ -8,7 +8,7 @@ import dataclasses
 import textwrap
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, cast
 
 import matplotlib
 import numpy as np
@@ -82,7 +82,7 @@ def grid(
     high = list(heights) or [panel[1]] * lines
     above = LINE * title + 0.08
     under = LINE * (ticks + 1) + 0.12  # tick labels and the axis label
-    gap = left if own_y else 0.18
+    gap = left if own_y else 0.28
     width = left + columns * panel[0] + (columns - 1) * gap + 0.12
     names = [str(label) for label in labels]
     count = legend_columns or _fitting(names, width)
@@ -109,7 +109,7 @@ def grid(
         top -= high[line] + between
     if names:
         figure.legend(
-            list(handles),
+            cast(Sequence[Artist], handles),  # a tuple is one entry of several marks, see HandlerTuple
             names,
             loc="lower left",
             bbox_to_anchor=(0.02 / width, 0.0),

@@ -48,7 +48,7 @@ def analyze(study: Study, others: Sequence[tuple[str, Study]] = ()) -> Predictio
     validation images of a class.
     """
     rows, refused = [], {}
-    thresholds: dict[tuple[Level, str, int], Float[np.ndarray, c]] = {}
+    thresholds: dict[tuple[Level, str, int], np.ndarray] = {}
     for run in study.runs:
         why = _lacks(run)
         if why:

@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeGuard
 
 import numpy as np
 
@@ -323,6 +323,6 @@ def check_same_images(run: Run, first: Run, file: Path) -> None:
         raise UserError(f"{file}: the column 'group' is not that of {first.path}; {rule}")
 
 
-def is_number(value: object, low: float = -1e300, high: float = 1e300) -> bool:
-    """A finite number within the bounds; True and False are none."""
+def is_number(value: object, low: float = -1e300, high: float = 1e300) -> TypeGuard[float]:
+    """Whether a value is a finite number within the bounds; True and False are not."""
     return isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high

@@ -1,6 +1,7 @@
 """The figures of a sweep; each is a Matplotlib figure and its numbers as rows."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from matplotlib.lines import Line2D
@@ -51,7 +52,7 @@ def draw(sweep: Sweep, rows: list[dict], classifiers: list[dict]) -> Iterator[tu
         yield "classifiers", accuracies(sweep, classifiers)
 
 
-def _look(sweep: Sweep, weight: float) -> dict:
+def _look(sweep: Sweep, weight: float) -> dict[str, Any]:
     i = sweep.weights.index(weight)
     return {"color": PALETTE[i % len(PALETTE)], "marker": MARKERS[i % len(MARKERS)], "markersize": 5}
 

@@ -109,6 +109,8 @@ def _no_network(sweep: Sweep, rows: list[dict]) -> str:
 def _weighted(sweep: Sweep, weight: float) -> str:
     """What a weight does to the classifiers, per mask ratio, paired over images and seeds."""
     study, verdicts = sweep.study, {}
+    if study is None:
+        return ""
     plain = {n.mask_ratio: n.name for n in sweep.networks if n.visible_weight == 0}
     for network in sweep.networks:
         if network.visible_weight != weight or network.mask_ratio not in plain:
