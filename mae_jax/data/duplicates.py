@@ -1,15 +1,18 @@
-"""The same image twice: byte for byte, or to the eye. And groups and images that two splits share."""
+"""Images that occur twice, byte for byte or to the eye, and groups and images that two splits share."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 from jaxtyping import Float32, Int8, UInt64
 from PIL import Image
+from scipy.fft import dctn
 
+from mae_jax.data import shifted
 from mae_jax.data.checking import digest
 from mae_jax.data.decode import load_image, open_image
 from mae_jax.data.sources import Source
@@ -22,22 +25,27 @@ SHOWN = 5  # examples that a run keeps
 
 
 def look(data: bytes, name: str = "image") -> Int8[np.ndarray, " pixels"]:
-    """A perceptual hash: the image as 16 x 16 grey levels, its mean and contrast taken off.
+    """A perceptual hash: the image as 16 x 16 gray levels, without its mean and contrast.
 
-    Encoding anew, another size or brightness leave it as it is. All zero for an image without structure.
+    Another encoding, size or brightness hardly change it. All zero for an image without structure.
     Raises UserError where it cannot be decoded.
     """
+    gray = shrunk(data, SIDE, name).ravel()
+    if gray.std() < FLAT:
+        return np.zeros(SIDE * SIDE, np.int8)
+    gray -= gray.mean()
+    return np.rint(127 * gray / np.abs(gray).max()).astype(np.int8)
+
+
+def shrunk(data: bytes, side: int, name: str = "image") -> Float32[np.ndarray, "side side"]:
+    """The gray levels of an encoded image at side x side pixels. Raises UserError where it cannot be decoded."""
     image = open_image(data, name) if data.startswith(b"\xff\xd8") else None
     if image is not None and image.format == "JPEG" and image.mode in ("RGB", "L"):
-        image.draft("L", (4 * SIDE, 4 * SIDE))  # decodes no more pixels than are needed
+        image.draft("L", (4 * side, 4 * side))  # decodes no more pixels than are needed
         image = image.convert("L")
     else:
         image = Image.fromarray(load_image(data, name)).convert("L")
-    grey = np.asarray(image.resize((SIDE, SIDE), Image.Resampling.BOX), np.float32).ravel()
-    if grey.std() < FLAT:
-        return np.zeros(SIDE * SIDE, np.int8)
-    grey -= grey.mean()
-    return np.rint(127 * grey / np.abs(grey).max()).astype(np.int8)
+    return np.asarray(image.resize((side, side), Image.Resampling.BOX), np.float32)
 
 
 def near(
@@ -45,17 +53,36 @@ def near(
 ) -> Iterator[tuple[int, int, float]]:
     """(i, j, correlation) for all near-identical pairs; without `others`, of i < j among `looks`.
 
-    Tissue has no upright: an image that is turned by a right angle or mirrored counts as the same.
+    Tissue has no upright: an image that is turned by a right angle or mirrored counts as the same. Only pairs
+    whose upper bound, the product of `_unturned`, is high enough are compared in all 8 ways; none is lost.
     """
     one = _unit(looks)
     two = one if others is None else _unit(others)
+    bounds, other_bounds = _unturned(one), _unturned(two)
     for start in range(0, len(one), ROWS):
-        turned = _turned(one[start : start + ROWS])
         for left in range(0 if others is not None else start, len(two), COLUMNS):
-            alike = (turned @ two[left : left + COLUMNS].T).max(axis=0)
-            for row, column in np.argwhere(alike >= NEAR).tolist():
-                if others is not None or start + row < left + column:
-                    yield start + row, left + column, float(alike[row, column])
+            bound = bounds[start : start + ROWS] @ other_bounds[left : left + COLUMNS].T
+            rows, columns = np.nonzero(bound >= NEAR - 1e-4)
+            rows, columns = rows + start, columns + left
+            if others is None:
+                rows, columns = rows[rows < columns], columns[rows < columns]
+            for part in range(0, len(rows), ROWS):
+                i, j = rows[part : part + ROWS], columns[part : part + ROWS]
+                alike = np.einsum("wnp,np->wn", _turned(one[i]), two[j]).max(0)
+                for k in np.flatnonzero(alike >= NEAR).tolist():
+                    yield int(i[k]), int(j[k]), float(alike[k])
+
+
+def _unturned(rows: Float32[np.ndarray, "n pixels"]) -> Float32[np.ndarray, "n pixels"]:
+    """Vectors that turning and mirroring leave as they are; their products bound those of `rows`, in any way, above.
+
+    Turning and mirroring swap the frequencies (i, j) and (j, i) of the cosine transform and change signs. By the
+    rearrangement inequality the sorted magnitudes of each such pair give the largest possible product.
+    """
+    size = np.abs(dctn(rows.reshape(-1, SIDE, SIDE), axes=(1, 2), norm="ortho"))
+    swapped = size.transpose(0, 2, 1)
+    upper = np.triu(np.ones((SIDE, SIDE), bool))
+    return np.where(upper, np.maximum(size, swapped), np.minimum(size, swapped)).reshape(rows.shape)
 
 
 def _turned(rows: Float32[np.ndarray, "n pixels"]) -> Float32[np.ndarray, "8 n pixels"]:
@@ -86,10 +113,20 @@ def hashes_of(source: Source) -> tuple[UInt64[np.ndarray, " n"], Int8[np.ndarray
     return np.asarray(digests, np.uint64), np.stack(looks)
 
 
+def pixels(sources: Sequence[Source], i: int) -> Float32[np.ndarray, "64 64"]:
+    """The gray levels of image `i` of all images of `sources`, in their order."""
+    for source in sources:
+        if i < len(source):
+            return shrunk(source.read(i), shifted.PICTURE, source.names[i])
+        i -= len(source)
+    raise IndexError(i)
+
+
 def leaks(train: Sequence[Source], test: Source) -> dict:
     """What the test images share with the images of the sources `train` (validation included): groups and images.
 
-    Counts are of test images; those that are byte-identical are not counted as near-identical again.
+    Counts are of test images; those that are byte-identical are not counted as near-identical again. `images` are
+    the names of all test images in one of the counts.
     """
     hashes = [hashes_of(source) for source in train]
     ours, looks = (np.concatenate(part) for part in zip(*hashes, strict=True))
@@ -101,15 +138,23 @@ def leaks(train: Sequence[Source], test: Source) -> dict:
     shared = set(groups)
     same = {j for j, _ in identical}
     found = {j: i for i, j, _ in near(looks, other_looks) if j not in same}
+    rest = np.asarray([j for j in range(len(test)) if j not in same and j not in found], int)
+    searched = len(rest) * len(names) <= shifted.PAIRS
+    if searched:
+        moved = shifted.near(other_looks[rest], lambda k: pixels([test], int(rest[k])), looks, partial(pixels, train))
+        found |= {int(rest[k]): i for k, i, _ in moved}
 
     def pair(j: int, i: int) -> list[str]:
         return [test.names[j], names[i]]
 
+    leaked = same | found.keys() | {j for j, g in enumerate(test.compared) if g in shared}
     return {
         "groups": len(groups),
         "images_in_shared_groups": sum(g in shared for g in test.compared),
         "identical": len(identical),
         "near_identical": len(found),
+        "shifted_searched": searched,  # whether shifted and cropped ones are among these
+        "images": [test.names[j] for j in sorted(leaked)],
         "examples": {
             "groups": groups[:SHOWN],
             "identical": [pair(*p) for p in identical[:SHOWN]],

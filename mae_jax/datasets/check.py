@@ -7,12 +7,13 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int
 
-from mae_jax.data import duplicates, labelled_sets, layouts, prepared, sources, tables
+from mae_jax.data import duplicates, labelled_sets, layouts, prepared, shifted, sources, tables
 from mae_jax.data import groups as grouping
 from mae_jax.data.groups import Groups
 from mae_jax.data.sources import Source
@@ -39,6 +40,7 @@ class Images:
     splits: tuple[str, ...]
     digests: np.ndarray
     looks: np.ndarray
+    reads: tuple[Callable[[int], bytes], ...]  # of each split, by number in it
 
 
 def check(
@@ -81,12 +83,16 @@ def _groups_in_words(images: Images) -> str:
 
 def _all(name: str, directory: str | os.PathLike, say: Callable, columns: str, pattern: str) -> Images:
     if prepared.known(name):
+
+        def _records(split: str, index: prepared.Index) -> prepared.Records:
+            return prepared.Records(name, (split,), directory, [index.record])
+
         path = prepared.locate(name, directory)
         info = prepared.info_of(name, directory)
         classes = info.features["label"].names if "label" in info.features else []
         parts = {split: prepared.index_of(name, split, path, directory) for split in sorted(info.splits)}
         rows = {
-            s: (p.names, prepared.groups_of(name, p.names, p.groups), p.label, p.digest, p.look)
+            s: (p.names, prepared.groups_of(name, p.names, p.groups), p.label, p.digest, p.look, _records(s, p))
             for s, p in parts.items()
         }
     elif name and (Path(name).is_dir() or Path(name).is_file()):
@@ -98,7 +104,7 @@ def _all(name: str, directory: str | os.PathLike, say: Callable, columns: str, p
             f"{name!r} is neither a folder, a table of labels nor a data set that can be prepared; use one of "
             f"{', '.join(prepared.WHERE)}"
         )
-    names, groups, labels, digests, looks = zip(*rows.values(), strict=True)
+    names, groups, labels, digests, looks, reads = zip(*rows.values(), strict=True)
     return Images(
         names=tuple(n for part in names for n in part),
         groups=tuple(g for part in groups for g in part.groups),
@@ -109,6 +115,7 @@ def _all(name: str, directory: str | os.PathLike, say: Callable, columns: str, p
         splits=tuple(rows),
         digests=np.concatenate(digests),
         looks=np.concatenate(looks),
+        reads=reads,
     )
 
 
@@ -170,7 +177,7 @@ def _of_folder(split: str, source: Source, classes: list[str], say: Callable) ->
     labels = np.asarray([classes.index(source.classes[i]) if i >= 0 else -1 for i in source.labels.tolist()])
     below = "" if source.classes or split == ALL else f"{split}/"
     groups = Groups(source.groups, source.fields, source.kind)
-    return [below + name for name in source.names], groups, labels, *duplicates.hashes_of(source)
+    return [below + name for name in source.names], groups, labels, *duplicates.hashes_of(source), source.read
 
 
 def _row(images: Images, finding: str, likeness: str, i: int, j: int) -> dict:
@@ -217,10 +224,27 @@ def _identical(images: Images) -> Iterator[dict]:
 def _near(images: Images, say: Callable) -> Iterator[dict]:
     _, unique = np.unique(images.digests, return_index=True)
     unique = np.sort(unique)
-    for n, (i, j, likeness) in enumerate(duplicates.near(images.looks[unique])):
-        if n == MOST:
+    looks = images.looks[unique]
+    starts = np.searchsorted(images.split, np.arange(len(images.splits)))
+
+    def pixels(i: int) -> np.ndarray:
+        k = int(unique[i])
+        split = int(images.split[k])
+        return duplicates.shrunk(images.reads[split](k - int(starts[split])), shifted.PICTURE, images.names[k])
+
+    seen: set[tuple[int, int]] = set()
+    searches = [duplicates.near(looks)]
+    if len(looks) * (len(looks) - 1) / 2 <= shifted.PAIRS:
+        searches.append(shifted.near(looks, pixels))
+    else:
+        say(f"  {len(looks)} images are too many to look for shifted and cropped ones; check the splits apart")
+    for i, j, likeness in chain(*searches):
+        if (i, j) in seen:
+            continue
+        if len(seen) == MOST:
             say(f"  more than {MOST} near-identical pairs; the others are not listed")
             return
+        seen.add((i, j))
         yield _row(images, "near-identical", f"{likeness:.3f}", int(unique[i]), int(unique[j]))
 
 

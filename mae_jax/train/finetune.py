@@ -85,17 +85,28 @@ def classified(
             predictions.write_predictions(path, names, groups, source.labels[indices], found, classes)
         return found
 
-    def scores(path: Path, source: Source) -> tuple[np.ndarray, dict[str, Any]]:
+    def scores(path: Path, source: Source, name: str) -> tuple[np.ndarray, dict[str, Any]]:
+        """Probabilities and scores; `without_leaked`: the scores without the images that training saw, if any."""
         found = write(path, source, np.arange(len(source)))
-        return found, classification_scores.classification(source.labels, found.argmax(1), classes)
+        predicted = found.argmax(1)
+        results = classification_scores.classification(source.labels, predicted, classes)
+        leaked = set(data.leaks.get(name, {}).get("images", ()))
+        if leaked:
+            unseen = np.asarray([image not in leaked for image in source.names])
+            rest = dict.fromkeys(("accuracy", "f1"))
+            if unseen.any():
+                rest = classification_scores.classification(source.labels[unseen], predicted[unseen], classes)
+            counts = {"leaked": len(leaked), "n": int(unseen.sum())}
+            results["without_leaked"] = counts | {key: rest[key] for key in ("accuracy", "f1")}
+        return found, results
 
-    test, results = scores(workdir / contents.PREDICTIONS, data.test)
+    test, results = scores(workdir / contents.PREDICTIONS, data.test, data.sets.test_name)
     if leader:
         mistake_thumbnails.write(workdir / "thumbnails", data.test, test)
     if len(data.val_idx):
         write(workdir / contents.VALIDATION, data.train, data.val_idx)
     beside = workdir / contents.EXTERNAL
-    external = {name: scores(beside / name / contents.PREDICTIONS, s)[1] for name, s in data.external.items()}
+    external = {name: scores(beside / name / contents.PREDICTIONS, s, name)[1] for name, s in data.external.items()}
     counts = {"n_train": len(data.train_idx), "n_test": len(data.test), "n_validation": len(data.val_idx)}
     return counts | results | {"external": external}
 

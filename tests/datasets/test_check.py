@@ -20,6 +20,7 @@ from mae_jax.datasets.prepare import prepare
 from mae_jax.rundir import contents
 from mae_jax.runtime.errors import UserError
 from mae_jax.step import sharding
+from mae_jax.train import loop
 from mae_jax.train.build import build
 
 ROOT = Path(__file__).parents[2]
@@ -88,6 +89,7 @@ def test_a_fine_tuning_says_what_its_test_set_shares(leaky, tmp_path, tiny_confi
     task = build(config, sharding.make_mesh(1))
     assert task.leaks["TestA"]["identical"] == 1 and task.leaks["TestA"]["groups"] == 0
     assert task.leaks["TestA"]["near_identical"] == 1
+    assert task.leaks["TestA"]["images"] == ["TestA/Basophil/copy.jpg", "TestA/Neutrophil/again.jpg"]
     assert task.leaks["TestA"]["examples"]["identical"] == [
         ["TestA/Basophil/copy.jpg", "Train/Basophil/95-8-10-0_300_0.jpg"]
     ]
@@ -95,6 +97,23 @@ def test_a_fine_tuning_says_what_its_test_set_shares(leaky, tmp_path, tiny_confi
     said = task.about["warning: test images that training saw"]
     assert "TestA has 1 byte-identical with training images, 1 near-identical with training images" in said
     assert "TestB has 1 of a group that training has, too" in said
+
+
+def test_scores_without_leaked_images(leaky, tmp_path, tiny_config):
+    """They are those of the predictions' other rows."""
+    config = tiny_config()
+    config.data.update(source="folder", dir=str(leaky), external="TestB")
+    config.train.epochs = 1.0
+    results = loop.run(config, tmp_path / "run")
+    with open(tmp_path / "run" / contents.PREDICTIONS, newline="") as file:
+        rows = list(csv.DictReader(file))
+    leaked = contents.read_json(tmp_path / "run" / contents.RUN)["leaks"]["TestA"]["images"]
+    rest = [row for row in rows if row["image"] not in leaked]
+    right = sum(row["label"] == row["prediction"] for row in rest)
+    found = results["without_leaked"]
+    assert (found["leaked"], found["n"], found["accuracy"]) == (2, len(rest), right / len(rest)) and len(rest) == 20
+    assert results["n"] == 22 and 0 <= found["f1"] <= 1
+    assert results["external"]["TestB"]["without_leaked"]["leaked"] == 1
 
 
 def test_a_fine_tuning_says_what_its_pre_training_saw_of_the_test_set(leaky, tmp_path, tiny_config):
