@@ -1,0 +1,287 @@
+"""The documentation: its commands exist and run, its files and links are there, its numbers agree.
+
+A fenced block of commands runs in smoke size, in an empty folder in which the tutorial has been followed. Two comments
+before a block change that: `<!-- not run: REASON -->`, and `<!-- smoke: FLAGS -->`, which are added to its commands that
+take a config. `study` and `run` among the flags are those of SMOKE.
+"""
+
+import ast
+import csv
+import itertools
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "tools" / "slurm" / "README.md",
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
+FENCE = re.compile(r"((?:^<!--(?:(?!-->).)*-->\n)*)^```([^\n]*)\n(.*?)^```", re.M | re.S)
+SHELL, PYTHON = ("", "bash"), ("python",)
+TINY = {"size": "custom", "image_size": 32, "patch_size": 8, "width": 16, "depth": 1, "heads": 2, "decoder_width": 16}
+TINY |= {"decoder_depth": 1, "decoder_heads": 2}
+SMOKE = {
+    "run": [f"--config.model.{key}={value}" for key, value in TINY.items()] + ["--config.train.epochs=1.0"],
+    "study": [
+        f"--config.{part}.{key}={value}"
+        for part in ("pretrain", "finetune")
+        for key, value in {**{f"model.{key}": value for key, value in TINY.items()}, "train.epochs": 1.0}.items()
+    ],
+}
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block of commands."""
+
+    page: Path
+    language: str
+    text: str
+    not_run: str  # the reason; empty: it runs
+    smoke: list[str]  # flags that make its commands small
+
+    @property
+    def commands(self) -> list[str]:
+        """The lines of the shell, with continued lines joined."""
+        lines = re.sub(r"\\\n\s*", "", self.text).splitlines()
+        return [line for line in lines if line.strip() and not line.startswith("#")]
+
+
+def blocks(page: Path) -> list[Block]:
+    found = []
+    for comments, language, text in FENCE.findall(page.read_text()):
+        if language.strip() not in SHELL + PYTHON:
+            continue
+        said = {kind: rest.strip() for kind, rest in re.findall(r"<!-- (not run|smoke): (.*?) -->", comments, re.S)}
+        smoke = [flag for word in shlex.split(said.get("smoke", "")) for flag in SMOKE.get(word, [word])]
+        found.append(Block(page, language.strip() or "bash", text, said.get("not run", ""), smoke))
+    return found
+
+
+def name(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+COMMANDS = [(block, line) for page in PAGES for block in blocks(page) if block.language == "bash" for line in block.commands]
+
+
+def test_there_is_something_to_check():
+    assert len(PAGES) > 20 and len(COMMANDS) > 20
+    run = [block for page in PAGES for block in blocks(page) if not block.not_run]
+    assert len(run) > 10
+
+
+@pytest.mark.parametrize("block, line", COMMANDS, ids=lambda v: v[:60] if isinstance(v, str) else name(v.page))
+def test_a_command_and_its_options_exist(block, line):
+    """Of every command, also of those that are not run: the config loads, its fields and options are known."""
+    words = [w for w in shlex.split(line) if not re.fullmatch(r"\w+=.*", w) or w.startswith("-")]
+    line = shlex.join(words)
+    if line.startswith(("mae-jax run", "python -m mae_jax.main", "python -m mae_jax run")) or "sbatch" in line or "study.sh" in line:
+        flags = [w for w in shlex.split(line) + block.smoke if w.startswith("--config")]
+        check_config(flags)
+    elif line.startswith(("mae-jax", "python -m mae_jax")):
+        words = line.removeprefix("mae-jax").removeprefix("python -m mae_jax").split()
+        check_options(help_of(*words[: 2 if words[0] == "convert" else 1]), line)
+    elif re.match(r"python (tools|docs|tests)/", line):
+        script = ROOT / line.split()[1]
+        sources = [script, *(script.parent / "benchmarks").glob("*.py")]
+        check_options("\n".join(path.read_text() for path in sources), line)
+    else:
+        known = ("python -m pip install", "python -m pytest", "python -m sphinx", "hf download", "ruff ", "pre-commit ")
+        assert line.startswith(known) or block.not_run, f"{line}: nothing checks that this command exists"
+
+
+def check_config(flags: list[str]) -> None:
+    from mae_jax.config import check_arguments
+
+    assert flags, "a command without a config"
+    joined = [str(ROOT / flag) if not flag.startswith("-") else flag for flag in flags]
+    joined = [flag.replace("--config=", f"--config={ROOT}/", 1) if flag.startswith("--config=") else flag for flag in joined]
+    # Weights that a reader downloads are not here; `init=scratch` has the same fields.
+    check_arguments([re.sub(r"init=[\w./-]+", "init=scratch", flag) for flag in joined])
+
+
+def check_options(text: str, line: str) -> None:
+    for option in re.findall(r"(?<=\s)--[\w-]+", line):
+        assert option in text or option.replace("-", "_") in text, f"{line}: {option} is not an option"
+
+
+@cache
+def help_of(*words: str) -> str:
+    shown = subprocess.run([sys.executable, "-m", "mae_jax", *words, "--help"], capture_output=True, text=True, cwd=ROOT)
+    assert shown.returncode == 0, f"mae-jax {' '.join(words)} --help: {shown.stderr[-500:]}"
+    return shown.stdout
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_files_named_in_the_text_exist(page):
+    named = re.findall(r"(?<![\w/.-])((?:tests|tools|mae_jax|configs|docs|notebooks)/[\w./-]*\w)", page.read_text())
+    uncertain = {"docs/build"} | {n for n in named if "NAME" in n}  # a placeholder in docs/extending.md
+    missing = [n for n in dict.fromkeys(named) if n not in uncertain and not (ROOT / n).exists()]
+    assert not missing, f"{name(page)} names files that do not exist: {missing}"
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if p.parent == ROOT] + [ROOT / "CHANGELOG.md"], ids=name)
+def test_links_of_pages_outside_docs_lead_somewhere(page):
+    """Sphinx checks those inside docs/."""
+    for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text()):
+        assert target.startswith("https://") or (page.parent / target).exists(), f"{name(page)}: {target}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_config_fields_in_the_text_exist(page):
+    known = fields()
+    for field in re.findall(r"--config\.([\w.]*\w)", page.read_text()):
+        assert field in known or field == "FIELD", f"{name(page)}: --config.{field} is not a field"
+
+
+@cache
+def fields() -> set[str]:
+    from mae_jax.config import flatten, load
+
+    found: set[str] = set()
+    for file in (ROOT / "configs").glob("*.py"):
+        found |= set(flatten(load(file)))
+    return found
+
+
+def test_readme_is_short_and_its_two_headings_have_their_block():
+    text = (ROOT / "README.md").read_text()
+    assert len(text.splitlines()) <= 150
+    for heading, command in (("Run it", "python -m mae_jax.main --config=configs/demo.py"), ("Test it", "python -m pytest")):
+        section = re.search(rf"^## {heading}\n(.*?)(?=^## )", text, re.M | re.S)
+        assert section, heading
+        assert len(re.findall(r"^```", section[1], re.M)) == 2, f"{heading}: one fenced block"
+        assert command in FENCE.search(section[1])[3]
+
+
+def test_the_owner_of_the_repository_is_named_alike():
+    owners = set()
+    for file in ("README.md", "CITATION.cff", "notebooks/quickstart.ipynb"):
+        owners |= set(re.findall(r"github(?:\.com)?/([\w-]+)/mae_jax", (ROOT / file).read_text()))
+    assert len(owners) == 1, owners
+
+
+def test_errors_in_troubleshooting_are_printed_by_the_code():
+    strings = literals()
+    text = (ROOT / "docs" / "troubleshooting.md").read_text()
+    headings = re.findall(r"^### (.*`.*)$", text.partition("## Errors as printed")[2], re.M)
+    assert len(headings) > 10
+    for fragment in itertools.chain.from_iterable(re.findall(r"`([^`]+)`", heading) for heading in headings):
+        assert any(fragment in string for string in strings), f"no message has {fragment!r}"
+
+
+@cache
+def literals() -> list[str]:
+    """The texts in the code; a placeholder of an f-string is a NUL."""
+    found = []
+    for path in (ROOT / "mae_jax").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found.append(node.value)
+            elif isinstance(node, ast.JoinedStr):
+                parts = (v.value if isinstance(v, ast.Constant) else "\0" for v in node.values)
+                found.append("".join(map(str, parts)))
+    return found
+
+
+NOT_OURS = (  # words that a reader in the field stumbles over, and their spelling
+    r"goes on|passed over|anew|mends?|stands? (in|beside)|is said|first weights|commonest|is no (file|image|folder)"
+    r"|colour|normalis|optimis|initialis|labelled|unlabelled|grey|neighbour|behaviour|licence|centre"
+)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_pages_use_the_words_of_the_field(page):
+    prose = re.sub(r"```.*?```|`[^`\n]*`|https?://\S+", "", page.read_text(), flags=re.S)
+    found = [match[0] for match in re.finditer(NOT_OURS, prose)]
+    assert not found, f"{name(page)}: {found}"
+
+
+def test_the_results_page_has_the_numbers_of_its_table():
+    text = (ROOT / "docs" / "results.md").read_text()
+    with open(ROOT / "docs" / "data" / "real_study.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 28
+    for row in rows:
+        numbers = [row["scratch"], row["mae"]] + [f"+{row['gain']}"] * bool(row["gain"])
+        if row["gain_low"]:
+            numbers.append(f"({row['gain_low']} to {row['gain_high']})".replace("-", "−"))
+        assert all(number in text for number in numbers), row
+
+
+def test_the_figure_draws_the_table(tmp_path):
+    out = tmp_path / "figure.svg"
+    subprocess.run([sys.executable, ROOT / "docs" / "figures.py", out], check=True)
+    committed = (ROOT / "docs" / "images" / "label_efficiency.svg").read_text()
+    words = ("from scratch, 1,260 updates", "MAE pre-training, 20 epochs", "Gain with 95 % interval", "2,012")
+    for text in (out.read_text(), committed):
+        assert all(word in text for word in words)
+
+
+@pytest.mark.slow
+def test_the_pages_build_without_warnings(tmp_path):
+    pytest.importorskip("myst_parser", reason="the extra [docs] is not installed")
+    pytest.importorskip("furo", reason="the extra [docs] is not installed")
+    command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html", ROOT / "docs", tmp_path]
+    built = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert built.returncode == 0, built.stderr
+    fields_page = (tmp_path / "reference" / "config.html").read_text()
+    assert "optim.base_lr" in fields_page and "mae.mask_ratio" in fields_page
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory) -> Path:
+    """A folder as a reader has it who has followed the tutorial in a checkout."""
+    top = tmp_path_factory.mktemp("reader")
+    for folder in ("configs", "tools", "docs"):
+        (top / folder).symlink_to(ROOT / folder)
+    (top / "bin").mkdir()
+    for command, arguments in (("mae-jax", "-m mae_jax"), ("python", "")):
+        script = top / "bin" / command
+        script.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} {arguments} "$@"\n')
+        script.chmod(0o755)
+    follow(ROOT / "docs" / "tutorial.md", top)
+    assert (top / "runs/cells/report/index.html").is_file()
+    shutil.copytree(top / "cells/TestA", top / "clinic_b")
+    return top
+
+
+def follow(page: Path, top: Path) -> int:
+    """Runs the blocks of a page in `top`; returns how many."""
+    done = 0
+    for block in blocks(page):
+        if block.not_run:
+            continue
+        done += 1
+        if block.language == "python":
+            command = [sys.executable, "-c", block.text]
+        else:
+            flags = shlex.join(block.smoke)
+            lines = [f"{line} {flags}" if "--config=" in line else line for line in block.commands]
+            command = ["bash", "-euo", "pipefail", "-c", "\n".join(lines)]
+        path = f"{top / 'bin'}{os.pathsep}{os.environ['PATH']}"
+        environment = os.environ | {"PATH": path, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
+        ended = subprocess.run(command, cwd=top, env=environment, capture_output=True, text=True, timeout=900)
+        assert ended.returncode == 0, f"{name(page)}:\n{block.text}\n{ended.stdout[-1500:]}\n{ended.stderr[-1500:]}"
+    return done
+
+
+RUN = [p for p in PAGES if p.name != "tutorial.md" and any(not block.not_run for block in blocks(p))]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", RUN, ids=name)
+def test_the_commands_of_a_page_run(page, workspace):
+    assert follow(page, workspace) > 0
