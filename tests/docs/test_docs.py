@@ -85,6 +85,8 @@ def test_there_is_something_to_check():
 @pytest.mark.parametrize("block, line", COMMANDS, ids=lambda v: v[:60] if isinstance(v, str) else name(v.page))
 def test_a_command_and_its_options_exist(block, line):
     """Of every command, also of those that are not run: the config loads, its fields and options are known."""
+    if block.not_run and not re.search(r"mae.jax|^python|--config=", line):
+        return  # another program's
     words = [w for w in shlex.split(line) if not re.fullmatch(r"\w+=.*", w) or w.startswith("-")]
     line = shlex.join(words)
     if line.startswith(("mae-jax run", "python -m mae_jax.main", "python -m mae_jax run")) or "sbatch" in line or "study.sh" in line:
@@ -99,7 +101,7 @@ def test_a_command_and_its_options_exist(block, line):
         check_options("\n".join(path.read_text() for path in sources), line)
     else:
         known = ("python -m pip install", "python -m pytest", "python -m sphinx", "hf download", "ruff ", "pre-commit ")
-        assert line.startswith(known) or block.not_run, f"{line}: nothing checks that this command exists"
+        assert line.startswith(known), f"{line}: nothing checks that this command exists"
 
 
 def check_config(flags: list[str]) -> None:
