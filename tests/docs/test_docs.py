@@ -257,6 +257,9 @@ def workspace(tmp_path_factory) -> Path:
     follow(ROOT / "docs" / "tutorial.md", top)
     assert (top / "runs/cells/report/index.html").is_file()
     shutil.copytree(top / "cells/TestA", top / "clinic_b")
+    files = sorted((top / "cells").rglob("*.png"))
+    rows = [f"{file.relative_to(top / 'cells')},{file.parent.name},{number % 40}" for number, file in enumerate(files)]
+    (top / "labels.csv").write_text("\n".join(["file,kind,donor", *rows]) + "\n")
     return top
 
 
