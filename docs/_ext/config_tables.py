@@ -5,7 +5,8 @@ import re
 
 from ml_collections import ConfigDict
 
-from mae_jax import checks, config
+from mae_jax import config
+from mae_jax.config import fields
 
 ASSIGNED = re.compile(r"\s*(\w+)\.(\w+)\s*=\s*[^#]*(?:#\s*(.*))?$")
 
@@ -19,7 +20,11 @@ def sections() -> list[tuple[str, list[list[str]]]]:
     found = [("Every run", top)]
     for name in dict.fromkeys(row[0].partition(".")[0][1:] for row in run if "." in row[0]):
         found.append((f"{name}", [row for row in run if row[0].startswith(f"`{name}.")]))
-    return [*found, ("Studies", _rows(config.study_defaults, study)), ("Mask sweeps", _rows(config.sweep_defaults, sweep))]
+    return [
+        *found,
+        ("Studies", _rows(config.study_defaults, study)),
+        ("Mask sweeps", _rows(config.sweep_defaults, sweep)),
+    ]
 
 
 def _rows(function, values: ConfigDict) -> list[list[str]]:
@@ -33,10 +38,10 @@ def _rows(function, values: ConfigDict) -> list[list[str]]:
             meanings.setdefault(letters[found[1]] + found[2], found[3])
     rows = []
     for key, value in config.flatten(values).items():
-        allowed = ", ".join(map(str, checks._CHOICES.get(key, ())))
-        if key in checks._RANGES:
-            low, high, with_low, with_high = checks._RANGES[key]
+        allowed = ", ".join(map(str, fields._CHOICES.get(key, ())))
+        if key in fields._RANGES:
+            low, high, with_low, with_high = fields._RANGES[key]
             allowed = f"{'[' if with_low else '('}{low}, {high}{']' if with_high else ')'}"
-        may = "yes" if config.FREE.fullmatch(key) else ""
+        may = "yes" if fields.FREE.fullmatch(key) else ""
         rows.append([f"`{key}", f"`{value!r}", meanings.get(key, ""), allowed, may])
     return rows

@@ -1,8 +1,8 @@
 """The documentation: its commands exist and run, its files and links are there, its numbers agree.
 
 A fenced block of commands runs in smoke size, in an empty folder in which the tutorial has been followed. Two comments
-before a block change that: `<!-- not run: REASON -->`, and `<!-- smoke: FLAGS -->`, which are added to its commands that
-take a config. `study` and `run` among the flags are those of SMOKE.
+before a block change that: `<!-- not run: REASON -->`, and `<!-- smoke: FLAGS -->`, which are added to its commands
+that take a config. `study` and `run` among the flags are those of SMOKE.
 """
 
 import ast
@@ -73,7 +73,9 @@ def name(page: Path) -> str:
     return str(page.relative_to(ROOT))
 
 
-COMMANDS = [(block, line) for page in PAGES for block in blocks(page) if block.language == "bash" for line in block.commands]
+COMMANDS = [
+    (block, line) for page in PAGES for block in blocks(page) if block.language == "bash" for line in block.commands
+]
 
 
 def test_there_is_something_to_check():
@@ -89,14 +91,20 @@ def test_a_command_and_its_options_exist(block, line):
         return  # another program's
     words = [w for w in shlex.split(line) if not re.fullmatch(r"\w+=.*", w) or w.startswith("-")]
     line = shlex.join(words)
-    if line.startswith(("mae-jax run", "python -m mae_jax.main", "python -m mae_jax run")) or "sbatch" in line or "study.sh" in line:
+    if (
+        line.startswith(("mae-jax run", "python -m mae_jax.main", "python -m mae_jax run"))
+        or "sbatch" in line
+        or "study.sh" in line
+    ):
         flags = [w for w in shlex.split(line) + block.smoke if w.startswith("--config")]
         check_config(flags)
-    elif line.startswith(("mae-jax", "python -m mae_jax")):
+    elif line.startswith(("mae-jax ", "python -m mae_jax ")):
         words = line.removeprefix("mae-jax").removeprefix("python -m mae_jax").split()
         check_options(help_of(*words[: 2 if words[0] == "convert" else 1]), line)
-    elif re.match(r"python (tools|docs|tests)/", line):
+    elif re.match(r"python (tools|docs|tests)/|python -m mae_jax\.", line):
         script = ROOT / line.split()[1]
+        if line.startswith("python -m"):
+            script = ROOT / line.split()[2].replace(".", "/") / "__main__.py"
         sources = [script, *(script.parent / "benchmarks").glob("*.py")]
         check_options("\n".join(path.read_text() for path in sources), line)
     else:
@@ -105,11 +113,13 @@ def test_a_command_and_its_options_exist(block, line):
 
 
 def check_config(flags: list[str]) -> None:
-    from mae_jax.config import check_arguments
+    from mae_jax.config.loading import check_arguments
 
     assert flags, "a command without a config"
     joined = [str(ROOT / flag) if not flag.startswith("-") else flag for flag in flags]
-    joined = [flag.replace("--config=", f"--config={ROOT}/", 1) if flag.startswith("--config=") else flag for flag in joined]
+    joined = [
+        flag.replace("--config=", f"--config={ROOT}/", 1) if flag.startswith("--config=") else flag for flag in joined
+    ]
     # Weights that a reader downloads are not here; `init=scratch` has the same fields.
     check_arguments([re.sub(r"init=[\w./-]+", "init=scratch", flag) for flag in joined])
 
@@ -121,7 +131,9 @@ def check_options(text: str, line: str) -> None:
 
 @cache
 def help_of(*words: str) -> str:
-    shown = subprocess.run([sys.executable, "-m", "mae_jax", *words, "--help"], capture_output=True, text=True, cwd=ROOT)
+    shown = subprocess.run(
+        [sys.executable, "-m", "mae_jax", *words, "--help"], capture_output=True, text=True, cwd=ROOT
+    )
     assert shown.returncode == 0, f"mae-jax {' '.join(words)} --help: {shown.stderr[-500:]}"
     return shown.stdout
 
@@ -129,8 +141,8 @@ def help_of(*words: str) -> str:
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_files_named_in_the_text_exist(page):
     named = re.findall(r"(?<![\w/.-])((?:tests|tools|mae_jax|configs|docs|notebooks)/[\w./-]*\w)", page.read_text())
-    uncertain = {"docs/build"} | {n for n in named if "NAME" in n}  # a placeholder in docs/extending.md
-    missing = [n for n in dict.fromkeys(named) if n not in uncertain and not (ROOT / n).exists()]
+    named = [n for n in dict.fromkeys(named) if "NAME" not in n]  # a placeholder in docs/extending.md
+    missing = [n for n in named if not (ROOT / n).exists()]
     assert not missing, f"{name(page)} names files that do not exist: {missing}"
 
 
@@ -139,6 +151,14 @@ def test_links_of_pages_outside_docs_lead_somewhere(page):
     """Sphinx checks those inside docs/."""
     for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text()):
         assert target.startswith("https://") or (page.parent / target).exists(), f"{name(page)}: {target}"
+
+
+def test_moved_import_paths_lead_to_modules():
+    table = (ROOT / "CHANGELOG.md").read_text().partition("### Moved import paths")[2]
+    now = re.findall(r"`(mae_jax[\w.]*)`", "\n".join(row.split("|")[2] for row in re.findall(r"^\| .*", table, re.M)))
+    assert len(now) > 40
+    for path in (ROOT / module.replace(".", "/") for module in now):
+        assert path.with_suffix(".py").is_file() or (path / "__init__.py").is_file(), path
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
@@ -161,7 +181,10 @@ def fields() -> set[str]:
 def test_readme_is_short_and_its_two_headings_have_their_block():
     text = (ROOT / "README.md").read_text()
     assert len(text.splitlines()) <= 150
-    for heading, command in (("Run it", "python -m mae_jax.main --config=configs/demo.py"), ("Test it", "python -m pytest")):
+    for heading, command in (
+        ("Run it", "python -m mae_jax.main --config=configs/demo.py"),
+        ("Test it", "python -m pytest"),
+    ):
         section = re.search(rf"^## {heading}\n(.*?)(?=^## )", text, re.M | re.S)
         assert section, heading
         assert len(re.findall(r"^```", section[1], re.M)) == 2, f"{heading}: one fenced block"

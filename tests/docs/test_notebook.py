@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 NOTEBOOK = Path(__file__).resolve().parents[2] / "notebooks" / "quickstart.ipynb"
-PUBLIC = {"mae_jax", "mae_jax.config", "mae_jax.main", "mae_jax.data"}  # docs/reference/python.md
+PUBLIC = {"mae_jax.config", "mae_jax.main", "mae_jax.data", "mae_jax.evaluation", "mae_jax.weights.export"}
 
 
 def cells(kind: str) -> list[str]:
@@ -42,6 +42,7 @@ def test_the_notebook_runs_on_a_kernel(tmp_path, monkeypatch):
     nbformat = pytest.importorskip("nbformat", reason="the extra [docs] is not installed")
     monkeypatch.setenv("MAE_JAX_SMOKE", "1")
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    (tmp_path / "configs").symlink_to(NOTEBOOK.parents[1] / "configs")
     notebook = nbformat.read(NOTEBOOK, 4)
     client = nbclient.NotebookClient(notebook, timeout=900, resources={"metadata": {"path": str(tmp_path)}})
     client.execute()
