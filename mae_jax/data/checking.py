@@ -20,6 +20,7 @@ from mae_jax.runtime.errors import UNUSABLE, UserError
 
 Progress = Callable[[int, int], None]  # images checked so far, images in all
 MAX_BYTES = 2**30  # of a file; the largest image that is read has less
+LARGE = 10  # times the side that a network sees, from which images are reported
 # These say something about the file: no right to it, a wrong path. Every other error number is a fault of the storage.
 OF_THE_FILE = (errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
 
@@ -130,23 +131,22 @@ def check(
     )
 
 
-def _ratio(sizes: Int32[np.ndarray, "n 2"], pixels: int) -> float:
-    return float(np.median(sizes.min(axis=1)) / pixels)
+def large(sizes: Int32[np.ndarray, "n 2"] | None, pixels: int, labeled: bool) -> str:
+    """A warning if most images are much larger than the `pixels` along a side that a network sees; else "".
 
-
-LARGE = 8  # times as many pixels along the shorter side as a network sees, from which images are reported
-
-
-def large(sizes: Int32[np.ndarray, "n 2"] | None, pixels: int, crops: bool) -> str:
-    """A warning where most images are much larger than the `pixels` along a side that the network sees; else "".
-
-    `crops`: training takes random crops of the images.
+    `sizes` are heights and widths (None: not known); `labeled` images cannot be cut into tiles.
     """
-    if sizes is None or not len(sizes) or (ratio := _ratio(sizes, pixels)) < LARGE:
+    if sizes is None or not len(sizes):
         return ""
-    side = round(ratio * pixels)
+    side = float(np.median(sizes.min(axis=1)))
+    if side < LARGE * pixels:
+        return ""
+    cut = (
+        "crop them around what the label belongs to, or raise model.image_size"
+        if labeled
+        else f"cut them: python tools/prepare_data.py tiles:NAME --source DIR --assume_mpp MPP --tile {4 * pixels}"
+    )
     return (
-        f"images of {side:,} pixels along the shorter side (median) become {pixels}"
-        f"{' (random crops less)' if crops else ''}: what is smaller than {ratio:.0f} pixels is lost; cut them, "
-        f"for instance by python tools/prepare_data.py tiles:NAME --source DIR --assume_mpp MPP --tile {4 * pixels}"
+        f"the shorter side of {side:,.0f} pixels (median) becomes {pixels}, so that structures below "
+        f"{side / pixels:.0f} pixels are lost; {cut}"
     )

@@ -21,7 +21,7 @@ from mae_jax.rundir import contents, predictions
 from mae_jax.runtime.errors import UserError
 from mae_jax.step.from_config import spec_of
 from mae_jax.step.state import TrainState
-from mae_jax.train.task import Task, passed_over, predictor
+from mae_jax.train.task import Task, about_files, predictor
 from mae_jax.weights import initial_weights
 
 
@@ -136,9 +136,7 @@ def told(config: ConfigDict, data: splits.Labelled, opened: dict | None) -> dict
     every = {data.sets.train_name: data.train, **tests}
     if data.warnings:
         about["warning"] = "; ".join(data.warnings)
-    notes = [f"{name}: {text}" for name, source in every.items() if (text := passed_over(source))]
-    if notes:
-        about["files"] = "; ".join(notes)
+    about |= about_files(every, config.model.image_size, labeled=True)
     return {
         "sources": (data.train,),
         "indices": (data.train_idx,),

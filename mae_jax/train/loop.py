@@ -333,6 +333,7 @@ class Loop:
             "leaks": self.task.leaks,
             "seen_before": self.task.seen_before,
             "passed_over": self.task.passed_over(),
+            "assumed": self.task.assumed(),
             **self.task.facts,
             "n_train": self.resolved.n_train,
             "epochs": self.resolved.steps / self.resolved.steps_per_epoch,

@@ -16,7 +16,7 @@ from mae_jax.evaluation import per_image, reconstruction_sheets
 from mae_jax.models import Params
 from mae_jax.rundir.metrics_log import Writers
 from mae_jax.step.from_config import spec_of
-from mae_jax.train.task import Task, passed_over, predictor
+from mae_jax.train.task import Task, about_files, predictor
 from mae_jax.weights import initial_weights
 
 
@@ -29,7 +29,6 @@ def pretrain(config: ConfigDict, mesh: Mesh, report: labelled_sets.Report | None
     spec = spec_of(config, resolved, mesh)
     predict = predictor(config, spec)
     expected = loaders.epoch_counts(sizes, weights)
-    notes = list(filter(None, map(passed_over, data.sources)))
 
     held = list(zip(data.sources, data.val_idx, strict=True))
 
@@ -56,8 +55,8 @@ def pretrain(config: ConfigDict, mesh: Mesh, report: labelled_sets.Report | None
         "images per epoch and source": ", ".join(f"{k} {n:.0f}" for k, n in zip(data.names, expected, strict=True)),
         "mask ratio": config.mae.mask_ratio,
     }
-    if notes:
-        about["files"] = "; ".join(notes)
+    names = data.names if len(data.names) > 1 else ("",)
+    about |= about_files(dict(zip(names, data.sources, strict=True)), config.model.image_size, labeled=False)
     return Task(
         config,
         spec,

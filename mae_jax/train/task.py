@@ -16,7 +16,7 @@ from jaxtyping import Int
 from ml_collections import ConfigDict
 
 from mae_jax.config.schedule import Resolved
-from mae_jax.data import loaders
+from mae_jax.data import checking, loaders
 from mae_jax.data.augment import RandAugment, RandomErasing
 from mae_jax.data.sources import Source
 from mae_jax.data.transforms import Decode, RandomFlip, RandomResizedCrop
@@ -105,15 +105,37 @@ class Task:
 
     def passed_over(self) -> dict[str, dict[str, int]]:
         """How many files were not used, by source or test set, and reason."""
+        return {name: source.counts for name, source in self._all_sources().items() if source.counts}
+
+    def assumed(self) -> dict[str, dict[str, int]]:
+        """How many images were read on an assumption, by source or test set, and assumption."""
+        return {name: source.assumed for name, source in self._all_sources().items() if source.assumed}
+
+    def _all_sources(self) -> dict[str, Source]:
         names = self.mixture or ("train",)
-        every = dict(zip(names, self.sources, strict=True)) | self.tests
-        return {name: source.counts for name, source in every.items() if source.counts}
+        return dict(zip(names, self.sources, strict=True)) | self.tests
 
 
 def predictor(config: ConfigDict, spec: Spec) -> Callable[..., dict[str, np.ndarray]]:
     """`evaluate.per_image` of (params, source, indices), the rest from the config."""
     options = {"batch_size": config.eval.batch_size, "threads": config.data.threads, "seed": config.eval.mask_seed}
     return partial(per_image.per_image, spec, **options)
+
+
+def about_files(sources: dict[str, Source], image_size: int, labeled: bool) -> dict[str, str]:
+    """Lines for the start of a run: files that were skipped, what was assumed about images, and large images.
+
+    `sources` by name ("": no name is printed); `image_size` is the side in pixels that the network sees.
+    """
+    lines: dict[str, list[str]] = {}
+    for name, source in sources.items():
+        prefix = f"{name}: " if name else ""
+        assumed = ", ".join(f"{n} image{'s' * (n > 1)}: {phrase}" for phrase, n in source.assumed.items())
+        large = checking.large(source.sizes, image_size, labeled)
+        for what, text in (("files", passed_over(source)), ("assumed", assumed), ("warning: large images", large)):
+            if text:
+                lines.setdefault(what, []).append(prefix + text)
+    return {what: "; ".join(texts) for what, texts in lines.items()}
 
 
 def passed_over(source: Source) -> str:
