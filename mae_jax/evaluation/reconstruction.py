@@ -19,16 +19,6 @@ from mae_jax.step.eval_step import predict_removed
 from mae_jax.step.spec import Spec
 from mae_jax.step.train_step import to_float
 
-ERRORS = (
-    "removed_normalised",
-    "visible_normalised",
-    "removed_pixel",
-    "visible_pixel",
-    "removed_pixel_borrowed",
-    "removed_pixel_no_network",
-    "spam",
-)
-
 
 def at_ratio(spec: Spec, mask_ratio: float) -> Spec:
     """`spec` for evaluation at a mask ratio; networks that differ only in their training share it."""
@@ -50,7 +40,7 @@ def _visible_range(spec: Spec, patches: Array) -> Array:
 
 @partial(jax.jit, static_argnums=0)
 def compare(spec: Spec, params: Params, batch: dict[str, Array], seed: Int[Array, ""]) -> dict[str, Array]:
-    """`ERRORS` of each image of a batch, mean squared errors but for `spam`.
+    """`contents.ERRORS` of each image of a batch, mean squared errors but for `spam`.
 
     `..._normalised`: in units of each patch's own deviation, the space of `norm_pix_loss`. `..._pixel`: of pixel
     values in 0..1; with normalised targets after `pixels.statistics`. `removed_pixel_borrowed`: the same with the

@@ -58,7 +58,7 @@ def rows(spec: Spec, params: Params, held: Held, n: int, seed: int) -> Float[np.
 
 
 def errors(spec: Spec, params: Params, held: Held, config: ConfigDict, mask_ratio: float) -> list[dict[str, Any]]:
-    """`autoencoders.ERRORS` of every image, with its name, at a mask ratio."""
+    """`contents.ERRORS` of every image, with its name, at a mask ratio."""
     spec = reconstruction.at_ratio(spec, mask_ratio)
     options = {"batch_size": config.eval.batch_size, "threads": config.data.threads, "seed": config.eval.mask_seed}
     found = []
@@ -68,7 +68,7 @@ def errors(spec: Spec, params: Params, held: Held, config: ConfigDict, mask_rati
         values = per_image(spec, params, source, np.asarray(indices), **options, step=reconstruction.compare)
         for i, index in enumerate(indices):
             one = {"image": source.names[index], "group": source.groups[index], "mask_ratio": mask_ratio}
-            found.append(one | {name: float(values[name][i]) for name in reconstruction.ERRORS})
+            found.append(one | {name: float(values[name][i]) for name in contents.ERRORS})
     return found
 
 
@@ -77,7 +77,7 @@ def means(found: Sequence[dict[str, Any]]) -> list[dict[str, float]]:
     ratios = dict.fromkeys(row["mask_ratio"] for row in found)
     own = {ratio: [row for row in found if row["mask_ratio"] == ratio] for ratio in ratios}
     return [
-        {"mask_ratio": ratio} | {name: float(np.mean([row[name] for row in part])) for name in reconstruction.ERRORS}
+        {"mask_ratio": ratio} | {name: float(np.mean([row[name] for row in part])) for name in contents.ERRORS}
         for ratio, part in own.items()
     ]
 

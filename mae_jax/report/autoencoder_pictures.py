@@ -12,12 +12,13 @@ from PIL import Image
 from mae_jax.report.runs import Run, is_number, read_info, read_log
 from mae_jax.report.stats import grey
 from mae_jax.report.tables import write_csv
+from mae_jax.rundir import contents
 from mae_jax.rundir.predictions import clean, regular
 from mae_jax.runtime import files
 from mae_jax.runtime.errors import UserError
 
-FILE = "reconstructions"  # .json and .png in the run directory of a pre-training
-ERRORS = ("removed_normalised", "visible_normalised", "removed_pixel", "removed_pixel_no_network", "spam")
+FILE = Path(contents.RECONSTRUCTIONS).stem
+SHOWN = tuple(name for name in contents.ERRORS if name not in ("visible_pixel", "removed_pixel_borrowed"))
 WIDEST = 1600  # pixels of the sheet on the page
 
 
@@ -72,7 +73,7 @@ def pretrainings(runs: Sequence[Run]) -> list[Pretraining]:
 def _means(file: Path) -> tuple[list[dict], str]:
     try:
         about = json.loads(regular(file).read_text(encoding="utf-8"))
-        rows = [{key: row[key] for key in ("mask_ratio", *ERRORS)} for row in about["means"]]
+        rows = [{key: row[key] for key in ("mask_ratio", *SHOWN)} for row in about["means"]]
         statistics = clean(about["statistics"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return [], ""

@@ -4,9 +4,8 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from mae_jax.rundir.contents import PREDICTIONS, RUN
 from mae_jax.runtime.errors import UserError, printable
-
-RUN, PREDICTIONS = "run.json", "predictions.csv"
 
 
 def expand(places: Sequence[Path]) -> tuple[list[Path], list[str]]:

@@ -164,7 +164,7 @@ def read_info(path: Path) -> dict:
     except FileNotFoundError:
         raise UserError(f"{file}: not found; give a directory that holds run.json and predictions.csv") from None
     except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{file}: cannot be read as JSON ({show(error)}); write it anew") from None
+        raise UserError(f"{file}: cannot be read as JSON ({show(error)}); write it again") from None
     if not isinstance(info, dict):
         raise UserError(f"{file}: holds {show(info)}; it must be an object with init, fraction, seed, classes")
     return info

@@ -1,6 +1,7 @@
 """The files of a run directory: what one start leaves for the next, and for the report."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,21 @@ STUDY = "study.json"  # in the directory of a study or sweep, whose runs lie bel
 LOWERED = "lowered.json"  # where the learning rate was lowered, see `divergence`
 SAVED = ".saved"  # there was a checkpoint: without one there is no new start
 EXTERNAL = "external"  # a directory for each further test set, with its predictions.csv
-RECONSTRUCTIONS = "reconstructions.csv"
+RECONSTRUCTIONS = "reconstructions.csv"  # of a pre-training; .json has the means, .png a sheet of pictures
+ERRORS = (  # the columns of reconstructions.csv after image, group and mask_ratio: mean squared errors, and spam
+    "removed_normalised",
+    "visible_normalised",
+    "removed_pixel",
+    "visible_pixel",
+    "removed_pixel_borrowed",
+    "removed_pixel_no_network",
+    "spam",
+)
+
+
+def reference_ratio(ratios: Sequence[float]) -> float:
+    """The mask ratio of headline numbers and pictures: 0.75 as in He et al. (2022), or the nearest there is."""
+    return min(ratios, key=lambda ratio: (abs(ratio - 0.75), ratio))
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -95,48 +95,63 @@ def read_predictions(file: Path, classes: Sequence[str]) -> tuple[Predictions, l
     if "group" not in at:
         notes.append(f"predictions.csv has no column 'group': {ONE_BY_ONE}")
 
-    order, labels, predictions, confidence, probabilities = {}, [], [], [], []
-    for number, row in rows:
-        image = row[at["image"]]
-        if image in order:
+    numbers = [number for number, _ in rows]
+    columns = list(zip(*(row for _, row in rows), strict=True))
+    images = columns[at["image"]]
+    if len(set(images)) < len(images):
+        seen: set[str] = set()
+        i = next(i for i, image in enumerate(images) if image in seen or seen.add(image))
+        raise UserError(
+            f"{file} line {numbers[i]}: image {show(images[i])} comes twice; each image may have one"
+            " row: give each image its own name, such as its path"
+        )
+    labels, predictions = (
+        _class_numbers(file, numbers, column, columns[at[column]], index) for column in ("label", "prediction")
+    )
+    confidence = _probabilities(file, numbers, "confidence", columns[at["confidence"]])
+    by_name = sorted(range(len(images)), key=images.__getitem__)
+    probabilities = None
+    if probability_at:
+        probabilities = np.stack([_probabilities(file, numbers, header[i], columns[i]) for i in probability_at], axis=1)
+        sums = probabilities.sum(1)
+        wrong = np.flatnonzero(np.abs(sums - 1) > 0.01)
+        if wrong.size:
             raise UserError(
-                f"{file} line {number}: image {show(image)} comes twice; each image may have one"
-                " row: give each image its own name, such as its path"
+                f"{file} line {numbers[wrong[0]]}: the p_ columns sum to {sums[wrong[0]]:.4g}; they must sum to"
+                " 1: write probabilities after the softmax"
             )
-        order[image] = len(order)
-        for column, values in (("label", labels), ("prediction", predictions)):
-            if row[at[column]] not in index:
-                raise UserError(
-                    f"{file} line {number}: {column} {show(row[at[column]])} is not a class of"
-                    f" run.json; allowed are {show(list(classes))}: correct one of the two"
-                )
-            values.append(index[row[at[column]]])
-        confidence.append(_probability(file, number, "confidence", row[at["confidence"]]))
-        if probability_at:
-            p = [_probability(file, number, header[i], row[i]) for i in probability_at]
-            if abs(sum(p) - 1) > 0.01:
-                raise UserError(
-                    f"{file} line {number}: the p_ columns sum to {sum(p):.4g}; they must sum to"
-                    " 1: write probabilities after the softmax"
-                )
-            probabilities.append(p)
-    by_name = [order[image] for image in sorted(order)]
+        probabilities = probabilities[by_name]
     groups = None
     if "group" in at:
-        groups = tuple(clean(rows[i][1][at["group"]]) for i in by_name)
+        known = {group: clean(group) for group in set(columns[at["group"]])}
+        groups = tuple(known[columns[at["group"]][i]] for i in by_name)
         if not any(groups):
             groups = None
             notes.append(f"groups are not known, the same patient may be on both sides: {ONE_BY_ONE}")
         elif not all(groups):  # an image without a group is a group of its own
-            groups = tuple(g or f"image {image}" for g, image in zip(groups, map(clean, sorted(order)), strict=True))
+            names = [clean(images[i]) for i in by_name]
+            groups = tuple(g or f"image {image}" for g, image in zip(groups, names, strict=True))
     return Predictions(
-        images=tuple(clean(image) for image in sorted(order)),
-        labels=np.array(labels)[by_name],
-        predictions=np.array(predictions)[by_name],
-        confidence=np.array(confidence, dtype=np.float64)[by_name],
+        images=tuple(clean(images[i]) for i in by_name),
+        labels=labels[by_name],
+        predictions=predictions[by_name],
+        confidence=confidence[by_name],
         groups=groups,
-        probabilities=np.array(probabilities)[by_name] if probabilities else None,
+        probabilities=probabilities,
     ), notes
+
+
+def _class_numbers(
+    file: Path, numbers: Sequence[int], column: str, values: Sequence[str], index: dict[str, int]
+) -> Int[np.ndarray, "n"]:
+    """The class of each row by its number; `numbers` are the rows' lines in the file."""
+    for i, value in enumerate(values):
+        if value not in index:
+            raise UserError(
+                f"{file} line {numbers[i]}: {column} {show(value)} is not a class of"
+                f" run.json; allowed are {show(list(index))}: correct one of the two"
+            )
+    return np.array([index[value] for value in values])
 
 
 def read_rows(file: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
@@ -145,7 +160,7 @@ def read_rows(file: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
         with regular(file).open(encoding="utf-8-sig", newline="") as stream:
             reader = csv.reader(stream, strict=True)
             header = next(reader, [])
-            rows = [(reader.line_num, list(map(csv_cells.text, row))) for row in reader if row]
+            rows = [(reader.line_num, row) for row in reader if row]
     except FileNotFoundError:
         raise UserError(f"{file}: not found; the report needs it: evaluate the run first") from None
     except UnicodeDecodeError:
@@ -154,6 +169,8 @@ def read_rows(file: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
         raise UserError(f"{file}: cannot be read as CSV ({show(error)}); write it anew") from None
     if len(set(header)) < len(header):
         raise UserError(f"{file}: a column name comes twice in {show(header)}; each may come once")
+    if any(cell[:1] == "'" for _, row in rows for cell in row):
+        rows = [(number, list(map(csv_cells.text, row))) for number, row in rows]
     for number, row in rows:
         if len(row) != len(header):
             raise UserError(
@@ -162,17 +179,27 @@ def read_rows(file: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
     return header, rows
 
 
-def _probability(file: Path, number: int, column: str, text: str) -> float:
+def _probabilities(file: Path, numbers: Sequence[int], column: str, values: Sequence[str]) -> Float[np.ndarray, "n"]:
+    """A column of numbers from 0 to 1; `numbers` are the rows' lines in the file."""
     try:
-        value = float(text)
+        found = np.array(list(map(float, values)))
     except ValueError:
-        value = math.nan
-    if not -1e-6 <= value <= 1 + 1e-6:
+        found = np.array([_number(value) for value in values])
+    wrong = np.flatnonzero(~((found >= -1e-6) & (found <= 1 + 1e-6)))
+    if wrong.size:
+        i = wrong[0]
         raise UserError(
-            f"{file} line {number}: {show(column)} is {show(text)}; it must be a number from 0 to"
+            f"{file} line {numbers[i]}: {show(column)} is {show(values[i])}; it must be a number from 0 to"
             " 1: if the run diverged (nan), train it again"
         )
-    return min(max(value, 0.0), 1.0)
+    return np.clip(found, 0.0, 1.0)
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
 
 
 def write_predictions(

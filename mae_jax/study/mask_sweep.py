@@ -17,7 +17,7 @@ from mae_jax.config.naming import percent
 from mae_jax.data import splits
 from mae_jax.evaluation import reconstruction_sheets
 from mae_jax.evaluation.reconstruction import at_ratio
-from mae_jax.rundir import lock
+from mae_jax.rundir import contents, lock
 from mae_jax.runtime import files, signals
 from mae_jax.runtime.progress import Progress, duration
 from mae_jax.step import sharding
@@ -89,7 +89,7 @@ def picture(config: ConfigDict, networks: Sequence[Run], path: Path, opened: dic
     if not held:
         return
     mesh = sharding.make_mesh(config.pretrain.sharding.fsdp)
-    ratio = reference(config.pretrain.eval.mask_ratios)
+    ratio = contents.reference_ratio(config.pretrain.eval.mask_ratios)
 
     def loaded():
         for directory, run in networks:
@@ -102,11 +102,6 @@ def picture(config: ConfigDict, networks: Sequence[Run], path: Path, opened: dic
     files.save_picture(
         path, reconstruction_sheets.side_by_side(loaded(), chosen, config.pretrain.eval.mask_seed, lines=[first])
     )
-
-
-def reference(ratios: Sequence[float]) -> float:
-    """The mask ratio of the headline numbers and pictures: 0.75 as in He et al. 2022, or the nearest there is."""
-    return min(ratios, key=lambda ratio: (abs(ratio - 0.75), ratio))
 
 
 def report(

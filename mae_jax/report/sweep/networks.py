@@ -12,12 +12,11 @@ from jaxtyping import Float
 from mae_jax.report import analysis, stats
 from mae_jax.report.analysis import BASELINE, Study
 from mae_jax.report.runs import Run, check_same_images, is_number, read_info, read_log, read_runs
+from mae_jax.rundir.contents import ERRORS, RECONSTRUCTIONS, reference_ratio
 from mae_jax.rundir.predictions import clean, read_rows, show
 from mae_jax.runtime.errors import UNUSABLE, UserError
 
-ERRORS = ("removed_normalised", "visible_normalised", "removed_pixel", "visible_pixel", "removed_pixel_no_network")
-COLUMNS = (*ERRORS, "spam")
-FILE = "reconstructions.csv"
+COLUMNS = tuple(name for name in ERRORS if name != "removed_pixel_borrowed")  # what the report reads
 LARGEST = 1e12  # of what a file may say; figures cannot show more
 
 
@@ -62,8 +61,8 @@ class Sweep:
 
     @property
     def reference(self) -> float:
-        """The one of the headline numbers: 0.75 as in He et al. 2022, or the nearest there is."""
-        return min(self.ratios, key=lambda ratio: (abs(ratio - 0.75), ratio))
+        """The one of the headline numbers, see `contents.reference_ratio`."""
+        return reference_ratio(self.ratios)
 
     @property
     def weights(self) -> list[float]:
@@ -76,14 +75,16 @@ class Sweep:
 def read_sweep(run_dirs: Sequence[Path]) -> tuple[Sweep, list[str]]:
     """The networks by weight and mask ratio, their classifiers, and lines on what was left out."""
     directories = [Path(d) for d in run_dirs]
-    networks = [_read_network(d) for d in directories if (d / FILE).is_file()]
+    networks = [_read_network(d) for d in directories if (d / RECONSTRUCTIONS).is_file()]
     if not networks:
-        raise UserError(f"no run directory holds {FILE}; give at least one finished pre-training")
+        raise UserError(f"no run directory holds {RECONSTRUCTIONS}; give at least one finished pre-training")
     networks.sort(key=lambda network: (network.visible_weight, network.mask_ratio))
     first, seen = networks[0], {}
     for network in networks:
         if network.images != first.images:
-            raise UserError(f"{network.path / FILE}: other images than in {first.path}; measure both on the same")
+            raise UserError(
+                f"{network.path / RECONSTRUCTIONS}: other images than in {first.path}; measure both on the same images"
+            )
         if network.name in seen:
             raise UserError(f"{network.path}: {network.name} is also in {seen[network.name]}; leave one of the two out")
         if network.normalised != first.normalised:
@@ -94,8 +95,10 @@ def read_sweep(run_dirs: Sequence[Path]) -> tuple[Sweep, list[str]]:
         seen[network.name] = network.path
     shared = set.intersection(*(set(network.errors) for network in networks))
     if not shared:
-        raise UserError(f"{FILE}: the networks were measured at other mask ratios each; use the same eval.mask_ratios")
-    runs, notes = _read_classifiers([d for d in directories if not (d / FILE).is_file()], networks)
+        raise UserError(
+            f"{RECONSTRUCTIONS}: the networks share no mask ratio of evaluation; use the same eval.mask_ratios"
+        )
+    runs, notes = _read_classifiers([d for d in directories if not (d / RECONSTRUCTIONS).is_file()], networks)
     n = len(first.images)
     # An image without a group is a group of its own.
     groups = [g or f"image {i}" for g, i in zip(first.groups, first.images, strict=True)] if any(first.groups) else None
@@ -116,9 +119,7 @@ def _read_network(path: Path) -> Network:
         mae = info["config"]["mae"]
         ratio, weight, normalised = (mae[key] for key in ("mask_ratio", "visible_weight", "norm_pix_loss"))
     except (KeyError, TypeError):
-        raise UserError(
-            f"{path / 'run.json'}: has no config.mae.mask_ratio and visible_weight; write it anew"
-        ) from None
+        raise UserError(f"{path / 'run.json'}: has no config.mae.mask_ratio and visible_weight; add them") from None
     for name, value, fits, words in (
         ("mask_ratio", ratio, is_number(ratio, 0.0, 1.0), "a number from 0 to 1"),
         ("visible_weight", weight, is_number(weight, 0.0, LARGEST), f"a number from 0 to {LARGEST:g}"),
@@ -126,10 +127,13 @@ def _read_network(path: Path) -> Network:
     ):
         if not fits:
             raise UserError(f"{path / 'run.json'}: config.mae.{name} is {show(value)}; it must be {words}: correct it")
-    header, lines = read_rows(path / FILE)
+    file = path / RECONSTRUCTIONS
+    header, lines = read_rows(file)
     for column in ("image", "mask_ratio", *COLUMNS):
         if column not in header:
-            raise UserError(f"{path / FILE}: the column {column!r} is missing; it has {show(header)}: write it anew")
+            raise UserError(
+                f"{file}: the column {column!r} is missing; it has {show(header)}: evaluate the network again"
+            )
     at = {column: header.index(column) for column in header}
     parts: dict[float, dict[str, list[float]]] = {}
     groups = {}
@@ -140,17 +144,17 @@ def _read_network(path: Path) -> Network:
             values = [math.nan]
         if not all(is_number(value, -LARGEST, LARGEST) for value in values):
             raise UserError(
-                f"{path / FILE} line {number}: {show(line)} holds what is no number, or one beyond {LARGEST:g}; write "
-                f"it anew"
+                f"{file} line {number}: {show(line)} must hold numbers of at most {LARGEST:g}; "
+                "evaluate the network again"
             )
         image = line[at["image"]]
         groups[image] = line[at["group"]] if "group" in at else ""
         if image in parts.setdefault(values[0], {}):
-            raise UserError(f"{path / FILE} line {number}: image {show(image)} comes twice at mask ratio {values[0]:g}")
+            raise UserError(f"{file} line {number}: image {show(image)} comes twice at mask ratio {values[0]:g}")
         parts[values[0]][image] = values[1:]
     images = tuple(sorted(groups))
     if not images or any(set(part) != set(images) for part in parts.values()):
-        raise UserError(f"{path / FILE}: not the same images at every mask ratio; write it anew")
+        raise UserError(f"{file}: not the same images at every mask ratio; evaluate the network again")
     errors = {value: np.array([part[image] for image in images]) for value, part in parts.items()}
     return Network(
         path,

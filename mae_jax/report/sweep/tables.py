@@ -1,7 +1,8 @@
 """The tables of a sweep: errors of each network, what a visible weight changes, scores of the classifiers."""
 
 from mae_jax.report import stats, tables
-from mae_jax.report.sweep.networks import COLUMNS, ERRORS, Sweep
+from mae_jax.report.sweep.networks import COLUMNS, Sweep
+from mae_jax.rundir.contents import ERRORS
 
 
 def error_rows(sweep: Sweep) -> list[dict]:

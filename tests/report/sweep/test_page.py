@@ -224,7 +224,7 @@ def test_errors_that_no_figure_shows_are_refused(tmp_path, error):
     network = write_network(tmp_path / "a", 0.5, 0)
     file = network / "reconstructions.csv"
     file.write_text(file.read_text().replace(",0.01,", f",{error},", 1))
-    with pytest.raises(UserError, match=r"reconstructions\.csv line 2: .*write it anew"):
+    with pytest.raises(UserError, match=r"reconstructions\.csv line 2: .*evaluate the network again"):
         write_sweep([network], tmp_path / "out")
 
 
