@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Int32, UInt64
+from jaxtyping import Int8, Int32, UInt64
 
 from mae_jax.data.decode import decode
+from mae_jax.data.looks import SIDE, look_of
 from mae_jax.runtime.errors import UNUSABLE, UserError
 
 Progress = Callable[[int, int], None]  # images checked so far, images in all
@@ -36,6 +37,7 @@ class Checked:
     names: list[str]
     digests: UInt64[np.ndarray, " n"]
     sizes: Int32[np.ndarray, "n 2"]  # height and width in pixels
+    looks: Int8[np.ndarray, "n pixels"]  # perceptual hashes, see `looks`
     assumed: dict[str, int]  # how many images each assumption was made about, see `decode.Picture`
 
 
@@ -85,6 +87,8 @@ def check(
     """
     root, all_names = os.fspath(directory), tuple(names)
 
+    hashes = np.zeros((len(names), SIDE * SIDE), np.int8)
+
     def examine(i: int) -> tuple[tuple[int, int, int], tuple[str, ...], str, str]:
         """Digest, height and width; what was assumed; the reason why it cannot be used ("": it can); a message."""
         name, nothing = all_names[i], ((0, 0, 0), ())
@@ -98,6 +102,7 @@ def check(
             raise
         except UserError as error:
             return *nothing, getattr(error, "kind", "cannot be read"), str(error)
+        hashes[i] = look_of(picture.pixels)
         return (digest(data), *picture.pixels.shape[:2]), picture.assumed, "", ""
 
     found = []
@@ -120,14 +125,13 @@ def check(
         )
     for name, reason, _ in bad:
         skipped.setdefault(reason, []).append(name)
-    good = [
-        (name, facts, assumed) for name, (facts, assumed, reason, _) in zip(names, found, strict=True) if not reason
-    ]
+    good = [i for i, (*_, reason, _) in enumerate(found) if not reason]
     return Checked(
-        names=[name for name, _, _ in good],
-        digests=np.asarray([number for _, (number, *_), _ in good], np.uint64),
-        sizes=np.asarray([size for _, (_, *size), _ in good], np.int32).reshape(-1, 2),
-        assumed=dict(Counter(phrase for *_, assumed in good for phrase in assumed)),
+        names=[all_names[i] for i in good],
+        digests=np.asarray([found[i][0][0] for i in good], np.uint64),
+        sizes=np.asarray([found[i][0][1:] for i in good], np.int32).reshape(-1, 2),
+        looks=hashes[good],
+        assumed=dict(Counter(phrase for i in good for phrase in found[i][1])),
     )
 
 

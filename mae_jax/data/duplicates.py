@@ -9,43 +9,16 @@ from functools import partial
 
 import numpy as np
 from jaxtyping import Float32, Int8, UInt64
-from PIL import Image
 from scipy.fft import dctn
 
 from mae_jax.data import shifted
 from mae_jax.data.checking import digest
-from mae_jax.data.decode import load_image, open_image
+from mae_jax.data.looks import SIDE, look, shrunk
 from mae_jax.data.sources import Source
 
-SIDE = 16  # pixels along each side of the small picture that is compared
 NEAR = 0.95  # correlation of two such pictures from which images count as near-identical
-FLAT = 2.0  # grey levels of standard deviation below which an image shows nothing to compare
 ROWS, COLUMNS = 512, 8192  # images compared at once
 SHOWN = 5  # examples that a run keeps
-
-
-def look(data: bytes, name: str = "image") -> Int8[np.ndarray, " pixels"]:
-    """A perceptual hash: the image as 16 x 16 gray levels, without its mean and contrast.
-
-    Another encoding, size or brightness hardly change it. All zero for an image without structure.
-    Raises UserError where it cannot be decoded.
-    """
-    gray = shrunk(data, SIDE, name).ravel()
-    if gray.std() < FLAT:
-        return np.zeros(SIDE * SIDE, np.int8)
-    gray -= gray.mean()
-    return np.rint(127 * gray / np.abs(gray).max()).astype(np.int8)
-
-
-def shrunk(data: bytes, side: int, name: str = "image") -> Float32[np.ndarray, "side side"]:
-    """The gray levels of an encoded image at side x side pixels. Raises UserError where it cannot be decoded."""
-    image = open_image(data, name) if data.startswith(b"\xff\xd8") else None
-    if image is not None and image.format == "JPEG" and image.mode in ("RGB", "L"):
-        image.draft("L", (4 * side, 4 * side))  # decodes no more pixels than are needed
-        image = image.convert("L")
-    else:
-        image = Image.fromarray(load_image(data, name)).convert("L")
-    return np.asarray(image.resize((side, side), Image.Resampling.BOX), np.float32)
 
 
 def near(

@@ -21,8 +21,8 @@ from jaxtyping import Int8, Int32, Int64, UInt8, UInt64
 
 from mae_jax.data import groups as grouping
 from mae_jax.data.checking import digest
-from mae_jax.data.duplicates import look
 from mae_jax.data.groups import Groups
+from mae_jax.data.looks import look
 from mae_jax.data.sources import Source
 from mae_jax.runtime import files
 from mae_jax.runtime.errors import UserError, printable

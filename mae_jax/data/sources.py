@@ -24,6 +24,7 @@ from mae_jax.data import groups as grouping
 from mae_jax.data import synthetic as drawing
 from mae_jax.data.checking import Checked, Progress, digest
 from mae_jax.data.groups import Groups
+from mae_jax.data.looks import Kept
 from mae_jax.runtime.errors import UNUSABLE, UserError
 
 SYSTEM = {  # in lower case; names with a leading dot besides
@@ -70,7 +71,7 @@ class Source:
     counts: dict[str, int] = field(default_factory=dict)  # passed over, by reason
     passed_over: dict[str, tuple[str, ...]] = field(default_factory=dict)  # the first names of each
     digests: UInt64[np.ndarray, " n"] | None = None  # of the encoded bytes, see `duplicates`; None: not known
-    # Reads the perceptual hashes: 256 bytes an image, which are not kept while training.
+    # Returns the perceptual hashes: 256 bytes an image, which other processes do not get.
     looks: Callable[[], Int8[np.ndarray, "n pixels"]] | None = None
     fields: tuple[str, ...] = ()  # field of view, which training and test must not share; () = as `groups`
     sizes: Int32[np.ndarray, "n 2"] | None = None  # height and width in pixels; None: not looked at
@@ -368,6 +369,7 @@ def _of_files(
         digests=None if seen is None else seen.digests,
         fields=groups.fields,
         sizes=None if seen is None else seen.sizes,
+        looks=None if seen is None else Kept(seen.looks),
         assumed={} if seen is None else seen.assumed,
         kind=groups.kind,
     )

@@ -16,6 +16,7 @@ from jaxtyping import Int
 from mae_jax.data import duplicates, labelled_sets, layouts, prepared, shifted, sources, tables
 from mae_jax.data import groups as grouping
 from mae_jax.data.groups import Groups
+from mae_jax.data.looks import shrunk
 from mae_jax.data.sources import Source
 from mae_jax.runtime import command, files
 from mae_jax.runtime.csv_cells import cell
@@ -230,7 +231,7 @@ def _near(images: Images, say: Callable) -> Iterator[dict]:
     def pixels(i: int) -> np.ndarray:
         k = int(unique[i])
         split = int(images.split[k])
-        return duplicates.shrunk(images.reads[split](k - int(starts[split])), shifted.PICTURE, images.names[k])
+        return shrunk(images.reads[split](k - int(starts[split])), shifted.PICTURE, images.names[k])
 
     seen: set[tuple[int, int]] = set()
     searches = [duplicates.near(looks)]

@@ -1,12 +1,15 @@
 """Files that are read once before a start: what a run reports of them."""
 
+from collections import Counter
 from pathlib import Path
 
+import cloudpickle
 import numpy as np
 import pytest
 from PIL import Image
 
-from mae_jax.data import checking
+from mae_jax.data import checking, looks, sources
+from mae_jax.data.decode import load_image
 from mae_jax.step import sharding
 from mae_jax.train.build import build
 
@@ -45,3 +48,52 @@ def test_a_start_reports_large_images_and_what_is_assumed(tmp_path, tiny_config,
     large = f"{prefix}the shorter side of 170 pixels (median) becomes 16"
     assert built.about["warning: large images"].startswith(large)
     assert built.assumed() == {"train": {"an animation: the first frame is used": 1}}
+
+
+def test_each_image_is_read_and_decoded_once_before_training(tmp_path, tiny_config, monkeypatch):
+    """With three test sets, and the search for copies between them, which finds the planted one."""
+    splits = ("Train", "TestA", "TestB", "TestC")
+    places = [(split, name, i) for split in splits for name in ("ant", "bee") for i in range(5)]
+    for seed, (split, name, i) in enumerate(places):
+        save(tmp_path / split / name / f"{i}.jpg", 40, seed, quality=95)
+    save(tmp_path / "TestC" / "ant" / "again.jpg", 40, 0, quality=70)
+    reads: Counter[str] = Counter()
+    decoded: Counter[str] = Counter()
+    read_file, decode = checking.read_file, checking.decode
+
+    def counted_read(root, names, i):
+        reads[names[i]] += 1
+        return read_file(root, names, i)
+
+    def counted_decode(data, name):
+        decoded[name] += 1
+        return decode(data, name)
+
+    monkeypatch.setattr(checking, "read_file", counted_read)
+    monkeypatch.setattr(checking, "decode", counted_decode)
+    monkeypatch.setattr(looks, "load_image", lambda *args: pytest.fail("decoded again"))
+    config = tiny_config()
+    config.data.update(source="folder", dir=str(tmp_path), external="TestB,TestC")
+    built = build(config, sharding.make_mesh(1))
+    assert built.leaks["TestC"]["near_identical"] == 1
+    assert len(reads) == len(decoded) == len(places) + 1
+    assert decoded.total() == len(decoded) and reads.total() <= len(reads) + 4  # the pair that is looked at closely
+
+
+def test_perceptual_hashes_are_not_sent_to_other_processes(tmp_path):
+    for i in range(3):
+        save(tmp_path / f"{i}.png", 40, i)
+    source = sources.unlabelled_folder(tmp_path)
+    assert source.looks is not None and source.looks().shape == (3, 256)
+    np.testing.assert_array_equal(source.looks()[1], looks.look(source.read(1)))
+    sent = cloudpickle.loads(cloudpickle.dumps(source))
+    assert sent.read(2) == source.read(2)
+    with pytest.raises(RuntimeError, match="not sent to other processes"):
+        sent.looks()
+
+
+def test_both_ways_to_a_perceptual_hash_agree(tmp_path):
+    """A JPEG is hashed at a reduced scale where only its bytes are given."""
+    path = save(tmp_path / "a.jpg", 400, 0, quality=90)
+    one, two = looks.look(path.read_bytes()), looks.look_of(load_image(path.read_bytes()))
+    assert np.corrcoef(one, two)[0, 1] > 0.999

@@ -15,6 +15,7 @@ import pytest
 from PIL import Image, ImageEnhance
 
 from mae_jax.data import checking, duplicates, prepared, splits
+from mae_jax.data.looks import look
 from mae_jax.datasets.check import check
 from mae_jax.datasets.prepare import prepare
 from mae_jax.rundir import contents
@@ -156,7 +157,7 @@ def test_the_perceptual_hash_tells_images_apart_and_copies_together():
         for version in (image, image.resize((60, 50)), ImageEnhance.Contrast(image).enhance(0.7)):
             file = io.BytesIO()
             version.save(file, "JPEG", quality=70)
-            looks.append(duplicates.look(file.getvalue()))
+            looks.append(look(file.getvalue()))
     looks = np.stack(looks)
     found = {(i, j) for i, j, _ in duplicates.near(looks)}
     assert found == {(i, j) for i in range(18) for j in range(i + 1, 18) if i // 3 == j // 3}
@@ -173,7 +174,7 @@ def test_turned_and_mirrored_images_are_found():
         for way in ways:
             file = io.BytesIO()
             (image if way is None else image.transpose(way)).save(file, "PNG")
-            looks.append(duplicates.look(file.getvalue()))
+            looks.append(look(file.getvalue()))
     found = {(i, j) for i, j, _ in duplicates.near(np.stack(looks))}
     n = len(ways)
     assert n == 8 and found == {(i, j) for i in range(5 * n) for j in range(i + 1, 5 * n) if i // n == j // n}
@@ -228,7 +229,7 @@ def test_layouts_and_groups_are_told(tmp_path):
 def test_images_without_structure_are_never_alike():
     file = io.BytesIO()
     Image.new("RGB", (50, 50), "white").save(file, "PNG")
-    flat = np.stack([duplicates.look(file.getvalue())] * 3)
+    flat = np.stack([look(file.getvalue())] * 3)
     assert not flat.any() and list(duplicates.near(flat)) == []
 
 
@@ -290,7 +291,7 @@ def test_index_of_a_prepared_set_knows_digests(prepared_sets):
     source = prepared.labelled("cam16", "train", prepared_sets[0])
     digests, looks = duplicates.hashes_of(source)
     np.testing.assert_array_equal(digests, [checking.digest(source.read(i)) for i in range(len(source))])
-    np.testing.assert_array_equal(looks[2], duplicates.look(source.read(2)))
+    np.testing.assert_array_equal(looks[2], look(source.read(2)))
     read = dataclasses.replace(source, looks=None)
     assert all((a == b).all() for a, b in zip(duplicates.hashes_of(read), (digests, looks), strict=True))
     with pytest.raises(UserError):

@@ -1,0 +1,63 @@
+"""Perceptual hashes of images: small gray pictures that copies in another encoding, size or brightness share."""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Float32, Int8, UInt8
+from PIL import Image
+
+from mae_jax.data.decode import load_image, open_image
+
+SIDE = 16  # pixels along each side of the picture
+FLAT = 2.0  # standard deviation in gray levels below which an image has nothing to compare
+
+
+def look(data: bytes, name: str = "image") -> Int8[np.ndarray, " pixels"]:
+    """A perceptual hash: the image as 16 x 16 gray levels, without its mean and contrast.
+
+    Another encoding, size or brightness hardly change it. All zero for an image without structure.
+    Raises UserError where it cannot be decoded.
+    """
+    return _without_contrast(shrunk(data, SIDE, name))
+
+
+def look_of(pixels: UInt8[np.ndarray, "h w 3"]) -> Int8[np.ndarray, " pixels"]:
+    """`look` of a decoded image. A JPEG's differs by a few units from `look`, which decodes it at a reduced scale."""
+    return _without_contrast(_shrunk(Image.fromarray(pixels).convert("L"), SIDE))
+
+
+def shrunk(data: bytes, side: int, name: str = "image") -> Float32[np.ndarray, "side side"]:
+    """The gray levels of an encoded image at side x side pixels. Raises UserError where it cannot be decoded."""
+    image = open_image(data, name) if data.startswith(b"\xff\xd8") else None
+    if image is not None and image.format == "JPEG" and image.mode in ("RGB", "L"):
+        image.draft("L", (4 * side, 4 * side))  # decodes no more pixels than are needed
+        return _shrunk(image.convert("L"), side)
+    return _shrunk(Image.fromarray(load_image(data, name)).convert("L"), side)
+
+
+def _shrunk(gray: Image.Image, side: int) -> Float32[np.ndarray, "side side"]:
+    return np.asarray(gray.resize((side, side), Image.Resampling.BOX), np.float32)
+
+
+def _without_contrast(gray: Float32[np.ndarray, "side side"]) -> Int8[np.ndarray, " pixels"]:
+    levels = gray.ravel()
+    if levels.std() < FLAT:
+        return np.zeros(SIDE * SIDE, np.int8)
+    levels = levels - levels.mean()
+    return np.rint(127 * levels / np.abs(levels).max()).astype(np.int8)
+
+
+class Kept:
+    """Perceptual hashes that a source keeps in memory; a copy in another process, which only reads images, has none."""
+
+    def __init__(self, hashes: Int8[np.ndarray, "n pixels"]):
+        self.hashes: Int8[np.ndarray, "n pixels"] | None = hashes
+
+    def __call__(self) -> Int8[np.ndarray, "n pixels"]:
+        """The hashes. Raises RuntimeError in another process."""
+        if self.hashes is None:
+            raise RuntimeError("perceptual hashes are not sent to other processes")
+        return self.hashes
+
+    def __getstate__(self) -> dict:
+        return {"hashes": None}
