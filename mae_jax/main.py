@@ -12,7 +12,9 @@ if __name__ == "__main__":
     signals.hold()  # until the imports are done
 
 import os
-from typing import Any
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
 
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
@@ -23,8 +25,8 @@ from mae_jax.runtime.command import call_computing
 from mae_jax.runtime.errors import UserError
 from mae_jax.study import validation
 
-if __name__ in ("__main__", "__mp_main__"):  # the command, and the processes that load its images
-    logging.set_verbosity(logging.FATAL)  # Orbax, Grain and CLU tell of every file; errors come as exceptions
+if __name__ == "__mp_main__":  # a process that loads images for the command
+    logging.set_verbosity(logging.FATAL)
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "FILE[:ARG]: a file of configs/.", lock_config=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Run directory; by default a speaking name below runs/.")
@@ -61,12 +63,17 @@ def main(argv: list[str]) -> None:
     run(_CONFIG.value, _WORKDIR.value)
 
 
-def cli() -> None:
-    """The process: one line and a non-zero exit for a user's mistake, a stack trace for ours."""
+def cli(argv: Sequence[str] | None = None) -> NoReturn:
+    """The process: one line and a non-zero exit for a user's mistake, a stack trace for ours.
+
+    `argv`: the arguments without the program's name; by default those of the process.
+    """
+    logging.set_verbosity(logging.FATAL)  # Orbax, Grain and CLU log every file; errors come as exceptions
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # else it prints a note; nothing is computed in it
+    line = sys.argv if argv is None else [sys.argv[0], *argv]
     with signals.watched(alone=True):
-        call_computing(lambda: app.run(main, flags_parser=parse))
+        call_computing(lambda: app.run(main, argv=list(line), flags_parser=parse))
 
 
 if __name__ == "__main__":

@@ -22,11 +22,14 @@ from mae_jax.runtime.errors import UserError
 def parse_arg(arg: str | None, **known: Any) -> ConfigDict:
     """Reads a config file's argument, "key=value,key=value", typed as the defaults in `known`.
 
-    Raises UserError on a key that is not known or a value of another type.
+    A bare key of a boolean means true: "smoke" is "smoke=true". Raises UserError for an unknown key and for a value
+    of the wrong type.
     """
     values, given = dict(known), set()
     for item in filter(None, (arg or "").split(",")):
         key, equals, text = item.partition("=")
+        if not equals and isinstance(known.get(key), bool):
+            equals, text = "=", "true"
         if key not in known or not equals:
             allowed = ", ".join(f"{k}={v}" for k, v in known.items()) or "none"
             raise UserError(f"config argument {item!r} is not known; allowed, with their defaults: {allowed}")

@@ -148,7 +148,7 @@ def large(sizes: Int32[np.ndarray, "n 2"] | None, pixels: int, labeled: bool) ->
     cut = (
         "crop them around what the label belongs to, or raise model.image_size"
         if labeled
-        else f"cut them: python tools/prepare_data.py tiles:NAME --source DIR --assume_mpp MPP --tile {4 * pixels}"
+        else f"cut them: mae-jax prepare tiles:NAME --source DIR --assume_mpp MPP --tile {4 * pixels}"
     )
     return (
         f"the shorter side of {side:,.0f} pixels (median) becomes {pixels}, so that structures below "

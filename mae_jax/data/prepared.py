@@ -1,4 +1,4 @@
-"""Prepared data sets: ArrayRecord files that tools/prepare_data.py wrote, read by random access through TFDS.
+"""Prepared data sets: ArrayRecord files that `mae-jax prepare` wrote, read by random access through TFDS.
 
 An index beside the files says who the images are, so that opening a data set reads none of them.
 TensorFlow is not imported here; only building needs it.
@@ -169,7 +169,7 @@ def locate(name: str, directory: str | os.PathLike = "") -> Path:
     where = f" --data_dir {directory}" if directory else ""
     raise UserError(
         f"{FIELD}={name} is not prepared in {root(directory)}: get it ({WHERE[dataset]}) and run "
-        f"python tools/prepare_data.py {name} --source DIR{where}"
+        f"mae-jax prepare {name} --source DIR{where}"
     )
 
 

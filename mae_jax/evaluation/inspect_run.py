@@ -1,4 +1,4 @@
-"""Pictures of what a finished run's encoder looks at, for its own images. Command: tools/inspect_run.py."""
+"""Pictures of what a finished run's encoder looks at, for its own images. Command: `mae-jax inspect`."""
 
 from pathlib import Path
 

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from mae_jax.runtime import signals
 from mae_jax.runtime.command import call
 from mae_jax.runtime.disk import disk_line
 from mae_jax.runtime.errors import UserError, printable
@@ -47,9 +48,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if args.fraction is not None and not 0 < args.fraction <= 1:
             raise UserError(f"--fraction={args.fraction:g}: must be above 0 and at most 1, such as 0.1 for 10 %")
-        from mae_jax.report import tables  # only now: these load numpy, scipy and matplotlib
-        from mae_jax.report.directories import expand
-        from mae_jax.report.page import write_report
+        with signals.held():  # only now: these load numpy, scipy and matplotlib
+            from mae_jax.report import tables
+            from mae_jax.report.directories import expand
+            from mae_jax.report.page import write_report
 
         run_dirs, notes = expand(args.run_dirs)
         report = write_report(run_dirs, args.out, title=args.title, notes=notes, fraction=args.fraction, png=args.png)

@@ -102,7 +102,7 @@ def leak_lines(infos: Sequence[dict]) -> list[str]:
         for line in warnings if isinstance(warnings, list) else ():
             lines.append(_sentence(clean(str(line))))
         for field, who, so in (
-            ("leaks", "training", "Scores on them are too good; tools/check_data.py lists them."),
+            ("leaks", "training", "Scores on them are too good; mae-jax check lists them."),
             ("seen_before", "pre-training", "It saw no labels of them; still, what it gains may be too good."),
         ):
             tests = info.get(field)

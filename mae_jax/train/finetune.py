@@ -132,7 +132,7 @@ def told(config: ConfigDict, data: splits.Labelled, opened: dict | None) -> dict
         shared = {name: duplicates.in_words(found, who) for name, found in leaks.items()}
         if any(shared.values()):
             said = "; ".join(f"{name} has {text}" for name, text in shared.items() if text)
-            about[f"warning: test images that {who} saw"] = f"{said}; see {contents.RUN} and tools/check_data.py"
+            about[f"warning: test images that {who} saw"] = f"{said}; see {contents.RUN} and mae-jax check"
     every = {data.sets.train_name: data.train, **tests}
     if data.warnings:
         about["warning"] = "; ".join(data.warnings)

@@ -113,7 +113,7 @@ def _pickle(file: Path, field: str) -> dict[str, np.ndarray]:
     except ImportError:
         raise UserError(
             f"{field}: {file} is a PyTorch file, which needs PyTorch to be read safely; install "
-            f"'mae_jax[peers]', or convert it where PyTorch is: python tools/convert_weights.py import {file} OUT"
+            f"'mae_jax[peers]', or convert it where PyTorch is: mae-jax convert import {file} OUT"
         ) from None
     try:
         # Training scripts keep their arguments beside the weights; a namespace holds values and does nothing.

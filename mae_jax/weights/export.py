@@ -1,4 +1,4 @@
-"""A run directory as a folder that PyTorch code opens, with a model card. Command: tools/convert_weights.py."""
+"""A run directory as a folder that PyTorch code opens, with a model card. Command: `mae-jax convert export`."""
 
 import dataclasses
 import shutil

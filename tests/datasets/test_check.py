@@ -245,7 +245,7 @@ def test_blocks_of_rows_miss_nothing(monkeypatch):
 
 def test_the_command(leaky, tmp_path):
     def run(*arguments: str) -> subprocess.CompletedProcess:
-        line = [sys.executable, str(ROOT / "tools/check_data.py"), *arguments]
+        line = [sys.executable, "-m", "mae_jax", "check", *arguments]
         return subprocess.run(
             line, cwd=tmp_path, capture_output=True, text=True, timeout=120, env=os.environ | {"PYTHONPATH": str(ROOT)}
         )
@@ -271,7 +271,7 @@ def test_files_that_are_skipped_are_counted_and_named(leaky, tmp_path):
 
 
 def test_a_folder_is_no_place_for_findings(tmp_path, monkeypatch):
-    line = [sys.executable, str(ROOT / "tools/check_data.py"), str(tmp_path), "--out", str(tmp_path)]
+    line = [sys.executable, "-m", "mae_jax", "check", str(tmp_path), "--out", str(tmp_path)]
     done = subprocess.run(line, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)}, timeout=100)
     assert done.returncode == 2
     assert done.stderr == f"error: --out={tmp_path} cannot be written: it is a folder; name a file\n"

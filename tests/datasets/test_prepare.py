@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[2]
 
 def command(*arguments: str, **options) -> subprocess.Popen:
     environment = os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "none"}
-    line = [sys.executable, str(ROOT / "tools/prepare_data.py"), *arguments]
+    line = [sys.executable, "-m", "mae_jax", "prepare", *arguments]
     return subprocess.Popen(line, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
 
 
@@ -87,7 +87,7 @@ def test_a_stopped_start_leaves_nothing_that_looks_finished(trees, tmp_path, num
 
 def test_a_file_that_cannot_grow_ends_with_one_line(trees, tmp_path):
     """A limit on the size of files stands for a full disk."""
-    line = [sys.executable, str(ROOT / "tools/prepare_data.py"), "cam16", "--source", str(trees / "cam16")]
+    line = [sys.executable, "-m", "mae_jax", "prepare", "cam16", "--source", str(trees / "cam16")]
     done = subprocess.run(
         ["sh", "-c", 'ulimit -f 4 && exec "$@"', "sh", *line, "--data_dir", str(tmp_path)],
         env=os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "none", "PYTHONDONTWRITEBYTECODE": "1"},
@@ -112,7 +112,7 @@ def test_a_data_set_that_is_not_prepared_names_the_command(tiny_config, tmp_path
     with pytest.raises(UserError) as error:
         splits.unlabelled(config.data)
     said = str(error.value)
-    assert f"python tools/prepare_data.py cam16 --source DIR --data_dir {tmp_path}" in said and "\n" not in said
+    assert f"mae-jax prepare cam16 --source DIR --data_dir {tmp_path}" in said and "\n" not in said
     assert "camelyon16.grand-challenge.org" in said
 
 

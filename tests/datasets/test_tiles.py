@@ -207,7 +207,7 @@ def test_values_that_cannot_work_are_refused(folder, tmp_path, fields, said):
 
 def test_the_command_line(folder, tmp_path):
     def run(*arguments: str) -> subprocess.CompletedProcess:
-        line = [sys.executable, str(ROOT / "tools/prepare_data.py"), *arguments, "--data_dir", str(tmp_path)]
+        line = [sys.executable, "-m", "mae_jax", "prepare", *arguments, "--data_dir", str(tmp_path)]
         return subprocess.run(
             line, capture_output=True, text=True, timeout=120, env=os.environ | {"PYTHONPATH": str(ROOT)}
         )

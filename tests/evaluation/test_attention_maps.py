@@ -1,20 +1,16 @@
 """Attention and components as pictures, from arrays and from a run directory."""
 
-import runpy
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from mae_jax.__main__ import main
 from mae_jax.evaluation import attention_maps, inspect_run
 from mae_jax.rundir import contents
 from mae_jax.runtime.errors import UserError
 from mae_jax.train import loop
 from mae_jax.weights import export
-
-TOOL = Path(__file__).parents[2] / "tools" / "inspect_run.py"
 
 
 @pytest.fixture(scope="module")
@@ -24,10 +20,9 @@ def finished(tmp_path_factory, tiny_config):
     return directory
 
 
-def call(monkeypatch, *arguments):
-    monkeypatch.setattr(sys, "argv", [str(TOOL), *map(str, arguments)])
+def call(*arguments):
     try:
-        runpy.run_path(str(TOOL), run_name="__main__")
+        main(["inspect", *map(str, arguments)])
     except SystemExit as end:
         if end.code:
             raise
@@ -65,11 +60,11 @@ def test_a_map_lies_over_its_image_the_right_way_round():
     assert found[:4, 12:].mean() > 5 * found[8:, :8].mean() and 0 <= found.min() and found.max() <= 3
 
 
-def test_the_command_writes_a_picture_and_tensorboard_gets_it(finished, monkeypatch, capsys, tmp_path):
+def test_the_command_writes_a_picture_and_tensorboard_gets_it(finished, capsys, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     before = (finished / contents.METRICS).read_bytes()
-    call(monkeypatch, finished, "--n", 3)
+    call(finished, "--n", 3)
     assert "cells/unlabelled/" in capsys.readouterr().out
     with Image.open(finished / "inspection.png") as picture:
         assert picture.height > 3 * 100 and picture.width > 5 * 100  # image, components, mean, two heads
@@ -79,11 +74,11 @@ def test_the_command_writes_a_picture_and_tensorboard_gets_it(finished, monkeypa
     assert (finished / contents.METRICS).read_bytes() == before
     for i in range(2):
         Image.fromarray(np.full((20, 30, 3), 90 * i, np.uint8)).save(tmp_path / f"{i}.png")
-    call(monkeypatch, finished, "--images", tmp_path, "--out", tmp_path / "out" / "picture.png", "--block", 0)
+    call(finished, "--images", tmp_path, "--out", tmp_path / "out" / "picture.png", "--block", 0)
     assert (tmp_path / "out" / "picture.png").is_file() and "0.png, 1.png" in capsys.readouterr().out
 
 
-def test_mistakes_are_named(finished, monkeypatch, capsys, tmp_path):
+def test_mistakes_are_named(finished, capsys, tmp_path):
     for arguments, said in (
         ((tmp_path,), "is not a run directory"),
         ((finished, "--n", 0), "--n=0 is out of range"),
@@ -91,5 +86,5 @@ def test_mistakes_are_named(finished, monkeypatch, capsys, tmp_path):
         ((finished, "--block", 9), "block=9 is not there; the network has blocks 0 to 1"),
     ):
         with pytest.raises((SystemExit, UserError)) as refused:
-            call(monkeypatch, *arguments)
+            call(*arguments)
         assert refused.value.code == 2 and said in capsys.readouterr().err

@@ -2,9 +2,6 @@
 
 import csv
 import dataclasses
-import runpy
-import sys
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mae_jax.__main__ import main
 from mae_jax.evaluation import pixel_space, reconstruction
 from mae_jax.evaluation.reconstruction import at_ratio
 from mae_jax.models.patches import patchify
@@ -22,7 +20,6 @@ from mae_jax.step.optimizer import Optimizer
 from mae_jax.step.spec import Spec
 from mae_jax.train import loop
 
-TOOL = Path(__file__).parents[2] / "tools" / "reconstruct.py"
 SHAPE = Shape(16, 4, 16, 1, 2, decoder_width=8, decoder_depth=1, decoder_heads=2)
 INDEX = np.arange(4, dtype=np.int32)
 
@@ -150,17 +147,16 @@ def test_a_pretraining_ends_with_its_reconstructions(runs):
         assert sheet.width >= 7 * 128 and sheet.height >= 3 * 128  # original, and three panels for each ratio
 
 
-def tool(monkeypatch, *arguments):
-    monkeypatch.setattr(sys, "argv", [str(TOOL), *map(str, arguments)])
+def command(*arguments):
     with pytest.raises(SystemExit) as end:
-        runpy.run_path(str(TOOL), run_name="__main__")
+        main(["reconstruct", *map(str, arguments)])
     return end.value.code
 
 
-def test_networks_are_laid_side_by_side(runs, tmp_path, monkeypatch, capsys):
+def test_networks_are_laid_side_by_side(runs, tmp_path, capsys):
     images = ["--images=tissue=synthetic-tissue", "--images=cells=synthetic-cells"]
     two = runs / "one", runs / "two"
-    assert tool(monkeypatch, *two, *images, f"--out={tmp_path}", "--show=2", "--measure=5") == 0
+    assert command(*two, *images, f"--out={tmp_path}", "--show=2", "--measure=5") == 0
     for name in ("tissue", "cells"):
         rows = table(tmp_path / f"{name}.csv")
         assert [row["network"] for row in rows] == ["one"] * 5 + ["two"] * 5
@@ -170,10 +166,10 @@ def test_networks_are_laid_side_by_side(runs, tmp_path, monkeypatch, capsys):
         assert contents.read_json(tmp_path / f"{name}.json")["picture"] == pixel_space.WORDS[pixel_space.NEIGHBOURS]
     assert "cells, two: error on removed patches" in capsys.readouterr().out
     dotted = ["--images=v1.0=synthetic-cells", "--images=v1.5=synthetic-tissue", f"--out={tmp_path / 'dotted'}"]
-    tool(monkeypatch, runs / "one", *dotted, "--show=1", "--measure=1")
+    command(runs / "one", *dotted, "--show=1", "--measure=1")
     kinds = [f"v1.{number}.{kind}" for number in "05" for kind in ("csv", "json", "png")]
     assert sorted(path.name for path in (tmp_path / "dotted").iterdir()) == kinds
-    tool(monkeypatch, runs / "one", images[0], f"--out={tmp_path}", "--show=1", "--measure=1", "--statistics=borrowed")
+    command(runs / "one", images[0], f"--out={tmp_path}", "--show=1", "--measure=1", "--statistics=borrowed")
     assert "leaks the answer" in contents.read_json(tmp_path / "tissue.json")["picture"]
 
 
@@ -185,17 +181,17 @@ def test_networks_are_laid_side_by_side(runs, tmp_path, monkeypatch, capsys):
         (["one", "--images=x=synthetic-cells", "--show=0"], "--show=0 is not allowed"),
         (["one", "--images=x=synthetic-cells", "--mask-ratio=0.99"], "0.99 leaves 0 of 16"),
         (["none", "--images=x=synthetic-cells"], "is not a run directory"),
-        (["one", "--images=x=synthetic-cells", "--images=x=synthetic-tissue"], "the name x comes twice"),
+        (["one", "--images=x=synthetic-cells", "--images=x=synthetic-tissue"], "the name x occurs twice"),
     ],
 )
-def test_mistakes_are_told_in_one_line(runs, tmp_path, monkeypatch, capsys, arguments, said):
-    code = tool(monkeypatch, runs / arguments[0], *arguments[1:], f"--out={tmp_path / 'out'}")
+def test_mistakes_are_told_in_one_line(runs, tmp_path, capsys, arguments, said):
+    code = command(runs / arguments[0], *arguments[1:], f"--out={tmp_path / 'out'}")
     told = capsys.readouterr().err
     assert code == 2 and said in told and told.count("\n") == 1
 
 
-def test_a_file_is_no_place_for_pictures(runs, tmp_path, monkeypatch, capsys):
+def test_a_file_is_no_place_for_pictures(runs, tmp_path, capsys):
     (tmp_path / "out").write_text("")
-    code = tool(monkeypatch, runs / "one", "--images=x=synthetic-cells", f"--out={tmp_path / 'out'}")
+    code = command(runs / "one", "--images=x=synthetic-cells", f"--out={tmp_path / 'out'}")
     told = capsys.readouterr().err
     assert code == 2 and f"--out={tmp_path / 'out'}/x.png cannot be written" in told and told.count("\n") == 1

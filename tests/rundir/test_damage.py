@@ -226,7 +226,7 @@ def test_the_report_ends_as_other_commands_do(finished, tmp_path, environment):
     )
     assert "Traceback" not in closed.stderr
     os.mkfifo(tmp_path / "pipe.csv")
-    tool = [sys.executable, "tools/check_data.py", str(tmp_path), "--out", str(tmp_path / "pipe.csv")]
+    tool = [sys.executable, "-m", "mae_jax", "check", str(tmp_path), "--out", str(tmp_path / "pipe.csv")]
     done = subprocess.run(tool, **options | {"env": environment | {"PYTHONPATH": str(ROOT)}})
     assert done.returncode == 2 and "pipe.csv cannot be written: it is no regular file" in done.stderr
 

@@ -245,10 +245,7 @@ class Interrupt:
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored by what a shell starts in the background
 sys.meta_path.insert(0, Interrupt())
 sys.argv = ["-m", *ARGUMENTS]  # so it is while Python looks for a module
-if TARGET.endswith(".py"):
-    runpy.run_path(TARGET, run_name="__main__")
-else:
-    runpy.run_module(TARGET, run_name="__main__", alter_sys=True)
+runpy.run_module(TARGET, run_name="__main__", alter_sys=True)
 """
 
 
@@ -257,11 +254,11 @@ else:
     [
         ("mae_jax.report", ["RUN", "--out", "OUT"], "matplotlib"),
         ("mae_jax.report.sweep", ["RUN", "--out", "OUT"], "matplotlib"),
-        ("tools/check_data.py", ["DATA"], "numpy"),
-        ("tools/prepare_data.py", ["raabin_wbc", "--source", "DATA"], "rarfile"),
-        ("tools/convert_weights.py", ["export", "RUN", "OUT", "--format", "hf"], "jaxlib"),
-        ("tools/inspect_run.py", ["RUN"], "jaxlib"),
-        ("tools/reconstruct.py", ["RUN", "--images", "a=synthetic-cells", "--out", "OUT"], "jaxlib"),
+        ("mae_jax", ["check", "DATA"], "numpy"),
+        ("mae_jax", ["prepare", "raabin_wbc", "--source", "DATA"], "rarfile"),
+        ("mae_jax", ["convert", "export", "RUN", "OUT", "--format", "hf"], "jaxlib"),
+        ("mae_jax", ["inspect", "RUN"], "jaxlib"),
+        ("mae_jax", ["reconstruct", "RUN", "--images", "a=synthetic-cells", "--out", "OUT"], "jaxlib"),
     ],
 )
 def test_a_tool_that_is_interrupted_in_its_imports_ends_with_one_line(
@@ -273,9 +270,8 @@ def test_a_tool_that_is_interrupted_in_its_imports_ends_with_one_line(
         .replace("NUMBER", str(int(number)))
         .replace("ARGUMENTS", repr(arguments))
     )
-    target = command if command.startswith("mae_jax") else str(ROOT / command)
     done = subprocess.run(
-        [sys.executable, "-c", start.replace("TARGET", repr(target))],
+        [sys.executable, "-c", start.replace("TARGET", repr(command))],
         cwd=tmp_path, env=environment | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=120,
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (EXIT_STOPPED, "imports went on\n"), done.stderr

@@ -1,11 +1,8 @@
 import csv
 import dataclasses
-import importlib.util
 import json
 import shutil
-import sys
 from functools import partial
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +11,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from mae_jax import models
+from mae_jax.__main__ import dispatch
 from mae_jax.data import splits
 from mae_jax.data.transforms import CenterResize, Decode
 from mae_jax.models.params import map_paths
@@ -27,7 +25,6 @@ from mae_jax.weights.model_card import model_card
 from mae_jax.weights.writer import write
 
 apply = jax.jit(models.apply, static_argnums=(0, 1))
-ROOT = Path(__file__).parents[2]
 SMALL = {"decoder_width": 8, "decoder_depth": 1, "decoder_heads": 2}
 BASE = Shape(16, 8, 16, 2, 2, n_classes=3, **SMALL)
 SIZES = {
@@ -243,7 +240,7 @@ def test_a_linear_probe_goes_out_with_its_batch_norm_in_the_head(tmp_path, tiny_
 
 
 @pytest.mark.filterwarnings("default")
-def test_an_autoencoder_goes_out_whole(tmp_path, tiny_config, monkeypatch, capsys):
+def test_an_autoencoder_goes_out_whole(tmp_path, tiny_config, capsys):
     config = tiny_config("pretrain", **{"train.steps": 1})
     loop.run(config, tmp_path / "run")
     export.export(tmp_path / "run", tmp_path / "hf", "hf")
@@ -256,16 +253,11 @@ def test_an_autoencoder_goes_out_whole(tmp_path, tiny_config, monkeypatch, capsy
     card = (tmp_path / "hf/README.md").read_text()
     assert "75 % of the patches removed" in card and "| removed patches |" in card
 
-    spec = importlib.util.spec_from_file_location("convert_weights", ROOT / "tools/convert_weights.py")
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
-    monkeypatch.setattr(sys, "argv", ["", "import", str(tmp_path / "hf"), str(tmp_path / "own")])
-    tool.main()
+    assert dispatch(["convert", "import", str(tmp_path / "hf"), str(tmp_path / "own")]) == 0
     said = capsys.readouterr().out
     assert "all accounted for" in said and f"written: {tmp_path / 'own'}" in said
-    monkeypatch.setattr(sys, "argv", ["", "export", str(tmp_path / "hf"), str(tmp_path / "x"), "--format", "hf"])
     with pytest.raises(UserError, match="is not the config of a run"):
-        tool.main()
+        dispatch(["convert", "export", str(tmp_path / "hf"), str(tmp_path / "x"), "--format", "hf"])
     assert not (tmp_path / "x").exists()
     own = reader.read(tmp_path / "own")
     assert own.shape == back.shape and (own.mean, own.std) == (back.mean, back.std)

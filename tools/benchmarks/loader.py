@@ -3,7 +3,7 @@
     python tools/benchmark.py loader [--peers] [--rounds 9] [--memory 1000 100000]
 
 Tissue of 500 x 500 pixels, drawn, as JPEGs of 60 to 85 kB like tiles of real slides, of three kinds. `prepared`: what
-tools/prepare_data.py makes of pRCC's regions, with restart markers, quality 92, colours at half the size as their files
+mae-jax prepare makes of pRCC's regions, with restart markers, quality 92, colours at half the size as their files
 have them (4:2:0). `slides`: what it makes of whole slides, the same with colours in full (4:4:4). `plain`: as Pillow
 saves them with quality 95, 4:2:0 without markers. Both sides read the same bytes, from files; of the first kind, ours
 reads them from the prepared data set (ArrayRecord).

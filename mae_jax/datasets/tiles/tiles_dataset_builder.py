@@ -26,7 +26,7 @@ class Builder(ImageBuilder):
     """Reads the .zip files that `slides.cut_folder` wrote, one per slide."""
 
     VERSION = tfds.core.Version("1.0.0")
-    MANUAL_DOWNLOAD_INSTRUCTIONS = "Run tools/prepare_data.py tiles:NAME --source DIR_OF_SLIDES."
+    MANUAL_DOWNLOAD_INSTRUCTIONS = "Run mae-jax prepare tiles:NAME --source DIR_OF_SLIDES."
 
     def _info(self) -> tfds.core.DatasetInfo:
         where = {axis: tfds.features.Scalar(np.int32, doc=f"{axis} of the tile in pixels of the scan") for axis in "xy"}

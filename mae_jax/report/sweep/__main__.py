@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from mae_jax.runtime import signals
 from mae_jax.runtime.command import call
 from mae_jax.runtime.disk import disk_line
 from mae_jax.runtime.errors import UserError, printable
@@ -34,8 +35,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Write the report, print its table; returns the exit code, 2 for a mistake in the input."""
     args = parser().parse_args(argv)
     try:
-        from mae_jax.report.directories import runs_below
-        from mae_jax.report.sweep.page import write_sweep  # only now: it loads numpy, scipy and matplotlib
+        with signals.held():  # only now: these load numpy, scipy and matplotlib
+            from mae_jax.report.directories import runs_below
+            from mae_jax.report.sweep.page import write_sweep
 
         run_dirs = [run for place in args.run_dirs for run in (runs_below(place) or [place])]
         written = write_sweep(run_dirs, args.out, title=args.title, pictures=args.pictures, png=args.png)

@@ -1,50 +1,47 @@
-"""Weights in and out.
+"""Convert weights from and to other code.
 
-python tools/convert_weights.py import SRC OUT [--heads N] [--leave REGEX]
-python tools/convert_weights.py export RUN_DIR OUT --format hf|timm
+mae-jax convert import SRC OUT [--heads N] [--leave REGEX]
+mae-jax convert export RUN_DIR OUT --format hf|timm
 
-import: a file or folder of Hugging Face, timm or facebookresearch/mae becomes a folder that `init=OUT` takes without
-PyTorch; it says what was found. export: the network of a finished run, with a model card, for transformers
-(ViTMAEForPreTraining, ViTForImageClassification) or timm.
+import: turns a file or folder of Hugging Face, timm or facebookresearch/mae weights into a folder that `init=OUT` reads
+without PyTorch, and prints what was found. export: writes the network of a finished run, with a model card, for
+transformers (ViTMAEForPreTraining, ViTForImageClassification) or timm.
 """
 
-from mae_jax.runtime import signals
-
-if __name__ == "__main__":
-    signals.hold()  # until the imports are done
-
 import argparse
-import os
 from pathlib import Path
 
-from mae_jax.runtime.command import call, say
+from mae_jax.runtime import signals
+from mae_jax.runtime.command import say
+
+SUMMARY = "convert weights: from Hugging Face, timm and facebookresearch/mae, or to them"
 
 
-def main() -> None:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_subparsers(dest="command", required=True)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `mae-jax convert`."""
+    commands = parser.add_subparsers(dest="command", metavar="import|export", required=True)
     inward = commands.add_parser("import", help="other code's weights to a folder for init=OUT")
     inward.add_argument("source", metavar="SRC", type=Path, help="a file or folder of weights")
     inward.add_argument("out", metavar="OUT", type=Path, help="a new folder")
-    inward.add_argument("--heads", type=int, default=0, help="attention heads, where nothing beside the arrays tells")
-    inward.add_argument("--leave", default="", metavar="REGEX", help="leaves out the keys in which it is found")
+    inward.add_argument("--heads", type=int, default=0, help="attention heads, where no config.json states them")
+    inward.add_argument("--leave", default="", metavar="REGEX", help="leave out the keys in which it is found")
     outward = commands.add_parser("export", help="a run's network to a folder for other code")
     outward.add_argument("run_dir", metavar="RUN_DIR", type=Path, help="the directory of a finished run")
     outward.add_argument("out", metavar="OUT", type=Path, help="a new folder")
     outward.add_argument("--format", choices=("hf", "timm"), required=True)
-    options = parser.parse_args()
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+
+
+def main(options: argparse.Namespace) -> None:
+    """Converts, and prints notes and where the weights are."""
     with signals.held():
         from mae_jax.weights import reader  # noqa: F401 (JAX starts here, not for --help)
-    notes = bring_in(options) if options.command == "import" else bring_out(options)
+    notes = import_weights(options) if options.command == "import" else export_run(options)
     for line in notes:
         say(f"note: {line}")
     say(f"written: {options.out}")
 
 
-def bring_in(options: argparse.Namespace) -> list[str]:
+def import_weights(options: argparse.Namespace) -> list[str]:
     """Imports, and prints what was found."""
     import jax
 
@@ -67,12 +64,8 @@ def bring_in(options: argparse.Namespace) -> list[str]:
     return list(weights.notes)
 
 
-def bring_out(options: argparse.Namespace) -> list[str]:
+def export_run(options: argparse.Namespace) -> list[str]:
     """Exports."""
     from mae_jax.weights import export
 
     return export.export(options.run_dir, options.out, options.format)
-
-
-if __name__ == "__main__":
-    call(main)

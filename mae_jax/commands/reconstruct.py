@@ -1,59 +1,69 @@
-"""Reconstructions of several autoencoders side by side, on the same images under the same masks.
+"""Compare reconstructions of several autoencoders on the same images under the same masks.
 
-python tools/reconstruct.py RUN_DIR... --images NAME=DIR [--images NAME=DIR] --out DIR
-
-RUN_DIR: run directories of pre-trainings. For each NAME (tissue, cells, ...) it writes NAME.png, the originals, what
-was left of them, and for each network its reconstruction and that with the visible patches pasted; NAME.csv, the
-errors of every image and network; NAME.json, their means and what they are. DIR may be `synthetic-tissue` or
-`synthetic-cells`: generated images.
+For each NAME (tissue, cells, ...) the command writes NAME.png, NAME.csv and NAME.json. The picture shows the originals,
+the visible patches, and for each network its reconstruction, without and with the visible patches pasted in. The table
+holds the errors of every image and network, the JSON file their means. DIR may be `synthetic-tissue` or
+`synthetic-cells`, which are generated images.
 """
 
-from mae_jax.runtime import signals
-
-if __name__ == "__main__":
-    signals.hold()  # until the imports are done
-
 import argparse
-import os
 from collections import Counter
 from pathlib import Path
 
-import numpy as np
-
-from mae_jax.runtime.command import call, out_file, say
+from mae_jax.runtime import signals
+from mae_jax.runtime.command import out_file, say
 from mae_jax.runtime.errors import UserError
 
+SUMMARY = "compare reconstructions of several pre-trained autoencoders"
 DRAWN = 200  # generated images
 
 
-def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `mae-jax reconstruct`."""
     parser.add_argument("run_dirs", nargs="+", type=Path, metavar="RUN_DIR", help="run directory of a pre-training")
     parser.add_argument("--images", action="append", required=True, metavar="NAME=DIR", help="images to reconstruct")
-    parser.add_argument("--out", required=True, type=Path, help="where the pictures go")
+    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="where to write the pictures")
     parser.add_argument("--show", type=int, default=4, help="images of each DIR in the picture (default 4)")
     parser.add_argument("--measure", type=int, default=100, help="images of each DIR to measure (default 100)")
-    parser.add_argument("--mask-ratio", type=float, default=0.75, help="share of the patches removed (default 0.75)")
-    parser.add_argument("--mask-seed", type=int, default=0, help="which patches (default 0)")
+    parser.add_argument("--mask-ratio", type=float, default=0.75, help="share of the patches to remove (default 0.75)")
+    parser.add_argument("--mask-seed", type=int, default=0, help="random seed of the masks (default 0)")
     parser.add_argument(
         "--statistics",
         choices=("neighbours", "borrowed"),
         default="neighbours",
-        help="with normalised targets: where the mean and contrast of removed patches in the picture come from; "
+        help="with normalized targets: where the mean and contrast of removed patches in the picture come from; "
         "borrowed, from the original, leaks the answer, and the picture says so",
     )
-    args = parser.parse_args()
+
+
+def check_options(options: argparse.Namespace) -> None:
+    """Raises UserError for a number out of range, and for images without a usable name."""
     for name, value, least in (
-        ("show", args.show, 1),
-        ("measure", args.measure, args.show),
-        ("mask-seed", args.mask_seed, 0),
+        ("show", options.show, 1),
+        ("measure", options.measure, options.show),
+        ("mask-seed", options.mask_seed, 0),
     ):
         if value < least:
             raise UserError(f"--{name}={value} is not allowed; use at least {least}")
-    return args
+    if not 0 < options.mask_ratio < 1:
+        raise UserError(f"--mask-ratio={options.mask_ratio:g} is out of range; allowed: (0, 1)")
+    names = [named(item)[0] for item in options.images]
+    if repeated := [name for name, count in Counter(names).items() if count > 1]:
+        raise UserError(f"--images: the name {repeated[0]} occurs twice; give each DIR a name of its own")
+    for name in names:
+        for kind in ("png", "csv", "json"):
+            out_file(options.out / f"{name}.{kind}", "--out")
 
 
-def networks(args: argparse.Namespace) -> dict[str, tuple]:
+def named(item: str) -> tuple[str, str]:
+    """NAME and DIR of NAME=DIR. Raises UserError."""
+    name, _, directory = item.partition("=")
+    if not name or not directory or Path(name).name != name:
+        raise UserError(f"--images={item} is not allowed; use NAME=DIR, for example --images tissue=DIR")
+    return name, directory
+
+
+def networks(options: argparse.Namespace) -> dict[str, tuple]:
     """{name: (config, spec, params)}, the spec with the mask ratio asked for."""
     from mae_jax.config.validation import validate
     from mae_jax.evaluation.reconstruction import at_ratio
@@ -61,9 +71,9 @@ def networks(args: argparse.Namespace) -> dict[str, tuple]:
     from mae_jax.weights import initial_weights
 
     mesh, found = sharding.make_mesh(1), {}
-    for directory in args.run_dirs:
+    for directory in options.run_dirs:
         config, spec, params, step = initial_weights.autoencoder(directory, "RUN_DIR", mesh)
-        config.eval.update(mask_seed=args.mask_seed, mask_ratios=(args.mask_ratio,))
+        config.eval.update(mask_seed=options.mask_seed, mask_ratios=(options.mask_ratio,))
         validate(config)
         name = directory.resolve().name
         name = str(directory) if name in found else name
@@ -74,17 +84,17 @@ def networks(args: argparse.Namespace) -> dict[str, tuple]:
                 f"{first.image_size} in patches of {first.patch_size}; their masks differ: compare them apart"
             )
         say(f"{name}: step {step}, trained with {dict(config.mae)}")
-        found[name] = config, at_ratio(spec, args.mask_ratio), params
+        found[name] = config, at_ratio(spec, options.mask_ratio), params
     return found
 
 
 def images(item: str, measure: int) -> tuple[str, list]:
     """NAME and [(source, which of its images)]: `measure` of them, spread evenly."""
+    import numpy as np
+
     from mae_jax.data import sources
 
-    name, _, directory = item.partition("=")
-    if not name or not directory or Path(name).name != name:
-        raise UserError(f"--images={item} is not allowed; use NAME=DIR, for example --images tissue=DIR")
+    name, directory = named(item)
     if directory == "synthetic-tissue":
         source = sources.synthetic_unlabelled(2 * DRAWN, 96, 1)  # the first half is tissue
     elif directory == "synthetic-cells":
@@ -95,47 +105,41 @@ def images(item: str, measure: int) -> tuple[str, list]:
     return name, [(source, np.linspace(0, of - 1, min(measure, of)).round().astype(int))]
 
 
-def main() -> None:
-    args = arguments()
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+def main(options: argparse.Namespace) -> None:
+    """Writes a picture, a table of errors and their means for each NAME."""
+    check_options(options)
     with signals.held():
         from mae_jax.evaluation import pixel_space, reconstruction_sheets
         from mae_jax.rundir import contents
         from mae_jax.runtime import files
 
-    found = [images(item, args.measure) for item in args.images]
-    twice = [name for name, count in Counter(name for name, _ in found).items() if count > 1]
-    if twice:
-        raise UserError(f"--images: the name {twice[0]} comes twice; give each DIR a name of its own")
-    for name, _ in found:
-        for kind in ("png", "csv", "json"):
-            out_file(args.out / f"{name}.{kind}", "--out")
-    loaded = networks(args)
+    found = [images(item, options.measure) for item in options.images]
+    loaded = networks(options)
     for name, held in found:
         chosen = reconstruction_sheets.in_turn(
-            [(source, part[:: max(1, len(part) // args.show)]) for source, part in held], args.show
+            [(source, part[:: max(1, len(part) // options.show)]) for source, part in held], options.show
         )
         rows = []
         for network, (config, spec, params) in loaded.items():
-            one = reconstruction_sheets.errors(spec, params, held, config, args.mask_ratio)
+            one = reconstruction_sheets.errors(spec, params, held, config, options.mask_ratio)
             rows += [{"network": network} | row for row in one]
         normalised = any(spec.norm_pix for _, spec, _ in loaded.values())
-        how = pixel_space.WORDS[args.statistics if normalised else ""]
+        how = pixel_space.WORDS[options.statistics if normalised else ""]
         shown = ((network, spec, params) for network, (_, spec, params) in loaded.items())
-        sheet = reconstruction_sheets.side_by_side(shown, chosen, args.mask_seed, args.statistics, pasted=True)
-        reconstruction_sheets.write_errors(args.out / f"{name}.csv", rows)
-        files.save_picture(args.out / f"{name}.png", sheet)
+        sheet = reconstruction_sheets.side_by_side(shown, chosen, options.mask_seed, options.statistics, pasted=True)
+        reconstruction_sheets.write_errors(options.out / f"{name}.csv", rows)
+        files.save_picture(options.out / f"{name}.png", sheet)
         means = [
             {"network": network} | reconstruction_sheets.means([row for row in rows if row["network"] == network])[0]
             for network in loaded
         ]
         about = {
             "images": sum(len(part) for _, part in held),
-            "mask_seed": args.mask_seed,
+            "mask_seed": options.mask_seed,
             "picture": how,
             "means": means,
         }
-        contents.write_json(args.out / f"{name}.json", about)
+        contents.write_json(options.out / f"{name}.json", about)
         for row in means:
             levels = [f"{255 * row[e] ** 0.5:.1f}" for e in ("removed_pixel", "removed_pixel_no_network")]
             say(
@@ -143,8 +147,4 @@ def main() -> None:
                 f"{levels[0]} grey levels ({levels[1]} without a network); on visible ones "
                 f"{row['visible_normalised']:.3f}; spam {row['spam']:.2f}"
             )
-        say(f"{name}: {args.out / name}.png, .csv, .json")
-
-
-if __name__ == "__main__":
-    call(main)
+        say(f"{name}: {options.out / name}.png, .csv, .json")

@@ -1,0 +1,49 @@
+"""`mae-jax COMMAND` and `python -m mae_jax COMMAND`."""
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from mae_jax import commands
+from mae_jax.commands.parser import Parser, did_you_mean
+from mae_jax.runtime import signals
+from mae_jax.runtime.command import call
+from mae_jax.runtime.errors import EXIT_USER_ERROR, UserError
+
+
+def dispatch(argv: Sequence[str]) -> int:
+    """Runs one command and returns its exit code. Raises UserError for arguments that are not understood."""
+    verb, *rest = argv or [""]
+    if not verb:
+        print(commands.overview(), file=sys.stderr)
+        return EXIT_USER_ERROR
+    if verb in ("-h", "--help", "help"):
+        print(commands.overview())
+        return 0
+    if verb == "--version":
+        verb = "version"
+    if verb not in commands.VERBS:
+        hint = did_you_mean(verb, commands.VERBS)
+        raise UserError(f"{verb!r} is not a command of mae-jax{hint}; mae-jax --help lists them")
+    command = commands.load(verb)
+    if hasattr(command, "run_argv"):
+        return command.run_argv(rest) or 0
+    parser = Parser(prog=f"mae-jax {verb}", description=command.__doc__)
+    command.add_arguments(parser)
+    if not rest and (missing := parser.required()):
+        print(parser.format_help(), file=sys.stderr)
+        raise UserError(f"{parser.prog} needs {', '.join(missing)}")
+    return command.main(parser.parse_args(rest)) or 0
+
+
+def main(argv: Sequence[str] | None = None) -> NoReturn:
+    """The process: one line and a non-zero exit code for a user's mistake, a stack trace for ours."""
+    signals.hold()  # until the command has imported what it needs
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # otherwise it prints a note; nothing is computed with it
+    call(dispatch, sys.argv[1:] if argv is None else argv)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,49 @@
+"""The sub-commands of `mae-jax`, one module each.
+
+A command module has a docstring, which `--help` prints, and three names:
+
+    SUMMARY = "one line for the list of commands"
+    def add_arguments(parser: argparse.ArgumentParser) -> None: ...
+    def main(options: argparse.Namespace) -> int | None: ...
+
+`main` returns the exit code, or None for 0. A command that parses its own arguments has
+`run_argv(argv: list[str]) -> int | None` in place of the last two. At the top of its module a command imports the
+standard library and `mae_jax.runtime` only: arguments are checked before NumPy or JAX is imported, inside
+`with signals.held():` so that Ctrl-C during an import ends in one line.
+"""
+
+import importlib
+from types import ModuleType
+
+VERBS = (  # in the order of the list that `mae-jax` prints
+    "run",
+    "report",
+    "check",
+    "prepare",
+    "convert",
+    "inspect",
+    "reconstruct",
+    "version",
+)
+
+
+def load(verb: str) -> ModuleType:
+    """The module of a command in VERBS."""
+    return importlib.import_module(f"mae_jax.commands.{verb}")
+
+
+def overview() -> str:
+    """What a bare `mae-jax` prints."""
+    width = max(map(len, VERBS))
+    lines = [f"  {verb:{width}}  {load(verb).SUMMARY}" for verb in VERBS]
+    return "\n".join(
+        [
+            "usage: mae-jax COMMAND [ARGUMENTS]     the same as: python -m mae_jax COMMAND [ARGUMENTS]",
+            "",
+            "Masked autoencoders for histopathology: how few labels are enough?",
+            "",
+            *lines,
+            "",
+            "mae-jax COMMAND --help explains one command. A first run: mae-jax run --config=configs/demo.py:smoke",
+        ]
+    )

@@ -1,0 +1,42 @@
+"""Find images that occur twice, and groups (patients, slides) in two splits.
+
+DATASET is a prepared data set, a CSV or Parquet file of labels, or a folder: DIR/<split>/<class>/*, DIR/<class>/*,
+DIR/<split>/data/<class>/*, or images without labels. An ambiguous layout is reported. Byte-identical and near-identical
+images (perceptual hash; also turned and mirrored) are found within and across splits, with the label of each, and
+written to a CSV file.
+"""
+
+import argparse
+import re
+from pathlib import Path
+
+from mae_jax.runtime import signals
+from mae_jax.runtime.command import out_file
+
+SUMMARY = "find duplicate images, leaks between splits and doubtful labels in a data set"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `mae-jax check`."""
+    parser.add_argument("dataset", metavar="DATASET", help="a prepared data set, a folder, or a file of labels")
+    parser.add_argument(
+        "--data_dir",
+        default="",
+        metavar="DIR",
+        help="where prepared data sets are (default: $TFDS_DATA_DIR, then ~/tensorflow_datasets)",
+    )
+    parser.add_argument("--columns", default="", help="columns of a table, as data.columns: path=file,label=cell_type")
+    parser.add_argument(
+        "--group_pattern", default="", metavar="REGEX", help="regular expression with one group, as data.group_pattern"
+    )
+    parser.add_argument("--out", default="", metavar="CSV", help="the CSV file to write (default: check_DATASET.csv)")
+
+
+def main(options: argparse.Namespace) -> None:
+    """Checks the data set, prints what was found and writes the CSV file."""
+    name = re.sub(r"[^\w.-]", "_", Path(options.dataset).name)
+    out = out_file(Path(options.out or f"check_{name}.csv"), "--out")
+    with signals.held():
+        from mae_jax.datasets.check import check
+
+    check(options.dataset, options.data_dir, out, columns=options.columns, pattern=options.group_pattern)

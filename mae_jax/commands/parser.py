@@ -1,0 +1,37 @@
+"""The argument parser of every command: a mistake is one line, with a hint where a similar option exists."""
+
+import argparse
+import difflib
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from mae_jax.runtime.errors import UserError
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser that raises UserError instead of printing its usage and exiting."""
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        kwargs.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        kwargs.setdefault("allow_abbrev", False)  # an option added later would change what a short form means
+        super().__init__(*args, **kwargs)
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{self.prog}: {message}; see {self.prog} --help")
+
+    def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:
+        options, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unknown argument {unknown[0]!r}{did_you_mean(unknown[0], self._option_string_actions)}")
+        return options
+
+    def required(self) -> list[str]:
+        """The names of the arguments that must be given."""
+        actions = [a for a in self._actions if a.required and a.nargs not in ("*", "?")]
+        return [a.option_strings[-1] if a.option_strings else str(a.metavar or a.dest) for a in actions]
+
+
+def did_you_mean(word: str, known: Any, form: str = "{}") -> str:
+    """A hint such as " (did you mean --out?)", "" where nothing in `known` is similar."""
+    near = difflib.get_close_matches(word.partition("=")[0], list(known), 1, cutoff=0.7)
+    return f" (did you mean {form.format(near[0])}?)" if near else ""

@@ -1,0 +1,68 @@
+"""Build a data set from its published files, or from your own slides.
+
+DATASET is raabin_wbc, cam16, prcc (or prcc:tile250 for tiles of 250 pixels), or tiles:NAME for a folder of whole
+slides or plain images of your own, under a name that you choose. Every image is decoded once. The command ends with
+counts per split and class, and lists what was left out and why.
+"""
+
+import argparse
+import logging
+
+from mae_jax.runtime import signals
+from mae_jax.runtime.errors import UserError
+
+SUMMARY = "build a data set from published files, or tiles from your own slides"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `mae-jax prepare`."""
+    parser.add_argument(
+        "dataset", metavar="DATASET", help="raabin_wbc, cam16, prcc or tiles:NAME; :CONFIG where it has some"
+    )
+    parser.add_argument(
+        "--source", required=True, metavar="DIR", help="the folder with the published files, or their archives"
+    )
+    parser.add_argument(
+        "--data_dir",
+        default="",
+        metavar="DIR",
+        help="where to write (default: $TFDS_DATA_DIR, then ~/tensorflow_datasets)",
+    )
+    slides = parser.add_argument_group("for tiles:NAME")
+    slides.add_argument("--tile", type=int, help="side of a tile in pixels (default 500)")
+    scale = slides.add_mutually_exclusive_group()
+    scale.add_argument("--mpp", type=float, help="micrometers per pixel (default: the pixels as they were scanned)")
+    scale.add_argument("--magnification", type=float, help="such as 20, which means 0.5 micrometers per pixel")
+    slides.add_argument("--assume_mpp", type=float, help="resolution of slides whose header does not state it")
+    slides.add_argument("--tissue", type=float, help="smallest share of a tile that is tissue (default 0.25)")
+    slides.add_argument("--workers", type=int, help="processes (default: one for each core)")
+
+
+def main(options: argparse.Namespace) -> None:
+    """Prepares the data set and prints its counts."""
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    with signals.held():
+        from mae_jax.data import prepared
+    if not prepared.known(options.dataset):
+        raise UserError(f"{options.dataset} cannot be prepared; use one of {', '.join(prepared.WHERE)}")
+    with signals.held():
+        from mae_jax.datasets.prepare import prepare
+
+    prepare(options.dataset, options.source, options.data_dir, cutting=_cutting(options))
+
+
+def _cutting(options: argparse.Namespace):
+    """How tiles are cut. Raises UserError for an option that this data set does not have."""
+    from mae_jax.datasets.tiles.opening import MAGNIFICATION_MPP
+    from mae_jax.datasets.tiles.slides import Cutting
+
+    names = ("tile", "mpp", "assume_mpp", "tissue", "workers", "magnification")
+    given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    if given and not options.dataset.startswith("tiles:"):
+        instead = f"; use prcc:tile{given['tile']}" if "tile" in given and options.dataset.startswith("prcc") else ""
+        raise UserError(f"--{next(iter(given))} is for tiles:NAME; {options.dataset} has no such option{instead}")
+    if (magnification := given.pop("magnification", None)) is not None:
+        if not 0.1 <= magnification <= 200:
+            raise UserError(f"--magnification {magnification} is out of range; allowed: 0.1 to 200")
+        given["mpp"] = MAGNIFICATION_MPP / magnification
+    return Cutting(**given)
