@@ -38,6 +38,13 @@ def parser() -> argparse.ArgumentParser:
         metavar="SHARE",
         help="the share of the labels, above 0 and at most 1, of the second confusion matrix (default: nearest to 0.1)",
     )
+    made.add_argument(
+        "--target",
+        type=float,
+        default=0.0,
+        metavar="F1",
+        help="the macro F1 that is enough, above 0 and at most 1 (default: 0.02 below the best with all labels)",
+    )
     made.add_argument("--png", action="store_true", help="write each figure as PNG, too")
     return made
 
@@ -48,13 +55,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if args.fraction is not None and not 0 < args.fraction <= 1:
             raise UserError(f"--fraction={args.fraction:g}: must be above 0 and at most 1, such as 0.1 for 10 %")
+        if not 0 <= args.target <= 1:
+            raise UserError(f"--target={args.target:g}: must be a macro F1 above 0 and at most 1, such as 0.9")
         with signals.held():  # only now: these load numpy, scipy and matplotlib
             from mae_jax.report import tables
             from mae_jax.report.directories import expand
             from mae_jax.report.page import write_report
 
         run_dirs, notes = expand(args.run_dirs)
-        report = write_report(run_dirs, args.out, title=args.title, notes=notes, fraction=args.fraction, png=args.png)
+        report = write_report(
+            run_dirs,
+            args.out,
+            title=args.title,
+            notes=notes,
+            target=args.target,
+            fraction=args.fraction,
+            png=args.png,
+        )
     except (UserError, OSError) as error:
         print(f"error: {_line(error)}", file=sys.stderr)
         return 2

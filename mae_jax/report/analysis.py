@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -12,7 +13,20 @@ from mae_jax.report.runs import Level, Run, init_order
 
 BASELINE = "scratch"
 PROBES = "temperature", "ece_scaled", "nll_scaled"
-FEW_GROUPS = 20  # intervals from redrawing fewer are too narrow (Cameron, Gelbach and Miller 2008)
+FEW_GROUPS = 20  # groups below which intervals rest on an assumption (Cameron, Gelbach and Miller 2008)
+NEARLY = 0.99  # share of one class among the predictions of a model that has (nearly) collapsed
+COMMON = 0.98  # share of the most common class from which so many equal predictions are no collapse
+HIGHEST = {"nll": math.inf, "brier": 2.0}  # of a metric; 1 of any other
+
+
+class Difference(NamedTuple):
+    """A metric of some models minus that of others, averaged over seeds, with its 95 % interval and p-value."""
+
+    value: float
+    low: float
+    high: float
+    p: float
+    seeds: int
 
 
 @dataclass(frozen=True)
@@ -54,7 +68,7 @@ class Study:
         return sorted({run.init for run in self.runs}, key=init_order)
 
     def levels_of(self, init: str, arm: str | None = None) -> list[Level]:
-        """Those of an initialisation in an arm, the first one unless another is given."""
+        """Those of an initialization in an arm, the first one unless another is given."""
         arm = self.arms[0] if arm is None else arm
         return [level for level, i in self.cells if i == init and level.arm == arm]
 
@@ -66,8 +80,67 @@ class Study:
         return float(self.estimates[metric][list(runs)].mean())
 
     def mean_draws(self, metric: str, runs: Sequence[int]) -> Float[np.ndarray, "d"]:
-        """Means over the seeds, spread as Student's t, on redrawn images; as many seeds are spread alike."""
-        return (stats.seed_weights(len(runs)) * self.draws[metric][list(runs)]).sum(0)
+        """Draws of the mean over runs of several seeds, see `stats.over_seeds`."""
+        return stats.over_seeds(self.draws[metric][list(runs)], self.estimates[metric][list(runs)])
+
+    def interval(self, metric: str, runs: Sequence[int]) -> tuple[float, float]:
+        """The 95 % interval of the mean over runs of several seeds, within the metric's bounds."""
+        draws = self.mean_draws(metric, runs)
+        if metric == "ece":
+            low, high = stats.mirrored_interval(draws, self.mean(metric, runs))
+        else:
+            low, high = stats.percentile_interval(draws)
+        return max(low, 0.0), min(high, HIGHEST.get(metric, 1.0))
+
+    def shared_seeds(self, ours: Sequence[int], base: Sequence[int]) -> tuple[list[int], list[int]]:
+        """The runs of two cells whose seeds are in both, in the order of the seeds."""
+        seeds = {self.runs[i].seed for i in ours} & {self.runs[i].seed for i in base}
+        first, second = ([i for i in side if self.runs[i].seed in seeds] for side in (ours, base))
+        return first, second
+
+    def difference_draws(self, metric: str, ours: Sequence[int], base: Sequence[int]) -> Float[np.ndarray, "d"]:
+        """Draws of the mean difference over pairs of runs, which share images and seeds."""
+        draws, values = self.draws[metric], self.estimates[metric]
+        return stats.over_seeds(draws[list(ours)] - draws[list(base)], values[list(ours)] - values[list(base)])
+
+    def difference(self, metric: str, ours: Sequence[int], base: Sequence[int]) -> Difference:
+        """`ours` minus `base`, paired run by run; interval and p-value are of the same draws."""
+        value = round(self.mean(metric, ours) - self.mean(metric, base), 12) + 0.0
+        draws = self.difference_draws(metric, ours, base)
+        if metric == "ece":  # redrawing shifts it, see `stats.mirrored_interval`
+            low, high = stats.mirrored_interval(draws, value)
+            draws = 2 * value - draws
+        else:
+            low, high = stats.percentile_interval(draws)
+        return Difference(value, low, high, stats.p_value(draws), len(ours))
+
+    def collapsed(self, runs: Sequence[int]) -> int:
+        """How many of the runs predict one class for (nearly) every image of several classes."""
+        return sum(self.has_collapsed(self.runs[i]) for i in runs)
+
+    def has_collapsed(self, run: Run) -> bool:
+        """Whether one class is predicted for at least 99 % of the images, of which it makes up less than 98 %, or
+        for all images where these are of several classes.
+        """
+        counts = np.bincount(run.test.labels)
+        majority, share = counts.max() / counts.sum(), top_share(run)
+        return bool((majority < 1 and share == 1) or (majority < COMMON and share >= NEARLY))
+
+    def collapsed_cell(self, level: Level, init: str) -> bool:
+        """Whether all runs of a cell have collapsed: then there is nothing in it to compare."""
+        runs = self.of(level, init)
+        return self.collapsed(runs) == len(runs)
+
+    def strongest(self, init: str, metric: str) -> dict[float, Level]:
+        """The level (arm) with the best mean at each fraction, in order; cells that have collapsed take no part."""
+        best: dict[float, Level] = {}
+        for level, name in self.cells:
+            if name != init or self.collapsed_cell(level, init):
+                continue
+            rival = best.get(level.fraction)
+            if rival is None or self.mean(metric, self.of(level, init)) > self.mean(metric, self.of(rival, init)):
+                best[level.fraction] = level
+        return dict(sorted(best.items()))
 
     def n_train(self, level: Level, init: str) -> int | None:
         counts = [self.runs[i].n_train for i in self.of(level, init)]
@@ -98,7 +171,14 @@ def analyze(runs: list[Run], probes: Sequence[Run] = ()) -> Study:
     every = [terms(run) for run in runs]
     found = [metrics(t.sum(0)) for t in every]
     estimates = {m: np.array([one[m] for one in found]) for m in found[0]}
-    return Study(runs, estimates, stats.bootstrap(every, units, metrics), words, units, random_probe, warnings)
+    draws = stats.bootstrap(every, units, metrics)
+    draws = {m: stats.allow_for_few_units(values, int(units.max()) + 1) for m, values in draws.items()}
+    return Study(runs, estimates, draws, words, units, random_probe, warnings)
+
+
+def top_share(run: Run) -> float:
+    """The share of the most common prediction."""
+    return float(np.bincount(run.test.predictions).max() / len(run.test.predictions))
 
 
 def redrawn(
@@ -108,11 +188,11 @@ def redrawn(
     names, units = np.unique(groups or [], return_inverse=True)
     if len(names) > 1:
         few = (
-            f"The {what} are of only {len(names)} groups: intervals from redrawing so few are too narrow; they say "
-            f"little of other groups."
+            f"The {what} come from only {len(names)} groups: intervals are widened for that, but so few groups say "
+            f"little about others."
         )
         return units, f"{len(names):,} groups of {what}", [few] if len(names) < FEW_GROUPS else []
-    one = f"The {what} are all of one group: the intervals redraw single images and say nothing of other groups."
+    one = f"The {what} all come from one group: the intervals redraw single images and say nothing about other groups."
     return np.arange(n), f"{n:,} {what}", [one] if len(names) else []
 
 

@@ -13,7 +13,7 @@ from mae_jax.report import stats
 from mae_jax.report.analysis import BASELINE, Study
 from mae_jax.report.ratios import Ratio, difference, ratio, share_interval
 from mae_jax.report.runs import Level, percent
-from mae_jax.report.tables import verdict
+from mae_jax.report.tables import COLLAPSED, verdict
 
 NEAR = 0.1  # the share of labels at which a second confusion matrix is shown, unless another is chosen
 MOST = 12  # classes that the page shows one by one; the tables have them all
@@ -135,13 +135,17 @@ def _compare(study: Study, level: Level, init: str, present: Sequence[int], rows
     if init == BASELINE or not shared:
         return
     sides = [[i for i in side if study.runs[i].seed in shared] for side in (ours, base)]
+    if any(study.collapsed(side) == len(side) for side in sides):
+        for row in rows:
+            row["verdict"] = COLLAPSED
+        return
     for label, row in zip(present, rows, strict=True):
         a, b = (_sensitivity(study, side, label) for side in sides)
         if a is None or b is None:
             continue
         found, low, high, p = difference(a, b)
         row |= {"difference": found, "difference_low": max(low, -1.0), "difference_high": min(high, 1.0), "p": p}
-        row["verdict"] = verdict(low, high)
+        row["verdict"] = verdict(low, high, 1 if len(shared) == 1 else stats.SEEDS)
     tested = [row for row in rows if row["p"] is not None]
     for row, p in zip(tested, stats.holm([row["p"] for row in tested]), strict=True):
         row["holm_p"] = p

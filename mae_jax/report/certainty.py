@@ -7,7 +7,7 @@ import numpy as np
 from mae_jax.report import stats
 from mae_jax.report.analysis import BASELINE, Study
 from mae_jax.report.ratios import Ratio, difference, mean_interval, ratio, share_interval
-from mae_jax.report.tables import verdict
+from mae_jax.report.tables import COLLAPSED, verdict
 
 SURE = 0.9  # confidence from which on a model is called sure
 COLUMNS = (  # of certainty.csv
@@ -45,10 +45,12 @@ def analyze(study: Study) -> list[dict]:
         if init != BASELINE and shared:
             sides = [[i for i in study.of(level, name) if study.runs[i].seed in shared] for name in (init, BASELINE)]
             ours, base = (_when_wrong(study, side) for side in sides)
-            if ours and base:
+            if any(study.collapsed(side) == len(side) for side in sides):
+                row["verdict"] = COLLAPSED
+            elif ours and base:
                 change, low, high, p = difference(ours, base)
                 row |= {"difference": change, "difference_low": low, "difference_high": high, "p": p}
-                row["verdict"] = verdict(low, high)
+                row["verdict"] = verdict(low, high, 1 if len(shared) == 1 else stats.SEEDS)
         rows.append(row | _sure_and_wrong(study, index, None))
     for init, arm in dict.fromkeys((row["init"], row["arm"]) for row in rows):
         tested = [row for row in rows if (row["init"], row["arm"]) == (init, arm) and row["p"] is not None]

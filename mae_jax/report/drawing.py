@@ -78,7 +78,7 @@ def _figures(findings: Findings) -> Iterator[tuple[str, str, Numbers]]:
         yield f"curves{slug(arms[0])}", arms[0], figures.curves(panels)
     if (by_class := figures.sensitivities(study, findings.cell_types)) is not None:
         yield "sensitivity", usual, by_class
-    if paired:
+    if any(row["low"] is not None for row in paired):
         yield "differences", usual, figures.differences(study, paired)
     if (fitted := figures.fitted(study, rows)) is not None:
         yield "power_law", usual, fitted

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mae_jax.report import analysis, tables, words
+from mae_jax.report import analysis, cautions, tables
 from mae_jax.report.analysis import Study
 from mae_jax.report.runs import Run, check_same_images, distinct
 from mae_jax.rundir.predictions import clean, read_predictions
@@ -49,7 +49,7 @@ def read(runs: Sequence[Run], probes: Sequence[Run] = ()) -> tuple[list[External
             check_same_images(tested[-1], tested[0], file)
         if len(tested) < len(runs):
             notes.append(f"{clean(name)}: {len(runs) - len(tested)} of {len(runs)} runs were not tested on it")
-        notes += words.merge(lacks)
+        notes += cautions.merge(lacks)
         files_of_probes = [(probe, probe.path / "external" / name / "predictions.csv") for probe in probes]
         study = analysis.analyze(tested, [_tested(probe, file)[0] for probe, file in files_of_probes if file.is_file()])
         paired, unpaired = tables.paired(study)

@@ -140,6 +140,7 @@ def _curve(ax: Axes, panel: Curve, colors: Study) -> list[dict]:
 
 def differences(study: Study, paired: Sequence[dict]) -> Numbers:
     """Forest plot of the paired differences to scratch, in points of accuracy and macro F1; a block for each arm."""
+    paired = [row for row in paired if row["low"] is not None]  # where models collapsed there is nothing to compare
     inits = [init for init in study.inits if init != BASELINE and any(row["init"] == init for row in paired)]
     levels = list(dict.fromkeys(level_of(row) for row in paired))[::-1]
     names = [heading(level) for level in levels]
@@ -183,7 +184,7 @@ def fitted(study: Study, rows: Sequence[dict]) -> Numbers | None:
     counts = _counted(usual)
     lines = []
     for init in study.inits:
-        own = [row for row in usual if row["init"] == init and row["accuracy"] < 1 and not row["collapsed"]]
+        own = [row for row in usual if row["init"] == init and row["accuracy"] < 1 and row["collapsed"] < row["seeds"]]
         n = np.array([row["n_train"] if counts else 100 * row["fraction"] for row in own], float)
         wrong = 1 - np.array([row["accuracy"] for row in own])
         if len(set(n.tolist())) < 3 or np.ptp(wrong) == 0:

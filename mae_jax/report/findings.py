@@ -9,6 +9,7 @@ import numpy as np
 from mae_jax.report import (
     analysis,
     autoencoder_pictures,
+    cautions,
     cell_types,
     certainty,
     external_tests,
@@ -28,6 +29,7 @@ from mae_jax.report.frozen_encoders import Frozen
 from mae_jax.report.prediction_sets import PredictionSets
 from mae_jax.report.runs import USUAL, Run, read_runs
 from mae_jax.rundir.predictions import clean
+from mae_jax.runtime.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -84,12 +86,18 @@ def find(
     *,
     title: str | None = None,
     notes: Sequence[str] = (),
+    target: float = 0.0,
     fraction: float | None = None,
 ) -> Findings:
-    """Read the run directories and analyze them; `fraction` chooses that of the second confusion matrix.
+    """Read the run directories and analyze them; `fraction` chooses that of the second confusion matrix,
+    `target` is the macro F1 at which labels are enough (0: within 2 points of the best with all labels).
 
     Raises UserError where they break the contract (see `runs`).
     """
+    if not 0 <= target <= 1:
+        raise UserError(
+            f"target={target:g} is not a macro F1: use a number above 0 and at most 1, or 0 for the default"
+        )
     every, missing = read_runs(run_dirs)
     runs, probed = frozen_encoders.separate(every)
     reference = frozen_encoders.random_probes({runs[0].evaluation: runs} | probed)
@@ -97,7 +105,7 @@ def find(
     probes = frozen_encoders.analyze(probed)
     rows = tables.rows(study)
     paired, unpaired = tables.paired(study)
-    worth = label_efficiency.worth(study) + label_efficiency.worth(study, "f1")
+    worth = label_efficiency.worth(study, paired) + label_efficiency.worth(study, paired, "f1")
     others, unknown = external_tests.read(runs, reference)
     unpaired += [f"{each.name}: {line}" for each in probes for line in each.notes]
     sets = prediction_sets.analyze(study, [(other.name, other.study) for other in others])
@@ -110,7 +118,7 @@ def find(
         rows=rows,
         paired=paired,
         worth=worth,
-        answer=_answer(study, rows, paired, worth),
+        answer=_answer(study, rows, paired, worth, target),
         cell_types=cell_types.analyze(study, fraction),
         certainty=certainty.analyze(study),
         sure_and_wrong=certainty.by_class(study),
@@ -123,14 +131,14 @@ def find(
         others=others,
         pretrainings=autoencoder_pictures.pretrainings(runs),
         autoencoders=autoencoder_pictures.found(runs),
-        notes=[*notes, *words.one_pretraining(runs)],
-        left_out=words.merge(missing) + unpaired + unknown + words.not_there(study) + sets.refused,
+        notes=[*notes, *cautions.one_pretraining(runs)],
+        left_out=cautions.merge(missing) + unpaired + unknown + cautions.not_there(study) + sets.refused,
     )
 
 
-def _answer(study: Study, rows: list[dict], paired: list[dict], worth: list[dict]) -> dict:
+def _answer(study: Study, rows: list[dict], paired: list[dict], worth: list[dict], target: float) -> dict:
     """The sentences; where all encoders are frozen, they say so."""
-    said = words.answer(study, rows, paired, worth)
+    said = words.answer(study, rows, paired, worth, target)
     evaluation = study.runs[0].evaluation
     if evaluation == USUAL:
         return said

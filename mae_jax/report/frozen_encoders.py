@@ -7,7 +7,7 @@ between runs of one evaluation. Features of random weights ("scratch") are the r
 import dataclasses
 from collections.abc import Sequence
 
-from mae_jax.report import analysis, stats, tables
+from mae_jax.report import analysis, tables
 from mae_jax.report.analysis import BASELINE, Study
 from mae_jax.report.runs import USUAL, Run, percent
 
@@ -78,11 +78,9 @@ def _analyzed(evaluation: str, runs: list[Run]) -> Frozen:
     found = []
     for row in rows:
         level = tables.level_of(row)
-        kept = {name: row[name] for name in ("fraction", "init", "seeds", "n_train", "n_test")}
+        kept = {name: row[name] for name in ("fraction", "init", "seeds", "n_train", "n_choosing", "n_test")}
         for metric in SHOWN:
-            # A probe of the same features and labels is the same for every seed: the interval redraws images as well.
-            low, high = stats.percentile_interval(study.mean_draws(metric, study.of(level, row["init"])))
-            kept |= {metric: row[metric], f"{metric}_low": max(low, 0.0), f"{metric}_high": min(high, 1.0)}
+            kept |= {key: row[key] for key in (metric, f"{metric}_low", f"{metric}_high")}
         differences = [
             p for p in paired if (p["metric"], p["init"]) == ("accuracy", row["init"]) and tables.level_of(p) == level
         ]
@@ -118,12 +116,18 @@ def words(found: Sequence[Frozen]) -> list[str]:
         for init in dict.fromkeys(row["init"] for row in each.rows if row["difference"] is not None):
             own = [row for row in each.rows if row["init"] == init and row["arm"] == each.study.arms[0]]
             said = [
-                f"{100 * row['accuracy']:.1f} % at {percent(row['fraction'])} ({row['verdict']} than random weights)"
-                if row["verdict"] != tables.NOTHING
-                else f"{100 * row['accuracy']:.1f} % at {percent(row['fraction'])} ({tables.NOTHING} to random weights)"
+                f"{100 * row['accuracy']:.1f} % at {percent(row['fraction'])} ({_compared(row['verdict'])})"
                 for row in own
                 if row["verdict"]
             ]
             if said:
                 lines.append(f"{title(each.evaluation)} on frozen features of {init}: {', '.join(said)}.")
     return lines
+
+
+def _compared(verdict: str) -> str:
+    """A verdict with what it compares with."""
+    if verdict == tables.NOTHING:
+        return f"{verdict} to random weights"
+    direction, _, rest = verdict.partition(",")
+    return verdict if verdict == tables.COLLAPSED else f"{direction} than random weights" + (rest and f",{rest}")

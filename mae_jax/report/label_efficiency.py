@@ -1,57 +1,153 @@
-"""How many labels a start is worth, and from which number on more labels change nothing."""
+"""How many labels are enough, how many labels an initialization is worth, and where more labels gain little."""
 
 import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from mae_jax.report import stats
 from mae_jax.report.analysis import BASELINE, Study
+from mae_jax.report.runs import Level
+from mae_jax.report.tables import is_higher, is_sure
 
-COLUMNS = ("fraction", "init", "metric", "times", "low", "high", "least", "most", "arm")  # of efficiency.csv
+PRIMARY = "f1"  # the metric of the target: it counts every class alike, however rare
+CLOSE = 0.02  # the target that no one sets lies so far below the best score with all labels
+EQUAL_UPDATES = "as many updates as"  # in the name of an arm whose models are trained equally long
+
+COLUMNS = ("fraction", "init", "metric", "times", "low", "high", "least", "most", "arm", "note")  # of efficiency.csv
+AT_EQUAL_UPDATES = "not given: trained for as many updates, no difference is shown"
+NO_BASELINE = f"not given: {BASELINE} collapsed"
 
 
-def worth(study: Study, metric: str = "accuracy") -> list[dict]:
-    """How many times the labels each initialisation is worth, per fraction, with a 95 % interval.
+@dataclass(frozen=True)
+class Enough:
+    """The fewest labels with which each initialization reaches a macro F1.
 
-    `times` is the number of labels from scratch that reach the same score, over the labels used;
-    0 and infinity stand for beyond the scratch curve, which spans `least` to `most` times. The curve is
-    taken as never falling: at each number of labels it has the best score up to there. Of the first arm alone; empty
-    with fewer than two fractions from scratch.
+    `reached[init]` is the first level, in the best of its arms, whose mean over seeds is at least `target`; None where
+    none is. `best[init]` is the level of the highest mean. Collapsed cells take no part; initializations of which every
+    cell collapsed are missing.
     """
-    curve = study.levels_of(BASELINE)
+
+    target: float
+    given: bool  # the target was set, else it is 2 points below the best with all labels
+    reached: dict[str, Level | None]
+    best: dict[str, Level]
+
+
+def enough(study: Study, target: float = 0.0) -> Enough | None:
+    """The fewest labels that reach `target` (0: within 2 points of the best macro F1 at the largest fraction).
+
+    None where everything collapsed, or everything at the largest fraction and no target is set.
+    """
+    curves = {init: study.strongest(init, PRIMARY) for init in study.inits}
+    curves = {init: curve for init, curve in curves.items() if curve}
+    scores = {
+        init: {level: study.mean(PRIMARY, study.of(level, init)) for level in curve.values()}
+        for init, curve in curves.items()
+    }
+    largest = max(level.fraction for level in study.levels)
+    at_all = [score for each in scores.values() for level, score in each.items() if level.fraction == largest]
+    if not scores or not (target or at_all):
+        return None
+    wanted = target or max(at_all) - CLOSE
+    return Enough(
+        target=wanted,
+        given=bool(target),
+        reached={
+            i: next((level for level, score in each.items() if score >= wanted), None) for i, each in scores.items()
+        },
+        best={init: max(each, key=lambda level: each[level]) for init, each in scores.items()},
+    )
+
+
+def equal_updates(paired: Sequence[dict], init: str, metric: str = "accuracy") -> list[dict]:
+    """The rows of paired.csv that compare an initialization with scratch at equal updates, where both learned."""
+    return [
+        row
+        for row in paired
+        if (row["init"], row["metric"]) == (init, metric) and EQUAL_UPDATES in row["arm"] and row["low"] is not None
+    ]
+
+
+def shows_nothing_at_equal_updates(paired: Sequence[dict], init: str, metric: str = "accuracy") -> bool:
+    """Whether equal updates were compared and no gain is left after Holm's correction."""
+    found = equal_updates(paired, init, metric)
+    return bool(found) and not any(is_higher(row) and is_sure(row) for row in found)
+
+
+def label_counts(study: Study) -> dict[float, float]:
+    """The labels at each fraction of runs from scratch: their number, or the fraction where that is not known."""
+    levels = {level.fraction: level for level in study.levels if study.of(level, BASELINE)}
+    counts = {fraction: study.n_train(level, BASELINE) for fraction, level in sorted(levels.items())}
+    known = [float(count) for count in counts.values() if count]
+    if len(known) < len(counts) or any(b <= a for a, b in itertools.pairwise(known)):
+        return {fraction: fraction for fraction in counts}
+    return dict(zip(counts, known, strict=True))
+
+
+def worth(study: Study, paired: Sequence[dict], metric: str = "accuracy") -> list[dict]:
+    """How many times the labels each initialization is worth, per fraction, with a 95 % interval.
+
+    `times` is the number of labels with which the strongest training from scratch reaches the same score, over the
+    labels used; 0 and infinity stand for beyond the scratch curve, which spans `least` to `most` times. At each
+    fraction both sides have the best of their arms, `arm` is that of the initialization. The curve is taken as never
+    falling: at each number of labels it has the best score up to there. It is not given, and `note` says why, where
+    scratch collapsed at that fraction and where models trained for equal updates show no difference. With fewer than
+    three seeds there is no interval. Empty with fewer than two fractions at which scratch did not collapse.
+    """
+    curve = study.strongest(BASELINE, metric)
     if len(curve) < 2:
         return []
-    known = all(study.n_train(f, BASELINE) for f in curve)
-    n = np.array([study.n_train(f, BASELINE) if known else f.fraction for f in curve], dtype=np.float64)
-    if (np.diff(n) <= 0).any():
-        n = np.array([f.fraction for f in curve])
-    scores = np.array([study.mean(metric, study.of(f, BASELINE)) for f in curve])
-    redrawn = np.stack([study.mean_draws(metric, study.of(f, BASELINE)) for f in curve], -1)
+    counts = label_counts(study)
+    n = np.array([counts[fraction] for fraction in curve])
+    cells = [study.of(level, BASELINE) for level in curve.values()]
+    scores = np.array([study.mean(metric, cell) for cell in cells])
+    redrawn = np.stack([study.mean_draws(metric, cell) for cell in cells], -1)
     found = []
-    for level, init in study.cells:
-        if init == BASELINE or level not in curve:
-            continue
-        used, ours = n[curve.index(level)], study.of(level, init)
-        times = stats.labels_to_reach(n, scores, np.array(study.mean(metric, ours))) / used
-        draws = stats.labels_to_reach(n, redrawn, study.mean_draws(metric, ours)) / used
-        low, high = stats.censored_interval(draws)
-        row = {"fraction": level.fraction, "init": init, "metric": metric, "times": float(times)}
-        row |= {"low": low, "high": high, "least": float(n[0] / used), "most": float(n[-1] / used), "arm": level.arm}
-        found.append(row)
+    for init in (i for i in study.inits if i != BASELINE):
+        at_equal = {row["fraction"]: row for row in equal_updates(paired, init, metric)}
+        nothing = shows_nothing_at_equal_updates(paired, init, metric)
+        for fraction, level in study.strongest(init, metric).items():
+            if fraction not in counts:
+                continue  # no run from scratch at this fraction
+            used, ours = counts[fraction], study.of(level, init)
+            row = {"fraction": fraction, "init": init, "metric": metric, "times": None, "low": None, "high": None}
+            row |= {"least": float(n[0] / used), "most": float(n[-1] / used), "arm": level.arm, "note": ""}
+            shown = at_equal.get(fraction)
+            if fraction not in curve:
+                row["note"] = NO_BASELINE
+            elif nothing or (shown is not None and not (is_higher(shown) and is_sure(shown))):
+                row["note"] = AT_EQUAL_UPDATES
+            else:
+                row["times"] = float(stats.labels_to_reach(n, scores, np.array(study.mean(metric, ours))) / used)
+                if min(len(ours), *map(len, cells)) >= stats.SEEDS:
+                    draws = stats.labels_to_reach(n, redrawn, study.mean_draws(metric, ours)) / used
+                    row["low"], row["high"] = stats.censored_interval(draws)
+                else:
+                    row["note"] = "no interval: fewer than three seeds"
+            found.append(row)
     return found
 
 
 def plateau(study: Study, init: str, metric: str = "accuracy") -> tuple[float, float] | None:
     """The smallest fraction from which on no two differ measurably, and the largest gain over it that is
-    not ruled out; None if there is none.
+    not ruled out; None if there is none. Collapsed cells take no part.
 
     Paired on the same images: the 95 % interval of every difference between two of the fractions from there on holds 0,
     and the gain is the highest end of those to the smallest. The largest fraction alone is no plateau.
     """
-    levels = study.levels_of(init)
-    draws = [study.mean_draws(metric, study.of(level, init)) for level in levels]
+    levels = [level for level in study.levels_of(init) if not study.collapsed_cell(level, init)]
+    cells = [study.of(level, init) for level in levels]
+
+    def change(less: list[int], more: list[int]) -> tuple[float, float]:
+        pairs = study.shared_seeds(more, less)
+        if len(pairs[0]) == max(len(less), len(more)):
+            return stats.percentile_interval(study.difference_draws(metric, *pairs))
+        return stats.percentile_interval(study.mean_draws(metric, more) - study.mean_draws(metric, less))
+
     for i, level in enumerate(levels[:-1]):
-        changes = [stats.percentile_interval(more - less) for less, more in itertools.combinations(draws[i:], 2)]
+        changes = [change(less, more) for less, more in itertools.combinations(cells[i:], 2)]
         if all(low <= 0 <= high for low, high in changes):
-            return level.fraction, max(high for _, high in changes[: len(draws) - 1 - i])
+            return level.fraction, max(high for _, high in changes[: len(cells) - 1 - i])
     return None

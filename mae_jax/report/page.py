@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mae_jax.report import (
     autoencoder_pictures,
+    cautions,
     cell_types,
     certainty,
     external_tests,
@@ -48,18 +49,20 @@ def write_report(
     *,
     title: str | None = None,
     notes: Sequence[str] = (),
+    target: float = 0.0,
     fraction: float | None = None,
     png: bool = False,
 ) -> Report:
     """Read the run directories, analyze them, draw and render: table.md, the tables as CSV, index.html and figures/
     (SVG and CSV each) in `out`.
 
-    `notes` are lines to show on the page; `fraction` chooses that of the second confusion matrix, without it the one
-    nearest to 10 %; with `png` each figure is written as PNG too. The result depends on the files alone: the seed of
-    the bootstrap is fixed. Raises UserError for run directories that break the contract (see `runs`).
+    `notes` are lines to show on the page. `target` is the macro F1 at which labels are enough, above 0 and at most 1; 0
+    means within 2 points of the best with all labels. `fraction` chooses that of the second confusion matrix, without
+    it the one nearest to 10 %; with `png` each figure is written as PNG too. The result depends on the files alone: the
+    seed of the bootstrap is fixed. Raises UserError for run directories that break the contract (see `runs`).
     """
     out = Path(out)
-    findings = find(run_dirs, title=title, notes=notes, fraction=fraction)
+    findings = find(run_dirs, title=title, notes=notes, target=target, fraction=fraction)
     with panels.style(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")
         drawings = draw(findings)
@@ -124,6 +127,7 @@ def render(f: Findings, pictures: Sequence[dict], sheets: Sequence[dict]) -> str
             baseline=BASELINE,
             worth=words.worth_lines([w for w in f.worth if w["metric"] == "accuracy"], f.paired),
             reference=tables.reference_text(f.rows),
+            published_caption=tables.PUBLISHED_CAPTION,
             frozen_words=frozen_encoders.words(f.probes),
             others=[_beside(other, f.rows) for other in f.others],
             pretrainings=[html.run_facts(p.path, p.info) | {"init": p.init} for p in f.pretrainings],
@@ -199,7 +203,7 @@ def _beside(other: external_tests.External, rows: Sequence[dict]) -> dict:
         "" if len(other.classes) == len(every) else f"; of the {len(every)} classes it holds {', '.join(other.classes)}"
     )
     reference = tables.reference_text(other.rows)
-    care = [*words.flawless_lines(other.rows), *other.study.warnings]
+    care = [*cautions.flawless_lines(other.rows), *other.study.warnings]
     shown = {"name": other.name, "slug": other.slug, "said": said, "rows": found, "care": care}
     return shown | {"lacks": lacks, "reference": reference}
 
@@ -232,12 +236,12 @@ def _markdown(f: Findings) -> str:
     parts.append(tables.markdown(detail))
     parts.append(
         f"95 % intervals {' and '.join(dict.fromkeys(row['interval'] for row in rows))}. Precision,"
-        " recall and F1 are means over the classes. The commonest class makes up"
+        " recall and F1 are means over the classes. The most common class makes up"
         f" {100 * rows[0]['majority_rate']:.2f} % of the {rows[0]['n_test']:,} test images."
     )
     if f.published:
         parts += [
-            "The published table of the original study (theirs, not ours; 1,728 test images):",
+            tables.PUBLISHED_CAPTION,
             tables.table_text(f.published),
         ]
     if probes:

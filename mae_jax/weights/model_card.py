@@ -9,8 +9,9 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from mae_jax.report import stats
+from mae_jax.report.analysis import HIGHEST
+from mae_jax.report.cautions import leak_lines
 from mae_jax.report.runs import percent
-from mae_jax.report.words import leak_lines
 from mae_jax.rundir import contents
 from mae_jax.rundir.predictions import clean, read_predictions
 from mae_jax.weights.reader import Weights
@@ -165,12 +166,13 @@ def _scores(file: Path, classes: tuple[str, ...], what: str) -> str:
     names = [g or image for g, image in zip(found.groups, found.images, strict=True)] if grouped else found.images
     units = np.unique(names, return_inverse=True)[1]
     draws = stats.bootstrap([terms], units, lambda sums: stats.metrics_from_sums(sums, n))
+    draws = {metric: stats.allow_for_few_units(drawn, int(units.max()) + 1) for metric, drawn in draws.items()}
     point = stats.metrics_from_sums(terms.sum(0), n)
     rows = ["| | value | 95 % interval |", "|---|---|---|"]
     for metric, words in _METRICS.items():
         value, drawn = float(point[metric]), draws[metric][0]
         low, high = stats.mirrored_interval(drawn, value) if metric == "ece" else stats.percentile_interval(drawn)
-        rows.append(f"| {words} | {value:.3f} | {max(low, 0.0):.3f} to {high:.3f} |")
+        rows.append(f"| {words} | {value:.3f} | {max(low, 0.0):.3f} to {min(high, HIGHEST.get(metric, 1.0)):.3f} |")
     unit = "groups of images (slides, regions, fields)" if grouped else "images"
     return (
         f"On {len(found.images)} {what}. Intervals: {stats.DRAWS} bootstrap draws of {unit}; they do not cover "

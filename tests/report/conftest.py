@@ -3,10 +3,15 @@
 import csv
 import json
 import math
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
+
+from mae_jax.report.analysis import analyze
+from mae_jax.report.runs import Run, init_order, usual_arm
+from mae_jax.rundir.predictions import Predictions
 
 CLASSES = ["Basophil", "Eosinophil", "Lymphocyte", "Monocyte", "Neutrophil"]
 SHARES = np.array([0.05, 0.08, 0.24, 0.06, 0.57])
@@ -93,14 +98,51 @@ def write_study(root: Path, *, seeds=1, rows=400, inits=("scratch", "mae"), **ex
     ]
 
 
+def study_of(cells, *, images=400, labels=None, choosing=0, seed=0):
+    """A Study of models with given accuracies: {(arm, fraction, init): [accuracy of each seed, or "collapsed"]}.
+
+    Images are of five classes, 61 % of the last; wrong answers are any other class. `labels`: number of training
+    images at all labels; `choosing`: number of validation images that chose the epoch.
+    """
+    shares = np.array([0.02, 0.07, 0.24, 0.06, 0.61])
+    truth = np.repeat(np.arange(5), (shares * images).round().astype(int))
+    names = tuple(f"{i:04}" for i in range(len(truth)))
+    runs = []
+    for (arm, fraction, init), scores in cells.items():
+        for number, score in enumerate(scores):
+            rng = np.random.default_rng([seed, zlib.crc32(f"{arm}{fraction}{init}".encode()), number])
+            given = np.full(len(truth), 4)
+            if score != "collapsed":
+                wrong = rng.permutation(len(truth)) >= round(score * len(truth))
+                given = np.where(wrong, (truth + rng.integers(1, 5, len(truth))) % 5, truth)
+            confidence = np.clip(rng.normal(0.85, 0.1, len(truth)), 0.3, 1)
+            test = Predictions(names, truth, given, confidence, None, None)
+            validation = None
+            if choosing:
+                part = slice(0, choosing)
+                names_val = tuple(f"v{i:04}" for i in range(choosing))
+                validation = Predictions(names_val, truth[part], given[part], confidence[part], None, None)
+            info = {"select": "best" if choosing else "last", "selected_step": 10}
+            runs.append(
+                Run(
+                    path=Path(f"{init}{fraction}{number}{arm}"), init=init, arm=arm, fraction=fraction, seed=number,
+                    classes=tuple("abcde"), test=test, validation=validation,
+                    n_train=round(labels * fraction) if labels else None, info=info, log=(),
+                )
+            )  # fmt: skip
+    usual = usual_arm(runs)
+    return analyze(sorted(runs, key=lambda r: (r.arm != usual, r.fraction, init_order(r.init), r.seed)))
+
+
 @pytest.fixture(scope="session")
 def make():
-    """The two writers, as the files here are not importable modules."""
+    """The writers, as the files here are not importable modules."""
 
     class Make:
         run = staticmethod(write_run)
         study = staticmethod(write_study)
         external = staticmethod(write_external)
+        in_memory = staticmethod(study_of)
         classes = CLASSES
         required = ("image", "label", "prediction", "confidence")
 

@@ -98,7 +98,7 @@ def test_seeds_of_probes_without_a_partner_are_named(make, tmp_path):
     runs = [make.run(tmp_path / "usual", "scratch", 0.1, rows=60)]
     for init, seed in (("scratch", 0), ("mae", 0), ("mae", 1)):
         runs.append(make.run(tmp_path / f"{init}{seed}", init, 0.1, seed=seed, rows=60, evaluation="knn"))
-    said = "nearest neighbors: mae at 10 %: 1 seed has a scratch run beside it; only such are compared"
+    said = "nearest neighbors: mae at 10 %: 1 seed has a matching scratch run; only these are compared"
     assert said in write_report(runs, tmp_path / "report").notes
 
 
@@ -120,7 +120,9 @@ def test_a_report_of_probes_alone_says_so_and_keeps_its_reference(make, tmp_path
     ]
     made = write_report(runs, tmp_path / "out")
     page = made.paths["page"].read_text()
-    assert "<p>Linear probe, solved: pre-training " in page and "the encoder was not trained." in page
+    assert (
+        "<p>Linear probe, solved: this pre-trained model is better " in page and "the encoder was not trained." in page
+    )
     assert all(row["random_probe_accuracy"] is not None for row in made.rows)
     assert "A linear probe on random weights scores" in made.paths["table_md"].read_text()
 

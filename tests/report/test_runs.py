@@ -8,8 +8,8 @@ import sys
 import pytest
 
 from mae_jax.report.__main__ import main
+from mae_jax.report.cautions import leak_lines
 from mae_jax.report.runs import percent, read_runs
-from mae_jax.report.words import leak_lines
 from mae_jax.rundir.predictions import clean
 from mae_jax.runtime.errors import UserError
 

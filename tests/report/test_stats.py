@@ -115,26 +115,85 @@ def test_holm():
     assert stats.holm([]) == []
 
 
-def test_combine_is_twice_the_median():
-    assert stats.combine([0.2]) == 0.2
-    assert stats.combine([0.01, 0.3, 0.02]) == pytest.approx(0.04)
-    assert stats.combine([0.9, 0.8]) == 1
+def students_interval(values):
+    """The 95 % interval of a mean, from SciPy."""
+    found = scipy.stats.ttest_1samp(values, 0).confidence_interval(0.95)
+    return found.low, found.high
 
 
-def test_t_interval():
-    # mean 0.9, s = 0.02, n = 3, t(0.975, 2) = 4.3027
-    low, high = stats.t_interval(np.array([0.88, 0.9, 0.92]))
-    assert (low, high) == pytest.approx((0.9 - 4.3027 * 0.02 / 3**0.5, 0.9 + 4.3027 * 0.02 / 3**0.5))
-
-
-def test_draws_over_seeds_are_spread_as_students_t():
-    # 0.88, 0.90, 0.92: the interval of test_t_interval; paired differences keep their own, smaller spread
+def test_weights_of_seeds_spread_as_students_t():
+    # 0.88, 0.90, 0.92: s = 0.02, t(0.975, 2) = 4.3027; paired differences keep their own, smaller spread
     first, second = np.array([0.88, 0.90, 0.92]), np.array([0.87, 0.895, 0.905])
-    weights = stats.seed_weights(3, draws=400_000)
+    weights = stats.seed_weights(3, draws=100_000)
     assert weights.sum(0) == pytest.approx(1)
+    half = 4.3027 * 0.02 / 3**0.5
+    assert students_interval(first) == pytest.approx((0.9 - half, 0.9 + half), abs=1e-5)
     for values in (first, first - second):
-        assert stats.percentile_interval(values @ weights) == pytest.approx(stats.t_interval(values), abs=1e-3)
+        assert stats.percentile_interval(values @ weights) == pytest.approx(students_interval(values), abs=1e-3)
     assert (stats.seed_weights(1, draws=3) == 1).all()
+
+
+def redrawn(values, shared, own, draws=10_000):
+    """Draws of seeds whose image noise has a part in common and one of each seed's own."""
+    rng = np.random.default_rng(3)
+    common, each = rng.normal(size=draws), rng.normal(size=(len(values), draws))
+    return np.array(values)[:, None] + shared * common + own * each
+
+
+def test_seeds_without_image_noise_give_students_interval():
+    values = np.array([0.01, 0.04, 0.02, 0.03])
+    draws = stats.over_seeds(np.repeat(values[:, None], 10_000, 1), values)
+    assert stats.percentile_interval(draws) == pytest.approx(students_interval(values), abs=0.03 * 0.0205)
+
+
+def test_seeds_that_agree_leave_the_interval_of_the_images():
+    values = np.full(3, 0.5)
+    draws = redrawn(values, 0.02, 0.01)
+    assert (stats.over_seeds(draws, values) == draws.mean(0)).all()
+
+
+def test_image_noise_of_each_seed_is_counted_once():
+    # The seeds' values are spread by 0.02 and all of it is image noise of their own: Student's interval of them,
+    # widened by what the images have in common. Adding the redrawn noise as it is would count 0.02 / sqrt(3) twice.
+    values = 0.5 + 0.02 * np.array([-1, 0, 1])
+    for shared in (0.0, 0.03):
+        low, high = stats.percentile_interval(stats.over_seeds(redrawn(values, shared, 0.02), values))
+        rng = np.random.default_rng(0)
+        t = rng.standard_t(2, 1_000_000) * 0.02 / 3**0.5 + shared * rng.normal(size=1_000_000)
+        expected = np.quantile(t, 0.975)
+        assert (high - low) / 2 == pytest.approx(expected, rel=0.03)
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_one_or_two_seeds_give_draws_over_the_images_alone(seeds):
+    values = np.array([0.9, 0.2])[:seeds]
+    draws = redrawn(values, 0.02, 0.01)
+    assert (stats.over_seeds(draws, values) == draws.mean(0)).all()
+
+
+def test_few_units_widen_draws_as_students_t():
+    rng = np.random.default_rng(1)
+    draws = 0.7 + 0.1 * rng.normal(size=(2, 100_000))
+    wide = stats.allow_for_few_units(draws, 10)
+    # 0.1 is the bootstrap's standard error, which divides by 10 where an unbiased one divides by 9
+    half = 0.1 * (10 / 9) ** 0.5 * scipy.stats.t.ppf(0.975, 9)
+    assert stats.percentile_interval(wide[0]) == pytest.approx((0.7 - half, 0.7 + half), rel=0.01)
+    first, second = (wide - draws.mean(1, keepdims=True)) / (draws - draws.mean(1, keepdims=True))
+    np.testing.assert_allclose(first, second, rtol=1e-6)  # paired runs stay paired
+    many = stats.allow_for_few_units(draws, 2000)
+    assert many.std() == pytest.approx(draws.std(), rel=1e-3)
+    assert (stats.allow_for_few_units(draws, 1) == draws).all()
+
+
+def test_p_value_agrees_with_the_normal_and_with_the_interval():
+    draws = scipy.stats.norm.ppf((np.arange(10_000) + 0.5) / 10_000)
+    for mean in (0.0, 1.0, 1.95, 1.97, 3.0, -3.0):
+        p = stats.p_value(draws + mean)
+        assert p == pytest.approx(2 * scipy.stats.norm.sf(abs(mean)), abs=2e-4)
+        low, high = stats.percentile_interval(draws + mean)
+        assert (p < 0.05) == (low > 0 or high < 0)
+    assert stats.p_value(np.zeros(10_000)) == 1  # two models that answer alike
+    assert stats.p_value(draws + 100) == 1e-4  # what 10,000 draws can tell
 
 
 @pytest.mark.parametrize("seeds", [2, 3, 5])
@@ -143,12 +202,12 @@ def test_ten_thousand_draws_over_seeds_give_students_interval(seeds):
     weights = stats.seed_weights(seeds)
     assert weights.shape == (seeds, stats.DRAWS) and weights.sum(0) == pytest.approx(1)
     for values in (np.arange(seeds) / 10, np.eye(seeds)[0]):
-        (low, high), exact = stats.percentile_interval(values @ weights), stats.t_interval(values)
+        (low, high), exact = stats.percentile_interval(values @ weights), students_interval(values)
         assert (low, high) == pytest.approx(exact, abs=0.03 * (exact[1] - exact[0]) / 2)
         assert high + low == pytest.approx(2 * values.mean(), abs=0.01 * (exact[1] - exact[0]) / 2)
 
 
-def test_scipy_agrees_on_bootstrap_and_binomial_and_t():
+def test_scipy_agrees_on_bootstrap_and_binomial():
     rng = np.random.default_rng(5)
     right = rng.random(150) < 0.7
     found = stats.bootstrap([right[:, None] * 1.0], np.arange(150), lambda s: {"m": s[:, 0] / 150})["m"][0]
@@ -158,9 +217,6 @@ def test_scipy_agrees_on_bootstrap_and_binomial_and_t():
     other = right ^ (rng.random(150) < 0.2)
     table = [int((right & ~other).sum()), int((other & ~right).sum())]
     assert stats.mcnemar(right, other) == pytest.approx(scipy.stats.binomtest(min(table), sum(table)).pvalue)
-    values = np.array([0.81, 0.84, 0.79, 0.9])
-    expected = scipy.stats.ttest_1samp(values, 0).confidence_interval(0.95)
-    assert stats.t_interval(values) == pytest.approx((expected.low, expected.high))
 
 
 def test_bootstrap_agrees_with_the_binomial():

@@ -107,9 +107,10 @@ def read_sweep(run_dirs: Sequence[Path]) -> tuple[Sweep, list[str]]:
     draws = {}
     for ratio in sorted(shared):
         terms = [np.column_stack([np.ones(n), network.errors[ratio]]) for network in networks]
-        draws[ratio] = stats.bootstrap(
+        redrawn = stats.bootstrap(
             terms, units, lambda sums: {c: sums[..., 1 + i] / sums[..., 0] for i, c in enumerate(COLUMNS)}
         )
+        draws[ratio] = {c: stats.allow_for_few_units(found, int(units.max()) + 1) for c, found in redrawn.items()}
     return Sweep(networks, draws, words, analysis.analyze(runs) if runs else None, warnings), notes
 
 

@@ -57,14 +57,12 @@ def effect_rows(sweep: Sweep) -> list[dict]:
 def classifier_rows(sweep: Sweep) -> list[dict]:
     """classifiers.csv: scores from scratch and from each network, and the difference to scratch.
 
-    `holm_p` corrects McNemar's p for the number of networks.
+    `holm_p` corrects `p` for the number of networks.
     """
     if sweep.study is None:
         return []
     own = {network.name: network for network in sweep.networks}
     compared = {row["init"]: row for row in tables.paired(sweep.study)[0] if row["metric"] == "accuracy"}
-    corrected = stats.holm([row["mcnemar_p"] for row in compared.values()])
-    corrected = dict(zip(compared, corrected, strict=True))
     rows = []
     for found in tables.rows(sweep.study):
         name = found["init"]
@@ -80,7 +78,7 @@ def classifier_rows(sweep: Sweep) -> list[dict]:
         row |= {
             f"difference{end}": other.get(key) for end, key in (("", "difference"), ("_low", "low"), ("_high", "high"))
         }
-        row |= {"mcnemar_p": other.get("mcnemar_p"), "holm_p": corrected.get(name), "verdict": other.get("verdict")}
+        row |= {key: other.get(key) for key in ("p", "holm_p", "mcnemar_p", "verdict")}
         rows.append(row)
     order = {network.name: i for i, network in enumerate(sweep.networks)}
     return sorted(rows, key=lambda row: order.get(row["init"], -1))

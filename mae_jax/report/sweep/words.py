@@ -5,7 +5,6 @@ from mae_jax.report.analysis import BASELINE
 from mae_jax.report.runs import percent
 from mae_jax.report.stats import grey
 from mae_jax.report.sweep.networks import Sweep
-from mae_jax.report.words import SURE
 
 
 def answer(sweep: Sweep, rows: list[dict], effects: list[dict], classifiers: list[dict]) -> dict[str, list[str]]:
@@ -84,10 +83,12 @@ def _classifiers(rows: list[dict]) -> str:
         text += f" and {_accuracy(worst)} from the worst ({worst['init']})"
     if base is None:
         return f"{text}."
-    shown = sum(row["verdict"] == "higher" and row["holm_p"] < SURE for row in others)
+    shown = sum((row["difference_low"] or 0) > 0 and tables.is_sure(row) for row in others)
+    few = tables.TIMES.get(min(row["seeds"] for row in rows))
     return (
         f"{text}; {_accuracy(base)} from scratch: {shown} of {len(others)} networks are shown to be better"
-        f"{'' if len(others) == 1 else ', after Holm’s correction for their number'}."
+        f"{'' if len(others) == 1 else ', after Holm’s correction for their number'}"
+        f"{f', by classifiers each trained {few}' if few else ''}."
     )
 
 
@@ -119,8 +120,11 @@ def _weighted(sweep: Sweep, weight: float) -> str:
         sides = [study.of(study.runs[0].level, name) for name in names]
         if not all(sides) or len(sides[0]) != len(sides[1]):
             continue
-        draws = study.mean_draws("accuracy", sides[0]) - study.mean_draws("accuracy", sides[1])
-        verdict = tables.verdict(*stats.percentile_interval(draws))
+        if any(study.collapsed(side) == len(side) for side in sides):
+            verdict = tables.COLLAPSED
+        else:
+            each = study.difference("accuracy", *sides)
+            verdict = tables.verdict(each.low, each.high, each.seeds)
         verdicts.setdefault(verdict, []).append(percent(network.mask_ratio))
     found = [f"{verdict} at {', '.join(names)}" for verdict, names in verdicts.items()]
     return f"Accuracy of classifiers with a visible weight of {weight:g} beside 0: {'; '.join(found)}." if found else ""

@@ -1,0 +1,147 @@
+"""What a reader of the report must know before believing it: the lines under "Take care" and "Left out"."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from mae_jax.report import stats
+from mae_jax.report.analysis import Study, top_share
+from mae_jax.report.runs import Level, Run
+from mae_jax.report.tables import level_of
+from mae_jax.rundir.predictions import clean
+
+
+def cautions(study: Study, rows: Sequence[dict]) -> list[str]:
+    """The lines under "Take care", the gravest first."""
+    leaks = leak_lines([run.info for run in study.runs])
+    return seed_lines(study) + collapse_lines(study) + flawless_lines(rows) + study.warnings + leaks
+
+
+def seed_lines(study: Study) -> list[str]:
+    """A line where cells have too few seeds for a statement about other seeds."""
+    counts = {cell: len(study.of(*cell)) for cell in study.cells}
+    lines = []
+    for seeds, name, what in (
+        (1, "One seed", "each model was trained once"),
+        (2, "Two seeds", "each was trained twice"),
+    ):
+        cells = [f"{init} at {level}" for (level, init), count in counts.items() if count == seeds]
+        if not cells:
+            continue
+        where = "" if len(cells) == len(counts) else f" ({'; '.join(cells)})"
+        lines.append(
+            f"{name}{where}: {what}. Intervals are over {study.units} alone, and a difference is one between these "
+            f"models. How far other seeds (labels, initial weights, order of the images) would differ, "
+            f"{'one seed' if seeds == 1 else 'two seeds'} cannot tell: train {stats.SEEDS} or more, better 5."
+        )
+    return lines
+
+
+def collapse_lines(study: Study) -> list[str]:
+    """A line for every cell with models that predict one class for (nearly) all images of several classes."""
+    labels = study.runs[0].test.labels
+    majority = np.bincount(labels).max() / len(labels)
+    cells: dict[str, dict[tuple[Level, str], int]] = {}
+    for run in study.runs:
+        if study.has_collapsed(run):
+            top, share = np.bincount(run.test.predictions).argmax(), top_share(run)
+            how = "Collapsed" if share == 1 else "Nearly collapsed"
+            text = f"{how}: {run.classes[top]} is predicted for {100 * share:.3g} % of the images"
+            where = cells.setdefault(text, {})
+            where[run.level, run.init] = where.get((run.level, run.init), 0) + 1
+    lines = []
+    for text, where in cells.items():
+        said = []
+        for (level, init), count in where.items():
+            seeds = len(study.of(level, init))
+            said.append(f"{init} at {level}" + (f" ({count} of {seeds} seeds)" if seeds > 1 else ""))
+        lines.append(f"{text} (the most common class makes up {100 * majority:.1f} %): {'; '.join(said)}.")
+    some = [
+        f"{init} at {level}" for level, init in study.cells
+        if 0 < study.collapsed(study.of(level, init)) < len(study.of(level, init))
+    ]  # fmt: skip
+    if some:
+        lines.append(
+            f"Only some seeds collapsed: {'; '.join(some)}. A mean of models that learned and models that did not, and "
+            f"its interval, say little."
+        )
+    return lines
+
+
+def flawless_lines(rows: Sequence[dict]) -> list[str]:
+    """A line on models that make no mistake, which redrawing cannot question."""
+    where = [f"{row['init']} at {level_of(row)}" for row in rows if row["accuracy"] == 1]
+    n = rows[0]["n_test"]
+    if not where:
+        return []
+    return [
+        f"No mistake among {n:,} test images: {'; '.join(where)}. The interval has no width then, but an error rate of "
+        f"up to about 3 in {n:,} would show none either."
+    ]
+
+
+def leak_lines(infos: Sequence[dict]) -> list[str]:
+    """What test sets share with training and pre-training, and whether groups are known, by run.json; no line twice."""
+    lines = []
+    for info in infos:
+        groups = info.get("groups")
+        if isinstance(groups, dict) and groups.get("known") is False:
+            lines.append(
+                "The groups of the images (patients, slides) are not known: the same patient may be on both sides, "
+                "which makes scores too good and intervals too narrow. Name them with data.group_pattern or a column."
+            )
+        warnings = info.get("data_warnings")
+        for line in warnings if isinstance(warnings, list) else ():
+            lines.append(f"{str(line)[:1].upper()}{clean(line)[1:]}.")
+        for field, who, so in (
+            ("leaks", "training", "Scores on them are too good; mae-jax check lists them."),
+            ("seen_before", "pre-training", "It saw no labels of them, but its gain may still be too good."),
+        ):
+            tests = info.get(field)
+            for name, found in tests.items() if isinstance(tests, dict) else ():
+                said = []
+                for key, what in (
+                    ("images_in_shared_groups", f"from groups (slides, regions, fields) that {who} has as well"),
+                    ("identical", "byte for byte the same as one of its images"),
+                    ("near_identical", "nearly the same as one of its images"),
+                ):
+                    n = found.get(key) if isinstance(found, dict) else 0
+                    if isinstance(n, int) and n > 0:
+                        said.append(f"{n:,} {what}")
+                if said:
+                    lines.append(f"Test images of {clean(name)} that {who} saw: {', '.join(said)}. {so}")
+    return list(dict.fromkeys(lines))
+
+
+def one_pretraining(runs: Sequence[Run]) -> list[str]:
+    """A line where several seeds of an initialization start from the same pre-training."""
+    origins: dict[str, list[str]] = {}
+    for run in runs:
+        if isinstance(run.info.get("init_from"), str) and run.info["init_from"]:
+            origins.setdefault(run.init, []).append(run.info["init_from"])
+    several = {init for init in origins if len({run.seed for run in runs if run.init == init}) > 1}
+    if not any(len(set(origins[init])) == 1 for init in several):
+        return []
+    return [
+        "one pre-training serves all seeds: intervals allow for other labels, initial weights of the head and orders "
+        "of the images, not for another pre-training, which --config.pretrain_seeds adds."
+    ]
+
+
+def merge(notes: Sequence[str]) -> list[str]:
+    """Notes of several runs that say the same, as one line each."""
+    by_text: dict[str, list[str]] = {}
+    for note in notes:
+        who, _, text = note.partition(": ")
+        by_text.setdefault(text, []).append(who)
+    return [f"{text} ({who[0] if len(who) == 1 else f'{len(who)} runs'})" for text, who in by_text.items()]
+
+
+def not_there(study: Study) -> list[str]:
+    """Lines on parts of the page that the run directories lack files for."""
+    lines = []
+    if not any(run.validation for run in study.runs):
+        lines.append("temperature scaling is left out: no run has a predictions_val.csv")
+    if not any(run.log for run in study.runs):
+        lines.append("training curves are left out: no run has a metrics.jsonl")
+    return lines

@@ -1,0 +1,38 @@
+"""The intervals of the report on simulated studies: a short form of tools/simulate_studies.py."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+TOOL = Path(__file__).parents[2] / "tools" / "simulate_studies.py"
+
+
+@pytest.fixture(scope="module")
+def tool():
+    spec = importlib.util.spec_from_file_location("simulate_studies", TOOL)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("groups", [0, 10], ids=["images", "groups"])
+@pytest.mark.parametrize("spread", [0.0, 1.3, 5.0])
+def test_three_seeds_cover_images_and_seeds(tool, spread, groups):
+    found = tool.study(tool.Setting(seeds=3, spread=spread, groups=groups), studies=200, draws=1000, oracle=1000)
+    # 200 studies tell a coverage of 0.95 to about 0.03 (two standard errors)
+    assert found["difference"].coverage >= 0.92 and found["accuracy"].coverage >= 0.90
+    assert found["difference"].width <= 2.05  # of an oracle's; 1.95 is Student's with two degrees of freedom
+    assert found["difference"].claims <= 0.08
+    assert tool.any_claim(found["difference"].p) <= 0.12  # of 50 families of four fractions
+
+
+def test_one_seed_covers_its_own_models_but_not_others(tool):
+    found = tool.study(tool.Setting(seeds=1, spread=5.0), studies=200, draws=1000, oracle=1000)
+    assert found["these models"].coverage >= 0.92
+    assert found["difference"].coverage < 0.5  # why one seed makes no claim about pre-training
+
+
+def test_a_gain_is_found(tool):
+    found = tool.study(tool.Setting(seeds=5, spread=0.0, gain=3.0), studies=100, draws=1000, oracle=1000)
+    assert found["difference"].claims > 0.6 and found["difference"].coverage >= 0.92

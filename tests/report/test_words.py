@@ -1,0 +1,346 @@
+"""Sentences: each says what the numbers of a known study say, and nothing more."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+
+from mae_jax.report import cautions, label_efficiency, tables, words
+from mae_jax.report.runs import Level
+
+ARM = "as many updates as 100 %"
+
+
+def said(study, target=0.0):
+    """What the page says of a study."""
+    rows, (paired, _) = tables.rows(study), tables.paired(study)
+    worth = label_efficiency.worth(study, paired)
+    return words.answer(study, rows, paired, worth, target) | {"worth": worth, "paired": paired, "rows": rows}
+
+
+@pytest.fixture(scope="module")
+def steady(make):
+    """Three seeds that hardly differ: mae is ahead at 1 % and 10 %, level with scratch at 50 % and 100 %."""
+    at = {0.01: (0.70, 0.78), 0.1: (0.80, 0.88), 0.5: (0.90, 0.903), 1.0: (0.93, 0.931)}
+    near = (-0.005, 0.0, 0.005)
+    cells = {
+        ("", f, i): [score + d for d in near] for f, pair in at.items() for i, score in zip(INITS, pair, strict=True)
+    }
+    return make.in_memory(cells, labels=2000, choosing=50)
+
+
+INITS = ("scratch", "mae")
+
+
+@pytest.fixture(scope="module")
+def real(make):
+    """Accuracies like those of the real study in README, in the mean over three seeds."""
+    seeds = (-0.02, 0.0, 0.02)
+
+    def around(mean, spread=1.0):
+        return [mean + spread * d for d in seeds]
+
+    cells = {("", f, "scratch"): ["collapsed"] * 3 for f in (0.01, 0.1)}
+    cells |= {("", 0.5, "scratch"): ["collapsed", "collapsed", 0.672], ("", 1.0, "scratch"): around(0.894, 0.7)}
+    cells |= {("", f, "mae"): around(mean) for f, mean in ((0.01, 0.655), (0.1, 0.841))}
+    cells |= {("", f, "mae"): around(mean, 0.5) for f, mean in ((0.5, 0.937), (1.0, 0.943))}
+    cells |= {(ARM, f, "scratch"): around(mean, -1.5) for f, mean in ((0.01, 0.849), (0.1, 0.899))}
+    cells |= {(ARM, f, "mae"): around(mean) for f, mean in ((0.01, 0.879), (0.1, 0.927))}
+    return make.in_memory(cells, images=560, labels=2012)
+
+
+def test_the_headline_answers_how_many_labels_are_enough(steady):
+    answer = said(steady)
+    first = answer["headlines"][0]
+    row = {(r["fraction"], r["init"]): r for r in answer["rows"]}
+    best = max(row[1.0, init]["f1"] for init in INITS)
+    reached = {init: next(f for f in (0.01, 0.1, 0.5, 1.0) if row[f, init]["f1"] >= best - 0.02) for init in INITS}
+    assert reached == {"scratch": 1.0, "mae": 1.0}
+    assert first.startswith("With pre-training, 2,000 labeled images (+ 50 for choosing) reach macro F1 ")
+    mae = row[1.0, "mae"]
+    assert f"{mae['f1']:.2f} ({mae['f1_low']:.2f} to {mae['f1_high']:.2f})" in first
+    assert "; from scratch it takes as many" in first
+    assert first.endswith(f" Enough is macro F1 {best - 0.02:.2f}, within 2 points of the best with all labels.")
+
+
+def test_a_target_is_reached_with_fewer_labels_after_pretraining(steady):
+    rows = {(r["fraction"], r["init"]): r for r in tables.rows(steady)}
+    target = rows[0.1, "mae"]["f1"] - 0.001
+    assert rows[0.1, "scratch"]["f1"] < target < rows[0.5, "scratch"]["f1"]
+    first = said(steady, target)["headlines"][0]
+    assert first.startswith("With pre-training, 200 labeled images (+ 50 for choosing) reach macro F1 ")
+    assert "; from scratch it takes 1,000 (+ 50 for choosing). Enough is macro F1" in first
+    assert first.endswith(f"{target:.2f}, the target.")
+    assert said(steady, 0.3)["headlines"][0].endswith("Fewer were not tried.")
+
+
+def test_a_target_that_no_number_reached(steady):
+    first = said(steady, 0.99)["headlines"][0]
+    best = max(r["f1"] for r in tables.rows(steady))
+    assert first.startswith(f"No number of labels reached macro F1 0.99, the target; the best is {best:.2f} (")
+
+
+def test_one_side_that_never_reaches_the_target_is_said_with_its_best(make):
+    cells = {("", f, "scratch"): [score] * 3 for f, score in ((0.1, 0.7), (1.0, 0.8))}
+    cells |= {("", f, "mae"): [score] * 3 for f, score in ((0.1, 0.95), (1.0, 0.95))}
+    study = make.in_memory(cells, labels=1000)
+    best = study.mean("f1", study.of(Level("", 1.0), "scratch"))
+    first = said(study)["headlines"][0]
+    assert first.startswith("With pre-training, 100 labeled images reach macro F1 ")
+    assert f"; from scratch no number of labels does (best: {best:.2f} with 1,000)" in first
+    assert first.endswith("Fewer were not tried.")
+
+
+def test_without_counts_labels_are_shares(make):
+    study = make.in_memory({("", f, "scratch"): [score] * 3 for f, score in ((0.1, 0.9), (1.0, 0.9))})
+    assert said(study)["headlines"][0].startswith("From scratch, 10 % of the labels reach macro F1 ")
+
+
+def test_worth_comes_second_and_only_where_its_interval_is_above_one(steady):
+    answer = said(steady)
+    second = answer["headlines"][1]
+    ten = next(w for w in answer["worth"] if w["fraction"] == 0.1)
+    # by hand: where the line in log labels from scratch at 10 % to 50 % meets mae at 10 %
+    times = 5 ** ((0.88 - 0.80) / (0.90 - 0.80))
+    assert ten["times"] == pytest.approx(times) and 1 < ten["low"] < times < ten["high"]
+    assert f"{times:.1f} times the labels at 10 %" in second
+    assert second.endswith("no difference shown at 50 % and 100 %.")
+    assert second.startswith("Pre-training is worth ")
+    unsure = [row | {"low": 0.4} for row in answer["worth"]]
+    after = words.answer(steady, answer["rows"], answer["paired"], unsure)["headlines"][1]
+    assert "times the labels" not in after and "8.0 points of accuracy at 10 %" in after
+
+
+def test_the_real_study_does_not_claim_many_times_the_labels(real):
+    answer = said(real)
+    headlines = " ".join(answer["headlines"])
+    assert "times the labels" not in headlines
+    assert all(row["times"] is None for row in answer["worth"])
+    assert {row["note"] for row in answer["worth"]} == {label_efficiency.AT_EQUAL_UPDATES}
+    first, second, third = answer["headlines"]
+    assert first.startswith(
+        "Trained for equally many updates, pre-trained models show no difference in accuracy to those from scratch: "
+        "+3.0 points (95 % interval −"
+    )
+    assert "labeled images" in second and "macro F1" in second
+    assert third.startswith("Trained for equally many epochs, ")
+    assert "nothing to compare at 1 % and 10 %, where models collapsed" in third
+    assert "points of accuracy at 50 % (2 of 6 models collapsed)" in third
+    assert "22.9" not in headlines  # the gain over a model that learned nothing
+    care = " ".join(answer["warnings"])
+    assert "Only some seeds collapsed: scratch at 50 %." in care
+    assert "scratch at 1 % (3 of 3 seeds); scratch at 10 % (3 of 3 seeds)" in care
+
+
+def test_a_gain_at_equal_updates_is_worth_labels(make):
+    near = (-0.004, 0.0, 0.004)
+    at = {("", 0.1): ("collapsed", 0.80), ("", 1.0): (0.90, 0.905), (ARM, 0.1): (0.70, 0.85)}
+    cells = {
+        (arm, f, i): [score if score == "collapsed" else score + d for d in near]
+        for (arm, f), pair in at.items()
+        for i, score in zip(INITS, pair, strict=True)
+    }
+    answer = said(make.in_memory(cells, labels=1000))
+    (ten,) = [row for row in answer["worth"] if row["fraction"] == 0.1]
+    # from scratch: 0.70 with 100 labels, the strongest there, and 0.90 with 1,000
+    assert ten["times"] == pytest.approx(10 ** ((0.85 - 0.70) / 0.20)) and ten["arm"] == ARM
+    assert not any("equally many updates" in line for line in answer["headlines"])
+    assert any(
+        line.startswith("As many updates as 100 %: pre-training is worth 5.6 times the labels at 10 %")
+        for line in answer["headlines"]
+    )
+    assert "nothing to compare at 10 %, where models collapsed" in answer["headlines"][1]
+
+
+def test_worth_is_not_given_where_scratch_collapsed(make):
+    cells = {("", f, "scratch"): [score] * 3 for f, score in ((0.1, "collapsed"), (0.5, 0.7), (1.0, 0.8))}
+    cells |= {("", f, "mae"): [0.85] * 3 for f in (0.1, 0.5, 1.0)}
+    worth = {row["fraction"]: row for row in said(make.in_memory(cells))["worth"]}
+    assert worth[0.1]["times"] is None and worth[0.1]["note"] == "not given: scratch collapsed"
+    assert worth[0.5]["times"] == math.inf
+
+
+@pytest.mark.parametrize(("seeds", "how"), [(1, "once"), (2, "twice")])
+def test_one_or_two_seeds_tell_about_these_models_alone(make, seeds, how):
+    cells = {("", f, "scratch"): [score] * seeds for f, score in ((0.1, 0.6), (1.0, 0.8))}
+    cells |= {("", f, "mae"): [score] * seeds for f, score in ((0.1, 0.75), (1.0, 0.801))}
+    answer = said(make.in_memory(cells))
+    second = answer["headlines"][1]
+    models = (
+        "This pre-trained model is better than that" if seeds == 1 else "These pre-trained models are better than those"
+    )
+    assert second == (
+        f"{models} from scratch, each trained {how}, by 15.0 points of accuracy at 10 %; no difference shown at 100 %."
+    )
+    assert "worth" not in " ".join(answer["headlines"])
+    assert f"({'one seed' if seeds == 1 else 'two seeds'})" not in second
+    assert f"{'one seed' if seeds == 1 else 'two seeds'})" in answer["headlines"][0]
+    assert f"accuracy is higher, each trained {how}" in answer["lines"][0]
+    (care,) = [line for line in answer["warnings"] if line.startswith("One seed" if seeds == 1 else "Two seeds")]
+    assert "cannot tell: train 3 or more, better 5." in care
+    (ten,) = [row for row in answer["worth"] if row["fraction"] == 0.1]
+    assert ten["times"] > 1 and ten["low"] is ten["high"] is None
+    assert words.worth_lines(answer["worth"], answer["paired"])[0]["interval"] == "–"
+
+
+def test_three_seeds_need_no_caution(steady):
+    assert not [line for line in said(steady)["warnings"] if "seed" in line]
+
+
+def test_a_single_cell_of_fewer_seeds_is_named(make):
+    cells = {("", 0.1, "scratch"): [0.6] * 3, ("", 0.1, "mae"): [0.7] * 3, ("", 1.0, "scratch"): [0.8]}
+    (line,) = cautions.seed_lines(make.in_memory(cells))
+    assert line.startswith("One seed (scratch at 100 %): each model was trained once.")
+
+
+def test_worse_is_a_cost(make):
+    cells = {("", f, "scratch"): [0.9] * 3 for f in (0.1, 1.0)} | {("", f, "mae"): [0.7] * 3 for f in (0.1, 1.0)}
+    assert said(make.in_memory(cells))["headlines"][1] == (
+        "Pre-training costs 20.0 points of accuracy at 10 % and 20.0 points of accuracy at 100 %."
+    )
+
+
+def test_what_holm_does_not_confirm_is_said_in_the_headline(steady):
+    answer = said(steady)
+    paired = [row | ({"holm_p": 0.07} if row["fraction"] == 0.1 else {}) for row in answer["paired"]]
+    second = words.answer(steady, answer["rows"], paired, answer["worth"])["headlines"][1]
+    assert "at 10 % (not sure after Holm's correction); no difference" in second
+    assert "at 1 % (not" not in second
+
+
+def test_collapse_on_both_sides_is_nothing_to_compare(make):
+    cells = {("", 0.1, i): ["collapsed"] * 3 for i in INITS} | {("", 1.0, i): [0.8] * 3 for i in INITS}
+    answer = said(make.in_memory(cells))
+    assert answer["headlines"][1] == (
+        "Pre-training: no difference shown at 100 %; nothing to compare at 10 %, where models collapsed."
+    )
+    assert "collapsed: nothing to compare at 10 %" in answer["calibration"][0]
+    assert answer["lines"][0] == "10 % of the labels, mae against scratch: collapsed: nothing to compare."
+
+
+def test_when_everything_collapsed_nothing_is_enough(make):
+    cells = {("", f, i): ["collapsed"] * 3 for f in (0.1, 1.0) for i in INITS}
+    answer = said(make.in_memory(cells))
+    assert answer["headlines"] == [
+        "How many labels are enough cannot be told: the models with all labels collapsed.",
+        "Pre-training: nothing to compare at 10 % and 100 %, where models collapsed.",
+    ]
+    assert "scratch: collapsed at every fraction, so no gain from more labels can be told." in answer["lines"]
+
+
+def test_a_plateau_is_led_by_the_gain_that_is_not_ruled_out(make):
+    same = {("", f, "scratch"): [0.97, 0.971, 0.972] for f in (0.5, 1.0)}
+    study = make.in_memory({("", 0.1, "scratch"): [0.6, 0.6, 0.61]} | same, images=2000)
+    fraction, gain = label_efficiency.plateau(study, "scratch")
+    assert fraction == 0.5 and 0 < gain < 0.02
+    assert words.plateau_lines(study) == [
+        f"scratch: a gain of more than {100 * gain:.1f} points of accuracy by more labels than 50 % is ruled out (95 % "
+        "interval); none is shown."
+    ]
+    few = make.in_memory({("", 0.1, "scratch"): [0.6, 0.6, 0.61]} | same, images=100)
+    assert label_efficiency.plateau(few, "scratch")[1] > 0.02
+    assert words.plateau_lines(few) == []  # so wide an interval is no plateau
+
+
+def test_collapsed_cells_make_no_plateau(make):
+    cells = {("", f, "scratch"): ["collapsed"] * 3 for f in (0.01, 0.1)} | {("", 1.0, "scratch"): [0.8] * 3}
+    study = make.in_memory(cells)
+    assert label_efficiency.plateau(study, "scratch") is None and words.plateau_lines(study) == []
+
+
+def test_a_curve_that_dips_and_rises_has_no_plateau_before_the_dip(make):
+    # neither 282 nor 318 of 400 differs measurably from 300, but 318 does from 282: more labels do change something
+    cells = {("", f, "scratch"): [n / 400] for f, n in ((0.1, 300), (0.5, 282), (1.0, 318))}
+    study = make.in_memory(cells)
+    assert label_efficiency.plateau(study, "scratch") is None
+    assert words.plateau_lines(study) == ["scratch: accuracy still changes up to 100 % of the labels."]
+
+
+def test_a_better_score_on_a_falling_curve_is_told_in_points_not_in_labels(make):
+    cells = {("", 0.1, "scratch"): [0.75], ("", 1.0, "scratch"): [0.5]}
+    cells |= {("", 0.1, "mae"): [0.75], ("", 1.0, "mae"): [0.72]}
+    answer = said(make.in_memory(cells))
+    assert answer["worth"][1]["times"] < 1  # the curve from scratch was there with fewer labels
+    assert "by 22.0 points of accuracy at 100 %" in answer["headlines"][1]
+    assert not any("worth" in line for line in answer["lines"])
+    lines = words.worth_lines(answer["worth"], answer["paired"])
+    assert lines[1]["words"] == "better, but the curve from scratch is flat or falls here"
+    assert (lines[0]["words"], lines[0]["interval"]) == ("no difference shown", "–")
+
+
+def test_calibration_in_words(steady):
+    answer = said(steady)
+    rows = {row["fraction"]: row for row in answer["paired"] if row["metric"] == "ece"}
+    for row in rows.values():
+        mae, scratch = (steady.of(Level("", row["fraction"]), init) for init in ("mae", "scratch"))
+        draws = steady.difference_draws("ece", mae, scratch)
+        low, high = np.quantile(draws, [0.025, 0.975])
+        assert row["low"] == pytest.approx(min(2 * row["difference"] - high, row["difference"]))
+        assert row["high"] == pytest.approx(max(2 * row["difference"] - low, row["difference"]))
+    (line,) = answer["calibration"]
+    assert line.startswith("Calibration error (ECE) of mae against scratch: ")
+    for verdict in {row["verdict"] for row in rows.values()}:
+        assert verdict in line
+
+
+def test_arms_are_compared_within_themselves_and_with_the_usual_one(make):
+    cells = {("", f, i): [score] * 3 for f, pair in {0.1: (0.6, 0.7), 1.0: (0.85, 0.86)}.items()
+             for i, score in zip(INITS, pair, strict=True)}  # fmt: skip
+    cells |= {(ARM, 0.1, "scratch"): [0.7] * 3, (ARM, 0.1, "mae"): [0.85] * 3}
+    answer = said(make.in_memory(cells))
+    assert any(
+        line.startswith("As many updates as 100 %, mae against scratch: at 10 % higher, +15.0 points (95 % interval +")
+        for line in answer["lines"]
+    )
+    (line,) = [line for line in answer["lines"] if "against the usual training" in line]
+    assert line.startswith(
+        "As many updates as 100 %, against the usual training, scratch at 10 %: higher, +10.0 points ("
+    )
+    assert "; mae at 10 %: higher, +15.0 points (" in line
+    assert answer["arms"] == [
+        "As many updates as 100 %: trained for as many steps as on that share of the labels, so that fewer labels do "
+        "not also mean less training."
+    ]
+
+
+def test_arms_that_share_some_seeds_are_compared_on_these(make):
+    study = make.in_memory({("", 0.1, "scratch"): [0.6, 0.7], (ARM, 0.1, "scratch"): [0.8, 0.75]})
+    runs = [dataclasses.replace(r, seed=r.seed + 1) if r.arm else r for r in study.runs]
+    study = dataclasses.replace(study, runs=runs)
+    (line,) = words.arm_lines(study)
+    assert "scratch at 10 %: higher, each trained once, +10.0 points" in line  # 0.8 against 0.7, both of seed 1
+    apart = dataclasses.replace(study, runs=[dataclasses.replace(r, seed=9) if r.arm else r for r in study.runs])
+    assert "scratch at 10 %: not compared, since no seed has both" in words.arm_lines(apart)[0]
+
+
+def test_models_without_a_mistake_are_no_proof(make):
+    rows = tables.rows(make.in_memory({("", 0.1, "scratch"): [0.5], ("", 0.1, "mae"): [1.0]}))
+    assert cautions.flawless_lines(rows[:1]) == []
+    (line,) = cautions.flawless_lines(rows)
+    assert line.startswith("No mistake among 400 test images: mae at 10 %.") and "about 3 in 400" in line
+
+
+def test_images_that_chose_the_epoch_are_said_to_be_labels(steady):
+    (line,) = [line for line in said(steady)["lines"] if line.startswith("Validation images")]
+    assert "at every fraction 50 of them, besides the training images, chose the epoch" in line
+
+
+def test_a_small_number_is_not_shown_as_none():
+    assert [words.signed(v) for v in (-0.03, 0.04, 0.0, 0.001, 1.25)] == ["−0.03", "+0.04", "0.0", "0.0", "+1.2"]
+
+
+@pytest.mark.parametrize(
+    ("times", "low", "high", "text", "interval"),
+    [
+        (3.21, 2.5, 4.04, "3.2 times the labels", "2.5 to 4.0"),
+        (math.inf, 4.0, math.inf, "more than 10 times the labels", "4.0 to more than 10"),
+        (math.inf, math.inf, math.inf, "more than 10 times the labels", "more than 10"),
+        (0.0, 0.0, 0.5, "less than 0.1 times the labels", "less than 0.1 to 0.50"),
+    ],
+    ids=["inside", "over", "all over", "under"],
+)
+def test_worth_in_words(times, low, high, text, interval):
+    row = {"times": times, "low": low, "high": high, "least": 0.1, "most": 10.0}
+    assert words.times(row) == text
+    assert words.times_interval(row) == interval

@@ -1,0 +1,201 @@
+"""How often the report's intervals and claims are right, measured on simulated studies.
+
+    python tools/simulate_studies.py [--studies 300] [--draws 4000] [--f1]
+
+Each study trains two models, with and without a gain, for every random seed at four fractions of the labels and tests
+them on the same images. The intervals, p-values and corrections are those of `mae_jax.report.stats`. The tables are
+printed in Markdown; docs/explanation/statistics.md shows and explains them. No images and no training are involved.
+
+Columns: `width` is the mean width of the interval over that of an oracle, 2 x 1.96 true standard errors; `claims` the
+share of single differences called higher or lower at 95 %, `any claim` the share of studies with at least one claim
+among four fractions after Holm's correction. Without a gain both are false.
+"""
+
+import argparse
+import dataclasses
+import time
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from scipy.special import ndtr, ndtri
+from scipy.stats import norm
+
+from mae_jax.report import stats
+
+ACCURACY = 0.9
+IMAGES = 600
+GROUPS = 10
+FRACTIONS = 4
+MANY = 4000  # studies from which the oracle's standard errors are taken
+SHARES = np.array([0.05, 0.08, 0.24, 0.06, 0.57])  # of five classes, for macro F1
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """What is simulated: `spread` is the standard deviation of one arm's accuracy over seeds and `gain` the true
+    difference between the arms, both in percentage points; `groups` is 0 for independent images.
+
+    `image` and `group` are the standard deviations of an image's and a group's difficulty, in units of the noise of a
+    single prediction; 30 % of a group's variance differs between the arms.
+    """
+
+    seeds: int
+    spread: float
+    groups: int = 0
+    gain: float = 0.0
+    image: float = 1.0
+    group: float = 0.6
+
+
+def simulate(
+    rng: np.random.Generator, setting: Setting, studies: int
+) -> tuple[Bool[np.ndarray, "studies 2 k n"], Float[np.ndarray, "studies 2 k"]]:
+    """Whether each prediction is right, and each model's true accuracy on all images there could be.
+
+    A probit model with crossed random effects: the latent score of a prediction is the sum of the model's skill, the
+    image's and the group's difficulty, and noise.
+    """
+    group = setting.group if setting.groups else 0.0
+    total = np.sqrt(setting.image**2 + group**2 + 1)
+    slope = norm.pdf(ndtri(ACCURACY))  # points of accuracy for a unit of skill
+    skills = setting.spread / 100 / slope
+    wanted = ndtri(np.array([ACCURACY, ACCURACY + setting.gain / 100]))
+    skill = wanted[:, None] * np.sqrt(1 + skills**2) + skills * rng.normal(size=(studies, 2, setting.seeds))
+    difficulty = setting.image * rng.normal(size=(studies, 1, IMAGES))
+    if setting.groups:
+        both = rng.normal(size=(studies, 1, setting.groups)) * np.sqrt(0.7)
+        own = rng.normal(size=(studies, 2, setting.groups)) * np.sqrt(0.3)
+        difficulty = difficulty + group * (both + own)[..., units_of(setting)]
+    noise = rng.normal(size=(studies, 2, setting.seeds, IMAGES))
+    return skill[..., None] * total + difficulty[:, :, None] + noise > 0, ndtr(skill)
+
+
+def units_of(setting: Setting) -> Int[np.ndarray, "n"]:
+    """The group of each image, or the image itself."""
+    return np.arange(IMAGES) * setting.groups // IMAGES if setting.groups else np.arange(IMAGES)
+
+
+def redraw(right: Bool[np.ndarray, "*r n"], units: Int[np.ndarray, "n"], draws: int) -> Float[np.ndarray, "*r d"]:
+    """The accuracy of every model on redrawn test images, as the report does it; groups are of one size."""
+    terms = list(right.reshape(-1, IMAGES, 1).astype(np.float64))
+    found = stats.bootstrap(terms, units, lambda sums: {"accuracy": sums[:, 0] / IMAGES}, draws)["accuracy"]
+    return stats.allow_for_few_units(found, int(units.max()) + 1).reshape(*right.shape[:-1], draws)
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """Coverage, width over the oracle's, and share of intervals without 0, all over the simulated studies."""
+
+    coverage: float
+    width: float
+    claims: float
+    p: Float[np.ndarray, "studies"]
+
+
+def judge(
+    redrawn: Float[np.ndarray, "studies k d"],
+    values: Float[np.ndarray, "studies k"],
+    truth: float | Float[np.ndarray, "studies"],
+    error: float,
+) -> Result:
+    """How the report's intervals of the mean over seeds fare; `error` is the true standard error."""
+    draws = [stats.over_seeds(*one) for one in zip(redrawn, values, strict=True)]
+    low, high = np.array([stats.percentile_interval(one) for one in draws]).T
+    return Result(
+        coverage=float(((low <= truth) & (truth <= high)).mean()),
+        width=float((high - low).mean() / (2 * norm.ppf(0.975) * error)),
+        claims=float(((low > 0) | (high < 0)).mean()),
+        p=np.array([stats.p_value(one) for one in draws]),
+    )
+
+
+def study(setting: Setting, studies: int, draws: int, seed: int = 0, oracle: int = MANY) -> dict[str, Result]:
+    """The intervals of one arm's accuracy, of the difference, and of the difference between these very models.
+
+    The last asks about other images but no other seeds: what one or two seeds can tell. `oracle`: the number of
+    studies from which the true standard errors are taken.
+    """
+    rng = np.random.default_rng([seed, setting.seeds, round(10 * setting.spread), setting.groups])
+    many = np.concatenate([simulate(rng, setting, 250)[0].mean((2, 3)) for _ in range(oracle // 250)])
+    right, skill = simulate(rng, setting, studies)
+    redrawn, values = redraw(right, units_of(setting), draws), right.mean(-1)
+    difference, gains = redrawn[:, 1] - redrawn[:, 0], values[:, 1] - values[:, 0]
+    error = float((many[:, 1] - many[:, 0]).std())
+    models = (skill[:, 1] - skill[:, 0]).mean(1)
+    return {
+        "accuracy": judge(redrawn[:, 0], values[:, 0], ACCURACY, float(many[:, 0].std())),
+        "difference": judge(difference, gains, setting.gain / 100, error),
+        "these models": judge(difference, gains, models, float((gains.mean(1) - models).std())),
+    }
+
+
+def any_claim(p: Float[np.ndarray, "studies"]) -> float:
+    """The share of groups of four fractions with a p-value below 0.05 after Holm's correction."""
+    families = p[: len(p) // FRACTIONS * FRACTIONS].reshape(-1, FRACTIONS)
+    return float(np.mean([min(stats.holm(family.tolist())) < 0.05 for family in families]))
+
+
+def f1_study(spread: float, seeds: int, studies: int, draws: int, seed: int = 0) -> Result:
+    """The report's interval of macro F1 of one arm with five unequal classes; the truth is the mean of many studies."""
+    setting = Setting(seeds, spread)
+    rng = np.random.default_rng([seed, 5, seeds, round(10 * spread)])
+
+    def sums(count: int) -> tuple[Float[np.ndarray, "studies k n t"], Float[np.ndarray, "studies k"]]:
+        right = simulate(rng, setting, count)[0][:, 0]
+        labels = np.broadcast_to(np.repeat(np.arange(5), (SHARES * IMAGES).round().astype(int)), right.shape)
+        wrong = (labels + 1 + rng.choice(4, right.shape)) % 5
+        one = np.eye(5)
+        predictions = np.where(right, labels, wrong)
+        terms = np.concatenate([one[labels], one[predictions], one[labels] * right[..., None]], -1)
+        return terms, macro_f1(terms.sum(-2))
+
+    many = np.concatenate([sums(100)[1].mean(1) for _ in range(MANY // 200)])
+    terms, values = sums(studies)
+    runs = list(terms.reshape(-1, IMAGES, 15))
+    found = stats.bootstrap(runs, np.arange(IMAGES), lambda s: {"f1": macro_f1(s)}, draws)["f1"]
+    redrawn = stats.allow_for_few_units(found, IMAGES).reshape(studies, seeds, draws)
+    return judge(redrawn, values, float(many.mean()), float(many.std()))
+
+
+def macro_f1(sums: Float[np.ndarray, "*d 15"]) -> Float[np.ndarray, "*d"]:
+    """Macro F1 of five classes from sums over images of label, prediction and hit."""
+    padding = np.zeros((*sums.shape[:-1], stats.BINS + 2))
+    return stats.metrics_from_sums(np.concatenate([sums, padding], -1), 5)["f1"]
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--studies", type=int, default=300, help="simulated comparisons a setting")
+    parser.add_argument("--draws", type=int, default=4000, help="bootstrap draws; the report takes 10,000")
+    parser.add_argument("--f1", action="store_true", help="macro F1 of five unequal classes, too")
+    options = parser.parse_args(argv)
+    start = time.perf_counter()
+    print(f"{IMAGES} test images, accuracy {ACCURACY}, {options.studies} studies a row, {options.draws} draws\n")
+    print("| units | seeds | spread, points | accuracy: coverage | width | difference: coverage | width | claims "
+          "| any claim | these models: coverage | gain of 3 points: coverage | claims |")  # fmt: skip
+    print("|" + "---|" * 12)
+    for groups in (0, GROUPS):
+        for seeds in (1, 2, 3, 5):
+            for spread in (0.0, 1.3, 5.0):
+                null = study(Setting(seeds, spread, groups), options.studies, options.draws)
+                gain = study(Setting(seeds, spread, groups, gain=3.0), options.studies, options.draws, seed=1)
+                accuracy, difference, models = null["accuracy"], null["difference"], null["these models"]
+                cells = [f"{groups} groups" if groups else "images", str(seeds), f"{spread:g}"]
+                cells += [f"{accuracy.coverage:.2f}", f"{accuracy.width:.2f}"]
+                cells += [f"{difference.coverage:.2f}", f"{difference.width:.2f}", f"{difference.claims:.2f}"]
+                cells += [f"{any_claim(difference.p):.2f}", f"{models.coverage:.2f}"]
+                cells += [f"{gain['difference'].coverage:.2f}", f"{gain['difference'].claims:.2f}"]
+                print("| " + " | ".join(cells) + " |", flush=True)
+    if options.f1:
+        print("\n| seeds | spread, points | macro F1: coverage | width |\n|---|---|---|---|")
+        for seeds in (1, 3, 5):
+            for spread in (0.0, 1.3, 5.0):
+                found = f1_study(spread, seeds, options.studies, min(options.draws, 1000))
+                print(f"| {seeds} | {spread:g} | {found.coverage:.2f} | {found.width:.2f} |", flush=True)
+    print(f"\n{time.perf_counter() - start:.0f} s")
+
+
+if __name__ == "__main__":
+    main()
