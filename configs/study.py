@@ -5,7 +5,7 @@ python -m mae_jax.main \
 
 protocol=paper is the study as published: one seed, 20 epochs, the last one tested; beside it a linear probe on random
 weights, which tells what a table's numbers must beat (config.random_probe). protocol=controlled says how
-sure the result is: three seeds, each with labels and first weights of its own; the epoch that is best on
+sure the result is: three seeds, each with labels and first weights of its own; the epoch with the best macro F1 on
 validation images is tested; up to 10 % of the labels are also trained for as many updates as 100 %; and a linear
 probe and nearest neighbours tell what the frozen encoders know (config.evaluations; linear_probe may be added).
 scale=paper is ViT-B/16 at 224. scale=laptop is a small ViT at 64 px. recipe is that of configs/finetune.py.
@@ -48,7 +48,7 @@ def get_config(arg=None):
         config.seeds, config.subset_seeds = (0, 1, 2), (10, 11, 12)
         config.step_matched = 0.1
         config.evaluations = ("finetune", "lbfgs", "knn")
-        finetune.train.select = "best"
+        finetune.train.select = "macro_f1"
     return config
 
 

@@ -20,22 +20,31 @@ from mae_jax.step import sharding
 
 # What NumPy and zipfile raise of a damaged file, or of one that lacks an array.
 UNREADABLE = (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile)
-# Higher accuracy first; among equal ones, which few validation images give often, the lower loss.
-SCORES = (("val/accuracy", 1.0), ("val/loss", -1.0))
+# What `train.select` compares, each with its sign. Few validation images often give equal accuracies and F1 scores;
+# among those the lower loss counts.
+SCORES = {
+    "accuracy": (("val/accuracy", 1.0), ("val/loss", -1.0)),
+    "macro_f1": (("val/f1", 1.0), ("val/loss", -1.0)),
+    "loss": (("val/loss", -1.0),),
+}
+SCORES["best"] = SCORES["accuracy"]
 
 
 class Best:
     """Keeps the parameters of the best epoch so far of one run."""
 
-    def __init__(self, workdir: Path, keep: int):
-        """`keep`: the number of checkpoints that stay; what each of them calls the best stays, too."""
-        self.directory, self.keep = workdir / "best", keep
-        self.step, self.score = 0, [-math.inf] * len(SCORES)
+    def __init__(self, workdir: Path, keep: int, select: str = "accuracy"):
+        """`keep`: the number of checkpoints that stay; what each of them calls the best stays, too.
+
+        `select`: by which of SCORES.
+        """
+        self.directory, self.keep, self.scores = workdir / "best", keep, SCORES[select]
+        self.step, self.score = 0, [-math.inf] * len(self.scores)
         self.saved: list[int] = []  # the best at each of the last checkpoints, more than stay
 
     def offer(self, step: int, values: dict[str, float], params: Params) -> None:
         """Takes the parameters of `step` if validation was better than ever; never a score that is not finite."""
-        score = [sign * values.get(name, math.nan) for name, sign in SCORES]
+        score = [sign * values.get(name, math.nan) for name, sign in self.scores]
         if not all(map(math.isfinite, score)) or score <= self.score:
             return
         flat: dict[str, np.ndarray] = {}

@@ -22,7 +22,8 @@ _CHOICES = {
     "task": TASKS,
     "init": ("scratch", "mae", "weights"),
     "data.bad_images": ("stop", "skip"),
-    "train.select": ("last", "best"),
+    "train.select": ("last", "best", "accuracy", "macro_f1", "loss"),
+    "train.balance": ("none", "sampler", "loss"),
     "train.on_divergence": ("stop", "lower_rate"),
     "model.size": SIZES,
     "model.pool": ("cls", "mean"),
@@ -79,6 +80,7 @@ _RANGES = {  # low, high, whether low itself is allowed, whether high is
     "train.match_fraction": (0, 1, True, True),
     "train.match_count": (0, 10**9, True, True),
     "train.label_smoothing": (0, 1, True, False),
+    "train.patience": (0, 10**6, True, True),
     "train.blocks": (-1, math.inf, True, False),
     "train.mixup": (0, 1000, True, True),
     "train.cutmix": (0, 1000, True, True),
@@ -197,7 +199,9 @@ def defaults(task: str) -> ConfigDict:
     t.on_divergence = "stop"  # stop | lower_rate: what to do about a loss or gradient that is not finite
     t.lower_rate_times = 3  # for lower_rate: so often it goes back to the last sound checkpoint, then it stops
     t.lower_rate_factor = 0.5  # and goes on from there with the learning rate times this
-    t.select = "last"  # last | best: which epoch's weights are tested; best: by accuracy on validation images
+    t.select = "last"  # last | accuracy | macro_f1 | loss: which epoch is tested, by validation; best: accuracy
+    t.patience = 0  # stops early after so many evaluations without a gain in what `select` names; 0: never
+    t.balance = "none"  # none | sampler (classes drawn by the root of their size) | loss (weights 1 / class size)
 
     b = c.probe = ConfigDict()  # what lbfgs and knn choose among on the validation images
     b.l2 = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # lbfgs: penalties on the squared weights
@@ -244,8 +248,8 @@ def probe_of(finetune: ConfigDict, task: str) -> ConfigDict:
     c.data.update(randaugment=0.0, random_erasing=0.0)
     c.model.update(drop_path=0.0, head_std=defaults(task).model.head_std)
     if task not in QUICK:
-        c.train.update(select=finetune.train.select, match_fraction=finetune.train.match_fraction)
-        c.train.match_count = finetune.train.match_count
+        for name in ("select", "patience", "balance", "match_fraction", "match_count"):
+            c.train[name] = finetune.train[name]
     return c
 
 

@@ -150,12 +150,22 @@ def _validate_rest(config: ConfigDict, prefix: str) -> None:
         )
     if not t.batch_size and not t.batch_per_device:
         raise UserError(f"{prefix}train.batch_size=0: set it or {prefix}train.batch_per_device")
-    if t.select == "best" and config.task == "pretrain":
-        raise UserError(f"{prefix}train.select=best is for classifiers; an autoencoder is used as it ends: set last")
-    if t.select == "best" and not config.data.val_fraction:
+    if t.select != "last" and config.task == "pretrain":
         raise UserError(
-            f"{prefix}train.select=best needs validation images, and {prefix}data.val_fraction=0: set one of the two"
+            f"{prefix}train.select={t.select} is for classifiers; of an autoencoder the last epoch is used: set last"
         )
+    if t.select != "last" and not config.data.val_fraction:
+        raise UserError(
+            f"{prefix}train.select={t.select} needs validation images, and {prefix}data.val_fraction=0: set one of "
+            f"the two"
+        )
+    if t.patience and t.select == "last":
+        raise UserError(
+            f"{prefix}train.patience={t.patience} needs {prefix}train.select=accuracy, macro_f1 or loss: it counts "
+            f"evaluations without a gain in that"
+        )
+    if t.balance != "none" and config.task in ("pretrain", *QUICK):
+        raise UserError(f"{prefix}train.balance={t.balance} is for fine-tuning and linear probes; set none")
     if t.blocks >= 0 and config.task != "finetune":
         raise UserError(f"{prefix}train.blocks={t.blocks} is for fine-tuning; set -1")
     for name in ("mixup", "cutmix"):
@@ -202,5 +212,7 @@ def _validate_probe(config: ConfigDict, prefix: str) -> None:
                 f"{prefix}probe.{name}={value} is chosen on validation images, and {prefix}data.val_fraction=0: set "
                 f"one number, or validation images"
             )
-    if used and config.train.select == "best":
-        raise UserError(f"{prefix}train.select=best chooses among epochs, and {config.task} has none: set last")
+    if used and config.train.select != "last":
+        raise UserError(
+            f"{prefix}train.select={config.train.select} chooses among epochs, and {config.task} has none: set last"
+        )

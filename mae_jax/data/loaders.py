@@ -46,6 +46,7 @@ def train_batches(
     batch_size: int,
     seed: int,
     weights: Sequence[float] = (),
+    balance: bool = False,
     rows: Rows = None,
     start: int = 0,
     threads: int = 8,
@@ -54,12 +55,14 @@ def train_batches(
 ) -> Iterator[Batch]:
     """Endless batches from number `start` on: image uint8 (b h w c), label, index, source int32.
 
-    Each source is shuffled anew every epoch and no image is left out at its end. Several are mixed
-    by `weights`, their shares of the images (none given: by size, to within 1 %). `rows` are this
-    process's part of the `batch_size` rows; `prefetch` counts batches. Close the iterator if it has
-    worker processes. Raises UserError for weights or rows that do not fit and for a broken image.
+    Each source is shuffled again every epoch and no image is left out at its end. Several are mixed
+    by `weights`, their shares of the images (none given: by size, to within 1 %). `balance` draws each
+    class in proportion to the square root of its size: images of a small class come several times in an
+    epoch, some of a large one not at all. `rows` are this process's part of the `batch_size` rows;
+    `prefetch` counts batches. Close the iterator if it has worker processes. Raises UserError for weights
+    or rows that do not fit and for a broken image.
     """
-    order = _order(sources, indices, seed, weights)
+    order = _order(sources, indices, seed, weights, balance)
     mine = _rows(rows, batch_size)
 
     def load(place: int) -> dict:
@@ -179,6 +182,7 @@ def _order(
     indices: Sequence[Int[np.ndarray, _] | None] | None,
     seed: int,
     weights: Sequence[float],
+    balance: bool = False,
 ) -> Callable[[int], tuple[int, int]]:
     """Tells (source, index) for every place in the endless sequence."""
     chosen = _indices(sources, indices)
@@ -189,7 +193,8 @@ def _order(
         raise UserError(f"data.weights={tuple(weights)!r}: give {len(sources)} numbers above 0, one a source")
     sizes = [len(part) for part in chosen]
     mixed = _mixed(sizes, weights)
-    epochs = [_Epochs(size, seed, number) for number, size in enumerate(sizes)]
+    labels = [source.labels[part] if balance else None for source, part in zip(sources, chosen, strict=True)]
+    epochs = [_Epochs(size, seed, number, own) for number, (size, own) in enumerate(zip(sizes, labels, strict=True))]
 
     def at(place: int) -> tuple[int, int]:
         number, draw = mixed[place]
@@ -212,16 +217,38 @@ def _pair(number: int, draw: int) -> tuple[int, int]:
 class _Epochs:
     """The order of each epoch of a source. Grain's own shuffle takes milliseconds an image where n is small."""
 
-    def __init__(self, n: int, seed: int, number: int):
-        self.n, self.key = n, (seed, Purpose.SHUFFLE, number)
+    def __init__(self, n: int, seed: int, number: int, labels: Int[np.ndarray, " n"] | None = None):
+        """`labels`: classes are drawn in proportion to the square root of their sizes; None: each image once."""
+        self.n, self.key, self.labels = n, (seed, Purpose.SHUFFLE, number), labels
         self.kept: dict[int, Int[np.ndarray, " n"]] = {}  # the two that the images in the works may be of
 
     def __call__(self, epoch: int) -> Int[np.ndarray, " n"]:
         order = self.kept.get(epoch)
         if order is None:
-            order = np.random.default_rng((*self.key, epoch)).permutation(self.n)
+            rng = np.random.default_rng((*self.key, epoch))
+            order = rng.permutation(self.n if self.labels is None else balanced(self.labels, rng))
             self.kept = dict([*self.kept.items(), (epoch, order)][-2:])
         return order
+
+
+def balanced(labels: Int[np.ndarray, " n"], rng: np.random.Generator) -> Int[np.ndarray, " n"]:
+    """n numbers of images, each class in proportion to the square root of its size.
+
+    Within a class every image comes equally often, but for one time. What is left over by rounding goes to classes
+    by chance, so that the mean over epochs is exact.
+    """
+    members = [np.flatnonzero(labels == label) for label in np.unique(labels)]
+    root = np.sqrt([len(those) for those in members])
+    exact = len(labels) * root / root.sum()
+    ends = np.floor(np.cumsum(exact) + rng.random())  # systematic sampling: each class gets its floor or one more
+    ends[-1] = len(labels)  # whatever rounding makes of the sum
+    counts = np.diff(ends, prepend=0).astype(int)
+    return np.concatenate([_cycled(those, n, rng) for those, n in zip(members, counts, strict=True)])
+
+
+def _cycled(members: Int[np.ndarray, " m"], n: int, rng: np.random.Generator) -> Int[np.ndarray, " n"]:
+    """n of the members, each n // m times or once more."""
+    return np.concatenate([np.tile(members, n // len(members)), rng.permutation(members)[: n % len(members)]])
 
 
 def _indices(

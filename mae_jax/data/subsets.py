@@ -112,6 +112,12 @@ def allocation(counts: Sequence[int], n: int) -> list[int]:
     return given.tolist()
 
 
+def inverse_frequency(counts: Iterable[int]) -> tuple[float, ...]:
+    """Weights of classes with so many images each, in proportion to 1 / images; their mean over the images is 1."""
+    counts = list(counts)
+    return tuple(sum(counts) / (len(counts) * n) for n in counts)
+
+
 def describe(
     source: Source,
     train: Int[np.ndarray, " t"],

@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 from mae_jax.data import loaders
 from mae_jax.data.sources import Source
 from mae_jax.data.transforms import CenterResize, Decode
+from mae_jax.evaluation import classification_scores
 from mae_jax.models import Params
 from mae_jax.runtime import processes
 from mae_jax.step import sharding
@@ -44,9 +45,11 @@ def per_image(
 
 
 def classifier(values: dict[str, np.ndarray], labels: Int[np.ndarray, " n"]) -> Iterator[tuple[str, float]]:
-    """Loss (nats) and accuracy of fine-tuning, as means over the images."""
+    """Loss (nats) and accuracy of fine-tuning, as means over the images, and macro F1 over the classes in `labels`."""
+    predicted, classes = values["probabilities"].argmax(1), [str(i) for i in range(values["probabilities"].shape[1])]
     yield "loss", float(values["loss"].mean(dtype=np.float64))
-    yield "accuracy", float((values["probabilities"].argmax(1) == labels).mean())
+    yield "accuracy", float((predicted == labels).mean())
+    yield "f1", classification_scores.classification(labels, predicted, classes)["f1"]
 
 
 def autoencoder(values: dict[str, np.ndarray]) -> Iterator[tuple[str, float]]:

@@ -30,10 +30,18 @@ def reconstruction(
 
 
 def cross_entropy(
-    logits: Float[Array, "b classes"], labels: Int[Array, " b"], smoothing: float = 0.0
+    logits: Float[Array, "b classes"],
+    labels: Int[Array, " b"],
+    smoothing: float = 0.0,
+    weights: Float[Array, " classes"] | None = None,
 ) -> Float[Array, " b"]:
-    """Cross entropy in nats, per image; `smoothing` spreads that share of the target evenly."""
+    """Cross entropy in nats, per image; `smoothing` spreads that share of the target evenly.
+
+    `weights` multiply each class's part of the target, as in PyTorch's `cross_entropy` before its mean.
+    """
     log_probabilities = jax.nn.log_softmax(logits)
+    if weights is not None:
+        log_probabilities = log_probabilities * weights
     hit = jnp.take_along_axis(log_probabilities, labels[:, None], axis=1)[:, 0]
     return -(1 - smoothing) * hit - smoothing * log_probabilities.mean(-1)
 
@@ -53,6 +61,11 @@ def soft_targets(
     return own * share + other * (1 - share)
 
 
-def soft_cross_entropy(logits: Float[Array, "b classes"], targets: Float[Array, "b classes"]) -> Float[Array, " b"]:
-    """Cross entropy with a distribution over the classes, in nats, per image."""
-    return -(targets * jax.nn.log_softmax(logits)).sum(-1)
+def soft_cross_entropy(
+    logits: Float[Array, "b classes"],
+    targets: Float[Array, "b classes"],
+    weights: Float[Array, " classes"] | None = None,
+) -> Float[Array, " b"]:
+    """Cross entropy with a distribution over the classes, in nats, per image; `weights` as in `cross_entropy`."""
+    log_probabilities = jax.nn.log_softmax(logits)
+    return -(targets * (log_probabilities if weights is None else log_probabilities * weights)).sum(-1)

@@ -32,6 +32,7 @@ class Spec:
     visible_weight: float = 0.0
     mixup: float = 0.0  # alpha; 0: off
     cutmix: float = 0.0  # alpha; 0: off
+    class_weights: tuple[float, ...] = ()  # of each class's images in the loss; (): 1
     trained: str = ""  # the parameters whose path matches are trained, the others have no optimiser state; "": all
 
     @property

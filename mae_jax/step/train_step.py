@@ -52,17 +52,21 @@ def _loss(
         logits = models.apply("vit", spec.shape, params, images, key=key)
         labels = batch["label"], batch["partner_label"]
         targets = losses.soft_targets(*labels, share, spec.shape.n_classes, spec.label_smoothing)
-        loss = (losses.soft_cross_entropy(logits, targets) * real).sum()
+        loss = (losses.soft_cross_entropy(logits, targets, _class_weights(spec)) * real).sum()
         return loss, {"loss": loss}
     return _classification(spec, models.apply("vit", spec.shape, params, images, key=key), batch)
 
 
 def _classification(spec: Spec, logits: Array, batch: Batch) -> tuple[Array, dict[str, Array]]:
     """The same for logits and the labels that they are to give."""
-    loss = losses.cross_entropy(logits, batch["label"], spec.label_smoothing)
+    loss = losses.cross_entropy(logits, batch["label"], spec.label_smoothing, _class_weights(spec))
     right = (logits.argmax(-1) == batch["label"]).astype(jnp.float32)
     total = (loss * batch["mask"]).sum()
     return total, {"loss": total, "accuracy": (right * batch["mask"]).sum()}
+
+
+def _class_weights(spec: Spec) -> Float[Array, " classes"] | None:
+    return jnp.array(spec.class_weights, jnp.float32) if spec.class_weights else None
 
 
 def _micro_batches(spec: Spec, batch: Batch) -> Batch:

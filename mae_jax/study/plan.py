@@ -147,5 +147,7 @@ def _test_line(planned: Sequence[Planned]) -> list[str]:
     tested = next((run for run in planned if run.test), None)
     if tested is None:
         return []
-    chosen = "the best epoch" if tested.config.train.select == "best" else "the last epoch"
+    select = tested.config.train.select
+    by = {"best": "accuracy", "macro_f1": "macro F1"}.get(select, select)
+    chosen = "the last epoch" if select == "last" else f"the epoch with the best validation {by}"
     return [f"  {tested.validation} images validate and {tested.test} test, the same for all; {chosen} is tested"]

@@ -27,9 +27,10 @@ from mae_jax.weights import initial_weights
 
 def resolve_finetune(config: ConfigDict, data: splits.Labelled, devices: int) -> Resolved:
     """Steps from the labels that are used, or from those of `train.match_fraction`."""
-    if config.train.select == "best" and not len(data.val_idx):
+    if config.train.select != "last" and not len(data.val_idx):
         raise UserError(
-            "train.select=best needs validation images, and no class has an image to spare: add images, or set last"
+            f"train.select={config.train.select} needs validation images, and no class has an image to spare: add "
+            f"images, or set last"
         )
     share, n = config.train.match_fraction, config.train.match_count
     matched = sum(subsets.subset_sizes(data.subset["train"].values(), share, n)) if share or n else 0
@@ -43,6 +44,8 @@ def classify(config: ConfigDict, mesh: Mesh, report: labelled_sets.Report | None
     classes = data.train.classes
     resolved = resolve_finetune(config, data, mesh.size)
     spec = spec_of(config, resolved, mesh, len(classes))
+    if config.train.balance == "loss":
+        spec = dataclasses.replace(spec, class_weights=subsets.inverse_frequency(data.subset["actual"].values()))
     predict = predictor(config, spec)
 
     def evaluators(params: Params) -> Iterator[tuple[str, float]]:

@@ -136,7 +136,9 @@ class Loop:
         self.waiting: dict[str, jax.Array] | None = None  # metrics of the last step, on the device
         self.loss = math.nan  # of the last step that was fetched
         self.owed = False  # whether a signal cut off the evaluation of the step that is saved
-        self.best = Best(self.workdir, self.config.checkpoint.keep) if self.config.train.select == "best" else None
+        self.ended = self.resolved.steps  # the last update: an earlier one where `train.patience` stops the run
+        select = self.config.train.select
+        self.best = Best(self.workdir, self.config.checkpoint.keep, select) if select != "last" else None
         found = self.checkpoints.restore(abstract_state(self.spec))
         while found and (back := self.lowered.resume(int(found[0].step), found[1]["lowered"])) is not None:
             self.checkpoints.drop(back + 1)  # the run was killed before it could
@@ -176,6 +178,12 @@ class Loop:
                         self.save(step, state)
                         self.checkpoints.wait()
                     raise
+            if not last and self.exhausted(step):
+                last, self.ended = True, step
+                self.progress.say(
+                    f"{self.label}: stopped early at step {step} of {r.steps}; no validation since step "
+                    f"{self.best.step} was better (train.patience={self.config.train.patience})"
+                )
             if step > first and (last or stop or step % r.save_every == 0):
                 self.save(step, state)
             if last:
@@ -207,6 +215,17 @@ class Loop:
             if not all_finite(tree):
                 raise Diverged(what, math.nan, step, unsound=step)
         self.checkpoints.save(step, whole(self.spec, state), self.position(step))
+
+    def exhausted(self, step: int) -> bool:
+        """Whether the last `train.patience` evaluations, that of `step` included, brought no gain."""
+        patience = self.config.train.patience
+        return bool(
+            patience
+            and self.best
+            and self.best.step
+            and not self.owed
+            and step - self.best.step >= patience * self.resolved.eval_every
+        )
 
     def asked_to_stop(self, step: int) -> bool:
         """Whether a signal came to any process; several ask one another every few steps."""
@@ -307,7 +326,7 @@ class Loop:
         if jax.process_index() == 0:
             contents.write_json(self.workdir / contents.RUN, self.about_run())
             contents.write_json(self.workdir / contents.RESULTS, results)
-        self.checkpoints.proven = self.resolved.steps
+        self.checkpoints.proven = self.ended
         self.checkpoints.rotate()
         self.progress.finish()
         return results
@@ -336,11 +355,12 @@ class Loop:
             "assumed": self.task.assumed(),
             **self.task.facts,
             "n_train": self.resolved.n_train,
-            "epochs": self.resolved.steps / self.resolved.steps_per_epoch,
-            "steps": self.resolved.steps,
+            "epochs": self.ended / self.resolved.steps_per_epoch,
+            "steps": self.ended,
+            "stopped_early": self.ended < self.resolved.steps,
             "select": c.train.select,
             "rate_lowered": self.lowered.entries,
-            "selected_step": self.best.step if self.best and self.best.step else self.resolved.steps,
+            "selected_step": self.best.step if self.best and self.best.step else self.ended,
             "wall_seconds": round(time.monotonic() - self.began, 1),
             "devices": f"{self.resolved.devices} x {jax.devices()[0].device_kind}",
             "commit": identity.commit(),

@@ -57,6 +57,6 @@ def gone(workdir: Path) -> str:
     lost = []
     if steps != 0 and steps not in committed_steps(workdir / "checkpoints"):  # a probe without steps has none
         lost.append(f"its checkpoint of step {steps}")
-    if info.get("select") == "best" and not (workdir / "best" / f"{chosen}.npz").is_file():
+    if info.get("select", "last") != "last" and not (workdir / "best" / f"{chosen}.npz").is_file():
         lost.append(f"best/{chosen}.npz, the weights that were tested,")
     return " and ".join(lost)

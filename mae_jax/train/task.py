@@ -73,6 +73,7 @@ class Task:
             threads=d.threads,
             workers=d.workers,
             prefetch=d.prefetch,
+            balance=self.config.train.balance == "sampler",
             **self._order(),
         )
         missing = self.resolved.rows // jax.process_count() - len(real)

@@ -55,7 +55,7 @@ def _params(run_dir: Path, shape: Shape, kind: str, run: dict[str, Any], field: 
     step = run.get("selected_step", 0)
     step = step if type(step) is int else 0
     best = run_dir / "best" / f"{step}.npz"
-    if run.get("select") != "best" or step == run.get("steps"):
+    if run.get("select", "last") == "last" or step == run.get("steps"):
         place = sharding.replicated(sharding.make_mesh(1))
         placed = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=place), like)
         return steps.load_params(run_dir, placed, field)

@@ -120,7 +120,7 @@ def _recipe(run: dict[str, Any], config: ConfigDict, weights: Weights) -> str:
         target = "pixels normalised within each patch" if config.mae.norm_pix_loss else "pixels"
         lines.append(f"- {100 * config.mae.mask_ratio:g} % of the patches removed; the loss is on {target}")
     else:
-        chosen = "the best epoch by validation" if run.get("select") == "best" else "the last epoch"
+        chosen = "the best epoch by validation" if run.get("select", "last") != "last" else "the last epoch"
         lines.append(
             f"- Drop path {config.model.drop_path:g}, label smoothing {t.label_smoothing:g}, mixup {t.mixup:g}, CutMix "
             f"{t.cutmix:g}; {chosen} is used"

@@ -1,5 +1,6 @@
 """The best epoch: chosen on validation alone, the same whether a run was stopped or not."""
 
+import json
 import os
 import signal
 
@@ -14,7 +15,9 @@ from mae_jax.evaluation import per_image
 from mae_jax.rundir import contents
 from mae_jax.runtime.errors import Stopped, UserError
 from mae_jax.runtime.progress import Progress
+from mae_jax.step import sharding
 from mae_jax.train import loop
+from mae_jax.train.build import build
 
 
 def params(value: float):
@@ -116,3 +119,77 @@ def test_a_choice_that_cannot_be_made_is_refused(tiny_config, task, fields, said
     config = tiny_config(task, **({"train.select": "best"} | fields))
     with pytest.raises(UserError, match=said):
         validation.validate(config)
+
+
+SCORED = [  # accuracy, macro F1 and loss of four epochs: each is best in another one
+    {"accuracy": 0.5, "f1": 0.5, "loss": 0.9},
+    {"accuracy": 0.9, "f1": 0.5, "loss": 1.0},
+    {"accuracy": 0.8, "f1": 0.7, "loss": 1.1},
+    {"accuracy": 0.8, "f1": 0.6, "loss": 0.8},
+]
+
+
+@pytest.mark.parametrize(("select", "step"), [("best", 2), ("accuracy", 2), ("macro_f1", 3), ("loss", 4)])
+def test_the_epoch_is_chosen_by_the_score_that_is_named(tmp_path, select, step):
+    best = Best(tmp_path, 2, select)
+    for number, values in enumerate(SCORED, 1):
+        best.offer(number, {f"val/{name}": value for name, value in values.items()}, params(float(number)))
+    assert best.step == step
+
+
+def scored_by(monkeypatch, scores) -> None:
+    """Validation gives these values of macro F1, one after another, whatever the network."""
+    known = {}
+
+    def classifier(values, labels, original=per_image.classifier):
+        found = dict(original(values, labels))
+        key = round(found["loss"], 9)
+        known.setdefault(key, scores[len(known)])
+        yield from (found | {"f1": known[key]}).items()
+
+    monkeypatch.setattr(per_image, "classifier", classifier)
+
+
+def test_training_stops_after_evaluations_without_gain(tmp_path, tiny_config, monkeypatch):
+    config = tiny_config(**{"train.select": "macro_f1", "train.patience": 2, "train.epochs": 6.0})
+    scored_by(monkeypatch, [0.3, 0.6, 0.5, 0.55, 0.9, 0.9])
+    loop.run(config, tmp_path / "run")
+    info = contents.read_json(tmp_path / "run" / contents.RUN)
+    assert (info["selected_step"], info["steps"], info["stopped_early"]) == (8, 16, True)  # 4 updates an epoch
+    assert info["epochs"] == 4.0
+    rows = (tmp_path / "run" / contents.METRICS).read_text().splitlines()
+    assert max(json.loads(row)["step"] for row in rows) == 16
+    assert loop.run(config, tmp_path / "run")["n"] == 23  # finished, and stays so
+
+
+def test_a_run_that_is_killed_when_it_has_stopped_early_ends_the_same(tmp_path, tiny_config, monkeypatch):
+    config = tiny_config(**{"train.select": "macro_f1", "train.patience": 1, "train.epochs": 6.0})
+    scored_by(monkeypatch, [0.6, 0.5, 0.9, 0.9, 0.9, 0.9])
+    loop.run(config, tmp_path / "run")
+    for name in (contents.RESULTS, contents.RUN, contents.PREDICTIONS):
+        (tmp_path / "run" / name).rename(tmp_path / name)
+    loop.run(config, tmp_path / "run")
+    assert (tmp_path / "run" / contents.PREDICTIONS).read_bytes() == (tmp_path / contents.PREDICTIONS).read_bytes()
+    info = contents.read_json(tmp_path / "run" / contents.RUN)
+    assert (info["selected_step"], info["steps"], info["stopped_early"]) == (4, 8, True)
+
+
+@pytest.mark.parametrize(
+    ("task", "fields", "said"),
+    [
+        ("finetune", {"train.patience": 3}, "train.patience=3 needs train.select=accuracy, macro_f1 or loss"),
+        ("pretrain", {"train.balance": "loss"}, "train.balance=loss is for fine-tuning and linear probes"),
+        ("knn", {"train.balance": "sampler"}, "train.balance=sampler is for fine-tuning and linear probes"),
+        ("knn", {"train.select": "loss"}, "train.select=loss chooses among epochs, and knn has none"),
+    ],
+)
+def test_choices_that_make_no_sense_are_refused(tiny_config, task, fields, said):
+    with pytest.raises(UserError, match=said):
+        validation.validate(tiny_config(task, **fields))
+
+
+def test_class_weights_are_those_of_the_labels_that_are_used(tiny_config):
+    task = build(tiny_config(**{"train.balance": "loss"}), sharding.make_mesh(1))
+    counts = list(task.subset["actual"].values())
+    assert task.spec.class_weights == pytest.approx([sum(counts) / (5 * n) for n in counts])
+    assert build(tiny_config(), sharding.make_mesh(1)).spec.class_weights == ()

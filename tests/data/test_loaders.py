@@ -240,3 +240,33 @@ def test_images_drawn_of_each_source_are_counted_without_reading_one(two, weight
         seen = np.bincount(np.concatenate([b["source"] for b in batches[start:stop]] or [[]]).astype(int), minlength=2)
         np.testing.assert_array_equal(loaders.drawn((10, 37), weights, 5 * start, 5 * stop), seen)
     assert loaders.drawn((10,), (), 3, 9).tolist() == [6]
+
+
+def test_a_balanced_epoch_has_classes_by_the_root_of_their_size():
+    labels = np.repeat([0, 1, 2], [9, 100, 900])  # roots 3, 10, 30
+    rng, drawn = np.random.default_rng(0), np.zeros(len(labels))
+    for _ in range(200):
+        epoch = loaders.balanced(labels, rng)
+        times = np.bincount(epoch, minlength=len(labels))
+        drawn += times
+        assert len(epoch) == len(labels)
+        for label in range(3):
+            assert np.ptp(times[labels == label]) <= 1  # each image of a class as often as the others
+    mean = [drawn[labels == label].sum() / 200 for label in range(3)]
+    np.testing.assert_allclose(mean, np.array([3, 10, 30]) * len(labels) / 43, atol=0.1)
+    assert drawn.min() > 0
+
+
+def test_balanced_batches_are_a_function_of_the_place_alone():
+    source = sources.synthetic("Train", 40, 16, 0)
+
+    def drawn(start: int, n: int, **options) -> list[int]:
+        stream = loaders.train_batches([source], None, [], batch_size=10, seed=1, start=start, threads=2, **options)
+        return np.concatenate([batch["index"] for batch in itertools.islice(stream, n)]).tolist()
+
+    whole = drawn(0, 12, balance=True)
+    assert drawn(7, 5, balance=True) == whole[70:]
+    assert sorted(drawn(0, 4)) == list(range(40)) != sorted(whole[:40])
+    counts = np.bincount(source.labels, minlength=5)
+    rarest = int(np.where(counts > 0, counts, 99).argmin())
+    assert sum(source.labels[i] == rarest for i in whole) > 3 * counts[rarest]  # more than once an epoch

@@ -147,3 +147,10 @@ def test_label_counts_are_nested_and_share_the_order_of_fractions():
     assert len(twenty) == 20 and len(fifty) == 50 and twenty < fifty
     assert set(subsets.nested_subset(labels, 0.1, 3, "abc").tolist()) == twenty  # 1, 6 and 13 of each class
     assert np.bincount(labels[sorted(fifty)]).tolist() == [3, 15, 32]
+
+
+def test_inverse_frequencies_have_mean_one_over_the_images():
+    counts = [5, 20, 75]
+    weights = subsets.inverse_frequency(counts)
+    np.testing.assert_allclose(weights, [100 / 15, 100 / 60, 100 / 225])
+    assert sum(w * n for w, n in zip(weights, counts, strict=True)) == pytest.approx(100)
