@@ -1,6 +1,7 @@
 """predictions.csv: one row per image, ours or another system's."""
 
 import csv
+import io
 import math
 import unicodedata
 from collections.abc import Sequence
@@ -45,6 +46,8 @@ class Predictions:
 def clean(name: object) -> str:
     """A name that is safe to show: control, direction and other invisible characters removed."""
     text = str(name)
+    if text.isprintable() and " " not in text:  # as nearly all are, and there may be millions
+        return text
     if not text.isprintable():
         text = "".join(c for c in text if unicodedata.category(c)[0] != "C" or c.isspace())
     return " ".join(text.split())
@@ -71,7 +74,7 @@ def read_predictions(file: Path, classes: Sequence[str]) -> tuple[Predictions, l
     confidence or probability that is not a number in [0, 1], probabilities that do not sum to 1,
     an image that comes twice.
     """
-    header, rows = read_rows(file)
+    header, numbers, rows = read_rows(file)
     for column in REQUIRED:
         if column not in header:
             raise UserError(
@@ -95,8 +98,7 @@ def read_predictions(file: Path, classes: Sequence[str]) -> tuple[Predictions, l
     if "group" not in at:
         notes.append(f"predictions.csv has no column 'group': {ONE_BY_ONE}")
 
-    numbers = [number for number, _ in rows]
-    columns = list(zip(*(row for _, row in rows), strict=True))
+    columns = list(zip(*rows, strict=True))
     images = columns[at["image"]]
     if len(set(images)) < len(images):
         seen: set[str] = set()
@@ -154,29 +156,35 @@ def _class_numbers(
     return np.array([index[value] for value in values])
 
 
-def read_rows(file: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
-    """The header and the rows, each with its line number; every row as long as the header."""
+def read_rows(file: Path) -> tuple[list[str], Sequence[int], list[list[str]]]:
+    """The header, the line of each row in the file, and the rows; every row is as long as the header."""
     try:
         with regular(file).open(encoding="utf-8-sig", newline="") as stream:
-            reader = csv.reader(stream, strict=True)
-            header = next(reader, [])
-            rows = [(reader.line_num, row) for row in reader if row]
+            text = stream.read()
+        reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+        header = next(reader, [])
+        rows = list(reader)
+        numbers: Sequence[int] = range(2, len(rows) + 2)
+        if reader.line_num != len(rows) + 1 or not all(rows):  # cells of several lines, or empty lines
+            reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+            numbered = [(reader.line_num, row) for row in reader if row][1:]
+            numbers, rows = [number for number, _ in numbered], [row for _, row in numbered]
     except FileNotFoundError:
         raise UserError(f"{file}: not found; the report needs it: evaluate the run first") from None
     except UnicodeDecodeError:
         raise UserError(f"{file}: not in UTF-8; save it as CSV in UTF-8") from None
     except (OSError, ValueError, csv.Error) as error:
-        raise UserError(f"{file}: cannot be read as CSV ({show(error)}); write it anew") from None
+        raise UserError(f"{file}: cannot be read as CSV ({show(error)}); write it again") from None
     if len(set(header)) < len(header):
         raise UserError(f"{file}: a column name comes twice in {show(header)}; each may come once")
-    if any(cell[:1] == "'" for _, row in rows for cell in row):
-        rows = [(number, list(map(csv_cells.text, row))) for number, row in rows]
-    for number, row in rows:
+    if "'" in text:
+        rows = [list(map(csv_cells.text, row)) for row in rows]
+    for number, row in zip(numbers, rows, strict=True):
         if len(row) != len(header):
             raise UserError(
-                f"{file} line {number}: {len(row)} cells; the header has {len(header)}: mend or remove the row"
+                f"{file} line {number}: {len(row)} cells; the header has {len(header)}: fix or remove the row"
             )
-    return header, rows
+    return header, numbers, rows
 
 
 def _probabilities(file: Path, numbers: Sequence[int], column: str, values: Sequence[str]) -> Float[np.ndarray, "n"]:

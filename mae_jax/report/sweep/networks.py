@@ -129,7 +129,7 @@ def _read_network(path: Path) -> Network:
         if not fits:
             raise UserError(f"{path / 'run.json'}: config.mae.{name} is {show(value)}; it must be {words}: correct it")
     file = path / RECONSTRUCTIONS
-    header, lines = read_rows(file)
+    header, numbers, lines = read_rows(file)
     for column in ("image", "mask_ratio", *COLUMNS):
         if column not in header:
             raise UserError(
@@ -138,7 +138,7 @@ def _read_network(path: Path) -> Network:
     at = {column: header.index(column) for column in header}
     parts: dict[float, dict[str, list[float]]] = {}
     groups = {}
-    for number, line in lines:
+    for number, line in zip(numbers, lines, strict=True):
         try:
             values = [float(line[at[column]]) for column in ("mask_ratio", *COLUMNS)]
         except ValueError:

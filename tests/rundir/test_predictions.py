@@ -1,0 +1,62 @@
+"""predictions.csv is read in columns: line numbers, marks against formulas, and what a message names."""
+
+import pytest
+
+from mae_jax.rundir.predictions import read_predictions, read_rows
+from mae_jax.runtime.errors import UserError
+
+HEADER = "image,label,prediction,confidence"
+
+
+def write(path, *lines):
+    path.write_bytes("".join(line + "\n" for line in (HEADER, *lines)).encode())
+    return path
+
+
+def test_rows_are_sorted_by_image(tmp_path):
+    file = write(tmp_path / "p.csv", "b,y,x,0.25", "a,x,x,1")
+    found, notes = read_predictions(file, ["x", "y"])
+    assert found.images == ("a", "b") and found.labels.tolist() == [0, 1] and found.predictions.tolist() == [0, 0]
+    assert found.confidence.tolist() == [1.0, 0.25] and found.probabilities is None and len(notes) == 2
+
+
+@pytest.mark.parametrize("before, line", [([], 3), ([""], 4), (["", "", ""], 6), (['"two\nlines",x,x,0.5'], 5)])
+def test_a_message_names_the_line_of_the_file(tmp_path, before, line):
+    """Empty lines, and cells of several lines, shift the rows."""
+    file = write(tmp_path / "p.csv", *before, "a,x,x,0.5", "b,x,z,0.5")
+    with pytest.raises(UserError, match=rf"p\.csv line {line}: prediction 'z' is not a class"):
+        read_predictions(file, ["x", "y"])
+
+
+@pytest.mark.parametrize(
+    "row, said",
+    [
+        ("b,x,x,nan", "line 3: 'confidence' is 'nan'"),
+        ("b,x,x,1.1", "line 3: 'confidence' is '1.1'"),
+        ("b,x,x,", "line 3: 'confidence' is ''"),
+        ("a,x,x,0.5", "line 3: image 'a' comes twice"),
+        ("b,x,x", "line 3: 3 cells; the header has 4: fix or remove the row"),
+        ("b,'x,x,0.5", 'line 3: label "\'x" is not a class'),
+    ],
+)
+def test_a_broken_row_is_named(tmp_path, row, said):
+    with pytest.raises(UserError) as caught:
+        read_predictions(write(tmp_path / "p.csv", "a,x,x,0.5", row), ["x"])
+    assert said in str(caught.value)
+
+
+def test_marks_against_formulas_are_taken_off(tmp_path):
+    file = write(tmp_path / "p.csv", "'=a,'-x,'-x,0.5", "it's,'-x,'-x,0.5")
+    assert read_predictions(file, ["-x"])[0].images == ("=a", "it's")
+
+
+def test_probabilities_are_checked_row_by_row(tmp_path):
+    file = tmp_path / "p.csv"
+    file.write_text(f"{HEADER},p_x,p_y\na,x,x,0.5,0.5,0.5\nb,x,x,0.5,0.5,0.4\n")
+    with pytest.raises(UserError, match=r"line 3: the p_ columns sum to 0\.9;"):
+        read_predictions(file, ["x", "y"])
+
+
+def test_rows_have_their_lines(tmp_path):
+    header, numbers, rows = read_rows(write(tmp_path / "p.csv", "a,x,x,0.5", "", "b,x,x,0.5"))
+    assert header == HEADER.split(",") and list(numbers) == [2, 4] and [row[0] for row in rows] == ["a", "b"]
