@@ -23,6 +23,7 @@ VERBS = (  # in the order of the list that `mae-jax` prints
     "convert",
     "inspect",
     "reconstruct",
+    "doctor",
     "version",
 )
 

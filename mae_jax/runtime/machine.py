@@ -1,23 +1,25 @@
-"""What a process asks of its machine before it computes."""
+"""Process-wide setup before JAX computes: compilation cache, malloc, dtype and attention kernel."""
 
 import ctypes
 import glob
 import os
 import platform
-from pathlib import Path
 
 import jax
+
+from mae_jax.runtime import hardware
 
 
 def keep_compiled() -> None:
     """Keeps compiled functions on disk, so that the next start of the same config is quick.
 
-    They lie in `$XDG_CACHE_HOME/mae_jax/xla`, by default below `~/.cache`. JAX_COMPILATION_CACHE_DIR names another
-    place, and JAX_ENABLE_COMPILATION_CACHE=false turns it off.
+    They are in `$XDG_CACHE_HOME/mae_jax/xla`, by default below `~/.cache`; without a home directory they are not kept.
+    JAX_COMPILATION_CACHE_DIR names another place, and JAX_ENABLE_COMPILATION_CACHE=false turns the cache off.
     """
     if not jax.config.jax_compilation_cache_dir:
-        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        jax.config.update("jax_compilation_cache_dir", str(home / "mae_jax" / "xla"))
+        if (place := hardware.cache_directory()) is None:
+            return
+        jax.config.update("jax_compilation_cache_dir", str(place))
         if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
             jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 

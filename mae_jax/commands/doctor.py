@@ -1,0 +1,295 @@
+"""Check this machine: Python, JAX and its devices, package versions, memory, disk, caches and optional programs.
+
+Each line is ok, or says what to do. The exit code is 1 if something is broken, else 0.
+"""
+
+import argparse
+import dataclasses
+import glob
+import importlib.util
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from mae_jax.runtime.command import say
+from mae_jax.runtime.hardware import available_memory, cache_directory, cores, nvidia_gpus
+
+SUMMARY = "check this machine: JAX and its devices, versions, memory, disk, optional programs"
+OK, WARNING, BROKEN, OPTIONAL = "ok", "warning", "broken", "optional"
+JAX_SECONDS = 180.0  # a first start of JAX on a busy machine takes up to a minute
+LITTLE_MEMORY, LITTLE_DISK, LITTLE_SHARED = 2 * 2**30, 5 * 2**30, 2**30  # bytes
+PROBE = """
+import json, sys
+import jax, jax.numpy as jnp
+devices = [{"platform": d.platform, "kind": d.device_kind, "bytes": (d.memory_stats() or {}).get("bytes_limit")}
+           for d in jax.local_devices()]
+total = float(jax.jit(lambda x: (x @ x).sum())(jnp.ones((64, 64))))
+print("\\n" + json.dumps({"version": jax.__version__, "devices": devices, "correct": total == 64.0**3}))
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """One line: what was looked at, how it is (OK, WARNING, BROKEN, OPTIONAL), what was found, what to do."""
+
+    name: str
+    state: str
+    found: str
+    remedy: str = ""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `mae-jax doctor`."""
+    parser.add_argument("--json", action="store_true", help="print the findings as a JSON list")
+    parser.add_argument(
+        "--workdir", type=Path, default=Path("runs"), metavar="DIR", help="where runs go (default: runs)"
+    )
+
+
+def main(options: argparse.Namespace) -> int:
+    """Prints the findings; returns the exit code."""
+    findings = []
+    for finding in examine(options.workdir):
+        findings.append(finding)
+        if not options.json:
+            say(f"{finding.state:8}  {finding.name}: {finding.found}")
+            if finding.remedy:
+                say(f"{'':8}  -> {finding.remedy}")
+    broken = sum(finding.state == BROKEN for finding in findings)
+    if options.json:
+        print(json.dumps([dataclasses.asdict(finding) for finding in findings], indent=2, ensure_ascii=False))
+    else:
+        say(f"\n{broken} broken: see the lines above" if broken else "\nnothing is broken")
+    return 1 if broken else 0
+
+
+def examine(workdir: Path) -> Iterator[Finding]:
+    """Every finding, in the order in which they are printed. No check stops the others."""
+    checks: tuple[tuple[str, Callable[[], Iterator[Finding]]], ...] = (
+        ("Python", check_python),
+        ("packages", check_packages),
+        ("JAX", check_jax),
+        ("cores", check_cores),
+        ("memory", check_memory),
+        ("shared memory", check_shared_memory),
+        ("run directory", lambda: check_directory("run directory", workdir)),
+        ("compilation cache", check_cache),
+        ("data sets", check_data_sets),
+        ("optional programs", check_optional),
+    )
+    for name, check in checks:
+        try:
+            yield from check()
+        except Exception as error:  # the doctor reports what it cannot examine
+            yield Finding(name, BROKEN, f"could not be checked: {type(error).__name__}: {error}")
+
+
+def check_python() -> Iterator[Finding]:
+    """The version of Python against what mae_jax declares."""
+    version = platform.python_version()
+    found = f"{version}, {sys.executable}"
+    try:
+        required = metadata.metadata("mae_jax").get("Requires-Python", "")
+    except metadata.PackageNotFoundError:
+        yield Finding("Python", OK, found)
+        return
+    from packaging.specifiers import SpecifierSet
+
+    if SpecifierSet(required).contains(version, prereleases=True):
+        yield Finding("Python", OK, f"{found} (needs {required})")
+    else:
+        yield Finding("Python", BROKEN, f"{found} (needs {required})", f"install Python {required} and mae_jax in it")
+
+
+def check_packages() -> Iterator[Finding]:
+    """The installed version of each package that mae_jax requires here."""
+    from packaging.requirements import Requirement
+
+    try:
+        lines = metadata.requires("mae_jax") or []
+    except metadata.PackageNotFoundError:
+        yield Finding(
+            "packages",
+            WARNING,
+            "not known which versions are needed, because mae_jax is not installed (only imported)",
+            "python -m pip install -e . in the project's folder",
+        )
+        return
+    required = [Requirement(line) for line in lines]
+    required = [r for r in required if r.marker is None or r.marker.evaluate({"extra": ""})]
+    bad = []
+    for requirement in required:
+        wanted = f"{requirement.name}{requirement.specifier}"
+        try:
+            version = metadata.version(requirement.name)
+        except metadata.PackageNotFoundError:
+            bad.append(Finding(requirement.name, BROKEN, "not installed", f"python -m pip install '{wanted}'"))
+            continue
+        if not requirement.specifier.contains(version, prereleases=True):
+            found = f"version {version}, needed: {requirement.specifier}"
+            bad.append(Finding(requirement.name, BROKEN, found, f"python -m pip install -U '{wanted}'"))
+    yield Finding("packages", BROKEN if bad else OK, f"{len(required) - len(bad)} of {len(required)} as required")
+    yield from bad
+
+
+def ask_jax() -> dict[str, Any]:
+    """The version and devices of JAX, from a process of its own: a driver may hang or crash. Raises RuntimeError."""
+    environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", PROBE], capture_output=True, text=True, timeout=JAX_SECONDS, env=environment
+        )
+    except subprocess.TimeoutExpired:
+        raise RuntimeError(f"JAX did not start within {JAX_SECONDS:g} s") from None
+    if done.returncode:
+        lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        raise RuntimeError(lines[-1][:300])
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def check_jax() -> Iterator[Finding]:
+    """JAX computes, and on the accelerator if this machine has one."""
+    try:
+        about = ask_jax()
+    except RuntimeError as error:
+        remedy = "python -m pip install -U jax, with the extra of the accelerator: jax[cuda12], jax[cuda13], jax[tpu]"
+        if os.environ.get("JAX_PLATFORMS"):
+            remedy = f"unset JAX_PLATFORMS (now {os.environ['JAX_PLATFORMS']}), or: {remedy}"
+        yield Finding("JAX", BROKEN, str(error), remedy)
+        return
+    kinds: dict[str, list[int | None]] = {}
+    for device in about["devices"]:
+        kinds.setdefault(device["kind"], []).append(device["bytes"])
+    words = []
+    for kind, sizes in kinds.items():
+        memory = f" of {_size(min(size for size in sizes if size))}" if all(sizes) else ""
+        words.append(f"{len(sizes)} x {kind}{memory}")
+    found = f"{about['version']}, {', '.join(words)}"
+    if about["correct"]:
+        yield Finding("JAX", OK, found)
+    else:
+        yield Finding("JAX", BROKEN, f"{found}; a product of matrices is wrong", "update the driver and JAX")
+    if all(device["platform"] == "cpu" for device in about["devices"]):
+        yield from _unused_accelerators()
+
+
+def _unused_accelerators() -> Iterator[Finding]:
+    """Accelerators of a machine on which JAX has only the CPU."""
+    forced = os.environ.get("JAX_PLATFORMS", "")
+    for what, there, extra in (
+        ("NVIDIA GPU", nvidia_gpus(), "cuda12"),
+        ("TPU", glob.glob("/dev/accel[0-9]*"), "tpu"),
+    ):
+        if there:
+            remedy = f"python -m pip install -U 'jax[{extra}]'"
+            remedy = f"unset JAX_PLATFORMS (now {forced}); if that is not enough: {remedy}" if forced else remedy
+            yield Finding(what, BROKEN, f"this machine has {len(there)}, but JAX computes on the CPU", remedy)
+
+
+def check_cores() -> Iterator[Finding]:
+    """CPU cores that this process may use."""
+    yield Finding("cores", OK, f"{cores()}")
+
+
+def check_memory() -> Iterator[Finding]:
+    """Memory that is free now."""
+    free = available_memory()
+    if free is None:
+        yield Finding("memory", OK, "not known on this system")
+        return
+    remedy = "end other programs, or choose a smaller train.batch_size, eval.batch_size and data.workers=0"
+    little = free < LITTLE_MEMORY
+    yield Finding("memory", WARNING if little else OK, f"{_size(free)} free", remedy if little else "")
+
+
+def check_shared_memory() -> Iterator[Finding]:
+    """Room for the batches of `data.workers`, where the system shows it."""
+    place = Path("/dev/shm")
+    if place.is_dir():
+        free = shutil.disk_usage(place).free
+        little = free < LITTLE_SHARED
+        remedy = "keep data.workers=0, or start the container with --shm-size=8g" if little else ""
+        yield Finding("shared memory", WARNING if little else OK, f"{_size(free)} free in {place}", remedy)
+
+
+def check_directory(name: str, place: Path, little: int = LITTLE_DISK) -> Iterator[Finding]:
+    """`place`, or the nearest folder above it that exists, takes a file, and has room."""
+    place = place.expanduser().absolute()
+    above = next(p for p in (place, *place.parents) if p.exists())
+    if not above.is_dir():
+        yield Finding(name, BROKEN, f"{above} is not a directory", "remove it, or name another directory")
+        return
+    try:
+        with tempfile.NamedTemporaryFile(dir=above, prefix=".mae_jax_doctor") as file:
+            file.write(b"x" * 2**20)
+            file.flush()
+            os.fsync(file.fileno())
+        free = shutil.disk_usage(above).free
+    except OSError as error:
+        remedy = "make room, get the right to write there, or name another directory"
+        yield Finding(name, BROKEN, f"{above} cannot be written: {error.strerror or error}", remedy)
+        return
+    found = f"{place} can be written, {_size(free)} free"
+    if free < little:
+        yield Finding(name, WARNING, found, "make room: the checkpoints of a ViT-B run take 3 GiB")
+    else:
+        yield Finding(name, OK, found)
+
+
+def check_cache() -> Iterator[Finding]:
+    """The directory of compiled functions."""
+    place = cache_directory()
+    if place is None:
+        yield Finding(
+            "compilation cache",
+            WARNING,
+            "none: there is no home directory",
+            "set XDG_CACHE_HOME or HOME to a directory",
+        )
+        return
+    for finding in check_directory("compilation cache", place, 2**28):
+        used = sum(file.stat().st_size for file in place.glob("**/*") if file.is_file()) if place.is_dir() else 0
+        remedy = "set JAX_COMPILATION_CACHE_DIR to a directory with room" if finding.state != OK else ""
+        state = WARNING if finding.state == BROKEN else finding.state  # a run works without it, only slower
+        yield dataclasses.replace(finding, state=state, found=f"{finding.found}, {_size(used)} used", remedy=remedy)
+
+
+def check_data_sets() -> Iterator[Finding]:
+    """Which data sets are prepared."""
+    place = Path(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
+    names = sorted(path.parents[1].name for path in place.glob("*/*/dataset_info.json"))
+    names += sorted(path.parents[2].name for path in place.glob("*/*/*/dataset_info.json"))
+    found = ", ".join(dict.fromkeys(names)) or "none prepared"
+    yield Finding("data sets", OK, f"{found} in {place}")
+
+
+def check_optional() -> Iterator[Finding]:
+    """Programs and packages that some commands need."""
+    rar = [name for name in ("unrar", "7zz", "7z", "bsdtar", "unar") if shutil.which(name)]
+    remedy = "for .rar archives in mae-jax prepare: install unrar or 7zip"
+    yield Finding(".rar archives", OK if rar else OPTIONAL, rar[0] if rar else "no program", "" if rar else remedy)
+    for module, what, extra in (
+        ("openslide", "for whole slides in mae-jax prepare tiles:NAME", "slides"),
+        ("torch", "for .pth and .bin files of weights", "peers"),
+    ):
+        there = importlib.util.find_spec(module) is not None
+        found = "installed" if there else "not installed"
+        remedy = "" if there else f"{what}: python -m pip install 'mae_jax[{extra}]'"
+        yield Finding(module, OK if there else OPTIONAL, found, remedy)
+
+
+def _size(count: float) -> str:
+    """1536 -> "1.5 KiB"."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024:
+            return f"{count:.3g} {unit}"
+        count /= 1024
+    return f"{count:.3g} TiB"

@@ -1,0 +1,58 @@
+"""What this machine has, found without starting JAX: cores, memory, accelerators, a directory for caches."""
+
+import glob
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+MEMINFO = Path("/proc/meminfo")
+CGROUPS = (  # limit and usage of a container's memory, version 2 and version 1
+    (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")),
+    (Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"), Path("/sys/fs/cgroup/memory/memory.usage_in_bytes")),
+)
+
+
+def cores() -> int:
+    """The CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def available_memory() -> int | None:
+    """Bytes of memory that are free, also within a container's limit; None where the system does not tell."""
+    found = []
+    try:
+        lines = MEMINFO.read_text().splitlines()
+        found += [1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")]
+    except (OSError, ValueError, IndexError):
+        pass
+    for limit, used in CGROUPS:
+        try:
+            found.append(max(0, int(limit.read_text()) - int(used.read_text())))
+        except (OSError, ValueError):  # none, or "max"
+            continue
+    return min(found, default=None)
+
+
+def nvidia_gpus() -> list[str]:
+    """The NVIDIA GPUs of this machine, whether or not JAX can use them."""
+    if devices := sorted(glob.glob("/dev/nvidia[0-9]*")):
+        return devices
+    if not shutil.which("nvidia-smi"):  # Windows' subsystem for Linux has it, and no such device files
+        return []
+    try:
+        done = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20)
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+    return [line for line in done.stdout.splitlines() if line.startswith("GPU ")] if done.returncode == 0 else []
+
+
+def cache_directory() -> Path | None:
+    """The directory of compiled functions; None where there is no home directory to hold it."""
+    if place := os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+        return Path(place)
+    try:
+        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError:  # HOME is not set, and the user id is not known
+        return None
+    return home / "mae_jax" / "xla"
