@@ -26,7 +26,7 @@ COLOR, OPACITY, PREMULTIPLIED, UNSPECIFIED = 0, 1, 2, 65535  # types of channels
 
 @dataclass
 class Header:
-    """What the boxes say."""
+    """The content of the boxes."""
 
     code: bytes = b""
     images: int = 0  # codes in the file
@@ -111,7 +111,7 @@ def _header(data: bytes) -> Header:
 
 
 def _take(header: Header, kind: bytes, box: memoryview) -> None:
-    """Keeps what one box of the header says."""
+    """Adds the content of one box to the header."""
     if kind == b"ihdr":
         header.size = struct.unpack_from(">II", box, 0)
     elif kind == b"colr" and header.space is None:  # later ones are alternatives

@@ -50,7 +50,7 @@ APERIO_YCBCR = 33003
 
 
 class _Faults(logging.Handler):
-    """Keeps the first error that tifffile logs while a thread decodes: it would go on, and show other pixels."""
+    """Keeps the first error that tifffile logs in a thread: it continues after it, with wrong pixels."""
 
     def __init__(self):
         super().__init__(logging.ERROR)
@@ -187,7 +187,7 @@ def _name(compression: int) -> str:
 
 
 def _rgb(page, data: bytes, file) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Decodes a page to RGB on white, as it lies in the file."""
+    """Decodes a page to RGB on white, in the orientation of the file."""
     if (page.photometric == YCBCR and page.compression not in JPEG) or page.compression == OLD_JPEG:
         return _by_libtiff(page, data, file), ()
     values = page.asarray(maxworkers=1).reshape(page.shaped)

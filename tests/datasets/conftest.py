@@ -1,4 +1,4 @@
-"""Small trees in the published layouts, and what prepare makes of them."""
+"""Small trees in the published layouts, and the data sets prepared from them."""
 
 from pathlib import Path
 
@@ -43,7 +43,7 @@ def cam16(root: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def trees(tmp_path_factory) -> Path:
-    """raabin_wbc/, cam16/ and prcc/ (two regions of 200 x 200 pixels), with files that are no images."""
+    """raabin_wbc/, cam16/ and prcc/ (two regions of 200 x 200 pixels), with files that are not images."""
     top = tmp_path_factory.mktemp("published")
     raabin(top / "raabin_wbc")
     train = top / "raabin_wbc" / "Train"
@@ -60,7 +60,7 @@ def trees(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def prepared_sets(trees, tmp_path_factory) -> tuple[Path, dict[str, list[str]]]:
-    """Where raabin_wbc, cam16 and prcc:tile50 are prepared, and what each said."""
+    """The folder where raabin_wbc, cam16 and prcc:tile50 are prepared, and the lines printed for each."""
     from mae_jax.datasets.prepare import prepare
 
     top, said = tmp_path_factory.mktemp("prepared"), {}

@@ -1,4 +1,4 @@
-"""Archives from strangers, made here: zip, and rar without compression."""
+"""Synthetic archives, good and hostile: zip, and rar without compression."""
 
 import binascii
 import os
@@ -16,7 +16,7 @@ from mae_jax.runtime.errors import UserError
 
 
 def rar(path: Path, files: dict[str, bytes], *, method: int = 0x30, mode: int = 0o100644) -> Path:
-    """A RAR 3 archive; the only `method` that is really applied is 0x30, stored."""
+    """A RAR 3 archive; only `method` 0x30 (stored) is applied to the bytes."""
 
     def block(kind: int, flags: int, rest: bytes, data: bytes = b"") -> bytes:
         body = struct.pack("<BHH", kind, flags, 7 + len(rest)) + rest
@@ -71,20 +71,20 @@ def test_too_many_bytes_stop(tmp_path):
     with pytest.raises(UserError, match="50 times its own size"):
         archives.unpack(archive, tmp_path / "in")
     assert not (tmp_path / "in").exists()
-    with zipfile.ZipFile(archive) as file:  # what it says of its size is not believed
+    with zipfile.ZipFile(archive) as file:  # the size in its header is not trusted
         member = file.infolist()[0]
     data = bytearray(archive.read_bytes())
     for at in range(len(data) - 4):
         if data[at : at + 4] == struct.pack("<L", member.file_size):
             data[at : at + 4] = struct.pack("<L", 10)
     archive.write_bytes(data)
-    with pytest.raises(UserError, match="Bad CRC-32"):  # no more is read than it says, and then the sum is wrong
+    with pytest.raises(UserError, match="Bad CRC-32"):  # no more is read than it announces, so the checksum is wrong
         archives.unpack(archive, tmp_path / "in")
     assert not (tmp_path / "in").exists()
 
 
-def test_the_cap_is_one_of_all_members_together(tmp_path):
-    """A gigabyte in a megabyte, of members none of which is over the cap; it stops when the cap is reached."""
+def test_the_limit_applies_to_all_members_together(tmp_path):
+    """A gigabyte in a megabyte, of members each below the limit; unpacking stops when the limit is reached."""
     archive = zipped(tmp_path / "bomb.zip", {f"{i}.jpg": bytes(25 << 20) for i in range(41)})
     assert archive.stat().st_size < 1.1 * 2**20
     with pytest.raises(UserError, match="50 times its own size"):
@@ -106,7 +106,7 @@ def test_broken_archives_are_named(tmp_path, make):
     assert not (tmp_path / "in").exists()
 
 
-def test_without_a_program_one_line_says_what_to_do(tmp_path, monkeypatch):
+def test_without_a_program_one_line_tells_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     archive = rar(tmp_path / "Train.rar", {"Train/a.jpg": b"1" * 100}, method=0x33)
     with pytest.raises(UserError, match="^[^\n]*$") as error:
@@ -115,7 +115,7 @@ def test_without_a_program_one_line_says_what_to_do(tmp_path, monkeypatch):
 
 
 def test_a_program_is_watched(tmp_path, monkeypatch):
-    """A program that writes links, or without end, stands for one that an archive has fooled."""
+    """A program that writes links, or endlessly, simulates one that an archive has exploited."""
     archive = rar(tmp_path / "Train.rar", {"a.jpg": b"1" * 100}, method=0x33)
     tools = tmp_path / "bin"
     tools.mkdir()
@@ -143,7 +143,7 @@ def test_a_program_is_watched(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("folder", [True, False])
 def test_published_archives_are_prepared(trees, tmp_path, folder):
-    """Train.rar and TestA.zip beside an unpacked TestB."""
+    """Train.rar and TestA.zip next to an unpacked TestB."""
     source = tmp_path / "source"
     for split, make in (("Train", rar), ("TestA", zipped)):
         top = trees / "raabin_wbc" / (split if not folder else "")
@@ -167,7 +167,7 @@ def test_published_archives_are_prepared(trees, tmp_path, folder):
     assert not list((tmp_path / "data" / ".preparing").glob("*/"))
 
 
-def test_folders_in_an_archive_are_no_links(tmp_path):
+def test_folders_in_an_archive_are_not_taken_for_links(tmp_path):
     archive = zipped(tmp_path / "x.zip", {"Train/a.jpg": b"1"})
     with zipfile.ZipFile(archive, "a") as file:
         folder = zipfile.ZipInfo("Train/empty/")
@@ -191,10 +191,10 @@ def test_folders_in_an_archive_are_no_links(tmp_path):
         (["Train/"], "has no files"),
     ],
 )
-def test_members_that_have_no_place_of_their_own_are_refused(tmp_path, names, said):
+def test_members_that_share_a_path_are_refused(tmp_path, names, said):
     archive = tmp_path / "x.zip"
     with zipfile.ZipFile(archive, "w") as file, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # zipfile tells of a name that comes twice
+        warnings.simplefilter("ignore")  # zipfile warns about repeated names
         for name in names:
             file.writestr(zipfile.ZipInfo(name), b"" if name.endswith("/") else b"1")
     with pytest.raises(UserError, match=said):

@@ -39,7 +39,7 @@ def test_coordinates_are_kept(trees):
 
 @pytest.mark.parametrize(("subsampling", "halved"), [("4:2:0", True), ("4:4:4", False), (None, False)])
 def test_chroma_is_as_fine_as_that_of_the_region(trees, subsampling, halved):
-    """Where they are halved, tiles lose no more; PNG and the like keep all."""
+    """Tiles of a 4:2:0 JPEG are 4:2:0, too; those of other images keep all chroma."""
     region = Image.open(trees / "prcc" / "3610_6089_2000.jpg")
     file = io.BytesIO()
     region.save(file, "JPEG", quality=95, subsampling=subsampling) if subsampling else region.save(file, "PNG")

@@ -1,4 +1,4 @@
-"""The command that prepares, what it leaves when it ends early, and reading what it made."""
+"""`mae-jax prepare`: its output, interrupted starts, and reading what it wrote."""
 
 import json
 import os
@@ -71,7 +71,7 @@ def test_a_stopped_start_leaves_nothing_that_looks_finished(trees, tmp_path, num
         preparing.prepare("cam16", trees / "cam16", tmp_path, print)
     process.send_signal(number)
     _, err = process.communicate(timeout=60)
-    if number == signal.SIGTERM:  # it puts away its own files and says so
+    if number == signal.SIGTERM:  # it removes its own files and prints so
         assert (process.returncode, err) == (
             75,
             "stopped by SIGTERM; nothing was changed, the same command goes on from there\n",
@@ -86,7 +86,7 @@ def test_a_stopped_start_leaves_nothing_that_looks_finished(trees, tmp_path, num
 
 
 def test_a_file_that_cannot_grow_ends_with_one_line(trees, tmp_path):
-    """A limit on the size of files stands for a full disk."""
+    """A limit on the size of files simulates a full disk."""
     line = [sys.executable, "-m", "mae_jax", "prepare", "cam16", "--source", str(trees / "cam16")]
     done = subprocess.run(
         ["sh", "-c", 'ulimit -f 4 && exec "$@"', "sh", *line, "--data_dir", str(tmp_path)],
@@ -100,7 +100,7 @@ def test_a_file_that_cannot_grow_ends_with_one_line(trees, tmp_path):
     assert not list(tmp_path.rglob("dataset_info.json"))
 
 
-def test_prepared_again_is_said(trees, prepared_sets):
+def test_preparing_twice_is_reported(trees, prepared_sets):
     said: list[str] = []
     place = preparing.prepare("cam16", trees / "cam16", prepared_sets[0], said.append)
     assert said == [f"cam16 is already prepared; remove {place} to prepare it again"]
@@ -197,12 +197,12 @@ def test_damage_is_named(trees, tmp_path):
     index.write_bytes(index.read_bytes()[:-30])
     with pytest.raises(UserError, match="index-train.npz cannot be read"):
         prepared.unlabelled("prcc:tile50", tmp_path)
-    index.unlink()  # as TFDS's own command leaves it
+    index.unlink()  # TFDS's own command writes none
     assert list(prepared.unlabelled("prcc:tile50", tmp_path).names) == list(source.names)
 
 
 def test_records_of_another_data_set_are_not_taken_for_ours(trees, tmp_path):
-    """A file in the place of another one, whole and with as many records."""
+    """An undamaged file with as many records replaces another."""
     place = preparing.prepare("prcc:tile50", trees / "prcc", tmp_path / "one", lambda line: None)
     shutil.copytree(trees / "prcc", tmp_path / "turned")
     for path in (tmp_path / "turned").rglob("*.jpg"):
@@ -216,7 +216,7 @@ def test_records_of_another_data_set_are_not_taken_for_ours(trees, tmp_path):
         prepared.unlabelled("prcc:tile50", tmp_path / "one")[0]
 
 
-def test_the_names_of_classes_are_never_numbers_for_want_of_a_file(prepared_sets, tmp_path):
+def test_a_missing_file_of_class_names_is_refused(prepared_sets, tmp_path):
     copy = tmp_path / "raabin_wbc"
     shutil.copytree(prepared_sets[0] / "raabin_wbc", copy)
     (names,) = copy.rglob("label.labels.txt")
@@ -238,7 +238,7 @@ def test_texts_are_what_they_were(texts):
 
 
 def test_what_was_assumed_is_counted(trees, tmp_path):
-    """As at the start of a run on a folder: here the tiles no longer show it."""
+    """Preparing counts it, because the tiles no longer show it."""
     top = tmp_path / "regions"
     shutil.copytree(trees / "prcc", top)
     pages = [Image.fromarray(np.full((100, 100, 3), value, np.uint8)) for value in (50, 200)]

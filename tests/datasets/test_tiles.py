@@ -1,4 +1,4 @@
-"""Slides that are made here: tiled TIFF, pink tissue on white glass."""
+"""Cutting of synthetic slides: tiled TIFF, pink tissue on white glass."""
 
 import json
 import os
@@ -25,7 +25,7 @@ TILE = 256  # of the file
 
 
 def tissue(height: int, width: int, seed: int, left: int = 0) -> np.ndarray:
-    """White glass, and from column `left` on to half the width pink noise."""
+    """White glass, with pink noise from column `left` to half the width."""
     image = np.full((height, width, 3), 243, np.uint8)
     small = np.random.default_rng(seed).integers(-40, 41, (height // 8 + 1, width // 8 + 1, 3))
     pink = np.clip(np.array([200, 110, 170]) + small, 0, 255).astype(np.uint8)
@@ -35,7 +35,7 @@ def tissue(height: int, width: int, seed: int, left: int = 0) -> np.ndarray:
 
 
 def write_slide(path: Path, image: np.ndarray, mpp: float = 0.0) -> Path:
-    """An uncompressed tiled TIFF; `mpp` micrometres per pixel in its header, where not 0."""
+    """An uncompressed tiled TIFF; `mpp` micrometers per pixel in its header (0: none)."""
     height, width, _ = image.shape
     down, across = -(-height // TILE), -(-width // TILE)
     padded = np.full((down * TILE, across * TILE, 3), 255, np.uint8)
@@ -67,7 +67,7 @@ def write_slide(path: Path, image: np.ndarray, mpp: float = 0.0) -> Path:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """Two slides of 1000 x 700 pixels, one in a folder of its own; one of glass alone, and one that is none."""
+    """Two slides of 1000 x 700 pixels, one in a subfolder; one of glass; a file that is not a slide."""
     top = tmp_path_factory.mktemp("slides")
     write_slide(top / "a.tiff", tissue(700, 1000, 0), mpp=0.5)
     write_slide(top / "case 2" / "b.svs", tissue(700, 1000, 1))
@@ -79,7 +79,7 @@ def folder(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def cut(folder, tmp_path_factory) -> tuple[Path, list[str]]:
-    """tiles:mine prepared, and what was said."""
+    """tiles:mine prepared, and the lines printed."""
     said: list[str] = []
     top = tmp_path_factory.mktemp("prepared_tiles")
     prepare("tiles:mine", folder, top, said.append, slides.Cutting(tile=100, workers=2))
@@ -98,7 +98,7 @@ def test_tiles_with_tissue_at_their_places(cut):
     assert (record["x"], record["y"]) == tuple(map(int, place.groups()))
 
 
-def test_prepared_with_other_options_is_said(cut, folder):
+def test_prepared_with_other_options_is_reported(cut, folder):
     said: list[str] = []
     for tile in (100, 200):
         prepare("tiles:mine", folder, cut[0], said.append, slides.Cutting(tile=tile, workers=5))
@@ -106,7 +106,7 @@ def test_prepared_with_other_options_is_said(cut, folder):
     assert said[1].startswith("tiles:mine is already prepared, with other options; remove")
 
 
-def test_what_was_left_out_is_said(cut):
+def test_what_was_left_out_is_reported(cut):
     top, said = cut
     assert "  left out, cannot be read: 1 (notes.tif)" in said
     assert "  left out, no tile with tissue: 1 (glass.tiff)" in said
@@ -118,7 +118,7 @@ def test_what_was_left_out_is_said(cut):
 
 @pytest.mark.parametrize(("mpp", "tiles"), [(0.5, 7 * 5), (1.0, 3 * 2 + 3), (0.7, 5 * 3 + 5)])
 def test_resolution(folder, tmp_path, mpp, tiles):
-    """Tiles of 100 pixels at 1 micrometre per pixel are 200 of the scan's at 0.5; its pixels are averaged."""
+    """Tiles of 100 pixels at 1 micrometer per pixel cover 200 pixels of a scan at 0.5."""
     made, left_out = slides.cut_folder(
         folder, tmp_path / "cut", slides.Cutting(tile=100, mpp=mpp, workers=1), lambda line: None
     )
@@ -129,14 +129,14 @@ def test_resolution(folder, tmp_path, mpp, tiles):
     assert slides.about(made[0])["tiles"] + slides.about(made[0])["blank"] == int(1000 / step) * int(700 / step)
 
 
-def test_a_finer_resolution_than_scanned_is_not_made_up(folder, tmp_path):
+def test_a_finer_resolution_than_scanned_is_refused(folder, tmp_path):
     cutting = slides.Cutting(tile=100, mpp=0.25, assume_mpp=0.25, workers=1)
     made, left_out = slides.cut_folder(folder, tmp_path / "cut", cutting, lambda line: None)
     assert [slides.about(p)["slide"] for p in made] == ["case 2/b.svs"]
     assert "a.tiff" in left_out["scanned at 0.5 micrometers per pixel, coarser than the requested 0.25"]
 
 
-def test_a_killed_start_goes_on_slide_by_slide(tmp_path):
+def test_a_killed_start_resumes_slide_by_slide(tmp_path):
     for i in range(4):
         write_slide(tmp_path / "in" / f"{i}.tiff", tissue(300, 640, i))
     slow = f"""
@@ -172,7 +172,7 @@ if __name__ == "__main__":
     assert len(source) == 4 * 4 * 5 and len(set(source.groups)) == 4
 
 
-def test_slides_cut_in_another_way_are_cut_anew(folder, tmp_path):
+def test_slides_cut_with_other_options_are_cut_again(folder, tmp_path):
     def cut(tile: int) -> list[str]:
         said: list[str] = []
         slides.cut_folder(folder, tmp_path / "cut", slides.Cutting(tile=tile, workers=1), said.append)
@@ -183,7 +183,7 @@ def test_slides_cut_in_another_way_are_cut_anew(folder, tmp_path):
     assert {slides.about(p)["tiles"] for p in made} == {3 * 3}
 
 
-def test_tissue_is_where_there_is_colour():
+def test_tissue_is_where_there_is_color():
     image = tissue(64, 128, 0, left=16)
     mask = slides.tissue_mask(image)
     assert mask[:, 16:64].mean() > 0.95 and mask[:, :16].mean() == 0 == mask[:, 64:].mean()
@@ -224,7 +224,7 @@ def test_the_command_line(folder, tmp_path):
         assert done.returncode == 2 and said in done.stderr and done.stderr.count("\n") == 1
 
 
-def test_without_the_library_one_line_says_what_to_install(folder, tmp_path, monkeypatch):
+def test_without_openslide_one_line_names_what_to_install(folder, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "openslide", None)
     with pytest.raises(UserError, match=r"pip install -e \"\.\[slides\]\""):
         slides.cut_folder(folder, tmp_path / "cut", slides.Cutting(), lambda line: None)
@@ -239,7 +239,7 @@ def cut_into(tmp_path: Path, source: Path, **fields) -> tuple[list[str], dict[st
 
 @pytest.mark.parametrize("mpp", [352.78, 264.58, 10.01, 0.005])
 def test_a_resolution_that_no_scanner_has_counts_as_none(tmp_path, mpp):
-    """72 and 96 dpi are what converters write where they know nothing."""
+    """Converters write 72 or 96 dpi when they do not know the resolution."""
     write_slide(tmp_path / "in" / "a.tiff", tissue(300, 600, 0), mpp=mpp)
     write_slide(tmp_path / "in" / "b.tiff", tissue(300, 600, 1), mpp=9.9)
     with pytest.raises(UserError, match=rf"its header says {mpp:.4g} micrometers per pixel, which no scanner has "):
@@ -261,11 +261,11 @@ def test_links_to_a_slide_are_one_slide(tmp_path):
     (top / "e.svs").symlink_to(tmp_path / "elsewhere" / "d.svs")
     names, left_out = cut_into(tmp_path, top)
     assert names == ["b.tiff", "e.svs"]
-    assert left_out == {"a link to a slide that is taken already": ["c.tiff", "a.tiff", "more/d.svs"]}
+    assert left_out == {"a link to a slide that is already taken": ["c.tiff", "a.tiff", "more/d.svs"]}
 
 
 def test_plain_images_are_cut_where_their_resolution_is_given(tmp_path):
-    """As a slide of the same pixels would be: PNG, JPEG, and TIFF in strips, which OpenSlide does not read."""
+    """PNG, JPEG, and TIFF in strips, which OpenSlide does not read, give the tiles of a slide with the same pixels."""
     top, image = tmp_path / "in", tissue(300, 600, 0)
     top.mkdir()
     for name in ("a.png", "b.jpg", "c.tif"):
@@ -278,7 +278,7 @@ def test_plain_images_are_cut_where_their_resolution_is_given(tmp_path):
     ) as error:
         cut_into(tmp_path, top)
     assert f"{strips} (--assume_mpp takes it as a plain image): 2 (c.tif, deep.tif)" in str(error.value)
-    assert "plain images, whose resolution --assume_mpp would give: 3 (a.png, b.jpg, small.png)" in str(error.value)
+    assert "plain images (--assume_mpp takes them as slides): 3 (a.png, b.jpg, small.png)" in str(error.value)
     write_slide(top / "d.tiff", image)
     Image.fromarray(image).save(top / "pages.tif", save_all=True, append_images=[Image.fromarray(image)])
     for mpp, side in ((0.0, 100), (1.0, 200)):

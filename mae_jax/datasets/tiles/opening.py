@@ -19,7 +19,7 @@ from mae_jax.runtime.errors import UNUSABLE, UserError
 SUFFIXES = (".svs", ".tif", ".tiff", ".ndpi", ".vms", ".scn", ".mrxs", ".svslide", ".bif", ".dcm", ".czi")
 PLAIN = (".png", ".jpg", ".jpeg")  # images that are cut like slides where their resolution is given
 TIFFS = (".tif", ".tiff")
-PARTS = (".vms", ".mrxs")  # slides whose parts lie beside them, or in a folder of their name, some of them as JPEG
+PARTS = (".vms", ".mrxs")  # slides with parts next to them or in a folder of their name, some of them JPEG
 MAGNIFICATION_MPP = 10.0  # micrometers per pixel times magnification, by convention: 20x is 0.5
 FINEST_MPP, COARSEST_MPP = 0.01, 10.0  # micrometers per pixel of a scan; 72 dpi, a converter's default, is 353
 
@@ -51,7 +51,7 @@ def find(source: Path, plain: bool) -> tuple[list[Path], dict[str, list[str]]]:
         name, suffix = path.relative_to(source).as_posix(), path.suffix.lower()
         if suffix in PLAIN and not beside & {path.parent, *path.parents}:
             if not plain:
-                left_out.setdefault("plain images, whose resolution --assume_mpp would give", []).append(name)
+                left_out.setdefault("plain images (--assume_mpp takes them as slides)", []).append(name)
                 continue
         elif suffix not in SUFFIXES:
             continue
@@ -63,7 +63,7 @@ def find(source: Path, plain: bool) -> tuple[list[Path], dict[str, list[str]]]:
             status = path.stat()
             first = found.setdefault((status.st_dev, status.st_ino), path)
             if first is not path:
-                left_out.setdefault("a link to a slide that is taken already", []).append(name)
+                left_out.setdefault("a link to a slide that is already taken", []).append(name)
     return sorted(found.values()), left_out
 
 
@@ -157,7 +157,7 @@ def resolution(properties: Mapping[str, str], mpp: float, assume_mpp: float) -> 
 
 
 def _positive(text: str | None) -> float:
-    """A number in a slide's header, 0 where there is none."""
+    """A positive number in a slide's header, else 0."""
     try:
         value = float(text or 0)
     except ValueError:
