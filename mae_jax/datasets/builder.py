@@ -113,7 +113,7 @@ class ImageBuilder(tfds.core.GeneratorBasedBuilder):
 
 
 def root_of(dl_manager: tfds.download.DownloadManager, has: str = "") -> Path:
-    """The folder with the files of the data set: TFDS's manual_dir, which is prepare_data's --source.
+    """The folder with the files of the data set: TFDS's manual_dir, which is --source of `mae-jax prepare`.
 
     If it has no folder `has` but exactly one of its folders does, that one is returned: archives often add a level.
     """
