@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mae_jax.report import stats
+from mae_jax.report import stats, without_leaked
 from mae_jax.report.analysis import Study, top_share
 from mae_jax.report.runs import Level, Run
 from mae_jax.report.tables import level_of
@@ -14,6 +14,7 @@ from mae_jax.rundir.predictions import clean
 def cautions(study: Study, rows: Sequence[dict]) -> list[str]:
     """The lines under "Take care", the gravest first."""
     leaks = leak_lines([run.info for run in study.runs])
+    leaks += without_leaked.lines(study)
     return seed_lines(study) + collapse_lines(study) + flawless_lines(rows) + study.warnings + leaks
 
 

@@ -19,6 +19,7 @@ from mae_jax.report import (
     mistakes,
     prediction_sets,
     tables,
+    without_leaked,
     words,
 )
 from mae_jax.report.analysis import Study
@@ -58,6 +59,7 @@ class Findings:
     probes: list[Frozen]
     probe_runs: list[Run]
     others: list[External]
+    without_leaked: list[dict]
     pretrainings: list[Pretraining]
     autoencoders: list[dict]
     notes: list[str]
@@ -129,6 +131,7 @@ def find(
         probes=probes,
         probe_runs=[run for own in probed.values() for run in own],
         others=others,
+        without_leaked=without_leaked.rows(study),
         pretrainings=autoencoder_pictures.pretrainings(runs),
         autoencoders=autoencoder_pictures.found(runs),
         notes=[*notes, *cautions.one_pretraining(runs)],

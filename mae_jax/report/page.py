@@ -20,6 +20,7 @@ from mae_jax.report import (
     panels,
     prediction_sets,
     tables,
+    without_leaked,
     words,
 )
 from mae_jax.report.analysis import BASELINE
@@ -96,6 +97,8 @@ def _write_tables(f: Findings, drawings: Sequence[Drawing], out: Path) -> dict[s
         "prediction_sets": ("prediction_sets.csv", f.sets.rows, prediction_sets.COLUMNS),
         "learning_speed": ("learning_speed.csv", f.speed, learning_speed.COLUMNS),
     }
+    if f.without_leaked:
+        parts["without_leaked"] = ("without_leaked.csv", f.without_leaked, without_leaked.COLUMNS)
     if f.probes:
         parts["frozen"] = ("frozen.csv", [row for each in f.probes for row in each.rows], ())
     for other in f.others:

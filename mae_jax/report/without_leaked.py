@@ -1,0 +1,66 @@
+"""Scores without the test images that training or pre-training saw, next to those on all test images."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from mae_jax.report import stats
+from mae_jax.report.analysis import Study
+from mae_jax.report.runs import Run
+from mae_jax.rundir.predictions import clean
+
+COLUMNS = ("fraction", "arm", "init", "seeds", "leaked", "n", "accuracy", "accuracy_without", "f1", "f1_without")
+
+
+def leaked(runs: Sequence[Run]) -> set[str]:
+    """The test images that any of the runs, or its pre-training, saw, by run.json: one set, so that runs compare."""
+    found: set[str] = set()
+    for run in runs:
+        for key in ("leaks", "seen_before"):
+            tests = run.info.get(key)
+            shared = tests.get(run.info.get("test_split")) if isinstance(tests, dict) else None
+            images = shared.get("images") if isinstance(shared, dict) else None
+            found |= {clean(name) for name in images if isinstance(name, str)} if isinstance(images, list) else set()
+    return found & set(runs[0].test.images)
+
+
+def rows(study: Study) -> list[dict]:
+    """A row for each cell: accuracy and macro F1 with and without leaked images, means over seeds.
+
+    [] where no image leaked, or all did.
+    """
+    first, names = study.runs[0], leaked(study.runs)
+    rest = np.asarray([image not in names for image in first.test.images])
+    if rest.all() or not rest.any():
+        return []
+    classes, found = len(first.classes), []
+    for level, init in study.cells:
+        own = study.of(level, init)
+        without = []
+        for run in (study.runs[i] for i in own):
+            t = run.test
+            terms = stats.image_terms(t.labels, t.predictions, t.confidence, t.probabilities, classes)
+            without.append(stats.metrics_from_sums(terms[rest].sum(0), classes))
+        row = {"fraction": level.fraction, "arm": level.arm, "init": init, "seeds": len(own)}
+        row |= {"leaked": int((~rest).sum()), "n": int(rest.sum())}
+        for metric in ("accuracy", "f1"):
+            row[metric] = study.mean(metric, own)
+            row[f"{metric}_without"] = float(np.mean([scores[metric] for scores in without]))
+        found.append(row)
+    return found
+
+
+def lines(study: Study) -> list[str]:
+    """A sentence on how much the scores change, where images leaked."""
+    found, names = rows(study), leaked(study.runs)
+    if names and not found:
+        return [f"Training or pre-training saw all {len(names):,} test images: no score is left without them."]
+    if not found:
+        return []
+    most = max(found, key=lambda row: abs(row["accuracy_without"] - row["accuracy"]))
+    change = 100 * (most["accuracy_without"] - most["accuracy"])
+    return [
+        f"Without the {most['leaked']:,} test images that training or pre-training saw, accuracy changes by at most "
+        f"{change:+.1f} points ({most['init']}, {100 * most['fraction']:.4g} % of the labels); without_leaked.csv has "
+        f"all models."
+    ]
