@@ -1,4 +1,4 @@
-"""How a command ends: one line and an exit code for what a user can mend, a stack trace for our mistakes."""
+"""How a command ends: one line and an exit code for what a user can fix, a stack trace for our mistakes."""
 
 import io
 import os
@@ -10,28 +10,29 @@ from typing import Any, NoReturn
 from mae_jax.runtime import signals
 from mae_jax.runtime.disk import _DISK, disk_line
 from mae_jax.runtime.errors import EXIT_STOPPED, EXIT_USER_ERROR, Stopped, UserError, printable
+from mae_jax.runtime.progress import close_bars
 
 _LESS = "a larger train.accumulation, a smaller train.batch_size or eval.batch_size, or train.remat=True need less"
 
 
 def call(command: Callable[..., Any], *args: Any) -> NoReturn:
-    """Calls `command` and ends the process: 0, or the number that it returns.
+    """Calls `command` and ends the process with exit code 0, or with the number that it returns.
 
-    A UserError, and a file that cannot be read or written, ends with one line and exit code 2; a signal after
-    which all is saved, with 75.
+    A UserError, and a file that cannot be read or written, ends with one line and exit code 2; a signal, with 75
+    after everything is saved.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # terminals that do not know every character
     try:
-        signals.release()  # where the command held them back for its imports
+        signals.release()  # if the command held them back during its imports
         sys.exit(command(*args) or 0)
     except UserError as error:
         _end(f"error: {error}", EXIT_USER_ERROR)
     except Stopped as stop:
         _end(str(stop), EXIT_STOPPED)
     except KeyboardInterrupt:
-        _end("interrupted; the same command goes on from what is saved", EXIT_STOPPED)
+        _end("interrupted; rerun the same command to resume from what is saved", EXIT_STOPPED)
     except BrokenPipeError:  # the reader of our output has gone, as with `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(EXIT_USER_ERROR)
@@ -46,10 +47,10 @@ def call(command: Callable[..., Any], *args: Any) -> NoReturn:
 
 
 def call_computing(command: Callable[..., Any]) -> NoReturn:
-    """The same for a command that may fail, or be stopped, while a step is computed.
+    """`call` for a command that may fail, or be stopped, while a step is computed.
 
-    The end of the interpreter frees arrays that such a step still reads: a crash in place of the exit code, so the
-    process ends without. Several processes take leave of each other first, as jax.distributed does.
+    When the interpreter exits, it frees arrays that such a step still reads and may crash, which loses the exit code.
+    So the process exits without that cleanup. Several processes disconnect first, as jax.distributed does.
     """
     try:
         call(command)
@@ -63,11 +64,12 @@ def call_computing(command: Callable[..., Any]) -> NoReturn:
 
 
 def out_file(path: Path, option: str) -> Path:
-    """`path`, where a file is to be written in the end, with the folders above: known to be possible now.
+    """`path`, after checking that a file can be written there; makes the folders above it.
 
     Raises UserError that names `option`.
     """
-    why = "it is a folder" if path.is_dir() else "it is no regular file" if path.exists() and not path.is_file() else ""
+    special = path.exists() and not path.is_file()
+    why = "it is a folder" if path.is_dir() else "it is not a regular file" if special else ""
     if not why:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -84,10 +86,11 @@ def out_file(path: Path, option: str) -> Path:
 
 
 def say(line: str) -> None:
-    """Prints a line at once; names in it command no terminal."""
+    """Prints a line at once; control characters in it are escaped."""
     print(printable(line), flush=True)
 
 
 def _end(line: str, code: int) -> NoReturn:
+    close_bars()
     print(printable(line, keep=""), file=sys.stderr)
     sys.exit(code)

@@ -2,35 +2,43 @@
 
 import re
 
-# Control characters, line ends, and what stands for bytes that are no UTF-8: no name of ours has them.
+# Control characters, line ends, and surrogates for bytes that are not UTF-8: names must not contain them.
 UNUSABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 def printable(text: str, keep: str = "\n\t") -> str:
-    """`text` in which nothing commands a terminal: control characters, which a file name may hold, are escaped."""
+    """`text` with control characters escaped, which a file name may contain and a terminal would obey."""
     return "".join(c if c.isprintable() or c in keep else ascii(c)[1:-1] for c in text)
 
 
 class UserError(ValueError):
     """A mistake in a config, a file or a command line.
 
-    The message is one line: it names the field or file, the value, what is allowed and what to do. It stays one
-    where a name in it holds line ends: these are escaped.
+    The message is one line: it names the field or file, the value, what is allowed and what to do. Line ends in a
+    name are escaped.
     """
 
     def __init__(self, message: str):
         super().__init__(printable(message, keep=""))
 
+    def _render_traceback_(self) -> list[str]:
+        """What IPython and Jupyter show in place of a stack trace."""
+        return [f"error: {self}"]
+
 
 class StorageError(UserError):
-    """A file could not be written: the disk is full, a limit or a right is in the way."""
+    """A file could not be written: the disk is full, or a limit or permission prevents it."""
 
 
 class Stopped(BaseException):
     """A signal asked the run to stop; its state is saved. The process ends with EXIT_STOPPED.
 
-    No `Exception`, like KeyboardInterrupt: what catches those would take it for a damaged file.
+    Like KeyboardInterrupt it is not an `Exception`: code that catches those would treat it as a damaged file.
     """
+
+    def _render_traceback_(self) -> list[str]:
+        """What IPython and Jupyter show in place of a stack trace."""
+        return [str(self)]
 
 
 EXIT_USER_ERROR = 2

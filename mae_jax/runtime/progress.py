@@ -1,13 +1,16 @@
-"""One line now and then: where a run is, how fast it goes, and what time is left."""
+"""Progress of long work: a bar on a terminal, a line now and then in a log."""
 
 import sys
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any, TextIO
 
 from mae_jax.runtime.errors import printable
 
 WINDOW = 60.0  # seconds over which the rate is measured
+EVERY_SECONDS = 5.0  # between two lines of a count
+_open: set[Any] = set()  # bars on the terminal
 
 
 def duration(seconds: float) -> str:
@@ -17,19 +20,56 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-class Progress:
-    """Prints progress of one run, or of several in a row with the time left for all of them.
+def speed(images_per_second: float) -> str:
+    """ "250 images/s", "2.5 images/s", or "4.0 s per image" below one image per second."""
+    if images_per_second < 1:
+        return f"{1 / max(images_per_second, 1e-9):.3g} s per image"
+    return f"{images_per_second:.{0 if images_per_second >= 10 else 1}f} images/s"
 
-    `costs` are the expected costs of the runs in any unit; what one unit takes is measured on the way.
+
+def close_bars() -> None:
+    """Removes the bars from the terminal, so that a last line does not end up inside one."""
+    for bar in list(_open):
+        _close(bar)
+
+
+def counting(what: str, say: Callable[[str], None], stream: TextIO | None = None) -> Callable[[int, int], None]:
+    """A callback `report(done, total)`: a bar on a terminal, else a line through `say` every EVERY_SECONDS."""
+    bars: list[Any] = []
+    stream = stream or sys.stdout
+    shown = time.monotonic()
+
+    def report(done: int, total: int) -> None:
+        nonlocal shown
+        if _terminal(stream):
+            if not bars:
+                bars.append(_bar(stream, desc=what, total=total, unit="img"))
+            bars[0].update(done - bars[0].n)
+            if done >= total:
+                _close(bars.pop())
+        elif time.monotonic() - shown > EVERY_SECONDS:
+            shown = time.monotonic()
+            say(f"{what}: {done}/{total}")
+
+    return report
+
+
+class Progress:
+    """Shows progress of one run, or of several in a row with the time left for all of them.
+
+    `costs` are the expected costs of the runs in any unit; how long one unit takes is measured on the way.
     """
 
-    def __init__(self, every_seconds: float, costs: Sequence[float] = (), stream=None, quiet: bool = False):
-        """`quiet` prints nothing, for all processes but one."""
+    def __init__(
+        self, every_seconds: float, costs: Sequence[float] = (), stream: TextIO | None = None, quiet: bool = False
+    ):
+        """`every_seconds`: between two lines in a log. `quiet` prints nothing, for all processes but one."""
         self.every, self.quiet = every_seconds, quiet
         self.costs = list(costs)
         self.stream = stream or sys.stdout
         self.run = -1
         self._spent, self._done = 0.0, 0.0  # seconds and cost of what has been measured
+        self._bar: Any = None
 
     def start(self, label: str, steps: int, first: int, images_per_step: int) -> None:
         """A run begins at step `first` of `steps`."""
@@ -39,12 +79,13 @@ class Progress:
         self.back(first)
 
     def back(self, first: int) -> None:
-        """The run that is under way goes on from step `first`."""
+        """The current run resumes from step `first`."""
         self.first, self._shown = first, time.monotonic()
         self._recent: deque[tuple[int, float]] = deque([(first, self._shown)])
+        self._drop_bar()
 
     def skip(self) -> None:
-        """The next run of the row is there already."""
+        """The next run of the row is finished already."""
         self.run += 1
         self.costs[self.run] = 0.0
 
@@ -56,16 +97,38 @@ class Progress:
         self._recent.append((step, now))
         while len(self._recent) > 2 and now - self._recent[1][1] > WINDOW:
             self._recent.popleft()
+        if not self.quiet and _terminal(self.stream):
+            self._draw(step, text)
+            return
         if now - self._shown < self.every and step != self.steps:
             return
         self._shown = now
-        done, seconds = step - self._recent[0][0], max(now - self._recent[0][1], 1e-9)
         line = f"{self.label} · step {step}/{self.steps} · {text}"
-        if done > 0:
-            rate = done / seconds
-            line += f" · {rate * self.images:.0f} images/s · {duration((self.steps - step) / rate)} left"
-            line += self._all_left(step, (self.steps - step) / rate)
+        if rate := self._rate():
+            left = (self.steps - step) / rate
+            line += f" · {speed(rate * self.images)} · {duration(left)} left{self._all_left(step, left)}"
         self.say(line)
+
+    def _rate(self) -> float:
+        """Updates per second over the last WINDOW, without the compiling first one; 0 where none is measured yet."""
+        (first, began), (last, now) = self._recent[0], self._recent[-1]
+        return (last - first) / max(now - began, 1e-9)
+
+    def _draw(self, step: int, text: str) -> None:
+        if self._bar is None:
+            total, initial = self.steps * self.images, self.first * self.images
+            self._bar = _bar(self.stream, desc=self.label, total=total, initial=initial, unit="img")
+        rate = self._rate()
+        left = self._all_left(step, (self.steps - step) / rate) if rate else ""
+        self._bar.set_postfix_str(f"step {step}/{self.steps}, {text}{left}", refresh=False)
+        self._bar.update(step * self.images - self._bar.n)
+        if step >= self.steps:
+            self._drop_bar()
+
+    def _drop_bar(self) -> None:
+        if self._bar is not None:
+            _close(self._bar)
+        self._bar = None
 
     def _all_left(self, step: int, here: float) -> str:
         if not self.costs:
@@ -79,10 +142,38 @@ class Progress:
 
     def finish(self) -> None:
         """The run has ended."""
+        self._drop_bar()
         self._spent += time.monotonic() - self._began
         self._done += self.costs[self.run] if self.costs else 0.0
 
+    def counting(self, what: str) -> Callable[[int, int], None]:
+        """`counting`, into the same stream."""
+        return (lambda done, total: None) if self.quiet else counting(what, self.say, self.stream)
+
     def say(self, line: str) -> None:
-        """Prints a line at once."""
-        if not self.quiet:
-            print(printable(line), file=self.stream, flush=True)
+        """Prints a line at once, above a bar."""
+        if self.quiet:
+            return
+        if self._bar is not None:
+            self._bar.clear()
+        print(printable(line), file=self.stream, flush=True)
+        if self._bar is not None:
+            self._bar.refresh()
+
+
+def _terminal(stream: TextIO) -> bool:
+    return bool(getattr(stream, "isatty", bool)())
+
+
+def _bar(stream: TextIO, **options: Any) -> Any:
+    from tqdm import tqdm
+
+    options["desc"] = printable(options["desc"], keep="")
+    bar = tqdm(file=stream, unit_scale=True, leave=False, dynamic_ncols=True, mininterval=0.2, **options)
+    _open.add(bar)
+    return bar
+
+
+def _close(bar: Any) -> None:
+    bar.close()
+    _open.discard(bar)

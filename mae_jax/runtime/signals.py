@@ -147,4 +147,4 @@ def ends(what: str, hard: bool = False) -> Iterator[None]:
 def stopped(got: list[int], what: str) -> Stopped:
     """The exception for the signals in `got`; `what` says what is saved."""
     name = signal.Signals(got[0]).name if got else "a signal to another process"
-    return Stopped(f"stopped by {name}; {what}, the same command goes on from there")
+    return Stopped(f"stopped by {name}; {what}; rerun the same command to resume")

@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 from mae_jax.rundir import contents, identity, lock
 from mae_jax.runtime import processes, signals
 from mae_jax.runtime.disk import disk_line
-from mae_jax.runtime.errors import StorageError, UserError
+from mae_jax.runtime.errors import Stopped, StorageError, UserError
 from mae_jax.runtime.progress import Progress, duration
 from mae_jax.study import cells, plan
 from mae_jax.study.cells import Run
@@ -86,7 +86,7 @@ def run_all(
     missing: dict[Path, ConfigDict] = {}
     for number, (directory, cell) in enumerate(runs, 1):
         if got:
-            raise signals.stopped(got, f"{number - 1} of {len(runs)} runs are finished")
+            raise signals.stopped(got, finished_of(runs))
         progress.say(f"[{number}/{len(runs)}] {cell.name}")
         progress.run = number - 2
         try:
@@ -96,6 +96,8 @@ def run_all(
             said = summary(loop.run(cell, directory, progress, opened))
         except StorageError:
             raise
+        except Stopped as stop:
+            raise Stopped(f"{stop} ({finished_of(runs)})") from None
         except (UserError, OSError) as error:
             if isinstance(error, OSError) and (error.errno not in OF_ONE or jax.process_count() > 1):
                 raise
@@ -105,6 +107,12 @@ def run_all(
             progress.skip()
         progress.say(f"[{number}/{len(runs)}] {cell.name}: {said}")
     return missing
+
+
+def finished_of(runs: Sequence[Run]) -> str:
+    """ "3 of 12 runs are finished", by the results in their directories."""
+    finished = sum((directory / contents.RESULTS).exists() for directory, _ in runs)
+    return f"{finished} of {len(runs)} runs are finished"
 
 
 def trained_seconds(directories: Sequence[Path]) -> float:

@@ -5,7 +5,7 @@ import dataclasses
 import itertools
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -70,16 +70,9 @@ def run(
         return Loop(task, workdir, progress, got).run()
 
 
-def checking(progress: Progress):
-    """A callback that tells of the check of the image files, now and then."""
-    last = [time.monotonic()]
-
-    def report(done: int, total: int) -> None:
-        if time.monotonic() - last[0] > 5:
-            last[0] = time.monotonic()
-            progress.say(f"checking images: {done}/{total}")
-
-    return report
+def checking(progress: Progress) -> Callable[[int, int], None]:
+    """A callback that shows how many image files are checked."""
+    return progress.counting("checking images")
 
 
 class Loop:

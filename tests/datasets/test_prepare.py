@@ -74,7 +74,7 @@ def test_a_stopped_start_leaves_nothing_that_looks_finished(trees, tmp_path, num
     if number == signal.SIGTERM:  # it removes its own files and prints so
         assert (process.returncode, err) == (
             75,
-            "stopped by SIGTERM; nothing was changed, the same command goes on from there\n",
+            "stopped by SIGTERM; nothing was changed; rerun the same command to resume\n",
         )
         assert [path.name for path in tmp_path.rglob("*")] == [".preparing", "cam16.lock"]
     assert prepared.versions("cam16", tmp_path) == []

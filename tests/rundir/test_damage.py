@@ -228,7 +228,7 @@ def test_the_report_ends_as_other_commands_do(finished, tmp_path, environment):
     os.mkfifo(tmp_path / "pipe.csv")
     tool = [sys.executable, "-m", "mae_jax", "check", str(tmp_path), "--out", str(tmp_path / "pipe.csv")]
     done = subprocess.run(tool, **options | {"env": environment | {"PYTHONPATH": str(ROOT)}})
-    assert done.returncode == 2 and "pipe.csv cannot be written: it is no regular file" in done.stderr
+    assert done.returncode == 2 and "pipe.csv cannot be written: it is not a regular file" in done.stderr
 
 
 def test_a_run_directory_needs_a_name_that_can_be_written(environment):

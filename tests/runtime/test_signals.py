@@ -99,7 +99,7 @@ def test_while_a_study_writes_its_report_it_ends_at_once(tmp_path, tiny_config, 
     config = study_defaults(tiny_config("pretrain"), tiny_config())
     monkeypatch.setattr(label_study, "run_all", lambda *args: {})
     monkeypatch.setattr(label_study, "report", terminate)
-    with pytest.raises(Stopped, match="all runs are finished, the same command goes on"):
+    with pytest.raises(Stopped, match="all runs are finished; rerun the same command"):
         label_study.run(config, tmp_path)
 
 
@@ -139,7 +139,7 @@ def test_code_that_hears_no_signal_is_ended_where_nothing_is_lost(environment, k
         _, said = process.communicate(timeout=30 if kind == "hard" else 3)
         assert (process.returncode, said) == (
             EXIT_STOPPED,
-            "stopped by SIGTERM; step 3 is saved, the same command goes on from there\n",
+            "stopped by SIGTERM; step 3 is saved; rerun the same command to resume\n",
         )
         assert kind == "hard"
     except subprocess.TimeoutExpired:
@@ -172,7 +172,7 @@ def test_a_second_signal_ends_a_command_with_one_line(environment):
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=30)
     assert process.returncode == EXIT_STOPPED
-    assert said == "stopped by SIGINT; what was saved last is kept, the same command goes on from there\n"
+    assert said == "stopped by SIGINT; what was saved last is kept; rerun the same command to resume\n"
 
 
 # What runs when the interpreter ends frees arrays that a step still reads; compilation leaves such steps.
@@ -275,5 +275,23 @@ def test_a_tool_that_is_interrupted_in_its_imports_ends_with_one_line(
         cwd=tmp_path, env=environment | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=120,
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (EXIT_STOPPED, "imports went on\n"), done.stderr
-    assert done.stderr == "interrupted; the same command goes on from what is saved\n"
+    assert done.stderr == "interrupted; rerun the same command to resume from what is saved\n"
     assert not list(tmp_path.iterdir())
+
+
+def test_a_notebook_shows_a_mistake_as_one_line():
+    assert UserError("train.epochs=-1 is out of range")._render_traceback_() == [
+        "error: train.epochs=-1 is out of range"
+    ]
+    assert Stopped("stopped by SIGINT")._render_traceback_() == ["stopped by SIGINT"]
+
+
+def test_ipython_shows_a_mistake_as_one_line(capsys):
+    shells = pytest.importorskip("IPython.core.interactiveshell", reason="needs IPython")
+    shell = shells.InteractiveShell.instance()
+    try:
+        shell.run_cell("from mae_jax.runtime.errors import UserError\nraise UserError('field x is wrong')")
+    finally:
+        shells.InteractiveShell.clear_instance()
+    said = "".join(capsys.readouterr())
+    assert said.strip().splitlines() == ["error: field x is wrong"]

@@ -1,0 +1,105 @@
+"""Lines in a log, a bar on a terminal; the rate is never rounded to nothing."""
+
+import io
+import time
+
+import pytest
+
+from mae_jax.runtime import progress
+from mae_jax.runtime.progress import Progress, counting, duration, speed
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that the test moves on: clock[0] is the time."""
+    now = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    return now
+
+
+@pytest.mark.parametrize(
+    ("rate", "said"),
+    [(1234.4, "1234 images/s"), (10, "10 images/s"), (2.54, "2.5 images/s"), (0.25, "4 s per image"),
+     (1 / 90, "90 s per image")],
+)  # fmt: skip
+def test_a_rate_is_never_zero(rate, said):
+    assert speed(rate) == said
+
+
+def test_durations():
+    assert [duration(s) for s in (0, 75, 3700)] == ["0:00", "1:15", "1:01:40"]
+
+
+def test_a_log_gets_a_line_now_and_then(clock):
+    out = io.StringIO()
+    shown = Progress(10.0, stream=out)
+    shown.start("finetune", 4, 0, 2)
+    for step in range(1, 5):
+        clock[0] += 8.0
+        shown.update(step, "loss 0.5")
+    assert out.getvalue().splitlines() == [
+        "finetune · step 2/4 · loss 0.5 · 4 s per image · 0:16 left",
+        "finetune · step 4/4 · loss 0.5 · 4 s per image · 0:00 left",
+    ]
+
+
+def test_time_left_counts_the_runs_that_follow(clock):
+    out = io.StringIO()
+    shown = Progress(0.0, costs=[1.0, 3.0], stream=out)
+    shown.start("first", 2, 0, 1)
+    for step in (1, 2):
+        clock[0] += 10.0
+        shown.update(step, "loss 1")
+    assert out.getvalue().splitlines()[-1].endswith("10 s per image · 0:00 left (1:00 for all)")
+
+
+def test_a_terminal_gets_a_bar_and_lines_above_it(monkeypatch):
+    monkeypatch.setattr(progress.sys, "stdout", Terminal())
+    out = Terminal()
+    shown = Progress(10.0, stream=out)
+    shown.start("finetune", 3, 1, 10)
+    shown.update(2, "loss 0.5")
+    shown.say("a line")
+    drawn = out.getvalue()
+    assert "finetune" in drawn and "step 2/3, loss 0.5" in drawn and "20.0/30.0" in drawn
+    assert "\ra line\n" in drawn  # the bar is cleared before it
+    shown.update(3, "loss 0.4")
+    assert not progress._open  # closed with the last step
+
+
+def test_bars_are_closed_before_a_last_line():
+    shown = Progress(10.0, stream=Terminal())
+    shown.start("finetune", 3, 0, 10)
+    shown.update(1, "loss 0.5")
+    assert len(progress._open) == 1
+    progress.close_bars()
+    assert not progress._open
+
+
+def test_counting(clock):
+    lines: list[str] = []
+    report = counting("checking images", lines.append, io.StringIO())
+    for done in range(0, 13):
+        clock[0] += 1.0
+        report(done, 12)
+    assert lines == ["checking images: 5/12", "checking images: 11/12"]
+    out = Terminal()
+    report = counting("checking images", lines.append, out)
+    report(6, 12)
+    assert "checking images:   0%" in out.getvalue() and len(progress._open) == 1
+    report(12, 12)
+    assert not progress._open and len(lines) == 2
+
+
+def test_quiet_processes_print_nothing():
+    out = Terminal()
+    shown = Progress(0.0, stream=out, quiet=True)
+    shown.start("finetune", 2, 0, 1)
+    shown.update(1, "loss 1")
+    shown.say("a line")
+    assert out.getvalue() == ""
