@@ -1,15 +1,19 @@
-"""Digests of a directory's files: a changed bit is found before anything is read from it."""
+"""Digests of a directory's files, which find a changed bit before anything is loaded."""
 
 import hashlib
 import json
 import os
+import stat
 from pathlib import Path
 
 DIGESTS = "digests.json"
 
 
 def write(directory: Path) -> None:
-    """Writes `digests.json` in `directory`: size and SHA-256 of every other file below it. All is on disk then."""
+    """Write `digests.json` in `directory`: size and SHA-256 of every other file below it, and flush all to disk.
+
+    Raises OSError.
+    """
     found = {str(path.relative_to(directory)): _digest(path) for path in _files(directory)}
     with open(directory / DIGESTS, "w", encoding="utf-8") as file:
         json.dump(found, file, indent=1)
@@ -20,28 +24,36 @@ def write(directory: Path) -> None:
 
 
 def problem(directory: Path) -> str:
-    """What is wrong with `directory` by its digests, in a few words; "" where every file is as it was written."""
-    if (directory / DIGESTS).exists() and not (directory / DIGESTS).is_file():  # a pipe would be waited for
-        return f"{DIGESTS} is no regular file"
+    """What differs in `directory` from what was written, in a few words; "" where nothing does.
+
+    Raises OSError where a file cannot be read: a fault of the storage says nothing about the bytes.
+    """
+    manifest = directory / DIGESTS
     try:
-        known = json.loads((directory / DIGESTS).read_text(encoding="utf-8"))
+        if not stat.S_ISREG(manifest.stat().st_mode):  # opening a FIFO would block
+            return f"{DIGESTS} is not a regular file"
+        known = json.loads(manifest.read_text(encoding="utf-8"))
         for name, (size, digest) in known.items():
             path = directory / name
-            if not path.is_file():
+            try:
+                status = path.stat()
+            except (FileNotFoundError, NotADirectoryError):
                 return f"{name} is missing"
-            if path.stat().st_size != size:
-                return f"{name} has {path.stat().st_size} bytes in place of {size}"
+            if not stat.S_ISREG(status.st_mode):
+                return f"{name} is not a regular file"
+            if status.st_size != size:
+                return f"{name} has {status.st_size} bytes instead of {size}"
             if _digest(path)[1] != digest:
-                return f"{name} is not as it was written (SHA-256)"
+                return f"{name} differs from what was written (SHA-256)"
     except FileNotFoundError:
         return f"{DIGESTS} is missing"
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        return f"{DIGESTS} or a file that it names cannot be read ({error})"
+    except (ValueError, TypeError, AttributeError) as error:
+        return f"{DIGESTS} is damaged ({error})"
     return "" if known else f"{DIGESTS} names no file"
 
 
 def sync_directory(directory: Path) -> None:
-    """Makes new names in `directory` last through a power cut."""
+    """Flush the names in `directory` to disk, so that they survive a power cut."""
     descriptor = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(descriptor)

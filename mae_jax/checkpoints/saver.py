@@ -20,10 +20,10 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from mae_jax.checkpoints import digests
-from mae_jax.checkpoints.steps import _ITEMS, _STEP, _numbered, committed_steps, unused
+from mae_jax.checkpoints.steps import _ITEMS, _STEP, _numbered, committed_steps, differing_leaf, told, unused
 from mae_jax.rundir import contents, metrics_log
 from mae_jax.runtime import processes
-from mae_jax.runtime.disk import _first_line, cannot_write, storage_error
+from mae_jax.runtime.disk import disk_line, not_saved, os_error
 from mae_jax.runtime.errors import StorageError, UserError
 from mae_jax.step.state import TrainState
 
@@ -52,7 +52,7 @@ class Checkpoints:
             if self._leader:
                 self._tidy()
         except OSError as error:
-            wrong = storage_error(self.directory, error)
+            wrong = StorageError(disk_line(error))
         except UserError as error:
             wrong = error
         if processes.any_process(wrong is not None):
@@ -168,8 +168,8 @@ class Checkpoints:
 
     def _not_saved(self, path: Path, error: BaseException) -> BaseException:
         """The error to show, with what was half written removed: it takes room that something else may need."""
-        shown = storage_error(path, error) if cannot_write(error) else error
-        shown = self._removed() or shown
+        fault = os_error(error)
+        shown = self._removed() or (not_saved(path, fault) if fault else error)
         self._remove_partial()
         return shown
 
@@ -200,24 +200,21 @@ class Checkpoints:
         damaged = []
         for step in committed_steps(self.directory):
             path = self.directory / str(step)
-            wrong = digests.problem(path) if self._leader else ""
-            found = None
-            if not processes.any_process(bool(wrong)):
-                try:
-                    found = self._orbax.restore(
-                        path,
-                        args=ocp.args.Composite(
-                            params=ocp.args.StandardRestore(like.params),
-                            optimizer=ocp.args.StandardRestore(like.opt_state),
-                            position=ocp.args.JsonRestore(),
-                        ),
-                    )
-                except Exception as error:  # Orbax raises many kinds
-                    wrong = _first_line(error)
-            if processes.any_process(found is None):
+            wrong, refused = "", None
+            try:
+                wrong = digests.problem(path) if self._leader else ""
+            except OSError as error:
+                refused = error
+            if processes.any_process(bool(wrong)):
                 damaged.append(step)
-                self.report(f"checkpoint {path} cannot be read: {wrong or 'see the first process'}")
+                self.report(f"checkpoint {path} is damaged: {wrong or 'see the first process'}")
                 continue
+            found = None
+            if not processes.any_process(refused is not None):
+                found, refused = self._read(path, like)
+            if processes.any_process(found is None):
+                why = told(refused) if refused else "see the other process"
+                raise UserError(f"checkpoint {path} cannot be read: {why}. Nothing was changed")
             for bad in damaged:
                 self._put_aside(self.directory / str(bad))
             self._any_saved = self._marker.exists()
@@ -240,6 +237,24 @@ class Checkpoints:
                 f"{self.directory.parent} to start again"
             )
         return None
+
+    def _read(self, path: Path, like: TrainState) -> tuple[Any, BaseException | None]:
+        """What a step holds whose bytes are as they were written, or None and why it cannot be used."""
+        try:
+            for name, tree in (("params", like.params), ("optimizer", like.opt_state)):
+                if wrong := differing_leaf(path / name, tree):
+                    return None, UserError(wrong)
+            restored = self._orbax.restore(
+                path,
+                args=ocp.args.Composite(
+                    params=ocp.args.StandardRestore(like.params),
+                    optimizer=ocp.args.StandardRestore(like.opt_state),
+                    position=ocp.args.JsonRestore(),
+                ),
+            )
+            return restored, None
+        except Exception as error:  # Orbax raises many kinds
+            return None, os_error(error) or error
 
     def wait(self) -> None:
         """Blocks until every save is on disk. Raises StorageError where one could not be written."""
@@ -272,7 +287,7 @@ class Checkpoints:
                 self._remove_partial()
             sys.unraisablehook = self._hook
         if error is not None and self._failed is not None:
-            self.report(f"the last checkpoint could not be saved: {_first_line(self._failed)}")
+            self.report(f"the last checkpoint could not be saved: {told(os_error(self._failed) or self._failed)}")
 
     def _heard(self, what: Any) -> None:
         """What tensorstore's threads have to say to a save that failed, and no longer listens, is no news."""

@@ -1,10 +1,12 @@
 """The saved steps of a run directory: which are complete, and reading parameters and config from one."""
 
 import itertools
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jax
 import orbax.checkpoint as ocp
 from ml_collections import ConfigDict
 
@@ -14,7 +16,7 @@ from mae_jax.config.loading import with_defaults
 from mae_jax.config.validation import validate
 from mae_jax.models import Params
 from mae_jax.rundir import contents
-from mae_jax.runtime.disk import _first_line
+from mae_jax.runtime.disk import disk_line, exists, first_line, os_error
 from mae_jax.runtime.errors import UserError, printable
 
 _ITEMS = ("params", "optimizer", "position", "config")
@@ -28,16 +30,19 @@ def unused(path: Path) -> Path:
 
 
 def committed_steps(directory: Path, report: Callable[[str], None] = lambda line: None) -> list[int]:
-    """Steps with all their parts, newest first; others are named through `report`."""
+    """Steps with all their parts, newest first; others are named through `report`.
+
+    Raises OSError where the storage fails: what cannot be read is not taken for incomplete.
+    """
     steps = []
     for path in directory.glob("*"):
         if path.is_dir() and _numbered(path):
-            missing = [n for n in (*_ITEMS, digests.DIGESTS) if not (path / n).exists()]
+            missing = [n for n in (*_ITEMS, digests.DIGESTS) if not exists(path / n)]
             written = _step_inside(path)
             if missing or path.name != str(int(path.name)) or written not in ("", path.name):
                 why = f"{', '.join(missing)} missing" if missing else "not a number as we write it"
                 why = f"it holds step {written}" if not missing and written not in ("", path.name) else why
-                report(f"{path} is not a whole checkpoint ({why}); passed over")
+                report(f"{path} is not a whole checkpoint ({why}); skipped")
             else:
                 steps.append(int(path.name))
     return sorted(steps, reverse=True)
@@ -48,15 +53,13 @@ def _numbered(path: Path) -> bool:
 
 
 def _step_inside(path: Path) -> str:
-    """The step that a checkpoint says to be, whatever its name; "" where it does not say."""
-    if (path / _STEP).exists() and not (path / _STEP).is_file():  # a pipe would be waited for
-        return f"unknown ({_STEP} is no regular file)"
+    """The step that a checkpoint holds, whatever its name; "" where no file says so."""
     try:
+        if not stat.S_ISREG((path / _STEP).stat().st_mode):  # opening a FIFO would block
+            return f"unknown ({_STEP} is not a regular file)"
         return printable((path / _STEP).read_text(encoding="utf-8", errors="replace").strip()[:20]) or "unknown"
     except FileNotFoundError:
         return ""
-    except OSError as error:
-        return f"unknown ({error.strerror})"
 
 
 def load_params(workdir: Path, like: Params, field: str) -> tuple[Params, int]:
@@ -73,16 +76,52 @@ def load_params(workdir: Path, like: Params, field: str) -> tuple[Params, int]:
             f"{field}={workdir} {why or 'has no checkpoint'}; name the run directory of a finished pre-training"
         )
     path = directory / str(steps[0])
-    wrong = digests.problem(path)
-    if wrong:
-        raise UserError(f"{field}: checkpoint {path} cannot be read: {wrong}; restore it from a backup")
     checkpointer = ocp.StandardCheckpointer()
     try:
+        wrong = digests.problem(path)
+        if wrong:
+            raise UserError(f"{field}: checkpoint {path} is damaged: {wrong}; restore it from a backup")
+        wrong = differing_leaf(path / "params", like)
+        if wrong:
+            raise UserError(f"{field}: checkpoint {path} does not fit the config beside it: {wrong}")
         return checkpointer.restore(path / "params", like), steps[0]
-    except Exception as error:
-        raise UserError(f"{field}: checkpoint {path} cannot be read: {_first_line(error)}") from None
+    except UserError:
+        raise
+    except Exception as error:  # Orbax raises many kinds
+        fault = os_error(error)
+        raise UserError(f"{field}: checkpoint {path} cannot be read: {told(fault or error)}") from None
     finally:
         checkpointer.close()
+
+
+def told(error: BaseException) -> str:
+    """An error in one line: a fault of the storage with its path and advice."""
+    return disk_line(error) if isinstance(error, OSError) and error.errno else first_line(error)
+
+
+def differing_leaf(directory: Path, like: Any) -> str:
+    """The first leaf of the saved tree in `directory` whose name, shape or dtype is not that of `like`; "" if none.
+
+    `like` is a tree of `jax.ShapeDtypeStruct`. Orbax casts a leaf of another dtype silently. Raises what Orbax raises.
+    """
+    with ocp.StandardCheckpointer() as checkpointer:
+        saved = checkpointer.metadata(directory).item_metadata
+    found = {leaf.name: leaf for leaf in jax.tree.leaves(getattr(saved, "tree", saved)) if hasattr(leaf, "dtype")}
+    wanted = {
+        jax.tree_util.keystr(path, simple=True, separator="."): leaf
+        for path, leaf in jax.tree_util.tree_flatten_with_path(like)[0]
+    }
+    for name in sorted(wanted.keys() | found.keys()):
+        if name not in found:
+            return f"{directory.name} has no {name}"
+        if name not in wanted:
+            return f"{directory.name} has {name}, which the network does not have"
+        theirs, ours = found[name], wanted[name]
+        if tuple(theirs.shape) != tuple(ours.shape):
+            return f"{directory.name}: {name} has the shape {tuple(theirs.shape)} instead of {tuple(ours.shape)}"
+        if theirs.dtype != ours.dtype:
+            return f"{directory.name}: {name} is {theirs.dtype} instead of {ours.dtype}"
+    return ""
 
 
 def saved_config(workdir: Path, field: str) -> dict[str, Any]:

@@ -17,13 +17,12 @@ from jaxtyping import Int8, Int32, UInt64
 
 from mae_jax.data.decode import decode
 from mae_jax.data.looks import SIDE, look_of
+from mae_jax.runtime.disk import OF_ONE_PATH
 from mae_jax.runtime.errors import UNUSABLE, UserError
 
 Progress = Callable[[int, int], None]  # images checked so far, images in all
 MAX_BYTES = 2**30  # of a file; the largest image that is read has less
 LARGE = 10  # times the side that a network sees, from which images are reported
-# These say something about the file: no right to it, a wrong path. Every other error number is a fault of the storage.
-OF_THE_FILE = (errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
 
 
 class ReadError(UserError):
@@ -64,7 +63,7 @@ def read_file(root: str, names: Sequence[str], i: int) -> bytes:
     except OSError as error:
         if error.errno in (errno.ENOENT, errno.ELOOP) and os.path.islink(path):
             raise UserError(f"{path} is a link that leads nowhere ({error.strerror})") from None
-        if error.errno in OF_THE_FILE:
+        if error.errno in OF_ONE_PATH:
             raise UserError(f"{path} cannot be read ({error.strerror})") from None
         raise ReadError(
             f"{path} cannot be read ({error.strerror}); the storage failed, so the image is not skipped: check the "

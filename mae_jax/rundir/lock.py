@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
-from mae_jax.runtime.disk import _unwritable
+from mae_jax.runtime.disk import unwritable
 from mae_jax.runtime.errors import UserError
 
 
@@ -25,7 +25,7 @@ def held(workdir: Path, leader: bool = True) -> Iterator[None]:
         workdir.mkdir(parents=True, exist_ok=True)
         file = open(workdir / ".lock", "a+")
     except OSError as error:
-        raise _unwritable(workdir, error) from None
+        raise unwritable(workdir, error) from None
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -40,7 +40,7 @@ def held(workdir: Path, leader: bool = True) -> Iterator[None]:
             file.truncate(0)
             os.write(file.fileno(), f"{os.getpid()} on {os.uname().nodename}".encode())
         except OSError as error:
-            raise _unwritable(workdir, error) from None
+            raise unwritable(workdir, error) from None
         yield
         with contextlib.suppress(OSError):
             file.truncate(0)

@@ -6,7 +6,6 @@ CLU imports TensorFlow, which is slow: it is loaded at the first write, in proce
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import os
 import socket
@@ -20,6 +19,7 @@ import numpy as np
 
 from mae_jax.rundir import contents
 from mae_jax.runtime import files
+from mae_jax.runtime.disk import os_error
 from mae_jax.runtime.errors import UserError
 from mae_jax.runtime.files import replacing
 
@@ -124,11 +124,10 @@ class Writers:
         try:
             yield
         except Exception as error:
-            said = f"{error} {error.__cause__} {error.__context__}".lower()  # the writer works in a thread
-            number = next((n for n in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) if os.strerror(n).lower() in said), 0)
-            if isinstance(error, OSError) or not number:
+            fault = os_error(error)  # the writer works in a thread, so it may be what `error` comes from
+            if fault is None:
                 raise
-            raise OSError(number, os.strerror(number), str(self.workdir / "events.out.tfevents")) from None
+            raise OSError(fault.errno, fault.strerror, str(self.workdir / "events.out.tfevents")) from None
 
     def close(self) -> None:
         """Everything on disk."""

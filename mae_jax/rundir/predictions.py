@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from mae_jax.rundir.contents import EXTERNAL, PREDICTIONS, VALIDATION
 from mae_jax.runtime import csv_cells
 from mae_jax.runtime.csv_cells import cell
+from mae_jax.runtime.disk import disk_line
 from mae_jax.runtime.errors import UserError
 from mae_jax.runtime.files import replacing
 
@@ -60,9 +61,9 @@ def show(value: object) -> str:
 
 
 def regular(file: Path) -> Path:
-    """`file`. Raises OSError where it is no file but a folder, or a pipe or device that would be waited for."""
+    """`file`. Raises OSError where it is a folder, a pipe or a device: opening a pipe would block."""
     if file.exists() and not file.is_file():
-        raise OSError("it is no regular file")
+        raise OSError("it is not a regular file")
     return file
 
 
@@ -173,7 +174,10 @@ def read_rows(file: Path) -> tuple[list[str], Sequence[int], list[list[str]]]:
         raise UserError(f"{file}: not found; the report needs it: evaluate the run first") from None
     except UnicodeDecodeError:
         raise UserError(f"{file}: not in UTF-8; save it as CSV in UTF-8") from None
-    except (OSError, ValueError, csv.Error) as error:
+    except OSError as error:
+        line = f"{file}: cannot be read ({error}); put a regular file in its place"
+        raise UserError(disk_line(error) if error.errno else line) from None
+    except (ValueError, csv.Error) as error:
         raise UserError(f"{file}: cannot be read as CSV ({show(error)}); write it again") from None
     if len(set(header)) < len(header):
         raise UserError(f"{file}: a column name comes twice in {show(header)}; each may come once")

@@ -1,5 +1,6 @@
 """How a command ends: one line and an exit code for what a user can fix, a stack trace for our mistakes."""
 
+import errno
 import io
 import os
 import sys
@@ -8,7 +9,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from mae_jax.runtime import signals
-from mae_jax.runtime.disk import _DISK, disk_line
+from mae_jax.runtime.disk import disk_line
 from mae_jax.runtime.errors import EXIT_STOPPED, EXIT_USER_ERROR, Stopped, UserError, printable
 from mae_jax.runtime.progress import close_bars
 
@@ -33,12 +34,12 @@ def call(command: Callable[..., Any], *args: Any) -> NoReturn:
         _end(str(stop), EXIT_STOPPED)
     except KeyboardInterrupt:
         _end("interrupted; rerun the same command to resume from what is saved", EXIT_STOPPED)
-    except BrokenPipeError:  # the reader of our output has gone, as with `| head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(EXIT_USER_ERROR)
     except OSError as error:
-        if error.errno not in _DISK:
+        if not error.errno:
             raise
+        if error.errno == errno.EPIPE and error.filename is None:  # the reader of our output is gone: `| head`
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(EXIT_USER_ERROR)
         _end(f"error: {disk_line(error)}", EXIT_USER_ERROR)
     except RuntimeError as error:
         if not str(error).startswith("RESOURCE_EXHAUSTED"):  # so XLA's errors begin

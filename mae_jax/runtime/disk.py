@@ -1,66 +1,173 @@
-"""What went wrong with a disk, in one line: path, reason, free bytes, and what to do."""
+"""Faults of the storage in one line: the path, the reason, and advice that fits the reason."""
 
 import errno
+import os
+import re
 import resource
 import shutil
+import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 from mae_jax.runtime.errors import StorageError, UserError
 
+# These say something about one path: no right to it, another kind of file in its place. All other error numbers
+# are faults of the storage, which everything else on it shares.
+OF_ONE_PATH = frozenset(
+    {
+        errno.EACCES,
+        errno.EEXIST,
+        errno.EISDIR,
+        errno.ELOOP,
+        errno.ENAMETOOLONG,
+        errno.ENOENT,
+        errno.ENOTDIR,
+        errno.EPERM,
+    }
+)
+_TENSORSTORE = re.compile(r"\[os_error_code='(\d+)'\]")  # how a message of tensorstore ends
+_QUOTED = re.compile(r'"(/[^"]*)"')
+_REASONS = {os.strerror(number): number for number in errno.errorcode}
+
 
 def disk_line(error: OSError) -> str:
-    """Path and reason of a file that cannot be read or written, and free bytes where room is what is missing."""
-    line = f"{error.filename or 'a file'}: {error.strerror or error}"
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        if error.filename:
-            at = Path(error.filename).absolute()
-            free = shutil.disk_usage(next(p for p in (at, *at.parents) if p.exists())).free
-            line += f" ({free} bytes free on its disk)"
-        line += "; make room, then start the same command again"
-    return line
+    """One line for a file that cannot be read or written: path, reason, and what to do about that reason."""
+    path = _path(error)
+    return f"{path or 'a file'}: {_reason(error, path)}"
 
 
-_DISK = {
-    getattr(errno, name): name
-    for name in (
-        "ENOSPC EDQUOT EFBIG EROFS EACCES EPERM EIO ENAMETOOLONG EISDIR ENOTDIR EEXIST ENOENT ELOOP ESTALE".split()
+def _reason(error: OSError, path: Path | None) -> str:
+    """Reason and advice for the fault `error`, which occurred at `path`."""
+    reason = error.strerror or (os.strerror(error.errno) if error.errno else str(error)) or type(error).__name__
+    about, advice = _advice(error.errno, path)
+    return (
+        reason + (f" ({about})" if about else "") + (f"; {advice}, then run the same command again" if advice else "")
     )
-}
 
 
-def cannot_write(error: BaseException | None) -> bool:
-    """Whether `error`, or what it came from, says that a file could not be written for want of room or rights."""
-    words = ("no space left", "file too large", "disk quota", "read-only file system", "permission denied")
-    while error is not None:
-        if isinstance(error, OSError) or any(word in str(error).lower() for word in words):
-            return True
+def _path(error: OSError) -> Path | None:
+    """The path that an error names, if it does: an open file gives its number in place of it."""
+    return Path(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes | os.PathLike) else None
+
+
+def _advice(number: int | None, path: Path | None) -> tuple[str, str]:
+    """A fact about the cause, and what to do; each is "" where nothing useful is known."""
+    if number == errno.ENOSPC:
+        counted = _file_system(path)
+        if counted is not None and counted.f_files and not counted.f_favail:  # some file systems do not count them
+            return "no free inodes on its disk", "remove files that you no longer need"
+        return _free(path), "make room"
+    if number == errno.EDQUOT:
+        return _free(path), "make room within your quota"
+    if number == errno.EFBIG:
+        limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+        if limit != resource.RLIM_INFINITY:
+            return f"{_free(path)}, a file may have at most {limit} bytes", "raise that limit (ulimit -f)"
+        return _free(path), "choose a file system that takes larger files"
+    if number in (errno.EMFILE, errno.ENFILE):
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        return f"at most {limit} in this process", "close other programs, or raise that limit (ulimit -n)"
+    if number == errno.ENAMETOOLONG:
+        return "", "choose a shorter name"
+    if number in (errno.ENOENT, errno.ELOOP) and path is not None and path.is_symlink():
+        return "it is a link that leads nowhere", "restore what the link names, or remove the link"
+    if number == errno.ENOENT:
+        return "", "restore it, or correct the path"
+    if number == errno.EROFS:
+        return "", "choose another place, or mount the file system with write access"
+    if number in (errno.EACCES, errno.EPERM):
+        return "", "correct its permissions, or choose another place"
+    if number == errno.EISDIR:
+        return "a file is needed in its place", "move the folder away"
+    if number in (errno.ENOTDIR, errno.EEXIST):
+        return "a folder is needed where there is a file", "move the file away"
+    if number in (errno.ENXIO, errno.ESPIPE) and path is not None and _is_pipe(path):
+        return "it is a pipe", "put a regular file in its place"
+    if number == errno.ENOMEM:
+        return "", "free memory"
+    if number in (errno.EINVAL, errno.ENOTTY, None):
+        return "", ""
+    return "", "check the disk or the mount"  # EIO, ESTALE, ENOTCONN, ETIMEDOUT and their kind
+
+
+def _existing(path: Path | None) -> Path | None:
+    """The nearest folder above `path` that exists."""
+    if path is None:
+        return None
+    path = path.absolute()
+    return next((p for p in (path, *path.parents) if os.path.exists(p)), None)
+
+
+def _file_system(path: Path | None) -> os.statvfs_result | None:
+    place = _existing(path)
+    try:
+        return os.statvfs(place) if place else None
+    except OSError:
+        return None
+
+
+def _free(path: Path | None) -> str:
+    place = _existing(path)
+    try:
+        return f"{shutil.disk_usage(place).free} bytes free on its disk" if place else ""
+    except OSError:
+        return ""
+
+
+def _is_pipe(path: Path) -> bool:
+    try:
+        return stat.S_ISFIFO(path.stat().st_mode)
+    except OSError:
+        return False
+
+
+def os_error(error: BaseException | None) -> OSError | None:
+    """The fault of the storage that `error` is, comes from, or tells of in its text; None where there is none.
+
+    Tensorstore ends its messages with `[os_error_code='N']`, and TensorFlow with the words of the C library.
+    """
+    for one in _chain(error):
+        if isinstance(one, OSError) and one.errno:
+            return one
+        text = str(one)
+        if code := _TENSORSTORE.search(text):
+            number = int(code[1])
+            quoted = _QUOTED.findall(text[: code.start()])
+            return OSError(number, os.strerror(number), *quoted[-1:])
+        if type(one).__module__.startswith("tensorflow"):
+            number = _REASONS.get(text.strip().splitlines()[0].rpartition("; ")[2]) if text.strip() else None
+            if number:
+                return OSError(number, os.strerror(number))
+    return None
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
         error = error.__cause__ or error.__context__
-    return False
 
 
-def storage_error(path: Path, error: BaseException) -> StorageError:
-    """One line on a file that could not be written: path, reason, free bytes."""
-    existing = next(p for p in (path, *path.parents) if p.exists())
-    free = shutil.disk_usage(existing).free
-    limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
-    limits = "" if limit == resource.RLIM_INFINITY else f", a file may have at most {limit} bytes"
-    reason = error.strerror if isinstance(error, OSError) and error.strerror else _first_line(error)
-    return StorageError(
-        f"{path} cannot be written: {reason} ({free} bytes free on its disk{limits}); the checkpoints before it "
-        f"are kept: make room, then start the same command again"
-    )
+def exists(path: Path) -> bool:
+    """Whether there is something at `path`. Raises OSError where the storage fails, unlike Path.exists."""
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
 
 
-def _first_line(error: BaseException) -> str:
+def not_saved(path: Path, error: OSError) -> StorageError:
+    """The error to raise where a checkpoint at `path` cannot be written."""
+    return StorageError(f"{path} cannot be written: {_reason(error, path)}. Earlier checkpoints are kept")
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text, or the name of its type."""
     return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
 
 
-def _unwritable(workdir: Path, error: OSError) -> UserError:
-    advice = (
-        "choose another" if isinstance(error, FileExistsError | NotADirectoryError) else "make room, or choose another"
-    )
-    free = ""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        place = next(p for p in (workdir, *workdir.parents) if p.exists())
-        free = f" ({shutil.disk_usage(place).free} bytes free on its disk)"
-    return UserError(f"workdir {workdir} cannot be written: {error.strerror}{free}; {advice}")
+def unwritable(workdir: Path, error: OSError) -> UserError:
+    """The error to raise where a run directory cannot be made or locked."""
+    return UserError(f"workdir {workdir} cannot be written: {_reason(error, workdir)}, or choose another --workdir")

@@ -4,7 +4,6 @@ Each cell of the grid is a run directory of its own. A cell that is finished is 
 same command goes on after any interruption.
 """
 
-import errno
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ from ml_collections import ConfigDict
 
 from mae_jax.rundir import contents, identity, lock
 from mae_jax.runtime import processes, signals
-from mae_jax.runtime.disk import disk_line
+from mae_jax.runtime.disk import OF_ONE_PATH, disk_line
 from mae_jax.runtime.errors import Stopped, StorageError, UserError
 from mae_jax.runtime.progress import Progress, duration
 from mae_jax.study import cells, plan
@@ -23,9 +22,6 @@ from mae_jax.study.cells import Run
 from mae_jax.study.validation import validate_study
 from mae_jax.train import loop
 from mae_jax.weights import initial_weights, reader
-
-# What is wrong with one run's directory, in place of the disk.
-OF_ONE = (errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENOENT, errno.ELOOP, errno.EACCES, errno.EPERM)
 
 
 def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
@@ -99,7 +95,7 @@ def run_all(
         except Stopped as stop:
             raise Stopped(f"{stop} ({finished_of(runs)})") from None
         except (UserError, OSError) as error:
-            if isinstance(error, OSError) and (error.errno not in OF_ONE or jax.process_count() > 1):
+            if isinstance(error, OSError) and (error.errno not in OF_ONE_PATH or jax.process_count() > 1):
                 raise
             missing[directory] = cell
             said = f"missing: {disk_line(error) if isinstance(error, OSError) else error}"

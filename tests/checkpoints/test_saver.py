@@ -1,7 +1,10 @@
 """Damage to real checkpoints: bits, truncation, lost files, full disks, strays, errors beside a save."""
 
+import builtins
 import contextlib
+import dataclasses
 import errno
+import io
 import json
 import os
 import shutil
@@ -89,7 +92,7 @@ def test_the_step_before_a_flipped_bit_is_used_and_said(copy, spec):
     said = []
     state, position = restored(copy, spec, said)
     assert position == {"number": 4} and same(state, state_of(spec, 4)) and int(state.step) == 4
-    assert len(said) == 1 and "checkpoints/6 cannot be read" in said[0] and "SHA-256" in said[0]
+    assert len(said) == 1 and "checkpoints/6 is damaged" in said[0] and "SHA-256" in said[0]
     assert committed_steps(copy / "checkpoints") == [4, 2]
 
 
@@ -130,7 +133,94 @@ def test_what_changes_while_it_is_saved_is_saved_as_it_was(tmp_path, spec, monke
     assert restored(tmp_path, spec, [])[1] == {"pending": [{"loss": 1.0}], "number": 3}
 
 
-def test_strays_are_passed_over_and_left_behind_saves_removed(copy, spec):
+def reading(monkeypatch, name: str, number: int) -> None:
+    """Lets every read of a file of this name fail, as where a disk is broken or a mount dropped."""
+    opened = io.open
+
+    def failing(file, *args, **options):
+        if Path(str(file)).name == name:
+            raise OSError(number, os.strerror(number), str(file))
+        return opened(file, *args, **options)
+
+    monkeypatch.setattr(io, "open", failing)  # Path.read_text
+    monkeypatch.setattr(builtins, "open", failing)
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.EACCES])
+@pytest.mark.parametrize("name", ["step.txt", digests.DIGESTS, "_METADATA"])
+def test_a_read_error_stops_in_one_line_and_renames_nothing(copy, spec, monkeypatch, number, name):
+    before = sorted(copy.rglob("*"))
+    said = []
+    with monkeypatch.context() as patched:
+        reading(patched, name, number)
+        with pytest.raises(UserError, match=rf"/\d/.*{name}: {os.strerror(number)}; ") as error:
+            restored(copy, spec, said)
+        with pytest.raises((UserError, OSError), match=os.strerror(number)):
+            steps.load_params(copy, abstract_state(spec).params, "init_from")
+    assert "\n" not in str(error.value) and not said and sorted(copy.rglob("*")) == before
+    assert restored(copy, spec, said)[1] == {"number": 6} and not said
+
+
+def test_a_read_error_of_orbax_itself_renames_nothing(copy, spec, monkeypatch):
+    text = f"Error reading \"/x/y\": any words [os_error_code='{errno.EIO}']"
+    with Checkpoints(copy, 3, {}, print) as store:
+        monkeypatch.setattr(store._orbax, "restore", lambda *args, **options: (_ for _ in ()).throw(ValueError(text)))
+        with pytest.raises(UserError, match=r"checkpoints/6 cannot be read: /x/y: Input/output error; check the disk"):
+            store.restore(abstract_state(spec))
+    assert committed_steps(copy / "checkpoints") == [6, 4, 2]
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOTCONN, errno.ETIMEDOUT, errno.EMFILE, errno.ENOMEM])
+@pytest.mark.parametrize("when", ["save", "wait_until_finished"])
+def test_every_fault_in_a_save_is_one_line_and_keeps_the_steps_before(copy, spec, monkeypatch, number, when):
+    def fail(*args, **options):
+        raise ValueError(f'UNKNOWN: Error writing "a/0": Failed writing: "/x/y": ... [os_error_code=\'{number}\']')
+
+    with pytest.raises(StorageError, match=rf"checkpoints.* cannot be written: {os.strerror(number)}") as error:
+        with Checkpoints(copy, 3, {}, print) as store:
+            monkeypatch.setattr(store._orbax, when, fail)
+            store.save(8, state_of(spec, 8), {})
+            store.wait()
+    assert "Earlier checkpoints are kept" in str(error.value) and "make room" not in str(error.value)
+    assert committed_steps(copy / "checkpoints") == [6, 4, 2]
+
+
+@pytest.mark.parametrize("item", ["params", "optimizer"])
+@pytest.mark.parametrize("change", ["dtype", "shape", "name"])
+def test_a_leaf_that_does_not_fit_is_refused_by_name_and_not_cast(copy, spec, item, change):
+    like = abstract_state(spec)
+    tree = like.params if item == "params" else like.opt_state
+    changed = []
+
+    def other(path, leaf):
+        name = jax.tree_util.keystr(path, simple=True, separator=".")
+        if changed or not name.endswith("head.kernel"):
+            return leaf
+        changed.append(name)
+        dtype, shape = (np.int32, leaf.shape) if change == "dtype" else (leaf.dtype, (*leaf.shape[:-1], 9))
+        return jax.ShapeDtypeStruct(shape, dtype, sharding=leaf.sharding)
+
+    tree = jax.tree_util.tree_map_with_path(other, tree)
+    (name,) = changed
+    told = {
+        "dtype": f"{name} is float32 instead of int32",
+        "shape": rf"{name} has the shape \(16, 5\) instead of \(16, 9\)",
+    }
+    if change == "name":
+        tree = {"renamed": like.params if item == "params" else like.opt_state}
+        told["name"] = "which the network does not have"
+    like = dataclasses.replace(like, **{"params" if item == "params" else "opt_state": tree})
+    before = sorted(copy.rglob("*"))
+    with pytest.raises(UserError, match=rf"checkpoints/6 cannot be read: {item}.* ?{told[change]}"):
+        with Checkpoints(copy, 3, {}, print) as store:
+            store.restore(like)
+    assert sorted(copy.rglob("*")) == before
+    if item == "params":
+        with pytest.raises(UserError, match=rf"init_from: checkpoint .*/6 does not fit the config.*{told[change]}"):
+            steps.load_params(copy, like.params, "init_from")
+
+
+def test_strays_are_skipped_and_left_behind_saves_removed(copy, spec):
     folder = copy / "checkpoints"
     (folder / "99").mkdir()
     (folder / "0100").mkdir()
@@ -148,7 +238,7 @@ def test_a_stray_alone_does_not_keep_a_run_from_its_start(tmp_path, spec):
 
 
 @pytest.mark.parametrize("source", ["2", "6"])
-def test_a_whole_step_under_another_number_is_passed_over(copy, spec, source):
+def test_a_whole_step_under_another_number_is_skipped(copy, spec, source):
     shutil.copytree(copy / "checkpoints" / source, copy / "checkpoints" / "99")
     said = []
     state, position = restored(copy, spec, said)
@@ -275,7 +365,7 @@ def test_a_finished_run_without_its_checkpoint_is_named(copy, spec):
 def test_weights_of_another_run_are_checked_too(copy, spec):
     path = copy / "checkpoints" / "6" / "config" / "metadata"
     path.write_bytes(path.read_bytes() + b" ")
-    with pytest.raises(UserError, match=r"init_from: checkpoint .*/6 cannot be read: config/metadata has \d+ bytes"):
+    with pytest.raises(UserError, match=r"init_from: checkpoint .*/6 is damaged: config/metadata has \d+ bytes"):
         steps.load_params(copy, abstract_state(spec).params, "init_from")
 
 

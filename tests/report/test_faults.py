@@ -33,7 +33,7 @@ def replaced(path: Path, make) -> None:
 @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
 def test_what_is_no_file_is_not_waited_for(run_dir, name, make):
     replaced(run_dir / name, make)
-    with pytest.raises(UserError, match=rf"{name}: cannot be read .*no regular file"):
+    with pytest.raises(UserError, match=rf"{name}: cannot be read .*not a regular file"):
         read_runs([run_dir])
 
 

@@ -183,14 +183,16 @@ def test_a_best_epoch_that_cannot_be_written_is_named(tiny_config, tmp_path, env
         "import json, resource, sys\n"
         "from ml_collections import ConfigDict\n"
         "from pathlib import Path\n"
-        "from mae_jax import best, cli, train\n"
+        "from mae_jax.checkpoints import best_epoch as best\n"
+        "from mae_jax.runtime import command\n"
+        "from mae_jax.train import loop\n"
         "offer = best.Best.offer\n"
         "def limited(self, *rest):\n"
         "    resource.setrlimit(resource.RLIMIT_FSIZE, (50000, 50000))\n"
         "    return offer(self, *rest)\n"
         "best.Best.offer = limited\n"
         "config = ConfigDict(json.loads(sys.argv[1]))\n"
-        "cli.call(lambda: (train.run(config, Path(sys.argv[2])), 0)[1])\n"
+        "command.call(lambda: (loop.run(config, Path(sys.argv[2])), 0)[1])\n"
     )
     command = [sys.executable, "-c", code, fields, str(tmp_path / "run")]
     done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=100)
@@ -220,7 +222,10 @@ def test_the_report_ends_as_other_commands_do(finished, tmp_path, environment):
     options = {"env": environment, "cwd": ROOT, "capture_output": True, "text": True, "timeout": 100}
     (tmp_path / "index.html").mkdir()
     done = subprocess.run([*line, str(tmp_path)], **options)
-    assert (done.returncode, done.stderr) == (2, f"error: {tmp_path}/index.html: Is a directory\n")
+    line_on_folder = (
+        f"error: {tmp_path}/index.html: Is a directory (a file is needed in its place); move the folder away"
+    )
+    assert (done.returncode, done.stderr) == (2, f"{line_on_folder}, then run the same command again\n")
     closed = subprocess.run(
         f"{sys.executable} -m mae_jax.report {finished} --out {tmp_path}/b | true", shell=True, **options
     )
@@ -254,10 +259,10 @@ def test_a_pipe_in_a_checkpoint_is_not_waited_for(copy):
     for path in (newest / digests.DIGESTS, before / "step.txt"):
         path.unlink()
         os.mkfifo(path)
-    assert digests.problem(newest) == "digests.json is no regular file"
+    assert digests.problem(newest) == "digests.json is not a regular file"
     said = []
     assert committed_steps(steps, said.append) == [int(newest.name)]
-    assert len(said) == 1 and str(before) in said[0] and "step.txt is no regular file" in said[0]
+    assert len(said) == 1 and str(before) in said[0] and "step.txt is not a regular file" in said[0]
 
 
 def test_a_link_that_leads_to_itself_ends_in_one_line(finished, copy):

@@ -1,0 +1,147 @@
+"""Every fault of the storage is one line: the path, the system's reason, and advice that fits it."""
+
+import errno
+import os
+import resource
+from pathlib import Path
+
+import pytest
+
+from mae_jax.runtime import disk, files
+from mae_jax.runtime.command import call
+
+STORAGE = [errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EREMOTEIO, errno.EHOSTDOWN]
+
+
+def line_of(command, capsys) -> str:
+    with pytest.raises(SystemExit) as end:
+        call(command)
+    said = capsys.readouterr().err
+    assert end.value.code == 2 and said.count("\n") == 1 and said.startswith("error: ")
+    return said
+
+
+@pytest.mark.parametrize("doing", ["opening", "writing", "syncing"])
+def test_every_error_number_ends_in_one_line_with_path_and_reason(tmp_path, monkeypatch, capsys, doing):
+    def fail(*args, **options):
+        raise OSError(number, os.strerror(number), *([str(args[0])] if doing == "opening" else []))
+
+    if doing == "opening":
+        monkeypatch.setattr(files, "open", fail, raising=False)
+    else:
+        monkeypatch.setattr(os, "fsync" if doing == "syncing" else "replace", fail)
+    for number in sorted(errno.errorcode):
+        line = line_of(lambda: files.write(tmp_path / "x.json", "{}"), capsys)
+        assert f"{tmp_path / 'x.json'}: {os.strerror(number)}" in line
+        assert not list(tmp_path.iterdir())
+
+
+def test_an_error_without_a_number_is_a_mistake_of_ours(capsys):
+    def command():
+        raise OSError("no number")
+
+    with pytest.raises(OSError, match="no number"):
+        call(command)
+
+
+@pytest.mark.parametrize(
+    ("number", "advice", "is_about_space"),
+    [
+        (errno.ENOSPC, "make room, then run the same command again", True),
+        (errno.EDQUOT, "make room within your quota", True),
+        (errno.EFBIG, "choose a file system that takes larger files", True),
+        (errno.EMFILE, "raise that limit (ulimit -n)", False),
+        (errno.ENFILE, "raise that limit (ulimit -n)", False),
+        (errno.ENAMETOOLONG, "choose a shorter name", False),
+        (errno.EROFS, "choose another place, or mount the file system with write access", False),
+        (errno.EACCES, "correct its permissions", False),
+        (errno.ENOMEM, "free memory", False),
+        (errno.EISDIR, "move the folder away", False),
+        *((number, "check the disk or the mount", False) for number in STORAGE),
+    ],
+)
+def test_the_advice_fits_the_cause(tmp_path, number, advice, is_about_space):
+    line = disk.disk_line(OSError(number, os.strerror(number), str(tmp_path / "x")))
+    assert line.startswith(f"{tmp_path / 'x'}: {os.strerror(number)}") and advice in line
+    assert ("make room" in line or "bytes free" in line) == is_about_space
+
+
+def test_a_disk_without_inodes_is_told_from_one_without_room(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "statvfs", lambda path: os.statvfs_result((4096, 4096, 100, 50, 50, 1000, 0, 0, 0, 255)))
+    line = disk.disk_line(OSError(errno.ENOSPC, "No space left on device", str(tmp_path / "x")))
+    assert "(no free inodes on its disk); remove files that you no longer need, then run" in line
+
+
+def test_links_and_pipes_are_named(tmp_path, capsys):
+    (tmp_path / "link").symlink_to("nowhere")
+    line = line_of(lambda: open(tmp_path / "link").close(), capsys)
+    assert "link: No such file or directory (it is a link that leads nowhere); restore what the link names" in line
+    (tmp_path / "loop").symlink_to("loop")
+    assert "(it is a link that leads nowhere)" in line_of(lambda: open(tmp_path / "loop").close(), capsys)
+    os.mkfifo(tmp_path / "pipe")
+    line = line_of(lambda: os.open(tmp_path / "pipe", os.O_WRONLY | os.O_NONBLOCK), capsys)
+    assert "pipe: No such device or address (it is a pipe); put a regular file in its place" in line
+    line = line_of(lambda: open(tmp_path / ("x" * 300), "w").close(), capsys)
+    assert "File name too long; choose a shorter name" in line
+
+
+def test_too_many_open_files_are_named_with_the_limit(tmp_path, capsys):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    opened = []
+
+    def command():
+        resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 20, hard))
+        try:
+            for i in range(200):
+                opened.append(open(tmp_path / str(i), "w"))
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+    line = line_of(command, capsys)
+    for file in opened:
+        file.close()
+    assert "Too many open files (at most " in line and "ulimit -n" in line
+
+
+def test_the_code_in_a_message_of_tensorstore_is_read():
+    text = (
+        'UNKNOWN: Error writing "a.w/0" in OCDBT database at local file "/runs/a/ocdbt.process_0/": Failed writing: '
+        '"/runs/a/d/45dba": Failed to write 75461 bytes to file 4: words in any language '
+        f"[os_error_code='{errno.EIO}'] [source locations='x.cc:1']\nmore"
+    )
+    fault = disk.os_error(ValueError(text))
+    assert fault is not None and fault.errno == errno.EIO and fault.filename == "/runs/a/d/45dba"
+    assert fault.strerror == os.strerror(errno.EIO)
+
+
+def test_what_an_error_comes_from_is_found_and_nothing_is_made_up():
+    cause = OSError(errno.ESTALE, os.strerror(errno.ESTALE), "/x")
+    try:
+        try:
+            raise cause
+        except OSError:
+            raise RuntimeError("could not save")  # noqa: B904
+    except RuntimeError as error:
+        assert disk.os_error(error) is cause
+    assert disk.os_error(ValueError("No space left on device, says a user's own text")) is None
+    assert disk.os_error(OSError("no number")) is None and disk.os_error(None) is None
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.ESTALE])
+def test_the_words_of_tensorflow_are_read(number):
+    made = type("ResourceExhaustedError", (Exception,), {"__module__": "tensorflow.python.framework.errors_impl"})
+    fault = disk.os_error(made(f"/runs/a/events.out.tfevents.1; {os.strerror(number)}"))
+    assert fault is not None and fault.errno == number
+    assert disk.os_error(made("/runs/a; all is well")) is None
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE])
+def test_existence_is_not_denied_where_the_storage_fails(tmp_path, monkeypatch, number):
+    assert disk.exists(tmp_path) and not disk.exists(tmp_path / "x") and not disk.exists(Path(__file__, "x"))
+
+    def fail(path):
+        raise OSError(number, os.strerror(number), path)
+
+    monkeypatch.setattr(os, "stat", fail)
+    with pytest.raises(OSError, match=os.strerror(number)):
+        disk.exists(tmp_path)
