@@ -27,6 +27,7 @@ ACCURACY = 0.9
 IMAGES = 600
 GROUPS = 10
 FRACTIONS = 4
+OWN = 0.3  # share of the variance of images and groups that differs between the arms
 MANY = 4000  # studies from which the oracle's standard errors are taken
 SHARES = np.array([0.05, 0.08, 0.24, 0.06, 0.57])  # of five classes, for macro F1
 
@@ -37,7 +38,7 @@ class Setting:
     difference between the arms, both in percentage points; `groups` is 0 for independent images.
 
     `image` and `group` are the standard deviations of an image's and a group's difficulty, in units of the noise of a
-    single prediction; 30 % of a group's variance differs between the arms.
+    single prediction. 30 % of both variances differ between the arms: some images are hard for one of them alone.
     """
 
     seeds: int
@@ -62,11 +63,14 @@ def simulate(
     skills = setting.spread / 100 / slope
     wanted = ndtri(np.array([ACCURACY, ACCURACY + setting.gain / 100]))
     skill = wanted[:, None] * np.sqrt(1 + skills**2) + skills * rng.normal(size=(studies, 2, setting.seeds))
-    difficulty = setting.image * rng.normal(size=(studies, 1, IMAGES))
+
+    def effect(count: int) -> Float[np.ndarray, "studies 2 {count}"]:
+        both, own = rng.normal(size=(studies, 1, count)), rng.normal(size=(studies, 2, count))
+        return np.sqrt(1 - OWN) * both + np.sqrt(OWN) * own
+
+    difficulty = setting.image * effect(IMAGES)
     if setting.groups:
-        both = rng.normal(size=(studies, 1, setting.groups)) * np.sqrt(0.7)
-        own = rng.normal(size=(studies, 2, setting.groups)) * np.sqrt(0.3)
-        difficulty = difficulty + group * (both + own)[..., units_of(setting)]
+        difficulty = difficulty + group * effect(setting.groups)[..., units_of(setting)]
     noise = rng.normal(size=(studies, 2, setting.seeds, IMAGES))
     return skill[..., None] * total + difficulty[:, :, None] + noise > 0, ndtr(skill)
 

@@ -15,7 +15,7 @@ WEIGHTS = (".safetensors", ".npz", ".pth", ".pt", ".bin", ".ckpt")  # endings of
 FREE = re.compile(
     r"((pretrain|finetune)\.)?"
     r"(name|title|log\..*|checkpoint\.keep|data\.(threads|workers|prefetch|prepared_dir)|sharding\..*|model\.attention|train\.(remat|on_divergence|lower_rate_(times|factor)))"
-    r"|fractions|label_counts|inits|seeds|subset_seeds|evaluations|random_probe|step_matched|mask_ratios|visible_weights|experiments\..*|resolved\.(devices|rows)"
+    r"|fractions|label_counts|inits|seeds|subset_seeds|evaluations|random_probe|step_matched|target|mask_ratios|visible_weights|experiments\..*|resolved\.(devices|rows)"
 )
 
 _CHOICES = {
@@ -267,6 +267,7 @@ def study_defaults(pretrain: ConfigDict, finetune: ConfigDict) -> ConfigDict:
     c.evaluations = ("finetune",)  # of each initialisation: finetune | linear_probe | lbfgs | knn, see EVALUATIONS
     c.random_probe = False  # a solved linear probe on random weights beside any evaluations: what all must beat
     c.step_matched = 0.0  # fine-tuning: fractions up to this (or all label_counts) also get the updates of the largest
+    c.target = 0.0  # report: the macro F1 at which labels are enough; 0: 0.02 below the best with all labels
     c.pretrain_seeds = ()  # a pre-training for each of `seeds`; empty: one for all, with the seed of `pretrain`
     c.experiments = ConfigDict()  # exp1, exp2 ...: what each changes of `pretrain`, for inits such as mae:exp=1
     c.pretrain = pretrain

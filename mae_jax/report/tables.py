@@ -13,7 +13,7 @@ import numpy as np
 
 from mae_jax.report import stats
 from mae_jax.report.analysis import BASELINE, Study, calibration, known, top_share
-from mae_jax.report.runs import USUAL, Level, Run, init_order, is_number, percent
+from mae_jax.report.runs import Level, Run, init_order, is_number, percent
 from mae_jax.runtime import csv_cells, files
 
 NOTHING = "no difference shown"
@@ -105,12 +105,11 @@ def choice(runs: Sequence[Run]) -> dict[str, float | int | None]:
     """
     counts, chosen, last = [], [], []
     for run in runs:
-        if run.evaluation == USUAL and run.info.get("select") == "last":
-            counts.append(0)
-        elif run.info.get("select") == "best" or run.evaluation in CHOOSING:
+        select = run.info.get("select")
+        if run.evaluation in CHOOSING or (isinstance(select, str) and select != "last"):
             counts.append(len(run.validation.images) if run.validation else None)
         else:
-            counts.append(None)
+            counts.append(0 if select == "last" else None)
         points = [line for line in run.log if is_number(line.get("step")) and is_number(line.get("val/accuracy"))]
         tested = [line["val/accuracy"] for line in points if line["step"] == run.info.get("selected_step")]
         if counts[-1] and tested:

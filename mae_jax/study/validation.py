@@ -62,6 +62,10 @@ def validate_study(config: ConfigDict) -> None:
     _validate_lists(config, lists)
     if type(config.step_matched) not in (int, float) or not 0 <= config.step_matched <= 1:
         raise UserError(f"step_matched={config.step_matched!r} is out of range; allowed: [0, 1], 0 for none")
+    if type(config.target) not in (int, float) or not 0 <= config.target <= 1:
+        raise UserError(
+            f"target={config.target!r} is out of range; allowed: a macro F1 in [0, 1], 0 for 0.02 below the best"
+        )
     for value in config.evaluations:
         one_of("evaluations: each", value, EVALUATIONS)
     cells.inits(config)

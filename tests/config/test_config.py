@@ -24,6 +24,7 @@ ARGUMENTS = {
         "data=synthetic",
         "data=folder,scale=laptop",
         "protocol=paper,exp=3",
+        "protocol=author",
         "data=synthetic,scale=laptop,recipe=mae",
     ],
     "demo.py": ["", "smoke=true"],
@@ -190,3 +191,19 @@ def test_a_study_needs_one_encoder():
         validation.validate_study(config)
     with pytest.raises(UserError, match="not a field of a study"):
         validation.validate_study(ConfigDict({"fraction": 1}))
+
+
+def test_protocols_have_their_seeds_and_the_author_settings():
+    def study(arg):
+        return loading.load(ROOT / "configs" / "study.py", arg)
+
+    assert tuple(study("").seeds) == (0, 1, 2, 3, 4) and tuple(study("").subset_seeds) == (10, 11, 12, 13, 14)
+    assert tuple(study("seeds=3").seeds) == (0, 1, 2)
+    for arg in ("protocol=paper", "protocol=author"):
+        assert (tuple(study(arg).seeds), tuple(study(arg).subset_seeds)) == ((0,), ())
+    f = study("protocol=author").finetune
+    peak = schedule.resolve(f, n_train=6300, devices=1).peak_lr
+    assert peak == pytest.approx(2e-4) and f.train.batch_size == 63
+    assert (f.optim.schedule, f.optim.warmup_epochs, f.optim.weight_decay) == ("linear", 0, 0)
+    assert f.train.select == "loss" and tuple(f.data.mean) == tuple(f.data.std) == (0.5, 0.5, 0.5)
+    assert tuple(f.data.crop_scale) == (1, 1) and f.data.flips
