@@ -34,8 +34,8 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Run directory; by default a spe
 
 def run(config: ConfigDict, workdir: str | os.PathLike | None = None) -> dict[str, Any]:
     """Runs what `config.task` says, and returns its results. Raises UserError for a user's mistake."""
-    validation.check(config)
-    validation.check_images(config)
+    checked = validation.check(config)
+    validation.check_images(checked)
     from mae_jax.runtime import machine, processes  # JAX starts here, not for --help
     from mae_jax.study import label_study, mask_sweep
     from mae_jax.train import loop
@@ -43,7 +43,7 @@ def run(config: ConfigDict, workdir: str | os.PathLike | None = None) -> dict[st
     machine.keep_memory()
     processes.start_processes()
     several = {"study": label_study, "sweep": mask_sweep}
-    return several.get(config.get("task"), loop).run(config, run_directory(config, workdir))
+    return several.get(checked.task, loop).run(checked, run_directory(checked, workdir))
 
 
 def parse(argv: list[str]) -> list[str]:

@@ -11,6 +11,7 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", tempfile.mkdtemp(prefix="mae_jax-xla-"))
 
+import beartype
 import numpy as np
 import pytest
 from jaxtyping import install_import_hook
@@ -18,11 +19,18 @@ from ml_collections import ConfigDict
 
 # Signatures are checked where functions need not travel to Grain's worker processes. An int may stand for
 # a float.
-CHECKED = ["checkpoints", "config", "evaluation", "models", "report", "rundir", "step", "study", "train", "weights"]
+CHECKED = ["checkpoints", "evaluation", "models", "report", "rundir", "step", "study", "train", "weights"]
 CHECKED += ["data.splits", "data.subsets", "runtime.command", "runtime.disk", "runtime.processes", "runtime.signals"]
+from mae_jax.config import fields
+
+# Tests hand over configs that can still be changed in the place of frozen ones.
+GROUPS = [kind for kind in vars(fields).values() if isinstance(kind, type) and issubclass(kind, fields.Fields)]
+CHECK = beartype.BeartypeConf(
+    is_pep484_tower=True,
+    hint_overrides=beartype.BeartypeHintOverrides({kind: kind | ConfigDict for kind in GROUPS}),
+)
 install_import_hook(
-    [f"mae_jax.{name}" for name in CHECKED],
-    "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))",
+    [f"mae_jax.{name}" for name in CHECKED], f"beartype.beartype(conf=__import__('sys').modules['{__name__}'].CHECK)"
 )
 
 from mae_jax.config.fields import defaults

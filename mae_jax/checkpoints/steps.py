@@ -11,7 +11,7 @@ import orbax.checkpoint as ocp
 from ml_collections import ConfigDict
 
 from mae_jax.checkpoints import digests
-from mae_jax.config.fields import TASKS
+from mae_jax.config.fields import RunConfig
 from mae_jax.config.loading import with_defaults
 from mae_jax.config.validation import validate
 from mae_jax.models import Params
@@ -124,8 +124,11 @@ def differing_leaf(directory: Path, like: Any) -> str:
     return ""
 
 
-def saved_config(workdir: Path, field: str) -> dict[str, Any]:
-    """The config of a run directory. Raises UserError that names `field`."""
+def saved_config(workdir: Path, field: str) -> RunConfig:
+    """The config of a run directory, checked, with defaults for fields that are newer than the run.
+
+    Raises UserError that names `field`.
+    """
     path = Path(workdir) / contents.CONFIG
     if not path.is_file():
         raise UserError(
@@ -133,6 +136,4 @@ def saved_config(workdir: Path, field: str) -> dict[str, Any]:
             f"python -m mae_jax.main --config=configs/pretrain.py:exp=2 --workdir={workdir}"
         )
     saved = with_defaults(contents.read_config(path)["config"])
-    if saved.get("task") in TASKS:  # a run of others may say anything there
-        validate(ConfigDict(saved), f"{field}: {path}: ")
-    return saved
+    return validate(ConfigDict(saved), f"{field}: {path}: ")

@@ -65,6 +65,7 @@ def named(item: str) -> tuple[str, str]:
 
 def networks(options: argparse.Namespace) -> dict[str, tuple]:
     """{name: (config, spec, params)}, the spec with the mask ratio asked for."""
+    from mae_jax.config.fields import as_dict, changed
     from mae_jax.config.validation import validate
     from mae_jax.evaluation.reconstruction import at_ratio
     from mae_jax.step import sharding
@@ -73,8 +74,8 @@ def networks(options: argparse.Namespace) -> dict[str, tuple]:
     mesh, found = sharding.make_mesh(1), {}
     for directory in options.run_dirs:
         config, spec, params, step = initial_weights.autoencoder(directory, "RUN_DIR", mesh)
-        config.eval.update(mask_seed=options.mask_seed, mask_ratios=(options.mask_ratio,))
-        validate(config)
+        changes = {"eval.mask_seed": options.mask_seed, "eval.mask_ratios": (options.mask_ratio,)}
+        config = validate(changed(config, changes))
         name = directory.resolve().name
         name = str(directory) if name in found else name
         first = next(iter(found.values()), (None, spec))[1].shape
@@ -83,7 +84,7 @@ def networks(options: argparse.Namespace) -> dict[str, tuple]:
                 f"RUN_DIR={directory}: {spec.shape.image_size} px in patches of {spec.shape.patch_size}, the first one "
                 f"{first.image_size} in patches of {first.patch_size}; their masks differ: compare them apart"
             )
-        say(f"{name}: step {step}, trained with {dict(config.mae)}")
+        say(f"{name}: step {step}, trained with {as_dict(config.mae)}")
         found[name] = config, at_ratio(spec, options.mask_ratio), params
     return found
 

@@ -1,290 +1,556 @@
-"""The fields of every config: defaults, meanings, choices and ranges."""
+"""The fields of every config, each stated once: default, meaning, allowed values, whether a resumed run may differ.
 
+A `RunConfig`, `StudyConfig` or `SweepConfig` is what the code works with: typed, frozen and checked
+(`config.validation`). Config files and flags work with a `ConfigDict` of the same fields, which `defaults`,
+`study_defaults` and `sweep_defaults` make.
+"""
+
+import dataclasses
 import math
-import re
+from collections.abc import Mapping
+from typing import Any, TypeVar
 
 from ml_collections import ConfigDict
 
-EVALUATIONS = ("finetune", "linear_probe", "lbfgs", "knn")  # of an encoder, each a task of one run
-QUICK = ("lbfgs", "knn")  # those that train nothing: they solve for the head, or have none
+EVALUATIONS = ("finetune", "linear_probe", "lbfgs", "knn")  # of an encoder, each the task of one run
+QUICK = ("lbfgs", "knn")  # those without training steps: they solve for the head, or have none
 TASKS = ("pretrain", *EVALUATIONS)
 SIZES = ("tiny", "small", "base", "large", "custom")
 WEIGHTS = (".safetensors", ".npz", ".pth", ".pt", ".bin", ".ckpt")  # endings of files of weights
-# Fields that may change between two starts of a run: they do not alter its numbers. A study may grow by
-# fractions, initialisations and seeds, a sweep by mask ratios and weights: their cells have configs of their own.
-FREE = re.compile(
-    r"((pretrain|finetune)\.)?"
-    r"(name|title|log\..*|checkpoint\.keep|data\.(threads|workers|prefetch|prepared_dir)|sharding\..*|model\.attention|train\.(remat|on_divergence|lower_rate_(times|factor)))"
-    r"|fractions|label_counts|inits|seeds|subset_seeds|evaluations|random_probe|step_matched|target|mask_ratios|visible_weights|experiments\..*|resolved\.(devices|rows)"
-)
+INF = math.inf
+SEEDS = 2**31  # seeds are below
 
-_CHOICES = {
-    "task": TASKS,
-    "init": ("scratch", "mae", "weights"),
-    "data.bad_images": ("stop", "skip"),
-    "train.select": ("last", "best", "accuracy", "macro_f1", "loss"),
-    "train.balance": ("none", "sampler", "loss"),
-    "train.on_divergence": ("stop", "lower_rate"),
-    "model.size": SIZES,
-    "model.pool": ("cls", "mean"),
-    "model.dtype": ("auto", "float32", "bfloat16"),
-    "model.attention": ("auto", "xla", "cudnn"),
-    "model.positions": ("fixed", "learned"),
-    "optim.name": ("adamw", "lars"),
-    "optim.schedule": ("cosine", "constant", "linear"),
+T = TypeVar("T")
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """What a field means and allows. A number lies in [low, high], without the ends that are `open`."""
+
+    meaning: str
+    choices: tuple[Any, ...] = ()
+    low: float = -INF
+    high: float = INF
+    open: str = ""  # "low", "high", "low high": the ends that are not allowed
+    may_differ: bool = False  # when a run is resumed, because the field does not affect results
+    kind: type | None = None  # of each value of a list
+    allowed: str = ""  # of each value of a list, in words
+    may_be_empty: bool = True  # a list
+    may_repeat: bool = True  # values of a list
+
+    @property
+    def has_range(self) -> bool:
+        return (self.low, self.high) != (-INF, INF)
+
+    def holds(self, value: float) -> bool:
+        """Whether a number is within the range."""
+        above = value > self.low if "low" in self.open else value >= self.low
+        return above and (value < self.high if "high" in self.open else value <= self.high)
+
+    @property
+    def range(self) -> str:
+        """The range in words, such as "[0, 1)"."""
+        left, right = "(" if "low" in self.open else "[", ")" if "high" in self.open else "]"
+        return f"{left}{self.low:.10g}, {self.high:.10g}{right}"
+
+
+def field(default: T, meaning: str, **rule: Any) -> T:
+    """A field of a config with its `Rule`; `rule` has the rule's other attributes."""
+    return dataclasses.field(default=default, metadata={"rule": Rule(meaning, **rule)})  # type: ignore[return-value]
+
+
+class Fields:
+    """A group of fields."""
+
+
+C = TypeVar("C", bound=Fields)
+
+
+@dataclasses.dataclass(frozen=True)
+class DataFields(Fields):
+    """Images, their splits and their augmentation."""
+
+    source: str = field(
+        "raabin_wbc", 'synthetic, folder, raabin_wbc, cam16, prcc or tiles:NAME; pre-training joins several by "+"'
+    )
+    prepared_dir: str = field(
+        "", "where prepared data sets are; empty: $TFDS_DATA_DIR, else ~/tensorflow_datasets", may_differ=True
+    )
+    dir: str = field("", 'source=folder: the directory; pre-training takes several, joined by ","')
+    weights: tuple[float, ...] = field((), "pre-training: shares of the sources; empty: by their numbers of images")
+    labels: str = field(
+        "", "source=folder: a CSV or Parquet file with path, label, optional group and split; paths are below `dir`"
+    )
+    columns: str = field(
+        "", 'columns of `labels` that have other names, such as "path=file,label=cell_type,group=patient"'
+    )
+    train_split: str = field(
+        "Train", 'folder or split to train on; "auto", or "Train" if it is missing: found by the usual names'
+    )
+    test_split: str = field("TestA", "the same for testing; if there is no test set, `test_fraction` is split off")
+    val_split: str = field(
+        "auto", "the same for validation; if there is none, validation images are taken from the training images"
+    )
+    test_fraction: float = field(
+        0.2, "without a test set: share of the images split off as one, by group and class", low=0, high=1, open="high"
+    )
+    test_seed: int = field(0, "which images these are", low=0, high=SEEDS, open="high")
+    group_pattern: str = field(
+        "", "regular expression with one group that finds the patient or slide in an image's path"
+    )
+    external: str = field(
+        "", 'further test sets, joined by ",": [NAME=]PLACE, a folder of class folders or another split'
+    )
+    val_fraction: float = field(
+        0.1, "share split off the training images first, the same for every fraction", low=0, high=1, open="high"
+    )
+    fraction: float = field(1.0, "share of the labels that training may see, per class", low=0, high=1, open="low")
+    label_count: int = field(
+        0, "number of labeled images that training may see, over all classes; 0: `fraction` decides", low=0, high=10**9
+    )
+    subset_seed: int = field(
+        0, "which images are in the fraction; independent of `seed`", low=0, high=SEEDS, open="high"
+    )
+    val_seed: int = field(
+        0, "which images validate; the same for every fraction and seed of a study", low=0, high=SEEDS, open="high"
+    )
+    bad_images: str = field("stop", "what to do about a file that is not an image", choices=("stop", "skip"))
+    crop_scale: tuple[float, ...] = field((0.2, 1.0), "area of the random crop as a share of the image's area")
+    crop_ratio: tuple[float, ...] = field((3 / 4, 4 / 3), "width over height of the random crop")
+    flips: bool = field(True, "flip left-right and up-down, each with probability 1/2")
+    randaugment: float = field(
+        0.0, "magnitude, up to 10, of two random operations on each image (RandAugment); 0: none", low=0, high=10
+    )
+    randaugment_colour: bool = field(
+        True, "RandAugment also changes colors; False: rotation, shear and translation only"
+    )
+    random_erasing: float = field(0.0, "share of the images in which a random box is replaced by noise", low=0, high=1)
+    mean: tuple[float, ...] = field(
+        (0.485, 0.456, 0.406), "subtracted from the images in 0..1, one value per channel (ImageNet's)"
+    )
+    std: tuple[float, ...] = field((0.229, 0.224, 0.225), "the images are then divided by this, one value per channel")
+    threads: int = field(8, "decoding threads per process", low=0, high=1024, may_differ=True)
+    workers: int = field(
+        0, "decoding processes beside the main one; 0: threads alone", low=0, high=1024, may_differ=True
+    )
+    prefetch: int = field(4, "batches read ahead", low=1, high=4096, may_differ=True)
+    synthetic_train: int = field(2000, "source=synthetic: labeled training images to draw", low=10, high=10**7)
+    synthetic_test: int = field(500, "source=synthetic: test images to draw", low=10, high=10**7)
+    synthetic_unlabelled: int = field(4000, "source=synthetic: unlabeled images to draw", low=10, high=10**7)
+    synthetic_size: int = field(96, "source=synthetic: width and height in pixels", low=16, high=4096)
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelFields(Fields):
+    """The network."""
+
+    size: str = field("base", "ViT size (Dosovitskiy et al. 2021); custom: width, depth and heads below", choices=SIZES)
+    image_size: int = field(224, "width and height of the input in pixels; a multiple of patch_size", low=1, high=2**15)
+    patch_size: int = field(16, "width and height of a patch in pixels", low=1, high=2**15)
+    width: int = field(0, "size=custom: features per token, a multiple of 4 and of heads")
+    depth: int = field(0, "size=custom: blocks")
+    heads: int = field(0, "size=custom: attention heads")
+    mlp_ratio: float = field(4.0, "hidden features of the MLP over width", low=0.01, high=64)
+    pool: str = field(
+        "cls", "what the classifier's head reads: class token, or mean of the patches", choices=("cls", "mean")
+    )
+    decoder_width: int = field(
+        512, "pre-training: features per token of the decoder (He et al. 2022)", low=4, high=2**16
+    )
+    decoder_depth: int = field(8, "pre-training: blocks of the decoder", low=1, high=100, open="high")
+    decoder_heads: int = field(16, "pre-training: attention heads of the decoder", low=1, high=2**16)
+    head_std: float = field(
+        0.02,
+        "standard deviation of the head's initial weights (truncated normal); 0: Xavier uniform",
+        low=0,
+        open="high",
+    )
+    drop_path: float = field(0.0, "fine-tuning: stochastic depth of the last block", low=0, high=1, open="high")
+    dtype: str = field(
+        "auto",
+        "arithmetic; auto: bfloat16 where it is faster, never on CPUs",
+        choices=("auto", "float32", "bfloat16"),
+    )
+    attention: str = field(
+        "auto",
+        "attention kernel; auto: cuDNN's where possible, XLA's elsewhere",
+        choices=("auto", "xla", "cudnn"),
+        may_differ=True,
+    )
+    positions: str = field(
+        "fixed", "position embeddings of the encoder; fixed: sine-cosine", choices=("fixed", "learned")
+    )
+    norm_eps: float = field(1e-6, "epsilon of the layer norms", low=0, high=1, open="low high")
+    registers: int = field(0, "further learned tokens beside the class token (Darcet et al. 2024)", low=0, high=1024)
+    layer_scale: float = field(
+        0.0, "initial value of learned factors on the residual branches; 0: none", low=0, open="high"
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class MaeFields(Fields):
+    """Masked autoencoding (He et al. 2022)."""
+
+    mask_ratio: float = field(0.75, "share of the patches that is removed", low=0, high=1, open="low high")
+    norm_pix_loss: bool = field(True, "the targets are pixels normalized within their patch")
+    visible_weight: float = field(
+        0.0, "weight of the loss on visible patches beside that on removed ones; 0: He et al. 2022", low=0, open="high"
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimFields(Fields):
+    """Optimizer and learning rate."""
+
+    name: str = field("adamw", "optimizer", choices=("adamw", "lars"))
+    base_lr: float = field(
+        1.5e-4, "learning rate for 256 images; peak = base_lr * images per update / 256", low=0, high=1e3, open="low"
+    )
+    schedule: str = field("cosine", "learning rate after the warm-up", choices=("cosine", "constant", "linear"))
+    warmup_epochs: float = field(40.0, "linear warm-up from 0", low=0, high=1e6)
+    min_lr: float = field(0.0, "where cosine and linear end", low=0, high=1e3)
+    weight_decay: float = field(0.05, "decoupled weight decay (AdamW)", low=0, high=1e3)
+    no_decay: str = field(
+        r"(^|/)(bias|scale|gamma)$", "parameters whose path matches are not decayed, nor scaled by LARS"
+    )
+    b1: float = field(0.9, "beta 1 of AdamW; momentum of LARS", low=0, high=1, open="high")
+    b2: float = field(0.95, "beta 2 of AdamW", low=0, high=1, open="high")
+    clip_norm: float = field(0.0, "largest global norm of the gradient; 0: no clipping", low=0, open="high")
+    layer_decay: float = field(
+        1.0, "factor on the learning rate per block, counted from the head", low=0, high=1, open="low"
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainFields(Fields):
+    """Length of training, batches, regularization, and what happens on divergence."""
+
+    epochs: float = field(100.0, "passes over the training images", low=0, high=1e6, open="low")
+    steps: int = field(0, "number of updates in place of epochs; 0: epochs decide", low=0, high=10**9)
+    batch_size: int = field(
+        0, "images per update over all devices; 0: batch_per_device * accumulation * devices", low=0, high=10**6
+    )
+    batch_per_device: int = field(48, "images per device and accumulation step", low=0, high=10**6)
+    accumulation: int = field(1, "micro-batches per update", low=1, high=10**6)
+    match_fraction: float = field(
+        0.0, "fine-tuning: train for as many updates as this share of the labels would get; 0: off", low=0, high=1
+    )
+    match_count: int = field(
+        0, "the same in images, for label_count: as many updates as so many labels would get; 0: off", low=0, high=10**9
+    )
+    label_smoothing: float = field(0.0, "fine-tuning: label smoothing", low=0, high=1, open="high")
+    blocks: int = field(
+        -1,
+        "fine-tuning: train only the last blocks, the last norm and the head; 0: the head; -1: all",
+        low=-1,
+        open="high",
+    )
+    mixup: float = field(
+        0.0,
+        "fine-tuning: alpha of mixup's Beta distribution; 0: off; with CutMix each has half the updates",
+        low=0,
+        high=1000,
+    )
+    cutmix: float = field(0.0, "fine-tuning: alpha of CutMix's Beta distribution; 0: off", low=0, high=1000)
+    remat: bool = field(
+        False, "recompute activations for the gradient: less memory, about a third more work", may_differ=True
+    )
+    on_divergence: str = field(
+        "stop",
+        "what to do about a loss or gradient that is not finite",
+        choices=("stop", "lower_rate"),
+        may_differ=True,
+    )
+    lower_rate_times: int = field(
+        3, "on_divergence=lower_rate: maximum number of rollbacks before giving up", low=1, high=100, may_differ=True
+    )
+    lower_rate_factor: float = field(
+        0.5, "factor on the learning rate after each rollback", low=0, high=1, open="low high", may_differ=True
+    )
+    select: str = field(
+        "last",
+        "which epoch is tested, by its score on validation images; best: accuracy",
+        choices=("last", "best", "accuracy", "macro_f1", "loss"),
+    )
+    patience: int = field(
+        0, "stop after this many evaluations without a gain in what `select` names; 0: never", low=0, high=10**6
+    )
+    balance: str = field(
+        "none",
+        "imbalanced classes: sampler draws classes by the square root of their size, loss weighs them by 1 / size",
+        choices=("none", "sampler", "loss"),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class ProbeFields(Fields):
+    """What lbfgs and knn choose among on the validation images."""
+
+    l2: tuple[float, ...] = field((1e-4, 1e-3, 1e-2, 1e-1, 1.0), "lbfgs: penalties on the squared weights")
+    neighbours: tuple[float, ...] = field((1, 5, 10, 20, 50), "knn: how many neighbors vote")
+    temperature: tuple[float, ...] = field((0.07,), "knn: a vote of cosine similarity s weighs exp(s / temperature)")
+
+
+@dataclasses.dataclass(frozen=True)
+class EvalFields(Fields):
+    """Evaluation during and after training."""
+
+    every_epochs: float = field(1.0, "epochs between two evaluations", low=0, high=1e6, open="low")
+    batch_size: int = field(128, "images per evaluation step", low=1, high=10**6)
+    images: int = field(8, "pre-training: reconstructions to show", low=1, high=64)
+    mask_seed: int = field(
+        0, "pre-training: which patches evaluation removes; independent of `seed`", low=0, high=SEEDS, open="high"
+    )
+    mask_ratios: tuple[float, ...] = field((0.75,), "pre-training: shares removed in its last pictures and errors")
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckpointFields(Fields):
+    """Checkpoints."""
+
+    every_epochs: float = field(1.0, "epochs between two checkpoints", low=0, high=1e6, open="low")
+    keep: int = field(
+        2, "newest checkpoints to keep; the older serves if the newest is damaged", low=1, high=10**6, may_differ=True
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class ShardingFields(Fields):
+    """Devices."""
+
+    fsdp: int = field(
+        1, "devices over which parameters and optimizer state are split", low=1, high=10**6, may_differ=True
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class LogFields(Fields):
+    """Logs and progress."""
+
+    every_steps: int = field(20, "updates between two rows of metrics.jsonl", low=1, high=10**9, may_differ=True)
+    tensorboard: bool = field(True, "write event files beside metrics.jsonl", may_differ=True)
+    profile: bool = field(False, "trace a few steps for TensorBoard's profiler", may_differ=True)
+    progress_seconds: float = field(10.0, "seconds between two lines of progress", low=0, high=1e9, may_differ=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig(Fields):
+    """One run: a pre-training, a fine-tuning, or a probe of a frozen encoder."""
+
+    task: str = field("finetune", "what the run does", choices=TASKS)
+    name: str = field(
+        "", "what to call the run in its default directory; empty: made from the other fields", may_differ=True
+    )
+    seed: int = field(
+        0, "random seed of initial weights, image order, augmentation and masks", low=0, high=SEEDS, open="high"
+    )
+    init: str = field(
+        "scratch",
+        "initial weights: random, of a masked autoencoder, or of other code",
+        choices=("scratch", "mae", "weights"),
+    )
+    init_from: str = field("", "init=mae: the run directory of the pre-training; init=weights: a file or folder")
+    init_name: str = field("", "what tables call the initial weights; empty: the value of init")
+    data: DataFields = dataclasses.field(default_factory=DataFields)
+    model: ModelFields = dataclasses.field(default_factory=ModelFields)
+    mae: MaeFields = dataclasses.field(default_factory=MaeFields)
+    optim: OptimFields = dataclasses.field(default_factory=OptimFields)
+    train: TrainFields = dataclasses.field(default_factory=TrainFields)
+    probe: ProbeFields = dataclasses.field(default_factory=ProbeFields)
+    eval: EvalFields = dataclasses.field(default_factory=EvalFields)
+    checkpoint: CheckpointFields = dataclasses.field(default_factory=CheckpointFields)
+    sharding: ShardingFields = dataclasses.field(default_factory=ShardingFields)
+    log: LogFields = dataclasses.field(default_factory=LogFields)
+
+
+NUMBER = (int, float)
+SEED_RULE = {"kind": int, "low": 0, "high": SEEDS, "open": "high", "allowed": "whole numbers of 0 and above"}
+
+
+@dataclasses.dataclass(frozen=True)
+class StudyConfig(Fields):
+    """A label-efficiency study: pre-training, then evaluations over a grid, then the report."""
+
+    task: str = field("study", "what the command does")
+    name: str = field("", "what to call the study in its default directory", may_differ=True)
+    title: str = field("Label efficiency of masked autoencoders", "heading of the report", may_differ=True)
+    fractions: tuple[float, ...] = field(
+        (0.01, 0.1, 0.5, 1.0),
+        "shares of the labels",
+        kind=float, low=0, high=1, open="low", allowed="numbers above 0 and up to 1",
+        may_be_empty=False, may_repeat=False, may_differ=True,
+    )  # fmt: skip
+    label_counts: tuple[int, ...] = field(
+        (),
+        "numbers of labeled images, such as (20, 50, 100, 200), in place of `fractions`",
+        kind=int, low=0, high=10**9, open="low", allowed="whole numbers above 0", may_repeat=False, may_differ=True,
+    )  # fmt: skip
+    inits: tuple[str, ...] = field(
+        ("scratch", "mae"),
+        "initial weights: scratch, mae, mae:mask_ratio=0.5, mae:exp=1, or [NAME=]PATH of an encoder",
+        may_be_empty=False, may_repeat=False, may_differ=True,
+    )  # fmt: skip
+    seeds: tuple[int, ...] = field(
+        (0,), "random seeds of initial weights and image order", may_be_empty=False, may_repeat=False, may_differ=True,
+        **SEED_RULE,
+    )  # fmt: skip
+    subset_seeds: tuple[int, ...] = field(
+        (), "which labels, one for each of `seeds`; empty: 0 for every seed", may_differ=True, **SEED_RULE
+    )
+    evaluations: tuple[str, ...] = field(
+        ("finetune",), "what is done with each encoder", choices=EVALUATIONS,
+        may_be_empty=False, may_repeat=False, may_differ=True,
+    )  # fmt: skip
+    random_probe: bool = field(
+        False, "also solve a linear probe on random weights, the reference that all must beat", may_differ=True
+    )
+    step_matched: float = field(
+        0.0,
+        "fine-tuning: fractions up to this one (or all label_counts) also get as many updates as the largest",
+        low=0, high=1, allowed="0 for none", may_differ=True,
+    )  # fmt: skip
+    target: float = field(
+        0.0,
+        "report: the macro F1 at which labels are enough; 0: 0.02 below the best with all labels",
+        low=0, high=1, allowed="0 for 0.02 below the best", may_differ=True,
+    )  # fmt: skip
+    pretrain_seeds: tuple[int, ...] = field(
+        (), "a pre-training for each of `seeds`; empty: one for all, with the seed of `pretrain`", **SEED_RULE
+    )
+    experiments: Mapping[str, Mapping[str, Mapping[str, Any]]] = dataclasses.field(
+        default_factory=dict,
+        metadata={"rule": Rule("exp1, exp2 ...: what each changes of `pretrain`, for mae:exp=1", may_differ=True)},
+    )
+    pretrain: RunConfig = dataclasses.field(default_factory=RunConfig)
+    finetune: RunConfig = dataclasses.field(default_factory=RunConfig)
+
+
+@dataclasses.dataclass(frozen=True)
+class SweepConfig(Fields):
+    """A sweep: pre-training over mask ratios and visible weights, then fine-tuning from each network."""
+
+    task: str = field("sweep", "what the command does")
+    name: str = field("", "what to call the sweep in its default directory", may_differ=True)
+    title: str = field("What the autoencoder learned", "heading of the report", may_differ=True)
+    mask_ratios: tuple[float, ...] = field(
+        (0.25, 0.5, 0.75, 0.9),
+        "shares of the patches removed in pre-training",
+        kind=float, low=0, high=1, open="low high", allowed="numbers above 0 and below 1",
+        may_be_empty=False, may_repeat=False, may_differ=True,
+    )  # fmt: skip
+    visible_weights: tuple[float, ...] = field(
+        (0.0, 1.0),
+        "values of mae.visible_weight; 0: He et al. 2022",
+        kind=float, low=0, open="high", allowed="numbers of 0 and above",
+        may_be_empty=False, may_repeat=False, may_differ=True,
+    )  # fmt: skip
+    seeds: tuple[int, ...] = field(
+        (0,), "random seeds of fine-tuning; each network is pre-trained once",
+        may_be_empty=False, may_repeat=False, may_differ=True, **SEED_RULE,
+    )  # fmt: skip
+    subset_seeds: tuple[int, ...] = field(
+        (), "which labels, one for each of `seeds`; empty: 0 for every seed", may_differ=True, **SEED_RULE
+    )
+    pretrain: RunConfig = dataclasses.field(default_factory=RunConfig)
+    finetune: RunConfig = dataclasses.field(default_factory=RunConfig)
+
+
+AnyConfig = RunConfig | StudyConfig | SweepConfig
+
+# Where a task's defaults differ from those above.
+_CLASSIFIER = {
+    "optim.base_lr": 5e-4,
+    "optim.warmup_epochs": 2.0,
+    "optim.b2": 0.999,
+    "optim.weight_decay": 0.05,
+    "optim.no_decay": r"(^|/)(bias|scale|gamma|cls_token|pos_embed|reg_token)$",
+    "train.epochs": 20.0,
+    "train.batch_size": 64,
+    "train.batch_per_device": 0,
 }
-_RANGES = {  # low, high, whether low itself is allowed, whether high is
-    "data.val_fraction": (0, 1, True, False),
-    "data.test_fraction": (0, 1, True, False),
-    "data.fraction": (0, 1, False, True),
-    "data.label_count": (0, 10**9, True, True),
-    "data.randaugment": (0, 10, True, True),
-    "data.random_erasing": (0, 1, True, True),
-    "data.threads": (0, 1024, True, True),
-    "data.workers": (0, 1024, True, True),
-    "data.prefetch": (1, 4096, True, True),
-    "data.synthetic_train": (10, 10**7, True, True),
-    "data.synthetic_test": (10, 10**7, True, True),
-    "data.synthetic_unlabelled": (10, 10**7, True, True),
-    "data.synthetic_size": (16, 4096, True, True),
-    "seed": (0, 2**31, True, False),
-    "data.subset_seed": (0, 2**31, True, False),
-    "data.val_seed": (0, 2**31, True, False),
-    "data.test_seed": (0, 2**31, True, False),
-    "model.image_size": (1, 2**15, True, True),
-    "model.patch_size": (1, 2**15, True, True),
-    "model.mlp_ratio": (0.01, 64, True, True),
-    "model.decoder_width": (4, 2**16, True, True),
-    "model.decoder_depth": (1, 100, True, False),
-    "model.decoder_heads": (1, 2**16, True, True),
-    "model.head_std": (0, math.inf, True, False),
-    "model.drop_path": (0, 1, True, False),
-    "model.norm_eps": (0, 1, False, False),
-    "model.registers": (0, 1024, True, True),
-    "model.layer_scale": (0, math.inf, True, False),
-    "mae.mask_ratio": (0, 1, False, False),
-    "mae.visible_weight": (0, math.inf, True, False),
-    "optim.base_lr": (0, 1e3, False, True),
-    "optim.warmup_epochs": (0, 1e6, True, True),
-    "optim.min_lr": (0, 1e3, True, True),
-    "optim.weight_decay": (0, 1e3, True, True),
-    "optim.b1": (0, 1, True, False),
-    "optim.b2": (0, 1, True, False),
-    "optim.clip_norm": (0, math.inf, True, False),
-    "optim.layer_decay": (0, 1, False, True),
-    "train.epochs": (0, 1e6, False, True),
-    "train.steps": (0, 10**9, True, True),
-    "train.batch_size": (0, 10**6, True, True),
-    "train.batch_per_device": (0, 10**6, True, True),
-    "train.accumulation": (1, 10**6, True, True),
-    "train.match_fraction": (0, 1, True, True),
-    "train.match_count": (0, 10**9, True, True),
-    "train.label_smoothing": (0, 1, True, False),
-    "train.patience": (0, 10**6, True, True),
-    "train.blocks": (-1, math.inf, True, False),
-    "train.mixup": (0, 1000, True, True),
-    "train.cutmix": (0, 1000, True, True),
-    "train.lower_rate_times": (1, 100, True, True),
-    "train.lower_rate_factor": (0, 1, False, False),
-    "eval.every_epochs": (0, 1e6, False, True),
-    "eval.batch_size": (1, 10**6, True, True),
-    "eval.images": (1, 64, True, True),
-    "eval.mask_seed": (0, 2**31, True, False),
-    "checkpoint.every_epochs": (0, 1e6, False, True),
-    "checkpoint.keep": (1, 10**6, True, True),
-    "sharding.fsdp": (1, 10**6, True, True),
-    "log.every_steps": (1, 10**9, True, True),
-    "log.progress_seconds": (0, 1e9, True, True),
+_LINEAR_PROBE = _CLASSIFIER | {  # He et al. 2022, appendix A.1; see configs/linear_probe.py
+    "optim.name": "lars",
+    "optim.base_lr": 6.4,
+    "optim.warmup_epochs": 10.0,
+    "optim.weight_decay": 0.0,
+    "model.head_std": 0.01,
+    "train.epochs": 90.0,
+    "train.batch_size": 256,
 }
+_TASKS = {"pretrain": {}, "linear_probe": _LINEAR_PROBE}
+
+
+def rules(fields: type[Fields], prefix: str = "") -> dict[str, tuple[Any, Rule]]:
+    """Default and `Rule` of each field, by its dotted name, such as "data.fraction"."""
+    found: dict[str, tuple[Any, Rule]] = {}
+    for each in dataclasses.fields(fields):  # type: ignore[arg-type]
+        if "rule" in each.metadata:
+            default = each.default if each.default is not dataclasses.MISSING else {}
+            found[prefix + each.name] = default, each.metadata["rule"]
+        elif isinstance(each.default_factory, type) and issubclass(each.default_factory, Fields):
+            found |= rules(each.default_factory, f"{prefix}{each.name}.")
+    return found
+
+
+def may_differ(key: str) -> bool:
+    """Whether a resumed run, study or sweep may have another value in a field, by its dotted name."""
+    return key in _MAY_DIFFER or key.startswith("experiments.")
+
+
+# A study may grow by fractions, initial weights and seeds, a sweep by mask ratios: each cell has a config of its own.
+_MAY_DIFFER = {"resolved.devices", "resolved.rows"} | {
+    key
+    for fields in (RunConfig, StudyConfig, SweepConfig)
+    for key, (_, rule) in rules(fields).items()
+    if rule.may_differ
+}
+
+
+def changed(config: C, changes: Mapping[str, Any]) -> C:
+    """A copy with other values in some fields, by their dotted names."""
+    here = {key: value for key, value in changes.items() if "." not in key}
+    for section in dict.fromkeys(key.partition(".")[0] for key in changes if "." in key):
+        inner = {key.partition(".")[2]: value for key, value in changes.items() if key.startswith(f"{section}.")}
+        here[section] = changed(getattr(config, section), inner)
+    return dataclasses.replace(config, **here)  # type: ignore[type-var]
+
+
+def as_dict(config: Fields) -> dict[str, Any]:
+    """The fields as nested dicts."""
+    return dataclasses.asdict(config)  # type: ignore[call-overload]
 
 
 def defaults(task: str) -> ConfigDict:
     """All fields of one run, `task` = one of TASKS, with the study's shared values."""
-    c = ConfigDict()
-    c.task = task
-    c.name = ""  # what to call the run in its default directory; empty: made from the values below
-    c.seed = 0  # initial weights, order of the images, augmentation, masks
-    c.init = "scratch"  # scratch | mae | weights: where the first weights come from
-    c.init_from = ""  # mae: the run directory of the pre-training; weights: a file or folder (see README)
-    c.init_name = ""  # what tables call it; empty: as `init`
-
-    d = c.data = ConfigDict()
-    d.source = "raabin_wbc"  # synthetic | folder | raabin_wbc | cam16 | prcc | tiles:NAME; pre-training joins by "+"
-    d.prepared_dir = ""  # where prepared data sets are; empty: $TFDS_DATA_DIR, else ~/tensorflow_datasets
-    d.dir = ""  # for folder: the directory; several of them, for pre-training, joined by ","
-    d.weights = ()  # pre-training: shares of the sources; empty: by their numbers of images
-    d.labels = ""  # folder: a CSV or Parquet file with path, label, optional group and split; paths are below `dir`
-    d.columns = ""  # its columns where they have other names, such as "path=file,label=cell_type,group=patient"
-    d.train_split = "Train"  # folder or split to train on; auto, or "Train" where it is missing: found by usual names
-    d.test_split = "TestA"  # the same for test; without one, `test_fraction` is split off
-    d.val_split = "auto"  # the same for validation; none: validation images are taken from the training images
-    d.test_fraction = 0.2  # without a test set: share of the images split off as one, by group and class
-    d.test_seed = 0  # which images these are
-    d.group_pattern = ""  # regular expression with one group that finds the patient or slide in an image's path
-    d.external = ""  # further test sets, joined by ",": [NAME=]PLACE, a folder of class folders or another split
-    d.val_fraction = 0.1  # split off the training images first, the same for every fraction
-    d.fraction = 1.0  # share of the labels that training may see, per class
-    d.label_count = 0  # labels that training may see, in images of all classes; 0: `fraction` says how many
-    d.subset_seed = 0  # which images are in the fraction; apart from `seed`
-    d.val_seed = 0  # which images validate; the same for every fraction and seed of a study
-    d.bad_images = "stop"  # stop | skip: what to do about a file that is not an image
-    d.crop_scale = (0.2, 1.0)  # area of the random crop as a share of the image's
-    d.crop_ratio = (3 / 4, 4 / 3)  # width over height of the random crop
-    d.flips = True  # mirror left-right and up-down, each with probability 1/2
-    d.randaugment = 0.0  # magnitude, up to 10, of two random operations on each image (RandAugment); 0: none
-    d.randaugment_colour = True  # also operations on colours; False: rotation, shear and translation alone
-    d.random_erasing = 0.0  # share of the images of which a random box is replaced by noise
-    d.mean = (0.485, 0.456, 0.406)  # subtracted from the images in 0..1 (ImageNet's values)
-    d.std = (0.229, 0.224, 0.225)  # and divided by
-    d.threads = 8  # decoding threads per process
-    d.workers = 0  # decoding processes beside the main one; 0: threads alone
-    d.prefetch = 4  # batches read ahead
-    d.synthetic_train = 2000  # synthetic: labelled images to draw
-    d.synthetic_test = 500
-    d.synthetic_unlabelled = 4000
-    d.synthetic_size = 96  # pixels
-
-    m = c.model = ConfigDict()
-    m.size = "base"  # tiny | small | base | large | custom
-    m.image_size = 224  # pixels; a multiple of patch_size
-    m.patch_size = 16  # pixels
-    m.width = 0  # for size = custom: features per token, a multiple of 4 and of heads
-    m.depth = 0  # for size = custom: blocks
-    m.heads = 0  # for size = custom
-    m.mlp_ratio = 4.0  # hidden features of the MLP over width
-    m.pool = "cls"  # cls | mean: what the classifier's head reads
-    m.decoder_width = 512  # pre-training: the decoder of He et al. 2022
-    m.decoder_depth = 8
-    m.decoder_heads = 16
-    m.head_std = 0.02  # deviation of the classifier head's first weights (normal, cut off at two); 0: Xavier-uniform
-    m.drop_path = 0.0  # fine-tuning: stochastic depth of the last block
-    m.dtype = "auto"  # auto | float32 | bfloat16: of the arithmetic; auto: bfloat16 where that is faster, not on CPUs
-    m.attention = "auto"  # auto | xla | cudnn: what computes attention; auto: cudnn where it can, xla elsewhere
-    m.positions = "fixed"  # fixed (sine-cosine) | learned: the encoder's position embeddings
-    m.norm_eps = 1e-6  # epsilon of the layer norms
-    m.registers = 0  # further learned tokens beside the class token
-    m.layer_scale = 0.0  # where learned factors on the residual branches start; 0: none
-
-    a = c.mae = ConfigDict()
-    a.mask_ratio = 0.75  # share of the patches that is removed
-    a.norm_pix_loss = True  # targets: pixels normalised within their patch
-    a.visible_weight = 0.0  # weight of the visible patches' loss beside the removed ones'; 0: He et al. 2022
-
-    o = c.optim = ConfigDict()
-    o.name = "adamw"  # adamw | lars
-    o.base_lr = 1.5e-4  # learning rate for 256 images; peak = base_lr * images per step / 256
-    o.schedule = "cosine"  # cosine | constant | linear, after the warm-up
-    o.warmup_epochs = 40.0  # linear from 0
-    o.min_lr = 0.0  # where cosine and linear end
-    o.weight_decay = 0.05  # decoupled (AdamW)
-    o.no_decay = r"(^|/)(bias|scale|gamma)$"  # parameters whose path matches are not decayed, nor scaled by LARS
-    o.b1 = 0.9  # for lars: momentum
-    o.b2 = 0.95
-    o.clip_norm = 0.0  # largest global norm of the gradient; 0: no clipping
-    o.layer_decay = 1.0  # factor on the learning rate per block, counted from the head
-
-    t = c.train = ConfigDict()
-    t.epochs = 100.0
-    t.steps = 0  # in place of epochs, where not 0
-    t.batch_size = 0  # images per update, all devices together; 0: from batch_per_device
-    t.batch_per_device = 48  # images per device and accumulation step
-    t.accumulation = 1  # micro-batches per update
-    t.match_fraction = 0.0  # fine-tuning: as many updates as this share of the labels would get; 0: those of its own
-    t.match_count = 0  # the same by images, for label_count: as many updates as so many labels would get
-    t.label_smoothing = 0.0  # fine-tuning
-    t.blocks = -1  # fine-tuning: how many of the last blocks are trained, with norm and head; 0: the head; -1: all
-    t.mixup = 0.0  # fine-tuning: alpha of mixup's Beta distribution; 0: off; with CutMix, each has half of the updates
-    t.cutmix = 0.0  # fine-tuning: alpha of CutMix's Beta distribution; 0: off
-    t.remat = False  # compute activations again for the gradient: less memory, about a third more work
-    t.on_divergence = "stop"  # stop | lower_rate: what to do about a loss or gradient that is not finite
-    t.lower_rate_times = 3  # for lower_rate: so often it goes back to the last sound checkpoint, then it stops
-    t.lower_rate_factor = 0.5  # and goes on from there with the learning rate times this
-    t.select = "last"  # last | accuracy | macro_f1 | loss: which epoch is tested, by validation; best: accuracy
-    t.patience = 0  # stops early after so many evaluations without a gain in what `select` names; 0: never
-    t.balance = "none"  # none | sampler (classes drawn by the root of their size) | loss (weights 1 / class size)
-
-    b = c.probe = ConfigDict()  # what lbfgs and knn choose among on the validation images
-    b.l2 = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # lbfgs: penalties on the squared weights
-    b.neighbours = (1, 5, 10, 20, 50)  # knn: how many vote
-    b.temperature = (0.07,)  # knn: a vote of cosine similarity s weighs exp(s / temperature)
-
-    e = c.eval = ConfigDict()
-    e.every_epochs = 1.0
-    e.batch_size = 128  # images per evaluation step
-    e.images = 8  # pre-training: reconstructions to show
-    e.mask_seed = 0  # pre-training: which patches evaluation removes; the same for every seed and experiment
-    e.mask_ratios = (0.75,)  # pre-training: shares removed in its last pictures and errors
-
-    k = c.checkpoint = ConfigDict()
-    k.every_epochs = 1.0
-    k.keep = 2  # newest checkpoints to keep; the older serves where the newest is damaged
-
-    s = c.sharding = ConfigDict()
-    s.fsdp = 1  # devices over which parameters and optimiser state are split
-
-    g = c.log = ConfigDict()
-    g.every_steps = 20
-    g.tensorboard = True  # write event files beside metrics.jsonl
-    g.profile = False  # trace a few steps for TensorBoard's profiler
-    g.progress_seconds = 10.0  # between two lines of progress
-
-    if task != "pretrain":
-        o.base_lr, o.warmup_epochs, o.b2, o.weight_decay = 5e-4, 2.0, 0.999, 0.05
-        o.no_decay = r"(^|/)(bias|scale|gamma|cls_token|pos_embed|reg_token)$"
-        t.epochs, t.batch_size, t.batch_per_device = 20.0, 64, 0
-    if task == "linear_probe":  # He et al. 2022, appendix A.1; see configs/linear_probe.py
-        o.name, o.base_lr, o.warmup_epochs, o.weight_decay, m.head_std = "lars", 6.4, 10.0, 0.0, 0.01
-        t.epochs, t.batch_size = 90.0, 256
-    return c
+    return ConfigDict(as_dict(changed(RunConfig(task=task), _TASKS.get(task, _CLASSIFIER))))
 
 
-def probe_of(finetune: ConfigDict, task: str) -> ConfigDict:
-    """The config of a probe of the frozen encoder: first weights, network and data are those of a fine-tuning."""
-    c = defaults(task)
+def probe_of(finetune: RunConfig | ConfigDict, task: str) -> ConfigDict:
+    """The config of a probe of the frozen encoder: initial weights, network and data are those of a fine-tuning."""
+    c, given = defaults(task), finetune if isinstance(finetune, ConfigDict) else ConfigDict(as_dict(finetune))
     for name in ("name", "seed", "init", "init_from", "init_name"):
-        c[name] = finetune[name]
+        c[name] = given[name]
     for section in ("data", "model", "eval", "checkpoint", "sharding", "log"):
-        c[section].update(finetune[section])
+        c[section].update(given[section])
     c.data.update(randaugment=0.0, random_erasing=0.0)
     c.model.update(drop_path=0.0, head_std=defaults(task).model.head_std)
     if task not in QUICK:
         for name in ("select", "patience", "balance", "match_fraction", "match_count"):
-            c.train[name] = finetune.train[name]
+            c.train[name] = given.train[name]
     return c
 
 
 def study_defaults(pretrain: ConfigDict, finetune: ConfigDict) -> ConfigDict:
     """All fields of a study: one pre-training, then fine-tuning over a grid, then the report."""
-    c = ConfigDict()
-    c.task = "study"
-    c.name = ""
-    c.title = "Label efficiency of masked autoencoders"
-    c.fractions = (0.01, 0.1, 0.5, 1.0)
-    c.label_counts = ()  # labels in images, such as (20, 50, 100, 200), in place of `fractions`
-    c.inits = ("scratch", "mae")  # scratch | mae | mae:mask_ratio=0.5 | mae:exp=1 | [NAME=]PATH of an encoder
-    c.seeds = (0,)  # initial weights and order
-    c.subset_seeds = ()  # which labels; empty: 0 for every seed
-    c.evaluations = ("finetune",)  # of each initialisation: finetune | linear_probe | lbfgs | knn, see EVALUATIONS
-    c.random_probe = False  # a solved linear probe on random weights beside any evaluations: what all must beat
-    c.step_matched = 0.0  # fine-tuning: fractions up to this (or all label_counts) also get the updates of the largest
-    c.target = 0.0  # report: the macro F1 at which labels are enough; 0: 0.02 below the best with all labels
-    c.pretrain_seeds = ()  # a pre-training for each of `seeds`; empty: one for all, with the seed of `pretrain`
-    c.experiments = ConfigDict()  # exp1, exp2 ...: what each changes of `pretrain`, for inits such as mae:exp=1
-    c.pretrain = pretrain
-    c.finetune = finetune
-    return c
+    return _of_several(StudyConfig(), pretrain, finetune)
 
 
 def sweep_defaults(pretrain: ConfigDict, finetune: ConfigDict) -> ConfigDict:
     """All fields of a sweep: pre-training over mask ratios x visible weights, then fine-tuning from each."""
-    c = ConfigDict()
-    c.task = "sweep"
-    c.name = ""
-    c.title = "What the autoencoder learned"
-    c.mask_ratios = (0.25, 0.5, 0.75, 0.9)  # shares of the patches removed in pre-training
-    c.visible_weights = (0.0, 1.0)  # mae.visible_weight; 0: He et al. 2022
-    c.seeds = (0,)  # of fine-tuning: initial weights and order; each network is pre-trained once
-    c.subset_seeds = ()  # which labels; empty: 0 for every seed
-    c.pretrain = pretrain
-    c.finetune = finetune
+    return _of_several(SweepConfig(), pretrain, finetune)
+
+
+def _of_several(config: StudyConfig | SweepConfig, pretrain: ConfigDict, finetune: ConfigDict) -> ConfigDict:
+    c = ConfigDict({key: value for key, value in as_dict(config).items() if key not in ("pretrain", "finetune")})
+    c.pretrain, c.finetune = pretrain, finetune
     return c

@@ -10,12 +10,23 @@ import importlib.util
 import inspect
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from mae_jax.config.fields import FREE, TASKS, WEIGHTS, defaults, study_defaults, sweep_defaults
+from mae_jax.config.fields import (
+    TASKS,
+    WEIGHTS,
+    Fields,
+    RunConfig,
+    as_dict,
+    defaults,
+    may_differ,
+    study_defaults,
+    sweep_defaults,
+)
 from mae_jax.runtime.errors import UserError
 
 
@@ -126,18 +137,24 @@ def check_arguments(arguments: list[str]) -> None:
                 raise UserError(f"--config.{field}{equals}{value}: {value!r} is not {words}") from None
 
 
-def flatten(config: ConfigDict | dict, prefix: str = "") -> dict[str, Any]:
+def flatten(config: ConfigDict | Fields | Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """{"data.fraction": 0.1, ...}: the fields in one level."""
-    flat = {}
-    for key, value in config.items():
-        if isinstance(value, ConfigDict | dict):
+    flat: dict[str, Any] = {}
+    items = as_dict(config) if isinstance(config, Fields) else config
+    for key, value in items.items():
+        if isinstance(value, ConfigDict | Mapping):
             flat |= flatten(value, f"{prefix}{key}.")
         else:
             flat[prefix + key] = value
     return flat
 
 
-def hparams(config: ConfigDict) -> dict[str, Any]:
+def as_json(config: ConfigDict | Fields) -> dict[str, Any]:
+    """The fields as they come back from a JSON file: tuples as lists."""
+    return json.loads(config.to_json() if isinstance(config, ConfigDict) else json.dumps(as_dict(config)))
+
+
+def hparams(config: RunConfig) -> dict[str, Any]:
     """The fields as TensorBoard's table wants them: the same keys in every run, no None."""
     return {
         key: value if isinstance(value, int | float | str) else json.dumps(value)
@@ -157,7 +174,7 @@ def with_defaults(saved: dict[str, Any]) -> dict[str, Any]:
         saved = saved | {part: with_defaults(saved.get(part, {})) for part in ("pretrain", "finetune")}
     else:
         return saved
-    return _filled(saved, json.loads(known.to_json()))
+    return _filled(saved, as_json(known))
 
 
 def _filled(saved: dict[str, Any], known: dict[str, Any]) -> dict[str, Any]:
@@ -169,9 +186,9 @@ def _filled(saved: dict[str, Any], known: dict[str, Any]) -> dict[str, Any]:
 
 
 def difference(ours: dict[str, Any], theirs: dict[str, Any]) -> list[str]:
-    """ "key: theirs -> ours" for each field that differs, but for those that may (`FREE`)."""
+    """ "key: theirs -> ours" for each field that differs, except those that may."""
     return [
         f"{key}: {theirs.get(key)!r} -> {ours.get(key)!r}"
         for key in sorted(ours.keys() | theirs.keys())
-        if not FREE.fullmatch(key) and ours.get(key) != theirs.get(key)
+        if not may_differ(key) and ours.get(key) != theirs.get(key)
     ]

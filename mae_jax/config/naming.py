@@ -6,11 +6,11 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from mae_jax.config.fields import WEIGHTS
+from mae_jax.config.fields import WEIGHTS, AnyConfig, DataFields, ModelFields, RunConfig, StudyConfig, SweepConfig
 from mae_jax.runtime.errors import UNUSABLE, UserError
 
 
-def arm_of(config: ConfigDict) -> str:
+def arm_of(config: RunConfig) -> str:
     """How a run was trained, in words, where that is not the usual way; runs are compared within an arm."""
     match, blocks = config.train.match_fraction, config.train.blocks
     said = [f"as many updates as {match * 100:g} %"] if match else []
@@ -20,7 +20,7 @@ def arm_of(config: ConfigDict) -> str:
     return ", ".join(said)
 
 
-def run_directory(config: ConfigDict, workdir: str | os.PathLike | None = None) -> Path:
+def run_directory(config: AnyConfig | ConfigDict, workdir: str | os.PathLike | None = None) -> Path:
     """`workdir`, else the default. Raises UserError for a name that cannot be shown."""
     directory = Path(workdir or default_workdir(config))
     if UNUSABLE.search(str(directory)):
@@ -28,9 +28,9 @@ def run_directory(config: ConfigDict, workdir: str | os.PathLike | None = None) 
     return directory
 
 
-def default_workdir(config: ConfigDict) -> str:
+def default_workdir(config: AnyConfig | ConfigDict) -> str:
     """A speaking directory below runs/, for example runs/finetune-raabin_wbc-10pct-mae-base16_224-seed0."""
-    if config.task in ("study", "sweep"):
+    if isinstance(config, StudyConfig | SweepConfig) or config.task in ("study", "sweep"):
         data = config.finetune.data
         label = source_label(data)
         return f"runs/{_in_path(config.name or config.task)}-{label}-{_model_label(config.finetune.model)}"
@@ -50,7 +50,7 @@ def percent(fraction: float) -> str:
     return f"{fraction * 100:g}pct"
 
 
-def source_label(data: ConfigDict) -> str:
+def source_label(data: DataFields) -> str:
     """What to call the images: the source, or the last part of each folder's path."""
     return _in_path("+".join(source_names(data)))
 
@@ -59,7 +59,7 @@ def _in_path(name: str) -> str:
     return re.sub(r"[^\w.+-]", "_", name)
 
 
-def source_names(data: ConfigDict) -> list[str]:
+def source_names(data: DataFields) -> list[str]:
     """One name for each source, in their order: the data set, or the last part of the folder's path."""
     names = []
     for source in data.source.split("+"):
@@ -67,6 +67,6 @@ def source_names(data: ConfigDict) -> list[str]:
     return names
 
 
-def _model_label(m: ConfigDict) -> str:
+def _model_label(m: ModelFields) -> str:
     size = f"{m.width}x{m.depth}" if m.size == "custom" else m.size
     return f"{size}_p{m.patch_size}_{m.image_size}px"

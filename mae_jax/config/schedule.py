@@ -3,8 +3,7 @@
 import dataclasses
 import math
 
-from ml_collections import ConfigDict
-
+from mae_jax.config.fields import RunConfig
 from mae_jax.runtime.errors import UserError
 
 
@@ -24,7 +23,7 @@ class Resolved:
     save_every: int  # steps
 
 
-def resolve(config: ConfigDict, n_train: int, devices: int, n_schedule: int = 0) -> Resolved:
+def resolve(config: RunConfig, n_train: int, devices: int, n_schedule: int = 0) -> Resolved:
     """Steps, learning rate and warm-up from a config (Goyal et al. 2017: linear scaling of the rate).
 
     An epoch is ceil(images / batch) updates, at least one, so a subset smaller than the batch still

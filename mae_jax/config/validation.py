@@ -3,6 +3,7 @@
 Each raises UserError with one line: the field, its value, what is allowed.
 """
 
+import dataclasses
 import difflib
 import math
 import re
@@ -11,44 +12,67 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from mae_jax.config.fields import _CHOICES, _RANGES, QUICK, defaults
+from mae_jax.config.fields import QUICK, C, DataFields, Fields, ModelFields, RunConfig, rules
 from mae_jax.config.loading import flatten, one_of
 from mae_jax.runtime.errors import UNUSABLE, UserError
 
 MOST_PATCHES = 2**14  # of an image; attention compares each with each
 
 
-def validate(config: ConfigDict, prefix: str = "") -> None:
-    """Refuses a config of one run that cannot work, before any device or image is touched.
+def validate(config: ConfigDict | RunConfig, prefix: str = "") -> RunConfig:
+    """The config of one run, checked and frozen, before any device or image is touched.
 
     Raises UserError that names the field, its value and what is allowed.
     """
-    flat, schema = flatten(config), flatten(defaults("finetune"))
-    refuse_unknown(flat, schema, "the config", prefix)
-    for key, like in schema.items():
+    flat, known = flatten(config), rules(RunConfig)
+    refuse_unknown(flat, known, "the config", prefix)
+    for key, (like, rule) in known.items():
         if key not in flat:
             raise UserError(f"{prefix}{key} is missing from the config; its default is {like!r}")
-        value, number = flat[key], isinstance(like, int | float) and not isinstance(like, bool)
-        fits = type(value) in ((int, float) if isinstance(like, float) else (type(like),))
-        if isinstance(like, tuple):
-            finite = all(type(v) in (int, float) and math.isfinite(v) for v in value)
-            fits = isinstance(value, tuple | list) and finite
-        if not fits:
-            raise UserError(f"{prefix}{key}={value!r} has the wrong type; allowed: {_kind(like)}")
-        if number and not math.isfinite(value):
-            raise UserError(f"{prefix}{key}={value} is not a finite number")
-        if isinstance(value, str) and UNUSABLE.search(value):
-            raise UserError(f"{prefix}{key}={value!r} is not allowed; use no control characters, and UTF-8")
-    for key, allowed in _CHOICES.items():
-        one_of(prefix + key, flat[key], allowed)
-    for key, (low, high, with_low, with_high) in _RANGES.items():
-        value = flat[key]
-        if not (low < value < high or (value == low and with_low) or (value == high and with_high)):
-            left, right = "[" if with_low else "(", "]" if with_high else ")"
-            raise UserError(f"{prefix}{key}={value} is out of range; allowed: {left}{low}, {high}{right}")
-    _validate_data(config.data, prefix + "data.")
-    _validate_model(config, prefix)
-    _validate_rest(config, prefix)
+        _validate_type(prefix + key, flat[key], like)
+        if rule.choices:
+            one_of(prefix + key, flat[key], rule.choices)
+        if rule.has_range and not rule.holds(flat[key]):
+            raise UserError(f"{prefix}{key}={flat[key]} is out of range; allowed: {rule.range}")
+    run = typed(config, RunConfig)
+    _validate_data(run.data, prefix + "data.")
+    _validate_model(run, prefix)
+    _validate_rest(run, prefix)
+    return run
+
+
+def frozen(config: ConfigDict | RunConfig) -> RunConfig:
+    """`config` if it is frozen, and so was checked; else `validate(config)`."""
+    return config if isinstance(config, RunConfig) else validate(config)
+
+
+def typed(config: ConfigDict | Fields, kind: type[C]) -> C:
+    """A frozen object of the fields of `kind`, whose types are right; numbers and lists take the types of defaults."""
+    values: dict[str, Any] = {}
+    for each in dataclasses.fields(kind):  # type: ignore[arg-type]
+        value = getattr(config, each.name)
+        if isinstance(each.default_factory, type) and issubclass(each.default_factory, Fields):
+            value = typed(value, each.default_factory)
+        elif isinstance(value, ConfigDict):
+            value = value.to_dict()
+        elif isinstance(each.default, float):
+            value = float(value)
+        elif isinstance(each.default, tuple):
+            value = tuple(value)
+        values[each.name] = value
+    return kind(**values)
+
+
+def _validate_type(name: str, value: Any, like: Any) -> None:
+    fits = type(value) in ((int, float) if isinstance(like, float) else (type(like),))
+    if isinstance(like, tuple):
+        fits = isinstance(value, tuple | list) and all(type(v) in (int, float) and math.isfinite(v) for v in value)
+    if not fits:
+        raise UserError(f"{name}={value!r} has the wrong type; allowed: {_kind(like)}")
+    if isinstance(like, int | float) and not math.isfinite(value):
+        raise UserError(f"{name}={value} is not a finite number")
+    if isinstance(value, str) and UNUSABLE.search(value):
+        raise UserError(f"{name}={value!r} is not allowed; use no control characters, and UTF-8")
 
 
 def refuse_unknown(keys: Iterable[str], known: Iterable[str], whole: str, prefix: str = "") -> None:
@@ -65,22 +89,22 @@ def _kind(like: Any) -> str:
     return "finite numbers in ( , )" if isinstance(like, tuple) else type(like).__name__
 
 
-def _validate_data(d: ConfigDict, prefix: str) -> None:
+def _validate_data(d: DataFields, prefix: str) -> None:
     for key, length, low, high, words in (
         ("crop_scale", 2, 1e-4, 1, "2 shares of the image above 0.0001 and up to 1, the smaller first"),
         ("crop_ratio", 2, 1e-3, 1e3, "2 numbers above 0.001 and up to 1000, the smaller first"),
         ("mean", 3, -1e3, 1e3, "3 numbers, one for each channel, of images in 0..1"),
         ("std", 3, 1e-6, 1e3, "3 numbers above 0, one for each channel, of images in 0..1"),
     ):
-        value = tuple(d[key])
+        value = getattr(d, key)
         ordered = key in ("mean", "std") or value == tuple(sorted(value))
         if len(value) != length or min(value) <= low or max(value) > high or not ordered:
             raise UserError(f"{prefix}{key}={value} is not allowed; use {words}")
     if any(w <= 0 for w in d.weights):
-        raise UserError(f"{prefix}weights={tuple(d.weights)}: use numbers above 0, one for each source")
+        raise UserError(f"{prefix}weights={d.weights}: use numbers above 0, one for each source")
 
 
-def _validate_model(config: ConfigDict, prefix: str) -> None:
+def _validate_model(config: RunConfig, prefix: str) -> None:
     m = config.model
     if m.image_size % m.patch_size:
         below = m.image_size // m.patch_size * m.patch_size
@@ -119,14 +143,14 @@ def _validate_model(config: ConfigDict, prefix: str) -> None:
         )
     if config.task == "pretrain":
         validate_ratio(m, config.mae.mask_ratio, f"{prefix}mae.mask_ratio={config.mae.mask_ratio}")
-        ratios = tuple(config.eval.mask_ratios)
+        ratios = config.eval.mask_ratios
         if len(set(ratios)) != len(ratios):
             raise UserError(f"{prefix}eval.mask_ratios={ratios} is not allowed; use none twice")
         for ratio in ratios:
             validate_ratio(m, ratio, f"{prefix}eval.mask_ratios={ratios}: {ratio}")
 
 
-def validate_ratio(m: ConfigDict, ratio: float, said: str) -> None:
+def validate_ratio(m: ModelFields, ratio: float, said: str) -> None:
     patches = (m.image_size // m.patch_size) ** 2
     visible = int(patches * (1 - ratio))
     if not 1 <= visible < patches:
@@ -135,13 +159,13 @@ def validate_ratio(m: ConfigDict, ratio: float, said: str) -> None:
         )
 
 
-def _validate_rest(config: ConfigDict, prefix: str) -> None:
+def _validate_rest(config: RunConfig, prefix: str) -> None:
     o, t = config.optim, config.train
     try:
         re.compile(o.no_decay)
     except (re.error, RecursionError, OverflowError) as error:
         raise UserError(
-            f"{prefix}optim.no_decay={o.no_decay!r} is not a regular expression: {error}; mend it"
+            f"{prefix}optim.no_decay={o.no_decay!r} is not a regular expression: {error}; correct it"
         ) from None
     if 0 < t.batch_size < t.accumulation:
         raise UserError(
@@ -168,13 +192,11 @@ def _validate_rest(config: ConfigDict, prefix: str) -> None:
         raise UserError(f"{prefix}train.balance={t.balance} is for fine-tuning and linear probes; set none")
     if t.blocks >= 0 and config.task != "finetune":
         raise UserError(f"{prefix}train.blocks={t.blocks} is for fine-tuning; set -1")
-    for name in ("mixup", "cutmix"):
-        if 0 < config.train[name] < 1e-3:
-            raise UserError(
-                f"{prefix}train.{name}={config.train[name]:g} is out of range; allowed: 0, or [0.001, 1000]"
-            )
-        if t[name] and config.task != "finetune":
-            raise UserError(f"{prefix}train.{name}={t[name]} mixes labels and is for fine-tuning; set 0")
+    for name, alpha in (("mixup", t.mixup), ("cutmix", t.cutmix)):
+        if 0 < alpha < 1e-3:
+            raise UserError(f"{prefix}train.{name}={alpha:g} is out of range; allowed: 0, or [0.001, 1000]")
+        if alpha and config.task != "finetune":
+            raise UserError(f"{prefix}train.{name}={alpha} mixes labels and is for fine-tuning; set 0")
     _validate_probe(config, prefix)
     if t.match_fraction and (config.task in ("pretrain", *QUICK) or t.steps or t.match_fraction < config.data.fraction):
         raise UserError(
@@ -198,11 +220,11 @@ def _validate_rest(config: ConfigDict, prefix: str) -> None:
         raise UserError(f"{prefix}init={config.init} needs {prefix}init_from: {what}")
 
 
-def _validate_probe(config: ConfigDict, prefix: str) -> None:
+def _validate_probe(config: RunConfig, prefix: str) -> None:
     """What lbfgs and knn choose among, and that there is something to choose on."""
     used = {"lbfgs": ("l2",), "knn": ("neighbours", "temperature")}.get(config.task, ())
     for name in ("l2", "neighbours", "temperature"):
-        value = tuple(config.probe[name])
+        value = getattr(config.probe, name)
         whole = name == "neighbours"
         if not value or len(set(value)) != len(value) or min(value) <= 0 or (whole and any(v % 1 for v in value)):
             what = "whole numbers" if whole else "numbers"

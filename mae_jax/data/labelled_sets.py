@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int
-from ml_collections import ConfigDict
 
+from mae_jax.config.fields import DataFields
 from mae_jax.data import groups as grouping
 from mae_jax.data import layouts, prepared, sources, subsets, tables
 from mae_jax.data.layouts import Layout
@@ -35,7 +35,7 @@ class LabelledSets:
     about: dict[str, str] = field(default_factory=dict)  # lines for the console: where the sets come from
 
 
-def load(data: ConfigDict, report: Report | None = None) -> LabelledSets:
+def load(data: DataFields, report: Report | None = None) -> LabelledSets:
     """Opens the images that the fields name, and splits a test set off where there is none.
 
     Every image file is decoded once. Raises UserError where the data cannot be used.
@@ -69,7 +69,7 @@ def load(data: ConfigDict, report: Report | None = None) -> LabelledSets:
     return LabelledSets(train, parts["test"], validation, layout.train or "train", layout.test or HELD_OUT, words)
 
 
-def _held_out(data: ConfigDict, train: Source) -> tuple[Source, Source]:
+def _held_out(data: DataFields, train: Source) -> tuple[Source, Source]:
     """Training and test images, where the data have no test set."""
     kept, held = subsets.split_validation(
         train.labels,
@@ -88,7 +88,7 @@ def _held_out(data: ConfigDict, train: Source) -> tuple[Source, Source]:
     return sources.take(train, kept), sources.take(train, held, counts=False)
 
 
-def _of_folder(data: ConfigDict, report: Report | None) -> tuple[Layout, dict[str, Source]]:
+def _of_folder(data: DataFields, report: Report | None) -> tuple[Layout, dict[str, Source]]:
     layout = layout_of(data)
     options: dict = {"bad_images": data.bad_images, "pattern": data.group_pattern, "progress": report}
     train = sources.folder(data.dir, layout.train, **options)
@@ -100,7 +100,7 @@ def _of_folder(data: ConfigDict, report: Report | None) -> tuple[Layout, dict[st
     return layout, parts
 
 
-def _prepared(data: ConfigDict) -> tuple[Layout, dict[str, Source]]:
+def _prepared(data: DataFields) -> tuple[Layout, dict[str, Source]]:
     names = list(prepared.info_of(data.source, data.prepared_dir).splits)
     train = layouts.pick("train", data.train_split, names, data.source)
     if train is None:
@@ -119,7 +119,7 @@ def _prepared(data: ConfigDict) -> tuple[Layout, dict[str, Source]]:
     return Layout(train, chosen["val"], chosen["test"]), parts
 
 
-def _of_table(data: ConfigDict, report: Report | None) -> tuple[Layout, dict[str, Source], dict]:
+def _of_table(data: DataFields, report: Report | None) -> tuple[Layout, dict[str, Source], dict]:
     table = tables.read(data.labels, data.dir, data.columns)
     layout = table_layout(data, table)
     everything = of_table(table, data, report)
@@ -140,7 +140,7 @@ def _of_table(data: ConfigDict, report: Report | None) -> tuple[Layout, dict[str
     return layout, parts, about | {"splits": layout}
 
 
-def of_table(table: tables.Table, data: ConfigDict, report: Report | None) -> Source:
+def of_table(table: tables.Table, data: DataFields, report: Report | None) -> Source:
     """All images of a table, by its classes."""
     return sources.listed(
         table.directory,
@@ -165,7 +165,7 @@ def rows_of(everything: Source, table: tables.Table, split: str, counts: bool = 
     return sources.take(everything, chosen, counts=counts)
 
 
-def table_layout(data: ConfigDict, table: tables.Table) -> Layout:
+def table_layout(data: DataFields, table: tables.Table) -> Layout:
     """Which values of the split column train, validate and test."""
     if table.splits is None:
         return Layout("")
@@ -183,7 +183,7 @@ def table_layout(data: ConfigDict, table: tables.Table) -> Layout:
     return Layout(train, val, test, tuple(v for v in values if v not in (train, val, test)))
 
 
-def layout_of(data: ConfigDict) -> Layout:
+def layout_of(data: DataFields) -> Layout:
     """The layout of a folder; see `layouts.find`. Raises UserError where splits overlap."""
     layout = layouts.find(data.dir, data.train_split, data.val_split, data.test_split)
     named = {"train": layout.train, "val": layout.validation, "test": layout.test}
@@ -198,7 +198,7 @@ def layout_of(data: ConfigDict) -> Layout:
     return layout
 
 
-def _check_train(data: ConfigDict, train: Source) -> None:
+def _check_train(data: DataFields, train: Source) -> None:
     """Refuses a single class, and a pattern of groups that is found in no name."""
     if len(train.classes) < 2:
         raise UserError(
@@ -212,7 +212,7 @@ def _check_train(data: ConfigDict, train: Source) -> None:
         )
 
 
-def check(data: ConfigDict) -> None:
+def check(data: DataFields) -> None:
     """Refuses fields that name images which are not there; opens none. Raises UserError."""
     refuse_unknown(data)
     if data.group_pattern:
@@ -238,7 +238,7 @@ def check(data: ConfigDict) -> None:
     external_places(data)
 
 
-def external(data: ConfigDict, classes: tuple[str, ...], report: Report | None) -> dict[str, Source]:
+def external(data: DataFields, classes: tuple[str, ...], report: Report | None) -> dict[str, Source]:
     """The sets that `data.external` names. A PLACE that is not a folder is a split of `data.source`."""
     files: dict = {"bad_images": data.bad_images, "pattern": data.group_pattern, "progress": report}
     options: dict = {"classes": classes, "field": "data.external"}
@@ -258,7 +258,7 @@ def external(data: ConfigDict, classes: tuple[str, ...], report: Report | None) 
     return found
 
 
-def external_places(data: ConfigDict, table: tables.Table | None = None) -> dict[str, str]:
+def external_places(data: DataFields, table: tables.Table | None = None) -> dict[str, str]:
     """{NAME: PLACE} of `data.external`. Raises UserError for names and places that cannot be used."""
 
     def where(place: str) -> Path:
@@ -297,7 +297,7 @@ def external_places(data: ConfigDict, table: tables.Table | None = None) -> dict
     return found
 
 
-def _used_splits(data: ConfigDict, table: tables.Table | None) -> tuple[str, ...]:
+def _used_splits(data: DataFields, table: tables.Table | None) -> tuple[str, ...]:
     if data.source == "synthetic":
         return ("Train", "TestA")
     if prepared.known(data.source):
@@ -306,7 +306,7 @@ def _used_splits(data: ConfigDict, table: tables.Table | None) -> tuple[str, ...
     return tuple(split for split in (layout.train, layout.validation, layout.test) if split is not None)
 
 
-def refuse_unknown(data: ConfigDict, name: str = "") -> None:
+def refuse_unknown(data: DataFields, name: str = "") -> None:
     """Raises UserError for a source that is not known, is not prepared, or lacks its directory."""
     name = name or data.source
     if prepared.known(name):

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Int
-from ml_collections import ConfigDict
 
+from mae_jax.config.fields import DataFields
 from mae_jax.config.naming import source_names
 from mae_jax.data import duplicates, findings, labelled_sets, prepared, sources, subsets
 from mae_jax.data import groups as grouping
@@ -44,7 +44,7 @@ class Unlabelled:
     names: tuple[str, ...]  # of the sources, no two alike
 
 
-def labelled(data: ConfigDict, report: Report | None = None, opened: dict | None = None) -> Labelled:
+def labelled(data: DataFields, report: Report | None = None, opened: dict | None = None) -> Labelled:
     """Opens the training and the test images, splits validation off, takes the fraction.
 
     `opened` keeps sources between calls, for the cells of a study. Raises UserError where the source is
@@ -86,7 +86,7 @@ def labelled(data: ConfigDict, report: Report | None = None, opened: dict | None
     return Labelled(train, test, train_idx, val_idx, subset, external, shared, sets, groups, repeated, tuple(warnings))
 
 
-def _open(opened: dict | None, function: Callable, data: ConfigDict, *rest) -> Any:
+def _open(opened: dict | None, function: Callable, data: DataFields, *rest) -> Any:
     """`function(data, *rest)`, or what it gave before for the same fields."""
     if opened is None:
         return function(data, *rest)
@@ -96,19 +96,19 @@ def _open(opened: dict | None, function: Callable, data: ConfigDict, *rest) -> A
     return opened[key]
 
 
-def _key(function: Callable, data: ConfigDict) -> tuple:
+def _key(function: Callable, data: DataFields) -> tuple:
     fields = ("source", "dir", "prepared_dir", "train_split", "test_split", "external", "bad_images")
     fields += ("val_split", "labels", "columns", "group_pattern", "test_fraction", "test_seed")
     drawn = ("synthetic_train", "synthetic_test", "synthetic_unlabelled", "synthetic_size")
-    return (function.__name__, *(data[name] for name in fields + drawn))
+    return (function.__name__, *(getattr(data, name) for name in fields + drawn))
 
 
-def _leaks(data: ConfigDict, train: Source, tests: dict[str, Source]) -> dict[str, dict]:
+def _leaks(data: DataFields, train: Source, tests: dict[str, Source]) -> dict[str, dict]:
     """Generated images are drawn apart; there is nothing to look for."""
     return {} if data.source == "synthetic" else {name: duplicates.leaks([train], test) for name, test in tests.items()}
 
 
-def _sessions(data: ConfigDict, sets: dict[str, Source]) -> list[str]:
+def _sessions(data: DataFields, sets: dict[str, Source]) -> list[str]:
     """Generated images have no sessions."""
     if data.source == "synthetic":
         return []
@@ -116,7 +116,7 @@ def _sessions(data: ConfigDict, sets: dict[str, Source]) -> list[str]:
 
 
 def seen_before(
-    data: ConfigDict, tests: dict[str, Source], pretraining: ConfigDict, opened: dict | None = None
+    data: DataFields, tests: dict[str, Source], pretraining: DataFields, opened: dict | None = None
 ) -> dict[str, dict]:
     """What each test set shares with the images that a pre-training saw; `pretraining`: its fields `data`.
 
@@ -136,7 +136,7 @@ def seen_before(
     return opened[key]
 
 
-def unlabelled(data: ConfigDict, report: Report | None = None, opened: dict | None = None) -> Unlabelled:
+def unlabelled(data: DataFields, report: Report | None = None, opened: dict | None = None) -> Unlabelled:
     """Opens the sources joined by "+"; a small part of each is held out to watch the reconstruction."""
     found = _open(opened, _unlabelled_sources, data, report)
     train_idx, val_idx = [], []
@@ -152,7 +152,7 @@ def unlabelled(data: ConfigDict, report: Report | None = None, opened: dict | No
     return Unlabelled(tuple(found), tuple(train_idx), tuple(val_idx), tuple(names))
 
 
-def check_unlabelled(data: ConfigDict) -> None:
+def check_unlabelled(data: DataFields) -> None:
     names, directories = data.source.split("+"), _directories(data)
     if data.group_pattern:
         grouping.compiled(data.group_pattern)
@@ -174,11 +174,11 @@ def check_unlabelled(data: ConfigDict) -> None:
         )
 
 
-def _directories(data: ConfigDict) -> list[str]:
+def _directories(data: DataFields) -> list[str]:
     return [d for d in data.dir.split(",") if d]
 
 
-def _unlabelled_sources(data: ConfigDict, report: Report | None) -> list[Source]:
+def _unlabelled_sources(data: DataFields, report: Report | None) -> list[Source]:
     check_unlabelled(data)
     found = []
     for name in data.source.split("+"):

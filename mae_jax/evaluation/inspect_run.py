@@ -1,10 +1,11 @@
 """Pictures of what a finished run's encoder looks at, for its own images. Command: `mae-jax inspect`."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
-from ml_collections import ConfigDict
 
+from mae_jax.config.fields import RunConfig
 from mae_jax.config.loading import hparams
 from mae_jax.data import splits
 from mae_jax.data.sources import Source
@@ -19,11 +20,10 @@ from mae_jax.weights import export
 PICTURE = "inspection"
 
 
-def images_of(config: ConfigDict, directory: str = "") -> list[tuple[Source, np.ndarray]]:
+def images_of(config: RunConfig, directory: str = "") -> list[tuple[Source, np.ndarray]]:
     """The images to look at: of `directory`, else the run's test images, or those that a pre-training held out."""
     if directory:
-        data = config.data.copy_and_resolve_references()
-        data.update(source="folder", dir=directory, weights=())
+        data = dataclasses.replace(config.data, source="folder", dir=directory, weights=())
         found = splits.unlabelled(data)
         return [(source, np.arange(len(source))) for source in found.sources]
     if config.task == "pretrain":

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float
-from ml_collections import ConfigDict
 from PIL import Image, ImageDraw, ImageFont
 
+from mae_jax.config.fields import RunConfig, as_dict
 from mae_jax.data.sources import Source
 from mae_jax.data.transforms import CenterResize, Decode
 from mae_jax.evaluation import pixel_space, reconstruction
@@ -57,7 +57,7 @@ def rows(spec: Spec, params: Params, held: Held, n: int, seed: int) -> Float[np.
     return np.concatenate(list(panels(spec, params, in_turn(held, n), seed)), axis=2)
 
 
-def errors(spec: Spec, params: Params, held: Held, config: ConfigDict, mask_ratio: float) -> list[dict[str, Any]]:
+def errors(spec: Spec, params: Params, held: Held, config: RunConfig, mask_ratio: float) -> list[dict[str, Any]]:
     """`contents.ERRORS` of every image, with its name, at a mask ratio."""
     spec = reconstruction.at_ratio(spec, mask_ratio)
     options = {"batch_size": config.eval.batch_size, "threads": config.data.threads, "seed": config.eval.mask_seed}
@@ -131,7 +131,7 @@ def write_errors(path: Path, found: Sequence[dict[str, Any]]) -> None:
         table.writerows({k: f"{v:.9g}" if isinstance(v, float) else cell(v) for k, v in row.items()} for row in found)
 
 
-def finish(spec: Spec, params: Params, held: Held, config: ConfigDict, workdir: Path, leader: bool) -> None:
+def finish(spec: Spec, params: Params, held: Held, config: RunConfig, workdir: Path, leader: bool) -> None:
     """The last files of a pre-training: reconstructions.csv (errors of each held-out image at each of
     `eval.mask_ratios`), .json (their means, and what they are) and .png (`eval.images` of them).
 
@@ -159,7 +159,7 @@ def finish(spec: Spec, params: Params, held: Held, config: ConfigDict, workdir: 
         "shown": [source.names[index] for source, index in chosen],
         "mask_seed": config.eval.mask_seed,
         "statistics": how,
-        "trained_with": dict(config.mae),
+        "trained_with": as_dict(config.mae),
         "means": means(found),
     }
     contents.write_json((workdir / contents.RECONSTRUCTIONS).with_suffix(".json"), about)

@@ -1,7 +1,6 @@
 """What makes a run the same run: its config, and the versions of the code."""
 
 import contextlib
-import json
 import os
 import subprocess
 import sys
@@ -9,16 +8,15 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from ml_collections import ConfigDict
-
-from mae_jax.config.loading import difference, flatten, with_defaults
+from mae_jax.config.fields import AnyConfig, RunConfig
+from mae_jax.config.loading import as_json, difference, flatten, with_defaults
 from mae_jax.rundir.contents import CONFIG, SAVED, STUDY, read_config, write_json
 from mae_jax.runtime.errors import UserError
 
 PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "pillow", "clu")
 
 
-def keep_config(workdir: Path, config: ConfigDict, resolved: dict[str, Any], leader: bool = True) -> None:
+def keep_config(workdir: Path, config: RunConfig, resolved: dict[str, Any], leader: bool = True) -> None:
     """Writes config.json (the `leader` does), or checks that the one already there is the same.
 
     Raises UserError that lists the fields which differ.
@@ -35,7 +33,7 @@ def keep_config(workdir: Path, config: ConfigDict, resolved: dict[str, Any], lea
         )
     if leader:
         here = _from(workdir, config.init_from)
-        write_json(path, {"config": json.loads(config.to_json()), "resolved": resolved, "init_from_here": here})
+        write_json(path, {"config": as_json(config), "resolved": resolved, "init_from_here": here})
 
 
 def _from(workdir: Path, place: str) -> str:
@@ -43,10 +41,10 @@ def _from(workdir: Path, place: str) -> str:
     return os.path.relpath(Path(place).resolve(), workdir.resolve()) if place else ""
 
 
-def refuse_difference(workdir: Path, path: Path, config: ConfigDict, resolved: dict[str, Any] | None = None) -> None:
+def refuse_difference(workdir: Path, path: Path, config: AnyConfig, resolved: dict[str, Any] | None = None) -> None:
     """Raises UserError where the config saved in `path` is another; `resolved` None: not compared."""
     saved = read_config(path)
-    ours, theirs = flatten(json.loads(config.to_json())), flatten(with_defaults(saved["config"]))
+    ours, theirs = flatten(as_json(config)), flatten(with_defaults(saved["config"]))
     if saved.get("init_from_here") and saved["init_from_here"] == _from(workdir, ours["init_from"]):
         theirs["init_from"] = ours["init_from"]  # both were moved
     if resolved is not None:

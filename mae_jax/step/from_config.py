@@ -3,8 +3,8 @@
 import dataclasses
 
 from jax.sharding import Mesh
-from ml_collections import ConfigDict
 
+from mae_jax.config.fields import RunConfig
 from mae_jax.config.schedule import Resolved
 from mae_jax.models import vit
 from mae_jax.models.vit import Shape
@@ -14,7 +14,7 @@ from mae_jax.step.optimizer import Optimizer
 from mae_jax.step.spec import Spec
 
 
-def shape_of(config: ConfigDict, n_classes: int = 0) -> Shape:
+def shape_of(config: RunConfig, n_classes: int = 0) -> Shape:
     """The network's shape from the fields `model`, with what "auto" means on this machine."""
     m = config.model
     width, depth, heads = vit.SIZES.get(m.size, (m.width, m.depth, m.heads))
@@ -45,7 +45,7 @@ def shape_of(config: ConfigDict, n_classes: int = 0) -> Shape:
     return dataclasses.replace(shape, attention="cudnn" if fused else "xla")
 
 
-def spec_of(config: ConfigDict, resolved: Resolved, mesh: Mesh, n_classes: int = 0) -> Spec:
+def spec_of(config: RunConfig, resolved: Resolved, mesh: Mesh, n_classes: int = 0) -> Spec:
     """What the compiled step depends on, from a config."""
     o, d = config.optim, config.data
     return Spec(
@@ -67,7 +67,7 @@ def spec_of(config: ConfigDict, resolved: Resolved, mesh: Mesh, n_classes: int =
     )
 
 
-def trained_parameters(config: ConfigDict) -> str:
+def trained_parameters(config: RunConfig) -> str:
     """Paths of the parameters that are trained, as a regular expression; "" for all.
 
     Of the last k blocks, with the last norm and the head (He et al. 2022, section 4.3, "Partial fine-tuning"); of

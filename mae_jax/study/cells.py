@@ -8,14 +8,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ml_collections import ConfigDict
-
-from mae_jax.config.fields import probe_of
+from mae_jax.config.fields import RunConfig, StudyConfig, as_dict, changed, probe_of
 from mae_jax.config.loading import flatten, init_of
 from mae_jax.config.naming import percent
+from mae_jax.config.validation import typed
 from mae_jax.runtime.errors import UserError
 
-Run = tuple[Path, ConfigDict]
+Run = tuple[Path, RunConfig]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +31,7 @@ class Init:
         return re.sub(r"[^\w.=+-]", "_", self.name)
 
 
-def inits(config: ConfigDict) -> list[Init]:
+def inits(config: StudyConfig) -> list[Init]:
     """The initialisations that `config.inits` names.
 
     Each is scratch, mae, mae:KEY=VALUE[,KEY=VALUE] or [NAME=]PATH. KEY is a field of `pretrain.mae`, such as
@@ -42,11 +41,11 @@ def inits(config: ConfigDict) -> list[Init]:
     slugs = [init.slug for init in found]
     for slug, text in zip(slugs, config.inits, strict=True):
         if slugs.count(slug) > 1:
-            raise UserError(f"inits={tuple(config.inits)}: {text!r} comes twice; give one another NAME=")
+            raise UserError(f"inits={config.inits}: {text!r} comes twice; give one another NAME=")
     return found
 
 
-def _init(text: Any, config: ConfigDict) -> Init:
+def _init(text: Any, config: StudyConfig) -> Init:
     head, colon, rest = str(text).partition(":")
     if text in ("scratch", "mae"):
         return Init(text, changes={} if text == "mae" else None)
@@ -62,17 +61,22 @@ def _init(text: Any, config: ConfigDict) -> Init:
     if name in ("", "scratch", "mae") or len(name) > 100 or not Path(path).exists():
         raise UserError(
             f"inits: {text!r} is not allowed; use scratch, mae, mae:KEY=VALUE (KEY: exp or one of "
-            f"{', '.join(config.pretrain.mae)}), or [NAME=]PATH of a pre-training's run directory or of weights"
+            f"{', '.join(_mae_fields(config))}), or [NAME=]PATH of a pre-training's run directory or of weights"
         )
     return Init(name, path=path)
 
 
-def _change(text: str, key: str, value: str, config: ConfigDict) -> dict[str, Any]:
+def _mae_fields(config: StudyConfig) -> dict[str, Any]:
+    """The fields of `pretrain.mae`, with their values."""
+    return as_dict(config.pretrain.mae)
+
+
+def _change(text: str, key: str, value: str, config: StudyConfig) -> dict[str, Any]:
     """The fields of the pre-training that one KEY=VALUE sets."""
     known = [name.removeprefix("exp") for name in config.experiments]
     if key == "exp" and value in known:
         return flatten(config.experiments[f"exp{value}"])
-    fields = config.pretrain.mae
+    fields = _mae_fields(config)
     if key not in fields:
         allowed = [f"exp={v}" for v in known] + [f"{name}=..." for name in fields]
         raise UserError(f"inits: {text!r}: {key}={value} is not known; use one of {', '.join(allowed)}")
@@ -84,7 +88,7 @@ def _change(text: str, key: str, value: str, config: ConfigDict) -> dict[str, An
     return {f"mae.{key}": typed}
 
 
-def pretrain_dir(config: ConfigDict, workdir: Path, init: Init, number: int) -> Path:
+def pretrain_dir(config: StudyConfig, workdir: Path, init: Init, number: int) -> Path:
     """Where the encoder of an initialisation lies, for the seed with that number."""
     if init.path:
         return Path(init.path)
@@ -92,28 +96,27 @@ def pretrain_dir(config: ConfigDict, workdir: Path, init: Init, number: int) -> 
     return workdir / (f"{name}-seed{config.pretrain_seeds[number]}" if config.pretrain_seeds else name)
 
 
-def pretrainings(config: ConfigDict, workdir: Path) -> Iterator[Run]:
+def pretrainings(config: StudyConfig, workdir: Path) -> Iterator[Run]:
     """The pre-trainings that the initialisations need: one for all seeds, or one for each."""
     for init in inits(config):
         for number in range(max(1, len(config.pretrain_seeds))):
             if init.changes is None:
                 continue
-            cell = config.pretrain.copy_and_resolve_references()
-            cell.update_from_flattened_dict(init.changes)
-            cell.name = f"pre-training{init.name.removeprefix('mae')}"
+            name = f"pre-training{init.name.removeprefix('mae')}"
+            changes = {**init.changes, "name": name}
             if config.pretrain_seeds:
-                cell.seed = config.pretrain_seeds[number]
-                cell.name += f" seed {cell.seed}"
-            yield pretrain_dir(config, workdir, init, number), cell
+                seed = config.pretrain_seeds[number]
+                changes |= {"seed": seed, "name": f"{name} seed {seed}"}
+            yield pretrain_dir(config, workdir, init, number), changed(config.pretrain, changes)
 
 
-def cells(config: ConfigDict, workdir: Path) -> Iterator[Run]:
+def cells(config: StudyConfig, workdir: Path) -> Iterator[Run]:
     """Every evaluation of an encoder: fine-tuning, and what `config.evaluations` has besides.
 
     Those of one evaluation, seed, fraction and number of updates differ in their first weights and in nothing else,
     but that an encoder sees images on the scale of its pre-training. Frozen encoders have no step-matched runs.
     """
-    subset_seeds = tuple(config.subset_seeds) or (0,) * len(config.seeds)
+    subset_seeds = config.subset_seeds or (0,) * len(config.seeds)
     labels = config.label_counts or config.fractions
     most = max(labels)
     budgets = [(n, 0) for n in labels]
@@ -127,24 +130,23 @@ def cells(config: ConfigDict, workdir: Path) -> Iterator[Run]:
         if match and task != "finetune":
             continue
         for init in starts:
-            cell = config.finetune.copy_and_resolve_references()
-            cell = cell if task == "finetune" else probe_of(cell, task)
-            cell.seed, cell.data.subset_seed = seed, subset_seed
+            start = config.finetune if task == "finetune" else typed(probe_of(config.finetune, task), RunConfig)
+            changes: dict[str, Any] = {"seed": seed, "data.subset_seed": subset_seed}
             if config.label_counts:
-                cell.data.fraction, cell.data.label_count, cell.train.match_count = 1.0, amount, match
+                changes |= {"data.fraction": 1.0, "data.label_count": amount, "train.match_count": match}
             else:
-                cell.data.fraction, cell.train.match_fraction = amount, float(match)
+                changes |= {"data.fraction": float(amount), "train.match_fraction": float(match)}
             if init.name != "scratch":
-                cell.init = init_of(init.path) if init.path else "mae"
-                cell.init_name = "" if init.name == "mae" else init.name
-                cell.init_from = str(pretrain_dir(config, workdir, init, number).resolve())
-            for name in ("mean", "std"):
-                if f"data.{name}" in (init.changes or {}):
-                    cell.data[name] = init.changes[f"data.{name}"]
+                changes["init"] = init_of(init.path) if init.path else "mae"
+                changes["init_name"] = "" if init.name == "mae" else init.name
+                changes["init_from"] = str(pretrain_dir(config, workdir, init, number).resolve())
+            scale = ("data.mean", "data.std")  # of the images that the encoder saw
+            changes |= {key: value for key, value in (init.changes or {}).items() if key in scale}
             shown = partial(_labels, counted=bool(config.label_counts))
             updates = f" as {shown(match)[0]}" if match else ""
             which = f" seed {seed}" if len(config.seeds) > 1 else ""
-            cell.name = f"{task} {shown(amount)[0]}{updates} {init.name}{which}"
+            changes["name"] = f"{task} {shown(amount)[0]}{updates} {init.name}{which}"
+            cell = changed(start, changes)
             budget = shown(amount)[1] + (f"-as{shown(match)[1]}" if match else "")
             before = "" if task == "finetune" else f"{task}-"
             yield workdir / "cells" / f"{before}{budget}-{init.slug}-seed{seed}", cell
@@ -155,6 +157,6 @@ def _labels(amount: float, counted: bool) -> tuple[str, str]:
     return (f"{amount} labels", f"{amount}labels") if counted else (f"{amount * 100:g} %", percent(amount))
 
 
-def runs(config: ConfigDict, workdir: Path) -> list[Run]:
+def runs(config: StudyConfig, workdir: Path) -> list[Run]:
     """All runs of a study, in the order in which they are done."""
     return [*pretrainings(config, workdir), *cells(config, workdir)]

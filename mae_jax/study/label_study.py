@@ -4,7 +4,6 @@ Each cell of the grid is a run directory of its own. A cell that is finished is 
 same command goes on after any interruption.
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,9 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
+from mae_jax.config.fields import RunConfig, StudyConfig, SweepConfig, changed
+from mae_jax.config.loading import as_json
+from mae_jax.config.validation import validate
 from mae_jax.rundir import contents, identity, lock
 from mae_jax.runtime import processes, signals
 from mae_jax.runtime.disk import OF_ONE_PATH, disk_line
@@ -24,13 +26,13 @@ from mae_jax.train import loop
 from mae_jax.weights import initial_weights, reader
 
 
-def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
+def run(config: ConfigDict | StudyConfig, workdir: Path) -> dict[str, Any]:
     """Runs what is not yet done of the study, then writes its report.
 
     Returns the rows of the table. Raises UserError for a mistake of the user, and, after all else is done and
     reported, where runs are missing; `errors.Stopped` after a signal, with the state saved.
     """
-    validate_study(config)
+    config = validate_study(config)
     leader = jax.process_index() == 0
     with signals.watched() as got, lock.held(workdir, leader):
         keep_study(config, workdir, leader)
@@ -53,9 +55,10 @@ def configured(runs: list[Run]) -> list[Run]:
     """
     files = {cell.init_from for _, cell in runs if cell.init == "weights"}
     known = {path: reader.read(path, "inits") for path in files}
-    for _, cell in runs:
-        if cell.init == "weights":
-            known[cell.init_from].configure(cell)
+    runs = [
+        (place, validate(changed(cell, known[cell.init_from].fields())) if cell.init == "weights" else cell)
+        for place, cell in runs
+    ]
     made = {str(directory.resolve()) for directory, _ in runs}
     for cell in {cell.init_from: cell for _, cell in runs if cell.init_from not in made}.values():
         initial_weights.first_weights(cell)
@@ -64,7 +67,7 @@ def configured(runs: list[Run]) -> list[Run]:
 
 def run_all(
     runs: Sequence[Run], progress: Progress, got: list[int], opened: dict | None = None
-) -> dict[Path, ConfigDict]:
+) -> dict[Path, RunConfig]:
     """Runs what is not yet finished of `runs`, in order. Returns those that are missing in the end.
 
     A run that is refused, diverges, is held by another process or cannot write in its own directory is said and
@@ -79,7 +82,7 @@ def run_all(
     for line in plan.describe(planned):
         progress.say(line)
     progress.costs = [run.seconds for run in planned]
-    missing: dict[Path, ConfigDict] = {}
+    missing: dict[Path, RunConfig] = {}
     for number, (directory, cell) in enumerate(runs, 1):
         if got:
             raise signals.stopped(got, finished_of(runs))
@@ -117,13 +120,13 @@ def trained_seconds(directories: Sequence[Path]) -> float:
     return sum(seconds for seconds in told if isinstance(seconds, int | float))
 
 
-def without(missing: dict[Path, ConfigDict]) -> list[str]:
+def without(missing: dict[Path, RunConfig]) -> list[str]:
     """A line for a report, where runs are missing."""
     names = ", ".join(cell.name for cell in missing.values())
     return [f"not finished, and so not in here: {names}"] if missing else []
 
 
-def refuse_missing(runs: Sequence[Run], missing: dict[Path, ConfigDict]) -> None:
+def refuse_missing(runs: Sequence[Run], missing: dict[Path, RunConfig]) -> None:
     """Raises UserError that names what is missing of `runs`."""
     if missing:
         names = ", ".join(f"{cell.name} ({directory})" for directory, cell in missing.items())
@@ -133,7 +136,7 @@ def refuse_missing(runs: Sequence[Run], missing: dict[Path, ConfigDict]) -> None
         )
 
 
-def keep_study(config: ConfigDict, workdir: Path, leader: bool) -> None:
+def keep_study(config: StudyConfig | SweepConfig, workdir: Path, leader: bool) -> None:
     """study.json: the study's config, the same at every start; the `leader` of several processes writes it."""
     path = workdir / contents.STUDY
     if (workdir / contents.CONFIG).exists():
@@ -141,7 +144,7 @@ def keep_study(config: ConfigDict, workdir: Path, leader: bool) -> None:
     if path.exists():
         identity.refuse_difference(workdir, path, config)
     if leader:
-        contents.write_json(path, {"config": json.loads(config.to_json())})
+        contents.write_json(path, {"config": as_json(config)})
 
 
 def summary(results: dict[str, Any]) -> str:
@@ -158,7 +161,7 @@ def summary(results: dict[str, Any]) -> str:
 
 
 def report(
-    config: ConfigDict, workdir: Path, directories: list[Path], progress: Progress, notes: Sequence[str] = ()
+    config: StudyConfig, workdir: Path, directories: list[Path], progress: Progress, notes: Sequence[str] = ()
 ) -> dict[str, Any]:
     """Writes the report from the files of the runs, with `notes`, and prints its table and where it lies."""
     from mae_jax.report.page import write_report

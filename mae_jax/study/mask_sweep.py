@@ -13,6 +13,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
+from mae_jax.config.fields import SweepConfig, changed
 from mae_jax.config.naming import percent
 from mae_jax.data import splits
 from mae_jax.evaluation import reconstruction_sheets
@@ -29,39 +30,40 @@ from mae_jax.weights import initial_weights
 RECONSTRUCTIONS = "reconstructions.png"
 
 
-def pretrainings(config: ConfigDict, workdir: Path) -> list[Run]:
+def pretrainings(config: SweepConfig, workdir: Path) -> list[Run]:
     """The run directory and config of each autoencoder. They differ in mask ratio and weight alone."""
     found = []
     for weight, ratio in itertools.product(config.visible_weights, config.mask_ratios):
-        run = config.pretrain.copy_and_resolve_references()
-        run.mae.mask_ratio, run.mae.visible_weight = ratio, weight
-        run.name = f"pre-training, {100 * ratio:g} % removed, visible weight {weight:g}"
+        name = f"pre-training, {100 * ratio:g} % removed, visible weight {weight:g}"
+        changes = {"name": name, "mae.mask_ratio": ratio, "mae.visible_weight": weight}
+        run = changed(config.pretrain, changes)
         found.append((workdir / "pretrain" / f"mask{100 * ratio:g}-visible{weight:g}", run))
     return found
 
 
-def classifiers(config: ConfigDict, workdir: Path, networks: Sequence[Run]) -> list[Run]:
+def classifiers(config: SweepConfig, workdir: Path, networks: Sequence[Run]) -> list[Run]:
     """Those of one seed differ in their first weights alone: from scratch, and from each autoencoder."""
-    subset_seeds = tuple(config.subset_seeds) or (0,) * len(config.seeds)
+    subset_seeds = config.subset_seeds or (0,) * len(config.seeds)
     found = []
     for seed, subset_seed in zip(config.seeds, subset_seeds, strict=True):
         for directory in (None, *(directory for directory, _ in networks)):
-            run = config.finetune.copy_and_resolve_references()
-            run.seed, run.data.subset_seed = seed, subset_seed
-            run.init, run.init_from = ("mae", str(directory.resolve())) if directory else ("scratch", "")
-            origin = directory.name if directory else "scratch"
-            run.name = f"finetune {100 * run.data.fraction:g} % from {origin}, seed {seed}"
-            found.append((workdir / "cells" / f"{percent(run.data.fraction)}-{origin}-seed{seed}", run))
+            origin, fraction = directory.name if directory else "scratch", config.finetune.data.fraction
+            changes: dict[str, Any] = {"seed": seed, "data.subset_seed": subset_seed}
+            changes |= {"init": "mae", "init_from": str(directory.resolve())} if directory else {"init": "scratch"}
+            changes |= {"init_from": ""} if directory is None else {}
+            changes["name"] = f"finetune {100 * fraction:g} % from {origin}, seed {seed}"
+            run = changed(config.finetune, changes)
+            found.append((workdir / "cells" / f"{percent(fraction)}-{origin}-seed{seed}", run))
     return found
 
 
-def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
+def run(config: ConfigDict | SweepConfig, workdir: Path) -> dict[str, Any]:
     """Runs what is not yet done of the sweep, then writes its report.
 
     Returns the rows of the report's table. Raises UserError for a mistake of the user, and, after all else is done
     and reported, where runs are missing; `errors.Stopped` after a signal, with the state saved.
     """
-    validate_sweep(config)
+    config = validate_sweep(config)
     leader = jax.process_index() == 0
     with signals.watched() as got, lock.held(workdir, leader):
         label_study.keep_study(config, workdir, leader)
@@ -82,7 +84,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         return written
 
 
-def picture(config: ConfigDict, networks: Sequence[Run], path: Path, opened: dict) -> None:
+def picture(config: SweepConfig, networks: Sequence[Run], path: Path, opened: dict) -> None:
     """The held-out images that every pre-training shows, reconstructed by all networks."""
     data = splits.unlabelled(config.pretrain.data, opened=opened)
     held = [(source, part) for source, part in zip(data.sources, data.val_idx, strict=True) if len(part)]
@@ -105,7 +107,7 @@ def picture(config: ConfigDict, networks: Sequence[Run], path: Path, opened: dic
 
 
 def report(
-    config: ConfigDict, workdir: Path, directories: Sequence[Path], progress: Progress, notes: Sequence[str] = ()
+    config: SweepConfig, workdir: Path, directories: Sequence[Path], progress: Progress, notes: Sequence[str] = ()
 ) -> dict[str, Any]:
     """Writes the report from the files of the runs, with `notes`, and prints its table and where it lies."""
     from mae_jax.report.sweep.page import write_sweep

@@ -7,13 +7,11 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 
 from mae_jax.config import schedule
-from mae_jax.config.fields import QUICK
+from mae_jax.config.fields import QUICK, DataFields, RunConfig, changed
 from mae_jax.config.naming import arm_of
 from mae_jax.config.schedule import Resolved
-from mae_jax.config.validation import validate
 from mae_jax.data import labelled_sets, splits
 from mae_jax.rundir import contents
 from mae_jax.runtime.progress import duration
@@ -33,7 +31,7 @@ class Planned:
     """One run, before it starts."""
 
     directory: Path
-    config: ConfigDict
+    config: RunConfig
     resolved: Resolved
     validation: int  # images
     test: int  # images
@@ -71,8 +69,7 @@ def _quick_seconds(runs: Sequence[Planned], forward: float) -> None:
             seen[encoder] = max(images, seen.get(encoder, 0))
 
 
-def _planned(directory: Path, config: ConfigDict, opened: dict, report: labelled_sets.Report | None) -> Planned:
-    validate(config)
+def _planned(directory: Path, config: RunConfig, opened: dict, report: labelled_sets.Report | None) -> Planned:
     done = (directory / contents.RESULTS).exists()
     if config.task == "pretrain":
         held = splits.unlabelled(config.data, report, opened)
@@ -83,10 +80,10 @@ def _planned(directory: Path, config: ConfigDict, opened: dict, report: labelled
     return Planned(directory, config, resolved, len(data.val_idx), len(data.test), done)
 
 
-def _step_seconds(config: ConfigDict, opened: dict, known: dict[Spec, float]) -> float:
+def _step_seconds(config: RunConfig, opened: dict, known: dict[Spec, float]) -> float:
     """Of one update, its batch read by threads; compiled before it is timed, which the run then need not."""
-    config = config.copy_and_resolve_references()
-    config.init, config.init_from, config.data.workers = "scratch", "", 0  # first weights do not change the time
+    # Initial weights do not change the time.
+    config = changed(config, {"init": "scratch", "init_from": "", "data.workers": 0})
     task = build.build(config, sharding.make_mesh(config.sharding.fsdp), opened=opened)
     if task.spec not in known:
         state, batches, times = init_state(task.spec, 0), task.batches(0), []
@@ -138,7 +135,7 @@ def count(n: float, what: str) -> str:
     return f"{n:g} {what}{'' if n == 1 else 's'}"
 
 
-def labels_of(data: ConfigDict) -> str:
+def labels_of(data: DataFields) -> str:
     """10 % of the labels, or 50 labels."""
     return f"{data.label_count} labels" if data.label_count else f"{data.fraction * 100:g} % of the labels"
 

@@ -5,35 +5,36 @@ Each raises UserError with one line: the field, its value, what is allowed.
 
 import math
 from pathlib import Path
+from typing import Any
 
 from ml_collections import ConfigDict
 
-from mae_jax.config.fields import EVALUATIONS, TASKS, study_defaults, sweep_defaults
+from mae_jax.config.fields import TASKS, AnyConfig, C, Rule, RunConfig, StudyConfig, SweepConfig, rules
 from mae_jax.config.loading import one_of
-from mae_jax.config.validation import refuse_unknown, validate, validate_ratio
+from mae_jax.config.validation import refuse_unknown, typed, validate, validate_ratio
 from mae_jax.data import labelled_sets, splits
 from mae_jax.runtime.errors import UNUSABLE, UserError
 from mae_jax.study import cells
 
 
-def check(config: ConfigDict) -> None:
-    """Refuses a config of any task that cannot work; touches no device, no file and no image.
+def check(config: ConfigDict) -> AnyConfig:
+    """The config of any task, checked and frozen; touches no device, no file and no image.
 
     Raises UserError that names the field, its value and what is allowed.
     """
     task = config.get("task")
     one_of("task", task, (*TASKS, "study", "sweep"))
-    {"study": validate_study, "sweep": validate_sweep}.get(task, validate)(config)
+    return {"study": validate_study, "sweep": validate_sweep}.get(task, validate)(config)
 
 
-def check_images(config: ConfigDict) -> None:
+def check_images(config: AnyConfig) -> None:
     """Refuses a config of any task that names images which are not there; opens none.
 
     Raises UserError. What is in the folders is found when they are opened.
     """
-    if config.task == "study":
+    if isinstance(config, StudyConfig):
         parts = {run.task: run for _, run in cells.runs(config, Path())}
-    elif config.task == "sweep":
+    elif isinstance(config, SweepConfig):
         parts = {"pretrain": config.pretrain, "finetune": config.finetune}
     else:
         parts = {"": config}
@@ -44,100 +45,93 @@ def check_images(config: ConfigDict) -> None:
             raise UserError(f"{name}.{error}" if name else str(error)) from None
 
 
-_LISTS = {  # of studies and sweeps: whether a number is allowed, and the words for it
-    "fractions": (lambda v: type(v) in (int, float) and 0 < v <= 1, "numbers above 0 and up to 1"),
-    "label_counts": (lambda v: type(v) is int and 0 < v <= 10**9, "whole numbers above 0"),
-    "seeds": (lambda v: type(v) is int and 0 <= v < 2**31, "whole numbers of 0 and above"),
-    "subset_seeds": (lambda v: type(v) is int and 0 <= v < 2**31, "whole numbers of 0 and above"),
-    "pretrain_seeds": (lambda v: type(v) is int and 0 <= v < 2**31, "whole numbers of 0 and above"),
-    "mask_ratios": (lambda v: type(v) in (int, float) and 0 < v < 1, "numbers above 0 and below 1"),
-    "visible_weights": (lambda v: type(v) in (int, float) and 0 <= v < math.inf, "numbers of 0 and above"),
-}
-
-
-def validate_study(config: ConfigDict) -> None:
-    """`validate` for a study and both of its parts."""
-    _whole(config, study_defaults(ConfigDict(), ConfigDict()), "a study")
-    lists = ("fractions", "label_counts", "inits", "evaluations", "seeds", "subset_seeds", "pretrain_seeds")
-    _validate_lists(config, lists)
-    if type(config.step_matched) not in (int, float) or not 0 <= config.step_matched <= 1:
-        raise UserError(f"step_matched={config.step_matched!r} is out of range; allowed: [0, 1], 0 for none")
-    if type(config.target) not in (int, float) or not 0 <= config.target <= 1:
-        raise UserError(
-            f"target={config.target!r} is out of range; allowed: a macro F1 in [0, 1], 0 for 0.02 below the best"
-        )
-    for value in config.evaluations:
-        one_of("evaluations: each", value, EVALUATIONS)
-    cells.inits(config)
-    _validate_parts(config)
-    for _, cell in cells.cells(config, Path()):
-        if cell.task != "finetune":
-            validate(cell, f"{cell.task}: ")
-    for _, run in cells.runs(config, Path()):
+def validate_study(config: ConfigDict | StudyConfig) -> StudyConfig:
+    """The config of a study, checked and frozen, with its parts and every cell."""
+    if isinstance(config, StudyConfig):
+        return config
+    study = _several(config, StudyConfig, "a study")
+    cells.inits(study)
+    for _, run in cells.runs(study, Path()):
         if run.init != "weights":  # else the files say what the network is
-            validate(run, f"{run.name}: ")
+            validate(run, f"{run.name if run.task in ('pretrain', 'finetune') else run.task}: ")
+    return study
 
 
-def validate_sweep(config: ConfigDict) -> None:
-    """`validate` for a sweep and both of its parts."""
-    _whole(config, sweep_defaults(ConfigDict(), ConfigDict()), "a sweep")
-    _validate_lists(config, ("mask_ratios", "visible_weights", "seeds", "subset_seeds"))
-    _validate_parts(config)
-    for ratio in config.mask_ratios:
-        validate_ratio(config.pretrain.model, ratio, f"mask_ratios={tuple(config.mask_ratios)}: {ratio}")
-    if not config.pretrain.data.val_fraction or not config.pretrain.eval.mask_ratios:
+def validate_sweep(config: ConfigDict | SweepConfig) -> SweepConfig:
+    """The config of a sweep, checked and frozen, with its parts."""
+    if isinstance(config, SweepConfig):
+        return config
+    sweep = _several(config, SweepConfig, "a sweep")
+    for ratio in sweep.mask_ratios:
+        validate_ratio(sweep.pretrain.model, ratio, f"mask_ratios={sweep.mask_ratios}: {ratio}")
+    if not sweep.pretrain.data.val_fraction or not sweep.pretrain.eval.mask_ratios:
         raise UserError(
             "a sweep measures reconstructions of images held out: pretrain.data.val_fraction must be above 0 and "
             "pretrain.eval.mask_ratios must not be empty"
         )
+    return sweep
 
 
-def _whole(config: ConfigDict, known: ConfigDict, what: str) -> None:
-    """Refuses a config of several runs with other fields than `known`, or with a value in the place of a section."""
-    refuse_unknown(config, known, what)
-    for key, like in known.items():
+def _several(config: ConfigDict, kind: type[C], what: str) -> C:
+    """The config of several runs, checked but for its cells."""
+    known = {key: rule for key, rule in rules(kind).items() if "." not in key}
+    sections = ("pretrain", "finetune") + (("experiments",) if "experiments" in known else ())
+    refuse_unknown(config, [*known, *sections], what)
+    for key in (*known, *sections):
         if key not in config:
             raise UserError(f"{key} is missing from the config; {what} needs it: start from a file of configs/")
-        if isinstance(like, ConfigDict) and not isinstance(config[key], ConfigDict):
+        if key in sections and not isinstance(config[key], ConfigDict):
             raise UserError(f"{key}={config[key]!r} is not allowed; {what} has fields there")
-
-
-def _validate_lists(config: ConfigDict, keys: tuple[str, ...]) -> None:
-    for key in ("name", "title"):
-        if not isinstance(config[key], str) or UNUSABLE.search(config[key]):
-            raise UserError(f"{key}={config[key]!r} is not allowed; use a text without control characters")
-    for key in keys:
-        value = config[key]
-        if not isinstance(value, tuple | list):
-            raise UserError(f"{key}={value!r} has the wrong type; allowed: several values in ( , )")
-        value = tuple(value)
-        twice = any(value.count(v) > 1 for v in value) and key not in ("subset_seeds", "pretrain_seeds")
-        if twice or (not value and key not in ("subset_seeds", "pretrain_seeds", "label_counts")):
-            raise UserError(f"{key}={value} is not allowed; use at least one value, none twice")
-        fits, allowed = _LISTS.get(key, (lambda v: True, ""))
-        for number in value:
-            if not fits(number):
-                raise UserError(f"{key}={value}: {number!r} is not allowed; use {allowed}")
-    for key in {"subset_seeds", "pretrain_seeds"} & set(keys):
-        if config[key] and len(config[key]) != len(config.seeds):
+    for key, (like, rule) in known.items():
+        if key not in sections:
+            _validate_value(key, config[key], like, rule)
+    for key in ("subset_seeds", "pretrain_seeds"):
+        if key in known and config[key] and len(config[key]) != len(config.seeds):
             raise UserError(f"{key}={tuple(config[key])} must be empty or as many as seeds={tuple(config.seeds)}")
-
-
-def _validate_parts(config: ConfigDict) -> None:
-    """`validate` for a pre-training and the fine-tuning from it."""
     for part in ("pretrain", "finetune"):
         if config[part].get("task") != part:
             raise UserError(f"{part}.task={config[part].get('task')} is not allowed; it must be {part}")
         validate(config[part], f"{part}.")
+    found = typed(config, kind)
+    _validate_parts(found.pretrain, found.finetune)  # type: ignore[attr-defined]
+    return found
+
+
+def _validate_value(key: str, value: Any, like: Any, rule: Rule) -> None:
+    if isinstance(like, tuple):
+        if not isinstance(value, tuple | list):
+            raise UserError(f"{key}={value!r} has the wrong type; allowed: several values in ( , )")
+        value = tuple(value)
+        twice = not rule.may_repeat and any(value.count(v) > 1 for v in value)
+        if twice or (not value and not rule.may_be_empty):
+            raise UserError(f"{key}={value} is not allowed; use at least one value, none twice")
+        for item in value:
+            if rule.choices:
+                one_of(f"{key}: each", item, rule.choices)
+            kinds = (int, float) if rule.kind is float else (rule.kind,)
+            if rule.kind and not (type(item) in kinds and math.isfinite(item) and rule.holds(item)):
+                raise UserError(f"{key}={value}: {item!r} is not allowed; use {rule.allowed}")
+    elif isinstance(like, str):
+        if not isinstance(value, str) or UNUSABLE.search(value):
+            raise UserError(f"{key}={value!r} is not allowed; use a text without control characters")
+    elif isinstance(like, bool):
+        if type(value) is not bool:
+            raise UserError(f"{key}={value!r} has the wrong type; allowed: bool")
+    elif type(value) not in (int, float) or not rule.holds(value):
+        raise UserError(f"{key}={value!r} is out of range; allowed: {rule.range}, {rule.allowed}")
+
+
+def _validate_parts(pretrain: RunConfig, finetune: RunConfig) -> None:
+    """A fine-tuning must have the encoder and the scale of images of its pre-training."""
     same = ("image_size", "patch_size", "size", "width", "depth", "heads", "mlp_ratio")
     for key in (*same, "positions", "norm_eps", "registers", "layer_scale"):
-        if config.pretrain.model[key] != config.finetune.model[key]:
+        one, two = getattr(pretrain.model, key), getattr(finetune.model, key)
+        if one != two:
             raise UserError(
-                f"pretrain.model.{key}={config.pretrain.model[key]} and finetune.model.{key}="
-                f"{config.finetune.model[key]} differ; the encoder must be the same"
+                f"pretrain.model.{key}={one} and finetune.model.{key}={two} differ; the encoder must be the same"
             )
     for key in ("mean", "std"):
-        one, two = (tuple(part.data[key]) for part in (config.pretrain, config.finetune))
+        one, two = getattr(pretrain.data, key), getattr(finetune.data, key)
         if one != two:
             raise UserError(
                 f"pretrain.data.{key}={one} and finetune.data.{key}={two} differ; the encoder must see images on "

@@ -2,9 +2,8 @@
 
 import jax
 from jax.sharding import Mesh
-from ml_collections import ConfigDict
 
-from mae_jax.config.fields import QUICK
+from mae_jax.config.fields import QUICK, RunConfig
 from mae_jax.data import labelled_sets
 from mae_jax.runtime import machine
 from mae_jax.runtime.errors import UserError
@@ -16,7 +15,7 @@ from mae_jax.train.task import Task
 
 
 def build(
-    config: ConfigDict, mesh: Mesh, report: labelled_sets.Report | None = None, opened: dict | None = None
+    config: RunConfig, mesh: Mesh, report: labelled_sets.Report | None = None, opened: dict | None = None
 ) -> Task:
     """Opens the data of a config and makes its task. Raises UserError where they cannot be used."""
     m, shape = config.model, shape_of(config)

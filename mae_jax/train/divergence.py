@@ -8,9 +8,8 @@ also from an earlier checkpoint, has the rates of one that was not.
 from pathlib import Path
 from typing import Any
 
-from ml_collections import ConfigDict
-
 from mae_jax.checkpoints.saver import Checkpoints
+from mae_jax.config.fields import RunConfig
 from mae_jax.rundir import contents
 from mae_jax.runtime.errors import UserError
 
@@ -30,7 +29,7 @@ class Diverged(Exception):
 class Lowered:
     """How often, and from which step on, a run lowered its learning rate."""
 
-    def __init__(self, workdir: Path, config: ConfigDict, leader: bool):
+    def __init__(self, workdir: Path, config: RunConfig, leader: bool):
         """Reads what an earlier start left; of several processes the `leader` writes."""
         self.path, self.config, self.leader = workdir / contents.LOWERED, config, leader
         self.entries: list[dict[str, Any]] = contents.read_json(self.path) if self.path.exists() else []

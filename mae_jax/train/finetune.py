@@ -9,9 +9,8 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Float, Int
-from ml_collections import ConfigDict
 
-from mae_jax.config.fields import defaults
+from mae_jax.config.fields import RunConfig
 from mae_jax.config.schedule import Resolved, resolve
 from mae_jax.data import duplicates, labelled_sets, splits, subsets
 from mae_jax.data.sources import Source
@@ -25,7 +24,7 @@ from mae_jax.train.task import Task, about_files, predictor
 from mae_jax.weights import initial_weights
 
 
-def resolve_finetune(config: ConfigDict, data: splits.Labelled, devices: int) -> Resolved:
+def resolve_finetune(config: RunConfig, data: splits.Labelled, devices: int) -> Resolved:
     """Steps from the labels that are used, or from those of `train.match_fraction`."""
     if config.train.select != "last" and not len(data.val_idx):
         raise UserError(
@@ -37,7 +36,7 @@ def resolve_finetune(config: ConfigDict, data: splits.Labelled, devices: int) ->
     return resolve(config, len(data.train_idx), devices, matched)
 
 
-def classify(config: ConfigDict, mesh: Mesh, report: labelled_sets.Report | None, opened: dict | None) -> Task:
+def classify(config: RunConfig, mesh: Mesh, report: labelled_sets.Report | None, opened: dict | None) -> Task:
     """Classification, from scratch or from a masked autoencoder: fine-tuning and linear probing."""
     first = initial_weights.first_weights(config)
     data = splits.labelled(config.data, report, opened)
@@ -114,7 +113,7 @@ def classified(
     return counts | results | {"external": external}
 
 
-def told(config: ConfigDict, data: splits.Labelled, opened: dict | None) -> dict[str, Any]:
+def told(config: RunConfig, data: splits.Labelled, opened: dict | None) -> dict[str, Any]:
     """The fields of a classifier's Task that follow from its images alone; with what it says of them at its start."""
     counts = data.subset["actual"]
     about = {
@@ -128,8 +127,7 @@ def told(config: ConfigDict, data: splits.Labelled, opened: dict | None) -> dict
     tests = {data.sets.test_name: data.test, **data.external}
     before = {}
     if config.init == "mae":
-        saved = defaults("pretrain")
-        saved.update(initial_weights.saved_pretraining(Path(config.init_from), "init_from"))  # fills in new fields
+        saved = initial_weights.saved_pretraining(Path(config.init_from), "init_from")
         before = splits.seen_before(config.data, tests, saved.data, opened)
     for who, leaks in (("training", data.leaks), ("pre-training", before)):
         shared = {name: duplicates.in_words(found, who) for name, found in leaks.items()}

@@ -15,10 +15,11 @@ from ml_collections import ConfigDict
 
 from mae_jax.checkpoints.best_epoch import Best
 from mae_jax.checkpoints.saver import Checkpoints
+from mae_jax.config.fields import RunConfig
 from mae_jax.config.loading import hparams
 from mae_jax.config.naming import arm_of, source_label
 from mae_jax.config.schedule import learning_rate
-from mae_jax.config.validation import validate
+from mae_jax.config.validation import frozen
 from mae_jax.data import loaders
 from mae_jax.models.params import part
 from mae_jax.rundir import contents, identity, lock
@@ -39,14 +40,14 @@ from mae_jax.train.task import Task
 
 
 def run(
-    config: ConfigDict, workdir: Path, progress: Progress | None = None, opened: dict | None = None
+    config: ConfigDict | RunConfig, workdir: Path, progress: Progress | None = None, opened: dict | None = None
 ) -> dict[str, Any]:
     """Trains, evaluates and writes the results of one run; goes on where an earlier start ended.
 
     `progress` and `opened` are shared by the cells of a study. Returns what results.json says. Raises
     UserError for a mistake of the user, and `errors.Stopped` after a signal, with the state saved.
     """
-    validate(config)
+    config = frozen(config)
     leader = jax.process_index() == 0  # of several processes the one that writes and speaks
     progress = progress or Progress(config.log.progress_seconds, quiet=not leader)
     with contextlib.ExitStack() as stack:

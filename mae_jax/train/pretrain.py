@@ -8,8 +8,8 @@ from typing import Any
 import jax
 import numpy as np
 from jax.sharding import Mesh
-from ml_collections import ConfigDict
 
+from mae_jax.config.fields import RunConfig
 from mae_jax.config.schedule import resolve
 from mae_jax.data import labelled_sets, loaders, splits
 from mae_jax.evaluation import per_image, reconstruction_sheets
@@ -20,7 +20,7 @@ from mae_jax.train.task import Task, about_files, predictor
 from mae_jax.weights import initial_weights
 
 
-def pretrain(config: ConfigDict, mesh: Mesh, report: labelled_sets.Report | None, opened: dict | None) -> Task:
+def pretrain(config: RunConfig, mesh: Mesh, report: labelled_sets.Report | None, opened: dict | None) -> Task:
     """Masked autoencoding of unlabelled images (He et al. 2022)."""
     first = initial_weights.first_weights(config)
     data = splits.unlabelled(config.data, report, opened)

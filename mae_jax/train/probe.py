@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Float, Int
-from ml_collections import ConfigDict
 
+from mae_jax.config.fields import RunConfig
 from mae_jax.config.schedule import resolve
 from mae_jax.data import labelled_sets, splits
 from mae_jax.data.sources import Source
@@ -22,7 +22,7 @@ from mae_jax.train.task import Task, predictor
 from mae_jax.weights import initial_weights
 
 
-def probe(config: ConfigDict, mesh: Mesh, report: labelled_sets.Report | None, opened: dict | None) -> Task:
+def probe(config: RunConfig, mesh: Mesh, report: labelled_sets.Report | None, opened: dict | None) -> Task:
     """Logistic regression or nearest neighbours on features of the frozen encoder: no update, only an end.
 
     The features are those of evaluation's crops. They are computed once for each encoder and image, for all runs that

@@ -4,14 +4,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ml_collections import ConfigDict
-
 from mae_jax.checkpoints.steps import committed_steps
+from mae_jax.config.fields import RunConfig
 from mae_jax.rundir import contents, identity, predictions
 from mae_jax.runtime.errors import UserError
 
 
-def finished(workdir: Path, config: ConfigDict, report: Callable[[str], None]) -> dict[str, Any] | None:
+def finished(workdir: Path, config: RunConfig, report: Callable[[str], None]) -> dict[str, Any] | None:
     """The results of a run that ended before, with a line on it; None where there is something left to do.
 
     run.json, and predictions that are gone or cut short, are made again from the last checkpoint. Raises UserError

@@ -13,8 +13,8 @@ from typing import Any
 import jax
 import numpy as np
 from jaxtyping import Int
-from ml_collections import ConfigDict
 
+from mae_jax.config.fields import RunConfig
 from mae_jax.config.schedule import Resolved
 from mae_jax.data import checking, loaders
 from mae_jax.data.augment import RandAugment, RandomErasing
@@ -32,7 +32,7 @@ from mae_jax.step.state import TrainState
 class Task:
     """What the loop needs."""
 
-    config: ConfigDict
+    config: RunConfig
     spec: Spec
     resolved: Resolved
     sources: tuple[Source, ...]
@@ -117,7 +117,7 @@ class Task:
         return dict(zip(names, self.sources, strict=True)) | self.tests
 
 
-def predictor(config: ConfigDict, spec: Spec) -> Callable[..., dict[str, np.ndarray]]:
+def predictor(config: RunConfig, spec: Spec) -> Callable[..., dict[str, np.ndarray]]:
     """`evaluate.per_image` of (params, source, indices), the rest from the config."""
     options = {"batch_size": config.eval.batch_size, "threads": config.data.threads, "seed": config.eval.mask_seed}
     return partial(per_image.per_image, spec, **options)

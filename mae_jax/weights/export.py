@@ -7,11 +7,11 @@ from typing import Any
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 
 from mae_jax import models
 from mae_jax.checkpoints import steps
 from mae_jax.checkpoints.best_epoch import UNREADABLE
+from mae_jax.config.fields import RunConfig
 from mae_jax.models import Params, layers
 from mae_jax.models.params import map_paths
 from mae_jax.models.vit import Shape
@@ -25,12 +25,12 @@ from mae_jax.weights.writer import write
 __all__ = ["export", "load", "new_folder", "put_in_place"]
 
 
-def load(run_dir: Path, field: str = "RUN_DIR") -> tuple[Weights, ConfigDict]:
+def load(run_dir: Path, field: str = "RUN_DIR") -> tuple[Weights, RunConfig]:
     """The network of a finished run: that of its predictions, or the newest checkpoint of a pre-training.
 
     Raises UserError that names `field` where the run is not finished or is of a task without such a network.
     """
-    config = ConfigDict(steps.saved_config(run_dir, field))
+    config = steps.saved_config(run_dir, field)
     if config.task not in ("pretrain", "finetune", "linear_probe"):
         raise UserError(f"{field}={run_dir} is of task {config.task}; export runs of pretrain, finetune, linear_probe")
     for name in (contents.RUN, contents.RESULTS):

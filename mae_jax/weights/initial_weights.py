@@ -7,11 +7,10 @@ from pathlib import Path
 
 import jax
 from jax.sharding import Mesh
-from ml_collections import ConfigDict
 
 from mae_jax import models
 from mae_jax.checkpoints import steps
-from mae_jax.config.fields import defaults
+from mae_jax.config.fields import RunConfig, changed
 from mae_jax.config.schedule import resolve
 from mae_jax.models import Params
 from mae_jax.models.vit import Shape
@@ -24,7 +23,7 @@ from mae_jax.step.spec import Spec
 from mae_jax.weights import reader, transfer
 
 
-def first_weights(config: ConfigDict) -> Callable[[Spec, Params], Params]:
+def first_weights(config: RunConfig) -> Callable[[Spec, Params], Params]:
     """Where the first weights come from, as a function of a network's spec and its drawn parameters.
 
     `init=mae` takes a run directory's newest checkpoint, `init=weights` a file or folder of other code
@@ -41,9 +40,9 @@ def first_weights(config: ConfigDict) -> Callable[[Spec, Params], Params]:
         source = reader.read(config.init_from, "init_from")
     notes = transfer.compare(shape_of(config), source, "init_from")
     for name in ("mean", "std"):
-        if getattr(source, name) != tuple(config.data[name]):
+        if getattr(source, name) != tuple(getattr(config.data, name)):
             note(
-                f"note: data.{name} is {tuple(config.data[name])} here and was {getattr(source, name)} in "
+                f"note: data.{name} is {tuple(getattr(config.data, name))} here and was {getattr(source, name)} in "
                 f"{config.init_from}; the encoder will see images on another scale"
             )
 
@@ -68,15 +67,15 @@ def _load(workdir: str | Path, shape: Shape, mesh: Mesh, field: str = "init_from
     return steps.load_params(Path(workdir), like, field)
 
 
-def saved_pretraining(directory: Path, field: str) -> ConfigDict:
+def saved_pretraining(directory: Path, field: str) -> RunConfig:
     """The config in a run directory. Raises UserError that names `field` where it is no pre-training."""
-    saved = ConfigDict(steps.saved_config(directory, field))
+    saved = steps.saved_config(directory, field)
     if saved.task != "pretrain":
         raise UserError(f"{field}={directory} is a run of task {saved.task}; name one of task pretrain")
     return saved
 
 
-def _pretrained_config(config: ConfigDict) -> ConfigDict:
+def _pretrained_config(config: RunConfig) -> RunConfig:
     """The config of the run that `init_from` names. Raises UserError where it is no pre-training."""
     saved = saved_pretraining(Path(config.init_from), "init_from")
     if not (Path(config.init_from) / contents.RESULTS).exists():
@@ -84,10 +83,8 @@ def _pretrained_config(config: ConfigDict) -> ConfigDict:
     return saved
 
 
-def autoencoder(directory: Path, field: str, mesh: Mesh) -> tuple[ConfigDict, Spec, Params, int]:
+def autoencoder(directory: Path, field: str, mesh: Mesh) -> tuple[RunConfig, Spec, Params, int]:
     """Config, spec, parameters and step of a pre-training's newest checkpoint; `field` names it in errors."""
-    config = defaults("pretrain")
-    config.update(saved_pretraining(directory, field))  # a field that was not there yet has its default
-    config.sharding.fsdp = 1
+    config = changed(saved_pretraining(directory, field), {"sharding.fsdp": 1})
     params, step = _load(directory, shape_of(config), mesh, field)
     return config, spec_of(config, resolve(config, 1, mesh.size), mesh), params, step

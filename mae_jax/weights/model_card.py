@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ml_collections import ConfigDict
 
+from mae_jax.config.fields import DataFields, RunConfig
 from mae_jax.report import stats
 from mae_jax.report.analysis import HIGHEST
 from mae_jax.report.cautions import leak_lines
@@ -31,7 +31,7 @@ _INITS = {
 }
 
 
-def model_card(run_dir: Path, weights: Weights, config: ConfigDict, form: str, notes: list[str]) -> str:
+def model_card(run_dir: Path, weights: Weights, config: RunConfig, form: str, notes: list[str]) -> str:
     """README.md of the folder, in Markdown; everything in it stands in the files of `run_dir`."""
     run = contents.read_object(run_dir / contents.RUN)
     results = contents.read_object(run_dir / contents.RESULTS)
@@ -78,7 +78,7 @@ def _use(weights: Weights, form: str) -> str:
     )
 
 
-def _data(run: dict[str, Any], config: ConfigDict, weights: Weights) -> str:
+def _data(run: dict[str, Any], config: RunConfig, weights: Weights) -> str:
     lines = [f"- Source: {_plain(run.get('data_name') or run.get('data', 'not known'))}"]
     if config.data.source == "synthetic":
         lines[0] += " (generated images: they say nothing about real ones)"
@@ -96,7 +96,7 @@ def _numbers(values: tuple[float, ...]) -> str:
     return "(" + ", ".join(f"{value:g}" for value in values) + ")"
 
 
-def _recipe(run: dict[str, Any], config: ConfigDict, weights: Weights) -> str:
+def _recipe(run: dict[str, Any], config: RunConfig, weights: Weights) -> str:
     o, t = config.optim, config.train
     lines = [f"- First weights: {_INITS.get(config.init, _plain(config.init))}"]
     if config.init_from:
@@ -131,7 +131,7 @@ def _recipe(run: dict[str, Any], config: ConfigDict, weights: Weights) -> str:
     return "## Recipe\n\n" + "\n".join(lines)
 
 
-def _augmentation(d: ConfigDict) -> str:
+def _augmentation(d: DataFields) -> str:
     said = [f"Crops of {d.crop_scale[0]:g} to {d.crop_scale[1]:g} of the image's area"]
     if d.flips:
         said.append("mirrored both ways")

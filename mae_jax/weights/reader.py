@@ -55,8 +55,12 @@ class Weights:
 
     def configure(self, config: ConfigDict) -> None:
         """Sets the fields of a run's config that follow from these weights: the network, mean and deviation."""
-        config.model.update(self.model_fields())
-        config.data.mean, config.data.std = self.mean, self.std
+        config.update_from_flattened_dict(self.fields())
+
+    def fields(self) -> dict[str, Any]:
+        """The fields of a run's config that follow from these weights, by their dotted names."""
+        model = {f"model.{name}": value for name, value in self.model_fields().items()}
+        return model | {"data.mean": tuple(self.mean), "data.std": tuple(self.std)}
 
 
 def read(path: str | Path, field: str = "weights", heads: int = 0, leave: str = "") -> Weights:

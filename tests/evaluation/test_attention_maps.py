@@ -1,6 +1,5 @@
 """Attention and components as pictures, from arrays and from a run directory."""
 
-
 import numpy as np
 import pytest
 from PIL import Image

@@ -78,7 +78,7 @@ def test_errors_agree_with_the_losses_of_evaluation(images, spec, params):
     np.testing.assert_allclose(found["removed_normalised"], values["loss"], rtol=1e-5)
     np.testing.assert_allclose(found["visible_normalised"], values["visible_loss"], rtol=1e-5)
     np.testing.assert_allclose(found["spam"], values["spam"], rtol=1e-5)
-    assert set(found) == set(reconstruction.ERRORS)
+    assert set(found) == set(contents.ERRORS)
 
 
 def test_a_network_of_pixels_is_measured_in_units_of_each_patch(spec, images, params, monkeypatch):

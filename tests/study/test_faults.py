@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 
 from mae_jax.checkpoints.steps import committed_steps
-from mae_jax.config.fields import study_defaults
+from mae_jax.config.fields import changed, study_defaults
 from mae_jax.config.loading import load
 from mae_jax.rundir import contents
 from mae_jax.runtime.errors import UserError
 from mae_jax.study import cells, label_study
+from mae_jax.study.validation import validate_study
 from mae_jax.train import loop
 
 ROOT = Path(__file__).parents[2]
@@ -43,7 +44,7 @@ def inits_in_report(workdir: Path) -> list[str]:
 
 
 def test_a_run_that_is_refused_keeps_no_other_from_its_end(config, tmp_path, ran, capsys):
-    ((place, pretraining),) = cells.pretrainings(config, tmp_path)
+    ((place, pretraining),) = cells.pretrainings(validate_study(config), tmp_path)
     loop.run(pretraining, place)
     victim = place / "checkpoints" / str(committed_steps(place / "checkpoints")[0]) / "params" / "_METADATA"
     whole = victim.read_bytes()
@@ -110,13 +111,13 @@ def test_a_study_goes_on_in_another_place(config, tmp_path, ran):
     assert saved["init_from"] == str(tmp_path / "there" / "pretrain")
     shutil.copytree(tmp_path / "there" / "pretrain", tmp_path / "there" / "other")
     single = load_cell(config, tmp_path / "there")
-    single.init_from = str(tmp_path / "there" / "other")
+    single = changed(single, {"init_from": str(tmp_path / "there" / "other")})
     with pytest.raises(UserError, match="another config .init_from"):
         loop.run(single, cell)
 
 
 def load_cell(config, workdir: Path):
-    return dict(cells.cells(config, workdir))[workdir / "cells" / "100pct-mae-seed0"]
+    return dict(cells.cells(validate_study(config), workdir))[workdir / "cells" / "100pct-mae-seed0"]
 
 
 def test_results_whose_checkpoint_is_gone_are_said_to_be_so(config, tmp_path, capsys):
@@ -138,7 +139,7 @@ def test_a_damaged_file_of_one_finished_run_keeps_no_other_from_its_end(config, 
     config.inits = ("scratch",)
     config.fractions = (0.5, 1.0)
     label_study.run(config, tmp_path)
-    one, other = (place for place, _ in cells.cells(config, tmp_path))
+    one, other = (place for place, _ in cells.cells(validate_study(config), tmp_path))
     whole = (one / contents.RESULTS).read_text()
     for wrong in (
         whole.replace('"collapsed"', '"collapsec"'),  # a bit is flipped
@@ -169,7 +170,7 @@ def test_a_damaged_file_of_one_finished_run_keeps_no_other_from_its_end(config, 
 def test_a_run_json_that_is_gone_is_made_again(config, tmp_path, ran, capsys):
     config.inits = ("scratch",)
     label_study.run(config, tmp_path)
-    ((cell, _),) = cells.cells(config, tmp_path)
+    ((cell, _),) = cells.cells(validate_study(config), tmp_path)
     before = contents.read_json(cell / contents.RUN)
     predicted = (cell / contents.PREDICTIONS).read_bytes()
     (cell / contents.RUN).unlink()

@@ -37,7 +37,7 @@ def config(tiny_config):
 
 def test_arms_differ_in_their_first_weights_and_in_nothing_else(config, tmp_path):
     config.seeds, config.subset_seeds = (0, 1), (5, 6)
-    cells = {path.name: cell for path, cell in grid.cells(config, tmp_path)}
+    cells = {path.name: cell for path, cell in grid.cells(validate_study(config), tmp_path)}
     assert len(cells) == 8
     for seed in (0, 1):
         scratch, mae = (flatten(cells[f"10pct-{init}-seed{seed}"]) for init in ("scratch", "mae"))
@@ -50,7 +50,7 @@ def test_evaluations_of_the_same_encoders_on_the_same_labels(config, tmp_path):
     config.evaluations, config.seeds, config.subset_seeds = ("finetune", "linear_probe", "lbfgs", "knn"), (0, 1), (5, 6)
     config.step_matched, config.finetune.train.select = 0.1, "best"
     config.finetune.data.randaugment, config.finetune.model.drop_path = 5.0, 0.1
-    cells = {path.name: cell for path, cell in grid.cells(config, tmp_path)}
+    cells = {path.name: cell for path, cell in grid.cells(validate_study(config), tmp_path)}
     assert len(cells) == (3 + 3 * 2) * 4
     tuned, trained, near = (cells[f"{name}10pct-mae-seed1"] for name in ("", "linear_probe-", "knn-"))
     assert tuned.init_from == trained.init_from == near.init_from == str(tmp_path / "pretrain")
@@ -70,18 +70,18 @@ def test_evaluations_of_the_same_encoders_on_the_same_labels(config, tmp_path):
 
 def test_every_table_can_have_a_probe_of_random_weights(config, tmp_path):
     config.random_probe = True
-    names = [path.name for path, _ in grid.cells(config, tmp_path)]
+    names = [path.name for path, _ in grid.cells(validate_study(config), tmp_path)]
     assert names[4:] == ["lbfgs-10pct-scratch-seed0", "lbfgs-100pct-scratch-seed0"]
     config.inits, config.evaluations = ("mae",), ("finetune", "lbfgs")
-    names = [path.name for path, _ in grid.cells(config, tmp_path)]
+    names = [path.name for path, _ in grid.cells(validate_study(config), tmp_path)]
     assert sorted(name for name in names if "lbfgs" in name) == [
         *("lbfgs-100pct-mae-seed0", "lbfgs-100pct-scratch-seed0"),
         *("lbfgs-10pct-mae-seed0", "lbfgs-10pct-scratch-seed0"),
     ]
     config.inits, config.evaluations = ("scratch", "mae"), ("finetune", "linear_probe")
-    assert not [path for path, _ in grid.cells(config, tmp_path) if path.name.startswith("lbfgs")]
+    assert not [path for path, _ in grid.cells(validate_study(config), tmp_path) if path.name.startswith("lbfgs")]
     paper = load(ROOT / "configs" / "study.py", "data=synthetic,protocol=paper,scale=laptop")
-    tasks_of = [cell.task for _, cell in grid.cells(paper, tmp_path)]
+    tasks_of = [cell.task for _, cell in grid.cells(validate_study(paper), tmp_path)]
     assert tasks_of == ["finetune"] * 8 + ["lbfgs"] * 4
 
 
@@ -124,7 +124,7 @@ def test_a_study_from_before_evaluations_grows_by_them(config, tmp_path, monkeyp
 
 def test_cells_with_as_many_updates_as_the_largest_fraction(config, tmp_path):
     config.fractions, config.step_matched, config.seeds = (0.01, 0.1, 0.5, 1.0), 0.1, (3,)
-    cells = {path.name: cell for path, cell in grid.cells(config, tmp_path)}
+    cells = {path.name: cell for path, cell in grid.cells(validate_study(config), tmp_path)}
     assert [name for name in cells if "-as" in name] == [
         f"{fraction}-as100pct-{init}-seed3" for fraction in ("1pct", "10pct") for init in ("scratch", "mae")
     ]
@@ -144,7 +144,7 @@ def test_cells_with_as_many_updates_as_the_largest_fraction(config, tmp_path):
 def test_labels_by_their_number(config, tmp_path):
     config.label_counts, config.step_matched, config.seeds, config.inits = (20, 50), 0.1, (3,), ("scratch",)
     config.evaluations = ("finetune", "lbfgs")
-    cells = {path.name: cell for path, cell in grid.cells(config, tmp_path)}
+    cells = {path.name: cell for path, cell in grid.cells(validate_study(config), tmp_path)}
     assert list(cells) == [
         "20labels-scratch-seed3",
         "50labels-scratch-seed3",
@@ -172,14 +172,14 @@ def test_initialisations_side_by_side(config, tmp_path):
     config.experiments.exp3 = {"mae": {"mask_ratio": 0.25}, "data": {"mean": (0.4, 0.5, 0.6)}}
     config.inits = ("scratch", "mae", "mae:mask_ratio=0.5", "mae:exp=3", str(other), f"ours={other}")
     config.seeds, config.pretrain_seeds, config.fractions = (0, 1), (7, 8), (1.0,)
-    pretrainings = {path.name: cell for path, cell in grid.pretrainings(config, tmp_path)}
+    pretrainings = {path.name: cell for path, cell in grid.pretrainings(validate_study(config), tmp_path)}
     assert list(pretrainings) == [
         *("pretrain-seed7", "pretrain-seed8", "pretrain-mask_ratio=0.5-seed7", "pretrain-mask_ratio=0.5-seed8"),
         *("pretrain-exp=3-seed7", "pretrain-exp=3-seed8"),
     ]
     assert [cell.mae.mask_ratio for cell in pretrainings.values()] == [0.75, 0.75, 0.5, 0.5, 0.25, 0.25]
     assert pretrainings["pretrain-exp=3-seed8"].seed == 8
-    cells = {path.name: cell for path, cell in grid.cells(config, tmp_path)}
+    cells = {path.name: cell for path, cell in grid.cells(validate_study(config), tmp_path)}
     from_half, from_three = cells["100pct-mae_mask_ratio=0.5-seed1"], cells["100pct-mae_exp=3-seed1"]
     assert from_half.init_from == str(tmp_path / "pretrain-mask_ratio=0.5-seed8")
     assert (from_half.init, from_half.init_name) == ("mae", "mae mask_ratio=0.5")
@@ -193,7 +193,7 @@ def test_cells_from_weights_of_other_code_take_over_their_network(config, tmp_pa
     shape = Shape(image_size=16, patch_size=4, width=192, depth=12, heads=3, registers=4)
     weights = reader.Weights({}, shape, "vit", "vit.npz", mean=(0.5, 0.5, 0.5))
     monkeypatch.setattr(reader, "read", lambda path, field: weights)
-    scratch, theirs = (cell for _, cell in label_study.configured(grid.runs(config, tmp_path)))
+    scratch, theirs = (cell for _, cell in label_study.configured(grid.runs(validate_study(config), tmp_path)))
     assert (theirs.init, theirs.init_name) == ("weights", "theirs")
     assert (theirs.model.size, theirs.model.width, theirs.model.patch_size, theirs.model.registers) == ("tiny", 0, 4, 4)
     assert theirs.data.mean == (0.5, 0.5, 0.5) and scratch.model.width == 16

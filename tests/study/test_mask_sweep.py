@@ -12,6 +12,7 @@ from mae_jax.config.loading import flatten
 from mae_jax.rundir import contents
 from mae_jax.runtime.errors import UserError
 from mae_jax.study import mask_sweep
+from mae_jax.study.validation import validate_sweep
 from mae_jax.train import loop
 
 
@@ -26,12 +27,12 @@ def config(tiny_config):
 
 def test_networks_and_classifiers_differ_in_one_thing(config, tmp_path):
     config.mask_ratios, config.seeds, config.subset_seeds = (0.25, 0.75), (0, 1), (4, 5)
-    networks = mask_sweep.pretrainings(config, tmp_path)
+    networks = mask_sweep.pretrainings(validate_sweep(config), tmp_path)
     assert [d.name for d, _ in networks] == ["mask25-visible0", "mask75-visible0", "mask25-visible1", "mask75-visible1"]
     one, two, three = (flatten(run) for _, run in networks[:3])
     assert {k for k in one if one[k] != two[k]} == {"mae.mask_ratio", "name"}
     assert {k for k in one if one[k] != three[k]} == {"mae.visible_weight", "name"}
-    cells = {d.name: flatten(run) for d, run in mask_sweep.classifiers(config, tmp_path, networks)}
+    cells = {d.name: flatten(run) for d, run in mask_sweep.classifiers(validate_sweep(config), tmp_path, networks)}
     assert len(cells) == 2 * 5
     scratch, mae = cells["50pct-scratch-seed1"], cells["50pct-mask75-visible1-seed1"]
     assert {k for k in scratch if scratch[k] != mae[k]} == {"init", "init_from", "name"}

@@ -22,6 +22,7 @@ from mae_jax.runtime.errors import EXIT_STOPPED, UserError
 from mae_jax.step import sharding
 from mae_jax.step.state import abstract_state, init_state, spread, whole
 from mae_jax.study import label_study
+from mae_jax.study.validation import validate_study
 from mae_jax.train import loop
 from mae_jax.train.build import build
 
@@ -172,11 +173,11 @@ def test_a_damaged_row_of_metrics_is_dropped_alone(tmp_path, damage):
 def test_a_run_and_a_study_do_not_share_a_directory(tiny_config, tmp_path):
     several = study_defaults(tiny_config("pretrain"), tiny_config())
     (tmp_path / "study").mkdir()
-    label_study.keep_study(several, tmp_path / "study", True)
+    label_study.keep_study(validate_study(several), tmp_path / "study", True)
     with pytest.raises(
         UserError, match=r"study holds a study of several runs \(study\.json\); choose another --workdir"
     ):
         loop.run(tiny_config(), tmp_path / "study")
     loop.run(tiny_config(), tmp_path / "run")
     with pytest.raises(UserError, match=r"run holds one run \(config\.json\); choose another --workdir"):
-        label_study.keep_study(several, tmp_path / "run", True)
+        label_study.keep_study(validate_study(several), tmp_path / "run", True)

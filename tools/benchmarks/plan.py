@@ -16,6 +16,7 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from mae_jax import main as command
+from mae_jax.config.fields import RunConfig, changed
 from mae_jax.runtime.errors import UserError
 
 KINDS = ("pretrain", "finetune", "linear_probe")  # those with a training step
@@ -39,7 +40,7 @@ def _check() -> None:
             raise UserError(f"--devices: {text!r} is no number of devices; use for example --devices=1,5,64")
 
 
-def measure(config: ConfigDict) -> dict[str, float]:
+def measure(config: RunConfig) -> dict[str, float]:
     """What the compiled step of one micro-batch on one device takes."""
     import jax
     import numpy as np
@@ -49,10 +50,9 @@ def measure(config: ConfigDict) -> dict[str, float]:
     from mae_jax.step import from_config, sharding, state, train_step
 
     layers.CACHED = math.inf  # no product part by part: the compiler's cost of a loop is that of one turn
-    config = config.copy_and_resolve_references()
     batch = config.train.batch_size or config.train.batch_per_device * config.train.accumulation
-    config.train.batch_size = rows = math.ceil(batch / config.train.accumulation)
-    config.train.accumulation = config.sharding.fsdp = 1
+    rows = math.ceil(batch / config.train.accumulation)
+    config = changed(config, {"train.batch_size": rows, "train.accumulation": 1, "sharding.fsdp": 1})
     spec = from_config.spec_of(config, resolve(config, rows, 1), sharding.make_mesh(), 5 * (config.task != "pretrain"))
     size = config.model.image_size
     shapes = {"image": ((rows, size, size, 3), np.uint8), "label": ((rows,), np.int32)}
@@ -72,13 +72,12 @@ def measure(config: ConfigDict) -> dict[str, float]:
     }
 
 
-def step(config: ConfigDict, cost: dict[str, float], devices: int) -> dict[str, float]:
+def step(config: RunConfig, cost: dict[str, float], devices: int) -> dict[str, float]:
     """Operations, memory and seconds of one update on each of `devices`."""
     from mae_jax.config.schedule import resolve
 
-    config = config.copy_and_resolve_references()
     fsdp = config.sharding.fsdp if devices % config.sharding.fsdp == 0 else 1
-    config.sharding.fsdp = fsdp
+    config = changed(config, {"sharding.fsdp": fsdp})
     resolved = resolve(config, 1, devices)
     micro = resolved.rows // devices // config.train.accumulation
     share, times = micro / cost["rows"], config.train.accumulation
@@ -100,16 +99,18 @@ def run(config: ConfigDict, workdir: str | None = None) -> None:
     """Prints the table of a study, or of one run."""
     from mae_jax.config.naming import default_workdir
     from mae_jax.config.schedule import resolve
+    from mae_jax.config.validation import frozen
     from mae_jax.runtime import machine
     from mae_jax.study import cells as grid
+    from mae_jax.study.validation import validate_study
 
     if config.task == "sweep":
         raise UserError("task=sweep: give a study or one run, such as configs/study.py or configs/pretrain.py")
-    cells = (
-        [cell for _, cell in grid.runs(config, Path(workdir or default_workdir(config)))]
-        if config.task == "study"
-        else [config]
-    )
+    if config.task == "study":
+        study = validate_study(config)
+        cells = [cell for _, cell in grid.runs(study, Path(workdir or default_workdir(study)))]
+    else:
+        cells = [frozen(config)]
     _check()
     kinds = {kind: [c for c in cells if c.task == kind] for kind in KINDS}
     if config.task != "study" and config.task not in KINDS:
@@ -128,9 +129,8 @@ def run(config: ConfigDict, workdir: str | None = None) -> None:
             images = _PRETRAIN.value if kind == "pretrain" else _FINETUNE.value
             updates = 0
             for c in runs:
-                c = c.copy_and_resolve_references()
-                c.sharding.fsdp = 1
-                share = max(c.data.fraction, c.train.get("match_fraction", 0.0)) if kind != "pretrain" else 1.0
+                c = changed(c, {"sharding.fsdp": 1})
+                share = max(c.data.fraction, c.train.match_fraction) if kind != "pretrain" else 1.0
                 updates += resolve(c, math.ceil(share * images), devices).steps
             hours = updates * one["seconds"] / 3600
             total += hours

@@ -34,21 +34,21 @@ def run(config: ConfigDict, workdir: str | None = None) -> None:
 
     if config.get("task") != "study":
         raise UserError(f"task={config.get('task')}: this is for studies, such as configs/study.py")
-    validate_study(config)
-    directory = Path(workdir or default_workdir(config))
-    trained = cells.runs(config, directory)
+    study = validate_study(config)
+    directory = Path(workdir or default_workdir(study))
+    trained = cells.runs(study, directory)
     # What takes seconds on features of a frozen encoder is left to the study's own command, which computes them once.
     trained = [each for each in trained if each[1].task not in QUICK]
     runs = [each for each in trained if (each[1].task == "pretrain") == (_STAGE.value == "pretrain")]
     directory.mkdir(parents=True, exist_ok=True)
-    label_study.keep_study(config, directory, leader=_COUNT.value)  # written once, before the tasks; they compare
+    label_study.keep_study(study, directory, leader=_COUNT.value)  # written once, before the tasks; they compare
     if _COUNT.value:
         print(len(runs))
         return
     if not 0 <= _NUMBER.value < len(runs):
         raise UserError(f"--number={_NUMBER.value}: the study has {len(runs)} runs of stage {_STAGE.value}")
     wanted = runs[_NUMBER.value][1]
-    before = [place for place, _ in cells.pretrainings(config, directory) if str(place.resolve()) == wanted.init_from]
+    before = [place for place, _ in cells.pretrainings(study, directory) if str(place.resolve()) == wanted.init_from]
     if before and not (before[0] / contents.RESULTS).exists():
         raise UserError(
             f"{wanted.name} would begin with {before[0]}, which is not finished; do that run first, or use the study's "
