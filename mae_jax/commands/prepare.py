@@ -33,7 +33,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     scale = slides.add_mutually_exclusive_group()
     scale.add_argument("--mpp", type=float, help="micrometers per pixel (default: the pixels as they were scanned)")
     scale.add_argument("--magnification", type=float, help="such as 20, which means 0.5 micrometers per pixel")
-    slides.add_argument("--assume_mpp", type=float, help="resolution of slides whose header does not state it")
+    slides.add_argument(
+        "--assume_mpp",
+        type=float,
+        help="resolution of slides whose header has none or an implausible one, and of plain images (PNG, JPEG, TIFF "
+        "in strips), which are cut only with it",
+    )
     slides.add_argument("--tissue", type=float, help="smallest share of a tile that is tissue (default 0.25)")
     slides.add_argument("--workers", type=int, help="processes (default: one for each core)")
 
