@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int
@@ -90,7 +91,8 @@ def _all(name: str, directory: str | os.PathLike, say: Callable, columns: str, p
 
         path = prepared.locate(name, directory)
         info = prepared.info_of(name, directory)
-        classes = info.features["label"].names if "label" in info.features else []
+        features: Any = info.features
+        classes = features["label"].names if "label" in features else []
         parts = {split: prepared.index_of(name, split, path, directory) for split in sorted(info.splits)}
         rows = {
             s: (p.names, prepared.groups_of(name, p.names, p.groups), p.label, p.digest, p.look, _records(s, p))
