@@ -9,22 +9,18 @@ from PIL import Image
 
 from mae_jax.data.decode import load_image
 from mae_jax.data.sources import Source
+from mae_jax.rundir.predictions import most_confident_mistakes
 from mae_jax.runtime import files
 
-# A name that cannot get an ending more, or that another image's name has as a folder: there is no picture of it.
+# The name leaves no room for an ending, or is also a folder in the name of another image: no picture is kept.
 _NO_PLACE = (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST)
-MOST, SIDE = 12, 192  # pictures of a run, as many as the report shows; pixels
-
-
-def most_confident_mistakes(source: Source, probabilities: Float[np.ndarray, "n classes"]) -> list[int]:
-    """Which images were predicted wrongly, the most confident first; at equal confidence by name."""
-    wrong = np.flatnonzero(probabilities.argmax(1) != source.labels)
-    return sorted(wrong.tolist(), key=lambda i: (-probabilities[i].max(), source.names[i]))[:MOST]
+SIDE = 192  # pixels
 
 
 def write(directory: Path, source: Source, probabilities: Float[np.ndarray, "n classes"]) -> None:
-    """JPEGs under the images' names below `directory`, of at most MOST images that were predicted wrongly."""
-    for index in most_confident_mistakes(source, probabilities):
+    """Write JPEGs of the most confident mistakes below `directory`, under the names of their images."""
+    wrong = probabilities.argmax(1) != source.labels
+    for index in most_confident_mistakes(wrong, probabilities.max(1), source.names):
         image = source.read(index)
         pixels = image if isinstance(image, np.ndarray) else load_image(image, source.names[index])
         picture = Image.fromarray(pixels)

@@ -1,6 +1,6 @@
 """The report: reads run directories and writes tables, figures and one page; needs no jax.
 
-The steps are read (`runs`), analyze (`analysis`, `tables` and the modules beside them), draw (`figures`, `confidence`)
+The steps are read (`runs`), analyze (`analysis`, `tables` and the modules next to them), draw (`figures`, `confidence`)
 and render (`page`, `html`). Importing this package loads none of them: `write_report` does, when it is asked for.
 """
 

@@ -151,7 +151,7 @@ class Study:
 def analyze(runs: list[Run], probes: Sequence[Run] = ()) -> Study:
     """Compute every metric of every run (as read by `read_runs`) on 10,000 redrawn test sets.
 
-    `probes`: the linear probes on random weights, a reference beside the majority class.
+    `probes`: the linear probes on random weights, a reference next to the majority class.
     """
     classes = len(runs[0].classes)
     groups = next((run.test.groups for run in runs if run.test.groups), None)

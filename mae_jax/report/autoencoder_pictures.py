@@ -1,4 +1,4 @@
-"""What the autoencoders that a study's classifiers began with make of held-out images, from their own files."""
+"""Pre-trainings of a study: their logs, reconstruction errors and pictures, read from their run directories."""
 
 import base64
 import io
@@ -39,7 +39,7 @@ def found(runs: Sequence[Run]) -> list[dict]:
 
 
 def places(run: Run) -> list[Path]:
-    """Where the pre-training that a run began with may be: a study that was moved has it beside its cells."""
+    """Where the pre-training that a run started from may be: a study that was moved has it next to its cells."""
     origin = run.info.get("init_from")
     if not isinstance(origin, str) or not origin:
         return []
@@ -98,7 +98,7 @@ def save(base: Path, sheet: dict) -> None:
 
 
 def _sheet(file: Path) -> dict:
-    """`uri`: for the page, smaller; `png` and `size`: as it is. An empty `uri` where there is no picture."""
+    """`uri` has a smaller picture for the page, `png` and `size` the original; `uri` is "" where there is none."""
     try:
         with Image.open(regular(file), formats=("PNG",)) as opened:
             sheet = opened.convert("RGB")

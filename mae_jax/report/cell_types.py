@@ -211,6 +211,17 @@ def _count(value: float) -> str:
     return f"{value:,.0f}" if abs(value - round(value)) < 0.05 else f"{value:,.1f}"
 
 
+def trained_on(study: Study, found: CellTypes) -> list[tuple[Level, list[float]]]:
+    """How many training images each class has at each level where the runs tell it: a list in the order of `names`."""
+    counts = []
+    for level in study.levels:
+        rows = [row for row in found.rows if (row["fraction"], row["arm"]) == (level.fraction, level.arm)]
+        known = {row["class"]: row["n_train"] for row in rows if row["n_train"] is not None}
+        if len(known) == len(found.names):
+            counts.append((level, [known[name] for name in found.names]))
+    return counts
+
+
 def rarest(study: Study, found: CellTypes) -> str:
     """The rarest class with its numbers of test and training images."""
     first = study.runs[0]

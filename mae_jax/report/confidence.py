@@ -20,7 +20,7 @@ WIDE = 0.3  # inches of a box with its gap
 
 
 def boxes(study: Study, level: Level) -> Numbers:
-    """Box plots of the confidence per class: right beside wrong, each initialization beside the next.
+    """Box plots of the confidence per class: right next to wrong, for each initialization.
 
     With many classes the rarest are drawn; the numbers have them all.
     """

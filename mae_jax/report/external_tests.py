@@ -1,4 +1,4 @@
-"""Further test sets: each run's `external/<name>/predictions.csv`, reported beside the main test set."""
+"""Further test sets: each run's `external/<name>/predictions.csv`, reported next to the main test set."""
 
 import dataclasses
 from collections.abc import Sequence

@@ -1,7 +1,7 @@
 """The figures of the report; each function returns a Matplotlib figure and its numbers as rows.
 
-Scratch and mae keep their colors throughout (Okabe and Ito's palette, told apart by the color-blind),
-and every initialization has its own marker besides. A legend shows the marks as they are drawn.
+Scratch and mae keep their colors throughout (Okabe and Ito's palette, which color-blind readers can tell apart),
+and every initialization has its own marker. A legend shows the marks as they are drawn.
 """
 
 import math

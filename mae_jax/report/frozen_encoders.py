@@ -110,7 +110,7 @@ def text(found: Sequence[Frozen]) -> str:
 
 
 def words(found: Sequence[Frozen]) -> list[str]:
-    """A sentence for each evaluation and initialisation that is compared with random weights."""
+    """A sentence for each evaluation and initialization that is compared with random weights."""
     lines = []
     for each in found:
         for init in dict.fromkeys(row["init"] for row in each.rows if row["difference"] is not None):

@@ -1,17 +1,15 @@
-"""The most confident mistakes, with pictures where they can be read."""
+"""The most confident mistakes, with their images where these can be read."""
 
 import base64
 import io
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 from PIL import Image
 
 from mae_jax.report.runs import Run, usual_arm
-from mae_jax.rundir.predictions import regular
+from mae_jax.rundir.predictions import most_confident_mistakes, regular
 
-MISTAKES = 12
 PICTURES = ("PNG", "JPEG", "TIFF", "BMP", "WEBP")
 COLUMNS = ("fraction", "arm", "init", "seed", "image", "label", "prediction", "confidence")  # of mistakes.csv
 
@@ -20,8 +18,7 @@ def mistakes(runs: Sequence[Run]) -> list[dict]:
     """The most confident mistakes of every run, most confident first."""
     found = []
     for run in runs:
-        wrong = np.flatnonzero(~run.test.right)
-        order = wrong[np.argsort(-run.test.confidence[wrong], kind="stable")][:MISTAKES]
+        order = most_confident_mistakes(~run.test.right, run.test.confidence, run.test.images)
         found += [
             {
                 "fraction": run.fraction,
@@ -39,7 +36,7 @@ def mistakes(runs: Sequence[Run]) -> list[dict]:
 
 
 def gallery(runs: Sequence[Run]) -> list[dict]:
-    """The most confident mistakes at the largest fraction, per initialisation, with pictures.
+    """The most confident mistakes with the largest share of the labels, for each initialization, with pictures.
 
     A picture is shown where the run kept it in `thumbnails/`, or where run.json's `image_root`, its config's
     data directory or the run directory leads to a file of that name; of several seeds the first is shown.
@@ -55,6 +52,7 @@ def gallery(runs: Sequence[Run]) -> list[dict]:
 
 
 def _picture(run: Run, image: str) -> str | None:
+    """The image as a data URI of at most 192 pixels; None where there is none. It never leads out of its folder."""
     if Path(image).is_absolute() or ".." in Path(image).parts:
         return None
     config = run.info.get("config")

@@ -132,7 +132,7 @@ def render(f: Findings, pictures: Sequence[dict], sheets: Sequence[dict]) -> str
             reference=tables.reference_text(f.rows),
             published_caption=tables.PUBLISHED_CAPTION,
             frozen_words=frozen_encoders.words(f.probes),
-            others=[_beside(other, f.rows) for other in f.others],
+            others=[_other_test_set(other, f.rows) for other in f.others],
             pretrainings=[html.run_facts(p.path, p.info) | {"init": p.init} for p in f.pretrainings],
             runs=[_run_facts(run) for run in runs],
             hours=html.hours([*(p.info for p in f.pretrainings), *(run.info for run in runs)]),
@@ -160,6 +160,7 @@ def _types(f: Findings) -> dict:
         "lines": cell_types.lines(f.study, found),
         "classes": classes,
         "matrices": matrices,
+        "trained_on": cell_types.trained_on(f.study, found) if whole else [],
         "confusions": [] if whole else cell_types.confusions(f.study, found),
         "hidden": len(found.names) > len(found.shown),
         "table": table,
@@ -189,7 +190,7 @@ def _sets(f: Findings) -> dict | None:
     return {"rows": rows, "target": prediction_sets.TARGET, "all": prediction_sets.ALL} if rows else None
 
 
-def _beside(other: external_tests.External, rows: Sequence[dict]) -> dict:
+def _other_test_set(other: external_tests.External, rows: Sequence[dict]) -> dict:
     """A further test set for the page: its rows, each with the main test set's and the difference to scratch."""
 
     def same(row: dict, of: dict) -> bool:

@@ -1,4 +1,4 @@
-"""Read run directories: `run.json`, `predictions.csv` and what may lie beside them.
+"""Read run directories: `run.json`, `predictions.csv` and the optional files next to them.
 
 A run directory is a contract of files, so that another system's runs can be reported too. Every
 mistake in a file raises `UserError` with the file, the value and what is allowed.
@@ -104,7 +104,7 @@ def read_runs(run_dirs: Sequence[Path]) -> tuple[list[Run], list[str]]:
     """Read the run directories of one report.
 
     Returns the runs, all with the classes in the same order, sorted by arm (the usual one first), fraction,
-    initialisation (scratch first, then mae) and seed; and the lines that say what is left out for want of columns.
+    initialization (scratch first, then mae) and seed; and lines that name what is left out because a column is missing.
     Raises UserError for an unreadable directory, a cell that comes twice, classes or test images
     that differ between the runs.
     """

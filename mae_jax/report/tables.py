@@ -1,4 +1,4 @@
-"""The study's tables: one row per fraction and initialisation, paired differences, label efficiency.
+"""The study's tables: one row per fraction and initialization, paired differences, label efficiency.
 
 Rows are plain dicts, in the order and under the names of the CSV columns; None is an empty cell.
 """

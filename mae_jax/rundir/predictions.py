@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from mae_jax.rundir.contents import EXTERNAL, PREDICTIONS, VALIDATION
 from mae_jax.runtime import csv_cells
@@ -20,6 +20,7 @@ from mae_jax.runtime.errors import UserError
 from mae_jax.runtime.files import replacing
 
 REQUIRED = ("image", "label", "prediction", "confidence")
+MISTAKES = 12  # of each run that a report shows, and of which the run keeps pictures
 ONE_BY_ONE = "intervals redraw single images, not groups"
 
 
@@ -65,6 +66,13 @@ def regular(file: Path) -> Path:
     if file.exists() and not file.is_file():
         raise OSError("it is not a regular file")
     return file
+
+
+def most_confident_mistakes(
+    wrong: Bool[np.ndarray, "n"], confidence: Float[np.ndarray, "n"], names: Sequence[str]
+) -> list[int]:
+    """Which images were predicted wrongly, the most confident first and at equal confidence by name; at most 12."""
+    return sorted(np.flatnonzero(wrong).tolist(), key=lambda i: (-confidence[i], names[i]))[:MISTAKES]
 
 
 def read_predictions(file: Path, classes: Sequence[str]) -> tuple[Predictions, list[str]]:

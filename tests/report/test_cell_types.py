@@ -118,3 +118,12 @@ def test_many_classes_are_listed_not_drawn(make, tmp_path):
     assert max(counts[classes.index(c)] for c in found.shown) <= sorted(counts[counts > 0])[cell_types.MOST - 1]
     page = write_report(dirs, tmp_path / "out").paths["page"].read_text()
     assert 'class="matrix"' not in page and "are taken for class" in page and "The page shows the 12 rarest" in page
+
+
+def test_training_images_of_each_class_are_on_the_page(dirs, tmp_path):
+    study = analysis.analyze(read_runs(dirs)[0])
+    ((level, counts),) = cell_types.trained_on(study, cell_types.analyze(study))
+    assert str(level) == "10 %" and counts == [33.0, 7.0, 60.0]  # at 100 % no run tells them
+    page = write_report(dirs, tmp_path / "out").paths["page"].read_text()
+    assert "<tr><td>10 %</td><td>33</td><td>7</td><td>60</td></tr>" in page
+    assert "<td>test images</td><td>40</td><td>20</td><td>60</td></tr>" in page

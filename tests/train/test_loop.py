@@ -15,8 +15,7 @@ import pytest
 
 from mae_jax.checkpoints import steps
 from mae_jax.config.loading import flatten, load
-from mae_jax.evaluation import mistake_thumbnails
-from mae_jax.rundir import contents, lock
+from mae_jax.rundir import contents, lock, predictions
 from mae_jax.runtime.errors import Stopped, UserError
 from mae_jax.runtime.progress import Progress
 from mae_jax.step import sharding, state, train_step
@@ -195,7 +194,7 @@ def test_every_test_image_is_predicted_once(tmp_path, tiny_config):
         assert float(row["confidence"]) == probabilities[row["prediction"]]
     assert results["accuracy"] == pytest.approx(np.mean([r["label"] == r["prediction"] for r in rows]))
     wrong = [r for r in rows if r["label"] != r["prediction"]]
-    shown = sorted(wrong, key=lambda r: (-float(r["confidence"]), r["image"]))[: mistake_thumbnails.MOST]
+    shown = sorted(wrong, key=lambda r: (-float(r["confidence"]), r["image"]))[: predictions.MISTAKES]
     kept = tmp_path / "run" / "thumbnails"
     assert {f"{kept / r['image']}.jpg" for r in shown} == {str(p) for p in kept.rglob("*.jpg")}
 

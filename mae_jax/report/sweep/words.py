@@ -8,7 +8,7 @@ from mae_jax.report.sweep.networks import Sweep
 
 
 def answer(sweep: Sweep, rows: list[dict], effects: list[dict], classifiers: list[dict]) -> dict[str, list[str]]:
-    """The page's first lines, and what else is to know."""
+    """The headlines of the page, and further lines."""
     at = f"{percent(sweep.reference)} removed in evaluation"
     headlines = [_best(sweep, "removed", at), _best(sweep, "visible", at)]
     headlines += [_effect(sweep, effects, weight, at) for weight in sweep.weights if weight]
@@ -19,7 +19,7 @@ def answer(sweep: Sweep, rows: list[dict], effects: list[dict], classifiers: lis
         lines += [_weighted(sweep, weight) for weight in sweep.weights if weight]
     lines += [_spam(sweep, rows), *sweep.warnings]
     lines.append(
-        f"Each network was pre-trained once: the intervals, over {sweep.units}, tell how sure its error is, not how "
+        f"Each network was pre-trained once: the intervals, over {sweep.units}, show how sure its error is, not how "
         f"much another pre-training would differ."
     )
     return {"headlines": [line for line in headlines if line], "lines": [line for line in lines if line]}
@@ -42,8 +42,8 @@ def _best(sweep: Sweep, where: str, at: str) -> str:
     if len(sweep.weights) > 1:
         begin = f"{f'with a weight of {weight:g}' if weight else 'without a weight'} on visible patches, {begin}"
     return (
-        f"{begin[0].upper()}{begin[1:]} are rebuilt best by training with {names[0]} removed: the normalised "
-        f"error is {values[0]}, and {values[1]} for the next best, {names[1]} ({at}){tail}."
+        f"{begin[0].upper()}{begin[1:]} are reconstructed best by the network trained with {names[0]} "
+        f"removed: its normalized error is {values[0]}; the next best, {names[1]}, has {values[1]} ({at}){tail}."
     )
 
 
@@ -53,22 +53,22 @@ def _span(values: list[float]) -> str:
 
 
 def _effect(sweep: Sweep, effects: list[dict], weight: float, at: str) -> str:
-    """Whether a weight on visible patches mends the trade-off."""
+    """Whether a weight on visible patches improves them at no cost to the removed ones."""
     own = [row for row in effects if row["visible_weight"] == weight and row["evaluated_at"] == sweep.reference]
     seen, removed = ([r for r in own if r["error"] == f"{where}_normalised"] for where in ("visible", "removed"))
     if not seen:
         return ""
     text = (
-        f"A weight of {weight:g} on visible patches changes the error on them by {_span([r['change'] for r in seen])}, "
-        f"and that on removed patches by {_span([r['change'] for r in removed])} (over the mask ratios; {at})"
+        f"A weight of {weight:g} on visible patches changes their error by {_span([r['change'] for r in seen])}, "
+        f"and the error on removed patches by {_span([r['change'] for r in removed])} (over the mask ratios; {at})"
     )
     better = all(row["high"] < 0 for row in seen)
     worse = [percent(row["mask_ratio"]) for row in removed if row["low"] > 0]
     if not better:
-        return f"{text}: it does not mend the trade-off at every mask ratio."
+        return f"{text}: it does not improve visible patches at every mask ratio."
     if worse:
-        return f"{text}: it mends the visible patches, and costs on the removed ones at {', '.join(worse)}."
-    return f"{text}: it mends the trade-off, no cost on removed patches shown."
+        return f"{text}: it improves visible patches, and makes removed ones worse at {', '.join(worse)}."
+    return f"{text}: it improves visible patches, with no cost on removed ones shown."
 
 
 def _classifiers(rows: list[dict]) -> str:
@@ -101,8 +101,8 @@ def _no_network(sweep: Sweep, rows: list[dict]) -> str:
     better = sum(row["removed_pixel"] < row["removed_pixel_no_network"] for row in own)
     painted = grey(own[0]["removed_pixel_no_network"])
     return (
-        f"In pixels, {better} of {len(own)} networks rebuild removed patches with less error than no network at all, "
-        f"which paints each in the mean colour of the visible patches around it ({painted:.1f} grey levels at "
+        f"In pixels, {better} of {len(own)} networks reconstruct removed patches with less error than no network, "
+        f"which fills each with the mean color of the visible patches around it ({painted:.1f} gray levels at "
         f"{percent(sweep.reference)} removed)."
     )
 
@@ -127,7 +127,9 @@ def _weighted(sweep: Sweep, weight: float) -> str:
             verdict = tables.verdict(each.low, each.high, each.seeds)
         verdicts.setdefault(verdict, []).append(percent(network.mask_ratio))
     found = [f"{verdict} at {', '.join(names)}" for verdict, names in verdicts.items()]
-    return f"Accuracy of classifiers with a visible weight of {weight:g} beside 0: {'; '.join(found)}." if found else ""
+    return (
+        f"Accuracy of classifiers with a visible weight of {weight:g} against 0: {'; '.join(found)}." if found else ""
+    )
 
 
 def _spam(sweep: Sweep, rows: list[dict]) -> str:
@@ -147,7 +149,7 @@ def table(sweep: Sweep, rows: list[dict], classifiers: list[dict]) -> list[list[
         "visible weight",
         "error: removed",
         "visible",
-        "grey levels: removed",
+        "gray levels: removed",
         "visible",
         "spam",
     ]
@@ -177,15 +179,15 @@ def _score(row: dict | None) -> list[str]:
 def legend(sweep: Sweep) -> str:
     """What the table's columns mean."""
     how = (
-        "for removed patches with mean and contrast estimated from the visible patches around them, nothing borrowed "
-        "from the original"
+        "for removed patches, mean and contrast are estimated from the visible patches around them, not taken from the "
+        "original"
         if sweep.networks[0].normalised
-        else "as the network predicts them"
+        else "they are those of the network's predictions"
     )
     return (
-        f"All on the same images with the same {percent(sweep.reference)} of the patches removed. Error: mean squared, "
-        f"in units of each patch's own deviation. Grey levels: root mean square error of the pixels (0 to 255), "
-        f"{how}. "
-        f"“No network” paints each removed patch in the mean colour of the visible ones around it; its line has the "
-        f"classifier from scratch. Spam: 0 for patches as diverse as the originals, 1 for one patch everywhere."
+        f"All networks see the same images with the same {percent(sweep.reference)} of the patches removed. Errors are "
+        f"mean squared, in units of each patch's own standard deviation. Gray levels are root mean square errors of "
+        f"the pixels (0 to 255); {how}. “No network” fills each removed patch with the mean color of the visible ones "
+        f"around it; its line has the classifier from scratch. Spam is 0 for patches as diverse as the originals, 1 "
+        f"for one patch everywhere."
     )

@@ -116,10 +116,10 @@ def test_the_page_says_what_the_numbers_say(written):
     page = written.page.read_text()
     text = (written.page.parent / "sweep.md").read_text()
     for sentence in (
-        "Without a weight on visible patches, removed patches are rebuilt best by training with 75 % removed",
-        "Without a weight on visible patches, visible patches are rebuilt best by training with 25 % removed",
-        "changes the error on them by −70.0 %, and that on removed patches by +5.0 %",
-        "it mends the visible patches, and costs on the removed ones at 25 %, 75 %",
+        "Without a weight on visible patches, removed patches are reconstructed best by the network trained with 75 %",
+        "Without a weight on visible patches, visible patches are reconstructed best by the network trained with 25 %",
+        "changes their error by −70.0 %, and the error on removed patches by +5.0 %",
+        "it improves visible patches, and makes removed ones worse at 25 %, 75 %",
         "over 10 groups of held-out images",
         "come from only 10 groups: intervals are widened for that",
         "accuracy at 10 %",
