@@ -30,7 +30,7 @@ SCORES = {
 SCORES["best"] = SCORES["accuracy"]
 
 
-class Best:
+class BestEpoch:
     """Keeps the parameters of the best epoch so far of one run."""
 
     def __init__(self, workdir: Path, keep: int, select: str = "accuracy"):

@@ -12,7 +12,7 @@ from mae_jax.data.sources import Source
 from mae_jax.data.transforms import CenterResize, Decode
 from mae_jax.evaluation import attention_maps, reconstruction_sheets
 from mae_jax.rundir import contents
-from mae_jax.rundir.metrics_log import Writers
+from mae_jax.rundir.metrics_log import MetricsLog
 from mae_jax.runtime import files
 from mae_jax.runtime.command import say
 from mae_jax.weights import export
@@ -50,7 +50,7 @@ def run(run_dir: Path, out: Path | None = None, *, directory: str = "", n: int =
     columns = attention_maps.columns(network, np.stack(images), block)
     steps = contents.read_object(run_dir / contents.RUN).get("steps")
     steps = steps if type(steps) is int else 0
-    writers = Writers(run_dir, first_step=steps, evaluated=True, steps=steps, tensorboard=True, profile=False)
+    writers = MetricsLog(run_dir, first_step=steps, evaluated=True, steps=steps, tensorboard=True, profile=False)
     try:
         writers.hparams(hparams(config))
         writers.images(steps, PICTURE, np.concatenate([part for _, part in columns], axis=2))

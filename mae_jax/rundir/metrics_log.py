@@ -24,7 +24,7 @@ from mae_jax.runtime.errors import UserError
 from mae_jax.runtime.files import replacing
 
 
-class Writers:
+class MetricsLog:
     """Writes one run's scalars, pictures and hyperparameters; does nothing in other processes."""
 
     def __init__(
@@ -139,7 +139,7 @@ class Writers:
                 clu.flush()
                 clu.close()
 
-    def __enter__(self) -> Writers:
+    def __enter__(self) -> MetricsLog:
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, traceback: Any) -> None:

@@ -25,7 +25,7 @@ def eval_step(spec: Spec, params: Params, batch: Batch, seed: Int[Array, ""]) ->
     image index).
     """
     images = to_float(batch["image"], spec)
-    if spec.task != "pretrain":
+    if spec.objective != "reconstruction":
         logits = models.apply("vit", spec.shape, params, images)
         label = jnp.maximum(batch["label"], 0)
         out = {"probabilities": jax.nn.softmax(logits), "loss": losses.cross_entropy(logits, label)}

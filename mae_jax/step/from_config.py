@@ -11,12 +11,14 @@ from mae_jax.models.vit import Shape
 from mae_jax.runtime import machine
 from mae_jax.runtime.errors import UserError
 from mae_jax.step.optimizer import Optimizer
-from mae_jax.step.spec import Spec
+from mae_jax.step.spec import OBJECTIVES, Spec
 
 
 def shape_of(config: RunConfig, n_classes: int = 0) -> Shape:
     """The network's shape from the fields `model`, with what "auto" means on this machine."""
     m = config.model
+    objective = OBJECTIVES[config.task]
+    autoencoder = objective == "reconstruction"
     width, depth, heads = vit.SIZES.get(m.size, (m.width, m.depth, m.heads))
     shape = Shape(
         image_size=m.image_size,
@@ -25,14 +27,14 @@ def shape_of(config: RunConfig, n_classes: int = 0) -> Shape:
         depth=depth,
         heads=heads,
         mlp_ratio=m.mlp_ratio,
-        decoder_width=m.decoder_width if config.task == "pretrain" else 0,
-        decoder_depth=m.decoder_depth if config.task == "pretrain" else 0,
-        decoder_heads=m.decoder_heads if config.task == "pretrain" else 0,
+        decoder_width=m.decoder_width if autoencoder else 0,
+        decoder_depth=m.decoder_depth if autoencoder else 0,
+        decoder_heads=m.decoder_heads if autoencoder else 0,
         pool=m.pool,
         n_classes=n_classes,
         head_std=m.head_std,
-        batch_norm=config.task == "linear_probe",
-        drop_path=m.drop_path if config.task == "finetune" else 0.0,
+        batch_norm=objective == "frozen_classification",
+        drop_path=m.drop_path if objective == "classification" else 0.0,
         frozen_blocks=depth - config.train.blocks if config.train.blocks >= 0 else 0,
         dtype=machine.precision(m.dtype),
         positions=m.positions,
@@ -47,18 +49,18 @@ def shape_of(config: RunConfig, n_classes: int = 0) -> Shape:
 
 def spec_of(config: RunConfig, resolved: Resolved, mesh: Mesh, n_classes: int = 0) -> Spec:
     """What the compiled step depends on, from a config."""
-    o, d = config.optim, config.data
+    o, d, objective = config.optim, config.data, OBJECTIVES[config.task]
     return Spec(
-        task=config.task,
+        objective=objective,
         shape=shape_of(config, n_classes),
         optimizer=Optimizer(o.b1, o.b2, o.weight_decay, o.no_decay, o.clip_norm, o.layer_decay, o.name),
         mean=tuple(d.mean),
         std=tuple(d.std),
         batch_size=resolved.batch_size,
         accumulation=config.train.accumulation,
-        mask_ratio=config.mae.mask_ratio if config.task == "pretrain" else 0.0,
+        mask_ratio=config.mae.mask_ratio if objective == "reconstruction" else 0.0,
         norm_pix=config.mae.norm_pix_loss,
-        visible_weight=config.mae.visible_weight if config.task == "pretrain" else 0.0,
+        visible_weight=config.mae.visible_weight if objective == "reconstruction" else 0.0,
         label_smoothing=config.train.label_smoothing,
         mixup=config.train.mixup,
         cutmix=config.train.cutmix,
@@ -74,7 +76,7 @@ def trained_parameters(config: RunConfig) -> str:
     none, the head alone. Raises UserError where there are fewer blocks.
     """
     blocks, depth = config.train.blocks, shape_of(config).depth
-    if config.task not in ("pretrain", "finetune"):
+    if OBJECTIVES[config.task] in ("frozen_classification", "none"):
         return "^head/"
     if blocks < 0:
         return ""

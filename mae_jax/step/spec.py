@@ -11,6 +11,15 @@ from mae_jax.step.optimizer import Optimizer
 # Purposes of randomness: each is folded into the seed, so that none shares its numbers with another.
 INIT, MASK, DROP, EVAL_MASK, MIX = range(5)
 
+# What each task optimizes; "none": its head is solved for, or it has none, on features of the frozen encoder.
+OBJECTIVES = {
+    "pretrain": "reconstruction",
+    "finetune": "classification",
+    "linear_probe": "frozen_classification",
+    "lbfgs": "none",
+    "knn": "none",
+}
+
 Batch = dict[str, Array]  # image: b h w 3 uint8; label, index: b int32; mask: b float32, 0 = padding
 
 
@@ -18,7 +27,7 @@ Batch = dict[str, Array]  # image: b h w 3 uint8; label, index: b int32; mask: b
 class Spec:
     """What a compiled step depends on."""
 
-    task: str  # one of config.TASKS, or probe for those that are quick
+    objective: str  # one of the values of OBJECTIVES
     shape: Shape
     optimizer: Optimizer
     mean: tuple[float, float, float]
@@ -38,4 +47,4 @@ class Spec:
     @property
     def kind(self) -> str:
         """Which network."""
-        return "mae" if self.task == "pretrain" else "vit"
+        return "mae" if self.objective == "reconstruction" else "vit"

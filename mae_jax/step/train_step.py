@@ -36,10 +36,10 @@ def _loss(
     is that of a mixed image.
     """
     params, real = sharding.fit(params, _shapes(spec).params), batch["mask"]
-    if spec.task == "linear_probe":
+    if spec.objective == "frozen_classification":
         return _classification(spec, models.head(spec.shape, params, batch["features"]), batch)
     images = to_float(batch["image"], spec)
-    if spec.task == "pretrain":
+    if spec.objective == "reconstruction":
         visible = n_visible(spec.shape.n_patches, spec.mask_ratio)
         pred, mask = models.apply("mae", spec.shape, params, images, batch["noise"], visible)
         patches = patchify(images, spec.shape.patch_size)
@@ -123,9 +123,9 @@ def train_step(
     Returns the new state and metrics (means over the batch, before the update), with the global norm of
     the gradient.
     """
-    key = jax.random.fold_in(jax.random.key(seed), MASK if spec.task == "pretrain" else DROP)
+    key = jax.random.fold_in(jax.random.key(seed), MASK if spec.objective == "reconstruction" else DROP)
     key = jax.random.fold_in(key, state.step)
-    if spec.task == "pretrain":
+    if spec.objective == "reconstruction":
         noise = jax.random.uniform(key, (spec.batch_size, spec.shape.n_patches))
         rows = batch["image"].shape[0]
         noise = jnp.pad(noise, ((0, rows - spec.batch_size), (0, 0)))
@@ -140,7 +140,7 @@ def train_step(
         found = jax.tree.map(lambda rows: partners(rows, spec.batch_size), found)
         batch = batch | jax.lax.with_sharding_constraint(found, sharding.batch_sharding(spec.mesh))
     params, once = state.params, spec
-    if spec.task == "linear_probe":
+    if spec.objective == "frozen_classification":
         batch, params = _normalised(spec, params, batch)
         once = dataclasses.replace(spec, accumulation=1)
     trained, frozen = part(params, spec.trained)

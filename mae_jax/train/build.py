@@ -3,15 +3,17 @@
 import jax
 from jax.sharding import Mesh
 
-from mae_jax.config.fields import QUICK, RunConfig
+from mae_jax.config.fields import RunConfig
 from mae_jax.data import labelled_sets
 from mae_jax.runtime import machine
 from mae_jax.runtime.errors import UserError
 from mae_jax.step.from_config import shape_of
-from mae_jax.train.finetune import classify
+from mae_jax.train.finetune import finetune
 from mae_jax.train.pretrain import pretrain
 from mae_jax.train.probe import probe
 from mae_jax.train.task import Task
+
+MAKE = {"pretrain": pretrain, "finetune": finetune, "linear_probe": finetune, "lbfgs": probe, "knn": probe}
 
 
 def build(
@@ -27,5 +29,4 @@ def build(
     if m.attention == "cudnn" and shape.attention != "cudnn":
         reason = machine.no_cudnn(shape.dtype, shape.head_sizes)
         raise UserError(f"model.attention=cudnn is not possible here: {reason}; use auto, or xla")
-    make = pretrain if config.task == "pretrain" else probe if config.task in QUICK else classify
-    return make(config, mesh, report, opened)
+    return MAKE[config.task](config, mesh, report, opened)

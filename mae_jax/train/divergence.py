@@ -26,7 +26,7 @@ class Diverged(Exception):
         self.what, self.value, self.step, self.unsound = what, value, step, unsound
 
 
-class Lowered:
+class RateReductions:
     """How often, and from which step on, a run lowered its learning rate."""
 
     def __init__(self, workdir: Path, config: RunConfig, leader: bool):
@@ -57,7 +57,7 @@ class Lowered:
         here = [entry for entry in self.entries if entry["back_to"] == step]
         return [{name: entry[name] for name in ("diverged_at", "rate_factor")} for entry in here]
 
-    def go_back(self, error: Diverged, checkpoints: Checkpoints, label: str) -> str:
+    def roll_back(self, error: Diverged, checkpoints: Checkpoints, label: str) -> str:
         """To the newest checkpoint that is sound, from where on the rate is lower; says so in a line.
 
         It is the one before that, where a lower rate from the newest did not help. Raises UserError where the config

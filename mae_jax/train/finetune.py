@@ -36,7 +36,7 @@ def resolve_finetune(config: RunConfig, data: splits.Labelled, devices: int) -> 
     return resolve(config, len(data.train_idx), devices, matched)
 
 
-def classify(config: RunConfig, mesh: Mesh, report: labelled_sets.Report | None, opened: dict | None) -> Task:
+def finetune(config: RunConfig, mesh: Mesh, report: labelled_sets.Report | None, opened: dict | None) -> Task:
     """Classification, from scratch or from a masked autoencoder: fine-tuning and linear probing."""
     first = initial_weights.first_weights(config)
     data = splits.labelled(config.data, report, opened)
@@ -54,16 +54,16 @@ def classify(config: RunConfig, mesh: Mesh, report: labelled_sets.Report | None,
             yield from ((f"val/{name}", value) for name, value in per_image.classifier(values, labels))
 
     def finish(params: Params, workdir: Path) -> dict[str, Any]:
-        return classified(data, lambda source, i: predict(params, source, i)["probabilities"], workdir)
+        return write_predictions_and_score(data, lambda source, i: predict(params, source, i)["probabilities"], workdir)
 
     def initialise(state: TrainState) -> TrainState:
         return dataclasses.replace(state, params=first(spec, state.params))
 
-    more = told(config, data, opened)
+    more = describe_data(config, data, opened)
     return Task(config, spec, resolved, evaluate=evaluators, finish=finish, initialise=initialise, **more)
 
 
-def classified(
+def write_predictions_and_score(
     data: splits.Labelled,
     predict: Callable[[Source, Int[np.ndarray, "_"]], Float[np.ndarray, "n classes"]],
     workdir: Path,
@@ -113,7 +113,7 @@ def classified(
     return counts | results | {"external": external}
 
 
-def told(config: RunConfig, data: splits.Labelled, opened: dict | None) -> dict[str, Any]:
+def describe_data(config: RunConfig, data: splits.Labelled, opened: dict | None) -> dict[str, Any]:
     """The fields of a classifier's Task that follow from its images alone; with what it says of them at its start."""
     counts = data.subset["actual"]
     about = {

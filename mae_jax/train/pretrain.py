@@ -14,7 +14,7 @@ from mae_jax.config.schedule import resolve
 from mae_jax.data import labelled_sets, loaders, splits
 from mae_jax.evaluation import per_image, reconstruction_sheets
 from mae_jax.models import Params
-from mae_jax.rundir.metrics_log import Writers
+from mae_jax.rundir.metrics_log import MetricsLog
 from mae_jax.step.from_config import spec_of
 from mae_jax.train.task import Task, about_files, predictor
 from mae_jax.weights import initial_weights
@@ -41,10 +41,10 @@ def pretrain(config: RunConfig, mesh: Mesh, report: labelled_sets.Report | None,
         if values:
             yield from ((f"val/{name}", value) for name, value in per_image.autoencoder(values))
 
-    def show(params: Params, step: int, writers: Writers) -> None:
+    def show(params: Params, step: int, metrics: MetricsLog) -> None:
         if any(map(len, data.val_idx)):
             rows = reconstruction_sheets.rows(spec, params, held, config.eval.images, config.eval.mask_seed)
-            writers.images(step, "reconstruction", rows)
+            metrics.images(step, "reconstruction", rows)
 
     def finish(params: Params, workdir: Path) -> dict[str, Any]:
         reconstruction_sheets.finish(spec, params, held, config, workdir, jax.process_index() == 0)

@@ -17,7 +17,7 @@ from mae_jax.evaluation.feature_cache import Features
 from mae_jax.models import Params
 from mae_jax.step.eval_step import feature_step
 from mae_jax.step.from_config import spec_of
-from mae_jax.train.finetune import classified, told
+from mae_jax.train.finetune import describe_data, write_predictions_and_score
 from mae_jax.train.task import Task, predictor
 from mae_jax.weights import initial_weights
 
@@ -33,7 +33,6 @@ def probe(config: RunConfig, mesh: Mesh, report: labelled_sets.Report | None, op
     classes, p = data.train.classes, config.probe
     resolved = dataclasses.replace(resolve(config, len(data.train_idx), mesh.size), steps=0, warmup_steps=0)
     spec = spec_of(config, resolved, mesh, len(classes))
-    spec = dataclasses.replace(spec, task="probe")  # one for both kinds
     kept = Features() if opened is None else opened.setdefault("features", Features())
     # Weights that are read do not depend on the seed; of the head nothing is used.
     drawn = config.seed if config.init == "scratch" else None
@@ -56,8 +55,11 @@ def probe(config: RunConfig, mesh: Mesh, report: labelled_sets.Report | None, op
             found, chosen = probes.fit_logistic(*train, p.l2, validation)
         else:
             found, chosen = probes.fit_neighbours(*train, p.neighbours, p.temperature, validation)
-        results = classified(data, lambda source, indices: found.probabilities(known(source, indices)), workdir)
-        return results | {"chosen": chosen}
 
-    more = told(config, data, opened)
+        def predict(source: Source, indices: Int[np.ndarray, "_"]) -> Float[np.ndarray, "n classes"]:
+            return found.probabilities(known(source, indices))
+
+        return write_predictions_and_score(data, predict, workdir) | {"chosen": chosen}
+
+    more = describe_data(config, data, opened)
     return Task(config, spec, resolved, evaluate=lambda params: iter(()), finish=finish, **more)

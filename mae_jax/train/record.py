@@ -1,10 +1,103 @@
-"""What a run tells about itself: lines at its start, and run.json."""
+"""What a run tells about itself: lines at its start, parameters.txt and subset.json, and run.json at its end."""
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
+
+import jax
+
+from mae_jax.config.naming import arm_of, source_label
+from mae_jax.models.params import part
+from mae_jax.rundir import contents, identity
+from mae_jax.runtime import files
+from mae_jax.step.state import TrainState
+from mae_jax.train.task import Task
+
+
+def announce(task: Task, label: str, workdir: Path, state: TrainState, log: Callable[[str], None]) -> None:
+    """Logs what the config came to, and writes the files that are known before the first update.
+
+    `state` is unpadded. Raises OSError.
+    """
+    import clu.parameter_overview as overview
+
+    r, config = task.resolved, task.config
+    count = sum(x.size for x in jax.tree.leaves(state.params))
+    log(f"{label} in {workdir}")
+    for name, value in task.about.items():
+        log(f"  {name}: {value}")
+    filled = f", {r.rows - r.batch_size} of them padding" if r.rows > r.batch_size else ""
+    per_device = r.rows // r.devices // config.train.accumulation
+    devices = f"{r.devices} device{'s' * (r.devices > 1)}"
+    steps = (
+        f"  {r.steps} steps of {r.batch_size} images ({devices} x {per_device} rows x "
+        f"{config.train.accumulation} accumulated{filled}), {r.steps_per_epoch} an epoch; peak learning rate "
+        f"{r.peak_lr:.3g} after {r.warmup_steps} steps, {config.optim.schedule}"
+    )
+    log(steps if r.steps else "  no steps: features of the frozen encoder")
+    trained = sum(x.size for x in jax.tree.leaves(part(state.params, task.spec.trained)[0]))
+    some = f", {trained:,} parameters trained" if r.steps and trained < count else ""
+    log(f"  {count / 1e6:.2f} M parameters{some}, {task.spec.shape.dtype}, {jax.devices()[0].device_kind}")
+    if jax.process_index() == 0:
+        table = overview.get_parameter_overview(state.params, include_stats=False)
+        with files.replacing(workdir / "parameters.txt") as file:
+            file.write(table + "\n")
+        if task.subset:
+            contents.write_json(workdir / contents.SUBSET, task.subset)
+
+
+def run_info(
+    task: Task,
+    workdir: Path,
+    *,
+    ended: int,
+    selected_step: int,
+    seconds: float,
+    rate_reductions: list[dict[str, Any]],
+) -> dict[str, Any]:
+    """run.json: what this run was.
+
+    `ended` is its last update, which comes before `resolved.steps` where it stopped early; the parameters of
+    `selected_step` are the ones that were tested; `seconds` is the time of training over all starts.
+    """
+    c, r = task.config, task.resolved
+    return {
+        "task": c.task,
+        "evaluation": c.task if task.classes else "",
+        "init": c.init_name or c.init,
+        "init_from": c.init_from,
+        "fraction": c.data.fraction,
+        "arm": arm_of(c),
+        "match_fraction": c.train.match_fraction,
+        "seed": c.seed,
+        "subset_seed": c.data.subset_seed,
+        "classes": list(task.classes),
+        "data": c.data.source,
+        "data_name": source_label(c.data),
+        "data_dir": c.data.dir,
+        "test_split": c.data.test_split,
+        "leaks": task.leaks,
+        "seen_before": task.seen_before,
+        "passed_over": task.skipped_files(),
+        "assumed": task.assumed(),
+        **task.facts,
+        "n_train": r.n_train,
+        "epochs": ended / r.steps_per_epoch,
+        "steps": ended,
+        "stopped_early": ended < r.steps,
+        "select": c.train.select,
+        "rate_lowered": rate_reductions,
+        "selected_step": selected_step,
+        "wall_seconds": round(seconds, 1),
+        "devices": f"{r.devices} x {jax.devices()[0].device_kind}",
+        "commit": identity.commit(),
+        "versions": identity.versions(),
+        "config": contents.read_json(workdir / contents.CONFIG)["config"],
+    }
 
 
 def jsonable(value: Any) -> Any:
-    """As it comes back from JSON: tuples as lists."""
+    """`value` as it comes back from JSON: tuples are lists, keys are strings."""
     if isinstance(value, dict):
         return {str(k): jsonable(v) for k, v in value.items()}
     return [jsonable(v) for v in value] if isinstance(value, list | tuple) else value

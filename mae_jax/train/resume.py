@@ -1,13 +1,38 @@
-"""Whether a run is finished, and what of its files is missing."""
+"""Where a run starts: finished before, from its newest checkpoint, or from its initial weights."""
 
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from mae_jax.checkpoints.saver import Checkpoints
 from mae_jax.checkpoints.steps import committed_steps
 from mae_jax.config.fields import RunConfig
+from mae_jax.data import loaders
 from mae_jax.rundir import contents, identity, predictions
 from mae_jax.runtime.errors import UserError
+from mae_jax.step.spec import OBJECTIVES
+from mae_jax.step.state import TrainState, abstract_state, init_state, spread, whole
+from mae_jax.train.cursor import Cursor
+from mae_jax.train.divergence import RateReductions
+from mae_jax.train.record import jsonable
+from mae_jax.train.task import Task
+
+
+def start(task: Task, checkpoints: Checkpoints, reductions: RateReductions) -> tuple[TrainState, Cursor]:
+    """The padded state and the cursor of the newest checkpoint, or the initial state and a new cursor.
+
+    Raises UserError where no checkpoint can be used, or where the data are not those of the run.
+    """
+    like = abstract_state(task.spec)
+    while (found := checkpoints.restore(like)) is not None:
+        cursor = Cursor.from_json(found[1])
+        back = reductions.resume(cursor.step, cursor.rate_reductions)
+        if back is None:
+            loaders.check_position(cursor.data, jsonable(task.position(cursor.step)))
+            return spread(task.spec, found[0]), cursor
+        checkpoints.drop(back + 1)  # the run was killed before it could
+    drawn = init_state(task.spec, task.config.seed)
+    return spread(task.spec, task.initialise(whole(task.spec, drawn))), Cursor()
 
 
 def finished(workdir: Path, config: RunConfig, report: Callable[[str], None]) -> dict[str, Any] | None:
@@ -20,7 +45,7 @@ def finished(workdir: Path, config: RunConfig, report: Callable[[str], None]) ->
         return None
     identity.refuse_difference(workdir, workdir / contents.CONFIG, config)
     results = contents.read_object(workdir / contents.RESULTS)
-    if not _told(results, config.task):
+    if not _complete(results, OBJECTIVES[config.task] == "reconstruction"):
         raise UserError(
             f"{workdir / contents.RESULTS} does not hold the results of a run; restore it, or remove it, and they "
             f"are made again"
@@ -38,12 +63,12 @@ def finished(workdir: Path, config: RunConfig, report: Callable[[str], None]) ->
     return results
 
 
-def _told(results: dict[str, Any], task: str) -> bool:
-    """Whether a results.json tells what is said of a finished run."""
+def _complete(results: dict[str, Any], reconstruction: bool) -> bool:
+    """Whether results.json holds the scores of a finished run."""
     held_out = ("val/loss", "val/visible_loss", "val/spam")
-    names = ("n", "accuracy", "f1") if task != "pretrain" else held_out if set(held_out) & results.keys() else ()
+    names = ("n", "accuracy", "f1") if not reconstruction else held_out if set(held_out) & results.keys() else ()
     numbers = all(type(results.get(name)) in (int, float) for name in names)
-    return bool(results) and numbers and (task == "pretrain" or isinstance(results.get("collapsed"), bool))
+    return bool(results) and numbers and (reconstruction or isinstance(results.get("collapsed"), bool))
 
 
 def gone(workdir: Path) -> str:

@@ -22,7 +22,7 @@ from mae_jax.data.sources import Source
 from mae_jax.data.transforms import Decode, RandomFlip, RandomResizedCrop
 from mae_jax.evaluation import per_image
 from mae_jax.models import Params
-from mae_jax.rundir.metrics_log import Writers
+from mae_jax.rundir.metrics_log import MetricsLog
 from mae_jax.runtime import processes
 from mae_jax.step.spec import Spec
 from mae_jax.step.state import TrainState
@@ -40,7 +40,7 @@ class Task:
     about: dict[str, Any]  # what the run prints at its start
     evaluate: Callable[[Params], Iterator[tuple[str, float]]]
     finish: Callable[[Params, Path], dict[str, Any]]  # writes the run's results and returns them
-    show: Callable[[Params, int, Writers], None] = lambda params, step, writers: None
+    show: Callable[[Params, int, MetricsLog], None] = lambda params, step, metrics: None
     initialise: Callable[[TrainState], TrainState] = lambda state: state
     classes: tuple[str, ...] = ()
     subset: dict[str, Any] | None = None  # what subset.json says
@@ -104,7 +104,7 @@ class Task:
         tests = {name: source.fingerprint for name, source in self.tests.items()}
         return loaders.position(step, self.sources, self.indices, **self._order()) | {"tests": tests}
 
-    def passed_over(self) -> dict[str, dict[str, int]]:
+    def skipped_files(self) -> dict[str, dict[str, int]]:
         """How many files were not used, by source or test set, and reason."""
         return {name: source.counts for name, source in self._all_sources().items() if source.counts}
 
@@ -133,13 +133,13 @@ def about_files(sources: dict[str, Source], image_size: int, labeled: bool) -> d
         prefix = f"{name}: " if name else ""
         assumed = ", ".join(f"{n} image{'s' * (n > 1)}: {phrase}" for phrase, n in source.assumed.items())
         large = checking.large(source.sizes, image_size, labeled)
-        for what, text in (("files", passed_over(source)), ("assumed", assumed), ("warning: large images", large)):
+        for what, text in (("files", skipped_files(source)), ("assumed", assumed), ("warning: large images", large)):
             if text:
                 lines.setdefault(what, []).append(prefix + text)
     return {what: "; ".join(texts) for what, texts in lines.items()}
 
 
-def passed_over(source: Source) -> str:
+def skipped_files(source: Source) -> str:
     """What was not used of a source, in words; "" where nothing."""
     shown = {k: f" ({v[0]}{', ...' if len(v) > 1 else ''})" for k, v in source.passed_over.items() if k != "hidden"}
-    return ", ".join(f"{n} passed over: {reason}{shown.get(reason, '')}" for reason, n in source.counts.items() if n)
+    return ", ".join(f"{n} skipped: {reason}{shown.get(reason, '')}" for reason, n in source.counts.items() if n)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mae_jax.checkpoints.best_epoch import Best
+from mae_jax.checkpoints.best_epoch import BestEpoch
 from mae_jax.config import validation
 from mae_jax.evaluation import per_image
 from mae_jax.rundir import contents
@@ -33,7 +33,7 @@ def files(best: Best) -> set[str]:
 
 
 def test_accuracy_decides_then_loss_and_never_nan(tmp_path):
-    best = Best(tmp_path, keep=1)
+    best = BestEpoch(tmp_path, keep=1)
     chosen = []
     for step, accuracy, loss in [(1, 0.6, 0.9), (2, 0.6, 0.8), (3, 0.6, 0.8), (4, 0.9, np.nan), (5, 0.5, 0.1)]:
         offer(best, step, accuracy, loss)
@@ -46,14 +46,14 @@ def test_accuracy_decides_then_loss_and_never_nan(tmp_path):
 
 
 def test_what_a_checkpoint_calls_the_best_stays_and_later_epochs_are_forgotten(tmp_path):
-    best = Best(tmp_path, keep=2)
+    best = BestEpoch(tmp_path, keep=2)
     assert best.position() is None
     saved = {}
     for step, accuracy in [(1, 0.5), (2, 0.6), (3, 0.7), (4, 0.8)]:
         offer(best, step, accuracy, 1.0)
         saved[step] = best.position()
     assert files(best) == {"1.npz", "2.npz", "3.npz", "4.npz"}
-    again = Best(tmp_path, keep=2)
+    again = BestEpoch(tmp_path, keep=2)
     again.resume(saved[3])
     assert again.step == 3 and files(again) == {"1.npz", "2.npz", "3.npz"}
     offer(again, 4, 0.65, 1.0)
@@ -63,7 +63,7 @@ def test_what_a_checkpoint_calls_the_best_stays_and_later_epochs_are_forgotten(t
         again.load(params(0.0))
     (tmp_path / "best" / "3.npz").unlink()
     with pytest.raises(UserError, match=r"3.npz is missing: it holds the best epoch"):
-        Best(tmp_path, keep=2).resume(saved[3])
+        BestEpoch(tmp_path, keep=2).resume(saved[3])
     again.resume(None)  # no checkpoint is left: the run begins anew
     assert files(again) == set()
 
@@ -131,7 +131,7 @@ SCORED = [  # accuracy, macro F1 and loss of four epochs: each is best in anothe
 
 @pytest.mark.parametrize(("select", "step"), [("best", 2), ("accuracy", 2), ("macro_f1", 3), ("loss", 4)])
 def test_the_epoch_is_chosen_by_the_score_that_is_named(tmp_path, select, step):
-    best = Best(tmp_path, 2, select)
+    best = BestEpoch(tmp_path, 2, select)
     for number, values in enumerate(SCORED, 1):
         best.offer(number, {f"val/{name}": value for name, value in values.items()}, params(float(number)))
     assert best.step == step

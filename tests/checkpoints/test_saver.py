@@ -23,7 +23,7 @@ from mae_jax.checkpoints import digests, steps
 from mae_jax.checkpoints.saver import Checkpoints
 from mae_jax.checkpoints.steps import committed_steps
 from mae_jax.rundir import contents
-from mae_jax.rundir.metrics_log import Writers
+from mae_jax.rundir.metrics_log import MetricsLog
 from mae_jax.runtime.errors import StorageError, UserError
 from mae_jax.step.sharding import make_mesh
 from mae_jax.step.state import TrainState, abstract_state, init_state
@@ -400,14 +400,14 @@ def test_a_disk_that_is_full_for_tensorboard_is_named_and_hides_no_other_error(s
             file.write(bytes(8 << 20))
 
     options = {"first_step": 0, "evaluated": True, "steps": 9, "profile": False}
-    with pytest.raises(OSError) as caught, Writers(small_disk, tensorboard=False, **options) as writers:
+    with pytest.raises(OSError) as caught, MetricsLog(small_disk, tensorboard=False, **options) as writers:
         writers.scalars(1, {"loss": 1.0})
         fill()
         writers.tensorboard = True
         writers.scalars(2, {"loss": 1.0})  # the file of the first has room for it
     assert caught.value.errno == errno.ENOSPC and caught.value.filename == str(small_disk / "events.out.tfevents")
     (small_disk / "filler").unlink()
-    with pytest.raises(KeyError, match="the first"), Writers(small_disk, tensorboard=True, **options) as writers:
+    with pytest.raises(KeyError, match="the first"), MetricsLog(small_disk, tensorboard=True, **options) as writers:
         writers.scalars(1, {"loss": 1.0})
         fill()
         for step in range(100):

@@ -29,7 +29,7 @@ def spec():
     grid = np.array(jax.devices()[:1]).reshape(1, 1)
     optimizer = Optimizer(0.9, 0.95, 0.1, r"(^|/)(bias|scale)$", 0.0, 1.0)
     return Spec(
-        "pretrain", SHAPE, optimizer, (0.5, 0.4, 0.6), (0.25, 0.2, 0.3), 8, 1, 0.5, True, 0.0,
+        "reconstruction", SHAPE, optimizer, (0.5, 0.4, 0.6), (0.25, 0.2, 0.3), 8, 1, 0.5, True, 0.0,
         jax.sharding.Mesh(grid, ("data", "fsdp")),
     )  # fmt: skip
 

@@ -186,11 +186,11 @@ def test_a_best_epoch_that_cannot_be_written_is_named(tiny_config, tmp_path, env
         "from mae_jax.checkpoints import best_epoch as best\n"
         "from mae_jax.runtime import command\n"
         "from mae_jax.train import loop\n"
-        "offer = best.Best.offer\n"
+        "offer = best.BestEpoch.offer\n"
         "def limited(self, *rest):\n"
         "    resource.setrlimit(resource.RLIMIT_FSIZE, (50000, 50000))\n"
         "    return offer(self, *rest)\n"
-        "best.Best.offer = limited\n"
+        "best.BestEpoch.offer = limited\n"
         "config = ConfigDict(json.loads(sys.argv[1]))\n"
         "command.call(lambda: (loop.run(config, Path(sys.argv[2])), 0)[1])\n"
     )

@@ -151,7 +151,7 @@ def test_killed_while_going_back_it_ends_with_the_same_bits(tmp_path, tiny_confi
         if code:
             back = contents.read_json(broken / contents.LOWERED)[0]["back_to"]
             assert committed_steps(broken / "checkpoints")[0] > back
-    assert "going on from step" in run.stdout and "(2 of 3 times)" in run.stdout
+    assert "resuming from step" in run.stdout and "(2 of 3 times)" in run.stdout
     for name in (contents.METRICS, contents.PREDICTIONS, contents.LOWERED):
         assert (broken / name).read_bytes() == (whole / name).read_bytes()
     for one, two in zip(arrays(broken, 8), arrays(whole, 8), strict=True):

@@ -72,7 +72,7 @@ def test_a_killed_process_ends_with_the_same_bits(tmp_path, environment):
         text, _ = process.communicate(timeout=300)
         assert process.returncode == (-signal.SIGKILL if number == signal.SIGKILL else 75), text
         assert not (broken / contents.RESULTS).exists()
-    assert "going on from step" in finish(start(environment, broken))
+    assert "resuming from step" in finish(start(environment, broken))
     assert rows_of(broken) == rows_of(whole)
     assert (broken / contents.PREDICTIONS).read_bytes() == (whole / contents.PREDICTIONS).read_bytes()
     assert weights(broken) == weights(whole)
@@ -302,7 +302,7 @@ def test_stray_and_damaged_checkpoints_are_put_aside_and_named(tmp_path, tiny_co
     loop.run(config, tmp_path)
     said = capsys.readouterr().out
     assert "99 is not a whole checkpoint" in said and "checkpoints/6 cannot be read" in said
-    assert "going on from step 4" in said
+    assert "resuming from step 4" in said
     # What follows is saved all the same.
     assert steps.committed_steps(tmp_path / "checkpoints") == [8, 4]
     assert {p.name for p in (tmp_path / "checkpoints").iterdir() if not p.name.isdigit()} == {"6.damaged", "99.stray"}

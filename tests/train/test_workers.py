@@ -94,7 +94,7 @@ def test_a_signal_to_the_whole_process_group_saves_and_goes_on(tmp_path, environ
     assert len(said(errors)) == 1 and "step" in errors and "is saved, the same command goes on" in errors
     again = subprocess.Popen([*command, f"--workdir={tmp_path}"], start_new_session=True, **options)
     for line in again.stdout:
-        if "going on from step" in line:
+        if "resuming from step" in line:
             break
     os.killpg(again.pid, number)
     text, errors = again.communicate(timeout=30)
