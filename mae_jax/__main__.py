@@ -39,7 +39,7 @@ def dispatch(argv: Sequence[str]) -> int:
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """The process: one line and a non-zero exit code for a user's mistake, a stack trace for ours."""
-    signals.hold()  # until the command has imported what it needs
+    signals.block()  # until the command has imported what it needs
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # otherwise it prints a note; nothing is computed with it
     call(dispatch, sys.argv[1:] if argv is None else argv)

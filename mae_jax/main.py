@@ -9,7 +9,7 @@ Any field is overridden with --config.FIELD=VALUE, for example --config.train.ep
 from mae_jax.runtime import signals
 
 if __name__ == "__main__":
-    signals.hold()  # until the imports are done
+    signals.block()  # until the imports are done
 
 import os
 import sys
@@ -72,7 +72,7 @@ def cli(argv: Sequence[str] | None = None) -> NoReturn:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # else it prints a note; nothing is computed in it
     line = sys.argv if argv is None else [sys.argv[0], *argv]
-    with signals.watched(alone=True):
+    with signals.collect_signals(alone=True):
         call_computing(lambda: app.run(main, argv=list(line), flags_parser=parse))
 
 

@@ -62,6 +62,11 @@ def test_there_are_samples():
     assert VERSIONS == ["v1"]
 
 
+def test_every_format_before_todays_has_a_sample(unpacked):
+    assert len(VERSIONS) == contents.FORMAT - 1
+    assert all("format" not in json.loads(path.read_text()) for path in unpacked.rglob("config.json"))
+
+
 def test_a_stopped_run_resumes_and_ends_as_if_it_had_not_been_stopped(runs, capsys):
     results = main.run(config_of(runs / "stopped"), runs / "stopped")
     assert "from step 5 of 12" in capsys.readouterr().out
@@ -70,6 +75,7 @@ def test_a_stopped_run_resumes_and_ends_as_if_it_had_not_been_stopped(runs, caps
     for image, values in ours.items():
         np.testing.assert_allclose(values, theirs[image], rtol=1e-3, atol=1e-4)
     info = json.loads((runs / "stopped" / contents.RUN).read_text())
+    assert json.loads((runs / "stopped" / contents.CONFIG).read_text())["format"] == contents.FORMAT
     assert info["steps"] == 12 and info["select"] == "best"
 
 

@@ -9,7 +9,7 @@ A command module has a docstring, which `--help` prints, and three names:
 `main` returns the exit code, or None for 0. A command that parses its own arguments has
 `run_argv(argv: list[str]) -> int | None` in place of the last two. At the top of its module a command imports the
 standard library and `mae_jax.runtime` only: arguments are checked before NumPy or JAX is imported, inside
-`with signals.held():` so that Ctrl-C during an import ends in one line.
+`with signals.blocked():` so that Ctrl-C during an import ends in one line.
 """
 
 import importlib

@@ -36,7 +36,7 @@ def main(options: argparse.Namespace) -> None:
     """Checks the data set, prints what was found and writes the CSV file."""
     name = re.sub(r"[^\w.-]", "_", Path(options.dataset).name)
     out = out_file(Path(options.out or f"check_{name}.csv"), "--out")
-    with signals.held():
+    with signals.blocked():
         from mae_jax.datasets.check import check
 
     check(options.dataset, options.data_dir, out, columns=options.columns, pattern=options.group_pattern)

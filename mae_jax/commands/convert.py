@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(options: argparse.Namespace) -> None:
     """Converts, and prints notes and where the weights are."""
-    with signals.held():
+    with signals.blocked():
         from mae_jax.weights import reader  # noqa: F401 (JAX starts here, not for --help)
     notes = import_weights(options) if options.command == "import" else export_run(options)
     for line in notes:

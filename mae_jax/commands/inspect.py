@@ -32,7 +32,7 @@ def main(options: argparse.Namespace) -> None:
         if options.out.suffix.lower() != ".png":
             raise UserError(f"--out={options.out} is not allowed; name a file that ends in .png")
         out_file(options.out, "--out")
-    with signals.held():
+    with signals.blocked():
         from mae_jax.evaluation import inspect_run  # JAX starts here, not for --help
 
     out = inspect_run.run(options.run_dir, options.out, directory=options.images, n=options.n, block=options.block)

@@ -46,11 +46,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(options: argparse.Namespace) -> None:
     """Prepares the data set and prints its counts."""
     logging.getLogger("absl").setLevel(logging.ERROR)
-    with signals.held():
+    with signals.blocked():
         from mae_jax.data import prepared
     if not prepared.known(options.dataset):
         raise UserError(f"{options.dataset} cannot be prepared; use one of {', '.join(prepared.WHERE)}")
-    with signals.held():
+    with signals.blocked():
         from mae_jax.datasets.prepare import prepare
 
     prepare(options.dataset, options.source, options.data_dir, cutting=_cutting(options))

@@ -109,7 +109,7 @@ def images(item: str, measure: int) -> tuple[str, list]:
 def main(options: argparse.Namespace) -> None:
     """Writes a picture, a table of errors and their means for each NAME."""
     check_options(options)
-    with signals.held():
+    with signals.blocked():
         from mae_jax.evaluation import pixel_space, reconstruction_sheets
         from mae_jax.rundir import contents
         from mae_jax.runtime import files

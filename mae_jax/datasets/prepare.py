@@ -49,7 +49,7 @@ def prepare(
     if not Path(source).is_dir():
         raise UserError(f"--source {source} is not a folder; name the one with the files of {name}")
     kept = "finished slides are kept" if name.startswith("tiles:") else "nothing was changed"
-    with signals.watched(), signals.ends(kept), _staging(name, directory) as staging:
+    with signals.collect_signals(), signals.interruptible(kept), _staging(name, directory) as staging:
         builder = make_builder(name, staging)
         builder.progress = _progress(say)
         files, more = _files(builder, Path(source), staging, cutting or slides.Cutting(), say)

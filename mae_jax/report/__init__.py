@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["Report", "write_report"]
 
 if sys.argv[:1] == ["-m"]:  # python -m mae_jax.report, or of a module of it
-    signals.hold()  # until the imports are done
+    signals.block()  # until the imports are done
 
 
 def __getattr__(name: str) -> Any:

@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise UserError(f"--fraction={args.fraction:g}: must be above 0 and at most 1, such as 0.1 for 10 %")
         if not 0 <= args.target <= 1:
             raise UserError(f"--target={args.target:g}: must be a macro F1 above 0 and at most 1, such as 0.9")
-        with signals.held():  # only now: these load numpy, scipy and matplotlib
+        with signals.blocked():  # only now: these load numpy, scipy and matplotlib
             from mae_jax.report import tables
             from mae_jax.report.directories import expand
             from mae_jax.report.page import write_report

@@ -8,6 +8,7 @@ from typing import Any
 from mae_jax.runtime.errors import UserError
 from mae_jax.runtime.files import replacing
 
+FORMAT = 2  # of a run directory; 1 wrote none. A newer one is refused
 CONFIG, RUN, SUBSET = "config.json", "run.json", "subset.json"
 RESULTS, PREDICTIONS, METRICS = "results.json", "predictions.csv", "metrics.jsonl"
 VALIDATION = "predictions_val.csv"
@@ -66,6 +67,12 @@ def read_config(path: Path) -> dict[str, Any]:
     saved = read_json(path)
     if not isinstance(saved, dict) or not isinstance(saved.get("config"), dict):
         raise UserError(f"{path} is not the config of a run (no field 'config'); choose another directory")
+    written = saved.get("format", 1)
+    if type(written) is not int or not 1 <= written <= FORMAT:
+        raise UserError(
+            f"{path} has format {written!r}, and this version of mae_jax reads formats 1 to {FORMAT}; update "
+            f"mae_jax, or choose another directory"
+        )
     if not isinstance(saved.get("resolved", {}), dict):
         raise UserError(f"{path} is not the config of a run ('resolved' is no object); restore it")
     return saved

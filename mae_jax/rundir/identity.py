@@ -10,7 +10,7 @@ from typing import Any
 
 from mae_jax.config.fields import AnyConfig, RunConfig
 from mae_jax.config.loading import as_json, difference, flatten, with_defaults
-from mae_jax.rundir.contents import CONFIG, SAVED, STUDY, read_config, write_json
+from mae_jax.rundir.contents import CONFIG, FORMAT, SAVED, STUDY, read_config, write_json
 from mae_jax.runtime.errors import UserError
 
 PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "pillow", "clu")
@@ -33,7 +33,8 @@ def keep_config(workdir: Path, config: RunConfig, resolved: dict[str, Any], lead
         )
     if leader:
         here = _from(workdir, config.init_from)
-        write_json(path, {"config": as_json(config), "resolved": resolved, "init_from_here": here})
+        saved = {"format": FORMAT, "config": as_json(config), "resolved": resolved, "init_from_here": here}
+        write_json(path, saved)
 
 
 def _from(workdir: Path, place: str) -> str:

@@ -30,7 +30,7 @@ def start_processes() -> None:
             raise UserError(f"JAX_NUM_PROCESSES={count} or JAX_PROCESS_ID is no number: {error}") from None
     elif all(int(os.environ.get(name, 1)) < 2 for name in ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")):
         return
-    with signals.ends("nothing was changed", hard=True):  # though there are several: none has begun
+    with signals.interruptible("nothing was changed", hard=True):  # though there are several: none has begun
         jax.distributed.initialize(*arguments)
     signals.take_back()
 
@@ -49,8 +49,8 @@ def any_process(value: bool) -> bool:
 
 
 def at_once(what: str, hard: bool = False):
-    """`signals.ends` for a process that works alone; of several none can leave the others."""
-    return signals.ends(what, hard) if jax.process_count() == 1 else contextlib.nullcontext()
+    """`signals.interruptible` for a process that works alone; of several none can leave the others."""
+    return signals.interruptible(what, hard) if jax.process_count() == 1 else contextlib.nullcontext()
 
 
 def note(line: str) -> None:

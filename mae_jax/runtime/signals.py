@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT: a run saves and ends, with an exit code of its own."""
+"""SIGTERM, SIGINT and SIGHUP: a run saves and ends with an exit code of its own."""
 
 import contextlib
 import os
@@ -12,28 +12,29 @@ from typing import NoReturn
 
 from mae_jax.runtime.errors import EXIT_STOPPED, Stopped
 
-GRACE = 20.0  # seconds for code that hears no signal, such as a compiler, where nothing is lost by ending it
-HEARD = (signal.SIGTERM, signal.SIGINT)
-_got: list[int] | None = None  # the signals so far, while somebody watches for them
+GRACE = 20.0  # seconds for code that handles no signal, such as a compiler, where ending it loses nothing
+HEARD = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_got: list[int] | None = None  # the signals so far, while they are collected
 _note: Callable[[int, FrameType | None], None] | None = None  # the handler that collects them
-_at_once: list[tuple[str, bool]] = []  # what to say of a signal that ends the work where it is; whether hard
+_at_once: list[tuple[str, bool]] = []  # what was kept, and whether hard, see `interruptible`
 
 
-def hold() -> None:
-    """Lets signals wait until `release` or `watched(alone=True)`: for a command, before what takes long to import."""
+def block() -> None:
+    """Blocks signals until `release` or `collect_signals(alone=True)`: for a command, before its slow imports."""
     signal.pthread_sigmask(signal.SIG_BLOCK, HEARD)
 
 
 def release() -> None:
-    """The signals that were held back come now; SIGTERM as Ctrl-C does, where nothing else heeds it."""
-    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    """Delivers the blocked signals. Where nothing handles SIGTERM or SIGHUP, they interrupt as Ctrl-C does."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if threading.current_thread() is threading.main_thread() and signal.getsignal(number) == signal.SIG_DFL:
+            signal.signal(number, signal.default_int_handler)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, HEARD)
 
 
 @contextlib.contextmanager
-def held() -> Iterator[None]:
-    """Lets signals wait within: an extension that is being loaded makes an ImportError of what they raise."""
+def blocked() -> Iterator[None]:
+    """Blocks signals within: what they raise becomes an ImportError while an extension module is loaded."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, HEARD)
     try:
         yield
@@ -42,10 +43,10 @@ def held() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def watched(alone: bool = False) -> Iterator[list[int]]:
-    """Collects SIGTERM and SIGINT in a list, so that a run can save and end. A second one ends at once.
+def collect_signals(alone: bool = False) -> Iterator[list[int]]:
+    """Collects SIGTERM, SIGINT and SIGHUP in a list, so that a run can save and end. A second one ends it at once.
 
-    `alone`: the process is a command's, and a second signal ends it without a word from what is torn down; else it
+    `alone`: the process belongs to one command, and a second signal ends it without any cleanup; otherwise it
     raises KeyboardInterrupt. Within another such context it gives that one's list.
     """
     global _got, _note
@@ -54,7 +55,7 @@ def watched(alone: bool = False) -> Iterator[list[int]]:
         return
 
     def note(number: int, frame: FrameType | None) -> None:
-        if _swallows(frame):  # an exception would be printed there and forgotten: once more, in a moment
+        if _swallows(frame):  # an exception would be printed there and dropped: send it again soon
             threading.Timer(0.02, signal.pthread_kill, (threading.main_thread().ident, number)).start()
             return
         first = not got
@@ -68,13 +69,13 @@ def watched(alone: bool = False) -> Iterator[list[int]]:
 
     got, _note = [], note
     _got = got
-    old = {n: signal.signal(n, note) for n in HEARD}
+    old = {n: signal.signal(n, note) for n in _not_ignored()}
     woken, waker = socket.socketpair()
     waker.setblocking(False)
     before, closed = signal.set_wakeup_fd(waker.fileno(), warn_on_full_buffer=False), threading.Event()
     watcher = threading.Thread(target=_watch, args=(woken, closed), name="signals", daemon=True)
     watcher.start()
-    if alone:  # held back until here
+    if alone:  # blocked until here
         release()
     try:
         yield got
@@ -90,14 +91,19 @@ def watched(alone: bool = False) -> Iterator[list[int]]:
 
 
 def take_back() -> None:
-    """Sets the handlers again, within `watched`: jax.distributed puts one of its own in the place of SIGTERM's."""
+    """Sets the handlers again within `collect_signals`, because jax.distributed replaces the one of SIGTERM."""
     if _note is not None and threading.current_thread() is threading.main_thread():
-        for number in HEARD:
+        for number in _not_ignored():
             signal.signal(number, _note)
 
 
+def _not_ignored() -> list[signal.Signals]:
+    """The signals to collect. nohup lets a process ignore SIGHUP, so that it outlives its terminal."""
+    return [n for n in HEARD if n != signal.SIGHUP or signal.getsignal(n) != signal.SIG_IGN]
+
+
 def _swallows(frame: FrameType | None) -> bool:
-    """Whether Python is within what it calls for its own housekeeping."""
+    """Whether Python is inside a finalizer or a callback of the garbage collector, which swallow exceptions."""
     while frame is not None:
         if frame.f_code.co_name in ("__del__", "_xla_gc_callback"):
             return True
@@ -106,7 +112,7 @@ def _swallows(frame: FrameType | None) -> bool:
 
 
 def _watch(woken: socket.socket, closed: threading.Event) -> None:
-    """Ends the process where the main thread does not hear a signal in time, but within a hard `ends` alone."""
+    """Ends the process where the main thread handles no signal in time, inside a hard `interruptible` only."""
     number = woken.recv(1)
     while number and number[0] not in HEARD:
         number = woken.recv(1)
@@ -120,17 +126,17 @@ def _watch(woken: socket.socket, closed: threading.Event) -> None:
 
 
 def _end(said: Stopped) -> NoReturn:
-    """Ends the process where it is, as SIGKILL would; whatever is saved stays whole."""
+    """Ends the process at once, as SIGKILL would; what is saved stays complete."""
     print(said, file=sys.stderr, flush=True)
     os._exit(EXIT_STOPPED)
 
 
 @contextlib.contextmanager
-def ends(what: str, hard: bool = False) -> Iterator[None]:
-    """Work that holds nothing which is not saved: within, a signal raises `Stopped` at once; `what` says what is kept.
+def interruptible(what: str, hard: bool = False) -> Iterator[None]:
+    """A block without unsaved work: a signal raises `Stopped` immediately. `what` tells the user what was kept.
 
-    `hard`: true of the whole process, so that it may be ended where the work hears no signal for GRACE seconds, as a
-    compiler does. Only for a process that works alone; several must stop together.
+    `hard`: the whole process has no unsaved work, so it may be ended where the block handles no signal for GRACE
+    seconds, as a compiler does. Only for a process that works alone; several must stop together.
     """
     if _got is None:
         yield

@@ -34,7 +34,7 @@ def run(config: ConfigDict | StudyConfig, workdir: Path) -> dict[str, Any]:
     """
     config = validate_study(config)
     leader = jax.process_index() == 0
-    with signals.watched() as got, lock.held(workdir, leader):
+    with signals.collect_signals() as got, lock.held(workdir, leader):
         keep_study(config, workdir, leader)
         runs = configured(cells.runs(config, workdir))
         progress = Progress(config.finetune.log.progress_seconds, quiet=not leader)
@@ -42,7 +42,7 @@ def run(config: ConfigDict | StudyConfig, workdir: Path) -> dict[str, Any]:
         finished = [place for place, cell in runs if cell.task != "pretrain" and place not in missing]
         written = {}
         if leader and finished:
-            with signals.ends("all runs are finished"):
+            with signals.interruptible("all runs are finished"):
                 written = report(config, workdir, finished, progress, without(missing))
         refuse_missing(runs, missing)
         return written
@@ -72,7 +72,7 @@ def run_all(
 
     A run that is refused, diverges, is held by another process or cannot write in its own directory is said and
     missing, and so are those that would begin with its weights; the others go on. All images are opened before the
-    first run starts; `opened` keeps them for further calls. `got` is the list of `signals.watched`. Raises UserError
+    first run starts; `opened` keeps them for further calls. `got` is the list of `collect_signals`. Raises UserError
     for images or a config that cannot be used, StorageError where nothing can be written, and `errors.Stopped` after
     a signal.
     """
@@ -144,7 +144,7 @@ def keep_study(config: StudyConfig | SweepConfig, workdir: Path, leader: bool) -
     if path.exists():
         identity.refuse_difference(workdir, path, config)
     if leader:
-        contents.write_json(path, {"config": as_json(config)})
+        contents.write_json(path, {"format": contents.FORMAT, "config": as_json(config)})
 
 
 def summary(results: dict[str, Any]) -> str:

@@ -65,7 +65,7 @@ def run(config: ConfigDict | SweepConfig, workdir: Path) -> dict[str, Any]:
     """
     config = validate_sweep(config)
     leader = jax.process_index() == 0
-    with signals.watched() as got, lock.held(workdir, leader):
+    with signals.collect_signals() as got, lock.held(workdir, leader):
         label_study.keep_study(config, workdir, leader)
         networks = pretrainings(config, workdir)
         cells = classifiers(config, workdir, networks)
@@ -77,7 +77,7 @@ def run(config: ConfigDict | SweepConfig, workdir: Path) -> dict[str, Any]:
         if leader and networks:
             if jax.process_count() == 1:  # each network is loaded whole, which processes would have to do together
                 picture(config, networks, workdir / RECONSTRUCTIONS, opened)
-            with signals.ends("all runs are finished"):
+            with signals.interruptible("all runs are finished"):
                 directories = [directory for directory, _ in finished]
                 written = report(config, workdir, directories, progress, label_study.without(missing))
         label_study.refuse_missing(runs, missing)

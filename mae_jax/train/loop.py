@@ -48,7 +48,7 @@ def run(
     leader = jax.process_index() == 0  # of several processes the one that writes and speaks
     progress = progress or Progress(config.log.progress_seconds, quiet=not leader)
     with contextlib.ExitStack() as stack:
-        signals_received = stack.enter_context(signals.watched())
+        signals_received = stack.enter_context(signals.collect_signals())
         refused = None
         try:
             stack.enter_context(lock.held(workdir, leader))
@@ -77,7 +77,7 @@ class Loop:
     """One run: its state, and what is open while it runs."""
 
     def __init__(self, task: Task, workdir: Path, progress: Progress, signals_received: list[int]):
-        """`signals_received`: the list of `signals.watched`."""
+        """`signals_received`: the list of `signals.collect_signals`."""
         self.task, self.workdir, self.progress, self.signals_received = task, workdir, progress, signals_received
         self.config, self.spec, self.resolved = task.config, task.spec, task.resolved
         self.label = self.config.name or self.config.task

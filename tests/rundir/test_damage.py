@@ -75,6 +75,8 @@ def test_a_file_in_the_place_of_a_step_is_put_aside(tiny_config, tmp_path, capsy
     [
         (contents.CONFIG, '{"config": 1}', "is not the config of a run"),
         (contents.CONFIG, "[]", "is not the config of a run"),
+        (contents.CONFIG, '{"config": {}, "format": 3}', "has format 3, and this version .* reads formats 1 to 2"),
+        (contents.CONFIG, '{"config": {}, "format": "x"}', "has format 'x', and this version of mae_jax reads"),
         (contents.CONFIG, None, "is a folder, and should be a file"),
         (contents.RUN, "[]", "holds no JSON object, but a list"),
         (contents.RESULTS, "[]", "holds no JSON object, but a list"),

@@ -104,7 +104,7 @@ def test_while_a_study_writes_its_report_it_ends_at_once(tmp_path, tiny_config, 
 
 
 def test_a_second_signal_ends_at_once():
-    with pytest.raises(KeyboardInterrupt), signals.watched() as got:
+    with pytest.raises(KeyboardInterrupt), signals.collect_signals() as got:
         os.kill(os.getpid(), signal.SIGTERM)
         assert got == [signal.SIGTERM]
         os.kill(os.getpid(), signal.SIGTERM)
@@ -120,7 +120,7 @@ def work():
     signals.GRACE = 0.5
     libc, lock = ctypes.CDLL(None), ctypes.create_string_buffer(64)
     libc.pthread_mutex_lock(lock)
-    with signals.watched(), signals.ends("step 3 is saved", hard=sys.argv[1] == "hard"):
+    with signals.collect_signals(), signals.interruptible("step 3 is saved", hard=sys.argv[1] == "hard"):
         print("deaf", flush=True)
         libc.pthread_mutex_lock(lock)
 
@@ -151,14 +151,15 @@ def test_code_that_hears_no_signal_is_ended_where_nothing_is_lost(environment, k
 def test_a_signal_while_weights_are_read_does_not_make_them_damaged(tmp_path, monkeypatch):
     np.savez(tmp_path / "w.npz", a=np.zeros(3))
     monkeypatch.setattr(np, "load", lambda *ignored, **options: terminate())
-    with pytest.raises(Stopped, match="nothing was changed"), signals.watched(), signals.ends("nothing was changed"):
+    ready = signals.collect_signals(), signals.interruptible("nothing was changed")
+    with pytest.raises(Stopped, match="nothing was changed"), ready[0], ready[1]:
         arrays._npz(tmp_path / "w.npz", "init_from")
 
 
 TWICE = (
     DEAF.replace("libc.pthread_mutex_lock(lock)\n\ncall", "time.sleep(100)\n\ncall")
-    .replace('signals.ends("step 3 is saved", hard=sys.argv[1] == "hard")', "open('/dev/null')")
-    .replace("signals.watched()", "signals.watched(alone=True)")
+    .replace('signals.interruptible("step 3 is saved", hard=sys.argv[1] == "hard")', "open('/dev/null')")
+    .replace("signals.collect_signals()", "signals.collect_signals(alone=True)")
 )
 
 
@@ -229,6 +230,25 @@ def test_a_command_ends_with_one_line_and_its_code(capsys, error, code, line):
 
 def test_what_is_printed_commands_no_terminal():
     assert printable("a\x1b[2Jb\u202ec é\n") == "a\\x1b[2Jb\\u202ec é\n"
+
+
+def test_a_terminal_that_is_closed_saves_as_sigterm_does_and_nohup_is_kept():
+    before = signal.getsignal(signal.SIGHUP)
+    try:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        with signals.collect_signals() as received:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert received == [signal.SIGHUP]
+            with pytest.raises(Stopped, match=r"stopped by SIGHUP; nothing was changed"):
+                with signals.interruptible("nothing was changed"):
+                    pass
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        with signals.collect_signals() as received:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert received == []
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 # A signal while a module is looked for.

@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Write the report, print its table; returns the exit code, 2 for a mistake in the input."""
     args = parser().parse_args(argv)
     try:
-        with signals.held():  # only now: these load numpy, scipy and matplotlib
+        with signals.blocked():  # only now: these load numpy, scipy and matplotlib
             from mae_jax.report.directories import runs_below
             from mae_jax.report.sweep.page import write_sweep
 
