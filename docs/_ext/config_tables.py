@@ -1,47 +1,64 @@
-"""The config's fields as rows of text, from the code that defines them."""
+"""The config's fields as rows of text, from the dataclasses that define them."""
 
-import inspect
-import re
+import dataclasses
 
-from ml_collections import ConfigDict
+from mae_jax.config import TASKS, defaults, flatten
+from mae_jax.config.fields import Fields, Rule, RunConfig, StudyConfig, SweepConfig
 
-from mae_jax import config
-from mae_jax.config import fields
-
-ASSIGNED = re.compile(r"\s*(\w+)\.(\w+)\s*=\s*[^#]*(?:#\s*(.*))?$")
+Section = tuple[str, str, list[list[str]]]
 
 
-def sections() -> list[tuple[str, list[list[str]]]]:
-    """(title, rows of field, default, meaning, allowed values, may differ) for each part of a config."""
-    study = config.study_defaults(ConfigDict(), ConfigDict())
-    sweep = config.sweep_defaults(ConfigDict(), ConfigDict())
-    run = _rows(config.defaults, config.defaults("finetune"))
-    top = [row for row in run if "." not in row[0]]
-    found = [("Every run", top)]
-    for name in dict.fromkeys(row[0].partition(".")[0][1:] for row in run if "." in row[0]):
-        found.append((f"{name}", [row for row in run if row[0].startswith(f"`{name}.")]))
-    return [
-        *found,
-        ("Studies", _rows(config.study_defaults, study)),
-        ("Mask sweeps", _rows(config.sweep_defaults, sweep)),
+def sections() -> list[Section]:
+    """(title, one line, rows of field, default, meaning, allowed values, may differ) for each part of a config."""
+    found = [("Every run", _about(RunConfig), _rows(RunConfig))]
+    for part in dataclasses.fields(RunConfig):
+        if isinstance(part.default_factory, type) and issubclass(part.default_factory, Fields):
+            found.append((part.name, _about(part.default_factory), _rows(part.default_factory, f"{part.name}.")))
+    found += [
+        (name, _about(kind), _rows(kind)) for name, kind in (("Studies", StudyConfig), ("Mask sweeps", SweepConfig))
     ]
+    return [*found, _by_task()]
 
 
-def _rows(function, values: ConfigDict) -> list[list[str]]:
-    letters, meanings = {"c": ""}, {}
-    for line in inspect.getsource(function).splitlines():
-        opened = re.match(r"\s*(\w) = c\.(\w+) = ConfigDict\(\)", line)
-        if opened:
-            letters[opened[1]] = f"{opened[2]}."
-        found = ASSIGNED.match(line)
-        if found and found[1] in letters and found[3]:
-            meanings.setdefault(letters[found[1]] + found[2], found[3])
+def _about(kind: type) -> str:
+    return (kind.__doc__ or "").splitlines()[0]
+
+
+def _rows(kind: type, prefix: str = "") -> list[list[str]]:
     rows = []
-    for key, value in config.flatten(values).items():
-        allowed = ", ".join(map(str, fields._CHOICES.get(key, ())))
-        if key in fields._RANGES:
-            low, high, with_low, with_high = fields._RANGES[key]
-            allowed = f"{'[' if with_low else '('}{low}, {high}{']' if with_high else ')'}"
-        may = "yes" if fields.FREE.fullmatch(key) else ""
-        rows.append([f"`{key}", f"`{value!r}", meanings.get(key, ""), allowed, may])
+    for field in dataclasses.fields(kind):
+        rule = field.metadata.get("rule")
+        if rule is None or field.default is dataclasses.MISSING:
+            continue  # a group of fields, with a table of its own
+        may = "yes" if rule.may_differ else ""
+        rows.append(
+            [f"`{prefix}{field.name}", f"`{_shown(field.default)}", rule.meaning, _allowed(rule, field.default), may]
+        )
     return rows
+
+
+def _shown(value) -> str:
+    if isinstance(value, tuple):
+        return f"({', '.join(_shown(v) for v in value)}{',' if len(value) == 1 else ''})"
+    return f"{value:.6g}" if isinstance(value, float) else repr(value)
+
+
+def _allowed(rule: Rule, default) -> str:
+    if rule.choices:
+        return ", ".join(map(str, rule.choices))
+    if rule.allowed:
+        return rule.allowed
+    if rule.has_range:
+        return rule.range
+    return {bool: "True, False", str: "text", int: "whole number"}.get(type(default), "")
+
+
+def _by_task() -> Section:
+    """The defaults that another task than fine-tuning changes."""
+    flat = {task: flatten(defaults(task)) for task in TASKS}
+    rows = [
+        [f"`{key}", *(f"`{_shown(flat[task][key])}" for task in TASKS)]
+        for key in flat["pretrain"]
+        if key != "task" and len({repr(flat[task][key]) for task in TASKS}) > 1
+    ]
+    return "Defaults by task", "Fields whose default depends on the task.", [["field", *TASKS], *rows]

@@ -6,12 +6,18 @@ import sys
 from typing import ClassVar
 
 from docutils import nodes
-from docutils.parsers.rst import Directive
 from sphinx.util.docutils import SphinxDirective
 
 
+def _inline(text: str) -> list[nodes.Node]:
+    """Text with code between backticks; a text that begins with a backtick and has no other is all code."""
+    if text.startswith("`") and text.count("`") == 1:
+        return [nodes.literal(text=text[1:])]
+    return [nodes.literal(text=part) if i % 2 else nodes.Text(part) for i, part in enumerate(text.split("`"))]
+
+
 def _table(headings: list[str], rows: list[list[str]]) -> nodes.table:
-    """A table of cells of text; a cell that begins with a backtick is code."""
+    """A table of cells of text, see `_inline`."""
     table, group = nodes.table(), nodes.tgroup(cols=len(headings))
     table += group
     group += [nodes.colspec(colwidth=1) for _ in headings]
@@ -19,20 +25,20 @@ def _table(headings: list[str], rows: list[list[str]]) -> nodes.table:
         for cells in content:
             row = nodes.row()
             for cell in cells:
-                inside = nodes.literal(text=cell[1:]) if cell.startswith("`") else nodes.Text(cell)
-                row += nodes.entry("", nodes.paragraph("", "", inside))
+                row += nodes.entry("", nodes.paragraph("", "", *_inline(cell)))
             part += row
         group += part
     return table
 
 
-class CommandHelp(Directive):
+class CommandHelp(SphinxDirective):
     """What the command that is its argument prints for --help."""
 
     required_arguments = 1
     final_argument_whitespace = True
 
     def run(self) -> list[nodes.Node]:
+        self.env.note_reread()
         verb = self.arguments[0]
         command = [sys.executable, "-m", "mae_jax", *verb.split(), "--help"]
         shown = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"COLUMNS": "110"})
@@ -49,11 +55,14 @@ class ConfigFields(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         from config_tables import sections
 
+        self.env.note_reread()  # the page follows the code
         found = []
-        for title, rows in sections():
+        for title, about, rows in sections():
             section = nodes.section(ids=[nodes.make_id(title)], names=[title.lower()])
             section += nodes.title(text=title)
-            section += _table(self.headings, rows)
+            section += nodes.paragraph(text=about)
+            headings = self.headings if rows[0][0].startswith("`") else rows.pop(0)
+            section += _table(headings, rows)
             self.state.document.note_explicit_target(section)
             found.append(section)
         return found
