@@ -61,7 +61,7 @@ MISTAKES = [
     ),
     (f"{STUDY}:data=folder", ["--config.finetune.data.dir=/"], "pretrain.data.dir='' is empty"),
     (f"{STUDY}:data=synthetic", ["--config.step_matched=nan"], "step_matched=nan is out of range"),
-    (f"{STUDY}:data=synthetic", ["--config.target=90"], "target=90.0 is out of range; allowed: a macro F1 in [0, 1]"),
+    (f"{STUDY}:data=synthetic", ["--config.target=90"], "target=90.0 is out of range; allowed: [0, 1]"),
     (f"{STUDY}:data=synthetic,seeds=-1", [], "config argument seeds=-1 is negative"),
     ("configs/mask_sweep.py:data=synthetic", ["--config.mask_ratios=(0,1)"], "mask_ratios=(0, 1): 0 is not allowed"),
     ("", [], "--config= names no file"),
