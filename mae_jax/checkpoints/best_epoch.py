@@ -1,7 +1,7 @@
-"""The best epoch by validation: its parameters lie in `best/<step>.npz` until the run ends, and after.
+"""The best epoch by validation: its parameters are kept in `best/<step>.npz`.
 
-Which one is best stands in the checkpoint's position, so that a run that is stopped and started again
-chooses among the same epochs as one that was not.
+Each checkpoint holds which epoch is the best so far. So a run that is stopped and resumed chooses among the same
+epochs as one that was not.
 """
 
 import math
@@ -18,7 +18,7 @@ from mae_jax.runtime import files, processes
 from mae_jax.runtime.errors import UserError
 from mae_jax.step import sharding
 
-# What NumPy and zipfile raise of a damaged file, or of one that lacks an array.
+# What NumPy and zipfile raise for a damaged file, or for one that lacks an array.
 UNREADABLE = (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile)
 # What `train.select` compares, each with its sign. Few validation images often give equal accuracies and F1 scores;
 # among those the lower loss counts.
@@ -43,7 +43,7 @@ class BestEpoch:
         self.saved: list[int] = []  # the best at each of the last checkpoints, more than stay
 
     def offer(self, step: int, values: dict[str, float], params: Params) -> None:
-        """Takes the parameters of `step` if validation was better than ever; never a score that is not finite."""
+        """Keeps `params` if this is the best finite validation score so far. Raises OSError."""
         score = [sign * values.get(name, math.nan) for name, sign in self.scores]
         if not all(map(math.isfinite, score)) or score <= self.score:
             return
@@ -61,7 +61,7 @@ class BestEpoch:
         return {"step": self.step, "score": self.score} if self.step else None
 
     def resume(self, saved: dict[str, Any] | None) -> None:
-        """Goes on from what `position` said; forgets the epochs after it. Raises UserError if the file is gone."""
+        """Resumes from what `position` returned and forgets later epochs. Raises UserError if the file is gone."""
         if saved is not None:
             self.step, self.score = saved["step"], saved["score"]
             if not self._file(self.step).is_file():
@@ -69,7 +69,7 @@ class BestEpoch:
                     f"{self._file(self.step)} is missing: it holds the best epoch so far; restore it, or remove "
                     f"{self.directory.parent} to start again"
                 )
-        # Those before it may be the best of checkpoints before this one.
+        # Earlier epochs may be the best of earlier checkpoints.
         self.saved = sorted(step for step in self._steps() if step <= self.step)
         self._forget({self.step, *self.saved})
 

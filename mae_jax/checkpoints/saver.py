@@ -1,7 +1,7 @@
-"""Checkpoints with Orbax: parameters, optimiser state, data position, config. Saved in the background.
+"""Checkpoints with Orbax: parameters, optimizer state, data position and config, saved in the background.
 
-A step is written as `N.saving`, gets the digests of its files, and is then renamed to `N`: a directory
-with a number for a name is whole, or is passed over and reported. What is restored is checked first.
+A step is written to `N.saving`, gets the digests of its files, and is then renamed to `N`. So a directory whose name
+is a number is complete; one that is not is skipped and logged. Every step is checked before it is restored.
 """
 
 import copy
@@ -29,19 +29,17 @@ from mae_jax.step.state import TrainState
 
 
 class Checkpoints:
-    """The checkpoints of one run directory. As a context it finishes what is being saved on every way out."""
+    """The checkpoints of one run directory. As a context manager it finishes a save in progress on every exit."""
 
-    def __init__(self, workdir: Path, keep: int, config: dict[str, Any], report: Callable[[str], None]):
-        """`keep`: how many of the newest steps stay. What is no whole step is put aside and reported.
+    def __init__(self, workdir: Path, keep: int, config: dict[str, Any], log: Callable[[str], None]):
+        """`keep`: how many of the newest steps stay. Incomplete steps are put aside and logged.
 
         Raises StorageError where the directory cannot be written, and UserError where it was removed from a run.
         """
         self.directory = Path(workdir).absolute() / "checkpoints"
-        self.keep, self.config, self.report = keep, config, report
+        self.keep, self.config, self.log = keep, config, log
         self._leader = jax.process_index() == 0
-        self._marker = (
-            self.directory.parent / contents.SAVED
-        )  # a step was saved here: without one there is no new start
+        self._marker = self.directory.parent / contents.SAVED  # a step was saved here, so the run must not start again
         self._thread: threading.Thread | None = None
         self._failed: BaseException | None = None
         self._any_saved = False  # whether a step was saved or found here
@@ -66,22 +64,22 @@ class Checkpoints:
                 f"or remove {self.directory.parent} to start again"
             )
         self.directory.mkdir(parents=True, exist_ok=True)
-        whole = committed_steps(self.directory, self.report)
+        whole = committed_steps(self.directory, self.log)
         every = self.config.get("config", {}).get("log", {}).get("every_steps", math.inf)
         if whole and not metrics.exists() and (self.directory.parent / contents.CONFIG).exists():
-            self.report(f"{metrics} is gone: the rows up to step {whole[0]} are lost, the run itself is not")
+            self.log(f"{metrics} is gone: the rows up to step {whole[0]} are lost, the run itself is not")
         elif whole and whole[0] >= every and metrics.is_file() and not metrics.stat().st_size:
-            self.report(f"{metrics} is empty: the rows up to step {whole[0]} are lost, the run itself is not")
+            self.log(f"{metrics} is empty: the rows up to step {whole[0]} are lost, the run itself is not")
         elif whole and (broken := metrics_log.broken_rows(metrics)):
-            self.report(f"{metrics} has {broken}: what it told up to step {whole[0]} is lost, the run itself is not")
+            self.log(f"{metrics} has {broken}: what it told up to step {whole[0]} is lost, the run itself is not")
         for path in self.directory.iterdir():
             if ".saving" in path.name:  # of a save that was cut off
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
             elif _numbered(path) and path.name not in map(str, whole):
                 if not path.is_dir():
-                    self.report(f"{path} is not a checkpoint, but a file; put aside")
+                    self.log(f"{path} is not a checkpoint, but a file; put aside")
                 self._put_aside(path)
-        with open(self.directory / "writable.saving", "wb") as file:  # known before anything is compiled
+        with open(self.directory / "writable.saving", "wb") as file:  # find a fault before anything is compiled
             file.write(b"\0")
         os.remove(file.name)
 
@@ -97,7 +95,7 @@ class Checkpoints:
         """
         self.wait()
         if self._leader and (removed := self._removed()):
-            raise removed  # Orbax would make the directory anew, without the run's other files
+            raise removed  # Orbax would create the directory again, without the other files of the run
         partial = self.directory / f"{step}.saving"
         try:
             self._orbax.save(
@@ -105,7 +103,7 @@ class Checkpoints:
                 args=ocp.args.Composite(
                     params=ocp.args.StandardSave(state.params),
                     optimizer=ocp.args.StandardSave(state.opt_state),
-                    position=ocp.args.JsonSave(copy.deepcopy(position)),  # written later: the run goes on meanwhile
+                    position=ocp.args.JsonSave(copy.deepcopy(position)),  # written later, while the run continues
                     config=ocp.args.JsonSave(self.config),
                 ),
             )
@@ -115,7 +113,7 @@ class Checkpoints:
         self._thread.start()
 
     def _commit(self, partial: Path, step: int) -> None:
-        """What follows the writing, in a thread of its own: digests, the step's name, room for the next."""
+        """Finishes a save, in its own thread: digests, the name of the step, removal of older steps."""
         try:
             self._orbax.wait_until_finished()  # of several processes: all have written
             if self._leader:
@@ -131,7 +129,7 @@ class Checkpoints:
             self._failed = error
 
     def rotate(self) -> None:
-        """Removes the oldest steps but for those to keep: the newest, and the newest that is proven."""
+        """Removes the oldest steps; keeps the `keep` newest ones and the newest proven one."""
         steps = committed_steps(self.directory)
         proven = next((step for step in steps if step <= self.proven), None)
         for old in steps[self.keep :]:
@@ -139,13 +137,13 @@ class Checkpoints:
                 self._remove(old)
 
     def _remove(self, step: int) -> None:
-        """Under another name first: cut off in the middle, it is no step with parts missing."""
+        """Renames the step first, so that an interrupted removal does not look like an incomplete step."""
         path = self.directory / str(step)
         aside = path.rename(path.with_name(f"{step}.saving-removed"))
         shutil.rmtree(aside)
 
     def steps(self) -> list[int]:
-        """What is saved, newest first."""
+        """The saved steps, newest first."""
         return committed_steps(self.directory)
 
     def drop(self, first: int) -> None:
@@ -161,20 +159,20 @@ class Checkpoints:
         self.proven = min(self.proven, first - 1)
 
     def check(self) -> None:
-        """Raises StorageError as soon as it is known that the save in the background failed."""
+        """Raises StorageError if the save in the background has failed."""
         if self._failed is not None:
             failed, self._failed = self._failed, None
             raise self._not_saved(self.directory, failed) from failed
 
     def _not_saved(self, path: Path, error: BaseException) -> BaseException:
-        """The error to show, with what was half written removed: it takes room that something else may need."""
+        """The error to raise; removes the incomplete save, which takes space."""
         fault = os_error(error)
         shown = self._removed() or (not_saved(path, fault) if fault else error)
         self._remove_partial()
         return shown
 
     def _removed(self) -> StorageError | None:
-        """The error to show where what was saved is no longer there."""
+        """The error to raise where the saved steps are gone."""
         if not self._any_saved or (self._marker.exists() and self.steps()):
             return None
         return StorageError(
@@ -183,7 +181,7 @@ class Checkpoints:
         )
 
     def _remove_partial(self) -> None:
-        """Of a save that failed, some of Orbax's threads write on for a moment, and put back what is removed."""
+        """Removes a failed save. Threads of Orbax keep writing for a moment, so this is repeated."""
         for _ in range(40 if self._leader else 0):
             for left in self.directory.glob("*.saving*"):
                 shutil.rmtree(left, ignore_errors=True)
@@ -192,10 +190,11 @@ class Checkpoints:
                 return
 
     def restore(self, like: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
-        """The newest step that is as it was written, or None where nothing was ever saved.
+        """The newest undamaged step as state and position, or None where nothing was ever saved.
 
-        `like` gives shapes, types and placements (`state.abstract_state`). Damaged steps are reported and
-        put aside. Raises UserError where steps exist and none can be read; then none is touched.
+        `like` gives shapes, dtypes and shardings (`state.abstract_state`). Damaged steps, whose bytes differ from
+        their digests, are logged and put aside. Raises UserError, and changes nothing, where a step cannot be read,
+        does not fit `like`, or where all steps are damaged.
         """
         damaged = []
         for step in committed_steps(self.directory):
@@ -207,7 +206,7 @@ class Checkpoints:
                 refused = error
             if processes.any_process(bool(wrong)):
                 damaged.append(step)
-                self.report(f"checkpoint {path} is damaged: {wrong or 'see the first process'}")
+                self.log(f"checkpoint {path} is damaged: {wrong or 'see the first process'}")
                 continue
             found = None
             if not processes.any_process(refused is not None):
@@ -271,7 +270,7 @@ class Checkpoints:
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, traceback: Any) -> None:
-        """Finishes what is being saved; an error that is already on its way is the one to be seen."""
+        """Finishes a save in progress; an exception that is already raised takes precedence."""
         try:
             if self._thread is not None:
                 self._thread.join()
@@ -287,9 +286,9 @@ class Checkpoints:
                 self._remove_partial()
             sys.unraisablehook = self._hook
         if error is not None and self._failed is not None:
-            self.report(f"the last checkpoint could not be saved: {told(os_error(self._failed) or self._failed)}")
+            self.log(f"the last checkpoint could not be saved: {told(os_error(self._failed) or self._failed)}")
 
     def _heard(self, what: Any) -> None:
-        """What tensorstore's threads have to say to a save that failed, and no longer listens, is no news."""
+        """Drops what threads of tensorstore raise after a failed save has ended."""
         if str(what.exc_value) != "Event loop is closed":
             self._hook(what)

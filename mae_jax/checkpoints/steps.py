@@ -29,8 +29,8 @@ def unused(path: Path) -> Path:
     return path if not path.exists() else next(p for p in candidates if not p.exists())
 
 
-def committed_steps(directory: Path, report: Callable[[str], None] = lambda line: None) -> list[int]:
-    """Steps with all their parts, newest first; others are named through `report`.
+def committed_steps(directory: Path, log: Callable[[str], None] = lambda line: None) -> list[int]:
+    """Steps with all their parts, newest first; others are named through `log`.
 
     Raises OSError where the storage fails: what cannot be read is not taken for incomplete.
     """
@@ -42,7 +42,7 @@ def committed_steps(directory: Path, report: Callable[[str], None] = lambda line
             if missing or path.name != str(int(path.name)) or written not in ("", path.name):
                 why = f"{', '.join(missing)} missing" if missing else "not a number as we write it"
                 why = f"it holds step {written}" if not missing and written not in ("", path.name) else why
-                report(f"{path} is not a whole checkpoint ({why}); skipped")
+                log(f"{path} is not a whole checkpoint ({why}); skipped")
             else:
                 steps.append(int(path.name))
     return sorted(steps, reverse=True)

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from jaxtyping import Int
@@ -44,13 +44,49 @@ class Unlabelled:
     names: tuple[str, ...]  # of the sources, no two alike
 
 
-def labelled(data: DataFields, report: Report | None = None, opened: dict | None = None) -> Labelled:
+T = TypeVar("T")
+
+
+class DataCache:
+    """What the runs of a study share: sources, leaks and features are computed once for the same fields of `data`."""
+
+    def __init__(self) -> None:
+        self._sources: dict[tuple, Any] = {}
+        self._leaks: dict[tuple, dict[str, dict]] = {}
+        self._features: Any = None
+
+    def sources(self, function: Callable[..., T], data: DataFields, *rest: Any) -> T:
+        """`function(data, *rest)`, which opens images, or what it gave before for the same fields."""
+        key = _key(function, data)
+        if key not in self._sources:
+            self._sources[key] = function(data, *rest)
+        return self._sources[key]
+
+    def holds(self, function: Callable[..., Any], data: DataFields) -> bool:
+        """Whether `sources` would open nothing."""
+        return _key(function, data) in self._sources
+
+    def leaks(self, key: tuple, find: Callable[[], dict[str, dict]]) -> dict[str, dict]:
+        """What test sets share with other images, by a key for both; `find` is called once for each key."""
+        if key not in self._leaks:
+            self._leaks[key] = find()
+        return self._leaks[key]
+
+    def features(self, make: Callable[[], T]) -> T:
+        """The one feature cache of all runs; `make` is called once."""
+        if self._features is None:
+            self._features = make()
+        return self._features
+
+
+def labelled(data: DataFields, on_progress: Report | None = None, cache: DataCache | None = None) -> Labelled:
     """Opens the training and the test images, splits validation off, takes the fraction.
 
-    `opened` keeps sources between calls, for the cells of a study. Raises UserError where the source is
+    `cache` keeps sources between calls, for the cells of a study. Raises UserError where the source is
     unknown or its images cannot be used.
     """
-    sets = _open(opened, labelled_sets.load, data, report)
+    cache = cache or DataCache()
+    sets = cache.sources(labelled_sets.load, data, on_progress)
     train, test = sets.train, sets.test
     if sets.validation is not None:
         val_idx = sets.validation
@@ -70,9 +106,9 @@ def labelled(data: DataFields, report: Report | None = None, opened: dict | None
         validation_seed=data.val_seed,
         label_count=data.label_count,
     )
-    external = _open(opened, labelled_sets.external, data, train.classes, report)
+    external = cache.sources(labelled_sets.external, data, train.classes, on_progress)
     tests = {sets.test_name: test} | external
-    shared = _open(opened, _leaks, data, train, tests)
+    shared = cache.leaks(_key(_leaks, data), lambda: _leaks(data, train, tests))
     if data.source == "synthetic":
         groups = grouping.generated(len(train), {name: len(source) for name, source in tests.items()})
     else:
@@ -81,19 +117,9 @@ def labelled(data: DataFields, report: Report | None = None, opened: dict | None
     warnings = [
         *findings.repeated_in_words(repeated),
         *findings.few(subset["actual"], subset["validation"]),
-        *_open(opened, _sessions, data, {sets.train_name: train} | tests),
+        *cache.sources(_sessions, data, {sets.train_name: train} | tests),
     ]
     return Labelled(train, test, train_idx, val_idx, subset, external, shared, sets, groups, repeated, tuple(warnings))
-
-
-def _open(opened: dict | None, function: Callable, data: DataFields, *rest) -> Any:
-    """`function(data, *rest)`, or what it gave before for the same fields."""
-    if opened is None:
-        return function(data, *rest)
-    key = _key(function, data)
-    if key not in opened:
-        opened[key] = function(data, *rest)
-    return opened[key]
 
 
 def _key(function: Callable, data: DataFields) -> tuple:
@@ -116,29 +142,27 @@ def _sessions(data: DataFields, sets: dict[str, Source]) -> list[str]:
 
 
 def seen_before(
-    data: DataFields, tests: dict[str, Source], pretraining: DataFields, opened: dict | None = None
+    data: DataFields, tests: dict[str, Source], pretraining: DataFields, cache: DataCache | None = None
 ) -> dict[str, dict]:
     """What each test set shares with the images that a pre-training saw; `pretraining`: its fields `data`.
 
-    {} where these images would have to be read anew, those of a folder that is not in `opened`, or have gone.
+    {} where these images are gone, or where a folder that is not in `cache` would have to be read again.
     """
-    names, opened = pretraining.source.split("+"), {} if opened is None else opened
-    known = _key(_unlabelled_sources, pretraining) in opened or all(map(prepared.known, names))
+    names, cache = pretraining.source.split("+"), cache or DataCache()
+    known = cache.holds(_unlabelled_sources, pretraining) or all(map(prepared.known, names))
     if not known or "synthetic" in (*names, data.source):
         return {}
     key = ("seen_before", *_key(_leaks, data), *_key(_unlabelled_sources, pretraining))
-    if key not in opened:
-        try:
-            images = _open(opened, _unlabelled_sources, pretraining, None)
-        except UserError:
-            return {}
-        opened[key] = {name: duplicates.leaks(images, test) for name, test in tests.items()}
-    return opened[key]
+    try:
+        images = cache.sources(_unlabelled_sources, pretraining, None)
+    except UserError:
+        return {}
+    return cache.leaks(key, lambda: {name: duplicates.leaks(images, test) for name, test in tests.items()})
 
 
-def unlabelled(data: DataFields, report: Report | None = None, opened: dict | None = None) -> Unlabelled:
+def unlabelled(data: DataFields, on_progress: Report | None = None, cache: DataCache | None = None) -> Unlabelled:
     """Opens the sources joined by "+"; a small part of each is held out to watch the reconstruction."""
-    found = _open(opened, _unlabelled_sources, data, report)
+    found = (cache or DataCache()).sources(_unlabelled_sources, data, on_progress)
     train_idx, val_idx = [], []
     for source in found:
         # At most 256 are held out: enough to see a curve, and cheap to evaluate.
@@ -178,7 +202,7 @@ def _directories(data: DataFields) -> list[str]:
     return [d for d in data.dir.split(",") if d]
 
 
-def _unlabelled_sources(data: DataFields, report: Report | None) -> list[Source]:
+def _unlabelled_sources(data: DataFields, on_progress: Report | None) -> list[Source]:
     check_unlabelled(data)
     found = []
     for name in data.source.split("+"):
@@ -188,6 +212,6 @@ def _unlabelled_sources(data: DataFields, report: Report | None) -> list[Source]
         elif prepared.known(name):
             found.append(prepared.unlabelled(name, data.prepared_dir))
         else:
-            options = {"bad_images": data.bad_images, "pattern": data.group_pattern, "progress": report}
+            options = {"bad_images": data.bad_images, "pattern": data.group_pattern, "progress": on_progress}
             found += [sources.unlabelled_folder(d, **options) for d in _directories(data)]
     return found

@@ -14,7 +14,7 @@ RESULTS, PREDICTIONS, METRICS = "results.json", "predictions.csv", "metrics.json
 VALIDATION = "predictions_val.csv"
 STUDY = "study.json"  # in the directory of a study or sweep, whose runs lie below it
 LOWERED = "lowered.json"  # where the learning rate was lowered, see `divergence`
-SAVED = ".saved"  # there was a checkpoint: without one there is no new start
+SAVED = ".saved"  # a checkpoint was saved: the run must not start again without one
 EXTERNAL = "external"  # a directory for each further test set, with its predictions.csv
 RECONSTRUCTIONS = "reconstructions.csv"  # of a pre-training; .json has the means, .png a sheet of pictures
 ERRORS = (  # the columns of reconstructions.csv after image, group and mask_ratio: mean squared errors, and spam
@@ -58,7 +58,7 @@ def read_object(path: Path) -> dict[str, Any]:
     """Reads a JSON object, such as run.json. Raises UserError where it is damaged or something else."""
     found = read_json(path)
     if not isinstance(found, dict):
-        raise UserError(f"{path} holds no JSON object, but a {type(found).__name__}; restore it")
+        raise UserError(f"{path} does not hold a JSON object, but a {type(found).__name__}; restore it")
     return found
 
 
@@ -74,5 +74,5 @@ def read_config(path: Path) -> dict[str, Any]:
             f"mae_jax, or choose another directory"
         )
     if not isinstance(saved.get("resolved", {}), dict):
-        raise UserError(f"{path} is not the config of a run ('resolved' is no object); restore it")
+        raise UserError(f"{path} is not the config of a run ('resolved' is not an object); restore it")
     return saved

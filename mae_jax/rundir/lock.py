@@ -1,4 +1,4 @@
-"""The lock of a run directory: one process at a time."""
+"""The lock of a run directory, which one process at a time may hold."""
 
 import contextlib
 import fcntl
@@ -14,7 +14,7 @@ from mae_jax.runtime.errors import UserError
 
 @contextlib.contextmanager
 def held(workdir: Path, leader: bool = True) -> Iterator[None]:
-    """Makes the run directory and keeps other starts out of it. Only the `leader` of several processes does.
+    """Creates the run directory and locks it against other processes. Only the `leader` of several processes does so.
 
     Raises UserError where it cannot be written, or where another process holds it.
     """

@@ -30,8 +30,8 @@ class MetricsLog:
     def __init__(
         self, workdir: Path, *, first_step: int, evaluated: bool, steps: int, tensorboard: bool, profile: bool
     ):
-        """`first_step`: the step that training goes on from; later rows are dropped, and its own evaluation's
-        where it is to be `evaluated` again."""
+        """`first_step`: the step that training resumes from. Rows after it are dropped, and the row of its
+        evaluation unless it is `evaluated`. Raises UserError, OSError."""
         self.workdir, self.first_step, self.steps, self.profile = workdir, first_step, steps, profile
         self.active = jax.process_index() == 0
         self.tensorboard = tensorboard and self.active
@@ -170,7 +170,7 @@ def truncate_metrics(path: Path, step: int, evaluated: bool = True) -> None:
     if not path.exists():
         return
     if not path.is_file():
-        raise UserError(f"{path} is no regular file; restore it, or remove it: the run goes on without its rows")
+        raise UserError(f"{path} is not a regular file; restore it, or remove it: the run continues without its rows")
     kept = []
     for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:

@@ -27,7 +27,7 @@ def keep_compiled() -> None:
 def keep_memory() -> bool:
     """Keeps memory that is freed within the process, on Linux and glibc where JAX computes on the CPU.
 
-    XLA asks for the step's temporary memory anew at each step. glibc maps blocks of that size from the kernel and
+    XLA allocates the temporary memory of a step again at each step. glibc maps blocks of that size from the kernel and
     gives them back, so that every step touches all of its pages for the first time: a fifth of the time of a small
     network's step. Here they come from the heap, which is not given back. Only threads that start later take part, so
     this is called before JAX is asked for its devices. MAE_JAX_KEEP_MEMORY=0 turns it off. Returns whether it is on.
@@ -54,7 +54,7 @@ def precision(asked: str) -> str:
 def no_cudnn(dtype: str, head_sizes: tuple[int, ...]) -> str:
     """Why NVIDIA's fused attention cannot be used, in words, for heads of so many features each; "" where it can."""
     if _nvidia() < 8:
-        return f"the device, {jax.devices()[0].device_kind}, is no NVIDIA GPU of compute capability 8 or more"
+        return f"the device, {jax.devices()[0].device_kind}, is not an NVIDIA GPU of compute capability 8 or more"
     if dtype != "bfloat16":
         return f"it does not compute in {dtype}"
     if any(size % 8 or size > 128 for size in head_sizes):
@@ -63,7 +63,7 @@ def no_cudnn(dtype: str, head_sizes: tuple[int, ...]) -> str:
 
 
 def _nvidia() -> float:
-    """The compute capability of the first device, 0 where it is no NVIDIA GPU."""
+    """The compute capability of the first device, 0 where it is not an NVIDIA GPU."""
     try:
         return float(jax.devices()[0].compute_capability)
     except (AttributeError, TypeError, ValueError):  # other devices have none, or a name in its place

@@ -27,7 +27,7 @@ def start_processes() -> None:
         except KeyError as error:
             raise UserError(f"JAX_NUM_PROCESSES={count} is set, but {error.args[0]} is not") from None
         except ValueError as error:
-            raise UserError(f"JAX_NUM_PROCESSES={count} or JAX_PROCESS_ID is no number: {error}") from None
+            raise UserError(f"JAX_NUM_PROCESSES={count} or JAX_PROCESS_ID is not a number: {error}") from None
     elif all(int(os.environ.get(name, 1)) < 2 for name in ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")):
         return
     with signals.interruptible("nothing was changed", hard=True):  # though there are several: none has begun

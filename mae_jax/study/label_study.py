@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 from mae_jax.config.fields import RunConfig, StudyConfig, SweepConfig, changed
 from mae_jax.config.loading import as_json
 from mae_jax.config.validation import validate
+from mae_jax.data.splits import DataCache
 from mae_jax.rundir import contents, identity, lock
 from mae_jax.runtime import processes, signals
 from mae_jax.runtime.disk import OF_ONE_PATH, disk_line
@@ -66,19 +67,19 @@ def configured(runs: list[Run]) -> list[Run]:
 
 
 def run_all(
-    runs: Sequence[Run], progress: Progress, got: list[int], opened: dict | None = None
+    runs: Sequence[Run], progress: Progress, got: list[int], cache: DataCache | None = None
 ) -> dict[Path, RunConfig]:
     """Runs what is not yet finished of `runs`, in order. Returns those that are missing in the end.
 
     A run that is refused, diverges, is held by another process or cannot write in its own directory is said and
     missing, and so are those that would begin with its weights; the others go on. All images are opened before the
-    first run starts; `opened` keeps them for further calls. `got` is the list of `collect_signals`. Raises UserError
+    first run starts; `cache` keeps them for further calls. `got` is the list of `collect_signals`. Raises UserError
     for images or a config that cannot be used, StorageError where nothing can be written, and `errors.Stopped` after
     a signal.
     """
-    opened = {} if opened is None else opened
+    cache = cache or DataCache()
     with processes.at_once("nothing was changed"):
-        planned = plan.make(runs, opened, loop.checking(progress))
+        planned = plan.make(runs, cache, loop.checking(progress))
     for line in plan.describe(planned):
         progress.say(line)
     progress.costs = [run.seconds for run in planned]
@@ -92,7 +93,7 @@ def run_all(
             before = [each for place, each in missing.items() if str(place.resolve()) == cell.init_from]
             if before:
                 raise UserError(f"{before[0].name} is missing, from which it would begin")
-            said = summary(loop.run(cell, directory, progress, opened))
+            said = summary(loop.run(cell, directory, progress, cache))
         except StorageError:
             raise
         except Stopped as stop:

@@ -69,14 +69,14 @@ def run(config: ConfigDict | SweepConfig, workdir: Path) -> dict[str, Any]:
         label_study.keep_study(config, workdir, leader)
         networks = pretrainings(config, workdir)
         cells = classifiers(config, workdir, networks)
-        progress, opened = Progress(config.finetune.log.progress_seconds, quiet=not leader), {}
+        progress, cache = Progress(config.finetune.log.progress_seconds, quiet=not leader), splits.DataCache()
         runs = [*networks, *cells]
-        missing = label_study.run_all(runs, progress, got, opened)
+        missing = label_study.run_all(runs, progress, got, cache)
         networks, finished = ([place for place in part if place[0] not in missing] for part in (networks, runs))
         written = {}
         if leader and networks:
             if jax.process_count() == 1:  # each network is loaded whole, which processes would have to do together
-                picture(config, networks, workdir / RECONSTRUCTIONS, opened)
+                picture(config, networks, workdir / RECONSTRUCTIONS, cache)
             with signals.interruptible("all runs are finished"):
                 directories = [directory for directory, _ in finished]
                 written = report(config, workdir, directories, progress, label_study.without(missing))
@@ -84,9 +84,9 @@ def run(config: ConfigDict | SweepConfig, workdir: Path) -> dict[str, Any]:
         return written
 
 
-def picture(config: SweepConfig, networks: Sequence[Run], path: Path, opened: dict) -> None:
+def picture(config: SweepConfig, networks: Sequence[Run], path: Path, cache: splits.DataCache) -> None:
     """The held-out images that every pre-training shows, reconstructed by all networks."""
-    data = splits.unlabelled(config.pretrain.data, opened=opened)
+    data = splits.unlabelled(config.pretrain.data, cache=cache)
     held = [(source, part) for source, part in zip(data.sources, data.val_idx, strict=True) if len(part)]
     if not held:
         return

@@ -40,17 +40,19 @@ class Planned:
     seconds: float = 0.0  # expected, 0 where it is done
 
 
-def make(runs: Sequence[Run], opened: dict, report: labelled_sets.Report | None = None) -> list[Planned]:
+def make(
+    runs: Sequence[Run], cache: splits.DataCache, on_progress: labelled_sets.Report | None = None
+) -> list[Planned]:
     """Opens the images of every run, and times a few steps of each kind of those still to do.
 
-    `opened` keeps the images for the runs. Raises UserError where a run could not work.
+    `cache` keeps the images for the runs. Raises UserError where a run could not work.
     """
-    found = [_planned(directory, cell, opened, report) for directory, cell in runs]
+    found = [_planned(directory, cell, cache, on_progress) for directory, cell in runs]
     known: dict[Spec, float] = {}
     forward = 0.0  # seconds of the last measured kind, an image
     for run in found:
         if not run.done and run.config.task not in QUICK:
-            run.step_seconds = _step_seconds(run.config, opened, known)
+            run.step_seconds = _step_seconds(run.config, cache, known)
             evaluated = run.validation * (run.resolved.steps // run.resolved.eval_every + 1) + run.test
             forward = run.step_seconds / run.resolved.batch_size / 3  # of an image: a third of a training step's
             run.seconds = RUN_SECONDS + run.resolved.steps * run.step_seconds + evaluated * forward
@@ -69,22 +71,24 @@ def _quick_seconds(runs: Sequence[Planned], forward: float) -> None:
             seen[encoder] = max(images, seen.get(encoder, 0))
 
 
-def _planned(directory: Path, config: RunConfig, opened: dict, report: labelled_sets.Report | None) -> Planned:
+def _planned(
+    directory: Path, config: RunConfig, cache: splits.DataCache, on_progress: labelled_sets.Report | None
+) -> Planned:
     done = (directory / contents.RESULTS).exists()
     if config.task == "pretrain":
-        held = splits.unlabelled(config.data, report, opened)
+        held = splits.unlabelled(config.data, on_progress, cache)
         resolved = schedule.resolve(config, sum(map(len, held.train_idx)), jax.device_count())
         return Planned(directory, config, resolved, sum(map(len, held.val_idx)), 0, done)
-    data = splits.labelled(config.data, report, opened)
+    data = splits.labelled(config.data, on_progress, cache)
     resolved = finetune.resolve_finetune(config, data, jax.device_count())
     return Planned(directory, config, resolved, len(data.val_idx), len(data.test), done)
 
 
-def _step_seconds(config: RunConfig, opened: dict, known: dict[Spec, float]) -> float:
+def _step_seconds(config: RunConfig, cache: splits.DataCache, known: dict[Spec, float]) -> float:
     """Of one update, its batch read by threads; compiled before it is timed, which the run then need not."""
     # Initial weights do not change the time.
     config = changed(config, {"init": "scratch", "init_from": "", "data.workers": 0})
-    task = build.build(config, sharding.make_mesh(config.sharding.fsdp), opened=opened)
+    task = build.build(config, sharding.make_mesh(config.sharding.fsdp), cache=cache)
     if task.spec not in known:
         state, batches, times = init_state(task.spec, 0), task.batches(0), []
         while len(times) <= STEPS and sum(times[1:]) < SECONDS:

@@ -4,7 +4,7 @@ import jax
 from jax.sharding import Mesh
 
 from mae_jax.config.fields import RunConfig
-from mae_jax.data import labelled_sets
+from mae_jax.data import labelled_sets, splits
 from mae_jax.runtime import machine
 from mae_jax.runtime.errors import UserError
 from mae_jax.step.from_config import shape_of
@@ -17,7 +17,10 @@ MAKE = {"pretrain": pretrain, "finetune": finetune, "linear_probe": finetune, "l
 
 
 def build(
-    config: RunConfig, mesh: Mesh, report: labelled_sets.Report | None = None, opened: dict | None = None
+    config: RunConfig,
+    mesh: Mesh,
+    on_progress: labelled_sets.Report | None = None,
+    cache: splits.DataCache | None = None,
 ) -> Task:
     """Opens the data of a config and makes its task. Raises UserError where they cannot be used."""
     m, shape = config.model, shape_of(config)
@@ -29,4 +32,4 @@ def build(
     if m.attention == "cudnn" and shape.attention != "cudnn":
         reason = machine.no_cudnn(shape.dtype, shape.head_sizes)
         raise UserError(f"model.attention=cudnn is not possible here: {reason}; use auto, or xla")
-    return MAKE[config.task](config, mesh, report, opened)
+    return MAKE[config.task](config, mesh, on_progress, cache)

@@ -1,8 +1,8 @@
-"""Numbers that are not finite: the run stops, or goes back and lowers its learning rate (`train.on_divergence`).
+"""Numbers that are not finite: the run stops, or rolls back and lowers its learning rate (`train.on_divergence`).
 
-Which steps it went back to, and the rate from there on, stands in `lowered.json` of the run directory and in every
-checkpoint. The rate of a step is a function of that list and the step alone: a run that is killed and goes on,
-also from an earlier checkpoint, has the rates of one that was not.
+`lowered.json` of the run directory and every checkpoint list the steps that the run rolled back to, with the rate
+from there on. The rate of a step is a function of that list and the step alone. So a run that is killed and resumed,
+even from an earlier checkpoint, has the same rates as one that was not.
 """
 
 from pathlib import Path
@@ -17,8 +17,8 @@ from mae_jax.runtime.errors import UserError
 class Diverged(Exception):
     """A number that is not finite.
 
-    `what` it is; `value`; `step`: how many updates were done or under way; `unsound`: after so many updates the
-    parameters can no longer be used.
+    `what` names it, `value` is its value, `step` the number of updates that were done or under way; the parameters
+    after `unsound` updates and later cannot be used.
     """
 
     def __init__(self, what: str, value: float, step: int, unsound: int):
@@ -27,10 +27,10 @@ class Diverged(Exception):
 
 
 class RateReductions:
-    """How often, and from which step on, a run lowered its learning rate."""
+    """The reductions of a run's learning rate: from which step on, and by which factor."""
 
     def __init__(self, workdir: Path, config: RunConfig, leader: bool):
-        """Reads what an earlier start left; of several processes the `leader` writes."""
+        """Reads the file of an earlier start. Only the `leader` of several processes writes it. Raises UserError."""
         self.path, self.config, self.leader = workdir / contents.LOWERED, config, leader
         self.entries: list[dict[str, Any]] = contents.read_json(self.path) if self.path.exists() else []
         if not isinstance(self.entries, list) or not all(map(_is_entry, self.entries)):
@@ -40,28 +40,28 @@ class RateReductions:
             )
 
     def resume(self, step: int, saved: list[dict[str, Any]]) -> int | None:
-        """Takes over what the checkpoint of `step` says, where the file is gone.
+        """Takes over the list `saved` in the checkpoint of `step`, where the file is gone.
 
-        Gives the step that was gone back to, where the checkpoint is of the time before that; None: it is not.
+        Returns the step of a rollback that the checkpoint has not seen yet, or None.
         """
         if len(saved) > len(self.entries):
             self.entries = saved
         return next((e["back_to"] for e in self.entries[len(saved) :] if e["back_to"] < step), None)
 
     def factor(self, step: int) -> float:
-        """What the rate of update number `step` (from 0) is multiplied by."""
+        """The factor on the scheduled learning rate of update number `step`, from 0."""
         return next((e["rate_factor"] for e in reversed(self.entries) if e["back_to"] <= step), 1.0)
 
     def rows(self, step: int) -> list[dict[str, Any]]:
-        """For metrics.jsonl: what was lowered at `step`."""
+        """The rows of metrics.jsonl for the reductions at `step`."""
         here = [entry for entry in self.entries if entry["back_to"] == step]
         return [{name: entry[name] for name in ("diverged_at", "rate_factor")} for entry in here]
 
     def roll_back(self, error: Diverged, checkpoints: Checkpoints, label: str) -> str:
-        """To the newest checkpoint that is sound, from where on the rate is lower; says so in a line.
+        """Rolls back to the newest sound checkpoint and lowers the rate from there on; returns a line about it.
 
-        It is the one before that, where a lower rate from the newest did not help. Raises UserError where the config
-        does not ask for it, or it was done often enough.
+        Where a lower rate from that checkpoint did not help, it rolls back to the one before. Raises UserError where
+        the config does not ask for rollbacks, or allows no more.
         """
         checkpoints.wait()
         times = self.config.train.lower_rate_times if self.config.train.on_divergence == "lower_rate" else 0
@@ -77,7 +77,7 @@ class RateReductions:
         entry = {"what": error.what, "value": str(error.value), "diverged_at": error.step, "back_to": sound}
         self.entries = [*self.entries, entry | {"rate_factor": factor}]
         if self.leader:
-            contents.write_json(self.path, self.entries)  # on disk before anything follows from it
+            contents.write_json(self.path, self.entries)  # on disk before the checkpoints change
         checkpoints.drop(sound + 1)
         return (
             f"{label}: {error}; back to {f'the checkpoint of step {sound}' if sound else 'the first weights'}, from "
@@ -85,7 +85,7 @@ class RateReductions:
         )
 
     def _advice(self, error: Diverged) -> str:
-        """What usually helps."""
+        """What usually helps, in a sentence."""
         if error.unsound == 0:
             return "Those are the first weights, before any update: look at data.mean, data.std and init_from"
         tried = f"The rate was lowered {len(self.entries)} times, to {self.factor(error.step):g} of it. "

@@ -36,10 +36,12 @@ def resolve_finetune(config: RunConfig, data: splits.Labelled, devices: int) -> 
     return resolve(config, len(data.train_idx), devices, matched)
 
 
-def finetune(config: RunConfig, mesh: Mesh, report: labelled_sets.Report | None, opened: dict | None) -> Task:
+def finetune(
+    config: RunConfig, mesh: Mesh, on_progress: labelled_sets.Report | None, cache: splits.DataCache | None
+) -> Task:
     """Classification, from scratch or from a masked autoencoder: fine-tuning and linear probing."""
     first = initial_weights.first_weights(config)
-    data = splits.labelled(config.data, report, opened)
+    data = splits.labelled(config.data, on_progress, cache)
     classes = data.train.classes
     resolved = resolve_finetune(config, data, mesh.size)
     spec = spec_of(config, resolved, mesh, len(classes))
@@ -59,7 +61,7 @@ def finetune(config: RunConfig, mesh: Mesh, report: labelled_sets.Report | None,
     def initialise(state: TrainState) -> TrainState:
         return dataclasses.replace(state, params=first(spec, state.params))
 
-    more = describe_data(config, data, opened)
+    more = describe_data(config, data, cache)
     return Task(config, spec, resolved, evaluate=evaluators, finish=finish, initialise=initialise, **more)
 
 
@@ -113,7 +115,7 @@ def write_predictions_and_score(
     return counts | results | {"external": external}
 
 
-def describe_data(config: RunConfig, data: splits.Labelled, opened: dict | None) -> dict[str, Any]:
+def describe_data(config: RunConfig, data: splits.Labelled, cache: splits.DataCache | None) -> dict[str, Any]:
     """The fields of a classifier's Task that follow from its images alone; with what it says of them at its start."""
     counts = data.subset["actual"]
     about = {
@@ -128,7 +130,7 @@ def describe_data(config: RunConfig, data: splits.Labelled, opened: dict | None)
     before = {}
     if config.init == "mae":
         saved = initial_weights.saved_pretraining(Path(config.init_from), "init_from")
-        before = splits.seen_before(config.data, tests, saved.data, opened)
+        before = splits.seen_before(config.data, tests, saved.data, cache)
     for who, leaks in (("training", data.leaks), ("pre-training", before)):
         shared = {name: duplicates.in_words(found, who) for name, found in leaks.items()}
         if any(shared.values()):

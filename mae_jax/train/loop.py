@@ -20,6 +20,7 @@ from mae_jax.config.loading import hparams
 from mae_jax.config.schedule import learning_rate
 from mae_jax.config.validation import frozen
 from mae_jax.data import loaders
+from mae_jax.data.splits import DataCache
 from mae_jax.rundir import contents, identity, lock
 from mae_jax.rundir.metrics_log import MetricsLog
 from mae_jax.runtime import machine, processes, signals
@@ -37,11 +38,11 @@ from mae_jax.train.task import Task
 
 
 def run(
-    config: ConfigDict | RunConfig, workdir: Path, progress: Progress | None = None, opened: dict | None = None
+    config: ConfigDict | RunConfig, workdir: Path, progress: Progress | None = None, cache: DataCache | None = None
 ) -> dict[str, Any]:
-    """Trains, evaluates and writes the results of one run; goes on where an earlier start ended.
+    """Trains, evaluates and writes the results of one run; resumes where an earlier start ended.
 
-    `progress` and `opened` are shared by the cells of a study. Returns what results.json says. Raises
+    `progress` and `cache` are shared by the cells of a study. Returns what results.json says. Raises
     UserError for a mistake of the user, and `errors.Stopped` after a signal, with the state saved.
     """
     config = frozen(config)
@@ -57,7 +58,7 @@ def run(
             machine.keep_compiled()
             mesh = sharding.make_mesh(config.sharding.fsdp)
             with at_once("nothing was changed", hard=True):
-                task = build(config, mesh, checking(progress), opened)
+                task = build(config, mesh, checking(progress), cache)
             identity.keep_config(
                 workdir, config, dataclasses.asdict(task.resolved) | {"dtype": task.spec.shape.dtype}, leader
             )

@@ -20,10 +20,12 @@ from mae_jax.train.task import Task, about_files, predictor
 from mae_jax.weights import initial_weights
 
 
-def pretrain(config: RunConfig, mesh: Mesh, report: labelled_sets.Report | None, opened: dict | None) -> Task:
+def pretrain(
+    config: RunConfig, mesh: Mesh, on_progress: labelled_sets.Report | None, cache: splits.DataCache | None
+) -> Task:
     """Masked autoencoding of unlabelled images (He et al. 2022)."""
     first = initial_weights.first_weights(config)
-    data = splits.unlabelled(config.data, report, opened)
+    data = splits.unlabelled(config.data, on_progress, cache)
     sizes, weights = [len(i) for i in data.train_idx], tuple(config.data.weights)
     resolved = resolve(config, sum(sizes), mesh.size)
     spec = spec_of(config, resolved, mesh)

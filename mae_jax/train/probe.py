@@ -22,18 +22,20 @@ from mae_jax.train.task import Task, predictor
 from mae_jax.weights import initial_weights
 
 
-def probe(config: RunConfig, mesh: Mesh, report: labelled_sets.Report | None, opened: dict | None) -> Task:
+def probe(
+    config: RunConfig, mesh: Mesh, on_progress: labelled_sets.Report | None, cache: splits.DataCache | None
+) -> Task:
     """Logistic regression or nearest neighbours on features of the frozen encoder: no update, only an end.
 
     The features are those of evaluation's crops. They are computed once for each encoder and image, for all runs that
-    share `opened`.
+    share `cache`.
     """
     first = initial_weights.first_weights(config)
-    data = splits.labelled(config.data, report, opened)
+    data = splits.labelled(config.data, on_progress, cache)
     classes, p = data.train.classes, config.probe
     resolved = dataclasses.replace(resolve(config, len(data.train_idx), mesh.size), steps=0, warmup_steps=0)
     spec = spec_of(config, resolved, mesh, len(classes))
-    kept = Features() if opened is None else opened.setdefault("features", Features())
+    kept = (cache or splits.DataCache()).features(Features)
     # Weights that are read do not depend on the seed; of the head nothing is used.
     drawn = config.seed if config.init == "scratch" else None
     encoder = (config.init, config.init_from, drawn, spec.shape, spec.mean, spec.std)
@@ -61,5 +63,5 @@ def probe(config: RunConfig, mesh: Mesh, report: labelled_sets.Report | None, op
 
         return write_predictions_and_score(data, predict, workdir) | {"chosen": chosen}
 
-    more = describe_data(config, data, opened)
+    more = describe_data(config, data, cache)
     return Task(config, spec, resolved, evaluate=lambda params: iter(()), finish=finish, **more)

@@ -35,10 +35,10 @@ def start(task: Task, checkpoints: Checkpoints, reductions: RateReductions) -> t
     return spread(task.spec, task.initialise(whole(task.spec, drawn))), Cursor()
 
 
-def finished(workdir: Path, config: RunConfig, report: Callable[[str], None]) -> dict[str, Any] | None:
-    """The results of a run that ended before, with a line on it; None where there is something left to do.
+def finished(workdir: Path, config: RunConfig, log: Callable[[str], None]) -> dict[str, Any] | None:
+    """The results of a run that is finished, or None where there is something left to do; logs a line about it.
 
-    run.json, and predictions that are gone or cut short, are made again from the last checkpoint. Raises UserError
+    run.json and predictions that are gone or cut short are written again from the last checkpoint. Raises UserError
     where the directory holds another run.
     """
     if not (workdir / contents.RESULTS).exists():
@@ -52,14 +52,14 @@ def finished(workdir: Path, config: RunConfig, report: Callable[[str], None]) ->
         )
     lost, cut = gone(workdir), predictions.cut_predictions(workdir, results)
     if lost == contents.RUN:
-        report(f"{workdir}: finished before, but {lost} is gone; made again from the last checkpoint")
+        log(f"{workdir}: finished before, but {lost} is gone; made again from the last checkpoint")
         return None
     if cut and not lost:
-        report(f"{workdir}: finished before, but {cut}; made again from the last checkpoint")
+        log(f"{workdir}: finished before, but {cut}; made again from the last checkpoint")
         return None
     more = f", but {lost} is gone: nothing can begin with this network" if lost else ""
     more += f"; {cut}: restore it from a backup" if cut else ""
-    report(f"{workdir}: finished before; {contents.RESULTS} is there{more}")
+    log(f"{workdir}: finished before; {contents.RESULTS} is there{more}")
     return results
 
 
@@ -72,7 +72,7 @@ def _complete(results: dict[str, Any], reconstruction: bool) -> bool:
 
 
 def gone(workdir: Path) -> str:
-    """What the results of a finished run speak of and is no longer there, in words; "" where all is."""
+    """Which files of a finished run are gone, in words; "" where none is."""
     file = workdir / contents.RUN
     if not file.exists():
         return contents.RUN

@@ -96,12 +96,12 @@ def test_sources_that_cannot_be_opened(data, function, fields, said, tmp_path, m
 
 
 def test_sources_stay_open_between_the_cells_of_a_study(data):
-    opened: dict = {}
-    first = splits.labelled(data, opened=opened)
+    cache = splits.DataCache()
+    first = splits.labelled(data, cache=cache)
     data.fraction = 0.5
-    assert splits.labelled(data, opened=opened).train is first.train
+    assert splits.labelled(data, cache=cache).train is first.train
     data.bad_images = "skip"
-    assert splits.labelled(data, opened=opened).test is not first.test
+    assert splits.labelled(data, cache=cache).test is not first.test
 
 
 @pytest.fixture

@@ -126,17 +126,17 @@ def test_a_fine_tuning_says_what_its_pre_training_saw_of_the_test_set(leaky, tmp
     config.model.update({key: value for key, value in pretraining.model.items() if key in config.model})
     (tmp_path / "run").mkdir()
 
-    def seen(opened: dict | None) -> dict:
+    def seen(cache: splits.DataCache | None) -> dict:
         contents.write_json(tmp_path / "run" / contents.CONFIG, {"config": json.loads(pretraining.to_json())})
-        task = build(config, sharding.make_mesh(1), opened=opened)
+        task = build(config, sharding.make_mesh(1), cache=cache)
         assert bool(task.seen_before) == any("pre-training saw" in key for key in task.about)
         return task.seen_before
 
-    opened: dict = {}
-    splits.unlabelled(pretraining.data, None, opened)
+    cache = splits.DataCache()
+    splits.unlabelled(pretraining.data, None, cache)
     assert seen(None) == {}
     n = len(list((tmp_path / "more").glob("*.jpg")))
-    assert seen(opened)["TestA"]["identical"] == n > 0
+    assert seen(cache)["TestA"]["identical"] == n > 0
     prepare("raabin_wbc", leaky, tmp_path / "data", lambda line: None)
     pretraining.data.update(source="raabin_wbc", dir="", prepared_dir=str(tmp_path / "data"))
     assert seen(None)["TestA"]["identical"] == 1  # Train alone is pre-trained on, and has one

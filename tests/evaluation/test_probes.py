@@ -7,6 +7,7 @@ import pytest
 from scipy import optimize, special
 
 from mae_jax.data import sources
+from mae_jax.data.splits import DataCache
 from mae_jax.evaluation import classification_scores, per_image, probes
 from mae_jax.evaluation.feature_cache import Features
 from mae_jax.rundir import contents
@@ -114,9 +115,9 @@ def test_a_quick_probe_leaves_the_files_of_a_run(tmp_path, tiny_config, monkeypa
     calls = []
     original = per_image.per_image
     monkeypatch.setattr(per_image, "per_image", lambda *rest, **more: calls.append(1) or original(*rest, **more))
-    opened = {}
+    cache = DataCache()
     config = tiny_config(task, **{"data.external": "TestB", "data.fraction": 0.5})
-    results = loop.run(config, tmp_path / "run", opened=opened)
+    results = loop.run(config, tmp_path / "run", cache=cache)
     assert len(calls) == 4  # training, validation, test, the further test set
     about = contents.read_json(tmp_path / "run" / contents.RUN)
     assert (about["evaluation"], about["steps"], about["init"], about["fraction"]) == (task, 0, "scratch", 0.5)
@@ -134,7 +135,7 @@ def test_a_quick_probe_leaves_the_files_of_a_run(tmp_path, tiny_config, monkeypa
     assert "finished before" in said and "gone" not in said
     # What is known is not computed again: neither for another seed of the labels, nor for another fraction.
     config.data.fraction = 0.2
-    loop.run(config, tmp_path / "other", opened=opened)
+    loop.run(config, tmp_path / "other", cache=cache)
     assert len(calls) == 4
     config.data.fraction = 0.5
     loop.run(config, tmp_path / "again")

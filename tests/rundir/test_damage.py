@@ -78,8 +78,8 @@ def test_a_file_in_the_place_of_a_step_is_put_aside(tiny_config, tmp_path, capsy
         (contents.CONFIG, '{"config": {}, "format": 3}', "has format 3, and this version .* reads formats 1 to 2"),
         (contents.CONFIG, '{"config": {}, "format": "x"}', "has format 'x', and this version of mae_jax reads"),
         (contents.CONFIG, None, "is a folder, and should be a file"),
-        (contents.RUN, "[]", "holds no JSON object, but a list"),
-        (contents.RESULTS, "[]", "holds no JSON object, but a list"),
+        (contents.RUN, "[]", "does not hold a JSON object, but a list"),
+        (contents.RESULTS, "[]", "does not hold a JSON object, but a list"),
         (contents.LOWERED, '{"a": 1}', "is not the list of the steps where the rate was lowered"),
         (contents.LOWERED, '[{"back_to": "x"}]', "is not the list of the steps where the rate was lowered"),
     ],
@@ -251,7 +251,7 @@ def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(config, copy, name):
         (copy / contents.RESULTS).unlink()
     (copy / name).unlink(missing_ok=True)
     os.mkfifo(copy / name)
-    with pytest.raises(UserError, match=rf"{name} is (a pipe|no regular file).*; restore it"):
+    with pytest.raises(UserError, match=rf"{name} is (a pipe|not a regular file).*; restore it"):
         loop.run(config, copy)
 
 

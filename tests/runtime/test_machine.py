@@ -142,7 +142,7 @@ def test_what_the_device_cannot_do_is_refused(monkeypatch, tiny_config):
     with pytest.raises(UserError, match=r"model.dtype=bfloat16 takes half as long again .* use float32, or auto"):
         build(tiny_config(**{"model.dtype": "bfloat16"}), mesh)
     cudnn = {"model.attention": "cudnn"}
-    with pytest.raises(UserError, match=r"model.attention=cudnn is not possible here: the device, cpu, is no NVIDIA"):
+    with pytest.raises(UserError, match=r"model.attention=cudnn is not possible here: the device, cpu, is not an"):
         build(tiny_config(**cudnn), mesh)
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     monkeypatch.setattr(jax, "devices", lambda: [Device("NVIDIA H100", "9.0")])

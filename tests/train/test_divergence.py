@@ -165,5 +165,5 @@ def test_predictions_that_are_not_finite_are_no_result(tmp_path, tiny_config):
         return np.full((len(indices), len(source.classes)), np.nan, np.float32)
 
     with pytest.raises(UserError, match="predictions.csv is not written: predictions are not finite"):
-        finetune.classified(data, nans, tmp_path)
+        finetune.write_predictions_and_score(data, nans, tmp_path)
     assert not list(tmp_path.iterdir())
