@@ -19,13 +19,13 @@ _SHAPE = ("patch_size", "width", "depth", "heads", "mlp_ratio", "positions", "re
 def transfer(params: Params, shape: Shape, weights: Weights, field: str = "init_from") -> tuple[Params, list[str]]:
     """`params` of a network of `shape` with all that `weights` has for it, and notes on what it has not.
 
-    A classifier's head (and its own norm before it) stays as drawn; a decoder does where the weights have
+    A classifier's head (and the norms before it) stays as drawn; a decoder does where the weights have
     none. Learned positions of another grid are interpolated. Placements stay those of `params`. Raises
     UserError that lists what does not fit.
     """
     notes: list[str] = []
     found = _flat(weights.params)
-    new = {"head", "fc_norm"} | (set() if "decoder" in weights.params else {"decoder"})
+    new = {"head", "fc_norm", "batch_norm"} | (set() if "decoder" in weights.params else {"decoder"})
     bad, used = [], set()
 
     def take(path: str, leaf: jax.Array) -> jax.Array:
@@ -43,7 +43,7 @@ def transfer(params: Params, shape: Shape, weights: Weights, field: str = "init_
         return jax.device_put(value, leaf.sharding)
 
     taken = map_paths(take, params)
-    expected = {"head", "fc_norm", *(() if "decoder" in params else ("decoder",))}
+    expected = {"head", "fc_norm", "batch_norm", *(() if "decoder" in params else ("decoder",))}
     left = [path for path in found if path not in used and path.partition("/")[0] not in expected]
     if shape.pool == "mean" and "head" in params:
         left = [path for path in left if not path.startswith("encoder/norm/")]
