@@ -1,7 +1,7 @@
 """From the `data` fields of a config to sources and the indices that train, validate and test."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -142,21 +142,28 @@ def _sessions(data: DataFields, sets: dict[str, Source]) -> list[str]:
 
 
 def seen_before(
-    data: DataFields, tests: dict[str, Source], pretraining: DataFields, cache: DataCache | None = None
+    data: DataFields,
+    tests: dict[str, Source],
+    earlier: Sequence[tuple[str, DataFields]],
+    cache: DataCache | None = None,
 ) -> dict[str, dict]:
-    """What each test set shares with the images that a pre-training saw; `pretraining`: its fields `data`.
+    """What each test set shares with the images of `earlier` runs that the encoder comes from: task, fields `data`.
 
     {} where these images are gone, or where a folder that is not in `cache` would have to be read again.
     """
-    names, cache = pretraining.source.split("+"), cache or DataCache()
-    known = cache.holds(_unlabelled_sources, pretraining) or all(map(prepared.known, names))
-    if not known or "synthetic" in (*names, data.source):
-        return {}
-    key = ("seen_before", *_key(_leaks, data), *_key(_unlabelled_sources, pretraining))
+    cache = cache or DataCache()
+    steps = [(_unlabelled_sources if task == "pretrain" else labelled_sets.load, fields) for task, fields in earlier]
+    for function, fields in steps:
+        names = fields.source.split("+")
+        known = cache.holds(function, fields) or all(map(prepared.known, names))
+        if not known or "synthetic" in (*names, data.source):
+            return {}
+    key = ("seen_before", *_key(_leaks, data), *(part for function, fields in steps for part in _key(function, fields)))
     try:
-        images = cache.sources(_unlabelled_sources, pretraining, None)
+        found = [cache.sources(function, fields, None) for function, fields in steps]
     except UserError:
         return {}
+    images = [s for part in found for s in ([part.train] if isinstance(part, LabelledSets) else part)]
     return cache.leaks(key, lambda: {name: duplicates.leaks(images, test) for name, test in tests.items()})
 
 

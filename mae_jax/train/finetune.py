@@ -129,8 +129,7 @@ def describe_data(config: RunConfig, data: splits.Labelled, cache: splits.DataCa
     tests = {data.sets.test_name: data.test, **data.external}
     before = {}
     if config.init == "mae":
-        saved = initial_weights.saved_pretraining(Path(config.init_from), "init_from")
-        before = splits.seen_before(config.data, tests, saved.data, cache)
+        before = splits.seen_before(config.data, tests, initial_weights.earlier_data(config), cache)
     for who, leaks in (("training", data.leaks), ("pre-training", before)):
         shared = {name: duplicates.in_words(found, who) for name, found in leaks.items()}
         if any(shared.values()):

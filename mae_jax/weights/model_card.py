@@ -1,13 +1,15 @@
 """The model card of an exported network: what it saw, how it was trained, what it scores, what it is not for."""
 
 import html
+import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mae_jax.config.fields import DataFields, RunConfig
+from mae_jax.config.fields import QUICK, DataFields, RunConfig
 from mae_jax.report import stats
 from mae_jax.report.analysis import HIGHEST
 from mae_jax.report.cautions import leak_lines
@@ -35,6 +37,7 @@ def model_card(run_dir: Path, weights: Weights, config: RunConfig, form: str, no
     """README.md of the folder, in Markdown; everything in it stands in the files of `run_dir`."""
     run = contents.read_object(run_dir / contents.RUN)
     results = contents.read_object(run_dir / contents.RESULTS)
+    run = run | {"chosen": results.get("chosen")}
     parts = [_head(weights, form), _title(weights, run), _use(weights, form), _data(run, config, weights)]
     parts += [_recipe(run, config, weights)]
     classifier = weights.kind == "vit"
@@ -50,7 +53,7 @@ def _plain(value: Any) -> str:
 
 def _head(weights: Weights, form: str) -> str:
     kind = "image-classification" if weights.kind == "vit" else "image-feature-extraction"
-    library = "transformers" if form == "hf" else "timm"
+    library = {"hf": "transformers", "timm": "timm"}.get(form, form)
     return f"---\nlibrary_name: {library}\npipeline_tag: {kind}\ntags: [vit, mae, histopathology]\n---"
 
 
@@ -67,15 +70,46 @@ def _title(weights: Weights, run: dict[str, Any]) -> str:
 
 
 def _use(weights: Weights, form: str) -> str:
-    if form == "timm":
-        code = 'model = timm.create_model("local-dir:FOLDER", pretrained=True).eval()'
-        return f"## How to load it\n\n```python\nimport timm\n\n{code}\n```"
-    name = "ViTForImageClassification" if weights.kind == "vit" else "ViTMAEForPreTraining"
-    return (
-        f"## How to load it\n\n```python\nfrom transformers import AutoImageProcessor, {name}\n\n"
-        f'processor = AutoImageProcessor.from_pretrained("FOLDER")\n'
-        f'model = {name}.from_pretrained("FOLDER").eval()\n```'
-    )
+    """How to load the network and, of a classifier, how to classify one image."""
+    classifies = weights.kind == "vit"
+    if form == "mae_jax":
+        lines = ["import mae_jax", "", 'model = mae_jax.load("FOLDER")']
+        lines += ['result = model.predict(["cell.png"])', "result.predictions, result.confidence"] if classifies else []
+        lines += ['features = model.embed(["cell.png"])']
+    elif form == "timm":
+        lines = ["import timm", "import torch", "from PIL import Image", ""]
+        lines += ['model = timm.create_model("local-dir:FOLDER", pretrained=True).eval()']
+        lines += ["transform = timm.data.create_transform(**timm.data.resolve_data_config({}, model=model))"]
+        lines += ['image = transform(Image.open("cell.png").convert("RGB"))[None]', "with torch.no_grad():"]
+        if classifies:
+            lines += ["    probabilities = model(image).softmax(-1)[0]"]
+            lines += [f"classes = {_code(weights.classes)}", "classes[int(probabilities.argmax())]"]
+        else:
+            lines += ["    features = model(image)"]
+    else:
+        name = network_of(weights)
+        lines = ["import torch", "from PIL import Image", f"from transformers import AutoImageProcessor, {name}", ""]
+        lines += ['processor = AutoImageProcessor.from_pretrained("FOLDER")']
+        lines += [f'model = {name}.from_pretrained("FOLDER").eval()']
+        lines += ['image = processor(Image.open("cell.png").convert("RGB"), return_tensors="pt")']
+        lines += ["with torch.no_grad():"]
+        if classifies:
+            lines += ["    probabilities = model(**image).logits.softmax(-1)[0]"]
+            lines += ["model.config.id2label[int(probabilities.argmax())]"]
+        else:
+            lines += ["    output = model(**image)"]
+    title = "How to classify one image" if classifies else "How to load it"
+    return f"## {title}\n\n```python\n" + "\n".join(lines) + "\n```"
+
+
+def network_of(weights: Weights) -> str:
+    """The class of transformers that computes a network."""
+    return "ViTForImageClassification" if weights.kind == "vit" else "ViTMAEForPreTraining"
+
+
+def _code(names: Sequence[str]) -> str:
+    """A list of strings as Python code in which no name ends the block of code that it is in."""
+    return json.dumps([clean(name).replace("`", "'") for name in names])
 
 
 def _data(run: dict[str, Any], config: RunConfig, weights: Weights) -> str:
@@ -86,7 +120,7 @@ def _data(run: dict[str, Any], config: RunConfig, weights: Weights) -> str:
     if weights.kind == "vit":
         lines[-1] += f" with labels ({percent(config.data.fraction)} of those that training may see)"
     lines.append(
-        f"- Preparation: the shorter side scaled to {weights.shape.image_size} pixels (bicubic), the centred square, "
+        f"- Preparation: the shorter side scaled to {weights.shape.image_size} pixels (bicubic), the centered square, "
         f"values in 0..1, mean {_numbers(weights.mean)} subtracted, divided by {_numbers(weights.std)}"
     )
     return "## Data\n\n" + "\n".join(lines)
@@ -98,9 +132,13 @@ def _numbers(values: tuple[float, ...]) -> str:
 
 def _recipe(run: dict[str, Any], config: RunConfig, weights: Weights) -> str:
     o, t = config.optim, config.train
-    lines = [f"- First weights: {_INITS.get(config.init, _plain(config.init))}"]
-    if config.init_from:
-        lines[0] += f", {_plain(Path(config.init_from).name)}"
+    lines = [f"- Initial weights: {_start(config)}"]
+    if config.task in QUICK:
+        chosen = ", ".join(f"{_plain(key)} {_plain(value)}" for key, value in (run.get("chosen") or {}).items())
+        kind = "multinomial logistic regression (L-BFGS)" if config.task == "lbfgs" else "nearest neighbors (cosine)"
+        lines.append(f"- The encoder is frozen; the classifier is {kind} on its features{chosen and f': {chosen}'}")
+        devices, commit = (_plain(run.get(key) or "not known") for key in ("devices", "commit"))
+        return "## Recipe\n\n" + "\n".join([*lines, f"- Devices: {devices}; commit of the code: {commit}"])
     epochs = f"{run.get('epochs', t.epochs):g}"
     epochs += " epoch" if epochs == "1" else " epochs"
     lines.append(f"- {epochs}, {run.get('steps', 'unknown')} updates; seed {config.seed}")
@@ -117,7 +155,7 @@ def _recipe(run: dict[str, Any], config: RunConfig, weights: Weights) -> str:
         last = f"the last {t.blocks} blocks, the last norm and " if t.blocks else ""
         lines.append(f"- Trained: {last}the head")
     if weights.kind == "mae":
-        target = "pixels normalised within each patch" if config.mae.norm_pix_loss else "pixels"
+        target = "pixels normalized within each patch" if config.mae.norm_pix_loss else "pixels"
         lines.append(f"- {100 * config.mae.mask_ratio:g} % of the patches removed; the loss is on {target}")
     else:
         chosen = "the best epoch by validation" if run.get("select", "last") != "last" else "the last epoch"
@@ -131,12 +169,45 @@ def _recipe(run: dict[str, Any], config: RunConfig, weights: Weights) -> str:
     return "## Recipe\n\n" + "\n".join(lines)
 
 
+def _start(config: RunConfig) -> str:
+    """What training began with: the encoder, what it was trained on and its license, where these are known."""
+    what = _INITS.get(config.init, _plain(config.init))
+    if not config.init_from:
+        return what
+    place = Path(config.init_from)
+    license_of = "its license is not known"
+    if config.init == "weights":
+        found = _license(place if place.is_dir() else place.parent)
+        license_of = f"license {_plain(found)}" if found else license_of
+    else:
+        before = contents.read_object(place / contents.RUN) if (place / contents.RUN).is_file() else {}
+        source = before.get("data_name")
+        license_of = f"trained by mae_jax on {_plain(source)}" if source else "what it was trained on is not known"
+    return f"{what}, {_plain(place.name)} ({license_of})"
+
+
+def _license(folder: Path) -> str:
+    """The license that the files beside an encoder name; "" where none does."""
+    try:
+        text = (folder / "README.md").read_text(encoding="utf-8", errors="replace")[:5000]
+        if found := re.search(r"^license(?:_name)?: *[\"']?([\w.+ -]{1,60})", text, re.MULTILINE):
+            return found[1].strip()
+    except OSError:
+        pass
+    try:
+        about = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        named = about.get("license") or about.get("pretrained_cfg", {}).get("license")
+        return named[:60] if isinstance(named, str) else ""
+    except (OSError, ValueError, AttributeError, RecursionError):
+        return ""
+
+
 def _augmentation(d: DataFields) -> str:
     said = [f"Crops of {d.crop_scale[0]:g} to {d.crop_scale[1]:g} of the image's area"]
     if d.flips:
         said.append("mirrored both ways")
     if d.randaugment:
-        kinds = "colour and geometry" if d.randaugment_colour else "geometry alone"
+        kinds = "color and geometry" if d.randaugment_colour else "geometry alone"
         said.append(f"RandAugment of magnitude {d.randaugment:g} ({kinds})")
     if d.random_erasing:
         said.append(f"random erasing in {percent(d.random_erasing)} of the images")
@@ -194,14 +265,16 @@ def _autoencoder_results(results: dict[str, Any]) -> str:
 
 def _limits(weights: Weights, results: dict[str, Any], notes: list[str]) -> str:
     lines = [
-        "For research. It is no medical device and must not be used for a diagnosis.",
-        "It knows the scanners, stains and laboratories of its training images; others need a test of their own.",
+        "This model is for research. It is no medical device and must not be used for a diagnosis.",
+        "It was trained on images of certain scanners, stains and laboratories; test it before you use it on others.",
     ]
     if weights.kind == "vit":
-        lines.append("Images of none of its classes get one of them all the same, maybe with high confidence.")
+        lines.append(
+            "It assigns one of its classes to any image, also one of another kind, maybe with high confidence."
+        )
         if results.get("collapsed"):
             lines.append("**It predicts one class for every test image: it has learned nothing that can be used.**")
     else:
-        lines.append("It classifies nothing: it gives features, and reconstructions that are no images of the tissue.")
+        lines.append("It does not classify. It gives features, and reconstructions that are not images of the tissue.")
     lines += [f"{note[0].upper()}{note[1:]}." for note in notes]
     return "## Intended use and limits\n\n" + "\n".join(f"- {line}" for line in lines)

@@ -23,7 +23,7 @@ from mae_jax.weights.arrays import read_arrays, read_config
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # what nearly all published encoders were trained with
 MOST_BLOCKS = 100
 # What the forward pass of an encoder or classifier does not use.
-_UNUSED = {"timm": ("mask_token", "decoder_pos_embed"), "own": ()}
+_UNUSED = {"timm": ("mask_token", "decoder_pos_embed"), "own": ("batch_norm/mean", "batch_norm/variance")}
 _UNUSED["hf"] = ("vit.embeddings.mask_token", "vit.pooler.dense.weight", "vit.pooler.dense.bias")
 _UNUSED["hf"] += ("decoder.decoder_pos_embed",)
 

@@ -146,7 +146,7 @@ def test_a_pretraining_goes_on_from_a_file_and_a_classifier_from_its_run(tiny_co
     config.model.update(reader.read(path).model_fields())
     config.model.decoder_heads = 1
     loop.run(config, tmp_path / "run")
-    assert f"first weights from {path}" in capsys.readouterr().out
+    assert f"initial weights from {path}" in capsys.readouterr().out
 
     config = tiny_config("finetune", init="mae", init_from=str(tmp_path / "run"))
     config.model.image_size = 32

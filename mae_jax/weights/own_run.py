@@ -1,0 +1,83 @@
+"""The network of a finished run directory, as it was when its predictions were written."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from mae_jax import models
+from mae_jax.checkpoints import steps
+from mae_jax.checkpoints.best_epoch import UNREADABLE
+from mae_jax.config.fields import RunConfig
+from mae_jax.models import Params, layers
+from mae_jax.models.params import map_paths
+from mae_jax.models.vit import Shape
+from mae_jax.rundir import contents
+from mae_jax.runtime.errors import UserError
+from mae_jax.step import from_config, sharding
+from mae_jax.weights.reader import Weights
+
+TASKS = ("pretrain", "finetune", "linear_probe")  # those with a network of their own in the run directory
+
+
+def load(run_dir: Path, field: str = "RUN_DIR", fold: bool = True) -> tuple[Weights, RunConfig]:
+    """The network that made a run's predictions, or the newest checkpoint of a pre-training; and the run's config.
+
+    `fold` makes the batch norm of a linear probe part of its head, so that other code need not know of it; scores
+    then agree up to rounding. Raises UserError that names `field` where the run is not finished or has no network.
+    """
+    config = steps.saved_config(run_dir, field)
+    if config.task not in TASKS:
+        raise UserError(
+            f"{field}={run_dir} is a run of task {config.task}, which trains no network; use a run of "
+            f"{', '.join(TASKS)}"
+        )
+    for name in (contents.RUN, contents.RESULTS):
+        if not (run_dir / name).is_file():
+            raise UserError(f"{field}={run_dir} is not finished (no {name}); run the same command again to finish it")
+    run = contents.read_object(run_dir / contents.RUN)
+    classes = class_names(run_dir, run, field)
+    shape = from_config.shape_of(config, len(classes))
+    kind = "mae" if config.task == "pretrain" else "vit"
+    params, step = _params(run_dir, shape, kind, run, field)
+    scale = tuple(config.data.mean), tuple(config.data.std)
+    if shape.batch_norm and fold:
+        params, shape = _folded(params), dataclasses.replace(shape, batch_norm=False)
+    return Weights(params, shape, kind, f"{run_dir} (step {step})", *scale, classes), config
+
+
+def class_names(run_dir: Path, run: dict[str, Any], field: str) -> tuple[str, ...]:
+    """The classes in run.json; () for a pre-training. Raises UserError that names `field` where it has no list."""
+    classes = run.get("classes", [])
+    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+        raise UserError(f"{field}: {run_dir / contents.RUN}: classes is {classes!r}; it should be a list of names")
+    return tuple(classes)
+
+
+def _params(run_dir: Path, shape: Shape, kind: str, run: dict[str, Any], field: str) -> tuple[Params, int]:
+    like = jax.eval_shape(lambda: models.init(kind, shape, jax.random.key(0)))
+    step = run.get("selected_step", 0)
+    step = step if type(step) is int else 0
+    best = run_dir / "best" / f"{step}.npz"
+    if run.get("select", "last") == "last" or step == run.get("steps"):
+        place = sharding.replicated(sharding.make_mesh(1))
+        placed = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=place), like)
+        return steps.load_params(run_dir, placed, field)
+    try:
+        with open(best, "rb") as file, np.load(file, allow_pickle=False) as saved:
+            params = map_paths(lambda path, leaf: saved[path].reshape(leaf.shape), like)
+    except UNREADABLE as error:
+        raise UserError(f"{field}: {best}, the network that predictions.csv is of, cannot be read ({error})") from None
+    return params, step
+
+
+def _folded(params: Params) -> Params:
+    """The same classifier with its batch norm as part of the head's weight and bias."""
+    params = dict(params)
+    norm = {name: np.asarray(value, np.float64) for name, value in params.pop("batch_norm").items()}
+    scale = 1 / np.sqrt(norm["variance"] + layers.BATCH_NORM_EPSILON)
+    kernel = np.asarray(params["head"]["kernel"], np.float64) * scale[:, None]
+    bias = np.asarray(params["head"]["bias"], np.float64) - norm["mean"] @ kernel
+    return params | {"head": {"kernel": kernel.astype(np.float32), "bias": bias.astype(np.float32)}}
