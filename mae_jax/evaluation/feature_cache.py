@@ -14,6 +14,7 @@ class Features:
     """What was computed so far, for any number of encoders and sources of images."""
 
     def __init__(self):
+        self.digests: dict[Hashable, str] = {}  # of the parameters of each encoder, see `models.params.digest`
         self._found: dict[Hashable, tuple[np.ndarray, np.ndarray]] = {}
 
     def of(

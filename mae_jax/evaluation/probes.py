@@ -1,26 +1,31 @@
-"""Classifiers on frozen features: multinomial logistic regression and nearest neighbours, in NumPy.
+"""Classifiers on frozen features: multinomial logistic regression and nearest neighbors, in NumPy.
 
-Whatever they have to choose is chosen on validation images: by accuracy, at equal accuracy by the lower loss,
-then in the order of the candidates.
+Hyperparameters are chosen on the validation images: by accuracy, at equal accuracy by the lower loss, then in the
+order of the candidates. A fitted classifier is saved as an .npz file and read back without its training images.
 """
 
 import dataclasses
 import math
+import zipfile
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
 from scipy import optimize, special
 
-EPSILON = 1e-6  # beside the variance of a feature, as in batch norm
+from mae_jax.runtime import files
+from mae_jax.runtime.errors import UserError
+
+EPSILON = 1e-6  # added to the variance of a feature, as in batch norm
 SMALLEST = 1e-12  # probabilities are at least this in a logarithm
 TOLERANCE, ITERATIONS = 1e-6, 1000  # of L-BFGS: the gradient's largest entry at the end
 
 
 @dataclasses.dataclass(frozen=True)
 class Logistic:
-    """Features with the training images' mean and deviation removed, then a linear map."""
+    """A linear map of features that are standardized by the training images' mean and standard deviation."""
 
     mean: Float[np.ndarray, " d"]
     scale: Float[np.ndarray, " d"]
@@ -99,7 +104,7 @@ def fit_logistic(
     l2: Sequence[float],
     validation: tuple[Float[np.ndarray, "v d"], Int[np.ndarray, " v"]],
 ) -> tuple[Logistic, dict[str, Any]]:
-    """Logistic regression with the best of the penalties `l2`, and what was chosen. The strongest comes first."""
+    """Logistic regression with the best of the penalties `l2`, and the choice. The strongest is fitted first."""
     mean, scale = x.mean(0, dtype=np.float64), 1 / np.sqrt(x.var(0, dtype=np.float64) + EPSILON)
     standard, both = (x - mean) * scale, None
     made = []
@@ -147,3 +152,50 @@ def choose(
             score = accuracy, -loss
             best = classifier, about | {"val_accuracy": accuracy, "val_loss": float(loss)}
     return best
+
+
+# What NumPy raises for a damaged file, or one that lacks an array.
+_UNREADABLE = (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile)
+
+
+def save(path: Path, head: Logistic | Neighbours, encoder: str, features: Float[np.ndarray, "n d"]) -> None:
+    """Writes `head` as an .npz file. `encoder`: digest of the encoder's parameters, see `models.params.digest`.
+
+    `features` are those of the training images, of which nearest neighbors keep every row. Raises OSError.
+    """
+    if isinstance(head, Logistic):
+        arrays = {f.name: getattr(head, f.name) for f in dataclasses.fields(head)}
+    else:
+        arrays = {"features": features, "labels": head.labels, "n_classes": head.n_classes}
+        arrays |= {"k": head.k, "temperature": head.temperature}
+    files.save_arrays(path, {name: np.asarray(value) for name, value in (arrays | {"encoder": encoder}).items()})
+
+
+def load(path: Path, field: str, n_classes: int) -> tuple[Logistic | Neighbours, str]:
+    """What `save` wrote: the classifier and the digest of its encoder. It predicts the same to the bit.
+
+    Raises UserError that names `field` where the file is missing, damaged, or not of `n_classes` classes.
+    """
+    try:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as saved:
+            encoder = str(saved["encoder"])
+            if "kernel" in saved:
+                head: Logistic | Neighbours = Logistic(*(saved[f.name] for f in dataclasses.fields(Logistic)))
+                fits = head.kernel.shape == (len(head.mean), n_classes) and head.bias.shape == (n_classes,)
+                fits = fits and head.mean.shape == head.scale.shape
+            else:
+                train, labels = unit(saved["features"]), saved["labels"]
+                k, temperature = int(saved["k"]), float(saved["temperature"])
+                head = Neighbours(train, labels, int(saved["n_classes"]), k, temperature)
+                fits = head.n_classes == n_classes and labels.shape == (len(train),) and 0 < k <= len(train)
+                fits = fits and temperature > 0 and 0 <= labels.min() and labels.max() < n_classes
+    except FileNotFoundError:
+        raise UserError(
+            f"{field}: {path} is missing: the probe was fitted by a version that did not save its classifier, or the "
+            f"file is lost; delete {path.parent / 'results.json'} and rerun the run's command to fit it again"
+        ) from None
+    except _UNREADABLE as error:
+        raise UserError(f"{field}: {path} cannot be read ({error}); restore it from a backup") from None
+    if not fits:
+        raise UserError(f"{field}: {path} does not hold a classifier of {n_classes} classes; restore it from a backup")
+    return head, encoder

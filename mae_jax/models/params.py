@@ -1,8 +1,10 @@
 """Nested dicts of parameters: mapping over paths, splitting by regular expression, joining."""
 
+import hashlib
 import re
 
 import jax
+import numpy as np
 
 from mae_jax.models import Params
 
@@ -32,3 +34,16 @@ def join(one: Params, other: Params) -> Params:
     """The whole again of what `part` made two of."""
     both = one.keys() & other.keys()
     return one | other | {key: join(one[key], other[key]) for key in both}
+
+
+def digest(params: Params) -> str:
+    """SHA-256 of all paths and values of a nested dict of host arrays: equal for equal parameters alone."""
+    summary = hashlib.sha256()
+
+    def add(path: str, leaf: np.ndarray) -> None:
+        array = np.ascontiguousarray(leaf)
+        summary.update(f"{path} {array.dtype} {array.shape}\n".encode())
+        summary.update(array.tobytes())
+
+    map_paths(add, params)
+    return summary.hexdigest()

@@ -12,6 +12,7 @@ FORMAT = 2  # of a run directory; 1 wrote none. A newer one is refused
 CONFIG, RUN, SUBSET = "config.json", "run.json", "subset.json"
 RESULTS, PREDICTIONS, METRICS = "results.json", "predictions.csv", "metrics.jsonl"
 VALIDATION = "predictions_val.csv"
+PROBE = "probe.npz"  # the fitted classifier of a probe on a frozen encoder
 STUDY = "study.json"  # in the directory of a study or sweep, whose runs lie below it
 LOWERED = "lowered.json"  # where the learning rate was lowered, see `divergence`
 SAVED = ".saved"  # a checkpoint was saved: the run must not start again without one

@@ -4,6 +4,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Float, Int
@@ -15,6 +16,9 @@ from mae_jax.data.sources import Source
 from mae_jax.evaluation import probes
 from mae_jax.evaluation.feature_cache import Features
 from mae_jax.models import Params
+from mae_jax.models.params import digest
+from mae_jax.rundir import contents
+from mae_jax.step import sharding
 from mae_jax.step.eval_step import feature_step
 from mae_jax.step.from_config import spec_of
 from mae_jax.train.finetune import describe_data, write_predictions_and_score
@@ -25,9 +29,9 @@ from mae_jax.weights import initial_weights
 def probe(
     config: RunConfig, mesh: Mesh, on_progress: labelled_sets.Report | None, cache: splits.DataCache | None
 ) -> Task:
-    """Logistic regression or nearest neighbours on features of the frozen encoder: no update, only an end.
+    """Logistic regression or nearest neighbors on features of the frozen encoder, without any update.
 
-    The features are those of evaluation's crops. They are computed once for each encoder and image, for all runs that
+    The images are cropped as in evaluation. Features are computed once for each encoder and image, for all runs that
     share `cache`.
     """
     first = initial_weights.first_weights(config)
@@ -36,7 +40,7 @@ def probe(
     resolved = dataclasses.replace(resolve(config, len(data.train_idx), mesh.size), steps=0, warmup_steps=0)
     spec = spec_of(config, resolved, mesh, len(classes))
     kept = (cache or splits.DataCache()).features(Features)
-    # Weights that are read do not depend on the seed; of the head nothing is used.
+    # Weights that are read do not depend on the seed, and the head is not used.
     drawn = config.seed if config.init == "scratch" else None
     encoder = (config.init, config.init_from, drawn, spec.shape, spec.mean, spec.std)
 
@@ -44,7 +48,9 @@ def probe(
         read: list[Params] = []
 
         def encode(source: Source, indices: Int[np.ndarray, "_"]) -> Float[np.ndarray, "n d"]:
-            read.extend([first(spec, params)] if not read else [])
+            if not read:
+                read.append(first(spec, params))
+                kept.digests[encoder] = digest(jax.tree.map(sharding.to_host, read[0]["encoder"]))
             return predictor(config, spec)(read[0], source, indices, step=feature_step)["features"]
 
         def known(source: Source, indices: Int[np.ndarray, "_"]) -> Float[np.ndarray, "n d"]:
@@ -61,7 +67,10 @@ def probe(
         def predict(source: Source, indices: Int[np.ndarray, "_"]) -> Float[np.ndarray, "n classes"]:
             return found.probabilities(known(source, indices))
 
-        return write_predictions_and_score(data, predict, workdir) | {"chosen": chosen}
+        results = write_predictions_and_score(data, predict, workdir)
+        if jax.process_index() == 0:
+            probes.save(workdir / contents.PROBE, found, kept.digests[encoder], train[0])
+        return results | {"chosen": chosen}
 
     more = describe_data(config, data, cache)
     return Task(config, spec, resolved, evaluate=lambda params: iter(()), finish=finish, **more)
