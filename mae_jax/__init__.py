@@ -1,3 +1,25 @@
-"""Masked autoencoders for histopathology in JAX: how few labels are enough?"""
+"""Masked autoencoders for histopathology in JAX: how few labels are enough?
+
+    import mae_jax
+
+    model = mae_jax.load("runs/demo")  # a run directory, a bundle, or weights of other code
+    result = model.predict(images)  # uint8 arrays b h w 3, file names, or a folder
+    features = model.embed(images)
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mae_jax.predict.loading import load
 
 __version__ = "0.1.0"
+__all__ = ["__version__", "load"]
+
+
+def __getattr__(name: str) -> Any:
+    """Imports `load` when it is first used: `import mae_jax` alone does not start JAX."""
+    if name == "load":
+        from mae_jax.predict.loading import load
+
+        return load
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -19,6 +19,7 @@ LAYERS = (
     "weights",
     "evaluation",
     "train",
+    "predict",
     "study",
     "main",
     "commands",

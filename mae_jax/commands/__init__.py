@@ -18,6 +18,8 @@ from types import ModuleType
 VERBS = (  # in the order of the list that `mae-jax` prints
     "run",
     "report",
+    "predict",
+    "embed",
     "check",
     "prepare",
     "convert",

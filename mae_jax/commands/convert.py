@@ -1,11 +1,13 @@
 """Convert weights from and to other code.
 
 mae-jax convert import SRC OUT [--heads N] [--leave REGEX]
-mae-jax convert export RUN_DIR OUT --format hf|timm
+mae-jax convert export RUN_DIR OUT --format hf|timm|mae_jax
 
 import: turns a file or folder of Hugging Face, timm or facebookresearch/mae weights into a folder that `init=OUT` reads
 without PyTorch, and prints what was found. export: writes the network of a finished run, with a model card, for
-transformers (ViTMAEForPreTraining, ViTForImageClassification) or timm.
+transformers (ViTMAEForPreTraining, ViTForImageClassification) or timm, or as a bundle (mae_jax): one folder with the
+weights, the classifier of a probe, classes, preprocessing and temperature, which `mae-jax predict` and `mae_jax.load`
+open on another machine.
 """
 
 import argparse
@@ -14,7 +16,7 @@ from pathlib import Path
 from mae_jax.runtime import signals
 from mae_jax.runtime.command import say
 
-SUMMARY = "convert weights: from Hugging Face, timm and facebookresearch/mae, or to them"
+SUMMARY = "convert weights: from Hugging Face, timm and facebookresearch/mae, or to them; make a bundle"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     outward = commands.add_parser("export", help="a run's network to a folder for other code")
     outward.add_argument("run_dir", metavar="RUN_DIR", type=Path, help="the directory of a finished run")
     outward.add_argument("out", metavar="OUT", type=Path, help="a new folder")
-    outward.add_argument("--format", choices=("hf", "timm"), required=True)
+    outward.add_argument("--format", choices=("hf", "timm", "mae_jax"), required=True)
 
 
 def main(options: argparse.Namespace) -> None:
@@ -66,6 +68,10 @@ def import_weights(options: argparse.Namespace) -> list[str]:
 
 def export_run(options: argparse.Namespace) -> list[str]:
     """Exports."""
+    if options.format == "mae_jax":
+        from mae_jax.predict import exporting
+
+        return exporting.export_bundle(options.run_dir, options.out)
     from mae_jax.weights import export
 
     return export.export(options.run_dir, options.out, options.format)

@@ -216,6 +216,14 @@ def unlabelled(name: str, directory: str | os.PathLike = "") -> Source:
     return _source(name, tuple(s for s in sorted(info.splits) if not s.lower().startswith("test")), directory, ())
 
 
+def of_splits(name: str, split: str = "", directory: str | os.PathLike = "", field: str = FIELD) -> Source:
+    """One split without its labels, or all of them. Raises UserError that names `field`."""
+    splits = sorted(info_of(name, directory).splits)
+    if split and split not in splits:
+        raise UserError(f"{field}={name}/{split}: {split} is not a split of {name}; use one of {', '.join(splits)}")
+    return _source(name, (split,) if split else tuple(splits), directory, ())
+
+
 def info_of(name: str, directory: str | os.PathLike):
     import tensorflow_datasets as tfds
 

@@ -86,6 +86,28 @@ def read(path: str | os.PathLike, directory: str | os.PathLike = "", columns: st
     )
 
 
+def read_paths(path: str | os.PathLike, columns: str = "", field: str = "--images") -> tuple[Path, list[str]]:
+    """The folder that the paths of a table start from (its own), and the paths, each once, in the order of the rows.
+
+    `columns` is "path=COLUMN" where the column has no usual name. Raises UserError that names `field`.
+    """
+    path = Path(path)
+    header, rows = _rows(path, field)
+    role, _, column = columns.partition("=")
+    lower = [name.lower() for name in header]
+    usual = [name for name in USUAL["path"] if lower.count(name) == 1]
+    if columns and (role.strip() != "path" or header.count(column.strip()) != 1):
+        raise UserError(f"--columns={columns!r} is not path=COLUMN; {path} has the columns {', '.join(header)}")
+    if not columns and not usual:
+        raise UserError(f"{field}: {path} has the columns {', '.join(header)}; name that of the path by path=COLUMN")
+    at = header.index(column.strip()) if columns else lower.index(usual[0])
+    names = [row[at].strip() for row in rows]
+    empty = next((i for i, name in enumerate(names, 1) if not name or UNUSABLE.search(name)), 0)
+    if empty:
+        raise UserError(f"{field}: {path}, row {empty}: column {header[at]!r} holds {names[empty - 1]!r}, not a path")
+    return path.parent, list(dict.fromkeys(map(_plain, names)))
+
+
 def ordered(labels: Sequence[str]) -> tuple[str, ...]:
     """The classes: in the order of their numbers where all are whole numbers, else alphabetical."""
     classes = sorted(set(labels))
@@ -121,44 +143,44 @@ def _columns(header: Sequence[str], columns: str, path: Path) -> dict[str, int]:
     return {role: found[role] for role in ROLES if role in found}
 
 
-def _rows(path: Path) -> tuple[list[str], list[list[str]]]:
+def _rows(path: Path, field: str = FIELD) -> tuple[list[str], list[list[str]]]:
     """Header and rows, all values as text. Raises UserError where the file cannot be read."""
     if not path.is_file():
         what = "is not a regular file" if path.exists() else "does not exist"
-        raise UserError(f"{FIELD}={path} {what}; name a CSV or Parquet file")
+        raise UserError(f"{field}={path} {what}; name a CSV or Parquet file")
     try:
         if path.suffix.lower() in (".parquet", ".pq"):
-            return _parquet(path)
+            return _parquet(path, field)
         if path.stat().st_size > MAX_BYTES:
-            raise UserError(f"{FIELD}={path} has {path.stat().st_size} bytes, at most {MAX_BYTES} are read")
+            raise UserError(f"{field}={path} has {path.stat().st_size} bytes, at most {MAX_BYTES} are read")
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
-        raise UserError(f"{FIELD}={path} cannot be read ({error.strerror})") from None
+        raise UserError(f"{field}={path} cannot be read ({error.strerror})") from None
     except UnicodeDecodeError as error:
-        raise UserError(f"{FIELD}={path} is not UTF-8 (byte {error.start}); save it as CSV in UTF-8") from None
+        raise UserError(f"{field}={path} is not UTF-8 (byte {error.start}); save it as CSV in UTF-8") from None
     start = text.partition("\n")[0]
     delimiter = max(",;\t", key=start.count)
     try:
         lines = list(csv.reader(text.splitlines(keepends=True), delimiter=delimiter, strict=True))
     except csv.Error as error:
-        raise UserError(f"{FIELD}={path} is not valid CSV ({error}); save it again") from None
+        raise UserError(f"{field}={path} is not valid CSV ({error}); save it again") from None
     if not lines:
-        raise UserError(f"{FIELD}={path} is empty; it needs a header and a row for each image")
+        raise UserError(f"{field}={path} is empty; it needs a header and a row for each image")
     header = [name.strip() for name in lines[0]]
     rows = [line for line in lines[1:] if line]
     for number, line in enumerate(rows, 1):
         if len(line) != len(header):
-            raise UserError(f"{FIELD}={path}, row {number}: {len(line)} values for {len(header)} columns; fix the row")
+            raise UserError(f"{field}={path}, row {number}: {len(line)} values for {len(header)} columns; fix the row")
     return header, rows
 
 
-def _parquet(path: Path) -> tuple[list[str], list[list[str]]]:
+def _parquet(path: Path, field: str) -> tuple[list[str], list[list[str]]]:
     import pyarrow
     from pyarrow import parquet
 
     try:
         table = parquet.read_table(path)
     except (pyarrow.ArrowException, ValueError) as error:
-        raise UserError(f"{FIELD}={path} is not a Parquet file that can be read ({error})") from None
+        raise UserError(f"{field}={path} is not a Parquet file that can be read ({error})") from None
     columns = [["" if v is None else str(v) for v in column.to_pylist()] for column in table.columns]
     return list(table.column_names), [list(row) for row in zip(*columns, strict=True)]

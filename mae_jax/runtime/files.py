@@ -22,9 +22,24 @@ def replacing(path: Path, binary: bool = False) -> Iterator[Any]:
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
-    except OSError as error:
-        if error.filename in (None, str(partial)):  # a write that failed names no file
+    except BaseException as error:
+        if isinstance(error, OSError) and error.filename in (None, str(partial)):  # a write that failed names no file
             error.filename = str(path)
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise
+
+
+@contextlib.contextmanager
+def replacing_path(path: Path) -> Iterator[Path]:
+    """The same for a library that opens its files by name: gives the name to write to."""
+    partial = path.with_name(path.name + ".partial")
+    try:
+        yield partial
+        with open(partial, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except BaseException:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
         raise

@@ -46,6 +46,20 @@ def feature_step(spec: Spec, params: Params, batch: Batch, seed: Int[Array, ""])
     return jax.lax.with_sharding_constraint(found, sharding.replicated(spec.mesh))
 
 
+@partial(jax.jit, static_argnums=(0, 3))
+def embed_step(spec: Spec, params: Params, batch: Batch, pool: str) -> Float[Array, "b d"]:
+    """Embeddings of each image, on every device, from the tokens behind the encoder's last norm; nothing is random.
+
+    `pool`: "cls" for the class token, "mean" for the mean of the patch tokens (registers left out), "both" for the
+    two, one after the other.
+    """
+    tokens = models.apply("encoder", spec.shape, params["encoder"], to_float(batch["image"], spec))
+    tokens = tokens.astype(jnp.float32)
+    parts = {"cls": tokens[:, 0], "mean": tokens[:, 1:].mean(axis=1)}
+    found = jnp.concatenate([parts[name] for name in parts if pool in (name, "both")], axis=1)
+    return jax.lax.with_sharding_constraint(found, sharding.replicated(spec.mesh))
+
+
 @jax.jit
 def all_finite(tree: Any) -> Array:
     """Whether no number in a tree of arrays is NaN or infinite."""

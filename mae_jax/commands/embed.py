@@ -1,0 +1,40 @@
+"""Embed images with the encoder of a run or of any weights.
+
+mae-jax embed RUN_OR_WEIGHTS --images DIR --out FILE.h5
+
+RUN_OR_WEIGHTS is a run directory, a bundle, or a file or folder of weights that `init=` reads (Hugging Face, timm,
+facebookresearch/mae). FILE is .npz, .h5 or .parquet. .npz and .h5 hold features (n d) and names, and for tiles of
+slides (names such as SLIDE/x000512_y001024.jpg) also coords (n 2), as TRIDENT writes them; .h5 needs h5py.
+"""
+
+import argparse
+from pathlib import Path
+
+from mae_jax.commands.predict import add_image_arguments
+from mae_jax.runtime import signals
+
+SUMMARY = "embed images with the encoder of a run or of any weights: an .npz, .h5 or .parquet file"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `mae-jax embed`."""
+    parser.add_argument("run", metavar="RUN_OR_WEIGHTS", help="a run directory, a bundle, or weights")
+    add_image_arguments(parser)
+    parser.add_argument("--out", required=True, type=Path, metavar="FILE", help="an .npz, .h5 or .parquet file")
+    parser.add_argument(
+        "--pool", default="", choices=("cls", "mean", "both"),
+        help="class token, mean of the patch tokens, or both; default: what the network's own classifier reads",
+    )  # fmt: skip
+
+
+def main(options: argparse.Namespace) -> None:
+    """Embeds, and prints what was written and skipped."""
+    with signals.held():
+        from mae_jax.predict import files
+        from mae_jax.runtime import machine
+    machine.keep_memory()
+    machine.keep_compiled()
+    files.embed(
+        options.run, options.images, options.out,
+        pool=options.pool, columns=options.columns, bad_images=options.bad_images,
+    )  # fmt: skip

@@ -1,0 +1,155 @@
+"""A bundle: one folder with all that a model needs to be used elsewhere.
+
+    model.safetensors   the parameters, by their paths; of a probe also the encoder's
+    config.json         the run's config, classes, temperature, and where the model comes from
+    probe.npz           for logistic regression and nearest neighbors: the fitted classifier
+    README.md           the model card
+
+It is read without pickle, so a bundle of a stranger cannot run code. `init=` takes it as weights, too.
+"""
+
+import dataclasses
+import json
+import os
+import shutil
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from mae_jax import models
+from mae_jax.config.fields import QUICK, TASKS, RunConfig
+from mae_jax.config.loading import as_json, with_defaults
+from mae_jax.config.validation import validate
+from mae_jax.evaluation import probes
+from mae_jax.models import Params
+from mae_jax.models.params import digest, map_paths
+from mae_jax.models.vit import Shape
+from mae_jax.rundir import contents
+from mae_jax.runtime.errors import UserError
+from mae_jax.step import from_config
+
+FORMAT, KEY, ARRAYS = 1, "mae_jax_bundle", "model.safetensors"
+
+
+@dataclasses.dataclass(frozen=True)
+class Bundle:
+    """What a bundle holds."""
+
+    config: RunConfig
+    shape: Shape
+    params: Params
+    classes: tuple[str, ...]
+    temperature: float | None
+    probe: probes.Logistic | probes.Neighbours | None
+
+
+def is_bundle(folder: Path) -> bool:
+    """Whether this folder says that it is a bundle."""
+    return KEY in _said(folder)
+
+
+def _said(folder: Path) -> dict[str, Any]:
+    try:
+        saved = json.loads((folder / contents.CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return saved if isinstance(saved, dict) else {}
+
+
+def write(
+    folder: Path, params: Params, config: RunConfig, about: dict[str, Any], probe: Path | None, card: str
+) -> None:
+    """Writes a bundle into the existing, empty `folder`.
+
+    `about`: classes, temperature (None: not known), and more for the reader of config.json. `probe`: the run's
+    probe.npz. Raises UserError where the arrays cannot be written, and OSError.
+    """
+    arrays: dict[str, np.ndarray] = {}
+    map_paths(lambda path, leaf: arrays.setdefault(path, np.ascontiguousarray(leaf)), params)
+    try:
+        save_file(arrays, folder / ARRAYS)
+    except SafetensorError as error:
+        free = shutil.disk_usage(folder).free
+        raise UserError(f"{folder / ARRAYS} cannot be written: {error} ({free} bytes free on its disk)") from None
+    if probe is not None:
+        shutil.copyfile(probe, folder / contents.PROBE)
+    shape = from_config.shape_of(config, len(about["classes"]))
+    own = {name: getattr(shape, name) for name in ("image_size", "norm_eps", "heads")}
+    own |= {"decoder_heads": shape.decoder_heads} if config.task == "pretrain" else {}
+    own |= {name: list(getattr(config.data, name)) for name in ("mean", "std")} | {"classes": about["classes"]}
+    preprocessing = {
+        "image_size": shape.image_size,
+        "resize": "the shorter side to image_size, bicubic (Pillow)",
+        "crop": "the centered square",
+        "scale": "divide by 255, subtract mean, divide by std",
+        **{name: own[name] for name in ("mean", "std")},
+    }
+    saved = {KEY: FORMAT, **about, "preprocessing": preprocessing, "mae_jax": own, "config": _shared(config)}
+    contents.write_json(folder / contents.CONFIG, saved)
+    (folder / "README.md").write_text(card, encoding="utf-8")
+
+
+def _shared(config: RunConfig) -> dict[str, Any]:
+    """The config without paths of this machine, of which the last part is kept."""
+    saved = as_json(config)
+    data = saved["data"]
+    for place in (data, saved):
+        for name in ("dir", "labels", "prepared_dir", "init_from"):
+            if place.get(name):
+                place[name] = ",".join(os.path.basename(part.rstrip("/")) for part in place[name].split(","))
+    data["external"] = ""
+    return saved
+
+
+def read(folder: Path, field: str) -> Bundle:
+    """Reads a bundle. Raises UserError that names `field` where a file is missing, damaged or does not fit."""
+    path = folder / contents.CONFIG
+    said = _said(folder)
+    if said.get(KEY) != FORMAT:
+        raise UserError(f"{field}: {path}: {KEY} is {said.get(KEY)!r}; this version of mae_jax reads {FORMAT}")
+    config = _config(path, said, field)
+    classes = said.get("classes")
+    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+        raise UserError(f"{field}: {path}: classes is {classes!r}; it should be a list of names")
+    temperature = said.get("temperature")
+    if temperature is not None and (type(temperature) not in (int, float) or not 0 < temperature < float("inf")):
+        raise UserError(f"{field}: {path}: temperature is {temperature!r}; it should be a number above 0, or null")
+    shape = from_config.shape_of(config, len(classes))
+    params = _params(folder / ARRAYS, shape, "mae" if config.task == "pretrain" else "vit", field)
+    probe = None
+    if config.task in QUICK:
+        probe, expected = probes.load(folder / contents.PROBE, field, len(classes))
+        if digest(params["encoder"]) != expected:
+            raise UserError(f"{field}: {folder / contents.PROBE} was fitted on another encoder than {ARRAYS} holds")
+    return Bundle(config, shape, params, tuple(classes), temperature, probe)
+
+
+def _config(path: Path, said: dict[str, Any], field: str) -> RunConfig:
+    saved = said.get("config")
+    if not isinstance(saved, dict) or saved.get("task") not in TASKS:
+        raise UserError(f"{field}: {path} has no config of a run; export the run again")
+    return validate(ConfigDict(with_defaults(saved)), f"{field}: {path}: ")
+
+
+def _params(path: Path, shape: Shape, kind: str, field: str) -> Params:
+    try:
+        arrays = load_file(path)
+    except (OSError, SafetensorError, ValueError) as error:
+        raise UserError(f"{field}: {path} cannot be read ({error}); restore it or export the run again") from None
+    like = jax.eval_shape(partial(models.init, kind, shape), jax.random.key(0))
+    expected: dict[str, tuple[int, ...]] = {}
+    map_paths(lambda name, leaf: expected.setdefault(name, leaf.shape), like)
+    found = {name: array.shape for name, array in arrays.items()}
+    if found != expected:
+        wrong = sorted(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name))
+        shown = ", ".join(f"{name} {found.get(name, 'missing')}" for name in wrong[:4])
+        raise UserError(f"{field}: {path} does not fit the config beside it: {shown}; export the run again")
+    if not all(np.isfinite(array).all() for array in arrays.values()):
+        raise UserError(f"{field}: {path} holds numbers that are not finite; export the run again")
+    return map_paths(lambda name, leaf: arrays[name], like)

@@ -1,0 +1,110 @@
+"""The images to classify or embed: files of a folder or a table, a prepared data set, or arrays in memory."""
+
+import dataclasses
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+
+from mae_jax.data import checking, prepared, sources, tables
+from mae_jax.data.checking import ReadError
+from mae_jax.data.decode import load_image
+from mae_jax.data.sources import Source
+from mae_jax.runtime.errors import UserError
+from mae_jax.runtime.places import local
+
+STOP, SKIP = "stop", "skip"
+TABLES = (".csv", ".tsv", ".parquet", ".pq")
+Images = str | os.PathLike | np.ndarray | Sequence[str | os.PathLike | np.ndarray]
+
+
+def named(place: str, columns: str = "", field: str = "--images") -> Source:
+    """The images of a folder at any depth, of a CSV or Parquet file, of one file, or of a prepared data set.
+
+    `columns` names the column of the paths of a table, as "path=file". A prepared data set is NAME or NAME/SPLIT.
+    No image is read. Raises UserError that names `field` where there is none.
+    """
+    path = local(place, field)
+    if path.is_dir():
+        return sources.unlabelled_folder(path, field=field, check=False)
+    if path.suffix.lower() in TABLES:
+        directory, names = tables.read_paths(path, columns, field)
+        return _of_files(names, directory)
+    if path.exists():
+        return _of_files([path.name], path.parent)
+    name, _, split = place.partition("/")
+    if prepared.known(name):
+        return prepared.of_splits(name, split, field=field)
+    raise UserError(f"{field}={place} does not exist; name a folder of images, a CSV or Parquet file, or an image")
+
+
+def given(images: Images) -> Source:
+    """What Python code passes: uint8 arrays (b h w 3, or a list of h w 3 of any size), file names, or a place.
+
+    A string or path that stands alone is read as `named` does. Raises UserError for anything else.
+    """
+    if isinstance(images, str | os.PathLike):
+        return named(os.fspath(images), field="images")
+    if isinstance(images, np.ndarray) and images.ndim == 3:
+        images = images[None]
+    items = list(images)
+    if items and all(isinstance(item, str | os.PathLike) for item in items):
+        return _of_files([os.fspath(item) for item in items], Path())
+    for i, item in enumerate(items):
+        array = item if isinstance(item, np.ndarray) else None
+        if array is None or array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or not array.size:
+            what = type(item).__name__ if array is None else f"{array.dtype} of shape {array.shape}"
+            raise UserError(
+                f"images: item {i} is {what}; give uint8 arrays of shape (height, width, 3), or names of files, but "
+                f"not both in one list"
+            )
+    return _source([f"image {i}" for i in range(len(items))], items.__getitem__)
+
+
+def _of_files(names: Sequence[str], directory: Path) -> Source:
+    root = os.fspath(directory)
+    return _source(names, lambda i: checking.read_file(root, names, i))
+
+
+def _source(names: Sequence[str], read: Callable[[int], bytes | np.ndarray]) -> Source:
+    return Source(
+        names=names,
+        labels=np.full(len(names), -1, np.int32),
+        groups=("",) * len(names),
+        classes=(),
+        fingerprint="",
+        read=read,
+    )
+
+
+class Reader:
+    """Decodes the images of a source when they are asked for, and keeps the reasons of those that it cannot.
+
+    With `bad_images` "skip", `bad` maps the number of each image that was left out to the reason, and a black pixel
+    takes its place in the batch. With "stop" the first one raises UserError, and so does a fault of the storage.
+    """
+
+    def __init__(self, source: Source, bad_images: str = STOP, field: str = "--bad_images"):
+        if bad_images not in (STOP, SKIP):
+            raise UserError(f"{field}={bad_images!r} is not allowed; use '{STOP}' or '{SKIP}'")
+        self.original, self.bad_images, self.field = source, bad_images, field
+        self.bad: dict[int, str] = {}
+        self.source = dataclasses.replace(source, read=self.read, digests=None, looks=None)
+
+    def read(self, i: int) -> UInt8[np.ndarray, "h w 3"]:
+        """The pixels of image `i`."""
+        name = self.original.names[i]
+        try:
+            image = self.original.read(i)
+            return image if isinstance(image, np.ndarray) else load_image(image, name)
+        except ReadError:
+            raise
+        except UserError as error:
+            if self.bad_images == STOP:
+                raise UserError(
+                    f"{error}; fix or remove this image, or set {self.field}={SKIP} to leave it out"
+                ) from None
+            self.bad[i] = str(error)
+            return np.zeros((1, 1, 3), np.uint8)

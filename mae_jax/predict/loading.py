@@ -1,0 +1,215 @@
+"""Opens a run directory, a bundle, or weights of other code as a `Model`."""
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from mae_jax.checkpoints import steps
+from mae_jax.config.fields import QUICK, RunConfig, changed, defaults
+from mae_jax.config.validation import validate
+from mae_jax.evaluation import probes
+from mae_jax.models import Params, vit
+from mae_jax.models.params import digest
+from mae_jax.predict import bundle
+from mae_jax.predict.model import Model
+from mae_jax.report import stats
+from mae_jax.report.directories import runs_below
+from mae_jax.rundir import contents
+from mae_jax.rundir.predictions import read_predictions
+from mae_jax.runtime import machine
+from mae_jax.runtime.errors import UserError
+from mae_jax.runtime.places import local
+from mae_jax.step import from_config, sharding
+from mae_jax.step.optimizer import Optimizer
+from mae_jax.step.spec import Spec
+from mae_jax.step.state import init_state
+from mae_jax.weights import initial_weights, own_run, reader
+
+
+def load(path: str | os.PathLike, field: str = "load") -> Model:
+    """The model of a finished run, of a bundle, or of weights that `weights.read` opens.
+
+    Of a run it is what predictions.csv is of. Weights of other code, and pre-trainings, give an encoder for `embed`;
+    other code's classifiers also predict. Raises UserError that names `field`, also for a study's directory.
+    """
+    place = local(path, field)
+    if bundle.is_bundle(place):
+        return of_bundle(place, field)
+    if is_run(place):
+        return of_run(place, field)
+    if place.is_dir() and (runs := runs_of(place)):
+        raise UserError(
+            f"{field}={path} holds {len(runs)} runs, not one; name one of them: {', '.join(_listed(place, runs))}"
+        )
+    if not place.exists():
+        raise UserError(f"{field}={path} does not exist; name a run directory, a bundle, or weights")
+    return of_weights(place, field)
+
+
+def is_run(place: Path) -> bool:
+    """Whether this is a run directory: its config.json has the fields of one of our configs."""
+    try:
+        saved = json.loads((place / contents.CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return (place / contents.RUN).is_file()
+    return isinstance(saved, dict) and isinstance(saved.get("config"), dict) and "task" in saved["config"]
+
+
+def runs_of(study: Path) -> list[Path]:
+    """The finished classifiers below a study's directory."""
+    found = runs_below(study)
+    return [run for run in found if (run / contents.PREDICTIONS).is_file() and (run / contents.RESULTS).is_file()]
+
+
+def _listed(study: Path, runs: list[Path], most: int = 12) -> list[str]:
+    names = [str(run.relative_to(study)) for run in runs[:most]]
+    return names + ([f"and {len(runs) - most} more"] if len(runs) > most else [])
+
+
+def of_run(run_dir: Path, field: str = "RUN_DIR") -> Model:
+    """The model of a finished run."""
+    config = steps.saved_config(run_dir, field)
+    if config.task in QUICK:
+        return _of_probe(run_dir, config, field)
+    weights, config = own_run.load(run_dir, field, fold=False)
+    spec = spec_of(config, weights.shape)
+    params = weights.params
+    if config.task == "pretrain":
+        spec, params = _encoder(spec, params)
+    return Model(
+        origin=str(run_dir),
+        task=config.task,
+        spec=spec,
+        params=params,
+        classes=weights.classes,
+        temperature=temperature_of(run_dir, weights.classes),
+        batch_size=config.eval.batch_size,
+        threads=config.data.threads,
+    )
+
+
+def _of_probe(run_dir: Path, config: RunConfig, field: str) -> Model:
+    """The classifier that a probe saved in its run directory, on the encoder that the probe started from."""
+    for name in (contents.RUN, contents.RESULTS):
+        if not (run_dir / name).is_file():
+            raise UserError(f"{field}={run_dir} is not finished (no {name}); run the same command again to finish it")
+    classes = own_run.class_names(run_dir, contents.read_object(run_dir / contents.RUN), field)
+    head, expected = probes.load(run_dir / contents.PROBE, field, len(classes))
+    here = contents.read_config(run_dir / contents.CONFIG).get("init_from_here")
+    if config.init_from and here and (run_dir / here).exists():
+        config = changed(config, {"init_from": str(run_dir / here)})
+    if config.init_from and not Path(config.init_from).exists():
+        raise UserError(
+            f"{field}={run_dir} is a probe of the encoder in {config.init_from}, which is gone; restore it, or load a "
+            f"bundle of this run (mae-jax convert export --format mae_jax), which holds the encoder too"
+        )
+    shape = from_config.shape_of(config, len(classes))
+    spec = spec_of(config, shape)
+    params = initial_weights.first_weights(config)(spec, init_state(spec, config.seed).params)
+    if digest(jax.tree.map(sharding.to_host, params["encoder"])) != expected:
+        raise UserError(
+            f"{field}={run_dir}: the encoder in {config.init_from or 'this version of mae_jax'} is not the one that "
+            f"the probe was fitted on; restore it, or delete {run_dir / contents.RESULTS} and rerun the run's "
+            f"command to fit the probe again"
+        )
+    return Model(
+        origin=str(run_dir),
+        task=config.task,
+        spec=spec,
+        params=params,
+        classes=classes,
+        temperature=temperature_of(run_dir, classes),
+        probe=head,
+        batch_size=config.eval.batch_size,
+        threads=config.data.threads,
+    )
+
+
+def of_weights(path: Path, field: str) -> Model:
+    """An encoder or classifier of other code."""
+    found = reader.read(path, field)
+    shape = dataclasses.replace(found.shape, dtype=machine.precision("auto"))
+    config = changed(validate(defaults("finetune")), {"data.mean": found.mean, "data.std": found.std})
+    classifier = found.kind == "vit" and "head" in found.params
+    names = found.classes or tuple(f"class {i}" for i in range(shape.n_classes))
+    spec = spec_of(config, shape)
+    params = found.params
+    if not classifier:
+        spec, params = _encoder(spec, params)
+    return Model(
+        str(path), "", spec, _placed(params, spec.mesh), names if classifier else (), notes=found.notes,
+        batch_size=config.eval.batch_size,
+    )  # fmt: skip
+
+
+def of_bundle(folder: Path, field: str) -> Model:
+    """A bundle; see `bundle.write`."""
+    saved = bundle.read(folder, field)
+    config = saved.config
+    spec = spec_of(config, saved.shape)
+    params = saved.params
+    if config.task == "pretrain":
+        spec, params = _encoder(spec, params)
+    return Model(
+        origin=str(folder),
+        task=config.task,
+        spec=spec,
+        params=_placed(params, spec.mesh),
+        classes=saved.classes,
+        temperature=saved.temperature,
+        probe=saved.probe,
+        batch_size=config.eval.batch_size,
+        threads=config.data.threads,
+    )
+
+
+def temperature_of(run_dir: Path, classes: tuple[str, ...]) -> float | None:
+    """The temperature fitted on a run's validation predictions; None where there are none.
+
+    Raises UserError where the file is damaged.
+    """
+    path = run_dir / contents.VALIDATION
+    if not classes or not path.is_file():
+        return None
+    found, _ = read_predictions(path, classes)
+    if found.probabilities is None:
+        return None
+    return stats.fit_temperature(found.probabilities, found.labels)
+
+
+def spec_of(config: RunConfig, shape: vit.Shape) -> Spec:
+    """What evaluation steps depend on: the network and the scale of the images. Nothing is trained."""
+    return Spec(
+        objective="classification",  # evaluation only asks whether a decoder is used
+        shape=shape,
+        optimizer=Optimizer(0.9, 0.999, 0.0, "", 0.0, 1.0),
+        mean=tuple(config.data.mean),
+        std=tuple(config.data.std),
+        batch_size=config.eval.batch_size,
+        accumulation=1,
+        mask_ratio=0.0,
+        norm_pix=False,
+        label_smoothing=0.0,
+        mesh=sharding.make_mesh(1),
+    )
+
+
+def _encoder(spec: Spec, params: Params) -> tuple[Spec, Params]:
+    """An encoder as a classifier whose head is never used, which is what the evaluation steps take."""
+    pool = "cls" if "norm" in params["encoder"] else "mean"
+    shape = dataclasses.replace(
+        spec.shape, n_classes=1, pool=pool, batch_norm=False, decoder_width=0, decoder_depth=0, decoder_heads=0
+    )
+    head = {"kernel": np.zeros((shape.width, 1), np.float32), "bias": np.zeros(1, np.float32)}
+    kept = {name: params[name] for name in ("encoder", "fc_norm") if name in params}
+    return dataclasses.replace(spec, shape=shape), kept | {"head": head}
+
+
+def _placed(params: Params, mesh: Mesh) -> Params:
+    """The parameters on every device."""
+    return jax.device_put(params, sharding.replicated(mesh))

@@ -1,0 +1,188 @@
+"""A trained network that is ready to use: predictions and embeddings of images, batch by batch."""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from mae_jax.data import loaders
+from mae_jax.data.transforms import CenterResize, Decode
+from mae_jax.evaluation.probes import Logistic, Neighbours
+from mae_jax.models import Params
+from mae_jax.predict import images as reading
+from mae_jax.report import stats
+from mae_jax.runtime.errors import UserError
+from mae_jax.step import sharding
+from mae_jax.step.eval_step import embed_step, eval_step, feature_step
+from mae_jax.step.spec import Spec
+
+FEW = 8  # so many images or fewer are computed in a batch of this size: quicker, but last digits may differ
+POOLS = ("cls", "mean", "both")
+
+
+@dataclasses.dataclass(frozen=True)
+class Batch:
+    """The next images, in their order: `indices` are their numbers; images that cannot be read are left out."""
+
+    indices: Int[np.ndarray, " b"]
+    probabilities: Float[np.ndarray, "b classes"] | None
+    embeddings: Float[np.ndarray, "b d"] | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """Predictions for images, in their order. Images that were skipped are in `skipped`, with the reason."""
+
+    names: tuple[str, ...]
+    classes: tuple[str, ...]
+    probabilities: Float[np.ndarray, "n classes"]
+    temperature: float | None  # None: not known
+    skipped: dict[str, str]
+
+    @property
+    def indices(self) -> Int[np.ndarray, " n"]:
+        """The number of the predicted class of each image."""
+        return self.probabilities.argmax(1)
+
+    @property
+    def predictions(self) -> list[str]:
+        """The name of the predicted class of each image."""
+        return [self.classes[i] for i in self.indices]
+
+    @property
+    def confidence(self) -> Float[np.ndarray, " n"]:
+        """The probability of the predicted class."""
+        return self.probabilities.max(1, initial=0)
+
+    @property
+    def calibrated(self) -> Float[np.ndarray, "n classes"]:
+        """Probabilities after temperature scaling. Raises UserError where the temperature is not known."""
+        if self.temperature is None:
+            raise UserError("calibrated: the temperature is not known, since the run had no validation predictions")
+        return stats.scale(self.probabilities.astype(np.float64), self.temperature)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __repr__(self) -> str:
+        counts = np.bincount(self.indices, minlength=len(self.classes)) if len(self) else [0] * len(self.classes)
+        found = ", ".join(f"{name} {n}" for name, n in zip(self.classes, counts, strict=True) if n)
+        skipped = f"; {len(self.skipped)} skipped" if self.skipped else ""
+        return f"<Result: {len(self)} images{': ' if found else ''}{found}{skipped}>"
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Model:
+    """A network with its preprocessing, its classes and, where validation images told it, its temperature.
+
+    Made by `mae_jax.load`. The classifier is the network's own head, or `probe` on the frozen encoder.
+    """
+
+    origin: str
+    task: str  # of the run; "" for weights of other code
+    spec: Spec
+    params: Params
+    classes: tuple[str, ...] = ()  # () for an encoder alone
+    temperature: float | None = None  # None: not known
+    probe: Logistic | Neighbours | None = None
+    batch_size: int = 128  # the run's own, so that predictions agree to the bit
+    threads: int = 8
+    notes: tuple[str, ...] = ()
+
+    def predict(self, images: reading.Images, *, bad_images: str = reading.STOP) -> Result:
+        """Classifies images: a uint8 array b h w 3, a list of arrays of any size, file names, a folder or a table.
+
+        `bad_images`: "stop" raises UserError for the first file that cannot be read, "skip" leaves such files out.
+        Raises UserError where the model has no classifier.
+        """
+        reader = reading.Reader(reading.given(images), bad_images, "bad_images")
+        batches = list(self.batches(reader))
+        shape = (0, len(self.classes))
+        probabilities = np.concatenate([np.zeros(shape, np.float32), *(b.probabilities for b in batches)])
+        names = reader.source.names
+        return Result(
+            tuple(names[i] for batch in batches for i in batch.indices.tolist()),
+            self.classes,
+            probabilities if batches else np.zeros(shape, np.float32),
+            self.temperature,
+            {names[i]: reason for i, reason in sorted(reader.bad.items())},
+        )
+
+    def embed(
+        self, images: reading.Images, *, pool: str = "", bad_images: str = reading.STOP
+    ) -> Float[np.ndarray, "n d"]:
+        """Embeddings of images, float32, in their order; `pool` as for `batches`, `images` as for `predict`."""
+        reader = reading.Reader(reading.given(images), bad_images, "bad_images")
+        parts = [batch.embeddings for batch in self.batches(reader, classify=False, embed=True, pool=pool)]
+        return np.concatenate([np.zeros((0, self.width(pool)), np.float32), *parts])
+
+    def width(self, pool: str = "") -> int:
+        """The number of features of an embedding."""
+        return self.spec.shape.width * (2 if self.pooling(pool) == "both" else 1)
+
+    def pooling(self, pool: str = "") -> str:
+        """`pool`, or how the network's own head pools. Raises UserError for one that the network does not have."""
+        own = self.spec.shape.pool
+        if pool and pool not in POOLS:
+            raise UserError(f"pool={pool!r} is not allowed; use one of {', '.join(POOLS)}")
+        if own == "mean" and pool in ("cls", "both"):
+            raise UserError(
+                f"pool={pool}: {self.origin} was trained on the mean of its patch tokens and has no norm for its class "
+                f"token; use pool=mean"
+            )
+        return pool or own
+
+    def batches(
+        self, reader: reading.Reader, *, classify: bool = True, embed: bool = False, pool: str = ""
+    ) -> Iterator[Batch]:
+        """Probabilities, embeddings or both of all images, in their order, a batch at a time.
+
+        `pool`: "cls", "mean" or "both", see `step.eval_step.embed_step`; "": what a head reads. Raises UserError
+        where the network does not have what is asked for, before any image is read.
+        """
+        if classify and not self.classes:
+            raise UserError(
+                f"{self.origin} has no classifier{f' (task {self.task})' if self.task else ''}, only an encoder; use "
+                f"embed, or a run that was fine-tuned or probed"
+            )
+        pool, own = self.pooling(pool), self.spec.shape.pool
+        devices = self.spec.mesh.size
+        batch_size = min(self.batch_size, FEW) if len(reader.source) <= FEW else self.batch_size
+        rows = -(-batch_size // devices) * devices
+        transforms = [Decode(), CenterResize(self.spec.shape.image_size)]
+        stream = loaders.eval_batches(reader.source, None, transforms, batch_size=rows, threads=self.threads)
+        start = 0
+        for batch in stream:
+            n = int(batch["mask"].sum())
+            on_device = sharding.put_batch(batch, self.spec.mesh)
+            features = probabilities = None
+            if (embed and pool == own) or (classify and self.probe is not None):
+                features = np.asarray(feature_step(self.spec, self.params, on_device, np.int32(0))["features"])[:n]
+            if classify and self.probe is not None:
+                probabilities = self.probe.probabilities(features)
+            elif classify:
+                values = eval_step(self.spec, self.params, on_device, np.int32(0))
+                probabilities = np.asarray(values["probabilities"])[:n]
+            if embed and pool != own:
+                features = np.asarray(embed_step(self.spec, self.params, on_device, pool))[:n]
+            good = np.asarray([i for i in range(n) if start + i not in reader.bad], int)
+            yield Batch(
+                start + good,
+                None if probabilities is None else probabilities[good],
+                features[good] if embed and features is not None else None,
+            )
+            start += n
+
+    def __repr__(self) -> str:
+        s = self.spec.shape
+        what = f"{len(self.classes)} classes ({_some(self.classes)})" if self.classes else "encoder without classifier"
+        told = f"temperature {self.temperature:.3g}" if self.temperature else "temperature not known"
+        return (
+            f"<Model of {self.origin}: {self.task or 'other weights'}, ViT {s.width} x {s.depth}, {s.image_size} px in "
+            f"patches of {s.patch_size}, {what}{f', {told}' if self.classes else ''}>"
+        )
+
+
+def _some(names: Sequence[str], most: int = 6) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
