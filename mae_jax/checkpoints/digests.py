@@ -7,6 +7,7 @@ import stat
 from pathlib import Path
 
 DIGESTS = "digests.json"
+NO_OPTIMIZER = "no_optimizer"  # a file of a checkpoint whose optimizer state was dropped, see `cleaning`
 
 
 def write(directory: Path) -> None:
@@ -33,8 +34,11 @@ def problem(directory: Path) -> str:
         if not stat.S_ISREG(manifest.stat().st_mode):  # opening a FIFO would block
             return f"{DIGESTS} is not a regular file"
         known = json.loads(manifest.read_text(encoding="utf-8"))
+        dropped = (directory / NO_OPTIMIZER).exists()
         for name, (size, digest) in known.items():
             path = directory / name
+            if dropped and name.startswith("optimizer/"):
+                continue
             try:
                 status = path.stat()
             except (FileNotFoundError, NotADirectoryError):

@@ -20,7 +20,16 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from mae_jax.checkpoints import digests
-from mae_jax.checkpoints.steps import _ITEMS, _STEP, _numbered, committed_steps, differing_leaf, told, unused
+from mae_jax.checkpoints.steps import (
+    _ITEMS,
+    _STEP,
+    _numbered,
+    committed_steps,
+    differing_leaf,
+    refuse_cleaned,
+    told,
+    unused,
+)
 from mae_jax.rundir import contents, metrics_log
 from mae_jax.runtime import processes
 from mae_jax.runtime.disk import disk_line, not_saved, os_error
@@ -199,6 +208,7 @@ class Checkpoints:
         damaged = []
         for step in committed_steps(self.directory):
             path = self.directory / str(step)
+            refuse_cleaned(path)
             wrong, refused = "", None
             try:
                 wrong = digests.problem(path) if self._leader else ""

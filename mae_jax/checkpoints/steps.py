@@ -20,6 +20,7 @@ from mae_jax.runtime.disk import disk_line, exists, first_line, os_error
 from mae_jax.runtime.errors import UserError, printable
 
 _ITEMS = ("params", "optimizer", "position", "config")
+NO_OPTIMIZER = digests.NO_OPTIMIZER
 _STEP = "step.txt"  # so that a copy under another number is known for what it is
 
 
@@ -37,7 +38,8 @@ def committed_steps(directory: Path, log: Callable[[str], None] = lambda line: N
     steps = []
     for path in directory.glob("*"):
         if path.is_dir() and _numbered(path):
-            missing = [n for n in (*_ITEMS, digests.DIGESTS) if not exists(path / n)]
+            needed = [n for n in (*_ITEMS, digests.DIGESTS) if n != "optimizer" or not exists(path / NO_OPTIMIZER)]
+            missing = [n for n in needed if not exists(path / n)]
             written = _step_inside(path)
             if missing or path.name != str(int(path.name)) or written not in ("", path.name):
                 why = f"{', '.join(missing)} missing" if missing else "not a number as we write it"
@@ -46,6 +48,16 @@ def committed_steps(directory: Path, log: Callable[[str], None] = lambda line: N
             else:
                 steps.append(int(path.name))
     return sorted(steps, reverse=True)
+
+
+def refuse_cleaned(step: Path) -> None:
+    """Raises UserError for a checkpoint whose optimizer state was dropped, which no update can follow."""
+    run = step.parent.parent
+    if (step / NO_OPTIMIZER).exists():
+        raise UserError(
+            f"{run} cannot be resumed, since `mae-jax runs --clean` dropped its optimizer state; it still reports, "
+            f"exports and predicts. To train on, start a new run with init=mae and init_from={run}"
+        )
 
 
 def _numbered(path: Path) -> bool:

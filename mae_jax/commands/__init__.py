@@ -20,6 +20,7 @@ VERBS = (  # in the order of the list that `mae-jax` prints
     "report",
     "predict",
     "embed",
+    "runs",
     "check",
     "prepare",
     "convert",

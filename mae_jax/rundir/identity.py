@@ -10,9 +10,10 @@ from typing import Any
 
 from mae_jax.config.fields import AnyConfig, RunConfig
 from mae_jax.config.loading import as_json, difference, flatten, with_defaults
-from mae_jax.rundir.contents import CONFIG, FORMAT, SAVED, STUDY, read_config, write_json
+from mae_jax.rundir.contents import CONFIG, FORMAT, RESULTS, SAVED, STUDY, read_config, write_json
 from mae_jax.runtime.errors import UserError
 
+LENGTH = ("train.epochs", "train.steps", "resolved.steps")  # fields that differ where a run grows
 PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "pillow", "clu")
 
 
@@ -22,15 +23,18 @@ def keep_config(workdir: Path, config: RunConfig, resolved: dict[str, Any], lead
     Raises UserError that lists the fields which differ.
     """
     path = workdir / CONFIG
+    grows = False
     if (workdir / STUDY).exists():
         raise UserError(f"{workdir} holds a study of several runs ({STUDY}); choose another --workdir for this run")
     if path.exists():
-        refuse_difference(workdir, path, config, resolved)
+        grows = refuse_difference(workdir, path, config, resolved)
     elif (workdir / SAVED).exists():
         raise UserError(
             f"{path} is gone, and {workdir / 'checkpoints'} holds the run that it tells of: restore it from a backup, "
             f"or remove {workdir} to start again"
         )
+    if leader and grows:
+        (workdir / RESULTS).unlink(missing_ok=True)  # first: killed here, the run counts as unfinished
     if leader:
         here = _from(workdir, config.init_from)
         saved = {"format": FORMAT, "config": as_json(config), "resolved": resolved, "init_from_here": here}
@@ -42,8 +46,12 @@ def _from(workdir: Path, place: str) -> str:
     return os.path.relpath(Path(place).resolve(), workdir.resolve()) if place else ""
 
 
-def refuse_difference(workdir: Path, path: Path, config: AnyConfig, resolved: dict[str, Any] | None = None) -> None:
-    """Raises UserError where the config saved in `path` is another; `resolved` None: not compared."""
+def refuse_difference(workdir: Path, path: Path, config: AnyConfig, resolved: dict[str, Any] | None = None) -> bool:
+    """Raises UserError where the config saved in `path` is another; `resolved` None: not compared.
+
+    Returns whether the run grows: it differs in its length alone, which is larger now, and the schedule of its learning
+    rate does not depend on it.
+    """
     saved = read_config(path)
     ours, theirs = flatten(as_json(config)), flatten(with_defaults(saved["config"]))
     if saved.get("init_from_here") and saved["init_from_here"] == _from(workdir, ours["init_from"]):
@@ -53,11 +61,32 @@ def refuse_difference(workdir: Path, path: Path, config: AnyConfig, resolved: di
         told = resolved | saved.get("resolved", {})  # what an older run does not tell is the same
         theirs |= flatten({"resolved": told})
     differing = difference(ours, theirs)
+    why = ""
+    if {line.partition(":")[0] for line in differing} & {"train.epochs", "train.steps"}:
+        why = _cannot_grow(ours, theirs)
+        others = [line for line in differing if line.partition(":")[0] not in LENGTH]
+        if not why and not others:
+            return True
     if differing:
         raise UserError(
-            f"{workdir} holds a run with another config ({'; '.join(differing)}); use the same config to go "
-            f"on with it, or another --workdir"
+            f"{workdir} holds a run with another config ({'; '.join(differing)}){why}; use the same config to resume "
+            f"it, or another --workdir"
         )
+    return False
+
+
+def _cannot_grow(ours: dict[str, Any], theirs: dict[str, Any]) -> str:
+    """Why a run cannot be trained on to another length, as the end of a sentence; "" where it can."""
+    schedule = ours.get("optim.schedule")
+    if schedule != "constant":
+        return (
+            f"; its length cannot change, since the {schedule} schedule gives each update a learning rate that depends "
+            f"on the number of updates (a run with optim.schedule=constant can grow)"
+        )
+    name = "train.steps" if ours["train.steps"] and theirs["train.steps"] else "train.epochs"
+    if bool(ours["train.steps"]) != bool(theirs["train.steps"]) or ours[name] <= theirs[name]:
+        return f"; a run can only grow: set a larger {name}"
+    return ""
 
 
 def versions() -> dict[str, str]:

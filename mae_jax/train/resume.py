@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from mae_jax.checkpoints.saver import Checkpoints
-from mae_jax.checkpoints.steps import committed_steps
+from mae_jax.checkpoints.steps import committed_steps, refuse_cleaned
 from mae_jax.config.fields import RunConfig
 from mae_jax.data import loaders
 from mae_jax.rundir import contents, identity, predictions
@@ -43,7 +43,14 @@ def finished(workdir: Path, config: RunConfig, log: Callable[[str], None]) -> di
     """
     if not (workdir / contents.RESULTS).exists():
         return None
-    identity.refuse_difference(workdir, workdir / contents.CONFIG, config)
+    if identity.refuse_difference(workdir, workdir / contents.CONFIG, config):
+        directory = workdir / "checkpoints"
+        for step in committed_steps(directory)[:1]:
+            refuse_cleaned(directory / str(step))
+        t = config.train
+        length = f"train.steps={t.steps}" if t.steps else f"train.epochs={t.epochs:g}"
+        report(f"{workdir}: finished before; training continues to {length}")
+        return None
     results = contents.read_object(workdir / contents.RESULTS)
     if not _complete(results, OBJECTIVES[config.task] == "reconstruction"):
         raise UserError(

@@ -1,0 +1,48 @@
+"""Drops the optimizer states of finished runs, which only a run that is resumed needs.
+
+A checkpoint without its optimizer state has a file NO_OPTIMIZER. The run still reports, exports, predicts, and gives
+its weights to other runs; resuming it is refused.
+"""
+
+import os
+import shutil
+from pathlib import Path
+
+from mae_jax.checkpoints import digests
+from mae_jax.checkpoints.steps import NO_OPTIMIZER, committed_steps
+from mae_jax.rundir import contents, lock
+
+
+def droppable(run_dir: Path) -> int:
+    """Bytes of optimizer states that `drop` would free; 0 for a run that is not finished."""
+    if not (run_dir / contents.RESULTS).is_file() or not (run_dir / contents.RUN).is_file():
+        return 0
+    return sum(_size(folder) for folder in _states(run_dir))
+
+
+def drop(run_dir: Path) -> int:
+    """Removes the optimizer states of a finished run; returns the bytes freed.
+
+    Killed at any point, it leaves checkpoints that can be read. Raises UserError where the run is in use, and OSError.
+    """
+    freed = 0
+    with lock.held(run_dir):
+        if not droppable(run_dir):
+            return 0
+        for folder in _states(run_dir):
+            size = _size(folder)
+            (folder.parent / NO_OPTIMIZER).touch()  # first: from here on the state counts as dropped
+            digests.sync_directory(folder.parent)
+            shutil.rmtree(folder)
+            freed += size
+    return freed
+
+
+def _states(run_dir: Path) -> list[Path]:
+    directory = run_dir / "checkpoints"
+    folders = [directory / str(step) / "optimizer" for step in committed_steps(directory)]
+    return [folder for folder in folders if folder.is_dir()]
+
+
+def _size(folder: Path) -> int:
+    return sum(os.lstat(path).st_size for path in folder.rglob("*") if path.is_file())

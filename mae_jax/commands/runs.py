@@ -1,0 +1,72 @@
+"""List runs and studies, compare two, or free the disk space of finished ones.
+
+mae-jax runs [DIR]
+mae-jax runs --compare RUN_A RUN_B
+mae-jax runs [DIR] --clean [--yes]
+
+Without options: a table of all runs and studies below DIR (default runs/) with state, size on disk and scores.
+--compare prints the fields that differ and the difference in accuracy on the test images of both, with a bootstrap
+interval. --clean removes the optimizer states of finished runs after asking. Such a run still reports, exports and
+predicts, and other runs can start from it; it cannot be resumed.
+"""
+
+import argparse
+from pathlib import Path
+
+from mae_jax.runtime import signals
+from mae_jax.runtime.command import say
+from mae_jax.runtime.errors import UserError
+from mae_jax.runtime.places import local
+
+SUMMARY = "list runs and studies with scores and size; compare two; free disk space"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `mae-jax runs`."""
+    parser.add_argument("directory", metavar="DIR", nargs="?", default="runs", help="where the runs are (runs)")
+    parser.add_argument("--compare", nargs=2, metavar=("RUN_A", "RUN_B"), help="how two runs differ")
+    parser.add_argument("--clean", action="store_true", help="remove the optimizer states of finished runs")
+    parser.add_argument("--yes", action="store_true", help="do not ask before removing")
+
+
+def main(options: argparse.Namespace) -> None:
+    """Prints the table or the comparison, or cleans."""
+    if options.yes and not options.clean:
+        raise UserError("--yes is for --clean, which asks before it removes anything; add --clean")
+    with signals.held():
+        from mae_jax.study import overview
+    if options.compare:
+        for line in overview.compare(*(local(place, "--compare") for place in options.compare)):
+            say(line)
+        return
+    top = local(options.directory, "DIR")
+    entries = overview.find(top)
+    if options.clean:
+        clean([entry.path for entry in entries if entry.state == "finished"], options.yes)
+    else:
+        say(overview.table(entries, top))
+
+
+def clean(places: list[Path], yes: bool) -> None:
+    """Removes the optimizer states of the runs, after asking unless `yes`."""
+    with signals.held():
+        from mae_jax.checkpoints import cleaning
+        from mae_jax.study.overview import readable
+    sizes = {place: size for place in places if (size := cleaning.droppable(place))}
+    if not sizes:
+        say("no finished run has an optimizer state; nothing to remove")
+        return
+    for place, size in sizes.items():
+        say(f"{readable(size):>10}  {place}")
+    if not yes:
+        try:
+            answer = input(
+                f"remove the optimizer states of {len(sizes)} runs ({readable(sum(sizes.values()))})? [y/N] "
+            )
+        except EOFError:
+            answer = ""
+        if answer.strip().lower() not in ("y", "yes"):
+            say("nothing was removed")
+            return
+    freed = sum(cleaning.drop(place) for place in sizes)
+    say(f"removed: {readable(freed)}")

@@ -1,0 +1,230 @@
+"""All runs and studies below a directory: their state, scores and size on disk, and how two runs differ."""
+
+import dataclasses
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mae_jax.config.loading import flatten, with_defaults
+from mae_jax.report import stats
+from mae_jax.rundir import contents
+from mae_jax.rundir.predictions import Predictions, read_predictions
+from mae_jax.runtime.errors import UserError
+
+DEPTH = 4  # folders below the directory in which runs are looked for
+INSIDE = {"checkpoints", "best", "images", "thumbnails", "external", "report"}  # folders of a run that hold no run
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """A run, or a study with its runs below it."""
+
+    path: Path
+    task: str  # "" = not known
+    state: str  # finished | running | stopped | not started | damaged
+    size: int  # bytes of all files below
+    config: dict[str, Any]
+    results: dict[str, Any]
+    run: dict[str, Any]
+    runs: int = 0  # of a study: directories of runs below it
+    finished: int = 0
+
+    @property
+    def scores(self) -> str:
+        """Test accuracy and macro F1, or the reconstruction error on held-out images; "" where nothing is known."""
+        found = []
+        for name, words in (("accuracy", "accuracy"), ("f1", "F1"), ("val/loss", "val loss")):
+            value = self.results.get(name)
+            if type(value) in (int, float):
+                found.append(f"{words} {value:.3f}")
+        return ", ".join(found)
+
+    @property
+    def words(self) -> str:
+        """What was trained on how much."""
+        if self.runs or self.task in ("study", "sweep"):
+            return f"{self.finished} of {self.runs} runs finished"
+        data = self.config.get("data", {})
+        labels = f"{data.get('label_count')} labels" if data.get("label_count") else ""
+        if not labels and self.task != "pretrain" and "fraction" in data:
+            labels = f"{100 * data['fraction']:.4g} % of the labels"
+        init = self.run.get("init") or self.config.get("init_name") or self.config.get("init", "")
+        parts = [str(init), labels, f"seed {self.config.get('seed', 'not known')}"]
+        return ", ".join(filter(None, parts))
+
+
+def find(top: Path) -> list[Entry]:
+    """The runs and studies in `top` and below it, in the order of their paths. Raises UserError where there is none."""
+    if not top.is_dir():
+        raise UserError(f"{top} is not a directory; name one that holds runs, such as runs/")
+    found = [entry for path in sorted(_directories(top, DEPTH)) if (entry := read(path)) is not None]
+    for i, entry in enumerate(found):
+        if entry.task in ("study", "sweep"):
+            below = [other for other in found if entry.path in other.path.parents]
+            done = [other for other in below if other.state == "finished"]
+            found[i] = dataclasses.replace(entry, runs=len(below), finished=len(done))
+            if below and len(done) < len(below):
+                running = any(other.state == "running" for other in below)
+                found[i] = dataclasses.replace(found[i], state="running" if running else "stopped")
+    if not found:
+        raise UserError(
+            f"{top} holds no runs (no {contents.CONFIG} of ours within {DEPTH} levels); name another directory"
+        )
+    return found
+
+
+def _directories(top: Path, depth: int) -> Iterator[Path]:
+    yield top
+    if not depth:
+        return
+    try:
+        with os.scandir(top) as entries:
+            folders = [e.path for e in entries if e.is_dir(follow_symlinks=False) and e.name not in INSIDE]
+    except OSError:
+        return
+    for folder in folders:
+        if not os.path.basename(folder).startswith("."):
+            yield from _directories(Path(folder), depth - 1)
+
+
+def read(path: Path) -> Entry | None:
+    """The run or study in a directory; None where there is none."""
+    study = (path / contents.STUDY).is_file()
+    name = contents.STUDY if study else contents.CONFIG
+    run, results = (_object(path / part) for part in (contents.RUN, contents.RESULTS))
+    if not (path / name).is_file() and not run:
+        return None
+    saved = _object(path / name)
+    config = saved.get("config") if isinstance(saved.get("config"), dict) else run.get("config", {})
+    if not isinstance(config, dict) or not config.get("task"):
+        if (path / contents.CONFIG).is_file() and not run and not study:
+            return None  # a bundle, or weights of other code
+        config = {}
+    size = size_of(path)
+    state = "finished" if study or (results and run) else _unfinished(path)
+    if not config:
+        state = "damaged"
+    return Entry(path, str(config.get("task", "")), state, size, with_defaults(config), results, run)
+
+
+def _unfinished(path: Path) -> str:
+    try:
+        with open(path / ".lock", "rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return "running"
+    except OSError:
+        pass
+    return "stopped" if (path / contents.SAVED).exists() else "not started"
+
+
+def _object(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8-sig")) if path.is_file() else {}
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def size_of(path: Path) -> int:
+    """Bytes of all files below a directory, links not followed."""
+    total = 0
+    for folder, _, names in os.walk(path):
+        for name in names:
+            try:
+                total += os.lstat(os.path.join(folder, name)).st_size
+            except OSError:
+                continue  # it was removed meanwhile
+    return total
+
+
+def readable(size: int) -> str:
+    """1536 -> "1.5 KiB"."""
+    value, units = float(size), ["B", "KiB", "MiB", "GiB", "TiB"]
+    while value >= 1024 and len(units) > 1:
+        value, units = value / 1024, units[1:]
+    return f"{value:.0f} {units[0]}" if units[0] == "B" else f"{value:.1f} {units[0]}"
+
+
+def table(entries: list[Entry], top: Path) -> str:
+    """The entries as aligned columns, with a total; a run inside a study is indented."""
+    studies = [entry.path for entry in entries if entry.task in ("study", "sweep")]
+    rows = [("run", "task", "state", "size", "what", "scores")]
+    for entry in entries:
+        inside = [study for study in studies if study in entry.path.parents]
+        name = "  " * len(inside) + str(entry.path.relative_to(inside[-1] if inside else top))
+        task = entry.task or "not known"
+        rows.append((name, task, entry.state, readable(entry.size), entry.words, entry.scores))
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    alone = [entry for entry in entries if not any(other.path in entry.path.parents for other in entries)]
+    return "\n".join([*lines, f"{len(entries)} entries, {readable(sum(entry.size for entry in alone))} in all"])
+
+
+def compare(first: Path, second: Path) -> list[str]:
+    """What differs between two runs: fields of the config, and scores on the test images that both have.
+
+    The interval of the difference in accuracy, second minus first, is a paired bootstrap over these images, by group
+    where all groups are known. Raises UserError where one of the two is not a run.
+    """
+    entries = [read(path) for path in (first, second)]
+    for path, entry in zip((first, second), entries, strict=True):
+        if entry is None or entry.task in ("study", "sweep", ""):
+            raise UserError(f"{path} is not the directory of one run; name two run directories")
+    a, b = (entry for entry in entries if entry)
+    ours, theirs = flatten(a.config), flatten(b.config)
+    lines = [f"A {first}: {a.state}, {a.scores or 'no scores'}", f"B {second}: {b.state}, {b.scores or 'no scores'}"]
+    missing = "not there"
+    differing = [key for key in sorted(ours | theirs) if ours.get(key, missing) != theirs.get(key, missing)]
+    lines.append(f"{len(differing)} fields differ" if differing else "no field of the config differs")
+    lines += [f"  {key}: {ours.get(key, missing)!r} -> {theirs.get(key, missing)!r}" for key in differing]
+    return lines + _paired(a, b)
+
+
+def _paired(a: Entry, b: Entry) -> list[str]:
+    files = [entry.path / contents.PREDICTIONS for entry in (a, b)]
+    classes = [entry.run.get("classes") for entry in (a, b)]
+    if not all(file.is_file() for file in files) or not all(classes):
+        return ["scores: not compared, since not both runs have predictions"]
+    if classes[0] != classes[1]:
+        return [f"scores: not compared, since the classes differ ({classes[0]} and {classes[1]})"]
+    found = [read_predictions(file, classes[0])[0] for file in files]
+    rows = [{image: i for i, image in enumerate(one.images)} for one in found]
+    shared = [image for image in found[0].images if image in rows[1]]
+    at = [np.asarray([of[image] for image in shared], int) for of in rows]
+    if not shared or (found[0].labels[at[0]] != found[1].labels[at[1]]).any():
+        why = "their labels differ" if shared else "they have no test image in common"
+        return [f"scores: not compared, since {why}"]
+    terms = [
+        stats.image_terms(one.labels[i], one.predictions[i], one.confidence[i], None, len(classes[0]))
+        for one, i in zip(found, at, strict=True)
+    ]
+    units, of_what = _units(found[0], at[0])
+    lines = [f"{len(shared)} test images in both"]
+    draws = stats.bootstrap(terms, units, lambda sums: stats.metrics_from_sums(sums, len(classes[0])))
+    points = [stats.metrics_from_sums(t.sum(0), len(classes[0])) for t in terms]
+    for name, words in (("accuracy", "accuracy"), ("f1", "macro F1")):
+        low, high = stats.percentile_interval(draws[name][1] - draws[name][0])
+        one, two = (float(point[name]) for point in points)
+        lines.append(
+            f"  {words}: A {one:.4f}, B {two:.4f}, B - A {two - one:+.4f} (95 % interval {low:+.4f} to {high:+.4f})"
+        )
+    rights = [one.right[i] for one, i in zip(found, at, strict=True)]
+    only = [int((rights[0] & ~rights[1]).sum()), int((rights[1] & ~rights[0]).sum())]
+    p = stats.mcnemar(*rights)
+    lines.append(f"  right in A alone: {only[0]}, in B alone: {only[1]}; McNemar's exact test p = {p:.3g}")
+    return [*lines, f"  the intervals redraw {of_what}; they do not cover another seed"]
+
+
+def _units(found: Predictions, at: np.ndarray) -> tuple[np.ndarray, str]:
+    """What is redrawn: groups of images where they are known, else images."""
+    if found.groups is not None:
+        groups = [found.groups[i] for i in at]
+        if len(set(groups)) > 1:
+            return np.unique(groups, return_inverse=True)[1], f"{len(set(groups))} groups of images"
+    return np.arange(len(at)), "single images, since groups are not known"
