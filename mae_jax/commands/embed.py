@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(options: argparse.Namespace) -> None:
     """Embeds, and prints what was written and skipped."""
-    with signals.held():
+    with signals.blocked():
         from mae_jax.predict import files
         from mae_jax.runtime import machine
     machine.keep_memory()

@@ -33,7 +33,7 @@ def main(options: argparse.Namespace) -> None:
     """Prints the table or the comparison, or cleans."""
     if options.yes and not options.clean:
         raise UserError("--yes is for --clean, which asks before it removes anything; add --clean")
-    with signals.held():
+    with signals.blocked():
         from mae_jax.study import overview
     if options.compare:
         for line in overview.compare(*(local(place, "--compare") for place in options.compare)):
@@ -49,7 +49,7 @@ def main(options: argparse.Namespace) -> None:
 
 def clean(places: list[Path], yes: bool) -> None:
     """Removes the optimizer states of the runs, after asking unless `yes`."""
-    with signals.held():
+    with signals.blocked():
         from mae_jax.checkpoints import cleaning
         from mae_jax.study.overview import readable
     sizes = {place: size for place in places if (size := cleaning.droppable(place))}
