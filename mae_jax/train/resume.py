@@ -49,7 +49,7 @@ def finished(workdir: Path, config: RunConfig, log: Callable[[str], None]) -> di
             refuse_cleaned(directory / str(step))
         t = config.train
         length = f"train.steps={t.steps}" if t.steps else f"train.epochs={t.epochs:g}"
-        report(f"{workdir}: finished before; training continues to {length}")
+        log(f"{workdir}: finished before; training continues to {length}")
         return None
     results = contents.read_object(workdir / contents.RESULTS)
     if not _complete(results, OBJECTIVES[config.task] == "reconstruction"):
