@@ -128,5 +128,7 @@ class RandomErasing:
 
 
 def _noise(height: int, width: int, rng: np.random.Generator) -> UInt8[np.ndarray, "h w 3"]:
-    noise = rng.standard_normal((height, width, 3), np.float32) * np.float32(STD) + np.float32(MEAN)
+    noise = rng.standard_normal((height, width, 3), np.float32) * np.asarray(STD, np.float32) + np.asarray(
+        MEAN, np.float32
+    )
     return np.clip(np.rint(255 * noise), 0, 255).astype(np.uint8)

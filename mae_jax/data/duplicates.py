@@ -52,7 +52,7 @@ def _unturned(rows: Float32[np.ndarray, "n pixels"]) -> Float32[np.ndarray, "n p
     Turning and mirroring swap the frequencies (i, j) and (j, i) of the cosine transform and change signs. By the
     rearrangement inequality the sorted magnitudes of each such pair give the largest possible product.
     """
-    size = np.abs(dctn(rows.reshape(-1, SIDE, SIDE), axes=(1, 2), norm="ortho"))
+    size = np.abs(np.asarray(dctn(rows.reshape(-1, SIDE, SIDE), axes=(1, 2), norm="ortho")))
     swapped = size.transpose(0, 2, 1)
     upper = np.triu(np.ones((SIDE, SIDE), bool))
     return np.where(upper, np.maximum(size, swapped), np.minimum(size, swapped)).reshape(rows.shape)
@@ -78,7 +78,7 @@ def hashes_of(source: Source) -> tuple[UInt64[np.ndarray, " n"], Int8[np.ndarray
         return source.digests, source.looks()
 
     def both(i: int) -> tuple[int, np.ndarray]:
-        data = source.read(i)
+        data = source.encoded(i)
         return digest(data), look(data, source.names[i])
 
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
@@ -90,7 +90,7 @@ def pixels(sources: Sequence[Source], i: int) -> Float32[np.ndarray, "64 64"]:
     """The gray levels of image `i` of all images of `sources`, in their order."""
     for source in sources:
         if i < len(source):
-            return shrunk(source.read(i), shifted.PICTURE, source.names[i])
+            return shrunk(source.encoded(i), shifted.PICTURE, source.names[i])
         i -= len(source)
     raise IndexError(i)
 

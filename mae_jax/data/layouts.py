@@ -79,15 +79,15 @@ def find(directory: str | os.PathLike, train: str, validation: str, test: str) -
             existing(directory, value, "data.dir")
             names.append(value)
     where = f"data.dir: '{top}'"
-    train_name = pick("train", train, names, where)
-    if train_name is None:
+    trained = pick("train", train, names, where)
+    if trained is None:
         return _without_splits(top, names, test)
-    test_name, val_name = (pick(role, named[role], names, where) for role in ("test", "val"))
-    unused = tuple(name for name in names if name not in (train_name, val_name, test_name))
-    _refuse_classes(top, train_name, unused)
-    inner = _inner(top / train_name)
-    validation, tested = (name if name is None else _below(top, name, inner) for name in (val_name, test_name))
-    return Layout(_below(top, train_name, inner), validation, tested, unused)
+    tested, validated = (pick(role, named[role], names, where) for role in ("test", "val"))
+    unused = tuple(name for name in names if name not in (trained, validated, tested))
+    _refuse_classes(top, trained, unused)
+    inner = _inner(top / trained)
+    validated, tested = (name if name is None else _below(top, name, inner) for name in (validated, tested))
+    return Layout(_below(top, trained, inner), validated, tested, unused)
 
 
 def folders(path: Path) -> list[str]:
@@ -113,8 +113,8 @@ def _without_splits(top: Path, names: list[str], test: str) -> Layout:
     """The layout where no folder has a usual name for training."""
     if len(names) == 1 and not _files(top) and len(folders(top / names[0])) > 1:  # an archive's own level
         inner = find(top / names[0], "auto", "auto", test if test in AUTO else DEFAULT["test"])
-        return Layout(*(part if part is None else f"{names[0]}/{part}".rstrip("/") for part in
-                        (inner.train, inner.validation, inner.test)), inner.unused)  # fmt: skip
+        validated, tested = (None if n is None else f"{names[0]}/{n}" for n in (inner.validation, inner.test))
+        return Layout(f"{names[0]}/{inner.train}".rstrip("/"), validated, tested, inner.unused)
     if test not in (*AUTO, DEFAULT["test"]):  # the user named a test folder, so there is a training folder, too
         raise UserError(
             f"data.dir: '{top}' has no folder with a usual name for training ({', '.join(USUAL['train'])}); set "

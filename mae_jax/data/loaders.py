@@ -1,8 +1,8 @@
 """Batches out of sources, through Grain.
 
-Batch k is a function of the sources, the seed and k alone: not of threads, worker processes or the
-number of hosts. Resuming is to start at k. Everything random about an image comes from its place in
-the endless sequence of images, `k * batch_size + row`.
+Batch k depends on the sources, the seed and k alone, not on threads, worker processes or the number
+of hosts. A resumed run starts at k. Everything random about an image follows from its place in the
+endless sequence of images, `k * batch_size + row`.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from mae_jax.runtime.errors import UserError
 Transform = Callable[..., dict]  # (element, rng) or (element)
 Batch = dict[str, np.ndarray]
 Rows = slice | range | None
+Indices = Int[np.ndarray, " n"]  # numbers of images of one source
 _WHAT = {  # what is compared by its fingerprint
     "files": "files (names, labels and bytes of the training images)",
     "tests": "tests (names, labels and bytes of the test images)",
@@ -40,7 +41,7 @@ PART = 8  # images that a thread reads in one go
 
 def train_batches(
     sources: Sequence[Source],
-    indices: Sequence[Int[np.ndarray, _] | None] | None,
+    indices: Sequence[Indices | None] | None,
     transforms: Sequence[Transform],
     *,
     batch_size: int,
@@ -135,7 +136,7 @@ def drawn(sizes: Sequence[int], weights: Sequence[float], start: int, stop: int)
         missing = set(range(len(sizes)))
         while place > 0 and missing:  # each source's last image before the place knows its number
             place -= 1
-            number, draw = mixed[place]
+            number, draw = _at(mixed, place)
             if number in missing:
                 missing.remove(number)
                 counts[number] = draw + 1
@@ -147,7 +148,7 @@ def drawn(sizes: Sequence[int], weights: Sequence[float], start: int, stop: int)
 def position(
     batch_number: int,
     sources: Sequence[Source],
-    indices: Sequence[Int[np.ndarray, _] | None] | None,
+    indices: Sequence[Indices | None] | None,
     *,
     seed: int,
     batch_size: int,
@@ -167,19 +168,19 @@ def position(
 
 
 def check_position(saved: dict, now: dict) -> None:
-    """Raises UserError, naming what differs, if going on from `saved` would give other batches."""
+    """Raises UserError, naming what differs, if resuming from `saved` would give other batches."""
     names = sorted((saved.keys() | now.keys()) - {"next_batch"})
     differ = [name for name in names if saved.get(name) != now.get(name)]
     if differ:
         shown = "; ".join(f"{_WHAT.get(name, name)} was {saved.get(name)}, is {now.get(name)}" for name in differ)
         raise UserError(
-            f"the data are not those of the run to go on with ({shown}); restore them, or start a new run directory"
+            f"the data differ from those of the run to resume ({shown}); restore them, or start a new run directory"
         )
 
 
 def _order(
     sources: Sequence[Source],
-    indices: Sequence[Int[np.ndarray, _] | None] | None,
+    indices: Sequence[Indices | None] | None,
     seed: int,
     weights: Sequence[float],
     balance: bool = False,
@@ -197,7 +198,7 @@ def _order(
     epochs = [_Epochs(size, seed, number, own) for number, (size, own) in enumerate(zip(sizes, labels, strict=True))]
 
     def at(place: int) -> tuple[int, int]:
-        number, draw = mixed[place]
+        number, draw = _at(mixed, place)
         epoch, k = divmod(draw, sizes[number])
         return number, int(chosen[number][epochs[number](epoch)[k]])
 
@@ -208,6 +209,12 @@ def _mixed(sizes: Sequence[int], weights: Sequence[float]) -> grain.MapDataset[t
     """(source, images drawn from it before) for every place in the endless sequence."""
     draws = [grain.MapDataset.range(sys.maxsize).map(partial(_pair, n)) for n in range(len(sizes))]
     return draws[0] if len(draws) == 1 else grain.MapDataset.mix(draws, [*weights] or [*sizes])
+
+
+def _at(mixed: grain.MapDataset[tuple[int, int]], place: int) -> tuple[int, int]:
+    found = mixed[place]
+    assert found is not None  # Grain leaves out only elements of a filter
+    return found
 
 
 def _pair(number: int, draw: int) -> tuple[int, int]:
@@ -251,14 +258,11 @@ def _cycled(members: Int[np.ndarray, " m"], n: int, rng: np.random.Generator) ->
     return np.concatenate([np.tile(members, n // len(members)), rng.permutation(members)[: n % len(members)]])
 
 
-def _indices(
-    sources: Sequence[Source], indices: Sequence[Int[np.ndarray, _] | None] | None
-) -> list[Int[np.ndarray, _]]:
-    if indices is None:
-        indices = [None for _ in sources]
+def _indices(sources: Sequence[Source], indices: Sequence[Indices | None] | None) -> list[Indices]:
+    chosen = [None for _ in sources] if indices is None else indices
     return [
         np.arange(len(source)) if part is None else np.asarray(part)
-        for source, part in zip(sources, indices, strict=True)
+        for source, part in zip(sources, chosen, strict=True)
     ]
 
 
@@ -347,7 +351,8 @@ def _end_with_parent(worker: int, workers: int) -> None:
     """
 
     def wait() -> None:
-        multiprocessing.parent_process().join()
+        if (parent := multiprocessing.parent_process()) is not None:
+            parent.join()
         os._exit(1)
 
     threading.Thread(target=wait, daemon=True).start()

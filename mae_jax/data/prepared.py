@@ -9,12 +9,13 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int8, Int32, Int64, UInt8, UInt64
@@ -55,7 +56,7 @@ class Texts(Sequence[str]):
     def __len__(self) -> int:
         return len(self.ends)
 
-    def __getitem__(self, i: int) -> str:
+    def __getitem__(self, i: int) -> str:  # pyright: ignore[reportIncompatibleMethodOverride]  # no slices
         start = self.ends[i - 1] + 1 if i % len(self.ends) else 0
         return self.block[start : self.ends[i]].tobytes().decode()
 
@@ -173,11 +174,11 @@ def locate(name: str, directory: str | os.PathLike = "") -> Path:
     )
 
 
-def open_split(name: str, split: str, directory: str | os.PathLike = "", raw: bool = False):
+def open_split(name: str, split: str, directory: str | os.PathLike = "", raw: bool = False) -> Any:
     """TFDS's data source of one split: examples by record number, with encoded images; `raw`: undecoded records."""
     import tensorflow_datasets as tfds
 
-    what = {"split": split, "data_dir": root(directory)}
+    what: dict[str, Any] = {"split": split, "data_dir": root(directory)}
     if raw:
         return tfds.data_source(tfds_name(name), **what, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES)
     return tfds.data_source(tfds_name(name), **what, decoders={"image": tfds.decode.SkipDecoding()})
@@ -197,12 +198,13 @@ def labelled(
     info = info_of(name, directory)
     if split not in info.splits:
         raise UserError(f"{field}={split} is no split of {name}; use one of {', '.join(info.splits)}")
-    if "label" not in info.features:
+    features: Any = info.features
+    if "label" not in features:
         raise UserError(f"{FIELD}={name} has no labels; it serves pre-training. Use a data set with labels")
     names = locate(name, directory) / "label.labels.txt"
     if not names.is_file():  # TFDS would call the classes 0, 1, 2
         raise UserError(f"{names.parent} is damaged ({names.name} is missing); remove it and prepare {name} again")
-    found = tuple(info.features["label"].names)
+    found = tuple(features["label"].names)
     source = _source(name, (split,), directory, found)
     empty = [c for i, c in enumerate(found) if i not in set(source.labels.tolist())]
     if empty and classes is None:
@@ -280,7 +282,8 @@ def _looks(name: str, splits: tuple[str, ...], directory: str | os.PathLike) -> 
 def index_of(name: str, split: str, path: Path, directory: str | os.PathLike, looks: bool = True) -> Index:
     records = open_split(name, split, directory)
     saved = index_path(path, split)
-    index = Index.load(saved, looks) if saved.exists() else make_index(records)  # without: built by TFDS's own command
+    # Without an index the data set was built by TFDS's own command.
+    index = Index.load(saved, looks) if saved.exists() else make_index(records)
     if len(index.record) != len(records):
         raise UserError(
             f"{saved} lists {len(index.record)} images, the files hold {len(records)}; prepare {name} again"
@@ -302,19 +305,20 @@ class Records:
         self.name, self.splits, self.directory = name, tuple(splits), os.fspath(directory)
         self.records = list(records)
         self.starts = np.cumsum([0, *map(len, records)])
-        self._open: Callable | None = None
+        self._open: list[Any] | None = None
 
     def __call__(self, i: int) -> bytes:
         """Raises UserError where the file is damaged."""
         from tensorflow_datasets.proto import tf_example_pb2
 
+        example: Any = getattr(tf_example_pb2, "Example")  # noqa: B009  # protobuf makes it at run time
         if self._open is None:
             self._open = [open_split(self.name, split, self.directory, raw=True) for split in self.splits]
         part = int(np.searchsorted(self.starts, i, "right")) - 1
         try:
             record = self._open[part][int(self.records[part][i - self.starts[part]])]
             # The image alone: TFDS takes three times as long to make NumPy arrays of all features.
-            return tf_example_pb2.Example.FromString(record).features.feature["image"].bytes_list.value[0]
+            return example.FromString(record).features.feature["image"].bytes_list.value[0]
         except Exception as error:
             raise UserError(
                 f"image {i} of {self.name} cannot be read from {locate(self.name, self.directory)} "

@@ -84,7 +84,8 @@ def _unit(rows: Float[np.ndarray, "... n"], flat: float) -> Float32[np.ndarray, 
 
 def _bounding(rows: Float32[np.ndarray, "... s"]) -> Float32[np.ndarray, "... k"]:
     """Vectors whose products are upper bounds of the products of unit rows."""
-    frequencies = dctn(rows.reshape(*rows.shape[:-1], POINTS, POINTS), axes=(-2, -1), norm="ortho")
+    squares = rows.reshape(*rows.shape[:-1], POINTS, POINTS)
+    frequencies = np.asarray(dctn(squares, axes=(-2, -1), norm="ortho"))
     i, j = np.indices((POINTS, POINTS))
     low = frequencies[..., (i + j <= ORDER) & (i + j > 0)]
     rest = np.square(rows).sum(-1) - np.square(low).sum(-1)

@@ -86,14 +86,20 @@ class Source:
     def __len__(self) -> int:
         return len(self.names)
 
-    def __getitem__(self, index: int) -> dict:
-        """Raises UserError for what cannot be read, and for an image that is not the one that was looked through."""
+    def encoded(self, index: int) -> bytes:
+        """The bytes of an image file. Raises UserError for what cannot be read, TypeError for a generated image."""
         image = self.read(index)
-        if self.digests is not None and digest(image) != self.digests[index]:
+        if not isinstance(image, bytes):
+            raise TypeError(f"{self.names[index]} is generated and has no file")
+        return image
+
+    def __getitem__(self, index: int) -> dict:
+        """Raises UserError for what cannot be read, and for an image that changed since the data set was checked."""
+        image = self.read(index)
+        if self.digests is not None and isinstance(image, bytes) and digest(image) != self.digests[index]:
             raise UserError(
-                f"image {self.names[index]} is another one than when the data set was looked through (its bytes "
-                f"differ); put the old file back, or use the new data in a new run directory (prepared data: "
-                f"prepare it again)"
+                f"image {self.names[index]} has changed since the data set was checked (its bytes differ); restore the "
+                f"old file, or use the new data in a new run directory (prepared data: prepare it again)"
             )
         return {
             "image": image,
@@ -477,7 +483,7 @@ def _check_classes(top: Path, found: Sequence[str], classes: Sequence[str] | Non
                 f"join them or rename one"
             )
     for name in found if classes is not None else ():
-        if name not in classes:
+        if classes is not None and name not in classes:
             near = [c for c in classes if _plain(c) == _plain(name)]
             hint = f"; is it {near[0]!r}, which differs only in case or white space?" if near else ""
             raise UserError(

@@ -139,7 +139,7 @@ def describe(
         return dict(zip(source.classes, found.tolist(), strict=True))
 
     def file_list(indices: np.ndarray) -> str:
-        names = json.dumps(sorted(source.names[i] for i in indices))
+        names = json.dumps(sorted(source.names[int(i)] for i in indices))
         return hashlib.sha256(names.encode()).hexdigest()
 
     counts = count(train)

@@ -212,7 +212,7 @@ def test_records_of_another_data_set_are_not_taken_for_ours(trees, tmp_path):
     other = preparing.prepare("prcc:tile50", tmp_path / "turned", tmp_path / "two", lambda line: None)
     (records,) = place.glob("*.array_record-*")
     shutil.copy(next(other.glob("*.array_record-*")), records)
-    with pytest.raises(UserError, match="is another one than when the data set was looked through .*prepare it again"):
+    with pytest.raises(UserError, match="has changed since the data set was checked .*prepare it again"):
         prepared.unlabelled("prcc:tile50", tmp_path / "one")[0]
 
 

@@ -190,7 +190,7 @@ def test_an_image_that_goes_while_it_is_used_is_named(train):
 def test_an_image_that_is_replaced_while_it_is_used_is_named(train):
     source = sources.folder(train)
     shutil.copy(train / "ant" / "0.png", train / "bee" / "1.png")
-    with pytest.raises(UserError, match=r"image bee/1\.png is another one than when the data set was looked through"):
+    with pytest.raises(UserError, match=r"image bee/1\.png has changed since the data set was checked"):
         next(loaders.train_batches([source], None, [], batch_size=4, seed=0))
 
 
