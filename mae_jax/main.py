@@ -1,9 +1,9 @@
-"""The command line: python -m mae_jax.main --config=configs/demo.py[:key=value,...] [--workdir=DIR].
+"""Runs what a config says. On the command line: mae-jax run --config=FILE[:ARG], or python -m mae_jax.main.
 
-Any field is overridden with --config.FIELD=VALUE, for example --config.train.epochs=5. In a notebook:
+In a notebook:
 
     from mae_jax import config, main
-    main.run(config.load("configs/demo.py"), "runs/demo")
+    main.run(config.load("configs/demo.py", "smoke"), "runs/demo")
 """
 
 from mae_jax.runtime import signals
@@ -13,67 +13,140 @@ if __name__ == "__main__":
 
 import os
 import sys
-from collections.abc import Sequence
-from typing import Any, NoReturn
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NoReturn
 
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from mae_jax.config.loading import check_arguments
+from mae_jax.config import usage
+from mae_jax.config.loading import check_arguments, config_argument, config_file
 from mae_jax.config.naming import run_directory
-from mae_jax.runtime.command import call_computing
-from mae_jax.runtime.errors import UserError
+from mae_jax.runtime.command import call_computing, say
+from mae_jax.runtime.errors import EXIT_USER_ERROR, UserError
 from mae_jax.study import validation
+from mae_jax.study.results import TASKS, Results
 
 if __name__ == "__mp_main__":  # a process that loads images for the command
     logging.set_verbosity(logging.FATAL)
 
+HELP = ("-h", "--h", "-help", "--help", "--helpshort", "--helpfull")
 _CONFIG = config_flags.DEFINE_config_file("config", None, "FILE[:ARG]: a file of configs/.", lock_config=True)
-_WORKDIR = flags.DEFINE_string("workdir", None, "Run directory; by default a speaking name below runs/.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "Run directory; default: a descriptive name under runs/.")
 
 
-def run(config: ConfigDict, workdir: str | os.PathLike | None = None) -> dict[str, Any]:
-    """Runs what `config.task` says, and returns its results. Raises UserError for a user's mistake."""
+def run(config: ConfigDict, workdir: str | os.PathLike | None = None) -> Results:
+    """Runs the task of `config`: one run, a study or a sweep. Resumes what an earlier call left in `workdir`.
+
+    Returns what results.json says, or the rows of the report's table. Raises UserError for a mistake of the user, and
+    `errors.Stopped` after a signal, with the state saved.
+    """
     checked = validation.check(config)
     validation.check_images(checked)
-    from mae_jax.runtime import machine, processes  # JAX starts here, not for --help
+    directory = run_directory(checked, Path(workdir).expanduser() if workdir else None)
     from mae_jax.study import label_study, mask_sweep
     from mae_jax.train import loop
 
+    _start_jax()
+    several = {"study": label_study, "sweep": mask_sweep}
+    found = several.get(checked.task, loop).run(checked, directory)
+    return Results(found, directory, checked.task, checked.name)
+
+
+def plan(config: ConfigDict, workdir: str | os.PathLike | None = None, timed: bool = True) -> list[str]:
+    """What `run` would do, in lines; writes nothing in `workdir`.
+
+    `timed`: measure a few training steps and estimate how long everything takes. Raises UserError as `run` does.
+    """
+    checked = validation.check(config)
+    validation.check_images(checked)
+    directory = run_directory(checked, Path(workdir).expanduser() if workdir else None)
+    from mae_jax.study import preview
+
+    _start_jax()
+    return [f"{TASKS.get(checked.task, checked.task)} in {directory}", *preview.lines(checked, directory, timed)]
+
+
+def _start_jax() -> None:
+    """Starts JAX, and prints on which devices it computes."""
+    from mae_jax.runtime import machine, processes
+
     machine.keep_memory()
     processes.start_processes()
-    several = {"study": label_study, "sweep": mask_sweep}
-    return several.get(checked.task, loop).run(checked, run_directory(checked, workdir))
+    for line in machine.devices():
+        processes.note(line)
 
 
 def parse(argv: list[str]) -> list[str]:
     """Reads the flags. Raises UserError, where ml_collections would print its own stack trace."""
     check_arguments(argv[1:])
     try:
-        return flags.FLAGS(argv)
+        return flags.FLAGS(_with_shipped_config(argv))
     except (flags.Error, ValueError) as error:  # absl's own, for --noFLAG=VALUE
         raise UserError(" ".join(str(error).split())) from None
 
 
-def main(argv: list[str]) -> None:
-    if argv[1:]:
-        raise UserError(f"argument {argv[1]!r} is not known; see --help")
-    if _CONFIG.value is None:
-        raise UserError("--config is missing; use one of configs/, for example --config=configs/demo.py")
-    run(_CONFIG.value, _WORKDIR.value)
+def _with_shipped_config(argv: list[str]) -> list[str]:
+    """`argv` with the path of the config file that is used, which may be one that mae_jax ships."""
+    found = list(argv)
+    for i, argument in enumerate(argv[1:], 1):
+        name, equals, value = argument.partition("=")
+        at = i if equals else i + 1
+        if name.lstrip("-") == "config" and name.startswith("-") and (equals or at < len(argv)):
+            path, colon, arg = (value if equals else argv[at]).partition(":")
+            found[at] = f"{name}=" * bool(equals) + f"{config_file(path)}{colon}{arg}"
+    return found
 
 
-def cli(argv: Sequence[str] | None = None) -> NoReturn:
-    """The process: one line and a non-zero exit for a user's mistake, a stack trace for ours.
+def run_command() -> None:
+    """Runs the config of the flags and prints the results of a single run; a study prints its report's table."""
+    results = run(_CONFIG.value, _WORKDIR.value)
+    if results.is_single:
+        import jax
 
-    `argv`: the arguments without the program's name; by default those of the process.
+        if jax.process_index() == 0:
+            say(f"\n{results}")
+
+
+def cli(
+    argv: Sequence[str] | None = None,
+    verb: str = "run",
+    command: Callable[[], None] = run_command,
+    text: str = "Runs the task of a config file. Rerun the same command to resume it.",
+    more: str = "",
+) -> NoReturn:
+    """The process: one line and a non-zero exit code for a user's mistake, a stack trace for ours.
+
+    `argv`: the arguments without the program's name; by default those of the process. `command` is called once the
+    flags are read. `verb`, `text` and `more`, an option of its own, are for its help.
     """
     logging.set_verbosity(logging.FATAL)  # Orbax, Grain and CLU log every file; errors come as exceptions
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # else it prints a note; nothing is computed in it
-    line = sys.argv if argv is None else [sys.argv[0], *argv]
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # otherwise it prints a note; nothing is computed with it
+    line = list(sys.argv[1:] if argv is None else argv)
+
+    def main(rest: list[str]) -> None:
+        if rest[1:]:
+            raise UserError(f"unknown argument {rest[1]!r}; see mae-jax {verb} --help")
+        if _CONFIG.value is None:
+            raise UserError("--config is missing; use one of configs/, for example --config=configs/demo.py")
+        command()
+
+    def start() -> int:
+        if not line:
+            print(usage.overview(verb, text, more), file=sys.stderr)
+            print(f"\nerror: mae-jax {verb} needs --config", file=sys.stderr)
+            return EXIT_USER_ERROR
+        if asked := [argument for argument in line if argument in HELP]:
+            config = config_argument([argument for argument in line if argument not in asked])
+            print(usage.overview(verb, text, more) if config is None else usage.of_config(*config))
+            return 0
+        app.run(main, argv=[sys.argv[0], *line], flags_parser=parse)
+        return 0
+
     with signals.collect_signals(alone=True):
-        call_computing(lambda: app.run(main, argv=list(line), flags_parser=parse))
+        call_computing(start)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from types import ModuleType
 
 VERBS = (  # in the order of the list that `mae-jax` prints
     "run",
+    "plan",
     "report",
     "predict",
     "embed",

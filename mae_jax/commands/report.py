@@ -1,10 +1,41 @@
-"""Compare trained classifiers from the files in their run directories."""
+"""Write the page, tables and figures that compare trained classifiers, from the files in their run directories.
+
+For the directory of a mask sweep, write the report of its autoencoders.
+"""
+
+import argparse
+import json
+from pathlib import Path
 
 SUMMARY = "write the page, tables and figures that compare finished runs"
 
 
-def run_argv(argv: list[str]) -> int:
-    """The same as `python -m mae_jax.report`."""
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `python -m mae_jax.report`."""
     from mae_jax.report import __main__ as report
 
-    return report.main(argv)
+    report.add_arguments(parser)
+
+
+def main(options: argparse.Namespace) -> int:
+    """Writes the report and prints its table; returns the exit code."""
+    from mae_jax.report import __main__ as report
+    from mae_jax.report.sweep import __main__ as sweep
+
+    if len(options.run_dirs) != 1 or not _is_sweep(options.run_dirs[0]):
+        return report.run(options)
+    place = options.run_dirs[0]
+    pictures = place / "reconstructions.png"
+    arguments = [str(place), f"--out={options.out or report.default_out([place])}"]
+    arguments += [f"--title={options.title}"] if options.title else []
+    arguments += [f"--pictures={pictures}"] if pictures.is_file() else []
+    return sweep.main(arguments + ["--png"] * options.png)
+
+
+def _is_sweep(place: Path) -> bool:
+    """Whether a directory is that of a mask sweep, by its study.json; a damaged one is left to the report."""
+    try:
+        saved = json.loads((place / "study.json").read_text(encoding="utf-8"))
+        return saved["config"]["task"] == "sweep"
+    except (OSError, ValueError, KeyError, TypeError):
+        return False

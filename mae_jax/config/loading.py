@@ -5,12 +5,14 @@ Values that follow from others (steps, learning rate, warm-up) are computed in `
 override from the command line.
 """
 
+import contextlib
+import contextvars
 import difflib
 import importlib.util
 import inspect
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,21 @@ from mae_jax.config.fields import (
 )
 from mae_jax.runtime.errors import UserError
 
+# Where mae_jax's own config files are: in the package of a wheel, or beside it in the project's folder.
+CONFIGS = next(p for p in (Path(__file__).parents[1] / "configs", Path(__file__).parents[2] / "configs") if p.is_dir())
+_arguments: contextvars.ContextVar[list[dict[str, Any]] | None] = contextvars.ContextVar("arguments", default=None)
+
+
+@contextlib.contextmanager
+def recorded_arguments() -> Iterator[list[dict[str, Any]]]:
+    """Records the arguments and defaults of every config file that is loaded inside; the outermost file comes first."""
+    recorded: list[dict[str, Any]] = []
+    token = _arguments.set(recorded)
+    try:
+        yield recorded
+    finally:
+        _arguments.reset(token)
+
 
 def parse_arg(arg: str | None, **known: Any) -> ConfigDict:
     """Reads a config file's argument, "key=value,key=value", typed as the defaults in `known`.
@@ -36,6 +53,8 @@ def parse_arg(arg: str | None, **known: Any) -> ConfigDict:
     A bare key of a boolean means true: "smoke" is "smoke=true". Raises UserError for an unknown key and for a value
     of the wrong type.
     """
+    if (recorded := _arguments.get()) is not None:
+        recorded.append(known)
     values, given = dict(known), set()
     for item in filter(None, (arg or "").split(",")):
         key, equals, text = item.partition("=")
@@ -71,15 +90,26 @@ def one_of(field: str, value: Any, allowed: tuple) -> Any:
     return value
 
 
+def config_file(path: str | os.PathLike) -> Path:
+    """`path`, or the file that mae_jax ships under that name, such as configs/demo.py. Raises UserError."""
+    path = Path(path).expanduser()
+    if path.is_file():
+        return path
+    ours = {f"configs/{file.name}": file for file in sorted(CONFIGS.glob("[a-z]*.py"))}
+    if str(path) in ours and not path.exists():
+        return ours[str(path)]
+    what = "is not a file" if path.exists() else "does not exist"
+    near = difflib.get_close_matches(str(path), ours, 1, cutoff=0.7)
+    hint = f"did you mean {near[0]}?" if near else f"mae_jax has {', '.join(ours)}"
+    raise UserError(f"config file {path} {what}; {hint}")
+
+
 def load(path: str | os.PathLike, arg: str = "") -> ConfigDict:
     """The config of a file such as `configs/demo.py`, as the flag --config=FILE:ARG gives it."""
-    path = Path(path)
-    if not path.is_file():
-        what = "is no file" if path.exists() else "does not exist"
-        raise UserError(f"config file {path} {what}; see configs/ for those that do")
+    path = config_file(path)
     spec = importlib.util.spec_from_file_location(path.stem, path)
     if spec is None or spec.loader is None:
-        raise UserError(f"config file {path} is no Python file; see configs/ for those that are")
+        raise UserError(f"config file {path} is not a Python file; see configs/ for those that are")
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
@@ -104,26 +134,39 @@ def load(path: str | os.PathLike, arg: str = "") -> ConfigDict:
     return config
 
 
-def check_arguments(arguments: list[str]) -> None:
-    """Refuses a --config that does not load, a --config.FIELD that is no field and a value of another type.
-
-    Raises UserError.
-    """
-    following = [*arguments[1:], ""]
+def _given(arguments: list[str]) -> list[tuple[str, str, str]]:
+    """(name, "=", value) of the flags that concern the config, also those written as two arguments."""
+    following = [*arguments[1:], ""] if arguments else []
     joined = [a if "=" in a else f"{a}={b}" for a, b in zip(arguments, following, strict=True)]
-    given = [a.lstrip("-").partition("=") for a in joined if a.startswith(("--config", "-config"))]
-    files = [value for name, _, value in given if name == "config"]
+    return [a.lstrip("-").partition("=") for a in joined if a.startswith(("--config", "-config"))]
+
+
+def config_argument(arguments: list[str]) -> tuple[str, str] | None:
+    """The file and its argument that --config names; None without that flag. Raises UserError."""
+    files = [value for name, _, value in _given(arguments) if name == "config"]
     if not files:
-        return
+        return None
     if not files[-1]:
         raise UserError("--config= names no file; use one of configs/, for example --config=configs/demo.py")
     path, _, arg = files[-1].partition(":")
-    flat = flatten(load(path, arg))
+    return path, arg
+
+
+def check_arguments(arguments: list[str]) -> None:
+    """Refuses a --config that does not load, a --config.FIELD that does not exist and a value of the wrong type.
+
+    Raises UserError.
+    """
+    config = config_argument(arguments)
+    if config is None:
+        return
+    path, arg = config
+    given, flat = _given(arguments), flatten(load(path, arg))
     for name, equals, value in given:
         field = name.removeprefix("config.")
         if name.startswith("config.") and field not in flat:
-            near = difflib.get_close_matches(field, flat, 1)
-            hint = f"did you mean --config.{near[0]}?" if near else f"{path} lists the fields"
+            near = difflib.get_close_matches(field, flat, 1, cutoff=0.75)
+            hint = f"did you mean --config.{near[0]}?" if near else f"--config={path} --help lists the fields"
             inside = [key for key in flat if key.startswith(f"{field}.")]
             if inside:
                 hint = f"it has fields of its own, such as --config.{inside[0]}"

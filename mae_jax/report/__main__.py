@@ -11,52 +11,53 @@ from mae_jax.runtime.disk import disk_line
 from mae_jax.runtime.errors import UserError, printable
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command's arguments."""
-    made = argparse.ArgumentParser(
-        prog="python -m mae_jax.report",
-        description="Compare trained classifiers from the files in their run directories.",
-    )
-    made.add_argument(
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments to `parser`."""
+    parser.add_argument(
         "run_dirs",
         nargs="+",
         type=Path,
         metavar="DIR",
         help="a run directory (it holds run.json and predictions.csv), or a study's directory for all of its runs",
     )
-    made.add_argument(
+    parser.add_argument(
         "--out",
-        required=True,
         type=Path,
         metavar="DIR",
-        help="where to write index.html, the tables and figures/",
+        help="where to write index.html, the tables and figures/ (default for one DIR: DIR/report)",
     )
-    made.add_argument("--title", help="the page's heading")
-    made.add_argument(
+    parser.add_argument("--title", help="the page's heading")
+    parser.add_argument(
         "--fraction",
         type=float,
         metavar="SHARE",
         help="the share of the labels, above 0 and at most 1, of the second confusion matrix (default: nearest to 0.1)",
     )
-    made.add_argument(
+    parser.add_argument(
         "--target",
         type=float,
         default=0.0,
         metavar="F1",
         help="the macro F1 that is enough, above 0 and at most 1 (default: 0.02 below the best with all labels)",
     )
-    made.add_argument("--png", action="store_true", help="write each figure as PNG, too")
-    return made
+    parser.add_argument("--png", action="store_true", help="write each figure as PNG, too")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Write the report, print its table; returns the exit code, 2 for a mistake in the input."""
-    args = parser().parse_args(argv)
+    parser = argparse.ArgumentParser(prog="python -m mae_jax.report", description=__doc__)
+    add_arguments(parser)
+    return run(parser.parse_args(argv))
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do the same for arguments that are parsed."""
     try:
         if args.fraction is not None and not 0 < args.fraction <= 1:
             raise UserError(f"--fraction={args.fraction:g}: must be above 0 and at most 1, such as 0.1 for 10 %")
         if not 0 <= args.target <= 1:
             raise UserError(f"--target={args.target:g}: must be a macro F1 above 0 and at most 1, such as 0.9")
+        out = args.out or default_out(args.run_dirs)
         with signals.blocked():  # only now: these load numpy, scipy and matplotlib
             from mae_jax.report import tables
             from mae_jax.report.directories import expand
@@ -65,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         run_dirs, notes = expand(args.run_dirs)
         report = write_report(
             run_dirs,
-            args.out,
+            out,
             title=args.title,
             notes=notes,
             target=args.target,
@@ -83,6 +84,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"\n{report.frozen}")
     print(f"\nreport: {report.paths['page']}")
     return 0
+
+
+def default_out(places: Sequence[Path]) -> Path:
+    """Return DIR/report of the only DIR. Raises UserError for several."""
+    if len(places) > 1:
+        raise UserError("--out is missing; name a directory for the report of several DIR")
+    return places[0] / "report"
 
 
 def _line(error: UserError | OSError) -> str:

@@ -4,6 +4,7 @@ import ctypes
 import glob
 import os
 import platform
+from collections import Counter
 
 import jax
 
@@ -22,6 +23,23 @@ def keep_compiled() -> None:
         jax.config.update("jax_compilation_cache_dir", str(place))
         if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
             jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+
+
+def devices() -> list[str]:
+    """Lines for the start of a run: on which devices JAX computes, and a warning if it leaves an NVIDIA GPU idle."""
+    kinds = Counter(device.device_kind for device in jax.devices())
+    lines = [f"devices: {', '.join(f'{count} x {kind}' for kind, count in kinds.items())}"]
+    if jax.default_backend() == "cpu" and _forced() != "cpu" and hardware.nvidia_gpus():
+        lines.append(
+            "warning: this machine has an NVIDIA GPU, but JAX computes on the CPU; "
+            "python -m pip install -U 'jax[cuda12]', then: mae-jax doctor"
+        )
+    return lines
+
+
+def _forced() -> str:
+    """The platforms to which the user restricts JAX; "" if JAX chooses."""
+    return jax.config.jax_platforms or ""
 
 
 def keep_memory() -> bool:

@@ -22,6 +22,7 @@ from mae_jax.runtime.errors import Stopped, StorageError, UserError
 from mae_jax.runtime.progress import Progress, duration
 from mae_jax.study import cells, plan
 from mae_jax.study.cells import Run
+from mae_jax.study.results import summary
 from mae_jax.study.validation import validate_study
 from mae_jax.train import loop
 from mae_jax.weights import initial_weights, reader
@@ -146,19 +147,6 @@ def keep_study(config: StudyConfig | SweepConfig, workdir: Path, leader: bool) -
         identity.refuse_difference(workdir, path, config)
     if leader:
         contents.write_json(path, {"format": contents.FORMAT, "config": as_json(config)})
-
-
-def summary(results: dict[str, Any]) -> str:
-    """One line on a finished run."""
-    if "accuracy" not in results:
-        if "val/loss" not in results:
-            return "held-out error not known (none held out)"
-        error, visible, spam = (results[f"val/{name}"] for name in ("loss", "visible_loss", "spam"))
-        return (
-            f"held-out error on removed patches {error:.4f}, on visible ones {visible:.4f}, patch spamming {spam:.2f}"
-        )
-    note = ", one class predicted for all" if results["collapsed"] else ""
-    return f"test accuracy {results['accuracy']:.3f}, macro F1 {results['f1']:.3f}{note}"
 
 
 def report(

@@ -41,13 +41,18 @@ class Planned:
 
 
 def make(
-    runs: Sequence[Run], cache: splits.DataCache, on_progress: labelled_sets.Report | None = None
+    runs: Sequence[Run],
+    cache: splits.DataCache,
+    on_progress: labelled_sets.Report | None = None,
+    timed: bool = True,
 ) -> list[Planned]:
-    """Opens the images of every run, and times a few steps of each kind of those still to do.
+    """Opens the images of every run; if `timed`, also times a few steps of each kind of run still to do.
 
-    `cache` keeps the images for the runs. Raises UserError where a run could not work.
+    `cache` keeps the images for the runs. Raises UserError for a run that cannot work.
     """
     found = [_planned(directory, cell, cache, on_progress) for directory, cell in runs]
+    if not timed:
+        return found
     known: dict[Spec, float] = {}
     forward = 0.0  # seconds of the last measured kind, an image
     for run in found:
@@ -104,7 +109,7 @@ def _step_seconds(config: RunConfig, cache: splits.DataCache, known: dict[Spec, 
 def describe(planned: Sequence[Planned]) -> list[str]:
     """The plan in lines: what is pre-trained, what is trained on how many labels, how long all that may take."""
     done = sum(run.done for run in planned)
-    lines = [f"plan: {len(planned)} runs" + (f", {done} of them finished" if done else "")]
+    lines = [f"plan: {count(len(planned), 'run')}" + (f", {done} of them finished" if done else "")]
     groups: dict[tuple, list[Planned]] = {}
     for run in planned:
         c, r = run.config, run.resolved

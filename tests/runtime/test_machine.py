@@ -150,3 +150,15 @@ def test_what_the_device_cannot_do_is_refused(monkeypatch, tiny_config):
         build(tiny_config(**cudnn, **{"model.dtype": "float32"}), mesh)
     with pytest.raises(UserError, match=r"not possible here: heads of 8 and 4 features are not all a multiple of 8"):
         build(tiny_config("pretrain", **cudnn), mesh)
+
+
+def test_a_gpu_that_jax_does_not_use_is_a_warning(monkeypatch):
+    monkeypatch.setattr(machine.hardware, "nvidia_gpus", lambda: ["/dev/nvidia0"])
+    monkeypatch.setattr(machine, "_forced", lambda: "")
+    first, warning = machine.devices()
+    assert first.startswith("devices: ") and warning.startswith("warning: this machine has an NVIDIA GPU, but JAX")
+    monkeypatch.setattr(machine, "_forced", lambda: "cpu")
+    assert len(machine.devices()) == 1
+    monkeypatch.setattr(machine, "_forced", lambda: "")
+    monkeypatch.setattr(machine.hardware, "nvidia_gpus", list)
+    assert len(machine.devices()) == 1

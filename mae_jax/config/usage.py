@@ -1,0 +1,98 @@
+"""What `mae-jax run --help` prints: the config files there are, and the arguments and fields of one of them."""
+
+import ast
+import textwrap
+from pathlib import Path
+from typing import Any
+
+from mae_jax.config import fields
+from mae_jax.config.loading import CONFIGS, config_file, flatten, load, recorded_arguments
+
+USAGE = """usage: mae-jax {verb} --config=FILE[:KEY=VALUE,...] [--config.FIELD=VALUE]... [--workdir=DIR]{more}
+"""
+OPTIONS = """
+  --config=FILE[:KEY=VALUE,...]  a config file and its arguments; KEY alone is KEY=true
+  --config.FIELD=VALUE           set one field, for example --config.train.epochs=5
+  --workdir=DIR                  where to write (default: a descriptive name under runs/)
+  --help                         with --config=FILE: the arguments and fields of that file
+"""
+
+
+def overview(verb: str, text: str, more: str = "") -> str:
+    """Usage of a command that takes a config, with `text` and `more` options of its own, and the config files."""
+    option = f" [{more.split()[0]}]" if more else ""
+    lines = [f"  configs/{path.name:18} {_summary(path)}" for path in shipped()]
+    own = f"  {more}\n" if more else ""
+    usage = USAGE.format(verb=verb, more=option)
+    return f"{usage}\n{text.strip()}\n{OPTIONS}{own}\nconfig files:\n" + "\n".join(lines)
+
+
+def shipped() -> list[Path]:
+    """The config files that come with mae_jax."""
+    return sorted(CONFIGS.glob("[a-z]*.py"))
+
+
+def _docstring(path: Path) -> str:
+    return ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+
+
+def _summary(path: Path) -> str:
+    """The first line of a config file's docstring."""
+    return (_docstring(path).splitlines() or [""])[0]
+
+
+def of_config(file: str, arg: str) -> str:
+    """The docstring of one config file, its arguments with their defaults, and its fields with their meanings.
+
+    Raises UserError for a file that cannot be loaded.
+    """
+    path = config_file(file)
+    with recorded_arguments() as recorded:
+        config = load(path, arg)
+    own = recorded[0] if recorded else {}
+    arguments = [f"  {name}={_shown(value)}" for name, value in own.items()] or ["  none"]
+    flat = flatten(config)
+    meanings = _meanings(config.get("task"))
+    order = {key: number for number, key in enumerate(meanings)}
+    lines: list[str] = []
+    for key in sorted(flat, key=lambda key: order.get(key, len(order))):
+        part, _, field = key.partition(".")
+        name, shown, other = key, _shown(flat[key]), f"finetune.{field}"
+        if part == "finetune" and f"pretrain.{field}" in flat:
+            continue  # the same field of both parts is on one line
+        if part == "pretrain" and other in flat:
+            name = f"pretrain|{other}"
+            shown = shown if flat[other] == flat[key] else f"{shown} | {_shown(flat[other])}"
+        lines += textwrap.wrap(
+            f"{name} = {shown}  # {meanings[key]}" if meanings.get(key) else f"{name} = {shown}",
+            width=118,
+            initial_indent="  ",
+            subsequent_indent="        ",
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+    return "\n".join(
+        [
+            f"{path}\n",
+            _docstring(path),
+            "\narguments of the file, with their defaults (--config=FILE:KEY=VALUE,...):",
+            *arguments,
+            "\nfields, with their values after these arguments (--config.FIELD=VALUE):",
+            *lines,
+        ]
+    )
+
+
+def _shown(value: Any) -> str:
+    return "''" if value == "" else str(value)
+
+
+def _meanings(task: str) -> dict[str, str]:
+    """{dotted name: meaning}, with allowed values."""
+    kinds = {"study": fields.StudyConfig, "sweep": fields.SweepConfig}
+    found = {}
+    for key, (_, rule) in fields.rules(kinds.get(task, fields.RunConfig)).items():
+        allowed = rule.range if rule.has_range else ""
+        allowed = " | ".join(map(str, rule.choices)) if rule.choices else allowed
+        found[key] = f"{rule.meaning}; {allowed}" if allowed else rule.meaning
+    return found

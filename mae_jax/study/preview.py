@@ -1,0 +1,25 @@
+"""The plan of a run, study or sweep without starting it."""
+
+from pathlib import Path
+
+from mae_jax.config.fields import AnyConfig, StudyConfig, SweepConfig
+from mae_jax.runtime.progress import Progress
+from mae_jax.study import cells, label_study, mask_sweep, plan
+from mae_jax.study.cells import Run
+from mae_jax.train import loop
+
+
+def runs(config: AnyConfig, workdir: Path) -> list[Run]:
+    """Every run that `config` asks for, in order. Raises UserError for initial weights that cannot be used."""
+    if isinstance(config, StudyConfig):
+        return label_study.configured(cells.runs(config, workdir))
+    if isinstance(config, SweepConfig):
+        networks = mask_sweep.pretrainings(config, workdir)
+        return [*networks, *mask_sweep.classifiers(config, workdir, networks)]
+    return [(workdir, config)]
+
+
+def lines(config: AnyConfig, workdir: Path, timed: bool = True) -> list[str]:
+    """The plan in words: what each run trains on, and how long all of them take if `timed`."""
+    progress = Progress(10.0)
+    return plan.describe(plan.make(runs(config, workdir), {}, loop.checking(progress), timed))

@@ -1,0 +1,66 @@
+"""What `mae_jax.main.run` returns: the results as a dict, which prints as a few lines."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mae_jax.rundir import contents
+
+TASKS = {
+    "pretrain": "pre-training", "finetune": "fine-tuning", "linear_probe": "linear probe",
+    "lbfgs": "linear probe (L-BFGS)", "knn": "nearest neighbors", "study": "study", "sweep": "mask sweep",
+}  # fmt: skip
+FILES = (contents.PREDICTIONS, contents.RECONSTRUCTIONS, "reconstructions.png", contents.METRICS, contents.RUN)
+
+
+class Results(dict[str, Any]):
+    """The content of results.json of one run, or {"rows": table, "report": directory} of a study or sweep."""
+
+    def __init__(self, values: Mapping[str, Any], directory: Path, task: str, name: str = ""):
+        """`values`: the results; `directory`: where the files are; `task` and `name`: those of the config."""
+        super().__init__(values)
+        self.directory, self.task, self.name = directory, task, name
+
+    @property
+    def is_single(self) -> bool:
+        """Whether these are the results of one run, in contrast to a study or sweep."""
+        return self.task not in ("study", "sweep")
+
+    def __repr__(self) -> str:
+        what = TASKS.get(self.task, self.task)
+        return "\n".join([f"{self.name or what} ({what})" if self.name else what, *self._scores(), *self._files()])
+
+    __str__ = __repr__
+
+    def _scores(self) -> list[str]:
+        if not self.is_single:
+            rows = self.get("rows", [])
+            scores = [row["accuracy"] for row in rows if isinstance(row.get("accuracy"), float)]
+            spread = f"; test accuracy from {min(scores):.3f} to {max(scores):.3f}" if scores else ""
+            return [f"  {len(rows)} rows in its table{spread}"]
+        lines = [f"  {summary(self)}"]
+        if "majority_rate" in self:
+            lines.append(f"  always predicting the most common class scores {self['majority_rate']:.3f}")
+        return lines
+
+    def _files(self) -> list[str]:
+        if not self.is_single:
+            return [f"  report: {Path(self['report']) / 'index.html'}"] if "report" in self else []
+        files = [name for name in FILES if (self.directory / name).is_file()]
+        return [f"  files in {self.directory}: {', '.join(files)}"]
+
+
+def summary(results: Mapping[str, Any]) -> str:
+    """The scores of one run in a line, and whether it collapsed.
+
+    A classifier has collapsed if it predicts one class for all test images.
+    """
+    if "accuracy" not in results:
+        if "val/loss" not in results:
+            return "held-out error not known (no images held out)"
+        error, visible, spam = (results[f"val/{name}"] for name in ("loss", "visible_loss", "spam"))
+        return (
+            f"held-out error on removed patches {error:.4f}, on visible ones {visible:.4f}, patch spamming {spam:.2f}"
+        )
+    note = ", collapsed: one class predicted for all test images" if results["collapsed"] else ""
+    return f"test accuracy {results['accuracy']:.3f}, macro F1 {results['f1']:.3f}{note}"
