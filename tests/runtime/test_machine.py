@@ -153,6 +153,8 @@ def test_what_the_device_cannot_do_is_refused(monkeypatch, tiny_config):
 
 
 def test_a_gpu_that_jax_does_not_use_is_a_warning(monkeypatch):
+    from mae_jax.runtime import machine
+
     monkeypatch.setattr(machine.hardware, "nvidia_gpus", lambda: ["/dev/nvidia0"])
     monkeypatch.setattr(machine, "_forced", lambda: "")
     first, warning = machine.devices()
