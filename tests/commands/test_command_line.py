@@ -12,7 +12,7 @@ from mae_jax.runtime.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 WITHOUT_ARGUMENTS = {"doctor", "version", "runs"}  # commands that need none
-HEAVY = ("jax", "flax", "tensorflow", "matplotlib", "scipy")
+HEAVY = ("jax", "flax", "tensorflow", "matplotlib", "orbax")
 SCRIPT = """
 import contextlib, io, json, sys
 from mae_jax.__main__ import main
