@@ -20,10 +20,24 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f"{self.prog}: {message}; see {self.prog} --help")
 
     def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:
+        known = self.options()
+        for argument in args or ():
+            if argument == "--":
+                break
+            if argument.startswith("--") and argument.partition("=")[0] not in known:  # before what is missing
+                self.error(f"unknown argument {argument!r}{did_you_mean(argument, known)}")
         options, unknown = self.parse_known_args(args, namespace)
         if unknown:
-            self.error(f"unknown argument {unknown[0]!r}{did_you_mean(unknown[0], self._option_string_actions)}")
+            self.error(f"unknown argument {unknown[0]!r}")
         return options
+
+    def options(self) -> set[str]:
+        """The options of this parser and of its sub-commands, such as --out."""
+        found = set(self._option_string_actions)
+        for action in self._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                found |= {option for parser in action.choices.values() for option in parser.options()}
+        return found
 
     def required(self) -> list[str]:
         """The names of the arguments that must be given."""
