@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from mae_jax.config.fields import AnyConfig, StudyConfig, SweepConfig
+from mae_jax.data.splits import DataCache
 from mae_jax.runtime.progress import Progress
 from mae_jax.study import cells, label_study, mask_sweep, plan
 from mae_jax.study.cells import Run
@@ -22,4 +23,4 @@ def runs(config: AnyConfig, workdir: Path) -> list[Run]:
 def lines(config: AnyConfig, workdir: Path, timed: bool = True) -> list[str]:
     """The plan in words: what each run trains on, and how long all of them take if `timed`."""
     progress = Progress(10.0)
-    return plan.describe(plan.make(runs(config, workdir), {}, loop.checking(progress), timed))
+    return plan.describe(plan.make(runs(config, workdir), DataCache(), loop.checking(progress), timed))
