@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 NOTEBOOK = Path(__file__).resolve().parents[2] / "notebooks" / "quickstart.ipynb"
-PUBLIC = {"mae_jax", "mae_jax.config", "mae_jax.main", "mae_jax.data", "mae_jax.evaluation", "mae_jax.weights.export"}
+PUBLIC = {"mae_jax", "mae_jax.config", "mae_jax.main", "mae_jax.data", "mae_jax.evaluation", "mae_jax.weights.own_run"}
 
 
 def cells(kind: str) -> list[str]:
