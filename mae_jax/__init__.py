@@ -1,10 +1,10 @@
 """Masked autoencoders for histopathology in JAX: how few labels are enough?
 
-    import mae_jax
+import mae_jax
 
-    model = mae_jax.load("runs/demo")  # a run directory, a bundle, or weights of other code
-    result = model.predict(images)  # uint8 arrays b h w 3, file names, or a folder
-    features = model.embed(images)
+model = mae_jax.load("runs/demo")  # a run directory, a bundle, or weights of other code
+result = model.predict(images)  # uint8 arrays b h w 3, file names, or a folder
+features = model.embed(images)
 """
 
 from typing import TYPE_CHECKING, Any

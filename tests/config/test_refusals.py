@@ -65,7 +65,7 @@ MISTAKES = [
     (f"{STUDY}:data=synthetic,seeds=-1", [], "config argument seeds=-1 is negative"),
     ("configs/mask_sweep.py:data=synthetic", ["--config.mask_ratios=(0,1)"], "mask_ratios=(0, 1): 0 is not allowed"),
     ("", [], "--config= names no file"),
-    ("README.md", [], "README.md is no Python file"),
+    ("README.md", [], "README.md is not a Python file"),
     ("mae_jax/runtime/errors.py", [], "has no function get_config"),
 ]
 

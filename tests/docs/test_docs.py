@@ -92,7 +92,7 @@ def test_a_command_and_its_options_exist(block, line):
     words = [w for w in shlex.split(line) if not re.fullmatch(r"\w+=.*", w) or w.startswith("-")]
     line = shlex.join(words)
     if (
-        line.startswith(("mae-jax run", "python -m mae_jax.main", "python -m mae_jax run"))
+        line.startswith(("mae-jax run ", "python -m mae_jax.main", "python -m mae_jax run"))
         or "sbatch" in line
         or "study.sh" in line
     ):
