@@ -50,9 +50,6 @@ def check_options(options: argparse.Namespace) -> None:
     names = [named(item)[0] for item in options.images]
     if repeated := [name for name, count in Counter(names).items() if count > 1]:
         raise UserError(f"--images: the name {repeated[0]} occurs twice; give each DIR a name of its own")
-    for name in names:
-        for kind in ("png", "csv", "json"):
-            out_file(options.out / f"{name}.{kind}", "--out")
 
 
 def named(item: str) -> tuple[str, str]:
@@ -114,6 +111,9 @@ def main(options: argparse.Namespace) -> None:
         from mae_jax.rundir import contents
         from mae_jax.runtime import files
 
+    for name, _ in map(named, options.images):
+        for kind in ("png", "csv", "json"):
+            out_file(options.out / f"{name}.{kind}", "--out")
     found = [images(item, options.measure) for item in options.images]
     loaded = networks(options)
     for name, held in found:
