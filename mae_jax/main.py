@@ -65,17 +65,19 @@ def plan(config: ConfigDict, workdir: str | os.PathLike | None = None, timed: bo
     from mae_jax.study import preview
 
     _start_jax()
+    from mae_jax.runtime import machine, processes
+
+    for line in machine.devices():
+        processes.note(line)
     return [f"{TASKS.get(checked.task, checked.task)} in {directory}", *preview.lines(checked, directory, timed)]
 
 
 def _start_jax() -> None:
-    """Starts JAX, and prints on which devices it computes."""
+    """Starts JAX, with the other processes if there are several."""
     from mae_jax.runtime import machine, processes
 
     machine.keep_memory()
     processes.start_processes()
-    for line in machine.devices():
-        processes.note(line)
 
 
 def parse(argv: list[str]) -> list[str]:
@@ -99,9 +101,9 @@ def _with_shipped_config(argv: list[str]) -> list[str]:
     return found
 
 
-def run_command() -> None:
-    """Runs the config of the flags and prints the results of a single run; a study prints its report's table."""
-    results = run(_CONFIG.value, _WORKDIR.value)
+def run_command(config: ConfigDict, workdir: str | None) -> None:
+    """Runs a config and prints the results of a single run; a study prints its report's table."""
+    results = run(config, workdir)
     if results.is_single:
         import jax
 
@@ -112,14 +114,14 @@ def run_command() -> None:
 def cli(
     argv: Sequence[str] | None = None,
     verb: str = "run",
-    command: Callable[[], None] = run_command,
+    command: Callable[[ConfigDict, str | None], None] = run_command,
     text: str = "Runs the task of a config file. Rerun the same command to resume it.",
     more: str = "",
 ) -> NoReturn:
     """The process: one line and a non-zero exit code for a user's mistake, a stack trace for ours.
 
-    `argv`: the arguments without the program's name; by default those of the process. `command` is called once the
-    flags are read. `verb`, `text` and `more`, an option of its own, are for its help.
+    `argv`: the arguments without the program's name; by default those of the process. `command` is called with the
+    config and the --workdir that they give. `verb`, `text` and `more`, an option of its own, are for its help.
     """
     logging.set_verbosity(logging.FATAL)  # Orbax, Grain and CLU log every file; errors come as exceptions
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -131,7 +133,7 @@ def cli(
             raise UserError(f"unknown argument {rest[1]!r}; see mae-jax {verb} --help")
         if _CONFIG.value is None:
             raise UserError("--config is missing; use one of configs/, for example --config=configs/demo.py")
-        command()
+        command(_CONFIG.value, _WORKDIR.value)
 
     def start() -> int:
         if not line:

@@ -1,6 +1,13 @@
 """Prints what `mae-jax run` would do with the same arguments, and about how long it would take. Trains nothing."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from mae_jax.runtime import signals
+
+if TYPE_CHECKING:
+    from ml_collections import ConfigDict
 
 SUMMARY = "print what a run or study would do, and how long it would take, without running it"
 UNTIMED = "--untimed"
@@ -13,8 +20,8 @@ def run_argv(argv: list[str]) -> None:
         from mae_jax import main
     timed = UNTIMED not in argv
 
-    def command() -> None:
-        for line in main.plan(main._CONFIG.value, main._WORKDIR.value, timed):
+    def command(config: ConfigDict, workdir: str | None) -> None:
+        for line in main.plan(config, workdir, timed):
             main.say(line)
 
     assert __doc__

@@ -16,7 +16,7 @@ from mae_jax.config.loading import as_json
 from mae_jax.config.validation import validate
 from mae_jax.data.splits import DataCache
 from mae_jax.rundir import contents, identity, lock
-from mae_jax.runtime import processes, signals
+from mae_jax.runtime import machine, processes, signals
 from mae_jax.runtime.disk import OF_ONE_PATH, disk_line
 from mae_jax.runtime.errors import Stopped, StorageError, UserError
 from mae_jax.runtime.progress import Progress, duration
@@ -78,6 +78,8 @@ def run_all(
     for images or a config that cannot be used, StorageError where nothing can be written, and `errors.Stopped` after
     a signal.
     """
+    for line in machine.devices():
+        progress.say(line)
     cache = cache or DataCache()
     with processes.at_once("nothing was changed"):
         planned = plan.make(runs, cache, loop.checking(progress))

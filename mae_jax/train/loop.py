@@ -47,6 +47,7 @@ def run(
     """
     config = frozen(config)
     leader = jax.process_index() == 0  # of several processes the one that writes and speaks
+    alone = progress is None
     progress = progress or Progress(config.log.progress_seconds, quiet=not leader)
     with contextlib.ExitStack() as stack:
         signals_received = stack.enter_context(signals.collect_signals())
@@ -55,6 +56,8 @@ def run(
             stack.enter_context(lock.held(workdir, leader))
             if (results := resume.finished(workdir, config, progress.say)) is not None:
                 return results
+            for line in machine.devices() if alone else []:
+                progress.say(line)
             machine.keep_compiled()
             mesh = sharding.make_mesh(config.sharding.fsdp)
             with at_once("nothing was changed", hard=True):

@@ -69,7 +69,6 @@ def test_nothing_begins_with_a_pretraining_that_diverged(config, tmp_path, ran):
     assert ran == ["pre-training", "finetune 100 % scratch"] and inits_in_report(tmp_path) == ["scratch"]
 
 
-@pytest.mark.slow
 def test_one_of_two_runs_side_by_side_is_killed_and_then_done_alone(tmp_path, environment, ran):
     """As tasks of a job array: two processes, SIGKILL for one of them, then the study's ordinary command."""
     workdir = tmp_path / "study"

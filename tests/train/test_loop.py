@@ -301,7 +301,7 @@ def test_stray_and_damaged_checkpoints_are_put_aside_and_named(tmp_path, tiny_co
     (newest / "params" / "_METADATA").write_text("{")
     loop.run(config, tmp_path)
     said = capsys.readouterr().out
-    assert "99 is not a whole checkpoint" in said and "checkpoints/6 cannot be read" in said
+    assert "99 is not a whole checkpoint" in said and "checkpoints/6 is damaged: " in said
     assert "resuming from step 4" in said
     # What follows is saved all the same.
     assert steps.committed_steps(tmp_path / "checkpoints") == [8, 4]

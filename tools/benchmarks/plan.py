@@ -156,5 +156,4 @@ def run(config: ConfigDict, workdir: str | None = None) -> None:
 
 
 if __name__ == "__main__":
-    command.run = run  # the same flags, messages and exit codes
-    command.cli()
+    command.cli(command=run)  # the same flags, messages and exit codes

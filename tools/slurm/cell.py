@@ -62,5 +62,4 @@ def run(config: ConfigDict, workdir: str | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main.run = run  # the same flags, messages and exit codes
-    main.cli()
+    main.cli(command=run)  # the same flags, messages and exit codes
