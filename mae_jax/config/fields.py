@@ -363,7 +363,6 @@ class RunConfig(Fields):
     log: LogFields = dataclasses.field(default_factory=LogFields)
 
 
-NUMBER = (int, float)
 SEED_RULE = {"kind": int, "low": 0, "high": SEEDS, "open": "high", "allowed": "whole numbers of 0 and above"}
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
+from mae_jax.config.fields import DataFields
 from mae_jax.data import duplicates, labelled_sets, layouts, prepared, shifted, sources, tables
 from mae_jax.data import groups as grouping
 from mae_jax.data.groups import Groups
@@ -156,16 +157,7 @@ def _table(name: str, columns: str, pattern: str, say: Callable) -> dict[str, So
     """The splits of a table of labels, or all its images."""
     table = tables.read(name, "", columns)
     say(f"labels: {table.in_words()}")
-    everything = sources.listed(
-        table.directory,
-        table.names,
-        table.labels,
-        table.groups,
-        classes=table.classes,
-        kind=table.columns.get("group", "group"),
-        bad_images="skip",
-        pattern=pattern,
-    )
+    everything = labelled_sets.of_table(table, DataFields(bad_images="skip", group_pattern=pattern), None)
     if table.splits is None:
         return {ALL: everything}
     return {split or "no split": labelled_sets.rows_of(everything, table, split) for split in sorted(set(table.splits))}

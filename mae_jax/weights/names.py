@@ -12,8 +12,6 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-FAMILIES = ("hf", "timm", "own")
-
 _TIMM = {
     "encoder/patch_embed/proj": "patch_embed.proj",
     "encoder/cls_token": "cls_token",

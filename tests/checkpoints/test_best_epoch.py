@@ -24,11 +24,11 @@ def params(value: float):
     return {"encoder": {"kernel": jnp.full((2, 3), value)}, "head": {"bias": jnp.full(3, -value)}}
 
 
-def offer(best: Best, step: int, accuracy: float, loss: float) -> None:
+def offer(best: BestEpoch, step: int, accuracy: float, loss: float) -> None:
     best.offer(step, {"val/accuracy": accuracy, "val/loss": loss}, params(step))
 
 
-def files(best: Best) -> set[str]:
+def files(best: BestEpoch) -> set[str]:
     return {path.name for path in best.directory.iterdir()}
 
 

@@ -63,7 +63,7 @@ def test_the_second_start_compiles_nothing_and_tensorflow_waits(tmp_path, enviro
 # after 3 GiB, which are taken and never touched.
 FAULTS = """
 import ctypes, resource, threading
-from mae_jax import machine
+from mae_jax.runtime import machine
 
 kept, libc = machine.keep_memory(), ctypes.CDLL(None)
 libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]

@@ -91,7 +91,7 @@ def test_a_signal_to_the_whole_process_group_saves_and_goes_on(tmp_path, environ
     os.killpg(stopped.pid, number)
     text, errors = stopped.communicate(timeout=30)
     assert stopped.returncode == EXIT_STOPPED, text + errors
-    assert len(said(errors)) == 1 and "step" in errors and "is saved, the same command goes on" in errors
+    assert len(said(errors)) == 1 and "step" in errors and "is saved; rerun the same command to resume" in errors
     again = subprocess.Popen([*command, f"--workdir={tmp_path}"], start_new_session=True, **options)
     for line in again.stdout:
         if "resuming from step" in line:
