@@ -16,6 +16,7 @@ import importlib
 from types import ModuleType
 
 VERBS = (  # in the order of the list that `mae-jax` prints
+    "quick",
     "run",
     "plan",
     "report",

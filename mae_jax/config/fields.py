@@ -77,6 +77,11 @@ class DataFields(Fields):
         "", "where prepared data sets are; empty: $TFDS_DATA_DIR, else ~/tensorflow_datasets", may_differ=True
     )
     dir: str = field("", 'source=folder: the directory; pre-training takes several, joined by ","')
+    part: str = field(
+        "all",
+        "pre-training: all images of the source, or only those that a fine-tuning trains on, found as it finds them",
+        choices=("all", "train"),
+    )
     weights: tuple[float, ...] = field((), "pre-training: shares of the sources; empty: by their numbers of images")
     labels: str = field(
         "", "source=folder: a CSV or Parquet file with path, label, optional group and split; paths are below `dir`"

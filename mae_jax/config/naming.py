@@ -62,8 +62,9 @@ def _in_path(name: str) -> str:
 def source_names(data: DataFields) -> list[str]:
     """One name for each source, in their order: the data set, or the last part of the folder's path."""
     names = []
+    folders = [Path(d).name or "folder" for d in data.dir.split(",") if d]
     for source in data.source.split("+"):
-        names += [Path(d).name or "folder" for d in data.dir.split(",") if d] if source == "folder" else [source]
+        names += (folders or [Path(data.labels).stem]) if source == "folder" else [source]
     return names
 
 

@@ -152,7 +152,7 @@ def seen_before(
     {} where these images are gone, or where a folder that is not in `cache` would have to be read again.
     """
     cache = cache or DataCache()
-    steps = [(_unlabelled_sources if task == "pretrain" else labelled_sets.load, fields) for task, fields in earlier]
+    steps = [_opening(fields) if task == "pretrain" else (labelled_sets.load, fields) for task, fields in earlier]
     for function, fields in steps:
         names = fields.source.split("+")
         known = cache.holds(function, fields) or all(map(prepared.known, names))
@@ -169,7 +169,9 @@ def seen_before(
 
 def unlabelled(data: DataFields, on_progress: Report | None = None, cache: DataCache | None = None) -> Unlabelled:
     """Opens the sources joined by "+"; a small part of each is held out to watch the reconstruction."""
-    found = (cache or DataCache()).sources(_unlabelled_sources, data, on_progress)
+    function, fields = _opening(data)
+    opened = (cache or DataCache()).sources(function, fields, on_progress)
+    found = [_to_train(opened)] if isinstance(opened, LabelledSets) else opened
     train_idx, val_idx = [], []
     for source in found:
         # At most 256 are held out: enough to see a curve, and cheap to evaluate.
@@ -183,7 +185,29 @@ def unlabelled(data: DataFields, on_progress: Report | None = None, cache: DataC
     return Unlabelled(tuple(found), tuple(train_idx), tuple(val_idx), tuple(names))
 
 
+def _opening(data: DataFields) -> tuple[Callable[..., Any], DataFields]:
+    """What opens the images of a pre-training, and the fields to open them with.
+
+    With data.part=train these are the function and the fields of a fine-tuning, so that a `DataCache` opens the images
+    once for both.
+    """
+    if data.part == "train":
+        return labelled_sets.load, dataclasses.replace(data, part="all")
+    return _unlabelled_sources, data
+
+
+def _to_train(sets: LabelledSets) -> Source:
+    """The training images, without those of a validation set that the data have."""
+    if sets.validation is None:
+        return sets.train
+    return sources.take(sets.train, np.setdiff1d(np.arange(len(sets.train)), sets.validation))
+
+
 def check_unlabelled(data: DataFields) -> None:
+    """Refuses fields of a pre-training that name images which are not there; opens none. Raises UserError."""
+    if data.part == "train":
+        labelled_sets.check(data)
+        return
     names, directories = data.source.split("+"), _directories(data)
     if data.group_pattern:
         grouping.compiled(data.group_pattern)

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mae_jax.config.fields import DataFields, changed
+from mae_jax.config.validation import typed
 from mae_jax.data import labelled_sets, splits
 from mae_jax.rundir import contents
 from mae_jax.runtime.errors import UserError
@@ -154,3 +156,25 @@ def test_a_run_says_where_its_sets_come_from(data, tiny_config, tmp_path):
     assert about["test_split"] == "test" and about["groups"]["known"] is False
     assert about["groups"]["count"] == {"train": None, "test": None}
     assert about["groups"]["text"].startswith("not known")
+
+
+def test_a_pre_training_on_the_training_images_sees_no_other(data, tmp_path, monkeypatch):
+    opened = []
+    load = labelled_sets.load
+    monkeypatch.setattr(labelled_sets, "load", lambda *given: opened.append(given) or load(*given))
+    data.part = "train"
+    cache, fields = splits.DataCache(), typed(data, DataFields)
+    pretrained = splits.unlabelled(fields, cache=cache)
+    trained = splits.labelled(changed(fields, {"part": "all"}), cache=cache)
+    (source,) = pretrained.sources
+    assert set(source.names) == set(trained.train.names) and not set(source.names) & set(trained.test.names)
+    assert len(pretrained.train_idx[0]) + len(pretrained.val_idx[0]) == 48 and len(opened) == 1
+
+
+def test_a_pre_training_on_the_training_images_leaves_the_validation_folder(data, tmp_path):
+    for split, start in (("train", 0), ("val", 100), ("test", 200)):
+        for i in range(8):
+            draw(tmp_path / "split" / split / "AB"[i % 2] / f"{i}.png", start + i)
+    data.update(dir=str(tmp_path / "split"), part="train", train_split="auto", test_split="auto")
+    (source,) = splits.unlabelled(typed(data, DataFields)).sources
+    assert len(source) == 8 and all(name.startswith("train/") for name in source.names)

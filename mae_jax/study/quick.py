@@ -1,0 +1,115 @@
+"""A quick look before a study: a small pre-training, or a given encoder, and linear probes of the frozen features."""
+
+from pathlib import Path
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from mae_jax.config.fields import RunConfig
+from mae_jax.config.loading import init_of, load
+from mae_jax.config.validation import validate
+from mae_jax.data import splits
+from mae_jax.runtime.errors import UserError
+from mae_jax.runtime.progress import Progress
+from mae_jax.study import preview, validation
+from mae_jax.train import loop
+
+COUNTS = 5  # numbers of labels that are tried
+
+
+def configured(
+    place: Path,
+    unlabeled: str = "",
+    init: str = "",
+    seeds: int = 3,
+    steps: int = 600,
+    columns: str = "",
+    group_pattern: str = "",
+) -> ConfigDict:
+    """The config of a quick look at labeled images in `place`: a folder, or a CSV or Parquet file of labels.
+
+    `unlabeled`: one or more folders, joined by ","; "" pre-trains on the labeled training images. `init`: a run
+    directory or a file or folder of weights to probe in place of a pre-training of `steps` updates. `columns` and
+    `group_pattern` are those of `data`. The numbers of labels are chosen from the images, which are opened. Raises
+    UserError for what cannot be used.
+    """
+    config = load("configs/quick.py", f"seeds={seeds},steps={steps}")
+    _name_images(config, place, unlabeled, columns, group_pattern)
+    if init:
+        _probe_encoder(config, init)
+    checked = validate(config.finetune, "finetune.")
+    held = splits.labelled(checked.data, loop.checking(Progress(10.0)))
+    config.label_counts = label_counts(held.train.labels[held.train_idx], len(held.train.classes))
+    return config
+
+
+def _name_images(config: ConfigDict, place: Path, unlabeled: str, columns: str, group_pattern: str) -> None:
+    labels = {"labels": str(place)} if place.is_file() else {"dir": str(place)}
+    labels |= {"columns": columns, "group_pattern": group_pattern}
+    for part in (config.pretrain, config.finetune):
+        part.data.update(labels)
+    if unlabeled:
+        config.pretrain.data.update(dir=unlabeled, labels="", columns="", part="all")
+    else:
+        config.pretrain.data.part = "train"
+
+
+def _probe_encoder(config: ConfigDict, init: str) -> None:
+    """Takes the encoder of `init`, its network and its scale of images, in place of a pre-training."""
+    from mae_jax.weights import initial_weights, reader
+
+    if init_of(init) == "weights":
+        known = reader.read(init, "--init")
+        for part in (config.pretrain, config.finetune):
+            known.configure(part)
+    else:
+        saved: RunConfig = initial_weights.saved_run(Path(init), "--init")
+        for part in (config.pretrain, config.finetune):
+            for name in part.model:
+                if name not in ("drop_path", "head_std", "pool"):
+                    part.model[name] = getattr(saved.model, name)
+            part.data.update(mean=saved.data.mean, std=saved.data.std)
+    config.inits = ("scratch", init)
+
+
+def label_counts(labels: np.ndarray, n_classes: int) -> tuple[int, ...]:
+    """Up to COUNTS numbers of labels for these training labels (n,): in equal ratios up to all of them.
+
+    The smallest is about four labels a class, since fewer tell little. Numbers are rounded to two digits. Raises
+    UserError for fewer than two images a class on average.
+    """
+    n = len(labels)
+    if n < 2 * n_classes:
+        raise UserError(f"{n} training images for {n_classes} classes are too few for a quick look; label more")
+    smallest = max(n_classes, min(4 * n_classes, n // 2))
+    counts = np.geomspace(smallest, n, COUNTS)
+    rounded = [int(float(f"{count:.2g}")) for count in counts[:-1]]
+    return tuple(dict.fromkeys([*(count for count in rounded if n_classes <= count < n), n]))
+
+
+def full_study(quick: ConfigDict) -> tuple[str, ConfigDict]:
+    """The full study of the same images on this machine: the arguments of `mae-jax run`, and its config."""
+    config = load("configs/study.py", "data=folder,scale=laptop")
+    arguments = ["--config=configs/study.py:data=folder,scale=laptop"]
+    for part in ("pretrain", "finetune"):
+        given = {"train_split": "auto", "test_split": "auto"}
+        given |= {name: quick[part].data[name] for name in ("dir", "labels", "part", "group_pattern", "columns")}
+        for name, value in given.items():
+            if value != config[part].data[name]:
+                config[part].data[name] = value
+                arguments.append(f"--config.{part}.data.{name}={value}")
+    return " ".join(arguments), config
+
+
+def what_more(quick: ConfigDict) -> list[str]:
+    """What the full study adds, and how long it takes here, measured on a few steps; in lines."""
+    arguments, config = full_study(quick)
+    planned = preview.lines(validation.check(config), Path("runs/study"))
+    time = [line.strip() for line in planned if "about" in line]
+    return [
+        "This was a quick look: a small network, a short pre-training, and frozen encoders only.",
+        "The full study fine-tunes whole networks, from scratch and from a longer pre-training, with five seeds. It "
+        "also trains small label sets for as many updates as all labels get.",
+        *(f"It takes {line}" for line in time),
+        f"  mae-jax run {arguments}",
+    ]

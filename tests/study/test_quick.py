@@ -1,0 +1,81 @@
+"""A quick look: which images, encoder and numbers of labels it takes, and the full study that it proposes."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mae_jax.config.fields import StudyConfig
+from mae_jax.config.loading import as_json, load
+from mae_jax.config.validation import typed
+from mae_jax.runtime.errors import UserError
+from mae_jax.study import quick, validation
+
+
+@pytest.fixture
+def cells(tmp_path):
+    """A folder without splits: 3 classes of 20 images."""
+    for number in range(60):
+        path = tmp_path / "cells" / "ABC"[number % 3] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.random.default_rng(number).integers(0, 256, (16, 16, 3), np.uint8)).save(path)
+    return tmp_path / "cells"
+
+
+@pytest.mark.parametrize(
+    "n, classes, expected",
+    [
+        (2012, 5, (20, 63, 200, 640, 2012)),
+        (60, 3, (12, 18, 27, 40, 60)),
+        (30, 5, (15, 18, 21, 25, 30)),
+        (4, 2, (2, 3, 4)),
+    ],
+)
+def test_numbers_of_labels_rise_in_equal_ratios_to_all_of_them(n, classes, expected):
+    assert quick.label_counts(np.arange(n) % classes, classes) == expected
+
+
+def test_too_few_labels_are_refused():
+    with pytest.raises(UserError, match="3 training images for 2 classes are too few"):
+        quick.label_counts(np.array([0, 0, 1]), 2)
+
+
+def test_without_unlabeled_images_the_training_images_are_pre_trained_on(cells):
+    config = quick.configured(cells)
+    assert config.pretrain.data.part == "train" and config.pretrain.data.dir == str(cells)
+    assert config.label_counts[-1] == 60 - 12 - 6  # all but the test and the validation images
+    study = validation.validate_study(config)
+    assert study.evaluations == ("lbfgs",) and study.inits == ("scratch", "mae") and len(study.seeds) == 3
+    given = quick.configured(cells, str(cells / "A"), steps=7)
+    assert (given.pretrain.data.part, given.pretrain.data.dir) == ("all", str(cells / "A"))
+    assert given.pretrain.train.steps == 7
+
+
+def test_a_table_and_its_columns(cells):
+    table = cells.parent / "labels.csv"
+    rows = [f"cells/{path.parent.name}/{path.name},{path.parent.name}" for path in sorted(cells.glob("*/*.png"))]
+    table.write_text("\n".join(["file,kind", *rows]))
+    config = quick.configured(table, columns="path=file,label=kind")
+    assert config.finetune.data.labels == config.pretrain.data.labels == str(table)
+    assert config.label_counts[-1] == 42
+
+
+def test_the_full_study_is_what_its_command_says(cells):
+    arguments, config = quick.full_study(quick.configured(cells, group_pattern=r"(\d)\d"))
+    written = load("configs/study.py", "data=folder,scale=laptop")
+    for argument in arguments.split()[1:]:
+        name, _, value = argument.removeprefix("--config.").partition("=")
+        written.update_from_flattened_dict({name: value})
+    assert as_json(written) == as_json(config)
+    assert typed(config, StudyConfig).pretrain.data.part == "train"
+
+
+@pytest.mark.slow
+def test_the_command_ends_with_a_report_and_the_way_on(cells, tmp_path, capsys):
+    from mae_jax.__main__ import dispatch
+
+    out = tmp_path / "quick"
+    dispatch(["quick", str(cells), f"--workdir={out}", "--steps=4", "--seeds=2"])
+    said = capsys.readouterr().out
+    assert (out / "report" / "index.html").is_file() and (out / "check.csv").is_file()
+    assert "groups: not known" in said and "This was a quick look" in said and "  mae-jax run --config=" in said
+    assert len(list((out / "cells").iterdir())) == 5 * 2 * 2
