@@ -53,6 +53,7 @@ class DataCache:
     def __init__(self) -> None:
         self._sources: dict[tuple, Any] = {}
         self._leaks: dict[tuple, dict[str, dict]] = {}
+        self._made: dict[tuple, Any] = {}
         self._features: Any = None
 
     def sources(self, function: Callable[..., T], data: DataFields, *rest: Any) -> T:
@@ -71,6 +72,12 @@ class DataCache:
         if key not in self._leaks:
             self._leaks[key] = find()
         return self._leaks[key]
+
+    def once(self, key: tuple, make: Callable[[], T]) -> T:
+        """What `make` gives, called once for each key."""
+        if key not in self._made:
+            self._made[key] = make()
+        return self._made[key]
 
     def features(self, make: Callable[[], T]) -> T:
         """The one feature cache of all runs; `make` is called once."""
@@ -92,7 +99,10 @@ def labelled(data: DataFields, on_progress: Report | None = None, cache: DataCac
         val_idx = sets.validation
         pool = np.setdiff1d(np.arange(len(train)), val_idx)
     else:
-        pool, val_idx = subsets.split_validation(train.labels, train.groups, data.val_fraction, data.val_seed)
+        pool, val_idx = cache.once(
+            ("validation", *_key(labelled, data), data.val_fraction, data.val_seed),
+            lambda: subsets.split_validation(train.labels, train.groups, data.val_fraction, data.val_seed),
+        )
     wanted = data.fraction, data.subset_seed, train.classes, data.label_count
     chosen = subsets.nested_subset(train.labels[pool], *wanted)
     train_idx = pool[chosen]
@@ -113,7 +123,9 @@ def labelled(data: DataFields, on_progress: Report | None = None, cache: DataCac
         groups = grouping.generated(len(train), {name: len(source) for name, source in tests.items()})
     else:
         groups = grouping.facts(train.groups, {name: source.groups for name, source in tests.items()}, train.kind)
-    repeated = findings.repeated(train, val_idx)
+    repeated = cache.once(
+        ("repeated", *_key(labelled, data), data.val_fraction, data.val_seed), lambda: findings.repeated(train, val_idx)
+    )
     warnings = [
         *findings.repeated_in_words(repeated),
         *findings.few(subset["actual"], subset["validation"]),

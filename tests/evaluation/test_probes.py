@@ -5,6 +5,7 @@ import csv
 import numpy as np
 import pytest
 from scipy import optimize, special
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from mae_jax.data import sources
 from mae_jax.data.splits import DataCache
@@ -162,3 +163,18 @@ def test_probes_that_cannot_work_are_refused(tmp_path, tiny_config, task, fields
 def test_a_probe_without_validation_images_takes_the_one_value(tmp_path, tiny_config):
     config = tiny_config("knn", **{"data.val_fraction": 0.0, "probe.neighbours": (3,)})
     assert loop.run(config, tmp_path / "run")["chosen"] == {"neighbours": 3, "temperature": 0.07}
+
+
+def test_the_solver_uses_one_thread_so_that_bits_do_not_depend_on_the_cores(blobs, monkeypatch):
+    (x, labels), _ = blobs
+    seen = []
+    minimize = optimize.minimize
+
+    def watched(*args, **kwargs):
+        seen.extend(pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas")
+        return minimize(*args, **kwargs)
+
+    monkeypatch.setattr(probes.optimize, "minimize", watched)
+    with threadpool_limits(2, "blas"):
+        probes.logistic_regression(x, labels, 3, 0.1)
+    assert seen and set(seen) == {1}
