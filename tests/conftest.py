@@ -66,10 +66,16 @@ def tiny_config():
     return make
 
 
+@pytest.fixture(scope="session")
+def quick_xla() -> str:
+    """XLA_FLAGS for processes that a test starts: one device, and a compiler that does not try hard."""
+    return QUICK
+
+
 @pytest.fixture
-def environment() -> dict[str, str]:
-    """For processes that a test starts: one device, and a compiler that does not try hard."""
-    return os.environ | {"XLA_FLAGS": QUICK}
+def environment(quick_xla) -> dict[str, str]:
+    """For processes that a test starts."""
+    return os.environ | {"XLA_FLAGS": quick_xla}
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ that take a config. `study` and `run` among the flags are those of SMOKE.
 
 import ast
 import csv
+import fcntl
 import itertools
 import os
 import re
@@ -19,6 +20,8 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+
+from mae_jax.commands import VERBS
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [
@@ -92,7 +95,7 @@ def test_a_command_and_its_options_exist(block, line):
     words = [w for w in shlex.split(line) if not re.fullmatch(r"\w+=.*", w) or w.startswith("-")]
     line = shlex.join(words)
     if (
-        line.startswith(("mae-jax run ", "python -m mae_jax.main", "python -m mae_jax run"))
+        line.startswith(("mae-jax run ", "mae-jax plan ", "python -m mae_jax.main", "python -m mae_jax run"))
         or "sbatch" in line
         or "study.sh" in line
     ):
@@ -136,6 +139,13 @@ def help_of(*words: str) -> str:
     )
     assert shown.returncode == 0, f"mae-jax {' '.join(words)} --help: {shown.stderr[-500:]}"
     return shown.stdout
+
+
+def test_the_reference_has_every_command():
+    text = (ROOT / "docs" / "reference" / "commands.md").read_text()
+    for verb in VERBS:
+        row, heading = re.search(rf"^\| (\[{verb}\]|`{verb}` )", text, re.M), re.search(rf"^## {verb}\b", text, re.M)
+        assert row and (heading or verb == "version"), f"docs/reference/commands.md lacks mae-jax {verb}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
@@ -266,10 +276,9 @@ def test_the_pages_build_without_warnings(tmp_path):
     assert "optim.base_lr" in fields_page and "mae.mask_ratio" in fields_page
 
 
-@pytest.fixture(scope="module")
-def workspace(tmp_path_factory) -> Path:
-    """A folder as a reader has it who has followed the tutorial in a checkout."""
-    top = tmp_path_factory.mktemp("reader")
+def reader(top: Path, environment: dict[str, str]) -> Path:
+    """Makes `top` the folder of a reader with a checkout who has followed the tutorial, and has some more data."""
+    top.mkdir()
     for folder in ("configs", "tools", "docs"):
         (top / folder).symlink_to(ROOT / folder)
     (top / "bin").mkdir()
@@ -277,7 +286,7 @@ def workspace(tmp_path_factory) -> Path:
         script = top / "bin" / command
         script.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} {arguments} "$@"\n')
         script.chmod(0o755)
-    follow(ROOT / "docs" / "tutorial.md", top)
+    follow(ROOT / "docs" / "tutorial.md", top, environment)
     assert (top / "runs/cells/report/index.html").is_file()
     shutil.copytree(top / "cells/TestA", top / "clinic_b")
     files = sorted((top / "cells").rglob("*.png"))
@@ -286,8 +295,32 @@ def workspace(tmp_path_factory) -> Path:
     return top
 
 
-def follow(page: Path, top: Path) -> int:
+@pytest.fixture(scope="session")
+def tutorial(tmp_path_factory, quick_xla) -> Path:
+    """The folder of `reader`, made once, also for several workers of pytest-xdist."""
+    place = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        place = place.parent
+    top, done = place / "tutorial", place / "tutorial.done"
+    with open(place / "tutorial.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not done.exists():
+            shutil.rmtree(top, ignore_errors=True)
+            reader(top, os.environ | {"XLA_FLAGS": quick_xla})
+            done.touch()
+    return top
+
+
+@pytest.fixture
+def workspace(tutorial, tmp_path) -> Path:
+    """A copy of it, so that no page sees what another page's commands write or remove."""
+    return Path(shutil.copytree(tutorial, tmp_path / "reader", symlinks=True))
+
+
+def follow(page: Path, top: Path, environment: dict[str, str]) -> int:
     """Runs the blocks of a page in `top`; returns how many."""
+    environment = environment | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
+    environment["PATH"] = f"{top / 'bin'}{os.pathsep}{environment['PATH']}"
     done = 0
     for block in blocks(page):
         if block.not_run:
@@ -299,9 +332,7 @@ def follow(page: Path, top: Path) -> int:
             flags = shlex.join(block.smoke)
             lines = [f"{line} {flags}" if "--config=" in line else line for line in block.commands]
             command = ["bash", "-euo", "pipefail", "-c", "\n".join(lines)]
-        path = f"{top / 'bin'}{os.pathsep}{os.environ['PATH']}"
-        environment = os.environ | {"PATH": path, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
-        ended = subprocess.run(command, cwd=top, env=environment, capture_output=True, text=True, timeout=900)
+        ended = subprocess.run(command, cwd=top, env=environment, capture_output=True, text=True)
         assert ended.returncode == 0, f"{name(page)}:\n{block.text}\n{ended.stdout[-1500:]}\n{ended.stderr[-1500:]}"
     return done
 
@@ -311,5 +342,5 @@ RUN = [p for p in PAGES if p.name != "tutorial.md" and any(not block.not_run for
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", RUN, ids=name)
-def test_the_commands_of_a_page_run(page, workspace):
-    assert follow(page, workspace) > 0
+def test_the_commands_of_a_page_run(page, workspace, environment):
+    assert follow(page, workspace, environment) > 0
