@@ -88,7 +88,8 @@ def load_params(workdir: Path, like: Params, field: str) -> tuple[Params, int]:
             f"{field}={workdir} {why or 'has no checkpoint'}; name the run directory of a finished pre-training"
         )
     path = directory / str(steps[0])
-    checkpointer = ocp.StandardCheckpointer()
+    # A Checkpointer would look for the metadata of a whole checkpoint in `params`, and warn that there is none.
+    handler = ocp.StandardCheckpointHandler()
     try:
         wrong = digests.problem(path)
         if wrong:
@@ -96,14 +97,14 @@ def load_params(workdir: Path, like: Params, field: str) -> tuple[Params, int]:
         wrong = differing_leaf(path / "params", like)
         if wrong:
             raise UserError(f"{field}: checkpoint {path} does not fit the config beside it: {wrong}")
-        return checkpointer.restore(path / "params", like), steps[0]
+        return handler.restore(path / "params", args=ocp.args.StandardRestore(like)), steps[0]
     except UserError:
         raise
     except Exception as error:  # Orbax raises many kinds
         fault = os_error(error)
         raise UserError(f"{field}: checkpoint {path} cannot be read: {told(fault or error)}") from None
     finally:
-        checkpointer.close()
+        handler.close()
 
 
 def told(error: BaseException) -> str:
@@ -116,8 +117,11 @@ def differing_leaf(directory: Path, like: Any) -> str:
 
     `like` is a tree of `jax.ShapeDtypeStruct`. Orbax casts a leaf of another dtype silently. Raises what Orbax raises.
     """
-    with ocp.StandardCheckpointer() as checkpointer:
-        saved = checkpointer.metadata(directory).item_metadata
+    handler = ocp.StandardCheckpointHandler()
+    try:
+        saved = handler.metadata(directory)
+    finally:
+        handler.close()
     found = {leaf.name: leaf for leaf in jax.tree.leaves(getattr(saved, "tree", saved)) if hasattr(leaf, "dtype")}
     wanted = {
         jax.tree_util.keystr(path, simple=True, separator="."): leaf

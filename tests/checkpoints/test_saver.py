@@ -362,6 +362,12 @@ def test_a_finished_run_without_its_checkpoint_is_named(copy, spec):
         steps.load_params(copy, abstract_state(spec).params, "init_from")
 
 
+def test_weights_are_read_without_a_warning(copy, spec, caplog):
+    with caplog.at_level("WARNING", logger="absl"):
+        _, step = steps.load_params(copy, abstract_state(spec).params, "init_from")
+    assert step == 6 and not caplog.records
+
+
 def test_weights_of_another_run_are_checked_too(copy, spec):
     path = copy / "checkpoints" / "6" / "config" / "metadata"
     path.write_bytes(path.read_bytes() + b" ")
