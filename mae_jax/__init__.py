@@ -2,8 +2,8 @@
 
 import mae_jax
 
-model = mae_jax.load("runs/demo")  # a run directory, a bundle, or weights of other code
-result = model.predict(images)  # uint8 arrays b h w 3, file names, or a folder
+model = mae_jax.load("runs/demo")  # a run directory, a bundle, or weights from other code
+result = model.predict(images)  # uint8 array of shape (b, h, w, 3), file names, or a folder
 features = model.embed(images)
 """
 
@@ -17,7 +17,7 @@ __all__ = ["__version__", "load"]
 
 
 def __getattr__(name: str) -> Any:
-    """Imports `load` when it is first used: `import mae_jax` alone does not start JAX."""
+    """Imports `load` on first use, so that `import mae_jax` alone does not start JAX."""
     if name == "load":
         from mae_jax.predict.loading import load
 

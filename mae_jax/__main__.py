@@ -1,4 +1,4 @@
-"""`mae-jax COMMAND` and `python -m mae_jax COMMAND`."""
+"""The command line: `mae-jax COMMAND` and `python -m mae_jax COMMAND`."""
 
 import os
 import sys
@@ -13,7 +13,7 @@ from mae_jax.runtime.errors import EXIT_USER_ERROR, UserError
 
 
 def dispatch(argv: Sequence[str]) -> int:
-    """Runs one command and returns its exit code. Raises UserError for arguments that are not understood."""
+    """Runs one command and returns its exit code. Raises UserError for unknown arguments."""
     verb, *rest = argv or [""]
     if not verb:
         print(commands.overview(), file=sys.stderr)
@@ -38,10 +38,10 @@ def dispatch(argv: Sequence[str]) -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
-    """The process: one line and a non-zero exit code for a user's mistake, a stack trace for ours."""
+    """Entry point. A user's mistake prints one line and exits non-zero; a bug in mae_jax prints a stack trace."""
     signals.block()  # until the command has imported what it needs
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # otherwise it prints a note; nothing is computed with it
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # prevents a start-up note; TensorFlow computes nothing here
     call(dispatch, sys.argv[1:] if argv is None else argv)
 
 

@@ -1,4 +1,6 @@
-"""Runs what a config says. On the command line: mae-jax run --config=FILE[:ARG], or python -m mae_jax.main.
+"""Runs the task of a config.
+
+On the command line: mae-jax run --config=FILE[:ARG], or python -m mae_jax.main --config=FILE[:ARG].
 
 In a notebook:
 
@@ -28,19 +30,19 @@ from mae_jax.runtime.errors import EXIT_USER_ERROR, UserError
 from mae_jax.study import validation
 from mae_jax.study.results import TASKS, Results
 
-if __name__ == "__mp_main__":  # a process that loads images for the command
+if __name__ == "__mp_main__":  # a worker process that loads images
     logging.set_verbosity(logging.FATAL)
 
 HELP = ("-h", "--h", "-help", "--help", "--helpshort", "--helpfull")
-_CONFIG = config_flags.DEFINE_config_file("config", None, "FILE[:ARG]: a file of configs/.", lock_config=True)
+_CONFIG = config_flags.DEFINE_config_file("config", None, "FILE[:ARG]: a config and its arguments.", lock_config=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Run directory; default: a descriptive name under runs/.")
 
 
 def run(config: ConfigDict, workdir: str | os.PathLike | None = None) -> Results:
     """Runs the task of `config`: one run, a study or a sweep. Resumes what an earlier call left in `workdir`.
 
-    Returns what results.json says, or the rows of the report's table. Raises UserError for a mistake of the user, and
-    `errors.Stopped` after a signal, with the state saved.
+    Returns the content of results.json, or the rows of the report's table. Raises UserError for a mistake of the
+    user, and `errors.Stopped` after a signal, when the state is saved.
     """
     checked = validation.check(config)
     validation.check_images(checked)
@@ -49,15 +51,14 @@ def run(config: ConfigDict, workdir: str | os.PathLike | None = None) -> Results
     from mae_jax.train import loop
 
     _start_jax()
-    several = {"study": label_study, "sweep": mask_sweep}
-    found = several.get(checked.task, loop).run(checked, directory)
-    return Results(found, directory, checked.task, checked.name)
+    runner = {"study": label_study, "sweep": mask_sweep}.get(checked.task, loop)
+    return Results(runner.run(checked, directory), directory, checked.task, checked.name)
 
 
 def plan(config: ConfigDict, workdir: str | os.PathLike | None = None, timed: bool = True) -> list[str]:
-    """What `run` would do, in lines; writes nothing in `workdir`.
+    """Describes in lines of text what `run` would do. Writes nothing to `workdir`.
 
-    `timed`: measure a few training steps and estimate how long everything takes. Raises UserError as `run` does.
+    If `timed`, measures a few training steps and estimates the total time. Raises UserError as `run` does.
     """
     checked = validation.check(config)
     validation.check_images(checked)
@@ -73,7 +74,7 @@ def plan(config: ConfigDict, workdir: str | os.PathLike | None = None, timed: bo
 
 
 def _start_jax() -> None:
-    """Starts JAX, with the other processes if there are several."""
+    """Starts JAX, and joins the other processes if there are several."""
     from mae_jax.runtime import machine, processes
 
     machine.keep_memory()
@@ -81,28 +82,28 @@ def _start_jax() -> None:
 
 
 def parse(argv: list[str]) -> list[str]:
-    """Reads the flags. Raises UserError, where ml_collections would print its own stack trace."""
+    """Parses the flags. Raises UserError where ml_collections would print a stack trace."""
     check_arguments(argv[1:])
     try:
         return flags.FLAGS(_with_shipped_config(argv))
-    except (flags.Error, ValueError) as error:  # absl's own, for --noFLAG=VALUE
+    except (flags.Error, ValueError) as error:  # absl raises ValueError for --noFLAG=VALUE
         raise UserError(" ".join(str(error).split())) from None
 
 
 def _with_shipped_config(argv: list[str]) -> list[str]:
-    """`argv` with the path of the config file that is used, which may be one that mae_jax ships."""
-    found = list(argv)
+    """`argv` with the config file replaced by its full path, which may be a file that mae_jax ships."""
+    resolved = list(argv)
     for i, argument in enumerate(argv[1:], 1):
         name, equals, value = argument.partition("=")
         at = i if equals else i + 1
         if name.lstrip("-") == "config" and name.startswith("-") and (equals or at < len(argv)):
             path, colon, arg = (value if equals else argv[at]).partition(":")
-            found[at] = f"{name}=" * bool(equals) + f"{config_file(path)}{colon}{arg}"
-    return found
+            resolved[at] = f"{name}=" * bool(equals) + f"{config_file(path)}{colon}{arg}"
+    return resolved
 
 
 def run_command(config: ConfigDict, workdir: str | None) -> None:
-    """Runs a config and prints the results of a single run; a study prints its report's table."""
+    """Runs a config and prints the results of a single run. A study prints the table of its report itself."""
     results = run(config, workdir)
     if results.is_single:
         import jax
@@ -118,15 +119,16 @@ def cli(
     text: str = "Runs the task of a config file. Rerun the same command to resume it.",
     more: str = "",
 ) -> NoReturn:
-    """The process: one line and a non-zero exit code for a user's mistake, a stack trace for ours.
+    """Entry point of a command that takes a config.
 
-    `argv`: the arguments without the program's name; by default those of the process. `command` is called with the
-    config and the --workdir that they give. `verb`, `text` and `more`, an option of its own, are for its help.
+    A user's mistake prints one line and exits non-zero; a bug in mae_jax prints a stack trace. `argv` are the arguments
+    without the program name, by default those of the process. `command` is called with the config and --workdir.
+    `verb`, `text` and `more` (an extra option) appear in the help.
     """
     logging.set_verbosity(logging.FATAL)  # Orbax, Grain and CLU log every file; errors come as exceptions
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # otherwise it prints a note; nothing is computed with it
-    line = list(sys.argv[1:] if argv is None else argv)
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # prevents a start-up note; TensorFlow computes nothing here
+    arguments = list(sys.argv[1:] if argv is None else argv)
 
     def main(rest: list[str]) -> None:
         if rest[1:]:
@@ -136,15 +138,15 @@ def cli(
         command(_CONFIG.value, _WORKDIR.value)
 
     def start() -> int:
-        if not line:
+        if not arguments:
             print(usage.overview(verb, text, more), file=sys.stderr)
             print(f"\nerror: mae-jax {verb} needs --config", file=sys.stderr)
             return EXIT_USER_ERROR
-        if asked := [argument for argument in line if argument in HELP]:
-            config = config_argument([argument for argument in line if argument not in asked])
+        if any(argument in HELP for argument in arguments):
+            config = config_argument([argument for argument in arguments if argument not in HELP])
             print(usage.overview(verb, text, more) if config is None else usage.of_config(*config))
             return 0
-        app.run(main, argv=[sys.argv[0], *line], flags_parser=parse)
+        app.run(main, argv=[sys.argv[0], *arguments], flags_parser=parse)
         return 0
 
     with signals.collect_signals(alone=True):

@@ -1,4 +1,4 @@
-"""How a command ends: one line and an exit code for what a user can fix, a stack trace for our mistakes."""
+"""How a command ends: one line and an exit code for what a user can fix, a stack trace for a bug in mae_jax."""
 
 import errno
 import io
@@ -13,20 +13,20 @@ from mae_jax.runtime.disk import disk_line
 from mae_jax.runtime.errors import EXIT_STOPPED, EXIT_USER_ERROR, Stopped, UserError, printable
 from mae_jax.runtime.progress import close_bars
 
-_LESS = "a larger train.accumulation, a smaller train.batch_size or eval.batch_size, or train.remat=True need less"
+_LESS = "a larger train.accumulation, a smaller train.batch_size or eval.batch_size, or train.remat=True needs less"
 
 
 def call(command: Callable[..., Any], *args: Any) -> NoReturn:
-    """Calls `command` and ends the process with exit code 0, or with the number that it returns.
+    """Calls `command` and exits with the number that it returns, or 0.
 
-    A UserError, and a file that cannot be read or written, ends with one line and exit code 2; a signal, with 75
+    A UserError, or a file that cannot be read or written, prints one line and exits with 2. A signal exits with 75
     after everything is saved.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # terminals that do not know every character
+            stream.reconfigure(errors="backslashreplace")  # for terminals that lack some characters
     try:
-        signals.release()  # if the command held them back during its imports
+        signals.release()  # in case the command blocked them during its imports
         sys.exit(command(*args) or 0)
     except UserError as error:
         _end(f"error: {error}", EXIT_USER_ERROR)
@@ -37,21 +37,21 @@ def call(command: Callable[..., Any], *args: Any) -> NoReturn:
     except OSError as error:
         if not error.errno:
             raise
-        if error.errno == errno.EPIPE and error.filename is None:  # the reader of our output is gone: `| head`
+        if error.errno == errno.EPIPE and error.filename is None:  # the reader has closed the pipe, as `| head` does
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(EXIT_USER_ERROR)
         _end(f"error: {disk_line(error)}", EXIT_USER_ERROR)
     except RuntimeError as error:
-        if not str(error).startswith("RESOURCE_EXHAUSTED"):  # so XLA's errors begin
+        if not str(error).startswith("RESOURCE_EXHAUSTED"):  # XLA's out-of-memory errors start like this
             raise
-        _end(f"error: the device has not enough memory ({str(error).splitlines()[0][:200]}); {_LESS}", EXIT_USER_ERROR)
+        _end(f"error: out of memory on the device ({str(error).splitlines()[0][:200]}); {_LESS}", EXIT_USER_ERROR)
 
 
 def call_computing(command: Callable[..., Any]) -> NoReturn:
-    """`call` for a command that may fail, or be stopped, while a step is computed.
+    """`call` for a command that may fail or be stopped during a training step.
 
-    When the interpreter exits, it frees arrays that such a step still reads and may crash, which loses the exit code.
-    So the process exits without that cleanup. Several processes disconnect first, as jax.distributed does.
+    A normal exit frees arrays that a running step still reads. That may crash and lose the exit code, so the process
+    exits without this cleanup. With several processes it exits normally, so that jax.distributed can disconnect.
     """
     try:
         call(command)
@@ -65,7 +65,7 @@ def call_computing(command: Callable[..., Any]) -> NoReturn:
 
 
 def out_file(path: Path, option: str) -> Path:
-    """`path`, after checking that a file can be written there; makes the folders above it.
+    """Checks that a file can be written at `path`, creates its parent folders, and returns `path`.
 
     Raises UserError that names `option`.
     """
@@ -87,7 +87,7 @@ def out_file(path: Path, option: str) -> Path:
 
 
 def say(line: str) -> None:
-    """Prints a line at once; control characters in it are escaped."""
+    """Prints a line and flushes it. Control characters are escaped."""
     print(printable(line), flush=True)
 
 

@@ -1,15 +1,15 @@
-"""Names of others in CSV files: no spreadsheet takes one for a formula, and all read back as they were."""
+"""Escapes text in CSV files so that no spreadsheet runs it as a formula, and removes the escapes again."""
 
 import re
 
-_FORMULA = re.compile(r"'*[=+\-@\t\r\n＝＋－＠]")  # what a cell that is computed begins with; marks before it count too
+_FORMULA = re.compile(r"'*[=+\-@\t\r\n＝＋－＠]")  # the start of a formula, also after quote marks
 
 
 def cell(value: object) -> object:
-    """What to write for `value`: a text that a spreadsheet would compute gets a ' in front of it."""
+    """What to write for `value`: text that a spreadsheet would take for a formula gets a leading '."""
     return f"'{value}" if isinstance(value, str) and _FORMULA.match(value) else value
 
 
 def text(written: str) -> str:
-    """What `cell` was given. Files of others, which have no such marks, are read as they are."""
+    """Undoes `cell`. Text from files without these marks is returned unchanged."""
     return written[1:] if written.startswith("'") and _FORMULA.match(written) else written

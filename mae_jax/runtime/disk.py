@@ -1,4 +1,4 @@
-"""Faults of the storage in one line: the path, the reason, and advice that fits the reason."""
+"""Storage errors as one line: the path, the reason, and what to do about that reason."""
 
 import errno
 import os
@@ -11,8 +11,8 @@ from pathlib import Path
 
 from mae_jax.runtime.errors import StorageError, UserError
 
-# These say something about one path: no right to it, another kind of file in its place. All other error numbers
-# are faults of the storage, which everything else on it shares.
+# Errors of a single path, such as a missing permission or a folder in place of a file. All other error numbers are
+# faults of the storage itself and affect every file on it.
 OF_ONE_PATH = frozenset(
     {
         errno.EACCES,
@@ -25,7 +25,7 @@ OF_ONE_PATH = frozenset(
         errno.EPERM,
     }
 )
-_TENSORSTORE = re.compile(r"\[os_error_code='(\d+)'\]")  # how a message of tensorstore ends
+_TENSORSTORE = re.compile(r"\[os_error_code='(\d+)'\]")  # tensorstore's messages end like this
 _QUOTED = re.compile(r'"(/[^"]*)"')
 _REASONS = {os.strerror(number): number for number in errno.errorcode}
 
@@ -37,7 +37,7 @@ def disk_line(error: OSError) -> str:
 
 
 def _reason(error: OSError, path: Path | None) -> str:
-    """Reason and advice for the fault `error`, which occurred at `path`."""
+    """The reason of `error`, which occurred at `path`, and advice."""
     reason = error.strerror or (os.strerror(error.errno) if error.errno else str(error)) or type(error).__name__
     about, advice = _advice(error.errno, path)
     return (
@@ -46,15 +46,15 @@ def _reason(error: OSError, path: Path | None) -> str:
 
 
 def _path(error: OSError) -> Path | None:
-    """The path that an error names, if it does: an open file gives its number in place of it."""
+    """The path in an error, if it has one: errors on open files may hold a file descriptor instead."""
     return Path(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes | os.PathLike) else None
 
 
 def _advice(number: int | None, path: Path | None) -> tuple[str, str]:
-    """A fact about the cause, and what to do; each is "" where nothing useful is known."""
+    """A detail about the cause, and what to do. Each is "" if nothing useful is known."""
     if number == errno.ENOSPC:
         counted = _file_system(path)
-        if counted is not None and counted.f_files and not counted.f_favail:  # some file systems do not count them
+        if counted is not None and counted.f_files and not counted.f_favail:  # some file systems report no inode counts
             return "no free inodes on its disk", "remove files that you no longer need"
         return _free(path), "make room"
     if number == errno.EDQUOT:
@@ -91,7 +91,7 @@ def _advice(number: int | None, path: Path | None) -> tuple[str, str]:
 
 
 def _existing(path: Path | None) -> Path | None:
-    """The nearest folder above `path` that exists."""
+    """`path`, or its nearest parent that exists."""
     if path is None:
         return None
     path = path.absolute()
@@ -122,9 +122,9 @@ def _is_pipe(path: Path) -> bool:
 
 
 def os_error(error: BaseException | None) -> OSError | None:
-    """The fault of the storage that `error` is, comes from, or tells of in its text; None where there is none.
+    """The storage error behind `error`: itself, its cause, or one named in its text. None if there is none.
 
-    Tensorstore ends its messages with `[os_error_code='N']`, and TensorFlow with the words of the C library.
+    Tensorstore ends its messages with `[os_error_code='N']`, TensorFlow with the error text of the C library.
     """
     for one in _chain(error):
         if isinstance(one, OSError) and one.errno:
@@ -150,7 +150,7 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def exists(path: Path) -> bool:
-    """Whether there is something at `path`. Raises OSError where the storage fails, unlike Path.exists."""
+    """Whether `path` exists. Unlike Path.exists, raises OSError if the storage fails."""
     try:
         os.stat(path)
     except (FileNotFoundError, NotADirectoryError):
@@ -159,7 +159,7 @@ def exists(path: Path) -> bool:
 
 
 def not_saved(path: Path, error: OSError) -> StorageError:
-    """The error to raise where a checkpoint at `path` cannot be written."""
+    """The error to raise if a checkpoint at `path` cannot be written."""
     return StorageError(f"{path} cannot be written: {_reason(error, path)}. Earlier checkpoints are kept")
 
 
@@ -169,5 +169,5 @@ def first_line(error: BaseException) -> str:
 
 
 def unwritable(workdir: Path, error: OSError) -> UserError:
-    """The error to raise where a run directory cannot be made or locked."""
+    """The error to raise if a run directory cannot be created or locked."""
     return UserError(f"workdir {workdir} cannot be written: {_reason(error, workdir)}, or choose another --workdir")

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, so that a full disk or a kill leaves what was there."""
+"""Atomic file writes: a full disk or a killed process leaves the previous file intact."""
 
 import contextlib
 import io
@@ -13,7 +13,7 @@ from PIL import Image
 
 @contextlib.contextmanager
 def replacing(path: Path, binary: bool = False) -> Iterator[Any]:
-    """Opens a file, of text or `binary`, that takes the place of `path` when all of it is written."""
+    """Opens a text or `binary` file that replaces `path` once it is completely written."""
     partial = path.with_name(path.name + ".partial")
     text = {} if binary else {"encoding": "utf-8", "errors": "backslashreplace", "newline": ""}
     try:
@@ -23,7 +23,7 @@ def replacing(path: Path, binary: bool = False) -> Iterator[Any]:
             os.fsync(file.fileno())
         os.replace(partial, path)
     except BaseException as error:
-        if isinstance(error, OSError) and error.filename in (None, str(partial)):  # a write that failed names no file
+        if isinstance(error, OSError) and error.filename in (None, str(partial)):  # a failed write names no file
             error.filename = str(path)
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
@@ -32,7 +32,7 @@ def replacing(path: Path, binary: bool = False) -> Iterator[Any]:
 
 @contextlib.contextmanager
 def replacing_path(path: Path) -> Iterator[Path]:
-    """The same for a library that opens its files by name: gives the name to write to."""
+    """Like `replacing`, for libraries that open files themselves: yields the path to write to."""
     partial = path.with_name(path.name + ".partial")
     try:
         yield partial
@@ -46,7 +46,7 @@ def replacing_path(path: Path) -> Iterator[Path]:
 
 
 def save_picture(path: Path, picture: Image.Image, **options: Any) -> None:
-    """Writes a PNG or JPEG file whole or not at all; `options` are those of Pillow's save. Raises OSError."""
+    """Writes a PNG or JPEG file atomically. `options` go to Pillow's `save`. Raises OSError."""
     stream = io.BytesIO()
     picture.save(stream, "JPEG" if path.suffix.lower() in (".jpg", ".jpeg") else "PNG", **options)
     with replacing(path, binary=True) as file:
@@ -54,15 +54,15 @@ def save_picture(path: Path, picture: Image.Image, **options: Any) -> None:
 
 
 def save_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    """Writes an .npz file whole or not at all. Raises OSError."""
-    stream = io.BytesIO()  # a ZipFile that cannot write to its file says so once more when it is collected
+    """Writes an .npz file atomically. Raises OSError."""
+    stream = io.BytesIO()  # a ZipFile on a full disk would raise again when it is garbage-collected
     np.savez(stream, **arrays)
     with replacing(path, binary=True) as file:
         file.write(stream.getbuffer())
 
 
 def write(path: Path, content: str | bytes) -> Path:
-    """Writes text or bytes, with the folders above. Raises OSError that names the file."""
+    """Writes text or bytes atomically and creates the parent folders. Raises OSError that names the file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path, binary=isinstance(content, bytes)) as file:
         file.write(content)

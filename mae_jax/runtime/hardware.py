@@ -1,4 +1,4 @@
-"""What this machine has, found without starting JAX: cores, memory, accelerators, a directory for caches."""
+"""Cores, memory, GPUs and cache directory of this machine, found without starting JAX."""
 
 import glob
 import os
@@ -7,38 +7,38 @@ import subprocess
 from pathlib import Path
 
 MEMINFO = Path("/proc/meminfo")
-CGROUPS = (  # limit and usage of a container's memory, version 2 and version 1
+CGROUPS = (  # memory limit and usage of a container, cgroup v2 and v1
     (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")),
     (Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"), Path("/sys/fs/cgroup/memory/memory.usage_in_bytes")),
 )
 
 
 def cores() -> int:
-    """The CPU cores that this process may use."""
+    """The number of CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def available_memory() -> int | None:
-    """Bytes of memory that are free, also within a container's limit; None where the system does not tell."""
-    found = []
+    """Free memory in bytes, within the limit of a container if there is one. None if the system does not report it."""
+    candidates = []
     try:
         lines = MEMINFO.read_text().splitlines()
-        found += [1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")]
+        candidates += [1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")]
     except (OSError, ValueError, IndexError):
         pass
     for limit, used in CGROUPS:
         try:
-            found.append(max(0, int(limit.read_text()) - int(used.read_text())))
-        except (OSError, ValueError):  # none, or "max"
+            candidates.append(max(0, int(limit.read_text()) - int(used.read_text())))
+        except (OSError, ValueError):  # no such file, or no limit ("max")
             continue
-    return min(found, default=None)
+    return min(candidates, default=None)
 
 
 def nvidia_gpus() -> list[str]:
     """The NVIDIA GPUs of this machine, whether or not JAX can use them."""
     if devices := sorted(glob.glob("/dev/nvidia[0-9]*")):
         return devices
-    if not shutil.which("nvidia-smi"):  # Windows' subsystem for Linux has it, and no such device files
+    if not shutil.which("nvidia-smi"):  # WSL has nvidia-smi but no such device files
         return []
     try:
         done = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20)
@@ -48,7 +48,7 @@ def nvidia_gpus() -> list[str]:
 
 
 def cache_directory() -> Path | None:
-    """The directory of compiled functions; None where there is no home directory to hold it."""
+    """The directory of the compilation cache; None without a home directory."""
     if place := os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         return Path(place)
     try:

@@ -1,4 +1,4 @@
-"""Process-wide setup before JAX computes: compilation cache, malloc, dtype and attention kernel."""
+"""Process-wide setup before JAX starts: compilation cache, malloc, dtype and attention kernel."""
 
 import ctypes
 import glob
@@ -12,9 +12,9 @@ from mae_jax.runtime import hardware
 
 
 def keep_compiled() -> None:
-    """Keeps compiled functions on disk, so that the next start of the same config is quick.
+    """Turns on JAX's compilation cache, so that the next run of the same config starts quickly.
 
-    They are in `$XDG_CACHE_HOME/mae_jax/xla`, by default below `~/.cache`; without a home directory they are not kept.
+    The cache is in `$XDG_CACHE_HOME/mae_jax/xla`, by default under `~/.cache`; without a home directory it stays off.
     JAX_COMPILATION_CACHE_DIR names another place, and JAX_ENABLE_COMPILATION_CACHE=false turns the cache off.
     """
     if not jax.config.jax_compilation_cache_dir:
@@ -26,7 +26,7 @@ def keep_compiled() -> None:
 
 
 def devices() -> list[str]:
-    """Lines for the start of a run: on which devices JAX computes, and a warning if it leaves an NVIDIA GPU idle."""
+    """Lines for the start of a run: the devices, and a warning if JAX does not use an NVIDIA GPU of this machine."""
     kinds = Counter(device.device_kind for device in jax.devices())
     lines = [f"devices: {', '.join(f'{count} x {kind}' for kind, count in kinds.items())}"]
     if jax.default_backend() == "cpu" and _forced() != "cpu" and hardware.nvidia_gpus():
@@ -43,26 +43,26 @@ def _forced() -> str:
 
 
 def keep_memory() -> bool:
-    """Keeps memory that is freed within the process, on Linux and glibc where JAX computes on the CPU.
+    """Makes glibc's malloc keep freed memory, if JAX computes on the CPU. Returns whether it does.
 
-    XLA allocates the temporary memory of a step again at each step. glibc maps blocks of that size from the kernel and
-    gives them back, so that every step touches all of its pages for the first time: a fifth of the time of a small
-    network's step. Here they come from the heap, which is not given back. Only threads that start later take part, so
-    this is called before JAX is asked for its devices. MAE_JAX_KEEP_MEMORY=0 turns it off. Returns whether it is on.
+    XLA allocates its temporary memory again in each step. For blocks of that size, glibc asks the kernel for pages and
+    returns them, so every step pays page faults: a fifth of the step time of a small network. This setting serves
+    them from the heap and never shrinks it. It affects only threads that start later, so call it before JAX lists its
+    devices. MAE_JAX_KEEP_MEMORY=0 turns it off.
     """
     accelerators = glob.glob("/dev/nvidia[0-9]*") + glob.glob("/dev/accel*") + glob.glob("/dev/kfd")
     on_cpu = jax.config.jax_platforms == "cpu" or not accelerators
     if platform.libc_ver()[0] != "glibc" or not on_cpu or os.environ.get("MAE_JAX_KEEP_MEMORY") == "0":
         return False
     arena_max, mmap_max, trim_threshold = -8, -4, -1  # M_ARENA_MAX and so on, of malloc.h
-    # Arenas of other threads than the first map large blocks, whatever mmap_max says: one arena for all.
+    # One arena for all threads, because those of other threads map large blocks whatever mmap_max is.
     settings = ((arena_max, 1), (mmap_max, 0), (trim_threshold, -1))
     mallopt = ctypes.CDLL(None).mallopt
     return all([mallopt(name, value) == 1 for name, value in settings])
 
 
 def precision(asked: str) -> str:
-    """`model.dtype` with "auto" decided: bfloat16 where the first device multiplies it fast, float32 elsewhere."""
+    """Resolves `model.dtype`: "auto" is bfloat16 if the first device multiplies it fast, else float32."""
     if asked != "auto":
         return asked
     fast = jax.default_backend() == "tpu" or _nvidia() >= 8
@@ -70,7 +70,7 @@ def precision(asked: str) -> str:
 
 
 def no_cudnn(dtype: str, head_sizes: tuple[int, ...]) -> str:
-    """Why NVIDIA's fused attention cannot be used, in words, for heads of so many features each; "" where it can."""
+    """Why cuDNN's attention cannot be used with this dtype and these features per head; "" if it can."""
     if _nvidia() < 8:
         return f"the device, {jax.devices()[0].device_kind}, is not an NVIDIA GPU of compute capability 8 or more"
     if dtype != "bfloat16":
@@ -81,8 +81,8 @@ def no_cudnn(dtype: str, head_sizes: tuple[int, ...]) -> str:
 
 
 def _nvidia() -> float:
-    """The compute capability of the first device, 0 where it is not an NVIDIA GPU."""
+    """The compute capability of the first device; 0 if it is not an NVIDIA GPU."""
     try:
         return float(jax.devices()[0].compute_capability)
-    except (AttributeError, TypeError, ValueError):  # other devices have none, or a name in its place
+    except (AttributeError, TypeError, ValueError):  # other devices have no such attribute, or a name in it
         return 0.0

@@ -1,4 +1,4 @@
-"""Paths as a user gives them: `~` is expanded, and addresses of remote storage are refused in one line."""
+"""Paths given by a user: expands `~` and refuses addresses of remote storage."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""Joining several processes, and what they must do together."""
+"""Several JAX processes: joining them, sharing a batch, and agreeing on a condition."""
 
 import contextlib
 import os
@@ -13,10 +13,10 @@ from mae_jax.runtime.errors import UserError
 
 
 def start_processes() -> None:
-    """Joins the other processes, where the environment says that there are some.
+    """Joins the other processes, if the environment says that there are any. Raises UserError.
 
-    Slurm and Open MPI are recognised by JAX itself; elsewhere set JAX_COORDINATOR_ADDRESS (host:port),
-    JAX_NUM_PROCESSES and JAX_PROCESS_ID.
+    JAX recognizes Slurm and Open MPI itself; elsewhere set JAX_COORDINATOR_ADDRESS (host:port), JAX_NUM_PROCESSES and
+    JAX_PROCESS_ID.
     """
     if jax.distributed.is_initialized():
         return
@@ -30,30 +30,30 @@ def start_processes() -> None:
             raise UserError(f"JAX_NUM_PROCESSES={count} or JAX_PROCESS_ID is not a number: {error}") from None
     elif all(int(os.environ.get(name, 1)) < 2 for name in ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")):
         return
-    with signals.interruptible("nothing was changed", hard=True):  # though there are several: none has begun
+    with signals.interruptible("nothing was changed", hard=True):  # safe here: no process has started to work
         jax.distributed.initialize(*arguments)
     signals.take_back()
 
 
 def local_rows(rows: int) -> slice:
-    """The rows of a global batch that this process loads; contiguous, in the order of processes."""
+    """The rows of a global batch that this process loads: contiguous blocks, in the order of the processes."""
     share = rows // jax.process_count()
     return slice(jax.process_index() * share, (jax.process_index() + 1) * share)
 
 
 def any_process(value: bool) -> bool:
-    """Whether `value` is true in any process; all of them must call it together."""
+    """Whether `value` is true in any process. All processes must call this together."""
     if jax.process_count() == 1:
         return value
     return bool(multihost_utils.process_allgather(np.array(value)).any())
 
 
 def at_once(what: str, hard: bool = False):
-    """`signals.interruptible` for a process that works alone; of several none can leave the others."""
+    """`signals.interruptible` in a single process. With several it does nothing: none may leave the others."""
     return signals.interruptible(what, hard) if jax.process_count() == 1 else contextlib.nullcontext()
 
 
 def note(line: str) -> None:
-    """Prints a line, in one process."""
+    """Prints a line in the first process only."""
     if jax.process_index() == 0:
         say(line)

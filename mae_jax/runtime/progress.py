@@ -1,4 +1,4 @@
-"""Progress of long work: a bar on a terminal, a line now and then in a log."""
+"""Progress of long work: a bar on a terminal, an occasional line in a log."""
 
 import sys
 import time
@@ -9,8 +9,8 @@ from typing import Any, TextIO
 from mae_jax.runtime.errors import printable
 
 WINDOW = 60.0  # seconds over which the rate is measured
-EVERY_SECONDS = 5.0  # between two lines of a count
-_open: set[Any] = set()  # bars on the terminal
+EVERY_SECONDS = 5.0  # between two lines of `counting`
+_open: set[Any] = set()  # bars on the terminal that are open
 
 
 def duration(seconds: float) -> str:
@@ -28,13 +28,13 @@ def speed(images_per_second: float) -> str:
 
 
 def close_bars() -> None:
-    """Removes the bars from the terminal, so that a last line does not end up inside one."""
+    """Removes all bars from the terminal, so that a final message does not land inside one."""
     for bar in list(_open):
         _close(bar)
 
 
 def counting(what: str, say: Callable[[str], None], stream: TextIO | None = None) -> Callable[[int, int], None]:
-    """A callback `report(done, total)`: a bar on a terminal, else a line through `say` every EVERY_SECONDS."""
+    """Returns a callback `report(done, total)`: it draws a bar on a terminal, else calls `say` every EVERY_SECONDS."""
     bars: list[Any] = []
     stream = stream or sys.stdout
     shown = time.monotonic()
@@ -55,42 +55,42 @@ def counting(what: str, say: Callable[[str], None], stream: TextIO | None = None
 
 
 class Progress:
-    """Shows progress of one run, or of several in a row with the time left for all of them.
+    """Shows the progress of one run, or of several runs in sequence with the time left for all of them.
 
-    `costs` are the expected costs of the runs in any unit; how long one unit takes is measured on the way.
+    `costs` are the expected costs of the runs in any unit; the time per unit is measured as the runs proceed.
     """
 
     def __init__(
         self, every_seconds: float, costs: Sequence[float] = (), stream: TextIO | None = None, quiet: bool = False
     ):
-        """`every_seconds`: between two lines in a log. `quiet` prints nothing, for all processes but one."""
+        """`every_seconds`: time between two lines in a log. `quiet`: print nothing, for all processes but the first."""
         self.every, self.quiet = every_seconds, quiet
         self.costs = list(costs)
         self.stream = stream or sys.stdout
         self.run = -1
-        self._spent, self._done = 0.0, 0.0  # seconds and cost of what has been measured
+        self._spent, self._done = 0.0, 0.0  # seconds and cost of the runs so far
         self._bar: Any = None
 
     def start(self, label: str, steps: int, first: int, images_per_step: int) -> None:
-        """A run begins at step `first` of `steps`."""
+        """Begins the next run at step `first` of `steps`."""
         self.run += 1
         self.label, self.steps, self.images = label, steps, images_per_step
         self._began = time.monotonic()
         self.back(first)
 
     def back(self, first: int) -> None:
-        """The current run resumes from step `first`."""
+        """Restarts the current run at step `first`, after a rollback."""
         self.first, self._shown = first, time.monotonic()
         self._recent: deque[tuple[int, float]] = deque([(first, self._shown)])
         self._drop_bar()
 
     def skip(self) -> None:
-        """The next run of the row is finished already."""
+        """Skips the next run, which is already finished."""
         self.run += 1
         self.costs[self.run] = 0.0
 
     def update(self, step: int, text: str) -> None:
-        """`step` updates are done; prints if it is time."""
+        """Reports that `step` updates are done; prints `text` if it is time."""
         now = time.monotonic()
         if step == self.first + 1:
             self._recent.clear()  # the first step compiles; the rate is measured after it
@@ -110,7 +110,7 @@ class Progress:
         self.say(line)
 
     def _rate(self) -> float:
-        """Updates per second over the last WINDOW, without the compiling first one; 0 where none is measured yet."""
+        """Updates per second over the last WINDOW, without the first, which compiles; 0 if nothing is measured yet."""
         (first, began), (last, now) = self._recent[0], self._recent[-1]
         return (last - first) / max(now - began, 1e-9)
 
@@ -141,17 +141,17 @@ class Progress:
         return f" ({duration(here + later * spent / done)} for all)"
 
     def finish(self) -> None:
-        """The run has ended."""
+        """Ends the current run."""
         self._drop_bar()
         self._spent += time.monotonic() - self._began
         self._done += self.costs[self.run] if self.costs else 0.0
 
     def counting(self, what: str) -> Callable[[int, int], None]:
-        """`counting`, into the same stream."""
+        """The module's `counting`, on the stream of this object."""
         return (lambda done, total: None) if self.quiet else counting(what, self.say, self.stream)
 
     def say(self, line: str) -> None:
-        """Prints a line at once, above a bar."""
+        """Prints a line above the bar and flushes it."""
         if self.quiet:
             return
         if self._bar is not None:

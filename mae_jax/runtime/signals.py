@@ -1,4 +1,4 @@
-"""SIGTERM, SIGINT and SIGHUP: a run saves and ends with an exit code of its own."""
+"""Handling of SIGTERM, SIGINT and SIGHUP: a run saves its state, then exits with EXIT_STOPPED."""
 
 import contextlib
 import os
@@ -12,20 +12,20 @@ from typing import NoReturn
 
 from mae_jax.runtime.errors import EXIT_STOPPED, Stopped
 
-GRACE = 20.0  # seconds for code that handles no signal, such as a compiler, where ending it loses nothing
+GRACE = 20.0  # seconds to wait for code that handles no signal, such as a compiler, before a hard exit
 HEARD = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-_got: list[int] | None = None  # the signals so far, while they are collected
+_got: list[int] | None = None  # the signals received so far, while they are collected
 _note: Callable[[int, FrameType | None], None] | None = None  # the handler that collects them
-_at_once: list[tuple[str, bool]] = []  # what was kept, and whether hard, see `interruptible`
+_at_once: list[tuple[str, bool]] = []  # (`what`, `hard`) of the open `interruptible` blocks
 
 
 def block() -> None:
-    """Blocks signals until `release` or `collect_signals(alone=True)`: for a command, before its slow imports."""
+    """Blocks signals until `release` or `collect_signals(alone=True)`. A command calls it before its slow imports."""
     signal.pthread_sigmask(signal.SIG_BLOCK, HEARD)
 
 
 def release() -> None:
-    """Delivers the blocked signals. Where nothing handles SIGTERM or SIGHUP, they interrupt as Ctrl-C does."""
+    """Delivers blocked signals. SIGTERM and SIGHUP without a handler interrupt as Ctrl-C does."""
     for number in (signal.SIGTERM, signal.SIGHUP):
         if threading.current_thread() is threading.main_thread() and signal.getsignal(number) == signal.SIG_DFL:
             signal.signal(number, signal.default_int_handler)
@@ -34,7 +34,7 @@ def release() -> None:
 
 @contextlib.contextmanager
 def blocked() -> Iterator[None]:
-    """Blocks signals within: what they raise becomes an ImportError while an extension module is loaded."""
+    """Blocks signals inside. While an extension module loads, their exception would become an ImportError."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, HEARD)
     try:
         yield
@@ -44,10 +44,10 @@ def blocked() -> Iterator[None]:
 
 @contextlib.contextmanager
 def collect_signals(alone: bool = False) -> Iterator[list[int]]:
-    """Collects SIGTERM, SIGINT and SIGHUP in a list, so that a run can save and end. A second one ends it at once.
+    """Collects SIGTERM, SIGINT and SIGHUP in a list, so that a run can save and stop.
 
-    `alone`: the process belongs to one command, and a second signal ends it without any cleanup; otherwise it
-    raises KeyboardInterrupt. Within another such context it gives that one's list.
+    A second signal stops it immediately: with `alone`, for a process that belongs to one command, the process ends
+    without cleanup; otherwise KeyboardInterrupt is raised. A nested context yields the list of the outer one.
     """
     global _got, _note
     if _got is not None or threading.current_thread() is not threading.main_thread():
@@ -55,7 +55,7 @@ def collect_signals(alone: bool = False) -> Iterator[list[int]]:
         return
 
     def note(number: int, frame: FrameType | None) -> None:
-        if _swallows(frame):  # an exception would be printed there and dropped: send it again soon
+        if _swallows(frame):  # it would print an exception and drop it, so send the signal again soon
             threading.Timer(0.02, signal.pthread_kill, (threading.main_thread().ident, number)).start()
             return
         first = not got
@@ -75,7 +75,7 @@ def collect_signals(alone: bool = False) -> Iterator[list[int]]:
     before, closed = signal.set_wakeup_fd(waker.fileno(), warn_on_full_buffer=False), threading.Event()
     watcher = threading.Thread(target=_watch, args=(woken, closed), name="signals", daemon=True)
     watcher.start()
-    if alone:  # blocked until here
+    if alone:  # signals were blocked until here
         release()
     try:
         yield got
@@ -85,25 +85,25 @@ def collect_signals(alone: bool = False) -> Iterator[list[int]]:
         for number, handler in old.items():
             signal.signal(number, handler)
         closed.set()
-        waker.close()  # ends the reading
+        waker.close()  # ends the watcher's recv
         watcher.join()
         woken.close()
 
 
 def take_back() -> None:
-    """Sets the handlers again within `collect_signals`, because jax.distributed replaces the one of SIGTERM."""
+    """Sets the handlers of `collect_signals` again, because jax.distributed replaces that of SIGTERM."""
     if _note is not None and threading.current_thread() is threading.main_thread():
         for number in _not_ignored():
             signal.signal(number, _note)
 
 
 def _not_ignored() -> list[signal.Signals]:
-    """The signals to collect. nohup lets a process ignore SIGHUP, so that it outlives its terminal."""
+    """The signals to collect. Not SIGHUP if it is ignored: nohup does that so that a process outlives its terminal."""
     return [n for n in HEARD if n != signal.SIGHUP or signal.getsignal(n) != signal.SIG_IGN]
 
 
 def _swallows(frame: FrameType | None) -> bool:
-    """Whether Python is inside a finalizer or a callback of the garbage collector, which swallow exceptions."""
+    """Whether Python is in a finalizer or a callback of the garbage collector; both swallow exceptions."""
     while frame is not None:
         if frame.f_code.co_name in ("__del__", "_xla_gc_callback"):
             return True
@@ -112,22 +112,22 @@ def _swallows(frame: FrameType | None) -> bool:
 
 
 def _watch(woken: socket.socket, closed: threading.Event) -> None:
-    """Ends the process where the main thread handles no signal in time, inside a hard `interruptible` only."""
+    """Ends the process if the main thread handles no signal in time. Only inside a hard `interruptible` block."""
     number = woken.recv(1)
     while number and number[0] not in HEARD:
         number = woken.recv(1)
     if not number or closed.wait(GRACE):
         return
     while not closed.wait(0.1):
-        with contextlib.suppress(IndexError):  # the main thread has just left
+        with contextlib.suppress(IndexError):  # the main thread has just left the block
             what, hard = _at_once[-1]
             if hard:
                 _end(stopped([number[0]], what))
 
 
-def _end(said: Stopped) -> NoReturn:
-    """Ends the process at once, as SIGKILL would; what is saved stays complete."""
-    print(said, file=sys.stderr, flush=True)
+def _end(stop: Stopped) -> NoReturn:
+    """Ends the process immediately, as SIGKILL would. Saved files stay complete."""
+    print(stop, file=sys.stderr, flush=True)
     os._exit(EXIT_STOPPED)
 
 
@@ -135,8 +135,8 @@ def _end(said: Stopped) -> NoReturn:
 def interruptible(what: str, hard: bool = False) -> Iterator[None]:
     """A block without unsaved work: a signal raises `Stopped` immediately. `what` tells the user what was kept.
 
-    `hard`: the whole process has no unsaved work, so it may be ended where the block handles no signal for GRACE
-    seconds, as a compiler does. Only for a process that works alone; several must stop together.
+    `hard`: the whole process has no unsaved work, so it may be ended if the block handles no signal for GRACE seconds,
+    as a compiler does not. Only for a single process; several must stop together.
     """
     if _got is None:
         yield
@@ -151,6 +151,6 @@ def interruptible(what: str, hard: bool = False) -> Iterator[None]:
 
 
 def stopped(got: list[int], what: str) -> Stopped:
-    """The exception for the signals in `got`; `what` says what is saved."""
+    """The exception for the signals in `got`. `what` tells the user what was kept."""
     name = signal.Signals(got[0]).name if got else "a signal to another process"
     return Stopped(f"stopped by {name}; {what}; rerun the same command to resume")

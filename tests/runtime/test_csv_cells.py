@@ -26,7 +26,7 @@ NAMES = [
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_no_cell_begins_as_a_formula_and_all_read_back(name):
+def test_cells_are_not_formulas_and_read_back_unchanged(name):
     written = csv_cells.cell(name)
     assert not str(written).startswith(("=", "+", "-", "@", "\t", "\r", "\n", "＝"))
     stream = io.StringIO()
@@ -35,7 +35,7 @@ def test_no_cell_begins_as_a_formula_and_all_read_back(name):
     assert csv_cells.cell(-1.5) == -1.5  # numbers are no names
 
 
-def test_predictions_read_back_as_they_were(tmp_path):
+def test_predictions_read_back_unchanged(tmp_path):
     classes = [name for name in NAMES if name.strip()]
     probabilities = np.eye(len(classes), dtype=np.float32)
     labels = np.arange(len(classes))

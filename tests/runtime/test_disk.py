@@ -22,7 +22,7 @@ def line_of(command, capsys) -> str:
 
 
 @pytest.mark.parametrize("doing", ["opening", "writing", "syncing"])
-def test_every_error_number_ends_in_one_line_with_path_and_reason(tmp_path, monkeypatch, capsys, doing):
+def test_every_error_number_gives_one_line_with_path_and_reason(tmp_path, monkeypatch, capsys, doing):
     def fail(*args, **options):
         raise OSError(number, os.strerror(number), *([str(args[0])] if doing == "opening" else []))
 
@@ -36,7 +36,7 @@ def test_every_error_number_ends_in_one_line_with_path_and_reason(tmp_path, monk
         assert not list(tmp_path.iterdir())
 
 
-def test_an_error_without_a_number_is_a_mistake_of_ours(capsys):
+def test_an_error_without_a_number_keeps_its_stack_trace(capsys):
     def command():
         raise OSError("no number")
 
@@ -66,7 +66,7 @@ def test_the_advice_fits_the_cause(tmp_path, number, advice, is_about_space):
     assert ("make room" in line or "bytes free" in line) == is_about_space
 
 
-def test_a_disk_without_inodes_is_told_from_one_without_room(tmp_path, monkeypatch):
+def test_a_disk_without_inodes_is_distinguished_from_a_full_one(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "statvfs", lambda path: os.statvfs_result((4096, 4096, 100, 50, 50, 1000, 0, 0, 0, 255)))
     line = disk.disk_line(OSError(errno.ENOSPC, "No space left on device", str(tmp_path / "x")))
     assert "(no free inodes on its disk); remove files that you no longer need, then run" in line
@@ -103,7 +103,7 @@ def test_too_many_open_files_are_named_with_the_limit(tmp_path, capsys):
     assert "Too many open files (at most " in line and "ulimit -n" in line
 
 
-def test_the_code_in_a_message_of_tensorstore_is_read():
+def test_the_error_number_in_a_tensorstore_message_is_found():
     text = (
         'UNKNOWN: Error writing "a.w/0" in OCDBT database at local file "/runs/a/ocdbt.process_0/": Failed writing: '
         '"/runs/a/d/45dba": Failed to write 75461 bytes to file 4: words in any language '
@@ -114,7 +114,7 @@ def test_the_code_in_a_message_of_tensorstore_is_read():
     assert fault.strerror == os.strerror(errno.EIO)
 
 
-def test_what_an_error_comes_from_is_found_and_nothing_is_made_up():
+def test_the_cause_of_an_error_is_found_but_not_invented():
     cause = OSError(errno.ESTALE, os.strerror(errno.ESTALE), "/x")
     try:
         try:
@@ -128,7 +128,7 @@ def test_what_an_error_comes_from_is_found_and_nothing_is_made_up():
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.ESTALE])
-def test_the_words_of_tensorflow_are_read(number):
+def test_tensorflow_error_texts_are_recognized(number):
     made = type("ResourceExhaustedError", (Exception,), {"__module__": "tensorflow.python.framework.errors_impl"})
     fault = disk.os_error(made(f"/runs/a/events.out.tfevents.1; {os.strerror(number)}"))
     assert fault is not None and fault.errno == number
@@ -136,7 +136,7 @@ def test_the_words_of_tensorflow_are_read(number):
 
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE])
-def test_existence_is_not_denied_where_the_storage_fails(tmp_path, monkeypatch, number):
+def test_a_storage_error_does_not_mean_that_a_path_does_not_exist(tmp_path, monkeypatch, number):
     assert disk.exists(tmp_path) and not disk.exists(tmp_path / "x") and not disk.exists(Path(__file__, "x"))
 
     def fail(path):

@@ -72,7 +72,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_file_that_cannot_be_used_is_named_or_passed_over_and_counted(train, fault):
+def test_an_unusable_file_is_named_or_skipped_and_counted(train, fault):
     make, said = FAULTS[fault]
     make(train / "ant" / "x.png")
     for read in (sources.folder, sources.unlabelled_folder):
@@ -94,7 +94,7 @@ def test_names_that_would_break_lines_are_escaped_and_refused(train, name):
 
 
 @pytest.mark.parametrize("name", ["Größe 1.png", "سلول.png", "=1+1.png", "-x.png", "<b>.png", "a'b\"c.png", ".5.png "])
-def test_names_of_all_languages_are_taken(train, name):
+def test_names_in_all_languages_are_accepted(train, name):
     shutil.copy(train / "ant" / "0.png", train / "ant" / name)
     source = sources.folder(train)
     assert (f"ant/{name}" in source.names) == (not name.startswith("."))
@@ -114,7 +114,7 @@ for policy in ("stop", "skip"):
 
 
 @pytest.mark.parametrize("what", ["file", "folder", "class"])
-def test_what_may_not_be_read_is_named(train, what):
+def test_unreadable_files_are_named(train, what):
     drop = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.getuid() == 0 else []
     if drop and not shutil.which("setpriv"):
         pytest.skip("root may read everything, and setpriv is not here")
@@ -157,14 +157,14 @@ def test_a_class_needs_a_printable_name(train, name):
 
 
 @pytest.mark.parametrize("name", ["@eaDir", "lost+found", "$RECYCLE.BIN", "System Volume Information", ".Trash-1000"])
-def test_folders_of_systems_are_no_class(train, name):
+def test_folders_of_the_system_are_not_classes(train, name):
     shutil.copytree(train / "bee", train / name)
     shutil.copytree(train / "bee", train / "ant" / name)
     source = sources.folder(train)
     assert source.classes == ("ant", "bee") and len(source) == 4 and source.counts == {"hidden": 2}
 
 
-def test_other_bytes_under_the_same_name_and_size_are_found_before_going_on(train):
+def test_changed_bytes_of_the_same_size_are_found_on_resume(train):
     def position():
         source = sources.folder(train)
         return json.loads(json.dumps(loaders.position(3, [source], None, seed=0, batch_size=2)))
@@ -180,14 +180,14 @@ def test_other_bytes_under_the_same_name_and_size_are_found_before_going_on(trai
         loaders.check_position(saved, position())
 
 
-def test_an_image_that_goes_while_it_is_used_is_named(train):
+def test_an_image_removed_during_training_is_named(train):
     source = sources.folder(train)
     (train / "bee" / "1.png").unlink()
     with pytest.raises(UserError, match=r"bee/1\.png cannot be read \(No such file"):
         source[3]
 
 
-def test_an_image_that_is_replaced_while_it_is_used_is_named(train):
+def test_an_image_replaced_during_training_is_named(train):
     source = sources.folder(train)
     shutil.copy(train / "ant" / "0.png", train / "bee" / "1.png")
     with pytest.raises(UserError, match=r"image bee/1\.png has changed since the data set was checked"):
@@ -220,7 +220,7 @@ def test_a_real_read_error_stops(train):
         sources.folder(train, bad_images="skip")
 
 
-def test_what_is_assumed_is_counted(train):
+def test_assumptions_are_counted(train):
     for i in range(3):
         Image.fromarray(np.full((8, 8), 100 + i, np.uint16)).save(train / "ant" / f"dark{i}.png")
     red, green = (Image.new("RGB", (8, 8), color) for color in ("red", "green"))
@@ -234,13 +234,13 @@ def test_what_is_assumed_is_counted(train):
     assert sources.take(source, np.arange(2)).assumed == source.assumed
 
 
-def test_a_split_without_images_is_named_itself(train):
+def test_a_split_without_images_is_named(train):
     (train.parent / "TestA" / "ant").mkdir(parents=True)
     with pytest.raises(UserError, match="no image below '.*TestA'"):
         sources.folder(train.parent, "TestA", classes=("ant", "bee"))
 
 
-def test_the_best_epoch_needs_images_to_choose_it_on(tiny_config, train):
+def test_the_best_epoch_needs_validation_images(tiny_config, train):
     for name in ("ant", "bee"):
         (train / name / "1.png").unlink()
     shutil.copytree(train, train.parent / "TestA")

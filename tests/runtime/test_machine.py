@@ -42,7 +42,7 @@ loop.run(config, Path(sys.argv[1]))
 """
 
 
-def test_the_second_start_compiles_nothing_and_tensorflow_waits(tmp_path, environment):
+def test_the_second_run_compiles_nothing_and_tensorflow_is_not_imported_early(tmp_path, environment):
     """The first start leaves its compiled functions in the user's cache directory, the second takes them."""
     environment = environment | {"XDG_CACHE_HOME": str(tmp_path), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
     del environment["JAX_COMPILATION_CACHE_DIR"]
@@ -90,7 +90,7 @@ thread.join()
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of glibc's malloc")
-def test_memory_that_is_freed_is_kept_and_can_be_given_back(environment):
+def test_freed_memory_is_kept_unless_that_is_turned_off(environment):
     found = []
     for setting in ("1", "0"):
         environment |= {"JAX_PLATFORMS": "cpu", "MAE_JAX_KEEP_MEMORY": setting, "GLIBC_TUNABLES": ""}
@@ -105,7 +105,7 @@ def test_memory_that_is_freed_is_kept_and_can_be_given_back(environment):
 
 
 class Device:
-    """Stands in for a device that is not here."""
+    """A fake device."""
 
     def __init__(self, device_kind, compute_capability=None):
         self.device_kind = device_kind
@@ -123,9 +123,7 @@ class Device:
         ("tpu", Device("TPU v5 lite"), "bfloat16", "xla"),
     ],
 )
-def test_precision_and_attention_are_those_that_are_best_on_the_device(
-    monkeypatch, tiny_config, backend, device, dtype, attention
-):
+def test_precision_and_attention_suit_the_device(monkeypatch, tiny_config, backend, device, dtype, attention):
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
     monkeypatch.setattr(jax, "devices", lambda: [device])
     heads = {"model.width": 64, "model.decoder_width": 32}
@@ -139,7 +137,7 @@ def test_precision_and_attention_are_those_that_are_best_on_the_device(
 
 def test_what_the_device_cannot_do_is_refused(monkeypatch, tiny_config):
     mesh = sharding.make_mesh()
-    with pytest.raises(UserError, match=r"model.dtype=bfloat16 takes half as long again .* use float32, or auto"):
+    with pytest.raises(UserError, match=r"model.dtype=bfloat16 is slower and less exact .* use float32, or auto"):
         build(tiny_config(**{"model.dtype": "bfloat16"}), mesh)
     cudnn = {"model.attention": "cudnn"}
     with pytest.raises(UserError, match=r"model.attention=cudnn is not possible here: the device, cpu, is not an"):

@@ -35,7 +35,7 @@ def test_durations():
     assert [duration(s) for s in (0, 75, 3700)] == ["0:00", "1:15", "1:01:40"]
 
 
-def test_a_log_gets_a_line_now_and_then(clock):
+def test_a_log_gets_an_occasional_line(clock):
     out = io.StringIO()
     shown = Progress(10.0, stream=out)
     shown.start("finetune", 4, 0, 2)
@@ -72,7 +72,7 @@ def test_a_terminal_gets_a_bar_and_lines_above_it(monkeypatch):
     assert not progress._open  # closed with the last step
 
 
-def test_bars_are_closed_before_a_last_line():
+def test_bars_are_closed_before_a_final_message():
     shown = Progress(10.0, stream=Terminal())
     shown.start("finetune", 3, 0, 10)
     shown.update(1, "loss 0.5")

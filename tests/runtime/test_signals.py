@@ -58,7 +58,7 @@ def same_results(one, two) -> bool:
 
 
 @pytest.mark.parametrize("call_number", [1, 2])
-def test_in_an_evaluation_the_step_is_saved_and_evaluated_again(tmp_path, config, whole, monkeypatch, call_number):
+def test_a_signal_during_evaluation_saves_and_evaluates_again(tmp_path, config, whole, monkeypatch, call_number):
     calls = []
 
     def cut_off(evaluate):
@@ -79,7 +79,7 @@ def test_in_an_evaluation_the_step_is_saved_and_evaluated_again(tmp_path, config
     assert same_results(tmp_path, whole)
 
 
-def test_in_the_results_the_last_step_is_saved(tmp_path, config, whole, monkeypatch):
+def test_a_signal_during_the_results_keeps_the_last_step(tmp_path, config, whole, monkeypatch):
     with monkeypatch.context() as patched:
         changed(patched, finish=lambda finish: terminate)
         with pytest.raises(Stopped, match="the last step is saved"):
@@ -89,13 +89,13 @@ def test_in_the_results_the_last_step_is_saved(tmp_path, config, whole, monkeypa
     assert same_results(tmp_path, whole)
 
 
-def test_while_images_are_looked_through_it_ends_at_once(tmp_path, config, monkeypatch):
+def test_a_signal_while_images_are_checked_stops_immediately(tmp_path, config, monkeypatch):
     monkeypatch.setattr(loop, "build", terminate)
     with pytest.raises(Stopped, match="SIGTERM; nothing was changed"):
         loop.run(config, tmp_path)
 
 
-def test_while_a_study_writes_its_report_it_ends_at_once(tmp_path, tiny_config, monkeypatch):
+def test_a_signal_while_a_report_is_written_stops_immediately(tmp_path, tiny_config, monkeypatch):
     config = study_defaults(tiny_config("pretrain"), tiny_config())
     monkeypatch.setattr(label_study, "run_all", lambda *args: {})
     monkeypatch.setattr(label_study, "report", terminate)
@@ -103,7 +103,7 @@ def test_while_a_study_writes_its_report_it_ends_at_once(tmp_path, tiny_config, 
         label_study.run(config, tmp_path)
 
 
-def test_a_second_signal_ends_at_once():
+def test_a_second_signal_stops_immediately():
     with pytest.raises(KeyboardInterrupt), signals.collect_signals() as got:
         os.kill(os.getpid(), signal.SIGTERM)
         assert got == [signal.SIGTERM]
@@ -129,7 +129,7 @@ call(work)
 
 
 @pytest.mark.parametrize("kind", ["hard", "soft"])
-def test_code_that_hears_no_signal_is_ended_where_nothing_is_lost(environment, kind):
+def test_code_that_handles_no_signal_is_ended_if_nothing_is_lost(environment, kind):
     command, pipes = [sys.executable, "-c", DEAF, kind], {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     process = subprocess.Popen(command, cwd=ROOT, env=environment, text=True, **pipes)
     assert process.stdout.readline() == "deaf\n"
@@ -148,7 +148,7 @@ def test_code_that_hears_no_signal_is_ended_where_nothing_is_lost(environment, k
         assert kind == "soft"
 
 
-def test_a_signal_while_weights_are_read_does_not_make_them_damaged(tmp_path, monkeypatch):
+def test_a_signal_while_weights_are_read_does_not_look_like_damage(tmp_path, monkeypatch):
     np.savez(tmp_path / "w.npz", a=np.zeros(3))
     monkeypatch.setattr(np, "load", lambda *ignored, **options: terminate())
     ready = signals.collect_signals(), signals.interruptible("nothing was changed")
@@ -202,7 +202,7 @@ call_computing(command)
         ("none", 0, "computing\ntorn down\n", ""),
     ],
 )
-def test_a_command_that_fails_while_it_computes_is_not_torn_down(environment, error, code, out, said):
+def test_a_command_that_fails_during_a_step_keeps_its_exit_code(environment, error, code, out, said):
     done = subprocess.run(
         [sys.executable, "-c", COMPUTING, error], cwd=ROOT, env=environment, capture_output=True, text=True
     )
@@ -228,11 +228,11 @@ def test_a_command_ends_with_one_line_and_its_code(capsys, error, code, line):
     assert end.value.code == code and line in said and said.count("\n") == 1
 
 
-def test_what_is_printed_commands_no_terminal():
+def test_control_characters_do_not_reach_the_terminal():
     assert printable("a\x1b[2Jb\u202ec é\n") == "a\\x1b[2Jb\\u202ec é\n"
 
 
-def test_a_terminal_that_is_closed_saves_as_sigterm_does_and_nohup_is_kept():
+def test_sighup_saves_like_sigterm_unless_nohup_ignores_it():
     before = signal.getsignal(signal.SIGHUP)
     try:
         signal.signal(signal.SIGHUP, signal.SIG_DFL)
@@ -281,9 +281,7 @@ runpy.run_module(TARGET, run_name="__main__", alter_sys=True)
         ("mae_jax", ["reconstruct", "RUN", "--images", "a=synthetic-cells", "--out", "OUT"], "jaxlib"),
     ],
 )
-def test_a_tool_that_is_interrupted_in_its_imports_ends_with_one_line(
-    tmp_path, environment, command, arguments, module
-):
+def test_a_tool_interrupted_during_its_imports_ends_with_one_line(tmp_path, environment, command, arguments, module):
     number = signal.SIGTERM if module == "jaxlib" else signal.SIGINT
     start = (
         IMPORTING.replace("MODULE", repr(module))
