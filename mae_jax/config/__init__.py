@@ -1,6 +1,6 @@
-"""What a run, a study or a sweep is: fields, their checks, and what follows from them.
+"""Configs of runs, studies and sweeps: fields, loading, validation, and derived values.
 
-A config file of `configs/` needs these names alone.
+Config files and notebooks need only the names exported here.
 """
 
 from mae_jax.config.fields import EVALUATIONS, QUICK, TASKS, defaults, probe_of, study_defaults, sweep_defaults

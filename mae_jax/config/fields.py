@@ -1,8 +1,8 @@
-"""The fields of every config, each stated once: default, meaning, allowed values, whether a resumed run may differ.
+"""All config fields, each stated once: default, meaning, allowed values, and whether a resumed run may change it.
 
-A `RunConfig`, `StudyConfig` or `SweepConfig` is what the code works with: typed, frozen and checked
-(`config.validation`). Config files and flags work with a `ConfigDict` of the same fields, which `defaults`,
-`study_defaults` and `sweep_defaults` make.
+The code uses `RunConfig`, `StudyConfig` and `SweepConfig`, which are typed and frozen; `config.validation` checks and
+creates them. Config files and flags use a `ConfigDict` with the same fields, from `defaults`, `study_defaults` or
+`sweep_defaults`.
 """
 
 import dataclasses
@@ -12,31 +12,31 @@ from typing import Any, TypeVar
 
 from ml_collections import ConfigDict
 
-EVALUATIONS = ("finetune", "linear_probe", "lbfgs", "knn")  # of an encoder, each the task of one run
-QUICK = ("lbfgs", "knn")  # those without training steps: they solve for the head, or have none
+EVALUATIONS = ("finetune", "linear_probe", "lbfgs", "knn")  # ways to evaluate an encoder, each the task of a run
+QUICK = ("lbfgs", "knn")  # evaluations without training steps
 TASKS = ("pretrain", *EVALUATIONS)
 SIZES = ("tiny", "small", "base", "large", "custom")
-WEIGHTS = (".safetensors", ".npz", ".pth", ".pt", ".bin", ".ckpt")  # endings of files of weights
+WEIGHTS = (".safetensors", ".npz", ".pth", ".pt", ".bin", ".ckpt")  # suffixes of weight files
 INF = math.inf
-SEEDS = 2**31  # seeds are below
+SEEDS = 2**31  # seeds are smaller
 
 T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-    """What a field means and allows. A number lies in [low, high], without the ends that are `open`."""
+    """What a field means and allows. A number lies in [low, high]; ends named in `open` are excluded."""
 
     meaning: str
     choices: tuple[Any, ...] = ()
     low: float = -INF
     high: float = INF
-    open: str = ""  # "low", "high", "low high": the ends that are not allowed
-    may_differ: bool = False  # when a run is resumed, because the field does not affect results
-    kind: type | None = None  # of each value of a list
-    allowed: str = ""  # of each value of a list, in words
-    may_be_empty: bool = True  # a list
-    may_repeat: bool = True  # values of a list
+    open: str = ""  # "low", "high" or "low high": excluded ends
+    may_differ: bool = False  # whether a resumed run may change it, because it does not affect results
+    kind: type | None = None  # type of each value in a list
+    allowed: str = ""  # allowed values in a list, in words
+    may_be_empty: bool = True  # for a list
+    may_repeat: bool = True  # for the values in a list
 
     @property
     def has_range(self) -> bool:
@@ -55,12 +55,12 @@ class Rule:
 
 
 def field(default: T, meaning: str, **rule: Any) -> T:
-    """A field of a config with its `Rule`; `rule` has the rule's other attributes."""
+    """A dataclass field with its `Rule`; `rule` are further attributes of the Rule."""
     return dataclasses.field(default=default, metadata={"rule": Rule(meaning, **rule)})  # type: ignore[return-value]
 
 
 class Fields:
-    """A group of fields."""
+    """Base class of all groups of fields."""
 
 
 C = TypeVar("C", bound=Fields)
@@ -68,117 +68,137 @@ C = TypeVar("C", bound=Fields)
 
 @dataclasses.dataclass(frozen=True)
 class DataFields(Fields):
-    """Images, their splits and their augmentation."""
+    """Images, splits and augmentation."""
 
     source: str = field(
         "raabin_wbc", 'synthetic, folder, raabin_wbc, cam16, prcc or tiles:NAME; pre-training joins several by "+"'
     )
     prepared_dir: str = field(
-        "", "where prepared data sets are; empty: $TFDS_DATA_DIR, else ~/tensorflow_datasets", may_differ=True
+        "", "directory of prepared data sets; empty: $TFDS_DATA_DIR, else ~/tensorflow_datasets", may_differ=True
     )
     dir: str = field("", 'source=folder: the directory; pre-training takes several, joined by ","')
     part: str = field(
         "all",
-        "pre-training: all images of the source, or only those that a fine-tuning trains on, found as it finds them",
+        "pre-training: use all images of the source, or only those of the training split of fine-tuning",
         choices=("all", "train"),
     )
-    weights: tuple[float, ...] = field((), "pre-training: shares of the sources; empty: by their numbers of images")
+    weights: tuple[float, ...] = field(
+        (), "pre-training: share of each source; empty: in proportion to the number of images"
+    )
     labels: str = field(
         "", "source=folder: a CSV or Parquet file with path, label, optional group and split; paths are below `dir`"
     )
-    columns: str = field(
-        "", 'columns of `labels` that have other names, such as "path=file,label=cell_type,group=patient"'
-    )
+    columns: str = field("", 'columns of `labels` with other names, such as "path=file,label=cell_type,group=patient"')
     train_split: str = field(
-        "Train", 'folder or split to train on; "auto", or "Train" if it is missing: found by the usual names'
+        "Train", 'folder or split to train on; "auto", or "Train" if it does not exist: look for the usual names'
     )
-    test_split: str = field("TestA", "the same for testing; if there is no test set, `test_fraction` is split off")
+    test_split: str = field(
+        "TestA", "folder or split to test on; without a test set, `test_fraction` of the images becomes one"
+    )
     val_split: str = field(
-        "auto", "the same for validation; if there is none, validation images are taken from the training images"
+        "auto", "folder or split to validate on; if there is none, `val_fraction` of the training images becomes one"
     )
     test_fraction: float = field(
-        0.2, "without a test set: share of the images split off as one, by group and class", low=0, high=1, open="high"
+        0.2, "without a test set: share of the images to use as one, by group and class", low=0, high=1, open="high"
     )
-    test_seed: int = field(0, "which images these are", low=0, high=SEEDS, open="high")
-    group_pattern: str = field(
-        "", "regular expression with one group that finds the patient or slide in an image's path"
-    )
+    test_seed: int = field(0, "random seed that selects the images of `test_fraction`", low=0, high=SEEDS, open="high")
+    group_pattern: str = field("", "regular expression whose one group matches the patient or slide in an image's path")
     external: str = field(
-        "", 'further test sets, joined by ",": [NAME=]PLACE, a folder of class folders or another split'
+        "", 'more test sets, joined by ",": [NAME=]PLACE, where PLACE is a folder of class folders or a split'
     )
     val_fraction: float = field(
-        0.1, "share split off the training images first, the same for every fraction", low=0, high=1, open="high"
+        0.1,
+        "share of the training images to validate on, set aside first and the same for every fraction",
+        low=0,
+        high=1,
+        open="high",
     )
-    fraction: float = field(1.0, "share of the labels that training may see, per class", low=0, high=1, open="low")
+    fraction: float = field(1.0, "share of the labels to train on, per class", low=0, high=1, open="low")
     label_count: int = field(
-        0, "number of labeled images that training may see, over all classes; 0: `fraction` decides", low=0, high=10**9
+        0, "number of labeled images to train on, over all classes; 0: use `fraction`", low=0, high=10**9
     )
     subset_seed: int = field(
-        0, "which images are in the fraction; independent of `seed`", low=0, high=SEEDS, open="high"
+        0, "random seed that selects the labels of `fraction`; independent of `seed`", low=0, high=SEEDS, open="high"
     )
     val_seed: int = field(
-        0, "which images validate; the same for every fraction and seed of a study", low=0, high=SEEDS, open="high"
+        0,
+        "random seed that selects the validation images; the same in all runs of a study",
+        low=0,
+        high=SEEDS,
+        open="high",
     )
-    bad_images: str = field("stop", "what to do about a file that is not an image", choices=("stop", "skip"))
-    crop_scale: tuple[float, ...] = field((0.2, 1.0), "area of the random crop as a share of the image's area")
-    crop_ratio: tuple[float, ...] = field((3 / 4, 4 / 3), "width over height of the random crop")
-    flips: bool = field(True, "flip left-right and up-down, each with probability 1/2")
+    bad_images: str = field("stop", "what to do with a file that is not a readable image", choices=("stop", "skip"))
+    crop_scale: tuple[float, ...] = field(
+        (0.2, 1.0), "area of the random crop, smallest and largest share of the image"
+    )
+    crop_ratio: tuple[float, ...] = field(
+        (3 / 4, 4 / 3), "aspect ratio of the random crop, smallest and largest width / height"
+    )
+    flips: bool = field(True, "flip horizontally and vertically, each with probability 1/2")
     randaugment: float = field(
-        0.0, "magnitude, up to 10, of two random operations on each image (RandAugment); 0: none", low=0, high=10
+        0.0, "RandAugment (Cubuk et al. 2020): magnitude of two random operations per image; 0: off", low=0, high=10
     )
-    randaugment_colour: bool = field(
-        True, "RandAugment also changes colors; False: rotation, shear and translation only"
+    randaugment_colour: bool = field(True, "let RandAugment change colors; False: only rotate, shear and translate")
+    random_erasing: float = field(
+        0.0, "share of the images in which a random rectangle is replaced by noise", low=0, high=1
     )
-    random_erasing: float = field(0.0, "share of the images in which a random box is replaced by noise", low=0, high=1)
     mean: tuple[float, ...] = field(
-        (0.485, 0.456, 0.406), "subtracted from the images in 0..1, one value per channel (ImageNet's)"
+        (0.485, 0.456, 0.406), "mean of each channel, for pixel values in 0..1; subtracted (default: ImageNet's)"
     )
-    std: tuple[float, ...] = field((0.229, 0.224, 0.225), "the images are then divided by this, one value per channel")
+    std: tuple[float, ...] = field(
+        (0.229, 0.224, 0.225), "standard deviation of each channel; the images are divided by it"
+    )
     threads: int = field(8, "decoding threads per process", low=0, high=1024, may_differ=True)
     workers: int = field(
-        0, "decoding processes beside the main one; 0: threads alone", low=0, high=1024, may_differ=True
+        0, "decoding processes besides the main one; 0: only threads", low=0, high=1024, may_differ=True
     )
-    prefetch: int = field(4, "batches read ahead", low=1, high=4096, may_differ=True)
+    prefetch: int = field(4, "batches to load ahead", low=1, high=4096, may_differ=True)
     synthetic_train: int = field(2000, "source=synthetic: labeled training images to draw", low=10, high=10**7)
     synthetic_test: int = field(500, "source=synthetic: test images to draw", low=10, high=10**7)
     synthetic_unlabelled: int = field(4000, "source=synthetic: unlabeled images to draw", low=10, high=10**7)
-    synthetic_size: int = field(96, "source=synthetic: width and height in pixels", low=16, high=4096)
+    synthetic_size: int = field(96, "source=synthetic: width and height of an image in pixels", low=16, high=4096)
 
 
 @dataclasses.dataclass(frozen=True)
 class ModelFields(Fields):
     """The network."""
 
-    size: str = field("base", "ViT size (Dosovitskiy et al. 2021); custom: width, depth and heads below", choices=SIZES)
+    size: str = field("base", "ViT size (Dosovitskiy et al. 2021); custom: set width, depth and heads", choices=SIZES)
     image_size: int = field(224, "width and height of the input in pixels; a multiple of patch_size", low=1, high=2**15)
     patch_size: int = field(16, "width and height of a patch in pixels", low=1, high=2**15)
-    width: int = field(0, "size=custom: features per token, a multiple of 4 and of heads")
-    depth: int = field(0, "size=custom: blocks")
-    heads: int = field(0, "size=custom: attention heads")
-    mlp_ratio: float = field(4.0, "hidden features of the MLP over width", low=0.01, high=64)
+    width: int = field(0, "size=custom: features per token; a multiple of 4 and of heads")
+    depth: int = field(0, "size=custom: number of blocks")
+    heads: int = field(0, "size=custom: number of attention heads")
+    mlp_ratio: float = field(4.0, "hidden features of the MLP, as a multiple of width", low=0.01, high=64)
     pool: str = field(
-        "cls", "what the classifier's head reads: class token, or mean of the patches", choices=("cls", "mean")
+        "cls", "what the classification head reads: class token, or mean of the patch tokens", choices=("cls", "mean")
     )
     decoder_width: int = field(
-        512, "pre-training: features per token of the decoder (He et al. 2022)", low=4, high=2**16
+        512, "pre-training: features per token in the decoder (He et al. 2022)", low=4, high=2**16
     )
-    decoder_depth: int = field(8, "pre-training: blocks of the decoder", low=1, high=100, open="high")
-    decoder_heads: int = field(16, "pre-training: attention heads of the decoder", low=1, high=2**16)
+    decoder_depth: int = field(8, "pre-training: number of blocks in the decoder", low=1, high=100, open="high")
+    decoder_heads: int = field(16, "pre-training: number of attention heads in the decoder", low=1, high=2**16)
     head_std: float = field(
         0.02,
         "standard deviation of the head's initial weights (truncated normal); 0: Xavier uniform",
         low=0,
         open="high",
     )
-    drop_path: float = field(0.0, "fine-tuning: stochastic depth of the last block", low=0, high=1, open="high")
+    drop_path: float = field(
+        0.0,
+        "fine-tuning: stochastic depth; rate of the last block, falling linearly to 0 at the first",
+        low=0,
+        high=1,
+        open="high",
+    )
     dtype: str = field(
         "auto",
-        "arithmetic; auto: bfloat16 where it is faster, never on CPUs",
+        "dtype of computations; auto: bfloat16 where it is faster, never on CPUs",
         choices=("auto", "float32", "bfloat16"),
     )
     attention: str = field(
         "auto",
-        "attention kernel; auto: cuDNN's where possible, XLA's elsewhere",
+        "attention kernel; auto: cuDNN's if possible, else XLA's",
         choices=("auto", "xla", "cudnn"),
         may_differ=True,
     )
@@ -186,9 +206,12 @@ class ModelFields(Fields):
         "fixed", "position embeddings of the encoder; fixed: sine-cosine", choices=("fixed", "learned")
     )
     norm_eps: float = field(1e-6, "epsilon of the layer norms", low=0, high=1, open="low high")
-    registers: int = field(0, "further learned tokens beside the class token (Darcet et al. 2024)", low=0, high=1024)
+    registers: int = field(0, "number of register tokens (Darcet et al. 2024)", low=0, high=1024)
     layer_scale: float = field(
-        0.0, "initial value of learned factors on the residual branches; 0: none", low=0, open="high"
+        0.0,
+        "initial value of LayerScale (Touvron et al. 2021), learned factors on residual branches; 0: off",
+        low=0,
+        open="high",
     )
 
 
@@ -196,10 +219,10 @@ class ModelFields(Fields):
 class MaeFields(Fields):
     """Masked autoencoding (He et al. 2022)."""
 
-    mask_ratio: float = field(0.75, "share of the patches that is removed", low=0, high=1, open="low high")
-    norm_pix_loss: bool = field(True, "the targets are pixels normalized within their patch")
+    mask_ratio: float = field(0.75, "share of the patches to remove", low=0, high=1, open="low high")
+    norm_pix_loss: bool = field(True, "predict pixels that are normalized within each patch")
     visible_weight: float = field(
-        0.0, "weight of the loss on visible patches beside that on removed ones; 0: He et al. 2022", low=0, open="high"
+        0.0, "weight of an additional loss on visible patches; 0: none, as in He et al. 2022", low=0, open="high"
     )
 
 
@@ -209,60 +232,62 @@ class OptimFields(Fields):
 
     name: str = field("adamw", "optimizer", choices=("adamw", "lars"))
     base_lr: float = field(
-        1.5e-4, "learning rate for 256 images; peak = base_lr * images per update / 256", low=0, high=1e3, open="low"
+        1.5e-4, "base learning rate; peak rate = base_lr * images per update / 256", low=0, high=1e3, open="low"
     )
     schedule: str = field("cosine", "learning rate after the warm-up", choices=("cosine", "constant", "linear"))
-    warmup_epochs: float = field(40.0, "linear warm-up from 0", low=0, high=1e6)
-    min_lr: float = field(0.0, "where cosine and linear end", low=0, high=1e3)
+    warmup_epochs: float = field(40.0, "epochs of linear warm-up from 0", low=0, high=1e6)
+    min_lr: float = field(0.0, "final learning rate of the cosine and linear schedules", low=0, high=1e3)
     weight_decay: float = field(0.05, "decoupled weight decay (AdamW)", low=0, high=1e3)
     no_decay: str = field(
-        r"(^|/)(bias|scale|gamma)$", "parameters whose path matches are not decayed, nor scaled by LARS"
+        r"(^|/)(bias|scale|gamma)$", "regular expression; matching parameters get no weight decay and no LARS scaling"
     )
     b1: float = field(0.9, "beta 1 of AdamW; momentum of LARS", low=0, high=1, open="high")
     b2: float = field(0.95, "beta 2 of AdamW", low=0, high=1, open="high")
-    clip_norm: float = field(0.0, "largest global norm of the gradient; 0: no clipping", low=0, open="high")
+    clip_norm: float = field(0.0, "clip the gradient to this global norm; 0: off", low=0, open="high")
     layer_decay: float = field(
-        1.0, "factor on the learning rate per block, counted from the head", low=0, high=1, open="low"
+        1.0, "layer-wise decay: factor on the learning rate per block, from the head down", low=0, high=1, open="low"
     )
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainFields(Fields):
-    """Length of training, batches, regularization, and what happens on divergence."""
+    """Training length, batches, regularization, and handling of divergence."""
 
     epochs: float = field(100.0, "passes over the training images", low=0, high=1e6, open="low")
-    steps: int = field(0, "number of updates in place of epochs; 0: epochs decide", low=0, high=10**9)
+    steps: int = field(0, "number of updates, instead of epochs; 0: use `epochs`", low=0, high=10**9)
     batch_size: int = field(
         0, "images per update over all devices; 0: batch_per_device * accumulation * devices", low=0, high=10**6
     )
     batch_per_device: int = field(48, "images per device and accumulation step", low=0, high=10**6)
     accumulation: int = field(1, "micro-batches per update", low=1, high=10**6)
     match_fraction: float = field(
-        0.0, "fine-tuning: train for as many updates as this share of the labels would get; 0: off", low=0, high=1
+        0.0, "classifiers: train for as many updates as this share of the labels would get; 0: off", low=0, high=1
     )
     match_count: int = field(
-        0, "the same in images, for label_count: as many updates as so many labels would get; 0: off", low=0, high=10**9
+        0, "classifiers: train for as many updates as this number of labels would get; 0: off", low=0, high=10**9
     )
     label_smoothing: float = field(0.0, "fine-tuning: label smoothing", low=0, high=1, open="high")
     blocks: int = field(
         -1,
-        "fine-tuning: train only the last blocks, the last norm and the head; 0: the head; -1: all",
+        "fine-tuning: train this many of the last blocks, the last norm and the head; 0: only the head; -1: all",
         low=-1,
         open="high",
     )
     mixup: float = field(
         0.0,
-        "fine-tuning: alpha of mixup's Beta distribution; 0: off; with CutMix each has half the updates",
+        "fine-tuning: alpha of mixup; 0: off; with CutMix, each gets half of the updates",
         low=0,
         high=1000,
     )
-    cutmix: float = field(0.0, "fine-tuning: alpha of CutMix's Beta distribution; 0: off", low=0, high=1000)
+    cutmix: float = field(0.0, "fine-tuning: alpha of CutMix; 0: off", low=0, high=1000)
     remat: bool = field(
-        False, "recompute activations for the gradient: less memory, about a third more work", may_differ=True
+        False,
+        "recompute activations in the backward pass: less memory, about a third more computation",
+        may_differ=True,
     )
     on_divergence: str = field(
         "stop",
-        "what to do about a loss or gradient that is not finite",
+        "what to do if a loss or gradient is not finite: stop, or roll back and lower the learning rate",
         choices=("stop", "lower_rate"),
         may_differ=True,
     )
@@ -274,26 +299,28 @@ class TrainFields(Fields):
     )
     select: str = field(
         "last",
-        "which epoch is tested, by its score on validation images; best: accuracy",
+        "which epoch to test: the last, or the best by this validation score; best: the same as accuracy",
         choices=("last", "best", "accuracy", "macro_f1", "loss"),
     )
     patience: int = field(
-        0, "stop after this many evaluations without a gain in what `select` names; 0: never", low=0, high=10**6
+        0, "stop early after this many evaluations without a better `select` score; 0: never", low=0, high=10**6
     )
     balance: str = field(
         "none",
-        "imbalanced classes: sampler draws classes by the square root of their size, loss weighs them by 1 / size",
+        "imbalanced classes: sampler draws each class by the square root of its size, loss weights it by 1 / size",
         choices=("none", "sampler", "loss"),
     )
 
 
 @dataclasses.dataclass(frozen=True)
 class ProbeFields(Fields):
-    """What lbfgs and knn choose among on the validation images."""
+    """Hyperparameters that lbfgs and knn select on the validation images."""
 
-    l2: tuple[float, ...] = field((1e-4, 1e-3, 1e-2, 1e-1, 1.0), "lbfgs: penalties on the squared weights")
-    neighbours: tuple[float, ...] = field((1, 5, 10, 20, 50), "knn: how many neighbors vote")
-    temperature: tuple[float, ...] = field((0.07,), "knn: a vote of cosine similarity s weighs exp(s / temperature)")
+    l2: tuple[float, ...] = field((1e-4, 1e-3, 1e-2, 1e-1, 1.0), "lbfgs: candidate L2 penalties")
+    neighbours: tuple[float, ...] = field((1, 5, 10, 20, 50), "knn: candidate numbers of neighbors")
+    temperature: tuple[float, ...] = field(
+        (0.07,), "knn: candidate temperatures; a neighbor with cosine similarity s has weight exp(s / temperature)"
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -302,29 +329,33 @@ class EvalFields(Fields):
 
     every_epochs: float = field(1.0, "epochs between two evaluations", low=0, high=1e6, open="low")
     batch_size: int = field(128, "images per evaluation step", low=1, high=10**6)
-    images: int = field(8, "pre-training: reconstructions to show", low=1, high=64)
+    images: int = field(8, "pre-training: number of reconstructions to show", low=1, high=64)
     mask_seed: int = field(
-        0, "pre-training: which patches evaluation removes; independent of `seed`", low=0, high=SEEDS, open="high"
+        0, "pre-training: random seed of the masks in evaluation; independent of `seed`", low=0, high=SEEDS, open="high"
     )
-    mask_ratios: tuple[float, ...] = field((0.75,), "pre-training: shares removed in its last pictures and errors")
+    mask_ratios: tuple[float, ...] = field((0.75,), "pre-training: mask ratios of the final reconstructions and errors")
 
 
 @dataclasses.dataclass(frozen=True)
 class CheckpointFields(Fields):
-    """Checkpoints."""
+    """Checkpoints: how often, and how many to keep."""
 
     every_epochs: float = field(1.0, "epochs between two checkpoints", low=0, high=1e6, open="low")
     keep: int = field(
-        2, "newest checkpoints to keep; the older serves if the newest is damaged", low=1, high=10**6, may_differ=True
+        2,
+        "number of newest checkpoints to keep; an older one is used if the newest is damaged",
+        low=1,
+        high=10**6,
+        may_differ=True,
     )
 
 
 @dataclasses.dataclass(frozen=True)
 class ShardingFields(Fields):
-    """Devices."""
+    """Distribution over devices."""
 
     fsdp: int = field(
-        1, "devices over which parameters and optimizer state are split", low=1, high=10**6, may_differ=True
+        1, "number of devices over which parameters and optimizer state are sharded", low=1, high=10**6, may_differ=True
     )
 
 
@@ -333,9 +364,11 @@ class LogFields(Fields):
     """Logs and progress."""
 
     every_steps: int = field(20, "updates between two rows of metrics.jsonl", low=1, high=10**9, may_differ=True)
-    tensorboard: bool = field(True, "write event files beside metrics.jsonl", may_differ=True)
-    profile: bool = field(False, "trace a few steps for TensorBoard's profiler", may_differ=True)
-    progress_seconds: float = field(10.0, "seconds between two lines of progress", low=0, high=1e9, may_differ=True)
+    tensorboard: bool = field(True, "also write TensorBoard event files", may_differ=True)
+    profile: bool = field(False, "profile a few steps for TensorBoard", may_differ=True)
+    progress_seconds: float = field(
+        10.0, "seconds between two progress lines in a log", low=0, high=1e9, may_differ=True
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -343,19 +376,17 @@ class RunConfig(Fields):
     """One run: a pre-training, a fine-tuning, or a probe of a frozen encoder."""
 
     task: str = field("finetune", "what the run does", choices=TASKS)
-    name: str = field(
-        "", "what to call the run in its default directory; empty: made from the other fields", may_differ=True
-    )
+    name: str = field("", "name of the run, in messages and its default directory; empty: the task", may_differ=True)
     seed: int = field(
         0, "random seed of initial weights, image order, augmentation and masks", low=0, high=SEEDS, open="high"
     )
     init: str = field(
         "scratch",
-        "initial weights: random, of a masked autoencoder, or of other code",
+        "initial weights: scratch (random), mae (a run of mae_jax), or weights (from other code)",
         choices=("scratch", "mae", "weights"),
     )
-    init_from: str = field("", "init=mae: the run directory of the pre-training; init=weights: a file or folder")
-    init_name: str = field("", "what tables call the initial weights; empty: the value of init")
+    init_from: str = field("", "init=mae: run directory of the pre-training; init=weights: file or folder of weights")
+    init_name: str = field("", "name of the initial weights in tables; empty: the value of init")
     data: DataFields = dataclasses.field(default_factory=DataFields)
     model: ModelFields = dataclasses.field(default_factory=ModelFields)
     mae: MaeFields = dataclasses.field(default_factory=MaeFields)
@@ -376,17 +407,17 @@ class StudyConfig(Fields):
     """A label-efficiency study: pre-training, then evaluations over a grid, then the report."""
 
     task: str = field("study", "what the command does")
-    name: str = field("", "what to call the study in its default directory", may_differ=True)
+    name: str = field("", "name of the study in its default directory", may_differ=True)
     title: str = field("Label efficiency of masked autoencoders", "heading of the report", may_differ=True)
     fractions: tuple[float, ...] = field(
         (0.01, 0.1, 0.5, 1.0),
-        "shares of the labels",
+        "shares of the labels to train on",
         kind=float, low=0, high=1, open="low", allowed="numbers above 0 and up to 1",
         may_be_empty=False, may_repeat=False, may_differ=True,
     )  # fmt: skip
     label_counts: tuple[int, ...] = field(
         (),
-        "numbers of labeled images, such as (20, 50, 100, 200), in place of `fractions`",
+        "numbers of labeled images to train on, such as (20, 50, 100, 200), instead of `fractions`",
         kind=int, low=0, high=10**9, open="low", allowed="whole numbers above 0", may_repeat=False, may_differ=True,
     )  # fmt: skip
     inits: tuple[str, ...] = field(
@@ -402,28 +433,32 @@ class StudyConfig(Fields):
         (), "which labels, one for each of `seeds`; empty: 0 for every seed", may_differ=True, **SEED_RULE
     )
     evaluations: tuple[str, ...] = field(
-        ("finetune",), "what is done with each encoder", choices=EVALUATIONS,
+        ("finetune",), "how to evaluate each encoder", choices=EVALUATIONS,
         may_be_empty=False, may_repeat=False, may_differ=True,
     )  # fmt: skip
     random_probe: bool = field(
-        False, "also solve a linear probe on random weights, the reference that all must beat", may_differ=True
+        False,
+        "add a linear probe of randomly initialized weights, the baseline that every encoder must beat",
+        may_differ=True,
     )
     step_matched: float = field(
         0.0,
-        "fine-tuning: fractions up to this one (or all label_counts) also get as many updates as the largest",
+        "fine-tuning: also train fractions up to this one (or all label_counts) for as many updates as the largest",
         low=0, high=1, allowed="0 for none", may_differ=True,
     )  # fmt: skip
     target: float = field(
         0.0,
-        "report: the macro F1 at which labels are enough; 0: 0.02 below the best with all labels",
+        "report: the macro F1 that counts as enough; 0: 0.02 below the best with all labels",
         low=0, high=1, allowed="0 for 0.02 below the best", may_differ=True,
     )  # fmt: skip
     pretrain_seeds: tuple[int, ...] = field(
-        (), "a pre-training for each of `seeds`; empty: one for all, with the seed of `pretrain`", **SEED_RULE
+        (),
+        "random seeds of pre-training, one for each of `seeds`; empty: one pre-training for all, with its own seed",
+        **SEED_RULE,
     )
     experiments: Mapping[str, Mapping[str, Mapping[str, Any]]] = dataclasses.field(
         default_factory=dict,
-        metadata={"rule": Rule("exp1, exp2 ...: what each changes of `pretrain`, for mae:exp=1", may_differ=True)},
+        metadata={"rule": Rule("exp1, exp2 ...: what each changes in `pretrain`, for mae:exp=1", may_differ=True)},
     )
     pretrain: RunConfig = dataclasses.field(default_factory=RunConfig)
     finetune: RunConfig = dataclasses.field(default_factory=RunConfig)
@@ -434,22 +469,22 @@ class SweepConfig(Fields):
     """A sweep: pre-training over mask ratios and visible weights, then fine-tuning from each network."""
 
     task: str = field("sweep", "what the command does")
-    name: str = field("", "what to call the sweep in its default directory", may_differ=True)
+    name: str = field("", "name of the sweep in its default directory", may_differ=True)
     title: str = field("What the autoencoder learned", "heading of the report", may_differ=True)
     mask_ratios: tuple[float, ...] = field(
         (0.25, 0.5, 0.75, 0.9),
-        "shares of the patches removed in pre-training",
+        "mask ratios of the pre-trainings",
         kind=float, low=0, high=1, open="low high", allowed="numbers above 0 and below 1",
         may_be_empty=False, may_repeat=False, may_differ=True,
     )  # fmt: skip
     visible_weights: tuple[float, ...] = field(
         (0.0, 1.0),
-        "values of mae.visible_weight; 0: He et al. 2022",
+        "values of mae.visible_weight; 0: none, as in He et al. 2022",
         kind=float, low=0, open="high", allowed="numbers of 0 and above",
         may_be_empty=False, may_repeat=False, may_differ=True,
     )  # fmt: skip
     seeds: tuple[int, ...] = field(
-        (0,), "random seeds of fine-tuning; each network is pre-trained once",
+        (0,), "random seeds of fine-tuning; each autoencoder is pre-trained once",
         may_be_empty=False, may_repeat=False, may_differ=True, **SEED_RULE,
     )  # fmt: skip
     subset_seeds: tuple[int, ...] = field(
@@ -461,7 +496,7 @@ class SweepConfig(Fields):
 
 AnyConfig = RunConfig | StudyConfig | SweepConfig
 
-# Where a task's defaults differ from those above.
+# How the defaults of a task differ from those above.
 _CLASSIFIER = {
     "optim.base_lr": 5e-4,
     "optim.warmup_epochs": 2.0,
@@ -485,7 +520,7 @@ _TASKS = {"pretrain": {}, "linear_probe": _LINEAR_PROBE}
 
 
 def rules(fields: type[Fields], prefix: str = "") -> dict[str, tuple[Any, Rule]]:
-    """Default and `Rule` of each field, by its dotted name, such as "data.fraction"."""
+    """{dotted name: (default, Rule)} for all fields, such as "data.fraction"."""
     found: dict[str, tuple[Any, Rule]] = {}
     for each in dataclasses.fields(fields):  # type: ignore[arg-type]
         if "rule" in each.metadata:
@@ -497,11 +532,11 @@ def rules(fields: type[Fields], prefix: str = "") -> dict[str, tuple[Any, Rule]]
 
 
 def may_differ(key: str) -> bool:
-    """Whether a resumed run, study or sweep may have another value in a field, by its dotted name."""
+    """Whether a resumed run, study or sweep may change the field with this dotted name."""
     return key in _MAY_DIFFER or key.startswith("experiments.")
 
 
-# A study may grow by fractions, initial weights and seeds, a sweep by mask ratios: each cell has a config of its own.
+# A study may gain fractions, inits and seeds, and a sweep mask ratios, because each cell has its own config.
 _MAY_DIFFER = {"resolved.devices", "resolved.rows"} | {
     key
     for fields in (RunConfig, StudyConfig, SweepConfig)
@@ -511,7 +546,7 @@ _MAY_DIFFER = {"resolved.devices", "resolved.rows"} | {
 
 
 def changed(config: C, changes: Mapping[str, Any]) -> C:
-    """A copy with other values in some fields, by their dotted names."""
+    """A copy of `config` with the given {dotted name: value} changes."""
     here = {key: value for key, value in changes.items() if "." not in key}
     for section in dict.fromkeys(key.partition(".")[0] for key in changes if "." in key):
         inner = {key.partition(".")[2]: value for key, value in changes.items() if key.startswith(f"{section}.")}
@@ -525,12 +560,12 @@ def as_dict(config: Fields) -> dict[str, Any]:
 
 
 def defaults(task: str) -> ConfigDict:
-    """All fields of one run, `task` = one of TASKS, with the study's shared values."""
+    """All fields of one run with their defaults; `task` is one of TASKS."""
     return ConfigDict(as_dict(changed(RunConfig(task=task), _TASKS.get(task, _CLASSIFIER))))
 
 
 def probe_of(finetune: RunConfig | ConfigDict, task: str) -> ConfigDict:
-    """The config of a probe of the frozen encoder: initial weights, network and data are those of a fine-tuning."""
+    """The config of a probe with the initial weights, network and data of a fine-tuning config."""
     c, given = defaults(task), finetune if isinstance(finetune, ConfigDict) else ConfigDict(as_dict(finetune))
     for name in ("name", "seed", "init", "init_from", "init_name"):
         c[name] = given[name]

@@ -1,8 +1,8 @@
-"""Configs: the fields and their defaults, arguments of config files, derived values.
+"""Loading config files and their arguments, checking flags, and comparing saved configs.
 
-A config file below `configs/` starts from `defaults(task)` and sets what its experiment is about.
-Values that follow from others (steps, learning rate, warm-up) are computed in `resolve`, after every
-override from the command line.
+A config file in `configs/` starts from `defaults(task)` and sets what its experiment needs. Values that follow from
+others (steps, learning rate, warm-up) are computed later in `schedule.resolve`, after all overrides from the command
+line.
 """
 
 import contextlib
@@ -31,14 +31,14 @@ from mae_jax.config.fields import (
 )
 from mae_jax.runtime.errors import UserError
 
-# Where mae_jax's own config files are: in the package of a wheel, or beside it in the project's folder.
+# The config files of mae_jax: inside the package in a wheel, next to it in a checkout.
 CONFIGS = next(p for p in (Path(__file__).parents[1] / "configs", Path(__file__).parents[2] / "configs") if p.is_dir())
 _arguments: contextvars.ContextVar[list[dict[str, Any]] | None] = contextvars.ContextVar("arguments", default=None)
 
 
 @contextlib.contextmanager
 def recorded_arguments() -> Iterator[list[dict[str, Any]]]:
-    """Records the arguments and defaults of every config file that is loaded inside; the outermost file comes first."""
+    """Records the arguments and defaults of every config file loaded inside, the outermost file first."""
     recorded: list[dict[str, Any]] = []
     token = _arguments.set(recorded)
     try:
@@ -48,10 +48,10 @@ def recorded_arguments() -> Iterator[list[dict[str, Any]]]:
 
 
 def parse_arg(arg: str | None, **known: Any) -> ConfigDict:
-    """Reads a config file's argument, "key=value,key=value", typed as the defaults in `known`.
+    """Parses a config file's argument "key=value,key=value" with the types of the defaults in `known`.
 
-    A bare key of a boolean means true: "smoke" is "smoke=true". Raises UserError for an unknown key and for a value
-    of the wrong type.
+    A bare boolean key means true: "smoke" is "smoke=true". Raises UserError for an unknown or repeated key and for a
+    value of the wrong type.
     """
     if (recorded := _arguments.get()) is not None:
         recorded.append(known)
@@ -75,7 +75,7 @@ def parse_arg(arg: str | None, **known: Any) -> ConfigDict:
 
 
 def init_of(path: str | os.PathLike) -> str:
-    """What a path given as `init` is: "weights" for a file or folder of other code's weights, else "mae"."""
+    """The `init` of a path: "weights" for a file or folder of weights from other code, else "mae"."""
     path = Path(path)
     if path.is_dir():
         own = (path / "checkpoints").is_dir() or (not any(path.glob("*.safetensors")) and not any(path.glob("*.bin")))
@@ -91,7 +91,10 @@ def one_of(field: str, value: Any, allowed: tuple) -> Any:
 
 
 def config_file(path: str | os.PathLike) -> Path:
-    """`path`, or the file that mae_jax ships under that name, such as configs/demo.py. Raises UserError."""
+    """`path` if it is a file, else the file that mae_jax ships under that name, such as configs/demo.py.
+
+    Raises UserError.
+    """
     path = Path(path).expanduser()
     if path.is_file():
         return path
@@ -105,44 +108,44 @@ def config_file(path: str | os.PathLike) -> Path:
 
 
 def load(path: str | os.PathLike, arg: str = "") -> ConfigDict:
-    """The config of a file such as `configs/demo.py`, as the flag --config=FILE:ARG gives it."""
+    """Loads the config of a file such as `configs/demo.py`, like the flag --config=FILE:ARG. Raises UserError."""
     path = config_file(path)
     spec = importlib.util.spec_from_file_location(path.stem, path)
     if spec is None or spec.loader is None:
-        raise UserError(f"config file {path} is not a Python file; see configs/ for those that are")
+        raise UserError(f"config file {path} is not a Python file; see configs/ for examples")
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
     except SyntaxError as error:
         raise UserError(f"config file {path} is not valid Python, line {error.lineno}: {error.msg}") from None
     except ImportError as error:
-        raise UserError(f"config file {path} needs what is not here: {error}; install it, or leave it out") from None
+        raise UserError(f"config file {path} cannot be imported: {error}; install what it imports") from None
     made = getattr(module, "get_config", None)
     if not callable(made):
-        raise UserError(f"config file {path} has no function get_config(arg); see configs/ for some that have")
+        raise UserError(f"config file {path} has no function get_config(arg); see configs/ for examples")
     try:
         inspect.signature(made).bind(arg)
     except TypeError:
         raise UserError(
-            f"config file {path}: get_config takes one argument, the text after ':'; see configs/"
+            f"config file {path}: get_config must take one argument, the text after ':'; see configs/"
         ) from None
     config = made(arg)
     if not isinstance(config, ConfigDict):
         raise UserError(
-            f"config file {path}: get_config gave a {type(config).__name__}; it should give a ConfigDict, see configs/"
+            f"config file {path}: get_config returned a {type(config).__name__}, not a ConfigDict; see configs/"
         )
     return config
 
 
 def _given(arguments: list[str]) -> list[tuple[str, str, str]]:
-    """(name, "=", value) of the flags that concern the config, also those written as two arguments."""
+    """(name, "=", value) of the config flags, also of those written as two arguments."""
     following = [*arguments[1:], ""] if arguments else []
     joined = [a if "=" in a else f"{a}={b}" for a, b in zip(arguments, following, strict=True)]
     return [a.lstrip("-").partition("=") for a in joined if a.startswith(("--config", "-config"))]
 
 
 def config_argument(arguments: list[str]) -> tuple[str, str] | None:
-    """The file and its argument that --config names; None without that flag. Raises UserError."""
+    """The config file and its argument from --config; None without that flag. Raises UserError."""
     files = [value for name, _, value in _given(arguments) if name == "config"]
     if not files:
         return None
@@ -153,10 +156,7 @@ def config_argument(arguments: list[str]) -> tuple[str, str] | None:
 
 
 def check_arguments(arguments: list[str]) -> None:
-    """Refuses a --config that does not load, a --config.FIELD that does not exist and a value of the wrong type.
-
-    Raises UserError.
-    """
+    """Raises UserError for a --config that does not load, an unknown --config.FIELD, or a value of the wrong type."""
     config = config_argument(arguments)
     if config is None:
         return
@@ -169,7 +169,7 @@ def check_arguments(arguments: list[str]) -> None:
             hint = f"did you mean --config.{near[0]}?" if near else f"--config={path} --help lists the fields"
             inside = [key for key in flat if key.startswith(f"{field}.")]
             if inside:
-                hint = f"it has fields of its own, such as --config.{inside[0]}"
+                hint = f"it is a group of fields, such as --config.{inside[0]}"
             raise UserError(f"--config.{field}{equals}{value}: {field} is not a field of the config; {hint}")
         kind = type(flat.get(field))
         if name.startswith("config.") and kind in (int, float):
@@ -181,7 +181,7 @@ def check_arguments(arguments: list[str]) -> None:
 
 
 def flatten(config: ConfigDict | Fields | Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"data.fraction": 0.1, ...}: the fields in one level."""
+    """The fields by their dotted names: {"data.fraction": 0.1, ...}."""
     flat: dict[str, Any] = {}
     items = as_dict(config) if isinstance(config, Fields) else config
     for key, value in items.items():
@@ -193,12 +193,12 @@ def flatten(config: ConfigDict | Fields | Mapping[str, Any], prefix: str = "") -
 
 
 def as_json(config: ConfigDict | Fields) -> dict[str, Any]:
-    """The fields as they come back from a JSON file: tuples as lists."""
+    """The fields as read back from a JSON file: tuples become lists."""
     return json.loads(config.to_json() if isinstance(config, ConfigDict) else json.dumps(as_dict(config)))
 
 
 def hparams(config: RunConfig) -> dict[str, Any]:
-    """The fields as TensorBoard's table wants them: the same keys in every run, no None."""
+    """The fields for TensorBoard's table of hyperparameters, which needs the same keys in every run and no None."""
     return {
         key: value if isinstance(value, int | float | str) else json.dumps(value)
         for key, value in flatten(config).items()
@@ -207,7 +207,7 @@ def hparams(config: RunConfig) -> dict[str, Any]:
 
 
 def with_defaults(saved: dict[str, Any]) -> dict[str, Any]:
-    """A config as saved (JSON), with the fields that came since at their defaults: what the run did."""
+    """A saved config (JSON); fields that did not exist when it was saved get their defaults."""
     task = saved.get("task")
     if task in TASKS:
         known = defaults(task)
@@ -229,7 +229,7 @@ def _filled(saved: dict[str, Any], known: dict[str, Any]) -> dict[str, Any]:
 
 
 def difference(ours: dict[str, Any], theirs: dict[str, Any]) -> list[str]:
-    """ "key: theirs -> ours" for each field that differs, except those that may."""
+    """A line "key: theirs -> ours" for each field that differs and must not, see `may_differ`."""
     return [
         f"{key}: {theirs.get(key)!r} -> {ours.get(key)!r}"
         for key in sorted(ours.keys() | theirs.keys())

@@ -11,25 +11,25 @@ from mae_jax.runtime.errors import UNUSABLE, UserError
 
 
 def arm_of(config: RunConfig) -> str:
-    """How a run was trained, in words, where that is not the usual way; runs are compared within an arm."""
+    """The arm of a run: how it was trained, in words, or "" for the default. Runs are compared within an arm."""
     match, blocks = config.train.match_fraction, config.train.blocks
-    said = [f"as many updates as {match * 100:g} %"] if match else []
-    said += [f"as many updates as {config.train.match_count} labels"] if config.train.match_count else []
+    parts = [f"as many updates as {match * 100:g} %"] if match else []
+    parts += [f"as many updates as {config.train.match_count} labels"] if config.train.match_count else []
     if blocks >= 0:
-        said.append(f"{blocks} block{'s' * (blocks > 1)} trained" if blocks else "the head trained")
-    return ", ".join(said)
+        parts.append(f"{blocks} block{'s' * (blocks > 1)} trained" if blocks else "the head trained")
+    return ", ".join(parts)
 
 
 def run_directory(config: AnyConfig | ConfigDict, workdir: str | os.PathLike | None = None) -> Path:
-    """`workdir`, else the default. Raises UserError for a name that cannot be shown."""
+    """`workdir`, or the default. Raises UserError for a name with unprintable characters."""
     directory = Path(workdir or default_workdir(config))
     if UNUSABLE.search(str(directory)):
-        raise UserError(f"--workdir={str(directory)!r} has control characters or bytes that are no UTF-8; rename it")
+        raise UserError(f"--workdir={str(directory)!r} has control characters or bytes that are not UTF-8; rename it")
     return directory
 
 
 def default_workdir(config: AnyConfig | ConfigDict) -> str:
-    """A speaking directory below runs/, for example runs/finetune-raabin_wbc-10pct-mae-base16_224-seed0."""
+    """A descriptive directory under runs/, such as runs/finetune-raabin_wbc-10pct-mae_pretrain-base_p16_224px-seed0."""
     if isinstance(config, StudyConfig | SweepConfig) or config.task in ("study", "sweep"):
         data = config.finetune.data
         label = source_label(data)
@@ -51,7 +51,7 @@ def percent(fraction: float) -> str:
 
 
 def source_label(data: DataFields) -> str:
-    """What to call the images: the source, or the last part of each folder's path."""
+    """The name of the images: the sources, or the last part of each folder's path, joined by "+"."""
     return _in_path("+".join(source_names(data)))
 
 
@@ -60,7 +60,7 @@ def _in_path(name: str) -> str:
 
 
 def source_names(data: DataFields) -> list[str]:
-    """One name for each source, in their order: the data set, or the last part of the folder's path."""
+    """One name per source, in order: the data set, or the last part of the folder's path."""
     names = []
     folders = [Path(d).name or "folder" for d in data.dir.split(",") if d]
     for source in data.source.split("+"):

@@ -1,4 +1,4 @@
-"""Steps, learning rate and warm-up that follow from a config, the number of images and the devices."""
+"""Steps, learning rate and warm-up, derived from a config, the number of images and the devices."""
 
 import dataclasses
 import math
@@ -9,7 +9,7 @@ from mae_jax.runtime.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Resolved:
-    """What follows from a config, the number of training images and the devices."""
+    """Values derived from a config, the number of training images and the devices."""
 
     n_train: int  # images
     devices: int
@@ -24,11 +24,12 @@ class Resolved:
 
 
 def resolve(config: RunConfig, n_train: int, devices: int, n_schedule: int = 0) -> Resolved:
-    """Steps, learning rate and warm-up from a config (Goyal et al. 2017: linear scaling of the rate).
+    """Derives steps, warm-up and learning rate (linear scaling rule, Goyal et al. 2017).
 
-    An epoch is ceil(images / batch) updates, at least one, so a subset smaller than the batch still
-    gives one update per epoch; its images then repeat within the batch, augmented anew. `n_schedule` images,
-    where not 0, decide on steps, warm-up and the pace of evaluation in place of `n_train`.
+    An epoch is ceil(images / batch) updates. A subset smaller than the batch therefore still gets one update per
+    epoch, and its images repeat within the batch with different augmentation. If `n_schedule` is not 0, it replaces
+    `n_train` in the computation of steps, warm-up and evaluation intervals. Raises UserError for a batch smaller than
+    its micro-batches, a sharding that does not fit the devices, or a `min_lr` above the peak rate.
     """
     t, o = config.train, config.optim
     batch = t.batch_size or t.batch_per_device * t.accumulation * devices
@@ -39,8 +40,8 @@ def resolve(config: RunConfig, n_train: int, devices: int, n_schedule: int = 0) 
     peak = o.base_lr * batch / 256
     if o.min_lr > peak:
         raise UserError(
-            f"optim.min_lr={o.min_lr:g} is above the peak learning rate, optim.base_lr * images / 256 = {peak:g}; the "
-            f"rate falls to it: use a smaller one"
+            f"optim.min_lr={o.min_lr:g} is above the peak learning rate, optim.base_lr * images / 256 = {peak:g}; "
+            f"use a smaller one, because the rate falls from the peak to it"
         )
     unit = devices * t.accumulation
     per_epoch = math.ceil(n_train / batch)
@@ -68,7 +69,7 @@ def resolve(config: RunConfig, n_train: int, devices: int, n_schedule: int = 0) 
 def learning_rate(step: int, schedule: str, resolved: Resolved, min_lr: float = 0.0) -> float:
     """The learning rate of update `step` (from 0): linear warm-up, then `schedule` to `min_lr`.
 
-    As in the MAE code, the rate is that of the moment before the update: it starts at 0 with warm-up.
+    As in facebookresearch/mae, the rate is evaluated before the update, so warm-up starts at 0.
     """
     peak, warmup = resolved.peak_lr, resolved.warmup_steps
     if step < warmup:

@@ -1,4 +1,4 @@
-"""What `mae-jax run --help` prints: the config files there are, and the arguments and fields of one of them."""
+"""The text of `mae-jax run --help`: all config files, or the arguments and fields of one of them."""
 
 import ast
 import textwrap
@@ -19,7 +19,7 @@ OPTIONS = """
 
 
 def overview(verb: str, text: str, more: str = "") -> str:
-    """Usage of a command that takes a config, with `text` and `more` options of its own, and the config files."""
+    """Help of the command `verb`: its description `text`, its extra option `more`, and all config files."""
     option = f" [{more.split()[0]}]" if more else ""
     lines = [f"  configs/{path.name:18} {_summary(path)}" for path in shipped()]
     own = f"  {more}\n" if more else ""
@@ -28,7 +28,7 @@ def overview(verb: str, text: str, more: str = "") -> str:
 
 
 def shipped() -> list[Path]:
-    """The config files that come with mae_jax."""
+    """The config files that mae_jax ships."""
     return sorted(CONFIGS.glob("[a-z]*.py"))
 
 
@@ -42,7 +42,7 @@ def _summary(path: Path) -> str:
 
 
 def of_config(file: str, arg: str) -> str:
-    """The docstring of one config file, its arguments with their defaults, and its fields with their meanings.
+    """Help of one config file: its docstring, its arguments with defaults, and its fields with values and meanings.
 
     Raises UserError for a file that cannot be loaded.
     """
@@ -59,7 +59,7 @@ def of_config(file: str, arg: str) -> str:
         part, _, field = key.partition(".")
         name, shown, other = key, _shown(flat[key]), f"finetune.{field}"
         if part == "finetune" and f"pretrain.{field}" in flat:
-            continue  # the same field of both parts is on one line
+            continue  # shown on the line of pretrain
         if part == "pretrain" and other in flat:
             name = f"pretrain|{other}"
             shown = shown if flat[other] == flat[key] else f"{shown} | {_shown(flat[other])}"
@@ -75,9 +75,9 @@ def of_config(file: str, arg: str) -> str:
         [
             f"{path}\n",
             _docstring(path),
-            "\narguments of the file, with their defaults (--config=FILE:KEY=VALUE,...):",
+            "\narguments of the file and their defaults (--config=FILE:KEY=VALUE,...):",
             *arguments,
-            "\nfields, with their values after these arguments (--config.FIELD=VALUE):",
+            "\nfields and their values with these arguments (--config.FIELD=VALUE):",
             *lines,
         ]
     )
@@ -88,7 +88,7 @@ def _shown(value: Any) -> str:
 
 
 def _meanings(task: str) -> dict[str, str]:
-    """{dotted name: meaning}, with allowed values."""
+    """{dotted name: meaning and allowed values}."""
     kinds = {"study": fields.StudyConfig, "sweep": fields.SweepConfig}
     found = {}
     for key, (_, rule) in fields.rules(kinds.get(task, fields.RunConfig)).items():

@@ -1,6 +1,6 @@
-"""Checks of a config, before any device or image is touched.
+"""Validation of a config, before any device or image is touched.
 
-Each raises UserError with one line: the field, its value, what is allowed.
+Each check raises UserError with one line: the field, its value, what is allowed.
 """
 
 import dataclasses
@@ -16,11 +16,11 @@ from mae_jax.config.fields import QUICK, C, DataFields, Fields, ModelFields, Run
 from mae_jax.config.loading import flatten, one_of
 from mae_jax.runtime.errors import UNUSABLE, UserError
 
-MOST_PATCHES = 2**14  # of an image; attention compares each with each
+MOST_PATCHES = 2**14  # per image, because attention is quadratic in their number
 
 
 def validate(config: ConfigDict | RunConfig, prefix: str = "") -> RunConfig:
-    """The config of one run, checked and frozen, before any device or image is touched.
+    """Checks the config of one run and returns it frozen. `prefix` precedes field names in messages.
 
     Raises UserError that names the field, its value and what is allowed.
     """
@@ -42,12 +42,12 @@ def validate(config: ConfigDict | RunConfig, prefix: str = "") -> RunConfig:
 
 
 def frozen(config: ConfigDict | RunConfig) -> RunConfig:
-    """`config` if it is frozen, and so was checked; else `validate(config)`."""
+    """`config` if it is a RunConfig, which was checked when it was made; else `validate(config)`."""
     return config if isinstance(config, RunConfig) else validate(config)
 
 
 def typed(config: ConfigDict | Fields, kind: type[C]) -> C:
-    """A frozen object of the fields of `kind`, whose types are right; numbers and lists take the types of defaults."""
+    """Converts a config whose types were checked to the frozen class `kind`, casting numbers and lists to its types."""
     values: dict[str, Any] = {}
     for each in dataclasses.fields(kind):  # type: ignore[arg-type]
         value = getattr(config, each.name)
@@ -72,11 +72,11 @@ def _validate_type(name: str, value: Any, like: Any) -> None:
     if isinstance(like, int | float) and not math.isfinite(value):
         raise UserError(f"{name}={value} is not a finite number")
     if isinstance(value, str) and UNUSABLE.search(value):
-        raise UserError(f"{name}={value!r} is not allowed; use no control characters, and UTF-8")
+        raise UserError(f"{name}={value!r} is not allowed; use UTF-8 text without control characters")
 
 
 def refuse_unknown(keys: Iterable[str], known: Iterable[str], whole: str, prefix: str = "") -> None:
-    """Refuses a key that is not known, with the nearest that is; `whole` is what it would be a field of."""
+    """Raises UserError for a key that is not in `known`, with a suggestion. `whole` is the name of the config."""
     known = list(known)
     for key in keys:
         if key not in known:
@@ -91,10 +91,10 @@ def _kind(like: Any) -> str:
 
 def _validate_data(d: DataFields, prefix: str) -> None:
     for key, length, low, high, words in (
-        ("crop_scale", 2, 1e-4, 1, "2 shares of the image above 0.0001 and up to 1, the smaller first"),
+        ("crop_scale", 2, 1e-4, 1, "2 shares of the image, above 0.0001 and up to 1, the smaller first"),
         ("crop_ratio", 2, 1e-3, 1e3, "2 numbers above 0.001 and up to 1000, the smaller first"),
-        ("mean", 3, -1e3, 1e3, "3 numbers, one for each channel, of images in 0..1"),
-        ("std", 3, 1e-6, 1e3, "3 numbers above 0, one for each channel, of images in 0..1"),
+        ("mean", 3, -1e3, 1e3, "3 numbers, one per channel, for pixel values in 0..1"),
+        ("std", 3, 1e-6, 1e3, "3 numbers above 0, one per channel, for pixel values in 0..1"),
     ):
         value = getattr(d, key)
         ordered = key in ("mean", "std") or value == tuple(sorted(value))
@@ -117,19 +117,19 @@ def _validate_model(config: RunConfig, prefix: str) -> None:
     if patches > MOST_PATCHES:
         raise UserError(
             f"{prefix}model.image_size={m.image_size} in patches of {prefix}model.patch_size={m.patch_size} makes "
-            f"{patches} patches; at most {MOST_PATCHES} are computed: use larger patches or smaller images"
+            f"{patches} patches; at most {MOST_PATCHES} are allowed: use larger patches or smaller images"
         )
     if m.size == "custom":
         fits = min(m.width, m.depth, m.heads) >= 1 and m.depth <= 100 and m.width <= 2**16
         if not fits or m.width % 4 or m.width % m.heads:
             raise UserError(
-                f"{prefix}model.width={m.width}, depth={m.depth}, heads={m.heads}: for size=custom all are at least 1, "
-                f"depth at most 100, width at most {2**16}, and width is a multiple of 4 and of heads"
+                f"{prefix}model.width={m.width}, depth={m.depth}, heads={m.heads}: with size=custom, all must be "
+                f"at least 1, depth at most 100, width at most {2**16}, and width a multiple of 4 and of heads"
             )
         if int(m.width * m.mlp_ratio) < 1:
             raise UserError(
-                f"{prefix}model.mlp_ratio={m.mlp_ratio} leaves the MLP no feature of {prefix}model.width={m.width}; "
-                f"use a larger one, such as 4"
+                f"{prefix}model.mlp_ratio={m.mlp_ratio} gives the MLP no hidden features with "
+                f"{prefix}model.width={m.width}; use a larger ratio, such as 4"
             )
     elif m.width or m.depth or m.heads:
         raise UserError(
@@ -145,17 +145,18 @@ def _validate_model(config: RunConfig, prefix: str) -> None:
         validate_ratio(m, config.mae.mask_ratio, f"{prefix}mae.mask_ratio={config.mae.mask_ratio}")
         ratios = config.eval.mask_ratios
         if len(set(ratios)) != len(ratios):
-            raise UserError(f"{prefix}eval.mask_ratios={ratios} is not allowed; use none twice")
+            raise UserError(f"{prefix}eval.mask_ratios={ratios} is not allowed; use each value once")
         for ratio in ratios:
             validate_ratio(m, ratio, f"{prefix}eval.mask_ratios={ratios}: {ratio}")
 
 
-def validate_ratio(m: ModelFields, ratio: float, said: str) -> None:
+def validate_ratio(m: ModelFields, ratio: float, shown: str) -> None:
+    """Raises UserError, starting with `shown`, for a mask ratio that keeps or removes no patch at all."""
     patches = (m.image_size // m.patch_size) ** 2
     visible = int(patches * (1 - ratio))
     if not 1 <= visible < patches:
         raise UserError(
-            f"{said} leaves {visible} of {patches} patches visible; at least one must be visible and one removed"
+            f"{shown} leaves {visible} of {patches} patches visible; at least one must be visible and one removed"
         )
 
 
@@ -170,71 +171,73 @@ def _validate_rest(config: RunConfig, prefix: str) -> None:
     if 0 < t.batch_size < t.accumulation:
         raise UserError(
             f"{prefix}train.batch_size={t.batch_size} is smaller than {prefix}train.accumulation={t.accumulation}; "
-            f"each micro-batch needs an image"
+            f"each micro-batch needs at least one image"
         )
     if not t.batch_size and not t.batch_per_device:
         raise UserError(f"{prefix}train.batch_size=0: set it or {prefix}train.batch_per_device")
     if t.select != "last" and config.task == "pretrain":
-        raise UserError(
-            f"{prefix}train.select={t.select} is for classifiers; of an autoencoder the last epoch is used: set last"
-        )
+        raise UserError(f"{prefix}train.select={t.select} is only for classifiers; for pre-training set it to last")
     if t.select != "last" and not config.data.val_fraction:
         raise UserError(
-            f"{prefix}train.select={t.select} needs validation images, and {prefix}data.val_fraction=0: set one of "
-            f"the two"
+            f"{prefix}train.select={t.select} needs validation images, but {prefix}data.val_fraction=0: raise "
+            f"it, or set {prefix}train.select=last"
         )
     if t.patience and t.select == "last":
         raise UserError(
             f"{prefix}train.patience={t.patience} needs {prefix}train.select=accuracy, macro_f1 or loss: it counts "
-            f"evaluations without a gain in that"
+            f"evaluations without a better score"
         )
     if t.balance != "none" and config.task in ("pretrain", *QUICK):
-        raise UserError(f"{prefix}train.balance={t.balance} is for fine-tuning and linear probes; set none")
+        raise UserError(f"{prefix}train.balance={t.balance} is only for finetune and linear_probe; set it to none")
     if t.blocks >= 0 and config.task != "finetune":
-        raise UserError(f"{prefix}train.blocks={t.blocks} is for fine-tuning; set -1")
+        raise UserError(f"{prefix}train.blocks={t.blocks} is only for fine-tuning; set it to -1")
     for name, alpha in (("mixup", t.mixup), ("cutmix", t.cutmix)):
         if 0 < alpha < 1e-3:
             raise UserError(f"{prefix}train.{name}={alpha:g} is out of range; allowed: 0, or [0.001, 1000]")
         if alpha and config.task != "finetune":
-            raise UserError(f"{prefix}train.{name}={alpha} mixes labels and is for fine-tuning; set 0")
+            raise UserError(f"{prefix}train.{name}={alpha} mixes labels and is only for fine-tuning; set it to 0")
     _validate_probe(config, prefix)
     if t.match_fraction and (config.task in ("pretrain", *QUICK) or t.steps or t.match_fraction < config.data.fraction):
         raise UserError(
-            f"{prefix}train.match_fraction={t.match_fraction} is for classifiers, at least {prefix}data.fraction="
-            f"{config.data.fraction}, and not beside {prefix}train.steps={t.steps}; 0 turns it off"
+            f"{prefix}train.match_fraction={t.match_fraction} is only for finetune and linear_probe without "
+            f"{prefix}train.steps (now {t.steps}), and must be at least {prefix}data.fraction={config.data.fraction}; "
+            f"0 turns it off"
         )
     if config.data.label_count and config.data.fraction != 1:
         raise UserError(
             f"{prefix}data.label_count={config.data.label_count} and {prefix}data.fraction={config.data.fraction:g} "
-            f"both say how many labels are used; set one of the two (fraction=1 with label_count)"
+            f"both limit the labels; set only one (fraction=1 with label_count)"
         )
     if t.match_count and (config.task in ("pretrain", *QUICK) or t.steps or t.match_count < config.data.label_count):
         raise UserError(
-            f"{prefix}train.match_count={t.match_count} is for classifiers, at least {prefix}data.label_count="
-            f"{config.data.label_count}, and not beside {prefix}train.steps={t.steps}; 0 turns it off"
+            f"{prefix}train.match_count={t.match_count} is only for finetune and linear_probe without "
+            f"{prefix}train.steps (now {t.steps}), and must be at least {prefix}data.label_count="
+            f"{config.data.label_count}; 0 turns it off"
         )
     if t.match_count and not config.data.label_count:
-        raise UserError(f"{prefix}train.match_count={t.match_count} needs {prefix}data.label_count; set it, or 0")
+        raise UserError(
+            f"{prefix}train.match_count={t.match_count} needs {prefix}data.label_count; set both or neither"
+        )
     if config.init != "scratch" and not config.init_from:
         what = "the run directory of a pre-training" if config.init == "mae" else "a file or folder of weights"
         raise UserError(f"{prefix}init={config.init} needs {prefix}init_from: {what}")
 
 
 def _validate_probe(config: RunConfig, prefix: str) -> None:
-    """What lbfgs and knn choose among, and that there is something to choose on."""
+    """Checks the candidates of lbfgs and knn, and that there are validation images to select on."""
     used = {"lbfgs": ("l2",), "knn": ("neighbours", "temperature")}.get(config.task, ())
     for name in ("l2", "neighbours", "temperature"):
         value = getattr(config.probe, name)
         whole = name == "neighbours"
         if not value or len(set(value)) != len(value) or min(value) <= 0 or (whole and any(v % 1 for v in value)):
             what = "whole numbers" if whole else "numbers"
-            raise UserError(f"{prefix}probe.{name}={value} is not allowed; use {what} above 0, none twice")
+            raise UserError(f"{prefix}probe.{name}={value} is not allowed; use {what} above 0, each once")
         if name in used and len(value) > 1 and not config.data.val_fraction:
             raise UserError(
-                f"{prefix}probe.{name}={value} is chosen on validation images, and {prefix}data.val_fraction=0: set "
-                f"one number, or validation images"
+                f"{prefix}probe.{name}={value} is selected on validation images, but {prefix}data.val_fraction=0: "
+                f"give one value, or raise val_fraction"
             )
     if used and config.train.select != "last":
         raise UserError(
-            f"{prefix}train.select={config.train.select} chooses among epochs, and {config.task} has none: set last"
+            f"{prefix}train.select={config.train.select} selects an epoch, but {config.task} has none: set it to last"
         )

@@ -66,7 +66,7 @@ def test_fine_tuning_defaults_are_those_of_the_study():
     assert (config.data.fraction, config.init, config.model.size) == (0.1, "scratch", "base")
 
 
-def test_the_recipe_of_mae_is_that_of_its_code_for_vit_b():
+def test_the_mae_recipe_matches_its_code_for_vit_b():
     plain, mae = (loading.load(ROOT / "configs/finetune.py", f"frac=0.1,recipe={r}") for r in ("study", "mae"))
     assert loading.flatten(plain) == loading.flatten(loading.load(ROOT / "configs/finetune.py", "frac=0.1"))
     found = loading.flatten(mae)
@@ -90,7 +90,7 @@ def test_the_recipe_of_mae_is_that_of_its_code_for_vit_b():
 
 
 @pytest.mark.parametrize("arg", ["frac", "frac=x", "fraction=0.1", "frac=0.1,,seed=1.5", "seed=1,1", "seed=1,seed=2"])
-def test_arguments_that_are_not_understood_are_refused(arg):
+def test_unknown_arguments_are_refused(arg):
     with pytest.raises(UserError, match="config argument"):
         loading.load(ROOT / "configs/finetune.py", arg)
 
@@ -103,7 +103,7 @@ def test_arguments_that_are_not_understood_are_refused(arg):
         ("mae.mask_ratio", 0.999, "mae.mask_ratio=0.999 leaves 0 of 4"),
         ("mae.visible_weight", -1.0, "mae.visible_weight=-1.0 is out of range"),
         ("eval.mask_ratios", (0.5, 0.9), "eval.mask_ratios=(0.5, 0.9): 0.9 leaves 0 of 4"),
-        ("eval.mask_ratios", (0.5, 0.5), "use none twice"),
+        ("eval.mask_ratios", (0.5, 0.5), "use each value once"),
         ("model.patch_size", 5, "model.image_size=16 is not a multiple"),
         ("model.heads", 3, "multiple of 4 and of heads"),
         ("optim.base_lr", -1.0, "optim.base_lr=-1.0 is out of range"),
@@ -114,19 +114,19 @@ def test_arguments_that_are_not_understood_are_refused(arg):
         ("data.crop_scale", (0.9, 0.2), "data.crop_scale"),
         ("data.crop_scale", (0.5, 2.0), "data.crop_scale"),
         ("data.std", (0.0, 1.0, 1.0), "data.std"),
-        ("data.mean", (0.1,), "use 3 numbers, one for each channel"),
+        ("data.mean", (0.1,), "use 3 numbers, one per channel"),
         ("data.mean", (0.1, 0.2, float("nan")), "has the wrong type; allowed: finite numbers"),
         ("data.weights", (1.0, -1.0), "data.weights"),
         ("data.fraction", 1.5, "data.fraction=1.5 is out of range"),
         ("optim.no_decay", "(", "not a regular expression"),
-        ("train.mixup", 0.8, "train.mixup=0.8 mixes labels and is for fine-tuning; set 0"),
+        ("train.mixup", 0.8, "train.mixup=0.8 mixes labels and is only for fine-tuning; set it to 0"),
         ("train.cutmix", -1.0, "train.cutmix=-1.0 is out of range"),
         ("data.randaugment", 11.0, "data.randaugment=11.0 is out of range; allowed: [0, 10]"),
         ("data.random_erasing", 1.5, "data.random_erasing=1.5 is out of range"),
         ("model.head_std", -0.1, "model.head_std=-0.1 is out of range"),
     ],
 )
-def test_values_that_cannot_work_are_refused_by_name(tiny_config, field, value, said):
+def test_invalid_values_are_refused_by_name(tiny_config, field, value, said):
     config = tiny_config("pretrain")
     section, name = field.split(".")
     with config.ignore_type():
@@ -136,7 +136,7 @@ def test_values_that_cannot_work_are_refused_by_name(tiny_config, field, value, 
     assert said in str(error.value) and "\n" not in str(error.value)
 
 
-def test_a_misspelt_field_is_named_with_its_neighbour(tiny_config):
+def test_a_misspelled_field_gets_a_suggestion(tiny_config):
     config = tiny_config()
     with config.unlocked():
         config.train.epoch = 3
@@ -144,7 +144,7 @@ def test_a_misspelt_field_is_named_with_its_neighbour(tiny_config):
         validate(config)
 
 
-def test_an_override_of_no_field_is_refused():
+def test_an_override_of_an_unknown_field_is_refused():
     with pytest.raises(UserError, match=r"did you mean --config.train.epochs\?"):
         loading.check_arguments([f"--config={ROOT}/configs/finetune.py:frac=0.1", "--config.train.epoch=3"])
     loading.check_arguments(["--config", f"{ROOT}/configs/finetune.py:frac=0.1", "--config.train.epochs", "3"])
@@ -166,7 +166,7 @@ def test_twenty_epochs_of_one_percent_are_forty_updates(tiny_config):
     assert schedule.resolve(config, n_train=5, devices=1).steps == 20
 
 
-def test_a_batch_that_devices_do_not_divide_is_filled_up(tiny_config):
+def test_a_batch_that_devices_do_not_divide_is_padded(tiny_config):
     config = tiny_config()
     config.train.update(batch_size=64, accumulation=2)
     r = schedule.resolve(config, n_train=100, devices=5)

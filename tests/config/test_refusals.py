@@ -17,7 +17,7 @@ STUDY = "configs/study.py"
 CUSTOM = ["--config.model.size=custom", "--config.model.depth=2", "--config.model.heads=2"]
 MISTAKES = [
     (FINETUNE, ["--config.trian.epochs=3"], "trian.epochs is not a field"),
-    (FINETUNE, ["--config.train=3"], "it has fields of its own, such as --config.train."),
+    (FINETUNE, ["--config.train=3"], "it is a group of fields, such as --config.train."),
     (FINETUNE, ["--config.train.epochs=abc"], "--config.train.epochs=abc: 'abc' is not a number"),
     (FINETUNE, ["--config.train.steps=1.5"], "--config.train.steps=1.5: '1.5' is not a whole number"),
     (FINETUNE, ["--config.train.steps", "true"], "'true' is not a whole number"),
@@ -27,7 +27,11 @@ MISTAKES = [
     (FINETUNE, ["--config.train.batch_size=1000000000000"], "train.batch_size=1000000000000 is out of range"),
     (FINETUNE, ["--config.train.batch_size=0"], "train.batch_size=0: set it"),
     (FINETUNE, ["--config.train.accumulation=65"], "train.batch_size=64 is smaller than train.accumulation=65"),
-    (FINETUNE, ["--config.data.std=(0,1,1)"], "data.std=(0, 1, 1) is not allowed; use 3 numbers above 0, one for each"),
+    (
+        FINETUNE,
+        ["--config.data.std=(0,1,1)"],
+        "data.std=(0, 1, 1) is not allowed; use 3 numbers above 0, one per channel",
+    ),
     (FINETUNE, ["--config.data.mean=(1e999,0,0)"], "data.mean=(inf, 0, 0)"),
     (FINETUNE, ["--config.data.mean=__import__('os').abort()"], "data.mean"),
     (FINETUNE, ["--config.data.crop_ratio=(1e-300,1e300)"], "data.crop_ratio=(1e-300, 1e+300) is not allowed"),
@@ -40,7 +44,7 @@ MISTAKES = [
     (FINETUNE, ["--config.model.patch_size=448"], "model.image_size=224 is not a multiple"),
     (FINETUNE, ["--config.model.patch_size=1"], "makes 50176 patches; at most 16384"),
     (FINETUNE, [*CUSTOM, "--config.model.width=100000000"], "width at most 65536"),
-    (FINETUNE, [*CUSTOM, "--config.model.width=8", "--config.model.mlp_ratio=0.1"], "leaves the MLP no feature"),
+    (FINETUNE, [*CUSTOM, "--config.model.width=8", "--config.model.mlp_ratio=0.1"], "gives the MLP no hidden features"),
     (FINETUNE, ["--config.task=study"], "is not a field of a study"),
     (FINETUNE, ["--config.task=pretrian"], "task=pretrian is not allowed; use one of pretrain, finetune, "),
     ("configs/finetune.py:data=nothing", [], "data.source=nothing is not known; use one of synthetic, folder"),
@@ -109,7 +113,7 @@ def test_a_mistake_is_found_before_jax_is_imported(said, number):
     assert MISTAKES[number][2] in text
 
 
-def test_what_is_right_is_not_refused():
+def test_valid_configs_are_not_refused():
     for file, arg in (("finetune.py", "data=synthetic"), ("study.py", "data=synthetic"), ("demo.py", "")):
         found = loading.load(ROOT / "configs" / file, arg)
         validation.check_images(validation.check(found))
