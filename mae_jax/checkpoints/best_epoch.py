@@ -1,7 +1,7 @@
-"""The best epoch by validation: its parameters are kept in `best/<step>.npz`.
+"""Keeps the parameters of the epoch with the best validation score in `best/<step>.npz`.
 
-Each checkpoint holds which epoch is the best so far. So a run that is stopped and resumed chooses among the same
-epochs as one that was not.
+Each checkpoint records which epoch is the best so far. An interrupted and resumed run therefore selects among the same
+epochs as an uninterrupted one.
 """
 
 import math
@@ -18,10 +18,10 @@ from mae_jax.runtime import files, processes
 from mae_jax.runtime.errors import UserError
 from mae_jax.step import sharding
 
-# What NumPy and zipfile raise for a damaged file, or for one that lacks an array.
+# What NumPy and zipfile raise for a damaged file or a missing array.
 UNREADABLE = (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile)
-# What `train.select` compares, each with its sign. Few validation images often give equal accuracies and F1 scores;
-# among those the lower loss counts.
+# The scores that `train.select` compares, with their signs. With few validation images, accuracies and F1 scores are
+# often equal; then the lower loss decides.
 SCORES = {
     "accuracy": (("val/accuracy", 1.0), ("val/loss", -1.0)),
     "macro_f1": (("val/f1", 1.0), ("val/loss", -1.0)),
@@ -34,13 +34,13 @@ class BestEpoch:
     """Keeps the parameters of the best epoch so far of one run."""
 
     def __init__(self, workdir: Path, keep: int, select: str = "accuracy"):
-        """`keep`: the number of checkpoints that stay; what each of them calls the best stays, too.
+        """`keep`: the number of checkpoints that are kept; the best epoch of each of them is kept, too.
 
-        `select`: by which of SCORES.
+        `select`: a key of SCORES.
         """
         self.directory, self.keep, self.scores = workdir / "best", keep, SCORES[select]
         self.step, self.score = 0, [-math.inf] * len(self.scores)
-        self.saved: list[int] = []  # the best at each of the last checkpoints, more than stay
+        self.saved: list[int] = []  # the best epoch at each of the last checkpoints
 
     def offer(self, step: int, values: dict[str, float], params: Params) -> None:
         """Keeps `params` if this is the best finite validation score so far. Raises OSError."""
@@ -56,12 +56,12 @@ class BestEpoch:
         self._forget({step, *self.saved})
 
     def position(self) -> dict[str, Any] | None:
-        """For the checkpoint about to be written: which epoch is the best so far; None: none yet."""
+        """The best epoch so far, for the checkpoint that is about to be written; None if there is none yet."""
         self.saved = [*self.saved, self.step][-self.keep - 2 :]
         return {"step": self.step, "score": self.score} if self.step else None
 
     def resume(self, saved: dict[str, Any] | None) -> None:
-        """Resumes from what `position` returned and forgets later epochs. Raises UserError if the file is gone."""
+        """Resumes from a `position` and removes later epochs. Raises UserError if the file is missing."""
         if saved is not None:
             self.step, self.score = saved["step"], saved["score"]
             if not self._file(self.step).is_file():
@@ -69,12 +69,12 @@ class BestEpoch:
                     f"{self._file(self.step)} is missing: it holds the best epoch so far; restore it, or remove "
                     f"{self.directory.parent} to start again"
                 )
-        # Earlier epochs may be the best of earlier checkpoints.
+        # Earlier epochs may be the best ones of earlier checkpoints.
         self.saved = sorted(step for step in self._steps() if step <= self.step)
         self._forget({self.step, *self.saved})
 
     def load(self, like: Params) -> Params:
-        """The parameters of the best epoch, placed as those of `like`. Raises UserError for a damaged file."""
+        """The parameters of the best epoch, sharded like `like`. Raises UserError for a damaged file."""
         self._forget({self.step})
         processes.any_process(False)  # wait for the process that writes
         path = self._file(self.step)

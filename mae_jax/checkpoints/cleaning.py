@@ -1,7 +1,7 @@
-"""Drops the optimizer states of finished runs, which only a run that is resumed needs.
+"""Deletes the optimizer states of finished runs, which are needed only to train further.
 
-A checkpoint without its optimizer state has a file NO_OPTIMIZER. The run still reports, exports, predicts, and gives
-its weights to other runs; resuming it is refused.
+A checkpoint without optimizer state contains a file NO_OPTIMIZER. Reports, exports, predictions and runs that start
+from its weights still work; resuming it raises UserError.
 """
 
 import os
@@ -14,7 +14,7 @@ from mae_jax.rundir import contents, lock
 
 
 def droppable(run_dir: Path) -> int:
-    """Bytes of optimizer states that `drop` would free; 0 for a run that is not finished."""
+    """Bytes that `drop` would free; 0 for a run that is not finished."""
     if not (run_dir / contents.RESULTS).is_file() or not (run_dir / contents.RUN).is_file():
         return 0
     return sum(_size(folder) for folder in _states(run_dir))
@@ -23,7 +23,7 @@ def droppable(run_dir: Path) -> int:
 def drop(run_dir: Path) -> int:
     """Removes the optimizer states of a finished run; returns the bytes freed.
 
-    Killed at any point, it leaves checkpoints that can be read. Raises UserError where the run is in use, and OSError.
+    If it is killed, all checkpoints can still be read. Raises UserError if the run is in use, and OSError.
     """
     freed = 0
     with lock.held(run_dir):
@@ -31,7 +31,7 @@ def drop(run_dir: Path) -> int:
             return 0
         for folder in _states(run_dir):
             size = _size(folder)
-            (folder.parent / NO_OPTIMIZER).touch()  # first: from here on the state counts as dropped
+            (folder.parent / NO_OPTIMIZER).touch()  # first, so that a kill leaves a valid checkpoint
             digests.sync_directory(folder.parent)
             shutil.rmtree(folder)
             freed += size

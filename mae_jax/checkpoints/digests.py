@@ -1,4 +1,4 @@
-"""Digests of a directory's files, which find a changed bit before anything is loaded."""
+"""SHA-256 digests of the files in a directory, which reveal any changed bit before loading."""
 
 import hashlib
 import json
@@ -11,7 +11,7 @@ NO_OPTIMIZER = "no_optimizer"  # a file of a checkpoint whose optimizer state wa
 
 
 def write(directory: Path) -> None:
-    """Write `digests.json` in `directory`: size and SHA-256 of every other file below it, and flush all to disk.
+    """Writes `digests.json` in `directory`, with size and SHA-256 of all other files in it, and flushes all to disk.
 
     Raises OSError.
     """
@@ -25,9 +25,9 @@ def write(directory: Path) -> None:
 
 
 def problem(directory: Path) -> str:
-    """What differs in `directory` from what was written, in a few words; "" where nothing does.
+    """Says how the files in `directory` differ from their digests; "" if they do not.
 
-    Raises OSError where a file cannot be read: a fault of the storage says nothing about the bytes.
+    Raises OSError if a file cannot be read, because a storage error does not mean that the data is damaged.
     """
     manifest = directory / DIGESTS
     try:
@@ -57,7 +57,7 @@ def problem(directory: Path) -> str:
 
 
 def sync_directory(directory: Path) -> None:
-    """Flush the names in `directory` to disk, so that they survive a power cut."""
+    """Flushes the entries of `directory` to disk, so that they survive a power failure."""
     descriptor = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,7 +1,7 @@
 """Checkpoints with Orbax: parameters, optimizer state, data position and config, saved in the background.
 
-A step is written to `N.saving`, gets the digests of its files, and is then renamed to `N`. So a directory whose name
-is a number is complete; one that is not is skipped and logged. Every step is checked before it is restored.
+A step is written to `N.saving`, gets the digests of its files, and is then renamed to `N`, so a directory whose name
+is a number is complete. Incomplete ones are put aside and logged. Every step is checked before it is restored.
 """
 
 import copy
@@ -38,21 +38,21 @@ from mae_jax.step.state import TrainState
 
 
 class Checkpoints:
-    """The checkpoints of one run directory. As a context manager it finishes a save in progress on every exit."""
+    """The checkpoints of one run directory. Its context manager finishes a save in progress on exit."""
 
     def __init__(self, workdir: Path, keep: int, config: dict[str, Any], log: Callable[[str], None]):
-        """`keep`: how many of the newest steps stay. Incomplete steps are put aside and logged.
+        """`keep`: number of newest steps to keep. Incomplete steps are put aside and logged.
 
-        Raises StorageError where the directory cannot be written, and UserError where it was removed from a run.
+        Raises StorageError if the directory cannot be written, and UserError if it is missing from a run that had one.
         """
         self.directory = Path(workdir).absolute() / "checkpoints"
         self.keep, self.config, self.log = keep, config, log
         self._leader = jax.process_index() == 0
-        self._marker = self.directory.parent / contents.SAVED  # a step was saved here, so the run must not start again
+        self._marker = self.directory.parent / contents.SAVED  # exists once a step was saved, see `contents.SAVED`
         self._thread: threading.Thread | None = None
         self._failed: BaseException | None = None
-        self._any_saved = False  # whether a step was saved or found here
-        self.proven = -1  # the newest step whose next update is known to have been finite; it is never rotated away
+        self._any_saved = False  # whether a step was saved or restored by this object
+        self.proven = -1  # the newest step whose next update was finite; it is never rotated away
         self._orbax = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler())
         wrong = None
         try:
@@ -69,26 +69,26 @@ class Checkpoints:
         metrics = self.directory.parent / contents.METRICS
         if not self.directory.exists() and metrics.exists() and metrics.stat().st_size:
             raise UserError(
-                f"{self.directory} is gone, and {metrics} tells of updates that were done: restore it from a backup, "
+                f"{self.directory} is missing, but {metrics} has rows of earlier updates: restore it from a backup, "
                 f"or remove {self.directory.parent} to start again"
             )
         self.directory.mkdir(parents=True, exist_ok=True)
-        whole = committed_steps(self.directory, self.log)
+        complete = committed_steps(self.directory, self.log)
         every = self.config.get("config", {}).get("log", {}).get("every_steps", math.inf)
-        if whole and not metrics.exists() and (self.directory.parent / contents.CONFIG).exists():
-            self.log(f"{metrics} is gone: the rows up to step {whole[0]} are lost, the run itself is not")
-        elif whole and whole[0] >= every and metrics.is_file() and not metrics.stat().st_size:
-            self.log(f"{metrics} is empty: the rows up to step {whole[0]} are lost, the run itself is not")
-        elif whole and (broken := metrics_log.broken_rows(metrics)):
-            self.log(f"{metrics} has {broken}: what it told up to step {whole[0]} is lost, the run itself is not")
+        if complete and not metrics.exists() and (self.directory.parent / contents.CONFIG).exists():
+            self.log(f"{metrics} is missing: its rows up to step {complete[0]} are lost, but the run continues")
+        elif complete and complete[0] >= every and metrics.is_file() and not metrics.stat().st_size:
+            self.log(f"{metrics} is empty: its rows up to step {complete[0]} are lost, but the run continues")
+        elif complete and (broken := metrics_log.broken_rows(metrics)):
+            self.log(f"{metrics} has {broken}: these rows up to step {complete[0]} are lost, but the run continues")
         for path in self.directory.iterdir():
-            if ".saving" in path.name:  # of a save that was cut off
+            if ".saving" in path.name:  # left by an interrupted save
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
-            elif _numbered(path) and path.name not in map(str, whole):
+            elif _numbered(path) and path.name not in map(str, complete):
                 if not path.is_dir():
-                    self.log(f"{path} is not a checkpoint, but a file; put aside")
+                    self.log(f"{path} is a file, not a checkpoint; put aside")
                 self._put_aside(path)
-        with open(self.directory / "writable.saving", "wb") as file:  # find a fault before anything is compiled
+        with open(self.directory / "writable.saving", "wb") as file:  # fail here rather than after compilation
             file.write(b"\0")
         os.remove(file.name)
 
@@ -100,7 +100,7 @@ class Checkpoints:
     def save(self, step: int, state: TrainState, position: dict[str, Any]) -> None:
         """Starts saving `state` as `step`; `position` is any JSON value.
 
-        Raises StorageError where this or the last save could not be written; earlier steps stay.
+        Raises StorageError if this or the previous save could not be written; earlier steps are kept.
         """
         self.wait()
         if self._leader and (removed := self._removed()):
@@ -122,7 +122,7 @@ class Checkpoints:
         self._thread.start()
 
     def _commit(self, partial: Path, step: int) -> None:
-        """Finishes a save, in its own thread: digests, the name of the step, removal of older steps."""
+        """Finishes a save in its own thread: writes digests, renames the step, and rotates older steps."""
         try:
             self._orbax.wait_until_finished()  # of several processes: all have written
             if self._leader:
@@ -138,7 +138,7 @@ class Checkpoints:
             self._failed = error
 
     def rotate(self) -> None:
-        """Removes the oldest steps; keeps the `keep` newest ones and the newest proven one."""
+        """Removes old steps, except the `keep` newest and the newest proven one."""
         steps = committed_steps(self.directory)
         proven = next((step for step in steps if step <= self.proven), None)
         for old in steps[self.keep :]:
@@ -156,10 +156,10 @@ class Checkpoints:
         return committed_steps(self.directory)
 
     def drop(self, first: int) -> None:
-        """Removes step `first` and those after it."""
-        processes.any_process(False)  # wait for those that still look
+        """Removes step `first` and all later ones."""
+        processes.any_process(False)  # wait for processes that still read
         if self._leader and all(step >= first for step in self.steps()):
-            self._marker.unlink(missing_ok=True)  # meant to begin again
+            self._marker.unlink(missing_ok=True)  # the run may start again
             self._any_saved = False
         for step in self.steps() if self._leader else []:
             if step >= first:
@@ -168,29 +168,29 @@ class Checkpoints:
         self.proven = min(self.proven, first - 1)
 
     def check(self) -> None:
-        """Raises StorageError if the save in the background has failed."""
+        """Raises StorageError if the background save has failed."""
         if self._failed is not None:
             failed, self._failed = self._failed, None
             raise self._not_saved(self.directory, failed) from failed
 
     def _not_saved(self, path: Path, error: BaseException) -> BaseException:
-        """The error to raise; removes the incomplete save, which takes space."""
+        """Returns the error to raise, and removes the incomplete save to free its space."""
         fault = os_error(error)
         shown = self._removed() or (not_saved(path, fault) if fault else error)
         self._remove_partial()
         return shown
 
     def _removed(self) -> StorageError | None:
-        """The error to raise where the saved steps are gone."""
+        """The error to raise if saved steps have disappeared; None if they have not."""
         if not self._any_saved or (self._marker.exists() and self.steps()):
             return None
         return StorageError(
-            f"{self.directory} was removed or emptied while the run went on; restore it from a backup, or remove "
+            f"{self.directory} was removed or emptied during the run; restore it from a backup, or remove "
             f"{self.directory.parent} to start again"
         )
 
     def _remove_partial(self) -> None:
-        """Removes a failed save. Threads of Orbax keep writing for a moment, so this is repeated."""
+        """Removes a failed save, repeatedly, because threads of Orbax keep writing for a moment."""
         for _ in range(40 if self._leader else 0):
             for left in self.directory.glob("*.saving*"):
                 shutil.rmtree(left, ignore_errors=True)
@@ -199,11 +199,11 @@ class Checkpoints:
                 return
 
     def restore(self, like: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
-        """The newest undamaged step as state and position, or None where nothing was ever saved.
+        """The newest undamaged step as (state, position), or None if nothing was ever saved.
 
-        `like` gives shapes, dtypes and shardings (`state.abstract_state`). Damaged steps, whose bytes differ from
-        their digests, are logged and put aside. Raises UserError, and changes nothing, where a step cannot be read,
-        does not fit `like`, or where all steps are damaged.
+        `like` gives shapes, dtypes and shardings (`state.abstract_state`). Steps whose bytes differ from their digests
+        are logged and put aside. Raises UserError, and changes nothing, if a step cannot be read, does not fit `like`,
+        or if all steps are damaged.
         """
         damaged = []
         for step in committed_steps(self.directory):
@@ -216,13 +216,13 @@ class Checkpoints:
                 refused = error
             if processes.any_process(bool(wrong)):
                 damaged.append(step)
-                self.log(f"checkpoint {path} is damaged: {wrong or 'see the first process'}")
+                self.log(f"checkpoint {path} is damaged: {wrong or 'see the message of the first process'}")
                 continue
             found = None
             if not processes.any_process(refused is not None):
                 found, refused = self._read(path, like)
             if processes.any_process(found is None):
-                why = told(refused) if refused else "see the other process"
+                why = told(refused) if refused else "see the message of the other process"
                 raise UserError(f"checkpoint {path} cannot be read: {why}. Nothing was changed")
             for bad in damaged:
                 self._put_aside(self.directory / str(bad))
@@ -237,18 +237,18 @@ class Checkpoints:
         aside = sorted(path.name for path in self.directory.glob("*.damaged*"))
         if aside:
             raise UserError(
-                f"{self.directory} holds no whole checkpoint, only {', '.join(aside)}; restore one from a backup, or "
+                f"{self.directory} has no complete checkpoint, only {', '.join(aside)}; restore one from a backup, or "
                 f"remove the directory to start again"
             )
         if self._marker.exists():
             raise UserError(
-                f"{self.directory} holds no whole checkpoint, and there was one: restore it from a backup, or remove "
+                f"{self.directory} has no complete checkpoint, but there was one: restore it from a backup, or remove "
                 f"{self.directory.parent} to start again"
             )
         return None
 
     def _read(self, path: Path, like: TrainState) -> tuple[Any, BaseException | None]:
-        """What a step holds whose bytes are as they were written, or None and why it cannot be used."""
+        """The content of an undamaged step, or None and the reason why it cannot be used."""
         try:
             for name, tree in (("params", like.params), ("optimizer", like.opt_state)):
                 if wrong := differing_leaf(path / name, tree):
@@ -262,11 +262,11 @@ class Checkpoints:
                 ),
             )
             return restored, None
-        except Exception as error:  # Orbax raises many kinds
+        except Exception as error:  # Orbax raises many types
             return None, os_error(error) or error
 
     def wait(self) -> None:
-        """Blocks until every save is on disk. Raises StorageError where one could not be written."""
+        """Blocks until every save is on disk. Raises StorageError if one could not be written."""
         if self._thread is not None:
             self._thread.join()
             self._thread = None
@@ -299,6 +299,6 @@ class Checkpoints:
             self.log(f"the last checkpoint could not be saved: {told(os_error(self._failed) or self._failed)}")
 
     def _heard(self, what: Any) -> None:
-        """Drops what threads of tensorstore raise after a failed save has ended."""
+        """Ignores what tensorstore threads raise after a failed save."""
         if str(what.exc_value) != "Event loop is closed":
             self._hook(what)

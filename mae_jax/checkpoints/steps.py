@@ -1,4 +1,4 @@
-"""The saved steps of a run directory: which are complete, and reading parameters and config from one."""
+"""The saved steps of a run directory: finding the complete ones, and reading parameters and config."""
 
 import itertools
 import stat
@@ -21,7 +21,7 @@ from mae_jax.runtime.errors import UserError, printable
 
 _ITEMS = ("params", "optimizer", "position", "config")
 NO_OPTIMIZER = digests.NO_OPTIMIZER
-_STEP = "step.txt"  # so that a copy under another number is known for what it is
+_STEP = "step.txt"  # identifies a copy under another number
 
 
 def unused(path: Path) -> Path:
@@ -31,9 +31,9 @@ def unused(path: Path) -> Path:
 
 
 def committed_steps(directory: Path, log: Callable[[str], None] = lambda line: None) -> list[int]:
-    """Steps with all their parts, newest first; others are named through `log`.
+    """The complete steps, newest first; incomplete ones are logged.
 
-    Raises OSError where the storage fails: what cannot be read is not taken for incomplete.
+    Raises OSError if the storage fails, because an unreadable step is not an incomplete one.
     """
     steps = []
     for path in directory.glob("*"):
@@ -42,21 +42,21 @@ def committed_steps(directory: Path, log: Callable[[str], None] = lambda line: N
             missing = [n for n in needed if not exists(path / n)]
             written = _step_inside(path)
             if missing or path.name != str(int(path.name)) or written not in ("", path.name):
-                why = f"{', '.join(missing)} missing" if missing else "not a number as we write it"
+                why = f"{', '.join(missing)} missing" if missing else "its name is not a plain number"
                 why = f"it holds step {written}" if not missing and written not in ("", path.name) else why
-                log(f"{path} is not a whole checkpoint ({why}); skipped")
+                log(f"{path} is not a complete checkpoint ({why}); skipped")
             else:
                 steps.append(int(path.name))
     return sorted(steps, reverse=True)
 
 
 def refuse_cleaned(step: Path) -> None:
-    """Raises UserError for a checkpoint whose optimizer state was dropped, which no update can follow."""
+    """Raises UserError for a checkpoint whose optimizer state was deleted, because it cannot be trained further."""
     run = step.parent.parent
     if (step / NO_OPTIMIZER).exists():
         raise UserError(
-            f"{run} cannot be resumed, since `mae-jax runs --clean` dropped its optimizer state; it still reports, "
-            f"exports and predicts. To train on, start a new run with init=mae and init_from={run}"
+            f"{run} cannot be resumed, because `mae-jax runs --clean` deleted its optimizer state; reports, exports "
+            f"and predictions still work. To train further, start a new run with init=mae and init_from={run}"
         )
 
 
@@ -65,7 +65,7 @@ def _numbered(path: Path) -> bool:
 
 
 def _step_inside(path: Path) -> str:
-    """The step that a checkpoint holds, whatever its name; "" where no file says so."""
+    """The step recorded inside a checkpoint, whatever its name; "" if none is recorded."""
     try:
         if not stat.S_ISREG((path / _STEP).stat().st_mode):  # opening a FIFO would block
             return f"unknown ({_STEP} is not a regular file)"
@@ -75,15 +75,15 @@ def _step_inside(path: Path) -> str:
 
 
 def load_params(workdir: Path, like: Params, field: str) -> tuple[Params, int]:
-    """The parameters of a run's newest checkpoint, and its step.
+    """The parameters and the step of a run's newest checkpoint.
 
-    `like` is the tree of `jax.ShapeDtypeStruct` with shardings. Raises UserError that names `field`.
+    `like` is a tree of `jax.ShapeDtypeStruct` with shardings. Raises UserError that names `field`.
     """
     directory = Path(workdir).absolute() / "checkpoints"
     steps = committed_steps(directory)
     if not steps:
         done = (Path(workdir) / contents.RESULTS).exists()
-        why = f"says in {contents.RESULTS} that it is finished, but its checkpoints are gone" if done else ""
+        why = f"has {contents.RESULTS}, but its checkpoints are missing" if done else ""
         raise UserError(
             f"{field}={workdir} {why or 'has no checkpoint'}; name the run directory of a finished pre-training"
         )
@@ -96,11 +96,11 @@ def load_params(workdir: Path, like: Params, field: str) -> tuple[Params, int]:
             raise UserError(f"{field}: checkpoint {path} is damaged: {wrong}; restore it from a backup")
         wrong = differing_leaf(path / "params", like)
         if wrong:
-            raise UserError(f"{field}: checkpoint {path} does not fit the config beside it: {wrong}")
+            raise UserError(f"{field}: checkpoint {path} does not fit its config.json: {wrong}")
         return handler.restore(path / "params", args=ocp.args.StandardRestore(like)), steps[0]
     except UserError:
         raise
-    except Exception as error:  # Orbax raises many kinds
+    except Exception as error:  # Orbax raises many types
         fault = os_error(error)
         raise UserError(f"{field}: checkpoint {path} cannot be read: {told(fault or error)}") from None
     finally:
@@ -108,31 +108,32 @@ def load_params(workdir: Path, like: Params, field: str) -> tuple[Params, int]:
 
 
 def told(error: BaseException) -> str:
-    """An error in one line: a fault of the storage with its path and advice."""
+    """An error as one line; a storage error with its path and advice."""
     return disk_line(error) if isinstance(error, OSError) and error.errno else first_line(error)
 
 
 def differing_leaf(directory: Path, like: Any) -> str:
-    """The first leaf of the saved tree in `directory` whose name, shape or dtype is not that of `like`; "" if none.
+    """Describes the first leaf in `directory` whose name, shape or dtype differs from `like`; "" if none does.
 
-    `like` is a tree of `jax.ShapeDtypeStruct`. Orbax casts a leaf of another dtype silently. Raises what Orbax raises.
+    `like` is a tree of `jax.ShapeDtypeStruct`. This check is needed because Orbax silently casts other dtypes. Raises
+    the exceptions of Orbax.
     """
     handler = ocp.StandardCheckpointHandler()
     try:
         saved = handler.metadata(directory)
     finally:
         handler.close()
-    found = {leaf.name: leaf for leaf in jax.tree.leaves(getattr(saved, "tree", saved)) if hasattr(leaf, "dtype")}
+    stored = {leaf.name: leaf for leaf in jax.tree.leaves(getattr(saved, "tree", saved)) if hasattr(leaf, "dtype")}
     wanted = {
         jax.tree_util.keystr(path, simple=True, separator="."): leaf
         for path, leaf in jax.tree_util.tree_flatten_with_path(like)[0]
     }
-    for name in sorted(wanted.keys() | found.keys()):
-        if name not in found:
+    for name in sorted(wanted.keys() | stored.keys()):
+        if name not in stored:
             return f"{directory.name} has no {name}"
         if name not in wanted:
             return f"{directory.name} has {name}, which the network does not have"
-        theirs, ours = found[name], wanted[name]
+        theirs, ours = stored[name], wanted[name]
         if tuple(theirs.shape) != tuple(ours.shape):
             return f"{directory.name}: {name} has the shape {tuple(theirs.shape)} instead of {tuple(ours.shape)}"
         if theirs.dtype != ours.dtype:
@@ -141,7 +142,7 @@ def differing_leaf(directory: Path, like: Any) -> str:
 
 
 def saved_config(workdir: Path, field: str) -> RunConfig:
-    """The config of a run directory, checked, with defaults for fields that are newer than the run.
+    """The checked config of a run directory, with defaults for fields that are newer than the run.
 
     Raises UserError that names `field`.
     """
@@ -149,7 +150,7 @@ def saved_config(workdir: Path, field: str) -> RunConfig:
     if not path.is_file():
         raise UserError(
             f"{field}={workdir} is not a run directory (no {contents.CONFIG}); pre-train first, for example with "
-            f"python -m mae_jax.main --config=configs/pretrain.py:exp=2 --workdir={workdir}"
+            f"mae-jax run --config=configs/pretrain.py:exp=2 --workdir={workdir}"
         )
     saved = with_defaults(contents.read_config(path)["config"])
     return validate(ConfigDict(saved), f"{field}: {path}: ")

@@ -1,4 +1,4 @@
-"""The files of a run directory: what one start leaves for the next, and for the report."""
+"""The names of the files in a run directory, and readers and writers of its JSON files."""
 
 import json
 from collections.abc import Sequence
@@ -8,17 +8,17 @@ from typing import Any
 from mae_jax.runtime.errors import UserError
 from mae_jax.runtime.files import replacing
 
-FORMAT = 2  # of a run directory; 1 wrote none. A newer one is refused
+FORMAT = 2  # of run directories. Format 1 did not record it; newer formats are refused
 CONFIG, RUN, SUBSET = "config.json", "run.json", "subset.json"
 RESULTS, PREDICTIONS, METRICS = "results.json", "predictions.csv", "metrics.jsonl"
 VALIDATION = "predictions_val.csv"
 PROBE = "probe.npz"  # the fitted classifier of a probe on a frozen encoder
-STUDY = "study.json"  # in the directory of a study or sweep, whose runs lie below it
-LOWERED = "lowered.json"  # where the learning rate was lowered, see `divergence`
-SAVED = ".saved"  # a checkpoint was saved: the run must not start again without one
-EXTERNAL = "external"  # a directory for each further test set, with its predictions.csv
-RECONSTRUCTIONS = "reconstructions.csv"  # of a pre-training; .json has the means, .png a sheet of pictures
-ERRORS = (  # the columns of reconstructions.csv after image, group and mask_ratio: mean squared errors, and spam
+STUDY = "study.json"  # in the directory of a study or sweep, whose runs are in subdirectories
+LOWERED = "lowered.json"  # reductions of the learning rate, see `train.divergence`
+SAVED = ".saved"  # exists once a checkpoint was saved: the run must not start again without one
+EXTERNAL = "external"  # has a directory with a predictions.csv for each external test set
+RECONSTRUCTIONS = "reconstructions.csv"  # of a pre-training; the .json has the means, the .png a sheet of pictures
+ERRORS = (  # columns of reconstructions.csv after image, group and mask_ratio: mean squared errors and patch spamming
     "removed_normalised",
     "visible_normalised",
     "removed_pixel",
@@ -30,48 +30,48 @@ ERRORS = (  # the columns of reconstructions.csv after image, group and mask_rat
 
 
 def reference_ratio(ratios: Sequence[float]) -> float:
-    """The mask ratio of headline numbers and pictures: 0.75 as in He et al. (2022), or the nearest there is."""
+    """The mask ratio of headline numbers and pictures: the one nearest to 0.75, as in He et al. (2022)."""
     return min(ratios, key=lambda ratio: (abs(ratio - 0.75), ratio))
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes a JSON file whole or not at all."""
+    """Writes a JSON file atomically. Raises OSError."""
     with replacing(path) as file:
         json.dump(value, file, indent=2, ensure_ascii=False, allow_nan=False)
         file.write("\n")
 
 
 def read_json(path: Path) -> Any:
-    """Reads a JSON file. Raises UserError where it is damaged."""
+    """Reads a JSON file. Raises UserError if it is missing or damaged."""
     if path.exists() and not path.is_file() and not path.is_dir():
-        raise UserError(f"{path} is a pipe or a device, and should be a file; restore it or remove the run directory")
+        raise UserError(f"{path} is a pipe or a device instead of a file; restore it or remove the run directory")
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not valid JSON ({error}); restore it or remove the run directory") from None
     except FileNotFoundError:
-        raise UserError(f"{path} is gone; restore it from a backup, or remove the run directory") from None
+        raise UserError(f"{path} is missing; restore it from a backup, or remove the run directory") from None
     except IsADirectoryError:
-        raise UserError(f"{path} is a folder, and should be a file; restore it or remove the run directory") from None
+        raise UserError(f"{path} is a folder instead of a file; restore it or remove the run directory") from None
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """Reads a JSON object, such as run.json. Raises UserError where it is damaged or something else."""
-    found = read_json(path)
-    if not isinstance(found, dict):
-        raise UserError(f"{path} does not hold a JSON object, but a {type(found).__name__}; restore it")
-    return found
+    """Reads a JSON object, such as run.json. Raises UserError if it is missing, damaged or not an object."""
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise UserError(f"{path} holds a {type(value).__name__}, not a JSON object; restore it")
+    return value
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """Reads a config.json or study.json. Raises UserError where it is not one of ours."""
+    """Reads a config.json or study.json. Raises UserError if mae_jax did not write it, or a newer version did."""
     saved = read_json(path)
     if not isinstance(saved, dict) or not isinstance(saved.get("config"), dict):
         raise UserError(f"{path} is not the config of a run (no field 'config'); choose another directory")
     written = saved.get("format", 1)
     if type(written) is not int or not 1 <= written <= FORMAT:
         raise UserError(
-            f"{path} has format {written!r}, and this version of mae_jax reads formats 1 to {FORMAT}; update "
+            f"{path} has format {written!r}, but this version of mae_jax reads formats 1 to {FORMAT}; update "
             f"mae_jax, or choose another directory"
         )
     if not isinstance(saved.get("resolved", {}), dict):

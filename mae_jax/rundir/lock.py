@@ -1,4 +1,4 @@
-"""The lock of a run directory, which one process at a time may hold."""
+"""The lock of a run directory: only one process at a time may use it."""
 
 import contextlib
 import fcntl
@@ -14,9 +14,9 @@ from mae_jax.runtime.errors import UserError
 
 @contextlib.contextmanager
 def held(workdir: Path, leader: bool = True) -> Iterator[None]:
-    """Creates the run directory and locks it against other processes. Only the `leader` of several processes does so.
+    """Creates the run directory and locks it inside the context. Of several processes only the `leader` does so.
 
-    Raises UserError where it cannot be written, or where another process holds it.
+    Raises UserError if the directory cannot be written, or if another process holds the lock.
     """
     if not leader:
         yield
@@ -35,8 +35,8 @@ def held(workdir: Path, leader: bool = True) -> Iterator[None]:
                 f"--workdir"
             ) from None
         except OSError:
-            pass  # a file system without locks
-        try:  # past the buffer, which would write again when it is closed
+            pass  # the file system has no locks
+        try:  # unbuffered, because closing a failed buffer would write again
             file.truncate(0)
             os.write(file.fileno(), f"{os.getpid()} on {os.uname().nodename}".encode())
         except OSError as error:
@@ -47,16 +47,16 @@ def held(workdir: Path, leader: bool = True) -> Iterator[None]:
 
 
 def _holder(file: TextIO) -> str:
-    """Which process holds a lock. One that has just taken it gets a moment to write so over one that was killed."""
-    said = ""
+    """The process that holds the lock. Waits a moment, because a new holder may not have written its name yet."""
+    holder = ""
     for _ in range(20):
         file.seek(0)
-        said = file.read().strip()
-        process, _, machine = said.partition(" on ")
-        if said and (machine != os.uname().nodename or _lives(process)):
+        holder = file.read().strip()
+        process, _, machine = holder.partition(" on ")
+        if holder and (machine != os.uname().nodename or _lives(process)):
             break
         time.sleep(0.1)
-    return said or "unknown"
+    return holder or "unknown"
 
 
 def _lives(process: str) -> bool:
@@ -64,6 +64,6 @@ def _lives(process: str) -> bool:
         os.kill(int(process), 0)
     except (ValueError, ProcessLookupError):
         return False
-    except PermissionError:  # another user's
+    except PermissionError:  # a process of another user
         return True
     return True

@@ -1,6 +1,6 @@
-"""Where scalars and pictures go: metrics.jsonl always, TensorBoard's event files through CLU.
+"""Logs scalars and pictures of a run to metrics.jsonl and, through CLU, to TensorBoard event files.
 
-CLU imports TensorFlow, which is slow: it is loaded at the first write, in process 0 alone.
+CLU imports TensorFlow, which is slow, so it is imported at the first write and only in process 0.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from mae_jax.runtime.files import replacing
 
 
 class MetricsLog:
-    """Writes one run's scalars, pictures and hyperparameters; does nothing in other processes."""
+    """Logs the scalars, pictures and hyperparameters of one run. Does nothing in processes other than the first."""
 
     def __init__(
         self, workdir: Path, *, first_step: int, evaluated: bool, steps: int, tensorboard: bool, profile: bool
     ):
-        """`first_step`: the step that training resumes from. Rows after it are dropped, and the row of its
-        evaluation unless it is `evaluated`. Raises UserError, OSError."""
+        """`first_step`: the step from which training resumes. Later rows are dropped, and also the evaluation row of
+        `first_step` unless it is `evaluated`. Raises UserError and OSError."""
         self.workdir, self.first_step, self.steps, self.profile = workdir, first_step, steps, profile
         self.active = jax.process_index() == 0
         self.tensorboard = tensorboard and self.active
@@ -48,14 +48,14 @@ class MetricsLog:
             self._file.write(json.dumps({"step": step, **values}) + "\n")
             self._file.flush()
         except OSError as error:
-            error.filename = error.filename or self._file.name  # a write that failed names no file
+            error.filename = error.filename or self._file.name  # a failed write does not name its file
             raise
         if self.tensorboard:
             with self._written():
                 self._writer().write_scalars(step, values)
 
     def images(self, step: int, name: str, images: np.ndarray) -> None:
-        """Pictures (n h w 3, values 0..1) for TensorBoard, and as a PNG file in the run directory."""
+        """Logs pictures of shape (n, h, w, 3) with values in 0..1 as one PNG file in `images/`, and to TensorBoard."""
         if not self.active:
             return
         from PIL import Image
@@ -70,11 +70,11 @@ class MetricsLog:
                 self._writer().write_images(step, {name: images})
 
     def hparams(self, values: dict[str, Any]) -> None:
-        """The run's hyperparameters, for TensorBoard's table."""
+        """Sets the hyperparameters for TensorBoard's table."""
         self._hparams = values
 
     def after_step(self, step: int) -> None:
-        """Lets CLU report its rate and take its profile."""
+        """Lets CLU log steps per second and take its profile."""
         if self.tensorboard and (self.profile or self._clu is not None):
             with self._written():
                 self._writer()
@@ -85,7 +85,7 @@ class MetricsLog:
         if self._clu is None:
             import tensorflow as tf
 
-            tf.config.set_visible_devices([], "GPU")  # the accelerator is JAX's alone
+            tf.config.set_visible_devices([], "GPU")  # leave the GPU to JAX
             from clu import metric_writers, periodic_actions
 
             self._forget_later()
@@ -99,15 +99,15 @@ class MetricsLog:
         return self._clu
 
     def _forget_later(self) -> None:
-        """Lets TensorBoard drop the points after the step that is gone on from: they are written again."""
+        """Makes TensorBoard drop earlier points after `first_step`, because they are written again."""
         before = [path.name.split(".")[3] for path in self.workdir.glob("events.out.tfevents.*")]
         if not before:
             return
         import tensorflow as tf
         from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 
-        # Files are read in the order of their names, which begin with the second that they are of; within one, "-"
-        # stands before the number that follows in the next file's name.
+        # TensorBoard reads event files in the order of their names, which start with the time in seconds. Within the
+        # same second, the "-" in this name sorts before the number in the name of the next file.
         if max(before) == f"{int(time.time()):010d}":
             time.sleep(1)
         now = time.time()
@@ -115,22 +115,22 @@ class MetricsLog:
         again = Event(wall_time=now, step=self.first_step + 1, session_log=SessionLog(status=SessionLog.START))
         with tf.io.TFRecordWriter(str(self.workdir / name)) as file:
             file.write(Event(wall_time=now, file_version="brain.Event:2").SerializeToString())
-            for _ in range(2):  # TensorBoard takes the first of a run for its beginning
+            for _ in range(2):  # TensorBoard takes the first one for the start of the run
                 file.write(again.SerializeToString())
 
     @contextlib.contextmanager
     def _written(self) -> Iterator[None]:
-        """Makes of TensorFlow's own error for a full disk the one that all other files have."""
+        """Converts TensorFlow's errors, for example for a full disk, to OSError."""
         try:
             yield
         except Exception as error:
-            fault = os_error(error)  # the writer works in a thread, so it may be what `error` comes from
+            fault = os_error(error)  # the writer runs in a thread, so the OSError may be the cause of `error`
             if fault is None:
                 raise
             raise OSError(fault.errno, fault.strerror, str(self.workdir / "events.out.tfevents")) from None
 
     def close(self) -> None:
-        """Everything on disk."""
+        """Flushes everything to disk and closes the files. Raises OSError."""
         clu, self._clu = self._clu, None
         if self.active:
             self._file.close()
@@ -143,7 +143,7 @@ class MetricsLog:
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, traceback: Any) -> None:
-        """Closes; an error that is already on its way is the one to be seen."""
+        """Closes the files. An exception that is already raised takes precedence."""
         try:
             self.close()
         except Exception:
@@ -152,7 +152,7 @@ class MetricsLog:
 
 
 def broken_rows(path: Path) -> str:
-    """What is damaged of metrics.jsonl, in words; "" where nothing is. The last row of a killed run may be cut."""
+    """The damage of metrics.jsonl in words, or "". The last row does not count, because a kill may cut it off."""
     if not path.is_file():
         return ""
     broken = 0
@@ -165,8 +165,10 @@ def broken_rows(path: Path) -> str:
 
 
 def truncate_metrics(path: Path, step: int, evaluated: bool = True) -> None:
-    """Drops the rows after `step`: a resumed run writes them again, and so it does those that tell at `step` of a
-    lowered rate. Not `evaluated`: also its evaluation's row."""
+    """Drops the rows that a resumed run writes again: those after `step`, and reductions of the rate at `step`.
+
+    Unless `evaluated`, also drops the evaluation row of `step`. Raises UserError and OSError.
+    """
     if not path.exists():
         return
     if not path.is_file():
@@ -179,6 +181,6 @@ def truncate_metrics(path: Path, step: int, evaluated: bool = True) -> None:
             if row["step"] < step or (row["step"] == step and not again):
                 kept.append(text + "\n")
         except (ValueError, KeyError, TypeError, RecursionError):
-            continue  # the last row of a killed run may be cut
+            continue  # a kill may cut off the last row
     with replacing(path) as file:
         file.writelines(kept)

@@ -1,4 +1,4 @@
-"""predictions.csv: one row per image, ours or another system's."""
+"""Reading and writing predictions.csv: one row per image, from mae_jax or another system."""
 
 import csv
 import io
@@ -20,7 +20,7 @@ from mae_jax.runtime.errors import UserError
 from mae_jax.runtime.files import replacing
 
 REQUIRED = ("image", "label", "prediction", "confidence")
-MISTAKES = 12  # of each run that a report shows, and of which the run keeps pictures
+MISTAKES = 12  # shown in a report for each run; the run keeps pictures of them
 ONE_BY_ONE = "intervals redraw single images, not groups"
 
 
@@ -28,8 +28,8 @@ ONE_BY_ONE = "intervals redraw single images, not groups"
 class Predictions:
     """One row per image, sorted by the image's name.
 
-    `labels` and `predictions` are indices into the run's classes, `confidence` is the probability
-    of the predicted class in [0, 1]; `groups` (slide, patient ...) and `probabilities` may be None.
+    `labels` and `predictions` are indices into the classes of the run. `confidence` is the probability of the
+    predicted class, in [0, 1]. `groups` (slide, patient ...) and `probabilities` may be None.
     """
 
     images: tuple[str, ...]
@@ -41,14 +41,14 @@ class Predictions:
 
     @property
     def right(self) -> np.ndarray:
-        """True where the prediction is the label, shape (n,)."""
+        """Whether each prediction is correct, shape (n,)."""
         return self.labels == self.predictions
 
 
 def clean(name: object) -> str:
-    """A name that is safe to show: control, direction and other invisible characters removed."""
+    """A name that is safe to show: without control, text-direction and other invisible characters."""
     text = str(name)
-    if text.isprintable() and " " not in text:  # as nearly all are, and there may be millions
+    if text.isprintable() and " " not in text:  # a fast path, because there may be millions of names
         return text
     if not text.isprintable():
         text = "".join(c for c in text if unicodedata.category(c)[0] != "C" or c.isspace())
@@ -56,13 +56,13 @@ def clean(name: object) -> str:
 
 
 def show(value: object) -> str:
-    """A value for a one-line message: no control characters, not too long."""
+    """`value` for a one-line message: without control characters, at most 120 characters."""
     text = clean(repr(value))
     return text if len(text) <= 120 else text[:117] + "..."
 
 
 def regular(file: Path) -> Path:
-    """`file`. Raises OSError where it is a folder, a pipe or a device: opening a pipe would block."""
+    """Returns `file`. Raises OSError for a folder, a pipe or a device, because opening a pipe would block."""
     if file.exists() and not file.is_file():
         raise OSError("it is not a regular file")
     return file
@@ -71,27 +71,26 @@ def regular(file: Path) -> Path:
 def most_confident_mistakes(
     wrong: Bool[np.ndarray, "n"], confidence: Float[np.ndarray, "n"], names: Sequence[str]
 ) -> list[int]:
-    """Which images were predicted wrongly, the most confident first and at equal confidence by name; at most 12."""
+    """Indices of the wrong predictions, by decreasing confidence, then by name; at most MISTAKES."""
     return sorted(np.flatnonzero(wrong).tolist(), key=lambda i: (-confidence[i], names[i]))[:MISTAKES]
 
 
 def read_predictions(file: Path, classes: Sequence[str]) -> tuple[Predictions, list[str]]:
-    """Read a predictions CSV: image, label, prediction, confidence, maybe group and p_<Class>.
+    """Reads a CSV with the columns image, label, prediction, confidence, and optionally group and p_<Class>.
 
-    Returns the rows sorted by image and the lines that name the optional columns it lacks. Raises
-    UserError for a missing file or column, a broken row, a class that is not in `classes`, a
-    confidence or probability that is not a number in [0, 1], probabilities that do not sum to 1,
-    an image that comes twice.
+    Returns the rows sorted by image, and a note for each missing optional column. Raises UserError for a missing file
+    or column, a broken row, a class that is not in `classes`, a confidence or probability outside [0, 1],
+    probabilities that do not sum to 1, or an image that appears twice.
     """
     header, numbers, rows = read_rows(file)
     for column in REQUIRED:
         if column not in header:
             raise UserError(
-                f"{file}: the column {column!r} is missing; it has {show(header)}, at least"
-                f" {', '.join(REQUIRED)} are needed: add the column"
+                f"{file}: the column {column!r} is missing; it has {show(header)}, and needs at least"
+                f" {', '.join(REQUIRED)}: add the column"
             )
     if not rows:
-        raise UserError(f"{file}: holds no rows; it needs one per image: evaluate the run again")
+        raise UserError(f"{file}: no rows; it needs one per image: evaluate the run again")
     at = {column: header.index(column) for column in header}
     index = {name: i for i, name in enumerate(classes)}
     notes = []
@@ -113,7 +112,7 @@ def read_predictions(file: Path, classes: Sequence[str]) -> tuple[Predictions, l
         seen: set[str] = set()
         i = next(i for i, image in enumerate(images) if image in seen or seen.add(image))
         raise UserError(
-            f"{file} line {numbers[i]}: image {show(images[i])} comes twice; each image may have one"
+            f"{file} line {numbers[i]}: image {show(images[i])} appears twice; each image may have one"
             " row: give each image its own name, such as its path"
         )
     labels, predictions = (
@@ -139,7 +138,7 @@ def read_predictions(file: Path, classes: Sequence[str]) -> tuple[Predictions, l
         if not any(groups):
             groups = None
             notes.append(f"groups are not known, the same patient may be on both sides: {ONE_BY_ONE}")
-        elif not all(groups):  # an image without a group is a group of its own
+        elif not all(groups):  # an image without a group is its own group
             names = [clean(images[i]) for i in by_name]
             groups = tuple(g or f"image {image}" for g, image in zip(groups, names, strict=True))
     return Predictions(
@@ -155,7 +154,7 @@ def read_predictions(file: Path, classes: Sequence[str]) -> tuple[Predictions, l
 def _class_numbers(
     file: Path, numbers: Sequence[int], column: str, values: Sequence[str], index: dict[str, int]
 ) -> Int[np.ndarray, "n"]:
-    """The class of each row by its number; `numbers` are the rows' lines in the file."""
+    """The class index of each value in a column. `numbers` are the line numbers of the rows."""
     for i, value in enumerate(values):
         if value not in index:
             raise UserError(
@@ -166,7 +165,7 @@ def _class_numbers(
 
 
 def read_rows(file: Path) -> tuple[list[str], Sequence[int], list[list[str]]]:
-    """The header, the line of each row in the file, and the rows; every row is as long as the header."""
+    """The header, the line number of each row, and the rows, each as long as the header. Raises UserError."""
     try:
         with regular(file).open(encoding="utf-8-sig", newline="") as stream:
             text = stream.read()
@@ -174,21 +173,21 @@ def read_rows(file: Path) -> tuple[list[str], Sequence[int], list[list[str]]]:
         header = next(reader, [])
         rows = list(reader)
         numbers: Sequence[int] = range(2, len(rows) + 2)
-        if reader.line_num != len(rows) + 1 or not all(rows):  # cells of several lines, or empty lines
+        if reader.line_num != len(rows) + 1 or not all(rows):  # there are multi-line cells or empty lines
             reader = csv.reader(io.StringIO(text, newline=""), strict=True)
             numbered = [(reader.line_num, row) for row in reader if row][1:]
             numbers, rows = [number for number, _ in numbered], [row for _, row in numbered]
     except FileNotFoundError:
         raise UserError(f"{file}: not found; the report needs it: evaluate the run first") from None
     except UnicodeDecodeError:
-        raise UserError(f"{file}: not in UTF-8; save it as CSV in UTF-8") from None
+        raise UserError(f"{file}: not UTF-8; save it as CSV in UTF-8") from None
     except OSError as error:
         line = f"{file}: cannot be read ({error}); put a regular file in its place"
         raise UserError(disk_line(error) if error.errno else line) from None
     except (ValueError, csv.Error) as error:
         raise UserError(f"{file}: cannot be read as CSV ({show(error)}); write it again") from None
     if len(set(header)) < len(header):
-        raise UserError(f"{file}: a column name comes twice in {show(header)}; each may come once")
+        raise UserError(f"{file}: a column name appears twice in {show(header)}; each may appear once")
     if "'" in text:
         rows = [list(map(csv_cells.text, row)) for row in rows]
     for number, row in zip(numbers, rows, strict=True):
@@ -200,7 +199,7 @@ def read_rows(file: Path) -> tuple[list[str], Sequence[int], list[list[str]]]:
 
 
 def _probabilities(file: Path, numbers: Sequence[int], column: str, values: Sequence[str]) -> Float[np.ndarray, "n"]:
-    """A column of numbers from 0 to 1; `numbers` are the rows' lines in the file."""
+    """A column of numbers from 0 to 1. `numbers` are the line numbers of the rows."""
     try:
         found = np.array(list(map(float, values)))
     except ValueError:
@@ -230,7 +229,10 @@ def write_predictions(
     probabilities: Float[np.ndarray, "n classes"],
     classes: Sequence[str],
 ) -> None:
-    """One row an image: names of label and prediction, confidence, each class's probability. See `spreadsheets`."""
+    """Writes one row per image: label, prediction, confidence, probability of each class. Raises OSError.
+
+    `csv_cells` escapes names that a spreadsheet would run as formulas.
+    """
     predictions = probabilities.argmax(1)
     with replacing(path) as file:
         rows = csv.writer(file)
@@ -243,9 +245,9 @@ def write_predictions(
 
 
 def cut_predictions(workdir: Path, results: dict[str, Any]) -> str:
-    """Which predictions do not have as many rows as the results tell of, in words; "" where all have."""
+    """Says which file of predictions is missing or has fewer rows than `results` counts; "" if none."""
     external = results.get("external")
-    files = {PREDICTIONS: results.get("n"), VALIDATION: results.get("n_validation")}  # a pre-training has none
+    files = {PREDICTIONS: results.get("n"), VALIDATION: results.get("n_validation")}  # a pre-training has neither
     if isinstance(external, dict):
         files |= {f"{EXTERNAL}/{k}/{PREDICTIONS}": v.get("n") for k, v in external.items() if isinstance(v, dict)}
     for name, wanted in files.items():
@@ -253,9 +255,10 @@ def cut_predictions(workdir: Path, results: dict[str, Any]) -> str:
         if not wanted:
             continue
         if not path.is_file():
-            return f"{path} is gone"
+            return f"{path} is missing"
         with open(path, encoding="utf-8", errors="replace", newline="") as file:
-            whole = [line for line in file.read().split("\n")[:-1] if line.count(",") >= 5]  # no name holds a line end
-        if len(whole) - 1 != wanted:
-            return f"{path} has {max(0, len(whole) - 1)} of {wanted} rows"
+            lines = file.read().split("\n")[:-1]  # names have no line breaks
+        complete = [line for line in lines if line.count(",") >= 5]
+        if len(complete) - 1 != wanted:
+            return f"{path} has {max(0, len(complete) - 1)} of {wanted} rows"
     return ""

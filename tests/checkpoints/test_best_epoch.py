@@ -45,7 +45,7 @@ def test_accuracy_decides_then_loss_and_never_nan(tmp_path):
     assert files(best) == {"2.npz"}
 
 
-def test_what_a_checkpoint_calls_the_best_stays_and_later_epochs_are_forgotten(tmp_path):
+def test_the_best_epoch_of_a_checkpoint_is_kept_and_later_ones_are_removed(tmp_path):
     best = BestEpoch(tmp_path, keep=2)
     assert best.position() is None
     saved = {}
@@ -68,7 +68,7 @@ def test_what_a_checkpoint_calls_the_best_stays_and_later_epochs_are_forgotten(t
     assert files(again) == set()
 
 
-def test_a_stopped_run_tests_the_same_epoch_and_it_is_the_best_one(tmp_path, tiny_config, monkeypatch):
+def test_a_resumed_run_tests_the_same_best_epoch(tmp_path, tiny_config, monkeypatch):
     config = tiny_config(**{"train.select": "best"})
     rates = iter([0.9, 0.3, 0.8, 0.5])  # the rate is not read; accuracies as validation would give them
     accuracy = {}
@@ -110,12 +110,12 @@ def test_a_stopped_run_tests_the_same_epoch_and_it_is_the_best_one(tmp_path, tin
 @pytest.mark.parametrize(
     ("task", "fields", "said"),
     [
-        ("pretrain", {}, "train.select=best is for classifiers"),
+        ("pretrain", {}, "train.select=best is only for classifiers"),
         ("finetune", {"data.val_fraction": 0.0}, "train.select=best needs validation images"),
         ("finetune", {"train.select": "first"}, "train.select=first is not allowed; use one of last, best"),
     ],
 )
-def test_a_choice_that_cannot_be_made_is_refused(tiny_config, task, fields, said):
+def test_a_select_that_does_not_fit_is_refused(tiny_config, task, fields, said):
     config = tiny_config(task, **({"train.select": "best"} | fields))
     with pytest.raises(UserError, match=said):
         validation.validate(config)
@@ -162,7 +162,7 @@ def test_training_stops_after_evaluations_without_gain(tmp_path, tiny_config, mo
     assert loop.run(config, tmp_path / "run")["n"] == 23  # finished, and stays so
 
 
-def test_a_run_that_is_killed_when_it_has_stopped_early_ends_the_same(tmp_path, tiny_config, monkeypatch):
+def test_a_run_killed_after_an_early_stop_has_the_same_results(tmp_path, tiny_config, monkeypatch):
     config = tiny_config(**{"train.select": "macro_f1", "train.patience": 1, "train.epochs": 6.0})
     scored_by(monkeypatch, [0.6, 0.5, 0.9, 0.9, 0.9, 0.9])
     loop.run(config, tmp_path / "run")
@@ -178,9 +178,9 @@ def test_a_run_that_is_killed_when_it_has_stopped_early_ends_the_same(tmp_path, 
     ("task", "fields", "said"),
     [
         ("finetune", {"train.patience": 3}, "train.patience=3 needs train.select=accuracy, macro_f1 or loss"),
-        ("pretrain", {"train.balance": "loss"}, "train.balance=loss is for fine-tuning and linear probes"),
-        ("knn", {"train.balance": "sampler"}, "train.balance=sampler is for fine-tuning and linear probes"),
-        ("knn", {"train.select": "loss"}, "train.select=loss chooses among epochs, and knn has none"),
+        ("pretrain", {"train.balance": "loss"}, "train.balance=loss is only for finetune and linear_probe"),
+        ("knn", {"train.balance": "sampler"}, "train.balance=sampler is only for finetune and linear_probe"),
+        ("knn", {"train.select": "loss"}, "train.select=loss selects an epoch, but knn has none"),
     ],
 )
 def test_choices_that_make_no_sense_are_refused(tiny_config, task, fields, said):

@@ -83,7 +83,7 @@ def test_a_flipped_bit_anywhere_is_found(copy, spec):
     assert digests.problem(newest) == ""
 
 
-def test_the_step_before_a_flipped_bit_is_used_and_said(copy, spec):
+def test_the_step_before_a_flipped_bit_is_used_and_logged(copy, spec):
     newest = copy / "checkpoints" / "6"
     largest = max(newest.joinpath("params").rglob("*"), key=lambda p: p.stat().st_size if p.is_file() else 0)
     broken = bytearray(largest.read_bytes())
@@ -115,11 +115,11 @@ def test_steps_that_are_all_bad_are_refused_at_every_start(copy, spec):
     for step in (2, 4, 6):
         (copy / "checkpoints" / str(step) / digests.DIGESTS).unlink()
     for _ in range(2):
-        with pytest.raises(UserError, match=r"holds no whole checkpoint, only 2\.damaged, 4\.damaged, 6\.damaged"):
+        with pytest.raises(UserError, match=r"has no complete checkpoint, only 2\.damaged, 4\.damaged, 6\.damaged"):
             restored(copy, spec, [])
 
 
-def test_what_changes_while_it_is_saved_is_saved_as_it_was(tmp_path, spec, monkeypatch):
+def test_later_changes_do_not_reach_a_save_in_progress(tmp_path, spec, monkeypatch):
     def slow(*args, dumps=json.dumps, **options):
         if threading.current_thread() is not threading.main_thread():
             time.sleep(0.5)
@@ -220,7 +220,7 @@ def test_a_leaf_that_does_not_fit_is_refused_by_name_and_not_cast(copy, spec, it
             steps.load_params(copy, like.params, "init_from")
 
 
-def test_strays_are_skipped_and_left_behind_saves_removed(copy, spec):
+def test_strays_are_skipped_and_interrupted_saves_removed(copy, spec):
     folder = copy / "checkpoints"
     (folder / "99").mkdir()
     (folder / "0100").mkdir()
@@ -229,16 +229,16 @@ def test_strays_are_skipped_and_left_behind_saves_removed(copy, spec):
     said = []
     assert restored(copy, spec, said)[1] == {"number": 6}
     assert {p.name for p in folder.iterdir()} == {"2", "4", "6", "7.damaged", "99.stray", "0100.stray"}
-    assert any("99 is not a whole checkpoint" in line for line in said)
+    assert any("99 is not a complete checkpoint" in line for line in said)
 
 
-def test_a_stray_alone_does_not_keep_a_run_from_its_start(tmp_path, spec):
+def test_a_stray_alone_does_not_prevent_a_start(tmp_path, spec):
     (tmp_path / "checkpoints" / "99").mkdir(parents=True)
     assert restored(tmp_path, spec, []) is None
 
 
 @pytest.mark.parametrize("source", ["2", "6"])
-def test_a_whole_step_under_another_number_is_skipped(copy, spec, source):
+def test_a_complete_step_under_another_number_is_skipped(copy, spec, source):
     shutil.copytree(copy / "checkpoints" / source, copy / "checkpoints" / "99")
     said = []
     state, position = restored(copy, spec, said)
@@ -247,29 +247,29 @@ def test_a_whole_step_under_another_number_is_skipped(copy, spec, source):
     assert committed_steps(copy / "checkpoints") == [6, 4, 2]
 
 
-def test_a_number_that_int_does_not_read_is_no_step(copy, spec):
+def test_a_name_that_int_does_not_parse_is_not_a_step(copy, spec):
     (copy / "checkpoints" / "²").mkdir()
     assert restored(copy, spec, [])[1] == {"number": 6}
 
 
 @pytest.mark.parametrize("kept", [True, False], ids=["emptied steps", "emptied directory"])
-def test_where_checkpoints_were_there_is_no_new_start(copy, spec, kept):
+def test_a_run_that_lost_its_checkpoints_does_not_start_again(copy, spec, kept):
     for step in (copy / "checkpoints").iterdir():
         shutil.rmtree(step)
         if kept:
             step.mkdir()
     for _ in range(2):
-        with pytest.raises(UserError, match="holds no whole checkpoint"):
+        with pytest.raises(UserError, match="has no complete checkpoint"):
             restored(copy, spec, [])
 
 
-def test_steps_that_are_dropped_on_purpose_allow_a_new_start(copy, spec):
+def test_a_rollback_to_the_start_allows_a_new_start(copy, spec):
     with Checkpoints(copy, 3, {}, print) as store:
         store.drop(0)
     assert restored(copy, spec, []) is None
 
 
-def test_the_first_error_is_seen_and_the_save_before_it_finished(tmp_path, spec):
+def test_an_error_is_raised_after_the_save_in_progress_finishes(tmp_path, spec):
     with pytest.raises(KeyError, match="the first"), Checkpoints(tmp_path, 2, {}, print) as store:
         store.save(3, state_of(spec, 3), {"number": 3})
         raise KeyError("the first")
@@ -349,7 +349,7 @@ def test_a_full_disk_and_a_limit_stop_the_run_with_the_earlier_steps_kept(small_
     assert "No space left" in rows["full"][0] and "a file may have at most 8192 bytes" in rows["limit"][0]
 
 
-def test_a_directory_that_cannot_be_written_is_known_at_once(small_disk, spec):
+def test_an_unwritable_directory_is_refused_immediately(small_disk, spec):
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
     with pytest.raises(StorageError, match="Read-only file system"):
         Checkpoints(small_disk / "run", 2, {}, print)
@@ -358,7 +358,7 @@ def test_a_directory_that_cannot_be_written_is_known_at_once(small_disk, spec):
 def test_a_finished_run_without_its_checkpoint_is_named(copy, spec):
     (copy / contents.RESULTS).write_text("{}")
     shutil.rmtree(copy / "checkpoints")
-    with pytest.raises(UserError, match=r"init_from=.*results.json that it is finished, but its checkpoints are gone"):
+    with pytest.raises(UserError, match=r"init_from=.*has results.json, but its checkpoints are missing"):
         steps.load_params(copy, abstract_state(spec).params, "init_from")
 
 
@@ -368,7 +368,7 @@ def test_weights_are_read_without_a_warning(copy, spec, caplog):
     assert step == 6 and not caplog.records
 
 
-def test_weights_of_another_run_are_checked_too(copy, spec):
+def test_weights_of_another_run_are_verified(copy, spec):
     path = copy / "checkpoints" / "6" / "config" / "metadata"
     path.write_bytes(path.read_bytes() + b" ")
     with pytest.raises(UserError, match=r"init_from: checkpoint .*/6 is damaged: config/metadata has \d+ bytes"):
@@ -377,7 +377,7 @@ def test_weights_of_another_run_are_checked_too(copy, spec):
 
 @pytest.mark.parametrize("what", ["", "checkpoints"])
 @pytest.mark.parametrize("resumed", [False, True])
-def test_a_directory_that_is_removed_meanwhile_is_said_and_not_made_anew(copy, spec, what, resumed):
+def test_a_directory_removed_during_the_run_is_reported_and_not_created_again(copy, spec, what, resumed):
     with pytest.raises(StorageError, match="checkpoints was removed or emptied while the run went on; restore it"):
         with Checkpoints(copy, 3, {}, print) as store:
             if resumed:
@@ -390,7 +390,7 @@ def test_a_directory_that_is_removed_meanwhile_is_said_and_not_made_anew(copy, s
     assert not list(copy.glob("checkpoints/*"))
 
 
-def test_what_threads_say_after_a_save_that_failed_is_not_printed(tmp_path, monkeypatch):
+def test_threads_print_nothing_after_a_failed_save(tmp_path, monkeypatch):
     said = []
     monkeypatch.setattr(sys, "unraisablehook", lambda what: said.append(str(what.exc_value)))
     with Checkpoints(tmp_path, 1, {}, print):
@@ -400,7 +400,7 @@ def test_what_threads_say_after_a_save_that_failed_is_not_printed(tmp_path, monk
     assert said == ["something else", "Event loop is closed"]
 
 
-def test_a_disk_that_is_full_for_tensorboard_is_named_and_hides_no_other_error(small_disk):
+def test_a_full_disk_for_tensorboard_is_named_and_hides_no_other_error(small_disk):
     def fill() -> None:
         with open(small_disk / "filler", "wb") as file, contextlib.suppress(OSError):
             file.write(bytes(8 << 20))

@@ -54,7 +54,7 @@ def test_files_of_windows_are_read(run_dir):
     runs, _ = read_runs([run_dir])
     assert runs[0].test.images == ("x.png", "y.png")
     (run_dir / "predictions.csv").write_bytes("image,label".encode("utf-16"))
-    with pytest.raises(UserError, match="not in UTF-8; save it as CSV in UTF-8"):
+    with pytest.raises(UserError, match="not UTF-8; save it as CSV in UTF-8"):
         read_runs([run_dir])
 
 

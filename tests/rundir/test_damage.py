@@ -44,29 +44,29 @@ def cut(path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [Path.unlink, cut, lambda path: path.write_bytes(b"")])
-def test_predictions_that_are_gone_or_cut_are_made_again(config, finished, copy, capsys, damage):
+def test_missing_or_truncated_predictions_are_computed_again(config, finished, copy, capsys, damage):
     damage(copy / contents.PREDICTIONS)
     loop.run(config, copy)
-    assert f"finished before, but {copy / contents.PREDICTIONS}" in capsys.readouterr().out
+    assert f"already finished, but {copy / contents.PREDICTIONS}" in capsys.readouterr().out
     assert (copy / contents.PREDICTIONS).read_bytes() == (finished / contents.PREDICTIONS).read_bytes()
     assert (copy / contents.RESULTS).read_bytes() == (finished / contents.RESULTS).read_bytes()
     loop.run(config, copy)
-    assert "finished before; results.json is there" in capsys.readouterr().out
+    assert "already finished\n" in capsys.readouterr().out
 
 
-def test_without_a_checkpoint_to_make_them_from_it_is_said(config, copy, capsys):
+def test_predictions_that_cannot_be_computed_again_are_reported(config, copy, capsys):
     (copy / contents.PREDICTIONS).unlink()
     shutil.rmtree(copy / "checkpoints")
     loop.run(config, copy)
     said = capsys.readouterr().out
-    assert "predictions.csv is gone: restore it from a backup" in said and "its checkpoint of step" in said
+    assert "predictions.csv is missing: restore it from a backup" in said and "its checkpoint of step" in said
 
 
-def test_a_file_in_the_place_of_a_step_is_put_aside(tiny_config, tmp_path, capsys):
+def test_a_file_named_like_a_step_is_put_aside(tiny_config, tmp_path, capsys):
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / "8").write_text("not a folder")
     loop.run(tiny_config(), tmp_path)
-    assert "8 is not a checkpoint, but a file; put aside" in capsys.readouterr().out
+    assert "8 is a file, not a checkpoint; put aside" in capsys.readouterr().out
     assert (tmp_path / "checkpoints" / "8").is_dir() and (tmp_path / "checkpoints" / "8.stray").is_file()
 
 
@@ -75,16 +75,16 @@ def test_a_file_in_the_place_of_a_step_is_put_aside(tiny_config, tmp_path, capsy
     [
         (contents.CONFIG, '{"config": 1}', "is not the config of a run"),
         (contents.CONFIG, "[]", "is not the config of a run"),
-        (contents.CONFIG, '{"config": {}, "format": 3}', "has format 3, and this version .* reads formats 1 to 2"),
-        (contents.CONFIG, '{"config": {}, "format": "x"}', "has format 'x', and this version of mae_jax reads"),
-        (contents.CONFIG, None, "is a folder, and should be a file"),
-        (contents.RUN, "[]", "does not hold a JSON object, but a list"),
-        (contents.RESULTS, "[]", "does not hold a JSON object, but a list"),
-        (contents.LOWERED, '{"a": 1}', "is not the list of the steps where the rate was lowered"),
-        (contents.LOWERED, '[{"back_to": "x"}]', "is not the list of the steps where the rate was lowered"),
+        (contents.CONFIG, '{"config": {}, "format": 3}', "has format 3, but this version .* reads formats 1 to 2"),
+        (contents.CONFIG, '{"config": {}, "format": "x"}', "has format 'x', but this version of mae_jax reads"),
+        (contents.CONFIG, None, "is a folder instead of a file"),
+        (contents.RUN, "[]", "holds a list, not a JSON object"),
+        (contents.RESULTS, "[]", "holds a list, not a JSON object"),
+        (contents.LOWERED, '{"a": 1}', "is not a list of learning-rate reductions"),
+        (contents.LOWERED, '[{"back_to": "x"}]', "is not a list of learning-rate reductions"),
     ],
 )
-def test_files_of_another_shape_are_named(config, copy, name, text, said):
+def test_files_with_unexpected_content_are_named(config, copy, name, text, said):
     if name == contents.LOWERED:
         (copy / contents.RESULTS).unlink()
     (copy / name).unlink(missing_ok=True)
@@ -93,38 +93,38 @@ def test_files_of_another_shape_are_named(config, copy, name, text, said):
         loop.run(config, copy)
 
 
-def test_a_run_whose_config_is_gone_does_not_go_on_with_another(config, copy):
+def test_a_run_without_its_config_does_not_resume_with_another(config, copy):
     (copy / contents.CONFIG).unlink()
-    with pytest.raises(UserError, match=r"config\.json is gone; restore it from a backup"):
+    with pytest.raises(UserError, match=r"config\.json is missing; restore it from a backup"):
         loop.run(config, copy)
     (copy / contents.RESULTS).unlink()
-    with pytest.raises(UserError, match=r"config\.json is gone, and .*checkpoints holds the run that it tells of"):
+    with pytest.raises(UserError, match=r"config\.json is missing, but .*checkpoints has checkpoints of its run"):
         loop.run(config, copy)
 
 
-def test_results_that_hold_none_are_refused(config, copy):
+def test_a_results_file_without_results_is_refused(config, copy):
     (copy / contents.RESULTS).write_text("{}")
     with pytest.raises(UserError, match=r"results\.json does not hold the results of a run"):
         loop.run(config, copy)
 
 
-def test_what_else_is_gone_is_said(config, copy, finished, capsys):
+def test_other_missing_files_are_reported(config, copy, finished, capsys):
     (copy / contents.VALIDATION).unlink()
     loop.run(config, copy)
-    assert f"{contents.VALIDATION} is gone; made again" in capsys.readouterr().out
+    assert f"{contents.VALIDATION} is missing; computed again" in capsys.readouterr().out
     assert (copy / contents.VALIDATION).read_bytes() == (finished / contents.VALIDATION).read_bytes()
     (copy / contents.RUN).unlink()
     loop.run(config, copy)
-    assert "but run.json is gone" in capsys.readouterr().out
-    for how, change in (("gone", Path.unlink), ("empty", lambda path: path.write_bytes(b""))):
+    assert "but run.json is missing" in capsys.readouterr().out
+    for how, change in (("missing", Path.unlink), ("empty", lambda path: path.write_bytes(b""))):
         (copy / contents.RESULTS).unlink()
         change(copy / contents.METRICS)
         loop.run(config, copy)
-        assert f"metrics.jsonl is {how}: the rows up to step 8 are lost, the run itself" in capsys.readouterr().out
+        assert f"metrics.jsonl is {how}: its rows up to step 8 are lost, but the run" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", [contents.PREDICTIONS, contents.RUN, "parameters.txt"])
-def test_a_folder_in_the_place_of_a_file_is_named_itself(config, copy, name):
+def test_a_folder_in_place_of_a_file_is_named(config, copy, name):
     (copy / contents.RESULTS).unlink()
     (copy / name).unlink()
     (copy / name).mkdir()
@@ -133,7 +133,7 @@ def test_a_folder_in_the_place_of_a_file_is_named_itself(config, copy, name):
     assert error.value.filename == str(copy / name) and not list(copy.glob("*.partial"))
 
 
-def test_a_config_that_does_not_tell_what_it_came_to_is_compared_without(config, copy):
+def test_a_config_without_resolved_values_is_compared_without_them(config, copy):
     saved = json.loads((copy / contents.CONFIG).read_text())
     del saved["resolved"]
     (copy / contents.CONFIG).write_text(json.dumps(saved))
@@ -168,7 +168,7 @@ runpy.run_module(sys.argv.pop(1), run_name="__main__")
 """
 
 
-def test_a_report_that_cannot_be_written_leaves_the_one_that_was_there(finished, tmp_path, environment, capsys):
+def test_a_report_that_cannot_be_written_keeps_the_previous_one(finished, tmp_path, environment, capsys):
     assert report([str(finished), "--out", str(tmp_path)]) == 0
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     command = [sys.executable, "-c", LIMITED, "20000", "mae_jax.report", str(finished), f"--out={tmp_path}"]
@@ -208,13 +208,13 @@ def test_a_best_epoch_that_cannot_be_written_is_named(tiny_config, tmp_path, env
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("def get_config(): pass", "get_config takes one argument, the text after ':'"),
-        ("def get_config(arg): return 5", "get_config gave a int; it should give a ConfigDict"),
-        ("import nowhere", "needs what is not here: No module named 'nowhere'"),
+        ("def get_config(): pass", "get_config must take one argument, the text after ':'"),
+        ("def get_config(arg): return 5", "get_config returned a int, not a ConfigDict"),
+        ("import nowhere", "cannot be imported: No module named 'nowhere'"),
         ("get_config = 3", "has no function get_config"),
     ],
 )
-def test_config_files_that_are_none_are_named(tmp_path, text, said):
+def test_invalid_config_files_are_named(tmp_path, text, said):
     (tmp_path / "c.py").write_text(text)
     with pytest.raises(UserError, match=f"config file .*c.py.*{said}"):
         load(tmp_path / "c.py")
@@ -247,7 +247,7 @@ def test_a_run_directory_needs_a_name_that_can_be_written(environment):
 
 
 @pytest.mark.parametrize("name", [contents.CONFIG, contents.METRICS, "run.json", "lowered.json"])
-def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(config, copy, name):
+def test_a_pipe_in_place_of_a_file_does_not_block(config, copy, name):
     if name in (contents.METRICS, "lowered.json"):
         (copy / contents.RESULTS).unlink()
     (copy / name).unlink(missing_ok=True)
@@ -256,7 +256,7 @@ def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(config, copy, name):
         loop.run(config, copy)
 
 
-def test_a_pipe_in_a_checkpoint_is_not_waited_for(copy):
+def test_a_pipe_in_a_checkpoint_does_not_block(copy):
     steps = copy / "checkpoints"
     newest, before = sorted(steps.iterdir(), key=lambda path: -int(path.name))[:2]
     for path in (newest / digests.DIGESTS, before / "step.txt"):
@@ -268,7 +268,7 @@ def test_a_pipe_in_a_checkpoint_is_not_waited_for(copy):
     assert len(said) == 1 and str(before) in said[0] and "step.txt is not a regular file" in said[0]
 
 
-def test_a_link_that_leads_to_itself_ends_in_one_line(finished, copy):
+def test_a_link_to_itself_gives_one_line(finished, copy):
     (copy / contents.CONFIG).unlink()
     (copy / contents.CONFIG).symlink_to(copy / contents.CONFIG)
     code = "import sys; from pathlib import Path; "
@@ -280,7 +280,7 @@ def test_a_link_that_leads_to_itself_ends_in_one_line(finished, copy):
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and "config.json" in done.stderr, done.stderr
 
 
-def test_a_damaged_row_of_the_metrics_is_said(config, copy, capsys):
+def test_a_damaged_row_of_metrics_is_reported(config, copy, capsys):
     (copy / contents.RESULTS).unlink()
     metrics = copy / contents.METRICS
     rows = metrics.read_bytes().split(b"\n")

@@ -34,7 +34,7 @@ def test_a_message_names_the_line_of_the_file(tmp_path, before, line):
         ("b,x,x,nan", "line 3: 'confidence' is 'nan'"),
         ("b,x,x,1.1", "line 3: 'confidence' is '1.1'"),
         ("b,x,x,", "line 3: 'confidence' is ''"),
-        ("a,x,x,0.5", "line 3: image 'a' comes twice"),
+        ("a,x,x,0.5", "line 3: image 'a' appears twice"),
         ("b,x,x", "line 3: 3 cells; the header has 4: fix or remove the row"),
         ("b,'x,x,0.5", 'line 3: label "\'x" is not a class'),
     ],
@@ -45,7 +45,7 @@ def test_a_broken_row_is_named(tmp_path, row, said):
     assert said in str(caught.value)
 
 
-def test_marks_against_formulas_are_taken_off(tmp_path):
+def test_marks_against_formulas_are_removed(tmp_path):
     file = write(tmp_path / "p.csv", "'=a,'-x,'-x,0.5", "it's,'-x,'-x,0.5")
     assert read_predictions(file, ["-x"])[0].images == ("=a", "it's")
 
@@ -57,6 +57,6 @@ def test_probabilities_are_checked_row_by_row(tmp_path):
         read_predictions(file, ["x", "y"])
 
 
-def test_rows_have_their_lines(tmp_path):
+def test_rows_have_their_line_numbers(tmp_path):
     header, numbers, rows = read_rows(write(tmp_path / "p.csv", "a,x,x,0.5", "", "b,x,x,0.5"))
     assert header == HEADER.split(",") and list(numbers) == [2, 4] and [row[0] for row in rows] == ["a", "b"]
