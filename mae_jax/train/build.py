@@ -1,4 +1,4 @@
-"""The task of a config."""
+"""Builds the `Task` of a config: pretrain, finetune, linear_probe, lbfgs or knn."""
 
 import jax
 from jax.sharding import Mesh
@@ -22,12 +22,12 @@ def build(
     on_progress: labelled_sets.Report | None = None,
     cache: splits.DataCache | None = None,
 ) -> Task:
-    """Opens the data of a config and makes its task. Raises UserError where they cannot be used."""
+    """Opens the data of a config and builds its task. Raises UserError if the config does not fit data or device."""
     m, shape = config.model, shape_of(config)
     if m.dtype == "bfloat16" and jax.default_backend() == "cpu":
         raise UserError(
-            "model.dtype=bfloat16 takes half as long again as float32 on a CPU, and is less exact; use float32, or "
-            "auto, which is float32 on CPUs and bfloat16 where that is faster"
+            "model.dtype=bfloat16 is slower and less exact than float32 on a CPU; use float32, or auto, which is "
+            "float32 on CPUs and bfloat16 where that is faster"
         )
     if m.attention == "cudnn" and shape.attention != "cudnn":
         reason = machine.no_cudnn(shape.dtype, shape.head_sizes)

@@ -1,4 +1,4 @@
-"""What a checkpoint holds besides parameters and the optimizer's state."""
+"""`Cursor`: what a checkpoint holds besides parameters and optimizer state."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import Any
 
 @dataclasses.dataclass
 class Cursor:
-    """Where a run is: everything that a resumed run needs and that is not in its `TrainState`."""
+    """The position of a run: all that resuming needs and that is not in the `TrainState`."""
 
-    step: int = 0  # updates that are done
-    data: dict[str, Any] = dataclasses.field(default_factory=dict)  # where the stream of batches is, see `loaders`
-    pending: list[dict[str, float]] = dataclasses.field(default_factory=list)  # metrics of updates not yet in a row
-    seconds: float = 0.0  # of training so far, over all starts
+    step: int = 0  # number of updates done
+    data: dict[str, Any] = dataclasses.field(default_factory=dict)  # position of the batches, see `data.loaders`
+    pending: list[dict[str, float]] = dataclasses.field(default_factory=list)  # metrics since the last row of the log
+    seconds: float = 0.0  # training time so far, over all resumes
     best: dict[str, Any] | None = None  # step and score of the best epoch so far
-    evaluation_owed: bool = False  # whether a signal interrupted the evaluation of this step
-    rate_reductions: list[dict[str, Any]] = dataclasses.field(default_factory=list)  # see `divergence`
+    evaluation_owed: bool = False  # whether a signal interrupted the evaluation at this step
+    rate_reductions: list[dict[str, Any]] = dataclasses.field(default_factory=list)  # see `train.divergence`
 
     def to_json(self) -> dict[str, Any]:
-        """The item `position` of a checkpoint."""
+        """Converts to the item `position` of a checkpoint."""
         return {
             "data": self.data,
             "pending": self.pending,
@@ -31,7 +31,7 @@ class Cursor:
 
     @classmethod
     def from_json(cls, saved: dict[str, Any]) -> Cursor:
-        """Reads the item `position`. Older checkpoints lack the fields that came later."""
+        """Reads the item `position`; fields that an older checkpoint lacks get their defaults."""
         return cls(
             step=saved["data"]["next_batch"],
             data=saved["data"],

@@ -1,8 +1,8 @@
-"""Numbers that are not finite: the run stops, or rolls back and lowers its learning rate (`train.on_divergence`).
+"""Handling of non-finite numbers: the run stops, or rolls back and lowers its learning rate (`train.on_divergence`).
 
-`lowered.json` of the run directory and every checkpoint list the steps that the run rolled back to, with the rate
-from there on. The rate of a step is a function of that list and the step alone. So a run that is killed and resumed,
-even from an earlier checkpoint, has the same rates as one that was not.
+`lowered.json` and every checkpoint list the steps to which the run rolled back, and the learning-rate factor from each
+step on. The rate of a step depends only on this list and the step. A killed and resumed run therefore has the same
+rates as an uninterrupted one, even from an earlier checkpoint.
 """
 
 from pathlib import Path
@@ -15,10 +15,10 @@ from mae_jax.runtime.errors import UserError
 
 
 class Diverged(Exception):
-    """A number that is not finite.
+    """A number is not finite.
 
-    `what` names it, `value` is its value, `step` the number of updates that were done or under way; the parameters
-    after `unsound` updates and later cannot be used.
+    `what` names the number and `value` is its value. `step` counts the updates done, including one in progress. The
+    parameters after `unsound` or more updates cannot be used.
     """
 
     def __init__(self, what: str, value: float, step: int, unsound: int):
@@ -27,41 +27,41 @@ class Diverged(Exception):
 
 
 class RateReductions:
-    """The reductions of a run's learning rate: from which step on, and by which factor."""
+    """The reductions of a run's learning rate: the step from which each applies, and its factor."""
 
     def __init__(self, workdir: Path, config: RunConfig, leader: bool):
-        """Reads the file of an earlier start. Only the `leader` of several processes writes it. Raises UserError."""
+        """Reads `lowered.json` if it exists. Only the `leader` process writes it. Raises UserError."""
         self.path, self.config, self.leader = workdir / contents.LOWERED, config, leader
         self.entries: list[dict[str, Any]] = contents.read_json(self.path) if self.path.exists() else []
         if not isinstance(self.entries, list) or not all(map(_is_entry, self.entries)):
             raise UserError(
-                f"{self.path} is not the list of the steps where the rate was lowered; restore it, or remove it: the "
-                f"checkpoints hold the same"
+                f"{self.path} is not a list of learning-rate reductions; restore it, or remove it: the checkpoints "
+                f"have a copy"
             )
 
     def resume(self, step: int, saved: list[dict[str, Any]]) -> int | None:
-        """Takes over the list `saved` in the checkpoint of `step`, where the file is gone.
+        """Merges the list `saved` in the checkpoint of `step`, in case the file is missing.
 
-        Returns the step of a rollback that the checkpoint has not seen yet, or None.
+        Returns the step of a rollback that is newer than the checkpoint, or None.
         """
         if len(saved) > len(self.entries):
             self.entries = saved
         return next((e["back_to"] for e in self.entries[len(saved) :] if e["back_to"] < step), None)
 
     def factor(self, step: int) -> float:
-        """The factor on the scheduled learning rate of update number `step`, from 0."""
+        """The factor on the scheduled learning rate of update `step`, counted from 0."""
         return next((e["rate_factor"] for e in reversed(self.entries) if e["back_to"] <= step), 1.0)
 
     def rows(self, step: int) -> list[dict[str, Any]]:
-        """The rows of metrics.jsonl for the reductions at `step`."""
+        """The rows of metrics.jsonl about reductions at `step`."""
         here = [entry for entry in self.entries if entry["back_to"] == step]
         return [{name: entry[name] for name in ("diverged_at", "rate_factor")} for entry in here]
 
     def roll_back(self, error: Diverged, checkpoints: Checkpoints, label: str) -> str:
-        """Rolls back to the newest sound checkpoint and lowers the rate from there on; returns a line about it.
+        """Rolls back to the newest usable checkpoint, lowers the rate from there on, and returns a message.
 
-        Where a lower rate from that checkpoint did not help, it rolls back to the one before. Raises UserError where
-        the config does not ask for rollbacks, or allows no more.
+        If a lower rate from that checkpoint already failed, rolls back to the previous one. Raises UserError if the
+        config does not allow rollbacks, or no more of them.
         """
         checkpoints.wait()
         times = self.config.train.lower_rate_times if self.config.train.on_divergence == "lower_rate" else 0
@@ -77,18 +77,18 @@ class RateReductions:
         entry = {"what": error.what, "value": str(error.value), "diverged_at": error.step, "back_to": sound}
         self.entries = [*self.entries, entry | {"rate_factor": factor}]
         if self.leader:
-            contents.write_json(self.path, self.entries)  # on disk before the checkpoints change
+            contents.write_json(self.path, self.entries)  # must be on disk before checkpoints are removed
         checkpoints.drop(sound + 1)
         return (
-            f"{label}: {error}; back to {f'the checkpoint of step {sound}' if sound else 'the first weights'}, from "
-            f"there on with {self.factor(sound):g} of the learning rate ({len(self.entries)} of {times} times)"
+            f"{label}: {error}; rolled back to {f'the checkpoint of step {sound}' if sound else 'the initial weights'}"
+            f", continues with {self.factor(sound):g} of the learning rate (rollback {len(self.entries)} of {times})"
         )
 
     def _advice(self, error: Diverged) -> str:
-        """What usually helps, in a sentence."""
+        """What usually helps, as a sentence."""
         if error.unsound == 0:
-            return "Those are the first weights, before any update: look at data.mean, data.std and init_from"
-        tried = f"The rate was lowered {len(self.entries)} times, to {self.factor(error.step):g} of it. "
+            return "These are the initial weights, before any update: check data.mean, data.std and init_from"
+        tried = f"The learning rate was lowered {len(self.entries)} times, to {self.factor(error.step):g} of it. "
         more = "" if self.config.train.on_divergence == "lower_rate" else ", train.on_divergence=lower_rate"
         return (
             f"{tried if self.entries else ''}What usually helps: a lower optim.base_lr (now "

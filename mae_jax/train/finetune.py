@@ -1,4 +1,4 @@
-"""Classification by gradient descent, fine-tuning and linear probing: data, evaluation, results."""
+"""The tasks finetune and linear_probe: data, objective, evaluation and results of a classifier."""
 
 import dataclasses
 from collections.abc import Callable, Iterator
@@ -25,11 +25,11 @@ from mae_jax.weights import initial_weights
 
 
 def resolve_finetune(config: RunConfig, data: splits.Labelled, devices: int) -> Resolved:
-    """Steps from the labels that are used, or from those of `train.match_fraction`."""
+    """Derives the steps from the labels used, or from `train.match_fraction` or `match_count`. Raises UserError."""
     if config.train.select != "last" and not len(data.val_idx):
         raise UserError(
-            f"train.select={config.train.select} needs validation images, and no class has an image to spare: add "
-            f"images, or set last"
+            f"train.select={config.train.select} needs validation images, but no class has an image to spare: add "
+            f"images, or set it to last"
         )
     share, n = config.train.match_fraction, config.train.match_count
     matched = sum(subsets.subset_sizes(data.subset["train"].values(), share, n)) if share or n else 0
@@ -39,7 +39,7 @@ def resolve_finetune(config: RunConfig, data: splits.Labelled, devices: int) -> 
 def finetune(
     config: RunConfig, mesh: Mesh, on_progress: labelled_sets.Report | None, cache: splits.DataCache | None
 ) -> Task:
-    """Classification, from scratch or from a masked autoencoder: fine-tuning and linear probing."""
+    """Builds the task finetune or linear_probe, from random or pre-trained weights. Raises UserError."""
     first = initial_weights.first_weights(config)
     data = splits.labelled(config.data, on_progress, cache)
     classes = data.train.classes
@@ -70,29 +70,30 @@ def write_predictions_and_score(
     predict: Callable[[Source, Int[np.ndarray, "_"]], Float[np.ndarray, "n classes"]],
     workdir: Path,
 ) -> dict[str, Any]:
-    """Writes the predictions of a classifier for every image that it was not trained on, and returns its scores.
+    """Writes the predictions for all test and validation images, and returns the test scores.
 
-    `predict` gives probabilities of the images with these numbers.
+    `predict` returns the class probabilities of the images with the given indices. Raises UserError if they are not
+    finite.
     """
     classes, leader = data.train.classes, jax.process_index() == 0
 
     def write(path: Path, source: Source, indices: Int[np.ndarray, "_"]) -> np.ndarray:
-        found = predict(source, indices)
-        if not np.isfinite(found).all():
+        probabilities = predict(source, indices)
+        if not np.isfinite(probabilities).all():
             raise UserError(
                 f"{path} is not written: predictions are not finite (nan or inf), so training diverged; try a lower "
-                f"optim.base_lr or more optim.warmup_epochs in another --workdir"
+                f"optim.base_lr or more optim.warmup_epochs with another --workdir"
             )
         if leader:
             path.parent.mkdir(parents=True, exist_ok=True)
-            names, groups = ([every[i] for i in indices] for every in (source.names, source.groups))
-            predictions.write_predictions(path, names, groups, source.labels[indices], found, classes)
-        return found
+            names, groups = ([column[i] for i in indices] for column in (source.names, source.groups))
+            predictions.write_predictions(path, names, groups, source.labels[indices], probabilities, classes)
+        return probabilities
 
     def scores(path: Path, source: Source, name: str) -> tuple[np.ndarray, dict[str, Any]]:
-        """Probabilities and scores; `without_leaked`: the scores without the images that training saw, if any."""
-        found = write(path, source, np.arange(len(source)))
-        predicted = found.argmax(1)
+        """Probabilities and scores; `without_leaked` has the scores without images that training saw, if any."""
+        probabilities = write(path, source, np.arange(len(source)))
+        predicted = probabilities.argmax(1)
         results = classification_scores.classification(source.labels, predicted, classes)
         leaked = set(data.leaks.get(name, {}).get("images", ()))
         if leaked:
@@ -102,21 +103,21 @@ def write_predictions_and_score(
                 rest = classification_scores.classification(source.labels[unseen], predicted[unseen], classes)
             counts = {"leaked": len(leaked), "n": int(unseen.sum())}
             results["without_leaked"] = counts | {key: rest[key] for key in ("accuracy", "f1")}
-        return found, results
+        return probabilities, results
 
     test, results = scores(workdir / contents.PREDICTIONS, data.test, data.sets.test_name)
     if leader:
         mistake_thumbnails.write(workdir / "thumbnails", data.test, test)
     if len(data.val_idx):
         write(workdir / contents.VALIDATION, data.train, data.val_idx)
-    beside = workdir / contents.EXTERNAL
-    external = {name: scores(beside / name / contents.PREDICTIONS, s, name)[1] for name, s in data.external.items()}
+    folder = workdir / contents.EXTERNAL
+    external = {name: scores(folder / name / contents.PREDICTIONS, s, name)[1] for name, s in data.external.items()}
     counts = {"n_train": len(data.train_idx), "n_test": len(data.test), "n_validation": len(data.val_idx)}
     return counts | results | {"external": external}
 
 
 def describe_data(config: RunConfig, data: splits.Labelled, cache: splits.DataCache | None) -> dict[str, Any]:
-    """The fields of a classifier's Task that follow from its images alone; with what it says of them at its start."""
+    """The arguments of a classifier's `Task` that describe its images, including what the run prints at its start."""
     counts = data.subset["actual"]
     about = {
         "classes": ", ".join(f"{name} {n}" for name, n in counts.items()),
@@ -124,7 +125,7 @@ def describe_data(config: RunConfig, data: splits.Labelled, cache: splits.DataCa
         f"{len(data.val_idx)} for validation, {len(data.test)} for test",
     }
     if data.external:
-        about["further test sets"] = ", ".join(f"{name} {len(source)}" for name, source in data.external.items())
+        about["external test sets"] = ", ".join(f"{name} {len(source)}" for name, source in data.external.items())
     about |= data.sets.about | {"groups": data.groups["text"]}
     tests = {data.sets.test_name: data.test, **data.external}
     before = {}
@@ -133,12 +134,12 @@ def describe_data(config: RunConfig, data: splits.Labelled, cache: splits.DataCa
     for who, leaks in (("training", data.leaks), ("pre-training", before)):
         shared = {name: duplicates.in_words(found, who) for name, found in leaks.items()}
         if any(shared.values()):
-            said = "; ".join(f"{name} has {text}" for name, text in shared.items() if text)
-            about[f"warning: test images that {who} saw"] = f"{said}; see {contents.RUN} and mae-jax check"
-    every = {data.sets.train_name: data.train, **tests}
+            listed = "; ".join(f"{name} has {text}" for name, text in shared.items() if text)
+            about[f"warning: test images that {who} saw"] = f"{listed}; see {contents.RUN} and mae-jax check"
+    sources = {data.sets.train_name: data.train, **tests}
     if data.warnings:
         about["warning"] = "; ".join(data.warnings)
-    about |= about_files(every, config.model.image_size, labeled=True)
+    about |= about_files(sources, config.model.image_size, labeled=True)
     return {
         "sources": (data.train,),
         "indices": (data.train_idx,),

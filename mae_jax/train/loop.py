@@ -1,4 +1,4 @@
-"""The one training loop: any task, from its first step or from a checkpoint."""
+"""The training loop of all tasks, from the first step or from a checkpoint."""
 
 import contextlib
 import dataclasses
@@ -40,13 +40,13 @@ from mae_jax.train.task import Task
 def run(
     config: ConfigDict | RunConfig, workdir: Path, progress: Progress | None = None, cache: DataCache | None = None
 ) -> dict[str, Any]:
-    """Trains, evaluates and writes the results of one run; resumes where an earlier start ended.
+    """Trains, evaluates and writes the results of one run. Resumes an interrupted run.
 
-    `progress` and `cache` are shared by the cells of a study. Returns what results.json says. Raises
-    UserError for a mistake of the user, and `errors.Stopped` after a signal, with the state saved.
+    The cells of a study share `progress` and `cache`. Returns the content of results.json. Raises UserError for a
+    mistake of the user, and `errors.Stopped` after a signal, when the state is saved.
     """
     config = frozen(config)
-    leader = jax.process_index() == 0  # of several processes the one that writes and speaks
+    leader = jax.process_index() == 0  # the process that writes and prints
     alone = progress is None
     progress = progress or Progress(config.log.progress_seconds, quiet=not leader)
     with contextlib.ExitStack() as stack:
@@ -68,39 +68,39 @@ def run(
         except UserError as error:
             refused = error
         if processes.any_process(refused is not None):
-            raise refused or UserError("another process was refused; its message says why")
+            raise refused or UserError("another process failed to start; its message says why")
         return Loop(task, workdir, progress, signals_received).run()
 
 
 def checking(progress: Progress) -> Callable[[int, int], None]:
-    """A callback that shows how many image files are checked."""
+    """A callback that shows how many image files have been checked."""
     return progress.counting("checking images")
 
 
 class Loop:
-    """One run: its state, and what is open while it runs."""
+    """One run: its state and its open files."""
 
     def __init__(self, task: Task, workdir: Path, progress: Progress, signals_received: list[int]):
         """`signals_received`: the list of `signals.collect_signals`."""
         self.task, self.workdir, self.progress, self.signals_received = task, workdir, progress, signals_received
         self.config, self.spec, self.resolved = task.config, task.spec, task.resolved
         self.label = self.config.name or self.config.task
-        self.began = time.monotonic()  # of training, as if all starts followed one another without a pause
+        self.began = time.monotonic()  # start of training, shifted so that pauses before a resume do not count
         self.reductions = RateReductions(workdir, self.config, jax.process_index() == 0)
 
     def run(self) -> dict[str, Any]:
-        """Runs from the first step, or the last checkpoint, to the results."""
+        """Runs from the first step or the last checkpoint to the results. Raises UserError and Stopped."""
         config = contents.read_config(self.workdir / contents.CONFIG)
         with Checkpoints(self.workdir, self.config.checkpoint.keep, config, self.progress.say) as self.checkpoints:
             for number in itertools.count():
                 try:
                     return self.attempt(number)
                 except Diverged as error:
-                    diverged = error.with_traceback(None)  # the traceback would hold the state
+                    diverged = error.with_traceback(None)  # the traceback would keep the state in memory
                 self.progress.say(self.reductions.roll_back(diverged, self.checkpoints, self.label))
 
     def attempt(self, number: int) -> dict[str, Any]:
-        """One attempt, `number` from 0. Raises Diverged where a number is not finite."""
+        """Attempt `number`, counted from 0; each rollback starts another. Raises Diverged if a number is not finite."""
         with contextlib.ExitStack() as stack:
             state = self.start()
             first = self.cursor.step
@@ -118,7 +118,7 @@ class Loop:
             )
             stack.enter_context(metrics)
             metrics.hparams(hparams(self.config))
-            with contextlib.closing(self.task.batches(first)) as batches:  # lazy: nothing is read before next()
+            with contextlib.closing(self.task.batches(first)) as batches:  # lazy: reads nothing before next()
                 state = self.train(state, batches, metrics)
             self.checkpoints.wait()
             results = self.results(state)
@@ -127,10 +127,10 @@ class Loop:
             return results
 
     def start(self) -> TrainState:
-        """The state of the newest checkpoint or a new one, padded; sets the cursor."""
+        """The padded state of the newest checkpoint, or an initial one; also sets the cursor."""
         self.waiting: dict[str, jax.Array] | None = None  # metrics of the last update, on the device
-        self.loss = math.nan  # of the last update that was fetched
-        self.ended = self.resolved.steps  # the last update: an earlier one where `train.patience` stops the run
+        self.loss = math.nan  # of the last update whose metrics were fetched
+        self.ended = self.resolved.steps  # the last step; smaller if `train.patience` stops the run early
         select = self.config.train.select
         self.best = BestEpoch(self.workdir, self.config.checkpoint.keep, select) if select != "last" else None
         state, self.cursor = resume.start(self.task, self.checkpoints, self.reductions)
@@ -142,11 +142,11 @@ class Loop:
         return state
 
     def train(self, state: TrainState, batches: Iterator[loaders.Batch], metrics: MetricsLog) -> TrainState:
-        """Updates until the last step.
+        """Trains until the last step.
 
-        The order at each step is fixed: evaluate, save, next batch, update, log. A step is dispatched
-        before the metrics of the one before it are fetched. What a checkpoint holds is complete: the
-        rows up to it are written, and metrics not yet in a row are part of it.
+        The order within a step is fixed: evaluate, save, next batch, update, log. A step is dispatched before the
+        metrics of the previous one are fetched. A checkpoint is complete: all rows up to it are written, and it
+        contains the metrics that are not in a row yet.
         """
         first, steps, seed = self.cursor.step, self.resolved.steps, np.int32(self.config.seed)
         for step in range(first, steps + 1):
@@ -167,10 +167,10 @@ class Loop:
                 metrics.scalars(step, row)
             batch = sharding.put_batch(next(batches), self.spec.mesh)
             rate = self.rate(step)
-            with at_once(kept, hard=True) if step == first else contextlib.nullcontext():  # the first step is compiled
+            with at_once(kept, hard=True) if step == first else contextlib.nullcontext():  # compiles
                 state, values = train_step(self.spec, state, batch, seed, np.float32(rate))
             self.fetch(step)
-            if jax.process_count() == 1:  # several processes learn it together, at the next save
+            if jax.process_count() == 1:  # several processes check together, at the next save
                 self.checkpoints.check()
             self.waiting = values
             done = step + 1
@@ -181,10 +181,10 @@ class Loop:
         return state
 
     def save(self, state: TrainState) -> None:
-        """Starts a checkpoint of a state that is finite. Raises Diverged where it is not."""
+        """Starts saving a checkpoint. Raises Diverged if the state is not finite."""
         cursor = self.cursor
         self.fetch(cursor.step)
-        for what, tree in (("a parameter", state.params), ("the optimizer's state", state.opt_state)):
+        for what, tree in (("a parameter", state.params), ("the optimizer state", state.opt_state)):
             if not all_finite(tree):
                 raise Diverged(what, math.nan, cursor.step, unsound=cursor.step)
         cursor.data = self.task.position(cursor.step)
@@ -194,7 +194,7 @@ class Loop:
         self.checkpoints.save(cursor.step, whole(self.spec, state), cursor.to_json())
 
     def exhausted(self, step: int) -> bool:
-        """Whether the last `train.patience` evaluations, that of `step` included, brought no gain; logs that once."""
+        """Whether none of the last `train.patience` evaluations, including that of `step`, was better. Logs it."""
         patience, best = self.config.train.patience, self.best
         if not patience or best is None or not best.step or self.cursor.evaluation_owed or step >= self.resolved.steps:
             return False
@@ -208,18 +208,18 @@ class Loop:
         return True
 
     def asked_to_stop(self, step: int) -> bool:
-        """Whether a signal came to any process; several ask one another every few steps."""
+        """Whether any process received a signal. Several processes compare only every 8 steps."""
         if jax.process_count() > 1 and step % 8:
             return False
         return processes.any_process(bool(self.signals_received))
 
     def rate(self, step: int) -> float:
-        """The learning rate of update number `step`, from 0."""
+        """The learning rate of update `step`, counted from 0."""
         o = self.config.optim
         return learning_rate(step, o.schedule, self.resolved, o.min_lr) * self.reductions.factor(step)
 
     def fetch(self, step: int) -> None:
-        """Takes the metrics of update number `step` from the device. Raises Diverged where they are not finite."""
+        """Fetches the metrics of update `step` from the device. Raises Diverged if they are not finite."""
         if self.waiting is None:
             return
         values = {name: float(value) for name, value in self.waiting.items()}
@@ -227,19 +227,19 @@ class Loop:
         self.cursor.pending.append(values)
         self.loss = values["loss"]
         for name, value in values.items():
-            if not math.isfinite(value):  # it was computed before the update
+            if not math.isfinite(value):  # computed with the parameters before that update
                 raise Diverged(name, value, step, unsound=step - 1)
         self.checkpoints.proven = step - 1
 
     def log(self, step: int, rate: float, metrics: MetricsLog) -> None:
-        """One row: means over the updates since the last row."""
+        """Logs one row of metrics: means over the updates since the last row."""
         self.fetch(step)
         pending, self.cursor.pending = self.cursor.pending, []
         row = {f"train/{k}": sum(p[k] for p in pending) / len(pending) for k in pending[0]}
         metrics.scalars(step, {"epoch": step / self.resolved.steps_per_epoch, **row, "learning_rate": rate})
 
     def evaluate_or_save(self, state: TrainState, metrics: MetricsLog, *, fresh: bool, last: bool) -> None:
-        """Evaluates; where a signal interrupts that, saves a `fresh` state with the evaluation owed, then stops."""
+        """Evaluates. If a signal interrupts this, saves a `fresh` state with its evaluation owed, and stops."""
         self.cursor.evaluation_owed = True
         try:
             self.evaluate(state, self.cursor.step, metrics, last)
@@ -251,7 +251,7 @@ class Loop:
             raise
 
     def evaluate(self, state: TrainState, step: int, metrics: MetricsLog, last: bool) -> None:
-        """One row of validation, and pictures; the row of training that is due comes first."""
+        """Logs validation scores and pictures, after the row of training metrics that is due."""
         if self.cursor.pending or self.waiting is not None:
             self.log(step, self.rate(step - 1), metrics)
         params = whole(self.spec, state).params
@@ -264,14 +264,14 @@ class Loop:
             metrics.scalars(step, {"epoch": step / self.resolved.steps_per_epoch, **values, **images})
             if self.best and values:
                 self.best.offer(step, values, params)
-        # Pictures are large: ten over the run are enough to see it learn.
+        # Pictures are large, and ten are enough to see the run learn.
         between = max(1, self.resolved.steps // self.resolved.eval_every // 10) * self.resolved.eval_every
         if last or step % between == 0:
             with at_once(f"step {step} of {self.resolved.steps} is saved"):
                 self.task.show(params, step, metrics)
 
     def results(self, state: TrainState) -> dict[str, Any]:
-        """Writes the last files of the run; results.json comes last and shows that all are there."""
+        """Writes the final files. results.json is the last one, so its presence means that the run is finished."""
         last = whole(self.spec, state).params
         selected = self.best.step if self.best and self.best.step else self.ended
         chosen = self.best.load(last) if self.best and self.best.step else last

@@ -1,4 +1,4 @@
-"""Masked autoencoding of unlabeled images (He et al. 2022): data, objective, evaluation, results."""
+"""The task pretrain, masked autoencoding (He et al. 2022): data, objective, evaluation and results."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ from mae_jax.weights import initial_weights
 def pretrain(
     config: RunConfig, mesh: Mesh, on_progress: labelled_sets.Report | None, cache: splits.DataCache | None
 ) -> Task:
-    """Masked autoencoding of unlabelled images (He et al. 2022)."""
+    """Builds the task pretrain: masked autoencoding of unlabeled images (He et al. 2022). Raises UserError."""
     first = initial_weights.first_weights(config)
     data = splits.unlabelled(config.data, on_progress, cache)
     sizes, weights = [len(i) for i in data.train_idx], tuple(config.data.weights)

@@ -1,4 +1,4 @@
-"""Logistic regression and nearest neighbors on a frozen encoder: data and results."""
+"""The tasks lbfgs and knn, logistic regression and nearest neighbors on a frozen encoder: data and results."""
 
 import dataclasses
 from pathlib import Path
@@ -29,47 +29,47 @@ from mae_jax.weights import initial_weights
 def probe(
     config: RunConfig, mesh: Mesh, on_progress: labelled_sets.Report | None, cache: splits.DataCache | None
 ) -> Task:
-    """Logistic regression or nearest neighbors on features of the frozen encoder, without any update.
+    """Builds the task lbfgs or knn, which fits a classifier to features of the frozen encoder without training steps.
 
-    The images are cropped as in evaluation. Features are computed once for each encoder and image, for all runs that
-    share `cache`.
+    Images are cropped as in evaluation. All runs that share `cache` compute the features of an encoder and image only
+    once. Raises UserError.
     """
     first = initial_weights.first_weights(config)
     data = splits.labelled(config.data, on_progress, cache)
     classes, p = data.train.classes, config.probe
     resolved = dataclasses.replace(resolve(config, len(data.train_idx), mesh.size), steps=0, warmup_steps=0)
     spec = spec_of(config, resolved, mesh, len(classes))
-    kept = (cache or splits.DataCache()).features(Features)
-    # Weights that are read do not depend on the seed, and the head is not used.
-    drawn = config.seed if config.init == "scratch" else None
-    encoder = (config.init, config.init_from, drawn, spec.shape, spec.mean, spec.std)
+    cached = (cache or splits.DataCache()).features(Features)
+    # Loaded weights do not depend on the seed, and the head is not used.
+    seed = config.seed if config.init == "scratch" else None
+    encoder = (config.init, config.init_from, seed, spec.shape, spec.mean, spec.std)
 
     def finish(params: Params, workdir: Path) -> dict[str, Any]:
-        read: list[Params] = []
+        loaded: list[Params] = []  # the encoder, loaded only if a feature is not cached
 
         def encode(source: Source, indices: Int[np.ndarray, "_"]) -> Float[np.ndarray, "n d"]:
-            if not read:
-                read.append(first(spec, params))
-                kept.digests[encoder] = digest(jax.tree.map(sharding.to_host, read[0]["encoder"]))
-            return predictor(config, spec)(read[0], source, indices, step=feature_step)["features"]
+            if not loaded:
+                loaded.append(first(spec, params))
+                cached.digests[encoder] = digest(jax.tree.map(sharding.to_host, loaded[0]["encoder"]))
+            return predictor(config, spec)(loaded[0], source, indices, step=feature_step)["features"]
 
-        def known(source: Source, indices: Int[np.ndarray, "_"]) -> Float[np.ndarray, "n d"]:
-            return kept.of(encoder, source, indices, encode)
+        def features(source: Source, indices: Int[np.ndarray, "_"]) -> Float[np.ndarray, "n d"]:
+            return cached.of(encoder, source, indices, encode)
 
         labels = data.train.labels
-        train = known(data.train, data.train_idx), labels[data.train_idx], len(classes)
-        validation = known(data.train, data.val_idx), labels[data.val_idx]
+        train = features(data.train, data.train_idx), labels[data.train_idx], len(classes)
+        validation = features(data.train, data.val_idx), labels[data.val_idx]
         if config.task == "lbfgs":
-            found, chosen = probes.fit_logistic(*train, p.l2, validation)
+            classifier, chosen = probes.fit_logistic(*train, p.l2, validation)
         else:
-            found, chosen = probes.fit_neighbours(*train, p.neighbours, p.temperature, validation)
+            classifier, chosen = probes.fit_neighbours(*train, p.neighbours, p.temperature, validation)
 
         def predict(source: Source, indices: Int[np.ndarray, "_"]) -> Float[np.ndarray, "n classes"]:
-            return found.probabilities(known(source, indices))
+            return classifier.probabilities(features(source, indices))
 
         results = write_predictions_and_score(data, predict, workdir)
         if jax.process_index() == 0:
-            probes.save(workdir / contents.PROBE, found, kept.digests[encoder], train[0])
+            probes.save(workdir / contents.PROBE, classifier, cached.digests[encoder], train[0])
         return results | {"chosen": chosen}
 
     more = describe_data(config, data, cache)

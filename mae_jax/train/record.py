@@ -1,4 +1,4 @@
-"""What a run tells about itself: lines at its start, parameters.txt and subset.json, and run.json at its end."""
+"""The record of a run: lines printed at its start, parameters.txt, subset.json, and run.json."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -15,9 +15,9 @@ from mae_jax.train.task import Task
 
 
 def announce(task: Task, label: str, workdir: Path, state: TrainState, log: Callable[[str], None]) -> None:
-    """Logs what the config came to, and writes the files that are known before the first update.
+    """Logs a summary of the run, and writes parameters.txt and subset.json.
 
-    `state` is unpadded. Raises OSError.
+    `state` must be unpadded. Raises OSError.
     """
     import clu.parameter_overview as overview
 
@@ -26,12 +26,12 @@ def announce(task: Task, label: str, workdir: Path, state: TrainState, log: Call
     log(f"{label} in {workdir}")
     for name, value in task.about.items():
         log(f"  {name}: {value}")
-    filled = f", {r.rows - r.batch_size} of them padding" if r.rows > r.batch_size else ""
+    padding = f", {r.rows - r.batch_size} of them padding" if r.rows > r.batch_size else ""
     per_device = r.rows // r.devices // config.train.accumulation
     devices = f"{r.devices} device{'s' * (r.devices > 1)}"
     steps = (
         f"  {r.steps} steps of {r.batch_size} images ({devices} x {per_device} rows x "
-        f"{config.train.accumulation} accumulated{filled}), {r.steps_per_epoch} an epoch; peak learning rate "
+        f"{config.train.accumulation} accumulated{padding}), {r.steps_per_epoch} per epoch; peak learning rate "
         f"{r.peak_lr:.3g} after {r.warmup_steps} steps, {config.optim.schedule}"
     )
     log(steps if r.steps else "  no steps: features of the frozen encoder")
@@ -55,10 +55,10 @@ def run_info(
     seconds: float,
     rate_reductions: list[dict[str, Any]],
 ) -> dict[str, Any]:
-    """run.json: what this run was.
+    """The content of run.json.
 
-    `ended` is its last update, which comes before `resolved.steps` where it stopped early; the parameters of
-    `selected_step` are the ones that were tested; `seconds` is the time of training over all starts.
+    `ended` is the last step, which is smaller than `resolved.steps` after an early stop. The parameters of
+    `selected_step` were tested. `seconds` is the training time over all resumes.
     """
     c, r = task.config, task.resolved
     return {
@@ -97,7 +97,7 @@ def run_info(
 
 
 def jsonable(value: Any) -> Any:
-    """`value` as it comes back from JSON: tuples are lists, keys are strings."""
+    """`value` as read back from JSON: tuples become lists, keys become strings."""
     if isinstance(value, dict):
         return {str(k): jsonable(v) for k, v in value.items()}
     return [jsonable(v) for v in value] if isinstance(value, list | tuple) else value

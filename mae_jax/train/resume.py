@@ -1,4 +1,4 @@
-"""Where a run starts: finished before, from its newest checkpoint, or from its initial weights."""
+"""Decides how a run starts: already finished, from its newest checkpoint, or from initial weights."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -19,27 +19,27 @@ from mae_jax.train.task import Task
 
 
 def start(task: Task, checkpoints: Checkpoints, reductions: RateReductions) -> tuple[TrainState, Cursor]:
-    """The padded state and the cursor of the newest checkpoint, or the initial state and a new cursor.
+    """The padded state and the cursor of the newest checkpoint, or an initial state and a new cursor.
 
-    Raises UserError where no checkpoint can be used, or where the data are not those of the run.
+    Raises UserError if no checkpoint can be used, or if the data has changed since the checkpoint.
     """
     like = abstract_state(task.spec)
-    while (found := checkpoints.restore(like)) is not None:
-        cursor = Cursor.from_json(found[1])
+    while (restored := checkpoints.restore(like)) is not None:
+        cursor = Cursor.from_json(restored[1])
         back = reductions.resume(cursor.step, cursor.rate_reductions)
         if back is None:
             loaders.check_position(cursor.data, jsonable(task.position(cursor.step)))
-            return spread(task.spec, found[0]), cursor
-        checkpoints.drop(back + 1)  # the run was killed before it could
-    drawn = init_state(task.spec, task.config.seed)
-    return spread(task.spec, task.initialise(whole(task.spec, drawn))), Cursor()
+            return spread(task.spec, restored[0]), cursor
+        checkpoints.drop(back + 1)  # the run was killed during this rollback
+    initial = init_state(task.spec, task.config.seed)
+    return spread(task.spec, task.initialise(whole(task.spec, initial))), Cursor()
 
 
 def finished(workdir: Path, config: RunConfig, log: Callable[[str], None]) -> dict[str, Any] | None:
-    """The results of a run that is finished, or None where there is something left to do; logs a line about it.
+    """The results of a finished run, or None if there is something left to do. Logs which.
 
-    run.json and predictions that are gone or cut short are written again from the last checkpoint. Raises UserError
-    where the directory holds another run.
+    A missing run.json and missing or truncated predictions are restored from the last checkpoint. Raises UserError if
+    the directory holds a run with another config.
     """
     if not (workdir / contents.RESULTS).exists():
         return None
@@ -49,24 +49,24 @@ def finished(workdir: Path, config: RunConfig, log: Callable[[str], None]) -> di
             refuse_cleaned(directory / str(step))
         t = config.train
         length = f"train.steps={t.steps}" if t.steps else f"train.epochs={t.epochs:g}"
-        log(f"{workdir}: finished before; training continues to {length}")
+        log(f"{workdir}: already finished; training continues to {length}")
         return None
     results = contents.read_object(workdir / contents.RESULTS)
     if not _complete(results, OBJECTIVES[config.task] == "reconstruction"):
         raise UserError(
-            f"{workdir / contents.RESULTS} does not hold the results of a run; restore it, or remove it, and they "
-            f"are made again"
+            f"{workdir / contents.RESULTS} does not hold the results of a run; restore it, or remove it to compute "
+            f"them again"
         )
     lost, cut = gone(workdir), predictions.cut_predictions(workdir, results)
     if lost == contents.RUN:
-        log(f"{workdir}: finished before, but {lost} is gone; made again from the last checkpoint")
+        log(f"{workdir}: already finished, but {lost} is missing; restored from the last checkpoint")
         return None
     if cut and not lost:
-        log(f"{workdir}: finished before, but {cut}; made again from the last checkpoint")
+        log(f"{workdir}: already finished, but {cut}; computed again from the last checkpoint")
         return None
-    more = f", but {lost} is gone: nothing can begin with this network" if lost else ""
+    more = f", but {lost} is missing: no other run can start from this network" if lost else ""
     more += f"; {cut}: restore it from a backup" if cut else ""
-    log(f"{workdir}: finished before; {contents.RESULTS} is there{more}")
+    log(f"{workdir}: already finished{more}")
     return results
 
 
@@ -79,7 +79,7 @@ def _complete(results: dict[str, Any], reconstruction: bool) -> bool:
 
 
 def gone(workdir: Path) -> str:
-    """Which files of a finished run are gone, in words; "" where none is."""
+    """Which files of a finished run are missing, in words; "" if none is."""
     file = workdir / contents.RUN
     if not file.exists():
         return contents.RUN

@@ -1,6 +1,6 @@
-"""A task is data, a network with its loss, and what is evaluated: pretrain, finetune, linear_probe, lbfgs, knn.
+"""`Task`: the data, network, objective and evaluation of a run, as the training loop sees them.
 
-The loop in `train` knows nothing of them.
+Each task (pretrain, finetune, linear_probe, lbfgs, knn) builds a `Task` in its own module; the loop treats all alike.
 """
 
 import contextlib
@@ -30,28 +30,28 @@ from mae_jax.step.state import TrainState
 
 @dataclasses.dataclass
 class Task:
-    """What the loop needs."""
+    """All that the training loop needs to know about a run."""
 
     config: RunConfig
     spec: Spec
     resolved: Resolved
     sources: tuple[Source, ...]
     indices: tuple[Int[np.ndarray, "_"], ...]
-    about: dict[str, Any]  # what the run prints at its start
+    about: dict[str, Any]  # lines to print at the start of the run
     evaluate: Callable[[Params], Iterator[tuple[str, float]]]
     finish: Callable[[Params, Path], dict[str, Any]]  # writes the run's results and returns them
     show: Callable[[Params, int, MetricsLog], None] = lambda params, step, metrics: None
     initialise: Callable[[TrainState], TrainState] = lambda state: state
     classes: tuple[str, ...] = ()
-    subset: dict[str, Any] | None = None  # what subset.json says
-    mixture: tuple[str, ...] = ()  # names of the sources, where there are several
-    leaks: dict[str, Any] = dataclasses.field(default_factory=dict)  # what test sets share with training
+    subset: dict[str, Any] | None = None  # content of subset.json
+    mixture: tuple[str, ...] = ()  # names of the sources, if there are several
+    leaks: dict[str, Any] = dataclasses.field(default_factory=dict)  # images that test sets share with training
     seen_before: dict[str, Any] = dataclasses.field(default_factory=dict)  # and with the pre-training
     tests: dict[str, Source] = dataclasses.field(default_factory=dict)  # the test sets, by name
-    facts: dict[str, Any] = dataclasses.field(default_factory=dict)  # more that run.json says of the data
+    facts: dict[str, Any] = dataclasses.field(default_factory=dict)  # further fields of run.json about the data
 
     def batches(self, start: int) -> Iterator[dict[str, np.ndarray]]:
-        """This process's rows of the endless stream of batches, from number `start` on."""
+        """The rows of this process in the endless stream of batches, from batch `start` on."""
         d = self.config.data
         real = range(self.resolved.batch_size)[processes.local_rows(self.resolved.rows)]
         transforms = [
@@ -91,7 +91,7 @@ class Task:
         }
 
     def epoch_images(self, step: int) -> dict[str, float]:
-        """Of a mixture: images seen of each source in the epoch that ends with update `step`."""
+        """Images seen from each source in the epoch that ends at `step`; {} unless there are several sources."""
         if not self.mixture:
             return {}
         sizes, batch = [len(chosen) for chosen in self.indices], self.resolved.batch_size
@@ -100,16 +100,16 @@ class Task:
         return {f"epoch_images/{name}": float(n) for name, n in zip(self.mixture, counts, strict=True)}
 
     def position(self, step: int) -> dict[str, Any]:
-        """Where the stream is after `step` updates, and what it is made of."""
+        """The position in the stream of batches after `step` updates, and fingerprints of its data."""
         tests = {name: source.fingerprint for name, source in self.tests.items()}
         return loaders.position(step, self.sources, self.indices, **self._order()) | {"tests": tests}
 
     def skipped_files(self) -> dict[str, dict[str, int]]:
-        """How many files were not used, by source or test set, and reason."""
+        """{source or test set: {reason: number of files that were not used}}."""
         return {name: source.counts for name, source in self._all_sources().items() if source.counts}
 
     def assumed(self) -> dict[str, dict[str, int]]:
-        """How many images were read on an assumption, by source or test set, and assumption."""
+        """{source or test set: {assumption: number of images read with it}}."""
         return {name: source.assumed for name, source in self._all_sources().items() if source.assumed}
 
     def _all_sources(self) -> dict[str, Source]:
@@ -118,15 +118,15 @@ class Task:
 
 
 def predictor(config: RunConfig, spec: Spec) -> Callable[..., dict[str, np.ndarray]]:
-    """`evaluate.per_image` of (params, source, indices), the rest from the config."""
+    """`evaluation.per_image.per_image` as a function of (params, source, indices)."""
     options = {"batch_size": config.eval.batch_size, "threads": config.data.threads, "seed": config.eval.mask_seed}
     return partial(per_image.per_image, spec, **options)
 
 
 def about_files(sources: dict[str, Source], image_size: int, labeled: bool) -> dict[str, str]:
-    """Lines for the start of a run: files that were skipped, what was assumed about images, and large images.
+    """Lines for the start of a run: skipped files, assumptions about images, and a warning about large images.
 
-    `sources` by name ("": no name is printed); `image_size` is the side in pixels that the network sees.
+    `sources` are by name ("" prints no name). `image_size` is the network's input size in pixels.
     """
     lines: dict[str, list[str]] = {}
     for name, source in sources.items():
@@ -140,6 +140,6 @@ def about_files(sources: dict[str, Source], image_size: int, labeled: bool) -> d
 
 
 def skipped_files(source: Source) -> str:
-    """What was not used of a source, in words; "" where nothing."""
+    """Numbers of skipped files of a source, by reason, in words; "" if none."""
     shown = {k: f" ({v[0]}{', ...' if len(v) > 1 else ''})" for k, v in source.passed_over.items() if k != "hidden"}
     return ", ".join(f"{n} skipped: {reason}{shown.get(reason, '')}" for reason, n in source.counts.items() if n)

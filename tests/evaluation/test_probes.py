@@ -133,7 +133,7 @@ def test_a_quick_probe_leaves_the_files_of_a_run(tmp_path, tiny_config, monkeypa
     kept = (tmp_path / "run" / contents.PREDICTIONS).read_bytes()
     assert loop.run(config, tmp_path / "run") == results and len(calls) == 4
     said = capsys.readouterr().out.splitlines()[-1]
-    assert "finished before" in said and "gone" not in said
+    assert "already finished" in said and "missing" not in said
     # What is known is not computed again: neither for another seed of the labels, nor for another fraction.
     config.data.fraction = 0.2
     loop.run(config, tmp_path / "other", cache=cache)
@@ -146,12 +146,12 @@ def test_a_quick_probe_leaves_the_files_of_a_run(tmp_path, tiny_config, monkeypa
 @pytest.mark.parametrize(
     ("task", "fields", "said"),
     [
-        ("lbfgs", {"data.val_fraction": 0.0}, "is chosen on validation images, and data.val_fraction=0"),
+        ("lbfgs", {"data.val_fraction": 0.0}, "is selected on validation images, but data.val_fraction=0"),
         ("knn", {"probe.neighbours": (0, 5)}, "probe.neighbours=(0, 5) is not allowed; use whole numbers above 0"),
         ("knn", {"probe.temperature": ()}, "probe.temperature=() is not allowed"),
         ("lbfgs", {"train.select": "best"}, "lbfgs has none"),
         ("knn", {"train.match_fraction": 1.0}, "train.match_fraction=1.0"),
-        ("linear_probe", {"train.mixup": 0.8}, "train.mixup=0.8 mixes labels and is for fine-tuning"),
+        ("linear_probe", {"train.mixup": 0.8}, "train.mixup=0.8 mixes labels and is only for fine-tuning"),
     ],
 )
 def test_probes_that_cannot_work_are_refused(tmp_path, tiny_config, task, fields, said):

@@ -17,16 +17,16 @@ FULL = Cursor(
 )
 
 
-def test_it_comes_back_from_json_as_it_was():
+def test_it_survives_json():
     assert Cursor.from_json(json.loads(json.dumps(FULL.to_json()))) == FULL
 
 
-def test_the_keys_are_those_of_earlier_checkpoints():
+def test_it_has_the_keys_of_earlier_checkpoints():
     assert set(FULL.to_json()) == {"data", "pending", "seconds", "best", "owed", "lowered"}
 
 
 @pytest.mark.parametrize(("key", "value"), [("lowered", []), ("owed", False), ("best", None)])
-def test_a_field_that_came_later_has_its_default(key, value):
+def test_a_newer_field_has_its_default(key, value):
     saved = FULL.to_json()
     del saved[key]
     assert Cursor.from_json(saved).to_json()[key] == value

@@ -1,4 +1,4 @@
-"""Numbers that are really not finite, from a learning rate that is far too high: stop, or go back and lower it."""
+"""Real divergence from a learning rate that is far too high: the run stops, or rolls back and lowers the rate."""
 
 import json
 import os
@@ -53,23 +53,23 @@ def test_it_stops_with_advice_and_the_last_good_checkpoint_stays(tmp_path, tiny_
         at, good = map(
             int, re.search(r"at step (\d); the last good checkpoint is step (\d)", str(error.value)).groups()
         )
-        # The gradient was computed before the update: it tells of the parameters of the step before it.
+        # The gradient is computed before the update, so it belongs to the parameters of the previous step.
         assert good == at - 2 and committed_steps(tmp_path / "checkpoints") == [at - 1, good]
     for step in committed_steps(tmp_path / "checkpoints"):
         assert all(np.isfinite(a.astype(np.float64)).all() for a in arrays(tmp_path, step))
     assert not (tmp_path / contents.RESULTS).exists()
 
 
-def test_it_goes_back_with_a_lower_rate_and_says_so(tmp_path, tiny_config, capsys):
+def test_it_rolls_back_and_lowers_the_rate(tmp_path, tiny_config, capsys):
     config = tiny_config(**EXPLODES, **{"train.select": "best", "eval.every_epochs": 0.01})
     with pytest.raises(UserError, match="train.on_divergence=lower_rate"):
         loop.run(config, tmp_path)
-    for path in (tmp_path / "best").iterdir():  # what is not finite is never the best
+    for path in (tmp_path / "best").iterdir():  # a non-finite epoch is never the best
         with np.load(path) as saved:
             assert all(np.isfinite(saved[name]).all() for name in saved)
-    # The same run goes on, when it is asked to lower the rate.
+    # The same run resumes when the config allows a lower rate.
     config.train.on_divergence, config.train.lower_rate_times = "lower_rate", 1
-    with pytest.raises(UserError, match=r"The rate was lowered 1 times, to 0.001 of it"):
+    with pytest.raises(UserError, match=r"The learning rate was lowered 1 times, to 0.001 of it"):
         loop.run(config, tmp_path)
     config.train.lower_rate_times = 2
     results = loop.run(config, tmp_path)
@@ -78,9 +78,8 @@ def test_it_goes_back_with_a_lower_rate_and_says_so(tmp_path, tiny_config, capsy
     assert [e["rate_factor"] for e in lowered] == [1e-3, pytest.approx(1e-6)]
     back = lowered[1]["back_to"]
     assert lowered[1]["diverged_at"] > back >= lowered[0]["back_to"] > 0
-    assert (
-        f"back to the checkpoint of step {back}, from there on with 1e-06 of the learning rate (2 of 2 times)" in said
-    )
+    assert f"rolled back to the checkpoint of step {back}, continues with 1e-06 of the learning rate (" in said
+    assert "(rollback 2 of 2)" in said
     rows = rows_of(tmp_path)
     assert [row["rate_factor"] for row in rows if "rate_factor" in row] == [e["rate_factor"] for e in lowered]
     rates = {row["step"]: row["learning_rate"] for row in rows if "learning_rate" in row}
@@ -89,7 +88,7 @@ def test_it_goes_back_with_a_lower_rate_and_says_so(tmp_path, tiny_config, capsy
     assert committed_steps(tmp_path / "checkpoints") == [8]
 
 
-def test_where_a_lower_rate_does_not_help_it_goes_further_back(tmp_path, tiny_config):
+def test_it_rolls_back_further_if_a_lower_rate_does_not_help(tmp_path, tiny_config):
     changes = EXPLODES | {"checkpoint.keep": 3, "train.on_divergence": "lower_rate", "train.lower_rate_factor": 0.5}
     with pytest.raises(UserError, match="lowered 3 times"):
         loop.run(tiny_config(**changes), tmp_path)
@@ -97,16 +96,16 @@ def test_where_a_lower_rate_does_not_help_it_goes_further_back(tmp_path, tiny_co
     assert first > second > 0
 
 
-def test_before_any_checkpoint_it_goes_back_to_the_first_weights(tmp_path, tiny_config, capsys):
+def test_without_a_checkpoint_it_rolls_back_to_the_initial_weights(tmp_path, tiny_config, capsys):
     changes = EXPLODES | {"checkpoint.every_epochs": 50.0, "train.on_divergence": "lower_rate"}
     loop.run(tiny_config(**changes), tmp_path)
-    assert "back to the first weights, from there on with 0.001 of the learning rate" in capsys.readouterr().out
+    assert "rolled back to the initial weights, continues with 0.001 of the learning rate" in capsys.readouterr().out
     assert {row["step"] for row in rows_of(tmp_path) if "rate_factor" in row} == {0}  # once or more
 
 
-def test_first_weights_that_are_not_finite_are_told_apart(tmp_path, tiny_config):
+def test_initial_weights_that_are_not_finite_are_named(tmp_path, tiny_config):
     config = tiny_config(**{"model.head_std": 3e38, "train.on_divergence": "lower_rate"})
-    with pytest.raises(UserError, match=r"at step 1; the last good checkpoint is none yet .*first weights"):
+    with pytest.raises(UserError, match=r"at step 1; the last good checkpoint is none yet .*initial weights"):
         loop.run(config, tmp_path)
 
 
@@ -118,7 +117,7 @@ def test_first_weights_that_are_not_finite_are_told_apart(tmp_path, tiny_config)
         ("train.lower_rate_times", 0, r"allowed: \[1, 100\]"),
     ],
 )
-def test_what_cannot_help_is_refused(tiny_config, field, value, said):
+def test_settings_that_cannot_help_are_refused(tiny_config, field, value, said):
     with pytest.raises(UserError, match=said):
         validation.validate(tiny_config(**{field: value}))
 
@@ -138,7 +137,7 @@ loop.run(tiny_config.__wrapped__()(**EXPLODES, **{"train.on_divergence": "lower_
 """
 
 
-def test_killed_while_going_back_it_ends_with_the_same_bits(tmp_path, tiny_config):
+def test_a_run_killed_during_a_rollback_has_the_same_results(tmp_path, tiny_config):
     config = tiny_config(**EXPLODES, **{"train.on_divergence": "lower_rate"})
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     loop.run(config, whole)
@@ -158,7 +157,7 @@ def test_killed_while_going_back_it_ends_with_the_same_bits(tmp_path, tiny_confi
         np.testing.assert_array_equal(one, two)
 
 
-def test_predictions_that_are_not_finite_are_no_result(tmp_path, tiny_config):
+def test_predictions_that_are_not_finite_are_not_written(tmp_path, tiny_config):
     data = splits.labelled(tiny_config().data)
 
     def nans(source, indices):

@@ -40,7 +40,7 @@ def finished(tmp_path_factory, make):
     return top
 
 
-def test_a_run_of_constant_rate_grows_into_one_that_was_longer_from_the_start(finished):
+def test_an_extended_run_equals_one_that_was_longer_from_the_start(finished):
     grown, whole = finished / "grown", finished / "whole"
     for name in (contents.PREDICTIONS, contents.VALIDATION):
         assert (grown / name).read_text() == (whole / name).read_text()
@@ -48,7 +48,7 @@ def test_a_run_of_constant_rate_grows_into_one_that_was_longer_from_the_start(fi
     assert contents.read_json(grown / contents.CONFIG)["config"]["train"]["epochs"] == 2.0
 
 
-def test_a_length_that_the_schedule_depends_on_is_refused_with_the_reason(tmp_path, make):
+def test_extending_a_schedule_that_depends_on_the_length_is_refused(tmp_path, make):
     config = validate(make(1.0, "cosine"))
     identity.keep_config(tmp_path, config, {"steps": 4})
     with pytest.raises(
@@ -59,7 +59,7 @@ def test_a_length_that_the_schedule_depends_on_is_refused_with_the_reason(tmp_pa
     other = tmp_path / "constant"
     other.mkdir()
     identity.keep_config(other, validate(make(2.0)), {"steps": 8})
-    with pytest.raises(UserError, match=r"a run can only grow: set a larger train\.epochs"):
+    with pytest.raises(UserError, match=r"a run can only get longer: set a larger train\.epochs"):
         identity.refuse_difference(other, other / contents.CONFIG, validate(make(1.0)), {"steps": 4})
     longer = validate(make(3.0))
     assert identity.refuse_difference(other, other / contents.CONFIG, longer, {"steps": 12})
@@ -76,7 +76,7 @@ def test_runs_are_listed_and_compared(finished, tmp_path):
     size = sum(p.stat().st_size for p in finished.rglob("*") if p.is_file())
     text = overview.table(entries, finished)
     accuracy = contents.read_json(finished / "grown" / contents.RESULTS)["accuracy"]
-    assert f"accuracy {accuracy:.3f}" in text and f"{overview.readable(size)} in all" in text
+    assert f"accuracy {accuracy:.3f}" in text and f"{overview.readable(size)} in total" in text
     other = tmp_path / "other"
     shutil.copytree(finished / "whole", other)
     saved = contents.read_json(other / contents.CONFIG)
@@ -97,7 +97,7 @@ def test_runs_are_listed_and_compared(finished, tmp_path):
     lines = "\n".join(overview.compare(finished / "whole", other))
     assert "1 fields differ\n  optim.b2: 0.999 -> 0.5" in lines and f"{shared} test images in both" in lines
     assert f"B 1.0000, B - A {gain / shared:+.4f} (95 % interval" in lines
-    assert f"right in A alone: 0, in B alone: {gain};" in lines
+    assert f"correct only in A: 0, only in B: {gain};" in lines
 
 
 def test_a_cleaned_run_still_predicts_and_starts_others_but_cannot_be_resumed(finished, make, tmp_path, capsys):
@@ -110,7 +110,7 @@ def test_a_cleaned_run_still_predicts_and_starts_others_but_cannot_be_resumed(fi
     assert freed > 0 and overview.size_of(run) == size - freed and cleaning.droppable(run) == 0
     np.testing.assert_array_equal(mae_jax.load(run).predict(images).probabilities, before)
     assert loop.run(make(2.0), run) == contents.read_json(run / contents.RESULTS)
-    with pytest.raises(UserError, match="cannot be resumed, since `mae-jax runs --clean` dropped"):
+    with pytest.raises(UserError, match="cannot be resumed, because `mae-jax runs --clean` deleted"):
         loop.run(make(3.0), run)
     assert (run / contents.RESULTS).is_file()  # nothing was lost by asking
     damaged = next((run / "checkpoints").glob("*/params/**/d/*"))

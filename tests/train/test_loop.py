@@ -59,7 +59,7 @@ def weights(workdir: Path) -> dict[str, bytes]:
     return {jax.tree_util.keystr(path): np.asarray(leaf).tobytes() for path, leaf in flat}
 
 
-def test_a_killed_process_ends_with_the_same_bits(tmp_path, environment):
+def test_a_killed_run_ends_with_the_same_bits(tmp_path, environment):
     """SIGKILL in the middle, SIGTERM after that: parameters, metrics and predictions of an unbroken run."""
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     finish(start(environment, whole))
@@ -97,7 +97,7 @@ def recipe_of_mae() -> dict:
 
 
 @pytest.mark.parametrize("task", ["pretrain", "finetune", "finetune recipe=mae", "linear_probe"])
-def test_a_stopped_run_goes_on_from_its_step_and_repeats_no_data(tmp_path, tiny_config, monkeypatch, task):
+def test_a_stopped_run_resumes_at_its_step_and_repeats_no_data(tmp_path, tiny_config, monkeypatch, task):
     seen: list[tuple[int, list[int]]] = []
     original = train_step.train_step
 
@@ -122,7 +122,7 @@ def test_a_stopped_run_goes_on_from_its_step_and_repeats_no_data(tmp_path, tiny_
     assert {"train/accuracy" in row for row in trained} == {task != "pretrain" and not recipe}
 
 
-def test_a_run_goes_on_with_another_number_of_worker_processes(tmp_path, tiny_config, monkeypatch):
+def test_a_run_resumes_with_another_number_of_worker_processes(tmp_path, tiny_config, monkeypatch):
     config = tiny_config("pretrain")
     loop.run(config, tmp_path / "whole")
     config.data.workers = 2
@@ -136,7 +136,7 @@ def test_a_run_goes_on_with_another_number_of_worker_processes(tmp_path, tiny_co
     assert weights(tmp_path / "broken") == weights(tmp_path / "whole")
 
 
-def test_a_run_goes_on_with_another_split_of_its_parameters(tmp_path, tiny_config, monkeypatch):
+def test_a_run_resumes_with_another_sharding(tmp_path, tiny_config, monkeypatch):
     """Over five devices, which divide neither 36 nor 144 features, then copied to each."""
     config = tiny_config(**{"model.width": 36, "train.select": "best", "train.epochs": 3.0})
     loop.run(config, tmp_path / "whole")
@@ -232,7 +232,7 @@ def test_a_run_directory_of_another_config_is_refused(tmp_path, tiny_config):
     assert loop.run(again, tmp_path)["n_test"] == 23
 
 
-def test_a_run_from_before_a_field_came_goes_on(tmp_path, tiny_config, monkeypatch):
+def test_a_run_older_than_a_field_resumes(tmp_path, tiny_config, monkeypatch):
     """What is saved without the field did what its default says."""
     config = tiny_config(**{"train.steps": 4})
     with monkeypatch.context() as patched:
@@ -248,14 +248,14 @@ def test_a_run_from_before_a_field_came_goes_on(tmp_path, tiny_config, monkeypat
     assert loop.run(config, tmp_path)["n_test"] == 23
 
 
-def test_partial_fine_tuning_is_an_arm_of_its_own(tmp_path, tiny_config):
+def test_partial_fine_tuning_is_a_separate_arm(tmp_path, tiny_config):
     config = tiny_config(**{"train.steps": 2, "train.blocks": 1})
     loop.run(config, tmp_path / "run")
     assert contents.read_json(tmp_path / "run" / contents.RUN)["arm"] == "1 block trained"
     config.train.blocks = 3
     with pytest.raises(UserError, match="train.blocks=3 is out of range; the network has 2 blocks"):
         loop.run(config, tmp_path / "other")
-    with pytest.raises(UserError, match="train.blocks=1 is for fine-tuning"):
+    with pytest.raises(UserError, match="train.blocks=1 is only for fine-tuning"):
         loop.run(tiny_config("pretrain", **{"train.blocks": 1}), tmp_path / "third")
 
 
@@ -264,7 +264,7 @@ def test_a_directory_in_use_is_refused(tmp_path, tiny_config):
         loop.run(tiny_config(), tmp_path)
 
 
-def test_the_encoder_of_a_pretraining_is_what_fine_tuning_starts_from(tmp_path, tiny_config):
+def test_fine_tuning_starts_from_the_encoder_of_a_pretraining(tmp_path, tiny_config):
     loop.run(tiny_config("pretrain"), tmp_path / "mae")
     scratch, mae = tiny_config(), tiny_config(init="mae", init_from=str(tmp_path / "mae"))
     starts = {}
@@ -301,7 +301,7 @@ def test_stray_and_damaged_checkpoints_are_put_aside_and_named(tmp_path, tiny_co
     (newest / "params" / "_METADATA").write_text("{")
     loop.run(config, tmp_path)
     said = capsys.readouterr().out
-    assert "99 is not a whole checkpoint" in said and "checkpoints/6 is damaged: " in said
+    assert "99 is not a complete checkpoint" in said and "checkpoints/6 is damaged: " in said
     assert "resuming from step 4" in said
     # What follows is saved all the same.
     assert steps.committed_steps(tmp_path / "checkpoints") == [8, 4]

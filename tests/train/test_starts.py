@@ -35,7 +35,7 @@ def start(environment, workdir: Path, *more: str) -> subprocess.Popen:
     return subprocess.Popen([*command, *more], cwd=ROOT, env=environment, **pipes)
 
 
-def test_of_two_starts_in_one_second_one_wins_and_the_other_is_told(tmp_path, environment):
+def test_one_of_two_simultaneous_starts_is_refused(tmp_path, environment):
     (tmp_path / "study").mkdir()
     (tmp_path / "study" / ".lock").write_text(f"99999999 on {os.uname().nodename}")  # of a process that was killed
     two = [start(environment, tmp_path / "study", "--config.pretrain.train.steps=100000") for _ in range(2)]
@@ -51,7 +51,7 @@ def test_of_two_starts_in_one_second_one_wins_and_the_other_is_told(tmp_path, en
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_signals_while_it_starts_have_the_same_exit_code(tmp_path, environment, number):
+def test_signals_during_the_start_have_the_same_exit_code(tmp_path, environment, number):
     """From when Python has read its first lines on, over the time that the imports take."""
     for i, delay in enumerate((0.0, 0.1, 0.4, 0.8, 1.2, 1.6, 2.0, 2.5)):
         process = start(environment, tmp_path / f"{i}")
@@ -72,7 +72,7 @@ def _heeds(status: str, number: int) -> bool:
     return bool(int(mask, 16) >> (number - 1) & 1)
 
 
-def test_a_disk_that_is_full_at_the_start_is_named_with_its_room(tmp_path, environment):
+def test_a_full_disk_at_the_start_is_named_with_its_free_space(tmp_path, environment):
     place = tmp_path / "disk"
     place.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(place)]
@@ -104,14 +104,14 @@ def read_only(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["run", "study"])
-def test_a_place_that_cannot_be_written_is_known_before_an_image_is_read(read_only, tiny_config, monkeypatch, kind):
+def test_an_unwritable_workdir_is_refused_before_images_are_read(read_only, tiny_config, monkeypatch, kind):
     monkeypatch.setattr(loop, "build", None)
     config = tiny_config() if kind == "run" else study_defaults(tiny_config("pretrain"), tiny_config())
     with pytest.raises(UserError, match="read-only/here cannot be written: Read-only file system"):
         (loop if kind == "run" else label_study).run(config, read_only / "here")
 
 
-def test_a_file_in_place_of_a_directory_is_known_before_an_image_is_read(tmp_path, tiny_config, monkeypatch):
+def test_a_file_as_workdir_is_refused_before_images_are_read(tmp_path, tiny_config, monkeypatch):
     monkeypatch.setattr(loop, "build", None)
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="file/here cannot be written: Not a directory"):
@@ -122,7 +122,7 @@ def test_a_file_in_place_of_a_directory_is_known_before_an_image_is_read(tmp_pat
 
 def test_a_run_whose_checkpoints_were_removed_is_refused(tmp_path, tiny_config):
     (tmp_path / contents.METRICS).write_text('{"step": 3, "train/loss": 1.0, "learning_rate": 0.1}\n')
-    with pytest.raises(UserError, match="checkpoints is gone, and .* tells of updates that were done: restore it"):
+    with pytest.raises(UserError, match="checkpoints is missing, but .* has rows of earlier updates: restore it"):
         loop.run(tiny_config(), tmp_path)
     assert (tmp_path / contents.METRICS).read_text()
 
@@ -134,7 +134,7 @@ def mesh_of(devices: int) -> Mesh:
 
 
 @pytest.mark.parametrize(("before", "after"), [(5, 1), (1, 5)])
-def test_saved_on_some_devices_and_restored_on_others_it_is_equal(tmp_path, tiny_config, before, after):
+def test_a_state_restored_on_other_devices_is_equal(tmp_path, tiny_config, before, after):
     config = tiny_config(**{"model.width": 40})
     specs = {devices: build(config, mesh_of(devices)).spec for devices in (before, after)}
     state = init_state(specs[before], 3)
@@ -149,7 +149,7 @@ def test_saved_on_some_devices_and_restored_on_others_it_is_equal(tmp_path, tiny
     assert all(np.asarray(one).tobytes() == np.asarray(two).tobytes() for one, two in pairs)
 
 
-def test_begun_on_five_devices_a_run_ends_on_one(tmp_path, tiny_config, monkeypatch):
+def test_a_run_started_on_five_devices_ends_on_one(tmp_path, tiny_config, monkeypatch):
     config = tiny_config()
     loop.run(config, tmp_path)
     expected = (tmp_path / contents.PREDICTIONS).read_text().splitlines()
@@ -162,7 +162,7 @@ def test_begun_on_five_devices_a_run_ends_on_one(tmp_path, tiny_config, monkeypa
 
 
 @pytest.mark.parametrize("damage", [b"\xb3", b"\0", b"[" * 100_000], ids=["flipped", "zeros", "deep"])
-def test_a_damaged_row_of_metrics_is_dropped_alone(tmp_path, damage):
+def test_only_the_damaged_row_of_metrics_is_dropped(tmp_path, damage):
     path = tmp_path / contents.METRICS
     rows = [b'{"step": %d}\n' % step for step in (1, 2, 3, 4)]
     path.write_bytes(rows[0] + damage + rows[1] + b"".join(rows[2:]))

@@ -49,7 +49,7 @@ def alive(pid: int) -> bool:
 
 
 @pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="looks for shared memory where Linux shows it")
-def test_nothing_is_left_of_workers_whose_parent_is_killed(tmp_path):
+def test_workers_end_when_their_parent_is_killed(tmp_path):
     name = f"w{os.getpid() % 1_000_000}"  # of 9 characters at most
     script = tmp_path / "training.py"
     script.write_text(TRAINING.replace("{name}", name))
@@ -79,7 +79,7 @@ def test_nothing_is_left_of_workers_whose_parent_is_killed(tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_to_the_whole_process_group_saves_and_goes_on(tmp_path, environment, number):
+def test_a_signal_to_the_process_group_saves_and_the_run_resumes(tmp_path, environment, number):
     """As Ctrl-C does, and batch systems do: worker processes get it, too."""
     command = [sys.executable, "-m", "mae_jax.main", "--config=configs/demo.py:smoke=true"]
     command = [*command, "--config.pretrain.data.workers=2", "--config.pretrain.train.steps=300"]
@@ -101,7 +101,7 @@ def test_a_signal_to_the_whole_process_group_saves_and_goes_on(tmp_path, environ
     assert again.returncode == EXIT_STOPPED and len(said(errors)) == 1, text + errors
 
 
-def test_an_error_of_a_worker_is_one_line(tmp_path, environment):
+def test_an_error_in_a_worker_is_one_line(tmp_path, environment):
     """Batches that are under way then have shared memory, which is given back without a word."""
     rng = np.random.default_rng(0)
     for i in range(40):
