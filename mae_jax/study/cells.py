@@ -1,4 +1,4 @@
-"""The cells of a study: a run directory and a config for each."""
+"""The runs of a study: pre-trainings and cells of the grid, each with its run directory and config."""
 
 import dataclasses
 import itertools
@@ -19,30 +19,30 @@ Run = tuple[Path, RunConfig]
 
 @dataclasses.dataclass(frozen=True)
 class Init:
-    """One of a study's initialisations."""
+    """One way to initialize the encoder in a study."""
 
-    name: str  # as in tables
-    path: str = ""  # an encoder that is there already; "": random weights, or the study's own pre-training
-    changes: dict[str, Any] | None = None  # pre-training: what differs from `config.pretrain`; None: no pre-training
+    name: str  # its name in tables
+    path: str = ""  # an existing encoder; "": random weights, or a pre-training of this study
+    changes: dict[str, Any] | None = None  # changes to `config.pretrain`; None: no pre-training
 
     @property
     def slug(self) -> str:
-        """The name, for file names."""
+        """The name as part of a file name."""
         return re.sub(r"[^\w.=+-]", "_", self.name)
 
 
 def inits(config: StudyConfig) -> list[Init]:
-    """The initialisations that `config.inits` names.
+    """Parses `config.inits`.
 
-    Each is scratch, mae, mae:KEY=VALUE[,KEY=VALUE] or [NAME=]PATH. KEY is a field of `pretrain.mae`, such as
-    mask_ratio, or exp for one of `config.experiments`. Raises UserError for what is none of these.
+    Each entry is scratch, mae, mae:KEY=VALUE[,KEY=VALUE] or [NAME=]PATH. KEY is a field of `pretrain.mae`, such as
+    mask_ratio, or exp to select one of `config.experiments`. Raises UserError for anything else.
     """
-    found = [_init(text, config) for text in config.inits]
-    slugs = [init.slug for init in found]
+    parsed = [_init(text, config) for text in config.inits]
+    slugs = [init.slug for init in parsed]
     for slug, text in zip(slugs, config.inits, strict=True):
         if slugs.count(slug) > 1:
-            raise UserError(f"inits={config.inits}: {text!r} comes twice; give one another NAME=")
-    return found
+            raise UserError(f"inits={config.inits}: {text!r} appears twice; give one of them another NAME=")
+    return parsed
 
 
 def _init(text: Any, config: StudyConfig) -> Init:
@@ -67,12 +67,12 @@ def _init(text: Any, config: StudyConfig) -> Init:
 
 
 def _mae_fields(config: StudyConfig) -> dict[str, Any]:
-    """The fields of `pretrain.mae`, with their values."""
+    """The fields of `pretrain.mae` with their values."""
     return as_dict(config.pretrain.mae)
 
 
 def _change(text: str, key: str, value: str, config: StudyConfig) -> dict[str, Any]:
-    """The fields of the pre-training that one KEY=VALUE sets."""
+    """The changes to the pre-training config that one KEY=VALUE makes."""
     known = [name.removeprefix("exp") for name in config.experiments]
     if key == "exp" and value in known:
         return flatten(config.experiments[f"exp{value}"])
@@ -89,7 +89,7 @@ def _change(text: str, key: str, value: str, config: StudyConfig) -> dict[str, A
 
 
 def pretrain_dir(config: StudyConfig, workdir: Path, init: Init, number: int) -> Path:
-    """Where the encoder of an initialisation lies, for the seed with that number."""
+    """The directory of the encoder of `init`, for the seed with index `number`."""
     if init.path:
         return Path(init.path)
     name = "pretrain" + init.slug.removeprefix("mae").replace("_", "-", 1)
@@ -97,7 +97,7 @@ def pretrain_dir(config: StudyConfig, workdir: Path, init: Init, number: int) ->
 
 
 def pretrainings(config: StudyConfig, workdir: Path) -> Iterator[Run]:
-    """The pre-trainings that the initialisations need: one for all seeds, or one for each."""
+    """The pre-trainings of the study: for each init one for all seeds, or one per seed."""
     for init in inits(config):
         for number in range(max(1, len(config.pretrain_seeds))):
             if init.changes is None:
@@ -111,10 +111,10 @@ def pretrainings(config: StudyConfig, workdir: Path) -> Iterator[Run]:
 
 
 def cells(config: StudyConfig, workdir: Path) -> Iterator[Run]:
-    """Every evaluation of an encoder: fine-tuning, and what `config.evaluations` has besides.
+    """The evaluations of the study: `config.evaluations` x seeds x fractions x inits, and step-matched runs.
 
-    Those of one evaluation, seed, fraction and number of updates differ in their first weights and in nothing else,
-    but that an encoder sees images on the scale of its pre-training. Frozen encoders have no step-matched runs.
+    Cells with the same evaluation, seed, fraction and number of updates differ only in their initial weights, except
+    that each encoder sees images normalized as in its pre-training. Only fine-tuning has step-matched runs.
     """
     subset_seeds = config.subset_seeds or (0,) * len(config.seeds)
     labels = config.label_counts or config.fractions
@@ -140,7 +140,7 @@ def cells(config: StudyConfig, workdir: Path) -> Iterator[Run]:
                 changes["init"] = init_of(init.path) if init.path else "mae"
                 changes["init_name"] = "" if init.name == "mae" else init.name
                 changes["init_from"] = str(pretrain_dir(config, workdir, init, number).resolve())
-            scale = ("data.mean", "data.std")  # of the images that the encoder saw
+            scale = ("data.mean", "data.std")  # the normalization of the encoder's pre-training
             changes |= {key: value for key, value in (init.changes or {}).items() if key in scale}
             shown = partial(_labels, counted=bool(config.label_counts))
             updates = f" as {shown(match)[0]}" if match else ""
@@ -153,10 +153,10 @@ def cells(config: StudyConfig, workdir: Path) -> Iterator[Run]:
 
 
 def _labels(amount: float, counted: bool) -> tuple[str, str]:
-    """A share or a number of labels in words, and for file names."""
+    """A fraction or number of labels, in words and for file names."""
     return (f"{amount} labels", f"{amount}labels") if counted else (f"{amount * 100:g} %", percent(amount))
 
 
 def runs(config: StudyConfig, workdir: Path) -> list[Run]:
-    """All runs of a study, in the order in which they are done."""
+    """All runs of a study, in the order in which they run."""
     return [*pretrainings(config, workdir), *cells(config, workdir)]

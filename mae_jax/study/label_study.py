@@ -1,7 +1,7 @@
-"""The study: one pre-training, then evaluations over fractions x initialisations x seeds, then the report.
+"""The label-efficiency study: pre-training, evaluations over fractions x inits x seeds, and the report.
 
-Each cell of the grid is a run directory of its own. A cell that is finished is not run again, so the
-same command goes on after any interruption.
+Each cell of the grid has its own run directory. Finished cells are skipped, so the same command resumes a study after
+any interruption.
 """
 
 from collections.abc import Sequence
@@ -29,18 +29,18 @@ from mae_jax.weights import initial_weights, reader
 
 
 def run(config: ConfigDict | StudyConfig, workdir: Path) -> dict[str, Any]:
-    """Runs what is not yet done of the study, then writes its report.
+    """Runs all unfinished cells of the study, then writes its report. Returns {"rows": table, "report": directory}.
 
-    Returns the rows of the table. Raises UserError for a mistake of the user, and, after all else is done and
-    reported, where runs are missing; `errors.Stopped` after a signal, with the state saved.
+    Raises UserError for a mistake of the user, and, after everything else is finished and reported, if runs are
+    missing. Raises `errors.Stopped` after a signal, when the state is saved.
     """
     config = validate_study(config)
     leader = jax.process_index() == 0
-    with signals.collect_signals() as got, lock.held(workdir, leader):
+    with signals.collect_signals() as signals_received, lock.held(workdir, leader):
         keep_study(config, workdir, leader)
         runs = configured(cells.runs(config, workdir))
         progress = Progress(config.finetune.log.progress_seconds, quiet=not leader)
-        missing = run_all(runs, progress, got)
+        missing = run_all(runs, progress, signals_received)
         finished = [place for place, cell in runs if cell.task != "pretrain" and place not in missing]
         written = {}
         if leader and finished:
@@ -51,9 +51,9 @@ def run(config: ConfigDict | StudyConfig, workdir: Path) -> dict[str, Any]:
 
 
 def configured(runs: list[Run]) -> list[Run]:
-    """The runs, those from other code's weights with the network and the scale of images that the files tell.
+    """The runs, with network and normalization taken from the weight files for encoders from other code.
 
-    Raises UserError where weights that are there before the study do not fit.
+    Raises UserError if weights that exist before the study do not fit.
     """
     files = {cell.init_from for _, cell in runs if cell.init == "weights"}
     known = {path: reader.read(path, "inits") for path in files}
@@ -68,15 +68,15 @@ def configured(runs: list[Run]) -> list[Run]:
 
 
 def run_all(
-    runs: Sequence[Run], progress: Progress, got: list[int], cache: DataCache | None = None
+    runs: Sequence[Run], progress: Progress, signals_received: list[int], cache: DataCache | None = None
 ) -> dict[Path, RunConfig]:
-    """Runs what is not yet finished of `runs`, in order. Returns those that are missing in the end.
+    """Runs the unfinished ones of `runs` in order. Returns those that are still missing at the end.
 
-    A run that is refused, diverges, is held by another process or cannot write in its own directory is said and
-    missing, and so are those that would begin with its weights; the others go on. All images are opened before the
-    first run starts; `cache` keeps them for further calls. `got` is the list of `collect_signals`. Raises UserError
-    for images or a config that cannot be used, StorageError where nothing can be written, and `errors.Stopped` after
-    a signal.
+    A run is missing if its config is refused, it diverges, another process uses it, or its directory cannot be
+    written. This is printed, runs that need its weights are missing, too, and the other runs continue. All images are
+    opened before the first run starts; `cache` keeps them for further calls. `signals_received` is the list of
+    `collect_signals`. Raises UserError for images or a config that cannot be used, StorageError if nothing can be
+    written, and `errors.Stopped` after a signal.
     """
     for line in machine.devices():
         progress.say(line)
@@ -88,15 +88,15 @@ def run_all(
     progress.costs = [run.seconds for run in planned]
     missing: dict[Path, RunConfig] = {}
     for number, (directory, cell) in enumerate(runs, 1):
-        if got:
-            raise signals.stopped(got, finished_of(runs))
+        if signals_received:
+            raise signals.stopped(signals_received, finished_of(runs))
         progress.say(f"[{number}/{len(runs)}] {cell.name}")
         progress.run = number - 2
         try:
             before = [each for place, each in missing.items() if str(place.resolve()) == cell.init_from]
             if before:
-                raise UserError(f"{before[0].name} is missing, from which it would begin")
-            said = summary(loop.run(cell, directory, progress, cache))
+                raise UserError(f"it needs the weights of {before[0].name}, which is missing")
+            outcome = summary(loop.run(cell, directory, progress, cache))
         except StorageError:
             raise
         except Stopped as stop:
@@ -105,46 +105,49 @@ def run_all(
             if isinstance(error, OSError) and (error.errno not in OF_ONE_PATH or jax.process_count() > 1):
                 raise
             missing[directory] = cell
-            said = f"missing: {disk_line(error) if isinstance(error, OSError) else error}"
-        if progress.run < number - 1:  # it was there already, or never began
+            outcome = f"missing: {disk_line(error) if isinstance(error, OSError) else error}"
+        if progress.run < number - 1:  # it was already finished, or never started
             progress.skip()
-        progress.say(f"[{number}/{len(runs)}] {cell.name}: {said}")
+        progress.say(f"[{number}/{len(runs)}] {cell.name}: {outcome}")
     return missing
 
 
 def finished_of(runs: Sequence[Run]) -> str:
-    """ "3 of 12 runs are finished", by the results in their directories."""
+    """Text such as "3 of 12 runs are finished", according to the results in their directories."""
     finished = sum((directory / contents.RESULTS).exists() for directory, _ in runs)
     return f"{finished} of {len(runs)} runs are finished"
 
 
 def trained_seconds(directories: Sequence[Path]) -> float:
-    """What all these runs took, by their run.json."""
-    told = [contents.read_object(directory / contents.RUN).get("wall_seconds") for directory in directories]
-    return sum(seconds for seconds in told if isinstance(seconds, int | float))
+    """The total training time in seconds, according to each run.json."""
+    times = [contents.read_object(directory / contents.RUN).get("wall_seconds") for directory in directories]
+    return sum(seconds for seconds in times if isinstance(seconds, int | float))
 
 
 def without(missing: dict[Path, RunConfig]) -> list[str]:
-    """A line for a report, where runs are missing."""
+    """A note for the report if runs are missing."""
     names = ", ".join(cell.name for cell in missing.values())
-    return [f"not finished, and so not in here: {names}"] if missing else []
+    return [f"not finished, so not in this report: {names}"] if missing else []
 
 
 def refuse_missing(runs: Sequence[Run], missing: dict[Path, RunConfig]) -> None:
-    """Raises UserError that names what is missing of `runs`."""
+    """Raises UserError that names the missing runs, if any."""
     if missing:
         names = ", ".join(f"{cell.name} ({directory})" for directory, cell in missing.items())
         raise UserError(
-            f"{len(missing)} of {len(runs)} runs are missing: {names}; the others are finished. Why stands above; the "
-            f"same command does only what is missing"
+            f"{len(missing)} of {len(runs)} runs are missing: {names}; the others are finished. The reasons are "
+            f"printed above; rerun the same command to run only the missing ones"
         )
 
 
 def keep_study(config: StudyConfig | SweepConfig, workdir: Path, leader: bool) -> None:
-    """study.json: the study's config, the same at every start; the `leader` of several processes writes it."""
+    """Checks that an existing study.json matches the config, then writes it; only the `leader` process writes.
+
+    Raises UserError.
+    """
     path = workdir / contents.STUDY
     if (workdir / contents.CONFIG).exists():
-        raise UserError(f"{workdir} holds one run ({contents.CONFIG}); choose another --workdir for several")
+        raise UserError(f"{workdir} holds one run ({contents.CONFIG}); choose another --workdir for a study or sweep")
     if path.exists():
         identity.refuse_difference(workdir, path, config)
     if leader:
@@ -154,7 +157,7 @@ def keep_study(config: StudyConfig | SweepConfig, workdir: Path, leader: bool) -
 def report(
     config: StudyConfig, workdir: Path, directories: list[Path], progress: Progress, notes: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """Writes the report from the files of the runs, with `notes`, and prints its table and where it lies."""
+    """Writes the report from the files of the runs, with `notes`, and prints its table and its path."""
     from mae_jax.report.page import write_report
     from mae_jax.report.tables import reference_text, table_text
 

@@ -1,8 +1,8 @@
-"""What the autoencoder learned: mask ratios x weights on visible patches, then classifiers on few labels.
+"""The mask sweep: pre-training over mask ratios x visible weights, then classifiers on few labels, and the report.
 
-One pre-training for each pair, measured on the same images under the same masks; from each of them, and from
-scratch, a classifier for each seed. Each is a run directory of its own, and the same command goes on after any
-interruption.
+Each pair has one pre-training, measured on the same held-out images with the same masks. From each autoencoder, and
+from scratch, a classifier is trained for each seed. Each run has its own directory, so the same command resumes the
+sweep after any interruption.
 """
 
 import itertools
@@ -31,20 +31,23 @@ RECONSTRUCTIONS = "reconstructions.png"
 
 
 def pretrainings(config: SweepConfig, workdir: Path) -> list[Run]:
-    """The run directory and config of each autoencoder. They differ in mask ratio and weight alone."""
-    found = []
+    """The run directory and config of each autoencoder. They differ only in mask ratio and visible weight."""
+    runs = []
     for weight, ratio in itertools.product(config.visible_weights, config.mask_ratios):
         name = f"pre-training, {100 * ratio:g} % removed, visible weight {weight:g}"
         changes = {"name": name, "mae.mask_ratio": ratio, "mae.visible_weight": weight}
         run = changed(config.pretrain, changes)
-        found.append((workdir / "pretrain" / f"mask{100 * ratio:g}-visible{weight:g}", run))
-    return found
+        runs.append((workdir / "pretrain" / f"mask{100 * ratio:g}-visible{weight:g}", run))
+    return runs
 
 
 def classifiers(config: SweepConfig, workdir: Path, networks: Sequence[Run]) -> list[Run]:
-    """Those of one seed differ in their first weights alone: from scratch, and from each autoencoder."""
+    """The classifiers from scratch and from each autoencoder, for each seed.
+
+    Those of one seed differ only in their initial weights.
+    """
     subset_seeds = config.subset_seeds or (0,) * len(config.seeds)
-    found = []
+    runs = []
     for seed, subset_seed in zip(config.seeds, subset_seeds, strict=True):
         for directory in (None, *(directory for directory, _ in networks)):
             origin, fraction = directory.name if directory else "scratch", config.finetune.data.fraction
@@ -53,29 +56,29 @@ def classifiers(config: SweepConfig, workdir: Path, networks: Sequence[Run]) -> 
             changes |= {"init_from": ""} if directory is None else {}
             changes["name"] = f"finetune {100 * fraction:g} % from {origin}, seed {seed}"
             run = changed(config.finetune, changes)
-            found.append((workdir / "cells" / f"{percent(fraction)}-{origin}-seed{seed}", run))
-    return found
+            runs.append((workdir / "cells" / f"{percent(fraction)}-{origin}-seed{seed}", run))
+    return runs
 
 
 def run(config: ConfigDict | SweepConfig, workdir: Path) -> dict[str, Any]:
-    """Runs what is not yet done of the sweep, then writes its report.
+    """Runs all unfinished runs of the sweep, then writes its report. Returns {"rows": table, "report": directory}.
 
-    Returns the rows of the report's table. Raises UserError for a mistake of the user, and, after all else is done
-    and reported, where runs are missing; `errors.Stopped` after a signal, with the state saved.
+    Raises UserError for a mistake of the user, and, after everything else is finished and reported, if runs are
+    missing. Raises `errors.Stopped` after a signal, when the state is saved.
     """
     config = validate_sweep(config)
     leader = jax.process_index() == 0
-    with signals.collect_signals() as got, lock.held(workdir, leader):
+    with signals.collect_signals() as signals_received, lock.held(workdir, leader):
         label_study.keep_study(config, workdir, leader)
         networks = pretrainings(config, workdir)
         cells = classifiers(config, workdir, networks)
         progress, cache = Progress(config.finetune.log.progress_seconds, quiet=not leader), splits.DataCache()
         runs = [*networks, *cells]
-        missing = label_study.run_all(runs, progress, got, cache)
+        missing = label_study.run_all(runs, progress, signals_received, cache)
         networks, finished = ([place for place in part if place[0] not in missing] for part in (networks, runs))
         written = {}
         if leader and networks:
-            if jax.process_count() == 1:  # each network is loaded whole, which processes would have to do together
+            if jax.process_count() == 1:  # because this process loads each network alone
                 picture(config, networks, workdir / RECONSTRUCTIONS, cache)
             with signals.interruptible("all runs are finished"):
                 directories = [directory for directory, _ in finished]
@@ -85,7 +88,7 @@ def run(config: ConfigDict | SweepConfig, workdir: Path) -> dict[str, Any]:
 
 
 def picture(config: SweepConfig, networks: Sequence[Run], path: Path, cache: splits.DataCache) -> None:
-    """The held-out images that every pre-training shows, reconstructed by all networks."""
+    """Saves a sheet of the same held-out images reconstructed by all networks."""
     data = splits.unlabelled(config.pretrain.data, cache=cache)
     held = [(source, part) for source, part in zip(data.sources, data.val_idx, strict=True) if len(part)]
     if not held:
@@ -100,16 +103,16 @@ def picture(config: SweepConfig, networks: Sequence[Run], path: Path, cache: spl
             yield heading, at_ratio(spec, ratio), params
 
     chosen = reconstruction_sheets.in_turn(held, config.pretrain.eval.images)
-    first = "each network by the share removed in its training and its visible weight"
+    note = "each network by the share removed in its training and its visible weight"
     files.save_picture(
-        path, reconstruction_sheets.side_by_side(loaded(), chosen, config.pretrain.eval.mask_seed, lines=[first])
+        path, reconstruction_sheets.side_by_side(loaded(), chosen, config.pretrain.eval.mask_seed, lines=[note])
     )
 
 
 def report(
     config: SweepConfig, workdir: Path, directories: Sequence[Path], progress: Progress, notes: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """Writes the report from the files of the runs, with `notes`, and prints its table and where it lies."""
+    """Writes the report from the files of the runs, with `notes`, and prints its table and its path."""
     from mae_jax.report.sweep.page import write_sweep
 
     written = write_sweep(

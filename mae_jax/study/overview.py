@@ -1,4 +1,4 @@
-"""All runs and studies below a directory: their state, scores and size on disk, and how two runs differ."""
+"""Lists the runs and studies below a directory with state, scores and disk size, and compares two runs."""
 
 import dataclasses
 import fcntl
@@ -16,37 +16,37 @@ from mae_jax.rundir import contents
 from mae_jax.rundir.predictions import Predictions, read_predictions
 from mae_jax.runtime.errors import UserError
 
-DEPTH = 4  # folders below the directory in which runs are looked for
-INSIDE = {"checkpoints", "best", "images", "thumbnails", "external", "report"}  # folders of a run that hold no run
+DEPTH = 4  # levels of folders to search for runs
+INSIDE = {"checkpoints", "best", "images", "thumbnails", "external", "report"}  # folders of a run that contain no runs
 
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """A run, or a study with its runs below it."""
+    """A run, or a study or sweep."""
 
     path: Path
-    task: str  # "" = not known
+    task: str  # "" if not known
     state: str  # finished | running | stopped | not started | damaged
-    size: int  # bytes of all files below
+    size: int  # bytes of all files
     config: dict[str, Any]
     results: dict[str, Any]
     run: dict[str, Any]
-    runs: int = 0  # of a study: directories of runs below it
-    finished: int = 0
+    runs: int = 0  # of a study: number of its runs
+    finished: int = 0  # of a study: number of its finished runs
 
     @property
     def scores(self) -> str:
-        """Test accuracy and macro F1, or the reconstruction error on held-out images; "" where nothing is known."""
-        found = []
+        """Test accuracy and macro F1, or the reconstruction error on held-out images; "" if not known."""
+        parts = []
         for name, words in (("accuracy", "accuracy"), ("f1", "F1"), ("val/loss", "val loss")):
             value = self.results.get(name)
             if type(value) in (int, float):
-                found.append(f"{words} {value:.3f}")
-        return ", ".join(found)
+                parts.append(f"{words} {value:.3f}")
+        return ", ".join(parts)
 
     @property
     def words(self) -> str:
-        """What was trained on how much."""
+        """A short description: initial weights, labels and seed, or how many runs of a study are finished."""
         if self.runs or self.task in ("study", "sweep"):
             return f"{self.finished} of {self.runs} runs finished"
         data = self.config.get("data", {})
@@ -59,9 +59,9 @@ class Entry:
 
 
 def find(top: Path) -> list[Entry]:
-    """The runs and studies in `top` and below it, in the order of their paths. Raises UserError where there is none."""
+    """The runs and studies in and below `top`, sorted by path. Raises UserError if there are none."""
     if not top.is_dir():
-        raise UserError(f"{top} is not a directory; name one that holds runs, such as runs/")
+        raise UserError(f"{top} is not a directory; name one that contains runs, such as runs/")
     found = [entry for path in sorted(_directories(top, DEPTH)) if (entry := read(path)) is not None]
     for i, entry in enumerate(found):
         if entry.task in ("study", "sweep"):
@@ -73,7 +73,7 @@ def find(top: Path) -> list[Entry]:
                 found[i] = dataclasses.replace(found[i], state="running" if running else "stopped")
     if not found:
         raise UserError(
-            f"{top} holds no runs (no {contents.CONFIG} of ours within {DEPTH} levels); name another directory"
+            f"{top} contains no runs (no {contents.CONFIG} of mae_jax within {DEPTH} levels); name another directory"
         )
     return found
 
@@ -93,7 +93,7 @@ def _directories(top: Path, depth: int) -> Iterator[Path]:
 
 
 def read(path: Path) -> Entry | None:
-    """The run or study in a directory; None where there is none."""
+    """The run or study in a directory; None if there is none."""
     study = (path / contents.STUDY).is_file()
     name = contents.STUDY if study else contents.CONFIG
     run, results = (_object(path / part) for part in (contents.RUN, contents.RESULTS))
@@ -103,7 +103,7 @@ def read(path: Path) -> Entry | None:
     config = saved.get("config") if isinstance(saved.get("config"), dict) else run.get("config", {})
     if not isinstance(config, dict) or not config.get("task"):
         if (path / contents.CONFIG).is_file() and not run and not study:
-            return None  # a bundle, or weights of other code
+            return None  # a bundle, or weights from other code
         config = {}
     size = size_of(path)
     state = "finished" if study or (results and run) else _unfinished(path)
@@ -132,19 +132,19 @@ def _object(path: Path) -> dict[str, Any]:
 
 
 def size_of(path: Path) -> int:
-    """Bytes of all files below a directory, links not followed."""
+    """Bytes of all files below a directory, without following links."""
     total = 0
     for folder, _, names in os.walk(path):
         for name in names:
             try:
                 total += os.lstat(os.path.join(folder, name)).st_size
             except OSError:
-                continue  # it was removed meanwhile
+                continue  # it was removed in the meantime
     return total
 
 
 def readable(size: int) -> str:
-    """1536 -> "1.5 KiB"."""
+    """A size in bytes in words: 1536 -> "1.5 KiB"."""
     value, units = float(size), ["B", "KiB", "MiB", "GiB", "TiB"]
     while value >= 1024 and len(units) > 1:
         value, units = value / 1024, units[1:]
@@ -152,7 +152,7 @@ def readable(size: int) -> str:
 
 
 def table(entries: list[Entry], top: Path) -> str:
-    """The entries as aligned columns, with a total; a run inside a study is indented."""
+    """The entries as a table of aligned columns with a total. Runs of a study are indented."""
     studies = [entry.path for entry in entries if entry.task in ("study", "sweep")]
     rows = [("run", "task", "state", "size", "what", "scores")]
     for entry in entries:
@@ -163,14 +163,14 @@ def table(entries: list[Entry], top: Path) -> str:
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     alone = [entry for entry in entries if not any(other.path in entry.path.parents for other in entries)]
-    return "\n".join([*lines, f"{len(entries)} entries, {readable(sum(entry.size for entry in alone))} in all"])
+    return "\n".join([*lines, f"{len(entries)} entries, {readable(sum(entry.size for entry in alone))} in total"])
 
 
 def compare(first: Path, second: Path) -> list[str]:
-    """What differs between two runs: fields of the config, and scores on the test images that both have.
+    """Compares two runs: config fields that differ, and scores on the test images that both have.
 
-    The interval of the difference in accuracy, second minus first, is a paired bootstrap over these images, by group
-    where all groups are known. Raises UserError where one of the two is not a run.
+    The intervals of the differences, second minus first, are from a paired bootstrap over these images, or over their
+    groups if they are known. Raises UserError if one of the two is not a run.
     """
     entries = [read(path) for path in (first, second)]
     for path, entry in zip((first, second), entries, strict=True):
@@ -179,7 +179,7 @@ def compare(first: Path, second: Path) -> list[str]:
     a, b = (entry for entry in entries if entry)
     ours, theirs = flatten(a.config), flatten(b.config)
     lines = [f"A {first}: {a.state}, {a.scores or 'no scores'}", f"B {second}: {b.state}, {b.scores or 'no scores'}"]
-    missing = "not there"
+    missing = "missing"
     differing = [key for key in sorted(ours | theirs) if ours.get(key, missing) != theirs.get(key, missing)]
     lines.append(f"{len(differing)} fields differ" if differing else "no field of the config differs")
     lines += [f"  {key}: {ours.get(key, missing)!r} -> {theirs.get(key, missing)!r}" for key in differing]
@@ -190,16 +190,16 @@ def _paired(a: Entry, b: Entry) -> list[str]:
     files = [entry.path / contents.PREDICTIONS for entry in (a, b)]
     classes = [entry.run.get("classes") for entry in (a, b)]
     if not all(file.is_file() for file in files) or not all(classes):
-        return ["scores: not compared, since not both runs have predictions"]
+        return ["scores: not compared, because not both runs have predictions"]
     if classes[0] != classes[1]:
-        return [f"scores: not compared, since the classes differ ({classes[0]} and {classes[1]})"]
+        return [f"scores: not compared, because the classes differ ({classes[0]} and {classes[1]})"]
     found = [read_predictions(file, classes[0])[0] for file in files]
     rows = [{image: i for i, image in enumerate(one.images)} for one in found]
     shared = [image for image in found[0].images if image in rows[1]]
     at = [np.asarray([of[image] for image in shared], int) for of in rows]
     if not shared or (found[0].labels[at[0]] != found[1].labels[at[1]]).any():
         why = "their labels differ" if shared else "they have no test image in common"
-        return [f"scores: not compared, since {why}"]
+        return [f"scores: not compared, because {why}"]
     terms = [
         stats.image_terms(one.labels[i], one.predictions[i], one.confidence[i], None, len(classes[0]))
         for one, i in zip(found, at, strict=True)
@@ -217,14 +217,14 @@ def _paired(a: Entry, b: Entry) -> list[str]:
     rights = [one.right[i] for one, i in zip(found, at, strict=True)]
     only = [int((rights[0] & ~rights[1]).sum()), int((rights[1] & ~rights[0]).sum())]
     p = stats.mcnemar(*rights)
-    lines.append(f"  right in A alone: {only[0]}, in B alone: {only[1]}; McNemar's exact test p = {p:.3g}")
-    return [*lines, f"  the intervals redraw {of_what}; they do not cover another seed"]
+    lines.append(f"  correct only in A: {only[0]}, only in B: {only[1]}; McNemar's exact test p = {p:.3g}")
+    return [*lines, f"  the intervals resample {of_what}; they do not include differences between seeds"]
 
 
 def _units(found: Predictions, at: np.ndarray) -> tuple[np.ndarray, str]:
-    """What is redrawn: groups of images where they are known, else images."""
+    """The unit of each image that the bootstrap resamples, its group if known, and what to call these units."""
     if found.groups is not None:
         groups = [found.groups[i] for i in at]
         if len(set(groups)) > 1:
             return np.unique(groups, return_inverse=True)[1], f"{len(set(groups))} groups of images"
-    return np.arange(len(at)), "single images, since groups are not known"
+    return np.arange(len(at)), "images, because groups are not known"

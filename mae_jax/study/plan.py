@@ -1,4 +1,4 @@
-"""What a row of runs will do, and about how long it will take: measured on a few steps before it starts."""
+"""The plan of a sequence of runs: what each does, and the total time, estimated from a few measured steps."""
 
 import dataclasses
 import time
@@ -22,8 +22,8 @@ from mae_jax.step.train_step import train_step
 from mae_jax.study.cells import Run
 from mae_jax.train import build, finetune
 
-STEPS, SECONDS = 4, 2.0  # a step is timed so many times, and no longer than this
-RUN_SECONDS = 3.0  # what a run takes besides: opening, checkpoints, files of the end
+STEPS, SECONDS = 4, 2.0  # limits of the timing: number of steps, and seconds
+RUN_SECONDS = 3.0  # overhead of a run: opening data, checkpoints, final files
 
 
 @dataclasses.dataclass
@@ -37,7 +37,7 @@ class Planned:
     test: int  # images
     done: bool
     step_seconds: float = 0.0
-    seconds: float = 0.0  # expected, 0 where it is done
+    seconds: float = 0.0  # expected; 0 if it is done
 
 
 def make(
@@ -46,27 +46,27 @@ def make(
     on_progress: labelled_sets.Report | None = None,
     timed: bool = True,
 ) -> list[Planned]:
-    """Opens the images of every run; if `timed`, also times a few steps of each kind of run still to do.
+    """Opens the images of every run. If `timed`, also times a few steps of each kind of unfinished run.
 
-    `cache` keeps the images for the runs. Raises UserError for a run that cannot work.
+    `cache` keeps the images for the runs themselves. Raises UserError for a run that cannot work.
     """
-    found = [_planned(directory, cell, cache, on_progress) for directory, cell in runs]
+    planned = [_planned(directory, cell, cache, on_progress) for directory, cell in runs]
     if not timed:
-        return found
+        return planned
     known: dict[Spec, float] = {}
-    forward = 0.0  # seconds of the last measured kind, an image
-    for run in found:
+    forward = 0.0  # seconds of a forward pass per image, of the last kind measured
+    for run in planned:
         if not run.done and run.config.task not in QUICK:
             run.step_seconds = _step_seconds(run.config, cache, known)
             evaluated = run.validation * (run.resolved.steps // run.resolved.eval_every + 1) + run.test
-            forward = run.step_seconds / run.resolved.batch_size / 3  # of an image: a third of a training step's
+            forward = run.step_seconds / run.resolved.batch_size / 3  # a third of a training step
             run.seconds = RUN_SECONDS + run.resolved.steps * run.step_seconds + evaluated * forward
-    _quick_seconds([run for run in found if not run.done], forward)
-    return found
+    _quick_seconds([run for run in planned if not run.done], forward)
+    return planned
 
 
 def _quick_seconds(runs: Sequence[Planned], forward: float) -> None:
-    """Of runs on frozen features: the first of each encoder computes them, in `forward` seconds an image."""
+    """Sets the expected seconds of lbfgs and knn runs. Only the first run of each encoder computes the features."""
     seen: dict[str | int, int] = {}
     for run in runs:
         if run.config.task in QUICK:
@@ -90,8 +90,8 @@ def _planned(
 
 
 def _step_seconds(config: RunConfig, cache: splits.DataCache, known: dict[Spec, float]) -> float:
-    """Of one update, its batch read by threads; compiled before it is timed, which the run then need not."""
-    # Initial weights do not change the time.
+    """Seconds per update, including data loading by threads. Compiles first; the run reuses the compilation."""
+    # Initial weights do not affect the time, and may not exist yet.
     config = changed(config, {"init": "scratch", "init_from": "", "data.workers": 0})
     task = build.build(config, sharding.make_mesh(config.sharding.fsdp), cache=cache)
     if task.spec not in known:
@@ -107,7 +107,7 @@ def _step_seconds(config: RunConfig, cache: splits.DataCache, known: dict[Spec, 
 
 
 def describe(planned: Sequence[Planned]) -> list[str]:
-    """The plan in lines: what is pre-trained, what is trained on how many labels, how long all that may take."""
+    """The plan as lines of text: the pre-trainings, the evaluations per number of labels, and the expected time."""
     done = sum(run.done for run in planned)
     lines = [f"plan: {count(len(planned), 'run')}" + (f", {done} of them finished" if done else "")]
     groups: dict[tuple, list[Planned]] = {}
@@ -134,18 +134,18 @@ def describe(planned: Sequence[Planned]) -> list[str]:
     left = sum(run.seconds for run in planned)
     if left:
         names = {run.config.task: run.step_seconds for run in planned if run.step_seconds}
-        speed = ", ".join(f"{seconds:.2g} s an update ({task})" for task, seconds in names.items())
-        lines.append(f"  about {duration(left)} for what is to be done, at {speed}, measured now")
+        speed = ", ".join(f"{seconds:.2g} s per update ({task})" for task, seconds in names.items())
+        lines.append(f"  about {duration(left)} for the remaining runs, at {speed}, measured now")
     return lines
 
 
 def count(n: float, what: str) -> str:
-    """1 epoch, 20 epochs."""
+    """A number with its unit, such as "1 epoch" or "20 epochs"."""
     return f"{n:g} {what}{'' if n == 1 else 's'}"
 
 
 def labels_of(data: DataFields) -> str:
-    """10 % of the labels, or 50 labels."""
+    """The labels in words, such as "10 % of the labels" or "50 labels"."""
     return f"{data.label_count} labels" if data.label_count else f"{data.fraction * 100:g} % of the labels"
 
 
@@ -156,4 +156,4 @@ def _test_line(planned: Sequence[Planned]) -> list[str]:
     select = tested.config.train.select
     by = {"best": "accuracy", "macro_f1": "macro F1"}.get(select, select)
     chosen = "the last epoch" if select == "last" else f"the epoch with the best validation {by}"
-    return [f"  {tested.validation} images validate and {tested.test} test, the same for all; {chosen} is tested"]
+    return [f"  {tested.validation} validation and {tested.test} test images, the same for all; {chosen} is tested"]

@@ -1,4 +1,4 @@
-"""The plan of a run, study or sweep without starting it."""
+"""The plan of a run, study or sweep, for `mae-jax plan`."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from mae_jax.train import loop
 
 
 def runs(config: AnyConfig, workdir: Path) -> list[Run]:
-    """Every run that `config` asks for, in order. Raises UserError for initial weights that cannot be used."""
+    """All runs of `config`, in order. Raises UserError for initial weights that cannot be used."""
     if isinstance(config, StudyConfig):
         return label_study.configured(cells.runs(config, workdir))
     if isinstance(config, SweepConfig):
@@ -21,6 +21,6 @@ def runs(config: AnyConfig, workdir: Path) -> list[Run]:
 
 
 def lines(config: AnyConfig, workdir: Path, timed: bool = True) -> list[str]:
-    """The plan in words: what each run trains on, and how long all of them take if `timed`."""
+    """The plan as lines of text: what each run trains on and, if `timed`, the expected time. Raises UserError."""
     progress = Progress(10.0)
     return plan.describe(plan.make(runs(config, workdir), DataCache(), loop.checking(progress), timed))

@@ -1,4 +1,4 @@
-"""What `mae_jax.main.run` returns: the results as a dict, which prints as a few lines."""
+"""The return value of `mae_jax.main.run`: a dict of results with a readable repr."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,16 +14,16 @@ FILES = (contents.PREDICTIONS, contents.RECONSTRUCTIONS, "reconstructions.png", 
 
 
 class Results(dict[str, Any]):
-    """The content of results.json of one run, or {"rows": table, "report": directory} of a study or sweep."""
+    """The content of results.json for one run, or {"rows": table, "report": directory} for a study or sweep."""
 
     def __init__(self, values: Mapping[str, Any], directory: Path, task: str, name: str = ""):
-        """`values`: the results; `directory`: where the files are; `task` and `name`: those of the config."""
+        """`values` are the results, `directory` has the files, `task` and `name` are those of the config."""
         super().__init__(values)
         self.directory, self.task, self.name = directory, task, name
 
     @property
     def is_single(self) -> bool:
-        """Whether these are the results of one run, in contrast to a study or sweep."""
+        """Whether these are the results of one run, not of a study or sweep."""
         return self.task not in ("study", "sweep")
 
     def __repr__(self) -> str:
@@ -37,7 +37,7 @@ class Results(dict[str, Any]):
             rows = self.get("rows", [])
             scores = [row["accuracy"] for row in rows if isinstance(row.get("accuracy"), float)]
             spread = f"; test accuracy from {min(scores):.3f} to {max(scores):.3f}" if scores else ""
-            return [f"  {len(rows)} rows in its table{spread}"]
+            return [f"  {len(rows)} rows in the table{spread}"]
         lines = [f"  {summary(self)}"]
         if "majority_rate" in self:
             lines.append(f"  always predicting the most common class scores {self['majority_rate']:.3f}")
@@ -51,13 +51,13 @@ class Results(dict[str, Any]):
 
 
 def summary(results: Mapping[str, Any]) -> str:
-    """The scores of one run in a line, and whether it collapsed.
+    """One line with the scores of a run, and whether it collapsed.
 
-    A classifier has collapsed if it predicts one class for all test images.
+    A collapsed classifier predicts one class for all test images.
     """
     if "accuracy" not in results:
         if "val/loss" not in results:
-            return "held-out error not known (no images held out)"
+            return "held-out error not known (no images were held out)"
         error, visible, spam = (results[f"val/{name}"] for name in ("loss", "visible_loss", "spam"))
         return (
             f"held-out error on removed patches {error:.4f}, on visible ones {visible:.4f}, patch spamming {spam:.2f}"

@@ -1,6 +1,6 @@
-"""Checks of the config of a study or sweep, before any device or image is touched.
+"""Validation of the config of any task, also a study or sweep, before any device or image is touched.
 
-Each raises UserError with one line: the field, its value, what is allowed.
+Each check raises UserError with one line: the field, its value, what is allowed.
 """
 
 import math
@@ -18,7 +18,7 @@ from mae_jax.study import cells
 
 
 def check(config: ConfigDict) -> AnyConfig:
-    """The config of any task, checked and frozen; touches no device, no file and no image.
+    """Checks the config of any task and returns it frozen. Touches no device, file or image.
 
     Raises UserError that names the field, its value and what is allowed.
     """
@@ -28,9 +28,9 @@ def check(config: ConfigDict) -> AnyConfig:
 
 
 def check_images(config: AnyConfig) -> None:
-    """Refuses a config of any task that names images which are not there; opens none.
+    """Raises UserError if the images that a config names do not exist. Opens none of them.
 
-    Raises UserError. What is in the folders is found when they are opened.
+    The content of folders is checked later, when they are opened.
     """
     if isinstance(config, StudyConfig):
         parts = {run.task: run for _, run in cells.runs(config, Path())}
@@ -46,19 +46,19 @@ def check_images(config: AnyConfig) -> None:
 
 
 def validate_study(config: ConfigDict | StudyConfig) -> StudyConfig:
-    """The config of a study, checked and frozen, with its parts and every cell."""
+    """Checks the config of a study, with its parts and all cells, and returns it frozen. Raises UserError."""
     if isinstance(config, StudyConfig):
         return config
     study = _several(config, StudyConfig, "a study")
     cells.inits(study)
     for _, run in cells.runs(study, Path()):
-        if run.init != "weights":  # else the files say what the network is
+        if run.init != "weights":  # else the network comes from the weight files
             validate(run, f"{run.name if run.task in ('pretrain', 'finetune') else run.task}: ")
     return study
 
 
 def validate_sweep(config: ConfigDict | SweepConfig) -> SweepConfig:
-    """The config of a sweep, checked and frozen, with its parts."""
+    """Checks the config of a sweep and its parts, and returns it frozen. Raises UserError."""
     if isinstance(config, SweepConfig):
         return config
     sweep = _several(config, SweepConfig, "a sweep")
@@ -66,35 +66,35 @@ def validate_sweep(config: ConfigDict | SweepConfig) -> SweepConfig:
         validate_ratio(sweep.pretrain.model, ratio, f"mask_ratios={sweep.mask_ratios}: {ratio}")
     if not sweep.pretrain.data.val_fraction or not sweep.pretrain.eval.mask_ratios:
         raise UserError(
-            "a sweep measures reconstructions of images held out: pretrain.data.val_fraction must be above 0 and "
+            "a sweep measures reconstructions of held-out images: pretrain.data.val_fraction must be above 0 and "
             "pretrain.eval.mask_ratios must not be empty"
         )
     return sweep
 
 
 def _several(config: ConfigDict, kind: type[C], what: str) -> C:
-    """The config of several runs, checked but for its cells."""
+    """Checks the config of a study or sweep, except its cells, and returns it frozen."""
     known = {key: rule for key, rule in rules(kind).items() if "." not in key}
     sections = ("pretrain", "finetune") + (("experiments",) if "experiments" in known else ())
     refuse_unknown(config, [*known, *sections], what)
     for key in (*known, *sections):
         if key not in config:
-            raise UserError(f"{key} is missing from the config; {what} needs it: start from a file of configs/")
+            raise UserError(f"{key} is missing from the config; {what} needs it: start from a file in configs/")
         if key in sections and not isinstance(config[key], ConfigDict):
-            raise UserError(f"{key}={config[key]!r} is not allowed; {what} has fields there")
+            raise UserError(f"{key}={config[key]!r} is not allowed; {what} needs a group of fields here")
     for key, (like, rule) in known.items():
         if key not in sections:
             _validate_value(key, config[key], like, rule)
     for key in ("subset_seeds", "pretrain_seeds"):
         if key in known and config[key] and len(config[key]) != len(config.seeds):
-            raise UserError(f"{key}={tuple(config[key])} must be empty or as many as seeds={tuple(config.seeds)}")
+            raise UserError(f"{key}={tuple(config[key])} must be empty or as long as seeds={tuple(config.seeds)}")
     for part in ("pretrain", "finetune"):
         if config[part].get("task") != part:
             raise UserError(f"{part}.task={config[part].get('task')} is not allowed; it must be {part}")
         validate(config[part], f"{part}.")
-    found = typed(config, kind)
-    _validate_parts(found.pretrain, found.finetune)  # type: ignore[attr-defined]
-    return found
+    checked = typed(config, kind)
+    _validate_parts(checked.pretrain, checked.finetune)  # type: ignore[attr-defined]
+    return checked
 
 
 def _validate_value(key: str, value: Any, like: Any, rule: Rule) -> None:
@@ -104,7 +104,7 @@ def _validate_value(key: str, value: Any, like: Any, rule: Rule) -> None:
         value = tuple(value)
         twice = not rule.may_repeat and any(value.count(v) > 1 for v in value)
         if twice or (not value and not rule.may_be_empty):
-            raise UserError(f"{key}={value} is not allowed; use at least one value, none twice")
+            raise UserError(f"{key}={value} is not allowed; use at least one value, each once")
         for item in value:
             if rule.choices:
                 one_of(f"{key}: each", item, rule.choices)
@@ -113,7 +113,7 @@ def _validate_value(key: str, value: Any, like: Any, rule: Rule) -> None:
                 raise UserError(f"{key}={value}: {item!r} is not allowed; use {rule.allowed}")
     elif isinstance(like, str):
         if not isinstance(value, str) or UNUSABLE.search(value):
-            raise UserError(f"{key}={value!r} is not allowed; use a text without control characters")
+            raise UserError(f"{key}={value!r} is not allowed; use text without control characters")
     elif isinstance(like, bool):
         if type(value) is not bool:
             raise UserError(f"{key}={value!r} has the wrong type; allowed: bool")
@@ -122,7 +122,7 @@ def _validate_value(key: str, value: Any, like: Any, rule: Rule) -> None:
 
 
 def _validate_parts(pretrain: RunConfig, finetune: RunConfig) -> None:
-    """A fine-tuning must have the encoder and the scale of images of its pre-training."""
+    """Checks that fine-tuning has the encoder and the normalization of its pre-training."""
     same = ("image_size", "patch_size", "size", "width", "depth", "heads", "mlp_ratio")
     for key in (*same, "positions", "norm_eps", "registers", "layer_scale"):
         one, two = getattr(pretrain.model, key), getattr(finetune.model, key)
@@ -134,6 +134,6 @@ def _validate_parts(pretrain: RunConfig, finetune: RunConfig) -> None:
         one, two = getattr(pretrain.data, key), getattr(finetune.data, key)
         if one != two:
             raise UserError(
-                f"pretrain.data.{key}={one} and finetune.data.{key}={two} differ; the encoder must see images on "
-                f"one scale"
+                f"pretrain.data.{key}={one} and finetune.data.{key}={two} differ; the encoder must see images with "
+                f"the same normalization"
             )

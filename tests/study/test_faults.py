@@ -43,17 +43,17 @@ def inits_in_report(workdir: Path) -> list[str]:
         return [row["init"] for row in csv.DictReader(file)]
 
 
-def test_a_run_that_is_refused_keeps_no_other_from_its_end(config, tmp_path, ran, capsys):
+def test_a_refused_run_does_not_stop_the_others(config, tmp_path, ran, capsys):
     ((place, pretraining),) = cells.pretrainings(validate_study(config), tmp_path)
     loop.run(pretraining, place)
     victim = place / "checkpoints" / str(committed_steps(place / "checkpoints")[0]) / "params" / "_METADATA"
     whole = victim.read_bytes()
     victim.write_bytes(whole[:40] + bytes([whole[40] ^ 1]) + whole[41:])
-    with pytest.raises(UserError, match=r"1 of 3 runs are missing: finetune 100 % mae \(.*does only what is missing"):
+    with pytest.raises(UserError, match=r"1 of 3 runs are missing: finetune 100 % mae \(.*only the missing ones"):
         label_study.run(config, tmp_path)
     assert "[3/3] finetune 100 % mae: missing: init_from: checkpoint" in capsys.readouterr().out
     assert inits_in_report(tmp_path) == ["scratch"]
-    said = "not finished, and so not in here: finetune 100 % mae"
+    said = "not finished, so not in this report: finetune 100 % mae"
     assert all(said in (tmp_path / "report" / name).read_text().lower() for name in ("index.html", "table.md"))
     victim.write_bytes(whole)
     ran.clear()
@@ -61,7 +61,7 @@ def test_a_run_that_is_refused_keeps_no_other_from_its_end(config, tmp_path, ran
     assert ran == ["finetune 100 % mae"] and inits_in_report(tmp_path) == ["scratch", "mae"]
 
 
-def test_nothing_begins_with_a_pretraining_that_diverged(config, tmp_path, ran):
+def test_no_run_starts_from_a_diverged_pretraining(config, tmp_path, ran):
     config.pretrain.optim.base_lr = config.pretrain.optim.weight_decay = 1e3
     config.pretrain.checkpoint.every_epochs = 0.01
     with pytest.raises(UserError, match=r"2 of 3 runs are missing: pre-training \(.*finetune 100 % mae \("):
@@ -69,7 +69,7 @@ def test_nothing_begins_with_a_pretraining_that_diverged(config, tmp_path, ran):
     assert ran == ["pre-training", "finetune 100 % scratch"] and inits_in_report(tmp_path) == ["scratch"]
 
 
-def test_one_of_two_runs_side_by_side_is_killed_and_then_done_alone(tmp_path, environment, ran):
+def test_a_killed_run_of_two_in_parallel_is_then_finished(tmp_path, environment, ran):
     """As tasks of a job array: two processes, SIGKILL for one of them, then the study's ordinary command."""
     workdir = tmp_path / "study"
     fields = {"inits": ("scratch",), "fractions": (0.5, 1.0), "evaluations": ("finetune",), "random_probe": False}
@@ -98,7 +98,7 @@ def test_one_of_two_runs_side_by_side_is_killed_and_then_done_alone(tmp_path, en
     assert len(list(workdir.glob(f"cells/*/{contents.RESULTS}"))) == 2
 
 
-def test_a_study_goes_on_in_another_place(config, tmp_path, ran):
+def test_a_moved_study_resumes(config, tmp_path, ran):
     config.inits = ("mae",)
     label_study.run(config, tmp_path / "here")
     shutil.move(tmp_path / "here", tmp_path / "there")
@@ -120,22 +120,22 @@ def load_cell(config, workdir: Path):
     return dict(cells.cells(validate_study(config), workdir))[workdir / "cells" / "100pct-mae-seed0"]
 
 
-def test_results_whose_checkpoint_is_gone_are_said_to_be_so(config, tmp_path, capsys):
+def test_finished_runs_without_checkpoint_are_reported(config, tmp_path, capsys):
     single = config.finetune
     single.train.select = "best"
     loop.run(single, tmp_path)
     loop.run(single, tmp_path)
-    assert "is gone" not in capsys.readouterr().out
+    assert "is missing" not in capsys.readouterr().out
     shutil.rmtree(tmp_path / "checkpoints")
     (chosen,) = (tmp_path / "best").iterdir()
     chosen.unlink()
     loop.run(single, tmp_path)
     steps = contents.read_json(tmp_path / contents.RUN)["steps"]
     said = capsys.readouterr().out
-    assert f"results.json is there, but its checkpoint of step {steps} and best/{chosen.name}" in said
+    assert f"already finished, but its checkpoint of step {steps} and best/{chosen.name}" in said
 
 
-def test_a_damaged_file_of_one_finished_run_keeps_no_other_from_its_end(config, tmp_path, ran, capsys):
+def test_a_damaged_finished_run_does_not_stop_the_others(config, tmp_path, ran, capsys):
     config.inits = ("scratch",)
     config.fractions = (0.5, 1.0)
     label_study.run(config, tmp_path)
@@ -167,7 +167,7 @@ def test_a_damaged_file_of_one_finished_run_keeps_no_other_from_its_end(config, 
     assert ran == ["finetune 50 % scratch"] and (one / contents.RESULTS).read_text() == whole
 
 
-def test_a_run_json_that_is_gone_is_made_again(config, tmp_path, ran, capsys):
+def test_a_missing_run_json_is_written_again(config, tmp_path, ran, capsys):
     config.inits = ("scratch",)
     label_study.run(config, tmp_path)
     ((cell, _),) = cells.cells(validate_study(config), tmp_path)
@@ -176,7 +176,7 @@ def test_a_run_json_that_is_gone_is_made_again(config, tmp_path, ran, capsys):
     (cell / contents.RUN).unlink()
     ran.clear()
     label_study.run(config, tmp_path)
-    assert "finished before, but run.json is gone; made again from the last checkpoint" in capsys.readouterr().out
+    assert "already finished, but run.json is missing; restored from the last checkpoint" in capsys.readouterr().out
     assert ran == ["finetune 100 % scratch"] and (cell / contents.PREDICTIONS).read_bytes() == predicted
     assert contents.read_json(cell / contents.RUN).keys() == before.keys()
     text = (cell / contents.RUN).read_text()

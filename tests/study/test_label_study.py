@@ -35,7 +35,7 @@ def config(tiny_config):
     return made
 
 
-def test_arms_differ_in_their_first_weights_and_in_nothing_else(config, tmp_path):
+def test_arms_differ_only_in_their_initial_weights(config, tmp_path):
     config.seeds, config.subset_seeds = (0, 1), (5, 6)
     cells = {path.name: cell for path, cell in grid.cells(validate_study(config), tmp_path)}
     assert len(cells) == 8
@@ -64,11 +64,11 @@ def test_evaluations_of_the_same_encoders_on_the_same_labels(config, tmp_path):
     with pytest.raises(UserError, match="evaluations: each=knm is not allowed; use one of finetune, linear_probe"):
         label_study.run(config, tmp_path / "study")
     config.evaluations, config.finetune.data.val_fraction, config.finetune.train.select = ("lbfgs",), 0.0, "last"
-    with pytest.raises(UserError, match="lbfgs: probe.l2=.* is chosen on validation images"):
+    with pytest.raises(UserError, match="lbfgs: probe.l2=.* is selected on validation images"):
         label_study.run(config, tmp_path / "study")
 
 
-def test_every_table_can_have_a_probe_of_random_weights(config, tmp_path):
+def test_every_study_can_have_a_probe_of_random_weights(config, tmp_path):
     config.random_probe = True
     names = [path.name for path, _ in grid.cells(validate_study(config), tmp_path)]
     assert names[4:] == ["lbfgs-10pct-scratch-seed0", "lbfgs-100pct-scratch-seed0"]
@@ -85,7 +85,7 @@ def test_every_table_can_have_a_probe_of_random_weights(config, tmp_path):
     assert tasks_of == ["finetune"] * 8 + ["lbfgs"] * 4
 
 
-def test_a_study_from_before_evaluations_grows_by_them(config, tmp_path, monkeypatch, capsys):
+def test_a_study_older_than_evaluations_can_add_them(config, tmp_path, monkeypatch, capsys):
     """Only what is missing is computed, and features once for each encoder and image."""
     config.fractions, config.seeds = (0.5, 1.0), (0,)
     label_study.run(config, tmp_path)
@@ -163,11 +163,11 @@ def test_labels_by_their_number(config, tmp_path):
     steps = [finetune.resolve_finetune(cell, splits.labelled(cell.data), 1).steps for cell in (matched, full)]
     assert steps[0] == steps[1] == 8  # 2 epochs of 50 images in batches of 16
     config.label_counts = (20, 20)
-    with pytest.raises(UserError, match=r"label_counts=\(20, 20\) is not allowed; use at least one value, none twice"):
+    with pytest.raises(UserError, match=r"label_counts=\(20, 20\) is not allowed; use at least one value, each once"):
         validate_study(config)
 
 
-def test_initialisations_side_by_side(config, tmp_path):
+def test_several_inits_in_one_study(config, tmp_path):
     other = tmp_path / "elsewhere"
     other.mkdir()
     config.experiments.exp3 = {"mae": {"mask_ratio": 0.25}, "data": {"mean": (0.4, 0.5, 0.6)}}
@@ -188,7 +188,7 @@ def test_initialisations_side_by_side(config, tmp_path):
     assert cells["100pct-elsewhere-seed0"].init_from == cells["100pct-ours-seed1"].init_from == str(other)
 
 
-def test_cells_from_weights_of_other_code_take_over_their_network(config, tmp_path, monkeypatch):
+def test_cells_from_weights_of_other_code_have_their_network(config, tmp_path, monkeypatch):
     (tmp_path / "vit.npz").write_bytes(b"")
     config.inits, config.fractions = ("scratch", f"theirs={tmp_path / 'vit.npz'}"), (1.0,)
     shape = Shape(image_size=16, patch_size=4, width=192, depth=12, heads=3, registers=4)
@@ -216,15 +216,15 @@ def test_an_encoder_of_another_network_is_refused_before_anything_runs(config, t
     ("inits", "said"),
     [
         (("scratch", "nowhere"), "'nowhere' is not allowed; use scratch, mae, mae:KEY=VALUE"),
-        (("mae", "mae"), "none twice"),
+        (("mae", "mae"), "each once"),
         (("mae:mask_ratio=high",), "mask_ratio=high is not a valid float"),
         (("mae:ratio=0.5",), "ratio=0.5 is not known; use one of mask_ratio=..."),
         (("mae:exp=9",), "exp=9 is not known"),
         (("mae=/tmp",), "is not allowed"),
-        (("a=/tmp", "a=/"), "comes twice"),
+        (("a=/tmp", "a=/"), "appears twice"),
     ],
 )
-def test_initialisations_that_are_none_are_refused(config, tmp_path, inits, said):
+def test_invalid_inits_are_refused(config, tmp_path, inits, said):
     config.inits = inits
     with pytest.raises(UserError) as error:
         label_study.run(config, tmp_path / "study")
@@ -246,7 +246,7 @@ def test_a_study_runs_resumes_and_reports(config, tmp_path, monkeypatch, capsys)
     assert train_step._cache_size() == before + 2
     said = capsys.readouterr().out
     assert "plan: 5 runs\n  pre-training: 36 images, 2 epochs, 6 updates of 16\n  10 % of the labels: 2 runs" in said
-    assert re.search(r"about [\d:]+ for what is to be done, at [\d.]+ s an update \(pretrain\), ", said)
+    assert re.search(r"about [\d:]+ for the remaining runs, at [\d.]+ s per update \(pretrain\), ", said)
     assert "[5/5] finetune 100 % mae: test accuracy" in said and f"report: {tmp_path / 'report' / 'index.html'}" in said
     with open(tmp_path / "report" / "table.csv") as file:
         rows = list(csv.DictReader(file))
@@ -298,7 +298,7 @@ def test_a_signal_at_the_end_of_a_run_stops_the_study(config, tmp_path, monkeypa
     assert len(list(tmp_path.glob(f"cells/*/{contents.RESULTS}"))) == 2
 
 
-def test_mistakes_in_the_labelled_images_show_before_pretraining(config, tmp_path):
+def test_mistakes_in_the_labeled_images_are_found_before_pretraining(config, tmp_path):
     config.finetune.data.update(source="folder", dir=str(tmp_path / "nothing"))
     with pytest.raises(UserError, match="nothing"):
         label_study.run(config, tmp_path / "study")
@@ -313,10 +313,10 @@ def test_mistakes_in_the_labelled_images_show_before_pretraining(config, tmp_pat
         ("fractions", (0.1, "a"), "'a' is not allowed; use numbers above 0"),
         ("fractions", (0.0,), "0.0 is not allowed"),
         ("fractions", (), "use at least one value"),
-        ("subset_seeds", (1, 2), "must be empty or as many as seeds"),
+        ("subset_seeds", (1, 2), "must be empty or as long as seeds"),
     ],
 )
-def test_a_grid_that_cannot_work_is_refused(config, tmp_path, field, value, said):
+def test_an_invalid_grid_is_refused(config, tmp_path, field, value, said):
     with config.ignore_type():
         config[field] = value
     with pytest.raises(UserError) as error:
@@ -324,7 +324,7 @@ def test_a_grid_that_cannot_work_is_refused(config, tmp_path, field, value, said
     assert said in str(error.value) and not (tmp_path / "study").exists()
 
 
-def test_a_study_may_grow(config, tmp_path):
+def test_a_study_can_add_cells(config, tmp_path):
     config.inits, config.fractions = ("scratch",), (0.1,)
     label_study.run(config, tmp_path)
     config.fractions = (0.1, 0.5)

@@ -25,7 +25,7 @@ def config(tiny_config):
     return made
 
 
-def test_networks_and_classifiers_differ_in_one_thing(config, tmp_path):
+def test_networks_and_classifiers_differ_in_one_field(config, tmp_path):
     config.mask_ratios, config.seeds, config.subset_seeds = (0.25, 0.75), (0, 1), (4, 5)
     networks = mask_sweep.pretrainings(validate_sweep(config), tmp_path)
     assert [d.name for d, _ in networks] == ["mask25-visible0", "mask75-visible0", "mask25-visible1", "mask75-visible1"]
@@ -39,7 +39,7 @@ def test_networks_and_classifiers_differ_in_one_thing(config, tmp_path):
     assert (mae["seed"], mae["data.subset_seed"]) == (1, 5) and mae["init_from"].endswith("mask75-visible1")
 
 
-def test_a_sweep_runs_reports_and_goes_on(config, tmp_path, monkeypatch, capsys):
+def test_a_sweep_runs_reports_and_resumes(config, tmp_path, monkeypatch, capsys):
     config.visible_weights = (0.0,)  # what other tests have compiled
     main.run(config, tmp_path)
     said = capsys.readouterr().out
@@ -75,12 +75,12 @@ def test_a_sweep_runs_reports_and_goes_on(config, tmp_path, monkeypatch, capsys)
         ("mask_ratios", (0.5, 1.0), "mask_ratios=(0.5, 1.0): 1.0 is not allowed; use numbers above 0 and below 1"),
         ("mask_ratios", (0.5, 0.9), "mask_ratios=(0.5, 0.9): 0.9 leaves 0 of 4 patches visible"),
         ("visible_weights", (-1.0,), "visible_weights=(-1.0,): -1.0 is not allowed; use numbers of 0 and above"),
-        ("visible_weights", (0.0, 0.0), "none twice"),
-        ("subset_seeds", (1, 2), "must be empty or as many as seeds"),
+        ("visible_weights", (0.0, 0.0), "each once"),
+        ("subset_seeds", (1, 2), "must be empty or as long as seeds"),
         ("mask_ratio", 0.5, "mask_ratio is not a field of a sweep; did you mean mask_ratios?"),
     ],
 )
-def test_a_sweep_that_cannot_work_is_refused(config, tmp_path, field, value, said):
+def test_an_invalid_sweep_is_refused(config, tmp_path, field, value, said):
     with config.ignore_type(), config.unlocked():
         config[field] = value
     with pytest.raises(UserError) as error:
@@ -88,7 +88,7 @@ def test_a_sweep_that_cannot_work_is_refused(config, tmp_path, field, value, sai
     assert said in str(error.value) and not (tmp_path / "sweep").exists()
 
 
-def test_a_sweep_needs_images_held_out(config, tmp_path):
+def test_a_sweep_needs_held_out_images(config, tmp_path):
     config.pretrain.data.val_fraction = 0.0
     with pytest.raises(UserError, match="pretrain.data.val_fraction must be above 0"):
         mask_sweep.run(config, tmp_path / "sweep")

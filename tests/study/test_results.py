@@ -25,7 +25,7 @@ def test_a_classifier(tmp_path):
     ]
 
 
-def test_a_classifier_that_collapsed_says_so(tmp_path):
+def test_a_collapsed_classifier_is_reported(tmp_path):
     results = Results(SCORES | {"collapsed": True}, tmp_path, "lbfgs", "my probe")
     first, second, *_ = repr(results).splitlines()
     assert first == "my probe (linear probe (L-BFGS))"
@@ -36,7 +36,7 @@ def test_a_pretraining():
     assert (
         summary(PRETRAINED) == "held-out error on removed patches 0.5000, on visible ones 0.7500, patch spamming 0.10"
     )
-    assert summary({"n_train": 90}) == "held-out error not known (no images held out)"
+    assert summary({"n_train": 90}) == "held-out error not known (no images were held out)"
 
 
 def test_a_study(tmp_path):
@@ -45,7 +45,7 @@ def test_a_study(tmp_path):
     assert not results.is_single
     assert repr(results).splitlines() == [
         "demo (study)",
-        "  3 rows in its table; test accuracy from 0.500 to 0.750",
+        "  3 rows in the table; test accuracy from 0.500 to 0.750",
         f"  report: {tmp_path / 'report/index.html'}",
     ]
 
@@ -54,7 +54,7 @@ def test_every_task_has_a_name():
     assert {*fields.TASKS, "study", "sweep"} <= TASKS.keys()
 
 
-def test_run_returns_results_and_says_on_which_devices(tiny_config, tmp_path, capsys):
+def test_run_returns_results_and_prints_the_devices(tiny_config, tmp_path, capsys):
     config = tiny_config("lbfgs")
     results = main.run(config, tmp_path / "run")
     assert isinstance(results, Results) and results.directory == tmp_path / "run"
