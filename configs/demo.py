@@ -1,8 +1,8 @@
-"""The whole study in a few minutes on two CPU cores, on generated cells.
+"""Demo: the whole study on generated cells, in a few minutes on two CPU cores.
 
-python -m mae_jax.main --config=configs/demo.py[:smoke=true]
+mae-jax run --config=configs/demo.py[:smoke=true]
 
-smoke=true is the same in about a minute, too short to learn anything: it shows that all parts run.
+smoke=true takes about a minute. It shows that all parts run, but is too short to learn anything.
 """
 
 from pathlib import Path
@@ -23,7 +23,7 @@ def get_config(arg=None):
     config.pretrain.train.epochs = 20.0
     config.pretrain.optim.update(base_lr=6e-3, warmup_epochs=2.0)
     config.finetune.train.batch_size = 16
-    config.finetune.checkpoint.every_epochs = 5.0  # a run takes seconds
+    config.finetune.checkpoint.every_epochs = 5.0  # a run takes only seconds
     config.finetune.optim.base_lr = 8e-3
     if arg.smoke:
         for part in (config.pretrain, config.finetune):

@@ -1,11 +1,11 @@
-"""Fine-tuning of the whole encoder on labelled cells, from scratch or from a masked autoencoder.
+"""Fine-tuning of the whole encoder on labeled cells, from scratch or from a masked autoencoder.
 
-python -m mae_jax.main --config=configs/finetune.py:frac=0.1[,init=scratch|mae|PATH][,seed=0][,data=SOURCE][,recipe=mae]
+mae-jax run --config=configs/finetune.py:frac=0.1[,init=scratch|mae|PATH][,seed=0][,data=SOURCE][,recipe=study|mae]
 
-SOURCE: raabin_wbc (as in the study), synthetic, or folder with --config.data.dir=DIR. init=mae starts from
-the default directory of configs/pretrain.py:exp=2; a PATH names the run directory of any pre-training, or a
-file or folder of weights from Hugging Face, timm or facebookresearch/mae, which then says what the network is.
-recipe=study is the study's plain recipe, recipe=mae that of He et al. 2022 for ViT-B.
+SOURCE is raabin_wbc (as in the study), synthetic, or folder with --config.data.dir=DIR. init=mae starts from the
+default run directory of configs/pretrain.py:exp=2. PATH is the run directory of any pre-training, or a file or folder
+of weights from Hugging Face, timm or facebookresearch/mae, which then determine the network. recipe=study is the plain
+recipe of the study; recipe=mae is that of He et al. 2022 for ViT-B.
 """
 
 from pathlib import Path
@@ -23,21 +23,21 @@ def get_config(arg=None):
     config.data.fraction = arg.frac
     if arg.init != "scratch":
         config.init = "mae" if arg.init == "mae" else init_of(arg.init)
-        # The study's autoencoder saw CAM16 and pRCC; on generated data it saw generated tiles.
+        # The study pre-trains on CAM16 and pRCC, or on generated tiles if the labeled images are generated.
         pretrain = load(
             Path(__file__).with_name("pretrain.py"),
             "exp=2,data=synthetic" if arg.data == "synthetic" else "exp=2",
         )
         config.init_from = default_workdir(pretrain) if arg.init == "mae" else arg.init
 
-    # ViT-B/16 at 224, AdamW, batch 64, 20 epochs: the study's values, the same for both arms.
+    # The study's values for all initial weights: ViT-B/16 at 224, AdamW, batch 64, 20 epochs.
     config.train.epochs = 20.0
     config.train.batch_size = 64
     config.optim.base_lr = 5e-4
     config.optim.schedule = "cosine"
     config.optim.warmup_epochs = 2.0
     config.optim.weight_decay = 0.05
-    config.data.crop_scale = (0.5, 1.0)  # a cell cut to a fifth is often no longer one
+    config.data.crop_scale = (0.5, 1.0)  # a crop of a fifth often misses the cell
     config.data.mean, config.data.std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)  # as in the pre-training
     if one_of("recipe", arg.recipe, ("study", "mae")) == "mae":
         config.name = "finetune_recipe_mae"
@@ -52,11 +52,11 @@ def get_config(arg=None):
 def recipe_of_mae(config):
     """He et al. 2022, appendix A.1, with the values of FINETUNE.md in facebookresearch/mae for ViT-B.
 
-    The paper's table has a base rate of 1e-3, a layer decay of 0.75 and no random erasing. Epochs, batch, crops
-    and flips stay the study's.
+    The paper's table differs: base rate 1e-3, layer decay 0.75, no random erasing. Epochs, batch size, crops and flips
+    stay those of the study.
     """
     config.optim.update(base_lr=5e-4, warmup_epochs=5.0, min_lr=1e-6, schedule="cosine")
     config.optim.update(weight_decay=0.05, b1=0.9, b2=0.999, layer_decay=0.65)
     config.model.update(drop_path=0.1, pool="mean", head_std=2e-5)
     config.train.update(label_smoothing=0.1, mixup=0.8, cutmix=1.0)
-    config.data.update(randaugment=9.0, random_erasing=0.25)  # randaugment_colour=False: stains keep their colours
+    config.data.update(randaugment=9.0, random_erasing=0.25)  # randaugment_colour=False keeps stain colors

@@ -1,10 +1,11 @@
-"""What the autoencoder learned: mask ratios and a weight on visible patches, and what a classifier has of it.
+"""Mask sweep: how mask ratio and a loss on visible patches change reconstructions and classifiers.
 
-python -m mae_jax.main --config=configs/mask_sweep.py[:data=SOURCE][,scale=paper|laptop][,exp=2][,smoke=true]
+mae-jax run --config=configs/mask_sweep.py[:data=SOURCE][,scale=paper|laptop][,exp=2][,smoke=true]
 
-One pre-training for each of config.mask_ratios x config.visible_weights (0: He et al. 2022), measured on the same
-held-out images under the same masks; from each, and from scratch, a classifier on 10 % of the labels for each seed.
-Arguments are those of configs/study.py. smoke=true, with generated images, only shows that all parts run.
+It pre-trains once for each of config.mask_ratios x config.visible_weights (0: He et al. 2022) and measures all
+autoencoders on the same held-out images with the same masks. From each of them, and from scratch, it trains a
+classifier on 10 % of the labels for each seed. The arguments are those of configs/study.py. smoke=true needs
+data=synthetic; it only shows that all parts run.
 """
 
 from pathlib import Path
@@ -26,7 +27,7 @@ def get_config(arg=None):
     config.pretrain.eval.images = 6
     if arg.smoke:
         if arg.data != "synthetic":
-            raise UserError(f"config argument smoke=true is for generated images; data={arg.data}: use data=synthetic")
+            raise UserError(f"config argument smoke=true needs data=synthetic, not data={arg.data}")
         config.mask_ratios, config.seeds, config.subset_seeds = (0.5, 0.75), (0,), ()
         for part in (config.pretrain, config.finetune):
             part.data.update(synthetic_train=100, synthetic_test=50, synthetic_unlabelled=100)

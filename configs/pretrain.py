@@ -1,9 +1,9 @@
-"""Masked autoencoder on pathology tiles: the study's three pre-training experiments.
+"""Pre-training of a masked autoencoder on pathology tiles: the three experiments of the study.
 
-python -m mae_jax.main --config=configs/pretrain.py:exp=1|2|3[,data=SOURCE][,seed=0][,init=PATH]
+mae-jax run --config=configs/pretrain.py:exp=1|2|3[,data=SOURCE][,seed=0][,init=PATH]
 
-SOURCE: cam16+prcc (as in the study), tiles:NAME, synthetic, or folder with --config.data.dir=DIR[,DIR...]. PATH: the
-run directory of another pre-training, or a file or folder of weights from other code, to go on from.
+SOURCE is cam16+prcc (as in the study), tiles:NAME, synthetic, or folder with --config.data.dir=DIR[,DIR...]. To start
+from existing weights, PATH is the run directory of a pre-training, or a file or folder of weights from other code.
 """
 
 from mae_jax.config.fields import defaults
@@ -17,13 +17,13 @@ def get_config(arg=None):
     config.seed = arg.seed
     config.data.source = arg.data
 
-    # Shared: ViT-B/16 at 224, decoder 512/8/16, flips both ways, no change of colour.
+    # In all experiments: ViT-B/16 at 224, decoder 512/8/16, both flips, no color augmentation.
     config.train.epochs = 100.0
     config.train.batch_per_device = 48
     config.optim.b2 = 0.95
     config.optim.warmup_epochs = 10.0
 
-    if arg.exp == 1:  # the settings of He et al. 2022; it diverged
+    if arg.exp == 1:  # the settings of He et al. 2022; diverged in the study
         config.optim.base_lr = 1.5e-4
         config.optim.schedule = "cosine"
         config.optim.weight_decay = 0.05
@@ -31,22 +31,22 @@ def get_config(arg=None):
         config.train.accumulation = 8
         config.mae.mask_ratio = 0.75
         config.data.mean, config.data.std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
-    if arg.exp == 2:  # it converged, then reached a plateau; good on removed patches
+    if arg.exp == 2:  # converged, then reached a plateau; good on removed patches
         config.optim.base_lr = 5e-5
         config.optim.schedule = "cosine"
         config.optim.weight_decay = 0.01
         config.train.accumulation = 4
         config.mae.mask_ratio = 0.75
         config.data.mean, config.data.std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
-        config.seed = arg.seed + 1  # the study changed the seed, too
-    if arg.exp == 3:  # smooth; good on visible patches, repeats one patch where it is unsure
+        config.seed = arg.seed + 1  # the study also changed the seed
+    if arg.exp == 3:  # smooth loss; good on visible patches, repeats one patch where it is unsure
         config.optim.base_lr = 8e-5
         config.optim.schedule = "constant"
         config.optim.weight_decay = 0.01
         config.train.accumulation = 4
         config.mae.mask_ratio = 0.25
         config.data.crop_scale = (0.5, 1.0)  # a narrower range than (0.2, 1)
-        # Inputs normalised with ImageNet's mean and deviation, as `defaults` has them.
+        # Inputs are normalized with ImageNet's mean and standard deviation, as in `defaults`.
     if arg.init != "scratch":
         config.init, config.init_from = init_of(arg.init), arg.init
     if config.init == "weights":

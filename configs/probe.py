@@ -1,11 +1,11 @@
-"""Quick answers on the features of a frozen encoder: logistic regression or nearest neighbours, within seconds.
+"""Quick probe of a frozen encoder, within seconds: logistic regression or nearest neighbors on its features.
 
-python -m mae_jax.main --config=configs/probe.py:frac=0.1[,kind=lbfgs|knn][,init=PATH][,seed=0][,data=SOURCE]
+mae-jax run --config=configs/probe.py:frac=0.1[,kind=lbfgs|knn][,init=scratch|mae|PATH][,seed=0][,data=SOURCE]
 
-kind=lbfgs solves a multinomial logistic regression on standardised features by L-BFGS, kind=knn asks the nearest
-neighbours by cosine similarity; penalty and number of neighbours are chosen on the validation images. The other
-arguments are those of configs/finetune.py. The features are those of the class token; --config.model.pool=mean: of
-the patches' mean.
+kind=lbfgs fits a multinomial logistic regression to standardized features with L-BFGS. kind=knn lets the nearest
+neighbors by cosine similarity vote. The penalty and the number of neighbors are selected on the validation images. The
+other arguments are those of configs/finetune.py. Features come from the class token; set --config.model.pool=mean to
+average the patch tokens.
 """
 
 from pathlib import Path

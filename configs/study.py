@@ -1,19 +1,19 @@
 r"""The label-efficiency study: pre-training, then scratch against MAE at 1, 10, 50 and 100 % of the labels.
 
-python -m mae_jax.main --config=configs/study.py[:data=SOURCE][,protocol=controlled|paper|author]
+mae-jax run --config=configs/study.py[:data=SOURCE][,protocol=controlled|paper|author]
   [,seeds=5][,scale=paper|laptop][,exp=2][,recipe=study|mae]
 
-protocol=controlled measures how sure the result is. Each of five seeds has its own labels and initial weights; the
-epoch that is best on validation images is tested; up to 10 % of the labels are also trained for as many updates as
-100 %; a linear probe and nearest neighbors show what the frozen encoders have learned (config.evaluations; you can add
-linear_probe). seeds=3 takes three fifths of the time; fewer than three cannot tell how much seeds differ.
+protocol=controlled shows how certain the result is. Each of five seeds has its own labels and initial weights. The
+epoch with the best validation score is tested. Fractions up to 10 % are also trained for as many updates as 100 %. A
+linear probe and nearest neighbors show what the frozen encoders have learned (config.evaluations; you can add
+linear_probe). seeds=3 takes three fifths of the time; with fewer, you cannot tell how much seeds differ.
 protocol=paper is the study as described: one seed, 20 epochs, the last one tested. protocol=author is the study with
-the settings that its author published, see author() below. Both add a linear probe on random weights, which shows what
-a table's numbers must beat (config.random_probe).
+the settings that its author published, see author() below. All protocols add a linear probe of random weights, the
+baseline that every encoder must beat (config.random_probe).
 scale=paper is ViT-B/16 at 224. scale=laptop is a small ViT at 64 px. recipe is that of configs/finetune.py.
 
-With data=folder name the images: --config.finetune.data.dir=DIR for those with labels, and
---config.pretrain.data.dir=DIR[,DIR...] for those without. More initializations:
+With data=folder, --config.finetune.data.dir=DIR names the labeled images and --config.pretrain.data.dir=DIR[,DIR...]
+the unlabeled ones. You can compare more initial weights:
 --config.inits="('scratch','mae','mae:mask_ratio=0.5','mae:exp=3','NAME=RUN_DIR')".
 """
 
@@ -34,11 +34,11 @@ def get_config(arg=None):
     one_of("scale", arg.scale, ("paper", "laptop"))
     pretrain = pretraining(arg, arg.exp)
     finetune = load(Path(__file__).with_name("finetune.py"), f"data={arg.data},recipe={arg.recipe}")
-    # Both arms and the pre-training see images on the same scale.
+    # Pre-training and all classifiers use the same normalization.
     finetune.data.mean, finetune.data.std = pretrain.data.mean, pretrain.data.std
     if arg.scale == "laptop":
         laptop(finetune)
-        # A smaller batch than the study's 64: with few labels it makes more of the 20 epochs.
+        # Smaller than the study's 64, so that few labels get more updates in 20 epochs.
         finetune.train.batch_size = 32
         finetune.optim.base_lr = 4e-3
     config = study_defaults(pretrain, finetune)
@@ -48,7 +48,9 @@ def get_config(arg=None):
         config.experiments[f"exp{exp}"] = changes(pretrain, pretraining(arg, exp))
     config.random_probe = True
     if arg.seeds < 0:
-        raise UserError(f"config argument seeds={arg.seeds} is negative: give the number of seeds, 0 for the default")
+        raise UserError(
+            f"config argument seeds={arg.seeds} is negative; give the number of seeds, or 0 for the default"
+        )
     seeds = arg.seeds or (5 if arg.protocol == "controlled" else 1)
     if seeds > 1:
         config.seeds, config.subset_seeds = tuple(range(seeds)), tuple(range(10, 10 + seeds))
@@ -62,17 +64,17 @@ def get_config(arg=None):
 
 
 def author(config):
-    """Fine-tuning with the author's public settings, as far as they have a field here.
+    """Fine-tuning with the author's published settings, as far as there are fields for them.
 
-    Without an equivalent: dropout 0.1 from scratch. Inputs are normalized by 0.5 and 0.5 in the pre-training, too.
+    There is no field for the dropout of 0.1 from scratch. Inputs have mean and std 0.5, also in pre-training.
     """
     config.train.update(batch_size=63, epochs=20.0, select="loss")
     config.optim.update(base_lr=2e-4 * 256 / 63, schedule="linear", warmup_epochs=0.0, min_lr=0.0, weight_decay=0.0)
-    config.data.update(crop_scale=(1.0, 1.0), crop_ratio=(1.0, 1.0), flips=True)  # flips alone: the whole square
+    config.data.update(crop_scale=(1.0, 1.0), crop_ratio=(1.0, 1.0), flips=True)  # no crops, only flips
 
 
 def pretraining(arg, exp):
-    """The study's pre-training, by one of its experiments."""
+    """The pre-training config of experiment `exp`."""
     unlabeled = "cam16+prcc" if arg.data == "raabin_wbc" else arg.data
     config = load(Path(__file__).with_name("pretrain.py"), f"exp={exp},data={unlabeled}")
     if arg.protocol == "author":
@@ -93,11 +95,11 @@ def laptop(config):
 
 
 def changes(config, other):
-    """What `other` sets differently, except name and seed."""
+    """The fields that `other` sets differently from `config`, except name and seed."""
     ours, theirs = flatten(config), flatten(other)
-    found = {}
+    differing = {}
     for key, value in theirs.items():
         if value != ours[key] and key not in ("name", "seed"):
             section, _, field = key.partition(".")
-            found.setdefault(section, {})[field] = value
-    return ConfigDict(found)
+            differing.setdefault(section, {})[field] = value
+    return ConfigDict(differing)
