@@ -111,7 +111,15 @@ def test_a_command_and_its_options_exist(block, line):
         sources = [script, *(script.parent / "benchmarks").glob("*.py")]
         check_options("\n".join(path.read_text() for path in sources), line)
     else:
-        known = ("python -m pip install", "python -m pytest", "python -m sphinx", "hf download", "ruff ", "pre-commit ")
+        known = (
+            "python3 -m venv",
+            "python -m pip install",
+            "python -m pytest",
+            "python -m sphinx",
+            "hf download",
+            "ruff ",
+        )
+        known += ("pre-commit ",)
         assert line.startswith(known), f"{line}: nothing checks that this command exists"
 
 
