@@ -79,7 +79,7 @@ class Progress:
         self.back(first)
 
     def back(self, first: int) -> None:
-        """Restarts the current run at step `first`, after a rollback."""
+        """Restarts the current run at step `first`, for example after a rollback."""
         self.first, self._shown = first, time.monotonic()
         self._recent: deque[tuple[int, float]] = deque([(first, self._shown)])
         self._drop_bar()

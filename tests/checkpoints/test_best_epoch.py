@@ -1,4 +1,4 @@
-"""The best epoch: chosen on validation alone, the same whether a run was stopped or not."""
+"""Selection of the best epoch on validation images, which is the same for resumed and uninterrupted runs."""
 
 import json
 import os
@@ -64,7 +64,7 @@ def test_the_best_epoch_of_a_checkpoint_is_kept_and_later_ones_are_removed(tmp_p
     (tmp_path / "best" / "3.npz").unlink()
     with pytest.raises(UserError, match=r"3.npz is missing: it holds the best epoch"):
         BestEpoch(tmp_path, keep=2).resume(saved[3])
-    again.resume(None)  # no checkpoint is left: the run begins anew
+    again.resume(None)  # without a checkpoint the run starts again
     assert files(again) == set()
 
 

@@ -1,4 +1,4 @@
-"""Damage to real checkpoints: bits, truncation, lost files, full disks, strays, errors beside a save."""
+"""Damage to real checkpoints: flipped bits, truncation, lost files, full disks, strays, and errors during a save."""
 
 import builtins
 import contextlib
@@ -319,7 +319,7 @@ def fill():
 def restrict():
     resource.setrlimit(resource.RLIMIT_FSIZE, (8192, limit[1]))
 
-for name, fault, mend in (
+for name, fault, repair in (
     ("full", fill, lambda: (disk / "filler").unlink()),
     ("limit", restrict, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limit)),
 ):
@@ -328,7 +328,7 @@ for name, fault, mend in (
         loop.run(config, disk / name)
     except StorageError as error:
         said = str(error)
-    mend()
+    repair()
     Checkpoints.save = save
     kept = committed_steps(disk / name / "checkpoints")
     left = [p.name for p in (disk / name / "checkpoints").iterdir() if not p.name.isdigit()]

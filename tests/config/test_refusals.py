@@ -1,4 +1,4 @@
-"""Mistakes on the command line: found before JAX is even imported, in one line that names field and value."""
+"""Mistakes on the command line are found before JAX is imported, with one line that names field and value."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""Help with a config file, files that mae_jax ships, and arguments that are short for others."""
+"""Help of config files, files that mae_jax ships, and short forms of arguments."""
 
 import shutil
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Run directories with one file damaged, gone or replaced: a line that names it, or the same results again."""
+"""Run directories with a damaged, missing or replaced file: a line names it, or the same results are restored."""
 
 import json
 import os
@@ -286,4 +286,4 @@ def test_a_damaged_row_of_metrics_is_reported(config, copy, capsys):
     rows = metrics.read_bytes().split(b"\n")
     metrics.write_bytes(b"\n".join([b"\xff" + rows[0][5:], *rows[1:]]))
     loop.run(config, copy)
-    assert f"{metrics} has 1 rows that cannot be read: what it told" in capsys.readouterr().out
+    assert f"{metrics} has 1 rows that cannot be read: these rows up to step" in capsys.readouterr().out

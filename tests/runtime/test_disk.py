@@ -1,4 +1,4 @@
-"""Every fault of the storage is one line: the path, the system's reason, and advice that fits it."""
+"""Every storage error is one line: the path, the reason of the system, and what to do."""
 
 import errno
 import os

@@ -1,4 +1,4 @@
-"""Folders of images as strangers leave them: pipes, links, rights, names, damaged bytes. Each file is a real one."""
+"""Real folders of images with pipes, links, missing permissions, unusual names and damaged files."""
 
 import errno
 import json
@@ -129,7 +129,7 @@ def test_unreadable_files_are_named(train, what):
         denied.chmod(0o700)
     stop, skip = done.stdout.splitlines()
     assert str(denied) in stop and "cannot be read (Permission denied)" in stop, done.stderr
-    # A folder that is passed over would be many images, or a class, less: it always stops.
+    # Skipping a folder would lose many images or a class, so it always stops the run.
     assert skip == "skip 3" if what == "file" else str(denied) in skip
 
 

@@ -1,4 +1,4 @@
-"""How a run starts: what it imports before its first step, what the next start takes from disk, and its memory."""
+"""Start of a run: imports before the first step, the compilation cache, malloc, precision and attention kernel."""
 
 import platform
 import subprocess

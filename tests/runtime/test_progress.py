@@ -1,4 +1,4 @@
-"""Lines in a log, a bar on a terminal; the rate is never rounded to nothing."""
+"""Progress lines in a log and bars on a terminal; a rate is never rounded to 0."""
 
 import io
 import time

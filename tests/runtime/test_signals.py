@@ -1,4 +1,4 @@
-"""Real signals to this process, in each phase of a run: saved, ended by `Stopped`, and the same numbers after all."""
+"""Real signals in each phase of a run: the state is saved, `Stopped` is raised, and the results stay the same."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""A study of which runs are killed, refused or diverge: the others finish, the missing are named, then done alone."""
+"""Studies with runs that are killed, refused or diverge: the others finish, and a rerun does only the missing ones."""
 
 import csv
 import json

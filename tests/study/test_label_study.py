@@ -1,4 +1,4 @@
-"""The grid: equal arms, one cell at a time, and a report of every cell."""
+"""The grid of a study: equal arms, all cells, resuming, and the report."""
 
 import csv
 import json

@@ -1,4 +1,4 @@
-"""The sweep of mask ratios and visible weights: its cells, a whole small run, and going on with it."""
+"""The sweep of mask ratios and visible weights: its runs, a small complete sweep, and resuming it."""
 
 import csv
 import shutil

@@ -1,4 +1,4 @@
-"""What a run returns: a dict as before, which prints as a few lines."""
+"""The results of a run: a dict that prints as a few lines."""
 
 import json
 

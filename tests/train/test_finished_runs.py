@@ -1,4 +1,4 @@
-"""What a finished run is good for: it grows, is compared, cleaned, and starts other runs."""
+"""Finished runs: extending, comparing and cleaning them, and starting other runs from them."""
 
 import csv
 import shutil

@@ -1,4 +1,4 @@
-"""Whole runs, small: resuming bit for bit, refusing what does not fit, counting every image once."""
+"""Small complete runs: resuming bit for bit, refusing what does not fit, and counting every image once."""
 
 import csv
 import json
@@ -166,8 +166,8 @@ def test_the_fields_of_the_recipe_reach_images_step_and_head(tiny_config):
     assert changed.min() > 0.01 and changed.max() < 0.36
     _, turned = built(**{"data.randaugment": 9.0, "data.randaugment_colour": False})
     assert 4 <= (turned != plain).any((1, 2, 3)).sum() <= 15  # 3 of 4 images
-    _, coloured = built(**{"data.randaugment": 9.0})
-    assert (coloured != turned).any()
+    _, recolored = built(**{"data.randaugment": 9.0})
+    assert (recolored != turned).any()
 
     task, _ = built(**recipe_of_mae())
     assert (task.spec.mixup, task.spec.cutmix, task.spec.label_smoothing) == (0.8, 1.0, 0.1)
@@ -218,7 +218,7 @@ def test_a_run_directory_of_another_config_is_refused(tmp_path, tiny_config):
     with pytest.raises(UserError, match=r"another config \(optim.base_lr: 0.01 -> 0.5; seed: 0 -> 1\)"):
         loop.run(other, tmp_path)
     assert (tmp_path / contents.RESULTS).read_bytes() == kept
-    (tmp_path / contents.RESULTS).rename(tmp_path / "aside")  # the same for one that is to go on
+    (tmp_path / contents.RESULTS).rename(tmp_path / "aside")  # the same for an unfinished run
     for field, value, said in (
         ("model.depth", 3, "model.depth: 2 -> 3"),
         ("train.batch_size", 8, "train.batch_size: 16 -> 8"),

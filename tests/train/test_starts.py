@@ -1,4 +1,4 @@
-"""How a run begins: two starts at once, a place that cannot be written, other devices, a signal before all else."""
+"""Starting a run: two starts at once, unwritable directories, other devices, and signals during the start."""
 
 import contextlib
 import os

@@ -1,4 +1,4 @@
-"""The processes that make batches, when the one that trains is killed, or all are told to stop."""
+"""Worker processes of the loader when the training process is killed, or all get a signal."""
 
 import os
 import signal
