@@ -70,7 +70,7 @@ def test_the_best_epoch_of_a_checkpoint_is_kept_and_later_ones_are_removed(tmp_p
 
 def test_a_resumed_run_tests_the_same_best_epoch(tmp_path, tiny_config, monkeypatch):
     config = tiny_config(**{"train.select": "best"})
-    rates = iter([0.9, 0.3, 0.8, 0.5])  # the rate is not read; accuracies as validation would give them
+    rates = iter([0.9, 0.3, 0.8, 0.5])  # accuracies in place of those of a validation
     accuracy = {}
 
     def classifier(values, labels, original=per_image.classifier):
@@ -138,7 +138,7 @@ def test_the_epoch_is_chosen_by_the_score_that_is_named(tmp_path, select, step):
 
 
 def scored_by(monkeypatch, scores) -> None:
-    """Validation gives these values of macro F1, one after another, whatever the network."""
+    """Replaces validation: it returns these values of macro F1 one after another, whatever the network."""
     known = {}
 
     def classifier(values, labels, original=per_image.classifier):
@@ -159,7 +159,7 @@ def test_training_stops_after_evaluations_without_gain(tmp_path, tiny_config, mo
     assert info["epochs"] == 4.0
     rows = (tmp_path / "run" / contents.METRICS).read_text().splitlines()
     assert max(json.loads(row)["step"] for row in rows) == 16
-    assert loop.run(config, tmp_path / "run")["n"] == 23  # finished, and stays so
+    assert loop.run(config, tmp_path / "run")["n"] == 23  # it stays finished
 
 
 def test_a_run_killed_after_an_early_stop_has_the_same_results(tmp_path, tiny_config, monkeypatch):

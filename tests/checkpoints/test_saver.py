@@ -134,7 +134,7 @@ def test_later_changes_do_not_reach_a_save_in_progress(tmp_path, spec, monkeypat
 
 
 def reading(monkeypatch, name: str, number: int) -> None:
-    """Lets every read of a file of this name fail, as where a disk is broken or a mount dropped."""
+    """Makes every read of a file of this name fail, as with a broken disk or a lost mount."""
     opened = io.open
 
     def failing(file, *args, **options):
@@ -290,8 +290,8 @@ def small_disk(tmp_path):
     subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
-# Two runs on a small disk, in a process of its own since Orbax's threads leave warnings behind. When the
-# second step is saved the fault comes: a disk that is full, and then a limit on the size of files.
+# Two runs on a small disk, in their own process because Orbax's threads leave warnings behind. The fault comes at the
+# second save: first a full disk, then a limit on file size.
 FULL = """
 import json, resource, shutil, sys
 from pathlib import Path

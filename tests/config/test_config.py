@@ -78,7 +78,7 @@ def test_the_mae_recipe_matches_its_code_for_vit_b():
         "data.randaugment": 9, "data.randaugment_colour": True, "data.random_erasing": 0.25,
     }  # fmt: skip
     assert {key: found[key] for key in expected} == expected
-    # The rest is the study's, but for the name: its runs have directories of their own.
+    # All other fields are those of the study, except the name, because its runs have their own directories.
     differ = {key for key, value in loading.flatten(plain).items() if value != found[key]}
     assert differ <= expected.keys() | {"name"}
     assert naming.default_workdir(mae) != naming.default_workdir(plain)

@@ -74,7 +74,7 @@ MISTAKES = [
 ]
 
 
-# One process without JAX, which cannot even be imported there; each command in a fork of it.
+# One process in which importing JAX fails; each command runs in a fork of it.
 RUN = """
 import json, os, sys, tempfile
 from mae_jax import main

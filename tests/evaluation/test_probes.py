@@ -81,7 +81,7 @@ def test_nearest_neighbours_are_those_of_brute_force(blobs):
                 votes[labels[i]] += np.exp(near[i] / temperature)
             np.testing.assert_allclose(row, votes / votes.sum(), rtol=1e-6)
     chosen = probes.fit_neighbours(x, labels, 3, (1, 20, 500), (0.07,), (v, v_labels))[1]
-    assert chosen["neighbours"] in (1, 20, 150)  # 500 are not there
+    assert chosen["neighbours"] in (1, 20, 150)  # there are fewer than 500
     assert chosen["val_accuracy"] > 0.6
 
 

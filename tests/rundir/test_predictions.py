@@ -1,4 +1,4 @@
-"""predictions.csv is read in columns: line numbers, marks against formulas, and what a message names."""
+"""Reading predictions.csv: line numbers, marks against formulas, and messages."""
 
 import pytest
 

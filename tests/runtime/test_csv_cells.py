@@ -32,7 +32,7 @@ def test_cells_are_not_formulas_and_read_back_unchanged(name):
     stream = io.StringIO()
     csv.writer(stream).writerow([written])
     assert csv_cells.text(next(csv.reader(io.StringIO(stream.getvalue())), [""])[0]) == name
-    assert csv_cells.cell(-1.5) == -1.5  # numbers are no names
+    assert csv_cells.cell(-1.5) == -1.5  # numbers are not escaped
 
 
 def test_predictions_read_back_unchanged(tmp_path):

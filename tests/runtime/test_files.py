@@ -197,7 +197,7 @@ def test_an_image_replaced_during_training_is_named(train):
 @pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EMFILE])
 @pytest.mark.parametrize("policy", ["stop", "skip"])
 def test_a_read_error_of_the_storage_is_not_a_bad_image(train, monkeypatch, number, policy):
-    """It stops with either policy: a mount that dropped would otherwise leave a smaller data set, in silence."""
+    """It stops with either policy, because a lost mount would otherwise silently shrink the data set."""
     read = Path.read_bytes
 
     def failing(path: Path) -> bytes:

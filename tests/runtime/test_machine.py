@@ -13,12 +13,12 @@ from mae_jax.step import from_config, sharding
 from mae_jax.train.build import build
 
 ROOT = Path(__file__).parents[2]
-# A run up to its first step, with TensorBoard's files on, as by default.
+# A run up to its first step, with TensorBoard files, as by default.
 START = """
 import sys
 from pathlib import Path
 from absl import logging
-logging.set_verbosity(logging.FATAL)  # as the command does: Grain warns of an older jaxlib
+logging.set_verbosity(logging.FATAL)  # as the command does, because Grain warns about an older jaxlib
 import jax
 from mae_jax.train import loop
 from mae_jax.config import defaults
@@ -43,7 +43,7 @@ loop.run(config, Path(sys.argv[1]))
 
 
 def test_the_second_run_compiles_nothing_and_tensorflow_is_not_imported_early(tmp_path, environment):
-    """The first start leaves its compiled functions in the user's cache directory, the second takes them."""
+    """The first run stores its compiled functions in the user's cache directory; the second loads them."""
     environment = environment | {"XDG_CACHE_HOME": str(tmp_path), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
     del environment["JAX_COMPILATION_CACHE_DIR"]
     said = []
@@ -59,8 +59,8 @@ def test_the_second_run_compiles_nothing_and_tensorflow_is_not_imported_early(tm
     assert int(said[0][1]) == 0 and int(said[1][1]) >= len(kept)
 
 
-# Page faults of a thread that takes 128 MiB for the second time, as XLA does at each step; how far the heap reaches
-# after 3 GiB, which are taken and never touched.
+# Page faults of a thread that allocates 128 MiB for the second time, as XLA does at each step, and the size of the heap
+# after allocating 3 GiB that are never touched.
 FAULTS = """
 import ctypes, resource, threading
 from mae_jax.runtime import machine

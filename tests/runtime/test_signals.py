@@ -41,7 +41,7 @@ def whole(config, tmp_path_factory):
 
 
 def changed(monkeypatch, **parts):
-    """Lets `build` give a task with other parts."""
+    """Makes `build` return a task with these parts replaced."""
     original = loop.build
 
     def built(*args):
@@ -110,7 +110,7 @@ def test_a_second_signal_stops_immediately():
         os.kill(os.getpid(), signal.SIGTERM)
 
 
-# The main thread waits in the C library, as in a compiler, for a lock that nobody gives back.
+# The main thread waits in the C library, as in a compiler, for a lock that is never released.
 DEAF = """
 import ctypes, sys, time
 from mae_jax.runtime import signals
@@ -176,7 +176,7 @@ def test_a_second_signal_ends_a_command_with_one_line(environment):
     assert said == "stopped by SIGINT; what was saved last is kept; rerun the same command to resume\n"
 
 
-# What runs when the interpreter ends frees arrays that a step still reads; compilation leaves such steps.
+# The cleanup at exit frees arrays that a step still reads; compilation leaves such steps.
 COMPUTING = """
 import atexit, sys
 import jax
@@ -251,7 +251,7 @@ def test_sighup_saves_like_sigterm_unless_nohup_ignores_it():
         signal.signal(signal.SIGHUP, before)
 
 
-# A signal while a module is looked for.
+# A signal while Python searches for a module.
 IMPORTING = """
 import os, runpy, signal, sys, time
 
@@ -262,9 +262,9 @@ class Interrupt:
             time.sleep(0.1)
             print("imports went on")
 
-signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored by what a shell starts in the background
+signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs of a shell ignore it
 sys.meta_path.insert(0, Interrupt())
-sys.argv = ["-m", *ARGUMENTS]  # so it is while Python looks for a module
+sys.argv = ["-m", *ARGUMENTS]  # its value while Python searches for a module
 runpy.run_module(TARGET, run_name="__main__", alter_sys=True)
 """
 

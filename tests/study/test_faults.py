@@ -31,7 +31,7 @@ def config(tiny_config):
 
 @pytest.fixture
 def ran(monkeypatch) -> list[str]:
-    """What is really run, by name."""
+    """The names of the runs that really run."""
     found = []
     original = loop.Loop.run
     monkeypatch.setattr(loop.Loop, "run", lambda self: found.append(self.label) or original(self))
@@ -70,7 +70,7 @@ def test_no_run_starts_from_a_diverged_pretraining(config, tmp_path, ran):
 
 
 def test_a_killed_run_of_two_in_parallel_is_then_finished(tmp_path, environment, ran):
-    """As tasks of a job array: two processes, SIGKILL for one of them, then the study's ordinary command."""
+    """Two processes as in a job array; SIGKILL for one of them, then the normal command of the study."""
     workdir = tmp_path / "study"
     fields = {"inits": ("scratch",), "fractions": (0.5, 1.0), "evaluations": ("finetune",), "random_probe": False}
     command = [sys.executable, str(ROOT / "tools/slurm/cell.py"), f"--workdir={workdir}"]

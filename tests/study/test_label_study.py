@@ -86,7 +86,7 @@ def test_every_study_can_have_a_probe_of_random_weights(config, tmp_path):
 
 
 def test_a_study_older_than_evaluations_can_add_them(config, tmp_path, monkeypatch, capsys):
-    """Only what is missing is computed, and features once for each encoder and image."""
+    """Only missing runs are computed, and features only once per encoder and image."""
     config.fractions, config.seeds = (0.5, 1.0), (0,)
     label_study.run(config, tmp_path)
     for path in (tmp_path / "study.json", *tmp_path.glob(f"cells/*/{contents.CONFIG}")):

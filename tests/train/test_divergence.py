@@ -20,8 +20,8 @@ from mae_jax.runtime.errors import UserError
 from mae_jax.train import finetune, loop
 
 ROOT = Path(__file__).parents[2]
-# Weight decay at such a rate multiplies the parameters at each update, until the loss or its gradient overflows. A
-# thousandth of the rate is still too high, a millionth is not.
+# At such a rate, weight decay multiplies the parameters at each update until the loss or its gradient overflows. A
+# thousandth of the rate is still too high, but a millionth is not.
 EXPLODES = {
     "optim.base_lr": 1e3,
     "optim.weight_decay": 1e3,
@@ -47,7 +47,7 @@ def arrays(workdir: Path, step: int) -> list[np.ndarray]:
 @pytest.mark.parametrize("task", ["finetune", "pretrain"])
 def test_it_stops_with_advice_and_the_last_good_checkpoint_stays(tmp_path, tiny_config, task):
     config = tiny_config(task, **EXPLODES)
-    for _ in range(2):  # the same command again says the same
+    for _ in range(2):  # the same command prints the same again
         with pytest.raises(UserError, match=r"_norm is (nan|inf) at step \d; .* What usually helps: a lower") as error:
             loop.run(config, tmp_path)
         at, good = map(
@@ -122,7 +122,7 @@ def test_settings_that_cannot_help_are_refused(tiny_config, field, value, said):
         validation.validate(tiny_config(**{field: value}))
 
 
-# Ends itself by SIGKILL when it has decided to go back, and the checkpoints after that are still there.
+# Kills itself with SIGKILL after the decision to roll back, while the later checkpoints still exist.
 KILLED = """
 import os, signal, sys
 from pathlib import Path

@@ -32,7 +32,7 @@ def make(tiny_config):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, make):
-    """A run of one epoch that grew to two, and one of two from the start."""
+    """A run of one epoch that was extended to two, and a run of two epochs from the start."""
     top = tmp_path_factory.mktemp("finished")
     loop.run(make(1.0), top / "grown")
     loop.run(make(2.0), top / "grown")
@@ -91,7 +91,7 @@ def test_runs_are_listed_and_compared(finished, tmp_path):
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, rows[0])
         writer.writeheader()
-        writer.writerows(rows[1:])  # and one image less
+        writer.writerows(rows[1:])  # and one image fewer
     shared = len(rows) - 1
     gain = sum(row["image"] != rows[0]["image"] for row in wrong)
     lines = "\n".join(overview.compare(finished / "whole", other))
@@ -112,7 +112,7 @@ def test_a_cleaned_run_still_predicts_and_starts_others_but_cannot_be_resumed(fi
     assert loop.run(make(2.0), run) == contents.read_json(run / contents.RESULTS)
     with pytest.raises(UserError, match="cannot be resumed, because `mae-jax runs --clean` deleted"):
         loop.run(make(3.0), run)
-    assert (run / contents.RESULTS).is_file()  # nothing was lost by asking
+    assert (run / contents.RESULTS).is_file()  # the refusal loses nothing
     damaged = next((run / "checkpoints").glob("*/params/**/d/*"))
     damaged.write_bytes(damaged.read_bytes()[:-1] + b"!")
     with pytest.raises(UserError, match="is damaged"):

@@ -60,7 +60,7 @@ def weights(workdir: Path) -> dict[str, bytes]:
 
 
 def test_a_killed_run_ends_with_the_same_bits(tmp_path, environment):
-    """SIGKILL in the middle, SIGTERM after that: parameters, metrics and predictions of an unbroken run."""
+    """After SIGKILL and then SIGTERM, parameters, metrics and predictions equal those of an uninterrupted run."""
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     finish(start(environment, whole))
     for number, at in ((signal.SIGKILL, 17), (signal.SIGTERM, 33)):
@@ -91,7 +91,7 @@ def stop_after(monkeypatch, step: int):
 
 
 def recipe_of_mae() -> dict:
-    """What the recipe sets otherwise, as fields."""
+    """The fields that the recipe changes."""
     plain, mae = (flatten(load(ROOT / "configs/finetune.py", f"recipe={name}")) for name in ("study", "mae"))
     return {key: value for key, value in mae.items() if value != plain[key]} | {"name": ""}
 
@@ -162,7 +162,7 @@ def test_the_fields_of_the_recipe_reach_images_step_and_head(tiny_config):
 
     _, plain = built()
     _, erased = built(**{"data.random_erasing": 1.0})
-    changed = (erased != plain).any(-1)[:16].mean((1, 2))  # but for the box, the same crops
+    changed = (erased != plain).any(-1)[:16].mean((1, 2))  # the same crops, except for the box
     assert changed.min() > 0.01 and changed.max() < 0.36
     _, turned = built(**{"data.randaugment": 9.0, "data.randaugment_colour": False})
     assert 4 <= (turned != plain).any((1, 2, 3)).sum() <= 15  # 3 of 4 images
@@ -228,12 +228,12 @@ def test_a_run_directory_of_another_config_is_refused(tmp_path, tiny_config):
             loop.run(tiny_config(**{field: value}), tmp_path)
     (tmp_path / "aside").rename(tmp_path / contents.RESULTS)
     again = tiny_config()
-    again.log.every_steps = 7  # changes no number: allowed
+    again.log.every_steps = 7  # allowed, because it does not affect results
     assert loop.run(again, tmp_path)["n_test"] == 23
 
 
 def test_a_run_older_than_a_field_resumes(tmp_path, tiny_config, monkeypatch):
-    """What is saved without the field did what its default says."""
+    """A run that was saved without the field used its default."""
     config = tiny_config(**{"train.steps": 4})
     with monkeypatch.context() as patched:
         stop_after(patched, 2)
@@ -303,7 +303,7 @@ def test_stray_and_damaged_checkpoints_are_put_aside_and_named(tmp_path, tiny_co
     said = capsys.readouterr().out
     assert "99 is not a complete checkpoint" in said and "checkpoints/6 is damaged: " in said
     assert "resuming from step 4" in said
-    # What follows is saved all the same.
+    # Later steps are still saved.
     assert steps.committed_steps(tmp_path / "checkpoints") == [8, 4]
     assert {p.name for p in (tmp_path / "checkpoints").iterdir() if not p.name.isdigit()} == {"6.damaged", "99.stray"}
 

@@ -52,7 +52,7 @@ def test_one_of_two_simultaneous_starts_is_refused(tmp_path, environment):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signals_during_the_start_have_the_same_exit_code(tmp_path, environment, number):
-    """From when Python has read its first lines on, over the time that the imports take."""
+    """The signals come from the first lines of the program on, during its imports."""
     for i, delay in enumerate((0.0, 0.1, 0.4, 0.8, 1.2, 1.6, 2.0, 2.5)):
         process = start(environment, tmp_path / f"{i}")
         status = Path(f"/proc/{process.pid}/status")

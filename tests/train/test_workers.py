@@ -15,7 +15,7 @@ from mae_jax.rundir import contents
 from mae_jax.runtime.errors import EXIT_STOPPED
 
 ROOT = Path(__file__).parents[2]
-# Shared memory gets a name of its own, so that what others on this machine do is not taken for ours.
+# Shared memory gets a unique name, so that other processes on this machine do not interfere.
 TRAINING = """
 import multiprocessing, os, time
 import numpy as np
@@ -37,7 +37,7 @@ if __name__ == "__main__":
 
 
 def said(errors: str) -> list[str]:
-    """The lines that are not TensorFlow's own: of one without a GPU's driver, at its import."""
+    """The lines without those that TensorFlow prints at its import when there is no GPU driver."""
     return [line for line in errors.splitlines() if "cuda drivers" not in line and "InitializeLog" not in line]
 
 
@@ -80,7 +80,7 @@ def test_workers_end_when_their_parent_is_killed(tmp_path):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_to_the_process_group_saves_and_the_run_resumes(tmp_path, environment, number):
-    """As Ctrl-C does, and batch systems do: worker processes get it, too."""
+    """Ctrl-C and batch systems also signal the worker processes."""
     command = [sys.executable, "-m", "mae_jax.main", "--config=configs/demo.py:smoke=true"]
     command = [*command, "--config.pretrain.data.workers=2", "--config.pretrain.train.steps=300"]
     options = {"env": environment, "cwd": ROOT, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
@@ -102,7 +102,7 @@ def test_a_signal_to_the_process_group_saves_and_the_run_resumes(tmp_path, envir
 
 
 def test_an_error_in_a_worker_is_one_line(tmp_path, environment):
-    """Batches that are under way then have shared memory, which is given back without a word."""
+    """Shared memory of batches in progress is released without a message."""
     rng = np.random.default_rng(0)
     for i in range(40):
         for split in ("Train", "TestA"):
