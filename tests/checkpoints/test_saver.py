@@ -216,7 +216,9 @@ def test_a_leaf_that_does_not_fit_is_refused_by_name_and_not_cast(copy, spec, it
             store.restore(like)
     assert sorted(copy.rglob("*")) == before
     if item == "params":
-        with pytest.raises(UserError, match=rf"init_from: checkpoint .*/6 does not fit the config.*{told[change]}"):
+        with pytest.raises(
+            UserError, match=rf"init_from: checkpoint .*/6 does not fit its config.json.*{told[change]}"
+        ):
             steps.load_params(copy, like.params, "init_from")
 
 
@@ -378,7 +380,7 @@ def test_weights_of_another_run_are_verified(copy, spec):
 @pytest.mark.parametrize("what", ["", "checkpoints"])
 @pytest.mark.parametrize("resumed", [False, True])
 def test_a_directory_removed_during_the_run_is_reported_and_not_created_again(copy, spec, what, resumed):
-    with pytest.raises(StorageError, match="checkpoints was removed or emptied while the run went on; restore it"):
+    with pytest.raises(StorageError, match="checkpoints was removed or emptied during the run; restore it"):
         with Checkpoints(copy, 3, {}, print) as store:
             if resumed:
                 store.restore(abstract_state(spec))

@@ -243,7 +243,7 @@ def test_a_run_directory_needs_a_name_that_can_be_written(environment):
     command = [sys.executable, "-m", "mae_jax.main", "--config=configs/demo.py:smoke=true", b"--workdir=/tmp/\xff\xfe"]
     done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=100)
     assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
-    assert "--workdir='/tmp/\\udcff\\udcfe' has control characters or bytes that are no UTF-8" in done.stderr
+    assert "--workdir='/tmp/\\udcff\\udcfe' has control characters or bytes that are not UTF-8" in done.stderr
 
 
 @pytest.mark.parametrize("name", [contents.CONFIG, contents.METRICS, "run.json", "lowered.json"])

@@ -260,7 +260,7 @@ class Interrupt:
         if name == MODULE:
             os.kill(os.getpid(), NUMBER)
             time.sleep(0.1)
-            print("imports went on")
+            print("imports continued")
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs of a shell ignore it
 sys.meta_path.insert(0, Interrupt())
@@ -292,7 +292,7 @@ def test_a_tool_interrupted_during_its_imports_ends_with_one_line(tmp_path, envi
         [sys.executable, "-c", start.replace("TARGET", repr(command))],
         cwd=tmp_path, env=environment | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=120,
     )  # fmt: skip
-    assert (done.returncode, done.stdout) == (EXIT_STOPPED, "imports went on\n"), done.stderr
+    assert (done.returncode, done.stdout) == (EXIT_STOPPED, "imports continued\n"), done.stderr
     assert done.stderr == "interrupted; rerun the same command to resume from what is saved\n"
     assert not list(tmp_path.iterdir())
 

@@ -150,7 +150,7 @@ def test_a_run_killed_during_a_rollback_has_the_same_results(tmp_path, tiny_conf
         if code:
             back = contents.read_json(broken / contents.LOWERED)[0]["back_to"]
             assert committed_steps(broken / "checkpoints")[0] > back
-    assert "resuming from step" in run.stdout and "(2 of 3 times)" in run.stdout
+    assert "resuming from step" in run.stdout and "(rollback 2 of 3)" in run.stdout
     for name in (contents.METRICS, contents.PREDICTIONS, contents.LOWERED):
         assert (broken / name).read_bytes() == (whole / name).read_bytes()
     for one, two in zip(arrays(broken, 8), arrays(whole, 8), strict=True):
