@@ -15,9 +15,9 @@ def write(directory: Path) -> None:
 
     Raises OSError.
     """
-    found = {str(path.relative_to(directory)): _digest(path) for path in _files(directory)}
+    digests = {str(path.relative_to(directory)): _digest(path) for path in _files(directory)}
     with open(directory / DIGESTS, "w", encoding="utf-8") as file:
-        json.dump(found, file, indent=1)
+        json.dump(digests, file, indent=1)
         file.flush()
         os.fsync(file.fileno())
     for folder in {directory, *(path for path in directory.rglob("*") if path.is_dir())}:

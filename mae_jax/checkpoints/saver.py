@@ -74,10 +74,10 @@ class Checkpoints:
             )
         self.directory.mkdir(parents=True, exist_ok=True)
         complete = committed_steps(self.directory, self.log)
-        every = self.config.get("config", {}).get("log", {}).get("every_steps", math.inf)
+        every_steps = self.config.get("config", {}).get("log", {}).get("every_steps", math.inf)
         if complete and not metrics.exists() and (self.directory.parent / contents.CONFIG).exists():
             self.log(f"{metrics} is missing: its rows up to step {complete[0]} are lost, but the run continues")
-        elif complete and complete[0] >= every and metrics.is_file() and not metrics.stat().st_size:
+        elif complete and complete[0] >= every_steps and metrics.is_file() and not metrics.stat().st_size:
             self.log(f"{metrics} is empty: its rows up to step {complete[0]} are lost, but the run continues")
         elif complete and (broken := metrics_log.broken_rows(metrics)):
             self.log(f"{metrics} has {broken}: these rows up to step {complete[0]} are lost, but the run continues")
@@ -128,8 +128,8 @@ class Checkpoints:
             if self._leader:
                 (partial / _STEP).write_text(f"{step}\n")
                 digests.write(partial)
-                whole = self.directory / str(step)
-                os.replace(partial, whole)
+                complete = self.directory / str(step)
+                os.replace(partial, complete)
                 digests.sync_directory(self.directory)
                 self._marker.touch()
                 self._any_saved = True
@@ -218,17 +218,17 @@ class Checkpoints:
                 damaged.append(step)
                 self.log(f"checkpoint {path} is damaged: {wrong or 'see the message of the first process'}")
                 continue
-            found = None
+            restored = None
             if not processes.any_process(refused is not None):
-                found, refused = self._read(path, like)
-            if processes.any_process(found is None):
+                restored, refused = self._read(path, like)
+            if processes.any_process(restored is None):
                 why = told(refused) if refused else "see the message of the other process"
                 raise UserError(f"checkpoint {path} cannot be read: {why}. Nothing was changed")
             for bad in damaged:
                 self._put_aside(self.directory / str(bad))
             self._any_saved = self._marker.exists()
             count = jax.device_put(np.int32(step), like.step.sharding)
-            return TrainState(count, found["params"], found["optimizer"]), found["position"]
+            return TrainState(count, restored["params"], restored["optimizer"]), restored["position"]
         if damaged:
             raise UserError(
                 f"none of the checkpoints {sorted(damaged)} in {self.directory} can be read; restore one from a "

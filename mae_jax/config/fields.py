@@ -521,14 +521,14 @@ _TASKS = {"pretrain": {}, "linear_probe": _LINEAR_PROBE}
 
 def rules(fields: type[Fields], prefix: str = "") -> dict[str, tuple[Any, Rule]]:
     """{dotted name: (default, Rule)} for all fields, such as "data.fraction"."""
-    found: dict[str, tuple[Any, Rule]] = {}
+    by_name: dict[str, tuple[Any, Rule]] = {}
     for each in dataclasses.fields(fields):  # type: ignore[arg-type]
         if "rule" in each.metadata:
             default = each.default if each.default is not dataclasses.MISSING else {}
-            found[prefix + each.name] = default, each.metadata["rule"]
+            by_name[prefix + each.name] = default, each.metadata["rule"]
         elif isinstance(each.default_factory, type) and issubclass(each.default_factory, Fields):
-            found |= rules(each.default_factory, f"{prefix}{each.name}.")
-    return found
+            by_name |= rules(each.default_factory, f"{prefix}{each.name}.")
+    return by_name
 
 
 def may_differ(key: str) -> bool:

@@ -78,8 +78,10 @@ def init_of(path: str | os.PathLike) -> str:
     """The `init` of a path: "weights" for a file or folder of weights from other code, else "mae"."""
     path = Path(path)
     if path.is_dir():
-        own = (path / "checkpoints").is_dir() or (not any(path.glob("*.safetensors")) and not any(path.glob("*.bin")))
-        return "mae" if own else "weights"
+        is_run = (path / "checkpoints").is_dir() or (
+            not any(path.glob("*.safetensors")) and not any(path.glob("*.bin"))
+        )
+        return "mae" if is_run else "weights"
     return "weights" if path.is_file() or path.suffix in WEIGHTS else "mae"
 
 
@@ -120,16 +122,16 @@ def load(path: str | os.PathLike, arg: str = "") -> ConfigDict:
         raise UserError(f"config file {path} is not valid Python, line {error.lineno}: {error.msg}") from None
     except ImportError as error:
         raise UserError(f"config file {path} cannot be imported: {error}; install what it imports") from None
-    made = getattr(module, "get_config", None)
-    if not callable(made):
+    get_config = getattr(module, "get_config", None)
+    if not callable(get_config):
         raise UserError(f"config file {path} has no function get_config(arg); see configs/ for examples")
     try:
-        inspect.signature(made).bind(arg)
+        inspect.signature(get_config).bind(arg)
     except TypeError:
         raise UserError(
             f"config file {path}: get_config must take one argument, the text after ':'; see configs/"
         ) from None
-    config = made(arg)
+    config = get_config(arg)
     if not isinstance(config, ConfigDict):
         raise UserError(
             f"config file {path}: get_config returned a {type(config).__name__}, not a ConfigDict; see configs/"
@@ -221,11 +223,11 @@ def with_defaults(saved: dict[str, Any]) -> dict[str, Any]:
 
 
 def _filled(saved: dict[str, Any], known: dict[str, Any]) -> dict[str, Any]:
-    found = known | saved
+    filled = known | saved
     for key, value in known.items():
-        if isinstance(value, dict) and isinstance(found[key], dict):
-            found[key] = _filled(found[key], value)
-    return found
+        if isinstance(value, dict) and isinstance(filled[key], dict):
+            filled[key] = _filled(filled[key], value)
+    return filled
 
 
 def difference(ours: dict[str, Any], theirs: dict[str, Any]) -> list[str]:

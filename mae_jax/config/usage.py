@@ -22,9 +22,9 @@ def overview(verb: str, text: str, more: str = "") -> str:
     """Help of the command `verb`: its description `text`, its extra option `more`, and all config files."""
     option = f" [{more.split()[0]}]" if more else ""
     lines = [f"  configs/{path.name:18} {_summary(path)}" for path in shipped()]
-    own = f"  {more}\n" if more else ""
+    extra_line = f"  {more}\n" if more else ""
     usage = USAGE.format(verb=verb, more=option)
-    return f"{usage}\n{text.strip()}\n{OPTIONS}{own}\nconfig files:\n" + "\n".join(lines)
+    return f"{usage}\n{text.strip()}\n{OPTIONS}{extra_line}\nconfig files:\n" + "\n".join(lines)
 
 
 def shipped() -> list[Path]:
@@ -49,8 +49,8 @@ def of_config(file: str, arg: str) -> str:
     path = config_file(file)
     with recorded_arguments() as recorded:
         config = load(path, arg)
-    own = recorded[0] if recorded else {}
-    arguments = [f"  {name}={_shown(value)}" for name, value in own.items()] or ["  none"]
+    file_arguments = recorded[0] if recorded else {}
+    arguments = [f"  {name}={_shown(value)}" for name, value in file_arguments.items()] or ["  none"]
     flat = flatten(config)
     meanings = _meanings(config.get("task"))
     order = {key: number for number, key in enumerate(meanings)}
@@ -90,9 +90,9 @@ def _shown(value: Any) -> str:
 def _meanings(task: str) -> dict[str, str]:
     """{dotted name: meaning and allowed values}."""
     kinds = {"study": fields.StudyConfig, "sweep": fields.SweepConfig}
-    found = {}
+    meanings = {}
     for key, (_, rule) in fields.rules(kinds.get(task, fields.RunConfig)).items():
         allowed = rule.range if rule.has_range else ""
         allowed = " | ".join(map(str, rule.choices)) if rule.choices else allowed
-        found[key] = f"{rule.meaning}; {allowed}" if allowed else rule.meaning
-    return found
+        meanings[key] = f"{rule.meaning}; {allowed}" if allowed else rule.meaning
+    return meanings

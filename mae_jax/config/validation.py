@@ -228,9 +228,9 @@ def _validate_probe(config: RunConfig, prefix: str) -> None:
     used = {"lbfgs": ("l2",), "knn": ("neighbours", "temperature")}.get(config.task, ())
     for name in ("l2", "neighbours", "temperature"):
         value = getattr(config.probe, name)
-        whole = name == "neighbours"
-        if not value or len(set(value)) != len(value) or min(value) <= 0 or (whole and any(v % 1 for v in value)):
-            what = "whole numbers" if whole else "numbers"
+        integral = name == "neighbours"
+        if not value or len(set(value)) != len(value) or min(value) <= 0 or (integral and any(v % 1 for v in value)):
+            what = "whole numbers" if integral else "numbers"
             raise UserError(f"{prefix}probe.{name}={value} is not allowed; use {what} above 0, each once")
         if name in used and len(value) > 1 and not config.data.val_fraction:
             raise UserError(

@@ -201,17 +201,17 @@ def read_rows(file: Path) -> tuple[list[str], Sequence[int], list[list[str]]]:
 def _probabilities(file: Path, numbers: Sequence[int], column: str, values: Sequence[str]) -> Float[np.ndarray, "n"]:
     """A column of numbers from 0 to 1. `numbers` are the line numbers of the rows."""
     try:
-        found = np.array(list(map(float, values)))
+        values_read = np.array(list(map(float, values)))
     except ValueError:
-        found = np.array([_number(value) for value in values])
-    wrong = np.flatnonzero(~((found >= -1e-6) & (found <= 1 + 1e-6)))
+        values_read = np.array([_number(value) for value in values])
+    wrong = np.flatnonzero(~((values_read >= -1e-6) & (values_read <= 1 + 1e-6)))
     if wrong.size:
         i = wrong[0]
         raise UserError(
             f"{file} line {numbers[i]}: {show(column)} is {show(values[i])}; it must be a number from 0 to"
             " 1: if the run diverged (nan), train it again"
         )
-    return np.clip(found, 0.0, 1.0)
+    return np.clip(values_read, 0.0, 1.0)
 
 
 def _number(text: str) -> float:

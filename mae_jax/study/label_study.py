@@ -61,8 +61,8 @@ def configured(runs: list[Run]) -> list[Run]:
         (place, validate(changed(cell, known[cell.init_from].fields())) if cell.init == "weights" else cell)
         for place, cell in runs
     ]
-    made = {str(directory.resolve()) for directory, _ in runs}
-    for cell in {cell.init_from: cell for _, cell in runs if cell.init_from not in made}.values():
+    directories = {str(directory.resolve()) for directory, _ in runs}
+    for cell in {cell.init_from: cell for _, cell in runs if cell.init_from not in directories}.values():
         initial_weights.first_weights(cell)
     return runs
 

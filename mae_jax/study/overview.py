@@ -62,20 +62,20 @@ def find(top: Path) -> list[Entry]:
     """The runs and studies in and below `top`, sorted by path. Raises UserError if there are none."""
     if not top.is_dir():
         raise UserError(f"{top} is not a directory; name one that contains runs, such as runs/")
-    found = [entry for path in sorted(_directories(top, DEPTH)) if (entry := read(path)) is not None]
-    for i, entry in enumerate(found):
+    all_entries = [entry for path in sorted(_directories(top, DEPTH)) if (entry := read(path)) is not None]
+    for i, entry in enumerate(all_entries):
         if entry.task in ("study", "sweep"):
-            below = [other for other in found if entry.path in other.path.parents]
+            below = [other for other in all_entries if entry.path in other.path.parents]
             done = [other for other in below if other.state == "finished"]
-            found[i] = dataclasses.replace(entry, runs=len(below), finished=len(done))
+            all_entries[i] = dataclasses.replace(entry, runs=len(below), finished=len(done))
             if below and len(done) < len(below):
                 running = any(other.state == "running" for other in below)
-                found[i] = dataclasses.replace(found[i], state="running" if running else "stopped")
-    if not found:
+                all_entries[i] = dataclasses.replace(all_entries[i], state="running" if running else "stopped")
+    if not all_entries:
         raise UserError(
             f"{top} contains no runs (no {contents.CONFIG} of mae_jax within {DEPTH} levels); name another directory"
         )
-    return found
+    return all_entries
 
 
 def _directories(top: Path, depth: int) -> Iterator[Path]:
@@ -125,10 +125,10 @@ def _unfinished(path: Path) -> str:
 
 def _object(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8-sig")) if path.is_file() else {}
+        value = json.loads(path.read_text(encoding="utf-8-sig")) if path.is_file() else {}
     except (OSError, ValueError, RecursionError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return value if isinstance(value, dict) else {}
 
 
 def size_of(path: Path) -> int:
@@ -193,18 +193,18 @@ def _paired(a: Entry, b: Entry) -> list[str]:
         return ["scores: not compared, because not both runs have predictions"]
     if classes[0] != classes[1]:
         return [f"scores: not compared, because the classes differ ({classes[0]} and {classes[1]})"]
-    found = [read_predictions(file, classes[0])[0] for file in files]
-    rows = [{image: i for i, image in enumerate(one.images)} for one in found]
-    shared = [image for image in found[0].images if image in rows[1]]
+    predictions = [read_predictions(file, classes[0])[0] for file in files]
+    rows = [{image: i for i, image in enumerate(one.images)} for one in predictions]
+    shared = [image for image in predictions[0].images if image in rows[1]]
     at = [np.asarray([of[image] for image in shared], int) for of in rows]
-    if not shared or (found[0].labels[at[0]] != found[1].labels[at[1]]).any():
+    if not shared or (predictions[0].labels[at[0]] != predictions[1].labels[at[1]]).any():
         why = "their labels differ" if shared else "they have no test image in common"
         return [f"scores: not compared, because {why}"]
     terms = [
         stats.image_terms(one.labels[i], one.predictions[i], one.confidence[i], None, len(classes[0]))
-        for one, i in zip(found, at, strict=True)
+        for one, i in zip(predictions, at, strict=True)
     ]
-    units, of_what = _units(found[0], at[0])
+    units, of_what = _units(predictions[0], at[0])
     lines = [f"{len(shared)} test images in both"]
     draws = stats.bootstrap(terms, units, lambda sums: stats.metrics_from_sums(sums, len(classes[0])))
     points = [stats.metrics_from_sums(t.sum(0), len(classes[0])) for t in terms]
@@ -214,17 +214,17 @@ def _paired(a: Entry, b: Entry) -> list[str]:
         lines.append(
             f"  {words}: A {one:.4f}, B {two:.4f}, B - A {two - one:+.4f} (95 % interval {low:+.4f} to {high:+.4f})"
         )
-    rights = [one.right[i] for one, i in zip(found, at, strict=True)]
+    rights = [one.right[i] for one, i in zip(predictions, at, strict=True)]
     only = [int((rights[0] & ~rights[1]).sum()), int((rights[1] & ~rights[0]).sum())]
     p = stats.mcnemar(*rights)
     lines.append(f"  correct only in A: {only[0]}, only in B: {only[1]}; McNemar's exact test p = {p:.3g}")
     return [*lines, f"  the intervals resample {of_what}; they do not include differences between seeds"]
 
 
-def _units(found: Predictions, at: np.ndarray) -> tuple[np.ndarray, str]:
+def _units(predictions: Predictions, at: np.ndarray) -> tuple[np.ndarray, str]:
     """The unit of each image that the bootstrap resamples, its group if known, and what to call these units."""
-    if found.groups is not None:
-        groups = [found.groups[i] for i in at]
+    if predictions.groups is not None:
+        groups = [predictions.groups[i] for i in at]
         if len(set(groups)) > 1:
             return np.unique(groups, return_inverse=True)[1], f"{len(set(groups))} groups of images"
     return np.arange(len(at)), "images, because groups are not known"

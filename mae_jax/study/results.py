@@ -36,8 +36,8 @@ class Results(dict[str, Any]):
         if not self.is_single:
             rows = self.get("rows", [])
             scores = [row["accuracy"] for row in rows if isinstance(row.get("accuracy"), float)]
-            spread = f"; test accuracy from {min(scores):.3f} to {max(scores):.3f}" if scores else ""
-            return [f"  {len(rows)} rows in the table{spread}"]
+            score_range = f"; test accuracy from {min(scores):.3f} to {max(scores):.3f}" if scores else ""
+            return [f"  {len(rows)} rows in the table{score_range}"]
         lines = [f"  {summary(self)}"]
         if "majority_rate" in self:
             lines.append(f"  always predicting the most common class scores {self['majority_rate']:.3f}")
