@@ -21,7 +21,7 @@ from mae_jax.runtime.files import replacing
 
 REQUIRED = ("image", "label", "prediction", "confidence")
 MISTAKES = 12  # shown in a report for each run; the run keeps pictures of them
-ONE_BY_ONE = "intervals redraw single images, not groups"
+ONE_BY_ONE = "intervals resample single images, not groups"
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ def read_predictions(file: Path, classes: Sequence[str]) -> tuple[Predictions, l
         groups = tuple(known[columns[at["group"]][i]] for i in by_name)
         if not any(groups):
             groups = None
-            notes.append(f"groups are not known, the same patient may be on both sides: {ONE_BY_ONE}")
+            notes.append(f"groups are not known, so the same patient may be on both sides; {ONE_BY_ONE}")
         elif not all(groups):  # an image without a group is its own group
             names = [clean(images[i]) for i in by_name]
             groups = tuple(g or f"image {image}" for g, image in zip(groups, names, strict=True))

@@ -80,7 +80,7 @@ def test_images_without_a_group_are_groups_of_their_own(make, tmp_path):
     assert len(alone) == 10 and len(set(units.values())) == 30
     edit_csv(run, lambda rows: [row | {"group": ""} for row in rows])
     (read,), notes = read_runs([run])
-    assert read.test.groups is None and "groups are not known, the same patient may be on both sides" in notes[0]
+    assert read.test.groups is None and "groups are not known, so the same patient may be on both sides" in notes[0]
 
 
 def test_unknown_groups_are_on_the_page():
