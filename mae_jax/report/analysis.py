@@ -192,7 +192,9 @@ def redrawn(
             f"little about others."
         )
         return units, f"{len(names):,} groups of {what}", [few] if len(names) < FEW_GROUPS else []
-    one = f"The {what} all come from one group: the intervals resample single images and say nothing about other groups."
+    one = (
+        f"The {what} all come from one group: the intervals resample single images and say nothing about other groups."
+    )
     return np.arange(n), f"{n:,} {what}", [one] if len(names) else []
 
 
