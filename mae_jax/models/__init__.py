@@ -1,7 +1,6 @@
-"""Networks as pure functions of nested dicts of arrays: the one place that knows Flax.
+"""Networks as pure functions of nested dicts of arrays. Only this package uses Flax.
 
-`build(kind, shape)` gives a graph definition (hashable); `init` draws parameters; `apply` runs the
-network. Outside this folder parameters are plain nested dicts such as
+`init` draws parameters; `apply` runs a network. Outside this package, parameters are plain nested dicts such as
 `params["encoder"]["block_00"]["attn"]["qkv"]["kernel"]`.
 """
 
@@ -27,27 +26,27 @@ _KINDS = {"mae": MAE, "vit": ViT, "encoder": Encoder, "encoder without norm": pa
 
 @lru_cache
 def _graphdef(kind: str, shape: Shape):
-    """The network without its arrays."""
+    """The network's graph definition (hashable), without its arrays."""
     return nnx.split(nnx.eval_shape(lambda: _KINDS[kind](shape, rngs=nnx.Rngs(0))))[0]
 
 
 def init(kind: str, shape: Shape, key: jax.Array) -> Params:
-    """Draws the parameters of `kind` (mae, vit, or encoder for the tokens alone) as a nested dict; can be jitted."""
+    """Initial parameters of a network of `kind` (mae, vit or encoder) as a nested dict. Can be jitted."""
     return nnx.to_pure_dict(nnx.state(_KINDS[kind](shape, rngs=nnx.Rngs(key)), nnx.Param))
 
 
 def apply(kind: str, shape: Shape, params: Params, *args, **kwargs):
-    """Calls the network `kind` with `params`; the arguments are those of `MAE`, `ViT`, `Encoder`."""
+    """Calls the network `kind` with `params`. The other arguments are passed to `MAE`, `ViT` or `Encoder`."""
     return nnx.merge(_graphdef(kind, shape), params)(*args, **kwargs)
 
 
 def pooled(shape: Shape, params: Params, images: Float[Array, "b h w c"]) -> Float[Array, "b d"]:
-    """What a classifier's head reads of each image, before any batch norm; nothing is random."""
+    """Pooled features: the input of a classifier's head, before any batch norm. Deterministic."""
     return nnx.merge(_graphdef("vit", shape), params).pooled(images)
 
 
 def head(shape: Shape, params: Params, features: Float[Array, "b d"]) -> Float[Array, "b classes"]:
-    """A classifier's logits from what its head reads."""
+    """Logits of a classifier from its pooled features, after any batch norm."""
     return nnx.merge(_graphdef("vit", shape), params).head(features)
 
 
@@ -58,10 +57,11 @@ def features(
     blocks: Sequence[int] = (-1,),
     ids_keep: Int[Array, "b v"] | None = None,
 ) -> tuple[Float[Array, "b t d"], ...]:
-    """Tokens as they leave each of `blocks` of a network's `params["encoder"]`, before the last norm; can be jitted.
+    """Output tokens of each of `blocks`, before the final norm. Deterministic; can be jitted.
 
-    Blocks count from 0, negative ones from the end. The class token comes first; with `ids_keep` only those
-    patches are encoded. Nothing is random. Raises UserError for a block that is not there.
+    `encoder` is a network's `params["encoder"]`. Blocks are numbered from 0; negative numbers count from the end.
+    The class token comes first, then the patches, without registers. With `ids_keep`, only those patches are encoded.
+    Raises UserError for a block that does not exist.
     """
     return _encoder(shape, encoder).features(images, tuple(_block(shape, i) for i in blocks), ids_keep)
 
@@ -69,10 +69,10 @@ def features(
 def attention(
     shape: Shape, encoder: Params, images: Float[Array, "b h w c"], block: int = -1
 ) -> Float[Array, "b heads t t"]:
-    """Attention weights in a block of a network's `params["encoder"]`, float32; can be jitted.
+    """Attention weights of one block, float32. Can be jitted.
 
-    The next to last axis asks, the last one gives; each is the class token, the registers, the patches.
-    Raises UserError for a block that is not there.
+    `encoder` is a network's `params["encoder"]`. The second-to-last axis indexes queries, the last one keys; both
+    list the class token, the registers, then the patches. Raises UserError for a block that does not exist.
     """
     return _encoder(shape, encoder).attention(images, _block(shape, block))
 
@@ -83,5 +83,5 @@ def _encoder(shape: Shape, params: Params) -> Encoder:
 
 def _block(shape: Shape, number: int) -> int:
     if not -shape.depth <= number < shape.depth:
-        raise UserError(f"block={number} is not there; the network has blocks 0 to {shape.depth - 1}, the last is -1")
+        raise UserError(f"block={number} is out of range; use 0 to {shape.depth - 1}, or -1 for the last block")
     return number % shape.depth

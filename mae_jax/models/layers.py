@@ -1,8 +1,8 @@
-"""Building blocks of the transformer: linear map, layer norm, attention, block, patch embedding.
+"""Building blocks of the transformer: linear layer, layer norm, attention, block, patch embedding.
 
-Tokens are flattened to (batch * tokens, features) before every matrix product, and heads stand before
-tokens inside attention: on CPUs both are faster than the straightforward layout, above all backwards.
-Parameters are float32; `dtype` is what the arithmetic runs in. Norms and softmax stay in float32.
+Tokens are flattened to (batch * tokens, features) before every matrix product, and attention puts the head axis
+before the token axis. On CPUs both are faster than the straightforward layout, mostly in the backward pass.
+Parameters are float32; `dtype` is the type of the arithmetic. Norms and softmax always run in float32.
 """
 
 import math
@@ -15,28 +15,29 @@ from jax.experimental.layout import Layout, with_layout_constraint
 from jaxtyping import Array, Float
 
 BATCH_NORM_EPSILON = 1e-6  # the paper's code; PyTorch's default is 1e-5
-CACHED = 6 * 2**20  # numbers: about as many as a CPU's last cache holds
-LAYER_NORM_EPSILON = 1e-6  # the paper's code and timm; PyTorch's default is 1e-5, Hugging Face's ViT has 1e-12
+CACHED = 6 * 2**20  # array elements that fit into a typical CPU's last-level cache
+LAYER_NORM_EPSILON = 1e-6  # the paper's code and timm; PyTorch's default is 1e-5, Hugging Face's ViT uses 1e-12
 
 
 def _multiply(x: Float[Array, "*rows i"], kernel: Float[Array, "i o"]) -> Float[Array, "*rows o"]:
-    """x W. On one CPU, an x larger than the cache goes part by part: XLA's product reads all of it several times."""
+    """x W. On a single CPU device, an x larger than the cache is split, because XLA's product reads it repeatedly."""
     images = x.shape[0]
     parts = 1
     if jax.default_backend() == "cpu" and jax.device_count() == 1 and x.ndim > 2 and x.size > CACHED:
         parts = next(k for k in range(2, images + 1) if images % k == 0 and (4 * x.size <= k * CACHED or k == images))
     rows = x.reshape(parts, -1, x.shape[-1])
-    found = jax.lax.map(lambda part: part @ kernel, rows) if parts > 1 else rows[0] @ kernel
-    return found.reshape(*x.shape[:-1], kernel.shape[1])
+    out = jax.lax.map(lambda part: part @ kernel, rows) if parts > 1 else rows[0] @ kernel
+    return out.reshape(*x.shape[:-1], kernel.shape[1])
 
 
 @jax.custom_vjp
 def product(x: Float[Array, "*rows i"], kernel: Float[Array, "i o"]) -> Float[Array, "*rows o"]:
-    """x W, with the gradients dx = dy W^T and dW = x^T dy, the rows flattened; dW as is fastest on the CPU.
+    """x W, with the gradients dx = dy W^T and dW = x^T dy over the flattened rows.
 
-    There XLA's faster matrix product wants its first factor transposed in memory. The compiler does that where more
-    than one axis is contracted, so rows keep their axes here. The narrower of x and dy is the first factor, since
-    that is the less to transpose: where that is dy, dW^T = dy^T x comes out.
+    dW is computed in the way that is fastest on CPUs. XLA's faster matrix product there needs its first factor
+    transposed in memory. The compiler arranges that when more than one axis is contracted, so the rows keep their axes.
+    The narrower of x and dy is the first factor, because it is cheaper to transpose. If that is dy, the result is
+    dW^T = dy^T x.
     """
     return _multiply(x, kernel)
 
@@ -51,8 +52,8 @@ def _product_backward(saved, gradient):
     over_rows = ((rows, rows), ((), ()))
     if n_in <= n_out:
         return d_x, jax.lax.dot_general(x, gradient, over_rows)
-    # The barrier keeps the compiler from taking the transpose into the product, the layout from taking it into all
-    # that reads dW.
+    # The barrier keeps the compiler from fusing the transpose into the product. The layout constraint keeps it from
+    # fusing the transpose into everything that reads dW.
     d_kernel = jax.lax.optimization_barrier(jax.lax.dot_general(gradient, x, over_rows))
     return d_x, with_layout_constraint(d_kernel.T, Layout((0, 1)))
 
@@ -61,10 +62,10 @@ product.defvjp(lambda x, kernel: (product(x, kernel), (x, kernel)), _product_bac
 
 
 class Linear(nnx.Module):
-    """y = x W + b, initialised as in the MAE code: Xavier-uniform weights, zero bias."""
+    """y = x W + b, initialized as in the MAE code: Xavier-uniform weights, zero bias."""
 
     def __init__(self, n_in: int, n_out: int, *, dtype: str, rngs: nnx.Rngs, std: float = 0.0):
-        """`std` > 0 draws a normal of that deviation instead, cut off at two deviations (classification heads)."""
+        """`std` > 0 (classification heads): normal weights of that standard deviation, truncated at two of them."""
         draw = jax.nn.initializers.xavier_uniform()
         if std:
             draw = jax.nn.initializers.truncated_normal(std)
@@ -84,7 +85,7 @@ def layer_norm(
     bias: Float[Array, " d"],
     epsilon: float = LAYER_NORM_EPSILON,
 ) -> Float[Array, "*rows d"]:
-    """Layer normalisation over the last axis, computed in float32, returned in the type of `x`."""
+    """Layer normalization over the last axis (Ba et al. 2016), computed in float32, returned in the dtype of `x`."""
     return _layer_norm_forward(x, scale, bias, epsilon)[0]
 
 
@@ -97,7 +98,7 @@ def _layer_norm_forward(x, scale, bias, epsilon):
 
 
 def _layer_norm_backward(epsilon, saved, gradient):
-    # Written out by hand, this is two passes over memory; what autodiff makes is about five.
+    # Written by hand, the gradient takes two passes over memory. Autodiff's takes about five.
     x, mean, inverse, scale = saved
     normal = (x.astype(jnp.float32) - mean) * inverse
     gradient = gradient.astype(jnp.float32)
@@ -113,7 +114,7 @@ layer_norm.defvjp(_layer_norm_forward, _layer_norm_backward)
 
 @jax.custom_vjp
 def gelu(x: Float[Array, "*rows d"]) -> Float[Array, "*rows d"]:
-    """The exact GELU, x Phi(x) (Hendrycks and Gimpel 2016). By erf, which costs less than JAX's erfc."""
+    """The exact GELU, x Phi(x) (Hendrycks and Gimpel 2016). Uses erf, which is cheaper than jax.nn.gelu's erfc."""
     return x * _normal_cdf(x)
 
 
@@ -130,7 +131,7 @@ gelu.defvjp(lambda x: (gelu(x), x), _gelu_backward)
 
 
 class LayerNorm(nnx.Module):
-    """Layer norm with learned scale (starts at 1) and bias (starts at 0)."""
+    """Layer norm with learned scale (initially 1) and bias (initially 0)."""
 
     def __init__(self, width: int, epsilon: float = LAYER_NORM_EPSILON):
         self.scale = nnx.Param(jnp.ones((width,), jnp.float32))
@@ -144,20 +145,20 @@ class LayerNorm(nnx.Module):
 def batch_statistics(
     x: Float[Array, "b d"], real: Float[Array, " b"], n: int
 ) -> tuple[Float[Array, " d"], Float[Array, " d"]]:
-    """Mean and variance (over n, not n - 1) of each feature, over the `n` rows where `real` is 1."""
+    """Mean and biased variance (divided by n, not n - 1) of each feature over the `n` rows where `real` is 1."""
     mean = (x * real[:, None]).sum(0) / n
     return mean, (jnp.square(x - mean) * real[:, None]).sum(0) / n
 
 
 def batch_norm(x: Float[Array, "b d"], mean: Float[Array, " d"], variance: Float[Array, " d"]) -> Float[Array, "b d"]:
-    """Batch normalisation without learned scale and bias (Ioffe and Szegedy 2015)."""
+    """Batch normalization without learned scale and bias (Ioffe and Szegedy 2015)."""
     return (x - mean) * jax.lax.rsqrt(variance + BATCH_NORM_EPSILON)
 
 
 class BatchNorm(nnx.Module):
-    """Batch norm without learned scale and bias, by its running statistics (He et al. 2022, appendix A.1).
+    """Batch norm without learned scale and bias that applies its running statistics (He et al. 2022, appendix A.1).
 
-    They stand among the parameters; no gradient changes them, but `state.train_step` moves them towards each batch's.
+    The running statistics are parameters that receive no gradient; `train_step` updates them from each batch.
     """
 
     def __init__(self, width: int):
@@ -169,7 +170,7 @@ class BatchNorm(nnx.Module):
 
 
 class LayerScale(nnx.Module):
-    """A learned factor on each feature of a residual branch (Touvron et al. 2021, CaiT)."""
+    """A learned factor for each feature of a residual branch (Touvron et al. 2021, CaiT)."""
 
     def __init__(self, width: int, start: float):
         self.gamma = nnx.Param(jnp.full((width,), start, jnp.float32))
@@ -180,11 +181,11 @@ class LayerScale(nnx.Module):
 
 @partial(jax.custom_vjp, nondiff_argnums=(1,))
 def attend(qkv: Float[Array, "b n 3 h e"], first: int) -> Float[Array, "b m d"]:
-    """softmax(q k^T / sqrt(e)) v of the `first` m tokens' q; the heads' results side by side, d = h e.
+    """softmax(q k^T / sqrt(e)) v for the queries of the first m = `first` tokens; heads are concatenated, d = h e.
 
     With P the softmax, O the result and dO its gradient: dV = P^T dO, dS = P (dO V^T - rowsum(dO O)),
-    dQ = dS K / sqrt(e), dK = dS^T Q / sqrt(e). Taking the row sums of dO O, not of dP P, is due to Dao et al. 2022
-    (FlashAttention, appendix B.2): it saves a pass over the n x n weights.
+    dQ = dS K / sqrt(e), dK = dS^T Q / sqrt(e). The row sums of dO O replace those of dP P, as in Dao et al. 2022
+    (FlashAttention, appendix B.2). This saves a pass over the n x n weights.
     """
     return _attend_forward(qkv, first)[0]
 
@@ -228,13 +229,13 @@ class Attention(nnx.Module):
     """Multi-head self-attention with one fused projection for queries, keys and values."""
 
     def __init__(self, width: int, heads: int, *, dtype: str, attention: str = "xla", rngs: nnx.Rngs):
-        """`attention` xla computes it by `attend`, cudnn by NVIDIA's fused kernel, which keeps no n x n weights."""
+        """`attention`: "xla" calls `attend`; "cudnn" calls NVIDIA's fused kernel, which stores no n x n weights."""
         self.qkv = Linear(width, 3 * width, dtype=dtype, rngs=rngs)
         self.proj = Linear(width, width, dtype=dtype, rngs=rngs)
         self.heads, self.attention = heads, attention
 
     def __call__(self, tokens: Float[Array, "b n d"], first: int) -> Float[Array, "b m d"]:
-        """What the `first` m tokens take from all."""
+        """Output for the first m = `first` tokens, which attend to all n."""
         qkv = self._split(tokens)
         if self.attention == "xla":
             return self.proj(attend(qkv, first))
@@ -243,7 +244,7 @@ class Attention(nnx.Module):
         return self.proj(mixed.reshape(*mixed.shape[:2], -1))
 
     def weights(self, tokens: Float[Array, "b n d"]) -> Float[Array, "b h n n"]:
-        """How much each token (next to last axis) takes from each other (last); rows sum to 1, in float32."""
+        """Attention weights in float32: queries on the second-to-last axis, keys on the last. Rows sum to 1."""
         q, k, _ = _heads_first(self._split(tokens))
         return _softmax_scores(q, k)
 
@@ -253,7 +254,7 @@ class Attention(nnx.Module):
 
 
 class Mlp(nnx.Module):
-    """Two linear maps with the exact GELU between."""
+    """Two linear layers with an exact GELU between them."""
 
     def __init__(self, width: int, hidden: int, *, dtype: str, rngs: nnx.Rngs):
         self.fc1 = Linear(width, hidden, dtype=dtype, rngs=rngs)
@@ -265,7 +266,7 @@ class Mlp(nnx.Module):
 
 @partial(jax.jit, inline=True)
 def drop_path(branch: Float[Array, "b n d"], key: Array, rate: Float[Array, ""] | float) -> Float[Array, "b n d"]:
-    """Stochastic depth (Huang et al. 2016): drops a residual branch per image, rescales the rest."""
+    """Stochastic depth (Huang et al. 2016): drops the branch for random images and rescales it for the others."""
     keep = jax.random.bernoulli(key, 1.0 - rate, (branch.shape[0], 1, 1))
     return branch * keep.astype(branch.dtype) / jnp.asarray(1.0 - rate, branch.dtype)
 
@@ -273,8 +274,7 @@ def drop_path(branch: Float[Array, "b n d"], key: Array, rate: Float[Array, ""] 
 class Block(nnx.Module):
     """Pre-norm transformer block.
 
-    `rate` is its share of dropped residual branches; `layer_scale` > 0 gives the branches a learned factor
-    that starts there.
+    `rate` is the drop-path rate. `layer_scale` > 0 is the initial value of the residual branches' learned factors.
     """
 
     def __init__(
@@ -302,7 +302,7 @@ class Block(nnx.Module):
     def __call__(
         self, tokens: Float[Array, "b n d"], key: Array | None = None, first: int | None = None
     ) -> Float[Array, "b m d"]:
-        """`key` turns drop path on (training); None is deterministic. Only the `first` m tokens leave; None: all."""
+        """Output for the first m = `first` tokens (None: all). `key` enables drop path; None is deterministic."""
         first = tokens.shape[1] if first is None else first
         attended = self.attn(self.norm1(tokens), first)
         attended = self.ls1(attended) if self.scaled else attended
@@ -317,37 +317,37 @@ class Block(nnx.Module):
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _run_again(graph, first, params, tokens, key):
+def _remat_block(graph, first, params, tokens, key):
     return nnx.merge(graph, params)(tokens, key, first)
 
 
-def _run_again_backward(graph, first, saved, gradient):
+def _remat_block_backward(graph, first, saved, gradient):
     params, tokens, key = saved
-    # Some of XLA's schedulers for CPUs drop the barrier, on which `jax.checkpoint` rests, and repeat the work at once,
-    # where it saves nothing. What depends on the gradient has to wait for it.
+    # `jax.checkpoint` relies on a barrier that some of XLA's CPU schedulers drop. They then recompute too early, which
+    # saves no memory. Here the input depends on the gradient, so the recomputation has to wait for it.
     params, tokens, gradient = jax.lax.optimization_barrier((params, tokens + 0 * gradient[:, :1], gradient))
     _, pull = jax.vjp(lambda p, t: nnx.merge(graph, p)(t, key, first), params, tokens)
     return *pull(gradient), None
 
 
-_run_again.defvjp(lambda graph, first, *rest: (_run_again(graph, first, *rest), rest), _run_again_backward)
+_remat_block.defvjp(lambda graph, first, *rest: (_remat_block(graph, first, *rest), rest), _remat_block_backward)
 
 
 def run_block(
     block: Block, tokens: Float[Array, "b n d"], key: Array | None = None, first: int | None = None, *, remat: bool
 ) -> Float[Array, "b m d"]:
-    """Calls a block; with `remat` only its input is kept for the gradient, the rest is computed again.
+    """Calls a block. With `remat`, only its input is kept for the backward pass and the rest is recomputed.
 
-    Chen et al. 2016, "Training deep nets with sublinear memory cost".
+    See Chen et al. 2016, "Training deep nets with sublinear memory cost".
     """
     if not remat:
         return block(tokens, key, first)
     graph, params = nnx.split(block)
-    return _run_again(graph, first, params, tokens, key)
+    return _remat_block(graph, first, params, tokens, key)
 
 
 class PatchEmbed(nnx.Module):
-    """Linear embedding of flattened patches: what a convolution with kernel = stride computes."""
+    """Linear embedding of flattened patches, equivalent to a convolution whose stride is its kernel size."""
 
     def __init__(self, patch_size: int, width: int, *, dtype: str, rngs: nnx.Rngs):
         self.proj = Linear(3 * patch_size**2, width, dtype=dtype, rngs=rngs)

@@ -41,7 +41,7 @@ class Decoder(nnx.Module):
 
 
 class MAE(nnx.Module):
-    """Encoder and decoder; the encoder's parameters are those of the classifier's encoder."""
+    """Encoder and decoder. A classifier's encoder has the same parameters as this encoder."""
 
     def __init__(self, shape: Shape, *, rngs: nnx.Rngs):
         self.encoder = Encoder(shape, rngs=rngs)
@@ -50,7 +50,7 @@ class MAE(nnx.Module):
     def __call__(
         self, images: Float[Array, "b h w c"], noise: Float[Array, "b n"], visible: int
     ) -> tuple[Float[Array, "b n p"], Float[Array, "b n"]]:
-        """Predicted patches and `mask` (1 = removed). `noise` decides which `visible` are kept."""
+        """Predictions for all patches, and `mask` (1 = removed). The `visible` patches of smallest `noise` are kept."""
         ids_keep, ids_restore, mask = random_masking(noise, visible)
         latent = self.encoder(images, ids_keep=ids_keep)
         return self.decoder(latent, ids_restore), mask

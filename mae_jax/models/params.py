@@ -17,27 +17,27 @@ def map_paths(function, params: Params) -> Params:
 
 
 def part(params: Params, pattern: str, above: str = "") -> tuple[Params, Params]:
-    """A nested dict in two: the parameters whose path matches the regular expression, and the others."""
+    """Splits a nested dict: parameters whose path matches the regular expression, and the others."""
     matching, others = {}, {}
     for key, value in params.items():
         if isinstance(value, dict):
             both = part(value, pattern, f"{above}{key}/")
         else:
             both = (value, {}) if re.search(pattern, above + key) else ({}, value)
-        for whole, found in zip((matching, others), both, strict=True):
-            if not isinstance(found, dict) or found:
-                whole[key] = found
+        for target, subset in zip((matching, others), both, strict=True):
+            if not isinstance(subset, dict) or subset:
+                target[key] = subset
     return matching, others
 
 
 def join(one: Params, other: Params) -> Params:
-    """The whole again of what `part` made two of."""
+    """Joins the two dicts that `part` returned."""
     both = one.keys() & other.keys()
     return one | other | {key: join(one[key], other[key]) for key in both}
 
 
 def digest(params: Params) -> str:
-    """SHA-256 of all paths and values of a nested dict of host arrays: equal for equal parameters alone."""
+    """SHA-256 of all paths and values of a nested dict of host arrays. Only equal parameters have equal digests."""
     summary = hashlib.sha256()
 
     def add(path: str, leaf: np.ndarray) -> None:

@@ -30,17 +30,17 @@ def unpatchify(patches: Float[Array, "b n p"], patch_size: int) -> Float[Array, 
 
 
 def n_visible(n_patches: int, mask_ratio: float) -> int:
-    """How many patches stay visible: the paper's code rounds n * (1 - ratio) down."""
+    """Number of visible patches: n * (1 - ratio), rounded down as in the paper's code."""
     return int(n_patches * (1 - mask_ratio))
 
 
 def random_masking(
     noise: Float[Array, "b n"], visible: int
 ) -> tuple[Int[Array, "b v"], Int[Array, "b n"], Float[Array, "b n"]]:
-    """Chooses the `visible` patches of smallest noise, per image (He et al. 2022, appendix A.1).
+    """Keeps the `visible` patches with the smallest noise in each image (He et al. 2022, appendix A.1).
 
-    Returns `ids_keep` (indices of the visible patches, in the order of their noise), `ids_restore`
-    (where each patch lies in the sequence visible-then-removed) and `mask` (1 = removed, 0 = kept).
+    Returns `ids_keep` (indices of the visible patches, by increasing noise), `ids_restore` (position of each patch in
+    the sequence of visible, then removed patches) and `mask` (1 = removed, 0 = kept).
     """
     ids_shuffle = jnp.argsort(noise, axis=1)
     ids_restore = jnp.argsort(ids_shuffle, axis=1)
@@ -49,17 +49,17 @@ def random_masking(
 
 
 def given_mask(mask: ArrayLike) -> tuple[Float[np.ndarray, "b n"], int]:
-    """Noise and number of visible patches under which `random_masking` removes just where `mask` (b n) is 1.
+    """Noise and number of visible patches that make `random_masking` remove the patches where `mask` (b n) is 1.
 
-    They are what a masked autoencoder is called with: `models.apply("mae", shape, params, images, *given_mask(mask))`.
-    Visible patches keep their order. Raises UserError where rows remove different numbers of patches, or all.
+    Pass both to a masked autoencoder: `models.apply("mae", shape, params, images, *given_mask(mask))`. Visible patches
+    keep their order. Raises UserError if rows remove different numbers of patches, or all of them.
     """
     noise = np.asarray(mask, np.float32)
     visible = (noise == 0).sum(-1) if noise.ndim == 2 else np.zeros(0, int)
     if not visible.size or not np.isin(noise, (0, 1)).all() or visible.min() < 1 or visible.min() != visible.max():
         raise UserError(
-            f"mask of shape {noise.shape}, {sorted(set(visible.tolist()))} visible in an image, is not allowed; "
-            "use rows of 0 (visible) and 1 (removed), as many visible in each image, at least one"
+            f"mask has shape {noise.shape} and {sorted(set(visible.tolist()))} visible patches per image; use rows of "
+            "0 (visible) and 1 (removed) with the same number of visible patches in each, at least one"
         )
     return noise, int(visible[0])
 
@@ -71,10 +71,10 @@ def gather_tokens(tokens: Float[Array, "b n d"], ids: Int[Array, "b v"]) -> Floa
 
 @lru_cache
 def position_embedding(grid: int, width: int) -> Float[np.ndarray, "n d"]:
-    """Fixed 2-D sine-cosine embedding of a grid x grid layout, without a row for the class token.
+    """Fixed 2-D sine-cosine embedding for grid x grid patches, without a row for the class token.
 
-    As in the MAE code: the first half of the features encodes the column, the second half the row;
-    each half is sines, then cosines, of position / 10000^(2i/d). Needs `width` divisible by 4.
+    As in the MAE code, the first half of the features encodes the column and the second half the row. Each half
+    holds sines, then cosines, of position / 10000^(2i/d). `width` must be divisible by 4.
     """
 
     def one_axis(position: np.ndarray) -> np.ndarray:

@@ -20,7 +20,7 @@ SIZES = {  # width, depth, heads
 
 @dataclasses.dataclass(frozen=True)
 class Shape:
-    """What fixes the shapes of a network. Hashable, so that equal networks share compiled code."""
+    """Sizes and options of a network. Hashable, so that equal networks share compiled code."""
 
     image_size: int  # pixels, square
     patch_size: int  # pixels, square
@@ -33,17 +33,17 @@ class Shape:
     decoder_heads: int = 16
     pool: str = "cls"  # cls | mean
     n_classes: int = 0
-    head_std: float = 0.02  # 0: Xavier-uniform
+    head_std: float = 0.02  # of the head's initial weights; 0: Xavier-uniform
     batch_norm: bool = False  # linear probing: batch norm without scale and bias before the head
-    drop_path: float = 0.0  # of the last block; falls linearly to 0 at the first
-    frozen_blocks: int = 0  # first blocks that training leaves as they are: they drop no path
+    drop_path: float = 0.0  # rate in the last block; decreases linearly to 0 in the first
+    frozen_blocks: int = 0  # number of first blocks that are not trained; their drop-path rate is 0
     dtype: str = "float32"
     attention: str = "xla"  # xla | cudnn (NVIDIA GPUs, 16-bit types)
     positions: str = "fixed"  # fixed (sine-cosine) | learned
     norm_eps: float = LAYER_NORM_EPSILON
-    registers: int = 0  # further learned tokens that are dropped at the end (Darcet et al. 2024)
-    layer_scale: float = 0.0  # where the branches' learned factors start; 0: none
-    remat: bool = False  # keep block inputs alone for the gradient, and compute the rest again
+    registers: int = 0  # number of extra learned tokens, discarded at the output (Darcet et al. 2024)
+    layer_scale: float = 0.0  # initial value of the residual branches' learned factors; 0: no factors
+    remat: bool = False  # keep only block inputs for the backward pass and recompute the rest
 
     @property
     def grid(self) -> int:
@@ -52,7 +52,7 @@ class Shape:
 
     @property
     def head_sizes(self) -> tuple[int, ...]:
-        """Features of a head of the encoder, and of the decoder where there is one."""
+        """Features per attention head of the encoder and, if there is one, of the decoder."""
         decoder = (self.decoder_width // self.decoder_heads,) if self.decoder_heads else ()
         return (self.width // self.heads, *decoder)
 
@@ -64,7 +64,7 @@ class Shape:
 class Encoder(nnx.Module):
     """Patch embedding, class token, positions, blocks `block_00`, `block_01`, ..., norm.
 
-    Positions belong to patches alone; one that other code learns for the class token is part of `cls_token`.
+    Only patches have position embeddings. One that other code learns for the class token is added to `cls_token`.
     """
 
     def __init__(self, shape: Shape, *, final_norm: bool = True, rngs: nnx.Rngs):
@@ -95,10 +95,10 @@ class Encoder(nnx.Module):
         *,
         class_token_only: bool = False,
     ) -> Float[Array, "b t d"]:
-        """Tokens (t = 1 + patches encoded), the class token first; with `ids_keep` only those patches.
+        """Encoded tokens (t = 1 + encoded patches), class token first. With `ids_keep`, only those patches are encoded.
 
-        `key` turns drop path on (training); None is deterministic. With `class_token_only` t is 1, and the last block
-        does no work for the others beyond their keys and values.
+        `key` enables drop path (training); None is deterministic. With `class_token_only`, t is 1 and the last block
+        computes only keys and values for the other tokens.
         """
         shape = self.shape
         tokens = self._embed(images, ids_keep)
@@ -112,14 +112,14 @@ class Encoder(nnx.Module):
     def features(
         self, images: Float[Array, "b h w c"], blocks: tuple[int, ...], ids_keep: Int[Array, "b v"] | None = None
     ) -> tuple[Float[Array, "b t d"], ...]:
-        """Tokens as they leave each of `blocks`, the class token first, before any last norm."""
-        tokens, found = self._embed(images, ids_keep), {}
+        """Output tokens of each of `blocks`, class token first, before the final norm."""
+        tokens, outputs = self._embed(images, ids_keep), {}
         for i in range(max(blocks) + 1):
-            tokens = found[i] = getattr(self, f"block_{i:02d}")(tokens)
-        return tuple(self._drop_registers(found[i]) for i in blocks)
+            tokens = outputs[i] = getattr(self, f"block_{i:02d}")(tokens)
+        return tuple(self._drop_registers(outputs[i]) for i in blocks)
 
     def attention(self, images: Float[Array, "b h w c"], block: int) -> Float[Array, "b heads t t"]:
-        """Attention weights within a block; tokens are the class token, the registers, the patches."""
+        """Attention weights in one block. Tokens are the class token, the registers, then the patches."""
         tokens = self._embed(images, None)
         for i in range(block):
             tokens = getattr(self, f"block_{i:02d}")(tokens)
@@ -132,7 +132,7 @@ class Encoder(nnx.Module):
         return jnp.concatenate([tokens[:, :1], tokens[:, 1 + self.shape.registers :]], axis=1)
 
     def _embed(self, images: Float[Array, "b h w c"], ids_keep: Int[Array, "b v"] | None) -> Float[Array, "b t d"]:
-        """What enters the first block: class token, registers, patches with their positions."""
+        """Input of the first block: class token, registers, patches with their positions."""
         shape = self.shape
         patches = patchify(images, shape.patch_size)
         if shape.positions == "learned":
@@ -142,7 +142,7 @@ class Encoder(nnx.Module):
         if ids_keep is None:
             tokens = self.patch_embed(patches) + positions.astype(shape.dtype)
         else:
-            # Picking patches before embedding them saves the work on the removed ones.
+            # Gathering before embedding avoids work on the removed patches.
             positions = jnp.take(positions[0], ids_keep, axis=0)
             kept = self.patch_embed(gather_tokens(patches, ids_keep))
             tokens = kept + positions.astype(shape.dtype)
@@ -156,7 +156,7 @@ class Encoder(nnx.Module):
 class ViT(nnx.Module):
     """Encoder and a linear head on the class token, or on the mean of the patch tokens.
 
-    With `pool="mean"` the norm comes after the mean, as `fc_norm` in the fine-tuning code of MAE.
+    With `pool="mean"`, the norm follows the mean, like `fc_norm` in the fine-tuning code of MAE.
     """
 
     def __init__(self, shape: Shape, *, rngs: nnx.Rngs):
@@ -169,12 +169,12 @@ class ViT(nnx.Module):
         self.shape = shape
 
     def __call__(self, images: Float[Array, "b h w c"], key: Array | None = None) -> Float[Array, "b classes"]:
-        """Logits in float32. `key` turns drop path on (training); None is deterministic."""
+        """Logits in float32. `key` enables drop path (training); None is deterministic."""
         features = self.pooled(images, key)
         return self.head(self.batch_norm(features) if self.shape.batch_norm else features)
 
     def pooled(self, images: Float[Array, "b h w c"], key: Array | None = None) -> Float[Array, "b d"]:
-        """What the head reads, before any batch norm, in float32."""
+        """Input of the head, before any batch norm, in float32."""
         tokens = self.encoder(images, key=key, class_token_only=self.shape.pool == "cls")
         if self.shape.pool == "mean":
             return self.fc_norm(tokens[:, 1:].astype(jnp.float32).mean(axis=1))

@@ -1,6 +1,6 @@
 """Evaluation steps: predictions, reconstruction errors and features of a batch.
 
-They are pure, and compiled once for each `Spec`.
+They are pure functions, compiled once per `Spec`.
 """
 
 from functools import partial
@@ -20,9 +20,10 @@ from mae_jax.step.train_step import to_float
 
 @partial(jax.jit, static_argnums=0)
 def eval_step(spec: Spec, params: Params, batch: Batch, seed: Int[Array, ""]) -> dict[str, Array]:
-    """Values per image, on every device: for classifiers `probabilities` and `loss` (without label
-    smoothing); for pre-training `loss`, `visible_loss` and `spam` (see `spam.spam_index`) under a mask fixed by (seed,
-    image index).
+    """Values per image, replicated on every device.
+
+    Classifiers: `probabilities` (b classes) and `loss` (b), in nats without label smoothing. Pre-training: `loss`,
+    `visible_loss` and `spam` (b; see `patch_repetition.spam_index`), with masks fixed by (seed, image index).
     """
     images = to_float(batch["image"], spec)
     if spec.objective != "reconstruction":
@@ -34,42 +35,42 @@ def eval_step(spec: Spec, params: Params, batch: Batch, seed: Int[Array, ""]) ->
         patches = patchify(images, spec.shape.patch_size)
         removed, visible = losses.reconstruction(pred, patches, mask, spec.norm_pix)
         n = spec.shape.n_patches
-        alike = patch_repetition.of_removed(pred, patches, mask, n - n_visible(n, spec.mask_ratio))
-        out = {"loss": removed, "visible_loss": visible, "spam": alike}
+        spam = patch_repetition.of_removed(pred, patches, mask, n - n_visible(n, spec.mask_ratio))
+        out = {"loss": removed, "visible_loss": visible, "spam": spam}
     return jax.lax.with_sharding_constraint(out, sharding.replicated(spec.mesh))
 
 
 @partial(jax.jit, static_argnums=0)
 def feature_step(spec: Spec, params: Params, batch: Batch, seed: Int[Array, ""]) -> dict[str, Array]:
-    """`features`, what a classifier's head reads of each image, on every device; nothing is random."""
-    found = {"features": models.pooled(spec.shape, params, to_float(batch["image"], spec))}
-    return jax.lax.with_sharding_constraint(found, sharding.replicated(spec.mesh))
+    """`features` (b d): the input of a classifier's head, replicated on every device. Deterministic."""
+    out = {"features": models.pooled(spec.shape, params, to_float(batch["image"], spec))}
+    return jax.lax.with_sharding_constraint(out, sharding.replicated(spec.mesh))
 
 
 @partial(jax.jit, static_argnums=(0, 3))
 def embed_step(spec: Spec, params: Params, batch: Batch, pool: str) -> Float[Array, "b d"]:
-    """Embeddings of each image, on every device, from the tokens behind the encoder's last norm; nothing is random.
+    """Embeddings of images from the encoder's normalized output tokens, replicated on every device. Deterministic.
 
-    `pool`: "cls" for the class token, "mean" for the mean of the patch tokens (registers left out), "both" for the
-    two, one after the other.
+    `pool` is "cls" for the class token, "mean" for the mean of the patch tokens (without registers), or "both" for
+    the two concatenated in this order.
     """
     tokens = models.apply("encoder", spec.shape, params["encoder"], to_float(batch["image"], spec))
     tokens = tokens.astype(jnp.float32)
     parts = {"cls": tokens[:, 0], "mean": tokens[:, 1:].mean(axis=1)}
-    found = jnp.concatenate([parts[name] for name in parts if pool in (name, "both")], axis=1)
-    return jax.lax.with_sharding_constraint(found, sharding.replicated(spec.mesh))
+    embeddings = jnp.concatenate([parts[name] for name in parts if pool in (name, "both")], axis=1)
+    return jax.lax.with_sharding_constraint(embeddings, sharding.replicated(spec.mesh))
 
 
 @jax.jit
 def all_finite(tree: Any) -> Array:
-    """Whether no number in a tree of arrays is NaN or infinite."""
+    """True if a tree of arrays contains no NaN and no infinity."""
     return jnp.all(jnp.stack([jnp.isfinite(x).all() for x in jax.tree.leaves(tree)]))
 
 
 def predict_removed(
     spec: Spec, params: Params, images: Float[Array, "b h w 3"], index: Int[Array, " b"], seed: Int[Array, ""]
 ) -> tuple[Float[Array, "b n p"], Float[Array, "b n"]]:
-    """Predicted patches of normalised images and `mask` (1 = removed), which is fixed by (seed, index)."""
+    """Predicted patches of normalized images, and `mask` (1 = removed), which is fixed by (seed, index)."""
     key = jax.random.fold_in(jax.random.key(seed), EVAL_MASK)
     keys = jax.vmap(partial(jax.random.fold_in, key))(jnp.maximum(index, 0))
     noise = jax.vmap(lambda k: jax.random.uniform(k, (spec.shape.n_patches,)))(keys)

@@ -1,4 +1,4 @@
-"""The network of a run: its shape and compiled step, from the config, and its first weights."""
+"""Derives the network's shape, the step's `Spec` and the trained parameters from a run's config."""
 
 import dataclasses
 
@@ -15,7 +15,7 @@ from mae_jax.step.spec import OBJECTIVES, Spec
 
 
 def shape_of(config: RunConfig, n_classes: int = 0) -> Shape:
-    """The network's shape from the fields `model`, with what "auto" means on this machine."""
+    """The network's shape from the fields `model.*`, with "auto" resolved for this machine."""
     m = config.model
     objective = OBJECTIVES[config.task]
     autoencoder = objective == "reconstruction"
@@ -48,7 +48,7 @@ def shape_of(config: RunConfig, n_classes: int = 0) -> Shape:
 
 
 def spec_of(config: RunConfig, resolved: Resolved, mesh: Mesh, n_classes: int = 0) -> Spec:
-    """What the compiled step depends on, from a config."""
+    """The `Spec` of a config: everything the compiled step depends on."""
     o, d, objective = config.optim, config.data, OBJECTIVES[config.task]
     return Spec(
         objective=objective,
@@ -70,10 +70,10 @@ def spec_of(config: RunConfig, resolved: Resolved, mesh: Mesh, n_classes: int = 
 
 
 def trained_parameters(config: RunConfig) -> str:
-    """Paths of the parameters that are trained, as a regular expression; "" for all.
+    """Regular expression for the paths of the trained parameters; "" means all.
 
-    Of the last k blocks, with the last norm and the head (He et al. 2022, section 4.3, "Partial fine-tuning"); of
-    none, the head alone. Raises UserError where there are fewer blocks.
+    `train.blocks=k` trains the last k blocks, the final norm and the head (He et al. 2022, section 4.3, "Partial
+    fine-tuning"); 0 trains only the head. Raises UserError if the network has fewer blocks.
     """
     blocks, depth = config.train.blocks, shape_of(config).depth
     if OBJECTIVES[config.task] in ("frozen_classification", "none"):
@@ -81,7 +81,7 @@ def trained_parameters(config: RunConfig) -> str:
     if blocks < 0:
         return ""
     if blocks > depth:
-        raise UserError(f"train.blocks={blocks} is out of range; the network has {depth} blocks, -1 trains everything")
+        raise UserError(f"train.blocks={blocks} is out of range; use 0 to {depth}, or -1 to train everything")
     if not blocks:
         return "^head/"
     return f"^(head|fc_norm|encoder/norm|encoder/block_({'|'.join(f'{i:02d}' for i in range(depth - blocks, depth))}))/"

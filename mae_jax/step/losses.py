@@ -6,7 +6,7 @@ from jaxtyping import Array, Float, Int
 
 
 def normalize_patches(patches: Float[Array, "b n p"]) -> Float[Array, "b n p"]:
-    """Each patch minus its mean, over its deviation (unbiased): the targets of `norm_pix_loss`."""
+    """Targets of `norm_pix_loss`: each patch minus its mean, divided by its (unbiased) standard deviation."""
     mean = patches.mean(-1, keepdims=True)
     variance = patches.var(-1, keepdims=True, ddof=1)
     return (patches - mean) / jnp.sqrt(variance + 1e-6)
@@ -18,9 +18,9 @@ def reconstruction(
     mask: Float[Array, "b n"],
     norm_pix: bool,
 ) -> tuple[Float[Array, " b"], Float[Array, " b"]]:
-    """Mean squared error on removed and on visible patches, per image (He et al. 2022, section 3).
+    """Mean squared errors on removed and on visible patches, per image (He et al. 2022, section 3).
 
-    `mask` is 1 on removed patches. Training minimises the first plus `mae.visible_weight` times the second.
+    `mask` is 1 on removed patches. Training minimizes the first plus `mae.visible_weight` times the second.
     """
     target = normalize_patches(patches) if norm_pix else patches
     error = jnp.square(pred - target).mean(-1)
@@ -35,9 +35,9 @@ def cross_entropy(
     smoothing: float = 0.0,
     weights: Float[Array, " classes"] | None = None,
 ) -> Float[Array, " b"]:
-    """Cross entropy in nats, per image; `smoothing` spreads that share of the target evenly.
+    """Cross-entropy in nats, per image. `smoothing` spreads that fraction of the target evenly over the classes.
 
-    `weights` multiply each class's part of the target, as in PyTorch's `cross_entropy` before its mean.
+    `weights` multiply each class's part of the target, as in PyTorch's `cross_entropy` with `reduction="none"`.
     """
     log_probabilities = jax.nn.log_softmax(logits)
     if weights is not None:
@@ -53,12 +53,12 @@ def soft_targets(
     n_classes: int,
     smoothing: float = 0.0,
 ) -> Float[Array, "b classes"]:
-    """Targets of mixed images: `share` of the own label and the rest of the partner's, each smoothed first.
+    """Targets of mixed images: `share` times the smoothed label plus (1 - share) times the partner's smoothed label.
 
-    As in timm a smoothed label has 1 - smoothing + smoothing / classes, every other class smoothing / classes.
+    As in timm, smoothing gives a label 1 - smoothing + smoothing / classes and every other class smoothing / classes.
     """
-    own, other = (jax.nn.one_hot(x, n_classes) * (1 - smoothing) + smoothing / n_classes for x in (labels, partners))
-    return own * share + other * (1 - share)
+    target, other = (jax.nn.one_hot(x, n_classes) * (1 - smoothing) + smoothing / n_classes for x in (labels, partners))
+    return target * share + other * (1 - share)
 
 
 def soft_cross_entropy(
@@ -66,6 +66,6 @@ def soft_cross_entropy(
     targets: Float[Array, "b classes"],
     weights: Float[Array, " classes"] | None = None,
 ) -> Float[Array, " b"]:
-    """Cross entropy with a distribution over the classes, in nats, per image; `weights` as in `cross_entropy`."""
+    """Cross-entropy with a distribution over the classes, in nats, per image; `weights` as in `cross_entropy`."""
     log_probabilities = jax.nn.log_softmax(logits)
     return -(targets * (log_probabilities if weights is None else log_probabilities * weights)).sum(-1)

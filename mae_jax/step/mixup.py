@@ -1,22 +1,22 @@
-"""Mixup (Zhang et al. 2018) and CutMix (Yun et al. 2019): images of a batch mixed in pairs.
+"""Mixup (Zhang et al. 2018) and CutMix (Yun et al. 2019): mix the images of a batch in pairs.
 
-As in timm's mode "batch", which the fine-tuning code of MAE uses: one draw decides for all images of an update,
-and row i is mixed with row n - 1 - i.
+This follows timm's mode "batch", which MAE's fine-tuning code uses: one draw applies to all images of an update, and
+row i is mixed with row n - 1 - i.
 """
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-SWITCH = 0.5  # how often CutMix is taken where both are on
+SWITCH = 0.5  # probability of CutMix if both are enabled
 
 
 def draw(key: Array, mixup: float, cutmix: float, size: int) -> tuple[Float[Array, "h w"], Float[Array, ""]]:
-    """How much of each pixel is a row's own, the rest being its partner's; and the share of its own label.
+    """Draws the weight of each pixel of the row itself (its partner has the rest), and the weight of its label.
 
     `mixup` and `cutmix` are the alphas of Beta(alpha, alpha), 0 for off; at least one is on. Images are
-    size x size. Mixup weighs all pixels alike; CutMix takes a box from the partner. A box may reach over the
-    edge, so the label's share is that of the pixels, not the one that was drawn.
+    size x size. Mixup weights all pixels equally; CutMix takes a box from the partner. A box may extend beyond the
+    edge, so the label's weight is the fraction of pixels kept, not the fraction drawn.
     """
     kind, amount, place = jax.random.split(key, 3)
     boxed = jax.random.bernoulli(kind, SWITCH) if mixup and cutmix else jnp.bool_(cutmix > 0)
@@ -28,9 +28,9 @@ def draw(key: Array, mixup: float, cutmix: float, size: int) -> tuple[Float[Arra
 
 
 def box(own: Float[Array, ""], centre: Int[Array, "2"], size: int) -> Bool[Array, "h w"]:
-    """True inside a square of (1 - own) of the image's area around `centre` (row, column), cut off at the edges.
+    """True inside a square of (1 - own) of the image's area around `centre` (row, column), clipped at the edges.
 
-    As timm 1.0.31 cuts it: the side is rounded down; of an odd one the pixel more lies below and to the right.
+    As in timm 1.0.31, the side is rounded down, and an odd side has its extra pixel below and to the right.
     """
     side = jnp.floor(size * jnp.sqrt(1.0 - own)).astype(jnp.int32)
     rows, columns = (
@@ -41,7 +41,7 @@ def box(own: Float[Array, ""], centre: Int[Array, "2"], size: int) -> Bool[Array
 
 
 def partners(rows: Array, real: int) -> Array:
-    """For each row of a batch its partner's; the rows from number `real` on are padding and partners of none."""
+    """The partner of each row of a batch. Rows from index `real` on are padding and are not mixed."""
     return jnp.concatenate([rows[:real][::-1], rows[real:]])
 
 

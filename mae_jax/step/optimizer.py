@@ -1,7 +1,6 @@
-"""AdamW and LARS, their parameter groups by regular expression, layer-wise decay, and learning-rate schedules.
+"""AdamW and LARS with parameter groups by regular expression, and layer-wise learning-rate decay.
 
-The learning rate is an argument of the update, not part of it: runs that differ only in how long they
-last share one compiled step.
+The learning rate is an argument of the update, so runs that differ only in length share one compiled step.
 """
 
 import dataclasses
@@ -14,27 +13,28 @@ from jaxtyping import Array, Float
 from mae_jax.models import Params
 from mae_jax.models.params import map_paths
 
-TRUST = 0.001  # LARS: the share of a parameter's norm that an update of rate 1 has
+TRUST = 0.001  # LARS trust coefficient: norm of an update at learning rate 1, relative to the parameter's norm
 
 
 @dataclasses.dataclass(frozen=True)
 class Optimizer:
-    """AdamW (Loshchilov and Hutter 2019) or LARS (You et al. 2017). Hashable: equal ones share compiled code.
+    """AdamW (Loshchilov and Hutter 2019) or LARS (You et al. 2017). Hashable: equal optimizers share compiled code.
 
-    LARS is that of the linear probing of He et al. 2022: the gradient, with weight decay, of each parameter is
-    scaled to TRUST of the parameter's own norm, `no_decay` ones excepted; then momentum; the rate comes last.
+    LARS is the version used for linear probing by He et al. 2022. Weight decay is added to the gradient, which is then
+    scaled to TRUST times the parameter's norm. `no_decay` parameters skip both. Momentum follows, then the learning
+    rate.
     """
 
     b1: float  # for lars: momentum
     b2: float
     weight_decay: float
-    no_decay: str  # parameters whose path matches are not decayed
+    no_decay: str  # regular expression: parameters whose path matches are not decayed
     clip_norm: float  # 0: no clipping
-    layer_decay: float  # 1: the same learning rate everywhere
+    layer_decay: float  # 1: the same learning rate for every layer
     name: str = "adamw"  # adamw | lars
 
     def transform(self) -> optax.GradientTransformation:
-        """Everything but the learning rate."""
+        """The optimizer without its learning rate."""
         parts = [optax.clip_by_global_norm(self.clip_norm)] if self.clip_norm else []
         decay = optax.add_decayed_weights(self.weight_decay, mask=self.decayed) if self.weight_decay else None
         if self.name == "lars":
@@ -45,11 +45,11 @@ class Optimizer:
         return optax.chain(*parts)
 
     def decayed(self, params: Params) -> Params:
-        """True for each parameter that weight decay and LARS's scaling apply to."""
+        """True for each parameter to which weight decay and LARS's scaling apply."""
         return map_paths(lambda path, _: not re.search(self.no_decay, path), params)
 
     def update(self, gradient: Params, state, params: Params, learning_rate: Float[Array, ""]) -> tuple[Params, tuple]:
-        """One update of the parameters that are trained: their new values and the new optimiser state."""
+        """One update: the new values of the trained parameters, and the new optimizer state."""
         updates, state = self.transform().update(gradient, state, params)
         scales = layer_scales(params, self.layer_decay)
         params = jax.tree.map(lambda p, u, scale: p - learning_rate * scale * u, params, updates, scales)
@@ -57,12 +57,12 @@ class Optimizer:
 
 
 def layer_scales(params: Params, decay: float) -> Params:
-    """The learning rate's factor for each parameter: decay ** (layers above it).
+    """Learning-rate factor of each parameter: decay ** (number of layers above it).
 
-    As in BEiT and the fine-tuning code of MAE: the embedding is layer 0, `block_i` is layer i + 1, and
-    whatever comes after the last block (norm, head) is the top and keeps factor 1.
+    As in BEiT and MAE's fine-tuning code, the embedding is layer 0 and `block_i` is layer i + 1. Everything after the
+    last block (norm, head) has factor 1.
     """
-    # Where only the last blocks are trained, the others are not there, but count.
+    # If only the last blocks are trained, `params` lacks the others, but they still count as layers.
     blocks = max((int(key[6:]) + 1 for key in params.get("encoder", {}) if key.startswith("block_")), default=0)
 
     def scale(path: str, _) -> float:

@@ -1,6 +1,6 @@
-"""Patch spamming: how far a reconstruction repeats itself, as one number per image.
+"""Patch repetition ("spam"): how much a reconstruction repeats itself, as one number per image.
 
-Where an autoencoder is unsure it may put the same patch everywhere. The loss does not tell this from blur.
+An uncertain autoencoder may predict the same patch everywhere. The loss cannot distinguish this from blur.
 """
 
 import jax.numpy as jnp
@@ -9,39 +9,39 @@ from jaxtyping import Array, Float
 
 from mae_jax.models.patches import gather_tokens
 
-MOST = 196  # patches that are compared, spread evenly over those given; pairs grow with the square
-FLAT = 0.01  # share of the image's mean contrast (variance) below which a patch counts as flat
+MOST = 196  # maximum number of patches compared, evenly spaced; the number of pairs grows quadratically
+FLAT = 0.01  # a patch counts as flat below this fraction of the image's mean patch variance
 
 
 def _distances(patches: Float[Array, "b n p"], floor: Float[Array, "b 1 1"]) -> Float[Array, "b pairs"]:
-    """Sorted distances of all pairs: 1 minus the correlation of their pixels, whatever their contrast.
+    """Sorted distances of all pairs of patches: 1 minus the correlation of their pixels.
 
-    0 for equal patches, for copies of other brightness or contrast and for two flat ones; 1 for patches
-    that have nothing in common.
+    The distance is 0 for equal patches, for copies that differ in brightness or contrast, and for two flat patches. It
+    is 1 for uncorrelated patches.
     """
-    centred = patches - patches.mean(-1, keepdims=True)
-    variance = jnp.square(centred).mean(-1, keepdims=True)
+    centered = patches - patches.mean(-1, keepdims=True)
+    variance = jnp.square(centered).mean(-1, keepdims=True)
     floor = jnp.maximum(FLAT * variance.mean(1, keepdims=True), floor)
-    unit = centred / jnp.sqrt((variance + floor) * patches.shape[-1])
+    unit = centered / jnp.sqrt((variance + floor) * patches.shape[-1])
     square = jnp.square(unit).sum(-1)
     one, two = np.triu_indices(patches.shape[1], 1)
-    alike = jnp.einsum("bnp,bmp->bnm", unit, unit)[:, one, two]
-    return jnp.sort(jnp.maximum((square[:, one] + square[:, two]) / 2 - alike, 0), axis=1)
+    correlation = jnp.einsum("bnp,bmp->bnm", unit, unit)[:, one, two]
+    return jnp.sort(jnp.maximum((square[:, one] + square[:, two]) / 2 - correlation, 0), axis=1)
 
 
 def spam_index(pred: Float[Array, "b n p"], patches: Float[Array, "b n p"]) -> Float[Array, " b"]:
-    """How much more alike the patches `pred` are among themselves than the originals `patches` are.
+    """How much more similar to each other the predicted patches `pred` are than the originals `patches`.
 
-    0 for the originals, or any patches as diverse as they; 1 for one patch repeated everywhere. Both sets
-    of pairwise distances are sorted and compared rank by rank, so repeating one patch in more and more
-    places never lowers the index. Mean and scale of a patch do not count: `pred` may be normalised, and
-    blur, which takes contrast away, is not spam. 0 where there are no two different originals.
+    The index is 0 for patches as diverse as the originals and 1 for one patch repeated everywhere. Both sets of
+    pairwise distances are sorted and compared rank by rank, so repeating a patch in more places never lowers the index.
+    Mean and scale of a patch do not matter: `pred` may be normalized, and blur, which lowers contrast, is not spam. The
+    index is also 0 if all originals are equal.
     """
     n = patches.shape[1]
     if n > MOST:
-        spread = np.linspace(0, n - 1, MOST).round().astype(np.int32)
-        pred, patches = pred[:, spread], patches[:, spread]
-    # What is flat to six digits is flat, also where all patches are.
+        indices = np.linspace(0, n - 1, MOST).round().astype(np.int32)
+        pred, patches = pred[:, indices], patches[:, indices]
+    # Rounding noise must not count as contrast, even if all patches are flat.
     tiny = 1e-6 * patches.var(-1, keepdims=True).mean(1, keepdims=True) + 1e-12
     original = _distances(patches, tiny)
     lost = jnp.maximum(original - _distances(pred, tiny), 0).sum(1)
@@ -51,6 +51,6 @@ def spam_index(pred: Float[Array, "b n p"], patches: Float[Array, "b n p"]) -> F
 def of_removed(
     pred: Float[Array, "b n p"], patches: Float[Array, "b n p"], mask: Float[Array, "b n"], removed: int
 ) -> Float[Array, " b"]:
-    """`spam_index` of the `removed` patches of each image alone, where `mask` is 1."""
+    """`spam_index` over only the removed patches of each image, where `mask` is 1; `removed` is their number."""
     ids = jnp.argsort(-mask, axis=1, stable=True)[:, :removed]
     return spam_index(gather_tokens(pred, ids), gather_tokens(patches, ids))

@@ -1,7 +1,6 @@
-"""The device mesh and where arrays lie on it; the start of several processes.
+"""The device mesh and the placement of arrays on it.
 
-Axes: `data` (each device its own rows of the batch) and `fsdp` (rows too, and parameters and
-optimiser state split as well).
+The mesh has two axes. `data` splits the rows of a batch. `fsdp` splits rows, parameters and optimizer state.
 """
 
 import math
@@ -17,27 +16,27 @@ MIN_SPLIT = 2**12  # elements; smaller arrays are copied to every device
 
 
 def make_mesh(fsdp: int = 1) -> Mesh:
-    """All devices as a grid of (data, fsdp)."""
+    """All devices as a mesh (data, fsdp). Raises UserError if `fsdp` does not divide their number."""
     devices = jax.device_count()
     if devices % fsdp:
-        raise UserError(f"sharding.fsdp={fsdp} does not divide the {devices} devices")
+        raise UserError(f"sharding.fsdp={fsdp} does not divide the {devices} devices; use a divisor of {devices}")
     return jax.make_mesh((devices // fsdp, fsdp), ("data", "fsdp"), axis_types=(AxisType.Auto, AxisType.Auto))
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Rows over all devices."""
+    """Splits rows over all devices."""
     return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """The same on every device."""
+    """Copies an array to every device."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def split_shape(shape: tuple[int, ...], mesh: Mesh) -> tuple[int, ...]:
-    """The shape in which an array is split over `fsdp`.
+    """The shape an array needs to be split over `fsdp`.
 
-    Where `fsdp` divides none of its axes, as 5 divides none of ViT-B's, the largest is made up to a multiple.
+    If `fsdp` divides none of its axes, as 5 divides none of ViT-B's, the largest axis is padded to a multiple.
     """
     fsdp = mesh.shape["fsdp"]
     if math.prod(shape) < MIN_SPLIT or any(n % fsdp == 0 for n in shape):
@@ -47,20 +46,20 @@ def split_shape(shape: tuple[int, ...], mesh: Mesh) -> tuple[int, ...]:
 
 
 def fit(tree, shapes):
-    """Each array with the shape of its place in `shapes`: zeros are added at the end of an axis, or cut off."""
+    """Pads each array with zeros, or crops it, at the end of its axes to the shape at its place in `shapes`."""
 
     def one(leaf, like):
         if leaf.shape == like.shape:
             return leaf
-        added = [(0, max(0, n - m), 0) for m, n in zip(leaf.shape, like.shape, strict=True)]
-        leaf = jax.lax.pad(leaf, jax.numpy.zeros((), leaf.dtype), added)
+        padding = [(0, max(0, n - m), 0) for m, n in zip(leaf.shape, like.shape, strict=True)]
+        leaf = jax.lax.pad(leaf, jax.numpy.zeros((), leaf.dtype), padding)
         return leaf[tuple(map(slice, like.shape))]
 
     return jax.tree.map(one, tree, shapes)
 
 
 def parameter_shardings(shapes, mesh: Mesh):
-    """For each array, a split of its largest axis that `fsdp` divides; others and small ones are copied."""
+    """Splits the largest axis of each array that `fsdp` divides. Small and indivisible arrays are replicated."""
     fsdp = mesh.shape["fsdp"]
 
     def place(leaf) -> NamedSharding:
@@ -74,11 +73,11 @@ def parameter_shardings(shapes, mesh: Mesh):
 
 
 def to_host(leaf: jax.Array) -> np.ndarray:
-    """The whole array; all processes that hold a part of it must call together."""
+    """The whole array on the host. All processes that hold a part of it must call this together."""
     return np.asarray(leaf if leaf.is_fully_addressable else multihost_utils.process_allgather(leaf, tiled=True))
 
 
 def put_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
-    """Makes global arrays from each process's own rows."""
+    """Builds global arrays from the rows that each process holds."""
     sharding = batch_sharding(mesh)
     return {k: jax.make_array_from_process_local_data(sharding, v) for k, v in batch.items()}

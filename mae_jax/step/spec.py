@@ -1,4 +1,4 @@
-"""What a compiled step depends on."""
+"""`Spec`: everything a compiled step depends on. Also purposes of randomness and objectives of tasks."""
 
 import dataclasses
 
@@ -8,10 +8,10 @@ from jaxtyping import Array
 from mae_jax.models.vit import Shape
 from mae_jax.step.optimizer import Optimizer
 
-# Purposes of randomness: each is folded into the seed, so that none shares its numbers with another.
+# Purposes of randomness. Each is folded into the seed, so that no two purposes share random numbers.
 INIT, MASK, DROP, EVAL_MASK, MIX = range(5)
 
-# What each task optimizes; "none": its head is solved for, or it has none, on features of the frozen encoder.
+# What each task optimizes. "none": the classifier is fitted on features of the frozen encoder, without training steps.
 OBJECTIVES = {
     "pretrain": "reconstruction",
     "finetune": "classification",
@@ -25,7 +25,7 @@ Batch = dict[str, Array]  # image: b h w 3 uint8; label, index: b int32; mask: b
 
 @dataclasses.dataclass(frozen=True)
 class Spec:
-    """What a compiled step depends on."""
+    """Everything a compiled step depends on. Hashable, so that runs with equal values share compiled code."""
 
     objective: str  # one of the values of OBJECTIVES
     shape: Shape
@@ -41,10 +41,10 @@ class Spec:
     visible_weight: float = 0.0
     mixup: float = 0.0  # alpha; 0: off
     cutmix: float = 0.0  # alpha; 0: off
-    class_weights: tuple[float, ...] = ()  # of each class's images in the loss; (): 1
-    trained: str = ""  # the parameters whose path matches are trained, the others have no optimiser state; "": all
+    class_weights: tuple[float, ...] = ()  # weight of each class in the loss; (): all 1
+    trained: str = ""  # regular expression for paths of trained parameters; the rest has no optimizer state; "": all
 
     @property
     def kind(self) -> str:
-        """Which network."""
+        """The kind of network: mae or vit."""
         return "mae" if self.objective == "reconstruction" else "vit"

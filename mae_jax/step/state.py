@@ -1,8 +1,7 @@
-"""The training state and the pure functions that make and change it.
+"""The training state: initialization, shapes and placement.
 
-`train_step` and `eval_step` are compiled once for each `Spec`; a Spec is hashable and says all that a
-compiled step depends on. Seeds, step numbers and learning rates are arguments, so runs that differ
-only in these share the compiled code.
+`train_step` and `eval_step` are compiled once per `Spec`, which contains everything they depend on. Seeds, step
+numbers and learning rates are arguments, so runs that differ only in these share compiled code.
 """
 
 import dataclasses
@@ -23,7 +22,7 @@ from mae_jax.step.spec import INIT, Spec
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass
 class TrainState:
-    """All that changes from step to step; each leaf an array, or its shape, or its placement."""
+    """Everything that changes from step to step. Leaves are arrays, or their shapes, or their placements."""
 
     step: Any  # int32 scalar: updates done
     params: Params
@@ -39,19 +38,19 @@ def _init(spec: Spec, seed: Int[Array, ""]) -> TrainState:
 
 @lru_cache(maxsize=8)
 def _shapes(spec: Spec) -> TrainState:
-    """The state's shapes, as the network has them."""
+    """Shapes of the state as the network defines them."""
     return jax.eval_shape(partial(_init, spec), jnp.int32(0))
 
 
 @lru_cache(maxsize=8)
 def _split_shapes(spec: Spec) -> TrainState:
-    """The state's shapes, as training keeps them: see `sharding.split_shape`."""
+    """Shapes of the state during training, padded so that `fsdp` divides them (see `sharding.split_shape`)."""
     shape_of = lambda s: jax.ShapeDtypeStruct(sharding.split_shape(s.shape, spec.mesh), s.dtype)  # noqa: E731
     return jax.tree.map(shape_of, _shapes(spec))
 
 
 def state_shardings(spec: Spec) -> TrainState:
-    """Where each array of the state lies."""
+    """Placement of each array of the training state."""
     return sharding.parameter_shardings(_split_shapes(spec), spec.mesh)
 
 
@@ -61,17 +60,17 @@ def _abstract(shapes: TrainState, spec: Spec) -> TrainState:
 
 
 def abstract_state(spec: Spec) -> TrainState:
-    """Shapes, types and placements of the `whole` state, without arrays: what a checkpoint restores into."""
+    """Shapes, types and placements of the unpadded state, without arrays. A checkpoint is restored into these."""
     return _abstract(_shapes(spec), spec)
 
 
 def split_state(spec: Spec) -> TrainState:
-    """The same of the state that `train_step` takes."""
+    """Shapes, types and placements of the padded state that `train_step` takes, without arrays."""
     return _abstract(_split_shapes(spec), spec)
 
 
 def init_state(spec: Spec, seed: int) -> TrainState:
-    """Draws a state, each array born where it belongs, and in the shape that is split there."""
+    """Initial state in padded shapes; each array is created directly in its placement."""
 
     def draw(seed: Int[Array, ""]) -> TrainState:
         return sharding.fit(_init(spec, seed), _split_shapes(spec))
@@ -80,12 +79,12 @@ def init_state(spec: Spec, seed: int) -> TrainState:
 
 
 def whole(spec: Spec, state: TrainState) -> TrainState:
-    """The state in the network's own shapes, as checkpoints hold it and evaluation takes it."""
+    """Removes the padding: the state in the network's own shapes, for checkpoints and evaluation."""
     return _refit(state, _shapes(spec), spec)
 
 
 def spread(spec: Spec, state: TrainState) -> TrainState:
-    """The `whole` state as `train_step` takes it: in shapes that `fsdp` divides."""
+    """Pads the state to shapes that `fsdp` divides, for `train_step`."""
     return _refit(state, _split_shapes(spec), spec)
 
 

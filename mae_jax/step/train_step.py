@@ -1,4 +1,4 @@
-"""One update: loss, gradient over micro-batches, optimizer. Pure, and compiled once for each `Spec`."""
+"""One update: loss, gradient over micro-batches, optimizer. A pure function, compiled once per `Spec`."""
 
 import dataclasses
 from functools import partial
@@ -17,12 +17,12 @@ from mae_jax.step.mixup import blend, draw, partners
 from mae_jax.step.spec import DROP, MASK, MIX, Batch, Spec
 from mae_jax.step.state import TrainState, _shapes, state_shardings
 
-MOMENTUM = 0.1  # of batch norm's running statistics, PyTorch's
-Mix = tuple[Array, Array]  # what `mixing.draw` gives
+MOMENTUM = 0.1  # of batch norm's running statistics, as in PyTorch
+Mix = tuple[Array, Array]  # result of `mixup.draw`: pixel weights (h w) and the weight of a row's own label
 
 
 def to_float(images: UInt8[Array, "b h w 3"], spec: Spec) -> Float[Array, "b h w 3"]:
-    """Images in 0..255 to normalised float32."""
+    """Converts images in 0..255 to normalized float32."""
     mean, std = jnp.array(spec.mean, jnp.float32), jnp.array(spec.std, jnp.float32)
     return (images.astype(jnp.float32) / 255 - mean) / std
 
@@ -30,10 +30,10 @@ def to_float(images: UInt8[Array, "b h w 3"], spec: Spec) -> Float[Array, "b h w
 def _loss(
     spec: Spec, params: Params, batch: Batch, key: Array, mix: Mix | None = None
 ) -> tuple[Array, dict[str, Array]]:
-    """Sums over the real rows of a (micro-)batch: the loss to minimise, and what is reported.
+    """Sums over the real rows of a (micro-)batch: the loss to minimize, and the reported metrics.
 
-    With `mix`, the rows of `partner` and `partner_label` are mixed in. There is no accuracy then: no one label
-    is that of a mixed image.
+    With `mix`, each row is mixed with its `partner` and `partner_label`. There is then no accuracy, because a mixed
+    image has no single label.
     """
     params, real = sharding.fit(params, _shapes(spec).params), batch["mask"]
     if spec.objective == "frozen_classification":
@@ -58,7 +58,7 @@ def _loss(
 
 
 def _classification(spec: Spec, logits: Array, batch: Batch) -> tuple[Array, dict[str, Array]]:
-    """The same for logits and the labels that they are to give."""
+    """Loss and metrics as in `_loss`, from logits and the batch's labels."""
     loss = losses.cross_entropy(logits, batch["label"], spec.label_smoothing, _class_weights(spec))
     right = (logits.argmax(-1) == batch["label"]).astype(jnp.float32)
     total = (loss * batch["mask"]).sum()
@@ -70,33 +70,33 @@ def _class_weights(spec: Spec) -> Float[Array, " classes"] | None:
 
 
 def _micro_batches(spec: Spec, batch: Batch) -> Batch:
-    """Rows as (micro-batch, row): every k-th row goes to one micro-batch, so that each device keeps its own."""
+    """Rows as (micro-batch, row). Every k-th row goes to the same micro-batch, so rows stay on their device."""
     return jax.tree.map(lambda x: jnp.moveaxis(x.reshape(-1, spec.accumulation, *x.shape[1:]), 1, 0), batch)
 
 
-def _normalised(spec: Spec, params: Params, batch: Batch) -> tuple[Batch, Params]:
-    """For linear probing: a batch of what the head reads in place of images, and the running statistics moved on.
+def _normalized_features(spec: Spec, params: Params, batch: Batch) -> tuple[Batch, Params]:
+    """For linear probing: the batch with the head's input instead of images, and updated running statistics.
 
-    The frozen encoder runs micro-batch by micro-batch. Its features stand together before batch norm takes mean and
-    variance of all real rows of the batch at once: devices, padding and accumulation change nothing. Running
-    statistics go a tenth of the way to the batch's (variance over n - 1), as in PyTorch.
+    The frozen encoder processes one micro-batch at a time. Batch norm then uses mean and variance over all real rows of
+    the whole batch, so results do not depend on devices, padding or accumulation. As in PyTorch, running statistics
+    move a tenth of the way towards the batch's (variance divided by n - 1).
     """
     network, micro = sharding.fit(params, _shapes(spec).params), _micro_batches(spec, {"image": batch["image"]})
-    found = jax.lax.map(lambda rows: models.pooled(spec.shape, network, to_float(rows["image"], spec)), micro)
-    features = jnp.moveaxis(found, 0, 1).reshape(-1, found.shape[-1])
+    micro_features = jax.lax.map(lambda rows: models.pooled(spec.shape, network, to_float(rows["image"], spec)), micro)
+    features = jnp.moveaxis(micro_features, 0, 1).reshape(-1, micro_features.shape[-1])
     n, running = spec.batch_size, params["batch_norm"]
     mean, variance = layers.batch_statistics(features, batch["mask"], n)
-    seen = {"mean": mean, "variance": variance * n / max(1, n - 1)}
-    moved = {name: value + MOMENTUM * (seen[name] - value) for name, value in running.items()}
+    batch_values = {"mean": mean, "variance": variance * n / max(1, n - 1)}
+    updated = {name: value + MOMENTUM * (batch_values[name] - value) for name, value in running.items()}
     rows = {"features": layers.batch_norm(features, mean, variance), "label": batch["label"], "mask": batch["mask"]}
-    return rows, params | {"batch_norm": moved}
+    return rows, params | {"batch_norm": updated}
 
 
 def _gradient(
     spec: Spec, trained: Params, frozen: Params, batch: Batch, key: Array, mix: Mix | None = None
 ) -> tuple[Params, dict[str, Array]]:
-    """Mean gradient of what is trained, and metrics, over the real rows, micro-batch by micro-batch."""
-    differentiate = jax.grad(lambda own, *rest: _loss(spec, join(own, frozen), *rest), has_aux=True)
+    """Mean gradient of the trained parameters, and mean metrics, over the real rows of all micro-batches."""
+    differentiate = jax.grad(lambda params, *rest: _loss(spec, join(params, frozen), *rest), has_aux=True)
     if spec.accumulation == 1:
         gradient, metrics = differentiate(trained, batch, key, mix)
     else:
@@ -104,8 +104,8 @@ def _gradient(
 
         def add(total, inputs):
             i, micro = inputs
-            found = differentiate(trained, micro, jax.random.fold_in(key, i), mix)
-            return jax.tree.map(jnp.add, total, found), None
+            sums = differentiate(trained, micro, jax.random.fold_in(key, i), mix)
+            return jax.tree.map(jnp.add, total, sums), None
 
         shapes = jax.eval_shape(differentiate, trained, jax.tree.map(lambda x: x[0], parts), key, mix)
         zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
@@ -118,10 +118,10 @@ def _gradient(
 def train_step(
     spec: Spec, state: TrainState, batch: Batch, seed: Int[Array, ""], learning_rate: Float[Array, ""]
 ) -> tuple[TrainState, dict[str, Array]]:
-    """One update. Its randomness is a function of (seed, purpose, step) alone.
+    """One update. Its randomness depends only on (seed, purpose, step).
 
-    Returns the new state and metrics (means over the batch, before the update), with the global norm of
-    the gradient.
+    Returns the new state and metrics: means over the batch, before the update, and the gradient's global norm. The
+    buffers of `state` are donated.
     """
     key = jax.random.fold_in(jax.random.key(seed), MASK if spec.objective == "reconstruction" else DROP)
     key = jax.random.fold_in(key, state.step)
@@ -133,18 +133,18 @@ def train_step(
         batch = batch | {"noise": noise}
     mix = None
     if spec.mixup or spec.cutmix:
-        # Partners are found in the whole batch, before it is split: devices and accumulation change nothing.
+        # Partners are chosen in the whole batch before it is split, so devices and accumulation do not matter.
         key_mix = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), MIX), state.step)
         mix = draw(key_mix, spec.mixup, spec.cutmix, spec.shape.image_size)
-        found = {"partner": batch["image"], "partner_label": batch["label"]}
-        found = jax.tree.map(lambda rows: partners(rows, spec.batch_size), found)
-        batch = batch | jax.lax.with_sharding_constraint(found, sharding.batch_sharding(spec.mesh))
-    params, once = state.params, spec
+        mixed_in = {"partner": batch["image"], "partner_label": batch["label"]}
+        mixed_in = jax.tree.map(lambda rows: partners(rows, spec.batch_size), mixed_in)
+        batch = batch | jax.lax.with_sharding_constraint(mixed_in, sharding.batch_sharding(spec.mesh))
+    params, gradient_spec = state.params, spec
     if spec.objective == "frozen_classification":
-        batch, params = _normalised(spec, params, batch)
-        once = dataclasses.replace(spec, accumulation=1)
+        batch, params = _normalized_features(spec, params, batch)
+        gradient_spec = dataclasses.replace(spec, accumulation=1)
     trained, frozen = part(params, spec.trained)
-    gradient, metrics = _gradient(once, trained, frozen, batch, key, mix)
+    gradient, metrics = _gradient(gradient_spec, trained, frozen, batch, key, mix)
     metrics["gradient_norm"] = optax.tree.norm(gradient)
     trained, opt_state = spec.optimizer.update(gradient, state.opt_state, trained, learning_rate)
     after = TrainState(state.step + 1, join(trained, frozen), opt_state)

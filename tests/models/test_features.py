@@ -60,7 +60,7 @@ def test_attention_weights_are_those_of_the_forward_pass(params):
     kernel[..., :16], bias[:16] = 0, 0  # no question: all are attended to alike
     silent["block_01"] = block | {"attn": block["attn"] | {"qkv": {"kernel": kernel, "bias": bias}}}
     np.testing.assert_allclose(attention(SHAPE, silent, IMAGES, -1), 1 / 20, rtol=1e-5)
-    with pytest.raises(UserError, match=r"block=2 is not there; the network has blocks 0 to 1"):
+    with pytest.raises(UserError, match=r"block=2 is out of range; use 0 to 1, or -1"):
         attention(SHAPE, encoder, IMAGES, 2)
 
 
@@ -76,5 +76,5 @@ def test_a_given_mask_is_the_mask_that_is_used(params):
     other, _ = apply("mae", SHAPE, params, IMAGES, *given_mask(mask[::-1]))
     assert np.abs(np.asarray(other) - pred).max() > 1e-3
     for bad in (mask * 2, np.ones((2, 16)), np.tri(2, 16), mask[0]):
-        with pytest.raises(UserError, match="mask of shape .* use rows of 0"):
+        with pytest.raises(UserError, match="mask has shape .* use rows of 0"):
             given_mask(bad)

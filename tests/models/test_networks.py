@@ -55,7 +55,7 @@ def test_layer_norm_and_its_gradient_are_those_of_autodiff(epsilon):
 
 
 def agree(ours, theirs, *arguments):
-    """Values and gradients, under random weights of the result."""
+    """Asserts equal values, and equal gradients of a randomly weighted sum of the result."""
     weight = jax.random.normal(jax.random.key(9), jax.eval_shape(ours, *arguments).shape)
     over = tuple(range(len(arguments)))
     results = [
@@ -67,7 +67,7 @@ def agree(ours, theirs, *arguments):
 @pytest.mark.parametrize("cached", [layers.CACHED, 40])
 @pytest.mark.parametrize(("n_in", "n_out"), [(6, 9), (9, 6)])
 def test_a_product_and_its_gradients_are_those_of_autodiff(n_in, n_out, cached, monkeypatch):
-    """Also where it is computed part by part, as on one device alone."""
+    """Also when x is split into parts, as happens on a single CPU device."""
     monkeypatch.setattr(layers, "CACHED", cached)
     monkeypatch.setattr(jax, "device_count", lambda: 1)
     jax.clear_caches()
@@ -88,7 +88,7 @@ def test_attention_and_its_gradient_are_those_of_autodiff(first):
 
 @pytest.mark.parametrize("first", [1, 5])
 def test_the_fused_kernel_is_asked_for_the_same(first, monkeypatch):
-    """What cuDNN is given, computed by XLA: there is no GPU here."""
+    """The arguments for cuDNN are passed to XLA's implementation, because this test has no GPU."""
     asked, computed = [], jax.nn.dot_product_attention
 
     def stand_in(q, k, v, *, implementation):
@@ -142,7 +142,7 @@ def test_prediction_does_not_see_removed_pixels():
 
 
 def test_decoder_predicts_each_patch_at_its_place():
-    """With an untrained network, moving a visible patch's content moves most of all its own prediction."""
+    """In an untrained network, a change in one visible patch changes its own prediction most."""
     params = init("mae", SHAPE, jax.random.key(0))
     noise = jnp.linspace(0, 1, 16)[None, ::-1]  # the last patches are kept
     images = jax.random.normal(jax.random.key(2), (1, 16, 16, 3))

@@ -5,7 +5,7 @@ import numpy as np
 from mae_jax.step.losses import cross_entropy, normalize_patches, reconstruction, soft_cross_entropy, soft_targets
 
 
-def test_loss_counts_removed_patches_alone():
+def test_loss_counts_only_removed_patches():
     patches = jnp.zeros((1, 4, 6))
     pred = patches.at[0, 1].set(2.0).at[0, 3].set(5.0)
     mask = jnp.array([[0.0, 1.0, 1.0, 0.0]])
@@ -14,7 +14,7 @@ def test_loss_counts_removed_patches_alone():
     np.testing.assert_allclose(visible, [25 / 2])  # patches 0 and 3: 0 and 25
 
 
-def test_normalised_targets_use_the_unbiased_variance():
+def test_normalized_targets_use_the_unbiased_variance():
     patch = jnp.array([[[1.0, 2.0, 3.0, 6.0]]])
     expected = (np.array([1, 2, 3, 6]) - 3) / np.sqrt(14 / 3 + 1e-6)
     np.testing.assert_allclose(normalize_patches(patch)[0, 0], expected, rtol=1e-6)

@@ -56,8 +56,8 @@ def test_clipping_bounds_the_gradient():
     np.testing.assert_allclose(small["kernel"], large["kernel"], rtol=1e-5)
 
 
-def test_lars_is_that_of_the_paper():
-    """Two updates by hand: trust ratio on the kernel, none on the bias, momentum, the rate last."""
+def test_lars_matches_the_paper():
+    """Two updates by hand: trust ratio for the kernel but not the bias, then momentum, then the learning rate."""
     ours = optimizer(name="lars", weight_decay=0.5)
     params = {"kernel": jnp.array([[3.0, 4.0]]), "bias": jnp.array([2.0])}  # the kernel's norm is 5
     gradients = [{"kernel": jnp.array([[g, 0.0]]), "bias": jnp.array([g])} for g in (1.0, -2.0)]
@@ -72,7 +72,7 @@ def test_lars_is_that_of_the_paper():
         np.testing.assert_allclose(params["kernel"], kernel, rtol=1e-6)
         np.testing.assert_allclose(params["bias"], bias, rtol=1e-6)
     assert sum(x.size for x in jax.tree.leaves(state)) == 3  # momentum, and nothing else
-    # A kernel of zeros has no norm to share in: its gradient counts as it is.
+    # A kernel of zeros has norm 0, so its gradient is not scaled.
     zero = {"kernel": jnp.zeros((1, 2))}
     after, _ = ours.update({"kernel": jnp.ones((1, 2))}, ours.transform().init(zero), zero, jnp.float32(1))
     np.testing.assert_allclose(after["kernel"], -1)

@@ -253,7 +253,7 @@ def test_partial_fine_tuning_is_a_separate_arm(tmp_path, tiny_config):
     loop.run(config, tmp_path / "run")
     assert contents.read_json(tmp_path / "run" / contents.RUN)["arm"] == "1 block trained"
     config.train.blocks = 3
-    with pytest.raises(UserError, match="train.blocks=3 is out of range; the network has 2 blocks"):
+    with pytest.raises(UserError, match="train.blocks=3 is out of range; use 0 to 2, or -1"):
         loop.run(config, tmp_path / "other")
     with pytest.raises(UserError, match="train.blocks=1 is only for fine-tuning"):
         loop.run(tiny_config("pretrain", **{"train.blocks": 1}), tmp_path / "third")
