@@ -38,14 +38,14 @@ def test_shares_are_those_of_the_pixels_and_as_often_as_asked():
     # Beta(a, a) has the mean 1/2 and the variance 1 / (4 (2 a + 1)).
     assert share[~boxed].mean() == pytest.approx(0.5, abs=0.02)
     assert share[~boxed].var() == pytest.approx(1 / (4 * 2.6), rel=0.06)
-    # The box is smaller than what was drawn: its sides are rounded down, and edges cut it off.
+    # The box is smaller than drawn, because its sides are rounded down and clipped at the edges.
     assert 0.6 < share[boxed].mean() < 0.9
     rows, columns = (1 - weights[boxed]).sum(2).max(1), (1 - weights[boxed]).sum(1).max(1)
     np.testing.assert_array_equal((1 - weights[boxed]).sum((1, 2)), rows * columns)  # one rectangle
 
 
 @pytest.mark.parametrize(("mixup", "cutmix"), [(0.8, 0.0), (0.0, 1.0)])
-def test_one_of_the_two_alone(mixup, cutmix):
+def test_only_mixup_or_only_cutmix(mixup, cutmix):
     weights, _ = draws(jax.random.split(jax.random.key(1), 200), mixup, cutmix, 8)
     boxed = np.isin(np.asarray(weights), (0, 1)).all((1, 2))
     assert boxed.all() if cutmix else not boxed.any()
@@ -57,7 +57,7 @@ def test_soft_targets_sum_to_one_and_are_smoothed_as_in_timm():
     expected = [[0.7 * on + 0.3 * off, 0.7 * off + 0.3 * on, off, off], [off, off, on, off]]
     np.testing.assert_allclose(found, expected, rtol=1e-6)
     np.testing.assert_allclose(found.sum(1), 1, rtol=1e-6)
-    # Without a partner it is the cross entropy with smoothing that is used where nothing is mixed.
+    # Without a partner, the loss equals the smoothed cross-entropy of unmixed images.
     logits = jax.random.normal(jax.random.key(0), (2, 4))
     alone = soft_targets(jnp.array([0, 2]), jnp.array([1, 1]), jnp.float32(1.0), 4, 0.1)
     np.testing.assert_allclose(
@@ -65,5 +65,5 @@ def test_soft_targets_sum_to_one_and_are_smoothed_as_in_timm():
     )
 
 
-def test_padding_is_nobodys_partner():
+def test_padding_is_never_a_partner():
     assert partners(jnp.arange(5), 3).tolist() == [2, 1, 0, 3, 4]

@@ -1,4 +1,4 @@
-"""The index of patch spamming on reconstructions whose answer is known."""
+"""The patch-repetition index on reconstructions whose index is known."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +8,7 @@ from mae_jax.step.patch_repetition import MOST, of_removed, spam_index
 
 
 def smooth(n=36, size=8, seed=0):
-    """Patches with structure: low frequencies of random phase, one flat in six."""
+    """Structured patches: low frequencies with random phase; one patch in six is flat."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:size, :size] / size
     out = []
@@ -31,19 +31,19 @@ def index(pred, patches=PATCHES):
 
 
 @pytest.mark.parametrize("one", [ONE, FLAT, ODD], ids=["texture", "flat", "odd"])
-def test_originals_have_0_and_one_patch_everywhere_has_1(one):
+def test_the_index_is_0_for_originals_and_1_for_one_patch_everywhere(one):
     assert index(PATCHES) == 0
     assert index(one + np.zeros_like(PATCHES)) == pytest.approx(1, abs=1e-5)
 
 
 @pytest.mark.parametrize("one", [ONE, ODD, PATCHES.mean(1, keepdims=True)], ids=["texture", "odd", "mean"])
-def test_it_rises_as_patches_are_blended_into_one(one):
+def test_the_index_rises_as_patches_are_blended_into_one(one):
     values = [index((1 - t) * PATCHES + t * one) for t in np.linspace(0, 1, 11)]
     assert (np.diff(values) > 0).all() and values[0] == 0 and values[-1] == pytest.approx(1, abs=1e-5)
 
 
 @pytest.mark.parametrize("one", [ONE, FLAT, ODD], ids=["texture", "flat", "odd"])
-def test_it_rises_with_the_share_of_patches_that_repeat_one(one):
+def test_the_index_rises_with_the_fraction_of_repeated_patches(one):
     order = np.random.default_rng(1).permutation(PATCHES.shape[1])
     values = []
     for share in range(0, PATCHES.shape[1] + 1, 3):
@@ -53,7 +53,7 @@ def test_it_rises_with_the_share_of_patches_that_repeat_one(one):
     assert (np.diff(values) >= -1e-6).all() and 0.2 < values[len(values) // 2] < 0.6 < values[-2] < 1
 
 
-def test_brightness_contrast_and_other_places_are_no_spam():
+def test_brightness_contrast_and_position_do_not_count_as_repetition():
     assert index(0.1 * PATCHES + 3) < 0.01
     assert index(PATCHES[:, ::-1]) < 1e-5
     assert index(smooth(seed=1)) < 0.15  # other patches of the same kind
@@ -61,7 +61,7 @@ def test_brightness_contrast_and_other_places_are_no_spam():
     assert index((PATCHES - PATCHES.mean(-1, keepdims=True)) / deviation) < 1e-3  # what norm_pix_loss aims at
 
 
-def test_an_image_of_equal_patches_has_nothing_to_spam():
+def test_the_index_is_0_for_an_image_of_equal_patches():
     assert index(ONE + np.zeros_like(PATCHES), ONE + np.zeros_like(PATCHES)) == 0
     assert index(ONE + np.zeros_like(PATCHES), FLAT + np.zeros_like(PATCHES)) == 0
 

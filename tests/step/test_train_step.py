@@ -60,8 +60,8 @@ def test_every_split_and_accumulation_gives_the_losses_of_one_device(task):
         np.testing.assert_allclose(found, expected, rtol=1e-5, err_msg=f"{devices} {fsdp} {accumulation}")
 
 
-def test_parameters_and_optimiser_state_are_split_over_fsdp():
-    """Also where 5 divides no axis: 32 and 128 features, as with 768 and 3,072 of ViT-B."""
+def test_parameters_and_optimizer_state_are_split_over_fsdp():
+    """Even if 5 divides no axis (32 and 128 features here; 768 and 3,072 in ViT-B)."""
     shape = Shape(16, 4, 32, 1, 2, mlp_ratio=8.0, n_classes=3)
     spec = spec_of("finetune", mesh_of(5, 5), shape=shape)
     current = state.init_state(spec, 0)
@@ -72,7 +72,7 @@ def test_parameters_and_optimiser_state_are_split_over_fsdp():
     found, after = losses(spec, 10)
     jax.tree.map(lambda x, place: x.sharding.is_equivalent_to(place, x.ndim) or pytest.fail(str(x.sharding)),
                  after, state.state_shardings(spec))  # fmt: skip
-    # What fills up stays zero and changes nothing, and what is saved has the network's own shapes.
+    # Padding stays zero and has no effect, and the saved state has the network's own shapes.
     expected, _ = losses(spec_of("finetune", mesh_of(1), shape=shape), 10)
     np.testing.assert_allclose(found, expected, rtol=1e-5)
     saved = state.whole(spec, after)
@@ -92,7 +92,7 @@ def test_visible_patches_train_by_their_weight():
 
     plain, weighted = trained(0.0), trained(0.5)
     assert np.abs(plain[0] - weighted[0]).max() > 0
-    # What is reported does not change with the weight.
+    # The reported metrics do not depend on the weight.
     np.testing.assert_allclose(plain[1]["loss"], weighted[1]["loss"], rtol=1e-6)
     np.testing.assert_allclose(plain[1]["visible_loss"], weighted[1]["visible_loss"], rtol=1e-6)
     assert weighted[1]["gradient_norm"] > plain[1]["gradient_norm"]
@@ -104,8 +104,8 @@ def leaves(params):
     return found
 
 
-def test_only_the_last_blocks_are_trained_and_have_optimiser_state():
-    """Whatever is frozen keeps its bits, drops no path, and costs no memory for moments."""
+def test_only_the_last_blocks_are_trained_and_have_optimizer_state():
+    """Frozen parameters stay bit-identical, have no drop path, and need no memory for moments."""
     shape = dataclasses.replace(SHAPE, depth=3, drop_path=0.9, frozen_blocks=2)
     last = r"^(head|encoder/norm|encoder/block_02)/"
     spec = spec_of("finetune", mesh_of(2), shape=shape, trained=last, accumulation=2)
@@ -116,7 +116,7 @@ def test_only_the_last_blocks_are_trained_and_have_optimiser_state():
     assert moved == {path for path in before if re.search(last, path)}
     moments = {path for path in leaves(optax.tree.get(current.opt_state, "mu"))}
     assert moments == moved
-    # Training the rest, too, changes the numbers: the paths of the first blocks are then dropped as well.
+    # Training all blocks changes the results, because the first blocks then have drop path, too.
     other = dataclasses.replace(shape, frozen_blocks=0)
     assert (
         abs(found - losses(spec_of("finetune", mesh_of(2), shape=other, trained=last, accumulation=2), 8)[0]).max() > 0
@@ -124,7 +124,7 @@ def test_only_the_last_blocks_are_trained_and_have_optimiser_state():
 
 
 def probe(devices, rows, accumulation=1, steps=3):
-    """States before and after some steps of linear probing, and the losses."""
+    """States before and after a few steps of linear probing, and the losses."""
     shape = dataclasses.replace(SHAPE, batch_norm=True, head_std=0.01)
     optimizer = dataclasses.replace(OPTIMIZER, name="lars", weight_decay=0.0)
     fields = dict(shape=shape, optimizer=optimizer, trained="^head/", accumulation=accumulation)
@@ -139,7 +139,7 @@ def probe(devices, rows, accumulation=1, steps=3):
 
 
 def test_linear_probing_trains_the_head_by_statistics_of_the_whole_batch():
-    """Batch norm and LARS against NumPy, over real rows alone: with padding, accumulation, on one and five devices."""
+    """Batch norm and LARS match NumPy over the real rows, with padding, accumulation, and one or five devices."""
     spec, before, current, _ = probe(1, 8)
     frozen = current.params
     mean, variance = np.zeros(16), np.ones(16)
@@ -304,12 +304,12 @@ def test_evaluation_masks_depend_on_the_image_alone():
     np.testing.assert_allclose(eval_step.eval_step(spec, params, turned, np.int32(0))["loss"][::-1], values, rtol=1e-5)
 
 
-def test_patch_spamming_is_watched():
+def test_patch_repetition_is_reported():
     spec = spec_of("pretrain", mesh_of(1))
     params = state.init_state(spec, 0).params
     found = eval_step.eval_step(spec, params, batch_of(0, 8), np.int32(0))["spam"]
     assert found.shape == (8,) and ((found >= 0) & (found <= 1)).all()
-    # A network that ignores what it sees says the same everywhere.
+    # A network that ignores its input predicts the same patch everywhere.
     params["decoder"]["pred"]["kernel"] = jnp.zeros_like(params["decoder"]["pred"]["kernel"])
     params["decoder"]["pred"]["bias"] = jax.random.normal(jax.random.key(0), params["decoder"]["pred"]["bias"].shape)
     found = eval_step.eval_step(spec, params, batch_of(0, 8), np.int32(0))["spam"]
@@ -323,8 +323,8 @@ def test_bfloat16_keeps_parameters_in_float32():
     assert {x.dtype for x in jax.tree.leaves(current.params)} == {np.dtype("float32")}
 
 
-def test_computing_activations_again_saves_memory_and_nothing_is_held_twice():
-    """The step writes every byte of the new state over the old; with `remat` the same losses in less memory."""
+def test_remat_saves_memory_and_the_state_is_donated():
+    """The new state reuses every byte of the old one. `remat` gives the same losses with less memory."""
     found, sizes = [], []
     batch = batch_of(0, 32)
     for remat in (False, True):
