@@ -1,6 +1,6 @@
-"""What an encoder looks at, and what it takes for alike: pictures for notebooks, TensorBoard, and a figure.
+"""Attention maps and principal components of a trained encoder's patch features.
 
-A network is an `weights.Weights`: `export.load(run_dir)[0]` of a finished run, or `weights.read(path)`.
+`network` is a `weights.Weights`: `export.load(run_dir)[0]` for a finished run, or `weights.read(path)`.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ _COLOURS = "inferno"  # dark where there is no attention
 
 
 def normalised(network: Weights, images: UInt8[np.ndarray, "b h w 3"]) -> Float[np.ndarray, "b h w 3"]:
-    """Square images of the network's size in 0..255, on the scale that it was trained with."""
+    """Square images of the network's size in 0..255, normalized with the mean and standard deviation of training."""
     mean, std = np.array(network.mean, np.float32), np.array(network.std, np.float32)
     return (images.astype(np.float32) / 255 - mean) / std
 
@@ -30,9 +30,10 @@ def normalised(network: Weights, images: UInt8[np.ndarray, "b h w 3"]) -> Float[
 def attention(
     network: Weights, images: UInt8[np.ndarray, "b h w 3"], block: int = -1
 ) -> Float[np.ndarray, "b heads grid grid"]:
-    """How much the class token takes from each patch in a block, for each head (Caron et al. 2021, figure 1).
+    """Attention from the class token to each patch in one block, for each head (Caron et al. 2021, figure 1).
 
-    What it takes from itself and from registers is left out, so that a map sums to at most 1.
+    Attention to the class token itself and to registers is omitted, so a map sums to at most 1. Raises UserError for a
+    block that does not exist.
     """
     maps = _attention(network.shape, network.params["encoder"], normalised(network, images), block)
     return np.asarray(maps).reshape(*maps.shape[:2], network.shape.grid, network.shape.grid)
@@ -46,9 +47,9 @@ def _attention(shape: Shape, encoder: Params, images: Array, block: int) -> Floa
 def features(
     network: Weights, images: UInt8[np.ndarray, "b h w 3"], blocks: Sequence[int] = (-1,)
 ) -> tuple[Float[np.ndarray, "b t d"], ...]:
-    """Tokens as they leave each of `blocks`, the class token first, then the patches; see `models.features`."""
-    found = _features(network.shape, network.params["encoder"], normalised(network, images), tuple(blocks))
-    return tuple(np.asarray(tokens) for tokens in found)
+    """Output tokens of each of `blocks`: the class token, then the patches. See `models.features`."""
+    outputs = _features(network.shape, network.params["encoder"], normalised(network, images), tuple(blocks))
+    return tuple(np.asarray(tokens) for tokens in outputs)
 
 
 @partial(jax.jit, static_argnums=(0, 3))
@@ -59,29 +60,32 @@ def _features(shape: Shape, encoder: Params, images: Array, blocks: tuple[int, .
 def components(
     network: Weights, images: UInt8[np.ndarray, "b h w 3"], block: int = -1
 ) -> Float[np.ndarray, "b grid grid 3"]:
-    """The first three principal components of the patches' features as red, green and blue in 0..1.
+    """The first three principal components of the patch features as red, green and blue in 0..1.
 
-    They are those of all patches of all `images` together: the same colour means the same in each picture
-    (as in Oquab et al. 2023, figure 1, which leaves out a background). Each spans its 1st to 99th percentile.
+    They are computed over all patches of all `images`, so a color means the same in every picture (Oquab et al. 2023,
+    figure 1, but with the background). Each component is scaled from its 1st to its 99th percentile.
     """
     tokens = features(network, images, (block,))[0][:, 1:]
     flat = tokens.reshape(-1, tokens.shape[-1]).astype(np.float64)
-    centred = flat - flat.mean(0)
-    values, directions = np.linalg.eigh(centred.T @ centred)
+    centered = flat - flat.mean(0)
+    values, directions = np.linalg.eigh(centered.T @ centered)
     directions = directions[:, np.argsort(-values)[:3]]
-    # A direction's sign is arbitrary: its largest entry is made positive.
+    # The sign of a direction is arbitrary; make its largest entry positive.
     largest = np.abs(directions).argmax(0)
     directions = directions * np.sign(directions[largest, np.arange(directions.shape[1])])
-    scores = centred @ directions
+    scores = centered @ directions
     low, high = np.percentile(scores, (1, 99), axis=0)
-    colours = np.clip((scores - low) / np.maximum(high - low, 1e-12), 0, 1).astype(np.float32)
-    return colours.reshape(len(tokens), network.shape.grid, network.shape.grid, -1)
+    colors = np.clip((scores - low) / np.maximum(high - low, 1e-12), 0, 1).astype(np.float32)
+    return colors.reshape(len(tokens), network.shape.grid, network.shape.grid, -1)
 
 
 def over_image(
     image: UInt8[np.ndarray, "h w 3"], patches: Float[np.ndarray, "grid grid *c"], opacity: float = 0.6
 ) -> Float[np.ndarray, "h w 3"]:
-    """A map of the patches over their image, values 0..1; without channels it is coloured from 0 to its largest."""
+    """Overlays a map of the patches on their image, values in 0..1.
+
+    A map without channels is colored from 0 to its maximum.
+    """
     if patches.ndim == 2:
         patches = matplotlib.colormaps[_COLOURS](patches / max(float(patches.max()), 1e-12))[:, :, :3]
     small = Image.fromarray((patches * 255).round().astype(np.uint8))
@@ -93,12 +97,12 @@ def over_image(
 def columns(
     network: Weights, images: UInt8[np.ndarray, "b h w 3"], block: int = -1
 ) -> list[tuple[str, Float[np.ndarray, "b h w 3"]]]:
-    """(heading, pictures): the images, the class token's attention as mean and for each head, the components."""
+    """Columns (heading, pictures): the images, their components, and the class token's mean and per-head attention."""
     maps = attention(network, images, block)
 
     def over(parts: np.ndarray) -> np.ndarray:
         return np.stack([over_image(image, part) for image, part in zip(images, parts, strict=True)])
 
-    found = [("image", images.astype(np.float32) / 255), ("components", over(components(network, images, block)))]
-    found.append(("attention", over(maps.mean(1))))
-    return found + [(f"head {i}", over(maps[:, i])) for i in range(maps.shape[1])]
+    pictures = [("image", images.astype(np.float32) / 255), ("components", over(components(network, images, block)))]
+    pictures.append(("attention", over(maps.mean(1))))
+    return pictures + [(f"head {i}", over(maps[:, i])) for i in range(maps.shape[1])]

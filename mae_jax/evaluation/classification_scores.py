@@ -1,4 +1,4 @@
-"""Figures of merit from labels and predictions: pure NumPy."""
+"""Classification scores from labels and predictions, in NumPy."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,22 +10,23 @@ from jaxtyping import Float, Int
 def confusion(
     labels: Int[np.ndarray, " n"], predictions: Int[np.ndarray, " n"], n_classes: int
 ) -> Int[np.ndarray, "classes classes"]:
-    """Counts, row = label, column = prediction."""
+    """Confusion matrix: counts with labels as rows and predictions as columns."""
     return np.bincount(labels * n_classes + predictions, minlength=n_classes**2).reshape(n_classes, n_classes)
 
 
 def _ratio(over: np.ndarray, under: np.ndarray) -> Float[np.ndarray, " n"]:
-    """over / under, and 0 where both are 0."""
+    """over / under, or 0 where `under` is 0."""
     return np.divide(over, under, out=np.zeros(len(over)), where=under > 0)
 
 
 def classification(
     labels: Int[np.ndarray, " n"], predictions: Int[np.ndarray, " n"], classes: Sequence[str]
 ) -> dict[str, Any]:
-    """Accuracy, macro and per-class precision, recall and F1, and counts.
+    """Accuracy, balanced accuracy, macro and per-class precision, recall and F1, and counts.
 
-    Macro values are means over the classes that occur in `labels`; a class that is never predicted has
-    precision 0. `collapsed` is true where every prediction is the same class.
+    Macro values are means over the classes that occur in `labels`. A class that is never predicted has precision 0.
+    `majority_rate` is the accuracy of always predicting the most common class. `collapsed` is true if all predictions
+    are the same class.
     """
     table = confusion(labels, predictions, len(classes))
     support, predicted, hits = table.sum(1), table.sum(0), np.diag(table)

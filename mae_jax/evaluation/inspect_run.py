@@ -1,4 +1,4 @@
-"""Pictures of what a finished run's encoder looks at, for its own images. Command: `mae-jax inspect`."""
+"""Attention maps and feature components of a finished run's encoder. Command: `mae-jax inspect`."""
 
 import dataclasses
 from pathlib import Path
@@ -21,22 +21,27 @@ PICTURE = "inspection"
 
 
 def images_of(config: RunConfig, directory: str = "") -> list[tuple[Source, np.ndarray]]:
-    """The images to look at: of `directory`, else the run's test images, or those that a pre-training held out."""
+    """The images to draw: those in `directory`, or else the run's test images or a pre-training's held-out images.
+
+    A pre-training without held-out images uses its training images.
+    """
     if directory:
         data = dataclasses.replace(config.data, source="folder", dir=directory, weights=())
-        found = splits.unlabelled(data)
-        return [(source, np.arange(len(source))) for source in found.sources]
+        sources = splits.unlabelled(data).sources
+        return [(source, np.arange(len(source))) for source in sources]
     if config.task == "pretrain":
-        found = splits.unlabelled(config.data)
-        held = zip(found.sources, found.val_idx, found.train_idx, strict=True)
+        split = splits.unlabelled(config.data)
+        held = zip(split.sources, split.val_idx, split.train_idx, strict=True)
         return [(source, val if len(val) else train) for source, val, train in held]
     test = splits.labelled(config.data).test
     return [(test, np.arange(len(test)))]
 
 
 def run(run_dir: Path, out: Path | None = None, *, directory: str = "", n: int = 8, block: int = -1) -> Path:
-    """Writes `inspection.columns` of `n` images as one picture to `out` (RUN_DIR/inspection.png), and into the
-    run's TensorBoard files. Returns where it is. Raises UserError where the run is not finished.
+    """Draws `attention_maps.columns` of `n` images as one picture and returns its path.
+
+    The picture is written to `out` (default: RUN_DIR/inspection.png) and to the run's TensorBoard files. Raises
+    UserError if the run is not finished or `block` does not exist.
     """
     network, config = export.load(run_dir)
     held = [(source, part[:: max(1, len(part) // n)]) for source, part in images_of(config, directory)]
@@ -58,12 +63,11 @@ def run(run_dir: Path, out: Path | None = None, *, directory: str = "", n: int =
         writers.close()
     names = ", ".join(source.names[index] for source, index in chosen)
     lines = [
-        f"{network.origin}, block {block % network.shape.depth}: components are shared by all pictures, each map of "
-        "attention",
-        "is scaled to its own largest value",
+        f"{network.origin}, block {block % network.shape.depth}. Colors of components mean the same in all pictures;",
+        "each attention map is scaled to its own maximum.",
     ]
     out = out or run_dir / f"{PICTURE}.png"
     out.parent.mkdir(parents=True, exist_ok=True)
     files.save_picture(out, reconstruction_sheets.sheet(columns, lines))
-    say(f"images, from above: {names}")
+    say(f"images from top to bottom: {names}")
     return out

@@ -1,4 +1,4 @@
-"""Small pictures of the most confident mistakes, so that the report shows them wherever the images came from."""
+"""Thumbnails of the most confident mistakes, so that the report can show them without the original images."""
 
 import errno
 from pathlib import Path
@@ -12,13 +12,16 @@ from mae_jax.data.sources import Source
 from mae_jax.rundir.predictions import most_confident_mistakes
 from mae_jax.runtime import files
 
-# The name leaves no room for an ending, or is also a folder in the name of another image: no picture is kept.
+# The name is too long with an extension, or is also a folder in another image's name: no thumbnail is written.
 _NO_PLACE = (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST)
 SIDE = 192  # pixels
 
 
 def write(directory: Path, source: Source, probabilities: Float[np.ndarray, "n classes"]) -> None:
-    """Write JPEGs of the most confident mistakes below `directory`, under the names of their images."""
+    """Writes JPEGs of the most confident mistakes below `directory`, named after their images.
+
+    Raises OSError if the storage fails.
+    """
     wrong = probabilities.argmax(1) != source.labels
     for index in most_confident_mistakes(wrong, probabilities.max(1), source.names):
         image = source.read(index)

@@ -1,4 +1,4 @@
-"""Evaluation: every image once, whatever the batch size; figures of merit as (name, value)."""
+"""Evaluation over a data set: values per image, independent of the batch size, and their means."""
 
 from collections.abc import Callable, Iterator
 
@@ -27,7 +27,7 @@ def per_image(
     seed: int,
     step: Callable = eval_step,
 ) -> dict[str, Float[np.ndarray, "n ..."]]:
-    """What `step` gives for each image, in the order of `indices` (all: None); see `state.eval_step`."""
+    """The values `step` computes for each image, in the order of `indices` (None: all images). See `eval_step`."""
     devices = spec.mesh.size
     rows = -(-batch_size // devices) * devices
     transforms = [Decode(), CenterResize(spec.shape.image_size)]
@@ -40,12 +40,12 @@ def per_image(
         for name, value in values.items():
             parts.setdefault(name, []).append(np.asarray(value))
     n = len(source) if indices is None else len(indices)
-    # Padding stands at the end of the last batch alone.
+    # Only the end of the last batch is padding.
     return {name: np.concatenate(values)[:n] for name, values in parts.items()}
 
 
 def classifier(values: dict[str, np.ndarray], labels: Int[np.ndarray, " n"]) -> Iterator[tuple[str, float]]:
-    """Loss (nats) and accuracy of fine-tuning, as means over the images, and macro F1 over the classes in `labels`."""
+    """Mean loss (nats) and accuracy of a classifier, and macro F1 over the classes in `labels`, as (name, value)."""
     predicted, classes = values["probabilities"].argmax(1), [str(i) for i in range(values["probabilities"].shape[1])]
     yield "loss", float(values["loss"].mean(dtype=np.float64))
     yield "accuracy", float((predicted == labels).mean())
@@ -53,6 +53,6 @@ def classifier(values: dict[str, np.ndarray], labels: Int[np.ndarray, " n"]) -> 
 
 
 def autoencoder(values: dict[str, np.ndarray]) -> Iterator[tuple[str, float]]:
-    """Mean squared error on removed and on visible patches, and patch spamming, as means over the images."""
+    """Mean squared errors on removed and visible patches and the patch-repetition index, as (name, mean)."""
     for name in ("loss", "visible_loss", "spam"):
         yield name, float(values[name].mean(dtype=np.float64))

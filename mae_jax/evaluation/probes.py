@@ -1,7 +1,7 @@
 """Classifiers on frozen features: multinomial logistic regression and nearest neighbors, in NumPy.
 
-Hyperparameters are chosen on the validation images: by accuracy, at equal accuracy by the lower loss, then in the
-order of the candidates. A fitted classifier is saved as an .npz file and read back without its training images.
+Hyperparameters are chosen by validation accuracy, then by lower validation loss, then by the order of the candidates.
+A fitted classifier is saved as an .npz file and read back without its training images.
 """
 
 import dataclasses
@@ -20,13 +20,13 @@ from mae_jax.runtime import files
 from mae_jax.runtime.errors import UserError
 
 EPSILON = 1e-6  # added to the variance of a feature, as in batch norm
-SMALLEST = 1e-12  # probabilities are at least this in a logarithm
-TOLERANCE, ITERATIONS = 1e-6, 1000  # of L-BFGS: the gradient's largest entry at the end
+SMALLEST = 1e-12  # lower bound of norms, and of probabilities before their logarithm is taken
+TOLERANCE, ITERATIONS = 1e-6, 1000  # of L-BFGS: largest gradient entry at convergence, maximum number of iterations
 
 
 @dataclasses.dataclass(frozen=True)
 class Logistic:
-    """A linear map of features that are standardized by the training images' mean and standard deviation."""
+    """A linear classifier on features standardized with the training images' mean and standard deviation."""
 
     mean: Float[np.ndarray, " d"]
     scale: Float[np.ndarray, " d"]
@@ -39,12 +39,12 @@ class Logistic:
 
 @dataclasses.dataclass(frozen=True)
 class Neighbours:
-    """The k training images of highest cosine similarity s vote, each with weight exp(s / temperature).
+    """The k training images with the highest cosine similarity s vote, each with weight exp(s / temperature).
 
-    Wu et al. 2018, section 3.4, as in Caron et al. 2021 (DINO).
+    See Wu et al. 2018, section 3.4; used by Caron et al. 2021 (DINO).
     """
 
-    train: Float[np.ndarray, "n d"]  # rows of length 1
+    train: Float[np.ndarray, "n d"]  # rows of unit length
     labels: Int[np.ndarray, " n"]
     n_classes: int
     k: int
@@ -52,9 +52,9 @@ class Neighbours:
 
     def probabilities(self, x: Float[np.ndarray, "m d"]) -> Float[np.ndarray, "m classes"]:
         x, votes = unit(x), np.zeros((len(x), self.n_classes))
-        for start in range(0, len(x), 1024):  # the similarities of so many rows are held at once
+        for start in range(0, len(x), 1024):  # 1,024 rows at a time, to bound memory
             near = x[start : start + 1024] @ self.train.T
-            # Of equally similar images the first counts.
+            # A stable sort breaks ties in favor of the first image.
             chosen = np.argsort(-near, axis=1, kind="stable")[:, : self.k]
             near = np.take_along_axis(near, chosen, axis=1)
             weights = np.exp((near - near[:, :1]) / self.temperature)
@@ -64,7 +64,7 @@ class Neighbours:
 
 
 def unit(x: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n d"]:
-    """Rows of length 1, in float64."""
+    """Rows scaled to unit length, in float64."""
     x = x.astype(np.float64)
     return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), SMALLEST)
 
@@ -76,9 +76,9 @@ def logistic_regression(
     l2: float,
     start: Float[np.ndarray, "e classes"] | None = None,
 ) -> tuple[Float[np.ndarray, "e classes"], bool]:
-    """Minimises mean cross entropy (nats) + l2 / 2 * |kernel|^2 by L-BFGS (Liu and Nocedal 1989), from `start`.
+    """Minimizes mean cross-entropy (nats) + l2 / 2 * |kernel|^2 by L-BFGS (Liu and Nocedal 1989), from `start`.
 
-    Returns kernel and bias, one above the other (e = d + 1), and whether the optimum was reached. The bias has no
+    Returns the kernel with the bias as its last row (e = d + 1), and whether L-BFGS converged. The bias has no
     penalty.
     """
     n, d = x.shape
@@ -99,10 +99,10 @@ def logistic_regression(
 
     first = np.zeros((d + 1) * n_classes) if start is None else start.ravel()
     options = {"maxiter": ITERATIONS, "maxcor": 20, "ftol": 1e-15, "gtol": TOLERANCE}
-    # One thread: products this narrow are faster without others to wait for, and bits do not depend on the cores.
+    # Narrow products run faster on one thread, and results do not depend on the number of cores.
     with threadpool_limits(1, "blas"):
-        found = optimize.minimize(objective, first, jac=True, method="L-BFGS-B", options=options)
-    return found.x.reshape(d + 1, n_classes), bool(np.abs(objective(found.x)[1]).max() <= 10 * TOLERANCE)
+        optimum = optimize.minimize(objective, first, jac=True, method="L-BFGS-B", options=options)
+    return optimum.x.reshape(d + 1, n_classes), bool(np.abs(objective(optimum.x)[1]).max() <= 10 * TOLERANCE)
 
 
 def fit_logistic(
@@ -112,14 +112,18 @@ def fit_logistic(
     l2: Sequence[float],
     validation: tuple[Float[np.ndarray, "v d"], Int[np.ndarray, " v"]],
 ) -> tuple[Logistic, dict[str, Any]]:
-    """Logistic regression with the best of the penalties `l2`, and the choice. The strongest is fitted first."""
+    """Logistic regression with the best of the penalties `l2`, and a description of the choice (see `choose`).
+
+    The strongest penalty is fitted first; each fit starts from the previous one.
+    """
     mean, scale = x.mean(0, dtype=np.float64), 1 / np.sqrt(x.var(0, dtype=np.float64) + EPSILON)
-    standard, both = (x - mean) * scale, None
-    made = []
+    standardized, solution = (x - mean) * scale, None
+    candidates = []
     for penalty in sorted(l2, reverse=True):
-        both, reached = logistic_regression(standard, labels, n_classes, penalty, both)
-        made.append((Logistic(mean, scale, both[:-1], both[-1]), {"l2": penalty, "converged": reached}))
-    return choose(made, *validation)
+        solution, converged = logistic_regression(standardized, labels, n_classes, penalty, solution)
+        classifier = Logistic(mean, scale, solution[:-1], solution[-1])
+        candidates.append((classifier, {"l2": penalty, "converged": converged}))
+    return choose(candidates, *validation)
 
 
 def fit_neighbours(
@@ -130,27 +134,30 @@ def fit_neighbours(
     temperatures: Sequence[float],
     validation: tuple[Float[np.ndarray, "v d"], Int[np.ndarray, " v"]],
 ) -> tuple[Neighbours, dict[str, Any]]:
-    """Nearest neighbours with the best of the numbers and temperatures, and what was chosen.
+    """Nearest neighbors with the best k of `neighbours` and the best temperature, and the choice (see `choose`).
 
-    No number is larger than there are training images.
+    k is at most the number of training images.
     """
     train = unit(x)
-    made = []
+    candidates = []
     for k in dict.fromkeys(min(k, len(x)) for k in neighbours):
         for temperature in temperatures:
-            found = Neighbours(train, labels, n_classes, k, temperature)
-            made.append((found, {"neighbours": k, "temperature": temperature}))
-    return choose(made, *validation)
+            classifier = Neighbours(train, labels, n_classes, k, temperature)
+            candidates.append((classifier, {"neighbours": k, "temperature": temperature}))
+    return choose(candidates, *validation)
 
 
 def choose(
-    made: Iterable[tuple[Logistic | Neighbours, dict[str, Any]]],
+    candidates: Iterable[tuple[Logistic | Neighbours, dict[str, Any]]],
     x: Float[np.ndarray, "v d"],
     labels: Int[np.ndarray, " v"],
 ) -> tuple[Any, dict[str, Any]]:
-    """The best on validation images, the first where there are none; with what tells it from the others."""
+    """The best candidate on validation images, or the first one if there are none.
+
+    Returns the classifier and its hyperparameters, with its validation accuracy and loss (nats) if there are any.
+    """
     best, score = None, (-math.inf, -math.inf)
-    for classifier, about in made:
+    for classifier, about in candidates:
         if not len(labels):
             return classifier, about
         p = classifier.probabilities(x)
@@ -162,14 +169,14 @@ def choose(
     return best
 
 
-# What NumPy raises for a damaged file, or one that lacks an array.
+# Exceptions that NumPy raises for a damaged file or a missing array.
 _UNREADABLE = (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile)
 
 
 def save(path: Path, head: Logistic | Neighbours, encoder: str, features: Float[np.ndarray, "n d"]) -> None:
-    """Writes `head` as an .npz file. `encoder`: digest of the encoder's parameters, see `models.params.digest`.
+    """Writes `head` as an .npz file. `encoder` is the digest of the encoder's parameters (`models.params.digest`).
 
-    `features` are those of the training images, of which nearest neighbors keep every row. Raises OSError.
+    `features` are those of the training images; they are saved only for nearest neighbors. Raises OSError.
     """
     if isinstance(head, Logistic):
         arrays = {f.name: getattr(head, f.name) for f in dataclasses.fields(head)}
@@ -180,9 +187,9 @@ def save(path: Path, head: Logistic | Neighbours, encoder: str, features: Float[
 
 
 def load(path: Path, field: str, n_classes: int) -> tuple[Logistic | Neighbours, str]:
-    """What `save` wrote: the classifier and the digest of its encoder. It predicts the same to the bit.
+    """Reads what `save` wrote: a classifier with bit-identical predictions, and the digest of its encoder.
 
-    Raises UserError that names `field` where the file is missing, damaged, or not of `n_classes` classes.
+    Raises UserError that names `field` if the file is missing, damaged or for another number of classes.
     """
     try:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as saved:
@@ -199,8 +206,8 @@ def load(path: Path, field: str, n_classes: int) -> tuple[Logistic | Neighbours,
                 fits = fits and temperature > 0 and 0 <= labels.min() and labels.max() < n_classes
     except FileNotFoundError:
         raise UserError(
-            f"{field}: {path} is missing: the probe was fitted by a version that did not save its classifier, or the "
-            f"file is lost; delete {path.parent / 'results.json'} and rerun the run's command to fit it again"
+            f"{field}: {path} is missing; it was deleted, or fitted by a version that did not save the classifier. "
+            f"Delete {path.parent / 'results.json'} and rerun the run's command to fit it again"
         ) from None
     except _UNREADABLE as error:
         raise UserError(f"{field}: {path} cannot be read ({error}); restore it from a backup") from None

@@ -1,7 +1,7 @@
-"""What an autoencoder makes of images whose removed patches are fixed: errors in both spaces, and pictures.
+"""Reconstruction errors (normalized and in pixels) and pictures of an autoencoder under fixed masks.
 
-The mask of an image follows from a seed of its own and the image's number alone, so that networks trained with
-other seeds or mask ratios are measured on the same patches. What a smaller ratio removes, a larger one removes too.
+An image's mask depends only on the mask seed and the image's index, so networks trained with other seeds or mask ratios
+are measured on the same patches. A larger mask ratio removes all patches that a smaller one removes, and more.
 """
 
 import dataclasses
@@ -21,38 +21,39 @@ from mae_jax.step.train_step import to_float
 
 
 def at_ratio(spec: Spec, mask_ratio: float) -> Spec:
-    """`spec` for evaluation at a mask ratio; networks that differ only in their training share it."""
+    """`spec` for evaluation at a mask ratio. Networks that differ only in training settings share it."""
     return dataclasses.replace(spec, mask_ratio=mask_ratio, visible_weight=0.0, accumulation=1, batch_size=0)
 
 
 def in_pixels(spec: Spec, pred: Array, patches: Array, mask: Array, how: str) -> Float[Array, "b n p"]:
-    """Predicted patches as pixel values in 0..1; see `pixels` for what `how` means with normalised targets."""
+    """Predicted patches as pixel values in 0..1. With normalized targets, `how` is that of `pixel_space.to_pixels`."""
     if spec.norm_pix:
         pred = pixel_space.to_pixels(pred, patches, mask, how)
     return jnp.clip(_visible_range(spec, pred), 0, 1)
 
 
 def _visible_range(spec: Spec, patches: Array) -> Array:
-    """Normalised inputs back to 0..1; the channel runs fastest within a patch."""
+    """Converts normalized inputs back to 0..1. The channel varies fastest within a patch."""
     area = spec.shape.patch_size**2
     return patches * jnp.tile(jnp.array(spec.std), area) + jnp.tile(jnp.array(spec.mean), area)
 
 
 @partial(jax.jit, static_argnums=0)
 def compare(spec: Spec, params: Params, batch: dict[str, Array], seed: Int[Array, ""]) -> dict[str, Array]:
-    """`contents.ERRORS` of each image of a batch, mean squared errors but for `spam`.
+    """`contents.ERRORS` of each image of a batch (b), replicated on every device.
 
-    `..._normalised`: in units of each patch's own deviation, the space of `norm_pix_loss`. `..._pixel`: of pixel
-    values in 0..1; with normalised targets after `pixels.statistics`. `removed_pixel_borrowed`: the same with the
-    originals' own statistics, to tell how much that would flatter. `removed_pixel_no_network`: of painting each
-    removed patch in its neighbours' mean colour.
+    All but `spam` are mean squared errors.
+    `..._normalised`: in units of each patch's own standard deviation, the space of `norm_pix_loss`. `..._pixel`: in
+    pixel values in 0..1; normalized predictions are converted by `pixel_space.to_pixels`. `removed_pixel_borrowed`: the
+    same with the originals' own statistics, to show how much that flatters. `removed_pixel_no_network`: with each
+    removed patch painted in its neighbors' mean color.
     """
     images = to_float(batch["image"], spec)
     patches = patchify(images, spec.shape.patch_size)
     pred, mask = predict_removed(spec, params, images, batch["index"], seed)
-    mean, deviation = pixel_space.own_statistics(patches)
-    normalised = pred if spec.norm_pix else (pred - mean) / deviation
-    removed, visible = losses.reconstruction(normalised, patches, mask, True)
+    mean, std = pixel_space.own_statistics(patches)
+    normalized = pred if spec.norm_pix else (pred - mean) / std
+    removed, visible = losses.reconstruction(normalized, patches, mask, True)
     out = {"removed_normalised": removed, "visible_normalised": visible}
     shown = _visible_range(spec, patches)
 
@@ -77,16 +78,17 @@ def reconstruct(
     seed: Int[Array, ""],
     how: str = pixel_space.NEIGHBOURS,
 ) -> Float[Array, "4 b h w 3"]:
-    """Pictures in 0..1: input, masked input, reconstruction, reconstruction with visible patches pasted.
+    """Pictures in 0..1: input, masked input, reconstruction, and reconstruction with the visible patches pasted in.
 
-    `index` and `seed` fix the masks. With normalised targets the removed patches' mean and deviation come from
-    `pixels.statistics` by `how`.
+    `index` and `seed` fix the masks. With normalized targets, `how` selects the removed patches' mean and standard
+    deviation (see `pixel_space.to_pixels`).
     """
-    normal = to_float(images, spec)
-    patches = patchify(normal, spec.shape.patch_size)
-    pred, mask = predict_removed(spec, params, normal, index, seed)
-    shown, made = _visible_range(spec, patches), in_pixels(spec, pred, patches, mask, how)
+    normalized = to_float(images, spec)
+    patches = patchify(normalized, spec.shape.patch_size)
+    pred, mask = predict_removed(spec, params, normalized, index, seed)
+    original, predicted = _visible_range(spec, patches), in_pixels(spec, pred, patches, mask, how)
     removed = mask[:, :, None]
-    pictures = [shown, shown * (1 - removed) + 0.5 * removed, made, shown * (1 - removed) + made * removed]
+    masked = original * (1 - removed) + 0.5 * removed
+    pictures = [original, masked, predicted, original * (1 - removed) + predicted * removed]
     out = jnp.clip(jnp.stack([unpatchify(p, spec.shape.patch_size) for p in pictures]), 0, 1)
     return jax.lax.with_sharding_constraint(out, sharding.replicated(spec.mesh))

@@ -1,6 +1,6 @@
-"""Pictures of reconstructions, and the files with which a pre-training ends.
+"""Pictures and error tables of reconstructions, including the last files that a pre-training writes.
 
-Same images and same masks for every network: the grids of two experiments can be laid side by side.
+Every network gets the same images and masks, so pictures of two experiments can be compared side by side.
 """
 
 import csv
@@ -25,13 +25,13 @@ from mae_jax.runtime.csv_cells import cell
 from mae_jax.step.spec import Spec
 
 PANELS = ("original", "masked", "reconstruction", "visible pasted")
-CELL = 128  # pixels, at least, of one picture of a sheet
-GAP, LINE = 6, 20  # pixels between pictures, and of a line of text
-Held = Sequence[tuple[Source, np.ndarray]]  # sources and which of their images
+CELL = 128  # minimum side of a picture in a sheet, in pixels
+GAP, LINE = 6, 20  # pixels between pictures, and per line of text
+Held = Sequence[tuple[Source, np.ndarray]]  # sources and the indices of their images
 
 
 def in_turn(held: Held, n: int) -> list[tuple[Source, int]]:
-    """Up to `n` images, taken from the sources in turn."""
+    """Up to `n` images (source, index), taking one from each source in turn."""
     longest = max((len(part) for _, part in held), default=0)
     return [(source, int(part[i])) for i in range(longest) for source, part in held if i < len(part)][:n]
 
@@ -39,7 +39,7 @@ def in_turn(held: Held, n: int) -> list[tuple[Source, int]]:
 def panels(
     spec: Spec, params: Params, chosen: Sequence[tuple[Source, int]], seed: int, how: str = pixel_space.NEIGHBOURS
 ) -> Float[np.ndarray, "4 n h w 3"]:
-    """`PANELS` of the chosen images, values in 0..1; `how` as in `pixels.to_pixels`."""
+    """`PANELS` of the chosen images, values in 0..1; `how` as in `pixel_space.to_pixels`."""
     transforms = [Decode(), CenterResize(spec.shape.image_size)]
     images = []
     for source, index in chosen:
@@ -58,38 +58,38 @@ def rows(spec: Spec, params: Params, held: Held, n: int, seed: int) -> Float[np.
 
 
 def errors(spec: Spec, params: Params, held: Held, config: RunConfig, mask_ratio: float) -> list[dict[str, Any]]:
-    """`contents.ERRORS` of every image, with its name, at a mask ratio."""
+    """A row for each image: its name, group, mask ratio and `contents.ERRORS`."""
     spec = reconstruction.at_ratio(spec, mask_ratio)
     options = {"batch_size": config.eval.batch_size, "threads": config.data.threads, "seed": config.eval.mask_seed}
-    found = []
+    records = []
     for source, indices in held:
         if not len(indices):
             continue
         values = per_image(spec, params, source, np.asarray(indices), **options, step=reconstruction.compare)
         for i, index in enumerate(indices):
-            one = {"image": source.names[index], "group": source.groups[index], "mask_ratio": mask_ratio}
-            found.append(one | {name: float(values[name][i]) for name in contents.ERRORS})
-    return found
+            row = {"image": source.names[index], "group": source.groups[index], "mask_ratio": mask_ratio}
+            records.append(row | {name: float(values[name][i]) for name in contents.ERRORS})
+    return records
 
 
-def means(found: Sequence[dict[str, Any]]) -> list[dict[str, float]]:
-    """The mean over the images of each error, a row for each mask ratio."""
-    ratios = dict.fromkeys(row["mask_ratio"] for row in found)
-    own = {ratio: [row for row in found if row["mask_ratio"] == ratio] for ratio in ratios}
+def means(records: Sequence[dict[str, Any]]) -> list[dict[str, float]]:
+    """A row for each mask ratio with the mean of each error over the images; `records` holds the rows of `errors`."""
+    ratios = dict.fromkeys(row["mask_ratio"] for row in records)
+    by_ratio = {ratio: [row for row in records if row["mask_ratio"] == ratio] for ratio in ratios}
     return [
         {"mask_ratio": ratio} | {name: float(np.mean([row[name] for row in part])) for name in contents.ERRORS}
-        for ratio, part in own.items()
+        for ratio, part in by_ratio.items()
     ]
 
 
 def sheet(columns: Sequence[tuple[str, Float[np.ndarray, "n h w 3"]]], lines: Sequence[str]) -> Image.Image:
-    """A grid: one column for each (heading, pictures of values in 0..1), `lines` of text below it."""
+    """A grid with one column for each (heading, pictures with values in 0..1), and `lines` of text below."""
     n, size = columns[0][1].shape[:2]
     zoom = max(1, -(-CELL // size))
     step, top = size * zoom + GAP, LINE * max(heading.count("\n") + 1 for heading, _ in columns)
     font = ImageFont.load_default(13)
-    wide = max([step * len(columns), *(int(font.getlength(line)) for line in lines)]) + GAP
-    canvas = Image.new("RGB", (wide, top + step * n + LINE * len(lines) + GAP), "white")
+    width = max([step * len(columns), *(int(font.getlength(line)) for line in lines)]) + GAP
+    canvas = Image.new("RGB", (width, top + step * n + LINE * len(lines) + GAP), "white")
     draw = ImageDraw.Draw(canvas)
     for i, (heading, pictures) in enumerate(columns):
         draw.multiline_text((GAP + i * step, 2), heading, "black", font)
@@ -109,10 +109,11 @@ def side_by_side(
     pasted: bool = False,
     lines: Sequence[str] = (),
 ) -> Image.Image:
-    """One sheet for (heading, spec, parameters) of several networks, taken one after the other: original and
-    masked image, then each network's reconstruction and, if asked for, that with the visible patches pasted.
+    """A sheet that compares networks, given as (heading, spec, parameters) and loaded one at a time.
 
-    All specs have the same grid and mask ratio, and so the same masks. What `how` came to stands below.
+    It shows the original and the masked image, then each network's reconstruction and, with `pasted`, also that with
+    the visible patches pasted in. All specs must have the same grid and mask ratio, so that masks are equal. A line
+    below the pictures explains `how`.
     """
     columns, normalised = [], False
     for heading, spec, params in networks:
@@ -123,28 +124,28 @@ def side_by_side(
     return sheet(columns, [*lines, pixel_space.WORDS[how if normalised else ""]])
 
 
-def write_errors(path: Path, found: Sequence[dict[str, Any]]) -> None:
-    """A CSV file, one row for each dict."""
+def write_errors(path: Path, records: Sequence[dict[str, Any]]) -> None:
+    """Writes a CSV file with one row for each dict. Raises OSError."""
     with files.replacing(path) as file:
-        table = csv.DictWriter(file, list(found[0]))
+        table = csv.DictWriter(file, list(records[0]))
         table.writeheader()
-        table.writerows({k: f"{v:.9g}" if isinstance(v, float) else cell(v) for k, v in row.items()} for row in found)
+        table.writerows({k: f"{v:.9g}" if isinstance(v, float) else cell(v) for k, v in row.items()} for row in records)
 
 
 def finish(spec: Spec, params: Params, held: Held, config: RunConfig, workdir: Path, leader: bool) -> None:
-    """The last files of a pre-training: reconstructions.csv (errors of each held-out image at each of
-    `eval.mask_ratios`), .json (their means, and what they are) and .png (`eval.images` of them).
+    """Writes a pre-training's reconstructions of held-out images at each of `eval.mask_ratios`.
 
-    Every process takes part; the `leader` writes.
+    reconstructions.csv holds the errors of each image, .json their means and how they were measured, and .png the
+    pictures of `eval.images` images. Every process must call this; only the `leader` writes.
     """
     held = [(source, part) for source, part in held if len(part)]
     ratios = tuple(config.eval.mask_ratios)
     if not held or not ratios:
         return
-    found = [row for ratio in ratios for row in errors(spec, params, held, config, ratio)]
+    records = [row for ratio in ratios for row in errors(spec, params, held, config, ratio)]
     chosen = in_turn(held, config.eval.images)
-    at = partial(panels, params=params, chosen=chosen, seed=config.eval.mask_seed)
-    parts = {ratio: at(reconstruction.at_ratio(spec, ratio)) for ratio in ratios}
+    draw = partial(panels, params=params, chosen=chosen, seed=config.eval.mask_seed)
+    parts = {ratio: draw(reconstruction.at_ratio(spec, ratio)) for ratio in ratios}
     if not leader:
         return
     how = pixel_space.WORDS[pixel_space.NEIGHBOURS if spec.norm_pix else ""]
@@ -152,14 +153,14 @@ def finish(spec: Spec, params: Params, held: Held, config: RunConfig, workdir: P
     for ratio, part in parts.items():
         headings = [f"{100 * ratio:g} % removed", *PANELS[2:]]
         columns += list(zip(headings, part[1:], strict=True))
-    write_errors(workdir / contents.RECONSTRUCTIONS, found)
+    write_errors(workdir / contents.RECONSTRUCTIONS, records)
     files.save_picture((workdir / contents.RECONSTRUCTIONS).with_suffix(".png"), sheet(columns, [how]))
     about = {
-        "images": len(found) // len(ratios),
+        "images": len(records) // len(ratios),
         "shown": [source.names[index] for source, index in chosen],
         "mask_seed": config.eval.mask_seed,
         "statistics": how,
         "trained_with": as_dict(config.mae),
-        "means": means(found),
+        "means": means(records),
     }
     contents.write_json((workdir / contents.RECONSTRUCTIONS).with_suffix(".json"), about)

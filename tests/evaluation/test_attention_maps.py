@@ -1,4 +1,4 @@
-"""Attention and components as pictures, from arrays and from a run directory."""
+"""Pictures of attention and components, from arrays and from a run directory."""
 
 import numpy as np
 import pytest
@@ -34,11 +34,11 @@ def test_maps_have_the_grid_of_the_patches(finished):
     assert maps.shape == (3, 2, 2, 2) and (0 < maps.sum((2, 3))).all() and (maps.sum((2, 3)) < 1).all()
     one, two = attention_maps.features(network, images, (0, 1))
     assert one.shape == two.shape == (3, 5, 16) and (one != two).any()
-    # Alone or among others, an image has the same attention.
+    # An image has the same attention alone or in a batch.
     np.testing.assert_allclose(attention_maps.attention(network, images[1:2]), maps[1:2], rtol=1e-5)
 
 
-def test_components_are_those_of_all_images_and_keep_their_sign(finished, monkeypatch):
+def test_components_are_shared_by_all_images_and_keep_their_sign(finished, monkeypatch):
     rng = np.random.default_rng(3)
     truth = rng.normal(size=(2 * 4, 3)) * (9.0, 3.0, 1.0)
     axes = np.linalg.qr(rng.normal(size=(16, 3)))[0]
@@ -77,7 +77,7 @@ def test_the_command_writes_a_picture_and_tensorboard_gets_it(finished, capsys, 
     assert (tmp_path / "out" / "picture.png").is_file() and "0.png, 1.png" in capsys.readouterr().out
 
 
-def test_mistakes_are_named(finished, capsys, tmp_path):
+def test_wrong_arguments_are_named(finished, capsys, tmp_path):
     for arguments, said in (
         ((tmp_path,), "is not a run directory"),
         ((finished, "--n", 0), "--n=0 is out of range"),

@@ -1,4 +1,4 @@
-"""Pixel values that borrow nothing from the patches they stand for."""
+"""Pixel values that use nothing of the patches they replace."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -28,7 +28,7 @@ def test_no_pixel_of_a_removed_patch_is_read():
     assert np.abs(to_pixels(pred, PATCHES, MASK, BORROWED) - to_pixels(pred, other, MASK, BORROWED)).max() > 0.01
 
 
-def test_a_perfect_prediction_gives_visible_patches_back_and_borrowed_ones_too():
+def test_a_perfect_prediction_restores_visible_patches_and_borrowed_ones():
     pred = normalize_patches(PATCHES)
     np.testing.assert_allclose(to_pixels(pred, PATCHES, MASK, BORROWED), PATCHES, atol=1e-5)
     made, kept = to_pixels(pred, PATCHES, MASK), MASK == 0
@@ -39,7 +39,7 @@ def test_a_perfect_prediction_gives_visible_patches_back_and_borrowed_ones_too()
     np.testing.assert_allclose(to_pixels(pred, alike, MASK), alike, atol=1e-5)
 
 
-def test_without_a_network_removed_patches_have_one_colour():
+def test_without_a_network_a_removed_patch_has_one_color():
     made, patches = (np.asarray(p).reshape(2, 9, 4, 3) for p in (no_network(PATCHES, MASK), PATCHES))
     removed = np.asarray(MASK) == 1
     np.testing.assert_array_equal(made[~removed], patches[~removed])

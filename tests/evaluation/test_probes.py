@@ -1,4 +1,4 @@
-"""Quick classifiers on frozen features: against other solvers, brute force, and as runs."""
+"""Classifiers on frozen features, compared with other solvers and brute force, and as runs."""
 
 import csv
 
@@ -18,7 +18,7 @@ from mae_jax.train import loop
 
 @pytest.fixture(scope="module")
 def blobs():
-    """Features of three classes that overlap, in unequal numbers: train and validation."""
+    """Training and validation features of three overlapping classes of unequal size."""
     rng = np.random.default_rng(0)
     centres = rng.normal(0, 1, (3, 6))
 
@@ -30,7 +30,7 @@ def blobs():
 
 
 def test_logistic_regression_is_at_its_optimum(blobs):
-    """Loss and probabilities of another solver, from another start, on the objective written out again."""
+    """Another solver, started elsewhere, reaches the same loss and probabilities on an independent objective."""
     (x, labels), _ = blobs
     wide = x.astype(np.float64)
 
@@ -47,7 +47,7 @@ def test_logistic_regression_is_at_its_optimum(blobs):
         slope = optimize.approx_fprime(both.ravel(), objective, 1e-7, l2)
         assert np.abs(slope).max() < 1e-5
         np.testing.assert_allclose(both[:-1], other.x.reshape(7, 3)[:-1], atol=1e-3)
-    # Where the features say nothing, the bias gives the shares of the classes.
+    # With uninformative features, the bias gives the class frequencies.
     both, _ = probes.logistic_regression(np.zeros((150, 6)), labels, 3, 0.1)
     np.testing.assert_allclose(special.softmax(both[-1]), np.bincount(labels) / 150, atol=1e-5)
     assert not both[:-1].any()
@@ -65,7 +65,7 @@ def test_the_penalty_is_chosen_on_validation_images_alone(blobs):
     assert (chosen["val_accuracy"], -chosen["val_loss"]) == pytest.approx(scores[chosen["l2"]], abs=1e-4)
     _, other = probes.fit_logistic(x, labels, 3, (1e-4, 100.0), (v, np.zeros_like(v_labels)))
     assert other["l2"] == 100.0  # where only the commonest class is right
-    # The scale of a feature changes nothing but the last digits.
+    # Rescaling a feature changes only the last digits.
     scaled, _ = probes.fit_logistic(x * 1000, labels, 3, (chosen["l2"],), (v * 1000, v_labels))
     np.testing.assert_allclose(scaled.probabilities(v * 1000), found.probabilities(v), atol=1e-3)
 
@@ -85,7 +85,7 @@ def test_nearest_neighbours_are_those_of_brute_force(blobs):
     assert chosen["val_accuracy"] > 0.6
 
 
-def test_features_that_are_all_alike_give_one_class_for_all(blobs):
+def test_equal_features_give_every_image_the_same_class(blobs):
     (x, labels), (v, v_labels) = blobs
     alike, others = np.ones_like(x), np.full_like(v, 1.01)
     for found, _ in (
@@ -134,7 +134,7 @@ def test_a_quick_probe_leaves_the_files_of_a_run(tmp_path, tiny_config, monkeypa
     assert loop.run(config, tmp_path / "run") == results and len(calls) == 4
     said = capsys.readouterr().out.splitlines()[-1]
     assert "already finished" in said and "missing" not in said
-    # What is known is not computed again: neither for another seed of the labels, nor for another fraction.
+    # Cached features are not computed again, whether the label seed or the fraction changes.
     config.data.fraction = 0.2
     loop.run(config, tmp_path / "other", cache=cache)
     assert len(calls) == 4

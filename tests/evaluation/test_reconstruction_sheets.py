@@ -1,4 +1,4 @@
-"""Errors and pictures of reconstructions: fixed masks, both spaces, the same for every network."""
+"""Errors (normalized and in pixels) and pictures of reconstructions, with the same fixed masks for every network."""
 
 import csv
 import dataclasses
@@ -54,14 +54,14 @@ def test_pictures_show_input_and_paste_visible_patches(norm_pix, images, spec, p
     assert 0.45 < hidden.mean() < 0.6  # half of the patches are grey
     np.testing.assert_allclose(pasted[~hidden], original[~hidden], atol=1e-5)
     np.testing.assert_allclose(pasted[hidden], made[hidden], atol=1e-6)  # two programs, rounded apart in JAX 0.12
-    # The error in pixels is that of the picture.
+    # The error in pixels matches the picture.
     found = reconstruction.compare(spec, params, batch_of(images, spec), np.int32(0))
     for name, where in (("removed_pixel", hidden), ("visible_pixel", ~hidden)):
         errors = [np.square(made[i] - original[i])[where[i]].mean() for i in range(4)]
         np.testing.assert_allclose(found[name], errors, rtol=1e-4)
 
 
-def test_what_is_removed_cannot_be_read_off_a_picture(images, spec, params):
+def test_a_picture_does_not_reveal_removed_patches(images, spec, params):
     def made(pixel_values, how):
         return np.asarray(reconstruction.reconstruct(spec, params, pixel_values, INDEX, np.int32(0), how))
 
@@ -81,7 +81,7 @@ def test_errors_agree_with_the_losses_of_evaluation(images, spec, params):
     assert set(found) == set(contents.ERRORS)
 
 
-def test_a_network_of_pixels_is_measured_in_units_of_each_patch(spec, images, params, monkeypatch):
+def test_errors_of_a_pixel_network_are_in_units_of_each_patch_s_standard_deviation(spec, images, params, monkeypatch):
     spec = dataclasses.replace(spec, norm_pix=False, label_smoothing=0.25)  # compiled by no other test
     mean, deviation = [], []
 
@@ -109,7 +109,7 @@ def test_what_a_smaller_ratio_removes_a_larger_one_removes_too(images, spec, par
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """Two pre-trainings with other seeds."""
+    """Two pre-trainings with different seeds."""
     from mae_jax.config.fields import defaults
 
     folder = tmp_path_factory.mktemp("runs")
@@ -135,7 +135,7 @@ def table(path):
 
 def test_a_pretraining_ends_with_its_reconstructions(runs):
     one, two = (table(runs / name / contents.RECONSTRUCTIONS) for name in ("one", "two"))
-    # The same images and ratios; what needs no network is the same, too, since the masks are.
+    # Images and ratios are equal. Errors without a network are equal, too, because the masks are.
     for key in ("image", "mask_ratio", "removed_pixel_no_network"):
         assert [row[key] for row in one] == [row[key] for row in two]
     assert len(one) == 2 * 4 and {row["mask_ratio"] for row in one} == {"0.25", "0.75"}
@@ -153,7 +153,7 @@ def command(*arguments):
     return end.value.code
 
 
-def test_networks_are_laid_side_by_side(runs, tmp_path, capsys):
+def test_networks_are_compared_side_by_side(runs, tmp_path, capsys):
     images = ["--images=tissue=synthetic-tissue", "--images=cells=synthetic-cells"]
     two = runs / "one", runs / "two"
     assert command(*two, *images, f"--out={tmp_path}", "--show=2", "--measure=5") == 0
@@ -184,13 +184,13 @@ def test_networks_are_laid_side_by_side(runs, tmp_path, capsys):
         (["one", "--images=x=synthetic-cells", "--images=x=synthetic-tissue"], "the name x occurs twice"),
     ],
 )
-def test_mistakes_are_told_in_one_line(runs, tmp_path, capsys, arguments, said):
+def test_wrong_arguments_give_one_line(runs, tmp_path, capsys, arguments, said):
     code = command(runs / arguments[0], *arguments[1:], f"--out={tmp_path / 'out'}")
     told = capsys.readouterr().err
     assert code == 2 and said in told and told.count("\n") == 1
 
 
-def test_a_file_is_no_place_for_pictures(runs, tmp_path, capsys):
+def test_an_output_path_that_is_a_file_is_refused(runs, tmp_path, capsys):
     (tmp_path / "out").write_text("")
     code = command(runs / "one", "--images=x=synthetic-cells", f"--out={tmp_path / 'out'}")
     told = capsys.readouterr().err
