@@ -1,12 +1,12 @@
-"""Weights of other code, in and out: Hugging Face (ViTMAE, ViT, DINOv2), timm, facebookresearch/mae.
+"""Import and export of weights: Hugging Face (ViTMAE, ViT, DINOv2), timm, facebookresearch/mae.
 
-`read` opens a file or folder and accounts for every key; `transfer.compare` and `transfer.transfer` put what it found
+`read` opens a file or folder and accounts for every key. `transfer.compare` and `transfer.transfer` copy the result
 into a network.
 
     from mae_jax import models, weights
 
-    found = weights.read("vit_base_patch16_224.mae/model.safetensors")
-    tokens = models.apply("encoder", found.shape, found.params["encoder"], images)
+    loaded = weights.read("vit_base_patch16_224.mae/model.safetensors")
+    tokens = models.apply("encoder", loaded.shape, loaded.params["encoder"], images)
 """
 
 from mae_jax.weights.reader import Weights, read

@@ -1,4 +1,4 @@
-"""A run directory as a folder that PyTorch code opens, with a model card. Command: `mae-jax convert export`."""
+"""Export of a run to a folder that PyTorch code can open, with a model card. Command: `mae-jax convert export`."""
 
 import shutil
 from pathlib import Path
@@ -14,7 +14,10 @@ __all__ = ["export", "load", "new_folder", "put_in_place"]
 
 
 def new_folder(out: Path) -> Path:
-    """An empty folder beside `out`, to be renamed to it when all is written. Raises UserError where `out` exists."""
+    """Creates an empty folder next to `out`, to be renamed by `put_in_place` once it is complete.
+
+    Raises UserError if `out` exists and is not empty, or cannot be written.
+    """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"OUT={out} exists and is not empty; choose another")
     partial = out.with_name(out.name + ".partial")
@@ -27,29 +30,30 @@ def new_folder(out: Path) -> Path:
 
 
 def put_in_place(partial: Path, out: Path) -> None:
-    """Names the finished folder `out`."""
+    """Renames the finished folder `partial` to `out`."""
     if out.exists():
         out.rmdir()
     partial.rename(out)
 
 
 def card_of(run_dir: Path, weights: Weights, config: RunConfig, form: str, notes: list[str]) -> str:
-    """The model card. Raises UserError where run.json or results.json lacks something that it needs."""
+    """The model card in Markdown. Raises UserError if run.json or results.json lacks something it needs."""
     try:
         return model_card(run_dir, weights, config, form, notes)
     except UserError:
         raise
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(
-            f"RUN_DIR={run_dir}: its run.json or results.json lacks what the model card needs ({error!r}); restore it"
+            f"RUN_DIR={run_dir}: run.json or results.json lacks an entry that the model card needs ({error!r}); "
+            "restore the file from a backup"
         ) from None
 
 
 def export(run_dir: Path, out: Path, form: str) -> list[str]:
-    """Writes the network of `run_dir` to the new folder `out`, in the format hf or timm; returns notes.
+    """Writes the network of `run_dir` to the new folder `out`, in the format hf or timm. Returns notes for the user.
 
-    The folder has safetensors, config.json and README.md, for hf preprocessor_config.json, too. Raises
-    UserError for a run that is not finished, or whose network the other code cannot compute.
+    The folder contains model.safetensors, config.json and README.md, and for hf also preprocessor_config.json. Raises
+    UserError if the run is not finished, `out` exists, or the other code cannot compute the network.
     """
     weights, config = load(run_dir)
     partial = new_folder(out)

@@ -1,4 +1,4 @@
-"""The model card of an exported network: what it saw, how it was trained, what it scores, what it is not for."""
+"""The model card of an exported network: usage, training data, recipe, scores and limits."""
 
 import html
 import json
@@ -29,12 +29,16 @@ _METRICS = {
 _INITS = {
     "scratch": "random weights",
     "mae": "the encoder of a masked autoencoder",
-    "weights": "weights from elsewhere",
+    "weights": "weights of other code",
 }
 
 
 def model_card(run_dir: Path, weights: Weights, config: RunConfig, form: str, notes: list[str]) -> str:
-    """README.md of the folder, in Markdown; everything in it stands in the files of `run_dir`."""
+    """The model card in Markdown, from the files of `run_dir`.
+
+    `form` is hf, timm or mae_jax; `notes` are added to the limits. Raises UserError, KeyError, TypeError, ValueError or
+    AttributeError if run.json or results.json is damaged.
+    """
     run = contents.read_object(run_dir / contents.RUN)
     results = contents.read_object(run_dir / contents.RESULTS)
     run = run | {"chosen": results.get("chosen")}
@@ -47,7 +51,7 @@ def model_card(run_dir: Path, weights: Weights, config: RunConfig, form: str, no
 
 
 def _plain(value: Any) -> str:
-    """Text of others (names of classes and folders) that neither Markdown nor HTML takes for more than text."""
+    """Escapes untrusted text (names of classes and folders) for Markdown and HTML."""
     return re.sub(r"([\\`*_\[\]|#!~])", r"\\\1", html.escape(clean(value)))
 
 
@@ -59,18 +63,18 @@ def _head(weights: Weights, form: str) -> str:
 
 def _title(weights: Weights, run: dict[str, Any]) -> str:
     s = weights.shape
-    size = f"ViT with {s.width} features, {s.depth} blocks, {s.heads} heads, patches of {s.patch_size} pixels"
-    if weights.kind == "mae":
-        return f"# Masked autoencoder\n\n{size}, for square images of {s.image_size} pixels; made with mae_jax."
-    names = ", ".join(map(_plain, weights.classes))
-    return (
-        f"# Classifier of {len(weights.classes)} classes\n\n{size}, for square images of {s.image_size} pixels; "
-        f"made with mae_jax. Classes: {names}."
+    text = (
+        f"This ViT has {s.width} features, {s.depth} blocks, {s.heads} heads and patches of {s.patch_size} pixels. It "
+        f"takes square images of {s.image_size} pixels and was trained with mae_jax."
     )
+    if weights.kind == "mae":
+        return f"# Masked autoencoder\n\n{text}"
+    names = ", ".join(map(_plain, weights.classes))
+    return f"# Image classifier with {len(weights.classes)} classes\n\n{text} Classes: {names}."
 
 
 def _use(weights: Weights, form: str) -> str:
-    """How to load the network and, of a classifier, how to classify one image."""
+    """Code that loads the network and classifies one image or, without a classifier, computes its features."""
     classifies = weights.kind == "vit"
     if form == "mae_jax":
         lines = ["import mae_jax", "", 'model = mae_jax.load("FOLDER")']
@@ -98,30 +102,31 @@ def _use(weights: Weights, form: str) -> str:
             lines += ["model.config.id2label[int(probabilities.argmax())]"]
         else:
             lines += ["    output = model(**image)"]
-    title = "How to classify one image" if classifies else "How to load it"
+    title = "How to classify one image" if classifies else "How to load the model"
     return f"## {title}\n\n```python\n" + "\n".join(lines) + "\n```"
 
 
 def network_of(weights: Weights) -> str:
-    """The class of transformers that computes a network."""
+    """The name of the class in transformers that computes this network."""
     return "ViTForImageClassification" if weights.kind == "vit" else "ViTMAEForPreTraining"
 
 
 def _code(names: Sequence[str]) -> str:
-    """A list of strings as Python code in which no name ends the block of code that it is in."""
+    """A list of strings as Python code. Backticks are replaced, so that no name can close the code block."""
     return json.dumps([clean(name).replace("`", "'") for name in names])
 
 
 def _data(run: dict[str, Any], config: RunConfig, weights: Weights) -> str:
     lines = [f"- Source: {_plain(run.get('data_name') or run.get('data', 'not known'))}"]
     if config.data.source == "synthetic":
-        lines[0] += " (generated images: they say nothing about real ones)"
+        lines[0] += " (generated images: scores say nothing about real ones)"
     lines.append(f"- Training images: {run.get('n_train', 'not known')}")
     if weights.kind == "vit":
-        lines[-1] += f" with labels ({percent(config.data.fraction)} of those that training may see)"
+        lines[-1] += f" with labels ({percent(config.data.fraction)} of the training set)"
     lines.append(
-        f"- Preparation: the shorter side scaled to {weights.shape.image_size} pixels (bicubic), the centered square, "
-        f"values in 0..1, mean {_numbers(weights.mean)} subtracted, divided by {_numbers(weights.std)}"
+        f"- Preprocessing: resize the shorter side to {weights.shape.image_size} pixels (bicubic), crop the center "
+        f"square, scale values to 0..1, subtract the mean {_numbers(weights.mean)}, divide by the standard deviation "
+        f"{_numbers(weights.std)}"
     )
     return "## Data\n\n" + "\n".join(lines)
 
@@ -138,39 +143,41 @@ def _recipe(run: dict[str, Any], config: RunConfig, weights: Weights) -> str:
         kind = "multinomial logistic regression (L-BFGS)" if config.task == "lbfgs" else "nearest neighbors (cosine)"
         lines.append(f"- The encoder is frozen; the classifier is {kind} on its features{chosen and f': {chosen}'}")
         devices, commit = (_plain(run.get(key) or "not known") for key in ("devices", "commit"))
-        return "## Recipe\n\n" + "\n".join([*lines, f"- Devices: {devices}; commit of the code: {commit}"])
+        return "## Recipe\n\n" + "\n".join([*lines, f"- Devices: {devices}; code commit: {commit}"])
     epochs = f"{run.get('epochs', t.epochs):g}"
     epochs += " epoch" if epochs == "1" else " epochs"
     lines.append(f"- {epochs}, {run.get('steps', 'unknown')} updates; seed {config.seed}")
     numbers = f"betas {o.b1:g} and {o.b2:g}" if o.name == "adamw" else f"momentum {o.b1:g}"
-    optimiser = "AdamW" if o.name == "adamw" else "LARS"
+    optimizer = "AdamW" if o.name == "adamw" else "LARS"
     if config.task == "linear_probe":
-        lines.append("- The encoder is frozen: a linear head, trained after batch norm, which is part of its weights")
+        folded = "" if weights.shape.batch_norm else ", which is folded into its weights"
+        lines.append(f"- The encoder is frozen; a linear head was trained behind a batch norm{folded}")
     lines.append(
-        f"- {optimiser}, base learning rate {o.base_lr:g} per 256 images, {_plain(o.schedule)} schedule with "
+        f"- {optimizer}, base learning rate {o.base_lr:g} per 256 images, {_plain(o.schedule)} schedule with "
         f"{o.warmup_epochs:g} epochs of warm-up, weight decay {o.weight_decay:g}, {numbers}, "
         f"layer decay {o.layer_decay:g}"
     )
     if t.blocks >= 0:
-        last = f"the last {t.blocks} blocks, the last norm and " if t.blocks else ""
-        lines.append(f"- Trained: {last}the head")
+        last = f"the last {t.blocks} blocks, the final norm and " if t.blocks else ""
+        lines.append(f"- Trained parameters: {last}the head")
     if weights.kind == "mae":
         target = "pixels normalized within each patch" if config.mae.norm_pix_loss else "pixels"
         lines.append(f"- {100 * config.mae.mask_ratio:g} % of the patches removed; the loss is on {target}")
     else:
-        chosen = "the best epoch by validation" if run.get("select", "last") != "last" else "the last epoch"
         lines.append(
             f"- Drop path {config.model.drop_path:g}, label smoothing {t.label_smoothing:g}, mixup {t.mixup:g}, CutMix "
-            f"{t.cutmix:g}; {chosen} is used"
+            f"{t.cutmix:g}"
         )
-    lines.append(f"- {_augmentation(config.data)}")
+        chosen = "the epoch with the best validation score" if run.get("select", "last") != "last" else "the last epoch"
+        lines.append(f"- Weights: those of {chosen}")
+    lines.append(f"- Augmentation: {_augmentation(config.data)}")
     devices, commit = (_plain(run.get(key) or "not known") for key in ("devices", "commit"))
-    lines.append(f"- Devices: {devices}; commit of the code: {commit}")
+    lines.append(f"- Devices: {devices}; code commit: {commit}")
     return "## Recipe\n\n" + "\n".join(lines)
 
 
 def _start(config: RunConfig) -> str:
-    """What training began with: the encoder, what it was trained on and its license, where these are known."""
+    """The initial weights, with their training data or license if known."""
     what = _INITS.get(config.init, _plain(config.init))
     if not config.init_from:
         return what
@@ -182,12 +189,12 @@ def _start(config: RunConfig) -> str:
     else:
         before = contents.read_object(place / contents.RUN) if (place / contents.RUN).is_file() else {}
         source = before.get("data_name")
-        license_of = f"trained by mae_jax on {_plain(source)}" if source else "what it was trained on is not known"
+        license_of = f"trained by mae_jax on {_plain(source)}" if source else "its training data are not known"
     return f"{what}, {_plain(place.name)} ({license_of})"
 
 
 def _license(folder: Path) -> str:
-    """The license that the files beside an encoder name; "" where none does."""
+    """The license named in the folder's README.md or config.json; "" if there is none."""
     try:
         text = (folder / "README.md").read_text(encoding="utf-8", errors="replace")[:5000]
         if found := re.search(r"^license(?:_name)?: *[\"']?([\w.+ -]{1,60})", text, re.MULTILINE):
@@ -203,37 +210,38 @@ def _license(folder: Path) -> str:
 
 
 def _augmentation(d: DataFields) -> str:
-    said = [f"Crops of {d.crop_scale[0]:g} to {d.crop_scale[1]:g} of the image's area"]
+    parts = [f"random crops of {d.crop_scale[0]:g} to {d.crop_scale[1]:g} of the image's area"]
     if d.flips:
-        said.append("mirrored both ways")
+        parts.append("horizontal and vertical flips")
     if d.randaugment:
-        kinds = "color and geometry" if d.randaugment_colour else "geometry alone"
-        said.append(f"RandAugment of magnitude {d.randaugment:g} ({kinds})")
+        kinds = "color and geometric transforms" if d.randaugment_colour else "geometric transforms only"
+        parts.append(f"RandAugment of magnitude {d.randaugment:g} ({kinds})")
     if d.random_erasing:
-        said.append(f"random erasing in {percent(d.random_erasing)} of the images")
-    return ", ".join(said)
+        parts.append(f"random erasing in {percent(d.random_erasing)} of the images")
+    return ", ".join(parts)
 
 
 def _classifier_results(run_dir: Path, weights: Weights, run: dict[str, Any], results: dict[str, Any]) -> str:
-    parts = [_scores(run_dir / contents.PREDICTIONS, weights.classes, "test images that took no part in any choice")]
+    what = "test images, which were used neither for training nor for selection"
+    parts = [_scores(run_dir / contents.PREDICTIONS, weights.classes, what)]
     rows = ["| class | test images | precision | recall | F1 |", "|---|---|---|---|---|"]
     for name, row in results["per_class"].items():
         rows.append(f"| {_plain(name)} | {row['n']} | {row['precision']:.3f} | {row['recall']:.3f} | {row['f1']:.3f} |")
     parts.append("\n".join(rows))
     for name in results.get("external") or {}:
         file = run_dir / contents.EXTERNAL / name / contents.PREDICTIONS
-        parts.append(_scores(file, weights.classes, f"images of the further test set {_plain(name)}"))
-    warnings = [f"**Beware:** {_plain(line)}" for line in leak_lines([run])]
+        parts.append(_scores(file, weights.classes, f"images of the external test set {_plain(name)}"))
+    warnings = [f"**Warning:** {_plain(line)}" for line in leak_lines([run])]
     return "\n\n".join(["## Results", *warnings, *parts])
 
 
 def _scores(file: Path, classes: tuple[str, ...], what: str) -> str:
-    """The table of one test set, with intervals over its images, or groups of images where they are known."""
+    """The table of one test set, with bootstrap intervals over groups of images if known, else over images."""
     found, _ = read_predictions(file, classes)
     n = len(classes)
     terms = stats.image_terms(found.labels, found.predictions, found.confidence, found.probabilities, n)
     grouped = found.groups is not None and any(found.groups)
-    grouped = grouped and len(set(found.groups)) > 1  # one group alone cannot be redrawn
+    grouped = grouped and len(set(found.groups)) > 1  # a single group cannot be resampled
     names = [g or image for g, image in zip(found.groups, found.images, strict=True)] if grouped else found.images
     units = np.unique(names, return_inverse=True)[1]
     draws = stats.bootstrap([terms], units, lambda sums: stats.metrics_from_sums(sums, n))
@@ -246,8 +254,8 @@ def _scores(file: Path, classes: tuple[str, ...], what: str) -> str:
         rows.append(f"| {words} | {value:.3f} | {max(low, 0.0):.3f} to {min(high, HIGHEST.get(metric, 1.0)):.3f} |")
     unit = "groups of images (slides, regions, fields)" if grouped else "images"
     return (
-        f"On {len(found.images)} {what}. Intervals: {stats.DRAWS} bootstrap draws of {unit}; they do not cover "
-        f"another seed or another laboratory.\n\n" + "\n".join(rows)
+        f"Measured on {len(found.images)} {what}. Intervals come from {stats.DRAWS} bootstrap samples of {unit}. They "
+        f"do not cover differences between random seeds or laboratories.\n\n" + "\n".join(rows)
     )
 
 
@@ -258,23 +266,26 @@ def _autoencoder_results(results: dict[str, Any]) -> str:
         if name in results
     ]
     if not rows:
-        return "## Results\n\nNo images were held out: nothing was measured."
-    said = "Mean squared error on held-out images, in the space of the loss."
-    return f"## Results\n\n{said}\n\n| on | error |\n|---|---|\n" + "\n".join(rows)
+        return "## Results\n\nNo images were held out, so no error was measured."
+    heading = "The table shows the mean squared error on held-out images, in the units of the training loss."
+    return f"## Results\n\n{heading}\n\n| on | error |\n|---|---|\n" + "\n".join(rows)
 
 
 def _limits(weights: Weights, results: dict[str, Any], notes: list[str]) -> str:
     lines = [
-        "This model is for research. It is no medical device and must not be used for a diagnosis.",
-        "It was trained on images of certain scanners, stains and laboratories; test it before you use it on others.",
+        "This model is for research. It is not a medical device and must not be used for diagnosis.",
+        "It was trained on images from particular scanners, stains and laboratories. Test it before you use it on "
+        "images from others.",
     ]
     if weights.kind == "vit":
         lines.append(
-            "It assigns one of its classes to any image, also one of another kind, maybe with high confidence."
+            "It assigns one of its classes to every image, even an unrelated one, and may do so with high confidence."
         )
         if results.get("collapsed"):
-            lines.append("**It predicts one class for every test image: it has learned nothing that can be used.**")
+            lines.append("**It predicts the same class for every test image, so its predictions are useless.**")
     else:
-        lines.append("It does not classify. It gives features, and reconstructions that are not images of the tissue.")
+        lines.append(
+            "It does not classify images. It computes features, and reconstructions that are not images of real tissue."
+        )
     lines += [f"{note[0].upper()}{note[1:]}." for note in notes]
     return "## Intended use and limits\n\n" + "\n".join(f"- {line}" for line in lines)

@@ -1,8 +1,8 @@
-"""What a parameter is called elsewhere: one table for import and export.
+"""Names and layouts of parameters in Hugging Face's, timm's and facebookresearch/mae's files, in both directions.
 
-A path such as "encoder/block_03/attn/qkv/kernel" has one key in the others' files, or, for the fused
-projection in Hugging Face's, three: query, key, value. A PyTorch weight is (outputs, inputs), ours the
-transpose; a convolution's is (outputs, channels, rows, columns), ours (rows x columns x channels, outputs).
+A path such as "encoder/block_03/attn/qkv/kernel" has one key in their files. Hugging Face's have three for the fused
+projection: query, key and value. A PyTorch weight is (outputs, inputs), ours is the transpose. A convolution's weight
+is (outputs, channels, rows, columns), ours is (rows x columns x channels, outputs).
 """
 
 import re
@@ -32,7 +32,7 @@ _HF = {
     "encoder/reg_token": "vit.embeddings.register_tokens",
     "encoder/pos_embed": "vit.embeddings.position_embeddings",
     "encoder/norm": "vit.layernorm",
-    "fc_norm": "fc_norm",  # no such thing there: mean pooling is refused in export, never found in import
+    "fc_norm": "fc_norm",  # never used: Hugging Face's ViT has none, so export refuses mean pooling
     "head": "classifier",
     "decoder/embed": "decoder.decoder_embed",
     "decoder/mask_token": "decoder.mask_token",
@@ -49,7 +49,7 @@ _HF_BLOCK = {
     "ls1": "layer_scale1",
     "ls2": "layer_scale2",
 }
-# Names of other versions and models, brought to those above.
+# Patterns that rename keys of other versions and models to those above.
 _ALIASES = [
     (r"^(vit|dinov2|dinov2_with_registers)\.", "vit."),
     (r"^(embeddings|encoder\.layer|layers|layernorm|pooler)\.", r"vit.\1."),
@@ -68,7 +68,7 @@ _LEAVES = {"kernel": ".weight", "scale": ".weight", "bias": ".bias", "gamma": ".
 
 
 def family_of(keys: Sequence[str]) -> str | None:
-    """Whose names these are: "hf", "timm" (also facebookresearch/mae), "own", or None."""
+    """The naming scheme of `keys`: "hf", "timm" (also facebookresearch/mae), "own" (mae_jax), or None if unknown."""
     if "encoder/patch_embed/proj/kernel" in keys:
         return "own"
     if "patch_embed.proj.weight" in keys:
@@ -79,7 +79,7 @@ def family_of(keys: Sequence[str]) -> str | None:
 
 
 def canonical(key: str, family: str) -> str:
-    """A key of another version of the same family under the name that `keys_of` gives."""
+    """Renames a key of another version of the same family to the name that `keys_of` returns."""
     if family == "hf":
         for pattern, name in _ALIASES:
             key = re.sub(pattern, name, key)
@@ -87,11 +87,11 @@ def canonical(key: str, family: str) -> str:
 
 
 def keys_of(path: str, family: str) -> tuple[str, ...]:
-    """The others' keys for one of our parameters: one, or three for a fused projection in Hugging Face's."""
+    """The keys of the parameter `path` in files of `family`: three for Hugging Face's fused projection, else one."""
     if family == "own":
         return (path,)
     stem, _, leaf = path.rpartition("/")
-    if leaf not in _LEAVES:  # tokens and positions are parameters themselves
+    if leaf not in _LEAVES:  # tokens and positions are single arrays
         stem, ending = path, ""
     else:
         ending = _LEAVES[leaf]
@@ -110,7 +110,7 @@ def keys_of(path: str, family: str) -> tuple[str, ...]:
 
 
 def to_ours(path: str, arrays: Sequence[np.ndarray], family: str) -> Float[np.ndarray, "..."]:
-    """The parameter `path` from the others' arrays, in the order of `keys_of`."""
+    """Converts arrays of `family`, in the order of `keys_of`, to our parameter `path`."""
     if family == "own":
         return arrays[0]
     array = np.concatenate(arrays) if len(arrays) > 1 else arrays[0]
@@ -120,7 +120,7 @@ def to_ours(path: str, arrays: Sequence[np.ndarray], family: str) -> Float[np.nd
 
 
 def to_theirs(path: str, array: Any, family: str, patch_size: int) -> dict[str, Float[np.ndarray, "..."]]:
-    """The others' arrays, by key, for the parameter `path`."""
+    """Converts our parameter `path` to float32 arrays of `family`, by key."""
     array = np.asarray(array, np.float32)
     if family == "own":
         return {path: array}
@@ -133,7 +133,7 @@ def to_theirs(path: str, array: Any, family: str, patch_size: int) -> dict[str, 
 
 
 def shape_theirs(path: str, shape: tuple[int, ...], family: str, patch_size: int) -> list[tuple[int, ...]]:
-    """The shapes that the others' arrays have, in the order of `keys_of`."""
+    """Shapes of the arrays of `family` for our parameter `path` of this `shape`, in the order of `keys_of`."""
     if family == "own":
         return [shape]
     if path.endswith("patch_embed/proj/kernel"):

@@ -1,4 +1,4 @@
-"""The network of a finished run directory, as it was when its predictions were written."""
+"""Loads the network of a finished run: the one that made its predictions."""
 
 import dataclasses
 from pathlib import Path
@@ -19,24 +19,24 @@ from mae_jax.runtime.errors import UserError
 from mae_jax.step import from_config, sharding
 from mae_jax.weights.reader import Weights
 
-TASKS = ("pretrain", "finetune", "linear_probe")  # those with a network of their own in the run directory
+TASKS = ("pretrain", "finetune", "linear_probe")  # tasks whose run directory contains a network
 
 
 def load(run_dir: Path, field: str = "RUN_DIR", fold: bool = True) -> tuple[Weights, RunConfig]:
-    """The network that made a run's predictions, or the newest checkpoint of a pre-training; and the run's config.
+    """The network that made a run's predictions (of a pre-training: its newest checkpoint), and the run's config.
 
-    `fold` makes the batch norm of a linear probe part of its head, so that other code need not know of it; scores
-    then agree up to rounding. Raises UserError that names `field` where the run is not finished or has no network.
+    `fold` folds a linear probe's batch norm into its head, because other code has no such layer. Scores then agree up
+    to rounding. Raises UserError that names `field` if the run is not finished or trains no network.
     """
     config = steps.saved_config(run_dir, field)
     if config.task not in TASKS:
         raise UserError(
-            f"{field}={run_dir} is a run of task {config.task}, which trains no network; use a run of "
+            f"{field}={run_dir} is a run of task {config.task}, which trains no network; use a run of one of the tasks "
             f"{', '.join(TASKS)}"
         )
     for name in (contents.RUN, contents.RESULTS):
         if not (run_dir / name).is_file():
-            raise UserError(f"{field}={run_dir} is not finished (no {name}); run the same command again to finish it")
+            raise UserError(f"{field}={run_dir} is not finished (no {name}); rerun its command to finish it")
     run = contents.read_object(run_dir / contents.RUN)
     classes = class_names(run_dir, run, field)
     shape = from_config.shape_of(config, len(classes))
@@ -49,7 +49,7 @@ def load(run_dir: Path, field: str = "RUN_DIR", fold: bool = True) -> tuple[Weig
 
 
 def class_names(run_dir: Path, run: dict[str, Any], field: str) -> tuple[str, ...]:
-    """The classes in run.json; () for a pre-training. Raises UserError that names `field` where it has no list."""
+    """The class names in run.json; () for a pre-training. Raises UserError that names `field` if they are no list."""
     classes = run.get("classes", [])
     if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
         raise UserError(f"{field}: {run_dir / contents.RUN}: classes is {classes!r}; it should be a list of names")
@@ -69,12 +69,15 @@ def _params(run_dir: Path, shape: Shape, kind: str, run: dict[str, Any], field: 
         with open(best, "rb") as file, np.load(file, allow_pickle=False) as saved:
             params = map_paths(lambda path, leaf: saved[path].reshape(leaf.shape), like)
     except UNREADABLE as error:
-        raise UserError(f"{field}: {best}, the network that predictions.csv is of, cannot be read ({error})") from None
+        raise UserError(
+            f"{field}: {best}, the network that made predictions.csv, cannot be read ({error}); restore it from a "
+            "backup"
+        ) from None
     return params, step
 
 
 def _folded(params: Params) -> Params:
-    """The same classifier with its batch norm as part of the head's weight and bias."""
+    """Folds the batch norm into the head's weight and bias."""
     params = dict(params)
     norm = {name: np.asarray(value, np.float64) for name, value in params.pop("batch_norm").items()}
     scale = 1 / np.sqrt(norm["variance"] + layers.BATCH_NORM_EPSILON)

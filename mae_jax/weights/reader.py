@@ -1,4 +1,4 @@
-"""From the arrays of a file to parameters of ours and the shape of their network, every key accounted for."""
+"""Converts the arrays of a weight file to parameters and infers the network's shape. Every key is accounted for."""
 
 import dataclasses
 import re
@@ -20,9 +20,9 @@ from mae_jax.runtime.errors import UserError
 from mae_jax.weights import names
 from mae_jax.weights.arrays import read_arrays, read_config
 
-IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # what nearly all published encoders were trained with
+IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # mean and std with which most published encoders were trained
 MOST_BLOCKS = 100
-# What the forward pass of an encoder or classifier does not use.
+# Keys that the forward pass of an encoder or classifier does not use.
 _UNUSED = {"timm": ("mask_token", "decoder_pos_embed"), "own": ("batch_norm/mean", "batch_norm/variance")}
 _UNUSED["hf"] = ("vit.embeddings.mask_token", "vit.pooler.dense.weight", "vit.pooler.dense.bias")
 _UNUSED["hf"] += ("decoder.decoder_pos_embed",)
@@ -30,31 +30,31 @@ _UNUSED["hf"] += ("decoder.decoder_pos_embed",)
 
 @dataclasses.dataclass(frozen=True)
 class Weights:
-    """Parameters of a network `models.apply(kind, shape, params, ...)`, and what is known of them."""
+    """Parameters of a network, for `models.apply(kind, shape, params, ...)`, and what is known about it."""
 
     params: Params
     shape: Shape
     kind: str  # mae (with decoder) | vit
     origin: str
-    mean: tuple[float, ...] = IMAGENET[0]  # of the images it expects, in 0..1
+    mean: tuple[float, ...] = IMAGENET[0]  # of the expected images, in 0..1
     std: tuple[float, ...] = IMAGENET[1]
-    classes: tuple[str, ...] = ()  # of the head, where the file tells their names
-    heads_known: bool = True  # False: `shape.heads` is the usual number for the width
+    classes: tuple[str, ...] = ()  # class names, if the file contains them
+    heads_known: bool = True  # False: `shape.heads` is assumed, the usual number for the width
     notes: tuple[str, ...] = ()
 
     def model_fields(self) -> dict[str, Any]:
-        """The fields `model.*` of a config whose network takes these weights."""
+        """The fields `model.*` of a config whose network fits these weights."""
         s = self.shape
         size = next((k for k, v in vit.SIZES.items() if v == (s.width, s.depth, s.heads)), "custom")
-        own = size == "custom"  # else the size says it, and these are 0
+        custom = size == "custom"  # otherwise the size implies width, depth and heads, and these are 0
         fields: dict[str, Any] = {"size": size, "patch_size": s.patch_size, "mlp_ratio": s.mlp_ratio}
-        fields |= {k: getattr(s, k) if own else 0 for k in ("width", "depth", "heads")}
+        fields |= {k: getattr(s, k) if custom else 0 for k in ("width", "depth", "heads")}
         if self.kind == "mae":
             fields |= {k: getattr(s, k) for k in ("decoder_width", "decoder_depth", "decoder_heads")}
         return fields | {k: getattr(s, k) for k in ("positions", "norm_eps", "registers", "layer_scale")}
 
     def configure(self, config: ConfigDict) -> None:
-        """Sets the fields of a run's config that follow from these weights: the network, mean and deviation."""
+        """Sets the fields of a run's config that follow from these weights: network, mean and standard deviation."""
         config.update_from_flattened_dict(self.fields())
 
     def fields(self) -> dict[str, Any]:
@@ -64,39 +64,39 @@ class Weights:
 
 
 def read(path: str | Path, field: str = "weights", heads: int = 0, leave: str = "") -> Weights:
-    """Reads a file (.safetensors, .pth, .npz) or folder of weights of a plain ViT or masked autoencoder.
+    """Reads a file (.safetensors, .pth, .npz) or folder with the weights of a plain ViT or masked autoencoder.
 
-    `heads`: where nothing beside the arrays tells it; 0: the usual number for the width. `leave`: a regular
-    expression; keys in which it is found are left out. Raises UserError, naming `field`, where a key is missing,
-    unknown or of another shape, or where the network is another.
+    `heads` is the number of attention heads if no config.json states it; 0 assumes the usual number for the width. Keys
+    that match the regular expression `leave` are ignored. Raises UserError that names `field` if a key is missing,
+    unexpected or of the wrong shape, or if the network is not a plain ViT.
     """
     path = Path(path)
     arrays, about = read_arrays(path, field)
-    left = _found(leave, arrays)
-    arrays, removed = _without_prefix({key: value for key, value in arrays.items() if key not in left})
+    ignored = _matching(leave, arrays)
+    arrays, prefix = _without_prefix({key: value for key, value in arrays.items() if key not in ignored})
     family = names.family_of(list(arrays))
     if family is None:
         raise UserError(
-            f"{field}: {path} is not a plain ViT: no patch embedding under the names of Hugging Face, timm or "
-            f"facebookresearch/mae; it has {_some(sorted(arrays))}"
+            f"{field}: {path} is not a plain ViT: it has no patch embedding under the names of Hugging Face, timm or "
+            f"facebookresearch/mae; its keys are {_some(sorted(arrays))}"
         )
     arrays = {names.canonical(key, family): value for key, value in arrays.items()}
-    left += _found(leave, arrays)
-    if leave and not left:
-        raise UserError(f"--leave {leave!r} is found in no key of {path}; it has {_some(sorted(arrays))}")
-    arrays = {key: value for key, value in arrays.items() if key not in left}
-    about = _Said(about, path, field)
-    own = about.section("mae_jax") if family == "own" else _Said({}, path, field)
+    ignored += _matching(leave, arrays)
+    if leave and not ignored:
+        raise UserError(f"--leave {leave!r} matches no key of {path}; its keys are {_some(sorted(arrays))}")
+    arrays = {key: value for key, value in arrays.items() if key not in ignored}
+    about = _ConfigFile(about, path, field)
+    own = about.section("mae_jax") if family == "own" else _ConfigFile({}, path, field)
     shape, kind, known = _shape(arrays, family, about, own, heads, path, field)
     params, notes = _take(arrays, family, shape, kind, path, field)
-    notes = [f"{removed!r} is left out of the keys", *notes] if removed else notes
-    notes = [f"{len(left)} keys are left out, as asked ({_some(sorted(left))})", *notes] if left else notes
-    halves = {a.dtype.itemsize for a in arrays.values() if np.issubdtype(a.dtype, np.floating)} - {4, 8}
-    tolerance = 5e-3 if halves else 1e-5
+    notes = [f"the prefix {prefix!r} is removed from the keys", *notes] if prefix else notes
+    notes = [f"{len(ignored)} keys are ignored, as requested ({_some(sorted(ignored))})", *notes] if ignored else notes
+    half_sizes = {a.dtype.itemsize for a in arrays.values() if np.issubdtype(a.dtype, np.floating)} - {4, 8}
+    tolerance = 5e-3 if half_sizes else 1e-5
     if kind == "mae" and not _plain_decoder(
         arrays.get(names.keys_of("decoder/pos_embed", family)[0]), shape, tolerance
     ):
-        notes.append("the decoder is left out: its positions are not the fixed sine-cosine ones")
+        notes.append("the decoder is ignored, because its positions are not the fixed sine-cosine ones")
         kind, params = "vit", {"encoder": params["encoder"]}
         shape = dataclasses.replace(shape, decoder_width=0, decoder_depth=0, decoder_heads=0)
     if not known:
@@ -111,19 +111,19 @@ def read(path: str | Path, field: str = "weights", heads: int = 0, leave: str = 
     return Weights(params, shape, kind, str(path), mean, std, known_names, known, (*notes, *more))
 
 
-def _found(pattern: str, keys: Iterable[str]) -> list[str]:
-    """The keys in which the regular expression is found; none for "". Raises UserError where it is not valid."""
+def _matching(pattern: str, keys: Iterable[str]) -> list[str]:
+    """The keys that match the regular expression; none for "". Raises UserError if the expression is not valid."""
     try:
         return [key for key in keys if pattern and re.search(pattern, key)]
     except re.error as error:
-        raise UserError(f"--leave {pattern!r} is no regular expression: {error}") from None
+        raise UserError(f"--leave {pattern!r} is not a valid regular expression: {error}") from None
 
 
 def _without_prefix(arrays: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], str]:
-    """Arrays without what training code put before the names of one network, such as "module." or "backbone."."""
+    """Removes a prefix that training code added to all keys, such as "module." or "backbone.". Returns it, too."""
     ends = ("patch_embed.proj.weight", "embeddings.patch_embeddings.projection.weight")
-    found = [key for key in arrays if key.endswith(ends)]
-    prefix = re.sub(r"((vit|dinov2)\.)?embeddings\.patch_.*|patch_embed\..*", "", found[0]) if len(found) == 1 else ""
+    embeds = [key for key in arrays if key.endswith(ends)]
+    prefix = re.sub(r"((vit|dinov2)\.)?embeddings\.patch_.*|patch_embed\..*", "", embeds[0]) if len(embeds) == 1 else ""
     prefix = "" if prefix in ("vit.", "dinov2.", "dinov2_with_registers.") else prefix
     return {key.removeprefix(prefix): value for key, value in arrays.items()}, prefix
 
@@ -133,8 +133,8 @@ def _some(keys: Sequence[str], most: int = 8) -> str:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Said:
-    """What a config.json says, which may be anything: each field is checked when it is asked for."""
+class _ConfigFile:
+    """Contents of an untrusted config.json. Each field is checked when it is read."""
 
     fields: dict[str, Any]
     path: Path
@@ -143,16 +143,16 @@ class _Said:
     def get(self, name: str, default: Any = None) -> Any:
         return self.fields.get(name, default)
 
-    def section(self, name: str) -> "_Said":
-        """The fields below `name`; none where it is missing."""
-        return _Said(self._checked(name, lambda v: isinstance(v, dict), "an object") or {}, self.path, self.field)
+    def section(self, name: str) -> "_ConfigFile":
+        """The object `name`; empty if it is missing."""
+        return _ConfigFile(self._checked(name, lambda v: isinstance(v, dict), "an object") or {}, self.path, self.field)
 
     def count(self, name: str) -> int:
-        """A number of things; 0 where it is missing."""
+        """A positive integer; 0 if it is missing."""
         return self._checked(name, lambda v: type(v) is int and 0 < v < 2**31, "a whole number above 0") or 0
 
     def epsilon(self, name: str) -> float:
-        """A number between 0 and 1; 0 where it is missing."""
+        """A number between 0 and 1; 0 if it is missing."""
         return float(self._checked(name, lambda v: _finite(v) and 0 < v < 1, "a number between 0 and 1") or 0)
 
     def _checked(self, name: str, fits: Callable[[Any], bool], words: str) -> Any:
@@ -172,24 +172,24 @@ def _number(text: str) -> tuple[int, str]:
 
 
 def _shape(
-    arrays: dict[str, np.ndarray], family: str, about: "_Said", own: "_Said", heads: int, path: Path, field: str
+    arrays: dict[str, np.ndarray], family: str, about: _ConfigFile, own: _ConfigFile, heads: int, path: Path, field: str
 ) -> tuple[Shape, str, bool]:
-    """The network's shape, which network it is, and whether the number of heads is known."""
+    """The network's shape, its kind, and whether the number of heads is known."""
 
     def find(ours: str) -> np.ndarray | None:
         return arrays.get(names.keys_of(ours, family)[0])
 
     def need(ours: str, axes: int) -> np.ndarray:
-        found = find(ours)
-        if found is None or found.ndim != axes or not found.size:
-            is_ = "is missing" if found is None else f"is of shape {found.shape} in place of {axes} full axes"
-            raise UserError(f"{field}: {path}: {names.keys_of(ours, family)[0]} {is_}; it is not a plain ViT")
-        return found
+        array = find(ours)
+        if array is None or array.ndim != axes or not array.size:
+            fault = "is missing" if array is None else f"has shape {array.shape} instead of {axes} nonempty axes"
+            raise UserError(f"{field}: {path}: {names.keys_of(ours, family)[0]} {fault}; use weights of a plain ViT")
+        return array
 
     def blocks(part: str) -> int:
         depth = next((i for i in range(MOST_BLOCKS + 1) if find(f"{part}/block_{i:02d}/norm1/scale") is None), None)
         if depth is None:
-            raise UserError(f"{field}: {path} has more than {MOST_BLOCKS} blocks; that is no plain ViT")
+            raise UserError(f"{field}: {path} has more than {MOST_BLOCKS} blocks; use weights of a plain ViT")
         return depth
 
     patch = need("encoder/patch_embed/proj/kernel", 2 if family == "own" else 4)
@@ -200,31 +200,40 @@ def _shape(
         patch_size, width = patch.shape[3], patch.shape[0]
         hidden = need("encoder/block_00/mlp/fc1/kernel", 2).shape[0]
         if patch.shape[1:3] != (3, patch_size):
-            raise UserError(f"{field}: {path}: patches of shape {patch.shape[1:]} are not read; use square RGB ones")
+            raise UserError(
+                f"{field}: {path}: patches of shape {patch.shape[1:]} are not supported; use weights for square RGB "
+                "patches"
+            )
     _refuse_other_networks(about, path, field)
     registers = find("encoder/reg_token")
     registers = registers.shape[1] if registers is not None and registers.ndim == 3 else 0
     positions = find("encoder/pos_embed")
     if positions is None and family != "own":
-        raise UserError(f"{field}: {path}: {names.keys_of('encoder/pos_embed', family)[0]} is missing: not a plain ViT")
+        raise UserError(
+            f"{field}: {path}: {names.keys_of('encoder/pos_embed', family)[0]} is missing; use weights of a plain ViT"
+        )
     if positions is not None:
         positions = need("encoder/pos_embed", 3)
         counts = [positions.shape[-2] - extra for extra in (0, 1, 1 + registers)]
         patches = next((n for n in counts if round(max(n, 0) ** 0.5) ** 2 == n > 0), 0)
         if not patches:
-            raise UserError(f"{field}: {path}: {positions.shape[-2]} positions are not those of a square image")
+            raise UserError(
+                f"{field}: {path}: {positions.shape[-2]} positions are not those of a square image; use weights for "
+                "square images"
+            )
         image_size = round(patches**0.5) * patch_size
     else:
         image_size = own.count("image_size") or max(1, 224 // patch_size) * patch_size
-    told = own.count("heads") or about.count("num_attention_heads") or about.section("model_args").count("num_heads")
+    stated = own.count("heads") or about.count("num_attention_heads") or about.section("model_args").count("num_heads")
     usual = {1280: 16}.get(width, max(1, width // 64))
     size = re.match(r"(?:vit|deit3?)_(\w+?)_", str(about.get("architecture", "")))
-    if not told and size and vit.SIZES.get(size[1], (0,))[0] == width:
-        told = vit.SIZES[size[1]][2]
-    given = int(told or heads or usual)
-    if given < 1 or width % given or width % 4:
+    if not stated and size and vit.SIZES.get(size[1], (0,))[0] == width:
+        stated = vit.SIZES[size[1]][2]
+    n_heads = int(stated or heads or usual)
+    if n_heads < 1 or width % n_heads or width % 4:
         raise UserError(
-            f"{field}: {path}: {given} heads do not divide {width} features (a multiple of 4); give --heads"
+            f"{field}: {path}: {n_heads} heads do not fit {width} features (which must be a multiple of 4 and of the "
+            "number of heads); set --heads"
         )
     decoder = None if find("decoder/embed/kernel") is None else need("decoder/embed/kernel", 2)
     head = find("head/bias")
@@ -241,7 +250,7 @@ def _shape(
         patch_size=patch_size,
         width=width,
         depth=blocks("encoder"),
-        heads=given,
+        heads=n_heads,
         mlp_ratio=hidden / width,
         decoder_width=decoder_width,
         decoder_depth=blocks("decoder") if decoder is not None else 0,
@@ -253,23 +262,23 @@ def _shape(
         registers=registers,
         layer_scale=0.0 if find("encoder/block_00/ls1/gamma") is None else 1e-5,
     )
-    return shape, kind, bool(told or heads)
+    return shape, kind, bool(stated or heads)
 
 
-def _refuse_other_networks(about: "_Said", path: Path, field: str) -> None:
-    """Refuses networks whose keys are those of a plain ViT but which compute something else."""
+def _refuse_other_networks(about: _ConfigFile, path: Path, field: str) -> None:
+    """Refuses networks that have the keys of a plain ViT but compute something else."""
     activation = about.get("hidden_act", "gelu")
     if activation != "gelu":
-        raise UserError(f"{field}: {path}: hidden_act is {activation!r}; only the exact 'gelu' is computed here")
+        raise UserError(f"{field}: {path}: hidden_act is {activation!r}; only the exact 'gelu' is supported")
     name = str(about.get("architecture", ""))[:200]
     if re.search(r"quickgelu|clip|siglip|rope|xpos|srelpos", name):
-        raise UserError(f"{field}: {path}: timm's {name} is no plain ViT; use one such as vit_base_patch16_224")
+        raise UserError(f"{field}: {path}: timm's {name} is not a plain ViT; use one such as vit_base_patch16_224")
 
 
 def _take(
     arrays: dict[str, np.ndarray], family: str, shape: Shape, kind: str, path: Path, field: str
 ) -> tuple[Params, list[str]]:
-    """Every parameter that `shape` has from `arrays`. Raises UserError listing all that does not fit."""
+    """Takes every parameter of `shape` from `arrays`. Returns them and notes. Raises UserError listing all misfits."""
     like = jax.eval_shape(partial(models.init, kind, shape), jax.random.key(0))
     if kind == "vit" and not shape.n_classes:
         like.pop("head")
@@ -278,7 +287,7 @@ def _take(
     biases = [k for i in range(shape.depth) for k in names.keys_of(f"encoder/block_{i:02d}/attn/qkv/bias", family)]
     no_bias = kind == "vit" and not any(key in arrays for key in biases)
     if no_bias:
-        notes.append("queries, keys and values have no bias there; here they start with 0")
+        notes.append("queries, keys and values have no bias in the file; their biases are set to 0")
 
     def take(ours: str, leaf: jax.ShapeDtypeStruct) -> Any:
         keys = names.keys_of(ours, family)
@@ -286,7 +295,7 @@ def _take(
         if no_bias and set(keys) <= set(biases):
             return np.zeros(leaf.shape, np.float32)
         if ours == "encoder/pos_embed" and prefixed is not None:
-            shapes = [(1, prefixed.shape[-2], shape.width)]  # it may have rows for tokens, too
+            shapes = [(1, prefixed.shape[-2], shape.width)]  # may also have rows for the class token and registers
         used.update(keys)
         found = [arrays.get(key) for key in keys]
         missing.extend(key for key, array in zip(keys, found, strict=True) if array is None)
@@ -294,10 +303,10 @@ def _take(
             return None
         for key, array, expected in zip(keys, found, shapes, strict=True):
             if array.shape != expected:
-                misshapen.append(f"{key} {array.shape} in place of {expected}")
+                misshapen.append(f"{key} {array.shape} instead of {expected}")
                 return None
             if not np.issubdtype(array.dtype, np.floating):
-                misshapen.append(f"{key} is {array.dtype} in place of a floating-point type")
+                misshapen.append(f"{key} is {array.dtype} instead of a floating-point type")
                 return None
             if not np.isfinite(array).all():
                 misshapen.append(f"{key} is not finite")
@@ -308,17 +317,17 @@ def _take(
     unexpected = sorted(set(arrays) - used - set(_UNUSED[family]))
     problems = [
         f"{len(keys)} {what} ({_some(sorted(keys))})"
-        for what, keys in (("missing", missing), ("unexpected", unexpected), ("that do not fit", misshapen))
+        for what, keys in (("missing", missing), ("unexpected", unexpected), ("unusable", misshapen))
         if keys
     ]
     if problems:
-        raise UserError(f"{field}: {path} has keys that a plain ViT has not, or lacks some: {'; '.join(problems)}")
+        raise UserError(f"{field}: the keys of {path} are not those of a plain ViT: {'; '.join(problems)}")
     unused = [key for key in sorted(set(arrays) & set(_UNUSED[family]) - used) if not key.endswith("pos_embed")]
     return params, [*notes, *(f"{key} is not used" for key in unused)]
 
 
 def _plain_decoder(positions: np.ndarray | None, shape: Shape, tolerance: float) -> bool:
-    """Whether a decoder's positions are the fixed ones, which is all that is computed here."""
+    """True if a decoder's positions are the fixed sine-cosine ones, the only ones supported."""
     if positions is None:
         return True
     expected = np.pad(position_embedding(shape.grid, shape.decoder_width), ((1, 0), (0, 0)))
@@ -327,7 +336,7 @@ def _plain_decoder(positions: np.ndarray | None, shape: Shape, tolerance: float)
 
 
 def _fixed_positions(shape: Shape, params: Params, tolerance: float) -> tuple[Shape, Params, list[str]]:
-    """Positions of tokens added to the tokens; those of patches left out where they are the fixed ones."""
+    """Adds the positions of class token and registers to these tokens, and drops fixed positions of patches."""
     encoder = dict(params["encoder"])
     positions = encoder.pop("pos_embed", None)
     if positions is None:
@@ -346,18 +355,18 @@ def _fixed_positions(shape: Shape, params: Params, tolerance: float) -> tuple[Sh
     return shape, params | {"encoder": encoder | {"pos_embed": rows[None]}}, notes
 
 
-def _scale(path: Path, about: "_Said", field: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and deviation of the images that the network expects; ImageNet's where nothing says it."""
-    said = read_config(path, field, "preprocessor_config.json")
+def _scale(path: Path, about: _ConfigFile, field: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of the images that the network expects; ImageNet's if no file states them."""
+    preprocessor = read_config(path, field, "preprocessor_config.json")
     timm, own = about.section("pretrained_cfg"), about.section("mae_jax")
-    found = []
+    values = []
     for ours, theirs, default in zip(("mean", "std"), ("image_mean", "image_std"), IMAGENET, strict=True):
-        value = own.get(ours) or said.get(theirs) or timm.get(ours) or default
+        value = own.get(ours) or preprocessor.get(theirs) or timm.get(ours) or default
         ok = isinstance(value, list | tuple) and len(value) == 3
         if not ok or not all(_finite(v) and (ours == "mean" or v > 0) for v in value):
             raise UserError(
-                f"{field}: the files beside {path} say that the images' {theirs} is {value!r}; it should be three "
-                f"numbers{'' if ours == 'mean' else ' above 0'}: correct it, or remove it and set data.{ours}"
+                f"{field}: in the files next to {path}, {theirs} is {value!r}; it should be three "
+                f"numbers{'' if ours == 'mean' else ' above 0'}. Correct it, or remove it and set data.{ours}"
             )
-        found.append(tuple(float(v) for v in value))
-    return found[0], found[1]
+        values.append(tuple(float(v) for v in value))
+    return values[0], values[1]

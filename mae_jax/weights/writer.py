@@ -1,6 +1,6 @@
-"""Networks as folders that other code opens: Hugging Face's ViTMAE and ViT, timm's vision transformers, our own.
+"""Writes networks as folders that other code opens: Hugging Face's ViTMAE and ViT, timm's ViT, or mae_jax.
 
-All are `model.safetensors` and `config.json`. What the other code has no place for is refused.
+Each folder holds `model.safetensors` and `config.json`. Features that the other code lacks are refused.
 """
 
 import math
@@ -24,10 +24,10 @@ FORMATS = ("hf", "timm", "own")
 
 
 def write(weights: Weights, folder: Path, form: str, training: dict[str, Any] | None = None) -> list[str]:
-    """Writes `weights` into the existing `folder`, in the format `form`; returns notes for the user.
+    """Writes `weights` into the existing `folder` in the format `form` (one of FORMATS). Returns notes for the user.
 
-    `training`: for an autoencoder in Hugging Face's format, its `mask_ratio` and `norm_pix_loss`. Raises
-    UserError for a network that the other code cannot compute.
+    `training` holds `mask_ratio` and `norm_pix_loss` of an autoencoder, for Hugging Face's format. Raises UserError if
+    the other code cannot compute the network, or a file cannot be written.
     """
     shape, notes = weights.shape, []
     if form == "hf":
@@ -36,9 +36,9 @@ def write(weights: Weights, folder: Path, form: str, training: dict[str, Any] | 
     elif form == "timm":
         config = _timm(weights)
         if not math.isclose(shape.norm_eps, 1e-6):
-            notes.append(f"timm's norms have an epsilon of 1e-06, this network's is {shape.norm_eps:g}")
+            notes.append(f"timm's norms use an epsilon of 1e-06, but this network's is {shape.norm_eps:g}")
         if weights.kind == "mae":
-            notes.append("timm has no decoder: the encoder alone is written")
+            notes.append("only the encoder is written, because timm has no decoder")
     else:
         config = {"mae_jax": _own(weights)}
     arrays: dict[str, np.ndarray] = {}
@@ -53,7 +53,7 @@ def write(weights: Weights, folder: Path, form: str, training: dict[str, Any] | 
     file = folder / "model.safetensors"
     try:
         save_file(arrays, file, metadata={"format": "pt"} if form != "own" else None)
-    except SafetensorError as error:  # also what the system says of the disk
+    except SafetensorError as error:  # also raised for errors of the disk
         free = shutil.disk_usage(folder).free
         raise UserError(f"{file} cannot be written: {error} ({free} bytes free on its disk); make room") from None
     contents.write_json(folder / "config.json", config)
@@ -61,19 +61,19 @@ def write(weights: Weights, folder: Path, form: str, training: dict[str, Any] | 
 
 
 def _positions(weights: Weights, form: str) -> dict[str, np.ndarray]:
-    """Position embeddings as the format stores them: with a row for the class token, except in our own."""
+    """Position embeddings as the format stores them: with a row for the class token, except in mae_jax's own format."""
     shape = weights.shape
-    own = np.asarray(weights.params["encoder"].get("pos_embed", np.zeros((1, 0, shape.width))), np.float32)
+    learned = np.asarray(weights.params["encoder"].get("pos_embed", np.zeros((1, 0, shape.width))), np.float32)
     if form == "own":
-        return {"encoder/pos_embed": own} if shape.positions == "learned" else {}
-    rows = own if shape.positions == "learned" else position_embedding(shape.grid, shape.width)[None]
+        return {"encoder/pos_embed": learned} if shape.positions == "learned" else {}
+    rows = learned if shape.positions == "learned" else position_embedding(shape.grid, shape.width)[None]
     first = np.zeros((1, 0 if form == "timm" and shape.registers else 1, shape.width), np.float32)
     (key,) = names.keys_of("encoder/pos_embed", form)
-    found = {key: np.concatenate([first, rows], 1)}
+    positions = {key: np.concatenate([first, rows], 1)}
     if form == "hf" and weights.kind == "mae":
         (key,) = names.keys_of("decoder/pos_embed", form)
-        found[key] = np.pad(position_embedding(shape.grid, shape.decoder_width), ((1, 0), (0, 0)))[None]
-    return found
+        positions[key] = np.pad(position_embedding(shape.grid, shape.decoder_width), ((1, 0), (0, 0)))[None]
+    return positions
 
 
 def _hugging_face(weights: Weights, training: dict[str, Any]) -> dict[str, Any]:
@@ -118,7 +118,7 @@ def _hugging_face(weights: Weights, training: dict[str, Any]) -> dict[str, Any]:
 
 
 def _preprocessor(weights: Weights) -> dict[str, Any]:
-    """As evaluation does it: the shorter side to the network's size, the centre, bicubic."""
+    """Evaluation's preprocessing: resize the shorter side to the network's size (bicubic), then crop the center."""
     side = weights.shape.image_size
     return {
         "image_processor_type": "CLIPImageProcessor",
@@ -154,7 +154,7 @@ def _timm(weights: Weights) -> dict[str, Any]:
         arguments["init_values"] = shape.layer_scale
     n_classes = shape.n_classes if weights.kind == "vit" else 0
     return {
-        # An entry of timm's list to start from; `model_args` say all that the network is.
+        # A model known to timm, as a base; `model_args` override everything that defines the network.
         "architecture": "vit_base_patch16_224",
         "num_classes": n_classes,
         "num_features": shape.width,
@@ -178,7 +178,7 @@ def _timm(weights: Weights) -> dict[str, Any]:
 
 
 def _own(weights: Weights) -> dict[str, Any]:
-    """What the arrays do not tell."""
+    """The settings that cannot be read from the arrays."""
     shape: Shape = weights.shape
     about: dict[str, Any] = {key: getattr(shape, key) for key in ("image_size", "norm_eps")}
     if weights.heads_known:

@@ -207,7 +207,7 @@ def test_an_encoder_of_another_network_is_refused_before_anything_runs(config, t
     (tmp_path / "other").mkdir()
     contents.write_json(tmp_path / "other" / contents.CONFIG, {"config": json.loads(other.to_json())})
     config.inits = ("scratch", "mae", str(tmp_path / "other"))
-    with pytest.raises(UserError, match=r"other is of another network: depth is 2 here and 7 there"):
+    with pytest.raises(UserError, match=r"other holds another network: depth is 2 in the config and 7 in the weights"):
         label_study.run(config, tmp_path / "study")
     assert not (tmp_path / "study" / "pretrain").exists()
 

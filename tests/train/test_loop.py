@@ -283,7 +283,7 @@ def test_an_encoder_of_another_shape_is_refused(tmp_path, tiny_config):
     loop.run(tiny_config("pretrain"), tmp_path / "mae")
     config = tiny_config(init="mae", init_from=str(tmp_path / "mae"))
     config.model.update(width=32)
-    with pytest.raises(UserError, match="width is 32 here and 16 there"):
+    with pytest.raises(UserError, match="width is 32 in the config and 16 in the weights"):
         loop.run(config, tmp_path / "cell")
     config.init_from = str(tmp_path / "nothing")
     with pytest.raises(UserError, match="is not a run directory .* pre-train first"):

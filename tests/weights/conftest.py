@@ -1,4 +1,4 @@
-"""Files of weights as other code writes them, drawn at random, without that code."""
+"""Random weight files in the formats of other code, written without that code."""
 
 import json
 
@@ -12,7 +12,7 @@ WIDTH, PATCH, GRID, HIDDEN = 16, 8, 2, 64
 
 
 def timm_arrays(rng, *, depth=2, decoder=0, classes=0, pool="cls", learned=False, registers=0, layer_scale=False):
-    """Arrays under timm's names (with `decoder` blocks: those of facebookresearch/mae)."""
+    """Arrays with timm's names, or facebookresearch/mae's if there are `decoder` blocks."""
     arrays = {}
 
     def put(key, *shape):
@@ -65,7 +65,7 @@ def timm_arrays(rng, *, depth=2, decoder=0, classes=0, pool="cls", learned=False
 
 @pytest.fixture
 def timm_file(tmp_path):
-    """Writes such a file, with `change(arrays)` beforehand, and timm's config.json beside it."""
+    """Writes such a file after calling `change(arrays)`, with timm's config.json next to it."""
 
     def write(change=None, about=None, **kinds):
         arrays = timm_arrays(np.random.default_rng(0), **kinds)

@@ -32,7 +32,7 @@ SIZES = {
     "decoder_width": 16, "decoder_depth": 2, "decoder_heads": 4,
 }  # fmt: skip
 KINDS = {"pool": "mean", "positions": "learned", "norm_eps": 1e-12, "registers": 3, "layer_scale": 1e-5}
-# How a run draws and computes, not what the network is; batch norm goes out as part of the head.
+# Fields of how a run initializes and computes, not of the network itself; batch norm is folded into the head.
 RUN_ONLY = {"head_std", "drop_path", "frozen_blocks", "batch_norm", "dtype", "attention", "remat"}
 
 
@@ -43,7 +43,7 @@ def drawn(shape, kind):
 
 
 def differing(one, two):
-    """Names of the fields that differ; of layer scale it counts whether there is one."""
+    """Names of the fields that differ. For layer scale, only its presence counts."""
     one, two = (dataclasses.replace(shape, layer_scale=bool(shape.layer_scale)) for shape in (one, two))
     return {f.name for f in dataclasses.fields(Shape) if getattr(one, f.name) != getattr(two, f.name)}
 
@@ -51,7 +51,7 @@ def differing(one, two):
 @pytest.mark.parametrize("form", ["hf", "timm", "own"])
 @pytest.mark.parametrize("kind", ["mae", "vit"])
 def test_every_field_of_a_shape_survives_or_is_refused(tmp_path, form, kind):
-    """Also one that is added later: it must be in SIZES, KINDS or RUN_ONLY."""
+    """A field added later must be listed in SIZES, KINDS or RUN_ONLY."""
     assert {f.name for f in dataclasses.fields(Shape)} == set(SIZES) | set(KINDS) | RUN_ONLY
     refused, lost = set(), set()
     for name, fields in {"sizes": SIZES, **{name: {name: value} for name, value in KINDS.items()}}.items():
@@ -81,7 +81,7 @@ def test_every_field_of_a_shape_survives_or_is_refused(tmp_path, form, kind):
 
 
 def pixels(run_dir, config):
-    """The run's own test images, prepared as for its predictions: n h w 3, and their names."""
+    """The run's test images (n h w 3), preprocessed as for its predictions, and their names."""
     data = splits.labelled(config.data, None, None)
     shape = from_config.shape_of(config)
     prepare = [Decode(), CenterResize(shape.image_size)]
@@ -107,7 +107,7 @@ def rows_of(path):
         return {row["image"]: row for row in csv.DictReader(file)}
 
 
-def test_a_classifier_goes_out_with_labels_scale_and_card(classifier, tmp_path, monkeypatch):
+def test_a_classifier_is_exported_with_labels_normalization_and_card(classifier, tmp_path, monkeypatch):
     run_dir, config = classifier
     notes = export.export(run_dir, tmp_path / "hf", "hf")
     assert notes == []
@@ -125,13 +125,17 @@ def test_a_classifier_goes_out_with_labels_scale_and_card(classifier, tmp_path, 
     card = (tmp_path / "hf/README.md").read_text()
     results = contents.read_json(run_dir / contents.RESULTS)
     assert f"| accuracy | {results['accuracy']:.3f} | " in card and "95 % interval" in card
-    for said in ("## Data", "generated images", "## Recipe", "random weights", "3 updates", "no medical device"):
+    for said in ("## Data", "generated images", "## Recipe", "random weights", "3 updates", "not a medical device"):
         assert said in card, said
     assert "mixup 0, CutMix 0" in card and "RandAugment" not in card and "erasing" not in card
     config.data.update(randaugment=9.0, randaugment_colour=False, random_erasing=0.25)
     config.train.update(mixup=0.8, cutmix=1.0)
     card = model_card(run_dir, export.load(run_dir)[0], config, "hf", [])
-    for said in ("mixup 0.8, CutMix 1", "RandAugment of magnitude 9 (geometry alone)", "erasing in 25 % of the images"):
+    for said in (
+        "mixup 0.8, CutMix 1",
+        "RandAugment of magnitude 9 (geometric transforms only)",
+        "erasing in 25 % of the images",
+    ):
         assert said in card, said
     assert card.startswith("---\nlibrary_name: transformers\npipeline_tag: image-classification\n")
     assert str(run_dir.parent) not in card
@@ -141,12 +145,12 @@ def test_a_classifier_goes_out_with_labels_scale_and_card(classifier, tmp_path, 
     assert not list(tmp_path.glob("*.partial"))
 
 
-def test_the_best_epochs_network_goes_out_where_the_predictions_are_its(classifier, tmp_path):
+def test_the_best_epochs_network_is_exported_if_it_made_the_predictions(classifier, tmp_path):
     run_dir = tmp_path / "run"
     shutil.copytree(classifier[0], run_dir)
     run = contents.read_json(run_dir / contents.RUN)
     contents.write_json(run_dir / contents.RUN, run | {"select": "best", "selected_step": 1, "steps": 3})
-    with pytest.raises(UserError, match=r"best/1.npz, the network that predictions.csv is of, cannot be read"):
+    with pytest.raises(UserError, match=r"best/1.npz, the network that made predictions.csv, cannot be read"):
         export.load(run_dir)
     flat = {}
     map_paths(lambda path, leaf: flat.update({path: np.asarray(leaf) + 1}), export.load(classifier[0])[0].params)
@@ -157,7 +161,7 @@ def test_the_best_epochs_network_goes_out_where_the_predictions_are_its(classifi
     np.testing.assert_array_equal(found.params["head"]["kernel"], flat["head/kernel"])
 
 
-def test_a_card_takes_names_for_text_and_an_unfinished_run_is_refused(classifier, tmp_path):
+def test_a_card_escapes_names_and_an_unfinished_run_is_refused(classifier, tmp_path):
     weights, config = export.load(classifier[0])
     run_dir = tmp_path / "run"
     shutil.copytree(classifier[0], run_dir)
@@ -175,8 +179,8 @@ def test_a_card_takes_names_for_text_and_an_unfinished_run_is_refused(classifier
     results["per_class"] = dict(zip(hostile.classes, results["per_class"].values(), strict=True))
     contents.write_json(run_dir / contents.RESULTS, results)
     card = model_card(run_dir, hostile, config, "hf", [])
-    assert "further test set Elsewhere" in card and card.count("| accuracy |") == 2
-    assert "**Beware:** Test images of TestA that training saw: 3 byte for byte" in card
+    assert "external test set Elsewhere" in card and card.count("| accuracy |") == 2
+    assert "**Warning:** Test images of TestA that training saw: 3 byte for byte" in card
     assert "alert(1)" in card and "<script" not in card and "a|b" not in card and "[x](" not in card
     (run_dir / contents.RESULTS).unlink()
     with pytest.raises(UserError, match="is not finished"):
@@ -223,7 +227,7 @@ def test_transformers_give_the_predictions_of_the_run(classifier, tiny_config, t
     np.testing.assert_allclose(jax.nn.softmax(theirs), expected, atol=1e-5)
 
 
-def test_a_linear_probe_goes_out_with_its_batch_norm_in_the_head(tmp_path, tiny_config):
+def test_a_linear_probe_is_exported_with_its_batch_norm_folded_into_the_head(tmp_path, tiny_config):
     config = tiny_config("linear_probe", **{"train.steps": 40, "optim.base_lr": 20.0, "train.select": "best"})
     loop.run(config, tmp_path / "run")
     export.export(tmp_path / "run", tmp_path / "hf", "hf")
@@ -240,7 +244,7 @@ def test_a_linear_probe_goes_out_with_its_batch_norm_in_the_head(tmp_path, tiny_
 
 
 @pytest.mark.filterwarnings("default")
-def test_an_autoencoder_goes_out_whole(tmp_path, tiny_config, capsys):
+def test_an_autoencoder_is_exported_with_its_decoder(tmp_path, tiny_config, capsys):
     config = tiny_config("pretrain", **{"train.steps": 1})
     loop.run(config, tmp_path / "run")
     export.export(tmp_path / "run", tmp_path / "hf", "hf")
@@ -267,7 +271,7 @@ def test_an_autoencoder_goes_out_whole(tmp_path, tiny_config, capsys):
     assert not any(info[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
 
 
-def test_what_transformers_cannot_compute_is_refused_with_the_way_out(tmp_path):
+def test_what_transformers_cannot_compute_is_refused_with_an_alternative(tmp_path):
     shape = dataclasses.replace(BASE, pool="mean", registers=2)
     weights = reader.Weights(drawn(shape, "vit"), shape, "vit", "runs/x")
     with pytest.raises(UserError, match="no registers and no pool=mean, which runs/x has; use --format timm"):

@@ -1,4 +1,4 @@
-"""The numbers of PyTorch's own networks, stored (`tests/golden/make.py` makes them anew), against ours."""
+"""Compares our networks with stored results of PyTorch's networks. `tests/golden/make.py` regenerates them."""
 
 import dataclasses
 import json
@@ -30,7 +30,7 @@ def golden(name):
 
 
 def close(ours, theirs):
-    """rtol 1e-4, measured against the largest number of the array where one is near 0."""
+    """Equal up to rtol 1e-4; numbers near 0 are compared relative to the largest number of the array."""
     np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5 * float(np.abs(theirs).max()))
 
 
@@ -72,7 +72,7 @@ def test_every_gradient_agrees_with_hugging_face(norm):
     map_paths(lambda path, leaf: ours.update(names.to_theirs(path, leaf, "hf", 4)), gradient)
     assert ours.keys() == theirs.keys()
     for key in ours:
-        # A bias of the keys changes no softmax: its gradient is rounding.
+        # The keys' bias does not affect the softmax, so its gradient is only rounding noise.
         scale = 1e-6 if key.endswith("key.bias") else 0
         np.testing.assert_allclose(
             ours[key], theirs[key], rtol=1e-4, atol=max(scale, 1e-5 * float(np.abs(theirs[key]).max())), err_msg=key
@@ -101,7 +101,7 @@ def test_interpolated_positions_are_those_of_timm():
 
 
 def test_parameter_groups_are_those_of_timm():
-    """Which parameters decay, and the factor on each one's learning rate (layer-wise decay 0.65).
+    """Which parameters decay, and each one's learning-rate factor (layer-wise decay 0.65).
 
     But for one: timm counts the last norm to the last block, the paper's code (and this one) to the head.
     """

@@ -1,4 +1,4 @@
-"""The installed PyTorch and transformers against ours; the stored numbers are in test_golden."""
+"""Compares ours with the installed PyTorch and transformers. test_golden uses stored numbers."""
 
 import importlib.util
 from pathlib import Path

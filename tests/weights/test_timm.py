@@ -1,4 +1,4 @@
-"""The installed timm against ours; the stored numbers are in test_golden. Needs the extra [timm]."""
+"""Compares ours with the installed timm. test_golden uses stored numbers. Needs the extra [timm]."""
 
 import dataclasses
 import random
@@ -92,7 +92,7 @@ def test_parameter_groups_of_a_base_network():
         map_paths(lambda path, value: ours.setdefault(names.keys_of(path, "timm")[0], []).append(value), tree)
     assert ours.keys() == theirs.keys()
     for name, (scale, decayed) in ours.items():
-        # timm counts the last norm to the last block, the paper's code to the head.
+        # timm assigns the final norm to the last block, the paper's code to the head.
         assert scale == pytest.approx(1.0 if name.startswith("norm.") else theirs[name][0]), name
         assert decayed == theirs[name][1], name
 

@@ -41,7 +41,7 @@ def test_a_classifier_takes_the_encoder_and_keeps_its_own_head(weights):
     assert notes == []
 
 
-def test_an_autoencoder_takes_the_decoder_too_or_draws_it(weights):
+def test_an_autoencoder_copies_the_decoder_or_keeps_random_weights(weights):
     source = weights(decoder=1)
     params, shape = drawn(source, "mae")
     taken, notes = transfer.transfer(params, shape, dataclasses.replace(source, shape=shape))
@@ -50,7 +50,7 @@ def test_an_autoencoder_takes_the_decoder_too_or_draws_it(weights):
     alone = weights()
     taken, notes = transfer.transfer(params, shape, alone)
     jax.tree.map(np.testing.assert_array_equal, taken["decoder"], params["decoder"])
-    assert notes == ["no decoder there: it is drawn anew"]
+    assert notes == ["the decoder starts from random weights, because the source has none"]
 
 
 def test_a_mean_pooled_classifier_leaves_the_last_norm(weights):
@@ -85,38 +85,38 @@ def test_interpolation_keeps_constants_and_smooth_functions():
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"positions": "learned"}, "positions is learned here and fixed there"),
-        ({"depth": 3}, "depth is 3 here and 2 there"),
-        ({"heads": 4}, "heads is 4 here and 2 there"),
-        ({"registers": 2}, "registers is 2 here and 0 there"),
-        ({"layer_scale": 0.1}, "layer_scale=0.1 here, without layer scale there"),
-        ({"mlp_ratio": 2.0}, "mlp_ratio is 2.0 here and 4.0 there"),
+        ({"positions": "learned"}, "positions is learned in the config and fixed in the weights"),
+        ({"depth": 3}, "depth is 3 in the config and 2 in the weights"),
+        ({"heads": 4}, "heads is 4 in the config and 2 in the weights"),
+        ({"registers": 2}, "registers is 2 in the config and 0 in the weights"),
+        ({"layer_scale": 0.1}, "layer_scale is 0.1 in the config; the weights are without layer scale"),
+        ({"mlp_ratio": 2.0}, "mlp_ratio is 2.0 in the config and 4.0 in the weights"),
     ],
 )
-def test_another_network_is_refused_with_the_fields_that_fit(weights, fields, said):
+def test_another_network_is_refused_and_the_matching_fields_are_listed(weights, fields, said):
     source = weights()
     with pytest.raises(UserError) as error:
         transfer.compare(dataclasses.replace(source.shape, **fields), source)
     assert said in str(error.value) and "--config.model.depth=2" in str(error.value)
 
 
-def test_parameters_without_a_place_or_value_are_listed(weights):
+def test_missing_and_unexpected_parameters_are_listed(weights):
     source = weights()
     params, shape = drawn(source)
     less = source.params | {"encoder": {k: v for k, v in source.params["encoder"].items() if k != "cls_token"}}
     less["encoder"]["extra"] = np.zeros(3, np.float32)
-    with pytest.raises(UserError, match=re.escape("encoder/cls_token is missing; encoder/extra has no place")):
+    with pytest.raises(UserError, match=re.escape("encoder/cls_token is missing; encoder/extra has no counterpart")):
         transfer.transfer(params, shape, dataclasses.replace(source, params=less))
 
 
-def test_another_epsilon_is_said(weights):
+def test_another_epsilon_is_noted(weights):
     source = weights()
     (said,) = transfer.compare(dataclasses.replace(source.shape, norm_eps=1e-12), source)
-    assert "epsilon is 1e-12 here and 1e-06 there" in said
+    assert "epsilon is 1e-12 in the config and 1e-06 in the weights" in said
 
 
 def test_every_field_of_a_shape_is_read_from_the_config_or_known():
-    """A new field `model.*` must reach the network, and what reads and writes weights must know it."""
+    """A new field `model.*` must reach the network, and the readers and writers of weights must know it."""
     fields = set(defaults("finetune").model) - {"size"}
     shape = {f.name for f in dataclasses.fields(vit.Shape)} - {"n_classes", "remat", "batch_norm", "frozen_blocks"}
     assert fields == shape
@@ -139,7 +139,7 @@ def test_config_files_take_a_path(timm_file, tmp_path):
         loading.load("configs/finetune.py", "init=x/y.pth")
 
 
-def test_a_pretraining_goes_on_from_a_file_and_a_classifier_from_its_run(tiny_config, timm_file, tmp_path, capsys):
+def test_a_pretraining_starts_from_a_file_and_a_classifier_from_its_run(tiny_config, timm_file, tmp_path, capsys):
     path = timm_file(decoder=1)
     fields = {"init": "weights", "init_from": str(path), "train.steps": 1, "optim.base_lr": 1e-30}
     config = tiny_config("pretrain", **fields)
@@ -160,12 +160,12 @@ def test_a_pretraining_goes_on_from_a_file_and_a_classifier_from_its_run(tiny_co
     assert jax.tree.all(jax.tree.map(lambda a, b: a.sharding == b.sharding, taken, params))
     assert "fixed positions recomputed for 4 x 4 patches" in capsys.readouterr().out
     config.model.depth = 1
-    with pytest.raises(UserError, match="depth is 1 here and 2 there"):
+    with pytest.raises(UserError, match="depth is 1 in the config and 2 in the weights"):
         initial_weights.first_weights(config)
 
 
 def test_fixed_positions_are_those_of_the_papers_code():
-    """Rows of `get_2d_sincos_pos_embed(8, 2)` there: the column's sines and cosines, then the row's."""
+    """Rows of the paper code's `get_2d_sincos_pos_embed(8, 2)`: sines and cosines of the column, then the row."""
     angle = 1.0 * np.array([1.0, 1 / 10000**0.5])
     expected = np.concatenate([np.sin(angle), np.cos(angle), [0, 0, 1, 1]])
     np.testing.assert_allclose(position_embedding(2, 8)[1], expected, rtol=1e-6)
