@@ -118,7 +118,7 @@ def test_half_precision_and_wrapped_keys_are_read(timm_file):
             arrays[f"module.backbone.{key}"] = arrays.pop(key)
 
     wrapped = reader.read(timm_file(wrap))
-    assert wrapped.shape == exact.shape and wrapped.notes == ("'module.backbone.' is left out of the keys",)
+    assert wrapped.shape == exact.shape and wrapped.notes == ("the prefix 'module.backbone.' is removed from the keys",)
 
 
 def test_two_networks_in_one_file_are_refused(timm_file):
