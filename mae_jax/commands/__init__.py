@@ -6,16 +6,18 @@ A command module has a docstring, which `--help` prints, and three names:
     def add_arguments(parser: argparse.ArgumentParser) -> None: ...
     def main(options: argparse.Namespace) -> int | None: ...
 
-`main` returns the exit code, or None for 0. A command that parses its own arguments has
-`run_argv(argv: list[str]) -> int | None` in place of the last two. At the top of its module a command imports the
-standard library and `mae_jax.runtime` only: arguments are checked before NumPy or JAX is imported, inside
-`with signals.blocked():` so that Ctrl-C during an import ends in one line.
+`main` returns the exit code, or None for 0. A command that parses its own arguments defines
+`run_argv(argv: list[str]) -> int | None` instead of the last two.
+
+At the top of its module, a command imports only the standard library and `mae_jax.runtime`, so that arguments are
+checked before NumPy or JAX is imported. These imports run inside `with signals.blocked():`, so that Ctrl-C during an
+import prints one line instead of a traceback.
 """
 
 import importlib
 from types import ModuleType
 
-VERBS = (  # in the order of the list that `mae-jax` prints
+VERBS = (  # in the order in which `mae-jax` lists them
     "quick",
     "run",
     "plan",
@@ -34,12 +36,12 @@ VERBS = (  # in the order of the list that `mae-jax` prints
 
 
 def load(verb: str) -> ModuleType:
-    """The module of a command in VERBS."""
+    """Imports the module of a command in VERBS."""
     return importlib.import_module(f"mae_jax.commands.{verb}")
 
 
 def overview() -> str:
-    """What a bare `mae-jax` prints."""
+    """The list of commands that a bare `mae-jax` prints."""
     width = max(map(len, VERBS))
     lines = [f"  {verb:{width}}  {load(verb).SUMMARY}" for verb in VERBS]
     return "\n".join(
@@ -50,6 +52,6 @@ def overview() -> str:
             "",
             *lines,
             "",
-            "mae-jax COMMAND --help explains one command. A first run: mae-jax run --config=configs/demo.py:smoke",
+            "mae-jax COMMAND --help explains a command. To try it: mae-jax run --config=configs/demo.py:smoke",
         ]
     )

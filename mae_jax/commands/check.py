@@ -1,9 +1,9 @@
-"""Find images that occur twice, and groups (patients, slides) in two splits.
+"""Find duplicate images, and groups (patients, slides) that occur in several splits.
 
 DATASET is a prepared data set, a CSV or Parquet file of labels, or a folder: DIR/<split>/<class>/*, DIR/<class>/*,
-DIR/<split>/data/<class>/*, or images without labels. An ambiguous layout is reported. Byte-identical and near-identical
-images (perceptual hash; also turned and mirrored) are found within and across splits, with the label of each, and
-written to a CSV file.
+DIR/<split>/data/<class>/*, or images without labels. An ambiguous layout is reported. The command finds byte-identical
+and near-identical images within and across splits and writes them with their labels to a CSV file. Near-identical
+images have similar perceptual hashes, also when rotated or mirrored.
 """
 
 import argparse
@@ -17,7 +17,7 @@ SUMMARY = "find duplicate images, leaks between splits and doubtful labels in a 
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of `mae-jax check`."""
+    """Adds the arguments of `mae-jax check`."""
     parser.add_argument("dataset", metavar="DATASET", help="a prepared data set, a folder, or a file of labels")
     parser.add_argument(
         "--data_dir",
@@ -25,15 +25,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="where prepared data sets are (default: $TFDS_DATA_DIR, then ~/tensorflow_datasets)",
     )
-    parser.add_argument("--columns", default="", help="columns of a table, as data.columns: path=file,label=cell_type")
     parser.add_argument(
-        "--group_pattern", default="", metavar="REGEX", help="regular expression with one group, as data.group_pattern"
+        "--columns", default="", help="columns of a table, like data.columns: path=file,label=cell_type"
     )
+    parser.add_argument(
+        "--group_pattern", default="", metavar="REGEX",
+        help="regular expression whose group is the patient or slide in a file name, like data.group_pattern",
+    )  # fmt: skip
     parser.add_argument("--out", default="", metavar="CSV", help="the CSV file to write (default: check_DATASET.csv)")
 
 
 def main(options: argparse.Namespace) -> None:
-    """Checks the data set, prints what was found and writes the CSV file."""
+    """Checks the data set, prints the findings and writes the CSV file."""
     name = re.sub(r"[^\w.-]", "_", Path(options.dataset).name)
     out = out_file(Path(options.out or f"check_{name}.csv"), "--out")
     with signals.blocked():

@@ -3,11 +3,12 @@
 mae-jax convert import SRC OUT [--heads N] [--leave REGEX]
 mae-jax convert export RUN_DIR OUT --format hf|timm|mae_jax
 
-import: turns a file or folder of Hugging Face, timm or facebookresearch/mae weights into a folder that `init=OUT` reads
-without PyTorch, and prints what was found. export: writes the network of a finished run, with a model card, for
-transformers (ViTMAEForPreTraining, ViTForImageClassification) or timm, or as a bundle (mae_jax): one folder with the
-weights, the classifier of a probe, classes, preprocessing and temperature, which `mae-jax predict` and `mae_jax.load`
-open on another machine.
+import converts a file or folder of Hugging Face, timm or facebookresearch/mae weights to a folder that `init=OUT` reads
+without PyTorch, and prints what it contains.
+
+export writes the network of a finished run with a model card. The formats hf and timm are for transformers
+(ViTMAEForPreTraining, ViTForImageClassification) and timm. The format mae_jax is a bundle: one folder with weights,
+probe, classes, preprocessing and temperature. `mae-jax predict` and `mae_jax.load` open it on any machine.
 """
 
 import argparse
@@ -20,21 +21,21 @@ SUMMARY = "convert weights: from Hugging Face, timm and facebookresearch/mae, or
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of `mae-jax convert`."""
+    """Adds the arguments of `mae-jax convert`."""
     commands = parser.add_subparsers(dest="command", metavar="import|export", required=True)
-    inward = commands.add_parser("import", help="other code's weights to a folder for init=OUT")
+    inward = commands.add_parser("import", help="convert weights of other code to a folder for init=OUT")
     inward.add_argument("source", metavar="SRC", type=Path, help="a file or folder of weights")
     inward.add_argument("out", metavar="OUT", type=Path, help="a new folder")
-    inward.add_argument("--heads", type=int, default=0, help="attention heads, where no config.json states them")
-    inward.add_argument("--leave", default="", metavar="REGEX", help="leave out the keys in which it is found")
-    outward = commands.add_parser("export", help="a run's network to a folder for other code")
+    inward.add_argument("--heads", type=int, default=0, help="attention heads, if no config.json states them")
+    inward.add_argument("--leave", default="", metavar="REGEX", help="ignore the keys that match")
+    outward = commands.add_parser("export", help="write a run's network to a folder for other code, or as a bundle")
     outward.add_argument("run_dir", metavar="RUN_DIR", type=Path, help="the directory of a finished run")
     outward.add_argument("out", metavar="OUT", type=Path, help="a new folder")
     outward.add_argument("--format", choices=("hf", "timm", "mae_jax"), required=True)
 
 
 def main(options: argparse.Namespace) -> None:
-    """Converts, and prints notes and where the weights are."""
+    """Converts, and prints notes and the output folder."""
     with signals.blocked():
         from mae_jax.weights import reader  # noqa: F401 (JAX starts here, not for --help)
     notes = import_weights(options) if options.command == "import" else export_run(options)
@@ -44,7 +45,7 @@ def main(options: argparse.Namespace) -> None:
 
 
 def import_weights(options: argparse.Namespace) -> list[str]:
-    """Imports, and prints what was found."""
+    """Imports weights, prints a summary, and returns notes."""
     import jax
 
     from mae_jax.weights import export, reader
@@ -67,7 +68,7 @@ def import_weights(options: argparse.Namespace) -> list[str]:
 
 
 def export_run(options: argparse.Namespace) -> list[str]:
-    """Exports."""
+    """Exports a run, and returns notes."""
     if options.format == "mae_jax":
         from mae_jax.predict import exporting
 

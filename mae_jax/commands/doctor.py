@@ -1,6 +1,6 @@
 """Check this machine: Python, JAX and its devices, package versions, memory, disk, caches and optional programs.
 
-Each line is ok, or says what to do. The exit code is 1 if something is broken, else 0.
+Each line is ok or says what to do. The exit code is 1 if something is broken, otherwise 0.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from mae_jax.runtime.hardware import available_memory, cache_directory, cores, n
 
 SUMMARY = "check this machine: JAX and its devices, versions, memory, disk, optional programs"
 OK, WARNING, BROKEN, OPTIONAL = "ok", "warning", "broken", "optional"
-JAX_SECONDS = 180.0  # a first start of JAX on a busy machine takes up to a minute
+JAX_SECONDS = 180.0  # the first start of JAX on a busy machine can take a minute
 LITTLE_MEMORY, LITTLE_DISK, LITTLE_SHARED = 2 * 2**30, 5 * 2**30, 2**30  # bytes
 PROBE = """
 import json, sys
@@ -38,7 +38,7 @@ print("\\n" + json.dumps({"version": jax.__version__, "devices": devices, "corre
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """One line: what was looked at, how it is (OK, WARNING, BROKEN, OPTIONAL), what was found, what to do."""
+    """One result: what was checked, its state (OK, WARNING, BROKEN, OPTIONAL), what was found, and a remedy."""
 
     name: str
     state: str
@@ -47,10 +47,10 @@ class Finding:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of `mae-jax doctor`."""
+    """Adds the arguments of `mae-jax doctor`."""
     parser.add_argument("--json", action="store_true", help="print the findings as a JSON list")
     parser.add_argument(
-        "--workdir", type=Path, default=Path("runs"), metavar="DIR", help="where runs go (default: runs)"
+        "--workdir", type=Path, default=Path("runs"), metavar="DIR", help="directory of runs (default: runs)"
     )
 
 
@@ -72,7 +72,7 @@ def main(options: argparse.Namespace) -> int:
 
 
 def examine(workdir: Path) -> Iterator[Finding]:
-    """Every finding, in the order in which they are printed. No check stops the others."""
+    """Yields all findings in printing order. A check that fails does not stop the others."""
     checks: tuple[tuple[str, Callable[[], Iterator[Finding]]], ...] = (
         ("Python", check_python),
         ("packages", check_packages),
@@ -88,12 +88,12 @@ def examine(workdir: Path) -> Iterator[Finding]:
     for name, check in checks:
         try:
             yield from check()
-        except Exception as error:  # the doctor reports what it cannot examine
+        except Exception as error:  # a failing check is itself a finding
             yield Finding(name, BROKEN, f"could not be checked: {type(error).__name__}: {error}")
 
 
 def check_python() -> Iterator[Finding]:
-    """The version of Python against what mae_jax declares."""
+    """Compares the Python version with the one mae_jax requires."""
     version = platform.python_version()
     found = f"{version}, {sys.executable}"
     try:
@@ -110,7 +110,7 @@ def check_python() -> Iterator[Finding]:
 
 
 def check_packages() -> Iterator[Finding]:
-    """The installed version of each package that mae_jax requires here."""
+    """Compares installed package versions with those mae_jax requires on this platform."""
     from packaging.requirements import Requirement
 
     try:
@@ -119,8 +119,8 @@ def check_packages() -> Iterator[Finding]:
         yield Finding(
             "packages",
             WARNING,
-            "not known which versions are needed, because mae_jax is not installed (only imported)",
-            "python -m pip install -e . in the project's folder",
+            "the required versions are not known, because mae_jax is not installed (only imported)",
+            "run python -m pip install -e . in the project's folder",
         )
         return
     required = [Requirement(line) for line in lines]
@@ -141,7 +141,10 @@ def check_packages() -> Iterator[Finding]:
 
 
 def ask_jax() -> dict[str, Any]:
-    """The version and devices of JAX, from a process of its own: a driver may hang or crash. Raises RuntimeError."""
+    """The version and devices of JAX, from a separate process, because a driver may hang or crash.
+
+    Raises RuntimeError if JAX does not start.
+    """
     environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}
     try:
         done = subprocess.run(
@@ -156,7 +159,7 @@ def ask_jax() -> dict[str, Any]:
 
 
 def check_jax() -> Iterator[Finding]:
-    """JAX computes, and on the accelerator if this machine has one."""
+    """Checks that JAX computes correctly, and on the accelerator if this machine has one."""
     try:
         about = ask_jax()
     except RuntimeError as error:
@@ -176,13 +179,13 @@ def check_jax() -> Iterator[Finding]:
     if about["correct"]:
         yield Finding("JAX", OK, found)
     else:
-        yield Finding("JAX", BROKEN, f"{found}; a product of matrices is wrong", "update the driver and JAX")
+        yield Finding("JAX", BROKEN, f"{found}; a matrix product is wrong", "update the driver and JAX")
     if all(device["platform"] == "cpu" for device in about["devices"]):
         yield from _unused_accelerators()
 
 
 def _unused_accelerators() -> Iterator[Finding]:
-    """Accelerators of a machine on which JAX has only the CPU."""
+    """Accelerators of this machine that JAX does not use; called if JAX has only the CPU."""
     forced = os.environ.get("JAX_PLATFORMS", "")
     for what, there, extra in (
         ("NVIDIA GPU", nvidia_gpus(), "cuda12"),
@@ -195,23 +198,23 @@ def _unused_accelerators() -> Iterator[Finding]:
 
 
 def check_cores() -> Iterator[Finding]:
-    """CPU cores that this process may use."""
+    """Reports the CPU cores that this process may use."""
     yield Finding("cores", OK, f"{cores()}")
 
 
 def check_memory() -> Iterator[Finding]:
-    """Memory that is free now."""
+    """Checks the free memory."""
     free = available_memory()
     if free is None:
         yield Finding("memory", OK, "not known on this system")
         return
-    remedy = "end other programs, or choose a smaller train.batch_size, eval.batch_size and data.workers=0"
+    remedy = "close other programs, or use data.workers=0 and a smaller train.batch_size and eval.batch_size"
     little = free < LITTLE_MEMORY
     yield Finding("memory", WARNING if little else OK, f"{_size(free)} free", remedy if little else "")
 
 
 def check_shared_memory() -> Iterator[Finding]:
-    """Room for the batches of `data.workers`, where the system shows it."""
+    """Checks the shared memory for the batches of `data.workers`, if the system has /dev/shm."""
     place = Path("/dev/shm")
     if place.is_dir():
         free = shutil.disk_usage(place).free
@@ -221,7 +224,7 @@ def check_shared_memory() -> Iterator[Finding]:
 
 
 def check_directory(name: str, place: Path, little: int = LITTLE_DISK) -> Iterator[Finding]:
-    """`place`, or the nearest folder above it that exists, takes a file, and has room."""
+    """Checks that `place`, or its nearest existing parent, can be written and has at least `little` bytes free."""
     place = place.expanduser().absolute()
     above = next(p for p in (place, *place.parents) if p.exists())
     if not above.is_dir():
@@ -234,7 +237,7 @@ def check_directory(name: str, place: Path, little: int = LITTLE_DISK) -> Iterat
             os.fsync(file.fileno())
         free = shutil.disk_usage(above).free
     except OSError as error:
-        remedy = "make room, get the right to write there, or name another directory"
+        remedy = "make room, get write permission, or name another directory"
         yield Finding(name, BROKEN, f"{above} cannot be written: {error.strerror or error}", remedy)
         return
     found = f"{place} can be written, {_size(free)} free"
@@ -245,7 +248,7 @@ def check_directory(name: str, place: Path, little: int = LITTLE_DISK) -> Iterat
 
 
 def check_cache() -> Iterator[Finding]:
-    """The directory of compiled functions."""
+    """Checks the directory of JAX's compilation cache."""
     place = cache_directory()
     if place is None:
         yield Finding(
@@ -258,12 +261,12 @@ def check_cache() -> Iterator[Finding]:
     for finding in check_directory("compilation cache", place, 2**28):
         used = sum(file.stat().st_size for file in place.glob("**/*") if file.is_file()) if place.is_dir() else 0
         remedy = "set JAX_COMPILATION_CACHE_DIR to a directory with room" if finding.state != OK else ""
-        state = WARNING if finding.state == BROKEN else finding.state  # a run works without it, only slower
+        state = WARNING if finding.state == BROKEN else finding.state  # runs work without a cache, but start slower
         yield dataclasses.replace(finding, state=state, found=f"{finding.found}, {_size(used)} used", remedy=remedy)
 
 
 def check_data_sets() -> Iterator[Finding]:
-    """Which data sets are prepared."""
+    """Lists the prepared data sets."""
     place = Path(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
     names = sorted(path.parents[1].name for path in place.glob("*/*/dataset_info.json"))
     names += sorted(path.parents[2].name for path in place.glob("*/*/*/dataset_info.json"))
@@ -272,7 +275,7 @@ def check_data_sets() -> Iterator[Finding]:
 
 
 def check_optional() -> Iterator[Finding]:
-    """Programs and packages that some commands need."""
+    """Looks for optional programs and packages that some commands need."""
     rar = [name for name in ("unrar", "7zz", "7z", "bsdtar", "unar") if shutil.which(name)]
     remedy = "for .rar archives in mae-jax prepare: install unrar or 7zip"
     yield Finding(".rar archives", OK if rar else OPTIONAL, rar[0] if rar else "no program", "" if rar else remedy)
@@ -287,7 +290,7 @@ def check_optional() -> Iterator[Finding]:
 
 
 def _size(count: float) -> str:
-    """1536 -> "1.5 KiB"."""
+    """Formats bytes: 1536 -> "1.5 KiB"."""
     for unit in ("B", "KiB", "MiB", "GiB"):
         if count < 1024:
             return f"{count:.3g} {unit}"

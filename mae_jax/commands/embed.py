@@ -3,8 +3,8 @@
 mae-jax embed RUN_OR_WEIGHTS --images DIR --out FILE.h5
 
 RUN_OR_WEIGHTS is a run directory, a bundle, or a file or folder of weights that `init=` reads (Hugging Face, timm,
-facebookresearch/mae). FILE is .npz, .h5 or .parquet. .npz and .h5 hold features (n d) and names, and for tiles of
-slides (names such as SLIDE/x000512_y001024.jpg) also coords (n 2), as TRIDENT writes them; .h5 needs h5py.
+facebookresearch/mae). FILE ends in .npz, .h5 (needs h5py) or .parquet. .npz and .h5 files hold features (n d) and
+names. For tiles of slides (names such as SLIDE/x000512_y001024.jpg) they also hold coords (n 2), as TRIDENT's files do.
 """
 
 import argparse
@@ -17,18 +17,18 @@ SUMMARY = "embed images with the encoder of a run or of any weights: an .npz, .h
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of `mae-jax embed`."""
+    """Adds the arguments of `mae-jax embed`."""
     parser.add_argument("run", metavar="RUN_OR_WEIGHTS", help="a run directory, a bundle, or weights")
     add_image_arguments(parser)
     parser.add_argument("--out", required=True, type=Path, metavar="FILE", help="an .npz, .h5 or .parquet file")
     parser.add_argument(
         "--pool", default="", choices=("cls", "mean", "both"),
-        help="class token, mean of the patch tokens, or both; default: what the network's own classifier reads",
+        help="class token, mean of the patch tokens, or both (default: the input of the network's own classifier)",
     )  # fmt: skip
 
 
 def main(options: argparse.Namespace) -> None:
-    """Embeds, and prints what was written and skipped."""
+    """Embeds the images, and prints what was written and skipped."""
     with signals.blocked():
         from mae_jax.predict import files
         from mae_jax.runtime import machine

@@ -1,8 +1,8 @@
 """Draw what the encoder of a finished run attends to, as one picture.
 
-For each image the picture shows the first three principal components of its patch features as colors, and how much
-attention the class token pays to each patch: the mean and each head. The images are the run's test images, or those
-that a pre-training held out, unless --images names others. The picture is also written to the run's TensorBoard files.
+For each image, the picture shows the first three principal components of its patch features as colors, and the class
+token's attention to each patch, averaged and for each head. The images are the run's test images or a pre-training's
+held-out images, unless --images names others. The picture is also written to the run's TensorBoard files.
 """
 
 import argparse
@@ -16,11 +16,13 @@ SUMMARY = "draw attention maps and feature components of a run's encoder"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of `mae-jax inspect`."""
+    """Adds the arguments of `mae-jax inspect`."""
     parser.add_argument("run_dir", metavar="RUN_DIR", type=Path, help="the directory of a finished run")
-    parser.add_argument("--images", default="", metavar="DIR", help="a folder of other images, at any depth")
+    parser.add_argument("--images", default="", metavar="DIR", help="a folder of other images, searched recursively")
     parser.add_argument("--n", type=int, default=8, help="number of images, 1 to 64 (default 8)")
-    parser.add_argument("--block", type=int, default=-1, help="transformer block, from 0 (default -1, the last)")
+    parser.add_argument(
+        "--block", type=int, default=-1, help="transformer block, counted from 0 (default -1, the last)"
+    )
     parser.add_argument("--out", type=Path, metavar="PNG", help="picture to write (default: RUN_DIR/inspection.png)")
 
 
@@ -30,7 +32,7 @@ def main(options: argparse.Namespace) -> None:
         raise UserError(f"--n={options.n} is out of range; allowed: [1, 64]")
     if options.out is not None:
         if options.out.suffix.lower() != ".png":
-            raise UserError(f"--out={options.out} is not allowed; name a file that ends in .png")
+            raise UserError(f"--out={options.out} is not allowed; name a file ending in .png")
         out_file(options.out, "--out")
     with signals.blocked():
         from mae_jax.evaluation import inspect_run  # JAX starts here, not for --help

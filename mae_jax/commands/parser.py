@@ -1,4 +1,4 @@
-"""The argument parser of every command: a mistake is one line, with a hint where a similar option exists."""
+"""The argument parser of all commands. It reports errors in one line and suggests similar options."""
 
 import argparse
 import difflib
@@ -24,7 +24,7 @@ class Parser(argparse.ArgumentParser):
         for argument in args or ():
             if argument == "--":
                 break
-            if argument.startswith("--") and argument.partition("=")[0] not in known:  # before what is missing
+            if argument.startswith("--") and argument.partition("=")[0] not in known:  # before missing arguments
                 self.error(f"unknown argument {argument!r}{did_you_mean(argument, known)}")
         options, unknown = self.parse_known_args(args, namespace)
         if unknown:
@@ -33,19 +33,19 @@ class Parser(argparse.ArgumentParser):
 
     def options(self) -> set[str]:
         """The options of this parser and of its sub-commands, such as --out."""
-        found = set(self._option_string_actions)
+        options = set(self._option_string_actions)
         for action in self._actions:
             if isinstance(action, argparse._SubParsersAction):
-                found |= {option for parser in action.choices.values() for option in parser.options()}
-        return found
+                options |= {option for parser in action.choices.values() for option in parser.options()}
+        return options
 
     def required(self) -> list[str]:
-        """The names of the arguments that must be given."""
+        """The names of the required arguments."""
         actions = [a for a in self._actions if a.required and a.nargs not in ("*", "?")]
         return [a.option_strings[-1] if a.option_strings else str(a.metavar or a.dest) for a in actions]
 
 
 def did_you_mean(word: str, known: Any, form: str = "{}") -> str:
-    """A hint such as " (did you mean --out?)", "" where nothing in `known` is similar."""
+    """A hint such as " (did you mean --out?)", or "" if nothing in `known` is similar."""
     near = difflib.get_close_matches(word.partition("=")[0], list(known), 1, cutoff=0.7)
     return f" (did you mean {form.format(near[0])}?)" if near else ""

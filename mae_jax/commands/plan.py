@@ -1,4 +1,4 @@
-"""Prints what `mae-jax run` would do with the same arguments, and about how long it would take. Trains nothing."""
+"""Print what `mae-jax run` would do with the same arguments, and about how long it would take. Nothing is trained."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ if TYPE_CHECKING:
 
 SUMMARY = "print what a run or study would do, and how long it would take, without running it"
 UNTIMED = "--untimed"
-MORE = f"{UNTIMED}                      do not measure training steps; gives no time"
+MORE = f"{UNTIMED}                      do not measure training steps, and print no times"
 
 
 def run_argv(argv: list[str]) -> None:
-    """Reads the flags of `mae-jax run` and prints the plan; ends the process."""
+    """Parses the flags of `mae-jax run`, prints the plan and exits the process."""
     with signals.blocked():
         from mae_jax import main
     timed = UNTIMED not in argv

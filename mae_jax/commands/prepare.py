@@ -1,8 +1,8 @@
 """Build a data set from its published files, or from your own slides.
 
-DATASET is raabin_wbc, cam16, prcc (or prcc:tile250 for tiles of 250 pixels), or tiles:NAME for a folder of whole
-slides or plain images of your own, under a name that you choose. Every image is decoded once. The command ends with
-counts per split and class, and lists what was left out and why.
+DATASET is raabin_wbc, cam16, prcc (or prcc:tile250 for tiles of 250 pixels), or tiles:NAME for your own folder of whole
+slides or plain images, under a name that you choose. Every image is decoded once. The command prints counts per split
+and class, and lists what it skipped and why.
 """
 
 import argparse
@@ -16,9 +16,7 @@ SUMMARY = "build a data set from published files, or tiles from your own slides"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `mae-jax prepare`."""
-    parser.add_argument(
-        "dataset", metavar="DATASET", help="raabin_wbc, cam16, prcc or tiles:NAME; :CONFIG where it has some"
-    )
+    parser.add_argument("dataset", metavar="DATASET", help="raabin_wbc, cam16, prcc, prcc:tile250 or tiles:NAME")
     parser.add_argument(
         "--source", required=True, metavar="DIR", help="the folder with the published files, or their archives"
     )
@@ -26,21 +24,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--data_dir",
         default="",
         metavar="DIR",
-        help="where to write (default: $TFDS_DATA_DIR, then ~/tensorflow_datasets)",
+        help="output folder (default: $TFDS_DATA_DIR, then ~/tensorflow_datasets)",
     )
     slides = parser.add_argument_group("for tiles:NAME")
     slides.add_argument("--tile", type=int, help="side of a tile in pixels (default 500)")
     scale = slides.add_mutually_exclusive_group()
-    scale.add_argument("--mpp", type=float, help="micrometers per pixel (default: the pixels as they were scanned)")
-    scale.add_argument("--magnification", type=float, help="such as 20, which means 0.5 micrometers per pixel")
+    scale.add_argument("--mpp", type=float, help="micrometers per pixel (default: the scan's own resolution)")
+    scale.add_argument("--magnification", type=float, help="for example 20, which means 0.5 micrometers per pixel")
     slides.add_argument(
         "--assume_mpp",
         type=float,
-        help="resolution of slides whose header has none or an implausible one, and of plain images (PNG, JPEG, TIFF "
-        "in strips), which are cut only with it",
+        help="micrometers per pixel of slides whose header has no plausible value, and of plain images (PNG, JPEG, "
+        "TIFF in strips), which require it",
     )
-    slides.add_argument("--tissue", type=float, help="smallest share of a tile that is tissue (default 0.25)")
-    slides.add_argument("--workers", type=int, help="processes (default: one for each core)")
+    slides.add_argument("--tissue", type=float, help="minimum fraction of a tile that is tissue (default 0.25)")
+    slides.add_argument("--workers", type=int, help="number of processes (default: one per core)")
 
 
 def main(options: argparse.Namespace) -> None:
@@ -57,7 +55,7 @@ def main(options: argparse.Namespace) -> None:
 
 
 def _cutting(options: argparse.Namespace):
-    """How tiles are cut. Raises UserError for an option that this data set does not have."""
+    """Options for cutting tiles. Raises UserError for an option that this data set does not support."""
     from mae_jax.datasets.tiles.opening import MAGNIFICATION_MPP
     from mae_jax.datasets.tiles.slides import Cutting
 

@@ -1,9 +1,9 @@
-"""Compare reconstructions of several autoencoders on the same images under the same masks.
+"""Compare reconstructions of several autoencoders on the same images with the same masks.
 
 For each NAME (tissue, cells, ...) the command writes NAME.png, NAME.csv and NAME.json. The picture shows the originals,
-the visible patches, and for each network its reconstruction, without and with the visible patches pasted in. The table
-holds the errors of every image and network, the JSON file their means. DIR may be `synthetic-tissue` or
-`synthetic-cells`, which are generated images.
+the masked images, and each network's reconstructions without and with the visible patches pasted in. The table holds
+the errors of every image and network, and the JSON file their means. DIR may be `synthetic-tissue` or `synthetic-cells`
+for generated images.
 """
 
 import argparse
@@ -15,29 +15,32 @@ from mae_jax.runtime.command import out_file, say
 from mae_jax.runtime.errors import UserError
 
 SUMMARY = "compare reconstructions of several pre-trained autoencoders"
-DRAWN = 200  # generated images
+DRAWN = 200  # number of generated images
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of `mae-jax reconstruct`."""
+    """Adds the arguments of `mae-jax reconstruct`."""
     parser.add_argument("run_dirs", nargs="+", type=Path, metavar="RUN_DIR", help="run directory of a pre-training")
     parser.add_argument("--images", action="append", required=True, metavar="NAME=DIR", help="images to reconstruct")
-    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="where to write the pictures")
-    parser.add_argument("--show", type=int, default=4, help="images of each DIR in the picture (default 4)")
-    parser.add_argument("--measure", type=int, default=100, help="images of each DIR to measure (default 100)")
-    parser.add_argument("--mask-ratio", type=float, default=0.75, help="share of the patches to remove (default 0.75)")
+    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="output folder")
+    parser.add_argument("--show", type=int, default=4, help="number of images of each DIR to draw (default 4)")
+    parser.add_argument(
+        "--measure", type=int, default=100, help="number of images of each DIR to measure (default 100)"
+    )
+    parser.add_argument("--mask-ratio", type=float, default=0.75, help="fraction of patches to remove (default 0.75)")
     parser.add_argument("--mask-seed", type=int, default=0, help="random seed of the masks (default 0)")
     parser.add_argument(
         "--statistics",
         choices=("neighbours", "borrowed"),
         default="neighbours",
-        help="with normalized targets: where the mean and contrast of removed patches in the picture come from; "
-        "borrowed, from the original, leaks the answer, and the picture says so",
+        help="for networks with normalized targets, the source of the mean and contrast of removed patches in the "
+        "picture (default neighbours); borrowed takes them from the original, which leaks the answer, and the "
+        "picture says so",
     )
 
 
 def check_options(options: argparse.Namespace) -> None:
-    """Raises UserError for a number out of range, and for images without a usable name."""
+    """Raises UserError for a number out of range, and for images with an unusable or repeated name."""
     for name, value, least in (
         ("show", options.show, 1),
         ("measure", options.measure, options.show),
@@ -49,11 +52,11 @@ def check_options(options: argparse.Namespace) -> None:
         raise UserError(f"--mask-ratio={options.mask_ratio:g} is out of range; allowed: (0, 1)")
     names = [named(item)[0] for item in options.images]
     if repeated := [name for name, count in Counter(names).items() if count > 1]:
-        raise UserError(f"--images: the name {repeated[0]} occurs twice; give each DIR a name of its own")
+        raise UserError(f"--images: the name {repeated[0]} occurs twice; give each DIR a different name")
 
 
 def named(item: str) -> tuple[str, str]:
-    """NAME and DIR of NAME=DIR. Raises UserError."""
+    """Splits NAME=DIR into NAME and DIR. Raises UserError if it has another form."""
     name, _, directory = item.partition("=")
     if not name or not directory or Path(name).name != name:
         raise UserError(f"--images={item} is not allowed; use NAME=DIR, for example --images tissue=DIR")
@@ -61,7 +64,7 @@ def named(item: str) -> tuple[str, str]:
 
 
 def networks(options: argparse.Namespace) -> dict[str, tuple]:
-    """{name: (config, spec, params)}, the spec with the mask ratio asked for."""
+    """Loads the networks: {name: (config, spec, params)}, with the requested mask ratio in `spec`."""
     from mae_jax.config.fields import as_dict, changed
     from mae_jax.config.validation import validate
     from mae_jax.evaluation.reconstruction import at_ratio
@@ -78,8 +81,9 @@ def networks(options: argparse.Namespace) -> dict[str, tuple]:
         first = next(iter(found.values()), (None, spec))[1].shape
         if (first.image_size, first.patch_size) != (spec.shape.image_size, spec.shape.patch_size):
             raise UserError(
-                f"RUN_DIR={directory}: {spec.shape.image_size} px in patches of {spec.shape.patch_size}, the first one "
-                f"{first.image_size} in patches of {first.patch_size}; their masks differ: compare them apart"
+                f"RUN_DIR={directory} has images of {spec.shape.image_size} px in patches of {spec.shape.patch_size}, "
+                f"but the first network has {first.image_size} px in patches of {first.patch_size}, so their masks "
+                "differ; compare them separately"
             )
         say(f"{name}: step {step}, trained with {as_dict(config.mae)}")
         found[name] = config, at_ratio(spec, options.mask_ratio), params
@@ -87,7 +91,7 @@ def networks(options: argparse.Namespace) -> dict[str, tuple]:
 
 
 def images(item: str, measure: int) -> tuple[str, list]:
-    """NAME and [(source, which of its images)]: `measure` of them, spread evenly."""
+    """NAME and [(source, indices)] of up to `measure` evenly spaced images."""
     import numpy as np
 
     from mae_jax.data import sources
@@ -99,8 +103,8 @@ def images(item: str, measure: int) -> tuple[str, list]:
         source = sources.synthetic("TestA", DRAWN, 96, 1)
     else:
         source = sources.unlabelled_folder(directory)
-    of = DRAWN if directory == "synthetic-tissue" else len(source)
-    return name, [(source, np.linspace(0, of - 1, min(measure, of)).round().astype(int))]
+    count = DRAWN if directory == "synthetic-tissue" else len(source)
+    return name, [(source, np.linspace(0, count - 1, min(measure, count)).round().astype(int))]
 
 
 def main(options: argparse.Namespace) -> None:
@@ -124,8 +128,8 @@ def main(options: argparse.Namespace) -> None:
         for network, (config, spec, params) in loaded.items():
             one = reconstruction_sheets.errors(spec, params, held, config, options.mask_ratio)
             rows += [{"network": network} | row for row in one]
-        normalised = any(spec.norm_pix for _, spec, _ in loaded.values())
-        how = pixel_space.WORDS[options.statistics if normalised else ""]
+        normalized = any(spec.norm_pix for _, spec, _ in loaded.values())
+        how = pixel_space.WORDS[options.statistics if normalized else ""]
         shown = ((network, spec, params) for network, (_, spec, params) in loaded.items())
         sheet = reconstruction_sheets.side_by_side(shown, chosen, options.mask_seed, options.statistics, pasted=True)
         reconstruction_sheets.write_errors(options.out / f"{name}.csv", rows)
@@ -144,8 +148,8 @@ def main(options: argparse.Namespace) -> None:
         for row in means:
             levels = [f"{255 * row[e] ** 0.5:.1f}" for e in ("removed_pixel", "removed_pixel_no_network")]
             say(
-                f"{name}, {row['network']}: error on removed patches {row['removed_normalised']:.3f} normalised, "
-                f"{levels[0]} grey levels ({levels[1]} without a network); on visible ones "
-                f"{row['visible_normalised']:.3f}; spam {row['spam']:.2f}"
+                f"{name}, {row['network']}: normalized error {row['removed_normalised']:.3f} on removed and "
+                f"{row['visible_normalised']:.3f} on visible patches; RMS error on removed patches {levels[0]} of 255 "
+                f"gray levels (mean color of neighbors: {levels[1]}); patch repetition {row['spam']:.2f}"
             )
         say(f"{name}: {options.out / name}.png, .csv, .json")

@@ -1,6 +1,6 @@
-"""Write the page, tables and figures that compare trained classifiers, from the files in their run directories.
+"""Write a report that compares trained classifiers: a page, tables and figures, from their run directories.
 
-For the directory of a mask sweep, write the report of its autoencoders.
+For the directory of a mask sweep, write the report on its autoencoders.
 """
 
 import argparse
@@ -11,7 +11,7 @@ SUMMARY = "write the page, tables and figures that compare finished runs"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of `python -m mae_jax.report`."""
+    """Adds the arguments of `python -m mae_jax.report`."""
     from mae_jax.report import __main__ as report
 
     report.add_arguments(parser)
@@ -33,7 +33,7 @@ def main(options: argparse.Namespace) -> int:
 
 
 def _is_sweep(place: Path) -> bool:
-    """Whether a directory is that of a mask sweep, by its study.json; a damaged one is left to the report."""
+    """True if study.json says that this is a mask sweep. The report handles a damaged study.json."""
     try:
         saved = json.loads((place / "study.json").read_text(encoding="utf-8"))
         return saved["config"]["task"] == "sweep"

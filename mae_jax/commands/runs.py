@@ -4,10 +4,12 @@ mae-jax runs [DIR]
 mae-jax runs --compare RUN_A RUN_B
 mae-jax runs [DIR] --clean [--yes]
 
-Without options: a table of all runs and studies below DIR (default runs/) with state, size on disk and scores.
---compare prints the fields that differ and the difference in accuracy on the test images of both, with a bootstrap
-interval. --clean removes the optimizer states of finished runs after asking. Such a run still reports, exports and
-predicts, and other runs can start from it; it cannot be resumed.
+Without options, the command prints a table of all runs and studies below DIR (default runs/) with state, size on disk
+and scores.
+
+--compare prints the fields that differ, and the difference in accuracy on the common test images with a bootstrap
+interval. --clean asks, then removes the optimizer states of finished runs. You can still report, export and predict
+with such a run and start other runs from it, but you cannot resume it.
 """
 
 import argparse
@@ -22,17 +24,17 @@ SUMMARY = "list runs and studies with scores and size; compare two; free disk sp
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of `mae-jax runs`."""
-    parser.add_argument("directory", metavar="DIR", nargs="?", default="runs", help="where the runs are (runs)")
-    parser.add_argument("--compare", nargs=2, metavar=("RUN_A", "RUN_B"), help="how two runs differ")
+    """Adds the arguments of `mae-jax runs`."""
+    parser.add_argument("directory", metavar="DIR", nargs="?", default="runs", help="directory of runs (default: runs)")
+    parser.add_argument("--compare", nargs=2, metavar=("RUN_A", "RUN_B"), help="print how two runs differ")
     parser.add_argument("--clean", action="store_true", help="remove the optimizer states of finished runs")
     parser.add_argument("--yes", action="store_true", help="do not ask before removing")
 
 
 def main(options: argparse.Namespace) -> None:
-    """Prints the table or the comparison, or cleans."""
+    """Prints the table or the comparison, or removes optimizer states."""
     if options.yes and not options.clean:
-        raise UserError("--yes is for --clean, which asks before it removes anything; add --clean")
+        raise UserError("--yes works only with --clean; add --clean, or omit --yes")
     with signals.blocked():
         from mae_jax.study import overview
     if options.compare:

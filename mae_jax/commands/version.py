@@ -8,9 +8,9 @@ SUMMARY = "print the version"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Takes none."""
+    """Adds no arguments."""
 
 
 def main(options: argparse.Namespace) -> None:
-    """Prints it."""
+    """Prints the version."""
     print(f"mae_jax {__version__}")

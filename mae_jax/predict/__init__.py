@@ -1,4 +1,4 @@
-"""A finished run on new images: predictions, embeddings, and bundles that carry a model elsewhere.
+"""Apply a finished run to new images: predictions, embeddings, and bundles for use on other machines.
 
 import mae_jax
 

@@ -1,11 +1,11 @@
-"""A bundle: one folder with all that a model needs to be used elsewhere.
+"""A bundle: one folder with everything needed to use a model on another machine.
 
-    model.safetensors   the parameters, by their paths; of a probe also the encoder's
-    config.json         the run's config, classes, temperature, and where the model comes from
-    probe.npz           for logistic regression and nearest neighbors: the fitted classifier
+    model.safetensors   the parameters, by path; for a probe also the encoder's
+    config.json         the run's config, classes, temperature and origin
+    probe.npz           the fitted classifier (logistic regression and nearest neighbors only)
     README.md           the model card
 
-It is read without pickle, so a bundle of a stranger cannot run code. `init=` takes it as weights, too.
+Bundles are read without pickle, so an untrusted bundle cannot run code. `init=PATH` also accepts one as weights.
 """
 
 import dataclasses
@@ -39,7 +39,7 @@ FORMAT, KEY, ARRAYS = 1, "mae_jax_bundle", "model.safetensors"
 
 @dataclasses.dataclass(frozen=True)
 class Bundle:
-    """What a bundle holds."""
+    """Contents of a bundle."""
 
     config: RunConfig
     shape: Shape
@@ -50,11 +50,11 @@ class Bundle:
 
 
 def is_bundle(folder: Path) -> bool:
-    """Whether this folder says that it is a bundle."""
-    return KEY in _said(folder)
+    """True if the folder's config.json marks it as a bundle."""
+    return KEY in _saved(folder)
 
 
-def _said(folder: Path) -> dict[str, Any]:
+def _saved(folder: Path) -> dict[str, Any]:
     try:
         saved = json.loads((folder / contents.CONFIG).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
@@ -67,8 +67,8 @@ def write(
 ) -> None:
     """Writes a bundle into the existing, empty `folder`.
 
-    `about`: classes, temperature (None: not known), and more for the reader of config.json. `probe`: the run's
-    probe.npz. Raises UserError where the arrays cannot be written, and OSError.
+    `about` holds classes, temperature (None if unknown) and further information for config.json. `probe` is the run's
+    probe.npz. Raises UserError if the arrays cannot be written, and OSError for the other files.
     """
     arrays: dict[str, np.ndarray] = {}
     map_paths(lambda path, leaf: arrays.setdefault(path, np.ascontiguousarray(leaf)), params)
@@ -76,7 +76,9 @@ def write(
         save_file(arrays, folder / ARRAYS)
     except SafetensorError as error:
         free = shutil.disk_usage(folder).free
-        raise UserError(f"{folder / ARRAYS} cannot be written: {error} ({free} bytes free on its disk)") from None
+        raise UserError(
+            f"{folder / ARRAYS} cannot be written: {error} ({free} bytes free on its disk); make room"
+        ) from None
     if probe is not None:
         shutil.copyfile(probe, folder / contents.PROBE)
     shape = from_config.shape_of(config, len(about["classes"]))
@@ -96,7 +98,7 @@ def write(
 
 
 def _shared(config: RunConfig) -> dict[str, Any]:
-    """The config without paths of this machine, of which the last part is kept."""
+    """The config with paths of this machine shortened to their last part."""
     saved = as_json(config)
     data = saved["data"]
     for place in (data, saved):
@@ -108,16 +110,18 @@ def _shared(config: RunConfig) -> dict[str, Any]:
 
 
 def read(folder: Path, field: str) -> Bundle:
-    """Reads a bundle. Raises UserError that names `field` where a file is missing, damaged or does not fit."""
+    """Reads a bundle. Raises UserError that names `field` if a file is missing, damaged or does not fit the others."""
     path = folder / contents.CONFIG
-    said = _said(folder)
-    if said.get(KEY) != FORMAT:
-        raise UserError(f"{field}: {path}: {KEY} is {said.get(KEY)!r}; this version of mae_jax reads {FORMAT}")
-    config = _config(path, said, field)
-    classes = said.get("classes")
+    saved = _saved(folder)
+    if saved.get(KEY) != FORMAT:
+        raise UserError(
+            f"{field}: {path}: {KEY} is {saved.get(KEY)!r}; this version of mae_jax reads {FORMAT}: update mae_jax"
+        )
+    config = _config(path, saved, field)
+    classes = saved.get("classes")
     if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
         raise UserError(f"{field}: {path}: classes is {classes!r}; it should be a list of names")
-    temperature = said.get("temperature")
+    temperature = saved.get("temperature")
     if temperature is not None and (type(temperature) not in (int, float) or not 0 < temperature < float("inf")):
         raise UserError(f"{field}: {path}: temperature is {temperature!r}; it should be a number above 0, or null")
     shape = from_config.shape_of(config, len(classes))
@@ -126,15 +130,17 @@ def read(folder: Path, field: str) -> Bundle:
     if config.task in QUICK:
         probe, expected = probes.load(folder / contents.PROBE, field, len(classes))
         if digest(params["encoder"]) != expected:
-            raise UserError(f"{field}: {folder / contents.PROBE} was fitted on another encoder than {ARRAYS} holds")
+            raise UserError(
+                f"{field}: {folder / contents.PROBE} was not fitted on the encoder in {ARRAYS}; export the run again"
+            )
     return Bundle(config, shape, params, tuple(classes), temperature, probe)
 
 
-def _config(path: Path, said: dict[str, Any], field: str) -> RunConfig:
-    saved = said.get("config")
-    if not isinstance(saved, dict) or saved.get("task") not in TASKS:
-        raise UserError(f"{field}: {path} has no config of a run; export the run again")
-    return validate(ConfigDict(with_defaults(saved)), f"{field}: {path}: ")
+def _config(path: Path, saved: dict[str, Any], field: str) -> RunConfig:
+    config = saved.get("config")
+    if not isinstance(config, dict) or config.get("task") not in TASKS:
+        raise UserError(f"{field}: {path} contains no config of a run; export the run again")
+    return validate(ConfigDict(with_defaults(config)), f"{field}: {path}: ")
 
 
 def _params(path: Path, shape: Shape, kind: str, field: str) -> Params:
@@ -145,11 +151,11 @@ def _params(path: Path, shape: Shape, kind: str, field: str) -> Params:
     like = jax.eval_shape(partial(models.init, kind, shape), jax.random.key(0))
     expected: dict[str, tuple[int, ...]] = {}
     map_paths(lambda name, leaf: expected.setdefault(name, leaf.shape), like)
-    found = {name: array.shape for name, array in arrays.items()}
-    if found != expected:
-        wrong = sorted(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name))
-        shown = ", ".join(f"{name} {found.get(name, 'missing')}" for name in wrong[:4])
-        raise UserError(f"{field}: {path} does not fit the config beside it: {shown}; export the run again")
+    shapes = {name: array.shape for name, array in arrays.items()}
+    if shapes != expected:
+        wrong = sorted(name for name in shapes.keys() | expected.keys() if shapes.get(name) != expected.get(name))
+        listed = ", ".join(f"{name} {shapes.get(name, 'missing')}" for name in wrong[:4])
+        raise UserError(f"{field}: {path} does not fit the config next to it: {listed}; export the run again")
     if not all(np.isfinite(array).all() for array in arrays.values()):
-        raise UserError(f"{field}: {path} holds numbers that are not finite; export the run again")
+        raise UserError(f"{field}: {path} contains numbers that are not finite; export the run again")
     return map_paths(lambda name, leaf: arrays[name], like)

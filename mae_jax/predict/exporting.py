@@ -1,4 +1,4 @@
-"""A finished run as a bundle: `mae-jax convert export RUN OUT --format mae_jax`."""
+"""Exports a finished run as a bundle. Command: `mae-jax convert export RUN_DIR OUT --format mae_jax`."""
 
 import shutil
 from pathlib import Path
@@ -16,10 +16,9 @@ from mae_jax.weights.reader import Weights
 
 
 def export_bundle(run_dir: Path, out: Path) -> list[str]:
-    """Writes the model of a finished run to the new folder `out`; returns notes.
+    """Writes the model of a finished run to the new folder `out`. Returns notes for the user.
 
-    Of a probe the bundle also holds the encoder. Raises UserError for a run that is not finished, or where `out`
-    exists.
+    A probe's bundle includes the encoder. Raises UserError if the run is not finished or `out` exists.
     """
     run_dir, out = local(run_dir, "RUN_DIR"), local(out, "OUT")
     config = steps.saved_config(run_dir, "RUN_DIR")

@@ -1,4 +1,4 @@
-"""Predictions and embeddings of many images into a file: `mae-jax predict` and `mae-jax embed`."""
+"""Writes predictions and embeddings of images to a file. Commands: `mae-jax predict` and `mae-jax embed`."""
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator
@@ -15,31 +15,34 @@ from mae_jax.runtime.errors import UserError
 from mae_jax.runtime.places import local
 from mae_jax.runtime.progress import counting
 
-SHOWN = 5  # skipped images that are named
+SHOWN = 5  # number of skipped images that are named
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """Of `mae-jax predict`."""
+    """Options of `mae-jax predict`."""
 
-    columns: str = ""  # the path's column of a table, as "path=file"
+    columns: str = ""  # the path column of a table, as in "path=file"
     bad_images: str = reading.STOP
     embeddings: bool = False
     calibrated: bool = False  # also the calibrated probability of every class
-    every_run: bool = False  # of a study: all its runs, with a column `run`
+    every_run: bool = False  # use all runs of a study; adds a column `run`
 
 
 def models_of(place: str, every_run: bool = False) -> Iterator[tuple[str, Model]]:
-    """The model of a run, a bundle or weights, or those of all runs of a study, each with its name in the study."""
+    """Yields ("", model) of a run, bundle or weights, or with `every_run` (name, model) for each run of a study.
+
+    Raises UserError if `place` is a study and `every_run` is not set, or the reverse.
+    """
     path = local(place, "RUN")
     single = loading.bundle.is_bundle(path) or loading.is_run(path) or not path.is_dir()
     runs = [] if single else loading.runs_of(path)
     if every_run and not runs:
-        raise UserError(f"--all is for a study, and {place} is not the directory of one")
+        raise UserError(f"--all requires a study's directory, which {place} is not; omit --all")
     if not every_run and runs:
         listed = "\n  ".join(str(run) for run in runs)
-        say(f"{place} is a study with {len(runs)} finished runs that classify:\n  {listed}")
-        raise UserError(f"{place} is a study; name one of its runs above, or use --all for a table of all of them")
+        say(f"{place} is a study with {len(runs)} finished classifiers:\n  {listed}")
+        raise UserError(f"{place} is a study; name one of its runs listed above, or use --all for all of them")
     if not runs:
         yield "", loading.load(path, "RUN")
     for run in runs:
@@ -47,21 +50,24 @@ def models_of(place: str, every_run: bool = False) -> Iterator[tuple[str, Model]
 
 
 def predict(place: str, images: str, out: Path, options: Options = Options()) -> dict[str, int]:
-    """Writes a row for each image: image, prediction, confidence, p_<class>, and more as `options` ask for.
+    """Writes a row for each image: image, prediction, confidence, p_<class>, and the columns that `options` add.
 
-    Where the temperature is known, calibrated_confidence is the confidence after temperature scaling; `calibrated`
-    adds calibrated_<class>. Returns how many images were written and how many skipped. Raises UserError, with
-    `bad_images` "stop" also for the first image that cannot be read.
+    If the temperature is known, calibrated_confidence is the confidence after temperature scaling.
+    `options.calibrated` adds calibrated_<class>. Returns the numbers of rows "written" and of images "skipped". Raises
+    UserError for wrong arguments and, with `bad_images="stop"`, for the first image that cannot be read.
     """
     out = out_file(local(out, "--out"), "--out")
     writers.kind_of(out, (".csv", ".parquet"))
     source = reading.named(images, options.columns)
-    found = models_of(place, options.every_run)
-    name, model = next(found)
+    loaded = models_of(place, options.every_run)
+    name, model = next(loaded)
     classes = model.classes
     known = model.temperature is not None
     if options.calibrated and not known:
-        raise UserError(f"--calibrated: the temperature of {place} is not known; it has no validation predictions")
+        raise UserError(
+            f"--calibrated: the temperature of {place} is not known, because it has no validation predictions; omit "
+            "--calibrated"
+        )
     texts = (*(["run"] if options.every_run else []), "image", "prediction")
     header = [*texts, "confidence", *([] if not known and not options.every_run else ["calibrated_confidence"])]
     header += [f"p_{c}" for c in classes] + ([f"calibrated_{c}" for c in classes] if options.calibrated else [])
@@ -70,26 +76,28 @@ def predict(place: str, images: str, out: Path, options: Options = Options()) ->
     with writers.table(out, [*header, *widths], texts, widths) as write:
         while True:
             if model.classes != classes or (options.embeddings and model.width() != widths["embedding"]):
-                raise UserError(f"{name} has other classes or another width than the first run; name runs one by one")
+                raise UserError(
+                    f"{name} differs from the first run in classes or width; predict with one run at a time"
+                )
             reader = reading.Reader(source, options.bad_images)
             batches = model.batches(reader, embed=options.embeddings)
             for batch in _shown(batches, len(source), name or model.origin):
                 write(_columns(model, batch, reader, [name] if options.every_run else [], header, options))
                 counts["written"] += len(batch.indices)
             counts["skipped"] = len(reader.bad)
-            if not name or (following := next(found, None)) is None:
+            if not name or (following := next(loaded, None)) is None:
                 break
             name, model = following
     if not known:
-        say("temperature: not known, since the run has no validation predictions; probabilities are not calibrated")
-    _told(reader, counts, out)
+        say("temperature: not known, because the run has no validation predictions; probabilities are not calibrated")
+    _report(reader, counts, out)
     return counts
 
 
 def _columns(
     model: Model, batch: Batch, reader: reading.Reader, run: list[str], header: list[str], options: Options
 ) -> list:
-    """The columns of a batch, in the order of the header."""
+    """The columns of a batch, in the header's order."""
     assert batch.probabilities is not None
     p, names = batch.probabilities, reader.source.names
     best = p.argmax(1) if len(p) else np.zeros(0, int)
@@ -111,7 +119,7 @@ def embed(
 ) -> dict[str, int]:
     """Writes the embeddings of images to an .npz, .h5 or .parquet file; see `writers.vectors`.
 
-    Returns how many images were written and how many skipped. Raises UserError.
+    Returns the numbers of rows "written" and of images "skipped". Raises UserError as `predict` does.
     """
     out = out_file(local(out, "--out"), "--out")
     writers.kind_of(out, (".npz", ".h5", ".parquet"))
@@ -128,13 +136,13 @@ def embed(
             counts["written"] += len(batch.indices)
     counts["skipped"] = len(reader.bad)
     if out.suffix.lower() == ".h5" and writers.coordinates(source.names[:1]) is None:
-        say("coords: not known, since the names do not hold the place of a tile (x000512_y001024)")
-    _told(reader, counts, out)
+        say("coords: not written, because the image names contain no tile positions such as x000512_y001024")
+    _report(reader, counts, out)
     return counts
 
 
 def _shown(batches: Iterable[Batch], total: int, label: str) -> Iterator[Batch]:
-    """The batches, with a bar on a terminal, else a line now and then."""
+    """Yields the batches and shows progress: a bar on a terminal, otherwise an occasional line."""
     report, done = counting(label, say), 0
     for batch in batches:
         yield batch
@@ -143,10 +151,10 @@ def _shown(batches: Iterable[Batch], total: int, label: str) -> Iterator[Batch]:
     report(total, total)
 
 
-def _told(reader: reading.Reader, counts: dict[str, int], out: Path, tell: Callable[[str], None] = say) -> None:
-    """Names the images that were skipped, and says what was written."""
+def _report(reader: reading.Reader, counts: dict[str, int], out: Path, log: Callable[[str], None] = say) -> None:
+    """Prints the skipped images and what was written."""
     for _, reason in sorted(reader.bad.items())[:SHOWN]:
-        tell(f"skipped: {reason}")
+        log(f"skipped: {reason}")
     if len(reader.bad) > SHOWN:
-        tell(f"skipped: {len(reader.bad) - SHOWN} more")
-    tell(f"written: {out} ({counts['written']} rows, {counts['skipped']} images skipped)")
+        log(f"skipped: {len(reader.bad) - SHOWN} more")
+    log(f"written: {out} ({counts['written']} rows, {counts['skipped']} images skipped)")

@@ -1,4 +1,4 @@
-"""The images to classify or embed: files of a folder or a table, a prepared data set, or arrays in memory."""
+"""Image sources for prediction: a folder, a table of paths, a prepared data set, or arrays in memory."""
 
 import dataclasses
 import os
@@ -21,10 +21,10 @@ Images = str | os.PathLike | np.ndarray | Sequence[str | os.PathLike | np.ndarra
 
 
 def named(place: str, columns: str = "", field: str = "--images") -> Source:
-    """The images of a folder at any depth, of a CSV or Parquet file, of one file, or of a prepared data set.
+    """The images in `place`: a folder (at any depth), a CSV or Parquet file, one image, or a prepared data set.
 
-    `columns` names the column of the paths of a table, as "path=file". A prepared data set is NAME or NAME/SPLIT.
-    No image is read. Raises UserError that names `field` where there is none.
+    `columns` names the path column of a table, as in "path=file". A prepared data set is NAME or NAME/SPLIT. No image
+    is read. Raises UserError that names `field` if there are no images.
     """
     path = local(place, field)
     if path.is_dir():
@@ -41,9 +41,10 @@ def named(place: str, columns: str = "", field: str = "--images") -> Source:
 
 
 def given(images: Images) -> Source:
-    """What Python code passes: uint8 arrays (b h w 3, or a list of h w 3 of any size), file names, or a place.
+    """Images passed from Python: uint8 arrays (b h w 3, or a list of h w 3 of any size), a list of file names, or a
+    single string or path as for `named`.
 
-    A string or path that stands alone is read as `named` does. Raises UserError for anything else.
+    Raises UserError for anything else.
     """
     if isinstance(images, str | os.PathLike):
         return named(os.fspath(images), field="images")
@@ -57,8 +58,8 @@ def given(images: Images) -> Source:
         if array is None or array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or not array.size:
             what = type(item).__name__ if array is None else f"{array.dtype} of shape {array.shape}"
             raise UserError(
-                f"images: item {i} is {what}; give uint8 arrays of shape (height, width, 3), or names of files, but "
-                f"not both in one list"
+                f"images: item {i} is {what}; pass uint8 arrays of shape (height, width, 3) or file names, but not "
+                f"both in one list"
             )
     return _source([f"image {i}" for i in range(len(items))], items.__getitem__)
 
@@ -80,10 +81,10 @@ def _source(names: Sequence[str], read: Callable[[int], bytes | np.ndarray]) -> 
 
 
 class Reader:
-    """Decodes the images of a source when they are asked for, and keeps the reasons of those that it cannot.
+    """Decodes the images of a source lazily and records which ones cannot be read.
 
-    With `bad_images` "skip", `bad` maps the number of each image that was left out to the reason, and a black pixel
-    takes its place in the batch. With "stop" the first one raises UserError, and so does a fault of the storage.
+    With `bad_images="skip"`, `bad` maps the index of each skipped image to the reason, and a black pixel replaces it in
+    the batch. With "stop", the first such image raises UserError. Storage errors always raise UserError.
     """
 
     def __init__(self, source: Source, bad_images: str = STOP, field: str = "--bad_images"):
@@ -94,7 +95,7 @@ class Reader:
         self.source = dataclasses.replace(source, read=self.read, digests=None, looks=None)
 
     def read(self, i: int) -> UInt8[np.ndarray, "h w 3"]:
-        """The pixels of image `i`."""
+        """The pixels of image `i`, or one black pixel if it is skipped."""
         name = self.original.names[i]
         try:
             image = self.original.read(i)
@@ -103,8 +104,6 @@ class Reader:
             raise
         except UserError as error:
             if self.bad_images == STOP:
-                raise UserError(
-                    f"{error}; fix or remove this image, or set {self.field}={SKIP} to leave it out"
-                ) from None
+                raise UserError(f"{error}; fix or remove this image, or set {self.field}={SKIP} to skip it") from None
             self.bad[i] = str(error)
             return np.zeros((1, 1, 3), np.uint8)

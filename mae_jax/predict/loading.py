@@ -1,4 +1,4 @@
-"""Opens a run directory, a bundle, or weights of other code as a `Model`."""
+"""Loads a run directory, a bundle, or weights of other code as a `Model`."""
 
 import dataclasses
 import json
@@ -32,10 +32,11 @@ from mae_jax.weights import initial_weights, own_run, reader
 
 
 def load(path: str | os.PathLike, field: str = "load") -> Model:
-    """The model of a finished run, of a bundle, or of weights that `weights.read` opens.
+    """Loads the model of a finished run, of a bundle, or of weights that `weights.read` opens.
 
-    Of a run it is what predictions.csv is of. Weights of other code, and pre-trainings, give an encoder for `embed`;
-    other code's classifiers also predict. Raises UserError that names `field`, also for a study's directory.
+    A run's model is the one that made its predictions.csv. Pre-trainings and encoders of other code have only `embed`;
+    classifiers of other code also predict. Raises UserError that names `field` if there is no model, or `path` is a
+    study with several runs.
     """
     place = local(path, field)
     if bundle.is_bundle(place):
@@ -44,7 +45,7 @@ def load(path: str | os.PathLike, field: str = "load") -> Model:
         return of_run(place, field)
     if place.is_dir() and (runs := runs_of(place)):
         raise UserError(
-            f"{field}={path} holds {len(runs)} runs, not one; name one of them: {', '.join(_listed(place, runs))}"
+            f"{field}={path} contains {len(runs)} runs; name one of them: {', '.join(_listed(place, runs))}"
         )
     if not place.exists():
         raise UserError(f"{field}={path} does not exist; name a run directory, a bundle, or weights")
@@ -52,7 +53,7 @@ def load(path: str | os.PathLike, field: str = "load") -> Model:
 
 
 def is_run(place: Path) -> bool:
-    """Whether this is a run directory: its config.json has the fields of one of our configs."""
+    """True if this is a run directory: its config.json holds the config of a run."""
     try:
         saved = json.loads((place / contents.CONFIG).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
@@ -61,9 +62,9 @@ def is_run(place: Path) -> bool:
 
 
 def runs_of(study: Path) -> list[Path]:
-    """The finished classifiers below a study's directory."""
-    found = runs_below(study)
-    return [run for run in found if (run / contents.PREDICTIONS).is_file() and (run / contents.RESULTS).is_file()]
+    """Directories of the finished classifiers below a study's directory."""
+    runs = runs_below(study)
+    return [run for run in runs if (run / contents.PREDICTIONS).is_file() and (run / contents.RESULTS).is_file()]
 
 
 def _listed(study: Path, runs: list[Path], most: int = 12) -> list[str]:
@@ -72,7 +73,7 @@ def _listed(study: Path, runs: list[Path], most: int = 12) -> list[str]:
 
 
 def of_run(run_dir: Path, field: str = "RUN_DIR") -> Model:
-    """The model of a finished run."""
+    """The model of a finished run. Raises UserError that names `field` if it is not finished or incomplete."""
     config = steps.saved_config(run_dir, field)
     if config.task in QUICK:
         return _of_probe(run_dir, config, field)
@@ -94,10 +95,10 @@ def of_run(run_dir: Path, field: str = "RUN_DIR") -> Model:
 
 
 def _of_probe(run_dir: Path, config: RunConfig, field: str) -> Model:
-    """The classifier that a probe saved in its run directory, on the encoder that the probe started from."""
+    """The classifier saved in a probe's run directory, on the encoder the probe started from."""
     for name in (contents.RUN, contents.RESULTS):
         if not (run_dir / name).is_file():
-            raise UserError(f"{field}={run_dir} is not finished (no {name}); run the same command again to finish it")
+            raise UserError(f"{field}={run_dir} is not finished (no {name}); rerun its command to finish it")
     classes = own_run.class_names(run_dir, contents.read_object(run_dir / contents.RUN), field)
     head, expected = probes.load(run_dir / contents.PROBE, field, len(classes))
     here = contents.read_config(run_dir / contents.CONFIG).get("init_from_here")
@@ -105,17 +106,17 @@ def _of_probe(run_dir: Path, config: RunConfig, field: str) -> Model:
         config = changed(config, {"init_from": str(run_dir / here)})
     if config.init_from and not Path(config.init_from).exists():
         raise UserError(
-            f"{field}={run_dir} is a probe of the encoder in {config.init_from}, which is gone; restore it, or load a "
-            f"bundle of this run (mae-jax convert export --format mae_jax), which holds the encoder too"
+            f"{field}={run_dir} is a probe of the encoder in {config.init_from}, which is missing; restore it, or load "
+            f"a bundle of this run (mae-jax convert export --format mae_jax), which includes the encoder"
         )
     shape = from_config.shape_of(config, len(classes))
     spec = spec_of(config, shape)
     params = initial_weights.first_weights(config)(spec, init_state(spec, config.seed).params)
     if digest(jax.tree.map(sharding.to_host, params["encoder"])) != expected:
         raise UserError(
-            f"{field}={run_dir}: the encoder in {config.init_from or 'this version of mae_jax'} is not the one that "
-            f"the probe was fitted on; restore it, or delete {run_dir / contents.RESULTS} and rerun the run's "
-            f"command to fit the probe again"
+            f"{field}={run_dir}: the probe was not fitted on the encoder that is now in "
+            f"{config.init_from or 'this version of mae_jax'}; restore the original, or delete "
+            f"{run_dir / contents.RESULTS} and rerun the run's command to fit the probe again"
         )
     return Model(
         origin=str(run_dir),
@@ -131,24 +132,24 @@ def _of_probe(run_dir: Path, config: RunConfig, field: str) -> Model:
 
 
 def of_weights(path: Path, field: str) -> Model:
-    """An encoder or classifier of other code."""
-    found = reader.read(path, field)
-    shape = dataclasses.replace(found.shape, dtype=machine.precision("auto"))
-    config = changed(validate(defaults("finetune")), {"data.mean": found.mean, "data.std": found.std})
-    classifier = found.kind == "vit" and "head" in found.params
-    names = found.classes or tuple(f"class {i}" for i in range(shape.n_classes))
+    """An encoder or classifier of other code. Raises UserError that names `field`."""
+    weights = reader.read(path, field)
+    shape = dataclasses.replace(weights.shape, dtype=machine.precision("auto"))
+    config = changed(validate(defaults("finetune")), {"data.mean": weights.mean, "data.std": weights.std})
+    classifier = weights.kind == "vit" and "head" in weights.params
+    names = weights.classes or tuple(f"class {i}" for i in range(shape.n_classes))
     spec = spec_of(config, shape)
-    params = found.params
+    params = weights.params
     if not classifier:
         spec, params = _encoder(spec, params)
     return Model(
-        str(path), "", spec, _placed(params, spec.mesh), names if classifier else (), notes=found.notes,
+        str(path), "", spec, _placed(params, spec.mesh), names if classifier else (), notes=weights.notes,
         batch_size=config.eval.batch_size,
     )  # fmt: skip
 
 
 def of_bundle(folder: Path, field: str) -> Model:
-    """A bundle; see `bundle.write`."""
+    """The model of a bundle (see `bundle.write`). Raises UserError that names `field`."""
     saved = bundle.read(folder, field)
     config = saved.config
     spec = spec_of(config, saved.shape)
@@ -169,23 +170,23 @@ def of_bundle(folder: Path, field: str) -> Model:
 
 
 def temperature_of(run_dir: Path, classes: tuple[str, ...]) -> float | None:
-    """The temperature fitted on a run's validation predictions; None where there are none.
+    """The temperature fitted on a run's validation predictions; None if there are none.
 
-    Raises UserError where the file is damaged.
+    Raises UserError if their file is damaged.
     """
     path = run_dir / contents.VALIDATION
     if not classes or not path.is_file():
         return None
-    found, _ = read_predictions(path, classes)
-    if found.probabilities is None:
+    predictions, _ = read_predictions(path, classes)
+    if predictions.probabilities is None:
         return None
-    return stats.fit_temperature(found.probabilities, found.labels)
+    return stats.fit_temperature(predictions.probabilities, predictions.labels)
 
 
 def spec_of(config: RunConfig, shape: vit.Shape) -> Spec:
-    """What evaluation steps depend on: the network and the scale of the images. Nothing is trained."""
+    """The `Spec` of evaluation steps: the network and the normalization of images. Training fields are not used."""
     return Spec(
-        objective="classification",  # evaluation only asks whether a decoder is used
+        objective="classification",  # evaluation only needs to know that there is no decoder
         shape=shape,
         optimizer=Optimizer(0.9, 0.999, 0.0, "", 0.0, 1.0),
         mean=tuple(config.data.mean),
@@ -200,7 +201,7 @@ def spec_of(config: RunConfig, shape: vit.Shape) -> Spec:
 
 
 def _encoder(spec: Spec, params: Params) -> tuple[Spec, Params]:
-    """An encoder as a classifier whose head is never used, which is what the evaluation steps take."""
+    """Wraps an encoder as a classifier with an unused head, because the evaluation steps need a classifier."""
     pool = "cls" if "norm" in params["encoder"] else "mean"
     shape = dataclasses.replace(
         spec.shape, n_classes=1, pool=pool, batch_norm=False, decoder_width=0, decoder_depth=0, decoder_heads=0
@@ -211,5 +212,5 @@ def _encoder(spec: Spec, params: Params) -> tuple[Spec, Params]:
 
 
 def _placed(params: Params, mesh: Mesh) -> Params:
-    """The parameters on every device."""
+    """The parameters, replicated on every device."""
     return jax.device_put(params, sharding.replicated(mesh))

@@ -1,4 +1,4 @@
-"""A trained network that is ready to use: predictions and embeddings of images, batch by batch."""
+"""`Model`: a trained network that predicts classes and computes embeddings, one batch at a time."""
 
 import dataclasses
 from collections.abc import Iterator, Sequence
@@ -17,22 +17,22 @@ from mae_jax.step import sharding
 from mae_jax.step.eval_step import embed_step, eval_step, feature_step
 from mae_jax.step.spec import Spec
 
-FEW = 8  # so many images or fewer are computed in a batch of this size: quicker, but last digits may differ
+FEW = 8  # up to this many images use a batch of this size: faster, but the last digits may differ
 POOLS = ("cls", "mean", "both")
 
 
 @dataclasses.dataclass(frozen=True)
 class Batch:
-    """The next images, in their order: `indices` are their numbers; images that cannot be read are left out."""
+    """Results for the next images, in order. Images that cannot be read are omitted."""
 
-    indices: Int[np.ndarray, " b"]
+    indices: Int[np.ndarray, " b"]  # of the images in their source
     probabilities: Float[np.ndarray, "b classes"] | None
     embeddings: Float[np.ndarray, "b d"] | None
 
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """Predictions for images, in their order. Images that were skipped are in `skipped`, with the reason."""
+    """Predictions for images, in order. `skipped` maps the names of skipped images to the reasons."""
 
     names: tuple[str, ...]
     classes: tuple[str, ...]
@@ -42,24 +42,27 @@ class Result:
 
     @property
     def indices(self) -> Int[np.ndarray, " n"]:
-        """The number of the predicted class of each image."""
+        """The index of each image's predicted class."""
         return self.probabilities.argmax(1)
 
     @property
     def predictions(self) -> list[str]:
-        """The name of the predicted class of each image."""
+        """The name of each image's predicted class."""
         return [self.classes[i] for i in self.indices]
 
     @property
     def confidence(self) -> Float[np.ndarray, " n"]:
-        """The probability of the predicted class."""
+        """The probability of each image's predicted class."""
         return self.probabilities.max(1, initial=0)
 
     @property
     def calibrated(self) -> Float[np.ndarray, "n classes"]:
-        """Probabilities after temperature scaling. Raises UserError where the temperature is not known."""
+        """Probabilities after temperature scaling (Guo et al. 2017). Raises UserError if the temperature is unknown."""
         if self.temperature is None:
-            raise UserError("calibrated: the temperature is not known, since the run had no validation predictions")
+            raise UserError(
+                "calibrated: the temperature is not known, because the run has no validation predictions; use "
+                "`probabilities`"
+            )
         return stats.scale(self.probabilities.astype(np.float64), self.temperature)
 
     def __len__(self) -> int:
@@ -67,34 +70,35 @@ class Result:
 
     def __repr__(self) -> str:
         counts = np.bincount(self.indices, minlength=len(self.classes)) if len(self) else [0] * len(self.classes)
-        found = ", ".join(f"{name} {n}" for name, n in zip(self.classes, counts, strict=True) if n)
+        summary = ", ".join(f"{name} {n}" for name, n in zip(self.classes, counts, strict=True) if n)
         skipped = f"; {len(self.skipped)} skipped" if self.skipped else ""
-        return f"<Result: {len(self)} images{': ' if found else ''}{found}{skipped}>"
+        return f"<Result: {len(self)} images{': ' if summary else ''}{summary}{skipped}>"
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Model:
-    """A network with its preprocessing, its classes and, where validation images told it, its temperature.
+    """A network with its preprocessing, classes and temperature, as loaded by `mae_jax.load`.
 
-    Made by `mae_jax.load`. The classifier is the network's own head, or `probe` on the frozen encoder.
+    The classifier is the network's own head, or `probe` on the frozen encoder. The temperature was fitted on the run's
+    validation predictions.
     """
 
     origin: str
     task: str  # of the run; "" for weights of other code
     spec: Spec
     params: Params
-    classes: tuple[str, ...] = ()  # () for an encoder alone
+    classes: tuple[str, ...] = ()  # () for an encoder without classifier
     temperature: float | None = None  # None: not known
     probe: Logistic | Neighbours | None = None
-    batch_size: int = 128  # the run's own, so that predictions agree to the bit
+    batch_size: int = 128  # that of the run, so that predictions are bit-identical
     threads: int = 8
     notes: tuple[str, ...] = ()
 
     def predict(self, images: reading.Images, *, bad_images: str = reading.STOP) -> Result:
-        """Classifies images: a uint8 array b h w 3, a list of arrays of any size, file names, a folder or a table.
+        """Classifies images: a uint8 array (b h w 3), a list of arrays of any size, file names, a folder or a table.
 
-        `bad_images`: "stop" raises UserError for the first file that cannot be read, "skip" leaves such files out.
-        Raises UserError where the model has no classifier.
+        `bad_images="stop"` raises UserError for the first file that cannot be read; "skip" skips such files. Raises
+        UserError if the model has no classifier.
         """
         reader = reading.Reader(reading.given(images), bad_images, "bad_images")
         batches = list(self.batches(reader))
@@ -112,7 +116,7 @@ class Model:
     def embed(
         self, images: reading.Images, *, pool: str = "", bad_images: str = reading.STOP
     ) -> Float[np.ndarray, "n d"]:
-        """Embeddings of images, float32, in their order; `pool` as for `batches`, `images` as for `predict`."""
+        """Embeddings of images, float32, in order. `pool` is that of `batches`, `images` that of `predict`."""
         reader = reading.Reader(reading.given(images), bad_images, "bad_images")
         parts = [batch.embeddings for batch in self.batches(reader, classify=False, embed=True, pool=pool)]
         return np.concatenate([np.zeros((0, self.width(pool)), np.float32), *parts])
@@ -122,13 +126,13 @@ class Model:
         return self.spec.shape.width * (2 if self.pooling(pool) == "both" else 1)
 
     def pooling(self, pool: str = "") -> str:
-        """`pool`, or how the network's own head pools. Raises UserError for one that the network does not have."""
+        """`pool`, or if it is empty the pooling of the network's own head. Raises UserError if it is not possible."""
         own = self.spec.shape.pool
         if pool and pool not in POOLS:
             raise UserError(f"pool={pool!r} is not allowed; use one of {', '.join(POOLS)}")
         if own == "mean" and pool in ("cls", "both"):
             raise UserError(
-                f"pool={pool}: {self.origin} was trained on the mean of its patch tokens and has no norm for its class "
+                f"pool={pool}: {self.origin} was trained on the mean of the patch tokens and has no norm for the class "
                 f"token; use pool=mean"
             )
         return pool or own
@@ -136,15 +140,15 @@ class Model:
     def batches(
         self, reader: reading.Reader, *, classify: bool = True, embed: bool = False, pool: str = ""
     ) -> Iterator[Batch]:
-        """Probabilities, embeddings or both of all images, in their order, a batch at a time.
+        """Probabilities, embeddings or both of all images, in order, one batch at a time.
 
-        `pool`: "cls", "mean" or "both", see `step.eval_step.embed_step`; "": what a head reads. Raises UserError
-        where the network does not have what is asked for, before any image is read.
+        `pool` is "cls", "mean" or "both" (see `step.eval_step.embed_step`); "" gives the input of the network's own
+        head. Raises UserError, before any image is read, if the network has no classifier or not this pooling.
         """
         if classify and not self.classes:
             raise UserError(
                 f"{self.origin} has no classifier{f' (task {self.task})' if self.task else ''}, only an encoder; use "
-                f"embed, or a run that was fine-tuned or probed"
+                f"embed, or name a fine-tuned or probed run"
             )
         pool, own = self.pooling(pool), self.spec.shape.pool
         devices = self.spec.mesh.size
@@ -176,11 +180,12 @@ class Model:
 
     def __repr__(self) -> str:
         s = self.spec.shape
-        what = f"{len(self.classes)} classes ({_some(self.classes)})" if self.classes else "encoder without classifier"
-        told = f"temperature {self.temperature:.3g}" if self.temperature else "temperature not known"
+        head = f"{len(self.classes)} classes ({_some(self.classes)})" if self.classes else "encoder without classifier"
+        temperature = f"temperature {self.temperature:.3g}" if self.temperature else "temperature not known"
         return (
-            f"<Model of {self.origin}: {self.task or 'other weights'}, ViT {s.width} x {s.depth}, {s.image_size} px in "
-            f"patches of {s.patch_size}, {what}{f', {told}' if self.classes else ''}>"
+            f"<Model of {self.origin}: {self.task or 'imported weights'}, ViT with {s.depth} blocks of width "
+            f"{s.width}, {s.image_size} px in patches of {s.patch_size}, {head}"
+            f"{f', {temperature}' if self.classes else ''}>"
         )
 
 

@@ -1,6 +1,7 @@
-"""Files of predictions and embeddings, written batch by batch: memory does not grow with the number of images.
+"""Writers for files of predictions and embeddings.
 
-Each file takes its name when all of it is written, so that a run that was stopped leaves what was there before.
+They write one batch at a time, so the results are never all in memory. A file gets its name once it is complete, so an
+interrupted command leaves an earlier file unchanged.
 """
 
 import contextlib
@@ -19,21 +20,21 @@ from mae_jax.runtime.csv_cells import cell
 from mae_jax.runtime.errors import UserError
 from mae_jax.runtime.files import replacing, replacing_path
 
-ROWS = 4096  # of a Parquet file's row group, and of an HDF5 file's chunk
-PLACE = re.compile(r"(?:^|[/_])x(\d+)_y(\d+)\.\w+$")  # of a tile in its slide, as `prepare tiles:NAME` names it
+ROWS = 4096  # rows per Parquet row group
+PLACE = re.compile(r"(?:^|[/_])x(\d+)_y(\d+)\.\w+$")  # position of a tile in its slide, from `prepare tiles:NAME`
 
 
 class Columns(Protocol):
-    """Takes the next rows: one sequence for each column."""
+    """Writes the next rows, given one sequence for each column."""
 
     def __call__(self, columns: Sequence[Sequence[Any] | np.ndarray]) -> None: ...
 
 
 def kind_of(path: Path, allowed: Sequence[str], option: str = "--out") -> str:
-    """The ending of `path`, in lower case. Raises UserError where it is not `allowed`."""
+    """The extension of `path`, in lower case. Raises UserError if it is not `allowed`, or h5py is missing for .h5."""
     kind = path.suffix.lower()
     if kind not in allowed:
-        raise UserError(f"{option}={path} is not allowed; name a file that ends in {' or '.join(allowed)}")
+        raise UserError(f"{option}={path} is not allowed; name a file ending in {' or '.join(allowed)}")
     if kind == ".h5":
         _h5py(path)
     return kind
@@ -41,9 +42,10 @@ def kind_of(path: Path, allowed: Sequence[str], option: str = "--out") -> str:
 
 @contextlib.contextmanager
 def table(path: Path, names: Sequence[str], texts: Sequence[str], widths: dict[str, int]) -> Iterator[Columns]:
-    """A CSV or Parquet file with the columns `names`, those in `texts` of text, the others of numbers.
+    """A CSV or Parquet file with the columns `names`. Those in `texts` hold text, the others numbers.
 
-    A column in `widths` holds so many numbers: a list in Parquet, columns NAME_0, NAME_1, ... in CSV. Raises OSError.
+    A column in `widths` holds that many numbers per row: a list in Parquet, columns NAME_0, NAME_1, ... in CSV. Raises
+    OSError if the file cannot be written.
     """
     make = _parquet if path.suffix.lower() == ".parquet" else _csv
     with make(path, names, texts, widths) as write:
@@ -105,22 +107,22 @@ def _parquet(path: Path, names: Sequence[str], texts: Sequence[str], widths: dic
         yield write
         if waiting:
             flush()
-        stack.close()  # writes the end of the file before it takes its name
+        stack.close()  # write the footer before the file gets its name
 
 
 class Vectors(Protocol):
-    """Takes the next embeddings, with the names of their images."""
+    """Writes the next embeddings with the names of their images."""
 
     def __call__(self, names: Sequence[str], features: Float[np.ndarray, "b d"]) -> None: ...
 
 
 @contextlib.contextmanager
 def vectors(path: Path, width: int) -> Iterator[Vectors]:
-    """An .npz, .h5 or .parquet file of embeddings.
+    """An .npz, .h5 or .parquet file of embeddings of `width` features.
 
-    .npz: `features` (n d) float32 and `names`, and where every name holds the place of a tile, `coords` (n 2) int64:
-    x and y in pixels of the scan. .h5: the same as datasets, which TRIDENT and CLAM read. .parquet: columns name and
-    embedding. Raises OSError.
+    .npz files hold `features` (n d) float32 and `names`. If every name contains a tile's position, they also hold
+    `coords` (n 2) int64, x and y in pixels of the scan. .h5 files hold the same as data sets that TRIDENT and CLAM can
+    read. .parquet files have the columns name and embedding. Raises OSError if the file cannot be written.
     """
     make = {".npz": _npz, ".h5": _hdf5, ".parquet": _vectors_parquet}[path.suffix.lower()]
     with make(path, width) as write:
@@ -177,11 +179,11 @@ def _hdf5(path: Path, width: int) -> Iterator[Vectors]:
 
 
 def coordinates(names: Sequence[str]) -> np.ndarray | None:
-    """x and y of tiles (n 2), int64, in pixels of the scan, from their names; None where one has no place in it."""
-    found = [PLACE.search(name) for name in names]
-    if not names or not all(found):
+    """x and y of tiles (n 2), int64, in pixels of the scan, from their names. None if any name has no position."""
+    matches = [PLACE.search(name) for name in names]
+    if not names or not all(matches):
         return None
-    return np.asarray([[int(place[1]), int(place[2])] for place in found if place], np.int64)
+    return np.asarray([[int(match[1]), int(match[2])] for match in matches if match], np.int64)
 
 
 def _h5py(path: Path) -> Any:
@@ -189,6 +191,6 @@ def _h5py(path: Path) -> Any:
         import h5py
     except ImportError:
         raise UserError(
-            f"--out={path} needs the package h5py; pip install h5py, or name an .npz or .parquet file"
+            f"--out={path} needs the package h5py; install it with pip install h5py, or name an .npz or .parquet file"
         ) from None
     return h5py

@@ -1,4 +1,4 @@
-"""Finished runs classify and embed new images exactly as they did their own."""
+"""Finished runs classify and embed new images exactly as they did their own test images."""
 
 import csv
 import shutil
@@ -24,7 +24,7 @@ CLASSES = ("Eosinophil", "Lymphocyte")
 
 
 def draw(folder, n, seed):
-    """`n` PNG files of drawn cells, of two classes and several sizes, below `folder`."""
+    """Writes `n` PNG files of synthetic cells, of two classes and several sizes, below `folder`."""
     rng = np.random.default_rng(seed)
     for i in range(n):
         label = i % 2
@@ -36,7 +36,7 @@ def draw(folder, n, seed):
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory, tiny_config):
-    """Images in DIR/Train and DIR/TestA, and a finished run of every task on them."""
+    """A directory with images in cells/Train and cells/TestA, and a finished run of every task on them."""
     top = tmp_path_factory.mktemp("predict")
     draw(top / "cells" / "Train", 40, 0)
     draw(top / "cells" / "TestA", 13, 1)
@@ -62,7 +62,7 @@ def as_written(probabilities):
 
 
 @pytest.mark.parametrize("task", ["finetune", "linear_probe", "lbfgs", "knn"])
-def test_predictions_of_the_runs_own_test_images_are_equal_to_the_bit(made, task):
+def test_predictions_of_the_runs_own_test_images_are_bit_identical(made, task):
     model = mae_jax.load(made / task)
     rows = rows_of(made / task / contents.PREDICTIONS)
     files = [str(made / "cells" / row["image"]) for row in rows]
@@ -91,7 +91,7 @@ def test_calibrated_probabilities_have_the_lowest_loss_on_validation_images(made
     np.testing.assert_allclose(-own, loss(best), rtol=1e-6)
 
 
-def test_the_command_writes_the_same_predictions_and_skips_what_is_no_image(made, tmp_path, capsys):
+def test_the_command_writes_the_same_predictions_and_skips_broken_images(made, tmp_path, capsys):
     folder = tmp_path / "new"
     shutil.copytree(made / "cells" / "TestA", folder / "TestA")
     (folder / "TestA" / "broken.png").write_bytes((folder / "TestA" / CLASSES[0] / "cell_00.png").read_bytes()[:60])
@@ -116,7 +116,7 @@ def test_the_command_writes_the_same_predictions_and_skips_what_is_no_image(made
     np.testing.assert_array_equal(embedding, mae_jax.load(run).embed([folder / name for name in rows]))
 
 
-def test_a_table_names_the_images_and_a_study_its_runs(made, tmp_path, capsys):
+def test_images_come_from_a_table_and_all_runs_of_a_study_predict(made, tmp_path, capsys):
     (made / "cells" / "list.csv").write_text(
         "slide;img\n1;TestA/Eosinophil/cell_00.png\n2;Train/Eosinophil/cell_02.png\n"
     )
@@ -133,7 +133,7 @@ def test_a_table_names_the_images_and_a_study_its_runs(made, tmp_path, capsys):
     assert rows[2]["prediction"] == knn.predictions[0] and rows[2]["confidence"] == f"{knn.confidence[0]:.9g}"
 
 
-def test_remote_addresses_are_refused_and_a_home_is_expanded(made, monkeypatch, tmp_path):
+def test_remote_addresses_are_refused_and_the_home_directory_is_expanded(made, monkeypatch, tmp_path):
     for place in ("s3://bucket/run", "gs://bucket/run"):
         with pytest.raises(UserError, match=r"load=\w+://bucket/run: \w+:// addresses are not read; copy"):
             mae_jax.load(place)
@@ -175,7 +175,7 @@ def test_embeddings_of_any_weights_in_every_format(made, tmp_path):
 
 
 @pytest.mark.parametrize("task", ["finetune", "linear_probe", "lbfgs", "knn", "pretrain"])
-def test_a_bundle_predicts_as_its_run_does(made, tmp_path, task):
+def test_a_bundle_predicts_like_its_run(made, tmp_path, task):
     out = tmp_path / "bundle"
     exporting.export_bundle(made / task, out)
     images = made / "cells" / "TestA"
@@ -187,7 +187,7 @@ def test_a_bundle_predicts_as_its_run_does(made, tmp_path, task):
     card, about = (out / "README.md").read_text(), (out / "config.json").read_text()
     assert "mae_jax.load(" in card and str(made) not in card + about
     assert ("pretrain (trained by mae_jax on cells)" in card) == (task in ("linear_probe", "lbfgs"))
-    weights = reader.read(out)  # also what init= takes
+    weights = reader.read(out)  # init=PATH reads it like this
     np.testing.assert_array_equal(weights.params["encoder"]["cls_token"], model.params["encoder"]["cls_token"])
     damaged = (out / "model.safetensors").read_bytes()
     (out / "model.safetensors").write_bytes(damaged[:-8])
