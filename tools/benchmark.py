@@ -1,4 +1,4 @@
-"""Benchmarks, a file each below tools/benchmarks: python tools/benchmark.py NAME [options]; NAME --help tells more."""
+"""Runs a benchmark of tools/benchmarks: python tools/benchmark.py NAME [options]. NAME --help describes it."""
 
 import ast
 import runpy
@@ -16,7 +16,7 @@ def main() -> None:
         for known, path in files.items():
             print(f"  {known:10} {ast.get_docstring(ast.parse(path.read_text())).splitlines()[0]}")
         if name not in ("", "-h", "--help"):
-            print(f"error: {name!r} is no benchmark; use one of {', '.join(files)}", file=sys.stderr)
+            print(f"error: {name!r} is not a benchmark; use one of {', '.join(files)}", file=sys.stderr)
             sys.exit(2)
         return
     sys.path[:0] = [str(ROOT), str(files[name].parent)]

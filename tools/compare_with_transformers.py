@@ -1,9 +1,10 @@
-"""Shows that mae_jax computes what Hugging Face's ViTMAE and ViT compute, at any size.
+"""Checks that mae_jax computes the same as Hugging Face's ViTMAE and ViT, at any size.
 
     python tools/compare_with_transformers.py [--width 768 --depth 12 --heads 12 --image-size 224 --patch-size 16]
 
-The weights are drawn, written by transformers, and read by `mae_jax.weights`; images and masking noise are the
-same. Prints the largest difference of each quantity over the largest number in it. Needs `mae_jax[peers]`.
+Random weights are written by transformers and read by `mae_jax.weights`. Both sides get the same images and masking
+noise. The script prints the largest difference of each quantity, relative to its largest value, and exits with 1 if one
+exceeds 1e-4. It needs `mae_jax[peers]`.
 """
 
 import argparse
@@ -27,13 +28,13 @@ LIMIT = 1e-4
 
 
 def difference(ours, theirs: torch.Tensor) -> float:
-    """The largest difference over the largest number of the reference."""
+    """The largest difference, relative to the largest value of the reference."""
     theirs = theirs.detach().numpy()
     return float(np.abs(np.asarray(ours) - theirs).max() / max(np.abs(theirs).max(), 1e-30))
 
 
 def draw(network: torch.nn.Module) -> torch.nn.Module:
-    """Biases and norms away from 0 and 1, where every network starts; fixed positions as they are."""
+    """Moves biases and norms away from their initial 0 and 1, so that errors in them show. Positions stay fixed."""
     with torch.no_grad():
         for p in network.parameters():
             if p.requires_grad and p.ndim == 1:
@@ -42,17 +43,17 @@ def draw(network: torch.nn.Module) -> torch.nn.Module:
 
 
 def read(network) -> reader.Weights:
-    """A network of transformers by way of its files."""
+    """Saves a network with transformers and reads its files."""
     with tempfile.TemporaryDirectory() as folder:
         network.save_pretrained(folder)
         return reader.read(folder)
 
 
 def compare_autoencoder(sizes: dict[str, int], decoder: dict[str, int], norm: bool) -> dict[str, float]:
-    """Differences between ViTMAEForPreTraining and ours, by quantity; gradients: the worst parameter's."""
+    """Differences between ViTMAEForPreTraining and ours, by quantity. For gradients, the worst parameter counts."""
     config = transformers.ViTMAEConfig(**sizes, **decoder, norm_pix_loss=norm)
     network = transformers.ViTMAEForPreTraining(config)
-    # transformers 5.23 leaves fixed positions at 0 unless weights are loaded.
+    # transformers 5.23 leaves the fixed positions at 0 unless weights are loaded.
     network.vit.embeddings.patch_embeddings.projection._is_hf_initialized = False
     network.vit.embeddings.initialize_weights()
     network.decoder.initialize_weights((config.image_size // config.patch_size) ** 2)
@@ -77,13 +78,13 @@ def compare_autoencoder(sizes: dict[str, int], decoder: dict[str, int], norm: bo
         return losses.reconstruction(pred, patchify(images, shape.patch_size), mask, norm)[0].mean(), pred
 
     (value, pred), gradient = jax.jit(loss)(jax.tree.map(jnp.asarray, weights.params))
-    found: dict[str, np.ndarray] = {}
-    map_paths(lambda path, leaf: found.update(names.to_theirs(path, leaf, "hf", shape.patch_size)), gradient)
+    gradients: dict[str, np.ndarray] = {}
+    map_paths(lambda path, leaf: gradients.update(names.to_theirs(path, leaf, "hf", shape.patch_size)), gradient)
     reference = {names.canonical(k, "hf"): p.grad for k, p in network.named_parameters() if p.grad is not None}
-    assert found.keys() == reference.keys(), found.keys() ^ reference.keys()
-    # A bias of the keys changes no softmax: its gradient is rounding, and is seen on the scale of the queries'.
+    assert gradients.keys() == reference.keys(), gradients.keys() ^ reference.keys()
+    # The keys' bias does not affect the softmax, so its gradient is rounding noise. Compare it with the queries' scale.
     worst = 0.0
-    for key, ours in found.items():
+    for key, ours in gradients.items():
         scale = float(reference[key.replace("key.bias", "query.bias")].abs().max())
         worst = max(worst, float(np.abs(ours - reference[key].numpy()).max()) / scale)
     return {
@@ -97,7 +98,7 @@ def compare_autoencoder(sizes: dict[str, int], decoder: dict[str, int], norm: bo
 
 
 def compare_classifier(sizes: dict[str, int]) -> dict[str, float]:
-    """The same for ViTForImageClassification (learned positions, class token)."""
+    """Differences between ViTForImageClassification (learned positions, class token) and ours."""
     network = draw(transformers.ViTForImageClassification(transformers.ViTConfig(**sizes, num_labels=5)))
     weights = read(network)
     pixels = torch.randn(2, 3, sizes["image_size"], sizes["image_size"])
@@ -124,9 +125,9 @@ def main() -> int:
         name = f"ViTMAEForPreTraining, norm_pix_loss={norm}"
         rows[name] = compare_autoencoder(sizes, {}, norm)
     rows["ViTForImageClassification"] = compare_classifier(sizes)
-    for name, found in rows.items():
-        print(name + ": " + ", ".join(f"{key} {value:.1e}" for key, value in found.items()))
-    return int(any(value > LIMIT for found in rows.values() for value in found.values()))
+    for name, values in rows.items():
+        print(name + ": " + ", ".join(f"{key} {value:.1e}" for key, value in values.items()))
+    return int(any(value > LIMIT for values in rows.values() for value in values.values()))
 
 
 if __name__ == "__main__":

@@ -1,14 +1,14 @@
-"""How often the report's intervals and claims are right, measured on simulated studies.
+"""Measures how often the report's intervals and claims are right, on simulated studies.
 
     python tools/simulate_studies.py [--studies 300] [--draws 4000] [--f1]
 
-Each study trains two models, with and without a gain, for every random seed at four fractions of the labels and tests
-them on the same images. The intervals, p-values and corrections are those of `mae_jax.report.stats`. The tables are
-printed in Markdown; docs/explanation/statistics.md shows and explains them. No images and no training are involved.
+Each simulated study compares two models for every random seed at four fractions of the labels, with or without a true
+gain, on the same test images. Intervals, p-values and corrections are those of `mae_jax.report.stats`. The script
+prints Markdown tables; docs/explanation/statistics.md shows and explains them. It uses no images and no training.
 
-Columns: `width` is the mean width of the interval over that of an oracle, 2 x 1.96 true standard errors; `claims` the
-share of single differences called higher or lower at 95 %, `any claim` the share of studies with at least one claim
-among four fractions after Holm's correction. Without a gain both are false.
+`width` is the mean interval width relative to that of an oracle, 2 x 1.96 true standard errors. `claims` is the
+fraction of single differences called higher or lower at 95 %. `any claim` is the fraction of studies with at least one
+claim among four fractions after Holm's correction. Without a gain, all claims are false.
 """
 
 import argparse
@@ -27,18 +27,19 @@ ACCURACY = 0.9
 IMAGES = 600
 GROUPS = 10
 FRACTIONS = 4
-OWN = 0.3  # share of the variance of images and groups that differs between the arms
-MANY = 4000  # studies from which the oracle's standard errors are taken
-SHARES = np.array([0.05, 0.08, 0.24, 0.06, 0.57])  # of five classes, for macro F1
+OWN = 0.3  # fraction of the variance of images and groups that is specific to one arm
+MANY = 4000  # number of studies that estimate the oracle's standard errors
+SHARES = np.array([0.05, 0.08, 0.24, 0.06, 0.57])  # class frequencies, for macro F1
 
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """What is simulated: `spread` is the standard deviation of one arm's accuracy over seeds and `gain` the true
-    difference between the arms, both in percentage points; `groups` is 0 for independent images.
+    """Parameters of a simulation.
 
-    `image` and `group` are the standard deviations of an image's and a group's difficulty, in units of the noise of a
-    single prediction. 30 % of both variances differ between the arms: some images are hard for one of them alone.
+    `spread` is the standard deviation of one arm's accuracy over seeds, and `gain` the true difference between the
+    arms, both in percentage points. `groups` is 0 for independent images. `image` and `group` are the standard
+    deviations of an image's and a group's difficulty, in units of the noise of a single prediction. 30 % of both
+    variances are specific to one arm, so some images are hard for only one of them.
     """
 
     seeds: int
@@ -52,21 +53,21 @@ class Setting:
 def simulate(
     rng: np.random.Generator, setting: Setting, studies: int
 ) -> tuple[Bool[np.ndarray, "studies 2 k n"], Float[np.ndarray, "studies 2 k"]]:
-    """Whether each prediction is right, and each model's true accuracy on all images there could be.
+    """Whether each prediction is right, and each model's true accuracy on the population of images.
 
-    A probit model with crossed random effects: the latent score of a prediction is the sum of the model's skill, the
-    image's and the group's difficulty, and noise.
+    This is a probit model with crossed random effects: a prediction's latent score is the sum of the model's skill,
+    the difficulties of image and group, and noise.
     """
     group = setting.group if setting.groups else 0.0
     total = np.sqrt(setting.image**2 + group**2 + 1)
-    slope = norm.pdf(ndtri(ACCURACY))  # points of accuracy for a unit of skill
+    slope = norm.pdf(ndtri(ACCURACY))  # change in accuracy per unit of skill
     skills = setting.spread / 100 / slope
     wanted = ndtri(np.array([ACCURACY, ACCURACY + setting.gain / 100]))
     skill = wanted[:, None] * np.sqrt(1 + skills**2) + skills * rng.normal(size=(studies, 2, setting.seeds))
 
     def effect(count: int) -> Float[np.ndarray, "studies 2 {count}"]:
-        both, own = rng.normal(size=(studies, 1, count)), rng.normal(size=(studies, 2, count))
-        return np.sqrt(1 - OWN) * both + np.sqrt(OWN) * own
+        shared, specific = rng.normal(size=(studies, 1, count)), rng.normal(size=(studies, 2, count))
+        return np.sqrt(1 - OWN) * shared + np.sqrt(OWN) * specific
 
     difficulty = setting.image * effect(IMAGES)
     if setting.groups:
@@ -76,20 +77,20 @@ def simulate(
 
 
 def units_of(setting: Setting) -> Int[np.ndarray, "n"]:
-    """The group of each image, or the image itself."""
+    """Index of each image's group, or of the image itself if there are no groups."""
     return np.arange(IMAGES) * setting.groups // IMAGES if setting.groups else np.arange(IMAGES)
 
 
 def redraw(right: Bool[np.ndarray, "*r n"], units: Int[np.ndarray, "n"], draws: int) -> Float[np.ndarray, "*r d"]:
-    """The accuracy of every model on redrawn test images, as the report does it; groups are of one size."""
+    """The accuracy of every model on bootstrap samples of the test images, as in the report. Groups have equal size."""
     terms = list(right.reshape(-1, IMAGES, 1).astype(np.float64))
-    found = stats.bootstrap(terms, units, lambda sums: {"accuracy": sums[:, 0] / IMAGES}, draws)["accuracy"]
-    return stats.allow_for_few_units(found, int(units.max()) + 1).reshape(*right.shape[:-1], draws)
+    redrawn = stats.bootstrap(terms, units, lambda sums: {"accuracy": sums[:, 0] / IMAGES}, draws)["accuracy"]
+    return stats.allow_for_few_units(redrawn, int(units.max()) + 1).reshape(*right.shape[:-1], draws)
 
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """Coverage, width over the oracle's, and share of intervals without 0, all over the simulated studies."""
+    """Coverage, width relative to the oracle, fraction of intervals without 0, and p-values over simulated studies."""
 
     coverage: float
     width: float
@@ -103,7 +104,7 @@ def judge(
     truth: float | Float[np.ndarray, "studies"],
     error: float,
 ) -> Result:
-    """How the report's intervals of the mean over seeds fare; `error` is the true standard error."""
+    """Evaluates the report's intervals of the mean over seeds. `error` is the true standard error."""
     draws = [stats.over_seeds(*one) for one in zip(redrawn, values, strict=True)]
     low, high = np.array([stats.percentile_interval(one) for one in draws]).T
     return Result(
@@ -115,10 +116,10 @@ def judge(
 
 
 def study(setting: Setting, studies: int, draws: int, seed: int = 0, oracle: int = MANY) -> dict[str, Result]:
-    """The intervals of one arm's accuracy, of the difference, and of the difference between these very models.
+    """Evaluates the intervals of one arm's accuracy, of the difference, and of the difference between these models.
 
-    The last asks about other images but no other seeds: what one or two seeds can tell. `oracle`: the number of
-    studies from which the true standard errors are taken.
+    The last covers other images but not other seeds, which is what one or two seeds can show. `oracle` is the number
+    of studies that estimate the true standard errors.
     """
     rng = np.random.default_rng([seed, setting.seeds, round(10 * setting.spread), setting.groups])
     many = np.concatenate([simulate(rng, setting, 250)[0].mean((2, 3)) for _ in range(oracle // 250)])
@@ -135,13 +136,16 @@ def study(setting: Setting, studies: int, draws: int, seed: int = 0, oracle: int
 
 
 def any_claim(p: Float[np.ndarray, "studies"]) -> float:
-    """The share of groups of four fractions with a p-value below 0.05 after Holm's correction."""
+    """The fraction of studies (four p-values each) with a p-value below 0.05 after Holm's correction."""
     families = p[: len(p) // FRACTIONS * FRACTIONS].reshape(-1, FRACTIONS)
     return float(np.mean([min(stats.holm(family.tolist())) < 0.05 for family in families]))
 
 
 def f1_study(spread: float, seeds: int, studies: int, draws: int, seed: int = 0) -> Result:
-    """The report's interval of macro F1 of one arm with five unequal classes; the truth is the mean of many studies."""
+    """Evaluates the report's interval of one arm's macro F1 with five unequal classes.
+
+    The mean of many simulated studies serves as the true value.
+    """
     setting = Setting(seeds, spread)
     rng = np.random.default_rng([seed, 5, seeds, round(10 * spread)])
 
@@ -157,26 +161,26 @@ def f1_study(spread: float, seeds: int, studies: int, draws: int, seed: int = 0)
     many = np.concatenate([sums(100)[1].mean(1) for _ in range(MANY // 200)])
     terms, values = sums(studies)
     runs = list(terms.reshape(-1, IMAGES, 15))
-    found = stats.bootstrap(runs, np.arange(IMAGES), lambda s: {"f1": macro_f1(s)}, draws)["f1"]
-    redrawn = stats.allow_for_few_units(found, IMAGES).reshape(studies, seeds, draws)
+    drawn = stats.bootstrap(runs, np.arange(IMAGES), lambda s: {"f1": macro_f1(s)}, draws)["f1"]
+    redrawn = stats.allow_for_few_units(drawn, IMAGES).reshape(studies, seeds, draws)
     return judge(redrawn, values, float(many.mean()), float(many.std()))
 
 
 def macro_f1(sums: Float[np.ndarray, "*d 15"]) -> Float[np.ndarray, "*d"]:
-    """Macro F1 of five classes from sums over images of label, prediction and hit."""
+    """Macro F1 of five classes from the counts of labels, predictions and hits per class."""
     padding = np.zeros((*sums.shape[:-1], stats.BINS + 2))
     return stats.metrics_from_sums(np.concatenate([sums, padding], -1), 5)["f1"]
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Print the tables."""
+    """Prints the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--studies", type=int, default=300, help="simulated comparisons a setting")
-    parser.add_argument("--draws", type=int, default=4000, help="bootstrap draws; the report takes 10,000")
-    parser.add_argument("--f1", action="store_true", help="macro F1 of five unequal classes, too")
+    parser.add_argument("--studies", type=int, default=300, help="simulated comparisons per setting")
+    parser.add_argument("--draws", type=int, default=4000, help="bootstrap samples; the report uses 10,000")
+    parser.add_argument("--f1", action="store_true", help="also evaluate macro F1 of five unequal classes")
     options = parser.parse_args(argv)
     start = time.perf_counter()
-    print(f"{IMAGES} test images, accuracy {ACCURACY}, {options.studies} studies a row, {options.draws} draws\n")
+    print(f"{IMAGES} test images, accuracy {ACCURACY}, {options.studies} studies per row, {options.draws} draws\n")
     print("| units | seeds | spread, points | accuracy: coverage | width | difference: coverage | width | claims "
           "| any claim | these models: coverage | gain of 3 points: coverage | claims |")  # fmt: skip
     print("|" + "---|" * 12)
@@ -196,8 +200,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         print("\n| seeds | spread, points | macro F1: coverage | width |\n|---|---|---|---|")
         for seeds in (1, 3, 5):
             for spread in (0.0, 1.3, 5.0):
-                found = f1_study(spread, seeds, options.studies, min(options.draws, 1000))
-                print(f"| {seeds} | {spread:g} | {found.coverage:.2f} | {found.width:.2f} |", flush=True)
+                result = f1_study(spread, seeds, options.studies, min(options.draws, 1000))
+                print(f"| {seeds} | {spread:g} | {result.coverage:.2f} | {result.width:.2f} |", flush=True)
     print(f"\n{time.perf_counter() - start:.0f} s")
 
 

@@ -1,11 +1,11 @@
-"""Kills runs by SIGKILL at random moments, lets the same command finish them, and compares with unbroken ones.
+"""Kills runs with SIGKILL at random moments, resumes them, and compares them with uninterrupted runs.
 
     python tools/torture.py [--only pretrain,finetune,study,save] [--moments 20] [--delays 10] [--seed 0] [--out DIR]
 
-Each run is killed once, at a moment drawn over the whole of an unbroken run's time, and finished by the same command.
-`save` kills during an asynchronous save, at delays from its beginning on. Parameters, optimiser state, metrics,
-predictions and results must be the same bits. Networks are tiny. Ends with 1 where anything differs; DIR then keeps
-the run directories.
+Each run is killed once, at a random moment of an uninterrupted run's duration, and finished by the same command. `save`
+kills runs during an asynchronous save, after increasing delays. Parameters, optimizer state, metrics, predictions and
+results must be bit-identical. Networks are tiny. If anything differs, the exit code is 1 and DIR keeps the run
+directories.
 """
 
 import argparse
@@ -34,7 +34,7 @@ KINDS = ("pretrain", "finetune", "study", "save")
 
 
 def fields(prefix: str, save_every: float, steps: int) -> list[str]:
-    """The flags of one tiny run of so many updates; `prefix` as in "finetune."."""
+    """The flags of a tiny run of `steps` updates. `prefix` is, for example, "finetune."."""
     parts = {"model": MODEL | DECODER, "data": DATA}
     parts["train"] = {"batch_size": 16, "batch_per_device": 0, "accumulation": 1, "steps": steps}
     parts["log"] = {"every_steps": 3, "tensorboard": False}
@@ -56,29 +56,29 @@ def command(kind: str, workdir: Path, steps: int) -> list[str]:
 
 
 class Runs:
-    """Runs of one kind, each in a process of its own, below one directory."""
+    """Runs of one kind below one directory, each in a separate process."""
 
     def __init__(self, kind: str, steps: int, out: Path):
         self.kind, self.steps, self.out = kind, steps, out
 
     def start(self, workdir: Path) -> subprocess.Popen:
-        """Starts a run, or goes on with it."""
+        """Starts or resumes a run."""
         quick = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
-        own = {"PYTHONPATH": str(ROOT), "JAX_COMPILATION_CACHE_DIR": str(self.out / "xla"), "XLA_FLAGS": quick}
+        changes = {"PYTHONPATH": str(ROOT), "JAX_COMPILATION_CACHE_DIR": str(self.out / "xla"), "XLA_FLAGS": quick}
         with open(workdir.with_suffix(".log"), "ab") as log:
             arguments = command(self.kind, workdir, self.steps)
-            return subprocess.Popen(arguments, cwd=ROOT, env=os.environ | own, stdout=log, stderr=log)
+            return subprocess.Popen(arguments, cwd=ROOT, env=os.environ | changes, stdout=log, stderr=log)
 
     def finish(self, workdir: Path) -> float:
-        """Runs to the end; seconds. Raises UserError where it does not end well."""
+        """Runs to the end and returns the seconds it took. Raises UserError if the exit code is not 0."""
         began = time.monotonic()
         code = self.start(workdir).wait()
         if code:
-            raise UserError(f"{workdir}: ended with exit code {code}; see {workdir.with_suffix('.log')}")
+            raise UserError(f"{workdir}: the run exited with code {code}; see {workdir.with_suffix('.log')}")
         return time.monotonic() - began
 
     def kill_after(self, workdir: Path, seconds: float) -> bool:
-        """Starts a run and kills it; whether it was still running."""
+        """Starts a run and kills it after `seconds`. Returns whether it was still running."""
         process = self.start(workdir)
         try:
             process.wait(seconds)
@@ -88,9 +88,9 @@ class Runs:
             return process.wait() == -signal.SIGKILL
 
     def kill_in_save(self, workdir: Path, number: int, delay: float | None) -> float:
-        """Starts a run and kills it `delay` seconds after its save of step `number` began, or when that is done.
+        """Starts a run and kills it `delay` seconds after its save of step `number` began (None: when it is done).
 
-        Gives the seconds from the save's beginning to the kill. Raises UserError where the run ends before.
+        Returns the seconds from the start of the save to the kill. Raises UserError if the run ends before.
         """
         process = self.start(workdir)
         folder = workdir / "checkpoints"
@@ -113,105 +113,105 @@ def _wait(process: subprocess.Popen, until: Callable[[], bool]) -> None:
 
 
 def arrays(folder: Path) -> dict[str, bytes]:
-    """Every array of a checkpoint's parameters and optimiser state."""
+    """All arrays of a checkpoint's parameters and optimizer state, as bytes."""
     import jax
     import numpy as np
     import orbax.checkpoint as ocp
 
-    found = {}
+    saved = {}
     with ocp.StandardCheckpointer() as checkpointer:
         for name in ("params", "optimizer"):
             tree = checkpointer.restore((folder / name).absolute())
             for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
-                found[name + jax.tree_util.keystr(path)] = np.asarray(leaf).tobytes()
-    return found
+                saved[name + jax.tree_util.keystr(path)] = np.asarray(leaf).tobytes()
+    return saved
 
 
 def differences(one: Path, two: Path) -> list[str]:
-    """What two run directories, or all those of two studies, do not have in common."""
+    """The differences between two run directories, or between all runs of two studies."""
     runs = [sorted(str(p.parent.relative_to(d)) for p in d.rglob("results.json")) for d in (one, two)]
     if runs[0] != runs[1] or not runs[0]:
         return [f"finished runs: {runs[0]} and {runs[1]}"]
-    found = []
+    different = []
     for run in runs[0]:
         for name in (*FILES, *(str(p.relative_to(one / run)) for p in (one / run).glob("best/*.npz"))):
             texts = [(d / run / name).read_bytes() if (d / run / name).is_file() else None for d in (one, two)]
             if texts[0] != texts[1]:
-                found.append(f"{run}/{name}")
-        found += _checkpoint_differences(one / run, two / run)
-    return found
+                different.append(f"{run}/{name}")
+        different += _checkpoint_differences(one / run, two / run)
+    return different
 
 
 def _checkpoint_differences(one: Path, two: Path) -> list[str]:
-    """Of the newest checkpoint, and what is left behind by the second."""
+    """Differences between the newest checkpoints, and files that the second run left behind."""
     from mae_jax.checkpoints.steps import committed_steps
 
     newest = [(committed_steps(d / "checkpoints") or [0])[0] for d in (one, two)]  # a probe saves none
     if newest[0] != newest[1]:
         return [f"{two}: newest checkpoint {newest[1]}, not {newest[0]}"]
     left = [p.name for p in (two / "checkpoints").iterdir() if not p.name.isdigit()]
-    expected, got = (arrays(d / "checkpoints" / str(newest[0])) if newest[0] else {} for d in (one, two))
-    wrong = sorted(k for k in expected.keys() | got.keys() if expected.get(k) != got.get(k))
+    expected, actual = (arrays(d / "checkpoints" / str(newest[0])) if newest[0] else {} for d in (one, two))
+    wrong = sorted(k for k in expected.keys() | actual.keys() if expected.get(k) != actual.get(k))
     return [f"{two}: {k}" for k in wrong] + [f"{two}: left behind: {name}" for name in left]
 
 
 def torture(runs: Runs, times: int, rng: random.Random) -> int:
-    """Kills and finishes so many runs; how many of them differ from an unbroken one."""
-    kind, whole = runs.kind, runs.out / f"{runs.kind}-whole"
-    runs.finish(whole)
-    shutil.rmtree(whole)
-    seconds = runs.finish(whole)  # this time everything is compiled
-    print(f"{kind}: unbroken in {seconds:.1f} s", flush=True)
+    """Kills and resumes `times` runs. Returns how many of them differ from an uninterrupted run."""
+    kind, reference = runs.kind, runs.out / f"{runs.kind}-reference"
+    runs.finish(reference)
+    shutil.rmtree(reference)
+    seconds = runs.finish(reference)  # this time everything is compiled
+    print(f"{kind}: an uninterrupted run takes {seconds:.1f} s", flush=True)
     if kind == "save":
         seconds = runs.kill_in_save(runs.out / "save-timed", runs.steps // 2, None)
-        print(f"save: one takes {1000 * seconds:.0f} ms", flush=True)
+        print(f"save: a save takes {1000 * seconds:.0f} ms", flush=True)
     bad = 0
     for number in range(times):
-        broken = runs.out / f"{kind}-{number}"
+        killed = runs.out / f"{kind}-{number}"
         if kind == "save":
             step = rng.randrange(2, runs.steps // 2)
-            delay = runs.kill_in_save(broken, step, 1.2 * seconds * number / max(1, times - 1))
+            delay = runs.kill_in_save(killed, step, 1.2 * seconds * number / max(1, times - 1))
             when = f"killed {1000 * delay:.0f} ms into the save of step {step}"
         else:
             moment = rng.uniform(0, seconds)
-            when = f"{'killed' if runs.kill_after(broken, moment) else 'had ended'} after {moment:.2f} s"
+            when = f"{'killed' if runs.kill_after(killed, moment) else 'finished before the kill'} after {moment:.2f} s"
         try:
-            runs.finish(broken)
-            wrong = differences(whole, broken)
+            runs.finish(killed)
+            wrong = differences(reference, killed)
         except UserError as error:
             wrong = [str(error)]
         bad += bool(wrong)
         print(f"{kind} {number + 1}/{times}: {when}: {'; '.join(wrong) or 'equal'}", flush=True)
         if not wrong:
-            shutil.rmtree(broken)
-            broken.with_suffix(".log").unlink()
+            shutil.rmtree(killed)
+            killed.with_suffix(".log").unlink()
     return bad
 
 
 def main() -> int:
-    """The command line; 1 where a run differs."""
+    """Parses the arguments and tortures each kind of run. Returns 1 if a run differs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--moments", type=int, default=20, help="runs to kill, of each kind")
-    parser.add_argument("--delays", type=int, default=10, help="runs to kill in a save")
-    parser.add_argument("--steps", type=int, default=40, help="updates of each run, at least 6")
-    parser.add_argument("--seed", type=int, default=0, help="of the moments")
-    parser.add_argument("--only", default=",".join(KINDS), help=f"some of {','.join(KINDS)}")
-    parser.add_argument("--out", type=Path, help="where the runs go; else a temporary directory")
+    parser.add_argument("--moments", type=int, default=20, help="number of runs of each kind to kill (default 20)")
+    parser.add_argument("--delays", type=int, default=10, help="number of runs to kill during a save (default 10)")
+    parser.add_argument("--steps", type=int, default=40, help="updates of each run, at least 6 (default 40)")
+    parser.add_argument("--seed", type=int, default=0, help="random seed of the moments (default 0)")
+    parser.add_argument("--only", default=",".join(KINDS), help=f"kinds of runs, some of {','.join(KINDS)}")
+    parser.add_argument("--out", type=Path, help="directory of the runs (default: a temporary directory)")
     options = parser.parse_args()
     kinds = options.only.split(",")
     if unknown := [kind for kind in kinds if kind not in KINDS]:
         raise UserError(f"--only={options.only}: {unknown[0]!r} is not known; use some of {','.join(KINDS)}")
     if options.steps < 6:
-        raise UserError(f"--steps={options.steps}: use 6 or more, so that there is a save to kill")
+        raise UserError(f"--steps={options.steps} is too small; use 6 or more, so that there is a save to kill")
     out = options.out or Path(tempfile.mkdtemp(prefix="torture-"))
     out.mkdir(parents=True, exist_ok=True)
     if any(out.iterdir()):
-        raise UserError(f"--out={out} is not empty; name another")
+        raise UserError(f"--out={out} is not empty; name another directory")
     bad = 0
     for kind in kinds:
         times = options.delays if kind == "save" else options.moments
         bad += torture(Runs(kind, options.steps, out), times, random.Random(f"{options.seed} {kind}"))
-    print(f"{bad} differ; see {out}" if bad else "all equal", flush=True)
+    print(f"{bad} runs differ; see {out}" if bad else "all equal", flush=True)
     if not bad and not options.out:
         shutil.rmtree(out)
     return 1 if bad else 0

@@ -1,4 +1,4 @@
-"""The benchmarks' arithmetic; none is timed here."""
+"""The arithmetic of the benchmarks. Nothing is timed."""
 
 import importlib.util
 import subprocess
@@ -32,7 +32,7 @@ def benchmark(environment, *arguments):
 
 
 def test_the_plan_counts_products_that_are_larger_than_the_cache(monkeypatch):
-    """As it counts smaller ones: twice the images, twice the operations."""
+    """Large products are counted like small ones: twice the images need twice the operations."""
     monkeypatch.setattr(jax, "device_count", lambda: 1)
     monkeypatch.setattr(layers, "CACHED", 1000)
     spec = importlib.util.spec_from_file_location("plan", ROOT / "tools" / "benchmarks" / "plan.py")
@@ -71,16 +71,16 @@ def test_a_plan_counts_updates_and_shares_work_among_devices(environment, tmp_pa
         ("1", "pretrain", "8", "1", "52"), ("1", "finetune", "8", "8", str(fine)), ("1", "all", "", "", ""),
         ("4", "pretrain", "8", "1", "52"), ("4", "finetune", "8", "8", str(fine)), ("4", "all", "", "", ""),
     ]  # fmt: skip
-    assert "100 unlabelled and 200 labelled images" in done.stdout
-    assert "Not counted" not in done.stdout
+    assert "100 unlabeled and 200 labeled images" in done.stdout
+    assert "not counted are" not in done.stdout
 
 
-def test_a_plan_counts_linear_probes_and_names_what_has_no_steps(environment, tmp_path):
+def test_a_plan_counts_linear_probes_and_mentions_runs_without_steps(environment, tmp_path):
     study = ("--config=configs/study.py:data=synthetic,protocol=paper", f"--workdir={tmp_path}", *TINY)
     more = ("--config.evaluations=('linear_probe','knn')", "--config.fractions=(1.0,)", "--devices=1")
     done = benchmark(environment, "plan", *study, *more)
     assert done.returncode == 0, done.stderr
-    assert "| 1 | linear_probe |" in done.stdout and "probes without steps, which read each image once" in done.stdout
+    assert "| 1 | linear_probe |" in done.stdout and "probes without training steps" in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -92,6 +92,6 @@ def test_a_plan_for_impossible_machines_is_refused(environment, tmp_path, flag):
     assert done.returncode == 2 and f"error: --{name}" in done.stderr and done.stderr.count("\n") == 1, done.stderr
 
 
-def test_a_benchmark_that_is_not_there_is_refused(environment):
+def test_an_unknown_benchmark_is_refused(environment):
     done = benchmark(environment, "nothing")
-    assert done.returncode == 2 and "'nothing' is no benchmark; use one of" in done.stderr
+    assert done.returncode == 2 and "'nothing' is not a benchmark; use one of" in done.stderr

@@ -1,4 +1,4 @@
-"""Job files: their syntax, and a study's runs by number. `tools/slurm/README.md` tells of a trial on a real Slurm."""
+"""The syntax of the job files, and a study's runs by number. `tools/slurm/README.md` describes a test on real Slurm."""
 
 import subprocess
 import sys
@@ -19,23 +19,24 @@ def test_the_runs_of_a_study_are_counted_and_called_by_number(environment, tmp_p
     assert (done.stdout, done.returncode) == ("4\n", 0), done.stderr
     assert [p.name for p in (tmp_path / "study").iterdir()] == ["study.json"]
     done = cell(environment, *study, "--stage=pretrain", "--number=7", "--config.seeds=(0,)")
-    assert (done.stderr, done.returncode) == ("error: --number=7: the study has 1 runs of stage pretrain\n", 2)
+    line = "error: --number=7 is out of range; the study has 1 runs in stage pretrain, counted from 0\n"
+    assert (done.stderr, done.returncode) == (line, 2)
 
 
-def test_no_run_begins_with_a_pre_training_that_is_not_finished(environment, tmp_path):
-    """Of which a checkpoint may be there: it was stopped, or diverged."""
+def test_no_run_starts_from_an_unfinished_pre_training(environment, tmp_path):
+    """A stopped or diverged pre-training may have left a checkpoint."""
     study = ("--config=configs/demo.py:smoke=true", f"--workdir={tmp_path / 'study'}", "--config.fractions=(1.0,)")
     assert cell(environment, *study, "--count").stdout == "2\n"
     (tmp_path / "study" / "pretrain" / "checkpoints").mkdir(parents=True)
     done = cell(environment, *study, "--number=1")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert (
-        "finetune 100 % mae would begin with" in done.stderr and "study/pretrain, which is not finished" in done.stderr
+        "finetune 100 % mae would start from" in done.stderr and "study/pretrain, which is not finished" in done.stderr
     )
     assert not (tmp_path / "study" / "cells").exists()
 
 
-def test_job_files_are_read_by_bash():
+def test_bash_can_parse_the_job_files():
     for path in sorted(FOLDER.glob("*.s*h")):
         done = subprocess.run(["bash", "-n", str(path)], capture_output=True, text=True)
         assert (done.returncode, done.stderr) == (0, ""), path

@@ -1,4 +1,4 @@
-"""`tools/torture.py` in short: real kills, the same command again, the same bits; and that it would see others."""
+"""A short run of `tools/torture.py`: killed and resumed runs are bit-identical, and a difference would be detected."""
 
 import os
 import runpy
@@ -16,8 +16,8 @@ differences = runpy.run_path(str(ROOT / "tools" / "torture.py"))["differences"]
 
 
 @pytest.mark.parametrize("kind", ["study", "save"])
-def test_killed_and_finished_runs_end_with_the_same_bits(tmp_path, environment, kind):
-    """A study holds a pre-training and classifiers; `save` is killed in the middle of an asynchronous save."""
+def test_killed_and_resumed_runs_are_bit_identical(tmp_path, environment, kind):
+    """`study` has a pre-training and classifiers. `save` kills a run during an asynchronous save."""
     command = [sys.executable, str(ROOT / "tools" / "torture.py"), f"--only={kind}", f"--out={tmp_path / 'out'}"]
     run = subprocess.run(
         [*command, "--moments=1", "--delays=2", "--steps=12"],
@@ -27,7 +27,7 @@ def test_killed_and_finished_runs_end_with_the_same_bits(tmp_path, environment, 
     assert run.stdout.count(": equal\n") == {"study": 1, "save": 2}[kind] and "all equal" in run.stdout
 
 
-def test_a_difference_of_one_bit_is_seen(tmp_path, tiny_config):
+def test_a_difference_of_one_bit_is_detected(tmp_path, tiny_config):
     places = [tmp_path / name for name in ("one", "two")]
     for place in places:
         loop.run(tiny_config(**{"train.select": "best"}), place)

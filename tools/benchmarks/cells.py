@@ -1,12 +1,12 @@
-"""Eight cells of a study in one process, against eight processes of one cell each.
+"""Times eight cells of a study in one process against eight processes of one cell each.
 
     python tools/benchmark.py cells [--config=configs/demo.py]
 
-Fine-tuning from scratch on two seeds and four fractions, and the report. In one process the cells share compiled steps
-and opened images; after eight processes a ninth writes the report. They are timed twice: each with a compilation cache
-of its own (`starts`), and all with one (`cached`), which is what a user gets; caches are empty at first. `ratio` is the
-one process over the others. The last line is one JSON object; the CPU seconds are less shaken by other work on the
-machine than the wall time.
+The cells are fine-tuning from scratch on two seeds and four fractions, followed by the report. In one process, the
+cells share compiled steps and opened images. After eight processes, a ninth writes the report. They are timed twice,
+starting from empty caches: with a separate compilation cache each (`starts`), and with a shared one (`cached`), which
+is what users get. `ratio` is the time of the one process over that of the others. The last line is a JSON object. CPU
+seconds vary less than wall time if the machine is shared.
 """
 
 import argparse
@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def timed(commands: list[list[str]], name: str, caches: list[Path]) -> tuple[float, float]:
-    """Wall and CPU seconds of commands, one after another, each with its compilation cache."""
+    """Wall and CPU seconds of commands run one after another, each with its compilation cache."""
     before, began = os.times(), time.monotonic()
     for number, (command, cache) in enumerate(zip(commands, caches, strict=True), 1):
         environment = os.environ | {"PYTHONPATH": str(ROOT), "JAX_COMPILATION_CACHE_DIR": str(cache)}
@@ -35,7 +35,7 @@ def timed(commands: list[list[str]], name: str, caches: list[Path]) -> tuple[flo
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="benchmark.py cells", description=__doc__.split("\n")[0])
-    parser.add_argument("--config", default="configs/demo.py", help="a study; its eight cells are made of it")
+    parser.add_argument("--config", default="configs/demo.py", help="a study, from which the eight cells are derived")
     config = parser.parse_args().config
     fields = [f"--config={config}", "--config.inits=('scratch',)", "--config.seeds=(0,1)"]
     fields += ["--config.fractions=(0.01,0.1,0.5,1.0)", "--config.evaluations=('finetune',)"]
@@ -54,14 +54,14 @@ def main() -> None:
         together = timed([study("study")], "one process", [folder / "xla"])
         cached = timed(eight("cached"), "eight processes, one cache", [folder / "xla-shared"] * 9)
         starts = timed(eight("starts"), "eight processes", [folder / f"xla-{i}" for i in range(9)])
-    found = {}
-    for i, what in enumerate(("wall", "cpu")):
-        found[what] = {"one_process_s": together[i]}
-        for name, apart in (("starts", starts), ("cached", cached)):
-            ratio = together[i] / apart[i]
-            found[what] |= {f"{name}_s": apart[i], f"ratio_{name}": ratio}
-            print(f"{what}: one process {together[i]:.0f} s, eight ({name}) {apart[i]:.0f} s, {ratio:.2f}x")
-    print(json.dumps(found))
+    results = {}
+    for i, clock in enumerate(("wall", "cpu")):
+        results[clock] = {"one_process_s": together[i]}
+        for name, separate in (("starts", starts), ("cached", cached)):
+            ratio = together[i] / separate[i]
+            results[clock] |= {f"{name}_s": separate[i], f"ratio_{name}": ratio}
+            print(f"{clock}: one process {together[i]:.0f} s, eight ({name}) {separate[i]:.0f} s, {ratio:.2f}x")
+    print(json.dumps(results))
 
 
 if __name__ == "__main__":

@@ -1,24 +1,24 @@
-"""Images per second and core of the loader, beside PyTorch's DataLoader, and the memory it takes.
+"""Times the image loader on one core, with --peers also PyTorch's DataLoader, and measures its memory.
 
     python tools/benchmark.py loader [--peers] [--rounds 9] [--memory 1000 100000]
 
-Tissue of 500 x 500 pixels, drawn, as JPEGs of 60 to 85 kB like tiles of real slides, of three kinds. `prepared`: what
-mae-jax prepare makes of pRCC's regions, with restart markers, quality 92, colours at half the size as their files
-have them (4:2:0). `slides`: what it makes of whole slides, the same with colours in full (4:4:4). `plain`: as Pillow
-saves them with quality 95, 4:2:0 without markers. Both sides read the same bytes, from files; of the first kind, ours
-reads them from the prepared data set (ArrayRecord).
+The images are synthetic tissue of 500 x 500 pixels, as JPEGs of 60 to 85 kB like tiles of real slides. There are three
+kinds. `prepared` is what mae-jax prepare writes for pRCC's regions: restart markers, quality 92, and chroma at half
+resolution like the source files (4:2:0). `slides` is what it writes for whole slides: the same with full chroma
+(4:4:4). `plain` is what Pillow saves with quality 95: 4:2:0 without markers. Both sides read the same bytes from files,
+but ours reads the first kind from the prepared data set (ArrayRecord).
 
-Each side is a process of its own, all on the same core and in turns: what else the machine does falls on both. It
-makes whole batches of 64 in the caller's thread: no worker processes, no threads, nothing read ahead. Ours are uint8 of
-224 x 224 x 3, which the training step normalises. The peer is `torch.utils.data.DataLoader` over a data set that opens
-a file with Pillow and does what torchvision's RandomResizedCrop, ToTensor and Normalize do (torchvision cannot be
-installed beside the PyTorch that the peers need). Crops have 0.2-1 of the area. Both resize bicubically, as MAE's
-recipe does; `bilinear` is the peer with torchvision's default instead, less work than ours.
+Each side is a separate process. All run on the same core and take turns, so other load on the machine affects both.
+They make batches of 64 in the caller's thread, without worker processes, threads or prefetching. Our batches are uint8
+224 x 224 x 3, which the training step normalizes. The peer is `torch.utils.data.DataLoader` over a data set that opens
+files with Pillow and applies the equivalents of torchvision's RandomResizedCrop, ToTensor and Normalize (torchvision
+cannot be installed next to the PyTorch that the peers need). Crops cover 0.2 to 1 of the area. Both sides resize
+bicubically, as in MAE's recipe. `bilinear` is the peer with torchvision's default interpolation, which is less work.
 
-`images_per_s` is from the median wall time of a turn, `ratio` is ours over the peer's; `cpu_ms` and `cpu_ratio` are the
-same from the processes' CPU seconds, which other work on the machine shakes less. `memory` is the resident memory of a
-process with the default threads that reads each tile of a prepared data set, for data sets of two sizes: the median
-over the second half of its batches, since batches come and go.
+`images_per_s` comes from the median wall time of a turn, and `ratio` is our rate over the peer's. `cpu_ms` and
+`cpu_ratio` use the processes' CPU seconds, which other load affects less. `memory` is the resident memory of a process
+with the default threads that reads every tile of a prepared data set, for data sets of several sizes. It is the median
+over the second half of the batches.
 """
 
 import argparse
@@ -40,13 +40,13 @@ import numpy as np
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
-SIZE, BATCH, TURN = 224, 64, 6  # pixels of an image, images of a batch, batches of a turn
-TILE, REGIONS = 500, 4  # pixels of a tile; regions that it takes, of 16 tiles each
+SIZE, BATCH, TURN = 224, 64, 6  # side of an image in pixels, images per batch, batches per turn
+TILE, REGIONS = 500, 4  # side of a tile in pixels, number of regions of 16 tiles
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 KINDS = ("prepared", "slides", "plain")
 SIDES = ("ours", "peer", "bilinear")
-SETTLED = 10_000  # images that are read at least where memory is measured
-SPARE = 30  # quality of the tiles that memory is measured with: 100,000 are a gigabyte then
+SETTLED = 10_000  # minimum number of images to read when memory is measured
+SPARE = 30  # JPEG quality of tiles when memory is measured: 100,000 tiles take a gigabyte
 
 
 def jpeg_of(pixels: np.ndarray, quality: int) -> bytes:
@@ -56,7 +56,7 @@ def jpeg_of(pixels: np.ndarray, quality: int) -> bytes:
 
 
 def draw(folder: Path) -> None:
-    """Regions as the published pRCC has them, and the tiles of each kind."""
+    """Writes regions like those of the published pRCC data set, and the tiles of each kind."""
     from mae_jax.data import jpeg, synthetic
     from mae_jax.datasets import prepare
 
@@ -70,8 +70,8 @@ def draw(folder: Path) -> None:
     prepare.prepare("prcc", folder / "regions", folder, say=lambda line: None)
     source = prepared_source(folder)
     for i, tile in enumerate(tiles):
-        made = source.read(i), jpeg.encode(tile), jpeg_of(tile, 95)
-        for kind, data in zip(KINDS, made, strict=True):
+        encoded = source.read(i), jpeg.encode(tile), jpeg_of(tile, 95)
+        for kind, data in zip(KINDS, encoded, strict=True):
             (folder / kind / f"{i:03}.jpg").write_bytes(data)
 
 
@@ -82,7 +82,7 @@ def prepared_source(folder: Path):
 
 
 def ours(folder: Path, kind: str) -> Callable[[int], None]:
-    """A function that makes so many batches."""
+    """A function that makes a number of batches."""
     from mae_jax.data import loaders, sources
     from mae_jax.data.transforms import Decode, RandomResizedCrop
 
@@ -99,7 +99,7 @@ def ours(folder: Path, kind: str) -> Callable[[int], None]:
 
 
 def peer(folder: Path, kind: str, resample: Image.Resampling) -> Callable[[int], None]:
-    """The same for PyTorch."""
+    """Like `ours`, for PyTorch."""
     import torch
 
     torch.set_num_threads(1)
@@ -139,7 +139,7 @@ def peer(folder: Path, kind: str, resample: Image.Resampling) -> Callable[[int],
 
 
 def work(side: str, folder: Path, kind: str, core: int) -> None:
-    """The process of one side: a line in, a turn, a line out."""
+    """The process of one side. For each line of input, it runs a turn and prints a line of JSON."""
     if core >= 0:
         os.sched_setaffinity(0, {core})
     resample = {"peer": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
@@ -154,7 +154,7 @@ def work(side: str, folder: Path, kind: str, core: int) -> None:
 
 
 def many(folder: Path, n: int) -> None:
-    """A prepared data set of n tiles: a few pictures again and again, under names of their own."""
+    """Writes a prepared data set of `n` tiles that repeats 16 pictures under different names."""
     import tensorflow_datasets as tfds
 
     from mae_jax.data import prepared, synthetic
@@ -178,7 +178,7 @@ def many(folder: Path, n: int) -> None:
     records = prepared.open_split("prcc", "train", folder)
     order = sorted(range(n), key=(names := [records[i]["name"].decode() for i in range(n)]).__getitem__)
     known = prepared.make_index({"image": p, "name": name(i).encode(), "group": b""} for i, p in enumerate(pictures))
-    places = {each[14:]: k for k, each in enumerate(known.names)}  # within a region, where pictures come again
+    places = {each[14:]: k for k, each in enumerate(known.names)}  # every region repeats the 16 pictures
     picture = np.asarray([places[names[i][14:]] for i in order])
     dataclasses.replace(
         known,
@@ -192,7 +192,7 @@ def many(folder: Path, n: int) -> None:
 
 
 def resident(folder: Path, n: int) -> None:
-    """The process that memory is measured of: reads each tile, and enough to settle; says the bytes it holds."""
+    """The process whose memory is measured. It reads every tile, at least SETTLED, and prints its resident bytes."""
     from mae_jax.data import loaders
     from mae_jax.data.transforms import Decode, RandomResizedCrop
 
@@ -217,12 +217,12 @@ def start(*arguments: str) -> subprocess.Popen:
 def line(process: subprocess.Popen) -> dict:
     text = process.stdout.readline()
     if not text:
-        raise SystemExit("error: a process of the benchmark ended; its message is above")
+        raise SystemExit("error: a process of the benchmark exited; see its message above")
     return json.loads(text)
 
 
 def compare(folder: Path, kind: str, sides: tuple[str, ...], rounds: int) -> dict[str, float]:
-    """Images per second, their ratios, and CPU time for an image in milliseconds."""
+    """Images per second, CPU time per image in milliseconds, and their ratios."""
     core = max(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else -1
     processes = {side: start("--worker", side, str(folder), kind, str(core)) for side in sides}
     try:
@@ -252,7 +252,7 @@ def compare(folder: Path, kind: str, sides: tuple[str, ...], rounds: int) -> dic
 
 
 def memory(folder: Path, sizes: list[int]) -> dict[str, float]:
-    """MiB of the loader's process for data sets of so many tiles, and the last one's growth over the first."""
+    """MiB of the loader's process for data sets of these sizes, and the relative growth from the first to the last."""
     out = {}
     for n in sizes:
         (folder / str(n)).mkdir()
@@ -265,10 +265,12 @@ def memory(folder: Path, sizes: list[int]) -> dict[str, float]:
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="benchmark.py loader", description=__doc__.split("\n")[0])
-    parser.add_argument("--peers", action="store_true", help="measure PyTorch's DataLoader too (extra [peers])")
-    parser.add_argument("--rounds", type=int, default=9, help="turns of each side, after the warm-up; 9")
-    parser.add_argument("--memory", type=int, nargs="*", default=[1000, 100_000], help="sizes; none: not measured")
-    parser.add_argument("--kind", nargs="*", choices=KINDS, default=KINDS, help="some of the kinds of tiles")
+    parser.add_argument("--peers", action="store_true", help="also time PyTorch's DataLoader (needs the extra [peers])")
+    parser.add_argument("--rounds", type=int, default=9, help="turns of each side after the warm-up (default 9)")
+    parser.add_argument(
+        "--memory", type=int, nargs="*", default=[1000, 100_000], help="sizes of data sets; no size: not measured"
+    )
+    parser.add_argument("--kind", nargs="*", choices=KINDS, default=KINDS, help="kinds of tiles (default: all)")
     parser.add_argument("--worker", nargs=4, help=argparse.SUPPRESS)
     parser.add_argument("--resident", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args(argv)

@@ -1,11 +1,11 @@
-"""What a study costs on 1, 5, 64 and 1,024 devices, from its compiled steps.
+"""Estimates the cost of a study on 1, 5, 64 and 1,024 devices, from its compiled steps.
 
     python tools/benchmark.py plan --config=configs/study.py:protocol=paper [--config.FIELD=VALUE ...]
         [--pretrain_images=2500] [--finetune_images=10175] [--devices=1,5,64,1024]
         [--peak=312] [--reached=0.4] [--bandwidth=1600] [--link=100]
 
-The steps of pre-training and fine-tuning are compiled here for one device, at its share of the batch. Operations and
-bytes come from the compiler's cost analysis, memory from its memory analysis.
+The training steps are compiled for one device, at its share of the batch. Operations and bytes come from the compiler's
+cost analysis, memory from its memory analysis.
 """
 
 import math
@@ -19,29 +19,29 @@ from mae_jax import main as command
 from mae_jax.config.fields import RunConfig, changed
 from mae_jax.runtime.errors import UserError
 
-KINDS = ("pretrain", "finetune", "linear_probe")  # those with a training step
-_PRETRAIN = flags.DEFINE_integer("pretrain_images", 2500, "Unlabelled training images.")
-_FINETUNE = flags.DEFINE_integer("finetune_images", 10175, "Labelled training images; Raabin-WBC's by default.")
+KINDS = ("pretrain", "finetune", "linear_probe")  # tasks with a training step
+_PRETRAIN = flags.DEFINE_integer("pretrain_images", 2500, "Number of unlabeled training images.")
+_FINETUNE = flags.DEFINE_integer("finetune_images", 10175, "Number of labeled training images (default: Raabin-WBC's).")
 _DEVICES = flags.DEFINE_list("devices", ["1", "5", "64", "1024"], "Numbers of devices.")
-_PEAK = flags.DEFINE_float("peak", 312.0, "Of a device, in 10^12 operations per second.")
-_REACHED = flags.DEFINE_float("reached", 0.4, "Share of the peak that a step reaches.")
-_BANDWIDTH = flags.DEFINE_float("bandwidth", 1600.0, "Of a device's memory, in 10^9 bytes per second.")
-_LINK = flags.DEFINE_float("link", 100.0, "From a device to the others, in 10^9 bytes per second.")
+_PEAK = flags.DEFINE_float("peak", 312.0, "Peak rate of a device, in 10^12 operations per second.")
+_REACHED = flags.DEFINE_float("reached", 0.4, "Fraction of the peak that a step reaches.")
+_BANDWIDTH = flags.DEFINE_float("bandwidth", 1600.0, "Memory bandwidth of a device, in 10^9 bytes per second.")
+_LINK = flags.DEFINE_float("link", 100.0, "Bandwidth from a device to the others, in 10^9 bytes per second.")
 
 
 def _check() -> None:
-    """Raises UserError for a number that no machine or data set has."""
+    """Raises UserError for an impossible number."""
     for flag in (_PRETRAIN, _FINETUNE, _PEAK, _REACHED, _BANDWIDTH, _LINK):
         if not (math.isfinite(flag.value) and flag.value > 0) or (flag is _REACHED and flag.value > 1):
             allowed = "above 0 and at most 1" if flag is _REACHED else "a number above 0"
             raise UserError(f"--{flag.name}={flag.value:g} is not allowed; use {allowed}")
     for text in _DEVICES.value or [""]:
         if not (text.strip().isascii() and text.strip().isdecimal() and int(text) > 0):
-            raise UserError(f"--devices: {text!r} is no number of devices; use for example --devices=1,5,64")
+            raise UserError(f"--devices: {text!r} is not a number of devices; use, for example, --devices=1,5,64")
 
 
 def measure(config: RunConfig) -> dict[str, float]:
-    """What the compiled step of one micro-batch on one device takes."""
+    """Operations and bytes of the compiled step of one micro-batch on one device."""
     import jax
     import numpy as np
 
@@ -49,7 +49,7 @@ def measure(config: RunConfig) -> dict[str, float]:
     from mae_jax.models import layers
     from mae_jax.step import from_config, sharding, state, train_step
 
-    layers.CACHED = math.inf  # no product part by part: the compiler's cost of a loop is that of one turn
+    layers.CACHED = math.inf  # no products in parts, because the compiler counts a loop's cost only once
     batch = config.train.batch_size or config.train.batch_per_device * config.train.accumulation
     rows = math.ceil(batch / config.train.accumulation)
     config = changed(config, {"train.batch_size": rows, "train.accumulation": 1, "sharding.fsdp": 1})
@@ -58,17 +58,17 @@ def measure(config: RunConfig) -> dict[str, float]:
     shapes = {"image": ((rows, size, size, 3), np.uint8), "label": ((rows,), np.int32)}
     shapes |= {"index": ((rows,), np.int32), "mask": ((rows,), np.float32)}
     inputs = {k: jax.ShapeDtypeStruct(*v) for k, v in shapes.items()}
-    held = state.abstract_state(spec)
-    program = train_step.train_step.lower(spec, held, inputs, np.int32(0), np.float32(0)).compile()
+    abstract = state.abstract_state(spec)
+    program = train_step.train_step.lower(spec, abstract, inputs, np.int32(0), np.float32(0)).compile()
     cost, memory = program.cost_analysis(), program.memory_analysis()
-    parameters = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(held.params))
+    parameters = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(abstract.params))
     return {
         "rows": rows,
         "flops": cost["flops"],
         "bytes": cost["bytes accessed"],
-        "state": sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(held)),
+        "state": sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(abstract)),
         "parameters": parameters,
-        "activations": max(0.0, memory.temp_size_in_bytes - parameters),  # beside the gradient
+        "activations": max(0.0, memory.temp_size_in_bytes - parameters),  # without the gradient
     }
 
 
@@ -85,7 +85,7 @@ def step(config: RunConfig, cost: dict[str, float], devices: int) -> dict[str, f
         times * share * cost["flops"] / (_PEAK.value * 1e12 * _REACHED.value),
         (times * share * cost["bytes"] + 3 * cost["state"] / fsdp) / (_BANDWIDTH.value * 1e9),
     )
-    if devices > 1:  # a ring: every gradient goes out and comes in once, nearly
+    if devices > 1:  # ring all-reduce: each device sends and receives nearly two times the gradient
         seconds += 2 * cost["parameters"] * (devices - 1) / devices / (_LINK.value * 1e9)
     return {
         "batch": resolved.batch_size,
@@ -96,7 +96,7 @@ def step(config: RunConfig, cost: dict[str, float], devices: int) -> dict[str, f
 
 
 def run(config: ConfigDict, workdir: str | None = None) -> None:
-    """Prints the table of a study, or of one run."""
+    """Prints the table of a study or of one run."""
     from mae_jax.config.naming import default_workdir
     from mae_jax.config.schedule import resolve
     from mae_jax.config.validation import frozen
@@ -105,7 +105,7 @@ def run(config: ConfigDict, workdir: str | None = None) -> None:
     from mae_jax.study.validation import validate_study
 
     if config.task == "sweep":
-        raise UserError("task=sweep: give a study or one run, such as configs/study.py or configs/pretrain.py")
+        raise UserError("task=sweep is not supported; use a study or one run, such as configs/study.py")
     if config.task == "study":
         study = validate_study(config)
         cells = [cell for _, cell in grid.runs(study, Path(workdir or default_workdir(study)))]
@@ -114,7 +114,7 @@ def run(config: ConfigDict, workdir: str | None = None) -> None:
     _check()
     kinds = {kind: [c for c in cells if c.task == kind] for kind in KINDS}
     if config.task != "study" and config.task not in KINDS:
-        raise UserError(f"task={config.task} has no training step; give a study or a run of {', '.join(KINDS)}")
+        raise UserError(f"task={config.task} has no training step; use a study or a run of {', '.join(KINDS)}")
     kinds = {kind: runs for kind, runs in kinds.items() if runs}
     costs = {}
     for kind, runs in kinds.items():
@@ -142,16 +142,16 @@ def run(config: ConfigDict, workdir: str | None = None) -> None:
             print(f"| {devices:,} | all | | | | | | | {total:.3g} |")
     dtype = machine.precision(cells[0].model.dtype)
     assumed = f"""
-        Assumed: {_PRETRAIN.value:,} unlabelled and {_FINETUNE.value:,} labelled images; devices of {_PEAK.value:g}
-        TFLOP/s, of which {_REACHED.value:.0%} are reached, {_BANDWIDTH.value:g} GB/s of memory and {_LINK.value:g} GB/s
-        to the others. A step takes the longer of computing and memory traffic, then the exchange of gradients, not
-        overlapped. Each run takes all devices, one run after another. Reading images and evaluation come free.
-        Operations, bytes and activations are those of the program compiled for this machine in {dtype},
-        activations in proportion to rows. The batch of pre-training grows with the devices where it is given per
-        device, so its updates become fewer; a batch given as a whole stays, filled up to a row per device."""
+        This estimate assumes {_PRETRAIN.value:,} unlabeled and {_FINETUNE.value:,} labeled images. Each device reaches
+        {_REACHED.value:.0%} of {_PEAK.value:g} TFLOP/s, and has {_BANDWIDTH.value:g} GB/s of memory bandwidth and
+        {_LINK.value:g} GB/s to the others. A step takes the longer of computing and memory traffic, and then the time
+        to exchange gradients without overlap. Each run uses all devices, one run after another. Reading images and
+        evaluation are not counted. Operations, bytes and activations are those of the program compiled for this
+        machine in {dtype}; activations are proportional to rows. If the batch size is set per device, it grows
+        with the devices, so there are fewer updates. A total batch size is constant, padded to one row per device."""
     others = len(cells) - sum(map(len, kinds.values()))
     if others:
-        assumed += f" Not counted: {others} probes without steps, which read each image once."
+        assumed += f" Also not counted are {others} probes without training steps, which read each image once."
     print("\n" + textwrap.fill(" ".join(assumed.split()), 110))
 
 

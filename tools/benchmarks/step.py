@@ -1,15 +1,15 @@
-"""The time of a training step, beside PyTorch's on the same machine.
+"""Times a training step and, with --peers, PyTorch's on the same machine.
 
     python tools/benchmark.py step [--peers] [--case pretrain_base_8 ...] [--rounds 7]
 
-Each side is a process of its own that holds a compiled, warmed-up step and runs it when it is told to; the sides
-take turns, so what else the machine does falls on both. Same work: float32, the whole update with AdamW, random
-images that are already in memory. The peers are `transformers.ViTMAEForPreTraining` and `ViTForImageClassification`
-with PyTorch's attention kernel and its fused AdamW, the faster of its own on a CPU.
+Each side is a separate process with a compiled, warmed-up step. The sides take turns, so other load on the machine
+affects both. Both do the same work: a whole update with AdamW in float32, on random images that are already in memory.
+The peers are `transformers.ViTMAEForPreTraining` and `ViTForImageClassification` with PyTorch's attention kernel and
+fused AdamW, its faster version on CPUs.
 
-`images_per_s` is from the median wall time of a step, `ratio` is ours over the peer's, `cpu_ratio` the same from the
-processes' CPU seconds: less shaken by other work on the machine. `peak_share` is the floating-point operations of
-the step's matrix products per second, over the rate of large square matrix products measured in the same turns.
+`images_per_s` comes from the median wall time of a step, and `ratio` is our rate over the peer's. `cpu_ratio` uses the
+processes' CPU seconds, which other load affects less. `peak_share` is the rate of floating-point operations in the
+step's matrix products, relative to that of large square matrix products measured in the same turns.
 """
 
 import argparse
@@ -24,12 +24,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-PEAK_SIZE = 2048  # rows and columns of the matrices that measure the peak
+PEAK_SIZE = 2048  # rows and columns of the matrices for measuring the peak
 
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """One step that is timed."""
+    """A training step to time."""
 
     task: str
     size: str
@@ -37,7 +37,7 @@ class Case:
     patch_size: int
     batch: int
     decoder: tuple[int, int, int]  # width, depth, heads
-    steps: int  # in one turn
+    steps: int  # per turn
 
 
 BASE, TINY = ("base", 224, 16), ("tiny", 64, 8)
@@ -50,7 +50,7 @@ CASES = {
 
 
 def ours(case: Case) -> tuple[Callable[[int], None], dict[str, float]]:
-    """A function that runs so many updates, and what is known of one."""
+    """A function that runs a number of updates, and properties of one update."""
     import jax
     import numpy as np
 
@@ -75,16 +75,16 @@ def ours(case: Case) -> tuple[Callable[[int], None], dict[str, float]]:
         "mask": np.ones(case.batch, np.float32),
     }
     batch = sharding.put_batch(batch, mesh)
-    held = [state.init_state(spec, 0)]
+    current = [state.init_state(spec, 0)]
     rest = (batch, np.int32(0), np.float32(1e-5))
-    memory = train_step.train_step.lower(spec, held[0], *rest).compile().memory_analysis()
+    memory = train_step.train_step.lower(spec, current[0], *rest).compile().memory_analysis()
 
     def run(steps: int) -> None:
         for _ in range(steps):
-            held[0], metrics = train_step.train_step(spec, held[0], *rest)
+            current[0], metrics = train_step.train_step(spec, current[0], *rest)
             float(metrics["loss"])
 
-    jaxpr = jax.make_jaxpr(train_step.train_step, static_argnums=0)(spec, held[0], *rest)
+    jaxpr = jax.make_jaxpr(train_step.train_step, static_argnums=0)(spec, current[0], *rest)
     return run, {
         "flops": matrix_flops(jaxpr.jaxpr),
         "program_bytes": memory.argument_size_in_bytes + memory.temp_size_in_bytes,
@@ -92,7 +92,7 @@ def ours(case: Case) -> tuple[Callable[[int], None], dict[str, float]]:
 
 
 def matrix_flops(jaxpr) -> float:
-    """Floating-point operations of the matrix products in a program, 2 for each multiply and add."""
+    """Floating-point operations of the matrix products in a program; a multiply-add counts as 2."""
     total = 0.0
     for equation in jaxpr.eqns:
         for value in equation.params.values():
@@ -111,7 +111,7 @@ def matrix_flops(jaxpr) -> float:
 
 
 def peer(case: Case) -> tuple[Callable[[int], None], dict[str, float]]:
-    """The same for PyTorch and transformers."""
+    """Like `ours`, for PyTorch and transformers."""
     import torch
     import transformers
 
@@ -149,7 +149,7 @@ def peer(case: Case) -> tuple[Callable[[int], None], dict[str, float]]:
 
 
 def peak(side: str) -> Callable[[], float]:
-    """A function that measures the matrix peak of a side's library, in operations per second."""
+    """A function that measures the peak rate of a side's matrix products, in operations per second."""
     n = PEAK_SIZE
     if side == "ours":
         import jax
@@ -175,7 +175,7 @@ def peak(side: str) -> Callable[[], float]:
 
 
 def work(side: str, name: str) -> None:
-    """The process of one side: a line in, a turn, a line out."""
+    """The process of one side. For each line of input, it runs a turn and prints a line of JSON."""
     case = CASES[name]
     run, about = (ours if side == "ours" else peer)(case)
     measure = peak(side)
@@ -192,7 +192,7 @@ def work(side: str, name: str) -> None:
 
 
 def compare(name: str, sides: list[str], rounds: int) -> dict[str, float]:
-    """The numbers of one case."""
+    """Measures one case in `rounds` turns of each side."""
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     command = [sys.executable, str(Path(__file__).resolve()), "--case", name, "--worker"]
     pipe = subprocess.PIPE
@@ -201,7 +201,7 @@ def compare(name: str, sides: list[str], rounds: int) -> dict[str, float]:
     def line(side: str) -> dict[str, float]:
         text = processes[side].stdout.readline()
         if not text:
-            raise SystemExit(f"error: the process of {side} for {name} ended; its message is above")
+            raise SystemExit(f"error: the process of {side} for {name} exited; see its message above")
         return json.loads(text)
 
     try:
@@ -216,9 +216,9 @@ def compare(name: str, sides: list[str], rounds: int) -> dict[str, float]:
         for process in processes.values():
             process.stdin.close()
             process.wait()
-    middle = {s: {k: statistics.median(t[k] for t in turns[s]) for k in turns[s][0]} for s in sides}
-    mine, case = middle["ours"], CASES[name]
-    highest = max(m["peak"] for m in middle.values())
+    medians = {s: {k: statistics.median(t[k] for t in turns[s]) for k in turns[s][0]} for s in sides}
+    mine, case = medians["ours"], CASES[name]
+    highest = max(m["peak"] for m in medians.values())
     out = {
         "images_per_s": case.batch / mine["wall"],
         "peak_share": about["ours"]["flops"] / mine["wall"] / highest,
@@ -228,7 +228,7 @@ def compare(name: str, sides: list[str], rounds: int) -> dict[str, float]:
         "program_gib": about["ours"]["program_bytes"] / 2**30,
     }
     if "peer" in sides:
-        theirs = middle["peer"]
+        theirs = medians["peer"]
         out |= {
             "peer_images_per_s": case.batch / theirs["wall"],
             "ratio": theirs["wall"] / mine["wall"],
@@ -241,9 +241,11 @@ def compare(name: str, sides: list[str], rounds: int) -> dict[str, float]:
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="benchmark.py step", description=__doc__.split("\n")[0])
-    parser.add_argument("--peers", action="store_true", help="measure PyTorch and transformers too (extra [peers])")
-    parser.add_argument("--case", nargs="+", choices=CASES, default=list(CASES), help="some of the cases")
-    parser.add_argument("--rounds", type=int, default=7, help="turns of each side, after the warm-up; 7")
+    parser.add_argument(
+        "--peers", action="store_true", help="also time PyTorch and transformers (needs the extra [peers])"
+    )
+    parser.add_argument("--case", nargs="+", choices=CASES, default=list(CASES), help="cases to time (default: all)")
+    parser.add_argument("--rounds", type=int, default=7, help="turns of each side after the warm-up (default 7)")
     parser.add_argument("--worker", choices=("ours", "peer"), help=argparse.SUPPRESS)
     arguments = parser.parse_args(argv)
     if arguments.worker:

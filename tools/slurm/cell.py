@@ -1,8 +1,8 @@
-"""One run of a study, for a task of a job array: tools/slurm/study.sh calls it.
+"""Runs one run of a study, as a task of a job array. tools/slurm/study.sh calls it.
 
     python tools/slurm/cell.py --config=FILE --workdir=DIR --stage=pretrain|finetune [--count | --number=N]
 
---count also makes the study's directory, and so comes first.
+Call it with --count first: this prints the number of runs and creates the study's directory.
 """
 
 import sys
@@ -19,13 +19,13 @@ from mae_jax.config.naming import default_workdir
 from mae_jax.runtime.command import say
 from mae_jax.runtime.errors import UserError
 
-_STAGE = flags.DEFINE_enum("stage", "finetune", ["pretrain", "finetune"], "Which runs of the study.")
-_NUMBER = flags.DEFINE_integer("number", 0, "Which of them, from 0.")
-_COUNT = flags.DEFINE_bool("count", False, "Print how many there are, and end.")
+_STAGE = flags.DEFINE_enum("stage", "finetune", ["pretrain", "finetune"], "Stage of the study.")
+_NUMBER = flags.DEFINE_integer("number", 0, "Index of the run within the stage, from 0.")
+_COUNT = flags.DEFINE_bool("count", False, "Print the number of runs in the stage and exit.")
 
 
 def run(config: ConfigDict, workdir: str | None = None) -> None:
-    """Runs one cell, or prints how many there are. Raises UserError for a config that is no study."""
+    """Runs one cell, or prints the number of cells. Raises UserError if the config is not a study."""
     from mae_jax.rundir import contents
     from mae_jax.runtime import machine, processes
     from mae_jax.study import cells, label_study
@@ -33,26 +33,29 @@ def run(config: ConfigDict, workdir: str | None = None) -> None:
     from mae_jax.train import loop
 
     if config.get("task") != "study":
-        raise UserError(f"task={config.get('task')}: this is for studies, such as configs/study.py")
+        raise UserError(f"task={config.get('task')} is not a study; use a study's config, such as configs/study.py")
     study = validate_study(config)
     directory = Path(workdir or default_workdir(study))
     trained = cells.runs(study, directory)
-    # What takes seconds on features of a frozen encoder is left to the study's own command, which computes them once.
+    # Quick probes are left to the study's own command, which computes the frozen encoder's features once.
     trained = [each for each in trained if each[1].task not in QUICK]
     runs = [each for each in trained if (each[1].task == "pretrain") == (_STAGE.value == "pretrain")]
     directory.mkdir(parents=True, exist_ok=True)
-    label_study.keep_study(study, directory, leader=_COUNT.value)  # written once, before the tasks; they compare
+    label_study.keep_study(study, directory, leader=_COUNT.value)  # written before the tasks, which compare
     if _COUNT.value:
         print(len(runs))
         return
     if not 0 <= _NUMBER.value < len(runs):
-        raise UserError(f"--number={_NUMBER.value}: the study has {len(runs)} runs of stage {_STAGE.value}")
+        raise UserError(
+            f"--number={_NUMBER.value} is out of range; the study has {len(runs)} runs in stage {_STAGE.value}, "
+            "counted from 0"
+        )
     wanted = runs[_NUMBER.value][1]
     before = [place for place, _ in cells.pretrainings(study, directory) if str(place.resolve()) == wanted.init_from]
     if before and not (before[0] / contents.RESULTS).exists():
         raise UserError(
-            f"{wanted.name} would begin with {before[0]}, which is not finished; do that run first, or use the study's "
-            f"ordinary command, which does what is missing"
+            f"{wanted.name} would start from {before[0]}, which is not finished; finish that run first, or use the "
+            f"study's ordinary command, which computes everything missing"
         )
     machine.keep_memory()
     processes.start_processes()

@@ -1,7 +1,7 @@
 #!/bin/bash
-# A study as job arrays, one run per task, and the report after them:
+# Submits a study as job arrays, one run per task, followed by the report:
 #   tools/slurm/study.sh --config=configs/demo.py --workdir=runs/demo [--config.FIELD=VALUE ...]
-# What sbatch should know besides stands in SBATCH_OPTIONS, for example SBATCH_OPTIONS="--partition=gpu --gpus=1".
+# Set further sbatch options in SBATCH_OPTIONS, for example SBATCH_OPTIONS="--partition=gpu --gpus=1".
 set -euo pipefail
 submit() { sbatch --parsable ${SBATCH_OPTIONS:-} "$@"; }
 
@@ -13,6 +13,6 @@ for stage in pretrain finetune; do
   echo "$stage: job $job, $runs runs"
   after="--dependency=afterany:$job"
 done
-# The ordinary command finds every run finished and writes the report; it does what is missing, should a task have failed.
+# The study's ordinary command writes the report. If a task failed, it first computes what is missing.
 job=$(submit $after --job-name=report --output=slurm-%x-%j.log --wrap="$(printf '%q ' python -m mae_jax.main "$@")")
 echo "report: job $job"
