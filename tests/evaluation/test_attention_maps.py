@@ -81,7 +81,7 @@ def test_wrong_arguments_are_named(finished, capsys, tmp_path):
     for arguments, said in (
         ((tmp_path,), "is not a run directory"),
         ((finished, "--n", 0), "--n=0 is out of range"),
-        ((finished, "--out", tmp_path / "picture"), "picture is not allowed; name a file that ends in .png"),
+        ((finished, "--out", tmp_path / "picture"), "picture is not allowed; name a file ending in .png"),
         ((finished, "--block", 9), "block=9 is out of range; use 0 to 1, or -1 for the last block"),
     ):
         with pytest.raises((SystemExit, UserError)) as refused:

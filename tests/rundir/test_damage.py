@@ -149,13 +149,11 @@ def test_a_damaged_best_epoch_is_not_exported(copy, tmp_path):
     (copy / contents.RUN).write_text(json.dumps(info | {"steps": -1}))  # the best epoch is not the last
     for damaged in (whole[:-40], b"", b"no zip", whole[:200] + bytes([whole[200] ^ 255]) + whole[201:]):
         path.write_bytes(damaged)
-        with pytest.raises(
-            UserError, match=f"best/{path.name}, the network that predictions.csv is of, cannot be read"
-        ):
+        with pytest.raises(UserError, match=f"best/{path.name}, the network that made predictions.csv, cannot be read"):
             export.load(copy)
     path.write_bytes(whole)
     (copy / contents.RUN).write_text(json.dumps(info | {"epochs": "x"}))
-    with pytest.raises(UserError, match="lacks what the model card needs"):
+    with pytest.raises(UserError, match="lacks an entry that the model card needs"):
         export.export(copy, tmp_path / "out", "timm")
     assert not list(tmp_path.glob("out*"))
 
