@@ -18,7 +18,7 @@ from mae_jax.models import Params
 from mae_jax.models.vit import Shape
 from mae_jax.weights.reader import Weights
 
-_COLOURS = "inferno"  # dark where there is no attention
+_COLORMAP = "inferno"  # dark where there is no attention
 
 
 def normalised(network: Weights, images: UInt8[np.ndarray, "b h w 3"]) -> Float[np.ndarray, "b h w 3"]:
@@ -87,7 +87,7 @@ def over_image(
     A map without channels is colored from 0 to its maximum.
     """
     if patches.ndim == 2:
-        patches = matplotlib.colormaps[_COLOURS](patches / max(float(patches.max()), 1e-12))[:, :, :3]
+        patches = matplotlib.colormaps[_COLORMAP](patches / max(float(patches.max()), 1e-12))[:, :, :3]
     small = Image.fromarray((patches * 255).round().astype(np.uint8))
     size = image.shape[1], image.shape[0]
     large = np.asarray(small.resize(size, Image.Resampling.BICUBIC), np.float32) / 255

@@ -115,13 +115,13 @@ def side_by_side(
     the visible patches pasted in. All specs must have the same grid and mask ratio, so that masks are equal. A line
     below the pictures explains `how`.
     """
-    columns, normalised = [], False
+    columns, normalized = [], False
     for heading, spec, params in networks:
         parts = panels(spec, params, chosen, seed, how)
         columns = columns or [(PANELS[0], parts[0]), (f"{100 * spec.mask_ratio:g} % removed", parts[1])]
         columns += [(heading, parts[2]), (PANELS[3], parts[3])][: 1 + pasted]
-        normalised |= spec.norm_pix
-    return sheet(columns, [*lines, pixel_space.WORDS[how if normalised else ""]])
+        normalized |= spec.norm_pix
+    return sheet(columns, [*lines, pixel_space.WORDS[how if normalized else ""]])
 
 
 def write_errors(path: Path, records: Sequence[dict[str, Any]]) -> None:

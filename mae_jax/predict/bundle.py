@@ -82,17 +82,17 @@ def write(
     if probe is not None:
         shutil.copyfile(probe, folder / contents.PROBE)
     shape = from_config.shape_of(config, len(about["classes"]))
-    own = {name: getattr(shape, name) for name in ("image_size", "norm_eps", "heads")}
-    own |= {"decoder_heads": shape.decoder_heads} if config.task == "pretrain" else {}
-    own |= {name: list(getattr(config.data, name)) for name in ("mean", "std")} | {"classes": about["classes"]}
+    network = {name: getattr(shape, name) for name in ("image_size", "norm_eps", "heads")}
+    network |= {"decoder_heads": shape.decoder_heads} if config.task == "pretrain" else {}
+    network |= {name: list(getattr(config.data, name)) for name in ("mean", "std")} | {"classes": about["classes"]}
     preprocessing = {
         "image_size": shape.image_size,
         "resize": "the shorter side to image_size, bicubic (Pillow)",
         "crop": "the centered square",
         "scale": "divide by 255, subtract mean, divide by std",
-        **{name: own[name] for name in ("mean", "std")},
+        **{name: network[name] for name in ("mean", "std")},
     }
-    saved = {KEY: FORMAT, **about, "preprocessing": preprocessing, "mae_jax": own, "config": _shared(config)}
+    saved = {KEY: FORMAT, **about, "preprocessing": preprocessing, "mae_jax": network, "config": _shared(config)}
     contents.write_json(folder / contents.CONFIG, saved)
     (folder / "README.md").write_text(card, encoding="utf-8")
 

@@ -21,21 +21,21 @@ def draw(key: Array, mixup: float, cutmix: float, size: int) -> tuple[Float[Arra
     kind, amount, place = jax.random.split(key, 3)
     boxed = jax.random.bernoulli(kind, SWITCH) if mixup and cutmix else jnp.bool_(cutmix > 0)
     alphas = {False: mixup or cutmix, True: cutmix or mixup}
-    own = {boxes: jax.random.beta(amount, alpha, alpha) for boxes, alpha in alphas.items()}
-    inside = box(own[True], jax.random.randint(place, (2,), 0, size), size)
-    weights = jnp.where(boxed, 1.0 - inside, jnp.broadcast_to(own[False], (size, size)))
-    return weights, jnp.where(boxed, 1.0 - inside.mean(), own[False])
+    shares = {boxes: jax.random.beta(amount, alpha, alpha) for boxes, alpha in alphas.items()}
+    inside = box(shares[True], jax.random.randint(place, (2,), 0, size), size)
+    weights = jnp.where(boxed, 1.0 - inside, jnp.broadcast_to(shares[False], (size, size)))
+    return weights, jnp.where(boxed, 1.0 - inside.mean(), shares[False])
 
 
-def box(own: Float[Array, ""], centre: Int[Array, "2"], size: int) -> Bool[Array, "h w"]:
-    """True inside a square of (1 - own) of the image's area around `centre` (row, column), clipped at the edges.
+def box(share: Float[Array, ""], center: Int[Array, "2"], size: int) -> Bool[Array, "h w"]:
+    """True inside a square of (1 - share) of the image's area around `center` (row, column), clipped at the edges.
 
     As in timm 1.0.31, the side is rounded down, and an odd side has its extra pixel below and to the right.
     """
-    side = jnp.floor(size * jnp.sqrt(1.0 - own)).astype(jnp.int32)
+    side = jnp.floor(size * jnp.sqrt(1.0 - share)).astype(jnp.int32)
     rows, columns = (
         (jnp.arange(size) >= middle - side // 2) & (jnp.arange(size) < middle + (side + 1) // 2)
-        for middle in (centre[0], centre[1])
+        for middle in (center[0], center[1])
     )
     return rows[:, None] & columns[None, :]
 
@@ -46,8 +46,8 @@ def partners(rows: Array, real: int) -> Array:
 
 
 def blend(
-    own: Float[Array, "b h w c"], partner: Float[Array, "b h w c"], weights: Float[Array, "h w"]
+    images: Float[Array, "b h w c"], others: Float[Array, "b h w c"], weights: Float[Array, "h w"]
 ) -> Float[Array, "b h w c"]:
-    """The mixed images."""
+    """Mixes images with their partners: `weights` of the image, 1 - `weights` of the partner."""
     weights = weights[..., None]
-    return own * weights + partner * (1.0 - weights)
+    return images * weights + others * (1.0 - weights)
