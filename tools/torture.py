@@ -47,8 +47,8 @@ def command(kind: str, workdir: Path, steps: int) -> list[str]:
     start = [sys.executable, "-m", "mae_jax.main", f"--workdir={workdir}"]
     if kind == "study":
         grid = ["--config.fractions=(0.5,)", "--config.inits=('scratch','mae')", "--config.finetune.train.select=best"]
-        both = [*fields("pretrain.", 1.0, steps), *fields("finetune.", 1.0, steps)]
-        return [*start, "--config=configs/study.py:data=synthetic,protocol=paper,scale=laptop", *grid, *both]
+        flags = [*fields("pretrain.", 1.0, steps), *fields("finetune.", 1.0, steps)]
+        return [*start, "--config=configs/study.py:data=synthetic,protocol=paper,scale=laptop", *grid, *flags]
     every = 0.01 if kind == "save" else 1.0  # every step, or every epoch
     if kind == "pretrain":
         return [*start, "--config=configs/pretrain.py:data=synthetic", *fields("", every, steps)]

@@ -71,14 +71,14 @@ def networks(options: argparse.Namespace) -> dict[str, tuple]:
     from mae_jax.step import sharding
     from mae_jax.weights import initial_weights
 
-    mesh, found = sharding.make_mesh(1), {}
+    mesh, loaded = sharding.make_mesh(1), {}
     for directory in options.run_dirs:
         config, spec, params, step = initial_weights.autoencoder(directory, "RUN_DIR", mesh)
         changes = {"eval.mask_seed": options.mask_seed, "eval.mask_ratios": (options.mask_ratio,)}
         config = validate(changed(config, changes))
         name = directory.resolve().name
-        name = str(directory) if name in found else name
-        first = next(iter(found.values()), (None, spec))[1].shape
+        name = str(directory) if name in loaded else name
+        first = next(iter(loaded.values()), (None, spec))[1].shape
         if (first.image_size, first.patch_size) != (spec.shape.image_size, spec.shape.patch_size):
             raise UserError(
                 f"RUN_DIR={directory} has images of {spec.shape.image_size} px in patches of {spec.shape.patch_size}, "
@@ -86,8 +86,8 @@ def networks(options: argparse.Namespace) -> dict[str, tuple]:
                 "differ; compare them separately"
             )
         say(f"{name}: step {step}, trained with {as_dict(config.mae)}")
-        found[name] = config, at_ratio(spec, options.mask_ratio), params
-    return found
+        loaded[name] = config, at_ratio(spec, options.mask_ratio), params
+    return loaded
 
 
 def images(item: str, measure: int) -> tuple[str, list]:
@@ -118,16 +118,16 @@ def main(options: argparse.Namespace) -> None:
     for name, _ in map(named, options.images):
         for kind in ("png", "csv", "json"):
             out_file(options.out / f"{name}.{kind}", "--out")
-    found = [images(item, options.measure) for item in options.images]
+    sources = [images(item, options.measure) for item in options.images]
     loaded = networks(options)
-    for name, held in found:
+    for name, held in sources:
         chosen = reconstruction_sheets.in_turn(
             [(source, part[:: max(1, len(part) // options.show)]) for source, part in held], options.show
         )
         rows = []
         for network, (config, spec, params) in loaded.items():
-            one = reconstruction_sheets.errors(spec, params, held, config, options.mask_ratio)
-            rows += [{"network": network} | row for row in one]
+            errors = reconstruction_sheets.errors(spec, params, held, config, options.mask_ratio)
+            rows += [{"network": network} | row for row in errors]
         normalized = any(spec.norm_pix for _, spec, _ in loaded.values())
         how = pixel_space.WORDS[options.statistics if normalized else ""]
         shown = ((network, spec, params) for network, (_, spec, params) in loaded.items())

@@ -82,20 +82,20 @@ def logistic_regression(
     penalty.
     """
     n, d = x.shape
-    x, own = x.astype(np.float64), (labels, np.arange(n))
+    x, true_class = x.astype(np.float64), (labels, np.arange(n))
 
     def objective(flat: np.ndarray) -> tuple[float, np.ndarray]:
-        both = flat.reshape(d + 1, n_classes)
-        logits = both[:d].T @ x.T + both[d][:, None]  # a row for each class: several times faster than a column
-        logits -= logits.max(0)  # exp does not overflow, and the softmax is the same
-        loss = -logits[own]
+        parameters = flat.reshape(d + 1, n_classes)
+        logits = parameters[:d].T @ x.T + parameters[d][:, None]  # classes as rows, which is several times faster
+        logits -= logits.max(0)  # avoids overflow and does not change the softmax
+        loss = -logits[true_class]
         error = np.exp(logits, out=logits)
         total = error.sum(0)
-        loss = (loss + np.log(total)).mean() + 0.5 * l2 * np.square(both[:d]).sum()
+        loss = (loss + np.log(total)).mean() + 0.5 * l2 * np.square(parameters[:d]).sum()
         error /= total
-        error[own] -= 1
+        error[true_class] -= 1
         error /= n
-        return loss, np.concatenate([(error @ x).T + l2 * both[:d], error.sum(1)[None]]).ravel()
+        return loss, np.concatenate([(error @ x).T + l2 * parameters[:d], error.sum(1)[None]]).ravel()
 
     first = np.zeros((d + 1) * n_classes) if start is None else start.ravel()
     options = {"maxiter": ITERATIONS, "maxcor": 20, "ftol": 1e-15, "gtol": TOLERANCE}

@@ -21,10 +21,10 @@ def part(params: Params, pattern: str, above: str = "") -> tuple[Params, Params]
     matching, others = {}, {}
     for key, value in params.items():
         if isinstance(value, dict):
-            both = part(value, pattern, f"{above}{key}/")
+            halves = part(value, pattern, f"{above}{key}/")
         else:
-            both = (value, {}) if re.search(pattern, above + key) else ({}, value)
-        for target, subset in zip((matching, others), both, strict=True):
+            halves = (value, {}) if re.search(pattern, above + key) else ({}, value)
+        for target, subset in zip((matching, others), halves, strict=True):
             if not isinstance(subset, dict) or subset:
                 target[key] = subset
     return matching, others
@@ -32,8 +32,8 @@ def part(params: Params, pattern: str, above: str = "") -> tuple[Params, Params]
 
 def join(one: Params, other: Params) -> Params:
     """Joins the two dicts that `part` returned."""
-    both = one.keys() & other.keys()
-    return one | other | {key: join(one[key], other[key]) for key in both}
+    shared = one.keys() & other.keys()
+    return one | other | {key: join(one[key], other[key]) for key in shared}
 
 
 def digest(params: Params) -> str:

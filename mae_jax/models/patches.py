@@ -83,5 +83,5 @@ def position_embedding(grid: int, width: int) -> Float[np.ndarray, "n d"]:
         return np.concatenate([np.sin(angle), np.cos(angle)], axis=1)
 
     rows, columns = np.meshgrid(np.arange(grid), np.arange(grid), indexing="ij")
-    both = np.concatenate([one_axis(columns), one_axis(rows)], axis=1)
-    return both.astype(np.float32)
+    embedding = np.concatenate([one_axis(columns), one_axis(rows)], axis=1)
+    return embedding.astype(np.float32)

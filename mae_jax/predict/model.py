@@ -127,15 +127,15 @@ class Model:
 
     def pooling(self, pool: str = "") -> str:
         """`pool`, or if it is empty the pooling of the network's own head. Raises UserError if it is not possible."""
-        own = self.spec.shape.pool
+        head_pool = self.spec.shape.pool
         if pool and pool not in POOLS:
             raise UserError(f"pool={pool!r} is not allowed; use one of {', '.join(POOLS)}")
-        if own == "mean" and pool in ("cls", "both"):
+        if head_pool == "mean" and pool in ("cls", "both"):
             raise UserError(
                 f"pool={pool}: {self.origin} was trained on the mean of the patch tokens and has no norm for the class "
                 f"token; use pool=mean"
             )
-        return pool or own
+        return pool or head_pool
 
     def batches(
         self, reader: reading.Reader, *, classify: bool = True, embed: bool = False, pool: str = ""
@@ -150,7 +150,7 @@ class Model:
                 f"{self.origin} has no classifier{f' (task {self.task})' if self.task else ''}, only an encoder; use "
                 f"embed, or name a fine-tuned or probed run"
             )
-        pool, own = self.pooling(pool), self.spec.shape.pool
+        pool, head_pool = self.pooling(pool), self.spec.shape.pool
         devices = self.spec.mesh.size
         batch_size = min(self.batch_size, FEW) if len(reader.source) <= FEW else self.batch_size
         rows = -(-batch_size // devices) * devices
@@ -161,14 +161,14 @@ class Model:
             n = int(batch["mask"].sum())
             on_device = sharding.put_batch(batch, self.spec.mesh)
             features = probabilities = None
-            if (embed and pool == own) or (classify and self.probe is not None):
+            if (embed and pool == head_pool) or (classify and self.probe is not None):
                 features = np.asarray(feature_step(self.spec, self.params, on_device, np.int32(0))["features"])[:n]
             if classify and self.probe is not None:
                 probabilities = self.probe.probabilities(features)
             elif classify:
                 values = eval_step(self.spec, self.params, on_device, np.int32(0))
                 probabilities = np.asarray(values["probabilities"])[:n]
-            if embed and pool != own:
+            if embed and pool != head_pool:
                 features = np.asarray(embed_step(self.spec, self.params, on_device, pool))[:n]
             good = np.asarray([i for i in range(n) if start + i not in reader.bad], int)
             yield Batch(

@@ -184,8 +184,8 @@ def _start(config: RunConfig) -> str:
     place = Path(config.init_from)
     license_of = "its license is not known"
     if config.init == "weights":
-        found = _license(place if place.is_dir() else place.parent)
-        license_of = f"license {_plain(found)}" if found else license_of
+        name = _license(place if place.is_dir() else place.parent)
+        license_of = f"license {_plain(name)}" if name else license_of
     else:
         before = contents.read_object(place / contents.RUN) if (place / contents.RUN).is_file() else {}
         source = before.get("data_name")
@@ -197,8 +197,8 @@ def _license(folder: Path) -> str:
     """The license named in the folder's README.md or config.json; "" if there is none."""
     try:
         text = (folder / "README.md").read_text(encoding="utf-8", errors="replace")[:5000]
-        if found := re.search(r"^license(?:_name)?: *[\"']?([\w.+ -]{1,60})", text, re.MULTILINE):
-            return found[1].strip()
+        if match := re.search(r"^license(?:_name)?: *[\"']?([\w.+ -]{1,60})", text, re.MULTILINE):
+            return match[1].strip()
     except OSError:
         pass
     try:
@@ -237,12 +237,12 @@ def _classifier_results(run_dir: Path, weights: Weights, run: dict[str, Any], re
 
 def _scores(file: Path, classes: tuple[str, ...], what: str) -> str:
     """The table of one test set, with bootstrap intervals over groups of images if known, else over images."""
-    found, _ = read_predictions(file, classes)
+    table, _ = read_predictions(file, classes)
     n = len(classes)
-    terms = stats.image_terms(found.labels, found.predictions, found.confidence, found.probabilities, n)
-    grouped = found.groups is not None and any(found.groups)
-    grouped = grouped and len(set(found.groups)) > 1  # a single group cannot be resampled
-    names = [g or image for g, image in zip(found.groups, found.images, strict=True)] if grouped else found.images
+    terms = stats.image_terms(table.labels, table.predictions, table.confidence, table.probabilities, n)
+    grouped = table.groups is not None and any(table.groups)
+    grouped = grouped and len(set(table.groups)) > 1  # a single group cannot be resampled
+    names = [g or image for g, image in zip(table.groups, table.images, strict=True)] if grouped else table.images
     units = np.unique(names, return_inverse=True)[1]
     draws = stats.bootstrap([terms], units, lambda sums: stats.metrics_from_sums(sums, n))
     draws = {metric: stats.allow_for_few_units(drawn, int(units.max()) + 1) for metric, drawn in draws.items()}
@@ -254,7 +254,7 @@ def _scores(file: Path, classes: tuple[str, ...], what: str) -> str:
         rows.append(f"| {words} | {value:.3f} | {max(low, 0.0):.3f} to {min(high, HIGHEST.get(metric, 1.0)):.3f} |")
     unit = "groups of images (slides, regions, fields)" if grouped else "images"
     return (
-        f"Measured on {len(found.images)} {what}. Intervals come from {stats.DRAWS} bootstrap samples of {unit}. They "
+        f"Measured on {len(table.images)} {what}. Intervals come from {stats.DRAWS} bootstrap samples of {unit}. They "
         f"do not cover differences between random seeds or laboratories.\n\n" + "\n".join(rows)
     )
 

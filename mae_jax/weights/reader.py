@@ -86,8 +86,8 @@ def read(path: str | Path, field: str = "weights", heads: int = 0, leave: str = 
         raise UserError(f"--leave {leave!r} matches no key of {path}; its keys are {_some(sorted(arrays))}")
     arrays = {key: value for key, value in arrays.items() if key not in ignored}
     about = _ConfigFile(about, path, field)
-    own = about.section("mae_jax") if family == "own" else _ConfigFile({}, path, field)
-    shape, kind, known = _shape(arrays, family, about, own, heads, path, field)
+    saved = about.section("mae_jax") if family == "own" else _ConfigFile({}, path, field)
+    shape, kind, known = _shape(arrays, family, about, saved, heads, path, field)
     params, notes = _take(arrays, family, shape, kind, path, field)
     notes = [f"the prefix {prefix!r} is removed from the keys", *notes] if prefix else notes
     notes = [f"{len(ignored)} keys are ignored, as requested ({_some(sorted(ignored))})", *notes] if ignored else notes
@@ -104,7 +104,7 @@ def read(path: str | Path, field: str = "weights", heads: int = 0, leave: str = 
     shape, params, more = _fixed_positions(shape, params, tolerance)
     mean, std = _scale(path, about, field)
     labels = about.section("id2label").fields
-    listed = own.get("classes")
+    listed = saved.get("classes")
     classes = tuple(map(str, listed)) if isinstance(listed, list) else ()
     classes = classes or tuple(str(labels[k]) for k in sorted(labels, key=_number))
     known_names = classes if len(classes) == shape.n_classes else ()
@@ -172,7 +172,13 @@ def _number(text: str) -> tuple[int, str]:
 
 
 def _shape(
-    arrays: dict[str, np.ndarray], family: str, about: _ConfigFile, own: _ConfigFile, heads: int, path: Path, field: str
+    arrays: dict[str, np.ndarray],
+    family: str,
+    about: _ConfigFile,
+    saved: _ConfigFile,
+    heads: int,
+    path: Path,
+    field: str,
 ) -> tuple[Shape, str, bool]:
     """The network's shape, its kind, and whether the number of heads is known."""
 
@@ -223,8 +229,10 @@ def _shape(
             )
         image_size = round(patches**0.5) * patch_size
     else:
-        image_size = own.count("image_size") or max(1, 224 // patch_size) * patch_size
-    stated = own.count("heads") or about.count("num_attention_heads") or about.section("model_args").count("num_heads")
+        image_size = saved.count("image_size") or max(1, 224 // patch_size) * patch_size
+    stated = (
+        saved.count("heads") or about.count("num_attention_heads") or about.section("model_args").count("num_heads")
+    )
     usual = {1280: 16}.get(width, max(1, width // 64))
     size = re.match(r"(?:vit|deit3?)_(\w+?)_", str(about.get("architecture", "")))
     if not stated and size and vit.SIZES.get(size[1], (0,))[0] == width:
@@ -240,7 +248,7 @@ def _shape(
     decoder_width = 0
     if decoder is not None:
         decoder_width = decoder.shape[1] if family == "own" else decoder.shape[0]
-    decoder_heads = own.count("decoder_heads") or about.count("decoder_num_attention_heads")
+    decoder_heads = saved.count("decoder_heads") or about.count("decoder_num_attention_heads")
     decoder_heads = decoder_heads or max(1, decoder_width // 32)
     if decoder is not None and decoder_width % decoder_heads:
         raise UserError(f"{field}: {path}: {decoder_heads} heads do not divide the decoder's {decoder_width} features")
@@ -258,7 +266,7 @@ def _shape(
         pool="cls" if find("fc_norm/scale") is None else "mean",
         n_classes=0 if head is None or kind == "mae" else need("head/bias", 1).shape[0],
         positions="fixed" if positions is None else "learned",
-        norm_eps=own.epsilon("norm_eps") or about.epsilon("layer_norm_eps") or vit.Shape.norm_eps,
+        norm_eps=saved.epsilon("norm_eps") or about.epsilon("layer_norm_eps") or vit.Shape.norm_eps,
         registers=registers,
         layer_scale=0.0 if find("encoder/block_00/ls1/gamma") is None else 1e-5,
     )
@@ -297,11 +305,11 @@ def _take(
         if ours == "encoder/pos_embed" and prefixed is not None:
             shapes = [(1, prefixed.shape[-2], shape.width)]  # may also have rows for the class token and registers
         used.update(keys)
-        found = [arrays.get(key) for key in keys]
-        missing.extend(key for key, array in zip(keys, found, strict=True) if array is None)
-        if any(array is None for array in found):
+        parts = [arrays.get(key) for key in keys]
+        missing.extend(key for key, array in zip(keys, parts, strict=True) if array is None)
+        if any(array is None for array in parts):
             return None
-        for key, array, expected in zip(keys, found, shapes, strict=True):
+        for key, array, expected in zip(keys, parts, shapes, strict=True):
             if array.shape != expected:
                 misshapen.append(f"{key} {array.shape} instead of {expected}")
                 return None
@@ -311,7 +319,7 @@ def _take(
             if not np.isfinite(array).all():
                 misshapen.append(f"{key} is not finite")
                 return None
-        return names.to_ours(ours, [array.astype(np.float32) for array in found], family)
+        return names.to_ours(ours, [array.astype(np.float32) for array in parts], family)
 
     params = map_paths(take, like)
     unexpected = sorted(set(arrays) - used - set(_UNUSED[family]))
@@ -331,8 +339,8 @@ def _plain_decoder(positions: np.ndarray | None, shape: Shape, tolerance: float)
     if positions is None:
         return True
     expected = np.pad(position_embedding(shape.grid, shape.decoder_width), ((1, 0), (0, 0)))
-    found = positions.reshape(-1, positions.shape[-1])
-    return found.shape == expected.shape and bool(np.abs(found - expected).max() < tolerance)
+    rows = positions.reshape(-1, positions.shape[-1])
+    return rows.shape == expected.shape and bool(np.abs(rows - expected).max() < tolerance)
 
 
 def _fixed_positions(shape: Shape, params: Params, tolerance: float) -> tuple[Shape, Params, list[str]]:
@@ -358,10 +366,10 @@ def _fixed_positions(shape: Shape, params: Params, tolerance: float) -> tuple[Sh
 def _scale(path: Path, about: _ConfigFile, field: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation of the images that the network expects; ImageNet's if no file states them."""
     preprocessor = read_config(path, field, "preprocessor_config.json")
-    timm, own = about.section("pretrained_cfg"), about.section("mae_jax")
+    timm, saved = about.section("pretrained_cfg"), about.section("mae_jax")
     values = []
     for ours, theirs, default in zip(("mean", "std"), ("image_mean", "image_std"), IMAGENET, strict=True):
-        value = own.get(ours) or preprocessor.get(theirs) or timm.get(ours) or default
+        value = saved.get(ours) or preprocessor.get(theirs) or timm.get(ours) or default
         ok = isinstance(value, list | tuple) and len(value) == 3
         if not ok or not all(_finite(v) and (ours == "mean" or v > 0) for v in value):
             raise UserError(
