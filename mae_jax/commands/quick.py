@@ -1,15 +1,15 @@
-"""A first answer for your own images in a few minutes: how many labels are enough?
+"""Estimate in a few minutes how many labels are enough for your own images.
 
 mae-jax quick PLACE [--unlabeled DIR] [--init ENCODER]
 
 PLACE holds labeled images: DIR/<split>/<Class>/*, DIR/<Class>/*, or a CSV or Parquet file with the columns path and
-label (see mae-jax check). The command searches the images for leaks, pre-trains a small network on the unlabeled images
-(or on the training images, if none are given), and solves linear probes of the frozen encoder at several numbers of
-labels, next to probes of random weights. It writes a report, and says what the full study would add and how long it
+label (see mae-jax check). The command searches the images for leaks and pre-trains a small network on the unlabeled
+images, or on the training images if there are none. It then fits linear probes on the frozen encoder, and on random
+weights, at several numbers of labels. It writes a report, and prints what the full study would add and how long it
 would take. 2,000 cells take about five minutes on two cores. Rerun the command to resume it.
 
-ENCODER is the run directory of a pre-training, or weights of Hugging Face, timm or facebookresearch/mae. It is probed
-in place of a pre-training.
+ENCODER is the run directory of a pre-training, or weights of Hugging Face, timm or facebookresearch/mae. It replaces
+the pre-training.
 """
 
 import argparse
@@ -19,23 +19,26 @@ from mae_jax.runtime import signals
 from mae_jax.runtime.command import say
 from mae_jax.runtime.errors import UserError
 
-SUMMARY = "a first answer for your own images in minutes: leak check, small pre-training, probes, report"
+SUMMARY = "get a first answer for your own images in minutes: leak check, small pre-training, probes, report"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of `mae-jax quick`."""
+    """Adds the arguments of `mae-jax quick`."""
     parser.add_argument("place", metavar="PLACE", help="a folder of labeled images, or a CSV or Parquet file of labels")
     parser.add_argument(
         "--unlabeled", "--unlabelled", default="", metavar="DIR[,DIR...]", help="images to pre-train on"
     )
-    parser.add_argument("--init", default="", metavar="ENCODER", help="an encoder to probe in place of a pre-training")
-    parser.add_argument("--columns", default="", help="columns of a table, as data.columns: path=file,label=cell_type")
+    parser.add_argument("--init", default="", metavar="ENCODER", help="an encoder to probe instead of a pre-training")
     parser.add_argument(
-        "--group_pattern", default="", metavar="REGEX", help="regular expression with one group, as data.group_pattern"
+        "--columns", default="", help="columns of a table, like data.columns: path=file,label=cell_type"
     )
-    parser.add_argument("--seeds", type=int, default=3, help="subsets of the labels at each number (default 3)")
+    parser.add_argument(
+        "--group_pattern", default="", metavar="REGEX",
+        help="regular expression whose group is the patient or slide in a file name, like data.group_pattern",
+    )  # fmt: skip
+    parser.add_argument("--seeds", type=int, default=3, help="random subsets per number of labels (default 3)")
     parser.add_argument("--steps", type=int, default=600, help="updates of the pre-training (default 600)")
-    parser.add_argument("--workdir", default="", metavar="DIR", help="where to write (default: runs/quick-PLACE)")
+    parser.add_argument("--workdir", default="", metavar="DIR", help="output folder (default: runs/quick-PLACE)")
     parser.add_argument("--no_plan", action="store_true", help="do not measure how long the full study would take")
 
 
