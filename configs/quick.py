@@ -1,6 +1,6 @@
 """A first answer in minutes: a small masked autoencoder, then linear probes of the frozen encoder. See `mae-jax quick`.
 
-python -m mae_jax.main --config=configs/quick.py[:data=folder][,seeds=3][,steps=600] --config.finetune.data.dir=DIR
+python -m mae_jax.main --config=configs/quick.py[:data=folder][,seeds=3][,steps=400] --config.finetune.data.dir=DIR
   --config.pretrain.data.dir=DIR
 
 `mae-jax quick DIR` also checks for leaks, chooses the numbers of labels, and says what the full study would add.
@@ -13,7 +13,7 @@ from mae_jax.config.loading import load, parse_arg
 
 
 def get_config(arg=None):
-    arg = parse_arg(arg, data="folder", seeds=3, steps=600)
+    arg = parse_arg(arg, data="folder", seeds=3, steps=400)
     study = f"data={arg.data},protocol=controlled,seeds={arg.seeds},scale=laptop"
     config = load(Path(__file__).with_name("study.py"), study)
     config.name = "quick"

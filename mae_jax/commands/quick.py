@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="regular expression whose group is the patient or slide in a file name, like data.group_pattern",
     )  # fmt: skip
     parser.add_argument("--seeds", type=int, default=3, help="random subsets per number of labels (default 3)")
-    parser.add_argument("--steps", type=int, default=600, help="updates of the pre-training (default 600)")
+    parser.add_argument("--steps", type=int, default=400, help="updates of the pre-training (default 400)")
     parser.add_argument("--workdir", default="", metavar="DIR", help="output folder (default: runs/quick-PLACE)")
     parser.add_argument("--no_plan", action="store_true", help="do not measure how long the full study would take")
 

@@ -22,7 +22,7 @@ def configured(
     unlabeled: str = "",
     init: str = "",
     seeds: int = 3,
-    steps: int = 600,
+    steps: int = 400,
     columns: str = "",
     group_pattern: str = "",
 ) -> ConfigDict:
