@@ -68,6 +68,7 @@ def losses(workdir: Path) -> dict[tuple[int, str], float]:
     return {(r["step"], k): v for r in rows for k, v in r.items() if k.endswith("loss")}
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_result_of_one(tmp_path, environment):
     one, two = tmp_path / "one", tmp_path / "two"
     finish(start(one, environment, 1), 0)

@@ -67,6 +67,7 @@ def test_every_format_before_todays_has_a_sample(unpacked):
     assert all("format" not in json.loads(path.read_text()) for path in unpacked.rglob("config.json"))
 
 
+@pytest.mark.slow
 def test_a_stopped_run_resumes_and_ends_as_if_it_had_not_been_stopped(runs, capsys):
     results = main.run(config_of(runs / "stopped"), runs / "stopped")
     assert "from step 5 of 12" in capsys.readouterr().out

@@ -68,6 +68,7 @@ def test_the_best_epoch_of_a_checkpoint_is_kept_and_later_ones_are_removed(tmp_p
     assert files(again) == set()
 
 
+@pytest.mark.slow
 def test_a_resumed_run_tests_the_same_best_epoch(tmp_path, tiny_config, monkeypatch):
     config = tiny_config(**{"train.select": "best"})
     rates = iter([0.9, 0.3, 0.8, 0.5])  # accuracies in place of those of a validation

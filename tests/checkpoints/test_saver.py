@@ -119,6 +119,7 @@ def test_steps_that_are_all_bad_are_refused_at_every_start(copy, spec):
             restored(copy, spec, [])
 
 
+@pytest.mark.slow
 def test_later_changes_do_not_reach_a_save_in_progress(tmp_path, spec, monkeypatch):
     def slow(*args, dumps=json.dumps, **options):
         if threading.current_thread() is not threading.main_thread():
@@ -170,6 +171,7 @@ def test_a_read_error_of_orbax_itself_renames_nothing(copy, spec, monkeypatch):
     assert committed_steps(copy / "checkpoints") == [6, 4, 2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [errno.EIO, errno.ENOTCONN, errno.ETIMEDOUT, errno.EMFILE, errno.ENOMEM])
 @pytest.mark.parametrize("when", ["save", "wait_until_finished"])
 def test_every_fault_in_a_save_is_one_line_and_keeps_the_steps_before(copy, spec, monkeypatch, number, when):
@@ -338,6 +340,7 @@ for name, fault, repair in (
 """
 
 
+@pytest.mark.slow
 def test_a_full_disk_and_a_limit_stop_the_run_with_the_earlier_steps_kept(small_disk, environment):
     run = subprocess.run(
         [sys.executable, "-c", FULL, str(small_disk)],

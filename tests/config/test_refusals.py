@@ -106,6 +106,7 @@ def said(tmp_path_factory) -> list[tuple[int, str]]:
     return [tuple(json.loads(line)) for line in done.stdout.splitlines()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", range(len(MISTAKES)), ids=[f"{f} {' '.join(m)}"[:200] for f, m, _ in MISTAKES])
 def test_a_mistake_is_found_before_jax_is_imported(said, number):
     code, text = said[number]

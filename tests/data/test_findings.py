@@ -105,6 +105,7 @@ def test_a_run_reports_what_makes_its_scores_doubtful(config):
     assert task.facts["repeated"]["two_labels"] == 1
 
 
+@pytest.mark.slow
 def test_labels_are_asked_for_in_images(config, tmp_path):
     from mae_jax.train.loop import run
 

@@ -27,6 +27,7 @@ def call(*arguments):
             raise
 
 
+@pytest.mark.slow
 def test_maps_have_the_grid_of_the_patches(finished):
     network, _ = export.load(finished)
     images = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), np.uint8)

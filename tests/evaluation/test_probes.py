@@ -111,6 +111,7 @@ def test_features_are_computed_once_for_each_encoder_and_image():
     assert asked == [[1, 3], [5], [1], [1]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ["lbfgs", "knn"])
 def test_a_quick_probe_leaves_the_files_of_a_run(tmp_path, tiny_config, monkeypatch, capsys, task):
     calls = []

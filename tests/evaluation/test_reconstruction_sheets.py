@@ -44,6 +44,7 @@ def batch_of(images, spec):
     return sharding.put_batch(batch, spec.mesh)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm_pix", [True, False])
 def test_pictures_show_input_and_paste_visible_patches(norm_pix, images, spec, params):
     spec = dataclasses.replace(spec, norm_pix=norm_pix)
@@ -133,6 +134,7 @@ def table(path):
         return list(csv.DictReader(file))
 
 
+@pytest.mark.slow
 def test_a_pretraining_ends_with_its_reconstructions(runs):
     one, two = (table(runs / name / contents.RECONSTRUCTIONS) for name in ("one", "two"))
     # Images and ratios are equal. Errors without a network are equal, too, because the masks are.
@@ -153,6 +155,7 @@ def command(*arguments):
     return end.value.code
 
 
+@pytest.mark.slow
 def test_networks_are_compared_side_by_side(runs, tmp_path, capsys):
     images = ["--images=tissue=synthetic-tissue", "--images=cells=synthetic-cells"]
     two = runs / "one", runs / "two"

@@ -25,6 +25,7 @@ def params():
     return jax.tree.map(lambda leaf: leaf + rng.normal(0, 0.3, leaf.shape).astype(np.float32), drawn)
 
 
+@pytest.mark.slow
 def test_the_last_block_through_the_last_norm_is_the_encoder(params):
     encoder = params["encoder"]
     first, last = features(SHAPE, encoder, IMAGES, (0, -1))

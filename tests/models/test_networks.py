@@ -105,6 +105,7 @@ def test_the_fused_kernel_is_asked_for_the_same(first, monkeypatch):
     assert asked == ["cudnn"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("remat", [False, True])
 def test_a_last_block_for_the_class_token_alone_changes_no_number(images, remat):
     shape = dataclasses.replace(SHAPE, registers=2, drop_path=0.5, remat=remat)
@@ -166,6 +167,7 @@ def test_initialisation_is_that_of_the_paper():
     assert 0.01 < float(params["cls_token"].std()) < 0.03
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pool", ["cls", "mean"])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_classifier_gives_finite_float32_logits(pool, dtype):

@@ -61,6 +61,7 @@ def as_written(probabilities):
     return [[f"{p:.9g}" for p in row] for row in probabilities]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ["finetune", "linear_probe", "lbfgs", "knn"])
 def test_predictions_of_the_runs_own_test_images_are_bit_identical(made, task):
     model = mae_jax.load(made / task)
@@ -141,6 +142,7 @@ def test_remote_addresses_are_refused_and_the_home_directory_is_expanded(made, m
     assert mae_jax.load("~/knn").origin == str(made / "knn")
 
 
+@pytest.mark.slow
 def test_embeddings_of_any_weights_in_every_format(made, tmp_path):
     images = tmp_path / "slide"
     images.mkdir()
@@ -174,6 +176,7 @@ def test_embeddings_of_any_weights_in_every_format(made, tmp_path):
         other.embed(pixels, pool="cls")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ["finetune", "linear_probe", "lbfgs", "knn", "pretrain"])
 def test_a_bundle_predicts_like_its_run(made, tmp_path, task):
     out = tmp_path / "bundle"

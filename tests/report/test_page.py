@@ -200,6 +200,7 @@ def test_an_arm_of_few_fractions_stands_beside_the_usual_one(make, tmp_path):
     assert {row["arm"] for row in read(tmp_path / "out" / "figures" / "curves.csv")} == {"", "longer"}
 
 
+@pytest.mark.slow
 def test_further_test_sets_stand_beside_the_main_one(make, tmp_path):
     dirs = make.study(tmp_path / "runs", rows=60)[2:6]
     for i, run in enumerate(dirs):
@@ -278,6 +279,7 @@ def test_arms_of_nearly_one_name_have_files_of_their_own(make, tmp_path):
     assert len({path for name, path in made.paths.items() if name.startswith("training")}) == 3
 
 
+@pytest.mark.slow
 def test_what_was_run_stands_under_its_own_heading(make, tmp_path):
     dirs = make.study(tmp_path / "runs", rows=60, seeds=2)
     dirs[:0] = [make.run(tmp_path / f"knn{f}", "mae", f, rows=60, knows=0.5, evaluation="knn") for f in (0.1, 0.5)]
@@ -287,6 +289,7 @@ def test_what_was_run_stands_under_its_own_heading(make, tmp_path):
     assert classifiers.index("nearest neighbors") > classifiers.index("scratch_1.0_1")
 
 
+@pytest.mark.slow
 def test_one_pre_training_for_all_seeds_is_said(make, tmp_path):
     told = "One pre-training serves all seeds"
     dirs = make.study(tmp_path / "one", rows=60, seeds=2, init_from="runs/pretrain")
@@ -399,6 +402,7 @@ def browse(tmp_path):
     return browse
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not CHROMIUM, reason="no chromium here: apt-get install chromium")
 def test_paper_has_the_figures_of_every_arm_and_no_configurations(make, tmp_path, browse):
     dirs = [
@@ -416,6 +420,7 @@ def test_paper_has_the_figures_of_every_arm_and_no_configurations(make, tmp_path
     assert pages[0] == pages[1] < 20
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not CHROMIUM, reason="no chromium here: apt-get install chromium")
 def test_a_browser_opens_it(report, tmp_path, browse):
     # A copy that may run a script tells, from within a phone's width, which images the browser could not show and

@@ -43,6 +43,7 @@ def cut(path: Path) -> None:
     path.write_bytes(data[: data.rindex(b"\n", 0, -2) - 5])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", [Path.unlink, cut, lambda path: path.write_bytes(b"")])
 def test_missing_or_truncated_predictions_are_computed_again(config, finished, copy, capsys, damage):
     damage(copy / contents.PREDICTIONS)
@@ -177,6 +178,7 @@ def test_a_report_that_cannot_be_written_keeps_the_previous_one(finished, tmp_pa
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.slow
 def test_a_best_epoch_that_cannot_be_written_is_named(tiny_config, tmp_path, environment):
     """The fields of a fine-tuning whose weights are larger than its other files."""
     fields = tiny_config(**{"train.select": "best", "model.width": 64}).to_json()

@@ -42,6 +42,7 @@ loop.run(config, Path(sys.argv[1]))
 """
 
 
+@pytest.mark.slow
 def test_the_second_run_compiles_nothing_and_tensorflow_is_not_imported_early(tmp_path, environment):
     """The first run stores its compiled functions in the user's cache directory; the second loads them."""
     environment = environment | {"XDG_CACHE_HOME": str(tmp_path), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}

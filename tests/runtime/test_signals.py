@@ -57,6 +57,7 @@ def same_results(one, two) -> bool:
     return all((one / n).read_bytes() == (two / n).read_bytes() for n in (contents.METRICS, contents.PREDICTIONS))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("call_number", [1, 2])
 def test_a_signal_during_evaluation_saves_and_evaluates_again(tmp_path, config, whole, monkeypatch, call_number):
     calls = []
@@ -269,6 +270,7 @@ runpy.run_module(TARGET, run_name="__main__", alter_sys=True)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "arguments", "module"),
     [

@@ -51,6 +51,7 @@ def losses(spec, rows, steps=4):
     return np.array(found), current
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ["pretrain", "finetune"])
 def test_every_split_and_accumulation_gives_the_losses_of_one_device(task):
     expected, _ = losses(spec_of(task, mesh_of(1)), 8)
@@ -60,6 +61,7 @@ def test_every_split_and_accumulation_gives_the_losses_of_one_device(task):
         np.testing.assert_allclose(found, expected, rtol=1e-5, err_msg=f"{devices} {fsdp} {accumulation}")
 
 
+@pytest.mark.slow
 def test_parameters_and_optimizer_state_are_split_over_fsdp():
     """Even if 5 divides no axis (32 and 128 features here; 768 and 3,072 in ViT-B)."""
     shape = Shape(16, 4, 32, 1, 2, mlp_ratio=8.0, n_classes=3)
@@ -82,6 +84,7 @@ def test_parameters_and_optimizer_state_are_split_over_fsdp():
     assert not np.asarray(after.params["encoder"]["block_00"]["mlp"]["fc1"]["kernel"])[:, 256:].any()
 
 
+@pytest.mark.slow
 def test_visible_patches_train_by_their_weight():
     batch = sharding.put_batch(batch_of(0, 8), mesh_of(1))
 
@@ -104,6 +107,7 @@ def leaves(params):
     return found
 
 
+@pytest.mark.slow
 def test_only_the_last_blocks_are_trained_and_have_optimizer_state():
     """Frozen parameters stay bit-identical, have no drop path, and need no memory for moments."""
     shape = dataclasses.replace(SHAPE, depth=3, drop_path=0.9, frozen_blocks=2)
@@ -138,6 +142,7 @@ def probe(devices, rows, accumulation=1, steps=3):
     return spec, before, current, found
 
 
+@pytest.mark.slow
 def test_linear_probing_trains_the_head_by_statistics_of_the_whole_batch():
     """Batch norm and LARS match NumPy over the real rows, with padding, accumulation, and one or five devices."""
     spec, before, current, _ = probe(1, 8)
@@ -204,6 +209,7 @@ def test_padding_rows_change_nothing():
     np.testing.assert_allclose(padded, clean, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fields", [{"mixup": 0.8}, {"cutmix": 1.0}], ids=["mixup", "cutmix"])
 def test_a_step_trains_on_what_numpy_mixes(fields):
     spec = spec_of("finetune", mesh_of(1), label_smoothing=0.1, **fields)
@@ -231,6 +237,7 @@ def test_a_step_trains_on_what_numpy_mixes(fields):
 MIXED = {"mixup": 0.8, "cutmix": 1.0, "label_smoothing": 0.1}
 
 
+@pytest.mark.slow
 def test_every_split_and_accumulation_mixes_alike():
     expected, _ = losses(spec_of("finetune", mesh_of(1), **MIXED), 8, steps=3)
     plain, _ = losses(spec_of("finetune", mesh_of(1), label_smoothing=0.1), 8, steps=3)
@@ -241,6 +248,7 @@ def test_every_split_and_accumulation_mixes_alike():
         np.testing.assert_allclose(found, expected, rtol=1e-5, err_msg=f"{devices} {fsdp} {accumulation}")
 
 
+@pytest.mark.slow
 def test_drop_path_and_mixing_together_do_not_depend_on_the_number_of_devices():
     shape = Shape(16, 4, 16, 2, 2, n_classes=3, pool="mean", drop_path=0.3)
     expected, _ = losses(spec_of("finetune", mesh_of(1), shape=shape, **MIXED), 8, steps=3)
@@ -248,6 +256,7 @@ def test_drop_path_and_mixing_together_do_not_depend_on_the_number_of_devices():
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_padding_is_mixed_into_nothing():
     spec, found = spec_of("finetune", mesh_of(1), **MIXED), []
     for filling in (0, 255):
@@ -262,6 +271,7 @@ def test_padding_is_mixed_into_nothing():
     np.testing.assert_allclose(found[0], whole[0], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_what_is_mixed_is_a_function_of_seed_and_step():
     keys = [(0, 0), (0, 1), (1, 0)]
     spec, found = spec_of("finetune", mesh_of(1), **MIXED), []
@@ -273,6 +283,7 @@ def test_what_is_mixed_is_a_function_of_seed_and_step():
     assert found[:3] == found[3:] and len(set(found)) == 3
 
 
+@pytest.mark.slow
 def test_randomness_is_a_function_of_seed_and_step():
     spec = spec_of("pretrain", mesh_of(1))
     batch = sharding.put_batch(batch_of(0, 8), spec.mesh)
@@ -323,6 +334,7 @@ def test_bfloat16_keeps_parameters_in_float32():
     assert {x.dtype for x in jax.tree.leaves(current.params)} == {np.dtype("float32")}
 
 
+@pytest.mark.slow
 def test_remat_saves_memory_and_the_state_is_donated():
     """The new state reuses every byte of the old one. `remat` gives the same losses with less memory."""
     found, sizes = [], []

@@ -43,6 +43,7 @@ def inits_in_report(workdir: Path) -> list[str]:
         return [row["init"] for row in csv.DictReader(file)]
 
 
+@pytest.mark.slow
 def test_a_refused_run_does_not_stop_the_others(config, tmp_path, ran, capsys):
     ((place, pretraining),) = cells.pretrainings(validate_study(config), tmp_path)
     loop.run(pretraining, place)
@@ -61,6 +62,7 @@ def test_a_refused_run_does_not_stop_the_others(config, tmp_path, ran, capsys):
     assert ran == ["finetune 100 % mae"] and inits_in_report(tmp_path) == ["scratch", "mae"]
 
 
+@pytest.mark.slow
 def test_no_run_starts_from_a_diverged_pretraining(config, tmp_path, ran):
     config.pretrain.optim.base_lr = config.pretrain.optim.weight_decay = 1e3
     config.pretrain.checkpoint.every_epochs = 0.01
@@ -69,6 +71,7 @@ def test_no_run_starts_from_a_diverged_pretraining(config, tmp_path, ran):
     assert ran == ["pre-training", "finetune 100 % scratch"] and inits_in_report(tmp_path) == ["scratch"]
 
 
+@pytest.mark.slow
 def test_a_killed_run_of_two_in_parallel_is_then_finished(tmp_path, environment, ran):
     """Two processes as in a job array; SIGKILL for one of them, then the normal command of the study."""
     workdir = tmp_path / "study"
@@ -98,6 +101,7 @@ def test_a_killed_run_of_two_in_parallel_is_then_finished(tmp_path, environment,
     assert len(list(workdir.glob(f"cells/*/{contents.RESULTS}"))) == 2
 
 
+@pytest.mark.slow
 def test_a_moved_study_resumes(config, tmp_path, ran):
     config.inits = ("mae",)
     label_study.run(config, tmp_path / "here")
@@ -135,6 +139,7 @@ def test_finished_runs_without_checkpoint_are_reported(config, tmp_path, capsys)
     assert f"already finished, but its checkpoint of step {steps} and best/{chosen.name}" in said
 
 
+@pytest.mark.slow
 def test_a_damaged_finished_run_does_not_stop_the_others(config, tmp_path, ran, capsys):
     config.inits = ("scratch",)
     config.fractions = (0.5, 1.0)
@@ -167,6 +172,7 @@ def test_a_damaged_finished_run_does_not_stop_the_others(config, tmp_path, ran, 
     assert ran == ["finetune 50 % scratch"] and (one / contents.RESULTS).read_text() == whole
 
 
+@pytest.mark.slow
 def test_a_missing_run_json_is_written_again(config, tmp_path, ran, capsys):
     config.inits = ("scratch",)
     label_study.run(config, tmp_path)

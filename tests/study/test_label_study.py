@@ -85,6 +85,7 @@ def test_every_study_can_have_a_probe_of_random_weights(config, tmp_path):
     assert tasks_of == ["finetune"] * 8 + ["lbfgs"] * 4
 
 
+@pytest.mark.slow
 def test_a_study_older_than_evaluations_can_add_them(config, tmp_path, monkeypatch, capsys):
     """Only missing runs are computed, and features only once per encoder and image."""
     config.fractions, config.seeds = (0.5, 1.0), (0,)
@@ -238,6 +239,7 @@ def test_the_three_experiments_differ_as_their_configs_do():
     assert flatten(config.experiments.exp1)["optim.base_lr"] == 1.5e-4
 
 
+@pytest.mark.slow
 def test_a_study_runs_resumes_and_reports(config, tmp_path, monkeypatch, capsys):
     config.pretrain.mae.mask_ratio, config.finetune.train.label_smoothing = 0.4, 0.04  # compiled by no other test
     before = train_step._cache_size()
@@ -280,6 +282,7 @@ def test_a_study_runs_resumes_and_reports(config, tmp_path, monkeypatch, capsys)
         label_study.run(config, tmp_path)
 
 
+@pytest.mark.slow
 def test_a_signal_at_the_end_of_a_run_stops_the_study(config, tmp_path, monkeypatch):
     config.inits = ("scratch",)
     original = loop.Loop.results
@@ -324,6 +327,7 @@ def test_an_invalid_grid_is_refused(config, tmp_path, field, value, said):
     assert said in str(error.value) and not (tmp_path / "study").exists()
 
 
+@pytest.mark.slow
 def test_a_study_can_add_cells(config, tmp_path):
     config.inits, config.fractions = ("scratch",), (0.1,)
     label_study.run(config, tmp_path)

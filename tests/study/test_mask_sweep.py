@@ -39,6 +39,7 @@ def test_networks_and_classifiers_differ_in_one_field(config, tmp_path):
     assert (mae["seed"], mae["data.subset_seed"]) == (1, 5) and mae["init_from"].endswith("mask75-visible1")
 
 
+@pytest.mark.slow
 def test_a_sweep_runs_reports_and_resumes(config, tmp_path, monkeypatch, capsys):
     config.visible_weights = (0.0,)  # what other tests have compiled
     main.run(config, tmp_path)

@@ -31,6 +31,7 @@ def benchmark(environment, *arguments):
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
 
 
+@pytest.mark.slow
 def test_the_plan_counts_products_that_are_larger_than_the_cache(monkeypatch):
     """Large products are counted like small ones: twice the images need twice the operations."""
     monkeypatch.setattr(jax, "device_count", lambda: 1)
@@ -60,6 +61,7 @@ def test_matrix_operations_are_counted_in_loops_and_inner_functions():
     assert step.matrix_flops(jax.make_jaxpr(function)(jnp.ones((2, 8))).jaxpr) == 3 * 2 * 2 * 8 * 8 + 2 * 2 * 2 * 8
 
 
+@pytest.mark.slow
 def test_a_plan_counts_updates_and_shares_work_among_devices(environment, tmp_path):
     study = ("--config=configs/study.py:data=synthetic,protocol=paper", f"--workdir={tmp_path}", *TINY)
     done = benchmark(environment, "plan", *study, "--pretrain_images=100", "--finetune_images=200", "--devices=1,4")
@@ -75,6 +77,7 @@ def test_a_plan_counts_updates_and_shares_work_among_devices(environment, tmp_pa
     assert "not counted are" not in done.stdout
 
 
+@pytest.mark.slow
 def test_a_plan_counts_linear_probes_and_mentions_runs_without_steps(environment, tmp_path):
     study = ("--config=configs/study.py:data=synthetic,protocol=paper", f"--workdir={tmp_path}", *TINY)
     more = ("--config.evaluations=('linear_probe','knn')", "--config.fractions=(1.0,)", "--devices=1")
@@ -83,6 +86,7 @@ def test_a_plan_counts_linear_probes_and_mentions_runs_without_steps(environment
     assert "| 1 | linear_probe |" in done.stdout and "probes without training steps" in done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "flag", ["devices=abc", "devices=0", "devices=-4", "peak=0", "reached=nan", "reached=2", "pretrain_images=-5"]
 )

@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "tools" / "slurm"
 
@@ -13,6 +15,7 @@ def cell(environment, *arguments):
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
 
 
+@pytest.mark.slow
 def test_the_runs_of_a_study_are_counted_and_called_by_number(environment, tmp_path):
     study = ("--config=configs/demo.py:smoke=true", f"--workdir={tmp_path / 'study'}", "--config.fractions=(0.1,1.0)")
     done = cell(environment, *study, "--count", "--config.inits=('scratch','mae')", "--config.seeds=(0,)")
@@ -23,6 +26,7 @@ def test_the_runs_of_a_study_are_counted_and_called_by_number(environment, tmp_p
     assert (done.stderr, done.returncode) == (line, 2)
 
 
+@pytest.mark.slow
 def test_no_run_starts_from_an_unfinished_pre_training(environment, tmp_path):
     """A stopped or diverged pre-training may have left a checkpoint."""
     study = ("--config=configs/demo.py:smoke=true", f"--workdir={tmp_path / 'study'}", "--config.fractions=(1.0,)")

@@ -15,18 +15,20 @@ ROOT = Path(__file__).parents[2]
 differences = runpy.run_path(str(ROOT / "tools" / "torture.py"))["differences"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["study", "save"])
 def test_killed_and_resumed_runs_are_bit_identical(tmp_path, environment, kind):
     """`study` has a pre-training and classifiers. `save` kills a run during an asynchronous save."""
     command = [sys.executable, str(ROOT / "tools" / "torture.py"), f"--only={kind}", f"--out={tmp_path / 'out'}"]
     run = subprocess.run(
-        [*command, "--moments=1", "--delays=2", "--steps=12"],
+        [*command, "--moments=1", "--delays=1", "--steps=12"],
         capture_output=True, text=True, env=environment, cwd=ROOT, timeout=600,
     )  # fmt: skip
     assert run.returncode == 0, run.stdout + run.stderr
-    assert run.stdout.count(": equal\n") == {"study": 1, "save": 2}[kind] and "all equal" in run.stdout
+    assert run.stdout.count(": equal\n") == 1 and "all equal" in run.stdout
 
 
+@pytest.mark.slow
 def test_a_difference_of_one_bit_is_detected(tmp_path, tiny_config):
     places = [tmp_path / name for name in ("one", "two")]
     for place in places:

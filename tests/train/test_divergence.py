@@ -44,6 +44,7 @@ def arrays(workdir: Path, step: int) -> list[np.ndarray]:
     return [np.asarray(leaf) for leaf in jax.tree.leaves(trees)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ["finetune", "pretrain"])
 def test_it_stops_with_advice_and_the_last_good_checkpoint_stays(tmp_path, tiny_config, task):
     config = tiny_config(task, **EXPLODES)
@@ -60,6 +61,7 @@ def test_it_stops_with_advice_and_the_last_good_checkpoint_stays(tmp_path, tiny_
     assert not (tmp_path / contents.RESULTS).exists()
 
 
+@pytest.mark.slow
 def test_it_rolls_back_and_lowers_the_rate(tmp_path, tiny_config, capsys):
     config = tiny_config(**EXPLODES, **{"train.select": "best", "eval.every_epochs": 0.01})
     with pytest.raises(UserError, match="train.on_divergence=lower_rate"):
@@ -137,6 +139,7 @@ loop.run(tiny_config.__wrapped__()(**EXPLODES, **{"train.on_divergence": "lower_
 """
 
 
+@pytest.mark.slow
 def test_a_run_killed_during_a_rollback_has_the_same_results(tmp_path, tiny_config):
     config = tiny_config(**EXPLODES, **{"train.on_divergence": "lower_rate"})
     whole, broken = tmp_path / "whole", tmp_path / "broken"

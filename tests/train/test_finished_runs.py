@@ -40,6 +40,7 @@ def finished(tmp_path_factory, make):
     return top
 
 
+@pytest.mark.slow
 def test_an_extended_run_equals_one_that_was_longer_from_the_start(finished):
     grown, whole = finished / "grown", finished / "whole"
     for name in (contents.PREDICTIONS, contents.VALIDATION):

@@ -59,6 +59,7 @@ def weights(workdir: Path) -> dict[str, bytes]:
     return {jax.tree_util.keystr(path): np.asarray(leaf).tobytes() for path, leaf in flat}
 
 
+@pytest.mark.slow
 def test_a_killed_run_ends_with_the_same_bits(tmp_path, environment):
     """After SIGKILL and then SIGTERM, parameters, metrics and predictions equal those of an uninterrupted run."""
     whole, broken = tmp_path / "whole", tmp_path / "broken"
@@ -96,6 +97,7 @@ def recipe_of_mae() -> dict:
     return {key: value for key, value in mae.items() if value != plain[key]} | {"name": ""}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ["pretrain", "finetune", "finetune recipe=mae", "linear_probe"])
 def test_a_stopped_run_resumes_at_its_step_and_repeats_no_data(tmp_path, tiny_config, monkeypatch, task):
     seen: list[tuple[int, list[int]]] = []
@@ -122,6 +124,7 @@ def test_a_stopped_run_resumes_at_its_step_and_repeats_no_data(tmp_path, tiny_co
     assert {"train/accuracy" in row for row in trained} == {task != "pretrain" and not recipe}
 
 
+@pytest.mark.slow
 def test_a_run_resumes_with_another_number_of_worker_processes(tmp_path, tiny_config, monkeypatch):
     config = tiny_config("pretrain")
     loop.run(config, tmp_path / "whole")
@@ -136,6 +139,7 @@ def test_a_run_resumes_with_another_number_of_worker_processes(tmp_path, tiny_co
     assert weights(tmp_path / "broken") == weights(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_a_run_resumes_with_another_sharding(tmp_path, tiny_config, monkeypatch):
     """Over five devices, which divide neither 36 nor 144 features, then copied to each."""
     config = tiny_config(**{"model.width": 36, "train.select": "best", "train.epochs": 3.0})
@@ -248,6 +252,7 @@ def test_a_run_older_than_a_field_resumes(tmp_path, tiny_config, monkeypatch):
     assert loop.run(config, tmp_path)["n_test"] == 23
 
 
+@pytest.mark.slow
 def test_partial_fine_tuning_is_a_separate_arm(tmp_path, tiny_config):
     config = tiny_config(**{"train.steps": 2, "train.blocks": 1})
     loop.run(config, tmp_path / "run")
@@ -264,6 +269,7 @@ def test_a_directory_in_use_is_refused(tmp_path, tiny_config):
         loop.run(tiny_config(), tmp_path)
 
 
+@pytest.mark.slow
 def test_fine_tuning_starts_from_the_encoder_of_a_pretraining(tmp_path, tiny_config):
     loop.run(tiny_config("pretrain"), tmp_path / "mae")
     scratch, mae = tiny_config(), tiny_config(init="mae", init_from=str(tmp_path / "mae"))

@@ -50,6 +50,7 @@ def test_one_of_two_simultaneous_starts_is_refused(tmp_path, environment):
     assert winner.returncode == EXIT_STOPPED, text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signals_during_the_start_have_the_same_exit_code(tmp_path, environment, number):
     """The signals come from the first lines of the program on, during its imports."""
@@ -133,6 +134,7 @@ def mesh_of(devices: int) -> Mesh:
     return Mesh(grid, ("data", "fsdp"), axis_types=(AxisType.Auto, AxisType.Auto))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("before", "after"), [(5, 1), (1, 5)])
 def test_a_state_restored_on_other_devices_is_equal(tmp_path, tiny_config, before, after):
     config = tiny_config(**{"model.width": 40})
@@ -149,6 +151,7 @@ def test_a_state_restored_on_other_devices_is_equal(tmp_path, tiny_config, befor
     assert all(np.asarray(one).tobytes() == np.asarray(two).tobytes() for one, two in pairs)
 
 
+@pytest.mark.slow
 def test_a_run_started_on_five_devices_ends_on_one(tmp_path, tiny_config, monkeypatch):
     config = tiny_config()
     loop.run(config, tmp_path)

@@ -78,6 +78,7 @@ def test_workers_end_when_their_parent_is_killed(tmp_path):
     assert not left and not segments()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_to_the_process_group_saves_and_the_run_resumes(tmp_path, environment, number):
     """Ctrl-C and batch systems also signal the worker processes."""
@@ -101,6 +102,7 @@ def test_a_signal_to_the_process_group_saves_and_the_run_resumes(tmp_path, envir
     assert again.returncode == EXIT_STOPPED and len(said(errors)) == 1, text + errors
 
 
+@pytest.mark.slow
 def test_an_error_in_a_worker_is_one_line(tmp_path, environment):
     """Shared memory of batches in progress is released without a message."""
     rng = np.random.default_rng(0)

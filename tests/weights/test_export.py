@@ -48,6 +48,7 @@ def differing(one, two):
     return {f.name for f in dataclasses.fields(Shape) if getattr(one, f.name) != getattr(two, f.name)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["hf", "timm", "own"])
 @pytest.mark.parametrize("kind", ["mae", "vit"])
 def test_every_field_of_a_shape_survives_or_is_refused(tmp_path, form, kind):
@@ -107,6 +108,7 @@ def rows_of(path):
         return {row["image"]: row for row in csv.DictReader(file)}
 
 
+@pytest.mark.slow
 def test_a_classifier_is_exported_with_labels_normalization_and_card(classifier, tmp_path, monkeypatch):
     run_dir, config = classifier
     notes = export.export(run_dir, tmp_path / "hf", "hf")
@@ -227,6 +229,7 @@ def test_transformers_give_the_predictions_of_the_run(classifier, tiny_config, t
     np.testing.assert_allclose(jax.nn.softmax(theirs), expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_linear_probe_is_exported_with_its_batch_norm_folded_into_the_head(tmp_path, tiny_config):
     config = tiny_config("linear_probe", **{"train.steps": 40, "optim.base_lr": 20.0, "train.select": "best"})
     loop.run(config, tmp_path / "run")

@@ -42,6 +42,7 @@ def autoencode(shape, norm, params, images, noise):
     return loss, (pred, mask)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [16, 24])
 def test_autoencoder_agrees_with_hugging_face(size):
     weights, expected = golden("hf_mae")
@@ -60,6 +61,7 @@ def test_autoencoder_agrees_with_hugging_face(size):
     np.testing.assert_allclose(plain, expected[f"{size}/loss_plain"], rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm", ["norm", "plain"])
 def test_every_gradient_agrees_with_hugging_face(norm):
     weights, expected = golden("hf_mae")

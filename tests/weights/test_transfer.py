@@ -139,6 +139,7 @@ def test_config_files_take_a_path(timm_file, tmp_path):
         loading.load("configs/finetune.py", "init=x/y.pth")
 
 
+@pytest.mark.slow
 def test_a_pretraining_starts_from_a_file_and_a_classifier_from_its_run(tiny_config, timm_file, tmp_path, capsys):
     path = timm_file(decoder=1)
     fields = {"init": "weights", "init_from": str(path), "train.steps": 1, "optim.base_lr": 1e-30}
