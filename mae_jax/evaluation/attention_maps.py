@@ -15,7 +15,7 @@ from PIL import Image
 
 from mae_jax import models
 from mae_jax.models import Params
-from mae_jax.models.vit import Shape
+from mae_jax.models.vit import ViTConfig
 from mae_jax.weights.reader import Weights
 
 _COLORMAP = "inferno"  # dark where there is no attention
@@ -40,7 +40,7 @@ def attention(
 
 
 @partial(jax.jit, static_argnums=(0, 3))
-def _attention(shape: Shape, encoder: Params, images: Array, block: int) -> Float[Array, "b heads n"]:
+def _attention(shape: ViTConfig, encoder: Params, images: Array, block: int) -> Float[Array, "b heads n"]:
     return models.attention(shape, encoder, images, block)[:, :, 0, -shape.n_patches :]
 
 
@@ -53,7 +53,7 @@ def features(
 
 
 @partial(jax.jit, static_argnums=(0, 3))
-def _features(shape: Shape, encoder: Params, images: Array, blocks: tuple[int, ...]) -> tuple[Array, ...]:
+def _features(shape: ViTConfig, encoder: Params, images: Array, blocks: tuple[int, ...]) -> tuple[Array, ...]:
     return tuple(tokens.astype(jnp.float32) for tokens in models.features(shape, encoder, images, blocks))
 
 

@@ -14,10 +14,10 @@ from jaxtyping import Array, Float, Int
 
 from mae_jax.models.layers import BATCH_NORM_EPSILON, batch_norm, batch_statistics
 from mae_jax.models.mae import MAE
-from mae_jax.models.vit import SIZES, Encoder, Shape, ViT
+from mae_jax.models.vit import SIZES, Encoder, ViT, ViTConfig
 from mae_jax.runtime.errors import UserError
 
-__all__ = ["BATCH_NORM_EPSILON", "SIZES", "Params", "Shape", "apply", "attention", "batch_norm", "batch_statistics"]
+__all__ = ["BATCH_NORM_EPSILON", "SIZES", "Params", "ViTConfig", "apply", "attention", "batch_norm", "batch_statistics"]
 __all__ += ["features", "head", "init", "pooled"]
 
 Params = dict[str, Any]
@@ -25,33 +25,33 @@ _KINDS = {"mae": MAE, "vit": ViT, "encoder": Encoder, "encoder without norm": pa
 
 
 @lru_cache
-def _graphdef(kind: str, shape: Shape):
+def _graphdef(kind: str, shape: ViTConfig):
     """The network's graph definition (hashable), without its arrays."""
     return nnx.split(nnx.eval_shape(lambda: _KINDS[kind](shape, rngs=nnx.Rngs(0))))[0]
 
 
-def init(kind: str, shape: Shape, key: jax.Array) -> Params:
+def init(kind: str, shape: ViTConfig, key: jax.Array) -> Params:
     """Initial parameters of a network of `kind` (mae, vit or encoder) as a nested dict. Can be jitted."""
     return nnx.to_pure_dict(nnx.state(_KINDS[kind](shape, rngs=nnx.Rngs(key)), nnx.Param))
 
 
-def apply(kind: str, shape: Shape, params: Params, *args, **kwargs):
+def apply(kind: str, shape: ViTConfig, params: Params, *args, **kwargs):
     """Calls the network `kind` with `params`. The other arguments are passed to `MAE`, `ViT` or `Encoder`."""
     return nnx.merge(_graphdef(kind, shape), params)(*args, **kwargs)
 
 
-def pooled(shape: Shape, params: Params, images: Float[Array, "b h w c"]) -> Float[Array, "b d"]:
+def pooled(shape: ViTConfig, params: Params, images: Float[Array, "b h w c"]) -> Float[Array, "b d"]:
     """Pooled features: the input of a classifier's head, before any batch norm. Deterministic."""
     return nnx.merge(_graphdef("vit", shape), params).pooled(images)
 
 
-def head(shape: Shape, params: Params, features: Float[Array, "b d"]) -> Float[Array, "b classes"]:
+def head(shape: ViTConfig, params: Params, features: Float[Array, "b d"]) -> Float[Array, "b classes"]:
     """Logits of a classifier from its pooled features, after any batch norm."""
     return nnx.merge(_graphdef("vit", shape), params).head(features)
 
 
 def features(
-    shape: Shape,
+    shape: ViTConfig,
     encoder: Params,
     images: Float[Array, "b h w c"],
     blocks: Sequence[int] = (-1,),
@@ -67,7 +67,7 @@ def features(
 
 
 def attention(
-    shape: Shape, encoder: Params, images: Float[Array, "b h w c"], block: int = -1
+    shape: ViTConfig, encoder: Params, images: Float[Array, "b h w c"], block: int = -1
 ) -> Float[Array, "b heads t t"]:
     """Attention weights of one block, float32. Can be jitted.
 
@@ -77,11 +77,11 @@ def attention(
     return _encoder(shape, encoder).attention(images, _block(shape, block))
 
 
-def _encoder(shape: Shape, params: Params) -> Encoder:
+def _encoder(shape: ViTConfig, params: Params) -> Encoder:
     return nnx.merge(_graphdef("encoder" if "norm" in params else "encoder without norm", shape), params)
 
 
-def _block(shape: Shape, number: int) -> int:
+def _block(shape: ViTConfig, number: int) -> int:
     if not -shape.depth <= number < shape.depth:
         raise UserError(f"block={number} is out of range; use 0 to {shape.depth - 1}, or -1 for the last block")
     return number % shape.depth

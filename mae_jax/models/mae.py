@@ -7,13 +7,13 @@ from jaxtyping import Array, Float
 
 from mae_jax.models.layers import Block, LayerNorm, Linear, run_block
 from mae_jax.models.patches import gather_tokens, position_embedding, random_masking
-from mae_jax.models.vit import Encoder, Shape
+from mae_jax.models.vit import Encoder, ViTConfig
 
 
 class Decoder(nnx.Module):
     """A narrow transformer over visible and mask tokens that predicts the pixels of each patch."""
 
-    def __init__(self, shape: Shape, *, rngs: nnx.Rngs):
+    def __init__(self, shape: ViTConfig, *, rngs: nnx.Rngs):
         width, dtype = shape.decoder_width, shape.dtype
         self.embed = Linear(shape.width, width, dtype=dtype, rngs=rngs)
         token = jax.nn.initializers.normal(0.02)
@@ -43,7 +43,7 @@ class Decoder(nnx.Module):
 class MAE(nnx.Module):
     """Encoder and decoder. A classifier's encoder has the same parameters as this encoder."""
 
-    def __init__(self, shape: Shape, *, rngs: nnx.Rngs):
+    def __init__(self, shape: ViTConfig, *, rngs: nnx.Rngs):
         self.encoder = Encoder(shape, rngs=rngs)
         self.decoder = Decoder(shape, rngs=rngs)
 

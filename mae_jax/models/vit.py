@@ -19,7 +19,7 @@ SIZES = {  # width, depth, heads
 
 
 @dataclasses.dataclass(frozen=True)
-class Shape:
+class ViTConfig:
     """Sizes and options of a network. Hashable, so that equal networks share compiled code."""
 
     image_size: int  # pixels, square
@@ -67,7 +67,7 @@ class Encoder(nnx.Module):
     Only patches have position embeddings. One that other code learns for the class token is added to `cls_token`.
     """
 
-    def __init__(self, shape: Shape, *, final_norm: bool = True, rngs: nnx.Rngs):
+    def __init__(self, shape: ViTConfig, *, final_norm: bool = True, rngs: nnx.Rngs):
         self.patch_embed = PatchEmbed(shape.patch_size, shape.width, dtype=shape.dtype, rngs=rngs)
         token = jax.nn.initializers.normal(0.02)
         self.cls_token = nnx.Param(token(rngs.params(), (1, 1, shape.width), jnp.float32))
@@ -159,7 +159,7 @@ class ViT(nnx.Module):
     With `pool="mean"`, the norm follows the mean, like `fc_norm` in the fine-tuning code of MAE.
     """
 
-    def __init__(self, shape: Shape, *, rngs: nnx.Rngs):
+    def __init__(self, shape: ViTConfig, *, rngs: nnx.Rngs):
         self.encoder = Encoder(shape, final_norm=shape.pool == "cls", rngs=rngs)
         if shape.pool == "mean":
             self.fc_norm = LayerNorm(shape.width, shape.norm_eps)

@@ -29,7 +29,7 @@ from mae_jax.config.validation import validate
 from mae_jax.evaluation import probes
 from mae_jax.models import Params
 from mae_jax.models.params import digest, map_paths
-from mae_jax.models.vit import Shape
+from mae_jax.models.vit import ViTConfig
 from mae_jax.rundir import contents
 from mae_jax.runtime.errors import UserError
 from mae_jax.step import from_config
@@ -42,7 +42,7 @@ class Bundle:
     """Contents of a bundle."""
 
     config: RunConfig
-    shape: Shape
+    shape: ViTConfig
     params: Params
     classes: tuple[str, ...]
     temperature: float | None
@@ -143,7 +143,7 @@ def _config(path: Path, saved: dict[str, Any], field: str) -> RunConfig:
     return validate(ConfigDict(with_defaults(config)), f"{field}: {path}: ")
 
 
-def _params(path: Path, shape: Shape, kind: str, field: str) -> Params:
+def _params(path: Path, shape: ViTConfig, kind: str, field: str) -> Params:
     try:
         arrays = load_file(path)
     except (OSError, SafetensorError, ValueError) as error:

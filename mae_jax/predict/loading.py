@@ -183,7 +183,7 @@ def temperature_of(run_dir: Path, classes: tuple[str, ...]) -> float | None:
     return stats.fit_temperature(predictions.probabilities, predictions.labels)
 
 
-def spec_of(config: RunConfig, shape: vit.Shape) -> Spec:
+def spec_of(config: RunConfig, shape: vit.ViTConfig) -> Spec:
     """The `Spec` of evaluation steps: the network and the normalization of images. Training fields are not used."""
     return Spec(
         objective="classification",  # evaluation only needs to know that there is no decoder

@@ -7,20 +7,20 @@ from jax.sharding import Mesh
 from mae_jax.config.fields import RunConfig
 from mae_jax.config.schedule import Resolved
 from mae_jax.models import vit
-from mae_jax.models.vit import Shape
+from mae_jax.models.vit import ViTConfig
 from mae_jax.runtime import machine
 from mae_jax.runtime.errors import UserError
 from mae_jax.step.optimizer import Optimizer
 from mae_jax.step.spec import OBJECTIVES, Spec
 
 
-def shape_of(config: RunConfig, n_classes: int = 0) -> Shape:
+def shape_of(config: RunConfig, n_classes: int = 0) -> ViTConfig:
     """The network's shape from the fields `model.*`, with "auto" resolved for this machine."""
     m = config.model
     objective = OBJECTIVES[config.task]
     autoencoder = objective == "reconstruction"
     width, depth, heads = vit.SIZES.get(m.size, (m.width, m.depth, m.heads))
-    shape = Shape(
+    shape = ViTConfig(
         image_size=m.image_size,
         patch_size=m.patch_size,
         width=width,

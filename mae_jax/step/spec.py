@@ -5,7 +5,7 @@ import dataclasses
 from jax.sharding import Mesh
 from jaxtyping import Array
 
-from mae_jax.models.vit import Shape
+from mae_jax.models.vit import ViTConfig
 from mae_jax.step.optimizer import Optimizer
 
 # Purposes of randomness. Each is folded into the seed, so that no two purposes share random numbers.
@@ -28,7 +28,7 @@ class Spec:
     """Everything a compiled step depends on. Hashable, so that runs with equal values share compiled code."""
 
     objective: str  # one of the values of OBJECTIVES
-    shape: Shape
+    shape: ViTConfig
     optimizer: Optimizer
     mean: tuple[float, float, float]
     std: tuple[float, float, float]

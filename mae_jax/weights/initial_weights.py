@@ -14,7 +14,7 @@ from mae_jax.config.fields import DataFields, RunConfig, changed
 from mae_jax.config.naming import source_label
 from mae_jax.config.schedule import resolve
 from mae_jax.models import Params
-from mae_jax.models.vit import Shape
+from mae_jax.models.vit import ViTConfig
 from mae_jax.rundir import contents
 from mae_jax.runtime.errors import UserError
 from mae_jax.runtime.processes import note
@@ -77,7 +77,7 @@ def first_weights(config: RunConfig) -> Callable[[Spec, Params], Params]:
     return start
 
 
-def _load(workdir: str | Path, shape: Shape, mesh: Mesh, field: str = "init_from") -> tuple[Params, int]:
+def _load(workdir: str | Path, shape: ViTConfig, mesh: Mesh, field: str = "init_from") -> tuple[Params, int]:
     """An autoencoder's newest parameters, replicated on every device, and their step. `field` names it in errors."""
     shapes = jax.eval_shape(partial(models.init, "mae", shape), jax.random.key(0))
     like = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=sharding.replicated(mesh)), shapes)

@@ -13,7 +13,7 @@ from mae_jax.checkpoints.best_epoch import UNREADABLE
 from mae_jax.config.fields import RunConfig
 from mae_jax.models import Params, layers
 from mae_jax.models.params import map_paths
-from mae_jax.models.vit import Shape
+from mae_jax.models.vit import ViTConfig
 from mae_jax.rundir import contents
 from mae_jax.runtime.errors import UserError
 from mae_jax.step import from_config, sharding
@@ -56,7 +56,7 @@ def class_names(run_dir: Path, run: dict[str, Any], field: str) -> tuple[str, ..
     return tuple(classes)
 
 
-def _params(run_dir: Path, shape: Shape, kind: str, run: dict[str, Any], field: str) -> tuple[Params, int]:
+def _params(run_dir: Path, shape: ViTConfig, kind: str, run: dict[str, Any], field: str) -> tuple[Params, int]:
     like = jax.eval_shape(lambda: models.init(kind, shape, jax.random.key(0)))
     step = run.get("selected_step", 0)
     step = step if type(step) is int else 0

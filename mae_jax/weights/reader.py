@@ -15,7 +15,7 @@ from mae_jax import models
 from mae_jax.models import Params, vit
 from mae_jax.models.params import map_paths
 from mae_jax.models.patches import position_embedding
-from mae_jax.models.vit import Shape
+from mae_jax.models.vit import ViTConfig
 from mae_jax.runtime.errors import UserError
 from mae_jax.weights import names
 from mae_jax.weights.arrays import read_arrays, read_config
@@ -33,7 +33,7 @@ class Weights:
     """Parameters of a network, for `models.apply(kind, shape, params, ...)`, and what is known about it."""
 
     params: Params
-    shape: Shape
+    shape: ViTConfig
     kind: str  # mae (with decoder) | vit
     origin: str
     mean: tuple[float, ...] = IMAGENET[0]  # of the expected images, in 0..1
@@ -179,7 +179,7 @@ def _shape(
     heads: int,
     path: Path,
     field: str,
-) -> tuple[Shape, str, bool]:
+) -> tuple[ViTConfig, str, bool]:
     """The network's shape, its kind, and whether the number of heads is known."""
 
     def find(ours: str) -> np.ndarray | None:
@@ -253,7 +253,7 @@ def _shape(
     if decoder is not None and decoder_width % decoder_heads:
         raise UserError(f"{field}: {path}: {decoder_heads} heads do not divide the decoder's {decoder_width} features")
     kind = "vit" if decoder is None else "mae"
-    shape = Shape(
+    shape = ViTConfig(
         image_size=image_size,
         patch_size=patch_size,
         width=width,
@@ -266,7 +266,7 @@ def _shape(
         pool="cls" if find("fc_norm/scale") is None else "mean",
         n_classes=0 if head is None or kind == "mae" else need("head/bias", 1).shape[0],
         positions="fixed" if positions is None else "learned",
-        norm_eps=saved.epsilon("norm_eps") or about.epsilon("layer_norm_eps") or vit.Shape.norm_eps,
+        norm_eps=saved.epsilon("norm_eps") or about.epsilon("layer_norm_eps") or vit.ViTConfig.norm_eps,
         registers=registers,
         layer_scale=0.0 if find("encoder/block_00/ls1/gamma") is None else 1e-5,
     )
@@ -284,7 +284,7 @@ def _refuse_other_networks(about: _ConfigFile, path: Path, field: str) -> None:
 
 
 def _take(
-    arrays: dict[str, np.ndarray], family: str, shape: Shape, kind: str, path: Path, field: str
+    arrays: dict[str, np.ndarray], family: str, shape: ViTConfig, kind: str, path: Path, field: str
 ) -> tuple[Params, list[str]]:
     """Takes every parameter of `shape` from `arrays`. Returns them and notes. Raises UserError listing all misfits."""
     like = jax.eval_shape(partial(models.init, kind, shape), jax.random.key(0))
@@ -334,7 +334,7 @@ def _take(
     return params, [*notes, *(f"{key} is not used" for key in unused)]
 
 
-def _plain_decoder(positions: np.ndarray | None, shape: Shape, tolerance: float) -> bool:
+def _plain_decoder(positions: np.ndarray | None, shape: ViTConfig, tolerance: float) -> bool:
     """True if a decoder's positions are the fixed sine-cosine ones, the only ones supported."""
     if positions is None:
         return True
@@ -343,7 +343,7 @@ def _plain_decoder(positions: np.ndarray | None, shape: Shape, tolerance: float)
     return rows.shape == expected.shape and bool(np.abs(rows - expected).max() < tolerance)
 
 
-def _fixed_positions(shape: Shape, params: Params, tolerance: float) -> tuple[Shape, Params, list[str]]:
+def _fixed_positions(shape: ViTConfig, params: Params, tolerance: float) -> tuple[ViTConfig, Params, list[str]]:
     """Adds the positions of class token and registers to these tokens, and drops fixed positions of patches."""
     encoder = dict(params["encoder"])
     positions = encoder.pop("pos_embed", None)

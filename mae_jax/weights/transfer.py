@@ -9,14 +9,14 @@ from jaxtyping import Array, Float
 
 from mae_jax.models import Params
 from mae_jax.models.params import map_paths
-from mae_jax.models.vit import Shape
+from mae_jax.models.vit import ViTConfig
 from mae_jax.runtime.errors import UserError
 from mae_jax.weights.reader import Weights
 
 _SHAPE = ("patch_size", "width", "depth", "heads", "mlp_ratio", "positions", "registers")
 
 
-def transfer(params: Params, shape: Shape, weights: Weights, field: str = "init_from") -> tuple[Params, list[str]]:
+def transfer(params: Params, shape: ViTConfig, weights: Weights, field: str = "init_from") -> tuple[Params, list[str]]:
     """Replaces `params` of a network of `shape` by those in `weights`. Returns the new parameters and notes.
 
     A classifier's head and the norms before it stay random, and so does a decoder if `weights` has none. Learned
@@ -64,7 +64,7 @@ def _flat(params: Params) -> dict[str, Array | np.ndarray]:
     return flat
 
 
-def compare(shape: Shape, weights: Weights, field: str = "init_from") -> list[str]:
+def compare(shape: ViTConfig, weights: Weights, field: str = "init_from") -> list[str]:
     """Compares a network's shape with that of `weights`. Returns notes on differences that are allowed.
 
     This covers what arrays do not show, such as the number of heads, and needs no arrays. Raises UserError that lists

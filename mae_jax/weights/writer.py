@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 
 from mae_jax.models.params import map_paths
 from mae_jax.models.patches import position_embedding
-from mae_jax.models.vit import Shape
+from mae_jax.models.vit import ViTConfig
 from mae_jax.rundir import contents
 from mae_jax.runtime.errors import UserError
 from mae_jax.weights import names
@@ -179,7 +179,7 @@ def _timm(weights: Weights) -> dict[str, Any]:
 
 def _own(weights: Weights) -> dict[str, Any]:
     """The settings that cannot be read from the arrays."""
-    shape: Shape = weights.shape
+    shape: ViTConfig = weights.shape
     about: dict[str, Any] = {key: getattr(shape, key) for key in ("image_size", "norm_eps")}
     if weights.heads_known:
         about["heads"] = shape.heads

@@ -13,14 +13,14 @@ from mae_jax.__main__ import main
 from mae_jax.evaluation import pixel_space, reconstruction
 from mae_jax.evaluation.reconstruction import at_ratio
 from mae_jax.models.patches import patchify
-from mae_jax.models.vit import Shape
+from mae_jax.models.vit import ViTConfig
 from mae_jax.rundir import contents
 from mae_jax.step import eval_step, sharding, state
 from mae_jax.step.optimizer import Optimizer
 from mae_jax.step.spec import Spec
 from mae_jax.train import loop
 
-SHAPE = Shape(16, 4, 16, 1, 2, decoder_width=8, decoder_depth=1, decoder_heads=2)
+SHAPE = ViTConfig(16, 4, 16, 1, 2, decoder_width=8, decoder_depth=1, decoder_heads=2)
 INDEX = np.arange(4, dtype=np.int32)
 
 

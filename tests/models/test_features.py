@@ -8,10 +8,10 @@ import pytest
 
 from mae_jax import models
 from mae_jax.models.patches import given_mask, patchify, unpatchify
-from mae_jax.models.vit import Shape
+from mae_jax.models.vit import ViTConfig
 from mae_jax.runtime.errors import UserError
 
-SHAPE = Shape(16, 4, 16, 2, 2, decoder_width=8, decoder_depth=1, decoder_heads=2, registers=3)
+SHAPE = ViTConfig(16, 4, 16, 2, 2, decoder_width=8, decoder_depth=1, decoder_heads=2, registers=3)
 IMAGES = np.random.default_rng(0).normal(size=(3, 16, 16, 3)).astype(np.float32)
 apply = jax.jit(models.apply, static_argnums=(0, 1, 5))
 features = jax.jit(models.features, static_argnums=(0, 3))

@@ -12,11 +12,11 @@ from mae_jax.models import layers, vit
 from mae_jax.models.layers import LAYER_NORM_EPSILON, LayerNorm, attend, layer_norm, product
 from mae_jax.models.mae import MAE
 from mae_jax.models.patches import patchify, random_masking
-from mae_jax.models.vit import Shape, ViT
+from mae_jax.models.vit import ViT, ViTConfig
 
 init = partial(jax.jit, static_argnums=(0, 1))(models.init)
 apply = partial(jax.jit, static_argnums=(0, 1, 5))(models.apply)
-SHAPE = Shape(16, 4, 16, 2, 2, decoder_width=8, decoder_depth=1, decoder_heads=2, n_classes=3)
+SHAPE = ViTConfig(16, 4, 16, 2, 2, decoder_width=8, decoder_depth=1, decoder_heads=2, n_classes=3)
 
 
 def count(params):
@@ -28,7 +28,7 @@ def shapes_of(kind, shape):
 
 
 def test_parameter_counts_are_those_of_the_published_networks():
-    base = Shape(224, 16, *vit.SIZES["base"], n_classes=1000)
+    base = ViTConfig(224, 16, *vit.SIZES["base"], n_classes=1000)
     # timm's vit_base_patch16_224 has 86,567,656 parameters, 197 x 768 of them learned positions; here
     # positions are fixed.
     assert count(shapes_of("vit", base)) == 86_567_656 - 197 * 768
@@ -171,7 +171,7 @@ def test_initialisation_is_that_of_the_paper():
 @pytest.mark.parametrize("pool", ["cls", "mean"])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_classifier_gives_finite_float32_logits(pool, dtype):
-    shape = Shape(16, 4, 16, 2, 2, pool=pool, n_classes=3, dtype=dtype, drop_path=0.5)
+    shape = ViTConfig(16, 4, 16, 2, 2, pool=pool, n_classes=3, dtype=dtype, drop_path=0.5)
     params = init("vit", shape, jax.random.key(0))
     images = jax.random.normal(jax.random.key(1), (2, 16, 16, 3))
     logits = apply("vit", shape, params, images)
@@ -184,5 +184,5 @@ def test_classifier_gives_finite_float32_logits(pool, dtype):
 
 def test_any_image_size_that_is_a_multiple_of_the_patch():
     params = init("vit", SHAPE, jax.random.key(0))
-    larger = Shape(24, 4, 16, 2, 2, n_classes=3)
+    larger = ViTConfig(24, 4, 16, 2, 2, n_classes=3)
     assert apply("vit", larger, params, jnp.zeros((1, 24, 24, 3))).shape == (1, 3)

@@ -8,10 +8,10 @@ from mae_jax import models
 from mae_jax.config.fields import defaults
 from mae_jax.config.schedule import Resolved, learning_rate
 from mae_jax.models.params import join, map_paths, part
-from mae_jax.models.vit import Shape
+from mae_jax.models.vit import ViTConfig
 from mae_jax.step.optimizer import Optimizer, layer_scales
 
-SHAPE = Shape(16, 4, 16, 2, 2, decoder_width=8, decoder_depth=1, decoder_heads=2, n_classes=3)
+SHAPE = ViTConfig(16, 4, 16, 2, 2, decoder_width=8, decoder_depth=1, decoder_heads=2, n_classes=3)
 
 
 def optimizer(**fields):

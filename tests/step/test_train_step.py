@@ -9,12 +9,12 @@ import pytest
 
 from mae_jax import models
 from mae_jax.models.params import map_paths
-from mae_jax.models.vit import Shape
+from mae_jax.models.vit import ViTConfig
 from mae_jax.step import eval_step, mixup, sharding, state, train_step
 from mae_jax.step.optimizer import Optimizer
 from mae_jax.step.spec import MIX, OBJECTIVES, Spec
 
-SHAPE = Shape(16, 4, 16, 1, 2, decoder_width=8, decoder_depth=1, decoder_heads=2, n_classes=3)
+SHAPE = ViTConfig(16, 4, 16, 1, 2, decoder_width=8, decoder_depth=1, decoder_heads=2, n_classes=3)
 OPTIMIZER = Optimizer(0.9, 0.95, 0.1, r"(^|/)(bias|scale)$", 0.0, 1.0)
 
 
@@ -64,7 +64,7 @@ def test_every_split_and_accumulation_gives_the_losses_of_one_device(task):
 @pytest.mark.slow
 def test_parameters_and_optimizer_state_are_split_over_fsdp():
     """Even if 5 divides no axis (32 and 128 features here; 768 and 3,072 in ViT-B)."""
-    shape = Shape(16, 4, 32, 1, 2, mlp_ratio=8.0, n_classes=3)
+    shape = ViTConfig(16, 4, 32, 1, 2, mlp_ratio=8.0, n_classes=3)
     spec = spec_of("finetune", mesh_of(5, 5), shape=shape)
     current = state.init_state(spec, 0)
     for tree in (current.params, current.opt_state):
@@ -250,7 +250,7 @@ def test_every_split_and_accumulation_mixes_alike():
 
 @pytest.mark.slow
 def test_drop_path_and_mixing_together_do_not_depend_on_the_number_of_devices():
-    shape = Shape(16, 4, 16, 2, 2, n_classes=3, pool="mean", drop_path=0.3)
+    shape = ViTConfig(16, 4, 16, 2, 2, n_classes=3, pool="mean", drop_path=0.3)
     expected, _ = losses(spec_of("finetune", mesh_of(1), shape=shape, **MIXED), 8, steps=3)
     found, _ = losses(spec_of("finetune", mesh_of(5), shape=shape, **MIXED), 10, steps=3)
     np.testing.assert_allclose(found, expected, rtol=1e-5)
@@ -328,7 +328,7 @@ def test_patch_repetition_is_reported():
 
 
 def test_bfloat16_keeps_parameters_in_float32():
-    shape = Shape(16, 4, 16, 1, 2, n_classes=3, dtype="bfloat16")
+    shape = ViTConfig(16, 4, 16, 1, 2, n_classes=3, dtype="bfloat16")
     found, current = losses(spec_of("finetune", mesh_of(1), shape=shape), 8, steps=2)
     assert np.isfinite(found).all()
     assert {x.dtype for x in jax.tree.leaves(current.params)} == {np.dtype("float32")}
@@ -341,7 +341,7 @@ def test_remat_saves_memory_and_the_state_is_donated():
     batch = batch_of(0, 32)
     for remat in (False, True):
         deep = dict(decoder_width=16, decoder_depth=3, decoder_heads=2)
-        spec = spec_of("pretrain", mesh_of(1), shape=Shape(16, 4, 16, 3, 2, remat=remat, **deep))
+        spec = spec_of("pretrain", mesh_of(1), shape=ViTConfig(16, 4, 16, 3, 2, remat=remat, **deep))
         current, rest = state.init_state(spec, 0), (batch, np.int32(0), np.float32(1e-2))
         program = train_step.train_step.lower(spec, current, *rest).compile()
         memory = program.memory_analysis()

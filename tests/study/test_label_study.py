@@ -15,7 +15,7 @@ from mae_jax.config.fields import study_defaults
 from mae_jax.config.loading import flatten, load
 from mae_jax.data import splits
 from mae_jax.evaluation import per_image
-from mae_jax.models.vit import Shape
+from mae_jax.models.vit import ViTConfig
 from mae_jax.rundir import contents
 from mae_jax.runtime.errors import Stopped, UserError
 from mae_jax.step.train_step import train_step
@@ -192,7 +192,7 @@ def test_several_inits_in_one_study(config, tmp_path):
 def test_cells_from_weights_of_other_code_have_their_network(config, tmp_path, monkeypatch):
     (tmp_path / "vit.npz").write_bytes(b"")
     config.inits, config.fractions = ("scratch", f"theirs={tmp_path / 'vit.npz'}"), (1.0,)
-    shape = Shape(image_size=16, patch_size=4, width=192, depth=12, heads=3, registers=4)
+    shape = ViTConfig(image_size=16, patch_size=4, width=192, depth=12, heads=3, registers=4)
     weights = reader.Weights({}, shape, "vit", "vit.npz", mean=(0.5, 0.5, 0.5))
     monkeypatch.setattr(reader, "read", lambda path, field: weights)
     scratch, theirs = (cell for _, cell in label_study.configured(grid.runs(validate_study(config), tmp_path)))

@@ -15,7 +15,7 @@ from mae_jax.__main__ import dispatch
 from mae_jax.data import splits
 from mae_jax.data.transforms import CenterResize, Decode
 from mae_jax.models.params import map_paths
-from mae_jax.models.vit import Shape
+from mae_jax.models.vit import ViTConfig
 from mae_jax.rundir import contents
 from mae_jax.runtime.errors import UserError
 from mae_jax.step import from_config
@@ -26,7 +26,7 @@ from mae_jax.weights.writer import write
 
 apply = jax.jit(models.apply, static_argnums=(0, 1))
 SMALL = {"decoder_width": 8, "decoder_depth": 1, "decoder_heads": 2}
-BASE = Shape(16, 8, 16, 2, 2, n_classes=3, **SMALL)
+BASE = ViTConfig(16, 8, 16, 2, 2, n_classes=3, **SMALL)
 SIZES = {
     "image_size": 24, "patch_size": 4, "width": 32, "depth": 1, "heads": 4, "mlp_ratio": 2.0, "n_classes": 2,
     "decoder_width": 16, "decoder_depth": 2, "decoder_heads": 4,
@@ -45,7 +45,7 @@ def drawn(shape, kind):
 def differing(one, two):
     """Names of the fields that differ. For layer scale, only its presence counts."""
     one, two = (dataclasses.replace(shape, layer_scale=bool(shape.layer_scale)) for shape in (one, two))
-    return {f.name for f in dataclasses.fields(Shape) if getattr(one, f.name) != getattr(two, f.name)}
+    return {f.name for f in dataclasses.fields(ViTConfig) if getattr(one, f.name) != getattr(two, f.name)}
 
 
 @pytest.mark.slow
@@ -53,7 +53,7 @@ def differing(one, two):
 @pytest.mark.parametrize("kind", ["mae", "vit"])
 def test_every_field_of_a_shape_survives_or_is_refused(tmp_path, form, kind):
     """A field added later must be listed in SIZES, KINDS or RUN_ONLY."""
-    assert {f.name for f in dataclasses.fields(Shape)} == set(SIZES) | set(KINDS) | RUN_ONLY
+    assert {f.name for f in dataclasses.fields(ViTConfig)} == set(SIZES) | set(KINDS) | RUN_ONLY
     refused, lost = set(), set()
     for name, fields in {"sizes": SIZES, **{name: {name: value} for name, value in KINDS.items()}}.items():
         shape = dataclasses.replace(BASE, **fields)

@@ -16,7 +16,7 @@ from mae_jax.config.schedule import Resolved, learning_rate
 from mae_jax.data import augment
 from mae_jax.models import vit
 from mae_jax.models.params import map_paths
-from mae_jax.models.vit import Shape
+from mae_jax.models.vit import ViTConfig
 from mae_jax.step import mixup
 from mae_jax.step.losses import soft_targets
 from mae_jax.step.optimizer import Optimizer, layer_scales
@@ -29,7 +29,7 @@ timm, torch, optim, scheduler = (
     for name in ("timm", "torch", "timm.optim", "timm.scheduler")
 )
 pytestmark = pytest.mark.filterwarnings("default")  # theirs
-BASE = Shape(24, 8, 32, 2, 4, n_classes=3)
+BASE = ViTConfig(24, 8, 32, 2, 4, n_classes=3)
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_parameter_groups_of_a_base_network():
     theirs = {
         name_of[id(p)]: (group["lr_scale"], group["weight_decay"] > 0) for group in groups for p in group["params"]
     }
-    shape = Shape(224, 16, *vit.SIZES["base"], n_classes=5, positions="learned")
+    shape = ViTConfig(224, 16, *vit.SIZES["base"], n_classes=5, positions="learned")
     like = jax.eval_shape(partial(models.init, "vit", shape), jax.random.key(0))
     optimizer = Optimizer(0.9, 0.999, 0.05, defaults("finetune").optim.no_decay, 0.0, 0.65)
     ours: dict[str, list] = {}

@@ -118,9 +118,9 @@ def test_another_epsilon_is_noted(weights):
 def test_every_field_of_a_shape_is_read_from_the_config_or_known():
     """A new field `model.*` must reach the network, and the readers and writers of weights must know it."""
     fields = set(defaults("finetune").model) - {"size"}
-    shape = {f.name for f in dataclasses.fields(vit.Shape)} - {"n_classes", "remat", "batch_norm", "frozen_blocks"}
+    shape = {f.name for f in dataclasses.fields(vit.ViTConfig)} - {"n_classes", "remat", "batch_norm", "frozen_blocks"}
     assert fields == shape
-    made = reader.Weights({}, vit.Shape(16, 8, 16, 2, 2), "mae", "").model_fields()
+    made = reader.Weights({}, vit.ViTConfig(16, 8, 16, 2, 2), "mae", "").model_fields()
     free = {"image_size", "pool", "drop_path", "dtype", "attention", "head_std"}  # chosen by the run
     assert set(made) | free == fields | {"size"}
 
