@@ -13,11 +13,11 @@ from mae_jax.models import Params
 from mae_jax.runtime import processes
 from mae_jax.step import sharding
 from mae_jax.step.eval_step import eval_step
-from mae_jax.step.spec import Spec
+from mae_jax.step.spec import StepSpec
 
 
 def per_image(
-    spec: Spec,
+    spec: StepSpec,
     params: Params,
     source: Source,
     indices: Int[np.ndarray, " n"] | None,

@@ -16,30 +16,30 @@ from mae_jax.models import Params
 from mae_jax.models.patches import n_visible, patchify, unpatchify
 from mae_jax.step import losses, patch_repetition, sharding
 from mae_jax.step.eval_step import predict_removed
-from mae_jax.step.spec import Spec
+from mae_jax.step.spec import StepSpec
 from mae_jax.step.train_step import to_float
 
 
-def at_ratio(spec: Spec, mask_ratio: float) -> Spec:
+def at_ratio(spec: StepSpec, mask_ratio: float) -> StepSpec:
     """`spec` for evaluation at a mask ratio. Networks that differ only in training settings share it."""
     return dataclasses.replace(spec, mask_ratio=mask_ratio, visible_weight=0.0, accumulation=1, batch_size=0)
 
 
-def in_pixels(spec: Spec, pred: Array, patches: Array, mask: Array, how: str) -> Float[Array, "b n p"]:
+def in_pixels(spec: StepSpec, pred: Array, patches: Array, mask: Array, how: str) -> Float[Array, "b n p"]:
     """Predicted patches as pixel values in 0..1. With normalized targets, `how` is that of `pixel_space.to_pixels`."""
     if spec.norm_pix:
         pred = pixel_space.to_pixels(pred, patches, mask, how)
     return jnp.clip(_visible_range(spec, pred), 0, 1)
 
 
-def _visible_range(spec: Spec, patches: Array) -> Array:
+def _visible_range(spec: StepSpec, patches: Array) -> Array:
     """Converts normalized inputs back to 0..1. The channel varies fastest within a patch."""
     area = spec.shape.patch_size**2
     return patches * jnp.tile(jnp.array(spec.std), area) + jnp.tile(jnp.array(spec.mean), area)
 
 
 @partial(jax.jit, static_argnums=0)
-def compare(spec: Spec, params: Params, batch: dict[str, Array], seed: Int[Array, ""]) -> dict[str, Array]:
+def compare(spec: StepSpec, params: Params, batch: dict[str, Array], seed: Int[Array, ""]) -> dict[str, Array]:
     """`contents.ERRORS` of each image of a batch (b), replicated on every device.
 
     All but `spam` are mean squared errors.
@@ -71,7 +71,7 @@ def compare(spec: Spec, params: Params, batch: dict[str, Array], seed: Int[Array
 
 @partial(jax.jit, static_argnums=(0, 5))
 def reconstruct(
-    spec: Spec,
+    spec: StepSpec,
     params: Params,
     images: UInt8[Array, "b h w 3"],
     index: Int[Array, " b"],

@@ -22,7 +22,7 @@ from mae_jax.models import Params
 from mae_jax.rundir import contents
 from mae_jax.runtime import files
 from mae_jax.runtime.csv_cells import cell
-from mae_jax.step.spec import Spec
+from mae_jax.step.spec import StepSpec
 
 PANELS = ("original", "masked", "reconstruction", "visible pasted")
 CELL = 128  # minimum side of a picture in a sheet, in pixels
@@ -37,7 +37,7 @@ def in_turn(held: Held, n: int) -> list[tuple[Source, int]]:
 
 
 def panels(
-    spec: Spec, params: Params, chosen: Sequence[tuple[Source, int]], seed: int, how: str = pixel_space.NEIGHBOURS
+    spec: StepSpec, params: Params, chosen: Sequence[tuple[Source, int]], seed: int, how: str = pixel_space.NEIGHBOURS
 ) -> Float[np.ndarray, "4 n h w 3"]:
     """`PANELS` of the chosen images, values in 0..1; `how` as in `pixel_space.to_pixels`."""
     transforms = [Decode(), CenterResize(spec.shape.image_size)]
@@ -51,13 +51,13 @@ def panels(
     return np.asarray(reconstruction.reconstruct(spec, params, np.stack(images), index, np.int32(seed), how))
 
 
-def rows(spec: Spec, params: Params, held: Held, n: int, seed: int) -> Float[np.ndarray, "n h w 3"]:
+def rows(spec: StepSpec, params: Params, held: Held, n: int, seed: int) -> Float[np.ndarray, "n h w 3"]:
     """Up to `n` images, each as a row of its four panels, at the mask ratio of training."""
     spec = reconstruction.at_ratio(spec, spec.mask_ratio)
     return np.concatenate(list(panels(spec, params, in_turn(held, n), seed)), axis=2)
 
 
-def errors(spec: Spec, params: Params, held: Held, config: RunConfig, mask_ratio: float) -> list[dict[str, Any]]:
+def errors(spec: StepSpec, params: Params, held: Held, config: RunConfig, mask_ratio: float) -> list[dict[str, Any]]:
     """A row for each image: its name, group, mask ratio and `contents.ERRORS`."""
     spec = reconstruction.at_ratio(spec, mask_ratio)
     options = {"batch_size": config.eval.batch_size, "threads": config.data.threads, "seed": config.eval.mask_seed}
@@ -102,7 +102,7 @@ def sheet(columns: Sequence[tuple[str, Float[np.ndarray, "n h w 3"]]], lines: Se
 
 
 def side_by_side(
-    networks: Iterable[tuple[str, Spec, Params]],
+    networks: Iterable[tuple[str, StepSpec, Params]],
     chosen: Sequence[tuple[Source, int]],
     seed: int,
     how: str = pixel_space.NEIGHBOURS,
@@ -132,7 +132,7 @@ def write_errors(path: Path, records: Sequence[dict[str, Any]]) -> None:
         table.writerows({k: f"{v:.9g}" if isinstance(v, float) else cell(v) for k, v in row.items()} for row in records)
 
 
-def finish(spec: Spec, params: Params, held: Held, config: RunConfig, workdir: Path, leader: bool) -> None:
+def finish(spec: StepSpec, params: Params, held: Held, config: RunConfig, workdir: Path, leader: bool) -> None:
     """Writes a pre-training's reconstructions of held-out images at each of `eval.mask_ratios`.
 
     reconstructions.csv holds the errors of each image, .json their means and how they were measured, and .png the

@@ -26,7 +26,7 @@ from mae_jax.runtime.errors import UserError
 from mae_jax.runtime.places import local
 from mae_jax.step import from_config, sharding
 from mae_jax.step.optimizer import Optimizer
-from mae_jax.step.spec import Spec
+from mae_jax.step.spec import StepSpec
 from mae_jax.step.state import init_state
 from mae_jax.weights import initial_weights, own_run, reader
 
@@ -183,9 +183,9 @@ def temperature_of(run_dir: Path, classes: tuple[str, ...]) -> float | None:
     return stats.fit_temperature(predictions.probabilities, predictions.labels)
 
 
-def spec_of(config: RunConfig, shape: vit.ViTConfig) -> Spec:
-    """The `Spec` of evaluation steps: the network and the normalization of images. Training fields are not used."""
-    return Spec(
+def spec_of(config: RunConfig, shape: vit.ViTConfig) -> StepSpec:
+    """The `StepSpec` of evaluation steps: the network and the normalization of images. Training fields are not used."""
+    return StepSpec(
         objective="classification",  # evaluation only needs to know that there is no decoder
         shape=shape,
         optimizer=Optimizer(0.9, 0.999, 0.0, "", 0.0, 1.0),
@@ -200,7 +200,7 @@ def spec_of(config: RunConfig, shape: vit.ViTConfig) -> Spec:
     )
 
 
-def _encoder(spec: Spec, params: Params) -> tuple[Spec, Params]:
+def _encoder(spec: StepSpec, params: Params) -> tuple[StepSpec, Params]:
     """Wraps an encoder as a classifier with an unused head, because the evaluation steps need a classifier."""
     pool = "cls" if "norm" in params["encoder"] else "mean"
     shape = dataclasses.replace(

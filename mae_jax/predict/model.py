@@ -15,7 +15,7 @@ from mae_jax.report import stats
 from mae_jax.runtime.errors import UserError
 from mae_jax.step import sharding
 from mae_jax.step.eval_step import embed_step, eval_step, feature_step
-from mae_jax.step.spec import Spec
+from mae_jax.step.spec import StepSpec
 
 FEW = 8  # up to this many images use a batch of this size: faster, but the last digits may differ
 POOLS = ("cls", "mean", "both")
@@ -85,7 +85,7 @@ class Model:
 
     origin: str
     task: str  # of the run; "" for weights of other code
-    spec: Spec
+    spec: StepSpec
     params: Params
     classes: tuple[str, ...] = ()  # () for an encoder without classifier
     temperature: float | None = None  # None: not known

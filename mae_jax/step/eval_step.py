@@ -1,6 +1,6 @@
 """Evaluation steps: predictions, reconstruction errors and features of a batch.
 
-They are pure functions, compiled once per `Spec`.
+They are pure functions, compiled once per `StepSpec`.
 """
 
 from functools import partial
@@ -14,12 +14,12 @@ from mae_jax import models
 from mae_jax.models import Params
 from mae_jax.models.patches import n_visible, patchify
 from mae_jax.step import losses, patch_repetition, sharding
-from mae_jax.step.spec import EVAL_MASK, Batch, Spec
+from mae_jax.step.spec import EVAL_MASK, Batch, StepSpec
 from mae_jax.step.train_step import to_float
 
 
 @partial(jax.jit, static_argnums=0)
-def eval_step(spec: Spec, params: Params, batch: Batch, seed: Int[Array, ""]) -> dict[str, Array]:
+def eval_step(spec: StepSpec, params: Params, batch: Batch, seed: Int[Array, ""]) -> dict[str, Array]:
     """Values per image, replicated on every device.
 
     Classifiers: `probabilities` (b classes) and `loss` (b), in nats without label smoothing. Pre-training: `loss`,
@@ -41,14 +41,14 @@ def eval_step(spec: Spec, params: Params, batch: Batch, seed: Int[Array, ""]) ->
 
 
 @partial(jax.jit, static_argnums=0)
-def feature_step(spec: Spec, params: Params, batch: Batch, seed: Int[Array, ""]) -> dict[str, Array]:
+def feature_step(spec: StepSpec, params: Params, batch: Batch, seed: Int[Array, ""]) -> dict[str, Array]:
     """`features` (b d): the input of a classifier's head, replicated on every device. Deterministic."""
     out = {"features": models.pooled(spec.shape, params, to_float(batch["image"], spec))}
     return jax.lax.with_sharding_constraint(out, sharding.replicated(spec.mesh))
 
 
 @partial(jax.jit, static_argnums=(0, 3))
-def embed_step(spec: Spec, params: Params, batch: Batch, pool: str) -> Float[Array, "b d"]:
+def embed_step(spec: StepSpec, params: Params, batch: Batch, pool: str) -> Float[Array, "b d"]:
     """Embeddings of images from the encoder's normalized output tokens, replicated on every device. Deterministic.
 
     `pool` is "cls" for the class token, "mean" for the mean of the patch tokens (without registers), or "both" for
@@ -68,7 +68,7 @@ def all_finite(tree: Any) -> Array:
 
 
 def predict_removed(
-    spec: Spec, params: Params, images: Float[Array, "b h w 3"], index: Int[Array, " b"], seed: Int[Array, ""]
+    spec: StepSpec, params: Params, images: Float[Array, "b h w 3"], index: Int[Array, " b"], seed: Int[Array, ""]
 ) -> tuple[Float[Array, "b n p"], Float[Array, "b n"]]:
     """Predicted patches of normalized images, and `mask` (1 = removed), which is fixed by (seed, index)."""
     key = jax.random.fold_in(jax.random.key(seed), EVAL_MASK)

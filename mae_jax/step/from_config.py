@@ -1,4 +1,4 @@
-"""Derives the network's shape, the step's `Spec` and the trained parameters from a run's config."""
+"""Derives the network's shape, the step's `StepSpec` and the trained parameters from a run's config."""
 
 import dataclasses
 
@@ -11,7 +11,7 @@ from mae_jax.models.vit import ViTConfig
 from mae_jax.runtime import machine
 from mae_jax.runtime.errors import UserError
 from mae_jax.step.optimizer import Optimizer
-from mae_jax.step.spec import OBJECTIVES, Spec
+from mae_jax.step.spec import OBJECTIVES, StepSpec
 
 
 def shape_of(config: RunConfig, n_classes: int = 0) -> ViTConfig:
@@ -47,10 +47,10 @@ def shape_of(config: RunConfig, n_classes: int = 0) -> ViTConfig:
     return dataclasses.replace(shape, attention="cudnn" if fused else "xla")
 
 
-def spec_of(config: RunConfig, resolved: Resolved, mesh: Mesh, n_classes: int = 0) -> Spec:
-    """The `Spec` of a config: everything the compiled step depends on."""
+def spec_of(config: RunConfig, resolved: Resolved, mesh: Mesh, n_classes: int = 0) -> StepSpec:
+    """The `StepSpec` of a config: everything the compiled step depends on."""
     o, d, objective = config.optim, config.data, OBJECTIVES[config.task]
-    return Spec(
+    return StepSpec(
         objective=objective,
         shape=shape_of(config, n_classes),
         optimizer=Optimizer(o.b1, o.b2, o.weight_decay, o.no_decay, o.clip_norm, o.layer_decay, o.name),

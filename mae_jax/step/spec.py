@@ -1,4 +1,4 @@
-"""`Spec`: everything a compiled step depends on. Also purposes of randomness and objectives of tasks."""
+"""`StepSpec`: everything a compiled step depends on. Also purposes of randomness and objectives of tasks."""
 
 import dataclasses
 
@@ -24,7 +24,7 @@ Batch = dict[str, Array]  # image: b h w 3 uint8; label, index: b int32; mask: b
 
 
 @dataclasses.dataclass(frozen=True)
-class Spec:
+class StepSpec:
     """Everything a compiled step depends on. Hashable, so that runs with equal values share compiled code."""
 
     objective: str  # one of the values of OBJECTIVES

@@ -1,6 +1,6 @@
 """The training state: initialization, shapes and placement.
 
-`train_step` and `eval_step` are compiled once per `Spec`, which contains everything they depend on. Seeds, step
+`train_step` and `eval_step` are compiled once per `StepSpec`, which contains everything they depend on. Seeds, step
 numbers and learning rates are arguments, so runs that differ only in these share compiled code.
 """
 
@@ -16,7 +16,7 @@ from mae_jax import models
 from mae_jax.models import Params
 from mae_jax.models.params import part
 from mae_jax.step import sharding
-from mae_jax.step.spec import INIT, Spec
+from mae_jax.step.spec import INIT, StepSpec
 
 
 @jax.tree_util.register_dataclass
@@ -29,7 +29,7 @@ class TrainState:
     opt_state: Any
 
 
-def _init(spec: Spec, seed: Int[Array, ""]) -> TrainState:
+def _init(spec: StepSpec, seed: Int[Array, ""]) -> TrainState:
     key = jax.random.fold_in(jax.random.key(seed), INIT)
     params = models.init(spec.kind, spec.shape, key)
     trained, _ = part(params, spec.trained)
@@ -37,39 +37,39 @@ def _init(spec: Spec, seed: Int[Array, ""]) -> TrainState:
 
 
 @lru_cache(maxsize=8)
-def _shapes(spec: Spec) -> TrainState:
+def _shapes(spec: StepSpec) -> TrainState:
     """Shapes of the state as the network defines them."""
     return jax.eval_shape(partial(_init, spec), jnp.int32(0))
 
 
 @lru_cache(maxsize=8)
-def _split_shapes(spec: Spec) -> TrainState:
+def _split_shapes(spec: StepSpec) -> TrainState:
     """Shapes of the state during training, padded so that `fsdp` divides them (see `sharding.split_shape`)."""
     shape_of = lambda s: jax.ShapeDtypeStruct(sharding.split_shape(s.shape, spec.mesh), s.dtype)  # noqa: E731
     return jax.tree.map(shape_of, _shapes(spec))
 
 
-def state_shardings(spec: Spec) -> TrainState:
+def state_shardings(spec: StepSpec) -> TrainState:
     """Placement of each array of the training state."""
     return sharding.parameter_shardings(_split_shapes(spec), spec.mesh)
 
 
-def _abstract(shapes: TrainState, spec: Spec) -> TrainState:
+def _abstract(shapes: TrainState, spec: StepSpec) -> TrainState:
     places = sharding.parameter_shardings(shapes, spec.mesh)
     return jax.tree.map(lambda s, place: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=place), shapes, places)
 
 
-def abstract_state(spec: Spec) -> TrainState:
+def abstract_state(spec: StepSpec) -> TrainState:
     """Shapes, types and placements of the unpadded state, without arrays. A checkpoint is restored into these."""
     return _abstract(_shapes(spec), spec)
 
 
-def split_state(spec: Spec) -> TrainState:
+def split_state(spec: StepSpec) -> TrainState:
     """Shapes, types and placements of the padded state that `train_step` takes, without arrays."""
     return _abstract(_split_shapes(spec), spec)
 
 
-def init_state(spec: Spec, seed: int) -> TrainState:
+def init_state(spec: StepSpec, seed: int) -> TrainState:
     """Initial state in padded shapes; each array is created directly in its placement."""
 
     def draw(seed: Int[Array, ""]) -> TrainState:
@@ -78,17 +78,17 @@ def init_state(spec: Spec, seed: int) -> TrainState:
     return jax.jit(draw, out_shardings=state_shardings(spec))(jnp.int32(seed))
 
 
-def whole(spec: Spec, state: TrainState) -> TrainState:
+def whole(spec: StepSpec, state: TrainState) -> TrainState:
     """Removes the padding: the state in the network's own shapes, for checkpoints and evaluation."""
     return _refit(state, _shapes(spec), spec)
 
 
-def spread(spec: Spec, state: TrainState) -> TrainState:
+def spread(spec: StepSpec, state: TrainState) -> TrainState:
     """Pads the state to shapes that `fsdp` divides, for `train_step`."""
     return _refit(state, _split_shapes(spec), spec)
 
 
-def _refit(state: TrainState, shapes: TrainState, spec: Spec) -> TrainState:
+def _refit(state: TrainState, shapes: TrainState, spec: StepSpec) -> TrainState:
     if all(leaf.shape == like.shape for leaf, like in zip(*map(jax.tree.leaves, (state, shapes)), strict=True)):
         return state
     places = sharding.parameter_shardings(shapes, spec.mesh)

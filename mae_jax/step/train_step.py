@@ -1,4 +1,4 @@
-"""One update: loss, gradient over micro-batches, optimizer. A pure function, compiled once per `Spec`."""
+"""One update: loss, gradient over micro-batches, optimizer. A pure function, compiled once per `StepSpec`."""
 
 import dataclasses
 from functools import partial
@@ -14,21 +14,21 @@ from mae_jax.models.params import join, part
 from mae_jax.models.patches import n_visible, patchify
 from mae_jax.step import losses, sharding
 from mae_jax.step.mixup import blend, draw, partners
-from mae_jax.step.spec import DROP, MASK, MIX, Batch, Spec
+from mae_jax.step.spec import DROP, MASK, MIX, Batch, StepSpec
 from mae_jax.step.state import TrainState, _shapes, state_shardings
 
 MOMENTUM = 0.1  # of batch norm's running statistics, as in PyTorch
 Mix = tuple[Array, Array]  # result of `mixup.draw`: pixel weights (h w) and the weight of a row's own label
 
 
-def to_float(images: UInt8[Array, "b h w 3"], spec: Spec) -> Float[Array, "b h w 3"]:
+def to_float(images: UInt8[Array, "b h w 3"], spec: StepSpec) -> Float[Array, "b h w 3"]:
     """Converts images in 0..255 to normalized float32."""
     mean, std = jnp.array(spec.mean, jnp.float32), jnp.array(spec.std, jnp.float32)
     return (images.astype(jnp.float32) / 255 - mean) / std
 
 
 def _loss(
-    spec: Spec, params: Params, batch: Batch, key: Array, mix: Mix | None = None
+    spec: StepSpec, params: Params, batch: Batch, key: Array, mix: Mix | None = None
 ) -> tuple[Array, dict[str, Array]]:
     """Sums over the real rows of a (micro-)batch: the loss to minimize, and the reported metrics.
 
@@ -57,7 +57,7 @@ def _loss(
     return _classification(spec, models.apply("vit", spec.shape, params, images, key=key), batch)
 
 
-def _classification(spec: Spec, logits: Array, batch: Batch) -> tuple[Array, dict[str, Array]]:
+def _classification(spec: StepSpec, logits: Array, batch: Batch) -> tuple[Array, dict[str, Array]]:
     """Loss and metrics as in `_loss`, from logits and the batch's labels."""
     loss = losses.cross_entropy(logits, batch["label"], spec.label_smoothing, _class_weights(spec))
     right = (logits.argmax(-1) == batch["label"]).astype(jnp.float32)
@@ -65,16 +65,16 @@ def _classification(spec: Spec, logits: Array, batch: Batch) -> tuple[Array, dic
     return total, {"loss": total, "accuracy": (right * batch["mask"]).sum()}
 
 
-def _class_weights(spec: Spec) -> Float[Array, " classes"] | None:
+def _class_weights(spec: StepSpec) -> Float[Array, " classes"] | None:
     return jnp.array(spec.class_weights, jnp.float32) if spec.class_weights else None
 
 
-def _micro_batches(spec: Spec, batch: Batch) -> Batch:
+def _micro_batches(spec: StepSpec, batch: Batch) -> Batch:
     """Rows as (micro-batch, row). Every k-th row goes to the same micro-batch, so rows stay on their device."""
     return jax.tree.map(lambda x: jnp.moveaxis(x.reshape(-1, spec.accumulation, *x.shape[1:]), 1, 0), batch)
 
 
-def _normalized_features(spec: Spec, params: Params, batch: Batch) -> tuple[Batch, Params]:
+def _normalized_features(spec: StepSpec, params: Params, batch: Batch) -> tuple[Batch, Params]:
     """For linear probing: the batch with the head's input instead of images, and updated running statistics.
 
     The frozen encoder processes one micro-batch at a time. Batch norm then uses mean and variance over all real rows of
@@ -93,7 +93,7 @@ def _normalized_features(spec: Spec, params: Params, batch: Batch) -> tuple[Batc
 
 
 def _gradient(
-    spec: Spec, trained: Params, frozen: Params, batch: Batch, key: Array, mix: Mix | None = None
+    spec: StepSpec, trained: Params, frozen: Params, batch: Batch, key: Array, mix: Mix | None = None
 ) -> tuple[Params, dict[str, Array]]:
     """Mean gradient of the trained parameters, and mean metrics, over the real rows of all micro-batches."""
     differentiate = jax.grad(lambda params, *rest: _loss(spec, join(params, frozen), *rest), has_aux=True)
@@ -116,7 +116,7 @@ def _gradient(
 
 @partial(jax.jit, static_argnums=0, donate_argnums=1)
 def train_step(
-    spec: Spec, state: TrainState, batch: Batch, seed: Int[Array, ""], learning_rate: Float[Array, ""]
+    spec: StepSpec, state: TrainState, batch: Batch, seed: Int[Array, ""], learning_rate: Float[Array, ""]
 ) -> tuple[TrainState, dict[str, Array]]:
     """One update. Its randomness depends only on (seed, purpose, step).
 

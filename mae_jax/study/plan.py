@@ -16,7 +16,7 @@ from mae_jax.data import labelled_sets, splits
 from mae_jax.rundir import contents
 from mae_jax.runtime.progress import duration
 from mae_jax.step import sharding
-from mae_jax.step.spec import Spec
+from mae_jax.step.spec import StepSpec
 from mae_jax.step.state import init_state
 from mae_jax.step.train_step import train_step
 from mae_jax.study.cells import Run
@@ -53,7 +53,7 @@ def make(
     planned = [_planned(directory, cell, cache, on_progress) for directory, cell in runs]
     if not timed:
         return planned
-    known: dict[Spec, float] = {}
+    known: dict[StepSpec, float] = {}
     forward = 0.0  # seconds of a forward pass per image, of the last kind measured
     for run in planned:
         if not run.done and run.config.task not in QUICK:
@@ -89,7 +89,7 @@ def _planned(
     return Planned(directory, config, resolved, len(data.val_idx), len(data.test), done)
 
 
-def _step_seconds(config: RunConfig, cache: splits.DataCache, known: dict[Spec, float]) -> float:
+def _step_seconds(config: RunConfig, cache: splits.DataCache, known: dict[StepSpec, float]) -> float:
     """Seconds per update, including data loading by threads. Compiles first; the run reuses the compilation."""
     # Initial weights do not affect the time, and may not exist yet.
     config = changed(config, {"init": "scratch", "init_from": "", "data.workers": 0})

@@ -24,7 +24,7 @@ from mae_jax.evaluation import per_image
 from mae_jax.models import Params
 from mae_jax.rundir.metrics_log import MetricsLog
 from mae_jax.runtime import processes
-from mae_jax.step.spec import Spec
+from mae_jax.step.spec import StepSpec
 from mae_jax.step.state import TrainState
 
 
@@ -33,7 +33,7 @@ class Task:
     """All that the training loop needs to know about a run."""
 
     config: RunConfig
-    spec: Spec
+    spec: StepSpec
     resolved: Resolved
     sources: tuple[Source, ...]
     indices: tuple[Int[np.ndarray, "_"], ...]
@@ -117,7 +117,7 @@ class Task:
         return dict(zip(names, self.sources, strict=True)) | self.tests
 
 
-def predictor(config: RunConfig, spec: Spec) -> Callable[..., dict[str, np.ndarray]]:
+def predictor(config: RunConfig, spec: StepSpec) -> Callable[..., dict[str, np.ndarray]]:
     """`evaluation.per_image.per_image` as a function of (params, source, indices)."""
     options = {"batch_size": config.eval.batch_size, "threads": config.data.threads, "seed": config.eval.mask_seed}
     return partial(per_image.per_image, spec, **options)

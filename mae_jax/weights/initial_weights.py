@@ -20,11 +20,11 @@ from mae_jax.runtime.errors import UserError
 from mae_jax.runtime.processes import note
 from mae_jax.step import sharding
 from mae_jax.step.from_config import shape_of, spec_of
-from mae_jax.step.spec import Spec
+from mae_jax.step.spec import StepSpec
 from mae_jax.weights import own_run, reader, transfer
 
 
-def first_weights(config: RunConfig) -> Callable[[Spec, Params], Params]:
+def first_weights(config: RunConfig) -> Callable[[StepSpec, Params], Params]:
     """A function (spec, random parameters) -> initial parameters, as `init` and `init_from` of the config ask.
 
     `init=mae` reads a run directory: the newest checkpoint of a pre-training, or the tested network of a finished
@@ -57,7 +57,7 @@ def first_weights(config: RunConfig) -> Callable[[Spec, Params], Params]:
                 f"{getattr(source, name)}; the encoder receives images normalized differently"
             )
 
-    def start(spec: Spec, params: Params) -> Params:
+    def start(spec: StepSpec, params: Params) -> Params:
         loaded, detail = source, ""
         if config.init == "mae" and source.kind == "mae":
             saved_params, number = _load(config.init_from, source.shape, spec.mesh)
@@ -103,7 +103,7 @@ def saved_pretraining(directory: Path, field: str) -> RunConfig:
     return saved
 
 
-def autoencoder(directory: Path, field: str, mesh: Mesh) -> tuple[RunConfig, Spec, Params, int]:
+def autoencoder(directory: Path, field: str, mesh: Mesh) -> tuple[RunConfig, StepSpec, Params, int]:
     """Config, spec, parameters and step of a pre-training's newest checkpoint. `field` names it in errors."""
     config = changed(saved_pretraining(directory, field), {"sharding.fsdp": 1})
     params, step = _load(directory, shape_of(config), mesh, field)

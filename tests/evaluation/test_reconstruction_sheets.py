@@ -17,7 +17,7 @@ from mae_jax.models.vit import ViTConfig
 from mae_jax.rundir import contents
 from mae_jax.step import eval_step, sharding, state
 from mae_jax.step.optimizer import Optimizer
-from mae_jax.step.spec import Spec
+from mae_jax.step.spec import StepSpec
 from mae_jax.train import loop
 
 SHAPE = ViTConfig(16, 4, 16, 1, 2, decoder_width=8, decoder_depth=1, decoder_heads=2)
@@ -28,7 +28,7 @@ INDEX = np.arange(4, dtype=np.int32)
 def spec():
     grid = np.array(jax.devices()[:1]).reshape(1, 1)
     optimizer = Optimizer(0.9, 0.95, 0.1, r"(^|/)(bias|scale)$", 0.0, 1.0)
-    return Spec(
+    return StepSpec(
         "reconstruction", SHAPE, optimizer, (0.5, 0.4, 0.6), (0.25, 0.2, 0.3), 8, 1, 0.5, True, 0.0,
         jax.sharding.Mesh(grid, ("data", "fsdp")),
     )  # fmt: skip

@@ -12,7 +12,7 @@ from mae_jax.models.params import map_paths
 from mae_jax.models.vit import ViTConfig
 from mae_jax.step import eval_step, mixup, sharding, state, train_step
 from mae_jax.step.optimizer import Optimizer
-from mae_jax.step.spec import MIX, OBJECTIVES, Spec
+from mae_jax.step.spec import MIX, OBJECTIVES, StepSpec
 
 SHAPE = ViTConfig(16, 4, 16, 1, 2, decoder_width=8, decoder_depth=1, decoder_heads=2, n_classes=3)
 OPTIMIZER = Optimizer(0.9, 0.95, 0.1, r"(^|/)(bias|scale)$", 0.0, 1.0)
@@ -28,7 +28,7 @@ def spec_of(task, mesh, **fields):
         shape=SHAPE, optimizer=OPTIMIZER, mean=(0.5,) * 3, std=(0.25,) * 3, batch_size=8,
         accumulation=1, mask_ratio=0.5, norm_pix=True, label_smoothing=0.0,
     )  # fmt: skip
-    return Spec(objective=OBJECTIVES[task], mesh=mesh, **(values | fields))
+    return StepSpec(objective=OBJECTIVES[task], mesh=mesh, **(values | fields))
 
 
 def batch_of(step, rows, size=8):
