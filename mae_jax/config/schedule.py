@@ -8,7 +8,7 @@ from mae_jax.runtime.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
-class Resolved:
+class Schedule:
     """Values derived from a config, the number of training images and the devices."""
 
     n_train: int  # images
@@ -23,7 +23,7 @@ class Resolved:
     save_every: int  # steps
 
 
-def resolve(config: RunConfig, n_train: int, devices: int, n_schedule: int = 0) -> Resolved:
+def resolve(config: RunConfig, n_train: int, devices: int, n_schedule: int = 0) -> Schedule:
     """Derives steps, warm-up and learning rate (linear scaling rule, Goyal et al. 2017).
 
     An epoch is ceil(images / batch) updates. A subset smaller than the batch therefore still gets one update per
@@ -52,7 +52,7 @@ def resolve(config: RunConfig, n_train: int, devices: int, n_schedule: int = 0) 
     def every(epochs: float) -> int:
         return max(1, round(epochs * pace))
 
-    return Resolved(
+    return Schedule(
         n_train=n_train,
         devices=devices,
         batch_size=batch,
@@ -66,7 +66,7 @@ def resolve(config: RunConfig, n_train: int, devices: int, n_schedule: int = 0) 
     )
 
 
-def learning_rate(step: int, schedule: str, resolved: Resolved, min_lr: float = 0.0) -> float:
+def learning_rate(step: int, schedule: str, resolved: Schedule, min_lr: float = 0.0) -> float:
     """The learning rate of update `step` (from 0): linear warm-up, then `schedule` to `min_lr`.
 
     As in facebookresearch/mae, the rate is evaluated before the update, so warm-up starts at 0.

@@ -5,7 +5,7 @@ import dataclasses
 from jax.sharding import Mesh
 
 from mae_jax.config.fields import RunConfig
-from mae_jax.config.schedule import Resolved
+from mae_jax.config.schedule import Schedule
 from mae_jax.models import vit
 from mae_jax.models.vit import ViTConfig
 from mae_jax.runtime import machine
@@ -47,7 +47,7 @@ def shape_of(config: RunConfig, n_classes: int = 0) -> ViTConfig:
     return dataclasses.replace(shape, attention="cudnn" if fused else "xla")
 
 
-def spec_of(config: RunConfig, resolved: Resolved, mesh: Mesh, n_classes: int = 0) -> StepSpec:
+def spec_of(config: RunConfig, resolved: Schedule, mesh: Mesh, n_classes: int = 0) -> StepSpec:
     """The `StepSpec` of a config: everything the compiled step depends on."""
     o, d, objective = config.optim, config.data, OBJECTIVES[config.task]
     return StepSpec(

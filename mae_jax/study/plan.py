@@ -11,7 +11,7 @@ import numpy as np
 from mae_jax.config import schedule
 from mae_jax.config.fields import QUICK, DataFields, RunConfig, changed
 from mae_jax.config.naming import arm_of
-from mae_jax.config.schedule import Resolved
+from mae_jax.config.schedule import Schedule
 from mae_jax.data import labelled_sets, splits
 from mae_jax.rundir import contents
 from mae_jax.runtime.progress import duration
@@ -32,7 +32,7 @@ class Planned:
 
     directory: Path
     config: RunConfig
-    resolved: Resolved
+    resolved: Schedule
     validation: int  # images
     test: int  # images
     done: bool

@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from jaxtyping import Float, Int
 
 from mae_jax.config.fields import RunConfig
-from mae_jax.config.schedule import Resolved, resolve
+from mae_jax.config.schedule import Schedule, resolve
 from mae_jax.data import duplicates, labelled_sets, splits, subsets
 from mae_jax.data.sources import Source
 from mae_jax.evaluation import classification_scores, mistake_thumbnails, per_image
@@ -24,7 +24,7 @@ from mae_jax.train.task import Task, about_files, predictor
 from mae_jax.weights import initial_weights
 
 
-def resolve_finetune(config: RunConfig, data: splits.Labelled, devices: int) -> Resolved:
+def resolve_finetune(config: RunConfig, data: splits.Labelled, devices: int) -> Schedule:
     """Derives the steps from the labels used, or from `train.match_fraction` or `match_count`. Raises UserError."""
     if config.train.select != "last" and not len(data.val_idx):
         raise UserError(

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Int
 
 from mae_jax.config.fields import RunConfig
-from mae_jax.config.schedule import Resolved
+from mae_jax.config.schedule import Schedule
 from mae_jax.data import checking, loaders
 from mae_jax.data.augment import RandAugment, RandomErasing
 from mae_jax.data.sources import Source
@@ -34,7 +34,7 @@ class Task:
 
     config: RunConfig
     spec: StepSpec
-    resolved: Resolved
+    resolved: Schedule
     sources: tuple[Source, ...]
     indices: tuple[Int[np.ndarray, "_"], ...]
     about: dict[str, Any]  # lines to print at the start of the run

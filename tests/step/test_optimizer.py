@@ -6,7 +6,7 @@ import pytest
 
 from mae_jax import models
 from mae_jax.config.fields import defaults
-from mae_jax.config.schedule import Resolved, learning_rate
+from mae_jax.config.schedule import Schedule, learning_rate
 from mae_jax.models.params import join, map_paths, part
 from mae_jax.models.vit import ViTConfig
 from mae_jax.step.optimizer import Optimizer, layer_scales
@@ -103,7 +103,7 @@ def resolved(**fields):
         n_train=1, devices=1, batch_size=1, rows=1, steps_per_epoch=10, steps=110, warmup_steps=10,
         peak_lr=2.0, eval_every=1, save_every=1,
     )  # fmt: skip
-    return Resolved(**(values | fields))
+    return Schedule(**(values | fields))
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import pytest
 
 from mae_jax import models
 from mae_jax.config.fields import defaults
-from mae_jax.config.schedule import Resolved, learning_rate
+from mae_jax.config.schedule import Schedule, learning_rate
 from mae_jax.models.params import map_paths
 from mae_jax.models.patches import n_visible, patchify, random_masking
 from mae_jax.step import losses
@@ -127,7 +127,7 @@ def test_parameter_groups_are_those_of_timm():
 
 def test_learning_rates_are_those_of_timm():
     made = json.loads((GOLDEN / "timm_optimizer.json").read_text())["schedule"]
-    resolved = Resolved(
+    resolved = Schedule(
         n_train=1, devices=1, batch_size=1, rows=1, steps_per_epoch=1, steps=220, warmup_steps=20,
         peak_lr=made["peak"], eval_every=1, save_every=1,
     )  # fmt: skip

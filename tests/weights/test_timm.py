@@ -12,7 +12,7 @@ from PIL import Image
 
 from mae_jax import models
 from mae_jax.config.fields import defaults
-from mae_jax.config.schedule import Resolved, learning_rate
+from mae_jax.config.schedule import Schedule, learning_rate
 from mae_jax.data import augment
 from mae_jax.models import vit
 from mae_jax.models.params import map_paths
@@ -103,7 +103,7 @@ def test_schedule_at_every_step(steps, warmup, low):
     theirs = scheduler.CosineLRScheduler(
         optimizer, t_initial=steps - warmup, lr_min=low, warmup_t=warmup, warmup_lr_init=0.0, warmup_prefix=True
     )
-    resolved = Resolved(
+    resolved = Schedule(
         n_train=1, devices=1, batch_size=1, rows=1, steps_per_epoch=1, steps=steps, warmup_steps=warmup,
         peak_lr=1e-3, eval_every=1, save_every=1,
     )  # fmt: skip
