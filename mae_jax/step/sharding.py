@@ -45,7 +45,7 @@ def split_shape(shape: tuple[int, ...], mesh: Mesh) -> tuple[int, ...]:
     return (*shape[:axis], -(-shape[axis] // fsdp) * fsdp, *shape[axis + 1 :])
 
 
-def fit(tree, shapes):
+def pad_or_crop(tree, shapes):
     """Pads each array with zeros, or crops it, at the end of its axes to the shape at its place in `shapes`."""
 
     def one(leaf, like):

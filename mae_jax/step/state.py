@@ -73,17 +73,17 @@ def init_state(spec: StepSpec, seed: int) -> TrainState:
     """Initial state in padded shapes; each array is created directly in its placement."""
 
     def draw(seed: Int[Array, ""]) -> TrainState:
-        return sharding.fit(_init(spec, seed), _split_shapes(spec))
+        return sharding.pad_or_crop(_init(spec, seed), _split_shapes(spec))
 
     return jax.jit(draw, out_shardings=state_shardings(spec))(jnp.int32(seed))
 
 
-def whole(spec: StepSpec, state: TrainState) -> TrainState:
+def unpadded(spec: StepSpec, state: TrainState) -> TrainState:
     """Removes the padding: the state in the network's own shapes, for checkpoints and evaluation."""
     return _refit(state, _shapes(spec), spec)
 
 
-def spread(spec: StepSpec, state: TrainState) -> TrainState:
+def padded(spec: StepSpec, state: TrainState) -> TrainState:
     """Pads the state to shapes that `fsdp` divides, for `train_step`."""
     return _refit(state, _split_shapes(spec), spec)
 
@@ -92,4 +92,4 @@ def _refit(state: TrainState, shapes: TrainState, spec: StepSpec) -> TrainState:
     if all(leaf.shape == like.shape for leaf, like in zip(*map(jax.tree.leaves, (state, shapes)), strict=True)):
         return state
     places = sharding.parameter_shardings(shapes, spec.mesh)
-    return jax.jit(partial(sharding.fit, shapes=shapes), out_shardings=places)(state)
+    return jax.jit(partial(sharding.pad_or_crop, shapes=shapes), out_shardings=places)(state)

@@ -35,7 +35,7 @@ def _loss(
     With `mix`, each row is mixed with its `partner` and `partner_label`. There is then no accuracy, because a mixed
     image has no single label.
     """
-    params, real = sharding.fit(params, _shapes(spec).params), batch["mask"]
+    params, real = sharding.pad_or_crop(params, _shapes(spec).params), batch["mask"]
     if spec.objective == "frozen_classification":
         return _classification(spec, models.head(spec.shape, params, batch["features"]), batch)
     images = to_float(batch["image"], spec)
@@ -81,7 +81,7 @@ def _normalized_features(spec: StepSpec, params: Params, batch: Batch) -> tuple[
     the whole batch, so results do not depend on devices, padding or accumulation. As in PyTorch, running statistics
     move a tenth of the way towards the batch's (variance divided by n - 1).
     """
-    network, micro = sharding.fit(params, _shapes(spec).params), _micro_batches(spec, {"image": batch["image"]})
+    network, micro = sharding.pad_or_crop(params, _shapes(spec).params), _micro_batches(spec, {"image": batch["image"]})
     micro_features = jax.lax.map(lambda rows: models.pooled(spec.shape, network, to_float(rows["image"], spec)), micro)
     features = jnp.moveaxis(micro_features, 0, 1).reshape(-1, micro_features.shape[-1])
     n, running = spec.batch_size, params["batch_norm"]

@@ -29,7 +29,7 @@ from mae_jax.runtime.processes import at_once
 from mae_jax.runtime.progress import Progress
 from mae_jax.step import sharding
 from mae_jax.step.eval_step import all_finite
-from mae_jax.step.state import TrainState, whole
+from mae_jax.step.state import TrainState, unpadded
 from mae_jax.step.train_step import train_step
 from mae_jax.train import record, resume
 from mae_jax.train.build import build
@@ -105,7 +105,7 @@ class Loop:
             state = self.start()
             first = self.cursor.step
             if not number:
-                record.announce(self.task, self.label, self.workdir, whole(self.spec, state), self.progress.say)
+                record.announce(self.task, self.label, self.workdir, unpadded(self.spec, state), self.progress.say)
                 self.progress.start(self.label, self.resolved.steps, first, self.resolved.batch_size)
             self.progress.back(first)
             metrics = MetricsLog(
@@ -191,7 +191,7 @@ class Loop:
         cursor.seconds = time.monotonic() - self.began
         cursor.best = self.best.position() if self.best else None
         cursor.rate_reductions = self.reductions.entries
-        self.checkpoints.save(cursor.step, whole(self.spec, state), cursor.to_json())
+        self.checkpoints.save(cursor.step, unpadded(self.spec, state), cursor.to_json())
 
     def exhausted(self, step: int) -> bool:
         """Whether none of the last `train.patience` evaluations, including that of `step`, was better. Logs it."""
@@ -254,7 +254,7 @@ class Loop:
         """Logs validation scores and pictures, after the row of training metrics that is due."""
         if self.cursor.pending or self.waiting is not None:
             self.log(step, self.rate(step - 1), metrics)
-        params = whole(self.spec, state).params
+        params = unpadded(self.spec, state).params
         with at_once(f"step {step} of {self.resolved.steps} is saved"):
             values = dict(self.task.evaluate(params))
         if not math.isfinite(values.get("val/loss", 0.0)):
@@ -272,7 +272,7 @@ class Loop:
 
     def results(self, state: TrainState) -> dict[str, Any]:
         """Writes the final files. results.json is the last one, so its presence means that the run is finished."""
-        last = whole(self.spec, state).params
+        last = unpadded(self.spec, state).params
         selected = self.best.step if self.best and self.best.step else self.ended
         chosen = self.best.load(last) if self.best and self.best.step else last
         with at_once("the last step is saved", hard=True):

@@ -11,7 +11,7 @@ from mae_jax.data import loaders
 from mae_jax.rundir import contents, identity, predictions
 from mae_jax.runtime.errors import UserError
 from mae_jax.step.spec import OBJECTIVES
-from mae_jax.step.state import TrainState, abstract_state, init_state, spread, whole
+from mae_jax.step.state import TrainState, abstract_state, init_state, padded, unpadded
 from mae_jax.train.cursor import Cursor
 from mae_jax.train.divergence import RateReductions
 from mae_jax.train.record import jsonable
@@ -29,10 +29,10 @@ def start(task: Task, checkpoints: Checkpoints, reductions: RateReductions) -> t
         back = reductions.resume(cursor.step, cursor.rate_reductions)
         if back is None:
             loaders.check_position(cursor.data, jsonable(task.position(cursor.step)))
-            return spread(task.spec, restored[0]), cursor
+            return padded(task.spec, restored[0]), cursor
         checkpoints.drop(back + 1)  # the run was killed during this rollback
     initial = init_state(task.spec, task.config.seed)
-    return spread(task.spec, task.initialise(whole(task.spec, initial))), Cursor()
+    return padded(task.spec, task.initialise(unpadded(task.spec, initial))), Cursor()
 
 
 def finished(workdir: Path, config: RunConfig, log: Callable[[str], None]) -> dict[str, Any] | None:

@@ -77,9 +77,9 @@ def test_parameters_and_optimizer_state_are_split_over_fsdp():
     # Padding stays zero and has no effect, and the saved state has the network's own shapes.
     expected, _ = losses(spec_of("finetune", mesh_of(1), shape=shape), 10)
     np.testing.assert_allclose(found, expected, rtol=1e-5)
-    saved = state.whole(spec, after)
+    saved = state.unpadded(spec, after)
     assert jax.tree.map(jnp.shape, saved) == jax.tree.map(jnp.shape, state.abstract_state(spec))
-    again = state.spread(spec, saved)
+    again = state.padded(spec, saved)
     jax.tree.map(np.testing.assert_array_equal, again, after)
     assert not np.asarray(after.params["encoder"]["block_00"]["mlp"]["fc1"]["kernel"])[:, 256:].any()
 

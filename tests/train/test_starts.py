@@ -20,7 +20,7 @@ from mae_jax.config.fields import study_defaults
 from mae_jax.rundir import contents, metrics_log
 from mae_jax.runtime.errors import EXIT_STOPPED, UserError
 from mae_jax.step import sharding
-from mae_jax.step.state import abstract_state, init_state, spread, whole
+from mae_jax.step.state import abstract_state, init_state, padded, unpadded
 from mae_jax.study import label_study
 from mae_jax.study.validation import validate_study
 from mae_jax.train import loop
@@ -141,9 +141,9 @@ def test_a_state_restored_on_other_devices_is_equal(tmp_path, tiny_config, befor
     specs = {devices: build(config, mesh_of(devices)).spec for devices in (before, after)}
     state = init_state(specs[before], 3)
     with Checkpoints(tmp_path, 1, {}, print) as store:
-        store.save(1, whole(specs[before], state), {})
+        store.save(1, unpadded(specs[before], state), {})
     with Checkpoints(tmp_path, 1, {}, print) as store:
-        found = spread(specs[after], store.restore(abstract_state(specs[after]))[0])
+        found = padded(specs[after], store.restore(abstract_state(specs[after]))[0])
     for split, devices in ((state, before), (found, after)):
         kernel = split.params["encoder"]["block_00"]["mlp"]["fc1"]["kernel"]
         assert len(kernel.sharding.device_set) == devices and kernel.is_fully_replicated == (devices == 1)
