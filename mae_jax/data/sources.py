@@ -69,7 +69,7 @@ class Source:
     fingerprint: str  # sha256 of names, labels and what the files hold (unchecked: their sizes)
     read: Callable[[int], bytes | UInt8[np.ndarray, "h w 3"]]
     counts: dict[str, int] = field(default_factory=dict)  # passed over, by reason
-    passed_over: dict[str, tuple[str, ...]] = field(default_factory=dict)  # the first names of each
+    skipped_files: dict[str, tuple[str, ...]] = field(default_factory=dict)  # the first names of each
     digests: UInt64[np.ndarray, " n"] | None = None  # of the encoded bytes, see `duplicates`; None: not known
     # Returns the perceptual hashes: 256 bytes an image, which other processes do not get.
     looks: Callable[[], Int8[np.ndarray, "n pixels"]] | None = None
@@ -231,7 +231,7 @@ def join(parts: Sequence[Source]) -> Source:
     for part in parts:
         for reason, n in part.counts.items():
             counts[reason] = counts.get(reason, 0) + n
-    skipped = {r: tuple(name for part in parts for name in part.passed_over.get(r, ()))[:SHOWN] for r in counts}
+    skipped = {r: tuple(name for part in parts for name in part.skipped_files.get(r, ()))[:SHOWN] for r in counts}
     summary = hashlib.sha256("\n".join(part.fingerprint for part in parts).encode()).hexdigest()
     digests = [part.digests for part in parts if part.digests is not None]
     looks = [part.looks for part in parts if part.looks is not None]
@@ -244,7 +244,7 @@ def join(parts: Sequence[Source]) -> Source:
         fingerprint=summary,
         read=partial(_read_joined, tuple(part.read for part in parts), starts),
         counts=counts,
-        passed_over=skipped,
+        skipped_files=skipped,
         digests=np.concatenate(digests) if len(digests) == len(parts) else None,
         looks=partial(_join_looks, looks) if len(looks) == len(parts) else None,
         sizes=np.concatenate(sizes) if len(sizes) == len(parts) else None,
@@ -266,7 +266,7 @@ def take(source: Source, indices: Int[np.ndarray, " k"], *, counts: bool = True)
         fingerprint=summary,
         read=partial(_read_taken, source.read, np.asarray(indices)),
         counts=source.counts if counts else {},
-        passed_over=source.passed_over if counts else {},
+        skipped_files=source.skipped_files if counts else {},
         digests=None if source.digests is None else source.digests[indices],
         looks=None if source.looks is None else partial(_take_looks, source.looks, np.asarray(indices)),
         sizes=None if source.sizes is None else source.sizes[indices],
@@ -371,7 +371,7 @@ def _of_files(
         fingerprint=_fingerprint(names, labels, sizes),
         read=partial(checking.read_file, str(root), tuple(names)),
         counts={reason: len(found) for reason, found in passed.items()},
-        passed_over={reason: tuple(found[:SHOWN]) for reason, found in passed.items()},
+        skipped_files={reason: tuple(found[:SHOWN]) for reason, found in passed.items()},
         digests=None if seen is None else seen.digests,
         fields=groups.fields,
         sizes=None if seen is None else seen.sizes,

@@ -65,7 +65,7 @@ class ImageBuilder(tfds.core.GeneratorBasedBuilder):
         Files that cannot be decoded are left out. Raises UserError where none is left, and ReadError where the
         storage fails.
         """
-        for reason, names in source.passed_over.items():
+        for reason, names in source.skipped_files.items():
             self.left_out.setdefault(reason, []).extend(names)
             self.unnamed[reason] += source.counts[reason] - len(names)
         self._files += len(source)

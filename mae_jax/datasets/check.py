@@ -165,7 +165,7 @@ def _table(name: str, columns: str, pattern: str, say: Callable) -> dict[str, So
 
 def _of_folder(split: str, source: Source, classes: list[str], say: Callable) -> tuple:
     for reason, count in source.counts.items():
-        names = source.passed_over[reason]
+        names = source.skipped_files[reason]
         more = ", ..." if count > len(names) else ""
         say(f"{split}: {count} file{'s' * (count > 1)} skipped ({reason}): {', '.join(names)}{more}")
     say(f"reading {len(source)} images of {split}")

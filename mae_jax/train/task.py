@@ -141,5 +141,5 @@ def about_files(sources: dict[str, Source], image_size: int, labeled: bool) -> d
 
 def skipped_files(source: Source) -> str:
     """Numbers of skipped files of a source, by reason, in words; "" if none."""
-    shown = {k: f" ({v[0]}{', ...' if len(v) > 1 else ''})" for k, v in source.passed_over.items() if k != "hidden"}
+    shown = {k: f" ({v[0]}{', ...' if len(v) > 1 else ''})" for k, v in source.skipped_files.items() if k != "hidden"}
     return ", ".join(f"{n} skipped: {reason}{shown.get(reason, '')}" for reason, n in source.counts.items() if n)

@@ -75,8 +75,8 @@ def test_hidden_and_system_files_are_passed_over_and_counted(root):
     assert source.names == plain.names and source.classes == plain.classes
     assert source.fingerprint == plain.fingerprint
     assert source.counts == {"hidden": 7, "outside a class folder": 1}
-    assert len(source.passed_over["hidden"]) == sources.SHOWN
-    assert "Train/README.txt" in source.passed_over["outside a class folder"]
+    assert len(source.skipped_files["hidden"]) == sources.SHOWN
+    assert "Train/README.txt" in source.skipped_files["outside a class folder"]
 
 
 @pytest.mark.parametrize("unlabelled", [False, True])
@@ -100,8 +100,8 @@ def test_files_that_are_no_images_stop_or_are_skipped(root, unlabelled):
     source = read(bad_images="skip")
     assert len(source) == 10 and source.counts == {"not an image": 2, "damaged image": 1}
     assert source.labels.tolist() == ([-1] * 10 if unlabelled else [0] * 3 + [1] * 4 + [2] * 3)
-    assert {name.rsplit("/", 1)[-1] for name in source.passed_over["not an image"]} == {"notes.txt", "eps.png"}
-    assert [name.rsplit("/", 1)[-1] for name in source.passed_over["damaged image"]] == ["cut.jpg"]
+    assert {name.rsplit("/", 1)[-1] for name in source.skipped_files["not an image"]} == {"notes.txt", "eps.png"}
+    assert [name.rsplit("/", 1)[-1] for name in source.skipped_files["damaged image"]] == ["cut.jpg"]
     assert len(read(check=False)) == 13
     with pytest.raises(UserError, match="'stop' or 'skip'"):
         read(bad_images="ignore")
@@ -124,7 +124,7 @@ def test_a_link_to_other_classes_is_skipped_and_counted(root):
     os.symlink(root / "TestA" / "ant", root / "Train" / "ant" / "more")
     linked = sources.folder(root, "Train")
     assert linked.counts == {"link to a folder of other classes": 2}
-    assert linked.passed_over["link to a folder of other classes"] == ("Train/ant/aside", "Train/ant/up")
+    assert linked.skipped_files["link to a folder of other classes"] == ("Train/ant/aside", "Train/ant/up")
     assert set(linked.names) == {*plain.names, "Train/ant/more/0.png"}
 
 
