@@ -39,13 +39,16 @@ def default_workdir(config: AnyConfig | ConfigDict) -> str:
         origin = Path(config.init_from)
         origin = "" if config.init == "scratch" else origin.stem if origin.suffix in WEIGHTS else origin.name
         n = config.data.label_count
-        parts += [f"{n}labels" if n else percent(config.data.fraction), config.init + (f"_{origin}" if origin else "")]
+        parts += [
+            f"{n}labels" if n else percent_slug(config.data.fraction),
+            config.init + (f"_{origin}" if origin else ""),
+        ]
         parts += [f"blocks{config.train.blocks}"] if config.train.blocks >= 0 else []
     parts += [_model_label(config.model), f"seed{config.seed}"]
     return "runs/" + "-".join(parts)
 
 
-def percent(fraction: float) -> str:
+def percent_slug(fraction: float) -> str:
     """0.1 -> "10pct", for file names."""
     return f"{fraction * 100:g}pct"
 

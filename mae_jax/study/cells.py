@@ -10,7 +10,7 @@ from typing import Any
 
 from mae_jax.config.fields import RunConfig, StudyConfig, as_dict, changed, probe_of
 from mae_jax.config.loading import flatten, init_of
-from mae_jax.config.naming import percent
+from mae_jax.config.naming import percent_slug
 from mae_jax.config.validation import typed
 from mae_jax.runtime.errors import UserError
 
@@ -154,7 +154,7 @@ def cells(config: StudyConfig, workdir: Path) -> Iterator[Run]:
 
 def _labels(amount: float, counted: bool) -> tuple[str, str]:
     """A fraction or number of labels, in words and for file names."""
-    return (f"{amount} labels", f"{amount}labels") if counted else (f"{amount * 100:g} %", percent(amount))
+    return (f"{amount} labels", f"{amount}labels") if counted else (f"{amount * 100:g} %", percent_slug(amount))
 
 
 def runs(config: StudyConfig, workdir: Path) -> list[Run]:

@@ -14,7 +14,7 @@ import jax
 from ml_collections import ConfigDict
 
 from mae_jax.config.fields import SweepConfig, changed
-from mae_jax.config.naming import percent
+from mae_jax.config.naming import percent_slug
 from mae_jax.data import splits
 from mae_jax.evaluation import reconstruction_sheets
 from mae_jax.evaluation.reconstruction import at_ratio
@@ -56,7 +56,7 @@ def classifiers(config: SweepConfig, workdir: Path, networks: Sequence[Run]) -> 
             changes |= {"init_from": ""} if directory is None else {}
             changes["name"] = f"finetune {100 * fraction:g} % from {origin}, seed {seed}"
             run = changed(config.finetune, changes)
-            runs.append((workdir / "cells" / f"{percent(fraction)}-{origin}-seed{seed}", run))
+            runs.append((workdir / "cells" / f"{percent_slug(fraction)}-{origin}-seed{seed}", run))
     return runs
 
 
