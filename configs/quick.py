@@ -1,9 +1,9 @@
 """A first answer in minutes: a small masked autoencoder, then linear probes of the frozen encoder. See `mae-jax quick`.
 
-python -m mae_jax.main --config=configs/quick.py[:data=folder][,seeds=3][,steps=400] --config.finetune.data.dir=DIR
+mae-jax run --config=configs/quick.py[:data=folder][,seeds=3][,steps=400] --config.finetune.data.dir=DIR
   --config.pretrain.data.dir=DIR
 
-`mae-jax quick DIR` also checks for leaks, chooses the numbers of labels, and says what the full study would add.
+`mae-jax quick DIR` also checks for leaks, chooses the numbers of labels, and prints what the full study would add.
 Without unlabeled images it pre-trains on the labeled training images (pretrain.data.part=train).
 """
 
@@ -25,7 +25,7 @@ def get_config(arg=None):
         part.model.update(width=96, depth=3, heads=3)
         part.data.update(train_split="auto", test_split="auto")
     config.pretrain.model.update(decoder_width=64, decoder_depth=2, decoder_heads=4)
-    config.pretrain.train.steps = arg.steps  # not epochs: the time should not depend on the number of images
+    config.pretrain.train.steps = arg.steps  # not epochs, so that the time does not depend on the number of images
     config.pretrain.eval.every_epochs = config.pretrain.checkpoint.every_epochs = 10.0
     config.pretrain.optim.update(base_lr=6e-3, warmup_epochs=2.0)
     return config

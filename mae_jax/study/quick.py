@@ -1,4 +1,4 @@
-"""A quick look before a study: a small pre-training, or a given encoder, and linear probes of the frozen features."""
+"""A quick look before a full study: linear probes of a small pre-trained encoder, or of a given one."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from mae_jax.runtime.progress import Progress
 from mae_jax.study import preview, validation
 from mae_jax.train import loop
 
-COUNTS = 5  # numbers of labels that are tried
+COUNTS = 5  # numbers of labels to try
 
 
 def configured(
@@ -29,9 +29,9 @@ def configured(
     """The config of a quick look at labeled images in `place`: a folder, or a CSV or Parquet file of labels.
 
     `unlabeled`: one or more folders, joined by ","; "" pre-trains on the labeled training images. `init`: a run
-    directory or a file or folder of weights to probe in place of a pre-training of `steps` updates. `columns` and
-    `group_pattern` are those of `data`. The numbers of labels are chosen from the images, which are opened. Raises
-    UserError for what cannot be used.
+    directory or a file or folder of weights to probe, instead of pre-training for `steps` updates. `columns` and
+    `group_pattern` are those of `data`. Opens the images to choose the numbers of labels. Raises UserError for images,
+    weights or options that cannot be used.
     """
     config = load("configs/quick.py", f"seeds={seeds},steps={steps}")
     _name_images(config, place, unlabeled, columns, group_pattern)
@@ -55,7 +55,7 @@ def _name_images(config: ConfigDict, place: Path, unlabeled: str, columns: str, 
 
 
 def _probe_encoder(config: ConfigDict, init: str) -> None:
-    """Takes the encoder of `init`, its network and its scale of images, in place of a pre-training."""
+    """Uses the encoder of `init`, with its network and normalization, instead of a pre-training."""
     from mae_jax.weights import initial_weights, reader
 
     if init_of(init) == "weights":
@@ -73,10 +73,10 @@ def _probe_encoder(config: ConfigDict, init: str) -> None:
 
 
 def label_counts(labels: np.ndarray, n_classes: int) -> tuple[int, ...]:
-    """Up to COUNTS numbers of labels for these training labels (n,): in equal ratios up to all of them.
+    """Up to COUNTS numbers of labels for training labels of shape (n,), in equal ratios up to all of them.
 
-    The smallest is about four labels a class, since fewer tell little. Numbers are rounded to two digits. Raises
-    UserError for fewer than two images a class on average.
+    The smallest is about four labels per class, because fewer tell little. Numbers are rounded to two digits. Raises
+    UserError for fewer than two images per class on average.
     """
     n = len(labels)
     if n < 2 * n_classes:
@@ -88,7 +88,7 @@ def label_counts(labels: np.ndarray, n_classes: int) -> tuple[int, ...]:
 
 
 def full_study(quick: ConfigDict) -> tuple[str, ConfigDict]:
-    """The full study of the same images on this machine: the arguments of `mae-jax run`, and its config."""
+    """The full study of the same images: the arguments of `mae-jax run`, and its config."""
     config = load("configs/study.py", "data=folder,scale=laptop")
     arguments = ["--config=configs/study.py:data=folder,scale=laptop"]
     for part in ("pretrain", "finetune"):
@@ -102,7 +102,7 @@ def full_study(quick: ConfigDict) -> tuple[str, ConfigDict]:
 
 
 def what_more(quick: ConfigDict) -> list[str]:
-    """What the full study adds, and how long it takes here, measured on a few steps; in lines."""
+    """Lines about what the full study adds, and how long it takes here, measured on a few steps."""
     arguments, config = full_study(quick)
     planned = preview.lines(validation.check(config), Path("runs/study"))
     time = [line.strip() for line in planned if "about" in line]

@@ -248,7 +248,7 @@ def test_a_study_runs_resumes_and_reports(config, tmp_path, monkeypatch, capsys)
     assert train_step._cache_size() == before + 2
     said = capsys.readouterr().out
     assert "plan: 5 runs\n  pre-training: 36 images, 2 epochs, 6 updates of 16\n  10 % of the labels: 2 runs" in said
-    assert re.search(r"about [\d:]+ for the remaining runs, at [\d.]+ s per update \(pretrain\), ", said)
+    assert re.search(r"about [\d:]+ to finish, at [\d.]+ s per update \(pretrain\), ", said)
     assert "[5/5] finetune 100 % mae: test accuracy" in said and f"report: {tmp_path / 'report' / 'index.html'}" in said
     with open(tmp_path / "report" / "table.csv") as file:
         rows = list(csv.DictReader(file))
