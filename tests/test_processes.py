@@ -72,8 +72,8 @@ def losses(workdir: Path) -> dict[tuple[int, str], float]:
 def test_two_processes_give_the_result_of_one(tmp_path, environment):
     one, two = tmp_path / "one", tmp_path / "two"
     finish(start(one, environment, 1), 0)
-    # A signal to one of them stops both, at the same step. What two saved, with parameters split between them, one
-    # goes on with, and what one saved, two.
+    # A signal to one of them stops both at the same step. One process resumes what two saved with sharded parameters,
+    # and two processes resume what one saved.
     stop_at(3, start(two, environment, 2, "--config.sharding.fsdp=2"))
     stop_at(11, start(two, environment, 1))
     finish(start(two, environment, 2), 0)

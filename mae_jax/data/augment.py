@@ -13,9 +13,9 @@ from PIL import Image, ImageEnhance, ImageOps
 
 from mae_jax.data.jpeg import Box
 
-# ImageNet's colours, whatever `data.mean` and `data.std` scale the network's inputs by: these may be 0 and 1.
+# ImageNet's colors, not `data.mean` and `data.std`, which may be 0 and 1.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-FILL = tuple(round(255 * value) for value in MEAN)  # where an operation shows what lies outside the image
+FILL = tuple(round(255 * value) for value in MEAN)  # fills pixels that come from outside the image
 LEVELS = 10  # the magnitude of full strength
 
 Operation = Callable[[Image.Image, float], Image.Image]  # strength: -1 to 1
@@ -43,7 +43,7 @@ GEOMETRY: dict[str, Operation] = {  # full strength: 30 degrees, 30 % of the oth
     "translate_x": lambda image, s: _affine(image, 1, 0, 0.45 * s * image.width, 0, 1, 0),
     "translate_y": lambda image, s: _affine(image, 1, 0, 0, 0, 1, 0.45 * s * image.height),
 }
-COLOUR: dict[str, Operation] = {  # of the colours, or of their sharpness
+COLOUR: dict[str, Operation] = {  # operations on colors or sharpness
     "autocontrast": lambda image, s: ImageOps.autocontrast(image),
     "equalize": lambda image, s: ImageOps.equalize(image),
     "invert": lambda image, s: ImageOps.invert(image),
@@ -59,10 +59,11 @@ COLOUR: dict[str, Operation] = {  # of the colours, or of their sharpness
 
 @dataclass(frozen=True)
 class RandAugment:
-    """`layers` operations in a row, drawn with replacement, each done with `probability` (Cubuk et al. 2020).
+    """`layers` operations in sequence, drawn with replacement, each applied with `probability` (Cubuk et al. 2020).
 
-    Their level is drawn from a normal distribution around `magnitude`, cut off at 0 and 10. Without `colour`
-    only geometry is drawn: stains tell by their colour. What comes in from outside has ImageNet's mean colour.
+    Their level is drawn from a normal distribution around `magnitude`, clipped to [0, 10]. Without `colour`, only
+    geometric operations are drawn, because stains carry information in their color. Pixels from outside the image have
+    ImageNet's mean color.
     """
 
     magnitude: float = 9.0
@@ -93,12 +94,11 @@ class RandAugment:
 
 @dataclass(frozen=True)
 class RandomErasing:
-    """Turns a random box of the image into noise, with `probability` (Zhong et al. 2020).
+    """Replaces a random box of the image by noise, with `probability` (Zhong et al. 2020).
 
-    `area` is the box's share of the image's, `ratio` its height over its width. The reference draws normal noise
-    for each value of the normalised image; here the image is uint8, and the noise has ImageNet's mean and
-    deviation, rounded and cut off at 0 and 255 (some 3 % of the values), so that it is the same on every scale of
-    the network's inputs.
+    `area` is the area of the box relative to the image, `ratio` its height over its width. The reference draws normal
+    noise for each value of the normalized image. Here the image is uint8, so the noise has ImageNet's mean and standard
+    deviation and is rounded and clipped to 0..255 (about 3 % of the values), whatever the normalization of the inputs.
     """
 
     probability: float = 0.25

@@ -39,7 +39,7 @@ MOST = 20  # candidates for one image that are decoded, the likeliest first
 PAIRS = 10**9  # pairs of images beyond which the search would take hours
 
 Window = tuple[float, float, float]  # left, top and side, as shares of the image's
-Pixels = Callable[[int], Float32[np.ndarray, "64 64"]]  # the grey levels of an image by its number
+Pixels = Callable[[int], Float32[np.ndarray, "64 64"]]  # returns the gray levels of the image with this index
 
 
 def _windows() -> list[Window]:

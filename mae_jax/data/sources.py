@@ -32,7 +32,7 @@ SYSTEM = {  # in lower case; names with a leading dot besides
     "__macosx", "icon\r", "lost+found", "@eadir", "#recycle",  # macOS, Linux, network storage
 }  # fmt: skip
 LONGEST = 200  # characters of a class's name; the report takes no longer ones
-SHOWN = 5  # names kept of what was passed over
+SHOWN = 5  # number of names of skipped files to keep
 
 
 class Purpose(IntEnum):
@@ -57,19 +57,19 @@ def data_seed(seed: int, purpose: int, number: int = 0) -> int:
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """Examples by number, and what is known of all of them without reading any.
+    """Examples by index, and what is known about all of them without reading any.
 
     `source[i]` is a dict: image (encoded bytes, or uint8 h w 3), label and index int32, name.
     """
 
     names: Sequence[str]  # unique; for files the path below the directory, with '/'
-    labels: Int32[np.ndarray, " n"]  # numbers of `classes`; -1 = unlabelled
+    labels: Int32[np.ndarray, " n"]  # indices into `classes`; -1 = unlabeled
     groups: tuple[str, ...]  # patient, film or slide, which splits and intervals keep together; '' = not known
-    classes: tuple[str, ...]  # () if unlabelled
+    classes: tuple[str, ...]  # () if unlabeled
     fingerprint: str  # sha256 of names, labels and what the files hold (unchecked: their sizes)
     read: Callable[[int], bytes | UInt8[np.ndarray, "h w 3"]]
-    counts: dict[str, int] = field(default_factory=dict)  # passed over, by reason
-    skipped_files: dict[str, tuple[str, ...]] = field(default_factory=dict)  # the first names of each
+    counts: dict[str, int] = field(default_factory=dict)  # number of skipped files, by reason
+    skipped_files: dict[str, tuple[str, ...]] = field(default_factory=dict)  # first names for each reason
     digests: UInt64[np.ndarray, " n"] | None = None  # of the encoded bytes, see `duplicates`; None: not known
     # Returns the perceptual hashes: 256 bytes an image, which other processes do not get.
     looks: Callable[[], Int8[np.ndarray, "n pixels"]] | None = None
@@ -304,7 +304,7 @@ def synthetic(split: str, n: int, size: int, seed: int) -> Source:
 
 
 def synthetic_unlabelled(n: int, size: int, seed: int) -> Source:
-    """`n` drawn images without labels: tissue, and as many cells that no labelled split has."""
+    """`n` drawn images without labels: half of them tissue, half cells that are in no labeled split."""
     number = zlib.crc32(b"unlabelled")
     rng = np.random.default_rng((seed, Purpose.SYNTHETIC_LABELS, number))
     kinds = [int(label) for label in drawing.draw_labels(rng, n // 2)]
@@ -394,7 +394,7 @@ def _fingerprint(names: Sequence[str], labels: Sequence[int], held: Sequence[int
 
 
 def existing(directory: str | os.PathLike, split: str, field: str) -> Path:
-    """`directory`/`split`. Raises UserError, with what there is, where that is no folder."""
+    """`directory`/`split`. Raises UserError that lists the existing folders if this is not one."""
     top = Path(directory, split.strip("/"))
     if top.is_dir():
         return top

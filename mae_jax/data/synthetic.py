@@ -40,7 +40,7 @@ class _Kind:
     radius: Range  # of the cell, in field widths
     nucleus: Range  # area of the lobes over area of the cell
     lobes: tuple[float, ...]  # chances of 2, 3, 4, 5 lobes
-    arc: Range  # distance of the lobes from the centre, in cell radii
+    arc: Range  # distance of the lobes from the center, in cell radii
     sweep: Range  # angle from one lobe to the next, in radians
     waist: Range  # width between two lobes over width of a lobe: 1 is one body, 0.1 a strand
     cytoplasm: Colour
@@ -72,7 +72,7 @@ _KINDS = (
         granule=(0.60, 0.95, 0.40), granules=(0, 6), granule_radius=(0.005, 0.008),
         over_nucleus=0.1, clumps=0.10, ragged=(0.02, 0.11), vacuoles=1,
     ),
-    _Kind(  # monocyte: large, kidney or horseshoe or folded, grey-blue with vacuoles
+    _Kind(  # monocyte: large, kidney-shaped, horseshoe-shaped or folded, gray-blue with vacuoles
         radius=(0.180, 0.260), nucleus=(0.40, 0.62), lobes=(0.30, 0.45, 0.25), arc=(0.22, 0.50),
         sweep=(0.9, 1.6), waist=(0.75, 1.05), cytoplasm=(0.42, 0.44, 0.12),
         granule=(0.55, 0.75, 0.28), granules=(0, 60), granule_radius=(0.004, 0.006),
@@ -118,7 +118,7 @@ def draw_cell(rng: np.random.Generator, label: int, size: int = 96) -> UInt8[np.
     radius = rng.uniform(*_KINDS[label].radius)
     _red_cells(rng, density, cy, cx, radius)
     _debris(rng, density, cy, cx, radius)
-    if rng.random() < 0.22:  # a neighbour of any class, cut by the border
+    if rng.random() < 0.22:  # a neighbor of any class, cut off by the border
         angle, away = rng.uniform(0, 2 * math.pi), rng.uniform(0.50, 0.62)
         dy, dx = math.sin(angle), math.cos(angle)
         away /= max(abs(dy), abs(dx))
@@ -247,7 +247,7 @@ def _outlines(rng, kind: _Kind, y, x, radius: float) -> tuple[Plane, Plane]:
 
 
 def _red_cells(rng, density: Density, cy: float, cx: float, clear: float) -> None:
-    """Adds red cells with pale centres; few of them touch the white cell at (cy, cx)."""
+    """Adds red cells with pale centers; few of them touch the white cell at (cy, cx)."""
     usual, pallor = rng.uniform(0.105, 0.15), rng.uniform(0.2, 1.0)
     gap = usual * rng.uniform(1.4, 2.1)  # how close two may come; below two radii they overlap
     spiky = rng.random() < 0.04
@@ -283,7 +283,7 @@ def _debris(rng, density: Density, cy: float, cx: float, clear: float) -> None:
 
 
 def _ellipses(rng, y, x, pitch: float, where: Plane, radius: Range, aspect: Range, angle=None):
-    """Ellipses on a jittered grid, each present with the chance that `where` has at its centre.
+    """Ellipses on a jittered grid, each present with the probability in `where` at its center.
 
     Returns their cover (h w) and a depth of stain drawn for each (h w). `pitch` is in field widths,
     `radius` in pitches, `aspect` length over width, `angle` the direction of most (None: of none).
@@ -315,10 +315,10 @@ def _ellipses(rng, y, x, pitch: float, where: Plane, radius: Range, aspect: Rang
 
 
 def _develop(rng, density: Density, light: Colour) -> UInt8[np.ndarray, "size size 3"]:
-    """Density to 8-bit colour: stain of this slide, light, blur and noise of this camera."""
+    """Converts density to 8-bit color, with the stain of one slide and the light, blur and noise of one camera."""
     size = density.shape[-1]
     strength, saturation = math.exp(rng.normal(0, 0.22)), math.exp(rng.normal(0, 0.25))
-    hue, grey = rng.normal(0, 0.20), np.full((3, 3), 1 / 3)  # an angle about the grey axis
+    hue, grey = rng.normal(0, 0.20), np.full((3, 3), 1 / 3)  # an angle around the gray axis
     cross = np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / math.sqrt(3)
     turn = math.cos(hue) * (np.eye(3) - grey) + math.sin(hue) * cross
     stain = (strength * (grey + saturation * turn)).astype(np.float32)
@@ -390,7 +390,7 @@ def _distance(y, x, angle: float = 0.0, stretch: float = 1.0) -> Plane:
 
 
 def _tint(colour, amount) -> Float[np.ndarray, "3 h w"]:
-    """A stain of this colour, `amount` thick."""
+    """A stain of the given color and thickness `amount`."""
     return np.asarray(colour, np.float32)[:, None, None] * np.asarray(amount, np.float32)
 
 

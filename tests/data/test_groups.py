@@ -1,4 +1,4 @@
-"""Groups by file name: published forms, patterns, and what is said where none is known."""
+"""Groups by file name: published forms, patterns, and the message if none is known."""
 
 import pytest
 

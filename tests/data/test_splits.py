@@ -1,4 +1,4 @@
-"""From the fields of a config to images: folders and generated cells, labelled and not."""
+"""From the fields of a config to images: folders and generated cells, labeled and unlabeled."""
 
 import shutil
 

@@ -35,7 +35,7 @@ PLANTED = {  # what each planted file of `leaky` is found as: finding, across sp
 
 @pytest.fixture(scope="module")
 def leaky(trees, tmp_path_factory) -> Path:
-    """The published layout with a copy in the test set, a copy under another label, a copy encoded anew, and
+    """The published layout with a copy in the test set, a copy under another label, a re-encoded copy, and
     an image of a training field of view in TestB."""
     root = tmp_path_factory.mktemp("leaky") / "source"
     shutil.copytree(trees / "raabin_wbc", root)

@@ -8,6 +8,7 @@ that take a config. `study` and `run` among the flags are those of SMOKE.
 import ast
 import csv
 import fcntl
+import io
 import itertools
 import os
 import re
@@ -15,6 +16,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tokenize
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -250,6 +252,23 @@ def test_pages_use_the_words_of_the_field(page):
     prose = re.sub(r"```.*?```|`[^`\n]*`|https?://\S+", "", page.read_text(), flags=re.S)
     found = [match[0] for match in re.finditer(NOT_OURS, prose)]
     assert not found, f"{name(page)}: {found}"
+
+
+def test_docstrings_and_comments_use_the_words_of_the_field():
+    found = []
+    for path in itertools.chain.from_iterable(
+        (ROOT / folder).rglob("*.py") for folder in ("mae_jax", "configs", "tools")
+    ):
+        source = path.read_text()
+        tokens = tokenize.generate_tokens(io.StringIO(source).readline)
+        prose = [(token.start[0], token.string) for token in tokens if token.type == tokenize.COMMENT]
+        kinds = (ast.Module, ast.ClassDef, ast.FunctionDef)
+        nodes = [node for node in ast.walk(ast.parse(source)) if isinstance(node, kinds)]
+        prose += [(getattr(node, "lineno", 1), ast.get_docstring(node) or "") for node in nodes]
+        for line, text in prose:
+            text = re.sub(r"`[^`]*`", "", text)  # names
+            found += [f"{path.relative_to(ROOT)}:{line}: {match[0]}" for match in re.finditer(rf"\b({NOT_OURS})", text)]
+    assert not found, found
 
 
 def test_the_results_page_has_the_numbers_of_its_table():

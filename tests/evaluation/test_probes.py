@@ -64,7 +64,7 @@ def test_the_penalty_is_chosen_on_validation_images_alone(blobs):
     assert chosen["l2"] == max(scores, key=scores.get) and chosen["converged"]
     assert (chosen["val_accuracy"], -chosen["val_loss"]) == pytest.approx(scores[chosen["l2"]], abs=1e-4)
     _, other = probes.fit_logistic(x, labels, 3, (1e-4, 100.0), (v, np.zeros_like(v_labels)))
-    assert other["l2"] == 100.0  # where only the commonest class is right
+    assert other["l2"] == 100.0  # where only the most common class is right
     # Rescaling a feature changes only the last digits.
     scaled, _ = probes.fit_logistic(x * 1000, labels, 3, (chosen["l2"],), (v * 1000, v_labels))
     np.testing.assert_allclose(scaled.probabilities(v * 1000), found.probabilities(v), atol=1e-3)

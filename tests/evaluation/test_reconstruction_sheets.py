@@ -52,7 +52,7 @@ def test_pictures_show_input_and_paste_visible_patches(norm_pix, images, spec, p
     original, masked, made, pasted = rows
     np.testing.assert_allclose(original, images / 255, atol=1e-5)
     hidden = np.abs(masked - 0.5).max(-1) < 1e-4
-    assert 0.45 < hidden.mean() < 0.6  # half of the patches are grey
+    assert 0.45 < hidden.mean() < 0.6  # half of the patches are gray
     np.testing.assert_allclose(pasted[~hidden], original[~hidden], atol=1e-5)
     np.testing.assert_allclose(pasted[hidden], made[hidden], atol=1e-6)  # two programs, rounded apart in JAX 0.12
     # The error in pixels matches the picture.

@@ -1,4 +1,4 @@
-"""Makes the golden numbers anew: what PyTorch's own networks say to fixed weights and images.
+"""Makes the golden numbers again: what PyTorch's own networks say to fixed weights and images.
 
     pip install "mae_jax[peers]" && python tests/golden/make.py hf      # Hugging Face's ViTMAE, ViT, DINOv2
     pip install "mae_jax[timm]"  && python tests/golden/make.py timm    # timm, in an environment of its own

@@ -1,4 +1,4 @@
-"""What a run directory must hold, and what is said where it does not."""
+"""What a run directory must contain, and the message if it does not."""
 
 import csv
 import json

@@ -68,7 +68,7 @@ def test_a_plan_counts_updates_and_shares_work_among_devices(environment, tmp_pa
     assert done.returncode == 0, done.stderr
     rows = [[c.strip() for c in x.split("|")[1:-1]] for x in done.stdout.splitlines() if x.startswith(("| 1", "| 4"))]
     kinds = [(row[0], row[1], row[2], row[6], row[7]) for row in rows]
-    fine = 2 * 4 * (1 + 3 + 13 + 25)  # initialisations x epochs x batches of 8 in 1, 10, 50 and 100 % of 200 images
+    fine = 2 * 4 * (1 + 3 + 13 + 25)  # initial weights x epochs x batches of 8 in 1, 10, 50 and 100 % of 200 images
     assert kinds == [
         ("1", "pretrain", "8", "1", "52"), ("1", "finetune", "8", "8", str(fine)), ("1", "all", "", "", ""),
         ("4", "pretrain", "8", "1", "52"), ("4", "finetune", "8", "8", str(fine)), ("4", "all", "", "", ""),

@@ -27,7 +27,7 @@ class Network:
     path: Path
     mask_ratio: float  # in training
     visible_weight: float
-    normalised: bool  # whether it predicts normalised patches
+    normalised: bool  # whether it predicts normalized patches
     images: tuple[str, ...]
     groups: tuple[str, ...]
     errors: dict[float, Float[np.ndarray, "n e"]]
