@@ -1,6 +1,6 @@
 """RandAugment and random erasing, as the fine-tuning code of MAE has them from timm ("rand-m9-mstd0.5-inc1", "pixel").
 
-Transforms like those in `transforms`: uint8 arrays in and out, all that is random from the generator given.
+They are transforms like those in `transforms`: uint8 arrays in and out, randomness only from the given generator.
 """
 
 import math
@@ -27,7 +27,7 @@ def _affine(image: Image.Image, *matrix: float) -> Image.Image:
 
 
 def _enhance(kind: Callable) -> Operation:
-    """Factor 1 leaves the image as it is, 0.1 takes most of the quality away, 1.9 nearly doubles it."""
+    """Factor 1 leaves the image unchanged, 0.1 removes most of the quality, 1.9 nearly doubles it."""
     return lambda image, strength: kind(image).enhance(max(0.1, 1 + 0.9 * strength))
 
 
@@ -116,7 +116,7 @@ class RandomErasing:
         return element | {"image": image}
 
     def box(self, height: int, width: int, rng: np.random.Generator) -> Box | None:
-        """Draws the part to erase, smaller than the image; None where ten tries do not fit."""
+        """Draws the box to erase, smaller than the image; None if ten tries do not fit."""
         for _ in range(10):
             area = height * width * rng.uniform(*self.area)
             ratio = math.exp(rng.uniform(math.log(self.ratio[0]), math.log(self.ratio[1])))

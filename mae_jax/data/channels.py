@@ -1,4 +1,4 @@
-"""From the channels of a decoded file, of any bit depth, to 8-bit RGB on a white background."""
+"""Converts the channels of a decoded file, of any bit depth, to 8-bit RGB on a white background."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MIRRORED = (2, 4, 5, 7)
 
 
 class Unreadable(Exception):
-    """The pixels cannot be shown as they were meant: `str` is the reason without its subject, `hint` what to do."""
+    """The meaning of the pixels is not known. `str` is the reason without its subject, `hint` what to do."""
 
     def __init__(self, reason: str, hint: str = "save it with 8 or 16 bits per channel, in gray or RGB"):
         super().__init__(reason)
@@ -81,9 +81,9 @@ def upright(pixels: UInt8[np.ndarray, "h w 3"], orientation: int) -> UInt8[np.nd
 
 
 def ignore(others: dict[int, np.ndarray], white: int) -> tuple[str, ...]:
-    """What is assumed where channels (by number, from 1) without a meaning are left out.
+    """The assumption made when channels of unknown meaning (numbered from 1) are left out.
 
-    Raises Unreadable where one is neither 0 nor `white` everywhere: it may be transparency or another stain.
+    Raises Unreadable unless each is 0 or `white` everywhere: it may be transparency or another stain.
     """
     for number, values in others.items():
         if values.min() != values.max() or values.flat[0] not in (0, white):

@@ -20,8 +20,8 @@ from mae_jax.data.looks import SIDE, look_of
 from mae_jax.runtime.disk import OF_ONE_PATH
 from mae_jax.runtime.errors import UNUSABLE, UserError
 
-Progress = Callable[[int, int], None]  # images checked so far, images in all
-MAX_BYTES = 2**30  # of a file; the largest image that is read has less
+Progress = Callable[[int, int], None]  # images checked so far, all images
+MAX_BYTES = 2**30  # of a file; the largest image that is accepted has fewer
 LARGE = 10  # times the side that a network sees, from which images are reported
 
 
@@ -31,7 +31,7 @@ class ReadError(UserError):
 
 @dataclass(frozen=True)
 class Checked:
-    """What is known of the files that can be used."""
+    """Facts about the files that can be used."""
 
     names: list[str]
     digests: UInt64[np.ndarray, " n"]
@@ -79,7 +79,7 @@ def check(
     skipped: dict[str, list[str]],
     progress: Progress | None,
 ) -> Checked:
-    """Decodes every file in full, since a header does not show that a file is cut short.
+    """Decodes every file in full, because the header does not show whether a file is truncated.
 
     With bad_images='skip', files that cannot be used are added to `skipped`, by reason. Raises UserError for the first
     of them with 'stop', and ReadError where the storage fails.
@@ -89,7 +89,7 @@ def check(
     hashes = np.zeros((len(names), SIDE * SIDE), np.int8)
 
     def examine(i: int) -> tuple[tuple[int, int, int], tuple[str, ...], str, str]:
-        """Digest, height and width; what was assumed; the reason why it cannot be used ("": it can); a message."""
+        """Digest, height and width, assumptions, why the file cannot be used ("" if it can), and a message."""
         name, nothing = all_names[i], ((0, 0, 0), ())
         if UNUSABLE.search(name):
             message = f"{Path(root, name)} has control characters or bytes that are not UTF-8 in its name"

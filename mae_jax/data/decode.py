@@ -1,4 +1,4 @@
-"""Image files of any common format to upright 8-bit RGB. What cannot be read rightly is refused by name."""
+"""Decodes image files of common formats to upright 8-bit RGB. What cannot be read correctly is refused by name."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from mae_jax.runtime.errors import UserError
 # Pillow reads these. It would also open EPS and other formats, whatever the name of the file.
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "PPM")
 READ = "JPEG, PNG, TIFF, BMP, GIF, WebP, JPEG 2000, PPM"
-# Pillow warns about a file that is not quite right in several lines; here it is decoded, or refused in one line.
+# Pillow prints several lines of warnings about slightly wrong files; here they are decoded, or refused in one line.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 ORIENTATION = 0x0112  # the EXIF tag
 logging.getLogger("imagecodecs").setLevel(logging.CRITICAL + 1)  # its warnings name no file
 PNG = b"\x89PNG\r\n\x1a\n"
 OTHER_KIND, DAMAGED = "image of a kind that is not read", "damaged image"
-OTHERS = {  # how files of formats that are not read begin
+OTHERS = {  # the first bytes of formats that are not supported
     b"8BPS": "a Photoshop document",
     b"%PDF": "a PDF document",
     b"%!PS": "a PostScript file",
@@ -53,7 +53,7 @@ BRANDS |= {b"mif1": "a HEIF image", b"crx ": "raw camera data (Canon CR3)"}
 
 
 class ImageError(UserError):
-    """A file that is not decoded; `kind` names the group of reasons that it is counted under."""
+    """A file cannot be decoded. `kind` is the group of reasons under which it is counted."""
 
     def __init__(self, message: str, kind: str):
         super().__init__(message)

@@ -1,4 +1,4 @@
-"""Images that occur twice, byte for byte or to the eye, and groups and images that two splits share."""
+"""Finds identical and near-identical images, and images and groups that two splits share."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def near(
 
 
 def _unturned(rows: Float32[np.ndarray, "n pixels"]) -> Float32[np.ndarray, "n pixels"]:
-    """Vectors that turning and mirroring leave as they are; their products bound those of `rows`, in any way, above.
+    """Vectors that rotation and mirroring do not change; their products are upper bounds of those of `rows`.
 
     Turning and mirroring swap the frequencies (i, j) and (j, i) of the cosine transform and change signs. By the
     rearrangement inequality the sorted magnitudes of each such pair give the largest possible product.
@@ -59,21 +59,21 @@ def _unturned(rows: Float32[np.ndarray, "n pixels"]) -> Float32[np.ndarray, "n p
 
 
 def _turned(rows: Float32[np.ndarray, "n pixels"]) -> Float32[np.ndarray, "8 n pixels"]:
-    """Each row as it is, turned, mirrored, and both."""
+    """Each row in its 8 orientations: rotated by right angles, with and without mirroring."""
     square = rows.reshape(-1, SIDE, SIDE)
     versions = [np.rot90(way, quarter, (1, 2)) for way in (square, square[:, :, ::-1]) for quarter in range(4)]
     return np.stack(versions).reshape(8, *rows.shape)
 
 
 def _unit(looks: Int8[np.ndarray, "n pixels"]) -> Float32[np.ndarray, "n pixels"]:
-    """Rows of length 1; flat images stay 0, and like nothing."""
+    """Scales rows to length 1; flat images stay 0, so that they resemble nothing."""
     pixels = looks.astype(np.float32)
     pixels -= pixels.mean(axis=1, keepdims=True)
     return pixels / np.maximum(np.linalg.norm(pixels, axis=1, keepdims=True), 1e-6)
 
 
 def hashes_of(source: Source) -> tuple[UInt64[np.ndarray, " n"], Int8[np.ndarray, "n pixels"]]:
-    """Digests and perceptual hashes: those that the source knows, else from reading all its files."""
+    """Digests and perceptual hashes, from the source if it has them, else by reading all its files."""
     if source.digests is not None and source.looks is not None:
         return source.digests, source.looks()
 
@@ -96,7 +96,7 @@ def pixels(sources: Sequence[Source], i: int) -> Float32[np.ndarray, "64 64"]:
 
 
 def leaks(train: Sequence[Source], test: Source) -> dict:
-    """What the test images share with the images of the sources `train` (validation included): groups and images.
+    """Counts groups and images that the test images share with the sources `train` (including validation).
 
     Counts are of test images; those that are byte-identical are not counted as near-identical again. `images` are
     the names of all test images in one of the counts.
@@ -137,7 +137,7 @@ def leaks(train: Sequence[Source], test: Source) -> dict:
 
 
 def in_words(found: dict, who: str = "training") -> str:
-    """One line on what a test set shares with the images of `who`; "" where it is nothing."""
+    """One line about what a test set shares with the images of `who`; "" if nothing."""
     said = []
     if found["groups"]:
         groups = "a group" if found["groups"] == 1 else f"{found['groups']} groups"

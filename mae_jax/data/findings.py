@@ -1,4 +1,4 @@
-"""What makes scores doubtful: few images of a class, classes with sessions of their own, repeated images."""
+"""Warnings about data that make scores doubtful: few images of a class, separate sessions, repeated images."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _DAY = re.compile(r"(?<!\d)((?:19|20)\d\d[-_.]?(?:0[1-9]|1[0-2])[-_.]?(?:0[1-9]|
 
 
 def few(train: dict[str, int], validation: dict[str, int]) -> list[str]:
-    """A sentence each on classes with fewer than FEW images to train on, and to validate on."""
+    """Sentences about classes with fewer than FEW training images, and with fewer than FEW validation images."""
     lines = []
     for counts, what in ((train, "training"), (validation, "validation")):
         short = [f"{name} {n}" for name, n in counts.items() if n < FEW]

@@ -19,7 +19,7 @@ WEAK = ("region",)  # kinds of group that do not tell patients apart
 
 
 class Origin(NamedTuple):
-    """Where one image comes from; "" where that is not known."""
+    """The origin of an image; "" if not known."""
 
     group: str = ""
     field: str = ""
@@ -41,13 +41,13 @@ _TCGA = re.compile(r"(?:^|[/_])(TCGA-[0-9A-Z]{2}-[0-9A-Z]{4})(?=[-_./]|$)")  # p
 class Groups:
     """The groups of many images, in their order."""
 
-    groups: tuple[str, ...]  # "": the image is a group of its own
+    groups: tuple[str, ...]  # "": the image is its own group
     fields: tuple[str, ...] = ()  # (): the same as `groups`
     kind: str = ""  # in words: "film", or "film and day" where there are several; "": not known
 
 
 def origin(name: str) -> Origin:
-    """The group and field that the file name tells in one of the published forms.
+    """The group and field of a file name in one of the published forms.
 
     Raabin-WBC `95-8-10-1_301_2.jpg` (film 95-8-10-1, field 95-8-10-1_301) and `20190531_113249_0.jpg` (day and time
     stamp), CAM16 `normal_002-500-2-384ver.jpg` (slide normal_002, also its field). A pRCC region

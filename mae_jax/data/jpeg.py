@@ -1,7 +1,7 @@
 """Decodes the part of a JPEG that a crop needs, and skips as much of the rest as the file allows.
 
 A JPEG is one long code that is read from its start. Restart markers divide it into intervals that can be decoded
-independently; tiles that are prepared here have them every few blocks (`encode`). The bytes of the intervals that a
+independently; tiles prepared by mae_jax have them every few blocks (`encode`). The bytes of the intervals that a
 crop touches, under a header with a smaller size, are a JPEG of that part (ITU-T T.81, sections B.2.4.4, E.1.4). No
 pixel changes. Without markers, only the part below the crop is skipped, by a smaller height in the header.
 """

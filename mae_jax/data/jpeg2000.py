@@ -1,4 +1,4 @@
-"""JPEG 2000 to 8-bit RGB: any bit depth to 16, with palettes, channel definitions and YCbCr (ISO/IEC 15444-1).
+"""Decodes JPEG 2000 to 8-bit RGB: up to 16 bits, with palettes, channel definitions and YCbCr (ISO/IEC 15444-1).
 
 OpenJPEG decodes the code itself (by imagecodecs); the boxes around it, which say what its channels mean, are read
 here: a color specification (I.5.3.3), a palette (I.5.3.4, I.5.3.5) and channel definitions (I.5.3.6).

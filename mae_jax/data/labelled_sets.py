@@ -1,4 +1,4 @@
-"""From the `data` fields of a config to labeled training, validation and test images."""
+"""Opens the labeled training, validation and test images of a config's `data` fields."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from mae_jax.runtime.errors import UserError
 
 NAMES = ("synthetic", "folder")
 DRAWING_SEED = 0  # generated images are one fixed data set; other sizes give other data sets
-HELD_OUT = "test"  # what a test set is called that was split off
-Report = Callable[[int, int], None]  # called with (images checked, images in all)
+HELD_OUT = "test"  # name of a test set that was split off
+Report = Callable[[int, int], None]  # called with (images checked, all images)
 
 
 @dataclass(frozen=True)
@@ -32,11 +32,11 @@ class LabelledSets:
     validation: Int[np.ndarray, _] | None  # their numbers in `train`; None: to be split off
     train_name: str
     test_name: str
-    about: dict[str, str] = field(default_factory=dict)  # lines for the console: where the sets come from
+    about: dict[str, str] = field(default_factory=dict)  # lines for the console about the origin of the sets
 
 
 def load(data: DataFields, report: Report | None = None) -> LabelledSets:
-    """Opens the images that the fields name, and splits a test set off where there is none.
+    """Opens the images that the fields name, and splits off a test set if there is none.
 
     Every image file is decoded once. Raises UserError where the data cannot be used.
     """
@@ -70,7 +70,7 @@ def load(data: DataFields, report: Report | None = None) -> LabelledSets:
 
 
 def _held_out(data: DataFields, train: Source) -> tuple[Source, Source]:
-    """Training and test images, where the data have no test set."""
+    """Training and test images for data without a test set."""
     kept, held = subsets.split_validation(
         train.labels,
         train.groups,
@@ -213,7 +213,7 @@ def _check_train(data: DataFields, train: Source) -> None:
 
 
 def check(data: DataFields) -> None:
-    """Refuses fields that name images which are not there; opens none. Raises UserError."""
+    """Raises UserError if the fields name images that do not exist. Opens none."""
     refuse_unknown(data)
     if data.group_pattern:
         grouping.compiled(data.group_pattern)

@@ -1,4 +1,4 @@
-"""Batches out of sources, through Grain.
+"""Makes batches from sources with Grain.
 
 Batch k depends on the sources, the seed and k alone, not on threads, worker processes or the number
 of hosts. A resumed run starts at k. Everything random about an image follows from its place in the
@@ -30,13 +30,13 @@ from mae_jax.runtime.errors import UserError
 Transform = Callable[..., dict]  # (element, rng) or (element)
 Batch = dict[str, np.ndarray]
 Rows = slice | range | None
-Indices = Int[np.ndarray, " n"]  # numbers of images of one source
+Indices = Int[np.ndarray, " n"]  # indices of images of one source
 _WHAT = {  # what is compared by its fingerprint
     "files": "files (names, labels and bytes of the training images)",
     "tests": "tests (names, labels and bytes of the test images)",
     "subset": "subset (which training images are used)",
 }
-PART = 8  # images that a thread reads in one go
+PART = 8  # images that a thread reads at a time
 
 
 def train_batches(
@@ -227,7 +227,7 @@ class _Epochs:
     def __init__(self, n: int, seed: int, number: int, labels: Int[np.ndarray, " n"] | None = None):
         """`labels`: classes are drawn in proportion to the square root of their sizes; None: each image once."""
         self.n, self.key, self.labels = n, (seed, Purpose.SHUFFLE, number), labels
-        self.kept: dict[int, Int[np.ndarray, " n"]] = {}  # the two that the images in the works may be of
+        self.kept: dict[int, Int[np.ndarray, " n"]] = {}  # the two epochs that images in progress may belong to
 
     def __call__(self, epoch: int) -> Int[np.ndarray, " n"]:
         order = self.kept.get(epoch)
@@ -248,7 +248,7 @@ def balanced(labels: Int[np.ndarray, " n"], rng: np.random.Generator) -> Int[np.
     root = np.sqrt([len(those) for those in members])
     exact = len(labels) * root / root.sum()
     ends = np.floor(np.cumsum(exact) + rng.random())  # systematic sampling: each class gets its floor or one more
-    ends[-1] = len(labels)  # whatever rounding makes of the sum
+    ends[-1] = len(labels)  # whatever the rounded sum is
     counts = np.diff(ends, prepend=0).astype(int)
     return np.concatenate([_cycled(those, n, rng) for those, n in zip(members, counts, strict=True)])
 
@@ -288,7 +288,7 @@ def _read(
     threads: int,
     prefetch: int,
 ) -> grain.IterDataset[Batch]:
-    """Batches by their numbers, made ahead with threads; with none, when asked, in the caller's thread."""
+    """Batches by index, prefetched by threads; without threads, made on demand in the calling thread."""
 
     def make(number: int) -> Batch:
         places = [number * batch_size + row for row in mine]
@@ -305,7 +305,7 @@ def _read(
             pass
         return batch
 
-    # One batch is in the works and the next is begun while the last images of the first are read.
+    # The next batch is begun while the last images of the current one are read.
     readers = min(2 if threads > 1 else 1, prefetch)
     options = grain.ReadOptions(num_threads=readers, prefetch_buffer_size=prefetch if threads else 0)
     return numbers.map(make).to_iter_dataset(options)
@@ -314,8 +314,8 @@ def _read(
 def _in_workers(batches: grain.IterDataset[Batch]) -> Iterator[Batch]:
     """The batches of worker processes, which are closed with this generator.
 
-    SIGTERM and SIGINT often go to a whole process group (Ctrl-C, a batch system): workers are born deaf to them, so
-    that the process that trains can save and close them.
+    SIGTERM and SIGINT often go to a whole process group (Ctrl-C, a batch system): workers block them from the start, so
+    that the training process can save and close them.
     """
     # The tracker unblocks both signals, so it comes first. Should a run end with an error, it gives back the memory of
     # batches that are under way, and has no need to warn of them.

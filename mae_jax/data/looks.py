@@ -1,4 +1,4 @@
-"""Perceptual hashes of images: small gray pictures that copies in another encoding, size or brightness share."""
+"""Perceptual hashes: small gray pictures that stay the same for copies with another encoding, size or brightness."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Prepared data sets: ArrayRecord files that `mae-jax prepare` wrote, read by random access through TFDS.
 
-An index beside the files says who the images are, so that opening a data set reads none of them.
+An index next to the files lists the images, so that opening a data set reads none of them.
 TensorFlow is not imported here; only building needs it.
 """
 
@@ -43,7 +43,7 @@ CHUNK = 256  # images read at once to make an index
 
 
 class Texts(Sequence[str]):
-    """Strings without line breaks, kept as one block of UTF-8: less than half of what they take one by one."""
+    """A sequence of strings without line breaks, stored as one block of UTF-8 in less than half the memory."""
 
     def __init__(self, block: UInt8[np.ndarray, " bytes"]):
         self.block = block
@@ -63,7 +63,7 @@ class Texts(Sequence[str]):
 
 @dataclass(frozen=True)
 class Index:
-    """Who the images of one split are, sorted by name."""
+    """The images of one split, sorted by name."""
 
     record: Int64[np.ndarray, " n"]  # number of each image in the ArrayRecord files
     names: Sequence[str]
@@ -90,7 +90,7 @@ class Index:
                 arrays = {f.name: saved[f.name] for f in fields(cls) if looks or f.name != "look"}
             arrays.setdefault("look", np.empty((len(arrays["record"]), 0), np.int8))
             names, groups = Texts(arrays["names"]), Texts(arrays["groups"])
-            names.block.tobytes().decode()  # raises what one name would later
+            names.block.tobytes().decode()  # fails here rather than at a later name
             once: dict[str, str] = {}  # the images of a group share one string
             strings = {"names": names, "groups": tuple(once.setdefault(group, group) for group in groups)}
             found = cls(**(arrays | strings))
@@ -104,7 +104,7 @@ class Index:
 
 
 def make_index(examples: Iterable[dict]) -> Index:
-    """From all examples of a split in the order of their records; decodes each image."""
+    """Makes the index from all examples of a split, in the order of their records. Decodes each image."""
 
     def row(e: dict) -> tuple:
         name, group = (e[key].decode(errors="backslashreplace") for key in ("name", "group"))
@@ -129,12 +129,12 @@ def make_index(examples: Iterable[dict]) -> Index:
 
 
 def index_path(directory: Path, split: str) -> Path:
-    """Where the index of a split lies, `directory` being that of a version."""
+    """The path of the index of a split in the `directory` of a version."""
     return directory / f"index-{split}.npz"
 
 
 def root(directory: str | os.PathLike = "") -> Path:
-    """Where prepared data sets lie: `directory`, else $TFDS_DATA_DIR, else ~/tensorflow_datasets."""
+    """The folder of prepared data sets: `directory`, else $TFDS_DATA_DIR, else ~/tensorflow_datasets."""
     return Path(directory or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
 
 

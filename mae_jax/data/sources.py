@@ -1,4 +1,4 @@
-"""Where images come from: sources give any example by its number, encoded or drawn, and say what
+"""Sources of images: they return any example by its index, encoded or drawn, and know what
 they hold. The seeds of everything random about data are derived here too.
 """
 
@@ -27,16 +27,16 @@ from mae_jax.data.groups import Groups
 from mae_jax.data.looks import Kept
 from mae_jax.runtime.errors import UNUSABLE, UserError
 
-SYSTEM = {  # in lower case; names with a leading dot besides
+SYSTEM = {  # in lower case, in addition to names with a leading dot
     "thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "system volume information",  # Windows
     "__macosx", "icon\r", "lost+found", "@eadir", "#recycle",  # macOS, Linux, network storage
 }  # fmt: skip
-LONGEST = 200  # characters of a class's name; the report takes no longer ones
+LONGEST = 200  # characters in a class name; the report accepts no more
 SHOWN = 5  # number of names of skipped files to keep
 
 
 class Purpose(IntEnum):
-    """What a random stream is for; no two streams share one. Numbers never change their meaning."""
+    """The purpose of a random stream. No two streams share one, and numbers never change their meaning."""
 
     VALIDATION = 1
     SUBSET = 2

@@ -1,4 +1,4 @@
-"""From the `data` fields of a config to sources and the indices that train, validate and test."""
+"""Opens the sources of a config's `data` fields and selects training, validation and test images."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -23,15 +23,15 @@ class Labelled:
 
     train: Source
     test: Source
-    train_idx: Int[np.ndarray, "_"]  # the labels that may be used: the fraction
+    train_idx: Int[np.ndarray, "_"]  # the images whose labels may be used
     val_idx: Int[np.ndarray, "_"]  # the same for every fraction
-    subset: dict  # what subset.json says
-    external: dict[str, Source]  # further test sets, by name; they may lack some of the classes
+    subset: dict  # content of subset.json
+    external: dict[str, Source]  # external test sets, by name; they may lack some of the classes
     leaks: dict[str, dict]  # for each test set what it shares with the training source, see `duplicates`
     sets: LabelledSets  # where the sets come from, and their names
     groups: dict  # what run.json says of groups, see `groups.facts`
     repeated: dict  # identical images in the training source, see `findings.repeated`
-    warnings: tuple[str, ...]  # what makes scores doubtful
+    warnings: tuple[str, ...]  # about data that make scores doubtful
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Which images validate and which labels are used: functions of labels, groups and a seed."""
+"""Selects validation images and labels to train on, as functions of labels, groups and a seed."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def split_validation(
     for g in order:
         if np.all(left - counts[g] >= 1) and miss(missing - counts[g]) < miss(missing):
             take(g)
-    for c in range(len(total)):  # a class that the groups left out, though it has two images
+    for c in range(len(total)):  # a class with two images or more that the groups left out
         if wanted[c] and missing[c] == wanted[c]:
             able = [g for g in order if counts[g, c] and np.all(left - counts[g] >= 1)]
             if able:
@@ -69,7 +69,7 @@ def nested_subset(
 ) -> Int[np.ndarray, " k"]:
     """Sorted indices of `fraction` of each class, at least one image: 1 % is part of 10 % of 50 %.
 
-    Each class is put in an order of its own and cut off at max(1, round(fraction * images)); other
+    Each class has its own order, cut off at max(1, round(fraction * images)); other
     classes and fractions do not change that order. `count`, where not 0, asks for so many images in all
     instead, shared out by `allocation`; 20 are part of 50. Raises UserError for a fraction outside
     (0, 1], a count that does not fit and a class without images.

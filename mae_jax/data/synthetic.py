@@ -1,8 +1,8 @@
 """Generated blood cells and tissue, for tests and the demo: no real image may be shipped.
 
 Cells look like the Giemsa-stained white blood cells of Raabin-WBC, tissue like H&E tiles; what a
-model does on them says nothing of real images. Lengths are in field widths (1 = the side of the
-image), so a picture looks alike at every size. Colours are optical densities of red, green, blue:
+model does on them tells nothing about real images. Lengths are in field widths (1 = the side of the
+image), so a picture looks the same at every size. Colors are optical densities of red, green, blue:
 layers of stain add up, and `_develop` turns them into light, `image = light * exp(-density)`.
 """
 

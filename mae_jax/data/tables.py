@@ -1,4 +1,4 @@
-"""Tables of labels: a CSV or Parquet file with a row for each image, its label, and maybe its group and split."""
+"""Tables of labels: CSV or Parquet files with the path, label, and optional group and split of each image."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TIFF files to 8-bit RGB, by tifffile and imagecodecs: any bit depth to 16, planes, alpha, pages, compressions.
+"""Decodes TIFF files to 8-bit RGB with tifffile and imagecodecs: up to 16 bits, planes, alpha, pages, compressions.
 
 What the values mean follows TIFF 6.0 (Adobe, 1992) and its Technical Note 1 (reduced images). A file whose meaning
 is not known is refused with the reason.
