@@ -25,7 +25,7 @@ def wheel(tmp_path_factory) -> Path:
             (source / name).parent.mkdir(parents=True, exist_ok=True)
             (source / name).write_bytes((ROOT / name).read_bytes())
     command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "-w", str(out), str(source)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return next(out.glob("mae_jax-*.whl"))
 
@@ -57,12 +57,12 @@ def test_the_demo_runs_from_an_empty_folder(wheel, tmp_path):
         "--force-reinstall",
         str(wheel),
     ]
-    done = subprocess.run(install, capture_output=True, text=True, timeout=300, env=environment)
+    done = subprocess.run(install, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     empty = tmp_path / "empty"
     empty.mkdir()
     command = [tmp_path / "venv/bin/mae-jax", "run", "--config=configs/demo.py:smoke", "--workdir=demo"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=900, env=environment, cwd=empty)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=empty)
     assert done.returncode == 0, done.stderr[-2000:]
     assert (empty / "demo/report/index.html").is_file() and not (empty / "configs").exists()
     where = subprocess.run(

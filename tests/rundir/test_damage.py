@@ -167,6 +167,7 @@ runpy.run_module(sys.argv.pop(1), run_name="__main__")
 """
 
 
+@pytest.mark.slow
 def test_a_report_that_cannot_be_written_keeps_the_previous_one(finished, tmp_path, environment, capsys):
     assert report([str(finished), "--out", str(tmp_path)]) == 0
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}

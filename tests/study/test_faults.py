@@ -71,25 +71,42 @@ def test_no_run_starts_from_a_diverged_pretraining(config, tmp_path, ran):
     assert ran == ["pre-training", "finetune 100 % scratch"] and inits_in_report(tmp_path) == ["scratch"]
 
 
+# Kills itself after five updates: a test that waits for the line of the fifth may read it when the run has ended.
+KILLED = """
+import os, runpy, signal, sys
+from mae_jax.runtime.progress import Progress
+
+update = Progress.update
+
+def killing(self, step, *rest):
+    update(self, step, *rest)
+    if step == 5:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+Progress.update = killing
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
 @pytest.mark.slow
 def test_a_killed_run_of_two_in_parallel_is_then_finished(tmp_path, environment, ran):
     """Two processes as in a job array; SIGKILL for one of them, then the normal command of the study."""
     workdir = tmp_path / "study"
     fields = {"inits": ("scratch",), "fractions": (0.5, 1.0), "evaluations": ("finetune",), "random_probe": False}
-    command = [sys.executable, str(ROOT / "tools/slurm/cell.py"), f"--workdir={workdir}"]
+    command = [str(ROOT / "tools/slurm/cell.py"), f"--workdir={workdir}"]
     command += ["--config=configs/demo.py:smoke=true", *(f"--config.{k}={v}" for k, v in fields.items())]
     command += ["--config.finetune.log.progress_seconds=0.0", "--config.finetune.train.steps=30"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "cwd": ROOT, "env": environment}
-    counted = subprocess.run([*command, "--count"], capture_output=True, text=True, cwd=ROOT, env=environment)
+    counted = subprocess.run(
+        [sys.executable, *command, "--count"], capture_output=True, text=True, cwd=ROOT, env=environment
+    )
     assert counted.stdout == "2\n", counted.stderr
-    killed, other = (subprocess.Popen([*command, f"--number={number}"], **pipes) for number in (0, 1))
-    for line in killed.stdout:
-        if "step 5/30" in line:
-            killed.send_signal(signal.SIGKILL)
-            break
-    killed.communicate(timeout=300)
-    assert killed.returncode == -signal.SIGKILL
-    text, _ = other.communicate(timeout=300)
+    killed = subprocess.Popen([sys.executable, "-c", KILLED, *command, "--number=0"], **pipes)
+    other = subprocess.Popen([sys.executable, *command, "--number=1"], **pipes)
+    text, _ = killed.communicate()
+    assert killed.returncode == -signal.SIGKILL and "step 5/30" in text and "step 6/30" not in text, text
+    text, _ = other.communicate()
     assert other.returncode == 0, text
     assert [path.parent.name for path in workdir.glob(f"cells/*/{contents.RESULTS}")] == ["100pct-scratch-seed0"]
 
