@@ -10,8 +10,12 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
+import mae_jax
 from mae_jax import main
+from mae_jax.config.fields import DataFields
 from mae_jax.config.loading import with_defaults
+from mae_jax.config.validation import typed
+from mae_jax.data import splits
 from mae_jax.report.directories import expand
 from mae_jax.report.page import write_report
 from mae_jax.rundir import contents
@@ -111,6 +115,17 @@ def test_a_run_of_an_earlier_version_is_exported(runs, tmp_path, name):
     weights = reader.read(str(tmp_path / "out"), "init_from")
     assert weights.shape.width == 8 and weights.shape.depth == 2
     assert weights.kind == ("mae" if name == "pretrain" else "vit")
+
+
+@pytest.mark.parametrize("name", ["finetune", "study/cells/50pct-scratch-seed0"])
+def test_a_classifier_of_an_earlier_version_predicts(runs, name):
+    config = config_of(runs / name)
+    test = splits.labelled(typed(config.data, DataFields)).test
+    written = probabilities(runs / name / contents.PREDICTIONS)
+    found = mae_jax.load(runs / name).predict([test[i]["image"] for i in range(len(test))])
+    assert set(written) == set(test.names)
+    for image, values in zip(test.names, found.probabilities, strict=True):
+        np.testing.assert_allclose(values, written[image], rtol=1e-3, atol=1e-4)
 
 
 def test_a_fine_tuning_starts_from_a_pre_training_of_an_earlier_version(runs):

@@ -4,8 +4,8 @@
 
 Each run is killed once, at a random moment of an uninterrupted run's duration, and finished by the same command. `save`
 kills runs during an asynchronous save, after increasing delays. Parameters, optimizer state, metrics, predictions and
-results must be bit-identical. Networks are tiny. If anything differs, the exit code is 1 and DIR keeps the run
-directories.
+results must be bit-identical. Networks are tiny. A run that ended before its kill is started again with another
+moment. If anything differs, or a run could not be killed, the exit code is 1 and DIR keeps the run directories.
 """
 
 import argparse
@@ -30,6 +30,7 @@ MODEL = {"size": "custom", "image_size": 16, "patch_size": 8, "width": 16, "dept
 DECODER = {"decoder_width": 8, "decoder_depth": 1, "decoder_heads": 2}
 DATA = {"synthetic_train": 60, "synthetic_test": 23, "synthetic_size": 32, "synthetic_unlabelled": 40, "threads": 2}
 FILES = ("metrics.jsonl", "predictions.csv", "predictions_val.csv", "results.json", "reconstructions.csv")
+DRAWS = 10  # moments that are tried for one kill
 KINDS = ("pretrain", "finetune", "study", "save")
 
 
@@ -86,6 +87,19 @@ class Runs:
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
             return process.wait() == -signal.SIGKILL
+
+    def kill_between(self, workdir: Path, seconds: float, rng: random.Random) -> float | None:
+        """Starts runs until one is killed at a random moment of [0, `seconds`].
+
+        Returns the moment, or None if DRAWS runs have all ended before their kill. The range shrinks with each draw,
+        because a run may take less time than the one that was measured.
+        """
+        for draw in range(DRAWS):
+            moment = rng.uniform(0, seconds * 0.8**draw)
+            if self.kill_after(workdir, moment):
+                return moment
+            shutil.rmtree(workdir)
+        return None
 
     def kill_in_save(self, workdir: Path, number: int, delay: float | None) -> float:
         """Starts a run and kills it `delay` seconds after its save of step `number` began (None: when it is done).
@@ -155,8 +169,8 @@ def _checkpoint_differences(one: Path, two: Path) -> list[str]:
     return [f"{two}: {k}" for k in wrong] + [f"{two}: left behind: {name}" for name in left]
 
 
-def torture(runs: Runs, times: int, rng: random.Random) -> int:
-    """Kills and resumes `times` runs. Returns how many of them differ from an uninterrupted run."""
+def torture(runs: Runs, times: int, rng: random.Random) -> tuple[int, int]:
+    """Kills and resumes `times` runs. Returns how many were killed, and how many differ from an uninterrupted run."""
     kind, reference = runs.kind, runs.out / f"{runs.kind}-reference"
     runs.finish(reference)
     shutil.rmtree(reference)
@@ -165,7 +179,7 @@ def torture(runs: Runs, times: int, rng: random.Random) -> int:
     if kind == "save":
         seconds = runs.kill_in_save(runs.out / "save-timed", runs.steps // 2, None)
         print(f"save: a save takes {1000 * seconds:.0f} ms", flush=True)
-    bad = 0
+    bad = kills = 0
     for number in range(times):
         killed = runs.out / f"{kind}-{number}"
         if kind == "save":
@@ -173,8 +187,12 @@ def torture(runs: Runs, times: int, rng: random.Random) -> int:
             delay = runs.kill_in_save(killed, step, 1.2 * seconds * number / max(1, times - 1))
             when = f"killed {1000 * delay:.0f} ms into the save of step {step}"
         else:
-            moment = rng.uniform(0, seconds)
-            when = f"{'killed' if runs.kill_after(killed, moment) else 'finished before the kill'} after {moment:.2f} s"
+            moment = runs.kill_between(killed, seconds, rng)
+            if moment is None:
+                print(f"{kind} {number + 1}/{times}: {DRAWS} runs ended before their kill", flush=True)
+                continue
+            when = f"killed after {moment:.2f} s"
+        kills += 1
         try:
             runs.finish(killed)
             wrong = differences(reference, killed)
@@ -185,7 +203,8 @@ def torture(runs: Runs, times: int, rng: random.Random) -> int:
         if not wrong:
             shutil.rmtree(killed)
             killed.with_suffix(".log").unlink()
-    return bad
+    print(f"{kind}: {kills} of {times} killed", flush=True)
+    return kills, bad
 
 
 def main() -> int:
@@ -207,14 +226,19 @@ def main() -> int:
     out.mkdir(parents=True, exist_ok=True)
     if any(out.iterdir()):
         raise UserError(f"--out={out} is not empty; name another directory")
-    bad = 0
+    bad = missed = 0
     for kind in kinds:
         times = options.delays if kind == "save" else options.moments
-        bad += torture(Runs(kind, options.steps, out), times, random.Random(f"{options.seed} {kind}"))
+        kills, wrong = torture(Runs(kind, options.steps, out), times, random.Random(f"{options.seed} {kind}"))
+        bad, missed = bad + wrong, missed + times - kills
+    if missed:
+        print(f"{missed} runs could not be killed: use more --steps", flush=True)
     print(f"{bad} runs differ; see {out}" if bad else "all equal", flush=True)
-    if not bad and not options.out:
+    if bad or missed:
+        return 1
+    if not options.out:
         shutil.rmtree(out)
-    return 1 if bad else 0
+    return 0
 
 
 if __name__ == "__main__":

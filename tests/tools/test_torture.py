@@ -1,6 +1,7 @@
 """A short run of `tools/torture.py`: killed and resumed runs are bit-identical, and a difference would be detected."""
 
 import os
+import random
 import runpy
 import subprocess
 import sys
@@ -12,7 +13,42 @@ from mae_jax.rundir import contents
 from mae_jax.train import loop
 
 ROOT = Path(__file__).parents[2]
-differences = runpy.run_path(str(ROOT / "tools" / "torture.py"))["differences"]
+torture = runpy.run_path(str(ROOT / "tools" / "torture.py"))
+differences = torture["differences"]
+
+
+class Finished:
+    """Runs that end before any kill, up to a number of them."""
+
+    kind, steps = "pretrain", 12
+
+    def __init__(self, out, unkillable):
+        self.out, self.unkillable = out, unkillable
+
+    def finish(self, workdir):
+        workdir.mkdir(exist_ok=True)
+        workdir.with_suffix(".log").touch()
+        return 1.0
+
+    def kill_after(self, workdir, seconds):
+        self.finish(workdir)
+        self.unkillable -= 1
+        return self.unkillable < 0
+
+    kill_between = torture["Runs"].kill_between
+
+
+@pytest.mark.parametrize("unkillable, kills", [(0, 2), (7, 2), (10, 1), (20, 0)])
+def test_a_run_that_ends_before_its_kill_is_not_counted(tmp_path, monkeypatch, capsys, unkillable, kills):
+    monkeypatch.setitem(torture["torture"].__globals__, "differences", lambda one, two: [])
+    assert torture["torture"](Finished(tmp_path, unkillable), 2, random.Random(0)) == (kills, 0)
+    assert f"pretrain: {kills} of 2 killed" in capsys.readouterr().out
+
+
+def test_runs_that_could_not_be_killed_are_a_failure(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(torture["main"].__globals__, "torture", lambda runs, times, rng: (times - 1, 0))
+    monkeypatch.setattr(sys, "argv", ["torture.py", "--only=pretrain", f"--out={tmp_path / 'out'}"])
+    assert torture["main"]() == 1 and "1 runs could not be killed" in capsys.readouterr().out
 
 
 @pytest.mark.slow
@@ -26,6 +62,7 @@ def test_killed_and_resumed_runs_are_bit_identical(tmp_path, environment, kind):
     )  # fmt: skip
     assert run.returncode == 0, run.stdout + run.stderr
     assert run.stdout.count(": equal\n") == 1 and "all equal" in run.stdout
+    assert f"{kind}: 1 of 1 killed" in run.stdout
 
 
 @pytest.mark.slow
