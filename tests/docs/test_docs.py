@@ -36,13 +36,12 @@ FENCE = re.compile(r"((?:^<!--(?:(?!-->).)*-->\n)*)^```([^\n]*)\n(.*?)^```", re.
 SHELL, PYTHON = ("", "bash"), ("python",)
 TINY = {"size": "custom", "image_size": 32, "patch_size": 8, "width": 16, "depth": 1, "heads": 2, "decoder_width": 16}
 TINY |= {"decoder_depth": 1, "decoder_heads": 2}
+TINY = {f"model.{key}": value for key, value in TINY.items()}
+# TensorBoard's writers import TensorFlow, which takes seconds in each process.
+TINY |= {"train.epochs": 1.0, "log.tensorboard": False}
 SMOKE = {
-    "run": [f"--config.model.{key}={value}" for key, value in TINY.items()] + ["--config.train.epochs=1.0"],
-    "study": [
-        f"--config.{part}.{key}={value}"
-        for part in ("pretrain", "finetune")
-        for key, value in {**{f"model.{key}": value for key, value in TINY.items()}, "train.epochs": 1.0}.items()
-    ],
+    "run": [f"--config.{key}={value}" for key, value in TINY.items()],
+    "study": [f"--config.{part}.{key}={value}" for part in ("pretrain", "finetune") for key, value in TINY.items()],
 }
 
 
