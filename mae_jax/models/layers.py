@@ -1,64 +1,20 @@
 """Building blocks of the transformer: linear layer, layer norm, attention, block, patch embedding.
 
-Tokens are flattened to (batch * tokens, features) before every matrix product, and attention puts the head axis
-before the token axis. On CPUs both are faster than the straightforward layout, mostly in the backward pass.
-Parameters are float32; `dtype` is the type of the arithmetic. Norms and softmax always run in float32.
+Parameters are float32; `dtype` is the type of the arithmetic. The computation whose gradient is written by hand is in
+`kernels`.
 """
 
-import math
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.experimental.layout import Layout, with_layout_constraint
 from jaxtyping import Array, Float
 
+from mae_jax.models import kernels
+from mae_jax.models.kernels import LAYER_NORM_EPSILON
+
 BATCH_NORM_EPSILON = 1e-6  # the paper's code; PyTorch's default is 1e-5
-CACHED = 6 * 2**20  # array elements that fit into a typical CPU's last-level cache
-LAYER_NORM_EPSILON = 1e-6  # the paper's code and timm; PyTorch's default is 1e-5, Hugging Face's ViT uses 1e-12
-
-
-def _multiply(x: Float[Array, "*rows i"], kernel: Float[Array, "i o"]) -> Float[Array, "*rows o"]:
-    """x W. On a single CPU device, an x larger than the cache is split, because XLA's product reads it repeatedly."""
-    images = x.shape[0]
-    parts = 1
-    if jax.default_backend() == "cpu" and jax.device_count() == 1 and x.ndim > 2 and x.size > CACHED:
-        parts = next(k for k in range(2, images + 1) if images % k == 0 and (4 * x.size <= k * CACHED or k == images))
-    rows = x.reshape(parts, -1, x.shape[-1])
-    out = jax.lax.map(lambda part: part @ kernel, rows) if parts > 1 else rows[0] @ kernel
-    return out.reshape(*x.shape[:-1], kernel.shape[1])
-
-
-@jax.custom_vjp
-def product(x: Float[Array, "*rows i"], kernel: Float[Array, "i o"]) -> Float[Array, "*rows o"]:
-    """x W, with the gradients dx = dy W^T and dW = x^T dy over the flattened rows.
-
-    dW is computed in the way that is fastest on CPUs. XLA's faster matrix product there needs its first factor
-    transposed in memory. The compiler arranges that when more than one axis is contracted, so the rows keep their axes.
-    The narrower of x and dy is the first factor, because it is cheaper to transpose. If that is dy, the result is
-    dW^T = dy^T x.
-    """
-    return _multiply(x, kernel)
-
-
-def _product_backward(saved, gradient):
-    x, kernel = saved
-    n_in, n_out = kernel.shape
-    d_x = _multiply(gradient, kernel.T)
-    if jax.default_backend() != "cpu":
-        return d_x, x.reshape(-1, n_in).T @ gradient.reshape(-1, n_out)
-    rows = tuple(range(x.ndim - 1))
-    over_rows = ((rows, rows), ((), ()))
-    if n_in <= n_out:
-        return d_x, jax.lax.dot_general(x, gradient, over_rows)
-    # The barrier keeps the compiler from fusing the transpose into the product. The layout constraint keeps it from
-    # fusing the transpose into everything that reads dW.
-    d_kernel = jax.lax.optimization_barrier(jax.lax.dot_general(gradient, x, over_rows))
-    return d_x, with_layout_constraint(d_kernel.T, Layout((0, 1)))
-
-
-product.defvjp(lambda x, kernel: (product(x, kernel), (x, kernel)), _product_backward)
 
 
 class Linear(nnx.Module):
@@ -75,59 +31,7 @@ class Linear(nnx.Module):
 
     def __call__(self, x: Float[Array, "*rows i"]) -> Float[Array, "*rows o"]:
         kernel, bias = (jnp.asarray(p[...], self.dtype) for p in (self.kernel, self.bias))
-        return product(x.astype(self.dtype), kernel) + bias
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(3,))
-def layer_norm(
-    x: Float[Array, "*rows d"],
-    scale: Float[Array, " d"],
-    bias: Float[Array, " d"],
-    epsilon: float = LAYER_NORM_EPSILON,
-) -> Float[Array, "*rows d"]:
-    """Layer normalization over the last axis (Ba et al. 2016), computed in float32, returned in the dtype of `x`."""
-    return _layer_norm_forward(x, scale, bias, epsilon)[0]
-
-
-def _layer_norm_forward(x, scale, bias, epsilon):
-    wide = x.astype(jnp.float32)
-    mean = wide.mean(-1, keepdims=True)
-    centred = wide - mean
-    inverse = jax.lax.rsqrt(jnp.square(centred).mean(-1, keepdims=True) + epsilon)
-    return (centred * inverse * scale + bias).astype(x.dtype), (x, mean, inverse, scale)
-
-
-def _layer_norm_backward(epsilon, saved, gradient):
-    # Written by hand, the gradient takes two passes over memory. Autodiff's takes about five.
-    x, mean, inverse, scale = saved
-    normal = (x.astype(jnp.float32) - mean) * inverse
-    gradient = gradient.astype(jnp.float32)
-    scaled = gradient * scale
-    along = (scaled * normal).mean(-1, keepdims=True)
-    d_x = inverse * (scaled - scaled.mean(-1, keepdims=True) - normal * along)
-    rows = tuple(range(x.ndim - 1))
-    return d_x.astype(x.dtype), (gradient * normal).sum(rows), gradient.sum(rows)
-
-
-layer_norm.defvjp(_layer_norm_forward, _layer_norm_backward)
-
-
-@jax.custom_vjp
-def gelu(x: Float[Array, "*rows d"]) -> Float[Array, "*rows d"]:
-    """The exact GELU, x Phi(x) (Hendrycks and Gimpel 2016). Uses erf, which is cheaper than jax.nn.gelu's erfc."""
-    return x * _normal_cdf(x)
-
-
-def _normal_cdf(x):
-    return 0.5 + 0.5 * jax.lax.erf(x * math.sqrt(0.5))
-
-
-def _gelu_backward(x, gradient):
-    density = jnp.exp(-0.5 * x * x) * (1 / math.sqrt(2 * math.pi))
-    return (gradient * (_normal_cdf(x) + x * density),)
-
-
-gelu.defvjp(lambda x: (gelu(x), x), _gelu_backward)
+        return kernels.product(x.astype(self.dtype), kernel) + bias
 
 
 class LayerNorm(nnx.Module):
@@ -139,7 +43,7 @@ class LayerNorm(nnx.Module):
         self.epsilon = epsilon
 
     def __call__(self, x: Float[Array, "*rows d"]) -> Float[Array, "*rows d"]:
-        return layer_norm(x, self.scale[...], self.bias[...], self.epsilon)
+        return kernels.layer_norm(x, self.scale[...], self.bias[...], self.epsilon)
 
 
 def batch_statistics(
@@ -179,57 +83,11 @@ class LayerScale(nnx.Module):
         return branch * self.gamma[...].astype(branch.dtype)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(1,))
-def attend(qkv: Float[Array, "b n 3 h e"], first: int) -> Float[Array, "b m d"]:
-    """softmax(q k^T / sqrt(e)) v for the queries of the first m = `first` tokens; heads are concatenated, d = h e.
-
-    With P the softmax, O the result and dO its gradient: dV = P^T dO, dS = P (dO V^T - rowsum(dO O)),
-    dQ = dS K / sqrt(e), dK = dS^T Q / sqrt(e). The row sums of dO O replace those of dP P, as in Dao et al. 2022
-    (FlashAttention, appendix B.2). This saves a pass over the n x n weights.
-    """
-    return _attend_forward(qkv, first)[0]
-
-
-def _heads_first(qkv):
-    return qkv.transpose(2, 0, 3, 1, 4)  # q, k, v: each b h n e
-
-
-def _softmax_scores(q, k):
-    scores = jnp.einsum("bhqe,bhke->bhqk", q * q.shape[-1] ** -0.5, k)
-    return jax.nn.softmax(scores.astype(jnp.float32), axis=-1)
-
-
-def _attend_forward(qkv, first):
-    q, k, v = _heads_first(qkv)
-    q = q[:, :, :first]
-    weights = _softmax_scores(q, k).astype(v.dtype)
-    mixed = jnp.einsum("bhqk,bhke->bhqe", weights, v)
-    b, h, n, e = mixed.shape
-    return mixed.transpose(0, 2, 1, 3).reshape(b, n, h * e), (q, k, v, weights, mixed)
-
-
-def _attend_backward(first, saved, gradient):
-    q, k, v, weights, mixed = saved
-    b, h, n, e = q.shape
-    gradient = gradient.reshape(b, n, h, e).transpose(0, 2, 1, 3)
-    along = (gradient.astype(jnp.float32) * mixed.astype(jnp.float32)).sum(-1, keepdims=True)
-    d_v = jnp.einsum("bhqk,bhqe->bhke", weights, gradient)
-    d_weights = jnp.einsum("bhqe,bhke->bhqk", gradient, v)
-    d_scores = (weights.astype(jnp.float32) * (d_weights.astype(jnp.float32) - along)).astype(q.dtype)
-    d_q = jnp.einsum("bhqk,bhke->bhqe", d_scores, k) * e**-0.5
-    d_q = jnp.pad(d_q, ((0, 0), (0, 0), (0, k.shape[2] - first), (0, 0)))
-    d_k = jnp.einsum("bhqk,bhqe->bhke", d_scores, q * e**-0.5)
-    return (jnp.stack([d.transpose(0, 2, 1, 3) for d in (d_q, d_k, d_v)], axis=2),)
-
-
-attend.defvjp(_attend_forward, _attend_backward)
-
-
 class Attention(nnx.Module):
     """Multi-head self-attention with one fused projection for queries, keys and values."""
 
     def __init__(self, width: int, heads: int, *, dtype: str, attention: str = "xla", rngs: nnx.Rngs):
-        """`attention`: "xla" calls `attend`; "cudnn" calls NVIDIA's fused kernel, which stores no n x n weights."""
+        """`attention`: "xla" calls `kernels.attend`; "cudnn" calls NVIDIA's fused kernel, which stores no weights."""
         self.qkv = Linear(width, 3 * width, dtype=dtype, rngs=rngs)
         self.proj = Linear(width, width, dtype=dtype, rngs=rngs)
         self.heads, self.attention = heads, attention
@@ -238,15 +96,14 @@ class Attention(nnx.Module):
         """Output for the first m = `first` tokens, which attend to all n."""
         qkv = self._split(tokens)
         if self.attention == "xla":
-            return self.proj(attend(qkv, first))
+            return self.proj(kernels.attend(qkv, first))
         q, k, v = qkv[:, :first, 0], qkv[:, :, 1], qkv[:, :, 2]
         mixed = jax.nn.dot_product_attention(q, k, v, implementation="cudnn")
         return self.proj(mixed.reshape(*mixed.shape[:2], -1))
 
     def weights(self, tokens: Float[Array, "b n d"]) -> Float[Array, "b h n n"]:
         """Attention weights in float32: queries on the second-to-last axis, keys on the last. Rows sum to 1."""
-        q, k, _ = _heads_first(self._split(tokens))
-        return _softmax_scores(q, k)
+        return kernels.attention_weights(self._split(tokens))
 
     def _split(self, tokens: Float[Array, "b n d"]) -> Float[Array, "b n 3 h e"]:
         b, n, d = tokens.shape
@@ -261,7 +118,7 @@ class Mlp(nnx.Module):
         self.fc2 = Linear(hidden, width, dtype=dtype, rngs=rngs)
 
     def __call__(self, tokens: Float[Array, "b n d"]) -> Float[Array, "b n d"]:
-        return self.fc2(gelu(self.fc1(tokens)))
+        return self.fc2(kernels.gelu(self.fc1(tokens)))
 
 
 @partial(jax.jit, inline=True)
@@ -316,34 +173,14 @@ class Block(nnx.Module):
         return tokens + mixed
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _remat_block(graph, first, params, tokens, key):
-    return nnx.merge(graph, params)(tokens, key, first)
-
-
-def _remat_block_backward(graph, first, saved, gradient):
-    params, tokens, key = saved
-    # `jax.checkpoint` relies on a barrier that some of XLA's CPU schedulers drop. They then recompute too early, which
-    # saves no memory. Here the input depends on the gradient, so the recomputation has to wait for it.
-    params, tokens, gradient = jax.lax.optimization_barrier((params, tokens + 0 * gradient[:, :1], gradient))
-    _, pull = jax.vjp(lambda p, t: nnx.merge(graph, p)(t, key, first), params, tokens)
-    return *pull(gradient), None
-
-
-_remat_block.defvjp(lambda graph, first, *rest: (_remat_block(graph, first, *rest), rest), _remat_block_backward)
-
-
 def run_block(
     block: Block, tokens: Float[Array, "b n d"], key: Array | None = None, first: int | None = None, *, remat: bool
 ) -> Float[Array, "b m d"]:
-    """Calls a block. With `remat`, only its input is kept for the backward pass and the rest is recomputed.
-
-    See Chen et al. 2016, "Training deep nets with sublinear memory cost".
-    """
+    """Calls a block. With `remat`, only its input is kept for the backward pass and the rest is recomputed."""
     if not remat:
         return block(tokens, key, first)
     graph, params = nnx.split(block)
-    return _remat_block(graph, first, params, tokens, key)
+    return kernels.recomputed(graph, first, params, tokens, key)
 
 
 class PatchEmbed(nnx.Module):

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from mae_jax.models.layers import LAYER_NORM_EPSILON, BatchNorm, Block, LayerNorm, Linear, PatchEmbed, run_block
+from mae_jax.models.kernels import LAYER_NORM_EPSILON
+from mae_jax.models.layers import BatchNorm, Block, LayerNorm, Linear, PatchEmbed, run_block
 from mae_jax.models.patches import gather_tokens, patchify, position_embedding
 
 SIZES = {  # width, depth, heads

@@ -8,8 +8,9 @@ import pytest
 from flax import nnx
 
 from mae_jax import models
-from mae_jax.models import layers, vit
-from mae_jax.models.layers import LAYER_NORM_EPSILON, LayerNorm, attend, layer_norm, product
+from mae_jax.models import kernels, layers, vit
+from mae_jax.models.kernels import LAYER_NORM_EPSILON, attend, layer_norm, product
+from mae_jax.models.layers import LayerNorm
 from mae_jax.models.mae import MAE
 from mae_jax.models.patches import patchify, random_masking
 from mae_jax.models.vit import ViT, ViTConfig
@@ -64,11 +65,11 @@ def agree(ours, theirs, *arguments):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), *results)
 
 
-@pytest.mark.parametrize("cached", [layers.CACHED, 40])
+@pytest.mark.parametrize("cached", [kernels.CACHED, 40])
 @pytest.mark.parametrize(("n_in", "n_out"), [(6, 9), (9, 6)])
 def test_a_product_and_its_gradients_are_those_of_autodiff(n_in, n_out, cached, monkeypatch):
     """Also when x is split into parts, as happens on a single CPU device."""
-    monkeypatch.setattr(layers, "CACHED", cached)
+    monkeypatch.setattr(kernels, "CACHED", cached)
     monkeypatch.setattr(jax, "device_count", lambda: 1)
     jax.clear_caches()
     x, kernel = jax.random.normal(jax.random.key(0), (4, 5, n_in)), jax.random.normal(jax.random.key(1), (n_in, n_out))

@@ -11,6 +11,7 @@ cost analysis, memory from its memory analysis.
 import math
 import textwrap
 from pathlib import Path
+from typing import Any, cast
 
 from absl import flags
 from ml_collections import ConfigDict
@@ -46,10 +47,10 @@ def measure(config: RunConfig) -> dict[str, float]:
     import numpy as np
 
     from mae_jax.config.schedule import resolve
-    from mae_jax.models import layers
+    from mae_jax.models import kernels
     from mae_jax.step import from_config, sharding, state, train_step
 
-    layers.CACHED = math.inf  # no products in parts, because the compiler counts a loop's cost only once
+    kernels.CACHED = math.inf  # no products in parts, because the compiler counts a loop's cost only once
     batch = config.train.batch_size or config.train.batch_per_device * config.train.accumulation
     rows = math.ceil(batch / config.train.accumulation)
     config = changed(config, {"train.batch_size": rows, "train.accumulation": 1, "sharding.fsdp": 1})
@@ -60,7 +61,7 @@ def measure(config: RunConfig) -> dict[str, float]:
     inputs = {k: jax.ShapeDtypeStruct(*v) for k, v in shapes.items()}
     abstract = state.abstract_state(spec)
     program = train_step.train_step.lower(spec, abstract, inputs, np.int32(0), np.float32(0)).compile()
-    cost, memory = program.cost_analysis(), program.memory_analysis()
+    cost, memory = cast(Any, program.cost_analysis()), cast(Any, program.memory_analysis())
     parameters = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(abstract.params))
     return {
         "rows": rows,
