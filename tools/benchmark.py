@@ -14,7 +14,7 @@ def main() -> None:
     if name not in files:
         print(__doc__)
         for known, path in files.items():
-            print(f"  {known:10} {ast.get_docstring(ast.parse(path.read_text())).splitlines()[0]}")
+            print(f"  {known:10} {(ast.get_docstring(ast.parse(path.read_text())) or known).splitlines()[0]}")
         if name not in ("", "-h", "--help"):
             print(f"error: {name!r} is not a benchmark; use one of {', '.join(files)}", file=sys.stderr)
             sys.exit(2)

@@ -15,8 +15,8 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-import torch
-import transformers
+import torch  # pyright: ignore[reportMissingImports]
+import transformers  # pyright: ignore[reportMissingImports]
 
 from mae_jax import models
 from mae_jax.models.params import map_paths

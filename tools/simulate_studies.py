@@ -76,12 +76,12 @@ def simulate(
     return skill[..., None] * total + difficulty[:, :, None] + noise > 0, ndtr(skill)
 
 
-def units_of(setting: Setting) -> Int[np.ndarray, "n"]:
+def units_of(setting: Setting) -> Int[np.ndarray, " n"]:
     """Index of each image's group, or of the image itself if there are no groups."""
     return np.arange(IMAGES) * setting.groups // IMAGES if setting.groups else np.arange(IMAGES)
 
 
-def redraw(right: Bool[np.ndarray, "*r n"], units: Int[np.ndarray, "n"], draws: int) -> Float[np.ndarray, "*r d"]:
+def redraw(right: Bool[np.ndarray, "*r n"], units: Int[np.ndarray, " n"], draws: int) -> Float[np.ndarray, "*r d"]:
     """The accuracy of every model on bootstrap samples of the test images, as in the report. Groups have equal size."""
     terms = list(right.reshape(-1, IMAGES, 1).astype(np.float64))
     redrawn = stats.bootstrap(terms, units, lambda sums: {"accuracy": sums[:, 0] / IMAGES}, draws)["accuracy"]
@@ -95,13 +95,13 @@ class Result:
     coverage: float
     width: float
     claims: float
-    p: Float[np.ndarray, "studies"]
+    p: Float[np.ndarray, " studies"]
 
 
 def judge(
     redrawn: Float[np.ndarray, "studies k d"],
     values: Float[np.ndarray, "studies k"],
-    truth: float | Float[np.ndarray, "studies"],
+    truth: float | Float[np.ndarray, " studies"],
     error: float,
 ) -> Result:
     """Evaluates the report's intervals of the mean over seeds. `error` is the true standard error."""
@@ -135,7 +135,7 @@ def study(setting: Setting, studies: int, draws: int, seed: int = 0, oracle: int
     }
 
 
-def any_claim(p: Float[np.ndarray, "studies"]) -> float:
+def any_claim(p: Float[np.ndarray, " studies"]) -> float:
     """The fraction of studies (four p-values each) with a p-value below 0.05 after Holm's correction."""
     families = p[: len(p) // FRACTIONS * FRACTIONS].reshape(-1, FRACTIONS)
     return float(np.mean([min(stats.holm(family.tolist())) < 0.05 for family in families]))

@@ -224,6 +224,7 @@ class Checkpoints:
             if processes.any_process(restored is None):
                 why = told(refused) if refused else "see the message of the other process"
                 raise UserError(f"checkpoint {path} cannot be read: {why}. Nothing was changed")
+            assert restored is not None  # else this process was refused above
             for bad in damaged:
                 self._put_aside(self.directory / str(bad))
             self._any_saved = self._marker.exists()

@@ -97,7 +97,9 @@ def load_params(workdir: Path, like: Params, field: str) -> tuple[Params, int]:
         wrong = differing_leaf(path / "params", like)
         if wrong:
             raise UserError(f"{field}: checkpoint {path} does not fit its config.json: {wrong}")
-        return handler.restore(path / "params", args=ocp.args.StandardRestore(like)), steps[0]
+        params = path / "params"  # Orbax's stub wants the Path of etils, which has the same methods
+        restored = handler.restore(params, args=ocp.args.StandardRestore(like))  # pyright: ignore[reportArgumentType]
+        return restored, steps[0]
     except UserError:
         raise
     except Exception as error:  # Orbax raises many types
@@ -120,7 +122,7 @@ def differing_leaf(directory: Path, like: Any) -> str:
     """
     handler = ocp.StandardCheckpointHandler()
     try:
-        saved = handler.metadata(directory)
+        saved = handler.metadata(directory)  # pyright: ignore[reportArgumentType]  # see load_params
     finally:
         handler.close()
     stored = {leaf.name: leaf for leaf in jax.tree.leaves(getattr(saved, "tree", saved)) if hasattr(leaf, "dtype")}

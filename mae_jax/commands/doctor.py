@@ -97,7 +97,8 @@ def check_python() -> Iterator[Finding]:
     version = platform.python_version()
     found = f"{version}, {sys.executable}"
     try:
-        required = metadata.metadata("mae_jax").get("Requires-Python", "")
+        about = metadata.metadata("mae_jax")
+        required = about["Requires-Python"] if "Requires-Python" in about else ""
     except metadata.PackageNotFoundError:
         yield Finding("Python", OK, found)
         return

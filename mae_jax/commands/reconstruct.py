@@ -9,6 +9,7 @@ for generated images.
 import argparse
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 from mae_jax.runtime import signals
 from mae_jax.runtime.command import out_file, say
@@ -134,7 +135,7 @@ def main(options: argparse.Namespace) -> None:
         sheet = reconstruction_sheets.side_by_side(shown, chosen, options.mask_seed, options.statistics, pasted=True)
         reconstruction_sheets.write_errors(options.out / f"{name}.csv", rows)
         files.save_picture(options.out / f"{name}.png", sheet)
-        means = [
+        means: list[dict[str, Any]] = [
             {"network": network} | reconstruction_sheets.means([row for row in rows if row["network"] == network])[0]
             for network in loaded
         ]

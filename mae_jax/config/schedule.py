@@ -33,10 +33,6 @@ def resolve(config: RunConfig, n_train: int, devices: int, n_schedule: int = 0) 
     """
     t, o = config.train, config.optim
     batch = t.batch_size or t.batch_per_device * t.accumulation * devices
-    if batch < t.accumulation:
-        raise UserError(f"train.batch_size={batch} is smaller than train.accumulation={t.accumulation}")
-    if devices % config.sharding.fsdp:
-        raise UserError(f"sharding.fsdp={config.sharding.fsdp} does not divide the {devices} devices")
     peak = o.base_lr * batch / 256
     if o.min_lr > peak:
         raise UserError(

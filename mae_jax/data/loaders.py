@@ -14,10 +14,11 @@ import re
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
 from multiprocessing import resource_tracker
+from typing import Protocol
 
 import grain
 import numpy as np
@@ -39,6 +40,16 @@ _WHAT = {  # what is compared by its fingerprint
 PART = 8  # images that a thread reads at a time
 
 
+class Batches(Protocol):
+    """An iterator over batches, which is closed where it has worker processes."""
+
+    def __iter__(self) -> Iterator[Batch]: ...
+
+    def __next__(self) -> Batch: ...
+
+    def close(self) -> None: ...
+
+
 def train_batches(
     sources: Sequence[Source],
     indices: Sequence[Indices | None] | None,
@@ -53,7 +64,7 @@ def train_batches(
     threads: int = 8,
     workers: int = 0,
     prefetch: int = 4,
-) -> Iterator[Batch]:
+) -> Batches:
     """Endless batches from number `start` on: image uint8 (b h w c), label, index, source int32.
 
     Each source is shuffled again every epoch and no image is left out at its end. Several are mixed
@@ -311,7 +322,7 @@ def _read(
     return numbers.map(make).to_iter_dataset(options)
 
 
-def _in_workers(batches: grain.IterDataset[Batch]) -> Iterator[Batch]:
+def _in_workers(batches: grain.IterDataset[Batch]) -> Generator[Batch, None, None]:
     """The batches of worker processes, which are closed with this generator.
 
     SIGTERM and SIGINT often go to a whole process group (Ctrl-C, a batch system): workers block them from the start, so

@@ -48,13 +48,6 @@ class Purpose(IntEnum):
     TEST = 8
 
 
-def data_seed(seed: int, purpose: int, number: int = 0) -> int:
-    """A 32-bit seed for one purpose. Nearby seeds give unrelated ones, which Grain's own do not:
-    it shuffles with `seed + epoch`, so that epoch 1 of seed 0 would be epoch 0 of seed 1.
-    """
-    return int(np.random.SeedSequence([seed, purpose, number]).generate_state(1)[0])
-
-
 @dataclass(frozen=True, eq=False)
 class Source:
     """Examples by index, and what is known about all of them without reading any.
@@ -128,7 +121,6 @@ def folder(
     Raises UserError, also for a class that is empty (training) or not among `classes`, for two classes
     that differ in case or white space alone, and for two class folders that are one by a link.
     """
-    _check_bad_images(bad_images)
     top = existing(directory, split, field)
     passed: dict[str, list[str]] = {}
     real: dict[str, str] = {}  # the class folder at each real path
@@ -180,7 +172,6 @@ def unlabelled_folder(
     progress: Progress | None = None,
 ) -> Source:
     """All images below `directory`, at any depth, without labels; else as `folder`."""
-    _check_bad_images(bad_images)
     passed: dict[str, list[str]] = {}
     names = sorted(_walk(str(existing(directory, "", field)), "", passed, set(), field))
     seen = checking.check(directory, names, bad_images, field, passed, progress) if check else None
@@ -207,7 +198,6 @@ def listed(
     `groups` gives the group of each image ("" = not known) and `kind` what they are; None: found in the names.
     Every file is decoded once, as by `folder`. Raises UserError where a file cannot be used.
     """
-    _check_bad_images(bad_images)
     passed: dict[str, list[str]] = {}
     seen = checking.check(directory, names, bad_images, field, passed, progress)
     keep = seen.names
@@ -496,8 +486,3 @@ def _plain(name: str) -> str:
     """What a person sees of a name: without case, white space and invisible characters, accents in one form."""
     text = unicodedata.normalize("NFC", name).casefold()
     return "".join(c for c in text if not c.isspace() and unicodedata.category(c)[0] != "C")
-
-
-def _check_bad_images(bad_images: str) -> None:
-    if bad_images not in ("stop", "skip"):
-        raise UserError(f"data.bad_images={bad_images!r}: use 'stop' or 'skip'")

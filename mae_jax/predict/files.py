@@ -103,7 +103,7 @@ def _columns(
     best = p.argmax(1) if len(p) else np.zeros(0, int)
     confidence = p[np.arange(len(p)), best]
     columns: list = [[r] * len(p) for r in run]
-    columns += [[names[i] for i in batch.indices.tolist()], [model.classes[i] for i in best], confidence]
+    columns += [[names[int(i)] for i in batch.indices], [model.classes[i] for i in best], confidence]
     unknown = np.full(p.shape, np.nan)
     scaled = unknown if model.temperature is None else stats.scale(p.astype(np.float64), model.temperature)
     if "calibrated_confidence" in header:
@@ -132,7 +132,7 @@ def embed(
         batches = model.batches(reader, classify=False, embed=True, pool=pool)
         for batch in _shown(batches, len(source), model.origin):
             assert batch.embeddings is not None
-            write([source.names[i] for i in batch.indices.tolist()], batch.embeddings)
+            write([source.names[int(i)] for i in batch.indices], batch.embeddings)
             counts["written"] += len(batch.indices)
     counts["skipped"] = len(reader.bad)
     if out.suffix.lower() == ".h5" and writers.coordinates(source.names[:1]) is None:

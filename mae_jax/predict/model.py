@@ -103,12 +103,12 @@ class Model:
         reader = reading.Reader(reading.given(images), bad_images, "bad_images")
         batches = list(self.batches(reader))
         shape = (0, len(self.classes))
-        probabilities = np.concatenate([np.zeros(shape, np.float32), *(b.probabilities for b in batches)])
+        parts = [batch.probabilities for batch in batches if batch.probabilities is not None]
         names = reader.source.names
         return Result(
-            tuple(names[i] for batch in batches for i in batch.indices.tolist()),
+            tuple(names[int(i)] for batch in batches for i in batch.indices),
             self.classes,
-            probabilities if batches else np.zeros(shape, np.float32),
+            np.concatenate([np.zeros(shape, np.float32), *parts]),
             self.temperature,
             {names[i]: reason for i, reason in sorted(reader.bad.items())},
         )
@@ -118,7 +118,8 @@ class Model:
     ) -> Float[np.ndarray, "n d"]:
         """Embeddings of images, float32, in order. `pool` is that of `batches`, `images` that of `predict`."""
         reader = reading.Reader(reading.given(images), bad_images, "bad_images")
-        parts = [batch.embeddings for batch in self.batches(reader, classify=False, embed=True, pool=pool)]
+        batches = self.batches(reader, classify=False, embed=True, pool=pool)
+        parts = [batch.embeddings for batch in batches if batch.embeddings is not None]
         return np.concatenate([np.zeros((0, self.width(pool)), np.float32), *parts])
 
     def width(self, pool: str = "") -> int:
@@ -163,9 +164,9 @@ class Model:
             features = probabilities = None
             if (embed and pool == head_pool) or (classify and self.probe is not None):
                 features = np.asarray(feature_step(self.spec, self.params, on_device, np.int32(0))["features"])[:n]
-            if classify and self.probe is not None:
-                probabilities = self.probe.probabilities(features)
-            elif classify:
+                if classify and self.probe is not None:
+                    probabilities = self.probe.probabilities(features)
+            if classify and self.probe is None:
                 values = eval_step(self.spec, self.params, on_device, np.int32(0))
                 probabilities = np.asarray(values["probabilities"])[:n]
             if embed and pool != head_pool:

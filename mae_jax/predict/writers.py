@@ -113,7 +113,7 @@ def _parquet(path: Path, names: Sequence[str], texts: Sequence[str], widths: dic
 class Vectors(Protocol):
     """Writes the next embeddings with the names of their images."""
 
-    def __call__(self, names: Sequence[str], features: Float[np.ndarray, "b d"]) -> None: ...
+    def __call__(self, names: Sequence[str], features: Float[np.ndarray, "b d"], /) -> None: ...
 
 
 @contextlib.contextmanager

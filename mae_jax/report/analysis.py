@@ -39,10 +39,10 @@ class Study:
     """
 
     runs: list[Run]
-    estimates: dict[str, Float[np.ndarray, "r"]]
+    estimates: dict[str, Float[np.ndarray, " r"]]
     draws: dict[str, Float[np.ndarray, "r d"]]
     units: str
-    unit_of: Int[np.ndarray, "n"]
+    unit_of: Int[np.ndarray, " n"]
     random_probe: dict[float, dict[str, float]] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
 
@@ -79,7 +79,7 @@ class Study:
     def mean(self, metric: str, runs: Sequence[int]) -> float:
         return float(self.estimates[metric][list(runs)].mean())
 
-    def mean_draws(self, metric: str, runs: Sequence[int]) -> Float[np.ndarray, "d"]:
+    def mean_draws(self, metric: str, runs: Sequence[int]) -> Float[np.ndarray, " d"]:
         """Draws of the mean over runs of several seeds, see `stats.over_seeds`."""
         return stats.over_seeds(self.draws[metric][list(runs)], self.estimates[metric][list(runs)])
 
@@ -98,7 +98,7 @@ class Study:
         first, second = ([i for i in side if self.runs[i].seed in seeds] for side in (ours, base))
         return first, second
 
-    def difference_draws(self, metric: str, ours: Sequence[int], base: Sequence[int]) -> Float[np.ndarray, "d"]:
+    def difference_draws(self, metric: str, ours: Sequence[int], base: Sequence[int]) -> Float[np.ndarray, " d"]:
         """Draws of the mean difference over pairs of runs, which share images and seeds."""
         draws, values = self.draws[metric], self.estimates[metric]
         return stats.over_seeds(draws[list(ours)] - draws[list(base)], values[list(ours)] - values[list(base)])
@@ -183,7 +183,7 @@ def top_share(run: Run) -> float:
 
 def redrawn(
     groups: Sequence[str] | None, n: int, what: str = "test images"
-) -> tuple[Int[np.ndarray, "n"], str, list[str]]:
+) -> tuple[Int[np.ndarray, " n"], str, list[str]]:
     """What the bootstrap redraws whole: the unit of each of n images, the units in words, and warnings on them."""
     names, units = np.unique(groups or [], return_inverse=True)
     if len(names) > 1:

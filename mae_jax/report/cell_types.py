@@ -98,7 +98,7 @@ def analyze(study: Study, chosen: float | None = None) -> CellTypes:
     return CellTypes(rows, matrices, largest, second, names, [first.classes[label] for label in rare])
 
 
-def _answers(study: Study, index: Sequence[int]) -> tuple[Int[np.ndarray, "n"], Int[np.ndarray, "s n"]]:
+def _answers(study: Study, index: Sequence[int]) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, "s n"]]:
     tests = [study.runs[i].test for i in index]
     return tests[0].labels, np.stack([test.predictions for test in tests])
 

@@ -85,7 +85,7 @@ def _lacks(run: Run) -> str:
     return ""
 
 
-def _thresholds(run: Run) -> Float[np.ndarray, "c"]:
+def _thresholds(run: Run) -> Float[np.ndarray, " c"]:
     """The smallest probability of each class with which it is in a set."""
     validation = run.validation
     assert validation is not None and validation.probabilities is not None  # see _lacks

@@ -25,14 +25,14 @@ class Ratio:
     """
 
     estimate: float
-    seeds: Float[np.ndarray, "s"]
-    influence: Float[np.ndarray, "u"]
+    seeds: Float[np.ndarray, " s"]
+    influence: Float[np.ndarray, " u"]
     n: float
     units: int
 
 
 def ratio(
-    numerator: Float[np.ndarray, "s n"], denominator: Float[np.ndarray, "s n"], units: Int[np.ndarray, "n"]
+    numerator: Float[np.ndarray, "s n"], denominator: Float[np.ndarray, "s n"], units: Int[np.ndarray, " n"]
 ) -> Ratio | None:
     """The ratio of a cell; None where a seed's denominator is 0. `units` numbers the group of each image from 0."""
     totals = denominator.sum(1)
@@ -45,7 +45,7 @@ def ratio(
     return Ratio(float(seeds.mean()), seeds, influence, float(totals.mean()), used)
 
 
-def _spread(influence: Float[np.ndarray, "u"], units: float, seeds: Float[np.ndarray, "s"]) -> tuple[float, float]:
+def _spread(influence: Float[np.ndarray, " u"], units: float, seeds: Float[np.ndarray, " s"]) -> tuple[float, float]:
     """Variance and degrees of freedom of an estimate from its units' influence and its seeds' values.
 
     With `units` infinite, the variance over them is taken as known.

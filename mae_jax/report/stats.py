@@ -24,9 +24,9 @@ SCORES = ("ece", "nll", "brier")  # smaller is better
 
 
 def image_terms(
-    labels: Int[np.ndarray, "n"],
-    predictions: Int[np.ndarray, "n"],
-    confidence: Float[np.ndarray, "n"],
+    labels: Int[np.ndarray, " n"],
+    predictions: Int[np.ndarray, " n"],
+    confidence: Float[np.ndarray, " n"],
     probabilities: Float[np.ndarray, "n c"] | None,
     classes: int,
 ) -> Float[np.ndarray, "n t"]:
@@ -84,7 +84,7 @@ def metrics_from_sums(sums: Float[np.ndarray, "*d t"], classes: int) -> dict[str
 
 def bootstrap(
     terms: Sequence[Float[np.ndarray, "n t"]],
-    units: Int[np.ndarray, "n"],
+    units: Int[np.ndarray, " n"],
     metrics: Callable[[np.ndarray], dict[str, np.ndarray]],
     draws: int = DRAWS,
     seed: int = 0,
@@ -112,13 +112,13 @@ def bootstrap(
     return {m: np.stack([np.concatenate([part[r][m] for part in found]) for r in range(len(terms))]) for m in names}
 
 
-def percentile_interval(draws: Float[np.ndarray, "d"]) -> tuple[float, float]:
+def percentile_interval(draws: Float[np.ndarray, " d"]) -> tuple[float, float]:
     """The central 95 % of bootstrap draws."""
     low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)
 
 
-def mirrored_interval(draws: Float[np.ndarray, "d"], estimate: float) -> tuple[float, float]:
+def mirrored_interval(draws: Float[np.ndarray, " d"], estimate: float) -> tuple[float, float]:
     """The basic bootstrap interval (Davison and Hinkley 1997, eq. 5.6), widened to hold the estimate.
 
     For calibration errors and their differences, which redrawing shifts: it inflates the smaller one more.
@@ -127,7 +127,7 @@ def mirrored_interval(draws: Float[np.ndarray, "d"], estimate: float) -> tuple[f
     return min(2 * estimate - high, estimate), max(2 * estimate - low, estimate)
 
 
-def t_interval(values: Float[np.ndarray, "s"]) -> tuple[float, float]:
+def t_interval(values: Float[np.ndarray, " s"]) -> tuple[float, float]:
     """Student's 95 % interval of the mean over two or more seeds, of values that test images do not enter."""
     half = stats.t.ppf((1 + LEVEL) / 2, len(values) - 1) * stats.sem(values)
     return float(np.mean(values) - half), float(np.mean(values) + half)
@@ -151,7 +151,7 @@ def allow_for_few_units(draws: Float[np.ndarray, "*r d"], units: int) -> Float[n
     return mean + (draws - mean) * factor
 
 
-def over_seeds(redrawn: Float[np.ndarray, "s d"], values: Float[np.ndarray, "s"]) -> Float[np.ndarray, "d"]:
+def over_seeds(redrawn: Float[np.ndarray, "s d"], values: Float[np.ndarray, " s"]) -> Float[np.ndarray, " d"]:
     """Draws of the mean over s seeds, spread over test images and, from three seeds on, over seeds.
 
     `redrawn` has each seed's value (of a metric, or of a difference between two models) on the redrawn images,
@@ -180,7 +180,7 @@ def over_seeds(redrawn: Float[np.ndarray, "s d"], values: Float[np.ndarray, "s"]
     return both if widths[0] >= widths[1] else image
 
 
-def p_value(draws: Float[np.ndarray, "d"]) -> float:
+def p_value(draws: Float[np.ndarray, " d"]) -> float:
     """The two-sided p-value of a difference of 0 from the draws that also give its interval.
 
     It is below 0.05 where `percentile_interval` excludes 0 (Efron and Tibshirani 1993, section 15.4), and at
@@ -214,7 +214,7 @@ def seed_weights(seeds: int, draws: int = DRAWS, seed: int = 0) -> Float[np.ndar
     return weights
 
 
-def mcnemar(first: Bool[np.ndarray, "n"], second: Bool[np.ndarray, "n"]) -> float:
+def mcnemar(first: Bool[np.ndarray, " n"], second: Bool[np.ndarray, " n"]) -> float:
     """Exact two-sided McNemar test that two models are right equally often on the same images."""
     only_first = int((first & ~second).sum())
     only_second = int((second & ~first).sum())
@@ -237,7 +237,7 @@ def holm(p: Sequence[float]) -> list[float]:
 
 
 def labels_to_reach(
-    n: Float[np.ndarray, "k"],
+    n: Float[np.ndarray, " k"],
     scores: Float[np.ndarray, "*d k"],
     target: Float[np.ndarray, "*d"],
 ) -> Float[np.ndarray, "*d"]:
@@ -258,13 +258,13 @@ def labels_to_reach(
     return found
 
 
-def censored_interval(draws: Float[np.ndarray, "d"]) -> tuple[float, float]:
+def censored_interval(draws: Float[np.ndarray, " d"]) -> tuple[float, float]:
     """The central 95 % of draws among which 0 and infinity stand for "beyond what was measured"."""
     low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], method="inverted_cdf")
     return float(low), float(high)
 
 
-def power_law(n: Float[np.ndarray, "k"], errors: Float[np.ndarray, "k"]) -> tuple[float, float, float]:
+def power_law(n: Float[np.ndarray, " k"], errors: Float[np.ndarray, " k"]) -> tuple[float, float, float]:
     """Least squares of log(error) = log(a) - b log(n): a, b and R^2 of the fit in logarithms."""
     x, y = np.log(n), np.log(errors)
     slope, intercept = np.polyfit(x, y, 1)
@@ -275,19 +275,19 @@ def power_law(n: Float[np.ndarray, "k"], errors: Float[np.ndarray, "k"]) -> tupl
 # --- confidence and calibration
 
 
-def width_bins(confidence: Float[np.ndarray, "n"]) -> Int[np.ndarray, "n"]:
+def width_bins(confidence: Float[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
     """The bin of each confidence among 15 of equal width, closed above: (0, 1/15], (1/15, 2/15] ..."""
     return np.clip(np.ceil(confidence * BINS - 1e-9).astype(int) - 1, 0, BINS - 1)
 
 
-def mass_bins(confidence: Float[np.ndarray, "n"]) -> Int[np.ndarray, "n"]:
+def mass_bins(confidence: Float[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
     """The bin of each confidence among (at most) 15 of equal counts; equal values share a bin."""
     edges = np.unique(np.quantile(confidence, np.arange(1, BINS) / BINS))
     return np.searchsorted(edges, confidence, side="left")
 
 
 def reliability(
-    confidence: Float[np.ndarray, "n"], right: Bool[np.ndarray, "n"], bins: Int[np.ndarray, "n"]
+    confidence: Float[np.ndarray, " n"], right: Bool[np.ndarray, " n"], bins: Int[np.ndarray, " n"]
 ) -> list[dict[str, float | int]]:
     """Per bin that holds images: its number, count, mean confidence and share right."""
     return [
@@ -307,7 +307,7 @@ def calibration_error(table: Sequence[dict[str, float | int]]) -> float:
     return sum(row["n"] * abs(row["accuracy"] - row["confidence"]) for row in table) / n
 
 
-def fit_temperature(probabilities: Float[np.ndarray, "n c"], labels: Int[np.ndarray, "n"]) -> float:
+def fit_temperature(probabilities: Float[np.ndarray, "n c"], labels: Int[np.ndarray, " n"]) -> float:
     """The temperature that minimises the negative log-likelihood (Guo et al. 2017, section 4.2).
 
     Log-probabilities serve as logits: they differ by a constant per image, which softmax ignores.
@@ -329,7 +329,7 @@ def scale(probabilities: Float[np.ndarray, "n c"], temperature: float) -> Float[
     return powers / powers.sum(1, keepdims=True)
 
 
-def auroc(confidence: Float[np.ndarray, "n"], right: Bool[np.ndarray, "n"]) -> float:
+def auroc(confidence: Float[np.ndarray, " n"], right: Bool[np.ndarray, " n"]) -> float:
     """The chance that a right prediction is more confident than a wrong one, ties counted half.
 
     NaN where all are right or all are wrong.
@@ -341,7 +341,7 @@ def auroc(confidence: Float[np.ndarray, "n"], right: Bool[np.ndarray, "n"]) -> f
     return float((ranks[right].sum() - good * (good + 1) / 2) / (good * bad))
 
 
-def risk_coverage(confidence: Float[np.ndarray, "n"], right: Bool[np.ndarray, "n"]) -> Float[np.ndarray, "n"]:
+def risk_coverage(confidence: Float[np.ndarray, " n"], right: Bool[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
     """Share wrong among the i most confident, i = 1 ... n; its mean is the AURC (Geifman 2019).
 
     Among equal confidences the mean over all orders is taken.
@@ -356,7 +356,7 @@ def risk_coverage(confidence: Float[np.ndarray, "n"], right: Bool[np.ndarray, "n
 BOX = ("n", "min", "whisker_low", "q1", "median", "q3", "whisker_high", "max", "mean")
 
 
-def box(values: Float[np.ndarray, "n"]) -> dict[str, float | int]:
+def box(values: Float[np.ndarray, " n"]) -> dict[str, float | int]:
     """Quartiles (linear interpolation), and whiskers at the last value within 1.5 x the IQR."""
     q1, median, q3 = np.quantile(values, [0.25, 0.5, 0.75])
     reach = 1.5 * (q3 - q1)

@@ -91,7 +91,7 @@ class MetricsLog:
             self._forget_later()
             self._clu = metric_writers.AsyncMultiWriter([metric_writers.SummaryWriter(str(self.workdir))])
             self._clu.write_hparams(self._hparams)
-            self._hooks = [
+            self._hooks: list[Any] = [
                 periodic_actions.ReportProgress(num_train_steps=self.steps, writer=self._clu, every_secs=30.0)
             ]
             if self.profile:
@@ -104,7 +104,7 @@ class MetricsLog:
         if not before:
             return
         import tensorflow as tf
-        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+        from tensorboard.compat.proto.event_pb2 import Event, SessionLog  # pyright: ignore[reportAttributeAccessIssue]
 
         # TensorBoard reads event files in the order of their names, which start with the time in seconds. Within the
         # same second, the "-" in this name sorts before the number in the name of the next file.

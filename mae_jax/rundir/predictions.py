@@ -33,9 +33,9 @@ class Predictions:
     """
 
     images: tuple[str, ...]
-    labels: Int[np.ndarray, "n"]
-    predictions: Int[np.ndarray, "n"]
-    confidence: Float[np.ndarray, "n"]
+    labels: Int[np.ndarray, " n"]
+    predictions: Int[np.ndarray, " n"]
+    confidence: Float[np.ndarray, " n"]
     groups: tuple[str, ...] | None
     probabilities: Float[np.ndarray, "n c"] | None
 
@@ -69,7 +69,7 @@ def regular(file: Path) -> Path:
 
 
 def most_confident_mistakes(
-    wrong: Bool[np.ndarray, "n"], confidence: Float[np.ndarray, "n"], names: Sequence[str]
+    wrong: Bool[np.ndarray, " n"], confidence: Float[np.ndarray, " n"], names: Sequence[str]
 ) -> list[int]:
     """Indices of the wrong predictions, by decreasing confidence, then by name; at most MISTAKES."""
     return sorted(np.flatnonzero(wrong).tolist(), key=lambda i: (-confidence[i], names[i]))[:MISTAKES]
@@ -153,7 +153,7 @@ def read_predictions(file: Path, classes: Sequence[str]) -> tuple[Predictions, l
 
 def _class_numbers(
     file: Path, numbers: Sequence[int], column: str, values: Sequence[str], index: dict[str, int]
-) -> Int[np.ndarray, "n"]:
+) -> Int[np.ndarray, " n"]:
     """The class index of each value in a column. `numbers` are the line numbers of the rows."""
     for i, value in enumerate(values):
         if value not in index:
@@ -198,7 +198,7 @@ def read_rows(file: Path) -> tuple[list[str], Sequence[int], list[list[str]]]:
     return header, numbers, rows
 
 
-def _probabilities(file: Path, numbers: Sequence[int], column: str, values: Sequence[str]) -> Float[np.ndarray, "n"]:
+def _probabilities(file: Path, numbers: Sequence[int], column: str, values: Sequence[str]) -> Float[np.ndarray, " n"]:
     """A column of numbers from 0 to 1. `numbers` are the line numbers of the rows."""
     try:
         values_read = np.array(list(map(float, values)))

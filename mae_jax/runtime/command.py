@@ -57,11 +57,12 @@ def call_computing(command: Callable[..., Any]) -> NoReturn:
         call(command)
     except SystemExit as end:
         jax = sys.modules.get("jax")
-        if not end.code or jax is None or jax.distributed.is_initialized():
+        code = end.code
+        if not code or not isinstance(code, int) or jax is None or jax.distributed.is_initialized():
             raise
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(end.code)
+        os._exit(code)
 
 
 def out_file(path: Path, option: str) -> Path:

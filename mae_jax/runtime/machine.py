@@ -17,7 +17,7 @@ def keep_compiled() -> None:
     The cache is in `$XDG_CACHE_HOME/mae_jax/xla`, by default under `~/.cache`; without a home directory it stays off.
     JAX_COMPILATION_CACHE_DIR names another place, and JAX_ENABLE_COMPILATION_CACHE=false turns the cache off.
     """
-    if not jax.config.jax_compilation_cache_dir:
+    if not jax.config.jax_compilation_cache_dir:  # pyright: ignore[reportAttributeAccessIssue]  # JAX declares none
         if (place := hardware.cache_directory()) is None:
             return
         jax.config.update("jax_compilation_cache_dir", str(place))
@@ -39,7 +39,7 @@ def devices() -> list[str]:
 
 def _forced() -> str:
     """The platforms to which the user restricts JAX; "" if JAX chooses."""
-    return jax.config.jax_platforms or ""
+    return jax.config.jax_platforms or ""  # pyright: ignore[reportAttributeAccessIssue]  # JAX declares none of them
 
 
 def keep_memory() -> bool:
@@ -51,7 +51,7 @@ def keep_memory() -> bool:
     devices. MAE_JAX_KEEP_MEMORY=0 turns it off.
     """
     accelerators = glob.glob("/dev/nvidia[0-9]*") + glob.glob("/dev/accel*") + glob.glob("/dev/kfd")
-    on_cpu = jax.config.jax_platforms == "cpu" or not accelerators
+    on_cpu = _forced() == "cpu" or not accelerators
     if platform.libc_ver()[0] != "glibc" or not on_cpu or os.environ.get("MAE_JAX_KEEP_MEMORY") == "0":
         return False
     arena_max, mmap_max, trim_threshold = -8, -4, -1  # M_ARENA_MAX and so on, of malloc.h

@@ -20,7 +20,8 @@ def start_processes() -> None:
     """
     if jax.distributed.is_initialized():
         return
-    count, arguments = os.environ.get("JAX_NUM_PROCESSES"), ()
+    count = os.environ.get("JAX_NUM_PROCESSES")
+    arguments: tuple[str, int, int] | None = None
     if count:
         try:
             arguments = os.environ["JAX_COORDINATOR_ADDRESS"], int(count), int(os.environ["JAX_PROCESS_ID"])
@@ -31,7 +32,10 @@ def start_processes() -> None:
     elif all(int(os.environ.get(name, 1)) < 2 for name in ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")):
         return
     with signals.interruptible("nothing was changed", hard=True):  # safe here: no process has started to work
-        jax.distributed.initialize(*arguments)
+        if arguments is None:
+            jax.distributed.initialize()
+        else:
+            jax.distributed.initialize(*arguments)
     signals.take_back()
 
 

@@ -36,14 +36,14 @@ def close_bars() -> None:
 def counting(what: str, say: Callable[[str], None], stream: TextIO | None = None) -> Callable[[int, int], None]:
     """Returns a callback `report(done, total)`: it draws a bar on a terminal, else calls `say` every EVERY_SECONDS."""
     bars: list[Any] = []
-    stream = stream or sys.stdout
+    out = stream or sys.stdout
     shown = time.monotonic()
 
     def report(done: int, total: int) -> None:
         nonlocal shown
-        if _terminal(stream):
+        if _terminal(out):
             if not bars:
-                bars.append(_bar(stream, desc=what, total=total, unit="img"))
+                bars.append(_bar(out, desc=what, total=total, unit="img"))
             bars[0].update(done - bars[0].n)
             if done >= total:
                 _close(bars.pop())

@@ -5,6 +5,7 @@ The learning rate is an argument of the update, so runs that differ only in leng
 
 import dataclasses
 import re
+from typing import Any
 
 import jax
 import optax
@@ -48,7 +49,7 @@ class Optimizer:
         """True for each parameter to which weight decay and LARS's scaling apply."""
         return map_paths(lambda path, _: not re.search(self.no_decay, path), params)
 
-    def update(self, gradient: Params, state, params: Params, learning_rate: Float[Array, ""]) -> tuple[Params, tuple]:
+    def update(self, gradient: Params, state, params: Params, learning_rate: Float[Array, ""]) -> tuple[Params, Any]:
         """One update: the new values of the trained parameters, and the new optimizer state."""
         updates, state = self.transform().update(gradient, state, params)
         scales = layer_scales(params, self.layer_decay)

@@ -91,12 +91,13 @@ def full_study(quick: ConfigDict) -> tuple[str, ConfigDict]:
     """The full study of the same images: the arguments of `mae-jax run`, and its config."""
     config = load("configs/study.py", "data=folder,scale=laptop")
     arguments = ["--config=configs/study.py:data=folder,scale=laptop"]
-    for part in ("pretrain", "finetune"):
+    parts = {"pretrain": (config.pretrain, quick.pretrain), "finetune": (config.finetune, quick.finetune)}
+    for part, (full, small) in parts.items():
         given = {"train_split": "auto", "test_split": "auto"}
-        given |= {name: quick[part].data[name] for name in ("dir", "labels", "part", "group_pattern", "columns")}
+        given |= {name: small.data[name] for name in ("dir", "labels", "part", "group_pattern", "columns")}
         for name, value in given.items():
-            if value != config[part].data[name]:
-                config[part].data[name] = value
+            if value != full.data[name]:
+                full.data[name] = value
                 arguments.append(f"--config.{part}.data.{name}={value}")
     return " ".join(arguments), config
 

@@ -51,7 +51,7 @@ def run(
     progress = progress or Progress(config.log.progress_seconds, quiet=not leader)
     with contextlib.ExitStack() as stack:
         signals_received = stack.enter_context(signals.collect_signals())
-        refused = None
+        refused, task = None, None
         try:
             stack.enter_context(lock.held(workdir, leader))
             if (results := resume.finished(workdir, config, progress.say)) is not None:
@@ -69,6 +69,7 @@ def run(
             refused = error
         if processes.any_process(refused is not None):
             raise refused or UserError("another process failed to start; its message says why")
+        assert task is not None  # else this process was refused
         return Loop(task, workdir, progress, signals_received).run()
 
 
@@ -98,6 +99,7 @@ class Loop:
                 except Diverged as error:
                     diverged = error.with_traceback(None)  # the traceback would keep the state in memory
                 self.progress.say(self.reductions.roll_back(diverged, self.checkpoints, self.label))
+        raise AssertionError("the attempts have no end")
 
     def attempt(self, number: int) -> dict[str, Any]:
         """Attempt `number`, counted from 0; each rollback starts another. Raises Diverged if a number is not finite."""

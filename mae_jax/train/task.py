@@ -5,7 +5,7 @@ Each task (pretrain, finetune, linear_probe, lbfgs, knn) builds a `Task` in its 
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ class Task:
     spec: StepSpec
     resolved: Schedule
     sources: tuple[Source, ...]
-    indices: tuple[Int[np.ndarray, "_"], ...]
+    indices: tuple[Int[np.ndarray, " _"], ...]
     about: dict[str, Any]  # lines to print at the start of the run
     evaluate: Callable[[Params], Iterator[tuple[str, float]]]
     finish: Callable[[Params, Path], dict[str, Any]]  # writes the run's results and returns them
@@ -50,13 +50,13 @@ class Task:
     tests: dict[str, Source] = dataclasses.field(default_factory=dict)  # the test sets, by name
     facts: dict[str, Any] = dataclasses.field(default_factory=dict)  # further fields of run.json about the data
 
-    def batches(self, start: int) -> Iterator[dict[str, np.ndarray]]:
+    def batches(self, start: int) -> Generator[dict[str, np.ndarray], None, None]:
         """The rows of this process in the endless stream of batches, from batch `start` on."""
         d = self.config.data
         real = range(self.resolved.batch_size)[processes.local_rows(self.resolved.rows)]
         transforms = [
             Decode(),
-            RandomResizedCrop(self.spec.shape.image_size, tuple(d.crop_scale), tuple(d.crop_ratio)),
+            RandomResizedCrop(self.spec.shape.image_size, d.crop_scale, d.crop_ratio),
         ]
         if d.flips:
             transforms.append(RandomFlip())

@@ -119,7 +119,7 @@ def _safetensors(file: Path, field: str) -> dict[str, np.ndarray]:
 
 def _pickle(file: Path, field: str) -> dict[str, np.ndarray]:
     try:
-        import torch
+        import torch  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise UserError(
             f"{field}: {file} is a PyTorch file, which needs PyTorch to be read safely; install 'mae_jax[peers]', or "

@@ -23,7 +23,10 @@ from mae_jax.weights.arrays import read_arrays, read_config
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # mean and std with which most published encoders were trained
 MOST_BLOCKS = 100
 # Keys that the forward pass of an encoder or classifier does not use.
-_UNUSED = {"timm": ("mask_token", "decoder_pos_embed"), "own": ("batch_norm/mean", "batch_norm/variance")}
+_UNUSED: dict[str, tuple[str, ...]] = {
+    "timm": ("mask_token", "decoder_pos_embed"),
+    "own": ("batch_norm/mean", "batch_norm/variance"),
+}
 _UNUSED["hf"] = ("vit.embeddings.mask_token", "vit.pooler.dense.weight", "vit.pooler.dense.bias")
 _UNUSED["hf"] += ("decoder.decoder_pos_embed",)
 
@@ -305,10 +308,11 @@ def _take(
         if ours == "encoder/pos_embed" and prefixed is not None:
             shapes = [(1, prefixed.shape[-2], shape.width)]  # may also have rows for the class token and registers
         used.update(keys)
-        parts = [arrays.get(key) for key in keys]
-        missing.extend(key for key, array in zip(keys, parts, strict=True) if array is None)
-        if any(array is None for array in parts):
+        absent = [key for key in keys if key not in arrays]
+        missing.extend(absent)
+        if absent:
             return None
+        parts = [arrays[key] for key in keys]
         for key, array, expected in zip(keys, parts, shapes, strict=True):
             if array.shape != expected:
                 misshapen.append(f"{key} {array.shape} instead of {expected}")

@@ -20,8 +20,6 @@ from mae_jax.runtime.errors import UserError
 from mae_jax.weights import names
 from mae_jax.weights.reader import Weights
 
-FORMATS = ("hf", "timm", "own")
-
 
 def write(weights: Weights, folder: Path, form: str, training: dict[str, Any] | None = None) -> list[str]:
     """Writes `weights` into the existing `folder` in the format `form` (one of FORMATS). Returns notes for the user.
@@ -112,7 +110,7 @@ def _hugging_face(weights: Weights, training: dict[str, Any]) -> dict[str, Any]:
         return config | decoder | training
     architecture = "ViTForImageClassification" if shape.n_classes else "ViTModel"
     classes = weights.classes or tuple(f"LABEL_{i}" for i in range(shape.n_classes))
-    labels = {"id2label": {str(i): name for i, name in enumerate(classes)}}
+    labels: dict[str, Any] = {"id2label": {str(i): name for i, name in enumerate(classes)}}
     labels["label2id"] = {name: i for i, name in enumerate(classes)}
     return config | {"architectures": [architecture], "model_type": "vit"} | (labels if shape.n_classes else {})
 

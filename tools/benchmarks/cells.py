@@ -34,7 +34,7 @@ def timed(commands: list[list[str]], name: str, caches: list[Path]) -> tuple[flo
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="benchmark.py cells", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(prog="benchmark.py cells", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--config", default="configs/demo.py", help="a study, from which the eight cells are derived")
     config = parser.parse_args().config
     fields = [f"--config={config}", "--config.inits=('scratch',)", "--config.seeds=(0,1)"]

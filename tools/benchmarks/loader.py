@@ -35,6 +35,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 from PIL import Image
@@ -72,7 +73,7 @@ def draw(folder: Path) -> None:
     for i, tile in enumerate(tiles):
         encoded = source.read(i), jpeg.encode(tile), jpeg_of(tile, 95)
         for kind, data in zip(KINDS, encoded, strict=True):
-            (folder / kind / f"{i:03}.jpg").write_bytes(data)
+            (folder / kind / f"{i:03}.jpg").write_bytes(cast(bytes, data))
 
 
 def prepared_source(folder: Path):
@@ -100,7 +101,7 @@ def ours(folder: Path, kind: str) -> Callable[[int], None]:
 
 def peer(folder: Path, kind: str, resample: Image.Resampling) -> Callable[[int], None]:
     """Like `ours`, for PyTorch."""
-    import torch
+    import torch  # pyright: ignore[reportMissingImports]
 
     torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -215,6 +216,7 @@ def start(*arguments: str) -> subprocess.Popen:
 
 
 def line(process: subprocess.Popen) -> dict:
+    assert process.stdout is not None
     text = process.stdout.readline()
     if not text:
         raise SystemExit("error: a process of the benchmark exited; see its message above")
@@ -231,11 +233,13 @@ def compare(folder: Path, kind: str, sides: tuple[str, ...], rounds: int) -> dic
         turns = {side: [] for side in sides}
         for _ in range(rounds):
             for side, process in processes.items():
+                assert process.stdin is not None
                 process.stdin.write("go\n")
                 process.stdin.flush()
                 turns[side].append(line(process))
     finally:
         for process in processes.values():
+            assert process.stdin is not None
             process.stdin.close()
             process.wait()
     wall, cpu = ({s: statistics.median(t[k] for t in turns[s]) for s in sides} for k in ("wall", "cpu"))
@@ -264,7 +268,7 @@ def memory(folder: Path, sizes: list[int]) -> dict[str, float]:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="benchmark.py loader", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(prog="benchmark.py loader", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--peers", action="store_true", help="also time PyTorch's DataLoader (needs the extra [peers])")
     parser.add_argument("--rounds", type=int, default=9, help="turns of each side after the warm-up (default 9)")
     parser.add_argument(

@@ -9,10 +9,11 @@ persistent arrays of one device (parameters, AdamW's two moments) and the step's
 import argparse
 import os
 import sys
+from typing import Any, cast
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="benchmark.py shards", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(prog="benchmark.py shards", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--config", default="configs/pretrain.py:exp=2", help="config of one run")
     parser.add_argument("--devices", type=int, nargs="+", default=[5, 4], help="numbers of devices (default 5 4)")
     parser.add_argument("--rows", type=int, default=2, help="images per device (default 2)")
@@ -25,8 +26,10 @@ def main() -> None:
     import jax
     import numpy as np
 
+    from mae_jax.config.fields import RunConfig
     from mae_jax.config.loading import load
     from mae_jax.config.schedule import resolve
+    from mae_jax.config.validation import typed
     from mae_jax.step import from_config, sharding, state, train_step
 
     config = load(*options.config.split(":", 1))
@@ -41,14 +44,15 @@ def main() -> None:
         grid = np.array(jax.devices()[:count]).reshape(count // fsdp, fsdp)
         mesh = jax.sharding.Mesh(grid, ("data", "fsdp"))
         rows = config.train.batch_size = options.rows * count
-        spec = from_config.spec_of(config, resolve(config, rows, 1), mesh, 5 * (config.task == "finetune"))
+        run = typed(config, RunConfig)
+        spec = from_config.spec_of(run, resolve(run, rows, 1), mesh, 5 * (run.task == "finetune"))
         abstract = state.split_state(spec)
         place = sharding.batch_sharding(mesh)
         shapes = {"image": ((rows, size, size, 3), np.uint8), "label": ((rows,), np.int32)}
         shapes |= {"index": ((rows,), np.int32), "mask": ((rows,), np.float32)}
         batch = {k: jax.ShapeDtypeStruct(*v, sharding=place) for k, v in shapes.items()}
         program = train_step.train_step.lower(spec, abstract, batch, np.int32(0), np.float32(0)).compile()
-        memory = program.memory_analysis()
+        memory = cast(Any, program.memory_analysis())
         local = sum(
             np.prod(place.shard_shape(shape.shape)) * np.dtype(shape.dtype).itemsize
             for shape, place in zip(jax.tree.leaves(batch), [place] * len(batch), strict=True)

@@ -22,6 +22,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, cast
 
 ROOT = Path(__file__).resolve().parents[2]
 PEAK_SIZE = 2048  # rows and columns of the matrices for measuring the peak
@@ -54,8 +55,9 @@ def ours(case: Case) -> tuple[Callable[[int], None], dict[str, float]]:
     import jax
     import numpy as np
 
-    from mae_jax.config.fields import defaults
+    from mae_jax.config.fields import RunConfig, defaults
     from mae_jax.config.schedule import resolve
+    from mae_jax.config.validation import typed
     from mae_jax.runtime import machine
     from mae_jax.step import from_config, sharding, state, train_step
 
@@ -66,7 +68,9 @@ def ours(case: Case) -> tuple[Callable[[int], None], dict[str, float]]:
     config.model.update(decoder_width=width, decoder_depth=depth, decoder_heads=heads)
     config.train.batch_size, config.model.dtype = case.batch, "float32"
     mesh = sharding.make_mesh()
-    spec = from_config.spec_of(config, resolve(config, 1000, 1), mesh, n_classes=5 if case.task == "finetune" else 0)
+    run_config = typed(config, RunConfig)
+    resolved = resolve(run_config, 1000, 1)
+    spec = from_config.spec_of(run_config, resolved, mesh, n_classes=5 if case.task == "finetune" else 0)
     rng = np.random.default_rng(0)
     batch = {
         "image": rng.integers(0, 256, (case.batch, case.image_size, case.image_size, 3), np.uint8),
@@ -77,7 +81,7 @@ def ours(case: Case) -> tuple[Callable[[int], None], dict[str, float]]:
     batch = sharding.put_batch(batch, mesh)
     current = [state.init_state(spec, 0)]
     rest = (batch, np.int32(0), np.float32(1e-5))
-    memory = train_step.train_step.lower(spec, current[0], *rest).compile().memory_analysis()
+    memory = cast(Any, train_step.train_step.lower(spec, current[0], *rest).compile().memory_analysis())
 
     def run(steps: int) -> None:
         for _ in range(steps):
@@ -112,8 +116,8 @@ def matrix_flops(jaxpr) -> float:
 
 def peer(case: Case) -> tuple[Callable[[int], None], dict[str, float]]:
     """Like `ours`, for PyTorch and transformers."""
-    import torch
-    import transformers
+    import torch  # pyright: ignore[reportMissingImports]
+    import transformers  # pyright: ignore[reportMissingImports]
 
     torch.manual_seed(0)
     torch.set_num_threads(len(os.sched_getaffinity(0)))
@@ -159,7 +163,7 @@ def peak(side: str) -> Callable[[], float]:
         product = jax.jit(jnp.matmul)
         multiply = lambda: product(matrix, matrix).block_until_ready()  # noqa: E731
     else:
-        import torch
+        import torch  # pyright: ignore[reportMissingImports]
 
         matrix = torch.ones((n, n))
         multiply = lambda: torch.mm(matrix, matrix)  # noqa: E731
@@ -199,7 +203,9 @@ def compare(name: str, sides: list[str], rounds: int) -> dict[str, float]:
     processes = {s: subprocess.Popen([*command, s], stdin=pipe, stdout=pipe, text=True, env=environment) for s in sides}
 
     def line(side: str) -> dict[str, float]:
-        text = processes[side].stdout.readline()
+        stdout = processes[side].stdout
+        assert stdout is not None
+        text = stdout.readline()
         if not text:
             raise SystemExit(f"error: the process of {side} for {name} exited; see its message above")
         return json.loads(text)
@@ -209,11 +215,14 @@ def compare(name: str, sides: list[str], rounds: int) -> dict[str, float]:
         turns = {side: [] for side in sides}
         for _ in range(rounds):
             for side in sides:
-                processes[side].stdin.write("go\n")
-                processes[side].stdin.flush()
+                stdin = processes[side].stdin
+                assert stdin is not None
+                stdin.write("go\n")
+                stdin.flush()
                 turns[side].append(line(side))
     finally:
         for process in processes.values():
+            assert process.stdin is not None
             process.stdin.close()
             process.wait()
     medians = {s: {k: statistics.median(t[k] for t in turns[s]) for k in turns[s][0]} for s in sides}
@@ -240,7 +249,7 @@ def compare(name: str, sides: list[str], rounds: int) -> dict[str, float]:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="benchmark.py step", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(prog="benchmark.py step", description=(__doc__ or "").split("\n")[0])
     parser.add_argument(
         "--peers", action="store_true", help="also time PyTorch and transformers (needs the extra [peers])"
     )

@@ -176,7 +176,7 @@ def training(sweep: Sweep) -> Numbers | None:
     for ax, (key, title) in zip(figure.every, WATCHED.items(), strict=True):
         for network in sweep.networks:
             points = series(network.log, "epoch", f"val/{key}")
-            look = _look(sweep, network.visible_weight) | {"marker": "." if len(points) < 3 else ""}
+            look: dict[str, Any] = _look(sweep, network.visible_weight) | {"marker": "." if len(points) < 3 else ""}
             line = DASHES[ratios.index(network.mask_ratio) % len(DASHES)]
             ax.plot([x for x, _ in points], [y for _, y in points], linestyle=line, linewidth=1.2, **look)
             one = {"metric": key, "mask_ratio": network.mask_ratio, "visible_weight": network.visible_weight}
