@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from mae_jax.config.tasks import TASKS
+
 PACKAGE = Path(__file__).parents[1] / "mae_jax"
 LAYERS = (
     "runtime",
@@ -76,6 +78,51 @@ def test_no_module_imports_itself_through_others():
         done = {name for name, needed in left.items() if not needed & left.keys()}
         assert done, f"a circle of imports among {sorted(left)}"
         left = {name: needed for name, needed in left.items() if name not in done}
+
+
+def compared_tasks(tree: ast.AST) -> list[int]:
+    """The lines of a module where something is compared with the name of a task, or with a constant that holds one."""
+
+    def named(node: ast.AST) -> bool:
+        return any(isinstance(each, ast.Constant) and each.value in TASKS for each in ast.walk(node))
+
+    constants = {
+        target.id
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Assign) and named(node.value)
+        for target in node.targets
+        if isinstance(target, ast.Name) and target.id.isupper()
+    }
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Compare):
+            sides = [each for side in (node.left, *node.comparators) for each in ast.walk(side)]
+            if any(named(each) or (isinstance(each, ast.Name) and each.id in constants) for each in sides):
+                found.append(node.lineno)
+        elif isinstance(node, ast.match_case) and named(node.pattern):
+            found.append(node.pattern.lineno)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("code", "lines"),
+    [
+        ("if task == 'pretrain': pass", [1]),
+        ("a = 1\nb = config.task in ('lbfgs', 'other')", [2]),
+        ("NAMES = ('knn',)\nx = [t for t in y if t not in NAMES]", [2]),
+        ("match task:\n    case 'finetune': pass", [2]),
+        ("if task == 'study': pass\nfolder = {'pretrain': 1}[part]", []),
+    ],
+)
+def test_a_comparison_with_a_task_is_found(code, lines):
+    assert compared_tasks(ast.parse(code)) == lines
+
+
+def test_a_task_alone_compares_its_name():
+    """Other modules ask for its traits, so that a new task is one module and one row of `config.tasks`."""
+    own = {PACKAGE / "train" / f"{name}.py" for name in ("pretrain", "finetune", "probe")}
+    found = {str(path): compared_tasks(ast.parse(path.read_text())) for path in FILES if path not in own}
+    assert not {path: lines for path, lines in found.items() if lines}, "ask for config.traits"
 
 
 def test_flax_is_imported_in_models_alone():

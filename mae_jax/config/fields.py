@@ -8,13 +8,12 @@ creates them. Config files and flags use a `ConfigDict` with the same fields, fr
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from ml_collections import ConfigDict
 
-EVALUATIONS = ("finetune", "linear_probe", "lbfgs", "knn")  # ways to evaluate an encoder, each the task of a run
-QUICK = ("lbfgs", "knn")  # evaluations without training steps
-TASKS = ("pretrain", *EVALUATIONS)
+from mae_jax.config.tasks import EVALUATIONS, QUICK, TASKS, TRAITS, Traits
+
 SIZES = ("tiny", "small", "base", "large", "custom")
 WEIGHTS = (".safetensors", ".npz", ".pth", ".pt", ".bin", ".ckpt")  # suffixes of weight files
 INF = math.inf
@@ -56,9 +55,10 @@ class Rule:
 
 def field(default: T, meaning: str, **rule: Any) -> T:
     """A dataclass field with its `Rule`; `rule` are further attributes of the Rule."""
-    return dataclasses.field(default=default, metadata={"rule": Rule(meaning, **rule)})  # type: ignore[return-value]
+    return dataclasses.field(default=default, metadata={"rule": Rule(meaning, **rule)})
 
 
+@dataclasses.dataclass(frozen=True)
 class Fields:
     """Base class of all groups of fields."""
 
@@ -128,10 +128,10 @@ class DataFields(Fields):
         open="high",
     )
     bad_images: str = field("stop", "what to do with a file that is not a readable image", choices=("stop", "skip"))
-    crop_scale: tuple[float, ...] = field(
+    crop_scale: tuple[float, float] = field(
         (0.2, 1.0), "area of the random crop, smallest and largest share of the image"
     )
-    crop_ratio: tuple[float, ...] = field(
+    crop_ratio: tuple[float, float] = field(
         (3 / 4, 4 / 3), "aspect ratio of the random crop, smallest and largest width / height"
     )
     flips: bool = field(True, "flip horizontally and vertically, each with probability 1/2")
@@ -142,10 +142,10 @@ class DataFields(Fields):
     random_erasing: float = field(
         0.0, "share of the images in which a random rectangle is replaced by noise", low=0, high=1
     )
-    mean: tuple[float, ...] = field(
+    mean: tuple[float, float, float] = field(
         (0.485, 0.456, 0.406), "mean of each channel, for pixel values in 0..1; subtracted (default: ImageNet's)"
     )
-    std: tuple[float, ...] = field(
+    std: tuple[float, float, float] = field(
         (0.229, 0.224, 0.225), "standard deviation of each channel; the images are divided by it"
     )
     threads: int = field(8, "decoding threads per process", low=0, high=1024, may_differ=True)
@@ -317,7 +317,7 @@ class ProbeFields(Fields):
     """Hyperparameters that lbfgs and knn select on the validation images."""
 
     l2: tuple[float, ...] = field((1e-4, 1e-3, 1e-2, 1e-1, 1.0), "lbfgs: candidate L2 penalties")
-    neighbours: tuple[float, ...] = field((1, 5, 10, 20, 50), "knn: candidate numbers of neighbors")
+    neighbours: tuple[int, ...] = field((1, 5, 10, 20, 50), "knn: candidate numbers of neighbors")
     temperature: tuple[float, ...] = field(
         (0.07,), "knn: candidate temperatures; a neighbor with cosine similarity s has weight exp(s / temperature)"
     )
@@ -397,6 +397,11 @@ class RunConfig(Fields):
     checkpoint: CheckpointFields = dataclasses.field(default_factory=CheckpointFields)
     sharding: ShardingFields = dataclasses.field(default_factory=ShardingFields)
     log: LogFields = dataclasses.field(default_factory=LogFields)
+
+    @property
+    def traits(self) -> Traits:
+        """What its task is."""
+        return TRAITS[self.task]
 
 
 SEED_RULE = {"kind": int, "low": 0, "high": SEEDS, "open": "high", "allowed": "whole numbers of 0 and above"}
@@ -522,7 +527,7 @@ _TASKS = {"pretrain": {}, "linear_probe": _LINEAR_PROBE}
 def rules(fields: type[Fields], prefix: str = "") -> dict[str, tuple[Any, Rule]]:
     """{dotted name: (default, Rule)} for all fields, such as "data.fraction"."""
     by_name: dict[str, tuple[Any, Rule]] = {}
-    for each in dataclasses.fields(fields):  # type: ignore[arg-type]
+    for each in dataclasses.fields(fields):
         if "rule" in each.metadata:
             default = each.default if each.default is not dataclasses.MISSING else {}
             by_name[prefix + each.name] = default, each.metadata["rule"]
@@ -551,12 +556,12 @@ def changed(config: C, changes: Mapping[str, Any]) -> C:
     for section in dict.fromkeys(key.partition(".")[0] for key in changes if "." in key):
         inner = {key.partition(".")[2]: value for key, value in changes.items() if key.startswith(f"{section}.")}
         here[section] = changed(getattr(config, section), inner)
-    return dataclasses.replace(config, **here)  # type: ignore[type-var]
+    return dataclasses.replace(config, **here)
 
 
 def as_dict(config: Fields) -> dict[str, Any]:
     """The fields as nested dicts."""
-    return dataclasses.asdict(config)  # type: ignore[call-overload]
+    return dataclasses.asdict(config)
 
 
 def defaults(task: str) -> ConfigDict:
@@ -570,7 +575,7 @@ def probe_of(finetune: RunConfig | ConfigDict, task: str) -> ConfigDict:
     for name in ("name", "seed", "init", "init_from", "init_name"):
         c[name] = given[name]
     for section in ("data", "model", "eval", "checkpoint", "sharding", "log"):
-        c[section].update(given[section])
+        cast(ConfigDict, c[section]).update(given[section])
     c.data.update(randaugment=0.0, random_erasing=0.0)
     c.model.update(drop_path=0.0, head_std=defaults(task).model.head_std)
     if task not in QUICK:
@@ -590,6 +595,8 @@ def sweep_defaults(pretrain: ConfigDict, finetune: ConfigDict) -> ConfigDict:
 
 
 def _of_several(config: StudyConfig | SweepConfig, pretrain: ConfigDict, finetune: ConfigDict) -> ConfigDict:
-    c = ConfigDict({key: value for key, value in as_dict(config).items() if key not in ("pretrain", "finetune")})
+    fields = as_dict(config)
+    del fields["pretrain"], fields["finetune"]
+    c = ConfigDict(fields)
     c.pretrain, c.finetune = pretrain, finetune
     return c

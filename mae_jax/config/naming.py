@@ -3,10 +3,12 @@
 import os
 import re
 from pathlib import Path
+from typing import cast
 
 from ml_collections import ConfigDict
 
 from mae_jax.config.fields import WEIGHTS, AnyConfig, DataFields, ModelFields, RunConfig, StudyConfig, SweepConfig
+from mae_jax.config.tasks import UNLABELED
 from mae_jax.runtime.errors import UNUSABLE, UserError
 
 
@@ -31,11 +33,12 @@ def run_directory(config: AnyConfig | ConfigDict, workdir: str | os.PathLike | N
 def default_workdir(config: AnyConfig | ConfigDict) -> str:
     """A descriptive directory under runs/, such as runs/finetune-raabin_wbc-10pct-mae_pretrain-base_p16_224px-seed0."""
     if isinstance(config, StudyConfig | SweepConfig) or config.task in ("study", "sweep"):
-        data = config.finetune.data
+        finetune = cast(StudyConfig, config).finetune
+        data = finetune.data
         label = source_label(data)
-        return f"runs/{_in_path(config.name or config.task)}-{label}-{_model_label(config.finetune.model)}"
+        return f"runs/{_in_path(config.name or config.task)}-{label}-{_model_label(finetune.model)}"
     parts = [_in_path(config.name or config.task), source_label(config.data)]
-    if config.task != "pretrain":
+    if config.task not in UNLABELED:
         origin = Path(config.init_from)
         origin = "" if config.init == "scratch" else origin.stem if origin.suffix in WEIGHTS else origin.name
         n = config.data.label_count

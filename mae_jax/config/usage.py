@@ -52,15 +52,15 @@ def of_config(file: str, arg: str) -> str:
     file_arguments = recorded[0] if recorded else {}
     arguments = [f"  {name}={_shown(value)}" for name, value in file_arguments.items()] or ["  none"]
     flat = flatten(config)
-    meanings = _meanings(config.get("task"))
+    meanings = _meanings(str(config.get("task")))
     order = {key: number for number, key in enumerate(meanings)}
     lines: list[str] = []
     for key in sorted(flat, key=lambda key: order.get(key, len(order))):
-        part, _, field = key.partition(".")
+        field = key.partition(".")[2]
         name, shown, other = key, _shown(flat[key]), f"finetune.{field}"
-        if part == "finetune" and f"pretrain.{field}" in flat:
+        if key == other and f"pretrain.{field}" in flat:
             continue  # shown on the line of pretrain
-        if part == "pretrain" and other in flat:
+        if key == f"pretrain.{field}" and other in flat:
             name = f"pretrain|{other}"
             shown = shown if flat[other] == flat[key] else f"{shown} | {_shown(flat[other])}"
         lines += textwrap.wrap(

@@ -8,11 +8,11 @@ import difflib
 import math
 import re
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, cast
 
 from ml_collections import ConfigDict
 
-from mae_jax.config.fields import QUICK, C, DataFields, Fields, ModelFields, RunConfig, rules
+from mae_jax.config.fields import C, DataFields, Fields, ModelFields, RunConfig, rules
 from mae_jax.config.loading import flatten, one_of
 from mae_jax.runtime.errors import UNUSABLE, UserError
 
@@ -49,7 +49,7 @@ def frozen(config: ConfigDict | RunConfig) -> RunConfig:
 def typed(config: ConfigDict | Fields, kind: type[C]) -> C:
     """Converts a config whose types were checked to the frozen class `kind`, casting numbers and lists to its types."""
     values: dict[str, Any] = {}
-    for each in dataclasses.fields(kind):  # type: ignore[arg-type]
+    for each in dataclasses.fields(kind):
         value = getattr(config, each.name)
         if isinstance(each.default_factory, type) and issubclass(each.default_factory, Fields):
             value = typed(value, each.default_factory)
@@ -69,7 +69,7 @@ def _validate_type(name: str, value: Any, like: Any) -> None:
         fits = isinstance(value, tuple | list) and all(type(v) in (int, float) and math.isfinite(v) for v in value)
     if not fits:
         raise UserError(f"{name}={value!r} has the wrong type; allowed: {_kind(like)}")
-    if isinstance(like, int | float) and not math.isfinite(value):
+    if isinstance(like, int | float) and not math.isfinite(cast(float, value)):
         raise UserError(f"{name}={value} is not a finite number")
     if isinstance(value, str) and UNUSABLE.search(value):
         raise UserError(f"{name}={value!r} is not allowed; use UTF-8 text without control characters")
@@ -141,7 +141,7 @@ def _validate_model(config: RunConfig, prefix: str) -> None:
             f"{prefix}model.decoder_width={m.decoder_width} must be a multiple of 4 and of "
             f"decoder_heads={m.decoder_heads}"
         )
-    if config.task == "pretrain":
+    if config.traits.decoder:
         validate_ratio(m, config.mae.mask_ratio, f"{prefix}mae.mask_ratio={config.mae.mask_ratio}")
         ratios = config.eval.mask_ratios
         if len(set(ratios)) != len(ratios):
@@ -175,7 +175,7 @@ def _validate_rest(config: RunConfig, prefix: str) -> None:
         )
     if not t.batch_size and not t.batch_per_device:
         raise UserError(f"{prefix}train.batch_size=0: set it or {prefix}train.batch_per_device")
-    if t.select != "last" and config.task == "pretrain":
+    if t.select != "last" and not config.traits.labeled:
         raise UserError(f"{prefix}train.select={t.select} is only for classifiers; for pre-training set it to last")
     if t.select != "last" and not config.data.val_fraction:
         raise UserError(
@@ -187,17 +187,18 @@ def _validate_rest(config: RunConfig, prefix: str) -> None:
             f"{prefix}train.patience={t.patience} needs {prefix}train.select=accuracy, macro_f1 or loss: it counts "
             f"evaluations without a better score"
         )
-    if t.balance != "none" and config.task in ("pretrain", *QUICK):
+    takes_labels = config.traits.labeled and config.traits.updates
+    if t.balance != "none" and not takes_labels:
         raise UserError(f"{prefix}train.balance={t.balance} is only for finetune and linear_probe; set it to none")
-    if t.blocks >= 0 and config.task != "finetune":
+    if t.blocks >= 0 and not config.traits.fine_tunes:
         raise UserError(f"{prefix}train.blocks={t.blocks} is only for fine-tuning; set it to -1")
     for name, alpha in (("mixup", t.mixup), ("cutmix", t.cutmix)):
         if 0 < alpha < 1e-3:
             raise UserError(f"{prefix}train.{name}={alpha:g} is out of range; allowed: 0, or [0.001, 1000]")
-        if alpha and config.task != "finetune":
+        if alpha and not config.traits.fine_tunes:
             raise UserError(f"{prefix}train.{name}={alpha} mixes labels and is only for fine-tuning; set it to 0")
     _validate_probe(config, prefix)
-    if t.match_fraction and (config.task in ("pretrain", *QUICK) or t.steps or t.match_fraction < config.data.fraction):
+    if t.match_fraction and (not takes_labels or t.steps or t.match_fraction < config.data.fraction):
         raise UserError(
             f"{prefix}train.match_fraction={t.match_fraction} is only for finetune and linear_probe without "
             f"{prefix}train.steps (now {t.steps}), and must be at least {prefix}data.fraction={config.data.fraction}; "
@@ -208,7 +209,7 @@ def _validate_rest(config: RunConfig, prefix: str) -> None:
             f"{prefix}data.label_count={config.data.label_count} and {prefix}data.fraction={config.data.fraction:g} "
             f"both limit the labels; set only one (fraction=1 with label_count)"
         )
-    if t.match_count and (config.task in ("pretrain", *QUICK) or t.steps or t.match_count < config.data.label_count):
+    if t.match_count and (not takes_labels or t.steps or t.match_count < config.data.label_count):
         raise UserError(
             f"{prefix}train.match_count={t.match_count} is only for finetune and linear_probe without "
             f"{prefix}train.steps (now {t.steps}), and must be at least {prefix}data.label_count="
@@ -225,7 +226,7 @@ def _validate_rest(config: RunConfig, prefix: str) -> None:
 
 def _validate_probe(config: RunConfig, prefix: str) -> None:
     """Checks the candidates of lbfgs and knn, and that there are validation images to select on."""
-    used = {"lbfgs": ("l2",), "knn": ("neighbours", "temperature")}.get(config.task, ())
+    used = config.traits.chooses
     for name in ("l2", "neighbours", "temperature"):
         value = getattr(config.probe, name)
         integral = name == "neighbours"

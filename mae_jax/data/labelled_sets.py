@@ -20,7 +20,7 @@ from mae_jax.runtime.errors import UserError
 NAMES = ("synthetic", "folder")
 DRAWING_SEED = 0  # generated images are one fixed data set; other sizes give other data sets
 HELD_OUT = "test"  # name of a test set that was split off
-Report = Callable[[int, int], None]  # called with (images checked, all images)
+OnProgress = Callable[[int, int], None]  # called with (images checked, all images)
 
 
 @dataclass(frozen=True)
@@ -29,13 +29,13 @@ class LabelledSets:
 
     train: Source  # with the validation images, where the data have some
     test: Source
-    validation: Int[np.ndarray, _] | None  # their numbers in `train`; None: to be split off
+    validation: Int[np.ndarray, " _"] | None  # their numbers in `train`; None: to be split off
     train_name: str
     test_name: str
     about: dict[str, str] = field(default_factory=dict)  # lines for the console about the origin of the sets
 
 
-def load(data: DataFields, report: Report | None = None) -> LabelledSets:
+def load(data: DataFields, on_progress: OnProgress | None = None) -> LabelledSets:
     """Opens the images that the fields name, and splits off a test set if there is none.
 
     Every image file is decoded once. Raises UserError where the data cannot be used.
@@ -49,9 +49,9 @@ def load(data: DataFields, report: Report | None = None) -> LabelledSets:
         layout, parts = _prepared(data)
         about = {} if (layout.train, layout.test) == (data.train_split, data.test_split) else {"splits": layout}
     elif data.labels:
-        layout, parts, about = _of_table(data, report)
+        layout, parts, about = _of_table(data, on_progress)
     else:
-        layout, parts = _of_folder(data, report)
+        layout, parts = _of_folder(data, on_progress)
         about = {"layout": layout}
     words = {name: value.in_words() if isinstance(value, Layout) else value for name, value in about.items()}
     train, where = parts["train"], layout.train or "all images"
@@ -88,9 +88,9 @@ def _held_out(data: DataFields, train: Source) -> tuple[Source, Source]:
     return sources.take(train, kept), sources.take(train, held, counts=False)
 
 
-def _of_folder(data: DataFields, report: Report | None) -> tuple[Layout, dict[str, Source]]:
+def _of_folder(data: DataFields, on_progress: OnProgress | None) -> tuple[Layout, dict[str, Source]]:
     layout = layout_of(data)
-    options: dict = {"bad_images": data.bad_images, "pattern": data.group_pattern, "progress": report}
+    options: dict = {"bad_images": data.bad_images, "pattern": data.group_pattern, "progress": on_progress}
     train = sources.folder(data.dir, layout.train, **options)
     _check_train(data, train)
     parts = {"train": train}
@@ -119,10 +119,10 @@ def _prepared(data: DataFields) -> tuple[Layout, dict[str, Source]]:
     return Layout(train, chosen["val"], chosen["test"]), parts
 
 
-def _of_table(data: DataFields, report: Report | None) -> tuple[Layout, dict[str, Source], dict]:
+def _of_table(data: DataFields, on_progress: OnProgress | None) -> tuple[Layout, dict[str, Source], dict]:
     table = tables.read(data.labels, data.dir, data.columns)
     layout = table_layout(data, table)
-    everything = of_table(table, data, report)
+    everything = of_table(table, data, on_progress)
     _check_train(data, everything)
     about = {"labels": table.in_words()}
     if table.splits is None:
@@ -140,7 +140,7 @@ def _of_table(data: DataFields, report: Report | None) -> tuple[Layout, dict[str
     return layout, parts, about | {"splits": layout}
 
 
-def of_table(table: tables.Table, data: DataFields, report: Report | None) -> Source:
+def of_table(table: tables.Table, data: DataFields, on_progress: OnProgress | None) -> Source:
     """All images of a table, by its classes."""
     return sources.listed(
         table.directory,
@@ -151,7 +151,7 @@ def of_table(table: tables.Table, data: DataFields, report: Report | None) -> So
         kind=table.columns.get("group", "group"),
         bad_images=data.bad_images,
         pattern=data.group_pattern,
-        progress=report,
+        progress=on_progress,
     )
 
 
@@ -200,7 +200,8 @@ def layout_of(data: DataFields) -> Layout:
 
 def _check_train(data: DataFields, train: Source) -> None:
     """Refuses a single class, and a pattern of groups that is found in no name."""
-    if len(train.classes) < 2:
+    count = len(train.classes)
+    if count < 2:
         raise UserError(
             f"data: the training images of {data.labels or data.dir or data.source} have one class, "
             f"{train.classes[0]!r}; a classifier needs two classes or more"
@@ -238,9 +239,9 @@ def check(data: DataFields) -> None:
     external_places(data)
 
 
-def external(data: DataFields, classes: tuple[str, ...], report: Report | None) -> dict[str, Source]:
+def external(data: DataFields, classes: tuple[str, ...], on_progress: OnProgress | None) -> dict[str, Source]:
     """The sets that `data.external` names. A PLACE that is not a folder is a split of `data.source`."""
-    files: dict = {"bad_images": data.bad_images, "pattern": data.group_pattern, "progress": report}
+    files: dict = {"bad_images": data.bad_images, "pattern": data.group_pattern, "progress": on_progress}
     options: dict = {"classes": classes, "field": "data.external"}
     table = tables.read(data.labels, data.dir, data.columns) if data.labels and data.external else None
     found: dict[str, Source] = {}
@@ -252,7 +253,7 @@ def external(data: DataFields, classes: tuple[str, ...], report: Report | None) 
         elif prepared.known(data.source):
             found[name] = prepared.labelled(data.source, place, data.prepared_dir, **options)
         elif table is not None:
-            found[name] = rows_of(of_table(table, data, report), table, place)
+            found[name] = rows_of(of_table(table, data, on_progress), table, place)
         else:
             found[name] = sources.folder(data.dir, place, **options, **files)
     return found

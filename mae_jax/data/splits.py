@@ -10,9 +10,10 @@ from jaxtyping import Int
 
 from mae_jax.config.fields import DataFields
 from mae_jax.config.naming import source_names
+from mae_jax.config.tasks import TRAITS
 from mae_jax.data import duplicates, findings, labelled_sets, prepared, sources, subsets
 from mae_jax.data import groups as grouping
-from mae_jax.data.labelled_sets import DRAWING_SEED, LabelledSets, Report
+from mae_jax.data.labelled_sets import DRAWING_SEED, LabelledSets, OnProgress
 from mae_jax.data.sources import Source
 from mae_jax.runtime.errors import UserError
 
@@ -23,8 +24,8 @@ class Labelled:
 
     train: Source
     test: Source
-    train_idx: Int[np.ndarray, "_"]  # the images whose labels may be used
-    val_idx: Int[np.ndarray, "_"]  # the same for every fraction
+    train_idx: Int[np.ndarray, " _"]  # the images whose labels may be used
+    val_idx: Int[np.ndarray, " _"]  # the same for every fraction
     subset: dict  # content of subset.json
     external: dict[str, Source]  # external test sets, by name; they may lack some of the classes
     leaks: dict[str, dict]  # for each test set what it shares with the training source, see `duplicates`
@@ -39,8 +40,8 @@ class Unlabelled:
     """Images without labels from one or several sources."""
 
     sources: tuple[Source, ...]
-    train_idx: tuple[Int[np.ndarray, "_"], ...]
-    val_idx: tuple[Int[np.ndarray, "_"], ...]
+    train_idx: tuple[Int[np.ndarray, " _"], ...]
+    val_idx: tuple[Int[np.ndarray, " _"], ...]
     names: tuple[str, ...]  # of the sources, no two alike
 
 
@@ -86,7 +87,7 @@ class DataCache:
         return self._features
 
 
-def labelled(data: DataFields, on_progress: Report | None = None, cache: DataCache | None = None) -> Labelled:
+def labelled(data: DataFields, on_progress: OnProgress | None = None, cache: DataCache | None = None) -> Labelled:
     """Opens the training and the test images, splits validation off, takes the fraction.
 
     `cache` keeps sources between calls, for the cells of a study. Raises UserError where the source is
@@ -164,7 +165,7 @@ def seen_before(
     {} where these images are gone, or where a folder that is not in `cache` would have to be read again.
     """
     cache = cache or DataCache()
-    steps = [_opening(fields) if task == "pretrain" else (labelled_sets.load, fields) for task, fields in earlier]
+    steps = [(labelled_sets.load, fields) if TRAITS[task].labeled else _opening(fields) for task, fields in earlier]
     for function, fields in steps:
         names = fields.source.split("+")
         known = cache.holds(function, fields) or all(map(prepared.known, names))
@@ -179,7 +180,7 @@ def seen_before(
     return cache.leaks(key, lambda: {name: duplicates.leaks(images, test) for name, test in tests.items()})
 
 
-def unlabelled(data: DataFields, on_progress: Report | None = None, cache: DataCache | None = None) -> Unlabelled:
+def unlabelled(data: DataFields, on_progress: OnProgress | None = None, cache: DataCache | None = None) -> Unlabelled:
     """Opens the sources joined by "+"; a small part of each is held out to watch the reconstruction."""
     function, fields = _opening(data)
     opened = (cache or DataCache()).sources(function, fields, on_progress)
@@ -245,7 +246,7 @@ def _directories(data: DataFields) -> list[str]:
     return [d for d in data.dir.split(",") if d]
 
 
-def _unlabelled_sources(data: DataFields, on_progress: Report | None) -> list[Source]:
+def _unlabelled_sources(data: DataFields, on_progress: OnProgress | None) -> list[Source]:
     check_unlabelled(data)
     found = []
     for name in data.source.split("+"):

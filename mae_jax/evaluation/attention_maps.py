@@ -16,15 +16,10 @@ from PIL import Image
 from mae_jax import models
 from mae_jax.models import Params
 from mae_jax.models.vit import ViTConfig
+from mae_jax.step.train_step import to_float
 from mae_jax.weights.reader import Weights
 
 _COLORMAP = "inferno"  # dark where there is no attention
-
-
-def normalised(network: Weights, images: UInt8[np.ndarray, "b h w 3"]) -> Float[np.ndarray, "b h w 3"]:
-    """Square images of the network's size in 0..255, normalized with the mean and standard deviation of training."""
-    mean, std = np.array(network.mean, np.float32), np.array(network.std, np.float32)
-    return (images.astype(np.float32) / 255 - mean) / std
 
 
 def attention(
@@ -35,7 +30,8 @@ def attention(
     Attention to the class token itself and to registers is omitted, so a map sums to at most 1. Raises UserError for a
     block that does not exist.
     """
-    maps = _attention(network.shape, network.params["encoder"], normalised(network, images), block)
+    scaled = to_float(jnp.asarray(images), network.mean, network.std)
+    maps = _attention(network.shape, network.params["encoder"], scaled, block)
     return np.asarray(maps).reshape(*maps.shape[:2], network.shape.grid, network.shape.grid)
 
 
@@ -48,7 +44,8 @@ def features(
     network: Weights, images: UInt8[np.ndarray, "b h w 3"], blocks: Sequence[int] = (-1,)
 ) -> tuple[Float[np.ndarray, "b t d"], ...]:
     """Output tokens of each of `blocks`: the class token, then the patches. See `models.features`."""
-    outputs = _features(network.shape, network.params["encoder"], normalised(network, images), tuple(blocks))
+    scaled = to_float(jnp.asarray(images), network.mean, network.std)
+    outputs = _features(network.shape, network.params["encoder"], scaled, tuple(blocks))
     return tuple(np.asarray(tokens) for tokens in outputs)
 
 

@@ -29,7 +29,7 @@ def images_of(config: RunConfig, directory: str = "") -> list[tuple[Source, np.n
         data = dataclasses.replace(config.data, source="folder", dir=directory, weights=())
         sources = splits.unlabelled(data).sources
         return [(source, np.arange(len(source))) for source in sources]
-    if config.task == "pretrain":
+    if not config.traits.labeled:
         split = splits.unlabelled(config.data)
         held = zip(split.sources, split.val_idx, split.train_idx, strict=True)
         return [(source, val if len(val) else train) for source, val, train in held]

@@ -48,7 +48,7 @@ def compare(spec: StepSpec, params: Params, batch: dict[str, Array], seed: Int[A
     same with the originals' own statistics, to show how much that flatters. `removed_pixel_no_network`: with each
     removed patch painted in its neighbors' mean color.
     """
-    images = to_float(batch["image"], spec)
+    images = to_float(batch["image"], spec.mean, spec.std)
     patches = patchify(images, spec.shape.patch_size)
     pred, mask = predict_removed(spec, params, images, batch["index"], seed)
     mean, std = pixel_space.own_statistics(patches)
@@ -83,7 +83,7 @@ def reconstruct(
     `index` and `seed` fix the masks. With normalized targets, `how` selects the removed patches' mean and standard
     deviation (see `pixel_space.to_pixels`).
     """
-    normalized = to_float(images, spec)
+    normalized = to_float(images, spec.mean, spec.std)
     patches = patchify(normalized, spec.shape.patch_size)
     pred, mask = predict_removed(spec, params, normalized, index, seed)
     original, predicted = _visible_range(spec, patches), in_pixels(spec, pred, patches, mask, how)

@@ -23,7 +23,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from mae_jax import models
-from mae_jax.config.fields import QUICK, TASKS, RunConfig
+from mae_jax.config.fields import TASKS, RunConfig
 from mae_jax.config.loading import as_json, with_defaults
 from mae_jax.config.validation import validate
 from mae_jax.evaluation import probes
@@ -83,7 +83,7 @@ def write(
         shutil.copyfile(probe, folder / contents.PROBE)
     shape = from_config.shape_of(config, len(about["classes"]))
     network = {name: getattr(shape, name) for name in ("image_size", "norm_eps", "heads")}
-    network |= {"decoder_heads": shape.decoder_heads} if config.task == "pretrain" else {}
+    network |= {"decoder_heads": shape.decoder_heads} if config.traits.decoder else {}
     network |= {name: list(getattr(config.data, name)) for name in ("mean", "std")} | {"classes": about["classes"]}
     preprocessing = {
         "image_size": shape.image_size,
@@ -125,9 +125,9 @@ def read(folder: Path, field: str) -> Bundle:
     if temperature is not None and (type(temperature) not in (int, float) or not 0 < temperature < float("inf")):
         raise UserError(f"{field}: {path}: temperature is {temperature!r}; it should be a number above 0, or null")
     shape = from_config.shape_of(config, len(classes))
-    params = _params(folder / ARRAYS, shape, "mae" if config.task == "pretrain" else "vit", field)
+    params = _params(folder / ARRAYS, shape, config.traits.network, field)
     probe = None
-    if config.task in QUICK:
+    if not config.traits.updates:
         probe, expected = probes.load(folder / contents.PROBE, field, len(classes))
         if digest(params["encoder"]) != expected:
             raise UserError(

@@ -6,7 +6,6 @@ from pathlib import Path
 import jax
 
 from mae_jax.checkpoints import steps
-from mae_jax.config.fields import QUICK
 from mae_jax.predict import bundle, loading
 from mae_jax.rundir import contents
 from mae_jax.runtime.places import local
@@ -23,7 +22,7 @@ def export_bundle(run_dir: Path, out: Path) -> list[str]:
     run_dir, out = local(run_dir, "RUN_DIR"), local(out, "OUT")
     config = steps.saved_config(run_dir, "RUN_DIR")
     probe = None
-    if config.task in QUICK:
+    if not config.traits.updates:
         model = loading.of_run(run_dir, "RUN_DIR")
         probe = run_dir / contents.PROBE
         scale = tuple(config.data.mean), tuple(config.data.std)

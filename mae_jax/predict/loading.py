@@ -10,7 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from mae_jax.checkpoints import steps
-from mae_jax.config.fields import QUICK, RunConfig, changed, defaults
+from mae_jax.config.fields import RunConfig, changed, defaults
 from mae_jax.config.validation import validate
 from mae_jax.evaluation import probes
 from mae_jax.models import Params, vit
@@ -75,12 +75,12 @@ def _listed(study: Path, runs: list[Path], most: int = 12) -> list[str]:
 def of_run(run_dir: Path, field: str = "RUN_DIR") -> Model:
     """The model of a finished run. Raises UserError that names `field` if it is not finished or incomplete."""
     config = steps.saved_config(run_dir, field)
-    if config.task in QUICK:
+    if not config.traits.updates:
         return _of_probe(run_dir, config, field)
     weights, config = own_run.load(run_dir, field, fold=False)
     spec = spec_of(config, weights.shape)
     params = weights.params
-    if config.task == "pretrain":
+    if config.traits.decoder:
         spec, params = _encoder(spec, params)
     return Model(
         origin=str(run_dir),
@@ -154,7 +154,7 @@ def of_bundle(folder: Path, field: str) -> Model:
     config = saved.config
     spec = spec_of(config, saved.shape)
     params = saved.params
-    if config.task == "pretrain":
+    if config.traits.decoder:
         spec, params = _encoder(spec, params)
     return Model(
         origin=str(folder),
@@ -189,8 +189,8 @@ def spec_of(config: RunConfig, shape: vit.ViTConfig) -> StepSpec:
         objective="classification",  # evaluation only needs to know that there is no decoder
         shape=shape,
         optimizer=Optimizer(0.9, 0.999, 0.0, "", 0.0, 1.0),
-        mean=tuple(config.data.mean),
-        std=tuple(config.data.std),
+        mean=config.data.mean,
+        std=config.data.std,
         batch_size=config.eval.batch_size,
         accumulation=1,
         mask_ratio=0.0,

@@ -64,7 +64,7 @@ def pretrainings(runs: Sequence[Run]) -> list[Pretraining]:
                 info = read_info(place)
             except UserError:
                 continue
-            if info.get("task") == "pretrain":
+            if contents.is_pretraining(info):
                 found.setdefault(place.resolve(), Pretraining(run.init, place, info, ()))
                 break
     return [each._replace(log=read_log(each.path / "metrics.jsonl")[0]) for each in found.values()]

@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from mae_jax.rundir.contents import PREDICTIONS, RUN
+from mae_jax.rundir.contents import PREDICTIONS, RUN, is_pretraining
 from mae_jax.runtime.errors import UserError, printable
 
 
@@ -22,7 +22,7 @@ def expand(places: Sequence[Path]) -> tuple[list[Path], list[str]]:
         if not below:
             found.append(place)  # a run, or a mistake that its reader names
             continue
-        classifiers = [run for run in below if not is_pretraining(run)]
+        classifiers = [run for run in below if not holds_pretraining(run)]
         if not classifiers:
             raise UserError(f"{place}: no classifier among its {len(below)} runs; the report compares classifiers")
         finished = [run for run in classifiers if (run / PREDICTIONS).exists()]
@@ -37,10 +37,10 @@ def runs_below(study: Path) -> list[Path]:
     return sorted(file.parent for file in files)
 
 
-def is_pretraining(run: Path) -> bool:
+def holds_pretraining(run: Path) -> bool:
     """Whether run.json says so; what cannot be read is left to the reader of runs."""
     try:
         info = json.loads((run / RUN).read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError):
         return False
-    return isinstance(info, dict) and info.get("task") == "pretrain"
+    return isinstance(info, dict) and is_pretraining(info)

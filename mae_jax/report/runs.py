@@ -14,12 +14,12 @@ from typing import NamedTuple, TypeGuard
 
 import numpy as np
 
+from mae_jax.rundir.contents import USUAL, is_pretraining
 from mae_jax.rundir.predictions import Predictions, clean, read_predictions, regular, show
 from mae_jax.runtime.errors import UserError
 
 LONGEST = 200  # characters of a name that tables and figures show
 LOG_LINES = 2_000  # at most kept of the lines of metrics.jsonl that have the same fields
-USUAL = "finetune"  # the evaluation of a run that does not say how its encoder was evaluated
 
 
 class Level(NamedTuple):
@@ -174,7 +174,7 @@ def _read_cell(path: Path) -> dict:
     """What run.json says, checked: the fields of a Run but for its files and classes."""
     file, info = path / "run.json", read_info(path)
 
-    if info.get("task") == "pretrain":
+    if is_pretraining(info):
         raise UserError(f"{path}: this is a pre-training; the report compares classifiers: leave it out")
 
     def field(name: str, allowed: Callable[[object], bool], words: str):

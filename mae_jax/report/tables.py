@@ -14,6 +14,7 @@ import numpy as np
 from mae_jax.report import stats
 from mae_jax.report.analysis import BASELINE, Study, calibration, known, top_share
 from mae_jax.report.runs import Level, Run, init_order, is_number, percent
+from mae_jax.rundir.contents import chooses
 from mae_jax.runtime import csv_cells, files
 
 NOTHING = "no difference shown"
@@ -26,7 +27,6 @@ PAIRED = (  # the columns of paired.csv
 SURE = 0.05  # of a corrected p-value
 TIMES = {1: "once", 2: "twice"}  # how often a model was trained, in words
 COUNTS = {1: "one seed", 2: "two seeds"}
-CHOOSING = ("lbfgs", "knn")  # evaluations that choose a penalty or a number of neighbors on validation images
 
 # The study's own table on Raabin-WBC. Its 1,728 test images are 17 % of Raabin's folder Train, not its folder TestA.
 PUBLISHED_IMAGES = (36, 126, 412, 95, 1059)  # basophil, eosinophil, lymphocyte, monocyte, neutrophil
@@ -106,7 +106,7 @@ def choice(runs: Sequence[Run]) -> dict[str, float | int | None]:
     counts, chosen, last = [], [], []
     for run in runs:
         select = run.info.get("select")
-        if run.evaluation in CHOOSING or (isinstance(select, str) and select != "last"):
+        if chooses(run.evaluation) or (isinstance(select, str) and select != "last"):
             counts.append(len(run.validation.images) if run.validation else None)
         else:
             counts.append(0 if select == "last" else None)

@@ -1,10 +1,11 @@
 """The names of the files in a run directory, and readers and writers of its JSON files."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mae_jax.config import tasks
 from mae_jax.runtime.errors import UserError
 from mae_jax.runtime.files import replacing
 
@@ -18,6 +19,7 @@ LOWERED = "lowered.json"  # reductions of the learning rate, see `train.divergen
 SAVED = ".saved"  # exists once a checkpoint was saved: the run must not start again without one
 EXTERNAL = "external"  # has a directory with a predictions.csv for each external test set
 RECONSTRUCTIONS = "reconstructions.csv"  # of a pre-training; the .json has the means, the .png a sheet of pictures
+USUAL = tasks.USUAL  # the evaluation of a run whose run.json does not say how its encoder was evaluated
 ERRORS = (  # columns of reconstructions.csv after image, group and mask_ratio: mean squared errors and patch spamming
     "removed_normalised",
     "visible_normalised",
@@ -27,6 +29,16 @@ ERRORS = (  # columns of reconstructions.csv after image, group and mask_ratio: 
     "removed_pixel_no_network",
     "spam",
 )
+
+
+def is_pretraining(info: Mapping[str, Any]) -> bool:
+    """Whether run.json is of a run without labels, which has no predictions."""
+    return info.get("task") in tasks.UNLABELED
+
+
+def chooses(evaluation: str) -> bool:
+    """Whether an evaluation of an encoder chooses a penalty or a number of neighbors on validation images."""
+    return evaluation in tasks.TRAITS and bool(tasks.TRAITS[evaluation].chooses)
 
 
 def reference_ratio(ratios: Sequence[float]) -> float:

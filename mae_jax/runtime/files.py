@@ -1,21 +1,24 @@
 """Atomic file writes: a full disk or a killed process leaves the previous file intact."""
 
+from __future__ import annotations
+
 import contextlib
 import io
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
-import numpy as np
-from PIL import Image
+if TYPE_CHECKING:  # arguments are checked before either is imported
+    import numpy as np
+    from PIL import Image
 
 
 @contextlib.contextmanager
 def replacing(path: Path, binary: bool = False) -> Iterator[Any]:
     """Opens a text or `binary` file that replaces `path` once it is completely written."""
     partial = path.with_name(path.name + ".partial")
-    text = {} if binary else {"encoding": "utf-8", "errors": "backslashreplace", "newline": ""}
+    text: dict[str, Any] = {} if binary else {"encoding": "utf-8", "errors": "backslashreplace", "newline": ""}
     try:
         with open(partial, "wb" if binary else "w", **text) as file:
             yield file
@@ -55,8 +58,10 @@ def save_picture(path: Path, picture: Image.Image, **options: Any) -> None:
 
 def save_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
     """Writes an .npz file atomically. Raises OSError."""
+    import numpy as np
+
     stream = io.BytesIO()  # a ZipFile on a full disk would raise again when it is garbage-collected
-    np.savez(stream, **arrays)
+    np.savez(stream, **cast(dict[str, Any], arrays))
     with replacing(path, binary=True) as file:
         file.write(stream.getbuffer())
 

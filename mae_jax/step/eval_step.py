@@ -25,7 +25,7 @@ def eval_step(spec: StepSpec, params: Params, batch: Batch, seed: Int[Array, ""]
     Classifiers: `probabilities` (b classes) and `loss` (b), in nats without label smoothing. Pre-training: `loss`,
     `visible_loss` and `spam` (b; see `patch_repetition.spam_index`), with masks fixed by (seed, image index).
     """
-    images = to_float(batch["image"], spec)
+    images = to_float(batch["image"], spec.mean, spec.std)
     if spec.objective != "reconstruction":
         logits = models.apply("vit", spec.shape, params, images)
         label = jnp.maximum(batch["label"], 0)
@@ -43,7 +43,7 @@ def eval_step(spec: StepSpec, params: Params, batch: Batch, seed: Int[Array, ""]
 @partial(jax.jit, static_argnums=0)
 def feature_step(spec: StepSpec, params: Params, batch: Batch, seed: Int[Array, ""]) -> dict[str, Array]:
     """`features` (b d): the input of a classifier's head, replicated on every device. Deterministic."""
-    out = {"features": models.pooled(spec.shape, params, to_float(batch["image"], spec))}
+    out = {"features": models.pooled(spec.shape, params, to_float(batch["image"], spec.mean, spec.std))}
     return jax.lax.with_sharding_constraint(out, sharding.replicated(spec.mesh))
 
 
@@ -54,7 +54,7 @@ def embed_step(spec: StepSpec, params: Params, batch: Batch, pool: str) -> Float
     `pool` is "cls" for the class token, "mean" for the mean of the patch tokens (without registers), or "both" for
     the two concatenated in this order.
     """
-    tokens = models.apply("encoder", spec.shape, params["encoder"], to_float(batch["image"], spec))
+    tokens = models.apply("encoder", spec.shape, params["encoder"], to_float(batch["image"], spec.mean, spec.std))
     tokens = tokens.astype(jnp.float32)
     parts = {"cls": tokens[:, 0], "mean": tokens[:, 1:].mean(axis=1)}
     embeddings = jnp.concatenate([parts[name] for name in parts if pool in (name, "both")], axis=1)

@@ -11,14 +11,13 @@ from mae_jax.models.vit import ViTConfig
 from mae_jax.runtime import machine
 from mae_jax.runtime.errors import UserError
 from mae_jax.step.optimizer import Optimizer
-from mae_jax.step.spec import OBJECTIVES, StepSpec
+from mae_jax.step.spec import StepSpec
 
 
 def shape_of(config: RunConfig, n_classes: int = 0) -> ViTConfig:
     """The network's shape from the fields `model.*`, with "auto" resolved for this machine."""
     m = config.model
-    objective = OBJECTIVES[config.task]
-    autoencoder = objective == "reconstruction"
+    autoencoder, objective = config.traits.decoder, config.traits.objective
     width, depth, heads = vit.SIZES.get(m.size, (m.width, m.depth, m.heads))
     shape = ViTConfig(
         image_size=m.image_size,
@@ -49,13 +48,13 @@ def shape_of(config: RunConfig, n_classes: int = 0) -> ViTConfig:
 
 def spec_of(config: RunConfig, resolved: Schedule, mesh: Mesh, n_classes: int = 0) -> StepSpec:
     """The `StepSpec` of a config: everything the compiled step depends on."""
-    o, d, objective = config.optim, config.data, OBJECTIVES[config.task]
+    o, d, objective = config.optim, config.data, config.traits.objective
     return StepSpec(
         objective=objective,
         shape=shape_of(config, n_classes),
         optimizer=Optimizer(o.b1, o.b2, o.weight_decay, o.no_decay, o.clip_norm, o.layer_decay, o.name),
-        mean=tuple(d.mean),
-        std=tuple(d.std),
+        mean=d.mean,
+        std=d.std,
         batch_size=resolved.batch_size,
         accumulation=config.train.accumulation,
         mask_ratio=config.mae.mask_ratio if objective == "reconstruction" else 0.0,
@@ -76,7 +75,7 @@ def trained_parameters(config: RunConfig) -> str:
     fine-tuning"); 0 trains only the head. Raises UserError if the network has fewer blocks.
     """
     blocks, depth = config.train.blocks, shape_of(config).depth
-    if OBJECTIVES[config.task] in ("frozen_classification", "none"):
+    if config.traits.frozen:
         return "^head/"
     if blocks < 0:
         return ""

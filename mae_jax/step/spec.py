@@ -11,15 +11,6 @@ from mae_jax.step.optimizer import Optimizer
 # Purposes of randomness. Each is folded into the seed, so that no two purposes share random numbers.
 INIT, MASK, DROP, EVAL_MASK, MIX = range(5)
 
-# What each task optimizes. "none": the classifier is fitted on features of the frozen encoder, without training steps.
-OBJECTIVES = {
-    "pretrain": "reconstruction",
-    "finetune": "classification",
-    "linear_probe": "frozen_classification",
-    "lbfgs": "none",
-    "knn": "none",
-}
-
 Batch = dict[str, Array]  # image: b h w 3 uint8; label, index: b int32; mask: b float32, 0 = padding
 
 
@@ -27,7 +18,7 @@ Batch = dict[str, Array]  # image: b h w 3 uint8; label, index: b int32; mask: b
 class StepSpec:
     """Everything a compiled step depends on. Hashable, so that runs with equal values share compiled code."""
 
-    objective: str  # one of the values of OBJECTIVES
+    objective: str  # see `config.tasks.Traits`
     shape: ViTConfig
     optimizer: Optimizer
     mean: tuple[float, float, float]

@@ -21,10 +21,11 @@ MOMENTUM = 0.1  # of batch norm's running statistics, as in PyTorch
 Mix = tuple[Array, Array]  # result of `mixup.draw`: pixel weights (h w) and the weight of a row's own label
 
 
-def to_float(images: UInt8[Array, "b h w 3"], spec: StepSpec) -> Float[Array, "b h w 3"]:
-    """Converts images in 0..255 to normalized float32."""
-    mean, std = jnp.array(spec.mean, jnp.float32), jnp.array(spec.std, jnp.float32)
-    return (images.astype(jnp.float32) / 255 - mean) / std
+def to_float(
+    images: UInt8[Array, "b h w 3"], mean: tuple[float, ...], std: tuple[float, ...]
+) -> Float[Array, "b h w 3"]:
+    """Converts images in 0..255 to float32: scales to 0..1, subtracts `mean`, divides by `std` (per channel)."""
+    return (images.astype(jnp.float32) / 255 - jnp.array(mean, jnp.float32)) / jnp.array(std, jnp.float32)
 
 
 def _loss(
@@ -38,7 +39,7 @@ def _loss(
     params, real = sharding.pad_or_crop(params, _shapes(spec).params), batch["mask"]
     if spec.objective == "frozen_classification":
         return _classification(spec, models.head(spec.shape, params, batch["features"]), batch)
-    images = to_float(batch["image"], spec)
+    images = to_float(batch["image"], spec.mean, spec.std)
     if spec.objective == "reconstruction":
         visible = n_visible(spec.shape.n_patches, spec.mask_ratio)
         pred, mask = models.apply("mae", spec.shape, params, images, batch["noise"], visible)
@@ -48,7 +49,7 @@ def _loss(
         return reported["loss"] + spec.visible_weight * reported["visible_loss"], reported
     if mix is not None:
         weights, share = mix
-        images = blend(images, to_float(batch["partner"], spec), weights)
+        images = blend(images, to_float(batch["partner"], spec.mean, spec.std), weights)
         logits = models.apply("vit", spec.shape, params, images, key=key)
         labels = batch["label"], batch["partner_label"]
         targets = losses.soft_targets(*labels, share, spec.shape.n_classes, spec.label_smoothing)
@@ -82,7 +83,9 @@ def _normalized_features(spec: StepSpec, params: Params, batch: Batch) -> tuple[
     move a tenth of the way towards the batch's (variance divided by n - 1).
     """
     network, micro = sharding.pad_or_crop(params, _shapes(spec).params), _micro_batches(spec, {"image": batch["image"]})
-    micro_features = jax.lax.map(lambda rows: models.pooled(spec.shape, network, to_float(rows["image"], spec)), micro)
+    micro_features = jax.lax.map(
+        lambda rows: models.pooled(spec.shape, network, to_float(rows["image"], spec.mean, spec.std)), micro
+    )
     features = jnp.moveaxis(micro_features, 0, 1).reshape(-1, micro_features.shape[-1])
     n, running = spec.batch_size, params["batch_norm"]
     mean, variance = layers.batch_statistics(features, batch["mask"], n)

@@ -11,6 +11,7 @@ from typing import Any
 from mae_jax.config.fields import RunConfig, StudyConfig, as_dict, changed, probe_of
 from mae_jax.config.loading import flatten, init_of
 from mae_jax.config.naming import percent_slug
+from mae_jax.config.tasks import LINEAR, RANDOM_PROBE, TRAITS
 from mae_jax.config.validation import typed
 from mae_jax.runtime.errors import UserError
 
@@ -124,13 +125,14 @@ def cells(config: StudyConfig, workdir: Path) -> Iterator[Run]:
     budgets += [(n, most) for n in labels if config.step_matched and n <= matched and n < most]
     seeds = list(enumerate(zip(config.seeds, subset_seeds, strict=True)))
     wanted = [(task, inits(config)) for task in config.evaluations]
-    if config.random_probe and not ("scratch" in config.inits and {"lbfgs", "linear_probe"} & {*config.evaluations}):
-        wanted.append(("lbfgs", [Init("scratch")]))
+    if config.random_probe and not ("scratch" in config.inits and {*LINEAR} & {*config.evaluations}):
+        wanted.append((RANDOM_PROBE, [Init("scratch")]))
     for (task, starts), (number, (seed, subset_seed)), (amount, match) in itertools.product(wanted, seeds, budgets):
-        if match and task != "finetune":
+        frozen = TRAITS[task].frozen
+        if match and frozen:
             continue
         for init in starts:
-            start = config.finetune if task == "finetune" else typed(probe_of(config.finetune, task), RunConfig)
+            start = typed(probe_of(config.finetune, task), RunConfig) if frozen else config.finetune
             changes: dict[str, Any] = {"seed": seed, "data.subset_seed": subset_seed}
             if config.label_counts:
                 changes |= {"data.fraction": 1.0, "data.label_count": amount, "train.match_count": match}
@@ -148,7 +150,7 @@ def cells(config: StudyConfig, workdir: Path) -> Iterator[Run]:
             changes["name"] = f"{task} {shown(amount)[0]}{updates} {init.name}{which}"
             cell = changed(start, changes)
             budget = shown(amount)[1] + (f"-as{shown(match)[1]}" if match else "")
-            before = "" if task == "finetune" else f"{task}-"
+            before = f"{task}-" if frozen else ""
             yield workdir / "cells" / f"{before}{budget}-{init.slug}-seed{seed}", cell
 
 

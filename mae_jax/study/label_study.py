@@ -41,7 +41,7 @@ def run(config: ConfigDict | StudyConfig, workdir: Path) -> dict[str, Any]:
         runs = configured(cells.runs(config, workdir))
         progress = Progress(config.finetune.log.progress_seconds, quiet=not leader)
         missing = run_all(runs, progress, signals_received)
-        finished = [place for place, cell in runs if cell.task != "pretrain" and place not in missing]
+        finished = [place for place, cell in runs if cell.traits.labeled and place not in missing]
         written = {}
         if leader and finished:
             with signals.interruptible("all runs are finished"):

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from mae_jax.config.loading import flatten, with_defaults
+from mae_jax.config.tasks import EVALUATIONS
 from mae_jax.report import stats
 from mae_jax.rundir import contents
 from mae_jax.rundir.predictions import Predictions, read_predictions
@@ -51,7 +52,7 @@ class Entry:
             return f"{self.finished} of {self.runs} runs finished"
         data = self.config.get("data", {})
         labels = f"{data.get('label_count')} labels" if data.get("label_count") else ""
-        if not labels and self.task != "pretrain" and "fraction" in data:
+        if not labels and self.task in EVALUATIONS and "fraction" in data:
             labels = f"{100 * data['fraction']:.4g} % of the labels"
         init = self.run.get("init") or self.config.get("init_name") or self.config.get("init", "")
         parts = [str(init), labels, f"seed {self.config.get('seed', 'not known')}"]
@@ -188,12 +189,13 @@ def compare(first: Path, second: Path) -> list[str]:
 
 def _paired(a: Entry, b: Entry) -> list[str]:
     files = [entry.path / contents.PREDICTIONS for entry in (a, b)]
-    classes = [entry.run.get("classes") for entry in (a, b)]
-    if not all(file.is_file() for file in files) or not all(classes):
+    classes, others = (entry.run.get("classes") for entry in (a, b))
+    if not all(file.is_file() for file in files) or not classes or not others:
         return ["scores: not compared, because not both runs have predictions"]
-    if classes[0] != classes[1]:
-        return [f"scores: not compared, because the classes differ ({classes[0]} and {classes[1]})"]
-    predictions = [read_predictions(file, classes[0])[0] for file in files]
+    if classes != others:
+        return [f"scores: not compared, because the classes differ ({classes} and {others})"]
+    predictions = [read_predictions(file, classes)[0] for file in files]
+    n_classes = len(classes)
     rows = [{image: i for i, image in enumerate(one.images)} for one in predictions]
     shared = [image for image in predictions[0].images if image in rows[1]]
     at = [np.asarray([of[image] for image in shared], int) for of in rows]
@@ -201,13 +203,13 @@ def _paired(a: Entry, b: Entry) -> list[str]:
         why = "their labels differ" if shared else "they have no test image in common"
         return [f"scores: not compared, because {why}"]
     terms = [
-        stats.image_terms(one.labels[i], one.predictions[i], one.confidence[i], None, len(classes[0]))
+        stats.image_terms(one.labels[i], one.predictions[i], one.confidence[i], None, n_classes)
         for one, i in zip(predictions, at, strict=True)
     ]
     units, of_what = _units(predictions[0], at[0])
     lines = [f"{len(shared)} test images in both"]
-    draws = stats.bootstrap(terms, units, lambda sums: stats.metrics_from_sums(sums, len(classes[0])))
-    points = [stats.metrics_from_sums(t.sum(0), len(classes[0])) for t in terms]
+    draws = stats.bootstrap(terms, units, lambda sums: stats.metrics_from_sums(sums, n_classes))
+    points = [stats.metrics_from_sums(t.sum(0), n_classes) for t in terms]
     for name, words in (("accuracy", "accuracy"), ("f1", "macro F1")):
         low, high = stats.percentile_interval(draws[name][1] - draws[name][0])
         one, two = (float(point[name]) for point in points)

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from mae_jax.config import schedule
-from mae_jax.config.fields import QUICK, DataFields, RunConfig, changed
+from mae_jax.config.fields import DataFields, RunConfig, changed
 from mae_jax.config.naming import arm_of
 from mae_jax.config.schedule import Schedule
 from mae_jax.data import labelled_sets, splits
@@ -43,7 +43,7 @@ class Planned:
 def make(
     runs: Sequence[Run],
     cache: splits.DataCache,
-    on_progress: labelled_sets.Report | None = None,
+    on_progress: labelled_sets.OnProgress | None = None,
     timed: bool = True,
 ) -> list[Planned]:
     """Opens the images of every run. If `timed`, also times a few steps of each kind of unfinished run.
@@ -56,7 +56,7 @@ def make(
     known: dict[StepSpec, float] = {}
     forward = 0.0  # seconds of a forward pass per image, of the last kind measured
     for run in planned:
-        if not run.done and run.config.task not in QUICK:
+        if not run.done and run.config.traits.updates:
             run.step_seconds = _step_seconds(run.config, cache, known)
             evaluated = run.validation * (run.resolved.steps // run.resolved.eval_every + 1) + run.test
             forward = run.step_seconds / run.resolved.batch_size / 3  # a third of a training step
@@ -69,7 +69,7 @@ def _quick_seconds(runs: Sequence[Planned], forward: float) -> None:
     """Sets the expected seconds of lbfgs and knn runs. Only the first run of each encoder computes the features."""
     seen: dict[str | int, int] = {}
     for run in runs:
-        if run.config.task in QUICK:
+        if not run.config.traits.updates:
             c, images = run.config, run.resolved.n_train + run.validation + run.test
             encoder = c.init_from or c.seed
             run.seconds = RUN_SECONDS + max(0, images - seen.get(encoder, 0)) * forward
@@ -77,10 +77,10 @@ def _quick_seconds(runs: Sequence[Planned], forward: float) -> None:
 
 
 def _planned(
-    directory: Path, config: RunConfig, cache: splits.DataCache, on_progress: labelled_sets.Report | None
+    directory: Path, config: RunConfig, cache: splits.DataCache, on_progress: labelled_sets.OnProgress | None
 ) -> Planned:
     done = (directory / contents.RESULTS).exists()
-    if config.task == "pretrain":
+    if not config.traits.labeled:
         held = splits.unlabelled(config.data, on_progress, cache)
         resolved = schedule.resolve(config, sum(map(len, held.train_idx)), jax.device_count())
         return Planned(directory, config, resolved, sum(map(len, held.val_idx)), 0, done)
@@ -114,18 +114,18 @@ def describe(planned: Sequence[Planned]) -> list[str]:
     for run in planned:
         c, r = run.config, run.resolved
         labels = (c.data.label_count, c.data.fraction)
-        key = (c.name,) if c.task == "pretrain" else (labels, arm_of(c), c.task, r.n_train, r.steps)
+        key = (labels, arm_of(c), c.task, r.n_train, r.steps) if c.traits.labeled else (c.name,)
         groups.setdefault(key, []).append(run)
     for runs in groups.values():
         c, r = runs[0].config, runs[0].resolved
         what = c.name or c.task
-        if c.task != "pretrain":
+        if c.traits.labeled:
             arm = f", {arm_of(c)}" if arm_of(c) else ""
             names = ", ".join(dict.fromkeys(run.config.init_name or run.config.init for run in runs))
             seeds = ", ".join(dict.fromkeys(str(run.config.seed) for run in runs))
-            arm = ("" if c.task == "finetune" else f", {c.task}") + arm
+            arm = (f", {c.task}" if c.traits.frozen else "") + arm
             what = f"{labels_of(c.data)}{arm}: {count(len(runs), 'run')} ({names}; seeds {seeds})"
-        if c.task in QUICK:
+        if not c.traits.updates:
             lines.append(f"  {what}: {count(r.n_train, 'image')}, features of the frozen encoder")
             continue
         epochs, updates = count(r.steps / r.steps_per_epoch, "epoch"), count(r.steps, "update")

@@ -5,16 +5,17 @@ Each check raises UserError with one line: the field, its value, what is allowed
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from ml_collections import ConfigDict
 
-from mae_jax.config.fields import TASKS, AnyConfig, C, Rule, RunConfig, StudyConfig, SweepConfig, rules
+from mae_jax.config.fields import TASKS, AnyConfig, Rule, RunConfig, StudyConfig, SweepConfig, rules
 from mae_jax.config.loading import one_of
 from mae_jax.config.validation import refuse_unknown, typed, validate, validate_ratio
-from mae_jax.data import labelled_sets, splits
 from mae_jax.runtime.errors import UNUSABLE, UserError
 from mae_jax.study import cells
+
+S = TypeVar("S", StudyConfig, SweepConfig)
 
 
 def check(config: ConfigDict) -> AnyConfig:
@@ -22,7 +23,7 @@ def check(config: ConfigDict) -> AnyConfig:
 
     Raises UserError that names the field, its value and what is allowed.
     """
-    task = config.get("task")
+    task = cast(str, config.get("task"))
     one_of("task", task, (*TASKS, "study", "sweep"))
     return {"study": validate_study, "sweep": validate_sweep}.get(task, validate)(config)
 
@@ -32,6 +33,8 @@ def check_images(config: AnyConfig) -> None:
 
     The content of folders is checked later, when they are opened.
     """
+    from mae_jax.data import labelled_sets, splits  # NumPy and SciPy: not before the fields are checked
+
     if isinstance(config, StudyConfig):
         parts = {run.task: run for _, run in cells.runs(config, Path())}
     elif isinstance(config, SweepConfig):
@@ -40,7 +43,7 @@ def check_images(config: AnyConfig) -> None:
         parts = {"": config}
     for name, part in parts.items():
         try:
-            (splits.check_unlabelled if part.task == "pretrain" else labelled_sets.check)(part.data)
+            (labelled_sets.check if part.traits.labeled else splits.check_unlabelled)(part.data)
         except UserError as error:
             raise UserError(f"{name}.{error}" if name else str(error)) from None
 
@@ -53,7 +56,7 @@ def validate_study(config: ConfigDict | StudyConfig) -> StudyConfig:
     cells.inits(study)
     for _, run in cells.runs(study, Path()):
         if run.init != "weights":  # else the network comes from the weight files
-            validate(run, f"{run.name if run.task in ('pretrain', 'finetune') else run.task}: ")
+            validate(run, f"{run.task if run.traits.frozen else run.name}: ")
     return study
 
 
@@ -72,7 +75,7 @@ def validate_sweep(config: ConfigDict | SweepConfig) -> SweepConfig:
     return sweep
 
 
-def _several(config: ConfigDict, kind: type[C], what: str) -> C:
+def _several(config: ConfigDict, kind: type[S], what: str) -> S:
     """Checks the config of a study or sweep, except its cells, and returns it frozen."""
     known = {key: rule for key, rule in rules(kind).items() if "." not in key}
     sections = ("pretrain", "finetune") + (("experiments",) if "experiments" in known else ())
@@ -86,14 +89,15 @@ def _several(config: ConfigDict, kind: type[C], what: str) -> C:
         if key not in sections:
             _validate_value(key, config[key], like, rule)
     for key in ("subset_seeds", "pretrain_seeds"):
-        if key in known and config[key] and len(config[key]) != len(config.seeds):
-            raise UserError(f"{key}={tuple(config[key])} must be empty or as long as seeds={tuple(config.seeds)}")
+        if key in known and (given := cast(Any, config[key])) and len(given) != len(config.seeds):
+            raise UserError(f"{key}={tuple(given)} must be empty or as long as seeds={tuple(config.seeds)}")
     for part in ("pretrain", "finetune"):
-        if config[part].get("task") != part:
-            raise UserError(f"{part}.task={config[part].get('task')} is not allowed; it must be {part}")
-        validate(config[part], f"{part}.")
+        run = cast(ConfigDict, config[part])
+        if run.get("task") != part:
+            raise UserError(f"{part}.task={run.get('task')} is not allowed; it must be {part}")
+        validate(run, f"{part}.")
     checked = typed(config, kind)
-    _validate_parts(checked.pretrain, checked.finetune)  # type: ignore[attr-defined]
+    _validate_parts(checked.pretrain, checked.finetune)
     return checked
 
 

@@ -19,7 +19,7 @@ MAKE = {"pretrain": pretrain, "finetune": finetune, "linear_probe": finetune, "l
 def build(
     config: RunConfig,
     mesh: Mesh,
-    on_progress: labelled_sets.Report | None = None,
+    on_progress: labelled_sets.OnProgress | None = None,
     cache: splits.DataCache | None = None,
 ) -> Task:
     """Opens the data of a config and builds its task. Raises UserError if the config does not fit data or device."""

@@ -37,7 +37,7 @@ def resolve_finetune(config: RunConfig, data: splits.Labelled, devices: int) -> 
 
 
 def finetune(
-    config: RunConfig, mesh: Mesh, on_progress: labelled_sets.Report | None, cache: splits.DataCache | None
+    config: RunConfig, mesh: Mesh, on_progress: labelled_sets.OnProgress | None, cache: splits.DataCache | None
 ) -> Task:
     """Builds the task finetune or linear_probe, from random or pre-trained weights. Raises UserError."""
     first = initial_weights.first_weights(config)
@@ -67,7 +67,7 @@ def finetune(
 
 def write_predictions_and_score(
     data: splits.Labelled,
-    predict: Callable[[Source, Int[np.ndarray, "_"]], Float[np.ndarray, "n classes"]],
+    predict: Callable[[Source, Int[np.ndarray, " _"]], Float[np.ndarray, "n classes"]],
     workdir: Path,
 ) -> dict[str, Any]:
     """Writes the predictions for all test and validation images, and returns the test scores.
@@ -77,7 +77,7 @@ def write_predictions_and_score(
     """
     classes, leader = data.train.classes, jax.process_index() == 0
 
-    def write(path: Path, source: Source, indices: Int[np.ndarray, "_"]) -> np.ndarray:
+    def write(path: Path, source: Source, indices: Int[np.ndarray, " _"]) -> np.ndarray:
         probabilities = predict(source, indices)
         if not np.isfinite(probabilities).all():
             raise UserError(
@@ -86,7 +86,7 @@ def write_predictions_and_score(
             )
         if leader:
             path.parent.mkdir(parents=True, exist_ok=True)
-            names, groups = ([column[i] for i in indices] for column in (source.names, source.groups))
+            names, groups = ([column[int(i)] for i in indices] for column in (source.names, source.groups))
             predictions.write_predictions(path, names, groups, source.labels[indices], probabilities, classes)
         return probabilities
 

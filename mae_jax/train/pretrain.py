@@ -21,7 +21,7 @@ from mae_jax.weights import initial_weights
 
 
 def pretrain(
-    config: RunConfig, mesh: Mesh, on_progress: labelled_sets.Report | None, cache: splits.DataCache | None
+    config: RunConfig, mesh: Mesh, on_progress: labelled_sets.OnProgress | None, cache: splits.DataCache | None
 ) -> Task:
     """Builds the task pretrain: masked autoencoding of unlabeled images (He et al. 2022). Raises UserError."""
     first = initial_weights.first_weights(config)

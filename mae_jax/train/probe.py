@@ -27,7 +27,7 @@ from mae_jax.weights import initial_weights
 
 
 def probe(
-    config: RunConfig, mesh: Mesh, on_progress: labelled_sets.Report | None, cache: splits.DataCache | None
+    config: RunConfig, mesh: Mesh, on_progress: labelled_sets.OnProgress | None, cache: splits.DataCache | None
 ) -> Task:
     """Builds the task lbfgs or knn, which fits a classifier to features of the frozen encoder without training steps.
 
@@ -47,13 +47,13 @@ def probe(
     def finish(params: Params, workdir: Path) -> dict[str, Any]:
         loaded: list[Params] = []  # the encoder, loaded only if a feature is not cached
 
-        def encode(source: Source, indices: Int[np.ndarray, "_"]) -> Float[np.ndarray, "n d"]:
+        def encode(source: Source, indices: Int[np.ndarray, " _"]) -> Float[np.ndarray, "n d"]:
             if not loaded:
                 loaded.append(first(spec, params))
                 cached.digests[encoder] = digest(jax.tree.map(sharding.to_host, loaded[0]["encoder"]))
             return predictor(config, spec)(loaded[0], source, indices, step=feature_step)["features"]
 
-        def features(source: Source, indices: Int[np.ndarray, "_"]) -> Float[np.ndarray, "n d"]:
+        def features(source: Source, indices: Int[np.ndarray, " _"]) -> Float[np.ndarray, "n d"]:
             return cached.of(encoder, source, indices, encode)
 
         labels = data.train.labels
@@ -64,7 +64,7 @@ def probe(
         else:
             classifier, chosen = probes.fit_neighbours(*train, p.neighbours, p.temperature, validation)
 
-        def predict(source: Source, indices: Int[np.ndarray, "_"]) -> Float[np.ndarray, "n classes"]:
+        def predict(source: Source, indices: Int[np.ndarray, " _"]) -> Float[np.ndarray, "n classes"]:
             return classifier.probabilities(features(source, indices))
 
         results = write_predictions_and_score(data, predict, workdir)

@@ -10,7 +10,6 @@ from mae_jax.config.fields import RunConfig
 from mae_jax.data import loaders
 from mae_jax.rundir import contents, identity, predictions
 from mae_jax.runtime.errors import UserError
-from mae_jax.step.spec import OBJECTIVES
 from mae_jax.step.state import TrainState, abstract_state, init_state, padded, unpadded
 from mae_jax.train.cursor import Cursor
 from mae_jax.train.divergence import RateReductions
@@ -52,7 +51,7 @@ def finished(workdir: Path, config: RunConfig, log: Callable[[str], None]) -> di
         log(f"{workdir}: already finished; training continues to {length}")
         return None
     results = contents.read_object(workdir / contents.RESULTS)
-    if not _complete(results, OBJECTIVES[config.task] == "reconstruction"):
+    if not _complete(results, config.traits.decoder):
         raise UserError(
             f"{workdir / contents.RESULTS} does not hold the results of a run; restore it, or remove it to compute "
             f"them again"

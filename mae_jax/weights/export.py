@@ -59,7 +59,7 @@ def export(run_dir: Path, out: Path, form: str) -> list[str]:
     partial = new_folder(out)
     training = {"mask_ratio": config.mae.mask_ratio, "norm_pix_loss": config.mae.norm_pix_loss}
     try:
-        notes = write(weights, partial, form, training if config.task == "pretrain" else None)
+        notes = write(weights, partial, form, training if config.traits.decoder else None)
         (partial / "README.md").write_text(card_of(run_dir, weights, config, form, notes), encoding="utf-8")
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)

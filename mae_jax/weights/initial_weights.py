@@ -13,6 +13,7 @@ from mae_jax.checkpoints import steps
 from mae_jax.config.fields import DataFields, RunConfig, changed
 from mae_jax.config.naming import source_label
 from mae_jax.config.schedule import resolve
+from mae_jax.config.tasks import TRAINED
 from mae_jax.models import Params
 from mae_jax.models.vit import ViTConfig
 from mae_jax.rundir import contents
@@ -37,16 +38,14 @@ def first_weights(config: RunConfig) -> Callable[[StepSpec, Params], Params]:
     if config.init == "mae":
         saved = saved_run(Path(config.init_from), "init_from")
         if not (Path(config.init_from) / contents.RESULTS).exists():
-            if saved.task != "pretrain":
+            if saved.traits.labeled:
                 raise UserError(
                     f"init_from={config.init_from} is a run of task {saved.task} that is not finished; rerun its "
                     f"command to finish it"
                 )
             note(f"note: the pre-training in {config.init_from} has not finished; its newest checkpoint is used")
         scale = tuple(saved.data.mean), tuple(saved.data.std)
-        source = reader.Weights(
-            {}, shape_of(saved), "mae" if saved.task == "pretrain" else "vit", config.init_from, *scale
-        )
+        source = reader.Weights({}, shape_of(saved), saved.traits.network, config.init_from, *scale)
     else:
         source = reader.read(config.init_from, "init_from")
     notes = transfer.compare(shape_of(config), source, "init_from")
@@ -87,10 +86,10 @@ def _load(workdir: str | Path, shape: ViTConfig, mesh: Mesh, field: str = "init_
 def saved_run(directory: Path, field: str) -> RunConfig:
     """The config in a run directory. Raises UserError that names `field` if the run trains no network."""
     saved = steps.saved_config(directory, field)
-    if saved.task not in own_run.TASKS:
+    if not saved.traits.updates:
         raise UserError(
             f"{field}={directory} is a run of task {saved.task}, which trains no network; name a run of one of the "
-            f"tasks {', '.join(own_run.TASKS)}"
+            f"tasks {', '.join(TRAINED)}"
         )
     return saved
 
@@ -98,7 +97,7 @@ def saved_run(directory: Path, field: str) -> RunConfig:
 def saved_pretraining(directory: Path, field: str) -> RunConfig:
     """The config of a pre-training's run directory. Raises UserError that names `field` for a run of another task."""
     saved = saved_run(directory, field)
-    if saved.task != "pretrain":
+    if not saved.traits.decoder:
         raise UserError(f"{field}={directory} is a run of task {saved.task}; name a run of task pretrain")
     return saved
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from mae_jax.config.fields import QUICK, DataFields, RunConfig
+from mae_jax.config.fields import DataFields, RunConfig
 from mae_jax.report import stats
 from mae_jax.report.analysis import HIGHEST
 from mae_jax.report.cautions import leak_lines
@@ -138,9 +138,9 @@ def _numbers(values: tuple[float, ...]) -> str:
 def _recipe(run: dict[str, Any], config: RunConfig, weights: Weights) -> str:
     o, t = config.optim, config.train
     lines = [f"- Initial weights: {_start(config)}"]
-    if config.task in QUICK:
+    if not config.traits.updates:
         chosen = ", ".join(f"{_plain(key)} {_plain(value)}" for key, value in (run.get("chosen") or {}).items())
-        kind = "multinomial logistic regression (L-BFGS)" if config.task == "lbfgs" else "nearest neighbors (cosine)"
+        kind = "multinomial logistic regression (L-BFGS)" if config.traits.linear else "nearest neighbors (cosine)"
         lines.append(f"- The encoder is frozen; the classifier is {kind} on its features{chosen and f': {chosen}'}")
         devices, commit = (_plain(run.get(key) or "not known") for key in ("devices", "commit"))
         return "## Recipe\n\n" + "\n".join([*lines, f"- Devices: {devices}; code commit: {commit}"])
@@ -149,7 +149,7 @@ def _recipe(run: dict[str, Any], config: RunConfig, weights: Weights) -> str:
     lines.append(f"- {epochs}, {run.get('steps', 'unknown')} updates; seed {config.seed}")
     numbers = f"betas {o.b1:g} and {o.b2:g}" if o.name == "adamw" else f"momentum {o.b1:g}"
     optimizer = "AdamW" if o.name == "adamw" else "LARS"
-    if config.task == "linear_probe":
+    if config.traits.frozen:
         folded = "" if weights.shape.batch_norm else ", which is folded into its weights"
         lines.append(f"- The encoder is frozen; a linear head was trained behind a batch norm{folded}")
     lines.append(
@@ -240,9 +240,9 @@ def _scores(file: Path, classes: tuple[str, ...], what: str) -> str:
     table, _ = read_predictions(file, classes)
     n = len(classes)
     terms = stats.image_terms(table.labels, table.predictions, table.confidence, table.probabilities, n)
-    grouped = table.groups is not None and any(table.groups)
-    grouped = grouped and len(set(table.groups)) > 1  # a single group cannot be resampled
-    names = [g or image for g, image in zip(table.groups, table.images, strict=True)] if grouped else table.images
+    groups = table.groups or ()
+    grouped = any(groups) and len(set(groups)) > 1  # a single group cannot be resampled
+    names = [g or image for g, image in zip(groups, table.images, strict=True)] if grouped else table.images
     units = np.unique(names, return_inverse=True)[1]
     draws = stats.bootstrap([terms], units, lambda sums: stats.metrics_from_sums(sums, n))
     draws = {metric: stats.allow_for_few_units(drawn, int(units.max()) + 1) for metric, drawn in draws.items()}

@@ -11,6 +11,7 @@ from mae_jax import models
 from mae_jax.checkpoints import steps
 from mae_jax.checkpoints.best_epoch import UNREADABLE
 from mae_jax.config.fields import RunConfig
+from mae_jax.config.tasks import TRAINED
 from mae_jax.models import Params, layers
 from mae_jax.models.params import map_paths
 from mae_jax.models.vit import ViTConfig
@@ -18,8 +19,6 @@ from mae_jax.rundir import contents
 from mae_jax.runtime.errors import UserError
 from mae_jax.step import from_config, sharding
 from mae_jax.weights.reader import Weights
-
-TASKS = ("pretrain", "finetune", "linear_probe")  # tasks whose run directory contains a network
 
 
 def load(run_dir: Path, field: str = "RUN_DIR", fold: bool = True) -> tuple[Weights, RunConfig]:
@@ -29,10 +28,10 @@ def load(run_dir: Path, field: str = "RUN_DIR", fold: bool = True) -> tuple[Weig
     to rounding. Raises UserError that names `field` if the run is not finished or trains no network.
     """
     config = steps.saved_config(run_dir, field)
-    if config.task not in TASKS:
+    if not config.traits.updates:
         raise UserError(
             f"{field}={run_dir} is a run of task {config.task}, which trains no network; use a run of one of the tasks "
-            f"{', '.join(TASKS)}"
+            f"{', '.join(TRAINED)}"
         )
     for name in (contents.RUN, contents.RESULTS):
         if not (run_dir / name).is_file():
@@ -40,7 +39,7 @@ def load(run_dir: Path, field: str = "RUN_DIR", fold: bool = True) -> tuple[Weig
     run = contents.read_object(run_dir / contents.RUN)
     classes = class_names(run_dir, run, field)
     shape = from_config.shape_of(config, len(classes))
-    kind = "mae" if config.task == "pretrain" else "vit"
+    kind = config.traits.network
     params, step = _params(run_dir, shape, kind, run, field)
     scale = tuple(config.data.mean), tuple(config.data.std)
     if shape.batch_norm and fold:

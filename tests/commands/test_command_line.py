@@ -12,13 +12,15 @@ from mae_jax.runtime.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 WITHOUT_ARGUMENTS = {"doctor", "version", "runs"}  # commands that need none
-HEAVY = ("jax", "flax", "tensorflow", "matplotlib", "orbax")
+HEAVY = ("jax", "flax", "tensorflow", "matplotlib", "orbax", "numpy", "scipy", "PIL")
+WRONG_FIELD = ["--config=configs/demo.py", "--config.seeds=(0,0)"]
 SCRIPT = """
 import contextlib, io, json, sys
 from mae_jax.__main__ import main
 
 ends = {}
 for arguments in json.loads(sys.argv[1]):
+    sys.argv = ["mae-jax", *arguments]  # where ml_collections looks for the fields that are set
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
@@ -39,6 +41,7 @@ def ends():
     for verb in commands.VERBS:
         calls += [[verb, "--help"], [verb, "--nonsense=1"], [verb, "-h"]]
         calls += [] if verb in WITHOUT_ARGUMENTS else [[verb]]
+    calls += [["run", *WRONG_FIELD]]  # the last, since absl reads the fields of a config once a process
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT.replace("HEAVY", repr(HEAVY)), json.dumps(calls)],
         capture_output=True, text=True, cwd=ROOT, timeout=300,
@@ -78,6 +81,11 @@ def test_each_command_without_arguments_with_help_and_with_nonsense(ends, verb):
         assert code == 2 and not out and line.startswith("error: ") and any("usage: " in row for row in help_), err
     code, out, err = ends[f"{verb} --nonsense=1"]
     assert code == 2 and not out and err.startswith("error: ") and "nonsense" in err and err.count("\n") == 1, err
+
+
+def test_a_wrong_field_is_found_before_anything_heavy_is_imported(ends):
+    code, out, err = ends[" ".join(["run", *WRONG_FIELD])]
+    assert (code, out) == (2, "") and err == "error: seeds=(0, 0) is not allowed; use at least one value, none twice\n"
 
 
 def test_each_command_documents_itself():

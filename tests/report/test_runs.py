@@ -162,7 +162,7 @@ def test_the_command_imports_no_training_library(make, pair, tmp_path):
         "rc = m.main(sys.argv[1:])\n"
         "bad = {'jax', 'flax', 'tensorflow', 'orbax', 'grain'} & set(sys.modules)\n"
         "own = {n.split('.')[1] for n in sys.modules if n.startswith('mae_jax.')}\n"
-        "assert not bad and own == {'report', 'rundir', 'runtime'}, (bad, own)\n"
+        "assert not bad and own == {'config', 'report', 'rundir', 'runtime'}, (bad, own)\n"
         "sys.exit(rc)"
     )
     out = tmp_path / "out"

@@ -8,11 +8,12 @@ import optax
 import pytest
 
 from mae_jax import models
+from mae_jax.config.tasks import TRAITS
 from mae_jax.models.params import map_paths
 from mae_jax.models.vit import ViTConfig
 from mae_jax.step import eval_step, mixup, sharding, state, train_step
 from mae_jax.step.optimizer import Optimizer
-from mae_jax.step.spec import MIX, OBJECTIVES, StepSpec
+from mae_jax.step.spec import MIX, StepSpec
 
 SHAPE = ViTConfig(16, 4, 16, 1, 2, decoder_width=8, decoder_depth=1, decoder_heads=2, n_classes=3)
 OPTIMIZER = Optimizer(0.9, 0.95, 0.1, r"(^|/)(bias|scale)$", 0.0, 1.0)
@@ -28,7 +29,7 @@ def spec_of(task, mesh, **fields):
         shape=SHAPE, optimizer=OPTIMIZER, mean=(0.5,) * 3, std=(0.25,) * 3, batch_size=8,
         accumulation=1, mask_ratio=0.5, norm_pix=True, label_smoothing=0.0,
     )  # fmt: skip
-    return StepSpec(objective=OBJECTIVES[task], mesh=mesh, **(values | fields))
+    return StepSpec(objective=TRAITS[task].objective, mesh=mesh, **(values | fields))
 
 
 def batch_of(step, rows, size=8):
@@ -153,7 +154,8 @@ def test_linear_probing_trains_the_head_by_statistics_of_the_whole_batch():
     for step in range(3):
         batch = batch_of(step, 8)
         x = np.asarray(
-            models.pooled(spec.shape, frozen, train_step.to_float(jnp.asarray(batch["image"]), spec)), np.float64
+            models.pooled(spec.shape, frozen, train_step.to_float(jnp.asarray(batch["image"]), spec.mean, spec.std)),
+            np.float64,
         )
         mean, variance = 0.9 * mean + 0.1 * x.mean(0), 0.9 * variance + 0.1 * x.var(0, ddof=1)
         x = (x - x.mean(0)) / np.sqrt(x.var(0) + 1e-6)
@@ -182,7 +184,9 @@ def test_linear_probing_trains_the_head_by_statistics_of_the_whole_batch():
 def test_a_linear_probe_is_evaluated_by_its_running_statistics():
     spec, _, current, _ = probe(1, 8)
     batch = batch_of(9, 8)
-    x = np.asarray(models.pooled(spec.shape, current.params, train_step.to_float(jnp.asarray(batch["image"]), spec)))
+    x = np.asarray(
+        models.pooled(spec.shape, current.params, train_step.to_float(jnp.asarray(batch["image"]), spec.mean, spec.std))
+    )
     norm, head = (jax.tree.map(np.asarray, current.params[name]) for name in ("batch_norm", "head"))
     logits = (x - norm["mean"]) / np.sqrt(norm["variance"] + 1e-6) @ head["kernel"] + head["bias"]
     found = eval_step.eval_step(spec, current.params, batch, np.int32(0))["probabilities"]

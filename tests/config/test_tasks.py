@@ -1,0 +1,38 @@
+import pytest
+
+from mae_jax.config import tasks
+from mae_jax.config.tasks import TRAITS, Traits
+from mae_jax.rundir import contents
+from mae_jax.train.build import MAKE
+
+
+def test_every_task_has_a_builder_and_every_builder_a_task():
+    assert MAKE.keys() == TRAITS.keys()
+
+
+def test_groups_of_tasks_follow_from_their_traits():
+    assert tasks.EVALUATIONS == ("finetune", "linear_probe", "lbfgs", "knn")
+    assert tasks.UNLABELED == ("pretrain",)
+    assert tasks.QUICK == ("lbfgs", "knn")
+    assert tasks.TRAINED == ("pretrain", "finetune", "linear_probe")
+    assert tasks.LINEAR == ("linear_probe", "lbfgs")
+    assert (tasks.RANDOM_PROBE, tasks.USUAL) == ("lbfgs", "finetune")
+
+
+@pytest.mark.parametrize(
+    ("traits", "expected"),
+    [
+        (Traits("reconstruction", labeled=False, decoder=True), (True, False, "mae")),
+        (Traits("classification"), (True, True, "vit")),
+        (Traits("none", frozen=True), (False, False, "vit")),
+    ],
+)
+def test_what_follows_from_traits(traits, expected):
+    assert (traits.updates, traits.fine_tunes, traits.network) == expected
+
+
+def test_run_json_tells_pretrainings_and_evaluations_that_choose():
+    assert contents.is_pretraining({"task": "pretrain"})
+    for info in ({"task": "finetune"}, {"task": None}, {}, {"task": ["pretrain"]}):
+        assert not contents.is_pretraining(info)
+    assert [task for task in (*TRAITS, "unknown") if contents.chooses(task)] == ["lbfgs", "knn"]
