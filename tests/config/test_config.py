@@ -28,6 +28,7 @@ ARGUMENTS = {
         "data=synthetic,scale=laptop,recipe=mae",
     ],
     "demo.py": ["", "smoke=true"],
+    "quick.py": ["", "data=synthetic,seeds=2,steps=10"],
     "probe.py": ["", "frac=0.1,kind=knn,init=mae,data=synthetic"],
     "linear_probe.py": ["", "frac=0.1,init=mae,data=synthetic"],
     "mask_sweep.py": ["", "data=folder,scale=laptop", "data=synthetic,smoke=true"],
