@@ -85,7 +85,7 @@ def test_each_command_without_arguments_with_help_and_with_nonsense(ends, verb):
 
 def test_a_wrong_field_is_found_before_anything_heavy_is_imported(ends):
     code, out, err = ends[" ".join(["run", *WRONG_FIELD])]
-    assert (code, out) == (2, "") and err == "error: seeds=(0, 0) is not allowed; use at least one value, none twice\n"
+    assert (code, out) == (2, "") and err == "error: seeds=(0, 0) is not allowed; use at least one value, each once\n"
 
 
 def test_each_command_documents_itself():
