@@ -39,6 +39,7 @@ def test_maps_have_the_grid_of_the_patches(finished):
     np.testing.assert_allclose(attention_maps.attention(network, images[1:2]), maps[1:2], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_components_are_shared_by_all_images_and_keep_their_sign(finished, monkeypatch):
     rng = np.random.default_rng(3)
     truth = rng.normal(size=(2 * 4, 3)) * (9.0, 3.0, 1.0)
@@ -60,6 +61,7 @@ def test_a_map_lies_over_its_image_the_right_way_round():
     assert found[:4, 12:].mean() > 5 * found[8:, :8].mean() and 0 <= found.min() and found.max() <= 3
 
 
+@pytest.mark.slow
 def test_the_command_writes_a_picture_and_tensorboard_gets_it(finished, capsys, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -78,6 +80,7 @@ def test_the_command_writes_a_picture_and_tensorboard_gets_it(finished, capsys, 
     assert (tmp_path / "out" / "picture.png").is_file() and "0.png, 1.png" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_wrong_arguments_are_named(finished, capsys, tmp_path):
     for arguments, said in (
         ((tmp_path,), "is not a run directory"),

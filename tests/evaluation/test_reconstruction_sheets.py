@@ -176,6 +176,7 @@ def test_networks_are_compared_side_by_side(runs, tmp_path, capsys):
     assert "leaks the answer" in contents.read_json(tmp_path / "tissue.json")["picture"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -193,6 +194,7 @@ def test_wrong_arguments_give_one_line(runs, tmp_path, capsys, arguments, said):
     assert code == 2 and said in told and told.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_an_output_path_that_is_a_file_is_refused(runs, tmp_path, capsys):
     (tmp_path / "out").write_text("")
     code = command(runs / "one", "--images=x=synthetic-cells", f"--out={tmp_path / 'out'}")

@@ -76,6 +76,7 @@ def test_predictions_of_the_runs_own_test_images_are_bit_identical(made, task):
     assert model.temperature and repr(model).startswith("<Model of") and "13 images" in repr(result)
 
 
+@pytest.mark.slow
 def test_calibrated_probabilities_have_the_lowest_loss_on_validation_images(made):
     model = mae_jax.load(made / "finetune")
     rows = rows_of(made / "finetune" / contents.VALIDATION)
@@ -92,6 +93,7 @@ def test_calibrated_probabilities_have_the_lowest_loss_on_validation_images(made
     np.testing.assert_allclose(-own, loss(best), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_command_writes_the_same_predictions_and_skips_broken_images(made, tmp_path, capsys):
     folder = tmp_path / "new"
     shutil.copytree(made / "cells" / "TestA", folder / "TestA")
@@ -117,6 +119,7 @@ def test_the_command_writes_the_same_predictions_and_skips_broken_images(made, t
     np.testing.assert_array_equal(embedding, mae_jax.load(run).embed([folder / name for name in rows]))
 
 
+@pytest.mark.slow
 def test_images_come_from_a_table_and_all_runs_of_a_study_predict(made, tmp_path, capsys):
     (made / "cells" / "list.csv").write_text(
         "slide;img\n1;TestA/Eosinophil/cell_00.png\n2;Train/Eosinophil/cell_02.png\n"
@@ -134,6 +137,7 @@ def test_images_come_from_a_table_and_all_runs_of_a_study_predict(made, tmp_path
     assert rows[2]["prediction"] == knn.predictions[0] and rows[2]["confidence"] == f"{knn.confidence[0]:.9g}"
 
 
+@pytest.mark.slow
 def test_remote_addresses_are_refused_and_the_home_directory_is_expanded(made, monkeypatch, tmp_path):
     for place in ("s3://bucket/run", "gs://bucket/run"):
         with pytest.raises(UserError, match=r"load=\w+://bucket/run: \w+:// addresses are not read; copy"):

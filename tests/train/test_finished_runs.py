@@ -69,6 +69,7 @@ def test_extending_a_schedule_that_depends_on_the_length_is_refused(tmp_path, ma
         identity.refuse_difference(other, other / contents.CONFIG, longer, {"steps": 12})
 
 
+@pytest.mark.slow
 def test_runs_are_listed_and_compared(finished, tmp_path):
     entries = overview.find(finished)
     assert [(e.path.name, e.task, e.state) for e in entries] == [
@@ -101,6 +102,7 @@ def test_runs_are_listed_and_compared(finished, tmp_path):
     assert f"correct only in A: 0, only in B: {gain};" in lines
 
 
+@pytest.mark.slow
 def test_a_cleaned_run_still_predicts_and_starts_others_but_cannot_be_resumed(finished, make, tmp_path, capsys):
     run = tmp_path / "run"
     shutil.copytree(finished / "grown", run)
@@ -120,6 +122,7 @@ def test_a_cleaned_run_still_predicts_and_starts_others_but_cannot_be_resumed(fi
         mae_jax.load(run)
 
 
+@pytest.mark.slow
 def test_a_finetuned_run_starts_another_with_its_encoder(finished, make, capsys):
     config = make(1.0)
     config.update(init="mae", init_from=str(finished / "whole"))
