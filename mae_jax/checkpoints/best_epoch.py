@@ -34,7 +34,7 @@ class BestEpoch:
     """Keeps the parameters of the best epoch so far of one run."""
 
     def __init__(self, workdir: Path, keep: int, select: str = "accuracy"):
-        """`keep`: the number of checkpoints that are kept; the best epoch of each of them is kept, too.
+        """`keep`: the number of checkpoints to keep; the epoch that was best at each of them is kept, too.
 
         `select`: a key of SCORES.
         """

@@ -1,6 +1,6 @@
 """Deletes the optimizer states of finished runs, which are needed only to train further.
 
-A checkpoint without optimizer state contains a file NO_OPTIMIZER. Reports, exports, predictions and runs that start
+A checkpoint without optimizer state contains the file no_optimizer. Reports, exports, predictions and runs that start
 from its weights still work; resuming it raises UserError.
 """
 

@@ -80,7 +80,7 @@ class Checkpoints:
         elif complete and complete[0] >= every_steps and metrics.is_file() and not metrics.stat().st_size:
             self.log(f"{metrics} is empty: its rows up to step {complete[0]} are lost, but the run continues")
         elif complete and (broken := metrics_log.broken_rows(metrics)):
-            self.log(f"{metrics} has {broken}: these rows up to step {complete[0]} are lost, but the run continues")
+            self.log(f"{metrics} has {broken} (up to step {complete[0]}): their values are lost, but the run continues")
         for path in self.directory.iterdir():
             if ".saving" in path.name:  # left by an interrupted save
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -124,7 +124,7 @@ class Checkpoints:
     def _commit(self, partial: Path, step: int) -> None:
         """Finishes a save in its own thread: writes digests, renames the step, and rotates older steps."""
         try:
-            self._orbax.wait_until_finished()  # of several processes: all have written
+            self._orbax.wait_until_finished()  # until all processes have written
             if self._leader:
                 (partial / _STEP).write_text(f"{step}\n")
                 digests.write(partial)

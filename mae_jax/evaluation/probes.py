@@ -166,7 +166,7 @@ def choose(
         if best is None or (accuracy, -loss) > score:
             score = accuracy, -loss
             best = classifier, about | {"val_accuracy": accuracy, "val_loss": float(loss)}
-    assert best is not None  # something was made
+    assert best is not None  # there is at least one candidate
     return best
 
 

@@ -42,11 +42,10 @@ def _visible_range(spec: StepSpec, patches: Array) -> Array:
 def compare(spec: StepSpec, params: Params, batch: dict[str, Array], seed: Int[Array, ""]) -> dict[str, Array]:
     """`contents.ERRORS` of each image of a batch (b), replicated on every device.
 
-    All but `spam` are mean squared errors.
-    `..._normalised`: in units of each patch's own standard deviation, the space of `norm_pix_loss`. `..._pixel`: in
-    pixel values in 0..1; normalized predictions are converted by `pixel_space.to_pixels`. `removed_pixel_borrowed`: the
-    same with the originals' own statistics, to show how much that flatters. `removed_pixel_no_network`: with each
-    removed patch painted in its neighbors' mean color.
+    All but `spam` are mean squared errors. `..._normalised` is in units of each patch's own standard deviation, as in
+    `norm_pix_loss`. `..._pixel` is in pixel values in 0..1; `pixel_space.to_pixels` converts normalized predictions.
+    `removed_pixel_borrowed` uses the originals' own mean and standard deviation instead, to show how much that
+    flatters. `removed_pixel_no_network` paints each removed patch in its neighbors' mean color.
     """
     images = to_float(batch["image"], spec.mean, spec.std)
     patches = patchify(images, spec.shape.patch_size)

@@ -74,9 +74,9 @@ def layer_norm(
 def _layer_norm_forward(x, scale, bias, epsilon):
     wide = x.astype(jnp.float32)
     mean = wide.mean(-1, keepdims=True)
-    centred = wide - mean
-    inverse = jax.lax.rsqrt(jnp.square(centred).mean(-1, keepdims=True) + epsilon)
-    return (centred * inverse * scale + bias).astype(x.dtype), (x, mean, inverse, scale)
+    centered = wide - mean
+    inverse = jax.lax.rsqrt(jnp.square(centered).mean(-1, keepdims=True) + epsilon)
+    return (centered * inverse * scale + bias).astype(x.dtype), (x, mean, inverse, scale)
 
 
 def _layer_norm_backward(epsilon, saved, gradient):

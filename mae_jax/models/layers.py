@@ -1,7 +1,6 @@
 """Building blocks of the transformer: linear layer, layer norm, attention, block, patch embedding.
 
-Parameters are float32; `dtype` is the type of the arithmetic. The computation whose gradient is written by hand is in
-`kernels`.
+Parameters are float32; `dtype` is the type of the arithmetic. Functions with hand-written gradients are in `kernels`.
 """
 
 from functools import partial
@@ -21,7 +20,7 @@ class Linear(nnx.Module):
     """y = x W + b, initialized as in the MAE code: Xavier-uniform weights, zero bias."""
 
     def __init__(self, n_in: int, n_out: int, *, dtype: str, rngs: nnx.Rngs, std: float = 0.0):
-        """`std` > 0 (classification heads): normal weights of that standard deviation, truncated at two of them."""
+        """`std` > 0 (classification heads): the standard deviation of normal weights, truncated at twice `std`."""
         draw = jax.nn.initializers.xavier_uniform()
         if std:
             draw = jax.nn.initializers.truncated_normal(std)

@@ -65,7 +65,8 @@ class ViTConfig:
 class Encoder(nnx.Module):
     """Patch embedding, class token, positions, blocks `block_00`, `block_01`, ..., norm.
 
-    Only patches have position embeddings. One that other code learns for the class token is added to `cls_token`.
+    Only patches have position embeddings. If the weights of other code have one for the class token, `weights.reader`
+    adds it to `cls_token`.
     """
 
     def __init__(self, shape: ViTConfig, *, final_norm: bool = True, rngs: nnx.Rngs):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from mae_jax.rundir.contents import PREDICTIONS, RUN, is_pretraining
 from mae_jax.runtime.errors import UserError, printable
+from mae_jax.runtime.text import count
 
 
 def expand(places: Sequence[Path]) -> tuple[list[Path], list[str]]:
@@ -24,7 +25,9 @@ def expand(places: Sequence[Path]) -> tuple[list[Path], list[str]]:
             continue
         classifiers = [run for run in below if not holds_pretraining(run)]
         if not classifiers:
-            raise UserError(f"{place}: no classifier among its {len(below)} runs; the report compares classifiers")
+            raise UserError(
+                f"{place}: no classifier among its {count(len(below), 'run')}; the report compares classifiers"
+            )
         finished = [run for run in classifiers if (run / PREDICTIONS).exists()]
         unfinished += [printable(run.name, keep="") for run in classifiers if run not in finished]
         found += finished or classifiers[:1]

@@ -22,6 +22,7 @@ from mae_jax.runtime import files
 from mae_jax.runtime.disk import os_error
 from mae_jax.runtime.errors import UserError
 from mae_jax.runtime.files import replacing
+from mae_jax.runtime.text import count
 
 
 class MetricsLog:
@@ -152,7 +153,7 @@ class MetricsLog:
 
 
 def broken_rows(path: Path) -> str:
-    """The damage of metrics.jsonl in words, or "". The last row does not count, because a kill may cut it off."""
+    """How many rows of metrics.jsonl are damaged, in words, or "". The last row is ignored: a kill may cut it off."""
     if not path.is_file():
         return ""
     broken = 0
@@ -161,7 +162,7 @@ def broken_rows(path: Path) -> str:
             broken += not isinstance(json.loads(text)["step"], int)
         except (ValueError, KeyError, TypeError, RecursionError):
             broken += 1
-    return f"{broken} rows that cannot be read" if broken else ""
+    return f"{count(broken, 'row')} that cannot be read" if broken else ""
 
 
 def truncate_metrics(path: Path, step: int, evaluated: bool = True) -> None:

@@ -46,7 +46,7 @@ def split_shape(shape: tuple[int, ...], mesh: Mesh) -> tuple[int, ...]:
 
 
 def pad_or_crop(tree, shapes):
-    """Pads each array with zeros, or crops it, at the end of its axes to the shape at its place in `shapes`."""
+    """Pads each array with zeros, or crops it, at the end of its axes, to the corresponding shape in `shapes`."""
 
     def one(leaf, like):
         if leaf.shape == like.shape:

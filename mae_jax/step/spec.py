@@ -1,4 +1,4 @@
-"""`StepSpec`: everything a compiled step depends on. Also purposes of randomness and objectives of tasks."""
+"""`StepSpec`: everything a compiled step depends on. Also the content of a batch and the purposes of randomness."""
 
 import dataclasses
 

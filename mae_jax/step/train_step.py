@@ -80,7 +80,7 @@ def _normalized_features(spec: StepSpec, params: Params, batch: Batch) -> tuple[
 
     The frozen encoder processes one micro-batch at a time. Batch norm then uses mean and variance over all real rows of
     the whole batch, so results do not depend on devices, padding or accumulation. As in PyTorch, running statistics
-    move a tenth of the way towards the batch's (variance divided by n - 1).
+    move a tenth of the way towards the batch's mean and unbiased variance (divided by n - 1).
     """
     network, micro = sharding.pad_or_crop(params, _shapes(spec).params), _micro_batches(spec, {"image": batch["image"]})
     micro_features = jax.lax.map(

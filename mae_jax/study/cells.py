@@ -14,6 +14,7 @@ from mae_jax.config.naming import percent_slug
 from mae_jax.config.tasks import LINEAR, RANDOM_PROBE, TRAITS
 from mae_jax.config.validation import typed
 from mae_jax.runtime.errors import UserError
+from mae_jax.runtime.text import count
 
 Run = tuple[Path, RunConfig]
 
@@ -156,7 +157,7 @@ def cells(config: StudyConfig, workdir: Path) -> Iterator[Run]:
 
 def _labels(amount: float, counted: bool) -> tuple[str, str]:
     """A fraction or number of labels, in words and for file names."""
-    return (f"{amount} labels", f"{amount}labels") if counted else (f"{amount * 100:g} %", percent_slug(amount))
+    return (count(amount, "label"), f"{amount}labels") if counted else (f"{amount * 100:g} %", percent_slug(amount))
 
 
 def runs(config: StudyConfig, workdir: Path) -> list[Run]:

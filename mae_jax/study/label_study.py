@@ -20,6 +20,7 @@ from mae_jax.runtime import machine, processes, signals
 from mae_jax.runtime.disk import OF_ONE_PATH, disk_line
 from mae_jax.runtime.errors import Stopped, StorageError, UserError
 from mae_jax.runtime.progress import Progress, duration
+from mae_jax.runtime.text import count
 from mae_jax.study import cells, plan
 from mae_jax.study.cells import Run
 from mae_jax.study.results import summary
@@ -32,7 +33,7 @@ def run(config: ConfigDict | StudyConfig, workdir: Path) -> dict[str, Any]:
     """Runs all unfinished cells of the study, then writes its report. Returns {"rows": table, "report": directory}.
 
     Raises UserError for a mistake of the user, and, after everything else is finished and reported, if runs are
-    missing. Raises `errors.Stopped` after a signal, when the state is saved.
+    missing. Raises `errors.Stopped` after a signal, once the state is saved.
     """
     config = validate_study(config)
     leader = jax.process_index() == 0
@@ -73,7 +74,7 @@ def run_all(
     """Runs the unfinished ones of `runs` in order. Returns those that are still missing at the end.
 
     A run is missing if its config is refused, it diverges, another process uses it, or its directory cannot be
-    written. This is printed, runs that need its weights are missing, too, and the other runs continue. All images are
+    written. The reason is printed, and the other runs continue, except those that need its weights. All images are
     opened before the first run starts; `cache` keeps them for further calls. `signals_received` is the list of
     `collect_signals`. Raises UserError for images or a config that cannot be used, StorageError if nothing can be
     written, and `errors.Stopped` after a signal.
@@ -115,7 +116,7 @@ def run_all(
 def finished_of(runs: Sequence[Run]) -> str:
     """Text such as "3 of 12 runs are finished", according to the results in their directories."""
     finished = sum((directory / contents.RESULTS).exists() for directory, _ in runs)
-    return f"{finished} of {len(runs)} runs are finished"
+    return f"{finished} of {count(len(runs), 'run')} {'is' if finished == 1 else 'are'} finished"
 
 
 def trained_seconds(directories: Sequence[Path]) -> float:
@@ -135,8 +136,8 @@ def refuse_missing(runs: Sequence[Run], missing: dict[Path, RunConfig]) -> None:
     if missing:
         names = ", ".join(f"{cell.name} ({directory})" for directory, cell in missing.items())
         raise UserError(
-            f"{len(missing)} of {len(runs)} runs are missing: {names}; the others are finished. The reasons are "
-            f"printed above; rerun the same command to run only the missing ones"
+            f"{len(missing)} of {count(len(runs), 'run')} {'is' if len(missing) == 1 else 'are'} missing: {names}; the "
+            f"others are finished. The reasons are printed above; rerun the same command to run only the missing ones"
         )
 
 
@@ -167,5 +168,7 @@ def report(
     if written.frozen:
         progress.say(f"{written.frozen}\n")
     total = trained_seconds(directories)
-    progress.say(f"{len(directories)} classifiers, {duration(total)} of training; report: {out / 'index.html'}")
+    progress.say(
+        f"{count(len(directories), 'classifier')}, {duration(total)} of training; report: {out / 'index.html'}"
+    )
     return {"rows": written.rows, "report": str(out)}

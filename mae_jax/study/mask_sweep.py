@@ -21,6 +21,7 @@ from mae_jax.evaluation.reconstruction import at_ratio
 from mae_jax.rundir import contents, lock
 from mae_jax.runtime import files, signals
 from mae_jax.runtime.progress import Progress, duration
+from mae_jax.runtime.text import count
 from mae_jax.step import sharding
 from mae_jax.study import label_study
 from mae_jax.study.cells import Run
@@ -64,7 +65,7 @@ def run(config: ConfigDict | SweepConfig, workdir: Path) -> dict[str, Any]:
     """Runs all unfinished runs of the sweep, then writes its report. Returns {"rows": table, "report": directory}.
 
     Raises UserError for a mistake of the user, and, after everything else is finished and reported, if runs are
-    missing. Raises `errors.Stopped` after a signal, when the state is saved.
+    missing. Raises `errors.Stopped` after a signal, once the state is saved.
     """
     config = validate_sweep(config)
     leader = jax.process_index() == 0
@@ -103,7 +104,7 @@ def picture(config: SweepConfig, networks: Sequence[Run], path: Path, cache: spl
             yield heading, at_ratio(spec, ratio), params
 
     chosen = reconstruction_sheets.in_turn(held, config.pretrain.eval.images)
-    note = "each network by the share removed in its training and its visible weight"
+    note = "each heading gives the share of patches removed in training and the weight of visible patches"
     files.save_picture(
         path, reconstruction_sheets.side_by_side(loaded(), chosen, config.pretrain.eval.mask_seed, lines=[note])
     )
@@ -120,5 +121,5 @@ def report(
     )
     progress.say(f"\n{written.text}\n")
     total = label_study.trained_seconds(directories)
-    progress.say(f"{len(directories)} runs, {duration(total)} of training; report: {written.page}")
+    progress.say(f"{count(len(directories), 'run')}, {duration(total)} of training; report: {written.page}")
     return {"rows": written.rows, "report": str(workdir / "report")}

@@ -16,6 +16,7 @@ from mae_jax.report import stats
 from mae_jax.rundir import contents
 from mae_jax.rundir.predictions import Predictions, read_predictions
 from mae_jax.runtime.errors import UserError
+from mae_jax.runtime.text import count
 
 DEPTH = 4  # levels of folders to search for runs
 INSIDE = {"checkpoints", "best", "images", "thumbnails", "external", "report"}  # folders of a run that contain no runs
@@ -49,9 +50,9 @@ class Entry:
     def words(self) -> str:
         """A short description: initial weights, labels and seed, or how many runs of a study are finished."""
         if self.runs or self.task in ("study", "sweep"):
-            return f"{self.finished} of {self.runs} runs finished"
+            return f"{self.finished} of {count(self.runs, 'run')} finished"
         data = self.config.get("data", {})
-        labels = f"{data.get('label_count')} labels" if data.get("label_count") else ""
+        labels = count(data["label_count"], "label") if data.get("label_count") else ""
         if not labels and self.task in EVALUATIONS and "fraction" in data:
             labels = f"{100 * data['fraction']:.4g} % of the labels"
         init = self.run.get("init") or self.config.get("init_name") or self.config.get("init", "")
@@ -164,7 +165,9 @@ def table(entries: list[Entry], top: Path) -> str:
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     alone = [entry for entry in entries if not any(other.path in entry.path.parents for other in entries)]
-    return "\n".join([*lines, f"{len(entries)} entries, {readable(sum(entry.size for entry in alone))} in total"])
+    return "\n".join(
+        [*lines, f"{count(len(entries), 'entry', 'entries')}, {readable(sum(entry.size for entry in alone))} in total"]
+    )
 
 
 def compare(first: Path, second: Path) -> list[str]:
@@ -182,7 +185,9 @@ def compare(first: Path, second: Path) -> list[str]:
     lines = [f"A {first}: {a.state}, {a.scores or 'no scores'}", f"B {second}: {b.state}, {b.scores or 'no scores'}"]
     missing = "missing"
     differing = [key for key in sorted(ours | theirs) if ours.get(key, missing) != theirs.get(key, missing)]
-    lines.append(f"{len(differing)} fields differ" if differing else "no field of the config differs")
+    lines.append(
+        f"{count(len(differing), 'field differs', 'fields differ')}" if differing else "no field of the config differs"
+    )
     lines += [f"  {key}: {ours.get(key, missing)!r} -> {theirs.get(key, missing)!r}" for key in differing]
     return lines + _paired(a, b)
 
@@ -207,7 +212,7 @@ def _paired(a: Entry, b: Entry) -> list[str]:
         for one, i in zip(predictions, at, strict=True)
     ]
     units, of_what = _units(predictions[0], at[0])
-    lines = [f"{len(shared)} test images in both"]
+    lines = [f"{count(len(shared), 'test image')} in both"]
     draws = stats.bootstrap(terms, units, lambda sums: stats.metrics_from_sums(sums, n_classes))
     points = [stats.metrics_from_sums(t.sum(0), n_classes) for t in terms]
     for name, words in (("accuracy", "accuracy"), ("f1", "macro F1")):

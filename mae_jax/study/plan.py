@@ -15,6 +15,7 @@ from mae_jax.config.schedule import Schedule
 from mae_jax.data import labelled_sets, splits
 from mae_jax.rundir import contents
 from mae_jax.runtime.progress import duration
+from mae_jax.runtime.text import count
 from mae_jax.step import sharding
 from mae_jax.step.spec import StepSpec
 from mae_jax.step.state import init_state
@@ -37,7 +38,7 @@ class Planned:
     test: int  # images
     done: bool
     step_seconds: float = 0.0
-    seconds: float = 0.0  # expected; 0 if it is done
+    seconds: float = 0.0  # expected time; 0 if it is done
 
 
 def make(
@@ -139,14 +140,9 @@ def describe(planned: Sequence[Planned]) -> list[str]:
     return lines
 
 
-def count(n: float, what: str) -> str:
-    """A number with its unit, such as "1 epoch" or "20 epochs"."""
-    return f"{n:g} {what}{'' if n == 1 else 's'}"
-
-
 def labels_of(data: DataFields) -> str:
     """The labels in words, such as "10 % of the labels" or "50 labels"."""
-    return f"{data.label_count} labels" if data.label_count else f"{data.fraction * 100:g} % of the labels"
+    return count(data.label_count, "label") if data.label_count else f"{data.fraction * 100:g} % of the labels"
 
 
 def _test_line(planned: Sequence[Planned]) -> list[str]:
@@ -156,4 +152,6 @@ def _test_line(planned: Sequence[Planned]) -> list[str]:
     select = tested.config.train.select
     by = {"best": "accuracy", "macro_f1": "macro F1"}.get(select, select)
     chosen = "the last epoch" if select == "last" else f"the epoch with the best validation {by}"
-    return [f"  {tested.validation} validation and {tested.test} test images, the same for all; {chosen} is tested"]
+    return [
+        f"  {tested.validation} validation and {count(tested.test, 'test image')}, the same for all; {chosen} is tested"
+    ]

@@ -11,6 +11,7 @@ from mae_jax.config.validation import validate
 from mae_jax.data import splits
 from mae_jax.runtime.errors import UserError
 from mae_jax.runtime.progress import Progress
+from mae_jax.runtime.text import count
 from mae_jax.study import preview, validation
 from mae_jax.train import loop
 
@@ -80,11 +81,11 @@ def label_counts(labels: np.ndarray, n_classes: int) -> tuple[int, ...]:
     """
     n = len(labels)
     if n < 2 * n_classes:
-        raise UserError(f"{n} training images for {n_classes} classes are too few for a quick look; label more")
+        raise UserError(f"{count(n, 'training image')} for {n_classes} classes: too few for a quick look; label more")
     smallest = max(n_classes, min(4 * n_classes, n // 2))
     counts = np.geomspace(smallest, n, COUNTS)
-    rounded = [int(float(f"{count:.2g}")) for count in counts[:-1]]
-    return tuple(dict.fromkeys([*(count for count in rounded if n_classes <= count < n), n]))
+    rounded = [int(float(f"{k:.2g}")) for k in counts[:-1]]
+    return tuple(dict.fromkeys([*(k for k in rounded if n_classes <= k < n), n]))
 
 
 def full_study(quick: ConfigDict) -> tuple[str, ConfigDict]:

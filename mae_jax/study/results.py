@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from mae_jax.rundir import contents
+from mae_jax.runtime.text import count
 
 TASKS = {
     "pretrain": "pre-training", "finetune": "fine-tuning", "linear_probe": "linear probe",
@@ -37,7 +38,7 @@ class Results(dict[str, Any]):
             rows = self.get("rows", [])
             scores = [row["accuracy"] for row in rows if isinstance(row.get("accuracy"), float)]
             score_range = f"; test accuracy from {min(scores):.3f} to {max(scores):.3f}" if scores else ""
-            return [f"  {len(rows)} rows in the table{score_range}"]
+            return [f"  {count(len(rows), 'row')} in the table{score_range}"]
         lines = [f"  {summary(self)}"]
         if "majority_rate" in self:
             lines.append(f"  always predicting the most common class scores {self['majority_rate']:.3f}")

@@ -12,6 +12,7 @@ from mae_jax.checkpoints.saver import Checkpoints
 from mae_jax.config.fields import RunConfig
 from mae_jax.rundir import contents
 from mae_jax.runtime.errors import UserError
+from mae_jax.runtime.text import count
 
 
 class Diverged(Exception):
@@ -69,10 +70,8 @@ class RateReductions:
         again = bool(self.entries) and self.entries[-1]["back_to"] == known
         sound = before[0] if before and again else known
         if len(self.entries) >= times or error.unsound == 0:
-            raise UserError(
-                f"{label}: {error}; the last good checkpoint is {f'step {known}' if known else 'none yet'} in "
-                f"{checkpoints.directory}. {self._advice(error)}"
-            )
+            good = f"the last good checkpoint is step {known} in" if known else "there is no good checkpoint yet in"
+            raise UserError(f"{label}: {error}; {good} {checkpoints.directory}. {self._advice(error)}")
         factor = (self.entries[-1]["rate_factor"] if self.entries else 1.0) * self.config.train.lower_rate_factor
         entry = {"what": error.what, "value": str(error.value), "diverged_at": error.step, "back_to": sound}
         self.entries = [*self.entries, entry | {"rate_factor": factor}]
@@ -81,14 +80,18 @@ class RateReductions:
         checkpoints.drop(sound + 1)
         return (
             f"{label}: {error}; rolled back to {f'the checkpoint of step {sound}' if sound else 'the initial weights'}"
-            f", continues with {self.factor(sound):g} of the learning rate (rollback {len(self.entries)} of {times})"
+            f", continuing with {self.factor(sound):g} times the learning rate "
+            f"(rollback {len(self.entries)} of {times})"
         )
 
     def _advice(self, error: Diverged) -> str:
         """What usually helps, as a sentence."""
         if error.unsound == 0:
             return "These are the initial weights, before any update: check data.mean, data.std and init_from"
-        tried = f"The learning rate was lowered {len(self.entries)} times, to {self.factor(error.step):g} of it. "
+        tried = (
+            f"The learning rate was lowered {count(len(self.entries), 'time')}, to {self.factor(error.step):g} times "
+            f"the scheduled one. "
+        )
         more = "" if self.config.train.on_divergence == "lower_rate" else ", train.on_divergence=lower_rate"
         return (
             f"{tried if self.entries else ''}What usually helps: a lower optim.base_lr (now "

@@ -43,7 +43,7 @@ def run(
     """Trains, evaluates and writes the results of one run. Resumes an interrupted run.
 
     The cells of a study share `progress` and `cache`. Returns the content of results.json. Raises UserError for a
-    mistake of the user, and `errors.Stopped` after a signal, when the state is saved.
+    mistake of the user, and `errors.Stopped` after a signal, once the state is saved.
     """
     config = frozen(config)
     leader = jax.process_index() == 0  # the process that writes and prints
@@ -241,7 +241,10 @@ class Loop:
         metrics.scalars(step, {"epoch": step / self.resolved.steps_per_epoch, **row, "learning_rate": rate})
 
     def evaluate_or_save(self, state: TrainState, metrics: MetricsLog, *, fresh: bool, last: bool) -> None:
-        """Evaluates. If a signal interrupts this, saves a `fresh` state with its evaluation owed, and stops."""
+        """Evaluates. If a signal interrupts this, saves a `fresh` state, notes that its evaluation is due, and stops.
+
+        A state is `fresh` if it was updated since the last checkpoint was restored.
+        """
         self.cursor.evaluation_owed = True
         try:
             self.evaluate(state, self.cursor.step, metrics, last)

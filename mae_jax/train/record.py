@@ -10,6 +10,7 @@ from mae_jax.config.naming import arm_of, source_label
 from mae_jax.models.params import part
 from mae_jax.rundir import contents, identity
 from mae_jax.runtime import files
+from mae_jax.runtime.text import count
 from mae_jax.step.state import TrainState
 from mae_jax.train.task import Task
 
@@ -22,22 +23,22 @@ def announce(task: Task, label: str, workdir: Path, state: TrainState, log: Call
     import clu.parameter_overview as overview
 
     r, config = task.resolved, task.config
-    count = sum(x.size for x in jax.tree.leaves(state.params))
+    total = sum(x.size for x in jax.tree.leaves(state.params))
     log(f"{label} in {workdir}")
     for name, value in task.about.items():
         log(f"  {name}: {value}")
     padding = f", {r.rows - r.batch_size} of them padding" if r.rows > r.batch_size else ""
     per_device = r.rows // r.devices // config.train.accumulation
-    devices = f"{r.devices} device{'s' * (r.devices > 1)}"
+    devices = count(r.devices, "device")
     steps = (
-        f"  {r.steps} steps of {r.batch_size} images ({devices} x {per_device} rows x "
+        f"  {count(r.steps, 'step')} of {count(r.batch_size, 'image')} ({devices} x {count(per_device, 'row')} x "
         f"{config.train.accumulation} accumulated{padding}), {r.steps_per_epoch} per epoch; peak learning rate "
-        f"{r.peak_lr:.3g} after {r.warmup_steps} steps, {config.optim.schedule}"
+        f"{r.peak_lr:.3g} after {count(r.warmup_steps, 'step')}, {config.optim.schedule}"
     )
     log(steps if r.steps else "  no steps: features of the frozen encoder")
     trained = sum(x.size for x in jax.tree.leaves(part(state.params, task.spec.trained)[0]))
-    some = f", {trained:,} parameters trained" if r.steps and trained < count else ""
-    log(f"  {count / 1e6:.2f} M parameters{some}, {task.spec.shape.dtype}, {jax.devices()[0].device_kind}")
+    some = f", {trained:,} parameters trained" if r.steps and trained < total else ""
+    log(f"  {total / 1e6:.2f} M parameters{some}, {task.spec.shape.dtype}, {jax.devices()[0].device_kind}")
     if jax.process_index() == 0:
         table = overview.get_parameter_overview(state.params, include_stats=False)
         with files.replacing(workdir / "parameters.txt") as file:

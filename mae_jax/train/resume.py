@@ -35,7 +35,7 @@ def start(task: Task, checkpoints: Checkpoints, reductions: RateReductions) -> t
 
 
 def finished(workdir: Path, config: RunConfig, log: Callable[[str], None]) -> dict[str, Any] | None:
-    """The results of a finished run, or None if there is something left to do. Logs which.
+    """The results of a finished run, or None if there is something left to do. If there are results, logs which.
 
     A missing run.json and missing or truncated predictions are restored from the last checkpoint. Raises UserError if
     the directory holds a run with another config.

@@ -24,6 +24,7 @@ from mae_jax.evaluation import per_image
 from mae_jax.models import Params
 from mae_jax.rundir.metrics_log import MetricsLog
 from mae_jax.runtime import processes
+from mae_jax.runtime.text import count
 from mae_jax.step.spec import StepSpec
 from mae_jax.step.state import TrainState
 
@@ -45,8 +46,8 @@ class Task:
     classes: tuple[str, ...] = ()
     subset: dict[str, Any] | None = None  # content of subset.json
     mixture: tuple[str, ...] = ()  # names of the sources, if there are several
-    leaks: dict[str, Any] = dataclasses.field(default_factory=dict)  # images that test sets share with training
-    seen_before: dict[str, Any] = dataclasses.field(default_factory=dict)  # and with the pre-training
+    leaks: dict[str, Any] = dataclasses.field(default_factory=dict)  # images that each test set shares with training
+    seen_before: dict[str, Any] = dataclasses.field(default_factory=dict)  # and with pre-training
     tests: dict[str, Source] = dataclasses.field(default_factory=dict)  # the test sets, by name
     facts: dict[str, Any] = dataclasses.field(default_factory=dict)  # further fields of run.json about the data
 
@@ -126,12 +127,12 @@ def predictor(config: RunConfig, spec: StepSpec) -> Callable[..., dict[str, np.n
 def about_files(sources: dict[str, Source], image_size: int, labeled: bool) -> dict[str, str]:
     """Lines for the start of a run: skipped files, assumptions about images, and a warning about large images.
 
-    `sources` are by name ("" prints no name). `image_size` is the network's input size in pixels.
+    `sources` maps names to sources ("" prints no name). `image_size` is the network's input size in pixels.
     """
     lines: dict[str, list[str]] = {}
     for name, source in sources.items():
         prefix = f"{name}: " if name else ""
-        assumed = ", ".join(f"{n} image{'s' * (n > 1)}: {phrase}" for phrase, n in source.assumed.items())
+        assumed = ", ".join(f"{count(n, 'image')}: {phrase}" for phrase, n in source.assumed.items())
         large = checking.large(source.sizes, image_size, labeled)
         for what, text in (("files", skipped_files(source)), ("assumed", assumed), ("warning: large images", large)):
             if text:

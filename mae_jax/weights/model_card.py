@@ -16,6 +16,7 @@ from mae_jax.report.cautions import leak_lines
 from mae_jax.report.runs import percent
 from mae_jax.rundir import contents
 from mae_jax.rundir.predictions import clean, read_predictions
+from mae_jax.runtime.text import count
 from mae_jax.weights.reader import Weights
 
 _METRICS = {
@@ -51,7 +52,7 @@ def model_card(run_dir: Path, weights: Weights, config: RunConfig, form: str, no
 
 
 def _plain(value: Any) -> str:
-    """Escapes untrusted text (names of classes and folders) for Markdown and HTML."""
+    """Escapes untrusted text, such as names of classes and folders, for Markdown and HTML."""
     return re.sub(r"([\\`*_\[\]|#!~])", r"\\\1", html.escape(clean(value)))
 
 
@@ -144,8 +145,7 @@ def _recipe(run: dict[str, Any], config: RunConfig, weights: Weights) -> str:
         lines.append(f"- The encoder is frozen; the classifier is {kind} on its features{chosen and f': {chosen}'}")
         devices, commit = (_plain(run.get(key) or "not known") for key in ("devices", "commit"))
         return "## Recipe\n\n" + "\n".join([*lines, f"- Devices: {devices}; code commit: {commit}"])
-    epochs = f"{run.get('epochs', t.epochs):g}"
-    epochs += " epoch" if epochs == "1" else " epochs"
+    epochs = count(run.get("epochs", t.epochs), "epoch")
     lines.append(f"- {epochs}, {run.get('steps', 'unknown')} updates; seed {config.seed}")
     numbers = f"betas {o.b1:g} and {o.b2:g}" if o.name == "adamw" else f"momentum {o.b1:g}"
     optimizer = "AdamW" if o.name == "adamw" else "LARS"
@@ -154,11 +154,11 @@ def _recipe(run: dict[str, Any], config: RunConfig, weights: Weights) -> str:
         lines.append(f"- The encoder is frozen; a linear head was trained behind a batch norm{folded}")
     lines.append(
         f"- {optimizer}, base learning rate {o.base_lr:g} per 256 images, {_plain(o.schedule)} schedule with "
-        f"{o.warmup_epochs:g} epochs of warm-up, weight decay {o.weight_decay:g}, {numbers}, "
+        f"{count(o.warmup_epochs, 'epoch')} of warm-up, weight decay {o.weight_decay:g}, {numbers}, "
         f"layer decay {o.layer_decay:g}"
     )
     if t.blocks >= 0:
-        last = f"the last {t.blocks} blocks, the final norm and " if t.blocks else ""
+        last = f"the last {'block' if t.blocks == 1 else f'{t.blocks} blocks'}, the final norm and " if t.blocks else ""
         lines.append(f"- Trained parameters: {last}the head")
     if weights.kind == "mae":
         target = "pixels normalized within each patch" if config.mae.norm_pix_loss else "pixels"

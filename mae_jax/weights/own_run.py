@@ -48,7 +48,7 @@ def load(run_dir: Path, field: str = "RUN_DIR", fold: bool = True) -> tuple[Weig
 
 
 def class_names(run_dir: Path, run: dict[str, Any], field: str) -> tuple[str, ...]:
-    """The class names in run.json; () for a pre-training. Raises UserError that names `field` if they are no list."""
+    """The class names in run.json; () for a pre-training. Raises UserError that names `field` for anything else."""
     classes = run.get("classes", [])
     if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
         raise UserError(f"{field}: {run_dir / contents.RUN}: classes is {classes!r}; it should be a list of names")

@@ -17,6 +17,7 @@ from mae_jax.models.params import map_paths
 from mae_jax.models.patches import position_embedding
 from mae_jax.models.vit import ViTConfig
 from mae_jax.runtime.errors import UserError
+from mae_jax.runtime.text import count
 from mae_jax.weights import names
 from mae_jax.weights.arrays import read_arrays, read_config
 
@@ -42,7 +43,7 @@ class Weights:
     mean: tuple[float, ...] = IMAGENET[0]  # of the expected images, in 0..1
     std: tuple[float, ...] = IMAGENET[1]
     classes: tuple[str, ...] = ()  # class names, if the file contains them
-    heads_known: bool = True  # False: `shape.heads` is assumed, the usual number for the width
+    heads_known: bool = True  # False: no file states the heads, so `shape.heads` is the usual number for the width
     notes: tuple[str, ...] = ()
 
     def model_fields(self) -> dict[str, Any]:
@@ -93,7 +94,11 @@ def read(path: str | Path, field: str = "weights", heads: int = 0, leave: str = 
     shape, kind, known = _shape(arrays, family, about, saved, heads, path, field)
     params, notes = _take(arrays, family, shape, kind, path, field)
     notes = [f"the prefix {prefix!r} is removed from the keys", *notes] if prefix else notes
-    notes = [f"{len(ignored)} keys are ignored, as requested ({_some(sorted(ignored))})", *notes] if ignored else notes
+    notes = (
+        [f"{count(len(ignored), 'key is', 'keys are')} ignored, as requested ({_some(sorted(ignored))})", *notes]
+        if ignored
+        else notes
+    )
     half_sizes = {a.dtype.itemsize for a in arrays.values() if np.issubdtype(a.dtype, np.floating)} - {4, 8}
     tolerance = 5e-3 if half_sizes else 1e-5
     if kind == "mae" and not _plain_decoder(
@@ -103,7 +108,10 @@ def read(path: str | Path, field: str = "weights", heads: int = 0, leave: str = 
         kind, params = "vit", {"encoder": params["encoder"]}
         shape = dataclasses.replace(shape, decoder_width=0, decoder_depth=0, decoder_heads=0)
     if not known:
-        notes.append(f"{shape.heads} attention heads are assumed, the usual number for {shape.width} features")
+        notes.append(
+            f"{count(shape.heads, 'attention head is', 'attention heads are')} assumed, the usual number for "
+            f"{shape.width} features"
+        )
     shape, params, more = _fixed_positions(shape, params, tolerance)
     mean, std = _scale(path, about, field)
     labels = about.section("id2label").fields
@@ -227,8 +235,8 @@ def _shape(
         patches = next((n for n in counts if round(max(n, 0) ** 0.5) ** 2 == n > 0), 0)
         if not patches:
             raise UserError(
-                f"{field}: {path}: {positions.shape[-2]} positions are not those of a square image; use weights for "
-                "square images"
+                f"{field}: {path}: {count(positions.shape[-2], 'position does', 'positions do')} not fit a "
+                "square image; use weights for square images"
             )
         image_size = round(patches**0.5) * patch_size
     else:
@@ -243,8 +251,8 @@ def _shape(
     n_heads = int(stated or heads or usual)
     if n_heads < 1 or width % n_heads or width % 4:
         raise UserError(
-            f"{field}: {path}: {n_heads} heads do not fit {width} features (which must be a multiple of 4 and of the "
-            "number of heads); set --heads"
+            f"{field}: {path}: {count(n_heads, 'head does', 'heads do')} not fit {width} features (which must "
+            "be a multiple of 4 and of the number of heads); set --heads"
         )
     decoder = None if find("decoder/embed/kernel") is None else need("decoder/embed/kernel", 2)
     head = find("head/bias")

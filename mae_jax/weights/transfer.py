@@ -17,7 +17,7 @@ _SHAPE = ("patch_size", "width", "depth", "heads", "mlp_ratio", "positions", "re
 
 
 def transfer(params: Params, shape: ViTConfig, weights: Weights, field: str = "init_from") -> tuple[Params, list[str]]:
-    """Replaces `params` of a network of `shape` by those in `weights`. Returns the new parameters and notes.
+    """Replaces `params` of a network of `shape` with those in `weights`. Returns the new parameters and notes.
 
     A classifier's head and the norms before it stay random, and so does a decoder if `weights` has none. Learned
     positions of another grid are interpolated. The new parameters are placed like `params`. Raises UserError that lists

@@ -39,7 +39,7 @@ def test_run_directories_stay_as_they_are(study):
 def test_a_study_without_classifiers_is_refused(study):
     for run in (study / "cells").iterdir():
         (run / "run.json").unlink()
-    with pytest.raises(UserError, match="study: no classifier among its 1 runs"):
+    with pytest.raises(UserError, match="study: no classifier among its 1 run"):
         expand([study])
 
 

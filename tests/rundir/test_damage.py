@@ -287,4 +287,4 @@ def test_a_damaged_row_of_metrics_is_reported(config, copy, capsys):
     rows = metrics.read_bytes().split(b"\n")
     metrics.write_bytes(b"\n".join([b"\xff" + rows[0][5:], *rows[1:]]))
     loop.run(config, copy)
-    assert f"{metrics} has 1 rows that cannot be read: these rows up to step" in capsys.readouterr().out
+    assert f"{metrics} has 1 row that cannot be read (up to step" in capsys.readouterr().out

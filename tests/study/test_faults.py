@@ -50,7 +50,7 @@ def test_a_refused_run_does_not_stop_the_others(config, tmp_path, ran, capsys):
     victim = place / "checkpoints" / str(committed_steps(place / "checkpoints")[0]) / "params" / "_METADATA"
     whole = victim.read_bytes()
     victim.write_bytes(whole[:40] + bytes([whole[40] ^ 1]) + whole[41:])
-    with pytest.raises(UserError, match=r"1 of 3 runs are missing: finetune 100 % mae \(.*only the missing ones"):
+    with pytest.raises(UserError, match=r"1 of 3 runs is missing: finetune 100 % mae \(.*only the missing ones"):
         label_study.run(config, tmp_path)
     assert "[3/3] finetune 100 % mae: missing: init_from: checkpoint" in capsys.readouterr().out
     assert inits_in_report(tmp_path) == ["scratch"]
@@ -172,7 +172,7 @@ def test_a_damaged_finished_run_does_not_stop_the_others(config, tmp_path, ran, 
         (one / contents.RESULTS).write_text(wrong)
         (other / contents.RESULTS).unlink()
         ran.clear()
-        with pytest.raises(UserError, match=r"1 of 2 runs are missing: finetune 50 % scratch \("):
+        with pytest.raises(UserError, match=r"1 of 2 runs is missing: finetune 50 % scratch \("):
             label_study.run(config, tmp_path)
         assert "does not hold the results of a run; restore it, or remove it" in capsys.readouterr().out
         assert ran == ["finetune 100 % scratch"]
@@ -180,7 +180,7 @@ def test_a_damaged_finished_run_does_not_stop_the_others(config, tmp_path, ran, 
     (one / contents.SUBSET).unlink()
     (one / contents.SUBSET).mkdir()
     (other / contents.RESULTS).unlink()
-    with pytest.raises(UserError, match=r"1 of 2 runs are missing: finetune 50 % scratch \("):
+    with pytest.raises(UserError, match=r"1 of 2 runs is missing: finetune 50 % scratch \("):
         label_study.run(config, tmp_path)
     assert f"missing: {one / contents.SUBSET}: Is a directory" in capsys.readouterr().out
     (one / contents.SUBSET).rmdir()

@@ -22,7 +22,7 @@ def test_the_runs_of_a_study_are_counted_and_called_by_number(environment, tmp_p
     assert (done.stdout, done.returncode) == ("4\n", 0), done.stderr
     assert [p.name for p in (tmp_path / "study").iterdir()] == ["study.json"]
     done = cell(environment, *study, "--stage=pretrain", "--number=7", "--config.seeds=(0,)")
-    line = "error: --number=7 is out of range; the study has 1 runs in stage pretrain, counted from 0\n"
+    line = "error: --number=7 is out of range; the study has 1 run in stage pretrain, counted from 0\n"
     assert (done.stderr, done.returncode) == (line, 2)
 
 

@@ -71,7 +71,7 @@ def test_it_rolls_back_and_lowers_the_rate(tmp_path, tiny_config, capsys):
             assert all(np.isfinite(saved[name]).all() for name in saved)
     # The same run resumes when the config allows a lower rate.
     config.train.on_divergence, config.train.lower_rate_times = "lower_rate", 1
-    with pytest.raises(UserError, match=r"The learning rate was lowered 1 times, to 0.001 of it"):
+    with pytest.raises(UserError, match=r"The learning rate was lowered 1 time, to 0.001 times the scheduled one"):
         loop.run(config, tmp_path)
     config.train.lower_rate_times = 2
     results = loop.run(config, tmp_path)
@@ -80,7 +80,7 @@ def test_it_rolls_back_and_lowers_the_rate(tmp_path, tiny_config, capsys):
     assert [e["rate_factor"] for e in lowered] == [1e-3, pytest.approx(1e-6)]
     back = lowered[1]["back_to"]
     assert lowered[1]["diverged_at"] > back >= lowered[0]["back_to"] > 0
-    assert f"rolled back to the checkpoint of step {back}, continues with 1e-06 of the learning rate (" in said
+    assert f"rolled back to the checkpoint of step {back}, continuing with 1e-06 times the learning rate (" in said
     assert "(rollback 2 of 2)" in said
     rows = rows_of(tmp_path)
     assert [row["rate_factor"] for row in rows if "rate_factor" in row] == [e["rate_factor"] for e in lowered]
@@ -101,13 +101,15 @@ def test_it_rolls_back_further_if_a_lower_rate_does_not_help(tmp_path, tiny_conf
 def test_without_a_checkpoint_it_rolls_back_to_the_initial_weights(tmp_path, tiny_config, capsys):
     changes = EXPLODES | {"checkpoint.every_epochs": 50.0, "train.on_divergence": "lower_rate"}
     loop.run(tiny_config(**changes), tmp_path)
-    assert "rolled back to the initial weights, continues with 0.001 of the learning rate" in capsys.readouterr().out
+    assert (
+        "rolled back to the initial weights, continuing with 0.001 times the learning rate" in capsys.readouterr().out
+    )
     assert {row["step"] for row in rows_of(tmp_path) if "rate_factor" in row} == {0}  # once or more
 
 
 def test_initial_weights_that_are_not_finite_are_named(tmp_path, tiny_config):
     config = tiny_config(**{"model.head_std": 3e38, "train.on_divergence": "lower_rate"})
-    with pytest.raises(UserError, match=r"at step 1; the last good checkpoint is none yet .*initial weights"):
+    with pytest.raises(UserError, match=r"at step 1; there is no good checkpoint yet .*initial weights"):
         loop.run(config, tmp_path)
 
 

@@ -97,7 +97,7 @@ def test_runs_are_listed_and_compared(finished, tmp_path):
     shared = len(rows) - 1
     gain = sum(row["image"] != rows[0]["image"] for row in wrong)
     lines = "\n".join(overview.compare(finished / "whole", other))
-    assert "1 fields differ\n  optim.b2: 0.999 -> 0.5" in lines and f"{shared} test images in both" in lines
+    assert "1 field differs\n  optim.b2: 0.999 -> 0.5" in lines and f"{shared} test images in both" in lines
     assert f"B 1.0000, B - A {gain / shared:+.4f} (95 % interval" in lines
     assert f"correct only in A: 0, only in B: {gain};" in lines
 

@@ -67,7 +67,7 @@ def test_the_class_tokens_position_is_added_to_it(timm_file):
         (lambda a: a.pop("cls_token"), "1 missing (cls_token)"),
         (lambda a: a.pop("patch_embed.proj.weight"), "no patch embedding under the names"),
         (lambda a: a.update(pos_embed=a["pos_embed"][:, :4]), ""),
-        (lambda a: a.update(pos_embed=a["pos_embed"][:, :3]), "3 positions are not those of a square image"),
+        (lambda a: a.update(pos_embed=a["pos_embed"][:, :3]), "3 positions do not fit a square image"),
     ],
 )
 def test_missing_unexpected_and_unusable_keys_stop_the_import(timm_file, change, said):
@@ -101,7 +101,7 @@ def test_a_decoder_with_other_positions_is_ignored(timm_file):
 
 def test_an_unknown_number_of_heads_is_assumed_and_noted(timm_file):
     weights = reader.read(timm_file(about={}))
-    assert weights.shape.heads == 1 and not weights.heads_known and "1 attention heads are assumed" in weights.notes[0]
+    assert weights.shape.heads == 1 and not weights.heads_known and "1 attention head is assumed" in weights.notes[0]
     assert reader.read(timm_file(about={}), heads=4).shape.heads == 4
     weights = dataclasses.replace(weights, shape=dataclasses.replace(weights.shape, width=384, heads=6, depth=12))
     assert {k: v for k, v in weights.model_fields().items() if k in ("size", "width")} == {"size": "small", "width": 0}
@@ -141,7 +141,7 @@ def test_keys_that_match_leave_are_ignored(timm_file):
     with pytest.raises(UserError, match=r"1 unexpected \(dino_head.mlp.0.weight\)"):
         reader.read(path)
     for pattern in (r"^dino_head\.", r"^backbone\.dino_head\."):
-        assert "1 keys are ignored, as requested (" in reader.read(path, leave=pattern).notes[0]
+        assert "1 key is ignored, as requested (" in reader.read(path, leave=pattern).notes[0]
     with pytest.raises(UserError, match="matches no key"):
         reader.read(path, leave="decoder")
     with pytest.raises(UserError, match="not a valid regular expression"):

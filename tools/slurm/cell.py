@@ -18,6 +18,7 @@ from mae_jax.config.fields import QUICK
 from mae_jax.config.naming import default_workdir
 from mae_jax.runtime.command import say
 from mae_jax.runtime.errors import UserError
+from mae_jax.runtime.text import count
 
 _STAGE = flags.DEFINE_enum("stage", "finetune", ["pretrain", "finetune"], "Stage of the study.")
 _NUMBER = flags.DEFINE_integer("number", 0, "Index of the run within the stage, from 0.")
@@ -47,8 +48,8 @@ def run(config: ConfigDict, workdir: str | None = None) -> None:
         return
     if not 0 <= _NUMBER.value < len(runs):
         raise UserError(
-            f"--number={_NUMBER.value} is out of range; the study has {len(runs)} runs in stage {_STAGE.value}, "
-            "counted from 0"
+            f"--number={_NUMBER.value} is out of range; the study has {count(len(runs), 'run')} in stage "
+            f"{_STAGE.value}, counted from 0"
         )
     wanted = runs[_NUMBER.value][1]
     before = [place for place, _ in cells.pretrainings(study, directory) if str(place.resolve()) == wanted.init_from]
