@@ -7,6 +7,7 @@ from PIL import Image
 from mae_jax.config.fields import StudyConfig
 from mae_jax.config.loading import as_json, load
 from mae_jax.config.validation import typed
+from mae_jax.rundir import contents
 from mae_jax.runtime.errors import UserError
 from mae_jax.study import quick, validation
 
@@ -48,6 +49,20 @@ def test_without_unlabeled_images_the_training_images_are_pre_trained_on(cells):
     given = quick.configured(cells, str(cells / "A"), steps=7)
     assert (given.pretrain.data.part, given.pretrain.data.dir) == ("all", str(cells / "A"))
     assert given.pretrain.train.steps == 7
+
+
+def test_a_given_encoder_brings_its_network_and_normalization(cells, tiny_config):
+    run = cells.parent / "pretrained"
+    run.mkdir()
+    fields = {"model.width": 24, "model.heads": 3, "data.mean": (0.5, 0.4, 0.3), "data.std": (0.2, 0.2, 0.2)}
+    contents.write_json(run / contents.CONFIG, {"config": as_json(tiny_config("pretrain", **fields))})
+    study = validation.validate_study(quick.configured(cells, init=str(run)))
+    assert study.inits == ("scratch", str(run))
+    for part in (study.pretrain, study.finetune):
+        assert (part.model.width, part.model.heads, part.model.image_size) == (24, 3, 16)
+        assert (part.data.mean, part.data.std) == ((0.5, 0.4, 0.3), (0.2, 0.2, 0.2))
+    with pytest.raises(UserError, match="--init="):
+        quick.configured(cells, init=str(cells))
 
 
 def test_a_table_and_its_columns(cells):
