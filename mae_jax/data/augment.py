@@ -1,6 +1,7 @@
-"""RandAugment and random erasing, as the fine-tuning code of MAE has them from timm ("rand-m9-mstd0.5-inc1", "pixel").
+"""RandAugment and random erasing as in MAE's fine-tuning code: timm's "rand-m9-mstd0.5-inc1" and "pixel".
 
-They are transforms like those in `transforms`: uint8 arrays in and out, randomness only from the given generator.
+They are transforms like those in `transforms`: they map uint8 arrays to uint8 arrays and draw random numbers only from
+the given generator.
 """
 
 import math
@@ -13,21 +14,21 @@ from PIL import Image, ImageEnhance, ImageOps
 
 from mae_jax.data.jpeg import Box
 
-# ImageNet's colors, not `data.mean` and `data.std`, which may be 0 and 1.
+# ImageNet's values, because `data.mean` and `data.std` may be 0 and 1.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 FILL = tuple(round(255 * value) for value in MEAN)  # fills pixels that come from outside the image
-LEVELS = 10  # the magnitude of full strength
+LEVELS = 10  # the level of full strength
 
 Operation = Callable[[Image.Image, float], Image.Image]  # strength: -1 to 1
 
 
 def _affine(image: Image.Image, *matrix: float) -> Image.Image:
-    """Pixel (x, y) is taken from (a x + b y + c, d x + e y + f)."""
+    """Transforms the image: pixel (x, y) comes from (a x + b y + c, d x + e y + f); `matrix` is (a, b, c, d, e, f)."""
     return image.transform(image.size, Image.Transform.AFFINE, matrix, Image.Resampling.BICUBIC, fillcolor=FILL)
 
 
 def _enhance(kind: Callable) -> Operation:
-    """Factor 1 leaves the image unchanged, 0.1 removes most of the quality, 1.9 nearly doubles it."""
+    """An operation with the factor 1 + 0.9 * strength: 1 leaves the image unchanged, 0.1 nearly removes the quality."""
     return lambda image, strength: kind(image).enhance(max(0.1, 1 + 0.9 * strength))
 
 
@@ -48,7 +49,7 @@ COLOUR: dict[str, Operation] = {  # operations on colors or sharpness
     "equalize": lambda image, s: ImageOps.equalize(image),
     "invert": lambda image, s: ImageOps.invert(image),
     "posterize": lambda image, s: ImageOps.posterize(image, max(1, 4 - int(4 * abs(s)))),  # bits that are kept
-    "solarize": lambda image, s: ImageOps.solarize(image, 256 - int(256 * abs(s))),  # inverted from this value on
+    "solarize": lambda image, s: ImageOps.solarize(image, 256 - int(256 * abs(s))),  # values from here on are inverted
     "solarize_add": _solarize_add,
     "colour": _enhance(ImageEnhance.Color),
     "contrast": _enhance(ImageEnhance.Contrast),
@@ -94,9 +95,9 @@ class RandAugment:
 
 @dataclass(frozen=True)
 class RandomErasing:
-    """Replaces a random box of the image by noise, with `probability` (Zhong et al. 2020).
+    """Replaces a random box of the image with noise, with `probability` (Zhong et al. 2020).
 
-    `area` is the area of the box relative to the image, `ratio` its height over its width. The reference draws normal
+    `area` is the area of the box relative to the image, `ratio` its height over its width. The original draws normal
     noise for each value of the normalized image. Here the image is uint8, so the noise has ImageNet's mean and standard
     deviation and is rounded and clipped to 0..255 (about 3 % of the values), whatever the normalization of the inputs.
     """
@@ -116,7 +117,7 @@ class RandomErasing:
         return element | {"image": image}
 
     def box(self, height: int, width: int, rng: np.random.Generator) -> Box | None:
-        """Draws the box to erase, smaller than the image; None if ten tries do not fit."""
+        """Draws the box to erase, which is smaller than the image; None if ten draws do not fit."""
         for _ in range(10):
             area = height * width * rng.uniform(*self.area)
             ratio = math.exp(rng.uniform(math.log(self.ratio[0]), math.log(self.ratio[1])))

@@ -13,7 +13,7 @@ MIRRORED = (2, 4, 5, 7)
 
 
 class Unreadable(Exception):
-    """The meaning of the pixels is not known. `str` is the reason without its subject, `hint` what to do."""
+    """The meaning of the pixels is not known. The message is the reason without a subject; `hint` says what to do."""
 
     def __init__(self, reason: str, hint: str = "save it with 8 or 16 bits per channel, in gray or RGB"):
         super().__init__(reason)
@@ -59,7 +59,7 @@ def _table(white: int, largest: int) -> UInt8[np.ndarray, " values"]:
 
 
 def cmyk_to_rgb(inks: np.ndarray, white: int) -> UInt8[np.ndarray, "h w 3"]:
-    """Converts CMYK (h, w, 4), `white` being full ink, to RGB by the inks' complements, without a color profile."""
+    """Converts CMYK (h, w, 4), where `white` is full ink, to RGB by the inks' complements, without a color profile."""
     paper = 255 - to_8_bits(inks, white).astype(np.uint16)
     return ((paper[..., :3] * paper[..., 3:] + 127) // 255).astype(np.uint8)
 
@@ -81,22 +81,23 @@ def upright(pixels: UInt8[np.ndarray, "h w 3"], orientation: int) -> UInt8[np.nd
 
 
 def ignore(others: dict[int, np.ndarray], white: int) -> tuple[str, ...]:
-    """The assumption made when channels of unknown meaning (numbered from 1) are left out.
+    """The assumption made when channels of unknown meaning (numbered from 1) are ignored; () if there are none.
 
-    Raises Unreadable unless each is 0 or `white` everywhere: it may be transparency or another stain.
+    Raises Unreadable unless each channel is 0 everywhere or `white` everywhere, because it may be transparency or
+    another stain.
     """
     for number, values in others.items():
         if values.min() != values.max() or values.flat[0] not in (0, white):
-            raise Unreadable(f"has a channel {number} besides its colors, which is not said to be transparency")
-    return ("a further channel, the same everywhere, is ignored",) if others else ()
+            raise Unreadable(f"has a channel {number} in addition to its colors, which is not marked as transparency")
+    return ("an extra channel with the same value everywhere is ignored",) if others else ()
 
 
 def in_words(dtype_kind: str, bits: int | Sequence[int]) -> str:
-    """Why samples of a kind ("i": signed, "f": floating point, "c": complex, "u": unsigned) and size are not read."""
+    """Why pixels of this type are not supported. `dtype_kind`: "i" signed, "f" floating, "c" complex, "u" unsigned."""
     if dtype_kind == "f":
         return f"has floating-point pixels ({bits} bits), and a file does not say which values are black and white"
     if dtype_kind == "c":
-        return "has complex numbers for pixels"
+        return "has pixels that are complex numbers"
     if dtype_kind == "i":
         return f"has signed pixels ({bits} bits), and a file does not say which values are black and white"
     return f"has {bits}-bit pixels, and a file does not say which values are black and white"

@@ -19,14 +19,15 @@ from mae_jax.data.decode import decode
 from mae_jax.data.looks import SIDE, look_of
 from mae_jax.runtime.disk import OF_ONE_PATH
 from mae_jax.runtime.errors import UNUSABLE, UserError
+from mae_jax.runtime.text import count
 
 Progress = Callable[[int, int], None]  # images checked so far, all images
-MAX_BYTES = 2**30  # of a file; the largest image that is accepted has fewer
-LARGE = 10  # times the side that a network sees, from which images are reported
+MAX_BYTES = 2**30  # of a file; even the largest accepted image has fewer
+LARGE = 10  # images are reported from this many times the network's input side
 
 
 class ReadError(UserError):
-    """The storage failed (a disk error, a mount that dropped): the image may be good, and is never skipped."""
+    """The storage failed, for example the disk or a mount. The image may be good, so it is never skipped."""
 
 
 @dataclass(frozen=True)
@@ -37,32 +38,32 @@ class Checked:
     digests: UInt64[np.ndarray, " n"]
     sizes: Int32[np.ndarray, "n 2"]  # height and width in pixels
     looks: Int8[np.ndarray, "n pixels"]  # perceptual hashes, see `looks`
-    assumed: dict[str, int]  # how many images each assumption was made about, see `decode.Picture`
+    assumed: dict[str, int]  # number of images read with each assumption, see `decode.Picture`
 
 
 def digest(data: bytes) -> int:
-    """The first 64 bits of the sha256 of an image's bytes; equal for byte-identical images."""
+    """The first 64 bits of the SHA-256 of an image's bytes; equal for byte-identical images."""
     return int.from_bytes(hashlib.sha256(data).digest()[:8], "little")
 
 
 def read_file(root: str, names: Sequence[str], i: int) -> bytes:
     """The bytes of the file `names[i]` below `root`.
 
-    Raises UserError for a file that cannot be used (not a regular file, empty, too large, no right to read it), and
-    ReadError where the storage fails.
+    Raises UserError for a file that cannot be used (not a regular file, empty, too large, no permission to read it),
+    and ReadError if the storage fails.
     """
     path = Path(root, names[i])
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):  # opening a FIFO would block
-            raise UserError(f"{path} is not a regular file but a FIFO, a socket or a device")
+            raise UserError(f"{path} is not a regular file, but a FIFO, a socket or a device")
         if not 0 < status.st_size <= MAX_BYTES:
-            what = f"has {status.st_size} bytes, at most {MAX_BYTES} are read" if status.st_size else "is empty"
+            what = f"has {status.st_size} bytes, but at most {MAX_BYTES} are allowed" if status.st_size else "is empty"
             raise UserError(f"{path} {what}")
         return path.read_bytes()
     except OSError as error:
         if error.errno in (errno.ENOENT, errno.ELOOP) and os.path.islink(path):
-            raise UserError(f"{path} is a link that leads nowhere ({error.strerror})") from None
+            raise UserError(f"{path} is a broken link ({error.strerror})") from None
         if error.errno in OF_ONE_PATH:
             raise UserError(f"{path} cannot be read ({error.strerror})") from None
         raise ReadError(
@@ -82,7 +83,7 @@ def check(
     """Decodes every file in full, because the header does not show whether a file is truncated.
 
     With bad_images='skip', files that cannot be used are added to `skipped`, by reason. Raises UserError for the first
-    of them with 'stop', and ReadError where the storage fails.
+    of them with bad_images='stop', and ReadError if the storage fails.
     """
     root, all_names = os.fspath(directory), tuple(names)
 
@@ -117,7 +118,7 @@ def check(
         pool.shutdown(cancel_futures=True)
     bad = [(name, reason, message) for name, (*_, reason, message) in zip(names, found, strict=True) if reason]
     if bad and bad_images == "stop":
-        more = f" (and {len(bad) - 1} more such files)" if len(bad) > 1 else ""
+        more = f" (and {count(len(bad) - 1, 'more such file')})" if len(bad) > 1 else ""
         raise UserError(
             f"{field}: {bad[0][2]}{more}; fix, rename or remove it, or set data.bad_images='skip' to leave such files "
             f"out"
@@ -135,7 +136,7 @@ def check(
 
 
 def large(sizes: Int32[np.ndarray, "n 2"] | None, pixels: int, labeled: bool) -> str:
-    """A warning if most images are much larger than the `pixels` along a side that a network sees; else "".
+    """A warning if most images are much larger than `pixels`, the side of the network's input; else "".
 
     `sizes` are heights and widths (None: not known); `labeled` images cannot be cut into tiles.
     """
@@ -145,11 +146,11 @@ def large(sizes: Int32[np.ndarray, "n 2"] | None, pixels: int, labeled: bool) ->
     if side < LARGE * pixels:
         return ""
     cut = (
-        "crop them around what the label belongs to, or raise model.image_size"
+        "crop them around what the label describes, or raise model.image_size"
         if labeled
         else f"cut them: mae-jax prepare tiles:NAME --source DIR --assume_mpp MPP --tile {4 * pixels}"
     )
     return (
-        f"the shorter side of {side:,.0f} pixels (median) becomes {pixels}, so that structures below "
+        f"the shorter side of {side:,.0f} pixels (median) becomes {pixels}, so structures smaller than "
         f"{side / pixels:.0f} pixels are lost; {cut}"
     )

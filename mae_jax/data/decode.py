@@ -1,4 +1,4 @@
-"""Decodes image files of common formats to upright 8-bit RGB. What cannot be read correctly is refused by name."""
+"""Decodes image files of common formats to upright 8-bit RGB. A file that cannot be read correctly is refused."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ BRANDS |= {b"mif1": "a HEIF image", b"crx ": "raw camera data (Canon CR3)"}
 
 
 class ImageError(UserError):
-    """A file cannot be decoded. `kind` is the group of reasons under which it is counted."""
+    """A file cannot be decoded. `kind` is the category under which it is counted."""
 
     def __init__(self, message: str, kind: str):
         super().__init__(message)
@@ -62,22 +62,22 @@ class ImageError(UserError):
 
 @dataclass(frozen=True)
 class Picture:
-    """A decoded image, and what had to be assumed about it, each as a short phrase."""
+    """A decoded image, and the assumptions made about it, each as a short phrase."""
 
     pixels: UInt8[np.ndarray, "h w 3"]
     assumed: tuple[str, ...] = ()
 
 
 def load_image(data: bytes, name: str = "image") -> UInt8[np.ndarray, "h w 3"]:
-    """Decodes an image to upright RGB on white; `decode` without what was assumed."""
+    """Decodes an image to upright RGB on white, as `decode` does, but without the assumptions."""
     return decode(data, name).pixels
 
 
 def decode(data: bytes, name: str = "image") -> Picture:
     """Decodes the image of a file to upright RGB; transparency turns white.
 
-    Raises ImageError with `name` and the reason where the bytes are not an image of a format that is read, are cut
-    short, have more than `Image.MAX_IMAGE_PIXELS` pixels, or pixels of which the file does not say what is white.
+    Raises ImageError with `name` and the reason if the bytes are not an image of a supported format, are truncated,
+    have more than `Image.MAX_IMAGE_PIXELS` pixels, or if the file does not say which pixel value is white.
     """
     for module in (tiff, jpeg2000):
         if data.startswith(module.SIGNATURES):
@@ -115,7 +115,7 @@ def _damaged(name: str, error: Exception) -> ImageError:
 
 
 def open_image(data: bytes, name: str) -> Image.Image:
-    """Reads the header only, by Pillow. Raises UserError as `decode` does."""
+    """Reads only the header, with Pillow. Raises ImageError as `decode` does."""
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -126,12 +126,12 @@ def open_image(data: bytes, name: str) -> Image.Image:
         raise ImageError(f"{name} {what} ({READ})", kind) from error
     pixels, limit = image.width * image.height, Image.MAX_IMAGE_PIXELS
     if limit and pixels > limit:
-        raise ImageError(f"{name} has {pixels} pixels, at most {limit} are read; cut it into tiles", OTHER_KIND)
+        raise ImageError(f"{name} has {pixels} pixels, but at most {limit} are allowed; cut it into tiles", OTHER_KIND)
     return image
 
 
 def _what(data: bytes) -> tuple[str, str]:
-    """What a file is that Pillow does not open, and the kind of this reason."""
+    """What kind of file Pillow refused, in words, and the category under which it is counted."""
     no = "not an image of a format that is read"
     start = data[:64].lstrip(b"\xef\xbb\xbf \t\r\n")
     other = next((what for magic, what in OTHERS.items() if start.startswith(magic) or data.startswith(magic)), "")
@@ -152,7 +152,7 @@ def _what(data: bytes) -> tuple[str, str]:
 
 
 def _jpeg_kind(data: bytes) -> str:
-    """Why Pillow refuses a JPEG by its frame header; "" where that is missing."""
+    """Why Pillow refuses a JPEG, according to its frame header; "" if the header is missing."""
     at = 2
     while at + 10 <= len(data) and data[at] == 0xFF:
         marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4], "big")
@@ -175,13 +175,13 @@ def orientation(image: Image.Image) -> int:
 
 
 def _frames(image: Image.Image) -> tuple[str, ...]:
-    if image.format == "MPO":  # a photograph and what a camera adds: a preview, a second eye
+    if image.format == "MPO":  # a photograph with what a camera adds, such as a preview or a stereo image
         return ("several images in one file: the first is used",)
     return ("an animation: the first frame is used",) if getattr(image, "is_animated", False) else ()
 
 
 def _needs_libpng(data: bytes, image: Image.Image) -> bool:
-    """Whether Pillow loses something of a PNG: the lower 8 of 16 bits, or transparent gray below 8 bits."""
+    """Whether Pillow would lose information: the lower 8 of 16 bits, or the transparency of gray below 8 bits."""
     if image.format != "PNG":
         return False
     bits, colors = data[24], data[25]
@@ -189,7 +189,7 @@ def _needs_libpng(data: bytes, image: Image.Image) -> bool:
 
 
 def _png(data: bytes, image: Image.Image) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Decodes a PNG by libpng, which turns its transparent color into a transparency channel."""
+    """Decodes a PNG with libpng, which converts a transparent color to a transparency channel."""
     import imagecodecs
 
     values = imagecodecs.png_decode(data)
@@ -211,7 +211,9 @@ def _dark(values: np.ndarray) -> tuple[str, ...]:
 def _rgb(image: Image.Image) -> tuple[np.ndarray, tuple[str, ...]]:
     """Converts any mode with a known range of values to RGB, on white."""
     mode = image.mode
-    if mode.startswith("I;16") or (mode == "I" and image.format == "PPM"):  # Pillow would clip all above 255 to white
+    if mode.startswith("I;16") or (
+        mode == "I" and image.format == "PPM"
+    ):  # Pillow would clip values above 255 to white
         values = np.asarray(image).astype(np.uint16)[..., None]
         return channels.to_rgb(values, 65535), _dark(values)
     if mode in ("I", "F"):

@@ -16,18 +16,19 @@ from mae_jax.data.checking import digest
 from mae_jax.data.looks import SIDE, look, shrunk
 from mae_jax.data.sources import Source
 
-NEAR = 0.95  # correlation of two such pictures from which images count as near-identical
+NEAR = 0.95  # images count as near-identical from this correlation of their perceptual hashes
 ROWS, COLUMNS = 512, 8192  # images compared at once
-SHOWN = 5  # examples that a run keeps
+SHOWN = 5  # number of examples that a run keeps
 
 
 def near(
     looks: Int8[np.ndarray, "n pixels"], others: Int8[np.ndarray, "m pixels"] | None = None
 ) -> Iterator[tuple[int, int, float]]:
-    """(i, j, correlation) for all near-identical pairs; without `others`, of i < j among `looks`.
+    """Yields (i, j, correlation) for all near-identical pairs; without `others`, for i < j within `looks`.
 
-    Tissue has no upright: an image that is turned by a right angle or mirrored counts as the same. Only pairs
-    whose upper bound, the product of `_unturned`, is high enough are compared in all 8 ways; none is lost.
+    Tissue has no upright orientation, so an image that is rotated by right angles or mirrored counts as the same.
+    Only pairs whose upper bound, the product of their `_unturned`, is high enough are compared in all 8
+    orientations. No pair is missed.
     """
     one = _unit(looks)
     two = one if others is None else _unit(others)
@@ -47,10 +48,10 @@ def near(
 
 
 def _unturned(rows: Float32[np.ndarray, "n pixels"]) -> Float32[np.ndarray, "n pixels"]:
-    """Vectors that rotation and mirroring do not change; their products are upper bounds of those of `rows`.
+    """Vectors that rotation and mirroring do not change. Their products are upper bounds of the products of `rows`.
 
-    Turning and mirroring swap the frequencies (i, j) and (j, i) of the cosine transform and change signs. By the
-    rearrangement inequality the sorted magnitudes of each such pair give the largest possible product.
+    Rotation and mirroring swap the frequencies (i, j) and (j, i) of the cosine transform and change signs. By the
+    rearrangement inequality, the sorted magnitudes of each such pair give the largest possible product.
     """
     size = np.abs(np.asarray(dctn(rows.reshape(-1, SIDE, SIDE), axes=(1, 2), norm="ortho")))
     swapped = size.transpose(0, 2, 1)
@@ -66,14 +67,14 @@ def _turned(rows: Float32[np.ndarray, "n pixels"]) -> Float32[np.ndarray, "8 n p
 
 
 def _unit(looks: Int8[np.ndarray, "n pixels"]) -> Float32[np.ndarray, "n pixels"]:
-    """Scales rows to length 1; flat images stay 0, so that they resemble nothing."""
+    """Rows without their mean, scaled to length 1. Flat images stay 0, so they are similar to no image."""
     pixels = looks.astype(np.float32)
     pixels -= pixels.mean(axis=1, keepdims=True)
     return pixels / np.maximum(np.linalg.norm(pixels, axis=1, keepdims=True), 1e-6)
 
 
 def hashes_of(source: Source) -> tuple[UInt64[np.ndarray, " n"], Int8[np.ndarray, "n pixels"]]:
-    """Digests and perceptual hashes, from the source if it has them, else by reading all its files."""
+    """Digests and perceptual hashes of a source; if it does not have them, all its files are read."""
     if source.digests is not None and source.looks is not None:
         return source.digests, source.looks()
 
@@ -87,7 +88,7 @@ def hashes_of(source: Source) -> tuple[UInt64[np.ndarray, " n"], Int8[np.ndarray
 
 
 def pixels(sources: Sequence[Source], i: int) -> Float32[np.ndarray, "64 64"]:
-    """The gray levels of image `i` of all images of `sources`, in their order."""
+    """The gray levels of image `i`, counted over all `sources` in their order."""
     for source in sources:
         if i < len(source):
             return shrunk(source.encoded(i), shifted.PICTURE, source.names[i])
@@ -96,10 +97,10 @@ def pixels(sources: Sequence[Source], i: int) -> Float32[np.ndarray, "64 64"]:
 
 
 def leaks(train: Sequence[Source], test: Source) -> dict:
-    """Counts groups and images that the test images share with the sources `train` (including validation).
+    """Counts groups and images that the test images share with the sources `train`, which include validation images.
 
-    Counts are of test images; those that are byte-identical are not counted as near-identical again. `images` are
-    the names of all test images in one of the counts.
+    Counts are of test images. Byte-identical ones are not counted again as near-identical. `images` lists the names
+    of all test images in any of the counts.
     """
     hashes = [hashes_of(source) for source in train]
     ours, looks = (np.concatenate(part) for part in zip(*hashes, strict=True))
@@ -126,7 +127,7 @@ def leaks(train: Sequence[Source], test: Source) -> dict:
         "images_in_shared_groups": sum(g in shared for g in test.compared),
         "identical": len(identical),
         "near_identical": len(found),
-        "shifted_searched": searched,  # whether shifted and cropped ones are among these
+        "shifted_searched": searched,  # whether shifted and cropped images were searched for
         "images": [test.names[j] for j in sorted(leaked)],
         "examples": {
             "groups": groups[:SHOWN],

@@ -1,4 +1,4 @@
-"""Warnings about data that make scores doubtful: few images of a class, separate sessions, repeated images."""
+"""Warnings about data that make scores unreliable: classes with few images, separate sessions, repeated images."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ import numpy as np
 from jaxtyping import Int
 
 from mae_jax.data.sources import Source
+from mae_jax.runtime.text import count
 
-FEW = 5  # training or validation images of a class, below which a warning is given
-ALONE = 0.9  # share of a class's images with values of their own, from which the class is reported
-CHANCE = 0.5  # and the largest such share for labels in random order, above which it says nothing
-DRAWS = 20  # random orders
-SHOWN = 5  # names that are listed
+FEW = 5  # a class with fewer training or validation images gets a warning
+ALONE = 0.9  # a class is reported if this share of its images has values that no other class has
+CHANCE = 0.5  # unless shuffled labels give more than this share, because the finding is then mostly chance
+DRAWS = 20  # number of shuffles
+SHOWN = 5  # number of names to list
 _DAY = re.compile(r"(?<!\d)((?:19|20)\d\d[-_.]?(?:0[1-9]|1[0-2])[-_.]?(?:0[1-9]|[12]\d|3[01]))(?!\d)")
 
 
@@ -31,10 +32,10 @@ def few(train: dict[str, int], validation: dict[str, int]) -> list[str]:
 def sessions(source: Source) -> list[str]:
     """A sentence for each class whose images alone have certain groups, days or sizes.
 
-    Such a class can be recognized by its session (film, microscope, day), so its recall may say nothing of the
-    cells. A class is reported where at least ALONE of its images have a value that no other class has, and labels
-    in random order would give at most CHANCE. Where every class has its own groups, as with labels of patients,
-    one sentence says so.
+    Such a class can be recognized by its session (film, microscope, day), so its recall may say nothing about the
+    cells. A class is reported if at least ALONE of its images have a value that no other class has, and if shuffled
+    labels would give at most CHANCE. If every class has its own groups, as with labels of patients, one sentence
+    says so.
     """
     lines = []
     labels = np.asarray(source.labels)
@@ -66,7 +67,7 @@ def _day(name: str) -> str:
 
 
 def _alone(labels: Int[np.ndarray, " n"], values: Sequence[str], classes: int) -> np.ndarray:
-    """For each class, whether at least ALONE of its images have values of their own, other than by chance."""
+    """For each class, whether at least ALONE of its images have values that no other class has, beyond chance."""
     names, value = np.unique(np.asarray(values, object).astype(str), return_inverse=True)
     known = (names != "")[value]
     present = np.bincount(labels, minlength=classes) > 0
@@ -86,9 +87,9 @@ def _own_share(labels: np.ndarray, value: np.ndarray, known: np.ndarray, classes
 
 
 def repeated(source: Source, validation: Int[np.ndarray, " v"]) -> dict:
-    """Byte-identical images among those of `source`: how many, under two labels, and on both sides of validation.
+    """Counts byte-identical images of `source`: all, those with two labels, and those in both training and validation.
 
-    Counts are of images beyond the first of each; `examples` gives pairs of names. {} where nothing is known.
+    The first image of each set of copies is not counted. `examples` has pairs of names. {} if nothing is known.
     """
     if source.digests is None:
         return {}
@@ -108,7 +109,7 @@ def repeated(source: Source, validation: Int[np.ndarray, " v"]) -> dict:
 
 
 def repeated_in_words(found: dict) -> list[str]:
-    """A sentence for each kind of `repeated` that occurs, with names."""
+    """A phrase with names for each kind of `repeated` that occurs."""
     lines = []
     for key, what in (
         ("identical", "identical to another training or validation image"),
@@ -118,7 +119,7 @@ def repeated_in_words(found: dict) -> list[str]:
         if found.get(key):
             pairs = [" = ".join(pair) for pair in found["examples"][key]]
             more = ", ..." if found[key] > len(pairs) else ""
-            lines.append(f"{found[key]} image{'s' * (found[key] > 1)} {what} ({', '.join(pairs)}{more})")
+            lines.append(f"{count(found[key], 'image')} {what} ({', '.join(pairs)}{more})")
     return lines
 
 

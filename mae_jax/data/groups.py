@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from mae_jax.runtime.errors import UserError
+from mae_jax.runtime.text import count
 
 UNKNOWN = "not known; the same patient may be on both sides"
-WEAK = ("region",)  # kinds of group that do not tell patients apart
+WEAK = ("region",)  # kinds of group that do not distinguish patients
 
 
 class Origin(NamedTuple):
@@ -29,9 +30,9 @@ class Origin(NamedTuple):
 _KNOWN = (
     # Raabin-WBC, main form: film (a Persian date and a number; one patient), field of view, cell.
     (r"(?P<group>\d\d-(?:0?[1-9]|1[0-2])-(?:0?[1-9]|[12]\d|3[01])-\d{1,3})_\d+_\d+", "film"),
-    # Raabin-WBC, basophils: time stamp of the field of view. All that is known of the patient is the day.
+    # Raabin-WBC, basophils: time stamp of the field of view. The day is all that is known about the patient.
     (r"(?P<group>20\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01]))_(?:[01]\d|2[0-3])[0-5]\d[0-5]\d_\d+", "day"),
-    # CAM16: a slide of CAMELYON16, each of another patient (Ehteshami Bejnordi et al. 2017), then the tile in it.
+    # CAM16: a slide of CAMELYON16, one per patient (Ehteshami Bejnordi et al. 2017), then the tile in it.
     (r"(?P<group>(?:normal|tumor|test)_\d+)-\d+-\d+-\w+", "slide"),
 )  # fmt: skip
 _TCGA = re.compile(r"(?:^|[/_])(TCGA-[0-9A-Z]{2}-[0-9A-Z]{4})(?=[-_./]|$)")  # project, tissue source site, patient
@@ -43,15 +44,15 @@ class Groups:
 
     groups: tuple[str, ...]  # "": the image is its own group
     fields: tuple[str, ...] = ()  # (): the same as `groups`
-    kind: str = ""  # in words: "film", or "film and day" where there are several; "": not known
+    kind: str = ""  # in words: "film", or "film and day" if there are several kinds; "": not known
 
 
 def origin(name: str) -> Origin:
-    """The group and field of a file name in one of the published forms.
+    """The group and field of an image, from a file name in one of the published forms.
 
     Raabin-WBC `95-8-10-1_301_2.jpg` (film 95-8-10-1, field 95-8-10-1_301) and `20190531_113249_0.jpg` (day and time
     stamp), CAM16 `normal_002-500-2-384ver.jpg` (slide normal_002, also its field). A pRCC region
-    (`3610_6089_2000.jpg`) names neither its slide nor its patient, so nothing is known of it. A TCGA barcode
+    (`3610_6089_2000.jpg`) names neither its slide nor its patient, so both are unknown. A TCGA barcode
     anywhere in the path names the patient.
     """
     stem = name.rsplit("/", 1)[-1].rsplit(".", 1)[0]
@@ -69,17 +70,17 @@ def compiled(pattern: str, field: str = "data.group_pattern") -> re.Pattern[str]
     try:
         expression = re.compile(pattern)
     except (re.error, RecursionError, OverflowError) as error:
-        raise UserError(f"{field}={pattern!r} is not a regular expression: {error}; fix it") from None
+        raise UserError(f"{field}={pattern!r} is not a valid regular expression: {error}; correct it") from None
     if expression.groups != 1:
         raise UserError(
-            f"{field}={pattern!r} has {expression.groups} groups; put ( ) around the one part of the name that tells "
-            f"the patient or slide, for example '(patient\\d+)_', and use (?: ) elsewhere"
+            f"{field}={pattern!r} has {count(expression.groups, 'group')}; put ( ) around the one part of the name "
+            f"that identifies the patient or slide, for example '(patient\\d+)_', and use (?: ) elsewhere"
         )
     return expression
 
 
 def of_names(names: Iterable[str], pattern: str = "") -> Groups:
-    """The groups of images by their names: by `pattern`, searched in each whole name, else by the published forms."""
+    """The groups of images from their names: by `pattern`, searched in the whole name, or else by published forms."""
     once: dict[str, str] = {}  # the images of a group share one string
     if pattern:
         expression = compiled(pattern)
@@ -94,9 +95,9 @@ def of_names(names: Iterable[str], pattern: str = "") -> Groups:
 
 
 def facts(train: Sequence[str], tests: dict[str, Sequence[str]], kind: str) -> dict:
-    """What run.json says of groups: the number in each set, images without one, and groups in training and test.
+    """The facts about groups for run.json: numbers in each set, images without one, groups in training and test.
 
-    `train` and the values of `tests` are the group of each image. `text` puts it in words.
+    `train` and the values of `tests` hold the group of each image. The entry `text` puts the facts in words.
     """
     ours = set(train) - {""}
     known = {"train": len(ours)} | {name: len(set(test) - {""}) for name, test in tests.items()}
@@ -116,11 +117,11 @@ def facts(train: Sequence[str], tests: dict[str, Sequence[str]], kind: str) -> d
 
 
 def generated(train: int, tests: dict[str, int]) -> dict:
-    """`facts` of generated images, which are independent: each is a group of its own."""
+    """`facts` of generated images. They are independent, so each is its own group."""
     count = {"train": train} | tests
     found = {"known": True, "kind": "image", "count": count, "images_without": dict.fromkeys(count, 0)}
     nothing = {name: {"groups": 0, "images": 0} for name in tests}
-    return found | {"shared_with_training": nothing, "text": "each generated image is a group of its own"}
+    return found | {"shared_with_training": nothing, "text": "each generated image is its own group"}
 
 
 def in_words(found: dict) -> str:
@@ -135,7 +136,7 @@ def in_words(found: dict) -> str:
         if both.get("groups"):
             more.append(f"{both['groups']} also in training, with {both['images']} of its images")
         if n and alone:
-            more.append(f"{alone} images without a group")
+            more.append(f"{count(alone, 'image')} without a group")
         part += f" ({', '.join(more)})" if more else ""
         parts.append(part)
     text = f"{found['kind'] or 'group'}: {', '.join(parts)}"

@@ -1,9 +1,9 @@
 """Decodes the part of a JPEG that a crop needs, and skips as much of the rest as the file allows.
 
-A JPEG is one long code that is read from its start. Restart markers divide it into intervals that can be decoded
-independently; tiles prepared by mae_jax have them every few blocks (`encode`). The bytes of the intervals that a
-crop touches, under a header with a smaller size, are a JPEG of that part (ITU-T T.81, sections B.2.4.4, E.1.4). No
-pixel changes. Without markers, only the part below the crop is skipped, by a smaller height in the header.
+A JPEG is one long bit stream that must be decoded from its start. Restart markers divide it into intervals that can
+be decoded independently. Tiles prepared by mae_jax have a marker every few blocks (`encode`). The intervals that a
+crop touches, with a header of a smaller size, form a JPEG of that part (ITU-T T.81, sections B.2.4.4 and E.1.4). Its
+pixels are the same. Without markers, a smaller height in the header skips only the part below the crop.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ class Header:
 
     height: int
     width: int
-    mcu: tuple[int, int]  # height and width of a unit of the code, in pixels
-    interval: int  # units between restart markers; 0: no markers
-    frame: int  # where the frame header begins
-    scan: int  # where the code begins
+    mcu: tuple[int, int]  # height and width of a minimum coded unit, in pixels
+    interval: int  # coded units between restart markers; 0: no markers
+    frame: int  # byte at which the frame header begins
+    scan: int  # byte at which the bit stream begins
     exif: bool
 
     @property
@@ -49,12 +49,12 @@ class Header:
 def encode(pixels: UInt8[np.ndarray, "h w 3"], halved: bool = False) -> bytes:
     """Encodes a tile as JPEG with restart markers; optimized Huffman tables make up for the markers' bytes.
 
-    Stains are colors, so chroma is kept at full resolution (4:4:4), unless the tile comes from a file that has it
-    `halved` in both directions (4:2:0).
+    Color carries the stain, so chroma keeps its full resolution (4:4:4), unless the tile comes from a file in which
+    it is `halved` in both directions (4:2:0).
     """
     sampling, side = ("4:2:0", 16) if halved else ("4:4:4", 8)
     across = -(-pixels.shape[1] // side)
-    # Intervals of 32 to 72 pixels: narrower ones cost bytes, with wider ones more is decoded.
+    # Intervals of 32 to 72 pixels: narrower ones cost bytes, wider ones make a crop decode more.
     units = next((n for n in range(32 // side, 72 // side + 1) if across % n == 0), across)
     file = io.BytesIO()
     options = {"quality": QUALITY, "subsampling": sampling, "optimize": True, "restart_marker_blocks": units}
@@ -99,11 +99,11 @@ def read_header(data: bytes) -> Header | None:
 def decode(
     data: bytes, header: Header, box: Box, reduced: int = 1, smooth: bool = True
 ) -> tuple[UInt8[np.ndarray, "h w 3"], int, int]:
-    """Pixels of a part of the image that contains `box`, and where the part begins: left, upper.
+    """Pixels of a part of the image that contains `box`, and the left and upper edge of this part.
 
-    All three are at 1/`reduced` (1, 2, 4, 8) of the scale. Inside the box, pixels equal those of decoding the whole
-    image. Without `smooth`, chroma that the file stores at half the size is repeated, not interpolated, which is
-    faster. Raises ValueError where the code is damaged, or of a kind that simplejpeg does not read.
+    All are at 1/`reduced` (1, 2, 4, 8) of the scale. Inside the box, pixels equal those of the whole image when
+    decoded. Without `smooth`, chroma that the file stores at half the size is repeated instead of interpolated, which
+    is faster. Raises ValueError if the bit stream is damaged or not supported by simplejpeg.
     """
     part, left, upper, height, width, unread = window(data, header, box, 1 if smooth else 0)
     options: dict[str, Any] = {"fastupsample": not smooth}
@@ -123,9 +123,9 @@ def decode(
 def window(
     data: bytes, header: Header, box: Box, margin: int = 1
 ) -> tuple[bytes | bytearray, int, int, int, int, bool]:
-    """The smallest JPEG that contains `box`: its bytes, left, upper, height, width, and whether code is left over.
+    """The smallest JPEG that contains `box`: its bytes, left, upper, height, width, and whether unread bytes follow.
 
-    `margin`: pixels around the box that are needed, too; one where chroma is interpolated.
+    `margin`: number of pixels around the box that are also needed; 1 if chroma is interpolated.
     """
     left, upper, wide, high = box
     tall, broad = header.mcu
@@ -139,8 +139,8 @@ def window(
         struct.pack_into(">H", part, header.frame + 5, height)
         return part, 0, 0, height, header.width, True
 
-    units = min(header.interval, across)  # of an interval, or of its part in a row
-    rows = max(1, header.interval // across)  # of units in an interval
+    units = min(header.interval, across)  # in an interval, or in its part in one row
+    rows = max(1, header.interval // across)  # rows of units in an interval
     stride, tall, broad = across // units, tall * rows, broad * units
     first, last = first // rows, -(-last // rows)
     begin, end = max(0, (left - margin) // broad), min(stride, -(-(left + wide + margin) // broad))
@@ -152,7 +152,7 @@ def window(
     struct.pack_into(">HH", head, header.frame + 5, height, width)
     view = memoryview(data)
     part = bytearray().join([head, *[view[a:b] for a, b in zip(starts.tolist(), stops.tolist(), strict=True)]])
-    # Markers count from 0 to 7 and start again; the last marker is the end of the image.
+    # Markers count from 0 to 7, then start again at 0. The last marker is the end of the image.
     lengths = stops - starts
     moved = header.scan + 1 + np.cumsum(lengths) - stops
     at = (marks[heads[:, None] + np.arange(1, end - begin + 1)] + moved[:, None]).ravel()
@@ -161,7 +161,7 @@ def window(
 
 
 def _intervals(data: bytes, header: Header, units: int) -> Int[np.ndarray, " n"] | None:
-    """Positions of the marker before each interval, and of the end of the last one; None if they form no grid."""
+    """Positions of the marker before each interval and of the last one's end; None if they do not form a grid."""
     across = -(-header.width // header.mcu[1])
     if across % header.interval and header.interval % across:
         return None
@@ -169,7 +169,7 @@ def _intervals(data: bytes, header: Header, units: int) -> Int[np.ndarray, " n"]
     code = np.frombuffer(data, np.uint8, offset=header.scan)
     found = (code[:-1] == 0xFF).nonzero()[0]
     kinds = code[found + 1]
-    real = kinds.nonzero()[0][:expected]  # FF 00 is a byte FF of the code
+    real = kinds.nonzero()[0][:expected]  # FF 00 stands for a data byte FF
     if kinds[real].tobytes() != _counted(expected):
         return None
     return np.concatenate([[-2], found[real]]) + header.scan

@@ -1,7 +1,7 @@
 """Decodes JPEG 2000 to 8-bit RGB: up to 16 bits, with palettes, channel definitions and YCbCr (ISO/IEC 15444-1).
 
-OpenJPEG decodes the code itself (by imagecodecs); the boxes around it, which say what its channels mean, are read
-here: a color specification (I.5.3.3), a palette (I.5.3.4, I.5.3.5) and channel definitions (I.5.3.6).
+OpenJPEG decodes the codestream (through imagecodecs). This module reads the boxes around it, which say what its
+channels mean: color specification (I.5.3.3), palette (I.5.3.4, I.5.3.5) and channel definitions (I.5.3.6).
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from jaxtyping import UInt8
 
 from mae_jax.data import channels
 from mae_jax.data.channels import Damaged, Unreadable
+from mae_jax.runtime.text import count
 
-SIGNATURES = (b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51")  # a file of boxes, and the bare code
+SIGNATURES = (b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51")  # a file of boxes, and a bare codestream
 SRGB, GRAY, SYCC, CMYK = 16, 17, 18, 12  # enumerated color spaces
 NAMES = {14: "CIE L*a*b*", 19: "CIE Jab", 20: "e-sRGB", 21: "ROMM-RGB", 24: "e-sYCC", 0: "bi-level", 15: "bi-level"}
 PROFILES = {b"RGB ": SRGB, b"GRAY": GRAY, b"CMYK": CMYK, b"Lab ": 14}  # in an ICC profile's header
@@ -29,27 +30,29 @@ class Header:
     """The content of the boxes."""
 
     code: bytes = b""
-    images: int = 0  # codes in the file
+    images: int = 0  # codestreams in the file
     size: tuple[int, int] = (0, 0)  # height and width
-    space: int | None = None  # enumerated color space; None: not said
+    space: int | None = None  # enumerated color space; None: not stated
     palette: np.ndarray | None = None  # entries x columns
     palette_bits: tuple[int, ...] = ()
-    mapping: list[tuple[int, int, int]] = field(default_factory=list)  # component, by palette or not, column
-    definitions: dict[int, tuple[int, int]] = field(default_factory=dict)  # channel: type, what it belongs to
+    mapping: list[tuple[int, int, int]] = field(default_factory=list)  # component, whether it uses the palette, column
+    definitions: dict[int, tuple[int, int]] = field(
+        default_factory=dict
+    )  # channel: its type, and the color it belongs to
 
 
 def read(data: bytes, max_pixels: float = math.inf) -> tuple[UInt8[np.ndarray, "h w 3"], tuple[str, ...]]:
-    """Decodes the first image, transparency on white; also returns what was assumed.
+    """Decodes the first image on a white background. Also returns the assumptions made.
 
-    Raises Unreadable where the file does not say what its values mean, or more than `max_pixels` pixels are in it,
-    and almost anything where it is damaged.
+    Raises Unreadable if the file does not say what its values mean or has more than `max_pixels` pixels. A damaged
+    file can raise almost any exception.
     """
     import imagecodecs
 
     header = _header(data)
     width, height, components = _size(header.code)
     if width * height > max_pixels:
-        raise Unreadable(f"has {width * height} pixels, at most {max_pixels} are read", "cut it into tiles")
+        raise Unreadable(f"has {width * height} pixels, but at most {max_pixels} are allowed", "cut it into tiles")
     if header.size != (height, width):
         raise Damaged(f"its headers announce {header.size[::-1]} and {(width, height)} pixels")
     bits = {(precision, signed) for precision, signed, _, _ in components}
@@ -114,10 +117,10 @@ def _take(header: Header, kind: bytes, box: memoryview) -> None:
     """Adds the content of one box to the header."""
     if kind == b"ihdr":
         header.size = struct.unpack_from(">II", box, 0)
-    elif kind == b"colr" and header.space is None:  # later ones are alternatives
+    elif kind == b"colr" and header.space is None:  # later boxes are alternatives
         if box[0] == 1:
             (header.space,) = struct.unpack_from(">I", box, 3)
-        elif box[0] in (2, 3):  # a profile, of which only the kind of colors is used
+        elif box[0] in (2, 3):  # an ICC profile; only its color space is used
             header.space = PROFILES.get(bytes(box[3 + 16 : 3 + 20]))
     elif kind == b"pclr":
         entries, columns = struct.unpack_from(">HB", box, 0)
@@ -138,9 +141,9 @@ def _take(header: Header, kind: bytes, box: memoryview) -> None:
 
 
 def _size(code: bytes) -> tuple[int, int, list[tuple[int, bool, int, int]]]:
-    """Width, height, and of each component: bits, whether signed, horizontal and vertical sampling."""
+    """Width, height, and for each component its bits, whether it is signed, and horizontal and vertical sampling."""
     if code[:4] != SIGNATURES[1]:
-        raise Damaged("its code does not begin with a size")
+        raise Damaged("its codestream does not begin with a size")
     right, bottom, left, top = struct.unpack_from(">4I", code, 8)
     (n,) = struct.unpack_from(">H", code, 40)
     components = []
@@ -148,12 +151,12 @@ def _size(code: bytes) -> tuple[int, int, list[tuple[int, bool, int, int]]]:
         size, dx, dy = struct.unpack_from(">3B", code, 42 + 3 * i)
         components.append((1 + (size & 127), bool(size & 128), dx, dy))
     if not n or n > 16:
-        raise Unreadable(f"has {n} channels, which are not said to be red, green and blue")
+        raise Unreadable(f"has {count(n, 'channel')}, not marked as red, green and blue")
     return right - left, bottom - top, components
 
 
 def _by_palette(header: Header, values: np.ndarray) -> tuple[np.ndarray, int]:
-    """Channels by the palette, and their bits."""
+    """Channels looked up in the palette, and their number of bits."""
     palette, made, sizes = header.palette, [], set()
     assert palette is not None
     for component, by_palette, column in header.mapping or [(0, 1, i) for i in range(palette.shape[1])]:
@@ -170,7 +173,7 @@ def _by_palette(header: Header, values: np.ndarray) -> tuple[np.ndarray, int]:
 
 
 def _rgb(header: Header, values: np.ndarray, white: int, converted: bool) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Orders the channels by their definitions; `converted`: the decoder has made RGB of YCbCr."""
+    """RGB from the channels, ordered by their definitions. `converted`: the decoder converted YCbCr to RGB."""
     n, space = values.shape[2], header.space
     colors = {SRGB: 3, SYCC: 3, GRAY: 1, CMYK: 4}.get(space, 0) if space is not None else (1 if n <= 2 else 3)
     if not colors:
@@ -181,7 +184,7 @@ def _rgb(header: Header, values: np.ndarray, white: int, converted: bool) -> tup
     places = {of: i for i, (what, of) in defined.items() if what == COLOR and i < n}
     order = [places.get(i + 1, -1) for i in range(colors)]
     if min(order) < 0:
-        raise Unreadable(f"has {n} channels, not all colors of which are defined")
+        raise Unreadable(f"has {count(n, 'channel')}, but not all colors are defined")
     opacity = [(i, what) for i, (what, _) in defined.items() if what in (OPACITY, PREMULTIPLIED) and i < n]
     if len(opacity) > 1:
         raise Unreadable("has several transparency channels")

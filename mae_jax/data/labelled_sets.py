@@ -16,10 +16,11 @@ from mae_jax.data import layouts, prepared, sources, subsets, tables
 from mae_jax.data.layouts import Layout
 from mae_jax.data.sources import Purpose, Source
 from mae_jax.runtime.errors import UserError
+from mae_jax.runtime.text import count
 
 NAMES = ("synthetic", "folder")
-DRAWING_SEED = 0  # generated images are one fixed data set; other sizes give other data sets
-HELD_OUT = "test"  # name of a test set that was split off
+DRAWING_SEED = 0  # generated images are one fixed data set for each size
+HELD_OUT = "test"  # name of a test set that is split off
 OnProgress = Callable[[int, int], None]  # called with (images checked, all images)
 
 
@@ -27,9 +28,9 @@ OnProgress = Callable[[int, int], None]  # called with (images checked, all imag
 class LabelledSets:
     """Training and test images, before validation images and a subset of labels are chosen."""
 
-    train: Source  # with the validation images, where the data have some
+    train: Source  # including the validation images, if the data have some
     test: Source
-    validation: Int[np.ndarray, " _"] | None  # their numbers in `train`; None: to be split off
+    validation: Int[np.ndarray, " _"] | None  # indices of validation images in `train`; None: to be split off
     train_name: str
     test_name: str
     about: dict[str, str] = field(default_factory=dict)  # lines for the console about the origin of the sets
@@ -38,7 +39,7 @@ class LabelledSets:
 def load(data: DataFields, on_progress: OnProgress | None = None) -> LabelledSets:
     """Opens the images that the fields name, and splits off a test set if there is none.
 
-    Every image file is decoded once. Raises UserError where the data cannot be used.
+    Every image file is decoded once. Raises UserError if the data cannot be used.
     """
     check(data)
     if data.source == "synthetic":
@@ -59,7 +60,7 @@ def load(data: DataFields, on_progress: OnProgress | None = None) -> LabelledSet
         train, parts["test"] = _held_out(data, train)
         seed = data.test_seed
         words["test set"] = (
-            f"{len(parts['test'])} images, {100 * data.test_fraction:g} % of {where}, split off by "
+            f"{count(len(parts['test']), 'image')}, {100 * data.test_fraction:g} % of {where}, split off by "
             f"{parts['test'].kind or 'image'} and class with data.test_seed={seed}"
         )
     validation = None
@@ -70,7 +71,7 @@ def load(data: DataFields, on_progress: OnProgress | None = None) -> LabelledSet
 
 
 def _held_out(data: DataFields, train: Source) -> tuple[Source, Source]:
-    """Training and test images for data without a test set."""
+    """Splits the images of data without a test set into training and test images."""
     kept, held = subsets.split_validation(
         train.labels,
         train.groups,
@@ -141,7 +142,7 @@ def _of_table(data: DataFields, on_progress: OnProgress | None) -> tuple[Layout,
 
 
 def of_table(table: tables.Table, data: DataFields, on_progress: OnProgress | None) -> Source:
-    """All images of a table, by its classes."""
+    """All images of a table, labeled with its classes."""
     return sources.listed(
         table.directory,
         table.names,
@@ -156,7 +157,7 @@ def of_table(table: tables.Table, data: DataFields, on_progress: OnProgress | No
 
 
 def rows_of(everything: Source, table: tables.Table, split: str, counts: bool = False) -> Source:
-    """The images of one value of the table's split column."""
+    """The images whose row has the value `split` in the table's split column."""
     assert table.splits is not None
     split_of = dict(zip(table.names, table.splits, strict=True))
     chosen = np.asarray([i for i, name in enumerate(everything.names) if split_of[name] == split], int)
@@ -166,7 +167,7 @@ def rows_of(everything: Source, table: tables.Table, split: str, counts: bool = 
 
 
 def table_layout(data: DataFields, table: tables.Table) -> Layout:
-    """Which values of the split column train, validate and test."""
+    """Which values of the split column are for training, validation and test."""
     if table.splits is None:
         return Layout("")
     values = sorted(set(table.splits) - {""})
@@ -184,7 +185,7 @@ def table_layout(data: DataFields, table: tables.Table) -> Layout:
 
 
 def layout_of(data: DataFields) -> Layout:
-    """The layout of a folder; see `layouts.find`. Raises UserError where splits overlap."""
+    """The layout of a folder; see `layouts.find`. Raises UserError if splits overlap."""
     layout = layouts.find(data.dir, data.train_split, data.val_split, data.test_split)
     named = {"train": layout.train, "val": layout.validation, "test": layout.test}
     places = [(role, name, Path(data.dir, name).resolve()) for role, name in named.items() if name is not None]
@@ -192,24 +193,23 @@ def layout_of(data: DataFields) -> Layout:
         for other_role, other_name, other in places[:i]:
             if place == other or place in other.parents or other in place.parents:
                 raise UserError(
-                    f"data.{other_role}_split={other_name} and data.{role}_split={name} overlap in {data.dir}; a test "
-                    f"on training images says nothing: name two folders"
+                    f"data.{other_role}_split={other_name} and data.{role}_split={name} overlap in {data.dir}; a "
+                    f"score on training images says nothing: name two separate folders"
                 )
     return layout
 
 
 def _check_train(data: DataFields, train: Source) -> None:
-    """Refuses a single class, and a pattern of groups that is found in no name."""
-    count = len(train.classes)
-    if count < 2:
+    """Refuses a single class, and a group pattern that matches no name."""
+    if len(train.classes) < 2:
         raise UserError(
             f"data: the training images of {data.labels or data.dir or data.source} have one class, "
             f"{train.classes[0]!r}; a classifier needs two classes or more"
         )
     if data.group_pattern and not any(train.groups):
         raise UserError(
-            f"data.group_pattern={data.group_pattern!r} is found in none of {len(train)} training names; the first is "
-            f"{train.names[0]}"
+            f"data.group_pattern={data.group_pattern!r} matches none of the {count(len(train), 'training name')}; the "
+            f"first is {train.names[0]}"
         )
 
 
@@ -219,7 +219,7 @@ def check(data: DataFields) -> None:
     if data.group_pattern:
         grouping.compiled(data.group_pattern)
     if (data.labels or data.columns) and data.source != "folder":
-        raise UserError(f"data.labels={data.labels!r} is for data.source=folder, and data.source={data.source}")
+        raise UserError(f"data.labels={data.labels!r} is for data.source=folder, but data.source={data.source}")
     if data.columns and not data.labels:
         raise UserError(f"data.columns={data.columns!r} needs data.labels, the CSV or Parquet file")
     if data.source == "folder" and data.labels:

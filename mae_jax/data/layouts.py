@@ -1,7 +1,7 @@
-"""Layouts of image folders: which sub-folders hold the training, validation and test images.
+"""Layouts of image folders: which subfolders hold the training, validation and test images.
 
-`DIR/<split>/<Class>/*` with the usual names of splits, `DIR/<Class>/*` without splits, and
-`DIR/<split>/data/<Class>/*`. Only folders are listed here; no image is opened.
+Supported are `DIR/<split>/<Class>/*` with the usual names of splits, `DIR/<Class>/*` without splits, and
+`DIR/<split>/data/<Class>/*`. This module only lists folders and opens no image.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from mae_jax.data.sources import entries, existing, hidden, is_folder
 from mae_jax.runtime.errors import UserError
 
 AUTO = ("", "auto")  # values of data.train_split, test_split and val_split: find the split by its usual name
-NONE = "none"  # value of data.val_split: use no validation split, take validation images from the training images
+NONE = "none"  # value of data.val_split: ignore validation splits, take validation images from the training images
 HERE = "."  # value of data.train_split: the folder itself holds the class folders
 USUAL = {  # in lower case
     "train": ("train", "training", "trainset", "train_set"),
     "val": ("val", "valid", "validation", "dev"),
     "test": ("test", "testing", "testset", "test_set", "testa"),
 }
-DEFAULT = {"train": "Train", "val": "auto", "test": "TestA"}  # found by usual names where they do not exist
+DEFAULT = {"train": "Train", "val": "auto", "test": "TestA"}  # if they do not exist, usual names are tried
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,8 @@ class Layout:
 
     train: str
     validation: str | None = None  # None: validation images are taken from the training images
-    test: str | None = None  # None: test images are taken from the training images first
-    unused: tuple[str, ...] = ()  # further folders
+    test: str | None = None  # None: test images are split off the training images first
+    unused: tuple[str, ...] = ()  # other folders
 
     def in_words(self) -> str:
         """One line for the console."""
@@ -46,10 +46,10 @@ class Layout:
 
 
 def pick(role: str, value: str, names: Sequence[str], where: str) -> str | None:
-    """The one of `names` that is the split `role` (train, val or test); None where there is none.
+    """Which of `names` is the split `role` (train, val or test); None if there is none.
 
-    `value` is the config's field: a name, AUTO, NONE, or a default that is not among `names`; the last is looked for
-    like AUTO. Raises UserError where a given name is missing, or where several names are usual ones.
+    `value` is the config's field: a name, AUTO or NONE. A default that is not among `names` counts as AUTO. Raises
+    UserError if a given name is missing, or if several names are usual ones.
     """
     field = f"data.{role}_split"
     if value == NONE and role == "val":
@@ -60,14 +60,14 @@ def pick(role: str, value: str, names: Sequence[str], where: str) -> str | None:
         raise UserError(f"{field}={value} is not in {where}; it has {', '.join(sorted(names)[:10]) or 'no splits'}")
     found = [name for name in names if name.lower() in USUAL[role]]
     if len(found) > 1:
-        raise UserError(f"{where} has {' and '.join(sorted(found))}; set {field} to the one that is meant")
+        raise UserError(f"{where} has {' and '.join(sorted(found))}; set {field} to the one you mean")
     return found[0] if found else None
 
 
 def find(directory: str | os.PathLike, train: str, validation: str, test: str) -> Layout:
     """The layout of `directory`, from the fields data.train_split, val_split and test_split.
 
-    Raises UserError where a named folder is missing, and for an ambiguous layout, with what to set.
+    Raises UserError if a named folder is missing, or if the layout is ambiguous; it says which field to set.
     """
     top = existing(directory, "", "data.dir")
     names = folders(top)
@@ -91,7 +91,7 @@ def find(directory: str | os.PathLike, train: str, validation: str, test: str) -
 
 
 def folders(path: Path) -> list[str]:
-    """The names of the folders in a folder, without those of systems and notebooks."""
+    """The names of the folders in a folder, except those that operating systems and notebooks leave behind."""
     return [entry.name for entry in entries(path, "data.dir") if is_folder(entry) and not hidden(entry.name)]
 
 
@@ -100,7 +100,7 @@ def _files(path: Path) -> list[str]:
 
 
 def _inner(split: Path) -> str:
-    """The name of the only folder in a split, where that holds the class folders: CAM16's train/data/<Class>."""
+    """The name of a split's only folder if it holds the class folders, as in CAM16's train/data/<Class>; else ""."""
     below = folders(split)
     return below[0] if len(below) == 1 and not _files(split) and len(folders(split / below[0])) > 1 else ""
 
@@ -110,8 +110,8 @@ def _below(top: Path, name: str, inner: str) -> str:
 
 
 def _without_splits(top: Path, names: list[str], test: str) -> Layout:
-    """The layout where no folder has a usual name for training."""
-    if len(names) == 1 and not _files(top) and len(folders(top / names[0])) > 1:  # an archive's own level
+    """The layout if no folder has a usual name for training."""
+    if len(names) == 1 and not _files(top) and len(folders(top / names[0])) > 1:  # the top folder of an archive
         inner = find(top / names[0], "auto", "auto", test if test in AUTO else DEFAULT["test"])
         validated, tested = (None if n is None else f"{names[0]}/{n}" for n in (inner.validation, inner.test))
         return Layout(f"{names[0]}/{inner.train}".rstrip("/"), validated, tested, inner.unused)
@@ -123,7 +123,7 @@ def _without_splits(top: Path, names: list[str], test: str) -> Layout:
     like = [name for name in names if name.lower() in (*USUAL["val"], *USUAL["test"])]
     if like:
         raise UserError(
-            f"data.dir: '{top}' has {' and '.join(like)}, and no folder with a usual name for training "
+            f"data.dir: '{top}' has {' and '.join(like)}, but no folder with a usual name for training "
             f"({', '.join(USUAL['train'])}); set data.train_split, or data.train_split={HERE} if these are classes"
         )
     inside = [set(folders(top / name)) for name in names]
@@ -139,7 +139,7 @@ def _without_splits(top: Path, names: list[str], test: str) -> Layout:
 
 
 def _refuse_classes(top: Path, train: str, others: Sequence[str]) -> None:
-    """Raises UserError where the folder named for training holds images only, and so do its neighbors."""
+    """Raises UserError if the folder named for training and its neighbors hold images instead of class folders."""
     if folders(top / train) or not _files(top / train):
         return
     alike = [name for name in others if "/" not in name and not folders(top / name) and _files(top / name)]

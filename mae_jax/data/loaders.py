@@ -1,8 +1,8 @@
 """Makes batches from sources with Grain.
 
-Batch k depends on the sources, the seed and k alone, not on threads, worker processes or the number
-of hosts. A resumed run starts at k. Everything random about an image follows from its place in the
-endless sequence of images, `k * batch_size + row`.
+Batch k depends only on the sources, the seed and k, not on threads, worker processes or the number of hosts. A
+resumed run starts at batch k. Everything random about an image depends on its place in the endless sequence of
+images, `k * batch_size + row`.
 """
 
 from __future__ import annotations
@@ -27,12 +27,13 @@ from jaxtyping import Float, Int
 
 from mae_jax.data.sources import Purpose, Source
 from mae_jax.runtime.errors import UserError
+from mae_jax.runtime.text import count
 
 Transform = Callable[..., dict]  # (element, rng) or (element)
 Batch = dict[str, np.ndarray]
 Rows = slice | range | None
 Indices = Int[np.ndarray, " n"]  # indices of images of one source
-_WHAT = {  # what is compared by its fingerprint
+_WHAT = {  # in words, what each fingerprint of a position covers
     "files": "files (names, labels and bytes of the training images)",
     "tests": "tests (names, labels and bytes of the test images)",
     "subset": "subset (which training images are used)",
@@ -41,7 +42,7 @@ PART = 8  # images that a thread reads at a time
 
 
 class Batches(Protocol):
-    """An iterator over batches, which is closed where it has worker processes."""
+    """An iterator over batches. Closing it ends its worker processes, if it has any."""
 
     def __iter__(self) -> Iterator[Batch]: ...
 
@@ -67,12 +68,11 @@ def train_batches(
 ) -> Batches:
     """Endless batches from number `start` on: image uint8 (b h w c), label, index, source int32.
 
-    Each source is shuffled again every epoch and no image is left out at its end. Several are mixed
-    by `weights`, their shares of the images (none given: by size, to within 1 %). `balance` draws each
-    class in proportion to the square root of its size: images of a small class come several times in an
-    epoch, some of a large one not at all. `rows` are this process's part of the `batch_size` rows;
-    `prefetch` counts batches. Close the iterator if it has worker processes. Raises UserError for weights
-    or rows that do not fit and for a broken image.
+    Each source is shuffled again every epoch, and every image is used. Several sources are mixed by `weights`, their
+    shares of the images (default: by size, to within 1 %). `balance` draws each class in proportion to the square
+    root of its size: an epoch has images of a small class several times, and lacks some of a large one. `rows` are
+    this process's part of the `batch_size` rows; `prefetch` is a number of batches. Close the iterator if it has
+    worker processes. Raises UserError for weights or rows that do not fit and for a damaged image.
     """
     order = _order(sources, indices, seed, weights, balance)
     mine = _rows(rows, batch_size)
@@ -88,9 +88,9 @@ def train_batches(
     numbers = grain.MapDataset.range(start, sys.maxsize // batch_size)
     if not workers:
         return iter(_read(numbers, load, batch_size, mine, threads, prefetch))
-    if not flags.FLAGS.is_parsed():  # in a notebook; Grain reads flags of its own
+    if not flags.FLAGS.is_parsed():  # in a notebook; Grain reads its own flags
         flags.FLAGS.mark_as_parsed()
-    # A worker makes whole batches, in turn with the others: what it sends is the batch itself.
+    # Workers take turns to make whole batches, so that only finished batches are sent.
     batches = _read(numbers, load, batch_size, mine, max(1, threads // workers), max(1, prefetch // workers))
     return _in_workers(batches.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers), _end_with_parent))
 
@@ -105,10 +105,10 @@ def eval_batches(
     threads: int = 8,
     prefetch: int = 4,
 ) -> Iterator[Batch]:
-    """Every image once, in order: image uint8 (b h w c), label, index int32 and mask float32 (b).
+    """Batches of every image once, in order: image uint8 (b h w c), label, index int32 and mask float32 (b).
 
-    The last batch is filled up with black images: mask 0, index and label -1. With `rows`, all
-    processes get the same number of batches.
+    The last batch is padded with black images: mask 0, index and label -1. With `rows`, all processes get the same
+    number of batches.
     """
     chosen = np.arange(len(source)) if indices is None else np.asarray(indices)
     mine = _rows(rows, batch_size)
@@ -133,19 +133,19 @@ def eval_batches(
 
 
 def epoch_counts(sizes: Sequence[int], weights: Sequence[float] = ()) -> Float[np.ndarray, " s"]:
-    """Images expected from each source while sum(sizes) are drawn; over `sizes`, its passes."""
+    """Expected number of images from each source in an epoch of sum(sizes) images."""
     share = np.asarray(weights if len(weights) else sizes, float)
     return share / share.sum() * np.sum(sizes)
 
 
 def drawn(sizes: Sequence[int], weights: Sequence[float], start: int, stop: int) -> Int[np.ndarray, " s"]:
-    """Images of each source at the places from `start` to before `stop` of the endless sequence."""
+    """Number of images from each source at the places `start` to `stop` - 1 of the endless sequence."""
     mixed = _mixed(sizes, weights)
 
     def before(place: int) -> list[int]:
         counts = [0] * len(sizes)
         missing = set(range(len(sizes)))
-        while place > 0 and missing:  # each source's last image before the place knows its number
+        while place > 0 and missing:  # the last image of each source before the place gives its count
             place -= 1
             number, draw = _at(mixed, place)
             if number in missing:
@@ -165,7 +165,7 @@ def position(
     batch_size: int,
     weights: Sequence[float] = (),
 ) -> dict:
-    """Where training is in its data, for JSON: the next batch and all that it depends on."""
+    """The position of training in its data, for JSON: the next batch and everything it depends on."""
     return {
         "next_batch": batch_number,
         "files": [source.fingerprint for source in sources],
@@ -179,11 +179,11 @@ def position(
 
 
 def check_position(saved: dict, now: dict) -> None:
-    """Raises UserError, naming what differs, if resuming from `saved` would give other batches."""
+    """Raises UserError that names the differences if resuming from `saved` would give other batches."""
     names = sorted((saved.keys() | now.keys()) - {"next_batch"})
     differ = [name for name in names if saved.get(name) != now.get(name)]
     if differ:
-        shown = "; ".join(f"{_WHAT.get(name, name)} was {saved.get(name)}, is {now.get(name)}" for name in differ)
+        shown = "; ".join(f"{_WHAT.get(name, name)} was {saved.get(name)}, but is {now.get(name)}" for name in differ)
         raise UserError(
             f"the data differ from those of the run to resume ({shown}); restore them, or start a new run directory"
         )
@@ -196,13 +196,15 @@ def _order(
     weights: Sequence[float],
     balance: bool = False,
 ) -> Callable[[int], tuple[int, int]]:
-    """Tells (source, index) for every place in the endless sequence."""
+    """A function that maps each place in the endless sequence to (source, index)."""
     chosen = _indices(sources, indices)
     empty = [number for number, part in enumerate(chosen) if not len(part)]
     if empty or not sources:
         raise UserError(f"data: no image to train on in source {empty[0] if empty else 0}")
     if len(weights) not in (0, len(sources)) or not all(0 < w < np.inf for w in weights):
-        raise UserError(f"data.weights={tuple(weights)!r}: give {len(sources)} numbers above 0, one a source")
+        raise UserError(
+            f"data.weights={tuple(weights)!r}: give {count(len(sources), 'number')} above 0, one for each source"
+        )
     sizes = [len(part) for part in chosen]
     mixed = _mixed(sizes, weights)
     labels = [source.labels[part] if balance else None for source, part in zip(sources, chosen, strict=True)]
@@ -217,14 +219,14 @@ def _order(
 
 
 def _mixed(sizes: Sequence[int], weights: Sequence[float]) -> grain.MapDataset[tuple[int, int]]:
-    """(source, images drawn from it before) for every place in the endless sequence."""
+    """For every place in the endless sequence: the source, and the number of images drawn from it before."""
     draws = [grain.MapDataset.range(sys.maxsize).map(partial(_pair, n)) for n in range(len(sizes))]
     return draws[0] if len(draws) == 1 else grain.MapDataset.mix(draws, [*weights] or [*sizes])
 
 
 def _at(mixed: grain.MapDataset[tuple[int, int]], place: int) -> tuple[int, int]:
     found = mixed[place]
-    assert found is not None  # Grain leaves out only elements of a filter
+    assert found is not None  # Grain returns None only for filtered elements
     return found
 
 
@@ -233,12 +235,14 @@ def _pair(number: int, draw: int) -> tuple[int, int]:
 
 
 class _Epochs:
-    """The order of each epoch of a source. Grain's own shuffle takes milliseconds an image where n is small."""
+    """The order of each epoch of a source. Grain's own shuffle takes milliseconds per image if n is small."""
 
     def __init__(self, n: int, seed: int, number: int, labels: Int[np.ndarray, " n"] | None = None):
         """`labels`: classes are drawn in proportion to the square root of their sizes; None: each image once."""
         self.n, self.key, self.labels = n, (seed, Purpose.SHUFFLE, number), labels
-        self.kept: dict[int, Int[np.ndarray, " n"]] = {}  # the two epochs that images in progress may belong to
+        self.kept: dict[
+            int, Int[np.ndarray, " n"]
+        ] = {}  # the last two epochs, because images in progress may belong to either
 
     def __call__(self, epoch: int) -> Int[np.ndarray, " n"]:
         order = self.kept.get(epoch)
@@ -250,22 +254,22 @@ class _Epochs:
 
 
 def balanced(labels: Int[np.ndarray, " n"], rng: np.random.Generator) -> Int[np.ndarray, " n"]:
-    """n numbers of images, each class in proportion to the square root of its size.
+    """Draws n image indices, with each class in proportion to the square root of its size.
 
-    Within a class every image comes equally often, but for one time. What is left over by rounding goes to classes
-    by chance, so that the mean over epochs is exact.
+    Within a class, all images occur equally often, give or take one. Rounding is random, so that the mean over epochs
+    is exact.
     """
     members = [np.flatnonzero(labels == label) for label in np.unique(labels)]
     root = np.sqrt([len(those) for those in members])
     exact = len(labels) * root / root.sum()
     ends = np.floor(np.cumsum(exact) + rng.random())  # systematic sampling: each class gets its floor or one more
-    ends[-1] = len(labels)  # whatever the rounded sum is
+    ends[-1] = len(labels)  # exactly, despite rounding
     counts = np.diff(ends, prepend=0).astype(int)
     return np.concatenate([_cycled(those, n, rng) for those, n in zip(members, counts, strict=True)])
 
 
 def _cycled(members: Int[np.ndarray, " m"], n: int, rng: np.random.Generator) -> Int[np.ndarray, " n"]:
-    """n of the members, each n // m times or once more."""
+    """Draws n of the m members: each n // m times, and some once more."""
     return np.concatenate([np.tile(members, n // len(members)), rng.permutation(members)[: n % len(members)]])
 
 
@@ -299,14 +303,14 @@ def _read(
     threads: int,
     prefetch: int,
 ) -> grain.IterDataset[Batch]:
-    """Batches by index, prefetched by threads; without threads, made on demand in the calling thread."""
+    """Batches by index. Threads prefetch them; without threads, the calling thread makes them on demand."""
 
     def make(number: int) -> Batch:
         places = [number * batch_size + row for row in mine]
         first = load(places[0])
         batch = {name: np.empty((len(places), *np.shape(v)), np.asarray(v).dtype) for name, v in first.items()}
 
-        def fill(rows: range) -> None:  # images go to their place in the batch, and are copied once
+        def fill(rows: range) -> None:  # each image is copied once, to its place in the batch
             for row in rows:
                 for name, value in (load(places[row]) if row else first).items():
                     batch[name][row] = value
@@ -316,49 +320,49 @@ def _read(
             pass
         return batch
 
-    # The next batch is begun while the last images of the current one are read.
+    # Two readers, so that the next batch starts while the last images of the current one are read.
     readers = min(2 if threads > 1 else 1, prefetch)
     options = grain.ReadOptions(num_threads=readers, prefetch_buffer_size=prefetch if threads else 0)
     return numbers.map(make).to_iter_dataset(options)
 
 
 def _in_workers(batches: grain.IterDataset[Batch]) -> Generator[Batch, None, None]:
-    """The batches of worker processes, which are closed with this generator.
+    """Batches from worker processes. Closing this generator ends the processes.
 
     SIGTERM and SIGINT often go to a whole process group (Ctrl-C, a batch system): workers block them from the start, so
     that the training process can save and close them.
     """
-    # The tracker unblocks both signals, so it comes first. Should a run end with an error, it gives back the memory of
-    # batches that are under way, and has no need to warn of them.
+    # Starting the tracker unblocks both signals, so it is started first. If a run ends with an error, the tracker
+    # frees the memory of unfinished batches; its warning about them would only confuse.
     sys.warnoptions.append("ignore:resource_tracker")
     resource_tracker.ensure_running()
     sys.warnoptions.pop()
     stream = iter(batches)
     try:
         old = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
-        try:  # threads and processes that begin here inherit what is blocked
+        try:  # threads and processes that start here inherit the blocked signals
             first = next(stream)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, old)
         yield first
-        del first  # it lies in memory that is shared with a worker
+        del first  # its memory is shared with a worker
         yield from stream
     except RuntimeError as error:
         if "Worker process was terminated" not in str(error):
             raise
         code = "".join(re.findall(r"exit code (-?\d+)", str(error)))
         raise UserError(
-            f"a process that reads images (data.workers) was ended from outside (exit code {code}; -9 is often too "
-            f"little memory); use fewer data.workers, then start the same command again"
+            f"a process that reads images (data.workers) was killed (exit code {code}; -9 often means too little "
+            f"memory); use fewer data.workers, then rerun the same command"
         ) from None
     finally:
         stream.close()
 
 
 def _end_with_parent(worker: int, workers: int) -> None:
-    """Lets this worker process end when its parent is killed, which Grain does not.
+    """Ends this worker process when its parent is killed, because Grain does not do so.
 
-    Python's resource tracker, which both share, then ends too, and gives back the memory in which batches travel.
+    Python's resource tracker, which both share, then also ends and frees the memory that holds batches.
     """
 
     def wait() -> None:
@@ -371,5 +375,5 @@ def _end_with_parent(worker: int, workers: int) -> None:
 
 @lru_cache
 def _pool(threads: int) -> ThreadPoolExecutor:
-    """The threads that read images: of this process, for all its streams."""
+    """The threads that read images, shared by all streams of this process."""
     return ThreadPoolExecutor(threads, "images")

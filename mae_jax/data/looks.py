@@ -1,4 +1,4 @@
-"""Perceptual hashes: small gray pictures that stay the same for copies with another encoding, size or brightness."""
+"""Perceptual hashes: small gray pictures that hardly change if an image is re-encoded, resized or brightened."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from PIL import Image
 from mae_jax.data.decode import load_image, open_image
 
 SIDE = 16  # pixels along each side of the picture
-FLAT = 2.0  # standard deviation in gray levels below which an image has nothing to compare
+FLAT = 2.0  # standard deviation, in gray levels, below which an image has no structure to compare
 
 
 def look(data: bytes, name: str = "image") -> Int8[np.ndarray, " pixels"]:
     """A perceptual hash: the image as 16 x 16 gray levels, without its mean and contrast.
 
-    Another encoding, size or brightness hardly change it. All zero for an image without structure.
-    Raises UserError where it cannot be decoded.
+    Re-encoding, resizing or brightening the image hardly changes it. It is all zero for an image without structure.
+    Raises UserError if the image cannot be decoded.
     """
     return _without_contrast(shrunk(data, SIDE, name))
 
 
 def look_of(pixels: UInt8[np.ndarray, "h w 3"]) -> Int8[np.ndarray, " pixels"]:
-    """`look` of a decoded image. A JPEG's differs by a few units from `look`, which decodes it at a reduced scale."""
+    """`look` of a decoded image. For a JPEG it differs by a few units, because `look` decodes at a reduced scale."""
     return _without_contrast(_shrunk(Image.fromarray(pixels).convert("L"), SIDE))
 
 
 def shrunk(data: bytes, side: int, name: str = "image") -> Float32[np.ndarray, "side side"]:
-    """The gray levels of an encoded image at side x side pixels. Raises UserError where it cannot be decoded."""
+    """The gray levels of an encoded image at side x side pixels. Raises UserError if it cannot be decoded."""
     image = open_image(data, name) if data.startswith(b"\xff\xd8") else None
     if image is not None and image.format == "JPEG" and image.mode in ("RGB", "L"):
         image.draft("L", (4 * side, 4 * side))  # decodes no more pixels than are needed
@@ -48,7 +48,7 @@ def _without_contrast(gray: Float32[np.ndarray, "side side"]) -> Int8[np.ndarray
 
 
 class Kept:
-    """Perceptual hashes that a source keeps in memory; a copy in another process, which only reads images, has none."""
+    """Perceptual hashes that a source keeps in memory. They are not sent to worker processes, which only read."""
 
     def __init__(self, hashes: Int8[np.ndarray, "n pixels"]):
         self.hashes: Int8[np.ndarray, "n pixels"] | None = hashes

@@ -27,6 +27,7 @@ from mae_jax.data.looks import look
 from mae_jax.data.sources import Source
 from mae_jax.runtime import files
 from mae_jax.runtime.errors import UserError, printable
+from mae_jax.runtime.text import count
 
 WHERE = {  # where the published files are
     "raabin_wbc": "Train.rar, TestA.rar and TestB.zip of 'double labeled cropped cells', "
@@ -35,11 +36,11 @@ WHERE = {  # where the published files are
     "prcc": "1.zip and 2.zip of https://dataset.chenli.group/home/prcc-subtyping",
     "tiles": "a folder of whole slides of your own",
 }
-DEFAULT_CONFIG = {"prcc": "tile500", "tiles": ""}  # of those with configurations; "": it has to be named
-FROM_NAMES = ("raabin_wbc", "cam16")  # data sets whose file names tell the groups
-KINDS = {"prcc": "region", "tiles": "slide"}  # what the stored groups of the others are
+DEFAULT_CONFIG = {"prcc": "tile500", "tiles": ""}  # of data sets with configs; "": you must name one
+FROM_NAMES = ("raabin_wbc", "cam16")  # data sets whose file names contain the groups
+KINDS = {"prcc": "region", "tiles": "slide"}  # kinds of the stored groups of the other data sets
 FIELD = "data.source"
-CHUNK = 256  # images read at once to make an index
+CHUNK = 256  # number of images in memory while an index is made
 
 
 class Texts(Sequence[str]):
@@ -69,7 +70,7 @@ class Index:
     names: Sequence[str]
     groups: Sequence[str]
     label: Int32[np.ndarray, " n"]
-    digest: UInt64[np.ndarray, " n"]  # of the image's bytes, see `duplicates`
+    digest: UInt64[np.ndarray, " n"]  # of the image's bytes, see `checking.digest`
     look: Int8[np.ndarray, "n pixels"]  # perceptual hash
 
     def save(self, path: Path) -> None:
@@ -84,7 +85,7 @@ class Index:
 
     @classmethod
     def load(cls, path: Path, looks: bool = True) -> Index:
-        """Reads what `save` wrote, without `looks` no perceptual hashes. Raises UserError where the file is damaged."""
+        """Reads what `save` wrote; `looks`: with perceptual hashes. Raises UserError if the file is damaged."""
         try:
             with open(path, "rb") as file, np.load(file, allow_pickle=False) as saved:
                 arrays = {f.name: saved[f.name] for f in fields(cls) if looks or f.name != "look"}
@@ -95,7 +96,7 @@ class Index:
             strings = {"names": names, "groups": tuple(once.setdefault(group, group) for group in groups)}
             found = cls(**(arrays | strings))
             if len({len(getattr(found, f.name)) for f in fields(cls)}) != 1:
-                raise ValueError("its arrays are of different lengths")
+                raise ValueError("its arrays have different lengths")
         except Exception as error:  # zipfile and NumPy raise almost anything
             raise UserError(
                 f"{path} cannot be read ({error}); remove its folder and prepare the data set again"
@@ -144,12 +145,12 @@ def known(name: str) -> bool:
 
 
 def tfds_name(name: str) -> str:
-    """prcc -> prcc/tile500, raabin_wbc -> raabin_wbc. Raises UserError where the part after ":" is wrong."""
+    """TFDS's name: prcc -> prcc/tile500, raabin_wbc -> raabin_wbc. Raises UserError if the part after ":" is wrong."""
     dataset, colon, config = name.partition(":")
     config = config if colon else DEFAULT_CONFIG.get(dataset, "")
     if bool(config) != (dataset in DEFAULT_CONFIG) or (config and not re.fullmatch(r"[\w.-]+", config)):
         allowed = f"{dataset}:NAME" if dataset in DEFAULT_CONFIG else dataset
-        raise UserError(f"{FIELD}={name} is not a name that can be prepared; use {allowed}")
+        raise UserError(f"{FIELD}={name} is not a data set that can be prepared; use {allowed}")
     return f"{dataset}/{config}" if config else dataset
 
 
@@ -163,7 +164,7 @@ def versions(name: str, directory: str | os.PathLike = "") -> list[Path]:
 
 
 def locate(name: str, directory: str | os.PathLike = "") -> Path:
-    """The directory of the newest version. Raises UserError, with what to do, where there is none."""
+    """The directory of the newest version. Raises UserError that says how to prepare the data set if there is none."""
     if found := versions(name, directory):
         return found[-1]
     dataset = name.partition(":")[0]
@@ -192,15 +193,19 @@ def labelled(
     classes: Sequence[str] | None = None,
     field: str = "data.train_split",
 ) -> Source:
-    """One split with its labels. Raises UserError for a data set that is not prepared, has no such split or
-    no labels, and for a class without images where `classes` are not given.
+    """One split with its labels.
+
+    Raises UserError for a data set that is not prepared, or has no such split or no labels. Unless `classes` are
+    given, every class needs an image.
     """
     info = info_of(name, directory)
     if split not in info.splits:
-        raise UserError(f"{field}={split} is no split of {name}; use one of {', '.join(info.splits)}")
+        raise UserError(f"{field}={split} is not a split of {name}; use one of {', '.join(info.splits)}")
     features: Any = info.features
     if "label" not in features:
-        raise UserError(f"{FIELD}={name} has no labels; it serves pre-training. Use a data set with labels")
+        raise UserError(
+            f"{FIELD}={name} has no labels and can only be used for pre-training; use a data set with labels"
+        )
     names = locate(name, directory) / "label.labels.txt"
     if not names.is_file():  # TFDS would call the classes 0, 1, 2
         raise UserError(f"{names.parent} is damaged ({names.name} is missing); remove it and prepare {name} again")
@@ -213,7 +218,7 @@ def labelled(
 
 
 def unlabelled(name: str, directory: str | os.PathLike = "") -> Source:
-    """All splits but those whose name starts with "test", without their labels."""
+    """All splits except those whose name starts with "test", without their labels."""
     info = info_of(name, directory)
     return _source(name, tuple(s for s in sorted(info.splits) if not s.lower().startswith("test")), directory, ())
 
@@ -261,9 +266,9 @@ def _source(name: str, splits: tuple[str, ...], directory: str | os.PathLike, cl
 
 
 def groups_of(name: str, names: Iterable[str], stored: Iterable[str]) -> Groups:
-    """The groups of a data set's images: by their names where these tell them, else those that are stored.
+    """The groups of a data set's images: from their names if these contain them, else the stored ones.
 
-    Data sets that were prepared earlier store the field of view of Raabin-WBC's images, or nothing.
+    Earlier versions stored the field of view of Raabin-WBC's images as group, or nothing, so names come first.
     """
     dataset, told = name.partition(":")[0], grouping.of_names(names)
     if dataset in FROM_NAMES:
@@ -282,17 +287,18 @@ def _looks(name: str, splits: tuple[str, ...], directory: str | os.PathLike) -> 
 def index_of(name: str, split: str, path: Path, directory: str | os.PathLike, looks: bool = True) -> Index:
     records = open_split(name, split, directory)
     saved = index_path(path, split)
-    # Without an index the data set was built by TFDS's own command.
+    # A data set without an index was built by TFDS's own command.
     index = Index.load(saved, looks) if saved.exists() else make_index(records)
     if len(index.record) != len(records):
         raise UserError(
-            f"{saved} lists {len(index.record)} images, the files hold {len(records)}; prepare {name} again"
+            f"{saved} lists {count(len(index.record), 'image')}, but the files hold {len(records)}; "
+            f"prepare {name} again"
         )
     return index
 
 
 class Records:
-    """Reads encoded images by their number in the index; opens the files in each process when first asked."""
+    """Reads encoded images by their number in the index. Each process opens the files at its first read."""
 
     def __init__(
         self,
@@ -308,16 +314,16 @@ class Records:
         self._open: list[Any] | None = None
 
     def __call__(self, i: int) -> bytes:
-        """Raises UserError where the file is damaged."""
+        """The encoded image `i`. Raises UserError if the file is damaged."""
         from tensorflow_datasets.proto import tf_example_pb2
 
-        example: Any = getattr(tf_example_pb2, "Example")  # noqa: B009  # protobuf makes it at run time
+        example: Any = getattr(tf_example_pb2, "Example")  # noqa: B009  # protobuf creates the class at run time
         if self._open is None:
             self._open = [open_split(self.name, split, self.directory, raw=True) for split in self.splits]
         part = int(np.searchsorted(self.starts, i, "right")) - 1
         try:
             record = self._open[part][int(self.records[part][i - self.starts[part]])]
-            # The image alone: TFDS takes three times as long to make NumPy arrays of all features.
+            # Parse only the image: TFDS takes three times as long, because it makes NumPy arrays of all features.
             return example.FromString(record).features.feature["image"].bytes_list.value[0]
         except Exception as error:
             raise UserError(

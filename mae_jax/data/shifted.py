@@ -1,18 +1,21 @@
 """Near-identical images that are shifted by up to a tenth of their side, or cropped to nine tenths of it.
 
-Shifting and cropping move the middle of an image to another window of it. So the middle of each image of one set is
-compared with windows of each image of the other. Three filters, each only on what the one before lets through:
+Shifting and cropping move the middle of an image to another window of it. Therefore the middle of each image of one
+set is compared with windows of each image of the other. Three filters run in sequence, each on the pairs that pass
+the previous one:
 
-1. An upper bound of the correlation of two windows of the perceptual hashes: low frequencies exactly, the others by
-   the product of their norms (Cauchy and Schwarz). No pair that filter 2 would keep is lost.
-2. That correlation itself, at least CANDIDATE: the hash has 16 x 16 pixels and tells similar cells poorly apart.
-3. The correlation of the decoded images at 64 x 64 pixels, with the window moved and scaled to fit best, at least NEAR.
+1. An upper bound of the correlation of two windows of the perceptual hashes. Low frequencies enter exactly, the others
+   through the product of their norms (Cauchy-Schwarz). No pair that filter 2 would keep is lost.
+2. That correlation itself, which must be at least CANDIDATE. The hash has only 16 x 16 pixels, so it cannot distinguish
+   similar cells well.
+3. The correlation of the decoded images at 64 x 64 pixels, with the window moved and scaled to fit best, which must be
+   at least NEAR.
 
-Measured on 2 cores, in CPU time: 0.4 to 1 us for each pair of images, and 2 ms for each candidate. Of 1,000 pairs 0
-(tissue, 492 tiles) to 3 (1,318 blood cells and platelets) are candidates. 1,728 test images against 10,175 training
-images take 8 s.
+On 2 cores, CPU time is 0.4 to 1 us for each pair of images and 2 ms for each candidate. Of 1,000 pairs, 0 (492 tiles
+of tissue) to 3 (1,318 blood cells and platelets) are candidates. Comparing 1,728 test images with 10,175 training
+images takes 8 s.
 
-Turned or mirrored images are found by `duplicates.near`, but not where they are shifted or cropped as well.
+`duplicates.near` finds rotated or mirrored images, but not if they are also shifted or cropped.
 """
 
 from __future__ import annotations
@@ -26,16 +29,16 @@ from jaxtyping import Float, Float32, Int8
 from scipy.fft import dctn
 
 SIDE = 16  # pixels along each side of a perceptual hash
-POINTS = 12  # samples along each side of a window of it
+POINTS = 12  # samples along each side of a window of the hash
 ORDER = 8  # sum of the two frequencies up to which the bound is exact
-MIDDLE = 0.8  # side of the middle that is compared, so that it stays inside when shifted by a tenth
-CANDIDATE = 0.91  # correlation of two windows of the hashes
-NEAR = 0.95  # correlation of the decoded images
-HOPELESS = 0.85  # after the first and coarsest fit
-FLAT = 4.0  # standard deviation of a window of the hash (of 127) below which it shows nothing to compare
-ROWS, COLUMNS = 32, 4096  # images compared at once
+MIDDLE = 0.8  # side of the compared middle; a shift by a tenth keeps it inside the image
+CANDIDATE = 0.91  # minimum correlation of two windows of the hashes
+NEAR = 0.95  # minimum correlation of the decoded images
+HOPELESS = 0.85  # correlation below which finer fits are not tried
+FLAT = 4.0  # standard deviation of a window of the hash (of 127) below which it has no structure to compare
+ROWS, COLUMNS = 32, 4096  # number of images compared at once
 PICTURE, FINE = 64, 24  # pixels of the decoded image, and samples of a window of it, along each side
-MOST = 20  # candidates for one image that are decoded, the likeliest first
+MOST = 20  # maximum number of candidates to decode for one image, those with the highest correlation first
 PAIRS = 10**9  # pairs of images beyond which the search would take hours
 
 Window = tuple[float, float, float]  # left, top and side, as shares of the image's
@@ -43,7 +46,7 @@ Pixels = Callable[[int], Float32[np.ndarray, "64 64"]]  # returns the gray level
 
 
 def _windows() -> list[Window]:
-    """Where the middle of an image lies in one that is shifted, cropped from it, or that it is cropped from."""
+    """Where the middle of an image is found in a shifted copy, in a crop of it, or in an image it was cropped from."""
     edge = (1 - MIDDLE) / 2
     shifts = np.linspace(-0.1, 0.1, 7)
     found = [(edge + x, edge + y, MIDDLE) for y in shifts for x in shifts]
@@ -58,7 +61,7 @@ WINDOWS = _windows()
 def _sampling(
     starts: Float[np.ndarray, " k"], sides: Float[np.ndarray, " k"], points: int, pixels: int
 ) -> Float32[np.ndarray, "k points pixels"]:
-    """Matrices that sample `points` values of `pixels` along one side, linear between the centers of pixels."""
+    """Matrices that sample `points` values along a side of `pixels` pixels, with linear interpolation."""
     at = starts[:, None] + (np.arange(points) + 0.5) / points * sides[:, None]
     at = np.clip(at * pixels - 0.5, 0, pixels - 1)
     return np.maximum(0, 1 - np.abs(at[..., None] - np.arange(pixels))).astype(np.float32)
@@ -66,7 +69,7 @@ def _sampling(
 
 @lru_cache
 def _matrices() -> tuple[Float32[np.ndarray, "w s p"], Float32[np.ndarray, "s p"]]:
-    """What samples WINDOWS, and the middle, of a hash."""
+    """Matrices that sample the WINDOWS of a hash, and a matrix that samples its middle."""
 
     edge = (1 - MIDDLE) / 2
     x, y, side = np.array([*WINDOWS, (edge, edge, MIDDLE)]).T
@@ -76,7 +79,7 @@ def _matrices() -> tuple[Float32[np.ndarray, "w s p"], Float32[np.ndarray, "s p"
 
 
 def _unit(rows: Float[np.ndarray, "... n"], flat: float) -> Float32[np.ndarray, "... n"]:
-    """Rows with mean 0 and length 1; those that vary less than `flat` become 0, and like nothing."""
+    """Rows with mean 0 and length 1. Rows with a standard deviation below `flat` become 0, so they match nothing."""
     rows = rows - rows.mean(-1, keepdims=True)
     norm = np.linalg.norm(rows, axis=-1, keepdims=True)
     return np.where(norm < flat * np.sqrt(rows.shape[-1]), 0, rows / np.maximum(norm, 1e-6)).astype(np.float32)
@@ -95,9 +98,9 @@ def _bounding(rows: Float32[np.ndarray, "... s"]) -> Float32[np.ndarray, "... k"
 def candidates(
     looks: Int8[np.ndarray, "n pixels"], others: Int8[np.ndarray, "m pixels"] | None = None
 ) -> Iterator[tuple[int, int, int, float]]:
-    """(i, j, number of the window, correlation) of pairs whose hashes are alike; without `others`, of i < j.
+    """Yields (i, j, index of the window, correlation) of pairs with similar hashes; without `others`, for i < j.
 
-    The window is that of image i which looks like the middle of image j.
+    The window is the one of image i that looks like the middle of image j.
     """
     sampling, middle = _matrices()
     two = _unit((looks if others is None else others).astype(np.float32) @ middle.T, FLAT)
@@ -145,7 +148,7 @@ def _cut(
     ys: Float[np.ndarray, " k"],
     sides: Float[np.ndarray, " k"],
 ) -> Float32[np.ndarray, "k points"]:
-    """Windows of an image, each in one row."""
+    """Windows of an image, each as one row."""
     down, across = _sampling(ys, sides, FINE, PICTURE), _sampling(xs, sides, FINE, PICTURE)
     return (down @ image @ across.transpose(0, 2, 1)).reshape(len(down), -1)
 
@@ -156,9 +159,10 @@ def near(
     others: Int8[np.ndarray, "m pixels"] | None = None,
     other_pixels: Pixels | None = None,
 ) -> Iterator[tuple[int, int, float]]:
-    """(i, j, correlation) of pairs that are near-identical but for a shift or a crop; without `others`, of i < j.
+    """Yields (i, j, correlation) of pairs that are near-identical except for a shift or a crop.
 
-    `pixels` and `other_pixels` decode an image; only candidates are decoded, for each image i at most MOST.
+    Without `others`, pairs within `looks` with i < j are compared. `pixels` and `other_pixels` decode an image. At
+    most MOST candidates are decoded for each image i.
     """
     kept = lru_cache(4096)(pixels)
     kept_other = kept if other_pixels is None else lru_cache(4096)(other_pixels)

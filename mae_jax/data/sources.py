@@ -1,5 +1,6 @@
-"""Sources of images: they return any example by its index, encoded or drawn, and know what
-they hold. The seeds of everything random about data are derived here too.
+"""Sources of images: each returns any example by its index, encoded or generated, and describes all its examples.
+
+`Purpose` separates the random streams of everything random about data.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ SYSTEM = {  # in lower case, in addition to names with a leading dot
     "thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "system volume information",  # Windows
     "__macosx", "icon\r", "lost+found", "@eadir", "#recycle",  # macOS, Linux, network storage
 }  # fmt: skip
-LONGEST = 200  # characters in a class name; the report accepts no more
+LONGEST = 200  # maximum number of characters in a class name; the report accepts no more
 SHOWN = 5  # number of names of skipped files to keep
 
 
@@ -50,44 +51,44 @@ class Purpose(IntEnum):
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """Examples by index, and what is known about all of them without reading any.
+    """Examples by index, and what is known about all of them without reading an image.
 
     `source[i]` is a dict: image (encoded bytes, or uint8 h w 3), label and index int32, name.
     """
 
     names: Sequence[str]  # unique; for files the path below the directory, with '/'
     labels: Int32[np.ndarray, " n"]  # indices into `classes`; -1 = unlabeled
-    groups: tuple[str, ...]  # patient, film or slide, which splits and intervals keep together; '' = not known
+    groups: tuple[str, ...]  # patient, film or slide, which splits and intervals keep together; "": not known
     classes: tuple[str, ...]  # () if unlabeled
-    fingerprint: str  # sha256 of names, labels and what the files hold (unchecked: their sizes)
+    fingerprint: str  # SHA-256 of names, labels and contents of the files (of their sizes if unchecked)
     read: Callable[[int], bytes | UInt8[np.ndarray, "h w 3"]]
     counts: dict[str, int] = field(default_factory=dict)  # number of skipped files, by reason
     skipped_files: dict[str, tuple[str, ...]] = field(default_factory=dict)  # first names for each reason
     digests: UInt64[np.ndarray, " n"] | None = None  # of the encoded bytes, see `duplicates`; None: not known
-    # Returns the perceptual hashes: 256 bytes an image, which other processes do not get.
+    # Returns the perceptual hashes, 256 bytes per image. They are not sent to other processes.
     looks: Callable[[], Int8[np.ndarray, "n pixels"]] | None = None
-    fields: tuple[str, ...] = ()  # field of view, which training and test must not share; () = as `groups`
-    sizes: Int32[np.ndarray, "n 2"] | None = None  # height and width in pixels; None: not looked at
-    assumed: dict[str, int] = field(default_factory=dict)  # images read on each assumption, see `decode`
-    kind: str = ""  # what the groups are, in words: "film", "slide"; '' = not known
+    fields: tuple[str, ...] = ()  # field of view, which training and test must not share; (): the same as `groups`
+    sizes: Int32[np.ndarray, "n 2"] | None = None  # height and width in pixels; None: not known
+    assumed: dict[str, int] = field(default_factory=dict)  # number of images read with each assumption, see `decode`
+    kind: str = ""  # what the groups are, such as "film" or "slide"; "": not known
 
     @property
     def compared(self) -> tuple[str, ...]:
-        """What training and test images must not share: the fields, or the groups where no field is known."""
+        """What training and test images must not share: the fields, or the groups if no fields are known."""
         return self.fields or self.groups
 
     def __len__(self) -> int:
         return len(self.names)
 
     def encoded(self, index: int) -> bytes:
-        """The bytes of an image file. Raises UserError for what cannot be read, TypeError for a generated image."""
+        """The bytes of an image file. Raises UserError if it cannot be read, and TypeError for a generated image."""
         image = self.read(index)
         if not isinstance(image, bytes):
             raise TypeError(f"{self.names[index]} is generated and has no file")
         return image
 
     def __getitem__(self, index: int) -> dict:
-        """Raises UserError for what cannot be read, and for an image that changed since the data set was checked."""
+        """One example. Raises UserError if it cannot be read, or has changed since the data set was checked."""
         image = self.read(index)
         if self.digests is not None and isinstance(image, bytes) and digest(image) != self.digests[index]:
             raise UserError(
@@ -113,13 +114,13 @@ def folder(
     check: bool = True,
     progress: Progress | None = None,
 ) -> Source:
-    """Labeled images `directory/split/<class>/**`, the classes in alphabetical order.
+    """Labeled images `directory/split/<class>/**`, with the classes in alphabetical order.
 
-    Give a test split the training `classes`: labels then keep their numbers where the split lacks a
-    class. Every file is decoded once (`check`); one that cannot be used stops, or with
-    bad_images='skip' is skipped and counted. `pattern` finds groups in names, see `groups.of_names`.
-    Raises UserError, also for a class that is empty (training) or not among `classes`, for two classes
-    that differ in case or white space alone, and for two class folders that are one by a link.
+    For a test split, pass the training `classes`, so that labels keep their numbers even if the split lacks a class.
+    With `check`, every file is decoded once; a file that cannot be used raises UserError or, with bad_images='skip',
+    is skipped and counted. `pattern` finds groups in names, see `groups.of_names`. Also raises UserError for a class
+    that is empty (in training) or not among `classes`, for two classes that differ only in case or white space, and
+    for two class folders that a link makes the same.
     """
     top = existing(directory, split, field)
     passed: dict[str, list[str]] = {}
@@ -133,8 +134,8 @@ def folder(
             for known_place, other in real.items():
                 if _overlap(place, known_place):
                     raise UserError(
-                        f"{field}: the class folders {other!r} and {entry.name!r} in '{top}' are one folder by a link, "
-                        f"or one leads into the other; remove the link"
+                        f"{field}: the class folders {other!r} and {entry.name!r} in '{top}' are the same folder by "
+                        f"a link, or one contains the other; remove the link"
                     )
             real[place] = entry.name
         else:
@@ -158,7 +159,7 @@ def folder(
     labels = [label_of[name] for name in keep]
     empty = [c for label, c in enumerate(known) if label not in set(labels)]
     if empty and classes is None:
-        raise UserError(f"{field}: class folder '{top / empty[0]}' has no image; add some or remove the folder")
+        raise UserError(f"{field}: class folder '{top / empty[0]}' has no images; add some or remove the folder")
     return _of_files(directory, keep, labels, known, passed, field, seen, grouping.of_names(keep, pattern))
 
 
@@ -171,7 +172,7 @@ def unlabelled_folder(
     check: bool = True,
     progress: Progress | None = None,
 ) -> Source:
-    """All images below `directory`, at any depth, without labels; else as `folder`."""
+    """All images below `directory`, at any depth, without labels. The arguments are those of `folder`."""
     passed: dict[str, list[str]] = {}
     names = sorted(_walk(str(existing(directory, "", field)), "", passed, set(), field))
     seen = checking.check(directory, names, bad_images, field, passed, progress) if check else None
@@ -195,8 +196,8 @@ def listed(
 ) -> Source:
     """Images of a table: `names` are paths below `directory` or absolute, `labels` are among `classes`.
 
-    `groups` gives the group of each image ("" = not known) and `kind` what they are; None: found in the names.
-    Every file is decoded once, as by `folder`. Raises UserError where a file cannot be used.
+    `groups` has the group of each image ("": not known); None: groups are found in the names. `kind` says what the
+    groups are. Every file is decoded once, as in `folder`. Raises UserError if a file cannot be used.
     """
     passed: dict[str, list[str]] = {}
     seen = checking.check(directory, names, bad_images, field, passed, progress)
@@ -213,7 +214,7 @@ def listed(
 
 
 def join(parts: Sequence[Source]) -> Source:
-    """One source of all images of `parts`, which have the same classes, in their order."""
+    """One source with the images of all `parts` in their order. All parts must have the same classes."""
     if len(parts) == 1:
         return parts[0]
     starts = np.cumsum([0, *map(len, parts)])
@@ -245,7 +246,7 @@ def join(parts: Sequence[Source]) -> Source:
 
 
 def take(source: Source, indices: Int[np.ndarray, " k"], *, counts: bool = True) -> Source:
-    """The images of `source` with these numbers; `counts`: also what it says of skipped files."""
+    """The images of `source` with these indices. `counts`: also keep what it records about skipped files."""
     chosen = [int(i) for i in indices]
     summary = hashlib.sha256(source.fingerprint.encode() + np.asarray(indices, "<i8").tobytes()).hexdigest()
     return Source(
@@ -284,7 +285,7 @@ def _take_looks(looks: Callable, indices: np.ndarray) -> np.ndarray:
 
 
 def synthetic(split: str, n: int, size: int, seed: int) -> Source:
-    """`n` drawn cells with labels, size x size pixels, others for every split (Train, TestA)."""
+    """`n` generated cells with labels, of size x size pixels. Each `split`, such as TestA, has different cells."""
     number = zlib.crc32(split.encode())
     rng = np.random.default_rng((seed, Purpose.SYNTHETIC_LABELS, number))
     labels = np.asarray(drawing.draw_labels(rng, n), np.int32)
@@ -294,7 +295,7 @@ def synthetic(split: str, n: int, size: int, seed: int) -> Source:
 
 
 def synthetic_unlabelled(n: int, size: int, seed: int) -> Source:
-    """`n` drawn images without labels: half of them tissue, half cells that are in no labeled split."""
+    """`n` generated images without labels: half are tissue, half are cells that occur in no labeled split."""
     number = zlib.crc32(b"unlabelled")
     rng = np.random.default_rng((seed, Purpose.SYNTHETIC_LABELS, number))
     kinds = [int(label) for label in drawing.draw_labels(rng, n // 2)]
@@ -327,7 +328,7 @@ def _drawn(
 
 
 def _draw(cache: list, items: Sequence[tuple[int, int, int]], size: int, seed: int, i: int):
-    """Draws once and keeps. Two threads at once draw the same image twice, which harms nothing."""
+    """Draws image `i` and caches it. Two threads may draw the same image at the same time, which is harmless."""
     if cache[i] is None:
         purpose, split, label = items[i]
         rng = np.random.default_rng((seed, purpose, split, i))
@@ -348,7 +349,7 @@ def _of_files(
     seen: Checked | None,
     groups: Groups,
 ) -> Source:
-    """`seen`: what reading the files has shown; None: they were not read."""
+    """The source of files. `seen` has the result of checking them; None: they were not checked."""
     if not names:
         raise UserError(f"{field}: no image below '{directory}'; check the path")
     root = Path(directory)
@@ -375,7 +376,7 @@ def _size(path: Path) -> int:
     try:
         return path.stat().st_size
     except OSError:
-        return -1  # said when it is read
+        return -1  # reading the file reports the error
 
 
 def _fingerprint(names: Sequence[str], labels: Sequence[int], held: Sequence[int], origin: str = "files") -> str:
@@ -396,18 +397,18 @@ def existing(directory: str | os.PathLike, split: str, field: str) -> Path:
 
 
 def hidden(name: str) -> bool:
-    """Files and folders that systems and notebooks leave behind: .DS_Store, ._x.jpg, Thumbs.db."""
+    """Whether this is a file or folder that systems and notebooks leave behind: .DS_Store, ._x.jpg, Thumbs.db."""
     return name.startswith(".") or name.lower() in SYSTEM
 
 
 def entries(path: str | Path, field: str) -> list[os.DirEntry]:
-    """What is in a folder, by name. Raises UserError where it cannot be read."""
+    """The entries of a folder, sorted by name. Raises UserError if it cannot be read."""
     try:
         with os.scandir(path) as found:
             return sorted(found, key=lambda entry: entry.name)
     except OSError as error:
         raise UserError(
-            f"{field}: folder '{path}' cannot be read ({error.strerror}); give yourself the right to, or remove it"
+            f"{field}: folder '{path}' cannot be read ({error.strerror}); grant yourself permission, or remove it"
         ) from None
 
 
@@ -421,9 +422,10 @@ def is_folder(entry: os.DirEntry) -> bool:
 def _walk(
     path: str, name: str, passed: dict[str, list[str]], seen: set[str], field: str, barred: Sequence[str] = ()
 ) -> Iterator[str]:
-    """All files below `path`, through links, in order; each folder once, so that no link loops.
+    """Yields all files below `path` in order. Follows links, but visits each folder once, so links cannot loop.
 
-    A link to a folder that overlaps one of `barred` is skipped and counted: it would give images a second label.
+    A link to a folder that overlaps one of `barred` is skipped and counted, because it would give images a second
+    label.
     """
     real = os.path.realpath(path)
     if real in seen:
@@ -442,7 +444,7 @@ def _walk(
 
 
 def _barred(place: str, barred: Sequence[str]) -> bool:
-    """Whether a linked folder holds the top folder, `barred[0]`, or overlaps another class folder, the others."""
+    """Whether a linked folder contains the top folder, `barred[0]`, or overlaps one of the others, class folders."""
     if not barred:
         return False
     top, *others = barred
@@ -450,7 +452,7 @@ def _barred(place: str, barred: Sequence[str]) -> bool:
 
 
 def _overlap(one: str, two: str) -> bool:
-    """Whether one of two real paths is the other, or lies inside it."""
+    """Whether two real paths are equal, or one is inside the other."""
     return _inside(one, two) or _inside(two, one)
 
 
@@ -459,7 +461,7 @@ def _inside(path: str, folder: str) -> bool:
 
 
 def _check_classes(top: Path, found: Sequence[str], classes: Sequence[str] | None, field: str) -> None:
-    """Refuses class folders that are not `classes` (None: any), and names that cannot be told apart."""
+    """Refuses class folders that are not among `classes` (None: any), and names that look the same."""
     first: dict[str, str] = {}
     for name in found:
         if UNUSABLE.search(name) or not _plain(name) or len(name) > LONGEST:
@@ -470,7 +472,7 @@ def _check_classes(top: Path, found: Sequence[str], classes: Sequence[str] | Non
         if (other := first.setdefault(_plain(name), name)) != name:
             raise UserError(
                 f"{field}: the class folders {other!r} and {name!r} in '{top}' differ only in case or white space; "
-                f"join them or rename one"
+                f"merge them or rename one"
             )
     for name in found if classes is not None else ():
         if classes is not None and name not in classes:
@@ -483,6 +485,6 @@ def _check_classes(top: Path, found: Sequence[str], classes: Sequence[str] | Non
 
 
 def _plain(name: str) -> str:
-    """What a person sees of a name: without case, white space and invisible characters, accents in one form."""
+    """A name without case, white space and invisible characters, and with accents in one form."""
     text = unicodedata.normalize("NFC", name).casefold()
     return "".join(c for c in text if not c.isspace() and unicodedata.category(c)[0] != "C")

@@ -16,23 +16,24 @@ from mae_jax.data import groups as grouping
 from mae_jax.data.labelled_sets import DRAWING_SEED, LabelledSets, OnProgress
 from mae_jax.data.sources import Source
 from mae_jax.runtime.errors import UserError
+from mae_jax.runtime.text import count
 
 
 @dataclasses.dataclass(frozen=True)
 class Labelled:
-    """Images with labels: a training source, of which some validate, and a test source."""
+    """Images with labels: a training source, which includes the validation images, and a test source."""
 
     train: Source
     test: Source
-    train_idx: Int[np.ndarray, " _"]  # the images whose labels may be used
-    val_idx: Int[np.ndarray, " _"]  # the same for every fraction
+    train_idx: Int[np.ndarray, " _"]  # images whose labels may be used
+    val_idx: Int[np.ndarray, " _"]  # validation images, the same for every fraction
     subset: dict  # content of subset.json
     external: dict[str, Source]  # external test sets, by name; they may lack some of the classes
-    leaks: dict[str, dict]  # for each test set what it shares with the training source, see `duplicates`
+    leaks: dict[str, dict]  # what each test set shares with the training source, see `duplicates.leaks`
     sets: LabelledSets  # where the sets come from, and their names
-    groups: dict  # what run.json says of groups, see `groups.facts`
+    groups: dict  # entry of run.json about groups, see `groups.facts`
     repeated: dict  # identical images in the training source, see `findings.repeated`
-    warnings: tuple[str, ...]  # about data that make scores doubtful
+    warnings: tuple[str, ...]  # about data that make scores unreliable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,14 +43,14 @@ class Unlabelled:
     sources: tuple[Source, ...]
     train_idx: tuple[Int[np.ndarray, " _"], ...]
     val_idx: tuple[Int[np.ndarray, " _"], ...]
-    names: tuple[str, ...]  # of the sources, no two alike
+    names: tuple[str, ...]  # of the sources, all different
 
 
 T = TypeVar("T")
 
 
 class DataCache:
-    """What the runs of a study share: sources, leaks and features are computed once for the same fields of `data`."""
+    """A cache that the runs of a study share: sources, leaks and features are computed once for equal `data` fields."""
 
     def __init__(self) -> None:
         self._sources: dict[tuple, Any] = {}
@@ -58,24 +59,24 @@ class DataCache:
         self._features: Any = None
 
     def sources(self, function: Callable[..., T], data: DataFields, *rest: Any) -> T:
-        """`function(data, *rest)`, which opens images, or what it gave before for the same fields."""
+        """The result of `function(data, *rest)`, which opens images; cached for equal fields."""
         key = _key(function, data)
         if key not in self._sources:
             self._sources[key] = function(data, *rest)
         return self._sources[key]
 
     def holds(self, function: Callable[..., Any], data: DataFields) -> bool:
-        """Whether `sources` would open nothing."""
+        """Whether the result of `sources` is cached."""
         return _key(function, data) in self._sources
 
     def leaks(self, key: tuple, find: Callable[[], dict[str, dict]]) -> dict[str, dict]:
-        """What test sets share with other images, by a key for both; `find` is called once for each key."""
+        """What test sets share with other images. `key` identifies both; `find` is called once for each key."""
         if key not in self._leaks:
             self._leaks[key] = find()
         return self._leaks[key]
 
     def once(self, key: tuple, make: Callable[[], T]) -> T:
-        """What `make` gives, called once for each key."""
+        """The result of `make`, which is called once for each key."""
         if key not in self._made:
             self._made[key] = make()
         return self._made[key]
@@ -88,10 +89,10 @@ class DataCache:
 
 
 def labelled(data: DataFields, on_progress: OnProgress | None = None, cache: DataCache | None = None) -> Labelled:
-    """Opens the training and the test images, splits validation off, takes the fraction.
+    """Opens the training and test images, splits off validation images, and selects the fraction of labels.
 
-    `cache` keeps sources between calls, for the cells of a study. Raises UserError where the source is
-    unknown or its images cannot be used.
+    `cache` keeps sources between calls, for the cells of a study. Raises UserError if the source is unknown or its
+    images cannot be used.
     """
     cache = cache or DataCache()
     sets = cache.sources(labelled_sets.load, data, on_progress)
@@ -143,12 +144,12 @@ def _key(function: Callable, data: DataFields) -> tuple:
 
 
 def _leaks(data: DataFields, train: Source, tests: dict[str, Source]) -> dict[str, dict]:
-    """Generated images are drawn apart; there is nothing to look for."""
+    """What test sets share with training; {} for generated images, which are drawn independently."""
     return {} if data.source == "synthetic" else {name: duplicates.leaks([train], test) for name, test in tests.items()}
 
 
 def _sessions(data: DataFields, sets: dict[str, Source]) -> list[str]:
-    """Generated images have no sessions."""
+    """Warnings about sessions; none for generated images, which have no sessions."""
     if data.source == "synthetic":
         return []
     return [f"{name}: {line}" for name, source in sets.items() for line in findings.sessions(source)]
@@ -160,9 +161,10 @@ def seen_before(
     earlier: Sequence[tuple[str, DataFields]],
     cache: DataCache | None = None,
 ) -> dict[str, dict]:
-    """What each test set shares with the images of `earlier` runs that the encoder comes from: task, fields `data`.
+    """What each test set shares with the images of the runs that the encoder comes from.
 
-    {} where these images are gone, or where a folder that is not in `cache` would have to be read again.
+    `earlier` has the task and `data` fields of these runs. {} if their images are gone, or if a folder that is not in
+    `cache` would have to be read again.
     """
     cache = cache or DataCache()
     steps = [(labelled_sets.load, fields) if TRAITS[task].labeled else _opening(fields) for task, fields in earlier]
@@ -181,13 +183,13 @@ def seen_before(
 
 
 def unlabelled(data: DataFields, on_progress: OnProgress | None = None, cache: DataCache | None = None) -> Unlabelled:
-    """Opens the sources joined by "+"; a small part of each is held out to watch the reconstruction."""
+    """Opens the sources joined by "+". A small part of each is held out to monitor the reconstruction."""
     function, fields = _opening(data)
     opened = (cache or DataCache()).sources(function, fields, on_progress)
     found = [_to_train(opened)] if isinstance(opened, LabelledSets) else opened
     train_idx, val_idx = [], []
     for source in found:
-        # At most 256 are held out: enough to see a curve, and cheap to evaluate.
+        # 256 held-out images are enough to see a curve, and are cheap to evaluate.
         share = min(data.val_fraction, 256 / len(source))
         labels = np.zeros(len(source), np.int32)
         kept, held = subsets.split_validation(labels, source.groups, share, data.val_seed)
@@ -199,7 +201,7 @@ def unlabelled(data: DataFields, on_progress: OnProgress | None = None, cache: D
 
 
 def _opening(data: DataFields) -> tuple[Callable[..., Any], DataFields]:
-    """What opens the images of a pre-training, and the fields to open them with.
+    """The function that opens the images of a pre-training, and the fields to call it with.
 
     With data.part=train these are the function and the fields of a fine-tuning, so that a `DataCache` opens the images
     once for both.
@@ -210,14 +212,14 @@ def _opening(data: DataFields) -> tuple[Callable[..., Any], DataFields]:
 
 
 def _to_train(sets: LabelledSets) -> Source:
-    """The training images, without those of a validation set that the data have."""
+    """The training images, without the validation set if the data have one."""
     if sets.validation is None:
         return sets.train
     return sources.take(sets.train, np.setdiff1d(np.arange(len(sets.train)), sets.validation))
 
 
 def check_unlabelled(data: DataFields) -> None:
-    """Refuses fields of a pre-training that name images which are not there; opens none. Raises UserError."""
+    """Raises UserError if the fields of a pre-training name images that do not exist. Opens none."""
     if data.part == "train":
         labelled_sets.check(data)
         return
@@ -225,7 +227,7 @@ def check_unlabelled(data: DataFields) -> None:
     if data.group_pattern:
         grouping.compiled(data.group_pattern)
     if len(set(names)) != len(names):
-        raise UserError(f"data.source={data.source} names a source twice; data.weights sets how often it is seen")
+        raise UserError(f"data.source={data.source} names a source twice; set data.weights to use it more")
     for name in names:
         labelled_sets.refuse_unknown(data, name)
     if "folder" in names:
@@ -237,8 +239,8 @@ def check_unlabelled(data: DataFields) -> None:
     found = len(names) + ("folder" in names) * (len(directories) - 1)
     if data.weights and len(data.weights) != found:
         raise UserError(
-            f"data.weights={tuple(data.weights)} has {len(data.weights)} numbers for {found} sources; "
-            f"give one for each, or none"
+            f"data.weights={tuple(data.weights)} has {count(len(data.weights), 'number')} for "
+            f"{count(found, 'source')}; give one for each, or none"
         )
 
 

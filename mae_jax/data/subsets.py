@@ -1,4 +1,4 @@
-"""Selects validation images and labels to train on, as functions of labels, groups and a seed."""
+"""Selects validation images and training labels, depending only on labels, groups and a seed."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ def split_validation(
     field: str = "data.val_fraction",
     purpose: Purpose = Purpose.VALIDATION,
 ) -> tuple[Int[np.ndarray, " t"], Int[np.ndarray, " v"]]:
-    """Sorted indices of training and validation, about `fraction` of each class in validation.
+    """Sorted indices of training and validation images, with about `fraction` of each class in validation.
 
-    A group is never cut; an image without one ('') is a group of its own, so that without groups
-    each class gives exactly round(fraction * images), and one at least where it has two. Every
-    class keeps an image to train on. Raises UserError for a fraction outside [0, 1).
+    A group is never split. An image without a group ("") is its own group, so without groups each class contributes
+    exactly round(fraction * images), and at least one image if it has two. Every class keeps an image for training.
+    Raises UserError for a fraction outside [0, 1).
     """
     if not 0 <= fraction < 1:
         raise UserError(f"{field}={fraction!r}: use a share from 0 (no validation) to below 1")
@@ -41,11 +41,14 @@ def split_validation(
     total = counts.sum(0)
     wanted = np.clip(np.rint(fraction * total), np.minimum(1, total - 1), total - 1).astype(int)
 
-    missing, left = wanted.copy(), total.copy()  # still to be found; still there to train on
+    missing, left = (
+        wanted.copy(),
+        total.copy(),
+    )  # images of each class still wanted for validation; images left for training
     chosen = np.zeros(len(counts), bool)
 
     def miss(without: np.ndarray) -> float:
-        """How far the validation set is from what is wanted, each class relative to its size."""
+        """How far the validation set is from the wanted numbers, each class relative to its size."""
         return float(np.sum(np.abs(without) / total))
 
     def take(g: int) -> None:
@@ -56,7 +59,7 @@ def split_validation(
     for g in order:
         if np.all(left - counts[g] >= 1) and miss(missing - counts[g]) < miss(missing):
             take(g)
-    for c in range(len(total)):  # a class with two images or more that the groups left out
+    for c in range(len(total)):  # classes with two or more images that have none in validation yet
         if wanted[c] and missing[c] == wanted[c]:
             able = [g for g in order if counts[g, c] and np.all(left - counts[g] >= 1)]
             if able:
@@ -67,12 +70,12 @@ def split_validation(
 def nested_subset(
     labels: Int[np.ndarray, " n"], fraction: float, seed: int, classes: Sequence[str], count: int = 0
 ) -> Int[np.ndarray, " k"]:
-    """Sorted indices of `fraction` of each class, at least one image: 1 % is part of 10 % of 50 %.
+    """Sorted indices of `fraction` of each class, and at least one image. The 1 % are part of the 10 %, and so on.
 
-    Each class has its own order, cut off at max(1, round(fraction * images)); other
-    classes and fractions do not change that order. `count`, where not 0, asks for so many images in all
-    instead, shared out by `allocation`; 20 are part of 50. Raises UserError for a fraction outside
-    (0, 1], a count that does not fit and a class without images.
+    Each class has its own order, of which the first max(1, round(fraction * images)) are taken. Other classes and
+    fractions do not change that order. A `count` above 0 selects this total number of images instead, distributed by
+    `allocation`; 20 are part of 50. Raises UserError for a fraction outside (0, 1], a count that does not fit, or a
+    class without images.
     """
     if not 0 < fraction <= 1:
         raise UserError(f"data.fraction={fraction!r}: use a share above 0 and up to 1, such as 0.1 for 10 %")
@@ -89,16 +92,16 @@ def nested_subset(
 
 
 def subset_sizes(counts: Iterable[int], fraction: float, count: int = 0) -> list[int]:
-    """How many images `nested_subset` takes of each class with so many."""
+    """How many images `nested_subset` takes of each class, given the number of images of each class."""
     counts = list(counts)
     return allocation(counts, count) if count else [max(1, round(fraction * n)) for n in counts]
 
 
 def allocation(counts: Sequence[int], n: int) -> list[int]:
-    """Shares `n` images out over classes that have `counts` of them: one to each, the others in proportion.
+    """Distributes `n` images over classes with `counts` images: one for each class, the others in proportion.
 
-    Webster's method (divisors 1, 3, 5 ...), one image at a time, so that more images never take one from a class,
-    as rounding can. Raises UserError for fewer images than classes and for more than there are.
+    Uses Webster's method (divisors 1, 3, 5 ...), one image at a time. A larger `n` therefore never takes an image from
+    a class, as rounding can. Raises UserError if `n` is below the number of classes or above the number of images.
     """
     if not len(counts) <= n <= sum(counts):
         raise UserError(
@@ -113,7 +116,7 @@ def allocation(counts: Sequence[int], n: int) -> list[int]:
 
 
 def inverse_frequency(counts: Iterable[int]) -> tuple[float, ...]:
-    """Weights of classes with so many images each, in proportion to 1 / images; their mean over the images is 1."""
+    """Class weights in proportion to 1 / number of images. Their mean over all images is 1."""
     counts = list(counts)
     return tuple(sum(counts) / (len(counts) * n) for n in counts)
 
@@ -129,9 +132,9 @@ def describe(
     validation_seed: int,
     label_count: int = 0,
 ) -> dict:
-    """What subset.json holds; all three index arrays number the images of `source`.
+    """The content of subset.json. All three arrays are indices of images of `source`.
 
-    `train` is what `subset` was drawn from. Lists of files are given by their sha256.
+    `subset` was drawn from `train`. Lists of files are recorded as SHA-256.
     """
 
     def count(indices: np.ndarray) -> dict[str, int]:

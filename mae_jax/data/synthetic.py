@@ -1,9 +1,9 @@
 """Generated blood cells and tissue, for tests and the demo: no real image may be shipped.
 
-Cells look like the Giemsa-stained white blood cells of Raabin-WBC, tissue like H&E tiles; what a
-model does on them tells nothing about real images. Lengths are in field widths (1 = the side of the
-image), so a picture looks the same at every size. Colors are optical densities of red, green, blue:
-layers of stain add up, and `_develop` turns them into light, `image = light * exp(-density)`.
+Cells resemble the Giemsa-stained white blood cells of Raabin-WBC, and tissue resembles H&E tiles. Scores on them say
+nothing about real images. Lengths are in field widths (1 = the side of the image), so a picture looks the same at
+every size. Colors are optical densities of red, green and blue. Densities of stain layers add up, and `_develop`
+converts them to light: `image = light * exp(-density)`.
 """
 
 import math
@@ -35,22 +35,22 @@ _ERYTHROCYTE: Colour = (0.12, 1.25, 0.75)
 
 @dataclass(frozen=True)
 class _Kind:
-    """How a class of white cells looks; each cell draws its own values from the ranges."""
+    """The appearance of a class of white cells. Each cell draws its own values from the ranges."""
 
     radius: Range  # of the cell, in field widths
     nucleus: Range  # area of the lobes over area of the cell
-    lobes: tuple[float, ...]  # chances of 2, 3, 4, 5 lobes
+    lobes: tuple[float, ...]  # probabilities of 2, 3, 4 and 5 lobes
     arc: Range  # distance of the lobes from the center, in cell radii
     sweep: Range  # angle from one lobe to the next, in radians
     waist: Range  # width between two lobes over width of a lobe: 1 is one body, 0.1 a strand
     cytoplasm: Colour
     granule: Colour
-    granules: Range  # how many
+    granules: Range  # number
     granule_radius: Range  # in field widths
-    over_nucleus: float  # share of the granules that shows above the nucleus
+    over_nucleus: float  # how strongly granules cover the nucleus, 0 to 1
     clumps: float  # contrast of the chromatin
-    ragged: Range  # how far the outline wanders, in cell radii
-    vacuoles: int  # at most
+    ragged: Range  # deviation of the outline from a circle, in cell radii
+    vacuoles: int  # maximum number
 
 
 _KINDS = (
@@ -90,7 +90,7 @@ _KINDS = (
 def draw_labels(rng: np.random.Generator, n: int) -> Int[np.ndarray, " n"]:
     """n labels in random order (int32), counted out in PROPORTIONS by largest remainder.
 
-    From n = 10 on every class comes at least twice. Raises UserError for a negative n.
+    For n >= 10, every class occurs at least twice. Raises UserError for a negative n.
     """
     if not (isinstance(n, int | np.integer) and n >= 0):
         raise UserError(f"n is {n!r}: the number of labels must be a whole number, 0 or more")
@@ -107,8 +107,8 @@ def draw_labels(rng: np.random.Generator, n: int) -> Int[np.ndarray, " n"]:
 def draw_cell(rng: np.random.Generator, label: int, size: int = 96) -> UInt8[np.ndarray, "size size 3"]:
     """A field of a stained smear, size x size pixels: one white cell of class `label`, red cells.
 
-    `label` counts in CLASSES. The picture depends on the state of `rng` alone. Raises UserError for
-    a label that is no class and for a size below MIN_SIZE pixels.
+    `label` is an index into CLASSES. The picture depends only on the state of `rng`. Raises UserError for a label that
+    is not a class and for a size below MIN_SIZE pixels.
     """
     if not (isinstance(label, int | np.integer) and 0 <= label < len(CLASSES)):
         raise UserError(f"label is {label!r}: it must be 0 to {len(CLASSES) - 1}, one of {CLASSES}")
@@ -131,9 +131,9 @@ def draw_cell(rng: np.random.Generator, label: int, size: int = 96) -> UInt8[np.
 
 
 def draw_tissue(rng: np.random.Generator, size: int = 96) -> UInt8[np.ndarray, "size size 3"]:
-    """An H&E-like tile without a label, size x size pixels: fibres, nests, glands, gaps, fat.
+    """An H&E-like tile without a label, size x size pixels: fibers, nests, glands, gaps, fat.
 
-    The picture depends on the state of `rng` alone. Raises UserError for a size below MIN_SIZE.
+    The picture depends only on the state of `rng`. Raises UserError for a size below MIN_SIZE.
     """
     _check_size(size)
     zoom = rng.uniform(0.7, 1.7)  # how large a nucleus is
@@ -142,7 +142,7 @@ def draw_tissue(rng: np.random.Generator, size: int = 96) -> UInt8[np.ndarray, "
     y = flat_y + bend * _noise(rng, flat_y, flat_x, 0.3)
     x = flat_x + bend * _noise(rng, flat_y, flat_x, 0.3)
 
-    # Where is what: nests of epithelium, gaps (air, clefts, lumens, fat); the rest is stroma.
+    # Regions: nests of epithelium and gaps (air, clefts, lumens, fat); the rest is stroma.
     nests = _cover(rng.normal(0.1, 0.5) - _noise(rng, flat_y, flat_x, rng.uniform(0.25, 0.5)), 0.2)
     gaps = _noise(rng, flat_y, flat_x, rng.uniform(0.15, 0.35))
     if rng.random() < 0.5:  # thin septa, as in lung
@@ -180,7 +180,7 @@ def draw_tissue(rng: np.random.Generator, size: int = 96) -> UInt8[np.ndarray, "
 
 
 def _white_cell(rng, density: Density, label: int, cy: float, cx: float, radius: float) -> None:
-    """Adds a white cell to `density`, in place; it hides what lies under it."""
+    """Adds a white cell to `density`, in place. It hides what is under it."""
     kind = _KINDS[label]
     soft = 1.6 / density.shape[-1]
     granular = kind.granules[0] >= 30
@@ -221,14 +221,14 @@ def _outlines(rng, kind: _Kind, y, x, radius: float) -> tuple[Plane, Plane]:
 
     # The nucleus is a chain of dumb-bells: lobes on an arc, each joined to the next by a waist.
     lobes = 2 + int(np.searchsorted(np.cumsum(kind.lobes), rng.random()))
-    turn = min(rng.uniform(*kind.sweep), 5.4 / (lobes - 1))  # the chain does not close to a ring
+    turn = min(rng.uniform(*kind.sweep), 5.4 / (lobes - 1))  # so that the chain does not close into a ring
     turn *= 1 if rng.random() < 0.5 else -1
     angles = rng.uniform(0, 2 * math.pi) + np.cumsum(turn * rng.uniform(0.8, 1.2, lobes))
     arc = rng.uniform(*kind.arc)
     arcs, shift = radius * arc * rng.uniform(0.8, 1.2, lobes), radius * rng.normal(0, 0.06, 2)
     cy = (arcs * np.sin(angles) + shift[0]).tolist()
     cx = (arcs * np.cos(angles) + shift[1]).tolist()
-    apart = 1 + (lobes - 1) * min(1.0, 1.2 * arc)  # lobes that lie upon each other count as one
+    apart = 1 + (lobes - 1) * min(1.0, 1.2 * arc)  # overlapping lobes count as one
     width = radius * math.sqrt(rng.uniform(*kind.nucleus) / apart)
     widths = (width * rng.uniform(0.87, 1.13, lobes)).tolist()
     waists = np.clip(rng.uniform(*kind.waist) * rng.uniform(0.8, 1.2, lobes), 0.1, 1.0).tolist()
@@ -243,7 +243,7 @@ def _outlines(rng, kind: _Kind, y, x, radius: float) -> tuple[Plane, Plane]:
         ends = np.square(np.square(2 * along - 1))  # 1 at the lobes, 0 between them
         lobe = widths[i] + (widths[i + 1] - widths[i]) * along
         chain = np.minimum(chain, away - lobe * (waists[i] + (1 - waists[i]) * ends))
-    return body, np.maximum(chain, body + 0.04 * radius)  # it stays within the cell
+    return body, np.maximum(chain, body + 0.04 * radius)  # the nucleus stays within the cell
 
 
 def _red_cells(rng, density: Density, cy: float, cx: float, clear: float) -> None:
@@ -285,8 +285,8 @@ def _debris(rng, density: Density, cy: float, cx: float, clear: float) -> None:
 def _ellipses(rng, y, x, pitch: float, where: Plane, radius: Range, aspect: Range, angle=None):
     """Ellipses on a jittered grid, each present with the probability in `where` at its center.
 
-    Returns their cover (h w) and a depth of stain drawn for each (h w). `pitch` is in field widths,
-    `radius` in pitches, `aspect` length over width, `angle` the direction of most (None: of none).
+    Returns their cover (h w) and the depth of stain drawn for each (h w). `pitch` is in field widths and `radius` in
+    pitches. `aspect` is length over width. `angle` is the direction of most ellipses (None: all directions).
     """
     size = where.shape[0]
     row = np.floor(y / pitch).astype(np.intp)
@@ -361,11 +361,11 @@ def _noise(rng, y, x, period: float) -> Plane:
     grid = rng.standard_normal((down.shape[1], right.shape[1]), dtype=np.float32)
     return 2.1 * np.einsum(
         "yn,nw->yw", down, np.einsum("nm,wm->nw", grid, right)
-    )  # the spline leaves 1 / 2.1 of the deviation
+    )  # the spline reduces the standard deviation to 1 / 2.1
 
 
 def _dots(y, x, cy, cx, radius: float, finest: float) -> Plane:
-    """Cover of soft round dots at (cy, cx); below the `finest` radius drawn wider, but fainter."""
+    """Cover of soft round dots at (cy, cx). Dots smaller than the `finest` radius are drawn wider, but fainter."""
     width = max(radius, finest)
     down = np.exp(-np.square((y - cy.astype(np.float32)) / width))
     right = np.exp(-np.square((x.T - cx.astype(np.float32)) / width))
@@ -373,7 +373,7 @@ def _dots(y, x, cy, cx, radius: float, finest: float) -> Plane:
 
 
 def _window(density: Density, cy: float = 0.5, cx: float = 0.5, reach: float = 0.5):
-    """The part of `density` within `reach` of (cy, cx), a view; its pixels' y (h 1) and x (1 w)."""
+    """A view of `density` within `reach` of (cy, cx), and the coordinates y (h 1) and x (1 w) of its pixels."""
     size = density.shape[-1]
     top, left = (max(math.floor((c - reach) * size), 0) for c in (cy, cx))
     bottom, right = (min(max(math.ceil((c + reach) * size), 0), size) for c in (cy, cx))
@@ -383,7 +383,7 @@ def _window(density: Density, cy: float = 0.5, cx: float = 0.5, reach: float = 0
 
 
 def _distance(y, x, angle: float = 0.0, stretch: float = 1.0) -> Plane:
-    """Distance from the origin, or one whose circles are ellipses of the same area."""
+    """Distance from the origin; with `stretch`, lines of equal distance are ellipses of the same area."""
     sine, cosine = math.sin(angle), math.cos(angle)
     u, v = (y * cosine - x * sine) * stretch, (y * sine + x * cosine) / stretch
     return np.sqrt(u * u + v * v)
@@ -395,7 +395,7 @@ def _tint(colour, amount) -> Float[np.ndarray, "3 h w"]:
 
 
 def _cover(distance, soft: float) -> Plane:
-    """1 where distance < 0, 0 outside, with a smooth step `soft` wide between."""
+    """1 inside (distance < 0) and 0 outside, with a smooth step of width `soft`."""
     t = np.clip(0.5 - distance * (1 / soft), 0, 1)
     return t * t * (3 - 2 * t)
 

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from mae_jax.runtime.errors import UNUSABLE, UserError
+from mae_jax.runtime.text import count
 
 FIELD = "data.labels"
 ROLES = ("path", "label", "group", "split")
-USUAL = {  # names of columns in lower case, the likeliest first
+USUAL = {  # names of columns in lower case, the most likely first
     "path": ("path", "file", "filename", "file_name", "filepath", "image", "image_path", "image_file", "name"),
     "label": ("label", "class", "cell_type", "category", "target", "diagnosis"),
     "group": ("group", "patient", "patient_id", "case", "case_id", "subject", "subject_id", "slide", "slide_id"),
@@ -27,25 +28,25 @@ class Table:
 
     names: tuple[str, ...]  # paths below `directory`, with '/', or absolute
     labels: tuple[str, ...]
-    groups: tuple[str, ...] | None  # "" = not known; None: there is no such column
+    groups: tuple[str, ...] | None  # "": not known; None: there is no such column
     splits: tuple[str, ...] | None
     classes: tuple[str, ...]
     directory: Path
     columns: dict[str, str]  # the column of each role
-    unused: tuple[str, ...]  # further columns
+    unused: tuple[str, ...]  # names of the other columns
 
     def in_words(self) -> str:
         """One line for the console."""
         used = ", ".join(f"{role} from column {name}" for role, name in self.columns.items())
         unused = ", ".join(self.unused[:10])
-        return f"{len(self.names)} rows, {used}" + (f"; not used: {unused}" if unused else "")
+        return f"{count(len(self.names), 'row')}, {used}" + (f"; not used: {unused}" if unused else "")
 
 
 def read(path: str | os.PathLike, directory: str | os.PathLike = "", columns: str = "") -> Table:
-    """Reads a table. Paths in it are below `directory`, or below the table's own folder where that is "".
+    """Reads a table. Its paths are relative to `directory`, or to the table's own folder if that is "".
 
-    `columns` names columns as "path=file,label=cell_type"; the others are found by their usual names. Raises
-    UserError with the row (1 is the first below the header) where a value is missing or contradicts another.
+    `columns` assigns columns, such as "path=file,label=cell_type"; the others are found by their usual names. Raises
+    UserError with the row (row 1 follows the header) if a value is missing or contradicts another one.
     """
     path = Path(path)
     header, rows = _rows(path)
@@ -87,9 +88,9 @@ def read(path: str | os.PathLike, directory: str | os.PathLike = "", columns: st
 
 
 def read_paths(path: str | os.PathLike, columns: str = "", field: str = "--images") -> tuple[Path, list[str]]:
-    """The folder that the paths of a table start from (its own), and the paths, each once, in the order of the rows.
+    """The folder of a table, to which its paths are relative, and the paths, each once, in the order of the rows.
 
-    `columns` is "path=COLUMN" where the column has no usual name. Raises UserError that names `field`.
+    `columns` is "path=COLUMN" if the column has no usual name. Raises UserError that names `field`.
     """
     path = Path(path)
     header, rows = _rows(path, field)
@@ -99,7 +100,7 @@ def read_paths(path: str | os.PathLike, columns: str = "", field: str = "--image
     if columns and (role.strip() != "path" or header.count(column.strip()) != 1):
         raise UserError(f"--columns={columns!r} is not path=COLUMN; {path} has the columns {', '.join(header)}")
     if not columns and not usual:
-        raise UserError(f"{field}: {path} has the columns {', '.join(header)}; name that of the path by path=COLUMN")
+        raise UserError(f"{field}: {path} has the columns {', '.join(header)}; name the path column by path=COLUMN")
     at = header.index(column.strip()) if columns else lower.index(usual[0])
     names = [row[at].strip() for row in rows]
     empty = next((i for i, name in enumerate(names, 1) if not name or UNUSABLE.search(name)), 0)
@@ -109,24 +110,24 @@ def read_paths(path: str | os.PathLike, columns: str = "", field: str = "--image
 
 
 def ordered(labels: Sequence[str]) -> tuple[str, ...]:
-    """The classes: in the order of their numbers where all are whole numbers, else alphabetical."""
+    """The classes: in numerical order if all are whole numbers, else in alphabetical order."""
     classes = sorted(set(labels))
     return tuple(sorted(classes, key=int)) if all(c.isdecimal() and c.isascii() for c in classes) else tuple(classes)
 
 
 def _plain(name: str) -> str:
-    """A path with '/', without '.' parts; Windows' backslashes are taken for '/'."""
+    """A path with '/', without '.' parts. Backslashes, as on Windows, become '/'."""
     return str(PurePosixPath(name.replace("\\", "/")))
 
 
 def _columns(header: Sequence[str], columns: str, path: Path) -> dict[str, int]:
-    """The number of the column of each role that there is."""
+    """The column index of each role that has a column."""
     has = f"{path} has the columns {', '.join(header)}"
     found: dict[str, int] = {}
     for item in filter(None, columns.split(",")):
         role, equals, name = (part.strip() for part in item.partition("="))
         if role not in ROLES or not equals or role in found:
-            raise UserError(f"data.columns={columns!r}: {item!r} is not ROLE=COLUMN, ROLE one of {', '.join(ROLES)}")
+            raise UserError(f"data.columns={columns!r}: {item!r} is not ROLE=COLUMN; ROLE is one of {', '.join(ROLES)}")
         if header.count(name) != 1:
             what = "is not a column" if name not in header else "is the name of several columns"
             raise UserError(f"data.columns={columns!r}: {name!r} {what}; {has}")
@@ -139,12 +140,12 @@ def _columns(header: Sequence[str], columns: str, path: Path) -> dict[str, int]:
             found[role] = usual[0]
     for role in ("path", "label"):
         if role not in found:
-            raise UserError(f"{FIELD}: {has}; name that of the {role} with data.columns='{role}=COLUMN'")
+            raise UserError(f"{FIELD}: {has}; name the {role} column with data.columns='{role}=COLUMN'")
     return {role: found[role] for role in ROLES if role in found}
 
 
 def _rows(path: Path, field: str = FIELD) -> tuple[list[str], list[list[str]]]:
-    """Header and rows, all values as text. Raises UserError where the file cannot be read."""
+    """Header and rows, with all values as text. Raises UserError if the file cannot be read."""
     if not path.is_file():
         what = "is not a regular file" if path.exists() else "does not exist"
         raise UserError(f"{field}={path} {what}; name a CSV or Parquet file")
@@ -152,7 +153,7 @@ def _rows(path: Path, field: str = FIELD) -> tuple[list[str], list[list[str]]]:
         if path.suffix.lower() in (".parquet", ".pq"):
             return _parquet(path, field)
         if path.stat().st_size > MAX_BYTES:
-            raise UserError(f"{field}={path} has {path.stat().st_size} bytes, at most {MAX_BYTES} are read")
+            raise UserError(f"{field}={path} has {path.stat().st_size} bytes, but at most {MAX_BYTES} are allowed")
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise UserError(f"{field}={path} cannot be read ({error.strerror})") from None
@@ -170,7 +171,10 @@ def _rows(path: Path, field: str = FIELD) -> tuple[list[str], list[list[str]]]:
     rows = [line for line in lines[1:] if line]
     for number, line in enumerate(rows, 1):
         if len(line) != len(header):
-            raise UserError(f"{field}={path}, row {number}: {len(line)} values for {len(header)} columns; fix the row")
+            raise UserError(
+                f"{field}={path}, row {number}: {count(len(line), 'value')} for {count(len(header), 'column')}; "
+                f"fix the row"
+            )
     return header, rows
 
 

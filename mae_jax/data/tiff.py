@@ -1,7 +1,7 @@
-"""Decodes TIFF files to 8-bit RGB with tifffile and imagecodecs: up to 16 bits, planes, alpha, pages, compressions.
+"""Decodes TIFF files of up to 16 bits to 8-bit RGB with tifffile and imagecodecs.
 
-What the values mean follows TIFF 6.0 (Adobe, 1992) and its Technical Note 1 (reduced images). A file whose meaning
-is not known is refused with the reason.
+The meaning of the values follows TIFF 6.0 (Adobe, 1992) and its Technical Note 1 (reduced images). A file whose
+meaning is not known is refused with the reason.
 """
 
 from __future__ import annotations
@@ -20,12 +20,13 @@ from jaxtyping import UInt8
 
 from mae_jax.data import channels
 from mae_jax.data.channels import Damaged, Unreadable
+from mae_jax.runtime.text import count
 
 SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # classic and BigTIFF
-MAX_PAGES = 100  # pages that are looked at for the image
-MAX_TAG = 1 << 20  # characters of a description that are looked at
-DARK = 4096  # 16-bit images below it are almost black: they may come from a 12-bit camera
-DARK_16 = "16 bits without a value above {}: almost black, 65535 is white"
+MAX_PAGES = 100  # maximum number of pages to search for the image
+MAX_TAG = 1 << 20  # maximum number of characters of a description to search
+DARK = 4096  # 16-bit images with lower values look almost black, and may come from a 12-bit camera
+DARK_16 = "16 bits without a value above {}: 65535 is white, so the image is almost black"
 
 # tags
 NEW_SUBFILE, ORIENTATION, MAX_SAMPLE, COLOR_MAP, SUB_IFDS, INK_SET, EXTRA = 254, 274, 281, 320, 330, 332, 338
@@ -45,12 +46,12 @@ OTHER = {
     51177: "a depth map",
 }
 ASSOCIATED, UNASSOCIATED = 1, 2  # kinds of alpha
-OLD_JPEG, JPEG = 6, (7, 33007, 34892)  # compressions that give RGB for YCbCr
+OLD_JPEG, JPEG = 6, (7, 33007, 34892)  # compressions whose decoders convert YCbCr to RGB
 APERIO_YCBCR = 33003
 
 
 class _Faults(logging.Handler):
-    """Keeps the first error that tifffile logs in a thread: it continues after it, with wrong pixels."""
+    """Keeps the first error that tifffile logs in a thread, because tifffile then continues with wrong pixels."""
 
     def __init__(self):
         super().__init__(logging.ERROR)
@@ -62,7 +63,7 @@ class _Faults(logging.Handler):
 
     @contextlib.contextmanager
     def raised(self) -> Iterator[None]:
-        """Raises Damaged at the end where an error was logged within."""
+        """Raises Damaged at the end of the context if an error was logged inside it."""
         self.of_thread.first = ""
         yield
         if first := self.of_thread.first:
@@ -71,14 +72,14 @@ class _Faults(logging.Handler):
 
 _faults = _Faults()
 logging.getLogger("tifffile").addHandler(_faults)
-logging.getLogger("tifffile").propagate = False  # its lines name no file
+logging.getLogger("tifffile").propagate = False  # its messages name no file
 
 
 def read(data: bytes, max_pixels: float = math.inf) -> tuple[UInt8[np.ndarray, "h w 3"], tuple[str, ...]]:
-    """Decodes the page that is the image, upright, transparency on white; also returns what was assumed.
+    """Decodes the page that holds the image, upright and on white. Also returns the assumptions made.
 
-    Raises Unreadable where the file does not say what its values mean, or more than `max_pixels` pixels are in it,
-    and almost anything where it is damaged.
+    Raises Unreadable if the file does not say what its values mean or has more than `max_pixels` pixels. A damaged
+    file can raise almost any exception.
     """
     import tifffile
 
@@ -92,26 +93,31 @@ def read(data: bytes, max_pixels: float = math.inf) -> tuple[UInt8[np.ndarray, "
 
 
 def _image(file) -> tuple:
-    """The page that is the image, neither a thumbnail nor a mask; and what is assumed. The first is the largest."""
+    """The page that holds the image, not a thumbnail or a mask, and the assumptions made.
+
+    It is the first of the candidates. Raises Unreadable unless it is also the largest.
+    """
     top = list(itertools.islice(file.pages, MAX_PAGES))
     if DNG_VERSION in top[0].tags:
         raise Unreadable("holds raw camera data (DNG)")
     pages = [page for page in top if not _kind(page) & (REDUCED | MASK)]
-    if not pages:  # cameras put the image below its thumbnail
+    if not pages:  # cameras store the image in a sub-page of its thumbnail
         below = [sub for page in top if SUB_IFDS in page.tags for sub in itertools.islice(page.pages, MAX_PAGES)]
         pages = [page for page in below if not _kind(page) & (REDUCED | MASK)]
     if not pages:
         if all(_kind(page) & MASK for page in top):
             raise Unreadable(f"holds {OTHER[TRANSPARENCY]} and no image")
         if max(top, key=_area) is not top[0]:
-            raise Unreadable(f"holds {len(top)} pages, all marked as thumbnails", "save the image alone")
+            raise Unreadable(f"holds {count(len(top), 'page')}, all marked as thumbnails", "save the image alone")
         return top[0], ("all pages are marked as thumbnails: the first is used",)
     _refuse_channels_in_pages(file, pages)
     if len(pages) == 1 and _images_in_description(pages[0]) == 1:
         return pages[0], ()
     if max(pages, key=_area) is not pages[0]:
         sizes = ", ".join(f"{page.imagewidth} x {page.imagelength}" for page in pages[:3])
-        raise Unreadable(f"holds {len(pages)} pages ({sizes}), none marked as a thumbnail", "save the image alone")
+        raise Unreadable(
+            f"holds {count(len(pages), 'page')} ({sizes}), none marked as a thumbnail", "save the image alone"
+        )
     return pages[0], ("several pages: the first is used",)
 
 
@@ -125,7 +131,7 @@ def _area(page) -> int:
 
 
 def _refuse_channels_in_pages(file, pages: list) -> None:
-    """Raises Unreadable where OME-XML or ImageJ say that each page is one channel of an image."""
+    """Raises Unreadable if OME-XML or ImageJ metadata say that each page is one channel of an image."""
     text = (file.pages[0].description or "")[:MAX_TAG]
     n = 1
     if file.is_ome and (found := re.search(r'SizeC="(\d+)"', text)):
@@ -133,22 +139,22 @@ def _refuse_channels_in_pages(file, pages: list) -> None:
     elif text.startswith("ImageJ=") and (found := re.search(r"^channels=(\d+)", text, re.MULTILINE)):
         n = int(found[1])
     if n > 1:
-        raise Unreadable(f"holds {n} channels in pages of their own, which are not said to be red, green and blue")
+        raise Unreadable(f"holds {n} channels in separate pages, not marked as red, green and blue")
 
 
 def _images_in_description(page) -> int:
-    """Images behind one another without pages of their own, as ImageJ writes large stacks."""
+    """Number of images stored one after another in one page, as ImageJ writes large stacks."""
     text = (page.description or "")[:MAX_TAG]
     found = re.search(r"^images=(\d+)", text, re.MULTILINE) if text.startswith("ImageJ=") else None
     return int(found[1]) if found else 1
 
 
 def _refuse(page, length: int, max_pixels: float) -> None:
-    """Raises Unreadable for what has no known meaning, is too large or is not all there, before decoding it."""
+    """Raises Unreadable or Damaged, before decoding, for a page with unknown meaning, too large, or incomplete."""
     import tifffile  # takes half a second, and most data sets have no TIFF
 
     if (n := _area(page)) > max_pixels:
-        raise Unreadable(f"has {n} pixels, at most {max_pixels} are read", "cut it into tiles")
+        raise Unreadable(f"has {n} pixels, but at most {max_pixels} are allowed", "cut it into tiles")
     if not n:
         raise Damaged("no pixels")
     if page.photometric not in COLORS:
@@ -158,13 +164,13 @@ def _refuse(page, length: int, max_pixels: float) -> None:
         raise Unreadable(f"has channels of different sizes ({', '.join(map(str, bits))} bits)")
     kind = kinds.get(page.sampleformat if isinstance(page.sampleformat, int) else 0, "")
     if not kind:
-        raise Unreadable("has channels of different kinds of numbers")
+        raise Unreadable("has channels with different types of numbers")
     if kind != "u" or not 1 <= bits <= 16:
         raise Unreadable(channels.in_words(kind, bits))
     if page.samplesperpixel < COLORS[page.photometric]:
-        raise Unreadable(f"has {page.samplesperpixel} channels, too few for its colors")
+        raise Unreadable(f"has {count(page.samplesperpixel, 'channel')}, too few for its colors")
     if page.samplesperpixel > 16:
-        raise Unreadable(f"has {page.samplesperpixel} channels, which are not said to be red, green and blue")
+        raise Unreadable(f"has {page.samplesperpixel} channels, not marked as red, green and blue")
     if page.imagedepth > 1 or page.tiledepth > 1:
         raise Unreadable("holds a volume")
     if page.photometric == CMYK and page.tags.valueof(INK_SET, 1) != 1:
@@ -172,14 +178,14 @@ def _refuse(page, length: int, max_pixels: float) -> None:
     if page.compression == APERIO_YCBCR:
         raise Unreadable("holds JPEG 2000 in YCbCr as Aperio's scanners write it", "prepare it as a slide")
     if page.compression != 1 and page.compression not in tifffile.TIFF.DECOMPRESSORS:
-        raise Unreadable(f"is compressed in a way that is not read ({_name(page.compression)})", "save it uncompressed")
+        raise Unreadable(f"has an unsupported compression ({_name(page.compression)})", "save it uncompressed")
     starts, sizes = page.dataoffsets, page.databytecounts
     if not len(starts) == len(sizes) == math.prod(page.chunked):
-        raise Damaged(f"{len(starts)} places and {len(sizes)} sizes for {math.prod(page.chunked)} parts of the image")
+        raise Damaged(f"{len(starts)} offsets and {len(sizes)} sizes for {math.prod(page.chunked)} parts of the image")
     if not all(sizes) or not all(starts):
         raise Damaged("parts of the image were never written")
     if (end := max(a + b for a, b in zip(starts, sizes, strict=True))) > length:
-        raise Damaged(f"{length} of at least {end} bytes")
+        raise Damaged(f"it has {length} bytes instead of at least {end}")
 
 
 def _name(compression: int) -> str:
@@ -218,13 +224,13 @@ def _rgb(page, data: bytes, file) -> tuple[np.ndarray, tuple[str, ...]]:
 
 
 def _alpha(page, values: np.ndarray, n: int) -> tuple[np.ndarray | None, bool, list[str]]:
-    """The transparency channel among those after `n` colors, whether colors are multiplied by it, what is assumed."""
+    """The transparency channel after `n` colors, whether colors are multiplied by it, and assumptions."""
     extra = values.shape[2] - n
     kinds = ([int(kind) for kind in page.extrasamples] + [0] * extra)[:extra]
     found = next((i for i, kind in enumerate(kinds) if kind in (ASSOCIATED, UNASSOCIATED)), None)
     others = [n + i for i in range(extra) if i != found]
     if others and n == 1:
-        raise Unreadable(f"has {values.shape[2]} channels, which are not said to be red, green and blue")
+        raise Unreadable(f"has {values.shape[2]} channels, not marked as red, green and blue")
     assumed = list(channels.ignore({i + 1: values[..., i] for i in others}, 2**page.bitspersample - 1))
     if found is None:
         return None, False, assumed
@@ -232,7 +238,10 @@ def _alpha(page, values: np.ndarray, n: int) -> tuple[np.ndarray | None, bool, l
 
 
 def _white(page, values: np.ndarray) -> tuple[int, list[str]]:
-    """Which value is white in 16 bits: MaxSampleValue where it is that of 9 to 15 bits and no value is above."""
+    """The value that is white in 16 bits, and assumptions.
+
+    It is MaxSampleValue if that is the maximum of 9 to 15 bits and no pixel is above it.
+    """
     said, largest = page.tags.valueof(MAX_SAMPLE), int(values.max())
     said = said[0] if isinstance(said, tuple) else said
     if isinstance(said, int) and 255 < said < 65535 and said & (said + 1) == 0 and largest <= said:
@@ -252,11 +261,11 @@ def _palette(page, largest: int) -> UInt8[np.ndarray, "colors 3"]:
 
 
 def _by_libtiff(page, data: bytes, file) -> UInt8[np.ndarray, "h w 3"]:
-    """YCbCr without JPEG, or with old-style JPEG, which only libtiff unpacks in all their forms."""
+    """Decodes YCbCr without JPEG, or with old-style JPEG. Only libtiff supports all their variants."""
     import imagecodecs
 
     if page.offset != file.pages.first.offset or page.tags.valueof(ORIENTATION, 1) != 1:
-        raise Unreadable("holds YCbCr colors that are read on an upright first page only")
+        raise Unreadable("holds YCbCr colors, which are supported only on an upright first page")
     pixels = imagecodecs.tiff_decode(data, asrgb=True)
     if pixels.shape != (page.imagelength, page.imagewidth, 4):
         raise Damaged(f"{pixels.shape[1::-1]} pixels of {(page.imagewidth, page.imagelength)}")

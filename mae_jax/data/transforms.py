@@ -1,7 +1,7 @@
-"""Transforms from encoded bytes to square uint8 images; a Python list of them is the preprocessing.
+"""Transforms from encoded bytes to square uint8 images. A Python list of transforms defines the preprocessing.
 
-A transform is called as `t(element, rng)`, or as `t(element)` where nothing is random. Elements are
-dicts and are never changed in place. Pixels stay uint8; the accelerator normalizes them.
+A transform is called as `t(element, rng)`, or as `t(element)` if it is deterministic. Elements are dicts and are never
+changed in place. Pixels stay uint8; the accelerator normalizes them.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ try:
 
     BICUBIC = resizer.ResizeAlg.convolution(resizer.FilterType.catmull_rom)
     WHOLE = resizer.ResizeOptions(resize_alg=BICUBIC)
-except ImportError:  # setup.cfg names the platforms without it; Pillow does the same, slower
+except ImportError:  # not on all platforms, see setup.cfg; Pillow does the same, but slower
     resizer = None
 
-LONGEST = 100  # longest side that is scaled, in multiples of the shorter side
-REDUCED_MARGIN = 2  # least pixels per output pixel of a JPEG that is decoded at a reduced scale
+LONGEST = 100  # maximum longer side, in multiples of the shorter side; the rest is cropped before scaling
+REDUCED_MARGIN = 2  # minimum decoded pixels per output pixel when a JPEG is decoded at a reduced scale
 _of_thread = threading.local()
 
 
 @dataclass(frozen=True)
 class Jpeg:
-    """An upright JPEG that is not decoded yet, so that the crop decodes only what it needs."""
+    """An upright JPEG that is not decoded yet, so that a crop decodes only the part it needs."""
 
     data: bytes
     header: jpeg.Header
@@ -78,7 +78,7 @@ class RandomResizedCrop:
         return element | {"image": _cut(element, self.box(height, width, rng), self.size)}
 
     def box(self, height: int, width: int, rng: np.random.Generator) -> Box:
-        """Draws the part to cut out, which lies inside the image."""
+        """Draws the part to cut out, which is inside the image."""
         for _ in range(10):
             area = height * width * rng.uniform(*self.scale)
             aspect = math.exp(rng.uniform(math.log(self.ratio[0]), math.log(self.ratio[1])))
@@ -95,8 +95,8 @@ class RandomResizedCrop:
 class CenterResize:
     """Scales the shorter side to `size` and cuts out the centered square, for evaluation.
 
-    Equal to Pillow's result, and to that of transformers' image processors, to the last bit: the whole image is
-    decoded, and sides are rounded as there. Exported networks therefore give the same predictions.
+    The result is bit-identical to Pillow's and to that of transformers' image processors, because the whole image is
+    decoded and sides are rounded in the same way. Exported networks therefore give the same predictions.
     """
 
     size: int
@@ -142,9 +142,9 @@ def _cut(element: dict, box: Box, size: int) -> UInt8[np.ndarray, "size size 3"]
         return _resize(pixels[upper : upper + h, left : left + w], size)
     spare = min(w, h) // (REDUCED_MARGIN * size)
     reduced = next(scale for scale in (8, 4, 2, 1) if spare >= scale or scale == 1)
-    try:  # where the image shrinks, how chroma was interpolated hardly matters
+    try:  # if the image shrinks, chroma interpolation hardly matters
         part, x, y = jpeg.decode(pixels.data, pixels.header, box, reduced, smooth=min(w, h) <= size)
-    except ValueError:  # Pillow reads some that simplejpeg refuses, and names the fault of the others
+    except ValueError:  # Pillow reads some JPEGs that simplejpeg refuses, and reports what is wrong with the others
         part, x, y, reduced = load_image(pixels.data, element.get("name", "image")), 0, 0, 1
     left, upper, w, h = left / reduced - x, upper / reduced - y, w / reduced, h / reduced
     x, y = math.floor(left), math.floor(upper)
@@ -155,12 +155,12 @@ def _cut(element: dict, box: Box, size: int) -> UInt8[np.ndarray, "size size 3"]
 def _resize(
     pixels: UInt8[np.ndarray, "h w 3"], size: int, box: tuple[float, float, float, float] | None = None
 ) -> UInt8[np.ndarray, "size size 3"]:
-    """Bicubic and antialiased; `box` is left, upper, width, height of the part to resize (None: all)."""
+    """Resizes, bicubic and antialiased. `box` is left, upper, width, height of the part to resize (None: all)."""
     height, width, _ = pixels.shape
     if resizer is None:
         corners = (box[0], box[1], box[0] + box[2], box[1] + box[3]) if box else None
         return np.asarray(Image.fromarray(pixels).resize((size, size), Image.Resampling.BICUBIC, box=corners))
-    if not hasattr(_of_thread, "resizer"):  # it reuses its memory from one image to the next
+    if not hasattr(_of_thread, "resizer"):  # reuses its memory for the next image
         _of_thread.resizer = resizer.Resizer()
     source = resizer.ImageData(width, height, resizer.PixelType.U8x3, pixels.tobytes())
     target = resizer.ImageData(size, size, resizer.PixelType.U8x3)

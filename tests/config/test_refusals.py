@@ -55,7 +55,7 @@ MISTAKES = [
     (FINETUNE, ["--config.optim.no_decay=" + "(" * 5000], "optim.no_decay='((("),
     ("configs/finetune.py:frac=nan,data=synthetic", [], "data.fraction=nan is not a finite number"),
     (PRETRAIN, ["--config.mae.mask_ratio=1"], "mae.mask_ratio=1.0 is out of range; allowed: (0, 1)"),
-    (PRETRAIN, ["--config.data.weights=(1,2)"], "data.weights=(1, 2) has 2 numbers for 1 sources"),
+    (PRETRAIN, ["--config.data.weights=(1,2)"], "data.weights=(1, 2) has 2 numbers for 1 source"),
     ("configs/pretrain.py:data=synthetic+synthetic", [], "names a source twice"),
     (f"{STUDY}:data=synthetic", ["--config.inits=('mae:mask_ratio=2',)"], "mae.mask_ratio=2.0 is out of range"),
     (

@@ -27,7 +27,7 @@ def test_large_images_are_those_of_ten_times_the_side_that_is_seen(side, reporte
     text = checking.large(sizes, 16, labeled=False)
     assert bool(text) == reported
     if reported:
-        assert "the shorter side of 160 pixels (median) becomes 16, so that structures below 10 pixels" in text
+        assert "the shorter side of 160 pixels (median) becomes 16, so structures smaller than 10 pixels" in text
         assert "mae-jax prepare tiles:NAME --source DIR --assume_mpp MPP --tile 64" in text
         assert "tiles:NAME" not in checking.large(sizes, 16, labeled=True)
     assert checking.large(None, 16, labeled=False) == ""

@@ -46,7 +46,7 @@ def test_a_pattern_finds_the_patient_anywhere_in_the_name():
 
 @pytest.mark.parametrize(
     ("pattern", "said"),
-    [("(a", "is not a regular expression"), ("a+", "has 0 groups"), ("(a)(b)", "has 2 groups")],
+    [("(a", "is not a valid regular expression"), ("a+", "has 0 groups"), ("(a)(b)", "has 2 groups")],
 )
 def test_patterns_that_cannot_be_are_refused(pattern, said):
     with pytest.raises(UserError, match=f"^data.group_pattern=.*{said}"):
@@ -66,7 +66,7 @@ def test_shared_groups_and_images_without_one_are_counted():
     assert found["images_without"] == {"train": 1, "TestA": 0, "TestB": 0}
     assert found["shared_with_training"]["TestA"] == {"groups": 1, "images": 2}
     assert found["text"] == (
-        "film: train 2 (1 images without a group), TestA 2 (1 also in training, with 2 of its images), TestB 1"
+        "film: train 2 (1 image without a group), TestA 2 (1 also in training, with 2 of its images), TestB 1"
     )
     assert groups.facts(["a"], {"TestA": [""]}, "film")["text"] == (
         "film: train 1, TestA not known; the same patient may be on both sides"
@@ -79,4 +79,4 @@ def test_generated_images_are_independent(tiny_config):
 
     found = splits.labelled(tiny_config().data).groups
     assert found["known"] and found["count"] == {"train": 60, "TestA": 23}
-    assert found["text"] == "each generated image is a group of its own"
+    assert found["text"] == "each generated image is its own group"

@@ -97,9 +97,9 @@ def test_a_palette():
 REFUSED = {
     "signed": (imagecodecs.jpeg2k_encode((GRAY[..., 0] - 128).astype(np.int8), level=0), r"signed pixels \(8 bits\)"),
     "signed 16": (imagecodecs.jpeg2k_encode(GRAY[..., 0].astype(np.int16), level=0), r"signed pixels \(16 bits\)"),
-    "four channels": (jp2(np.concatenate([RGB, GRAY // 2], -1), SRGB), "a channel 4 besides its colors"),
-    "four bare channels": (code(np.concatenate([RGB, GRAY // 2], -1)), "a channel 4 besides its colors"),
-    "two stains": (jp2(np.concatenate([GRAY, ALPHA // 2], -1), GRAYS), "a channel 2 besides its colors"),
+    "four channels": (jp2(np.concatenate([RGB, GRAY // 2], -1), SRGB), "a channel 4 in addition to its colors"),
+    "four bare channels": (code(np.concatenate([RGB, GRAY // 2], -1)), "a channel 4 in addition to its colors"),
+    "two stains": (jp2(np.concatenate([GRAY, ALPHA // 2], -1), GRAYS), "a channel 2 in addition to its colors"),
     "a color that is missing": (jp2(RGB, SRGB, 8, cdef((0, 0, 1), (1, 0, 2), (2, 65535, 65535))), "not all colors"),
     "two alphas": (jp2(np.concatenate([RGB, ALPHA, ALPHA], -1), SRGB, 8, cdef(*COLORS, (3, 1, 0), (4, 1, 0))),
                    "several transparency channels"),
@@ -129,5 +129,7 @@ def test_several_images_are_counted():
 def test_a_large_header_does_not_fill_the_memory():
     size = struct.pack(">II", WIDTH, HEIGHT)
     data = code(RGB).replace(size, struct.pack(">II", 60000, 60000), 1)
-    with pytest.raises(UserError, match=r"^big\.j2k has 3600000000 pixels, at most .* are read; cut it into tiles"):
+    with pytest.raises(
+        UserError, match=r"^big\.j2k has 3600000000 pixels, but at most .* are allowed; cut it into tiles"
+    ):
         load_image(data, "big.j2k")

@@ -62,7 +62,7 @@ def test_groups_by_pattern_are_on_one_side(data):
     assert len(set(found.test.groups)) == 3 and found.groups["count"] == {"train": 12, "test": 3}
     assert "split off by group and class" in found.sets.about["test set"]
     data.group_pattern = r"(slide\d)"
-    with pytest.raises(UserError, match="is found in none of 60 training names"):
+    with pytest.raises(UserError, match="matches none of the 60 training names"):
         splits.labelled(data)
 
 

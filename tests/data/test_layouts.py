@@ -80,7 +80,7 @@ def test_ambiguous_layouts_are_refused_with_what_to_do(tmp_path):
     with pytest.raises(UserError, match=r"data.train_split=A: A, C .*look like classes, not splits"):
         found(tmp_path / "classes", "A", test="B")
     tree(tmp_path / "half", "test/A/1.png", "B/1.png")
-    with pytest.raises(UserError, match="has test, and no folder with a usual name for training"):
+    with pytest.raises(UserError, match="has test, but no folder with a usual name for training"):
         found(tmp_path / "half")
     tree(tmp_path / "two", "train/A/1.png", "training/A/1.png")
     with pytest.raises(UserError, match="has train and training; set data.train_split"):

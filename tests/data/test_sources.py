@@ -129,7 +129,7 @@ def test_a_link_to_other_classes_is_skipped_and_counted(root):
 @pytest.mark.parametrize("target", ["ant", "bee/deep"])
 def test_two_class_folders_that_are_one_by_a_link_are_refused(root, target):
     os.symlink(root / "Train" / target, root / "Train" / "dog")
-    with pytest.raises(UserError, match=f"'{target[:3]}' and 'dog' .* are one folder by a link"):
+    with pytest.raises(UserError, match=f"'{target[:3]}' and 'dog' .* are the same folder by a link"):
         sources.folder(root, "Train")
 
 

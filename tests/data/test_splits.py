@@ -54,7 +54,7 @@ def test_several_folders_without_labels(data, tmp_path):
     assert [len(t) + len(v) for t, v in zip(found.train_idx, found.val_idx, strict=True)] == [40, 10]
     assert found.names == ("Train", "TestA")
     data.weights = (1.0,)
-    with pytest.raises(UserError, match=r"data.weights=\(1.0,\) has 1 numbers for 2 sources"):
+    with pytest.raises(UserError, match=r"data.weights=\(1.0,\) has 1 number for 2 sources"):
         splits.unlabelled(data)
 
 

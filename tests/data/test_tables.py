@@ -47,7 +47,7 @@ def test_a_row_that_is_there_twice_counts_once(tmp_path):
         ("path,label\n1.png,a\n1.png,b\n", "", "1.png is in row 1 with label 'a' and in row 2 with 'b'"),
         ("path,label\n1.png,a\n2.png,\n", "", "row 2: column 'label' is empty"),
         ("path,label\n1.png,a,b\n", "", "row 1: 3 values for 2 columns"),
-        ("path,kind\n1.png,a\n", "", "has the columns path, kind; name that of the label with data.columns='label=COL"),
+        ("path,kind\n1.png,a\n", "", "has the columns path, kind; name the label column with data.columns='label=COL"),
         ("path,label\n1.png,a\n", "label=kind", "'kind' is not a column"),
         ("path,label\n1.png,a\n", "klass=label", "'klass=label' is not ROLE=COLUMN"),
         ("path,label\n", "", "has no rows"),

@@ -82,7 +82,7 @@ def test_whole_bytes(kind, bits, planar, compression):
     image = decode(data)
     assert np.abs(image.pixels - as_rgb(right)).max() <= 2
     assert image.assumed == (
-        ("a further channel, the same everywhere, is ignored",) if extra == ["unspecified"] else ()
+        ("an extra channel with the same value everywhere is ignored",) if extra == ["unspecified"] else ()
     )
 
 
@@ -202,15 +202,15 @@ REFUSED = {
                          extrasamples=["unspecified"]), "has 2 channels, which are not said"),
     "three stains": (write(RGB.astype(np.uint8), True, photometric="minisblack"), "has 3 channels, which are not said"),
     "a fourth channel": (write(np.concatenate([RGB, GRAY], -1).astype(np.uint8), photometric="rgb",
-                               extrasamples=["unspecified"]), "has a channel 4 besides its colors"),
+                               extrasamples=["unspecified"]), "has a channel 4 in addition to its colors"),
     "CIELab": (Raw(RGB, 8, 8).bytes(), r"holds colors in CIE L\*a\*b\*"),
     "camera": (Raw(GRAY, 8, 32803).bytes(), "holds raw camera data"),
     "mask": (Raw(GRAY // 255, 1, 4, t254=4).bytes(), "holds a transparency mask"),
     "inks": (Raw(np.concatenate([RGB, GRAY], -1), 8, 5, t332=2).bytes(), "holds inks other than"),
     "565": (Raw(RGB, 8, 2, t258=[5, 6, 5]).bytes(), r"has channels of different sizes \(5, 6, 5 bits\)"),
-    "fax of old": (Raw(GRAY, 8, 1, t259=32809).bytes(), r"is compressed in a way that is not read \(THUNDERSCAN\)"),
+    "fax of old": (Raw(GRAY, 8, 1, t259=32809).bytes(), r"has an unsupported compression \(THUNDERSCAN\)"),
     "sparse": (Raw(GRAY, 8, 1, t279=[0]).bytes(), "parts of the image were never written"),
-    "cut": (Raw(GRAY, 8, 1, t279=[5000]).bytes(), "cut short or damaged .* of at least"),
+    "cut": (Raw(GRAY, 8, 1, t279=[5000]).bytes(), "cut short or damaged .* instead of at least"),
     "strips": (Raw(GRAY, 8, 1, t278=4).bytes(), r"cut short or damaged \("),
     "no palette": (Raw(GRAY, 8, 3).bytes(), "lacks the colors of its palette"),
 }  # fmt: skip
@@ -284,7 +284,7 @@ def test_channels_in_pages_of_their_own_are_refused(kind):
     file = io.BytesIO()
     stack = np.moveaxis(RGB, -1, 0).astype(np.uint16)[:2]
     tifffile.imwrite(file, stack, **{kind: True}, metadata={"axes": "CYX"}, photometric="minisblack")
-    with pytest.raises(UserError, match="holds 2 channels in pages of their own"):
+    with pytest.raises(UserError, match="holds 2 channels in separate pages"):
         load_image(file.getvalue(), "a.tif")
 
 
@@ -327,5 +327,7 @@ def test_uncompressed_ycbcr(subsampling):
 def test_a_large_header_does_not_fill_the_memory():
     page = Raw(GRAY, 8, 1)
     page.tags |= {256: 60000, 257: 60000, 278: 60000}
-    with pytest.raises(UserError, match=r"^big\.tif has 3600000000 pixels, at most .* are read; cut it into tiles"):
+    with pytest.raises(
+        UserError, match=r"^big\.tif has 3600000000 pixels, but at most .* are allowed; cut it into tiles"
+    ):
         load_image(page.bytes(), "big.tif")

@@ -216,7 +216,7 @@ def test_the_command_line(folder, tmp_path):
     assert done.returncode == 0 and done.stderr == "" and "  train      35       1" in done.stdout
     (tmp_path / "none").mkdir()
     for arguments, said in (
-        (("tiles", "--source", str(folder)), "tiles is not a name that can be prepared; use tiles:NAME"),
+        (("tiles", "--source", str(folder)), "tiles is not a data set that can be prepared; use tiles:NAME"),
         (("cam16", "--source", str(folder), "--mpp", "1"), "--mpp is for tiles:NAME"),
         (("tiles:y", "--source", str(tmp_path / "none")), "has no slide (.svs"),
     ):

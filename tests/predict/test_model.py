@@ -124,7 +124,7 @@ def test_images_come_from_a_table_and_all_runs_of_a_study_predict(made, tmp_path
     (made / "cells" / "list.csv").write_text(
         "slide;img\n1;TestA/Eosinophil/cell_00.png\n2;Train/Eosinophil/cell_02.png\n"
     )
-    with pytest.raises(UserError, match=r"--images: .*list\.csv has the columns slide, img; name that of the path"):
+    with pytest.raises(UserError, match=r"--images: .*list\.csv has the columns slide, img; name the path column"):
         files.predict(str(made / "knn"), str(made / "cells" / "list.csv"), tmp_path / "out.csv")
     with pytest.raises(UserError, match="is a study; name one of its runs"):
         files.predict(str(made), str(made / "cells"), tmp_path / "out.csv")

@@ -57,8 +57,8 @@ def many_words(path: Path) -> None:
 FAULTS = {
     "pipe": (os.mkfifo, "x.png is not a regular file"),
     "socket": (at_socket, "x.png is not a regular file"),
-    "dangling link": (lambda path: path.symlink_to("nowhere"), "x.png is a link that leads nowhere"),
-    "link to itself": (lambda path: path.symlink_to(path.name), "x.png is a link that leads nowhere"),
+    "dangling link": (lambda path: path.symlink_to("nowhere"), "x.png is a broken link"),
+    "link to itself": (lambda path: path.symlink_to(path.name), "x.png is a broken link"),
     "empty": (lambda path: path.write_bytes(b""), "x.png is empty"),
     "page": (lambda path: path.write_text("<html>404</html>"), "x.png is a web page, not an image of a format"),
     "EPS": (lambda path: path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n"), "x.png is a PostScript file, not an image"),
@@ -66,7 +66,7 @@ FAULTS = {
     "large": (lambda path: Image.new("1", (10_000, 10_000)).save(path), "cut it into tiles"),
     "no pixels": (no_pixels, "x.png begins as a PNG file and is cut short or damaged"),
     "many words": (many_words, "x.png begins as a PNG file and is cut short or damaged"),
-    "sparse": (lambda path: path.touch() or os.truncate(path, 2**31), "has 2147483648 bytes, at most"),
+    "sparse": (lambda path: path.touch() or os.truncate(path, 2**31), "has 2147483648 bytes, but at most"),
     "floats": (lambda path: Image.new("F", (4, 4)).save(path, format="TIFF"), "has floating-point pixels (32 bits)"),
 }
 
@@ -139,7 +139,7 @@ def test_unreadable_files_are_named(train, what):
 def test_classes_that_look_alike_are_refused(train, one, two):
     for name in (one, two):
         shutil.copytree(train / "bee", train / name, dirs_exist_ok=True)
-    with pytest.raises(UserError, match="differ only in case or white space; join them or rename one"):
+    with pytest.raises(UserError, match="differ only in case or white space; merge them or rename one"):
         sources.folder(train)
     shutil.rmtree(train / two)
     classes = sources.folder(train).classes
@@ -227,7 +227,7 @@ def test_assumptions_are_counted(train):
     red.save(train / "bee" / "x.gif", save_all=True, append_images=[green])
     source = sources.folder(train)
     dark, first = (
-        "16 bits without a value above 4095: almost black, 65535 is white",
+        "16 bits without a value above 4095: 65535 is white, so the image is almost black",
         "an animation: the first frame is used",
     )
     assert source.assumed == {dark: 3, first: 1} and sources.join([source, source]).assumed == {dark: 6, first: 2}
