@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 
 from mae_jax.config.tasks import EVALUATIONS, QUICK, TASKS, TRAITS, Traits
 
+TRACKERS = ("wandb", "mlflow", "trackio")
 SIZES = ("tiny", "small", "base", "large", "custom")
 WEIGHTS = (".safetensors", ".npz", ".pth", ".pt", ".bin", ".ckpt")  # suffixes of weight files
 INF = math.inf
@@ -366,6 +367,10 @@ class LogFields(Fields):
     every_steps: int = field(20, "updates between two rows of metrics.jsonl", low=1, high=10**9, may_differ=True)
     tensorboard: bool = field(True, "also write TensorBoard event files", may_differ=True)
     profile: bool = field(False, "profile a few steps for TensorBoard", may_differ=True)
+    trackers: tuple[str, ...] = field(
+        (), "experiment trackers that also get the scalars; each needs the extra of its name",
+        choices=TRACKERS, may_repeat=False, may_differ=True,
+    )  # fmt: skip
     progress_seconds: float = field(
         10.0, "seconds between two progress lines in a log", low=0, high=1e9, may_differ=True
     )

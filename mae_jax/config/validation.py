@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from ml_collections import ConfigDict
 
-from mae_jax.config.fields import C, DataFields, Fields, ModelFields, RunConfig, rules
+from mae_jax.config.fields import C, DataFields, Fields, ModelFields, Rule, RunConfig, rules
 from mae_jax.config.loading import flatten, one_of
 from mae_jax.runtime.errors import UNUSABLE, UserError
 
@@ -29,6 +29,9 @@ def validate(config: ConfigDict | RunConfig, prefix: str = "") -> RunConfig:
     for key, (like, rule) in known.items():
         if key not in flat:
             raise UserError(f"{prefix}{key} is missing from the config; its default is {like!r}")
+        if isinstance(like, tuple) and rule.choices:
+            _validate_names(prefix + key, flat[key], rule)
+            continue
         _validate_type(prefix + key, flat[key], like)
         if rule.choices:
             one_of(prefix + key, flat[key], rule.choices)
@@ -73,6 +76,16 @@ def _validate_type(name: str, value: Any, like: Any) -> None:
         raise UserError(f"{name}={value} is not a finite number")
     if isinstance(value, str) and UNUSABLE.search(value):
         raise UserError(f"{name}={value!r} is not allowed; use UTF-8 text without control characters")
+
+
+def _validate_names(name: str, value: Any, rule: Rule) -> None:
+    """Refuses a list in which a name is not one of the choices, or comes twice where it must not."""
+    if not isinstance(value, tuple | list):
+        raise UserError(f"{name}={value!r} has the wrong type; allowed: several of {', '.join(rule.choices)} in ( , )")
+    for each in value:
+        one_of(f"{name}: each", each, rule.choices)
+        if not rule.may_repeat and list(value).count(each) > 1:
+            raise UserError(f"{name}={tuple(value)} is not allowed; use none twice")
 
 
 def refuse_unknown(keys: Iterable[str], known: Iterable[str], whole: str, prefix: str = "") -> None:

@@ -16,6 +16,7 @@ VALIDATION = "predictions_val.csv"
 PROBE = "probe.npz"  # the fitted classifier of a probe on a frozen encoder
 STUDY = "study.json"  # in the directory of a study or sweep, whose runs are in subdirectories
 LOWERED = "lowered.json"  # reductions of the learning rate, see `train.divergence`
+TRACKERS = "trackers.json"  # the run's id in each of `log.trackers`
 SAVED = ".saved"  # exists once a checkpoint was saved: the run must not start again without one
 EXTERNAL = "external"  # has a directory with a predictions.csv for each external test set
 RECONSTRUCTIONS = "reconstructions.csv"  # of a pre-training; the .json has the means, the .png a sheet of pictures

@@ -1,4 +1,4 @@
-"""Logs scalars and pictures of a run to metrics.jsonl and, through CLU, to TensorBoard event files.
+"""Logs scalars and pictures of a run to metrics.jsonl, TensorBoard event files (through CLU) and trackers.
 
 CLU imports TensorFlow, which is slow, so it is imported at the first write and only in process 0.
 """
@@ -17,7 +17,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from mae_jax.rundir import contents
+from mae_jax.rundir import contents, hparams_table
+from mae_jax.rundir.trackers import Trackers
 from mae_jax.runtime import files
 from mae_jax.runtime.disk import os_error
 from mae_jax.runtime.errors import UserError
@@ -29,20 +30,32 @@ class MetricsLog:
     """Logs the scalars, pictures and hyperparameters of one run. Does nothing in processes other than the first."""
 
     def __init__(
-        self, workdir: Path, *, first_step: int, evaluated: bool, steps: int, tensorboard: bool, profile: bool
+        self,
+        workdir: Path,
+        *,
+        first_step: int,
+        evaluated: bool,
+        steps: int,
+        tensorboard: bool,
+        profile: bool,
+        trackers: Trackers | None = None,
     ):
-        """`first_step`: the step from which training resumes. Later rows are dropped, and also the evaluation row of
-        `first_step` unless it is `evaluated`. Raises UserError and OSError."""
+        """Closes `trackers` in the end.
+
+        `first_step`: the step from which training resumes. Later rows are dropped, and also the evaluation row of
+        `first_step` unless it is `evaluated`. Raises UserError and OSError.
+        """
         self.workdir, self.first_step, self.steps, self.profile = workdir, first_step, steps, profile
         self.active = jax.process_index() == 0
         self.tensorboard = tensorboard and self.active
+        self.trackers = trackers
         self._clu, self._hooks, self._hparams = None, [], {}
         if self.active:
             truncate_metrics(workdir / contents.METRICS, first_step, evaluated)
             self._file = open(workdir / contents.METRICS, "a", encoding="utf-8")
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
-        """One row of metrics.jsonl, and one point in TensorBoard for each value."""
+        """One row of metrics.jsonl; a point in TensorBoard and the trackers for each value but the epoch."""
         if not self.active:
             return
         try:
@@ -51,7 +64,21 @@ class MetricsLog:
         except OSError as error:
             error.filename = error.filename or self._file.name  # a failed write does not name its file
             raise
-        if self.tensorboard:
+        charts = {name: value for name, value in values.items() if name != "epoch"}
+        self._chart(step, charts)
+        if self.trackers and charts:
+            self.trackers.scalars(step, charts)
+
+    def results(self, step: int, values: dict[str, Any]) -> None:
+        """The scores of results.json: metrics of TensorBoard's table of hyperparameters, results of the trackers."""
+        if self.active:
+            scores = hparams_table.test_scores(values)
+            self._chart(step, scores)
+            if self.trackers:
+                self.trackers.results(step, scores)
+
+    def _chart(self, step: int, values: dict[str, float]) -> None:
+        if self.tensorboard and values:
             with self._written():
                 self._writer().write_scalars(step, values)
 
@@ -92,6 +119,8 @@ class MetricsLog:
             self._forget_later()
             self._clu = metric_writers.AsyncMultiWriter([metric_writers.SummaryWriter(str(self.workdir))])
             self._clu.write_hparams(self._hparams)
+            tag, metadata = hparams_table.announcement(self._hparams)
+            self._clu.write_summaries(0, {tag: np.zeros(0, np.float32)}, {tag: metadata})
             self._hooks: list[Any] = [
                 periodic_actions.ReportProgress(num_train_steps=self.steps, writer=self._clu, every_secs=30.0)
             ]
@@ -135,6 +164,8 @@ class MetricsLog:
         clu, self._clu = self._clu, None
         if self.active:
             self._file.close()
+        if self.trackers:
+            self.trackers.close()
         if clu is not None:
             with self._written():
                 clu.flush()

@@ -16,6 +16,7 @@ from mae_jax.config.loading import as_json
 from mae_jax.config.validation import validate
 from mae_jax.data.splits import DataCache
 from mae_jax.rundir import contents, identity, lock
+from mae_jax.rundir.trackers import refuse_missing as refuse_missing_trackers
 from mae_jax.runtime import machine, processes, signals
 from mae_jax.runtime.disk import OF_ONE_PATH, disk_line
 from mae_jax.runtime.errors import Stopped, StorageError, UserError
@@ -79,6 +80,7 @@ def run_all(
     `collect_signals`. Raises UserError for images or a config that cannot be used, StorageError if nothing can be
     written, and `errors.Stopped` after a signal.
     """
+    refuse_missing_trackers(sorted({name for _, run in runs for name in run.log.trackers}))
     for line in machine.devices():
         progress.say(line)
     cache = cache or DataCache()

@@ -19,7 +19,8 @@ from mae_jax.runtime.errors import UserError
 from mae_jax.runtime.text import count
 
 DEPTH = 4  # levels of folders to search for runs
-INSIDE = {"checkpoints", "best", "images", "thumbnails", "external", "report"}  # folders of a run that contain no runs
+# Folders of a run that contain no runs.
+INSIDE = {"checkpoints", "best", "images", "thumbnails", "external", "report", "wandb"}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -23,6 +23,7 @@ from mae_jax.data import loaders
 from mae_jax.data.splits import DataCache
 from mae_jax.rundir import contents, identity, lock
 from mae_jax.rundir.metrics_log import MetricsLog
+from mae_jax.rundir.trackers import Trackers, refuse_missing
 from mae_jax.runtime import machine, processes, signals
 from mae_jax.runtime.errors import Stopped, UserError
 from mae_jax.runtime.processes import at_once
@@ -56,6 +57,7 @@ def run(
             stack.enter_context(lock.held(workdir, leader))
             if (results := resume.finished(workdir, config, progress.say)) is not None:
                 return results
+            refuse_missing(config.log.trackers)
             for line in machine.devices() if alone else []:
                 progress.say(line)
             machine.keep_compiled()
@@ -117,16 +119,23 @@ class Loop:
                 steps=self.resolved.steps,
                 tensorboard=self.config.log.tensorboard,
                 profile=self.config.log.profile,
+                trackers=self.trackers(),
             )
             stack.enter_context(metrics)
             metrics.hparams(hparams(self.config))
             with contextlib.closing(self.task.batches(first)) as batches:  # lazy: reads nothing before next()
                 state = self.train(state, batches, metrics)
             self.checkpoints.wait()
-            results = self.results(state)
+            results = self.results(state, metrics)
             if self.signals_received:
                 raise signals.stopped(self.signals_received, "this run is finished")
             return results
+
+    def trackers(self) -> Trackers | None:
+        """The run's trackers, open in one process; None without any."""
+        if not self.config.log.trackers or jax.process_index():
+            return None
+        return Trackers(self.config.log.trackers, self.workdir, hparams(self.config), self.progress.say)
 
     def start(self) -> TrainState:
         """The padded state of the newest checkpoint, or an initial one; also sets the cursor."""
@@ -275,7 +284,7 @@ class Loop:
             with at_once(f"step {step} of {self.resolved.steps} is saved"):
                 self.task.show(params, step, metrics)
 
-    def results(self, state: TrainState) -> dict[str, Any]:
+    def results(self, state: TrainState, metrics: MetricsLog) -> dict[str, Any]:
         """Writes the final files. results.json is the last one, so its presence means that the run is finished."""
         last = unpadded(self.spec, state).params
         selected = self.best.step if self.best and self.best.step else self.ended
@@ -292,6 +301,7 @@ class Loop:
                 rate_reductions=self.reductions.entries,
             )
             contents.write_json(self.workdir / contents.RUN, info)
+            metrics.results(self.ended, results)
             contents.write_json(self.workdir / contents.RESULTS, results)
         self.checkpoints.proven = self.ended
         self.checkpoints.rotate()

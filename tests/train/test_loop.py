@@ -15,7 +15,7 @@ import pytest
 
 from mae_jax.checkpoints import steps
 from mae_jax.config.loading import flatten, load
-from mae_jax.rundir import contents, lock, predictions
+from mae_jax.rundir import contents, hparams_table, lock, predictions
 from mae_jax.runtime.errors import Stopped, UserError
 from mae_jax.runtime.progress import Progress
 from mae_jax.step import sharding, state, train_step
@@ -353,3 +353,42 @@ def test_tensorboard_gets_the_same_scalars_and_hparams(tmp_path, tiny_config):
     again.Reload()  # as TensorBoard itself reads
     assert [p.step for p in again.Tensors("train/loss")] == [p.step for p in points]
     assert len([p for p in tmp_path.glob("events.*")]) == 3
+
+
+def test_the_metrics_of_tensorboards_hparams_table_are_test_scores_also_of_probes(tmp_path, tiny_config):
+    from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
+    from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
+    from tensorboard.context import RequestContext
+    from tensorboard.plugins import base_plugin
+    from tensorboard.plugins.hparams import api_pb2, backend_context, get_experiment, list_session_groups
+
+    results = {}
+    for task in ("finetune", "knn"):
+        config = tiny_config(task, **{"train.steps": 4} if task == "finetune" else {})
+        config.log.tensorboard = True
+        results[task] = loop.run(config, tmp_path / task)
+    assert "epoch" in rows_of(tmp_path / "finetune")[-1]
+    runs = EventMultiplexer().AddRunsFromDirectory(str(tmp_path))
+    runs.Reload()
+    tags = {tag for run in runs.Runs().values() for tag in run["tensors"]}
+    assert "epoch" not in tags and {"train/loss", "val/loss", "learning_rate", "test/accuracy"} < tags
+    # What the page of the plugin asks for.
+    tensorboard = base_plugin.TBContext(data_provider=MultiplexerDataProvider(runs, str(tmp_path)))
+    backend, request = backend_context.Context(tensorboard), RequestContext()
+    experiment = get_experiment.Handler(request, backend, "", api_pb2.GetExperimentRequest()).run()
+    metrics = [info.name.tag for info in experiment.metric_infos]
+    assert metrics == ["test/accuracy", "test/macro_f1", "val/loss"]
+    first = [info.name for info in experiment.hparam_infos if info.differs]
+    assert first == [info.name for info in experiment.hparam_infos][: len(first)] == sorted(hparams_table.VARIED)
+    columns = [{"metric": info.name} for info in experiment.metric_infos]
+    columns += [{"hparam": info.name} for info in experiment.hparam_infos]
+    asked = api_pb2.ListSessionGroupsRequest(
+        col_params=columns, start_index=0, slice_size=10, allowed_statuses=[api_pb2.STATUS_UNKNOWN]
+    )
+    groups = list_session_groups.Handler(request, backend, "", asked).run().session_groups
+    assert len(groups) == 2
+    for group in groups:
+        found = {value.name.tag: value.value for value in group.metric_values}
+        scores = results[group.hparams["task"].string_value]
+        assert found["test/accuracy"] == pytest.approx(scores["accuracy"])
+        assert found["test/macro_f1"] == pytest.approx(scores["f1"])
