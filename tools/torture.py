@@ -24,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from mae_jax.runtime.command import call
 from mae_jax.runtime.errors import UserError
+from mae_jax.runtime.text import count
 
 ROOT = Path(__file__).resolve().parents[1]
 MODEL = {"size": "custom", "image_size": 16, "patch_size": 8, "width": 16, "depth": 2, "heads": 2}
@@ -232,7 +233,7 @@ def main() -> int:
         kills, wrong = torture(Runs(kind, options.steps, out), times, random.Random(f"{options.seed} {kind}"))
         bad, missed = bad + wrong, missed + times - kills
     if missed:
-        print(f"{missed} runs could not be killed: use more --steps", flush=True)
+        print(f"{count(missed, 'run')} could not be killed: use more --steps", flush=True)
     print(f"{bad} runs differ; see {out}" if bad else "all equal", flush=True)
     if bad or missed:
         return 1

@@ -1,4 +1,4 @@
-"""Unpacks .zip and .rar archives from strangers: no file outside the folder, no links, a limit on the bytes."""
+"""Unpacks untrusted .zip and .rar archives: no files outside the folder, no links, and a limit on the size."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ import rarfile
 from mae_jax.runtime.errors import UserError
 
 SUFFIXES = (".zip", ".rar")
-MAX_RATIO = 50  # unpacked over packed bytes; images hardly shrink, so a larger ratio is an attack
-MAX_BYTES = 500e9  # unpacked, of one archive
+MAX_RATIO = 50  # unpacked over packed bytes; images hardly compress, so a larger ratio is an attack
+MAX_BYTES = 500e9  # of one archive, unpacked
 MAX_FILES = 1_000_000  # of one archive; empty files add no bytes to the count
 BLOCK = 1 << 20
 _BROKEN = (zipfile.BadZipFile, rarfile.Error, zlib.error, lzma.LZMAError)  # bz2 raises an OSError without an errno
@@ -69,7 +69,7 @@ def gather(source: Path, into: Path, say: Callable[[str], None]) -> Path:
 
 
 def unpack(archive: Path, into: Path) -> None:
-    """Unpacks into the new folder `into`. Raises UserError where it cannot, and then leaves nothing there."""
+    """Unpacks into the new folder `into`. Raises UserError if it cannot, and then leaves nothing there."""
     into.mkdir()
     try:
         limit = min(MAX_BYTES, MAX_RATIO * archive.stat().st_size)
@@ -127,18 +127,18 @@ def _refuse_hostile(archive: Path, member: zipfile.ZipInfo | rarfile.RarInfo) ->
 
 
 def _by_hand(opened: zipfile.ZipFile | rarfile.RarFile, members: Sequence) -> bool:
-    """Whether Python itself can read the members: zip, and rar without compression."""
+    """Whether Python can unpack the members: those of .zip files, and of .rar files without compression."""
     return isinstance(opened, zipfile.ZipFile) or all(m.compress_type == rarfile.RAR_M0 for m in members)
 
 
 def _copy(archive: Path, opened: zipfile.ZipFile | rarfile.RarFile, members: Sequence, into: Path, limit: float):
-    """Unpacks by Python, counting the bytes written: the sizes in an archive's header are not trusted."""
+    """Unpacks in Python and counts the bytes written, because sizes in an archive's header are not trusted."""
     written = 0
     for member in members:
         place = into / PurePosixPath(member.filename or "")
         try:
             place.parent.mkdir(parents=True, exist_ok=True)
-            file = open(place, "xb")  # never over another member, also on a disk that does not distinguish A from a
+            file = open(place, "xb")  # never overwrites a member, even on a disk that does not distinguish A from a
         except OSError as error:
             if error.errno not in _NO_PLACE:
                 raise
@@ -155,7 +155,7 @@ def _copy(archive: Path, opened: zipfile.ZipFile | rarfile.RarFile, members: Seq
 
 
 def _run(archive: Path, into: Path, limit: float) -> None:
-    """Unpacks by the first program that can, with at most `limit` bytes written."""
+    """Unpacks with the first program that can, and writes at most `limit` bytes."""
     failed = []
     for command in PROGRAMS:
         if shutil.which(command[0]):
@@ -169,8 +169,8 @@ def _run(archive: Path, into: Path, limit: float) -> None:
         names = ", ".join(dict.fromkeys(command[0] for command in PROGRAMS))
         why = f"{', '.join(failed)} cannot unpack it" if failed else f"no program for .rar is installed ({names})"
         raise UserError(
-            f"{archive}: {why}; install one that can, or unpack it by hand to {archive.with_suffix('')}, and run the "
-            f"same command again"
+            f"{archive}: {why}; install one that can, or unpack it by hand to {archive.with_suffix('')}, and rerun the "
+            f"same command"
         )
     for path in into.rglob("*"):
         status = path.lstat()

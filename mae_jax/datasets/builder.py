@@ -21,6 +21,7 @@ from mae_jax.data.checking import ReadError
 from mae_jax.data.decode import decode
 from mae_jax.data.sources import Source
 from mae_jax.runtime.errors import UNUSABLE, UserError
+from mae_jax.runtime.text import count
 
 CHUNK = 256  # files read ahead of the writer
 
@@ -35,14 +36,14 @@ class LeftOut(Exception):
 class ImageBuilder(tfds.core.GeneratorBasedBuilder):
     """Writes encoded images unchanged to ArrayRecord files, and lists the files that it leaves out."""
 
-    PUBLISHED: ClassVar[dict[str, dict[str, int]]] = {}  # images of each split and class, where known
+    PUBLISHED: ClassVar[dict[str, dict[str, int]]] = {}  # published number of images of each split and class
 
     def __init__(self, *, file_format="array_record", **kwargs):
         super().__init__(file_format=file_format, **kwargs)
         self.left_out: dict[str, list[str]] = {}  # names of files by reason
-        self.unnamed: Counter[str] = Counter()  # how many more there are for a reason
-        self.assumed: Counter[str] = Counter()  # images read on each assumption, see `decode.Picture`
-        self.progress: Callable[[int, int], None] = lambda done, total: None  # files read, files in all
+        self.unnamed: Counter[str] = Counter()  # for each reason, the number of files that are not listed by name
+        self.assumed: Counter[str] = Counter()  # number of images read with each assumption, see `decode.Picture`
+        self.progress: Callable[[int, int], None] = lambda done, total: None  # called with (files read, all files)
         self._files, self._read = 0, 0
 
     def features(self, classes: tuple[str, ...] = (), more: dict[str, Any] | None = None) -> tfds.features.FeaturesDict:
@@ -61,8 +62,8 @@ class ImageBuilder(tfds.core.GeneratorBasedBuilder):
     def examples(self, source: Source, cut: Cut | None = None) -> Iterator[tuple[str, Example]]:
         """Keys and examples of the files of `source`, each decoded in full.
 
-        `cut(name, bytes, pixels)` gives the examples that a file is cut into; None: the file is the example.
-        Files that cannot be decoded are left out. Raises UserError where none is left, and ReadError where the
+        `cut(name, bytes, pixels)` returns the examples that a file is cut into; None: each file is one example.
+        Files that cannot be decoded are left out. Raises UserError if no file can be used, and ReadError if the
         storage fails.
         """
         for reason, names in source.skipped_files.items():
@@ -106,7 +107,9 @@ class ImageBuilder(tfds.core.GeneratorBasedBuilder):
                     self._read += 1
                     self.progress(self._read, self._files)
         if not found:
-            raise UserError(f"--source: none of the {len(source)} files can be used; the first is {source.names[0]}")
+            raise UserError(
+                f"--source: none of the {count(len(source), 'file')} can be used; the first is {source.names[0]}"
+            )
 
     def _generate_examples(self, **kwargs: Any) -> Any:
         raise NotImplementedError  # _split_generators returns the examples themselves

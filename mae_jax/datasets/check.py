@@ -1,4 +1,4 @@
-"""The search of a data set for images that occur twice and for groups that two splits share."""
+"""Searches a data set for images that occur twice and for groups that two splits share. Command: `mae-jax check`."""
 
 from __future__ import annotations
 
@@ -23,27 +23,28 @@ from mae_jax.data.sources import Source
 from mae_jax.runtime import command, files
 from mae_jax.runtime.csv_cells import cell
 from mae_jax.runtime.errors import UserError
+from mae_jax.runtime.text import count
 
 COLUMNS = ("finding", "likeness", "across_splits", "two_labels", "image", "split", "label", "group")
 COLUMNS += tuple(f"other_{name}" for name in ("image", "split", "label", "group"))
-ALL = "images"  # what a folder without folders is called in the place of a split
-MOST = 100_000  # near-identical pairs that are listed; blank tiles can make millions
+ALL = "images"  # name of the only split of a folder without subfolders
+MOST = 100_000  # maximum number of near-identical pairs to list; blank tiles can have millions
 
 
 @dataclass(frozen=True)
 class Images:
-    """All splits of a data set in one row."""
+    """The images of all splits of a data set, one split after another."""
 
     names: tuple[str, ...]
     groups: tuple[str, ...]
     fields: tuple[str, ...]
-    kind: str  # what the groups are; "" = not known
-    labels: tuple[str, ...]  # names of classes, "" without
+    kind: str  # what the groups are; "": not known
+    labels: tuple[str, ...]  # names of classes; "": unlabeled
     split: Int[np.ndarray, " n"]
     splits: tuple[str, ...]
     digests: np.ndarray
     looks: np.ndarray
-    reads: tuple[Callable[[int], bytes], ...]  # of each split, by number in it
+    reads: tuple[Callable[[int], bytes], ...]  # for each split, reads an image by its index in the split
 
 
 def check(
@@ -57,7 +58,7 @@ def check(
     """Writes `out`, a row for each finding, and prints a summary. Returns the rows.
 
     `name` is a prepared data set, a folder (see `_folders`) or a table of labels with these `columns`; `pattern`
-    finds groups in names, as data.group_pattern does. Raises UserError where it cannot be read.
+    finds groups in names, as data.group_pattern does. Raises UserError if the data set cannot be read.
     """
     images = _all(name, directory, say, columns, pattern)
     rows = [*_shared(images), *_identical(images), *_near(images, say)]
@@ -67,7 +68,7 @@ def check(
         writer.writeheader()
         writer.writerows({key: cell(value) for key, value in row.items()} for row in rows)
     sizes = ", ".join(f"{s} {n}" for s, n in zip(images.splits, np.bincount(images.split).tolist(), strict=True))
-    say(f"{name}: {len(images.names)} images ({sizes})")
+    say(f"{name}: {count(len(images.names), 'image')} ({sizes})")
     say(f"  groups: {_groups_in_words(images)}")
     for line in _summary(rows):
         say(f"  {line}")
@@ -80,7 +81,7 @@ def _groups_in_words(images: Images) -> str:
     if not known:
         return grouping.UNKNOWN
     alone = images.groups.count("")
-    text = f"{known} ({images.kind})" + (f", and {alone} images without a group" if alone else "")
+    text = f"{known} ({images.kind})" + (f", and {count(alone, 'image')} without a group" if alone else "")
     return text + ("; the same patient may be on both sides" if alone or images.kind in grouping.WEAK else "")
 
 
@@ -124,9 +125,9 @@ def _all(name: str, directory: str | os.PathLike, say: Callable, columns: str, p
 
 
 def _folders(name: str, pattern: str, say: Callable) -> dict[str, Source]:
-    """The splits of a folder in a layout of `layouts`, with unused folders as further splits; or images without labels.
+    """The splits of a folder, found by `layouts.find`, or its images without labels. Unused folders are splits, too.
 
-    Where the layout is ambiguous, that is printed and each folder is taken for a split.
+    If the layout is ambiguous, this is printed and each folder counts as a split.
     """
     options: dict = {"field": "DATASET", "bad_images": "skip", "pattern": pattern}
     inside = layouts.folders(Path(name))
@@ -164,11 +165,11 @@ def _table(name: str, columns: str, pattern: str, say: Callable) -> dict[str, So
 
 
 def _of_folder(split: str, source: Source, classes: list[str], say: Callable) -> tuple:
-    for reason, count in source.counts.items():
+    for reason, n in source.counts.items():
         names = source.skipped_files[reason]
-        more = ", ..." if count > len(names) else ""
-        say(f"{split}: {count} file{'s' * (count > 1)} skipped ({reason}): {', '.join(names)}{more}")
-    say(f"reading {len(source)} images of {split}")
+        more = ", ..." if n > len(names) else ""
+        say(f"{split}: {count(n, 'file')} skipped ({reason}): {', '.join(names)}{more}")
+    say(f"reading {count(len(source), 'image')} of {split}")
     labels = np.asarray([classes.index(source.classes[i]) if i >= 0 else -1 for i in source.labels.tolist()])
     below = "" if source.classes or split == ALL else f"{split}/"
     groups = Groups(source.groups, source.fields, source.kind)
@@ -189,7 +190,7 @@ def _row(images: Images, finding: str, likeness: str, i: int, j: int) -> dict:
 
 
 def _shared(images: Images) -> Iterator[dict]:
-    """A row for each group and each field that lies in two splits, with one image of each."""
+    """A row for each group and each field that is in two splits, with one image of each split."""
     yield from _in_two_splits(images, "group in two splits", images.groups)
     if images.fields != images.groups:
         yield from _in_two_splits(images, "field in two splits", images.fields)
@@ -209,7 +210,7 @@ def _in_two_splits(images: Images, finding: str, groups: tuple[str, ...]) -> Ite
 
 
 def _identical(images: Images) -> Iterator[dict]:
-    """A row for each image that equals one before it."""
+    """A row for each image that is identical to an earlier one."""
     first: dict[int, int] = {}
     for i, value in enumerate(images.digests.tolist()):
         if first.setdefault(value, i) != i:
@@ -232,7 +233,7 @@ def _near(images: Images, say: Callable) -> Iterator[dict]:
     if len(looks) * (len(looks) - 1) / 2 <= shifted.PAIRS:
         searches.append(shifted.near(looks, pixels))
     else:
-        say(f"  {len(looks)} images are too many to look for shifted and cropped ones; check the splits apart")
+        say(f"  {len(looks)} images are too many to search for shifted and cropped ones; check the splits separately")
     for i, j, likeness in chain(*searches):
         if (i, j) in seen:
             continue

@@ -1,4 +1,4 @@
-"""Builds a data set, reads it back, and moves it to its place only when it is complete."""
+"""Builds a data set, reads it back, and moves it to its final folder once complete. Command: `mae-jax prepare`."""
 
 from __future__ import annotations
 
@@ -24,10 +24,11 @@ from mae_jax.datasets.tiles import slides
 from mae_jax.runtime import command, signals
 from mae_jax.runtime.errors import Stopped, UserError, printable
 from mae_jax.runtime.progress import duration
+from mae_jax.runtime.text import count
 
 ABOUT = "prepared.json"
 DISK = {os.strerror(number): number for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)}
-SHOWN = 5  # names of files that are shown for each reason
+SHOWN = 5  # number of file names to show for each reason
 
 
 def prepare(
@@ -39,8 +40,8 @@ def prepare(
 ) -> Path:
     """Builds `name` from the files in `source`; returns its folder. `cutting` has the options of tiles:NAME.
 
-    It is built next to its place and moved there at the end, so an interrupted start never looks finished. Raises
-    UserError where it cannot be built, and `errors.Stopped` after a signal.
+    It is built in a temporary folder and moved at the end, so an interrupted build never looks finished. Raises
+    UserError if it cannot be built, and `errors.Stopped` after a signal.
     """
     if found := prepared.versions(name, directory):
         other = ", with other options" if cutting and _cut_otherwise(found[-1], cutting) else ""
@@ -92,7 +93,7 @@ def _files(
     """The folder that the builder reads, with archives unpacked or slides cut, and facts for `prepared.json`."""
     if builder.name != "tiles":
         return archives.gather(source, staging / "files", say), {}
-    cut = staging.with_name(f"{staging.name}-slides")  # kept if this start is interrupted
+    cut = staging.with_name(f"{staging.name}-slides")  # kept if this command is interrupted
     made, left_out = slides.cut_folder(source, cut, cutting, say)
     builder.left_out |= left_out
     facts = [slides.about(path) for path in made]
@@ -103,7 +104,7 @@ def _files(
 
 @contextlib.contextmanager
 def _staging(name: str, directory: str | os.PathLike) -> Iterator[Path]:
-    """An empty folder next to the place of the data set, removed afterwards, with leftovers of killed starts."""
+    """An empty temporary folder below that of the data sets. It is removed afterwards, as are leftovers."""
     top = prepared.root(directory) / ".preparing"
     key = prepared.tfds_name(name).replace("/", "-")
     try:
@@ -125,7 +126,7 @@ def _staging(name: str, directory: str | os.PathLike) -> Iterator[Path]:
             free = shutil.disk_usage(top).free
             raise UserError(
                 f"{name}: {error.strerror or error} ({free / 1e9:.1f} GB free in {top}); make room or name another "
-                f"--data_dir, and run the same command again"
+                f"--data_dir, and rerun the same command"
             ) from None
         finally:
             shutil.rmtree(staging, ignore_errors=True)
@@ -136,7 +137,7 @@ def _build(builder: ImageBuilder, source: Path, staging: Path) -> None:
 
     tfds.disable_progress_bar()
     config = tfds.download.DownloadConfig(manual_dir=source, try_download_gcs=False)
-    with contextlib.redirect_stdout(None):  # TFDS's own lines name the folder that is moved later
+    with contextlib.redirect_stdout(None):  # TFDS prints the temporary folder, which would confuse
         try:
             builder.download_and_prepare(download_config=config, download_dir=staging / "downloads")
         except UserError:
@@ -192,9 +193,9 @@ def summary(name: str, place: Path, about: dict) -> list[str]:
             ", ..." if left["files"] > SHOWN else ""
         )
         lines.append(f"  left out, {reason}: {left['files']} ({shown})")
-    lines += [f"  assumed: {phrase}: {n} image{'s' * (n > 1)}" for phrase, n in about["assumed"].items()]
+    lines += [f"  assumed: {phrase}: {count(n, 'image')}" for phrase, n in about["assumed"].items()]
     if about.get("tiles_without_tissue"):
-        lines.append(f"  left out, without tissue: {about['tiles_without_tissue']} tiles")
+        lines.append(f"  left out, without tissue: {count(about['tiles_without_tissue'], 'tile')}")
     elif not about["left_out"]:
         lines.append("  left out: nothing")
     differ = [
@@ -207,9 +208,9 @@ def summary(name: str, place: Path, about: dict) -> list[str]:
     if missing:
         lines.append(f"  not prepared, because its folder is missing: {', '.join(missing)}")
     if differ:
-        lines.append(f"  warning: not the published counts: {', '.join(differ)}")
+        lines.append(f"  warning: counts differ from the published ones: {', '.join(differ)}")
     elif about["published"]:
-        lines.append("  the counts are the published ones")
+        lines.append("  the counts match the published ones")
     if not all(about["groups"].values()):
         lines.append(f"  groups: {grouping.UNKNOWN}")
     return lines
@@ -223,6 +224,6 @@ def _progress(say: Callable) -> Callable[[int, int], None]:
         now = time.monotonic()
         if now - shown > 5:
             shown = now
-            say(f"{done}/{total} files · {duration((now - began) / done * (total - done))} left")
+            say(f"{done}/{count(total, 'file')} · {duration((now - began) / done * (total - done))} left")
 
     return report

@@ -14,6 +14,7 @@ from mae_jax.runtime.command import out_file, say
 from mae_jax.runtime.errors import UserError
 from mae_jax.runtime.places import local
 from mae_jax.runtime.progress import counting
+from mae_jax.runtime.text import count
 
 SHOWN = 5  # number of skipped images that are named
 
@@ -41,7 +42,7 @@ def models_of(place: str, every_run: bool = False) -> Iterator[tuple[str, Model]
         raise UserError(f"--all requires a study's directory, which {place} is not; omit --all")
     if not every_run and runs:
         listed = "\n  ".join(str(run) for run in runs)
-        say(f"{place} is a study with {len(runs)} finished classifiers:\n  {listed}")
+        say(f"{place} is a study with {count(len(runs), 'finished classifier')}:\n  {listed}")
         raise UserError(f"{place} is a study; name one of its runs listed above, or use --all for all of them")
     if not runs:
         yield "", loading.load(path, "RUN")
@@ -157,4 +158,4 @@ def _report(reader: reading.Reader, counts: dict[str, int], out: Path, log: Call
         log(f"skipped: {reason}")
     if len(reader.bad) > SHOWN:
         log(f"skipped: {len(reader.bad) - SHOWN} more")
-    log(f"written: {out} ({counts['written']} rows, {counts['skipped']} images skipped)")
+    log(f"written: {out} ({count(counts['written'], 'row')}, {count(counts['skipped'], 'image')} skipped)")

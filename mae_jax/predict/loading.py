@@ -24,6 +24,7 @@ from mae_jax.rundir.predictions import read_predictions
 from mae_jax.runtime import machine
 from mae_jax.runtime.errors import UserError
 from mae_jax.runtime.places import local
+from mae_jax.runtime.text import count
 from mae_jax.step import from_config, sharding
 from mae_jax.step.optimizer import Optimizer
 from mae_jax.step.spec import StepSpec
@@ -45,7 +46,7 @@ def load(path: str | os.PathLike, field: str = "load") -> Model:
         return of_run(place, field)
     if place.is_dir() and (runs := runs_of(place)):
         raise UserError(
-            f"{field}={path} contains {len(runs)} runs; name one of them: {', '.join(_listed(place, runs))}"
+            f"{field}={path} contains {count(len(runs), 'run')}; name one of them: {', '.join(_listed(place, runs))}"
         )
     if not place.exists():
         raise UserError(f"{field}={path} does not exist; name a run directory, a bundle, or weights")

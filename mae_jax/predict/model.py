@@ -13,6 +13,7 @@ from mae_jax.models import Params
 from mae_jax.predict import images as reading
 from mae_jax.report import stats
 from mae_jax.runtime.errors import UserError
+from mae_jax.runtime.text import count
 from mae_jax.step import sharding
 from mae_jax.step.eval_step import embed_step, eval_step, feature_step
 from mae_jax.step.spec import StepSpec
@@ -72,7 +73,7 @@ class Result:
         counts = np.bincount(self.indices, minlength=len(self.classes)) if len(self) else [0] * len(self.classes)
         summary = ", ".join(f"{name} {n}" for name, n in zip(self.classes, counts, strict=True) if n)
         skipped = f"; {len(self.skipped)} skipped" if self.skipped else ""
-        return f"<Result: {len(self)} images{': ' if summary else ''}{summary}{skipped}>"
+        return f"<Result: {count(len(self), 'image')}{': ' if summary else ''}{summary}{skipped}>"
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -90,7 +91,7 @@ class Model:
     classes: tuple[str, ...] = ()  # () for an encoder without classifier
     temperature: float | None = None  # None: not known
     probe: Logistic | Neighbours | None = None
-    batch_size: int = 128  # that of the run, so that predictions are bit-identical
+    batch_size: int = 128  # the same as in the run, so that predictions are bit-identical
     threads: int = 8
     notes: tuple[str, ...] = ()
 

@@ -111,7 +111,7 @@ def test_without_a_program_one_line_tells_what_to_do(tmp_path, monkeypatch):
     archive = rar(tmp_path / "Train.rar", {"Train/a.jpg": b"1" * 100}, method=0x33)
     with pytest.raises(UserError, match="^[^\n]*$") as error:
         archives.unpack(archive, tmp_path / "in")
-    assert f"unpack it by hand to {tmp_path / 'Train'}, and run the same command again" in str(error.value)
+    assert f"unpack it by hand to {tmp_path / 'Train'}, and rerun the same command" in str(error.value)
 
 
 def test_a_program_is_watched(tmp_path, monkeypatch):

@@ -122,7 +122,7 @@ def test_resolution(folder, tmp_path, mpp, tiles):
     made, left_out = slides.cut_folder(
         folder, tmp_path / "cut", slides.Cutting(tile=100, mpp=mpp, workers=1), lambda line: None
     )
-    assert left_out["its header has no resolution (give one by --assume_mpp)"] == ["case 2/b.svs"]
+    assert left_out["its header has no resolution (set --assume_mpp)"] == ["case 2/b.svs"]
     assert [slides.about(p)["slide"] for p in made] == ["a.tiff"]
     step = 100 * mpp / 0.5
     assert slides.about(made[0])["tiles"] == tiles
@@ -261,7 +261,7 @@ def test_links_to_a_slide_are_one_slide(tmp_path):
     (top / "e.svs").symlink_to(tmp_path / "elsewhere" / "d.svs")
     names, left_out = cut_into(tmp_path, top)
     assert names == ["b.tiff", "e.svs"]
-    assert left_out == {"a link to a slide that is already taken": ["c.tiff", "a.tiff", "more/d.svs"]}
+    assert left_out == {"a link to a slide that is already used": ["c.tiff", "a.tiff", "more/d.svs"]}
 
 
 def test_plain_images_are_cut_where_their_resolution_is_given(tmp_path):
@@ -272,7 +272,7 @@ def test_plain_images_are_cut_where_their_resolution_is_given(tmp_path):
         Image.fromarray(image).save(top / name, **({"quality": 95} if name == "b.jpg" else {}))
     Image.fromarray(image[:50, :50]).save(top / "small.png")
     Image.fromarray(image[..., 0].astype(np.int32)).save(top / "deep.tif")
-    strips = "a TIFF in strips: OpenSlide wants tiles, which `vips tiffsave IN OUT --tile --pyramid` makes"
+    strips = "a TIFF in strips: OpenSlide needs tiles, which `vips tiffsave IN OUT --tile --pyramid` writes"
     with pytest.raises(
         UserError, match=r"(?s)--assume_mpp takes it as a plain image\): 2 \(c.tif, deep.tif\)|vips"
     ) as error:

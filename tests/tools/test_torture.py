@@ -48,7 +48,7 @@ def test_a_run_that_ends_before_its_kill_is_not_counted(tmp_path, monkeypatch, c
 def test_runs_that_could_not_be_killed_are_a_failure(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(torture["main"].__globals__, "torture", lambda runs, times, rng: (times - 1, 0))
     monkeypatch.setattr(sys, "argv", ["torture.py", "--only=pretrain", f"--out={tmp_path / 'out'}"])
-    assert torture["main"]() == 1 and "1 runs could not be killed" in capsys.readouterr().out
+    assert torture["main"]() == 1 and "1 run could not be killed" in capsys.readouterr().out
 
 
 @pytest.mark.slow

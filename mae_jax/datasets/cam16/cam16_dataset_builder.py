@@ -26,7 +26,7 @@ class Builder(ImageBuilder):
             builder=self,
             description=(
                 "H&E tiles of 384 x 384 pixels from the whole slides of CAMELYON16, sentinel lymph nodes of breast "
-                "cancer patients, with and without metastases. The group is the slide, each of another patient."
+                "cancer patients, with and without metastases. The group is the slide, one per patient."
             ),
             features=self.features(CLASSES),
             homepage="https://camelyon16.grand-challenge.org",

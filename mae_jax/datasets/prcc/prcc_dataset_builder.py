@@ -31,10 +31,10 @@ def config_of(name: str) -> Config:
 
 
 def corners(length: int, tile: int) -> list[int]:
-    """Where tiles begin along a side: every pixel is covered, and nothing is padded.
+    """Where tiles begin along a side, so that they cover every pixel without padding.
 
-    A last tile that would reach beyond the edge is moved back and overlaps its neighbor. Empty for a side
-    that is shorter than a tile.
+    A last tile that would extend beyond the edge is moved back and overlaps its neighbor. Empty if the side is
+    shorter than a tile.
     """
     starts = list(range(0, length - tile + 1, tile))
     return starts if not starts or starts[-1] + tile == length else [*starts, length - tile]
@@ -59,7 +59,7 @@ class Builder(ImageBuilder):
 
     VERSION = tfds.core.Version("1.0.0")
     BUILDER_CONFIGS: ClassVar = [config_of("tile500")]
-    MANUAL_DOWNLOAD_INSTRUCTIONS = "Unpack 1.zip and 2.zip; all images below the folder are read."
+    MANUAL_DOWNLOAD_INSTRUCTIONS = "Unpack 1.zip and 2.zip; all images below the folder are used."
 
     def _info(self) -> tfds.core.DatasetInfo:
         where = {axis: tfds.features.Scalar(np.int32, doc=f"{axis} of the tile in its region") for axis in "xy"}

@@ -11,7 +11,7 @@ CLASSES = ("Basophil", "Eosinophil", "Lymphocyte", "Monocyte", "Neutrophil")
 
 
 class Builder(ImageBuilder):
-    """Reads `Train|TestA|TestB/<Class>/*.jpg`; TestB has two of the five classes and keeps their numbers."""
+    """Reads `Train|TestA|TestB/<Class>/*.jpg`; TestB has only two of the five classes; labels keep their numbers."""
 
     VERSION = tfds.core.Version("1.0.0")
     MANUAL_DOWNLOAD_INSTRUCTIONS = "Unpack Train.rar, TestA.rar and TestB.zip to Train/, TestA/ and TestB/."
@@ -27,7 +27,7 @@ class Builder(ImageBuilder):
             description=(
                 "Cropped white blood cells of normal peripheral blood, from smears of several laboratories, "
                 "microscopes and cameras. Train and TestA were taken with one microscope and camera, TestB with "
-                "others. The group is the film (one patient), or the day where the name is a time stamp."
+                "others. The group is the film (one patient), or the day if the name is a time stamp."
             ),
             features=self.features(CLASSES),
             homepage="https://raabindata.com/free-data/",

@@ -1,4 +1,4 @@
-"""Finding slides and plain images in a folder, and opening either in the same way."""
+"""Finds slides and plain images in a folder, and opens both through one interface."""
 
 from __future__ import annotations
 
@@ -17,15 +17,18 @@ from mae_jax.datasets.builder import LeftOut
 from mae_jax.runtime.errors import UNUSABLE, UserError
 
 SUFFIXES = (".svs", ".tif", ".tiff", ".ndpi", ".vms", ".scn", ".mrxs", ".svslide", ".bif", ".dcm", ".czi")
-PLAIN = (".png", ".jpg", ".jpeg")  # images that are cut like slides where their resolution is given
+PLAIN = (".png", ".jpg", ".jpeg")  # images that are cut like slides if their resolution is given
 TIFFS = (".tif", ".tiff")
-PARTS = (".vms", ".mrxs")  # slides with parts next to them or in a folder of their name, some of them JPEG
-MAGNIFICATION_MPP = 10.0  # micrometers per pixel times magnification, by convention: 20x is 0.5
-FINEST_MPP, COARSEST_MPP = 0.01, 10.0  # micrometers per pixel of a scan; 72 dpi, a converter's default, is 353
+PARTS = (".vms", ".mrxs")  # slides whose parts, some of them JPEG, are next to them or in a folder of the same name
+MAGNIFICATION_MPP = 10.0  # micrometers per pixel times magnification; by convention, 20x means 0.5
+FINEST_MPP, COARSEST_MPP = (
+    0.01,
+    10.0,
+)  # plausible micrometers per pixel of a scan; 72 dpi, a converter's default, means 353
 
 
 def library():
-    """The module `openslide`. Raises UserError, which says what to install, where it is missing."""
+    """The module `openslide`. Raises UserError that says what to install if it is missing."""
     try:
         import openslide
     except ImportError as error:
@@ -37,10 +40,10 @@ def library():
 
 
 def find(source: Path, plain: bool) -> tuple[list[Path], dict[str, list[str]]]:
-    """Slides below `source`, each once, in order of their names; and the names of files left out, by reason.
+    """Slides below `source`, sorted by name, and the names of files left out, by reason.
 
-    `plain`: PNG and JPEG images, too. A slide that several links lead to is taken once, by its own name where that
-    is below `source`.
+    `plain`: also PNG and JPEG images. A slide with several links counts once, under its own name if it is below
+    `source`.
     """
     left_out: dict[str, list[str]] = {}
     found: dict[tuple[int, int], Path] = {}
@@ -63,12 +66,12 @@ def find(source: Path, plain: bool) -> tuple[list[Path], dict[str, list[str]]]:
             status = path.stat()
             first = found.setdefault((status.st_dev, status.st_ino), path)
             if first is not path:
-                left_out.setdefault("a link to a slide that is already taken", []).append(name)
+                left_out.setdefault("a link to a slide that is already used", []).append(name)
     return sorted(found.values()), left_out
 
 
 def _files(source: Path) -> Iterator[Path]:
-    """Files below a folder that are not hidden, through links; each folder once, so that no link loops."""
+    """Files below a folder that are not hidden. Follows links, but visits each folder once, so links cannot loop."""
     seen: set[str] = set()
     for folder, below, names in os.walk(source, followlinks=True):
         real = os.path.realpath(folder)
@@ -84,9 +87,9 @@ def _through_link(path: Path, source: Path) -> bool:
 
 @contextlib.contextmanager
 def opened(path: Path, plain: bool) -> Iterator[tuple[Any, tuple[str, ...]]]:
-    """A slide by OpenSlide, or (`plain`) an image with the same interface, and what its decoding assumes.
+    """Opens a slide with OpenSlide, or (`plain`) an image with the same interface. Also yields assumptions made.
 
-    Raises LeftOut where it cannot be read.
+    Raises LeftOut if it cannot be read.
     """
     openslide = library()
     assumed: tuple[str, ...] = ()
@@ -107,7 +110,7 @@ def opened(path: Path, plain: bool) -> Iterator[tuple[Any, tuple[str, ...]]]:
 
 
 def announced(path: Path, plain: bool) -> tuple[tuple[int, int], Mapping[str, str]]:
-    """Width and height in pixels, and the properties, from the header alone; raises LeftOut as `opened` does."""
+    """Width and height in pixels, and the properties, from the header. Raises LeftOut as `opened` does."""
     if path.suffix.lower() in PLAIN:
         try:
             return open_image(path.read_bytes(), "it").size, {}
@@ -118,7 +121,7 @@ def announced(path: Path, plain: bool) -> tuple[tuple[int, int], Mapping[str, st
 
 
 def _unsupported(path: Path) -> str:
-    """Why OpenSlide does not read a TIFF; "" for what is not a TIFF."""
+    """Why OpenSlide does not read a TIFF; "" if the file is not a TIFF."""
     with open(path, "rb") as file:
         if path.suffix.lower() not in TIFFS or file.read(4) not in tiff.SIGNATURES:
             return ""
@@ -126,12 +129,12 @@ def _unsupported(path: Path) -> str:
 
     with contextlib.suppress(Exception), tifffile.TiffFile(path) as opened_tiff:
         if not opened_tiff.pages.first.is_tiled:
-            return "a TIFF in strips: OpenSlide wants tiles, which `vips tiffsave IN OUT --tile --pyramid` makes"
+            return "a TIFF in strips: OpenSlide needs tiles, which `vips tiffsave IN OUT --tile --pyramid` writes"
     return "a TIFF that OpenSlide does not read"
 
 
 def _image(path: Path, but: str = "") -> tuple[Image.Image, tuple[str, ...]]:
-    """A plain image, decoded at once, and what that assumes. Raises LeftOut with the reason where it cannot be."""
+    """Decodes a plain image. Also returns assumptions made. Raises LeftOut with the reason if it cannot be decoded."""
     try:
         picture = decode(path.read_bytes(), "it")
     except UserError as error:
@@ -140,9 +143,9 @@ def _image(path: Path, but: str = "") -> tuple[Image.Image, tuple[str, ...]]:
 
 
 def resolution(properties: Mapping[str, str], mpp: float, assume_mpp: float) -> float:
-    """Micrometers per pixel of a scan, `assume_mpp` where its header does not say it.
+    """Micrometers per pixel of a scan, or `assume_mpp` if its header has no plausible value.
 
-    Raises LeftOut where it is not known, or coarser than the `mpp` that is asked for.
+    Raises LeftOut if the resolution is not known, or is coarser than the requested `mpp`.
     """
     header = _positive(properties.get("openslide.mpp-x"))
     if not header and (power := _positive(properties.get("openslide.objective-power"))):
@@ -150,14 +153,14 @@ def resolution(properties: Mapping[str, str], mpp: float, assume_mpp: float) -> 
     own = header if FINEST_MPP <= header <= COARSEST_MPP else assume_mpp
     if not own:
         what = f"says {header:.4g} micrometers per pixel, which no scanner has" if header else "has no resolution"
-        raise LeftOut(f"its header {what} (give one by --assume_mpp)")
+        raise LeftOut(f"its header {what} (set --assume_mpp)")
     if own > mpp * 1.05:
         raise LeftOut(f"scanned at {own:.4g} micrometers per pixel, coarser than the requested {mpp:g}")
     return own
 
 
 def _positive(text: str | None) -> float:
-    """A positive number in a slide's header, else 0."""
+    """The positive number in `text`, from a slide's header; 0 if there is none."""
     try:
         value = float(text or 0)
     except ValueError:

@@ -28,25 +28,26 @@ from mae_jax.datasets.builder import LeftOut
 from mae_jax.datasets.tiles import opening
 from mae_jax.runtime.errors import UserError
 from mae_jax.runtime.progress import duration
+from mae_jax.runtime.text import count
 
-OVERVIEW = 2048  # pixels at most along the longer side of the overview in which tissue is detected
-FINEST = 16.0  # at least so many pixels of the scan along a pixel of the overview: gaps between fibers are not glass
-LEAST_SATURATION = 0.05  # of tissue; below it Otsu's threshold would divide the noise of an empty slide
+OVERVIEW = 2048  # maximum pixels along the longer side of the overview in which tissue is detected
+FINEST = 16.0  # minimum scan pixels per overview pixel, so that gaps between fibers do not count as glass
+LEAST_SATURATION = 0.05  # of tissue; otherwise Otsu's threshold would split the noise of an empty slide
 SETTINGS = "settings.json"
 
 
 @dataclass(frozen=True)
 class Cutting:
-    """Options of cutting."""
+    """Options for cutting slides."""
 
     tile: int = 500  # side of a tile in pixels
-    mpp: float = 0.0  # micrometers per pixel of a tile; 0: the pixels as they were scanned
-    assume_mpp: float = 0.0  # of slides whose header has none, and of plain images; 0: leave them out
-    tissue: float = 0.25  # least share of a tile that is tissue
-    workers: int = 0  # processes; 0: one for each core
+    mpp: float = 0.0  # micrometers per pixel of a tile; 0: keep the pixels of the scan
+    assume_mpp: float = 0.0  # for slides whose header has no mpp, and for plain images; 0: leave them out
+    tissue: float = 0.25  # minimum share of tissue in a tile
+    workers: int = 0  # number of processes; 0: one for each core
 
     def check(self) -> None:
-        """Raises UserError for what cannot work."""
+        """Raises UserError for an option that is out of range."""
         for name, low, high in (("tile", 16, 10_000), ("mpp", 0, 100), ("assume_mpp", 0, 100), ("tissue", 0, 1)):
             if not low <= getattr(self, name) <= high:
                 raise UserError(f"--{name} {getattr(self, name)} is out of range; allowed: {low} to {high}")
@@ -59,8 +60,8 @@ def cut_folder(
 ) -> tuple[list[Path], dict[str, list[str]]]:
     """Cuts all slides below `source`; returns their .zip files, and the names of files left out, by reason.
 
-    With `cutting.assume_mpp`, plain images are cut, too. A slide that is in `into` already, unchanged and cut in
-    the same way, is kept. Raises UserError where there is no slide, or no OpenSlide.
+    With `cutting.assume_mpp`, plain images are also cut. Tiles in `into` are kept if the slide and the options have
+    not changed. Raises UserError if there is no slide, or OpenSlide is not installed.
     """
     cutting.check()
     opening.library()
@@ -85,11 +86,11 @@ def cut_folder(
         if not place.exists():
             open_tasks.append((slide, place, slide.relative_to(source).as_posix()))
     kept = len(found) - len(open_tasks)
-    say(f"{len(found)} slides" + (f", {kept} of them already cut" if kept else ""))
+    say(count(len(found), "slide") + (f", {kept} of them already cut" if kept else ""))
     for name, reason in _run(open_tasks, cutting, say):
         left_out.setdefault(reason, []).append(name)
     for path in set(into.glob("*.zip")) - set(made):
-        path.unlink()  # of a slide that has gone or has changed
+        path.unlink()  # its slide was removed or has changed
     made = [path for path in made if path.exists()]
     if not made:
         raise UserError(f"--source {source}: no slide could be cut: {_reasons(left_out)}")
@@ -103,7 +104,7 @@ def about(path: Path) -> dict:
 
 
 def grid(length: int, step: float) -> list[int]:
-    """Where tiles `step` wide begin along a side; what is left at the edge is not used."""
+    """Where tiles of width `step` begin along a side. The rest at the edge is not used."""
     return [round(i * step) for i in range(int(length / step + 1e-6))]
 
 
@@ -124,7 +125,7 @@ def otsu(values: Float[np.ndarray, ...]) -> float:
 
 
 def _place(slide: Path, source: Path, into: Path) -> Path:
-    """Named after the slide, its size and its time, so that another file of this name is cut again."""
+    """The slide's .zip file. Its name depends on the slide's name, size and time, so a changed slide is cut again."""
     status = slide.stat()
     who = f"{slide.relative_to(source).as_posix()} {status.st_size} {status.st_mtime_ns}"
     return into / f"{hashlib.sha256(who.encode()).hexdigest()[:24]}.zip"
@@ -134,14 +135,14 @@ def _reasons(left_out: dict[str, list[str]]) -> str:
     return "; ".join(f"{reason}: {len(names)} ({', '.join(names[:3])})" for reason, names in left_out.items())
 
 
-# --- one slide, in a process of its own
+# --- one slide, in a worker process
 
 _looked = None  # number of tiles examined, in all processes
 _stop = None  # set to abandon the slides in progress
 
 
 def _start(counter, stop, parent: int) -> None:
-    """A worker ends with its parent, even if that is killed, and leaves Ctrl-C to it."""
+    """Initializes a worker: it ends with its parent, even if that is killed, and ignores Ctrl-C."""
     global _looked, _stop
     _looked, _stop = counter, stop
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -199,14 +200,14 @@ def cut_slide(slide: Path, place: Path, name: str, cutting: Cutting) -> str:
 
 
 def _step(properties: Mapping[str, str], cutting: Cutting) -> float:
-    """Side of a tile in pixels of the scan. Raises LeftOut where the resolution of the slide does not allow it."""
+    """Side of a tile in pixels of the scan. Raises LeftOut if the slide's resolution is unknown or too coarse."""
     if not cutting.mpp:
         return float(cutting.tile)
     return cutting.tile * cutting.mpp / opening.resolution(properties, cutting.mpp, cutting.assume_mpp)
 
 
 def _overview(opened) -> tuple[Bool[np.ndarray, "h w"], float]:
-    """The tissue mask, and how many pixels of the scan one of its pixels covers along a side."""
+    """The tissue mask, and the number of scan pixels along a side of one of its pixels."""
     scale = max(FINEST, max(opened.dimensions) / OVERVIEW)
     level = opened.get_best_level_for_downsample(scale)
     width, height = (max(1, round(side / scale)) for side in opened.dimensions)
@@ -214,7 +215,7 @@ def _overview(opened) -> tuple[Bool[np.ndarray, "h w"], float]:
 
 
 def _in_parts(opened, level: int, size: tuple[int, int]) -> Image.Image:
-    """A small image of a slide, built from parts: a scan without small levels does not fit into memory."""
+    """A small image of a slide, built from parts, because a scan without small levels does not fit into memory."""
     small = Image.new("RGB", size, "white")
     width, height = opened.level_dimensions[level]
     factor = opened.level_downsamples[level]
@@ -231,7 +232,7 @@ def _in_parts(opened, level: int, size: tuple[int, int]) -> Image.Image:
 
 
 def _white(rgba: Image.Image) -> Image.Image:
-    """On white: scanners leave regions without tissue transparent."""
+    """The image on white, because scanners leave regions without tissue transparent."""
     page = Image.new("RGB", rgba.size, "white")
     page.paste(rgba, mask=rgba.getchannel("A"))
     return page
@@ -247,7 +248,7 @@ def _share(mask: Bool[np.ndarray, "h w"], scale: float, x: int, y: int, step: fl
 
 
 def _run(tasks: list[tuple[Path, Path, str]], cutting: Cutting, say: Callable) -> list[tuple[str, str]]:
-    """Cuts them, in several processes where asked for; returns those left out, with the reason."""
+    """Cuts slides in `cutting.workers` processes. Returns the names of those left out, with the reason."""
     global _looked
     context = multiprocessing.get_context("spawn")  # forking is not safe with TFDS's and gRPC's threads
     workers = min(len(tasks), cutting.workers or os.cpu_count() or 1)
@@ -261,7 +262,7 @@ def _run(tasks: list[tuple[Path, Path, str]], cutting: Cutting, say: Callable) -
         stop = context.Event()
         pool = ProcessPoolExecutor(workers, context, _start, (counter, stop, os.getpid()))
         stack.callback(pool.shutdown, wait=True, cancel_futures=True)
-        stack.callback(stop.set)  # before that: an error or a signal does not wait for the slides in progress
+        stack.callback(stop.set)  # runs first, so that an error or a signal does not wait for slides in progress
         waiting = {pool.submit(cut_slide, *task, cutting): task[2] for task in tasks}
         for future in as_completed(waiting):
             try:
@@ -269,7 +270,7 @@ def _run(tasks: list[tuple[Path, Path, str]], cutting: Cutting, say: Callable) -
                     left_out.append((waiting[future], reason))
             except BrokenProcessPool:
                 raise UserError(
-                    f"a process that cuts slides has died, perhaps for lack of memory; run the same command with "
+                    f"a process that cuts slides has died, perhaps for lack of memory; rerun the same command with "
                     f"--workers {max(1, workers // 2)} to resume"
                 ) from None
     return sorted(left_out)
@@ -285,7 +286,8 @@ def _progress(tasks: list[tuple[Path, Path, str]], cutting: Cutting, counter, sa
         while not stop.wait(5):
             n, passed = counter.value, time.monotonic() - began
             left = f" · {duration(passed / n * max(0, total - n))} left" if n else ""
-            say(f"{sum(place.exists() for _, place, _ in tasks)}/{len(tasks)} slides · {n}/{total} tiles{left}")
+            cut = sum(place.exists() for _, place, _ in tasks)
+            say(f"{cut}/{count(len(tasks), 'slide')} · {n}/{count(total, 'tile')}{left}")
 
     threading.Thread(target=report, daemon=True).start()
     try:
