@@ -55,8 +55,9 @@ def refuse_cleaned(step: Path) -> None:
     run = step.parent.parent
     if (step / NO_OPTIMIZER).exists():
         raise UserError(
-            f"{run} cannot be resumed, because `mae-jax runs --clean` deleted its optimizer state; reports, exports "
-            f"and predictions still work. To train further, start a new run with init=mae and init_from={run}"
+            f"{run} cannot be resumed, because `mae-jax runs --clean` or a study (checkpoint.keep_optimizer=False) "
+            f"deleted its optimizer state; reports, exports and predictions still work. To train further, start a new "
+            f"run with init=mae and init_from={run}"
         )
 
 
@@ -146,9 +147,14 @@ def differing_leaf(directory: Path, like: Any) -> str:
 def saved_config(workdir: Path, field: str) -> RunConfig:
     """The checked config of a run directory, with defaults for fields that are newer than the run.
 
-    Raises UserError that names `field`.
+    Raises UserError that names `field`, and for a study's directory its runs.
     """
     path = Path(workdir) / contents.CONFIG
+    if not path.is_file() and (runs := contents.runs_below(Path(workdir))):
+        raise UserError(
+            f"{field}={workdir} holds {len(runs)} runs, not one; name one of them: "
+            f"{contents.listed(Path(workdir), runs)}"
+        )
     if not path.is_file():
         raise UserError(
             f"{field}={workdir} is not a run directory (no {contents.CONFIG}); pre-train first, for example with "

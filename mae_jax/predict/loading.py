@@ -18,7 +18,6 @@ from mae_jax.models.params import digest
 from mae_jax.predict import bundle
 from mae_jax.predict.model import Model
 from mae_jax.report import stats
-from mae_jax.report.directories import runs_below
 from mae_jax.rundir import contents
 from mae_jax.rundir.predictions import read_predictions
 from mae_jax.runtime import machine
@@ -46,7 +45,7 @@ def load(path: str | os.PathLike, field: str = "load") -> Model:
         return of_run(place, field)
     if place.is_dir() and (runs := runs_of(place)):
         raise UserError(
-            f"{field}={path} contains {count(len(runs), 'run')}; name one of them: {', '.join(_listed(place, runs))}"
+            f"{field}={path} contains {count(len(runs), 'run')}; name one of them: {contents.listed(place, runs)}"
         )
     if not place.exists():
         raise UserError(f"{field}={path} does not exist; name a run directory, a bundle, or weights")
@@ -64,13 +63,8 @@ def is_run(place: Path) -> bool:
 
 def runs_of(study: Path) -> list[Path]:
     """Directories of the finished classifiers below a study's directory."""
-    runs = runs_below(study)
+    runs = contents.runs_below(study)
     return [run for run in runs if (run / contents.PREDICTIONS).is_file() and (run / contents.RESULTS).is_file()]
-
-
-def _listed(study: Path, runs: list[Path], most: int = 12) -> list[str]:
-    names = [str(run.relative_to(study)) for run in runs[:most]]
-    return names + ([f"and {len(runs) - most} more"] if len(runs) > most else [])
 
 
 def of_run(run_dir: Path, field: str = "RUN_DIR") -> Model:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from mae_jax.rundir.contents import PREDICTIONS, RUN, is_pretraining
+from mae_jax.rundir.contents import PREDICTIONS, RUN, is_pretraining, runs_below
 from mae_jax.runtime.errors import UserError, printable
 from mae_jax.runtime.text import count
 
@@ -32,12 +32,6 @@ def expand(places: Sequence[Path]) -> tuple[list[Path], list[str]]:
         unfinished += [printable(run.name, keep="") for run in classifiers if run not in finished]
         found += finished or classifiers[:1]
     return found, [f"not finished, and so left out: {', '.join(unfinished)}"] if unfinished else []
-
-
-def runs_below(study: Path) -> list[Path]:
-    """Every directory one or two levels below that holds run.json, sorted; a report's directory is none."""
-    files = [*study.glob(f"*/{RUN}"), *study.glob(f"*/*/{RUN}")]
-    return sorted(file.parent for file in files)
 
 
 def holds_pretraining(run: Path) -> bool:

@@ -47,6 +47,18 @@ def reference_ratio(ratios: Sequence[float]) -> float:
     return min(ratios, key=lambda ratio: (abs(ratio - 0.75), ratio))
 
 
+def runs_below(study: Path) -> list[Path]:
+    """Every directory one or two levels below that holds run.json, sorted; a report's directory is none."""
+    files = [*study.glob(f"*/{RUN}"), *study.glob(f"*/*/{RUN}")]
+    return sorted(file.parent for file in files)
+
+
+def listed(study: Path, runs: Sequence[Path], most: int = 12) -> str:
+    """The names of runs below a study's directory, its pre-trainings first, at most so many; in one line."""
+    names = sorted((str(run.relative_to(study)) for run in runs), key=lambda name: (name.startswith("cells"), name))
+    return ", ".join(names[:most] + ([f"and {len(names) - most} more"] if len(names) > most else []))
+
+
 def write_json(path: Path, value: Any) -> None:
     """Writes a JSON file atomically. Raises OSError."""
     with replacing(path) as file:
