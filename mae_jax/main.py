@@ -16,7 +16,6 @@ if __name__ == "__main__":
 import os
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import NoReturn
 
 from absl import app, flags, logging
@@ -27,6 +26,7 @@ from mae_jax.config.loading import check_arguments, config_argument, config_file
 from mae_jax.config.naming import run_directory
 from mae_jax.runtime.command import call_computing, say
 from mae_jax.runtime.errors import EXIT_USER_ERROR, UserError
+from mae_jax.runtime.places import local
 from mae_jax.study import validation
 from mae_jax.study.results import TASKS, Results
 
@@ -46,7 +46,7 @@ def run(config: ConfigDict, workdir: str | os.PathLike | None = None) -> Results
     """
     checked = validation.check(config)
     validation.check_images(checked)
-    directory = run_directory(checked, Path(workdir).expanduser() if workdir else None)
+    directory = run_directory(checked, local(workdir, "--workdir") if workdir else None)
     from mae_jax.study import label_study, mask_sweep
     from mae_jax.train import loop
 
@@ -62,7 +62,7 @@ def plan(config: ConfigDict, workdir: str | os.PathLike | None = None, timed: bo
     """
     checked = validation.check(config)
     validation.check_images(checked)
-    directory = run_directory(checked, Path(workdir).expanduser() if workdir else None)
+    directory = run_directory(checked, local(workdir, "--workdir") if workdir else None)
     from mae_jax.study import preview
 
     _start_jax()

@@ -18,7 +18,9 @@ SUMMARY = "find duplicate images, leaks between splits and doubtful labels in a 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `mae-jax check`."""
-    parser.add_argument("dataset", metavar="DATASET", help="a prepared data set, a folder, or a file of labels")
+    parser.add_argument(
+        "dataset", metavar="DATASET", type=Path, help="a prepared data set, a folder, or a file of labels"
+    )
     parser.add_argument(
         "--data_dir",
         default="",
@@ -32,14 +34,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--group_pattern", default="", metavar="REGEX",
         help="regular expression whose group is the patient or slide in a file name, like data.group_pattern",
     )  # fmt: skip
-    parser.add_argument("--out", default="", metavar="CSV", help="the CSV file to write (default: check_DATASET.csv)")
+    parser.add_argument("--out", type=Path, metavar="CSV", help="the CSV file to write (default: check_DATASET.csv)")
 
 
 def main(options: argparse.Namespace) -> None:
     """Checks the data set, prints the findings and writes the CSV file."""
-    name = re.sub(r"[^\w.-]", "_", Path(options.dataset).name)
-    out = out_file(Path(options.out or f"check_{name}.csv"), "--out")
+    name = re.sub(r"[^\w.-]", "_", options.dataset.name)
+    out = out_file(options.out or Path(f"check_{name}.csv"), "--out")
     with signals.blocked():
         from mae_jax.datasets.check import check
 
-    check(options.dataset, options.data_dir, out, columns=options.columns, pattern=options.group_pattern)
+    check(str(options.dataset), options.data_dir, out, columns=options.columns, pattern=options.group_pattern)

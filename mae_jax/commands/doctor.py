@@ -20,7 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from mae_jax.runtime.command import say
+from mae_jax.runtime.errors import UserError
 from mae_jax.runtime.hardware import available_memory, cache_directory, cores, nvidia_gpus
+from mae_jax.runtime.places import local
 
 SUMMARY = "check this machine: JAX and its devices, versions, memory, disk, optional programs"
 OK, WARNING, BROKEN, OPTIONAL = "ok", "warning", "broken", "optional"
@@ -226,7 +228,7 @@ def check_shared_memory() -> Iterator[Finding]:
 
 def check_directory(name: str, place: Path, little: int = LITTLE_DISK) -> Iterator[Finding]:
     """Checks that `place`, or its nearest existing parent, can be written and has at least `little` bytes free."""
-    place = place.expanduser().absolute()
+    place = place.absolute()
     above = next(p for p in (place, *place.parents) if p.exists())
     if not above.is_dir():
         yield Finding(name, BROKEN, f"{above} is not a directory", "remove it, or name another directory")
@@ -268,7 +270,11 @@ def check_cache() -> Iterator[Finding]:
 
 def check_data_sets() -> Iterator[Finding]:
     """Lists the prepared data sets."""
-    place = Path(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
+    try:
+        place = local(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets", "TFDS_DATA_DIR")
+    except UserError as error:
+        yield Finding("data sets", WARNING, f"none: {error}", "set TFDS_DATA_DIR to a directory")
+        return
     names = sorted(path.parents[1].name for path in place.glob("*/*/dataset_info.json"))
     names += sorted(path.parents[2].name for path in place.glob("*/*/*/dataset_info.json"))
     found = ", ".join(dict.fromkeys(names)) or "none prepared"

@@ -18,7 +18,7 @@ SUMMARY = "draw attention maps and feature components of a run's encoder"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `mae-jax inspect`."""
     parser.add_argument("run_dir", metavar="RUN_DIR", type=Path, help="the directory of a finished run")
-    parser.add_argument("--images", default="", metavar="DIR", help="a folder of other images, searched recursively")
+    parser.add_argument("--images", type=Path, metavar="DIR", help="a folder of other images, searched recursively")
     parser.add_argument("--n", type=int, default=8, help="number of images, 1 to 64 (default 8)")
     parser.add_argument(
         "--block", type=int, default=-1, help="transformer block, counted from 0 (default -1, the last)"
@@ -37,5 +37,6 @@ def main(options: argparse.Namespace) -> None:
     with signals.blocked():
         from mae_jax.evaluation import inspect_run  # JAX starts here, not for --help
 
-    out = inspect_run.run(options.run_dir, options.out, directory=options.images, n=options.n, block=options.block)
+    images = str(options.images or "")
+    out = inspect_run.run(options.run_dir, options.out, directory=images, n=options.n, block=options.block)
     say(f"written: {out}")

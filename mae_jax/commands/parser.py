@@ -1,11 +1,16 @@
-"""The argument parser of all commands. It reports errors in one line and suggests similar options."""
+"""The argument parser of all commands. It reports errors in one line and suggests similar options.
+
+An argument of `type=Path` is a path of the user: `~` is expanded, and remote addresses are refused.
+"""
 
 import argparse
 import difflib
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any, NoReturn
 
 from mae_jax.runtime.errors import UserError
+from mae_jax.runtime.places import local
 
 
 class Parser(argparse.ArgumentParser):
@@ -32,15 +37,21 @@ class Parser(argparse.ArgumentParser):
         options, unknown = self.parse_known_args(args, namespace)
         if unknown:
             self.error(f"unknown argument {unknown[0]!r}")
+        for action in [each for parser in self._parsers() for each in parser._actions]:
+            if action.type is Path and (value := getattr(options, action.dest, None)):
+                name = action.option_strings[-1] if action.option_strings else str(action.metavar or action.dest)
+                several = [local(place, name) for place in value] if isinstance(value, list) else local(value, name)
+                setattr(options, action.dest, several)
         return options
 
     def options(self) -> set[str]:
         """The options of this parser and of its sub-commands, such as --out."""
-        options = set(self._option_string_actions)
-        for action in self._actions:
-            if isinstance(action, argparse._SubParsersAction):
-                options |= {option for parser in action.choices.values() for option in parser.options()}
-        return options
+        return {option for parser in self._parsers() for option in parser._option_string_actions}
+
+    def _parsers(self) -> list[argparse.ArgumentParser]:
+        """This parser and those of its sub-commands."""
+        subparsers = [action for action in self._actions if isinstance(action, argparse._SubParsersAction)]
+        return [self, *(parser for action in subparsers for parser in action.choices.values())]
 
     def required(self) -> list[str]:
         """The names of the required arguments."""

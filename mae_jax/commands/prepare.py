@@ -7,6 +7,7 @@ and class, and lists what it skipped and why.
 
 import argparse
 import logging
+from pathlib import Path
 
 from mae_jax.runtime import signals
 from mae_jax.runtime.errors import UserError
@@ -18,7 +19,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `mae-jax prepare`."""
     parser.add_argument("dataset", metavar="DATASET", help="raabin_wbc, cam16, prcc, prcc:tile250 or tiles:NAME")
     parser.add_argument(
-        "--source", required=True, metavar="DIR", help="the folder with the published files, or their archives"
+        "--source",
+        required=True,
+        type=Path,
+        metavar="DIR",
+        help="the folder with the published files, or their archives",
     )
     parser.add_argument(
         "--data_dir",
@@ -51,7 +56,7 @@ def main(options: argparse.Namespace) -> None:
     with signals.blocked():
         from mae_jax.datasets.prepare import prepare
 
-    prepare(options.dataset, options.source, options.data_dir, cutting=_cutting(options))
+    prepare(options.dataset, str(options.source), options.data_dir, cutting=_cutting(options))
 
 
 def _cutting(options: argparse.Namespace):

@@ -18,17 +18,20 @@ from pathlib import Path
 from mae_jax.runtime import signals
 from mae_jax.runtime.command import say
 from mae_jax.runtime.errors import UserError
+from mae_jax.runtime.places import expanded
 
 SUMMARY = "get a first answer for your own images in minutes: leak check, small pre-training, probes, report"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `mae-jax quick`."""
-    parser.add_argument("place", metavar="PLACE", help="a folder of labeled images, or a CSV or Parquet file of labels")
+    parser.add_argument(
+        "place", metavar="PLACE", type=Path, help="a folder of labeled images, or a CSV or Parquet file of labels"
+    )
     parser.add_argument(
         "--unlabeled", "--unlabelled", default="", metavar="DIR[,DIR...]", help="images to pre-train on"
     )
-    parser.add_argument("--init", default="", metavar="ENCODER", help="an encoder to probe instead of a pre-training")
+    parser.add_argument("--init", type=Path, metavar="ENCODER", help="an encoder to probe instead of a pre-training")
     parser.add_argument(
         "--columns", default="", help="columns of a table, like data.columns: path=file,label=cell_type"
     )
@@ -38,16 +41,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--seeds", type=int, default=3, help="random subsets per number of labels (default 3)")
     parser.add_argument("--steps", type=int, default=400, help="updates of the pre-training (default 400)")
-    parser.add_argument("--workdir", default="", metavar="DIR", help="output folder (default: runs/quick-PLACE)")
+    parser.add_argument("--workdir", type=Path, metavar="DIR", help="output folder (default: runs/quick-PLACE)")
     parser.add_argument("--no_plan", action="store_true", help="do not measure how long the full study would take")
 
 
 def main(options: argparse.Namespace) -> None:
     """Checks the images, runs the small study and prints what the full one adds."""
-    place = Path(options.place).expanduser()
+    place, init = options.place, str(options.init or "")
+    unlabeled = expanded(options.unlabeled, "--unlabeled", "several")
     if not place.exists():
         raise UserError(f"{options.place} does not exist; name a folder of labeled images, or a CSV or Parquet file")
-    workdir = Path(options.workdir).expanduser() if options.workdir else Path("runs") / f"quick-{place.resolve().stem}"
+    workdir = options.workdir or Path("runs") / f"quick-{place.resolve().stem}"
     with signals.blocked():
         from mae_jax import main as study_command
         from mae_jax.datasets.check import check
@@ -55,7 +59,7 @@ def main(options: argparse.Namespace) -> None:
         from mae_jax.study import quick
     machine.keep_memory()
     config = quick.configured(
-        place, options.unlabeled, options.init, options.seeds, options.steps, options.columns, options.group_pattern
+        place, unlabeled, init, options.seeds, options.steps, options.columns, options.group_pattern
     )
     findings = workdir / "check.csv"
     if not findings.exists():

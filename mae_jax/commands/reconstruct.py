@@ -14,6 +14,7 @@ from typing import Any
 from mae_jax.runtime import signals
 from mae_jax.runtime.command import out_file, say
 from mae_jax.runtime.errors import UserError
+from mae_jax.runtime.places import local
 
 SUMMARY = "compare reconstructions of several pre-trained autoencoders"
 DRAWN = 200  # number of generated images
@@ -61,7 +62,7 @@ def named(item: str) -> tuple[str, str]:
     name, _, directory = item.partition("=")
     if not name or not directory or Path(name).name != name:
         raise UserError(f"--images={item} is not allowed; use NAME=DIR, for example --images tissue=DIR")
-    return name, directory
+    return name, str(local(directory, "--images"))
 
 
 def networks(options: argparse.Namespace) -> dict[str, tuple]:

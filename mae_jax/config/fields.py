@@ -37,6 +37,7 @@ class Rule:
     allowed: str = ""  # allowed values in a list, in words
     may_be_empty: bool = True  # for a list
     may_repeat: bool = True  # for the values in a list
+    path: str = ""  # for a path of the user: "one", "several" joined by ",", or "named", [NAME=]PATH joined by ","
 
     @property
     def has_range(self) -> bool:
@@ -75,9 +76,10 @@ class DataFields(Fields):
         "raabin_wbc", 'synthetic, folder, raabin_wbc, cam16, prcc or tiles:NAME; pre-training joins several by "+"'
     )
     prepared_dir: str = field(
-        "", "directory of prepared data sets; empty: $TFDS_DATA_DIR, else ~/tensorflow_datasets", may_differ=True
-    )
-    dir: str = field("", 'source=folder: the directory; pre-training takes several, joined by ","')
+        "", "directory of prepared data sets; empty: $TFDS_DATA_DIR, else ~/tensorflow_datasets",
+        may_differ=True, path="one",
+    )  # fmt: skip
+    dir: str = field("", 'source=folder: the directory; pre-training takes several, joined by ","', path="several")
     part: str = field(
         "all",
         "pre-training: use all images of the source, or only those of the training split of fine-tuning",
@@ -87,8 +89,9 @@ class DataFields(Fields):
         (), "pre-training: share of each source; empty: in proportion to the number of images"
     )
     labels: str = field(
-        "", "source=folder: a CSV or Parquet file with path, label, optional group and split; paths are below `dir`"
-    )
+        "", "source=folder: a CSV or Parquet file with path, label, optional group and split; paths are below `dir`",
+        path="one",
+    )  # fmt: skip
     columns: str = field("", 'columns of `labels` with other names, such as "path=file,label=cell_type,group=patient"')
     train_split: str = field(
         "Train", 'folder or split to train on; "auto", or "Train" if it does not exist: look for the usual names'
@@ -105,7 +108,9 @@ class DataFields(Fields):
     test_seed: int = field(0, "random seed that selects the images of `test_fraction`", low=0, high=SEEDS, open="high")
     group_pattern: str = field("", "regular expression whose one group matches the patient or slide in an image's path")
     external: str = field(
-        "", 'more test sets, joined by ",": [NAME=]PLACE, where PLACE is a folder of class folders or a split'
+        "",
+        'more test sets, joined by ",": [NAME=]PLACE, where PLACE is a folder of class folders or a split',
+        path="named",
     )
     val_fraction: float = field(
         0.1,
@@ -349,6 +354,11 @@ class CheckpointFields(Fields):
         high=10**6,
         may_differ=True,
     )
+    keep_optimizer: bool = field(
+        False,
+        "in a study: keep all checkpoints and optimizer states of finished classifiers, with which they could resume",
+        may_differ=True,
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -390,7 +400,9 @@ class RunConfig(Fields):
         "initial weights: scratch (random), mae (a run of mae_jax), or weights (from other code)",
         choices=("scratch", "mae", "weights"),
     )
-    init_from: str = field("", "init=mae: run directory of the pre-training; init=weights: file or folder of weights")
+    init_from: str = field(
+        "", "init=mae: run directory of the pre-training; init=weights: file or folder of weights", path="one"
+    )
     init_name: str = field("", "name of the initial weights in tables; empty: the value of init")
     data: DataFields = dataclasses.field(default_factory=DataFields)
     model: ModelFields = dataclasses.field(default_factory=ModelFields)

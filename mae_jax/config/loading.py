@@ -30,6 +30,7 @@ from mae_jax.config.fields import (
     sweep_defaults,
 )
 from mae_jax.runtime.errors import UserError
+from mae_jax.runtime.places import local
 
 # The config files of mae_jax: inside the package in a wheel, next to it in a checkout.
 CONFIGS = next(p for p in (Path(__file__).parents[1] / "configs", Path(__file__).parents[2] / "configs") if p.is_dir())
@@ -76,7 +77,7 @@ def parse_arg(arg: str | None, **known: Any) -> ConfigDict:
 
 def init_of(path: str | os.PathLike) -> str:
     """The `init` of a path: "weights" for a file or folder of weights from other code, else "mae"."""
-    path = Path(path)
+    path = local(path, "init")
     if path.is_dir():
         is_run = (path / "checkpoints").is_dir() or (
             not any(path.glob("*.safetensors")) and not any(path.glob("*.bin"))
@@ -97,7 +98,7 @@ def config_file(path: str | os.PathLike) -> Path:
 
     Raises UserError.
     """
-    path = Path(path).expanduser()
+    path = local(path, "--config")
     if path.is_file():
         return path
     ours = {f"configs/{file.name}": file for file in sorted(CONFIGS.glob("[a-z]*.py"))}

@@ -12,9 +12,10 @@ from typing import Any, cast
 
 from ml_collections import ConfigDict
 
-from mae_jax.config.fields import C, DataFields, Fields, ModelFields, Rule, RunConfig, rules
+from mae_jax.config.fields import C, DataFields, Fields, ModelFields, Rule, RunConfig, changed, rules
 from mae_jax.config.loading import flatten, one_of
 from mae_jax.runtime.errors import UNUSABLE, UserError
+from mae_jax.runtime.places import expanded
 
 MOST_PATCHES = 2**14  # per image, because attention is quadratic in their number
 
@@ -22,7 +23,7 @@ MOST_PATCHES = 2**14  # per image, because attention is quadratic in their numbe
 def validate(config: ConfigDict | RunConfig, prefix: str = "") -> RunConfig:
     """Checks the config of one run and returns it frozen. `prefix` precedes field names in messages.
 
-    Raises UserError that names the field, its value and what is allowed.
+    `~` is expanded in fields that are paths. Raises UserError that names the field, its value and what is allowed.
     """
     flat, known = flatten(config), rules(RunConfig)
     refuse_unknown(flat, known, "the config", prefix)
@@ -37,7 +38,8 @@ def validate(config: ConfigDict | RunConfig, prefix: str = "") -> RunConfig:
             one_of(prefix + key, flat[key], rule.choices)
         if rule.has_range and not rule.holds(flat[key]):
             raise UserError(f"{prefix}{key}={flat[key]} is out of range; allowed: {rule.range}")
-    run = typed(config, RunConfig)
+    paths = {key: expanded(flat[key], prefix + key, rule.path) for key, (_, rule) in known.items() if rule.path}
+    run = changed(typed(config, RunConfig), paths)
     _validate_data(run.data, prefix + "data.")
     _validate_model(run, prefix)
     _validate_rest(run, prefix)

@@ -27,6 +27,7 @@ from mae_jax.data.looks import look
 from mae_jax.data.sources import Source
 from mae_jax.runtime import files
 from mae_jax.runtime.errors import UserError, printable
+from mae_jax.runtime.places import local
 from mae_jax.runtime.text import count
 
 WHERE = {  # where the published files are
@@ -135,8 +136,21 @@ def index_path(directory: Path, split: str) -> Path:
 
 
 def root(directory: str | os.PathLike = "") -> Path:
-    """The folder of prepared data sets: `directory`, else $TFDS_DATA_DIR, else ~/tensorflow_datasets."""
-    return Path(directory or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
+    """The folder of prepared data sets: `directory`, else $TFDS_DATA_DIR, else ~/tensorflow_datasets.
+
+    Raises UserError where that cannot be a local directory, or no home directory is known.
+    """
+    if directory:
+        return local(directory, "data.prepared_dir")
+    if given := os.environ.get("TFDS_DATA_DIR"):
+        return local(given, "TFDS_DATA_DIR")
+    try:
+        return Path("~/tensorflow_datasets").expanduser()
+    except RuntimeError:
+        raise UserError(
+            "prepared data sets are expected in ~/tensorflow_datasets, and no home directory is known here; set "
+            "TFDS_DATA_DIR or data.prepared_dir"
+        ) from None
 
 
 def known(name: str) -> bool:

@@ -9,6 +9,7 @@ from mae_jax.runtime import signals
 from mae_jax.runtime.command import call
 from mae_jax.runtime.disk import disk_line
 from mae_jax.runtime.errors import UserError, printable
+from mae_jax.runtime.places import local
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -57,13 +58,14 @@ def run(args: argparse.Namespace) -> int:
             raise UserError(f"--fraction={args.fraction:g}: must be above 0 and at most 1, such as 0.1 for 10 %")
         if not 0 <= args.target <= 1:
             raise UserError(f"--target={args.target:g}: must be a macro F1 above 0 and at most 1, such as 0.9")
-        out = args.out or default_out(args.run_dirs)
+        places = [local(place, "DIR") for place in args.run_dirs]
+        out = local(args.out, "--out") if args.out else default_out(places)
         with signals.blocked():  # only now: these load numpy, scipy and matplotlib
             from mae_jax.report import tables
             from mae_jax.report.directories import expand
             from mae_jax.report.page import write_report
 
-        run_dirs, notes = expand(args.run_dirs)
+        run_dirs, notes = expand(places)
         report = write_report(
             run_dirs,
             out,

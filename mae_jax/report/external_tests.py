@@ -10,6 +10,7 @@ from mae_jax.report import analysis, cautions, tables
 from mae_jax.report.analysis import Study
 from mae_jax.report.runs import Run, check_same_images, distinct
 from mae_jax.rundir.predictions import clean, read_predictions
+from mae_jax.runtime.places import shareable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +46,7 @@ def read(runs: Sequence[Run], probes: Sequence[Run] = ()) -> tuple[list[External
         for run, file in every:
             one, without = _tested(run, file)
             tested.append(one)
-            lacks += [f"{clean(run.path)}: {clean(name)}: {line}" for line in without]
+            lacks += [f"{clean(shareable(run.path))}: {clean(name)}: {line}" for line in without]
             check_same_images(tested[-1], tested[0], file)
         if len(tested) < len(runs):
             notes.append(f"{clean(name)}: {len(runs) - len(tested)} of {len(runs)} runs were not tested on it")

@@ -13,6 +13,7 @@ from mae_jax.report import panels, tables, words
 from mae_jax.report.runs import is_number, percent
 from mae_jax.rundir.predictions import clean
 from mae_jax.runtime import files
+from mae_jax.runtime.places import shareable
 
 
 def save(name: str, figure: Figure, numbers: list[dict], out: Path, caption: str, *, png: bool = False) -> dict:
@@ -52,8 +53,8 @@ def run_facts(path: Path, info: dict) -> dict:
         "versions": ", ".join(f"{clean(k)} {clean(v)}" for k, v in versions.items())
         if isinstance(versions, dict)
         else None,
-        "config": json.dumps(config, indent=1, sort_keys=True, default=str) if config else None,
-        "path": clean(path),
+        "config": json.dumps(shareable(config), indent=1, sort_keys=True, default=str) if config else None,
+        "path": clean(shareable(path)),
     }
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from mae_jax.rundir.contents import USUAL, is_pretraining
 from mae_jax.rundir.predictions import Predictions, clean, read_predictions, regular, show
 from mae_jax.runtime.errors import UserError
+from mae_jax.runtime.places import shareable
 
 LONGEST = 200  # characters of a name that tables and figures show
 LOG_LINES = 2_000  # at most kept of the lines of metrics.jsonl that have the same fields
@@ -220,7 +221,7 @@ def _read_files(cell: dict, names: Sequence[str]) -> tuple[Run, list[str]]:
     """The run with its predictions, class indices by `names`, and the lines on what it lacks."""
     path = cell["path"]
     test, found = read_predictions(path / "predictions.csv", names)
-    notes = [f"{clean(path)}: {note}" for note in found]
+    notes = [f"{clean(shareable(path))}: {note}" for note in found]
     validation, file = None, path / "predictions_val.csv"
     if file.is_file():
         validation, _ = read_predictions(file, names)
@@ -232,7 +233,7 @@ def _read_files(cell: dict, names: Sequence[str]) -> tuple[Run, list[str]]:
             )
     log, broken = read_log(path / "metrics.jsonl")
     if broken:
-        notes.append(f"{clean(path)}: skipped {broken} broken lines of metrics.jsonl")
+        notes.append(f"{clean(shareable(path))}: skipped {broken} broken lines of metrics.jsonl")
     classes = tuple(clean(name) for name in names)
     counts = _train_counts(path / "subset.json")
     run = Run(**cell, classes=classes, test=test, validation=validation, log=log, train_counts=counts)

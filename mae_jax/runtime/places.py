@@ -3,6 +3,7 @@
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 from mae_jax.runtime.errors import UserError
 
@@ -17,5 +18,37 @@ def local(place: str | os.PathLike, field: str) -> Path:
         )
     try:
         return Path(text).expanduser()
-    except RuntimeError as error:
-        raise UserError(f"{field}={text}: {error}; give the full path") from None
+    except RuntimeError:
+        user = text.partition("/")[0]
+        why = "no home directory is known here" if user == "~" else f"{user} is not a user with a home directory"
+        raise UserError(f"{field}={text}: {why}; give the full path") from None
+
+
+def expanded(text: str, field: str, kind: str) -> str:
+    """A config field's text, with each path in it treated as `local` treats it; other texts stay as they are.
+
+    `kind` is that of `config.fields.Rule.path`: "one" path, "several" joined by ",", or "named": [NAME=]PATH joined
+    by ",". Raises UserError that names `field`.
+    """
+    parts = [text] if kind == "one" else text.split(",")
+    for i, part in enumerate(parts):
+        name, equals, place = part.partition("=") if kind == "named" and "=" in part else ("", "", part)
+        if place.startswith("~") or ":/" in place:
+            parts[i] = f"{name}{equals}{local(place, field)}"
+    return ",".join(parts)
+
+
+def shareable(value: Any) -> Any:
+    """`value`, a text or JSON, with each absolute path in it shortened to ".../" and its last part.
+
+    Pages that are shared show this, since folders name users and machines.
+    """
+    if isinstance(value, dict):
+        return {key: shareable(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [shareable(each) for each in value]
+    if isinstance(value, os.PathLike):
+        value = os.fspath(value)
+    if isinstance(value, str):
+        return re.sub(r"(^|[,=])[/~][^,=]*/(?=[^/,=])", r"\1.../", value)
+    return value

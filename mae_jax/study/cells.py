@@ -14,6 +14,7 @@ from mae_jax.config.naming import percent_slug
 from mae_jax.config.tasks import LINEAR, RANDOM_PROBE, TRAITS
 from mae_jax.config.validation import typed
 from mae_jax.runtime.errors import UserError
+from mae_jax.runtime.places import local
 from mae_jax.runtime.text import count
 
 Run = tuple[Path, RunConfig]
@@ -58,14 +59,14 @@ def _init(text: Any, config: StudyConfig) -> Init:
             changes |= _change(text, key, value, config)
         return Init(f"mae {rest}", changes=changes)
     name, equals, path = str(text).partition("=")
-    path = path if equals else name
-    name = name if equals else Path(path).name
-    if name in ("", "scratch", "mae") or len(name) > 100 or not Path(path).exists():
+    place = local(path if equals else name, "inits")
+    name = name if equals else place.name
+    if name in ("", "scratch", "mae") or len(name) > 100 or not place.exists():
         raise UserError(
             f"inits: {text!r} is not allowed; use scratch, mae, mae:KEY=VALUE (KEY: exp or one of "
             f"{', '.join(_mae_fields(config))}), or [NAME=]PATH of a pre-training's run directory or of weights"
         )
-    return Init(name, path=path)
+    return Init(name, path=str(place))
 
 
 def _mae_fields(config: StudyConfig) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 Each check raises UserError with one line: the field, its value, what is allowed.
 """
 
+import dataclasses
 import math
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -95,8 +96,8 @@ def _several(config: ConfigDict, kind: type[S], what: str) -> S:
         run = cast(ConfigDict, config[part])
         if run.get("task") != part:
             raise UserError(f"{part}.task={run.get('task')} is not allowed; it must be {part}")
-        validate(run, f"{part}.")
-    checked = typed(config, kind)
+    parts = {part: validate(config[part], f"{part}.") for part in ("pretrain", "finetune")}
+    checked = dataclasses.replace(typed(config, kind), **parts)
     _validate_parts(checked.pretrain, checked.finetune)
     return checked
 

@@ -17,6 +17,7 @@ from mae_jax.models.params import map_paths
 from mae_jax.models.patches import position_embedding
 from mae_jax.models.vit import ViTConfig
 from mae_jax.runtime.errors import UserError
+from mae_jax.runtime.places import local
 from mae_jax.runtime.text import count
 from mae_jax.weights import names
 from mae_jax.weights.arrays import read_arrays, read_config
@@ -74,7 +75,7 @@ def read(path: str | Path, field: str = "weights", heads: int = 0, leave: str = 
     that match the regular expression `leave` are ignored. Raises UserError that names `field` if a key is missing,
     unexpected or of the wrong shape, or if the network is not a plain ViT.
     """
-    path = Path(path)
+    path = local(path, field)
     arrays, about = read_arrays(path, field)
     ignored = _matching(leave, arrays)
     arrays, prefix = _without_prefix({key: value for key, value in arrays.items() if key not in ignored})

@@ -107,6 +107,16 @@ def test_same_files_same_report(make, tmp_path):
         assert file.read_bytes() == twin.read_bytes(), file.name
 
 
+def test_the_page_shows_no_absolute_path(make, tmp_path):
+    place = str(tmp_path / "lab")
+    config = {"data": {"dir": place, "external": f"near={place}/near"}, "init_from": f"{place}/pretrain"}
+    runs = [make.run(tmp_path / init, init, 0.1, rows=60, config=config) for init in ("scratch", "mae")]
+    made = write_report(runs, tmp_path / "out")
+    for name in ("page", "table_md"):
+        assert str(tmp_path) not in made.paths[name].read_text()
+    assert ".../scratch" in made.paths["page"].read_text() and "near=.../near" in made.paths["page"].read_text()
+
+
 def test_least_columns_leave_parts_out_and_say_so(make, tmp_path):
     dirs = make.study(tmp_path / "runs", rows=60, columns=list(make.required))[6:]
     for run in dirs:

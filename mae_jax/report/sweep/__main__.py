@@ -9,6 +9,7 @@ from mae_jax.runtime import signals
 from mae_jax.runtime.command import call
 from mae_jax.runtime.disk import disk_line
 from mae_jax.runtime.errors import UserError, printable
+from mae_jax.runtime.places import local
 
 
 def parser() -> argparse.ArgumentParser:
@@ -36,11 +37,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
     try:
         with signals.blocked():  # only now: these load numpy, scipy and matplotlib
-            from mae_jax.report.directories import runs_below
             from mae_jax.report.sweep.page import write_sweep
+            from mae_jax.rundir.contents import runs_below
 
-        run_dirs = [run for place in args.run_dirs for run in (runs_below(place) or [place])]
-        written = write_sweep(run_dirs, args.out, title=args.title, pictures=args.pictures, png=args.png)
+        places = [local(place, "DIR") for place in args.run_dirs]
+        out, pictures = local(args.out, "--out"), local(args.pictures, "--pictures") if args.pictures else None
+        run_dirs = [run for place in places for run in (runs_below(place) or [place])]
+        written = write_sweep(run_dirs, out, title=args.title, pictures=pictures, png=args.png)
     except (UserError, OSError) as error:
         line = disk_line(error) if isinstance(error, OSError) else str(error)
         print(f"error: {printable(line, keep='')}", file=sys.stderr)

@@ -15,6 +15,7 @@ from mae_jax.report.runs import Run, check_same_images, is_number, read_info, re
 from mae_jax.rundir.contents import ERRORS, RECONSTRUCTIONS, reference_ratio
 from mae_jax.rundir.predictions import clean, read_rows, show
 from mae_jax.runtime.errors import UNUSABLE, UserError
+from mae_jax.runtime.places import shareable
 
 COLUMNS = tuple(name for name in ERRORS if name != "removed_pixel_borrowed")  # what the report reads
 LARGEST = 1e12  # of what a file may say; figures cannot show more
@@ -178,8 +179,8 @@ def _read_classifiers(directories: Sequence[Path], networks: Sequence[Network]) 
         (run,), _ = read_runs([directory])
         origin = _origin(run, networks)
         if not origin:
-            began = show(run.info.get("init_from") or "")
-            notes.append(f"{clean(directory)} began with {began}, which is not among the networks: left out")
+            began = show(shareable(run.info.get("init_from") or ""))
+            notes.append(f"{clean(shareable(directory))} began with {began}, which is not among the networks: left out")
             continue
         run = dataclasses.replace(run, init=origin)
         if (origin, run.seed) in seen:
