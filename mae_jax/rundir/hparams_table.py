@@ -5,7 +5,7 @@ Without such an announcement TensorBoard takes every chart for a metric.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from mae_jax.config.fields import RunConfig, rules
 
@@ -38,21 +38,23 @@ def announcement(values: dict[str, Any]):
     """
     from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
 
+    # Their messages exist only once they are imported, so a type checker does not know them.
+    api, plugin = cast(Any, api_pb2), cast(Any, plugin_data_pb2)
     known = rules(RunConfig)
-    experiment = api_pb2.Experiment()
+    experiment = api.Experiment()
     for name, value in values.items():
         info = experiment.hparam_infos.add(name=name, differs=name in VARIED)
         choices = known[name][1].choices if name in known else ()
         if isinstance(value, bool):
-            info.type = api_pb2.DATA_TYPE_BOOL
+            info.type = api.DATA_TYPE_BOOL
             info.domain_discrete.extend([False, True])
         elif isinstance(value, str):
-            info.type = api_pb2.DATA_TYPE_STRING
+            info.type = api.DATA_TYPE_STRING
             if choices:
                 info.domain_discrete.extend(choices)
         else:
-            info.type = api_pb2.DATA_TYPE_FLOAT64
+            info.type = api.DATA_TYPE_FLOAT64
     for tag, title in METRICS.items():
-        experiment.metric_infos.add(name=api_pb2.MetricName(tag=tag), display_name=title)
-    data = plugin_data_pb2.HParamsPluginData(experiment=experiment)
+        experiment.metric_infos.add(name=api.MetricName(tag=tag), display_name=title)
+    data = plugin.HParamsPluginData(experiment=experiment)
     return metadata.EXPERIMENT_TAG, metadata.create_summary_metadata(data)

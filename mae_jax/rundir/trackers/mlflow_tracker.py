@@ -9,8 +9,8 @@ from typing import Any
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
 
-from mlflow import MlflowClient
-from mlflow.entities import Metric, Param
+from mlflow import MlflowClient  # pyright: ignore[reportMissingImports]
+from mlflow.entities import Metric, Param  # pyright: ignore[reportMissingImports]
 
 from mae_jax.rundir.trackers import PROJECT, title
 

@@ -7,7 +7,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-import trackio
+import trackio  # pyright: ignore[reportMissingImports]
 
 from mae_jax.rundir.trackers import PROJECT, title
 

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-import wandb
+import wandb  # pyright: ignore[reportMissingImports]
 
 from mae_jax.rundir.trackers import PROJECT, title
 
