@@ -1,7 +1,7 @@
-"""The report: reads run directories and writes tables, figures and one page; needs no jax.
+"""The report: reads run directories and writes tables, figures and one page. It does not need JAX.
 
 The steps are read (`runs`), analyze (`analysis`, `tables` and the modules next to them), draw (`figures`, `confidence`)
-and render (`page`, `html`). Importing this package loads none of them: `write_report` does, when it is asked for.
+and render (`page`, `html`). Importing this package loads none of them; the first access to `write_report` does.
 """
 
 import sys

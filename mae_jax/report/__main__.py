@@ -1,4 +1,4 @@
-"""`python -m mae_jax.report RUN_DIR... --out DIR`: the report from files alone."""
+"""`python -m mae_jax.report RUN_DIR... --out DIR`: writes the report from the files of runs."""
 
 import argparse
 import sys
@@ -13,7 +13,7 @@ from mae_jax.runtime.places import local
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the command's arguments to `parser`."""
+    """Adds the command's arguments to `parser`."""
     parser.add_argument(
         "run_dirs",
         nargs="+",
@@ -41,18 +41,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="F1",
         help="the macro F1 that is enough, above 0 and at most 1 (default: 0.02 below the best with all labels)",
     )
-    parser.add_argument("--png", action="store_true", help="write each figure as PNG, too")
+    parser.add_argument("--png", action="store_true", help="also write each figure as PNG")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Write the report, print its table; returns the exit code, 2 for a mistake in the input."""
+    """Writes the report and prints its table. Returns the exit code, which is 2 for a mistake in the input."""
     parser = argparse.ArgumentParser(prog="python -m mae_jax.report", description=__doc__)
     add_arguments(parser)
     return run(parser.parse_args(argv))
 
 
 def run(args: argparse.Namespace) -> int:
-    """Do the same for arguments that are parsed."""
+    """The same as `main`, for parsed arguments."""
     try:
         if args.fraction is not None and not 0 < args.fraction <= 1:
             raise UserError(f"--fraction={args.fraction:g}: must be above 0 and at most 1, such as 0.1 for 10 %")
@@ -89,14 +89,14 @@ def run(args: argparse.Namespace) -> int:
 
 
 def default_out(places: Sequence[Path]) -> Path:
-    """Return DIR/report of the only DIR. Raises UserError for several."""
+    """DIR/report for a single DIR. Raises UserError for several."""
     if len(places) > 1:
-        raise UserError("--out is missing; name a directory for the report of several DIR")
+        raise UserError("--out is missing; with several DIR, name a directory for the report")
     return places[0] / "report"
 
 
 def _line(error: UserError | OSError) -> str:
-    """One line in which nothing commands a terminal."""
+    """The error as one line without control characters."""
     return printable(disk_line(error) if isinstance(error, OSError) else str(error), keep="")
 
 

@@ -1,4 +1,4 @@
-"""What the runs of one report show: every metric on the test set and on redrawn test sets."""
+"""Every metric of the runs of one report, on the test set and on bootstrap samples of it ("redrawn test sets")."""
 
 import math
 from collections.abc import Sequence
@@ -13,10 +13,10 @@ from mae_jax.report.runs import Level, Run, init_order
 
 BASELINE = "scratch"
 PROBES = "temperature", "ece_scaled", "nll_scaled"
-FEW_GROUPS = 20  # groups below which intervals rest on an assumption (Cameron, Gelbach and Miller 2008)
+FEW_GROUPS = 20  # with fewer groups, intervals are not reliable (Cameron, Gelbach and Miller 2008)
 NEARLY = 0.99  # share of one class among the predictions of a model that has (nearly) collapsed
-COMMON = 0.98  # share of the most common class from which so many equal predictions are no collapse
-HIGHEST = {"nll": math.inf, "brier": 2.0}  # of a metric; 1 of any other
+COMMON = 0.98  # if the most common class has at least this share, predicting it everywhere is not a collapse
+HIGHEST = {"nll": math.inf, "brier": 2.0}  # maximum of a metric; 1 for all others
 
 
 class Difference(NamedTuple):
@@ -31,11 +31,11 @@ class Difference(NamedTuple):
 
 @dataclass(frozen=True)
 class Study:
-    """The runs of one report with every metric: on the test set, and on the redrawn test sets.
+    """The runs of one report with every metric, on the test set and on redrawn test sets.
 
-    `estimates[metric]` has one value per run, `draws[metric]` one row of 10,000 per run; `unit_of` numbers the unit
-    that each image is redrawn with, `units` names these units, and `warnings` are lines on them; `random_probe` has the
-    scores by fraction of a linear probe on random weights.
+    `estimates[metric]` has one value per run, and `draws[metric]` a row of 10,000 values per run. The bootstrap
+    resamples units (groups or images): `unit_of` has the unit's index for each image, `units` names them, and
+    `warnings` are sentences about them. `random_probe` has the scores of a linear probe on random weights, by fraction.
     """
 
     runs: list[Run]
@@ -57,7 +57,7 @@ class Study:
 
     @property
     def arms(self) -> list[str]:
-        """The one that the answer is about comes first, see `runs.usual_arm`."""
+        """The arms. The one that the answer is about comes first, see `runs.usual_arm`."""
         return list(dict.fromkeys(level.arm for level in self.levels))
 
     def in_arms(self, arms: Sequence[str]) -> list[Level]:
@@ -68,7 +68,7 @@ class Study:
         return sorted({run.init for run in self.runs}, key=init_order)
 
     def levels_of(self, init: str, arm: str | None = None) -> list[Level]:
-        """Those of an initialization in an arm, the first one unless another is given."""
+        """The levels of an initialization in `arm`, by default in the first arm."""
         arm = self.arms[0] if arm is None else arm
         return [level for level, i in self.cells if i == init and level.arm == arm]
 
@@ -80,11 +80,11 @@ class Study:
         return float(self.estimates[metric][list(runs)].mean())
 
     def mean_draws(self, metric: str, runs: Sequence[int]) -> Float[np.ndarray, " d"]:
-        """Draws of the mean over runs of several seeds, see `stats.over_seeds`."""
+        """Bootstrap draws of the mean over runs with different seeds, see `stats.over_seeds`."""
         return stats.over_seeds(self.draws[metric][list(runs)], self.estimates[metric][list(runs)])
 
     def interval(self, metric: str, runs: Sequence[int]) -> tuple[float, float]:
-        """The 95 % interval of the mean over runs of several seeds, within the metric's bounds."""
+        """The 95 % interval of the mean over runs with different seeds, within the metric's bounds."""
         draws = self.mean_draws(metric, runs)
         if metric == "ece":
             low, high = stats.mirrored_interval(draws, self.mean(metric, runs))
@@ -93,21 +93,21 @@ class Study:
         return max(low, 0.0), min(high, HIGHEST.get(metric, 1.0))
 
     def shared_seeds(self, ours: Sequence[int], base: Sequence[int]) -> tuple[list[int], list[int]]:
-        """The runs of two cells whose seeds are in both, in the order of the seeds."""
+        """The runs of two cells with seeds that both have, in the order of the seeds."""
         seeds = {self.runs[i].seed for i in ours} & {self.runs[i].seed for i in base}
         first, second = ([i for i in side if self.runs[i].seed in seeds] for side in (ours, base))
         return first, second
 
     def difference_draws(self, metric: str, ours: Sequence[int], base: Sequence[int]) -> Float[np.ndarray, " d"]:
-        """Draws of the mean difference over pairs of runs, which share images and seeds."""
+        """Bootstrap draws of the mean difference over pairs of runs with the same images and seeds."""
         draws, values = self.draws[metric], self.estimates[metric]
         return stats.over_seeds(draws[list(ours)] - draws[list(base)], values[list(ours)] - values[list(base)])
 
     def difference(self, metric: str, ours: Sequence[int], base: Sequence[int]) -> Difference:
-        """`ours` minus `base`, paired run by run; interval and p-value are of the same draws."""
+        """`ours` minus `base`, paired run by run. Interval and p-value come from the same draws."""
         value = round(self.mean(metric, ours) - self.mean(metric, base), 12) + 0.0
         draws = self.difference_draws(metric, ours, base)
-        if metric == "ece":  # redrawing shifts it, see `stats.mirrored_interval`
+        if metric == "ece":  # resampling biases it, see `stats.mirrored_interval`
             low, high = stats.mirrored_interval(draws, value)
             draws = 2 * value - draws
         else:
@@ -119,20 +119,21 @@ class Study:
         return sum(self.has_collapsed(self.runs[i]) for i in runs)
 
     def has_collapsed(self, run: Run) -> bool:
-        """Whether one class is predicted for at least 99 % of the images, of which it makes up less than 98 %, or
-        for all images where these are of several classes.
+        """Whether a run predicts one class for at least 99 % of the images although less than 98 % have this class.
+
+        Predicting one class for all images also counts, if they have several classes.
         """
         counts = np.bincount(run.test.labels)
         majority, share = counts.max() / counts.sum(), top_share(run)
         return bool((majority < 1 and share == 1) or (majority < COMMON and share >= NEARLY))
 
     def collapsed_cell(self, level: Level, init: str) -> bool:
-        """Whether all runs of a cell have collapsed: then there is nothing in it to compare."""
+        """Whether all runs of a cell have collapsed, so that there is nothing to compare."""
         runs = self.of(level, init)
         return self.collapsed(runs) == len(runs)
 
     def strongest(self, init: str, metric: str) -> dict[float, Level]:
-        """The level (arm) with the best mean at each fraction, in order; cells that have collapsed take no part."""
+        """The level (arm) with the best mean at each fraction, in order. Collapsed cells are ignored."""
         best: dict[float, Level] = {}
         for level, name in self.cells:
             if name != init or self.collapsed_cell(level, init):
@@ -149,9 +150,9 @@ class Study:
 
 
 def analyze(runs: list[Run], probes: Sequence[Run] = ()) -> Study:
-    """Compute every metric of every run (as read by `read_runs`) on 10,000 redrawn test sets.
+    """Computes every metric of all runs (as read by `read_runs`) on the test set and on 10,000 redrawn test sets.
 
-    `probes`: the linear probes on random weights, a reference next to the majority class.
+    `probes`: linear probes on random weights, a baseline in addition to the majority class.
     """
     classes = len(runs[0].classes)
     groups = next((run.test.groups for run in runs if run.test.groups), None)
@@ -184,7 +185,7 @@ def top_share(run: Run) -> float:
 def redrawn(
     groups: Sequence[str] | None, n: int, what: str = "test images"
 ) -> tuple[Int[np.ndarray, " n"], str, list[str]]:
-    """What the bootstrap redraws whole: the unit of each of n images, the units in words, and warnings on them."""
+    """What the bootstrap resamples: the unit of each of n images, the units in words, and warnings about them."""
     names, units = np.unique(groups or [], return_inverse=True)
     if len(names) > 1:
         few = (
@@ -201,8 +202,8 @@ def redrawn(
 def calibration(run: Run) -> dict[str, float]:
     """Equal-mass calibration error, AUROC and AURC of the confidence; temperature, before and after.
 
-    The temperature comes from the run's validation predictions alone; NaN where these, or the
-    probabilities, are missing.
+    The temperature is fitted on the run's validation predictions only. Values are NaN if these or the probabilities
+    are missing.
     """
     test, validation = run.test, run.validation
     found = {

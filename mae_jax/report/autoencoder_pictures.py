@@ -19,12 +19,14 @@ from mae_jax.runtime.errors import UserError
 
 FILE = Path(contents.RECONSTRUCTIONS).stem
 SHOWN = tuple(name for name in contents.ERRORS if name not in ("visible_pixel", "removed_pixel_borrowed"))
-WIDEST = 1600  # pixels of the sheet on the page
+WIDEST = 1600  # maximum width of the sheet on the page, in pixels
 
 
 def found(runs: Sequence[Run]) -> list[dict]:
-    """A dict for each autoencoder: `init`, `rows` (the mean errors at each mask ratio), `statistics` (where pixel
-    values come from), `uri` (the sheet of pictures). What has no such files, or broken ones, is left out.
+    """A dict for each autoencoder: `init`, `rows`, `statistics` and `uri`.
+
+    `rows` has the mean errors at each mask ratio, `statistics` says where pixel values come from, and `uri` is the
+    sheet of pictures. Pre-trainings without these files, or with damaged ones, are left out.
     """
     shown, seen = [], set()
     for run in runs:
@@ -39,7 +41,7 @@ def found(runs: Sequence[Run]) -> list[dict]:
 
 
 def places(run: Run) -> list[Path]:
-    """Where the pre-training that a run started from may be: a study that was moved has it next to its cells."""
+    """Possible directories of the pre-training that a run started from. In a moved study, it is next to the cells."""
     origin = run.info.get("init_from")
     if not isinstance(origin, str) or not origin:
         return []
@@ -47,7 +49,7 @@ def places(run: Run) -> list[Path]:
 
 
 class Pretraining(NamedTuple):
-    """A pre-training that classifiers began with: their initialization, its directory, run.json and log."""
+    """A pre-training from which classifiers started: their initialization, its directory, run.json and log."""
 
     init: str
     path: Path
@@ -56,7 +58,7 @@ class Pretraining(NamedTuple):
 
 
 def pretrainings(runs: Sequence[Run]) -> list[Pretraining]:
-    """Every pre-training that runs began with and that is still there."""
+    """Every pre-training from which runs started and whose directory still exists."""
     found: dict[Path, Pretraining] = {}
     for run in runs:
         for place in places(run):
@@ -85,7 +87,7 @@ def _means(file: Path) -> tuple[list[dict], str]:
 
 
 def save(base: Path, sheet: dict) -> None:
-    """The sheet as PNG and SVG (which holds that PNG), the mean errors as CSV."""
+    """Writes the sheet as PNG and SVG (which contains that PNG), and the mean errors as CSV."""
     if sheet["uri"]:
         files.write(base.with_name(f"{base.name}.png"), sheet["png"])
         size = f'width="{sheet["size"][0]}" height="{sheet["size"][1]}"'
@@ -98,7 +100,7 @@ def save(base: Path, sheet: dict) -> None:
 
 
 def _sheet(file: Path) -> dict:
-    """`uri` has a smaller picture for the page, `png` and `size` the original; `uri` is "" where there is none."""
+    """The sheet of pictures: `uri` is a smaller copy for the page ("" if none), `png` and `size` are the original."""
     try:
         with Image.open(regular(file), formats=("PNG",)) as opened:
             sheet = opened.convert("RGB")

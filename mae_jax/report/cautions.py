@@ -12,14 +12,14 @@ from mae_jax.rundir.predictions import clean
 
 
 def cautions(study: Study, rows: Sequence[dict]) -> list[str]:
-    """The lines under "Take care", the gravest first."""
+    """The lines under "Take care", the most serious first."""
     leaks = leak_lines([run.info for run in study.runs])
     leaks += without_leaked.lines(study)
     return seed_lines(study) + collapse_lines(study) + flawless_lines(rows) + study.warnings + leaks
 
 
 def seed_lines(study: Study) -> list[str]:
-    """A line where cells have too few seeds for a statement about other seeds."""
+    """A line for cells with too few seeds for a statement about other seeds."""
     counts = {cell: len(study.of(*cell)) for cell in study.cells}
     lines = []
     for seeds, name, what in (
@@ -70,7 +70,7 @@ def collapse_lines(study: Study) -> list[str]:
 
 
 def flawless_lines(rows: Sequence[dict]) -> list[str]:
-    """A line on models that make no mistake, which redrawing cannot question."""
+    """A line about models without mistakes, for which resampling gives an interval of width 0."""
     where = [f"{row['init']} at {level_of(row)}" for row in rows if row["accuracy"] == 1]
     n = rows[0]["n_test"]
     if not where:
@@ -82,7 +82,7 @@ def flawless_lines(rows: Sequence[dict]) -> list[str]:
 
 
 def leak_lines(infos: Sequence[dict]) -> list[str]:
-    """What test sets share with training and pre-training, and whether groups are known, by run.json; no line twice."""
+    """Lines on images that test sets share with training and pre-training, and on unknown groups, from run.json."""
     lines = []
     for info in infos:
         groups = info.get("groups")
@@ -115,7 +115,7 @@ def leak_lines(infos: Sequence[dict]) -> list[str]:
 
 
 def one_pretraining(runs: Sequence[Run]) -> list[str]:
-    """A line where several seeds of an initialization start from the same pre-training."""
+    """A line if several seeds of an initialization start from the same pre-training."""
     origins: dict[str, list[str]] = {}
     for run in runs:
         if isinstance(run.info.get("init_from"), str) and run.info["init_from"]:
@@ -130,7 +130,7 @@ def one_pretraining(runs: Sequence[Run]) -> list[str]:
 
 
 def merge(notes: Sequence[str]) -> list[str]:
-    """Notes of several runs that say the same, as one line each."""
+    """Merges equal notes of several runs into one line each."""
     by_text: dict[str, list[str]] = {}
     for note in notes:
         who, _, text = note.partition(": ")
@@ -139,7 +139,7 @@ def merge(notes: Sequence[str]) -> list[str]:
 
 
 def not_there(study: Study) -> list[str]:
-    """Lines on parts of the page that the run directories lack files for."""
+    """Lines about parts of the page that are left out because the run directories lack files."""
     lines = []
     if not any(run.validation for run in study.runs):
         lines.append("temperature scaling is left out: no run has a predictions_val.csv")

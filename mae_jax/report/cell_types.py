@@ -1,6 +1,6 @@
-"""Cell types: what each class is taken for, and how sensitivity and precision change with labels.
+"""Cell types: which classes are confused, and how sensitivity and precision change with the number of labels.
 
-The classes are cell types in the study; any classes do.
+The classes of the study are cell types, but any classes work.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from mae_jax.report.runs import Level, percent
 from mae_jax.report.tables import COLLAPSED, verdict
 
 NEAR = 0.1  # the share of labels at which a second confusion matrix is shown, unless another is chosen
-MOST = 12  # classes that the page shows one by one; the tables have them all
+MOST = 12  # maximum number of classes that the page shows separately; the tables have all
 COLUMNS = (  # of classes.csv
     *("fraction", "arm", "init", "class", "n", "n_train", "predicted"),
     *("sensitivity", "sensitivity_low", "sensitivity_high", "precision", "precision_low", "precision_high"),
@@ -27,7 +27,7 @@ CONFUSION = ("fraction", "arm", "init", "label", "prediction", "mean_count", "sh
 
 @dataclass(frozen=True)
 class Matrix:
-    """A confusion matrix: `counts[i, j]` images of class i are taken for class j, as a mean over the seeds."""
+    """A confusion matrix: `counts[i, j]` images of class i are predicted as class j, as a mean over the seeds."""
 
     level: Level
     init: str
@@ -39,7 +39,7 @@ class Matrix:
 class CellTypes:
     """The rows of classes.csv, the confusion matrices, and the levels that the page shows.
 
-    `names` are the classes that occur in the test set, `shown` those that the page shows one by one, rarest first.
+    `names` are the classes that occur in the test set, `shown` those that the page shows separately, rarest first.
     """
 
     rows: list[dict]
@@ -50,7 +50,7 @@ class CellTypes:
     shown: list[str]
 
     def matrix(self, level: Level, init: str) -> Matrix | None:
-        """That of one cell."""
+        """The confusion matrix of one cell, if there is one."""
         return next((m for m in self.matrices if (m.level, m.init) == (level, init)), None)
 
     def of(self, level: Level, init: str) -> list[dict]:
@@ -72,7 +72,7 @@ class CellTypes:
 def analyze(study: Study, chosen: float | None = None) -> CellTypes:
     """Sensitivity and precision of every class in every cell, and the confusion matrices.
 
-    `chosen` is the share of labels for a second matrix; without it the one nearest to 10 %.
+    `chosen` is the share of labels for a second matrix; None: the share nearest to 10 %.
     """
     first = study.runs[0]
     counts = np.bincount(first.test.labels, minlength=len(first.classes))
@@ -126,7 +126,7 @@ def _row(study: Study, level: Level, init: str, label: int, labels, predictions,
 
 
 def _compare(study: Study, level: Level, init: str, present: Sequence[int], rows: list[dict]) -> None:
-    """Add to the rows of one cell the differences of sensitivity to scratch on the same images and seeds.
+    """Adds to the rows of one cell the differences in sensitivity to scratch, on the same images and seeds.
 
     Holm's correction is over the classes of the cell.
     """
@@ -152,7 +152,7 @@ def _compare(study: Study, level: Level, init: str, present: Sequence[int], rows
 
 
 def _trained_on(study: Study, level: Level, init: str) -> dict[str, float]:
-    """How many labeled training images each class had, as a mean over the seeds; {} where a run does not tell."""
+    """How many labeled training images each class had, as a mean over the seeds; {} if a run does not record it."""
     index = study.of(level, init)
     told = [counts for i in index if (counts := study.runs[i].train_counts)]
     if len(told) < len(index):
@@ -207,12 +207,12 @@ def _sentence(name: str, i: int, matrix: Matrix, row: dict, classes: Sequence[st
 
 
 def _count(value: float) -> str:
-    """A mean count over seeds, whole where it is."""
+    """A mean count over seeds, without decimals if it is a whole number."""
     return f"{value:,.0f}" if abs(value - round(value)) < 0.05 else f"{value:,.1f}"
 
 
 def trained_on(study: Study, found: CellTypes) -> list[tuple[Level, list[float]]]:
-    """How many training images each class has at each level where the runs tell it: a list in the order of `names`."""
+    """The number of training images of each class, in the order of `names`, at each level whose runs record it."""
     counts = []
     for level in study.levels:
         rows = [row for row in found.rows if (row["fraction"], row["arm"]) == (level.fraction, level.arm)]

@@ -1,4 +1,4 @@
-"""Confidence when right and when wrong, and mistakes that a model was sure of, with intervals and tests."""
+"""Confidence of correct and wrong predictions, and highly confident mistakes, with intervals and tests."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from mae_jax.report.analysis import BASELINE, Study
 from mae_jax.report.ratios import Ratio, difference, mean_interval, ratio, share_interval
 from mae_jax.report.tables import COLLAPSED, verdict
 
-SURE = 0.9  # confidence from which on a model is called sure
+SURE = 0.9  # confidence from which a model counts as sure
 COLUMNS = (  # of certainty.csv
     *("fraction", "arm", "init", "n_right", "right", "n_wrong", "wrong", "wrong_q1", "wrong_q3"),
     *("wrong_mean", "wrong_mean_low", "wrong_mean_high", "difference", "difference_low", "difference_high"),
@@ -21,10 +21,11 @@ BY_CLASS = ("fraction", "arm", "init", "class", "n", "sure_wrong", "sure_wrong_l
 def analyze(study: Study) -> list[dict]:
     """A row for each cell.
 
-    `right` and `wrong` are median confidences of all seeds together, `wrong_q1` and `wrong_q3` quartiles, `wrong_mean`
-    the mean confidence of a wrong prediction; `difference` is that mean minus the one from scratch, with Student's
-    interval and p value over images and seeds, and Holm's correction over the fractions of an init and arm.
-    `sure_wrong` is the share of all test images that are wrong with a confidence of 0.9 or more.
+    `right` and `wrong` are the median confidences of correct and wrong predictions of all seeds together. `wrong_q1`
+    and `wrong_q3` are quartiles, and `wrong_mean` is the mean confidence of a wrong prediction. `difference` is that
+    mean minus the one from scratch, with Student's interval and p-value over images and seeds, and Holm's correction
+    over the fractions of an init and arm. `sure_wrong` is the share of all test images that are wrong with a confidence
+    of 0.9 or more.
     """
     rows = []
     for level, init in study.cells:
@@ -60,7 +61,7 @@ def analyze(study: Study) -> list[dict]:
 
 
 def by_class(study: Study) -> list[dict]:
-    """The rows of sure_and_wrong.csv: the share of each class's images that are wrong with a confidence of 0.9."""
+    """The rows of sure_and_wrong.csv: the share of each class's images that are wrong and have confidence >= 0.9."""
     first = study.runs[0]
     rows = []
     for level, init in study.cells:
@@ -72,7 +73,7 @@ def by_class(study: Study) -> list[dict]:
 
 
 def _when_wrong(study: Study, index: Sequence[int]) -> Ratio | None:
-    """The mean confidence of a wrong prediction; None where a seed has none."""
+    """The mean confidence of a wrong prediction; None if a seed has no wrong prediction."""
     tests = [study.runs[i].test for i in index]
     wrong = np.stack([(~test.right).astype(float) for test in tests])
     return ratio(np.stack([test.confidence for test in tests]) * wrong, wrong, study.unit_of)

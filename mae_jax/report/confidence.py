@@ -14,15 +14,15 @@ from mae_jax.report.figures import ACROSS, color, handle, marker
 from mae_jax.report.panels import Handle, Numbers, grid, short, wrapped
 from mae_jax.report.runs import Level, Run
 
-FEW = 10  # a bin with fewer predictions has an open mark
-OUTLIERS = 40  # at most drawn of one box, evenly spaced
-WIDE = 0.3  # inches of a box with its gap
+FEW = 10  # a bin with fewer predictions gets an open mark
+OUTLIERS = 40  # maximum number of outliers to draw for one box, evenly spaced
+WIDE = 0.3  # width of a box with its gap, in inches
 
 
 def boxes(study: Study, level: Level) -> Numbers:
-    """Box plots of the confidence per class: right next to wrong, for each initialization.
+    """Box plots of the confidence per class, for correct and wrong predictions and each initialization.
 
-    With many classes the rarest are drawn; the numbers have them all.
+    With many classes, only the rarest are drawn; the numbers include all.
     """
     first = study.runs[0]
     inits = [init for at, init in study.cells if at == level]
@@ -67,13 +67,13 @@ def boxes(study: Study, level: Level) -> Numbers:
 
 
 def _confidences(runs: Sequence[Run], label: int, outcome: str) -> np.ndarray:
-    """Confidences on the images of one class, right or wrong, of all seeds together."""
+    """Confidences of correct or wrong predictions for the images of one class, of all seeds together."""
     tests = [run.test for run in runs]
     return np.concatenate([t.confidence[(t.labels == label) & (t.right == (outcome == "right"))] for t in tests])
 
 
 def _draw_boxes(ax, marks: Sequence[tuple[int, dict, np.ndarray, str, bool]]) -> None:
-    """All boxes of a panel as a few collections: (position, box, values, color, whether filled)."""
+    """Draws all boxes of a panel as a few collections. `marks`: (position, box, values, color, whether filled)."""
     half, cap = 0.36, 0.18
     polygons, lines, medians, shades, faces = [], [], [], [], []
     for at, box, values, shade, filled in marks:
@@ -95,7 +95,7 @@ def _draw_boxes(ax, marks: Sequence[tuple[int, dict, np.ndarray, str, bool]]) ->
 
 
 def reliability(study: Study, arms: Sequence[str]) -> Numbers:
-    """Share right against confidence in 15 equal bins, with the number of predictions per bin."""
+    """Share of correct predictions against confidence in 15 equal bins, with the number of predictions per bin."""
     levels = study.in_arms(arms)
     inits = [init for init in study.inits if any(init == i for at, i in study.cells if at in levels)]
     handles: list[Handle] = [handle(study, init, markersize=4) for init in inits]
@@ -155,7 +155,7 @@ def reliability(study: Study, arms: Sequence[str]) -> Numbers:
 
 
 def risk_coverage(study: Study, arms: Sequence[str]) -> Numbers:
-    """Share wrong among the most confident predictions, against how many of them are kept."""
+    """Share of errors among the most confident predictions, against the share of predictions kept."""
     levels = study.in_arms(arms)
     inits = [init for init in study.inits if any(init == i for at, i in study.cells if at in levels)]
     columns = min(ACROSS, len(levels))

@@ -10,18 +10,18 @@ from mae_jax.runtime.text import count
 
 
 def expand(places: Sequence[Path]) -> tuple[list[Path], list[str]]:
-    """The run directories of classifiers among `places`, and in place of a study's directory those below it.
+    """Run directories of classifiers: `places` themselves, and for a study's directory the runs below it.
 
-    A study's directory holds no run.json, but directories one or two levels below it do. Its pre-trainings are found
-    through its classifiers. Also returns lines that name its runs without predictions. Raises UserError for a
-    directory without runs.
+    A study's directory has no run.json, but directories one or two levels below it do. Its pre-trainings are found
+    through its classifiers. Also returns lines that name runs without predictions. Raises UserError for a directory
+    without runs.
     """
     found: list[Path] = []
     unfinished: list[str] = []
     for place in places:
         below = runs_below(place) if place.is_dir() and not (place / RUN).exists() else []
         if not below:
-            found.append(place)  # a run, or a mistake that its reader names
+            found.append(place)  # a run, or a mistake that the reader of runs reports
             continue
         classifiers = [run for run in below if not holds_pretraining(run)]
         if not classifiers:
@@ -35,7 +35,7 @@ def expand(places: Sequence[Path]) -> tuple[list[Path], list[str]]:
 
 
 def holds_pretraining(run: Path) -> bool:
-    """Whether run.json says so; what cannot be read is left to the reader of runs."""
+    """Whether run.json is of a pre-training. False if it cannot be read, which the reader of runs reports."""
     try:
         info = json.loads((run / RUN).read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError):

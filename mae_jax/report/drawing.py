@@ -1,4 +1,4 @@
-"""Draw: every figure that the findings allow."""
+"""Draws every figure for which the findings have data."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from mae_jax.report.findings import Findings
 from mae_jax.report.panels import Numbers
 from mae_jax.report.runs import distinct, percent, slug
 
-# How to read each kind of figure.
+# Caption of each kind of figure: how to read it.
 CAPTIONS = {
     "curves": "Accuracy and macro F1 on the test images against the number of labeled training images. "
     "Bars are 95 % intervals. Points of one fraction are shifted sideways so that both can be seen.",
@@ -41,7 +41,7 @@ CAPTIONS = {
 class Drawing:
     """A figure, its numbers as rows, the name of its files, and the kind and arm under which the page shows it.
 
-    `part` names the fraction of a figure that shows one alone.
+    `part` names the fraction, for a figure that shows a single fraction.
     """
 
     name: str
@@ -53,7 +53,7 @@ class Drawing:
 
 
 def draw(findings: Findings) -> list[Drawing]:
-    """Every figure that the runs allow, each under a file name of its own."""
+    """Every figure for which the runs have data, each with its own file name."""
     made = list(_figures(findings))
     parts = {f"confidence_{level.slug}": percent(level.fraction) for level in findings.study.levels}
     names = distinct(name for name, _, _ in made)
@@ -64,10 +64,10 @@ def draw(findings: Findings) -> list[Drawing]:
 
 
 def _figures(findings: Findings) -> Iterator[tuple[str, str, Numbers]]:
-    """(name, arm, (figure, numbers)) of each.
+    """Yields (name, arm, (figure, numbers)) of each figure.
 
-    The first arm, the usual one, has the main figures. One at only some of its fractions is drawn next to it in the
-    curves, any other has curves of its own.
+    The first arm, the usual one, has the main figures. An arm that has only some of its fractions is drawn in the same
+    curves; any other arm has its own curves.
     """
     study, rows, paired = findings.study, findings.rows, findings.paired
     usual = study.arms[0]

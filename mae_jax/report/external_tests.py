@@ -1,4 +1,4 @@
-"""Further test sets: each run's `external/<name>/predictions.csv`, reported next to the main test set."""
+"""External test sets: each run's `external/<name>/predictions.csv`, reported next to the main test set."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -11,27 +11,26 @@ from mae_jax.report.analysis import Study
 from mae_jax.report.runs import Run, check_same_images, distinct
 from mae_jax.rundir.predictions import clean, read_predictions
 from mae_jax.runtime.places import shareable
+from mae_jax.runtime.text import count
 
 
 @dataclasses.dataclass(frozen=True)
 class External:
-    """One further test set: the runs that were tested on it, and the rows of its tables."""
+    """One external test set: the runs that were tested on it, and the rows of its tables."""
 
     name: str
     study: Study
     rows: list[dict]
     paired: list[dict]
-    classes: list[str]  # those that occur in it
+    classes: list[str]  # that occur in it
     slug: str  # the name, for file names
 
 
 def read(runs: Sequence[Run], probes: Sequence[Run] = ()) -> tuple[list[External], list[str]]:
-    """The further test sets of these runs, by name, and the lines on what is left out.
+    """The external test sets of these runs, sorted by name, and lines about what is left out.
 
-    `probes`: the linear probes on random weights, the reference of each table.
-
-    Raises UserError for a file that breaks the contract of predictions.csv, and where two runs were tested
-    on different images of one set.
+    `probes`: linear probes on random weights, the baseline of each table. Raises UserError for a predictions.csv that
+    is not valid, or if two runs were tested on different images of one set.
     """
     files: dict[str, list[tuple[Run, Path]]] = {}
     for run in runs:
@@ -49,7 +48,9 @@ def read(runs: Sequence[Run], probes: Sequence[Run] = ()) -> tuple[list[External
             lacks += [f"{clean(shareable(run.path))}: {clean(name)}: {line}" for line in without]
             check_same_images(tested[-1], tested[0], file)
         if len(tested) < len(runs):
-            notes.append(f"{clean(name)}: {len(runs) - len(tested)} of {len(runs)} runs were not tested on it")
+            untested = len(runs) - len(tested)
+            verb = "was" if untested == 1 else "were"
+            notes.append(f"{clean(name)}: {untested} of {count(len(runs), 'run')} {verb} not tested on it")
         notes += cautions.merge(lacks)
         files_of_probes = [(probe, probe.path / "external" / name / "predictions.csv") for probe in probes]
         study = analysis.analyze(tested, [_tested(probe, file)[0] for probe, file in files_of_probes if file.is_file()])
@@ -62,6 +63,6 @@ def read(runs: Sequence[Run], probes: Sequence[Run] = ()) -> tuple[list[External
 
 
 def _tested(run: Run, file: Path) -> tuple[Run, list[str]]:
-    """The run with the predictions of a further test set, and the lines on the columns that these lack."""
+    """The run with the predictions for an external test set, and lines about missing columns."""
     test, notes = read_predictions(file, run.raw_classes)
     return dataclasses.replace(run, test=test, validation=None, log=()), notes

@@ -1,7 +1,7 @@
 """The figures of the report; each function returns a Matplotlib figure and its numbers as rows.
 
-Scratch and mae keep their colors throughout (Okabe and Ito's palette, which color-blind readers can tell apart),
-and every initialization has its own marker. A legend shows the marks as they are drawn.
+Scratch and mae have the same colors in all figures (Okabe and Ito's palette, which color-blind readers can
+distinguish), and every initialization has its own marker. Legends show the marks as they are drawn.
 """
 
 import math
@@ -25,7 +25,7 @@ OTHERS = ("#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C564B", "#99
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*", "p", "h")
 WATCHED = {"loss": "removed patches", "visible_loss": "visible patches"}  # errors that a pre-training logs
 NAMES = {"accuracy": "accuracy", "f1": "macro F1"}
-ACROSS = 4  # panels side by side at most
+ACROSS = 4  # maximum number of panels side by side
 
 
 def color(study: Study, init: str) -> str:
@@ -38,7 +38,7 @@ def marker(study: Study, init: str) -> str:
 
 
 def handle(study: Study, init: str, **look) -> Line2D:
-    """An initialization's line and mark, for a legend."""
+    """The line and mark of an initialization, for a legend."""
     return Line2D([], [], **{"color": color(study, init), "marker": marker(study, init), "markersize": 5} | look)
 
 
@@ -86,7 +86,7 @@ def curves(panels: Sequence[Curve]) -> Numbers:
 
 
 def _drawn(panel: Curve) -> list[tuple[str, str]]:
-    """(init, arm) of every line."""
+    """(init, arm) of every line to draw."""
     known = {(row["init"], row["arm"]) for row in panel.rows}
     return [(i, a) for i in panel.study.inits for a in panel.arms if (i, a) in known]
 
@@ -110,7 +110,7 @@ def _curve(ax: Axes, panel: Curve, colors: Study) -> list[dict]:
         x = np.array([row["n_train"] if counts else 100 * row["fraction"] for row in own])
         y, low, high = (np.array([100 * row[panel.metric + end] for row in own]) for end in ("", "_low", "_high"))
         ax.errorbar(
-            x * 1.03 ** (i - (len(lines) - 1) / 2),  # side by side, not on top
+            x * 1.03 ** (i - (len(lines) - 1) / 2),  # shifted sideways, so that points do not overlap
             y,
             yerr=np.maximum([y - low, high - y], 0),
             color=color(colors, init),
@@ -139,8 +139,8 @@ def _curve(ax: Axes, panel: Curve, colors: Study) -> list[dict]:
 
 
 def differences(study: Study, paired: Sequence[dict]) -> Numbers:
-    """Forest plot of the paired differences to scratch, in points of accuracy and macro F1; a block for each arm."""
-    paired = [row for row in paired if row["low"] is not None]  # where models collapsed there is nothing to compare
+    """Forest plot of the paired differences to scratch, in points of accuracy and macro F1, one block per arm."""
+    paired = [row for row in paired if row["low"] is not None]  # collapsed models cannot be compared
     inits = [init for init in study.inits if init != BASELINE and any(row["init"] == init for row in paired)]
     levels = list(dict.fromkeys(level_of(row) for row in paired))[::-1]
     names = [heading(level) for level in levels]
@@ -179,7 +179,7 @@ def differences(study: Study, paired: Sequence[dict]) -> Numbers:
 
 
 def fitted(study: Study, rows: Sequence[dict]) -> Numbers | None:
-    """Share wrong against labels on logarithmic axes, with a power law and its fit (R squared)."""
+    """Share of errors against labels on logarithmic axes, with a fitted power law and its R squared."""
     usual = [row for row in rows if row["arm"] == study.arms[0]]
     counts = _counted(usual)
     lines = []
@@ -223,7 +223,7 @@ def fitted(study: Study, rows: Sequence[dict]) -> Numbers | None:
 
 
 def sensitivities(study: Study, found: CellTypes) -> Numbers | None:
-    """Sensitivity for each shown class against the number of labels, with 95 % intervals; one y axis for all."""
+    """Sensitivity for each shown class against the number of labels, with 95 % intervals and a common y axis."""
     usual = [row for row in found.rows if row["arm"] == study.arms[0]]
     levels = sorted({row["fraction"] for row in usual})
     if len(levels) < 2:
@@ -263,7 +263,7 @@ def sensitivities(study: Study, found: CellTypes) -> Numbers | None:
 
 
 def training(study: Study, arms: Sequence[str]) -> Numbers | None:
-    """Loss and accuracy during training: a column of panels for each level, a line for each run."""
+    """Loss and accuracy during training, with a column of panels for each level and a line for each run."""
     logged = [run for run in study.runs if run.log and run.arm in arms]
     levels = sorted({run.level for run in logged})
     if not levels:
@@ -316,7 +316,7 @@ def _training_lines(ax: Axes, run, axis: str, name: str, shade: str) -> list[dic
 
 
 def pretraining(study: Study, pretrainings: Sequence[Pretraining]) -> Numbers | None:
-    """Errors on removed and visible patches during pre-training; a line for each, on one y axis."""
+    """Errors on removed and visible patches during pre-training, with a line for each and a common y axis."""
     lines = []
     for each in pretrainings:
         axis = "epoch" if any("epoch" in line for line in each.log) else "step"
@@ -352,33 +352,33 @@ def pretraining(study: Study, pretrainings: Sequence[Pretraining]) -> Numbers | 
 
 
 def _thin(points: Sequence[tuple[float, float]], most: int = 300) -> list[tuple[float, float]]:
-    """At most so many evenly spaced points, the last among them."""
+    """At most `most` evenly spaced points, including the last."""
     if len(points) <= most:
         return list(points)
     return [points[i] for i in np.linspace(0, len(points) - 1, most).astype(int)]
 
 
 def heading(level: Level) -> str:
-    """A level in words, with the arm in lines of its own."""
+    """A level in words, with the arm on separate lines."""
     arm = "\n".join(wrapped(level.arm, 2.0)) if level.arm else ""
     return f"{percent(level.fraction)} of the labels" + (f",\n{arm}" if arm else "")
 
 
 def arm_style(arms: Sequence[str], arm: str) -> dict:
-    """The line of an arm: the first one is solid, the others are not."""
+    """The line style of an arm: solid for the first one, and other styles for the others."""
     at = arms.index(arm)
     return {"linestyle": ("--", ":", "-.")[(at - 1) % 3], "markerfacecolor": "white"} if at else {}
 
 
 def _label_axis(ax: Axes, rows: Sequence[dict], counts: bool, width: float) -> None:
-    """A logarithmic axis of labels, `width` inches wide, that names the measured points and no others."""
+    """Formats a logarithmic axis of labels, `width` inches wide, with ticks only at the measured points."""
     at = {row["fraction"]: row["n_train"] if counts else 100 * row["fraction"] for row in rows}
     ax.set_xscale("log")
     texts = [f"{n:,}\n{percent(f)}" if counts else percent(f) for f, n in at.items()]
     places = np.log(np.array(list(at.values()), float))
-    inches = max(np.ptp(places), 1e-9) / (0.9 * width)  # of the axis in one inch, in logarithms
+    inches = max(np.ptp(places), 1e-9) / (0.9 * width)  # logarithms per inch of the axis
     last, taken = math.inf, 0.0
-    for i in np.argsort(-places):  # a label that would run into the one to its right is left out
+    for i in np.argsort(-places):  # omit a label that would overlap the one to its right
         own = 0.5 * LETTER * max(map(len, texts[i].split("\n")))
         if last - places[i] < (own + taken + 0.03) * inches:
             texts[i] = ""

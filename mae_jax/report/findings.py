@@ -1,4 +1,4 @@
-"""Read and analyze: everything that the page of a study shows, as data."""
+"""Reads and analyzes runs: everything that the page of a study shows, as data."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -35,15 +35,15 @@ from mae_jax.runtime.errors import UserError
 
 @dataclass(frozen=True)
 class Findings:
-    """What the run directories of one report say.
+    """The results of all analyses of one report.
 
     `rows`, `paired`, `worth`, `certainty`, `sure_and_wrong`, `speed` and `mistakes` are the rows of table.csv,
     paired.csv, efficiency.csv, certainty.csv, sure_and_wrong.csv, learning_speed.csv and mistakes.csv; `answer` has the
-    sentences of `words.answer`. `notes` are lines for the page, `left_out` lines on what it lacks.
+    sentences of `words.answer`. `notes` are lines for the page, and `left_out` lines about what it lacks.
     """
 
     title: str
-    images: str  # the name of the data, "" where it is not known
+    images: str  # the name of the data; "" if it is not known
     study: Study
     rows: list[dict]
     paired: list[dict]
@@ -67,7 +67,7 @@ class Findings:
 
     @property
     def published(self) -> list[dict]:
-        """The original study's table, where the images are those of that study."""
+        """The original study's table if these runs are on its data set."""
         return tables.PUBLISHED if any(r.info.get("data") == "raabin_wbc" for r in self.study.runs) else []
 
     @property
@@ -79,7 +79,7 @@ class Findings:
 
     @property
     def seeds(self) -> int:
-        """The most seeds that a row of the table has."""
+        """The largest number of seeds in a row of the table."""
         return max(row["seeds"] for row in self.rows)
 
 
@@ -91,10 +91,11 @@ def find(
     target: float = 0.0,
     fraction: float | None = None,
 ) -> Findings:
-    """Read the run directories and analyze them; `fraction` chooses that of the second confusion matrix,
-    `target` is the macro F1 at which labels are enough (0: within 2 points of the best with all labels).
+    """Reads the run directories and analyzes them.
 
-    Raises UserError where they break the contract (see `runs`).
+    `fraction` is the share of labels of the second confusion matrix. `target` is the macro F1 at which labels are
+    enough; 0 means within 2 points of the best with all labels. Raises UserError for directories that are not valid
+    (see `runs`).
     """
     if not 0 <= target <= 1:
         raise UserError(
@@ -140,7 +141,7 @@ def find(
 
 
 def _answer(study: Study, rows: list[dict], paired: list[dict], worth: list[dict], target: float) -> dict:
-    """The sentences; where all encoders are frozen, they say so."""
+    """The sentences of the answer. If all encoders are frozen, they say so."""
     said = words.answer(study, rows, paired, worth, target)
     evaluation = study.runs[0].evaluation
     if evaluation == USUAL:

@@ -1,7 +1,7 @@
 """Frozen encoders: linear probes and nearest neighbors, next to the fine-tuned classifiers.
 
-run.json tells how an encoder was evaluated (`evaluation`); without that field it was fine-tuned. Differences are
-between runs of one evaluation. Features of random weights ("scratch") are the reference.
+run.json says how an encoder was evaluated (`evaluation`); without that field, it was fine-tuned. Differences are
+between runs with the same evaluation. Features of random weights ("scratch") are the baseline.
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ NAMES = {
     "lbfgs": "linear probe, solved",
     "knn": "nearest neighbors",
 }
-LINEAR = ("lbfgs", "linear_probe")  # what is a linear probe; of random weights it is a reference for all models
+LINEAR = ("lbfgs", "linear_probe")  # linear probes; on random weights, they are a baseline for all models
 SHOWN = ("accuracy", "f1")
 
 
@@ -27,7 +27,7 @@ class Frozen:
     evaluation: str
     study: Study
     rows: list[dict]
-    notes: list[str]  # on what could not be compared
+    notes: list[str]  # about what could not be compared
 
     @property
     def name(self) -> str:
@@ -41,15 +41,15 @@ def name_of(evaluation: str) -> str:
 
 
 def title(evaluation: str) -> str:
-    """The same, to begin a sentence."""
+    """An evaluation in words, capitalized to begin a sentence."""
     name = name_of(evaluation)
     return name[0].upper() + name[1:]
 
 
 def separate(runs: Sequence[Run]) -> tuple[list[Run], dict[str, list[Run]]]:
-    """The runs that the report is of, and the others by evaluation.
+    """The runs that the report is about, and the other runs by evaluation.
 
-    The first are the fine-tuned ones; where there are none, those of the first other evaluation.
+    The report is about fine-tuned runs or, if there are none, about those of the first other evaluation.
     """
     found = {run.evaluation for run in runs}
     order = [e for e in (USUAL, *NAMES) if e in found]
@@ -95,7 +95,7 @@ def _analyzed(evaluation: str, runs: list[Run]) -> Frozen:
 
 
 def text(found: Sequence[Frozen]) -> str:
-    """The tables for a terminal, in Markdown; "" where there are none."""
+    """The tables for a terminal, in Markdown; "" if there are none."""
     rows = [row for each in found for row in each.rows]
     if not rows:
         return ""
@@ -126,7 +126,7 @@ def words(found: Sequence[Frozen]) -> list[str]:
 
 
 def _compared(verdict: str) -> str:
-    """A verdict with what it compares with."""
+    """A verdict, completed with the baseline."""
     if verdict == tables.NOTHING:
         return f"{verdict} to random weights"
     direction, _, rest = verdict.partition(",")

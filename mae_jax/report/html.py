@@ -1,4 +1,4 @@
-"""What every report page shares: templates, figures as files and data URIs, facts of a run."""
+"""Parts shared by all report pages: templates, figures as files and data URIs, facts about a run."""
 
 import base64
 import io
@@ -17,9 +17,9 @@ from mae_jax.runtime.places import shareable
 
 
 def save(name: str, figure: Figure, numbers: list[dict], out: Path, caption: str, *, png: bool = False) -> dict:
-    """Write figures/NAME.svg, .csv and, with `png`, .png; returns what the page shows.
+    """Writes figures/NAME.svg, .csv and, with `png`, .png. Returns what the page needs.
 
-    `uri` holds the SVG, `width` and `height` its size in CSS pixels, at which its text has 12 pixels.
+    `uri` contains the SVG; `width` and `height` are its size in CSS pixels, at which text is 12 pixels high.
     """
     base = out / "figures" / name
     forms = {"svg": {"Date": None, "Creator": None}} | ({"png": {"Software": None}} if png else {})
@@ -34,9 +34,9 @@ def save(name: str, figure: Figure, numbers: list[dict], out: Path, caption: str
 
 
 def run_facts(path: Path, info: dict) -> dict:
-    """What run.json says about how a run was made, as text; None where it says nothing."""
+    """What run.json says about how a run was trained, as text; None for unknown values."""
     seconds, epochs = finite(info, "wall_seconds"), finite(info, "epochs")
-    trained = info.get("steps") != 0  # else a head was solved for, and 0 epochs and steps tell nothing
+    trained = info.get("steps") != 0  # otherwise the head was solved for, so 0 epochs and steps say nothing
     config = info.get("config")
     versions = info.get("versions")
     return {
@@ -59,13 +59,13 @@ def run_facts(path: Path, info: dict) -> dict:
 
 
 def finite(info: dict, name: str, low: float = -1e300) -> float | None:
-    """A finite number of run.json, at least `low`; None where it is none."""
+    """A finite number of run.json that is at least `low`; None if it is anything else."""
     value = info.get(name)
     return float(value) if is_number(value, low) else None
 
 
 def hours(infos: Sequence[dict]) -> str | None:
-    """What the runs took together, as `68 minutes` or `3.2 hours`; None where one of them does not say."""
+    """The total time of the runs, as `68 minutes` or `3.2 hours`; None if it is unknown for one of them."""
     told = [finite(info, "wall_seconds", 0.0) for info in infos]
     seconds = [value for value in told if value is not None]
     if len(seconds) < len(told):
@@ -75,7 +75,7 @@ def hours(infos: Sequence[dict]) -> str | None:
 
 
 def environment() -> jinja2.Environment:
-    """Templates with every value escaped; `number("Table")` counts the tables of a page, and so for figures."""
+    """Templates in which every value is escaped. `number("Table")` and `number("Figure")` count those of a page."""
     here = jinja2.FileSystemLoader(Path(__file__).parent)
     made = jinja2.Environment(loader=here, autoescape=True, undefined=jinja2.StrictUndefined)
     made.trim_blocks = made.lstrip_blocks = True
@@ -102,5 +102,5 @@ def environment() -> jinja2.Environment:
 
 
 def share(value: float | None) -> str:
-    """A share in percent, without its sign: 0.9012 -> `90.1`."""
+    """A share in percent, without the percent sign: 0.9012 -> `90.1`."""
     return "–" if value is None else f"{100 * value:.1f}"

@@ -11,9 +11,9 @@ from mae_jax.report.analysis import BASELINE, Study
 from mae_jax.report.runs import Level
 from mae_jax.report.tables import is_higher, is_sure
 
-PRIMARY = "f1"  # the metric of the target: it counts every class alike, however rare
-CLOSE = 0.02  # the target that no one sets lies so far below the best score with all labels
-EQUAL_UPDATES = "as many updates as"  # in the name of an arm whose models are trained equally long
+PRIMARY = "f1"  # the metric of the target, because it weights all classes equally
+CLOSE = 0.02  # the default target is this much below the best score with all labels
+EQUAL_UPDATES = "as many updates as"  # part of the name of an arm whose models are trained for equally many updates
 
 COLUMNS = ("fraction", "init", "metric", "times", "low", "high", "least", "most", "arm", "note")  # of efficiency.csv
 AT_EQUAL_UPDATES = "not given: trained for as many updates, no difference is shown"
@@ -24,13 +24,13 @@ NO_BASELINE = f"not given: {BASELINE} collapsed"
 class Enough:
     """The fewest labels with which each initialization reaches a macro F1.
 
-    `reached[init]` is the first level, in the best of its arms, whose mean over seeds is at least `target`; None where
-    none is. `best[init]` is the level of the highest mean. Collapsed cells take no part; initializations of which every
-    cell collapsed are missing.
+    `reached[init]` is the first level, in the best of its arms, whose mean over seeds is at least `target`, or None.
+    `best[init]` is the level with the highest mean. Collapsed cells are ignored; initializations whose cells all
+    collapsed are missing.
     """
 
     target: float
-    given: bool  # the target was set, else it is 2 points below the best with all labels
+    given: bool  # whether the user set the target; otherwise it is 2 points below the best with all labels
     reached: dict[str, Level | None]
     best: dict[str, Level]
 
@@ -38,7 +38,7 @@ class Enough:
 def enough(study: Study, target: float = 0.0) -> Enough | None:
     """The fewest labels that reach `target` (0: within 2 points of the best macro F1 at the largest fraction).
 
-    None where everything collapsed, or everything at the largest fraction and no target is set.
+    None if all cells collapsed, or if those at the largest fraction did and no target is set.
     """
     curves = {init: study.strongest(init, PRIMARY) for init in study.inits}
     curves = {init: curve for init, curve in curves.items() if curve}
@@ -62,7 +62,7 @@ def enough(study: Study, target: float = 0.0) -> Enough | None:
 
 
 def equal_updates(paired: Sequence[dict], init: str, metric: str = "accuracy") -> list[dict]:
-    """The rows of paired.csv that compare an initialization with scratch at equal updates, where both learned."""
+    """The rows of paired.csv that compare an initialization with scratch at equal updates, if both learned."""
     return [
         row
         for row in paired
@@ -71,13 +71,13 @@ def equal_updates(paired: Sequence[dict], init: str, metric: str = "accuracy") -
 
 
 def shows_nothing_at_equal_updates(paired: Sequence[dict], init: str, metric: str = "accuracy") -> bool:
-    """Whether equal updates were compared and no gain is left after Holm's correction."""
+    """Whether models were compared at equal updates and no gain remains after Holm's correction."""
     found = equal_updates(paired, init, metric)
     return bool(found) and not any(is_higher(row) and is_sure(row) for row in found)
 
 
 def label_counts(study: Study) -> dict[float, float]:
-    """The labels at each fraction of runs from scratch: their number, or the fraction where that is not known."""
+    """The number of labels at each fraction of runs from scratch, or the fraction if the number is not known."""
     levels = {level.fraction: level for level in study.levels if study.of(level, BASELINE)}
     counts = {fraction: study.n_train(level, BASELINE) for fraction, level in sorted(levels.items())}
     known = [float(count) for count in counts.values() if count]
@@ -89,12 +89,12 @@ def label_counts(study: Study) -> dict[float, float]:
 def worth(study: Study, paired: Sequence[dict], metric: str = "accuracy") -> list[dict]:
     """How many times the labels each initialization is worth, per fraction, with a 95 % interval.
 
-    `times` is the number of labels with which the strongest training from scratch reaches the same score, over the
-    labels used; 0 and infinity stand for beyond the scratch curve, which spans `least` to `most` times. At each
-    fraction both sides have the best of their arms, `arm` is that of the initialization. The curve is taken as never
-    falling: at each number of labels it has the best score up to there. It is not given, and `note` says why, where
-    scratch collapsed at that fraction and where models trained for equal updates show no difference. With fewer than
-    three seeds there is no interval. Empty with fewer than two fractions at which scratch did not collapse.
+    `times` is the number of labels with which the best training from scratch reaches the same score, divided by the
+    labels used. 0 and infinity mean beyond the scratch curve, which covers `least` to `most` times. At each fraction,
+    both sides use the best of their arms; `arm` is that of the initialization. The curve never falls: at each number
+    of labels, it has the best score so far. There is no value, and `note` says why, if scratch collapsed at that
+    fraction, or if models trained for equal updates show no difference. With fewer than three seeds there is no
+    interval. The result is empty with fewer than two fractions at which scratch did not collapse.
     """
     curve = study.strongest(BASELINE, metric)
     if len(curve) < 2:
@@ -131,11 +131,11 @@ def worth(study: Study, paired: Sequence[dict], metric: str = "accuracy") -> lis
 
 
 def plateau(study: Study, init: str, metric: str = "accuracy") -> tuple[float, float] | None:
-    """The smallest fraction from which on no two differ measurably, and the largest gain over it that is
-    not ruled out; None if there is none. Collapsed cells take no part.
+    """The smallest fraction above which scores do not differ measurably, and the largest gain that is not ruled out.
 
-    Paired on the same images: the 95 % interval of every difference between two of the fractions from there on holds 0,
-    and the gain is the highest end of those to the smallest. The largest fraction alone is no plateau.
+    Comparisons are paired on the same images. The 95 % interval of every difference between two fractions from there
+    on contains 0. The gain is the largest upper end of the intervals to the smallest fraction. None if there is no such
+    fraction; the largest fraction alone does not count. Collapsed cells are ignored.
     """
     levels = [level for level in study.levels_of(init) if not study.collapsed_cell(level, init)]
     cells = [study.of(level, init) for level in levels]

@@ -1,7 +1,7 @@
-"""Learning speed: how soon a model is near its final validation accuracy, and how high its curve lies.
+"""Learning speed: how soon a model approaches its final validation accuracy, and how high its curve is.
 
-Pre-training is often said to give a "kick-start". Two numbers measure it: the epochs until 90 % of the final score, and
-the area under the curve, which is the mean validation accuracy over the training.
+Pre-training is often credited with a faster start. Two numbers measure this: the epochs until 90 % of the final score,
+and the area under the curve, which is the mean validation accuracy during training.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from mae_jax.report.runs import Level, Run, series
 from mae_jax.report.tables import verdict
 
 SHARE = 0.9  # of the final score
-FEWEST = 3  # seeds for an interval over seeds, and points for a curve
+FEWEST = 3  # minimum number of seeds for an interval over seeds, and of points for a curve
 COLUMNS = (  # of learning_speed.csv
     *("fraction", "arm", "init", "seeds", "axis", "final", "reached", "reached_low", "reached_high"),
     *("area", "area_low", "area_high", "difference", "difference_low", "difference_high", "verdict"),
@@ -25,8 +25,8 @@ def analyze(study: Study) -> list[dict]:
     """A row for each cell whose runs all have a curve of validation accuracy and did not collapse.
 
     `final` is the accuracy at the last evaluation, `reached` the epoch (or step, see `axis`) at which 90 % of it is
-    passed, `area` the mean accuracy over the training. Intervals are Student's over three or more seeds, else None;
-    `difference` is the area minus that from scratch, seed by seed.
+    reached, and `area` the mean accuracy during training. Intervals are Student's over three or more seeds, otherwise
+    None. `difference` is the area minus that from scratch, paired by seed.
     """
     rows, areas = [], {}
     for level, init in study.cells:
@@ -54,12 +54,12 @@ def _curve(run: Run) -> tuple[str, list[tuple[float, float]]]:
 
 
 def _collapsed(run: Run) -> bool:
-    """Whether one class is predicted for every image, so that 90 % of the final score says nothing."""
+    """Whether one class is predicted for every image, so that 90 % of the final score has no meaning."""
     return len(set(run.test.labels.tolist())) > 1 and len(set(run.test.predictions.tolist())) == 1
 
 
 def _measure(curve: Sequence[tuple[float, float]]) -> tuple[float, float, float]:
-    """Final score, where 90 % of it is first passed (linear between two evaluations), and the mean height."""
+    """The final score, where 90 % of it is first reached (linear between evaluations), and the mean score."""
     x, y = np.array(curve, dtype=np.float64).T
     goal = SHARE * y[-1]
     i = int(np.argmax(y >= goal))

@@ -1,4 +1,4 @@
-"""The most confident mistakes, with their images where these can be read."""
+"""The most confident mistakes, with their images if these can be read."""
 
 import base64
 import io
@@ -38,8 +38,8 @@ def mistakes(runs: Sequence[Run]) -> list[dict]:
 def gallery(runs: Sequence[Run]) -> list[dict]:
     """The most confident mistakes with the largest share of the labels, for each initialization, with pictures.
 
-    A picture is shown where the run kept it in `thumbnails/`, or where run.json's `image_root`, its config's
-    data directory or the run directory leads to a file of that name; of several seeds the first is shown.
+    A picture comes from the run's `thumbnails/`, or from a file of that name below run.json's `image_root`, the data
+    directory of its config, or the run directory. Of several seeds, the first is shown.
     """
     usual = usual_arm(runs)
     last = max(run.fraction for run in runs if run.arm == usual)
@@ -52,7 +52,7 @@ def gallery(runs: Sequence[Run]) -> list[dict]:
 
 
 def _picture(run: Run, image: str) -> str | None:
-    """The image as a data URI of at most 192 pixels; None where there is none. It never leads out of its folder."""
+    """The image as a data URI of at most 192 pixels, or None. Files outside the expected folder are never read."""
     if Path(image).is_absolute() or ".." in Path(image).parts:
         return None
     config = run.info.get("config")
@@ -64,7 +64,7 @@ def _picture(run: Run, image: str) -> str | None:
     for file in (run.path / "thumbnails" / f"{image}.jpg", *(place / image for place in places)):
         try:
             if file.is_relative_to(run.path) and not file.resolve().is_relative_to(run.path.resolve()):
-                continue  # a link out of a directory that may be somebody else's
+                continue  # a link out of a directory, which may come from someone else
             with Image.open(regular(file), formats=PICTURES) as opened:
                 if opened.width * opened.height > 50_000_000:
                     continue

@@ -1,4 +1,4 @@
-"""The report: from run directories to tables, figures and one page that opens without a network."""
+"""Writes the report: tables, figures and one page that opens offline, from run directories."""
 
 import warnings
 from collections.abc import Sequence
@@ -34,7 +34,7 @@ from mae_jax.runtime import files
 class Report:
     """What was written: the rows of table.csv and paired.csv, the files, and what was left out.
 
-    `paths` holds page, table_md, table, paired, confidence and one entry per figure.
+    `paths` has the entries page, table_md, table, paired, confidence and one per figure.
     """
 
     rows: list[dict]
@@ -54,13 +54,13 @@ def write_report(
     fraction: float | None = None,
     png: bool = False,
 ) -> Report:
-    """Read the run directories, analyze them, draw and render: table.md, the tables as CSV, index.html and figures/
-    (SVG and CSV each) in `out`.
+    """Writes the report of run directories to `out`: index.html, table.md, tables as CSV, figures/ as SVG and CSV.
 
     `notes` are lines to show on the page. `target` is the macro F1 at which labels are enough, above 0 and at most 1; 0
-    means within 2 points of the best with all labels. `fraction` chooses that of the second confusion matrix, without
-    it the one nearest to 10 %; with `png` each figure is written as PNG too. The result depends on the files alone: the
-    seed of the bootstrap is fixed. Raises UserError for run directories that break the contract (see `runs`).
+    means within 2 points of the best with all labels. `fraction` is the share of labels of the second confusion matrix;
+    None means the one nearest to 10 %. With `png`, each figure is also written as PNG. The result depends only on the
+    files, because the seed of the bootstrap is fixed. Raises UserError for run directories that are not valid (see
+    `runs`).
     """
     out = Path(out)
     findings = find(run_dirs, title=title, notes=notes, target=target, fraction=fraction)
@@ -82,7 +82,7 @@ def write_report(
 
 
 def _write_tables(f: Findings, drawings: Sequence[Drawing], out: Path) -> dict[str, Path]:
-    """Every table as CSV; their paths by name."""
+    """Writes every table as CSV. Returns their paths by name."""
     boxes = [row for d in drawings if d.kind == "confidence" for row in d.numbers]
     parts: dict[str, tuple[str, Sequence[dict], Sequence[str]]] = {
         "table": ("table.csv", f.rows, ()),
@@ -109,7 +109,7 @@ def _write_tables(f: Findings, drawings: Sequence[Drawing], out: Path) -> dict[s
 
 
 def _save_sheets(f: Findings, out: Path) -> list[dict]:
-    """The sheets of reconstructions, each with the name of its files."""
+    """Writes the sheets of reconstructions. Returns each with the name of its files."""
     names = distinct(f"{autoencoder_pictures.FILE}{slug(sheet['init'])}" for sheet in f.autoencoders)
     for name, sheet in zip(names, f.autoencoders, strict=True):
         autoencoder_pictures.save(out / "figures" / name, sheet)
@@ -117,7 +117,7 @@ def _save_sheets(f: Findings, out: Path) -> list[dict]:
 
 
 def render(f: Findings, pictures: Sequence[dict], sheets: Sequence[dict]) -> str:
-    """The page: `pictures` are its figures (see `html.save`), `sheets` the reconstructions."""
+    """The page as HTML. `pictures` are its figures (see `html.save`), `sheets` the reconstructions."""
     runs = [*f.study.runs, *f.probe_runs]
     return (
         html.environment()
@@ -168,7 +168,7 @@ def _types(f: Findings) -> dict:
 
 
 def _matrix(m: cell_types.Matrix, classes: Sequence[str]) -> dict:
-    """A confusion matrix for the page; `share` is that of the row."""
+    """A confusion matrix for the page; `share` is the share of the row."""
     totals = m.counts.sum(1)
     rows = [
         (name, [{"count": n, "share": n / totals[i], "right": i == j} for j, n in enumerate(m.counts[i].tolist())])
@@ -179,7 +179,7 @@ def _matrix(m: cell_types.Matrix, classes: Sequence[str]) -> dict:
 
 
 def _sets(f: Findings) -> dict | None:
-    """Prediction sets for the page: at the two levels of the confusion matrices; on other test sets all classes."""
+    """Prediction sets for the page, at the two levels of the confusion matrices; all classes for external test sets."""
     shown = [level for level in (f.cell_types.largest, f.cell_types.chosen) if level]
     rows = [
         row
@@ -191,7 +191,7 @@ def _sets(f: Findings) -> dict | None:
 
 
 def _other_test_set(other: external_tests.External, rows: Sequence[dict]) -> dict:
-    """A further test set for the page: its rows, each with the main test set's and the difference to scratch."""
+    """An external test set for the page: its rows, each with the main test set's row and the difference to scratch."""
 
     def same(row: dict, of: dict) -> bool:
         return (tables.level_of(row), row["init"]) == (tables.level_of(of), of["init"])
@@ -213,7 +213,7 @@ def _other_test_set(other: external_tests.External, rows: Sequence[dict]) -> dic
 
 
 def _run_facts(run: Run) -> dict:
-    """The run's cell, and what run.json says of how it was made."""
+    """The run's cell, and what run.json says about how it was trained."""
     arm = ", ".join(filter(None, (frozen_encoders.name_of(run.evaluation) if run.evaluation != USUAL else "", run.arm)))
     cell = {"fraction": run.fraction, "arm": arm, "init": run.init, "n_train": run.n_train}
     return html.run_facts(run.path, run.info) | cell

@@ -1,4 +1,4 @@
-"""`python -m mae_jax.report.sweep RUN_DIR... --out DIR`: the report of a sweep from files alone."""
+"""`python -m mae_jax.report.sweep RUN_DIR... --out DIR`: writes the report of a sweep from the files of its runs."""
 
 import argparse
 import sys
@@ -28,12 +28,12 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--out", required=True, type=Path, metavar="DIR", help="where to write the report")
     made.add_argument("--title", help="the page's heading")
     made.add_argument("--pictures", type=Path, metavar="PNG", help="a sheet of reconstructions for the page")
-    made.add_argument("--png", action="store_true", help="write each figure as PNG, too")
+    made.add_argument("--png", action="store_true", help="also write each figure as PNG")
     return made
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Write the report, print its table; returns the exit code, 2 for a mistake in the input."""
+    """Writes the report and prints its table. Returns the exit code, which is 2 for a mistake in the input."""
     args = parser().parse_args(argv)
     try:
         with signals.blocked():  # only now: these load numpy, scipy and matplotlib
