@@ -38,6 +38,20 @@ def drop(run_dir: Path) -> int:
     return freed
 
 
+def keep_weights(run_dir: Path) -> int:
+    """Removes what a finished run no longer needs: older checkpoints and all optimizer states; returns bytes freed.
+
+    Raises as `drop`.
+    """
+    freed, directory = 0, run_dir / "checkpoints"
+    with lock.held(run_dir):
+        finished = (run_dir / contents.RESULTS).is_file() and (run_dir / contents.RUN).is_file()
+        for step in committed_steps(directory)[1:] if finished else []:
+            freed += _size(directory / str(step))
+            shutil.rmtree((directory / str(step)).rename(directory / f"{step}.saving-removed"))
+    return freed + drop(run_dir)
+
+
 def _states(run_dir: Path) -> list[Path]:
     directory = run_dir / "checkpoints"
     folders = [directory / str(step) / "optimizer" for step in committed_steps(directory)]

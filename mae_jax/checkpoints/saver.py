@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
@@ -23,6 +24,7 @@ from mae_jax.checkpoints import digests
 from mae_jax.checkpoints.steps import (
     _ITEMS,
     _STEP,
+    NO_OPTIMIZER,
     _numbered,
     committed_steps,
     differing_leaf,
@@ -198,17 +200,19 @@ class Checkpoints:
             if not any(self.directory.glob("*.saving*")):
                 return
 
-    def restore(self, like: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
+    def restore(self, like: TrainState, last: int = -1) -> tuple[TrainState, dict[str, Any]] | None:
         """The newest undamaged step as (state, position), or None if nothing was ever saved.
 
-        `like` gives shapes, dtypes and shardings (`state.abstract_state`). Steps whose bytes differ from their digests
-        are logged and put aside. Raises UserError, and changes nothing, if a step cannot be read, does not fit `like`,
-        or if all steps are damaged.
+        `like` gives shapes, dtypes and shardings (`state.abstract_state`). A step without its optimizer state is used
+        only if it is the step `last`, which no update follows; its optimizer state is zeros. Steps whose bytes differ
+        from their digests are logged and put aside. Raises UserError, and changes nothing, if a step cannot be read,
+        does not fit `like`, or if all steps are damaged.
         """
         damaged = []
         for step in committed_steps(self.directory):
             path = self.directory / str(step)
-            refuse_cleaned(path)
+            if step != last:
+                refuse_cleaned(path)
             wrong, refused = "", None
             try:
                 wrong = digests.problem(path) if self._leader else ""
@@ -251,17 +255,16 @@ class Checkpoints:
     def _read(self, path: Path, like: TrainState) -> tuple[Any, BaseException | None]:
         """The content of an undamaged step, or None and the reason why it cannot be used."""
         try:
-            for name, tree in (("params", like.params), ("optimizer", like.opt_state)):
+            cleaned = (path / NO_OPTIMIZER).exists()
+            trees = {"params": like.params} | ({} if cleaned else {"optimizer": like.opt_state})
+            for name, tree in trees.items():
                 if wrong := differing_leaf(path / name, tree):
                     return None, UserError(wrong)
-            restored = self._orbax.restore(
-                path,
-                args=ocp.args.Composite(
-                    params=ocp.args.StandardRestore(like.params),
-                    optimizer=ocp.args.StandardRestore(like.opt_state),
-                    position=ocp.args.JsonRestore(),
-                ),
-            )
+            items = {name: ocp.args.StandardRestore(tree) for name, tree in trees.items()}
+            restored = self._orbax.restore(path, args=ocp.args.Composite(**items, position=ocp.args.JsonRestore()))
+            if cleaned:
+                zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype, device=s.sharding), like.opt_state)
+                return {"params": restored["params"], "optimizer": zeros, "position": restored["position"]}, None
             return restored, None
         except Exception as error:  # Orbax raises many types
             return None, os_error(error) or error

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from mae_jax.runtime import signals
 from mae_jax.runtime.command import say
+from mae_jax.runtime.disk import readable
 from mae_jax.runtime.errors import UserError
 from mae_jax.runtime.places import local
 
@@ -53,7 +54,6 @@ def clean(places: list[Path], yes: bool) -> None:
     """Removes the optimizer states of the runs, after asking unless `yes`."""
     with signals.blocked():
         from mae_jax.checkpoints import cleaning
-        from mae_jax.study.overview import readable
     sizes = {place: size for place in places if (size := cleaning.droppable(place))}
     if not sizes:
         say("no finished run has an optimizer state; nothing to remove")

@@ -171,3 +171,11 @@ def first_line(error: BaseException) -> str:
 def unwritable(workdir: Path, error: OSError) -> UserError:
     """The error to raise if a run directory cannot be created or locked."""
     return UserError(f"workdir {workdir} cannot be written: {_reason(error, workdir)}, or choose another --workdir")
+
+
+def readable(size: int) -> str:
+    """1536 -> "1.5 KiB"."""
+    value, units = float(size), ["B", "KiB", "MiB", "GiB", "TiB"]
+    while value >= 1024 and len(units) > 1:
+        value, units = value / 1024, units[1:]
+    return f"{value:.0f} {units[0]}" if units[0] == "B" else f"{value:.1f} {units[0]}"

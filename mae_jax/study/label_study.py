@@ -11,6 +11,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
+from mae_jax.checkpoints import cleaning
 from mae_jax.config.fields import RunConfig, StudyConfig, SweepConfig, changed
 from mae_jax.config.loading import as_json
 from mae_jax.config.validation import validate
@@ -84,7 +85,7 @@ def run_all(
     for line in machine.devices():
         progress.say(line)
     cache = cache or DataCache()
-    with processes.at_once("nothing was changed"):
+    with processes.at_once(f"nothing was changed; {finished_of(runs)}"):
         planned = plan.make(runs, cache, loop.checking(progress))
     for line in plan.describe(planned):
         progress.say(line)
@@ -99,7 +100,10 @@ def run_all(
             before = [each for place, each in missing.items() if str(place.resolve()) == cell.init_from]
             if before:
                 raise UserError(f"it needs the weights of {before[0].name}, which is missing")
+            new = not (directory / contents.RESULTS).exists()
             outcome = summary(loop.run(cell, directory, progress, cache))
+            if new and plan.cleaned_when_finished(cell) and jax.process_index() == 0:
+                _keep_weights(directory, progress)
         except StorageError:
             raise
         except Stopped as stop:
@@ -113,6 +117,15 @@ def run_all(
             progress.skip()
         progress.say(f"[{number}/{len(runs)}] {cell.name}: {outcome}")
     return missing
+
+
+def _keep_weights(directory: Path, progress: Progress) -> None:
+    """Drops what a finished classifier no longer needs; says why where that cannot be done."""
+    try:
+        cleaning.keep_weights(directory)
+    except (UserError, OSError) as error:
+        why = disk_line(error) if isinstance(error, OSError) else error
+        progress.say(f"note: {directory} keeps its optimizer state: {why}")
 
 
 def finished_of(runs: Sequence[Run]) -> str:

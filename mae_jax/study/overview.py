@@ -15,6 +15,7 @@ from mae_jax.config.tasks import EVALUATIONS
 from mae_jax.report import stats
 from mae_jax.rundir import contents
 from mae_jax.rundir.predictions import Predictions, read_predictions
+from mae_jax.runtime.disk import readable
 from mae_jax.runtime.errors import UserError
 from mae_jax.runtime.text import count
 
@@ -144,14 +145,6 @@ def size_of(path: Path) -> int:
             except OSError:
                 continue  # it was removed in the meantime
     return total
-
-
-def readable(size: int) -> str:
-    """A size in bytes in words: 1536 -> "1.5 KiB"."""
-    value, units = float(size), ["B", "KiB", "MiB", "GiB", "TiB"]
-    while value >= 1024 and len(units) > 1:
-        value, units = value / 1024, units[1:]
-    return f"{value:.0f} {units[0]}" if units[0] == "B" else f"{value:.1f} {units[0]}"
 
 
 def table(entries: list[Entry], top: Path) -> str:

@@ -1,6 +1,8 @@
 """The plan of a sequence of runs: what each does, and the total time, estimated from a few measured steps."""
 
 import dataclasses
+import math
+import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,11 +16,13 @@ from mae_jax.config.naming import arm_of
 from mae_jax.config.schedule import Schedule
 from mae_jax.data import labelled_sets, splits
 from mae_jax.rundir import contents
+from mae_jax.runtime.disk import readable
 from mae_jax.runtime.progress import duration
 from mae_jax.runtime.text import count
 from mae_jax.step import sharding
+from mae_jax.step.from_config import spec_of
 from mae_jax.step.spec import StepSpec
-from mae_jax.step.state import init_state
+from mae_jax.step.state import abstract_state, init_state
 from mae_jax.step.train_step import train_step
 from mae_jax.study.cells import Run
 from mae_jax.train import build, finetune
@@ -39,6 +43,28 @@ class Planned:
     done: bool
     step_seconds: float = 0.0
     seconds: float = 0.0  # expected time; 0 if it is done
+    weights: int = 0  # bytes of one copy of the parameters; 0 for a probe without updates
+    optimizer: int = 0  # bytes of one optimizer state
+    cleaned: bool = False  # in the end only its weights stay, see `cleaned_when_finished`
+
+    @property
+    def running_bytes(self) -> int:
+        """Checkpoints on disk at the end of training, with those of the best epoch."""
+        r = self.resolved
+        kept = min(self.config.checkpoint.keep, math.ceil(r.steps / r.save_every))
+        best = 0 if self.config.train.select == "last" else self.weights
+        return kept * (self.weights + self.optimizer) + best
+
+    @property
+    def final_bytes(self) -> int:
+        """Checkpoints that the finished run leaves on disk."""
+        best = 0 if self.config.train.select == "last" else self.weights
+        return self.weights + best if self.cleaned else self.running_bytes
+
+
+def cleaned_when_finished(config: RunConfig) -> bool:
+    """Whether a study keeps only the weights of this run when it is finished. A pre-training can still grow."""
+    return config.traits.labeled and not config.checkpoint.keep_optimizer
 
 
 def make(
@@ -52,6 +78,8 @@ def make(
     `cache` keeps the images for the runs themselves. Raises UserError for a run that cannot work.
     """
     planned = [_planned(directory, cell, cache, on_progress) for directory, cell in runs]
+    for run in planned:
+        run.cleaned = len(planned) > 1 and cleaned_when_finished(run.config)
     if not timed:
         return planned
     known: dict[StepSpec, float] = {}
@@ -84,10 +112,23 @@ def _planned(
     if not config.traits.labeled:
         held = splits.unlabelled(config.data, on_progress, cache)
         resolved = schedule.resolve(config, sum(map(len, held.train_idx)), jax.device_count())
-        return Planned(directory, config, resolved, sum(map(len, held.val_idx)), 0, done)
+        return Planned(directory, config, resolved, sum(map(len, held.val_idx)), 0, done, **_sizes(config, resolved, 0))
     data = splits.labelled(config.data, on_progress, cache)
     resolved = finetune.resolve_finetune(config, data, jax.device_count())
-    return Planned(directory, config, resolved, len(data.val_idx), len(data.test), done)
+    sizes = _sizes(config, resolved, len(data.train.classes))
+    return Planned(directory, config, resolved, len(data.val_idx), len(data.test), done, **sizes)
+
+
+def _sizes(config: RunConfig, resolved: Schedule, n_classes: int) -> dict[str, int]:
+    """Bytes of the parameters and of the optimizer state, as a checkpoint holds them."""
+    if not config.traits.updates:
+        return {}
+    state = abstract_state(spec_of(config, resolved, sharding.make_mesh(config.sharding.fsdp), n_classes))
+    parts = {"weights": state.params, "optimizer": state.opt_state}
+    return {
+        name: sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+        for name, tree in parts.items()
+    }
 
 
 def _step_seconds(config: RunConfig, cache: splits.DataCache, known: dict[StepSpec, float]) -> float:
@@ -137,7 +178,24 @@ def describe(planned: Sequence[Planned]) -> list[str]:
         names = {run.config.task: run.step_seconds for run in planned if run.step_seconds}
         speed = ", ".join(f"{seconds:.2g} s per update ({task})" for task, seconds in names.items())
         lines.append(f"  about {duration(left)} to finish, at {speed}, measured now")
-    return lines
+    return lines + _disk_lines(planned)
+
+
+def _disk_lines(planned: Sequence[Planned]) -> list[str]:
+    """What the checkpoints of runs still to do will take, and a warning where the disk has not that much room."""
+    to_do = [run for run in planned if not run.done and run.weights]
+    if not to_do:
+        return []
+    left = sum(run.final_bytes for run in to_do)
+    most = left + max(run.running_bytes - run.final_bytes for run in to_do)
+    place = to_do[0].directory.absolute()
+    free = shutil.disk_usage(next(above for above in (place, *place.parents) if above.exists())).free
+    line = f"  checkpoints will take about {readable(left)} in the end ({readable(free)} are free now)"
+    if any(run.cleaned for run in to_do):
+        line += "; of finished classifiers only weights are kept (checkpoint.keep_optimizer=True keeps all)"
+    if most > free:
+        return [line, f"  warning: up to {readable(most)} are needed on the way; make room, or use another --workdir"]
+    return [line]
 
 
 def labels_of(data: DataFields) -> str:

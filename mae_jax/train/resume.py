@@ -23,7 +23,7 @@ def start(task: Task, checkpoints: Checkpoints, reductions: RateReductions) -> t
     Raises UserError if no checkpoint can be used, or if the data has changed since the checkpoint.
     """
     like = abstract_state(task.spec)
-    while (restored := checkpoints.restore(like)) is not None:
+    while (restored := checkpoints.restore(like, task.resolved.steps)) is not None:
         cursor = Cursor.from_json(restored[1])
         back = reductions.resume(cursor.step, cursor.rate_reductions)
         if back is None:

@@ -8,8 +8,11 @@ import shutil
 import signal
 from pathlib import Path
 
+import jax
 import pytest
 
+import mae_jax
+from mae_jax.checkpoints.steps import committed_steps, saved_config
 from mae_jax.config import validation
 from mae_jax.config.fields import study_defaults
 from mae_jax.config.loading import flatten, load
@@ -17,10 +20,11 @@ from mae_jax.data import splits
 from mae_jax.evaluation import per_image
 from mae_jax.models.vit import ViTConfig
 from mae_jax.rundir import contents
+from mae_jax.runtime.disk import readable
 from mae_jax.runtime.errors import Stopped, UserError
 from mae_jax.step.train_step import train_step
 from mae_jax.study import cells as grid
-from mae_jax.study import label_study
+from mae_jax.study import label_study, plan
 from mae_jax.study.validation import validate_study
 from mae_jax.train import finetune, loop
 from mae_jax.weights import reader
@@ -262,6 +266,20 @@ def test_a_study_runs_resumes_and_reports(config, tmp_path, monkeypatch, capsys)
             assert float(row[metric]) == pytest.approx(results[metric], abs=1e-9)
         assert int(row["n_test"]) == 23
     assert (tmp_path / "report" / "table.md").exists()
+    with pytest.raises(UserError, match="RUN_DIR=.* holds 5 runs, not one; name one of them: pretrain, cells/100pct-"):
+        saved_config(tmp_path, "RUN_DIR")  # as inspect, convert export and reconstruct open it
+    # Finished classifiers keep their weights alone, a pre-training can still grow; the plan says how much that is.
+    planned = plan.make(grid.runs(validate_study(config), tmp_path), splits.DataCache(), timed=False)
+    for run in planned:
+        kept = run.directory / "checkpoints"
+        steps, optimizer = len(committed_steps(kept)), list(kept.glob("*/optimizer"))
+        assert (steps, len(optimizer)) == ((2, 2) if run.config.task == "pretrain" else (1, 0))
+        assert run.final_bytes == steps * run.weights + len(optimizer) * run.optimizer
+        assert run.optimizer == pytest.approx(2 * run.weights, rel=0.01)  # AdamW's two moments
+    total = readable(sum(run.final_bytes for run in planned))
+    assert f"checkpoints will take about {total} in the end (" in said and "only weights are kept" in said
+    shape = mae_jax.load(tmp_path / "cells" / "100pct-mae-seed0").params
+    assert planned[-1].weights == sum(leaf.nbytes for leaf in jax.tree.leaves(shape))
 
     lost = tmp_path / "cells" / "10pct-mae-seed0"
     kept = (lost / contents.PREDICTIONS).read_bytes()

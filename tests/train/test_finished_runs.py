@@ -113,9 +113,12 @@ def test_a_cleaned_run_still_predicts_and_starts_others_but_cannot_be_resumed(fi
     assert freed > 0 and overview.size_of(run) == size - freed and cleaning.droppable(run) == 0
     np.testing.assert_array_equal(mae_jax.load(run).predict(images).probabilities, before)
     assert loop.run(make(2.0), run) == contents.read_json(run / contents.RESULTS)
-    with pytest.raises(UserError, match="cannot be resumed, because `mae-jax runs --clean` deleted"):
+    with pytest.raises(UserError, match="cannot be resumed, because `mae-jax runs --clean` or a study"):
         loop.run(make(3.0), run)
     assert (run / contents.RESULTS).is_file()  # the refusal loses nothing
+    (run / contents.RUN).unlink()  # made again from the weights, which no update follows
+    assert loop.run(make(2.0), run) == contents.read_json(run / contents.RESULTS)
+    assert (run / contents.RUN).is_file() and cleaning.droppable(run) == 0
     damaged = next((run / "checkpoints").glob("*/params/**/d/*"))
     damaged.write_bytes(damaged.read_bytes()[:-1] + b"!")
     with pytest.raises(UserError, match="is damaged"):
