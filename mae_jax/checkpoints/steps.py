@@ -18,6 +18,7 @@ from mae_jax.models import Params
 from mae_jax.rundir import contents
 from mae_jax.runtime.disk import disk_line, exists, first_line, os_error
 from mae_jax.runtime.errors import UserError, printable
+from mae_jax.runtime.text import count
 
 _ITEMS = ("params", "optimizer", "position", "config")
 NO_OPTIMIZER = digests.NO_OPTIMIZER
@@ -152,7 +153,7 @@ def saved_config(workdir: Path, field: str) -> RunConfig:
     path = Path(workdir) / contents.CONFIG
     if not path.is_file() and (runs := contents.runs_below(Path(workdir))):
         raise UserError(
-            f"{field}={workdir} holds {len(runs)} runs, not one; name one of them: "
+            f"{field}={workdir} is the directory of {count(len(runs), 'run')}; name one: "
             f"{contents.listed(Path(workdir), runs)}"
         )
     if not path.is_file():

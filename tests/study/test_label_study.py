@@ -266,7 +266,7 @@ def test_a_study_runs_resumes_and_reports(config, tmp_path, monkeypatch, capsys)
             assert float(row[metric]) == pytest.approx(results[metric], abs=1e-9)
         assert int(row["n_test"]) == 23
     assert (tmp_path / "report" / "table.md").exists()
-    with pytest.raises(UserError, match="RUN_DIR=.* holds 5 runs, not one; name one of them: pretrain, cells/100pct-"):
+    with pytest.raises(UserError, match="RUN_DIR=.* is the directory of 5 runs; name one: pretrain, cells/100pct-"):
         saved_config(tmp_path, "RUN_DIR")  # as inspect, convert export and reconstruct open it
     # Finished classifiers keep their weights alone, a pre-training can still grow; the plan says how much that is.
     planned = plan.make(grid.runs(validate_study(config), tmp_path), splits.DataCache(), timed=False)
