@@ -50,7 +50,8 @@ def command(kind: str, workdir: Path, steps: int) -> list[str]:
     if kind == "study":
         grid = ["--config.fractions=(0.5,)", "--config.inits=('scratch','mae')", "--config.finetune.train.select=best"]
         flags = [*fields("pretrain.", 1.0, steps), *fields("finetune.", 1.0, steps)]
-        return [*start, "--config=configs/study.py:data=synthetic,protocol=paper,scale=laptop", *grid, *flags]
+        keep = ["--config.finetune.checkpoint.keep_optimizer=True"]  # optimizer states are compared, too
+        return [*start, "--config=configs/study.py:data=synthetic,protocol=paper,scale=laptop", *grid, *keep, *flags]
     every = 0.01 if kind == "save" else 1.0  # every step, or every epoch
     if kind == "pretrain":
         return [*start, "--config=configs/pretrain.py:data=synthetic", *fields("", every, steps)]
