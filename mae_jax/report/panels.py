@@ -1,7 +1,7 @@
-"""Figures of a fixed layout: panels of one size with room for labels, and one legend below.
+"""Figures with a fixed layout: panels of one size with room for labels, and one legend below.
 
-The room is computed from the size of the text, which is the same everywhere: 9 points, 12 pixels on the page. A layout
-engine would draw each figure several times to find it.
+The room is computed from the size of the text, which is always 9 points, or 12 pixels on the page. A layout engine
+would draw each figure several times to find it.
 """
 
 import dataclasses
@@ -23,7 +23,7 @@ STYLE: dict[Any, Any] = {
     "axes.spines.right": False,
     "axes.titlesize": 9,
     "axes.titlelocation": "left",
-    "axes.titley": 1.0,  # fixed: matplotlib measures all labels of a panel to find it otherwise
+    "axes.titley": 1.0,  # otherwise matplotlib measures all labels of a panel to place the title
     "axes.titlepad": 5,
     "axes.labelsize": 9,
     "xtick.labelsize": 9,
@@ -38,22 +38,22 @@ STYLE: dict[Any, Any] = {
     "text.parse_math": False,
     "axes.unicode_minus": True,
 }
-LINE = 0.17  # inches: a line of text with its gap
-LETTER = 0.079  # inches: an average letter
+LINE = 0.17  # height of a line of text with its gap, in inches
+LETTER = 0.079  # average width of a letter, in inches
 Handle = Artist | tuple[Artist, ...]
 Numbers = tuple[Figure, list[dict]]
 
 
 @dataclasses.dataclass(frozen=True)
 class Panels:
-    """A figure and its panels, `axes[line][column]`; `below` is the height in inches that the legend has."""
+    """A figure and its panels, `axes[line][column]`; `below` is the height of the legend in inches."""
 
     figure: Figure
     axes: list[list[Axes]]
 
     @property
     def every(self) -> list[Axes]:
-        """The panels, line by line."""
+        """All panels, line by line."""
         return [ax for line in self.axes for ax in line]
 
 
@@ -74,9 +74,9 @@ def grid(
 ) -> Panels:
     """A figure of `lines` x `columns` panels, each of `panel` inches, and its legend.
 
-    A line of panels shares one y axis unless `own_y`; a column shares its x axis unless `own_x`. `title` and `ticks`
-    count the lines of text of a panel's title and of its tick labels below; `left` is the room of the y axis in
-    inches. `heights` replaces the height of each line of panels. `labels` name the `handles` of the legend, which
+    Panels in a line share a y axis unless `own_y`; panels in a column share an x axis unless `own_x`. `title` and
+    `ticks` are the numbers of text lines of a panel's title and of its tick labels; `left` is the room for the y axis
+    in inches. `heights` replaces the height of each line of panels. `labels` name the `handles` of the legend, which
     has `legend_columns` columns, or as many as fit.
     """
     high = list(heights) or [panel[1]] * lines
@@ -126,7 +126,7 @@ def grid(
 
 
 def _fitting(names: Sequence[str], width: float) -> int:
-    """How many columns of a legend fit in so many inches."""
+    """The number of legend columns that fit into `width` inches."""
 
     def inches(n: int) -> float:
         by_column = np.array_split([len(name) for name in names], n)
@@ -136,7 +136,7 @@ def _fitting(names: Sequence[str], width: float) -> int:
 
 
 def wrapped(text: str, inches: float) -> list[str]:
-    """The lines of a title that is so wide."""
+    """The lines of a title that is `inches` wide."""
     return textwrap.wrap(text, max(8, int(inches / LETTER))) or [""]
 
 
@@ -146,5 +146,5 @@ def short(name: str, most: int = 24) -> str:
 
 
 def style() -> AbstractContextManager:
-    """The settings under which every figure is drawn and saved."""
+    """A context with the settings for drawing and saving every figure."""
     return matplotlib.rc_context(STYLE)

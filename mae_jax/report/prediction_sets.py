@@ -1,9 +1,9 @@
-"""Selective prediction: sets of classes that hold the true one with a chosen probability.
+"""Prediction sets: sets of classes that contain the true one with a chosen probability.
 
-Least ambiguous set-valued classifiers with class-specific coverage (Sadinle, Lei and Wasserman 2019, section 2): a
-class is in the set of an image where its probability reaches that class's threshold, which the validation images of the
-class set by split conformal prediction. The guarantee holds for new images from where the validation images come; on
-others it may break, and the tables show where.
+They are least ambiguous set-valued classifiers with class-specific coverage (Sadinle, Lei and Wasserman 2019, section
+2). A class is in the set of an image if its probability reaches the threshold of the class. Split conformal prediction
+sets this threshold on the validation images of the class. The guarantee holds for new images from the same source as
+the validation images. On other images it may fail, and the tables show where.
 """
 
 import math
@@ -19,8 +19,8 @@ from mae_jax.report.ratios import mean_interval, ratio, share_interval
 from mae_jax.report.runs import Level, Run
 from mae_jax.rundir.predictions import Predictions
 
-TARGET = 0.9  # wanted coverage of every class
-FEWEST = 20  # validation images of each class
+TARGET = 0.9  # target coverage of every class
+FEWEST = 20  # minimum number of validation images of each class
 ALL = "all classes"
 COLUMNS = (  # of prediction_sets.csv
     *("test_set", "fraction", "arm", "init", "class", "n", "target", "coverage", "coverage_low", "coverage_high"),
@@ -30,22 +30,22 @@ COLUMNS = (  # of prediction_sets.csv
 
 @dataclass(frozen=True)
 class PredictionSets:
-    """The rows of prediction_sets.csv, and the lines on cells that have none."""
+    """The rows of prediction_sets.csv, and lines about cells without prediction sets."""
 
     rows: list[dict]
     refused: list[str]
 
     def of(self, test_set: str, level: Level, init: str) -> list[dict]:
-        """The rows of one cell on one test set: all classes first."""
+        """The rows of one cell on one test set, the one over all classes first."""
         key = (test_set, level.fraction, level.arm, init)
         return [r for r in self.rows if (r["test_set"], r["fraction"], r["arm"], r["init"]) == key]
 
 
 def analyze(study: Study, others: Sequence[tuple[str, Study]] = ()) -> PredictionSets:
-    """Prediction sets of every cell on the test images ("" in `test_set`) and on further test sets, by name.
+    """Prediction sets of every cell on the main test set (`test_set` is "") and on external test sets, by name.
 
-    A cell is left out, with a line that says why, where a run has no validation probabilities or fewer than 20
-    validation images of a class.
+    A cell is left out, with a line that says why, if a run has no validation probabilities, or fewer than 20 validation
+    images of a class.
     """
     rows, refused = [], {}
     thresholds: dict[tuple[Level, str, int], np.ndarray] = {}
@@ -71,7 +71,7 @@ def analyze(study: Study, others: Sequence[tuple[str, Study]] = ()) -> Predictio
 
 
 def _lacks(run: Run) -> str:
-    """Why a run has no prediction sets, "" where it has."""
+    """Why a run has no prediction sets; "" if it has."""
     validation = run.validation
     if validation is None or validation.probabilities is None or run.test.probabilities is None:
         return "prediction sets are left out: they need class probabilities of test and validation images"
@@ -86,19 +86,21 @@ def _lacks(run: Run) -> str:
 
 
 def _thresholds(run: Run) -> Float[np.ndarray, " c"]:
-    """The smallest probability of each class with which it is in a set."""
+    """The threshold of each class: the smallest probability with which it is in a set."""
     validation = run.validation
     assert validation is not None and validation.probabilities is not None  # see _lacks
     found = []
     for label in range(len(run.classes)):
         own = np.sort(validation.probabilities[validation.labels == label, label])
-        rank = math.ceil((len(own) + 1) * Fraction(str(TARGET)))  # of the largest: exact, where floats round up
+        rank = math.ceil(
+            (len(own) + 1) * Fraction(str(TARGET))
+        )  # rank among the largest; exact, because floats could round up
         found.append(own[len(own) - rank] if rank <= len(own) else 0.0)
     return np.array(found)
 
 
 def _rows(study: Study, test: Predictions, sets: Bool[np.ndarray, "s n c"]) -> list[dict]:
-    """All classes, then each that occurs in the test set."""
+    """A row over all classes, then a row for each class in the test set."""
     labels, classes = test.labels, study.runs[0].classes
     holds = sets[:, np.arange(len(labels)), labels]
     sizes = sets.sum(2)

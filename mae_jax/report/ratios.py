@@ -1,9 +1,9 @@
 """Ratios of sums over test images, such as the sensitivity for one class, with intervals over images and seeds.
 
-A ratio of one model is sum(numerator) / sum(denominator) over images; that of a cell is the mean over its seeds. Its
-variance has two parts. That over the images (or groups of images) comes from the residuals of Taylor's linearization
-(Woodruff 1971); that over the seeds is their sample variance over their number. Both add up; Satterthwaite's (1946)
-formula gives the degrees of freedom. Shapes: s seeds, n images, u units (groups, or images).
+The ratio of one model is sum(numerator) / sum(denominator) over images; the ratio of a cell is the mean over its seeds.
+Its variance is the sum of two parts. The part over images (or groups of images) comes from the residuals of a Taylor
+linearization (Woodruff 1971). The part over seeds is their sample variance divided by their number. Satterthwaite's
+(1946) formula gives the degrees of freedom. Shapes: s seeds, n images, u units (groups or images).
 """
 
 import math
@@ -20,8 +20,8 @@ from mae_jax.report.stats import LEVEL
 class Ratio:
     """The mean over seeds of sum(numerator) / sum(denominator).
 
-    `seeds` holds each seed's ratio, `influence` what each unit adds to the error of the estimate, `n` the mean
-    denominator, `units` the number of units that have a denominator above 0.
+    `seeds` has each seed's ratio, `influence` each unit's contribution to the error of the estimate, `n` the mean
+    denominator, and `units` the number of units with a denominator above 0.
     """
 
     estimate: float
@@ -34,7 +34,7 @@ class Ratio:
 def ratio(
     numerator: Float[np.ndarray, "s n"], denominator: Float[np.ndarray, "s n"], units: Int[np.ndarray, " n"]
 ) -> Ratio | None:
-    """The ratio of a cell; None where a seed's denominator is 0. `units` numbers the group of each image from 0."""
+    """The ratio of a cell; None if a seed's denominator is 0. `units` has the index of each image's group."""
     totals = denominator.sum(1)
     if not totals.all():
         return None
@@ -48,7 +48,7 @@ def ratio(
 def _spread(influence: Float[np.ndarray, " u"], units: float, seeds: Float[np.ndarray, " s"]) -> tuple[float, float]:
     """Variance and degrees of freedom of an estimate from its units' influence and its seeds' values.
 
-    With `units` infinite, the variance over them is taken as known.
+    If `units` is infinite, the variance over units counts as known.
     """
     over_images = float((influence**2).sum()) * (1.0 if math.isinf(units) else units / max(units - 1, 1))
     over_seeds = float(seeds.var(ddof=1)) / len(seeds) if len(seeds) > 1 else 0.0
@@ -68,9 +68,9 @@ def _student(freedom: float) -> float:
 def share_interval(found: Ratio) -> tuple[float, float]:
     """The 95 % interval of a share: Clopper and Pearson's on the effective number of images (Korn and Graubard 1998).
 
-    That number is the one at which a simple random sample would have the same variance, corrected for the degrees of
-    freedom, and at most the number of images. Where all are right, or none, it is the number of units. Where each unit
-    is one image and there is one seed it is the number of images, so that the interval is the exact one.
+    That is the number with which a simple random sample would have the same variance, corrected for the degrees of
+    freedom, and at most the number of images. If all predictions are correct, or none, it is the number of units. If
+    each unit is one image and there is one seed, it is the number of images, and the interval is exact.
     """
     p = min(max(found.estimate, 0.0), 1.0)
     variance, freedom = _spread(found.influence, math.inf if found.units >= found.n else found.units, found.seeds)
@@ -93,9 +93,9 @@ def mean_interval(found: Ratio) -> tuple[float, float]:
 
 
 def difference(ours: Ratio, base: Ratio) -> tuple[float, float, float, float]:
-    """Ours minus base on the same images, seed by seed: the difference, its 95 % interval, and Student's p value.
+    """`ours` minus `base` on the same images, paired by seed: difference, 95 % interval, and Student's p-value.
 
-    The seeds of both belong together in order; the variance over the images takes the pairing into account.
+    Seeds are in the same order in both. The variance over images takes the pairing into account.
     """
     found = round(ours.estimate - base.estimate, 12) + 0.0
     units = max(ours.units, base.units)

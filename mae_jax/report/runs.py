@@ -1,7 +1,7 @@
-"""Read run directories: `run.json`, `predictions.csv` and the optional files next to them.
+"""Reads run directories: `run.json`, `predictions.csv` and the optional files next to them.
 
-A run directory is a contract of files, so that another system's runs can be reported too. Every
-mistake in a file raises `UserError` with the file, the value and what is allowed.
+The report needs only these files, so it also works with runs of other systems. Every mistake in a file raises
+`UserError` with the file, the value and what is allowed.
 """
 
 import json
@@ -18,13 +18,14 @@ from mae_jax.rundir.contents import USUAL, is_pretraining
 from mae_jax.rundir.predictions import Predictions, clean, read_predictions, regular, show
 from mae_jax.runtime.errors import UserError
 from mae_jax.runtime.places import shareable
+from mae_jax.runtime.text import count
 
-LONGEST = 200  # characters of a name that tables and figures show
-LOG_LINES = 2_000  # at most kept of the lines of metrics.jsonl that have the same fields
+LONGEST = 200  # maximum number of characters of a name in tables and figures
+LOG_LINES = 2_000  # maximum number of lines of metrics.jsonl with the same fields to keep
 
 
 class Level(NamedTuple):
-    """How much a model was given: the arm ("": trained in the usual way) and the share of the labels."""
+    """How a model was trained: the arm ("": the usual way) and the share of the labels."""
 
     arm: str
     fraction: float
@@ -40,7 +41,7 @@ class Level(NamedTuple):
 
 
 def slug(arm: str) -> str:
-    """An arm at the end of a file's name: nothing for the usual one."""
+    """An arm as the end of a file name; "" for the usual one."""
     plain = "".join(c if c.isalnum() else "_" for c in arm)
     if len(plain.encode()) > 60:
         plain = f"{plain[:12]}_{zlib.crc32(arm.encode()):08x}"
@@ -48,7 +49,7 @@ def slug(arm: str) -> str:
 
 
 def distinct(names: Iterable[str]) -> list[str]:
-    """File names of which none is another's, in any case: one that would be gets "_" at its end."""
+    """File names for `names` that differ even without case: a repeated one gets a "_" at its end."""
     found: list[str] = []
     for name in names:
         while name.casefold() in map(str.casefold, found):
@@ -61,8 +62,8 @@ def distinct(names: Iterable[str]) -> list[str]:
 class Run:
     """One trained model: its cell of the grid, its predictions and what else its directory holds.
 
-    `n_train` counts the labeled training images, `train_counts` those of each class where subset.json tells them,
-    `info` is run.json as read, `log` the lines of metrics.jsonl, thinned.
+    `n_train` counts the labeled training images, and `train_counts` those of each class if subset.json has them.
+    `info` is the content of run.json, and `log` has the lines of metrics.jsonl, thinned.
     """
 
     path: Path
@@ -87,7 +88,7 @@ class Run:
 
     @property
     def level(self) -> Level:
-        """Arm and fraction: only runs of one level are compared with one another."""
+        """Arm and fraction. Only runs of the same level are compared."""
         return Level(self.arm, self.fraction)
 
     @property
@@ -102,12 +103,12 @@ def percent(fraction: float) -> str:
 
 
 def read_runs(run_dirs: Sequence[Path]) -> tuple[list[Run], list[str]]:
-    """Read the run directories of one report.
+    """Reads the run directories of one report.
 
-    Returns the runs, all with the classes in the same order, sorted by arm (the usual one first), fraction,
-    initialization (scratch first, then mae) and seed; and lines that name what is left out because a column is missing.
-    Raises UserError for an unreadable directory, a cell that comes twice, classes or test images
-    that differ between the runs.
+    Returns the runs, and lines that name what is left out because a column is missing. All runs have the classes in the
+    same order. They are sorted by arm (the usual one first), fraction, initialization (scratch first, then mae) and
+    seed. Raises UserError for an unreadable directory, a repeated cell, or classes or test images that differ between
+    the runs.
     """
     if not run_dirs:
         raise UserError("no run directory given: name at least one that holds run.json")
@@ -137,7 +138,7 @@ def read_runs(run_dirs: Sequence[Path]) -> tuple[list[Run], list[str]]:
 
 
 def usual_arm(runs: Sequence[Run]) -> str:
-    """The arm that the answer is about: "", where there is one; else that at most fractions, of several the first."""
+    """The arm that the answer is about: "" if it exists, otherwise the first of those with the most fractions."""
     if any(not run.arm for run in runs):
         return ""
     fractions: dict[str, set[float]] = {}
@@ -147,7 +148,7 @@ def usual_arm(runs: Sequence[Run]) -> str:
 
 
 def _natural(text: str) -> list[str | int]:
-    """Sort key: numbers in a text by their value."""
+    """Sort key that orders numbers in a text by their value."""
     parts = re.split(r"(\d+)", text)
     return [int(part) if i % 2 else part for i, part in enumerate(parts)]
 
@@ -158,7 +159,7 @@ def init_order(init: str) -> tuple[int, str]:
 
 
 def read_info(path: Path) -> dict:
-    """run.json of a run directory. Raises UserError where it is missing or no JSON object."""
+    """The content of a run directory's run.json. Raises UserError if it is missing or not a JSON object."""
     file = path / "run.json"
     try:
         info = json.loads(regular(file).read_text(encoding="utf-8-sig"))
@@ -172,7 +173,7 @@ def read_info(path: Path) -> dict:
 
 
 def _read_cell(path: Path) -> dict:
-    """What run.json says, checked: the fields of a Run but for its files and classes."""
+    """The checked values of run.json: the fields of a Run except its files and classes."""
     file, info = path / "run.json", read_info(path)
 
     if is_pretraining(info):
@@ -218,7 +219,7 @@ def _read_cell(path: Path) -> dict:
 
 
 def _read_files(cell: dict, names: Sequence[str]) -> tuple[Run, list[str]]:
-    """The run with its predictions, class indices by `names`, and the lines on what it lacks."""
+    """The run with its predictions, with class indices into `names`, and lines about missing columns."""
     path = cell["path"]
     test, found = read_predictions(path / "predictions.csv", names)
     notes = [f"{clean(shareable(path))}: {note}" for note in found]
@@ -233,7 +234,7 @@ def _read_files(cell: dict, names: Sequence[str]) -> tuple[Run, list[str]]:
             )
     log, broken = read_log(path / "metrics.jsonl")
     if broken:
-        notes.append(f"{clean(shareable(path))}: skipped {broken} broken lines of metrics.jsonl")
+        notes.append(f"{clean(shareable(path))}: skipped {count(broken, 'broken line')} of metrics.jsonl")
     classes = tuple(clean(name) for name in names)
     counts = _train_counts(path / "subset.json")
     run = Run(**cell, classes=classes, test=test, validation=validation, log=log, train_counts=counts)
@@ -241,10 +242,10 @@ def _read_files(cell: dict, names: Sequence[str]) -> tuple[Run, list[str]]:
 
 
 def read_log(file: Path) -> tuple[tuple[dict, ...], int]:
-    """The lines of metrics.jsonl that are JSON objects, thinned, and the number of those that are not.
+    """The lines of metrics.jsonl that are JSON objects, thinned, and the number of lines that are not.
 
-    Of the lines with the same fields about 1,000 to 2,000 evenly spaced ones are kept, and the last: a log of any
-    length takes little memory.
+    Of the lines with the same fields, 1,000 to 2,000 evenly spaced ones and the last are kept, so that even a long log
+    takes little memory.
     """
     if not file.is_file():
         return (), 0
@@ -265,7 +266,7 @@ def read_log(file: Path) -> tuple[tuple[dict, ...], int]:
 
 
 class _Thinned:
-    """Evenly spaced items of a stream: every `stride`-th, which doubles where there are too many, and the last."""
+    """Evenly spaced items of a stream: every `stride`-th item and the last. `stride` doubles if there are too many."""
 
     def __init__(self) -> None:
         self.stride, self.count = 1, 0
@@ -286,7 +287,7 @@ class _Thinned:
 
 
 def series(log: Sequence[dict], axis: str, key: str) -> list[tuple[float, float]]:
-    """The finite points of one logged scalar, in order; of a step logged twice the last one."""
+    """The finite points of one logged scalar, in order. If a step was logged twice, the last value counts."""
     points = {
         float(line[axis]): float(line[key]) for line in log if is_number(line.get(axis)) and is_number(line.get(key))
     }
@@ -294,7 +295,7 @@ def series(log: Sequence[dict], axis: str, key: str) -> list[tuple[float, float]
 
 
 def _train_counts(file: Path) -> dict[str, float] | None:
-    """How many labeled training images each class has, by subset.json; None where it does not tell."""
+    """How many labeled training images each class has, according to subset.json; None if it does not say."""
     try:
         counts = json.loads(regular(file).read_text(encoding="utf-8"))["train"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
@@ -305,7 +306,7 @@ def _train_counts(file: Path) -> dict[str, float] | None:
 
 
 def check_same_images(run: Run, first: Run, file: Path) -> None:
-    """Raise, naming `file`, unless both runs were tested on the same images, with the same labels and groups."""
+    """Raises UserError that names `file` unless both runs have the same test images, labels and groups."""
     mine, theirs = run.test, first.test
     rule = f"all runs need the test set of {first.path}: evaluate them on the same images"
     if mine.images != theirs.images:
@@ -321,7 +322,7 @@ def check_same_images(run: Run, first: Run, file: Path) -> None:
         a, b = (run.classes[p.labels[differ[0]]] for p in (mine, theirs))
         raise UserError(f"{file}: image {show(image)} has label {show(a)}, not {show(b)}; {rule}")
     if mine.groups and theirs.groups and mine.groups != theirs.groups:
-        raise UserError(f"{file}: the column 'group' is not that of {first.path}; {rule}")
+        raise UserError(f"{file}: the column 'group' differs from that of {first.path}; {rule}")
 
 
 def is_number(value: object, low: float = -1e300, high: float = 1e300) -> TypeGuard[float]:

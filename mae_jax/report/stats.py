@@ -14,13 +14,13 @@ from scipy import linalg, optimize, stats
 DRAWS = 10_000
 BINS = 15
 LEVEL = 0.95
-SEEDS = 3  # the fewest seeds from which an interval can allow for other seeds
-SMALLEST = 1e-12  # probabilities are at least this in a logarithm
+SEEDS = 3  # minimum number of seeds for an interval that covers other seeds
+SMALLEST = 1e-12  # lower bound of probabilities before their logarithm is taken
 METRICS = ("accuracy", "precision", "recall", "f1", "balanced_accuracy")
 SCORES = ("ece", "nll", "brier")  # smaller is better
 
 
-# --- metrics as functions of sums over images, so that a redrawn test set costs one product
+# --- metrics as functions of sums over images, so that a bootstrap sample costs one matrix product
 
 
 def image_terms(
@@ -30,10 +30,10 @@ def image_terms(
     probabilities: Float[np.ndarray, "n c"] | None,
     classes: int,
 ) -> Float[np.ndarray, "n t"]:
-    """What each image adds to the sums that `metrics_from_sums` needs.
+    """Each image's contribution to the sums that `metrics_from_sums` needs.
 
-    Columns: label, prediction, prediction that is right (one-hot, c each); confidence minus right in
-    its bin (15); negative log-likelihood; Brier score. The last two are NaN without probabilities.
+    Columns: label, prediction, and correct prediction (one-hot, c each); confidence minus correctness in its bin
+    (15); negative log-likelihood; Brier score. The last two are NaN without probabilities.
     """
     one = np.eye(classes)
     right = labels == predictions
@@ -51,10 +51,10 @@ def image_terms(
 def metrics_from_sums(sums: Float[np.ndarray, "*d t"], classes: int) -> dict[str, Float[np.ndarray, "*d"]]:
     """Every metric of METRICS and SCORES from summed `image_terms`.
 
-    Precision, recall and F1 are macro averages over the classes that occur among the labels; a class
-    that is never predicted has precision 0 (scikit-learn's `zero_division=0`). `ece` is the expected
-    calibration error over 15 bins of equal width (Guo et al. 2017, eq. 3), `nll` in nats, `brier` the
-    sum over classes of squared errors, 0 to 2 (Brier 1950).
+    Precision, recall and F1 are macro averages over the classes that occur in the labels. A class that is never
+    predicted has precision 0 (scikit-learn's `zero_division=0`). `ece` is the expected calibration error over 15 bins
+    of equal width (Guo et al. 2017, eq. 3), `nll` is in nats, and `brier` is the sum of squared errors over classes,
+    0 to 2 (Brier 1950).
     """
     labelled, predicted, hits = np.split(sums[..., : 3 * classes], 3, axis=-1)
     n = labelled.sum(-1)
@@ -89,10 +89,10 @@ def bootstrap(
     draws: int = DRAWS,
     seed: int = 0,
 ) -> dict[str, Float[np.ndarray, "r d"]]:
-    """Metrics of r runs on redrawn test sets: the same redrawn images for every run, hence paired.
+    """Metrics of r runs on bootstrap samples of the test set. All runs share the samples, so they are paired.
 
-    `units` numbers the image's group (or the image itself) from 0; whole units are drawn with
-    replacement, as many as there are (Efron and Tibshirani 1993, ch. 6 and 8).
+    `units` has the index of each image's group (or of the image itself). Whole units are drawn with replacement, as
+    many as there are (Efron and Tibshirani 1993, chapters 6 and 8).
     """
     rng = np.random.default_rng(seed)
     count = int(units.max()) + 1
@@ -119,28 +119,28 @@ def percentile_interval(draws: Float[np.ndarray, " d"]) -> tuple[float, float]:
 
 
 def mirrored_interval(draws: Float[np.ndarray, " d"], estimate: float) -> tuple[float, float]:
-    """The basic bootstrap interval (Davison and Hinkley 1997, eq. 5.6), widened to hold the estimate.
+    """The basic bootstrap interval (Davison and Hinkley 1997, eq. 5.6), widened to contain the estimate.
 
-    For calibration errors and their differences, which redrawing shifts: it inflates the smaller one more.
+    It is for calibration errors and their differences, because resampling biases them: it inflates small errors more.
     """
     low, high = percentile_interval(draws)
     return min(2 * estimate - high, estimate), max(2 * estimate - low, estimate)
 
 
 def t_interval(values: Float[np.ndarray, " s"]) -> tuple[float, float]:
-    """Student's 95 % interval of the mean over two or more seeds, of values that test images do not enter."""
+    """Student's 95 % interval of the mean over two or more seeds, for values that do not depend on test images."""
     half = stats.t.ppf((1 + LEVEL) / 2, len(values) - 1) * stats.sem(values)
     return float(np.mean(values) - half), float(np.mean(values) + half)
 
 
 def allow_for_few_units(draws: Float[np.ndarray, "*r d"], units: int) -> Float[np.ndarray, "*r d"]:
-    """Bootstrap draws stretched about their mean so that intervals over a few units cover as often as they claim.
+    """Stretches bootstrap draws about their mean, so that intervals over a few units have their nominal coverage.
 
-    The bootstrap of g units underestimates a variance by (g - 1) / g and takes its estimate for the truth. Each draw's
-    distance from the mean is multiplied by sqrt(g / (g - 1)) and by the root of (g - 1) / chi-square(g - 1), which
-    turns a normal spread into Student's t with g - 1 degrees of freedom (Davison and Hinkley 1997, section 2.3;
-    Cameron, Gelbach and Miller 2008). With hundreds of images nothing visible changes. A draw has the same factor for
-    all r runs, so that runs stay paired.
+    The bootstrap of g units underestimates a variance by the factor (g - 1) / g and ignores its uncertainty. Each
+    draw's distance from the mean is multiplied by sqrt(g / (g - 1)) and by the root of (g - 1) / chi-square(g - 1).
+    This turns a normal distribution into Student's t with g - 1 degrees of freedom (Davison and Hinkley 1997, section
+    2.3; Cameron, Gelbach and Miller 2008). With hundreds of images the effect is invisible. A draw has the same factor
+    for all r runs, so that runs stay paired.
     """
     if units < 2:
         return draws
@@ -154,18 +154,18 @@ def allow_for_few_units(draws: Float[np.ndarray, "*r d"], units: int) -> Float[n
 def over_seeds(redrawn: Float[np.ndarray, "s d"], values: Float[np.ndarray, " s"]) -> Float[np.ndarray, " d"]:
     """Draws of the mean over s seeds, spread over test images and, from three seeds on, over seeds.
 
-    `redrawn` has each seed's value (of a metric, or of a difference between two models) on the redrawn images,
-    `values` the same on the images as they are. Images and seeds are crossed random effects, as cases and readers are
-    in Obuchowski and Rockette (1995): the variance of the mean is the covariance that the seeds share, since all are
-    tested on the same images, plus the variance of `values` over s. So a draw is
+    `redrawn` has each seed's value (of a metric, or of a difference between two models) on the bootstrap samples, and
+    `values` has the same on the original images. Images and seeds are crossed random effects, like cases and readers in
+    Obuchowski and Rockette (1995). The variance of the mean is the covariance that the seeds share, because all are
+    tested on the same images, plus the variance of `values` divided by s. A draw is therefore
 
         mean + sqrt(c / v) (redrawn mean - its mean) + sum_k (w_k - 1/s) values_k
 
     where v is the variance of the redrawn mean, c the part of it that the seeds share, and w the `seed_weights`, which
-    spread the last term as Student's t with s - 1 degrees of freedom. The part of the image noise that is each seed's
-    own is in `values` already and is not added a second time. Where seeds happen to agree so well that this is
-    narrower than redrawing the images alone, the redrawn means are returned. tools/simulate_studies.py measures the
-    coverage. With one or two seeds the draws are over test images alone: two values cannot tell a spread.
+    give the last term Student's t distribution with s - 1 degrees of freedom. The image noise specific to each seed is
+    already in `values` and is not added again. If seeds agree so well that this is narrower than resampling only the
+    images, the redrawn means are returned. tools/simulate_studies.py measures the coverage. With one or two seeds, the
+    draws are over test images only, because two values do not determine a variance.
     """
     seeds = len(values)
     image = redrawn.mean(0)
@@ -183,8 +183,8 @@ def over_seeds(redrawn: Float[np.ndarray, "s d"], values: Float[np.ndarray, " s"
 def p_value(draws: Float[np.ndarray, " d"]) -> float:
     """The two-sided p-value of a difference of 0 from the draws that also give its interval.
 
-    It is below 0.05 where `percentile_interval` excludes 0 (Efron and Tibshirani 1993, section 15.4), and at
-    least 1 / d, the resolution of d draws.
+    It is below 0.05 if `percentile_interval` excludes 0 (Efron and Tibshirani 1993, section 15.4), and at least 1 / d,
+    the resolution of d draws.
     """
     fewer = min(int((draws <= 0).sum()), int((draws >= 0).sum()))
     return float(min(1.0, 2 * max(fewer, 0.5) / len(draws)))
@@ -192,12 +192,12 @@ def p_value(draws: Float[np.ndarray, " d"]) -> float:
 
 @functools.cache
 def seed_weights(seeds: int, draws: int = DRAWS, seed: int = 0) -> Float[np.ndarray, "s d"]:
-    """Weights of the seeds in each draw, summing to 1: any weighted sum of s values, or of s differences,
-    is spread about its mean as Student's t with s - 1 degrees of freedom times the standard error.
+    """Weights of the seeds in each draw, which sum to 1.
 
-    Redrawing so few seeds with replacement would give intervals far too narrow. Points of Sobol' (1967), each with its
-    mirror image, stand for independent draws, which would leave the ends of an interval some 4 % of its width off,
-    and one end further out than the other.
+    A weighted sum of s values, or of s differences, is distributed about its mean like Student's t with s - 1 degrees
+    of freedom times the standard error. Resampling so few seeds with replacement would give intervals that are far too
+    narrow. Points of a Sobol' (1967) sequence, each with its mirror image, replace independent draws, whose interval
+    ends would be about 4 % of its width off, and not symmetric.
     """
     if seeds == 1:
         return np.ones((1, draws))
@@ -210,12 +210,12 @@ def seed_weights(seeds: int, draws: int = DRAWS, seed: int = 0) -> Float[np.ndar
     length = np.sqrt(stats.f.ppf(points[:, :1], seeds - 1, seeds - 1) / seeds)
     spread = length * normal @ linalg.helmert(seeds)
     weights = 1 / seeds + rng.permutation(np.concatenate([spread, -spread]))[:draws].T
-    weights.flags.writeable = False  # the cache hands out the same array
+    weights.flags.writeable = False  # the cache returns the same array to all callers
     return weights
 
 
 def mcnemar(first: Bool[np.ndarray, " n"], second: Bool[np.ndarray, " n"]) -> float:
-    """Exact two-sided McNemar test that two models are right equally often on the same images."""
+    """Exact two-sided McNemar test that two models are correct equally often on the same images."""
     only_first = int((first & ~second).sum())
     only_second = int((second & ~first).sum())
     if only_first + only_second == 0:
@@ -243,8 +243,8 @@ def labels_to_reach(
 ) -> Float[np.ndarray, "*d"]:
     """The number of labels at which a curve of scores reaches the target.
 
-    Linear in log(n) between the measured points, which ascend in n; where the curve falls it is
-    held at its highest so far. 0 where the target lies below the whole curve, infinity above it.
+    Interpolates linearly in log(n) between the measured points, which must ascend in n. A falling curve is replaced by
+    its running maximum. Returns 0 if the target is below the whole curve, and infinity if it is above.
     """
     curve = np.maximum.accumulate(scores, axis=-1)
     log_n = np.log(n)
@@ -259,7 +259,7 @@ def labels_to_reach(
 
 
 def censored_interval(draws: Float[np.ndarray, " d"]) -> tuple[float, float]:
-    """The central 95 % of draws among which 0 and infinity stand for "beyond what was measured"."""
+    """The central 95 % of draws, in which 0 and infinity mean "beyond what was measured"."""
     low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], method="inverted_cdf")
     return float(low), float(high)
 
@@ -289,7 +289,7 @@ def mass_bins(confidence: Float[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
 def reliability(
     confidence: Float[np.ndarray, " n"], right: Bool[np.ndarray, " n"], bins: Int[np.ndarray, " n"]
 ) -> list[dict[str, float | int]]:
-    """Per bin that holds images: its number, count, mean confidence and share right."""
+    """For each nonempty bin: its index, count, mean confidence and share of correct predictions."""
     return [
         {
             "bin": int(b),
@@ -302,15 +302,15 @@ def reliability(
 
 
 def calibration_error(table: Sequence[dict[str, float | int]]) -> float:
-    """Expected calibration error of a `reliability` table: mean |share right - confidence|."""
+    """Expected calibration error of a `reliability` table: mean |share correct - confidence|."""
     n = sum(row["n"] for row in table)
     return sum(row["n"] * abs(row["accuracy"] - row["confidence"]) for row in table) / n
 
 
 def fit_temperature(probabilities: Float[np.ndarray, "n c"], labels: Int[np.ndarray, " n"]) -> float:
-    """The temperature that minimises the negative log-likelihood (Guo et al. 2017, section 4.2).
+    """The temperature that minimizes the negative log-likelihood (Guo et al. 2017, section 4.2).
 
-    Log-probabilities serve as logits: they differ by a constant per image, which softmax ignores.
+    Log-probabilities are used as logits: they differ by a constant per image, which softmax ignores.
     """
     rows = np.arange(len(labels))
 
@@ -330,9 +330,9 @@ def scale(probabilities: Float[np.ndarray, "n c"], temperature: float) -> Float[
 
 
 def auroc(confidence: Float[np.ndarray, " n"], right: Bool[np.ndarray, " n"]) -> float:
-    """The chance that a right prediction is more confident than a wrong one, ties counted half.
+    """The probability that a correct prediction has higher confidence than a wrong one; ties count half.
 
-    NaN where all are right or all are wrong.
+    NaN if all predictions are correct, or all are wrong.
     """
     good, bad = int(right.sum()), int((~right).sum())
     if not good or not bad:
@@ -342,9 +342,9 @@ def auroc(confidence: Float[np.ndarray, " n"], right: Bool[np.ndarray, " n"]) ->
 
 
 def risk_coverage(confidence: Float[np.ndarray, " n"], right: Bool[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
-    """Share wrong among the i most confident, i = 1 ... n; its mean is the AURC (Geifman 2019).
+    """Share of errors among the i most confident predictions, i = 1 ... n; its mean is the AURC (Geifman 2019).
 
-    Among equal confidences the mean over all orders is taken.
+    For equal confidences, it is the mean over all orders.
     """
     order = np.argsort(-confidence, kind="stable")
     _, block = np.unique(-confidence[order], return_inverse=True)
@@ -375,5 +375,5 @@ def box(values: Float[np.ndarray, " n"]) -> dict[str, float | int]:
 
 
 def grey(error: float) -> float:
-    """A mean squared error of values in 0..1 as its root in gray levels (0 to 255)."""
+    """The root of a mean squared error of values in 0..1, in gray levels (0 to 255)."""
     return 255 * error**0.5

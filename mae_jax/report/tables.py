@@ -1,6 +1,6 @@
-"""The study's tables: one row per fraction and initialization, paired differences, label efficiency.
+"""The study's tables: one row per fraction and initialization, and paired differences.
 
-Rows are plain dicts, in the order and under the names of the CSV columns; None is an empty cell.
+Rows are dicts with the names and order of the CSV columns; None is an empty cell.
 """
 
 import csv
@@ -24,7 +24,7 @@ PAIRED = (  # the columns of paired.csv
     *("fraction", "metric", "difference", "low", "high", "p", "holm_p", "mcnemar_p"),
     *("init", "baseline", "seeds", "collapsed", "arm", "interval", "verdict"),
 )
-SURE = 0.05  # of a corrected p-value
+SURE = 0.05  # significance level for a corrected p-value
 TIMES = {1: "once", 2: "twice"}  # how often a model was trained, in words
 COUNTS = {1: "one seed", 2: "two seeds"}
 
@@ -54,10 +54,10 @@ PUBLISHED = [
 def rows(study: Study) -> list[dict]:
     """The rows of table.csv: metrics with 95 % intervals, calibration, majority rate, collapse.
 
-    Intervals are over redrawn test images (or groups) and, from three seeds on, over seeds: `interval` says which.
-    `n_choosing` counts the labeled images that chose the epoch or a probe's setting, beside the `n_train` that the
-    model learned from. `collapsed` counts the seeds that predict one class for (nearly) every image, see
-    `Study.has_collapsed`; `top_class_share` is the share of the most common prediction.
+    Intervals are over test images (or groups) and, with three or more seeds, over seeds; `interval` says which.
+    `n_choosing` counts the labeled images on which the epoch or a probe's setting was chosen, in addition to the
+    `n_train` that the model learned from. `collapsed` counts the seeds that predict one class for (nearly) every image,
+    see `Study.has_collapsed`. `top_class_share` is the share of the most common prediction.
     """
     return [_row(study, level, init) for level, init in study.cells]
 
@@ -91,17 +91,18 @@ def _row(study: Study, level: Level, init: str) -> dict:
 
 
 def coverage(study: Study, seeds: int) -> str:
-    """What an interval of so many seeds covers, in words."""
+    """What an interval over `seeds` seeds covers, in words."""
     if seeds >= stats.SEEDS:
         return f"over {study.units} and {seeds} seeds"
     return f"over {study.units} alone ({COUNTS[seeds]})"
 
 
 def choice(runs: Sequence[Run]) -> dict[str, float | int | None]:
-    """What chose the epoch (or a probe's setting), and what that gained on the images it was chosen by.
+    """How many images the epoch (or a probe's setting) was chosen on, and the gain on these images.
 
-    `n_choosing`: validation images, 0 where nothing was chosen, None where a run does not say. `validation_accuracy`
-    and `validation_accuracy_last`: at the tested epoch and at the last one, None where metrics.jsonl does not say.
+    `n_choosing`: number of validation images; 0 if nothing was chosen, None if a run does not say.
+    `validation_accuracy` and `validation_accuracy_last`: at the tested epoch and at the last one, None if metrics.jsonl
+    does not say.
     """
     counts, chosen, last = [], [], []
     for run in runs:
@@ -126,17 +127,16 @@ def choice(runs: Sequence[Run]) -> dict[str, float | int | None]:
 def paired(study: Study) -> tuple[list[dict], list[str]]:
     """The rows of paired.csv: each initialization minus scratch, on the same images and seeds.
 
-    The interval is over redrawn images (or groups) and, from three seeds on, over seeds; `p` is of the same draws and
+    The interval is over images (or groups) and, with three or more seeds, over seeds. `p` comes from the same draws.
     `holm_p` corrects it for all fractions, arms and initializations compared in that metric. `mcnemar_p` (exact)
-    belongs to the accuracy of two single models. A cell that has collapsed is not compared: its numbers are None;
-    `collapsed` counts the models of both sides that did.
-    Also returns lines on what could not be paired.
+    compares the accuracy of two single models. A collapsed cell is not compared, so its numbers are None; `collapsed`
+    counts the collapsed models of both sides. Also returns lines about what could not be paired.
     """
     found, notes = [], []
     if BASELINE not in study.inits:
         return [], [f"no run from {BASELINE}: nothing is compared with it"] if len(study.inits) > 1 else []
     for arm, init in [(a, i) for a in study.arms for i in study.inits if i != BASELINE]:
-        few: dict[int, list[str]] = {}  # levels by how many seeds can be compared, where not all can
+        few: dict[int, list[str]] = {}  # levels by the number of seeds that can be compared, if not all can
         for level in study.levels_of(init, arm):
             cells = study.of(level, init), study.of(level, BASELINE)
             ours, base = study.shared_seeds(*cells)
@@ -177,7 +177,7 @@ def _differences(study: Study, level: Level, init: str, ours: list[int], base: l
 
 
 def verdict(low: float, high: float, seeds: int = stats.SEEDS) -> str:
-    """The words for an interval of a difference; one or two seeds tell about these models alone."""
+    """An interval of a difference in words. With one or two seeds, it is only about these models."""
     if low <= 0 <= high:
         return NOTHING
     return ("higher" if low > 0 else "lower") + (f", each trained {TIMES[seeds]}" if seeds < stats.SEEDS else "")
@@ -194,12 +194,12 @@ def is_lower(row: dict) -> bool:
 
 
 def is_sure(row: dict) -> bool:
-    """Whether Holm's correction leaves the difference of a row of paired.csv."""
+    """Whether the difference in a row of paired.csv is significant after Holm's correction."""
     return row["holm_p"] is not None and row["holm_p"] < SURE
 
 
 def collapse(row: dict) -> str:
-    """`collapsed` where every seed of the row did, `collapsed: 1 of 3` where some did, else nothing."""
+    """`collapsed` if every seed of the row did, `collapsed: 1 of 3` if some did, else ""."""
     some = row["collapsed"] < row["seeds"]
     return ("collapsed" + (f": {row['collapsed']} of {row['seeds']}" if some else "")) if row["collapsed"] else ""
 
@@ -210,7 +210,7 @@ def level_of(row: dict) -> Level:
 
 
 def reference_text(rows: Sequence[dict]) -> str:
-    """What a model must beat: the most common class, and a linear probe on random weights where one was run."""
+    """What a model must beat: the most common class, and a linear probe on random weights if there is one."""
     text = f"Always predicting the most common class scores {100 * rows[0]['majority_rate']:.1f} %."
     probes = {row["fraction"]: row["random_probe_accuracy"] for row in rows}
     known = [f"{100 * p:.1f} % with {percent(f)} of the labels" for f, p in sorted(probes.items()) if p is not None]
@@ -218,9 +218,9 @@ def reference_text(rows: Sequence[dict]) -> str:
 
 
 def table_text(rows: Sequence[dict]) -> str:
-    """The table for a terminal, in Markdown: per fraction scratch, each other init, and the gain.
+    """The table for a terminal, in Markdown: for each fraction scratch, each other init, and the gain.
 
-    Without a pair to compare it lists the rows.
+    Without a pair to compare, it lists the rows.
     """
     inits = sorted({row["init"] for row in rows}, key=init_order)
     others = [init for init in inits if init != BASELINE]
@@ -253,7 +253,7 @@ def _listed(row: dict) -> list[str]:
 
 
 def in_markdown(value: object) -> str:
-    """Text in which a name brings neither HTML nor a link or picture into Markdown."""
+    """Text for Markdown, escaped so that names cannot add HTML, links or pictures."""
     return str(value).replace("<", "&lt;").replace("[", "\\[")
 
 
@@ -267,9 +267,9 @@ def markdown(lines: Sequence[Sequence[str]]) -> str:
 
 
 def write_csv(path: Path, rows: Sequence[dict], columns: Sequence[str] = ()) -> Path:
-    """Write rows of equal keys, under `columns` where there are no rows.
+    """Writes rows with equal keys as CSV. `columns` is the header if there are no rows.
 
-    A name that a spreadsheet would take for a formula is marked, see `spreadsheets`.
+    A name that a spreadsheet would run as a formula is escaped, see `runtime.csv_cells`.
     """
 
     def cell(value: object) -> object:

@@ -13,7 +13,7 @@ COLUMNS = ("fraction", "arm", "init", "seeds", "leaked", "n", "accuracy", "accur
 
 
 def leaked(runs: Sequence[Run]) -> set[str]:
-    """The test images that any of the runs, or its pre-training, saw, by run.json: one set, so that runs compare."""
+    """The test images that any run or its pre-training saw, according to run.json. One set makes runs comparable."""
     found: set[str] = set()
     for run in runs:
         for key in ("leaks", "seen_before"):
@@ -27,7 +27,7 @@ def leaked(runs: Sequence[Run]) -> set[str]:
 def rows(study: Study) -> list[dict]:
     """A row for each cell: accuracy and macro F1 with and without leaked images, means over seeds.
 
-    [] where no image leaked, or all did.
+    [] if no image leaked, or all did.
     """
     first, names = study.runs[0], leaked(study.runs)
     rest = np.asarray([image not in names for image in first.test.images])
@@ -51,7 +51,7 @@ def rows(study: Study) -> list[dict]:
 
 
 def lines(study: Study) -> list[str]:
-    """A sentence on how much the scores change, where images leaked."""
+    """A sentence on how much the scores change, if images leaked."""
     found, names = rows(study), leaked(study.runs)
     if names and not found:
         return [f"Training or pre-training saw all {len(names):,} test images: no score is left without them."]

@@ -1,7 +1,7 @@
-"""The report's answer in sentences; each follows from the numbers.
+"""The report's answer in sentences, all derived from the numbers.
 
-The order is that of a reader's questions: how many labels are enough, what pre-training is worth, then the details.
-Where models that were trained equally long show no difference, that comes before anything else about pre-training.
+They follow the reader's questions: how many labels are enough, what pre-training is worth, then the details. If models
+trained for equally many updates show no difference, that comes before anything else about pre-training.
 """
 
 import math
@@ -24,18 +24,18 @@ from mae_jax.report.tables import (
     verdict,
 )
 
-ARMS = {  # how a run was trained where not in the usual way, for readers, by words of the arm's name
+ARMS = {  # how the runs of an unusual arm were trained, for readers, by words in the arm's name
     EQUAL_UPDATES: "trained for as many steps as on that share of the labels, so that fewer labels do not "
     "also mean less training",
 }
 UNSURE = "not sure after Holm's correction"
-LITTLE = 0.02  # a gain up to which more labels are called of little use
+LITTLE = 0.02  # maximum gain at which more labels count as of little use
 
 
 def answer(study: Study, rows: list[dict], paired: list[dict], worth: list[dict], target: float = 0.0) -> dict:
-    """The answer in words that follow from the numbers: headlines, and lines of detail.
+    """The answer in words: headlines, and lines of detail.
 
-    `target` is the macro F1 that is enough, 0: within 2 points of the best with all labels.
+    `target` is the macro F1 that is enough; 0 means within 2 points of the best with all labels.
     """
     accuracy = [row for row in paired if row["metric"] == "accuracy"]
     compared = list(dict.fromkeys((row["init"], row["arm"]) for row in accuracy))
@@ -51,7 +51,7 @@ def answer(study: Study, rows: list[dict], paired: list[dict], worth: list[dict]
             told = [f"at {percent(row['fraction'])} {_outcome(row)}" for row in own]
             lines.append(f"{_sentence(arm)[:-1]}, {init} against {BASELINE}: {'; '.join(told)}.")
         if EQUAL_UPDATES in arm and label_efficiency.shows_nothing_at_equal_updates(paired, init):
-            continue  # that has been said
+            continue  # already in the headline
         heads.append(_gain(study, own, worth, arm))
     if not accuracy:
         heads.append(f"Nothing is compared: that takes a run from {BASELINE} and another at the same fraction.")
@@ -70,7 +70,7 @@ def answer(study: Study, rows: list[dict], paired: list[dict], worth: list[dict]
 
 
 def equal_updates_line(paired: Sequence[dict], init: str) -> str:
-    """That models trained for equally many updates show no difference; "" where they were not compared, or do."""
+    """Says that models trained for equally many updates show no difference; "" if they do, or were not compared."""
     if not label_efficiency.shows_nothing_at_equal_updates(paired, init):
         return ""
     found = label_efficiency.equal_updates(paired, init)
@@ -81,7 +81,7 @@ def equal_updates_line(paired: Sequence[dict], init: str) -> str:
 
 
 def how_many(study: Study, rows: Sequence[dict], enough: Enough | None) -> str:
-    """The fewest labels that reach the target, for each initialization; or that no number of them did."""
+    """The fewest labels that reach the target, for each initialization, or that no number of labels does."""
     if enough is None:
         return "How many labels are enough cannot be told: the models with all labels collapsed."
     cells = {(level_of(row), row["init"]): row for row in rows}
@@ -114,7 +114,7 @@ def how_many(study: Study, rows: Sequence[dict], enough: Enough | None) -> str:
 
 
 def _gain(study: Study, own: Sequence[dict], worth: Sequence[dict], arm: str) -> str:
-    """What an initialization is worth against scratch in one arm, over the fractions: rows of paired.csv."""
+    """The gain of an initialization over scratch in one arm, over the fractions. `own` are rows of paired.csv."""
     init, seeds = own[0]["init"], min(row["seeds"] for row in own)
     better, worse, nothing, collapsed = [], [], [], []
     for row in own:
@@ -158,9 +158,10 @@ def _gain(study: Study, own: Sequence[dict], worth: Sequence[dict], arm: str) ->
 
 
 def saved(row: dict, worth: Sequence[dict]) -> dict | None:
-    """The row of `worth` that belongs to a row of paired.csv, where it says how many times the labels a better
-    accuracy is worth. None where it says nothing: it is not given, or the curve from scratch is so flat, or falls, that
-    it is at this accuracy with no more labels.
+    """The row of `worth` for a row of paired.csv: how many times the labels a better accuracy is worth.
+
+    None if there is no such value, or if the curve from scratch is so flat, or falls, that it reaches this accuracy
+    without more labels.
     """
     found = [w for w in worth if _same(w, row)]
     return found[0] if found and found[0]["times"] is not None and found[0]["times"] >= 1.05 else None
@@ -195,7 +196,7 @@ def _difference_line(study: Study, rows: Sequence[dict], row: dict, paired: list
 
 
 def arm_lines(study: Study) -> list[str]:
-    """A line for each further arm: what it changes in accuracy against the usual one, on the same images."""
+    """A line for each other arm: its difference in accuracy to the usual one, on the same images."""
     lines = []
     for arm in study.arms[1:]:
         said = []
@@ -221,7 +222,7 @@ def arm_lines(study: Study) -> list[str]:
 
 
 def choice_lines(rows: Sequence[dict]) -> list[str]:
-    """That validation images are labels too, and how much choosing the epoch gained on them."""
+    """Says that validation images are labeled, too, and how much choosing the epoch gained on them."""
     counts = {row["n_choosing"] for row in rows if row["n_choosing"]}
     if not counts:
         return []
@@ -237,7 +238,7 @@ def choice_lines(rows: Sequence[dict]) -> list[str]:
 
 
 def plateau_lines(study: Study) -> list[str]:
-    """Per initialization, how little more labels can gain, where that is known to be little."""
+    """For each initialization, how little more labels can gain, if this is known."""
     lines = []
     for init in study.inits:
         levels = study.levels_of(init)
@@ -276,7 +277,7 @@ def calibration_lines(paired: Sequence[dict]) -> list[str]:
 
 
 def worth_lines(worth: Sequence[dict], paired: Sequence[dict]) -> list[dict]:
-    """The rows on labels saved, each with its words and its interval in words."""
+    """The rows of `worth` with the number of labels saved and its interval in words."""
     found = []
     for row in worth:
         own = [p for p in paired if _same(p, row)]
@@ -321,7 +322,7 @@ def _trained(study: Study, level: Level) -> str:
 
 
 def _score(row: dict) -> str:
-    """Macro F1 with its interval, and how often the models were trained where that is too seldom."""
+    """Macro F1 with its interval, and the number of seeds if it is too small."""
     few = f", {COUNTS[row['seeds']]}" if row["seeds"] < stats.SEEDS else ""
     return f"{row['f1']:.2f} ({row['f1_low']:.2f} to {row['f1_high']:.2f}{few})"
 
@@ -352,19 +353,19 @@ def _points(row: dict) -> str:
 
 
 def signed(value: float) -> str:
-    """One decimal with its sign, but for zero; two where one would make it zero."""
+    """A number with sign and one decimal, or two if one would round it to zero. Zero has no sign."""
     digits = 1 if abs(value) >= 0.05 or abs(value) < 0.005 else 2
     value = round(value, digits)
     return f"{value:+.{digits}f}".replace("-", "−") if value else "0.0"
 
 
 def number(times: float) -> str:
-    """A multiple, to the tenth from 1 on, else to the hundredth."""
+    """A multiple with one decimal if it is at least 1, else with two."""
     return f"{times:.1f}" if times >= 0.995 else f"{times:.2f}"
 
 
 def times(worth: dict) -> str:
-    """`3.2 times the labels`, or the bound where the scratch curve ends before."""
+    """`3.2 times the labels`, or a bound if the scratch curve ends before."""
     if worth["times"] == math.inf:
         if worth["most"] == 1:
             return (
@@ -379,7 +380,7 @@ def times(worth: dict) -> str:
 
 
 def times_interval(worth: dict) -> str:
-    """The interval of `times`, with the bounds of the scratch curve where it leaves them."""
+    """The interval of `times`, limited to the range of the scratch curve."""
     ends = []
     for end in (worth["low"], worth["high"]):
         over, under = f"more than {worth['most']:.3g}", f"less than {worth['least']:.3g}"

@@ -1,4 +1,4 @@
-"""The figures of a sweep; each is a Matplotlib figure and its numbers as rows."""
+"""The figures of a sweep. Each function returns a Matplotlib figure and its numbers as rows."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -32,16 +32,16 @@ CAPTIONS = {
     "class.",
 }
 
-PARTS = {"tradeoff_pixel": "in gray levels"}  # how a figure differs from the one before it of its kind
+PARTS = {"tradeoff_pixel": "in gray levels"}  # what distinguishes a figure from the previous one of its kind
 
 
 def kind(name: str) -> str:
-    """The kind of figure that a file name tells."""
+    """The kind of figure, from its file name."""
     return next(kind for kind in CAPTIONS if name.startswith(kind))
 
 
 def draw(sweep: Sweep, rows: list[dict], classifiers: list[dict]) -> Iterator[tuple[str, Numbers]]:
-    """Every figure that the runs allow: (name, (figure, numbers))."""
+    """Yields every figure for which the runs have data: (name, (figure, numbers))."""
     yield "tradeoff_normalised", tradeoff(sweep, rows, "normalised")
     yield "tradeoff_pixel", tradeoff(sweep, rows, "pixel")
     yield "errors", errors(sweep, rows)
@@ -64,7 +64,7 @@ def _handles(sweep: Sweep, **look) -> tuple[list[Line2D], list[str]]:
 
 
 def tradeoff(sweep: Sweep, rows: list[dict], space: str) -> Numbers:
-    """Removed against visible error, one panel for each evaluated ratio."""
+    """Error on removed against error on visible patches, with a panel for each evaluated ratio."""
     columns = min(2, len(sweep.ratios))
     lines = -(-len(sweep.ratios) // columns)
     handles, labels = _handles(sweep, linewidth=1)
@@ -76,7 +76,7 @@ def tradeoff(sweep: Sweep, rows: list[dict], space: str) -> Numbers:
             own = [r for r in rows if r["evaluated_at"] == ratio and r["visible_weight"] == weight]
             x, y = ([scale(r[f"{where}_{space}"]) for r in own] for where in ("removed", "visible"))
             ax.plot(x, y, linewidth=1, alpha=0.9, **_look(sweep, weight))
-            ranks = np.argsort(np.argsort(x))  # names of neighbors are above and below in turn
+            ranks = np.argsort(np.argsort(x))  # names of neighboring points alternate above and below
             for r, a, b, rank in zip(own, x, y, ranks, strict=True):
                 place = (3, -11 if rank % 2 else 3)
                 ax.annotate(f"{100 * r['mask_ratio']:g}", (a, b), place, textcoords="offset points")
@@ -188,7 +188,7 @@ def training(sweep: Sweep) -> Numbers | None:
 
 
 def _lines(ax, sweep: Sweep, rows: list[dict], column: str, scale) -> list[dict]:
-    """One line for each weight with intervals; the numbers drawn."""
+    """Draws a line with intervals for each weight. Returns the numbers drawn."""
     found = []
     for i, weight in enumerate(sweep.weights):
         own = [row for row in rows if row["visible_weight"] == weight]

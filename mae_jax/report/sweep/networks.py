@@ -18,12 +18,12 @@ from mae_jax.runtime.errors import UNUSABLE, UserError
 from mae_jax.runtime.places import shareable
 
 COLUMNS = tuple(name for name in ERRORS if name != "removed_pixel_borrowed")  # what the report reads
-LARGEST = 1e12  # of what a file may say; figures cannot show more
+LARGEST = 1e12  # maximum value in a file; figures cannot show more
 
 
 @dataclass(frozen=True)
 class Network:
-    """A pre-trained autoencoder and its errors: `errors[ratio]` has a row an image, a column each of COLUMNS."""
+    """A pre-trained autoencoder and its errors: `errors[ratio]` has a row for each image and the columns COLUMNS."""
 
     path: Path
     mask_ratio: float  # in training
@@ -37,7 +37,7 @@ class Network:
 
     @property
     def name(self) -> str:
-        """As in `75 %, weight 1`."""
+        """The name, such as `75 %, weight 1`."""
         return f"{100 * self.mask_ratio:g} %, weight {self.visible_weight:g}"
 
 
@@ -45,15 +45,15 @@ class Network:
 class Sweep:
     """The networks of one report, and their mean errors on redrawn images.
 
-    `draws[ratio][column]` has a row of 10,000 for each network; `units` is what was redrawn, in words. `study`
-    holds the classifiers, each under its network's name, None where there are none.
+    `draws[ratio][column]` has a row of 10,000 bootstrap draws for each network; `units` says in words what was
+    resampled. `study` has the classifiers, each under its network's name; None if there are none.
     """
 
     networks: list[Network]
     draws: dict[float, dict[str, Float[np.ndarray, "r d"]]]
     units: str
     study: Study | None
-    warnings: list[str]  # on what was redrawn
+    warnings: list[str]  # about what was resampled
 
     @property
     def ratios(self) -> list[float]:
@@ -62,7 +62,7 @@ class Sweep:
 
     @property
     def reference(self) -> float:
-        """The one of the headline numbers, see `contents.reference_ratio`."""
+        """The mask ratio of the headline numbers, see `contents.reference_ratio`."""
         return reference_ratio(self.ratios)
 
     @property
@@ -74,7 +74,7 @@ class Sweep:
 
 
 def read_sweep(run_dirs: Sequence[Path]) -> tuple[Sweep, list[str]]:
-    """The networks by weight and mask ratio, their classifiers, and lines on what was left out."""
+    """The networks sorted by weight and mask ratio, their classifiers, and lines about what was left out."""
     directories = [Path(d) for d in run_dirs]
     networks = [_read_network(d) for d in directories if (d / RECONSTRUCTIONS).is_file()]
     if not networks:
@@ -101,7 +101,7 @@ def read_sweep(run_dirs: Sequence[Path]) -> tuple[Sweep, list[str]]:
         )
     runs, notes = _read_classifiers([d for d in directories if not (d / RECONSTRUCTIONS).is_file()], networks)
     n = len(first.images)
-    # An image without a group is a group of its own.
+    # An image without a group is its own group.
     groups = [g or f"image {i}" for g, i in zip(first.groups, first.images, strict=True)] if any(first.groups) else None
     groups = groups if groups and len(set(groups)) < n else None
     units, words, warnings = analysis.redrawn(groups, n, "held-out images")
@@ -172,7 +172,7 @@ def _read_network(path: Path) -> Network:
 
 
 def _read_classifiers(directories: Sequence[Path], networks: Sequence[Network]) -> tuple[list[Run], list[str]]:
-    """The classifiers, each under the name of the network it began with; lines on those left out."""
+    """The classifiers, each under the name of the network it started from, and lines about those left out."""
     runs, notes = [], []
     seen: dict[tuple[str, int], Path] = {}
     for directory in directories:
@@ -198,9 +198,9 @@ def _read_classifiers(directories: Sequence[Path], networks: Sequence[Network]) 
 
 
 def _origin(run: Run, networks: Sequence[Network]) -> str:
-    """The name of the network that a classifier began with, "" where it is not among these.
+    """The name of the network that a classifier started from; "" if it is not among `networks`.
 
-    That of the path in run.json; or, where all were moved together, the only one whose directory is called so.
+    It is the one at the path in run.json or, if all were moved together, the only one whose directory has that name.
     """
     if run.init == BASELINE:
         return BASELINE

@@ -1,4 +1,4 @@
-"""The report of a sweep: tables, figures and one html."""
+"""Writes the report of a sweep: tables, figures and one HTML page."""
 
 import base64
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from mae_jax.runtime import files
 
 @dataclass(frozen=True)
 class Written:
-    """The rows of sweep.csv, the table as text, the html."""
+    """What was written: the rows of sweep.csv, the table as text, and the page."""
 
     rows: list[dict]
     text: str
@@ -31,11 +31,10 @@ def write_sweep(
     notes: Sequence[str] = (),
     png: bool = False,
 ) -> Written:
-    """Write sweep.csv, effects.csv, classifiers.csv, sweep.md, figures/ and index.html into `out`.
+    """Writes sweep.csv, effects.csv, classifiers.csv, sweep.md, figures/ and index.html into `out`.
 
-    `pictures` is a sheet of reconstructions for the page, `notes` are further lines on it; with `png` each figure is
-    written as PNG too. Raises UserError for
-    files that do not fit.
+    `pictures` is a sheet of reconstructions for the page, and `notes` are more lines for it. With `png`, each figure is
+    also written as PNG. Raises UserError for files that are not valid or do not fit together.
     """
     sweep, left_out = read_sweep(run_dirs)
     notes = [*left_out, *notes]

@@ -6,7 +6,7 @@ from mae_jax.rundir.contents import ERRORS
 
 
 def error_rows(sweep: Sweep) -> list[dict]:
-    """sweep.csv: each network at each evaluated ratio, mean errors with 95 % intervals over the images."""
+    """The rows of sweep.csv: mean errors of each network at each evaluated ratio, with 95 % intervals over images."""
     rows = []
     for i, network in enumerate(sweep.networks):
         for ratio in sweep.ratios:
@@ -25,7 +25,7 @@ EFFECTS = (  # the columns of effects.csv
 
 
 def effect_rows(sweep: Sweep) -> list[dict]:
-    """effects.csv: the relative change of each error by a visible weight, paired over the same images."""
+    """The rows of effects.csv: the relative change of each error due to a visible weight, paired over images."""
     rows = []
     plain = {n.mask_ratio: i for i, n in enumerate(sweep.networks) if n.visible_weight == 0}
     for i, network in enumerate(sweep.networks):
@@ -36,7 +36,7 @@ def effect_rows(sweep: Sweep) -> list[dict]:
             for column in ERRORS[:4]:
                 draws = sweep.draws[ratio][column]
                 if not sweep.mean(base, ratio, column):
-                    continue  # nothing of which a share could be said
+                    continue  # a relative change of 0 is not defined
                 low, high = stats.percentile_interval(draws[i] / draws[base] - 1)
                 change = sweep.mean(i, ratio, column) / sweep.mean(base, ratio, column) - 1
                 rows.append(
@@ -55,7 +55,7 @@ def effect_rows(sweep: Sweep) -> list[dict]:
 
 
 def classifier_rows(sweep: Sweep) -> list[dict]:
-    """classifiers.csv: scores from scratch and from each network, and the difference to scratch.
+    """The rows of classifiers.csv: scores from scratch and from each network, and the difference to scratch.
 
     `holm_p` corrects `p` for the number of networks.
     """

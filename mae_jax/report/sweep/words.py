@@ -1,4 +1,4 @@
-"""What the sweep shows, in words and in one table; each word follows from a number."""
+"""What the sweep shows, in words and in one table, all derived from the numbers."""
 
 from mae_jax.report import stats, tables
 from mae_jax.report.analysis import BASELINE
@@ -8,7 +8,7 @@ from mae_jax.report.sweep.networks import Sweep
 
 
 def answer(sweep: Sweep, rows: list[dict], effects: list[dict], classifiers: list[dict]) -> dict[str, list[str]]:
-    """The headlines of the page, and further lines."""
+    """The headlines of the page, and lines of detail."""
     at = f"{percent(sweep.reference)} removed in evaluation"
     headlines = [_best(sweep, "removed", at), _best(sweep, "visible", at)]
     headlines += [_effect(sweep, effects, weight, at) for weight in sweep.weights if weight]
@@ -26,7 +26,7 @@ def answer(sweep: Sweep, rows: list[dict], effects: list[dict], classifiers: lis
 
 
 def _best(sweep: Sweep, where: str, at: str) -> str:
-    """Which mask ratio reconstructs best without a weight, and whether the next one is shown to be worse."""
+    """Which mask ratio reconstructs best at the smallest weight, and whether the next best is measurably worse."""
     plain = [i for i, n in enumerate(sweep.networks) if n.visible_weight == min(sweep.weights)]
     if len(plain) < 2:
         return ""
@@ -108,7 +108,7 @@ def _no_network(sweep: Sweep, rows: list[dict]) -> str:
 
 
 def _weighted(sweep: Sweep, weight: float) -> str:
-    """What a weight does to the classifiers, per mask ratio, paired over images and seeds."""
+    """The effect of a weight on the classifiers, for each mask ratio, paired over images and seeds."""
     study, verdicts = sweep.study, {}
     if study is None:
         return ""
