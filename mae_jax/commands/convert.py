@@ -16,6 +16,7 @@ from pathlib import Path
 
 from mae_jax.runtime import signals
 from mae_jax.runtime.command import say
+from mae_jax.runtime.text import count
 
 SUMMARY = "convert weights: from Hugging Face, timm and facebookresearch/mae, or to them; make a bundle"
 
@@ -58,7 +59,7 @@ def import_weights(options: argparse.Namespace) -> list[str]:
     s = weights.shape
     for part, params in weights.params.items():
         sizes = [leaf.size for leaf in jax.tree.leaves(params)]
-        say(f"{part}: {sum(sizes):,} values in {len(sizes)} arrays, all accounted for")
+        say(f"{part}: {sum(sizes):,} values in {count(len(sizes), 'array')}, all accounted for")
     say(
         f"network: {s.width} features, {s.depth} blocks, {s.heads} heads, {s.image_size} px in patches of "
         f"{s.patch_size}, {s.positions} positions, {s.registers} registers, "

@@ -20,6 +20,7 @@ from mae_jax.runtime.command import say
 from mae_jax.runtime.disk import readable
 from mae_jax.runtime.errors import UserError
 from mae_jax.runtime.places import local
+from mae_jax.runtime.text import count
 
 SUMMARY = "list runs and studies with scores and size; compare two; free disk space"
 
@@ -63,7 +64,7 @@ def clean(places: list[Path], yes: bool) -> None:
     if not yes:
         try:
             answer = input(
-                f"remove the optimizer states of {len(sizes)} runs ({readable(sum(sizes.values()))})? [y/N] "
+                f"remove the optimizer states of {count(len(sizes), 'run')} ({readable(sum(sizes.values()))})? [y/N] "
             )
         except EOFError:
             answer = ""

@@ -417,7 +417,7 @@ class RunConfig(Fields):
 
     @property
     def traits(self) -> Traits:
-        """What its task is."""
+        """The traits of its task."""
         return TRAITS[self.task]
 
 

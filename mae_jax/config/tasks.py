@@ -8,7 +8,7 @@ import dataclasses
 
 @dataclasses.dataclass(frozen=True)
 class Traits:
-    """What a task is for code that serves several tasks."""
+    """The properties of a task, for code that handles several tasks."""
 
     objective: str  # what an update minimizes: reconstruction, classification, frozen_classification; none: no updates
     labeled: bool = True  # it learns classes from labels and ends with predictions
@@ -43,8 +43,8 @@ TRAITS = {
 TASKS = tuple(TRAITS)
 EVALUATIONS = tuple(task for task, traits in TRAITS.items() if traits.labeled)  # of an encoder, each the task of a run
 UNLABELED = tuple(task for task in TASKS if task not in EVALUATIONS)
-TRAINED = tuple(task for task, traits in TRAITS.items() if traits.updates)  # those that leave a network
+TRAINED = tuple(task for task, traits in TRAITS.items() if traits.updates)  # tasks that train a network
 QUICK = tuple(task for task in TASKS if task not in TRAINED)
 LINEAR = tuple(task for task, traits in TRAITS.items() if traits.linear)
 RANDOM_PROBE = next(task for task in LINEAR if task in QUICK)  # what `random_probe` adds to a study
-USUAL = next(task for task, traits in TRAITS.items() if traits.fine_tunes)  # the evaluation where none is named
+USUAL = next(task for task, traits in TRAITS.items() if traits.fine_tunes)  # the default evaluation

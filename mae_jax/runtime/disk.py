@@ -70,7 +70,7 @@ def _advice(number: int | None, path: Path | None) -> tuple[str, str]:
     if number == errno.ENAMETOOLONG:
         return "", "choose a shorter name"
     if number in (errno.ENOENT, errno.ELOOP) and path is not None and path.is_symlink():
-        return "it is a link that leads nowhere", "restore what the link names, or remove the link"
+        return "it is a broken link", "restore what the link names, or remove the link"
     if number == errno.ENOENT:
         return "", "restore it, or correct the path"
     if number == errno.EROFS:
