@@ -179,7 +179,7 @@ def run_block(
     if not remat:
         return block(tokens, key, first)
     graph, params = nnx.split(block)
-    return kernels.recomputed(graph, first, params, tokens, key)
+    return kernels.recomputed(graph, tokens.shape[1] if first is None else first, params, tokens, key)
 
 
 class PatchEmbed(nnx.Module):
