@@ -18,6 +18,7 @@ from mae_jax.runtime.csv_cells import cell
 from mae_jax.runtime.disk import disk_line
 from mae_jax.runtime.errors import UserError
 from mae_jax.runtime.files import replacing
+from mae_jax.runtime.text import count
 
 REQUIRED = ("image", "label", "prediction", "confidence")
 MISTAKES = 12  # shown in a report for each run; the run keeps pictures of them
@@ -193,7 +194,7 @@ def read_rows(file: Path) -> tuple[list[str], Sequence[int], list[list[str]]]:
     for number, row in zip(numbers, rows, strict=True):
         if len(row) != len(header):
             raise UserError(
-                f"{file} line {number}: {len(row)} cells; the header has {len(header)}: fix or remove the row"
+                f"{file} line {number}: {count(len(row), 'cell')}; the header has {len(header)}: fix or remove the row"
             )
     return header, numbers, rows
 
