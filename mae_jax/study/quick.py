@@ -81,7 +81,9 @@ def label_counts(labels: np.ndarray, n_classes: int) -> tuple[int, ...]:
     """
     n = len(labels)
     if n < 2 * n_classes:
-        raise UserError(f"{count(n, 'training image')} for {n_classes} classes: too few for a quick look; label more")
+        raise UserError(
+            f"{count(n, 'training image')} for {n_classes} classes are too few for a quick look; label more"
+        )
     smallest = max(n_classes, min(4 * n_classes, n // 2))
     counts = np.geomspace(smallest, n, COUNTS)
     rounded = [int(float(f"{k:.2g}")) for k in counts[:-1]]

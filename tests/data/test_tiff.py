@@ -199,8 +199,8 @@ def test_values_without_a_white_are_refused(dtype, why, samples):
 
 REFUSED = {
     "two stains": (write(np.concatenate([GRAY, ALPHA], -1).astype(np.uint8), photometric="minisblack",
-                         extrasamples=["unspecified"]), "has 2 channels, which are not said"),
-    "three stains": (write(RGB.astype(np.uint8), True, photometric="minisblack"), "has 3 channels, which are not said"),
+                         extrasamples=["unspecified"]), "has 2 channels, not marked as red, green and blue"),
+    "three stains": (write(RGB.astype(np.uint8), True, photometric="minisblack"), "has 3 channels, not marked as red"),
     "a fourth channel": (write(np.concatenate([RGB, GRAY], -1).astype(np.uint8), photometric="rgb",
                                extrasamples=["unspecified"]), "has a channel 4 in addition to its colors"),
     "CIELab": (Raw(RGB, 8, 8).bytes(), r"holds colors in CIE L\*a\*b\*"),
