@@ -34,6 +34,15 @@ install_import_hook(
 )
 
 from mae_jax.config.fields import defaults
+from mae_jax.config.tasks import TRAITS
+
+
+class ChangeableConfig(ConfigDict):
+    """A config that a test can still change, with the properties of a `RunConfig`."""
+
+    @property
+    def traits(self):
+        return TRAITS[self.task]
 
 
 @pytest.fixture(scope="session")
@@ -41,7 +50,7 @@ def tiny_config():
     """Makes the config of a run that takes a second: generated images, a very small network."""
 
     def make(task: str = "finetune", **fields) -> ConfigDict:
-        config = defaults(task)
+        config = ChangeableConfig(defaults(task))
         config.data.update(
             source="synthetic",
             synthetic_train=60,
