@@ -201,10 +201,11 @@ def layout_of(data: DataFields) -> Layout:
 
 def _check_train(data: DataFields, train: Source) -> None:
     """Refuses a single class, and a group pattern that matches no name."""
-    if len(train.classes) < 2:
+    classes = list(train.classes)
+    if len(classes) < 2:
         raise UserError(
             f"data: the training images of {data.labels or data.dir or data.source} have one class, "
-            f"{train.classes[0]!r}; a classifier needs two classes or more"
+            f"{classes[0]!r}; a classifier needs two classes or more"
         )
     if data.group_pattern and not any(train.groups):
         raise UserError(

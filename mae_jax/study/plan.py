@@ -6,6 +6,7 @@ import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -119,7 +120,7 @@ def _planned(
     return Planned(directory, config, resolved, len(data.val_idx), len(data.test), done, **sizes)
 
 
-def _sizes(config: RunConfig, resolved: Schedule, n_classes: int) -> dict[str, int]:
+def _sizes(config: RunConfig, resolved: Schedule, n_classes: int) -> dict[str, Any]:
     """Bytes of the parameters and of the optimizer state, as a checkpoint holds them."""
     if not config.traits.updates:
         return {}

@@ -96,7 +96,7 @@ def _several(config: ConfigDict, kind: type[S], what: str) -> S:
         run = cast(ConfigDict, config[part])
         if run.get("task") != part:
             raise UserError(f"{part}.task={run.get('task')} is not allowed; it must be {part}")
-    parts = {part: validate(config[part], f"{part}.") for part in ("pretrain", "finetune")}
+    parts = {part: validate(cast(ConfigDict, config[part]), f"{part}.") for part in ("pretrain", "finetune")}
     checked = dataclasses.replace(typed(config, kind), **parts)
     _validate_parts(checked.pretrain, checked.finetune)
     return checked
