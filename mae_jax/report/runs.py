@@ -295,9 +295,12 @@ def series(log: Sequence[dict], axis: str, key: str) -> list[tuple[float, float]
 
 
 def _train_counts(file: Path) -> dict[str, float] | None:
-    """How many labeled training images each class has, according to subset.json; None if it does not say."""
+    """How many labeled images of each class a run was trained on, by subset.json; None where it does not tell.
+
+    `actual` counts these images; `train` counts the images that they were drawn from.
+    """
     try:
-        counts = json.loads(regular(file).read_text(encoding="utf-8"))["train"]
+        counts = json.loads(regular(file).read_text(encoding="utf-8"))["actual"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
     if not isinstance(counts, dict) or not all(is_number(n, 0.0, 1e12) for n in counts.values()):

@@ -6,6 +6,8 @@ import json
 import numpy as np
 import pytest
 
+from mae_jax.data import subsets
+from mae_jax.data.sources import Source
 from mae_jax.report import analysis, cell_types
 from mae_jax.report.page import write_report
 from mae_jax.report.runs import read_runs
@@ -20,7 +22,7 @@ def write(path, init, fraction, wrong, seed=0, counts=None):
     info = {"init": init, "fraction": fraction, "seed": seed, "classes": CLASSES, "n_train": round(1000 * fraction)}
     (path / "run.json").write_text(json.dumps(info))
     if counts:
-        (path / "subset.json").write_text(json.dumps({"train": counts}))
+        (path / "subset.json").write_text(json.dumps(subset_of(counts)))
     rows = []
     for label, n in COUNTS.items():
         predicted = [b for (a, b), k in wrong.items() if a == label for _ in range(k)]
@@ -31,6 +33,16 @@ def write(path, init, fraction, wrong, seed=0, counts=None):
         table.writeheader()
         table.writerows(rows)
     return path
+
+
+def subset_of(counts: dict[str, int]) -> dict:
+    """subset.json as training writes it, of so many labels drawn from ten times as many."""
+    labels = np.repeat(np.arange(len(CLASSES)), [10 * counts[name] for name in CLASSES]).astype(np.int32)
+    names = tuple(f"{i}.png" for i in range(len(labels)))
+    source = Source(names, labels, ("",) * len(labels), tuple(CLASSES), "f00", read=lambda i: b"")
+    drawn = np.concatenate([np.flatnonzero(labels == i)[: counts[name]] for i, name in enumerate(CLASSES)])
+    pool = np.arange(len(labels))
+    return subsets.describe(source, pool, pool[:0], drawn, fraction=0.1, subset_seed=0, validation_seed=0)
 
 
 @pytest.fixture
