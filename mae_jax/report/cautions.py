@@ -7,7 +7,6 @@ import numpy as np
 from mae_jax.report import stats, without_leaked
 from mae_jax.report.analysis import Study, top_share
 from mae_jax.report.runs import Level, Run
-from mae_jax.report.tables import level_of
 from mae_jax.rundir.predictions import clean
 
 
@@ -70,8 +69,8 @@ def collapse_lines(study: Study) -> list[str]:
 
 
 def flawless_lines(rows: Sequence[dict]) -> list[str]:
-    """A line about models without mistakes, for which resampling gives an interval of width 0."""
-    where = [f"{row['init']} at {level_of(row)}" for row in rows if row["accuracy"] == 1]
+    """A line on models that make no mistake, which redrawing cannot question."""
+    where = [f"{row['init']} at {Level.of_row(row)}" for row in rows if row["accuracy"] == 1]
     n = rows[0]["n_test"]
     if not where:
         return []

@@ -12,17 +12,17 @@ from jaxtyping import Float, Int
 from mae_jax.report import stats
 from mae_jax.report.analysis import BASELINE, Study
 from mae_jax.report.ratios import Ratio, difference, ratio, share_interval
-from mae_jax.report.runs import Level, percent
+from mae_jax.report.runs import Level
 from mae_jax.report.tables import COLLAPSED, verdict
 
 NEAR = 0.1  # the share of labels at which a second confusion matrix is shown, unless another is chosen
 MOST = 12  # maximum number of classes that the page shows separately; the tables have all
 COLUMNS = (  # of classes.csv
-    *("fraction", "arm", "init", "class", "n", "n_train", "predicted"),
+    *("fraction", "arm", "label_count", "init", "class", "n", "n_train", "predicted"),
     *("sensitivity", "sensitivity_low", "sensitivity_high", "precision", "precision_low", "precision_high"),
     *("difference", "difference_low", "difference_high", "p", "holm_p", "verdict"),
 )
-CONFUSION = ("fraction", "arm", "init", "label", "prediction", "mean_count", "share")  # of confusion.csv
+CONFUSION = ("fraction", "arm", "label_count", "init", "label", "prediction", "mean_count", "share")  # of confusion.csv
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class CellTypes:
         """confusion.csv: one row for each pair of a label and a prediction that occurs."""
         rows = []
         for m in self.matrices:
-            start = {"fraction": m.level.fraction, "arm": m.level.arm, "init": m.init}
+            start = {**m.level.columns, "init": m.init}
             for i, j in np.argwhere(m.counts > 0).tolist():
                 pair = {"label": classes[i], "prediction": classes[j], "mean_count": float(m.counts[i, j])}
                 rows.append(start | pair | {"share": float(m.counts[i, j] / m.counts[i].sum())})
@@ -112,7 +112,7 @@ def _sensitivity(study: Study, index: Sequence[int], label: int) -> Ratio | None
 def _row(study: Study, level: Level, init: str, label: int, labels, predictions, trained: dict[str, float]) -> dict:
     name = study.runs[0].classes[label]
     taken = predictions == label
-    row = {"fraction": level.fraction, "arm": level.arm, "init": init, "class": name}
+    row = {**level.columns, "init": init, "class": name}
     row |= {"n": int((labels == label).sum()), "n_train": trained.get(name)}
     row |= {"predicted": float(taken.sum(1).mean())}
     precision = ratio((taken & (labels == label)).astype(float), taken.astype(float), study.unit_of)
@@ -230,9 +230,9 @@ def rarest(study: Study, found: CellTypes) -> str:
     n = int(counts[first.classes.index(name)])
     text = f"The rarest cell type is {name}: {n:,} of {total:,} test images ({100 * n / total:.1f} %)"
     rows = [row for row in found.rows if row["class"] == name and row["n_train"] is not None]
-    trained = {row["fraction"]: row["n_train"] for row in rows if row["arm"] == study.arms[0]}
+    trained = {Level.of_row(row): row["n_train"] for row in rows if row["arm"] == study.arms[0]}
     if trained:
-        parts = [f"{_count(trained[f])} with {percent(f)} of the labels" for f in sorted(trained)]
+        parts = [f"{_count(trained[level])} with {level.labels}" for level in sorted(trained)]
         text += f". Its training images: {', '.join(parts)}"
     absent = [c for c in first.classes if c not in found.names]
     return f"{text}." + (f" No test image shows {', '.join(absent)}." if absent else "")

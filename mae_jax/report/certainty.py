@@ -11,11 +11,11 @@ from mae_jax.report.tables import COLLAPSED, verdict
 
 SURE = 0.9  # confidence from which a model counts as sure
 COLUMNS = (  # of certainty.csv
-    *("fraction", "arm", "init", "n_right", "right", "n_wrong", "wrong", "wrong_q1", "wrong_q3"),
+    *("fraction", "arm", "label_count", "init", "n_right", "right", "n_wrong", "wrong", "wrong_q1", "wrong_q3"),
     *("wrong_mean", "wrong_mean_low", "wrong_mean_high", "difference", "difference_low", "difference_high"),
     *("p", "holm_p", "verdict", "sure_wrong", "sure_wrong_low", "sure_wrong_high"),
 )
-BY_CLASS = ("fraction", "arm", "init", "class", "n", "sure_wrong", "sure_wrong_low", "sure_wrong_high")
+BY_CLASS = ("fraction", "arm", "label_count", "init", "class", "n", "sure_wrong", "sure_wrong_low", "sure_wrong_high")
 
 
 def analyze(study: Study) -> list[dict]:
@@ -30,7 +30,7 @@ def analyze(study: Study) -> list[dict]:
     rows = []
     for level, init in study.cells:
         index = study.of(level, init)
-        row = {"fraction": level.fraction, "arm": level.arm, "init": init}
+        row = {**level.columns, "init": init}
         tests = [study.runs[i].test for i in index]
         for outcome in ("right", "wrong"):
             values = np.concatenate([t.confidence[t.right == (outcome == "right")] for t in tests])
@@ -66,7 +66,7 @@ def by_class(study: Study) -> list[dict]:
     rows = []
     for level, init in study.cells:
         for label in np.unique(first.test.labels).tolist():
-            start = {"fraction": level.fraction, "arm": level.arm, "init": init, "class": first.classes[label]}
+            start = {**level.columns, "init": init, "class": first.classes[label]}
             n = int((first.test.labels == label).sum())
             rows.append(start | {"n": n} | _sure_and_wrong(study, study.of(level, init), label))
     return rows

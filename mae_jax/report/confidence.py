@@ -41,7 +41,7 @@ def boxes(study: Study, level: Level) -> Numbers:
             runs = [study.runs[j] for j in study.of(level, init)]
             for j, outcome in enumerate(("right", "wrong")):
                 values = _confidences(runs, label, outcome)
-                row = {"fraction": level.fraction, "arm": level.arm, "init": init, "class": first.classes[label]}
+                row = {**level.columns, "init": init, "class": first.classes[label]}
                 row |= {"outcome": outcome, "n": len(values)}
                 box = stats.box(values) if len(values) else dict.fromkeys(stats.BOX[1:])
                 found.append(row | box | {"whisker_rule": "1.5 IQR"})
@@ -132,7 +132,7 @@ def reliability(study: Study, arms: Sequence[str]) -> Numbers:
             counts = np.bincount(stats.width_bins(values), minlength=stats.BINS)
             bottom.stairs(counts, np.linspace(0, 100, stats.BINS + 1), color=shade, linewidth=1.3)
             most = max(most, counts.max())
-            found += [{"fraction": level.fraction, "arm": level.arm, "init": init} | row for row in table]
+            found += [{**level.columns, "init": init} | row for row in table]
         top.set_title("\n".join(title))
         bottom.set_xlabel("confidence, %")
     ticks = [t for t in (1, 10, 100, 1_000, 10_000, 100_000) if t < 2 * most]
@@ -178,7 +178,7 @@ def risk_coverage(study: Study, arms: Sequence[str]) -> Numbers:
             look = {"color": color(study, init), "marker": marker(study, init), "markersize": 4}
             ax.plot(100 * coverage[keep], 100 * risk[keep], markevery=0.25, **look)
             found += [
-                {"fraction": level.fraction, "arm": level.arm, "init": init, "coverage": c, "wrong": r}
+                {**level.columns, "init": init, "coverage": c, "wrong": r}
                 for c, r in zip(coverage[keep].tolist(), risk[keep].tolist(), strict=True)
             ]
         ax.set_title("\n".join(title))

@@ -9,13 +9,13 @@ from mae_jax.report import confidence, figures, frozen_encoders
 from mae_jax.report.figures import Curve
 from mae_jax.report.findings import Findings
 from mae_jax.report.panels import Numbers
-from mae_jax.report.runs import distinct, percent, slug
+from mae_jax.report.runs import distinct, slug
 
 # Caption of each kind of figure: how to read it.
 CAPTIONS = {
     "curves": "Accuracy and macro F1 on the test images against the number of labeled training images. "
     "Bars are 95 % intervals. Points of one fraction are shifted sideways so that both can be seen.",
-    "sensitivity": "Sensitivity (recall) for each cell type against the share of the labels, with 95 % "
+    "sensitivity": "Sensitivity (recall) for each cell type against the labels, with 95 % "
     "intervals; the number of test images is in parentheses. The rarest cell types come first.",
     "differences": "Difference to scratch on the same test images, with 95 % intervals. Points right of the "
     "line are better than scratch. An open mark means that the interval contains 0.",
@@ -55,7 +55,7 @@ class Drawing:
 def draw(findings: Findings) -> list[Drawing]:
     """Every figure for which the runs have data, each with its own file name."""
     made = list(_figures(findings))
-    parts = {f"confidence_{level.slug}": percent(level.fraction) for level in findings.study.levels}
+    parts = {f"confidence_{level.slug}": level.labels for level in findings.study.levels}
     names = distinct(name for name, _, _ in made)
     return [
         Drawing(name, next(kind for kind in CAPTIONS if name.startswith(kind)), arm, *drawn, parts.get(wanted, ""))

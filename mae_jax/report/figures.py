@@ -17,8 +17,8 @@ from mae_jax.report.analysis import BASELINE, Study
 from mae_jax.report.autoencoder_pictures import Pretraining
 from mae_jax.report.cell_types import CellTypes
 from mae_jax.report.panels import LETTER, LINE, Handle, Numbers, grid, short, wrapped
-from mae_jax.report.runs import Level, percent, series
-from mae_jax.report.tables import NOTHING, level_of
+from mae_jax.report.runs import Level, series
+from mae_jax.report.tables import NOTHING
 
 COLORS = {"scratch": "#D55E00", "mae": "#0072B2"}
 OTHERS = ("#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C564B", "#999933", "#882255", "#7F7F7F", "#332288")
@@ -127,7 +127,7 @@ def _curve(ax: Axes, panel: Curve, colors: Study) -> list[dict]:
     _label_axis(ax, rows, counts, 2.65)
     ax.set_title(short(panel.title, 30))
     ax.grid(axis="y", color="0.92")
-    names = ["fraction", "init", "n_train"]
+    names = ["fraction", "label_count", "init", "n_train"]
     values = {"": "score", "_low": "score_low", "_high": "score_high"}
     return [
         {"panel": panel.title, "metric": panel.metric}
@@ -142,7 +142,7 @@ def differences(study: Study, paired: Sequence[dict]) -> Numbers:
     """Forest plot of the paired differences to scratch, in points of accuracy and macro F1, one block per arm."""
     paired = [row for row in paired if row["low"] is not None]  # collapsed models cannot be compared
     inits = [init for init in study.inits if init != BASELINE and any(row["init"] == init for row in paired)]
-    levels = list(dict.fromkeys(level_of(row) for row in paired))[::-1]
+    levels = list(dict.fromkeys(Level.of_row(row) for row in paired))[::-1]
     names = [heading(level) for level in levels]
     most = max(len(line) for name in names for line in name.splitlines())
     handles: list[Handle] = [handle(study, init, markersize=6) for init in inits]
@@ -160,7 +160,7 @@ def differences(study: Study, paired: Sequence[dict]) -> Numbers:
         for row in drawn:
             if row["metric"] != metric:
                 continue
-            at = levels.index(level_of(row))
+            at = levels.index(Level.of_row(row))
             at += min(0.25, 0.8 / len(inits)) * ((len(inits) - 1) / 2 - inits.index(row["init"]))
             shade = color(study, row["init"])
             ax.plot([100 * row["low"], 100 * row["high"]], [at, at], color=shade)
@@ -225,9 +225,10 @@ def fitted(study: Study, rows: Sequence[dict]) -> Numbers | None:
 def sensitivities(study: Study, found: CellTypes) -> Numbers | None:
     """Sensitivity for each shown class against the number of labels, with 95 % intervals and a common y axis."""
     usual = [row for row in found.rows if row["arm"] == study.arms[0]]
-    levels = sorted({row["fraction"] for row in usual})
+    levels = sorted({Level.of_row(row) for row in usual})
     if len(levels) < 2:
         return None
+    counted = all(level.label_count for level in levels)
     columns = min(ACROSS + 1, len(found.shown))
     lines = -(-len(found.shown) // columns)
     inits = [init for init in study.inits if any(row["init"] == init for row in usual)]
@@ -241,7 +242,9 @@ def sensitivities(study: Study, found: CellTypes) -> Numbers | None:
     for ax, name in zip(figure.every, found.shown, strict=False):
         for i, init in enumerate(inits):
             own = [row for row in usual if (row["class"], row["init"]) == (name, init)]
-            x = np.array([100 * row["fraction"] for row in own]) * 1.06 ** (i - (len(inits) - 1) / 2)
+            x = np.array([row["label_count"] or 100 * row["fraction"] for row in own]) * 1.06 ** (
+                i - (len(inits) - 1) / 2
+            )
             y, low, high = (np.array([100 * row["sensitivity" + end] for row in own]) for end in ("", "_low", "_high"))
             bars = np.maximum([y - low, high - y], 0)
             look = {"color": color(study, init), "marker": marker(study, init), "markersize": 5}
@@ -250,15 +253,24 @@ def sensitivities(study: Study, found: CellTypes) -> Numbers | None:
         ax.set_title(f"{short(name, 14)} ({n:,})")
         ax.set_ylim(-4, 104)
         ax.grid(axis="y", color="0.92")
-        shares = [{"fraction": f, "n_train": None} for f in levels]
-        _label_axis(ax, shares, False, 1.55)
-        ax.set_xlabel("% of the labels")
+        _label_axis(ax, [level.columns | {"n_train": level.label_count} for level in levels], counted, 1.55)
+        ax.set_xlabel("labels" if counted else "% of the labels")
         ax.set_xticks(ax.get_xticks(), [t.get_text().removesuffix(" %") for t in ax.get_xticklabels()])
     for ax in figure.every[len(found.shown) :]:
         ax.set_axis_off()
     for line in figure.axes:
         line[0].set_ylabel("sensitivity, %")
-    keys = ("fraction", "init", "class", "n", "sensitivity", "sensitivity_low", "sensitivity_high", "arm")
+    keys = (
+        "fraction",
+        "label_count",
+        "init",
+        "class",
+        "n",
+        "sensitivity",
+        "sensitivity_low",
+        "sensitivity_high",
+        "arm",
+    )
     return figure.figure, [{key: row[key] for key in keys} for row in usual]
 
 
@@ -310,7 +322,7 @@ def _training_lines(ax: Axes, run, axis: str, name: str, shade: str) -> list[dic
         mark = "." if len(points) < 3 else ""
         scale = 100 if name == "accuracy" else 1
         ax.plot(x, scale * y, linestyle=dashes, color=shade, linewidth=1.3, alpha=0.9, marker=mark)
-        start = {"fraction": run.fraction, "arm": run.arm, "init": run.init, "seed": run.seed}
+        start = {**run.level.columns, "init": run.init, "seed": run.seed}
         found += [start | {"split": split, "metric": name, axis: a, "value": b} for a, b in points]
     return found
 
@@ -361,7 +373,7 @@ def _thin(points: Sequence[tuple[float, float]], most: int = 300) -> list[tuple[
 def heading(level: Level) -> str:
     """A level in words, with the arm on separate lines."""
     arm = "\n".join(wrapped(level.arm, 2.0)) if level.arm else ""
-    return f"{percent(level.fraction)} of the labels" + (f",\n{arm}" if arm else "")
+    return level.labels + (f",\n{arm}" if arm else "")
 
 
 def arm_style(arms: Sequence[str], arm: str) -> dict:
@@ -371,10 +383,11 @@ def arm_style(arms: Sequence[str], arm: str) -> dict:
 
 
 def _label_axis(ax: Axes, rows: Sequence[dict], counts: bool, width: float) -> None:
-    """Formats a logarithmic axis of labels, `width` inches wide, with ticks only at the measured points."""
-    at = {row["fraction"]: row["n_train"] if counts else 100 * row["fraction"] for row in rows}
+    """A logarithmic axis of labels, `width` inches wide, that names the measured points and no others."""
+    at = {Level.of_row(row)._replace(arm=""): row["n_train"] if counts else 100 * row["fraction"] for row in rows}
     ax.set_xscale("log")
-    texts = [f"{n:,}\n{percent(f)}" if counts else percent(f) for f, n in at.items()]
+    counted = counts and all(level.label_count for level in at)  # shares were not asked for
+    texts = [f"{n:,}" if counted else f"{n:,}\n{level}" if counts else str(level) for level, n in at.items()]
     places = np.log(np.array(list(at.values()), float))
     inches = max(np.ptp(places), 1e-9) / (0.9 * width)  # logarithms per inch of the axis
     last, taken = math.inf, 0.0

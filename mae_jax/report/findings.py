@@ -141,11 +141,12 @@ def find(
 
 
 def _answer(study: Study, rows: list[dict], paired: list[dict], worth: list[dict], target: float) -> dict:
-    """The sentences of the answer. If all encoders are frozen, they say so."""
+    """The sentences; where all encoders are frozen, the first headline says so."""
     said = words.answer(study, rows, paired, worth, target)
     evaluation = study.runs[0].evaluation
     if evaluation == USUAL:
         return said
-    name, start = frozen_encoders.name_of(evaluation), frozen_encoders.title(evaluation)
-    arms = [f"All models here: {name}; the encoder was not trained.", *said["arms"]]
-    return said | {"arms": arms, "headlines": [f"{start}: {head[0].lower()}{head[1:]}" for head in said["headlines"]]}
+    kind = frozen_encoders.CLASSIFIERS.get(evaluation, f"classifiers on frozen encoders ({evaluation})")
+    first, *others = said["headlines"]
+    arms = [f"All models here are {kind}: the encoder was not trained.", *said["arms"]]
+    return said | {"arms": arms, "headlines": [f"{first} All models here are {kind}.", *others]}

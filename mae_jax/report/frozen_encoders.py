@@ -9,14 +9,19 @@ from collections.abc import Sequence
 
 from mae_jax.report import analysis, tables
 from mae_jax.report.analysis import BASELINE, Study
-from mae_jax.report.runs import USUAL, Run, percent
+from mae_jax.report.runs import USUAL, Level, Run
 
 NAMES = {
     "linear_probe": "linear probe, trained",
     "lbfgs": "linear probe, solved",
     "knn": "nearest neighbors",
 }
-LINEAR = ("lbfgs", "linear_probe")  # linear probes; on random weights, they are a baseline for all models
+CLASSIFIERS = {  # in a sentence
+    "linear_probe": "trained linear probes on frozen encoders",
+    "lbfgs": "linear probes on frozen encoders",
+    "knn": "nearest neighbors by the features of frozen encoders",
+}
+LINEAR = ("lbfgs", "linear_probe")  # what is a linear probe; of random weights it is a reference for all models
 SHOWN = ("accuracy", "f1")
 
 
@@ -77,19 +82,19 @@ def _analyzed(evaluation: str, runs: list[Run]) -> Frozen:
     rows, (paired, notes) = tables.rows(study), tables.paired(study)
     found = []
     for row in rows:
-        level = tables.level_of(row)
+        level = Level.of_row(row)
         kept = {name: row[name] for name in ("fraction", "init", "seeds", "n_train", "n_choosing", "n_test")}
         for metric in SHOWN:
             kept |= {key: row[key] for key in (metric, f"{metric}_low", f"{metric}_high")}
         differences = [
-            p for p in paired if (p["metric"], p["init"]) == ("accuracy", row["init"]) and tables.level_of(p) == level
+            p for p in paired if (p["metric"], p["init"]) == ("accuracy", row["init"]) and Level.of_row(p) == level
         ]
         found.append(
             {"evaluation": evaluation}
             | kept
             | {"collapsed": row["collapsed"], "majority_rate": row["majority_rate"]}
             | {name: differences[0][name] if differences else None for name in ("difference", "low", "high", "verdict")}
-            | {"arm": row["arm"]}
+            | level.columns
         )
     return Frozen(evaluation, study, found, notes)
 
@@ -104,7 +109,7 @@ def text(found: Sequence[Frozen]) -> str:
         gain = "" if row["difference"] is None else f"{row['difference']:+.4f}, {row['verdict']}"
         gain = "; ".join(filter(None, (gain, tables.collapse(row))))
         scores = [f"{row[m]:.4f} ({row[f'{m}_low']:.4f}–{row[f'{m}_high']:.4f})" for m in SHOWN]
-        level = tables.level_of(row)
+        level = Level.of_row(row)
         lines.append([name_of(row["evaluation"]), str(level), row["init"], *scores, gain])
     return tables.markdown(lines)
 
@@ -116,7 +121,7 @@ def words(found: Sequence[Frozen]) -> list[str]:
         for init in dict.fromkeys(row["init"] for row in each.rows if row["difference"] is not None):
             own = [row for row in each.rows if row["init"] == init and row["arm"] == each.study.arms[0]]
             said = [
-                f"{100 * row['accuracy']:.1f} % at {percent(row['fraction'])} ({_compared(row['verdict'])})"
+                f"{100 * row['accuracy']:.1f} % at {Level.of_row(row).amount} ({_compared(row['verdict'])})"
                 for row in own
                 if row["verdict"]
             ]

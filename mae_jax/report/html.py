@@ -10,7 +10,7 @@ import jinja2
 from matplotlib.figure import Figure
 
 from mae_jax.report import panels, tables, words
-from mae_jax.report.runs import is_number, percent
+from mae_jax.report.runs import Level, is_number, percent
 from mae_jax.rundir.predictions import clean
 from mae_jax.runtime import files
 from mae_jax.runtime.places import shareable
@@ -80,7 +80,8 @@ def environment() -> jinja2.Environment:
     made = jinja2.Environment(loader=here, autoescape=True, undefined=jinja2.StrictUndefined)
     made.trim_blocks = made.lstrip_blocks = True
     made.filters |= {
-        "level": lambda row: str(tables.level_of(row)),
+        "level": lambda row: str(Level.of_row(row)),
+        "amount": lambda row: Level.of_row(row).amount,
         "percent": percent,
         "share": share,
         "decimal": lambda v: "–" if v is None else f"{v:.3f}",

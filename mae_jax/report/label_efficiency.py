@@ -15,7 +15,10 @@ PRIMARY = "f1"  # the metric of the target, because it weights all classes equal
 CLOSE = 0.02  # the default target is this much below the best score with all labels
 EQUAL_UPDATES = "as many updates as"  # part of the name of an arm whose models are trained for equally many updates
 
-COLUMNS = ("fraction", "init", "metric", "times", "low", "high", "least", "most", "arm", "note")  # of efficiency.csv
+COLUMNS = (  # of efficiency.csv
+    *("fraction", "init", "metric", "times", "low", "high", "least", "most"),
+    *("arm", "label_count", "note"),
+)
 AT_EQUAL_UPDATES = "not given: trained for as many updates, no difference is shown"
 NO_BASELINE = f"not given: {BASELINE} collapsed"
 
@@ -113,7 +116,8 @@ def worth(study: Study, paired: Sequence[dict], metric: str = "accuracy") -> lis
                 continue  # no run from scratch at this fraction
             used, ours = counts[fraction], study.of(level, init)
             row = {"fraction": fraction, "init": init, "metric": metric, "times": None, "low": None, "high": None}
-            row |= {"least": float(n[0] / used), "most": float(n[-1] / used), "arm": level.arm, "note": ""}
+            row |= {"least": float(n[0] / used), "most": float(n[-1] / used), "arm": level.arm}
+            row |= {"label_count": level.label_count, "note": ""}
             shown = at_equal.get(fraction)
             if fraction not in curve:
                 row["note"] = NO_BASELINE
@@ -130,12 +134,12 @@ def worth(study: Study, paired: Sequence[dict], metric: str = "accuracy") -> lis
     return found
 
 
-def plateau(study: Study, init: str, metric: str = "accuracy") -> tuple[float, float] | None:
-    """The smallest fraction above which scores do not differ measurably, and the largest gain that is not ruled out.
+def plateau(study: Study, init: str, metric: str = "accuracy") -> tuple[Level, float] | None:
+    """The smallest level from which on no two differ measurably, and the largest gain over it that is
+    not ruled out; None if there is none. Collapsed cells take no part.
 
-    Comparisons are paired on the same images. The 95 % interval of every difference between two fractions from there
-    on contains 0. The gain is the largest upper end of the intervals to the smallest fraction. None if there is no such
-    fraction; the largest fraction alone does not count. Collapsed cells are ignored.
+    Paired on the same images: the 95 % interval of every difference between two of the levels from there on holds 0,
+    and the gain is the highest end of those to the smallest. The largest level alone is no plateau.
     """
     levels = [level for level in study.levels_of(init) if not study.collapsed_cell(level, init)]
     cells = [study.of(level, init) for level in levels]
@@ -149,5 +153,5 @@ def plateau(study: Study, init: str, metric: str = "accuracy") -> tuple[float, f
     for i, level in enumerate(levels[:-1]):
         changes = [change(less, more) for less, more in itertools.combinations(cells[i:], 2)]
         if all(low <= 0 <= high for low, high in changes):
-            return level.fraction, max(high for _, high in changes[: len(cells) - 1 - i])
+            return level, max(high for _, high in changes[: len(cells) - 1 - i])
     return None

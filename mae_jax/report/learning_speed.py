@@ -16,7 +16,7 @@ from mae_jax.report.tables import verdict
 SHARE = 0.9  # of the final score
 FEWEST = 3  # minimum number of seeds for an interval over seeds, and of points for a curve
 COLUMNS = (  # of learning_speed.csv
-    *("fraction", "arm", "init", "seeds", "axis", "final", "reached", "reached_low", "reached_high"),
+    *("fraction", "arm", "label_count", "init", "seeds", "axis", "final", "reached", "reached_low", "reached_high"),
     *("area", "area_low", "area_high", "difference", "difference_low", "difference_high", "verdict"),
 )
 
@@ -39,7 +39,7 @@ def analyze(study: Study) -> list[dict]:
             continue
         found = np.array([_measure(curve) for _, curve in curves])
         areas[level, init] = {run.seed: area for run, area in zip(runs, found[:, 2].tolist(), strict=True)}
-        row = {"fraction": level.fraction, "arm": level.arm, "init": init, "seeds": len(runs), "axis": axes.pop()}
+        row = {**level.columns, "init": init, "seeds": len(runs), "axis": axes.pop()}
         row |= {"final": float(found[:, 0].mean())}
         for column, name in ((1, "reached"), (2, "area")):
             low, high = _interval(found[:, column])

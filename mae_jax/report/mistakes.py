@@ -11,7 +11,10 @@ from mae_jax.report.runs import Run, usual_arm
 from mae_jax.rundir.predictions import most_confident_mistakes, regular
 
 PICTURES = ("PNG", "JPEG", "TIFF", "BMP", "WEBP")
-COLUMNS = ("fraction", "arm", "init", "seed", "image", "label", "prediction", "confidence")  # of mistakes.csv
+COLUMNS = (  # of mistakes.csv
+    *("fraction", "arm", "label_count", "init", "seed"),
+    *("image", "label", "prediction", "confidence"),
+)
 
 
 def mistakes(runs: Sequence[Run]) -> list[dict]:
@@ -21,8 +24,7 @@ def mistakes(runs: Sequence[Run]) -> list[dict]:
         order = most_confident_mistakes(~run.test.right, run.test.confidence, run.test.images)
         found += [
             {
-                "fraction": run.fraction,
-                "arm": run.arm,
+                **run.level.columns,
                 "init": run.init,
                 "seed": run.seed,
                 "image": run.test.images[i],

@@ -151,7 +151,7 @@ def _types(f: Findings) -> dict:
     matrices = [_matrix(m, classes) for level in levels if whole for m in found.matrices if m.level == level]
 
     def table(level: Level) -> list[dict]:
-        rows = [row for row in found.rows if tables.level_of(row) == level and row["class"] in found.shown]
+        rows = [row for row in found.rows if Level.of_row(row) == level and row["class"] in found.shown]
         return sorted(rows, key=lambda row: found.shown.index(row["class"]))
 
     return {
@@ -175,7 +175,7 @@ def _matrix(m: cell_types.Matrix, classes: Sequence[str]) -> dict:
         for i, name in enumerate(classes)
         if totals[i]
     ]
-    return {"init": m.init, "level": str(m.level), "seeds": m.seeds, "rows": rows}
+    return {"init": m.init, "level": m.level.labels_and_arm, "seeds": m.seeds, "rows": rows}
 
 
 def _sets(f: Findings) -> dict | None:
@@ -184,9 +184,9 @@ def _sets(f: Findings) -> dict | None:
     rows = [
         row
         for row in f.sets.rows
-        if tables.level_of(row) in shown and (not row["test_set"] or row["class"] == prediction_sets.ALL)
+        if Level.of_row(row) in shown and (not row["test_set"] or row["class"] == prediction_sets.ALL)
     ]
-    rows.sort(key=lambda row: (shown.index(tables.level_of(row)), f.study.inits.index(row["init"])))
+    rows.sort(key=lambda row: (shown.index(Level.of_row(row)), f.study.inits.index(row["init"])))
     return {"rows": rows, "target": prediction_sets.TARGET, "all": prediction_sets.ALL} if rows else None
 
 
@@ -194,7 +194,7 @@ def _other_test_set(other: external_tests.External, rows: Sequence[dict]) -> dic
     """An external test set for the page: its rows, each with the main test set's row and the difference to scratch."""
 
     def same(row: dict, of: dict) -> bool:
-        return (tables.level_of(row), row["init"]) == (tables.level_of(of), of["init"])
+        return (Level.of_row(row), row["init"]) == (Level.of_row(of), of["init"])
 
     found = []
     for row in other.rows:
@@ -215,7 +215,7 @@ def _other_test_set(other: external_tests.External, rows: Sequence[dict]) -> dic
 def _run_facts(run: Run) -> dict:
     """The run's cell, and what run.json says about how it was trained."""
     arm = ", ".join(filter(None, (frozen_encoders.name_of(run.evaluation) if run.evaluation != USUAL else "", run.arm)))
-    cell = {"fraction": run.fraction, "arm": arm, "init": run.init, "n_train": run.n_train}
+    cell = {**run.level.columns, "arm": arm, "init": run.init, "n_train": run.n_train}
     return html.run_facts(run.path, run.info) | cell
 
 
@@ -225,7 +225,7 @@ def _markdown(f: Findings) -> str:
     detail = [["labels", "init", "seeds", "n_train", *(f"{m} (95 %)" for m in tables.SHOWN), "ECE"]]
     for row in rows:
         line = [
-            str(tables.level_of(row)),
+            str(Level.of_row(row)),
             row["init"],
             str(row["seeds"]),
             str(row["n_train"] or "–"),

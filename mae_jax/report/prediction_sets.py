@@ -23,7 +23,8 @@ TARGET = 0.9  # target coverage of every class
 FEWEST = 20  # minimum number of validation images of each class
 ALL = "all classes"
 COLUMNS = (  # of prediction_sets.csv
-    *("test_set", "fraction", "arm", "init", "class", "n", "target", "coverage", "coverage_low", "coverage_high"),
+    *("test_set", "fraction", "arm", "label_count", "init", "class", "n", "target"),
+    *("coverage", "coverage_low", "coverage_high"),
     *("size", "size_low", "size_high", "single", "single_low", "single_high", "empty", "broken"),
 )
 
@@ -65,7 +66,7 @@ def analyze(study: Study, others: Sequence[tuple[str, Study]] = ()) -> Predictio
                 if t is not None and run.test.probabilities is not None
             ]
             if len(sets) == len(runs):
-                start = {"test_set": name, "fraction": level.fraction, "arm": level.arm, "init": init}
+                start = {"test_set": name, **level.columns, "init": init}
                 rows += [start | row for row in _rows(tested, runs[0].test, np.stack(sets))]
     return PredictionSets(rows, list(refused))
 

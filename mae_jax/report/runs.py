@@ -25,14 +25,47 @@ LOG_LINES = 2_000  # maximum number of lines of metrics.jsonl with the same fiel
 
 
 class Level(NamedTuple):
-    """How a model was trained: the arm ("": the usual way) and the share of the labels."""
+    """How much a model was given: the arm ("": trained in the usual way) and the share of the labels.
+
+    `label_count` is the number of labels where the run asked for a number, else 0: a reader sees what was asked for.
+    """
 
     arm: str
     fraction: float
+    label_count: int = 0
 
     def __str__(self) -> str:
-        """`10 %`, or `10 %, as many updates as 100 %`."""
-        return percent(self.fraction) + (f", {self.arm}" if self.arm else "")
+        """`10 %` or `200 labels`, or `10 %, as many updates as 100 %`."""
+        return self.amount + self._in_arm
+
+    @property
+    def amount(self) -> str:
+        """`10 %` or `200 labels`, for a table with a column of them."""
+        return f"{self.label_count:,} labels" if self.label_count else percent(self.fraction)
+
+    @property
+    def labels(self) -> str:
+        """`10 % of the labels` or `200 labels`, for a sentence."""
+        return self.amount if self.label_count else f"{self.amount} of the labels"
+
+    @property
+    def labels_and_arm(self) -> str:
+        """`10 % of the labels, as many updates as 100 %`."""
+        return self.labels + self._in_arm
+
+    @property
+    def _in_arm(self) -> str:
+        return f", {self.arm}" if self.arm else ""
+
+    @property
+    def columns(self) -> dict[str, float | str | int]:
+        """The level as columns of a table; `of_row` reads them."""
+        return {"fraction": self.fraction, "arm": self.arm, "label_count": self.label_count}
+
+    @classmethod
+    def of_row(cls, row: dict) -> "Level":
+        """The level of a row of a table."""
+        return cls(row.get("arm", ""), row["fraction"], row.get("label_count", 0))
 
     @property
     def slug(self) -> str:
@@ -79,6 +112,7 @@ class Run:
     log: tuple[dict, ...]
     evaluation: str = USUAL
     train_counts: dict[str, float] | None = None
+    label_count: int = 0  # labels asked for, where a number of them was and not a share
 
     @property
     def raw_classes(self) -> list[str]:
@@ -88,8 +122,8 @@ class Run:
 
     @property
     def level(self) -> Level:
-        """Arm and fraction. Only runs of the same level are compared."""
-        return Level(self.arm, self.fraction)
+        """Arm and fraction: only runs of one level are compared with one another."""
+        return Level(self.arm, self.fraction, self.label_count)
 
     @property
     def name(self) -> str:
@@ -114,6 +148,8 @@ def read_runs(run_dirs: Sequence[Path]) -> tuple[list[Run], list[str]]:
         raise UserError("no run directory given: name at least one that holds run.json")
     cells = [_read_cell(Path(d)) for d in run_dirs]
     names = cells[0]["info"]["classes"]
+    if not all(cell["label_count"] for cell in cells):  # shares are known of all, so that they compare
+        cells = [cell | {"label_count": 0} for cell in cells]
     seen, runs, notes = {}, [], []
     for cell in cells:
         path, key = cell["path"], (cell["init"], Level(cell["arm"], cell["fraction"]), cell["seed"], cell["evaluation"])
@@ -213,9 +249,18 @@ def _read_cell(path: Path) -> dict:
         "arm": clean(field("arm", is_arm, f"a text of up to {LONGEST} characters")) if "arm" in info else "",
         "fraction": float(fraction),
         "seed": field("seed", is_integer, "an integer"),
-        "n_train": info.get("n_train"),
+        "n_train": info.get("n_train") or _label_count(info) or None,
+        "label_count": _label_count(info),
         "info": info,
     }
+
+
+def _label_count(info: dict) -> int:
+    """The number of labels that a run asked for; 0 where it asked for a share of them, or does not tell."""
+    config = info.get("config")
+    data = config.get("data") if isinstance(config, dict) else None
+    asked = info.get("label_count", data.get("label_count") if isinstance(data, dict) else 0)
+    return asked if isinstance(asked, int) and is_number(asked, 1, 1e12) else 0
 
 
 def _read_files(cell: dict, names: Sequence[str]) -> tuple[Run, list[str]]:

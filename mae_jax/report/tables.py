@@ -13,7 +13,7 @@ import numpy as np
 
 from mae_jax.report import stats
 from mae_jax.report.analysis import BASELINE, Study, calibration, known, top_share
-from mae_jax.report.runs import Level, Run, init_order, is_number, percent
+from mae_jax.report.runs import Level, Run, init_order, is_number
 from mae_jax.rundir.contents import chooses
 from mae_jax.runtime import csv_cells, files
 
@@ -22,7 +22,7 @@ COLLAPSED = "collapsed: nothing to compare"
 SHOWN = ("accuracy", "precision", "recall", "f1")
 PAIRED = (  # the columns of paired.csv
     *("fraction", "metric", "difference", "low", "high", "p", "holm_p", "mcnemar_p"),
-    *("init", "baseline", "seeds", "collapsed", "arm", "interval", "verdict"),
+    *("init", "baseline", "seeds", "collapsed", "arm", "label_count", "interval", "verdict"),
 )
 SURE = 0.05  # significance level for a corrected p-value
 TIMES = {1: "once", 2: "twice"}  # how often a model was trained, in words
@@ -87,7 +87,7 @@ def _row(study: Study, level: Level, init: str) -> dict:
         row[f"{m}_low"], row[f"{m}_high"] = study.interval(m, index) if row[m] is not None else (None, None)
     probe = study.random_probe.get(level.fraction, {})
     row |= {f"random_probe_{m}": probe.get(m) for m in ("accuracy", "f1")}
-    return row | {"arm": level.arm} | choice(runs)
+    return row | level.columns | choice(runs)
 
 
 def coverage(study: Study, seeds: int) -> str:
@@ -164,7 +164,7 @@ def _differences(study: Study, level: Level, init: str, ours: list[int], base: l
         row = {"fraction": level.fraction, "metric": m}
         row |= dict.fromkeys(("difference", "low", "high", "p", "holm_p", "mcnemar_p"))
         row |= {"init": init, "baseline": BASELINE, "seeds": len(ours), "collapsed": study.collapsed([*ours, *base])}
-        row |= {"arm": level.arm}
+        row |= level.columns
         row |= {"interval": coverage(study, len(ours)), "verdict": COLLAPSED}
         if not nothing:
             each = study.difference(m, ours, base)
@@ -204,16 +204,11 @@ def collapse(row: dict) -> str:
     return ("collapsed" + (f": {row['collapsed']} of {row['seeds']}" if some else "")) if row["collapsed"] else ""
 
 
-def level_of(row: dict) -> Level:
-    """The level of a row of the tables."""
-    return Level(row.get("arm", ""), row["fraction"])
-
-
 def reference_text(rows: Sequence[dict]) -> str:
     """What a model must beat: the most common class, and a linear probe on random weights if there is one."""
     text = f"Always predicting the most common class scores {100 * rows[0]['majority_rate']:.1f} %."
-    probes = {row["fraction"]: row["random_probe_accuracy"] for row in rows}
-    known = [f"{100 * p:.1f} % with {percent(f)} of the labels" for f, p in sorted(probes.items()) if p is not None]
+    probes = {Level.of_row(row)._replace(arm=""): row["random_probe_accuracy"] for row in rows}
+    known = [f"{100 * p:.1f} % with {level.labels}" for level, p in sorted(probes.items()) if p is not None]
     return text + (f" A linear probe on random weights scores {', '.join(known)}." if known else "")
 
 
@@ -224,8 +219,8 @@ def table_text(rows: Sequence[dict]) -> str:
     """
     inits = sorted({row["init"] for row in rows}, key=init_order)
     others = [init for init in inits if init != BASELINE]
-    cells = {(level_of(row), row["init"]): row for row in rows}
-    levels = list(dict.fromkeys(level_of(row) for row in rows))
+    cells = {(Level.of_row(row), row["init"]): row for row in rows}
+    levels = list(dict.fromkeys(Level.of_row(row) for row in rows))
     if BASELINE not in inits or not others:
         header = ["labels", "init", *SHOWN]
         return markdown([header] + [_listed(row) for row in rows])
@@ -249,7 +244,7 @@ def table_text(rows: Sequence[dict]) -> str:
 
 
 def _listed(row: dict) -> list[str]:
-    return [str(level_of(row)), row["init"], *(f"{row[m]:.4f}" for m in SHOWN)]
+    return [str(Level.of_row(row)), row["init"], *(f"{row[m]:.4f}" for m in SHOWN)]
 
 
 def in_markdown(value: object) -> str:

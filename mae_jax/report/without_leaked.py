@@ -6,10 +6,13 @@ import numpy as np
 
 from mae_jax.report import stats
 from mae_jax.report.analysis import Study
-from mae_jax.report.runs import Run
+from mae_jax.report.runs import Level, Run
 from mae_jax.rundir.predictions import clean
 
-COLUMNS = ("fraction", "arm", "init", "seeds", "leaked", "n", "accuracy", "accuracy_without", "f1", "f1_without")
+COLUMNS = (
+    *("fraction", "arm", "label_count", "init", "seeds", "leaked", "n"),
+    *("accuracy", "accuracy_without", "f1", "f1_without"),
+)
 
 
 def leaked(runs: Sequence[Run]) -> set[str]:
@@ -41,7 +44,7 @@ def rows(study: Study) -> list[dict]:
             t = run.test
             terms = stats.image_terms(t.labels, t.predictions, t.confidence, t.probabilities, classes)
             without.append(stats.metrics_from_sums(terms[rest].sum(0), classes))
-        row = {"fraction": level.fraction, "arm": level.arm, "init": init, "seeds": len(own)}
+        row = {**level.columns, "init": init, "seeds": len(own)}
         row |= {"leaked": int((~rest).sum()), "n": int(rest.sum())}
         for metric in ("accuracy", "f1"):
             row[metric] = study.mean(metric, own)
@@ -61,6 +64,6 @@ def lines(study: Study) -> list[str]:
     change = 100 * (most["accuracy_without"] - most["accuracy"])
     return [
         f"Without the {most['leaked']:,} test images that training or pre-training saw, accuracy changes by at most "
-        f"{change:+.1f} points ({most['init']}, {100 * most['fraction']:.4g} % of the labels); without_leaked.csv has "
+        f"{change:+.1f} points ({most['init']}, {Level.of_row(most).labels}); without_leaked.csv has "
         f"all models."
     ]

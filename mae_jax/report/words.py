@@ -11,7 +11,7 @@ from mae_jax.report import label_efficiency, stats
 from mae_jax.report.analysis import BASELINE, Study
 from mae_jax.report.cautions import cautions
 from mae_jax.report.label_efficiency import CLOSE, EQUAL_UPDATES, PRIMARY, Enough
-from mae_jax.report.runs import Level, percent
+from mae_jax.report.runs import Level
 from mae_jax.report.tables import (
     COLLAPSED,
     COUNTS,
@@ -20,12 +20,11 @@ from mae_jax.report.tables import (
     is_higher,
     is_lower,
     is_sure,
-    level_of,
     verdict,
 )
 
-ARMS = {  # how the runs of an unusual arm were trained, for readers, by words in the arm's name
-    EQUAL_UPDATES: "trained for as many steps as on that share of the labels, so that fewer labels do not "
+ARMS = {  # how a run was trained where not in the usual way, for readers, by words of the arm's name
+    EQUAL_UPDATES: "trained for as many steps as with that many labels, so that fewer labels do not "
     "also mean less training",
 }
 UNSURE = "not sure after Holm's correction"
@@ -48,7 +47,7 @@ def answer(study: Study, rows: list[dict], paired: list[dict], worth: list[dict]
         if arm == study.arms[0]:
             lines += [_difference_line(study, rows, row, paired, worth) for row in own]
         else:
-            told = [f"at {percent(row['fraction'])} {_outcome(row)}" for row in own]
+            told = [f"at {Level.of_row(row).amount} {_outcome(row)}" for row in own]
             lines.append(f"{_sentence(arm)[:-1]}, {init} against {BASELINE}: {'; '.join(told)}.")
         if EQUAL_UPDATES in arm and label_efficiency.shows_nothing_at_equal_updates(paired, init):
             continue  # already in the headline
@@ -74,7 +73,7 @@ def equal_updates_line(paired: Sequence[dict], init: str) -> str:
     if not label_efficiency.shows_nothing_at_equal_updates(paired, init):
         return ""
     found = label_efficiency.equal_updates(paired, init)
-    points = _join([f"{_points(row)} at {percent(row['fraction'])}" for row in found])
+    points = _join([f"{_points(row)} at {Level.of_row(row).amount}" for row in found])
     lower = [row for row in found if is_lower(row) and is_sure(row)]
     said = "are not better than" if lower else "show no difference in accuracy to"
     return f"Trained for equally many updates, {_model(init)}s {said} those from {BASELINE}: {points}."
@@ -84,7 +83,7 @@ def how_many(study: Study, rows: Sequence[dict], enough: Enough | None) -> str:
     """The fewest labels that reach the target, for each initialization, or that no number of labels does."""
     if enough is None:
         return "How many labels are enough cannot be told: the models with all labels collapsed."
-    cells = {(level_of(row), row["init"]): row for row in rows}
+    cells = {(Level.of_row(row), row["init"]): row for row in rows}
     reached = {init: level for init, level in enough.reached.items() if level is not None}
     order = sorted(reached, key=lambda init: (reached[init].fraction, init == BASELINE))
     goal = f"macro F1 {enough.target:.2f}"
@@ -118,7 +117,7 @@ def _gain(study: Study, own: Sequence[dict], worth: Sequence[dict], arm: str) ->
     init, seeds = own[0]["init"], min(row["seeds"] for row in own)
     better, worse, nothing, collapsed = [], [], [], []
     for row in own:
-        at = percent(row["fraction"])
+        at = Level.of_row(row).amount
         if row["verdict"] == COLLAPSED:
             collapsed.append(at)
             continue
@@ -134,26 +133,31 @@ def _gain(study: Study, own: Sequence[dict], worth: Sequence[dict], arm: str) ->
         (better if is_higher(row) else worse).append(
             f"{times(found)} at {sure}" if found and labels_saved and is_higher(row) else points
         )
+    few = seeds < stats.SEEDS
+    ours = {1: "this {} is", 2: "these {}s are"}[seeds].format(_model(init)) if few else ""
+    theirs = {1: f"that from {BASELINE}", 2: f"those from {BASELINE}"}[seeds] if few else ""
+    each = f", each trained {TIMES[seeds]}," if few else ""
     parts = []
-    if seeds < stats.SEEDS:
-        ours = {1: "this {} is", 2: "these {}s are"}[seeds].format(_model(init))
-        theirs = {1: f"that from {BASELINE}", 2: f"those from {BASELINE}"}[seeds] + f", each trained {TIMES[seeds]},"
-        parts += [f"{ours} better than {theirs} by {_join(better)}"] if better else []
-        parts += [f"{'it' if parts else ours} worse than {theirs} by {_join(worse)}"] if worse else []
+    if few:
+        parts += [f"{ours} better than {theirs}{each} by {_join(better)}"] if better else []
+        parts += [f"{'it' if parts else ours} worse than {theirs}{each} by {_join(worse)}"] if worse else []
         if better and worse:
             parts[1] = f"{'it is' if seeds == 1 else 'they are'} worse by {_join(worse)}"
-        begin = f"{_model(init)} and {BASELINE}, each trained {TIMES[seeds]}: "
     else:
         parts += [f"{_who(init)} is worth {_join(better)}"] if better else []
         parts += [f"{'it' if parts else _who(init)} costs {_join(worse)}"] if worse else []
-        begin = f"{_who(init)}: "
-    begin = "" if parts else begin
-    parts += [f"{NOTHING} at {_join(nothing)}"] if nothing else []
-    parts += [f"nothing to compare at {_join(collapsed)}, where models collapsed"] if collapsed else []
-    if arm:
-        begin = f"{arm}, {begin}" if begin else f"{arm}: "
-    elif any(EQUAL_UPDATES in other for other in study.arms):
-        begin = f"trained for equally many epochs, {begin}"
+    if nothing and parts:
+        parts.append(f"no difference is shown at {_amounts(nothing)}")
+    elif nothing:
+        both = f"{ours.rsplit(' ', 1)[0]} and {theirs}{each} show" if few else f"{_who(init)} shows"
+        parts.append(f"{both} no difference in accuracy at {_amounts(nothing)}")
+    if collapsed:
+        parts.append(f"there is nothing to compare at {_amounts(collapsed)}, where models collapsed")
+    if len(parts) == 1 and collapsed:
+        parts = [f"{_who(init)} cannot be judged at {_amounts(collapsed)}, where models collapsed"]
+    begin = f"with {arm}, " if arm else ""
+    if not arm and any(EQUAL_UPDATES in other for other in study.arms):
+        begin = "trained for equally many epochs, "
     return _sentence(begin + "; ".join(parts))
 
 
@@ -172,11 +176,11 @@ def saved(row: dict, worth: Sequence[dict]) -> dict | None:
 
 def _difference_line(study: Study, rows: Sequence[dict], row: dict, paired: list[dict], worth: list[dict]) -> str:
     """One fraction of one initialization: difference, interval, test, worth in labels, macro F1."""
-    level = level_of(row)
-    (cell,) = [r for r in rows if (level_of(r), r["init"]) == (level, row["init"])]
+    level = Level.of_row(row)
+    (cell,) = [r for r in rows if (Level.of_row(r), r["init"]) == (level, row["init"])]
     choosing = f" + {cell['n_choosing']:,} for choosing" if cell["n_choosing"] else ""
-    n = f" ({cell['n_train']:,} images{choosing})" if cell["n_train"] else ""
-    at = f"{labels(level)}{n}, {row['init']} against {row['baseline']}"
+    n = f" ({cell['n_train']:,} images{choosing})" if cell["n_train"] and not level.label_count else choosing
+    at = f"{level.labels_and_arm}{n}, {row['init']} against {row['baseline']}"
     if row["verdict"] == COLLAPSED:
         return f"{at}: {COLLAPSED}."
     text = f"{at}: {row['verdict'] if row['verdict'].startswith('no') else 'accuracy is ' + row['verdict']}"
@@ -205,7 +209,7 @@ def arm_lines(study: Study) -> list[str]:
             cells = study.of(level, init), study.of(usual, init)
             if level.arm != arm or not all(cells):
                 continue
-            at = f"{init} at {percent(level.fraction)}"
+            at = f"{init} at {level.amount}"
             pairs = study.shared_seeds(*cells)
             if not pairs[0]:
                 said.append(f"{at}: not compared, since no seed has both")
@@ -249,13 +253,13 @@ def plateau_lines(study: Study) -> list[str]:
             continue
         found = label_efficiency.plateau(study, init)
         if found is None:
-            lines.append(f"{init}: accuracy still changes up to {percent(learned[-1].fraction)} of the labels.")
+            lines.append(f"{init}: accuracy still changes up to {learned[-1].labels}.")
         elif found[1] <= LITTLE:
             seeds = min(len(study.of(level, init)) for level in learned)
             whose = "" if seeds >= stats.SEEDS else f", for these models ({COUNTS[seeds]})"
             lines.append(
                 f"{init}: a gain of more than {100 * found[1]:.1f} points of accuracy by more labels than "
-                f"{percent(found[0])} is ruled out (95 % interval){whose}; none is shown."
+                f"{found[0].amount} is ruled out (95 % interval){whose}; none is shown."
             )
     return lines
 
@@ -270,7 +274,7 @@ def calibration_lines(paired: Sequence[dict]) -> list[str]:
             if (row["init"], row["arm"]) == (init, arm):
                 points = "" if row["verdict"] in (NOTHING, COLLAPSED) else f", {_points(row)}"
                 unsure = f" ({UNSURE})" if points and not is_sure(row) else ""
-                said.setdefault(row["verdict"], []).append(f"at {percent(row['fraction'])}{points}{unsure}")
+                said.setdefault(row["verdict"], []).append(f"at {Level.of_row(row).amount}{points}{unsure}")
         parts = "; ".join(f"{verdict} {_join(where)}" for verdict, where in said.items())
         lines.append(f"Calibration error (ECE) of {init} against {BASELINE}{f', {arm}' if arm else ''}: {parts}.")
     return lines
@@ -305,6 +309,13 @@ def _join(parts: Sequence[str]) -> str:
     return parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + " and " + parts[-1]
 
 
+def _amounts(parts: Sequence[str]) -> str:
+    """`1 %, 10 % and 50 %`; `20, 63 and 200 labels`."""
+    if all(part.endswith(" labels") for part in parts):
+        return _join([part.removesuffix(" labels") for part in parts]) + " labels"
+    return _join(parts)
+
+
 def _who(init: str) -> str:
     return "pre-training" if init == "mae" else f"starting from {init}"
 
@@ -330,17 +341,12 @@ def _score(row: dict) -> str:
 def amount(row: dict, what: str = " labeled images") -> str:
     """The labels of a row of table.csv, as in `200 labeled images (+ 223 for choosing)`, or their share."""
     if not row["n_train"]:
-        return f"{percent(row['fraction'])} of the labels"
+        return Level.of_row(row).labels
     return f"{row['n_train']:,}{what}" + (f" (+ {row['n_choosing']:,} for choosing)" if row["n_choosing"] else "")
 
 
 def _same(a: dict, b: dict) -> bool:
-    return all(a[k] == b[k] for k in ("fraction", "init", "metric")) and level_of(a) == level_of(b)
-
-
-def labels(level: Level) -> str:
-    """`10 % of the labels`, with the arm."""
-    return f"{percent(level.fraction)} of the labels" + (f", {level.arm}" if level.arm else "")
+    return all(a[k] == b[k] for k in ("fraction", "init", "metric")) and Level.of_row(a) == Level.of_row(b)
 
 
 def _outcome(row: dict) -> str:

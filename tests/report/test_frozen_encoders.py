@@ -120,9 +120,9 @@ def test_a_report_of_probes_alone_says_so_and_keeps_its_reference(make, tmp_path
     ]
     made = write_report(runs, tmp_path / "out")
     page = made.paths["page"].read_text()
-    assert (
-        "<p>Linear probe, solved: this pre-trained model is better " in page and "the encoder was not trained." in page
-    )
+    assert "<p>This pre-trained model is better than that from scratch, each trained once, by " in page
+    assert "All models here are linear probes on frozen encoders.</p>" in page
+    assert "All models here are linear probes on frozen encoders: the encoder was not trained." in page
     assert all(row["random_probe_accuracy"] is not None for row in made.rows)
     assert "A linear probe on random weights scores" in made.paths["table_md"].read_text()
 

@@ -105,7 +105,7 @@ def test_worth_comes_second_and_only_where_its_interval_is_above_one(steady):
     times = 5 ** ((0.88 - 0.80) / (0.90 - 0.80))
     assert ten["times"] == pytest.approx(times) and 1 < ten["low"] < times < ten["high"]
     assert f"{times:.1f} times the labels at 10 %" in second
-    assert second.endswith("no difference shown at 50 % and 100 %.")
+    assert second.endswith("no difference is shown at 50 % and 100 %.")
     assert second.startswith("Pre-training is worth ")
     unsure = [row | {"low": 0.4} for row in answer["worth"]]
     after = words.answer(steady, answer["rows"], answer["paired"], unsure)["headlines"][1]
@@ -125,7 +125,7 @@ def test_the_real_study_does_not_claim_many_times_the_labels(real):
     )
     assert "labeled images" in second and "macro F1" in second
     assert third.startswith("Trained for equally many epochs, ")
-    assert "nothing to compare at 1 % and 10 %, where models collapsed" in third
+    assert "there is nothing to compare at 1 % and 10 %, where models collapsed" in third
     assert "points of accuracy at 50 % (2 of 6 models collapsed)" in third
     assert "22.9" not in headlines  # the gain over a model that learned nothing
     care = " ".join(answer["warnings"])
@@ -147,10 +147,10 @@ def test_a_gain_at_equal_updates_is_worth_labels(make):
     assert ten["times"] == pytest.approx(10 ** ((0.85 - 0.70) / 0.20)) and ten["arm"] == ARM
     assert not any("equally many updates" in line for line in answer["headlines"])
     assert any(
-        line.startswith("As many updates as 100 %: pre-training is worth 5.6 times the labels at 10 %")
+        line.startswith("With as many updates as 100 %, pre-training is worth 5.6 times the labels at 10 %")
         for line in answer["headlines"]
     )
-    assert "nothing to compare at 10 %, where models collapsed" in answer["headlines"][1]
+    assert "cannot be judged at 10 %, where models collapsed" in answer["headlines"][1]
 
 
 def test_worth_is_not_given_where_scratch_collapsed(make):
@@ -171,7 +171,8 @@ def test_one_or_two_seeds_tell_about_these_models_alone(make, seeds, how):
         "This pre-trained model is better than that" if seeds == 1 else "These pre-trained models are better than those"
     )
     assert second == (
-        f"{models} from scratch, each trained {how}, by 15.0 points of accuracy at 10 %; no difference shown at 100 %."
+        f"{models} from scratch, each trained {how}, by 15.0 points of accuracy at 10 %; no difference is shown at "
+        "100 %."
     )
     assert "worth" not in " ".join(answer["headlines"])
     assert f"({'one seed' if seeds == 1 else 'two seeds'})" not in second
@@ -213,7 +214,8 @@ def test_collapse_on_both_sides_is_nothing_to_compare(make):
     cells = {("", 0.1, i): ["collapsed"] * 3 for i in INITS} | {("", 1.0, i): [0.8] * 3 for i in INITS}
     answer = said(make.in_memory(cells))
     assert answer["headlines"][1] == (
-        "Pre-training: no difference shown at 100 %; nothing to compare at 10 %, where models collapsed."
+        "Pre-training shows no difference in accuracy at 100 %; there is nothing to compare at 10 %, where models "
+        "collapsed."
     )
     assert "collapsed: nothing to compare at 10 %" in answer["calibration"][0]
     assert answer["lines"][0] == "10 % of the labels, mae against scratch: collapsed: nothing to compare."
@@ -224,7 +226,7 @@ def test_when_everything_collapsed_nothing_is_enough(make):
     answer = said(make.in_memory(cells))
     assert answer["headlines"] == [
         "How many labels are enough cannot be told: the models with all labels collapsed.",
-        "Pre-training: nothing to compare at 10 % and 100 %, where models collapsed.",
+        "Pre-training cannot be judged at 10 % and 100 %, where models collapsed.",
     ]
     assert "scratch: collapsed at every fraction, so no gain from more labels can be told." in answer["lines"]
 
@@ -232,8 +234,8 @@ def test_when_everything_collapsed_nothing_is_enough(make):
 def test_a_plateau_is_led_by_the_gain_that_is_not_ruled_out(make):
     same = {("", f, "scratch"): [0.97, 0.971, 0.972] for f in (0.5, 1.0)}
     study = make.in_memory({("", 0.1, "scratch"): [0.6, 0.6, 0.61]} | same, images=2000)
-    fraction, gain = label_efficiency.plateau(study, "scratch")
-    assert fraction == 0.5 and 0 < gain < 0.02
+    level, gain = label_efficiency.plateau(study, "scratch")
+    assert level.fraction == 0.5 and 0 < gain < 0.02
     assert words.plateau_lines(study) == [
         f"scratch: a gain of more than {100 * gain:.1f} points of accuracy by more labels than 50 % is ruled out (95 % "
         "interval); none is shown."

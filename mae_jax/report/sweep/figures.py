@@ -9,7 +9,7 @@ from matplotlib.lines import Line2D
 from mae_jax.report.analysis import BASELINE
 from mae_jax.report.figures import MARKERS, OTHERS
 from mae_jax.report.panels import Numbers, grid
-from mae_jax.report.runs import percent, series
+from mae_jax.report.runs import Level, percent, series
 from mae_jax.report.stats import grey
 from mae_jax.report.sweep.networks import Sweep
 
@@ -158,7 +158,7 @@ def accuracies(sweep: Sweep, classifiers: list[dict]) -> Numbers:
         found.append({"column": "accuracy", "mask_ratio": None, "visible_weight": None, "value": 100 * value})
         found[-1] |= {"low": 100 * low, "high": 100 * high}
     ax.axhline(100 * classifiers[0]["majority_rate"], color="0.5", linestyle=":")
-    ax.set_ylabel(f"accuracy at {percent(classifiers[0]['fraction'])} of the labels, %")
+    ax.set_ylabel(f"accuracy at {Level.of_row(classifiers[0]).labels}, %")
     ax.set_xlabel("removed in pre-training, %")
     return figure.figure, found
 

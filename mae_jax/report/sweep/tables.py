@@ -71,7 +71,8 @@ def classifier_rows(sweep: Sweep) -> list[dict]:
             "mask_ratio": own[name].mask_ratio if name in own else None,
             "visible_weight": own[name].visible_weight if name in own else None,
         }
-        row |= {key: found[key] for key in ("fraction", "seeds", "n_train", "n_test", "collapsed", "majority_rate")}
+        kept = ("fraction", "label_count", "seeds", "n_train", "n_test", "collapsed", "majority_rate")
+        row |= {key: found[key] for key in kept}
         for metric in ("accuracy", "f1", "ece"):
             row |= {key: found[key] for key in (metric, f"{metric}_low", f"{metric}_high")}
         other = compared.get(name, {})

@@ -2,7 +2,7 @@
 
 from mae_jax.report import stats, tables
 from mae_jax.report.analysis import BASELINE
-from mae_jax.report.runs import percent
+from mae_jax.report.runs import Level, percent
 from mae_jax.report.stats import grey
 from mae_jax.report.sweep.networks import Sweep
 
@@ -77,8 +77,8 @@ def _classifiers(rows: list[dict]) -> str:
     if not others:
         return ""
     best, worst = (f(others, key=lambda row: row["accuracy"]) for f in (max, min))
-    labels = percent(best["fraction"])
-    text = f"Fine-tuned on {labels} of the labels, accuracy is {_accuracy(best)} from the best network ({best['init']})"
+    labels = Level.of_row(best).labels
+    text = f"Fine-tuned on {labels}, accuracy is {_accuracy(best)} from the best network ({best['init']})"
     if worst is not best:
         text += f" and {_accuracy(worst)} from the worst ({worst['init']})"
     if base is None:
@@ -155,7 +155,7 @@ def table(sweep: Sweep, rows: list[dict], classifiers: list[dict]) -> list[list[
     ]
     scores = {row["init"]: row for row in classifiers}
     if classifiers:
-        header += [f"accuracy at {percent(classifiers[0]['fraction'])}", "difference to scratch (95 %)"]
+        header += [f"accuracy at {Level.of_row(classifiers[0]).amount}", "difference to scratch (95 %)"]
     own = [row for row in rows if row["evaluated_at"] == sweep.reference]
     lines = [header, ["no network", "–", "–", "–", f"{grey(own[0]['removed_pixel_no_network']):.1f}", "–", "–"]]
     lines[1] += _score(scores.get(BASELINE)) if classifiers else []
