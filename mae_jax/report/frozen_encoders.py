@@ -12,12 +12,12 @@ from mae_jax.report.analysis import BASELINE, Study
 from mae_jax.report.runs import USUAL, Level, Run
 
 NAMES = {
-    "linear_probe": "linear probe, trained",
-    "lbfgs": "linear probe, solved",
+    "linear_probe": "linear probe (gradient descent)",
+    "lbfgs": "linear probe (L-BFGS)",
     "knn": "nearest neighbors",
 }
 CLASSIFIERS = {  # in a sentence
-    "linear_probe": "trained linear probes on frozen encoders",
+    "linear_probe": "linear probes, trained by gradient descent, on frozen encoders",
     "lbfgs": "linear probes on frozen encoders",
     "knn": "nearest neighbors by the features of frozen encoders",
 }

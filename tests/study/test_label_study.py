@@ -113,7 +113,7 @@ def test_a_study_older_than_evaluations_can_add_them(config, tmp_path, monkeypat
     assert len(asked) == 2 * 4  # for each encoder: half of the training images, validation, test, the other half
     said = capsys.readouterr().out
     assert "  50 % of the labels, knn: 2 runs (scratch, mae; seeds 0): " in said
-    assert "| linear probe, solved | 50 % " in said
+    assert "| linear probe (L-BFGS) | 50 % " in said
     assert re.search(r"A linear probe on random weights scores \d+\.\d % with 50 % of the labels, ", said)
     with open(tmp_path / "report" / "table.csv") as file:
         rows = list(csv.DictReader(file))
