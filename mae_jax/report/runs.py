@@ -112,6 +112,7 @@ class Run:
     log: tuple[dict, ...]
     evaluation: str = USUAL
     train_counts: dict[str, float] | None = None
+    last_epoch: dict[str, float] | None = None  # test accuracy and macro F1 after the last update
     label_count: int = 0  # labels asked for, where a number of them was and not a share
 
     @property
@@ -281,8 +282,8 @@ def _read_files(cell: dict, names: Sequence[str]) -> tuple[Run, list[str]]:
     if broken:
         notes.append(f"{clean(shareable(path))}: skipped {count(broken, 'broken line')} of metrics.jsonl")
     classes = tuple(clean(name) for name in names)
-    counts = _train_counts(path / "subset.json")
-    run = Run(**cell, classes=classes, test=test, validation=validation, log=log, train_counts=counts)
+    told = {"train_counts": _train_counts(path / "subset.json"), "last_epoch": _last_epoch(path / "results.json")}
+    run = Run(**cell, classes=classes, test=test, validation=validation, log=log, **told)
     return run, notes
 
 
@@ -351,6 +352,16 @@ def _train_counts(file: Path) -> dict[str, float] | None:
     if not isinstance(counts, dict) or not all(is_number(n, 0.0, 1e12) for n in counts.values()):
         return None
     return {clean(name): float(n) for name, n in counts.items()}
+
+
+def _last_epoch(file: Path) -> dict[str, float] | None:
+    """Test scores of the last epoch, by results.json, where validation chose the epoch; None where it does not tell."""
+    try:
+        scores = json.loads(regular(file).read_text(encoding="utf-8"))["last_epoch"]
+        found = {name: scores[name] for name in ("accuracy", "f1")}
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return found if all(is_number(value, 0.0, 1.0) for value in found.values()) else None
 
 
 def check_same_images(run: Run, first: Run, file: Path) -> None:

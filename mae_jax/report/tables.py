@@ -100,9 +100,9 @@ def coverage(study: Study, seeds: int) -> str:
 def choice(runs: Sequence[Run]) -> dict[str, float | int | None]:
     """How many images the epoch (or a probe's setting) was chosen on, and the gain on these images.
 
-    `n_choosing`: number of validation images; 0 if nothing was chosen, None if a run does not say.
-    `validation_accuracy` and `validation_accuracy_last`: at the tested epoch and at the last one, None if metrics.jsonl
-    does not say.
+    `n_choosing`: validation images, 0 where nothing was chosen, None where a run does not say. `validation_accuracy`
+    and `validation_accuracy_last`: at the tested epoch and at the last one, None where metrics.jsonl does not say.
+    `accuracy_last_epoch` and `f1_last_epoch`: on the test images at the last epoch, None where results.json does not.
     """
     counts, chosen, last = [], [], []
     for run in runs:
@@ -117,10 +117,14 @@ def choice(runs: Sequence[Run]) -> dict[str, float | int | None]:
             chosen.append(tested[-1])
             last.append(max(points, key=lambda line: line["step"])["val/accuracy"])
     whole = len(chosen) == len(runs)
+    at_end = [run.last_epoch for run in runs if run.last_epoch]
+    ends = {m: float(np.mean([e[m] for e in at_end])) if len(at_end) == len(runs) else None for m in ("accuracy", "f1")}
     return {
         "n_choosing": None if None in counts else round(sum(counts) / len(counts)),
         "validation_accuracy": float(np.mean(chosen)) if whole else None,
         "validation_accuracy_last": float(np.mean(last)) if whole else None,
+        "accuracy_last_epoch": ends["accuracy"],
+        "f1_last_epoch": ends["f1"],
     }
 
 

@@ -58,11 +58,15 @@ def finetune(
     def finish(params: Params, workdir: Path) -> dict[str, Any]:
         return write_predictions_and_score(data, lambda source, i: predict(params, source, i)["probabilities"], workdir)
 
+    def score(params: Params) -> dict[str, Any]:
+        predicted = predict(params, data.test, np.arange(len(data.test)))["probabilities"].argmax(1)
+        return classification_scores.classification(data.test.labels, predicted, classes)
+
     def initialise(state: TrainState) -> TrainState:
         return dataclasses.replace(state, params=first(spec, state.params))
 
     more = describe_data(config, data, cache)
-    return Task(config, spec, resolved, evaluate=evaluators, finish=finish, initialise=initialise, **more)
+    return Task(config, spec, resolved, evaluate=evaluators, finish=finish, score=score, initialise=initialise, **more)
 
 
 def write_predictions_and_score(

@@ -284,6 +284,10 @@ class Loop:
             with at_once(f"step {step} of {self.resolved.steps} is saved"):
                 self.task.show(params, step, metrics)
 
+    def last_epoch(self, scores: dict[str, Any]) -> dict[str, Any]:
+        """Test scores after the last update, to compare with those of the epoch that validation images chose."""
+        return {"step": self.ended} | {key: scores[key] for key in ("accuracy", "f1")}
+
     def results(self, state: TrainState, metrics: MetricsLog) -> dict[str, Any]:
         """Writes the final files. results.json is the last one, so its presence means that the run is finished."""
         last = unpadded(self.spec, state).params
@@ -291,6 +295,8 @@ class Loop:
         chosen = self.best.load(last) if self.best and self.best.step else last
         with at_once("the last step is saved", hard=True):
             results = self.task.finish(chosen, self.workdir)
+            if self.best and self.task.score:
+                results |= {"last_epoch": self.last_epoch(results if selected == self.ended else self.task.score(last))}
         if jax.process_index() == 0:
             info = record.run_info(
                 self.task,

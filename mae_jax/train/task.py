@@ -41,6 +41,7 @@ class Task:
     about: dict[str, Any]  # lines to print at the start of the run
     evaluate: Callable[[Params], Iterator[tuple[str, float]]]
     finish: Callable[[Params, Path], dict[str, Any]]  # writes the run's results and returns them
+    score: Callable[[Params], dict[str, Any]] | None = None  # of a classifier: its scores on the test images alone
     show: Callable[[Params, int, MetricsLog], None] = lambda params, step, metrics: None
     initialise: Callable[[TrainState], TrainState] = lambda state: state
     classes: tuple[str, ...] = ()

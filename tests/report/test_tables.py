@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 from mae_jax.report import analysis, figures, stats, tables, words
+from mae_jax.report.findings import find
+from mae_jax.report.page import render
 from mae_jax.report.runs import Level, percent, read_runs
 
 
@@ -185,6 +187,18 @@ def test_seeds_without_a_partner_are_left_out(make, tmp_path):
     paired, notes = tables.paired(analysis.analyze(runs))
     assert len(notes) == 1 and "mae at 10 %" in notes[0]
     assert {r["seeds"] for r in paired if r["fraction"] == 0.1} == {1}
+
+
+def test_the_last_epochs_scores_are_in_the_table_where_every_run_has_them(tmp_path):
+    runs = [by_hand(tmp_path, f"{i}{f}", i, f, share(30)) for i in ("scratch", "mae") for f in (0.1, 1.0)]
+    for run, accuracy in zip(runs[:3], (0.5, 0.625, 0.75), strict=True):
+        last = {"step": 40, "accuracy": accuracy, "f1": accuracy - 0.125}
+        (run / "results.json").write_text(json.dumps({"accuracy": 0.75, "last_epoch": last}))
+    (runs[3] / "results.json").write_text(json.dumps({"accuracy": 0.75}))  # of a run that tested its last epoch
+    rows = {(r["fraction"], r["init"]): r for r in tables.rows(analysis.analyze(read_runs(runs)[0]))}
+    assert [rows[f, "scratch"]["accuracy_last_epoch"] for f in (0.1, 1.0)] == [0.5, 0.625]
+    assert rows[0.1, "mae"]["f1_last_epoch"] == 0.625 and rows[1.0, "mae"]["f1_last_epoch"] is None
+    assert "last epoch: 62.5<" in render(find(runs), [], [])
 
 
 def by_hand(tmp_path, name, init, fraction, right, **extra):

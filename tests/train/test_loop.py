@@ -159,6 +159,15 @@ def test_a_run_resumes_with_another_sharding(tmp_path, tiny_config, monkeypatch)
     assert best["encoder/block_00/mlp/fc1/kernel"].shape == (36, 144)
 
 
+def test_the_last_epochs_scores_are_kept_where_validation_chose_the_epoch(tmp_path, tiny_config):
+    config = tiny_config(**{"train.select": "best", "train.epochs": 3.0})
+    chosen = loop.run(config, tmp_path / "best")
+    config.train.select = "last"  # the same updates
+    last = loop.run(config, tmp_path / "last")
+    assert chosen["last_epoch"] == {"step": 12, "accuracy": last["accuracy"], "f1": last["f1"]}
+    assert "last_epoch" not in last
+
+
 def test_the_fields_of_the_recipe_reach_images_step_and_head(tiny_config):
     def built(**fields):
         task = build(tiny_config(**{"data.threads": 0} | fields), sharding.make_mesh())
