@@ -473,6 +473,9 @@ class StudyConfig(Fields):
         "report: the macro F1 that counts as enough; 0: 0.02 below the best with all labels",
         low=0, high=1, allowed="0 for 0.02 below the best", may_differ=True,
     )  # fmt: skip
+    pictures: bool = field(
+        True, "report: show test images; False where their license forbids passing them on", may_differ=True
+    )
     pretrain_seeds: tuple[int, ...] = field(
         (),
         "random seeds of pre-training, one for each of `seeds`; empty: one pre-training for all, with its own seed",

@@ -41,7 +41,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="F1",
         help="the macro F1 that is enough, above 0 and at most 1 (default: 0.02 below the best with all labels)",
     )
-    parser.add_argument("--png", action="store_true", help="also write each figure as PNG")
+    parser.add_argument("--png", action="store_true", help="write each figure as PNG, too")
+    parser.add_argument(
+        "--no-pictures",
+        action="store_true",
+        help="show no test images (examples and mistakes), for data whose license forbids passing them on",
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -74,6 +79,7 @@ def run(args: argparse.Namespace) -> int:
             target=args.target,
             fraction=args.fraction,
             png=args.png,
+            pictures=not args.no_pictures,
         )
     except (UserError, OSError) as error:
         print(f"error: {_line(error)}", file=sys.stderr)

@@ -56,6 +56,7 @@ class Findings:
     speed: list[dict]
     mistakes: list[dict]
     gallery: list[dict]
+    examples: list[dict]
     probes: list[Frozen]
     probe_runs: list[Run]
     others: list[External]
@@ -90,8 +91,11 @@ def find(
     notes: Sequence[str] = (),
     target: float = 0.0,
     fraction: float | None = None,
+    pictures: bool = True,
 ) -> Findings:
-    """Reads the run directories and analyzes them.
+    """Read the run directories and analyze them; `fraction` chooses that of the second confusion matrix,
+    `target` is the macro F1 at which labels are enough (0: within 2 points of the best with all labels).
+    Without `pictures` no image of the data is shown but the reconstructions.
 
     `fraction` is the share of labels of the second confusion matrix. `target` is the macro F1 at which labels are
     enough; 0 means within 2 points of the best with all labels. Raises UserError for directories that are not valid
@@ -112,6 +116,7 @@ def find(
     others, unknown = external_tests.read(runs, reference)
     unpaired += [f"{each.name}: {line}" for each in probes for line in each.notes]
     sets = prediction_sets.analyze(study, [(other.name, other.study) for other in others])
+    types = cell_types.analyze(study, fraction)
     told = [run.info.get(key) for key in ("data_name", "data") for run in runs]
     images = next((clean(name) for name in told if isinstance(name, str)), "")
     return Findings(
@@ -122,13 +127,14 @@ def find(
         paired=paired,
         worth=worth,
         answer=_answer(study, rows, paired, worth, target),
-        cell_types=cell_types.analyze(study, fraction),
+        cell_types=types,
         certainty=certainty.analyze(study),
         sure_and_wrong=certainty.by_class(study),
         sets=sets,
         speed=learning_speed.analyze(study),
         mistakes=mistakes.mistakes(runs),
-        gallery=mistakes.gallery(runs),
+        gallery=mistakes.gallery(runs, pictures),
+        examples=mistakes.examples(runs[0], types.shown) if pictures else [],
         probes=probes,
         probe_runs=[run for own in probed.values() for run in own],
         others=others,

@@ -1,15 +1,18 @@
-"""The most confident mistakes, with their images if these can be read."""
+"""Pictures of test images where they can be read: the most confident mistakes, and an example of each class."""
 
 import base64
 import io
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 from mae_jax.report.runs import Run, usual_arm
 from mae_jax.rundir.predictions import most_confident_mistakes, regular
 
+TRIED = 5  # images of a class that are opened to find an example
+SIDE, SMALL = 192, 128  # pixels of a picture, and of an example
 PICTURES = ("PNG", "JPEG", "TIFF", "BMP", "WEBP")
 COLUMNS = (  # of mistakes.csv
     *("fraction", "arm", "label_count", "init", "seed"),
@@ -37,24 +40,41 @@ def mistakes(runs: Sequence[Run]) -> list[dict]:
     return found
 
 
-def gallery(runs: Sequence[Run]) -> list[dict]:
+def gallery(runs: Sequence[Run], pictures: bool = True) -> list[dict]:
     """The most confident mistakes with the largest share of the labels, for each initialization, with pictures.
 
-    A picture comes from the run's `thumbnails/`, or from a file of that name below run.json's `image_root`, the data
-    directory of its config, or the run directory. Of several seeds, the first is shown.
+    A picture is shown where the run kept it in `thumbnails/`, or where run.json's `image_root`, its config's
+    data directory or the run directory leads to a file of that name; of several seeds the first is shown. Without
+    `pictures` none is shown.
     """
     usual = usual_arm(runs)
     last = max(run.fraction for run in runs if run.arm == usual)
     chosen = {run.init: run for run in reversed(runs) if (run.arm, run.fraction) == (usual, last)}
     return [
-        {"name": run.name, "images": [row | {"uri": _picture(run, row["image"])} for row in found]}
+        {
+            "name": run.name,
+            "images": [row | {"uri": _picture(run, row["image"]) if pictures else None} for row in found],
+        }
         for run in sorted(chosen.values(), key=runs.index)
         if (found := mistakes([run]))
     ]
 
 
-def _picture(run: Run, image: str) -> str | None:
-    """The image as a data URI of at most 192 pixels, or None. Files outside the expected folder are never read."""
+def examples(run: Run, classes: Sequence[str]) -> list[dict]:
+    """A test image of each class whose file is at hand, in the order of `classes`: the first one that can be read.
+
+    Its name orders the images, so that no model's answers choose the example.
+    """
+    found = []
+    for name in classes:
+        own = sorted(run.test.images[i] for i in np.flatnonzero(run.test.labels == run.classes.index(name)).tolist())
+        read = ((image, _picture(run, image, SMALL)) for image in own[:TRIED])
+        found += [{"class": name, "image": image, "uri": uri} for image, uri in read if uri][:1]
+    return found
+
+
+def _picture(run: Run, image: str, side: int = SIDE) -> str | None:
+    """The image as a data URI of at most `side` pixels; None where there is none. It never leads out of its folder."""
     if Path(image).is_absolute() or ".." in Path(image).parts:
         return None
     config = run.info.get("config")
@@ -70,11 +90,11 @@ def _picture(run: Run, image: str) -> str | None:
             with Image.open(regular(file), formats=PICTURES) as opened:
                 if opened.width * opened.height > 50_000_000:
                     continue
-                opened.draft("RGB", (192, 192))
+                opened.draft("RGB", (side, side))
                 small = opened.convert("RGB")
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
             continue
-        small.thumbnail((192, 192))
+        small.thumbnail((side, side))
         stream = io.BytesIO()
         small.save(stream, "JPEG", quality=85)
         return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode()

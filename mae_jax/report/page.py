@@ -53,21 +53,22 @@ def write_report(
     target: float = 0.0,
     fraction: float | None = None,
     png: bool = False,
+    pictures: bool = True,
 ) -> Report:
     """Writes the report of run directories to `out`: index.html, table.md, tables as CSV, figures/ as SVG and CSV.
 
     `notes` are lines to show on the page. `target` is the macro F1 at which labels are enough, above 0 and at most 1; 0
-    means within 2 points of the best with all labels. `fraction` is the share of labels of the second confusion matrix;
-    None means the one nearest to 10 %. With `png`, each figure is also written as PNG. The result depends only on the
-    files, because the seed of the bootstrap is fixed. Raises UserError for run directories that are not valid (see
-    `runs`).
+    means within 2 points of the best with all labels. `fraction` chooses that of the second confusion matrix, without
+    it the one nearest to 10 %; with `png` each figure is written as PNG too; without `pictures` the page
+    shows no image of the data but reconstructions. The result depends on the files alone: the
+    seed of the bootstrap is fixed. Raises UserError for run directories that break the contract (see `runs`).
     """
     out = Path(out)
-    findings = find(run_dirs, title=title, notes=notes, target=target, fraction=fraction)
+    findings = find(run_dirs, title=title, notes=notes, target=target, fraction=fraction, pictures=pictures)
     with panels.style(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")
         drawings = draw(findings)
-        pictures = [
+        shown = [
             html.save(d.name, d.figure, d.numbers, out, CAPTIONS[d.kind], png=png)
             | {"kind": d.kind, "arm": d.arm, "part": d.part}
             for d in drawings
@@ -76,7 +77,7 @@ def write_report(
     paths = _write_tables(findings, drawings, out)
     paths |= {d.name: out / "figures" / f"{d.name}.svg" for d in drawings}
     paths |= {sheet["file"]: out / "figures" / f"{sheet['file']}.svg" for sheet in sheets if sheet["uri"]}
-    paths["page"] = files.write(out / "index.html", render(findings, pictures, sheets))
+    paths["page"] = files.write(out / "index.html", render(findings, shown, sheets))
     paths["table_md"] = files.write(out / "table.md", _markdown(findings))
     return Report(findings.rows, findings.paired, paths, findings.left_out, frozen_encoders.text(findings.probes))
 

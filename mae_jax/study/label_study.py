@@ -178,7 +178,9 @@ def report(
     from mae_jax.report.tables import reference_text, table_text
 
     out = workdir / "report"
-    written = write_report(directories, out, title=config.title, notes=notes, target=config.target)
+    written = write_report(
+        directories, out, title=config.title, notes=notes, target=config.target, pictures=config.pictures
+    )
     progress.say(f"\n{table_text(written.rows)}\n\n{reference_text(written.rows)}\n")
     if written.frozen:
         progress.say(f"{written.frozen}\n")

@@ -15,7 +15,8 @@ import pytest
 from PIL import Image
 
 from mae_jax.report import cautions
-from mae_jax.report.page import write_report
+from mae_jax.report.findings import find
+from mae_jax.report.page import render, write_report
 from mae_jax.runtime.errors import UserError
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -378,12 +379,18 @@ def test_gallery_shows_the_pictures_it_finds(make, tmp_path):
             file.write_text("no picture")
     made = write_report([run], tmp_path / "out")
     pictures = [a for a in Page(made.paths["page"]).every("img") if "image/jpeg" in a["src"]]
+    examples = [a for a in pictures if a["alt"].startswith("An example of ")]
+    classes = [a["alt"].removeprefix("An example of ").split(":")[0] for a in examples]
+    assert sorted(classes) == [name for name in make.classes if name != "Monocyte"]  # by rarity on the page
+    pictures = [a for a in pictures if a not in examples]
     mistakes = read(tmp_path / "out" / "mistakes.csv")
     assert len(pictures) == sum(row["label"] != "Monocyte" for row in mistakes) > 0
     first = base64.b64decode(pictures[0]["src"].split(",")[1])
     (tmp_path / "first.jpg").write_bytes(first)
     with Image.open(tmp_path / "first.jpg") as picture:
         assert picture.size == (128, 192)
+    plain = render(find([run], pictures=False), [], [])
+    assert "image/jpeg" not in plain and "labeled " in plain
 
 
 def test_gallery_takes_the_pictures_that_a_run_kept(make, tmp_path):
