@@ -11,8 +11,8 @@ from mae_jax.rundir.predictions import clean
 
 
 def cautions(study: Study, rows: Sequence[dict]) -> list[str]:
-    """The lines under "Take care", the most serious first."""
-    leaks = leak_lines([run.info for run in study.runs])
+    """The lines under "Take care", the gravest first."""
+    leaks = leak_lines([run.info | {"data_warnings": ()} for run in study.runs]) + data_lines(study)
     leaks += without_leaked.lines(study)
     return seed_lines(study) + collapse_lines(study) + flawless_lines(rows) + study.warnings + leaks
 
@@ -78,6 +78,22 @@ def flawless_lines(rows: Sequence[dict]) -> list[str]:
         f"No mistake among {n:,} test images: {'; '.join(where)}. The interval has no width then, but an error rate of "
         f"up to about 3 in {n:,} would show none either."
     ]
+
+
+def data_lines(study: Study) -> list[str]:
+    """What makes scores doubtful by run.json of the runs, each line once and with the levels that it is about."""
+    where: dict[str, list[Level]] = {}
+    for run in study.runs:
+        warnings = run.info.get("data_warnings")
+        for line in warnings if isinstance(warnings, list) else ():
+            where.setdefault(clean(line), []).append(run.level)
+    lines = []
+    for line, levels in where.items():
+        some = [level for level in study.levels if level in levels]
+        start = f"with {'; '.join(level.labels_and_arm for level in some)}: " if len(some) < len(study.levels) else ""
+        text = start + line
+        lines.append(f"{text[:1].upper()}{text[1:]}.")
+    return lines
 
 
 def leak_lines(infos: Sequence[dict]) -> list[str]:

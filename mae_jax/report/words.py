@@ -231,8 +231,8 @@ def choice_lines(rows: Sequence[dict]) -> list[str]:
     if not counts:
         return []
     text = (
-        f"Validation images are labeled images, too: at every fraction {_join([f'{n:,}' for n in sorted(counts)])} of "
-        f"them, besides the training images, chose the epoch or the setting of a probe."
+        f"Validation images are labeled images, too: {_join([f'{n:,}' for n in sorted(counts)])} of them, besides the "
+        "training images, chose the epoch or the setting of a probe in each run."
     )
     gains = [row for row in rows if row["validation_accuracy_last"] is not None]
     if gains:
@@ -248,7 +248,7 @@ def plateau_lines(study: Study) -> list[str]:
         levels = study.levels_of(init)
         learned = [level for level in levels if not study.collapsed_cell(level, init)]
         if levels and not learned:
-            lines.append(f"{init}: collapsed at every fraction, so no gain from more labels can be told.")
+            lines.append(f"{init}: collapsed with any number of labels, so no gain from more labels can be told.")
         if len(learned) < 2:
             continue
         found = label_efficiency.plateau(study, init)

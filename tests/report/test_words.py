@@ -195,6 +195,15 @@ def test_a_single_cell_of_fewer_seeds_is_named(make):
     assert line.startswith("One seed (scratch at 100 %): each model was trained once.")
 
 
+def test_a_warning_of_the_data_names_the_levels_that_it_is_about(make):
+    study = make.in_memory({("", f, i): [0.7] for f in (0.1, 0.5, 1.0) for i in INITS})
+    few, always = "fewer than 5 training images of a 2: their scores are mostly chance", "every day has one class"
+    said = {0.1: [few, always], 0.5: [few, always], 1.0: [always]}
+    runs = [dataclasses.replace(run, info=run.info | {"data_warnings": said[run.fraction]}) for run in study.runs]
+    lines = cautions.cautions(dataclasses.replace(study, runs=runs), tables.rows(study))
+    assert lines[-2:] == [f"With 10 % of the labels; 50 % of the labels: {few}.", "Every day has one class."]
+
+
 def test_worse_is_a_cost(make):
     cells = {("", f, "scratch"): [0.9] * 3 for f in (0.1, 1.0)} | {("", f, "mae"): [0.7] * 3 for f in (0.1, 1.0)}
     assert said(make.in_memory(cells))["headlines"][1] == (
@@ -228,7 +237,7 @@ def test_when_everything_collapsed_nothing_is_enough(make):
         "How many labels are enough cannot be told: the models with all labels collapsed.",
         "Pre-training cannot be judged at 10 % and 100 %, where models collapsed.",
     ]
-    assert "scratch: collapsed at every fraction, so no gain from more labels can be told." in answer["lines"]
+    assert "scratch: collapsed with any number of labels, so no gain from more labels can be told." in answer["lines"]
 
 
 def test_a_plateau_is_led_by_the_gain_that_is_not_ruled_out(make):
@@ -301,8 +310,8 @@ def test_arms_are_compared_within_themselves_and_with_the_usual_one(make):
     )
     assert "; mae at 10 %: higher, +15.0 points (" in line
     assert answer["arms"] == [
-        "As many updates as 100 %: trained for as many steps as on that share of the labels, so that fewer labels do "
-        "not also mean less training."
+        "As many updates as 100 %: trained for as many steps as with that many labels, so that fewer labels do not "
+        "also mean less training."
     ]
 
 
@@ -325,7 +334,7 @@ def test_models_without_a_mistake_are_no_proof(make):
 
 def test_images_that_chose_the_epoch_are_said_to_be_labels(steady):
     (line,) = [line for line in said(steady)["lines"] if line.startswith("Validation images")]
-    assert "at every fraction 50 of them, besides the training images, chose the epoch" in line
+    assert "too: 50 of them, besides the training images, chose the epoch" in line
 
 
 def test_a_small_number_is_not_shown_as_none():
