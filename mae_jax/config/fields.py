@@ -119,6 +119,12 @@ class DataFields(Fields):
         high=1,
         open="high",
     )
+    val_of: str = field(
+        "all",
+        "what `val_fraction` is a share of: all training images, so that small fractions have more labels to validate "
+        "on than to train on; or the fraction, so that validation labels are among those that are counted",
+        choices=("all", "fraction"),
+    )
     fraction: float = field(1.0, "share of the labels to train on, per class", low=0, high=1, open="low")
     label_count: int = field(
         0, "number of labeled images to train on, over all classes; 0: use `fraction`", low=0, high=10**9

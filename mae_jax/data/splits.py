@@ -25,8 +25,8 @@ class Labelled:
 
     train: Source
     test: Source
-    train_idx: Int[np.ndarray, " _"]  # images whose labels may be used
-    val_idx: Int[np.ndarray, " _"]  # validation images, the same for every fraction
+    train_idx: Int[np.ndarray, " _"]  # the images to train on
+    val_idx: Int[np.ndarray, " _"]  # the same for every fraction, or with `data.val_of=fraction` a share of it
     subset: dict  # content of subset.json
     external: dict[str, Source]  # external test sets, by name; they may lack some of the classes
     leaks: dict[str, dict]  # what each test set shares with the training source, see `duplicates.leaks`
@@ -97,7 +97,16 @@ def labelled(data: DataFields, on_progress: OnProgress | None = None, cache: Dat
     cache = cache or DataCache()
     sets = cache.sources(labelled_sets.load, data, on_progress)
     train, test = sets.train, sets.test
-    if sets.validation is not None:
+    own = data.val_of == "fraction"  # validation images are taken out of the fraction
+    if own and sets.validation is not None:
+        raise UserError(
+            "data.val_of=fraction, but these images have a validation split, whose labels are not of the fraction: set "
+            "data.val_of=all, or data.val_split=none to leave that split out"
+        )
+    if own:
+        pool = np.arange(len(train))
+        train_idx, val_idx = drawn_with_validation(train, data)
+    elif sets.validation is not None:
         val_idx = sets.validation
         pool = np.setdiff1d(np.arange(len(train)), val_idx)
     else:
@@ -105,9 +114,9 @@ def labelled(data: DataFields, on_progress: OnProgress | None = None, cache: Dat
             ("validation", *_key(labelled, data), data.val_fraction, data.val_seed),
             lambda: subsets.split_validation(train.labels, train.groups, data.val_fraction, data.val_seed),
         )
-    wanted = data.fraction, data.subset_seed, train.classes, data.label_count
-    chosen = subsets.nested_subset(train.labels[pool], *wanted)
-    train_idx = pool[chosen]
+    if not own:
+        wanted = data.fraction, data.subset_seed, train.classes, data.label_count
+        train_idx = pool[subsets.nested_subset(train.labels[pool], *wanted)]
     subset = subsets.describe(
         train,
         pool,
@@ -125,8 +134,10 @@ def labelled(data: DataFields, on_progress: OnProgress | None = None, cache: Dat
         groups = grouping.generated(len(train), {name: len(source) for name, source in tests.items()})
     else:
         groups = grouping.facts(train.groups, {name: source.groups for name, source in tests.items()}, train.kind)
+    drawn = (data.fraction, data.label_count, data.subset_seed) if own else ()
     repeated = cache.once(
-        ("repeated", *_key(labelled, data), data.val_fraction, data.val_seed), lambda: findings.repeated(train, val_idx)
+        ("repeated", *_key(labelled, data), data.val_fraction, data.val_seed, *drawn),
+        lambda: findings.repeated(train, val_idx),
     )
     warnings = [
         *findings.repeated_in_words(repeated),
@@ -134,6 +145,28 @@ def labelled(data: DataFields, on_progress: OnProgress | None = None, cache: Dat
         *cache.sources(_sessions, data, {sets.train_name: train} | tests),
     ]
     return Labelled(train, test, train_idx, val_idx, subset, external, shared, sets, groups, repeated, tuple(warnings))
+
+
+def drawn_with_validation(
+    train: Source, data: DataFields, share: float = 0.0, count: int = 0
+) -> tuple[Int[np.ndarray, " t"], Int[np.ndarray, " v"]]:
+    """The images of the fraction that train and those that validate, as numbers in `train`.
+
+    `share` or `count`, where one is given, replace `data.fraction` and `data.label_count`. The fractions are nested;
+    what trains and what validates within each is drawn for itself. Raises UserError as `nested_subset` does.
+    """
+    wanted = (share or 1.0, count) if share or count else (data.fraction, data.label_count)
+    chosen = subsets.nested_subset(train.labels, wanted[0], data.subset_seed, train.classes, wanted[1])
+    groups = [train.groups[i] for i in chosen]
+    kept, held = subsets.split_validation(train.labels[chosen], groups, data.val_fraction, data.val_seed)
+    return chosen[kept], chosen[held]
+
+
+def n_training(data: DataFields, found: Labelled, share: float = 0.0, count: int = 0) -> int:
+    """How many images a run of this share or number of labels trains on."""
+    if data.val_of == "fraction":
+        return len(drawn_with_validation(found.train, data, share, count)[0])
+    return sum(subsets.subset_sizes(found.subset["train"].values(), share, count))
 
 
 def _key(function: Callable, data: DataFields) -> tuple:

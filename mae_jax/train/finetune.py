@@ -32,7 +32,7 @@ def resolve_finetune(config: RunConfig, data: splits.Labelled, devices: int) -> 
             f"images, or set it to last"
         )
     share, n = config.train.match_fraction, config.train.match_count
-    matched = sum(subsets.subset_sizes(data.subset["train"].values(), share, n)) if share or n else 0
+    matched = splits.n_training(config.data, data, share, n) if share or n else 0
     return resolve(config, len(data.train_idx), devices, matched)
 
 

@@ -52,6 +52,32 @@ def test_a_test_set_is_split_off_by_class_from_a_seed(data):
         splits.labelled(data)
 
 
+def test_validation_images_are_taken_out_of_the_fraction(data):
+    data.fraction, data.val_fraction = 0.5, 0.0
+    drawn = splits.labelled(data)  # 8, 16 and 24 images to train on, of which half
+    assert drawn.subset["actual"] == {"A": 4, "B": 8, "C": 12}
+    data.val_of, data.val_fraction = "fraction", 0.25
+    found = splits.labelled(data)
+    assert sorted([*found.train_idx, *found.val_idx]) == drawn.train_idx.tolist()
+    assert found.subset["actual"] == {"A": 3, "B": 6, "C": 9} and found.subset["validation"] == {"A": 1, "B": 2, "C": 3}
+    assert found.subset["train"] == {"A": 8, "B": 16, "C": 24}
+    data.fraction = 1.0
+    every = splits.labelled(data)
+    assert splits.n_training(data, found, share=1.0) == len(every.train_idx) == 36
+    assert {*found.train_idx, *found.val_idx} < {*every.train_idx, *every.val_idx}
+    data.label_count = 6
+    few = splits.labelled(data)
+    assert (len(few.train_idx), len(few.val_idx)) == (4, 2)  # 1, 2 and 3: a class of one has none to spare
+    assert splits.n_training(data, few, count=24) == len(found.train_idx)
+
+
+def test_groups_of_the_fraction_are_on_one_side(data):
+    data.update(group_pattern=r"(patient\w\d)_", val_of="fraction", val_fraction=0.25, fraction=0.5)
+    found = splits.labelled(data)
+    trained, held = ({found.train.groups[i] for i in part} for part in (found.train_idx, found.val_idx))
+    assert held and trained and not held & trained
+
+
 def test_groups_by_pattern_are_on_one_side(data):
     assert splits.labelled(data).groups["text"] == "not known; the same patient may be on both sides"
     data.group_pattern = r"(patient\w\d)_"
@@ -78,7 +104,10 @@ def test_a_validation_folder_is_used(data, tmp_path):
     assert found.train[int(found.val_idx[4])]["name"] == "val/B/1.png"
     assert found.subset["validation"] == {"A": 3, "B": 3}
     assert found.sets.about["layout"] == "train for training, val for validation, test for test"
-    data.val_split = "none"
+    data.val_of = "fraction"
+    with pytest.raises(UserError, match=r"data.val_of=fraction, but these images have a validation split"):
+        splits.labelled(data)
+    data.val_of, data.val_split = "all", "none"
     found = splits.labelled(data)
     assert len(found.train) == 12 and len(found.val_idx) == 2
     assert {found.train.names[i].split("/")[0] for i in found.val_idx} == {"train"}
