@@ -260,17 +260,8 @@ def sensitivities(study: Study, found: CellTypes) -> Numbers | None:
         ax.set_axis_off()
     for line in figure.axes:
         line[0].set_ylabel("sensitivity, %")
-    keys = (
-        "fraction",
-        "label_count",
-        "init",
-        "class",
-        "n",
-        "sensitivity",
-        "sensitivity_low",
-        "sensitivity_high",
-        "arm",
-    )
+    keys = ("fraction", "label_count", "init", "class", "n", "sensitivity", "sensitivity_low", "sensitivity_high")
+    keys += ("arm",)
     return figure.figure, [{key: row[key] for key in keys} for row in usual]
 
 
