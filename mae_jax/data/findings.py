@@ -23,7 +23,7 @@ def few(train: dict[str, int], validation: dict[str, int]) -> list[str]:
     """Sentences about classes with fewer than FEW training images, and with fewer than FEW validation images."""
     lines = []
     for counts, what in ((train, "training"), (validation, "validation")):
-        short = [f"{name} {n}" for name, n in counts.items() if n < FEW]
+        short = [f"{name} ({n})" for name, n in counts.items() if n < FEW]
         if short and any(counts.values()):
             lines.append(f"fewer than {FEW} {what} images of {_some(short)}: their scores are mostly chance")
     return lines

@@ -37,7 +37,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--target",
         type=float,
-        default=0.0,
         metavar="F1",
         help="the macro F1 that is enough, above 0 and at most 1 (default: 0.02 below the best with all labels)",
     )
@@ -61,26 +60,19 @@ def run(args: argparse.Namespace) -> int:
     try:
         if args.fraction is not None and not 0 < args.fraction <= 1:
             raise UserError(f"--fraction={args.fraction:g}: must be above 0 and at most 1, such as 0.1 for 10 %")
-        if not 0 <= args.target <= 1:
+        if args.target is not None and not 0 <= args.target <= 1:
             raise UserError(f"--target={args.target:g}: must be a macro F1 above 0 and at most 1, such as 0.9")
         places = [local(place, "DIR") for place in args.run_dirs]
         out = local(args.out, "--out") if args.out else default_out(places)
         with signals.blocked():  # only now: these load numpy, scipy and matplotlib
             from mae_jax.report import tables
-            from mae_jax.report.directories import expand
+            from mae_jax.report.directories import expand, study_settings
             from mae_jax.report.page import write_report
 
-        run_dirs, notes = expand(places)
-        report = write_report(
-            run_dirs,
-            out,
-            title=args.title,
-            notes=notes,
-            target=args.target,
-            fraction=args.fraction,
-            png=args.png,
-            pictures=not args.no_pictures,
-        )
+        run_dirs, notes = expand(args.run_dirs)
+        given = {"title": args.title, "target": args.target, "pictures": False if args.no_pictures else None}
+        settings = study_settings(args.run_dirs) | {name: value for name, value in given.items() if value is not None}
+        report = write_report(run_dirs, out, notes=notes, fraction=args.fraction, png=args.png, **settings)
     except (UserError, OSError) as error:
         print(f"error: {_line(error)}", file=sys.stderr)
         return 2

@@ -3,8 +3,10 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from mae_jax.rundir.contents import PREDICTIONS, RUN, is_pretraining, runs_below
+from mae_jax.report.runs import is_number
+from mae_jax.rundir.contents import PREDICTIONS, RUN, STUDY, is_pretraining
 from mae_jax.runtime.errors import UserError, printable
 from mae_jax.runtime.text import count
 
@@ -32,6 +34,35 @@ def expand(places: Sequence[Path]) -> tuple[list[Path], list[str]]:
         unfinished += [printable(run.name, keep="") for run in classifiers if run not in finished]
         found += finished or classifiers[:1]
     return found, [f"not finished, and so left out: {', '.join(unfinished)}"] if unfinished else []
+
+
+def study_settings(places: Sequence[Path]) -> dict[str, Any]:
+    """What study.json says of the report of the only place: `title`, `target` and `pictures`, as far as it does.
+
+    Of several places a single one without pictures decides that there are none.
+    """
+    configs = [_study_config(place) for place in places]
+    told = {}
+    if len(configs) == 1:
+        title, target = configs[0].get("title"), configs[0].get("target")
+        told |= {"title": title} if isinstance(title, str) and title else {}
+        told |= {"target": float(target)} if is_number(target, 0.0, 1.0) else {}
+    return told | ({"pictures": False} if any(config.get("pictures") is False for config in configs) else {})
+
+
+def _study_config(place: Path) -> dict:
+    """The config in study.json, {} where there is none that can be read."""
+    try:
+        config = json.loads((place / STUDY).read_text(encoding="utf-8"))["config"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return {}
+    return config if isinstance(config, dict) else {}
+
+
+def runs_below(study: Path) -> list[Path]:
+    """Every directory one or two levels below that holds run.json, sorted; a report's directory is none."""
+    files = [*study.glob(f"*/{RUN}"), *study.glob(f"*/*/{RUN}")]
+    return sorted(file.parent for file in files)
 
 
 def holds_pretraining(run: Path) -> bool:

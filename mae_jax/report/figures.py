@@ -16,6 +16,7 @@ from mae_jax.report import stats
 from mae_jax.report.analysis import BASELINE, Study
 from mae_jax.report.autoencoder_pictures import Pretraining
 from mae_jax.report.cell_types import CellTypes
+from mae_jax.report.frozen_encoders import LINEAR
 from mae_jax.report.panels import LETTER, LINE, Handle, Numbers, grid, short, wrapped
 from mae_jax.report.runs import Level, series
 from mae_jax.report.tables import NOTHING
@@ -98,7 +99,9 @@ def _counted(rows: Sequence[dict]) -> bool:
 def _random_probe(panel: Curve) -> list[tuple[float, float]]:
     rows = [row for row in panel.rows if row["arm"] in panel.arms]
     at = {row["fraction"]: row["n_train"] if _counted(rows) else 100 * row["fraction"] for row in rows}
-    probe = panel.study.random_probe
+    probe, runs = panel.study.random_probe, panel.study.runs
+    if runs[0].evaluation in LINEAR and BASELINE in panel.study.inits:
+        return []  # the line from scratch is of these probes
     return sorted((x, 100 * probe[f][panel.metric]) for f, x in at.items() if panel.metric in probe.get(f, {}))
 
 

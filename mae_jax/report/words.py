@@ -106,7 +106,7 @@ def how_many(study: Study, rows: Sequence[dict], enough: Enough | None) -> str:
         parts.append(f"{_start(init)} it takes {count}{_trained(study, level)}")
     for init in (init for init in enough.best if init not in reached):
         best = cells[enough.best[init], init]
-        parts.append(f"{_start(init)} no number of labels does (best: {best[PRIMARY]:.2f} with {amount(best, '')})")
+        parts.append(f"{_start(init)} no number of labels does (best: {best[PRIMARY]:.2f} with {_labels(best)})")
     smallest = reached[first].fraction == min(level.fraction for level in study.levels)
     fewer = " Fewer were not tried." if smallest else ""
     return f"{_sentence('; '.join(parts))} Enough is {goal}, {why}.{fewer}"
@@ -336,6 +336,11 @@ def _score(row: dict) -> str:
     """Macro F1 with its interval, and the number of seeds if it is too small."""
     few = f", {COUNTS[row['seeds']]}" if row["seeds"] < stats.SEEDS else ""
     return f"{row['f1']:.2f} ({row['f1_low']:.2f} to {row['f1_high']:.2f}{few})"
+
+
+def _labels(row: dict) -> str:
+    """The labels of a row of table.csv without those that chose, as a number where it is known."""
+    return f"{row['n_train']:,}" if row["n_train"] else Level.of_row(row).labels
 
 
 def amount(row: dict, what: str = " labeled images") -> str:

@@ -32,8 +32,8 @@ FILMS = [f"f{i % 8}" for i in range(40)]  # A and B share theirs
 
 def test_few_images_of_a_class_are_named():
     lines = findings.few({"A": 4, "B": 5, "C": 1}, {"A": 0, "B": 9, "C": 5})
-    assert lines[0].startswith("fewer than 5 training images of A 4, C 1:")
-    assert lines[1].startswith("fewer than 5 validation images of A 0:") and len(lines) == 2
+    assert lines[0].startswith("fewer than 5 training images of A (4), C (1):")
+    assert lines[1].startswith("fewer than 5 validation images of A (0):") and len(lines) == 2
     assert findings.few({"A": 5}, {"A": 0}) == []  # without validation there is nothing to choose on
 
 

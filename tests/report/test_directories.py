@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from mae_jax.report.__main__ import main
-from mae_jax.report.directories import expand
+from mae_jax.report.directories import expand, study_settings
 from mae_jax.runtime.errors import UserError
 
 
@@ -49,6 +49,15 @@ def test_the_command_takes_a_study(study, tmp_path, capsys):
     assert "| 10 %" in said.out and "not finished, and so left out: 50pct-mae-seed0" in said.err
     assert "not finished, and so left out: 50pct-mae-seed0".capitalize() in (tmp_path / "out/index.html").read_text()
     assert (tmp_path / "out" / "figures" / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_study_says_its_title_its_target_and_whether_images_are_shown(study, tmp_path):
+    config = {"title": "Few labels", "target": 0.7, "pictures": False, "seeds": [0]}
+    (study / "study.json").write_text(json.dumps({"format": 2, "config": config}))
+    assert study_settings([study]) == {"title": "Few labels", "target": 0.7, "pictures": False}
+    assert study_settings([study, tmp_path]) == {"pictures": False}  # of several studies no title is right
+    (study / "study.json").write_text(json.dumps({"config": {"title": 3, "target": 70, "pictures": "no"}}))
+    assert study_settings([study]) == study_settings([tmp_path]) == {}
 
 
 @pytest.mark.parametrize("fraction", ["0", "1.5", "nan"])
