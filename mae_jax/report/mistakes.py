@@ -63,18 +63,22 @@ def gallery(runs: Sequence[Run], pictures: bool = True) -> list[dict]:
 def examples(run: Run, classes: Sequence[str]) -> list[dict]:
     """A test image of each class whose file is at hand, in the order of `classes`: the first one that can be read.
 
-    Its name orders the images, so that no model's answers choose the example.
+    Its name orders the images, so that no model's answers choose the example. For the same reason `thumbnails/`, which
+    holds mistakes, is not looked at.
     """
     found = []
     for name in classes:
         own = sorted(run.test.images[i] for i in np.flatnonzero(run.test.labels == run.classes.index(name)).tolist())
-        read = ((image, _picture(run, image, SMALL)) for image in own[:TRIED])
+        read = ((image, _picture(run, image, SMALL, kept=False)) for image in own[:TRIED])
         found += [{"class": name, "image": image, "uri": uri} for image, uri in read if uri][:1]
     return found
 
 
-def _picture(run: Run, image: str, side: int = SIDE) -> str | None:
-    """The image as a data URI of at most `side` pixels; None where there is none. It never leads out of its folder."""
+def _picture(run: Run, image: str, side: int = SIDE, *, kept: bool = True) -> str | None:
+    """The image as a data URI of at most `side` pixels; None where there is none. It never leads out of its folder.
+
+    With `kept`, it may be one that the run kept in `thumbnails/`.
+    """
     if Path(image).is_absolute() or ".." in Path(image).parts:
         return None
     config = run.info.get("config")
@@ -83,7 +87,8 @@ def _picture(run: Run, image: str, side: int = SIDE) -> str | None:
     places = [Path(p) for p in places if isinstance(p, str) and p] + [run.path]
     split = run.info.get("test_split")
     places += [p / split for p in places if isinstance(split, str)]
-    for file in (run.path / "thumbnails" / f"{image}.jpg", *(place / image for place in places)):
+    thumbnails = [run.path / "thumbnails" / f"{image}.jpg"] if kept else []
+    for file in (*thumbnails, *(place / image for place in places)):
         try:
             if file.is_relative_to(run.path) and not file.resolve().is_relative_to(run.path.resolve()):
                 continue  # a link out of a directory, which may come from someone else
