@@ -11,7 +11,7 @@ from mae_jax.rundir.predictions import clean
 
 
 def cautions(study: Study, rows: Sequence[dict]) -> list[str]:
-    """The lines under "Take care", the gravest first."""
+    """The lines under "Take care", the most serious first."""
     leaks = leak_lines([run.info | {"data_warnings": ()} for run in study.runs]) + data_lines(study)
     leaks += without_leaked.lines(study)
     return seed_lines(study) + collapse_lines(study) + flawless_lines(rows) + study.warnings + leaks
@@ -69,7 +69,7 @@ def collapse_lines(study: Study) -> list[str]:
 
 
 def flawless_lines(rows: Sequence[dict]) -> list[str]:
-    """A line on models that make no mistake, which redrawing cannot question."""
+    """A line about models without mistakes, for which resampling gives an interval of width 0."""
     where = [f"{row['init']} at {Level.of_row(row)}" for row in rows if row["accuracy"] == 1]
     n = rows[0]["n_test"]
     if not where:

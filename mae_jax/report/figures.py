@@ -377,7 +377,7 @@ def arm_style(arms: Sequence[str], arm: str) -> dict:
 
 
 def _label_axis(ax: Axes, rows: Sequence[dict], counts: bool, width: float) -> None:
-    """A logarithmic axis of labels, `width` inches wide, that names the measured points and no others."""
+    """Formats a logarithmic axis of labels, `width` inches wide, with ticks only at the measured points."""
     at = {Level.of_row(row)._replace(arm=""): row["n_train"] if counts else 100 * row["fraction"] for row in rows}
     ax.set_xscale("log")
     counted = counts and all(level.label_count for level in at)  # shares were not asked for

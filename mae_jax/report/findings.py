@@ -147,7 +147,7 @@ def find(
 
 
 def _answer(study: Study, rows: list[dict], paired: list[dict], worth: list[dict], target: float) -> dict:
-    """The sentences; where all encoders are frozen, the first headline says so."""
+    """The sentences of the answer. If all encoders are frozen, the first headline says so."""
     said = words.answer(study, rows, paired, worth, target)
     evaluation = study.runs[0].evaluation
     if evaluation == USUAL:

@@ -21,7 +21,7 @@ CLASSIFIERS = {  # in a sentence
     "lbfgs": "linear probes on frozen encoders",
     "knn": "nearest neighbors by the features of frozen encoders",
 }
-LINEAR = ("lbfgs", "linear_probe")  # what is a linear probe; of random weights it is a reference for all models
+LINEAR = ("lbfgs", "linear_probe")  # linear probes; on random weights, they are a baseline for all models
 SHOWN = ("accuracy", "f1")
 
 

@@ -135,11 +135,11 @@ def worth(study: Study, paired: Sequence[dict], metric: str = "accuracy") -> lis
 
 
 def plateau(study: Study, init: str, metric: str = "accuracy") -> tuple[Level, float] | None:
-    """The smallest level from which on no two differ measurably, and the largest gain over it that is
-    not ruled out; None if there is none. Collapsed cells take no part.
+    """The smallest level above which scores do not differ measurably, and the largest gain that is not ruled out.
 
-    Paired on the same images: the 95 % interval of every difference between two of the levels from there on holds 0,
-    and the gain is the highest end of those to the smallest. The largest level alone is no plateau.
+    Comparisons are paired on the same images. The 95 % interval of every difference between two levels from there
+    on contains 0. The gain is the largest upper end of the intervals to the smallest level. None if there is no such
+    level; the largest level alone does not count. Collapsed cells are ignored.
     """
     levels = [level for level in study.levels_of(init) if not study.collapsed_cell(level, init)]
     cells = [study.of(level, init) for level in levels]

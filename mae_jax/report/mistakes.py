@@ -43,9 +43,8 @@ def mistakes(runs: Sequence[Run]) -> list[dict]:
 def gallery(runs: Sequence[Run], pictures: bool = True) -> list[dict]:
     """The most confident mistakes with the largest share of the labels, for each initialization, with pictures.
 
-    A picture is shown where the run kept it in `thumbnails/`, or where run.json's `image_root`, its config's
-    data directory or the run directory leads to a file of that name; of several seeds the first is shown. Without
-    `pictures` none is shown.
+    A picture comes from the run's `thumbnails/`, or from a file of that name below run.json's `image_root`, the data
+    directory of its config, or the run directory. Of several seeds, the first is shown. Without `pictures`, none is.
     """
     usual = usual_arm(runs)
     last = max(run.fraction for run in runs if run.arm == usual)
@@ -75,7 +74,7 @@ def examples(run: Run, classes: Sequence[str]) -> list[dict]:
 
 
 def _picture(run: Run, image: str, side: int = SIDE, *, kept: bool = True) -> str | None:
-    """The image as a data URI of at most `side` pixels; None where there is none. It never leads out of its folder.
+    """The image as a data URI of at most `side` pixels, or None. Files outside the expected folder are never read.
 
     With `kept`, it may be one that the run kept in `thumbnails/`.
     """
