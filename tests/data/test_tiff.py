@@ -186,7 +186,7 @@ def test_palettes(bits, table_bits):
         (np.float16, r"floating-point pixels \(16 bits\)"),
         (np.float32, r"floating-point pixels \(32 bits\)"),
         (np.float64, r"floating-point pixels \(64 bits\)"),
-        (np.complex64, "complex numbers"),
+        (np.complex64, "pixels that are complex numbers"),
     ],
 )
 def test_values_without_a_white_are_refused(dtype, why, samples):
