@@ -103,19 +103,19 @@ def labelled(data: DataFields, on_progress: OnProgress | None = None, cache: Dat
             "data.val_of=fraction, but these images have a validation split, whose labels are not of the fraction: set "
             "data.val_of=all, or data.val_split=none to leave that split out"
         )
+    wanted = data.fraction, data.subset_seed, train.classes, data.label_count
     if own:
         pool = np.arange(len(train))
         train_idx, val_idx = drawn_with_validation(train, data)
     elif sets.validation is not None:
         val_idx = sets.validation
         pool = np.setdiff1d(np.arange(len(train)), val_idx)
+        train_idx = pool[subsets.nested_subset(train.labels[pool], *wanted)]
     else:
         pool, val_idx = cache.once(
             ("validation", *_key(labelled, data), data.val_fraction, data.val_seed),
             lambda: subsets.split_validation(train.labels, train.groups, data.val_fraction, data.val_seed),
         )
-    if not own:
-        wanted = data.fraction, data.subset_seed, train.classes, data.label_count
         train_idx = pool[subsets.nested_subset(train.labels[pool], *wanted)]
     subset = subsets.describe(
         train,

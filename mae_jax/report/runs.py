@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, TypeGuard
+from typing import Any, NamedTuple, TypeGuard
 
 import numpy as np
 
@@ -147,7 +147,7 @@ def read_runs(run_dirs: Sequence[Path]) -> tuple[list[Run], list[str]]:
     """
     if not run_dirs:
         raise UserError("no run directory given: name at least one that holds run.json")
-    cells = [_read_cell(Path(d)) for d in run_dirs]
+    cells: list[dict[str, Any]] = [_read_cell(Path(d)) for d in run_dirs]
     names = cells[0]["info"]["classes"]
     if not all(cell["label_count"] for cell in cells):  # shares are known of all, so that they compare
         cells = [cell | {"label_count": 0} for cell in cells]
@@ -261,7 +261,7 @@ def _label_count(info: dict) -> int:
     config = info.get("config")
     data = config.get("data") if isinstance(config, dict) else None
     asked = info.get("label_count", data.get("label_count") if isinstance(data, dict) else 0)
-    return asked if isinstance(asked, int) and is_number(asked, 1, 1e12) else 0
+    return int(asked) if isinstance(asked, int) and is_number(asked, 1, 1e12) else 0
 
 
 def _read_files(cell: dict, names: Sequence[str]) -> tuple[Run, list[str]]:
@@ -282,8 +282,8 @@ def _read_files(cell: dict, names: Sequence[str]) -> tuple[Run, list[str]]:
     if broken:
         notes.append(f"{clean(shareable(path))}: skipped {count(broken, 'broken line')} of metrics.jsonl")
     classes = tuple(clean(name) for name in names)
-    told = {"train_counts": _train_counts(path / "subset.json"), "last_epoch": _last_epoch(path / "results.json")}
-    run = Run(**cell, classes=classes, test=test, validation=validation, log=log, **told)
+    counts, last = _train_counts(path / "subset.json"), _last_epoch(path / "results.json")
+    run = Run(**cell, classes=classes, test=test, validation=validation, log=log, train_counts=counts, last_epoch=last)
     return run, notes
 
 

@@ -41,7 +41,6 @@ class Task:
     about: dict[str, Any]  # lines to print at the start of the run
     evaluate: Callable[[Params], Iterator[tuple[str, float]]]
     finish: Callable[[Params, Path], dict[str, Any]]  # writes the run's results and returns them
-    score: Callable[[Params], dict[str, Any]] | None = None  # of a classifier: its scores on the test images alone
     show: Callable[[Params, int, MetricsLog], None] = lambda params, step, metrics: None
     initialise: Callable[[TrainState], TrainState] = lambda state: state
     classes: tuple[str, ...] = ()
@@ -51,6 +50,7 @@ class Task:
     seen_before: dict[str, Any] = dataclasses.field(default_factory=dict)  # and with pre-training
     tests: dict[str, Source] = dataclasses.field(default_factory=dict)  # the test sets, by name
     facts: dict[str, Any] = dataclasses.field(default_factory=dict)  # further fields of run.json about the data
+    score: Callable[[Params], dict[str, Any]] | None = None  # of a classifier: its scores on the test images alone
 
     def batches(self, start: int) -> Generator[dict[str, np.ndarray], None, None]:
         """The rows of this process in the endless stream of batches, from batch `start` on."""
