@@ -11,7 +11,7 @@ import pytest
 
 from mae_jax.config.fields import defaults
 from mae_jax.config.validation import validate
-from mae_jax.models import layers
+from mae_jax.models import kernels
 
 ROOT = Path(__file__).parents[2]
 TINY = [
@@ -35,7 +35,7 @@ def benchmark(environment, *arguments):
 def test_the_plan_counts_products_that_are_larger_than_the_cache(monkeypatch):
     """Large products are counted like small ones: twice the images need twice the operations."""
     monkeypatch.setattr(jax, "device_count", lambda: 1)
-    monkeypatch.setattr(layers, "CACHED", 1000)
+    monkeypatch.setattr(kernels, "CACHED", 1000)
     spec = importlib.util.spec_from_file_location("plan", ROOT / "tools" / "benchmarks" / "plan.py")
     plan = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(plan)
