@@ -27,6 +27,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="where prepared data sets are (default: $TFDS_DATA_DIR, then ~/tensorflow_datasets)",
     )
+    add_label_arguments(parser)
+    parser.add_argument("--out", type=Path, metavar="CSV", help="the CSV file to write (default: check_DATASET.csv)")
+
+
+def add_label_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds what labels and groups are read from; also for `mae-jax quick`."""
     parser.add_argument(
         "--columns", default="", help="columns of a table, like data.columns: path=file,label=cell_type"
     )
@@ -34,7 +40,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--group_pattern", default="", metavar="REGEX",
         help="regular expression whose group is the patient or slide in a file name, like data.group_pattern",
     )  # fmt: skip
-    parser.add_argument("--out", type=Path, metavar="CSV", help="the CSV file to write (default: check_DATASET.csv)")
 
 
 def main(options: argparse.Namespace) -> None:

@@ -15,6 +15,7 @@ the pre-training.
 import argparse
 from pathlib import Path
 
+from mae_jax.commands.check import add_label_arguments
 from mae_jax.runtime import signals
 from mae_jax.runtime.command import say
 from mae_jax.runtime.errors import UserError
@@ -32,13 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--unlabeled", "--unlabelled", default="", metavar="DIR[,DIR...]", help="images to pre-train on"
     )
     parser.add_argument("--init", type=Path, metavar="ENCODER", help="an encoder to probe instead of a pre-training")
-    parser.add_argument(
-        "--columns", default="", help="columns of a table, like data.columns: path=file,label=cell_type"
-    )
-    parser.add_argument(
-        "--group_pattern", default="", metavar="REGEX",
-        help="regular expression whose group is the patient or slide in a file name, like data.group_pattern",
-    )  # fmt: skip
+    add_label_arguments(parser)
     parser.add_argument("--seeds", type=int, default=3, help="random subsets per number of labels (default 3)")
     parser.add_argument("--steps", type=int, default=400, help="updates of the pre-training (default 400)")
     parser.add_argument("--workdir", type=Path, metavar="DIR", help="output folder (default: runs/quick-PLACE)")

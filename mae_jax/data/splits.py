@@ -54,7 +54,6 @@ class DataCache:
 
     def __init__(self) -> None:
         self._sources: dict[tuple, Any] = {}
-        self._leaks: dict[tuple, dict[str, dict]] = {}
         self._made: dict[tuple, Any] = {}
         self._features: Any = None
 
@@ -68,12 +67,6 @@ class DataCache:
     def holds(self, function: Callable[..., Any], data: DataFields) -> bool:
         """Whether the result of `sources` is cached."""
         return _key(function, data) in self._sources
-
-    def leaks(self, key: tuple, find: Callable[[], dict[str, dict]]) -> dict[str, dict]:
-        """What test sets share with other images. `key` identifies both; `find` is called once for each key."""
-        if key not in self._leaks:
-            self._leaks[key] = find()
-        return self._leaks[key]
 
     def once(self, key: tuple, make: Callable[[], T]) -> T:
         """The result of `make`, which is called once for each key."""
@@ -103,19 +96,14 @@ def labelled(data: DataFields, on_progress: OnProgress | None = None, cache: Dat
             "data.val_of=fraction, but these images have a validation split, whose labels are not of the fraction: set "
             "data.val_of=all, or data.val_split=none to leave that split out"
         )
-    wanted = data.fraction, data.subset_seed, train.classes, data.label_count
     if own:
         pool = np.arange(len(train))
         train_idx, val_idx = drawn_with_validation(train, data)
-    elif sets.validation is not None:
-        val_idx = sets.validation
-        pool = np.setdiff1d(np.arange(len(train)), val_idx)
-        train_idx = pool[subsets.nested_subset(train.labels[pool], *wanted)]
     else:
         pool, val_idx = cache.once(
-            ("validation", *_key(labelled, data), data.val_fraction, data.val_seed),
-            lambda: subsets.split_validation(train.labels, train.groups, data.val_fraction, data.val_seed),
+            ("validation", *_key(labelled, data), data.val_fraction, data.val_seed), lambda: _split(sets, data)
         )
+        wanted = data.fraction, data.subset_seed, train.classes, data.label_count
         train_idx = pool[subsets.nested_subset(train.labels[pool], *wanted)]
     subset = subsets.describe(
         train,
@@ -129,7 +117,7 @@ def labelled(data: DataFields, on_progress: OnProgress | None = None, cache: Dat
     )
     external = cache.sources(labelled_sets.external, data, train.classes, on_progress)
     tests = {sets.test_name: test} | external
-    shared = cache.leaks(_key(_leaks, data), lambda: _leaks(data, train, tests))
+    shared = cache.once(_key(_leaks, data), lambda: _leaks(data, train, tests))
     if data.source == "synthetic":
         groups = grouping.generated(len(train), {name: len(source) for name, source in tests.items()})
     else:
@@ -145,6 +133,14 @@ def labelled(data: DataFields, on_progress: OnProgress | None = None, cache: Dat
         *cache.sources(_sessions, data, {sets.train_name: train} | tests),
     ]
     return Labelled(train, test, train_idx, val_idx, subset, external, shared, sets, groups, repeated, tuple(warnings))
+
+
+def _split(sets: LabelledSets, data: DataFields) -> tuple[Int[np.ndarray, " t"], Int[np.ndarray, " v"]]:
+    """The images that fractions are drawn from and those that validate, as numbers in the training source."""
+    train = sets.train
+    if sets.validation is None:
+        return subsets.split_validation(train.labels, train.groups, data.val_fraction, data.val_seed)
+    return np.setdiff1d(np.arange(len(train)), sets.validation), sets.validation
 
 
 def drawn_with_validation(
@@ -212,7 +208,7 @@ def seen_before(
     except UserError:
         return {}
     images = [s for part in found for s in ([part.train] if isinstance(part, LabelledSets) else part)]
-    return cache.leaks(key, lambda: {name: duplicates.leaks(images, test) for name, test in tests.items()})
+    return cache.once(key, lambda: {name: duplicates.leaks(images, test) for name, test in tests.items()})
 
 
 def unlabelled(data: DataFields, on_progress: OnProgress | None = None, cache: DataCache | None = None) -> Unlabelled:
