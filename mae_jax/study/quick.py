@@ -1,5 +1,6 @@
 """A quick look before a full study: linear probes of a small pre-trained encoder, or of a given one."""
 
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -102,7 +103,7 @@ def full_study(quick: ConfigDict) -> tuple[str, ConfigDict]:
             if value != full.data[name]:
                 full.data[name] = value
                 arguments.append(f"--config.{part}.data.{name}={value}")
-    return " ".join(arguments), config
+    return shlex.join(arguments), config
 
 
 def what_more(quick: ConfigDict) -> list[str]:

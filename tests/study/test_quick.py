@@ -1,5 +1,7 @@
 """A quick look: which images, encoder and numbers of labels it takes, and the full study that it proposes."""
 
+import shlex
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -77,7 +79,7 @@ def test_a_table_and_its_columns(cells):
 def test_the_full_study_is_what_its_command_says(cells):
     arguments, config = quick.full_study(quick.configured(cells, group_pattern=r"(\d)\d"))
     written = load("configs/study.py", "data=folder,scale=laptop")
-    for argument in arguments.split()[1:]:
+    for argument in shlex.split(arguments)[1:]:
         name, _, value = argument.removeprefix("--config.").partition("=")
         written.update_from_flattened_dict({name: value})
     assert as_json(written) == as_json(config)
