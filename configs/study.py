@@ -4,8 +4,8 @@ mae-jax run --config=configs/study.py[:data=SOURCE][,protocol=controlled|paper|a
   [,seeds=5][,scale=paper|laptop][,exp=2][,recipe=study|mae]
 
 protocol=controlled shows how certain the result is. Each of five seeds has its own labels and initial weights. The
-epoch with the best validation score is tested. Fractions up to 10 % are also trained for as many updates as 100 %. A
-linear probe and nearest neighbors show what the frozen encoders have learned (config.evaluations; you can add
+epoch with the best validation score is tested. Each fraction is also trained for as many updates as 100 %. A linear
+probe and nearest neighbors show what the frozen encoders have learned (config.evaluations; you can add
 linear_probe). seeds=3 takes three fifths of the time; with fewer, you cannot tell how much seeds differ.
 protocol=paper is the study as described: one seed, 20 epochs, the last one tested. protocol=author is the study with
 the settings that its author published, see author() below. All protocols add a linear probe of random weights, the
@@ -14,7 +14,7 @@ scale=paper is ViT-B/16 at 224. scale=laptop is a small ViT at 64 px. recipe is 
 
 With data=folder, --config.finetune.data.dir=DIR names the labeled images and --config.pretrain.data.dir=DIR[,DIR...]
 the unlabeled ones. You can compare more initial weights:
---config.inits="('scratch','mae','mae:mask_ratio=0.5','mae:exp=3','NAME=RUN_DIR')".
+--config.inits="('scratch','mae','mae:mask_ratio=0.5','mae:exp=3','deep=mae:model.decoder_depth=4','NAME=RUN_DIR')".
 """
 
 from pathlib import Path
@@ -56,8 +56,9 @@ def get_config(arg=None):
         config.seeds, config.subset_seeds = tuple(range(seeds)), tuple(range(10, 10 + seeds))
     if arg.protocol == "author":
         author(finetune)
+        config.inits = ("scratch=scratch:model.dropout=0.1", "mae")
     if arg.protocol == "controlled":
-        config.step_matched = 0.1
+        config.step_matched = 1.0
         config.evaluations = ("finetune", "lbfgs", "knn")
         finetune.train.select = "macro_f1"
     return config
@@ -66,7 +67,8 @@ def get_config(arg=None):
 def author(config):
     """Fine-tuning with the author's published settings, as far as there are fields for them.
 
-    There is no field for the dropout of 0.1 from scratch. Inputs have mean and std 0.5, also in pre-training.
+    Inputs have mean and std 0.5, also in pre-training. Only training from scratch has dropout, so that the two arms
+    differ in more than their initial weights.
     """
     config.train.update(batch_size=63, epochs=20.0, select="loss")
     config.optim.update(base_lr=2e-4 * 256 / 63, schedule="linear", warmup_epochs=0.0, min_lr=0.0, weight_decay=0.0)

@@ -203,6 +203,13 @@ class ModelFields(Fields):
         high=1,
         open="high",
     )
+    dropout: float = field(
+        0.0,
+        "fine-tuning: dropout rate after the embedding and each linear layer but queries, keys and values",
+        low=0,
+        high=1,
+        open="high",
+    )
     dtype: str = field(
         "auto",
         "dtype of computations; auto: bfloat16 where it is faster, never on CPUs",
@@ -450,7 +457,8 @@ class StudyConfig(Fields):
     )  # fmt: skip
     inits: tuple[str, ...] = field(
         ("scratch", "mae"),
-        "initial weights: scratch, mae, mae:mask_ratio=0.5, mae:exp=1, or [NAME=]PATH of an encoder",
+        "initial weights: [NAME=]scratch, mae, PATH of an encoder, or with changed fields, such as mae:mask_ratio=0.5 "
+        "or scratch:model.dropout=0.1",
         may_be_empty=False, may_repeat=False, may_differ=True,
     )  # fmt: skip
     seeds: tuple[int, ...] = field(
@@ -603,7 +611,7 @@ def probe_of(finetune: RunConfig | ConfigDict, task: str) -> ConfigDict:
     for section in ("data", "model", "eval", "checkpoint", "sharding", "log"):
         cast(ConfigDict, c[section]).update(given[section])
     c.data.update(randaugment=0.0, random_erasing=0.0)
-    c.model.update(drop_path=0.0, head_std=defaults(task).model.head_std)
+    c.model.update(drop_path=0.0, dropout=0.0, head_std=defaults(task).model.head_std)
     if task not in QUICK:
         for name in ("select", "patience", "balance", "match_fraction", "match_count"):
             c.train[name] = given.train[name]

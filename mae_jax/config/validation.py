@@ -17,6 +17,11 @@ from mae_jax.config.loading import flatten, one_of
 from mae_jax.runtime.errors import UNUSABLE, UserError
 from mae_jax.runtime.places import expanded
 
+ENCODER = (  # fields of `model` that a classifier shares with the pre-training of its encoder
+    *("image_size", "patch_size", "size", "width", "depth", "heads", "mlp_ratio"),
+    *("positions", "norm_eps", "registers", "layer_scale"),
+)
+NORMALIZATION = ("mean", "std")  # fields of `data` that it shares
 MOST_PATCHES = 2**14  # per image, because attention is quadratic in their number
 
 

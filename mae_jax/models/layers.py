@@ -110,14 +110,24 @@ class Attention(nnx.Module):
 
 
 class Mlp(nnx.Module):
-    """Two linear layers with an exact GELU between them."""
+    """Two linear layers with an exact GELU between them. `dropout` is the rate after the GELU."""
 
-    def __init__(self, width: int, hidden: int, *, dtype: str, rngs: nnx.Rngs):
+    def __init__(self, width: int, hidden: int, *, dtype: str, rngs: nnx.Rngs, dropout: float = 0.0):
         self.fc1 = Linear(width, hidden, dtype=dtype, rngs=rngs)
         self.fc2 = Linear(hidden, width, dtype=dtype, rngs=rngs)
+        self.dropout = dropout
 
-    def __call__(self, tokens: Float[Array, "b n d"]) -> Float[Array, "b n d"]:
-        return self.fc2(kernels.gelu(self.fc1(tokens)))
+    def __call__(self, tokens: Float[Array, "b n d"], key: Array | None = None) -> Float[Array, "b n d"]:
+        """`key` enables dropout; None is deterministic."""
+        hidden = kernels.gelu(self.fc1(tokens))
+        return self.fc2(dropout(hidden, key, self.dropout) if key is not None and self.dropout else hidden)
+
+
+@partial(jax.jit, inline=True)
+def dropout(x: Float[Array, "*rows d"], key: Array, rate: Float[Array, ""] | float) -> Float[Array, "*rows d"]:
+    """Sets random elements to 0 with probability `rate` and divides the others by 1 - rate (Srivastava et al. 2014)."""
+    keep = jax.random.bernoulli(key, 1.0 - rate, x.shape)
+    return x * keep.astype(x.dtype) / jnp.asarray(1.0 - rate, x.dtype)
 
 
 @partial(jax.jit, inline=True)
@@ -130,7 +140,9 @@ def drop_path(branch: Float[Array, "b n d"], key: Array, rate: Float[Array, ""] 
 class Block(nnx.Module):
     """Pre-norm transformer block.
 
-    `rate` is the drop-path rate. `layer_scale` > 0 is the initial value of the residual branches' learned factors.
+    `rate` is the drop-path rate. `dropout` is the rate after each linear layer but queries, keys and values, as in
+    Dosovitskiy et al. 2021, appendix B.1. `layer_scale` > 0 is the initial value of the residual branches' learned
+    factors.
     """
 
     def __init__(
@@ -145,31 +157,39 @@ class Block(nnx.Module):
         norm_eps: float = LAYER_NORM_EPSILON,
         layer_scale: float = 0.0,
         attention: str = "xla",
+        dropout: float = 0.0,
     ):
         self.norm1 = LayerNorm(width, norm_eps)
         self.attn = Attention(width, heads, dtype=dtype, attention=attention, rngs=rngs)
         self.norm2 = LayerNorm(width, norm_eps)
-        self.mlp = Mlp(width, int(width * mlp_ratio), dtype=dtype, rngs=rngs)
+        self.mlp = Mlp(width, int(width * mlp_ratio), dtype=dtype, rngs=rngs, dropout=dropout)
         if layer_scale:
             self.ls1, self.ls2 = LayerScale(width, layer_scale), LayerScale(width, layer_scale)
         self.scaled = bool(layer_scale)
-        self.rate = rate
+        self.rate, self.dropout = rate, dropout
 
     def __call__(
         self, tokens: Float[Array, "b n d"], key: Array | None = None, first: int | None = None
     ) -> Float[Array, "b m d"]:
-        """Output for the first m = `first` tokens (None: all). `key` enables drop path; None is deterministic."""
+        """Output for the first m = `first` tokens (None: all).
+
+        `key` enables drop path and dropout; None is deterministic.
+        """
         first = tokens.shape[1] if first is None else first
         attended = self.attn(self.norm1(tokens), first)
-        attended = self.ls1(attended) if self.scaled else attended
+        tokens = tokens[:, :first] + self._branch(attended, key, 0)
+        mixed = self.mlp(self.norm2(tokens), None if key is None else jax.random.fold_in(key, 4))
+        return tokens + self._branch(mixed, key, 1)
+
+    def _branch(self, branch: Float[Array, "b n d"], key: Array | None, number: int) -> Float[Array, "b n d"]:
+        """A residual branch after dropout, layer scale and drop path. `number` is 0 for attention, 1 for the MLP."""
+        if key is not None and self.dropout:
+            branch = dropout(branch, jax.random.fold_in(key, 2 + number), self.dropout)
+        if self.scaled:
+            branch = (self.ls2 if number else self.ls1)(branch)
         if key is not None and self.rate:
-            attended = drop_path(attended, jax.random.fold_in(key, 0), self.rate)
-        tokens = tokens[:, :first] + attended
-        mixed = self.mlp(self.norm2(tokens))
-        mixed = self.ls2(mixed) if self.scaled else mixed
-        if key is not None and self.rate:
-            mixed = drop_path(mixed, jax.random.fold_in(key, 1), self.rate)
-        return tokens + mixed
+            branch = drop_path(branch, jax.random.fold_in(key, number), self.rate)
+        return branch
 
 
 def run_block(

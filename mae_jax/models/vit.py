@@ -8,7 +8,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from mae_jax.models.kernels import LAYER_NORM_EPSILON
-from mae_jax.models.layers import BatchNorm, Block, LayerNorm, Linear, PatchEmbed, run_block
+from mae_jax.models.layers import BatchNorm, Block, LayerNorm, Linear, PatchEmbed, dropout, run_block
 from mae_jax.models.patches import gather_tokens, patchify, position_embedding
 
 SIZES = {  # width, depth, heads
@@ -37,7 +37,8 @@ class ViTConfig:
     head_std: float = 0.02  # of the head's initial weights; 0: Xavier-uniform
     batch_norm: bool = False  # linear probing: batch norm without scale and bias before the head
     drop_path: float = 0.0  # rate in the last block; decreases linearly to 0 in the first
-    frozen_blocks: int = 0  # number of first blocks that are not trained; their drop-path rate is 0
+    dropout: float = 0.0  # rate after the embedding and in each trained block
+    frozen_blocks: int = 0  # number of first blocks that are not trained; their drop-path and dropout rates are 0
     dtype: str = "float32"
     attention: str = "xla"  # xla | cudnn (NVIDIA GPUs, 16-bit types)
     positions: str = "fixed"  # fixed (sine-cosine) | learned
@@ -82,6 +83,7 @@ class Encoder(nnx.Module):
             block = Block(
                 shape.width, shape.heads, shape.mlp_ratio, rate=rate, dtype=shape.dtype, rngs=rngs,
                 norm_eps=shape.norm_eps, layer_scale=shape.layer_scale, attention=shape.attention,
+                dropout=shape.dropout if i >= shape.frozen_blocks else 0.0,
             )  # fmt: skip
             setattr(self, f"block_{i:02d}", block)
         if final_norm:
@@ -99,11 +101,13 @@ class Encoder(nnx.Module):
     ) -> Float[Array, "b t d"]:
         """Encoded tokens (t = 1 + encoded patches), class token first. With `ids_keep`, only those patches are encoded.
 
-        `key` enables drop path (training); None is deterministic. With `class_token_only`, t is 1 and the last block
-        computes only keys and values for the other tokens.
+        `key` enables drop path and dropout (training); None is deterministic. With `class_token_only`, t is 1 and the
+        last block computes only keys and values for the other tokens.
         """
         shape = self.shape
         tokens = self._embed(images, ids_keep)
+        if key is not None and shape.dropout and not shape.frozen_blocks:
+            tokens = dropout(tokens, jax.random.fold_in(key, shape.depth), shape.dropout)
         for i in range(shape.depth):
             block_key = None if key is None else jax.random.fold_in(key, i)
             first = 1 if class_token_only and i == shape.depth - 1 else None
@@ -171,7 +175,7 @@ class ViT(nnx.Module):
         self.shape = shape
 
     def __call__(self, images: Float[Array, "b h w c"], key: Array | None = None) -> Float[Array, "b classes"]:
-        """Logits in float32. `key` enables drop path (training); None is deterministic."""
+        """Logits in float32. `key` enables drop path and dropout (training); None is deterministic."""
         features = self.pooled(images, key)
         return self.head(self.batch_norm(features) if self.shape.batch_norm else features)
 

@@ -34,6 +34,7 @@ def shape_of(config: RunConfig, n_classes: int = 0) -> ViTConfig:
         head_std=m.head_std,
         batch_norm=objective == "frozen_classification",
         drop_path=m.drop_path if objective == "classification" else 0.0,
+        dropout=m.dropout if objective == "classification" else 0.0,
         frozen_blocks=depth - config.train.blocks if config.train.blocks >= 0 else 0,
         dtype=machine.precision(m.dtype),
         positions=m.positions,

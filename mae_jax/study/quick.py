@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 
 from mae_jax.config.fields import RunConfig
 from mae_jax.config.loading import init_of, load
-from mae_jax.config.validation import validate
+from mae_jax.config.validation import ENCODER, validate
 from mae_jax.data import splits
 from mae_jax.runtime.errors import UserError
 from mae_jax.runtime.progress import Progress
@@ -67,9 +67,8 @@ def _probe_encoder(config: ConfigDict, init: str) -> None:
     else:
         saved: RunConfig = initial_weights.saved_run(Path(init), "--init")
         for part in (config.pretrain, config.finetune):
-            for name in part.model:
-                if name not in ("drop_path", "head_std", "pool"):
-                    part.model[name] = getattr(saved.model, name)
+            for name in ENCODER:
+                part.model[name] = getattr(saved.model, name)
             part.data.update(mean=saved.data.mean, std=saved.data.std)
     config.inits = ("scratch", init)
 

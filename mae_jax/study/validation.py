@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from mae_jax.config.fields import TASKS, AnyConfig, Rule, RunConfig, StudyConfig, SweepConfig, rules
 from mae_jax.config.loading import one_of
-from mae_jax.config.validation import refuse_unknown, typed, validate, validate_ratio
+from mae_jax.config.validation import ENCODER, NORMALIZATION, refuse_unknown, typed, validate, validate_ratio
 from mae_jax.runtime.errors import UNUSABLE, UserError
 from mae_jax.study import cells
 
@@ -54,7 +54,6 @@ def validate_study(config: ConfigDict | StudyConfig) -> StudyConfig:
     if isinstance(config, StudyConfig):
         return config
     study = _several(config, StudyConfig, "a study")
-    cells.inits(study)
     for _, run in cells.runs(study, Path()):
         if run.init != "weights":  # else the network comes from the weight files
             validate(run, f"{run.task if run.traits.frozen else run.name}: ")
@@ -128,14 +127,13 @@ def _validate_value(key: str, value: Any, like: Any, rule: Rule) -> None:
 
 def _validate_parts(pretrain: RunConfig, finetune: RunConfig) -> None:
     """Checks that fine-tuning has the encoder and the normalization of its pre-training."""
-    same = ("image_size", "patch_size", "size", "width", "depth", "heads", "mlp_ratio")
-    for key in (*same, "positions", "norm_eps", "registers", "layer_scale"):
+    for key in ENCODER:
         one, two = getattr(pretrain.model, key), getattr(finetune.model, key)
         if one != two:
             raise UserError(
                 f"pretrain.model.{key}={one} and finetune.model.{key}={two} differ; the encoder must be the same"
             )
-    for key in ("mean", "std"):
+    for key in NORMALIZATION:
         one, two = getattr(pretrain.data, key), getattr(finetune.data, key)
         if one != two:
             raise UserError(

@@ -165,8 +165,8 @@ def _recipe(run: dict[str, Any], config: RunConfig, weights: Weights) -> str:
         lines.append(f"- {100 * config.mae.mask_ratio:g} % of the patches removed; the loss is on {target}")
     else:
         lines.append(
-            f"- Drop path {config.model.drop_path:g}, label smoothing {t.label_smoothing:g}, mixup {t.mixup:g}, CutMix "
-            f"{t.cutmix:g}"
+            f"- Drop path {config.model.drop_path:g}, dropout {config.model.dropout:g}, label smoothing "
+            f"{t.label_smoothing:g}, mixup {t.mixup:g}, CutMix {t.cutmix:g}"
         )
         chosen = "the epoch with the best validation score" if run.get("select", "last") != "last" else "the last epoch"
         lines.append(f"- Weights: those of {chosen}")

@@ -202,6 +202,7 @@ def test_protocols_have_their_seeds_and_the_author_settings():
     assert tuple(study("seeds=3").seeds) == (0, 1, 2)
     for arg in ("protocol=paper", "protocol=author"):
         assert (tuple(study(arg).seeds), tuple(study(arg).subset_seeds)) == ((0,), ())
+    assert tuple(study("protocol=author").inits) == ("scratch=scratch:model.dropout=0.1", "mae")
     f = study("protocol=author").finetune
     peak = schedule.resolve(f, n_train=6300, devices=1).peak_lr
     assert peak == pytest.approx(2e-4) and f.train.batch_size == 63

@@ -121,6 +121,34 @@ def test_a_last_block_for_the_class_token_alone_changes_no_number(images, remat)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), *results)
 
 
+def test_dropout_follows_the_embedding_and_each_linear_layer_but_the_attention_inputs():
+    """Dosovitskiy et al. 2021, appendix B.1. Every place must drop its rate of elements and rescale the others."""
+    dropped = []
+
+    def recorded(x, key, rate):
+        dropped.append((x.shape[-1], rate, np.asarray(jax.random.key_data(key)).tolist()))
+        return computed(x, key, rate)
+
+    computed = layers.dropout
+    shape = dataclasses.replace(SHAPE, n_classes=3, dropout=0.25)
+    network = ViT(shape, rngs=nnx.Rngs(0))
+    images = jnp.ones((4, 16, 16, 3))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(layers, "dropout", recorded)
+        patch.setattr(vit, "dropout", recorded)
+        network(images)
+        assert not dropped  # evaluation is deterministic
+        network(images, jax.random.key(0))
+    hidden = int(shape.width * shape.mlp_ratio)
+    places = [shape.width, *[shape.width, hidden, shape.width] * shape.depth]
+    assert [width for width, *_ in dropped] == places and {rate for _, rate, _ in dropped} == {0.25}
+    assert len({tuple(key) for *_, key in dropped}) == len(places)  # no two places share their random numbers
+    found = np.asarray(layers.dropout(jnp.full((1000, 100), 3.0), jax.random.key(1), 0.25))
+    assert set(np.unique(found)) == {0.0, 4.0} and abs((found == 0).mean() - 0.25) < 0.01
+    still = ViT(dataclasses.replace(shape, frozen_blocks=shape.depth), rngs=nnx.Rngs(0))
+    np.testing.assert_array_equal(still(images, jax.random.key(0)), still(images))
+
+
 def test_the_epsilon_reaches_every_norm():
     shape = dataclasses.replace(SHAPE, norm_eps=1e-12)
     for network in (MAE(shape, rngs=nnx.Rngs(0)), ViT(dataclasses.replace(shape, pool="mean"), rngs=nnx.Rngs(0))):

@@ -253,8 +253,8 @@ def test_every_split_and_accumulation_mixes_alike():
 
 
 @pytest.mark.slow
-def test_drop_path_and_mixing_together_do_not_depend_on_the_number_of_devices():
-    shape = ViTConfig(16, 4, 16, 2, 2, n_classes=3, pool="mean", drop_path=0.3)
+def test_drop_path_dropout_and_mixing_together_do_not_depend_on_the_number_of_devices():
+    shape = ViTConfig(16, 4, 16, 2, 2, n_classes=3, pool="mean", drop_path=0.3, dropout=0.2)
     expected, _ = losses(spec_of("finetune", mesh_of(1), shape=shape, **MIXED), 8, steps=3)
     found, _ = losses(spec_of("finetune", mesh_of(5), shape=shape, **MIXED), 10, steps=3)
     np.testing.assert_allclose(found, expected, rtol=1e-5)

@@ -25,6 +25,7 @@ from mae_jax.runtime.errors import Stopped, UserError
 from mae_jax.step.train_step import train_step
 from mae_jax.study import cells as grid
 from mae_jax.study import label_study, plan
+from mae_jax.study.inits import OF_THE_ENCODER
 from mae_jax.study.validation import validate_study
 from mae_jax.train import finetune, loop
 from mae_jax.weights import reader
@@ -193,6 +194,57 @@ def test_several_inits_in_one_study(config, tmp_path):
     assert cells["100pct-elsewhere-seed0"].init_from == cells["100pct-ours-seed1"].init_from == str(other)
 
 
+CHANGES = {  # what `inits` says, and the fields of the pre-training and of the classifier that it changes
+    "mae:model.decoder_depth=3,optim.weight_decay=0.02": ({"model.decoder_depth": 3, "optim.weight_decay": 0.02}, {}),
+    "mae:model.width=24": ({"model.width": 24}, {"model.width": 24}),
+    "mae:data.mean=0.1;0.2;0.3": ({"data.mean": (0.1, 0.2, 0.3)}, {"data.mean": (0.1, 0.2, 0.3)}),
+    "mae:norm_pix_loss=false": ({"mae.norm_pix_loss": False}, {}),
+    "mae:data.dir=a;b": ({"data.dir": "a,b"}, {}),
+    "mae:finetune.optim.layer_decay=0.75": ({}, {"optim.layer_decay": 0.75}),
+    "scratch:model.dropout=0.2": (None, {"model.dropout": 0.2}),
+}
+
+
+@pytest.mark.parametrize("given", ["", "mine="])
+@pytest.mark.parametrize("text", CHANGES)
+def test_an_arm_differs_in_exactly_the_fields_that_it_names(config, tmp_path, text, given):
+    config.inits, config.evaluations, config.fractions = ("scratch", "mae", given + text), ("finetune", "knn"), (1.0,)
+    config.pretrain.mae.norm_pix_loss = True
+    study = validate_study(config)
+    before, after = CHANGES[text]
+
+    def differing(run, other):
+        theirs = flatten(other)
+        return {key: value for key, value in flatten(run).items() if value != theirs[key] and key != "name"}
+
+    pretrained = dict(grid.pretrainings(study, tmp_path))
+    plain = pretrained.pop(tmp_path / "pretrain")
+    assert [differing(run, plain) for run in pretrained.values()] == ([] if before is None else [before])
+    kind, slug = text[: text.index(":")], "mine" if given else grid.inits(study)[2].slug
+    cells = {path.name: cell for path, cell in grid.cells(study, tmp_path)}
+    named = {"init_name": "mine" if given else text.replace(":", " ", 1)}
+    named |= {"init_from": str(*pretrained)} if pretrained else {}
+    assert differing(cells[f"100pct-{slug}-seed0"], cells[f"100pct-{kind}-seed0"]) == after | named
+    encoder = {key: value for key, value in after.items() if key in OF_THE_ENCODER}
+    assert differing(cells[f"knn-100pct-{slug}-seed0"], cells[f"knn-100pct-{kind}-seed0"]) == encoder | named
+
+
+def test_an_arm_may_keep_the_name_of_the_baseline(config, tmp_path):
+    config.inits, config.fractions = ("scratch=scratch:model.dropout=0.1", "mae=mae:mask_ratio=0.5"), (1.0,)
+    study = validate_study(config)
+    assert [path.name for path, _ in grid.pretrainings(study, tmp_path)] == ["pretrain"]
+    cells = {path.name: cell for path, cell in grid.cells(study, tmp_path)}
+    assert [(cell.init_name, cell.model.dropout) for cell in cells.values()] == [("", 0.1), ("", 0.0)]
+    assert list(cells) == ["100pct-scratch-seed0", "100pct-mae-seed0"]
+
+
+def test_a_pretraining_can_continue_from_an_encoder(config, tmp_path):
+    config.inits, config.fractions = ("scratch", f"mae:init={tmp_path / 'encoder'}"), (1.0,)
+    (tmp_path / "encoder" / "checkpoints").mkdir(parents=True)
+    ((_, run),) = grid.pretrainings(validate_study(config), tmp_path)
+    assert (run.init, run.init_from) == ("mae", str(tmp_path / "encoder"))
+
+
 def test_cells_from_weights_of_other_code_have_their_network(config, tmp_path, monkeypatch):
     (tmp_path / "vit.npz").write_bytes(b"")
     config.inits, config.fractions = ("scratch", f"theirs={tmp_path / 'vit.npz'}"), (1.0,)
@@ -220,13 +272,19 @@ def test_an_encoder_of_another_network_is_refused_before_anything_runs(config, t
 @pytest.mark.parametrize(
     ("inits", "said"),
     [
-        (("scratch", "nowhere"), "'nowhere' is not allowed; use scratch, mae, mae:KEY=VALUE"),
+        (("scratch", "nowhere"), "'nowhere' is not allowed; use scratch, mae, mae:FIELD=VALUE"),
         (("mae", "mae"), "each once"),
         (("mae:mask_ratio=high",), "mask_ratio=high is not a valid float"),
-        (("mae:ratio=0.5",), "ratio=0.5 is not known; use one of mask_ratio=..."),
+        (("mae:ratio=0.5",), "ratio is not known; use exp, one of mask_ratio, "),
         (("mae:exp=9",), "exp=9 is not known"),
         (("mae=/tmp",), "is not allowed"),
         (("a=/tmp", "a=/"), "appears twice"),
+        (("mae", "mae=mae:mask_ratio=0.5"), "appears twice"),
+        (("scratch=mae",), "'scratch=mae' is not allowed"),
+        (("scratch:model.droput=0.1",), "model.droput is not known; use exp, "),
+        (("mae:finetune.seed=1",), "the study sets seed in each of its runs"),
+        (("mae:model.depth=3.5",), "model.depth=3.5 is not a valid int"),
+        (("mae:model.width=18",), "model.width=18"),
     ],
 )
 def test_invalid_inits_are_refused(config, tmp_path, inits, said):

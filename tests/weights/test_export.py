@@ -33,7 +33,7 @@ SIZES = {
 }  # fmt: skip
 KINDS = {"pool": "mean", "positions": "learned", "norm_eps": 1e-12, "registers": 3, "layer_scale": 1e-5}
 # Fields of how a run initializes and computes, not of the network itself; batch norm is folded into the head.
-RUN_ONLY = {"head_std", "drop_path", "frozen_blocks", "batch_norm", "dtype", "attention", "remat"}
+RUN_ONLY = {"head_std", "drop_path", "dropout", "frozen_blocks", "batch_norm", "dtype", "attention", "remat"}
 
 
 def drawn(shape, kind):

@@ -1,0 +1,137 @@
+"""The arms of a study: how `inits` names initial weights, and the config fields that an arm changes."""
+
+import dataclasses
+import re
+from typing import Any
+
+from mae_jax.config.fields import RunConfig, StudyConfig, as_dict, rules
+from mae_jax.config.loading import flatten, init_of
+from mae_jax.config.validation import ENCODER, NORMALIZATION
+from mae_jax.runtime.errors import UserError
+from mae_jax.runtime.places import local
+
+OF_THE_ENCODER = tuple(f"model.{name}" for name in ENCODER) + tuple(f"data.{name}" for name in NORMALIZATION)
+SEPARATOR = ";"  # of the values of a list, because "," separates fields
+_BY_THE_STUDY = {  # fields that the study sets in each of its runs
+    *("task", "name", "seed", "init", "init_from", "init_name"),
+    *("data.fraction", "data.label_count", "data.subset_seed", "train.match_fraction", "train.match_count"),
+}
+_FINETUNE = "finetune."
+
+
+@dataclasses.dataclass(frozen=True)
+class Init:
+    """One way to initialize the encoder in a study, with the fields in which its runs differ from the others."""
+
+    name: str  # its name in tables
+    path: str = ""  # an existing encoder; "": random weights, or a pre-training of this study
+    pretrain: dict[str, Any] | None = None  # changes to `config.pretrain`; None: no pre-training
+    finetune: dict[str, Any] = dataclasses.field(default_factory=dict)  # changes to `config.finetune`
+    unnamed: bool = True  # named after its fields, not by the user
+
+    @property
+    def trained(self) -> bool:
+        """Whether an encoder is read, rather than drawn at random."""
+        return bool(self.path) or self.pretrain is not None
+
+    @property
+    def slug(self) -> str:
+        """The name as part of a file name."""
+        return re.sub(r"[^\w.=+-]", "_", self.name)
+
+
+def inits(config: StudyConfig) -> list[Init]:
+    """Parses `config.inits`.
+
+    Each entry is [NAME=]scratch[:FIELD=VALUE,...], [NAME=]mae[:FIELD=VALUE,...] or [NAME=]PATH. FIELD is a dotted field
+    of the pre-training, a field of `pretrain.mae` such as mask_ratio, exp to select one of `config.experiments`,
+    init for an encoder to continue from, or "finetune." and a field of the fine-tuning. Without pre-training,
+    "finetune." can be left out. The values of a list are separated by ";". Raises UserError for anything else.
+    """
+    parsed = [_init(str(text), config) for text in config.inits]
+    for kind in ("name", "slug"):
+        names = [getattr(init, kind) for init in parsed]
+        for name, text in zip(names, config.inits, strict=True):
+            if names.count(name) > 1:
+                raise UserError(f"inits={config.inits}: {text!r} appears twice; give one of them another NAME=")
+    return parsed
+
+
+def _init(text: str, config: StudyConfig) -> Init:
+    match = re.fullmatch(r"(?:([^=:/]*)=)?(scratch|mae)(?::(.*))?", text)
+    if match:
+        given, kind, changes = match.groups()
+        init = _with_changes(text, kind, changes, config)
+        if given is None:
+            return init
+        _check_name(given, text, config, allowed=kind)
+        return dataclasses.replace(init, name=given, unnamed=given == kind)
+    name, equals, path = text.partition("=")
+    place = local(path if equals else name, "inits")
+    if not place.exists():
+        raise _not_allowed(text, config)
+    name = name if equals else place.name
+    _check_name(name, text, config)
+    return Init(name, path=str(place), unnamed=False)
+
+
+def _check_name(name: str, text: str, config: StudyConfig, allowed: str = "") -> None:
+    """Raises UserError for the name of an arm that is empty, too long or taken. `allowed` is scratch, mae or ""."""
+    if name != allowed and (name in ("", "scratch", "mae") or len(name) > 100):
+        raise _not_allowed(text, config)
+
+
+def _not_allowed(text: str, config: StudyConfig) -> UserError:
+    return UserError(
+        f"inits: {text!r} is not allowed; use scratch, mae, mae:FIELD=VALUE (FIELD: exp, one of "
+        f"{', '.join(as_dict(config.pretrain.mae))}, or a dotted field of the config), scratch:FIELD=VALUE, or PATH of "
+        "a pre-training's run directory or of weights; NAME= in front sets the name in tables"
+    )
+
+
+def _with_changes(text: str, kind: str, changes: str | None, config: StudyConfig) -> Init:
+    """An arm that starts from `kind`, scratch or mae, with the changes "FIELD=VALUE,...", or None."""
+    pretrain: dict[str, Any] = {}
+    finetune: dict[str, Any] = {}
+    for item in changes.split(",") if changes is not None else ():
+        key, _, value = item.partition("=")
+        if kind == "scratch" or key.startswith(_FINETUNE):
+            finetune |= _field(text, key.removeprefix(_FINETUNE), value, config.finetune)
+        else:
+            pretrain |= _pretraining_change(text, key, value, config)
+    name = kind if changes is None else f"{kind} {changes}"
+    return Init(name, pretrain=pretrain if kind == "mae" else None, finetune=finetune)
+
+
+def _pretraining_change(text: str, key: str, value: str, config: StudyConfig) -> dict[str, Any]:
+    """The changes to the pre-training config that one FIELD=VALUE makes."""
+    if key == "init":
+        return {"init": init_of(value), "init_from": str(local(value, "inits").resolve())}
+    if key == "exp":
+        known = [name.removeprefix("exp") for name in config.experiments]
+        if value not in known:
+            raise UserError(f"inits: {text!r}: exp={value} is not known; use one of {', '.join(known)}")
+        return flatten(config.experiments[f"exp{value}"])
+    return _field(text, key if "." in key else f"mae.{key}", value, config.pretrain)
+
+
+def _field(text: str, key: str, value: str, config: RunConfig) -> dict[str, Any]:
+    """A changed field of a run, with its value in the type of the field."""
+    known = rules(RunConfig)
+    if key not in known:
+        raise UserError(
+            f"inits: {text!r}: {key.removeprefix('mae.')} is not known; use exp, one of "
+            f"{', '.join(as_dict(config.mae))}, or a dotted field that `--help` lists, such as model.decoder_depth"
+        )
+    if key in _BY_THE_STUDY:
+        raise UserError(f"inits: {text!r}: the study sets {key} in each of its runs; use another field")
+    like = known[key][0]
+    try:
+        if isinstance(like, tuple):
+            kind = type(like[0]) if like else str
+            return {key: tuple(kind(each) for each in value.split(SEPARATOR))}
+        if isinstance(like, bool):
+            return {key: {"true": True, "false": False}[value.lower()]}
+        return {key: type(like)(value.replace(SEPARATOR, ",") if isinstance(like, str) else value)}
+    except (ValueError, KeyError):
+        raise UserError(f"inits: {text!r}: {key}={value} is not a valid {type(like).__name__}") from None
