@@ -167,7 +167,7 @@ def test_networks_are_compared_side_by_side(runs, tmp_path, capsys):
         with Image.open(tmp_path / f"{name}.png") as sheet:
             assert sheet.width >= 6 * 128
         assert contents.read_json(tmp_path / f"{name}.json")["picture"] == pixel_space.WORDS[pixel_space.NEIGHBOURS]
-    assert "cells, two: error on removed patches" in capsys.readouterr().out
+    assert "cells, two: normalized error " in capsys.readouterr().out
     dotted = ["--images=v1.0=synthetic-cells", "--images=v1.5=synthetic-tissue", f"--out={tmp_path / 'dotted'}"]
     command(runs / "one", *dotted, "--show=1", "--measure=1")
     kinds = [f"v1.{number}.{kind}" for number in "05" for kind in ("csv", "json", "png")]
