@@ -216,7 +216,7 @@ def fitted(study: Study, rows: Sequence[dict]) -> Numbers | None:
         ]
     ax.set_yscale("log")
     _label_axis(ax, usual, counts, 3.4)
-    ticks = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)
+    ticks = (0.1, 0.2, 0.5, 1, 2, 3, 5, 7, 10, 15, 20, 30, 40, 60, 100)
     ax.set_yticks(ticks, [f"{t:g}" for t in ticks])
     wrong = [100 * row["wrong"] for row in found] + [100 * row["fitted"] for row in found]
     ax.set_ylim(min(wrong) / 1.3, max(wrong) * 1.3)

@@ -93,9 +93,7 @@ def find(
     fraction: float | None = None,
     pictures: bool = True,
 ) -> Findings:
-    """Read the run directories and analyze them; `fraction` chooses that of the second confusion matrix,
-    `target` is the macro F1 at which labels are enough (0: within 2 points of the best with all labels).
-    Without `pictures` no image of the data is shown but the reconstructions.
+    """Reads run directories and analyzes them. Without `pictures`, reconstructions are the only images shown.
 
     `fraction` is the share of labels of the second confusion matrix. `target` is the macro F1 at which labels are
     enough; 0 means within 2 points of the best with all labels. Raises UserError for directories that are not valid

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from mae_jax.report.runs import Run, usual_arm
+from mae_jax.rundir import contents
 from mae_jax.rundir.predictions import most_confident_mistakes, regular
 
 TRIED = 5  # images of a class that are opened to find an example
@@ -52,7 +53,10 @@ def gallery(runs: Sequence[Run], pictures: bool = True) -> list[dict]:
     return [
         {
             "name": run.name,
-            "images": [row | {"uri": _picture(run, row["image"]) if pictures else None} for row in found],
+            "images": [
+                row | {"uri": _picture(run, row["image"], contents.MISTAKES, SIDE) if pictures else None}
+                for row in found
+            ],
         }
         for run in sorted(chosen.values(), key=runs.index)
         if (found := mistakes([run]))
@@ -62,21 +66,21 @@ def gallery(runs: Sequence[Run], pictures: bool = True) -> list[dict]:
 def examples(run: Run, classes: Sequence[str]) -> list[dict]:
     """A test image of each class whose file is at hand, in the order of `classes`: the first one that can be read.
 
-    Its name orders the images, so that no model's answers choose the example. For the same reason `thumbnails/`, which
-    holds mistakes, is not looked at.
+    Its name orders the images, so that no model's answers choose the example. For the same reason it comes from the
+    run's `examples/` or the original images, and not from `thumbnails/`, which holds mistakes.
     """
     found = []
     for name in classes:
         own = sorted(run.test.images[i] for i in np.flatnonzero(run.test.labels == run.classes.index(name)).tolist())
-        read = ((image, _picture(run, image, SMALL, kept=False)) for image in own[:TRIED])
+        read = ((image, _picture(run, image, contents.EXAMPLES, SMALL)) for image in own[:TRIED])
         found += [{"class": name, "image": image, "uri": uri} for image, uri in read if uri][:1]
     return found
 
 
-def _picture(run: Run, image: str, side: int = SIDE, *, kept: bool = True) -> str | None:
+def _picture(run: Run, image: str, kept: str, side: int) -> str | None:
     """The image as a data URI of at most `side` pixels, or None. Files outside the expected folder are never read.
 
-    With `kept`, it may be one that the run kept in `thumbnails/`.
+    `kept` is the folder of the run in which a small picture of it may be.
     """
     if Path(image).is_absolute() or ".." in Path(image).parts:
         return None
@@ -86,8 +90,7 @@ def _picture(run: Run, image: str, side: int = SIDE, *, kept: bool = True) -> st
     places = [Path(p) for p in places if isinstance(p, str) and p] + [run.path]
     split = run.info.get("test_split")
     places += [p / split for p in places if isinstance(split, str)]
-    thumbnails = [run.path / "thumbnails" / f"{image}.jpg"] if kept else []
-    for file in (*thumbnails, *(place / image for place in places)):
+    for file in (run.path / kept / f"{image}.jpg", *(place / image for place in places)):
         try:
             if file.is_relative_to(run.path) and not file.resolve().is_relative_to(run.path.resolve()):
                 continue  # a link out of a directory, which may come from someone else

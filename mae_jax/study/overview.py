@@ -21,7 +21,7 @@ from mae_jax.runtime.text import count
 
 DEPTH = 4  # levels of folders to search for runs
 # Folders of a run that contain no runs.
-INSIDE = {"checkpoints", "best", "images", "thumbnails", "external", "report", "wandb"}
+INSIDE = {"checkpoints", "best", "images", "thumbnails", "examples", "external", "report", "wandb"}
 
 
 @dataclasses.dataclass(frozen=True)

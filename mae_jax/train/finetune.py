@@ -14,7 +14,7 @@ from mae_jax.config.fields import RunConfig
 from mae_jax.config.schedule import Schedule, resolve
 from mae_jax.data import duplicates, labelled_sets, splits, subsets
 from mae_jax.data.sources import Source
-from mae_jax.evaluation import classification_scores, mistake_thumbnails, per_image
+from mae_jax.evaluation import classification_scores, per_image, thumbnails
 from mae_jax.models import Params
 from mae_jax.rundir import contents, predictions
 from mae_jax.runtime.errors import UserError
@@ -111,7 +111,8 @@ def write_predictions_and_score(
 
     test, results = scores(workdir / contents.PREDICTIONS, data.test, data.sets.test_name)
     if leader:
-        mistake_thumbnails.write(workdir / "thumbnails", data.test, test)
+        thumbnails.write_mistakes(workdir / contents.MISTAKES, data.test, test)
+        thumbnails.write_examples(workdir / contents.EXAMPLES, data.test)
     if len(data.val_idx):
         write(workdir / contents.VALIDATION, data.train, data.val_idx)
     folder = workdir / contents.EXTERNAL

@@ -405,6 +405,19 @@ def test_gallery_takes_the_pictures_that_a_run_kept(make, tmp_path):
     assert [a["alt"] for a in shown] == [first]
 
 
+def test_examples_are_the_pictures_that_a_run_kept_for_that(make, tmp_path):
+    run = make.run(tmp_path / "run", "scratch", 1.0, rows=80, knows=0.3)
+    before = find([run])
+    types, (read,), first = before.cell_types.shown, before.study.runs, {}
+    for image, label in zip(read.test.images, read.test.labels, strict=True):
+        first[read.classes[label]] = min(image, first.get(read.classes[label], image))
+    for folder, image in (("examples", first[types[0]]), ("thumbnails", first[types[1]])):
+        file = run / folder / f"{image}.jpg"
+        file.parent.mkdir(parents=True)
+        Image.fromarray(np.full((20, 30, 3), 200, np.uint8)).save(file)
+    assert [(e["class"], e["image"]) for e in find([run]).examples] == [(types[0], first[types[0]])]
+
+
 @pytest.fixture
 def browse(tmp_path):
     def browse(page, *flags):

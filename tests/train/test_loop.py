@@ -210,6 +210,9 @@ def test_every_test_image_is_predicted_once(tmp_path, tiny_config):
     shown = sorted(wrong, key=lambda r: (-float(r["confidence"]), r["image"]))[: predictions.MISTAKES]
     kept = tmp_path / "run" / "thumbnails"
     assert {f"{kept / r['image']}.jpg" for r in shown} == {str(p) for p in kept.rglob("*.jpg")}
+    examples = tmp_path / "run" / "examples"
+    first = {min(r["image"] for r in rows if r["label"] == name) for name in {r["label"] for r in rows}}
+    assert {f"{examples / image}.jpg" for image in first} == {str(p) for p in examples.rglob("*.jpg")}
 
 
 def test_evaluation_does_not_depend_on_the_batch_size(tmp_path, tiny_config):

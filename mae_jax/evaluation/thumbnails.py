@@ -1,6 +1,7 @@
-"""Thumbnails of the most confident mistakes, so that the report can show them without the original images."""
+"""Small pictures of test images, so that the report can show them without the original images."""
 
 import errno
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,13 +18,27 @@ _NO_PLACE = (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST)
 SIDE = 192  # pixels
 
 
-def write(directory: Path, source: Source, probabilities: Float[np.ndarray, "n classes"]) -> None:
+def write_mistakes(directory: Path, source: Source, probabilities: Float[np.ndarray, "n classes"]) -> None:
     """Writes JPEGs of the most confident mistakes below `directory`, named after their images.
 
     Raises OSError if the storage fails.
     """
     wrong = probabilities.argmax(1) != source.labels
-    for index in most_confident_mistakes(wrong, probabilities.max(1), source.names):
+    _write(directory, source, most_confident_mistakes(wrong, probabilities.max(1), source.names))
+
+
+def write_examples(directory: Path, source: Source) -> None:
+    """Writes a JPEG of each class's first image by name below `directory`, named after the image.
+
+    The name decides, so that no model's predictions choose an example. Raises OSError if the storage fails.
+    """
+    by_name = sorted(range(len(source)), key=lambda i: source.names[i])
+    first = {source.labels[i]: i for i in reversed(by_name)}
+    _write(directory, source, sorted(first.values()))
+
+
+def _write(directory: Path, source: Source, indices: Sequence[int]) -> None:
+    for index in indices:
         image = source.read(index)
         pixels = image if isinstance(image, np.ndarray) else load_image(image, source.names[index])
         picture = Image.fromarray(pixels)
