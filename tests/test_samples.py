@@ -16,10 +16,11 @@ from mae_jax.config.fields import DataFields
 from mae_jax.config.loading import with_defaults
 from mae_jax.config.validation import typed
 from mae_jax.data import splits
+from mae_jax.predict import exporting
 from mae_jax.report.directories import expand
 from mae_jax.report.page import write_report
 from mae_jax.rundir import contents
-from mae_jax.weights import export, reader
+from mae_jax.weights import reader
 
 SAMPLES = Path(__file__).with_name("samples")
 VERSIONS = sorted(path.parent.name for path in SAMPLES.glob("*/runs.tar.xz"))
@@ -111,7 +112,7 @@ def test_the_report_reads_a_study_of_an_earlier_version(runs, tmp_path):
 
 @pytest.mark.parametrize("name", ["pretrain", "finetune"])
 def test_a_run_of_an_earlier_version_is_exported(runs, tmp_path, name):
-    export.export(runs / name, tmp_path / "out", "hf")
+    exporting.export(runs / name, tmp_path / "out", "hf")
     weights = reader.read(str(tmp_path / "out"), "init_from")
     assert weights.shape.width == 8 and weights.shape.depth == 2
     assert weights.kind == ("mae" if name == "pretrain" else "vit")

@@ -1,14 +1,15 @@
 """Convert weights from and to other code.
 
 mae-jax convert import SRC OUT [--heads N] [--leave REGEX]
-mae-jax convert export RUN_DIR OUT --format hf|timm|mae_jax
+mae-jax convert export RUN_DIR OUT --format hf|timm|onnx|mae_jax
 
 import converts a file or folder of Hugging Face, timm or facebookresearch/mae weights to a folder that `init=OUT` reads
 without PyTorch, and prints what it contains.
 
-export writes the network of a finished run with a model card. The formats hf and timm are for transformers
-(ViTMAEForPreTraining, ViTForImageClassification) and timm. The format mae_jax is a bundle: one folder with weights,
-probe, classes, preprocessing and temperature. `mae-jax predict` and `mae_jax.load` open it on any machine.
+export writes the network of a finished run with a model card. The formats hf and timm are folders for transformers and
+timm. The format onnx is one file for ONNX Runtime and other software, with classes, preprocessing and temperature in
+its metadata. The format mae_jax is a bundle: one folder with weights, probe, classes, preprocessing and temperature.
+`mae-jax predict` and `mae_jax.load` open it on any machine.
 """
 
 import argparse
@@ -18,7 +19,7 @@ from mae_jax.runtime import signals
 from mae_jax.runtime.command import say
 from mae_jax.runtime.text import count
 
-SUMMARY = "convert weights: from Hugging Face, timm and facebookresearch/mae, or to them; make a bundle"
+SUMMARY = "convert weights: from Hugging Face, timm and facebookresearch/mae, or to them and to ONNX; make a bundle"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,10 +30,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     inward.add_argument("out", metavar="OUT", type=Path, help="a new folder")
     inward.add_argument("--heads", type=int, default=0, help="attention heads, if no config.json states them")
     inward.add_argument("--leave", default="", metavar="REGEX", help="ignore the keys that match")
-    outward = commands.add_parser("export", help="write a run's network to a folder for other code, or as a bundle")
+    outward = commands.add_parser("export", help="write a run's network for other code, or as a bundle")
     outward.add_argument("run_dir", metavar="RUN_DIR", type=Path, help="the directory of a finished run")
-    outward.add_argument("out", metavar="OUT", type=Path, help="a new folder")
-    outward.add_argument("--format", choices=("hf", "timm", "mae_jax"), required=True)
+    outward.add_argument("out", metavar="OUT", type=Path, help="a new folder; with --format onnx a new file")
+    outward.add_argument("--format", choices=("hf", "timm", "onnx", "mae_jax"), required=True)
 
 
 def main(options: argparse.Namespace) -> None:
@@ -70,10 +71,6 @@ def import_weights(options: argparse.Namespace) -> list[str]:
 
 def export_run(options: argparse.Namespace) -> list[str]:
     """Exports a run, and returns notes."""
-    if options.format == "mae_jax":
-        from mae_jax.predict import exporting
+    from mae_jax.predict import exporting
 
-        return exporting.export_bundle(options.run_dir, options.out)
-    from mae_jax.weights import export
-
-    return export.export(options.run_dir, options.out, options.format)
+    return exporting.export(options.run_dir, options.out, options.format)

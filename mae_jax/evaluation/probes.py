@@ -36,6 +36,11 @@ class Logistic:
     def probabilities(self, x: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n classes"]:
         return special.softmax((x - self.mean) * self.scale @ self.kernel + self.bias, axis=1)
 
+    def folded(self) -> tuple[Float[np.ndarray, "d classes"], Float[np.ndarray, " classes"]]:
+        """Kernel and bias, in float64, of the same classifier on features that are not standardized."""
+        kernel = self.kernel * self.scale[:, None]
+        return kernel, self.bias - self.mean @ kernel
+
 
 @dataclasses.dataclass(frozen=True)
 class Neighbours:

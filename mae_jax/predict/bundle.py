@@ -12,6 +12,7 @@ import dataclasses
 import json
 import os
 import shutil
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -85,16 +86,22 @@ def write(
     network = {name: getattr(shape, name) for name in ("image_size", "norm_eps", "heads")}
     network |= {"decoder_heads": shape.decoder_heads} if config.traits.decoder else {}
     network |= {name: list(getattr(config.data, name)) for name in ("mean", "std")} | {"classes": about["classes"]}
-    preprocessing = {
-        "image_size": shape.image_size,
+    prepared = preprocessing(shape.image_size, config.data.mean, config.data.std)
+    saved = {KEY: FORMAT, **about, "preprocessing": prepared, "mae_jax": network, "config": _shared(config)}
+    contents.write_json(folder / contents.CONFIG, saved)
+    (folder / "README.md").write_text(card, encoding="utf-8")
+
+
+def preprocessing(image_size: int, mean: Sequence[float], std: Sequence[float]) -> dict[str, Any]:
+    """How images are prepared for the network, in words and numbers."""
+    return {
+        "image_size": image_size,
         "resize": "the shorter side to image_size, bicubic (Pillow)",
         "crop": "the centered square",
         "scale": "divide by 255, subtract mean, divide by std",
-        **{name: network[name] for name in ("mean", "std")},
+        "mean": list(mean),
+        "std": list(std),
     }
-    saved = {KEY: FORMAT, **about, "preprocessing": preprocessing, "mae_jax": network, "config": _shared(config)}
-    contents.write_json(folder / contents.CONFIG, saved)
-    (folder / "README.md").write_text(card, encoding="utf-8")
 
 
 def _shared(config: RunConfig) -> dict[str, Any]:

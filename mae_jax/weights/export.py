@@ -1,4 +1,4 @@
-"""Export of a run to a folder that PyTorch code can open, with a model card. Command: `mae-jax convert export`."""
+"""Writes a network to a folder that PyTorch code can open, with a model card."""
 
 import shutil
 from pathlib import Path
@@ -10,7 +10,7 @@ from mae_jax.weights.own_run import load
 from mae_jax.weights.reader import Weights
 from mae_jax.weights.writer import write
 
-__all__ = ["export", "load", "new_folder", "put_in_place"]
+__all__ = ["load", "new_folder", "put_in_place", "write_folder"]
 
 
 def new_folder(out: Path) -> Path:
@@ -49,13 +49,12 @@ def card_of(run_dir: Path, weights: Weights, config: RunConfig, form: str, notes
         ) from None
 
 
-def export(run_dir: Path, out: Path, form: str) -> list[str]:
+def write_folder(run_dir: Path, weights: Weights, config: RunConfig, out: Path, form: str) -> list[str]:
     """Writes the network of `run_dir` to the new folder `out`, in the format hf or timm. Returns notes for the user.
 
     The folder contains model.safetensors, config.json and README.md, and for hf also preprocessor_config.json. Raises
-    UserError if the run is not finished, `out` exists, or the other code cannot compute the network.
+    UserError if `out` exists, or the other code cannot compute the network.
     """
-    weights, config = load(run_dir)
     partial = new_folder(out)
     training = {"mask_ratio": config.mae.mask_ratio, "norm_pix_loss": config.mae.norm_pix_loss}
     try:

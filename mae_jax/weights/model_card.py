@@ -18,6 +18,7 @@ from mae_jax.rundir import contents
 from mae_jax.rundir.predictions import clean, read_predictions
 from mae_jax.runtime.text import count
 from mae_jax.weights.reader import Weights
+from mae_jax.weights.writer import hugging_face_class
 
 _METRICS = {
     "accuracy": "accuracy",
@@ -37,8 +38,8 @@ _INITS = {
 def model_card(run_dir: Path, weights: Weights, config: RunConfig, form: str, notes: list[str]) -> str:
     """The model card in Markdown, from the files of `run_dir`.
 
-    `form` is hf, timm or mae_jax; `notes` are added to the limits. Raises UserError, KeyError, TypeError, ValueError or
-    AttributeError if run.json or results.json is damaged.
+    `form` is hf, timm, onnx or mae_jax; `notes` are added to the limits. Raises UserError, KeyError, TypeError,
+    ValueError or AttributeError if run.json or results.json is damaged.
     """
     run = contents.read_object(run_dir / contents.RUN)
     results = contents.read_object(run_dir / contents.RESULTS)
@@ -81,6 +82,20 @@ def _use(weights: Weights, form: str) -> str:
         lines = ["import mae_jax", "", 'model = mae_jax.load("FOLDER")']
         lines += ['result = model.predict(["cell.png"])', "result.predictions, result.confidence"] if classifies else []
         lines += ['features = model.embed(["cell.png"])']
+    elif form == "onnx":
+        side, output = weights.shape.image_size, "probabilities" if classifies else "mean"
+        lines = ["import json", "import numpy as np", "import onnxruntime", "from PIL import Image", ""]
+        lines += ['session = onnxruntime.InferenceSession("FILE.onnx")']
+        lines += ['image = Image.open("cell.png").convert("RGB")', f"side, short = {side}, min(image.size)"]
+        lines += ["width, height = (side * length // short for length in image.size)"]
+        lines += ["left, top = (width - side) // 2, (height - side) // 2"]
+        lines += ["image = image.resize((width, height), Image.Resampling.BICUBIC)"]
+        lines += ["image = image.crop((left, top, left + side, top + side))"]
+        lines += ["pixels = np.asarray(image, np.float32).transpose(2, 0, 1)[None] / 255"]
+        lines += [f'{output} = session.run(["{output}"], {{"images": pixels}})[0][0]']
+        if classifies:
+            lines += ['classes = json.loads(session.get_modelmeta().custom_metadata_map["classes"])']
+            lines += ["classes[int(probabilities.argmax())]"]
     elif form == "timm":
         lines = ["import timm", "import torch", "from PIL import Image", ""]
         lines += ['model = timm.create_model("local-dir:FOLDER", pretrained=True).eval()']
@@ -92,7 +107,7 @@ def _use(weights: Weights, form: str) -> str:
         else:
             lines += ["    features = model(image)"]
     else:
-        name = network_of(weights)
+        name = hugging_face_class(weights)[1]
         lines = ["import torch", "from PIL import Image", f"from transformers import AutoImageProcessor, {name}", ""]
         lines += ['processor = AutoImageProcessor.from_pretrained("FOLDER")']
         lines += [f'model = {name}.from_pretrained("FOLDER").eval()']
@@ -105,11 +120,6 @@ def _use(weights: Weights, form: str) -> str:
             lines += ["    output = model(**image)"]
     title = "How to classify one image" if classifies else "How to load the model"
     return f"## {title}\n\n```python\n" + "\n".join(lines) + "\n```"
-
-
-def network_of(weights: Weights) -> str:
-    """The name of the class in transformers that computes this network."""
-    return "ViTForImageClassification" if weights.kind == "vit" else "ViTMAEForPreTraining"
 
 
 def _code(names: Sequence[str]) -> str:

@@ -32,7 +32,7 @@ _HF = {
     "encoder/reg_token": "vit.embeddings.register_tokens",
     "encoder/pos_embed": "vit.embeddings.position_embeddings",
     "encoder/norm": "vit.layernorm",
-    "fc_norm": "fc_norm",  # never used: Hugging Face's ViT has none, so export refuses mean pooling
+    "fc_norm": "vit.pooler.layernorm",  # only BEiT has it
     "head": "classifier",
     "decoder/embed": "decoder.decoder_embed",
     "decoder/mask_token": "decoder.mask_token",
@@ -51,7 +51,7 @@ _HF_BLOCK = {
 }
 # Patterns that rename keys of other versions and models to those above.
 _ALIASES = [
-    (r"^(vit|dinov2|dinov2_with_registers)\.", "vit."),
+    (r"^(vit|dinov2|dinov2_with_registers|beit)\.", "vit."),
     (r"^(embeddings|encoder\.layer|layers|layernorm|pooler)\.", r"vit.\1."),
     (r"^vit\.layers\.", "vit.encoder.layer."),
     (r"^decoder\.decoder_encoder\.layer\.", "decoder.decoder_layers."),
@@ -63,7 +63,22 @@ _ALIASES = [
     (r"(layer|layers)\.(\d+)\.mlp\.fc2\.", r"\1.\2.output.dense."),
     (r"(layer|layers)\.(\d+)\.norm1\.", r"\1.\2.layernorm_before."),
     (r"(layer|layers)\.(\d+)\.norm2\.", r"\1.\2.layernorm_after."),
+    (r"(layer|layers)\.(\d+)\.lambda_([12])$", r"\1.\2.layer_scale\3.lambda1"),
 ]
+# Patterns that rename the keys of Hugging Face's ViT to those of its other models.
+_DINOV2 = [
+    (r"layer\.(\d+)\.intermediate\.dense\.", r"layer.\1.mlp.fc1."),
+    (r"layer\.(\d+)\.output\.dense\.", r"layer.\1.mlp.fc2."),
+    (r"layer\.(\d+)\.layernorm_before\.", r"layer.\1.norm1."),
+    (r"layer\.(\d+)\.layernorm_after\.", r"layer.\1.norm2."),
+]
+_MODELS = {
+    "vit": [],
+    "vit_mae": [],
+    "dinov2": [(r"^vit\.", "dinov2."), *_DINOV2],
+    "dinov2_with_registers": [(r"^vit\.", "dinov2_with_registers."), *_DINOV2],
+    "beit": [(r"^vit\.", "beit."), (r"layer\.(\d+)\.layer_scale([12])\.lambda1$", r"layer.\1.lambda_\2")],
+}
 _LEAVES = {"kernel": ".weight", "scale": ".weight", "bias": ".bias", "gamma": ".gamma"}
 
 
@@ -83,6 +98,13 @@ def canonical(key: str, family: str) -> str:
     if family == "hf":
         for pattern, name in _ALIASES:
             key = re.sub(pattern, name, key)
+    return key
+
+
+def of_model(key: str, model_type: str) -> str:
+    """Renames a key of Hugging Face's ViT to that of its model `model_type`; the inverse of `canonical`."""
+    for pattern, name in _MODELS[model_type]:
+        key = re.sub(pattern, name, key)
     return key
 
 

@@ -86,6 +86,7 @@ def read(path: str | Path, field: str = "weights", heads: int = 0, leave: str = 
             f"facebookresearch/mae; its keys are {_some(sorted(arrays))}"
         )
     arrays = {names.canonical(key, family): value for key, value in arrays.items()}
+    head_notes = _as_vit(arrays) if family == "hf" else []
     ignored += _matching(leave, arrays)
     if leave and not ignored:
         raise UserError(f"--leave {leave!r} matches no key of {path}; its keys are {_some(sorted(arrays))}")
@@ -94,6 +95,7 @@ def read(path: str | Path, field: str = "weights", heads: int = 0, leave: str = 
     saved = about.section("mae_jax") if family == "own" else _ConfigFile({}, path, field)
     shape, kind, known = _shape(arrays, family, about, saved, heads, path, field)
     params, notes = _take(arrays, family, shape, kind, path, field)
+    notes = [*head_notes, *notes]
     notes = [f"the prefix {prefix!r} is removed from the keys", *notes] if prefix else notes
     notes = (
         [f"{count(len(ignored), 'key is', 'keys are')} ignored, as requested ({_some(sorted(ignored))})", *notes]
@@ -138,6 +140,28 @@ def _without_prefix(arrays: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray
     prefix = re.sub(r"((vit|dinov2)\.)?embeddings\.patch_.*|patch_embed\..*", "", embeds[0]) if len(embeds) == 1 else ""
     prefix = "" if prefix in ("vit.", "dinov2.", "dinov2_with_registers.") else prefix
     return {key.removeprefix(prefix): value for key, value in arrays.items()}, prefix
+
+
+def _as_vit(arrays: dict[str, np.ndarray]) -> list[str]:
+    """Changes `arrays` of DINOv2 to those of our ViT, where it needs not all of DINOv2's parameters. Returns notes.
+
+    Layer scales of 1 are removed. A classifier of the class token and the patch mean becomes one of the class token. If
+    it does read the mean, it is removed, because ours cannot compute it.
+    """
+    scales = [key for key in arrays if key.endswith(".lambda1")]
+    if all(np.array_equal(arrays[key], np.ones_like(arrays[key])) for key in scales):
+        for key in scales:
+            arrays.pop(key)
+    kernel, bias = (names.keys_of(f"head/{name}", "hf")[0] for name in ("kernel", "bias"))
+    norm = arrays.get(names.keys_of("encoder/norm/scale", "hf")[0])
+    if norm is None or norm.ndim != 1 or kernel not in arrays or arrays[kernel].shape[1:] != (2 * len(norm),):
+        return []
+    if not np.any(arrays[kernel][:, len(norm) :]):
+        arrays[kernel] = arrays[kernel][:, : len(norm)]
+        return []
+    for key in (kernel, bias):
+        arrays.pop(key, None)
+    return ["the classifier is ignored, because it also reads the mean of the patch tokens"]
 
 
 def _some(keys: Sequence[str], most: int = 8) -> str:
@@ -306,6 +330,8 @@ def _take(
     prefixed = arrays.get(names.keys_of("encoder/pos_embed", family)[0])
     biases = [k for i in range(shape.depth) for k in names.keys_of(f"encoder/block_{i:02d}/attn/qkv/bias", family)]
     no_bias = kind == "vit" and not any(key in arrays for key in biases)
+    # BEiT's keys have none; adding a constant to each row before the softmax would change nothing.
+    no_key_bias = family == "hf" and not no_bias and not any(key in arrays for key in biases[1::3])
     if no_bias:
         notes.append("queries, keys and values have no bias in the file; their biases are set to 0")
 
@@ -316,6 +342,8 @@ def _take(
             return np.zeros(leaf.shape, np.float32)
         if ours == "encoder/pos_embed" and prefixed is not None:
             shapes = [(1, prefixed.shape[-2], shape.width)]  # may also have rows for the class token and registers
+        if no_key_bias and set(keys) <= set(biases) and keys[0] in arrays:
+            arrays[keys[1]] = np.zeros_like(arrays[keys[0]])
         used.update(keys)
         absent = [key for key in keys if key not in arrays]
         missing.extend(absent)

@@ -1,4 +1,4 @@
-"""Writes networks as folders that other code opens: Hugging Face's ViTMAE and ViT, timm's ViT, or mae_jax.
+"""Writes networks as folders that other code opens: Hugging Face's ViTs, timm's ViT, or mae_jax.
 
 Each folder holds `model.safetensors` and `config.json`. Features that the other code lacks are refused.
 """
@@ -28,8 +28,11 @@ def write(weights: Weights, folder: Path, form: str, training: dict[str, Any] | 
     the other code cannot compute the network, or a file cannot be written.
     """
     shape, notes = weights.shape, []
+    model_type = hugging_face_class(weights)[0] if form == "hf" else form
     if form == "hf":
         config = _hugging_face(weights, training or {})
+        if weights.kind == "mae" and model_type != "vit_mae":
+            notes.append("only the encoder is written, because transformers' ViTMAE has no registers or layer scale")
         contents.write_json(folder / "preprocessor_config.json", _preprocessor(weights))
     elif form == "timm":
         config = _timm(weights)
@@ -40,14 +43,16 @@ def write(weights: Weights, folder: Path, form: str, training: dict[str, Any] | 
     else:
         config = {"mae_jax": _own(weights)}
     arrays: dict[str, np.ndarray] = {}
-    timm = form == "timm"
+    encoder_only = model_type not in ("vit_mae", "own")
 
     def put(path: str, leaf: Any) -> None:
-        if not (timm and path.startswith("decoder/")) and path != "encoder/pos_embed":
+        if not (encoder_only and path.startswith("decoder/")) and path != "encoder/pos_embed":
             arrays.update(names.to_theirs(path, np.asarray(leaf), form, shape.patch_size))
 
     map_paths(put, weights.params)
     arrays.update(_positions(weights, form))
+    if form == "hf":
+        arrays = _of_model(arrays, weights, model_type)
     file = folder / "model.safetensors"
     try:
         save_file(arrays, file, metadata={"format": "pt"} if form != "own" else None)
@@ -68,23 +73,67 @@ def _positions(weights: Weights, form: str) -> dict[str, np.ndarray]:
     first = np.zeros((1, 0 if form == "timm" and shape.registers else 1, shape.width), np.float32)
     (key,) = names.keys_of("encoder/pos_embed", form)
     positions = {key: np.concatenate([first, rows], 1)}
-    if form == "hf" and weights.kind == "mae":
+    if form == "hf" and hugging_face_class(weights)[0] == "vit_mae":
         (key,) = names.keys_of("decoder/pos_embed", form)
         positions[key] = np.pad(position_embedding(shape.grid, shape.decoder_width), ((1, 0), (0, 0)))[None]
     return positions
 
 
+def hugging_face_class(weights: Weights) -> tuple[str, str]:
+    """The model type and class in transformers that compute this network.
+
+    Only a BEiT has the norm behind the mean of the patch tokens, and only a DINOv2 has registers. Raises UserError if
+    there is no class.
+    """
+    shape, classifier = weights.shape, weights.kind == "vit"
+    if classifier and shape.pool == "mean":
+        if shape.registers:
+            raise UserError(
+                f"transformers has no ViT with registers and pool=mean, as {weights.origin} has; use --format timm or "
+                "onnx"
+            )
+        return "beit", "BeitForImageClassification" if shape.n_classes else "BeitModel"
+    head = "ForImageClassification" if classifier and shape.n_classes else "Model"
+    if shape.registers or shape.layer_scale:
+        hidden = shape.width * shape.mlp_ratio
+        if hidden % shape.width:
+            raise UserError(
+                f"transformers' DINOv2 takes a whole number for model.mlp_ratio, which is {shape.mlp_ratio:g} in "
+                f"{weights.origin}; use --format timm or onnx"
+            )
+        return (
+            ("dinov2_with_registers", f"Dinov2WithRegisters{head}") if shape.registers else ("dinov2", f"Dinov2{head}")
+        )
+    return ("vit", f"ViT{head}") if classifier else ("vit_mae", "ViTMAEForPreTraining")
+
+
+def _of_model(arrays: dict[str, np.ndarray], weights: Weights, model_type: str) -> dict[str, np.ndarray]:
+    """The arrays of a ViT as those of `model_type`, with parameters that only this model has."""
+    if model_type == "beit":  # its keys have no bias, which would add a constant to each row before the softmax
+        arrays = {key: array for key, array in arrays.items() if not key.endswith("attention.key.bias")}
+    if model_type.startswith("dinov2"):
+        width = weights.shape.width
+        arrays["vit.embeddings.mask_token"] = np.zeros((1, width), np.float32)  # used only in pre-training
+        (kernel,) = names.keys_of("head/kernel", "hf")
+        if kernel in arrays:  # it reads the class token and the mean of the patch tokens
+            arrays[kernel] = np.pad(arrays[kernel], ((0, 0), (0, width)))
+        if not weights.shape.layer_scale:
+            for i in range(weights.shape.depth):
+                for name in ("ls1", "ls2"):
+                    (key,) = names.keys_of(f"encoder/block_{i:02d}/{name}/gamma", "hf")
+                    arrays[key] = np.ones(width, np.float32)
+    renamed = {names.of_model(key, model_type): array for key, array in arrays.items()}
+    if not model_type.startswith("vit") and "classifier.bias" not in arrays:  # a model without head has no prefix
+        renamed = {key.removeprefix(f"{model_type}."): array for key, array in renamed.items()}
+    return renamed
+
+
 def _hugging_face(weights: Weights, training: dict[str, Any]) -> dict[str, Any]:
     shape = weights.shape
-    lacking = [name for name, value in (("registers", shape.registers), ("layer_scale", shape.layer_scale)) if value]
-    lacking += ["pool=mean"] if weights.kind == "vit" and shape.pool == "mean" else []
-    if lacking:
-        raise UserError(
-            f"transformers' ViT has no {' and no '.join(lacking)}, which {weights.origin} has; use --format timm"
-        )
+    model_type, architecture = hugging_face_class(weights)
     config = {
-        "architectures": ["ViTMAEForPreTraining"],
-        "model_type": "vit_mae",
+        "architectures": [architecture],
+        "model_type": model_type,
         "hidden_size": shape.width,
         "num_hidden_layers": shape.depth,
         "num_attention_heads": shape.heads,
@@ -100,7 +149,7 @@ def _hugging_face(weights: Weights, training: dict[str, Any]) -> dict[str, Any]:
         "qkv_bias": True,
         "torch_dtype": "float32",
     }
-    if weights.kind == "mae":
+    if model_type == "vit_mae":
         decoder = {
             "decoder_hidden_size": shape.decoder_width,
             "decoder_num_hidden_layers": shape.decoder_depth,
@@ -108,11 +157,17 @@ def _hugging_face(weights: Weights, training: dict[str, Any]) -> dict[str, Any]:
             "decoder_intermediate_size": int(shape.decoder_width * shape.mlp_ratio),
         }
         return config | decoder | training
-    architecture = "ViTForImageClassification" if shape.n_classes else "ViTModel"
+    if model_type == "beit":
+        config |= {"use_absolute_position_embeddings": True, "use_mean_pooling": True, "drop_path_rate": 0.0}
+        config |= {"layer_scale_init_value": float(shape.layer_scale)}
+    if model_type.startswith("dinov2"):
+        config |= {"mlp_ratio": int(shape.mlp_ratio), "layerscale_value": shape.layer_scale or 1.0}
+        config |= {"num_register_tokens": shape.registers} if shape.registers else {}
+    if weights.kind == "mae" or not shape.n_classes:
+        return config
     classes = weights.classes or tuple(f"LABEL_{i}" for i in range(shape.n_classes))
     labels: dict[str, Any] = {"id2label": {str(i): name for i, name in enumerate(classes)}}
-    labels["label2id"] = {name: i for i, name in enumerate(classes)}
-    return config | {"architectures": [architecture], "model_type": "vit"} | (labels if shape.n_classes else {})
+    return config | labels | {"label2id": {name: i for i, name in enumerate(classes)}}
 
 
 def _preprocessor(weights: Weights) -> dict[str, Any]:

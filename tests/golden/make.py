@@ -1,6 +1,6 @@
 """Makes the golden numbers again: what PyTorch's own networks say to fixed weights and images.
 
-    pip install "mae_jax[peers]" && python tests/golden/make.py hf      # Hugging Face's ViTMAE, ViT, DINOv2
+    pip install "mae_jax[peers]" && python tests/golden/make.py hf      # Hugging Face's ViTMAE, ViT, DINOv2, BEiT
     pip install "mae_jax[timm]"  && python tests/golden/make.py timm    # timm, in an environment of its own
 
 Each folder holds the weights of a tiny network as that code saves them, and `expected.npz` with inputs and
@@ -100,6 +100,12 @@ def hugging_face() -> None:
     tokens = dino(x).last_hidden_state.detach()
     tokens = torch.cat([tokens[:, :1], tokens[:, 4:]], 1).numpy()
     np.savez_compressed(HERE / "hf_dinov2" / "expected.npz", images=last(x), tokens=tokens)
+
+    kind = {"use_absolute_position_embeddings": True, "layer_scale_init_value": 0.5, "num_labels": 3}
+    beit = draw(hf.BeitForImageClassification(hf.BeitConfig(**NETWORK, **kind)))
+    beit.config.id2label = classifier.config.id2label
+    beit.save_pretrained(HERE / "hf_beit")
+    np.savez_compressed(HERE / "hf_beit" / "expected.npz", images=last(x), logits=beit(x).logits.detach().numpy())
 
 
 def timm_networks() -> None:

@@ -1,12 +1,15 @@
 """Finished runs classify and embed new images exactly as they did their own test images."""
 
 import csv
+import json
 import shutil
 from pathlib import Path
 
 import h5py
 import jax.numpy as jnp
 import numpy as np
+import onnx
+import onnxruntime
 import pytest
 from PIL import Image
 from pyarrow import parquet
@@ -178,6 +181,48 @@ def test_embeddings_of_any_weights_in_every_format(made, tmp_path):
     assert other.embed(pixels).shape == (7, other.width()) and other.task == ""
     with pytest.raises(UserError, match="pool=cls: .* use pool=mean"):
         other.embed(pixels, pool="cls")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ["finetune", "linear_probe", "lbfgs"])
+def test_an_onnx_file_predicts_the_runs_test_images_as_its_card_says(made, tmp_path, task):
+    out = tmp_path / "cells.onnx"
+    assert exporting.export(made / task, out, "onnx") == []
+    session = onnxruntime.InferenceSession(out, providers=["CPUExecutionProvider"])
+    about = session.get_modelmeta().custom_metadata_map
+    model = mae_jax.load(made / task)
+    assert tuple(json.loads(about["classes"])) == CLASSES and float(about["temperature"]) == model.temperature
+    assert json.loads(about["preprocessing"])["image_size"] == 16 and about["run"] == task
+    code = onnx.load(out).doc_string.split("```python")[1].split("```")[0]
+    assert str(made) not in onnx.load(out).doc_string
+    code = code.replace("FILE.onnx", str(out)) + "prediction = classes[int(probabilities.argmax())]\n"
+    code += 'calibrated = session.run(["calibrated_probabilities"], {"images": pixels})[0][0]\n'
+    rows = rows_of(made / task / contents.PREDICTIONS)
+    calibrated = model.predict([made / "cells" / row["image"] for row in rows]).calibrated
+    for row, expected in zip(rows, calibrated, strict=True):
+        results: dict = {}
+        exec(code.replace("cell.png", str(made / "cells" / row["image"])), results)
+        assert results["prediction"] == row["prediction"]
+        np.testing.assert_allclose(results["probabilities"], [float(row[f"p_{c}"]) for c in CLASSES], atol=1e-4)
+        np.testing.assert_allclose(results["calibrated"], expected, atol=1e-4)
+    with pytest.raises(UserError, match=r"OUT=.*cells\.onnx exists; name a new file"):
+        exporting.export(made / task, out, "onnx")
+
+
+@pytest.mark.slow
+def test_an_onnx_file_of_a_pretraining_embeds_and_neighbors_are_refused(made, tmp_path):
+    notes = exporting.export(made / "pretrain", tmp_path / "encoder.onnx", "onnx")
+    assert notes == ["only the encoder is written; the file computes embeddings"]
+    image = made / "cells" / "TestA" / CLASSES[0] / "cell_00.png"
+    code = onnx.load(tmp_path / "encoder.onnx").doc_string.split("```python")[1].split("```")[0]
+    results: dict = {}
+    exec(code.replace("FILE.onnx", str(tmp_path / "encoder.onnx")).replace("cell.png", str(image)), results)
+    model = mae_jax.load(made / "pretrain")
+    np.testing.assert_allclose(results["mean"], model.embed([image], pool="mean")[0], rtol=1e-4, atol=1e-4)
+    with pytest.raises(UserError, match="classifies by nearest neighbors, .* use --format mae_jax"):
+        exporting.export(made / "knn", tmp_path / "knn.onnx", "onnx")
+    with pytest.raises(UserError, match=r"OUT=.*cells exists; name a new file ending in \.onnx"):
+        exporting.export(made / "knn", made / "cells", "onnx")
 
 
 @pytest.mark.slow

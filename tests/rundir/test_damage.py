@@ -12,6 +12,7 @@ import pytest
 from mae_jax.checkpoints import digests
 from mae_jax.checkpoints.steps import committed_steps
 from mae_jax.config.loading import load
+from mae_jax.predict import exporting
 from mae_jax.report.__main__ import main as report
 from mae_jax.rundir import contents
 from mae_jax.runtime.errors import UserError
@@ -155,7 +156,7 @@ def test_a_damaged_best_epoch_is_not_exported(copy, tmp_path):
     path.write_bytes(whole)
     (copy / contents.RUN).write_text(json.dumps(info | {"epochs": "x"}))
     with pytest.raises(UserError, match="lacks an entry that the model card needs"):
-        export.export(copy, tmp_path / "out", "timm")
+        exporting.export(copy, tmp_path / "out", "timm")
     assert not list(tmp_path.glob("out*"))
 
 

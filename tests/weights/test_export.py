@@ -16,13 +16,14 @@ from mae_jax.data import splits
 from mae_jax.data.transforms import CenterResize, Decode
 from mae_jax.models.params import map_paths
 from mae_jax.models.vit import ViTConfig
+from mae_jax.predict import exporting
 from mae_jax.rundir import contents
 from mae_jax.runtime.errors import UserError
 from mae_jax.step import from_config
 from mae_jax.train import loop
 from mae_jax.weights import export, reader
 from mae_jax.weights.model_card import model_card
-from mae_jax.weights.writer import write
+from mae_jax.weights.writer import hugging_face_class, write
 
 apply = jax.jit(models.apply, static_argnums=(0, 1))
 SMALL = {"decoder_width": 8, "decoder_depth": 1, "decoder_heads": 2}
@@ -73,12 +74,15 @@ def test_every_field_of_a_shape_survives_or_is_refused(tmp_path, form, kind):
         back = reader.read(folder)
         lost |= differing(back.shape, shape)
         assert notes or not differing(back.shape, shape)
+        if form == "hf" and shape.pool == "mean":  # BEiT's keys have no bias, which does not affect the outputs
+            for i in range(shape.depth):
+                bias = params["encoder"][f"block_{i:02d}"]["attn"]["qkv"]["bias"]
+                bias[shape.width : 2 * shape.width] = 0
         jax.tree.map(np.testing.assert_array_equal, back.params["encoder"], params["encoder"])
         assert back.classes == (classes if form != "timm" and kind == "vit" else ())
-    no_place = {"registers", "layer_scale"} | ({"pool"} if kind == "vit" else set())
-    assert refused == (no_place if form == "hf" else set())
+    assert not refused
     decoder = {"decoder_width", "decoder_depth", "decoder_heads"} if kind == "mae" else set()
-    assert lost == (decoder | {"norm_eps"} if form == "timm" else set())
+    assert lost == {"timm": decoder | {"norm_eps"}, "hf": decoder, "own": set()}[form]
 
 
 def pixels(run_dir, config):
@@ -111,7 +115,7 @@ def rows_of(path):
 @pytest.mark.slow
 def test_a_classifier_is_exported_with_labels_normalization_and_card(classifier, tmp_path, monkeypatch):
     run_dir, config = classifier
-    notes = export.export(run_dir, tmp_path / "hf", "hf")
+    notes = exporting.export(run_dir, tmp_path / "hf", "hf")
     assert notes == []
     back = reader.read(tmp_path / "hf")
     assert back.classes == tuple(contents.read_json(run_dir / contents.RUN)["classes"]) and back.notes == ()
@@ -143,7 +147,7 @@ def test_a_classifier_is_exported_with_labels_normalization_and_card(classifier,
     assert str(run_dir.parent) not in card
 
     with pytest.raises(UserError, match="OUT=.* exists and is not empty"):
-        export.export(run_dir, tmp_path / "hf", "hf")
+        exporting.export(run_dir, tmp_path / "hf", "hf")
     assert not list(tmp_path.glob("*.partial"))
 
 
@@ -186,22 +190,23 @@ def test_a_card_escapes_names_and_an_unfinished_run_is_refused(classifier, tmp_p
     assert "alert(1)" in card and "<script" not in card and "a|b" not in card and "[x](" not in card
     (run_dir / contents.RESULTS).unlink()
     with pytest.raises(UserError, match="is not finished"):
-        export.export(run_dir, tmp_path / "other", "hf")
+        exporting.export(run_dir, tmp_path / "other", "hf")
 
 
 @pytest.mark.filterwarnings("default")
-@pytest.mark.parametrize("task", ["finetune", "linear_probe"])
+@pytest.mark.parametrize("task", ["finetune", "linear_probe", "lbfgs"])
 def test_transformers_give_the_predictions_of_the_run(classifier, tiny_config, tmp_path, task):
     torch = pytest.importorskip("torch", reason="needs the extra [peers]")
     transformers = pytest.importorskip("transformers", reason="needs the extra [peers]")
     from PIL import Image
 
     run_dir, config = classifier
-    if task == "linear_probe":
-        run_dir, config = tmp_path / "run", tiny_config(task, **{"train.steps": 40, "optim.base_lr": 20.0})
+    if task != "finetune":
+        fields = {"train.steps": 40, "optim.base_lr": 20.0} if task == "linear_probe" else {}
+        run_dir, config = tmp_path / "run", tiny_config(task, **fields)
         loop.run(config, run_dir)
-    export.export(run_dir, tmp_path / "hf", "hf")
-    weights, _ = export.load(run_dir)
+    exporting.export(run_dir, tmp_path / "hf", "hf")
+    weights, _ = exporting.network_of(run_dir)
     images, originals, names = pixels(run_dir, config)
     x = (images.astype(np.float32) / 255 - np.array(config.data.mean)) / np.array(config.data.std)
     ours = jax.jit(models.apply, static_argnums=(0, 1))(
@@ -233,7 +238,7 @@ def test_transformers_give_the_predictions_of_the_run(classifier, tiny_config, t
 def test_a_linear_probe_is_exported_with_its_batch_norm_folded_into_the_head(tmp_path, tiny_config):
     config = tiny_config("linear_probe", **{"train.steps": 40, "optim.base_lr": 20.0, "train.select": "best"})
     loop.run(config, tmp_path / "run")
-    export.export(tmp_path / "run", tmp_path / "hf", "hf")
+    exporting.export(tmp_path / "run", tmp_path / "hf", "hf")
     back = reader.read(tmp_path / "hf")
     images, _, names = pixels(tmp_path / "run", config)
     x = (images.astype(np.float32) / 255 - np.array(back.mean)) / np.array(back.std)
@@ -250,7 +255,7 @@ def test_a_linear_probe_is_exported_with_its_batch_norm_folded_into_the_head(tmp
 def test_an_autoencoder_is_exported_with_its_decoder(tmp_path, tiny_config, capsys):
     config = tiny_config("pretrain", **{"train.steps": 1})
     loop.run(config, tmp_path / "run")
-    export.export(tmp_path / "run", tmp_path / "hf", "hf")
+    exporting.export(tmp_path / "run", tmp_path / "hf", "hf")
     weights, _ = export.load(tmp_path / "run")
     back = reader.read(tmp_path / "hf")
     assert back.kind == "mae" and back.shape == dataclasses.replace(weights.shape, drop_path=0.0)
@@ -277,7 +282,59 @@ def test_an_autoencoder_is_exported_with_its_decoder(tmp_path, tiny_config, caps
 def test_what_transformers_cannot_compute_is_refused_with_an_alternative(tmp_path):
     shape = dataclasses.replace(BASE, pool="mean", registers=2)
     weights = reader.Weights(drawn(shape, "vit"), shape, "vit", "runs/x")
-    with pytest.raises(UserError, match="no registers and no pool=mean, which runs/x has; use --format timm"):
+    with pytest.raises(
+        UserError, match="no ViT with registers and pool=mean, as runs/x has; use --format timm or onnx"
+    ):
         write(weights, tmp_path, "hf")
     write(weights, tmp_path, "timm")
     assert load_file(tmp_path / "model.safetensors")["pos_embed"].shape == (1, 4, 16)
+    shape = dataclasses.replace(BASE, layer_scale=0.1, mlp_ratio=2.5)
+    weights = reader.Weights(drawn(shape, "vit"), shape, "vit", "runs/x")
+    with pytest.raises(UserError, match=r"takes a whole number for model.mlp_ratio, which is 2.5 in runs/x"):
+        write(weights, tmp_path, "hf")
+
+
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize(
+    ("fields", "name"),
+    [
+        ({"layer_scale": 0.1}, "Dinov2ForImageClassification"),
+        ({"registers": 3}, "Dinov2WithRegistersForImageClassification"),
+        ({"registers": 3, "layer_scale": 0.1, "norm_eps": 1e-5}, "Dinov2WithRegistersForImageClassification"),
+        ({"pool": "mean"}, "BeitForImageClassification"),
+        ({"pool": "mean", "layer_scale": 0.1, "positions": "learned"}, "BeitForImageClassification"),
+    ],
+)
+def test_transformers_classes_compute_registers_layer_scale_and_mean_pooling(tmp_path, fields, name):
+    torch = pytest.importorskip("torch", reason="needs the extra [peers]")
+    transformers = pytest.importorskip("transformers", reason="needs the extra [peers]")
+    shape = dataclasses.replace(BASE, decoder_width=0, decoder_depth=0, decoder_heads=0, **fields)
+    weights = reader.Weights(drawn(shape, "vit"), shape, "vit", "runs/x", classes=("a", "b", "c"))
+    assert write(weights, tmp_path, "hf") == []
+    assert hugging_face_class(weights)[1] == name
+    network, info = getattr(transformers, name).from_pretrained(tmp_path, output_loading_info=True)
+    assert not any(info[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    x = np.random.default_rng(1).normal(0, 1, (4, 16, 16, 3)).astype(np.float32)
+    with torch.no_grad():
+        theirs = network.eval()(torch.from_numpy(x.transpose(0, 3, 1, 2).copy())).logits.numpy()
+    np.testing.assert_allclose(theirs, apply("vit", shape, weights.params, x), rtol=1e-4, atol=1e-5)
+    assert [network.config.id2label[i] for i in range(3)] == ["a", "b", "c"]
+
+
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize(("fields", "name"), [({"registers": 2}, "Dinov2WithRegistersModel"), ({}, "Dinov2Model")])
+def test_transformers_compute_the_encoder_of_an_autoencoder_with_layer_scale(tmp_path, fields, name):
+    torch = pytest.importorskip("torch", reason="needs the extra [peers]")
+    transformers = pytest.importorskip("transformers", reason="needs the extra [peers]")
+    shape = dataclasses.replace(BASE, layer_scale=0.1, n_classes=0, **fields)
+    weights = reader.Weights(drawn(shape, "mae"), shape, "mae", "runs/x")
+    assert write(weights, tmp_path, "hf") == [
+        "only the encoder is written, because transformers' ViTMAE has no registers or layer scale"
+    ]
+    network, info = getattr(transformers, name).from_pretrained(tmp_path, output_loading_info=True)
+    assert not any(info[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    x = np.random.default_rng(1).normal(0, 1, (2, 16, 16, 3)).astype(np.float32)
+    with torch.no_grad():
+        tokens = network.eval()(torch.from_numpy(x.transpose(0, 3, 1, 2).copy())).last_hidden_state.numpy()
+    tokens = np.delete(tokens, range(1, 1 + shape.registers), axis=1)
+    np.testing.assert_allclose(tokens, apply("encoder", shape, weights.params["encoder"], x), rtol=1e-4, atol=1e-5)
