@@ -65,6 +65,15 @@ def test_validation_without_groups_is_stratified(labels):
     assert val.tolist() != subsets.split_validation(labels, [""] * len(labels), 0.1, 1)[1].tolist()
 
 
+def test_a_class_of_two_images_or_more_has_one_for_validation():
+    counts = (1, 2, 3, 4, 5, 60)  # a tenth of 2 to 4 images rounds to none
+    labels = np.repeat(np.arange(6), counts).astype(np.int32)
+    for groups in ([""] * 75, [f"patient {i}" for i in range(75)]):
+        train, val = subsets.split_validation(labels, groups, 0.1, 0)
+        assert np.bincount(labels[val], minlength=6).tolist() == [0, 1, 1, 1, 1, 6]
+        assert np.bincount(labels[train], minlength=6).tolist() == [1, 1, 2, 3, 4, 54]
+
+
 def test_validation_keeps_a_training_image_of_each_class(labels):
     train, val = subsets.split_validation(labels, [""] * len(labels), 0.99, 0)
     assert min(count(labels, train)) >= 1

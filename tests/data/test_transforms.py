@@ -115,6 +115,21 @@ def test_pillow_does_the_same_where_it_has_to(monkeypatch, missing):
     assert all(0 < np.abs(one - other).mean() < 1 for one, other in zip(before, after, strict=True))
 
 
+@pytest.mark.parametrize(("orientation", "turned"), [(6, Image.Transpose.ROTATE_90), (3, Image.Transpose.ROTATE_180)])
+def test_training_crops_are_upright(orientation, turned):
+    """A camera stores the turned pixels and the EXIF orientation that turns them back."""
+    upright = Image.fromarray(picture(240, 360))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored = encode(upright.transpose(turned), "JPEG", quality=95, subsampling="4:4:4", exif=exif)
+    plain = encode(upright, "JPEG", quality=95, subsampling="4:4:4")
+    for seed in range(4):
+        one, two = (
+            RandomResizedCrop(32)(Decode()({"image": data}), np.random.default_rng(seed)) for data in (stored, plain)
+        )
+        assert np.abs(one["image"].astype(int) - two["image"]).mean() < 3
+
+
 def test_a_decoded_element_can_be_cropped_again():
     """A reduced decoding must not be what the next crop sees."""
     element = Decode()({"image": encode(Image.fromarray(picture(360, 360)), "JPEG")})

@@ -1,15 +1,20 @@
 """Pictures of attention and components, from arrays and from a run directory."""
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 
+from mae_jax import models
 from mae_jax.__main__ import main
 from mae_jax.evaluation import attention_maps, inspect_run
+from mae_jax.models import kernels
+from mae_jax.models.vit import ViTConfig
 from mae_jax.rundir import contents
 from mae_jax.runtime.errors import UserError
 from mae_jax.train import loop
 from mae_jax.weights import export
+from mae_jax.weights.reader import Weights
 
 
 @pytest.fixture(scope="module")
@@ -25,6 +30,33 @@ def call(*arguments):
     except SystemExit as end:
         if end.code:
             raise
+
+
+def test_maps_are_the_class_tokens_attention_of_a_forward_pass_on_normalized_images():
+    """Registers and the class token itself stand before the patches; the mean and the deviation are the network's."""
+    shape = ViTConfig(16, 4, 16, 2, 2, registers=3)
+    params = models.init("encoder", shape, jax.random.key(0))
+    rng = np.random.default_rng(1)  # weights large enough for attention that is not even
+    params = jax.tree.map(lambda leaf: leaf + rng.normal(0, 0.3, leaf.shape).astype(np.float32), params)
+    mean, std = (0.2, 0.5, 0.7), (0.1, 0.2, 0.4)
+    network = Weights({"encoder": params}, shape, "vit", "drawn", mean, std)
+    images = rng.integers(0, 256, (2, 16, 16, 3), np.uint8)
+    seen = []
+    score = kernels._softmax_scores
+
+    def record(q, k):
+        seen.append(score(q, k))
+        return seen[-1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kernels, "_softmax_scores", record)
+        scaled = jax.numpy.asarray((images / 255 - np.array(mean)) / np.array(std), jax.numpy.float32)
+        models.apply("encoder", shape, params, scaled)
+    assert len(seen) == 2
+    for block in (0, 1, -1):
+        expected = np.asarray(seen[block])[:, :, 0, 4:].reshape(2, 2, 4, 4)
+        np.testing.assert_allclose(attention_maps.attention(network, images, block), expected, rtol=1e-3, atol=1e-5)
+    assert np.abs(seen[0] - seen[1]).max() > 0.05
 
 
 @pytest.mark.slow

@@ -32,4 +32,5 @@ def test_published_majority_classifier():
 
 def test_macro_is_over_the_classes_of_the_test_set():
     found = classification(np.array([0, 0, 1]), np.array([0, 0, 1]), ["a", "b", "absent"])
-    assert found["f1"] == found["recall"] == found["precision"] == 1
+    assert found["f1"] == found["recall"] == found["precision"] == found["balanced_accuracy"] == 1
+    assert found["per_class"]["absent"] == {"n": 0, "predicted": 0, "precision": 0, "recall": 0, "f1": 0}

@@ -1,6 +1,8 @@
 """Classifiers on frozen features, compared with other solvers and brute force, and as runs."""
 
 import csv
+import dataclasses
+import math
 
 import numpy as np
 import pytest
@@ -68,6 +70,37 @@ def test_the_penalty_is_chosen_on_validation_images_alone(blobs):
     # Rescaling a feature changes only the last digits.
     scaled, _ = probes.fit_logistic(x * 1000, labels, 3, (chosen["l2"],), (v * 1000, v_labels))
     np.testing.assert_allclose(scaled.probabilities(v * 1000), found.probabilities(v), atol=1e-3)
+
+
+def fixed(*p):
+    """A classifier that gives the three images, whose features are the unit vectors, these probabilities."""
+    return probes.Logistic(np.zeros(3), np.ones(3), np.log(p), np.zeros(2))
+
+
+def test_accuracy_chooses_and_only_equal_accuracies_are_told_apart_by_the_loss():
+    labels, x = np.array([0, 0, 1]), np.eye(3)
+    right = fixed([0.51, 0.49], [0.51, 0.49], [0.49, 0.51])  # all right, barely: loss 0.67
+    sure = fixed([0.99, 0.01], [0.99, 0.01], [0.51, 0.49])  # one wrong, but a loss of 0.24
+    wrong = fixed([0.9, 0.1], [0.1, 0.9], [0.1, 0.9])  # one wrong, a loss of 0.84
+    for order in ([right, sure], [sure, right]):
+        best, about = probes.choose([(each, {}) for each in order], x, labels)
+        assert best is right and about["val_accuracy"] == 1
+        assert about["val_loss"] == pytest.approx(-math.log(0.51))
+    for order in ([wrong, sure], [sure, wrong]):
+        assert probes.choose([(each, {}) for each in order], x, labels)[0] is sure
+    again = dataclasses.replace(sure)
+    assert probes.choose([(sure, {}), (again, {})], x, labels)[0] is sure
+    assert probes.choose([(wrong, {"l2": 1}), (sure, {})], x[:0], labels[:0]) == (wrong, {"l2": 1})
+
+
+def test_the_length_of_a_feature_does_not_make_it_near():
+    """The inner product would find the long vector, which points elsewhere, nearer."""
+    train = np.array([[1.0, 0.1], [30.0, 40.0]], np.float32)
+    found, _ = probes.fit_neighbours(train, np.array([0, 1]), 2, (1,), (0.1,), (np.zeros((0, 2)), np.zeros(0, int)))
+    assert found.probabilities(np.array([[5.0, 0.0]], np.float32)).argmax() == 0
+    both = dataclasses.replace(found, k=2).probabilities(np.array([[5.0, 0.0]]))[0]
+    cosines = np.array([1 / math.sqrt(1.01), 0.6])
+    np.testing.assert_allclose(both, np.exp(cosines / 0.1) / np.exp(cosines / 0.1).sum(), rtol=1e-6)
 
 
 def test_nearest_neighbours_are_those_of_brute_force(blobs):

@@ -5,8 +5,10 @@ from functools import partial
 import jax
 import numpy as np
 import pytest
+from scipy import special
 
 from mae_jax import models
+from mae_jax.models.layers import Block
 from mae_jax.models.patches import given_mask, patchify, unpatchify
 from mae_jax.models.vit import ViTConfig
 from mae_jax.runtime.errors import UserError
@@ -50,12 +52,46 @@ def test_without_masks_nothing_is_random_and_no_patch_is_missing(params):
     np.testing.assert_allclose(kept[:, 1:], picked, rtol=1e-4, atol=1e-5)
 
 
+def _all_tokens(params):
+    """Input and output of the last block for all tokens, registers included."""
+    seen = []
+    call = Block.__call__
+
+    def record(self, tokens, *rest, **kwargs):
+        out = call(self, tokens, *rest, **kwargs)
+        seen.append((tokens, out))
+        return out
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Block, "__call__", record)
+        models.apply("encoder", SHAPE, params["encoder"], jax.numpy.asarray(IMAGES))
+    return seen[-1]
+
+
 def test_attention_weights_are_those_of_the_forward_pass(params):
     encoder = params["encoder"]
     weights = np.asarray(attention(SHAPE, encoder, IMAGES, -1))
     assert weights.shape == (3, 2, 20, 20) and weights.dtype == np.float32
     np.testing.assert_allclose(weights.sum(-1), 1, rtol=1e-5)
     block = encoder["block_01"]
+    # The block's output for every token, computed with these weights, is the one that the next layer gets.
+    part = jax.tree.map(np.asarray, block)
+    before, after = (np.asarray(tokens, np.float64) for tokens in _all_tokens(params))
+
+    def norm(x, name):
+        x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + SHAPE.norm_eps)
+        return x * part[name]["scale"] + part[name]["bias"]
+
+    def linear(x, layer):
+        return x @ layer["kernel"] + layer["bias"]
+
+    v = linear(norm(before, "norm1"), part["attn"]["qkv"])[..., 32:].reshape(3, 20, 2, 8)
+    mixed = np.einsum("bhqk,bkhe->bqhe", weights, v).reshape(3, 20, 16)
+    tokens = before + linear(mixed, part["attn"]["proj"])
+    hidden = linear(norm(tokens, "norm2"), part["mlp"]["fc1"])
+    hidden = hidden * special.ndtr(hidden)
+    np.testing.assert_allclose(tokens + linear(hidden, part["mlp"]["fc2"]), after, rtol=1e-3, atol=1e-4)
+    assert np.abs(np.asarray(attention(SHAPE, encoder, IMAGES, 0)) - weights).max() > 0.05  # of another block
     silent = jax.tree.map(np.asarray, encoder)
     kernel, bias = (np.array(block["attn"]["qkv"][name]) for name in ("kernel", "bias"))
     kernel[..., :16], bias[:16] = 0, 0  # no question: all are attended to alike

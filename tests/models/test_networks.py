@@ -1,4 +1,5 @@
 import dataclasses
+import itertools
 from functools import partial
 
 import jax
@@ -147,6 +148,43 @@ def test_dropout_follows_the_embedding_and_each_linear_layer_but_the_attention_i
     assert set(np.unique(found)) == {0.0, 4.0} and abs((found == 0).mean() - 0.25) < 0.01
     still = ViT(dataclasses.replace(shape, frozen_blocks=shape.depth), rngs=nnx.Rngs(0))
     np.testing.assert_array_equal(still(images, jax.random.key(0)), still(images))
+
+
+def test_drop_path_keeps_the_mean_of_a_branch():
+    """A branch is dropped for a whole image with probability `rate`, and divided by 1 - rate otherwise."""
+    branch = jax.random.normal(jax.random.key(0), (4000, 2, 3))
+    found = np.asarray(layers.drop_path(branch, jax.random.key(1), 0.25))
+    kept = np.abs(found).max((1, 2)) > 0
+    assert abs(kept.mean() - 0.75) < 0.03
+    np.testing.assert_allclose(found[kept], np.asarray(branch)[kept] / 0.75, rtol=1e-6)
+
+
+def test_the_drop_path_rate_rises_from_zero_to_the_rate_in_the_last_block():
+    shape = dataclasses.replace(SHAPE, depth=4, drop_path=0.3)
+    for frozen, expected in ((0, [0, 0.1, 0.2, 0.3]), (2, [0, 0, 0.2, 0.3])):
+        frozen_shape = dataclasses.replace(shape, frozen_blocks=frozen)
+        encoder = nnx.eval_shape(lambda s=frozen_shape: vit.Encoder(s, rngs=nnx.Rngs(0)))
+        rates = [getattr(encoder, f"block_{i:02d}").rate for i in range(4)]
+        np.testing.assert_allclose(rates, expected, atol=1e-9)
+
+
+def test_each_branch_and_block_drops_other_images():
+    """With a rate of 1/2, two branches that share their random numbers agree for every image."""
+    dropped = []
+    shape = dataclasses.replace(SHAPE, depth=3, drop_path=0.5)
+    params = models.init("encoder", shape, jax.random.key(0))
+    images = jnp.zeros((64, shape.image_size, shape.image_size, 3))
+
+    def record(branch, key, rate):
+        dropped.append(np.asarray(jax.random.bernoulli(key, 0.5, (64,))))
+        return branch
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(layers, "drop_path", record)
+        models.apply("encoder", shape, params, images, key=jax.random.key(3))
+    assert len(dropped) == 4  # two branches in each block but the first
+    for one, other in itertools.combinations(dropped, 2):
+        assert 0.2 < (one == other).mean() < 0.8
 
 
 def test_the_epsilon_reaches_every_norm():

@@ -13,6 +13,7 @@ from mae_jax.report import analysis, figures, stats, tables, words
 from mae_jax.report.findings import find
 from mae_jax.report.page import render
 from mae_jax.report.runs import Level, percent, read_runs
+from mae_jax.rundir.predictions import Predictions
 
 
 @pytest.fixture(scope="module")
@@ -187,6 +188,66 @@ def test_seeds_without_a_partner_are_left_out(make, tmp_path):
     paired, notes = tables.paired(analysis.analyze(runs))
     assert len(notes) == 1 and "mae at 10 %" in notes[0]
     assert {r["seeds"] for r in paired if r["fraction"] == 0.1} == {1}
+
+
+def test_pairs_are_of_equal_seeds_where_the_first_seed_of_a_side_is_missing(make):
+    study = make.in_memory({("", 0.1, "scratch"): [0.2, 0.5, 0.6], ("", 0.1, "mae"): [0.55, 0.7]})
+    runs = [dataclasses.replace(r, seed=r.seed + 1) if r.init == "mae" else r for r in study.runs]
+    study = dataclasses.replace(study, runs=runs)
+    (row,) = [row for row in tables.paired(study)[0] if row["metric"] == "accuracy"]
+    gains = [0.55 - 0.5, 0.7 - 0.6]  # seeds 1 and 2; scratch of seed 0 has no partner
+    assert row["seeds"] == 2 and row["difference"] == pytest.approx(sum(gains) / 2, abs=1e-9)
+
+
+def test_intervals_over_groups_redraw_groups(make, tmp_path):
+    """30 slides of 10 images that are all right or all wrong: the interval is that of 30 draws, not of 300."""
+    names = tuple(f"{i:03}" for i in range(300))
+    rights = {"scratch": np.arange(30) % 3 > 0, "mae": np.arange(30) % 5 > 0}
+    runs = []
+    for run in make.in_memory({("", 1.0, i): [0.5] for i in rights}, images=300).runs:
+        right = rights[run.init].repeat(10)
+        test = dataclasses.replace(
+            run.test, images=names, labels=np.arange(300) % 2, predictions=np.where(right, np.arange(300) % 2, 2),
+            confidence=np.full(300, 0.9), groups=tuple(f"slide {i // 10}" for i in range(300)),
+        )  # fmt: skip
+        runs.append(dataclasses.replace(run, test=test))
+    study = analysis.analyze(runs)
+    assert study.units == "30 groups of test images"
+    rows = {row["init"]: row for row in tables.rows(study)}
+    for init, groups in rights.items():
+        half = 2.045 * groups.std(ddof=1) / math.sqrt(30)  # Student's t with 29 degrees of freedom
+        assert rows[init]["accuracy"] == pytest.approx(groups.mean())
+        assert rows[init]["accuracy_high"] - rows[init]["accuracy_low"] == pytest.approx(2 * half, rel=0.15)
+    (row,) = [row for row in tables.paired(study)[0] if row["metric"] == "accuracy"]
+    gains = rights["mae"].astype(float) - rights["scratch"]
+    half = 2.045 * gains.std(ddof=1) / math.sqrt(30)
+    assert row["high"] - row["low"] == pytest.approx(2 * half, rel=0.15)
+
+
+def test_the_temperature_is_fitted_on_validation_images(make):
+    """Validation images ask for a temperature of 3, test images for 1: the first is used, and makes the test worse."""
+    rng = np.random.default_rng(0)
+    p = rng.dirichlet(np.ones(5), 3000)
+    labels = np.array([rng.choice(5, p=row) for row in p])  # calibrated as they are
+    sharp = p**3 / (p**3).sum(1, keepdims=True)
+    (run,) = make.in_memory({("", 1.0, "scratch"): [0.5]}).runs
+    names = tuple(f"{i:04}" for i in range(3000))
+
+    def predictions(p, start):
+        return Predictions(tuple(start + n for n in names), labels, p.argmax(1), p.max(1), None, p)
+
+    found = analysis.calibration(dataclasses.replace(run, test=predictions(p, "t"), validation=predictions(sharp, "v")))
+    assert found["temperature"] == pytest.approx(3, rel=0.05)
+    flat = p ** (1 / found["temperature"])
+    flat /= flat.sum(1, keepdims=True)
+    nll = -np.log(flat[np.arange(3000), labels]).mean()
+    assert found["nll_scaled"] == pytest.approx(nll, rel=1e-6)
+    bins = np.ceil(flat.max(1) * 15).astype(int)
+    gaps = [(bins == b).mean() * abs((p.argmax(1) == labels)[bins == b].mean() - flat.max(1)[bins == b].mean())
+            for b in np.unique(bins)]  # fmt: skip
+    assert found["ece_scaled"] == pytest.approx(sum(gaps), rel=1e-6)
+    missing = analysis.calibration(dataclasses.replace(run, test=predictions(p, "t"), validation=None))
+    assert math.isnan(missing["temperature"])
 
 
 def test_the_last_epochs_scores_are_in_the_table_where_every_run_has_them(tmp_path):

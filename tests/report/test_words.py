@@ -217,6 +217,10 @@ def test_what_holm_does_not_confirm_is_said_in_the_headline(steady):
     second = words.answer(steady, answer["rows"], paired, answer["worth"])["headlines"][1]
     assert "at 10 % (not sure after Holm's correction); no difference" in second
     assert "at 1 % (not" not in second
+    lines = words.answer(steady, answer["rows"], paired, answer["worth"])["lines"]
+    doubtful = [line for line in lines if "not sure" in line]
+    assert [line.partition(",")[0] for line in doubtful] == ["10 % of the labels (200 images + 50 for choosing)"]
+    assert "; not sure after Holm's correction (p = 0.07)" in doubtful[0]  # the uncorrected p is far below 0.05
 
 
 def test_collapse_on_both_sides_is_nothing_to_compare(make):
@@ -266,6 +270,14 @@ def test_a_curve_that_dips_and_rises_has_no_plateau_before_the_dip(make):
     study = make.in_memory(cells)
     assert label_efficiency.plateau(study, "scratch") is None
     assert words.plateau_lines(study) == ["scratch: accuracy still changes up to 100 % of the labels."]
+
+
+def test_a_curve_that_falls_has_no_plateau(make):
+    study = make.in_memory({("", f, "scratch"): [s] for f, s in ((0.1, 0.6), (0.5, 0.9), (1.0, 0.7))})
+    assert label_efficiency.plateau(study, "scratch") is None
+    assert words.plateau_lines(study) == ["scratch: accuracy still changes up to 100 % of the labels."]
+    level = make.in_memory({("", f, "scratch"): [s] for f, s in ((0.1, 0.6), (0.5, 0.9), (1.0, 0.9))})
+    assert label_efficiency.plateau(level, "scratch")[0].fraction == 0.5
 
 
 def test_a_better_score_on_a_falling_curve_is_told_in_points_not_in_labels(make):

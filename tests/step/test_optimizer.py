@@ -48,12 +48,27 @@ def test_update_is_adamw_and_leaves_biases_undecayed():
     assert moved["bias"] == 1
 
 
-def test_clipping_bounds_the_gradient():
-    params = {"kernel": jnp.zeros(2)}
-    clipped = optimizer(clip_norm=1.0, weight_decay=0.0)
-    small, _ = clipped.transform().update({"kernel": jnp.array([0.6, 0.8])}, clipped.transform().init(params), params)
-    large, _ = clipped.transform().update({"kernel": jnp.array([60.0, 80.0])}, clipped.transform().init(params), params)
-    np.testing.assert_allclose(small["kernel"], large["kernel"], rtol=1e-5)
+def test_clipping_is_by_the_norm_over_all_parameters():
+    """LARS leaves the gradient of a bias as it is, so the first update is the clipped gradient itself."""
+    gradient = {"a": {"bias": jnp.array([6.0, 0.0])}, "b": {"bias": jnp.array([0.0, 8.0])}}  # the norm of both is 10
+    zero = jax.tree.map(jnp.zeros_like, gradient)
+    for clip_norm, factor in ((5.0, 0.5), (10.0, 1.0), (20.0, 1.0), (0.0, 1.0)):
+        clipped = optimizer(name="lars", clip_norm=clip_norm, weight_decay=0.0)
+        after, _ = clipped.update(gradient, clipped.transform().init(zero), zero, jnp.float32(1))
+        np.testing.assert_allclose(after["a"]["bias"], [-6.0 * factor, 0], rtol=1e-6)
+        np.testing.assert_allclose(after["b"]["bias"], [0, -8.0 * factor], rtol=1e-6)
+
+
+def test_adam_sees_the_clipped_gradient():
+    """Its first step is the same whatever the gradient; the second one tells a clipped first gradient apart."""
+    params, ours = {"bias": jnp.zeros(2)}, optimizer(clip_norm=1.0, weight_decay=0.0)
+    state, m, v, expected = ours.transform().init(params), 0.0, 0.0, np.zeros(2)
+    for i, gradient in enumerate(([30.0, 40.0], [0.3, -0.4]), 1):
+        params, state = ours.update({"bias": jnp.array(gradient)}, state, params, jnp.float32(0.1))
+        g = np.array(gradient) / max(1.0, float(np.linalg.norm(gradient)))
+        m, v = 0.9 * m + 0.1 * g, 0.95 * v + 0.05 * g**2
+        expected -= 0.1 * (m / (1 - 0.9**i)) / (np.sqrt(v / (1 - 0.95**i)) + 1e-8)
+    np.testing.assert_allclose(params["bias"], expected, rtol=1e-5)
 
 
 def test_lars_matches_the_paper():

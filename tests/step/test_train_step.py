@@ -206,6 +206,28 @@ def test_frozen_blocks_are_run_without_dropping_paths():
     assert abs(logits(dataclasses.replace(shape, frozen_blocks=1), jax.random.key(2)) - still).max() > 1e-3
 
 
+@pytest.mark.slow
+def test_each_micro_batch_drops_other_paths():
+    """One image twice: alone it has one of few losses, and two micro-batches that drop different paths have a mean."""
+    shape = dataclasses.replace(SHAPE, depth=2, drop_path=0.5)  # 4 losses: two branches of the last block, each or not
+    image = np.random.default_rng(0).integers(0, 256, (1, 16, 16, 3), np.uint8)
+
+    def losses_of(rows):
+        spec = spec_of("finetune", mesh_of(1), shape=shape, batch_size=rows, accumulation=rows)
+        batch = {"image": image.repeat(rows, 0), "label": np.zeros(rows, np.int32)}
+        batch |= {"index": np.arange(rows, dtype=np.int32), "mask": np.ones(rows, np.float32)}
+        current, found = state.init_state(spec, 0), set()
+        for _ in range(20):  # a learning rate of 0 changes the step and with it the paths, but no parameter
+            current, metrics = train_step.train_step(spec, current, batch, np.int32(0), np.float32(0))
+            found.add(round(float(metrics["loss"]), 4))
+        return found
+
+    alone, both = losses_of(1), losses_of(2)
+    assert len(alone) == 4 and both - alone
+    means = [(one + other) / 2 for one in alone for other in alone]
+    assert all(min(abs(loss - mean) for mean in means) < 1e-3 for loss in both)
+
+
 def test_padding_rows_change_nothing():
     spec = spec_of("finetune", mesh_of(1))
     clean, _ = losses(spec, 8, steps=2)

@@ -51,6 +51,12 @@ def test_arms_differ_only_in_their_initial_weights(config, tmp_path):
         assert scratch["data.val_seed"] == 0
 
 
+def test_without_subset_seeds_every_seed_has_the_labels_of_subset_seed_0(config, tmp_path):
+    config.seeds, config.subset_seeds = (3, 4), ()
+    cells = [cell for _, cell in grid.cells(validate_study(config), tmp_path)]
+    assert {cell.seed for cell in cells} == {3, 4} and {cell.data.subset_seed for cell in cells} == {0}
+
+
 def test_evaluations_of_the_same_encoders_on_the_same_labels(config, tmp_path):
     config.evaluations, config.seeds, config.subset_seeds = ("finetune", "linear_probe", "lbfgs", "knn"), (0, 1), (5, 6)
     config.step_matched, config.finetune.train.select = 0.1, "best"

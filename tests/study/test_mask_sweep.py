@@ -37,6 +37,9 @@ def test_networks_and_classifiers_differ_in_one_field(config, tmp_path):
     scratch, mae = cells["50pct-scratch-seed1"], cells["50pct-mask75-visible1-seed1"]
     assert {k for k in scratch if scratch[k] != mae[k]} == {"init", "init_from", "name"}
     assert (mae["seed"], mae["data.subset_seed"]) == (1, 5) and mae["init_from"].endswith("mask75-visible1")
+    config.seeds, config.subset_seeds = (3, 4), ()  # the labels of subset seed 0 for every seed
+    cells = [run for _, run in mask_sweep.classifiers(validate_sweep(config), tmp_path, networks)]
+    assert {run.seed for run in cells} == {3, 4} and {run.data.subset_seed for run in cells} == {0}
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 import csv
 import dataclasses
 import json
+import math
 import shutil
 from functools import partial
 
@@ -8,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 from safetensors.numpy import load_file
 
 from mae_jax import models
@@ -110,6 +112,30 @@ def classifier(tmp_path_factory, tiny_config):
 def rows_of(path):
     with path.open() as file:
         return {row["image"]: row for row in csv.DictReader(file)}
+
+
+def test_other_code_is_told_to_see_what_evaluation_sees(tmp_path):
+    """Pixels prepared as timm and transformers read the folder: resize the shorter side, crop the center, normalize."""
+    shape = dataclasses.replace(BASE, image_size=48, decoder_width=0, decoder_depth=0, decoder_heads=0)
+    mean, std = (0.1, 0.2, 0.3), (0.4, 0.5, 0.6)
+    for form in ("hf", "timm"):
+        (tmp_path / form).mkdir()
+        weights = reader.Weights(drawn(shape, "vit"), shape, "vit", "a run", mean, std, ("a", "b", "c"))
+        write(weights, tmp_path / form, form)
+    timm = json.loads((tmp_path / "timm" / "config.json").read_text())["pretrained_cfg"]
+    hf = json.loads((tmp_path / "hf" / "preprocessor_config.json").read_text())
+    assert (timm["interpolation"], timm["crop_mode"], hf["resample"]) == ("bicubic", "center", Image.Resampling.BICUBIC)
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (90, 70, 3), np.uint8))
+    ours = CenterResize(48)({"image": np.asarray(image)})["image"]
+    sides = {"timm": math.floor(timm["input_size"][1] / timm["crop_pct"]), "hf": hf["size"]["shortest_edge"]}
+    crops = {"timm": timm["input_size"][1:], "hf": [hf["crop_size"][name] for name in ("height", "width")]}
+    for form, side in sides.items():
+        resized = image.resize((side, side * 90 // 70), Image.Resampling.BICUBIC)
+        upper, left = ((have - wanted) // 2 for have, wanted in zip(resized.size[::-1], crops[form], strict=True))
+        theirs = np.asarray(resized)[upper : upper + crops[form][0], left : left + crops[form][1]]
+        np.testing.assert_array_equal(theirs, ours, form)
+    assert (timm["mean"], timm["std"]) == (hf["image_mean"], hf["image_std"]) == (list(mean), list(std))
+    assert hf["rescale_factor"] == 1 / 255 and all(hf[f"do_{name}"] for name in ("rescale", "normalize", "center_crop"))
 
 
 @pytest.mark.slow
