@@ -270,6 +270,18 @@ def test_box_by_hand():
     assert found["n"] == 6
 
 
+def test_whiskers_end_at_the_last_value_within_one_and_a_half_times_the_iqr():
+    values = np.array([-8.0, -5.0, 0, 1, 2, 3, 4, 9.0, 12.0])  # quartiles 0 and 4: the whiskers may reach from -6 to 10
+    found = stats.box(values)
+    assert (found["whisker_low"], found["q1"], found["q3"], found["whisker_high"]) == (-5, 0, 4, 9)
+
+
+def test_a_mirrored_interval_contains_its_estimate():
+    draws = np.linspace(1, 2, 1001)  # 95 % of them from 1.025 to 1.975; mirrored about 0.5: from -0.975 to -0.025
+    assert stats.mirrored_interval(draws, 0.5) == pytest.approx((-0.975, 0.5))
+    assert stats.mirrored_interval(-draws, -0.5) == pytest.approx((-0.5, 0.975))
+
+
 def test_mirrored_interval_undoes_the_lift_of_redrawing():
     draws = np.linspace(0.02, 0.06, 1001)  # the estimate 0.03, redrawn 0.04 on average
     low, high = stats.mirrored_interval(draws, 0.03)

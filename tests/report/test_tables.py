@@ -190,6 +190,18 @@ def test_seeds_without_a_partner_are_left_out(make, tmp_path):
     assert {r["seeds"] for r in paired if r["fraction"] == 0.1} == {1}
 
 
+def test_interval_and_p_of_a_calibration_error_are_both_of_mirrored_draws(make):
+    """Redrawing lifts the difference of 0.03 to 0.07 on average; undone, it is -0.01, one deviation from 0."""
+    study = make.in_memory({("", 0.1, "scratch"): [0.5], ("", 0.1, "mae"): [0.7]})
+    lifted = 0.07 + 0.01 * np.random.default_rng(0).standard_normal(10_000)
+    ece = {"ece": np.array([0.02, 0.05])}, {"ece": np.stack([np.zeros(10_000), lifted])}
+    study = dataclasses.replace(study, estimates=study.estimates | ece[0], draws=study.draws | ece[1])
+    (row,) = [row for row in tables.paired(study)[0] if row["metric"] == "ece"]
+    assert row["difference"] == pytest.approx(0.03) and row["verdict"] == tables.NOTHING
+    assert (row["low"], row["high"]) == (pytest.approx(-0.03, abs=1e-3), pytest.approx(0.03, abs=1e-9))
+    assert row["p"] == pytest.approx(0.317, abs=0.02)  # of a normal variable beyond one deviation
+
+
 def test_pairs_are_of_equal_seeds_where_the_first_seed_of_a_side_is_missing(make):
     study = make.in_memory({("", 0.1, "scratch"): [0.2, 0.5, 0.6], ("", 0.1, "mae"): [0.55, 0.7]})
     runs = [dataclasses.replace(r, seed=r.seed + 1) if r.init == "mae" else r for r in study.runs]

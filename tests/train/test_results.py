@@ -1,0 +1,75 @@
+"""What a classifier writes at its end: scores and predictions of the right images, from given probabilities."""
+
+import numpy as np
+import pytest
+
+from mae_jax.data import sources, splits
+from mae_jax.data.labelled_sets import LabelledSets
+from mae_jax.rundir import contents
+from mae_jax.rundir.predictions import read_predictions
+from mae_jax.train import finetune
+
+
+@pytest.fixture
+def data():
+    """Training and validation images, a test set that lacks a class and shares images with training, another set."""
+    train, test, other = (sources.synthetic(split, 40, 16, 0) for split in ("Train", "TestA", "other"))
+    test = sources.take(test, np.flatnonzero(test.labels != test.labels.max()))
+    index = np.random.default_rng(0).permutation(40)
+    return splits.Labelled(
+        train=train, test=test, train_idx=np.sort(index[:25]), val_idx=np.sort(index[25:]), subset={},
+        external={"clinic": other}, leaks={"TestA": {"images": list(test.names[:9])}},
+        sets=LabelledSets(train, test, None, "Train", "TestA"), groups={}, repeated={}, warnings=(),
+    )  # fmt: skip
+
+
+def macro(labels, predicted):
+    """Precision, recall and F1 over the classes that occur in the labels, one class after another."""
+    found = []
+    for label in sorted(set(labels.tolist())):
+        hits = int(((labels == label) & (predicted == label)).sum())
+        precision = hits / max(1, int((predicted == label).sum()))
+        recall = hits / int((labels == label).sum())
+        found.append((precision, recall, 2 * precision * recall / (precision + recall) if hits else 0.0))
+    return np.mean(found, axis=0)
+
+
+def test_results_are_of_the_test_images_and_macro_scores_of_their_classes(data, tmp_path):
+    rng, classes = np.random.default_rng(1), data.train.classes
+    tables = {}
+    for source in (data.train, data.test, data.external["clinic"]):
+        helped = np.eye(len(classes))[source.labels] * rng.random((len(source), 1)) * 3  # better than chance
+        tables[source.fingerprint] = rng.dirichlet(np.ones(len(classes)), len(source)) + helped
+        tables[source.fingerprint] /= tables[source.fingerprint].sum(1, keepdims=True)
+    found = finetune.write_predictions_and_score(data, lambda s, i: tables[s.fingerprint][i], tmp_path)
+
+    labels, p = data.test.labels, tables[data.test.fingerprint]
+    predicted = p.argmax(1)
+    assert len(set(labels)) < len(set(predicted)) == len(classes)  # a class is predicted that no test image has
+    assert [found[name] for name in ("precision", "recall", "f1")] == pytest.approx(macro(labels, predicted))
+    assert found["balanced_accuracy"] == found["recall"] and found["accuracy"] == (labels == predicted).mean()
+    assert [found[name] for name in ("n_train", "n_validation", "n_test", "n")] == [25, 15, len(labels), len(labels)]
+    unseen = found["without_leaked"]
+    assert (unseen["leaked"], unseen["n"]) == (9, len(labels) - 9)
+    assert unseen["accuracy"] == (labels == predicted)[9:].mean()
+    assert unseen["f1"] == pytest.approx(macro(labels[9:], predicted[9:])[2])
+    clinic = data.external["clinic"]
+    right = tables[clinic.fingerprint].argmax(1) == clinic.labels
+    assert found["external"]["clinic"]["accuracy"] == right.mean() and "without_leaked" not in found["external"]
+
+    for file, source, index in (
+        (contents.PREDICTIONS, data.test, np.arange(len(labels))),
+        (contents.VALIDATION, data.train, data.val_idx),
+        (f"external/clinic/{contents.PREDICTIONS}", clinic, np.arange(40)),
+    ):
+        written, _ = read_predictions(tmp_path / file, classes)
+        order = sorted(index.tolist(), key=lambda i: source.names[i])
+        assert written.images == tuple(source.names[i] for i in order)
+        np.testing.assert_array_equal(written.labels, source.labels[order])
+        np.testing.assert_allclose(written.probabilities, tables[source.fingerprint][order], atol=1e-8)
+        np.testing.assert_array_equal(written.predictions, tables[source.fingerprint][order].argmax(1))
+    pictures = {
+        path.relative_to(tmp_path / "thumbnails").as_posix() for path in (tmp_path / "thumbnails").rglob("*.jpg")
+    }
+    wrong = sorted(np.flatnonzero(labels != predicted).tolist(), key=lambda i: -p[i].max())[:12]
+    assert pictures == {f"{data.test.names[i]}.jpg" for i in wrong}
