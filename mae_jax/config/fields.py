@@ -333,12 +333,19 @@ class TrainFields(Fields):
 
 @dataclasses.dataclass(frozen=True)
 class ProbeFields(Fields):
-    """Hyperparameters that lbfgs and knn select on the validation images."""
+    """Hyperparameters that lbfgs and knn select on validation images, or by cross-validation on the training images."""
 
     l2: tuple[float, ...] = field((1e-4, 1e-3, 1e-2, 1e-1, 1.0), "lbfgs: candidate L2 penalties")
     neighbours: tuple[int, ...] = field((1, 5, 10, 20, 50), "knn: candidate numbers of neighbors")
     temperature: tuple[float, ...] = field(
         (0.07,), "knn: candidate temperatures; a neighbor with cosine similarity s has weight exp(s / temperature)"
+    )
+    folds: int = field(
+        0,
+        "number of folds of a cross-validation on the training images, which needs no further labels; 0: select on the "
+        "validation images",
+        low=0,
+        high=100,
     )
 
 
@@ -608,7 +615,7 @@ def probe_of(finetune: RunConfig | ConfigDict, task: str) -> ConfigDict:
     c, given = defaults(task), finetune if isinstance(finetune, ConfigDict) else ConfigDict(as_dict(finetune))
     for name in ("name", "seed", "init", "init_from", "init_name"):
         c[name] = given[name]
-    for section in ("data", "model", "eval", "checkpoint", "sharding", "log"):
+    for section in ("data", "model", "probe", "eval", "checkpoint", "sharding", "log"):
         cast(ConfigDict, c[section]).update(given[section])
     c.data.update(randaugment=0.0, random_erasing=0.0)
     c.model.update(drop_path=0.0, dropout=0.0, head_std=defaults(task).model.head_std)

@@ -247,16 +247,18 @@ def _validate_rest(config: RunConfig, prefix: str) -> None:
 def _validate_probe(config: RunConfig, prefix: str) -> None:
     """Checks the candidates of lbfgs and knn, and that there are validation images to select on."""
     used = config.traits.chooses
+    if config.probe.folds == 1:
+        raise UserError(f"{prefix}probe.folds=1 leaves nothing to train on; use 0 for none, or 2 and more")
     for name in ("l2", "neighbours", "temperature"):
         value = getattr(config.probe, name)
         integral = name == "neighbours"
         if not value or len(set(value)) != len(value) or min(value) <= 0 or (integral and any(v % 1 for v in value)):
             what = "whole numbers" if integral else "numbers"
             raise UserError(f"{prefix}probe.{name}={value} is not allowed; use {what} above 0, each once")
-        if name in used and len(value) > 1 and not config.data.val_fraction:
+        if name in used and len(value) > 1 and not config.data.val_fraction and not config.probe.folds:
             raise UserError(
                 f"{prefix}probe.{name}={value} is selected on validation images, but {prefix}data.val_fraction=0: "
-                f"give one value, or raise val_fraction"
+                f"give one value, raise val_fraction, or set {prefix}probe.folds=5"
             )
     if used and config.train.select != "last":
         raise UserError(

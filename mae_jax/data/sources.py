@@ -47,6 +47,7 @@ class Purpose(IntEnum):
     SYNTHETIC_CELL = 6
     SYNTHETIC_TISSUE = 7
     TEST = 8
+    FOLDS = 9
 
 
 @dataclass(frozen=True, eq=False)

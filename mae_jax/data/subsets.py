@@ -33,11 +33,7 @@ def split_validation(
     everything = np.arange(len(labels))
     if fraction == 0:
         return everything, everything[:0]
-    own = [f"group {g}" if g else f"image {i}" for i, g in enumerate(groups)]
-    group = np.unique(own, return_inverse=True)[1]
-    label = np.unique(labels, return_inverse=True)[1]
-    counts = np.zeros((group.max() + 1, label.max() + 1), int)  # images of each group and class
-    np.add.at(counts, (group, label), 1)
+    group, counts = _images_of(labels, groups)
     total = counts.sum(0)
     wanted = np.clip(np.rint(fraction * total), np.minimum(1, total - 1), total - 1).astype(int)
 
@@ -65,6 +61,41 @@ def split_validation(
             if able:
                 take(min(able, key=lambda g: miss(missing - counts[g])))
     return everything[~chosen[group]], everything[chosen[group]]
+
+
+def folds(labels: Int[np.ndarray, " n"], groups: Sequence[str], k: int, seed: int) -> Int[np.ndarray, " n"]:
+    """The fold, 0 to k - 1, of each image, for cross-validation. Folds have about equally many images of each class.
+
+    A group is never split; an image without a group ("") is its own group. With fewer groups than `k`, there is a fold
+    for each group. Raises UserError if there is only one group, which leaves nothing to train on.
+    """
+    group, counts = _images_of(labels, groups)
+    if len(counts) < 2:
+        raise UserError(f"probe.folds={k} needs images of two groups or more, but these are all of {groups[0]!r}")
+    total, rng = counts.sum(0), np.random.default_rng((seed, Purpose.FOLDS))
+    order = rng.permutation(len(counts))
+    order = order[np.argsort(-counts[order].sum(1), kind="stable")]  # the largest groups first
+    filled, chosen = np.zeros((min(k, len(counts)), len(total)), int), np.zeros(len(counts), int)
+    for g in order.tolist():
+        # The growth of the sum of squares of each class's shares, which equal shares minimize.
+        growth = ((filled + counts[g]) ** 2 - filled**2) @ (1 / total**2)
+        sizes = filled.sum(1)
+        best = min(range(len(filled)), key=lambda f: (round(growth[f], 12), sizes[f], f))
+        chosen[g] = best
+        filled[best] += counts[g]
+    return chosen[group]
+
+
+def _images_of(
+    labels: Int[np.ndarray, " n"], groups: Sequence[str]
+) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, "g c"]]:
+    """The number of each image's group, and the images of each group and class. No group ("") is a group of its own."""
+    own = [f"group {g}" if g else f"image {i}" for i, g in enumerate(groups)]
+    group = np.unique(own, return_inverse=True)[1]
+    label = np.unique(labels, return_inverse=True)[1]
+    counts = np.zeros((group.max() + 1, label.max() + 1), int)
+    np.add.at(counts, (group, label), 1)
+    return group, counts
 
 
 def nested_subset(

@@ -1,13 +1,15 @@
 """Classifiers on frozen features: multinomial logistic regression and nearest neighbors, in NumPy.
 
 Hyperparameters are chosen by validation accuracy, then by lower validation loss, then by the order of the candidates.
+Validation images are images apart, or the folds of a cross-validation.
 A fitted classifier is saved as an .npz file and read back without its training images.
 """
 
 import dataclasses
+import itertools
 import math
 import zipfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -110,25 +112,47 @@ def logistic_regression(
     return optimum.x.reshape(d + 1, n_classes), bool(np.abs(objective(optimum.x)[1]).max() <= 10 * TOLERANCE)
 
 
+@dataclasses.dataclass(frozen=True)
+class Apart:
+    """Validation images apart from the training images, possibly none."""
+
+    x: Float[np.ndarray, "v d"]
+    labels: Int[np.ndarray, " v"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Folds:
+    """The fold of each training image, for cross-validation (see `data.subsets.folds`)."""
+
+    fold: Int[np.ndarray, " n"]
+
+
+Candidates = Sequence[tuple[Any, dict[str, Any]]]  # classifiers, each with its hyperparameters
+
+
 def fit_logistic(
     x: Float[np.ndarray, "n d"],
     labels: Int[np.ndarray, " n"],
     n_classes: int,
     l2: Sequence[float],
-    validation: tuple[Float[np.ndarray, "v d"], Int[np.ndarray, " v"]],
+    validation: Apart | Folds,
 ) -> tuple[Logistic, dict[str, Any]]:
     """Logistic regression with the best of the penalties `l2`, and a description of the choice (see `choose`).
 
     The strongest penalty is fitted first; each fit starts from the previous one.
     """
-    mean, scale = x.mean(0, dtype=np.float64), 1 / np.sqrt(x.var(0, dtype=np.float64) + EPSILON)
-    standardized, solution = (x - mean) * scale, None
-    candidates = []
-    for penalty in sorted(l2, reverse=True):
-        solution, converged = logistic_regression(standardized, labels, n_classes, penalty, solution)
-        classifier = Logistic(mean, scale, solution[:-1], solution[-1])
-        candidates.append((classifier, {"l2": penalty, "converged": converged}))
-    return choose(candidates, *validation)
+
+    def fit(x: Float[np.ndarray, "m d"], labels: Int[np.ndarray, " m"]) -> Candidates:
+        mean, scale = x.mean(0, dtype=np.float64), 1 / np.sqrt(x.var(0, dtype=np.float64) + EPSILON)
+        standardized, solution = (x - mean) * scale, None
+        candidates = []
+        for penalty in sorted(l2, reverse=True):
+            solution, converged = logistic_regression(standardized, labels, n_classes, penalty, solution)
+            classifier = Logistic(mean, scale, solution[:-1], solution[-1])
+            candidates.append((classifier, {"l2": penalty, "converged": converged}))
+        return candidates
+
+    return choose(fit, x, labels, validation)
 
 
 def fit_neighbours(
@@ -137,42 +161,64 @@ def fit_neighbours(
     n_classes: int,
     neighbours: Sequence[int],
     temperatures: Sequence[float],
-    validation: tuple[Float[np.ndarray, "v d"], Int[np.ndarray, " v"]],
+    validation: Apart | Folds,
 ) -> tuple[Neighbours, dict[str, Any]]:
     """Nearest neighbors with the best k of `neighbours` and the best temperature, and the choice (see `choose`).
 
     k is at most the number of training images.
     """
-    train = unit(x)
-    candidates = []
-    for k in dict.fromkeys(min(k, len(x)) for k in neighbours):
-        for temperature in temperatures:
-            classifier = Neighbours(train, labels, n_classes, k, temperature)
-            candidates.append((classifier, {"neighbours": k, "temperature": temperature}))
-    return choose(candidates, *validation)
+
+    def fit(x: Float[np.ndarray, "m d"], labels: Int[np.ndarray, " m"]) -> Candidates:
+        train, pairs = unit(x), itertools.product((min(k, len(x)) for k in neighbours), temperatures)
+        return [(Neighbours(train, labels, n_classes, k, t), {"neighbours": k, "temperature": t}) for k, t in pairs]
+
+    return choose(fit, x, labels, validation)
 
 
 def choose(
-    candidates: Iterable[tuple[Logistic | Neighbours, dict[str, Any]]],
-    x: Float[np.ndarray, "v d"],
-    labels: Int[np.ndarray, " v"],
+    fit: Callable[[np.ndarray, np.ndarray], Candidates],
+    x: Float[np.ndarray, "n d"],
+    labels: Int[np.ndarray, " n"],
+    validation: Apart | Folds,
 ) -> tuple[Any, dict[str, Any]]:
-    """The best candidate on validation images, or the first one if there are none.
+    """The best of the candidates that `fit` makes of training images, or the first one without validation images.
 
-    Returns the classifier and its hyperparameters, with its validation accuracy and loss (nats) if there are any.
+    With folds, every image is predicted by candidates that are fitted to the other folds; the best candidate is then
+    fitted to all images. Returns the classifier and its hyperparameters, with its validation accuracy and loss (nats)
+    if there are any.
     """
+    candidates = fit(x, labels)
+    if isinstance(validation, Apart):
+        truth, predicted = validation.labels, (each.probabilities(validation.x) for each, _ in candidates)
+    else:
+        truth, predicted = labels, _out_of_fold(fit, x, labels, validation.fold)
+    if not len(truth):
+        return candidates[0]
     best, score = None, (-math.inf, -math.inf)
-    for classifier, about in candidates:
-        if not len(labels):
-            return classifier, about
-        p = classifier.probabilities(x)
-        loss = -np.log(np.maximum(p[np.arange(len(labels)), labels], SMALLEST)).mean()
-        accuracy = float((p.argmax(1) == labels).mean())
+    for (classifier, about), p in zip(candidates, predicted, strict=True):
+        loss = -np.log(np.maximum(p[np.arange(len(truth)), truth], SMALLEST)).mean()
+        accuracy = float((p.argmax(1) == truth).mean())
         if best is None or (accuracy, -loss) > score:
             score = accuracy, -loss
             best = classifier, about | {"val_accuracy": accuracy, "val_loss": float(loss)}
     assert best is not None  # there is at least one candidate
     return best
+
+
+def _out_of_fold(
+    fit: Callable[[np.ndarray, np.ndarray], Candidates],
+    x: Float[np.ndarray, "n d"],
+    labels: Int[np.ndarray, " n"],
+    fold: Int[np.ndarray, " n"],
+) -> list[Float[np.ndarray, "n classes"]]:
+    """For each candidate, the probabilities of every image by a classifier that was fitted to the other folds."""
+    parts, order = [], []
+    for number in np.unique(fold):
+        held = fold == number
+        order.append(np.flatnonzero(held))
+        parts.append([each.probabilities(x[held]) for each, _ in fit(x[~held], labels[~held])])
+    back = np.argsort(np.concatenate(order))
+    return [np.concatenate(candidate)[back] for candidate in zip(*parts, strict=True)]
 
 
 # Exceptions that NumPy raises for a damaged file or a missing array.

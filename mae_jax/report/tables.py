@@ -107,7 +107,9 @@ def choice(runs: Sequence[Run]) -> dict[str, float | int | None]:
     counts, chosen, last = [], [], []
     for run in runs:
         select = run.info.get("select")
-        if chooses(run.evaluation) or (isinstance(select, str) and select != "last"):
+        if run.info.get("folds"):  # cross-validation on the training images
+            counts.append(0)
+        elif chooses(run.evaluation) or (isinstance(select, str) and select != "last"):
             counts.append(len(run.validation.images) if run.validation else None)
         else:
             counts.append(0 if select == "last" else None)

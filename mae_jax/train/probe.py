@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 
 from mae_jax.config.fields import RunConfig
 from mae_jax.config.schedule import resolve
-from mae_jax.data import labelled_sets, splits
+from mae_jax.data import labelled_sets, splits, subsets
 from mae_jax.data.sources import Source
 from mae_jax.evaluation import probes
 from mae_jax.evaluation.feature_cache import Features
@@ -58,7 +58,12 @@ def probe(
 
         labels = data.train.labels
         train = features(data.train, data.train_idx), labels[data.train_idx], len(classes)
-        validation = features(data.train, data.val_idx), labels[data.val_idx]
+        if p.folds:
+            groups = [data.train.groups[i] for i in data.train_idx]
+            fold = subsets.folds(labels[data.train_idx], groups, p.folds, config.data.val_seed)
+            validation: probes.Apart | probes.Folds = probes.Folds(fold)
+        else:
+            validation = probes.Apart(features(data.train, data.val_idx), labels[data.val_idx])
         if config.task == "lbfgs":
             classifier, chosen = probes.fit_logistic(*train, p.l2, validation)
         else:

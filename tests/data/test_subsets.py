@@ -163,3 +163,30 @@ def test_inverse_frequencies_have_mean_one_over_the_images():
     weights = subsets.inverse_frequency(counts)
     np.testing.assert_allclose(weights, [100 / 15, 100 / 60, 100 / 225])
     assert sum(w * n for w, n in zip(weights, counts, strict=True)) == pytest.approx(100)
+
+
+def test_folds_have_equally_many_images_of_each_class():
+    labels = np.repeat([0, 1, 2], (50, 11, 3))
+    fold = subsets.folds(labels, [""] * 64, 5, 0)
+    counts = np.array([np.bincount(labels[fold == f], minlength=3) for f in range(5)])
+    assert counts[:, 0].tolist() == [10] * 5
+    assert sorted(counts[:, 1]) == [2, 2, 2, 2, 3] and sorted(counts[:, 2]) == [0, 0, 1, 1, 1]
+    assert np.ptp(counts.sum(1)) <= 1
+    assert (fold != subsets.folds(labels, [""] * 64, 5, 1)).any()
+    np.testing.assert_array_equal(fold, subsets.folds(labels, [""] * 64, 5, 0))
+
+
+def test_folds_never_split_a_group():
+    rng = np.random.default_rng(0)
+    group = np.sort(rng.integers(0, 12, 90))
+    labels, groups = rng.integers(0, 3, 90).astype(int), [f"patient {g}" for g in group]
+    fold = subsets.folds(labels, groups, 4, 0)
+    assert set(fold) == {0, 1, 2, 3}
+    assert all(len(set(fold[group == g])) == 1 for g in set(group))
+    assert np.bincount(fold).max() <= 2 * np.bincount(fold).min()
+    few = subsets.folds(labels, ["one"] * 30 + ["two"] * 60, 5, 0)
+    assert len(set(few)) == 2  # a fold for each group
+    with pytest.raises(
+        UserError, match=r"probe.folds=5 needs images of two groups or more, but these are all of 'one'"
+    ):
+        subsets.folds(labels, ["one"] * 90, 5, 0)

@@ -57,24 +57,32 @@ def test_logistic_regression_is_at_its_optimum(blobs):
 
 def test_the_penalty_is_chosen_on_validation_images_alone(blobs):
     (x, labels), (v, v_labels) = blobs
-    found, chosen = probes.fit_logistic(x, labels, 3, (1e-4, 1e-2, 1.0, 100.0), (v, v_labels))
+    found, chosen = probes.fit_logistic(x, labels, 3, (1e-4, 1e-2, 1.0, 100.0), probes.Apart(v, v_labels))
     scores = {}
     for l2 in (1e-4, 1e-2, 1.0, 100.0):
-        one, _ = probes.fit_logistic(x, labels, 3, (l2,), (v, v_labels))
+        one, _ = probes.fit_logistic(x, labels, 3, (l2,), probes.Apart(v, v_labels))
         p = one.probabilities(v)
         scores[l2] = (p.argmax(1) == v_labels).mean(), np.log(p[np.arange(80), v_labels]).mean()
     assert chosen["l2"] == max(scores, key=scores.get) and chosen["converged"]
     assert (chosen["val_accuracy"], -chosen["val_loss"]) == pytest.approx(scores[chosen["l2"]], abs=1e-4)
-    _, other = probes.fit_logistic(x, labels, 3, (1e-4, 100.0), (v, np.zeros_like(v_labels)))
+    _, other = probes.fit_logistic(x, labels, 3, (1e-4, 100.0), probes.Apart(v, np.zeros_like(v_labels)))
     assert other["l2"] == 100.0  # where only the most common class is right
     # Rescaling a feature changes only the last digits.
-    scaled, _ = probes.fit_logistic(x * 1000, labels, 3, (chosen["l2"],), (v * 1000, v_labels))
+    scaled, _ = probes.fit_logistic(x * 1000, labels, 3, (chosen["l2"],), probes.Apart(v * 1000, v_labels))
     np.testing.assert_allclose(scaled.probabilities(v * 1000), found.probabilities(v), atol=1e-3)
+
+
+NONE = probes.Apart(np.zeros((0, 2)), np.zeros(0, int))
 
 
 def fixed(*p):
     """A classifier that gives the three images, whose features are the unit vectors, these probabilities."""
     return probes.Logistic(np.zeros(3), np.ones(3), np.log(p), np.zeros(2))
+
+
+def chosen(candidates, x, labels):
+    """The choice among candidates on validation images."""
+    return probes.choose(lambda *_: candidates, np.zeros((1, 3)), np.zeros(1, int), probes.Apart(x, labels))
 
 
 def test_accuracy_chooses_and_only_equal_accuracies_are_told_apart_by_the_loss():
@@ -83,24 +91,45 @@ def test_accuracy_chooses_and_only_equal_accuracies_are_told_apart_by_the_loss()
     sure = fixed([0.99, 0.01], [0.99, 0.01], [0.51, 0.49])  # one wrong, but a loss of 0.24
     wrong = fixed([0.9, 0.1], [0.1, 0.9], [0.1, 0.9])  # one wrong, a loss of 0.84
     for order in ([right, sure], [sure, right]):
-        best, about = probes.choose([(each, {}) for each in order], x, labels)
+        best, about = chosen([(each, {}) for each in order], x, labels)
         assert best is right and about["val_accuracy"] == 1
         assert about["val_loss"] == pytest.approx(-math.log(0.51))
     for order in ([wrong, sure], [sure, wrong]):
-        assert probes.choose([(each, {}) for each in order], x, labels)[0] is sure
+        assert chosen([(each, {}) for each in order], x, labels)[0] is sure
     again = dataclasses.replace(sure)
-    assert probes.choose([(sure, {}), (again, {})], x, labels)[0] is sure
-    assert probes.choose([(wrong, {"l2": 1}), (sure, {})], x[:0], labels[:0]) == (wrong, {"l2": 1})
+    assert chosen([(sure, {}), (again, {})], x, labels)[0] is sure
+    assert chosen([(wrong, {"l2": 1}), (sure, {})], x[:0], labels[:0]) == (wrong, {"l2": 1})
 
 
 def test_the_length_of_a_feature_does_not_make_it_near():
     """The inner product would find the long vector, which points elsewhere, nearer."""
     train = np.array([[1.0, 0.1], [30.0, 40.0]], np.float32)
-    found, _ = probes.fit_neighbours(train, np.array([0, 1]), 2, (1,), (0.1,), (np.zeros((0, 2)), np.zeros(0, int)))
+    found, _ = probes.fit_neighbours(train, np.array([0, 1]), 2, (1,), (0.1,), NONE)
     assert found.probabilities(np.array([[5.0, 0.0]], np.float32)).argmax() == 0
     both = dataclasses.replace(found, k=2).probabilities(np.array([[5.0, 0.0]]))[0]
     cosines = np.array([1 / math.sqrt(1.01), 0.6])
     np.testing.assert_allclose(both, np.exp(cosines / 0.1) / np.exp(cosines / 0.1).sum(), rtol=1e-6)
+
+
+def test_cross_validation_predicts_each_image_from_the_other_folds_and_refits_on_all(blobs):
+    (x, labels), (v, v_labels) = blobs
+    x, labels, fold = x[:40], labels[:40], np.arange(40) % 4
+    candidates, scores = (1e-3, 1e-1, 1e1), {}
+    for l2 in candidates:
+        p = np.zeros((40, 3))
+        for number in range(4):
+            rest, held = fold != number, fold == number
+            p[held] = probes.fit_logistic(x[rest], labels[rest], 3, (l2,), probes.Apart(v, v_labels))[0].probabilities(
+                x[held]
+            )
+        scores[l2] = (p.argmax(1) == labels).mean(), np.log(p[np.arange(40), labels]).mean()
+    found, chosen = probes.fit_logistic(x, labels, 3, candidates, probes.Folds(fold))
+    assert chosen["l2"] == max(scores, key=scores.get) and len(set(scores.values())) == 3
+    assert (chosen["val_accuracy"], -chosen["val_loss"]) == pytest.approx(scores[chosen["l2"]], abs=1e-4)
+    whole, _ = probes.fit_logistic(x, labels, 3, (chosen["l2"],), probes.Apart(v, v_labels))
+    np.testing.assert_allclose(found.probabilities(v), whole.probabilities(v), atol=1e-4)
+    near, chosen = probes.fit_neighbours(x, labels, 3, (3, 35), (0.07,), probes.Folds(fold))
+    assert len(near.labels) == 40 and chosen["neighbours"] in (3, 35)  # a fold trains on 30 images
 
 
 def test_nearest_neighbours_are_those_of_brute_force(blobs):
@@ -113,7 +142,7 @@ def test_nearest_neighbours_are_those_of_brute_force(blobs):
             for i in sorted(range(150), key=lambda i: -near[i])[:k]:
                 votes[labels[i]] += np.exp(near[i] / temperature)
             np.testing.assert_allclose(row, votes / votes.sum(), rtol=1e-6)
-    chosen = probes.fit_neighbours(x, labels, 3, (1, 20, 500), (0.07,), (v, v_labels))[1]
+    chosen = probes.fit_neighbours(x, labels, 3, (1, 20, 500), (0.07,), probes.Apart(v, v_labels))[1]
     assert chosen["neighbours"] in (1, 20, 150)  # there are fewer than 500
     assert chosen["val_accuracy"] > 0.6
 
@@ -122,8 +151,8 @@ def test_equal_features_give_every_image_the_same_class(blobs):
     (x, labels), (v, v_labels) = blobs
     alike, others = np.ones_like(x), np.full_like(v, 1.01)
     for found, _ in (
-        probes.fit_logistic(alike, labels, 3, (1e-3,), (others, v_labels)),
-        probes.fit_neighbours(alike, labels, 3, (150,), (0.07,), (others, v_labels)),
+        probes.fit_logistic(alike, labels, 3, (1e-3,), probes.Apart(others, v_labels)),
+        probes.fit_neighbours(alike, labels, 3, (150,), (0.07,), probes.Apart(others, v_labels)),
     ):
         scores = classification_scores.classification(v_labels, found.probabilities(others).argmax(1), ("a", "b", "c"))
         assert scores["collapsed"] and scores["accuracy"] == (v_labels == 0).mean()
@@ -183,6 +212,7 @@ def test_a_quick_probe_leaves_the_files_of_a_run(tmp_path, tiny_config, monkeypa
         ("lbfgs", {"data.val_fraction": 0.0}, "is selected on validation images, but data.val_fraction=0"),
         ("knn", {"probe.neighbours": (0, 5)}, "probe.neighbours=(0, 5) is not allowed; use whole numbers above 0"),
         ("knn", {"probe.temperature": ()}, "probe.temperature=() is not allowed"),
+        ("knn", {"probe.folds": 1}, "probe.folds=1 leaves nothing to train on; use 0 for none, or 2 and more"),
         ("lbfgs", {"train.select": "best"}, "lbfgs has none"),
         ("knn", {"train.match_fraction": 1.0}, "train.match_fraction=1.0"),
         ("linear_probe", {"train.mixup": 0.8}, "train.mixup=0.8 mixes labels and is only for fine-tuning"),
@@ -197,6 +227,15 @@ def test_probes_that_cannot_work_are_refused(tmp_path, tiny_config, task, fields
 def test_a_probe_without_validation_images_takes_the_one_value(tmp_path, tiny_config):
     config = tiny_config("knn", **{"data.val_fraction": 0.0, "probe.neighbours": (3,)})
     assert loop.run(config, tmp_path / "run")["chosen"] == {"neighbours": 3, "temperature": 0.07}
+
+
+@pytest.mark.parametrize("task", ["lbfgs", "knn"])
+def test_a_cross_validated_probe_needs_no_validation_images(tmp_path, tiny_config, task):
+    config = tiny_config(task, **{"data.val_fraction": 0.0, "probe.folds": 3})
+    chosen = loop.run(config, tmp_path / "run")["chosen"]
+    info = contents.read_json(tmp_path / "run" / contents.RUN)
+    assert 0 <= chosen["val_accuracy"] <= 1 and info["folds"] == 3
+    assert not (tmp_path / "run" / contents.VALIDATION).exists()
 
 
 def test_the_solver_uses_one_thread_so_that_bits_do_not_depend_on_the_cores(blobs, monkeypatch):

@@ -123,6 +123,8 @@ def test_labels_that_chose_the_epoch_are_counted(make):
     run = dataclasses.replace(study.runs[0], log=tuple(log))
     found = tables.choice([run])
     assert (found["validation_accuracy"], found["validation_accuracy_last"]) == (0.8, 0.75)
+    folds = dataclasses.replace(run, info={"folds": 5}, evaluation="lbfgs")
+    assert tables.choice([folds])["n_choosing"] == 0  # cross-validation needs no further labels
     unknown = dataclasses.replace(run, info={}, evaluation="finetune")
     assert tables.choice([unknown])["n_choosing"] is None
 

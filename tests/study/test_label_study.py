@@ -61,6 +61,7 @@ def test_evaluations_of_the_same_encoders_on_the_same_labels(config, tmp_path):
     config.evaluations, config.seeds, config.subset_seeds = ("finetune", "linear_probe", "lbfgs", "knn"), (0, 1), (5, 6)
     config.step_matched, config.finetune.train.select = 0.1, "best"
     config.finetune.data.randaugment, config.finetune.model.drop_path = 5.0, 0.1
+    config.finetune.probe.folds, config.finetune.probe.l2 = 3, (0.5,)
     cells = {path.name: cell for path, cell in grid.cells(validate_study(config), tmp_path)}
     assert len(cells) == (3 + 3 * 2) * 4
     tuned, trained, near = (cells[f"{name}10pct-mae-seed1"] for name in ("", "linear_probe-", "knn-"))
@@ -68,12 +69,14 @@ def test_evaluations_of_the_same_encoders_on_the_same_labels(config, tmp_path):
     for cell in (trained, near):
         validation.validate(cell)
         assert (cell.data.subset_seed, cell.data.fraction, cell.seed, cell.init) == (6, 0.1, 1, "mae")
+        assert (cell.probe.folds, cell.probe.l2) == (3, (0.5,))
         assert cell.model.width == 16 and not cell.data.randaugment and not cell.model.drop_path
     assert (trained.optim.name, trained.train.select, near.train.select) == ("lars", "best", "last")
     assert (near.task, near.name) == ("knn", "knn 10 % mae seed 1")
     config.evaluations = ("finetune", "knm")
     with pytest.raises(UserError, match="evaluations: each=knm is not allowed; use one of finetune, linear_probe"):
         label_study.run(config, tmp_path / "study")
+    config.finetune.probe.folds, config.finetune.probe.l2 = 0, (0.5, 1.0)
     config.evaluations, config.finetune.data.val_fraction, config.finetune.train.select = ("lbfgs",), 0.0, "last"
     with pytest.raises(UserError, match="lbfgs: probe.l2=.* is selected on validation images"):
         label_study.run(config, tmp_path / "study")
