@@ -3,7 +3,7 @@
 mae-jax run --config=configs/finetune.py:frac=0.1[,init=scratch|mae|PATH][,seed=0][,data=SOURCE][,recipe=study|mae]
 
 SOURCE is raabin_wbc (as in the study), synthetic, or folder with --config.data.dir=DIR. init=mae starts from the
-default run directory of configs/pretrain.py:exp=2. PATH is the run directory of any pre-training, or a file or folder
+default run directory of configs/pretrain.py:exp=2. PATH is the directory of any pre-training run, or a file or folder
 of weights from Hugging Face, timm or facebookresearch/mae, which then determine the network. recipe=study is the plain
 recipe of the study; recipe=mae is that of He et al. 2022 for ViT-B.
 """

@@ -3,7 +3,7 @@
 mae-jax run --config=configs/pretrain.py:exp=1|2|3[,data=SOURCE][,seed=0][,init=PATH]
 
 SOURCE is cam16+prcc (as in the study), tiles:NAME, synthetic, or folder with --config.data.dir=DIR[,DIR...]. To start
-from existing weights, PATH is the run directory of a pre-training, or a file or folder of weights from other code.
+from existing weights, PATH is the directory of a pre-training run, or a file or folder of weights from other code.
 """
 
 from mae_jax.config.fields import defaults

@@ -8,7 +8,7 @@ images, or on the training images if there are none. It then fits linear probes 
 weights, at several numbers of labels. It writes a report, and prints what the full study would add and how long it
 would take. 2,000 cells take about five minutes on two cores. Rerun the command to resume it.
 
-ENCODER is the run directory of a pre-training, or weights of Hugging Face, timm or facebookresearch/mae. It replaces
+ENCODER is the directory of a pre-training run, or weights of Hugging Face, timm or facebookresearch/mae. It replaces
 the pre-training.
 """
 

@@ -22,7 +22,7 @@ DRAWN = 200  # number of generated images
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `mae-jax reconstruct`."""
-    parser.add_argument("run_dirs", nargs="+", type=Path, metavar="RUN_DIR", help="run directory of a pre-training")
+    parser.add_argument("run_dirs", nargs="+", type=Path, metavar="RUN_DIR", help="directory of a pre-training run")
     parser.add_argument("--images", action="append", required=True, metavar="NAME=DIR", help="images to reconstruct")
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="output folder")
     parser.add_argument("--show", type=int, default=4, help="number of images of each DIR to draw (default 4)")

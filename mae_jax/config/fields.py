@@ -519,7 +519,7 @@ class SweepConfig(Fields):
     title: str = field("What the autoencoder learned", "heading of the report", may_differ=True)
     mask_ratios: tuple[float, ...] = field(
         (0.25, 0.5, 0.75, 0.9),
-        "mask ratios of the pre-trainings",
+        "mask ratios of the pre-training runs",
         kind=float, low=0, high=1, open="low high", allowed="numbers above 0 and below 1",
         may_be_empty=False, may_repeat=False, may_differ=True,
     )  # fmt: skip

@@ -240,7 +240,7 @@ def _validate_rest(config: RunConfig, prefix: str) -> None:
             f"{prefix}train.match_count={t.match_count} needs {prefix}data.label_count; set both or neither"
         )
     if config.init != "scratch" and not config.init_from:
-        what = "the run directory of a pre-training" if config.init == "mae" else "a file or folder of weights"
+        what = "the directory of a pre-training run" if config.init == "mae" else "a file or folder of weights"
         raise UserError(f"{prefix}init={config.init} needs {prefix}init_from: {what}")
 
 

@@ -34,9 +34,9 @@ from mae_jax.weights import initial_weights, own_run, reader
 def load(path: str | os.PathLike, field: str = "load") -> Model:
     """Loads the model of a finished run, of a bundle, or of weights that `weights.read` opens.
 
-    A run's model is the one that made its predictions.csv. Pre-trainings and encoders of other code have only `embed`;
-    classifiers of other code also predict. Raises UserError that names `field` if there is no model, or `path` is a
-    study with several runs.
+    A run's model is the one that made its predictions.csv. Pre-training runs and encoders of other code have only
+    `embed`; classifiers of other code also predict. Raises UserError that names `field` if there is no model, or `path`
+    is a study with several runs.
     """
     place = local(path, field)
     if bundle.is_bundle(place):

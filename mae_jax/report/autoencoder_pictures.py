@@ -1,4 +1,4 @@
-"""Pre-trainings of a study: their logs, reconstruction errors and pictures, read from their run directories."""
+"""Pre-training runs of a study: their logs, reconstruction errors and pictures, read from their run directories."""
 
 import base64
 import io
@@ -26,7 +26,7 @@ def found(runs: Sequence[Run]) -> list[dict]:
     """A dict for each autoencoder: `init`, `rows`, `statistics` and `uri`.
 
     `rows` has the mean errors at each mask ratio, `statistics` says where pixel values come from, and `uri` is the
-    sheet of pictures. Pre-trainings without these files, or with damaged ones, are left out.
+    sheet of pictures. Runs without these files, or with damaged ones, are left out.
     """
     shown, seen = [], set()
     for run in runs:

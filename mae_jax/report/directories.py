@@ -14,7 +14,7 @@ from mae_jax.runtime.text import count
 def expand(places: Sequence[Path]) -> tuple[list[Path], list[str]]:
     """Run directories of classifiers: `places` themselves, and for a study's directory the runs below it.
 
-    A study's directory has no run.json, but directories one or two levels below it do. Its pre-trainings are found
+    A study's directory has no run.json, but directories one or two levels below it do. Its pre-training runs are found
     through its classifiers. Also returns lines that name runs without predictions. Raises UserError for a directory
     without runs.
     """

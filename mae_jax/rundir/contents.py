@@ -56,7 +56,7 @@ def runs_below(study: Path) -> list[Path]:
 
 
 def listed(study: Path, runs: Sequence[Path], most: int = 12) -> str:
-    """The names of runs below a study's directory, its pre-trainings first, at most so many; in one line."""
+    """The names of runs below a study's directory, in one line: pre-training runs first, at most `most`."""
     names = sorted((str(run.relative_to(study)) for run in runs), key=lambda name: (name.startswith("cells"), name))
     return ", ".join(names[:most] + ([f"and {len(names) - most} more"] if len(names) > most else []))
 

@@ -1,4 +1,4 @@
-"""The runs of a study: pre-trainings and cells of the grid, each with its run directory and config."""
+"""The runs of a study: pre-training runs and cells of the grid, each with its run directory and config."""
 
 import itertools
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ def pretrain_dir(config: StudyConfig, workdir: Path, init: Init, number: int) ->
 
 
 def pretrainings(config: StudyConfig, workdir: Path) -> Iterator[Run]:
-    """The pre-trainings of the study: for each init one for all seeds, or one per seed."""
+    """The pre-training runs of the study. Each init has one for all seeds, or one per seed."""
     for init in inits(config):
         for number in range(max(1, len(config.pretrain_seeds))):
             if init.pretrain is None:

@@ -150,7 +150,7 @@ def _step_seconds(config: RunConfig, cache: splits.DataCache, known: dict[StepSp
 
 
 def describe(planned: Sequence[Planned]) -> list[str]:
-    """The plan as lines of text: the pre-trainings, the evaluations per number of labels, and the expected time."""
+    """The plan as lines of text: the pre-training runs, the evaluations per number of labels, and the expected time."""
     done = sum(run.done for run in planned)
     lines = [f"plan: {count(len(planned), 'run')}" + (f", {done} of them finished" if done else "")]
     groups: dict[tuple, list[Planned]] = {}

@@ -110,7 +110,7 @@ def test_what_a_smaller_ratio_removes_a_larger_one_removes_too(images, spec, par
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """Two pre-trainings with different seeds."""
+    """Two pre-training runs with different seeds."""
     from mae_jax.config.fields import defaults
 
     folder = tmp_path_factory.mktemp("runs")

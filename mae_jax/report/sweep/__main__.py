@@ -23,7 +23,7 @@ def parser() -> argparse.ArgumentParser:
         nargs="+",
         type=Path,
         metavar="DIR",
-        help="run directories of pre-trainings and classifiers, or a sweep's directory for all of its runs",
+        help="directories of pre-training runs and classifiers, or a sweep's directory for all of its runs",
     )
     made.add_argument("--out", required=True, type=Path, metavar="DIR", help="where to write the report")
     made.add_argument("--title", help="the page's heading")
