@@ -97,6 +97,22 @@ def test_without_counts_labels_are_shares(make):
     assert said(study)["headlines"][0].startswith("From scratch, 10 % of the labels reach macro F1 ")
 
 
+def test_enough_is_measured_against_all_labels_not_against_a_better_score_with_fewer(make):
+    study = make.in_memory({("", f, "scratch"): [s] for f, s in ((0.1, 0.6), (0.5, 0.95), (1.0, 0.8))})
+    at_all = study.mean("f1", study.of(Level("", 1.0), "scratch"))
+    found = label_efficiency.enough(study)
+    assert found.target == pytest.approx(at_all - 0.02) and found.reached["scratch"].fraction == 0.5
+    assert found.best["scratch"].fraction == 0.5
+
+
+def test_one_sure_gain_at_equal_updates_is_a_gain():
+    row = {"init": "mae", "metric": "accuracy", "arm": ARM, "low": 0.01, "holm_p": 0.01}
+    none, unsure = row | {"low": -0.01}, row | {"holm_p": 0.2}
+    assert not label_efficiency.shows_nothing_at_equal_updates([row, none], "mae")
+    assert label_efficiency.shows_nothing_at_equal_updates([unsure, none], "mae")
+    assert not label_efficiency.shows_nothing_at_equal_updates([none | {"arm": ""}], "mae")  # nothing was compared
+
+
 def test_worth_comes_second_and_only_where_its_interval_is_above_one(steady):
     answer = said(steady)
     second = answer["headlines"][1]
