@@ -173,6 +173,13 @@ def test_boxes_are_erased_as_often_and_as_large_as_asked():
     assert never.box(4, 4, rng) is None and never(image, rng) is image
 
 
+def test_the_ratio_of_an_erased_box_is_its_height_over_its_width():
+    rng = np.random.default_rng(0)
+    boxes = [RandomErasing(ratio=(2.0, 3.0), area=(0.05, 0.1)).box(300, 300, rng) for _ in range(100)]
+    ratios = np.array([h / w for _, _, w, h in boxes])
+    assert 1.9 < ratios.min() < 2.2 and 2.8 < ratios.max() < 3.1
+
+
 def test_noise_has_the_colours_of_images():
     image = np.zeros((200, 200, 3), np.uint8)
     found = RandomErasing(1.0, area=(0.2, 1 / 3))({"image": image}, np.random.default_rng(0))["image"] / 255

@@ -8,7 +8,7 @@ from PIL import Image
 
 from mae_jax.config.fields import DataFields, changed
 from mae_jax.config.validation import typed
-from mae_jax.data import labelled_sets, splits
+from mae_jax.data import labelled_sets, sources, splits, subsets
 from mae_jax.rundir import contents
 from mae_jax.runtime.errors import UserError
 from mae_jax.step import sharding
@@ -50,6 +50,15 @@ def test_a_test_set_is_split_off_by_class_from_a_seed(data):
     data.test_fraction = 0.0
     with pytest.raises(UserError, match=r"there is no test set, and data.test_fraction=0 is 0"):
         splits.labelled(data)
+
+
+def test_the_test_set_is_not_drawn_like_a_validation_set(data):
+    """With equal seeds and shares, a validation set drawn from all images is another one."""
+    found = labelled_sets.load(typed(data, DataFields))
+    everything = sources.folder(data.dir)
+    split = subsets.split_validation(everything.labels, everything.groups, data.test_fraction, data.test_seed)[1]
+    assert len(split) == len(found.test)
+    assert {everything.names[i] for i in split} != set(found.test.names)
 
 
 def test_validation_images_are_taken_out_of_the_fraction(data):

@@ -77,6 +77,16 @@ def test_generated_cells(tiny_config):
     assert len(splits.unlabelled(tiny_config("pretrain").data).sources[0]) == 40
 
 
+def test_a_pre_training_holds_out_a_share_of_its_images_but_at_most_256(tiny_config):
+    data = tiny_config("pretrain").data
+    data.val_fraction = 0.1
+    for n, held in ((200, 20), (4000, 256)):
+        data.synthetic_unlabelled = n
+        found = splits.unlabelled(data)
+        assert [len(part) for part in (*found.val_idx, *found.train_idx)] == [held, n - held]
+        assert not set(found.val_idx[0]) & set(found.train_idx[0])
+
+
 @pytest.mark.parametrize(
     ("fields", "said"),
     [

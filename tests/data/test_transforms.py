@@ -54,6 +54,13 @@ def test_crop_draws_scale_and_ratio_as_asked():
     assert RandomResizedCrop(8).box(1000, 100, np.random.default_rng(1)) == (0, 433, 100, 133)
 
 
+def test_the_ratio_of_a_crop_is_its_width_over_its_height():
+    rng = np.random.default_rng(0)
+    boxes = [RandomResizedCrop(8, scale=(0.1, 0.2), ratio=(2.0, 3.0)).box(1000, 1000, rng) for _ in range(100)]
+    ratios = np.array([w / h for _, _, w, h in boxes])
+    assert 1.98 < ratios.min() < 2.2 and 2.8 < ratios.max() < 3.02
+
+
 def test_crop_cuts_the_box_it_drew():
     rows, columns = np.mgrid[:100, :200].astype(np.uint8)
     image = np.stack([rows, columns, columns], -1)

@@ -48,6 +48,11 @@ def test_sure_mistakes_of_each_class(tmp_path):
     assert tuple(a) == certainty.BY_CLASS
 
 
+def test_sure_begins_at_a_confidence_of_90_percent(tmp_path):
+    dirs = [write(tmp_path / "a", "scratch", {4: 0.9, 5: 0.8999}), write(tmp_path / "b", "mae", {4: 0.8999})]
+    assert [row["sure_wrong"] for row in certainty.analyze(analysis.analyze(read_runs(dirs)[0]))] == [0.01, 0.0]
+
+
 def test_a_model_without_mistakes_has_no_mean(tmp_path):
     dirs = [write(tmp_path / "a", "scratch", {}), write(tmp_path / "b", "mae", {4: 0.7})]
     scratch, mae = certainty.analyze(analysis.analyze(read_runs(dirs)[0]))

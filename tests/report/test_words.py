@@ -288,6 +288,17 @@ def test_a_curve_that_dips_and_rises_has_no_plateau_before_the_dip(make):
     assert words.plateau_lines(study) == ["scratch: accuracy still changes up to 100 % of the labels."]
 
 
+def test_the_gain_that_is_not_ruled_out_is_that_over_the_smallest_level(make):
+    """From 50 % on, 100 % gains more than from 10 % on; but the plateau begins at 10 %."""
+    cells = {("", f, "scratch"): [n / 400] for f, n in ((0.1, 300), (0.5, 291), (1.0, 303))}
+    study = make.in_memory(cells)
+    level, gain = label_efficiency.plateau(study, "scratch")
+    small, middle, large = (study.of(Level("", f), "scratch") for f in (0.1, 0.5, 1.0))
+    ends = [study.difference("accuracy", more, small).high for more in (middle, large)]
+    assert level.fraction == 0.1 and gain == pytest.approx(max(ends))
+    assert study.difference("accuracy", large, middle).high > gain + 0.005
+
+
 def test_a_curve_that_falls_has_no_plateau(make):
     study = make.in_memory({("", f, "scratch"): [s] for f, s in ((0.1, 0.6), (0.5, 0.9), (1.0, 0.7))})
     assert label_efficiency.plateau(study, "scratch") is None

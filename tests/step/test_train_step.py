@@ -339,6 +339,20 @@ def test_evaluation_masks_depend_on_the_image_alone():
     values = eval_step.eval_step(spec, params, batch, np.int32(0))["loss"]
     turned = {k: v[::-1].copy() for k, v in batch.items()}
     np.testing.assert_allclose(eval_step.eval_step(spec, params, turned, np.int32(0))["loss"][::-1], values, rtol=1e-5)
+    # Each image has a mask of its own, and another one with another seed.
+    predict, index = jax.jit(eval_step.predict_removed, static_argnums=0), jnp.array([0, 1, 2, 3, 0, 1])
+    images = jnp.zeros((6, 16, 16, 3))
+    one, other = (np.asarray(predict(spec, params, images, index, jnp.int32(seed))[1]) for seed in (0, 1))
+    assert (one[:2] == one[4:]).all() and len({row.tobytes() for row in one}) == 4
+    assert (one != other).any(1).all() and (one.sum(1) == 8).all()
+
+
+def test_validation_loss_is_not_smoothed():
+    spec = spec_of("finetune", mesh_of(1), label_smoothing=0.4)
+    batch = batch_of(0, 8)
+    found = eval_step.eval_step(spec, state.init_state(spec, 0).params, batch, np.int32(0))
+    right = np.asarray(found["probabilities"])[np.arange(8), batch["label"]]
+    np.testing.assert_allclose(found["loss"], -np.log(right), rtol=1e-5)
 
 
 def test_patch_repetition_is_reported():
