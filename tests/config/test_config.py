@@ -1,3 +1,4 @@
+import dataclasses
 import itertools
 from pathlib import Path
 
@@ -105,6 +106,7 @@ def test_unknown_arguments_are_refused(arg):
         ("mae.visible_weight", -1.0, "mae.visible_weight=-1.0 is out of range"),
         ("eval.mask_ratios", (0.5, 0.9), "eval.mask_ratios=(0.5, 0.9): 0.9 leaves 0 of 4"),
         ("eval.mask_ratios", (0.5, 0.5), "use each value once"),
+        ("eval.mask_ratios", (0.0, 0.5), "eval.mask_ratios=(0.0, 0.5): 0.0 leaves 4 of 4"),
         ("model.patch_size", 5, "model.image_size=16 is not a multiple"),
         ("model.heads", 3, "multiple of 4 and of heads"),
         ("optim.base_lr", -1.0, "optim.base_lr=-1.0 is out of range"),
@@ -165,6 +167,28 @@ def test_twenty_epochs_of_one_percent_are_forty_updates(tiny_config):
     config.train.update(epochs=20.0, batch_size=64)
     assert schedule.resolve(config, n_train=92, devices=1).steps == 40
     assert schedule.resolve(config, n_train=5, devices=1).steps == 20
+
+
+def test_equal_updates_also_mean_equal_warm_up_evaluations_and_checkpoints(tiny_config):
+    """A run of 100 images that trains as long as 1,000 do differs from theirs only in its images and its epochs."""
+    config = tiny_config()
+    config.train.update(epochs=20.0, batch_size=10)
+    config.optim.warmup_epochs, config.eval.every_epochs, config.checkpoint.every_epochs = 2.0, 1.0, 5.0
+    few, many = schedule.resolve(config, 100, 1, n_schedule=1000), schedule.resolve(config, 1000, 1)
+    assert (few.n_train, few.steps_per_epoch) == (100, 10)
+    assert dataclasses.replace(few, n_train=1000, steps_per_epoch=100) == many
+    assert (few.steps, few.warmup_steps, few.eval_every, few.save_every) == (2000, 200, 100, 500)
+
+
+def test_arms_are_named_by_what_differs_from_the_usual_training(tiny_config):
+    names = {}
+    for match, count, blocks in ((0.0, 0, -1), (0.5, 0, -1), (0.0, 200, -1), (0.0, 0, 0), (0.0, 0, 1), (1.0, 0, 2)):
+        fields = {"train.match_fraction": match, "train.match_count": count, "train.blocks": blocks}
+        names[match, count, blocks] = naming.arm_of(tiny_config(**fields))
+    assert list(names.values()) == [
+        *("", "as many updates as 50 %", "as many updates as 200 labels", "the head trained", "1 block trained"),
+        "as many updates as 100 %, 2 blocks trained",
+    ]
 
 
 def test_a_batch_that_devices_do_not_divide_is_padded(tiny_config):

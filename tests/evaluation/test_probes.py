@@ -204,6 +204,13 @@ def test_a_quick_probe_leaves_the_files_of_a_run(tmp_path, tiny_config, monkeypa
     config.data.fraction = 0.5
     loop.run(config, tmp_path / "again")
     assert (tmp_path / "again" / contents.PREDICTIONS).read_bytes() == kept
+    # Another seed draws another encoder, whose features are its own.
+    config.seed = 1
+    loop.run(config, tmp_path / "seed", cache=cache)
+    assert len(calls) == 12
+    loop.run(config, tmp_path / "alone")
+    shared, own = ((tmp_path / name / contents.PREDICTIONS).read_bytes() for name in ("seed", "alone"))
+    assert shared == own != kept
 
 
 @pytest.mark.parametrize(

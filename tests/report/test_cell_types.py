@@ -10,7 +10,7 @@ from mae_jax.data import subsets
 from mae_jax.data.sources import Source
 from mae_jax.report import analysis, cell_types
 from mae_jax.report.page import write_report
-from mae_jax.report.runs import read_runs
+from mae_jax.report.runs import Level, read_runs
 
 CLASSES = ["Lymphocyte", "Monocyte", "Neutrophil"]
 COUNTS = {"Lymphocyte": 40, "Monocyte": 20, "Neutrophil": 60}
@@ -59,6 +59,16 @@ def dirs(tmp_path):
 @pytest.fixture
 def study(dirs):
     return analysis.analyze(read_runs(dirs)[0])
+
+
+def test_the_best_model_is_the_one_with_the_highest_macro_f1(tmp_path):
+    """mae is right more often, but knows nothing about the rarest class."""
+    wrong = {("Monocyte", "Neutrophil"): 20}, {("Neutrophil", "Lymphocyte"): 25}
+    dirs = [write(tmp_path / i, i, 1.0, w) for i, w in zip(("mae", "scratch"), wrong, strict=True)]
+    study = analysis.analyze(read_runs(dirs)[0])
+    scores = {i: [study.mean(m, study.of(Level("", 1.0), i)) for m in ("accuracy", "f1")] for i in ("scratch", "mae")}
+    assert scores["mae"][0] > scores["scratch"][0] and scores["mae"][1] < scores["scratch"][1]
+    assert cell_types.best(study, Level("", 1.0)) == "scratch"
 
 
 def test_sensitivity_and_precision_of_a_class(study):

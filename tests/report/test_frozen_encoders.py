@@ -1,6 +1,7 @@
 """Probes of frozen encoders: a section of their own, and the reference of random weights in every row."""
 
 import csv
+import dataclasses
 
 import numpy as np
 import pytest
@@ -74,6 +75,14 @@ def test_a_probe_of_random_weights_is_a_reference_in_every_row(dirs):
     assert tables.reference_text(rows).endswith(
         f"A linear probe on random weights scores {100 * accuracy:.1f} % with 10 % of the labels."
     )
+    # Each fraction has the probe of its own labels.
+    probed_runs = frozen_encoders.random_probes(apart)
+    perfect = [
+        dataclasses.replace(r, fraction=0.01, test=dataclasses.replace(r.test, predictions=r.test.labels))
+        for r in probed_runs
+    ]
+    rows = tables.rows(analysis.analyze(runs, [*probed_runs, *perfect]))
+    assert [row["random_probe_accuracy"] for row in rows] == [1, 1, pytest.approx(accuracy), pytest.approx(accuracy)]
     # What was solved for is preferred to what was trained.
     _, more = frozen_encoders.separate(read_runs([*usual, *probed["lbfgs"], *probed["linear_probe"]])[0])
     assert {run.evaluation for run in frozen_encoders.random_probes(more)} == {"lbfgs"}

@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mae_jax.report import cautions
+from mae_jax.report import cautions, mistakes
 from mae_jax.report.findings import find
 from mae_jax.report.page import render, write_report
+from mae_jax.report.runs import read_runs
 from mae_jax.runtime.errors import UserError
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -391,6 +392,13 @@ def test_gallery_shows_the_pictures_it_finds(make, tmp_path):
         assert picture.size == (128, 192)
     plain = render(find([run], pictures=False), [], [])
     assert "image/jpeg" not in plain and "labeled " in plain
+
+
+def test_the_gallery_is_of_the_models_with_the_most_labels_in_the_usual_arm(make, tmp_path):
+    dirs = [make.run(tmp_path / f"{f}{s}", "mae", f, seed=s, rows=60, knows=0.3) for f in (0.1, 0.5) for s in (0, 1)]
+    dirs.append(make.run(tmp_path / "arm", "mae", 1.0, rows=60, knows=0.3, arm="longer"))
+    (shown,) = mistakes.gallery(read_runs(dirs)[0])
+    assert shown["name"] == "mae, 50 %, seed 0" and {row["fraction"] for row in shown["images"]} == {0.5}
 
 
 def test_gallery_takes_the_pictures_that_a_run_kept(make, tmp_path):

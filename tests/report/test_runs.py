@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import subprocess
 import sys
 
@@ -9,7 +10,7 @@ import pytest
 
 from mae_jax.report.__main__ import main
 from mae_jax.report.cautions import leak_lines
-from mae_jax.report.runs import percent, read_runs
+from mae_jax.report.runs import percent, read_runs, series
 from mae_jax.rundir.predictions import clean
 from mae_jax.runtime.errors import UserError
 
@@ -170,6 +171,15 @@ def test_the_command_imports_no_training_library(make, pair, tmp_path):
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "accuracy: scratch" in done.stdout and str(out / "index.html") in done.stdout
+
+
+def test_of_a_step_that_was_logged_twice_the_last_value_counts():
+    """A run that was killed and resumed logs the steps since its last checkpoint again."""
+    log = [{"step": s, "val/accuracy": a} for s, a in ((1, 0.1), (2, 0.2), (3, 0.3), (2, 0.25), (3, 0.35))]
+    assert series(log, "step", "val/accuracy") == [(1, 0.1), (2, 0.25), (3, 0.35)]
+    assert (
+        series([{"step": 1, "val/accuracy": math.nan}, {"step": True, "val/accuracy": 1}], "step", "val/accuracy") == []
+    )
 
 
 def test_broken_log_lines_are_counted(pair):
