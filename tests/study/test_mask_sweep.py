@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from mae_jax import main
+from mae_jax.__main__ import main as entry_point
 from mae_jax.config.fields import sweep_defaults
 from mae_jax.config.loading import flatten
 from mae_jax.rundir import contents
@@ -61,6 +62,11 @@ def test_a_sweep_runs_reports_and_resumes(config, tmp_path, monkeypatch, capsys)
         assert sheet.width >= 3 * 128  # original, masked, one network
     assert "data:image/png" in (tmp_path / "report" / "index.html").read_text()
 
+    page = (tmp_path / "report" / "index.html").read_bytes()
+    shutil.rmtree(tmp_path / "report")
+    with pytest.raises(SystemExit) as end:
+        entry_point(["report", str(tmp_path)])
+    assert not end.value.code and (tmp_path / "report" / "index.html").read_bytes() == page
     shutil.rmtree(tmp_path / "cells" / "50pct-scratch-seed0")
     ran = []
     original = loop.Loop.run

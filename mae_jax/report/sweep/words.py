@@ -84,12 +84,11 @@ def _classifiers(rows: list[dict]) -> str:
     if base is None:
         return f"{text}."
     shown = sum((row["difference_low"] or 0) > 0 and tables.is_sure(row) for row in others)
+    better = f"{shown} of {len(others)} networks are shown to be better, after Holm’s correction for their number"
+    if len(others) == 1:
+        better = f"the network is {'' if shown else 'not '}shown to be better"
     few = tables.TIMES.get(min(row["seeds"] for row in rows))
-    return (
-        f"{text}; {_accuracy(base)} from scratch: {shown} of {len(others)} networks are shown to be better"
-        f"{'' if len(others) == 1 else ', after Holm’s correction for their number'}"
-        f"{f', by classifiers each trained {few}' if few else ''}."
-    )
+    return f"{text}; {_accuracy(base)} from scratch: {better}{f', by classifiers each trained {few}' if few else ''}."
 
 
 def _accuracy(row: dict) -> str:
@@ -100,8 +99,11 @@ def _no_network(sweep: Sweep, rows: list[dict]) -> str:
     own = [row for row in rows if row["evaluated_at"] == sweep.reference]
     better = sum(row["removed_pixel"] < row["removed_pixel_no_network"] for row in own)
     painted = grey(own[0]["removed_pixel_no_network"])
+    who = f"{better} of {len(own)} networks reconstruct removed patches with less error"
+    if len(own) == 1:
+        who = f"the network reconstructs removed patches with {'less' if better else 'no less'} error"
     return (
-        f"In pixels, {better} of {len(own)} networks reconstruct removed patches with less error than no network, "
+        f"In pixels, {who} than no network, "
         f"which fills each with the mean color of the visible patches around it ({painted:.1f} gray levels at "
         f"{percent(sweep.reference)} removed)."
     )

@@ -131,6 +131,12 @@ def test_the_page_says_what_the_numbers_say(written):
             assert (written.page.parent / "figures" / f"{name}.{kind}").stat().st_size > 100
 
 
+def test_one_network_is_not_counted(tmp_path):
+    write_sweep([write_network(tmp_path / "one", 0.75, 0)], tmp_path / "out")
+    text = (tmp_path / "out" / "sweep.md").read_text()
+    assert "In pixels, the network reconstructs removed patches with less error than no network, which" in text
+
+
 def test_curves_of_pretraining_are_drawn(written):
     rows = table(written, "figures/training.csv")
     assert len(rows) == 4 * 3 * 3
