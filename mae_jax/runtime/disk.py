@@ -170,7 +170,11 @@ def first_line(error: BaseException) -> str:
 
 def unwritable(workdir: Path, error: OSError) -> UserError:
     """The error to raise if a run directory cannot be created or locked."""
-    return UserError(f"workdir {workdir} cannot be written: {_reason(error, workdir)}, or choose another --workdir")
+    reason = _reason(error, workdir)
+    other = reason.replace("choose another place", "choose another --workdir")
+    return UserError(
+        f"workdir {workdir} cannot be written: {other if other != reason else f'{reason}, or choose another --workdir'}"
+    )
 
 
 def readable(size: int) -> str:
