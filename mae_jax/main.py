@@ -16,7 +16,7 @@ if __name__ == "__main__":
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
@@ -30,6 +30,9 @@ from mae_jax.runtime.places import local
 from mae_jax.study import validation
 from mae_jax.study.results import TASKS, Results
 
+if TYPE_CHECKING:
+    from mae_jax.data.splits import DataCache
+
 if __name__ == "__mp_main__":  # a worker process that loads images
     logging.set_verbosity(logging.FATAL)
 
@@ -38,11 +41,11 @@ _CONFIG = config_flags.DEFINE_config_file("config", None, "FILE[:ARG]: a config 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Run directory; default: a descriptive name under runs/.")
 
 
-def run(config: ConfigDict, workdir: str | os.PathLike | None = None) -> Results:
+def run(config: ConfigDict, workdir: str | os.PathLike | None = None, cache: "DataCache | None" = None) -> Results:
     """Runs the task of `config`: one run, a study or a sweep. Resumes what an earlier call left in `workdir`.
 
-    Returns the content of results.json, or the rows of the report's table. Raises UserError for a mistake of the
-    user, and `errors.Stopped` after a signal, when the state is saved.
+    `cache` keeps the images for further calls. Returns the content of results.json, or the rows of the report's table.
+    Raises UserError for a mistake of the user, and `errors.Stopped` after a signal, when the state is saved.
     """
     checked = validation.check(config)
     validation.check_images(checked)
@@ -52,7 +55,7 @@ def run(config: ConfigDict, workdir: str | os.PathLike | None = None) -> Results
 
     _start_jax()
     runner = {"study": label_study, "sweep": mask_sweep}.get(checked.task, loop)
-    return Results(runner.run(checked, directory), directory, checked.task, checked.name)
+    return Results(runner.run(checked, directory, cache=cache), directory, checked.task, checked.name)
 
 
 def plan(config: ConfigDict, workdir: str | os.PathLike | None = None, timed: bool = True) -> list[str]:

@@ -49,18 +49,21 @@ def main(options: argparse.Namespace) -> None:
     workdir = options.workdir or Path("runs") / f"quick-{place.resolve().stem}"
     with signals.blocked():
         from mae_jax import main as study_command
+        from mae_jax.data.splits import DataCache
         from mae_jax.datasets.check import check
         from mae_jax.runtime import machine
         from mae_jax.study import quick
     machine.keep_memory()
+    cache = DataCache()  # each image is decoded once, for the check, the study and the plan
     config = quick.configured(
-        place, unlabeled, init, options.seeds, options.steps, options.columns, options.group_pattern
+        place, unlabeled, init, options.seeds, options.steps, options.columns, options.group_pattern, cache
     )
     findings = workdir / "check.csv"
     if not findings.exists():
-        check(str(place), "", findings, columns=options.columns, pattern=options.group_pattern)
-    study_command.run(config, workdir)
+        where = {"columns": options.columns, "pattern": options.group_pattern}
+        check(str(place), "", findings, **where, decoded=cache.decoded)
+    study_command.run(config, workdir, cache)
     if not options.no_plan:
         say("")
-        for line in quick.what_more(config):
+        for line in quick.what_more(config, cache):
             say(line)

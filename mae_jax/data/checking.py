@@ -22,6 +22,8 @@ from mae_jax.runtime.errors import UNUSABLE, UserError
 from mae_jax.runtime.text import count
 
 Progress = Callable[[int, int], None]  # images checked so far, all images
+# By device, inode, bytes and time of change of a file: digest, height and width, assumptions, perceptual hash.
+Decoded = dict[tuple[int, int, int, int], tuple[tuple[int, int, int], tuple[str, ...], Int8[np.ndarray, " pixels"]]]
 MAX_BYTES = 2**30  # of a file; even the largest accepted image has fewer
 LARGE = 10  # images are reported from this many times the network's input side
 
@@ -72,6 +74,15 @@ def read_file(root: str, names: Sequence[str], i: int) -> bytes:
         ) from None
 
 
+def _identity(path: Path) -> tuple[int, int, int, int] | None:
+    """What identifies a file and its content; None if it cannot be found."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
 def check(
     directory: str | os.PathLike,
     names: Sequence[str],
@@ -79,15 +90,18 @@ def check(
     field: str,
     skipped: dict[str, list[str]],
     progress: Progress | None,
+    decoded: Decoded | None = None,
 ) -> Checked:
     """Decodes every file in full, because the header does not show whether a file is truncated.
 
-    With bad_images='skip', files that cannot be used are added to `skipped`, by reason. Raises UserError for the first
-    of them with bad_images='stop', and ReadError if the storage fails.
+    Files in `decoded` that have not changed are not read again; new ones are added to it. With bad_images='skip', files
+    that cannot be used are added to `skipped`, by reason. Raises UserError for the first of them with
+    bad_images='stop', and ReadError if the storage fails.
     """
     root, all_names = os.fspath(directory), tuple(names)
 
     hashes = np.zeros((len(names), SIDE * SIDE), np.int8)
+    decoded = {} if decoded is None else decoded
 
     def examine(i: int) -> tuple[tuple[int, int, int], tuple[str, ...], str, str]:
         """Digest, height and width, assumptions, why the file cannot be used ("" if it can), and a message."""
@@ -95,6 +109,10 @@ def check(
         if UNUSABLE.search(name):
             message = f"{Path(root, name)} has control characters or bytes that are not UTF-8 in its name"
             return *nothing, "unusable name", message
+        key = _identity(Path(root, name))
+        if key in decoded:
+            facts, assumed, hashes[i] = decoded[key]
+            return facts, assumed, "", ""
         try:
             data = read_file(root, all_names, i)
             picture = decode(data, str(Path(root, name)))
@@ -103,7 +121,11 @@ def check(
         except UserError as error:
             return *nothing, getattr(error, "kind", "cannot be read"), str(error)
         hashes[i] = look_of(picture.pixels)
-        return (digest(data), *picture.pixels.shape[:2]), picture.assumed, "", ""
+        height, width = picture.pixels.shape[:2]
+        facts = (digest(data), height, width)
+        if key is not None:
+            decoded[key] = facts, picture.assumed, hashes[i].copy()
+        return facts, picture.assumed, "", ""
 
     found = []
     pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))

@@ -13,6 +13,7 @@ from jaxtyping import Int
 from mae_jax.config.fields import DataFields
 from mae_jax.data import groups as grouping
 from mae_jax.data import layouts, prepared, sources, subsets, tables
+from mae_jax.data.checking import Decoded
 from mae_jax.data.layouts import Layout
 from mae_jax.data.sources import Purpose, Source
 from mae_jax.runtime.errors import UserError
@@ -36,10 +37,11 @@ class LabelledSets:
     about: dict[str, str] = field(default_factory=dict)  # lines for the console about the origin of the sets
 
 
-def load(data: DataFields, on_progress: OnProgress | None = None) -> LabelledSets:
+def load(data: DataFields, on_progress: OnProgress | None = None, decoded: Decoded | None = None) -> LabelledSets:
     """Opens the images that the fields name, and splits off a test set if there is none.
 
-    Every image file is decoded once. Raises UserError if the data cannot be used.
+    Every image file is decoded once, those in `decoded` not again (see `checking.check`). Raises UserError if the data
+    cannot be used.
     """
     check(data)
     if data.source == "synthetic":
@@ -50,9 +52,9 @@ def load(data: DataFields, on_progress: OnProgress | None = None) -> LabelledSet
         layout, parts = _prepared(data)
         about = {} if (layout.train, layout.test) == (data.train_split, data.test_split) else {"splits": layout}
     elif data.labels:
-        layout, parts, about = _of_table(data, on_progress)
+        layout, parts, about = _of_table(data, on_progress, decoded)
     else:
-        layout, parts = _of_folder(data, on_progress)
+        layout, parts = _of_folder(data, on_progress, decoded)
         about = {"layout": layout}
     words = {name: value.in_words() if isinstance(value, Layout) else value for name, value in about.items()}
     train, where = parts["train"], layout.train or "all images"
@@ -89,9 +91,12 @@ def _held_out(data: DataFields, train: Source) -> tuple[Source, Source]:
     return sources.take(train, kept), sources.take(train, held, counts=False)
 
 
-def _of_folder(data: DataFields, on_progress: OnProgress | None) -> tuple[Layout, dict[str, Source]]:
+def _of_folder(
+    data: DataFields, on_progress: OnProgress | None, decoded: Decoded | None
+) -> tuple[Layout, dict[str, Source]]:
     layout = layout_of(data)
-    options: dict = {"bad_images": data.bad_images, "pattern": data.group_pattern, "progress": on_progress}
+    options: dict = {"bad_images": data.bad_images, "pattern": data.group_pattern}
+    options |= {"progress": on_progress, "decoded": decoded}
     train = sources.folder(data.dir, layout.train, **options)
     _check_train(data, train)
     parts = {"train": train}
@@ -120,10 +125,12 @@ def _prepared(data: DataFields) -> tuple[Layout, dict[str, Source]]:
     return Layout(train, chosen["val"], chosen["test"]), parts
 
 
-def _of_table(data: DataFields, on_progress: OnProgress | None) -> tuple[Layout, dict[str, Source], dict]:
+def _of_table(
+    data: DataFields, on_progress: OnProgress | None, decoded: Decoded | None
+) -> tuple[Layout, dict[str, Source], dict]:
     table = tables.read(data.labels, data.dir, data.columns)
     layout = table_layout(data, table)
-    everything = of_table(table, data, on_progress)
+    everything = of_table(table, data, on_progress, decoded)
     _check_train(data, everything)
     about = {"labels": table.in_words()}
     if table.splits is None:
@@ -141,7 +148,9 @@ def _of_table(data: DataFields, on_progress: OnProgress | None) -> tuple[Layout,
     return layout, parts, about | {"splits": layout}
 
 
-def of_table(table: tables.Table, data: DataFields, on_progress: OnProgress | None) -> Source:
+def of_table(
+    table: tables.Table, data: DataFields, on_progress: OnProgress | None = None, decoded: Decoded | None = None
+) -> Source:
     """All images of a table, labeled with its classes."""
     return sources.listed(
         table.directory,
@@ -153,6 +162,7 @@ def of_table(table: tables.Table, data: DataFields, on_progress: OnProgress | No
         bad_images=data.bad_images,
         pattern=data.group_pattern,
         progress=on_progress,
+        decoded=decoded,
     )
 
 
@@ -240,9 +250,12 @@ def check(data: DataFields) -> None:
     external_places(data)
 
 
-def external(data: DataFields, classes: tuple[str, ...], on_progress: OnProgress | None) -> dict[str, Source]:
+def external(
+    data: DataFields, classes: tuple[str, ...], on_progress: OnProgress | None, decoded: Decoded | None = None
+) -> dict[str, Source]:
     """The sets that `data.external` names. A PLACE that is not a folder is a split of `data.source`."""
-    files: dict = {"bad_images": data.bad_images, "pattern": data.group_pattern, "progress": on_progress}
+    files: dict = {"bad_images": data.bad_images, "pattern": data.group_pattern}
+    files |= {"progress": on_progress, "decoded": decoded}
     options: dict = {"classes": classes, "field": "data.external"}
     table = tables.read(data.labels, data.dir, data.columns) if data.labels and data.external else None
     found: dict[str, Source] = {}
@@ -254,7 +267,7 @@ def external(data: DataFields, classes: tuple[str, ...], on_progress: OnProgress
         elif prepared.known(data.source):
             found[name] = prepared.labelled(data.source, place, data.prepared_dir, **options)
         elif table is not None:
-            found[name] = rows_of(of_table(table, data, on_progress), table, place)
+            found[name] = rows_of(of_table(table, data, on_progress, decoded), table, place)
         else:
             found[name] = sources.folder(data.dir, place, **options, **files)
     return found

@@ -23,7 +23,7 @@ from jaxtyping import Int, Int8, Int32, UInt8, UInt64
 from mae_jax.data import checking
 from mae_jax.data import groups as grouping
 from mae_jax.data import synthetic as drawing
-from mae_jax.data.checking import Checked, Progress, digest
+from mae_jax.data.checking import Checked, Decoded, Progress, digest
 from mae_jax.data.groups import Groups
 from mae_jax.data.looks import Kept
 from mae_jax.runtime.errors import UNUSABLE, UserError
@@ -114,14 +114,15 @@ def folder(
     field: str = "data.dir",
     check: bool = True,
     progress: Progress | None = None,
+    decoded: Decoded | None = None,
 ) -> Source:
     """Labeled images `directory/split/<class>/**`, with the classes in alphabetical order.
 
     For a test split, pass the training `classes`, so that labels keep their numbers even if the split lacks a class.
     With `check`, every file is decoded once; a file that cannot be used raises UserError or, with bad_images='skip',
-    is skipped and counted. `pattern` finds groups in names, see `groups.of_names`. Also raises UserError for a class
-    that is empty (in training) or not among `classes`, for two classes that differ only in case or white space, and
-    for two class folders that a link makes the same.
+    is skipped and counted. `decoded` is that of `checking.check`. `pattern` finds groups in names, see
+    `groups.of_names`. Also raises UserError for a class that is empty (in training) or not among `classes`, for two
+    classes that differ only in case or white space, and for two class folders that a link makes the same.
     """
     top = existing(directory, split, field)
     passed: dict[str, list[str]] = {}
@@ -153,7 +154,7 @@ def folder(
     known = tuple(files) if classes is None else tuple(classes)
     label_of = {name: label for label, c in enumerate(known) for name in files.get(c, ())}
     names = list(label_of)
-    seen = checking.check(directory, names, bad_images, field, passed, progress) if check else None
+    seen = checking.check(directory, names, bad_images, field, passed, progress, decoded) if check else None
     keep = names if seen is None else seen.names
     if not keep:
         raise UserError(f"{field}: no image below '{top}'; check the path")
@@ -172,11 +173,12 @@ def unlabelled_folder(
     field: str = "data.dir",
     check: bool = True,
     progress: Progress | None = None,
+    decoded: Decoded | None = None,
 ) -> Source:
     """All images below `directory`, at any depth, without labels. The arguments are those of `folder`."""
     passed: dict[str, list[str]] = {}
     names = sorted(_walk(str(existing(directory, "", field)), "", passed, set(), field))
-    seen = checking.check(directory, names, bad_images, field, passed, progress) if check else None
+    seen = checking.check(directory, names, bad_images, field, passed, progress, decoded) if check else None
     keep = names if seen is None else seen.names
     groups = grouping.of_names(keep, pattern)
     return _of_files(directory, keep, [-1] * len(keep), (), passed, field, seen, groups)
@@ -194,6 +196,7 @@ def listed(
     pattern: str = "",
     field: str = "data.labels",
     progress: Progress | None = None,
+    decoded: Decoded | None = None,
 ) -> Source:
     """Images of a table: `names` are paths below `directory` or absolute, `labels` are among `classes`.
 
@@ -201,7 +204,7 @@ def listed(
     groups are. Every file is decoded once, as in `folder`. Raises UserError if a file cannot be used.
     """
     passed: dict[str, list[str]] = {}
-    seen = checking.check(directory, names, bad_images, field, passed, progress)
+    seen = checking.check(directory, names, bad_images, field, passed, progress, decoded)
     keep = seen.names
     row = {name: i for i, name in enumerate(names)}
     kept = [row[name] for name in keep]

@@ -13,6 +13,7 @@ from mae_jax.config.naming import source_names
 from mae_jax.config.tasks import TRAITS
 from mae_jax.data import duplicates, findings, labelled_sets, prepared, sources, subsets
 from mae_jax.data import groups as grouping
+from mae_jax.data.checking import Decoded
 from mae_jax.data.labelled_sets import DRAWING_SEED, LabelledSets, OnProgress
 from mae_jax.data.sources import Source
 from mae_jax.runtime.errors import UserError
@@ -50,9 +51,14 @@ T = TypeVar("T")
 
 
 class DataCache:
-    """A cache that the runs of a study share: sources, leaks and features are computed once for equal `data` fields."""
+    """A cache that the runs of a study share: sources, leaks and features are computed once for equal `data` fields.
+
+    `decoded` keeps what is known about each image file (see `checking.check`), so that no file is decoded twice, not
+    even for other fields.
+    """
 
     def __init__(self) -> None:
+        self.decoded: Decoded = {}
         self._sources: dict[tuple, Any] = {}
         self._made: dict[tuple, Any] = {}
         self._features: Any = None
@@ -88,7 +94,7 @@ def labelled(data: DataFields, on_progress: OnProgress | None = None, cache: Dat
     images cannot be used.
     """
     cache = cache or DataCache()
-    sets = cache.sources(labelled_sets.load, data, on_progress)
+    sets = cache.sources(labelled_sets.load, data, on_progress, cache.decoded)
     train, test = sets.train, sets.test
     own = data.val_of == "fraction"  # validation images are taken out of the fraction
     if own and sets.validation is not None:
@@ -115,7 +121,7 @@ def labelled(data: DataFields, on_progress: OnProgress | None = None, cache: Dat
         validation_seed=data.val_seed,
         label_count=data.label_count,
     )
-    external = cache.sources(labelled_sets.external, data, train.classes, on_progress)
+    external = cache.sources(labelled_sets.external, data, train.classes, on_progress, cache.decoded)
     tests = {sets.test_name: test} | external
     shared = cache.once(_key(_leaks, data), lambda: _leaks(data, train, tests))
     if data.source == "synthetic":
@@ -204,7 +210,7 @@ def seen_before(
             return {}
     key = ("seen_before", *_key(_leaks, data), *(part for function, fields in steps for part in _key(function, fields)))
     try:
-        found = [cache.sources(function, fields, None) for function, fields in steps]
+        found = [cache.sources(function, fields, None, cache.decoded) for function, fields in steps]
     except UserError:
         return {}
     images = [s for part in found for s in ([part.train] if isinstance(part, LabelledSets) else part)]
@@ -214,7 +220,8 @@ def seen_before(
 def unlabelled(data: DataFields, on_progress: OnProgress | None = None, cache: DataCache | None = None) -> Unlabelled:
     """Opens the sources joined by "+". A small part of each is held out to monitor the reconstruction."""
     function, fields = _opening(data)
-    opened = (cache or DataCache()).sources(function, fields, on_progress)
+    cache = cache or DataCache()
+    opened = cache.sources(function, fields, on_progress, cache.decoded)
     found = [_to_train(opened)] if isinstance(opened, LabelledSets) else opened
     train_idx, val_idx = [], []
     for source in found:
@@ -277,7 +284,7 @@ def _directories(data: DataFields) -> list[str]:
     return [d for d in data.dir.split(",") if d]
 
 
-def _unlabelled_sources(data: DataFields, on_progress: OnProgress | None) -> list[Source]:
+def _unlabelled_sources(data: DataFields, on_progress: OnProgress | None, decoded: Decoded) -> list[Source]:
     check_unlabelled(data)
     found = []
     for name in data.source.split("+"):
@@ -287,6 +294,7 @@ def _unlabelled_sources(data: DataFields, on_progress: OnProgress | None) -> lis
         elif prepared.known(name):
             found.append(prepared.unlabelled(name, data.prepared_dir))
         else:
-            options = {"bad_images": data.bad_images, "pattern": data.group_pattern, "progress": on_progress}
+            options: dict = {"bad_images": data.bad_images, "pattern": data.group_pattern}
+            options |= {"progress": on_progress, "decoded": decoded}
             found += [sources.unlabelled_folder(d, **options) for d in _directories(data)]
     return found

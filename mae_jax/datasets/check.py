@@ -17,6 +17,7 @@ from jaxtyping import Int
 from mae_jax.config.fields import DataFields
 from mae_jax.data import duplicates, labelled_sets, layouts, prepared, shifted, sources, tables
 from mae_jax.data import groups as grouping
+from mae_jax.data.checking import Decoded
 from mae_jax.data.groups import Groups
 from mae_jax.data.looks import shrunk
 from mae_jax.data.sources import Source
@@ -54,13 +55,15 @@ def check(
     say: Callable[[str], None] = command.say,
     columns: str = "",
     pattern: str = "",
+    decoded: Decoded | None = None,
 ) -> list[dict]:
     """Writes `out`, a row for each finding, and prints a summary. Returns the rows.
 
     `name` is a prepared data set, a folder (see `_folders`) or a table of labels with these `columns`; `pattern`
-    finds groups in names, as data.group_pattern does. Raises UserError if the data set cannot be read.
+    finds groups in names, as data.group_pattern does; `decoded` is that of `checking.check`. Raises UserError if the
+    data set cannot be read.
     """
-    images = _all(name, directory, say, columns, pattern)
+    images = _all(name, directory, say, columns, pattern, decoded)
     rows = [*_shared(images), *_identical(images), *_near(images, say)]
     out.parent.mkdir(parents=True, exist_ok=True)
     with files.replacing(out) as file:
@@ -85,7 +88,9 @@ def _groups_in_words(images: Images) -> str:
     return text + ("; the same patient may be on both sides" if alone or images.kind in grouping.WEAK else "")
 
 
-def _all(name: str, directory: str | os.PathLike, say: Callable, columns: str, pattern: str) -> Images:
+def _all(
+    name: str, directory: str | os.PathLike, say: Callable, columns: str, pattern: str, decoded: Decoded | None
+) -> Images:
     if prepared.known(name):
 
         def _records(split: str, index: prepared.Index) -> prepared.Records:
@@ -101,7 +106,10 @@ def _all(name: str, directory: str | os.PathLike, say: Callable, columns: str, p
             for s, p in parts.items()
         }
     elif name and (Path(name).is_dir() or Path(name).is_file()):
-        found = _folders(name, pattern, say) if Path(name).is_dir() else _table(name, columns, pattern, say)
+        if Path(name).is_dir():
+            found = _folders(name, pattern, say, decoded)
+        else:
+            found = _table(name, columns, pattern, say, decoded)
         classes = sorted({c for source in found.values() for c in source.classes})
         rows = {split: _of_folder(split, source, classes, say) for split, source in found.items()}
     else:
@@ -124,12 +132,12 @@ def _all(name: str, directory: str | os.PathLike, say: Callable, columns: str, p
     )
 
 
-def _folders(name: str, pattern: str, say: Callable) -> dict[str, Source]:
+def _folders(name: str, pattern: str, say: Callable, decoded: Decoded | None) -> dict[str, Source]:
     """The splits of a folder, found by `layouts.find`, or its images without labels. Unused folders are splits, too.
 
     If the layout is ambiguous, this is printed and each folder counts as a split.
     """
-    options: dict = {"field": "DATASET", "bad_images": "skip", "pattern": pattern}
+    options: dict = {"field": "DATASET", "bad_images": "skip", "pattern": pattern, "decoded": decoded}
     inside = layouts.folders(Path(name))
     if not inside:
         return {ALL: sources.unlabelled_folder(name, **options)}
@@ -154,11 +162,11 @@ def _folders(name: str, pattern: str, say: Callable) -> dict[str, Source]:
     return found
 
 
-def _table(name: str, columns: str, pattern: str, say: Callable) -> dict[str, Source]:
+def _table(name: str, columns: str, pattern: str, say: Callable, decoded: Decoded | None) -> dict[str, Source]:
     """The splits of a table of labels, or all its images."""
     table = tables.read(name, "", columns)
     say(f"labels: {table.in_words()}")
-    everything = labelled_sets.of_table(table, DataFields(bad_images="skip", group_pattern=pattern), None)
+    everything = labelled_sets.of_table(table, DataFields(bad_images="skip", group_pattern=pattern), decoded=decoded)
     if table.splits is None:
         return {ALL: everything}
     return {split or "no split": labelled_sets.rows_of(everything, table, split) for split in sorted(set(table.splits))}

@@ -31,11 +31,11 @@ from mae_jax.train import loop
 from mae_jax.weights import initial_weights, reader
 
 
-def run(config: ConfigDict | StudyConfig, workdir: Path) -> dict[str, Any]:
+def run(config: ConfigDict | StudyConfig, workdir: Path, *, cache: DataCache | None = None) -> dict[str, Any]:
     """Runs all unfinished cells of the study, then writes its report. Returns {"rows": table, "report": directory}.
 
-    Raises UserError for a mistake of the user, and, after everything else is finished and reported, if runs are
-    missing. Raises `errors.Stopped` after a signal, once the state is saved.
+    `cache` keeps the images for further calls. Raises UserError for a mistake of the user, and, after everything else
+    is finished and reported, if runs are missing. Raises `errors.Stopped` after a signal, once the state is saved.
     """
     config = validate_study(config)
     leader = jax.process_index() == 0
@@ -43,7 +43,7 @@ def run(config: ConfigDict | StudyConfig, workdir: Path) -> dict[str, Any]:
         keep_study(config, workdir, leader)
         runs = configured(cells.runs(config, workdir))
         progress = Progress(config.finetune.log.progress_seconds, quiet=not leader)
-        missing = run_all(runs, progress, signals_received)
+        missing = run_all(runs, progress, signals_received, cache)
         finished = [place for place, cell in runs if cell.traits.labeled and place not in missing]
         written = {}
         if leader and finished:

@@ -61,11 +61,11 @@ def classifiers(config: SweepConfig, workdir: Path, networks: Sequence[Run]) -> 
     return runs
 
 
-def run(config: ConfigDict | SweepConfig, workdir: Path) -> dict[str, Any]:
+def run(config: ConfigDict | SweepConfig, workdir: Path, *, cache: splits.DataCache | None = None) -> dict[str, Any]:
     """Runs all unfinished runs of the sweep, then writes its report. Returns {"rows": table, "report": directory}.
 
-    Raises UserError for a mistake of the user, and, after everything else is finished and reported, if runs are
-    missing. Raises `errors.Stopped` after a signal, once the state is saved.
+    `cache` keeps the images for further calls. Raises UserError for a mistake of the user, and, after everything else
+    is finished and reported, if runs are missing. Raises `errors.Stopped` after a signal, once the state is saved.
     """
     config = validate_sweep(config)
     leader = jax.process_index() == 0
@@ -73,7 +73,8 @@ def run(config: ConfigDict | SweepConfig, workdir: Path) -> dict[str, Any]:
         label_study.keep_study(config, workdir, leader)
         networks = pretrainings(config, workdir)
         cells = classifiers(config, workdir, networks)
-        progress, cache = Progress(config.finetune.log.progress_seconds, quiet=not leader), splits.DataCache()
+        progress = Progress(config.finetune.log.progress_seconds, quiet=not leader)
+        cache = cache or splits.DataCache()
         runs = [*networks, *cells]
         missing = label_study.run_all(runs, progress, signals_received, cache)
         networks, finished = ([place for place in part if place[0] not in missing] for part in (networks, runs))

@@ -20,7 +20,10 @@ def runs(config: AnyConfig, workdir: Path) -> list[Run]:
     return [(workdir, config)]
 
 
-def lines(config: AnyConfig, workdir: Path, timed: bool = True) -> list[str]:
-    """The plan as lines of text: what each run trains on and, if `timed`, the expected time. Raises UserError."""
+def lines(config: AnyConfig, workdir: Path, timed: bool = True, cache: DataCache | None = None) -> list[str]:
+    """The plan as lines of text: what each run trains on and, if `timed`, the expected time.
+
+    `cache` keeps the images for further calls. Raises UserError.
+    """
     progress = Progress(10.0)
-    return plan.describe(plan.make(runs(config, workdir), DataCache(), loop.checking(progress), timed))
+    return plan.describe(plan.make(runs(config, workdir), cache or DataCache(), loop.checking(progress), timed))

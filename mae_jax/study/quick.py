@@ -27,20 +27,21 @@ def configured(
     steps: int = 400,
     columns: str = "",
     group_pattern: str = "",
+    cache: splits.DataCache | None = None,
 ) -> ConfigDict:
     """The config of a quick look at labeled images in `place`: a folder, or a CSV or Parquet file of labels.
 
     `unlabeled`: one or more folders, joined by ","; "" pre-trains on the labeled training images. `init`: a run
     directory or a file or folder of weights to probe, instead of pre-training for `steps` updates. `columns` and
-    `group_pattern` are those of `data`. Opens the images to choose the numbers of labels. Raises UserError for images,
-    weights or options that cannot be used.
+    `group_pattern` are those of `data`. Opens the images to choose the numbers of labels; `cache` keeps them for
+    further calls. Raises UserError for images, weights or options that cannot be used.
     """
     config = load("configs/quick.py", f"seeds={seeds},steps={steps}")
     _name_images(config, place, unlabeled, columns, group_pattern)
     if init:
         _probe_encoder(config, init)
     checked = validate(config.finetune, "finetune.")
-    held = splits.labelled(checked.data, loop.checking(Progress(10.0)))
+    held = splits.labelled(checked.data, loop.checking(Progress(10.0)), cache)
     config.label_counts = label_counts(held.train.labels[held.train_idx], len(held.train.classes))
     return config
 
@@ -105,15 +106,21 @@ def full_study(quick: ConfigDict) -> tuple[str, ConfigDict]:
     return shlex.join(arguments), config
 
 
-def what_more(quick: ConfigDict) -> list[str]:
-    """Lines about what the full study adds, and how long it takes here, measured on a few steps."""
+def what_more(quick: ConfigDict, cache: splits.DataCache | None = None) -> list[str]:
+    """Lines about what the full study adds, and how long it takes here, measured on a few steps.
+
+    `cache` holds the images of earlier calls.
+    """
     arguments, config = full_study(quick)
-    planned = preview.lines(validation.check(config), Path("runs/study"))
-    time = [line.strip() for line in planned if "about" in line]
+    planned = preview.lines(validation.check(config), Path("runs/study"), cache=cache)
+    time, disk = (
+        [line.strip() for line in planned if line.strip().startswith(words)] for words in ("about", "checkpoints")
+    )
     return [
         "This was a quick look: a small network, a short pre-training, and frozen encoders only.",
         "The full study fine-tunes whole networks, from scratch and from a longer pre-training, with five seeds. It "
         "also trains small label sets for as many updates as all labels get.",
         *(f"It takes {line}" for line in time),
+        *(f"{line[0].upper()}{line[1:]}" for line in disk),
         f"  mae-jax run {arguments}",
     ]

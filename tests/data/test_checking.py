@@ -50,6 +50,25 @@ def test_a_start_reports_large_images_and_what_is_assumed(tmp_path, tiny_config,
     assert built.assumed() == {"train": {"an animation: the first frame is used": 1}}
 
 
+def test_a_file_is_decoded_again_only_if_it_has_changed(tmp_path, monkeypatch):
+    for i in range(4):
+        save(tmp_path / "cells" / "ant" / f"{i}.png", 40, i)
+    (tmp_path / "cells" / "ant" / "bad.png").write_bytes(b"no image")
+    count, decode = Counter(), checking.decode
+    monkeypatch.setattr(checking, "decode", lambda data, name: count.update([Path(name).name]) or decode(data, name))
+    decoded: checking.Decoded = {}
+    first = sources.folder(tmp_path, "cells", bad_images="skip", decoded=decoded)
+    save(tmp_path / "cells" / "ant" / "3.png", 60, 9)
+    second = sources.unlabelled_folder(tmp_path / "cells", bad_images="skip", decoded=decoded)
+    assert count == {"0.png": 1, "1.png": 1, "2.png": 1, "3.png": 2, "bad.png": 2}
+    fresh = sources.unlabelled_folder(tmp_path / "cells", bad_images="skip")
+    for name in ("digests", "sizes"):
+        np.testing.assert_array_equal(getattr(second, name), getattr(fresh, name))
+        np.testing.assert_array_equal(getattr(second, name)[:3], getattr(first, name)[:3])
+    np.testing.assert_array_equal(second.looks(), fresh.looks())
+    assert (second.fingerprint, second.counts) == (fresh.fingerprint, {"not an image": 1})
+
+
 def test_each_image_is_read_and_decoded_once_before_training(tmp_path, tiny_config, monkeypatch):
     """With three test sets, and the search for copies between them, which finds the planted one."""
     splits = ("Train", "TestA", "TestB", "TestC")

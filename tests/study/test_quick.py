@@ -1,6 +1,7 @@
 """A quick look: which images, encoder and numbers of labels it takes, and the full study that it proposes."""
 
 import shlex
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -87,12 +88,18 @@ def test_the_full_study_is_what_its_command_says(cells):
 
 
 @pytest.mark.slow
-def test_the_command_ends_with_a_report_and_the_way_on(cells, tmp_path, capsys):
+def test_the_command_ends_with_a_report_and_the_way_on(cells, tmp_path, capsys, monkeypatch):
+    """And it decodes each image once for label counts, check, study and plan."""
     from mae_jax.__main__ import dispatch
+    from mae_jax.data import checking
 
+    decoded, decode = Counter(), checking.decode
+    monkeypatch.setattr(checking, "decode", lambda data, name: decoded.update([name]) or decode(data, name))
     out = tmp_path / "quick"
     dispatch(["quick", str(cells), f"--workdir={out}", "--steps=4", "--seeds=2"])
     said = capsys.readouterr().out
     assert (out / "report" / "index.html").is_file() and (out / "check.csv").is_file()
     assert "groups: not known" in said and "This was a quick look" in said and "  mae-jax run --config=" in said
+    assert "\nIt takes about" in said and "\nCheckpoints will take about" in said
     assert len(list((out / "cells").iterdir())) == 5 * 2 * 2
+    assert set(decoded) == {str(path) for path in cells.glob("*/*.png")} and set(decoded.values()) == {1}
