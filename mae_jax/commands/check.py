@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_label_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds what labels and groups are read from; also for `mae-jax quick`."""
+    """Adds the arguments that say where labels and groups come from, also for `mae-jax quick`."""
     parser.add_argument(
         "--columns", default="", help="columns of a table, like data.columns: path=file,label=cell_type"
     )

@@ -37,7 +37,10 @@ def add_image_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--columns", default="", metavar="path=NAME", help="the path column of a CSV or Parquet file")
     parser.add_argument(
-        "--bad_images", default="stop", choices=("stop", "skip"), help="what to do if an image cannot be read (stop)"
+        "--bad_images",
+        default="stop",
+        choices=("stop", "skip"),
+        help="what to do if an image cannot be read (default stop)",
     )
 
 

@@ -16,7 +16,7 @@ SUMMARY = "build a data set from published files, or tiles from your own slides"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of `mae-jax prepare`."""
+    """Adds the arguments of `mae-jax prepare`."""
     parser.add_argument("dataset", metavar="DATASET", help="raabin_wbc, cam16, prcc, prcc:tile250 or tiles:NAME")
     parser.add_argument(
         "--source",

@@ -86,13 +86,14 @@ def _validate_type(name: str, value: Any, like: Any) -> None:
 
 
 def _validate_names(name: str, value: Any, rule: Rule) -> None:
-    """Refuses a list in which a name is not one of the choices, or comes twice where it must not."""
+    """Refuses a list with a name that is not one of the choices, or that occurs twice and may not."""
     if not isinstance(value, tuple | list):
-        raise UserError(f"{name}={value!r} has the wrong type; allowed: several of {', '.join(rule.choices)} in ( , )")
+        allowed = f"several of {', '.join(rule.choices)} in parentheses, such as ({rule.choices[0]!r},)"
+        raise UserError(f"{name}={value!r} has the wrong type; allowed: {allowed}")
     for each in value:
         one_of(f"{name}: each", each, rule.choices)
         if not rule.may_repeat and list(value).count(each) > 1:
-            raise UserError(f"{name}={tuple(value)} is not allowed; use none twice")
+            raise UserError(f"{name}={tuple(value)} is not allowed; use each value once")
 
 
 def refuse_unknown(keys: Iterable[str], known: Iterable[str], whole: str, prefix: str = "") -> None:
@@ -106,7 +107,7 @@ def refuse_unknown(keys: Iterable[str], known: Iterable[str], whole: str, prefix
 
 
 def _kind(like: Any) -> str:
-    return "finite numbers in ( , )" if isinstance(like, tuple) else type(like).__name__
+    return "finite numbers in parentheses" if isinstance(like, tuple) else type(like).__name__
 
 
 def _validate_data(d: DataFields, prefix: str) -> None:

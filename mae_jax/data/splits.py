@@ -269,7 +269,7 @@ def check_unlabelled(data: DataFields) -> None:
     if "folder" in names:
         real = [Path(d).resolve() for d in directories]
         if not real or len(set(real)) != len(real):
-            raise UserError(f"data.dir={data.dir!r}: name at least one directory, none twice, joined by ','")
+            raise UserError(f"data.dir={data.dir!r}: name at least one directory, each once, joined by ','")
         for directory in directories:
             sources.existing(directory, "", "data.dir")
     found = len(names) + ("folder" in names) * (len(directories) - 1)

@@ -1,6 +1,6 @@
 """Attention maps and principal components of a trained encoder's patch features.
 
-`network` is a `weights.Weights`: `export.load(run_dir)[0]` for a finished run, or `weights.read(path)`.
+`network` is a `weights.Weights`: `own_run.load(run_dir)[0]` for a finished run, or `weights.read(path)`.
 """
 
 from collections.abc import Sequence

@@ -1,8 +1,8 @@
 """Classifiers on frozen features: multinomial logistic regression and nearest neighbors, in NumPy.
 
 Hyperparameters are chosen by validation accuracy, then by lower validation loss, then by the order of the candidates.
-Validation images are images apart, or the folds of a cross-validation.
-A fitted classifier is saved as an .npz file and read back without its training images.
+The validation images are a separate set (`Apart`) or the folds of a cross-validation (`Folds`). A fitted classifier is
+saved as an .npz file and read back without its training images.
 """
 
 import dataclasses
@@ -114,7 +114,7 @@ def logistic_regression(
 
 @dataclasses.dataclass(frozen=True)
 class Apart:
-    """Validation images apart from the training images, possibly none."""
+    """Validation images that are not training images. There may be none."""
 
     x: Float[np.ndarray, "v d"]
     labels: Int[np.ndarray, " v"]

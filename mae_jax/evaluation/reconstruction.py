@@ -45,7 +45,7 @@ def compare(spec: StepSpec, params: Params, batch: dict[str, Array], seed: Int[A
     All but `spam` are mean squared errors. `..._normalised` is in units of each patch's own standard deviation, as in
     `norm_pix_loss`. `..._pixel` is in pixel values in 0..1; `pixel_space.to_pixels` converts normalized predictions.
     `removed_pixel_borrowed` uses the originals' own mean and standard deviation instead, to show how much that
-    flatters. `removed_pixel_no_network` paints each removed patch in its neighbors' mean color.
+    flatters the network. `removed_pixel_no_network` paints each removed patch in its neighbors' mean color.
     """
     images = to_float(batch["image"], spec.mean, spec.std)
     patches = patchify(images, spec.shape.patch_size)

@@ -25,8 +25,8 @@ from mae_jax.weights.reader import Weights
 def export(run_dir: Path, out: Path, form: str) -> list[str]:
     """Writes the model of a finished run to the new folder or file `out`. Returns notes for the user.
 
-    `form` is hf, timm, onnx or mae_jax. Raises UserError if the run is not finished, `out` exists, or the other
-    code cannot compute the network.
+    `form` is hf, timm, onnx or mae_jax. Raises UserError if the run is not finished, `out` exists or has the wrong
+    extension, or the other code cannot compute the network.
     """
     run_dir, out = local(run_dir, "RUN_DIR"), local(out, "OUT")
     if form == "mae_jax":

@@ -128,7 +128,10 @@ class Model:
         return self.spec.shape.width * (2 if self.pooling(pool) == "both" else 1)
 
     def pooling(self, pool: str = "") -> str:
-        """`pool`, or if it is empty the pooling of the network's own head. Raises UserError if it is not possible."""
+        """`pool`, or if it is empty the pooling of the network's own head.
+
+        Raises UserError if `pool` is not one of POOLS, or the network has no norm for it.
+        """
         head_pool = self.spec.shape.pool
         if pool and pool not in POOLS:
             raise UserError(f"pool={pool!r} is not allowed; use one of {', '.join(POOLS)}")
@@ -145,7 +148,7 @@ class Model:
         """Probabilities, embeddings or both of all images, in order, one batch at a time.
 
         `pool` is "cls", "mean" or "both" (see `step.eval_step.embed_step`); "" gives the input of the network's own
-        head. Raises UserError, before any image is read, if the network has no classifier or not this pooling.
+        head. Raises UserError, before any image is read, if the network has no classifier or cannot pool this way.
         """
         if classify and not self.classes:
             raise UserError(

@@ -142,7 +142,7 @@ def _curve(ax: Axes, panel: Curve, colors: Study) -> list[dict]:
 
 
 def differences(study: Study, paired: Sequence[dict]) -> Numbers:
-    """Forest plot of the paired differences to scratch, in points of accuracy and macro F1, one block per arm."""
+    """Forest plot of the paired differences from scratch, in points of accuracy and macro F1, one block per arm."""
     paired = [row for row in paired if row["low"] is not None]  # collapsed models cannot be compared
     inits = [init for init in study.inits if init != BASELINE and any(row["init"] == init for row in paired)]
     levels = list(dict.fromkeys(Level.of_row(row) for row in paired))[::-1]

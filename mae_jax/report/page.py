@@ -192,7 +192,7 @@ def _sets(f: Findings) -> dict | None:
 
 
 def _other_test_set(other: external_tests.External, rows: Sequence[dict]) -> dict:
-    """An external test set for the page: its rows, each with the main test set's row and the difference to scratch."""
+    """An external test set for the page: its rows, with the main test set's row and the difference from scratch."""
 
     def same(row: dict, of: dict) -> bool:
         return (Level.of_row(row), row["init"]) == (Level.of_row(of), of["init"])

@@ -23,7 +23,7 @@ EXAMPLES = "examples"  # has a small picture of each class
 EXTERNAL = "external"  # has a directory with a predictions.csv for each external test set
 RECONSTRUCTIONS = "reconstructions.csv"  # of a pre-training; the .json has the means, the .png a sheet of pictures
 USUAL = tasks.USUAL  # the evaluation of a run whose run.json does not say how its encoder was evaluated
-ERRORS = (  # columns of reconstructions.csv after image, group and mask_ratio: mean squared errors and patch spamming
+ERRORS = (  # columns of reconstructions.csv after image, group and mask_ratio: mean squared errors and patch repetition
     "removed_normalised",
     "visible_normalised",
     "removed_pixel",

@@ -13,7 +13,7 @@ from mae_jax.runtime.disk import disk_line
 from mae_jax.runtime.errors import EXIT_STOPPED, EXIT_USER_ERROR, Stopped, UserError, printable
 from mae_jax.runtime.progress import close_bars
 
-_LESS = "a larger train.accumulation, a smaller train.batch_size or eval.batch_size, or train.remat=True needs less"
+_LESS = "use a larger train.accumulation, a smaller train.batch_size or eval.batch_size, or train.remat=True"
 
 
 def call(command: Callable[..., Any], *args: Any) -> NoReturn:

@@ -6,7 +6,7 @@ _FORMULA = re.compile(r"'*[=+\-@\t\r\n＝＋－＠]")  # the start of a formula,
 
 
 def cell(value: object) -> object:
-    """What to write for `value`: text that a spreadsheet would take for a formula gets a leading '."""
+    """What to write for `value`: text that a spreadsheet would take for a formula gets a leading apostrophe."""
     return f"'{value}" if isinstance(value, str) and _FORMULA.match(value) else value
 
 

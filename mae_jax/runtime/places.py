@@ -39,9 +39,9 @@ def expanded(text: str, field: str, kind: str) -> str:
 
 
 def shareable(value: Any) -> Any:
-    """`value`, a text or JSON, with each absolute path in it shortened to ".../" and its last part.
+    """`value` (text or JSON data) with each absolute path in it shortened to ".../" and its last part.
 
-    Pages that are shared show this, since folders name users and machines.
+    Pages that are shared show this, because names of folders may identify users and machines.
     """
     if isinstance(value, dict):
         return {key: shareable(each) for key, each in value.items()}

@@ -120,7 +120,7 @@ def run_all(
 
 
 def _keep_weights(directory: Path, progress: Progress) -> None:
-    """Drops what a finished classifier no longer needs; says why where that cannot be done."""
+    """Removes the optimizer state of a finished classifier. If that fails, prints the reason."""
     try:
         cleaning.keep_weights(directory)
     except (UserError, OSError) as error:
@@ -173,7 +173,10 @@ def keep_study(config: StudyConfig | SweepConfig, workdir: Path, leader: bool) -
 def report(
     config: StudyConfig, workdir: Path, directories: list[Path], progress: Progress, notes: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """Writes the report from the files of the runs, with `notes`, and prints its table and its path."""
+    """Writes the report from the files of the runs, with `notes`, and prints its table and its path.
+
+    Returns {"rows": table, "report": directory}.
+    """
     from mae_jax.report.page import write_report
     from mae_jax.report.tables import reference_text, table_text
 

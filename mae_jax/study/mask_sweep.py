@@ -114,7 +114,10 @@ def picture(config: SweepConfig, networks: Sequence[Run], path: Path, cache: spl
 def report(
     config: SweepConfig, workdir: Path, directories: Sequence[Path], progress: Progress, notes: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """Writes the report from the files of the runs, with `notes`, and prints its table and its path."""
+    """Writes the report from the files of the runs, with `notes`, and prints its table and its path.
+
+    Returns {"rows": table, "report": directory}.
+    """
     from mae_jax.report.sweep.page import write_sweep
 
     written = write_sweep(

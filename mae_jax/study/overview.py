@@ -190,7 +190,7 @@ def _paired(a: Entry, b: Entry) -> list[str]:
     files = [entry.path / contents.PREDICTIONS for entry in (a, b)]
     classes, others = (entry.run.get("classes") for entry in (a, b))
     if not all(file.is_file() for file in files) or not classes or not others:
-        return ["scores: not compared, because not both runs have predictions"]
+        return ["scores: not compared, because at least one run has no predictions"]
     if classes != others:
         return [f"scores: not compared, because the classes differ ({classes} and {others})"]
     predictions = [read_predictions(file, classes)[0] for file in files]

@@ -46,7 +46,7 @@ class Planned:
     seconds: float = 0.0  # expected time; 0 if it is done
     weights: int = 0  # bytes of one copy of the parameters; 0 for a probe without updates
     optimizer: int = 0  # bytes of one optimizer state
-    cleaned: bool = False  # in the end only its weights stay, see `cleaned_when_finished`
+    cleaned: bool = False  # only its weights remain at the end, see `cleaned_when_finished`
 
     @property
     def running_bytes(self) -> int:
@@ -64,7 +64,7 @@ class Planned:
 
 
 def cleaned_when_finished(config: RunConfig) -> bool:
-    """Whether a study keeps only the weights of this run when it is finished. A pre-training can still grow."""
+    """Whether a study keeps only the weights of this run when it is finished. Pre-training may still be extended."""
     return config.traits.labeled and not config.checkpoint.keep_optimizer
 
 
@@ -183,7 +183,7 @@ def describe(planned: Sequence[Planned]) -> list[str]:
 
 
 def _disk_lines(planned: Sequence[Planned]) -> list[str]:
-    """What the checkpoints of runs still to do will take, and a warning where the disk has not that much room."""
+    """The disk space that checkpoints of unfinished runs will take, and a warning if the disk has less room."""
     to_do = [run for run in planned if not run.done and run.weights]
     if not to_do:
         return []
@@ -193,9 +193,12 @@ def _disk_lines(planned: Sequence[Planned]) -> list[str]:
     free = shutil.disk_usage(next(above for above in (place, *place.parents) if above.exists())).free
     line = f"  checkpoints will take about {readable(left)} in the end ({readable(free)} are free now)"
     if any(run.cleaned for run in to_do):
-        line += "; of finished classifiers only weights are kept (checkpoint.keep_optimizer=True keeps all)"
+        line += "; for finished classifiers only weights are kept (checkpoint.keep_optimizer=True keeps all)"
     if most > free:
-        return [line, f"  warning: up to {readable(most)} are needed on the way; make room, or use another --workdir"]
+        return [
+            line,
+            f"  warning: up to {readable(most)} are needed during training; make room, or use another --workdir",
+        ]
     return [line]
 
 

@@ -61,7 +61,7 @@ def summary(results: Mapping[str, Any]) -> str:
             return "held-out error not known (no images were held out)"
         error, visible, spam = (results[f"val/{name}"] for name in ("loss", "visible_loss", "spam"))
         return (
-            f"held-out error on removed patches {error:.4f}, on visible ones {visible:.4f}, patch spamming {spam:.2f}"
+            f"held-out error on removed patches {error:.4f}, on visible ones {visible:.4f}, patch repetition {spam:.2f}"
         )
     note = ", collapsed: one class predicted for all test images" if results["collapsed"] else ""
     return f"test accuracy {results['accuracy']:.3f}, macro F1 {results['f1']:.3f}{note}"

@@ -104,7 +104,7 @@ def _several(config: ConfigDict, kind: type[S], what: str) -> S:
 def _validate_value(key: str, value: Any, like: Any, rule: Rule) -> None:
     if isinstance(like, tuple):
         if not isinstance(value, tuple | list):
-            raise UserError(f"{key}={value!r} has the wrong type; allowed: several values in ( , )")
+            raise UserError(f"{key}={value!r} has the wrong type; allowed: several values in parentheses, such as (0,)")
         value = tuple(value)
         twice = not rule.may_repeat and any(value.count(v) > 1 for v in value)
         if twice or (not value and not rule.may_be_empty):

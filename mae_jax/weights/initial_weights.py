@@ -26,7 +26,7 @@ from mae_jax.weights import own_run, reader, transfer
 
 
 def first_weights(config: RunConfig) -> Callable[[StepSpec, Params], Params]:
-    """A function (spec, random parameters) -> initial parameters, as `init` and `init_from` of the config ask.
+    """A function (spec, random parameters) -> initial parameters, according to the config's `init` and `init_from`.
 
     `init=mae` reads a run directory: the newest checkpoint of a pre-training, or the tested network of a finished
     fine-tuning or linear probe. `init=weights` reads a file or folder of other code (`weights.read`). A classifier

@@ -16,7 +16,7 @@ from mae_jax.weights import names
 from mae_jax.weights.reader import Weights
 
 OPSET, IR = 20, 9  # Gelu is new in opset 20; onnxruntime reads both from version 1.17 on
-LARGEST = 2**31 - 2**20  # bytes of parameters: a protocol buffer holds 2 GiB
+LARGEST = 2**31 - 2**20  # bytes of parameters: a protocol buffer holds at most 2 GiB
 
 
 def build(weights: Weights, about: dict[str, Any], card: str, temperature: float | None = None) -> Any:
@@ -53,8 +53,8 @@ def build(weights: Weights, about: dict[str, Any], card: str, temperature: float
         widths["mean"] = shape.width
     if graph.bytes > LARGEST:
         raise UserError(
-            f"{weights.origin} has {graph.bytes:,} bytes of parameters, but one ONNX file holds {LARGEST:,}; use "
-            "--format hf, timm or mae_jax"
+            f"{weights.origin} has {graph.bytes:,} bytes of parameters, but an ONNX file holds at most {LARGEST:,}; "
+            "use --format hf, timm or mae_jax"
         )
     return graph.model(shape, widths, about, card)
 

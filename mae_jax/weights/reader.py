@@ -143,10 +143,10 @@ def _without_prefix(arrays: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray
 
 
 def _as_vit(arrays: dict[str, np.ndarray]) -> list[str]:
-    """Changes `arrays` of DINOv2 to those of our ViT, where it needs not all of DINOv2's parameters. Returns notes.
+    """Simplifies `arrays` of a DINOv2, in place, to those of our ViT if both compute the same. Returns notes.
 
-    Layer scales of 1 are removed. A classifier of the class token and the patch mean becomes one of the class token. If
-    it does read the mean, it is removed, because ours cannot compute it.
+    Layer scales of 1 are removed. DINOv2's classifier reads the class token and the mean of the patch tokens. If its
+    weights for the mean are 0, they are removed; otherwise the classifier is, because ours cannot compute it.
     """
     scales = [key for key in arrays if key.endswith(".lambda1")]
     if all(np.array_equal(arrays[key], np.ones_like(arrays[key])) for key in scales):

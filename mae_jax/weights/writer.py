@@ -82,8 +82,8 @@ def _positions(weights: Weights, form: str) -> dict[str, np.ndarray]:
 def hugging_face_class(weights: Weights) -> tuple[str, str]:
     """The model type and class in transformers that compute this network.
 
-    Only a BEiT has the norm behind the mean of the patch tokens, and only a DINOv2 has registers. Raises UserError if
-    there is no class.
+    Only a BEiT has a norm after the mean of the patch tokens, and only a DINOv2 has registers. Raises UserError if no
+    class computes it.
     """
     shape, classifier = weights.shape, weights.kind == "vit"
     if classifier and shape.pool == "mean":
@@ -123,7 +123,7 @@ def _of_model(arrays: dict[str, np.ndarray], weights: Weights, model_type: str) 
                     (key,) = names.keys_of(f"encoder/block_{i:02d}/{name}/gamma", "hf")
                     arrays[key] = np.ones(width, np.float32)
     renamed = {names.of_model(key, model_type): array for key, array in arrays.items()}
-    if not model_type.startswith("vit") and "classifier.bias" not in arrays:  # a model without head has no prefix
+    if not model_type.startswith("vit") and "classifier.bias" not in arrays:  # a model without a head has no prefix
         renamed = {key.removeprefix(f"{model_type}."): array for key, array in renamed.items()}
     return renamed
 

@@ -59,7 +59,7 @@ def test_several_folders_without_labels(data, tmp_path):
 
 
 def test_folders_that_say_nothing_are_refused(data, tmp_path):
-    with pytest.raises(UserError, match="name at least one directory, none twice"):
+    with pytest.raises(UserError, match="name at least one directory, each once"):
         data.dir = f"{tmp_path},{tmp_path}/."
         splits.unlabelled(data)
     data.dir, data.test_split = str(tmp_path), "Train"

@@ -100,7 +100,7 @@ def test_a_missing_package_names_its_extra_and_a_folder_is_not_the_package(tmp_p
     ("value", "message"),
     [
         (("tensorboard",), "log.trackers: each=tensorboard is not allowed; use one of wandb, mlflow, trackio"),
-        (("wandb", "wandb"), "use none twice"),
+        (("wandb", "wandb"), "use each value once"),
         ("wandb", "has the wrong type; allowed: several of wandb, mlflow, trackio"),
     ],
 )

@@ -34,7 +34,7 @@ def test_a_collapsed_classifier_is_reported(tmp_path):
 
 def test_a_pretraining():
     assert (
-        summary(PRETRAINED) == "held-out error on removed patches 0.5000, on visible ones 0.7500, patch spamming 0.10"
+        summary(PRETRAINED) == "held-out error on removed patches 0.5000, on visible ones 0.7500, patch repetition 0.10"
     )
     assert summary({"n_train": 90}) == "held-out error not known (no images were held out)"
 

@@ -15,18 +15,18 @@ from mae_jax.report.sweep.networks import Sweep
 
 PALETTE = ("#0072B2", "#D55E00", *OTHERS)
 DASHES = ("-", "--", "-.", ":")
-WATCHED = {"loss": "removed patches", "visible_loss": "visible patches", "spam": "patch spamming"}  # val/...
+WATCHED = {"loss": "removed patches", "visible_loss": "visible patches", "spam": "patch repetition"}  # val/...
 CAPTIONS = {
-    "tradeoff": "Error on visible patches against error on removed ones. Each panel removes another share of "
-    "the patches in evaluation. A point is a network; its number is the share removed in its training. Lower and "
+    "tradeoff": "Error on visible patches against error on removed ones. Each panel removes a different share "
+    "of the patches in evaluation. A point is a network; its number is the share removed in its training. Lower and "
     "further left is better. One figure has normalized errors, the other gray levels.",
     "errors": "Errors against the share removed in training. All networks see the same images with the "
     "same patches removed. Bars are 95 % intervals over the images. The dotted line uses no network: it fills each "
     "removed patch with the mean color of the visible ones around it.",
-    "spam": "Patch spamming of removed patches: 0 means as diverse as the originals, 1 means one patch "
+    "spam": "Patch repetition among removed patches: 0 means as diverse as the originals, 1 means one patch "
     "everywhere. Bars are 95 % intervals over the images.",
-    "training": "Errors and patch spamming on held-out images during pre-training. Each network removes the "
-    "share that it removes in training. Errors are those of its loss.",
+    "training": "Errors and patch repetition on held-out images during pre-training. Each network removes the "
+    "same share as in training. Errors are those of its loss.",
     "classifiers": "Test accuracy of classifiers that start from each network, with 95 % intervals. The dashed "
     "line and its shaded interval show training from scratch; the dotted line always predicts the most common "
     "class.",
@@ -127,7 +127,7 @@ def errors(sweep: Sweep, rows: list[dict]) -> Numbers:
 
 
 def spam(sweep: Sweep, rows: list[dict]) -> Numbers:
-    """The index of patch spamming against the ratio of training."""
+    """The patch-repetition index against the mask ratio in training."""
     handles, labels = _handles(sweep, linewidth=1.3)
     figure = grid(1, 1, panel=(3.4, 2.1), handles=handles, labels=labels)
     (ax,) = figure.every
@@ -164,7 +164,7 @@ def accuracies(sweep: Sweep, classifiers: list[dict]) -> Numbers:
 
 
 def training(sweep: Sweep) -> Numbers | None:
-    """Errors and patch spamming on held-out images during pre-training, a line for each network."""
+    """Errors and patch repetition on held-out images during pre-training, a line for each network."""
     ratios = sorted({network.mask_ratio for network in sweep.networks})
     handles = [Line2D([], [], color=_look(sweep, w)["color"], linewidth=1.2) for w in sweep.weights]
     labels = [f"visible weight {w:g}" for w in sweep.weights]

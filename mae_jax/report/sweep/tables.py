@@ -55,7 +55,7 @@ def effect_rows(sweep: Sweep) -> list[dict]:
 
 
 def classifier_rows(sweep: Sweep) -> list[dict]:
-    """The rows of classifiers.csv: scores from scratch and from each network, and the difference to scratch.
+    """The rows of classifiers.csv: scores from scratch and from each network, and the difference from scratch.
 
     `holm_p` corrects `p` for the number of networks.
     """

@@ -139,7 +139,7 @@ def _spam(sweep: Sweep, rows: list[dict]) -> str:
     most, least = (f(own, key=lambda row: row["spam"]) for f in (max, min))
     named = [f"{percent(row['mask_ratio'])}, weight {row['visible_weight']:g}" for row in (least, most)]
     return (
-        f"Patch spamming (0: as diverse as the originals, 1: one patch everywhere) is {least['spam']:.2f} "
+        f"Patch repetition (0: as diverse as the originals, 1: one patch everywhere) is {least['spam']:.2f} "
         f"({named[0]}) to {most['spam']:.2f} ({named[1]}) at {percent(sweep.reference)} removed."
     )
 
@@ -157,7 +157,7 @@ def table(sweep: Sweep, rows: list[dict], classifiers: list[dict]) -> list[list[
     ]
     scores = {row["init"]: row for row in classifiers}
     if classifiers:
-        header += [f"accuracy at {Level.of_row(classifiers[0]).amount}", "difference to scratch (95 %)"]
+        header += [f"accuracy at {Level.of_row(classifiers[0]).amount}", "difference from scratch (95 %)"]
     own = [row for row in rows if row["evaluated_at"] == sweep.reference]
     lines = [header, ["no network", "–", "–", "–", f"{grey(own[0]['removed_pixel_no_network']):.1f}", "–", "–"]]
     lines[1] += _score(scores.get(BASELINE)) if classifiers else []
