@@ -137,6 +137,17 @@ def leaks(train: Sequence[Source], test: Source) -> dict:
     }
 
 
+def unsearched(found: dict[str, dict]) -> str:
+    """A line that names the test sets in which shifted and cropped copies were not searched for; "" if none.
+
+    `found` has the `leaks` of each test set.
+    """
+    names = [name for name, leaks in found.items() if not leaks["shifted_searched"]]
+    if not names:
+        return ""
+    return f"not searched for in {', '.join(names)}, because there are more than {shifted.PAIRS:,} pairs of images"
+
+
 def in_words(found: dict, who: str = "training") -> str:
     """One line about what a test set shares with the images of `who`; "" if nothing."""
     said = []

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float32, Int8, UInt8
 from PIL import Image
 
-from mae_jax.data.decode import load_image, open_image
+from mae_jax.data.decode import load_image, open_image, orientation
 
 SIDE = 16  # pixels along each side of the picture
 FLAT = 2.0  # standard deviation, in gray levels, below which an image has no structure to compare
@@ -33,6 +33,19 @@ def shrunk(data: bytes, side: int, name: str = "image") -> Float32[np.ndarray, "
         image.draft("L", (4 * side, 4 * side))  # decodes no more pixels than are needed
         return _shrunk(image.convert("L"), side)
     return _shrunk(Image.fromarray(load_image(data, name)).convert("L"), side)
+
+
+def size_of(data: bytes, name: str = "image") -> tuple[int, int]:
+    """Height and width in pixels of a decoded image; of a JPEG or PNG only the header is read.
+
+    Raises UserError if the image cannot be decoded.
+    """
+    if not data.startswith((b"\xff\xd8", b"\x89PNG")):
+        height, width = load_image(data, name).shape[:2]
+        return height, width
+    image = open_image(data, name)
+    width, height = image.size
+    return (width, height) if orientation(image) > 4 else (height, width)  # from 5 on it is turned by a right angle
 
 
 def _shrunk(gray: Image.Image, side: int) -> Float32[np.ndarray, "side side"]:

@@ -23,7 +23,7 @@ from jaxtyping import Int8, Int32, Int64, UInt8, UInt64
 from mae_jax.data import groups as grouping
 from mae_jax.data.checking import digest
 from mae_jax.data.groups import Groups
-from mae_jax.data.looks import look
+from mae_jax.data.looks import look, size_of
 from mae_jax.data.sources import Source
 from mae_jax.runtime import files
 from mae_jax.runtime.errors import UserError, printable
@@ -73,12 +73,15 @@ class Index:
     label: Int32[np.ndarray, " n"]
     digest: UInt64[np.ndarray, " n"]  # of the image's bytes, see `checking.digest`
     look: Int8[np.ndarray, "n pixels"]  # perceptual hash
+    size: Int32[np.ndarray, "n 2"] | None = None  # height and width in pixels; None: an earlier version's index
 
     def save(self, path: Path) -> None:
         """Writes an .npz file; lists of strings are one block of UTF-8."""
         arrays = {}
         for f in fields(self):
             value = getattr(self, f.name)
+            if value is None:
+                continue
             if not isinstance(value, np.ndarray):
                 value = np.frombuffer("\n".join(printable(text, keep="") for text in value).encode(), "u1")
             arrays[f.name] = value
@@ -89,14 +92,15 @@ class Index:
         """Reads what `save` wrote; `looks`: with perceptual hashes. Raises UserError if the file is damaged."""
         try:
             with open(path, "rb") as file, np.load(file, allow_pickle=False) as saved:
-                arrays = {f.name: saved[f.name] for f in fields(cls) if looks or f.name != "look"}
+                wanted = [f.name for f in fields(cls) if looks or f.name != "look"]
+                arrays = {name: saved[name] for name in wanted if name != "size" or name in saved}
             arrays.setdefault("look", np.empty((len(arrays["record"]), 0), np.int8))
             names, groups = Texts(arrays["names"]), Texts(arrays["groups"])
             names.block.tobytes().decode()  # fails here rather than at a later name
             once: dict[str, str] = {}  # the images of a group share one string
             strings = {"names": names, "groups": tuple(once.setdefault(group, group) for group in groups)}
             found = cls(**(arrays | strings))
-            if len({len(getattr(found, f.name)) for f in fields(cls)}) != 1:
+            if len({len(getattr(found, name)) for name in (*arrays, "names", "groups")}) != 1:
                 raise ValueError("its arrays have different lengths")
         except Exception as error:  # zipfile and NumPy raise almost anything
             raise UserError(
@@ -111,7 +115,7 @@ def make_index(examples: Iterable[dict]) -> Index:
     def row(e: dict) -> tuple:
         name, group = (e[key].decode(errors="backslashreplace") for key in ("name", "group"))
         data = e["image"]
-        return name, group, int(e.get("label", -1)), digest(data), look(data, name)
+        return name, group, int(e.get("label", -1)), digest(data), look(data, name), size_of(data, name)
 
     rows: list[tuple] = []
     numbers = iter(examples)
@@ -119,7 +123,7 @@ def make_index(examples: Iterable[dict]) -> Index:
         while chunk := list(islice(numbers, CHUNK)):  # not all images in memory
             rows += pool.map(row, chunk)
     order = sorted(range(len(rows)), key=lambda i: rows[i][0])
-    names, groups, labels, digests, looks = zip(*(rows[i] for i in order), strict=True)
+    names, groups, labels, digests, looks, sizes = zip(*(rows[i] for i in order), strict=True)
     return Index(
         record=np.asarray(order, np.int64),
         names=names,
@@ -127,6 +131,7 @@ def make_index(examples: Iterable[dict]) -> Index:
         label=np.asarray(labels, np.int32),
         digest=np.asarray(digests, np.uint64),
         look=np.stack(looks),
+        size=np.asarray(sizes, np.int32),
     )
 
 
@@ -265,6 +270,7 @@ def _source(name: str, splits: tuple[str, ...], directory: str | os.PathLike, cl
         for value in (part.label, part.digest):
             summary.update(value.tobytes())
         summary.update("\n".join(part.names).encode())
+    sizes = [part.size for part in parts if part.size is not None]
     return Source(
         names=Texts.of(name for part in parts for name in part.names),
         labels=label if classes else np.full(len(label), -1, np.int32),
@@ -275,6 +281,7 @@ def _source(name: str, splits: tuple[str, ...], directory: str | os.PathLike, cl
         digests=np.concatenate([part.digest for part in parts]),
         looks=partial(_looks, name, splits, directory),
         fields=groups.fields,
+        sizes=np.concatenate(sizes) if len(sizes) == len(parts) else None,
         kind=groups.kind,
     )
 

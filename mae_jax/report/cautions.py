@@ -126,6 +126,11 @@ def leak_lines(infos: Sequence[dict]) -> list[str]:
                         said.append(f"{n:,} {what}")
                 if said:
                     lines.append(f"Test images of {clean(name)} that {who} saw: {', '.join(said)}. {so}")
+                if isinstance(found, dict) and found.get("shifted_searched") is False:
+                    lines.append(
+                        f"Shifted and cropped copies of {who} images were not searched for among the test images of "
+                        f"{clean(name)}, because there are too many pairs."
+                    )
     return list(dict.fromkeys(lines))
 
 

@@ -141,6 +141,8 @@ def describe_data(config: RunConfig, data: splits.Labelled, cache: splits.DataCa
         if any(shared.values()):
             listed = "; ".join(f"{name} has {text}" for name, text in shared.items() if text)
             about[f"warning: test images that {who} saw"] = f"{listed}; see {contents.RUN} and mae-jax check"
+        if line := duplicates.unsearched(leaks):
+            about[f"shifted and cropped copies of {who} images"] = line
     sources = {data.sets.train_name: data.train, **tests}
     if data.warnings:
         about["warning"] = "; ".join(data.warnings)

@@ -1,5 +1,6 @@
 """Files that are read once before a start: what a run reports of them."""
 
+import io
 from collections import Counter
 from pathlib import Path
 
@@ -48,6 +49,17 @@ def test_a_start_reports_large_images_and_what_is_assumed(tmp_path, tiny_config,
     large = f"{prefix}the shorter side of 170 pixels (median) becomes 16"
     assert built.about["warning: large images"].startswith(large)
     assert built.assumed() == {"train": {"an animation: the first frame is used": 1}}
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF"])
+@pytest.mark.parametrize("turned", [1, 3, 6])
+def test_a_size_is_that_of_the_decoded_image(kind, turned):
+    exif = Image.Exif()
+    exif[0x0112] = turned
+    file = io.BytesIO()
+    Image.new("RGB", (30, 20)).save(file, kind, exif=exif)
+    assert looks.size_of(file.getvalue()) == load_image(file.getvalue()).shape[:2]
+    assert looks.size_of(file.getvalue()) == ((30, 20) if turned == 6 else (20, 30))
 
 
 def test_a_file_is_decoded_again_only_if_it_has_changed(tmp_path, monkeypatch):

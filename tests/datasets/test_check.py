@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance
 
-from mae_jax.data import checking, duplicates, prepared, splits
+from mae_jax.data import checking, duplicates, prepared, shifted, splits
 from mae_jax.data.looks import look
 from mae_jax.datasets.check import check
 from mae_jax.datasets.prepare import prepare
@@ -98,6 +98,18 @@ def test_a_fine_tuning_says_what_its_test_set_shares(leaky, tmp_path, tiny_confi
     said = task.about["warning: test images that training saw"]
     assert "TestA has 1 byte-identical with training images, 1 near-identical with training images" in said
     assert "TestB has 1 of a group that training has, too" in said
+    assert not any("shifted" in key for key in task.about)
+
+
+def test_a_fine_tuning_says_where_shifted_copies_are_not_searched_for(leaky, tiny_config, monkeypatch):
+    monkeypatch.setattr(shifted, "PAIRS", 10)
+    config = tiny_config()
+    config.data.update(source="folder", dir=str(leaky))
+    task = build(config, sharding.make_mesh(1))
+    assert task.about["shifted and cropped copies of training images"] == (
+        "not searched for in TestA, because there are more than 10 pairs of images"
+    )
+    assert task.leaks["TestA"]["shifted_searched"] is False
 
 
 def test_scores_without_leaked_images(leaky, tmp_path, tiny_config):

@@ -201,6 +201,18 @@ def test_damage_is_named(trees, tmp_path):
     assert list(prepared.unlabelled("prcc:tile50", tmp_path).names) == list(source.names)
 
 
+def test_an_index_of_an_earlier_version_has_no_sizes(trees, tmp_path):
+    preparing.prepare("prcc:tile50", trees / "prcc", tmp_path, lambda line: None)
+    source = prepared.unlabelled("prcc:tile50", tmp_path)
+    assert set(map(tuple, source.sizes.tolist())) == {(50, 50)} and len(source.sizes) == len(source)
+    path = prepared.index_path(prepared.locate("prcc:tile50", tmp_path), "train")
+    with np.load(path) as saved:
+        arrays = {name: saved[name] for name in saved.files if name != "size"}
+    np.savez(path, **arrays)
+    again = prepared.unlabelled("prcc:tile50", tmp_path)
+    assert again.sizes is None and again.fingerprint == source.fingerprint
+
+
 def test_records_of_another_data_set_are_not_taken_for_ours(trees, tmp_path):
     """An undamaged file with as many records replaces another."""
     place = preparing.prepare("prcc:tile50", trees / "prcc", tmp_path / "one", lambda line: None)

@@ -58,3 +58,6 @@ def test_a_run_by_name_sees_what_a_run_by_folder_sees(tiny_config, prepared_sets
     held = {named.train.groups[i] for i in named.val_idx}
     assert held and not held & {named.train.groups[i] for i in named.train_idx}
     assert load_image(named.test[0]["image"]).shape == (20, 24, 3)
+    for one, two in ((named.train, folder.train), (named.test, folder.test)):
+        sizes = [dict(zip(source.names, source.sizes.tolist(), strict=True)) for source in (one, two)]
+        assert sizes[0] == sizes[1] and len(sizes[0]) > 10

@@ -328,7 +328,7 @@ def test_what_a_test_set_shares_with_training_is_said(make, tmp_path):
     found = {"groups": 2, "images_in_shared_groups": 7, "identical": 1, "near_identical": None, "examples": {}}
     nothing = {"groups": 0, "images_in_shared_groups": 0, "identical": 0, "near_identical": 0, "examples": {}}
     leaks = {"TestA": found, "TestB": nothing}
-    before = {"mae": {"TestA": nothing | {"near_identical": 2}}, "scratch": {}}
+    before = {"mae": {"TestA": nothing | {"near_identical": 2, "shifted_searched": False}}, "scratch": {}}
     runs = [
         make.run(tmp_path / init, init, 0.1, rows=40, leaks=leaks, seen_before=before[init])
         for init in ("scratch", "mae")
@@ -341,6 +341,8 @@ def test_what_a_test_set_shares_with_training_is_said(make, tmp_path):
     assert page.count(said) == 1 and "Test images of TestB" not in page
     assert page.count("Test images of TestA that pre-training saw: 2 nearly the same as one of its images.") == 1
     assert said in made.paths["table_md"].read_text()
+    assert page.count("Shifted and cropped copies of pre-training images were not searched for among the test") == 1
+    assert "copies of training images were not searched" not in page
 
 
 def test_a_damaged_comparison_with_training_is_passed_over():
