@@ -24,6 +24,7 @@ VERBS = (  # in the order in which `mae-jax` lists them
     "report",
     "predict",
     "embed",
+    "select",
     "runs",
     "check",
     "prepare",

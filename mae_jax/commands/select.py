@@ -1,0 +1,48 @@
+"""Select the images to label first, by what an encoder without labels knows about them.
+
+mae-jax select RUN_OR_WEIGHTS --images DIR --budget 50 --out chosen.csv
+
+FILE has the columns path, label and rank. Fill in the labels, and train on it with --config.data.labels=FILE. A contact
+sheet of the images is written next to it as a PNG file.
+
+typical (Hacohen et al. 2022) takes the densest image of each cluster, which works best with few labels. coreset (Sener
+and Savarese 2018) covers the images, including unusual ones. random is the baseline that both must beat.
+"""
+
+import argparse
+from pathlib import Path
+
+from mae_jax.commands.predict import add_image_arguments
+from mae_jax.runtime import signals
+from mae_jax.runtime.errors import UserError
+
+SUMMARY = "select the images to label first: a CSV file to fill in, and a contact sheet"
+METHODS = ("typical", "coreset", "random")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of `mae-jax select`."""
+    parser.add_argument("run", metavar="RUN_OR_WEIGHTS", help="a pre-training or another run, a bundle, or weights")
+    add_image_arguments(parser)
+    parser.add_argument("--budget", required=True, type=int, help="number of images to select")
+    parser.add_argument("--out", required=True, type=Path, metavar="FILE", help="a .csv file")
+    parser.add_argument("--method", default="typical", choices=METHODS, help="how to select (default typical)")
+    parser.add_argument(
+        "--labeled", default="", metavar="FILE", help="a CSV or Parquet file of images that already have labels"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="random seed (default 0)")
+
+
+def main(options: argparse.Namespace) -> None:
+    """Selects the images, and prints what was written."""
+    if options.seed < 0:
+        raise UserError(f"--seed={options.seed} is not allowed; use 0 or more")
+    with signals.blocked():
+        from mae_jax.predict import selecting
+        from mae_jax.runtime import machine
+    machine.keep_memory()
+    machine.keep_compiled()
+    selecting.select(
+        options.run, options.images, options.budget, options.out, method=options.method, labeled=options.labeled,
+        seed=options.seed, columns=options.columns, bad_images=options.bad_images,
+    )  # fmt: skip
