@@ -3,7 +3,7 @@
 import os
 import tempfile
 
-# Little time is spent running and much compiling, so the compiler is told not to try hard.
+# Tests spend more time compiling than running, so the compiler optimizes little.
 QUICK = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=5 {QUICK}"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -23,7 +23,7 @@ CHECKED = ["checkpoints", "evaluation", "models", "report", "rundir", "step", "s
 CHECKED += ["data.splits", "data.subsets", "runtime.command", "runtime.disk", "runtime.processes", "runtime.signals"]
 from mae_jax.config import fields
 
-# Tests hand over configs that can still be changed in the place of frozen ones.
+# Tests pass configs that can still be changed instead of frozen ones.
 GROUPS = [kind for kind in vars(fields).values() if isinstance(kind, type) and issubclass(kind, fields.Fields)]
 CHECK = beartype.BeartypeConf(
     is_pep484_tower=True,
@@ -77,7 +77,7 @@ def tiny_config():
 
 @pytest.fixture(scope="session")
 def quick_xla() -> str:
-    """XLA_FLAGS for processes that a test starts: one device, and a compiler that does not try hard."""
+    """XLA_FLAGS for processes that a test starts: one device, and little optimization by the compiler."""
     return QUICK
 
 

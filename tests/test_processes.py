@@ -49,7 +49,7 @@ def start(workdir: Path, environment: dict[str, str], count: int, *more: str) ->
 
 
 def stop_at(step: int, started: list[subprocess.Popen]) -> None:
-    """Sends SIGTERM to the last of the processes when the first tells of `step`; all must end as stopped."""
+    """Sends SIGTERM to the last of the processes when the first reports `step`; all must end as stopped."""
     for line in started[0].stdout:
         if f"step {step}/24" in line:
             started[-1].send_signal(signal.SIGTERM)

@@ -25,7 +25,7 @@ def test_strength_0_leaves_the_image_as_it_is(name):
 
 
 @pytest.mark.parametrize("strength", [1.0, -1.0, 0.5])
-def test_translation_moves_by_up_to_45_percent_and_fills_with_the_mean_colour(strength):
+def test_translation_moves_by_up_to_45_percent_and_fills_with_the_mean_color(strength):
     image = np.resize(NOISE, (40, SIZE, 3))  # 9 pixels are 45 % of 20, 18 of 40
     for name, axis, whole in (("translate_x", 1, SIZE), ("translate_y", 0, 40)):
         by = round(0.45 * strength * whole)
@@ -133,7 +133,7 @@ def test_what_is_drawn_is_as_often_and_as_strong_as_asked():
     assert min(abs(s) for _, s in weak) == 0
 
 
-def test_without_colour_no_operation_on_colours_is_drawn_and_none_changes():
+def test_without_color_operations_none_is_drawn_and_no_color_changes():
     transform = RandAugment(colour=False, layers=1, probability=1.0)
     rng = np.random.default_rng(1)
     assert {name for _ in range(200) for name, _ in transform.draw(rng)} == set(GEOMETRY)
@@ -180,7 +180,7 @@ def test_the_ratio_of_an_erased_box_is_its_height_over_its_width():
     assert 1.9 < ratios.min() < 2.2 and 2.8 < ratios.max() < 3.1
 
 
-def test_noise_has_the_colours_of_images():
+def test_noise_has_the_colors_of_images():
     image = np.zeros((200, 200, 3), np.uint8)
     found = RandomErasing(1.0, area=(0.2, 1 / 3))({"image": image}, np.random.default_rng(0))["image"] / 255
     noise = found[found.any(-1)]

@@ -83,10 +83,10 @@ def test_only_the_subset_is_read(two):
     indices = [np.array([7, 2, 5]), np.array([30])]
     batches = first(6, two, indices, TRAIN, batch_size=8, seed=0)
     seen = {(int(s), int(i)) for b in batches for s, i in zip(b["source"], b["index"], strict=True)}
-    assert seen == {(0, 7), (0, 2), (0, 5), (1, 30)}  # though smaller than a batch
+    assert seen == {(0, 7), (0, 2), (0, 5), (1, 30)}  # although smaller than a batch
 
 
-def test_an_image_is_augmented_anew_each_time():
+def test_an_image_is_augmented_differently_each_time():
     batches = first(4, [source_of(1)], None, TRAIN, batch_size=4, seed=0)
     assert len({image.tobytes() for batch in batches for image in batch["image"]}) == 16
 

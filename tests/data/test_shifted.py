@@ -1,4 +1,4 @@
-"""Images shifted by up to a tenth or cropped to nine tenths are found; other images are not taken for them."""
+"""Images shifted by up to a tenth or cropped to nine tenths are found; different images are not."""
 
 import io
 
@@ -20,7 +20,7 @@ def encoded(image: np.ndarray, quality: int = 90) -> bytes:
 
 
 def shift(image: np.ndarray, x: float, y: float) -> np.ndarray:
-    """Moves an image by shares of its side; what comes in is black."""
+    """Shifts an image by fractions of its side; the area that it leaves is black."""
     dx, dy = round(x * SIDE), round(y * SIDE)
     moved = np.roll(image, (dy, dx), (0, 1))
     moved[: max(dy, 0)] = moved[SIDE + min(dy, 0) :] = 0
@@ -87,7 +87,7 @@ def test_other_images_are_not_found(cells):
 
 
 def test_the_first_filter_loses_no_candidate(cells, monkeypatch):
-    """Against all correlations of all windows, on images that are alike by halves."""
+    """Compared with all correlations of all windows, on mixtures of two images."""
     mixed = [np.uint8(0.6 * one + 0.4 * two) for one, two in zip(cells[:20], cells[20:40], strict=True)]
     looks = duplicates.hashes_of(source(cells[:20] + mixed, "mixed"))[1]
     sampling, middle = shifted._matrices()
@@ -101,7 +101,7 @@ def test_the_first_filter_loses_no_candidate(cells, monkeypatch):
     assert {(i, j) for i, j, _, _ in shifted.candidates(looks)} == expected
 
 
-def test_turned_copies_are_bounded_exactly():
+def test_rotated_copies_are_bounded_exactly():
     rng = np.random.default_rng(3)
     rows = duplicates._unit(rng.integers(-127, 128, (30, 256)).astype(np.int8))
     bounds = duplicates._unturned(rows)
@@ -110,7 +110,7 @@ def test_turned_copies_are_bounded_exactly():
     np.testing.assert_allclose(duplicates._unturned(duplicates._turned(rows)[5]), bounds, atol=1e-5)
 
 
-def test_flat_images_are_like_nothing():
+def test_flat_images_match_nothing():
     flat = source([np.full((SIDE, SIDE, 3), 255, np.uint8)] * 3, "flat")
     looks = duplicates.hashes_of(flat)[1]
     assert list(shifted.candidates(looks)) == []

@@ -62,7 +62,7 @@ def test_a_class_without_images_is_refused_in_training(root):
         sources.folder(root, "Train", bad_images="skip")
 
 
-def test_hidden_and_system_files_are_passed_over_and_counted(root):
+def test_hidden_and_system_files_are_skipped_and_counted(root):
     plain = sources.folder(root, "Train")
     ant = root / "Train" / "ant"
     for name in (".DS_1.jpg", "._0.png", "Thumbs.db", "desktop.ini"):
@@ -80,7 +80,7 @@ def test_hidden_and_system_files_are_passed_over_and_counted(root):
 
 
 @pytest.mark.parametrize("unlabelled", [False, True])
-def test_files_that_are_no_images_stop_or_are_skipped(root, unlabelled):
+def test_files_that_are_not_images_stop_or_are_skipped(root, unlabelled):
     write(root / "whole.jpg")
     whole = (root / "whole.jpg").read_bytes()
     (root / "whole.jpg").unlink()

@@ -128,7 +128,7 @@ def labelled_folder(tiny_config, tmp_path):
     return data
 
 
-def test_further_test_sets_keep_the_numbers_of_the_classes(labelled_folder, tmp_path):
+def test_external_test_sets_keep_the_numbers_of_the_classes(labelled_folder, tmp_path):
     labelled_folder.external = f"TestB,far={tmp_path / 'elsewhere/x'}"
     found = splits.labelled(labelled_folder).external
     assert list(found) == ["TestB", "far"]
@@ -150,7 +150,7 @@ def test_further_test_sets_keep_the_numbers_of_the_classes(labelled_folder, tmp_
         ("../x=TestB", "needs a name of its own"),
     ],
 )
-def test_further_test_sets_that_cannot_be_are_refused(labelled_folder, external, said):
+def test_external_test_sets_that_cannot_be_used_are_refused(labelled_folder, external, said):
     labelled_folder.external = external
     with pytest.raises(UserError, match=f"data.external.*{said}"):
         splits.labelled(labelled_folder)

@@ -100,7 +100,7 @@ def test_stain_of_the_classes():
     assert darkness[BASOPHIL] > 1.2 * max(darkness[EOSINOPHIL], darkness[NEUTROPHIL])  # granules
 
 
-def test_the_colour_of_the_whole_image_does_not_give_the_class_away():
+def test_the_color_of_the_whole_image_does_not_give_the_class_away():
     labels = np.tile(np.arange(5), 40)
     means = np.stack([synthetic.draw_cell(rng(i, 7), int(c), 32).mean((0, 1)) for i, c in enumerate(labels)])
     train, test = means[:100], means[100:]
@@ -125,7 +125,7 @@ def test_labels_are_counted_out_in_proportion(n):
 
 
 @pytest.mark.parametrize("label", [-1, 5])
-def test_a_label_that_is_no_class_is_refused(label):
+def test_a_label_that_is_not_a_class_is_refused(label):
     with pytest.raises(UserError, match=rf"label is {label}: it must be 0 to 4.*Basophil") as error:
         synthetic.draw_cell(rng(0), label)
     assert "\n" not in str(error.value)

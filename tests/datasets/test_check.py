@@ -1,4 +1,4 @@
-"""Planted duplicates and straddling groups are found, in a folder, in a prepared data set and at a run's start."""
+"""Planted duplicates and groups in two splits are found in a folder, in a prepared data set and at a run's start."""
 
 import csv
 import dataclasses
@@ -156,7 +156,7 @@ def test_a_fine_tuning_says_what_its_pre_training_saw_of_the_test_set(leaky, tmp
     assert seen(None) == {}
 
 
-def test_generated_images_are_not_looked_through(tiny_config):
+def test_generated_images_are_not_searched(tiny_config):
     assert splits.labelled(tiny_config().data).leaks == {}
 
 
@@ -177,7 +177,7 @@ def test_the_perceptual_hash_tells_images_apart_and_copies_together():
     assert found == {(i, 3 * i + k) for i in range(6) for k in range(3)}
 
 
-def test_turned_and_mirrored_images_are_found():
+def test_rotated_and_mirrored_images_are_found():
     rng = np.random.default_rng(2)
     images = [Image.fromarray(rng.integers(0, 256, (9, 9, 3), np.uint8)).resize((90, 90)) for _ in range(5)]
     ways = [None, *Image.Transpose]
@@ -215,7 +215,7 @@ def test_folders_of_other_layouts(trees, tmp_path):
         assert [(row["image"], row["other_image"], row["two_labels"]) for row in rows] == [(*places, labels)]
 
 
-def test_layouts_and_groups_are_told(tmp_path):
+def test_layouts_and_groups_are_reported(tmp_path):
     for i in range(8):
         place = tmp_path / "x" / f"fold{i % 2}" / "AB"[i // 4] / f"patient{i // 2}_{i}.png"
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -282,7 +282,7 @@ def test_files_that_are_skipped_are_counted_and_named(leaky, tmp_path):
     assert "TestA: 1 file skipped (hidden): TestA/Basophil/.DS_Store" in said
 
 
-def test_a_folder_is_no_place_for_findings(tmp_path, monkeypatch):
+def test_a_folder_as_the_output_file_is_refused(tmp_path, monkeypatch):
     line = [sys.executable, "-m", "mae_jax", "check", str(tmp_path), "--out", str(tmp_path)]
     done = subprocess.run(line, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)}, timeout=100)
     assert done.returncode == 2
@@ -311,7 +311,7 @@ def test_index_of_a_prepared_set_knows_digests(prepared_sets):
 
 
 @pytest.mark.parametrize("left", ["__MACOSX", "lost+found", "$RECYCLE.BIN"])
-def test_folders_of_systems_are_no_splits(leaky, tmp_path, left):
+def test_system_folders_are_not_splits(leaky, tmp_path, left):
     root = Path(shutil.copytree(leaky, tmp_path / "source"))
     shutil.copytree(root / "TestA", root / left / "TestA")
     with_it, without = (check(str(place), tmp_path, tmp_path / f"{i}.csv") for i, place in enumerate((root, leaky)))

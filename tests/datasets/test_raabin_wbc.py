@@ -29,7 +29,7 @@ def test_test_b_lacks_classes_and_keeps_the_numbers(prepared_sets):
         prepared.labelled("raabin_wbc", "TestB", prepared_sets[0])
 
 
-def test_what_was_left_out_and_how_counts_differ_is_said(prepared_sets):
+def test_what_was_left_out_and_how_counts_differ_is_reported(prepared_sets):
     said = "\n".join(prepared_sets[1]["raabin_wbc"])
     assert "left out, hidden: 1 (Train/Neutrophil/.DS_1.jpg)" in said
     assert "left out, damaged image: 1 (Train/Monocyte/95-8-13-0_300_7.jpg)" in said
@@ -39,7 +39,7 @@ def test_what_was_left_out_and_how_counts_differ_is_said(prepared_sets):
     assert "  Train         4           4           4         4           4      20      10" in said
 
 
-def test_description_citation_homepage_and_licence():
+def test_description_citation_homepage_and_license():
     from mae_jax.datasets.raabin_wbc.raabin_wbc_dataset_builder import Builder
 
     totals = {split: sum(counts.values()) for split, counts in Builder.PUBLISHED.items()}

@@ -210,7 +210,7 @@ def test_readme_is_short_and_its_two_headings_have_their_block():
         assert command in FENCE.search(section[1])[3]
 
 
-def test_the_owner_of_the_repository_is_named_alike():
+def test_the_owner_of_the_repository_has_one_name_everywhere():
     owners = set()
     for file in ("README.md", "CITATION.cff", "notebooks/quickstart.ipynb"):
         owners |= set(re.findall(r"github(?:\.com)?/([\w-]+)/mae_jax", (ROOT / file).read_text()))
@@ -303,7 +303,7 @@ def test_the_pages_build_without_warnings(tmp_path):
 
 
 def reader(top: Path, environment: dict[str, str]) -> Path:
-    """Makes `top` the folder of a reader with a checkout who has followed the tutorial, and has some more data."""
+    """Makes `top` the folder of a reader who has a checkout, has followed the tutorial, and has some more data."""
     top.mkdir()
     for folder in ("configs", "tools", "docs"):
         (top / folder).symlink_to(ROOT / folder)

@@ -33,7 +33,7 @@ def call(*arguments):
 
 
 def test_maps_are_the_class_tokens_attention_of_a_forward_pass_on_normalized_images():
-    """Registers and the class token itself stand before the patches; the mean and the deviation are the network's."""
+    """Registers and the class token come before the patches; mean and standard deviation are the network's."""
     shape = ViTConfig(16, 4, 16, 2, 2, registers=3)
     params = models.init("encoder", shape, jax.random.key(0))
     rng = np.random.default_rng(1)  # weights large enough for attention that is not even

@@ -11,7 +11,7 @@ PATCHES = jnp.asarray(RNG.uniform(0, 1, (2, 9, 12)), jnp.float32)
 MASK = jnp.array([[0, 0, 0, 0, 1, 0, 0, 0, 0], [1, 1, 1, 1, 1, 1, 1, 1, 0]], jnp.float32)
 
 
-def test_neighbours_are_weighted_by_the_cube_of_their_distance():
+def test_neighbors_are_weighted_by_the_cube_of_their_distance():
     values = jnp.arange(9, dtype=jnp.float32).reshape(1, 9, 1)
     near = np.array([2**-1.5, 1, 2**-1.5, 1, 0, 1, 2**-1.5, 1, 2**-1.5])
     found = neighbours(values.at[0, 4].set(100), MASK[:1])  # its own value does not count

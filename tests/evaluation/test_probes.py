@@ -32,7 +32,7 @@ def blobs():
 
 
 def test_logistic_regression_is_at_its_optimum(blobs):
-    """Another solver, started elsewhere, reaches the same loss and probabilities on an independent objective."""
+    """Another solver, started elsewhere, reaches the same loss and probabilities with an objective written here."""
     (x, labels), _ = blobs
     wide = x.astype(np.float64)
 
@@ -85,7 +85,7 @@ def chosen(candidates, x, labels):
     return probes.choose(lambda *_: candidates, np.zeros((1, 3)), np.zeros(1, int), probes.Apart(x, labels))
 
 
-def test_accuracy_chooses_and_only_equal_accuracies_are_told_apart_by_the_loss():
+def test_accuracy_chooses_and_the_loss_decides_only_between_equal_accuracies():
     labels, x = np.array([0, 0, 1]), np.eye(3)
     right = fixed([0.51, 0.49], [0.51, 0.49], [0.49, 0.51])  # all right, barely: loss 0.67
     sure = fixed([0.99, 0.01], [0.99, 0.01], [0.51, 0.49])  # one wrong, but a loss of 0.24
@@ -102,7 +102,7 @@ def test_accuracy_chooses_and_only_equal_accuracies_are_told_apart_by_the_loss()
 
 
 def test_the_length_of_a_feature_does_not_make_it_near():
-    """The inner product would find the long vector, which points elsewhere, nearer."""
+    """The inner product would choose the long vector, which points in another direction."""
     train = np.array([[1.0, 0.1], [30.0, 40.0]], np.float32)
     found, _ = probes.fit_neighbours(train, np.array([0, 1]), 2, (1,), (0.1,), NONE)
     assert found.probabilities(np.array([[5.0, 0.0]], np.float32)).argmax() == 0
@@ -132,7 +132,7 @@ def test_cross_validation_predicts_each_image_from_the_other_folds_and_refits_on
     assert len(near.labels) == 40 and chosen["neighbours"] in (3, 35)  # a fold trains on 30 images
 
 
-def test_nearest_neighbours_are_those_of_brute_force(blobs):
+def test_nearest_neighbors_are_those_of_brute_force(blobs):
     (x, labels), (v, v_labels) = blobs
     for k, temperature in ((1, 0.07), (5, 0.07), (20, 0.5)):
         found = probes.Neighbours(probes.unit(x), labels, 3, k, temperature).probabilities(v)

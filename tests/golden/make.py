@@ -1,4 +1,4 @@
-"""Makes the golden numbers again: what PyTorch's own networks say to fixed weights and images.
+"""Regenerates the golden numbers: the outputs of PyTorch's own networks for fixed weights and images.
 
     pip install "mae_jax[peers]" && python tests/golden/make.py hf      # Hugging Face's ViTMAE, ViT, DINOv2, BEiT
     pip install "mae_jax[timm]"  && python tests/golden/make.py timm    # timm, in an environment of its own
@@ -38,7 +38,7 @@ def draw(network: torch.nn.Module) -> torch.nn.Module:
 
 
 def images(size: int, n: int = 2) -> torch.Tensor:
-    """Smooth and noisy at once, so that patches differ in mean and deviation."""
+    """Smooth and noisy at once, so that patches differ in mean and standard deviation."""
     generator = torch.Generator().manual_seed(size)
     coarse = torch.randn(n, 3, size // 4, size // 4, generator=generator)
     return coarse.repeat_interleave(4, 2).repeat_interleave(4, 3) + 0.3 * torch.randn(

@@ -1,4 +1,4 @@
-"""Features from any block, attention weights, and masks that are handed in."""
+"""Features from any block, attention weights, and masks given by the caller."""
 
 from functools import partial
 
@@ -94,7 +94,7 @@ def test_attention_weights_are_those_of_the_forward_pass(params):
     assert np.abs(np.asarray(attention(SHAPE, encoder, IMAGES, 0)) - weights).max() > 0.05  # of another block
     silent = jax.tree.map(np.asarray, encoder)
     kernel, bias = (np.array(block["attn"]["qkv"][name]) for name in ("kernel", "bias"))
-    kernel[..., :16], bias[:16] = 0, 0  # no question: all are attended to alike
+    kernel[..., :16], bias[:16] = 0, 0  # a query of 0: all tokens get equal attention
     silent["block_01"] = block | {"attn": block["attn"] | {"qkv": {"kernel": kernel, "bias": bias}}}
     np.testing.assert_allclose(attention(SHAPE, silent, IMAGES, -1), 1 / 20, rtol=1e-5)
     with pytest.raises(UserError, match=r"block=2 is out of range; use 0 to 1, or -1"):
@@ -107,7 +107,7 @@ def test_a_given_mask_is_the_mask_that_is_used(params):
         mask[row, removed] = 1
     pred, used = apply("mae", SHAPE, params, IMAGES, *given_mask(mask))
     np.testing.assert_array_equal(used, mask)
-    hidden = patchify(jax.numpy.asarray(IMAGES), 4) * (1 - mask[:, :, None])  # what is removed is not looked at
+    hidden = patchify(jax.numpy.asarray(IMAGES), 4) * (1 - mask[:, :, None])  # removed patches have no effect
     again, _ = apply("mae", SHAPE, params, unpatchify(hidden, 4), *given_mask(mask.astype(bool)))
     np.testing.assert_array_equal(again, pred)
     other, _ = apply("mae", SHAPE, params, IMAGES, *given_mask(mask[::-1]))

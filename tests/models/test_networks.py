@@ -89,7 +89,7 @@ def test_attention_and_its_gradient_are_those_of_autodiff(first):
 
 
 @pytest.mark.parametrize("first", [1, 5])
-def test_the_fused_kernel_is_asked_for_the_same(first, monkeypatch):
+def test_the_fused_kernel_gets_equivalent_arguments(first, monkeypatch):
     """The arguments for cuDNN are passed to XLA's implementation, because this test has no GPU."""
     asked, computed = [], jax.nn.dot_product_attention
 
@@ -224,7 +224,7 @@ def test_decoder_predicts_each_patch_at_its_place():
     assert int(jnp.abs(after - before).sum(-1).argmax()) == place
 
 
-def test_initialisation_is_that_of_the_paper():
+def test_initialization_is_that_of_the_paper():
     params = init("mae", SHAPE, jax.random.key(0))["encoder"]
     kernel = params["block_00"]["attn"]["qkv"]["kernel"]
     limit = (6 / (16 + 48)) ** 0.5  # Xavier-uniform

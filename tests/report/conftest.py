@@ -74,7 +74,7 @@ def predictions(classes, rows, knows, offset, seed):
 
 
 def write_external(run: Path, name: str, classes: list[str], rows: int = 90, seed: int = 0) -> None:
-    """A further test set of a run, which holds only some of the `classes`."""
+    """An external test set of a run, with only some of the `classes`."""
     table = [row for row in predictions(CLASSES, rows * 4, 0.7, 0, [seed, 7]) if row["label"] in classes][:rows]
     path = run / "external" / name
     path.mkdir(parents=True)

@@ -50,7 +50,7 @@ def test_broken_files_are_left_out(study, text):
     assert autoencoder_pictures.found(read_runs(study)[0]) == []
 
 
-def test_no_picture_is_no_reason_to_stop(study):
+def test_a_missing_picture_does_not_stop_the_report(study):
     (study[0].parent.parent / "pretrain" / "reconstructions.png").write_bytes(b"no png")
     (shown,) = autoencoder_pictures.found(read_runs(study)[0])
     assert shown["uri"] == ""

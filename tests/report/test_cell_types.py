@@ -1,4 +1,4 @@
-"""Cell types: confusion matrices, sensitivities and sentences of predictions that are known one by one."""
+"""Cell types: confusion matrices, sensitivities and sentences, for predictions that are known one by one."""
 
 import csv
 import json
@@ -62,7 +62,7 @@ def study(dirs):
 
 
 def test_the_best_model_is_the_one_with_the_highest_macro_f1(tmp_path):
-    """mae is right more often, but knows nothing about the rarest class."""
+    """mae is right more often, but never finds the rarest class."""
     wrong = {("Monocyte", "Neutrophil"): 20}, {("Neutrophil", "Lymphocyte"): 25}
     dirs = [write(tmp_path / i, i, 1.0, w) for i, w in zip(("mae", "scratch"), wrong, strict=True)]
     study = analysis.analyze(read_runs(dirs)[0])
@@ -81,7 +81,7 @@ def test_sensitivity_and_precision_of_a_class(study):
     assert found.matrix(found.largest, "mae").counts.tolist() == [[38, 0, 2], [4, 16, 0], [0, 0, 60]]
 
 
-def test_the_difference_to_scratch_is_paired_and_corrected(study):
+def test_the_difference_from_scratch_is_paired_and_corrected(study):
     found = cell_types.analyze(study)
     rows = {row["class"]: row for row in found.of(found.chosen, "mae")}
     assert (
@@ -145,7 +145,7 @@ def test_many_classes_are_listed_not_drawn(make, tmp_path):
 def test_training_images_of_each_class_are_on_the_page(dirs, tmp_path):
     study = analysis.analyze(read_runs(dirs)[0])
     ((level, counts),) = cell_types.trained_on(study, cell_types.analyze(study))
-    assert str(level) == "10 %" and counts == [33.0, 7.0, 60.0]  # at 100 % no run tells them
+    assert str(level) == "10 %" and counts == [33.0, 7.0, 60.0]  # no run has them at 100 %
     page = write_report(dirs, tmp_path / "out").paths["page"].read_text()
     assert "<tr><td>10 %</td><td>33</td><td>7</td><td>60</td></tr>" in page
     assert "<td>test images</td><td>40</td><td>20</td><td>60</td></tr>" in page

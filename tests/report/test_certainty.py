@@ -10,7 +10,7 @@ from mae_jax.report.runs import read_runs
 
 
 def write(path, init, wrong, seed=0):
-    """100 images of two classes in turn; `wrong` maps the number of an image to the confidence of its mistake."""
+    """100 images of two alternating classes; `wrong` maps an image's number to the confidence of its mistake."""
     path.mkdir(parents=True)
     (path / "run.json").write_text(json.dumps({"init": init, "fraction": 0.1, "seed": seed, "classes": ["a", "b"]}))
     lines = ["image,label,prediction,confidence"]
@@ -39,7 +39,7 @@ def test_confidence_when_wrong_is_compared_with_scratch(tmp_path):
     assert scratch["difference"] is None and mae["wrong_q1"] <= mae["wrong"] <= mae["wrong_q3"]
 
 
-def test_sure_mistakes_of_each_class(tmp_path):
+def test_confident_mistakes_of_each_class(tmp_path):
     wrong = {i: 0.95 for i in range(0, 20, 2)} | {1: 0.5, 3: 0.95}
     study = analysis.analyze(read_runs([write(tmp_path / "a", "scratch", wrong)])[0])
     a, b = certainty.by_class(study)
@@ -48,7 +48,7 @@ def test_sure_mistakes_of_each_class(tmp_path):
     assert tuple(a) == certainty.BY_CLASS
 
 
-def test_sure_begins_at_a_confidence_of_90_percent(tmp_path):
+def test_confident_means_a_confidence_of_at_least_90_percent(tmp_path):
     dirs = [write(tmp_path / "a", "scratch", {4: 0.9, 5: 0.8999}), write(tmp_path / "b", "mae", {4: 0.8999})]
     assert [row["sure_wrong"] for row in certainty.analyze(analysis.analyze(read_runs(dirs)[0]))] == [0.01, 0.0]
 

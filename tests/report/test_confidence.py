@@ -1,4 +1,4 @@
-"""The numbers under the figures about confidence, counted again image by image, and that they are what is drawn."""
+"""The numbers behind the figures on confidence are those counted image by image, and the figures show them."""
 
 import numpy as np
 import pytest

@@ -51,17 +51,17 @@ def test_the_command_takes_a_study(study, tmp_path, capsys):
     assert (tmp_path / "out" / "figures" / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_study_says_its_title_its_target_and_whether_images_are_shown(study, tmp_path):
+def test_a_study_gives_its_title_its_target_and_whether_images_are_shown(study, tmp_path):
     config = {"title": "Few labels", "target": 0.7, "pictures": False, "seeds": [0]}
     (study / "study.json").write_text(json.dumps({"format": 2, "config": config}))
     assert study_settings([study]) == {"title": "Few labels", "target": 0.7, "pictures": False}
-    assert study_settings([study, tmp_path]) == {"pictures": False}  # of several studies no title is right
+    assert study_settings([study, tmp_path]) == {"pictures": False}  # several studies have no common title
     (study / "study.json").write_text(json.dumps({"config": {"title": 3, "target": 70, "pictures": "no"}}))
     assert study_settings([study]) == study_settings([tmp_path]) == {}
 
 
 @pytest.mark.parametrize("fraction", ["0", "1.5", "nan"])
-def test_a_fraction_that_is_none_is_refused(study, tmp_path, fraction, capsys):
+def test_a_value_that_is_not_a_fraction_is_refused(study, tmp_path, fraction, capsys):
     assert main([str(study), "--out", str(tmp_path / "out"), "--fraction", fraction]) == 2
     assert f"--fraction={fraction}: must be above 0 and at most 1" in capsys.readouterr().err
 

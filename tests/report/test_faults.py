@@ -1,4 +1,4 @@
-"""Run directories of strangers: what their files say never leads out of them, waits for ever, or ends in a trace."""
+"""Run directories of strangers: their files never lead outside, block forever or cause a stack trace."""
 
 import base64
 import io
@@ -31,13 +31,13 @@ def replaced(path: Path, make) -> None:
 
 @pytest.mark.parametrize("name", ["run.json", "predictions.csv"])
 @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
-def test_what_is_no_file_is_not_waited_for(run_dir, name, make):
+def test_reading_what_is_not_a_file_does_not_block(run_dir, name, make):
     replaced(run_dir / name, make)
     with pytest.raises(UserError, match=rf"{name}: cannot be read .*not a regular file"):
         read_runs([run_dir])
 
 
-def test_a_pipe_in_the_place_of_a_pictures_file_is_passed_over(run_dir):
+def test_a_pipe_in_place_of_a_picture_file_is_skipped(run_dir):
     info = json.loads((run_dir / "run.json").read_text()) | {"init": "mae", "init_from": str(run_dir)}
     (run_dir / "run.json").write_text(json.dumps(info))
     for name in ("reconstructions.json", "metrics.jsonl", "predictions_val.csv", "x.png"):
@@ -47,7 +47,7 @@ def test_a_pipe_in_the_place_of_a_pictures_file_is_passed_over(run_dir):
     assert mistakes.gallery(runs)[0]["images"][0]["uri"] is None
 
 
-def test_files_of_windows_are_read(run_dir):
+def test_files_written_on_windows_are_read(run_dir):
     for name in ("run.json", "predictions.csv"):
         text = (run_dir / name).read_text()
         (run_dir / name).write_bytes(b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode())
@@ -91,7 +91,7 @@ def test_no_picture_comes_from_outside_by_a_name_or_a_link(run_dir, tmp_path):
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
-def test_what_is_no_file_is_no_further_test_set(run_dir, make):
+def test_what_is_not_a_file_is_not_an_external_test_set(run_dir, make):
     (run_dir / "external" / "x").mkdir(parents=True)
     make(run_dir / "external" / "x" / "predictions.csv")
     assert external_tests.read(read_runs([run_dir])[0])[0] == []

@@ -23,7 +23,7 @@ def drawn(make, tmp_path_factory):
 
 
 def look(line):
-    """What tells a line from another: color, dashes, mark and its filling."""
+    """What distinguishes two lines: color, dashes, marker and its fill."""
     mark = line.get_marker()
     filled = to_hex(line.get_markerfacecolor()) if mark not in ("", "None", None, "x") else ""
     return to_hex(line.get_color()), line.get_linestyle(), mark, filled

@@ -37,7 +37,7 @@ def dirs(make, tmp_path_factory):
     return usual, {kind: probes(make, path, kind) for kind in ("knn", "lbfgs", "linear_probe")}
 
 
-def test_probes_are_apart_from_what_was_fine_tuned(dirs, tmp_path):
+def test_probes_are_separate_from_fine_tuned_models(dirs, tmp_path):
     usual, probed = dirs
     report = write_report([*usual, *probed["knn"], *probed["lbfgs"]], tmp_path)
     alone = write_report(usual, tmp_path / "alone")
@@ -83,13 +83,13 @@ def test_a_probe_of_random_weights_is_a_reference_in_every_row(dirs):
     ]
     rows = tables.rows(analysis.analyze(runs, [*probed_runs, *perfect]))
     assert [row["random_probe_accuracy"] for row in rows] == [1, 1, pytest.approx(accuracy), pytest.approx(accuracy)]
-    # What was solved for is preferred to what was trained.
+    # Probes that were solved are preferred to probes that were trained.
     _, more = frozen_encoders.separate(read_runs([*usual, *probed["lbfgs"], *probed["linear_probe"]])[0])
     assert {run.evaluation for run in frozen_encoders.random_probes(more)} == {"lbfgs"}
 
 
 def test_an_interval_of_equal_seeds_is_that_of_the_images(make, tmp_path):
-    """The same features and labels give the same answers for every seed: no certainty comes of that."""
+    """The same features and labels give the same answers for every seed, which adds no certainty."""
     runs = [
         make.run(tmp_path / f"{init}{seed}", init, 1.0, seed=seed, rows=100, knows=0.6, evaluation="knn")
         for init in KNOWS

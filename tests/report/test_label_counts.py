@@ -1,4 +1,4 @@
-"""A study asked for in numbers of labels is told in numbers of labels, everywhere."""
+"""A study that was configured with numbers of labels is reported in numbers of labels, everywhere."""
 
 import re
 

@@ -9,7 +9,7 @@ from mae_jax.report.runs import read_runs
 
 
 def log(run, accuracies):
-    """Replace the log of a run: the validation accuracy after each epoch."""
+    """Replaces the log of a run: the validation accuracy after each epoch."""
     lines = [{"step": 10 * e, "epoch": e, "val/accuracy": a} for e, a in enumerate(accuracies)]
     (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     return run

@@ -175,7 +175,7 @@ def test_a_row_of_which_one_seed_collapsed_is_not_called_collapsed(make, tmp_pat
     assert [end[1] + end[2] for end in ends] == ["collapsed: 1 of 3", "collapsed"]
 
 
-def test_more_initialisations(make, tmp_path):
+def test_more_initializations(make, tmp_path):
     dirs = make.study(tmp_path / "runs", rows=60)[2:4]
     for init in ("imported", "random probe"):
         dirs.append(make.run(tmp_path / "runs" / init, init, 0.1, rows=60, knows=0.8))
@@ -203,7 +203,7 @@ def test_an_arm_has_panels_and_files_of_its_own(make, tmp_path):
     assert page.count("<th colspan") == page.count(f'">{arm}</th></tr>') == 6  # once above its rows in each table
 
 
-def test_an_arm_of_few_fractions_stands_beside_the_usual_one(make, tmp_path):
+def test_an_arm_of_few_fractions_is_shown_next_to_the_usual_one(make, tmp_path):
     dirs = make.study(tmp_path / "runs", rows=60)[:4]
     dirs += [make.run(tmp_path / init, init, 0.1, rows=60, arm="longer", knows=0.8) for init in ("scratch", "mae")]
     write_report(dirs, tmp_path / "out")
@@ -213,7 +213,7 @@ def test_an_arm_of_few_fractions_stands_beside_the_usual_one(make, tmp_path):
 
 
 @pytest.mark.slow
-def test_further_test_sets_stand_beside_the_main_one(make, tmp_path):
+def test_external_test_sets_are_shown_next_to_the_main_one(make, tmp_path):
     dirs = make.study(tmp_path / "runs", rows=60)[2:6]
     for i, run in enumerate(dirs):
         make.external(run, "TestB", ["Lymphocyte", "Neutrophil"], seed=i)
@@ -261,7 +261,7 @@ def test_further_test_sets_stand_beside_the_main_one(make, tmp_path):
     assert found == {"TestB", "hospital__b_", "hospital__b__"}
 
 
-def test_what_a_further_test_set_lacks_and_how_few_groups_it_has_is_said(make, tmp_path):
+def test_classes_missing_from_an_external_test_set_and_its_few_groups_are_reported(make, tmp_path):
     dirs = make.study(tmp_path / "runs", rows=60)[:2]
     for run in dirs:
         make.external(run, "TestB", make.classes)
@@ -292,7 +292,7 @@ def test_arms_of_nearly_one_name_have_files_of_their_own(make, tmp_path):
 
 
 @pytest.mark.slow
-def test_what_was_run_stands_under_its_own_heading(make, tmp_path):
+def test_what_was_run_has_its_own_heading(make, tmp_path):
     dirs = make.study(tmp_path / "runs", rows=60, seeds=2)
     dirs[:0] = [make.run(tmp_path / f"knn{f}", "mae", f, rows=60, knows=0.5, evaluation="knn") for f in (0.1, 0.5)]
     text = Page(write_report(dirs, tmp_path / "out").paths["page"]).text
@@ -302,7 +302,7 @@ def test_what_was_run_stands_under_its_own_heading(make, tmp_path):
 
 
 @pytest.mark.slow
-def test_one_pre_training_for_all_seeds_is_said(make, tmp_path):
+def test_one_pre_training_for_all_seeds_is_reported(make, tmp_path):
     told = "One pre-training serves all seeds"
     dirs = make.study(tmp_path / "one", rows=60, seeds=2, init_from="runs/pretrain")
     text = Page(write_report(dirs, tmp_path / "a").paths["page"]).text
@@ -313,7 +313,7 @@ def test_one_pre_training_for_all_seeds_is_said(make, tmp_path):
     assert told not in Page(write_report(dirs, tmp_path / "c").paths["page"]).text
 
 
-def test_a_pre_training_is_no_classifier(make, tmp_path):
+def test_a_pre_training_run_is_not_a_classifier(make, tmp_path):
     dirs = make.study(tmp_path, rows=60)
     info = json.loads((dirs[0] / "run.json").read_text()) | {"task": "pretrain", "classes": []}
     (dirs[0] / "run.json").write_text(json.dumps(info))
@@ -324,7 +324,7 @@ def test_a_pre_training_is_no_classifier(make, tmp_path):
 HOSTILE = ["<script>alert(1)</script>", "=cmd|' /C calc'!A0", "a\x1b[2Jb", "$x^2$", "日本 | &amp;"]
 
 
-def test_what_a_test_set_shares_with_training_is_said(make, tmp_path):
+def test_what_a_test_set_shares_with_training_is_reported(make, tmp_path):
     found = {"groups": 2, "images_in_shared_groups": 7, "identical": 1, "near_identical": None, "examples": {}}
     nothing = {"groups": 0, "images_in_shared_groups": 0, "identical": 0, "near_identical": 0, "examples": {}}
     leaks = {"TestA": found, "TestB": nothing}
@@ -345,7 +345,7 @@ def test_what_a_test_set_shares_with_training_is_said(make, tmp_path):
     assert "copies of training images were not searched" not in page
 
 
-def test_a_damaged_comparison_with_training_is_passed_over():
+def test_a_damaged_comparison_with_training_is_skipped():
     odd = {"TestA": ["not", "ours"], "TestB": {"identical": "many"}}
     assert cautions.leak_lines([{"leaks": odd}, {"leaks": 3}, {}]) == []
 
@@ -463,7 +463,7 @@ def test_paper_has_the_figures_of_every_arm_and_no_configurations(make, tmp_path
 @pytest.mark.slow
 @pytest.mark.skipif(not CHROMIUM, reason="no chromium here: apt-get install chromium")
 def test_a_browser_opens_it(report, tmp_path, browse):
-    # A copy that may run a script tells, from within a phone's width, which images the browser could not show and
+    # A copy that may run a script reports, at the width of a phone, which images the browser could not show and
     # whether anything but the tables, which scroll by themselves, is wider than the phone.
     probe, phone = tmp_path / "probe.html", tmp_path / "phone.html"
     text = report.paths["page"].read_text()

@@ -61,7 +61,7 @@ def test_reads_in_order_whatever_the_order_of_rows_and_classes(pair, make):
     assert notes == []
 
 
-def test_the_least_that_is_needed(make, tmp_path):
+def test_the_minimum_that_is_needed(make, tmp_path):
     run = make.run(tmp_path / "a", "scratch", 0.1, rows=30, columns=list(make.required))
     for name in ("metrics.jsonl", "predictions_val.csv"):
         (run / name).unlink()

@@ -20,7 +20,7 @@ def tool():
 @pytest.mark.parametrize("spread", [0.0, 1.3, 5.0])
 def test_three_seeds_cover_images_and_seeds(tool, spread, groups):
     found = tool.study(tool.Setting(seeds=3, spread=spread, groups=groups), studies=200, draws=1000, oracle=1000)
-    # 200 studies tell a coverage of 0.95 to about 0.03 (two standard errors)
+    # 200 studies measure a coverage of 0.95 to within about 0.03 (two standard errors)
     assert found["difference"].coverage >= 0.92 and found["accuracy"].coverage >= 0.90
     assert found["difference"].width <= 2.05  # of an oracle's; 1.95 is Student's with two degrees of freedom
     assert found["difference"].claims <= 0.08

@@ -134,7 +134,7 @@ def test_weights_of_seeds_spread_as_students_t():
 
 
 def redrawn(values, shared, own, draws=10_000):
-    """Draws of seeds whose image noise has a part in common and one of each seed's own."""
+    """Draws of seeds whose image noise is partly shared and partly each seed's own."""
     rng = np.random.default_rng(3)
     common, each = rng.normal(size=draws), rng.normal(size=(len(values), draws))
     return np.array(values)[:, None] + shared * common + own * each
@@ -153,8 +153,8 @@ def test_seeds_that_agree_leave_the_interval_of_the_images():
 
 
 def test_image_noise_of_each_seed_is_counted_once():
-    # The seeds' values are spread by 0.02 and all of it is image noise of their own: Student's interval of them,
-    # widened by what the images have in common. Adding the redrawn noise as it is would count 0.02 / sqrt(3) twice.
+    # The seeds' values have a standard deviation of 0.02, all of it image noise of their own. The interval is
+    # Student's, widened by the noise that they share. Adding all resampled noise would count 0.02 / sqrt(3) twice.
     values = 0.5 + 0.02 * np.array([-1, 0, 1])
     for shared in (0.0, 0.03):
         low, high = stats.percentile_interval(stats.over_seeds(redrawn(values, shared, 0.02), values))
@@ -193,12 +193,12 @@ def test_p_value_agrees_with_the_normal_and_with_the_interval():
         low, high = stats.percentile_interval(draws + mean)
         assert (p < 0.05) == (low > 0 or high < 0)
     assert stats.p_value(np.zeros(10_000)) == 1  # two models that answer alike
-    assert stats.p_value(draws + 100) == 1e-4  # what 10,000 draws can tell
+    assert stats.p_value(draws + 100) == 1e-4  # the resolution of 10,000 draws
 
 
 @pytest.mark.parametrize("seeds", [2, 3, 5])
 def test_ten_thousand_draws_over_seeds_give_students_interval(seeds):
-    # independent draws left the ends of an interval up to 9 % off, and words hung on it
+    # independent draws left the ends of an interval up to 9 % off, which changed the verdicts
     weights = stats.seed_weights(seeds)
     assert weights.shape == (seeds, stats.DRAWS) and weights.sum(0) == pytest.approx(1)
     for values in (np.arange(seeds) / 10, np.eye(seeds)[0]):
@@ -257,7 +257,7 @@ def test_labels_to_reach_holds_a_falling_curve_at_its_highest():
     assert stats.labels_to_reach(n, scores, np.array(0.7)) == pytest.approx(10**2.5)
 
 
-def test_power_law_is_found_again():
+def test_a_power_law_is_recovered():
     n = np.array([10.0, 100, 1000])
     assert stats.power_law(n, 0.8 * n**-0.3) == pytest.approx((0.8, 0.3, 1.0))
 

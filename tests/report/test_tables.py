@@ -166,7 +166,7 @@ def test_labels_of_an_axis_do_not_run_together(make, tmp_path):
     assert texts == ["1 %", "10 %", "", "", "36 %", "100 %"] and len(figure.axes[0].get_xticks()) == 6
 
 
-def test_many_initialisations_have_colours_and_marks_of_their_own(make, tmp_path):
+def test_many_initializations_have_colors_and_marks_of_their_own(make, tmp_path):
     dirs = [make.run(tmp_path / f"{i}", f"init {i}", 0.1, rows=60, knows=0.5) for i in range(10)]
     study = analysis.analyze(read_runs([*dirs, make.run(tmp_path / "s", "scratch", 0.1, rows=60)])[0])
     for looks in (figures.color, figures.marker):
@@ -194,7 +194,7 @@ def test_seeds_without_a_partner_are_left_out(make, tmp_path):
 
 
 def test_interval_and_p_of_a_calibration_error_are_both_of_mirrored_draws(make):
-    """Redrawing lifts the difference of 0.03 to 0.07 on average; undone, it is -0.01, one deviation from 0."""
+    """Resampling raises the difference of 0.03 to 0.07 on average. Corrected, it is one standard deviation below 0."""
     study = make.in_memory({("", 0.1, "scratch"): [0.5], ("", 0.1, "mae"): [0.7]})
     lifted = 0.07 + 0.01 * np.random.default_rng(0).standard_normal(10_000)
     ece = {"ece": np.array([0.02, 0.05])}, {"ece": np.stack([np.zeros(10_000), lifted])}
@@ -202,7 +202,7 @@ def test_interval_and_p_of_a_calibration_error_are_both_of_mirrored_draws(make):
     (row,) = [row for row in tables.paired(study)[0] if row["metric"] == "ece"]
     assert row["difference"] == pytest.approx(0.03) and row["verdict"] == tables.NOTHING
     assert (row["low"], row["high"]) == (pytest.approx(-0.03, abs=1e-3), pytest.approx(0.03, abs=1e-9))
-    assert row["p"] == pytest.approx(0.317, abs=0.02)  # of a normal variable beyond one deviation
+    assert row["p"] == pytest.approx(0.317, abs=0.02)  # of a normal variable beyond one standard deviation
 
 
 def test_pairs_are_of_equal_seeds_where_the_first_seed_of_a_side_is_missing(make):
@@ -240,7 +240,7 @@ def test_intervals_over_groups_redraw_groups(make, tmp_path):
 
 
 def test_the_temperature_is_fitted_on_validation_images(make):
-    """Validation images ask for a temperature of 3, test images for 1: the first is used, and makes the test worse."""
+    """Validation images call for a temperature of 3, test images for 1; that of the validation images is used."""
     rng = np.random.default_rng(0)
     p = rng.dirichlet(np.ones(5), 3000)
     labels = np.array([rng.choice(5, p=row) for row in p])  # calibrated as they are
@@ -381,7 +381,7 @@ def test_table_for_a_terminal(study):
     assert "0.7315" in published and "+0.1696" in published
 
 
-def test_csv_cells_are_no_formulas(tmp_path):
+def test_csv_cells_are_not_formulas(tmp_path):
     rows = [{"name": "=1+1", "value": -0.5}, {"name": "@x", "value": None}]
     with tables.write_csv(tmp_path / "t.csv", rows).open(newline="") as stream:
         assert list(csv.reader(stream)) == [["name", "value"], ["'=1+1", "-0.5"], ["'@x", ""]]

@@ -13,7 +13,7 @@ NAMES = [f"{i:03}" for i in range(100)]
 
 
 def write(path, init, wrong, seed=0, **info):
-    """100 images of two classes in turn; those in `wrong` are mistaken."""
+    """100 images of two alternating classes; those in `wrong` are misclassified."""
     path.mkdir(parents=True)
     about = {"init": init, "fraction": 0.1, "seed": seed, "classes": ["a", "b"], "test_split": "TestA", "n_train": 50}
     (path / "run.json").write_text(json.dumps(about | info))
@@ -47,7 +47,7 @@ def test_all_models_are_scored_without_the_images_that_any_of_them_saw(dirs):
     assert mae["f1_without"] == pytest.approx(sum(f1) / 2)
 
 
-def test_the_page_has_them_beside_the_others(dirs, tmp_path):
+def test_the_page_has_them_next_to_the_others(dirs, tmp_path):
     write_report(dirs, tmp_path / "report")
     page = (tmp_path / "report" / "index.html").read_text()
     assert "Without the 15 test images that training or pre-training saw, accuracy changes by at most -5.3" in page

@@ -13,7 +13,7 @@ ARM = "as many updates as 100 %"
 
 
 def said(study, target=0.0):
-    """What the page says of a study."""
+    """What the page says about a study."""
     rows, (paired, _) = tables.rows(study), tables.paired(study)
     worth = label_efficiency.worth(study, paired)
     return words.answer(study, rows, paired, worth, target) | {"worth": worth, "paired": paired, "rows": rows}
@@ -81,7 +81,7 @@ def test_a_target_that_no_number_reached(steady):
     assert first.startswith(f"No number of labels reached macro F1 0.99, the target; the best is {best:.2f} (")
 
 
-def test_one_side_that_never_reaches_the_target_is_said_with_its_best(make):
+def test_a_side_that_never_reaches_the_target_is_reported_with_its_best(make):
     cells = {("", f, "scratch"): [score] * 3 for f, score in ((0.1, 0.7), (1.0, 0.8))}
     cells |= {("", f, "mae"): [score] * 3 for f, score in ((0.1, 0.95), (1.0, 0.95))}
     study = make.in_memory(cells, labels=1000)
@@ -178,7 +178,7 @@ def test_worth_is_not_given_where_scratch_collapsed(make):
 
 
 @pytest.mark.parametrize(("seeds", "how"), [(1, "once"), (2, "twice")])
-def test_one_or_two_seeds_tell_about_these_models_alone(make, seeds, how):
+def test_one_or_two_seeds_describe_only_these_models(make, seeds, how):
     cells = {("", f, "scratch"): [score] * seeds for f, score in ((0.1, 0.6), (1.0, 0.8))}
     cells |= {("", f, "mae"): [score] * seeds for f, score in ((0.1, 0.75), (1.0, 0.801))}
     answer = said(make.in_memory(cells))
@@ -227,7 +227,7 @@ def test_worse_is_a_cost(make):
     )
 
 
-def test_what_holm_does_not_confirm_is_said_in_the_headline(steady):
+def test_the_headline_says_what_holm_does_not_confirm(steady):
     answer = said(steady)
     paired = [row | ({"holm_p": 0.07} if row["fraction"] == 0.1 else {}) for row in answer["paired"]]
     second = words.answer(steady, answer["rows"], paired, answer["worth"])["headlines"][1]
@@ -307,7 +307,7 @@ def test_a_curve_that_falls_has_no_plateau(make):
     assert label_efficiency.plateau(level, "scratch")[0].fraction == 0.5
 
 
-def test_a_better_score_on_a_falling_curve_is_told_in_points_not_in_labels(make):
+def test_a_better_score_on_a_falling_curve_is_given_in_points_not_in_labels(make):
     cells = {("", 0.1, "scratch"): [0.75], ("", 1.0, "scratch"): [0.5]}
     cells |= {("", 0.1, "mae"): [0.75], ("", 1.0, "mae"): [0.72]}
     answer = said(make.in_memory(cells))
@@ -364,14 +364,14 @@ def test_arms_that_share_some_seeds_are_compared_on_these(make):
     assert "scratch at 10 %: not compared, since no seed has both" in words.arm_lines(apart)[0]
 
 
-def test_models_without_a_mistake_are_no_proof(make):
+def test_models_without_a_mistake_prove_nothing(make):
     rows = tables.rows(make.in_memory({("", 0.1, "scratch"): [0.5], ("", 0.1, "mae"): [1.0]}))
     assert cautions.flawless_lines(rows[:1]) == []
     (line,) = cautions.flawless_lines(rows)
     assert line.startswith("No mistake among 400 test images: mae at 10 %.") and "about 3 in 400" in line
 
 
-def test_images_that_chose_the_epoch_are_said_to_be_labels(steady):
+def test_images_that_chose_the_epoch_are_counted_as_labels(steady):
     (line,) = [line for line in said(steady)["lines"] if line.startswith("Validation images")]
     assert "too: 50 of them, besides the training images, chose the epoch" in line
 

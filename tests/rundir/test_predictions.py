@@ -1,4 +1,4 @@
-"""Reading predictions.csv: line numbers, marks against formulas, and messages."""
+"""Reading predictions.csv: line numbers, escaped formulas, and messages."""
 
 import pytest
 

@@ -21,7 +21,7 @@ def forget(monkeypatch):
 
 
 class Recorder:
-    """A tracker that keeps what it gets, and fails at the step `fails`."""
+    """A tracker that keeps what it receives, and fails at step `fails`."""
 
     def __init__(self, number, fails=None):
         self.id, self.place, self.calls, self.fails = f"run-{number}", "here", [], fails
@@ -40,7 +40,7 @@ class Recorder:
 
 @pytest.fixture
 def recorded(monkeypatch):
-    """Puts a Recorder in the place of wandb; returns those that were started, and what they were started with."""
+    """Replaces wandb with a Recorder. Returns the recorders that were started, and their arguments."""
     started = []
 
     def start(workdir, run_id, hyperparameters):

@@ -100,7 +100,7 @@ def test_names_in_all_languages_are_accepted(train, name):
     assert (f"ant/{name}" in source.names) == (not name.startswith("."))
 
 
-# Run without the rights of root, who may read everything.
+# Runs without root's permissions, because root may read everything.
 DENIED = """
 import sys
 from mae_jax.data import sources
@@ -157,7 +157,7 @@ def test_a_class_needs_a_printable_name(train, name):
 
 
 @pytest.mark.parametrize("name", ["@eaDir", "lost+found", "$RECYCLE.BIN", "System Volume Information", ".Trash-1000"])
-def test_folders_of_the_system_are_not_classes(train, name):
+def test_system_folders_are_not_classes(train, name):
     shutil.copytree(train / "bee", train / name)
     shutil.copytree(train / "bee", train / "ant" / name)
     source = sources.folder(train)

@@ -13,7 +13,7 @@ from mae_jax.step.mixup import box, draw, partners
     ("own", "centre", "rows", "columns"),
     [
         (0.64, (5, 4), (2, 8), (1, 7)),  # 10 sqrt(0.36) = 6 pixels
-        (0.64, (1, 8), (0, 4), (5, 10)),  # over two edges: what is outside is lost
+        (0.64, (1, 8), (0, 4), (5, 10)),  # across two edges: the part outside is lost
         (0.7, (5, 5), (3, 8), (3, 8)),  # 5.48 becomes 5: 2 above, 3 from the middle on
         (1.0, (5, 5), (5, 5), (5, 5)),
         (0.0, (5, 5), (0, 10), (0, 10)),

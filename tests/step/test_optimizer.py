@@ -60,7 +60,7 @@ def test_clipping_is_by_the_norm_over_all_parameters():
 
 
 def test_adam_sees_the_clipped_gradient():
-    """Its first step is the same whatever the gradient; the second one tells a clipped first gradient apart."""
+    """Adam's first step hardly depends on the size of the gradient; the second shows whether the first was clipped."""
     params, ours = {"bias": jnp.zeros(2)}, optimizer(clip_norm=1.0, weight_decay=0.0)
     state, m, v, expected = ours.transform().init(params), 0.0, 0.0, np.zeros(2)
     for i, gradient in enumerate(([30.0, 40.0], [0.3, -0.4]), 1):

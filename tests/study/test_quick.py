@@ -54,7 +54,7 @@ def test_without_unlabeled_images_the_training_images_are_pre_trained_on(cells):
     assert given.pretrain.train.steps == 7
 
 
-def test_a_given_encoder_brings_its_network_and_normalization(cells, tiny_config):
+def test_a_given_encoder_determines_network_and_normalization(cells, tiny_config):
     run = cells.parent / "pretrained"
     run.mkdir()
     fields = {"model.width": 24, "model.heads": 3, "data.mean": (0.5, 0.4, 0.3), "data.std": (0.2, 0.2, 0.2)}
@@ -88,7 +88,7 @@ def test_the_full_study_is_what_its_command_says(cells):
 
 
 @pytest.mark.slow
-def test_the_command_ends_with_a_report_and_the_way_on(cells, tmp_path, capsys, monkeypatch):
+def test_the_command_ends_with_a_report_and_the_next_step(cells, tmp_path, capsys, monkeypatch):
     """And it decodes each image once for label counts, check, study and plan."""
     from mae_jax.__main__ import dispatch
     from mae_jax.data import checking

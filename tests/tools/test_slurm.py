@@ -16,7 +16,7 @@ def cell(environment, *arguments):
 
 
 @pytest.mark.slow
-def test_the_runs_of_a_study_are_counted_and_called_by_number(environment, tmp_path):
+def test_the_runs_of_a_study_are_counted_and_started_by_number(environment, tmp_path):
     study = ("--config=configs/demo.py:smoke=true", f"--workdir={tmp_path / 'study'}", "--config.fractions=(0.1,1.0)")
     done = cell(environment, *study, "--count", "--config.inits=('scratch','mae')", "--config.seeds=(0,)")
     assert (done.stdout, done.returncode) == ("4\n", 0), done.stderr

@@ -68,7 +68,7 @@ def test_signals_during_the_start_have_the_same_exit_code(tmp_path, environment,
 
 
 def _heeds(status: str, number: int) -> bool:
-    """Whether a process holds back a signal, by /proc/PID/status."""
+    """Whether a process blocks a signal, according to /proc/PID/status."""
     mask = next(line.split()[1] for line in status.splitlines() if line.startswith("SigBlk"))
     return bool(int(mask, 16) >> (number - 1) & 1)
 

@@ -114,7 +114,7 @@ def rows_of(path):
         return {row["image"]: row for row in csv.DictReader(file)}
 
 
-def test_other_code_is_told_to_see_what_evaluation_sees(tmp_path):
+def test_other_code_preprocesses_images_as_evaluation_does(tmp_path):
     """Pixels prepared as timm and transformers read the folder: resize the shorter side, crop the center, normalize."""
     shape = dataclasses.replace(BASE, image_size=48, decoder_width=0, decoder_depth=0, decoder_heads=0)
     mean, std = (0.1, 0.2, 0.3), (0.4, 0.5, 0.6)

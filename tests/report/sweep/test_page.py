@@ -100,7 +100,7 @@ def test_the_effect_of_the_weight_is_paired(written):
         assert row["verdict"] == ("lower" if seen else "higher")
 
 
-def test_classifiers_stand_under_their_network(written):
+def test_classifiers_are_listed_under_their_network(written):
     rows = table(written, "classifiers.csv")
     assert [r["init"] for r in rows] == [
         "scratch", "25 %, weight 0", "75 %, weight 0", "25 %, weight 1", "75 %, weight 1"
@@ -143,7 +143,7 @@ def test_curves_of_pretraining_are_drawn(written):
     assert {(r["metric"], r["epoch"], r["value"]) for r in rows} >= {("visible_loss", "4", "0.5"), ("spam", "1", "0.1")}
 
 
-def test_networks_of_one_name_in_two_places_are_told_apart(tmp_path, make):
+def test_networks_of_one_name_in_two_places_are_distinguished(tmp_path, make):
     networks = [write_network(tmp_path / place / "net", r, 0) for place, r in zip("ab", RATIOS, strict=True)]
     cells = [make.run(tmp_path / "scratch", "scratch", 0.1)]
     for network in networks:
@@ -204,7 +204,7 @@ def test_a_classifier_is_collapsed_where_every_seed_is(collapsed, said):
 
 
 def saying(path, key, value):
-    """The same network, whose run.json says something else of its training."""
+    """The same network with a run.json that describes its training differently."""
     info = json.loads((path / "run.json").read_text())
     info["config"]["mae"][key] = value
     (path / "run.json").write_text(json.dumps(info))
@@ -248,7 +248,7 @@ def test_a_zero_where_a_share_would_be_taken_of_it(tmp_path):
 
 
 @pytest.mark.parametrize("origin", ["a\0b", "\ud800", "a\nb"])
-def test_a_classifier_that_began_with_what_is_no_path_is_left_out(tmp_path, make, origin):
+def test_a_classifier_whose_start_is_not_a_path_is_left_out(tmp_path, make, origin):
     network = write_network(tmp_path / "a", 0.5, 0)
     cell = make.run(tmp_path / "cell", "mae", 0.1, init_from=origin)
     write_sweep([network, cell], tmp_path / "out")
