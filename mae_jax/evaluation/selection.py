@@ -9,7 +9,7 @@ from mae_jax.evaluation.probes import unit
 NEIGHBORS = 20  # that typicality averages over (Hacohen et al. 2022, section 3.2)
 MOST_CLUSTERS = 500  # (appendix D.1 there)
 SMALLEST = 5  # images of a cluster that is worth a label (appendix D.1 there)
-ITERATIONS = 30  # of k-means
+STARTS, ITERATIONS = 5, 30  # of k-means
 _ROWS = 1024  # at a time, to bound memory
 
 
@@ -75,9 +75,17 @@ METHODS = {"typical": typical, "coreset": coreset, "random": random}
 
 
 def _clusters(x: Float[np.ndarray, "n d"], k: int, seed: int) -> Int[np.ndarray, " n"]:
-    """The number of each image's cluster, by k-means with k-means++ starts. Some clusters may be empty."""
-    _, cluster = vq.kmeans2(x, min(k, len(x)), iter=ITERATIONS, minit="++", rng=np.random.default_rng(seed))
-    return cluster
+    """The number of each image's cluster: the best k-means solution of several k-means++ starts.
+
+    Some clusters may be empty.
+    """
+    rng, best, lowest = np.random.default_rng(seed), np.zeros(len(x), int), np.inf
+    for _ in range(STARTS):
+        centers, cluster = vq.kmeans2(x, min(k, len(x)), iter=ITERATIONS, minit="++", rng=rng)
+        error = np.square(x - centers[cluster]).sum()
+        if error < lowest:
+            best, lowest = cluster, error
+    return best
 
 
 def _spread(x: Float[np.ndarray, "m d"]) -> Float[np.ndarray, " m"]:
