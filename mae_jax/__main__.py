@@ -1,6 +1,5 @@
 """The command line: `mae-jax COMMAND` and `python -m mae_jax COMMAND`."""
 
-import os
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -8,7 +7,7 @@ from typing import NoReturn
 from mae_jax import commands
 from mae_jax.commands.parser import Parser, did_you_mean
 from mae_jax.runtime import signals
-from mae_jax.runtime.command import call
+from mae_jax.runtime.command import call, quiet_libraries
 from mae_jax.runtime.errors import EXIT_USER_ERROR, UserError
 
 
@@ -40,8 +39,7 @@ def dispatch(argv: Sequence[str]) -> int:
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Entry point. A user's mistake prints one line and exits non-zero; a bug in mae_jax prints a stack trace."""
     signals.block()  # until the command has imported what it needs
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # prevents a start-up note; TensorFlow computes nothing here
+    quiet_libraries()
     call(dispatch, sys.argv[1:] if argv is None else argv)
 
 

@@ -24,7 +24,7 @@ from ml_collections import ConfigDict, config_flags
 from mae_jax.config import usage
 from mae_jax.config.loading import check_arguments, config_argument, config_file
 from mae_jax.config.naming import run_directory
-from mae_jax.runtime.command import call_computing, say
+from mae_jax.runtime.command import call_computing, quiet_libraries, say
 from mae_jax.runtime.errors import EXIT_USER_ERROR, UserError
 from mae_jax.runtime.places import local
 from mae_jax.study import validation
@@ -129,8 +129,7 @@ def cli(
     `verb`, `text` and `more` (an extra option) appear in the help.
     """
     logging.set_verbosity(logging.FATAL)  # Orbax, Grain and CLU log every file; errors come as exceptions
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # prevents a start-up note; TensorFlow computes nothing here
+    quiet_libraries()
     arguments = list(sys.argv[1:] if argv is None else argv)
 
     def main(rest: list[str]) -> None:

@@ -1,10 +1,12 @@
 """Two processes on one machine, joined by jax.distributed: the result of one."""
 
 import json
+import re
 import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -86,3 +88,76 @@ def test_two_processes_give_the_result_of_one(tmp_path, environment):
     ]
     assert read[0]["image"].tolist() == read[1]["image"].tolist()
     np.testing.assert_allclose(read[0]["confidence"], read[1]["confidence"], rtol=1e-4)
+
+
+LIMIT = 8  # seconds
+
+
+@pytest.fixture
+def two(tmp_path, environment):
+    """Two processes that have saved a checkpoint and would train for long; they are killed at the end."""
+    environment |= {"MAE_JAX_PEER_TIMEOUT": str(LIMIT)}
+    del environment["TF_CPP_MIN_LOG_LEVEL"]  # set for tests; here the command chooses
+    started = start(tmp_path / "run", environment, 2, "--config.train.steps=100000", "--config.eval.every_epochs=1000")
+    try:
+        for line in started[0].stdout:
+            if "step 8/" in line:
+                break
+        yield started
+    finally:
+        for process in started:
+            process.kill()
+            process.communicate()
+
+
+def ends_with_one_line(process: subprocess.Popen, within: float) -> str:
+    """The only line that is not about progress. The exit code is 2."""
+    text, _ = process.communicate(timeout=within)
+    assert process.returncode == 2, text
+    lines = [line for line in text.splitlines() if " · step " not in line and "[Gloo]" not in line]
+    assert len(lines) == 1, text
+    return lines[0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lost", [0, 1])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_lost_process_ends_the_other_with_one_line(two, lost, number):
+    began = time.monotonic()
+    two[lost].send_signal(number)
+    line = ends_with_one_line(two[1 - lost], LIMIT + 15)
+    if number == signal.SIGKILL:
+        assert re.fullmatch(rf"error: process {lost} is gone; the same command resumes from step \d+", line)
+        assert time.monotonic() - began < LIMIT
+    else:
+        expected = rf"error: process {lost} has not answered for {LIMIT} s \(MAE_JAX_PEER_TIMEOUT\); the same command "
+        assert re.fullmatch(expected + r"resumes from step \d+", line)
+        assert time.monotonic() - began > LIMIT - 2
+
+
+@pytest.mark.slow
+def test_a_pause_below_the_limit_does_no_harm(two):
+    two[1].send_signal(signal.SIGSTOP)
+    time.sleep(LIMIT - 3)
+    two[1].send_signal(signal.SIGCONT)
+    time.sleep(LIMIT)
+    assert two[0].poll() is None and two[1].poll() is None
+    two[1].send_signal(signal.SIGTERM)
+    finish(two, 75)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("present", [0, 1])
+def test_a_process_that_does_not_join_ends_the_other_with_one_line(tmp_path, environment, present):
+    joined = {"JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{free_port()}", "JAX_NUM_PROCESSES": "2"}
+    environment |= joined | {"JAX_PROCESS_ID": str(present), "MAE_JAX_PEER_TIMEOUT": "3"}
+    del environment["TF_CPP_MIN_LOG_LEVEL"]
+    done = subprocess.run(
+        command(tmp_path / "run"), cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        "error: not all processes have joined within 3 s (MAE_JAX_PEER_TIMEOUT); look at the messages of the other "
+        "processes, then run the same command again\n"
+    )
+    assert not (tmp_path / "run").exists()

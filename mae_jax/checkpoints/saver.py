@@ -33,7 +33,7 @@ from mae_jax.checkpoints.steps import (
     unused,
 )
 from mae_jax.rundir import contents, metrics_log
-from mae_jax.runtime import processes
+from mae_jax.runtime import peers, processes
 from mae_jax.runtime.disk import disk_line, not_saved, os_error
 from mae_jax.runtime.errors import StorageError, UserError
 from mae_jax.step.state import TrainState
@@ -281,6 +281,7 @@ class Checkpoints:
 
     def __enter__(self) -> "Checkpoints":
         self._hook, sys.unraisablehook = sys.unraisablehook, self._heard
+        peers.last_step = lambda: next(iter(self.steps()), None)
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, traceback: Any) -> None:

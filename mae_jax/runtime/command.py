@@ -4,11 +4,12 @@ import errno
 import io
 import os
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from mae_jax.runtime import signals
+from mae_jax.runtime import peers, signals
 from mae_jax.runtime.disk import disk_line
 from mae_jax.runtime.errors import EXIT_STOPPED, EXIT_USER_ERROR, Stopped, UserError, printable
 from mae_jax.runtime.progress import close_bars
@@ -50,19 +51,35 @@ def call(command: Callable[..., Any], *args: Any) -> NoReturn:
 def call_computing(command: Callable[..., Any]) -> NoReturn:
     """`call` for a command that may fail or be stopped during a training step.
 
-    A normal exit frees arrays that a running step still reads. That may crash and lose the exit code, so the process
-    exits without this cleanup. With several processes it exits normally, so that jax.distributed can disconnect.
+    A normal exit frees arrays that a running step still reads. That may crash and lose the exit code, so a process that
+    fails or stops exits without this cleanup. With several processes, a stopped one exits normally, so that
+    jax.distributed can disconnect; one that fails does not wait for the others, which may wait for it.
     """
     try:
         call(command)
     except SystemExit as end:
-        jax = sys.modules.get("jax")
-        code = end.code
-        if not code or not isinstance(code, int) or jax is None or jax.distributed.is_initialized():
+        if not isinstance(end.code, int):
             raise
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+        code = end.code
+    except Exception:
+        peers.settle()
+        if not peers.watching():
+            raise
+        traceback.print_exc()
+        code = 1
+    peers.ended(code)
+    if not code or "jax" not in sys.modules or (peers.watching() and code == EXIT_STOPPED):
+        sys.exit(code)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def quiet_libraries() -> None:
+    """Silences the C++ parts of JAX and TensorFlow, which print notes at their start. Call it before their imports."""
+    # With several processes also the stack trace with which JAX ends when another process is lost: see `peers`.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "4" if peers.expected() else "3")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # TensorFlow computes nothing here
 
 
 def out_file(path: Path, option: str) -> Path:

@@ -5,18 +5,19 @@ import os
 
 import jax
 import numpy as np
+from jax._src import distributed
 from jax.experimental import multihost_utils
 
-from mae_jax.runtime import signals
+from mae_jax.runtime import disk, peers, signals
 from mae_jax.runtime.command import say
 from mae_jax.runtime.errors import UserError
 
 
 def start_processes() -> None:
-    """Joins the other processes, if the environment says that there are any. Raises UserError.
+    """Joins the other processes, if the environment says that there are any, and watches them. Raises UserError.
 
     JAX recognizes Slurm and Open MPI itself; elsewhere set JAX_COORDINATOR_ADDRESS (host:port), JAX_NUM_PROCESSES and
-    JAX_PROCESS_ID.
+    JAX_PROCESS_ID. `peers.LIMIT` sets how long the processes wait for one another.
     """
     if jax.distributed.is_initialized():
         return
@@ -29,13 +30,22 @@ def start_processes() -> None:
             raise UserError(f"JAX_NUM_PROCESSES={count} is set, but {error.args[0]} is not") from None
         except ValueError as error:
             raise UserError(f"JAX_NUM_PROCESSES={count} or JAX_PROCESS_ID is not a number: {error}") from None
-    elif all(int(os.environ.get(name, 1)) < 2 for name in ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")):
+    elif not peers.expected():
         return
+    seconds = peers.limit()
+    later = int(seconds) + 60  # JAX has its own limits; it ends processes in words that no user understands
     with signals.interruptible("nothing was changed", hard=True):  # safe here: no process has started to work
-        if arguments is None:
-            jax.distributed.initialize()
-        else:
-            jax.distributed.initialize(*arguments)
+        with peers.joining(seconds):
+            try:
+                jax.distributed.initialize(
+                    *(arguments or (None, None, None)), initialization_timeout=later, heartbeat_timeout_seconds=later
+                )
+            except (RuntimeError, ValueError) as error:
+                raise UserError(f"the processes cannot join: {disk.first_line(error)}") from None
+            joined = distributed.global_state
+            if joined.num_processes > 1:
+                host = str(joined.coordinator_address).rpartition(":")[0].strip("[]")
+                peers.watch(joined.process_id, joined.num_processes, host, joined.client, seconds)
     signals.take_back()
 
 
