@@ -109,10 +109,11 @@ def _export_onnx(run_dir: Path, weights: Weights, config: RunConfig, out: Path) 
     Raises UserError if `out` cannot be written, or the package onnx is missing.
     """
     about, notes = _about(run_dir, weights, config)
-    if weights.shape.dtype != "float32":
+    devices = str(contents.read_object(run_dir / contents.RUN).get("devices", ""))
+    if config.model.dtype == "bfloat16" or (config.model.dtype == "auto" and "cpu" not in devices):
         notes.append(
-            f"the ONNX file computes in float32, but this machine computes the network in {weights.shape.dtype}; "
-            "probabilities may differ in the third digit"
+            f"the ONNX file computes in float32, and the run on {devices} may have computed in bfloat16; probabilities "
+            "may differ slightly from predictions.csv"
         )
     if weights.kind == "mae":
         notes.append("only the encoder is written; the file computes embeddings")

@@ -210,6 +210,17 @@ def test_an_onnx_file_predicts_the_runs_test_images_as_its_card_says(made, tmp_p
 
 
 @pytest.mark.slow
+def test_an_export_in_another_precision_than_the_runs_says_so(made, tmp_path):
+    shutil.copytree(made / "finetune", tmp_path / "run")
+    run = contents.read_json(tmp_path / "run" / contents.RUN)
+    assert run["devices"].endswith("cpu")
+    contents.write_json(tmp_path / "run" / contents.RUN, run | {"devices": "1 x NVIDIA H200"})
+    (note,) = exporting.export(tmp_path / "run", tmp_path / "cells.onnx", "onnx")
+    assert note.startswith("the ONNX file computes in float32, and the run on 1 x NVIDIA H200 may have computed in bfl")
+    assert "NVIDIA H200 may have computed" in onnx.load(tmp_path / "cells.onnx").doc_string
+
+
+@pytest.mark.slow
 def test_an_onnx_file_of_a_pretraining_embeds_and_neighbors_are_refused(made, tmp_path):
     notes = exporting.export(made / "pretrain", tmp_path / "encoder.onnx", "onnx")
     assert notes == ["only the encoder is written; the file computes embeddings"]
