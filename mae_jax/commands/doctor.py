@@ -270,10 +270,12 @@ def check_cache() -> Iterator[Finding]:
 
 def check_data_sets() -> Iterator[Finding]:
     """Lists the prepared data sets."""
+    given = os.environ.get("TFDS_DATA_DIR")
     try:
-        place = local(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets", "TFDS_DATA_DIR")
+        place = local(given or "~/tensorflow_datasets", "TFDS_DATA_DIR")
     except UserError as error:
-        yield Finding("data sets", WARNING, f"none: {error}", "set TFDS_DATA_DIR to a directory")
+        why = error if given else "there is no home directory"
+        yield Finding("data sets", WARNING, f"none: {why}", "set TFDS_DATA_DIR to a directory")
         return
     names = sorted(path.parents[1].name for path in place.glob("*/*/dataset_info.json"))
     names += sorted(path.parents[2].name for path in place.glob("*/*/*/dataset_info.json"))
@@ -289,6 +291,7 @@ def check_optional() -> Iterator[Finding]:
     for module, what, extra in (
         ("openslide", "for whole slides in mae-jax prepare tiles:NAME", "slides"),
         ("torch", "for .pth and .bin files of weights", "peers"),
+        ("onnx", "for mae-jax convert export --format onnx", "onnx"),
     ):
         there = importlib.util.find_spec(module) is not None
         found = "installed" if there else "not installed"
