@@ -66,7 +66,10 @@ def named(item: str) -> tuple[str, str]:
 
 
 def networks(options: argparse.Namespace) -> dict[str, tuple]:
-    """Loads the networks: {name: (config, spec, params)}, with the requested mask ratio in `spec`."""
+    """Loads the networks: {name: (config, spec, params)}, with the requested mask ratio in `spec`.
+
+    Raises UserError for networks whose images or patches differ in size.
+    """
     from mae_jax.config.fields import as_dict, changed
     from mae_jax.config.validation import validate
     from mae_jax.evaluation.reconstruction import at_ratio

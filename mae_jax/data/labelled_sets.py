@@ -167,7 +167,7 @@ def of_table(
 
 
 def rows_of(everything: Source, table: tables.Table, split: str, counts: bool = False) -> Source:
-    """The images whose row has the value `split` in the table's split column."""
+    """The images whose row has `split` in the table's split column. Raises UserError if there are none."""
     assert table.splits is not None
     split_of = dict(zip(table.names, table.splits, strict=True))
     chosen = np.asarray([i for i, name in enumerate(everything.names) if split_of[name] == split], int)
@@ -177,7 +177,7 @@ def rows_of(everything: Source, table: tables.Table, split: str, counts: bool = 
 
 
 def table_layout(data: DataFields, table: tables.Table) -> Layout:
-    """Which values of the split column are for training, validation and test."""
+    """Which values of the split column are for training, validation and test. Raises UserError if this is unclear."""
     if table.splits is None:
         return Layout("")
     values = sorted(set(table.splits) - {""})

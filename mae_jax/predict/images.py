@@ -95,7 +95,7 @@ class Reader:
         self.source = dataclasses.replace(source, read=self.read, digests=None, looks=None)
 
     def read(self, i: int) -> UInt8[np.ndarray, "h w 3"]:
-        """The pixels of image `i`, or one black pixel if it is skipped."""
+        """The pixels of image `i`, or one black pixel if it is skipped. Raises UserError as the class describes."""
         name = self.original.names[i]
         try:
             image = self.original.read(i)

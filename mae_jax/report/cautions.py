@@ -31,8 +31,8 @@ def seed_lines(study: Study) -> list[str]:
         where = "" if len(cells) == len(counts) else f" ({'; '.join(cells)})"
         lines.append(
             f"{name}{where}: {what}. Intervals are over {study.units} alone, and a difference is one between these "
-            f"models. How far other seeds (labels, initial weights, order of the images) would differ, "
-            f"{'one seed' if seeds == 1 else 'two seeds'} cannot tell: train {stats.SEEDS} or more, better 5."
+            f"models. {name} cannot show how much other seeds (labels, initial weights, order of the images) would "
+            f"differ: train {stats.SEEDS} or more, preferably 5."
         )
     return lines
 

@@ -126,7 +126,7 @@ def _row(study: Study, level: Level, init: str, label: int, labels, predictions,
 
 
 def _compare(study: Study, level: Level, init: str, present: Sequence[int], rows: list[dict]) -> None:
-    """Adds to the rows of one cell the differences in sensitivity to scratch, on the same images and seeds.
+    """Adds to the rows of one cell the differences from scratch in sensitivity, on the same images and seeds.
 
     Holm's correction is over the classes of the cell.
     """

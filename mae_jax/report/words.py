@@ -75,14 +75,14 @@ def equal_updates_line(paired: Sequence[dict], init: str) -> str:
     found = label_efficiency.equal_updates(paired, init)
     points = _join([f"{_points(row)} at {Level.of_row(row).amount}" for row in found])
     lower = [row for row in found if is_lower(row) and is_sure(row)]
-    said = "are not better than" if lower else "show no difference in accuracy to"
+    said = "are not better than" if lower else "show no difference in accuracy compared with"
     return f"Trained for equally many updates, {_model(init)}s {said} those from {BASELINE}: {points}."
 
 
 def how_many(study: Study, rows: Sequence[dict], enough: Enough | None) -> str:
     """The fewest labels that reach the target, for each initialization, or that no number of labels does."""
     if enough is None:
-        return "How many labels are enough cannot be told: the models with all labels collapsed."
+        return "How many labels are enough cannot be determined: the models with all labels collapsed."
     cells = {(Level.of_row(row), row["init"]): row for row in rows}
     reached = {init: level for init, level in enough.reached.items() if level is not None}
     order = sorted(reached, key=lambda init: (reached[init].fraction, init == BASELINE))
@@ -200,7 +200,7 @@ def _difference_line(study: Study, rows: Sequence[dict], row: dict, paired: list
 
 
 def arm_lines(study: Study) -> list[str]:
-    """A line for each other arm: its difference in accuracy to the usual one, on the same images."""
+    """A line for each other arm: its difference in accuracy from the usual one, on the same images."""
     lines = []
     for arm in study.arms[1:]:
         said = []
@@ -248,7 +248,7 @@ def plateau_lines(study: Study) -> list[str]:
         levels = study.levels_of(init)
         learned = [level for level in levels if not study.collapsed_cell(level, init)]
         if levels and not learned:
-            lines.append(f"{init}: collapsed with any number of labels, so no gain from more labels can be told.")
+            lines.append(f"{init}: collapsed with any number of labels, so the gain from more labels is not known.")
         if len(learned) < 2:
             continue
         found = label_efficiency.plateau(study, init)

@@ -136,8 +136,8 @@ def test_the_real_study_does_not_claim_many_times_the_labels(real):
     assert {row["note"] for row in answer["worth"]} == {label_efficiency.AT_EQUAL_UPDATES}
     first, second, third = answer["headlines"]
     assert first.startswith(
-        "Trained for equally many updates, pre-trained models show no difference in accuracy to those from scratch: "
-        "+3.0 points (95 % interval −"
+        "Trained for equally many updates, pre-trained models show no difference in accuracy compared with those from "
+        "scratch: +3.0 points (95 % interval −"
     )
     assert "labeled images" in second and "macro F1" in second
     assert third.startswith("Trained for equally many epochs, ")
@@ -195,7 +195,7 @@ def test_one_or_two_seeds_describe_only_these_models(make, seeds, how):
     assert f"{'one seed' if seeds == 1 else 'two seeds'})" in answer["headlines"][0]
     assert f"accuracy is higher, each trained {how}" in answer["lines"][0]
     (care,) = [line for line in answer["warnings"] if line.startswith("One seed" if seeds == 1 else "Two seeds")]
-    assert "cannot tell: train 3 or more, better 5." in care
+    assert "would differ: train 3 or more, preferably 5." in care
     (ten,) = [row for row in answer["worth"] if row["fraction"] == 0.1]
     assert ten["times"] > 1 and ten["low"] is ten["high"] is None
     assert words.worth_lines(answer["worth"], answer["paired"])[0]["interval"] == "–"
@@ -254,10 +254,10 @@ def test_when_everything_collapsed_nothing_is_enough(make):
     cells = {("", f, i): ["collapsed"] * 3 for f in (0.1, 1.0) for i in INITS}
     answer = said(make.in_memory(cells))
     assert answer["headlines"] == [
-        "How many labels are enough cannot be told: the models with all labels collapsed.",
+        "How many labels are enough cannot be determined: the models with all labels collapsed.",
         "Pre-training cannot be judged at 10 % and 100 %, where models collapsed.",
     ]
-    assert "scratch: collapsed with any number of labels, so no gain from more labels can be told." in answer["lines"]
+    assert "scratch: collapsed with any number of labels, so the gain from more labels is not known." in answer["lines"]
 
 
 def test_a_plateau_is_led_by_the_gain_that_is_not_ruled_out(make):

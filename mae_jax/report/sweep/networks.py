@@ -74,7 +74,10 @@ class Sweep:
 
 
 def read_sweep(run_dirs: Sequence[Path]) -> tuple[Sweep, list[str]]:
-    """The networks sorted by weight and mask ratio, their classifiers, and lines about what was left out."""
+    """The networks sorted by weight and mask ratio, their classifiers, and lines about what was left out.
+
+    Raises UserError if there is no network, or if networks cannot be compared.
+    """
     directories = [Path(d) for d in run_dirs]
     networks = [_read_network(d) for d in directories if (d / RECONSTRUCTIONS).is_file()]
     if not networks:
