@@ -249,6 +249,16 @@ def test_texts_are_what_they_were(texts):
         kept[len(texts)]
 
 
+def test_more_and_fewer_images_than_published_are_told():
+    about = {"counts": {"train": {"a": 5, "b": 2, "c": 4}}, "groups": {"train": 3}, "left_out": {}, "assumed": {}}
+    about["published"] = {"train": {"a": 3, "b": 3, "c": 4}, "test": {"a": 1}}
+    lines = preparing.summary("name", Path("data"), about)
+    assert "  warning: counts differ from the published ones: train a 5 (published 3), train b 2 (published 3)" in lines
+    assert "  not prepared, because its folder is missing: test" in lines
+    about["published"] = {"train": about["counts"]["train"]}
+    assert preparing.summary("name", Path("data"), about)[-1] == "  the counts match the published ones"
+
+
 def test_what_was_assumed_is_counted(trees, tmp_path):
     """Preparing counts it, because the tiles no longer show it."""
     top = tmp_path / "regions"

@@ -1,5 +1,6 @@
 """Features from any block, attention weights, and masks given by the caller."""
 
+import dataclasses
 from functools import partial
 
 import jax
@@ -39,6 +40,20 @@ def test_the_last_block_through_the_last_norm_is_the_encoder(params):
     assert np.abs(first - last).max() > 0.1
     shorter = {name: part for name, part in encoder.items() if name != "norm"}  # a classifier on mean features
     np.testing.assert_array_equal(features(SHAPE, shorter, IMAGES, (0, -1))[1], last)
+
+
+def test_mean_pooling_is_over_the_patches_alone(params):
+    """Without the class token and the registers; the norm comes after the mean."""
+    shape = dataclasses.replace(SHAPE, pool="mean", n_classes=2)
+    rng = np.random.default_rng(3)
+    scale, bias = (rng.normal(size=16).astype(np.float32) for _ in range(2))
+    encoder = {name: part for name, part in params["encoder"].items() if name != "norm"}
+    head = {"kernel": np.zeros((16, 2), np.float32), "bias": np.zeros(2, np.float32)}
+    network = {"encoder": encoder, "fc_norm": {"scale": jax.numpy.asarray(scale), "bias": jax.numpy.asarray(bias)}}
+    found = models.pooled(shape, network | {"head": head}, jax.numpy.asarray(IMAGES))
+    mean = np.asarray(features(SHAPE, encoder, IMAGES, (-1,))[0])[:, 1:].mean(1)  # without registers
+    normal = (mean - mean.mean(-1, keepdims=True)) / np.sqrt(mean.var(-1, keepdims=True) + SHAPE.norm_eps)
+    np.testing.assert_allclose(found, normal * scale + bias, rtol=1e-3, atol=1e-4)
 
 
 def test_without_masks_nothing_is_random_and_no_patch_is_missing(params):

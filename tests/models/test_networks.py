@@ -150,6 +150,13 @@ def test_dropout_follows_the_embedding_and_each_linear_layer_but_the_attention_i
     np.testing.assert_array_equal(still(images, jax.random.key(0)), still(images))
 
 
+def test_gelu_and_its_gradient_are_exact():
+    x = jnp.linspace(-4, 4, 41)
+    theirs = jax.vmap(jax.value_and_grad(lambda v: jax.nn.gelu(v, approximate=False)))(x)
+    ours = jax.vmap(jax.value_and_grad(lambda v: kernels.gelu(v[None])[0]))(x)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), ours, theirs)
+
+
 def test_drop_path_keeps_the_mean_of_a_branch():
     """A branch is dropped for a whole image with probability `rate`, and divided by 1 - rate otherwise."""
     branch = jax.random.normal(jax.random.key(0), (4000, 2, 3))

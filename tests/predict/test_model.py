@@ -17,7 +17,7 @@ from pyarrow import parquet
 import mae_jax
 from mae_jax import models
 from mae_jax.data import synthetic
-from mae_jax.predict import exporting, files
+from mae_jax.predict import exporting, files, writers
 from mae_jax.rundir import contents
 from mae_jax.runtime.errors import UserError
 from mae_jax.train import loop
@@ -147,6 +147,12 @@ def test_remote_addresses_are_refused_and_the_home_directory_is_expanded(made, m
             mae_jax.load(place)
     monkeypatch.setenv("HOME", str(made))
     assert mae_jax.load("~/knn").origin == str(made / "knn")
+
+
+def test_tiles_have_their_places_from_their_names():
+    names = ["a/x000512_y001024.jpg", "b/c/x3_y000004.png"]
+    assert writers.coordinates(names).tolist() == [[512, 1024], [3, 4]]
+    assert writers.coordinates([*names, "a/other.jpg"]) is None and writers.coordinates([]) is None
 
 
 @pytest.mark.slow

@@ -1,8 +1,9 @@
 """Reading predictions.csv: line numbers, escaped formulas, and messages."""
 
+import numpy as np
 import pytest
 
-from mae_jax.rundir.predictions import read_predictions, read_rows
+from mae_jax.rundir.predictions import most_confident_mistakes, read_predictions, read_rows
 from mae_jax.runtime.errors import UserError
 
 HEADER = "image,label,prediction,confidence"
@@ -55,6 +56,24 @@ def test_probabilities_are_checked_row_by_row(tmp_path):
     file.write_text(f"{HEADER},p_x,p_y\na,x,x,0.5,0.5,0.5\nb,x,x,0.5,0.5,0.4\n")
     with pytest.raises(UserError, match=r"line 3: the p_ columns sum to 0\.9;"):
         read_predictions(file, ["x", "y"])
+
+
+def test_every_column_is_sorted_with_the_images(tmp_path):
+    file = tmp_path / "p.csv"
+    lines = ["c,x,x,0.9,0.9,0.1,p3", "a,x,y,0.8,0.2,0.8,p1", "b,y,y,0.7,0.3,0.7,"]
+    file.write_text("\n".join([f"{HEADER},p_x,p_y,group", *lines]) + "\n")
+    found, _ = read_predictions(file, ["x", "y"])
+    assert found.images == ("a", "b", "c") and found.confidence.tolist() == [0.8, 0.7, 0.9]
+    assert (found.labels.tolist(), found.predictions.tolist()) == ([0, 1, 0], [1, 1, 0])
+    assert found.probabilities.tolist() == [[0.2, 0.8], [0.3, 0.7], [0.9, 0.1]]
+    assert found.groups == ("p1", "image b", "p3")
+
+
+def test_the_most_confident_mistakes_come_first_and_equal_ones_by_name():
+    wrong, confidence = np.array([True, False, True, True, True]), np.array([0.5, 0.99, 0.7, 0.9, 0.7])
+    assert most_confident_mistakes(wrong, confidence, ["e", "d", "c", "b", "a"]) == [3, 4, 2, 0]
+    many = most_confident_mistakes(np.ones(30, bool), np.linspace(0, 1, 30), [f"{i}" for i in range(30)])
+    assert many == list(range(29, 17, -1))
 
 
 def test_rows_have_their_line_numbers(tmp_path):

@@ -145,3 +145,8 @@ def test_a_storage_error_does_not_mean_that_a_path_does_not_exist(tmp_path, monk
     monkeypatch.setattr(os, "stat", fail)
     with pytest.raises(OSError, match=os.strerror(number)):
         disk.exists(tmp_path)
+
+
+def test_sizes_are_in_powers_of_1024():
+    shown = [disk.readable(size) for size in (0, 1023, 1024, 1536, 1024**2 - 1, 1024**2, 5 * 1024**4, 2048 * 1024**4)]
+    assert shown == ["0 B", "1023 B", "1.0 KiB", "1.5 KiB", "1024.0 KiB", "1.0 MiB", "5.0 TiB", "2048.0 TiB"]

@@ -48,6 +48,16 @@ def test_a_log_gets_an_occasional_line(clock):
     ]
 
 
+def test_the_first_step_compiles_and_does_not_count(clock):
+    out = io.StringIO()
+    shown = Progress(0.0, stream=out)
+    shown.start("finetune", 5, 0, 2)
+    for step, seconds in enumerate((100.0, 1.0, 1.0), 1):
+        clock[0] += seconds
+        shown.update(step, "loss 1")
+    assert out.getvalue().splitlines()[-1] == "finetune · step 3/5 · loss 1 · 2.0 images/s · 0:02 left"
+
+
 def test_time_left_counts_the_runs_that_follow(clock):
     out = io.StringIO()
     shown = Progress(0.0, costs=[1.0, 3.0], stream=out)

@@ -1,6 +1,7 @@
 """The grid of a study: equal arms, all cells, resuming, and the report."""
 
 import csv
+import dataclasses
 import json
 import os
 import re
@@ -13,7 +14,7 @@ import pytest
 
 import mae_jax
 from mae_jax.checkpoints.steps import committed_steps, saved_config
-from mae_jax.config import validation
+from mae_jax.config import schedule, validation
 from mae_jax.config.fields import study_defaults
 from mae_jax.config.loading import flatten, load
 from mae_jax.data import splits
@@ -80,6 +81,18 @@ def test_evaluations_of_the_same_encoders_on_the_same_labels(config, tmp_path):
     config.evaluations, config.finetune.data.val_fraction, config.finetune.train.select = ("lbfgs",), 0.0, "last"
     with pytest.raises(UserError, match="lbfgs: probe.l2=.* is selected on validation images"):
         label_study.run(config, tmp_path / "study")
+
+
+@pytest.mark.parametrize(("steps", "keep", "kept"), [(10, 5, 3), (10, 2, 2), (4, 5, 1), (3, 5, 1)])
+def test_a_plan_counts_the_checkpoints_of_a_run(tiny_config, tmp_path, steps, keep, kept):
+    """One is saved every 4 steps and at the end; of the best epoch there is one copy of the weights."""
+    for select, best in (("last", 0), ("accuracy", 100)):
+        run = validation.validate(tiny_config(**{"checkpoint.keep": keep, "train.select": select}))
+        resolved = dataclasses.replace(schedule.resolve(run, 60, 1), steps=steps, save_every=4)
+        planned = plan.Planned(tmp_path, run, resolved, 1, 1, False, weights=100, optimizer=200)
+        assert planned.running_bytes == planned.final_bytes == kept * 300 + best
+        planned.cleaned = True
+        assert planned.final_bytes == 100 + best
 
 
 def test_every_study_can_have_a_probe_of_random_weights(config, tmp_path):

@@ -1,10 +1,13 @@
 """The cursor reads what it wrote, and what earlier versions wrote."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 
+from mae_jax.rundir.metrics_log import MetricsLog
 from mae_jax.train.cursor import Cursor
+from mae_jax.train.loop import Loop
 
 FULL = Cursor(
     step=7,
@@ -30,3 +33,23 @@ def test_a_newer_field_has_its_default(key, value):
     saved = FULL.to_json()
     del saved[key]
     assert Cursor.from_json(saved).to_json()[key] == value
+
+
+def test_a_row_of_the_log_is_the_mean_over_the_updates_since_the_last_row():
+    """Also over those before a checkpoint, which the cursor holds."""
+    rows = []
+
+    class Recorded(MetricsLog):
+        def __init__(self):
+            pass
+
+        def scalars(self, step, values):
+            rows.append({"step": step} | values)
+
+    run = object.__new__(Loop)
+    run.waiting, run.resolved = {"loss": 6.0, "accuracy": 0.5}, SimpleNamespace(steps_per_epoch=4)
+    run.checkpoints = SimpleNamespace(proven=0)
+    run.cursor = Cursor(step=6, pending=[{"loss": 1.0, "accuracy": 0.0}, {"loss": 2.0, "accuracy": 1.0}])
+    run.log(6, 0.25, Recorded())
+    assert rows == [{"step": 6, "epoch": 1.5, "train/loss": 3.0, "train/accuracy": 0.5, "learning_rate": 0.25}]
+    assert run.cursor.pending == [] and run.waiting is None
