@@ -216,6 +216,17 @@ def test_prediction_does_not_see_removed_pixels():
     assert np.abs(first - changed).max() > 1e-4
 
 
+def test_removed_patches_are_told_apart_by_their_positions():
+    """All removed patches are the same mask token, so without positions the decoder would predict one patch for all."""
+    params = init("mae", SHAPE, jax.random.key(0))
+    noise = jnp.asarray(np.random.default_rng(0).permutation(16)[None], jnp.float32)
+    pred, mask = apply("mae", SHAPE, params, jnp.zeros((1, 16, 16, 3)), noise, 4)
+    removed = np.asarray(pred)[0][np.asarray(mask)[0] == 1]
+    assert len(removed) == 12
+    for one, other in itertools.combinations(removed, 2):
+        assert np.abs(one - other).max() > 1e-3
+
+
 def test_decoder_predicts_each_patch_at_its_place():
     """In an untrained network, a change in one visible patch changes its own prediction most."""
     params = init("mae", SHAPE, jax.random.key(0))
