@@ -1,12 +1,17 @@
 """The command line: `mae-jax COMMAND` and `python -m mae_jax COMMAND`."""
 
 import sys
+
+from mae_jax.runtime.blocking import block
+
+if __name__ == "__main__" or sys.argv[0].endswith("mae-jax"):
+    block()  # until the command has imported what it needs
+
 from collections.abc import Sequence
 from typing import NoReturn
 
 from mae_jax import commands
 from mae_jax.commands.parser import Parser, did_you_mean
-from mae_jax.runtime import signals
 from mae_jax.runtime.command import call, quiet_libraries
 from mae_jax.runtime.errors import EXIT_USER_ERROR, UserError
 
@@ -38,7 +43,7 @@ def dispatch(argv: Sequence[str]) -> int:
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Entry point. A user's mistake prints one line and exits non-zero; a bug in mae_jax prints a stack trace."""
-    signals.block()  # until the command has imported what it needs
+    block()
     quiet_libraries()
     call(dispatch, sys.argv[1:] if argv is None else argv)
 

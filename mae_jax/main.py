@@ -8,10 +8,10 @@ In a notebook:
     main.run(config.load("configs/demo.py", "smoke"), "runs/demo")
 """
 
-from mae_jax.runtime import signals
+from mae_jax.runtime.blocking import block
 
 if __name__ == "__main__":
-    signals.block()  # until the imports are done
+    block()  # until the imports are done
 
 import os
 import sys
@@ -24,7 +24,8 @@ from ml_collections import ConfigDict, config_flags
 from mae_jax.config import usage
 from mae_jax.config.loading import check_arguments, config_argument, config_file
 from mae_jax.config.naming import run_directory
-from mae_jax.runtime.command import call_computing, quiet_libraries, say
+from mae_jax.runtime import limits, signals
+from mae_jax.runtime.command import call, call_computing, quiet_libraries, say
 from mae_jax.runtime.errors import EXIT_USER_ERROR, UserError
 from mae_jax.runtime.places import local
 from mae_jax.study import validation
@@ -37,7 +38,26 @@ if __name__ == "__mp_main__":  # a worker process that loads images
     logging.set_verbosity(logging.FATAL)
 
 HELP = ("-h", "--h", "-help", "--help", "--helpshort", "--helpfull")
-_CONFIG = config_flags.DEFINE_config_file("config", None, "FILE[:ARG]: a config and its arguments.", lock_config=True)
+
+
+def _define_config() -> flags.FlagHolder:
+    """The flag --config. Raises UserError for a --flagfile that cannot be read, because this reads it."""
+    try:
+        return config_flags.DEFINE_config_file(
+            "config", None, "FILE[:ARG]: a config and its arguments.", lock_config=True
+        )
+    except flags.Error as error:
+        wrong = UserError(f"--flagfile: {' '.join(str(error.__cause__ or error.__context__ or error).split())}")
+        if __name__ == "__main__":
+            call(_refuse, wrong)
+        raise wrong from None
+
+
+def _refuse(error: UserError) -> None:
+    raise error
+
+
+_CONFIG = _define_config()
 _WORKDIR = flags.DEFINE_string("workdir", None, "Run directory; default: a descriptive name under runs/.")
 
 
@@ -47,6 +67,8 @@ def run(config: ConfigDict, workdir: str | os.PathLike | None = None, cache: "Da
     `cache` keeps the images for further calls. Returns the content of results.json, or the rows of the report's table.
     Raises UserError for a mistake of the user, and `errors.Stopped` after a signal, when the state is saved.
     """
+    limits.leave_imported_script()
+    limits.refuse_little_memory()
     checked = validation.check(config)
     validation.check_images(checked)
     directory = run_directory(checked, local(workdir, "--workdir") if workdir else None)

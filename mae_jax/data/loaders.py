@@ -26,6 +26,7 @@ from absl import flags
 from jaxtyping import Float, Int
 
 from mae_jax.data.sources import Purpose, Source
+from mae_jax.runtime import limits
 from mae_jax.runtime.errors import UserError
 from mae_jax.runtime.text import count
 
@@ -351,6 +352,8 @@ def _in_workers(batches: grain.IterDataset[Batch]) -> Generator[Batch, None, Non
         if "Worker process was terminated" not in str(error):
             raise
         code = "".join(re.findall(r"exit code (-?\d+)", str(error)))
+        if code == str(limits.SCRIPT_IMPORTED):
+            raise limits.no_main_guard() from None
         raise UserError(
             f"a process that reads images (data.workers) was killed (exit code {code}; -9 often means too little "
             f"memory); use fewer data.workers, then rerun the same command"

@@ -7,7 +7,7 @@ and render (`page`, `html`). Importing this package loads none of them; the firs
 import sys
 from typing import TYPE_CHECKING, Any
 
-from mae_jax.runtime import signals
+from mae_jax.runtime.blocking import block
 
 if TYPE_CHECKING:
     from mae_jax.report.page import Report, write_report
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["Report", "write_report"]
 
 if sys.argv[:1] == ["-m"]:  # python -m mae_jax.report, or of a module of it
-    signals.block()  # until the imports are done
+    block()  # until the imports are done
 
 
 def __getattr__(name: str) -> Any:

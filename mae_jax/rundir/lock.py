@@ -23,7 +23,7 @@ def held(workdir: Path, leader: bool = True) -> Iterator[None]:
         return
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        file = open(workdir / ".lock", "a+")
+        file = open(workdir / ".lock", "a+", encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         raise unwritable(workdir, error) from None
     with file:

@@ -1,5 +1,6 @@
 """How a command ends: one line and an exit code for what a user can fix, a stack trace for a bug in mae_jax."""
 
+import contextlib
 import errno
 import io
 import os
@@ -9,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from mae_jax.runtime import peers, signals
+from mae_jax.runtime import limits, peers, signals
 from mae_jax.runtime.disk import disk_line
 from mae_jax.runtime.errors import EXIT_STOPPED, EXIT_USER_ERROR, Stopped, UserError, printable
 from mae_jax.runtime.progress import close_bars
@@ -26,9 +27,13 @@ def call(command: Callable[..., Any], *args: Any) -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # for terminals that lack some characters
+    _fill_closed_streams()
     try:
         signals.release()  # in case the command blocked them during its imports
-        sys.exit(command(*args) or 0)
+        code = command(*args) or 0
+        if sys.stdout is not None:
+            sys.stdout.flush()  # fails here rather than at exit, where Python would replace the exit code
+        sys.exit(code)
     except UserError as error:
         _end(f"error: {error}", EXIT_USER_ERROR)
     except Stopped as stop:
@@ -41,8 +46,15 @@ def call(command: Callable[..., Any], *args: Any) -> NoReturn:
         if error.errno == errno.EPIPE and error.filename is None:  # the reader has closed the pipe, as `| head` does
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(EXIT_USER_ERROR)
+        if error.filename is None and _full(sys.stdout, "\n"):
+            _end(f"error: the output of this command cannot be written: {error.strerror}", EXIT_USER_ERROR)
         _end(f"error: {disk_line(error)}", EXIT_USER_ERROR)
+    except MemoryError as error:
+        detail = f" ({error})" if str(error) else ""
+        _end(f"error: out of memory{detail}; {_LESS}", EXIT_USER_ERROR)
     except RuntimeError as error:
+        if str(error) == "can't start new thread":
+            _end(f"error: {limits.no_more_threads()}", EXIT_USER_ERROR)
         if not str(error).startswith("RESOURCE_EXHAUSTED"):  # XLA's out-of-memory errors start like this
             raise
         _end(f"error: out of memory on the device ({str(error).splitlines()[0][:200]}); {_LESS}", EXIT_USER_ERROR)
@@ -70,8 +82,8 @@ def call_computing(command: Callable[..., Any]) -> NoReturn:
     peers.ended(code)
     if not code or "jax" not in sys.modules or (peers.watching() and code == EXIT_STOPPED):
         sys.exit(code)
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        _full(stream)
     os._exit(code)
 
 
@@ -111,5 +123,31 @@ def say(line: str) -> None:
 
 def _end(line: str, code: int) -> NoReturn:
     close_bars()
-    print(printable(line, keep=""), file=sys.stderr)
+    with contextlib.suppress(OSError, ValueError):  # nobody reads it, or its disk is full
+        print(printable(line, keep=""), file=sys.stderr)
+    for stream in (sys.stdout, sys.stderr):
+        _full(stream)
     sys.exit(code)
+
+
+def _fill_closed_streams() -> None:
+    """Opens /dev/null for standard streams that are closed: the next file would take their place, and their text."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+
+
+def _full(stream: io.TextIOBase | Any, text: str = "") -> bool:
+    """Whether a stream cannot take `text` and what it holds. If so, both are dropped, so that the exit code is kept."""
+    if stream is None:
+        return False
+    try:
+        stream.write(text)
+        stream.flush()
+    except (OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        return True
+    return False

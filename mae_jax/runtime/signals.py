@@ -10,18 +10,13 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import NoReturn
 
+from mae_jax.runtime.blocking import HEARD
 from mae_jax.runtime.errors import EXIT_STOPPED, Stopped
 
 GRACE = 20.0  # seconds to wait for code that handles no signal, such as a compiler, before a hard exit
-HEARD = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _got: list[int] | None = None  # the signals received so far, while they are collected
 _note: Callable[[int, FrameType | None], None] | None = None  # the handler that collects them
 _at_once: list[tuple[str, bool]] = []  # (`what`, `hard`) of the open `interruptible` blocks
-
-
-def block() -> None:
-    """Blocks signals until `release` or `collect_signals(alone=True)`. A command calls it before its slow imports."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, HEARD)
 
 
 def release() -> None:
@@ -127,7 +122,8 @@ def _watch(woken: socket.socket, closed: threading.Event) -> None:
 
 def _end(stop: Stopped) -> NoReturn:
     """Ends the process immediately, as SIGKILL would. Saved files stay complete."""
-    print(stop, file=sys.stderr, flush=True)
+    with contextlib.suppress(OSError, ValueError):  # nobody reads it, or its disk is full
+        print(stop, file=sys.stderr, flush=True)
     os._exit(EXIT_STOPPED)
 
 

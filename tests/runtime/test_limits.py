@@ -1,0 +1,166 @@
+"""Faults around a command: closed or full output, little memory, no threads, a script without a main guard."""
+
+import fcntl
+import os
+import resource
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from mae_jax.rundir import lock
+from mae_jax.runtime.command import call
+from mae_jax.runtime.errors import EXIT_STOPPED, UserError
+
+ROOT = Path(__file__).parents[2]
+STOPPED = """
+import os, signal, sys, time
+from mae_jax.runtime import signals
+from mae_jax.runtime.command import call_computing
+
+def work():
+    if "print" in sys.argv:
+        print("working", flush=True)
+    with signals.collect_signals(), signals.interruptible("nothing was changed"):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(30)
+
+call_computing(work)
+"""
+
+
+def shell(line: str, environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess:
+    """Runs a line of bash, in which "$@" is Python with these arguments."""
+    command = ["bash", "-c", line, "bash", sys.executable, *arguments]
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
+
+
+@pytest.mark.parametrize("streams", [">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-", "> /dev/full", "> /dev/full 2>&1"])
+def test_a_signal_keeps_its_exit_code_if_nothing_can_be_printed(environment, streams):
+    done = shell(f'"$@" {streams}', environment, "-c", STOPPED)
+    assert done.returncode == EXIT_STOPPED and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("streams", ["2>&-", "2> /dev/full", "> /dev/full 2>&1"])
+def test_a_mistake_keeps_its_exit_code_if_nothing_can_be_printed(environment, streams):
+    assert shell(f'"$@" {streams}', environment, "-m", "mae_jax", "check", "/nowhere").returncode == 2
+
+
+@pytest.mark.parametrize("arguments", [("-m", "mae_jax", "version"), ("-c", STOPPED, "print")])
+def test_output_to_a_full_device_is_one_line(environment, arguments):
+    done = shell('"$@" > /dev/full', environment, *arguments)
+    line = "error: the output of this command cannot be written: No space left on device\n"
+    assert (done.returncode, done.stderr) == (2, line)
+
+
+def test_a_file_never_takes_the_place_of_a_closed_stream(environment, tmp_path):
+    code = (
+        "import sys; from mae_jax.runtime.command import call\n"
+        "def command():\n    with open(sys.argv[1], 'w') as file:\n        print(file.fileno(), file=file)\n"
+        "call(command)"
+    )
+    assert shell('"$@" <&- >&- 2>&-', environment, "-c", code, str(tmp_path / "x")).returncode == 0
+    assert int((tmp_path / "x").read_text()) > 2
+
+
+@pytest.mark.parametrize("module", ["mae_jax", "mae_jax.main"])
+def test_a_flagfile_that_is_missing_is_one_line(environment, module):
+    arguments = ["run"] if module == "mae_jax" else ["--config=configs/demo.py"]
+    done = shell('"$@"', environment, "-m", module, *arguments, "--flagfile=missing")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "error: --flagfile: [Errno 2] No such file or directory: 'missing'\n"
+
+
+def test_little_memory_is_refused_before_jax_starts(environment, tmp_path):
+    run = ("-m", "mae_jax.main", "--config=configs/demo.py:smoke=true", f"--workdir={tmp_path / 'run'}")
+    done = shell('ulimit -v 1000000; "$@"', environment, *run)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        "error: this process may use 976.6 MiB of address space (ulimit -v), but a run needs at least 2.0 GiB; raise "
+        "that limit\n"
+    )
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_thread_that_cannot_start_names_the_limits(capsys, monkeypatch):
+    limits = {resource.RLIMIT_NPROC: 40, resource.RLIMIT_AS: 8 << 30}
+    monkeypatch.setattr(resource, "getrlimit", lambda which: (limits[which], limits[which]))
+
+    def start(*args):
+        raise RuntimeError("can't start new thread")  # of CPython, when the system refuses
+
+    monkeypatch.setattr(threading, "_start_new_thread", start)
+    with pytest.raises(SystemExit) as end:
+        call(threading.Thread(target=print).start)
+    line = capsys.readouterr().err
+    assert end.value.code == 2 and line.count("\n") == 1
+    assert "does not start another thread for this process (ulimit -u is 40, ulimit -v is 8388608)" in line
+
+
+def test_memory_that_python_lacks_is_one_line(capsys):
+    with pytest.raises(SystemExit) as end:
+        call(lambda: bytearray(1 << 60))
+    line = capsys.readouterr().err
+    assert end.value.code == 2 and line.startswith("error: out of memory") and line.count("\n") == 1
+
+
+def test_a_lock_with_bytes_that_are_not_utf8_is_named(tmp_path):
+    (tmp_path / ".lock").write_bytes(b"\xff\xfe 12")
+    with open(tmp_path / ".lock") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with (
+            pytest.raises(UserError, match=r"is in use by process \\xff\\xfe 12; wait for it"),
+            lock.held(tmp_path),
+        ):
+            pass
+    with lock.held(tmp_path):
+        assert (tmp_path / ".lock").read_text().startswith(f"{os.getpid()} on ")
+
+
+SCRIPT = """
+import sys
+from mae_jax import config, main
+c = config.load("configs/finetune.py", "data=synthetic,frac=0.5")
+with c.unlocked():
+    c.data.update(workers=2, synthetic_train=40, synthetic_test=13, synthetic_size=32)
+    c.model.update(size="custom", image_size=16, patch_size=8, width=16, depth=1, heads=2)
+    c.train.update(batch_size=6, steps=4)
+main.run(c, sys.argv[1])
+"""
+
+
+@pytest.mark.slow
+def test_a_script_without_a_main_guard_is_told_so(environment, tmp_path):
+    (tmp_path / "script.py").write_text(SCRIPT)
+    done = shell('"$@"', environment | {"PYTHONPATH": str(ROOT)}, str(tmp_path / "script.py"), str(tmp_path / "run"))
+    assert done.returncode == 1 and done.stderr.count("Traceback") == 1
+    assert done.stderr.splitlines()[-1].endswith(
+        "this script starts the run again in each process that reads images; put the call under `if __name__ == "
+        '"__main__":`, or set data.workers=0'
+    )
+
+
+@pytest.mark.slow
+def test_ctrl_c_early_in_the_imports_ends_in_one_line(environment):
+    """From the moment that Python runs the first line of a command on; before, only Python itself can answer."""
+    for module, delay in (("mae_jax", 0.0), ("mae_jax", 0.05), ("mae_jax.main", 0.0), ("mae_jax.main", 0.05)):
+        more = ["check", "/nowhere"] if module == "mae_jax" else ["--config=missing.py"]
+        arguments = [sys.executable, "-m", module, *more]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        # Background jobs of a shell ignore SIGINT.
+        process = subprocess.Popen(arguments, cwd=ROOT, env=environment, preexec_fn=_heed, **pipes)
+        status = Path(f"/proc/{process.pid}/status")
+        while process.poll() is None and not int(status.read_text().split("SigBlk:")[1].split()[0], 16) & 2:
+            time.sleep(0.001)
+        time.sleep(delay)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+        assert process.returncode in (EXIT_STOPPED, 2) and said.count("\n") == 1 and "Traceback" not in said, said
+
+
+def _heed() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
