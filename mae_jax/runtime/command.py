@@ -43,7 +43,9 @@ def call(command: Callable[..., Any], *args: Any) -> NoReturn:
     except OSError as error:
         if not error.errno:
             raise
-        if error.errno == errno.EPIPE and error.filename is None:  # the reader has closed the pipe, as `| head` does
+        if (
+            error.errno == errno.EPIPE and error.filename is None and sys.stdout
+        ):  # the reader has closed the pipe, as `| head`
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(EXIT_USER_ERROR)
         if error.filename is None and _full(sys.stdout, "\n"):
