@@ -8,7 +8,7 @@ from pathlib import Path
 import jax
 import pytest
 
-from mae_jax.runtime import processes
+from mae_jax.runtime import machine, processes
 from mae_jax.runtime.errors import UserError
 from mae_jax.step import from_config, sharding
 from mae_jax.train.build import build
@@ -153,8 +153,6 @@ def test_what_the_device_cannot_do_is_refused(monkeypatch, tiny_config):
 
 
 def test_a_gpu_that_jax_does_not_use_is_a_warning(monkeypatch):
-    from mae_jax.runtime import machine
-
     monkeypatch.setattr(machine.hardware, "nvidia_gpus", lambda: ["/dev/nvidia0"])
     monkeypatch.setattr(machine, "_forced", lambda: "")
     first, warning = machine.devices()
@@ -173,3 +171,15 @@ def test_each_process_loads_the_next_block_of_rows(monkeypatch):
         monkeypatch.setattr(processes.jax, "process_index", lambda number=number: number)
         parts.append(list(range(12))[processes.local_rows(12)])
     assert parts == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]
+
+
+@pytest.mark.parametrize(
+    ("backend", "capability", "expected"),
+    [("gpu", 7.5, "float32"), ("gpu", 8.0, "bfloat16"), ("gpu", 9.0, "bfloat16"), ("tpu", 0.0, "bfloat16"),
+     ("cpu", 0.0, "float32")],
+)  # fmt: skip
+def test_auto_is_bfloat16_from_compute_capability_8_on(monkeypatch, backend, capability, expected):
+    monkeypatch.setattr(machine, "_nvidia", lambda: capability)
+    monkeypatch.setattr(machine.jax, "default_backend", lambda: backend)
+    assert machine.precision("auto") == expected and machine.precision("float32") == "float32"
+    assert (machine.no_cudnn("bfloat16", (64,)) == "") == (capability >= 8)
