@@ -74,5 +74,5 @@ def test_an_autoencoder_gives_the_embeddings_of_its_encoder():
 def test_parameters_beyond_the_limit_of_one_file_are_refused(monkeypatch):
     weights = reader.Weights(drawn("vit", SHAPE), SHAPE, "vit", "runs/x")
     monkeypatch.setattr(onnx_graph, "LARGEST", 1000)
-    with pytest.raises(UserError, match=r"runs/x has .* bytes of parameters, .* holds at most 1,000; use --format hf, timm or"):
+    with pytest.raises(UserError, match=r"runs/x has .* bytes of parameters, .* at most 1,000; use --format hf, timm"):
         onnx_graph.build(weights, {}, "")
