@@ -1,7 +1,7 @@
 """Several processes watch one another: a process that is lost ends the others with one line and exit code 2.
 
-JAX by itself ends them with a C++ stack trace, or waits for ever in a collective operation. Process 0 holds a TCP
-connection to each other process. Both sides send a sign of life; a connection that closes, or is silent for too long,
+JAX by itself ends them with a C++ stack trace, or waits forever in a collective operation. Process 0 holds a TCP
+connection to each other process. Both sides send heartbeats; a connection that closes, or is silent for too long,
 means that the process is lost.
 """
 
@@ -39,7 +39,7 @@ def expected() -> bool:
 
 
 def limit() -> float:
-    """Seconds without a sign of life after which a process counts as lost. Raises UserError."""
+    """Seconds without a heartbeat after which a process counts as lost. Raises UserError if they are not valid."""
     text = os.environ.get(LIMIT, "")
     try:
         seconds = float(text) if text else DEFAULT_LIMIT
@@ -73,7 +73,8 @@ def joining(seconds: float) -> Iterator[None]:
 def watch(me: int, count: int, host: str, client: Any, seconds: float) -> None:
     """Starts to watch the other processes. All of them must call this together, within `joining`.
 
-    `client` is the key-value store of `jax.distributed`, through which process 0 tells its port; `host` is its machine.
+    `client` is the key-value store of `jax.distributed`, through which process 0 publishes its port. `host` is the
+    machine of process 0.
     """
     global _watch
     key = "mae_jax/peers"
@@ -223,7 +224,7 @@ def watching() -> bool:
 def settle() -> None:
     """Called after an exception, which the loss of another process may have caused: JAX raises it in any type.
 
-    If so, this ends the process. Returns once all other processes have given a sign of life.
+    If so, this ends the process. Returns once all other processes have sent a heartbeat.
     """
     if _watch is None:
         return
