@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mae_jax import __version__
 from mae_jax.config import tasks
 from mae_jax.runtime.errors import UserError
 from mae_jax.runtime.files import replacing
@@ -90,6 +91,17 @@ def read_object(path: Path) -> dict[str, Any]:
     return value
 
 
+def stamped(saved: dict[str, Any]) -> dict[str, Any]:
+    """`saved`, the content of a config.json or study.json, with the format and the version that writes it."""
+    return {"format": FORMAT, "version": __version__, **saved}
+
+
+def _writer(saved: Mapping[str, Any]) -> str:
+    """Which version wrote a config, as part of a sentence; "" if it does not say so."""
+    version = saved.get("version")
+    return f", written by mae_jax {version[:40]}" if isinstance(version, str) and version else ""
+
+
 def read_config(path: Path) -> dict[str, Any]:
     """Reads a config.json or study.json. Raises UserError if mae_jax did not write it, or a newer version did."""
     saved = read_json(path)
@@ -98,8 +110,8 @@ def read_config(path: Path) -> dict[str, Any]:
     written = saved.get("format", 1)
     if type(written) is not int or not 1 <= written <= FORMAT:
         raise UserError(
-            f"{path} has format {written!r}, but this version of mae_jax reads formats 1 to {FORMAT}; update "
-            f"mae_jax, or choose another directory"
+            f"{path} has format {written!r}{_writer(saved)}, but this version of mae_jax ({__version__}) reads "
+            f"formats 1 to {FORMAT}; update mae_jax, or choose another directory"
         )
     if not isinstance(saved.get("resolved", {}), dict):
         raise UserError(f"{path} is not the config of a run ('resolved' is not an object); restore it")

@@ -10,7 +10,7 @@ from typing import Any
 
 from mae_jax.config.fields import AnyConfig, RunConfig
 from mae_jax.config.loading import as_json, difference, flatten, with_defaults
-from mae_jax.rundir.contents import CONFIG, FORMAT, RESULTS, SAVED, STUDY, read_config, write_json
+from mae_jax.rundir.contents import CONFIG, RESULTS, SAVED, STUDY, read_config, stamped, write_json
 from mae_jax.runtime.errors import UserError
 
 LENGTH = ("train.epochs", "train.steps", "resolved.steps")  # fields that may differ when a run is extended
@@ -37,8 +37,7 @@ def keep_config(workdir: Path, config: RunConfig, resolved: dict[str, Any], lead
         (workdir / RESULTS).unlink(missing_ok=True)  # first, so that a run killed here counts as unfinished
     if leader:
         here = _from(workdir, config.init_from)
-        saved = {"format": FORMAT, "config": as_json(config), "resolved": resolved, "init_from_here": here}
-        write_json(path, saved)
+        write_json(path, stamped({"config": as_json(config), "resolved": resolved, "init_from_here": here}))
 
 
 def _from(workdir: Path, place: str) -> str:

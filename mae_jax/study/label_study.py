@@ -167,7 +167,7 @@ def keep_study(config: StudyConfig | SweepConfig, workdir: Path, leader: bool) -
     if path.exists():
         identity.refuse_difference(workdir, path, config)
     if leader:
-        contents.write_json(path, {"format": contents.FORMAT, "config": as_json(config)})
+        contents.write_json(path, contents.stamped({"config": as_json(config)}))
 
 
 def report(

@@ -110,9 +110,14 @@ def _safetensors(file: Path, field: str) -> dict[str, np.ndarray]:
     for key, part in parts:
         if part["dtype"] not in _TYPES:
             raise UserError(f"{field}: {file}: {key} has the unsupported type {part['dtype']}; save it as float32")
-        array = np.frombuffer(part["data"], _TYPES[part["dtype"]]).reshape(part["shape"])
+        try:
+            array = np.frombuffer(part["data"], _TYPES[part["dtype"]]).reshape(part["shape"])
+        except (ValueError, OverflowError) as error:  # an axis of 0 hides that the product of the others overflows
+            raise UserError(
+                f"{field}: {file}: {key!r} cannot have the shape {part['shape']} ({error}); download it again"
+            ) from None
         if part["dtype"] == "BF16":
-            array = (array.astype(np.uint32) << 16).view(np.float32)
+            array = np.asarray(array.astype(np.uint32) << 16).view(np.float32)  # without an axis, << gives a scalar
         arrays[key] = array
     return arrays
 
@@ -202,13 +207,18 @@ def _to_numpy(tensor: Any) -> np.ndarray:
 
 def _npz(file: Path, field: str) -> dict[str, np.ndarray]:
     try:
-        with np.load(file, allow_pickle=False) as saved:
-            return {key: saved[key] for key in saved.files}
+        with open(file, "rb") as stream, np.load(stream, allow_pickle=False) as saved:
+            arrays = {key: saved[key] for key in saved.files}
     except Exception as error:  # zipfile, zlib and NumPy each raise their own types
         line = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         if "pickle" in line:
             line = "it holds Python objects, and opening them could run code"
         raise UserError(f"{field}: {file} is refused: {line}; save plain arrays") from None
+    for key, array in arrays.items():  # NumPy returns the bytes of a member that is not an array
+        if not isinstance(array, np.ndarray) or array.dtype.kind not in "biuf":
+            kind = f"type {array.dtype}" if isinstance(array, np.ndarray) else "bytes"
+            raise UserError(f"{field}: {file}: {key!r} is not an array of numbers ({kind}); save plain arrays")
+    return arrays
 
 
 _READERS = {".safetensors": _safetensors, ".pth": _pickle, ".npz": _npz}
