@@ -9,10 +9,11 @@ features = model.embed(images)
 
 from typing import TYPE_CHECKING, Any
 
+from mae_jax.runtime.version import __version__
+
 if TYPE_CHECKING:
     from mae_jax.predict.loading import load
 
-__version__ = "0.1.0"
 __all__ = ["__version__", "load"]
 
 

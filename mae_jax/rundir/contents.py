@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mae_jax import __version__
 from mae_jax.config import tasks
 from mae_jax.runtime.errors import UserError
 from mae_jax.runtime.files import replacing
+from mae_jax.runtime.version import __version__
 
 FORMAT = 2  # of run directories. Format 1 did not record it; newer formats are refused
 CONFIG, RUN, SUBSET = "config.json", "run.json", "subset.json"

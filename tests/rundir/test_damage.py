@@ -83,7 +83,7 @@ def test_a_file_named_like_a_step_is_put_aside(tiny_config, tmp_path, capsys):
             '{"config": {}, "format": 3, "version": "9.1"}',
             r"has format 3, written by mae_jax 9\.1, but this version .* reads formats 1 to 2; update mae_jax",
         ),
-        (contents.CONFIG, '{"config": {}, "format": "x"}', "has format 'x', but this version of mae_jax reads"),
+        (contents.CONFIG, '{"config": {}, "format": "x"}', "has format 'x', but this version of mae_jax .* reads"),
         (contents.CONFIG, None, "is a folder instead of a file"),
         (contents.RUN, "[]", "holds a list, not a JSON object"),
         (contents.RESULTS, "[]", "holds a list, not a JSON object"),
