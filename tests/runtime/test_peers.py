@@ -4,6 +4,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,10 @@ class Client:
 def command():
     with peers.joining(1.5 if doing == "alone" else 60):
         peers.watch(me, count, "127.0.0.1", Client(), 6)
+    if doing == "saved":
+        peers.last_step = lambda: 12
+    if doing == "unreadable":
+        peers.last_step = lambda: Path("/nowhere").stat()
     print("watching", flush=True)
     if doing == "refused":
         raise UserError("this machine lacks a file")
@@ -45,10 +50,6 @@ def command():
         raise Stopped("stopped by SIGTERM")
     if doing == "done":
         return
-    if doing == "saved":
-        peers.last_step = lambda: 12
-    if doing == "unreadable":
-        peers.last_step = lambda: Path("/nowhere").stat()
     if doing == "collective":
         time.sleep(1)
         raise RuntimeError("Gloo AllGather failed")
