@@ -73,7 +73,7 @@ def test_encoders_of_a_study_and_of_init_are_expanded(home, tiny_config):
     os.makedirs(f"{home}/runs/mine/checkpoints")
     config = study_defaults(tiny_config("pretrain"), tiny_config())
     config.inits = ("scratch", "own=~/runs/mine")
-    assert cells.inits(validate_study(config))[1] == cells.Init("own", path=f"{home}/runs/mine")
+    assert cells.inits(validate_study(config))[1] == cells.Init("own", path=f"{home}/runs/mine", unnamed=False)
     assert init_of("~/runs/mine") == "mae"
     config.inits = ("scratch", "gs://bucket/mine")
     with pytest.raises(UserError, match="inits=gs://bucket/mine: gs:// addresses are not read"):
