@@ -8,6 +8,7 @@ that take a config. `study` and `run` among the flags are those of SMOKE.
 import ast
 import csv
 import fcntl
+import importlib
 import io
 import itertools
 import os
@@ -16,6 +17,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tarfile
 import tokenize
 from dataclasses import dataclass
 from functools import cache
@@ -24,6 +26,7 @@ from pathlib import Path
 import pytest
 
 from mae_jax.commands import VERBS
+from mae_jax.report.page import write_report
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [
@@ -270,16 +273,47 @@ def test_docstrings_and_comments_use_the_words_of_the_field():
     assert not found, found
 
 
-def test_the_results_page_has_the_numbers_of_its_table():
+@pytest.fixture(scope="module")
+def real_study():
+    """docs/real_study.py as a module."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(ROOT / "docs")
+        yield importlib.import_module("real_study")
+
+
+def test_the_results_page_has_the_tables_of_the_real_study(real_study):
     text = (ROOT / "docs" / "results.md").read_text()
-    with open(ROOT / "docs" / "data" / "real_study.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
-    assert len(rows) == 28
-    for row in rows:
-        numbers = [row["scratch"], row["mae"]] + [f"+{row['gain']}"] * bool(row["gain"])
-        if row["gain_low"]:
-            numbers.append(f"({row['gain_low']} to {row['gain_high']})".replace("-", "−"))
-        assert all(number in text for number in numbers), row
+    lines = real_study.tables().splitlines()
+    assert len(lines) > 15 and all(line in text for line in lines)
+
+
+def test_the_kept_study_holds_no_image_weight_or_place_of_a_machine(real_study):
+    with tarfile.open(real_study.ARCHIVE) as archive:
+        for entry in archive:
+            assert Path(entry.name).suffix in (".csv", ".json", ".jsonl") and not (entry.uid or entry.gid)
+            file = archive.extractfile(entry)
+            assert file is not None
+            content = file.read().decode()
+            assert not re.search(r"[\s\"\[,:=](/|~/)[a-z]+/", content), entry.name
+
+
+@pytest.mark.slow
+def test_the_kept_runs_give_the_tables_of_the_real_study(real_study, tmp_path):
+    """Anyone can compute the published numbers again from every prediction."""
+    study = real_study.unpack(tmp_path)
+    cells = sorted((study / "cells").iterdir())
+    write_report(cells, tmp_path / "report", pictures=False)
+    for name in real_study.TABLES:
+        with open(tmp_path / "report" / f"{name}.csv", newline="") as file:
+            found = list(csv.DictReader(file))
+        kept = real_study.rows(name)
+        assert len(found) == len(kept) > 4
+        for one, two in zip(found, kept, strict=True):
+            for column, value in two.items():
+                try:
+                    assert float(one[column]) == pytest.approx(float(value), abs=1e-6), (name, column)
+                except ValueError:
+                    assert one[column] == value, (name, column)
 
 
 def test_the_figure_draws_the_table(tmp_path):
