@@ -145,7 +145,7 @@ def _compare(study: Study, level: Level, init: str, present: Sequence[int], rows
             continue
         found, low, high, p = difference(a, b)
         row |= {"difference": found, "difference_low": max(low, -1.0), "difference_high": min(high, 1.0), "p": p}
-        row["verdict"] = verdict(low, high, 1 if len(shared) == 1 else stats.SEEDS)
+        row["verdict"] = verdict(low, high, len(shared))
     tested = [row for row in rows if row["p"] is not None]
     for row, p in zip(tested, stats.holm([row["p"] for row in tested]), strict=True):
         row["holm_p"] = p

@@ -51,7 +51,7 @@ def analyze(study: Study) -> list[dict]:
             elif ours and base:
                 change, low, high, p = difference(ours, base)
                 row |= {"difference": change, "difference_low": low, "difference_high": high, "p": p}
-                row["verdict"] = verdict(low, high, 1 if len(shared) == 1 else stats.SEEDS)
+                row["verdict"] = verdict(low, high, len(shared))
         rows.append(row | _sure_and_wrong(study, index, None))
     for init, arm in dict.fromkeys((row["init"], row["arm"]) for row in rows):
         tested = [row for row in rows if (row["init"], row["arm"]) == (init, arm) and row["p"] is not None]

@@ -64,6 +64,19 @@ def enough(study: Study, target: float = 0.0) -> Enough | None:
     )
 
 
+def is_behind(study: Study, init: str, other: str, level: Level) -> bool:
+    """Whether `other` has a lower macro F1 than `init` at this level of `init`, by the 95 % interval.
+
+    `other` is taken in the best of its arms at the same fraction. If it collapsed or was not trained there, it is
+    behind.
+    """
+    theirs = study.strongest(other, PRIMARY).get(level.fraction)
+    if theirs is None:
+        return True
+    pairs = study.shared_seeds(study.of(level, init), study.of(theirs, other))
+    return bool(pairs[0]) and study.difference(PRIMARY, *pairs).low > 0
+
+
 def equal_updates(paired: Sequence[dict], init: str, metric: str = "accuracy") -> list[dict]:
     """The rows of paired.csv that compare an initialization with scratch at equal updates, if both learned."""
     return [

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy import special
 
-from mae_jax.report.stats import LEVEL
+from mae_jax.report.stats import LEVEL, SEEDS
 
 
 @dataclass(frozen=True)
@@ -48,10 +48,11 @@ def ratio(
 def _spread(influence: Float[np.ndarray, " u"], units: float, seeds: Float[np.ndarray, " s"]) -> tuple[float, float]:
     """Variance and degrees of freedom of an estimate from its units' influence and its seeds' values.
 
-    If `units` is infinite, the variance over units counts as known.
+    If `units` is infinite, the variance over units counts as known. Fewer than SEEDS seeds add no variance.
     """
     over_images = float((influence**2).sum()) * (1.0 if math.isinf(units) else units / max(units - 1, 1))
-    over_seeds = float(seeds.var(ddof=1)) / len(seeds) if len(seeds) > 1 else 0.0
+    several = len(seeds) >= SEEDS  # fewer values do not show how far away another would be
+    over_seeds = float(seeds.var(ddof=1)) / len(seeds) if several else 0.0
     total = over_images + over_seeds
     if not total:
         return 0.0, math.inf

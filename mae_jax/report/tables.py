@@ -243,6 +243,8 @@ def table_text(rows: Sequence[dict]) -> str:
             line = [str(level)]
             for m in SHOWN:
                 gain = f"{b[m] - a[m]:+.4f}" if a and b else ""
+                if any(side.get("collapsed") and side["collapsed"] == side["seeds"] for side in (a, b)):
+                    gain = "collapsed"
                 line += [f"{side[m]:.4f}" if side else "" for side in (a, b)] + [gain]
             lines.append(line)
         tables.append(markdown(lines))

@@ -41,7 +41,7 @@ def answer(study: Study, rows: list[dict], paired: list[dict], worth: list[dict]
     inits = list(dict.fromkeys(init for init, _ in compared))
     heads = [equal_updates_line(paired, init) for init in inits]
     heads.append(how_many(study, rows, label_efficiency.enough(study, target)))
-    lines = []
+    lines, later = [], []
     for init, arm in compared:
         own = [row for row in accuracy if (row["init"], row["arm"]) == (init, arm)]
         if arm == study.arms[0]:
@@ -49,9 +49,17 @@ def answer(study: Study, rows: list[dict], paired: list[dict], worth: list[dict]
         else:
             told = [f"at {Level.of_row(row).amount} {_outcome(row)}" for row in own]
             lines.append(f"{_sentence(arm)[:-1]}, {init} against {BASELINE}: {'; '.join(told)}.")
+        equal = label_efficiency.equal_updates(paired, init)
         if EQUAL_UPDATES in arm and label_efficiency.shows_nothing_at_equal_updates(paired, init):
             continue  # already in the headline
+        if (
+            equal and arm == study.arms[0]
+        ):  # where updates are equal, the gain for equal epochs is one of training length
+            own = [row for row in own if row["fraction"] not in {each["fraction"] for each in equal}]
+            later += [_gain(study, own, worth, arm)] if own else []
+            continue
         heads.append(_gain(study, own, worth, arm))
+    heads += later
     if not accuracy:
         heads.append(f"Nothing is compared: that takes a run from {BASELINE} and another at the same fraction.")
     return {
@@ -100,11 +108,18 @@ def how_many(study: Study, rows: Sequence[dict], enough: Enough | None) -> str:
     parts = [
         f"{_start(first)}, {amount(row)} reach macro F1 {_score(row)}{_trained(study, reached[first])}",
     ]
-    for init in order[1:]:
+    close = [
+        init
+        for init in enough.best
+        if reached.get(init, reached[first]).fraction > reached[first].fraction or init not in reached
+        if not label_efficiency.is_behind(study, first, init, reached[first])
+    ]
+    parts += [f"{_start(init)} no difference in macro F1 is shown with as many" for init in close]
+    for init in (init for init in order[1:] if init not in close):
         level = reached[init]
         count = "as many" if level.fraction == reached[first].fraction else amount(cells[level, init], "")
         parts.append(f"{_start(init)} it takes {count}{_trained(study, level)}")
-    for init in (init for init in enough.best if init not in reached):
+    for init in (init for init in enough.best if init not in reached and init not in close):
         best = cells[enough.best[init], init]
         parts.append(f"{_start(init)} no number of labels does (best: {best[PRIMARY]:.2f} with {_labels(best)})")
     smallest = reached[first].fraction == min(level.fraction for level in study.levels)
@@ -147,7 +162,7 @@ def _gain(study: Study, own: Sequence[dict], worth: Sequence[dict], arm: str) ->
         parts += [f"{_who(init)} is worth {_join(better)}"] if better else []
         parts += [f"{'it' if parts else _who(init)} costs {_join(worse)}"] if worse else []
     if nothing and parts:
-        parts.append(f"no difference is shown at {_amounts(nothing)}")
+        parts.append(f"no difference in accuracy is shown at {_amounts(nothing)}")
     elif nothing:
         both = f"{ours.rsplit(' ', 1)[0]} and {theirs}{each} show" if few else f"{_who(init)} shows"
         parts.append(f"{both} no difference in accuracy at {_amounts(nothing)}")

@@ -113,6 +113,19 @@ def test_one_sure_gain_at_equal_updates_is_a_gain():
     assert not label_efficiency.shows_nothing_at_equal_updates([none | {"arm": ""}], "mae")  # nothing was compared
 
 
+def test_the_headline_claims_fewer_labels_only_where_the_difference_is_shown(make):
+    """Both arms are equally good on a flat curve near the target: which one crosses it first is chance."""
+    near = (-0.02, 0.0, 0.02)
+    flat = {("scratch", 0.5): 0.79, ("mae", 0.5): 0.815, ("scratch", 1.0): 0.82, ("mae", 1.0): 0.82}
+    study = make.in_memory({("", f, i): [m + d for d in near] for (i, f), m in flat.items()}, labels=1000)
+    head = said(study)["headlines"][0]
+    assert head.startswith("With pre-training, 500 labeled images reach macro F1 ")
+    assert "; from scratch no difference in macro F1 is shown with as many." in head and "it takes" not in head
+    flat["scratch", 0.5], flat["scratch", 1.0] = 0.6, 0.82
+    study = make.in_memory({("", f, i): [m + d for d in near] for (i, f), m in flat.items()}, labels=1000)
+    assert "; from scratch it takes 1,000." in said(study)["headlines"][0]
+
+
 def test_worth_comes_second_and_only_where_its_interval_is_above_one(steady):
     answer = said(steady)
     second = answer["headlines"][1]
@@ -121,7 +134,7 @@ def test_worth_comes_second_and_only_where_its_interval_is_above_one(steady):
     times = 5 ** ((0.88 - 0.80) / (0.90 - 0.80))
     assert ten["times"] == pytest.approx(times) and 1 < ten["low"] < times < ten["high"]
     assert f"{times:.1f} times the labels at 10 %" in second
-    assert second.endswith("no difference is shown at 50 % and 100 %.")
+    assert second.endswith("no difference in accuracy is shown at 50 % and 100 %.")
     assert second.startswith("Pre-training is worth ")
     unsure = [row | {"low": 0.4} for row in answer["worth"]]
     after = words.answer(steady, answer["rows"], answer["paired"], unsure)["headlines"][1]
@@ -141,7 +154,7 @@ def test_the_real_study_does_not_claim_many_times_the_labels(real):
     )
     assert "labeled images" in second and "macro F1" in second
     assert third.startswith("Trained for equally many epochs, ")
-    assert "there is nothing to compare at 1 % and 10 %, where models collapsed" in third
+    assert "10 %" not in third.replace("100 %", "")  # equal updates are compared there
     assert "points of accuracy at 50 % (2 of 6 models collapsed)" in third
     assert "22.9" not in headlines  # the gain over a model that learned nothing
     care = " ".join(answer["warnings"])
@@ -166,7 +179,10 @@ def test_a_gain_at_equal_updates_is_worth_labels(make):
         line.startswith("With as many updates as 100 %, pre-training is worth 5.6 times the labels at 10 %")
         for line in answer["headlines"]
     )
-    assert "nothing to compare at 10 %, where models collapsed" in answer["headlines"][1]
+    assert answer["headlines"][1].startswith("With as many updates")
+    assert answer["headlines"][2] == (
+        "Trained for equally many epochs, pre-training shows no difference in accuracy at 100 %."
+    )
 
 
 def test_worth_is_not_given_where_scratch_collapsed(make):
@@ -187,8 +203,8 @@ def test_one_or_two_seeds_describe_only_these_models(make, seeds, how):
         "This pre-trained model is better than that" if seeds == 1 else "These pre-trained models are better than those"
     )
     assert second == (
-        f"{models} from scratch, each trained {how}, by 15.0 points of accuracy at 10 %; no difference is shown at "
-        "100 %."
+        f"{models} from scratch, each trained {how}, by 15.0 points of accuracy at 10 %; no difference in accuracy is "
+        "shown at 100 %."
     )
     assert "worth" not in " ".join(answer["headlines"])
     assert f"({'one seed' if seeds == 1 else 'two seeds'})" not in second
