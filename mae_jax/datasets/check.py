@@ -73,7 +73,7 @@ def check(
     sizes = ", ".join(f"{s} {n}" for s, n in zip(images.splits, np.bincount(images.split).tolist(), strict=True))
     say(f"{name}: {count(len(images.names), 'image')} ({sizes})")
     say(f"  groups: {_groups_in_words(images)}")
-    for line in _summary(rows):
+    for line in _summary(rows, known=any(images.groups)):
         say(f"  {line}")
     say(f"  written to {out}")
     return rows
@@ -252,12 +252,13 @@ def _near(images: Images, say: Callable) -> Iterator[dict]:
         yield _row(images, "near-identical", f"{likeness:.3f}", int(unique[i]), int(unique[j]))
 
 
-def _summary(rows: list[dict]) -> list[str]:
+def _summary(rows: list[dict], known: bool) -> list[str]:
+    """The number of findings of each kind. Groups are counted only if they are `known`."""
     lines = []
     for finding in ("group in two splits", "field in two splits", "identical", "near-identical"):
         found = [row for row in rows if row["finding"] == finding]
         where = Counter(f"{r['split']} and {r['other_split']}" for r in found if r["across_splits"] == "yes")
-        if finding == "field in two splits" and not found:
+        if (finding == "field in two splits" and not found) or (finding == "group in two splits" and not known):
             continue
         line = f"{finding}: {len(found)}"
         if "two splits" not in finding and found:

@@ -35,7 +35,7 @@ from mae_jax.rundir import contents
 from mae_jax.runtime.errors import UserError
 from mae_jax.step import from_config
 
-FORMAT, KEY, ARRAYS = 1, "mae_jax_bundle", "model.safetensors"
+FORMAT, KEY, ARRAYS = 1, contents.BUNDLE, "model.safetensors"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -21,6 +21,7 @@ TRACKERS = "trackers.json"  # the run's id in each of `log.trackers`
 SAVED = ".saved"  # exists once a checkpoint was saved: the run must not start again without one
 MISTAKES = "thumbnails"  # has small pictures of the most confident mistakes
 EXAMPLES = "examples"  # has a small picture of each class
+BUNDLE = "mae_jax_bundle"  # a key in the config.json of a bundle, which is not a run
 EXTERNAL = "external"  # has a directory with a predictions.csv for each external test set
 RECONSTRUCTIONS = "reconstructions.csv"  # of a pre-training; the .json has the means, the .png a sheet of pictures
 USUAL = tasks.USUAL  # the evaluation of a run whose run.json does not say how its encoder was evaluated

@@ -104,6 +104,8 @@ def read(path: Path) -> Entry | None:
     if not (path / name).is_file() and not run:
         return None
     saved = _object(path / name)
+    if contents.BUNDLE in saved:
+        return None
     config = saved.get("config") if isinstance(saved.get("config"), dict) else run.get("config", {})
     if not isinstance(config, dict) or not config.get("task"):
         if (path / contents.CONFIG).is_file() and not run and not study:

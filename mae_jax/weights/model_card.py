@@ -133,7 +133,8 @@ def _data(run: dict[str, Any], config: RunConfig, weights: Weights) -> str:
         lines[0] += " (generated images: scores say nothing about real ones)"
     lines.append(f"- Training images: {run.get('n_train', 'not known')}")
     if weights.kind == "vit":
-        lines[-1] += f" with labels ({percent(config.data.fraction)} of the training set)"
+        share = run.get("fraction", config.data.fraction)  # of label_count, run.json has the share
+        lines[-1] += f" with labels ({percent(share)} of the training set)"
     lines.append(
         f"- Preprocessing: resize the shorter side to {weights.shape.image_size} pixels (bicubic), crop the center "
         f"square, scale values to 0..1, subtract the mean {_numbers(weights.mean)}, divide by the standard deviation "

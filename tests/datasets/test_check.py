@@ -224,6 +224,7 @@ def test_layouts_and_groups_are_reported(tmp_path):
     assert check(str(tmp_path / "x"), "", tmp_path / "found.csv", said.append) == []
     assert "fold0, fold1 look like splits, not classes: each holds A, B" in said[0]
     assert "  groups: not known; the same patient may be on both sides" in said
+    assert not any("group in two splits" in line for line in said)  # not known is not 0
     rows = check(str(tmp_path / "x"), "", tmp_path / "found.csv", said.append, pattern=r"(patient\d)_")
     assert [(row["finding"], row["group"]) for row in rows] == [
         ("group in two splits", f"patient{i}") for i in range(4)

@@ -160,6 +160,12 @@ def test_a_classifier_is_exported_with_labels_normalization_and_card(classifier,
     for said in ("## Data", "generated images", "## Recipe", "random weights", "3 updates", "not a medical device"):
         assert said in card, said
     assert "mixup 0, CutMix 0" in card and "RandAugment" not in card and "erasing" not in card
+    info = contents.read_json(run_dir / contents.RUN)
+    with monkeypatch.context() as patch:  # a run on `label_count` images has the share in run.json alone
+        patch.setattr(
+            contents, "read_object", lambda path: info | {"fraction": 0.25} if path.name == "run.json" else results
+        )
+        assert "with labels (25 % of the training set)" in model_card(run_dir, back, config, "hf", [])
     config.data.update(randaugment=9.0, randaugment_colour=False, random_erasing=0.25)
     config.train.update(mixup=0.8, cutmix=1.0)
     card = model_card(run_dir, export.load(run_dir)[0], config, "hf", [])
