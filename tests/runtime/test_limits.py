@@ -144,15 +144,22 @@ def test_a_script_without_a_main_guard_is_told_so(environment, tmp_path):
     )
 
 
+# Background jobs of a shell ignore SIGINT, and so do the processes that they start.
+HEED = """
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
+"""
+
+
 @pytest.mark.slow
 def test_ctrl_c_early_in_the_imports_ends_in_one_line(environment):
     """From the moment that Python runs the first line of a command on; before, only Python itself can answer."""
     for module, delay in (("mae_jax", 0.0), ("mae_jax", 0.05), ("mae_jax.main", 0.0), ("mae_jax.main", 0.05)):
         more = ["check", "/nowhere"] if module == "mae_jax" else ["--config=missing.py"]
-        arguments = [sys.executable, "-m", module, *more]
+        arguments = [sys.executable, "-c", HEED, "-m", module, *more]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        # Background jobs of a shell ignore SIGINT.
-        process = subprocess.Popen(arguments, cwd=ROOT, env=environment, preexec_fn=_heed, **pipes)
+        process = subprocess.Popen(arguments, cwd=ROOT, env=environment, **pipes)
         status = Path(f"/proc/{process.pid}/status")
         while process.poll() is None and not int(status.read_text().split("SigBlk:")[1].split()[0], 16) & 2:
             time.sleep(0.001)
@@ -160,7 +167,3 @@ def test_ctrl_c_early_in_the_imports_ends_in_one_line(environment):
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=60)
         assert process.returncode in (EXIT_STOPPED, 2) and said.count("\n") == 1 and "Traceback" not in said, said
-
-
-def _heed() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
