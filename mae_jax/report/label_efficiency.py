@@ -1,6 +1,7 @@
 """How many labels are enough, how many labels an initialization is worth, and where more labels gain little."""
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -20,6 +21,7 @@ COLUMNS = (  # of efficiency.csv
     *("arm", "label_count", "note"),
 )
 AT_EQUAL_UPDATES = "not given: trained for as many updates, no difference is shown"
+UNDETERMINED = "not determined: the interval covers all numbers of labels that were tried"
 NO_BASELINE = f"not given: {BASELINE} collapsed"
 
 
@@ -109,8 +111,9 @@ def worth(study: Study, paired: Sequence[dict], metric: str = "accuracy") -> lis
     labels used. 0 and infinity mean beyond the scratch curve, which covers `least` to `most` times. At each fraction,
     both sides use the best of their arms; `arm` is that of the initialization. The curve never falls: at each number
     of labels, it has the best score so far. There is no value, and `note` says why, if scratch collapsed at that
-    fraction, or if models trained for equal updates show no difference. With fewer than three seeds there is no
-    interval. The result is empty with fewer than two fractions at which scratch did not collapse.
+    fraction, if models trained for equal updates show no difference, or if the interval covers the whole curve. With
+    fewer than three seeds there is no interval. The result is empty with fewer than two fractions at which scratch did
+    not collapse.
     """
     curve = study.strongest(BASELINE, metric)
     if len(curve) < 2:
@@ -141,6 +144,8 @@ def worth(study: Study, paired: Sequence[dict], metric: str = "accuracy") -> lis
                 if min(len(ours), *map(len, cells)) >= stats.SEEDS:
                     draws = stats.labels_to_reach(n, redrawn, study.mean_draws(metric, ours)) / used
                     row["low"], row["high"] = stats.censored_interval(draws)
+                    if row["low"] == 0 and math.isinf(row["high"]):  # below the smallest number and above the largest
+                        row |= {"times": None, "low": None, "high": None, "note": UNDETERMINED}
                 else:
                     row["note"] = "no interval: fewer than three seeds"
             found.append(row)

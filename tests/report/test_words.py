@@ -185,6 +185,16 @@ def test_a_gain_at_equal_updates_is_worth_labels(make):
     )
 
 
+def test_worth_is_not_determined_where_its_interval_covers_everything(make):
+    """Both curves are flat and seeds spread widely: any number of labels from scratch may reach the score."""
+    near = (-0.1, 0.0, 0.1)
+    cells = {("", f, i): [0.7 + d for d in near] for f in (0.1, 0.5, 1.0) for i in ("scratch", "mae")}
+    answer = said(make.in_memory(cells))
+    assert {row["note"] for row in answer["worth"]} == {label_efficiency.UNDETERMINED}
+    assert all(row["times"] is row["low"] is row["high"] is None for row in answer["worth"])
+    assert "times the labels" not in " ".join([*answer["headlines"], *answer["lines"]])
+
+
 def test_worth_is_not_given_where_scratch_collapsed(make):
     cells = {("", f, "scratch"): [score] * 3 for f, score in ((0.1, "collapsed"), (0.5, 0.7), (1.0, 0.8))}
     cells |= {("", f, "mae"): [0.85] * 3 for f in (0.1, 0.5, 1.0)}
