@@ -82,7 +82,7 @@ def predict(place: str, images: str, out: Path, options: Options = Options()) ->
                 )
             reader = reading.Reader(source, options.bad_images)
             batches = model.batches(reader, embed=options.embeddings)
-            for batch in _shown(batches, len(source), name or model.origin):
+            for batch in with_progress(batches, len(source), name or model.origin):
                 write(_columns(model, batch, reader, [name] if options.every_run else [], header, options))
                 counts["written"] += len(batch.indices)
             counts["skipped"] = len(reader.bad)
@@ -131,7 +131,7 @@ def embed(
     reader, counts = reading.Reader(source, bad_images), {"written": 0, "skipped": 0}
     with writers.vectors(out, model.width(pool)) as write:
         batches = model.batches(reader, classify=False, embed=True, pool=pool)
-        for batch in _shown(batches, len(source), model.origin):
+        for batch in with_progress(batches, len(source), model.origin):
             assert batch.embeddings is not None
             write([source.names[int(i)] for i in batch.indices], batch.embeddings)
             counts["written"] += len(batch.indices)
@@ -142,7 +142,7 @@ def embed(
     return counts
 
 
-def _shown(batches: Iterable[Batch], total: int, label: str) -> Iterator[Batch]:
+def with_progress(batches: Iterable[Batch], total: int, label: str) -> Iterator[Batch]:
     """Yields the batches and shows progress: a bar on a terminal, otherwise an occasional line."""
     report, done = counting(label, say), 0
     for batch in batches:
@@ -152,10 +152,15 @@ def _shown(batches: Iterable[Batch], total: int, label: str) -> Iterator[Batch]:
     report(total, total)
 
 
-def _report(reader: reading.Reader, counts: dict[str, int], out: Path, log: Callable[[str], None] = say) -> None:
-    """Prints the skipped images and what was written."""
+def name_skipped(reader: reading.Reader, log: Callable[[str], None] = say) -> None:
+    """Prints the first images that were skipped, each with its reason, and the number of the others."""
     for _, reason in sorted(reader.bad.items())[:SHOWN]:
         log(f"skipped: {reason}")
     if len(reader.bad) > SHOWN:
         log(f"skipped: {len(reader.bad) - SHOWN} more")
+
+
+def _report(reader: reading.Reader, counts: dict[str, int], out: Path, log: Callable[[str], None] = say) -> None:
+    """Prints the skipped images and what was written."""
+    name_skipped(reader, log)
     log(f"written: {out} ({count(counts['written'], 'row')}, {count(counts['skipped'], 'image')} skipped)")

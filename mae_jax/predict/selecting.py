@@ -11,12 +11,11 @@ from mae_jax.data import tables
 from mae_jax.evaluation import selection
 from mae_jax.predict import images as reading
 from mae_jax.predict import loading, writers
-from mae_jax.predict.files import SHOWN
+from mae_jax.predict.files import name_skipped, with_progress
 from mae_jax.runtime import files
 from mae_jax.runtime.command import out_file, say
 from mae_jax.runtime.errors import UserError
 from mae_jax.runtime.places import local
-from mae_jax.runtime.progress import counting
 from mae_jax.runtime.text import count
 
 SIDE, LINE, ACROSS = 128, 18, 10  # pixels of a picture and of its caption, pictures in a row of the contact sheet
@@ -56,11 +55,9 @@ def select(
     model = loading.load(local(place, "RUN"), "RUN")
     for line in model.notes:
         say(f"note: {line}")
-    reader, parts, report = reading.Reader(source, bad_images), [], counting(model.origin, say)
-    for batch in model.batches(reader, classify=False, embed=True):
+    reader, parts = reading.Reader(source, bad_images), []
+    for batch in with_progress(model.batches(reader, classify=False, embed=True), len(names), model.origin):
         parts.append((batch.indices, batch.embeddings))
-        report(int(batch.indices[-1]) + 1 if len(batch.indices) else 0, len(names))
-    report(len(names), len(names))
     indices = np.concatenate([part for part, _ in parts])
     features = np.concatenate([part for _, part in parts])
     usable = len(indices) - int(np.isin(indices, known).sum())
@@ -73,8 +70,7 @@ def select(
     with writers.table(out, ["path", "label", "rank"], ("path", "label", "rank"), {}) as write:
         write([[names[i] for i in chosen], [""] * budget, [str(rank) for rank in range(1, budget + 1)]])
     files.save_picture(sheet, contact_sheet([reader.read(i) for i in chosen[:MOST_SHOWN]]))
-    for _, reason in sorted(reader.bad.items())[:SHOWN]:
-        say(f"skipped: {reason}")
+    name_skipped(reader)
     say(f"written: {out} ({count(budget, 'image')} to label) and {sheet.name}")
     return [names[i] for i in chosen]
 
