@@ -55,7 +55,7 @@ class Curve(NamedTuple):
 
 def curves(panels: Sequence[Curve]) -> Numbers:
     """Scores in percent against the number of labels, with 95 % intervals; the panels share one y axis."""
-    study = panels[0].study
+    study = max((panel.study for panel in panels), key=lambda study: len(study.inits))  # colors and marks of all inits
     handles: dict[str, Handle] = {}
     for panel in panels:
         for init, arm in _drawn(panel):

@@ -174,3 +174,13 @@ def test_a_probe_of_which_one_seed_collapsed_is_not_called_collapsed(make, tmp_p
         knows = 0.6 if seed else 0.0
         runs.append(make.run(tmp_path / f"p{seed}", "scratch", 0.1, seed=seed, rows=60, knows=knows, evaluation="knn"))
     assert "| collapsed: 1 of 3 " in write_report(runs, tmp_path / "report").frozen
+
+
+def test_the_first_kind_of_probe_may_lack_an_encoder(dirs, tmp_path):
+    """Random weights are probed by L-BFGS even where the encoders are probed by nearest neighbors alone."""
+    usual, probed = dirs
+    report = write_report([*usual, *probed["lbfgs"][:3], *probed["knn"]], tmp_path)
+    with open(report.paths["frozen"]) as file:
+        rows = [(row["evaluation"], row["init"]) for row in csv.DictReader(file)]
+    assert rows == [("lbfgs", "scratch"), ("knn", "scratch"), ("knn", "mae")]
+    assert (tmp_path / "figures" / "frozen_curves.svg").exists()
