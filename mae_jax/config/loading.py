@@ -30,7 +30,7 @@ from mae_jax.config.fields import (
     sweep_defaults,
 )
 from mae_jax.runtime.errors import UserError
-from mae_jax.runtime.places import local
+from mae_jax.runtime.places import hub_advice, local
 
 # The config files of mae_jax: inside the package in a wheel, next to it in a checkout.
 CONFIGS = next(p for p in (Path(__file__).parents[1] / "configs", Path(__file__).parents[2] / "configs") if p.is_dir())
@@ -76,8 +76,13 @@ def parse_arg(arg: str | None, **known: Any) -> ConfigDict:
 
 
 def init_of(path: str | os.PathLike) -> str:
-    """The `init` of a path: "weights" for a file or folder of weights from other code, else "mae"."""
-    path = local(path, "init")
+    """The `init` of a path: "weights" for a file or folder of weights from other code, else "mae".
+
+    Raises UserError if nothing exists there and the path reads like a name on the Hugging Face Hub.
+    """
+    given, path = path, local(path, "init")
+    if not path.exists() and (advice := hub_advice(given)):
+        raise UserError(f"init={given} does not exist; {advice}")
     if path.is_dir():
         is_run = (path / "checkpoints").is_dir() or (
             not any(path.glob("*.safetensors")) and not any(path.glob("*.bin"))

@@ -22,7 +22,7 @@ from mae_jax.rundir import contents
 from mae_jax.rundir.predictions import read_predictions
 from mae_jax.runtime import machine
 from mae_jax.runtime.errors import UserError
-from mae_jax.runtime.places import local
+from mae_jax.runtime.places import hub_advice, local
 from mae_jax.runtime.text import count
 from mae_jax.step import from_config, sharding
 from mae_jax.step.optimizer import Optimizer
@@ -48,7 +48,9 @@ def load(path: str | os.PathLike, field: str = "load") -> Model:
             f"{field}={path} contains {count(len(runs), 'run')}; name one of them: {contents.listed(place, runs)}"
         )
     if not place.exists():
-        raise UserError(f"{field}={path} does not exist; name a run directory, a bundle, or weights")
+        raise UserError(
+            f"{field}={path} does not exist; {hub_advice(path) or 'name a run directory, a bundle, or weights'}"
+        )
     return of_weights(place, field)
 
 

@@ -24,6 +24,18 @@ def local(place: str | os.PathLike, field: str) -> Path:
         raise UserError(f"{field}={text}: {why}; give the full path") from None
 
 
+def hub_advice(place: str | os.PathLike) -> str:
+    """How to download `place` if it reads like a name on the Hugging Face Hub, such as owner/name; otherwise ""."""
+    found = re.fullmatch(r"(?:hf[-_]hub:)?([\w-][\w.-]*)/([\w-][\w.-]*)", os.fspath(place))
+    if not found or Path(found[1]).is_dir() or os.fspath(place).startswith("runs/"):
+        return ""
+    owner, name = found.groups()
+    return (
+        f"mae_jax downloads nothing; if it is a name on the Hugging Face Hub, run hf download {owner}/{name} "
+        f"--local-dir {name} (pip install huggingface_hub) and use the folder {name}"
+    )
+
+
 def expanded(text: str, field: str, kind: str) -> str:
     """A config field's text, with each path in it treated as `local` treats it; other texts stay as they are.
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from mae_jax.config.fields import WEIGHTS
 from mae_jax.runtime.errors import UserError
+from mae_jax.runtime.places import hub_advice
 
 DIMENSIONS = 8  # maximum per array; NumPy allows at most 64
 PICKLES = set(WEIGHTS) - {".safetensors", ".npz"}
@@ -35,7 +36,8 @@ def read_arrays(path: Path, field: str) -> tuple[dict[str, np.ndarray], dict[str
     Raises UserError that names `field` and the file if something is missing, damaged or not safe to open.
     """
     if not path.exists():
-        raise UserError(f"{field}={path} does not exist; name a file or folder of weights, or a run directory")
+        advice = hub_advice(path) or "name a file or folder of weights, or a run directory"
+        raise UserError(f"{field}={path} does not exist; {advice}")
     arrays: dict[str, np.ndarray] = {}
     for file in _files_of(path, field):
         _refuse_bomb(file, field)

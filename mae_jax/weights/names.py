@@ -65,6 +65,12 @@ _ALIASES = [
     (r"(layer|layers)\.(\d+)\.norm2\.", r"\1.\2.layernorm_after."),
     (r"(layer|layers)\.(\d+)\.lambda_([12])$", r"\1.\2.layer_scale\3.lambda1"),
 ]
+_TIMM_ALIASES = [
+    (r"^register_tokens$", "reg_token"),  # facebookresearch/dinov2
+    (r"^blocks\.\d+\.(\d+)\.", r"blocks.\1."),  # its blocks in chunks; the second number counts all blocks
+    (r"\.mlp\.w12\.", ".mlp.fc1."),
+    (r"\.mlp\.w3\.", ".mlp.fc2."),
+]
 # Patterns that rename the keys of Hugging Face's ViT to those of its other models.
 _DINOV2 = [
     (r"layer\.(\d+)\.intermediate\.dense\.", r"layer.\1.mlp.fc1."),
@@ -95,9 +101,8 @@ def family_of(keys: Sequence[str]) -> str | None:
 
 def canonical(key: str, family: str) -> str:
     """Renames a key of another version of the same family to the name that `keys_of` returns."""
-    if family == "hf":
-        for pattern, name in _ALIASES:
-            key = re.sub(pattern, name, key)
+    for pattern, name in {"hf": _ALIASES, "timm": _TIMM_ALIASES}.get(family, []):
+        key = re.sub(pattern, name, key)
     return key
 
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,9 @@ from mae_jax.models.vit import ViTConfig
 from mae_jax.runtime.errors import UserError
 from mae_jax.runtime.places import local
 from mae_jax.runtime.text import count
-from mae_jax.weights import names
+from mae_jax.weights import names, positions, prefixes, refusals
 from mae_jax.weights.arrays import read_arrays, read_config
+from mae_jax.weights.prefixes import matching, some
 
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # mean and std with which most published encoders were trained
 MOST_BLOCKS = 100
@@ -46,6 +47,7 @@ class Weights:
     classes: tuple[str, ...] = ()  # class names, if the file contains them
     heads_known: bool = True  # False: no file states the heads, so `shape.heads` is the usual number for the width
     notes: tuple[str, ...] = ()
+    interpolation: str = positions.ANTIALIASED  # how positions are interpolated to another grid; see `positions`
 
     def model_fields(self) -> dict[str, Any]:
         """The fields `model.*` of a config whose network fits these weights."""
@@ -76,32 +78,31 @@ def read(path: str | Path, field: str = "weights", heads: int = 0, leave: str = 
     unexpected or of the wrong shape, or if the network is not a plain ViT.
     """
     path = local(path, field)
+    where = f"{field}: {path}"
     arrays, about = read_arrays(path, field)
-    ignored = _matching(leave, arrays)
-    arrays, prefix = _without_prefix({key: value for key, value in arrays.items() if key not in ignored})
+    ignored = matching(leave, arrays)
+    arrays = prefixes.unwrapped({key: value for key, value in arrays.items() if key not in ignored}, where)
+    arrays, prefix_notes = prefixes.select(arrays, where)
     family = names.family_of(list(arrays))
     if family is None:
+        words = refusals.of_config(about) or refusals.of_keys(arrays)
         raise UserError(
-            f"{field}: {path} is not a plain ViT: it has no patch embedding under the names of Hugging Face, timm or "
-            f"facebookresearch/mae; its keys are {_some(sorted(arrays))}"
+            f"{where} is {words or 'not a plain ViT'}: it has no patch embedding under the names of Hugging Face, timm "
+            f"or facebookresearch; its keys are {some(sorted(arrays))}"
         )
-    arrays = {names.canonical(key, family): value for key, value in arrays.items()}
+    arrays = prefixes.renamed(arrays, partial(names.canonical, family=family), where)
     head_notes = _as_vit(arrays) if family == "hf" else []
-    ignored += _matching(leave, arrays)
+    ignored += matching(leave, arrays)
     if leave and not ignored:
-        raise UserError(f"--leave {leave!r} matches no key of {path}; its keys are {_some(sorted(arrays))}")
+        raise UserError(f"--leave {leave!r} matches no key of {path}; its keys are {some(sorted(arrays))}")
     arrays = {key: value for key, value in arrays.items() if key not in ignored}
     about = _ConfigFile(about, path, field)
     saved = about.section("mae_jax") if family == "own" else _ConfigFile({}, path, field)
     shape, kind, known = _shape(arrays, family, about, saved, heads, path, field)
     params, notes = _take(arrays, family, shape, kind, path, field)
-    notes = [*head_notes, *notes]
-    notes = [f"the prefix {prefix!r} is removed from the keys", *notes] if prefix else notes
-    notes = (
-        [f"{count(len(ignored), 'key is', 'keys are')} ignored, as requested ({_some(sorted(ignored))})", *notes]
-        if ignored
-        else notes
-    )
+    notes = [*prefix_notes, *head_notes, *notes]
+    if ignored:
+        notes.insert(0, f"{count(len(ignored), 'key is', 'keys are')} ignored, as requested ({some(sorted(ignored))})")
     half_sizes = {a.dtype.itemsize for a in arrays.values() if np.issubdtype(a.dtype, np.floating)} - {4, 8}
     tolerance = 5e-3 if half_sizes else 1e-5
     if kind == "mae" and not _plain_decoder(
@@ -111,35 +112,23 @@ def read(path: str | Path, field: str = "weights", heads: int = 0, leave: str = 
         kind, params = "vit", {"encoder": params["encoder"]}
         shape = dataclasses.replace(shape, decoder_width=0, decoder_depth=0, decoder_heads=0)
     if not known:
-        notes.append(
-            f"{count(shape.heads, 'attention head is', 'attention heads are')} assumed, the usual number for "
-            f"{shape.width} features"
-        )
+        heads_in_words = count(shape.heads, "attention head is", "attention heads are")
+        notes.append(f"{heads_in_words} assumed, the usual number for {shape.width} features")
+    if kind == "mae" and not (saved.count("decoder_heads") or about.count("decoder_num_attention_heads")):
+        heads_in_words = count(shape.decoder_heads, "attention head is", "attention heads are")
+        notes.append(f"{heads_in_words} assumed in the decoder, the usual number for {shape.decoder_width} features")
+    if family == "hf" and not about.epsilon("layer_norm_eps"):
+        notes.append(f"no config.json states the epsilon of the norms; {shape.norm_eps:g} is assumed")
+    interpolation = _interpolation(arrays, family, about, saved)
     shape, params, more = _fixed_positions(shape, params, tolerance)
-    mean, std = _scale(path, about, field)
+    mean, std, assumed = _scale(path, about, field)
+    notes += assumed
     labels = about.section("id2label").fields
     listed = saved.get("classes")
     classes = tuple(map(str, listed)) if isinstance(listed, list) else ()
     classes = classes or tuple(str(labels[k]) for k in sorted(labels, key=_number))
     known_names = classes if len(classes) == shape.n_classes else ()
-    return Weights(params, shape, kind, str(path), mean, std, known_names, known, (*notes, *more))
-
-
-def _matching(pattern: str, keys: Iterable[str]) -> list[str]:
-    """The keys that match the regular expression; none for "". Raises UserError if the expression is not valid."""
-    try:
-        return [key for key in keys if pattern and re.search(pattern, key)]
-    except re.error as error:
-        raise UserError(f"--leave {pattern!r} is not a valid regular expression: {error}") from None
-
-
-def _without_prefix(arrays: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], str]:
-    """Removes a prefix that training code added to all keys, such as "module." or "backbone.". Returns it, too."""
-    ends = ("patch_embed.proj.weight", "embeddings.patch_embeddings.projection.weight")
-    embeds = [key for key in arrays if key.endswith(ends)]
-    prefix = re.sub(r"((vit|dinov2)\.)?embeddings\.patch_.*|patch_embed\..*", "", embeds[0]) if len(embeds) == 1 else ""
-    prefix = "" if prefix in ("vit.", "dinov2.", "dinov2_with_registers.") else prefix
-    return {key.removeprefix(prefix): value for key, value in arrays.items()}, prefix
+    return Weights(params, shape, kind, str(path), mean, std, known_names, known, (*notes, *more), interpolation)
 
 
 def _as_vit(arrays: dict[str, np.ndarray]) -> list[str]:
@@ -162,10 +151,6 @@ def _as_vit(arrays: dict[str, np.ndarray]) -> list[str]:
     for key in (kernel, bias):
         arrays.pop(key, None)
     return ["the classifier is ignored, because it also reads the mean of the patch tokens"]
-
-
-def _some(keys: Sequence[str], most: int = 8) -> str:
-    return ", ".join(keys[:most]) + (f" and {len(keys) - most} more" if len(keys) > most else "")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -246,7 +231,7 @@ def _shape(
                 f"{field}: {path}: patches of shape {patch.shape[1:]} are not supported; use weights for square RGB "
                 "patches"
             )
-    _refuse_other_networks(about, path, field)
+    refusals.refuse_config(about.fields, False, f"{field}: {path}")
     registers = find("encoder/reg_token")
     registers = registers.shape[1] if registers is not None and registers.ndim == 3 else 0
     positions = find("encoder/pos_embed")
@@ -309,16 +294,6 @@ def _shape(
     return shape, kind, bool(stated or heads)
 
 
-def _refuse_other_networks(about: _ConfigFile, path: Path, field: str) -> None:
-    """Refuses networks that have the keys of a plain ViT but compute something else."""
-    activation = about.get("hidden_act", "gelu")
-    if activation != "gelu":
-        raise UserError(f"{field}: {path}: hidden_act is {activation!r}; only the exact 'gelu' is supported")
-    name = str(about.get("architecture", ""))[:200]
-    if re.search(r"quickgelu|clip|siglip|rope|xpos|srelpos", name):
-        raise UserError(f"{field}: {path}: timm's {name} is not a plain ViT; use one such as vit_base_patch16_224")
-
-
 def _take(
     arrays: dict[str, np.ndarray], family: str, shape: ViTConfig, kind: str, path: Path, field: str
 ) -> tuple[Params, list[str]]:
@@ -365,12 +340,17 @@ def _take(
     params = map_paths(take, like)
     unexpected = sorted(set(arrays) - used - set(_UNUSED[family]))
     problems = [
-        f"{len(keys)} {what} ({_some(sorted(keys))})"
+        f"{len(keys)} {what} ({some(sorted(keys))})"
         for what, keys in (("missing", missing), ("unexpected", unexpected), ("unusable", misshapen))
         if keys
     ]
     if problems:
-        raise UserError(f"{field}: the keys of {path} are not those of a plain ViT: {'; '.join(problems)}")
+        words = refusals.of_keys(arrays)
+        leave = "" if missing or misshapen else f"; mae-jax convert import {path} OUT --leave REGEX leaves keys out"
+        raise UserError(
+            f"{field}: the keys of {path} are not those of a plain ViT{f' (it is {words})' if words else ''}: "
+            f"{'; '.join(problems)}{leave}"
+        )
     unused = [key for key in sorted(set(arrays) & set(_UNUSED[family]) - used) if not key.endswith("pos_embed")]
     return params, [*notes, *(f"{key} is not used" for key in unused)]
 
@@ -404,13 +384,35 @@ def _fixed_positions(shape: ViTConfig, params: Params, tolerance: float) -> tupl
     return shape, params | {"encoder": encoder | {"pos_embed": rows[None]}}, notes
 
 
-def _scale(path: Path, about: _ConfigFile, field: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of the images that the network expects; ImageNet's if no file states them."""
+def _interpolation(arrays: dict[str, np.ndarray], family: str, about: _ConfigFile, saved: _ConfigFile) -> str:
+    """How the code that published the weights interpolates their positions; one of `positions.WAYS`."""
+    stated = saved.get("interpolation")
+    if stated in positions.WAYS:
+        return str(stated)
+    registers = names.keys_of("encoder/reg_token", family)[0] in arrays
+    if family == "hf":
+        return positions.ANTIALIASED if registers else positions.BICUBIC
+    if family == "timm" and "architecture" not in about.fields:
+        if names.keys_of("decoder/embed/kernel", family)[0] in arrays:
+            return positions.BICUBIC  # facebookresearch/mae
+        if "mask_token" in arrays:  # facebookresearch/dinov2
+            return positions.ANTIALIASED if registers else positions.OFFSET
+    return positions.ANTIALIASED
+
+
+def _scale(path: Path, about: _ConfigFile, field: str) -> tuple[tuple[float, ...], tuple[float, ...], list[str]]:
+    """Mean and standard deviation of the images that the network expects, and notes on those that are assumed.
+
+    They are ImageNet's if no file states them. timm's older config.json has them at its top level.
+    """
     preprocessor = read_config(path, field, "preprocessor_config.json")
     timm, saved = about.section("pretrained_cfg"), about.section("mae_jax")
-    values = []
+    values, assumed = [], []
     for ours, theirs, default in zip(("mean", "std"), ("image_mean", "image_std"), IMAGENET, strict=True):
-        value = saved.get(ours) or preprocessor.get(theirs) or timm.get(ours) or default
+        value = saved.get(ours) or preprocessor.get(theirs) or timm.get(ours) or about.get(ours)
+        if not value:
+            value = default
+            assumed.append(ours)
         ok = isinstance(value, list | tuple) and len(value) == 3
         if not ok or not all(_finite(v) and (ours == "mean" or v > 0) for v in value):
             raise UserError(
@@ -418,4 +420,8 @@ def _scale(path: Path, about: _ConfigFile, field: str) -> tuple[tuple[float, ...
                 f"numbers{'' if ours == 'mean' else ' above 0'}. Correct it, or remove it and set data.{ours}"
             )
         values.append(tuple(float(v) for v in value))
-    return values[0], values[1]
+    words = " and ".join({"mean": "mean", "std": "standard deviation"}[name] for name in assumed)
+    notes = (
+        [f"no file states the images' {words}; ImageNet's is assumed, or set data.mean and data.std"] if words else []
+    )
+    return values[0], values[1], notes

@@ -5,12 +5,13 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
 from mae_jax.models import Params
 from mae_jax.models.params import map_paths
 from mae_jax.models.vit import ViTConfig
 from mae_jax.runtime.errors import UserError
+from mae_jax.weights import positions
 from mae_jax.weights.reader import Weights
 
 _SHAPE = ("patch_size", "width", "depth", "heads", "mlp_ratio", "positions", "registers")
@@ -34,8 +35,8 @@ def transfer(params: Params, shape: ViTConfig, weights: Weights, field: str = "i
         value = loaded.get(path)
         if path == "encoder/pos_embed" and value is not None and value.shape != leaf.shape:
             notes.append(f"position embeddings interpolated from {weights.shape.grid} x {weights.shape.grid} patches")
-            notes[-1] += f" to {shape.grid} x {shape.grid} (bicubic)"
-            value = interpolate_positions(jnp.asarray(value), shape.grid)
+            notes[-1] += f" to {shape.grid} x {shape.grid} ({positions.WAYS[weights.interpolation]})"
+            value = positions.interpolate(jnp.asarray(value), shape.grid, weights.interpolation)
         used.add(path)
         if value is None or value.shape != leaf.shape:
             bad.append(f"{path} {'is missing' if value is None else f'{value.shape} instead of {leaf.shape}'}")
@@ -88,10 +89,3 @@ def compare(shape: ViTConfig, weights: Weights, field: str = "init_from") -> lis
     if shape.norm_eps != theirs.norm_eps:
         notes.append(f"the norms' epsilon is {shape.norm_eps:g} in the config and {theirs.norm_eps:g} in the weights")
     return notes
-
-
-def interpolate_positions(positions: Float[Array, "1 n d"], grid: int) -> Float[Array, "1 m d"]:
-    """Interpolates learned positions of a square grid to grid x grid: bicubic and antialiased, as in timm."""
-    side = round(positions.shape[1] ** 0.5)
-    square = positions.reshape(side, side, -1)
-    return jax.image.resize(square, (grid, grid, square.shape[2]), "bicubic").reshape(1, grid**2, -1)

@@ -238,5 +238,7 @@ def _own(weights: Weights) -> dict[str, Any]:
         about["heads"] = shape.heads
     if weights.kind == "mae":
         about["decoder_heads"] = shape.decoder_heads
+    if shape.positions == "learned":
+        about["interpolation"] = weights.interpolation
     about |= {"mean": list(weights.mean), "std": list(weights.std), "classes": list(weights.classes)}
     return about | {"source": weights.origin, "notes": list(weights.notes)}

@@ -1,6 +1,7 @@
 """Regenerates the golden numbers: the outputs of PyTorch's own networks for fixed weights and images.
 
     pip install "mae_jax[peers]" && python tests/golden/make.py hf      # Hugging Face's ViTMAE, ViT, DINOv2, BEiT
+    pip install torch            && python tests/golden/make.py interpolation
     pip install "mae_jax[timm]"  && python tests/golden/make.py timm    # timm, in an environment of its own
 
 Each folder holds the weights of a tiny network as that code saves them, and `expected.npz` with inputs and
@@ -108,6 +109,23 @@ def hugging_face() -> None:
     np.savez_compressed(HERE / "hf_beit" / "expected.npz", images=last(x), logits=beit(x).logits.detach().numpy())
 
 
+def interpolation() -> None:
+    """Positions of 5 x 5 patches on other grids: as timm, transformers, and facebookresearch/dinov2 compute them."""
+    positions = torch.randn(1, 25, 3, generator=torch.Generator().manual_seed(0))
+    square = positions.reshape(1, 5, 5, 3).permute(0, 3, 1, 2)
+    made = {"positions": positions.numpy()}
+    for grid in (2, 3, 7):
+        ways = {
+            "antialiased": {"size": (grid, grid), "antialias": True},
+            "bicubic": {"size": (grid, grid)},
+            "offset": {"scale_factor": ((grid + 0.1) / 5,) * 2},
+        }
+        for way, options in ways.items():
+            resized = torch.nn.functional.interpolate(square, mode="bicubic", align_corners=False, **options)
+            made[f"{way}/{grid}"] = resized.permute(0, 2, 3, 1).reshape(1, grid**2, 3).numpy()
+    np.savez_compressed(HERE / "interpolation.npz", **made)
+
+
 def timm_networks() -> None:
     import timm
     from safetensors.torch import save_file
@@ -152,4 +170,4 @@ def timm_networks() -> None:
 
 
 if __name__ == "__main__":
-    {"hf": hugging_face, "timm": timm_networks}[sys.argv[1]]()
+    {"hf": hugging_face, "timm": timm_networks, "interpolation": interpolation}[sys.argv[1]]()

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+import mae_jax
 from mae_jax.commands import load
 from mae_jax.commands.parser import Parser
 from mae_jax.config.fields import study_defaults
@@ -14,7 +15,7 @@ from mae_jax.config.validation import validate
 from mae_jax.data import prepared
 from mae_jax.runtime import hardware
 from mae_jax.runtime.errors import UserError
-from mae_jax.runtime.places import expanded, local, shareable
+from mae_jax.runtime.places import expanded, hub_advice, local, shareable
 from mae_jax.study import cells
 from mae_jax.study.validation import validate_study
 
@@ -122,3 +123,19 @@ def test_pages_that_are_shared_show_no_absolute_path():
     assert shareable(config) == {"data": {"dir": ".../cells,rel/x", "external": "far=.../other"}, "seeds": [0, ".../y"]}
     assert shareable(Path("/home/ann/runs/one")) == ".../one" and shareable(Path("runs/one")) == "runs/one"
     assert shareable(r"(^|/)(bias|scale)$") == r"(^|/)(bias|scale)$"
+
+
+@pytest.mark.parametrize(
+    ("place", "name"),
+    [("facebook/vit-mae-base", "facebook/vit-mae-base"), ("hf-hub:MahmoodLab/UNI2-h", "MahmoodLab/UNI2-h")],
+)
+def test_a_name_on_the_hub_is_answered_with_the_command_that_downloads_it(place, name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    said = rf"does not exist; .*hf download {name} --local-dir {name.partition('/')[2]} "
+    with pytest.raises(UserError, match=said):
+        init_of(place)
+    with pytest.raises(UserError, match=said):
+        mae_jax.load(place)
+    Path(name).parent.mkdir()
+    assert hub_advice(place) == "" and hub_advice("runs/mine") == "" and hub_advice("/a/b") == ""
+    assert init_of(place) == "mae"

@@ -75,7 +75,9 @@ def timm_file(tmp_path):
         folder.mkdir(exist_ok=True)
         path = folder / "model.safetensors"
         save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, path)
-        about = {"architecture": "vit_tiny_patch8", "model_args": {"num_heads": 2}} if about is None else about
+        if about is None:
+            scale = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
+            about = {"architecture": "vit_tiny_patch8", "model_args": {"num_heads": 2}, "pretrained_cfg": scale}
         (folder / "config.json").write_text(json.dumps(about))
         return path
 

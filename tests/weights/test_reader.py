@@ -84,7 +84,13 @@ def test_missing_unexpected_and_unusable_keys_stop_the_import(timm_file, change,
     ("about", "said"),
     [
         ({"hidden_act": "gelu_new"}, "hidden_act is 'gelu_new'"),
-        ({"architecture": "vit_base_patch16_clip_224"}, "not a plain ViT"),
+        ({"architecture": "vit_base_patch16_clip_224"}, "a vision tower of CLIP: timm's vit_base_patch16_clip_224"),
+        ({"architecture": "deit_base_distilled_patch16_224"}, "a distilled ViT"),
+        ({"model_type": "dinov3_vit"}, "a ViT with rotary positions .*its model_type is 'dinov3_vit'"),
+        ({"model_type": "unheard"}, "another network: its model_type is 'unheard'"),
+        ({"model_args": {"act_layer": "quick_gelu"}}, "model_args.act_layer of config.json is 'quick_gelu'"),
+        ({"model_args": {"num_heads": 2, "rope_theta": 100}}, "model_args.rope_theta of config.json is 100"),
+        ({"model_args": {"qk_norm": True}}, "model_args.qk_norm of config.json is True"),
         ({"model_args": {"num_heads": 3}}, "3 heads do not fit 16"),
     ],
 )
@@ -107,6 +113,32 @@ def test_an_unknown_number_of_heads_is_assumed_and_noted(timm_file):
     assert {k: v for k, v in weights.model_fields().items() if k in ("size", "width")} == {"size": "small", "width": 0}
 
 
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        (("dist_token",), "it is a distilled ViT"),
+        (("rope.periods",), "it is a ViT with rotary positions"),
+        (("blocks.0.attn.rel_pos_bias.relative_position_bias_table",), "it is a ViT with relative positions"),
+        (("attn_pool.q.weight",), "it is a ViT with attention pooling"),
+        (("blocks.0.attn.q_norm.weight",), "it is a ViT that normalizes queries and keys"),
+    ],
+)
+def test_a_refusal_names_the_network_and_mentions_leave(timm_file, keys, said):
+    path = timm_file(lambda a: a.update(dict.fromkeys(keys, np.zeros((1, 16), np.float32))))
+    with pytest.raises(UserError) as error:
+        reader.read(path)
+    assert said in str(error.value) and f"mae-jax convert import {path} OUT --leave REGEX" in str(error.value)
+
+
+def test_what_no_file_states_is_noted(timm_file):
+    notes = reader.read(timm_file(decoder=1, about={"model_args": {"num_heads": 2}})).notes
+    assert "no file states the images' mean and standard deviation; ImageNet's is assumed" in notes[-1]
+    assert "1 attention head is assumed in the decoder, the usual number for 8 features" in notes
+    older = {"architecture": "vit_tiny_patch8", "num_classes": 0, "mean": [0.5, 0.4, 0.3], "std": [0.5, 0.5, 0.5]}
+    weights = reader.read(timm_file(about=older))
+    assert weights.mean == (0.5, 0.4, 0.3) and not any("ImageNet" in note for note in weights.notes)
+
+
 def test_half_precision_and_wrapped_keys_are_read(timm_file):
     exact = reader.read(timm_file())
     half = reader.read(timm_file(lambda a: a.update({k: v.astype(np.float16) for k, v in a.items()})))
@@ -121,15 +153,20 @@ def test_half_precision_and_wrapped_keys_are_read(timm_file):
     assert wrapped.shape == exact.shape and wrapped.notes == ("the prefix 'module.backbone.' is removed from the keys",)
 
 
-def test_two_networks_in_one_file_are_refused(timm_file):
+def test_of_two_networks_in_one_file_the_teacher_is_taken(timm_file):
     def twice(arrays):
         for key in list(arrays):
-            arrays[f"student.{key}"] = arrays[f"teacher.{key}"] = arrays.pop(key)
+            arrays[f"teacher.{key}"] = arrays.pop(key)
+            arrays[f"student.{key}"] = arrays[f"teacher.{key}"] + 1
 
     path = timm_file(twice)
-    with pytest.raises(UserError, match=r"no patch embedding under the names .*its keys are student.blocks"):
-        reader.read(path)
+    weights = reader.read(path)
+    norm = load_file(path)["teacher.norm.weight"]
+    np.testing.assert_array_equal(weights.params["encoder"]["norm"]["scale"], norm)
+    assert "that under 'teacher.' is taken; 'student.' is ignored" in weights.notes[1]
     assert reader.read(path, leave=r"^student\.").notes[-1] == "the prefix 'teacher.' is removed from the keys"
+    student = reader.read(path, leave=r"^teacher\.")
+    np.testing.assert_array_equal(student.params["encoder"]["norm"]["scale"], norm + 1)
 
 
 def test_keys_that_match_leave_are_ignored(timm_file):

@@ -21,7 +21,7 @@ from mae_jax.step import mixup
 from mae_jax.step.losses import soft_targets
 from mae_jax.step.optimizer import Optimizer, layer_scales
 from mae_jax.weights import names, reader
-from mae_jax.weights.transfer import interpolate_positions
+from mae_jax.weights.positions import interpolate
 from mae_jax.weights.writer import write
 
 timm, torch, optim, scheduler = (
@@ -116,7 +116,7 @@ def test_interpolation_to_other_grids():
     positions = np.random.default_rng(0).normal(0, 1, (1, 14 * 14, 8)).astype(np.float32)
     for grid in (7, 16, 24):
         theirs = timm.layers.resample_abs_pos_embed(torch.from_numpy(positions), (grid, grid), num_prefix_tokens=0)
-        ours = interpolate_positions(jnp.asarray(positions), grid)
+        ours = interpolate(jnp.asarray(positions), grid)
         np.testing.assert_allclose(ours, theirs.numpy(), rtol=1e-4, atol=1e-5)
 
 

@@ -15,8 +15,9 @@ from mae_jax.runtime.errors import UserError
 from mae_jax.step import from_config, sharding
 from mae_jax.step.state import init_state
 from mae_jax.train import loop
-from mae_jax.weights import initial_weights, reader, transfer
-from mae_jax.weights.transfer import interpolate_positions
+from mae_jax.weights import initial_weights, positions, reader, transfer
+from mae_jax.weights.positions import interpolate
+from mae_jax.weights.writer import write
 
 init = partial(jax.jit, static_argnums=(0, 1))(models.init)
 
@@ -66,17 +67,19 @@ def test_learned_positions_are_interpolated_to_another_grid(weights):
     params, shape = drawn(source, image_size=32)
     taken, notes = transfer.transfer(params, shape, source)
     assert taken["encoder"]["pos_embed"].shape == (1, 16, 16)
-    assert notes == ["position embeddings interpolated from 2 x 2 patches to 4 x 4 (bicubic)"]
+    assert notes == [
+        "position embeddings interpolated from 2 x 2 patches to 4 x 4 (bicubic and antialiased, as in timm)"
+    ]
     _, notes = transfer.transfer(*drawn(weights(), image_size=32), weights())
     assert notes == ["fixed positions recomputed for 4 x 4 patches"]
 
 
 def test_interpolation_keeps_constants_and_smooth_functions():
     constant = np.full((1, 9, 4), 3.0, np.float32)
-    np.testing.assert_allclose(interpolate_positions(jax.numpy.asarray(constant), 5), 3.0, rtol=1e-6)
+    np.testing.assert_allclose(interpolate(jax.numpy.asarray(constant), 5), 3.0, rtol=1e-6)
     ramp = np.arange(8, dtype=np.float32)
     square = np.stack(np.meshgrid(ramp, ramp), -1).reshape(1, 64, 2)
-    finer = np.asarray(interpolate_positions(jax.numpy.asarray(square), 16)).reshape(16, 16, 2)
+    finer = np.asarray(interpolate(jax.numpy.asarray(square), 16)).reshape(16, 16, 2)
     inside = (np.arange(16) + 0.5) / 2 - 0.5
     np.testing.assert_allclose(finer[8, 4:12, 0], inside[4:12], atol=0.02)
     np.testing.assert_allclose(finer[4:12, 8, 1], inside[4:12], atol=0.02)
@@ -123,6 +126,21 @@ def test_every_field_of_a_shape_is_read_from_the_config_or_known():
     made = reader.Weights({}, vit.ViTConfig(16, 8, 16, 2, 2), "mae", "").model_fields()
     free = {"image_size", "pool", "drop_path", "dropout", "dtype", "attention", "head_std"}  # chosen by the run
     assert set(made) | free == fields | {"size"}
+
+
+def test_a_file_keeps_its_way_of_interpolating_when_it_is_converted(timm_file, tmp_path):
+    """facebookresearch/dinov2's files have a mask token and no config.json of timm."""
+    source = reader.read(timm_file(lambda a: a.update(mask_token=a["cls_token"][0]), learned=True, about={}))
+    assert source.interpolation == positions.OFFSET
+    (tmp_path / "own").mkdir()
+    write(source, tmp_path / "own", "own")
+    again = reader.read(tmp_path / "own")
+    assert again.interpolation == positions.OFFSET
+    params, shape = drawn(again, image_size=32)
+    taken, notes = transfer.transfer(params, shape, again)
+    expected = interpolate(jax.numpy.asarray(source.params["encoder"]["pos_embed"]), 4, positions.OFFSET)
+    np.testing.assert_array_equal(taken["encoder"]["pos_embed"], expected)
+    assert "with an offset of 0.1" in notes[0]
 
 
 def test_config_files_take_a_path(timm_file, tmp_path):

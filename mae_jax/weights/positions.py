@@ -1,0 +1,46 @@
+"""Interpolates learned position embeddings to another grid, in the way of the code that published the weights."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+ANTIALIASED, BICUBIC, OFFSET = "antialiased", "bicubic", "offset"
+WAYS = {
+    ANTIALIASED: "bicubic and antialiased, as in timm",
+    BICUBIC: "bicubic, as in transformers",
+    OFFSET: "bicubic with an offset of 0.1, as in DINO and DINOv2",
+}
+_CUBIC = -0.75  # PyTorch's bicubic coefficient without antialiasing; with antialiasing it is -0.5, as in JAX
+_SHIFT = 0.1  # added to the grid's size before the scale is computed
+
+
+def interpolate(positions: Float[Array, "1 n d"], grid: int, way: str = ANTIALIASED) -> Float[Array, "1 m d"]:
+    """Interpolates learned positions of a square grid to grid x grid, in one of WAYS.
+
+    `antialiased` is timm's and that of transformers' DINOv2 with registers. `bicubic` is that of the other models of
+    transformers: it does not average where it shrinks. `offset` is that of facebookresearch/dino and dinov2 without
+    registers: it samples at the scale (grid + 0.1) / side, so that the result is shifted by a part of a patch.
+    """
+    side = round(positions.shape[1] ** 0.5)
+    square = positions.reshape(side, side, -1)
+    if way == ANTIALIASED:
+        resized = jax.image.resize(square, (grid, grid, square.shape[2]), "bicubic")
+    else:
+        weights = jnp.asarray(_bicubic_weights(side, grid, _SHIFT if way == OFFSET else 0.0))
+        resized = jnp.einsum("ai,bj,ijd->abd", weights, weights, square, precision="highest")
+    return resized.reshape(1, grid**2, -1)
+
+
+def _bicubic_weights(side: int, grid: int, shift: float) -> Float[np.ndarray, "grid side"]:
+    """Each row has the weights of the old positions in a new one; positions beyond the edge repeat the edge."""
+    at = (np.arange(grid) + 0.5) * side / (grid + shift) - 0.5
+    first = np.floor(at).astype(int) - 1
+    weights = np.zeros((grid, side))
+    for tap in range(4):
+        distance = np.abs(at - (first + tap))
+        near = (_CUBIC + 2) * distance**3 - (_CUBIC + 3) * distance**2 + 1
+        far = _CUBIC * (distance**3 - 5 * distance**2 + 8 * distance - 4)
+        values = np.where(distance <= 1, near, far)
+        np.add.at(weights, (np.arange(grid), np.clip(first + tap, 0, side - 1)), values)
+    return weights.astype(np.float32)
