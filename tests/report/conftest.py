@@ -147,3 +147,17 @@ def make():
         required = ("image", "label", "prediction", "confidence")
 
     return Make
+
+
+@pytest.fixture
+def study(make, tmp_path):
+    """Two cells, one that is not finished, and a pre-training."""
+    place = tmp_path / "study"
+    for init in ("scratch", "mae"):
+        make.run(place / "cells" / f"10pct-{init}-seed0", init, 0.1, rows=60)
+    late = make.run(place / "cells" / "50pct-mae-seed0", "mae", 0.5, rows=60)
+    (late / "predictions.csv").unlink()
+    (place / "pretrain").mkdir()
+    (place / "pretrain" / "run.json").write_text(json.dumps({"task": "pretrain"}))
+    (place / "report" / "figures").mkdir(parents=True)
+    return place

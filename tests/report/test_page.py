@@ -14,10 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mae_jax.report import cautions, mistakes
 from mae_jax.report.findings import find
 from mae_jax.report.page import render, write_report
-from mae_jax.report.runs import read_runs
 from mae_jax.runtime.errors import UserError
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -345,11 +343,6 @@ def test_what_a_test_set_shares_with_training_is_reported(make, tmp_path):
     assert "copies of training images were not searched" not in page
 
 
-def test_a_damaged_comparison_with_training_is_skipped():
-    odd = {"TestA": ["not", "ours"], "TestB": {"identical": "many"}}
-    assert cautions.leak_lines([{"leaks": odd}, {"leaks": 3}, {}]) == []
-
-
 def test_hostile_names_are_harmless(make, tmp_path):
     dirs = [
         make.run(tmp_path / init, init, 0.1, rows=200, classes=HOSTILE, knows=0.5)
@@ -396,13 +389,6 @@ def test_gallery_shows_the_pictures_it_finds(make, tmp_path):
     assert "image/jpeg" not in plain and "labeled " in plain
 
 
-def test_the_gallery_is_of_the_models_with_the_most_labels_in_the_usual_arm(make, tmp_path):
-    dirs = [make.run(tmp_path / f"{f}{s}", "mae", f, seed=s, rows=60, knows=0.3) for f in (0.1, 0.5) for s in (0, 1)]
-    dirs.append(make.run(tmp_path / "arm", "mae", 1.0, rows=60, knows=0.3, arm="longer"))
-    (shown,) = mistakes.gallery(read_runs(dirs)[0])
-    assert shown["name"] == "mae, 50 %, seed 0" and {row["fraction"] for row in shown["images"]} == {0.5}
-
-
 def test_gallery_takes_the_pictures_that_a_run_kept(make, tmp_path):
     run = make.run(tmp_path / "run", "scratch", 1.0, rows=80, knows=0.3)
     write_report([run], tmp_path / "out")
@@ -413,19 +399,6 @@ def test_gallery_takes_the_pictures_that_a_run_kept(make, tmp_path):
     made = write_report([run], tmp_path / "out")
     shown = [a for a in Page(made.paths["page"]).every("img") if "image/jpeg" in a["src"]]
     assert [a["alt"] for a in shown] == [first]
-
-
-def test_examples_are_the_pictures_that_a_run_kept_for_that(make, tmp_path):
-    run = make.run(tmp_path / "run", "scratch", 1.0, rows=80, knows=0.3)
-    before = find([run])
-    types, (read,), first = before.cell_types.shown, before.study.runs, {}
-    for image, label in zip(read.test.images, read.test.labels, strict=True):
-        first[read.classes[label]] = min(image, first.get(read.classes[label], image))
-    for folder, image in (("examples", first[types[0]]), ("thumbnails", first[types[1]])):
-        file = run / folder / f"{image}.jpg"
-        file.parent.mkdir(parents=True)
-        Image.fromarray(np.full((20, 30, 3), 200, np.uint8)).save(file)
-    assert [(e["class"], e["image"]) for e in find([run]).examples] == [(types[0], first[types[0]])]
 
 
 @pytest.fixture

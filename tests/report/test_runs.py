@@ -3,13 +3,10 @@
 import csv
 import json
 import math
-import subprocess
-import sys
 
 import pytest
 
 from mae_jax.report.__main__ import main
-from mae_jax.report.cautions import leak_lines
 from mae_jax.report.runs import percent, read_runs, series
 from mae_jax.rundir.predictions import clean
 from mae_jax.runtime.errors import UserError
@@ -84,12 +81,6 @@ def test_images_without_a_group_are_groups_of_their_own(make, tmp_path):
     assert read.test.groups is None and "groups are not known, so the same patient may be on both sides" in notes[0]
 
 
-def test_unknown_groups_are_on_the_page():
-    unknown = {"groups": {"known": False}}
-    assert "The groups of the images (patients, slides) are not known" in leak_lines([unknown, unknown])[0]
-    assert leak_lines([{"groups": {"known": True}}, {}]) == []
-
-
 @pytest.mark.parametrize(
     ("break_it", "words"),
     [
@@ -155,22 +146,6 @@ def test_labels_that_differ_between_pairs(pair):
     edit_csv(pair[1], swap)
     with pytest.raises(UserError, match="has label"):
         read_runs(pair)
-
-
-def test_the_command_imports_no_training_library(make, pair, tmp_path):
-    code = (
-        "import sys, mae_jax.report.__main__ as m\n"
-        "rc = m.main(sys.argv[1:])\n"
-        "bad = {'jax', 'flax', 'tensorflow', 'orbax', 'grain'} & set(sys.modules)\n"
-        "own = {n.split('.')[1] for n in sys.modules if n.startswith('mae_jax.')}\n"
-        "assert not bad and own == {'config', 'report', 'rundir', 'runtime'}, (bad, own)\n"
-        "sys.exit(rc)"
-    )
-    out = tmp_path / "out"
-    command = [sys.executable, "-c", code, *map(str, pair), "--out", str(out)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "accuracy: scratch" in done.stdout and str(out / "index.html") in done.stdout
 
 
 def test_of_a_step_that_was_logged_twice_the_last_value_counts():

@@ -4,7 +4,6 @@ import csv
 import dataclasses
 import json
 import math
-import shutil
 
 import numpy as np
 import pytest
@@ -13,7 +12,6 @@ from mae_jax.report import analysis, figures, stats, tables, words
 from mae_jax.report.findings import find
 from mae_jax.report.page import render
 from mae_jax.report.runs import Level, percent, read_runs
-from mae_jax.rundir.predictions import Predictions
 
 
 @pytest.fixture(scope="module")
@@ -78,21 +76,6 @@ def test_a_collapsed_side_is_not_compared(study):
         assert row["verdict"] == "collapsed: nothing to compare"
         numbers = [row[k] for k in ("difference", "low", "high", "p", "holm_p", "mcnemar_p")]
         assert numbers == [None] * 6
-
-
-def test_nearly_one_class_is_a_collapse_where_that_class_is_not_nearly_all(make):
-    study = make.in_memory({("", 0.1, "scratch"): ["collapsed", "collapsed", 0.8]})
-    run = study.runs[0]
-    predictions = run.test.predictions.copy()
-    predictions[:4] = 0  # 396 of 400
-    nearly = dataclasses.replace(run, test=dataclasses.replace(run.test, predictions=predictions))
-    assert study.has_collapsed(run) and study.has_collapsed(nearly) and not study.has_collapsed(study.runs[2])
-    predictions[:8] = 0
-    assert not study.has_collapsed(nearly)
-    labels = np.where(np.arange(400) < 4, 0, 4)  # a class of 99 % may rightly be predicted so often
-    common = dataclasses.replace(run, test=dataclasses.replace(run.test, predictions=labels, labels=labels))
-    assert not study.has_collapsed(common)
-    assert tables.rows(study)[0]["collapsed"] == 2
 
 
 def test_holm_counts_the_comparisons_of_every_arm_and_initialization(make):
@@ -193,18 +176,6 @@ def test_seeds_without_a_partner_are_left_out(make, tmp_path):
     assert {r["seeds"] for r in paired if r["fraction"] == 0.1} == {1}
 
 
-def test_interval_and_p_of_a_calibration_error_are_both_of_mirrored_draws(make):
-    """Resampling raises the difference of 0.03 to 0.07 on average. Corrected, it is one standard deviation below 0."""
-    study = make.in_memory({("", 0.1, "scratch"): [0.5], ("", 0.1, "mae"): [0.7]})
-    lifted = 0.07 + 0.01 * np.random.default_rng(0).standard_normal(10_000)
-    ece = {"ece": np.array([0.02, 0.05])}, {"ece": np.stack([np.zeros(10_000), lifted])}
-    study = dataclasses.replace(study, estimates=study.estimates | ece[0], draws=study.draws | ece[1])
-    (row,) = [row for row in tables.paired(study)[0] if row["metric"] == "ece"]
-    assert row["difference"] == pytest.approx(0.03) and row["verdict"] == tables.NOTHING
-    assert (row["low"], row["high"]) == (pytest.approx(-0.03, abs=1e-3), pytest.approx(0.03, abs=1e-9))
-    assert row["p"] == pytest.approx(0.317, abs=0.02)  # of a normal variable beyond one standard deviation
-
-
 def test_pairs_are_of_equal_seeds_where_the_first_seed_of_a_side_is_missing(make):
     study = make.in_memory({("", 0.1, "scratch"): [0.2, 0.5, 0.6], ("", 0.1, "mae"): [0.55, 0.7]})
     runs = [dataclasses.replace(r, seed=r.seed + 1) if r.init == "mae" else r for r in study.runs]
@@ -212,57 +183,6 @@ def test_pairs_are_of_equal_seeds_where_the_first_seed_of_a_side_is_missing(make
     (row,) = [row for row in tables.paired(study)[0] if row["metric"] == "accuracy"]
     gains = [0.55 - 0.5, 0.7 - 0.6]  # seeds 1 and 2; scratch of seed 0 has no partner
     assert row["seeds"] == 2 and row["difference"] == pytest.approx(sum(gains) / 2, abs=1e-9)
-
-
-def test_intervals_over_groups_redraw_groups(make, tmp_path):
-    """30 slides of 10 images that are all right or all wrong: the interval is that of 30 draws, not of 300."""
-    names = tuple(f"{i:03}" for i in range(300))
-    rights = {"scratch": np.arange(30) % 3 > 0, "mae": np.arange(30) % 5 > 0}
-    runs = []
-    for run in make.in_memory({("", 1.0, i): [0.5] for i in rights}, images=300).runs:
-        right = rights[run.init].repeat(10)
-        test = dataclasses.replace(
-            run.test, images=names, labels=np.arange(300) % 2, predictions=np.where(right, np.arange(300) % 2, 2),
-            confidence=np.full(300, 0.9), groups=tuple(f"slide {i // 10}" for i in range(300)),
-        )  # fmt: skip
-        runs.append(dataclasses.replace(run, test=test))
-    study = analysis.analyze(runs)
-    assert study.units == "30 groups of test images"
-    rows = {row["init"]: row for row in tables.rows(study)}
-    for init, groups in rights.items():
-        half = 2.045 * groups.std(ddof=1) / math.sqrt(30)  # Student's t with 29 degrees of freedom
-        assert rows[init]["accuracy"] == pytest.approx(groups.mean())
-        assert rows[init]["accuracy_high"] - rows[init]["accuracy_low"] == pytest.approx(2 * half, rel=0.15)
-    (row,) = [row for row in tables.paired(study)[0] if row["metric"] == "accuracy"]
-    gains = rights["mae"].astype(float) - rights["scratch"]
-    half = 2.045 * gains.std(ddof=1) / math.sqrt(30)
-    assert row["high"] - row["low"] == pytest.approx(2 * half, rel=0.15)
-
-
-def test_the_temperature_is_fitted_on_validation_images(make):
-    """Validation images call for a temperature of 3, test images for 1; that of the validation images is used."""
-    rng = np.random.default_rng(0)
-    p = rng.dirichlet(np.ones(5), 3000)
-    labels = np.array([rng.choice(5, p=row) for row in p])  # calibrated as they are
-    sharp = p**3 / (p**3).sum(1, keepdims=True)
-    (run,) = make.in_memory({("", 1.0, "scratch"): [0.5]}).runs
-    names = tuple(f"{i:04}" for i in range(3000))
-
-    def predictions(p, start):
-        return Predictions(tuple(start + n for n in names), labels, p.argmax(1), p.max(1), None, p)
-
-    found = analysis.calibration(dataclasses.replace(run, test=predictions(p, "t"), validation=predictions(sharp, "v")))
-    assert found["temperature"] == pytest.approx(3, rel=0.05)
-    flat = p ** (1 / found["temperature"])
-    flat /= flat.sum(1, keepdims=True)
-    nll = -np.log(flat[np.arange(3000), labels]).mean()
-    assert found["nll_scaled"] == pytest.approx(nll, rel=1e-6)
-    bins = np.ceil(flat.max(1) * 15).astype(int)
-    gaps = [(bins == b).mean() * abs((p.argmax(1) == labels)[bins == b].mean() - flat.max(1)[bins == b].mean())
-            for b in np.unique(bins)]  # fmt: skip
-    assert found["ece_scaled"] == pytest.approx(sum(gaps), rel=1e-6)
-    missing = analysis.calibration(dataclasses.replace(run, test=predictions(p, "t"), validation=None))
-    assert math.isnan(missing["temperature"])
 
 
 def test_the_last_epochs_scores_are_in_the_table_where_every_run_has_them(tmp_path):
@@ -326,32 +246,6 @@ def test_identical_predictions_show_no_difference(tmp_path):
     for row in tables.paired(analysis.analyze(runs))[0]:
         assert [row[k] for k in ("difference", "low", "high", "p", "verdict")] == [0, 0, 0, 1, tables.NOTHING]
         assert row["mcnemar_p"] == (1 if row["metric"] == "accuracy" else None)
-
-
-def test_what_seeds_and_images_add_to_an_interval(make, tmp_path):
-    """Seeds that agree leave the spread of the images; seeds that do not widen it at least as Student's t does."""
-    alike = [make.run(tmp_path / f"{i}{s}", i, 0.1, seed=s, rows=200) for i in ("scratch", "mae") for s in (0,)]
-    for run, seed in [(run, seed) for run in alike for seed in (1, 2)]:
-        copy = tmp_path / f"{run.name}copy{seed}"
-        shutil.copytree(run, copy)
-        info = json.loads((copy / "run.json").read_text()) | {"seed": seed}
-        (copy / "run.json").write_text(json.dumps(info))
-        alike = [*alike, copy]
-
-    def interval(dirs):
-        rows, _ = tables.paired(analysis.analyze(read_runs(dirs)[0]))
-        row = next(row for row in rows if row["metric"] == "accuracy")
-        return row["difference"], row["high"] - row["low"]
-
-    (one, width), (two, same) = interval(alike[:2]), interval(alike)
-    assert two == pytest.approx(one) and same == pytest.approx(width)
-    different = [
-        make.run(tmp_path / f"d{i}{s}", i, 0.1, seed=s, rows=200) for i in ("scratch", "mae") for s in (2, 3, 4)
-    ]
-    found = analysis.analyze(read_runs(different)[0])
-    gains = found.estimates["accuracy"][3:] - found.estimates["accuracy"][:3]
-    student = 4.30265 * gains.std(ddof=1) / math.sqrt(3)
-    assert interval(different)[1] > 0.95 * 2 * student > 0
 
 
 def test_verdicts():

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from mae_jax.report import cautions, label_efficiency, tables, words
+from mae_jax.report import label_efficiency, tables, words
 from mae_jax.report.runs import Level
 
 ARM = "as many updates as 100 %"
@@ -95,22 +95,6 @@ def test_a_side_that_never_reaches_the_target_is_reported_with_its_best(make):
 def test_without_counts_labels_are_shares(make):
     study = make.in_memory({("", f, "scratch"): [score] * 3 for f, score in ((0.1, 0.9), (1.0, 0.9))})
     assert said(study)["headlines"][0].startswith("From scratch, 10 % of the labels reach macro F1 ")
-
-
-def test_enough_is_measured_against_all_labels_not_against_a_better_score_with_fewer(make):
-    study = make.in_memory({("", f, "scratch"): [s] for f, s in ((0.1, 0.6), (0.5, 0.95), (1.0, 0.8))})
-    at_all = study.mean("f1", study.of(Level("", 1.0), "scratch"))
-    found = label_efficiency.enough(study)
-    assert found.target == pytest.approx(at_all - 0.02) and found.reached["scratch"].fraction == 0.5
-    assert found.best["scratch"].fraction == 0.5
-
-
-def test_one_sure_gain_at_equal_updates_is_a_gain():
-    row = {"init": "mae", "metric": "accuracy", "arm": ARM, "low": 0.01, "holm_p": 0.01}
-    none, unsure = row | {"low": -0.01}, row | {"holm_p": 0.2}
-    assert not label_efficiency.shows_nothing_at_equal_updates([row, none], "mae")
-    assert label_efficiency.shows_nothing_at_equal_updates([unsure, none], "mae")
-    assert not label_efficiency.shows_nothing_at_equal_updates([none | {"arm": ""}], "mae")  # nothing was compared
 
 
 def test_the_headline_claims_fewer_labels_only_where_the_difference_is_shown(make):
@@ -231,21 +215,6 @@ def test_three_seeds_need_no_caution(steady):
     assert not [line for line in said(steady)["warnings"] if "seed" in line]
 
 
-def test_a_single_cell_of_fewer_seeds_is_named(make):
-    cells = {("", 0.1, "scratch"): [0.6] * 3, ("", 0.1, "mae"): [0.7] * 3, ("", 1.0, "scratch"): [0.8]}
-    (line,) = cautions.seed_lines(make.in_memory(cells))
-    assert line.startswith("One seed (scratch at 100 %): each model was trained once.")
-
-
-def test_a_warning_of_the_data_names_the_levels_that_it_is_about(make):
-    study = make.in_memory({("", f, i): [0.7] for f in (0.1, 0.5, 1.0) for i in INITS})
-    few, always = "fewer than 5 training images of a 2: their scores are mostly chance", "every day has one class"
-    said = {0.1: [few, always], 0.5: [few, always], 1.0: [always]}
-    runs = [dataclasses.replace(run, info=run.info | {"data_warnings": said[run.fraction]}) for run in study.runs]
-    lines = cautions.cautions(dataclasses.replace(study, runs=runs), tables.rows(study))
-    assert lines[-2:] == [f"With 10 % of the labels; 50 % of the labels: {few}.", "Every day has one class."]
-
-
 def test_worse_is_a_cost(make):
     cells = {("", f, "scratch"): [0.9] * 3 for f in (0.1, 1.0)} | {("", f, "mae"): [0.7] * 3 for f in (0.1, 1.0)}
     assert said(make.in_memory(cells))["headlines"][1] == (
@@ -284,53 +253,6 @@ def test_when_everything_collapsed_nothing_is_enough(make):
         "Pre-training cannot be judged at 10 % and 100 %, where models collapsed.",
     ]
     assert "scratch: collapsed with any number of labels, so the gain from more labels is not known." in answer["lines"]
-
-
-def test_a_plateau_is_led_by_the_gain_that_is_not_ruled_out(make):
-    same = {("", f, "scratch"): [0.97, 0.971, 0.972] for f in (0.5, 1.0)}
-    study = make.in_memory({("", 0.1, "scratch"): [0.6, 0.6, 0.61]} | same, images=2000)
-    level, gain = label_efficiency.plateau(study, "scratch")
-    assert level.fraction == 0.5 and 0 < gain < 0.02
-    assert words.plateau_lines(study) == [
-        f"scratch: a gain of more than {100 * gain:.1f} points of accuracy by more labels than 50 % is ruled out (95 % "
-        "interval); none is shown."
-    ]
-    few = make.in_memory({("", 0.1, "scratch"): [0.6, 0.6, 0.61]} | same, images=100)
-    assert label_efficiency.plateau(few, "scratch")[1] > 0.02
-    assert words.plateau_lines(few) == []  # so wide an interval is no plateau
-
-
-def test_collapsed_cells_make_no_plateau(make):
-    cells = {("", f, "scratch"): ["collapsed"] * 3 for f in (0.01, 0.1)} | {("", 1.0, "scratch"): [0.8] * 3}
-    study = make.in_memory(cells)
-    assert label_efficiency.plateau(study, "scratch") is None and words.plateau_lines(study) == []
-
-
-def test_a_curve_that_dips_and_rises_has_no_plateau_before_the_dip(make):
-    # neither 282 nor 318 of 400 differs measurably from 300, but 318 does from 282: more labels do change something
-    cells = {("", f, "scratch"): [n / 400] for f, n in ((0.1, 300), (0.5, 282), (1.0, 318))}
-    study = make.in_memory(cells)
-    assert label_efficiency.plateau(study, "scratch") is None
-    assert words.plateau_lines(study) == ["scratch: accuracy still changes up to 100 % of the labels."]
-
-
-def test_the_gain_that_is_not_ruled_out_is_that_over_the_smallest_level(make):
-    """From 50 % on, 100 % gains more than from 10 % on; but the plateau begins at 10 %."""
-    cells = {("", f, "scratch"): [n / 400] for f, n in ((0.1, 300), (0.5, 291), (1.0, 303))}
-    study = make.in_memory(cells)
-    level, gain = label_efficiency.plateau(study, "scratch")
-    small, middle, large = (study.of(Level("", f), "scratch") for f in (0.1, 0.5, 1.0))
-    ends = [study.difference("accuracy", more, small).high for more in (middle, large)]
-    assert level.fraction == 0.1 and gain == pytest.approx(max(ends))
-    assert study.difference("accuracy", large, middle).high > gain + 0.005
-
-
-def test_a_curve_that_falls_has_no_plateau(make):
-    study = make.in_memory({("", f, "scratch"): [s] for f, s in ((0.1, 0.6), (0.5, 0.9), (1.0, 0.7))})
-    assert label_efficiency.plateau(study, "scratch") is None
-    assert words.plateau_lines(study) == ["scratch: accuracy still changes up to 100 % of the labels."]
-    level = make.in_memory({("", f, "scratch"): [s] for f, s in ((0.1, 0.6), (0.5, 0.9), (1.0, 0.9))})
-    assert label_efficiency.plateau(level, "scratch")[0].fraction == 0.5
 
 
 def test_a_better_score_on_a_falling_curve_is_given_in_points_not_in_labels(make):
@@ -388,13 +310,6 @@ def test_arms_that_share_some_seeds_are_compared_on_these(make):
     assert "scratch at 10 %: higher, each trained once, +10.0 points" in line  # 0.8 against 0.7, both of seed 1
     apart = dataclasses.replace(study, runs=[dataclasses.replace(r, seed=9) if r.arm else r for r in study.runs])
     assert "scratch at 10 %: not compared, since no seed has both" in words.arm_lines(apart)[0]
-
-
-def test_models_without_a_mistake_prove_nothing(make):
-    rows = tables.rows(make.in_memory({("", 0.1, "scratch"): [0.5], ("", 0.1, "mae"): [1.0]}))
-    assert cautions.flawless_lines(rows[:1]) == []
-    (line,) = cautions.flawless_lines(rows)
-    assert line.startswith("No mistake among 400 test images: mae at 10 %.") and "about 3 in 400" in line
 
 
 def test_images_that_chose_the_epoch_are_counted_as_labels(steady):

@@ -1,0 +1,29 @@
+"""`python -m mae_jax.report.sweep`: arguments, output and errors."""
+
+from mae_jax.report.sweep.__main__ import main, parser
+
+
+def test_a_sweep_s_directory_is_all_of_its_runs(tmp_path, write_network, capsys):
+    for ratio in (0.25, 0.75):
+        write_network(tmp_path / "sweep" / "pretrain" / f"{ratio}", ratio, 0)
+    assert main([str(tmp_path / "sweep"), "--out", str(tmp_path / "out"), "--title", "Masks"]) == 0
+    out = capsys.readouterr().out
+    assert out.count("\n| 25 %") == out.count("\n| 75 %") == 1
+    assert out.endswith(f"\n\nreport: {tmp_path / 'out' / 'index.html'}\n")
+    assert "<h1>Masks</h1>" in (tmp_path / "out" / "index.html").read_text()
+    assert not list((tmp_path / "out" / "figures").glob("*.png"))
+
+
+def test_an_address_and_a_directory_without_networks_are_one_line_and_exit_code_2(tmp_path, capsys):
+    assert main(["s3://bucket/run", "--out", str(tmp_path / "out")]) == 2
+    assert capsys.readouterr().err.startswith("error: DIR=s3:/bucket/run: s3:// addresses are not read")
+    assert main([str(tmp_path), "--out", str(tmp_path / "out")]) == 2
+    told = capsys.readouterr().err
+    assert told == "error: no run directory holds reconstructions.csv; give at least one finished pre-training\n"
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_arguments():
+    args = parser().parse_args(["a", "b", "--out", "c", "--pictures", "d.png", "--png"])
+    assert ([str(p) for p in args.run_dirs], str(args.out), str(args.pictures)) == (["a", "b"], "c", "d.png")
+    assert args.png and args.title is None

@@ -1,0 +1,105 @@
+"""The lines under "Take care" and "Left out"."""
+
+import dataclasses
+
+from mae_jax.report import cautions, tables
+from mae_jax.report.cautions import leak_lines
+
+
+def test_a_damaged_comparison_with_training_is_skipped():
+    odd = {"TestA": ["not", "ours"], "TestB": {"identical": "many"}}
+    assert cautions.leak_lines([{"leaks": odd}, {"leaks": 3}, {}]) == []
+
+
+INITS = ("scratch", "mae")
+
+
+def test_a_single_cell_of_fewer_seeds_is_named(make):
+    cells = {("", 0.1, "scratch"): [0.6] * 3, ("", 0.1, "mae"): [0.7] * 3, ("", 1.0, "scratch"): [0.8]}
+    (line,) = cautions.seed_lines(make.in_memory(cells))
+    assert line.startswith("One seed (scratch at 100 %): each model was trained once.")
+
+
+def test_a_warning_of_the_data_names_the_levels_that_it_is_about(make):
+    study = make.in_memory({("", f, i): [0.7] for f in (0.1, 0.5, 1.0) for i in INITS})
+    few, always = "fewer than 5 training images of a 2: their scores are mostly chance", "every day has one class"
+    said = {0.1: [few, always], 0.5: [few, always], 1.0: [always]}
+    runs = [dataclasses.replace(run, info=run.info | {"data_warnings": said[run.fraction]}) for run in study.runs]
+    lines = cautions.cautions(dataclasses.replace(study, runs=runs), tables.rows(study))
+    assert lines[-2:] == [f"With 10 % of the labels; 50 % of the labels: {few}.", "Every day has one class."]
+
+
+def test_models_without_a_mistake_prove_nothing(make):
+    rows = tables.rows(make.in_memory({("", 0.1, "scratch"): [0.5], ("", 0.1, "mae"): [1.0]}))
+    assert cautions.flawless_lines(rows[:1]) == []
+    (line,) = cautions.flawless_lines(rows)
+    assert line.startswith("No mistake among 400 test images: mae at 10 %.") and "about 3 in 400" in line
+
+
+def test_unknown_groups_are_on_the_page():
+    unknown = {"groups": {"known": False}}
+    assert "The groups of the images (patients, slides) are not known" in leak_lines([unknown, unknown])[0]
+    assert leak_lines([{"groups": {"known": True}}, {}]) == []
+
+
+def test_every_collapsed_cell_is_named_with_its_class_its_share_and_its_seeds(make):
+    cells = {("", 0.1, "scratch"): ["collapsed"] * 2, ("", 0.1, "mae"): ["collapsed", 0.8], ("", 1.0, "mae"): [0.9]}
+    study = make.in_memory(cells, images=100)
+    assert cautions.collapse_lines(study) == [
+        "Collapsed: e is predicted for 100 % of the images (the most common class makes up 61.0 %): "
+        "scratch at 10 % (2 of 2 seeds); mae at 10 % (1 of 2 seeds).",
+        "Only some seeds collapsed: mae at 10 %. A mean of models that learned and models that did not, and its "
+        "interval, say little.",
+    ]
+    first = study.runs[0]
+    given = first.test.predictions.copy()
+    given[:1] = 0  # 99 of 100
+    nearly = dataclasses.replace(first, test=dataclasses.replace(first.test, predictions=given))
+    lines = cautions.collapse_lines(dataclasses.replace(study, runs=[nearly, *study.runs[1:]]))
+    assert lines[0].startswith("Nearly collapsed: e is predicted for 99 % of the images")
+    assert cautions.collapse_lines(make.in_memory({("", 0.1, "mae"): [0.8]}, images=100)) == []
+
+
+def test_what_test_images_share_with_training_is_counted_and_unseen_sets_are_not_named():
+    shared = {"images_in_shared_groups": 1234, "identical": 0, "near_identical": 2, "shifted_searched": False}
+    (seen, skipped) = cautions.leak_lines([{"leaks": {"Test\x1bA": shared, "TestB": {"identical": 0}}}] * 2)
+    assert seen == (
+        "Test images of TestA that training saw: 1,234 from groups (slides, regions, fields) that training has as "
+        "well, 2 nearly the same as one of its images. Scores on them are too good; mae-jax check lists them."
+    )
+    assert skipped.startswith("Shifted and cropped copies of training images were not searched for among the test")
+    (line,) = cautions.leak_lines([{"seen_before": {"TestA": {"identical": 3}}}])
+    assert "that pre-training saw: 3 byte for byte the same" in line and "It saw no labels of them" in line
+
+
+def test_one_pre_training_for_several_seeds_is_named(make):
+    runs = make.in_memory({("", 0.1, "mae"): [0.5, 0.6], ("", 0.1, "scratch"): [0.5, 0.6]}, images=100).runs
+
+    def started(*origins):
+        found = dict(zip([run for run in range(len(runs)) if runs[run].init == "mae"], origins, strict=True))
+        return [dataclasses.replace(r, info=r.info | {"init_from": found.get(i, "")}) for i, r in enumerate(runs)]
+
+    (line,) = cautions.one_pretraining(started("a", "a"))
+    assert line.startswith("one pre-training serves all seeds")
+    assert cautions.one_pretraining(started("a", "b")) == [] == cautions.one_pretraining(runs)
+    single = [run for run in started("a", "a") if run.seed == 0]
+    assert cautions.one_pretraining(single) == []
+
+
+def test_equal_notes_are_one_line_and_say_how_many_runs_they_are_of():
+    notes = ["a: no groups", "b: no groups", "c: no p_x: y", "b: other"]
+    assert cautions.merge(notes) == ["no groups (2 runs)", "no p_x: y (c)", "other (b)"]
+
+
+def test_missing_parts_are_named_only_where_no_run_has_them(make):
+    study = make.in_memory({("", 0.1, "scratch"): [0.5, 0.6]}, images=100)
+    assert [line.partition(" is ")[0].partition(" are ")[0] for line in cautions.not_there(study)] == [
+        "temperature scaling",
+        "training curves",
+    ]
+    runs = [dataclasses.replace(study.runs[0], log=({"step": 1},)), study.runs[1]]
+    (line,) = cautions.not_there(dataclasses.replace(study, runs=runs))
+    assert line.startswith("temperature scaling")
+    assert cautions.not_there(make.in_memory({("", 0.1, "scratch"): [0.5]}, images=100, choosing=5))[0].startswith(
+        "training curves"
+    )
