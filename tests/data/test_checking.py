@@ -1,16 +1,13 @@
 """Files that are read once before a start: what a run reports of them."""
 
-import io
 from collections import Counter
 from pathlib import Path
 
-import cloudpickle
 import numpy as np
 import pytest
 from PIL import Image
 
 from mae_jax.data import checking, looks, sources
-from mae_jax.data.decode import load_image
 from mae_jax.step import sharding
 from mae_jax.train.build import build
 
@@ -49,17 +46,6 @@ def test_a_start_reports_large_images_and_what_is_assumed(tmp_path, tiny_config,
     large = f"{prefix}the shorter side of 170 pixels (median) becomes 16"
     assert built.about["warning: large images"].startswith(large)
     assert built.assumed() == {"train": {"an animation: the first frame is used": 1}}
-
-
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF"])
-@pytest.mark.parametrize("turned", [1, 3, 6])
-def test_a_size_is_that_of_the_decoded_image(kind, turned):
-    exif = Image.Exif()
-    exif[0x0112] = turned
-    file = io.BytesIO()
-    Image.new("RGB", (30, 20)).save(file, kind, exif=exif)
-    assert looks.size_of(file.getvalue()) == load_image(file.getvalue()).shape[:2]
-    assert looks.size_of(file.getvalue()) == ((30, 20) if turned == 6 else (20, 30))
 
 
 def test_a_file_is_decoded_again_only_if_it_has_changed(tmp_path, monkeypatch):
@@ -109,22 +95,3 @@ def test_each_image_is_read_and_decoded_once_before_training(tmp_path, tiny_conf
     assert built.leaks["TestC"]["near_identical"] == 1
     assert len(reads) == len(decoded) == len(places) + 1
     assert decoded.total() == len(decoded) and reads.total() <= len(reads) + 4  # the pair that is looked at closely
-
-
-def test_perceptual_hashes_are_not_sent_to_other_processes(tmp_path):
-    for i in range(3):
-        save(tmp_path / f"{i}.png", 40, i)
-    source = sources.unlabelled_folder(tmp_path)
-    assert source.looks is not None and source.looks().shape == (3, 256)
-    np.testing.assert_array_equal(source.looks()[1], looks.look(source.read(1)))
-    sent = cloudpickle.loads(cloudpickle.dumps(source))
-    assert sent.read(2) == source.read(2)
-    with pytest.raises(RuntimeError, match="not sent to other processes"):
-        sent.looks()
-
-
-def test_both_ways_to_a_perceptual_hash_agree(tmp_path):
-    """A JPEG is hashed at a reduced scale where only its bytes are given."""
-    path = save(tmp_path / "a.jpg", 400, 0, quality=90)
-    one, two = looks.look(path.read_bytes()), looks.look_of(load_image(path.read_bytes()))
-    assert np.corrcoef(one, two)[0, 1] > 0.999

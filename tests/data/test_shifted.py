@@ -101,15 +101,6 @@ def test_the_first_filter_loses_no_candidate(cells, monkeypatch):
     assert {(i, j) for i, j, _, _ in shifted.candidates(looks)} == expected
 
 
-def test_rotated_copies_are_bounded_exactly():
-    rng = np.random.default_rng(3)
-    rows = duplicates._unit(rng.integers(-127, 128, (30, 256)).astype(np.int8))
-    bounds = duplicates._unturned(rows)
-    exact = np.einsum("wnp,mp->wnm", duplicates._turned(rows), rows).max(0)
-    assert (bounds @ bounds.T >= exact - 1e-5).all()
-    np.testing.assert_allclose(duplicates._unturned(duplicates._turned(rows)[5]), bounds, atol=1e-5)
-
-
 def test_flat_images_match_nothing():
     flat = source([np.full((SIDE, SIDE, 3), 255, np.uint8)] * 3, "flat")
     looks = duplicates.hashes_of(flat)[1]

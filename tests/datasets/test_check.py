@@ -2,7 +2,6 @@
 
 import csv
 import dataclasses
-import io
 import json
 import os
 import shutil
@@ -160,38 +159,6 @@ def test_generated_images_are_not_searched(tiny_config):
     assert splits.labelled(tiny_config().data).leaks == {}
 
 
-def test_the_perceptual_hash_tells_images_apart_and_copies_together():
-    rng = np.random.default_rng(0)
-    looks = []
-    for _ in range(6):
-        small = Image.fromarray(rng.integers(0, 256, (9, 9, 3), np.uint8))
-        image = small.resize((120, 100), Image.Resampling.BICUBIC)
-        for version in (image, image.resize((60, 50)), ImageEnhance.Contrast(image).enhance(0.7)):
-            file = io.BytesIO()
-            version.save(file, "JPEG", quality=70)
-            looks.append(look(file.getvalue()))
-    looks = np.stack(looks)
-    found = {(i, j) for i, j, _ in duplicates.near(looks)}
-    assert found == {(i, j) for i in range(18) for j in range(i + 1, 18) if i // 3 == j // 3}
-    found = {(i, j) for i, j, _ in duplicates.near(looks[::3], looks)}
-    assert found == {(i, 3 * i + k) for i in range(6) for k in range(3)}
-
-
-def test_rotated_and_mirrored_images_are_found():
-    rng = np.random.default_rng(2)
-    images = [Image.fromarray(rng.integers(0, 256, (9, 9, 3), np.uint8)).resize((90, 90)) for _ in range(5)]
-    ways = [None, *Image.Transpose]
-    looks = []
-    for image in images:
-        for way in ways:
-            file = io.BytesIO()
-            (image if way is None else image.transpose(way)).save(file, "PNG")
-            looks.append(look(file.getvalue()))
-    found = {(i, j) for i, j, _ in duplicates.near(np.stack(looks))}
-    n = len(ways)
-    assert n == 8 and found == {(i, j) for i in range(5 * n) for j in range(i + 1, 5 * n) if i // n == j // n}
-
-
 def test_folders_of_other_layouts(trees, tmp_path):
     """CAM16's own, where the class lies one folder deeper, and images without labels."""
     source = tmp_path / "cam16"
@@ -237,23 +204,6 @@ def test_layouts_and_groups_are_reported(tmp_path):
     assert [(row["group"], row["split"], row["other_split"], row["label"]) for row in rows] == [
         (f"w{i}", "s0", "s1", f"c{i // 2}") for i in range(4)
     ]
-
-
-def test_images_without_structure_are_never_alike():
-    file = io.BytesIO()
-    Image.new("RGB", (50, 50), "white").save(file, "PNG")
-    flat = np.stack([look(file.getvalue())] * 3)
-    assert not flat.any() and list(duplicates.near(flat)) == []
-
-
-def test_blocks_of_rows_miss_nothing(monkeypatch):
-    monkeypatch.setattr(duplicates, "ROWS", 3)
-    monkeypatch.setattr(duplicates, "COLUMNS", 4)
-    looks = np.random.default_rng(1).integers(-127, 128, (10, 256)).astype(np.int8)
-    looks[7], looks[9] = looks[1], looks[2] // 2
-    found = list(duplicates.near(looks))
-    assert [(i, j) for i, j, _ in found] == [(1, 7), (2, 9)]
-    assert found[0][2] == pytest.approx(1) and found[1][2] > 0.99
 
 
 def test_the_command(leaky, tmp_path):

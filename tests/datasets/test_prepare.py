@@ -239,16 +239,6 @@ def test_a_missing_file_of_class_names_is_refused(prepared_sets, tmp_path):
         prepared.labelled("raabin_wbc", "Train", tmp_path)
 
 
-@pytest.mark.parametrize("texts", [["a/b.jpg", "", "Zoë/ß.png", "c"], ["one"], ["", ""]])
-def test_texts_are_what_they_were(texts):
-    kept = prepared.Texts.of(texts)
-    assert list(kept) == texts and len(kept) == len(texts)
-    assert [kept[np.int64(i)] for i in range(-len(texts), 0)] == texts
-    assert kept.index(texts[-1]) == texts.index(texts[-1]) and "nowhere" not in kept
-    with pytest.raises(IndexError):
-        kept[len(texts)]
-
-
 def test_more_and_fewer_images_than_published_are_told():
     about = {"counts": {"train": {"a": 5, "b": 2, "c": 4}}, "groups": {"train": 3}, "left_out": {}, "assumed": {}}
     about["published"] = {"train": {"a": 3, "b": 3, "c": 4}, "test": {"a": 1}}

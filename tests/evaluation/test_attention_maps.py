@@ -3,33 +3,13 @@
 import jax
 import numpy as np
 import pytest
-from PIL import Image
 
 from mae_jax import models
-from mae_jax.__main__ import main
-from mae_jax.evaluation import attention_maps, inspect_run
+from mae_jax.evaluation import attention_maps
 from mae_jax.models import kernels
 from mae_jax.models.vit import ViTConfig
-from mae_jax.rundir import contents
-from mae_jax.runtime.errors import UserError
-from mae_jax.train import loop
 from mae_jax.weights import export
 from mae_jax.weights.reader import Weights
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory, tiny_config):
-    directory = tmp_path_factory.mktemp("run")
-    loop.run(tiny_config("pretrain", **{"train.steps": 2}), directory)
-    return directory
-
-
-def call(*arguments):
-    try:
-        main(["inspect", *map(str, arguments)])
-    except SystemExit as end:
-        if end.code:
-            raise
 
 
 def test_maps_are_the_class_tokens_attention_of_a_forward_pass_on_normalized_images():
@@ -91,35 +71,3 @@ def test_a_map_lies_over_its_image_the_right_way_round():
     patches[0, 3] = 1
     found = attention_maps.over_image(np.zeros((16, 16, 3), np.uint8), patches).sum(-1)
     assert found[:4, 12:].mean() > 5 * found[8:, :8].mean() and 0 <= found.min() and found.max() <= 3
-
-
-@pytest.mark.slow
-def test_the_command_writes_a_picture_and_tensorboard_gets_it(finished, capsys, tmp_path):
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    before = (finished / contents.METRICS).read_bytes()
-    call(finished, "--n", 3)
-    assert "cells/unlabelled/" in capsys.readouterr().out
-    with Image.open(finished / "inspection.png") as picture:
-        assert picture.height > 3 * 100 and picture.width > 5 * 100  # image, components, mean, two heads
-    events = EventAccumulator(str(finished))
-    events.Reload()
-    assert inspect_run.PICTURE in events.Tags()["tensors"]
-    assert (finished / contents.METRICS).read_bytes() == before
-    for i in range(2):
-        Image.fromarray(np.full((20, 30, 3), 90 * i, np.uint8)).save(tmp_path / f"{i}.png")
-    call(finished, "--images", tmp_path, "--out", tmp_path / "out" / "picture.png", "--block", 0)
-    assert (tmp_path / "out" / "picture.png").is_file() and "0.png, 1.png" in capsys.readouterr().out
-
-
-@pytest.mark.slow
-def test_wrong_arguments_are_named(finished, capsys, tmp_path):
-    for arguments, said in (
-        ((tmp_path,), "is not a run directory"),
-        ((finished, "--n", 0), "--n=0 is out of range"),
-        ((finished, "--out", tmp_path / "picture"), "picture is not allowed; name a file ending in .png"),
-        ((finished, "--block", 9), "block=9 is out of range; use 0 to 1, or -1 for the last block"),
-    ):
-        with pytest.raises((SystemExit, UserError)) as refused:
-            call(*arguments)
-        assert refused.value.code == 2 and said in capsys.readouterr().err

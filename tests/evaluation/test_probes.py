@@ -9,10 +9,8 @@ import pytest
 from scipy import optimize, special
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from mae_jax.data import sources
 from mae_jax.data.splits import DataCache
 from mae_jax.evaluation import classification_scores, per_image, probes
-from mae_jax.evaluation.feature_cache import Features
 from mae_jax.rundir import contents
 from mae_jax.runtime.errors import UserError
 from mae_jax.train import loop
@@ -156,21 +154,6 @@ def test_equal_features_give_every_image_the_same_class(blobs):
     ):
         scores = classification_scores.classification(v_labels, found.probabilities(others).argmax(1), ("a", "b", "c"))
         assert scores["collapsed"] and scores["accuracy"] == (v_labels == 0).mean()
-
-
-def test_features_are_computed_once_for_each_encoder_and_image():
-    asked = []
-
-    def encode(source, indices):
-        asked.append(indices.tolist())
-        return np.stack([indices, indices * 10], 1).astype(np.float32)
-
-    one, two = (sources.synthetic("Train", 12, 16, seed) for seed in (0, 1))
-    kept = Features()
-    for encoder, source, indices in (("a", one, [3, 1]), ("a", one, [1, 5, 3]), ("a", two, [1]), ("b", one, [1])):
-        found = kept.of(encoder, source, np.array(indices), encode)
-        np.testing.assert_array_equal(found, [[i, 10 * i] for i in indices])
-    assert asked == [[1, 3], [5], [1], [1]]
 
 
 @pytest.mark.slow

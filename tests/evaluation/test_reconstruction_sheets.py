@@ -1,111 +1,16 @@
 """Errors (normalized and in pixels) and pictures of reconstructions, with the same fixed masks for every network."""
 
 import csv
-import dataclasses
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
 
 from mae_jax.__main__ import main
-from mae_jax.evaluation import pixel_space, reconstruction
-from mae_jax.evaluation.reconstruction import at_ratio
-from mae_jax.models.patches import patchify
-from mae_jax.models.vit import ViTConfig
+from mae_jax.data import sources
+from mae_jax.evaluation import pixel_space, reconstruction_sheets
 from mae_jax.rundir import contents
-from mae_jax.step import eval_step, sharding, state
-from mae_jax.step.optimizer import Optimizer
-from mae_jax.step.spec import StepSpec
 from mae_jax.train import loop
-
-SHAPE = ViTConfig(16, 4, 16, 1, 2, decoder_width=8, decoder_depth=1, decoder_heads=2)
-INDEX = np.arange(4, dtype=np.int32)
-
-
-@pytest.fixture(scope="module")
-def spec():
-    grid = np.array(jax.devices()[:1]).reshape(1, 1)
-    optimizer = Optimizer(0.9, 0.95, 0.1, r"(^|/)(bias|scale)$", 0.0, 1.0)
-    return StepSpec(
-        "reconstruction", SHAPE, optimizer, (0.5, 0.4, 0.6), (0.25, 0.2, 0.3), 8, 1, 0.5, True, 0.0,
-        jax.sharding.Mesh(grid, ("data", "fsdp")),
-    )  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def params(spec):
-    return state.init_state(spec, 0).params
-
-
-def batch_of(images, spec):
-    batch = {"image": images, "index": INDEX, "label": INDEX, "mask": np.ones(4, np.float32)}
-    return sharding.put_batch(batch, spec.mesh)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("norm_pix", [True, False])
-def test_pictures_show_input_and_paste_visible_patches(norm_pix, images, spec, params):
-    spec = dataclasses.replace(spec, norm_pix=norm_pix)
-    rows = np.asarray(reconstruction.reconstruct(spec, params, images, INDEX, np.int32(0)))
-    original, masked, made, pasted = rows
-    np.testing.assert_allclose(original, images / 255, atol=1e-5)
-    hidden = np.abs(masked - 0.5).max(-1) < 1e-4
-    assert 0.45 < hidden.mean() < 0.6  # half of the patches are gray
-    np.testing.assert_allclose(pasted[~hidden], original[~hidden], atol=1e-5)
-    np.testing.assert_allclose(pasted[hidden], made[hidden], atol=1e-6)  # two programs, rounded apart in JAX 0.12
-    # The error in pixels matches the picture.
-    found = reconstruction.compare(spec, params, batch_of(images, spec), np.int32(0))
-    for name, where in (("removed_pixel", hidden), ("visible_pixel", ~hidden)):
-        errors = [np.square(made[i] - original[i])[where[i]].mean() for i in range(4)]
-        np.testing.assert_allclose(found[name], errors, rtol=1e-4)
-
-
-def test_a_picture_does_not_reveal_removed_patches(images, spec, params):
-    def made(pixel_values, how):
-        return np.asarray(reconstruction.reconstruct(spec, params, pixel_values, INDEX, np.int32(0), how))
-
-    hidden = np.abs(made(images, pixel_space.NEIGHBOURS)[1] - 0.5).max(-1, keepdims=True) < 1e-4
-    other = np.where(hidden, 255 - images, images)
-    np.testing.assert_array_equal(made(images, pixel_space.NEIGHBOURS)[2], made(other, pixel_space.NEIGHBOURS)[2])
-    assert np.abs(made(images, pixel_space.BORROWED)[2] - made(other, pixel_space.BORROWED)[2]).max() > 0.1
-
-
-def test_errors_agree_with_the_losses_of_evaluation(images, spec, params):
-    batch = batch_of(images, spec)
-    found = reconstruction.compare(spec, params, batch, np.int32(3))
-    values = eval_step.eval_step(spec, params, batch, np.int32(3))
-    np.testing.assert_allclose(found["removed_normalised"], values["loss"], rtol=1e-5)
-    np.testing.assert_allclose(found["visible_normalised"], values["visible_loss"], rtol=1e-5)
-    np.testing.assert_allclose(found["spam"], values["spam"], rtol=1e-5)
-    assert set(found) == set(contents.ERRORS)
-
-
-def test_errors_of_a_pixel_network_are_in_units_of_each_patch_s_standard_deviation(spec, images, params, monkeypatch):
-    spec = dataclasses.replace(spec, norm_pix=False, label_smoothing=0.25)  # compiled by no other test
-    mean, deviation = [], []
-
-    def half(spec, params, images, index, seed):
-        patches = patchify(images, spec.shape.patch_size)
-        own = pixel_space.own_statistics(patches)
-        mean.append(own[0])
-        deviation.append(own[1])
-        return patches + 0.5 * own[1], jnp.ones(patches.shape[:2]).at[:, ::2].set(0)
-
-    monkeypatch.setattr(reconstruction, "predict_removed", half)
-    found = reconstruction.compare(spec, params, batch_of(images, spec), np.int32(0))
-    np.testing.assert_allclose(found["removed_normalised"], 0.25, rtol=1e-4)
-    np.testing.assert_allclose(found["removed_pixel"], found["removed_pixel_borrowed"], rtol=1e-6)
-
-
-def test_what_a_smaller_ratio_removes_a_larger_one_removes_too(images, spec, params):
-    hidden = []
-    for ratio in (0.25, 0.5, 0.75):
-        masked = reconstruction.reconstruct(at_ratio(spec, ratio), params, images, INDEX, np.int32(0))[1]
-        hidden.append(np.abs(np.asarray(masked) - 0.5).max(-1) < 1e-4)
-    assert (hidden[0] <= hidden[1]).all() and (hidden[1] <= hidden[2]).all()
-    np.testing.assert_allclose([h.mean() for h in hidden], [0.25, 0.5, 0.75], atol=0.01)
 
 
 @pytest.fixture(scope="module")
@@ -200,3 +105,37 @@ def test_an_output_path_that_is_a_file_is_refused(runs, tmp_path, capsys):
     code = command(runs / "one", "--images=x=synthetic-cells", f"--out={tmp_path / 'out'}")
     told = capsys.readouterr().err
     assert code == 2 and f"--out={tmp_path / 'out'}/x.png cannot be written" in told and told.count("\n") == 1
+
+
+def test_images_are_taken_from_each_source_in_turn():
+    a, b, c = (sources.synthetic("Train", 8, 16, seed) for seed in range(3))
+    held = [(a, np.array([5, 6, 7])), (b, np.array([1])), (c, np.array([], int))]
+    assert reconstruction_sheets.in_turn(held, 9) == [(a, 5), (b, 1), (a, 6), (a, 7)]
+    assert reconstruction_sheets.in_turn(held, 3) == [(a, 5), (b, 1), (a, 6)]
+    assert reconstruction_sheets.in_turn([], 3) == []
+
+
+def test_means_are_over_the_images_of_each_ratio_and_files_hold_every_row(tmp_path):
+    rows = [
+        {"image": name, "group": "=1+1", "mask_ratio": ratio} | dict.fromkeys(contents.ERRORS, value)
+        for ratio, name, value in ((0.75, "a", 1.0), (0.75, "b", 3.0), (0.25, "a", 0.5))
+    ]
+    one, two = reconstruction_sheets.means(rows)
+    assert (one["mask_ratio"], two["mask_ratio"]) == (0.75, 0.25)
+    assert {one[name] for name in contents.ERRORS} == {2.0} and {two[name] for name in contents.ERRORS} == {0.5}
+    rows[0]["spam"] = 1 / 3
+    reconstruction_sheets.write_errors(tmp_path / "errors.csv", rows)
+    written = table(tmp_path / "errors.csv")
+    assert list(written[0]) == ["image", "group", "mask_ratio", *contents.ERRORS] and len(written) == 3
+    assert written[0]["spam"] == "0.333333333" and written[0]["group"] == "'=1+1"
+
+
+def test_a_sheet_has_a_column_for_each_heading_and_small_pictures_are_enlarged():
+    left, right = np.zeros((2, 50, 50, 3)), np.ones((2, 50, 50, 3))
+    right[1] = 0.5
+    sheet = reconstruction_sheets.sheet([("a", left), ("b\nc", right)], ["a line"])
+    step, top = 3 * 50 + 6, 2 * 20  # 50 pixels are enlarged to 150, at least 128; two lines of headings
+    assert sheet.size == (2 * step + 6, top + 2 * step + 20 + 6)
+    pixel = [sheet.getpixel((6 + x * step + 75, top + y * step + 75)) for x in (0, 1) for y in (0, 1)]
+    assert pixel == [(0, 0, 0), (0, 0, 0), (255, 255, 255), (128, 128, 128)]
+    assert sheet.getpixel((2, top + 10)) == (255, 255, 255)

@@ -1,0 +1,98 @@
+"""Loading a run, a bundle or weights: which model it is, and its temperature."""
+
+import csv
+import json
+
+import jax
+import numpy as np
+import pytest
+
+import mae_jax
+from mae_jax.config.validation import validate
+from mae_jax.predict import loading
+from mae_jax.rundir import contents
+from mae_jax.rundir.predictions import write_predictions
+from mae_jax.runtime.errors import UserError
+from mae_jax.step import from_config
+
+CLASSES = ("Eosinophil", "Lymphocyte")
+
+
+def rows_of(path):
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.slow
+def test_calibrated_probabilities_have_the_lowest_loss_on_validation_images(made):
+    model = mae_jax.load(made / "finetune")
+    rows = rows_of(made / "finetune" / contents.VALIDATION)
+    result = model.predict([made / "cells" / row["image"] for row in rows])
+    labels = [CLASSES.index(row["label"]) for row in rows]
+
+    def loss(temperature):
+        logits = np.log(result.probabilities.astype(np.float64)) / temperature
+        return np.mean(np.log(np.exp(logits).sum(1)) - logits[np.arange(len(labels)), labels])
+
+    best = model.temperature
+    assert loss(best) <= min(loss(best * 1.01), loss(best / 1.01), loss(1.0))
+    own = np.log(result.calibrated[np.arange(len(labels)), labels]).mean()
+    np.testing.assert_allclose(-own, loss(best), rtol=1e-6)
+
+
+@pytest.mark.slow
+def test_remote_addresses_are_refused_and_the_home_directory_is_expanded(made, monkeypatch, tmp_path):
+    for place in ("s3://bucket/run", "gs://bucket/run"):
+        with pytest.raises(UserError, match=r"load=\w+://bucket/run: \w+:// addresses are not read; copy"):
+            mae_jax.load(place)
+    monkeypatch.setenv("HOME", str(made))
+    assert mae_jax.load("~/knn").origin == str(made / "knn")
+
+
+def test_a_place_is_a_run_by_its_config_and_a_study_names_its_runs(tmp_path):
+    for name, content in (("run", {"config": {"task": "finetune"}}), ("other", {"config": {}}), ("list", [1])):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / contents.CONFIG).write_text(json.dumps(content))
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / contents.RUN).write_text("{}")
+    assert [name for name in ("run", "other", "list", "old", "none") if loading.is_run(tmp_path / name)] == [
+        "run",
+        "old",
+    ]
+    study = tmp_path / "study"
+    for name, files in (("a", (contents.RUN, contents.PREDICTIONS, contents.RESULTS)), ("b", (contents.RUN,))):
+        (study / "cells" / name).mkdir(parents=True)
+        for file in files:
+            (study / "cells" / name / file).write_text("{}")
+    assert loading.runs_of(study) == [study / "cells" / "a"]  # b is not finished
+    with pytest.raises(UserError, match=r"load=.*study contains 1 run; name one of them: cells/a"):
+        loading.load(study)
+    with pytest.raises(UserError, match=r"RUN=.*missing does not exist; name a run directory, a bundle, or weights"):
+        loading.load(tmp_path / "missing", "RUN")
+
+
+def test_a_temperature_is_that_of_the_validation_predictions(tmp_path):
+    assert loading.temperature_of(tmp_path, CLASSES) is None
+    p = np.array([[0.99, 0.01], [0.99, 0.01], [0.01, 0.99], [0.01, 0.99]])
+    labels = np.array([0, 1, 1, 1])
+    write_predictions(tmp_path / contents.VALIDATION, list("abcd"), [""] * 4, labels, p, CLASSES)
+    # three answers in four are right, so the best odds are 3 to 1 in place of 99 to 1
+    assert loading.temperature_of(tmp_path, CLASSES) == pytest.approx(np.log(99) / np.log(3), rel=1e-3)
+    assert loading.temperature_of(tmp_path, ()) is None  # an encoder
+    (tmp_path / contents.VALIDATION).write_text("image,label,prediction,confidence\na,Eosinophil,Eosinophil,0.9\n")
+    assert loading.temperature_of(tmp_path, CLASSES) is None  # without probabilities
+    with pytest.raises(UserError, match="'Eosinophil'"):
+        loading.temperature_of(tmp_path, ("a", "b"))
+
+
+@pytest.mark.parametrize(("norm", "pool"), [("norm", "cls"), ("fc_norm", "mean")])
+def test_an_encoder_is_wrapped_as_a_classifier_with_its_own_norm(tiny_config, norm, pool):
+    config = validate(tiny_config("pretrain"))
+    spec = loading.spec_of(config, from_config.shape_of(config))
+    assert (spec.mask_ratio, spec.objective, spec.mesh.size) == (0, "classification", len(jax.devices()))
+    encoder = {"x": 1} | ({"norm": 2} if norm == "norm" else {})
+    params = {"encoder": encoder, "decoder": {"y": 3}} | ({"fc_norm": 4} if norm == "fc_norm" else {})
+    wrapped, kept = loading._encoder(spec, params)
+    assert (wrapped.shape.pool, wrapped.shape.n_classes, wrapped.shape.decoder_depth) == (pool, 1, 0)
+    assert set(kept) == {"encoder", "head"} | ({"fc_norm"} if norm == "fc_norm" else set())
+    assert kept["head"]["kernel"].shape == (16, 1)
