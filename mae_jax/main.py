@@ -24,12 +24,13 @@ from ml_collections import ConfigDict, config_flags
 from mae_jax.config import usage
 from mae_jax.config.loading import check_arguments, config_argument, config_file
 from mae_jax.config.naming import run_directory
+from mae_jax.config.tasks import in_words
 from mae_jax.runtime import limits, signals
 from mae_jax.runtime.command import call, call_computing, quiet_libraries, say
 from mae_jax.runtime.errors import EXIT_USER_ERROR, UserError
 from mae_jax.runtime.places import local
 from mae_jax.study import validation
-from mae_jax.study.results import TASKS, Results
+from mae_jax.study.results import Results
 
 if TYPE_CHECKING:
     from mae_jax.data.splits import DataCache
@@ -95,7 +96,7 @@ def plan(config: ConfigDict, workdir: str | os.PathLike | None = None, timed: bo
 
     for line in machine.devices():
         processes.note(line)
-    return [f"{TASKS.get(checked.task, checked.task)} in {directory}", *preview.lines(checked, directory, timed)]
+    return [f"{in_words(checked.task)} in {directory}", *preview.lines(checked, directory, timed)]
 
 
 def _start_jax() -> None:

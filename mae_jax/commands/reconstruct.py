@@ -119,6 +119,7 @@ def main(options: argparse.Namespace) -> None:
         from mae_jax.evaluation import pixel_space, reconstruction_sheets
         from mae_jax.rundir import contents
         from mae_jax.runtime import files
+        from mae_jax.step.objectives.reconstruction import masked
 
     for name, _ in map(named, options.images):
         for kind in ("png", "csv", "json"):
@@ -133,7 +134,7 @@ def main(options: argparse.Namespace) -> None:
         for network, (config, spec, params) in loaded.items():
             errors = reconstruction_sheets.errors(spec, params, held, config, options.mask_ratio)
             rows += [{"network": network} | row for row in errors]
-        normalized = any(spec.norm_pix for _, spec, _ in loaded.values())
+        normalized = any(masked(spec).norm_pix for _, spec, _ in loaded.values())
         how = pixel_space.WORDS[options.statistics if normalized else ""]
         shown = ((network, spec, params) for network, (_, spec, params) in loaded.items())
         sheet = reconstruction_sheets.side_by_side(shown, chosen, options.mask_seed, options.statistics, pasted=True)

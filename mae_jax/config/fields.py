@@ -562,7 +562,7 @@ _LINEAR_PROBE = _CLASSIFIER | {  # He et al. 2022, appendix A.1; see configs/lin
     "train.epochs": 90.0,
     "train.batch_size": 256,
 }
-_TASKS = {"pretrain": {}, "linear_probe": _LINEAR_PROBE}
+_TASKS = {"linear_probe": _LINEAR_PROBE}
 
 
 def rules(fields: type[Fields], prefix: str = "") -> dict[str, tuple[Any, Rule]]:
@@ -607,7 +607,8 @@ def as_dict(config: Fields) -> dict[str, Any]:
 
 def defaults(task: str) -> ConfigDict:
     """All fields of one run with their defaults; `task` is one of TASKS."""
-    return ConfigDict(as_dict(changed(RunConfig(task=task), _TASKS.get(task, _CLASSIFIER))))
+    changes = _TASKS.get(task, _CLASSIFIER if TRAITS[task].labeled else {})
+    return ConfigDict(as_dict(changed(RunConfig(task=task), changes)))
 
 
 def probe_of(finetune: RunConfig | ConfigDict, task: str) -> ConfigDict:

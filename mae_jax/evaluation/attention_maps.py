@@ -16,7 +16,7 @@ from PIL import Image
 from mae_jax import models
 from mae_jax.models import Params
 from mae_jax.models.vit import ViTConfig
-from mae_jax.step.train_step import to_float
+from mae_jax.step.batches import to_float
 from mae_jax.weights.reader import Weights
 
 _COLORMAP = "inferno"  # dark where there is no attention

@@ -1,6 +1,6 @@
 """Evaluation over a data set: values per image, independent of the batch size, and their means."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -52,7 +52,7 @@ def classifier(values: dict[str, np.ndarray], labels: Int[np.ndarray, " n"]) -> 
     yield "f1", classification_scores.classification(labels, predicted, classes)["f1"]
 
 
-def autoencoder(values: dict[str, np.ndarray]) -> Iterator[tuple[str, float]]:
-    """Mean squared errors on removed and visible patches and the patch-repetition index, as (name, mean)."""
-    for name in ("loss", "visible_loss", "spam"):
+def means(values: dict[str, np.ndarray], names: Sequence[str]) -> Iterator[tuple[str, float]]:
+    """The mean over all images of each value in `names`, as (name, mean)."""
+    for name in names:
         yield name, float(values[name].mean(dtype=np.float64))

@@ -15,19 +15,20 @@ from mae_jax.evaluation import pixel_space
 from mae_jax.models import Params
 from mae_jax.models.patches import n_visible, patchify, unpatchify
 from mae_jax.step import losses, patch_repetition, sharding
-from mae_jax.step.eval_step import predict_removed
+from mae_jax.step.batches import to_float
+from mae_jax.step.objectives.reconstruction import masked, predict_removed
 from mae_jax.step.spec import StepSpec
-from mae_jax.step.train_step import to_float
 
 
 def at_ratio(spec: StepSpec, mask_ratio: float) -> StepSpec:
     """`spec` for evaluation at a mask ratio. Networks that differ only in training settings share it."""
-    return dataclasses.replace(spec, mask_ratio=mask_ratio, visible_weight=0.0, accumulation=1, batch_size=0)
+    objective = dataclasses.replace(masked(spec), mask_ratio=mask_ratio, visible_weight=0.0)
+    return dataclasses.replace(spec, objective=objective, accumulation=1, batch_size=0)
 
 
 def in_pixels(spec: StepSpec, pred: Array, patches: Array, mask: Array, how: str) -> Float[Array, "b n p"]:
     """Predicted patches as pixel values in 0..1. With normalized targets, `how` is that of `pixel_space.to_pixels`."""
-    if spec.norm_pix:
+    if masked(spec).norm_pix:
         pred = pixel_space.to_pixels(pred, patches, mask, how)
     return jnp.clip(_visible_range(spec, pred), 0, 1)
 
@@ -51,7 +52,7 @@ def compare(spec: StepSpec, params: Params, batch: dict[str, Array], seed: Int[A
     patches = patchify(images, spec.shape.patch_size)
     pred, mask = predict_removed(spec, params, images, batch["index"], seed)
     mean, std = pixel_space.own_statistics(patches)
-    normalized = pred if spec.norm_pix else (pred - mean) / std
+    normalized = pred if masked(spec).norm_pix else (pred - mean) / std
     removed, visible = losses.reconstruction(normalized, patches, mask, True)
     out = {"removed_normalised": removed, "visible_normalised": visible}
     shown = _visible_range(spec, patches)
@@ -64,7 +65,7 @@ def compare(spec: StepSpec, params: Params, batch: dict[str, Array], seed: Int[A
     out["removed_pixel_borrowed"] = error(borrowed)[0]
     out["removed_pixel_no_network"] = error(pixel_space.no_network(shown, mask))[0]
     n = spec.shape.n_patches
-    out["spam"] = patch_repetition.of_removed(pred, patches, mask, n - n_visible(n, spec.mask_ratio))
+    out["spam"] = patch_repetition.of_removed(pred, patches, mask, n - n_visible(n, masked(spec).mask_ratio))
     return jax.lax.with_sharding_constraint(out, sharding.replicated(spec.mesh))
 
 

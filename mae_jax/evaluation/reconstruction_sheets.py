@@ -22,6 +22,7 @@ from mae_jax.models import Params
 from mae_jax.rundir import contents
 from mae_jax.runtime import files
 from mae_jax.runtime.csv_cells import cell
+from mae_jax.step.objectives.reconstruction import masked
 from mae_jax.step.spec import StepSpec
 
 PANELS = ("original", "masked", "reconstruction", "visible pasted")
@@ -53,7 +54,7 @@ def panels(
 
 def rows(spec: StepSpec, params: Params, held: Held, n: int, seed: int) -> Float[np.ndarray, "n h w 3"]:
     """Up to `n` images, each as a row of its four panels, at the mask ratio of training."""
-    spec = reconstruction.at_ratio(spec, spec.mask_ratio)
+    spec = reconstruction.at_ratio(spec, masked(spec).mask_ratio)
     return np.concatenate(list(panels(spec, params, in_turn(held, n), seed)), axis=2)
 
 
@@ -118,9 +119,9 @@ def side_by_side(
     columns, normalized = [], False
     for heading, spec, params in networks:
         parts = panels(spec, params, chosen, seed, how)
-        columns = columns or [(PANELS[0], parts[0]), (f"{100 * spec.mask_ratio:g} % removed", parts[1])]
+        columns = columns or [(PANELS[0], parts[0]), (f"{100 * masked(spec).mask_ratio:g} % removed", parts[1])]
         columns += [(heading, parts[2]), (PANELS[3], parts[3])][: 1 + pasted]
-        normalized |= spec.norm_pix
+        normalized |= masked(spec).norm_pix
     return sheet(columns, [*lines, pixel_space.WORDS[how if normalized else ""]])
 
 
@@ -148,7 +149,7 @@ def finish(spec: StepSpec, params: Params, held: Held, config: RunConfig, workdi
     parts = {ratio: draw(reconstruction.at_ratio(spec, ratio)) for ratio in ratios}
     if not leader:
         return
-    how = pixel_space.WORDS[pixel_space.NEIGHBOURS if spec.norm_pix else ""]
+    how = pixel_space.WORDS[pixel_space.NEIGHBOURS if masked(spec).norm_pix else ""]
     columns = [(PANELS[0], parts[ratios[0]][0])]
     for ratio, part in parts.items():
         headings = [f"{100 * ratio:g} % removed", *PANELS[2:]]

@@ -13,17 +13,14 @@ import json
 import os
 import shutil
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from ml_collections import ConfigDict
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from mae_jax import models
 from mae_jax.config.fields import TASKS, RunConfig
 from mae_jax.config.loading import as_json, with_defaults
 from mae_jax.config.validation import validate
@@ -34,6 +31,7 @@ from mae_jax.models.vit import ViTConfig
 from mae_jax.rundir import contents
 from mae_jax.runtime.errors import UserError
 from mae_jax.step import from_config
+from mae_jax.weights.own_run import transferable
 
 FORMAT, KEY, ARRAYS = 1, contents.BUNDLE, "model.safetensors"
 
@@ -132,7 +130,8 @@ def read(folder: Path, field: str) -> Bundle:
     if temperature is not None and (type(temperature) not in (int, float) or not 0 < temperature < float("inf")):
         raise UserError(f"{field}: {path}: temperature is {temperature!r}; it should be a number above 0, or null")
     shape = from_config.shape_of(config, len(classes))
-    params = _params(folder / ARRAYS, shape, config.traits.network, field)
+    like = from_config.parameter_shapes(config, shape)
+    params = _params(folder / ARRAYS, like if config.traits.labeled else transferable(like), field)
     probe = None
     if not config.traits.updates:
         probe, expected = probes.load(folder / contents.PROBE, field, len(classes))
@@ -150,12 +149,11 @@ def _config(path: Path, saved: dict[str, Any], field: str) -> RunConfig:
     return validate(ConfigDict(with_defaults(config)), f"{field}: {path}: ")
 
 
-def _params(path: Path, shape: ViTConfig, kind: str, field: str) -> Params:
+def _params(path: Path, like: Params, field: str) -> Params:
     try:
         arrays = load_file(path)
     except (OSError, SafetensorError, ValueError) as error:
         raise UserError(f"{field}: {path} cannot be read ({error}); restore it or export the run again") from None
-    like = jax.eval_shape(partial(models.init, kind, shape), jax.random.key(0))
     expected: dict[str, tuple[int, ...]] = {}
     map_paths(lambda name, leaf: expected.setdefault(name, leaf.shape), like)
     shapes = {name: array.shape for name, array in arrays.items()}

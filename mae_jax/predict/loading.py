@@ -25,6 +25,7 @@ from mae_jax.runtime.errors import UserError
 from mae_jax.runtime.places import hub_advice, local
 from mae_jax.runtime.text import count
 from mae_jax.step import from_config, sharding
+from mae_jax.step.objectives.classification import Classification
 from mae_jax.step.optimizer import Optimizer
 from mae_jax.step.spec import StepSpec
 from mae_jax.step.state import init_state
@@ -77,7 +78,7 @@ def of_run(run_dir: Path, field: str = "RUN_DIR") -> Model:
     weights, config = own_run.load(run_dir, field, fold=False)
     spec = spec_of(config, weights.shape)
     params = weights.params
-    if config.traits.decoder:
+    if not config.traits.labeled:
         spec, params = _encoder(spec, params)
     return Model(
         origin=str(run_dir),
@@ -151,7 +152,7 @@ def of_bundle(folder: Path, field: str) -> Model:
     config = saved.config
     spec = spec_of(config, saved.shape)
     params = saved.params
-    if config.traits.decoder:
+    if not config.traits.labeled:
         spec, params = _encoder(spec, params)
     return Model(
         origin=str(folder),
@@ -183,16 +184,13 @@ def temperature_of(run_dir: Path, classes: tuple[str, ...]) -> float | None:
 def spec_of(config: RunConfig, shape: vit.ViTConfig) -> StepSpec:
     """The `StepSpec` of evaluation steps: the network and the normalization of images. Training fields are not used."""
     return StepSpec(
-        objective="classification",  # evaluation only needs to know that there is no decoder
+        objective=Classification(),
         shape=shape,
         optimizer=Optimizer(0.9, 0.999, 0.0, "", 0.0, 1.0),
         mean=config.data.mean,
         std=config.data.std,
         batch_size=config.eval.batch_size,
         accumulation=1,
-        mask_ratio=0.0,
-        norm_pix=False,
-        label_smoothing=0.0,
         mesh=sharding.make_mesh(1),
     )
 

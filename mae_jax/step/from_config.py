@@ -1,23 +1,26 @@
-"""Derives the network's shape, the step's `StepSpec` and the trained parameters from a run's config."""
+"""Derives the network's shape, the objective and the step's `StepSpec` from a run's config."""
 
 import dataclasses
+import importlib
+from functools import partial
 
+import jax
 from jax.sharding import Mesh
 
 from mae_jax.config.fields import RunConfig
 from mae_jax.config.schedule import Schedule
-from mae_jax.models import vit
+from mae_jax.models import Params, vit
 from mae_jax.models.vit import ViTConfig
 from mae_jax.runtime import machine
 from mae_jax.runtime.errors import UserError
 from mae_jax.step.optimizer import Optimizer
-from mae_jax.step.spec import StepSpec
+from mae_jax.step.spec import Objective, StepSpec
 
 
 def shape_of(config: RunConfig, n_classes: int = 0) -> ViTConfig:
     """The network's shape from the fields `model.*`, with "auto" resolved for this machine."""
     m = config.model
-    autoencoder, objective = config.traits.decoder, config.traits.objective
+    autoencoder, fine_tunes = config.traits.decoder, config.traits.fine_tunes
     width, depth, heads = vit.SIZES.get(m.size, (m.width, m.depth, m.heads))
     shape = ViTConfig(
         image_size=m.image_size,
@@ -32,9 +35,9 @@ def shape_of(config: RunConfig, n_classes: int = 0) -> ViTConfig:
         pool=m.pool,
         n_classes=n_classes,
         head_std=m.head_std,
-        batch_norm=objective == "frozen_classification",
-        drop_path=m.drop_path if objective == "classification" else 0.0,
-        dropout=m.dropout if objective == "classification" else 0.0,
+        batch_norm=config.traits.trains_head,
+        drop_path=m.drop_path if fine_tunes else 0.0,
+        dropout=m.dropout if fine_tunes else 0.0,
         frozen_blocks=depth - config.train.blocks if config.train.blocks >= 0 else 0,
         dtype=machine.precision(m.dtype),
         positions=m.positions,
@@ -49,7 +52,7 @@ def shape_of(config: RunConfig, n_classes: int = 0) -> ViTConfig:
 
 def spec_of(config: RunConfig, resolved: Schedule, mesh: Mesh, n_classes: int = 0) -> StepSpec:
     """The `StepSpec` of a config: everything the compiled step depends on."""
-    o, d, objective = config.optim, config.data, config.traits.objective
+    o, d, objective = config.optim, config.data, objective_of(config)
     return StepSpec(
         objective=objective,
         shape=shape_of(config, n_classes),
@@ -58,15 +61,20 @@ def spec_of(config: RunConfig, resolved: Schedule, mesh: Mesh, n_classes: int = 
         std=d.std,
         batch_size=resolved.batch_size,
         accumulation=config.train.accumulation,
-        mask_ratio=config.mae.mask_ratio if objective == "reconstruction" else 0.0,
-        norm_pix=config.mae.norm_pix_loss,
-        visible_weight=config.mae.visible_weight if objective == "reconstruction" else 0.0,
-        label_smoothing=config.train.label_smoothing,
-        mixup=config.train.mixup,
-        cutmix=config.train.cutmix,
         mesh=mesh,
-        trained=trained_parameters(config),
+        trained=objective.trained or trained_parameters(config),
     )
+
+
+def objective_of(config: RunConfig) -> Objective:
+    """The objective of a run, which `config.tasks.TRAITS` names as "module:class"."""
+    module, _, name = config.traits.objective.partition(":")
+    return getattr(importlib.import_module(module), name).of(config)
+
+
+def parameter_shapes(config: RunConfig, shape: ViTConfig) -> Params:
+    """Shapes and types of the parameters of a run's network, without arrays."""
+    return jax.eval_shape(partial(objective_of(config).init, shape), jax.random.key(0))
 
 
 def trained_parameters(config: RunConfig) -> str:

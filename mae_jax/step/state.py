@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
-from mae_jax import models
 from mae_jax.models import Params
 from mae_jax.models.params import part
 from mae_jax.step import sharding
@@ -31,7 +30,7 @@ class TrainState:
 
 def _init(spec: StepSpec, seed: Int[Array, ""]) -> TrainState:
     key = jax.random.fold_in(jax.random.key(seed), INIT)
-    params = models.init(spec.kind, spec.shape, key)
+    params = spec.objective.init(spec.shape, key)
     trained, _ = part(params, spec.trained)
     return TrainState(jnp.zeros((), jnp.int32), params, spec.optimizer.transform().init(trained))
 

@@ -4,13 +4,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mae_jax.config.tasks import OF_SEVERAL_RUNS, in_words
 from mae_jax.rundir import contents
 from mae_jax.runtime.text import count
 
-TASKS = {
-    "pretrain": "pre-training", "finetune": "fine-tuning", "linear_probe": "linear probe",
-    "lbfgs": "linear probe (L-BFGS)", "knn": "nearest neighbors", "study": "study", "sweep": "mask sweep",
-}  # fmt: skip
 FILES = (contents.PREDICTIONS, contents.RECONSTRUCTIONS, "reconstructions.png", contents.METRICS, contents.RUN)
 
 
@@ -25,10 +22,10 @@ class Results(dict[str, Any]):
     @property
     def is_single(self) -> bool:
         """Whether these are the results of one run, not of a study or sweep."""
-        return self.task not in ("study", "sweep")
+        return self.task not in OF_SEVERAL_RUNS
 
     def __repr__(self) -> str:
-        what = TASKS.get(self.task, self.task)
+        what = in_words(self.task)
         return "\n".join([f"{self.name or what} ({what})" if self.name else what, *self._scores(), *self._files()])
 
     __str__ = __repr__
@@ -59,6 +56,8 @@ def summary(results: Mapping[str, Any]) -> str:
     if "accuracy" not in results:
         if "val/loss" not in results:
             return "held-out error not known (no images were held out)"
+        if "val/visible_loss" not in results:
+            return f"held-out loss {results['val/loss']:.4f}"
         error, visible, spam = (results[f"val/{name}"] for name in ("loss", "visible_loss", "spam"))
         return (
             f"held-out error on removed patches {error:.4f}, on visible ones {visible:.4f}, patch repetition {spam:.2f}"

@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from mae_jax.config.fields import TASKS, AnyConfig, Rule, RunConfig, StudyConfig, SweepConfig, rules
 from mae_jax.config.loading import one_of
+from mae_jax.config.tasks import UNLABELED
 from mae_jax.config.validation import ENCODER, NORMALIZATION, refuse_unknown, typed, validate, validate_ratio
 from mae_jax.runtime.errors import UNUSABLE, UserError
 from mae_jax.study import cells
@@ -93,8 +94,9 @@ def _several(config: ConfigDict, kind: type[S], what: str) -> S:
             raise UserError(f"{key}={tuple(given)} must be empty or as long as seeds={tuple(config.seeds)}")
     for part in ("pretrain", "finetune"):
         run = cast(ConfigDict, config[part])
-        if run.get("task") != part:
-            raise UserError(f"{part}.task={run.get('task')} is not allowed; it must be {part}")
+        allowed = UNLABELED if part in UNLABELED else (part,)
+        if run.get("task") not in allowed:
+            raise UserError(f"{part}.task={run.get('task')} is not allowed; it must be {' or '.join(allowed)}")
     parts = {part: validate(cast(ConfigDict, config[part]), f"{part}.") for part in ("pretrain", "finetune")}
     checked = dataclasses.replace(typed(config, kind), **parts)
     _validate_parts(checked.pretrain, checked.finetune)

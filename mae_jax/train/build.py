@@ -1,4 +1,4 @@
-"""Builds the `Task` of a config: pretrain, finetune, linear_probe, lbfgs or knn."""
+"""Builds the `Task` of a config, by the traits of its task."""
 
 import jax
 from jax.sharding import Mesh
@@ -12,8 +12,6 @@ from mae_jax.train.finetune import finetune
 from mae_jax.train.pretrain import pretrain
 from mae_jax.train.probe import probe
 from mae_jax.train.task import Task
-
-MAKE = {"pretrain": pretrain, "finetune": finetune, "linear_probe": finetune, "lbfgs": probe, "knn": probe}
 
 
 def build(
@@ -32,4 +30,6 @@ def build(
     if m.attention == "cudnn" and shape.attention != "cudnn":
         reason = machine.no_cudnn(shape.dtype, shape.head_sizes)
         raise UserError(f"model.attention=cudnn is not possible here: {reason}; use auto, or xla")
-    return MAKE[config.task](config, mesh, on_progress, cache)
+    traits = config.traits
+    make = pretrain if not traits.labeled else finetune if traits.updates else probe
+    return make(config, mesh, on_progress, cache)

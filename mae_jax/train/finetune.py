@@ -19,6 +19,7 @@ from mae_jax.models import Params
 from mae_jax.rundir import contents, predictions
 from mae_jax.runtime.errors import UserError
 from mae_jax.step.from_config import spec_of
+from mae_jax.step.objectives.classification import classifies
 from mae_jax.step.state import TrainState
 from mae_jax.train.task import Task, about_files, predictor
 from mae_jax.weights import initial_weights
@@ -46,7 +47,8 @@ def finetune(
     resolved = resolve_finetune(config, data, mesh.size)
     spec = spec_of(config, resolved, mesh, len(classes))
     if config.train.balance == "loss":
-        spec = dataclasses.replace(spec, class_weights=subsets.inverse_frequency(data.subset["actual"].values()))
+        weights = subsets.inverse_frequency(data.subset["actual"].values())
+        spec = dataclasses.replace(spec, objective=dataclasses.replace(classifies(spec), class_weights=weights))
     predict = predictor(config, spec)
 
     def evaluators(params: Params) -> Iterator[tuple[str, float]]:

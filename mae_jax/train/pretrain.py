@@ -1,4 +1,4 @@
-"""The task pretrain, masked autoencoding (He et al. 2022): data, objective, evaluation and results."""
+"""Self-supervised pre-training on unlabeled images: data, evaluation and results of any objective without labels."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ from mae_jax.weights import initial_weights
 def pretrain(
     config: RunConfig, mesh: Mesh, on_progress: labelled_sets.OnProgress | None, cache: splits.DataCache | None
 ) -> Task:
-    """Builds the task pretrain: masked autoencoding of unlabeled images (He et al. 2022). Raises UserError."""
+    """Builds a task without labels. An autoencoder also shows reconstructions. Raises UserError."""
     first = initial_weights.first_weights(config)
     data = splits.unlabelled(config.data, on_progress, cache)
     sizes, weights = [len(i) for i in data.train_idx], tuple(config.data.weights)
@@ -41,22 +41,23 @@ def pretrain(
     def evaluators(params: Params) -> Iterator[tuple[str, float]]:
         values = held_out(params)
         if values:
-            yield from ((f"val/{name}", value) for name, value in per_image.autoencoder(values))
+            yield from ((f"val/{name}", value) for name, value in per_image.means(values, spec.objective.measures))
 
     def show(params: Params, step: int, metrics: MetricsLog) -> None:
-        if any(map(len, data.val_idx)):
+        if config.traits.decoder and any(map(len, data.val_idx)):
             rows = reconstruction_sheets.rows(spec, params, held, config.eval.images, config.eval.mask_seed)
             metrics.images(step, "reconstruction", rows)
 
     def finish(params: Params, workdir: Path) -> dict[str, Any]:
-        reconstruction_sheets.finish(spec, params, held, config, workdir, jax.process_index() == 0)
+        if config.traits.decoder:
+            reconstruction_sheets.finish(spec, params, held, config, workdir, jax.process_index() == 0)
         return {**dict(evaluators(params)), "n_train": resolved.n_train}
 
     about = {
         "images": f"{resolved.n_train} for training, {sum(map(len, data.val_idx))} held out",
         "images per epoch and source": ", ".join(f"{k} {n:.0f}" for k, n in zip(data.names, expected, strict=True)),
-        "mask ratio": config.mae.mask_ratio,
     }
+    about |= {"mask ratio": config.mae.mask_ratio} if config.traits.decoder else {}
     names = data.names if len(data.names) > 1 else ("",)
     about |= about_files(dict(zip(names, data.sources, strict=True)), config.model.image_size, labeled=False)
     return Task(

@@ -10,6 +10,7 @@ from mae_jax.config.fields import RunConfig
 from mae_jax.data import loaders
 from mae_jax.rundir import contents, identity, predictions
 from mae_jax.runtime.errors import UserError
+from mae_jax.step.from_config import objective_of
 from mae_jax.step.state import TrainState, abstract_state, init_state, padded, unpadded
 from mae_jax.train.cursor import Cursor
 from mae_jax.train.divergence import RateReductions
@@ -51,7 +52,7 @@ def finished(workdir: Path, config: RunConfig, log: Callable[[str], None]) -> di
         log(f"{workdir}: already finished; training continues to {length}")
         return None
     results = contents.read_object(workdir / contents.RESULTS)
-    if not _complete(results, config.traits.decoder):
+    if not _complete(results, config):
         raise UserError(
             f"{workdir / contents.RESULTS} does not hold the results of a run; restore it, or remove it to compute "
             f"them again"
@@ -69,12 +70,15 @@ def finished(workdir: Path, config: RunConfig, log: Callable[[str], None]) -> di
     return results
 
 
-def _complete(results: dict[str, Any], reconstruction: bool) -> bool:
+def _complete(results: dict[str, Any], config: RunConfig) -> bool:
     """Whether results.json holds the scores of a finished run."""
-    held_out = ("val/loss", "val/visible_loss", "val/spam")
-    names = ("n", "accuracy", "f1") if not reconstruction else held_out if set(held_out) & results.keys() else ()
+    if config.traits.labeled:
+        names: tuple[str, ...] = ("n", "accuracy", "f1")
+    else:
+        held_out = tuple(f"val/{name}" for name in objective_of(config).measures)
+        names = held_out if set(held_out) & results.keys() else ()  # none if no images were held out
     numbers = all(type(results.get(name)) in (int, float) for name in names)
-    return bool(results) and numbers and (reconstruction or isinstance(results.get("collapsed"), bool))
+    return bool(results) and numbers and (not config.traits.labeled or isinstance(results.get("collapsed"), bool))
 
 
 def gone(workdir: Path) -> str:

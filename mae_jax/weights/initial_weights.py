@@ -2,25 +2,22 @@
 
 import dataclasses
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import jax
 from jax.sharding import Mesh
 
-from mae_jax import models
 from mae_jax.checkpoints import steps
 from mae_jax.config.fields import DataFields, RunConfig, changed
 from mae_jax.config.naming import source_label
 from mae_jax.config.schedule import resolve
-from mae_jax.config.tasks import TRAINED
+from mae_jax.config.tasks import DECODING, TRAINED
 from mae_jax.models import Params
-from mae_jax.models.vit import ViTConfig
 from mae_jax.rundir import contents
 from mae_jax.runtime.errors import UserError
 from mae_jax.runtime.processes import note
 from mae_jax.step import sharding
-from mae_jax.step.from_config import shape_of, spec_of
+from mae_jax.step.from_config import parameter_shapes, shape_of, spec_of
 from mae_jax.step.spec import StepSpec
 from mae_jax.weights import own_run, reader, transfer
 
@@ -35,6 +32,7 @@ def first_weights(config: RunConfig) -> Callable[[StepSpec, Params], Params]:
     """
     if config.init == "scratch":
         return lambda spec, params: params
+    saved = None
     if config.init == "mae":
         saved = saved_run(Path(config.init_from), "init_from")
         if not (Path(config.init_from) / contents.RESULTS).exists():
@@ -58,13 +56,14 @@ def first_weights(config: RunConfig) -> Callable[[StepSpec, Params], Params]:
 
     def start(spec: StepSpec, params: Params) -> Params:
         loaded, detail = source, ""
-        if config.init == "mae" and source.kind == "mae":
-            saved_params, number = _load(config.init_from, source.shape, spec.mesh)
+        if saved is not None and not saved.traits.labeled:
+            saved_params, number = _load(config.init_from, saved, spec.mesh)
+            saved_params = own_run.transferable(saved_params)
             loaded, detail = dataclasses.replace(source, params=saved_params), f", step {number}"
         elif config.init == "mae":
-            loaded, saved = own_run.load(Path(config.init_from), "init_from")
+            loaded, tested = own_run.load(Path(config.init_from), "init_from")
             detail = (
-                f": the encoder of a run of task {saved.task} on {source_label(saved.data)}; its head is not used "
+                f": the encoder of a run of task {tested.task} on {source_label(tested.data)}; its head is not used "
                 f"({loaded.origin})"
             )
         note(f"  initial weights from {config.init_from}{detail}")
@@ -76,9 +75,9 @@ def first_weights(config: RunConfig) -> Callable[[StepSpec, Params], Params]:
     return start
 
 
-def _load(workdir: str | Path, shape: ViTConfig, mesh: Mesh, field: str = "init_from") -> tuple[Params, int]:
-    """An autoencoder's newest parameters, replicated on every device, and their step. `field` names it in errors."""
-    shapes = jax.eval_shape(partial(models.init, "mae", shape), jax.random.key(0))
+def _load(workdir: str | Path, config: RunConfig, mesh: Mesh, field: str = "init_from") -> tuple[Params, int]:
+    """A pre-training's newest parameters, replicated on every device, and their step. `field` names it in errors."""
+    shapes = parameter_shapes(config, shape_of(config))
     like = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=sharding.replicated(mesh)), shapes)
     return steps.load_params(Path(workdir), like, field)
 
@@ -98,14 +97,16 @@ def saved_pretraining(directory: Path, field: str) -> RunConfig:
     """The config of a pre-training's run directory. Raises UserError that names `field` for a run of another task."""
     saved = saved_run(directory, field)
     if not saved.traits.decoder:
-        raise UserError(f"{field}={directory} is a run of task {saved.task}; name a run of task pretrain")
+        raise UserError(
+            f"{field}={directory} is a run of task {saved.task}; name a run of task {' or '.join(DECODING)}"
+        )
     return saved
 
 
 def autoencoder(directory: Path, field: str, mesh: Mesh) -> tuple[RunConfig, StepSpec, Params, int]:
     """Config, spec, parameters and step of a pre-training's newest checkpoint. `field` names it in errors."""
     config = changed(saved_pretraining(directory, field), {"sharding.fsdp": 1})
-    params, step = _load(directory, shape_of(config), mesh, field)
+    params, step = _load(directory, config, mesh, field)
     return config, spec_of(config, resolve(config, 1, mesh.size), mesh), params, step
 
 

@@ -7,14 +7,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from mae_jax import models
 from mae_jax.checkpoints import steps
 from mae_jax.checkpoints.best_epoch import UNREADABLE
 from mae_jax.config.fields import RunConfig
 from mae_jax.config.tasks import TRAINED
 from mae_jax.models import Params, layers
 from mae_jax.models.params import map_paths
-from mae_jax.models.vit import ViTConfig
 from mae_jax.rundir import contents
 from mae_jax.runtime.errors import UserError
 from mae_jax.step import from_config, sharding
@@ -39,12 +37,13 @@ def load(run_dir: Path, field: str = "RUN_DIR", fold: bool = True) -> tuple[Weig
     run = contents.read_object(run_dir / contents.RUN)
     classes = class_names(run_dir, run, field)
     shape = from_config.shape_of(config, len(classes))
-    kind = config.traits.network
-    params, step = _params(run_dir, shape, kind, run, field)
+    params, step = _params(run_dir, from_config.parameter_shapes(config, shape), run, field)
+    if not config.traits.labeled:
+        params = transferable(params)
     scale = tuple(config.data.mean), tuple(config.data.std)
     if shape.batch_norm and fold:
         params, shape = _folded(params), dataclasses.replace(shape, batch_norm=False)
-    return Weights(params, shape, kind, f"{run_dir} (step {step})", *scale, classes), config
+    return Weights(params, shape, config.traits.network, f"{run_dir} (step {step})", *scale, classes), config
 
 
 def class_names(run_dir: Path, run: dict[str, Any], field: str) -> tuple[str, ...]:
@@ -55,8 +54,12 @@ def class_names(run_dir: Path, run: dict[str, Any], field: str) -> tuple[str, ..
     return tuple(classes)
 
 
-def _params(run_dir: Path, shape: ViTConfig, kind: str, run: dict[str, Any], field: str) -> tuple[Params, int]:
-    like = jax.eval_shape(lambda: models.init(kind, shape, jax.random.key(0)))
+def transferable(params: Params) -> Params:
+    """The parts of a pre-trained network that other runs start from: the encoder, and the decoder of an autoencoder."""
+    return {name: params[name] for name in ("encoder", "decoder") if name in params}
+
+
+def _params(run_dir: Path, like: Params, run: dict[str, Any], field: str) -> tuple[Params, int]:
     step = run.get("selected_step", 0)
     step = step if type(step) is int else 0
     best = run_dir / "best" / f"{step}.npz"

@@ -192,5 +192,5 @@ def test_choices_that_make_no_sense_are_refused(tiny_config, task, fields, said)
 def test_class_weights_are_those_of_the_labels_that_are_used(tiny_config):
     task = build(tiny_config(**{"train.balance": "loss"}), sharding.make_mesh(1))
     counts = list(task.subset["actual"].values())
-    assert task.spec.class_weights == pytest.approx([sum(counts) / (5 * n) for n in counts])
-    assert build(tiny_config(), sharding.make_mesh(1)).spec.class_weights == ()
+    assert task.spec.objective.class_weights == pytest.approx([sum(counts) / (5 * n) for n in counts])
+    assert build(tiny_config(), sharding.make_mesh(1)).spec.objective.class_weights == ()

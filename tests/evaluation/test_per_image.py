@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from mae_jax.data import sources
-from mae_jax.evaluation.per_image import autoencoder, classifier, per_image
+from mae_jax.evaluation.per_image import classifier, means, per_image
 from mae_jax.models.vit import ViTConfig
 from mae_jax.step import sharding
+from mae_jax.step.objectives.classification import Classification
 from mae_jax.step.optimizer import Optimizer
 from mae_jax.step.spec import StepSpec
 
@@ -15,8 +16,8 @@ from mae_jax.step.spec import StepSpec
 def spec():
     """On five devices, so that a batch has a multiple of five rows."""
     return StepSpec(
-        "classification", ViTConfig(16, 8, 16, 1, 2), Optimizer(0.9, 0.95, 0.1, "", 0.0, 1.0),
-        (0.5, 0.4, 0.6), (0.25, 0.2, 0.3), 8, 1, 0.0, True, 0.0, sharding.make_mesh(1),
+        Classification(), ViTConfig(16, 8, 16, 1, 2), Optimizer(0.9, 0.95, 0.1, "", 0.0, 1.0),
+        (0.5, 0.4, 0.6), (0.25, 0.2, 0.3), 8, 1, sharding.make_mesh(1),
     )  # fmt: skip
 
 
@@ -63,7 +64,7 @@ def test_means_of_an_autoencoder_are_summed_in_double_precision():
         "visible_loss": np.array([1.0, 2.0]),
         "spam": np.array([0.5, 0.0]),
     }
-    found = dict(autoencoder(values))
+    found = dict(means(values, ("loss", "visible_loss", "spam")))
     assert list(found) == ["loss", "visible_loss", "spam"]
     assert found["loss"] == pytest.approx(float(np.float32(0.1)), abs=1e-12)
     assert (found["visible_loss"], found["spam"]) == (1.5, 0.25)

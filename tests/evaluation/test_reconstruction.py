@@ -13,6 +13,7 @@ from mae_jax.models.patches import patchify
 from mae_jax.models.vit import ViTConfig
 from mae_jax.rundir import contents
 from mae_jax.step import eval_step, sharding, state
+from mae_jax.step.objectives.reconstruction import Reconstruction
 from mae_jax.step.optimizer import Optimizer
 from mae_jax.step.spec import StepSpec
 
@@ -27,7 +28,7 @@ def spec():
     grid = np.array(jax.devices()[:1]).reshape(1, 1)
     optimizer = Optimizer(0.9, 0.95, 0.1, r"(^|/)(bias|scale)$", 0.0, 1.0)
     return StepSpec(
-        "reconstruction", SHAPE, optimizer, (0.5, 0.4, 0.6), (0.25, 0.2, 0.3), 8, 1, 0.5, True, 0.0,
+        Reconstruction(mask_ratio=0.5, norm_pix=True), SHAPE, optimizer, (0.5, 0.4, 0.6), (0.25, 0.2, 0.3), 8, 1,
         jax.sharding.Mesh(grid, ("data", "fsdp")),
     )  # fmt: skip
 
@@ -45,7 +46,7 @@ def batch_of(images, spec):
 @pytest.mark.slow
 @pytest.mark.parametrize("norm_pix", [True, False])
 def test_pictures_show_input_and_paste_visible_patches(norm_pix, images, spec, params):
-    spec = dataclasses.replace(spec, norm_pix=norm_pix)
+    spec = dataclasses.replace(spec, objective=dataclasses.replace(spec.objective, norm_pix=norm_pix))
     rows = np.asarray(reconstruction.reconstruct(spec, params, images, INDEX, np.int32(0)))
     original, masked, made, pasted = rows
     np.testing.assert_allclose(original, images / 255, atol=1e-5)
@@ -81,7 +82,7 @@ def test_errors_agree_with_the_losses_of_evaluation(images, spec, params):
 
 
 def test_errors_of_a_pixel_network_are_in_units_of_each_patch_s_standard_deviation(spec, images, params, monkeypatch):
-    spec = dataclasses.replace(spec, norm_pix=False, label_smoothing=0.25)  # compiled by no other test
+    spec = dataclasses.replace(spec, objective=Reconstruction(0.5, False, 0.25))  # compiled by no other test
     mean, deviation = [], []
 
     def half(spec, params, images, index, seed):

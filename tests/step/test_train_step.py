@@ -8,14 +8,22 @@ import optax
 import pytest
 
 from mae_jax import models
-from mae_jax.config.tasks import TRAITS
 from mae_jax.models.params import map_paths
 from mae_jax.models.vit import ViTConfig
 from mae_jax.step import eval_step, mixup, sharding, state, train_step
+from mae_jax.step.batches import to_float
+from mae_jax.step.objectives.classification import Classification
+from mae_jax.step.objectives.frozen_classification import FrozenClassification
+from mae_jax.step.objectives.reconstruction import Reconstruction, predict_removed
 from mae_jax.step.optimizer import Optimizer
 from mae_jax.step.spec import MIX, StepSpec
 
 SHAPE = ViTConfig(16, 4, 16, 1, 2, decoder_width=8, decoder_depth=1, decoder_heads=2, n_classes=3)
+OBJECTIVES = {
+    "pretrain": Reconstruction(mask_ratio=0.5, norm_pix=True),
+    "finetune": Classification(),
+    "linear_probe": FrozenClassification(),
+}
 OPTIMIZER = Optimizer(0.9, 0.95, 0.1, r"(^|/)(bias|scale)$", 0.0, 1.0)
 
 
@@ -25,11 +33,10 @@ def mesh_of(devices: int, fsdp: int = 1):
 
 
 def spec_of(task, mesh, **fields):
-    values = dict(
-        shape=SHAPE, optimizer=OPTIMIZER, mean=(0.5,) * 3, std=(0.25,) * 3, batch_size=8,
-        accumulation=1, mask_ratio=0.5, norm_pix=True, label_smoothing=0.0,
-    )  # fmt: skip
-    return StepSpec(objective=TRAITS[task].objective, mesh=mesh, **(values | fields))
+    values = dict(shape=SHAPE, optimizer=OPTIMIZER, mean=(0.5,) * 3, std=(0.25,) * 3, batch_size=8, accumulation=1)
+    names = [field.name for field in dataclasses.fields(OBJECTIVES[task])]
+    settings = {name: fields.pop(name) for name in names if name in fields}
+    return StepSpec(dataclasses.replace(OBJECTIVES[task], **settings), mesh=mesh, **(values | fields))
 
 
 def batch_of(step, rows, size=8):
@@ -154,7 +161,7 @@ def test_linear_probing_trains_the_head_by_statistics_of_the_whole_batch():
     for step in range(3):
         batch = batch_of(step, 8)
         x = np.asarray(
-            models.pooled(spec.shape, frozen, train_step.to_float(jnp.asarray(batch["image"]), spec.mean, spec.std)),
+            models.pooled(spec.shape, frozen, to_float(jnp.asarray(batch["image"]), spec.mean, spec.std)),
             np.float64,
         )
         mean, variance = 0.9 * mean + 0.1 * x.mean(0), 0.9 * variance + 0.1 * x.var(0, ddof=1)
@@ -185,7 +192,7 @@ def test_a_linear_probe_is_evaluated_by_its_running_statistics():
     spec, _, current, _ = probe(1, 8)
     batch = batch_of(9, 8)
     x = np.asarray(
-        models.pooled(spec.shape, current.params, train_step.to_float(jnp.asarray(batch["image"]), spec.mean, spec.std))
+        models.pooled(spec.shape, current.params, to_float(jnp.asarray(batch["image"]), spec.mean, spec.std))
     )
     norm, head = (jax.tree.map(np.asarray, current.params[name]) for name in ("batch_norm", "head"))
     logits = (x - norm["mean"]) / np.sqrt(norm["variance"] + 1e-6) @ head["kernel"] + head["bias"]
@@ -241,7 +248,7 @@ def test_a_step_trains_on_what_numpy_mixes(fields):
     spec = spec_of("finetune", mesh_of(1), label_smoothing=0.1, **fields)
     current, batch = state.init_state(spec, 0), batch_of(0, 8)
     key = jax.random.fold_in(jax.random.fold_in(jax.random.key(6), MIX), 0)
-    weights, share = (np.asarray(x) for x in mixup.draw(key, spec.mixup, spec.cutmix, 16))
+    weights, share = (np.asarray(x) for x in mixup.draw(key, spec.objective.mixup, spec.objective.cutmix, 16))
     assert 0.05 < share < 0.95
 
     images = (batch["image"] / 255 - 0.5) / 0.25
@@ -340,7 +347,7 @@ def test_evaluation_masks_depend_on_the_image_alone():
     turned = {k: v[::-1].copy() for k, v in batch.items()}
     np.testing.assert_allclose(eval_step.eval_step(spec, params, turned, np.int32(0))["loss"][::-1], values, rtol=1e-5)
     # Each image has a mask of its own, and another one with another seed.
-    predict, index = jax.jit(eval_step.predict_removed, static_argnums=0), jnp.array([0, 1, 2, 3, 0, 1])
+    predict, index = jax.jit(predict_removed, static_argnums=0), jnp.array([0, 1, 2, 3, 0, 1])
     images = jnp.zeros((6, 16, 16, 3))
     one, other = (np.asarray(predict(spec, params, images, index, jnp.int32(seed))[1]) for seed in (0, 1))
     assert (one[:2] == one[4:]).all() and len({row.tobytes() for row in one}) == 4

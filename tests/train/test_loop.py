@@ -183,7 +183,8 @@ def test_the_fields_of_the_recipe_reach_images_step_and_head(tiny_config):
     assert (recolored != turned).any()
 
     task, _ = built(**recipe_of_mae())
-    assert (task.spec.mixup, task.spec.cutmix, task.spec.label_smoothing) == (0.8, 1.0, 0.1)
+    objective = task.spec.objective
+    assert (objective.mixup, objective.cutmix, objective.label_smoothing) == (0.8, 1.0, 0.1)
     assert (task.spec.shape.pool, task.spec.shape.drop_path, task.spec.optimizer.layer_decay) == ("mean", 0.1, 0.65)
     head = np.asarray(state.init_state(task.spec, 0).params["head"]["kernel"])
     assert head.std() == pytest.approx(2e-5, rel=0.25) and abs(head).max() < 4e-5
