@@ -182,6 +182,9 @@ class ModelFields(Fields):
     depth: int = field(0, "size=custom: number of blocks")
     heads: int = field(0, "size=custom: number of attention heads")
     mlp_ratio: float = field(4.0, "hidden features of the MLP, as a multiple of width", low=0.01, high=64)
+    mlp: str = field(
+        "gelu", "MLP of each block; swiglu (Shazeer 2020): hidden features are gated", choices=("gelu", "swiglu")
+    )
     pool: str = field(
         "cls", "what the classification head reads: class token, or mean of the patch tokens", choices=("cls", "mean")
     )

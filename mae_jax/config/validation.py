@@ -18,7 +18,7 @@ from mae_jax.runtime.errors import UNUSABLE, UserError
 from mae_jax.runtime.places import expanded
 
 ENCODER = (  # fields of `model` that a classifier shares with the pre-training of its encoder
-    *("image_size", "patch_size", "size", "width", "depth", "heads", "mlp_ratio"),
+    *("image_size", "patch_size", "size", "width", "depth", "heads", "mlp_ratio", "mlp"),
     *("positions", "norm_eps", "registers", "layer_scale"),
 )
 NORMALIZATION = ("mean", "std")  # fields of `data` that it shares

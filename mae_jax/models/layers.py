@@ -109,17 +109,34 @@ class Attention(nnx.Module):
         return self.qkv(tokens).reshape(b, n, 3, self.heads, d // self.heads)
 
 
-class Mlp(nnx.Module):
-    """Two linear layers with an exact GELU between them. `dropout` is the rate after the GELU."""
+def hidden_features(width: int, mlp_ratio: float) -> int:
+    """Hidden features of the MLP: width x ratio, rounded down; products that are whole but for rounding are kept."""
+    return int(width * mlp_ratio + 1e-6)
 
-    def __init__(self, width: int, hidden: int, *, dtype: str, rngs: nnx.Rngs, dropout: float = 0.0):
-        self.fc1 = Linear(width, hidden, dtype=dtype, rngs=rngs)
+
+class Mlp(nnx.Module):
+    """Two linear layers with an exact GELU or a SwiGLU between them. `dropout` is the rate after it.
+
+    With `kind="swiglu"` (Shazeer 2020), the first layer computes 2 x `hidden` features: gates g, then values v. The
+    second reads silu(g) * v.
+    """
+
+    def __init__(
+        self, width: int, hidden: int, *, dtype: str, rngs: nnx.Rngs, dropout: float = 0.0, kind: str = "gelu"
+    ):
+        self.gated = kind == "swiglu"
+        self.fc1 = Linear(width, 2 * hidden if self.gated else hidden, dtype=dtype, rngs=rngs)
         self.fc2 = Linear(hidden, width, dtype=dtype, rngs=rngs)
         self.dropout = dropout
 
     def __call__(self, tokens: Float[Array, "b n d"], key: Array | None = None) -> Float[Array, "b n d"]:
         """`key` enables dropout; None is deterministic."""
-        hidden = kernels.gelu(self.fc1(tokens))
+        hidden = self.fc1(tokens)
+        if self.gated:
+            gates, values = jnp.split(hidden, 2, axis=-1)
+            hidden = jax.nn.silu(gates) * values
+        else:
+            hidden = kernels.gelu(hidden)
         return self.fc2(dropout(hidden, key, self.dropout) if key is not None and self.dropout else hidden)
 
 
@@ -158,11 +175,12 @@ class Block(nnx.Module):
         layer_scale: float = 0.0,
         attention: str = "xla",
         dropout: float = 0.0,
+        mlp: str = "gelu",
     ):
         self.norm1 = LayerNorm(width, norm_eps)
         self.attn = Attention(width, heads, dtype=dtype, attention=attention, rngs=rngs)
         self.norm2 = LayerNorm(width, norm_eps)
-        self.mlp = Mlp(width, int(width * mlp_ratio), dtype=dtype, rngs=rngs, dropout=dropout)
+        self.mlp = Mlp(width, hidden_features(width, mlp_ratio), dtype=dtype, rngs=rngs, dropout=dropout, kind=mlp)
         if layer_scale:
             self.ls1, self.ls2 = LayerScale(width, layer_scale), LayerScale(width, layer_scale)
         self.scaled = bool(layer_scale)

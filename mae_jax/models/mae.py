@@ -21,7 +21,7 @@ class Decoder(nnx.Module):
         for i in range(shape.decoder_depth):
             block = Block(
                 width, shape.decoder_heads, shape.mlp_ratio, rate=0.0, dtype=dtype, rngs=rngs, norm_eps=shape.norm_eps,
-                attention=shape.attention,
+                attention=shape.attention, mlp=shape.mlp,
             )  # fmt: skip
             setattr(self, f"block_{i:02d}", block)
         self.norm = LayerNorm(width, shape.norm_eps)

@@ -45,6 +45,7 @@ class ViTConfig:
     norm_eps: float = LAYER_NORM_EPSILON
     registers: int = 0  # number of extra learned tokens, discarded at the output (Darcet et al. 2024)
     layer_scale: float = 0.0  # initial value of the residual branches' learned factors; 0: no factors
+    mlp: str = "gelu"  # gelu | swiglu (Shazeer 2020), whose first layer computes twice the hidden features
     remat: bool = False  # keep only block inputs for the backward pass and recompute the rest
 
     @property
@@ -83,7 +84,7 @@ class Encoder(nnx.Module):
             block = Block(
                 shape.width, shape.heads, shape.mlp_ratio, rate=rate, dtype=shape.dtype, rngs=rngs,
                 norm_eps=shape.norm_eps, layer_scale=shape.layer_scale, attention=shape.attention,
-                dropout=shape.dropout if i >= shape.frozen_blocks else 0.0,
+                mlp=shape.mlp, dropout=shape.dropout if i >= shape.frozen_blocks else 0.0,
             )  # fmt: skip
             setattr(self, f"block_{i:02d}", block)
         if final_norm:

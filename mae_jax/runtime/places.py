@@ -27,7 +27,8 @@ def local(place: str | os.PathLike, field: str) -> Path:
 def hub_advice(place: str | os.PathLike) -> str:
     """How to download `place` if it reads like a name on the Hugging Face Hub, such as owner/name; otherwise ""."""
     found = re.fullmatch(r"(?:hf[-_]hub:)?([\w-][\w.-]*)/([\w-][\w.-]*)", os.fspath(place))
-    if not found or Path(found[1]).is_dir() or os.fspath(place).startswith("runs/"):
+    file = r".*\.(safetensors|npz|pth|pt|bin|ckpt|torch|tar)"
+    if not found or Path(found[1]).is_dir() or found[1] == "runs" or re.fullmatch(file, found[2]):
         return ""
     owner, name = found.groups()
     return (

@@ -29,6 +29,7 @@ def shape_of(config: RunConfig, n_classes: int = 0) -> ViTConfig:
         depth=depth,
         heads=heads,
         mlp_ratio=m.mlp_ratio,
+        mlp=m.mlp,
         decoder_width=m.decoder_width if autoencoder else 0,
         decoder_depth=m.decoder_depth if autoencoder else 0,
         decoder_heads=m.decoder_heads if autoencoder else 0,

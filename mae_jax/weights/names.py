@@ -61,6 +61,8 @@ _ALIASES = [
     (r"attention\.o_proj\.", "attention.output.dense."),
     (r"(layer|layers)\.(\d+)\.mlp\.fc1\.", r"\1.\2.intermediate.dense."),
     (r"(layer|layers)\.(\d+)\.mlp\.fc2\.", r"\1.\2.output.dense."),
+    (r"(layer|layers)\.(\d+)\.mlp\.weights_in\.", r"\1.\2.intermediate.dense."),
+    (r"(layer|layers)\.(\d+)\.mlp\.weights_out\.", r"\1.\2.output.dense."),
     (r"(layer|layers)\.(\d+)\.norm1\.", r"\1.\2.layernorm_before."),
     (r"(layer|layers)\.(\d+)\.norm2\.", r"\1.\2.layernorm_after."),
     (r"(layer|layers)\.(\d+)\.lambda_([12])$", r"\1.\2.layer_scale\3.lambda1"),
@@ -70,6 +72,12 @@ _TIMM_ALIASES = [
     (r"^blocks\.\d+\.(\d+)\.", r"blocks.\1."),  # its blocks in chunks; the second number counts all blocks
     (r"\.mlp\.w12\.", ".mlp.fc1."),
     (r"\.mlp\.w3\.", ".mlp.fc2."),
+]
+# A SwiGLU whose gates and values are layers of their own: theirs, and the packed layers that `canonical` renames.
+_SEPARATE = [
+    (("gate_proj", "up_proj", "down_proj"), ("weights_in", "weights_out")),  # transformers
+    (("w1", "w2", "w3"), ("w12", "w3")),  # facebookresearch
+    (("fc1_g", "fc1_x", "fc2"), ("fc1", "fc2")),  # timm
 ]
 # Patterns that rename the keys of Hugging Face's ViT to those of its other models.
 _DINOV2 = [
@@ -85,6 +93,7 @@ _MODELS = {
     "dinov2_with_registers": [(r"^vit\.", "dinov2_with_registers."), *_DINOV2],
     "beit": [(r"^vit\.", "beit."), (r"layer\.(\d+)\.layer_scale([12])\.lambda1$", r"layer.\1.lambda_\2")],
 }
+_GATED = [(r"\.mlp\.fc1\.", ".mlp.weights_in."), (r"\.mlp\.fc2\.", ".mlp.weights_out.")]
 _LEAVES = {"kernel": ".weight", "scale": ".weight", "bias": ".bias", "gamma": ".gamma"}
 
 
@@ -106,9 +115,27 @@ def canonical(key: str, family: str) -> str:
     return key
 
 
-def of_model(key: str, model_type: str) -> str:
-    """Renames a key of Hugging Face's ViT to that of its model `model_type`; the inverse of `canonical`."""
-    for pattern, name in _MODELS[model_type]:
+def packed(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """`arrays` with the gates and values of each SwiGLU joined into one layer."""
+    arrays = dict(arrays)
+    for (gate, value, last), (first, second) in _SEPARATE:
+        for key in [key for key in arrays if f".mlp.{gate}." in key]:
+            other = key.replace(f".mlp.{gate}.", f".mlp.{value}.")
+            if other in arrays and arrays[key].shape == arrays[other].shape:
+                joined = np.concatenate([arrays.pop(key), arrays.pop(other)])
+                arrays[key.replace(f".mlp.{gate}.", f".mlp.{first}.")] = joined
+                key = key.replace(f".mlp.{gate}.", f".mlp.{last}.")
+                if last != second and key in arrays:
+                    arrays[key.replace(f".mlp.{last}.", f".mlp.{second}.")] = arrays.pop(key)
+    return arrays
+
+
+def of_model(key: str, model_type: str, gated: bool = False) -> str:
+    """Renames a key of Hugging Face's ViT to that of its model `model_type`; the inverse of `canonical`.
+
+    `gated` is for an MLP that is a SwiGLU.
+    """
+    for pattern, name in _MODELS[model_type] + (_GATED if gated else []):
         key = re.sub(pattern, name, key)
     return key
 

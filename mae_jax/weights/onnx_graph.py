@@ -183,7 +183,13 @@ def _block(graph: _Graph, tokens: str, path: str, params: Any, shape: ViTConfig,
     mixed = graph.add("Reshape", mixed, graph.integers(0, 0, width))
     tokens = _residual(graph, tokens, graph.linear(mixed, f"{path}/attn/proj", params["attn"]["proj"]), path, params, 1)
     normed = graph.layer_norm(tokens, f"{path}/norm2", params["norm2"], shape.norm_eps)
-    hidden = graph.add("Gelu", graph.linear(normed, f"{path}/mlp/fc1", params["mlp"]["fc1"]))
+    hidden = graph.linear(normed, f"{path}/mlp/fc1", params["mlp"]["fc1"])
+    if shape.mlp == "swiglu":
+        n = params["mlp"]["fc2"]["kernel"].shape[0]
+        gates, values = graph.slice(hidden, 2, 0, n), graph.slice(hidden, 2, n, 2 * n)
+        hidden = graph.add("Mul", graph.add("Mul", gates, graph.add("Sigmoid", gates)), values)
+    else:
+        hidden = graph.add("Gelu", hidden)
     return _residual(graph, tokens, graph.linear(hidden, f"{path}/mlp/fc2", params["mlp"]["fc2"]), path, params, 2)
 
 

@@ -54,7 +54,7 @@ class Weights:
         s = self.shape
         size = next((k for k, v in vit.SIZES.items() if v == (s.width, s.depth, s.heads)), "custom")
         custom = size == "custom"  # otherwise the size implies width, depth and heads, and these are 0
-        fields: dict[str, Any] = {"size": size, "patch_size": s.patch_size, "mlp_ratio": s.mlp_ratio}
+        fields: dict[str, Any] = {"size": size, "patch_size": s.patch_size, "mlp_ratio": s.mlp_ratio, "mlp": s.mlp}
         fields |= {k: getattr(s, k) if custom else 0 for k in ("width", "depth", "heads")}
         if self.kind == "mae":
             fields |= {k: getattr(s, k) for k in ("decoder_width", "decoder_depth", "decoder_heads")}
@@ -90,7 +90,7 @@ def read(path: str | Path, field: str = "weights", heads: int = 0, leave: str = 
             f"{where} is {words or 'not a plain ViT'}: it has no patch embedding under the names of Hugging Face, timm "
             f"or facebookresearch; its keys are {some(sorted(arrays))}"
         )
-    arrays = prefixes.renamed(arrays, partial(names.canonical, family=family), where)
+    arrays = prefixes.renamed(names.packed(arrays), partial(names.canonical, family=family), where)
     head_notes = _as_vit(arrays) if family == "hf" else []
     ignored += matching(leave, arrays)
     if leave and not ignored:
@@ -222,16 +222,17 @@ def _shape(
     patch = need("encoder/patch_embed/proj/kernel", 2 if family == "own" else 4)
     if family == "own":
         patch_size, width = round((patch.shape[0] / 3) ** 0.5), patch.shape[1]
-        hidden = need("encoder/block_00/mlp/fc1/bias", 1).shape[0]
     else:
         patch_size, width = patch.shape[3], patch.shape[0]
-        hidden = need("encoder/block_00/mlp/fc1/kernel", 2).shape[0]
         if patch.shape[1:3] != (3, patch_size):
             raise UserError(
                 f"{field}: {path}: patches of shape {patch.shape[1:]} are not supported; use weights for square RGB "
                 "patches"
             )
-    refusals.refuse_config(about.fields, False, f"{field}: {path}")
+    inner, hidden = (need(f"encoder/block_00/mlp/{name}/kernel", 2).shape for name in ("fc1", "fc2"))
+    inner, hidden = (inner[1], hidden[0]) if family == "own" else (inner[0], hidden[1])
+    gated = inner == 2 * hidden
+    refusals.refuse_config(about.fields, gated, f"{field}: {path}")
     registers = find("encoder/reg_token")
     registers = registers.shape[1] if registers is not None and registers.ndim == 3 else 0
     positions = find("encoder/pos_embed")
@@ -281,6 +282,7 @@ def _shape(
         depth=blocks("encoder"),
         heads=n_heads,
         mlp_ratio=hidden / width,
+        mlp="swiglu" if gated else "gelu",
         decoder_width=decoder_width,
         decoder_depth=blocks("decoder") if decoder is not None else 0,
         decoder_heads=int(decoder_heads) if decoder is not None else 0,

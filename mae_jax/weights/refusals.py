@@ -15,7 +15,6 @@ _BY_KEYS = (
     (r"\.(q_norm|k_norm|query_norm|key_norm)\.", "a ViT that normalizes queries and keys"),
     (r"(^|\.)(norm_pre|pre_layrnorm|ln_pre)\.", "a vision tower of CLIP"),
     (r"\.mlp\.(norm|ffn_ln)\.", "a ViT with a norm inside the MLP"),
-    (r"\.(fc1_g|w1|gate_proj)\.", "a ViT with a gated MLP whose gate is a layer of its own"),
     (r"(lora_[AB]|\.lora_)", "a network with LoRA adapters; merge them into the weights first"),
     (r"(^|\.)layers\.\d+\.(blocks|downsample)\.", "a Swin transformer"),
     (r"(^|\.)layer[1-4]\.\d+\.conv\d", "a ResNet"),

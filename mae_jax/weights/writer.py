@@ -12,6 +12,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
+from mae_jax.models.layers import hidden_features
 from mae_jax.models.params import map_paths
 from mae_jax.models.patches import position_embedding
 from mae_jax.models.vit import ViTConfig
@@ -87,6 +88,10 @@ def hugging_face_class(weights: Weights) -> tuple[str, str]:
     """
     shape, classifier = weights.shape, weights.kind == "vit"
     if classifier and shape.pool == "mean":
+        if shape.mlp == "swiglu":
+            raise UserError(
+                f"transformers has no ViT with SwiGLU and pool=mean, as {weights.origin} has; use --format timm or onnx"
+            )
         if shape.registers:
             raise UserError(
                 f"transformers has no ViT with registers and pool=mean, as {weights.origin} has; use --format timm or "
@@ -94,9 +99,8 @@ def hugging_face_class(weights: Weights) -> tuple[str, str]:
             )
         return "beit", "BeitForImageClassification" if shape.n_classes else "BeitModel"
     head = "ForImageClassification" if classifier and shape.n_classes else "Model"
-    if shape.registers or shape.layer_scale:
-        hidden = shape.width * shape.mlp_ratio
-        if hidden % shape.width:
+    if shape.registers or shape.layer_scale or shape.mlp == "swiglu":
+        if not _dinov2_ratio(shape):
             raise UserError(
                 f"transformers' DINOv2 takes a whole number for model.mlp_ratio, which is {shape.mlp_ratio:g} in "
                 f"{weights.origin}; use --format timm or onnx"
@@ -105,6 +109,19 @@ def hugging_face_class(weights: Weights) -> tuple[str, str]:
             ("dinov2_with_registers", f"Dinov2WithRegisters{head}") if shape.registers else ("dinov2", f"Dinov2{head}")
         )
     return ("vit", f"ViT{head}") if classifier else ("vit_mae", "ViTMAEForPreTraining")
+
+
+def _dinov2_ratio(shape: ViTConfig) -> int:
+    """The mlp_ratio with which transformers' DINOv2 has this network's MLP; 0 if there is none.
+
+    Its SwiGLU has two thirds of the hidden features, rounded up to a multiple of 8.
+    """
+    hidden = hidden_features(shape.width, shape.mlp_ratio)
+    for ratio in range(1, 65):
+        theirs = ratio * shape.width
+        if (theirs if shape.mlp == "gelu" else (int(theirs * 2 / 3) + 7) // 8 * 8) == hidden:
+            return ratio
+    return 0
 
 
 def _of_model(arrays: dict[str, np.ndarray], weights: Weights, model_type: str) -> dict[str, np.ndarray]:
@@ -122,7 +139,7 @@ def _of_model(arrays: dict[str, np.ndarray], weights: Weights, model_type: str) 
                 for name in ("ls1", "ls2"):
                     (key,) = names.keys_of(f"encoder/block_{i:02d}/{name}/gamma", "hf")
                     arrays[key] = np.ones(width, np.float32)
-    renamed = {names.of_model(key, model_type): array for key, array in arrays.items()}
+    renamed = {names.of_model(key, model_type, weights.shape.mlp == "swiglu"): array for key, array in arrays.items()}
     if not model_type.startswith("vit") and "classifier.bias" not in arrays:  # a model without a head has no prefix
         renamed = {key.removeprefix(f"{model_type}."): array for key, array in renamed.items()}
     return renamed
@@ -137,7 +154,7 @@ def _hugging_face(weights: Weights, training: dict[str, Any]) -> dict[str, Any]:
         "hidden_size": shape.width,
         "num_hidden_layers": shape.depth,
         "num_attention_heads": shape.heads,
-        "intermediate_size": int(shape.width * shape.mlp_ratio),
+        "intermediate_size": hidden_features(shape.width, shape.mlp_ratio),
         "hidden_act": "gelu",
         "hidden_dropout_prob": 0.0,
         "attention_probs_dropout_prob": 0.0,
@@ -154,14 +171,15 @@ def _hugging_face(weights: Weights, training: dict[str, Any]) -> dict[str, Any]:
             "decoder_hidden_size": shape.decoder_width,
             "decoder_num_hidden_layers": shape.decoder_depth,
             "decoder_num_attention_heads": shape.decoder_heads,
-            "decoder_intermediate_size": int(shape.decoder_width * shape.mlp_ratio),
+            "decoder_intermediate_size": hidden_features(shape.decoder_width, shape.mlp_ratio),
         }
         return config | decoder | training
     if model_type == "beit":
         config |= {"use_absolute_position_embeddings": True, "use_mean_pooling": True, "drop_path_rate": 0.0}
         config |= {"layer_scale_init_value": float(shape.layer_scale)}
     if model_type.startswith("dinov2"):
-        config |= {"mlp_ratio": int(shape.mlp_ratio), "layerscale_value": shape.layer_scale or 1.0}
+        config |= {"mlp_ratio": _dinov2_ratio(shape), "use_swiglu_ffn": shape.mlp == "swiglu"}
+        config |= {"layerscale_value": shape.layer_scale or 1.0}
         config |= {"num_register_tokens": shape.registers} if shape.registers else {}
     if weights.kind == "mae" or not shape.n_classes:
         return config
@@ -201,14 +219,18 @@ def _timm(weights: Weights) -> dict[str, Any]:
         "mlp_ratio": shape.mlp_ratio,
         "global_pool": pool,
     }
+    gated = shape.mlp == "swiglu"
+    if gated:  # timm's ratio counts gates and values; it rounds down, so half a feature is added
+        arguments["mlp_ratio"] = (2 * hidden_features(shape.width, shape.mlp_ratio) + 0.5) / shape.width
+        arguments["init_values"] = None
     if shape.registers:
         arguments |= {"reg_tokens": shape.registers, "no_embed_class": True}
     if shape.layer_scale:
         arguments["init_values"] = shape.layer_scale
     n_classes = shape.n_classes if weights.kind == "vit" else 0
     return {
-        # A model known to timm, as a base; `model_args` override everything that defines the network.
-        "architecture": "vit_base_patch16_224",
+        # A model known to timm, as a base; `model_args` override everything else that defines the network.
+        "architecture": "vit_giant_patch14_dinov2" if gated else "vit_base_patch16_224",
         "num_classes": n_classes,
         "num_features": shape.width,
         "global_pool": pool,

@@ -2,6 +2,7 @@
 
     pip install "mae_jax[peers]" && python tests/golden/make.py hf      # Hugging Face's ViTMAE, ViT, DINOv2, BEiT
     pip install torch            && python tests/golden/make.py interpolation
+    pip install "mae_jax[timm]" transformers && python tests/golden/make.py encoders
     pip install "mae_jax[timm]"  && python tests/golden/make.py timm    # timm, in an environment of its own
 
 Each folder holds the weights of a tiny network as that code saves them, and `expected.npz` with inputs and
@@ -19,6 +20,12 @@ import torch
 
 if sys.argv[1:] == ["hf"]:
     import transformers as hf
+if sys.argv[1:] == ["encoders"]:
+    import drawing
+    import timm
+    import transformers as hf
+
+    from mae_jax.weights.encoders import ENCODERS, Encoder
 
 HERE = Path(__file__).parent
 NETWORK = {
@@ -126,6 +133,60 @@ def interpolation() -> None:
     np.savez_compressed(HERE / "interpolation.npz", **made)
 
 
+def fill(network: torch.nn.Module) -> dict[str, np.ndarray]:
+    """Fills a network with the weights that `drawing.array` draws for its keys, and returns them."""
+    arrays = {key: drawing.array(key, tuple(value.shape)) for key, value in network.state_dict().items()}
+    network.load_state_dict({key: torch.from_numpy(value) for key, value in arrays.items()})
+    network.eval()
+    return arrays
+
+
+def reduced(encoder: Encoder) -> torch.nn.Module:
+    """The encoder with 24 features, 2 heads, 2 blocks and 4 x 4 patches. Its other arguments are the published ones."""
+    arguments = encoder.arguments
+    if encoder.layout == "timm":
+        small = {"embed_dim": 24, "depth": 2, "num_heads": 2, "img_size": 4 * arguments["patch_size"]}
+        gated = {"mlp_layer": timm.layers.SwiGLUPacked, "act_layer": torch.nn.SiLU} if encoder.gated else {}
+        return timm.models.VisionTransformer(
+            **arguments | small | gated, num_classes=0, global_pool="", dynamic_img_size=True
+        )
+    small = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 4 * 14}
+    if "num_register_tokens" in arguments:
+        return hf.Dinov2WithRegistersModel(hf.Dinov2WithRegistersConfig(**arguments | small))
+    return hf.Dinov2Model(hf.Dinov2Config(**arguments | small))
+
+
+def with_offset(network: hf.Dinov2Model, grid: int) -> None:
+    """Replaces positions by those that facebookresearch/dinov2 interpolates to grid x grid patches."""
+    rows = network.embeddings.position_embeddings.detach()
+    square = rows[:, 1:].reshape(1, 4, 4, -1).permute(0, 3, 1, 2)
+    square = torch.nn.functional.interpolate(
+        square, scale_factor=((grid + 0.1) / 4,) * 2, mode="bicubic", align_corners=False
+    )
+    rows = torch.cat([rows[:, :1], square.permute(0, 2, 3, 1).reshape(1, grid**2, -1)], 1)
+    network.embeddings.position_embeddings = torch.nn.Parameter(rows)
+
+
+def encoders() -> None:
+    """Features of each published encoder at reduced width, at its own and at other numbers of patches."""
+    made, keys = {}, {}
+    for name, encoder in ENCODERS.items():
+        patch = encoder.arguments["patch_size"]
+        for grid in (4, 3, 6):
+            network = reduced(encoder)
+            arrays = fill(network)
+            keys[name] = {key: list(value.shape) for key, value in arrays.items()}
+            extra = 1 + encoder.arguments.get("reg_tokens", encoder.arguments.get("num_register_tokens", 0))
+            if encoder.layout == "facebook" and extra == 1 and grid != 4:
+                with_offset(network, grid)
+            x = torch.from_numpy(drawing.images(grid * patch)).permute(0, 3, 1, 2)
+            with torch.no_grad():
+                out = network(x) if encoder.layout == "timm" else network(x).last_hidden_state
+            made[f"{name}/{grid}"] = torch.cat([out[:, :1], out[:, extra:]], 1).numpy()
+    made["keys"] = np.array(json.dumps(keys))
+    np.savez_compressed(HERE / "encoders.npz", **made)
+
+
 def timm_networks() -> None:
     import timm
     from safetensors.torch import save_file
@@ -170,4 +231,4 @@ def timm_networks() -> None:
 
 
 if __name__ == "__main__":
-    {"hf": hugging_face, "timm": timm_networks, "interpolation": interpolation}[sys.argv[1]]()
+    {"hf": hugging_face, "timm": timm_networks, "interpolation": interpolation, "encoders": encoders}[sys.argv[1]]()

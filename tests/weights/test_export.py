@@ -35,6 +35,7 @@ SIZES = {
     "decoder_width": 16, "decoder_depth": 2, "decoder_heads": 4,
 }  # fmt: skip
 KINDS = {"pool": "mean", "positions": "learned", "norm_eps": 1e-12, "registers": 3, "layer_scale": 1e-5}
+KINDS |= {"mlp": "swiglu"}
 # Fields of how a run initializes and computes, not of the network itself; batch norm is folded into the head.
 RUN_ONLY = {"head_std", "drop_path", "dropout", "frozen_blocks", "batch_norm", "dtype", "attention", "remat"}
 

@@ -34,7 +34,12 @@ BASE = ViTConfig(24, 8, 32, 2, 4, n_classes=3)
 
 @pytest.mark.parametrize(
     "fields",
-    [{}, {"pool": "mean", "mlp_ratio": 2.0}, {"positions": "learned", "registers": 2, "layer_scale": 1e-5}],
+    [
+        {},
+        {"pool": "mean", "mlp_ratio": 2.0},
+        {"positions": "learned", "registers": 2, "layer_scale": 1e-5},
+        {"mlp": "swiglu"},
+    ],
 )
 def test_timm_opens_an_exported_network_and_computes_the_same(tmp_path, fields):
     shape = dataclasses.replace(BASE, **fields)

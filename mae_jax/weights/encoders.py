@@ -1,0 +1,118 @@
+"""Published encoders for pathology and blood cells: architecture, preprocessing, and what is known about each.
+
+`ENCODERS` maps the name in `init=NAME@PATH` to an `Encoder`. No weights come with mae_jax. Sources: the models' cards
+on the Hugging Face Hub, their repositories and papers.
+"""
+
+import dataclasses
+from functools import partial
+from typing import Any
+
+IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+HALF = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
+H_OPTIMUS = (0.707223, 0.578729, 0.703617), (0.211883, 0.230117, 0.177517)
+UNKNOWN = "not known"
+
+
+@dataclasses.dataclass(frozen=True)
+class Encoder:
+    """What is published about an encoder.
+
+    `layout` is whose names and arguments the file has: timm (VisionTransformer), hf (transformers' DINOv2 and ViT) or
+    facebook (facebookresearch/dinov2). `scale` is mean and standard deviation of the images, in 0..1. `pool` is what
+    the authors take as an image's features; see `model.pool`.
+    """
+
+    title: str
+    layout: str
+    arguments: dict[str, Any]
+    gated: bool = False  # whether the MLP is a SwiGLU
+    image_size: int = 224
+    scale: tuple[tuple[float, ...], tuple[float, ...]] | None = IMAGENET  # None: not known
+    pool: str = "cls"
+    place: str = ""  # where the file is
+    file: str = ""
+    seen: str = UNKNOWN  # images it was trained on
+    licence: str = UNKNOWN
+
+
+_GIANT = {"patch_size": 14, "embed_dim": 1536, "depth": 40, "num_heads": 24, "init_values": 1e-5}
+_VIRCHOW = {"patch_size": 14, "embed_dim": 1280, "depth": 32, "num_heads": 16, "mlp_ratio": 5.3375, "init_values": 1e-5}
+_dinobloom = partial(
+    Encoder,
+    layout="facebook",
+    place="https://zenodo.org/records/10908163",
+    seen="13 public sets of single cells in blood and bone marrow, among them Raabin-WBC and the PBC set of Acevedo",
+)
+
+
+def _dinov2(width: int, depth: int, heads: int, **more: Any) -> dict[str, Any]:
+    """Arguments of DINOv2 in the names of transformers."""
+    sizes = {"hidden_size": width, "num_hidden_layers": depth, "num_attention_heads": heads}
+    return sizes | {"patch_size": 14, "mlp_ratio": 4} | more
+
+
+ENCODERS = {
+    "uni": Encoder(
+        "UNI", "timm", {"patch_size": 16, "embed_dim": 1024, "depth": 24, "num_heads": 16, "init_values": 1e-5},
+        place="MahmoodLab/UNI", file="pytorch_model.bin",
+    ),
+    "uni2-h": Encoder(
+        "UNI2-h", "timm", {
+            "patch_size": 14, "embed_dim": 1536, "depth": 24, "num_heads": 24, "init_values": 1e-5,
+            "mlp_ratio": 2.66667 * 2, "no_embed_class": True, "reg_tokens": 8,
+        }, True, place="MahmoodLab/UNI2-h", file="pytorch_model.bin",
+    ),
+    "h-optimus-0": Encoder(
+        "H-optimus-0", "timm", _GIANT | {"mlp_ratio": 2.66667 * 2, "reg_tokens": 4, "no_embed_class": True}, True,
+        scale=H_OPTIMUS, place="bioptimus/H-optimus-0", file="pytorch_model.bin", licence="Apache 2.0",
+    ),
+    "h-optimus-1": Encoder(
+        "H-optimus-1", "timm", _GIANT | {"mlp_ratio": 2.66667 * 2, "reg_tokens": 4, "no_embed_class": True}, True,
+        scale=H_OPTIMUS, place="bioptimus/H-optimus-1", file="pytorch_model.bin",
+    ),
+    "h0-mini": Encoder(
+        "H0-mini", "timm", {
+            "patch_size": 14, "embed_dim": 768, "depth": 12, "num_heads": 12, "init_values": 1e-5,
+            "mlp_ratio": 2.66667 * 2, "reg_tokens": 4, "no_embed_class": True,
+        }, True, scale=H_OPTIMUS, pool="both", place="bioptimus/H0-mini", file="pytorch_model.bin",
+    ),
+    "virchow": Encoder(
+        "Virchow", "timm", _VIRCHOW, True, pool="both", place="paige-ai/Virchow", file="pytorch_model.bin",
+        licence="Apache 2.0",
+    ),
+    "virchow2": Encoder(
+        "Virchow2", "timm", _VIRCHOW | {"reg_tokens": 4}, True, pool="both", place="paige-ai/Virchow2",
+        file="pytorch_model.bin", licence="CC BY-NC-ND 4.0",
+    ),
+    "prov-gigapath": Encoder(
+        "Prov-GigaPath (tile encoder)", "timm", _GIANT | {"patch_size": 16, "mlp_ratio": 5.33334}, True,
+        place="prov-gigapath/prov-gigapath", file="pytorch_model.bin",
+    ),
+    "hibou-b": Encoder(
+        "Hibou-B", "hf", _dinov2(768, 12, 12, num_register_tokens=4), place="histai/hibou-b", scale=None,
+        licence="Apache 2.0",
+    ),
+    "hibou-l": Encoder(
+        "Hibou-L", "hf", _dinov2(1024, 24, 16, num_register_tokens=4), place="histai/hibou-L", scale=None,
+        licence="Apache 2.0",
+    ),
+    "midnight": Encoder(
+        "Midnight-12k", "hf", _dinov2(1536, 40, 24, use_swiglu_ffn=True), True, scale=HALF, pool="both",
+        place="kaiko-ai/midnight", file="model.safetensors", seen="12,000 slides of TCGA", licence="MIT",
+    ),
+    "openmidnight": Encoder(
+        "OpenMidnight", "facebook", _dinov2(1536, 40, 24, num_register_tokens=4, use_swiglu_ffn=True), True,
+        scale=None, place="SophontAI/OpenMidnight", file="teacher_checkpoint_load.pt", seen="slides of TCGA",
+    ),
+    "dinov2-giant": Encoder(
+        "DINOv2 ViT-g/14", "hf", _dinov2(1536, 40, 24, use_swiglu_ffn=True), True, image_size=518,
+        place="facebook/dinov2-giant", file="model.safetensors", seen="LVD-142M: natural images", licence="Apache 2.0",
+    ),
+    "dinobloom-s": _dinobloom("DinoBloom-S", arguments=_dinov2(384, 12, 6), file="DinoBloom-S.pth"),
+    "dinobloom-b": _dinobloom("DinoBloom-B", arguments=_dinov2(768, 12, 12), file="DinoBloom-B.pth"),
+    "dinobloom-l": _dinobloom("DinoBloom-L", arguments=_dinov2(1024, 24, 16), file="DinoBloom-L.pth"),
+    "dinobloom-g": _dinobloom(
+        "DinoBloom-G", arguments=_dinov2(1536, 40, 24, use_swiglu_ffn=True), gated=True, file="DinoBloom-G.pth"
+    ),
+}  # fmt: skip
