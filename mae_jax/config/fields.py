@@ -37,6 +37,7 @@ class Rule:
     allowed: str = ""  # allowed values in a list, in words
     may_be_empty: bool = True  # for a list
     may_repeat: bool = True  # for the values in a list
+    number_or_auto: bool = False  # for text: a whole number above 0, or "auto"
     path: str = ""  # for a path of the user: "one", "several" joined by ",", or "named", [NAME=]PATH joined by ","
 
     @property
@@ -505,6 +506,12 @@ class StudyConfig(Fields):
         "random seeds of pre-training, one for each of `seeds`; empty: one pre-training for all, with its own seed",
         **SEED_RULE,
     )
+    parallel: str = field(
+        "auto",
+        "how many runs train at the same time, each on its own GPU or CPU cores, after the pre-training: a number, or "
+        "auto: as many as there are GPUs, on CPUs as many as a short measurement shows to be faster",
+        number_or_auto=True, may_differ=True,
+    )  # fmt: skip
     experiments: Mapping[str, Mapping[str, Mapping[str, Any]]] = dataclasses.field(
         default_factory=dict,
         metadata={"rule": Rule("exp1, exp2 ...: what each changes in `pretrain`, for mae:exp=1", may_differ=True)},
@@ -539,6 +546,12 @@ class SweepConfig(Fields):
     subset_seeds: tuple[int, ...] = field(
         (), "which labels, one for each of `seeds`; empty: 0 for every seed", may_differ=True, **SEED_RULE
     )
+    parallel: str = field(
+        "auto",
+        "how many runs train at the same time, each on its own GPU or CPU cores, after the pre-training: a number, or "
+        "auto: as many as there are GPUs, on CPUs as many as a short measurement shows to be faster",
+        number_or_auto=True, may_differ=True,
+    )  # fmt: skip
     pretrain: RunConfig = dataclasses.field(default_factory=RunConfig)
     finetune: RunConfig = dataclasses.field(default_factory=RunConfig)
 

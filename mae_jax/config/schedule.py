@@ -23,6 +23,12 @@ class Schedule:
     save_every: int  # steps
 
 
+def images_per_update(config: RunConfig, devices: int) -> int:
+    """The batch size of a config on `devices` devices."""
+    t = config.train
+    return t.batch_size or t.batch_per_device * t.accumulation * devices
+
+
 def resolve(config: RunConfig, n_train: int, devices: int, n_schedule: int = 0) -> Schedule:
     """Derives steps, warm-up and learning rate (linear scaling rule, Goyal et al. 2017).
 
@@ -32,7 +38,7 @@ def resolve(config: RunConfig, n_train: int, devices: int, n_schedule: int = 0) 
     its micro-batches, a sharding that does not fit the devices, or a `min_lr` above the peak rate.
     """
     t, o = config.train, config.optim
-    batch = t.batch_size or t.batch_per_device * t.accumulation * devices
+    batch = images_per_update(config, devices)
     peak = o.base_lr * batch / 256
     if o.min_lr > peak:
         raise UserError(

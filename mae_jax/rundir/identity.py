@@ -10,17 +10,19 @@ from typing import Any
 
 from mae_jax.config.fields import AnyConfig, RunConfig
 from mae_jax.config.loading import as_json, difference, flatten, with_defaults
+from mae_jax.config.schedule import images_per_update
 from mae_jax.rundir.contents import CONFIG, RESULTS, SAVED, STUDY, read_config, stamped, write_json
 from mae_jax.runtime.errors import UserError
 
 LENGTH = ("train.epochs", "train.steps", "resolved.steps")  # fields that may differ when a run is extended
+BATCH = ("train.batch_size", "train.batch_per_device", "train.accumulation")  # may differ if the batch does not
 PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "pillow", "clu")
 
 
 def keep_config(workdir: Path, config: RunConfig, resolved: dict[str, Any], leader: bool = True) -> None:
     """Checks that an existing config.json matches `config`, then writes it; only the `leader` process writes.
 
-    Raises UserError that lists the fields that differ.
+    `resolved` keeps the number of devices on which the run began. Raises UserError that lists the fields that differ.
     """
     path = workdir / CONFIG
     extended = False
@@ -28,6 +30,7 @@ def keep_config(workdir: Path, config: RunConfig, resolved: dict[str, Any], lead
         raise UserError(f"{workdir} holds a study of several runs ({STUDY}); choose another --workdir for this run")
     if path.exists():
         extended = refuse_difference(workdir, path, config, resolved)
+        resolved = resolved | {"devices": read_config(path).get("resolved", {}).get("devices", resolved["devices"])}
     elif (workdir / SAVED).exists():
         raise UserError(
             f"{path} is missing, but {workdir / 'checkpoints'} has checkpoints of its run: restore it from a backup, "
@@ -49,12 +52,17 @@ def refuse_difference(workdir: Path, path: Path, config: AnyConfig, resolved: di
     """Raises UserError if `config` differs from the one saved in `path`. `resolved` is compared unless it is None.
 
     Returns whether this extends the run: only its length differs and is larger now, and the learning-rate schedule
-    does not depend on the length.
+    does not depend on the length. The fields of BATCH may differ if they give the saved batch on the devices on which
+    the run began.
     """
     saved = read_config(path)
     ours, theirs = flatten(as_json(config)), flatten(with_defaults(saved["config"]))
     if saved.get("init_from_here") and saved["init_from_here"] == _from(workdir, ours["init_from"]):
         theirs["init_from"] = ours["init_from"]  # both were moved
+    began = saved.get("resolved", {})
+    if isinstance(config, RunConfig) and type(began.get("devices")) is int:
+        if images_per_update(config, began["devices"]) == began.get("batch_size"):
+            theirs |= {name: ours[name] for name in BATCH}
     if resolved is not None:
         ours |= flatten({"resolved": resolved})
         # Values that an older run did not record count as equal.

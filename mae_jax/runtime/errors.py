@@ -36,6 +36,8 @@ class Stopped(BaseException):
     Like KeyboardInterrupt, it is not an `Exception`, so that code which handles damaged files does not catch it.
     """
 
+    kept = ""  # what is saved, in words
+
     def _render_traceback_(self) -> list[str]:
         """What IPython and Jupyter show instead of a stack trace."""
         return [str(self)]

@@ -61,10 +61,18 @@ class Progress:
     """
 
     def __init__(
-        self, every_seconds: float, costs: Sequence[float] = (), stream: TextIO | None = None, quiet: bool = False
+        self,
+        every_seconds: float,
+        costs: Sequence[float] = (),
+        stream: TextIO | None = None,
+        quiet: bool = False,
+        position: int = 0,
     ):
-        """`every_seconds`: time between two lines in a log. `quiet`: print nothing, for all processes but the first."""
-        self.every, self.quiet = every_seconds, quiet
+        """`every_seconds`: time between two lines in a log. `quiet`: print nothing, for all processes but the first.
+
+        `position`: the line of the bar, if several runs have one at the same time.
+        """
+        self.every, self.quiet, self.position = every_seconds, quiet, position
         self.costs = list(costs)
         self.stream = stream or sys.stdout
         self.run = -1
@@ -82,7 +90,7 @@ class Progress:
         """Restarts the current run at step `first`, for example after a rollback."""
         self.first, self._shown = first, time.monotonic()
         self._recent: deque[tuple[int, float]] = deque([(first, self._shown)])
-        self._drop_bar()
+        self.drop_bar()
 
     def skip(self) -> None:
         """Skips the next run, which is already finished."""
@@ -117,15 +125,17 @@ class Progress:
     def _draw(self, step: int, text: str) -> None:
         if self._bar is None:
             total, initial = self.steps * self.images, self.first * self.images
-            self._bar = _bar(self.stream, desc=self.label, total=total, initial=initial, unit="img")
+            options = {"total": total, "initial": initial, "unit": "img", "position": self.position}
+            self._bar = _bar(self.stream, desc=self.label, **options)
         rate = self._rate()
         left = self._all_left(step, (self.steps - step) / rate) if rate else ""
         self._bar.set_postfix_str(f"step {step}/{self.steps}, {text}{left}", refresh=False)
         self._bar.update(step * self.images - self._bar.n)
         if step >= self.steps:
-            self._drop_bar()
+            self.drop_bar()
 
-    def _drop_bar(self) -> None:
+    def drop_bar(self) -> None:
+        """Removes the bar from the terminal."""
         if self._bar is not None:
             _close(self._bar)
         self._bar = None
@@ -142,7 +152,7 @@ class Progress:
 
     def finish(self) -> None:
         """Ends the current run."""
-        self._drop_bar()
+        self.drop_bar()
         self._spent += time.monotonic() - self._began
         self._done += self.costs[self.run] if self.costs else 0.0
 
@@ -151,14 +161,14 @@ class Progress:
         return (lambda done, total: None) if self.quiet else counting(what, self.say, self.stream)
 
     def say(self, line: str) -> None:
-        """Prints a line above the bar and flushes it."""
+        """Prints a line above all bars and flushes it."""
         if self.quiet:
             return
-        if self._bar is not None:
-            self._bar.clear()
-        print(printable(line), file=self.stream, flush=True)
-        if self._bar is not None:
-            self._bar.refresh()
+        if _open:
+            next(iter(_open)).write(printable(line), file=self.stream)  # redraws the bars
+            self.stream.flush()
+        else:
+            print(printable(line), file=self.stream, flush=True)
 
 
 def _terminal(stream: TextIO) -> bool:

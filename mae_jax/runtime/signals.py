@@ -16,6 +16,7 @@ from mae_jax.runtime.errors import EXIT_STOPPED, Stopped
 GRACE = 20.0  # seconds to wait for code that handles no signal, such as a compiler, before a hard exit
 _got: list[int] | None = None  # the signals received so far, while they are collected
 _note: Callable[[int, FrameType | None], None] | None = None  # the handler that collects them
+_alone = False  # whether they are collected for a process that belongs to one command
 _at_once: list[tuple[str, bool]] = []  # (`what`, `hard`) of the open `interruptible` blocks
 
 
@@ -44,7 +45,7 @@ def collect_signals(alone: bool = False) -> Iterator[list[int]]:
     A second signal stops it immediately: with `alone`, for a process that belongs to one command, the process ends
     without cleanup; otherwise KeyboardInterrupt is raised. A nested context yields the list of the outer one.
     """
-    global _got, _note
+    global _got, _note, _alone
     if _got is not None or threading.current_thread() is not threading.main_thread():
         yield _got if _got is not None else []
         return
@@ -63,7 +64,7 @@ def collect_signals(alone: bool = False) -> Iterator[list[int]]:
             signal.default_int_handler(number, frame)
 
     got, _note = [], note
-    _got = got
+    _got, _alone = got, alone
     old = {n: signal.signal(n, note) for n in _not_ignored()}
     woken, waker = socket.socketpair()
     waker.setblocking(False)
@@ -75,7 +76,7 @@ def collect_signals(alone: bool = False) -> Iterator[list[int]]:
     try:
         yield got
     finally:
-        _got = _note = None
+        _got, _note, _alone = None, None, False
         signal.set_wakeup_fd(before)
         for number, handler in old.items():
             signal.signal(number, handler)
@@ -83,6 +84,11 @@ def collect_signals(alone: bool = False) -> Iterator[list[int]]:
         waker.close()  # ends the watcher's recv
         watcher.join()
         woken.close()
+
+
+def of_a_command() -> bool:
+    """Whether this process belongs to one command, rather than to a notebook or a user's script."""
+    return _alone
 
 
 def take_back() -> None:
@@ -149,4 +155,6 @@ def interruptible(what: str, hard: bool = False) -> Iterator[None]:
 def stopped(got: list[int], what: str) -> Stopped:
     """The exception for the signals in `got`. `what` tells the user what was kept."""
     name = signal.Signals(got[0]).name if got else "a signal to another process"
-    return Stopped(f"stopped by {name}; {what}; rerun the same command to resume")
+    stop = Stopped(f"stopped by {name}; {what}; rerun the same command to resume")
+    stop.kept = what
+    return stop

@@ -11,23 +11,19 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from mae_jax.checkpoints import cleaning
 from mae_jax.config.fields import RunConfig, StudyConfig, SweepConfig, changed
 from mae_jax.config.loading import as_json
 from mae_jax.config.validation import validate
 from mae_jax.data.splits import DataCache
 from mae_jax.rundir import contents, identity, lock
-from mae_jax.rundir.trackers import refuse_missing as refuse_missing_trackers
-from mae_jax.runtime import machine, processes, signals
-from mae_jax.runtime.disk import OF_ONE_PATH, disk_line
-from mae_jax.runtime.errors import Stopped, StorageError, UserError
+from mae_jax.runtime import signals
+from mae_jax.runtime.errors import UserError
 from mae_jax.runtime.progress import Progress, duration
 from mae_jax.runtime.text import count
-from mae_jax.study import cells, plan
+from mae_jax.study import cells, side_by_side
 from mae_jax.study.cells import Run
-from mae_jax.study.results import summary
+from mae_jax.study.execution import run_all
 from mae_jax.study.validation import validate_study
-from mae_jax.train import loop
 from mae_jax.weights import initial_weights, reader
 
 
@@ -38,12 +34,13 @@ def run(config: ConfigDict | StudyConfig, workdir: Path, *, cache: DataCache | N
     is finished and reported, if runs are missing. Raises `errors.Stopped` after a signal, once the state is saved.
     """
     config = validate_study(config)
+    gpus = side_by_side.gpus(config)
     leader = jax.process_index() == 0
     with signals.collect_signals() as signals_received, lock.held(workdir, leader):
         keep_study(config, workdir, leader)
         runs = configured(cells.runs(config, workdir))
         progress = Progress(config.finetune.log.progress_seconds, quiet=not leader)
-        missing = run_all(runs, progress, signals_received, cache)
+        missing = run_all(config, runs, progress, signals_received, cache, gpus)
         finished = [place for place, cell in runs if cell.traits.labeled and place not in missing]
         written = {}
         if leader and finished:
@@ -68,70 +65,6 @@ def configured(runs: list[Run]) -> list[Run]:
     for cell in {cell.init_from: cell for _, cell in runs if cell.init_from not in directories}.values():
         initial_weights.first_weights(cell)
     return runs
-
-
-def run_all(
-    runs: Sequence[Run], progress: Progress, signals_received: list[int], cache: DataCache | None = None
-) -> dict[Path, RunConfig]:
-    """Runs the unfinished ones of `runs` in order. Returns those that are still missing at the end.
-
-    A run is missing if its config is refused, it diverges, another process uses it, or its directory cannot be
-    written. The reason is printed, and the other runs continue, except those that need its weights. All images are
-    opened before the first run starts; `cache` keeps them for further calls. `signals_received` is the list of
-    `collect_signals`. Raises UserError for images or a config that cannot be used, StorageError if nothing can be
-    written, and `errors.Stopped` after a signal.
-    """
-    refuse_missing_trackers(sorted({name for _, run in runs for name in run.log.trackers}))
-    for line in machine.devices():
-        progress.say(line)
-    cache = cache or DataCache()
-    with processes.at_once(f"nothing was changed; {finished_of(runs)}"):
-        planned = plan.make(runs, cache, loop.checking(progress))
-    for line in plan.describe(planned):
-        progress.say(line)
-    progress.costs = [run.seconds for run in planned]
-    missing: dict[Path, RunConfig] = {}
-    for number, (directory, cell) in enumerate(runs, 1):
-        if signals_received:
-            raise signals.stopped(signals_received, finished_of(runs))
-        progress.say(f"[{number}/{len(runs)}] {cell.name}")
-        progress.run = number - 2
-        try:
-            before = [each for place, each in missing.items() if str(place.resolve()) == cell.init_from]
-            if before:
-                raise UserError(f"it needs the weights of {before[0].name}, which is missing")
-            new = not (directory / contents.RESULTS).exists()
-            outcome = summary(loop.run(cell, directory, progress, cache))
-            if new and plan.cleaned_when_finished(cell) and jax.process_index() == 0:
-                _keep_weights(directory, progress)
-        except StorageError:
-            raise
-        except Stopped as stop:
-            raise Stopped(f"{stop} ({finished_of(runs)})") from None
-        except (UserError, OSError) as error:
-            if isinstance(error, OSError) and (error.errno not in OF_ONE_PATH or jax.process_count() > 1):
-                raise
-            missing[directory] = cell
-            outcome = f"missing: {disk_line(error) if isinstance(error, OSError) else error}"
-        if progress.run < number - 1:  # it was already finished, or never started
-            progress.skip()
-        progress.say(f"[{number}/{len(runs)}] {cell.name}: {outcome}")
-    return missing
-
-
-def _keep_weights(directory: Path, progress: Progress) -> None:
-    """Removes the optimizer state of a finished classifier. If that fails, prints the reason."""
-    try:
-        cleaning.keep_weights(directory)
-    except (UserError, OSError) as error:
-        why = disk_line(error) if isinstance(error, OSError) else error
-        progress.say(f"note: {directory} keeps its optimizer state: {why}")
-
-
-def finished_of(runs: Sequence[Run]) -> str:
-    """Text such as "3 of 12 runs are finished", according to the results in their directories."""
-    finished = sum((directory / contents.RESULTS).exists() for directory, _ in runs)
-    return f"{finished} of {count(len(runs), 'run')} {'is' if finished == 1 else 'are'} finished"
 
 
 def trained_seconds(directories: Sequence[Path]) -> float:

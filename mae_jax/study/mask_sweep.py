@@ -23,8 +23,9 @@ from mae_jax.runtime import files, signals
 from mae_jax.runtime.progress import Progress, duration
 from mae_jax.runtime.text import count
 from mae_jax.step import sharding
-from mae_jax.study import label_study
+from mae_jax.study import label_study, side_by_side
 from mae_jax.study.cells import Run
+from mae_jax.study.execution import run_all
 from mae_jax.study.validation import validate_sweep
 from mae_jax.weights import initial_weights
 
@@ -68,6 +69,7 @@ def run(config: ConfigDict | SweepConfig, workdir: Path, *, cache: splits.DataCa
     is finished and reported, if runs are missing. Raises `errors.Stopped` after a signal, once the state is saved.
     """
     config = validate_sweep(config)
+    gpus = side_by_side.gpus(config)
     leader = jax.process_index() == 0
     with signals.collect_signals() as signals_received, lock.held(workdir, leader):
         label_study.keep_study(config, workdir, leader)
@@ -76,7 +78,7 @@ def run(config: ConfigDict | SweepConfig, workdir: Path, *, cache: splits.DataCa
         progress = Progress(config.finetune.log.progress_seconds, quiet=not leader)
         cache = cache or splits.DataCache()
         runs = [*networks, *cells]
-        missing = label_study.run_all(runs, progress, signals_received, cache)
+        missing = run_all(config, runs, progress, signals_received, cache, gpus)
         networks, finished = ([place for place in part if place[0] not in missing] for part in (networks, runs))
         written = {}
         if leader and networks:

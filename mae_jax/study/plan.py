@@ -26,7 +26,7 @@ from mae_jax.step.spec import StepSpec
 from mae_jax.step.state import abstract_state, init_state
 from mae_jax.step.train_step import train_step
 from mae_jax.study.cells import Run
-from mae_jax.train import build, finetune
+from mae_jax.train import build, finetune, resume
 
 STEPS, SECONDS = 4, 2.0  # limits of the timing: number of steps, and seconds
 RUN_SECONDS = 3.0  # overhead of a run: opening data, checkpoints, final files
@@ -87,7 +87,7 @@ def make(
     forward = 0.0  # seconds of a forward pass per image, of the last kind measured
     for run in planned:
         if not run.done and run.config.traits.updates:
-            run.step_seconds = _step_seconds(run.config, cache, known)
+            run.step_seconds = step_seconds(run.config, cache, known)
             evaluated = run.validation * (run.resolved.steps // run.resolved.eval_every + 1) + run.test
             forward = run.step_seconds / run.resolved.batch_size / 3  # a third of a training step
             run.seconds = RUN_SECONDS + run.resolved.steps * run.step_seconds + evaluated * forward
@@ -110,6 +110,7 @@ def _planned(
     directory: Path, config: RunConfig, cache: splits.DataCache, on_progress: labelled_sets.OnProgress | None
 ) -> Planned:
     done = (directory / contents.RESULTS).exists()
+    config, _ = resume.with_saved_batch(directory, config, jax.device_count())
     if not config.traits.labeled:
         held = splits.unlabelled(config.data, on_progress, cache)
         resolved = schedule.resolve(config, sum(map(len, held.train_idx)), jax.device_count())
@@ -132,8 +133,12 @@ def _sizes(config: RunConfig, resolved: Schedule, n_classes: int) -> dict[str, A
     }
 
 
-def _step_seconds(config: RunConfig, cache: splits.DataCache, known: dict[StepSpec, float]) -> float:
-    """Seconds per update, including data loading by threads. Compiles first; the run reuses the compilation."""
+def step_seconds(config: RunConfig, cache: splits.DataCache, known: dict[StepSpec, float] | None = None) -> float:
+    """Seconds per update, including data loading by threads. Compiles first; the run reuses the compilation.
+
+    `known` keeps the times of equal steps for further calls.
+    """
+    known = {} if known is None else known
     # Initial weights do not affect the time, and may not exist yet.
     config = changed(config, {"init": "scratch", "init_from": "", "data.workers": 0})
     task = build.build(config, sharding.make_mesh(config.sharding.fsdp), cache=cache)

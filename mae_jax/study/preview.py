@@ -5,7 +5,7 @@ from pathlib import Path
 from mae_jax.config.fields import AnyConfig, StudyConfig, SweepConfig
 from mae_jax.data.splits import DataCache
 from mae_jax.runtime.progress import Progress
-from mae_jax.study import cells, label_study, mask_sweep, plan
+from mae_jax.study import cells, forecast, label_study, mask_sweep, plan
 from mae_jax.study.cells import Run
 from mae_jax.train import loop
 
@@ -20,10 +20,14 @@ def runs(config: AnyConfig, workdir: Path) -> list[Run]:
     return [(workdir, config)]
 
 
-def lines(config: AnyConfig, workdir: Path, timed: bool = True, cache: DataCache | None = None) -> list[str]:
+def lines(
+    config: AnyConfig, workdir: Path, timed: bool = True, cache: DataCache | None = None, devices: bool = True
+) -> list[str]:
     """The plan as lines of text: what each run trains on and, if `timed`, the expected time.
 
-    `cache` keeps the images for further calls. Raises UserError.
+    `devices`: also for several devices, which takes some more steps to measure. `cache` keeps the images for further
+    calls. Raises UserError.
     """
-    progress = Progress(10.0)
-    return plan.describe(plan.make(runs(config, workdir), cache or DataCache(), loop.checking(progress), timed))
+    cache = cache or DataCache()
+    planned = plan.make(runs(config, workdir), cache, loop.checking(Progress(10.0)), timed)
+    return plan.describe(planned) + (forecast.lines(planned, cache) if timed and devices else [])

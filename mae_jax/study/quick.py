@@ -112,7 +112,7 @@ def what_more(quick: ConfigDict, cache: splits.DataCache | None = None) -> list[
     `cache` holds the images of earlier calls.
     """
     arguments, config = full_study(quick)
-    planned = preview.lines(validation.check(config), Path("runs/study"), cache=cache)
+    planned = preview.lines(validation.check(config), Path("runs/study"), cache=cache, devices=False)
     time, disk = (
         [line.strip() for line in planned if line.strip().startswith(words)] for words in ("about", "checkpoints")
     )

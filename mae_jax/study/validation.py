@@ -120,6 +120,8 @@ def _validate_value(key: str, value: Any, like: Any, rule: Rule) -> None:
     elif isinstance(like, str):
         if not isinstance(value, str) or UNUSABLE.search(value):
             raise UserError(f"{key}={value!r} is not allowed; use text without control characters")
+        if rule.number_or_auto and value != "auto" and not (value.isdecimal() and 0 < int(value) < 1000):
+            raise UserError(f"{key}={value} is not allowed; use auto, or a whole number from 1 to 999")
     elif isinstance(like, bool):
         if type(value) is not bool:
             raise UserError(f"{key}={value!r} has the wrong type; allowed: bool")

@@ -62,8 +62,11 @@ def run(
                 progress.say(line)
             machine.keep_compiled()
             mesh = sharding.make_mesh(config.sharding.fsdp)
+            batched, line = resume.with_saved_batch(workdir, config, mesh.size)
+            if line:
+                progress.say(f"{workdir}: {line}")
             with at_once("nothing was changed", hard=True):
-                task = build(config, mesh, checking(progress), cache)
+                task = build(batched, mesh, checking(progress), cache)
             identity.keep_config(
                 workdir, config, dataclasses.asdict(task.resolved) | {"dtype": task.spec.shape.dtype}, leader
             )

@@ -6,10 +6,11 @@ from typing import Any
 
 from mae_jax.checkpoints.saver import Checkpoints
 from mae_jax.checkpoints.steps import committed_steps, refuse_cleaned
-from mae_jax.config.fields import RunConfig
+from mae_jax.config.fields import RunConfig, changed
 from mae_jax.data import loaders
 from mae_jax.rundir import contents, identity, predictions
 from mae_jax.runtime.errors import UserError
+from mae_jax.runtime.text import count
 from mae_jax.step.from_config import objective_of
 from mae_jax.step.state import TrainState, abstract_state, init_state, padded, unpadded
 from mae_jax.train.cursor import Cursor
@@ -33,6 +34,22 @@ def start(task: Task, checkpoints: Checkpoints, reductions: RateReductions) -> t
         checkpoints.drop(back + 1)  # the run was killed during this rollback
     initial = init_state(task.spec, task.config.seed)
     return padded(task.spec, task.initialise(unpadded(task.spec, initial))), Cursor()
+
+
+def with_saved_batch(workdir: Path, config: RunConfig, devices: int) -> tuple[RunConfig, str]:
+    """The config with the batch that the run in `workdir` began with, and a line if it began on other devices.
+
+    Unless `train.batch_size` is set, the batch follows from the number of devices; a run that is resumed on other
+    devices keeps its batch, and with it the learning rate and the number of updates.
+    """
+    if not (workdir / contents.CONFIG).exists():
+        return config, ""
+    began = contents.read_config(workdir / contents.CONFIG).get("resolved", {})
+    before, batch = began.get("devices"), began.get("batch_size")
+    if before in (None, devices) or type(batch) is not int:
+        return config, ""
+    line = f"began on {count(before, 'device')}, continues on {devices} with the same {batch} images per update"
+    return changed(config, {"train.batch_size": batch}), line
 
 
 def finished(workdir: Path, config: RunConfig, log: Callable[[str], None]) -> dict[str, Any] | None:

@@ -164,6 +164,30 @@ def test_a_run_started_on_five_devices_ends_on_one(tmp_path, tiny_config, monkey
     assert [row.split(",")[:4] for row in found] == [row.split(",")[:4] for row in expected]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("accumulation", [1, 5])
+def test_a_batch_that_followed_from_the_devices_stays_on_other_devices(
+    tmp_path, tiny_config, monkeypatch, capsys, accumulation
+):
+    config = tiny_config("pretrain", **{"train.batch_size": 0, "train.batch_per_device": 2})
+    whole = loop.run(config, tmp_path)
+    (tmp_path / contents.RESULTS).unlink()
+    shutil.rmtree(tmp_path / "checkpoints" / str(committed_steps(tmp_path / "checkpoints")[0]))
+    monkeypatch.setattr(sharding, "make_mesh", lambda fsdp=1: mesh_of(1))
+    with pytest.raises(UserError, match=r"another config \(train\.batch_per_device: 2 -> 3\)"):
+        loop.run(tiny_config("pretrain", **{"train.batch_size": 0, "train.batch_per_device": 3}), tmp_path)
+    capsys.readouterr()
+    config.train.accumulation = accumulation  # smaller micro-batches, for a device with less memory
+    config.train.batch_size = 10 if accumulation > 1 else 0
+    again = loop.run(config, tmp_path)
+    assert "began on 5 devices, continues on 1 with the same 10 images per update" in capsys.readouterr().out
+    saved = contents.read_config(tmp_path / contents.CONFIG)["resolved"]
+    assert (saved["batch_size"], saved["devices"]) == (10, 5)
+    for name in ("val/loss", "val/visible_loss"):
+        assert again[name] == pytest.approx(whole[name], rel=1e-4)
+    assert loop.run(config, tmp_path) == again  # finished, on either number of devices
+
+
 @pytest.mark.parametrize("damage", [b"\xb3", b"\0", b"[" * 100_000], ids=["flipped", "zeros", "deep"])
 def test_only_the_damaged_row_of_metrics_is_dropped(tmp_path, damage):
     path = tmp_path / contents.METRICS

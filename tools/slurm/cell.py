@@ -30,6 +30,7 @@ def run(config: ConfigDict, workdir: str | None = None) -> None:
     from mae_jax.rundir import contents
     from mae_jax.runtime import machine, processes
     from mae_jax.study import cells, label_study
+    from mae_jax.study.results import summary
     from mae_jax.study.validation import validate_study
     from mae_jax.train import loop
 
@@ -62,7 +63,7 @@ def run(config: ConfigDict, workdir: str | None = None) -> None:
     processes.start_processes()
     ((place, cell),) = label_study.configured([runs[_NUMBER.value]])
     results = loop.run(cell, place)
-    say(f"{cell.name}: {label_study.summary(results)}")
+    say(f"{cell.name}: {summary(results)}")
 
 
 if __name__ == "__main__":

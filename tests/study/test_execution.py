@@ -1,0 +1,58 @@
+"""How the outcome of a run is noted: missing runs are named, errors that concern all runs are raised."""
+
+import errno
+import io
+from pathlib import Path
+
+import pytest
+
+from mae_jax.config.fields import study_defaults
+from mae_jax.runtime.errors import StorageError, UserError
+from mae_jax.runtime.progress import Progress
+from mae_jax.study import cells, execution
+from mae_jax.study.validation import validate_study
+
+
+@pytest.fixture
+def study(tiny_config):
+    config = study_defaults(tiny_config("pretrain"), tiny_config("finetune"))
+    config.fractions = (1.0,)
+    return validate_study(config)
+
+
+@pytest.fixture
+def made(study, tmp_path):
+    return execution._Execution(study, cells.runs(study, tmp_path), Progress(1.0, stream=io.StringIO()), [])
+
+
+def test_a_refused_run_and_one_that_cannot_be_written_are_missing(made):
+    made.note(1, UserError("its process 17 was killed by SIGKILL"), made.progress)
+    made.note(2, PermissionError(errno.EACCES, "Permission denied", "cells/x"), made.progress)
+    assert [run.name for run in made.missing.values()] == ["finetune 100 % scratch", "finetune 100 % mae"]
+    lines = made.progress.stream.getvalue().splitlines()
+    assert lines[0] == "[2/3] finetune 100 % scratch: missing: its process 17 was killed by SIGKILL"
+    assert lines[1].startswith("[3/3] finetune 100 % mae: missing: cells/x: Permission denied")
+
+
+@pytest.mark.parametrize(
+    "error", [StorageError("disk full"), OSError(errno.EIO, "Input/output error", "x"), KeyError("a bug")]
+)
+def test_errors_that_concern_all_runs_are_raised(made, error):
+    with pytest.raises(type(error)):
+        made.note(1, error, made.progress)
+    assert not made.missing
+
+
+def test_what_starts_from_a_missing_run_is_refused(made):
+    made.note(0, UserError("diverged"), made.progress)
+    made.refuse_without_weights(1)  # from scratch
+    with pytest.raises(UserError, match="it needs the weights of pre-training, which is missing"):
+        made.refuse_without_weights(2)
+
+
+def test_finished_runs_are_counted_by_their_results(made):
+    assert execution.finished_of(made.runs) == "0 of 3 runs are finished"
+    place: Path = made.runs[1][0]
+    place.mkdir(parents=True)
+    (place / "results.json").write_text("{}")
+    assert execution.finished_of(made.runs) == "1 of 3 runs is finished"
