@@ -187,7 +187,9 @@ class ModelFields(Fields):
         "gelu", "MLP of each block; swiglu (Shazeer 2020): hidden features are gated", choices=("gelu", "swiglu")
     )
     pool: str = field(
-        "cls", "what the classification head reads: class token, or mean of the patch tokens", choices=("cls", "mean")
+        "cls",
+        "what the classification head or the probe reads: class token, mean of the patch tokens, or both, concatenated",
+        choices=("cls", "mean", "both"),
     )
     decoder_width: int = field(
         512, "pre-training: features per token in the decoder (He et al. 2022)", low=4, high=2**16

@@ -32,7 +32,7 @@ class ViTConfig:
     decoder_width: int = 512
     decoder_depth: int = 8
     decoder_heads: int = 16
-    pool: str = "cls"  # cls | mean
+    pool: str = "cls"  # cls | mean | both
     n_classes: int = 0
     head_std: float = 0.02  # of the head's initial weights; 0: Xavier-uniform
     batch_norm: bool = False  # linear probing: batch norm without scale and bias before the head
@@ -52,6 +52,11 @@ class ViTConfig:
     def grid(self) -> int:
         """Patches along one side."""
         return self.image_size // self.patch_size
+
+    @property
+    def n_features(self) -> int:
+        """Features that the head reads."""
+        return self.width * (2 if self.pool == "both" else 1)
 
     @property
     def head_sizes(self) -> tuple[int, ...]:
@@ -161,18 +166,19 @@ class Encoder(nnx.Module):
 
 
 class ViT(nnx.Module):
-    """Encoder and a linear head on the class token, or on the mean of the patch tokens.
+    """Encoder and a linear head on the class token, on the mean of the patch tokens, or on both.
 
-    With `pool="mean"`, the norm follows the mean, like `fc_norm` in the fine-tuning code of MAE.
+    With `pool="mean"`, the norm follows the mean, like `fc_norm` in the fine-tuning code of MAE. With `pool="both"`,
+    the head reads the class token and the mean of the patch tokens, concatenated, after the norm, as in DINOv2.
     """
 
     def __init__(self, shape: ViTConfig, *, rngs: nnx.Rngs):
-        self.encoder = Encoder(shape, final_norm=shape.pool == "cls", rngs=rngs)
+        self.encoder = Encoder(shape, final_norm=shape.pool != "mean", rngs=rngs)
         if shape.pool == "mean":
             self.fc_norm = LayerNorm(shape.width, shape.norm_eps)
         if shape.batch_norm:
-            self.batch_norm = BatchNorm(shape.width)
-        self.head = Linear(shape.width, shape.n_classes, dtype="float32", std=shape.head_std, rngs=rngs)
+            self.batch_norm = BatchNorm(shape.n_features)
+        self.head = Linear(shape.n_features, shape.n_classes, dtype="float32", std=shape.head_std, rngs=rngs)
         self.shape = shape
 
     def __call__(self, images: Float[Array, "b h w c"], key: Array | None = None) -> Float[Array, "b classes"]:
@@ -185,4 +191,7 @@ class ViT(nnx.Module):
         tokens = self.encoder(images, key=key, class_token_only=self.shape.pool == "cls")
         if self.shape.pool == "mean":
             return self.fc_norm(tokens[:, 1:].astype(jnp.float32).mean(axis=1))
+        if self.shape.pool == "both":
+            tokens = tokens.astype(jnp.float32)
+            return jnp.concatenate([tokens[:, 0], tokens[:, 1:].mean(axis=1)], axis=1)
         return tokens[:, 0].astype(jnp.float32)

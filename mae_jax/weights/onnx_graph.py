@@ -43,7 +43,7 @@ def build(weights: Weights, about: dict[str, Any], card: str, temperature: float
             graph.add("Softmax", scaled, out="calibrated_probabilities", axis=-1)
             widths["calibrated_probabilities"] = shape.n_classes
         graph.add("Identity", features, out="features")
-        widths["features"] = shape.width
+        widths["features"] = shape.n_features
     else:
         if "norm" in encoder:
             tokens = graph.layer_norm(tokens, "encoder/norm", encoder["norm"], shape.norm_eps)
@@ -205,4 +205,6 @@ def _pooled(graph: _Graph, tokens: str, shape: ViTConfig, params: Any) -> str:
     if shape.pool == "mean":
         return graph.layer_norm(graph.patch_mean(tokens, shape), "fc_norm", params["fc_norm"], shape.norm_eps)
     normed = graph.layer_norm(tokens, "encoder/norm", params["encoder"]["norm"], shape.norm_eps)
+    if shape.pool == "both":
+        return graph.add("Concat", graph.class_token(normed), graph.patch_mean(normed, shape), axis=1)
     return graph.class_token(normed)

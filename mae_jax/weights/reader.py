@@ -91,7 +91,8 @@ def read(path: str | Path, field: str = "weights", heads: int = 0, leave: str = 
             f"or facebookresearch; its keys are {some(sorted(arrays))}"
         )
     arrays = prefixes.renamed(names.packed(arrays), partial(names.canonical, family=family), where)
-    head_notes = _as_vit(arrays) if family == "hf" else []
+    if family == "hf":
+        _simplify(arrays)
     ignored += matching(leave, arrays)
     if leave and not ignored:
         raise UserError(f"--leave {leave!r} matches no key of {path}; its keys are {some(sorted(arrays))}")
@@ -100,7 +101,7 @@ def read(path: str | Path, field: str = "weights", heads: int = 0, leave: str = 
     saved = about.section("mae_jax") if family == "own" else _ConfigFile({}, path, field)
     shape, kind, known = _shape(arrays, family, about, saved, heads, path, field)
     params, notes = _take(arrays, family, shape, kind, path, field)
-    notes = [*prefix_notes, *head_notes, *notes]
+    notes = [*prefix_notes, *notes]
     if ignored:
         notes.insert(0, f"{count(len(ignored), 'key is', 'keys are')} ignored, as requested ({some(sorted(ignored))})")
     half_sizes = {a.dtype.itemsize for a in arrays.values() if np.issubdtype(a.dtype, np.floating)} - {4, 8}
@@ -131,26 +132,29 @@ def read(path: str | Path, field: str = "weights", heads: int = 0, leave: str = 
     return Weights(params, shape, kind, str(path), mean, std, known_names, known, (*notes, *more), interpolation)
 
 
-def _as_vit(arrays: dict[str, np.ndarray]) -> list[str]:
-    """Simplifies `arrays` of a DINOv2, in place, to those of our ViT if both compute the same. Returns notes.
+def _simplify(arrays: dict[str, np.ndarray]) -> None:
+    """Removes from a DINOv2's `arrays`, in place, what does not change its outputs.
 
-    Layer scales of 1 are removed. DINOv2's classifier reads the class token and the mean of the patch tokens. If its
-    weights for the mean are 0, they are removed; otherwise the classifier is, because ours cannot compute it.
+    Layer scales of 1 are removed, and the weights of a head for the mean of the patch tokens if all are 0.
     """
     scales = [key for key in arrays if key.endswith(".lambda1")]
     if all(np.array_equal(arrays[key], np.ones_like(arrays[key])) for key in scales):
         for key in scales:
             arrays.pop(key)
-    kernel, bias = (names.keys_of(f"head/{name}", "hf")[0] for name in ("kernel", "bias"))
+    (kernel,) = names.keys_of("head/kernel", "hf")
     norm = arrays.get(names.keys_of("encoder/norm/scale", "hf")[0])
     if norm is None or norm.ndim != 1 or kernel not in arrays or arrays[kernel].shape[1:] != (2 * len(norm),):
-        return []
+        return
     if not np.any(arrays[kernel][:, len(norm) :]):
         arrays[kernel] = arrays[kernel][:, : len(norm)]
-        return []
-    for key in (kernel, bias):
-        arrays.pop(key, None)
-    return ["the classifier is ignored, because it also reads the mean of the patch tokens"]
+
+
+def _pool(fc_norm: np.ndarray | None, head: np.ndarray | None, width: int, family: str) -> str:
+    """What the head reads: the mean of the patch tokens has a norm of its own, and both are twice as wide."""
+    if fc_norm is not None:
+        return "mean"
+    inputs = 0 if head is None or head.ndim != 2 else head.shape[0 if family == "own" else 1]
+    return "both" if inputs == 2 * width else "cls"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -286,7 +290,7 @@ def _shape(
         decoder_width=decoder_width,
         decoder_depth=blocks("decoder") if decoder is not None else 0,
         decoder_heads=int(decoder_heads) if decoder is not None else 0,
-        pool="cls" if find("fc_norm/scale") is None else "mean",
+        pool=_pool(find("fc_norm/scale"), find("head/kernel"), width, family),
         n_classes=0 if head is None or kind == "mae" else need("head/bias", 1).shape[0],
         positions="fixed" if positions is None else "learned",
         norm_eps=saved.epsilon("norm_eps") or about.epsilon("layer_norm_eps") or vit.ViTConfig.norm_eps,

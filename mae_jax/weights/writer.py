@@ -99,7 +99,7 @@ def hugging_face_class(weights: Weights) -> tuple[str, str]:
             )
         return "beit", "BeitForImageClassification" if shape.n_classes else "BeitModel"
     head = "ForImageClassification" if classifier and shape.n_classes else "Model"
-    if shape.registers or shape.layer_scale or shape.mlp == "swiglu":
+    if shape.registers or shape.layer_scale or shape.mlp == "swiglu" or (classifier and shape.pool == "both"):
         if not _dinov2_ratio(shape):
             raise UserError(
                 f"transformers' DINOv2 takes a whole number for model.mlp_ratio, which is {shape.mlp_ratio:g} in "
@@ -132,7 +132,9 @@ def _of_model(arrays: dict[str, np.ndarray], weights: Weights, model_type: str) 
         width = weights.shape.width
         arrays["vit.embeddings.mask_token"] = np.zeros((1, width), np.float32)  # used only in pre-training
         (kernel,) = names.keys_of("head/kernel", "hf")
-        if kernel in arrays:  # it reads the class token and the mean of the patch tokens
+        if (
+            kernel in arrays and weights.shape.pool != "both"
+        ):  # it reads the class token and the mean of the patch tokens
             arrays[kernel] = np.pad(arrays[kernel], ((0, 0), (0, width)))
         if not weights.shape.layer_scale:
             for i in range(weights.shape.depth):
@@ -209,6 +211,8 @@ def _preprocessor(weights: Weights) -> dict[str, Any]:
 
 def _timm(weights: Weights) -> dict[str, Any]:
     shape = weights.shape
+    if weights.kind == "vit" and shape.pool == "both":
+        raise UserError(f"timm has no head for pool=both, as {weights.origin} has; use --format hf or onnx")
     pool = "avg" if weights.kind == "vit" and shape.pool == "mean" else "token"
     arguments: dict[str, Any] = {
         "img_size": shape.image_size,

@@ -183,7 +183,13 @@ def encoders() -> None:
             with torch.no_grad():
                 out = network(x) if encoder.layout == "timm" else network(x).last_hidden_state
             made[f"{name}/{grid}"] = torch.cat([out[:, :1], out[:, extra:]], 1).numpy()
-    made["keys"] = np.array(json.dumps(keys))
+    small = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 56, "patch_size": 14}
+    config = hf.Dinov2WithRegistersConfig(**small, num_register_tokens=4, num_labels=3)
+    classifier = hf.Dinov2WithRegistersForImageClassification(config)
+    keys["classifier"] = {key: list(value.shape) for key, value in fill(classifier).items()}
+    with torch.no_grad():
+        logits = classifier(torch.from_numpy(drawing.images(56)).permute(0, 3, 1, 2)).logits
+    made |= {"classifier/logits": logits.numpy(), "keys": np.array(json.dumps(keys))}
     np.savez_compressed(HERE / "encoders.npz", **made)
 
 

@@ -267,6 +267,18 @@ def test_classifier_gives_finite_float32_logits(pool, dtype):
     assert np.abs(logits - dropped).max() > 1e-4
 
 
+def test_both_pools_are_the_class_token_and_the_mean_of_the_normalized_patches():
+    shape = ViTConfig(16, 8, 16, 1, 2, n_classes=3, pool="both", registers=2, batch_norm=True)
+    params = models.init("vit", shape, jax.random.key(0))
+    x = jax.random.normal(jax.random.key(1), (2, 16, 16, 3))
+    tokens = models.apply("encoder", shape, params["encoder"], x)
+    assert tokens.shape == (2, 5, 16)
+    features = models.pooled(shape, params, x)
+    np.testing.assert_allclose(features, jnp.concatenate([tokens[:, 0], tokens[:, 1:].mean(1)], 1), atol=1e-6)
+    assert params["head"]["kernel"].shape == (32, 3) and params["batch_norm"]["mean"].shape == (32,)
+    assert models.apply("vit", shape, params, x).shape == (2, 3)
+
+
 def test_any_image_size_that_is_a_multiple_of_the_patch():
     params = init("vit", SHAPE, jax.random.key(0))
     larger = ViTConfig(24, 4, 16, 2, 2, n_classes=3)

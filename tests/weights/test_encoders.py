@@ -14,8 +14,10 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from mae_jax import models
+from mae_jax.runtime.errors import UserError
 from mae_jax.weights import reader, transfer
 from mae_jax.weights.encoders import ENCODERS
+from mae_jax.weights.writer import write
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 spec = importlib.util.spec_from_file_location("drawing", GOLDEN / "drawing.py")
@@ -116,6 +118,24 @@ def test_features_are_those_of_the_reference_at_every_size(name, tmp_path):
     for grid in (4, 3, 6):
         tokens, expected = features(weights, grid), EXPECTED[f"{name}/{grid}"]
         assert np.abs(tokens - expected).max() < 1e-5 * np.abs(expected).max(), grid
+
+
+def test_a_dinov2_classifier_reads_the_class_token_and_the_mean_of_the_patches(tmp_path):
+    arrays = {key: drawing.array(key, tuple(shape)) for key, shape in KEYS["classifier"].items()}
+    save_file(arrays, tmp_path / "model.safetensors")
+    about = {"model_type": "dinov2_with_registers", "num_attention_heads": 2, "layer_norm_eps": 1e-6}
+    (tmp_path / "config.json").write_text(json.dumps(about))
+    weights = reader.read(tmp_path)
+    assert (weights.shape.pool, weights.shape.n_classes, weights.shape.registers) == ("both", 3, 4)
+    logits = apply("vit", weights.shape, weights.params, drawing.images(56))
+    np.testing.assert_allclose(logits, EXPECTED["classifier/logits"], rtol=1e-5, atol=1e-5)
+    (tmp_path / "out").mkdir()
+    write(weights, tmp_path / "out", "hf")
+    again = reader.read(tmp_path / "out")
+    assert again.shape == weights.shape
+    jax.tree.map(np.testing.assert_array_equal, again.params, weights.params)
+    with pytest.raises(UserError, match="timm has no head for pool=both"):
+        write(weights, tmp_path / "out", "timm")
 
 
 @pytest.mark.parametrize(

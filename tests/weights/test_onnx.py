@@ -21,6 +21,7 @@ KINDS = {
     "sizes": {"image_size": 24, "patch_size": 4, "width": 32, "depth": 1, "heads": 4, "mlp_ratio": 2.0},
     "mean": {"pool": "mean"},
     "registers": {"registers": 3, "positions": "learned", "norm_eps": 1e-3},
+    "both": {"pool": "both", "registers": 2},
     "swiglu": {"mlp": "swiglu", "mlp_ratio": 2.6},
     "mean with registers": {"registers": 3, "pool": "mean", "layer_scale": 0.1},
 }
