@@ -4,6 +4,7 @@ Each line is ok or says what to do. The exit code is 1 if something is broken, o
 """
 
 import argparse
+import contextlib
 import dataclasses
 import glob
 import importlib.util
@@ -19,6 +20,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from mae_jax.runtime import tested
 from mae_jax.runtime.command import say
 from mae_jax.runtime.errors import UserError
 from mae_jax.runtime.hardware import available_memory, cache_directory, cores, nvidia_gpus
@@ -28,6 +30,7 @@ SUMMARY = "check this machine: JAX and its devices, versions, memory, disk, opti
 OK, WARNING, BROKEN, OPTIONAL = "ok", "warning", "broken", "optional"
 JAX_SECONDS = 180.0  # the first start of JAX on a busy machine can take a minute
 LITTLE_MEMORY, LITTLE_DISK, LITTLE_SHARED = 2 * 2**30, 5 * 2**30, 2**30  # bytes
+TRY = "mae-jax run --config=configs/demo.py:smoke"
 PROBE = """
 import json, sys
 import jax, jax.numpy as jnp
@@ -95,25 +98,28 @@ def examine(workdir: Path) -> Iterator[Finding]:
 
 
 def check_python() -> Iterator[Finding]:
-    """Compares the Python version with the one mae_jax requires."""
+    """Compares the Python version with those that mae_jax requires and was tested with."""
     version = platform.python_version()
     found = f"{version}, {sys.executable}"
     try:
         about = metadata.metadata("mae_jax")
         required = about["Requires-Python"] if "Requires-Python" in about else ""
     except metadata.PackageNotFoundError:
-        yield Finding("Python", OK, found)
-        return
+        required = ""
     from packaging.specifiers import SpecifierSet
 
-    if SpecifierSet(required).contains(version, prereleases=True):
-        yield Finding("Python", OK, f"{found} (needs {required})")
+    bounds = f"{required}, tested up to {tested.PYTHON}".removeprefix(", ")
+    if required and not SpecifierSet(required).contains(version, prereleases=True):
+        yield Finding("Python", BROKEN, f"{found} (needs {bounds})", f"install Python {required} and mae_jax in it")
+    elif tested.newer(version, tested.PYTHON):
+        remedy = f"install Python {tested.PYTHON}, or check this one: {TRY}"
+        yield Finding("Python", WARNING, f"{found} is newer than the newest that was tested, {tested.PYTHON}", remedy)
     else:
-        yield Finding("Python", BROKEN, f"{found} (needs {required})", f"install Python {required} and mae_jax in it")
+        yield Finding("Python", OK, f"{found} (needs {bounds})")
 
 
 def check_packages() -> Iterator[Finding]:
-    """Compares installed package versions with those mae_jax requires on this platform."""
+    """Compares installed package versions with those that mae_jax requires on this platform and was tested with."""
     from packaging.requirements import Requirement
 
     try:
@@ -125,6 +131,7 @@ def check_packages() -> Iterator[Finding]:
             "the required versions are not known, because mae_jax is not installed (only imported)",
             "run python -m pip install -e . in the project's folder",
         )
+        yield from check_newest()
         return
     required = [Requirement(line) for line in lines]
     required = [r for r in required if r.marker is None or r.marker.evaluate({"extra": ""})]
@@ -141,6 +148,23 @@ def check_packages() -> Iterator[Finding]:
             bad.append(Finding(requirement.name, BROKEN, found, f"python -m pip install -U '{wanted}'"))
     yield Finding("packages", BROKEN if bad else OK, f"{len(required) - len(bad)} of {len(required)} as required")
     yield from bad
+    yield from check_newest()
+
+
+def check_newest() -> Iterator[Finding]:
+    """Compares installed package versions with the newest that mae_jax was tested with."""
+    late = []
+    for name, newest in tested.PACKAGES.items():
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            if tested.newer(version := metadata.version(name), newest):
+                late.append((name, version, newest))
+    if late:
+        listed = ", ".join(f"{name} {version} (tested: {newest})" for name, version, newest in late)
+        pins = " ".join(f"'{name}=={newest}.*'" for name, _, newest in late)
+        remedy = f"check them: {TRY}; or install the tested ones: python -m pip install {pins}"
+        yield Finding("newest versions", WARNING, f"newer than the newest that were tested: {listed}", remedy)
+    else:
+        yield Finding("newest versions", OK, "none is newer than those that were tested")
 
 
 def ask_jax() -> dict[str, Any]:

@@ -44,7 +44,7 @@ def test_a_sound_machine(tmp_path, capsys):
 def test_json_has_the_same_findings(tmp_path, capsys):
     assert dispatch(["doctor", "--json", f"--workdir={tmp_path}"]) == 0
     findings = json.loads(capsys.readouterr().out)
-    assert [f["name"] for f in findings][:3] == ["Python", "packages", "JAX"]
+    assert [f["name"] for f in findings][:4] == ["Python", "packages", "newest versions", "JAX"]
     assert all(f["remedy"] for f in findings if f["state"] != OK)
 
 
@@ -84,6 +84,39 @@ def test_versions_out_of_range(monkeypatch):
     assert found["packages"] == doctor.Finding("packages", BROKEN, "1 of 3 as required")
     assert found["numpy"].remedy == "python -m pip install -U 'numpy>=999'" and ">=999" in found["numpy"].found
     assert found["no-such-package"].found == "not installed"
+
+
+@pytest.mark.parametrize(
+    ("version", "state", "words"),
+    [
+        ("3.10.14", BROKEN, "needs >=3.11, tested up to 3.13"),
+        ("3.11.7", OK, "needs >=3.11, tested up to 3.13"),
+        ("3.13.9", OK, "needs >=3.11, tested up to 3.13"),
+        ("3.14.0", WARNING, "is newer than the newest that was tested, 3.13"),
+        ("3.14.0rc1", WARNING, "is newer than the newest that was tested, 3.13"),
+    ],
+)
+def test_python_below_within_and_above_the_tested_range(version, state, words, monkeypatch):
+    monkeypatch.setattr(doctor.platform, "python_version", lambda: version)
+    monkeypatch.setattr(metadata, "metadata", lambda name: {"Requires-Python": ">=3.11"})
+    found = next(doctor.check_python())
+    assert found.state == state and words in found.found and bool(found.remedy) == (state != OK)
+
+
+@pytest.mark.parametrize(
+    ("version", "state"), [("0.7.1", BROKEN), ("0.7.2", OK), ("0.12.0.1", OK), ("0.12.7", OK), ("0.13.0.dev3", WARNING)]
+)
+def test_a_package_below_within_and_above_the_tested_range(version, state, monkeypatch):
+    monkeypatch.setattr(metadata, "requires", lambda name: ["jax>=0.7.2"])
+    monkeypatch.setattr(metadata, "version", lambda name: version if name == "jax" else "0")
+    found = by_name(doctor.check_packages())
+    assert found["packages"].state == (BROKEN if state == BROKEN else OK)
+    assert ("jax" in found) == (state == BROKEN)
+    late = found["newest versions"]
+    assert late.state == (WARNING if state == WARNING else OK)
+    if state == WARNING:
+        assert f"jax {version} (tested: 0.12)" in late.found
+        assert "configs/demo.py:smoke" in late.remedy and "'jax==0.12.*'" in late.remedy
 
 
 def test_versions_are_not_known_without_an_installation(monkeypatch):
