@@ -18,6 +18,13 @@ myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 4
 nitpicky = True
 nitpick_ignore_regex = [(r"py:.*", r".*")]  # types of other libraries; `:doc:`, `:ref:` and files are checked
+# `python -m sphinx -b linkcheck docs build/links` asks every external link and writes build/links/output.txt.
+linkcheck_ignore = [r"https://.*YOUR_ACCOUNT.*"]  # nobody's, until a copy of the project has an address
+linkcheck_allowed_redirects = {r"https://doi\.org/.*": r"https://.*"}  # what a DOI is for
+linkcheck_anchors = True
+linkcheck_timeout = 20  # seconds
+linkcheck_retries = 2
+linkcheck_workers = 4
 default_role = "code"
 autodoc_typehints = "signature"
 autodoc_member_order = "bysource"

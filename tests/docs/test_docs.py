@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tarfile
 import tokenize
+import urllib.parse
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -173,6 +174,13 @@ def test_links_of_pages_outside_docs_lead_somewhere(page):
     """Sphinx checks those inside docs/."""
     for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text()):
         assert target.startswith("https://") or (page.parent / target).exists(), f"{name(page)}: {target}"
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "CITATION.cff"], ids=name)
+def test_external_links_are_complete_and_encrypted(page):
+    for link in re.findall(r"\bhttps?:[^\s)>\"'`]*", page.read_text()):
+        parts = urllib.parse.urlsplit(link)
+        assert parts.scheme == "https" and re.fullmatch(r"([\w-]+\.)+\w{2,}", parts.netloc), f"{name(page)}: {link}"
 
 
 def test_moved_import_paths_lead_to_modules():
@@ -334,6 +342,29 @@ def test_the_pages_build_without_warnings(tmp_path):
     assert built.returncode == 0, built.stderr
     fields_page = (tmp_path / "reference" / "config.html").read_text()
     assert "optim.base_lr" in fields_page and "mae.mask_ratio" in fields_page
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("link", "sound"),
+    [
+        ("[x](other.md#a-heading)", True), ("[x](other.md#no-heading)", False), ("[x](missing.md)", False),
+        ("{doc}`missing`", False), ("{ref}`missing`", False), ("[x](#here)", True), ("[x](#nowhere)", False),
+    ],
+)  # fmt: skip
+def test_a_broken_link_between_pages_is_a_warning(link, sound, tmp_path):
+    """And warnings are errors: -W."""
+    pytest.importorskip("myst_parser", reason="the extra [docs] is not installed")
+    pages = tmp_path / "pages"
+    pages.mkdir()
+    (pages / "_static").mkdir()
+    (pages / "index.md").write_text(f"# Here\n\n{link}\n\n```{{toctree}}\nother\n```\n")
+    (pages / "other.md").write_text("# Other\n\n## A heading\n")
+    options = ["-W", "-q", "-b", "dummy", "-c", ROOT / "docs"]
+    built = subprocess.run(
+        [sys.executable, "-m", "sphinx", *options, pages, tmp_path / "out"], capture_output=True, text=True, cwd=ROOT
+    )
+    assert (built.returncode == 0) == sound, built.stderr
 
 
 def reader(top: Path, environment: dict[str, str]) -> Path:
