@@ -1,5 +1,7 @@
 """Sphinx: `python -m sphinx -W -b html docs build/docs`."""
 
+import configparser
+import re
 import sys
 from pathlib import Path
 
@@ -8,9 +10,13 @@ sys.path[:0] = [str(ROOT), str(ROOT / "docs" / "_ext")]
 
 import mae_jax  # noqa: E402
 
+setup = configparser.ConfigParser()
+setup.read(ROOT / "setup.cfg")
+address = setup["metadata"]["project_urls"].partition("=")[2].strip()  # of the repository
+
 project = "mae_jax"
-author = "the mae_jax maintainers"
-copyright = "the mae_jax maintainers, Apache-2.0"
+author = "mae_jax contributors"
+copyright = "2026, mae_jax contributors, Apache-2.0"
 version = release = mae_jax.__version__
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "generated"]
 exclude_patterns = ["_ext", "_static", "data"]
@@ -19,7 +25,7 @@ myst_heading_anchors = 4
 nitpicky = True
 nitpick_ignore_regex = [(r"py:.*", r".*")]  # types of other libraries; `:doc:`, `:ref:` and files are checked
 # `python -m sphinx -b linkcheck docs build/links` asks every external link and writes build/links/output.txt.
-linkcheck_ignore = [r"https://.*YOUR_ACCOUNT.*"]  # nobody's, until a copy of the project has an address
+linkcheck_ignore = [re.escape(address)] if "YOUR_" in address else []  # the placeholder has no page
 linkcheck_allowed_redirects = {r"https://doi\.org/.*": r"https://.*"}  # what a DOI is for
 linkcheck_anchors = True
 linkcheck_timeout = 20  # seconds
@@ -33,3 +39,5 @@ html_title = "mae_jax"
 html_static_path = ["_static"]
 html_css_files = ["wide.css"]
 html_theme_options = {"navigation_with_keys": True}
+if not linkcheck_ignore:  # with an address, each page links to its source
+    html_theme_options |= {"source_repository": address, "source_branch": "main", "source_directory": "docs/"}

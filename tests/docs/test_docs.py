@@ -6,6 +6,7 @@ that take a config. `study` and `run` among the flags are those of SMOKE.
 """
 
 import ast
+import configparser
 import csv
 import fcntl
 import importlib
@@ -26,6 +27,7 @@ from pathlib import Path
 
 import pytest
 
+import mae_jax
 from mae_jax.commands import VERBS
 from mae_jax.report.page import write_report
 
@@ -123,6 +125,7 @@ def test_a_command_and_its_options_exist(block, line):
             "python -m sphinx",
             "hf download",
             "ruff ",
+            "sed -i ",
             "pre-commit ",
         )
         assert line.startswith(known), f"{line}: nothing checks that this command exists"
@@ -221,11 +224,35 @@ def test_readme_is_short_and_its_two_headings_have_their_block():
         assert command in FENCE.search(section[1])[3]
 
 
-def test_the_owner_of_the_repository_has_one_name_everywhere():
-    owners = set()
-    for file in ("README.md", "CITATION.cff", "notebooks/quickstart.ipynb"):
-        owners |= set(re.findall(r"github(?:\.com)?/([\w-]+)/mae_jax", (ROOT / file).read_text()))
-    assert len(owners) == 1, owners
+def tracked() -> list[Path]:
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True)
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    return [ROOT / name for name in listed.stdout.split("\0") if (ROOT / name).is_file()]
+
+
+def test_the_address_of_the_repository_is_that_of_setup_cfg_everywhere():
+    """And the command in CONTRIBUTING.md sets it in every file that has it."""
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    address = setup["metadata"]["project_urls"].partition("=")[2].strip()
+    owner = re.fullmatch(r"https://github\.com/([\w-]+)/mae_jax", address)
+    assert owner, address
+    files = set()
+    for path in tracked():
+        if path.suffix in (".md", ".cff", ".cfg", ".toml", ".ipynb", ".yml", ".py") and "tests" not in path.parts:
+            owners = set(re.findall(r"github(?:\.com)?/([\w-]+)/mae_jax", path.read_text()))
+            assert owners <= {owner[1]}, f"{name(path)}: {owners}"
+            files |= {name(path)} if owners else set()
+    command = re.search(r"^sed -i \S+ (.*)$", (ROOT / "CONTRIBUTING.md").read_text(), re.M)
+    assert command and set(command[1].split()) == files
+
+
+def test_the_citation_is_that_of_this_version():
+    text = (ROOT / "CITATION.cff").read_text()
+    assert f"\nversion: {mae_jax.__version__}\n" in text and re.search(r"^date-released: \d{4}-\d\d-\d\d$", text, re.M)
+    for title in ("Lean and Confident Learners", "Masked Autoencoders Are Scalable Vision Learners"):
+        assert f"title: {title}\n" in text
 
 
 def test_errors_in_troubleshooting_are_printed_by_the_code():
