@@ -66,13 +66,13 @@ def signed(value: str) -> str:
 
 
 def gain(pair: dict[str, str] | None) -> str:
-    """A difference with its interval in points, bold if the interval excludes 0; "collapsed" if there is none."""
+    """A difference with its interval in points, bold if it is shown; "collapsed" if there is none."""
     if pair is None or not pair["difference"]:
         return "collapsed"
     low, high = signed(pair["low"]), signed(pair["high"])
     value = signed(pair["difference"])
-    sure = (float(pair["low"]) > 0) or (float(pair["high"]) < 0)
-    return f"{f'**{value}**' if sure else value} ({low} to {high})"
+    shown = pair["verdict"] in ("higher", "lower")  # else no difference, or not sure after Holm's correction
+    return f"{f'**{value}**' if shown else value} ({low} to {high})"
 
 
 def score(row: dict[str, str], metric: str) -> str:

@@ -1,32 +1,23 @@
 """Every metric of the runs of one report, on the test set and on bootstrap samples of it ("redrawn test sets")."""
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from mae_jax.report import stats
-from mae_jax.report.runs import Level, Run, init_order
+from mae_jax.report.comparisons import Difference
+from mae_jax.report.runs import BASELINE, Level, Run, init_order
 
-BASELINE = "scratch"
 PROBES = "temperature", "ece_scaled", "nll_scaled"
 FEW_GROUPS = 20  # with fewer groups, intervals are not reliable (Cameron, Gelbach and Miller 2008)
 NEARLY = 0.99  # share of one class among the predictions of a model that has (nearly) collapsed
 COMMON = 0.98  # if the most common class has at least this share, predicting it everywhere is not a collapse
+Cell = tuple[Level, str]  # a level and an initialization: the runs of one row of the table, which differ in seeds
 HIGHEST = {"nll": math.inf, "brier": 2.0}  # maximum of a metric; 1 for all others
-
-
-class Difference(NamedTuple):
-    """A metric of some models minus that of others, averaged over seeds, with its 95 % interval and p-value."""
-
-    value: float
-    low: float
-    high: float
-    p: float
-    seeds: int
 
 
 @dataclass(frozen=True)
@@ -47,7 +38,7 @@ class Study:
     warnings: list[str] = field(default_factory=list)
 
     @property
-    def cells(self) -> list[tuple[Level, str]]:
+    def cells(self) -> list[Cell]:
         """(level, init) of every row of the table, in order."""
         return list(dict.fromkeys((run.level, run.init) for run in self.runs))
 
@@ -132,16 +123,65 @@ class Study:
         runs = self.of(level, init)
         return self.collapsed(runs) == len(runs)
 
-    def strongest(self, init: str, metric: str) -> dict[float, Level]:
-        """The level (arm) with the best mean at each fraction, in order. Collapsed cells are ignored."""
-        best: dict[float, Level] = {}
-        for level, name in self.cells:
-            if name != init or self.collapsed_cell(level, init):
-                continue
-            rival = best.get(level.fraction)
-            if rival is None or self.mean(metric, self.of(level, init)) > self.mean(metric, self.of(rival, init)):
-                best[level.fraction] = level
-        return dict(sorted(best.items()))
+    @functools.cached_property
+    def baselines(self) -> list[str]:
+        """The initializations that the others are compared with: all trainings from random weights.
+
+        If a study has no others, these are compared with scratch.
+        """
+        found = [init for init in self.inits if all(run.from_scratch for run in self.runs if run.init == init)]
+        return found if len(found) < len(self.inits) else [init for init in found if init == BASELINE]
+
+    @property
+    def compared(self) -> list[str]:
+        """The initializations that are compared with the baselines."""
+        return [init for init in self.inits if init not in self.baselines]
+
+    @property
+    def baseline_name(self) -> str:
+        """The baseline of the whole study, in words for the head of a table."""
+        return "the baseline" if len(self.baselines) > 1 else (self.baselines or [BASELINE])[0]
+
+    def baseline(self, level: Level) -> str | None:
+        """The strongest training from scratch at a level, see `choose`; None if there is none."""
+        cells = [(level, init) for init in self.baselines if self.of(level, init)]
+        chosen = self.choose(cells) or next(iter(cells), None)  # if all collapsed, there is nothing to compare
+        return chosen[1] if chosen else None
+
+    def strongest(self, inits: Sequence[str]) -> dict[float, Cell]:
+        """The strongest cell of these initializations at each fraction, among all arms, in order; see `choose`."""
+        found: dict[float, list[Cell]] = {}
+        for cell in self.cells:
+            if cell[1] in inits:
+                found.setdefault(cell[0].fraction, []).append(cell)
+        best = {fraction: self.choose(cells) for fraction, cells in sorted(found.items())}
+        return {fraction: cell for fraction, cell in best.items() if cell}
+
+    def choose(self, cells: Sequence[Cell]) -> Cell | None:
+        """The cell with the highest macro F1 on the validation images; None if all collapsed. The first of equal ones.
+
+        Choosing on the test images would favor the luckiest cell there. They are used only if a cell has no
+        validation predictions, see `chosen_on_test`.
+        """
+        learned = [cell for cell in cells if not self.collapsed_cell(*cell)]
+        scores = self.estimates["f1"] if self.chosen_on_test(learned) else self.validation_f1
+        return max(learned, key=lambda cell: float(scores[self.of(*cell)].mean()), default=None)
+
+    def chosen_on_test(self, cells: Sequence[Cell]) -> bool:
+        """Whether a choice among these cells needs their test scores, because validation predictions are missing."""
+        return any(np.isnan(self.validation_f1[self.of(*cell)]).any() for cell in cells)
+
+    @functools.cached_property
+    def validation_f1(self) -> Float[np.ndarray, " r"]:
+        """The macro F1 of every run on its validation images; NaN without validation predictions."""
+        found = []
+        for run in self.runs:
+            v, classes = run.validation, len(run.classes)
+            terms = (
+                stats.image_terms(v.labels, v.predictions, v.confidence, None, classes) if v and len(v.labels) else None
+            )
+            found.append(math.nan if terms is None else float(stats.metrics_from_sums(terms.sum(0), classes)["f1"]))
+        return np.array(found)
 
     def n_train(self, level: Level, init: str) -> int | None:
         counts = [self.runs[i].n_train for i in self.of(level, init)]
@@ -149,8 +189,8 @@ class Study:
         return round(sum(known) / len(known)) if len(known) == len(counts) else None
 
 
-def analyze(runs: list[Run], probes: Sequence[Run] = ()) -> Study:
-    """Computes every metric of all runs (as read by `read_runs`) on the test set and on 10,000 redrawn test sets.
+def analyze(runs: list[Run], probes: Sequence[Run] = (), draws: int = stats.DRAWS) -> Study:
+    """Computes every metric of all runs (as read by `read_runs`) on the test set and on `draws` redrawn test sets.
 
     `probes`: linear probes on random weights, a baseline in addition to the majority class.
     """
@@ -172,9 +212,9 @@ def analyze(runs: list[Run], probes: Sequence[Run] = ()) -> Study:
     every = [terms(run) for run in runs]
     found = [metrics(t.sum(0)) for t in every]
     estimates = {m: np.array([one[m] for one in found]) for m in found[0]}
-    draws = stats.bootstrap(every, units, metrics)
-    draws = {m: stats.allow_for_few_units(values, int(units.max()) + 1) for m, values in draws.items()}
-    return Study(runs, estimates, draws, words, units, random_probe, warnings)
+    drawn = stats.bootstrap(every, units, metrics, draws)
+    drawn = {m: stats.allow_for_few_units(values, int(units.max()) + 1) for m, values in drawn.items()}
+    return Study(runs, estimates, drawn, words, units, random_probe, warnings)
 
 
 def top_share(run: Run) -> float:

@@ -9,18 +9,17 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
-from mae_jax.report import stats
-from mae_jax.report.analysis import BASELINE, Study
+from mae_jax.report.analysis import Study
+from mae_jax.report.comparisons import Difference, judge
 from mae_jax.report.ratios import Ratio, difference, ratio, share_interval
 from mae_jax.report.runs import Level
-from mae_jax.report.tables import COLLAPSED, verdict
 
 NEAR = 0.1  # the share of labels at which a second confusion matrix is shown, unless another is chosen
 MOST = 12  # maximum number of classes that the page shows separately; the tables have all
 COLUMNS = (  # of classes.csv
     *("fraction", "arm", "label_count", "init", "class", "n", "n_train", "predicted"),
     *("sensitivity", "sensitivity_low", "sensitivity_high", "precision", "precision_low", "precision_high"),
-    *("difference", "difference_low", "difference_high", "p", "holm_p", "verdict"),
+    *("baseline", "difference", "difference_low", "difference_high", "p", "holm_p", "verdict"),
 )
 CONFUSION = ("fraction", "arm", "label_count", "init", "label", "prediction", "mean_count", "share")  # of confusion.csv
 
@@ -72,12 +71,15 @@ class CellTypes:
 def analyze(study: Study, chosen: float | None = None) -> CellTypes:
     """Sensitivity and precision of every class in every cell, and the confusion matrices.
 
-    `chosen` is the share of labels for a second matrix; None: the share nearest to 10 %.
+    `chosen` is the share of labels for a second matrix; None: the share nearest to 10 %. Differences in sensitivity are
+    from the strongest training from scratch, on the same images and seeds. Holm's correction is for all classes and
+    cells.
     """
     first = study.runs[0]
     counts = np.bincount(first.test.labels, minlength=len(first.classes))
     present = np.flatnonzero(counts).tolist()
     rows, matrices = [], []
+    family: list[tuple[dict, Difference | None]] = []
     for level, init in study.cells:
         labels, predictions = _answers(study, study.of(level, init))
         matrix = np.zeros((len(first.classes), len(first.classes)))
@@ -86,8 +88,13 @@ def analyze(study: Study, chosen: float | None = None) -> CellTypes:
         matrices.append(Matrix(level, init, len(predictions), matrix))
         trained = _trained_on(study, level, init)
         cell = [_row(study, level, init, label, labels, predictions, trained) for label in present]
-        _compare(study, level, init, present, cell)
+        family += _differences(study, level, init, present, cell)
         rows += cell
+    for (row, each), said in zip(family, judge([each for _, each in family]), strict=True):
+        if each is not None:
+            row |= {"difference": each.value, "difference_low": max(each.low, -1.0)}
+            row |= {"difference_high": min(each.high, 1.0), "p": each.p}
+        row |= said
     usual = [level for level in study.levels if level.arm == study.arms[0]]
     largest = max(usual, key=lambda level: level.fraction)
     others = [level for level in usual if level != largest]
@@ -122,33 +129,29 @@ def _row(study: Study, level: Level, init: str, label: int, labels, predictions,
     ):
         low, high = share_interval(found) if found else (None, None)
         row |= {metric: found.estimate if found else None, f"{metric}_low": low, f"{metric}_high": high}
-    return row | dict.fromkeys(COLUMNS[-6:])
+    return row | {"baseline": "", **dict.fromkeys(COLUMNS[-6:])}
 
 
-def _compare(study: Study, level: Level, init: str, present: Sequence[int], rows: list[dict]) -> None:
-    """Adds to the rows of one cell the differences from scratch in sensitivity, on the same images and seeds.
-
-    Holm's correction is over the classes of the cell.
-    """
-    ours, base = study.of(level, init), study.of(level, BASELINE)
-    shared = {study.runs[i].seed for i in ours} & {study.runs[i].seed for i in base}
-    if init == BASELINE or not shared:
-        return
-    sides = [[i for i in side if study.runs[i].seed in shared] for side in (ours, base)]
+def _differences(
+    study: Study, level: Level, init: str, present: Sequence[int], rows: Sequence[dict]
+) -> list[tuple[dict, Difference | None]]:
+    """The rows of one cell with their differences from the baseline, None where models collapsed."""
+    base = study.baseline(level) if init in study.compared else None
+    if base is None:
+        return []
+    for row in rows:
+        row["baseline"] = base
+    sides = study.shared_seeds(study.of(level, init), study.of(level, base))
+    if not sides[0]:
+        return []
     if any(study.collapsed(side) == len(side) for side in sides):
-        for row in rows:
-            row["verdict"] = COLLAPSED
-        return
+        return [(row, None) for row in rows]
+    found = []
     for label, row in zip(present, rows, strict=True):
-        a, b = (_sensitivity(study, side, label) for side in sides)
-        if a is None or b is None:
-            continue
-        found, low, high, p = difference(a, b)
-        row |= {"difference": found, "difference_low": max(low, -1.0), "difference_high": min(high, 1.0), "p": p}
-        row["verdict"] = verdict(low, high, len(shared))
-    tested = [row for row in rows if row["p"] is not None]
-    for row, p in zip(tested, stats.holm([row["p"] for row in tested]), strict=True):
-        row["holm_p"] = p
+        ours, theirs = (_sensitivity(study, side, label) for side in sides)
+        if ours and theirs:
+            found.append((row, difference(ours, theirs)))
+    return found
 
 
 def _trained_on(study: Study, level: Level, init: str) -> dict[str, float]:

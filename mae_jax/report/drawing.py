@@ -17,8 +17,9 @@ CAPTIONS = {
     "Bars are 95 % intervals. Points of one fraction are shifted sideways so that both can be seen.",
     "sensitivity": "Sensitivity (recall) for each cell type against the labels, with 95 % "
     "intervals; the number of test images is in parentheses. The rarest cell types come first.",
-    "differences": "Difference to scratch on the same test images, with 95 % intervals. Points right of the "
-    "line are better than scratch. An open mark means that the interval contains 0.",
+    "differences": "Difference to the training from scratch on the same test images, with 95 % intervals. Points "
+    "right of the line are better. An open mark means that no difference is shown, or that Holm's correction does not "
+    "confirm it.",
     "power_law": "Errors against labels on logarithmic axes, with a fitted power law (dashed). R² measures "
     "the fit. With so few points the line is a description, not a forecast. Collapsed models are left out.",
     "confidence": "Confidence by true class. Filled boxes are right predictions, open boxes wrong ones; the "

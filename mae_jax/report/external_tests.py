@@ -65,4 +65,4 @@ def read(runs: Sequence[Run], probes: Sequence[Run] = ()) -> tuple[list[External
 def _tested(run: Run, file: Path) -> tuple[Run, list[str]]:
     """The run with the predictions for an external test set, and lines about missing columns."""
     test, notes = read_predictions(file, run.raw_classes)
-    return dataclasses.replace(run, test=test, validation=None, log=()), notes
+    return dataclasses.replace(run, test=test, log=()), notes

@@ -13,13 +13,13 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from mae_jax.report import stats
-from mae_jax.report.analysis import BASELINE, Study
+from mae_jax.report.analysis import Study
 from mae_jax.report.autoencoder_pictures import Pretraining
 from mae_jax.report.cell_types import CellTypes
+from mae_jax.report.comparisons import NOTHING, is_higher, is_lower, is_unsure
 from mae_jax.report.frozen_encoders import LINEAR
 from mae_jax.report.panels import LETTER, LINE, Handle, Numbers, grid, short, wrapped
-from mae_jax.report.runs import Level, series
-from mae_jax.report.tables import NOTHING
+from mae_jax.report.runs import BASELINE, Level, series
 
 COLORS = {"scratch": "#D55E00", "mae": "#0072B2"}
 OTHERS = ("#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C564B", "#999933", "#882255", "#7F7F7F", "#332288")
@@ -142,18 +142,18 @@ def _curve(ax: Axes, panel: Curve, colors: Study) -> list[dict]:
 
 
 def differences(study: Study, paired: Sequence[dict]) -> Numbers:
-    """Forest plot of the paired differences from scratch, in points of accuracy and macro F1, one block per arm."""
+    """Forest plot of the paired differences from the baselines, in points of accuracy and macro F1."""
     paired = [row for row in paired if row["low"] is not None]  # collapsed models cannot be compared
-    inits = [init for init in study.inits if init != BASELINE and any(row["init"] == init for row in paired)]
+    inits = [init for init in study.compared if any(row["init"] == init for row in paired)]
     levels = list(dict.fromkeys(Level.of_row(row) for row in paired))[::-1]
     names = [heading(level) for level in levels]
     most = max(len(line) for name in names for line in name.splitlines())
     handles: list[Handle] = [handle(study, init, markersize=6) for init in inits]
     labels = [short(init) for init in inits]
     drawn = [row for row in paired if row["metric"] in NAMES]
-    if any(row["verdict"] == NOTHING for row in drawn):
+    if not all(is_higher(row) or is_lower(row) for row in drawn):
         handles.append(tuple(handle(study, i, markersize=6, markerfacecolor="white", linewidth=0) for i in inits))
-        labels.append(NOTHING)
+        labels.append(NOTHING + (", or not sure" if any(map(is_unsure, drawn)) else ""))
     tall = sum(max(0.3 + LINE * name.count("\n"), 0.24 * len(inits)) for name in names)
     figure = grid(
         *(1, 2), panel=(2.3, max(0.8, tall)), handles=handles, labels=labels, title=1, left=0.15 + LETTER * most
@@ -167,7 +167,7 @@ def differences(study: Study, paired: Sequence[dict]) -> Numbers:
             at += min(0.25, 0.8 / len(inits)) * ((len(inits) - 1) / 2 - inits.index(row["init"]))
             shade = color(study, row["init"])
             ax.plot([100 * row["low"], 100 * row["high"]], [at, at], color=shade)
-            face = "white" if row["verdict"] == NOTHING else shade
+            face = shade if is_higher(row) or is_lower(row) else "white"
             mark = marker(study, row["init"])
             ax.plot(100 * row["difference"], at, marker=mark, color=shade, markerfacecolor=face, markersize=6)
         ends = [100 * row[k] for row in drawn if row["metric"] == metric for k in ("low", "high")]

@@ -7,9 +7,10 @@ between runs with the same evaluation. Features of random weights ("scratch") ar
 import dataclasses
 from collections.abc import Sequence
 
-from mae_jax.report import analysis, tables
-from mae_jax.report.analysis import BASELINE, Study
-from mae_jax.report.runs import USUAL, Level, Run
+from mae_jax.report import analysis, comparisons, tables
+from mae_jax.report.analysis import Study
+from mae_jax.report.comparisons import Difference, judge
+from mae_jax.report.runs import BASELINE, USUAL, Level, Run
 
 NAMES = {
     "linear_probe": "linear probe (gradient descent)",
@@ -23,6 +24,7 @@ CLASSIFIERS = {  # in a sentence
 }
 LINEAR = ("lbfgs", "linear_probe")  # linear probes; on random weights, they are a baseline for all models
 SHOWN = ("accuracy", "f1")
+KEPT = ("fraction", "init", "seeds", "n_train", "n_choosing", "n_test")  # columns of table.csv that frozen.csv has too
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,8 +75,16 @@ def random_probes(runs: dict[str, list[Run]]) -> list[Run]:
 
 
 def analyze(runs: dict[str, list[Run]]) -> list[Frozen]:
-    """The tables of each evaluation."""
-    return [_analyzed(evaluation, own) for evaluation, own in runs.items()]
+    """The tables of each evaluation. Holm's correction is for all of their differences in accuracy together."""
+    found = [_analyzed(evaluation, own) for evaluation, own in runs.items()]
+    family = [row for each in found for row in each.rows if row["verdict"]]
+    differences = [
+        None if row["low"] is None else Difference(*(row[k] for k in ("difference", "low", "high", "p", "pairs")))
+        for row in family
+    ]
+    for row, said in zip(family, judge(differences), strict=True):
+        row |= said
+    return found
 
 
 def _analyzed(evaluation: str, runs: list[Run]) -> Frozen:
@@ -83,18 +93,21 @@ def _analyzed(evaluation: str, runs: list[Run]) -> Frozen:
     found = []
     for row in rows:
         level = Level.of_row(row)
-        kept = {name: row[name] for name in ("fraction", "init", "seeds", "n_train", "n_choosing", "n_test")}
+        kept = {name: row[name] for name in KEPT}
         for metric in SHOWN:
             kept |= {key: row[key] for key in (metric, f"{metric}_low", f"{metric}_high")}
         differences = [
             p for p in paired if (p["metric"], p["init"]) == ("accuracy", row["init"]) and Level.of_row(p) == level
         ]
+        pair = differences[0] if differences else {}
         found.append(
             {"evaluation": evaluation}
             | kept
             | {"collapsed": row["collapsed"], "majority_rate": row["majority_rate"]}
-            | {name: differences[0][name] if differences else None for name in ("difference", "low", "high", "verdict")}
+            | {name: pair.get(name) for name in ("difference", "low", "high", "p", "holm_p", "verdict")}
+            | {"baseline": row["baseline"], "pairs": pair.get("seeds")}
             | level.columns
+            | {"chosen": row["chosen"].partition(" and ")[0] if row["n_choosing"] else ""}
         )
     return Frozen(evaluation, study, found, notes)
 
@@ -132,7 +145,7 @@ def words(found: Sequence[Frozen]) -> list[str]:
 
 def _compared(verdict: str) -> str:
     """A verdict, completed with the baseline."""
-    if verdict == tables.NOTHING:
+    if verdict == comparisons.NOTHING:
         return f"{verdict} to random weights"
     direction, _, rest = verdict.partition(",")
-    return verdict if verdict == tables.COLLAPSED else f"{direction} than random weights" + (rest and f",{rest}")
+    return verdict if verdict == comparisons.COLLAPSED else f"{direction} than random weights" + (rest and f",{rest}")

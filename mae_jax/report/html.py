@@ -88,6 +88,7 @@ def environment() -> jinja2.Environment:
         "points": lambda v: "–" if v is None else words.signed(100 * v),
         "p": lambda v: "–" if v is None else "< 0.001" if v < 0.001 else f"{v:.3f}",
         "count": lambda v: "–" if v is None else f"{v:,.0f}" if abs(v - round(v)) < 0.05 else f"{v:,.1f}",
+        "choosing": tables.for_choosing,
         "shown": lambda v: "–" if v is None else clean(v),
         "sentence": lambda text: text[:1].upper() + text[1:],
         "short": panels.short,

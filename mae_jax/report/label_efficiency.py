@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from mae_jax.report import stats
-from mae_jax.report.analysis import BASELINE, Study
-from mae_jax.report.runs import Level
-from mae_jax.report.tables import is_higher, is_sure
+from mae_jax.report.analysis import Cell, Study
+from mae_jax.report.comparisons import NOTHING, Difference, is_higher, is_sure, judge
+from mae_jax.report.runs import BASELINE, Level
 
 PRIMARY = "f1"  # the metric of the target, because it weights all classes equally
 CLOSE = 0.02  # the default target is this much below the best score with all labels
@@ -29,15 +29,15 @@ NO_BASELINE = f"not given: {BASELINE} collapsed"
 class Enough:
     """The fewest labels with which each initialization reaches a macro F1.
 
-    `reached[init]` is the first level, in the best of its arms, whose mean over seeds is at least `target`, or None.
-    `best[init]` is the level with the highest mean. Collapsed cells are ignored; initializations whose cells all
-    collapsed are missing.
+    `reached[init]` is the first cell, in the best of its arms, whose mean over seeds is at least `target`, or None.
+    `best[init]` is the cell with the highest mean. Collapsed cells are ignored; initializations whose cells all
+    collapsed are missing. All trainings from random weights count as one, "scratch".
     """
 
     target: float
     given: bool  # whether the user set the target; otherwise it is 2 points below the best with all labels
-    reached: dict[str, Level | None]
-    best: dict[str, Level]
+    reached: dict[str, Cell | None]
+    best: dict[str, Cell]
 
 
 def enough(study: Study, target: float = 0.0) -> Enough | None:
@@ -45,14 +45,14 @@ def enough(study: Study, target: float = 0.0) -> Enough | None:
 
     None if all cells collapsed, or if those at the largest fraction did and no target is set.
     """
-    curves = {init: study.strongest(init, PRIMARY) for init in study.inits}
-    curves = {init: curve for init, curve in curves.items() if curve}
+    curves = {init: study.strongest(inits) for init, inits in contestants(study).items()}
     scores = {
-        init: {level: study.mean(PRIMARY, study.of(level, init)) for level in curve.values()}
+        init: {cell: study.mean(PRIMARY, study.of(*cell)) for cell in curve.values()}
         for init, curve in curves.items()
+        if curve
     }
     largest = max(level.fraction for level in study.levels)
-    at_all = [score for each in scores.values() for level, score in each.items() if level.fraction == largest]
+    at_all = [score for each in scores.values() for (level, _), score in each.items() if level.fraction == largest]
     if not scores or not (target or at_all):
         return None
     wanted = target or max(at_all) - CLOSE
@@ -60,23 +60,35 @@ def enough(study: Study, target: float = 0.0) -> Enough | None:
         target=wanted,
         given=bool(target),
         reached={
-            i: next((level for level, score in each.items() if score >= wanted), None) for i, each in scores.items()
+            i: next((cell for cell, score in each.items() if score >= wanted), None) for i, each in scores.items()
         },
-        best={init: max(each, key=lambda level: each[level]) for init, each in scores.items()},
+        best={init: max(each, key=lambda cell: each[cell]) for init, each in scores.items()},
     )
 
 
-def is_behind(study: Study, init: str, other: str, level: Level) -> bool:
-    """Whether `other` has a lower macro F1 than `init` at this level of `init`, by the 95 % interval.
+def contestants(study: Study) -> dict[str, list[str]]:
+    """The initializations by name; all baselines are one, "scratch"."""
+    alone = {init: [init] for init in study.compared}
+    return ({BASELINE: study.baselines} if study.baselines else {}) | alone
 
-    `other` is taken in the best of its arms at the same fraction. If it collapsed or was not trained there, it is
-    behind.
+
+def behind(study: Study, init: str, fraction: float) -> set[str]:
+    """The contestants that are shown to have a lower macro F1 than `init` with a share of the labels.
+
+    Each side is taken in the strongest of its arms. Holm's correction is for all fractions and contestants. One that
+    collapsed or was not trained with these labels is behind.
     """
-    theirs = study.strongest(other, PRIMARY).get(level.fraction)
-    if theirs is None:
-        return True
-    pairs = study.shared_seeds(study.of(level, init), study.of(theirs, other))
-    return bool(pairs[0]) and study.difference(PRIMARY, *pairs).low > 0
+    curves = {name: study.strongest(inits) for name, inits in contestants(study).items()}
+    ours, found = curves.pop(init), {name for name, curve in curves.items() if fraction not in curve}
+    family: dict[tuple[str, float], Difference | None] = {}
+    for name, curve in curves.items():
+        for at in ours.keys() & curve.keys():
+            pairs = study.shared_seeds(study.of(*ours[at]), study.of(*curve[at]))
+            family[name, at] = study.difference(PRIMARY, *pairs) if pairs[0] else None
+    for (name, at), each, said in zip(family, family.values(), judge(list(family.values())), strict=True):
+        if at == fraction and each is not None and is_higher({"low": each.low} | said):
+            found.add(name)
+    return found
 
 
 def equal_updates(paired: Sequence[dict], init: str, metric: str = "accuracy") -> list[dict]:
@@ -91,13 +103,13 @@ def equal_updates(paired: Sequence[dict], init: str, metric: str = "accuracy") -
 def shows_nothing_at_equal_updates(paired: Sequence[dict], init: str, metric: str = "accuracy") -> bool:
     """Whether models were compared at equal updates and no gain remains after Holm's correction."""
     found = equal_updates(paired, init, metric)
-    return bool(found) and not any(is_higher(row) and is_sure(row) for row in found)
+    return bool(found) and not any(is_higher(row) for row in found)
 
 
 def label_counts(study: Study) -> dict[float, float]:
     """The number of labels at each fraction of runs from scratch, or the fraction if the number is not known."""
-    levels = {level.fraction: level for level in study.levels if study.of(level, BASELINE)}
-    counts = {fraction: study.n_train(level, BASELINE) for fraction, level in sorted(levels.items())}
+    cells = {level.fraction: (level, init) for level, init in study.cells if init in study.baselines}
+    counts = {fraction: study.n_train(*cell) for fraction, cell in sorted(cells.items())}
     known = [float(count) for count in counts.values() if count]
     if len(known) < len(counts) or any(b <= a for a, b in itertools.pairwise(known)):
         return {fraction: fraction for fraction in counts}
@@ -107,27 +119,28 @@ def label_counts(study: Study) -> dict[float, float]:
 def worth(study: Study, paired: Sequence[dict], metric: str = "accuracy") -> list[dict]:
     """How many times the labels each initialization is worth, per fraction, with a 95 % interval.
 
-    `times` is the number of labels with which the best training from scratch reaches the same score, divided by the
-    labels used. 0 and infinity mean beyond the scratch curve, which covers `least` to `most` times. At each fraction,
-    both sides use the best of their arms; `arm` is that of the initialization. The curve never falls: at each number
+    `times` is the number of labels with which the strongest training from scratch reaches the same score, divided by
+    the labels used. 0 and infinity mean beyond the scratch curve, which covers `least` to `most` times. At each
+    fraction, both sides use the strongest of their arms (see `Study.choose`); `arm` is that of the initialization. The
+    curve never falls: at each number
     of labels, it has the best score so far. There is no value, and `note` says why, if scratch collapsed at that
     fraction, if models trained for equal updates show no difference, or if the interval covers the whole curve. With
     fewer than three seeds there is no interval. The result is empty with fewer than two fractions at which scratch did
     not collapse.
     """
-    curve = study.strongest(BASELINE, metric)
+    curve = study.strongest(study.baselines)
     if len(curve) < 2:
         return []
     counts = label_counts(study)
     n = np.array([counts[fraction] for fraction in curve])
-    cells = [study.of(level, BASELINE) for level in curve.values()]
+    cells = [study.of(*cell) for cell in curve.values()]
     scores = np.array([study.mean(metric, cell) for cell in cells])
     redrawn = np.stack([study.mean_draws(metric, cell) for cell in cells], -1)
     found = []
-    for init in (i for i in study.inits if i != BASELINE):
+    for init in study.compared:
         at_equal = {row["fraction"]: row for row in equal_updates(paired, init, metric)}
         nothing = shows_nothing_at_equal_updates(paired, init, metric)
-        for fraction, level in study.strongest(init, metric).items():
+        for fraction, (level, _) in study.strongest([init]).items():
             if fraction not in counts:
                 continue  # no run from scratch at this fraction
             used, ours = counts[fraction], study.of(level, init)
@@ -137,7 +150,7 @@ def worth(study: Study, paired: Sequence[dict], metric: str = "accuracy") -> lis
             shown = at_equal.get(fraction)
             if fraction not in curve:
                 row["note"] = NO_BASELINE
-            elif nothing or (shown is not None and not (is_higher(shown) and is_sure(shown))):
+            elif nothing or (shown is not None and not is_higher(shown)):
                 row["note"] = AT_EQUAL_UPDATES
             else:
                 row["times"] = float(stats.labels_to_reach(n, scores, np.array(study.mean(metric, ours))) / used)
@@ -159,17 +172,35 @@ def plateau(study: Study, init: str, metric: str = "accuracy") -> tuple[Level, f
     on contains 0. The gain is the largest upper end of the intervals to the smallest level. None if there is no such
     level; the largest level alone does not count. Collapsed cells are ignored.
     """
+    levels, changes = _changes(study, init, metric)
+    for i, level in enumerate(levels[:-1]):
+        own = {pair: each for pair, each in changes.items() if min(pair) >= i}
+        if all(each.low <= 0 <= each.high for each in own.values()):
+            return level, max(each.high for (less, _), each in own.items() if less == i)
+    return None
+
+
+def still_changes(study: Study, init: str, metric: str = "accuracy") -> bool:
+    """Whether scores at the two largest levels are shown to differ; Holm's correction is for all pairs of levels."""
+    levels, changes = _changes(study, init, metric)
+    said = dict(zip(changes, judge(list(changes.values())), strict=True))
+    last = len(levels) - 2, len(levels) - 1
+    return last in said and is_sure(said[last]) and said[last]["verdict"] != NOTHING
+
+
+def _changes(study: Study, init: str, metric: str) -> tuple[list[Level], dict[tuple[int, int], Difference]]:
+    """The levels at which an initialization learned, and the change from one to another by their indices."""
     levels = [level for level in study.levels_of(init) if not study.collapsed_cell(level, init)]
     cells = [study.of(level, init) for level in levels]
-
-    def change(less: list[int], more: list[int]) -> tuple[float, float]:
+    found = {}
+    for i, j in itertools.combinations(range(len(cells)), 2):
+        less, more = cells[i], cells[j]
         pairs = study.shared_seeds(more, less)
         if len(pairs[0]) == max(len(less), len(more)):
-            return stats.percentile_interval(study.difference_draws(metric, *pairs))
-        return stats.percentile_interval(study.mean_draws(metric, more) - study.mean_draws(metric, less))
-
-    for i, level in enumerate(levels[:-1]):
-        changes = [change(less, more) for less, more in itertools.combinations(cells[i:], 2)]
-        if all(low <= 0 <= high for low, high in changes):
-            return level, max(high for _, high in changes[: len(cells) - 1 - i])
-    return None
+            found[i, j] = study.difference(metric, *pairs)
+        else:
+            draws = study.mean_draws(metric, more) - study.mean_draws(metric, less)
+            value = study.mean(metric, more) - study.mean(metric, less)
+            low, high = stats.percentile_interval(draws)
+            found[i, j] = Difference(value, low, high, stats.p_value(draws), min(len(less), len(more)))
+    return levels, found

@@ -9,15 +9,16 @@ from collections.abc import Sequence
 import numpy as np
 
 from mae_jax.report import stats
-from mae_jax.report.analysis import BASELINE, Study
+from mae_jax.report.analysis import Cell, Study
+from mae_jax.report.comparisons import Difference, judge
 from mae_jax.report.runs import Level, Run, series
-from mae_jax.report.tables import verdict
 
 SHARE = 0.9  # of the final score
 FEWEST = 3  # minimum number of seeds for an interval over seeds, and of points for a curve
 COLUMNS = (  # of learning_speed.csv
     *("fraction", "arm", "label_count", "init", "seeds", "axis", "final", "reached", "reached_low", "reached_high"),
-    *("area", "area_low", "area_high", "difference", "difference_low", "difference_high", "verdict"),
+    *("area", "area_low", "area_high", "baseline", "difference", "difference_low", "difference_high"),
+    *("p", "holm_p", "verdict"),
 )
 
 
@@ -26,13 +27,14 @@ def analyze(study: Study) -> list[dict]:
 
     `final` is the accuracy at the last evaluation, `reached` the epoch (or step, see `axis`) at which 90 % of it is
     reached, and `area` the mean accuracy during training. Intervals are Student's over three or more seeds, otherwise
-    None. `difference` is the area minus that from scratch, paired by seed.
+    None. `difference` is the area minus that of the strongest training from scratch, paired by seed. Its p-value is
+    Student's, and Holm's correction is for all rows.
     """
     rows, areas = [], {}
     for level, init in study.cells:
         runs = [study.runs[i] for i in study.of(level, init)]
         curves = [_curve(run) for run in runs]
-        if not all(len(curve) >= FEWEST for _, curve in curves) or any(_collapsed(run) for run in runs):
+        if not all(len(curve) >= FEWEST for _, curve in curves) or study.collapsed(study.of(level, init)):
             continue
         axes = {axis for axis, _ in curves}
         if len(axes) > 1:
@@ -44,18 +46,22 @@ def analyze(study: Study) -> list[dict]:
         for column, name in ((1, "reached"), (2, "area")):
             low, high = _interval(found[:, column])
             row |= {name: float(found[:, column].mean()), f"{name}_low": low, f"{name}_high": high}
-        rows.append(row | _difference(areas, level, init))
+        rows.append(row | dict.fromkeys(COLUMNS[-7:]))
+    family = []
+    for row in rows:
+        level, init = Level.of_row(row), row["init"]
+        if init in study.compared and (base := study.baseline(level)):
+            found = _difference(areas, (level, init), (level, base))
+            row |= {"baseline": base} | ({} if found is None else {"difference": found[0]})
+            family += [(row, found[1])] if found and found[1] else []
+    for (row, each), said in zip(family, judge([each for _, each in family]), strict=True):
+        row |= {"difference_low": each.low, "difference_high": each.high, "p": each.p} | said
     return rows
 
 
 def _curve(run: Run) -> tuple[str, list[tuple[float, float]]]:
     axis = "epoch" if any("epoch" in line for line in run.log) else "step"
     return axis, series(run.log, axis, "val/accuracy")
-
-
-def _collapsed(run: Run) -> bool:
-    """Whether one class is predicted for every image, so that 90 % of the final score has no meaning."""
-    return len(set(run.test.labels.tolist())) > 1 and len(set(run.test.predictions.tolist())) == 1
 
 
 def _measure(curve: Sequence[tuple[float, float]]) -> tuple[float, float, float]:
@@ -74,19 +80,14 @@ def _interval(values: np.ndarray) -> tuple[float | None, float | None]:
     return stats.t_interval(values) if len(values) >= FEWEST else (None, None)
 
 
-def _difference(areas: dict[tuple[Level, str], dict[int, float]], level: Level, init: str) -> dict:
-    """The area minus that from scratch, over the seeds that both have."""
-    empty = dict.fromkeys(COLUMNS[-4:])
-    base = areas.get((level, BASELINE), {})
-    own = areas[level, init]
-    shared = [seed for seed in own if seed in base]
-    if init == BASELINE or not shared:
-        return empty
-    values = np.array([own[seed] - base[seed] for seed in shared])
-    low, high = _interval(values)
-    return {
-        "difference": float(values.mean()),
-        "difference_low": low,
-        "difference_high": high,
-        "verdict": verdict(low, high) if low is not None and high is not None else None,
-    }
+def _difference(areas: dict[Cell, dict[int, float]], ours: Cell, base: Cell) -> tuple[float, Difference | None] | None:
+    """The area of one cell minus that of another over the seeds of both, with an interval if these are enough."""
+    own, other = areas[ours], areas.get(base, {})
+    shared = [seed for seed in own if seed in other]
+    if not shared:
+        return None
+    values = np.array([own[seed] - other[seed] for seed in shared])
+    value = float(values.mean())
+    if len(values) < FEWEST:
+        return value, None
+    return value, Difference(value, *stats.t_interval(values), stats.t_test(values), len(values))

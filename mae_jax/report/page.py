@@ -23,7 +23,6 @@ from mae_jax.report import (
     without_leaked,
     words,
 )
-from mae_jax.report.analysis import BASELINE
 from mae_jax.report.drawing import CAPTIONS, Drawing, draw
 from mae_jax.report.findings import Findings, find
 from mae_jax.report.runs import USUAL, Level, Run, distinct, slug
@@ -128,7 +127,7 @@ def render(f: Findings, pictures: Sequence[dict], sheets: Sequence[dict]) -> str
             f=f,
             figures=pictures,
             autoencoders=sheets,
-            baseline=BASELINE,
+            baseline=f.study.baseline_name,
             worth=words.worth_lines([w for w in f.worth if w["metric"] == "accuracy"], f.paired),
             reference=tables.reference_text(f.rows),
             published_caption=tables.PUBLISHED_CAPTION,
@@ -165,7 +164,15 @@ def _types(f: Findings) -> dict:
         "confusions": [] if whole else cell_types.confusions(f.study, found),
         "hidden": len(found.names) > len(found.shown),
         "table": table,
+        "sure": _sure(f),
     }
+
+
+def _sure(f: Findings) -> list[dict]:
+    """The rows of sure_and_wrong.csv at the largest share of labels, for all images and each shown class."""
+    order = [certainty.ALL, *f.cell_types.shown]
+    rows = [row for row in f.sure_and_wrong if Level.of_row(row) == f.cell_types.largest and row["class"] in order]
+    return sorted(rows, key=lambda row: order.index(row["class"]))
 
 
 def _matrix(m: cell_types.Matrix, classes: Sequence[str]) -> dict:

@@ -48,12 +48,13 @@ def analyze(study: Study, others: Sequence[tuple[str, Study]] = ()) -> Predictio
     A cell is left out, with a line that says why, if a run has no validation probabilities, or fewer than 20 validation
     images of a class.
     """
-    rows, refused = [], {}
+    rows = []
+    refused: dict[str, list[str]] = {}  # reasons, with the cells that they apply to
     thresholds: dict[tuple[Level, str, int], np.ndarray] = {}
     for run in study.runs:
         why = _lacks(run)
         if why:
-            refused[why] = None
+            refused.setdefault(why, []).append(f"{run.init} at {run.level}")
         else:
             thresholds[run.level, run.init, run.seed] = _thresholds(run)
     for name, tested in [("", study), *others]:
@@ -68,19 +69,23 @@ def analyze(study: Study, others: Sequence[tuple[str, Study]] = ()) -> Predictio
             if len(sets) == len(runs):
                 start = {"test_set": name, **level.columns, "init": init}
                 rows += [start | row for row in _rows(tested, runs[0].test, np.stack(sets))]
-    return PredictionSets(rows, list(refused))
+    lines = [
+        why if len(where) == len(study.runs) else f"{'; '.join(dict.fromkeys(where))}: {why}"
+        for why, where in refused.items()
+    ]
+    return PredictionSets(rows, lines)
 
 
 def _lacks(run: Run) -> str:
     """Why a run has no prediction sets; "" if it has."""
     validation = run.validation
     if validation is None or validation.probabilities is None or run.test.probabilities is None:
-        return "prediction sets are left out: they need class probabilities of test and validation images"
+        return "prediction sets are not shown: they need class probabilities of test and validation images"
     counts = np.bincount(validation.labels, minlength=len(run.classes))
     rare = int(counts.argmin())
     if counts[rare] < FEWEST:
         return (
-            f"prediction sets are left out: they need at least {FEWEST} validation images of every class, and "
+            f"prediction sets are not shown: they need at least {FEWEST} validation images of every class, and "
             f"{run.classes[rare]} has {counts[rare]}"
         )
     return ""

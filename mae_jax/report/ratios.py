@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy import special
 
+from mae_jax.report.comparisons import Difference
 from mae_jax.report.stats import LEVEL, SEEDS
 
 
@@ -43,6 +44,25 @@ def ratio(
     influence = np.bincount(units, residuals, minlength=int(units.max()) + 1)
     used = len(np.unique(units[denominator.any(0)]))
     return Ratio(float(seeds.mean()), seeds, influence, float(totals.mean()), used)
+
+
+def deviation(
+    values: Float[np.ndarray, "s n"], used: Float[np.ndarray, "s n"], units: Int[np.ndarray, " n"]
+) -> Ratio | None:
+    """The mean over seeds of the standard deviation of the values where `used` is 1, else 0.
+
+    None if a seed has fewer than two such values. The influence is that of the standard deviation, by linearization.
+    """
+    totals = used.sum(1)
+    if (totals < 2).any():
+        return None
+    centered = (values - (values * used).sum(1, keepdims=True) / totals[:, None]) * used
+    seeds = np.sqrt((centered**2).sum(1) / (totals - 1))
+    scale = np.divide(1, 2 * seeds * (totals - 1), out=np.zeros_like(seeds), where=seeds > 0)
+    residuals = ((centered**2 - (seeds**2 * (totals - 1) / totals)[:, None] * used) * scale[:, None]).mean(0)
+    influence = np.bincount(units, residuals, minlength=int(units.max()) + 1)
+    counted = len(np.unique(units[used.any(0)]))
+    return Ratio(float(seeds.mean()), seeds, influence, float(totals.mean()), counted)
 
 
 def _spread(influence: Float[np.ndarray, " u"], units: float, seeds: Float[np.ndarray, " s"]) -> tuple[float, float]:
@@ -93,17 +113,17 @@ def mean_interval(found: Ratio) -> tuple[float, float]:
     return found.estimate - half, found.estimate + half
 
 
-def difference(ours: Ratio, base: Ratio) -> tuple[float, float, float, float]:
-    """`ours` minus `base` on the same images, paired by seed: difference, 95 % interval, and Student's p-value.
+def difference(ours: Ratio, base: Ratio) -> Difference:
+    """`ours` minus `base` on the same images, paired by seed, with Student's interval and p-value.
 
     Seeds are in the same order in both. The variance over images takes the pairing into account.
     """
     found = round(ours.estimate - base.estimate, 12) + 0.0
-    units = max(ours.units, base.units)
+    units, seeds = max(ours.units, base.units), len(ours.seeds)
     variance, freedom = _spread(ours.influence - base.influence, units, ours.seeds - base.seeds)
     if not variance:
-        return found, found, found, 1.0 if not found else 0.0
+        return Difference(found, found, found, 1.0 if not found else 0.0, seeds)
     error = math.sqrt(variance)
     half = _student(freedom) * error
     p = 2 * special.stdtr(freedom, -abs(found) / error)
-    return found, found - half, found + half, float(p)
+    return Difference(found, found - half, found + half, float(p), seeds)

@@ -20,6 +20,7 @@ from mae_jax.runtime.errors import UserError
 from mae_jax.runtime.places import shareable
 from mae_jax.runtime.text import count
 
+BASELINE = "scratch"  # random weights
 LONGEST = 200  # maximum number of characters of a name in tables and figures
 LOG_LINES = 2_000  # maximum number of lines of metrics.jsonl with the same fields to keep
 
@@ -122,6 +123,12 @@ class Run:
         return [spelt[name] for name in self.classes]
 
     @property
+    def from_scratch(self) -> bool:
+        """Whether training began with random weights, also if the study names this initialization otherwise."""
+        config = self.info.get("config")
+        return self.init == BASELINE or (isinstance(config, dict) and config.get("init") == BASELINE)
+
+    @property
     def level(self) -> Level:
         """Arm and fraction: only runs of one level are compared with one another."""
         return Level(self.arm, self.fraction, self.label_count)
@@ -192,7 +199,7 @@ def _natural(text: str) -> list[str | int]:
 
 def init_order(init: str) -> tuple[int, str]:
     """Sort key: scratch, mae, then the others by name."""
-    return ({"scratch": 0, "mae": 1}.get(init, 2), init)
+    return ({BASELINE: 0, "mae": 1}.get(init, 2), init)
 
 
 def read_info(path: Path) -> dict:

@@ -88,11 +88,12 @@ def bootstrap(
     metrics: Callable[[np.ndarray], dict[str, np.ndarray]],
     draws: int = DRAWS,
     seed: int = 0,
-) -> dict[str, Float[np.ndarray, "r d"]]:
+) -> dict[str, Float[np.ndarray, "r d *m"]]:
     """Metrics of r runs on bootstrap samples of the test set. All runs share the samples, so they are paired.
 
-    `units` has the index of each image's group (or of the image itself). Whole units are drawn with replacement, as
-    many as there are (Efron and Tibshirani 1993, chapters 6 and 8).
+    `metrics` maps the sums of d samples, of shape (d, t), to arrays of shape (d, *m). `units` has the index of each
+    image's group (or of the image itself). Whole units are drawn with replacement, as many as there are (Efron and
+    Tibshirani 1993, chapters 6 and 8).
     """
     rng = np.random.default_rng(seed)
     count = int(units.max()) + 1
@@ -131,6 +132,14 @@ def t_interval(values: Float[np.ndarray, " s"]) -> tuple[float, float]:
     """Student's 95 % interval of the mean over two or more seeds, for values that do not depend on test images."""
     half = stats.t.ppf((1 + LEVEL) / 2, len(values) - 1) * stats.sem(values)
     return float(np.mean(values) - half), float(np.mean(values) + half)
+
+
+def t_test(values: Float[np.ndarray, " s"]) -> float:
+    """Student's two-sided p-value that the mean over two or more seeds is 0; `t_interval` is its interval."""
+    error = stats.sem(values)
+    if not error:
+        return 0.0 if np.mean(values) else 1.0
+    return float(2 * stats.t.sf(abs(np.mean(values)) / error, len(values) - 1))
 
 
 def allow_for_few_units(draws: Float[np.ndarray, "*r d"], units: int) -> Float[np.ndarray, "*r d"]:

@@ -12,20 +12,18 @@ from pathlib import Path
 import numpy as np
 
 from mae_jax.report import stats
-from mae_jax.report.analysis import BASELINE, Study, calibration, known, top_share
-from mae_jax.report.runs import Level, Run, init_order, is_number
+from mae_jax.report.analysis import Study, calibration, known, top_share
+from mae_jax.report.comparisons import Difference, judge
+from mae_jax.report.runs import BASELINE, Level, Run, init_order, is_number
 from mae_jax.rundir.contents import chooses
 from mae_jax.runtime import csv_cells, files
 
-NOTHING = "no difference shown"
-COLLAPSED = "collapsed: nothing to compare"
 SHOWN = ("accuracy", "precision", "recall", "f1")
 PAIRED = (  # the columns of paired.csv
     *("fraction", "metric", "difference", "low", "high", "p", "holm_p", "mcnemar_p"),
     *("init", "baseline", "seeds", "collapsed", "arm", "label_count", "interval", "verdict"),
 )
-SURE = 0.05  # significance level for a corrected p-value
-TIMES = {1: "once", 2: "twice"}  # how often a model was trained, in words
+CHOSEN = {"lbfgs": "penalty", "knn": "number of neighbors"}  # what validation images choose; otherwise the epoch
 COUNTS = {1: "one seed", 2: "two seeds"}
 
 # The study's own table on Raabin-WBC. Its 1,728 test images are 17 % of Raabin's folder Train, not its folder TestA.
@@ -56,7 +54,9 @@ def rows(study: Study) -> list[dict]:
 
     Intervals are over test images (or groups) and, with three or more seeds, over seeds; `interval` says which.
     `n_choosing` counts the labeled images on which the epoch or a probe's setting was chosen, in addition to the
-    `n_train` that the model learned from. `collapsed` counts the seeds that predict one class for (nearly) every image,
+    `n_train` that the model learned from, and `n_temperature` those that the temperature was fitted to. Both are the
+    validation images; `chosen` says what they were used for. `baseline` is the training from scratch that the row is
+    compared with, "" if there is none. `collapsed` counts the seeds that predict one class for (nearly) every image,
     see `Study.has_collapsed`. `top_class_share` is the share of the most common prediction.
     """
     return [_row(study, level, init) for level, init in study.cells]
@@ -85,6 +85,7 @@ def _row(study: Study, level: Level, init: str) -> dict:
     }
     for m in stats.METRICS + stats.SCORES:
         row[f"{m}_low"], row[f"{m}_high"] = study.interval(m, index) if row[m] is not None else (None, None)
+    row["baseline"] = (study.baseline(level) or "") if init in study.compared else ""
     probe = study.random_probe.get(level.fraction, {})
     row |= {f"random_probe_{m}": probe.get(m) for m in ("accuracy", "f1")}
     return row | level.columns | choice(runs)
@@ -97,14 +98,16 @@ def coverage(study: Study, seeds: int) -> str:
     return f"over {study.units} alone ({COUNTS[seeds]})"
 
 
-def choice(runs: Sequence[Run]) -> dict[str, float | int | None]:
+def choice(runs: Sequence[Run]) -> dict[str, float | int | str | None]:
     """How many images the epoch (or a probe's setting) was chosen on, and the gain on these images.
 
     `n_choosing`: validation images, 0 where nothing was chosen, None where a run does not say. `validation_accuracy`
     and `validation_accuracy_last`: at the tested epoch and at the last one, None where metrics.jsonl does not say.
+    `n_temperature`: validation images that the temperature and the prediction sets were fitted to.
     `accuracy_last_epoch` and `f1_last_epoch`: on the test images at the last epoch, None where results.json does not.
     """
     counts, chosen, last = [], [], []
+    fitted = [len(v.images) for run in runs if (v := run.validation) and v.probabilities is not None]
     for run in runs:
         select = run.info.get("select")
         if run.info.get("folds"):  # cross-validation on the training images
@@ -121,8 +124,13 @@ def choice(runs: Sequence[Run]) -> dict[str, float | int | None]:
     whole = len(chosen) == len(runs)
     at_end = [run.last_epoch for run in runs if run.last_epoch]
     ends = {m: float(np.mean([e[m] for e in at_end])) if len(at_end) == len(runs) else None for m in ("accuracy", "f1")}
+    n_choosing = None if None in counts else round(sum(counts) / len(counts))
+    n_temperature = round(sum(fitted) / len(fitted)) if len(fitted) == len(runs) else 0
+    uses = {CHOSEN.get(runs[0].evaluation, "epoch"): n_choosing, "temperature": n_temperature}
     return {
-        "n_choosing": None if None in counts else round(sum(counts) / len(counts)),
+        "n_choosing": n_choosing,
+        "n_temperature": n_temperature,
+        "chosen": " and ".join(use for use, n in uses.items() if n),
         "validation_accuracy": float(np.mean(chosen)) if whole else None,
         "validation_accuracy_last": float(np.mean(last)) if whole else None,
         "accuracy_last_epoch": ends["accuracy"],
@@ -130,37 +138,47 @@ def choice(runs: Sequence[Run]) -> dict[str, float | int | None]:
     }
 
 
-def paired(study: Study) -> tuple[list[dict], list[str]]:
-    """The rows of paired.csv: each initialization minus scratch, on the same images and seeds.
+def for_choosing(row: dict) -> int:
+    """The validation images of a row, which chose the epoch or a setting, or were used to fit the temperature."""
+    return max(row["n_choosing"] or 0, row.get("n_temperature") or 0)
 
-    The interval is over images (or groups) and, with three or more seeds, over seeds. `p` comes from the same draws.
-    `holm_p` corrects it for all fractions, arms and initializations compared in that metric. `mcnemar_p` (exact)
-    compares the accuracy of two single models. A collapsed cell is not compared, so its numbers are None; `collapsed`
-    counts the collapsed models of both sides. Also returns lines about what could not be paired.
+
+def paired(study: Study) -> tuple[list[dict], list[str]]:
+    """The rows of paired.csv: each initialization minus the strongest training from scratch at its level.
+
+    Both are tested on the same images and have the same seeds. `baseline` names the training from scratch, which is
+    chosen on validation images, see `Study.choose`. The interval is over images (or groups) and, with three or more
+    seeds, over seeds. `p` comes from the same draws. `holm_p` corrects it for all fractions, arms and initializations
+    compared in that metric. `mcnemar_p` (exact) compares the accuracy of two single models. A collapsed cell is not
+    compared, so its numbers are None; `collapsed` counts the collapsed models of both sides. Also returns lines about
+    what could not be paired.
     """
     found, notes = [], []
-    if BASELINE not in study.inits:
+    if not study.baselines:
         return [], [f"no run from {BASELINE}: nothing is compared with it"] if len(study.inits) > 1 else []
-    for arm, init in [(a, i) for a in study.arms for i in study.inits if i != BASELINE]:
+    for arm, init in [(a, i) for a in study.arms for i in study.compared]:
         few: dict[int, list[str]] = {}  # levels by the number of seeds that can be compared, if not all can
         for level in study.levels_of(init, arm):
-            cells = study.of(level, init), study.of(level, BASELINE)
+            baseline = study.baseline(level) or ""
+            cells = study.of(level, init), study.of(level, baseline)
             ours, base = study.shared_seeds(*cells)
             if len(ours) < max(map(len, cells)):
                 few.setdefault(len(ours), []).append(str(level))
             if ours:
-                found += _differences(study, level, init, ours, base)
+                found += _differences(study, level, (init, baseline), ours, base)
         for count, where in few.items():
             have = f"{count} seeds have" if count > 1 else "1 seed has" if count else "no seed has"
             notes.append(f"{init} at {'; '.join(where)}: {have} a matching {BASELINE} run; only these are compared")
     for metric in stats.METRICS + stats.SCORES:
-        tests = [row for row in found if row["metric"] == metric and row["p"] is not None]
-        for row, p in zip(tests, stats.holm([row["p"] for row in tests]), strict=True):
-            row["holm_p"] = p
-    return found, notes
+        family = [(row, each) for row, each in found if row["metric"] == metric]
+        for (row, _), said in zip(family, judge([each for _, each in family]), strict=True):
+            row |= said
+    return [row for row, _ in found], notes
 
 
-def _differences(study: Study, level: Level, init: str, ours: list[int], base: list[int]) -> list[dict]:
+def _differences(
+    study: Study, level: Level, names: tuple[str, str], ours: list[int], base: list[int]
+) -> list[tuple[dict, Difference | None]]:
     """The rows of one level and initialization, a row for each metric that both sides have."""
     found = []
     nothing = any(study.collapsed(side) == len(side) for side in (ours, base))
@@ -169,39 +187,18 @@ def _differences(study: Study, level: Level, init: str, ours: list[int], base: l
             continue
         row = {"fraction": level.fraction, "metric": m}
         row |= dict.fromkeys(("difference", "low", "high", "p", "holm_p", "mcnemar_p"))
-        row |= {"init": init, "baseline": BASELINE, "seeds": len(ours), "collapsed": study.collapsed([*ours, *base])}
+        row |= dict(zip(("init", "baseline"), names, strict=True))
+        row |= {"seeds": len(ours), "collapsed": study.collapsed([*ours, *base])}
         row |= level.columns
-        row |= {"interval": coverage(study, len(ours)), "verdict": COLLAPSED}
+        row |= {"interval": coverage(study, len(ours)), "verdict": ""}
+        each = None
         if not nothing:
             each = study.difference(m, ours, base)
             row |= {"difference": each.value, "low": each.low, "high": each.high, "p": each.p}
-            row["verdict"] = verdict(each.low, each.high, each.seeds)
             if m == "accuracy" and len(ours) == 1:
                 row["mcnemar_p"] = stats.mcnemar(study.runs[ours[0]].test.right, study.runs[base[0]].test.right)
-        found.append(row)
+        found.append((row, each))
     return found
-
-
-def verdict(low: float, high: float, seeds: int = stats.SEEDS) -> str:
-    """An interval of a difference in words. With one or two seeds, it is only about these models."""
-    if low <= 0 <= high:
-        return NOTHING
-    return ("higher" if low > 0 else "lower") + (f", each trained {TIMES[seeds]}" if seeds < stats.SEEDS else "")
-
-
-def is_higher(row: dict) -> bool:
-    """Whether a row of paired.csv shows a higher value, at 95 % and without correction."""
-    return row["low"] is not None and row["low"] > 0
-
-
-def is_lower(row: dict) -> bool:
-    """Whether a row of paired.csv shows a lower value, at 95 % and without correction."""
-    return row["high"] is not None and row["high"] < 0
-
-
-def is_sure(row: dict) -> bool:
-    """Whether the difference in a row of paired.csv is significant after Holm's correction."""
-    return row["holm_p"] is not None and row["holm_p"] < SURE
 
 
 def collapse(row: dict) -> str:
@@ -223,11 +220,11 @@ def table_text(rows: Sequence[dict]) -> str:
 
     Without a pair to compare, it lists the rows.
     """
-    inits = sorted({row["init"] for row in rows}, key=init_order)
-    others = [init for init in inits if init != BASELINE]
+    base_of = {(Level.of_row(row), row["init"]): _baseline_of(row) for row in rows}
+    others = sorted({init for (_, init), base in base_of.items() if base}, key=init_order)
     cells = {(Level.of_row(row), row["init"]): row for row in rows}
     levels = list(dict.fromkeys(Level.of_row(row) for row in rows))
-    if BASELINE not in inits or not others:
+    if not any(base in {init for _, init in cells} for base in base_of.values()):
         header = ["labels", "init", *SHOWN]
         return markdown([header] + [_listed(row) for row in rows])
     tables = []
@@ -237,10 +234,11 @@ def table_text(rows: Sequence[dict]) -> str:
             header += [f"{m}: {BASELINE}", other, "gain"]
         lines = [header]
         for level in levels:
-            a, b = (cells.get((level, init), {}) for init in (BASELINE, other))
+            base = base_of.get((level, other)) or BASELINE
+            a, b = (cells.get((level, init), {}) for init in (base, other))
             if not a and not b:
                 continue
-            line = [str(level)]
+            line = [str(level) + (f", against {base}" if base != BASELINE else "")]
             for m in SHOWN:
                 gain = f"{b[m] - a[m]:+.4f}" if a and b else ""
                 if any(side.get("collapsed") and side["collapsed"] == side["seeds"] for side in (a, b)):
@@ -248,7 +246,15 @@ def table_text(rows: Sequence[dict]) -> str:
                 line += [f"{side[m]:.4f}" if side else "" for side in (a, b)] + [gain]
             lines.append(line)
         tables.append(markdown(lines))
+    from_scratch = [row for row in rows if not _baseline_of(row)]
+    if len({row["init"] for row in from_scratch}) > 1:
+        tables.append(markdown([["labels", "init", *SHOWN]] + [_listed(row) for row in from_scratch]))
     return "\n\n".join(tables)
+
+
+def _baseline_of(row: dict) -> str:
+    """The training from scratch that a row is compared with; "" for one from scratch. The published table has none."""
+    return row.get("baseline", "" if row["init"] == BASELINE else BASELINE)
 
 
 def _listed(row: dict) -> list[str]:

@@ -8,26 +8,27 @@ import math
 from collections.abc import Sequence
 
 from mae_jax.report import label_efficiency, stats
-from mae_jax.report.analysis import BASELINE, Study
+from mae_jax.report.analysis import Cell, Study
 from mae_jax.report.cautions import cautions
-from mae_jax.report.label_efficiency import CLOSE, EQUAL_UPDATES, PRIMARY, Enough
-from mae_jax.report.runs import Level
-from mae_jax.report.tables import (
+from mae_jax.report.comparisons import (
     COLLAPSED,
-    COUNTS,
     NOTHING,
     TIMES,
+    UNSURE,
+    Difference,
     is_higher,
     is_lower,
-    is_sure,
-    verdict,
+    is_unsure,
+    judge,
 )
+from mae_jax.report.label_efficiency import CLOSE, EQUAL_UPDATES, PRIMARY, Enough
+from mae_jax.report.runs import BASELINE, Level
+from mae_jax.report.tables import COUNTS, for_choosing
 
 ARMS = {  # how a run was trained where not in the usual way, for readers, by words of the arm's name
     EQUAL_UPDATES: "trained for as many steps as with that many labels, so that fewer labels do not "
     "also mean less training",
 }
-UNSURE = "not sure after Holm's correction"
 LITTLE = 0.02  # maximum gain at which more labels count as of little use
 
 
@@ -48,7 +49,8 @@ def answer(study: Study, rows: list[dict], paired: list[dict], worth: list[dict]
             lines += [_difference_line(study, rows, row, paired, worth) for row in own]
         else:
             told = [f"at {Level.of_row(row).amount} {_outcome(row)}" for row in own]
-            lines.append(f"{_sentence(arm)[:-1]}, {init} against {BASELINE}: {'; '.join(told)}.")
+            base = _join(list(dict.fromkeys(row["baseline"] for row in own)))
+            lines.append(f"{_sentence(arm)[:-1]}, {init} against {base}: {'; '.join(told)}.")
         equal = label_efficiency.equal_updates(paired, init)
         if EQUAL_UPDATES in arm and label_efficiency.shows_nothing_at_equal_updates(paired, init):
             continue  # already in the headline
@@ -64,7 +66,7 @@ def answer(study: Study, rows: list[dict], paired: list[dict], worth: list[dict]
         heads.append(f"Nothing is compared: that takes a run from {BASELINE} and another at the same fraction.")
     return {
         "headlines": [head for head in heads if head],
-        "lines": lines + arm_lines(study) + choice_lines(rows) + plateau_lines(study),
+        "lines": baseline_lines(study) + lines + arm_lines(study) + choice_lines(rows) + plateau_lines(study),
         "warnings": cautions(study, rows),
         "calibration": calibration_lines(paired),
         "arms": [
@@ -82,7 +84,7 @@ def equal_updates_line(paired: Sequence[dict], init: str) -> str:
         return ""
     found = label_efficiency.equal_updates(paired, init)
     points = _join([f"{_points(row)} at {Level.of_row(row).amount}" for row in found])
-    lower = [row for row in found if is_lower(row) and is_sure(row)]
+    lower = [row for row in found if is_lower(row)]
     said = "are not better than" if lower else "show no difference in accuracy compared with"
     return f"Trained for equally many updates, {_model(init)}s {said} those from {BASELINE}: {points}."
 
@@ -92,37 +94,38 @@ def how_many(study: Study, rows: Sequence[dict], enough: Enough | None) -> str:
     if enough is None:
         return "How many labels are enough cannot be determined: the models with all labels collapsed."
     cells = {(Level.of_row(row), row["init"]): row for row in rows}
-    reached = {init: level for init, level in enough.reached.items() if level is not None}
-    order = sorted(reached, key=lambda init: (reached[init].fraction, init == BASELINE))
+    reached = {init: cell for init, cell in enough.reached.items() if cell is not None}
+    order = sorted(reached, key=lambda init: (reached[init][0].fraction, init == BASELINE))
     goal = f"macro F1 {enough.target:.2f}"
     why = "the target" if enough.given else f"within {100 * CLOSE:.0f} points of the best with all labels"
     if not reached:
-        init = max(enough.best, key=lambda init: study.mean(PRIMARY, study.of(enough.best[init], init)))
-        row = cells[enough.best[init], init]
+        init = max(enough.best, key=lambda init: study.mean(PRIMARY, study.of(*enough.best[init])))
+        row = cells[enough.best[init]]
         return (
             f"No number of labels reached {goal}, {why}; the best is {_score(row)}, {_start(init)}, with "
             f"{amount(row)}{_trained(study, enough.best[init])}."
         )
     first = order[0]
-    row = cells[reached[first], first]
+    fraction, row = reached[first][0].fraction, cells[reached[first]]
     parts = [
         f"{_start(first)}, {amount(row)} reach macro F1 {_score(row)}{_trained(study, reached[first])}",
     ]
+    behind = label_efficiency.behind(study, first, fraction)
     close = [
         init
         for init in enough.best
-        if reached.get(init, reached[first]).fraction > reached[first].fraction or init not in reached
-        if not label_efficiency.is_behind(study, first, init, reached[first])
+        if init not in reached or reached[init][0].fraction > fraction
+        if init not in behind
     ]
     parts += [f"{_start(init)} no difference in macro F1 is shown with as many" for init in close]
     for init in (init for init in order[1:] if init not in close):
-        level = reached[init]
-        count = "as many" if level.fraction == reached[first].fraction else amount(cells[level, init], "")
-        parts.append(f"{_start(init)} it takes {count}{_trained(study, level)}")
+        cell = reached[init]
+        count = "as many" if cell[0].fraction == fraction else amount(cells[cell], "")
+        parts.append(f"{_start(init)} it takes {count}{_trained(study, cell)}")
     for init in (init for init in enough.best if init not in reached and init not in close):
-        best = cells[enough.best[init], init]
+        best = cells[enough.best[init]]
         parts.append(f"{_start(init)} no number of labels does (best: {best[PRIMARY]:.2f} with {_labels(best)})")
-    smallest = reached[first].fraction == min(level.fraction for level in study.levels)
+    smallest = fraction == min(level.fraction for level in study.levels)
     fewer = " Fewer were not tried." if smallest else ""
     return f"{_sentence('; '.join(parts))} Enough is {goal}, {why}.{fewer}"
 
@@ -130,7 +133,7 @@ def how_many(study: Study, rows: Sequence[dict], enough: Enough | None) -> str:
 def _gain(study: Study, own: Sequence[dict], worth: Sequence[dict], arm: str) -> str:
     """The gain of an initialization over scratch in one arm, over the fractions. `own` are rows of paired.csv."""
     init, seeds = own[0]["init"], min(row["seeds"] for row in own)
-    better, worse, nothing, collapsed = [], [], [], []
+    better, worse, nothing, unsure, collapsed = [], [], [], [], []
     for row in own:
         at = Level.of_row(row).amount
         if row["verdict"] == COLLAPSED:
@@ -139,9 +142,11 @@ def _gain(study: Study, own: Sequence[dict], worth: Sequence[dict], arm: str) ->
         if row["verdict"] == NOTHING:
             nothing.append(at)
             continue
-        doubts = [] if is_sure(row) else [UNSURE]
-        doubts += [f"{row['collapsed']} of {2 * row['seeds']} models collapsed"] if row["collapsed"] else []
-        sure = f"{at} ({', '.join(doubts)})" if doubts else at
+        doubt = f" ({row['collapsed']} of {2 * row['seeds']} models collapsed)" if row["collapsed"] else ""
+        if is_unsure(row):
+            unsure.append(f"{signed(100 * row['difference'])} points of accuracy at {at}{doubt}")
+            continue
+        sure = at + doubt
         points = f"{abs(100 * row['difference']):.1f} points of accuracy at {sure}"
         found = saved(row, worth)
         labels_saved = found is not None and found["low"] is not None and found["low"] > 1
@@ -161,6 +166,8 @@ def _gain(study: Study, own: Sequence[dict], worth: Sequence[dict], arm: str) ->
     else:
         parts += [f"{_who(init)} is worth {_join(better)}"] if better else []
         parts += [f"{'it' if parts else _who(init)} costs {_join(worse)}"] if worse else []
+    if unsure:
+        parts.append(f"a difference of {_join(unsure)} is {UNSURE}")
     if nothing and parts:
         parts.append(f"no difference in accuracy is shown at {_amounts(nothing)}")
     elif nothing:
@@ -193,15 +200,15 @@ def _difference_line(study: Study, rows: Sequence[dict], row: dict, paired: list
     """One fraction of one initialization: difference, interval, test, worth in labels, macro F1."""
     level = Level.of_row(row)
     (cell,) = [r for r in rows if (Level.of_row(r), r["init"]) == (level, row["init"])]
-    choosing = f" + {cell['n_choosing']:,} for choosing" if cell["n_choosing"] else ""
-    n = f" ({cell['n_train']:,} images{choosing})" if cell["n_train"] and not level.label_count else choosing
+    further = f" + {n:,} for choosing" if (n := for_choosing(cell)) else ""
+    n = f" ({cell['n_train']:,} images{further})" if cell["n_train"] and not level.label_count else further
     at = f"{level.labels_and_arm}{n}, {row['init']} against {row['baseline']}"
     if row["verdict"] == COLLAPSED:
         return f"{at}: {COLLAPSED}."
     text = f"{at}: {row['verdict'] if row['verdict'].startswith('no') else 'accuracy is ' + row['verdict']}"
     text += f", {_points(row)}"
-    if row["verdict"] != NOTHING and not is_sure(row):
-        text += f"; {UNSURE} (p = {row['holm_p']:.2g})"
+    if is_unsure(row):
+        text += f" (p = {row['holm_p']:.2g})"
     if row["collapsed"]:
         text += f"; {row['collapsed']} of {2 * row['seeds']} models collapsed, so the interval means little"
     found = saved(row, worth)
@@ -214,41 +221,60 @@ def _difference_line(study: Study, rows: Sequence[dict], row: dict, paired: list
     return text + "."
 
 
+def baseline_lines(study: Study) -> list[str]:
+    """Which training from scratch the others are compared with, at each level, if there are several."""
+    if len(study.baselines) < 2:
+        return []
+    levels = [level for level in study.levels if any(study.of(level, init) for init in study.compared)]
+    names: dict[str, list[str]] = {}
+    for level in levels:
+        if name := study.baseline(level):
+            names.setdefault(name, []).append(str(level))
+    on_test = any(study.chosen_on_test([(at, i) for i in study.baselines if study.of(at, i)]) for at in levels)
+    chosen = "; ".join(f"{name} at {_join(where)}" for name, where in names.items())
+    images = "test images, since validation predictions are missing" if on_test else "validation images"
+    return [
+        f"{len(study.baselines)} kinds of training start from scratch ({_join(study.baselines)}). The strongest at "
+        f"each number of labels is the baseline, by macro F1 on the {images}: {chosen}."
+    ]
+
+
 def arm_lines(study: Study) -> list[str]:
-    """A line for each other arm: its difference in accuracy from the usual one, on the same images."""
-    lines = []
-    for arm in study.arms[1:]:
-        said = []
-        for level, init in study.cells:
-            usual = level._replace(arm=study.arms[0])
-            cells = study.of(level, init), study.of(usual, init)
-            if level.arm != arm or not all(cells):
-                continue
-            at = f"{init} at {level.amount}"
-            pairs = study.shared_seeds(*cells)
-            if not pairs[0]:
-                said.append(f"{at}: not compared, since no seed has both")
-            elif any(study.collapsed(side) == len(side) for side in pairs):
-                said.append(f"{at}: {COLLAPSED}")
-            else:
-                each = study.difference("accuracy", *pairs)
-                row = {"difference": each.value, "low": each.low, "high": each.high}
-                said.append(f"{at}: {verdict(each.low, each.high, each.seeds)}, {_points(row)}")
-        if said:
-            usual = study.arms[0] or "the usual training"
-            lines.append(f"{_sentence(arm)[:-1]}, against {usual}, {'; '.join(said)}.")
-    return lines
+    """A line for each other arm: its difference in accuracy from the usual one, on the same images.
+
+    Holm's correction is for all of these comparisons.
+    """
+    said: dict[str, list[str]] = {arm: [] for arm in study.arms[1:]}
+    family: list[tuple[str, str, Difference | None]] = []
+    for level, init in study.cells:
+        usual = level._replace(arm=study.arms[0])
+        cells = study.of(level, init), study.of(usual, init)
+        if level.arm not in said or not all(cells):
+            continue
+        at = f"{init} at {level.amount}"
+        pairs = study.shared_seeds(*cells)
+        if not pairs[0]:
+            said[level.arm].append(f"{at}: not compared, since no seed has both")
+        else:
+            nothing = any(study.collapsed(side) == len(side) for side in pairs)
+            family.append((level.arm, at, None if nothing else study.difference("accuracy", *pairs)))
+    for (arm, at, each), judged in zip(family, judge([each for *_, each in family]), strict=True):
+        points = "" if each is None else f", {_points({'difference': each.value} | each._asdict())}"
+        said[arm].append(f"{at}: {judged['verdict']}{points}")
+    usual = study.arms[0] or "the usual training"
+    return [f"{_sentence(arm)[:-1]}, against {usual}, {'; '.join(parts)}." for arm, parts in said.items() if parts]
 
 
 def choice_lines(rows: Sequence[dict]) -> list[str]:
-    """Says that validation images are labeled, too, and how much choosing the epoch gained on them."""
-    counts = {row["n_choosing"] for row in rows if row["n_choosing"]}
+    """Says that validation images are labeled, too, what they were used for, and how much choosing gained on them."""
+    counts: dict[str, set[int]] = {}
+    for row in rows:
+        if row["chosen"]:
+            counts.setdefault(row["chosen"], set()).add(for_choosing(row))
     if not counts:
         return []
-    text = (
-        f"Validation images are labeled images, too: {_join([f'{n:,}' for n in sorted(counts)])} of them, besides the "
-        "training images, chose the epoch or the setting of a probe in each run."
-    )
+    said = [f"{_join([f'{n:,}' for n in sorted(ns)])} of them to set the {uses}" for uses, ns in counts.items()]
+    text = f"Validation images are labeled images, too. Besides its training images, each run used {_join(said)}."
     gains = [row for row in rows if row["validation_accuracy_last"] is not None]
     if gains:
         most = max(row["validation_accuracy"] - row["validation_accuracy_last"] for row in gains)
@@ -267,8 +293,10 @@ def plateau_lines(study: Study) -> list[str]:
         if len(learned) < 2:
             continue
         found = label_efficiency.plateau(study, init)
-        if found is None:
+        if found is None and label_efficiency.still_changes(study, init):
             lines.append(f"{init}: accuracy still changes up to {learned[-1].labels}.")
+        elif found is None:
+            continue
         elif found[1] <= LITTLE:
             seeds = min(len(study.of(level, init)) for level in learned)
             whose = "" if seeds >= stats.SEEDS else f", for these models ({COUNTS[seeds]})"
@@ -284,14 +312,14 @@ def calibration_lines(paired: Sequence[dict]) -> list[str]:
     rows = [row for row in paired if row["metric"] == "ece"]
     lines = []
     for init, arm in dict.fromkeys((row["init"], row["arm"]) for row in rows):
+        own = [row for row in rows if (row["init"], row["arm"]) == (init, arm)]
         said: dict[str, list[str]] = {}
-        for row in rows:
-            if (row["init"], row["arm"]) == (init, arm):
-                points = "" if row["verdict"] in (NOTHING, COLLAPSED) else f", {_points(row)}"
-                unsure = f" ({UNSURE})" if points and not is_sure(row) else ""
-                said.setdefault(row["verdict"], []).append(f"at {Level.of_row(row).amount}{points}{unsure}")
+        for row in own:
+            points = "" if row["verdict"] in (NOTHING, COLLAPSED) else f", {_points(row)}"
+            said.setdefault(row["verdict"], []).append(f"at {Level.of_row(row).amount}{points}")
         parts = "; ".join(f"{verdict} {_join(where)}" for verdict, where in said.items())
-        lines.append(f"Calibration error (ECE) of {init} against {BASELINE}{f', {arm}' if arm else ''}: {parts}.")
+        base = _join(list(dict.fromkeys(row["baseline"] for row in own)))
+        lines.append(f"Calibration error (ECE) of {init} against {base}{f', {arm}' if arm else ''}: {parts}.")
     return lines
 
 
@@ -343,8 +371,11 @@ def _start(init: str) -> str:
     return "with pre-training" if init == "mae" else f"from {init}"
 
 
-def _trained(study: Study, level: Level) -> str:
-    return f", {level.arm}" if level.arm != study.arms[0] else ""
+def _trained(study: Study, cell: Cell) -> str:
+    """The arm of a cell if it is not the usual one, and its name if it is one of several trainings from scratch."""
+    (level, init), several = cell, len(study.baselines) > 1
+    name = f" ({init})" if several and init in study.baselines else ""
+    return name + (f", {level.arm}" if level.arm != study.arms[0] else "")
 
 
 def _score(row: dict) -> str:
@@ -362,7 +393,7 @@ def amount(row: dict, what: str = " labeled images") -> str:
     """The labels of a row of table.csv, as in `200 labeled images (+ 223 for choosing)`, or their share."""
     if not row["n_train"]:
         return Level.of_row(row).labels
-    return f"{row['n_train']:,}{what}" + (f" (+ {row['n_choosing']:,} for choosing)" if row["n_choosing"] else "")
+    return f"{row['n_train']:,}{what}" + (f" (+ {n:,} for choosing)" if (n := for_choosing(row)) else "")
 
 
 def _same(a: dict, b: dict) -> bool:

@@ -1,4 +1,4 @@
-"""Every metric of the runs of a report: collapse, intervals over seeds, images and groups, calibration."""
+"""Every metric of the runs of a report: collapse, intervals, calibration, and the strongest training from scratch."""
 
 import dataclasses
 import json
@@ -8,9 +8,13 @@ import shutil
 import numpy as np
 import pytest
 
-from mae_jax.report import analysis, tables
+from mae_jax.report import analysis, cell_types, certainty, comparisons, label_efficiency, tables, words
 from mae_jax.report.runs import Level, read_runs
 from mae_jax.rundir.predictions import Predictions
+
+TUNED = "tuned"
+TEST = {("scratch", 0.1): 0.70, (TUNED, 0.1): 0.78, ("scratch", 1.0): 0.86, (TUNED, 1.0): 0.84}
+VALIDATION = TEST | {("scratch", 1.0): 0.80}  # at 100 %, validation prefers the one that is worse on the test images
 
 
 def test_nearly_one_class_is_a_collapse_where_that_class_is_not_nearly_all(make):
@@ -35,7 +39,7 @@ def test_interval_and_p_of_a_calibration_error_are_both_of_mirrored_draws(make):
     ece = {"ece": np.array([0.02, 0.05])}, {"ece": np.stack([np.zeros(10_000), lifted])}
     study = dataclasses.replace(study, estimates=study.estimates | ece[0], draws=study.draws | ece[1])
     (row,) = [row for row in tables.paired(study)[0] if row["metric"] == "ece"]
-    assert row["difference"] == pytest.approx(0.03) and row["verdict"] == tables.NOTHING
+    assert row["difference"] == pytest.approx(0.03) and row["verdict"] == comparisons.NOTHING
     assert (row["low"], row["high"]) == (pytest.approx(-0.03, abs=1e-3), pytest.approx(0.03, abs=1e-9))
     assert row["p"] == pytest.approx(0.317, abs=0.02)  # of a normal variable beyond one standard deviation
 
@@ -132,9 +136,9 @@ def test_the_strongest_arm_of_each_fraction_is_that_with_the_best_mean_and_never
     cells |= {("long", 0.1, "mae"): ["collapsed", 0.3], ("", 0.1, "scratch"): [0.99]}
     study = make.in_memory(cells, images=100)
     # one seed of "long" at 10 % learned, so that the cell has not collapsed
-    assert study.strongest("mae", "accuracy") == {0.1: Level("long", 0.1), 1.0: Level("long", 1.0)}
-    assert list(study.strongest("mae", "accuracy")) == [0.1, 1.0]
-    assert study.strongest("scratch", "accuracy") == {0.1: Level("", 0.1)} and study.strongest("other", "f1") == {}
+    assert study.strongest(["mae"]) == {0.1: (Level("long", 0.1), "mae"), 1.0: (Level("long", 1.0), "mae")}
+    assert list(study.strongest(["mae"])) == [0.1, 1.0]
+    assert study.strongest(["scratch"]) == {0.1: (Level("", 0.1), "scratch")} and study.strongest(["other"]) == {}
 
 
 def test_pairs_are_in_the_order_of_the_seeds_and_training_images_are_counted_only_where_all_are_known(make):
@@ -170,3 +174,79 @@ def test_the_usual_arm_comes_first_and_a_random_probe_is_the_mean_of_its_seeds(m
     assert study.random_probe[0.1]["accuracy"] == pytest.approx(0.5)
     assert analysis.top_share(runs[0]) == np.bincount(runs[0].test.predictions).max() / 100
     assert analysis.known(math.nan) is None and analysis.known(0.0) == 0.0
+
+
+@pytest.fixture(scope="module")
+def arms(make):
+    """Two trainings from scratch, of which another one is the strongest at each share of the labels, and mae."""
+    near = (-0.005, 0.0, 0.005)
+    at = TEST | {("mae", 0.1): 0.85, ("mae", 1.0): 0.87}
+    test = make.in_memory({("", f, i): [score + d for d in near] for (i, f), score in at.items()}, labels=1000)
+    other = make.in_memory({("", f, i): [VALIDATION.get((i, f), s)] * 3 for (i, f), s in at.items()}, seed=1)
+    chosen = {(run.init, run.fraction, run.seed): run.test for run in other.runs}
+    runs = []
+    for run in test.runs:
+        validation = chosen[run.init, run.fraction, run.seed]
+        validation = dataclasses.replace(validation, images=tuple(f"v{name}" for name in validation.images))
+        info = run.info | {"config": {"init": "mae" if run.init == "mae" else "scratch", "init_name": run.init}}
+        runs.append(dataclasses.replace(run, info=info, validation=validation))
+    return analysis.analyze(runs)
+
+
+def test_the_baseline_is_the_strongest_on_validation_images(arms):
+    assert arms.baselines == ["scratch", TUNED] and arms.compared == ["mae"]
+    small, large = Level("", 0.1), Level("", 1.0)
+    assert (arms.baseline(small), arms.baseline(large)) == (TUNED, TUNED)
+    assert arms.mean("f1", arms.of(large, "scratch")) > arms.mean("f1", arms.of(large, TUNED))
+    without = dataclasses.replace(arms, runs=[dataclasses.replace(run, validation=None) for run in arms.runs])
+    assert (without.baseline(small), without.baseline(large)) == (TUNED, "scratch")
+    assert without.chosen_on_test([(large, "scratch")]) and not arms.chosen_on_test([(large, "scratch")])
+
+
+def test_a_collapsed_training_is_no_baseline_unless_all_collapsed(arms):
+    runs = [
+        dataclasses.replace(run, test=dataclasses.replace(run.test, predictions=np.full(len(run.test.labels), 4)))
+        if run.init == TUNED or (run.init == "scratch" and run.fraction == 1.0)
+        else run
+        for run in arms.runs
+    ]
+    fallen = analysis.analyze(runs)
+    assert (fallen.baseline(Level("", 0.1)), fallen.baseline(Level("", 1.0))) == ("scratch", "scratch")
+    assert list(fallen.strongest(fallen.baselines)) == [0.1]
+    rows = {row["fraction"]: row for row in tables.paired(fallen)[0] if row["metric"] == "accuracy"}
+    assert rows[1.0]["verdict"] == "collapsed: nothing to compare" and rows[0.1]["verdict"] == "higher"
+
+
+def test_every_comparison_is_with_the_baseline(arms):
+    paired, notes = tables.paired(arms)
+    assert notes == [] and {(row["init"], row["baseline"]) for row in paired} == {("mae", TUNED)}
+    (row,) = [row for row in paired if (row["fraction"], row["metric"]) == (0.1, "accuracy")]
+    assert row["difference"] == pytest.approx(0.85 - 0.78, abs=1e-3)  # not 0.15, the gain over scratch
+    for rows in (cell_types.analyze(arms).rows, certainty.analyze(arms), certainty.by_class(arms)):
+        assert {(row["init"], row["baseline"]) for row in rows} == {("scratch", ""), (TUNED, ""), ("mae", TUNED)}
+        assert all((row["verdict"] is None) == (row["init"] != "mae") for row in rows)
+    found = {row["fraction"]: row for row in label_efficiency.worth(arms, paired)}
+    # by hand, on the curve of the tuned training: 0.78 with 100 labels and 0.84 with 1,000
+    assert found[0.1]["times"] == np.inf and {row["init"] for row in found.values()} == {"mae"}
+
+
+def test_the_page_names_the_baseline(arms):
+    rows, (paired, _) = tables.rows(arms), tables.paired(arms)
+    answer = words.answer(arms, rows, paired, label_efficiency.worth(arms, paired))
+    assert answer["lines"][0] == (
+        "2 kinds of training start from scratch (scratch and tuned). The strongest at each number of labels is the "
+        "baseline, by macro F1 on the validation images: tuned at 10 % and 100 %."
+    )
+    assert answer["lines"][1].startswith("10 % of the labels (100 images), mae against tuned: accuracy is higher")
+    head = " ".join(answer["headlines"])
+    assert "from scratch no number of labels does" in head or "from scratch it takes" in head
+    table = tables.table_text(rows)
+    assert "10 %, against tuned" in table and "scratch" in table.splitlines()[-1] + table.splitlines()[-2]
+
+
+def test_trainings_from_scratch_alone_are_compared_with_scratch(make):
+    study = make.in_memory({("", 0.1, i): [0.7] * 3 for i in ("scratch", TUNED)})
+    config = {"config": {"init": "scratch"}}
+    study = dataclasses.replace(study, runs=[dataclasses.replace(run, info=config) for run in study.runs])
+    assert (study.baselines, study.compared) == (["scratch"], [TUNED])
+    assert {(row["init"], row["baseline"]) for row in tables.paired(study)[0]} == {(TUNED, "scratch")}

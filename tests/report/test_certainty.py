@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from mae_jax.report import analysis, certainty
+from mae_jax.report import analysis, certainty, stats
 from mae_jax.report.runs import read_runs
 
 
@@ -42,10 +42,37 @@ def test_confidence_when_wrong_is_compared_with_scratch(tmp_path):
 def test_confident_mistakes_of_each_class(tmp_path):
     wrong = {i: 0.95 for i in range(0, 20, 2)} | {1: 0.5, 3: 0.95}
     study = analysis.analyze(read_runs([write(tmp_path / "a", "scratch", wrong)])[0])
-    a, b = certainty.by_class(study)
+    both, a, b = certainty.by_class(study)
+    assert (both["class"], both["n"], both["sure_wrong"]) == ("all classes", 100, pytest.approx(11 / 100))
     assert (a["class"], a["n"], a["sure_wrong"]) == ("a", 50, pytest.approx(10 / 50))
     assert (b["class"], b["n"], b["sure_wrong"]) == ("b", 50, pytest.approx(1 / 50))
     assert tuple(a) == certainty.BY_CLASS
+
+
+def test_confident_mistakes_are_compared_for_each_class(tmp_path):
+    base, ours = {i: 0.95 for i in range(0, 60, 2)} | {1: 0.95}, {i: 0.95 for i in range(0, 8, 2)} | {3: 0.95}
+    dirs = [write(tmp_path / "a", "scratch", base), write(tmp_path / "b", "mae", ours)]
+    rows = certainty.by_class(analysis.analyze(read_runs(dirs)[0]))
+    found = {row["class"]: row for row in rows if row["init"] == "mae"}
+    assert found["a"]["difference"] == pytest.approx((4 - 30) / 50) and found["a"]["baseline"] == "scratch"
+    assert found["a"]["verdict"] == "lower, each trained once" and found["b"]["verdict"] == "no difference shown"
+    assert found["a"]["difference_low"] < -0.52 < found["a"]["difference_high"] < 0
+    # Holm's correction is for the two classes and all images
+    family = [found[name]["p"] for name in ("all classes", "a", "b")]
+    assert [found[name]["holm_p"] for name in ("all classes", "a", "b")] == pytest.approx(stats.holm(family))
+    assert all(row["difference"] is None for row in rows if row["init"] == "scratch")
+
+
+def test_the_spread_of_confidence_when_wrong_is_compared(tmp_path):
+    base = {i: 0.75 + 0.1 * (i // 2 % 5 - 2) for i in range(0, 60, 2)}
+    ours = {i: 0.75 + 0.01 * (i // 2 % 5 - 2) for i in range(0, 60, 2)}
+    dirs = [write(tmp_path / "a", "scratch", base), write(tmp_path / "b", "mae", ours)]
+    scratch, mae = certainty.analyze(analysis.analyze(read_runs(dirs)[0]))
+    assert scratch["wrong_sd"] == pytest.approx(np.std(list(base.values()), ddof=1))
+    assert mae["sd_difference"] == pytest.approx(mae["wrong_sd"] - scratch["wrong_sd"]) and mae["sd_p"] < 0.001
+    assert mae["sd_difference_low"] < mae["sd_difference"] < mae["sd_difference_high"] < 0
+    assert mae["sd_verdict"] == "lower, each trained once" and mae["verdict"] == "no difference shown"
+    assert scratch["wrong_sd_low"] < scratch["wrong_sd"] < scratch["wrong_sd_high"] and scratch["sd_verdict"] is None
 
 
 def test_confident_means_a_confidence_of_at_least_90_percent(tmp_path):

@@ -54,13 +54,26 @@ def test_a_difference_is_paired_over_images_and_seeds():
     ours = base.copy()
     ours[:, :10] = 1 - ours[:, :10]  # differs on ten images alone
     a, b = (ratios.ratio(x, np.ones_like(x), np.arange(200)) for x in (ours, base))
-    found, low, high, p = ratios.difference(a, b)
+    found, low, high, p, seeds = ratios.difference(a, b)
     assert found == pytest.approx(ours.mean() - base.mean())
     unpaired = np.hypot(*(np.diff(ratios.mean_interval(one))[0] for one in (a, b)))
     assert high - low < 0.6 * unpaired
     assert (p < 0.05) == (not low <= 0 <= high)
     same = ratios.difference(a, a)
-    assert same == (0.0, 0.0, 0.0, 1.0)
+    assert same == (0.0, 0.0, 0.0, 1.0, 3) and seeds == 3
+
+
+def test_the_standard_deviation_of_some_values_has_the_jackknifes_interval():
+    """Linearization and the jackknife agree for a smooth statistic of many images."""
+    rng = np.random.default_rng(3)
+    values, used = rng.beta(5, 2, (1, 600)), (rng.random((1, 600)) < 0.3).astype(float)
+    found = ratios.deviation(values, used, np.arange(600))
+    own = values[used > 0]
+    assert found.estimate == pytest.approx(own.std(ddof=1)) and found.units == len(own) == found.n
+    without = np.array([np.delete(own, i).std(ddof=1) for i in range(len(own))])
+    jackknife = np.sqrt((len(own) - 1) / len(own) * ((without - without.mean()) ** 2).sum())
+    assert np.sqrt((found.influence**2).sum()) == pytest.approx(jackknife, rel=0.02)
+    assert ratios.deviation(values, np.eye(1, 600), np.arange(600)) is None  # one value has no spread
 
 
 def test_intervals_cover_groups_and_seeds():
@@ -77,7 +90,7 @@ def test_intervals_cover_groups_and_seeds():
         truth = stats.norm.cdf(1.0 / np.sqrt(2 + 0.09))
         low, high = ratios.share_interval(a)
         inside["share"] += low <= truth <= high
-        _, low, high, _ = ratios.difference(a, b)
+        _, low, high, *_ = ratios.difference(a, b)
         inside["difference"] += low <= 0 <= high
     assert 0.93 <= inside["share"] / 400 <= 0.995, inside
     assert 0.93 <= inside["difference"] / 400 <= 0.995, inside

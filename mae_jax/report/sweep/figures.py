@@ -6,10 +6,9 @@ from typing import Any
 import numpy as np
 from matplotlib.lines import Line2D
 
-from mae_jax.report.analysis import BASELINE
 from mae_jax.report.figures import MARKERS, OTHERS
 from mae_jax.report.panels import Numbers, grid
-from mae_jax.report.runs import Level, percent, series
+from mae_jax.report.runs import BASELINE, Level, percent, series
 from mae_jax.report.stats import grey
 from mae_jax.report.sweep.networks import Sweep
 

@@ -10,8 +10,8 @@ import numpy as np
 from jaxtyping import Float
 
 from mae_jax.report import analysis, stats
-from mae_jax.report.analysis import BASELINE, Study
-from mae_jax.report.runs import Run, check_same_images, is_number, read_info, read_log, read_runs
+from mae_jax.report.analysis import Study
+from mae_jax.report.runs import BASELINE, Run, check_same_images, is_number, read_info, read_log, read_runs
 from mae_jax.rundir.contents import ERRORS, RECONSTRUCTIONS, reference_ratio
 from mae_jax.rundir.predictions import clean, read_rows, show
 from mae_jax.runtime.errors import UNUSABLE, UserError

@@ -1,6 +1,7 @@
 """The tables of a sweep: errors of each network, what a visible weight changes, scores of the classifiers."""
 
 from mae_jax.report import stats, tables
+from mae_jax.report.comparisons import Difference, judge
 from mae_jax.report.sweep.networks import COLUMNS, Sweep
 from mae_jax.rundir.contents import ERRORS
 
@@ -20,13 +21,16 @@ def error_rows(sweep: Sweep) -> list[dict]:
 
 EFFECTS = (  # the columns of effects.csv
     *("mask_ratio", "visible_weight", "evaluated_at", "error"),
-    *("change", "low", "high", "verdict"),
+    *("change", "low", "high", "p", "holm_p", "verdict"),
 )
 
 
 def effect_rows(sweep: Sweep) -> list[dict]:
-    """The rows of effects.csv: the relative change of each error due to a visible weight, paired over images."""
-    rows = []
+    """The rows of effects.csv: the relative change of each error due to a visible weight, paired over images.
+
+    Holm's correction of `p` is for all rows.
+    """
+    rows, family = [], []
     plain = {n.mask_ratio: i for i, n in enumerate(sweep.networks) if n.visible_weight == 0}
     for i, network in enumerate(sweep.networks):
         base = plain.get(network.mask_ratio)
@@ -37,8 +41,11 @@ def effect_rows(sweep: Sweep) -> list[dict]:
                 draws = sweep.draws[ratio][column]
                 if not sweep.mean(base, ratio, column):
                     continue  # a relative change of 0 is not defined
-                low, high = stats.percentile_interval(draws[i] / draws[base] - 1)
+                changes = draws[i] / draws[base] - 1
+                low, high = stats.percentile_interval(changes)
                 change = sweep.mean(i, ratio, column) / sweep.mean(base, ratio, column) - 1
+                p = stats.p_value(changes)
+                family.append(Difference(change, low, high, p, stats.SEEDS))
                 rows.append(
                     {
                         "mask_ratio": network.mask_ratio,
@@ -48,10 +55,10 @@ def effect_rows(sweep: Sweep) -> list[dict]:
                         "change": change,
                         "low": low,
                         "high": high,
-                        "verdict": tables.verdict(low, high),
+                        "p": p,
                     }
                 )
-    return rows
+    return [row | said for row, said in zip(rows, judge(family), strict=True)]
 
 
 def classifier_rows(sweep: Sweep) -> list[dict]:

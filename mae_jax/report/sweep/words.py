@@ -1,8 +1,8 @@
 """What the sweep shows, in words and in one table, all derived from the numbers."""
 
 from mae_jax.report import stats, tables
-from mae_jax.report.analysis import BASELINE
-from mae_jax.report.runs import Level, percent
+from mae_jax.report.comparisons import TIMES, Difference, is_higher, is_lower, is_sure, judge
+from mae_jax.report.runs import BASELINE, Level, percent
 from mae_jax.report.stats import grey
 from mae_jax.report.sweep.networks import Sweep
 
@@ -62,8 +62,8 @@ def _effect(sweep: Sweep, effects: list[dict], weight: float, at: str) -> str:
         f"A weight of {weight:g} on visible patches changes their error by {_span([r['change'] for r in seen])}, "
         f"and the error on removed patches by {_span([r['change'] for r in removed])} (over the mask ratios; {at})"
     )
-    better = all(row["high"] < 0 for row in seen)
-    worse = [percent(row["mask_ratio"]) for row in removed if row["low"] > 0]
+    better = all(is_lower(row) for row in seen)
+    worse = [percent(row["mask_ratio"]) for row in removed if is_higher(row)]
     if not better:
         return f"{text}: it does not improve visible patches at every mask ratio."
     if worse:
@@ -83,11 +83,11 @@ def _classifiers(rows: list[dict]) -> str:
         text += f" and {_accuracy(worst)} from the worst ({worst['init']})"
     if base is None:
         return f"{text}."
-    shown = sum((row["difference_low"] or 0) > 0 and tables.is_sure(row) for row in others)
+    shown = sum((row["difference_low"] or 0) > 0 and is_sure(row) for row in others)
     better = f"{shown} of {len(others)} networks are shown to be better, after Holm’s correction for their number"
     if len(others) == 1:
         better = f"the network is {'' if shown else 'not '}shown to be better"
-    few = tables.TIMES.get(min(row["seeds"] for row in rows))
+    few = TIMES.get(min(row["seeds"] for row in rows))
     return f"{text}; {_accuracy(base)} from scratch: {better}{f', by classifiers each trained {few}' if few else ''}."
 
 
@@ -112,6 +112,7 @@ def _no_network(sweep: Sweep, rows: list[dict]) -> str:
 def _weighted(sweep: Sweep, weight: float) -> str:
     """The effect of a weight on the classifiers, for each mask ratio, paired over images and seeds."""
     study, verdicts = sweep.study, {}
+    family: list[tuple[str, Difference | None]] = []
     if study is None:
         return ""
     plain = {n.mask_ratio: n.name for n in sweep.networks if n.visible_weight == 0}
@@ -122,12 +123,10 @@ def _weighted(sweep: Sweep, weight: float) -> str:
         sides = [study.of(study.runs[0].level, name) for name in names]
         if not all(sides) or len(sides[0]) != len(sides[1]):
             continue
-        if any(study.collapsed(side) == len(side) for side in sides):
-            verdict = tables.COLLAPSED
-        else:
-            each = study.difference("accuracy", *sides)
-            verdict = tables.verdict(each.low, each.high, each.seeds)
-        verdicts.setdefault(verdict, []).append(percent(network.mask_ratio))
+        nothing = any(study.collapsed(side) == len(side) for side in sides)
+        family.append((percent(network.mask_ratio), None if nothing else study.difference("accuracy", *sides)))
+    for (at, _), said in zip(family, judge([each for _, each in family]), strict=True):
+        verdicts.setdefault(said["verdict"], []).append(at)
     found = [f"{verdict} at {', '.join(names)}" for verdict, names in verdicts.items()]
     return (
         f"Accuracy of classifiers with a visible weight of {weight:g} against 0: {'; '.join(found)}." if found else ""

@@ -1,0 +1,67 @@
+"""Which differences are shown: one rule for every comparison of a report.
+
+A difference is shown if its 95 % interval excludes 0, and its p-value is still below 0.05 after Holm's correction for
+all comparisons of its family. A family is every comparison that a report makes of one quantity: all fractions, arms
+and initializations, and all classes or evaluations. Interval and p-value of a difference have the same source.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from mae_jax.report import stats
+
+SURE = 0.05  # significance level for a corrected p-value
+NOTHING = "no difference shown"
+COLLAPSED = "collapsed: nothing to compare"
+UNSURE = "not sure after Holm's correction"
+TIMES = {1: "once", 2: "twice"}  # how often a model was trained, in words
+
+
+class Difference(NamedTuple):
+    """A value of some models minus that of others, averaged over seeds, with its 95 % interval and p-value."""
+
+    value: float
+    low: float
+    high: float
+    p: float
+    seeds: int
+
+
+def judge(family: Sequence[Difference | None]) -> list[dict]:
+    """`holm_p` and `verdict` of each difference of a family; None stands for models that collapsed."""
+    corrected = iter(stats.holm([each.p for each in family if each is not None]))
+    found = []
+    for each in family:
+        holm_p = None if each is None else next(corrected)
+        text = COLLAPSED if each is None or holm_p is None else verdict(each, holm_p)
+        found.append({"holm_p": holm_p, "verdict": text})
+    return found
+
+
+def verdict(found: Difference, holm_p: float) -> str:
+    """A difference in words. With one or two seeds, it is only about these models."""
+    if found.low <= 0 <= found.high:
+        return NOTHING
+    text = "higher" if found.low > 0 else "lower"
+    text += f", each trained {TIMES[found.seeds]}" if found.seeds < stats.SEEDS else ""
+    return text if holm_p < SURE else f"{text}, {UNSURE}"
+
+
+def is_higher(row: dict) -> bool:
+    """Whether a row with `low`, `high` and `holm_p` shows a higher value."""
+    return row["low"] is not None and row["low"] > 0 and is_sure(row)
+
+
+def is_lower(row: dict) -> bool:
+    """Whether a row with `low`, `high` and `holm_p` shows a lower value."""
+    return row["high"] is not None and row["high"] < 0 and is_sure(row)
+
+
+def is_unsure(row: dict) -> bool:
+    """Whether the interval of a row excludes 0, but Holm's correction does not confirm the difference."""
+    return row["low"] is not None and not row["low"] <= 0 <= row["high"] and not is_sure(row)
+
+
+def is_sure(row: dict) -> bool:
+    """Whether a row's p-value is below 0.05 after Holm's correction."""
+    return row["holm_p"] is not None and row["holm_p"] < SURE
