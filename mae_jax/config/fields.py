@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 from mae_jax.config.tasks import EVALUATIONS, QUICK, TASKS, TRAITS, Traits
 
 TRACKERS = ("wandb", "mlflow", "trackio")
+STAINS = ("none", "hed", "randstainna", "jitter")
 SIZES = ("tiny", "small", "base", "large", "custom")
 WEIGHTS = (".safetensors", ".npz", ".pth", ".pt", ".bin", ".ckpt")  # suffixes of weight files
 INF = math.inf
@@ -155,6 +156,14 @@ class DataFields(Fields):
     random_erasing: float = field(
         0.0, "share of the images in which a random rectangle is replaced by noise", low=0, high=1
     )
+    stain: str = field(
+        "none",
+        "random change of stain and color in training: hed (H&E: amounts of hematoxylin, eosin and DAB), randstainna "
+        "(any stain: mean and deviation in LAB, as they differ between the training images), jitter (brightness, "
+        "contrast, saturation, hue)",
+        choices=STAINS,
+    )
+    stain_strength: float = field(1.0, "factor for the ranges of `stain`", low=0, high=10, open="low")
     mean: tuple[float, float, float] = field(
         (0.485, 0.456, 0.406), "mean of each channel, for pixel values in 0..1; subtracted (default: ImageNet's)"
     )
@@ -246,6 +255,11 @@ class MaeFields(Fields):
 
     mask_ratio: float = field(0.75, "share of the patches to remove", low=0, high=1, open="low high")
     norm_pix_loss: bool = field(True, "predict pixels that are normalized within each patch")
+    target: str = field(
+        "augmented",
+        "what to predict if data.stain changes the images: the changed image, or the original one",
+        choices=("augmented", "original"),
+    )
     visible_weight: float = field(
         0.0, "weight of an additional loss on visible patches; 0: none, as in He et al. 2022", low=0, open="high"
     )

@@ -15,6 +15,7 @@ from mae_jax.runtime import machine
 from mae_jax.runtime.errors import UserError
 from mae_jax.step.optimizer import Optimizer
 from mae_jax.step.spec import Objective, StepSpec
+from mae_jax.step.stain import Augmentation
 
 
 def shape_of(config: RunConfig, n_classes: int = 0) -> ViTConfig:
@@ -51,8 +52,10 @@ def shape_of(config: RunConfig, n_classes: int = 0) -> ViTConfig:
     return dataclasses.replace(shape, attention="cudnn" if fused else "xla")
 
 
-def spec_of(config: RunConfig, resolved: Schedule, mesh: Mesh, n_classes: int = 0) -> StepSpec:
-    """The `StepSpec` of a config: everything the compiled step depends on."""
+def spec_of(
+    config: RunConfig, resolved: Schedule, mesh: Mesh, n_classes: int = 0, stain: Augmentation | None = None
+) -> StepSpec:
+    """The `StepSpec` of a config: everything the compiled step depends on. `stain` changes the training images."""
     o, d, objective = config.optim, config.data, objective_of(config)
     return StepSpec(
         objective=objective,
@@ -64,6 +67,7 @@ def spec_of(config: RunConfig, resolved: Schedule, mesh: Mesh, n_classes: int = 
         accumulation=config.train.accumulation,
         mesh=mesh,
         trained=objective.trained or trained_parameters(config),
+        stain=stain,
     )
 
 

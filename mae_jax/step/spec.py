@@ -12,11 +12,14 @@ from mae_jax.config.fields import RunConfig
 from mae_jax.models import Params
 from mae_jax.models.vit import ViTConfig
 from mae_jax.step.optimizer import Optimizer
+from mae_jax.step.stain import Augmentation
 
 # Purposes of randomness. Each is folded into the seed, so that no two purposes share random numbers.
-INIT, MASK, DROP, EVAL_MASK, MIX = range(5)
+INIT, MASK, DROP, EVAL_MASK, MIX, STAIN = range(6)
 
-Batch = dict[str, Array]  # image: b h w 3 uint8; label, index: b int32; mask: b float32, 0 = padding
+# image: b h w 3 uint8; original: image before `StepSpec.stain`, in training; label, index: b int32; mask: b float32,
+# 0 = padding
+Batch = dict[str, Array]
 
 
 def key_for(seed: Int[Array, ""], purpose: int, step: Int[Array, ""]) -> Array:
@@ -86,3 +89,4 @@ class StepSpec:
     accumulation: int
     mesh: Mesh
     trained: str = ""  # regular expression for paths of trained parameters; the rest has no optimizer state; "": all
+    stain: Augmentation | None = None  # of training images

@@ -10,9 +10,9 @@ from jaxtyping import Array, Float, Int
 
 from mae_jax.models import Params
 from mae_jax.models.params import join, part
-from mae_jax.step import sharding
+from mae_jax.step import sharding, stain
 from mae_jax.step.batches import micro_batches
-from mae_jax.step.spec import DROP, Batch, StepSpec, key_for
+from mae_jax.step.spec import DROP, STAIN, Batch, StepSpec, key_for
 from mae_jax.step.state import TrainState, _shapes, _split_shapes, state_shardings
 
 
@@ -44,6 +44,20 @@ def _gradient(
     return jax.tree.map(lambda g: g / count, gradient), {k: v / count for k, v in metrics.items()}
 
 
+def _stained(spec: StepSpec, batch: Batch, seed: Int[Array, ""], step: Int[Array, ""]) -> Batch:
+    """The batch with the images as `spec.stain` changes them, and those before as `original`.
+
+    The real rows of the whole batch are drawn at once, so that devices and micro-batches do not matter.
+    """
+    if spec.stain is None:
+        return batch
+    images, real = batch["image"], spec.batch_size
+    changed = stain.apply(spec.stain, images[:real], key_for(seed, STAIN, step))
+    changed = jnp.concatenate([changed, images[real:]])
+    changed = jax.lax.with_sharding_constraint(changed, sharding.batch_sharding(spec.mesh))
+    return batch | {"image": changed, "original": images}
+
+
 @partial(jax.jit, static_argnums=0, donate_argnums=1)
 def train_step(
     spec: StepSpec, state: TrainState, batch: Batch, seed: Int[Array, ""], learning_rate: Float[Array, ""]
@@ -55,6 +69,7 @@ def train_step(
     """
     key = key_for(seed, DROP, state.step)
     network = sharding.pad_or_crop(state.params, _shapes(spec).params)
+    batch = _stained(spec, batch, seed, state.step)
     updated, batch, shared = spec.objective.prepare(spec, network, batch, seed, state.step)
     params = state.params | {k: sharding.pad_or_crop(v, _split_shapes(spec).params[k]) for k, v in updated.items()}
     trained, frozen = part(params, spec.trained)

@@ -21,6 +21,7 @@ from mae_jax.runtime.errors import UserError
 from mae_jax.step.from_config import spec_of
 from mae_jax.step.objectives.classification import classifies
 from mae_jax.step.state import TrainState
+from mae_jax.train import stains
 from mae_jax.train.task import Task, about_files, predictor
 from mae_jax.weights import initial_weights
 
@@ -45,7 +46,8 @@ def finetune(
     data = splits.labelled(config.data, on_progress, cache)
     classes = data.train.classes
     resolved = resolve_finetune(config, data, mesh.size)
-    spec = spec_of(config, resolved, mesh, len(classes))
+    changes = stains.augmentation(config, (data.train,), (data.train_idx,))
+    spec = spec_of(config, resolved, mesh, len(classes), changes)
     if config.train.balance == "loss":
         weights = subsets.inverse_frequency(data.subset["actual"].values())
         spec = dataclasses.replace(spec, objective=dataclasses.replace(classifies(spec), class_weights=weights))

@@ -16,6 +16,7 @@ from mae_jax.evaluation import per_image, reconstruction_sheets
 from mae_jax.models import Params
 from mae_jax.rundir.metrics_log import MetricsLog
 from mae_jax.step.from_config import spec_of
+from mae_jax.train import stains
 from mae_jax.train.task import Task, about_files, predictor
 from mae_jax.weights import initial_weights
 
@@ -28,7 +29,8 @@ def pretrain(
     data = splits.unlabelled(config.data, on_progress, cache)
     sizes, weights = [len(i) for i in data.train_idx], tuple(config.data.weights)
     resolved = resolve(config, sum(sizes), mesh.size)
-    spec = spec_of(config, resolved, mesh)
+    changes = stains.augmentation(config, data.sources, data.train_idx)
+    spec = spec_of(config, resolved, mesh, stain=changes)
     predict = predictor(config, spec)
     expected = loaders.epoch_counts(sizes, weights)
 

@@ -9,8 +9,9 @@ import pytest
 
 from mae_jax import models
 from mae_jax.models.params import map_paths
+from mae_jax.models.patches import n_visible, patchify
 from mae_jax.models.vit import ViTConfig
-from mae_jax.step import eval_step, mixup, sharding, state, train_step
+from mae_jax.step import eval_step, mixup, sharding, stain, state, train_step
 from mae_jax.step.batches import to_float
 from mae_jax.step.objectives.classification import Classification
 from mae_jax.step.objectives.frozen_classification import FrozenClassification
@@ -399,3 +400,40 @@ def test_remat_saves_memory_and_the_state_is_donated():
             found.append([float(metrics["loss"]), float(metrics["gradient_norm"])])
     assert sizes[1] < 0.6 * sizes[0], sizes
     np.testing.assert_allclose(found[2:], found[:2], rtol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ["pretrain", "finetune"])
+def test_stain_changes_depend_on_seed_and_step_but_not_on_devices(task):
+    expected, _ = losses(spec_of(task, mesh_of(1), stain=stain.Hed()), 8, steps=2)
+    plain, _ = losses(spec_of(task, mesh_of(1)), 8, steps=2)
+    assert (expected != plain).all()
+    for devices, accumulation, rows in [(5, 1, 10), (5, 2, 10)]:
+        found, _ = losses(spec_of(task, mesh_of(devices), accumulation=accumulation, stain=stain.Hed()), rows, steps=2)
+        np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_every_step_draws_another_stain():
+    spec, batch = spec_of("finetune", mesh_of(1), stain=stain.Hed()), batch_of(0, 10)
+    changed = [
+        train_step._stained(spec, jax.tree.map(jnp.asarray, batch), jnp.int32(0), jnp.int32(step)) for step in (3, 3, 4)
+    ]
+    images = [np.asarray(each["image"]) for each in changed]
+    assert (images[0] == images[1]).all() and (images[0] != images[2]).mean() > 0.5
+    assert (images[0][8:] == 0).all()  # padding stays
+    assert (np.asarray(changed[0]["original"]) == batch["image"]).all()
+
+
+@pytest.mark.parametrize("target", ["augmented", "original"])
+def test_the_target_is_the_changed_image_or_the_original(target):
+    spec = spec_of("pretrain", mesh_of(1), stain=stain.Jitter(), target=target, norm_pix=False)
+    params, batch = state.init_state(spec, 0).params, jax.tree.map(jnp.asarray, batch_of(0, 8))
+    batch = train_step._stained(spec, batch, jnp.int32(0), jnp.int32(0))
+    _, batch, shared = spec.objective.prepare(spec, params, batch, jnp.int32(0), jnp.int32(0))
+    loss, _ = spec.objective.loss(spec, params, batch, jax.random.key(0), shared)
+    seen = to_float(batch["image"], spec.mean, spec.std)
+    pred, mask = models.apply("mae", SHAPE, params, seen, batch["noise"], n_visible(SHAPE.n_patches, 0.5))
+    wanted = to_float(batch["image" if target == "augmented" else "original"], spec.mean, spec.std)
+    error = ((pred - patchify(wanted, 4)) ** 2).mean(-1)
+    assert float(loss) == pytest.approx(float(((error * mask).sum(1) / mask.sum(1)).sum()), rel=1e-5)
+    assert (batch["image"] != batch["original"]).any()

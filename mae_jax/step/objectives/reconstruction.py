@@ -25,13 +25,14 @@ class Reconstruction(Objective):
     mask_ratio: float
     norm_pix: bool  # each target patch is standardized
     visible_weight: float = 0.0
+    target: str = "augmented"  # or "original": the pixels before the stain is changed
 
     measures: ClassVar[tuple[str, ...]] = ("loss", "visible_loss", "spam")
 
     @classmethod
     def of(cls, config: RunConfig) -> "Reconstruction":
         m = config.mae
-        return cls(m.mask_ratio, m.norm_pix_loss, m.visible_weight)
+        return cls(m.mask_ratio, m.norm_pix_loss, m.visible_weight, m.target)
 
     def init(self, shape: ViTConfig, key: Array) -> Params:
         return models.init("mae", shape, key)
@@ -52,6 +53,8 @@ class Reconstruction(Objective):
         images = to_float(batch["image"], spec.mean, spec.std)
         visible = n_visible(spec.shape.n_patches, self.mask_ratio)
         pred, mask = models.apply("mae", spec.shape, params, images, batch["noise"], visible)
+        if self.target == "original" and "original" in batch:
+            images = to_float(batch["original"], spec.mean, spec.std)
         patches = patchify(images, spec.shape.patch_size)
         removed, seen = losses.reconstruction(pred, patches, mask, self.norm_pix)
         real = batch["mask"]
