@@ -3,15 +3,15 @@
 mae-jax run --config=configs/finetune.py:frac=0.1[,init=scratch|mae|PATH][,seed=0][,data=SOURCE][,recipe=study|mae]
 
 SOURCE is raabin_wbc (as in the study), synthetic, or folder with --config.data.dir=DIR. init=mae starts from the
-default run directory of configs/pretrain.py:exp=2. PATH is the directory of any pre-training run, or a file or folder
-of weights from Hugging Face, timm or facebookresearch/mae, which then determine the network. recipe=study is the plain
-recipe of the study; recipe=mae is that of He et al. 2022 for ViT-B.
+default run directory of configs/pretrain.py:exp=2. PATH is a run, study or bundle of mae_jax, or a file or folder of
+weights from Hugging Face, timm or facebookresearch/mae. It determines the network and the normalization of images.
+recipe=study is the plain recipe of the study; recipe=mae is that of He et al. 2022 for ViT-B.
 """
 
 from pathlib import Path
 
 from mae_jax.config.fields import defaults
-from mae_jax.config.loading import init_of, load, one_of, parse_arg
+from mae_jax.config.loading import load, one_of, parse_arg
 from mae_jax.config.naming import default_workdir
 
 
@@ -21,15 +21,6 @@ def get_config(arg=None):
     config.seed = arg.seed
     config.data.source = arg.data
     config.data.fraction = arg.frac
-    if arg.init != "scratch":
-        config.init = "mae" if arg.init == "mae" else init_of(arg.init)
-        # The study pre-trains on CAM16 and pRCC, or on generated tiles if the labeled images are generated.
-        pretrain = load(
-            Path(__file__).with_name("pretrain.py"),
-            "exp=2,data=synthetic" if arg.data == "synthetic" else "exp=2",
-        )
-        config.init_from = default_workdir(pretrain) if arg.init == "mae" else arg.init
-
     # The study's values for all initial weights: ViT-B/16 at 224, AdamW, batch 64, 20 epochs.
     config.train.epochs = 20.0
     config.train.batch_size = 64
@@ -42,11 +33,17 @@ def get_config(arg=None):
     if one_of("recipe", arg.recipe, ("study", "mae")) == "mae":
         config.name = "finetune_recipe_mae"
         recipe_of_mae(config)
-    if config.init == "weights":
-        from mae_jax.weights import reader
+    if arg.init != "scratch":
+        from mae_jax.weights import encoder_fields
 
-        reader.read(config.init_from, "init").configure(config)
+        encoder_fields.start_from(config, pretraining_of(arg.data) if arg.init == "mae" else arg.init)
     return config
+
+
+def pretraining_of(data):
+    """The default run directory of the pre-training: on CAM16 and pRCC, or on generated tiles if `data` is."""
+    pretrain = "exp=2,data=synthetic" if data == "synthetic" else "exp=2"
+    return default_workdir(load(Path(__file__).with_name("pretrain.py"), pretrain))
 
 
 def recipe_of_mae(config):

@@ -3,11 +3,12 @@
 mae-jax run --config=configs/pretrain.py:exp=1|2|3[,data=SOURCE][,seed=0][,init=PATH]
 
 SOURCE is cam16+prcc (as in the study), tiles:NAME, synthetic, or folder with --config.data.dir=DIR[,DIR...]. To start
-from existing weights, PATH is the directory of a pre-training run, or a file or folder of weights from other code.
+from existing weights, PATH is a run, study or bundle of mae_jax, or a file or folder of weights from other code. It
+determines the network and the normalization of images.
 """
 
 from mae_jax.config.fields import defaults
-from mae_jax.config.loading import init_of, one_of, parse_arg
+from mae_jax.config.loading import one_of, parse_arg
 
 
 def get_config(arg=None):
@@ -48,9 +49,7 @@ def get_config(arg=None):
         config.data.crop_scale = (0.5, 1.0)  # a narrower range than (0.2, 1)
         # Inputs are normalized with ImageNet's mean and standard deviation, as in `defaults`.
     if arg.init != "scratch":
-        config.init, config.init_from = init_of(arg.init), arg.init
-    if config.init == "weights":
-        from mae_jax.weights import reader
+        from mae_jax.weights import encoder_fields
 
-        reader.read(config.init_from, "init").configure(config)
+        encoder_fields.start_from(config, arg.init)
     return config

@@ -154,8 +154,10 @@ def _validate_model(config: RunConfig, prefix: str) -> None:
             )
     elif m.width or m.depth or m.heads:
         raise UserError(
-            f"{prefix}model.width, depth and heads are for size=custom; size={m.size} has its own: set "
-            f"{prefix}model.size=custom or leave them 0"
+            f"{prefix}model.width={m.width}, depth={m.depth}, heads={m.heads} are for size=custom, but "
+            f"{prefix}model.size={m.size}"
+            + (f"; leave out {prefix}model.size to keep the network of {config.init_from}" if config.init_from else "")
+            + f"; set {prefix}model.size=custom, or width, depth and heads to 0"
         )
     if m.decoder_width % 4 or m.decoder_width % m.decoder_heads:
         raise UserError(

@@ -6,9 +6,8 @@ from pathlib import Path
 import numpy as np
 from ml_collections import ConfigDict
 
-from mae_jax.config.fields import RunConfig
 from mae_jax.config.loading import init_of, load
-from mae_jax.config.validation import ENCODER, validate
+from mae_jax.config.validation import validate
 from mae_jax.data import splits
 from mae_jax.runtime.errors import UserError
 from mae_jax.runtime.progress import Progress
@@ -59,18 +58,13 @@ def _name_images(config: ConfigDict, place: Path, unlabeled: str, columns: str, 
 
 def _probe_encoder(config: ConfigDict, init: str) -> None:
     """Uses the encoder of `init`, with its network and normalization, instead of a pre-training."""
-    from mae_jax.weights import initial_weights, reader
+    from mae_jax.weights import encoder_fields, initial_weights
 
-    if init_of(init) == "weights":
-        known = reader.read(init, "--init")
-        for part in (config.pretrain, config.finetune):
-            known.configure(part)
-    else:
-        saved: RunConfig = initial_weights.saved_run(Path(init), "--init")
-        for part in (config.pretrain, config.finetune):
-            for name in ENCODER:
-                part.model[name] = getattr(saved.model, name)
-            part.data.update(mean=saved.data.mean, std=saved.data.std)
+    init = encoder_fields.pretraining_of(init, "--init")
+    if init_of(init) == "mae":
+        initial_weights.saved_run(Path(init), "--init")
+    for part in (config.pretrain, config.finetune):
+        encoder_fields.follow(part, init, "--init")
     config.inits = ("scratch", init)
 
 

@@ -16,6 +16,7 @@ from mae_jax.models import Params
 from mae_jax.rundir import contents
 from mae_jax.runtime.errors import UserError
 from mae_jax.runtime.processes import note
+from mae_jax.runtime.text import count
 from mae_jax.step import sharding
 from mae_jax.step.from_config import parameter_shapes, shape_of, spec_of
 from mae_jax.step.spec import StepSpec
@@ -66,7 +67,11 @@ def first_weights(config: RunConfig) -> Callable[[StepSpec, Params], Params]:
                 f": the encoder of a run of task {tested.task} on {source_label(tested.data)}; its head is not used "
                 f"({loaded.origin})"
             )
-        note(f"  initial weights from {config.init_from}{detail}")
+        m = spec.shape
+        note(
+            f"  initial weights from {config.init_from}{detail}: {count(m.depth, 'block')} of width {m.width}, "
+            f"{m.image_size} px in patches of {m.patch_size}"
+        )
         taken, more = transfer.transfer(params, spec.shape, loaded)
         for line in (*source.notes, *notes, *more):
             note(f"  note: {line}")

@@ -9,7 +9,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 
 from mae_jax import models
 from mae_jax.models import Params, vit
@@ -58,11 +57,8 @@ class Weights:
         fields |= {k: getattr(s, k) if custom else 0 for k in ("width", "depth", "heads")}
         if self.kind == "mae":
             fields |= {k: getattr(s, k) for k in ("decoder_width", "decoder_depth", "decoder_heads")}
+        fields |= {"pool": "mean"} if s.pool == "mean" else {}  # such an encoder has no norm for the class token
         return fields | {k: getattr(s, k) for k in ("positions", "norm_eps", "registers", "layer_scale")}
-
-    def configure(self, config: ConfigDict) -> None:
-        """Sets the fields of a run's config that follow from these weights: network, mean and standard deviation."""
-        config.update_from_flattened_dict(self.fields())
 
     def fields(self) -> dict[str, Any]:
         """The fields of a run's config that follow from these weights, by their dotted names."""

@@ -84,7 +84,8 @@ def compare(shape: ViTConfig, weights: Weights, field: str = "init_from") -> lis
     if differences:
         fields = " ".join(f"--config.model.{k}={v}" for k, v in weights.model_fields().items() if v != 0)
         raise UserError(
-            f"{field}={weights.origin} holds another network: {'; '.join(differences)}. Use these fields: {fields}"
+            f"{field}={weights.origin} holds another network: {'; '.join(differences)}. Use these fields, which "
+            f"the argument init=PATH of a config file sets unless you give other values: {fields}"
         )
     if shape.norm_eps != theirs.norm_eps:
         notes.append(f"the norms' epsilon is {shape.norm_eps:g} in the config and {theirs.norm_eps:g} in the weights")
