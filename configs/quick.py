@@ -9,6 +9,7 @@ Without unlabeled images it pre-trains on the labeled training images (pretrain.
 
 from pathlib import Path
 
+from mae_jax.config.fields import RunConfig
 from mae_jax.config.loading import load, parse_arg
 
 
@@ -25,7 +26,8 @@ def get_config(arg=None):
         part.model.update(width=96, depth=3, heads=3)
         part.data.update(train_split="auto", test_split="auto")
     config.pretrain.model.update(decoder_width=64, decoder_depth=2, decoder_heads=4)
-    config.pretrain.train.steps = arg.steps  # not epochs, so that the time does not depend on the number of images
+    # Not epochs, so that the time does not depend on the number of images.
+    config.pretrain.train.update(steps=arg.steps, epochs=RunConfig().train.epochs)
     config.pretrain.eval.every_epochs = config.pretrain.checkpoint.every_epochs = 10.0
     config.pretrain.optim.update(base_lr=6e-3, warmup_epochs=2.0)
     return config

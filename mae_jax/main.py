@@ -16,20 +16,23 @@ if __name__ == "__main__":
 import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from mae_jax.config import usage
-from mae_jax.config.loading import check_arguments, config_argument, config_file
+from mae_jax.config.fields import AnyConfig
+from mae_jax.config.loading import check_arguments, config_argument, config_file, loaded_values, remember
 from mae_jax.config.naming import run_directory
 from mae_jax.config.tasks import in_words
+from mae_jax.rundir import contents
 from mae_jax.runtime import limits, signals
 from mae_jax.runtime.command import call, call_computing, quiet_libraries, say
 from mae_jax.runtime.errors import EXIT_USER_ERROR, UserError
 from mae_jax.runtime.places import local
-from mae_jax.study import validation
+from mae_jax.study import unused, validation
 from mae_jax.study.results import Results
 
 if TYPE_CHECKING:
@@ -71,8 +74,9 @@ def run(config: ConfigDict, workdir: str | os.PathLike | None = None, cache: "Da
     limits.leave_imported_script()
     limits.refuse_little_memory()
     checked = validation.check(config)
-    validation.check_images(checked)
     directory = run_directory(checked, local(workdir, "--workdir") if workdir else None)
+    _refuse_unused(config, checked, directory)
+    validation.check_images(checked)
     from mae_jax.study import label_study, mask_sweep
     from mae_jax.train import loop
 
@@ -87,8 +91,9 @@ def plan(config: ConfigDict, workdir: str | os.PathLike | None = None, timed: bo
     If `timed`, measures a few training steps and estimates the total time. Raises UserError as `run` does.
     """
     checked = validation.check(config)
-    validation.check_images(checked)
     directory = run_directory(checked, local(workdir, "--workdir") if workdir else None)
+    _refuse_unused(config, checked, directory)
+    validation.check_images(checked)
     from mae_jax.study import preview
 
     _start_jax()
@@ -97,6 +102,12 @@ def plan(config: ConfigDict, workdir: str | os.PathLike | None = None, timed: bo
     for line in machine.devices():
         processes.note(line)
     return [f"{in_words(checked.task)} in {directory}", *preview.lines(checked, directory, timed)]
+
+
+def _refuse_unused(config: ConfigDict, checked: AnyConfig, directory: Path) -> None:
+    """Raises UserError for a field that was set and has no effect, but not for what was started with it."""
+    if not any((directory / name).exists() for name in (contents.CONFIG, contents.STUDY)):
+        unused.refuse(checked, loaded_values(config))
 
 
 def _start_jax() -> None:
@@ -109,9 +120,12 @@ def _start_jax() -> None:
 
 def parse(argv: list[str]) -> list[str]:
     """Parses the flags. Raises UserError where ml_collections would print a stack trace."""
-    check_arguments(argv[1:])
+    of_file = check_arguments(argv[1:])
     try:
-        return flags.FLAGS(_with_shipped_config(argv))
+        rest = flags.FLAGS(_with_shipped_config(argv))
+        if _CONFIG.value is not None:
+            remember(_CONFIG.value, of_file)
+        return rest
     except (flags.Error, ValueError) as error:  # absl raises ValueError for --noFLAG=VALUE
         raise UserError(" ".join(str(error).split())) from None
 

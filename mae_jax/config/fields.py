@@ -305,7 +305,7 @@ class TrainFields(Fields):
     match_count: int = field(
         0, "classifiers: train for as many updates as this number of labels would get; 0: off", low=0, high=10**9
     )
-    label_smoothing: float = field(0.0, "fine-tuning: label smoothing", low=0, high=1, open="high")
+    label_smoothing: float = field(0.0, "classifiers: label smoothing", low=0, high=1, open="high")
     blocks: int = field(
         -1,
         "fine-tuning: train this many of the last blocks, the last norm and the head; 0: only the head; -1: all",
@@ -652,7 +652,9 @@ def probe_of(finetune: RunConfig | ConfigDict, task: str) -> ConfigDict:
         cast(ConfigDict, c[section]).update(given[section])
     c.data.update(randaugment=0.0, random_erasing=0.0)
     c.model.update(drop_path=0.0, dropout=0.0, head_std=defaults(task).model.head_std)
-    if task not in QUICK:
+    if task in QUICK:  # their images are cropped as in evaluation
+        c.data.update({name: getattr(DataFields(), name) for name in ("crop_scale", "crop_ratio", "flips")})
+    else:
         for name in ("select", "patience", "balance", "match_fraction", "match_count"):
             c.train[name] = given.train[name]
     return c

@@ -34,6 +34,7 @@ from mae_jax.runtime.places import hub_advice, local
 
 # The config files of mae_jax: inside the package in a wheel, next to it in a checkout.
 CONFIGS = next(p for p in (Path(__file__).parents[1] / "configs", Path(__file__).parents[2] / "configs") if p.is_dir())
+_LOADED = "_values_of_the_file"  # an attribute of a ConfigDict, not a field
 _arguments: contextvars.ContextVar[list[dict[str, Any]] | None] = contextvars.ContextVar("arguments", default=None)
 
 
@@ -142,7 +143,18 @@ def load(path: str | os.PathLike, arg: str = "") -> ConfigDict:
         raise UserError(
             f"config file {path}: get_config returned a {type(config).__name__}, not a ConfigDict; see configs/"
         )
+    return remember(config)
+
+
+def remember(config: ConfigDict, values: Mapping[str, Any] | None = None) -> ConfigDict:
+    """Notes the values of a config, or other `values` by dotted names, as those of its file. Returns the config."""
+    object.__setattr__(config, _LOADED, flatten(config) if values is None else dict(values))
     return config
+
+
+def loaded_values(config: ConfigDict) -> dict[str, Any] | None:
+    """The values that a config had when it was loaded, by dotted names; None if it was not loaded from a file."""
+    return vars(config).get(_LOADED)
 
 
 def _given(arguments: list[str]) -> list[tuple[str, str, str]]:
@@ -163,11 +175,14 @@ def config_argument(arguments: list[str]) -> tuple[str, str] | None:
     return path, arg
 
 
-def check_arguments(arguments: list[str]) -> None:
-    """Raises UserError for a --config that does not load, an unknown --config.FIELD, or a value of the wrong type."""
+def check_arguments(arguments: list[str]) -> dict[str, Any]:
+    """The values of the file in --config, by dotted names, without those of the flags --config.FIELD; {} without file.
+
+    Raises UserError for a file that does not load, an unknown --config.FIELD, or a value of the wrong type.
+    """
     config = config_argument(arguments)
     if config is None:
-        return
+        return {}
     path, arg = config
     given, flat = _given(arguments), flatten(load(path, arg))
     for name, equals, value in given:
@@ -186,6 +201,7 @@ def check_arguments(arguments: list[str]) -> None:
             except ValueError:
                 words = {int: "a whole number", float: "a number"}[kind]
                 raise UserError(f"--config.{field}{equals}{value}: {value!r} is not {words}") from None
+    return flat
 
 
 def flatten(config: ConfigDict | Fields | Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

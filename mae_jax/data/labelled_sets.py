@@ -57,6 +57,7 @@ def load(data: DataFields, on_progress: OnProgress | None = None, decoded: Decod
         layout, parts = _of_folder(data, on_progress, decoded)
         about = {"layout": layout}
     words = {name: value.in_words() if isinstance(value, Layout) else value for name, value in about.items()}
+    words |= _not_used(data, parts)
     train, where = parts["train"], layout.train or "all images"
     if "test" not in parts:
         train, parts["test"] = _held_out(data, train)
@@ -70,6 +71,19 @@ def load(data: DataFields, on_progress: OnProgress | None = None, decoded: Decod
         validation = np.arange(len(train), len(train) + len(parts["val"]))
         train = sources.join([train, parts["val"]])
     return LabelledSets(train, parts["test"], validation, layout.train or "train", layout.test or HELD_OUT, words)
+
+
+def _not_used(data: DataFields, parts: dict[str, Source]) -> dict[str, str]:
+    """A line about fields that were set to split off images, although the data have a set of their own."""
+    usual, found = DataFields(), []
+    for role, kind, names in (
+        ("test", "test", ("test_fraction", "test_seed")),
+        ("val", "validation", ("val_fraction",)),
+    ):
+        given = [f"data.{name}={getattr(data, name)}" for name in names if getattr(data, name) != getattr(usual, name)]
+        if given and role in parts:
+            found.append(f"{' and '.join(given)}, because the data have a {kind} set (data.{role}_split)")
+    return {"not used": "; ".join(found)} if found else {}
 
 
 def _held_out(data: DataFields, train: Source) -> tuple[Source, Source]:

@@ -11,6 +11,7 @@ from typing import Any
 from mae_jax.config.fields import AnyConfig, RunConfig
 from mae_jax.config.loading import as_json, difference, flatten, with_defaults
 from mae_jax.config.schedule import images_per_update
+from mae_jax.config.unused import why_unused, why_unused_in_part
 from mae_jax.rundir.contents import CONFIG, RESULTS, SAVED, STUDY, read_config, stamped, write_json
 from mae_jax.runtime.errors import UserError
 
@@ -67,6 +68,7 @@ def refuse_difference(workdir: Path, path: Path, config: AnyConfig, resolved: di
         ours |= flatten({"resolved": resolved})
         # Values that an older run did not record count as equal.
         theirs |= flatten({"resolved": resolved | saved.get("resolved", {})})
+    theirs |= _unused(config, ours)  # what no run reads cannot make it another run or study
     differing = difference(ours, theirs)
     why = ""
     if {line.partition(":")[0] for line in differing} & {"train.epochs", "train.steps"}:
@@ -80,6 +82,18 @@ def refuse_difference(workdir: Path, path: Path, config: AnyConfig, resolved: di
             f"it, or another --workdir"
         )
     return False
+
+
+def _unused(config: AnyConfig, flat: dict[str, Any]) -> dict[str, Any]:
+    """The fields in `flat`, the flattened `config`, that neither the run nor a run of the study reads."""
+    if isinstance(config, RunConfig):
+        return {key: value for key, value in flat.items() if why_unused(key, config)}
+    unread: dict[str, Any] = {}
+    for part in ("pretrain", "finetune"):
+        fields = {key.partition(".")[2]: value for key, value in flat.items() if key.startswith(f"{part}.")}
+        run = getattr(config, part)
+        unread |= {f"{part}.{key}": value for key, value in fields.items() if why_unused_in_part(key, run)}
+    return unread
 
 
 def _cannot_grow(ours: dict[str, Any], theirs: dict[str, Any]) -> str:

@@ -12,7 +12,7 @@ from mae_jax.runtime.places import local
 
 OF_THE_ENCODER = tuple(f"model.{name}" for name in ENCODER) + tuple(f"data.{name}" for name in NORMALIZATION)
 SEPARATOR = ";"  # of the values of a list, because "," separates fields
-_BY_THE_STUDY = {  # fields that the study sets in each of its runs
+BY_THE_STUDY = {  # fields that the study sets in each of its runs
     *("task", "name", "seed", "init", "init_from", "init_name"),
     *("data.fraction", "data.label_count", "data.subset_seed", "train.match_fraction", "train.match_count"),
 }
@@ -123,7 +123,7 @@ def _field(text: str, key: str, value: str, config: RunConfig) -> dict[str, Any]
             f"inits: {text!r}: {key.removeprefix('mae.')} is not known; use exp, one of "
             f"{', '.join(as_dict(config.mae))}, or a dotted field that `--help` lists, such as model.decoder_depth"
         )
-    if key in _BY_THE_STUDY:
+    if key in BY_THE_STUDY:
         raise UserError(f"inits: {text!r}: the study sets {key} in each of its runs; use another field")
     like = known[key][0]
     try:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from ml_collections import ConfigDict
 
-from mae_jax.config.loading import init_of, load
+from mae_jax.config.loading import init_of, load, remember
 from mae_jax.config.validation import validate
 from mae_jax.data import splits
 from mae_jax.runtime.errors import UserError
@@ -42,7 +42,7 @@ def configured(
     checked = validate(config.finetune, "finetune.")
     held = splits.labelled(checked.data, loop.checking(Progress(10.0)), cache)
     config.label_counts = label_counts(held.train.labels[held.train_idx], len(held.train.classes))
-    return config
+    return remember(config)  # the user sets no field by hand
 
 
 def _name_images(config: ConfigDict, place: Path, unlabeled: str, columns: str, group_pattern: str) -> None:

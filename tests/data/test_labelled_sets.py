@@ -122,6 +122,18 @@ def test_a_validation_folder_is_used(data, tmp_path):
     assert {found.train.names[i].split("/")[0] for i in found.val_idx} == {"train"}
 
 
+def test_shares_that_split_off_nothing_are_named(data, tmp_path):
+    assert "not used" not in labelled_sets.load(typed(data, DataFields)).about
+    for split in ("train", "val", "test"):
+        for name in ("A", "B"):
+            draw(tmp_path / "split" / split / name / "0.png", 100 + len(split) * 10 + len(name))
+    data.update(dir=str(tmp_path / "split"), train_split="auto", test_split="auto", test_fraction=0.3, val_fraction=0.4)
+    assert labelled_sets.load(typed(data, DataFields)).about["not used"] == (
+        "data.test_fraction=0.3, because the data have a test set (data.test_split); data.val_fraction=0.4, because "
+        "the data have a validation set (data.val_split)"
+    )
+
+
 @pytest.fixture
 def table(data, tmp_path) -> Path:
     """The same images in one folder, labels in a CSV beside it."""
