@@ -105,9 +105,14 @@ def plan(config: ConfigDict, workdir: str | os.PathLike | None = None, timed: bo
 
 
 def _refuse_unused(config: ConfigDict, checked: AnyConfig, directory: Path) -> None:
-    """Raises UserError for a field that was set and has no effect, but not for what was started with it."""
-    if not any((directory / name).exists() for name in (contents.CONFIG, contents.STUDY)):
-        unused.refuse(checked, loaded_values(config))
+    """Raises UserError for a field that was set and has no effect.
+
+    Configs from elsewhere than a config file may have such fields, for example those of an earlier run, and so may what
+    was started with them.
+    """
+    loaded = loaded_values(config)
+    if loaded is not None and not any((directory / name).exists() for name in (contents.CONFIG, contents.STUDY)):
+        unused.refuse(checked, loaded)
 
 
 def _start_jax() -> None:

@@ -48,8 +48,7 @@ CONDITIONS = tuple(
         (
             "by classifiers, and by pre-training with data.part=train",
             lambda c, _: _splits(c),
-            "data.train_split data.test_split data.val_split data.test_fraction data.test_seed data.synthetic_train "
-            "data.synthetic_test",
+            "data.train_split data.test_split data.val_split data.test_fraction data.test_seed",
         ),
         (
             "by finetune and linear_probe",
@@ -109,11 +108,6 @@ CONDITIONS = tuple(
             "with data.source=synthetic",
             lambda c, _: "synthetic" in _sources(c),
             "data.synthetic_train data.synthetic_test data.synthetic_unlabelled data.synthetic_size",
-        ),
-        (
-            "in pre-training with data.part=all",
-            lambda c, _: c.traits.decoder and c.data.part == "all",
-            "data.synthetic_unlabelled",
         ),
         (
             "with prepared data sets",

@@ -20,6 +20,7 @@ KEYS = [key for key in rules(RunConfig) if key != "task"]
 ELSEWHERE = {"name", "init_name", "data.group_pattern", "data.bad_images", "data.prepared_dir", "data.labels"}
 ELSEWHERE |= {"data.columns", "data.dir", "data.train_split", "data.test_split", "data.val_split"}
 ELSEWHERE |= {"data.test_fraction", "data.test_seed", "init_from"}
+ELSEWHERE |= {"data.synthetic_train", "data.synthetic_test", "data.synthetic_unlabelled"}  # one generated data set
 ELSEWHERE |= {"train.on_divergence"}  # if a number is not finite
 
 
