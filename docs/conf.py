@@ -10,9 +10,9 @@ sys.path[:0] = [str(ROOT), str(ROOT / "docs" / "_ext")]
 
 import mae_jax  # noqa: E402
 
-setup = configparser.ConfigParser()
-setup.read(ROOT / "setup.cfg")
-address = setup["metadata"]["project_urls"].partition("=")[2].strip()  # of the repository
+parsed = configparser.ConfigParser()
+parsed.read(ROOT / "setup.cfg")
+address = parsed["metadata"]["project_urls"].partition("=")[2].strip()  # of the repository
 
 project = "mae_jax"
 author = "mae_jax contributors"
