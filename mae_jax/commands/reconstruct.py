@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("neighbours", "borrowed"),
         default="neighbours",
         help="for networks with normalized targets, the source of the mean and contrast of removed patches in the "
-        "picture (default neighbours); borrowed takes them from the original, which leaks the answer, and the "
+        "picture (default %(default)s); borrowed takes them from the original, which leaks the answer, and the "
         "picture says so",
     )
 

@@ -13,11 +13,11 @@ import argparse
 from pathlib import Path
 
 from mae_jax.commands.predict import add_image_arguments
+from mae_jax.config.selection import METHODS
 from mae_jax.runtime import signals
 from mae_jax.runtime.errors import UserError
 
 SUMMARY = "select the images to label first: a CSV file to fill in, and a contact sheet"
-METHODS = ("typical", "coreset", "random")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -4,6 +4,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.cluster import vq
 
+from mae_jax.config.selection import METHODS
 from mae_jax.evaluation.probes import unit
 
 NEIGHBORS = 20  # that typicality averages over (Hacohen et al. 2022, section 3.2)
@@ -71,7 +72,7 @@ def random(
     return np.random.default_rng(seed).permutation(rest)[:budget]
 
 
-METHODS = {"typical": typical, "coreset": coreset, "random": random}
+FUNCTIONS = dict(zip(METHODS, (typical, coreset, random), strict=True))
 
 
 def _clusters(x: Float[np.ndarray, "n d"], k: int, seed: int) -> Int[np.ndarray, " n"]:

@@ -140,18 +140,24 @@ class Mlp(nnx.Module):
         return self.fc2(dropout(hidden, key, self.dropout) if key is not None and self.dropout else hidden)
 
 
-@partial(jax.jit, inline=True)
-def dropout(x: Float[Array, "*rows d"], key: Array, rate: Float[Array, ""] | float) -> Float[Array, "*rows d"]:
-    """Sets random elements to 0 with probability `rate` and divides the others by 1 - rate (Srivastava et al. 2014)."""
-    keep = jax.random.bernoulli(key, 1.0 - rate, x.shape)
+@partial(jax.jit, inline=True, static_argnames="mask_shape")
+def dropout(
+    x: Float[Array, "*rows d"],
+    key: Array,
+    rate: Float[Array, ""] | float,
+    mask_shape: tuple[int, ...] | None = None,
+) -> Float[Array, "*rows d"]:
+    """Sets random elements to 0 with probability `rate` and divides the others by 1 - rate (Srivastava et al. 2014).
+
+    Elements that share an entry of a mask of `mask_shape` (default: the shape of `x`) are dropped together.
+    """
+    keep = jax.random.bernoulli(key, 1.0 - rate, mask_shape or x.shape)
     return x * keep.astype(x.dtype) / jnp.asarray(1.0 - rate, x.dtype)
 
 
-@partial(jax.jit, inline=True)
 def drop_path(branch: Float[Array, "b n d"], key: Array, rate: Float[Array, ""] | float) -> Float[Array, "b n d"]:
     """Stochastic depth (Huang et al. 2016): drops the branch for random images and rescales it for the others."""
-    keep = jax.random.bernoulli(key, 1.0 - rate, (branch.shape[0], 1, 1))
-    return branch * keep.astype(branch.dtype) / jnp.asarray(1.0 - rate, branch.dtype)
+    return dropout(branch, key, rate, (branch.shape[0], 1, 1))
 
 
 class Block(nnx.Module):

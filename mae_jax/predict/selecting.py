@@ -65,7 +65,7 @@ def select(
         raise UserError(f"--budget={budget} is out of range; only {count(usable, 'image')} can be read")
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="One of the clusters is empty")
-        order = selection.METHODS[method](features, budget, np.flatnonzero(np.isin(indices, known)), seed)
+        order = selection.FUNCTIONS[method](features, budget, np.flatnonzero(np.isin(indices, known)), seed)
     chosen = [int(i) for i in indices[order]]
     with writers.table(out, ["path", "label", "rank"], ("path", "label", "rank"), {}) as write:
         write([[names[i] for i in chosen], [""] * budget, [str(rank) for rank in range(1, budget + 1)]])

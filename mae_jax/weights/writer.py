@@ -23,10 +23,11 @@ from mae_jax.weights.reader import Weights
 
 
 def write(weights: Weights, folder: Path, form: str, training: dict[str, Any] | None = None) -> list[str]:
-    """Writes `weights` into the existing `folder` in the format `form` (one of FORMATS). Returns notes for the user.
+    """Writes `weights` into the existing `folder` in the format `form`. Returns notes for the user.
 
-    `training` holds `mask_ratio` and `norm_pix_loss` of an autoencoder, for Hugging Face's format. Raises UserError if
-    the other code cannot compute the network, or a file cannot be written.
+    `form` is hf, timm, or own for mae_jax's names. `training` holds `mask_ratio` and `norm_pix_loss` of an autoencoder,
+    for Hugging Face's format. Raises UserError if the other code cannot compute the network, or a file cannot be
+    written.
     """
     shape, notes = weights.shape, []
     model_type = hugging_face_class(weights)[0] if form == "hf" else form
