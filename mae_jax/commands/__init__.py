@@ -25,6 +25,7 @@ VERBS = (  # in the order in which `mae-jax` lists them
     "predict",
     "embed",
     "select",
+    "robustness",
     "runs",
     "check",
     "prepare",

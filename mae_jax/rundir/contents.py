@@ -23,6 +23,7 @@ MISTAKES = "thumbnails"  # has small pictures of the most confident mistakes
 EXAMPLES = "examples"  # has a small picture of each class
 BUNDLE = "mae_jax_bundle"  # a key in the config.json of a bundle, which is not a run
 EXTERNAL = "external"  # has a directory with a predictions.csv for each external test set
+ROBUSTNESS = "robustness"  # folders with predictions for changed test images
 RECONSTRUCTIONS = "reconstructions.csv"  # of a pre-training; the .json has the means, the .png a sheet of pictures
 USUAL = tasks.USUAL  # the evaluation of a run whose run.json does not say how its encoder was evaluated
 ERRORS = (  # columns of reconstructions.csv after image, group and mask_ratio: mean squared errors and patch repetition

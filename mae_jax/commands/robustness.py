@@ -1,0 +1,64 @@
+"""Test finished classifiers on changed images: stain, hue, brightness, blur and compression.
+
+mae-jax robustness STUDY_OR_RUN... [--changes hematoxylin,eosin,hue,gamma,blur,jpeg] [--out DIR]
+
+Each classifier predicts its own test images under every change. Predictions go into its run directory, under
+robustness/; those that are there already are kept, so the same command continues after an interruption. robustness.csv,
+.md, .svg and .png in DIR compare the classifiers: accuracy, macro F1, calibration error, and the share of images whose
+predicted class flips.
+"""
+
+import argparse
+from pathlib import Path
+
+from mae_jax.runtime import signals
+from mae_jax.runtime.errors import UserError
+
+SUMMARY = "test finished classifiers on images with changed stain, hue, brightness, blur and compression"
+CHANGES = ("hematoxylin", "eosin", "hue", "gamma", "blur", "jpeg")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of `mae-jax robustness`."""
+    parser.add_argument("places", nargs="+", type=Path, metavar="STUDY_OR_RUN", help="a study's directory, or runs")
+    parser.add_argument("--changes", default=",".join(CHANGES), help=f"some of {', '.join(CHANGES)} (default: all)")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="default for one STUDY_OR_RUN: its directory report/")
+
+
+def main(options: argparse.Namespace) -> None:
+    """Predicts, writes the tables, and prints where they are."""
+    names = [name.strip() for name in options.changes.split(",")]
+    for name in names:
+        if name not in CHANGES:
+            raise UserError(f"--changes={options.changes}: {name!r} is not known; use some of {', '.join(CHANGES)}")
+    if options.out is None and len(options.places) > 1:
+        raise UserError("--out is missing: with several directories, name one for the tables")
+    with signals.blocked():
+        from mae_jax.evaluation import perturbations
+        from mae_jax.predict import robustness as predicting
+        from mae_jax.report import directories, robustness
+        from mae_jax.report.runs import USUAL, read_runs
+        from mae_jax.runtime import machine
+        from mae_jax.runtime.progress import Progress
+    machine.keep_memory()
+    machine.keep_compiled()
+    progress = Progress(10.0)
+    places, notes = directories.expand(options.places)
+    runs = [run for run in read_runs(places)[0] if run.evaluation == USUAL]
+    for line in notes:
+        progress.say(line)
+    if not runs:
+        raise UserError(f"{options.places[0]}: no fine-tuned classifier; name a study or runs of finetune")
+    chosen = [each for each in perturbations.ALL if each.name in names]
+    predicting.write([run.path for run in runs], chosen, progress)
+    changes = [
+        robustness.Change(
+            each.name, each.axis, each.neutral, level, [predicting.place_of(run.path, each.name, level) for run in runs]
+        )
+        for each in chosen
+        for level in each.levels
+    ]
+    out = options.out or options.places[0] / "report"
+    _, paths = robustness.write(out, runs, changes)
+    progress.say((out / "robustness.md").read_text(encoding="utf-8"))
+    progress.say(f"written: {', '.join(map(str, paths))}")

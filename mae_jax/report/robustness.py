@@ -1,0 +1,153 @@
+"""How far classifiers hold up when test images change: a table, and a figure of macro F1 against the strength."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from mae_jax.report import analysis, figures, panels, ratios, tables
+from mae_jax.report.analysis import Study
+from mae_jax.report.comparisons import Difference, judge
+from mae_jax.report.runs import Level, Run
+from mae_jax.rundir.predictions import read_predictions
+
+METRICS = ("accuracy", "f1", "ece")
+COLUMNS = (
+    *("change", "level", "fraction", "arm", "label_count", "init", "seeds"),
+    *(f"{metric}{end}" for metric in METRICS for end in ("", "_low", "_high")),
+    *("flipped", "flipped_low", "flipped_high"),
+    *("baseline", "difference", "low", "high", "p", "holm_p", "verdict"),
+)
+USUAL = "unchanged"
+
+
+@dataclasses.dataclass(frozen=True)
+class Change:
+    """Where each run has its predictions for one change at one level. `neutral` is the level that changes nothing."""
+
+    name: str
+    axis: str  # what the level is, in words
+    neutral: float
+    level: float
+    files: Sequence[Path]  # one for each run
+
+
+def rows(runs: Sequence[Run], changes: Sequence[Change]) -> list[dict]:
+    """A row for each change, level and cell, after those of the unchanged images.
+
+    `flipped` is the share of images whose predicted class differs from that of the unchanged image. `difference` is
+    that of macro F1 from the strongest training from scratch at the same fraction, which is chosen on unchanged
+    validation images; Holm's correction is for all rows. Raises UserError for predictions that are not valid.
+    """
+    usual = analysis.analyze(list(runs))
+    found, family = _rows(usual, usual, USUAL, None)
+    for change in changes:
+        tested = [
+            dataclasses.replace(run, test=read_predictions(file, run.raw_classes)[0])
+            for run, file in zip(runs, change.files, strict=True)
+        ]
+        more, differences = _rows(analysis.analyze(tested), usual, change.name, change.level)
+        found += more
+        family += differences
+    for (row, each), said in zip(family, judge([each for _, each in family]), strict=True):
+        row |= said | dict(zip(("difference", "low", "high", "p"), (each or (None,) * 4)[:4], strict=True))
+    return found
+
+
+def _rows(
+    study: Study, usual: Study, name: str, level: float | None
+) -> tuple[list[dict], list[tuple[dict, Difference | None]]]:
+    found, family = [], []
+    for place, init in study.cells:
+        index = study.of(place, init)
+        row = {"change": name, "level": level, **place.columns, "init": init, "seeds": len(index)}
+        for metric in METRICS:
+            low, high = study.interval(metric, index)
+            row |= {metric: study.mean(metric, index), f"{metric}_low": low, f"{metric}_high": high}
+        flips = np.stack([(study.runs[i].test.predictions != usual.runs[i].test.predictions) * 1.0 for i in index])
+        share = ratios.ratio(flips, np.ones_like(flips), study.unit_of) if level is not None else None
+        low, high = ratios.share_interval(share) if share else (None, None)
+        row |= {"flipped": share.estimate if share else None, "flipped_low": low, "flipped_high": high}
+        base = usual.baseline(place) if init in usual.compared else None
+        found.append(row | {"baseline": base or "", **dict.fromkeys(COLUMNS[-6:])})
+        if base is not None:
+            sides = study.shared_seeds(index, study.of(place, base))
+            if sides[0]:
+                gone = any(study.collapsed(side) == len(side) for side in sides)
+                family.append((found[-1], None if gone else study.difference("f1", *sides)))
+    return found, family
+
+
+def figure(runs: Sequence[Run], found: Sequence[dict], changes: Sequence[Change], level: Level) -> panels.Numbers:
+    """Macro F1 in percent against the strength of each change, with 95 % intervals, at one number of labels."""
+    study = Study(list(runs), {}, {}, "", np.zeros(0, int))
+    inits = [init for place, init in study.cells if place == level]
+    names = list(dict.fromkeys(change.name for change in changes))
+    about = {change.name: change for change in changes}
+    handles = [figures.handle(study, init, linewidth=1.5) for init in inits]
+    columns = min(3, len(names))
+    lines = -(-len(names) // columns)
+    made = panels.grid(
+        lines, columns, panel=(2.65, 2.1), handles=handles, labels=[panels.short(init) for init in inits], title=1
+    )
+    at = [row for row in found if Level.of_row(row) == level]
+    drawn: list[dict] = []
+    for ax, name in zip(made.every, names, strict=False):
+        neutral = about[name].neutral
+        ticks = sorted({neutral, *(row["level"] for row in at if row["change"] == name)})
+        for init in inits:
+            mine = [row for row in at if row["init"] == init]
+            points = {row["level"]: row for row in mine if row["change"] == name}
+            points[neutral] = next(row for row in mine if row["change"] == USUAL)
+            x = [place for place, tick in enumerate(ticks) if tick in points]
+            y, low, high = (
+                np.array([100 * points[tick][f"f1{end}"] for tick in ticks if tick in points])
+                for end in ("", "_low", "_high")
+            )
+            color = figures.color(study, init)
+            ax.fill_between(x, low, high, color=color, alpha=0.15, linewidth=0)
+            ax.plot(x, y, color=color, marker=figures.marker(study, init), markersize=5)
+            drawn += [{"panel": name, "init": init, **points[tick], "level": tick} for tick in ticks if tick in points]
+        ax.set_xticks(range(len(ticks)), ["as is" if tick == neutral else f"{tick:g}" for tick in ticks])
+        ax.axvline(ticks.index(neutral), color="0.7", linewidth=0.8, linestyle=":")
+        ax.set_title(name)
+        ax.set_xlabel(about[name].axis)
+    for ax in made.every[len(names) :]:
+        ax.set_axis_off()
+    for line in made.axes:
+        line[0].set_ylabel("macro F1, %")
+    return made.figure, drawn
+
+
+def text(found: Sequence[dict], level: Level) -> str:
+    """The rows of one number of labels as a Markdown table."""
+    head = ("change", "level", "init", "accuracy", "macro F1", "flipped", "difference of macro F1", "")
+    lines = [head, ("---",) * len(head)]
+    for row in found:
+        if Level.of_row(row) != level:
+            continue
+        gain = "" if row["difference"] is None else (
+            f"{100 * row['difference']:+.1f} ({100 * row['low']:.1f} to {100 * row['high']:.1f})"
+        )  # fmt: skip
+        scores = [
+            "" if row[m] is None else f"{100 * row[m]:.1f} ({100 * row[f'{m}_low']:.1f}–{100 * row[f'{m}_high']:.1f})"
+            for m in ("accuracy", "f1", "flipped")
+        ]
+        strength = "" if row["level"] is None else f"{row['level']:g}"
+        lines.append((row["change"], strength, row["init"], *scores, gain, row["verdict"] or ""))
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def write(out: Path, runs: Sequence[Run], changes: Sequence[Change]) -> tuple[list[dict], list[Path]]:
+    """Writes robustness.csv, robustness.md and robustness.svg to `out`. Returns the rows and the paths."""
+    found = rows(runs, changes)
+    level = max((run.level for run in runs), key=lambda level: (level.arm == runs[0].arm, level.fraction))
+    out.mkdir(parents=True, exist_ok=True)
+    paths = [tables.write_csv(out / "robustness.csv", found, COLUMNS)]
+    (out / "robustness.md").write_text(f"Tested with {level}, in percent.\n\n{text(found, level)}\n", encoding="utf-8")
+    with panels.style():
+        drawing, _ = figure(runs, found, changes, level)
+        drawing.savefig(out / "robustness.svg")
+        drawing.savefig(out / "robustness.png", dpi=150)
+    return found, [*paths, out / "robustness.md", out / "robustness.svg", out / "robustness.png"]
