@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 from PIL import Image
 
 from mae_jax.report.runs import Run, is_number, read_info, read_log
@@ -19,6 +20,8 @@ from mae_jax.runtime.errors import UserError
 
 FILE = Path(contents.RECONSTRUCTIONS).stem
 SHOWN = tuple(name for name in contents.ERRORS if name not in ("visible_pixel", "removed_pixel_borrowed"))
+HIGHEST = 1.15  # maximum height of the sheet on the page, in widths
+WHITE = 250  # minimum gray level of the background between rows of pictures
 WIDEST = 1600  # maximum width of the sheet on the page, in pixels
 
 
@@ -100,17 +103,32 @@ def save(base: Path, sheet: dict) -> None:
 
 
 def _sheet(file: Path) -> dict:
-    """The sheet of pictures: `uri` is a smaller copy for the page ("" if none), `png` and `size` are the original."""
+    """The sheet of pictures: `uri` is a smaller copy for the page ("" if none), `png` and `size` are the original.
+
+    `shortened` says whether the page has only its first rows of pictures.
+    """
     try:
         with Image.open(regular(file), formats=("PNG",)) as opened:
             sheet = opened.convert("RGB")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        return {"uri": "", "png": b"", "size": (0, 0)}
+        return {"uri": "", "png": b"", "size": (0, 0), "shortened": False}
     whole, size = io.BytesIO(), sheet.size
     sheet.save(whole, "PNG")
+    sheet = _first_rows(sheet)
+    shortened = sheet.size != size
     if sheet.width > WIDEST:
         sheet = sheet.resize((WIDEST, round(sheet.height * WIDEST / sheet.width)))
     stream = io.BytesIO()
     sheet.save(stream, "JPEG", quality=88)
     uri = "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode()
-    return {"uri": uri, "png": whole.getvalue(), "size": size}
+    return {"uri": uri, "png": whole.getvalue(), "size": size, "shortened": shortened}
+
+
+def _first_rows(sheet: Image.Image) -> Image.Image:
+    """The sheet down to the last white gap between rows of pictures at which it is about as high as wide."""
+    white = np.asarray(sheet.convert("L")).min(1) >= WHITE
+    gaps = np.flatnonzero(white[1:] & ~white[:-1]) + 1  # where a gap begins
+    fitting = gaps[gaps <= HIGHEST * sheet.width]
+    if sheet.height <= HIGHEST * sheet.width or not len(fitting):
+        return sheet
+    return sheet.crop((0, 0, sheet.width, int(fitting[-1])))

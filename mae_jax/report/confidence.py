@@ -10,7 +10,7 @@ from matplotlib.patches import Patch
 from mae_jax.report import stats
 from mae_jax.report.analysis import Study
 from mae_jax.report.cell_types import MOST
-from mae_jax.report.figures import ACROSS, color, handle, marker
+from mae_jax.report.figures import ACROSS, SMALL, color, handle, marker
 from mae_jax.report.panels import Handle, Numbers, grid, short, wrapped
 from mae_jax.report.runs import Level, Run
 
@@ -104,12 +104,12 @@ def reliability(study: Study, arms: Sequence[str]) -> Numbers:
     labels = [*map(short, inits), f"fewer than {FEW} predictions", "confidence is exact"]
     columns = min(ACROSS, len(levels))
     blocks = -(-len(levels) // columns)
-    titles = [wrapped(str(level), 1.75) for level in levels]
+    titles = [wrapped(str(level), SMALL) for level in levels]
     high = max(map(len, titles))
     figure = grid(
         *(2 * blocks, columns),
-        panel=(1.75, 1.5),
-        heights=[1.5, 0.6] * blocks,
+        panel=(SMALL, 1.4),
+        heights=[1.4, 0.5] * blocks,
         handles=handles,
         labels=labels,
         title=high,
@@ -159,10 +159,10 @@ def risk_coverage(study: Study, arms: Sequence[str]) -> Numbers:
     levels = study.in_arms(arms)
     inits = [init for init in study.inits if any(init == i for at, i in study.cells if at in levels)]
     columns = min(ACROSS, len(levels))
-    titles = [wrapped(str(level), 1.75) for level in levels]
+    titles = [wrapped(str(level), SMALL) for level in levels]
     figure = grid(
         *(-(-len(levels) // columns), columns),
-        panel=(1.75, 1.5),
+        panel=(SMALL, 1.4),
         handles=[handle(study, init, markersize=4) for init in inits],
         labels=[short(init) for init in inits],
         title=max(map(len, titles)),

@@ -26,7 +26,9 @@ OTHERS = ("#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C564B", "#99
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*", "p", "h")
 WATCHED = {"loss": "removed patches", "visible_loss": "visible patches"}  # errors that a pre-training logs
 NAMES = {"accuracy": "accuracy", "f1": "macro F1"}
+SUPERSCRIPT = str.maketrans("0123456789-.", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻·")
 ACROSS = 4  # maximum number of panels side by side
+SMALL = 1.12  # width in inches of a panel of a figure that shares a line of the page with another figure
 
 
 def color(study: Study, init: str) -> str:
@@ -70,7 +72,7 @@ def curves(panels: Sequence[Curve]) -> Numbers:
     lines = -(-len(panels) // columns)
     figure = grid(
         *(lines, columns),
-        panel=(2.65, 2.5),
+        panel=(2.4, 2.4),
         handles=list(handles.values()),
         labels=list(handles),
         title=1,
@@ -127,7 +129,7 @@ def _curve(ax: Axes, panel: Curve, colors: Study) -> list[dict]:
         ax.axhline(100 * rows[0]["majority_rate"], color="0.5", linestyle=":")
     if known := _random_probe(panel):
         ax.plot(*zip(*known, strict=True), color="0.5", linestyle="-.", marker="x", markersize=4)
-    _label_axis(ax, rows, counts, 2.65)
+    _label_axis(ax, rows, counts, 2.4)
     ax.set_title(short(panel.title, 30))
     ax.grid(axis="y", color="0.92")
     names = ["fraction", "label_count", "init", "n_train"]
@@ -156,7 +158,7 @@ def differences(study: Study, paired: Sequence[dict]) -> Numbers:
         labels.append(NOTHING + (", or not sure" if any(map(is_unsure, drawn)) else ""))
     tall = sum(max(0.3 + LINE * name.count("\n"), 0.24 * len(inits)) for name in names)
     figure = grid(
-        *(1, 2), panel=(2.3, max(0.8, tall)), handles=handles, labels=labels, title=1, left=0.15 + LETTER * most
+        *(1, 2), panel=(1.7, max(0.8, tall)), handles=handles, labels=labels, title=1, left=0.15 + LETTER * most
     )
     for ax, (metric, title) in zip(figure.every, (("accuracy", "Accuracy"), ("f1", "Macro F1")), strict=True):
         ax.axvline(0, color="0.3", linewidth=1)
@@ -200,7 +202,7 @@ def fitted(study: Study, rows: Sequence[dict]) -> Numbers | None:
         panel=(3.4, 2.3),
         handles=[handle(study, init, linestyle="--", linewidth=1) for init, *_ in lines],
         labels=[
-            f"{short(init)}: errors {'fall' if b > 0 else 'rise'} as n^{-b:.2f}, R² {r2:.2f}".replace("-", "−")
+            f"{short(init)}: errors {'fall' if b > 0 else 'rise'} as n{raised(-b)}, R² {r2:.2f}".replace("-", "−")
             for init, _, _, _, b, r2 in lines
         ],
         ticks=2,
@@ -223,6 +225,11 @@ def fitted(study: Study, rows: Sequence[dict]) -> Numbers | None:
     ax.minorticks_off()
     ax.set_ylabel("wrong, % of the test images")
     return figure.figure, found
+
+
+def raised(exponent: float) -> str:
+    """An exponent with two decimals in superscript characters, such as `⁻⁰·³⁶`."""
+    return f"{exponent:.2f}".translate(SUPERSCRIPT)
 
 
 def sensitivities(study: Study, found: CellTypes) -> Numbers | None:
@@ -280,10 +287,10 @@ def training(study: Study, arms: Sequence[str]) -> Numbers | None:
     handles += [Line2D([], [], color="0.3", linestyle="--"), Line2D([], [], color="0.3")]
     columns = min(ACROSS, len(levels))
     blocks = -(-len(levels) // columns)
-    titles = [wrapped(str(level), 1.75) for level in levels]
+    titles = [wrapped(str(level), SMALL) for level in levels]
     figure = grid(
         *(2 * blocks, columns),
-        panel=(1.75, 1.4),
+        panel=(SMALL, 1.3),
         handles=handles,
         labels=[*map(short, inits), "training", "validation"],
         title=max(map(len, titles)),
@@ -339,7 +346,7 @@ def pretraining(study: Study, pretrainings: Sequence[Pretraining]) -> Numbers | 
     handles += [Line2D([], [], color="0.3", linestyle="--" if split == "train" else "-") for split in splits]
     names = {"train": "training images", "val": "held-out images"}
     labels = [*map(short, inits), *(names[split] for split in splits)]
-    figure = grid(1, len(titles), panel=(2.65, 1.7), handles=handles, labels=labels, title=1)
+    figure = grid(1, len(titles), panel=(1.9, 1.7), handles=handles, labels=labels, title=1)
     found = []
     for each, axis, title, split, points in lines:
         ax = figure.every[titles.index(title)]

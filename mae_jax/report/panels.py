@@ -85,6 +85,7 @@ def grid(
     gap = left if own_y else 0.28
     width = left + columns * panel[0] + (columns - 1) * gap + 0.12
     names = [str(label) for label in labels]
+    width = max(width, 0.6 + LETTER * max(map(len, names), default=0))  # room for the longest entry of the legend
     count = legend_columns or _fitting(names, width)
     below = LINE * 1.15 * -(-len(names) // count) + 0.08 if names else 0.0
     between = above + (under if own_x else 0.1)

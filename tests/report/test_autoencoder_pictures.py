@@ -1,5 +1,7 @@
 """The autoencoders behind a study's classifiers, on its page."""
 
+import base64
+import io
 import json
 
 import numpy as np
@@ -54,3 +56,17 @@ def test_a_missing_picture_does_not_stop_the_report(study):
     (study[0].parent.parent / "pretrain" / "reconstructions.png").write_bytes(b"no png")
     (shown,) = autoencoder_pictures.found(read_runs(study)[0])
     assert shown["uri"] == ""
+
+
+def test_the_page_shows_the_first_rows_of_a_tall_sheet(tmp_path):
+    """A sheet of ten rows of pictures, 110 pixels wide: the page has those above the last gap within 126 pixels."""
+    sheet = np.full((300, 110, 3), 255, np.uint8)
+    for row in range(10):
+        sheet[30 * row : 30 * row + 25] = 90
+    Image.fromarray(sheet).save(tmp_path / "sheet.png")
+    found = autoencoder_pictures._sheet(tmp_path / "sheet.png")
+    with Image.open(io.BytesIO(base64.b64decode(found["uri"].partition(",")[2]))) as shown:
+        assert shown.size == (110, 3 * 30 + 25)  # three rows with their gaps, and the fourth
+    assert found["shortened"] and found["size"] == (110, 300)
+    Image.fromarray(sheet[:110]).save(tmp_path / "sheet.png")
+    assert not autoencoder_pictures._sheet(tmp_path / "sheet.png")["shortened"]

@@ -7,7 +7,7 @@ from matplotlib.colors import to_hex
 from matplotlib.lines import Line2D
 from matplotlib.text import Text
 
-from mae_jax.report import drawing, findings, panels
+from mae_jax.report import drawing, figures, findings, panels
 
 NINE_POINTS = 9.0  # 12 CSS pixels
 
@@ -111,3 +111,7 @@ def test_scores_are_drawn_in_percent(drawn):
     line = next(line for line in drawn["curves"].figure.axes[0].get_lines() if line.get_marker() == "s")
     expected = [100 * rows[f, "mae", ""]["score"] for f in (0.01, 0.1, 0.5, 1.0)]
     assert line.get_ydata() == pytest.approx(np.array(expected))
+
+
+def test_exponents_are_typeset():
+    assert figures.raised(-0.364) == "⁻⁰·³⁶" and figures.raised(1.2) == "¹·²⁰"

@@ -196,7 +196,7 @@ def test_an_arm_has_panels_and_files_of_its_own(make, tmp_path):
         assert {row["arm"] for row in read(figures / f"{name}.csv")} == {""}
         assert {row["arm"] for row in read(figures / f"{name}_as_many_updates_as_100__.csv")} == {arm}
     page = made.paths["page"].read_text()
-    assert page.count(f'<details class="figures"><summary>The same for: {arm}</summary>') == 4
+    assert page.count(f'<details class="figures"><summary>The same for: {arm}</summary>') == 3
     assert f"The same for: {arm}, 10 % of the labels</summary>" in page
     assert page.count("<th colspan") == page.count(f'">{arm}</th></tr>') == 6  # once above its rows in each table
 
@@ -431,6 +431,23 @@ def test_paper_has_the_figures_of_every_arm_and_no_configurations(make, tmp_path
         browse(file, f"--print-to-pdf={tmp_path / 'page.pdf'}")
         pages.append(len(re.findall(rb"/Type\s*/Page\b", (tmp_path / "page.pdf").read_bytes())))
     assert pages[0] == pages[1] < 20
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not CHROMIUM, reason="no chromium here: apt-get install chromium")
+def test_the_page_is_at_most_8000_pixels_tall_on_a_desktop(make, tmp_path, browse):
+    """Four fractions, two initializations and two evaluations of frozen encoders, as in configs/demo.py."""
+    dirs = make.study(tmp_path / "usual", rows=500)
+    for kind in ("lbfgs", "knn"):
+        dirs += make.study(tmp_path / kind, rows=500, evaluation=kind)
+    page = write_report(dirs, tmp_path / "out").paths["page"]
+    measured = tmp_path / "measured.html"
+    script = "<script>document.title = 'height ' + document.documentElement.scrollHeight</script></body>"
+    text = re.sub(r"<meta http-equiv[^>]*>", "", page.read_text())
+    measured.write_text(text.replace("</body>", script))
+    done = browse(measured, "--dump-dom", "--window-size=1280,900")
+    height = int(re.search(r"<title>height (\d+)", done.stdout).group(1))
+    assert 2000 < height <= 8000
 
 
 @pytest.mark.slow
