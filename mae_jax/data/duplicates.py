@@ -1,50 +1,160 @@
-"""Finds identical and near-identical images, and images and groups that two splits share."""
+"""Finds identical images, images that look like copies of each other, and images and groups that two splits share.
+
+Copies are searched for in two steps: perceptual hashes give candidates, and `copies` decides on decoded pixels.
+"""
 
 from __future__ import annotations
 
+import heapq
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from functools import lru_cache, partial
+from itertools import groupby
 
 import numpy as np
-from jaxtyping import Float32, Int8, UInt64
+from jaxtyping import Float32, Int, Int8, UInt64
 from scipy.fft import dctn
 
-from mae_jax.data import shifted
+from mae_jax.data import copies, shifted
 from mae_jax.data.checking import digest
-from mae_jax.data.looks import SIDE, look, shrunk
+from mae_jax.data.copies import CENTER, Picture, Prepared, Window
+from mae_jax.data.looks import SIDE, look, picture
 from mae_jax.data.sources import Source
 
-NEAR = 0.95  # images count as near-identical from this correlation of their perceptual hashes
+NEAR = 0.95  # minimum correlation of the perceptual hashes of a candidate
 ROWS, COLUMNS = 512, 8192  # images compared at once
+DENSE = 0.02  # share of a block's pairs from which all its pairs are compared in all orientations, which is faster
+MOST = 20  # maximum number of candidates to decode for one image, those with the highest correlation
+MOST_DECODED = 200_000  # maximum number of candidates to decode, those with the highest correlation
+KEPT = 4096  # number of decoded images to keep in memory, 70 KiB each
 SHOWN = 5  # number of examples that a run keeps
+
+Pictures = Callable[[int], Picture]  # returns the picture of the image with this index
+Candidate = tuple[float, int, int, int, Window, bool]  # correlation, i, j, turn of i, window in i, whether shifted
+
+
+def found(
+    looks: Int8[np.ndarray, "n pixels"],
+    pictures: Pictures,
+    others: Int8[np.ndarray, "m pixels"] | None = None,
+    other_pictures: Pictures | None = None,
+) -> Iterator[tuple[int, int, float]]:
+    """Yields (i, j, likeness) for pairs that look like copies of one image; without `others`, for i < j within `looks`.
+
+    Copies may be recompressed, resized, brightened, and either rotated by right angles and mirrored, or shifted or
+    cropped by up to a tenth. Shifted and cropped ones are only searched for if `searched` is true. Of each image at
+    most MOST candidates are decoded, and MOST_DECODED in total.
+    """
+    n, m = len(looks), len(looks if others is None else others)
+    kept = lru_cache(KEPT)(lambda i: Prepared.of(pictures(i)))
+    kept_other = kept
+    if other_pictures is not None:
+        kept_other = lru_cache(KEPT)(lambda j: Prepared.of(other_pictures(j)))
+    shared: copies.Shared | None = None
+    done: set[tuple[int, int]] = set()
+    for candidates in (_turned_candidates(looks, others), _shifted_candidates(looks, others)):
+        for _, i, j, turn, window, coarse in sorted(_likeliest(candidates), key=lambda c: c[1:3]):
+            if (i, j) in done:
+                continue
+            if shared is None:
+                total = n if others is None else n + m
+                sample = [kept(k) if k < n else kept_other(k - n) for k in copies.representative(total)]
+                shared = copies.Shared(sample, total * (total - 1) // 2)
+            image = Prepared.of(copies.turned(kept(i).picture, turn)) if turn else kept(i)
+            likeness = shared.copies(image, kept_other(j), window, coarse)
+            if likeness:
+                done.add((i, j))
+                yield i, j, likeness
+
+
+def searched(n: int, m: int | None = None) -> bool:
+    """Whether shifted and cropped copies are searched for among n images, or n and m images."""
+    return (n * (n - 1) / 2 if m is None else n * m) <= shifted.PAIRS
+
+
+def _likeliest(candidates: Iterator[Candidate]) -> list[Candidate]:
+    """The MOST candidates with the highest correlation of each image i, and MOST_DECODED of all. Sorted by i."""
+    kept = (c for _, of_one in groupby(candidates, lambda c: c[1]) for c in heapq.nlargest(MOST, of_one))
+    return heapq.nlargest(MOST_DECODED, kept)
+
+
+def _turned_candidates(
+    looks: Int8[np.ndarray, "n pixels"], others: Int8[np.ndarray, "m pixels"] | None
+) -> Iterator[Candidate]:
+    return ((alike, i, j, turn, CENTER, False) for i, j, turn, alike in near(looks, others))
+
+
+def _shifted_candidates(
+    looks: Int8[np.ndarray, "n pixels"], others: Int8[np.ndarray, "m pixels"] | None
+) -> Iterator[Candidate]:
+    if not searched(len(looks), None if others is None else len(others)):
+        return
+    for _, block in groupby(shifted.candidates(looks, others), lambda c: c[0] // shifted.ROWS):
+        for i, j, window, alike in sorted(block):
+            yield alike, i, j, 0, shifted.WINDOWS[window], True
 
 
 def near(
     looks: Int8[np.ndarray, "n pixels"], others: Int8[np.ndarray, "m pixels"] | None = None
-) -> Iterator[tuple[int, int, float]]:
-    """Yields (i, j, correlation) for all near-identical pairs; without `others`, for i < j within `looks`.
+) -> Iterator[tuple[int, int, int, float]]:
+    """Yields (i, j, turn, correlation) for the pairs with the most similar hashes; without `others`, for i < j.
 
-    Tissue has no upright orientation, so an image that is rotated by right angles or mirrored counts as the same.
-    Only pairs whose upper bound, the product of their `_unturned`, is high enough are compared in all 8
-    orientations. No pair is missed.
+    Tissue has no upright orientation, so an image that is rotated by right angles or mirrored counts as the same;
+    `turn` is the orientation of i (see `copies.turned`) that looks like j. Only pairs whose upper bound, the product of
+    their `_unturned`, is high enough are compared in all 8 orientations. The pairs of an image i are those with the
+    highest correlation, at most MOST.
     """
     one = _unit(looks)
     two = one if others is None else _unit(others)
     bounds, other_bounds = _unturned(one), _unturned(two)
     for start in range(0, len(one), ROWS):
+        pairs: list[tuple[np.ndarray, ...]] = []
+        rows = slice(start, start + ROWS)
         for left in range(0 if others is not None else start, len(two), COLUMNS):
-            bound = bounds[start : start + ROWS] @ other_bounds[left : left + COLUMNS].T
-            rows, columns = np.nonzero(bound >= NEAR - 1e-4)
-            rows, columns = rows + start, columns + left
+            columns = slice(left, left + COLUMNS)
+            bound = bounds[rows] @ other_bounds[columns].T
             if others is None:
-                rows, columns = rows[rows < columns], columns[rows < columns]
-            for part in range(0, len(rows), ROWS):
-                i, j = rows[part : part + ROWS], columns[part : part + ROWS]
-                alike = np.einsum("wnp,np->wn", _turned(one[i]), two[j]).max(0)
-                for k in np.flatnonzero(alike >= NEAR).tolist():
-                    yield int(i[k]), int(j[k]), float(alike[k])
+                bound[np.arange(len(bound))[:, None] + start >= np.arange(bound.shape[1]) + left] = -1
+            pairs.append(_alike(one[rows], two[columns], bound, start, left))
+        i, j, turn, alike = (np.concatenate(part) for part in zip(*pairs, strict=True))
+        order = np.lexsort((-alike, i))
+        rank = np.arange(len(i)) - np.searchsorted(i[order], i[order])
+        for k in order[rank < MOST].tolist():
+            yield int(i[k]), int(j[k]), int(turn[k]), float(alike[k])
+
+
+def _alike(
+    one: Float32[np.ndarray, "r pixels"],
+    two: Float32[np.ndarray, "c pixels"],
+    bound: Float32[np.ndarray, "r c"],
+    start: int,
+    left: int,
+) -> tuple[Int[np.ndarray, " k"], Int[np.ndarray, " k"], Int[np.ndarray, " k"], Float32[np.ndarray, " k"]]:
+    """Pairs of a block of two sets of unit rows with a correlation of at least NEAR: i, j, turn and correlation.
+
+    `bound` has the upper bounds of the correlations; `start` and `left` are the indices of the first row and column.
+    """
+    hopeful = bound >= NEAR - 1e-4
+    if hopeful.mean() > DENSE:
+        best, turn = np.full(bound.shape, -1, np.float32), np.zeros(bound.shape, np.int8)
+        for number, way in enumerate(_turned(one)):
+            alike = way @ two.T
+            better = alike > best
+            best[better], turn[better] = alike[better], number
+        best[~hopeful] = -1
+        if len(two) > MOST:
+            best[best < np.partition(best, -MOST, 1)[:, -MOST, None]] = -1
+        i, j = np.nonzero(best >= NEAR)
+        return i + start, j + left, turn[i, j].astype(int), best[i, j]
+    i, j = np.nonzero(hopeful)
+    best, turn = np.zeros(len(i), np.float32), np.zeros(len(i), int)
+    for part in range(0, len(i), ROWS):
+        these = slice(part, part + ROWS)
+        alike = np.einsum("wnp,np->wn", _turned(one[i[these]]), two[j[these]])
+        best[these], turn[these] = alike.max(0), alike.argmax(0)
+    good = best >= NEAR
+    return i[good] + start, j[good] + left, turn[good], best[good]
 
 
 def _unturned(rows: Float32[np.ndarray, "n pixels"]) -> Float32[np.ndarray, "n pixels"]:
@@ -60,10 +170,10 @@ def _unturned(rows: Float32[np.ndarray, "n pixels"]) -> Float32[np.ndarray, "n p
 
 
 def _turned(rows: Float32[np.ndarray, "n pixels"]) -> Float32[np.ndarray, "8 n pixels"]:
-    """Each row in its 8 orientations: rotated by right angles, with and without mirroring."""
-    square = rows.reshape(-1, SIDE, SIDE)
-    versions = [np.rot90(way, quarter, (1, 2)) for way in (square, square[:, :, ::-1]) for quarter in range(4)]
-    return np.stack(versions).reshape(8, *rows.shape)
+    """Each row in its 8 orientations, in the order of `copies.turned`."""
+    square = rows.reshape(-1, SIDE, SIDE).transpose(1, 2, 0)
+    versions = [copies.turned(square, turn) for turn in range(copies.TURNS)]
+    return np.stack(versions).reshape(copies.TURNS, -1, len(rows)).transpose(0, 2, 1)
 
 
 def _unit(looks: Int8[np.ndarray, "n pixels"]) -> Float32[np.ndarray, "n pixels"]:
@@ -87,11 +197,11 @@ def hashes_of(source: Source) -> tuple[UInt64[np.ndarray, " n"], Int8[np.ndarray
     return np.asarray(digests, np.uint64), np.stack(looks)
 
 
-def pixels(sources: Sequence[Source], i: int) -> Float32[np.ndarray, "64 64"]:
-    """The gray levels of image `i`, counted over all `sources` in their order."""
+def pictures(sources: Sequence[Source], i: int) -> Picture:
+    """The picture of image `i`, counted over all `sources` in their order."""
     for source in sources:
         if i < len(source):
-            return shrunk(source.encoded(i), shifted.PICTURE, source.names[i])
+            return picture(source.encoded(i), source.names[i])
         i -= len(source)
     raise IndexError(i)
 
@@ -99,8 +209,8 @@ def pixels(sources: Sequence[Source], i: int) -> Float32[np.ndarray, "64 64"]:
 def leaks(train: Sequence[Source], test: Source) -> dict:
     """Counts groups and images that the test images share with the sources `train`, which include validation images.
 
-    Counts are of test images. Byte-identical ones are not counted again as near-identical. `images` lists the names
-    of all test images in any of the counts.
+    Counts are of test images. Byte-identical ones are not counted again as near-identical, which are those
+    that look like copies. `images` lists the names of all test images in any of the counts.
     """
     hashes = [hashes_of(source) for source in train]
     ours, looks = (np.concatenate(part) for part in zip(*hashes, strict=True))
@@ -111,28 +221,25 @@ def leaks(train: Sequence[Source], test: Source) -> dict:
     groups = sorted({g for g in test.compared if g} & {g for source in train for g in source.compared})
     shared = set(groups)
     same = {j for j, _ in identical}
-    found = {j: i for i, j, _ in near(looks, other_looks) if j not in same}
-    rest = np.asarray([j for j in range(len(test)) if j not in same and j not in found], int)
-    searched = len(rest) * len(names) <= shifted.PAIRS
-    if searched:
-        moved = shifted.near(other_looks[rest], lambda k: pixels([test], int(rest[k])), looks, partial(pixels, train))
-        found |= {int(rest[k]): i for k, i, _ in moved}
+    rest = np.asarray([j for j in range(len(test)) if j not in same], int)
+    pairs = found(other_looks[rest], lambda k: pictures([test], int(rest[k])), looks, partial(pictures, train))
+    alike = {int(rest[k]): i for k, i, _ in pairs}
 
     def pair(j: int, i: int) -> list[str]:
         return [test.names[j], names[i]]
 
-    leaked = same | found.keys() | {j for j, g in enumerate(test.compared) if g in shared}
+    leaked = same | alike.keys() | {j for j, g in enumerate(test.compared) if g in shared}
     return {
         "groups": len(groups),
         "images_in_shared_groups": sum(g in shared for g in test.compared),
         "identical": len(identical),
-        "near_identical": len(found),
-        "shifted_searched": searched,  # whether shifted and cropped images were searched for
+        "near_identical": len(alike),
+        "shifted_searched": searched(len(rest), len(names)),  # whether shifted and cropped images were searched for
         "images": [test.names[j] for j in sorted(leaked)],
         "examples": {
             "groups": groups[:SHOWN],
             "identical": [pair(*p) for p in identical[:SHOWN]],
-            "near_identical": [pair(*p) for p in sorted(found.items())[:SHOWN]],
+            "near_identical": [pair(*p) for p in sorted(alike.items())[:SHOWN]],
         },
     }
 
@@ -156,6 +263,6 @@ def in_words(found: dict, who: str = "training") -> str:
         said.append(f"{found['images_in_shared_groups']} of {groups} that {who} has, too")
     if found["identical"]:
         said.append(f"{found['identical']} byte-identical with {who} images")
-    if found["near_identical"]:
-        said.append(f"{found['near_identical']} near-identical with {who} images")
+    if n := found["near_identical"]:
+        said.append(f"{n} that {'looks' if n == 1 else 'look'} like copies of {who} images")
     return ", ".join(said)

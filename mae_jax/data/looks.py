@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 from jaxtyping import Float32, Int8, UInt8
-from PIL import Image
+from PIL import Image, ImageOps
 
 from mae_jax.data.decode import load_image, open_image, orientation
 
 SIDE = 16  # pixels along each side of the picture
+PICTURE = 64  # pixels along each side of the picture on which copies are confirmed
 FLAT = 2.0  # standard deviation, in gray levels, below which an image has no structure to compare
 
 
@@ -18,7 +19,7 @@ def look(data: bytes, name: str = "image") -> Int8[np.ndarray, " pixels"]:
     Re-encoding, resizing or brightening the image hardly changes it. It is all zero for an image without structure.
     Raises UserError if the image cannot be decoded.
     """
-    return _without_contrast(shrunk(data, SIDE, name))
+    return _without_contrast(_shrunk(_reduced(data, name, SIDE, "L").convert("L"), SIDE))
 
 
 def look_of(pixels: UInt8[np.ndarray, "h w 3"]) -> Int8[np.ndarray, " pixels"]:
@@ -26,13 +27,19 @@ def look_of(pixels: UInt8[np.ndarray, "h w 3"]) -> Int8[np.ndarray, " pixels"]:
     return _without_contrast(_shrunk(Image.fromarray(pixels).convert("L"), SIDE))
 
 
-def shrunk(data: bytes, side: int, name: str = "image") -> Float32[np.ndarray, "side side"]:
-    """The gray levels of an encoded image at side x side pixels. Raises UserError if it cannot be decoded."""
+def picture(data: bytes, name: str = "image") -> Float32[np.ndarray, "64 64 3"]:
+    """The colors of an encoded image at 64 x 64 pixels, in 0..255. Raises UserError if it cannot be decoded."""
+    image = _reduced(data, name, PICTURE, "RGB").convert("RGB")
+    return np.asarray(image.resize((PICTURE, PICTURE), Image.Resampling.BICUBIC), np.float32)
+
+
+def _reduced(data: bytes, name: str, side: int, mode: str) -> Image.Image:
+    """An upright image of at least 4 x `side` pixels along each side if it has so many. JPEGs decode no more."""
     image = open_image(data, name) if data.startswith(b"\xff\xd8") else None
     if image is not None and image.format == "JPEG" and image.mode in ("RGB", "L"):
-        image.draft("L", (4 * side, 4 * side))  # decodes no more pixels than are needed
-        return _shrunk(image.convert("L"), side)
-    return _shrunk(Image.fromarray(load_image(data, name)).convert("L"), side)
+        image.draft(mode, (4 * side, 4 * side))
+        return ImageOps.exif_transpose(image) if orientation(image) != 1 else image
+    return Image.fromarray(load_image(data, name))
 
 
 def size_of(data: bytes, name: str = "image") -> tuple[int, int]:

@@ -7,7 +7,6 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +14,11 @@ import numpy as np
 from jaxtyping import Int
 
 from mae_jax.config.fields import DataFields
-from mae_jax.data import duplicates, labelled_sets, layouts, prepared, shifted, sources, tables
+from mae_jax.data import copies, duplicates, labelled_sets, layouts, prepared, sources, tables
 from mae_jax.data import groups as grouping
 from mae_jax.data.checking import Decoded
 from mae_jax.data.groups import Groups
-from mae_jax.data.looks import shrunk
+from mae_jax.data.looks import picture
 from mae_jax.data.sources import Source
 from mae_jax.runtime import command, files
 from mae_jax.runtime.csv_cells import cell
@@ -29,7 +28,6 @@ from mae_jax.runtime.text import count
 COLUMNS = ("finding", "likeness", "across_splits", "two_labels", "image", "split", "label", "group")
 COLUMNS += tuple(f"other_{name}" for name in ("image", "split", "label", "group"))
 ALL = "images"  # name of the only split of a folder without subfolders
-MOST = 100_000  # maximum number of near-identical pairs to list; blank tiles can have millions
 
 
 @dataclass(frozen=True)
@@ -228,27 +226,16 @@ def _identical(images: Images) -> Iterator[dict]:
 def _near(images: Images, say: Callable) -> Iterator[dict]:
     _, unique = np.unique(images.digests, return_index=True)
     unique = np.sort(unique)
-    looks = images.looks[unique]
     starts = np.searchsorted(images.split, np.arange(len(images.splits)))
 
-    def pixels(i: int) -> np.ndarray:
+    def read(i: int) -> copies.Picture:
         k = int(unique[i])
         split = int(images.split[k])
-        return shrunk(images.reads[split](k - int(starts[split])), shifted.PICTURE, images.names[k])
+        return picture(images.reads[split](k - int(starts[split])), images.names[k])
 
-    seen: set[tuple[int, int]] = set()
-    searches = [duplicates.near(looks)]
-    if len(looks) * (len(looks) - 1) / 2 <= shifted.PAIRS:
-        searches.append(shifted.near(looks, pixels))
-    else:
-        say(f"  {len(looks)} images are too many to search for shifted and cropped ones; check the splits separately")
-    for i, j, likeness in chain(*searches):
-        if (i, j) in seen:
-            continue
-        if len(seen) == MOST:
-            say(f"  more than {MOST} near-identical pairs; the others are not listed")
-            return
-        seen.add((i, j))
+    if not duplicates.searched(len(unique)):
+        say(f"  {len(unique)} images are too many to search for shifted and cropped ones; check the splits separately")
+    for i, j, likeness in duplicates.found(images.looks[unique], read):
         yield _row(images, "near-identical", f"{likeness:.3f}", int(unique[i]), int(unique[j]))
 
 

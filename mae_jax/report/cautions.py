@@ -107,7 +107,7 @@ def leak_lines(infos: Sequence[dict]) -> list[str]:
                 "which makes scores too good and intervals too narrow. Name them with data.group_pattern or a column."
             )
         for field, who, so in (
-            ("leaks", "training", "Scores on them are too good; mae-jax check lists them."),
+            ("leaks", "training", "Scores on them may be too good; mae-jax check lists them."),
             ("seen_before", "pre-training", "It saw no labels of them, but its gain may still be too good."),
         ):
             tests = info.get(field)
@@ -116,13 +116,13 @@ def leak_lines(infos: Sequence[dict]) -> list[str]:
                 for key, what in (
                     ("images_in_shared_groups", f"from groups (slides, regions, fields) that {who} has as well"),
                     ("identical", "byte for byte the same as one of its images"),
-                    ("near_identical", "nearly the same as one of its images"),
+                    ("near_identical", "that look like copies of its images"),
                 ):
                     n = found.get(key) if isinstance(found, dict) else 0
                     if isinstance(n, int) and n > 0:
                         said.append(f"{n:,} {what}")
                 if said:
-                    lines.append(f"Test images of {clean(name)} that {who} saw: {', '.join(said)}. {so}")
+                    lines.append(f"Test images of {clean(name)} that may be known from {who}: {', '.join(said)}. {so}")
                 if isinstance(found, dict) and found.get("shifted_searched") is False:
                     lines.append(
                         f"Shifted and cropped copies of {who} images were not searched for among the test images of "

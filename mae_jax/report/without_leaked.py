@@ -1,4 +1,4 @@
-"""Scores without the test images that training or pre-training saw, next to those on all test images."""
+"""Scores without the test images that may be known from training or pre-training, next to those on all test images."""
 
 from collections.abc import Sequence
 
@@ -57,13 +57,15 @@ def lines(study: Study) -> list[str]:
     """A sentence on how much the scores change, if images leaked."""
     found, names = rows(study), leaked(study.runs)
     if names and not found:
-        return [f"Training or pre-training saw all {len(names):,} test images: no score is left without them."]
+        return [
+            f"All {len(names):,} test images may be known from training or pre-training: no score is left without them."
+        ]
     if not found:
         return []
     most = max(found, key=lambda row: abs(row["accuracy_without"] - row["accuracy"]))
     change = 100 * (most["accuracy_without"] - most["accuracy"])
     return [
-        f"Without the {most['leaked']:,} test images that training or pre-training saw, accuracy changes by at most "
-        f"{change:+.1f} points ({most['init']}, {Level.of_row(most).labels}); without_leaked.csv has "
+        f"Without the {most['leaked']:,} test images that may be known from training or pre-training, accuracy changes "
+        f"by at most {change:+.1f} points ({most['init']}, {Level.of_row(most).labels}); without_leaked.csv has "
         f"all models."
     ]

@@ -99,7 +99,7 @@ def write_predictions_and_score(
         return probabilities
 
     def scores(path: Path, source: Source, name: str) -> tuple[np.ndarray, dict[str, Any]]:
-        """Probabilities and scores; `without_leaked` has the scores without images that training saw, if any."""
+        """Probabilities and scores; `without_leaked` has those without images that training may know, if any."""
         probabilities = write(path, source, np.arange(len(source)))
         predicted = probabilities.argmax(1)
         results = classification_scores.classification(source.labels, predicted, classes)
@@ -144,7 +144,9 @@ def describe_data(config: RunConfig, data: splits.Labelled, cache: splits.DataCa
         shared = {name: duplicates.in_words(found, who) for name, found in leaks.items()}
         if any(shared.values()):
             listed = "; ".join(f"{name} has {text}" for name, text in shared.items() if text)
-            about[f"warning: test images that {who} saw"] = f"{listed}; see {contents.RUN} and mae-jax check"
+            about[f"warning: test images that may be known from {who}"] = (
+                f"{listed}; see {contents.RUN} and mae-jax check"
+            )
         if line := duplicates.unsearched(leaks):
             about[f"shifted and cropped copies of {who} images"] = line
     sources = {data.sets.train_name: data.train, **tests}

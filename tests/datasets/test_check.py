@@ -94,8 +94,8 @@ def test_a_fine_tuning_says_what_its_test_set_shares(leaky, tmp_path, tiny_confi
         ["TestA/Basophil/copy.jpg", "Train/Basophil/95-8-10-0_300_0.jpg"]
     ]
     assert (task.leaks["TestB"]["groups"], task.leaks["TestB"]["images_in_shared_groups"]) == (1, 1)
-    said = task.about["warning: test images that training saw"]
-    assert "TestA has 1 byte-identical with training images, 1 near-identical with training images" in said
+    said = task.about["warning: test images that may be known from training"]
+    assert "TestA has 1 byte-identical with training images, 1 that looks like copies of training images" in said
     assert "TestB has 1 of a group that training has, too" in said
     assert not any("shifted" in key for key in task.about)
 
@@ -140,7 +140,7 @@ def test_a_fine_tuning_says_what_its_pre_training_saw_of_the_test_set(leaky, tmp
     def seen(cache: splits.DataCache | None) -> dict:
         contents.write_json(tmp_path / "run" / contents.CONFIG, {"config": json.loads(pretraining.to_json())})
         task = build(config, sharding.make_mesh(1), cache=cache)
-        assert bool(task.seen_before) == any("pre-training saw" in key for key in task.about)
+        assert bool(task.seen_before) == any("known from pre-training" in key for key in task.about)
         return task.seen_before
 
     cache = splits.DataCache()

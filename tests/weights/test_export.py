@@ -219,7 +219,7 @@ def test_a_card_escapes_names_and_an_unfinished_run_is_refused(classifier, tmp_p
     contents.write_json(run_dir / contents.RESULTS, results)
     card = model_card(run_dir, hostile, config, "hf", [])
     assert "external test set Elsewhere" in card and card.count("| accuracy |") == 2
-    assert "**Warning:** Test images of TestA that training saw: 3 byte for byte" in card
+    assert "**Warning:** Test images of TestA that may be known from training: 3 byte for byte" in card
     assert "alert(1)" in card and "<script" not in card and "a|b" not in card and "[x](" not in card
     (run_dir / contents.RESULTS).unlink()
     with pytest.raises(UserError, match="is not finished"):
