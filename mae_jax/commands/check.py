@@ -1,9 +1,9 @@
 """Find duplicate images, and groups (patients, slides) that occur in several splits.
 
 DATASET is a prepared data set, a CSV or Parquet file of labels, or a folder: DIR/<split>/<class>/*, DIR/<class>/*,
-DIR/<split>/data/<class>/*, or images without labels. An ambiguous layout is reported. The command finds byte-identical
-and near-identical images within and across splits and writes them with their labels to a CSV file. Near-identical
-images have similar perceptual hashes, also when rotated or mirrored.
+DIR/<split>/data/<class>/*, or images without labels. Folders of patients may be inside the class folders or around
+them. An ambiguous layout is reported. The command finds byte-identical images, and near-identical ones that look like
+copies, within and across splits. It writes them with their labels to a CSV file.
 """
 
 import argparse
@@ -12,7 +12,10 @@ from pathlib import Path
 
 from mae_jax.runtime import signals
 from mae_jax.runtime.command import out_file
+from mae_jax.runtime.errors import UserError
+from mae_jax.runtime.option_names import replaced
 
+SPLITS = ("train_split", "val_split", "test_split")
 SUMMARY = "find duplicate images, leaks between splits and doubtful labels in a data set"
 
 
@@ -32,7 +35,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_label_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments that say where labels and groups come from, also for `mae-jax quick`."""
+    """Adds the arguments that say where labels, splits and groups come from, also for `mae-jax quick`."""
+    parser.add_argument(
+        "--dir", type=Path, metavar="DIR", help="the folder that the paths of a table are below (default: its own)"
+    )
     parser.add_argument(
         "--columns", default="", help="columns of a table, like data.columns: path=file,label=cell_type"
     )
@@ -40,13 +46,45 @@ def add_label_arguments(parser: argparse.ArgumentParser) -> None:
         "--group_pattern", default="", metavar="REGEX",
         help="regular expression whose group is the patient or slide in a file name, like data.group_pattern",
     )  # fmt: skip
+    for role in ("train", "val", "test"):
+        parser.add_argument(
+            f"--{role}_split", default="auto", metavar="NAME", help=f"like data.{role}_split (default: the usual names)"
+        )
+    parser.add_argument(
+        "--levels", default="", choices=("", "class", "class/group", "group/class"),
+        help="what the folders in a split are, like data.levels (default: found if names show it)",
+    )  # fmt: skip
+
+
+def label_fields(options: argparse.Namespace, place: Path) -> dict[str, str]:
+    """The `data` fields of the arguments of `add_label_arguments`. Raises UserError if --dir is given for a folder."""
+    fields = {name: getattr(options, name) for name in ("columns", "group_pattern", "levels", *SPLITS)}
+    if place.is_file():
+        return fields | {"labels": str(place), "dir": str(options.dir or "")}
+    if options.dir:
+        raise UserError(f"--dir={options.dir} is for a table of labels, but {place} is not a file; omit it")
+    return fields | {"dir": str(place)}
+
+
+def option_names(place: Path, metavar: str) -> dict[str, str]:
+    """The option of each `data` field for `option_names.replaced`. `metavar` is the name of the argument `place`."""
+    names = {name: f"--{name}" for name in ("columns", "group_pattern", "levels", *SPLITS)}
+    return names | {"labels": metavar, "dir": "--dir" if place.is_file() else metavar}
+
+
+def file_name(place: Path) -> str:
+    """A name for output files: that of a folder, or of a file without its suffix."""
+    name = place.stem if place.is_file() else place.name or place.resolve().name
+    return re.sub(r"[^\w.-]", "_", name)
 
 
 def main(options: argparse.Namespace) -> None:
     """Checks the data set, prints the findings and writes the CSV file."""
-    name = re.sub(r"[^\w.-]", "_", options.dataset.name)
-    out = out_file(options.out or Path(f"check_{name}.csv"), "--out")
+    place = options.dataset
+    out = out_file(options.out or Path(f"check_{file_name(place)}.csv"), "--out")
     with signals.blocked():
         from mae_jax.datasets.check import check
 
-    check(str(options.dataset), options.data_dir, out, columns=options.columns, pattern=options.group_pattern)
+    names = option_names(place, "DATASET")
+    with replaced(names):
+        check(str(place), options.data_dir, out, fields=label_fields(options, place), options=names)

@@ -36,5 +36,5 @@ def main(options: argparse.Namespace) -> None:
     machine.keep_compiled()
     files.embed(
         options.run, options.images, options.out,
-        pool=options.pool, columns=options.columns, bad_images=options.bad_images,
+        pool=options.pool, columns=options.columns, bad_images=options.bad_images, directory=str(options.dir or ""),
     )  # fmt: skip

@@ -35,6 +35,9 @@ def add_image_arguments(parser: argparse.ArgumentParser) -> None:
         help="a folder (searched recursively), a CSV or Parquet file of paths, one image, or a prepared data set "
         "(NAME or NAME/SPLIT)",
     )  # fmt: skip
+    parser.add_argument(
+        "--dir", type=Path, metavar="DIR", help="the folder that the paths of a table are below (default: its own)"
+    )
     parser.add_argument("--columns", default="", metavar="path=NAME", help="the path column of a CSV or Parquet file")
     parser.add_argument(
         "--bad_images",
@@ -51,5 +54,7 @@ def main(options: argparse.Namespace) -> None:
         from mae_jax.runtime import machine
     machine.keep_memory()
     machine.keep_compiled()
-    chosen = files.Options(options.columns, options.bad_images, options.embeddings, options.calibrated, options.all)
+    chosen = files.Options(
+        options.columns, options.bad_images, options.embeddings, options.calibrated, options.all, str(options.dir or "")
+    )
     files.predict(options.run, options.images, options.out, chosen)

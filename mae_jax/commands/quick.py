@@ -15,10 +15,11 @@ the pre-training.
 import argparse
 from pathlib import Path
 
-from mae_jax.commands.check import add_label_arguments
+from mae_jax.commands.check import add_label_arguments, file_name, label_fields, option_names
 from mae_jax.runtime import signals
 from mae_jax.runtime.command import say
 from mae_jax.runtime.errors import UserError
+from mae_jax.runtime.option_names import replaced
 from mae_jax.runtime.places import expanded
 
 SUMMARY = "get a first answer for your own images in minutes: leak check, small pre-training, probes, report"
@@ -34,6 +35,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--init", type=Path, metavar="ENCODER", help="an encoder to probe instead of a pre-training")
     add_label_arguments(parser)
+    parser.add_argument(
+        "--bad_images", default="stop", choices=("stop", "skip"),
+        help="what to do if an image cannot be read (default stop)",
+    )  # fmt: skip
     parser.add_argument("--seeds", type=int, default=3, help="random subsets per number of labels (default 3)")
     parser.add_argument("--steps", type=int, default=400, help="updates of the pre-training (default 400)")
     parser.add_argument("--workdir", type=Path, metavar="DIR", help="output folder (default: runs/quick-PLACE)")
@@ -46,7 +51,7 @@ def main(options: argparse.Namespace) -> None:
     unlabeled = expanded(options.unlabeled, "--unlabeled", "several")
     if not place.exists():
         raise UserError(f"{options.place} does not exist; name a folder of labeled images, or a CSV or Parquet file")
-    workdir = options.workdir or Path("runs") / f"quick-{place.resolve().stem}"
+    workdir = options.workdir or Path("runs") / f"quick-{file_name(place)}"
     with signals.blocked():
         from mae_jax import main as study_command
         from mae_jax.data.splits import DataCache
@@ -55,14 +60,14 @@ def main(options: argparse.Namespace) -> None:
         from mae_jax.study import quick
     machine.keep_memory()
     cache = DataCache()  # each image is decoded once, for the check, the study and the plan
-    config = quick.configured(
-        place, unlabeled, init, options.seeds, options.steps, options.columns, options.group_pattern, cache
-    )
-    findings = workdir / "check.csv"
-    if not findings.exists():
-        where = {"columns": options.columns, "pattern": options.group_pattern}
-        check(str(place), "", findings, **where, decoded=cache.decoded)
-    study_command.run(config, workdir, cache)
+    fields = label_fields(options, place) | {"bad_images": options.bad_images}
+    names = option_names(place, "PLACE") | {"bad_images": "--bad_images"}
+    with replaced(names):
+        config = quick.configured(fields, unlabeled, init, options.seeds, options.steps, cache)
+        findings = workdir / "check.csv"
+        if not findings.exists():
+            check(str(place), "", findings, fields=fields, options=names, decoded=cache.decoded)
+        study_command.run(config, workdir, cache)
     if not options.no_plan:
         say("")
         for line in quick.what_more(config, cache):

@@ -44,5 +44,5 @@ def main(options: argparse.Namespace) -> None:
     machine.keep_compiled()
     selecting.select(
         options.run, options.images, options.budget, options.out, method=options.method, labeled=options.labeled,
-        seed=options.seed, columns=options.columns, bad_images=options.bad_images,
+        seed=options.seed, columns=options.columns, bad_images=options.bad_images, directory=str(options.dir or ""),
     )  # fmt: skip

@@ -104,6 +104,10 @@ class DataFields(Fields):
     val_split: str = field(
         "auto", "folder or split to validate on; if there is none, `val_fraction` of the training images becomes one"
     )
+    levels: str = field(
+        "", 'source=folder: folders in a split; empty: found if names show it; "class", or patients inside or around',
+        choices=("", "class", "class/group", "group/class"),
+    )  # fmt: skip
     test_fraction: float = field(
         0.2, "without a test set: share of the images to use as one, by group and class", low=0, high=1, open="high"
     )

@@ -32,6 +32,8 @@ MIDDLE = 0.8  # side of the compared middle; a shift by a tenth keeps it inside 
 FINE, COLOR = 24, 8  # samples of gray and of color along each side of the middle
 COLOR_WEIGHT = 0.3  # of color, which JPEG keeps less exactly than gray
 COPY = 0.97  # minimum correlation of the whitened vectors
+IDENTICAL = 0.999999  # likeness of equal pixels
+DIRECTIONS = 2.0  # agreement in so few directions (by the participation ratio) says nothing
 SURELY = 0.995  # likeness from which a random pair may be a copy, and does not describe chance
 ALIKE = 0.95  # minimum correlation of the gray levels
 HOPELESS = 0.85  # correlation below which finer fits are not tried
@@ -126,19 +128,22 @@ class Shared:
         self._axes = (axes / np.sqrt(np.maximum(variance, 0) + FLOOR)).astype(np.float32)
         self._images, self._pairs = images, max(1, pairs)
 
-    def likeness(self, image: Prepared, other: Prepared, window: Window = CENTER) -> float:
-        """Correlation of a window of `image` with the middle of `other`, both whitened; 0 if one of them is flat.
+    def likeness(self, image: Prepared, other: Prepared, window: Window = CENTER) -> tuple[float, float]:
+        """Correlation of a window of `image` with the middle of `other`, both whitened, and its number of directions.
 
-        If one of the images is gray, as a copy without its colors is, colors are not compared.
+        The number is the participation ratio of the products. Both are 0 if one of the images is flat. If one of them
+        is gray, as a copy without its colors is, colors are not compared.
         """
         one, two = vector(image.picture, image.gray, window), other.vector
         if not one.any() or not two.any():
-            return 0.0
+            return 0.0, 0.0
         rest = np.stack([one, two]) - self.mean
         if image.colorless != other.colorless:
             rest[:, FINE**2 :] = 0
         one, two = rest.astype(np.float32) @ self._axes
-        return float(one @ two / max(np.linalg.norm(one) * np.linalg.norm(two), 1e-12))
+        both, length = one * two, np.linalg.norm(one) * np.linalg.norm(two)
+        total, squares = float(both.sum()), float(np.square(both).sum())
+        return total / max(float(length), 1e-12), total**2 / max(squares, 1e-12)
 
     @cached_property
     def needed(self) -> float:
@@ -147,7 +152,7 @@ class Shared:
         pairs = [(self._images[i], self._images[j]) for i, j in drawn.tolist() if i != j]
         if not pairs:
             return COPY
-        found = np.array([self.likeness(one, two, fit(one, two)[1]) for one, two in pairs])
+        found = np.array([self.likeness(one, two, fit(one, two)[1])[0] for one, two in pairs])
         found = found[found < SURELY]
         if not len(found):
             return COPY
@@ -163,8 +168,11 @@ class Shared:
         alike, place = fit(image, other, window, coarse)
         if alike < ALIKE:
             return 0.0
-        likeness = self.likeness(image, other, place)
-        return likeness if likeness >= COPY and _z(likeness) >= _z(self.needed) else 0.0
+        likeness, directions = self.likeness(image, other, place)
+        if likeness < COPY or _z(likeness) < _z(self.needed):
+            return 0.0
+        # Gradients, for example, are alike in all two directions that they have if they fall to the same side.
+        return likeness if directions > DIRECTIONS or likeness > IDENTICAL else 0.0
 
 
 def representative(n: int) -> list[int]:

@@ -79,6 +79,14 @@ def compiled(pattern: str, field: str = "data.group_pattern") -> re.Pattern[str]
     return expression
 
 
+def no_match(pattern: str, names: Sequence[str], where: str, field: str = "data.group_pattern") -> str:
+    """The message for a pattern that matches none of the `names` of images in `where`."""
+    return (
+        f"{field}={pattern!r} matches none of the {count(len(names), 'name')} of images in {where}. It is searched in "
+        f"the path below the folder, such as {names[0]!r}; correct the pattern"
+    )
+
+
 def of_names(names: Iterable[str], pattern: str = "") -> Groups:
     """The groups of images from their names: by `pattern`, searched in the whole name, or else by published forms."""
     once: dict[str, str] = {}  # the images of a group share one string

@@ -111,6 +111,7 @@ def _of_folder(
     layout = layout_of(data)
     options: dict = {"bad_images": data.bad_images, "pattern": data.group_pattern}
     options |= {"progress": on_progress, "decoded": decoded}
+    options["levels"] = layout.levels
     train = sources.folder(data.dir, layout.train, **options)
     _check_train(data, train)
     parts = {"train": train}
@@ -210,7 +211,7 @@ def table_layout(data: DataFields, table: tables.Table) -> Layout:
 
 def layout_of(data: DataFields) -> Layout:
     """The layout of a folder; see `layouts.find`. Raises UserError if splits overlap."""
-    layout = layouts.find(data.dir, data.train_split, data.val_split, data.test_split)
+    layout = layouts.find(data.dir, data.train_split, data.val_split, data.test_split, data.levels)
     named = {"train": layout.train, "val": layout.validation, "test": layout.test}
     places = [(role, name, Path(data.dir, name).resolve()) for role, name in named.items() if name is not None]
     for i, (role, name, place) in enumerate(places):
@@ -232,10 +233,7 @@ def _check_train(data: DataFields, train: Source) -> None:
             f"{classes[0]!r}; a classifier needs two classes or more"
         )
     if data.group_pattern and not any(train.groups):
-        raise UserError(
-            f"data.group_pattern={data.group_pattern!r} matches none of the {count(len(train), 'training name')}; the "
-            f"first is {train.names[0]}"
-        )
+        raise UserError(grouping.no_match(data.group_pattern, train.names, data.labels or data.dir or data.source))
 
 
 def check(data: DataFields) -> None:
@@ -275,7 +273,8 @@ def external(
     found: dict[str, Source] = {}
     for name, place in external_places(data, table).items():
         if Path(place).is_dir():
-            found[name] = sources.folder(place, **options, **files)
+            levels = data.levels or layouts.certain_levels(Path(place), "data.external")
+            found[name] = sources.folder(place, **options, **files, levels=levels)
         elif data.source == "synthetic":
             found[name] = sources.synthetic(place, data.synthetic_test, data.synthetic_size, DRAWING_SEED)
         elif prepared.known(data.source):
@@ -283,7 +282,7 @@ def external(
         elif table is not None:
             found[name] = rows_of(of_table(table, data, on_progress, decoded), table, place)
         else:
-            found[name] = sources.folder(data.dir, place, **options, **files)
+            found[name] = sources.folder(data.dir, place, **options, **files, levels=layout_of(data).levels)
     return found
 
 

@@ -1,12 +1,14 @@
 """Layouts of image folders: which subfolders hold the training, validation and test images.
 
 Supported are `DIR/<split>/<Class>/*` with the usual names of splits, `DIR/<Class>/*` without splits, and
-`DIR/<split>/data/<Class>/*`. This module only lists folders and opens no image.
+`DIR/<split>/data/<Class>/*`. Folders of groups (patients, slides) may be inside the class folders or around them, see
+`levels_in`. This module only lists folders and opens no image.
 """
 
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +24,7 @@ USUAL = {  # in lower case
     "val": ("val", "valid", "validation", "dev"),
     "test": ("test", "testing", "testset", "test_set", "testa"),
 }
+CLASS, CLASS_GROUP, GROUP_CLASS = "class", "class/group", "group/class"  # values of data.levels
 DEFAULT = {"train": "Train", "val": "auto", "test": "TestA"}  # if they do not exist, usual names are tried
 
 
@@ -33,14 +36,20 @@ class Layout:
     validation: str | None = None  # None: validation images are taken from the training images
     test: str | None = None  # None: test images are split off the training images first
     unused: tuple[str, ...] = ()  # other folders
+    levels: str = CLASS  # what the folders in a split are, from the outermost: CLASS, CLASS_GROUP or GROUP_CLASS
 
     def in_words(self) -> str:
         """One line for the console."""
+        groups = {CLASS_GROUP: ", each with folders of groups", GROUP_CLASS: " in folders of groups"}.get(
+            self.levels, ""
+        )
+        groups += " (patients, slides)" if groups else ""
         if not self.train and self.test is None:
-            return "class folders without splits"
+            return f"class folders{groups}{',' if groups else ''} without splits"
         parts = [f"{self.train or 'all images'} for training"]
         parts += [f"{self.validation} for validation"] if self.validation is not None else []
         parts += [f"{self.test} for test"] if self.test is not None else []
+        parts += [f"class folders{groups}"] if groups else []
         unused = ", ".join(self.unused[:10]) + (", ..." if len(self.unused) > 10 else "")
         return ", ".join(parts) + (f"; not used: {unused}" if unused else "")
 
@@ -64,30 +73,70 @@ def pick(role: str, value: str, names: Sequence[str], where: str) -> str | None:
     return found[0] if found else None
 
 
-def find(directory: str | os.PathLike, train: str, validation: str, test: str) -> Layout:
-    """The layout of `directory`, from the fields data.train_split, val_split and test_split.
+def find(directory: str | os.PathLike, train: str, validation: str, test: str, levels: str = "") -> Layout:
+    """The layout of `directory`, from the fields data.train_split, val_split, test_split and levels.
 
     Raises UserError if a named folder is missing, or if the layout is ambiguous; it says which field to set.
     """
     top = existing(directory, "", "data.dir")
     names = folders(top)
     if train == HERE and test in (*AUTO, DEFAULT["test"]):
-        return Layout("")
+        return Layout("", levels=levels or levels_in(top) or CLASS)
     named = {"train": train, "val": validation, "test": test}
     for role, value in named.items():  # a path such as train/data is allowed, too
         if value not in (*AUTO, NONE, DEFAULT[role], *names):
-            existing(directory, value, "data.dir")
+            existing(directory, value, f"data.{role}_split")
             names.append(value)
     where = f"data.dir: '{top}'"
     trained = pick("train", train, names, where)
     if trained is None:
-        return _without_splits(top, names, test)
+        return _without_splits(top, names, test, levels)
     tested, validated = (pick(role, named[role], names, where) for role in ("test", "val"))
     unused = tuple(name for name in names if name not in (trained, validated, tested))
     _refuse_classes(top, trained, unused)
     inner = _inner(top / trained)
     validated, tested = (name if name is None else _below(top, name, inner) for name in (validated, tested))
-    return Layout(_below(top, trained, inner), validated, tested, unused)
+    trained = _below(top, trained, inner)
+    return Layout(trained, validated, tested, unused, levels or certain_levels(top / trained))
+
+
+def levels_in(folder: Path) -> str:
+    """What the folders in `folder` are, if they have folders themselves; "" if the names do not show it.
+
+    - No name of an inner folder occurs twice, and each outer folder has several: the outer ones are classes, the
+      inner ones groups, because a class occurs in several groups.
+    - Each outer folder has one inner folder, and these have fewer different names: the outer ones are groups, the inner
+      ones classes, as if each patient has one diagnosis.
+    - Images are next to the inner folders, or all inner folders have one name: the outer folders are classes, and the
+      inner ones mean nothing.
+    - Otherwise names of inner folders repeat: the outer ones may be splits, classes or groups.
+    """
+    inside = {name: folders(folder / name) for name in folders(folder)}
+    times = Counter(inner for inners in inside.values() for inner in inners)
+    if len(times) < 2 or any(_files(folder / name) for name in inside):
+        return CLASS
+    if max(times.values()) == 1:
+        return CLASS_GROUP if len(inside) > 1 and all(len(inners) > 1 for inners in inside.values()) else CLASS
+    if all(len(inners) == 1 for inners in inside.values()):
+        return GROUP_CLASS if len(times) < len(inside) else CLASS
+    return ""
+
+
+def certain_levels(folder: Path, field: str = "data.dir") -> str:
+    """`levels_in`. Raises UserError if the names do not show it; it says which field to set."""
+    if found := levels_in(folder):
+        return found
+    names = folders(folder)
+    times = Counter(inner for name in names for inner in folders(folder / name))
+    outer = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+    common = [inner for inner, n in times.most_common(3) if n > 1]
+    inner = ", ".join(sorted(common)) + (", ..." if len(times) > len(common) else "")
+    raise UserError(
+        f"{field}: '{folder}': the folders {outer} hold folders of the same names ({inner}), so they may be splits, "
+        f"classes or groups (patients). Set data.levels={GROUP_CLASS} if {inner} are the classes, "
+        f"data.levels={CLASS_GROUP} if {outer} are the classes and {inner} groups, data.levels={CLASS} if {inner} mean "
+        f"nothing, or data.train_split and data.test_split if {outer} are splits"
+    )
 
 
 def folders(path: Path) -> list[str]:
@@ -109,12 +158,12 @@ def _below(top: Path, name: str, inner: str) -> str:
     return f"{name}/{inner}" if inner and (top / name / inner).is_dir() else name
 
 
-def _without_splits(top: Path, names: list[str], test: str) -> Layout:
+def _without_splits(top: Path, names: list[str], test: str, levels: str) -> Layout:
     """The layout if no folder has a usual name for training."""
     if len(names) == 1 and not _files(top) and len(folders(top / names[0])) > 1:  # the top folder of an archive
-        inner = find(top / names[0], "auto", "auto", test if test in AUTO else DEFAULT["test"])
+        inner = find(top / names[0], "auto", "auto", test if test in AUTO else DEFAULT["test"], levels)
         validated, tested = (None if n is None else f"{names[0]}/{n}" for n in (inner.validation, inner.test))
-        return Layout(f"{names[0]}/{inner.train}".rstrip("/"), validated, tested, inner.unused)
+        return Layout(f"{names[0]}/{inner.train}".rstrip("/"), validated, tested, inner.unused, inner.levels)
     if test not in (*AUTO, DEFAULT["test"]):  # the user named a test folder, so there is a training folder, too
         raise UserError(
             f"data.dir: '{top}' has no folder with a usual name for training ({', '.join(USUAL['train'])}); set "
@@ -126,16 +175,7 @@ def _without_splits(top: Path, names: list[str], test: str) -> Layout:
             f"data.dir: '{top}' has {' and '.join(like)}, but no folder with a usual name for training "
             f"({', '.join(USUAL['train'])}); set data.train_split, or data.train_split={HERE} if these are classes"
         )
-    inside = [set(folders(top / name)) for name in names]
-    if len(names) > 1 and all(inside) and (common := set.intersection(*inside)) and not any(
-        _files(top / name) for name in names
-    ):  # fmt: skip
-        raise UserError(
-            f"data.dir: '{top}': the folders {', '.join(names[:10])} look like splits, not classes: each holds "
-            f"{', '.join(sorted(common)[:5])}. Set data.train_split and data.test_split to two of them, or "
-            f"data.train_split={HERE} if they are the classes"
-        )
-    return Layout("")
+    return Layout("", levels=levels or certain_levels(top))
 
 
 def _refuse_classes(top: Path, train: str, others: Sequence[str]) -> None:

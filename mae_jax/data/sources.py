@@ -20,13 +20,14 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int, Int8, Int32, UInt8, UInt64
 
-from mae_jax.data import checking
+from mae_jax.data import checking, tables
 from mae_jax.data import groups as grouping
 from mae_jax.data import synthetic as drawing
 from mae_jax.data.checking import Checked, Decoded, Progress, digest
 from mae_jax.data.groups import Groups
 from mae_jax.data.looks import Kept
 from mae_jax.runtime.errors import UNUSABLE, UserError
+from mae_jax.runtime.text import count
 
 SYSTEM = {  # in lower case, in addition to names with a leading dot
     "thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "system volume information",  # Windows
@@ -34,6 +35,7 @@ SYSTEM = {  # in lower case, in addition to names with a leading dot
 }  # fmt: skip
 LONGEST = 200  # maximum number of characters in a class name; the report accepts no more
 SHOWN = 5  # number of names of skipped files to keep
+CLASS, GROUP_CLASS = "class", "group/class"  # values of `levels`, see `layouts`
 
 
 class Purpose(IntEnum):
@@ -115,8 +117,12 @@ def folder(
     check: bool = True,
     progress: Progress | None = None,
     decoded: Decoded | None = None,
+    levels: str = CLASS,
 ) -> Source:
     """Labeled images `directory/split/<class>/**`, with the classes in alphabetical order.
+
+    `levels` says what the folders are: "class", "class/group" for `<class>/<group>/**`, or "group/class" for
+    `<group>/<class>/**`. Their groups are used unless there is a `pattern`.
 
     For a test split, pass the training `classes`, so that labels keep their numbers even if the split lacks a class.
     With `check`, every file is decoded once; a file that cannot be used raises UserError or, with bad_images='skip',
@@ -126,30 +132,36 @@ def folder(
     """
     top = existing(directory, split, field)
     passed: dict[str, list[str]] = {}
-    real: dict[str, str] = {}  # the class folder at each real path
-    for entry in entries(top, field):
-        name = f"{split.strip('/')}/{entry.name}".lstrip("/")
-        if hidden(entry.name):
-            passed.setdefault("hidden", []).append(name)
-        elif is_folder(entry):
-            place = os.path.realpath(entry.path)
-            for known_place, other in real.items():
-                if _overlap(place, known_place):
+    at = split.strip("/")
+    outer = [("", top, at)]  # group, folder with class folders, its name below `directory`
+    if levels == GROUP_CLASS:
+        inside = _folders_in(top, at, passed, field)
+        outer = [(entry.name, Path(entry.path), f"{at}/{entry.name}".lstrip("/")) for entry in inside]
+    places: dict[str, tuple[str, str, str]] = {}  # by real path: class, name below `directory`, group
+    for group, place, name in outer:
+        for entry in _folders_in(place, name, passed, field):
+            real = os.path.realpath(entry.path)
+            for other in places if entry.is_symlink() or levels != GROUP_CLASS else ():
+                if _overlap(real, other):
                     raise UserError(
-                        f"{field}: the class folders {other!r} and {entry.name!r} in '{top}' are the same folder by "
-                        f"a link, or one contains the other; remove the link"
+                        f"{field}: the class folders {places[other][0]!r} and {entry.name!r} in '{place}' are the same "
+                        f"folder by a link, or one contains the other; remove the link"
                     )
-            real[place] = entry.name
-        else:
-            passed.setdefault("outside a class folder", []).append(name)
-    if not real:
-        images = f" (only files, such as {passed['outside a class folder'][0]})" if len(passed) == 1 else ""
-        raise UserError(f"{field}: '{top}' has no class folders{images}; use {top}/<class>/")
+            places[real] = (entry.name, f"{name}/{entry.name}".lstrip("/"), group)
+    if not places:
+        outside = passed.get("outside a class folder", [])
+        images = f" (only files, such as {outside[0]})" if outside and len(passed) == 1 else ""
+        raise UserError(f"{field}: '{top}' has no class folders{images}; use {top}/<{'>/<'.join(levels.split('/'))}>/")
     files: dict[str, list[str]] = {}
-    for place, name in real.items():
-        barred = [os.path.realpath(top), *(other for other in real if other != place)]
-        below = f"{split.strip('/')}/{name}".lstrip("/")
-        files[name] = list(_walk(os.path.join(top, name), below, passed, set(), field, barred))
+    group_of: dict[str, str] = {}
+    for real, (name, below, group) in places.items():
+        barred = [os.path.realpath(top), *(other for other in places if other != real)]
+        found = list(_walk(os.path.join(directory, below), below, passed, set(), field, barred))
+        files.setdefault(name, []).extend(found)
+        for file in found:
+            parts = file[len(below) + 1 :].split("/")
+            group_of[file] = group if levels == GROUP_CLASS else parts[0] if len(parts) > 1 else ""
+    files = {name: files[name] for name in sorted(files)}
     _check_classes(top, [name for name in files if files[name] or classes is None], classes, field)
     known = tuple(files) if classes is None else tuple(classes)
     label_of = {name: label for label, c in enumerate(known) for name in files.get(c, ())}
@@ -162,7 +174,24 @@ def folder(
     empty = [c for label, c in enumerate(known) if label not in set(labels)]
     if empty and classes is None:
         raise UserError(f"{field}: class folder '{top / empty[0]}' has no images; add some or remove the folder")
-    return _of_files(directory, keep, labels, known, passed, field, seen, grouping.of_names(keep, pattern))
+    groups = grouping.of_names(keep, pattern)
+    if levels != CLASS and not pattern:
+        groups = Groups(tuple(group_of[name] for name in keep), kind="folder")
+    return _of_files(directory, keep, labels, known, passed, field, seen, groups)
+
+
+def _folders_in(top: Path, name: str, passed: dict[str, list[str]], field: str) -> list[os.DirEntry]:
+    """The folders in `top`, except hidden ones. `passed` gets the names of other entries, below `name`."""
+    found = []
+    for entry in entries(top, field):
+        below = f"{name}/{entry.name}".lstrip("/")
+        if hidden(entry.name):
+            passed.setdefault("hidden", []).append(below)
+        elif is_folder(entry):
+            found.append(entry)
+        else:
+            passed.setdefault("outside a class folder", []).append(below)
+    return found
 
 
 def unlabelled_folder(
@@ -201,9 +230,17 @@ def listed(
     """Images of a table: `names` are paths below `directory` or absolute, `labels` are among `classes`.
 
     `groups` has the group of each image ("": not known); None: groups are found in the names. `kind` says what the
-    groups are. Every file is decoded once, as in `folder`. Raises UserError if a file cannot be used.
+    groups are. Every file is decoded once, as in `folder`. Raises UserError if a file cannot be used, or if all are
+    missing.
     """
     passed: dict[str, list[str]] = {}
+    absent = tables.missing(directory, names)
+    if absent and (bad_images == "stop" or len(absent) == len(names)):
+        skip = "" if len(absent) == len(names) else ", or data.bad_images='skip' to leave such rows out"
+        raise UserError(
+            f"{field}: {len(absent)} of {count(len(names), 'file')} do not exist, the first is "
+            f"{Path(directory, absent[0])}; set data.dir to the folder that the paths are below{skip}"
+        )
     seen = checking.check(directory, names, bad_images, field, passed, progress, decoded)
     keep = seen.names
     row = {name: i for i, name in enumerate(names)}

@@ -173,7 +173,7 @@ def n_training(data: DataFields, found: Labelled, share: float = 0.0, count: int
 
 def _key(function: Callable, data: DataFields) -> tuple:
     fields = ("source", "dir", "prepared_dir", "train_split", "test_split", "external", "bad_images")
-    fields += ("val_split", "labels", "columns", "group_pattern", "test_fraction", "test_seed")
+    fields += ("val_split", "labels", "columns", "group_pattern", "levels", "test_fraction", "test_seed")
     drawn = ("synthetic_train", "synthetic_test", "synthetic_unlabelled", "synthetic_size")
     return (function.__name__, *(getattr(data, name) for name in fields + drawn))
 
@@ -296,5 +296,9 @@ def _unlabelled_sources(data: DataFields, on_progress: OnProgress | None, decode
         else:
             options: dict = {"bad_images": data.bad_images, "pattern": data.group_pattern}
             options |= {"progress": on_progress, "decoded": decoded}
-            found += [sources.unlabelled_folder(d, **options) for d in _directories(data)]
+            folders = [sources.unlabelled_folder(d, **options) for d in _directories(data)]
+            if data.group_pattern and not any(group for source in folders for group in source.groups):
+                names = [image for source in folders for image in source.names]
+                raise UserError(grouping.no_match(data.group_pattern, names, data.dir))
+            found += folders
     return found

@@ -4,19 +4,30 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from mae_jax.runtime.errors import UNUSABLE, UserError
+from mae_jax.runtime.places import local
 from mae_jax.runtime.text import count
 
 FIELD = "data.labels"
 ROLES = ("path", "label", "group", "split")
-USUAL = {  # names of columns in lower case, the most likely first
-    "path": ("path", "file", "filename", "file_name", "filepath", "image", "image_path", "image_file", "name"),
-    "label": ("label", "class", "cell_type", "category", "target", "diagnosis"),
-    "group": ("group", "patient", "patient_id", "case", "case_id", "subject", "subject_id", "slide", "slide_id"),
+USUAL = {  # names of columns in lower case without spaces and punctuation, the most likely first
+    "path": (
+        "path", "file", "filename", "filepath", "image", "imagepath", "imagefile", "imagefilename", "imagename", "img",
+        "imgpath", "imgname", "relativepath", "relpath", "fname", "name",
+    ),
+    "label": (
+        "label", "class", "classname", "celltype", "cellclass", "category", "target", "diagnosis", "annotation",
+        "labels", "classlabel", "labelname",
+    ),
+    "group": (
+        "group", "groupid", "patient", "patientid", "case", "caseid", "subject", "subjectid", "donor", "donorid",
+        "slide", "slideid", "film", "filmid", "specimen", "specimenid",
+    ),
     "split": ("split", "set", "subset", "partition"),
 }  # fmt: skip
 MAX_BYTES = 2**31  # of a CSV file
@@ -61,7 +72,7 @@ def read(path: str | os.PathLike, directory: str | os.PathLike = "", columns: st
                 raise UserError(
                     f"{FIELD}: {path}, row {number + 1}: column {header[at[role]]!r} {what}; fill it in or remove it"
                 )
-        name = table["path"][number] = _plain(name)
+        name = table["path"][number] = _plain(name, f"{FIELD}: {path}, row {number + 1}: {header[at['path']]}")
         before = first.setdefault(name, number)
         if before == number:
             keep.append(number)
@@ -87,26 +98,35 @@ def read(path: str | os.PathLike, directory: str | os.PathLike = "", columns: st
     )
 
 
-def read_paths(path: str | os.PathLike, columns: str = "", field: str = "--images") -> tuple[Path, list[str]]:
-    """The folder of a table, to which its paths are relative, and the paths, each once, in the order of the rows.
+def read_paths(
+    path: str | os.PathLike, columns: str = "", field: str = "--images", directory: str | os.PathLike = ""
+) -> tuple[Path, list[str]]:
+    """The folder that the paths of a table are below, and the paths, each once, in the order of the rows.
 
-    `columns` is "path=COLUMN" if the column has no usual name. Raises UserError that names `field`.
+    The folder is `directory`, or if that is "" the table's own. `columns` is "path=COLUMN" if the column has no usual
+    name. Raises UserError that names `field`.
     """
     path = Path(path)
     header, rows = _rows(path, field)
     role, _, column = columns.partition("=")
-    lower = [name.lower() for name in header]
-    usual = [name for name in USUAL["path"] if lower.count(name) == 1]
+    usual = _usual(header, "path")
     if columns and (role.strip() != "path" or header.count(column.strip()) != 1):
         raise UserError(f"--columns={columns!r} is not path=COLUMN; {path} has the columns {', '.join(header)}")
     if not columns and not usual:
-        raise UserError(f"{field}: {path} has the columns {', '.join(header)}; name the path column by path=COLUMN")
-    at = header.index(column.strip()) if columns else lower.index(usual[0])
+        what = "name the path column with --columns path=COLUMN" if field.startswith("--") else "name one of them path"
+        raise UserError(f"{field}: {path} has the columns {', '.join(header)}; {what}")
+    at = header.index(column.strip()) if columns else usual[0]
     names = [row[at].strip() for row in rows]
     empty = next((i for i, name in enumerate(names, 1) if not name or UNUSABLE.search(name)), 0)
     if empty:
         raise UserError(f"{field}: {path}, row {empty}: column {header[at]!r} holds {names[empty - 1]!r}, not a path")
-    return path.parent, list(dict.fromkeys(map(_plain, names)))
+    plain = [_plain(name, f"{field}: {path}, row {i}: {header[at]}") for i, name in enumerate(names, 1)]
+    return Path(directory) if directory else path.parent, list(dict.fromkeys(plain))
+
+
+def missing(directory: str | os.PathLike, names: Sequence[str]) -> list[str]:
+    """Those of the `names` below `directory` (or absolute) that do not exist. A broken link exists."""
+    return [name for name in names if not os.path.lexists(os.path.join(directory, name))]
 
 
 def ordered(labels: Sequence[str]) -> tuple[str, ...]:
@@ -115,9 +135,19 @@ def ordered(labels: Sequence[str]) -> tuple[str, ...]:
     return tuple(sorted(classes, key=int)) if all(c.isdecimal() and c.isascii() for c in classes) else tuple(classes)
 
 
-def _plain(name: str) -> str:
-    """A path with '/', without '.' parts. Backslashes, as on Windows, become '/'."""
-    return str(PurePosixPath(name.replace("\\", "/")))
+def _plain(name: str, where: str) -> str:
+    """A path with '/', without '.' parts, and with `~` expanded. Backslashes, as on Windows, become '/'.
+
+    Raises UserError that starts with `where` for an address such as s3://bucket/key.
+    """
+    name = name.replace("\\", "/")
+    return str(PurePosixPath(local(name, where) if name.startswith("~") or ":/" in name else name))
+
+
+def _usual(header: Sequence[str], role: str) -> list[int]:
+    """The columns with a usual name for `role`, the most likely first."""
+    plain = [re.sub(r"[\W_]", "", name.lower()) for name in header]
+    return [plain.index(name) for name in USUAL[role] if plain.count(name) == 1]
 
 
 def _columns(header: Sequence[str], columns: str, path: Path) -> dict[str, int]:
@@ -132,10 +162,8 @@ def _columns(header: Sequence[str], columns: str, path: Path) -> dict[str, int]:
             what = "is not a column" if name not in header else "is the name of several columns"
             raise UserError(f"data.columns={columns!r}: {name!r} {what}; {has}")
         found[role] = header.index(name)
-    lower = [name.lower() for name in header]
     for role in ROLES:
-        usual = [lower.index(name) for name in USUAL[role] if lower.count(name) == 1]
-        usual = [i for i in usual if i not in found.values()]
+        usual = [i for i in _usual(header, role) if i not in found.values()]
         if role not in found and usual:
             found[role] = usual[0]
     for role in ("path", "label"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-from mae_jax.config.fields import DataFields
+from mae_jax.config.fields import DataFields, changed
 from mae_jax.data import copies, duplicates, labelled_sets, layouts, prepared, sources, tables
 from mae_jax.data import groups as grouping
 from mae_jax.data.checking import Decoded
@@ -23,6 +23,7 @@ from mae_jax.data.sources import Source
 from mae_jax.runtime import command, files
 from mae_jax.runtime.csv_cells import cell
 from mae_jax.runtime.errors import UserError
+from mae_jax.runtime.option_names import in_options
 from mae_jax.runtime.text import count
 
 COLUMNS = ("finding", "likeness", "across_splits", "two_labels", "image", "split", "label", "group")
@@ -54,14 +55,19 @@ def check(
     columns: str = "",
     pattern: str = "",
     decoded: Decoded | None = None,
+    fields: Mapping[str, str] | None = None,
+    options: Mapping[str, str] | None = None,
 ) -> list[dict]:
     """Writes `out`, a row for each finding, and prints a summary. Returns the rows.
 
-    `name` is a prepared data set, a folder (see `_folders`) or a table of labels with these `columns`; `pattern`
-    finds groups in names, as data.group_pattern does; `decoded` is that of `checking.check`. Raises UserError if the
-    data set cannot be read.
+    `name` is a prepared data set in `directory`, a folder (see `_folders`) or a table of labels with these `columns`.
+    `pattern` finds groups in names, as data.group_pattern does; `fields` are further fields of `data`, such as levels.
+    `decoded` is that of `checking.check`. `options` are the command's options for fields of `data`, for what is
+    printed. Raises UserError if the data set cannot be read.
     """
-    images = _all(name, directory, say, columns, pattern, decoded)
+    given = {"columns": columns, "group_pattern": pattern, "train_split": "auto", "test_split": "auto"}
+    data = changed(DataFields(), given | dict(fields or {}) | {"bad_images": "skip"})
+    images = _all(name, directory, lambda line: say(in_options(line, options or {})), data, decoded)
     rows = [*_shared(images), *_identical(images), *_near(images, say)]
     out.parent.mkdir(parents=True, exist_ok=True)
     with files.replacing(out) as file:
@@ -82,13 +88,13 @@ def _groups_in_words(images: Images) -> str:
     if not known:
         return grouping.UNKNOWN
     alone = images.groups.count("")
-    text = f"{known} ({images.kind})" + (f", and {count(alone, 'image')} without a group" if alone else "")
+    text = f"{known} ({images.kind})"
+    if alone:
+        text += f", and {count(alone, 'image')} without a group, such as {images.names[images.groups.index('')]}"
     return text + ("; the same patient may be on both sides" if alone or images.kind in grouping.WEAK else "")
 
 
-def _all(
-    name: str, directory: str | os.PathLike, say: Callable, columns: str, pattern: str, decoded: Decoded | None
-) -> Images:
+def _all(name: str, directory: str | os.PathLike, say: Callable, data: DataFields, decoded: Decoded | None) -> Images:
     if prepared.known(name):
 
         def _records(split: str, index: prepared.Index) -> prepared.Records:
@@ -105,11 +111,16 @@ def _all(
         }
     elif name and (Path(name).is_dir() or Path(name).is_file()):
         if Path(name).is_dir():
-            found = _folders(name, pattern, say, decoded)
+            found = _folders(name, data, say, decoded)
         else:
-            found = _table(name, columns, pattern, say, decoded)
+            found = _table(name, data, say, decoded)
+        _refuse_useless_pattern(name, data.group_pattern, found)
         classes = sorted({c for source in found.values() for c in source.classes})
         rows = {split: _of_folder(split, source, classes, say) for split, source in found.items()}
+    elif "/" in name or Path(name).suffix:
+        raise UserError(
+            f"{name} does not exist; name a folder, a CSV or Parquet file of labels, or a prepared data set"
+        )
     else:
         raise UserError(
             f"{name!r} is neither a folder, a table of labels nor a data set that can be prepared; use one of "
@@ -130,41 +141,62 @@ def _all(
     )
 
 
-def _folders(name: str, pattern: str, say: Callable, decoded: Decoded | None) -> dict[str, Source]:
+def _folders(name: str, data: DataFields, say: Callable, decoded: Decoded | None) -> dict[str, Source]:
     """The splits of a folder, found by `layouts.find`, or its images without labels. Unused folders are splits, too.
 
     If the layout is ambiguous, this is printed and each folder counts as a split.
     """
-    options: dict = {"field": "DATASET", "bad_images": "skip", "pattern": pattern, "decoded": decoded}
+    options: dict = {"field": "data.dir", "bad_images": "skip", "decoded": decoded}
     inside = layouts.folders(Path(name))
     if not inside:
-        return {ALL: sources.unlabelled_folder(name, **options)}
+        return {ALL: _unlabelled(Path(name), data, options)}
+    levels = data.levels or layouts.CLASS
     try:
-        layout = layouts.find(name, "auto", "auto", "auto")
+        layout = layouts.find(name, data.train_split, data.val_split, data.test_split, data.levels)
     except UserError as error:
+        if any((data.levels, *({data.train_split, data.val_split, data.test_split} - {"auto"}))):
+            raise
         say(f"layout: {error}")
+        say("layout: until then, each folder is checked as a split")
         splits = inside
     else:
         say(f"layout: {layout.in_words()}")
-        if not any(part.lower() in layouts.USUAL["train"] for part in Path(layout.train).parts):  # no splits
-            return {layout.train or ALL: sources.folder(name, layout.train, **options)}
+        levels = layout.levels
+        named = data.train_split not in (*layouts.AUTO, layouts.HERE)
+        if not named and not any(part.lower() in layouts.USUAL["train"] for part in Path(layout.train).parts):
+            return {layout.train or ALL: _labelled(name, layout.train, data, options, levels)}
         splits = [split for split in (layout.train, layout.validation, layout.test, *layout.unused) if split]
     found = {}
     for title in sorted(splits):
-        classes = layouts.folders(Path(name, title))
+        has_classes = bool(layouts.folders(Path(name, title)))
         found[title] = (
-            sources.folder(name, title, **options)
-            if classes
-            else sources.unlabelled_folder(Path(name, title), **options)
+            _labelled(name, title, data, options, levels)
+            if has_classes
+            else _unlabelled(Path(name, title), data, options)
         )
     return found
 
 
-def _table(name: str, columns: str, pattern: str, say: Callable, decoded: Decoded | None) -> dict[str, Source]:
+def _labelled(name: str, split: str, data: DataFields, options: dict, levels: str) -> Source:
+    return sources.folder(name, split, **options, pattern=data.group_pattern, levels=levels)
+
+
+def _unlabelled(place: Path, data: DataFields, options: dict) -> Source:
+    return sources.unlabelled_folder(place, **options, pattern=data.group_pattern)
+
+
+def _refuse_useless_pattern(name: str, pattern: str, found: dict[str, Source]) -> None:
+    """Raises UserError if `pattern` matches no name in any split."""
+    if pattern and not any(group for source in found.values() for group in source.groups):
+        names = [image for source in found.values() for image in source.names]
+        raise UserError(grouping.no_match(pattern, names, name))
+
+
+def _table(name: str, data: DataFields, say: Callable, decoded: Decoded | None) -> dict[str, Source]:
     """The splits of a table of labels, or all its images."""
-    table = tables.read(name, "", columns)
+    table = tables.read(name, data.dir, data.columns)
     say(f"labels: {table.in_words()}")
-    everything = labelled_sets.of_table(table, DataFields(bad_images="skip", group_pattern=pattern), decoded=decoded)
+    everything = labelled_sets.of_table(table, data, decoded=decoded)
     if table.splits is None:
         return {ALL: everything}
     return {split or "no split": labelled_sets.rows_of(everything, table, split) for split in sorted(set(table.splits))}

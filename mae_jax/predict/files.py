@@ -28,6 +28,7 @@ class Options:
     embeddings: bool = False
     calibrated: bool = False  # also the calibrated probability of every class
     every_run: bool = False  # use all runs of a study; adds a column `run`
+    directory: str = ""  # the folder that the paths of a table are below; "": the table's own
 
 
 def models_of(place: str, every_run: bool = False) -> Iterator[tuple[str, Model]]:
@@ -59,7 +60,7 @@ def predict(place: str, images: str, out: Path, options: Options = Options()) ->
     """
     out = out_file(local(out, "--out"), "--out")
     writers.kind_of(out, (".csv", ".parquet"))
-    source = reading.named(images, options.columns)
+    source = reading.named(images, options.columns, directory=options.directory, bad_images=options.bad_images)
     loaded = models_of(place, options.every_run)
     name, model = next(loaded)
     classes = model.classes
@@ -116,15 +117,23 @@ def _columns(
 
 
 def embed(
-    place: str, images: str, out: Path, *, pool: str = "", columns: str = "", bad_images: str = reading.STOP
+    place: str,
+    images: str,
+    out: Path,
+    *,
+    pool: str = "",
+    columns: str = "",
+    bad_images: str = reading.STOP,
+    directory: str = "",
 ) -> dict[str, int]:
     """Writes the embeddings of images to an .npz, .h5 or .parquet file; see `writers.vectors`.
 
-    Returns the numbers of rows "written" and of images "skipped". Raises UserError as `predict` does.
+    `columns` and `directory` are those of `Options`. Returns the numbers of rows "written" and of images "skipped".
+    Raises UserError as `predict` does.
     """
     out = out_file(local(out, "--out"), "--out")
     writers.kind_of(out, (".npz", ".h5", ".parquet"))
-    source = reading.named(images, columns)
+    source = reading.named(images, columns, directory=directory, bad_images=bad_images)
     _, model = next(models_of(place))
     for line in model.notes:
         say(f"note: {line}")

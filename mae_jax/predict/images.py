@@ -14,24 +14,40 @@ from mae_jax.data.decode import load_image
 from mae_jax.data.sources import Source
 from mae_jax.runtime.errors import UserError
 from mae_jax.runtime.places import local
+from mae_jax.runtime.text import count
 
 STOP, SKIP = "stop", "skip"
 TABLES = (".csv", ".tsv", ".parquet", ".pq")
 Images = str | os.PathLike | np.ndarray | Sequence[str | os.PathLike | np.ndarray]
 
 
-def named(place: str, columns: str = "", field: str = "--images") -> Source:
+def named(
+    place: str, columns: str = "", field: str = "--images", directory: str | os.PathLike = "", bad_images: str = STOP
+) -> Source:
     """The images in `place`: a folder (at any depth), a CSV or Parquet file, one image, or a prepared data set.
 
-    `columns` names the path column of a table, as in "path=file". A prepared data set is NAME or NAME/SPLIT. No image
-    is read. Raises UserError that names `field` if there are no images.
+    `columns` names the path column of a table, as in "path=file", and `directory` the folder that its paths are below
+    ("": the table's own). A prepared data set is NAME or NAME/SPLIT. No image is read. Raises UserError that names
+    `field` if there are no images, and with `bad_images="stop"` if a file of the table is missing.
     """
     path = local(place, field)
+    if directory and path.suffix.lower() not in TABLES:
+        raise UserError(f"--dir={directory} is for a table of paths, but {field}={place} is not one; omit it")
     if path.is_dir():
         return sources.unlabelled_folder(path, field=field, check=False)
     if path.suffix.lower() in TABLES:
-        directory, names = tables.read_paths(path, columns, field)
-        return _of_files(names, directory)
+        folder, names = tables.read_paths(path, columns, field, directory)
+        absent = tables.missing(folder, names)
+        if absent and (bad_images == STOP or len(absent) == len(names)):
+            option = (
+                "set --dir to the folder that the paths are below" if field.startswith("--") else "correct the paths"
+            )
+            skip = "" if len(absent) == len(names) else f", or {field.partition('images')[0]}bad_images={SKIP}"
+            raise UserError(
+                f"{field}={place}: {len(absent)} of {count(len(names), 'file')} do not exist, the first is "
+                f"{folder / absent[0]}; {option}{skip}"
+            )
+        return _of_files(names, folder)
     if path.exists():
         return _of_files([path.name], path.parent)
     name, _, split = place.partition("/")
@@ -52,7 +68,7 @@ def given(images: Images) -> Source:
         images = images[None]
     items = list(images)
     if items and all(isinstance(item, str | os.PathLike) for item in items):
-        return _of_files([os.fspath(item) for item in items], Path())
+        return _of_files([str(local(item, f"images: item {i}")) for i, item in enumerate(items)], Path())
     for i, item in enumerate(items):
         array = item if isinstance(item, np.ndarray) else None
         if array is None or array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or not array.size:

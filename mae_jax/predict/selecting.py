@@ -33,17 +33,19 @@ def select(
     seed: int = 0,
     columns: str = "",
     bad_images: str = reading.STOP,
+    directory: str = "",
 ) -> list[str]:
     """Writes `budget` images to the CSV file `out` with the columns path, label (empty) and rank, and a contact sheet.
 
     `place` is a run, a bundle or weights whose encoder gives the features. `labeled` is a CSV or Parquet file of images
-    that have labels already. Returns the names in the order of their rank. Raises UserError for wrong arguments and,
-    with `bad_images="stop"`, for the first image that cannot be read.
+    that have labels already. `columns` and `directory` are those of `files.Options`. Returns the names in the order of
+    their rank. Raises UserError for wrong arguments and, with `bad_images="stop"`, for the first image that cannot be
+    read.
     """
     out = out_file(local(out, "--out"), "--out")
     writers.kind_of(out, (".csv",))
     sheet = out_file(out.with_suffix(".png"), "--out")
-    source = reading.named(images, columns)
+    source = reading.named(images, columns, directory=directory, bad_images=bad_images)
     names = list(source.names)
     known = _known(labeled, names)
     left = len(names) - len(known)

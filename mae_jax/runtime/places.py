@@ -11,6 +11,8 @@ from mae_jax.runtime.errors import UserError
 def local(place: str | os.PathLike, field: str) -> Path:
     """`place` with `~` expanded. Raises UserError that names `field` for an address such as s3://bucket/key."""
     text = os.fspath(place)
+    if re.match(r"[A-Za-z]:/", text) and os.name != "nt":
+        raise UserError(f"{field}={text}: this is a path of Windows; give the path on this machine")
     if found := re.match(r"([A-Za-z][\w+.-]*):/", text):
         raise UserError(
             f"{field}={text}: {found[1]}:// addresses are not read; copy the files to a local folder and name "

@@ -1,6 +1,7 @@
 """A quick look before a full study: linear probes of a small pre-trained encoder, or of a given one."""
 
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ from ml_collections import ConfigDict
 
 from mae_jax.config.loading import init_of, load, remember
 from mae_jax.config.validation import validate
-from mae_jax.data import splits
+from mae_jax.data import sources, splits
 from mae_jax.runtime.errors import UserError
 from mae_jax.runtime.progress import Progress
 from mae_jax.runtime.text import count
@@ -16,27 +17,30 @@ from mae_jax.study import preview, validation
 from mae_jax.train import loop
 
 COUNTS = 5  # numbers of labels to try
+PASSED_ON = (  # fields of `data` that the full study takes over
+    *("dir", "labels", "part", "group_pattern", "columns"),
+    *("levels", "train_split", "val_split", "test_split", "bad_images"),
+)
 
 
 def configured(
-    place: Path,
+    fields: Mapping[str, str],
     unlabeled: str = "",
     init: str = "",
     seeds: int = 3,
     steps: int = 400,
-    columns: str = "",
-    group_pattern: str = "",
     cache: splits.DataCache | None = None,
 ) -> ConfigDict:
-    """The config of a quick look at labeled images in `place`: a folder, or a CSV or Parquet file of labels.
+    """The config of a quick look at labeled images.
 
+    `fields` are fields of `data` that name the images: dir or labels, and others such as columns or group_pattern.
     `unlabeled`: one or more folders, joined by ","; "" pre-trains on the labeled training images. `init`: a run
-    directory or a file or folder of weights to probe, instead of pre-training for `steps` updates. `columns` and
-    `group_pattern` are those of `data`. Opens the images to choose the numbers of labels; `cache` keeps them for
-    further calls. Raises UserError for images, weights or options that cannot be used.
+    directory or a file or folder of weights to probe, instead of pre-training for `steps` updates. Opens the images to
+    choose the numbers of labels; `cache` keeps them for further calls. Raises UserError for images, weights or options
+    that cannot be used.
     """
     config = load("configs/quick.py", f"seeds={seeds},steps={steps}")
-    _name_images(config, place, unlabeled, columns, group_pattern)
+    _name_images(config, fields, unlabeled)
     if init:
         _probe_encoder(config, init)
     checked = validate(config.finetune, "finetune.")
@@ -45,15 +49,17 @@ def configured(
     return remember(config)  # the user sets no field by hand
 
 
-def _name_images(config: ConfigDict, place: Path, unlabeled: str, columns: str, group_pattern: str) -> None:
-    labels = {"labels": str(place)} if place.is_file() else {"dir": str(place)}
-    labels |= {"columns": columns, "group_pattern": group_pattern}
+def _name_images(config: ConfigDict, fields: Mapping[str, str], unlabeled: str) -> None:
     for part in (config.pretrain, config.finetune):
-        part.data.update(labels)
-    if unlabeled:
-        config.pretrain.data.update(dir=unlabeled, labels="", columns="", part="all")
-    else:
+        part.data.update(fields)
+    if not unlabeled:
         config.pretrain.data.part = "train"
+        return
+    config.pretrain.data.update(dir=unlabeled, labels="", columns="", levels="", part="all")
+    if pattern := config.pretrain.data.group_pattern:  # which may be for the names of labeled images alone
+        listed = [sources.unlabelled_folder(d, pattern=pattern, check=False) for d in unlabeled.split(",") if d]
+        if not any(group for source in listed for group in source.groups):
+            config.pretrain.data.group_pattern = ""
 
 
 def _probe_encoder(config: ConfigDict, init: str) -> None:
@@ -91,9 +97,7 @@ def full_study(quick: ConfigDict) -> tuple[str, ConfigDict]:
     arguments = ["--config=configs/study.py:data=folder,scale=laptop"]
     parts = {"pretrain": (config.pretrain, quick.pretrain), "finetune": (config.finetune, quick.finetune)}
     for part, (full, small) in parts.items():
-        given = {"train_split": "auto", "test_split": "auto"}
-        given |= {name: small.data[name] for name in ("dir", "labels", "part", "group_pattern", "columns")}
-        for name, value in given.items():
+        for name, value in ((name, small.data[name]) for name in PASSED_ON):
             if value != full.data[name]:
                 full.data[name] = value
                 arguments.append(f"--config.{part}.data.{name}={value}")

@@ -97,7 +97,7 @@ def test_groups_by_pattern_are_on_one_side(data):
     assert len(set(found.test.groups)) == 3 and found.groups["count"] == {"train": 12, "test": 3}
     assert "split off by group and class" in found.sets.about["test set"]
     data.group_pattern = r"(slide\d)"
-    with pytest.raises(UserError, match="matches none of the 60 training names"):
+    with pytest.raises(UserError, match="matches none of the 60 names of images in"):
         splits.labelled(data)
 
 
@@ -170,7 +170,7 @@ def test_a_table_without_splits_keeps_patients_together(data, table, tmp_path):
     moved = tmp_path / "elsewhere.csv"
     table.rename(moved)
     data.update(labels=str(moved), dir=str(tmp_path / "flat"))
-    with pytest.raises(UserError, match=r"data.labels: .*flat/flat/000.png cannot be read"):
+    with pytest.raises(UserError, match=r"data.labels: 60 of 60 files do not exist, the first is .*flat/flat/000.png"):
         splits.labelled(data)
 
 

@@ -56,7 +56,7 @@ def test_given_names_come_first(tmp_path):
 
 
 def test_classes_without_splits(tmp_path):
-    tree(tmp_path, "A/1.png", "B/p1/1.png", "C/1.png")
+    tree(tmp_path, "A/1.png", "B/p1/1.png", "C/1.png")  # one folder alone is no group
     assert found(tmp_path) == Layout("")
     assert found(tmp_path).in_words() == "class folders without splits"
     below = tree(tmp_path / "own", "archive/A/1.png", "archive/B/1.png")
@@ -73,7 +73,7 @@ def test_the_folder_data_between_split_and_class(tmp_path):
 def test_ambiguous_layouts_are_refused_with_what_to_do(tmp_path):
     for split in ("fold1", "fold2"):
         tree(tmp_path / "folds", f"{split}/A/1.png", f"{split}/B/1.png")
-    with pytest.raises(UserError, match=r"fold1, fold2 look like splits, not classes: each holds A, B.*train_split"):
+    with pytest.raises(UserError, match=r"fold1, fold2 hold folders of the same names \(A, B\).*train_split"):
         found(tmp_path / "folds")
     assert found(tmp_path / "folds", ".") == Layout("")
     tree(tmp_path / "classes", "A/1.png", "B/1.png", "C/1.png")
@@ -85,3 +85,32 @@ def test_ambiguous_layouts_are_refused_with_what_to_do(tmp_path):
     tree(tmp_path / "two", "train/A/1.png", "training/A/1.png")
     with pytest.raises(UserError, match="has train and training; set data.train_split"):
         found(tmp_path / "two")
+
+
+NESTED = {
+    "class/group": ["A/p1/1.png", "A/p2/1.png", "B/p3/1.png", "B/p4/1.png"],
+    "group/class": ["p1/A/1.png", "p2/B/1.png", "p3/A/1.png"],
+    "class": ["A/1.png", "A/rejected/2.png", "B/1.png", "B/rejected/2.png"],
+}
+
+
+@pytest.mark.parametrize(("levels", "files"), NESTED.items(), ids=NESTED)
+@pytest.mark.parametrize("split", [False, True])
+def test_folders_of_groups_inside_or_around_class_folders(tmp_path, levels, files, split):
+    names = [f"{s}{file}" for s in (("train/", "test/") if split else ("",)) for file in files]
+    layout = found(tree(tmp_path, *names))
+    assert layout.levels == levels and (layout.train, layout.test) == (("train", "test") if split else ("", None))
+    assert ("groups" in layout.in_words()) == (levels != "class")
+
+
+@pytest.mark.parametrize("other", [["A/images/1.png", "B/images/1.png"], ["A/one/1.png", "B/p1/1.png", "B/p2/1.png"]])
+def test_inner_folders_that_mean_nothing(tmp_path, other):
+    assert found(tree(tmp_path, *other)).levels == "class"
+
+
+def test_patients_with_several_classes_are_refused_until_levels_are_given(tmp_path):
+    tree(tmp_path, *(f"p{i}/{c}/1.png" for i in range(7) for c in "AB"))
+    with pytest.raises(UserError, match=r"p0, p1, p2, p3, p4, \.\.\. hold.*data.levels=group/class if A, B are"):
+        found(tmp_path)
+    for levels in ("class", "class/group", "group/class"):
+        assert layouts.find(tmp_path, "auto", "auto", "auto", levels) == Layout("", levels=levels)

@@ -69,13 +69,20 @@ def test_a_hash_is_the_gray_picture_without_mean_and_contrast():
     assert not looks.look(png(flat)).any()
 
 
-def test_a_shrunk_image_has_the_means_of_its_blocks():
-    gray = np.random.default_rng(1).integers(0, 256, (12, 20), np.uint8)
-    means = gray.reshape(4, 3, 4, 5).mean((1, 3))
-    np.testing.assert_allclose(looks.shrunk(png(gray), 4), means, atol=0.6)
+def test_a_picture_is_upright_and_has_the_colors():
+    pixels = np.random.default_rng(1).integers(0, 256, (64, 64, 3), np.uint8)
+    np.testing.assert_array_equal(looks.picture(png(pixels)), pixels)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    file = io.BytesIO()
+    Image.fromarray(pixels).resize((300, 200)).save(file, "JPEG", exif=exif, quality=95)
+    upright = np.asarray(Image.fromarray(load_image(file.getvalue())).resize((64, 64)), np.float32)
+    assert np.abs(looks.picture(file.getvalue()) - upright).mean() < 2
+    one, two = looks.look(file.getvalue()), looks.look_of(load_image(file.getvalue()))
+    assert np.corrcoef(one, two)[0, 1] > 0.99
 
 
 def test_what_is_not_an_image_is_refused_by_its_name():
-    for call in (looks.look, looks.size_of):
+    for call in (looks.look, looks.picture, looks.size_of):
         with pytest.raises(UserError, match="cells/1.png"):
             call(b"no image", "cells/1.png")

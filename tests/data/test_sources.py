@@ -205,3 +205,36 @@ def test_sources_can_be_sent_to_worker_processes(root):
     for source in (sources.folder(root, "Train"), sources.synthetic("Train", 3, 16, 0)):
         sent = cloudpickle.loads(cloudpickle.dumps(source))
         assert np.array_equal(sent[1]["image"], source[1]["image"])
+
+
+def test_folders_of_groups_inside_or_around_class_folders(tmp_path):
+    for patient, name in (("p1", "cat"), ("p2", "ant"), ("p3", "cat")):
+        for j in range(2):
+            write(tmp_path / "around" / patient / name / f"{j}.png", j)
+            write(tmp_path / "inside" / name / patient / "deep" / f"{j}.png", j)
+    write(tmp_path / "inside" / "ant" / "x.png")
+    (tmp_path / "around" / "p1" / "notes.txt").write_text("x")
+    around = sources.folder(tmp_path / "around", levels="group/class")
+    assert around.classes == ("ant", "cat") and around.labels.tolist() == [0, 0, 1, 1, 1, 1]
+    assert around.groups == ("p2", "p2", "p1", "p1", "p3", "p3") and around.kind == "folder"
+    assert around.names[0] == "p2/ant/0.png" and around.counts == {"outside a class folder": 1}
+    inside = sources.folder(tmp_path / "inside", levels="class/group")
+    assert inside.classes == ("ant", "cat") and inside.groups == ("p2", "p2", "", "p1", "p1", "p3", "p3")
+    assert sources.folder(tmp_path / "inside").groups == ("",) * 7
+    pattern = sources.folder(tmp_path / "inside", levels="class/group", pattern=r"p(\d)")
+    assert pattern.groups == ("2", "2", "", "1", "1", "3", "3") and pattern.kind == "group"
+    os.symlink(tmp_path / "around" / "p1" / "cat", tmp_path / "around" / "p2" / "dog")
+    with pytest.raises(UserError, match="'cat' and 'dog'.*same folder by a link"):
+        sources.folder(tmp_path / "around", levels="group/class")
+
+
+def test_missing_files_of_a_table_are_counted_and_the_first_is_named(tmp_path):
+    write(tmp_path / "a.png")
+    options: dict = {"classes": ("x",), "bad_images": "stop"}
+    with pytest.raises(UserError, match=r"2 of 3 files do not exist, the first is .*/b.png; set data.dir.*bad_images"):
+        sources.listed(tmp_path, ["a.png", "b.png", "c.png"], ["x"] * 3, **options)
+    options["bad_images"] = "skip"
+    kept = sources.listed(tmp_path, ["a.png", "b.png", "c.png"], ["x"] * 3, **options)
+    assert kept.names == ("a.png",) and kept.counts == {"cannot be read": 2}
+    with pytest.raises(UserError, match="2 of 2 files do not exist"):  # then skipping would hide a wrong folder
+        sources.listed(tmp_path, ["b.png", "c.png"], ["x"] * 2, **options)

@@ -70,3 +70,25 @@ def test_files_that_are_not_tables_are_refused(tmp_path):
     (tmp_path / "l.csv").write_bytes(b"path,label\n\xff,a\n")
     with pytest.raises(UserError, match=r"is not UTF-8 \(byte 11\)"):
         tables.read(tmp_path / "l.csv")
+
+
+@pytest.mark.parametrize("path", ["filename", "File Name", "IMAGE_PATH", "image-path", "img_path"])
+@pytest.mark.parametrize("label", ["celltype", "Cell Type", "cell_type", "class_name", "Class"])
+@pytest.mark.parametrize("group", ["slide_id", "SlideID", "Case ID", "patient id"])
+def test_usual_columns_are_known_with_spaces_underscores_and_in_any_case(tmp_path, path, label, group):
+    table = tables.read(write(tmp_path / "l.csv", f"{label},{group},{path}\na,g,1.png\n"))
+    assert (table.names, table.labels, table.groups) == (("1.png",), ("a",), ("g",))
+    assert tables.read_paths(tmp_path / "l.csv") == (tmp_path, ["1.png"])
+
+
+def test_home_directories_in_a_table_are_expanded_and_addresses_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    file = write(tmp_path / "l.csv", "path,label\n~/x/1.png,a\n/y/2.png,b\n")
+    assert tables.read(file).names == ("/home/me/x/1.png", "/y/2.png")
+    assert tables.read_paths(file, directory="/z") == (Path("/z"), ["/home/me/x/1.png", "/y/2.png"])
+    for address, said in (("s3://bucket/1.png", "s3:// addresses are not read"), ("C:\\x\\1.png", "a path of Windows")):
+        write(file, f"path,label\n1.png,a\n{address},b\n")
+        with pytest.raises(UserError, match=f"^data.labels: .*row 2: path.*{said}"):
+            tables.read(file)
+        with pytest.raises(UserError, match=f"^--images: .*row 2: path.*{said}"):
+            tables.read_paths(file)

@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance
 
+from mae_jax import __main__
 from mae_jax.data import checking, duplicates, prepared, shifted, splits
 from mae_jax.data.looks import look
 from mae_jax.datasets.check import check
@@ -70,7 +72,9 @@ def test_planted_duplicates_are_found(leaky, tmp_path):
     assert "  identical: 2, 1 across splits, 1 under two labels (TestA and Train 1)" in said
     assert "  group in two splits: 1 (TestB and Train 1)" in said
     assert "  field in two splits: 1 (TestB and Train 1)" in said
-    assert "  groups: 24 (film), and 3 images without a group; the same patient may be on both sides" in said
+    groups = next(line for line in said if line.startswith("  groups"))
+    assert groups.startswith("  groups: 24 (film), and 3 images without a group, such as Test")
+    assert groups.endswith(".jpg; the same patient may be on both sides")
     check(str(leaky), "", tmp_path / "folder.csv", said.append)
     assert findings(tmp_path / "folder.csv") == PLANTED
 
@@ -189,7 +193,7 @@ def test_layouts_and_groups_are_reported(tmp_path):
         Image.fromarray(np.random.default_rng(i).integers(0, 256, (9, 9, 3), np.uint8)).save(place)
     said: list[str] = []
     assert check(str(tmp_path / "x"), "", tmp_path / "found.csv", said.append) == []
-    assert "fold0, fold1 look like splits, not classes: each holds A, B" in said[0]
+    assert "fold0, fold1 hold folders of the same names (A, B)" in said[0]
     assert "  groups: not known; the same patient may be on both sides" in said
     assert not any("group in two splits" in line for line in said)  # not known is not 0
     rows = check(str(tmp_path / "x"), "", tmp_path / "found.csv", said.append, pattern=r"(patient\d)_")
@@ -218,6 +222,7 @@ def test_the_command(leaky, tmp_path):
     assert findings(tmp_path / "check_source.csv") == PLANTED
     for name, said in (
         ("nothing", "'nothing' is neither a folder, a table of labels nor"),
+        ("nothing.csv", "nothing.csv does not exist; name a folder, a CSV or Parquet file"),
         ("cam16", "cam16 is not prepared in"),
     ):
         done = run(name, "--data_dir", str(tmp_path))
@@ -267,3 +272,40 @@ def test_system_folders_are_not_splits(leaky, tmp_path, left):
     shutil.copytree(root / "TestA", root / left / "TestA")
     with_it, without = (check(str(place), tmp_path, tmp_path / f"{i}.csv") for i, place in enumerate((root, leaky)))
     assert with_it == without
+
+
+def test_options_of_the_command(tmp_path, monkeypatch, capsys):
+    """Patients, splits and a table's folder are given by options, and messages name them."""
+    monkeypatch.chdir(tmp_path)
+    rows = ["file,cell type,split"]
+    for i in range(12):
+        place = tmp_path / "set" / f"p{i // 2}" / "AB"[i % 2] / f"{i}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.random.default_rng(i).integers(0, 256, (9, 9, 3), np.uint8)).save(place)
+        rows.append(f"p{i // 2}/{'AB'[i % 2]}/{i}.png,{'AB'[i % 2]},s{i % 2}")
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "labels.csv").write_text("\n".join(rows))
+
+    def run(*arguments: str) -> str:
+        code = __main__.dispatch(["check", *arguments])
+        assert not code
+        return capsys.readouterr().out
+
+    assert "Set --levels=group/class if A, B are the classes" in run("set")
+    assert "groups: 6 (folder)" in run("set", "--levels", "group/class")
+    assert "layout: p0 for training, p1 for test" in run("set", "--train_split", "p0", "--test_split", "p1")
+    said = run("more/labels.csv", "--dir", "set", "--group_pattern", "(p[01])/")
+    assert "groups: 2 (group), and 8 images without a group, such as p2/A/4.png" in said
+    assert "written to check_labels.csv" in said
+    for arguments, message in (
+        (["more/labels.csv"], "DATASET: 12 of 12 files do not exist, the first is more/p0/A/0.png; set --dir to"),
+        (["more/labels.csv", "--dir", "set", "--columns", "label=kind"], "--columns='label=kind': 'kind' is not a"),
+        (
+            ["set", "--levels", "class", "--group_pattern", "x(y)"],
+            "--group_pattern='x(y)' matches none of the 12 names",
+        ),
+        (["set", "--dir", "set"], "--dir=set is for a table of labels"),
+        (["set", "--train_split", "p9"], "--train_split: 'set/p9' is not a folder"),
+    ):
+        with pytest.raises(UserError, match=re.escape(message)):
+            __main__.dispatch(["check", *arguments])

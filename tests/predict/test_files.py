@@ -56,14 +56,14 @@ def test_the_command_writes_the_same_predictions_and_skips_broken_images(made, t
 @pytest.mark.slow
 def test_images_come_from_a_table_and_all_runs_of_a_study_predict(made, tmp_path, capsys):
     (made / "cells" / "list.csv").write_text(
-        "slide;img\n1;TestA/Eosinophil/cell_00.png\n2;Train/Eosinophil/cell_02.png\n"
+        "slide;where\n1;TestA/Eosinophil/cell_00.png\n2;Train/Eosinophil/cell_02.png\n"
     )
-    with pytest.raises(UserError, match=r"--images: .*list\.csv has the columns slide, img; name the path column"):
+    with pytest.raises(UserError, match=r"--images: .*list\.csv has the columns slide, where; name the path column"):
         files.predict(str(made / "knn"), str(made / "cells" / "list.csv"), tmp_path / "out.csv")
     with pytest.raises(UserError, match="is a study; name one of its runs"):
         files.predict(str(made), str(made / "cells"), tmp_path / "out.csv")
     assert str(made / "lbfgs") in capsys.readouterr().out
-    options = files.Options(columns="path=img", every_run=True)
+    options = files.Options(columns="path=where", every_run=True)
     files.predict(str(made), str(made / "cells" / "list.csv"), tmp_path / "out.csv", options)
     rows = rows_of(tmp_path / "out.csv")
     assert [row["run"] for row in rows[::2]] == ["finetune", "knn", "lbfgs", "linear_probe"] and len(rows) == 8

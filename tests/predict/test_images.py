@@ -96,3 +96,30 @@ def test_a_fault_of_the_storage_is_never_skipped():
     with pytest.raises(ReadError, match="Input/output error"):
         reader.read(0)
     assert reader.bad == {}
+
+
+def test_paths_in_lists_and_tables_are_treated_alike(tmp_path, monkeypatch):
+    """`~` is expanded, addresses are refused, and missing files are counted before a model is used."""
+    name = "Eosinophil/cell_00.png"
+    (tmp_path / name).parent.mkdir()
+    Image.new("RGB", (9, 9)).save(tmp_path / name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert images.given([f"~/{name}"])[0]["image"] == (tmp_path / name).read_bytes()
+    with pytest.raises(UserError, match="^images: item 1=s3://b/x.png: s3:// addresses are not read"):
+        images.given([f"~/{name}", "s3://b/x.png"])
+    (tmp_path / "tables").mkdir()
+    table = tmp_path / "tables" / "list.csv"
+    table.write_text(f"File Name\n{name}\n~/{name}\nnowhere.png\n")
+    for options, said in (
+        ({}, r"2 of 3 files do not exist, the first is .*tables/.*cell_00.png; set --dir to .*--bad_images=skip"),
+        ({"directory": tmp_path}, "1 of 3 files do not exist, the first is .*/nowhere.png"),
+    ):
+        with pytest.raises(UserError, match=said):
+            images.named(str(table), **options)
+    source = images.named(str(table), directory=tmp_path, bad_images="skip")
+    assert len(source) == 3 and source[0]["image"] == source[1]["image"]
+    table.write_text("path\nnowhere.png\n")
+    with pytest.raises(UserError, match="1 of 1 file do not exist"):
+        images.named(str(table), bad_images="skip")
+    with pytest.raises(UserError, match="--dir=/x is for a table of paths, but --images=.* is not one"):
+        images.named(str(tmp_path), directory="/x")

@@ -44,12 +44,12 @@ def test_too_few_labels_are_refused():
 
 
 def test_without_unlabeled_images_the_training_images_are_pre_trained_on(cells):
-    config = quick.configured(cells)
+    config = quick.configured({"dir": str(cells)})
     assert config.pretrain.data.part == "train" and config.pretrain.data.dir == str(cells)
     assert config.label_counts[-1] == 60 - 12 - 6  # all but the test and the validation images
     study = validation.validate_study(config)
     assert study.evaluations == ("lbfgs",) and study.inits == ("scratch", "mae") and len(study.seeds) == 3
-    given = quick.configured(cells, str(cells / "A"), steps=7)
+    given = quick.configured({"dir": str(cells)}, str(cells / "A"), steps=7)
     assert (given.pretrain.data.part, given.pretrain.data.dir) == ("all", str(cells / "A"))
     assert given.pretrain.train.steps == 7
 
@@ -59,26 +59,26 @@ def test_a_given_encoder_determines_network_and_normalization(cells, tiny_config
     run.mkdir()
     fields = {"model.width": 24, "model.heads": 3, "data.mean": (0.5, 0.4, 0.3), "data.std": (0.2, 0.2, 0.2)}
     contents.write_json(run / contents.CONFIG, {"config": as_json(tiny_config("pretrain", **fields))})
-    study = validation.validate_study(quick.configured(cells, init=str(run)))
+    study = validation.validate_study(quick.configured({"dir": str(cells)}, init=str(run)))
     assert study.inits == ("scratch", str(run))
     for part in (study.pretrain, study.finetune):
         assert (part.model.width, part.model.heads, part.model.image_size) == (24, 3, 16)
         assert (part.data.mean, part.data.std) == ((0.5, 0.4, 0.3), (0.2, 0.2, 0.2))
     with pytest.raises(UserError, match="--init="):
-        quick.configured(cells, init=str(cells))
+        quick.configured({"dir": str(cells)}, init=str(cells))
 
 
 def test_a_table_and_its_columns(cells):
     table = cells.parent / "labels.csv"
     rows = [f"cells/{path.parent.name}/{path.name},{path.parent.name}" for path in sorted(cells.glob("*/*.png"))]
     table.write_text("\n".join(["file,kind", *rows]))
-    config = quick.configured(table, columns="path=file,label=kind")
+    config = quick.configured({"labels": str(table), "columns": "path=file,label=kind"})
     assert config.finetune.data.labels == config.pretrain.data.labels == str(table)
     assert config.label_counts[-1] == 42
 
 
 def test_the_full_study_is_what_its_command_says(cells):
-    arguments, config = quick.full_study(quick.configured(cells, group_pattern=r"(\d)\d"))
+    arguments, config = quick.full_study(quick.configured({"dir": str(cells), "group_pattern": r"(\d)\d"}))
     written = load("configs/study.py", "data=folder,scale=laptop")
     for argument in shlex.split(arguments)[1:]:
         name, _, value = argument.removeprefix("--config.").partition("=")
