@@ -346,7 +346,10 @@ class TrainFields(Fields):
         choices=("last", "best", "accuracy", "macro_f1", "loss"),
     )
     patience: int = field(
-        0, "stop early after this many evaluations without a better `select` score; 0: never", low=0, high=10**6
+        0,
+        "stop after this many evaluations without a better `select` score (at a tie, a lower loss); 0: never",
+        low=0,
+        high=10**6,
     )
     balance: str = field(
         "none",

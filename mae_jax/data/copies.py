@@ -31,7 +31,7 @@ from mae_jax.data.looks import PICTURE
 MIDDLE = 0.8  # side of the compared middle; a shift by a tenth keeps it inside the image
 FINE, COLOR = 24, 8  # samples of gray and of color along each side of the middle
 COLOR_WEIGHT = 0.3  # of color, which JPEG keeps less exactly than gray
-COPY = 0.97  # minimum correlation of the whitened vectors
+COPY = 0.85  # minimum correlation of the whitened vectors
 IDENTICAL = 0.999999  # likeness of equal pixels
 DIRECTIONS = 2.0  # agreement in so few directions (by the participation ratio) says nothing
 SURELY = 0.995  # likeness from which a random pair may be a copy, and does not describe chance

@@ -215,9 +215,10 @@ class Loop:
         if step - best.step < patience * self.resolved.eval_every:
             return False
         self.ended = step
+        score = self.config.train.select + ("" if self.config.train.select == "loss" else " or, at a tie, a lower loss")
         self.progress.say(
-            f"{self.label}: stopped early at step {step} of {self.resolved.steps}; no validation since step "
-            f"{best.step} was better (train.patience={patience})"
+            f"{self.label}: stopped early at step {step} of {self.resolved.steps}; no evaluation since step "
+            f"{best.step} has a better {score} (train.patience={patience})"
         )
         return True
 
