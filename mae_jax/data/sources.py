@@ -27,7 +27,6 @@ from mae_jax.data.checking import Checked, Decoded, Progress, digest
 from mae_jax.data.groups import Groups
 from mae_jax.data.looks import Kept
 from mae_jax.runtime.errors import UNUSABLE, UserError
-from mae_jax.runtime.text import count
 
 SYSTEM = {  # in lower case, in addition to names with a leading dot
     "thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "system volume information",  # Windows
@@ -238,8 +237,8 @@ def listed(
     if absent and (bad_images == "stop" or len(absent) == len(names)):
         skip = "" if len(absent) == len(names) else ", or data.bad_images='skip' to leave such rows out"
         raise UserError(
-            f"{field}: {len(absent)} of {count(len(names), 'file')} do not exist, the first is "
-            f"{Path(directory, absent[0])}; set data.dir to the folder that the paths are below{skip}"
+            f"{field}: {tables.missing_in_words(absent, len(names), directory)}; set data.dir to the folder that the "
+            f"paths are below{skip}"
         )
     seen = checking.check(directory, names, bad_images, field, passed, progress, decoded)
     keep = seen.names

@@ -129,6 +129,14 @@ def missing(directory: str | os.PathLike, names: Sequence[str]) -> list[str]:
     return [name for name in names if not os.path.lexists(os.path.join(directory, name))]
 
 
+def missing_in_words(absent: Sequence[str], total: int, directory: str | os.PathLike) -> str:
+    """How many of `total` files do not exist, and the first of them."""
+    return (
+        f"{len(absent)} of {count(total, 'file')} {'does' if len(absent) == 1 else 'do'} not exist, the first is "
+        f"{Path(directory, absent[0])}"
+    )
+
+
 def ordered(labels: Sequence[str]) -> tuple[str, ...]:
     """The classes: in numerical order if all are whole numbers, else in alphabetical order."""
     classes = sorted(set(labels))

@@ -14,7 +14,6 @@ from mae_jax.data.decode import load_image
 from mae_jax.data.sources import Source
 from mae_jax.runtime.errors import UserError
 from mae_jax.runtime.places import local
-from mae_jax.runtime.text import count
 
 STOP, SKIP = "stop", "skip"
 TABLES = (".csv", ".tsv", ".parquet", ".pq")
@@ -43,10 +42,7 @@ def named(
                 "set --dir to the folder that the paths are below" if field.startswith("--") else "correct the paths"
             )
             skip = "" if len(absent) == len(names) else f", or {field.partition('images')[0]}bad_images={SKIP}"
-            raise UserError(
-                f"{field}={place}: {len(absent)} of {count(len(names), 'file')} do not exist, the first is "
-                f"{folder / absent[0]}; {option}{skip}"
-            )
+            raise UserError(f"{field}={place}: {tables.missing_in_words(absent, len(names), folder)}; {option}{skip}")
         return _of_files(names, folder)
     if path.exists():
         return _of_files([path.name], path.parent)

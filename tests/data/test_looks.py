@@ -79,7 +79,7 @@ def test_a_picture_is_upright_and_has_the_colors():
     upright = np.asarray(Image.fromarray(load_image(file.getvalue())).resize((64, 64)), np.float32)
     assert np.abs(looks.picture(file.getvalue()) - upright).mean() < 2
     one, two = looks.look(file.getvalue()), looks.look_of(load_image(file.getvalue()))
-    assert np.corrcoef(one, two)[0, 1] > 0.99
+    assert np.corrcoef(one, two)[0, 1] > 0.97
 
 
 def test_what_is_not_an_image_is_refused_by_its_name():

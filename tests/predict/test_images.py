@@ -112,14 +112,14 @@ def test_paths_in_lists_and_tables_are_treated_alike(tmp_path, monkeypatch):
     table.write_text(f"File Name\n{name}\n~/{name}\nnowhere.png\n")
     for options, said in (
         ({}, r"2 of 3 files do not exist, the first is .*tables/.*cell_00.png; set --dir to .*--bad_images=skip"),
-        ({"directory": tmp_path}, "1 of 3 files do not exist, the first is .*/nowhere.png"),
+        ({"directory": tmp_path}, "1 of 3 files does not exist, the first is .*/nowhere.png"),
     ):
         with pytest.raises(UserError, match=said):
             images.named(str(table), **options)
     source = images.named(str(table), directory=tmp_path, bad_images="skip")
     assert len(source) == 3 and source[0]["image"] == source[1]["image"]
     table.write_text("path\nnowhere.png\n")
-    with pytest.raises(UserError, match="1 of 1 file do not exist"):
+    with pytest.raises(UserError, match="1 of 1 file does not exist"):
         images.named(str(table), bad_images="skip")
     with pytest.raises(UserError, match="--dir=/x is for a table of paths, but --images=.* is not one"):
         images.named(str(tmp_path), directory="/x")
