@@ -57,12 +57,18 @@ def add_label_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def label_fields(options: argparse.Namespace, place: Path) -> dict[str, str]:
-    """The `data` fields of the arguments of `add_label_arguments`. Raises UserError if --dir is given for a folder."""
+    """The `data` fields of the arguments of `add_label_arguments`.
+
+    Raises UserError for an option of tables that is given for a folder, or the reverse.
+    """
     fields = {name: getattr(options, name) for name in ("columns", "group_pattern", "levels", *SPLITS)}
     if place.is_file():
+        if options.levels:
+            raise UserError(f"--levels={options.levels} is for folders, but {place} is a table of labels; omit it")
         return fields | {"labels": str(place), "dir": str(options.dir or "")}
-    if options.dir:
-        raise UserError(f"--dir={options.dir} is for a table of labels, but {place} is not a file; omit it")
+    for name in ("dir", "columns"):
+        if value := getattr(options, name):
+            raise UserError(f"--{name}={value} is for a table of labels, but {place} is not a file; omit it")
     return fields | {"dir": str(place)}
 
 

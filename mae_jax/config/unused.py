@@ -48,7 +48,7 @@ CONDITIONS = tuple(
         (
             "by classifiers, and by pre-training with data.part=train",
             lambda c, _: _splits(c),
-            "data.train_split data.test_split data.val_split data.test_fraction data.test_seed",
+            "data.train_split data.test_split data.val_split data.levels data.test_fraction data.test_seed",
         ),
         (
             "by finetune and linear_probe",
@@ -91,7 +91,7 @@ CONDITIONS = tuple(
         (
             "with data.source=folder",
             lambda c, _: "folder" in _sources(c),
-            "data.dir data.labels data.columns",
+            "data.dir data.labels data.columns data.levels",
         ),
         (
             "with images in folders",
@@ -99,6 +99,7 @@ CONDITIONS = tuple(
             "data.group_pattern data.bad_images",
         ),
         ("with data.labels", lambda c, _: bool(c.data.labels), "data.columns"),
+        ("without data.labels", lambda c, _: not c.data.labels or bool(c.data.external), "data.levels"),
         (
             "with images that are not generated",
             lambda c, _: _sources(c) != ["synthetic"],

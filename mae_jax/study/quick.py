@@ -17,10 +17,8 @@ from mae_jax.study import preview, validation
 from mae_jax.train import loop
 
 COUNTS = 5  # numbers of labels to try
-PASSED_ON = (  # fields of `data` that the full study takes over
-    *("dir", "labels", "part", "group_pattern", "columns"),
-    *("levels", "train_split", "val_split", "test_split", "bad_images"),
-)
+OF_LABELED = ("levels", "train_split", "val_split", "test_split")  # a pre-training on unlabeled images has none
+PASSED_ON = ("dir", "labels", "part", "group_pattern", "columns", "bad_images", *OF_LABELED)  # to the full study
 
 
 def configured(
@@ -97,8 +95,10 @@ def full_study(quick: ConfigDict) -> tuple[str, ConfigDict]:
     arguments = ["--config=configs/study.py:data=folder,scale=laptop"]
     parts = {"pretrain": (config.pretrain, quick.pretrain), "finetune": (config.finetune, quick.finetune)}
     for part, (full, small) in parts.items():
-        for name, value in ((name, small.data[name]) for name in PASSED_ON):
-            if value != full.data[name]:
+        for name in PASSED_ON:
+            value = small.data[name]
+            used = part == "finetune" or small.data.part == "train" or name not in OF_LABELED
+            if used and value != full.data[name]:
                 full.data[name] = value
                 arguments.append(f"--config.{part}.data.{name}={value}")
     return shlex.join(arguments), config
