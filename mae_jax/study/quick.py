@@ -97,7 +97,7 @@ def full_study(quick: ConfigDict) -> tuple[str, ConfigDict]:
     for part, (full, small) in parts.items():
         for name in PASSED_ON:
             value = small.data[name]
-            used = part == "finetune" or small.data.part == "train" or name not in OF_LABELED
+            used = full is config.finetune or small.data.part == "train" or name not in OF_LABELED
             if used and value != full.data[name]:
                 full.data[name] = value
                 arguments.append(f"--config.{part}.data.{name}={value}")
