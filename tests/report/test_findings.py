@@ -1,5 +1,7 @@
 """Everything that the page of a study shows, as data."""
 
+import dataclasses
+
 import pytest
 
 from mae_jax.report import tables
@@ -21,6 +23,9 @@ def test_rows_pairs_counts_and_seeds_are_those_of_the_runs(dirs):
         (name, int((labels == i).sum())) for i, name in enumerate(found.study.runs[0].classes)
     ]
     assert sum(n for _, n in found.class_counts) == 60
+    runs = [dataclasses.replace(run, classes=(*run.classes, "rare")) for run in found.study.runs]
+    without = dataclasses.replace(found, study=dataclasses.replace(found.study, runs=runs))
+    assert without.class_counts[-1] == ("rare", 0)
     assert found.notes == ["of the study"]
     assert [line for line in found.left_out if "mae at 10 %: 1 seed" in line]
 

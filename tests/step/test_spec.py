@@ -14,7 +14,9 @@ import pytest
 
 from mae_jax.config import tasks
 from mae_jax.models.vit import ViTConfig
-from mae_jax.step import eval_step, sharding, state, train_step
+from mae_jax.step import eval_step, sharding, stain, state, train_step
+from mae_jax.step import spec as spec_module
+from mae_jax.step.objectives.classification import Classification
 from mae_jax.step.optimizer import Optimizer
 from mae_jax.step.spec import Objective, StepSpec
 
@@ -175,3 +177,41 @@ def test_a_second_method_is_one_file_and_one_row(tmp_path, environment):
     assert "initial weights from" in done.stdout + done.stderr
     predictions = (tmp_path / "finetune/predictions.csv").read_text().splitlines()
     assert len(predictions) == 1 + 23
+
+
+def made(**fields):
+    values = dict(
+        objective=Classification(), shape=ViTConfig(16, 8, 16, 1, 2), mean=(0.5,) * 3, std=(0.25,) * 3, batch_size=8,
+        optimizer=Optimizer(0.9, 0.95, 0.1, "", 0.0, 1.0), accumulation=1, mesh=sharding.make_mesh(1),
+    )  # fmt: skip
+    return StepSpec(**values | fields)
+
+
+def test_equal_specs_share_compiled_code_and_every_field_counts():
+    traces = []
+
+    def step(spec, x):
+        traces.append(spec)
+        return x
+
+    compiled = jax.jit(step, static_argnums=0)
+    compiled(made(), 1.0)
+    compiled(made(), 2.0)
+    assert len(traces) == 1 and made() == made() and hash(made()) == hash(made())
+    others = {"batch_size": 4, "accumulation": 2, "trained": "^head/", "mean": (0.4,) * 3, "std": (0.2,) * 3}
+    others |= {"shape": dataclasses.replace(made().shape, depth=2), "stain": stain.Hed()}
+    others |= {"objective": Classification(mixup=0.8), "mesh": sharding.make_mesh(5)}
+    for name, value in others.items():
+        assert made(**{name: value}) != made(), name
+    compiled(made(accumulation=2), 1.0)
+    assert len(traces) == 2
+
+
+def test_no_two_purposes_or_steps_share_random_numbers():
+    purposes = [spec_module.INIT, spec_module.MASK, spec_module.DROP, spec_module.EVAL_MASK, spec_module.MIX]
+    assert purposes == [0, 1, 2, 3, 4]  # part of the results of every saved run
+    keys = [
+        spec_module.key_for(jnp.int32(seed), purpose, jnp.int32(step))
+        for seed in (0, 1) for purpose in (*purposes, spec_module.STAIN) for step in (0, 1)
+    ]  # fmt: skip
+    assert len({np.asarray(jax.random.key_data(key)).tobytes() for key in keys}) == len(keys) == 24

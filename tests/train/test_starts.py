@@ -17,7 +17,7 @@ from jax.sharding import AxisType, Mesh
 from mae_jax.checkpoints.saver import Checkpoints
 from mae_jax.checkpoints.steps import committed_steps
 from mae_jax.config.fields import study_defaults
-from mae_jax.rundir import contents, metrics_log
+from mae_jax.rundir import contents
 from mae_jax.runtime.errors import EXIT_STOPPED, UserError
 from mae_jax.step import sharding
 from mae_jax.step.state import abstract_state, init_state, padded, unpadded
@@ -186,15 +186,6 @@ def test_a_batch_that_followed_from_the_devices_stays_on_other_devices(
     for name in ("val/loss", "val/visible_loss"):
         assert again[name] == pytest.approx(whole[name], rel=1e-4)
     assert loop.run(config, tmp_path) == again  # finished, on either number of devices
-
-
-@pytest.mark.parametrize("damage", [b"\xb3", b"\0", b"[" * 100_000], ids=["flipped", "zeros", "deep"])
-def test_only_the_damaged_row_of_metrics_is_dropped(tmp_path, damage):
-    path = tmp_path / contents.METRICS
-    rows = [b'{"step": %d}\n' % step for step in (1, 2, 3, 4)]
-    path.write_bytes(rows[0] + damage + rows[1] + b"".join(rows[2:]))
-    metrics_log.truncate_metrics(path, 3)
-    assert path.read_bytes() == rows[0] + rows[2]
 
 
 def test_a_run_and_a_study_do_not_share_a_directory(tiny_config, tmp_path):

@@ -1,12 +1,17 @@
 """What a classifier writes at its end: scores and predictions of the right images, from given probabilities."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
+from mae_jax.config.validation import validate
 from mae_jax.data import sources, splits
 from mae_jax.data.labelled_sets import LabelledSets
 from mae_jax.rundir import contents
 from mae_jax.rundir.predictions import read_predictions
+from mae_jax.runtime.errors import UserError
+from mae_jax.step import sharding
 from mae_jax.train import finetune
 
 
@@ -73,3 +78,53 @@ def test_results_are_of_the_test_images_and_macro_scores_of_their_classes(data, 
     }
     wrong = sorted(np.flatnonzero(labels != predicted).tolist(), key=lambda i: -p[i].max())[:12]
     assert pictures == {f"{data.test.names[i]}.jpg" for i in wrong}
+
+
+def scheduled(tiny_config, data, **fields):
+    return finetune.resolve_finetune(validate(tiny_config(**fields)), data, 1)
+
+
+def test_steps_follow_from_the_labels_or_from_those_that_are_matched(tiny_config):
+    found = splits.labelled(validate(tiny_config(**{"data.fraction": 0.5})).data)
+    n = len(found.train_idx)
+    plain = scheduled(tiny_config, found, **{"data.fraction": 0.5})
+    assert (plain.n_train, plain.steps) == (n, 2 * -(-n // 16))
+    matched = scheduled(tiny_config, found, **{"data.fraction": 0.5, "train.match_fraction": 1.0})
+    pool = sum(found.subset["train"].values())
+    assert (matched.n_train, matched.steps) == (n, 2 * -(-pool // 16)) and pool > n
+
+
+def test_the_best_epoch_needs_validation_images(tiny_config):
+    found = splits.labelled(validate(tiny_config()).data)
+    none = dataclasses.replace(found, val_idx=found.val_idx[:0])
+    with pytest.raises(UserError, match="train.select=accuracy needs validation images, but no class has an image"):
+        scheduled(tiny_config, none, **{"train.select": "accuracy"})
+    assert scheduled(tiny_config, none).n_train == len(found.train_idx)
+
+
+def test_a_run_says_what_its_images_are_and_what_its_test_sets_share_with_training(tiny_config):
+    config = validate(tiny_config(**{"data.external": "TestB"}))
+    found = splits.labelled(config.data)
+    none = dict.fromkeys(("groups", "images_in_shared_groups", "near_identical"), 0)
+    leaks = {"TestA": none | {"identical": 2, "shifted_searched": True}}
+    found = dataclasses.replace(found, leaks=leaks, warnings=("one", "two"))
+    about = finetune.describe_data(config, found, None)
+    lines = about["about"]
+    counts = found.subset["actual"]
+    assert lines["classes"] == ", ".join(f"{name} {n}" for name, n in counts.items())
+    n, v = len(found.train_idx), len(found.val_idx)
+    assert lines["images"] == f"{n} for training (100 % of the labels), {v} for validation, 23 for test"
+    assert lines["external test sets"] == "TestB 23" and lines["warning"] == "one; two"
+    shared = lines["warning: test images that training saw"]
+    assert shared == "TestA has 2 byte-identical with training images; see run.json and mae-jax check"
+    assert list(about["tests"]) == ["TestA", "TestB"] and about["facts"]["test_split"] == "TestA"
+    assert about["facts"]["data_warnings"] == ["one", "two"] and about["seen_before"] == {}
+
+
+def test_balanced_losses_weight_classes_by_their_inverse_frequency(tiny_config):
+    task = finetune.finetune(validate(tiny_config(**{"train.balance": "loss"})), sharding.make_mesh(1), None, None)
+    counts = np.array(list(task.subset["actual"].values()))
+    weights = np.array(task.spec.objective.class_weights)
+    np.testing.assert_allclose(weights * counts, (weights * counts)[0], rtol=1e-6)
+    plain = finetune.finetune(validate(tiny_config()), sharding.make_mesh(1), None, None)
+    assert plain.spec.objective.class_weights == ()

@@ -1,0 +1,49 @@
+"""One process at a time uses a run directory."""
+
+import os
+
+import pytest
+
+from mae_jax.rundir import lock
+from mae_jax.runtime.errors import UserError
+
+
+def test_a_second_user_is_refused_with_the_name_of_the_first_and_later_admitted(tmp_path):
+    place = tmp_path / "new" / "run"
+    me = f"{os.getpid()} on {os.uname().nodename}"
+    with lock.held(place):
+        assert (place / ".lock").read_text() == me
+        with (
+            pytest.raises(UserError, match=f"workdir {place} is in use by process {me}; wait for it"),
+            lock.held(place),
+        ):
+            pass
+        with lock.held(place, leader=False):  # of several processes only the leader locks
+            pass
+    assert (place / ".lock").read_text() == ""
+    with lock.held(place):
+        pass
+
+
+def test_what_an_earlier_process_left_is_replaced(tmp_path):
+    (tmp_path / ".lock").write_bytes(b"\xff 123456 on another machine, and much more than any name")
+    with lock.held(tmp_path):
+        assert (tmp_path / ".lock").read_text() == f"{os.getpid()} on {os.uname().nodename}"
+
+
+def test_the_lock_is_released_after_an_error(tmp_path):
+    with pytest.raises(KeyError), lock.held(tmp_path):
+        raise KeyError
+    with lock.held(tmp_path):
+        pass
+
+
+def test_a_file_in_place_of_the_directory_is_named(tmp_path):
+    (tmp_path / "run").write_text("")
+    with pytest.raises(UserError, match=f"{tmp_path / 'run'}"), lock.held(tmp_path / "run"):
+        pass
+
+
+def test_only_processes_that_live_hold_a_lock():
+    assert lock._lives(str(os.getpid())) and lock._lives("1")  # of another user, perhaps
+    assert not lock._lives("nonsense") and not lock._lives(str(2**22 + 1))  # above the largest process number

@@ -1,0 +1,122 @@
+"""The log of a run: rows, pictures, damaged rows, and rows that a resumed run writes again."""
+
+import errno
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mae_jax.rundir import contents, metrics_log
+from mae_jax.rundir.metrics_log import truncate_metrics
+from mae_jax.rundir.trackers import Trackers
+from mae_jax.runtime.errors import UserError
+
+
+@pytest.mark.parametrize("evaluated", [True, False])
+def test_rows_that_a_resumed_run_writes_again_are_dropped(tmp_path, evaluated):
+    """Of the step of its checkpoint: the reduction of the rate, and the evaluation if it is still due."""
+    rows = [
+        {"step": 5, "rate_factor": 0.5},
+        {"step": 8, "train/loss": 2.0, "learning_rate": 0.1},
+        {"step": 8, "val/loss": 1.0},
+        {"step": 8, "rate_factor": 0.25},
+        {"step": 9, "train/loss": 1.0, "learning_rate": 0.1},
+    ]
+    file = tmp_path / contents.METRICS
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    truncate_metrics(file, 8, evaluated)
+    kept = [json.loads(line) for line in file.read_text().splitlines()]
+    assert kept == rows[: 3 if evaluated else 2]
+
+
+@pytest.mark.parametrize("damage", [b"\xb3", b"\0", b"[" * 100_000], ids=["flipped", "zeros", "deep"])
+def test_only_the_damaged_row_of_metrics_is_dropped(tmp_path, damage):
+    path = tmp_path / contents.METRICS
+    rows = [b'{"step": %d}\n' % step for step in (1, 2, 3, 4)]
+    path.write_bytes(rows[0] + damage + rows[1] + b"".join(rows[2:]))
+    metrics_log.truncate_metrics(path, 3)
+    assert path.read_bytes() == rows[0] + rows[2]
+
+
+OPTIONS = {"evaluated": True, "steps": 9, "tensorboard": False, "profile": False}
+
+
+class Told(Trackers):
+    """Trackers that keep what they are told, or fail where they can keep nothing."""
+
+    def __init__(self, told):
+        self.told = told
+
+    def scalars(self, step, values):
+        self.told.append((step, values))
+
+    def results(self, step, values):
+        self.told.append(("results", step, values))
+
+    def close(self):
+        if self.told is None:
+            raise OSError("disk")
+        self.told.append("closed")
+
+
+def test_rows_go_to_the_file_and_charts_to_the_trackers(tmp_path):
+    told = []
+    trackers = Told(told)
+    with metrics_log.MetricsLog(tmp_path, first_step=0, **OPTIONS, trackers=trackers) as log:
+        log.scalars(3, {"epoch": 0.5, "train/loss": 2.0})
+        assert (tmp_path / contents.METRICS).read_text() == '{"step": 3, "epoch": 0.5, "train/loss": 2.0}\n'  # at once
+        log.scalars(4, {"epoch": 1.0})
+        log.results(9, {"accuracy": 0.75, "f1": 0.5, "n": 23})
+    assert told == [
+        (3, {"train/loss": 2.0}), ("results", 9, {"test/accuracy": 0.75, "test/macro_f1": 0.5}), "closed"
+    ]  # fmt: skip
+    with metrics_log.MetricsLog(tmp_path, first_step=3, **OPTIONS) as log:
+        log.scalars(5, {"train/loss": 1.0})
+    steps = [json.loads(line)["step"] for line in (tmp_path / contents.METRICS).read_text().splitlines()]
+    assert steps == [3, 5]  # the row of step 4 comes again
+
+
+def test_pictures_are_one_below_the_other(tmp_path):
+    images = np.zeros((2, 3, 4, 3))
+    images[1] = 1.0
+    images[1, 0, 0] = 0.5
+    with metrics_log.MetricsLog(tmp_path, first_step=0, **OPTIONS) as log:
+        log.images(12, "rows", images)
+    with Image.open(tmp_path / "images" / "rows-0000012.png") as picture:
+        pixels = np.asarray(picture)
+    assert pixels.shape == (6, 4, 3) and not pixels[:3].any()
+    assert pixels[3, 0].tolist() == [128] * 3 and (pixels[4:] == 255).all()
+
+
+def test_an_error_of_the_block_is_not_hidden_by_one_of_closing(tmp_path):
+    trackers = Told(None)
+    with pytest.raises(KeyError), metrics_log.MetricsLog(tmp_path, first_step=0, **OPTIONS, trackers=trackers):
+        raise KeyError("first")
+    with (
+        pytest.raises(OSError, match="disk"),
+        metrics_log.MetricsLog(tmp_path, first_step=0, **OPTIONS, trackers=trackers),
+    ):
+        pass
+
+
+def test_damaged_rows_are_counted_but_not_the_last_one(tmp_path):
+    path = tmp_path / contents.METRICS
+    assert metrics_log.broken_rows(path) == ""
+    path.write_bytes(b'{"step": 1}\n{"st\n{"epoch": 1}\n{"step": "2"}\n[1]\n{"step": 3}\n{"ste')
+    assert metrics_log.broken_rows(path) == "4 rows that cannot be read"
+    path.write_bytes(b'{"step": 1}\n{"step": 2')
+    assert metrics_log.broken_rows(path) == ""
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(UserError, match="is not a regular file; restore it, or remove it"):
+        metrics_log.truncate_metrics(path, 1)
+
+
+def test_a_fault_of_the_event_files_is_one_of_the_storage(tmp_path):
+    with metrics_log.MetricsLog(tmp_path, first_step=0, **OPTIONS) as log:
+        with pytest.raises(OSError) as caught, log._written():
+            raise RuntimeError("writer") from OSError(errno.ENOSPC, "No space left on device")
+        assert caught.value.errno == errno.ENOSPC and caught.value.filename == str(tmp_path / "events.out.tfevents")
+        with pytest.raises(RuntimeError, match="other"), log._written():
+            raise RuntimeError("other")
