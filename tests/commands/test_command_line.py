@@ -7,8 +7,6 @@ from pathlib import Path
 import pytest
 
 from mae_jax import commands
-from mae_jax.__main__ import dispatch, main
-from mae_jax.runtime.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 WITHOUT_ARGUMENTS = {"doctor", "version", "runs"}  # commands that need none
@@ -92,18 +90,3 @@ def test_each_command_documents_itself():
     for verb in commands.VERBS:
         command = commands.load(verb)
         assert command.__doc__ and command.SUMMARY and command.SUMMARY[0].islower() and "\n" not in command.SUMMARY
-
-
-def test_hints_only_where_an_option_is_near():
-    with pytest.raises(
-        UserError, match=r"unknown argument '--colums=y' \(did you mean --columns\?\); see mae-jax check"
-    ):
-        dispatch(["check", "x", "--colums=y"])
-    with pytest.raises(UserError, match=r"unknown argument '--qqq'; see mae-jax check --help"):
-        dispatch(["check", "x", "--qqq"])
-
-
-def test_the_command_in_this_process(capsys):
-    with pytest.raises(SystemExit) as end:
-        main(["version"])
-    assert end.value.code == 0 and capsys.readouterr().out == "mae_jax 0.1.0\n"

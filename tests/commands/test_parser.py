@@ -1,0 +1,70 @@
+"""The parser of all commands: one line for a mistake, a hint where one is near, and paths of the user."""
+
+from pathlib import Path
+
+import pytest
+
+from mae_jax.__main__ import dispatch
+from mae_jax.commands.parser import Parser, did_you_mean
+from mae_jax.runtime.errors import UserError
+
+
+def test_hints_only_where_an_option_is_near():
+    with pytest.raises(
+        UserError, match=r"unknown argument '--colums=y' \(did you mean --columns\?\); see mae-jax check"
+    ):
+        dispatch(["check", "x", "--colums=y"])
+    with pytest.raises(UserError, match=r"unknown argument '--qqq'; see mae-jax check --help"):
+        dispatch(["check", "x", "--qqq"])
+
+
+@pytest.fixture
+def parser():
+    made = Parser(prog="mae-jax try")
+    made.add_argument("place", metavar="PLACE", type=Path)
+    made.add_argument("more", metavar="MORE", nargs="*", type=Path)
+    made.add_argument("--out", required=True, type=Path)
+    made.add_argument("--columns")
+    return made
+
+
+def test_paths_are_expanded_and_addresses_refused(parser, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/x")
+    options = parser.parse_args(["~/a", "~/b", "c", "--out=~/d", "--columns=~"])
+    assert (options.place, options.more, options.out) == (
+        Path("/home/x/a"),
+        [Path("/home/x/b"), Path("c")],
+        Path("/home/x/d"),
+    )
+    assert options.columns == "~"  # not a path
+    for arguments, name in ((["s3://a", "--out=b"], "PLACE"), (["a", "--out=gs://b"], "--out")):
+        with pytest.raises(UserError, match=rf"{name}=.*addresses are not read"):
+            parser.parse_args(arguments)
+
+
+def test_a_mistake_raises_one_line_with_the_command(parser):
+    with pytest.raises(
+        UserError, match="mae-jax try: the following arguments are required: --out; see mae-jax try --help"
+    ):
+        parser.parse_args(["a"])
+    with pytest.raises(UserError, match="unknown argument '--colum'"):  # no short forms
+        parser.parse_args(["a", "--out=b", "--colum", "c"])
+    with pytest.raises(UserError, match="unknown argument '-x'"):
+        parser.parse_args(["a", "--out=b", "-x"])
+    assert parser.required() == ["PLACE", "--out"] and {"--out", "--columns", "--help"} <= parser.options()
+    assert parser.parse_args(["--out=b", "--", "--c"]).place == Path("--c")
+
+
+def test_options_of_sub_commands_are_known():
+    made = Parser(prog="mae-jax try")
+    one = made.add_subparsers(dest="command", required=True).add_parser("one")
+    one.add_argument("--heads", type=Path)
+    assert "--heads" in made.options() and made.parse_args(["one", "--heads", "x"]).heads == Path("x")
+    with pytest.raises(UserError, match=r"'--head' \(did you mean --heads\?\)"):
+        made.parse_args(["one", "--head", "x"])
+
+
+def test_hints_name_the_nearest_word():
+    assert did_you_mean("--ouut=3", ["--out", "--help"]) == " (did you mean --out?)"
+    assert did_you_mean("chek", ["check"], "mae-jax {}") == " (did you mean mae-jax check?)"
+    assert did_you_mean("zzz", ["check"]) == ""

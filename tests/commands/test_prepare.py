@@ -1,0 +1,35 @@
+"""`mae-jax prepare`: only known data sets, and options of tiles for tiles alone."""
+
+import pytest
+
+from mae_jax.__main__ import dispatch
+from mae_jax.datasets import prepare
+from mae_jax.datasets.tiles.slides import Cutting
+from mae_jax.runtime.errors import UserError
+
+
+def test_options_are_passed_on_and_a_magnification_is_a_resolution(record):
+    calls = record(prepare, "prepare")
+    assert dispatch(["prepare", "cam16", "--source=a", "--data_dir=b"]) == 0
+    assert calls[0] == (("cam16", "a", "b"), {"cutting": Cutting()})
+    dispatch(["prepare", "tiles:x", "--source=a", "--tile=256", "--magnification=20", "--tissue=0.5", "--workers=3"])
+    assert calls[1] == (("tiles:x", "a", ""), {"cutting": Cutting(tile=256, mpp=0.5, tissue=0.5, workers=3)})
+    dispatch(["prepare", "tiles:x", "--source=a", "--mpp=0.25", "--assume_mpp=1"])
+    assert calls[2][1]["cutting"] == Cutting(mpp=0.25, assume_mpp=1.0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["cam17", "--source=a"], "cam17 cannot be prepared; use one of raabin_wbc, cam16, prcc, tiles"),
+        (["cam16", "--source=a", "--mpp=1"], "--mpp is for tiles:NAME; cam16 has no such option"),
+        (["prcc", "--source=a", "--tile=99"], "--tile is for tiles:NAME; prcc has no such option; use prcc:tile99"),
+        (["tiles:x", "--source=a", "--magnification=0"], "--magnification 0.0 is out of range; allowed: 0.1 to 200"),
+        (["tiles:x", "--source=a", "--mpp=1", "--magnification=9"], "not allowed with argument"),
+    ],
+)
+def test_mistakes_are_refused_before_anything_is_read(record, arguments, said):
+    calls = record(prepare, "prepare")
+    with pytest.raises(UserError) as error:
+        dispatch(["prepare", *arguments])
+    assert said in str(error.value) and calls == []
