@@ -19,7 +19,8 @@ def config(tiny_config) -> RunConfig:
 def test_a_config_is_kept_and_found_again(config, tmp_path):
     identity.keep_config(tmp_path, config, {"steps": 4, "devices": 5}, leader=False)
     assert not (tmp_path / contents.CONFIG).exists()
-    identity.keep_config(tmp_path, config, {"steps": 4, "devices": 5})
+    resolved = {"steps": 4, "devices": 5}
+    identity.keep_config(tmp_path, config, resolved)
     saved = contents.read_config(tmp_path / contents.CONFIG)
     assert (
         saved["config"]["seed"] == 0
