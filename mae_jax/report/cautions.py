@@ -12,7 +12,7 @@ from mae_jax.rundir.predictions import clean
 
 def cautions(study: Study, rows: Sequence[dict]) -> list[str]:
     """The lines under "Take care", the most serious first."""
-    leaks = leak_lines([run.info for run in study.runs]) + data_lines(study)
+    leaks = leak_lines([run.info | {"data_warnings": ()} for run in study.runs]) + data_lines(study)
     leaks += without_leaked.lines(study)
     return seed_lines(study) + collapse_lines(study) + flawless_lines(rows) + study.warnings + leaks
 
@@ -106,6 +106,9 @@ def leak_lines(infos: Sequence[dict]) -> list[str]:
                 "The groups of the images (patients, slides) are not known: the same patient may be on both sides, "
                 "which makes scores too good and intervals too narrow. Name them with data.group_pattern or a column."
             )
+        warnings = info.get("data_warnings")
+        for line in map(clean, warnings if isinstance(warnings, list) else ()):
+            lines.append(f"{line[:1].upper()}{line[1:]}.")
         for field, who, so in (
             ("leaks", "training", "Scores on them may be too good; mae-jax check lists them."),
             ("seen_before", "pre-training", "It saw no labels of them, but its gain may still be too good."),

@@ -4,7 +4,6 @@ import errno
 import json
 import os
 import shutil
-import subprocess
 from importlib import metadata
 from pathlib import Path
 
@@ -176,29 +175,3 @@ def test_a_check_that_fails_does_not_stop_the_others(monkeypatch, tmp_path):
     monkeypatch.setattr(doctor, "cores", fail)
     found = by_name(doctor.examine(tmp_path))
     assert found["cores"].state == BROKEN and "nonsense" in found["cores"].found and "openslide" in found
-
-
-def test_memory_within_a_container(monkeypatch, tmp_path):
-    (tmp_path / "meminfo").write_text("MemTotal: 4000 kB\nMemAvailable: 3000 kB\n")
-    (tmp_path / "max").write_text("1000000\n")
-    (tmp_path / "current").write_text("400000\n")
-    monkeypatch.setattr(hardware, "MEMINFO", tmp_path / "meminfo")
-    monkeypatch.setattr(hardware, "CGROUPS", ((tmp_path / "max", tmp_path / "current"),))
-    assert hardware.available_memory() == 600000
-    (tmp_path / "max").write_text("max\n")
-    assert hardware.available_memory() == 3000 * 1024
-    (tmp_path / "meminfo").unlink()
-    assert hardware.available_memory() is None
-
-
-def test_gpus_are_found_by_their_files_or_by_the_driver(monkeypatch):
-    monkeypatch.undo()
-    monkeypatch.setattr(hardware.glob, "glob", lambda pattern: ["/dev/nvidia1", "/dev/nvidia0"])
-    assert hardware.nvidia_gpus() == ["/dev/nvidia0", "/dev/nvidia1"]
-    monkeypatch.setattr(hardware.glob, "glob", lambda pattern: [])
-    monkeypatch.setattr(shutil, "which", lambda name: f"/bin/{name}")
-    done = subprocess.CompletedProcess([], 0, "GPU 0: NVIDIA H200 (UUID: x)\n  MIG 1g\n", "")
-    monkeypatch.setattr(subprocess, "run", lambda *args, **options: done)
-    assert hardware.nvidia_gpus() == ["GPU 0: NVIDIA H200 (UUID: x)"]
-    done.returncode = 9  # a driver without a device
-    assert hardware.nvidia_gpus() == []

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mae_jax.config import fields, loading, schedule
-from mae_jax.runtime.errors import UserError
+from mae_jax.config import loading
 from mae_jax.study import validation
 
 ROOT = Path(__file__).parents[2]
@@ -118,16 +117,3 @@ def test_valid_configs_are_not_refused():
     for file, arg in (("finetune.py", "data=synthetic"), ("study.py", "data=synthetic"), ("demo.py", "")):
         found = loading.load(ROOT / "configs" / file, arg)
         validation.check_images(validation.check(found))
-
-
-def test_a_rate_that_would_rise_is_refused(tiny_config):
-    with pytest.raises(UserError, match=r"optim\.min_lr=1 is above the peak learning rate, .* = 0\.000625"):
-        schedule.resolve(tiny_config(**{"optim.min_lr": 1.0}), n_train=10, devices=1)
-
-
-@pytest.mark.parametrize("field, value", [("seeds", ([0],)), ("fractions", ({},)), ("inits", (["scratch"],))])
-def test_lists_within_lists_are_refused_in_one_line(field, value):
-    study = fields.study_defaults(fields.defaults("pretrain"), fields.defaults("finetune"))
-    study.update({field: value})
-    with pytest.raises(UserError, match=f"{field}.* is not allowed; use"):
-        validation.validate_study(study)

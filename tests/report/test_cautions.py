@@ -68,6 +68,10 @@ def test_what_test_images_share_with_training_is_counted_and_unseen_sets_are_not
         "well, 2 nearly the same as one of its images. Scores on them are too good; mae-jax check lists them."
     )
     assert skipped.startswith("Shifted and cropped copies of training images were not searched for among the test")
+    (doubt,) = cautions.leak_lines(
+        [{"data_warnings": ["\x1b[2Jevery day has one class"]}, {"data_warnings": "no list"}]
+    )
+    assert doubt == "[2Jevery day has one class."  # a card shows it, without the control character
     (line,) = cautions.leak_lines([{"seen_before": {"TestA": {"identical": 3}}}])
     assert "that pre-training saw: 3 byte for byte the same" in line and "It saw no labels of them" in line
 

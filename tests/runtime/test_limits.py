@@ -101,13 +101,6 @@ def test_a_thread_that_cannot_start_names_the_limits(capsys, monkeypatch):
     assert "does not start another thread for this process (ulimit -u is 40, ulimit -v is 8388608)" in line
 
 
-def test_memory_that_python_lacks_is_one_line(capsys):
-    with pytest.raises(SystemExit) as end:
-        call(lambda: bytearray(1 << 60))
-    line = capsys.readouterr().err
-    assert end.value.code == 2 and line.startswith("error: out of memory") and line.count("\n") == 1
-
-
 def test_a_lock_with_bytes_that_are_not_utf8_is_named(tmp_path):
     (tmp_path / ".lock").write_bytes(b"\xff\xfe 12")
     with open(tmp_path / ".lock") as other:

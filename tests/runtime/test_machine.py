@@ -8,7 +8,7 @@ from pathlib import Path
 import jax
 import pytest
 
-from mae_jax.runtime import machine, processes
+from mae_jax.runtime import machine
 from mae_jax.runtime.errors import UserError
 from mae_jax.step import from_config, sharding
 from mae_jax.train.build import build
@@ -162,15 +162,6 @@ def test_a_gpu_that_jax_does_not_use_is_a_warning(monkeypatch):
     monkeypatch.setattr(machine, "_forced", lambda: "")
     monkeypatch.setattr(machine.hardware, "nvidia_gpus", list)
     assert len(machine.devices()) == 1
-
-
-def test_each_process_loads_the_next_block_of_rows(monkeypatch):
-    monkeypatch.setattr(processes.jax, "process_count", lambda: 3)
-    parts = []
-    for number in range(3):
-        monkeypatch.setattr(processes.jax, "process_index", lambda number=number: number)
-        parts.append(list(range(12))[processes.local_rows(12)])
-    assert parts == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,7 @@ import pytest
 from mae_jax.config.fields import study_defaults
 from mae_jax.rundir import contents
 from mae_jax.runtime import signals
-from mae_jax.runtime.command import call
-from mae_jax.runtime.errors import EXIT_STOPPED, Stopped, UserError, printable
+from mae_jax.runtime.errors import EXIT_STOPPED, Stopped, UserError
 from mae_jax.study import label_study
 from mae_jax.train import loop
 from mae_jax.weights import arrays
@@ -210,29 +209,6 @@ def test_a_command_that_fails_during_a_step_keeps_its_exit_code(environment, err
     assert (done.returncode, done.stdout, done.stderr) == (code, out, said)
 
 
-@pytest.mark.parametrize(
-    "error, code, line",
-    [
-        (UserError("seed=-1 is out of range"), 2, "error: seed=-1 is out of range\n"),
-        (Stopped("stopped by SIGTERM; saved"), EXIT_STOPPED, "stopped by SIGTERM; saved\n"),
-        (UserError("\x1b]0;owned\x07.jpg"), 2, "error: \\x1b]0;owned\\x07.jpg\n"),
-        (OSError(28, "No space left on device", "/tmp/x"), 2, "bytes free on its disk); make room"),
-    ],
-)
-def test_a_command_ends_with_one_line_and_its_code(capsys, error, code, line):
-    def command():
-        raise error
-
-    with pytest.raises(SystemExit) as end:
-        call(command)
-    said = capsys.readouterr().err
-    assert end.value.code == code and line in said and said.count("\n") == 1
-
-
-def test_control_characters_do_not_reach_the_terminal():
-    assert printable("a\x1b[2Jb\u202ec é\n") == "a\\x1b[2Jb\\u202ec é\n"
-
-
 def test_sighup_saves_like_sigterm_unless_nohup_ignores_it():
     before = signal.getsignal(signal.SIGHUP)
     try:
@@ -304,14 +280,3 @@ def test_a_notebook_shows_a_mistake_as_one_line():
         "error: train.epochs=-1 is out of range"
     ]
     assert Stopped("stopped by SIGINT")._render_traceback_() == ["stopped by SIGINT"]
-
-
-def test_ipython_shows_a_mistake_as_one_line(capsys):
-    shells = pytest.importorskip("IPython.core.interactiveshell", reason="needs IPython")
-    shell = shells.InteractiveShell.instance()
-    try:
-        shell.run_cell("from mae_jax.runtime.errors import UserError\nraise UserError('field x is wrong')")
-    finally:
-        shells.InteractiveShell.clear_instance()
-    said = "".join(capsys.readouterr())
-    assert said.strip().splitlines() == ["error: field x is wrong"]

@@ -2,11 +2,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import pytest
 
 from mae_jax import models
 from mae_jax.config.fields import defaults
-from mae_jax.config.schedule import Schedule, learning_rate
 from mae_jax.models.params import join, map_paths, part
 from mae_jax.models.vit import ViTConfig
 from mae_jax.step.optimizer import Optimizer, layer_scales
@@ -111,28 +109,3 @@ def test_layer_decay_counts_from_the_head():
     assert scales["encoder"]["block_00"]["norm1"]["scale"] == 0.5**2
     assert scales["encoder"]["block_01"]["mlp"]["fc2"]["bias"] == 0.5
     assert scales["encoder"]["norm"]["scale"] == 1 and scales["head"]["kernel"] == 1
-
-
-def resolved(**fields):
-    values = dict(
-        n_train=1, devices=1, batch_size=1, rows=1, steps_per_epoch=10, steps=110, warmup_steps=10,
-        peak_lr=2.0, eval_every=1, save_every=1,
-    )  # fmt: skip
-    return Schedule(**(values | fields))
-
-
-@pytest.mark.parametrize(
-    ("schedule", "expected"),
-    [
-        ("cosine", {10: 2, 60: 1.1, 110: 0.2}),
-        ("linear", {10: 2, 60: 1.1, 85: 0.65}),
-        ("constant", {10: 2, 109: 2}),
-    ],
-)
-def test_schedules(schedule, expected):
-    r = resolved()
-    assert learning_rate(0, schedule, r) == 0
-    assert learning_rate(5, schedule, r) == 1
-    for step, value in expected.items():
-        assert learning_rate(step, schedule, r, 0.2) == pytest.approx(value)
-    assert learning_rate(0, schedule, resolved(warmup_steps=0)) == 2

@@ -1,7 +1,6 @@
 """The grid of a study: equal arms, all cells, resuming, and the report."""
 
 import csv
-import dataclasses
 import json
 import os
 import re
@@ -14,7 +13,7 @@ import pytest
 
 import mae_jax
 from mae_jax.checkpoints.steps import committed_steps, saved_config
-from mae_jax.config import schedule, validation
+from mae_jax.config import validation
 from mae_jax.config.fields import study_defaults
 from mae_jax.config.loading import flatten, load
 from mae_jax.data import splits
@@ -28,7 +27,7 @@ from mae_jax.study import cells as grid
 from mae_jax.study import label_study, plan
 from mae_jax.study.inits import OF_THE_ENCODER
 from mae_jax.study.validation import validate_study
-from mae_jax.train import finetune, loop
+from mae_jax.train import loop
 from mae_jax.weights import reader
 
 ROOT = Path(__file__).parents[2]
@@ -39,23 +38,6 @@ def config(tiny_config):
     made = study_defaults(tiny_config("pretrain"), tiny_config("finetune"))
     made.fractions = (0.1, 1.0)
     return made
-
-
-def test_arms_differ_only_in_their_initial_weights(config, tmp_path):
-    config.seeds, config.subset_seeds = (0, 1), (5, 6)
-    cells = {path.name: cell for path, cell in grid.cells(validate_study(config), tmp_path)}
-    assert len(cells) == 8
-    for seed in (0, 1):
-        scratch, mae = (flatten(cells[f"10pct-{init}-seed{seed}"]) for init in ("scratch", "mae"))
-        assert {k for k in scratch if scratch[k] != mae[k]} == {"init", "init_from", "name"}
-        assert (scratch["seed"], scratch["data.subset_seed"]) == (seed, seed + 5)
-        assert scratch["data.val_seed"] == 0
-
-
-def test_without_subset_seeds_every_seed_has_the_labels_of_subset_seed_0(config, tmp_path):
-    config.seeds, config.subset_seeds = (3, 4), ()
-    cells = [cell for _, cell in grid.cells(validate_study(config), tmp_path)]
-    assert {cell.seed for cell in cells} == {3, 4} and {cell.data.subset_seed for cell in cells} == {0}
 
 
 def test_evaluations_of_the_same_encoders_on_the_same_labels(config, tmp_path):
@@ -81,18 +63,6 @@ def test_evaluations_of_the_same_encoders_on_the_same_labels(config, tmp_path):
     config.evaluations, config.finetune.data.val_fraction, config.finetune.train.select = ("lbfgs",), 0.0, "last"
     with pytest.raises(UserError, match="lbfgs: probe.l2=.* is selected on validation images"):
         label_study.run(config, tmp_path / "study")
-
-
-@pytest.mark.parametrize(("steps", "keep", "kept"), [(10, 5, 3), (10, 2, 2), (4, 5, 1), (3, 5, 1)])
-def test_a_plan_counts_the_checkpoints_of_a_run(tiny_config, tmp_path, steps, keep, kept):
-    """One is saved every 4 steps and at the end; of the best epoch there is one copy of the weights."""
-    for select, best in (("last", 0), ("accuracy", 100)):
-        run = validation.validate(tiny_config(**{"checkpoint.keep": keep, "train.select": select}))
-        resolved = dataclasses.replace(schedule.resolve(run, 60, 1), steps=steps, save_every=4)
-        planned = plan.Planned(tmp_path, run, resolved, 1, 1, False, weights=100, optimizer=200)
-        assert planned.running_bytes == planned.final_bytes == kept * 300 + best
-        planned.cleaned = True
-        assert planned.final_bytes == 100 + best
 
 
 def test_every_study_can_have_a_probe_of_random_weights(config, tmp_path):
@@ -151,50 +121,6 @@ def test_a_study_older_than_evaluations_can_add_them(config, tmp_path, monkeypat
     assert len(rows) == 8
 
 
-def test_cells_with_as_many_updates_as_the_largest_fraction(config, tmp_path):
-    config.fractions, config.step_matched, config.seeds = (0.01, 0.1, 0.5, 1.0), 0.1, (3,)
-    cells = {path.name: cell for path, cell in grid.cells(validate_study(config), tmp_path)}
-    assert [name for name in cells if "-as" in name] == [
-        f"{fraction}-as100pct-{init}-seed3" for fraction in ("1pct", "10pct") for init in ("scratch", "mae")
-    ]
-    plain, matched = cells["10pct-mae-seed3"], cells["10pct-as100pct-mae-seed3"]
-    differ = {k for k, v in flatten(plain).items() if v != flatten(matched)[k]}
-    assert differ == {"train.match_fraction", "name"} and matched.train.match_fraction == 1.0
-    data = splits.labelled(plain.data)
-    whole = splits.labelled(cells["100pct-mae-seed3"].data)
-    few, many, all_labels = (
-        finetune.resolve_finetune(cell, d, 1)
-        for cell, d in ((plain, data), (matched, data), (cells["100pct-mae-seed3"], whole))
-    )
-    assert few.steps < many.steps == all_labels.steps and few.n_train == many.n_train < all_labels.n_train
-    assert (many.warmup_steps, many.eval_every) == (all_labels.warmup_steps, all_labels.eval_every)
-
-
-def test_labels_by_their_number(config, tmp_path):
-    config.label_counts, config.step_matched, config.seeds, config.inits = (20, 50), 0.1, (3,), ("scratch",)
-    config.evaluations = ("finetune", "lbfgs")
-    cells = {path.name: cell for path, cell in grid.cells(validate_study(config), tmp_path)}
-    assert list(cells) == [
-        "20labels-scratch-seed3",
-        "50labels-scratch-seed3",
-        "20labels-as50labels-scratch-seed3",
-        "lbfgs-20labels-scratch-seed3",
-        "lbfgs-50labels-scratch-seed3",
-    ]
-    for cell in cells.values():
-        validation.validate(cell)
-        assert cell.data.fraction == 1.0 and cell.train.match_fraction == 0
-    matched = cells["20labels-as50labels-scratch-seed3"]
-    assert (matched.data.label_count, matched.train.match_count) == (20, 50)
-    assert matched.name == "finetune 20 labels as 50 labels scratch"
-    full = cells["50labels-scratch-seed3"]
-    steps = [finetune.resolve_finetune(cell, splits.labelled(cell.data), 1).steps for cell in (matched, full)]
-    assert steps[0] == steps[1] == 8  # 2 epochs of 50 images in batches of 16
-    config.label_counts = (20, 20)
-    with pytest.raises(UserError, match=r"label_counts=\(20, 20\) is not allowed; use at least one value, each once"):
-        validate_study(config)
-
-
 def test_several_inits_in_one_study(config, tmp_path):
     other = tmp_path / "elsewhere"
     other.mkdir()
@@ -251,15 +177,6 @@ def test_an_arm_differs_in_exactly_the_fields_that_it_names(config, tmp_path, te
     assert differing(cells[f"knn-100pct-{slug}-seed0"], cells[f"knn-100pct-{kind}-seed0"]) == encoder | named
 
 
-def test_an_arm_may_keep_the_name_of_the_baseline(config, tmp_path):
-    config.inits, config.fractions = ("scratch=scratch:model.dropout=0.1", "mae=mae:mask_ratio=0.5"), (1.0,)
-    study = validate_study(config)
-    assert [path.name for path, _ in grid.pretrainings(study, tmp_path)] == ["pretrain"]
-    cells = {path.name: cell for path, cell in grid.cells(study, tmp_path)}
-    assert [(cell.init_name, cell.model.dropout) for cell in cells.values()] == [("", 0.1), ("", 0.0)]
-    assert list(cells) == ["100pct-scratch-seed0", "100pct-mae-seed0"]
-
-
 def test_a_pretraining_can_continue_from_an_encoder(config, tmp_path):
     config.inits, config.fractions = ("scratch", f"mae:init={tmp_path / 'encoder'}"), (1.0,)
     (tmp_path / "encoder" / "checkpoints").mkdir(parents=True)
@@ -289,31 +206,6 @@ def test_an_encoder_of_another_network_is_refused_before_anything_runs(config, t
     with pytest.raises(UserError, match=r"other holds another network: depth is 2 in the config and 7 in the weights"):
         label_study.run(config, tmp_path / "study")
     assert not (tmp_path / "study" / "pretrain").exists()
-
-
-@pytest.mark.parametrize(
-    ("inits", "said"),
-    [
-        (("scratch", "nowhere"), "'nowhere' is not allowed; use scratch, mae, mae:FIELD=VALUE"),
-        (("mae", "mae"), "each once"),
-        (("mae:mask_ratio=high",), "mask_ratio=high is not a valid float"),
-        (("mae:ratio=0.5",), "ratio is not known; use exp, one of mask_ratio, "),
-        (("mae:exp=9",), "exp=9 is not known"),
-        (("mae=/tmp",), "is not allowed"),
-        (("a=/tmp", "a=/"), "appears twice"),
-        (("mae", "mae=mae:mask_ratio=0.5"), "appears twice"),
-        (("scratch=mae",), "'scratch=mae' is not allowed"),
-        (("scratch:model.droput=0.1",), "model.droput is not known; use exp, "),
-        (("mae:finetune.seed=1",), "the study sets seed in each of its runs"),
-        (("mae:model.depth=3.5",), "model.depth=3.5 is not a valid int"),
-        (("mae:model.width=18",), "model.width=18"),
-    ],
-)
-def test_invalid_inits_are_refused(config, tmp_path, inits, said):
-    config.inits = inits
-    with pytest.raises(UserError) as error:
-        label_study.run(config, tmp_path / "study")
-    assert said in str(error.value) and not (tmp_path / "study").exists()
 
 
 def test_the_three_experiments_differ_as_their_configs_do():
@@ -404,25 +296,6 @@ def test_mistakes_in_the_labeled_images_are_found_before_pretraining(config, tmp
     with pytest.raises(UserError, match="nothing"):
         label_study.run(config, tmp_path / "study")
     assert not (tmp_path / "study" / "pretrain").exists()
-
-
-@pytest.mark.parametrize(
-    ("field", "value", "said"),
-    [
-        ("seeds", (-1,), "seeds=(-1,): -1 is not allowed; use whole numbers of 0 and above"),
-        ("seeds", ("a",), "'a' is not allowed"),
-        ("fractions", (0.1, "a"), "'a' is not allowed; use numbers above 0"),
-        ("fractions", (0.0,), "0.0 is not allowed"),
-        ("fractions", (), "use at least one value"),
-        ("subset_seeds", (1, 2), "must be empty or as long as seeds"),
-    ],
-)
-def test_an_invalid_grid_is_refused(config, tmp_path, field, value, said):
-    with config.ignore_type():
-        config[field] = value
-    with pytest.raises(UserError) as error:
-        label_study.run(config, tmp_path / "study")
-    assert said in str(error.value) and not (tmp_path / "study").exists()
 
 
 @pytest.mark.slow

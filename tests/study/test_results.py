@@ -2,8 +2,6 @@
 
 import json
 
-import pytest
-
 from mae_jax import main
 from mae_jax.config import fields
 from mae_jax.rundir import contents
@@ -61,19 +59,3 @@ def test_run_returns_results_and_prints_the_devices(tiny_config, tmp_path, capsy
     saved = json.loads((tmp_path / "run" / contents.RESULTS).read_text())
     assert results == saved and "predictions.csv" in repr(results)
     assert capsys.readouterr().out.startswith("devices: ")
-
-
-@pytest.mark.parametrize("timed", [True, False])
-def test_a_plan_trains_nothing(tiny_config, tmp_path, timed):
-    lines = main.plan(tiny_config(), tmp_path / "run", timed)
-    assert lines[:2] == [f"fine-tuning in {tmp_path / 'run'}", "plan: 1 run"]
-    assert any("measured now" in line for line in lines) == timed
-    assert not (tmp_path / "run").exists()
-
-
-def test_a_plan_of_a_study_lists_its_runs(tiny_config, tmp_path):
-    config = fields.study_defaults(tiny_config("pretrain"), tiny_config())
-    config.fractions = (0.5, 1.0)
-    lines = main.plan(config, tmp_path / "study", timed=False)
-    assert lines[:2] == [f"study in {tmp_path / 'study'}", "plan: 5 runs"] and not (tmp_path / "study").exists()
-    assert sum("of the labels: 2 runs (scratch, mae; seeds 0)" in line for line in lines) == 2

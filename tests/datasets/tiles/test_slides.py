@@ -20,7 +20,7 @@ from mae_jax.datasets.prepare import prepare
 from mae_jax.datasets.tiles import slides
 from mae_jax.runtime.errors import UserError
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 TILE = 256  # of the file
 
 

@@ -1,0 +1,50 @@
+"""Initial weights of a study: names, changed fields, and what is refused."""
+
+import pytest
+
+from mae_jax.config.fields import study_defaults
+from mae_jax.runtime.errors import UserError
+from mae_jax.study import cells as grid
+from mae_jax.study import label_study
+from mae_jax.study.validation import validate_study
+
+
+@pytest.fixture
+def config(tiny_config):
+    made = study_defaults(tiny_config("pretrain"), tiny_config("finetune"))
+    made.fractions = (0.1, 1.0)
+    return made
+
+
+def test_an_arm_may_keep_the_name_of_the_baseline(config, tmp_path):
+    config.inits, config.fractions = ("scratch=scratch:model.dropout=0.1", "mae=mae:mask_ratio=0.5"), (1.0,)
+    study = validate_study(config)
+    assert [path.name for path, _ in grid.pretrainings(study, tmp_path)] == ["pretrain"]
+    cells = {path.name: cell for path, cell in grid.cells(study, tmp_path)}
+    assert [(cell.init_name, cell.model.dropout) for cell in cells.values()] == [("", 0.1), ("", 0.0)]
+    assert list(cells) == ["100pct-scratch-seed0", "100pct-mae-seed0"]
+
+
+@pytest.mark.parametrize(
+    ("inits", "said"),
+    [
+        (("scratch", "nowhere"), "'nowhere' is not allowed; use scratch, mae, mae:FIELD=VALUE"),
+        (("mae", "mae"), "each once"),
+        (("mae:mask_ratio=high",), "mask_ratio=high is not a valid float"),
+        (("mae:ratio=0.5",), "ratio is not known; use exp, one of mask_ratio, "),
+        (("mae:exp=9",), "exp=9 is not known"),
+        (("mae=/tmp",), "is not allowed"),
+        (("a=/tmp", "a=/"), "appears twice"),
+        (("mae", "mae=mae:mask_ratio=0.5"), "appears twice"),
+        (("scratch=mae",), "'scratch=mae' is not allowed"),
+        (("scratch:model.droput=0.1",), "model.droput is not known; use exp, "),
+        (("mae:finetune.seed=1",), "the study sets seed in each of its runs"),
+        (("mae:model.depth=3.5",), "model.depth=3.5 is not a valid int"),
+        (("mae:model.width=18",), "model.width=18"),
+    ],
+)
+def test_invalid_inits_are_refused(config, tmp_path, inits, said):
+    config.inits = inits
+    with pytest.raises(UserError) as error:
+        label_study.run(config, tmp_path / "study")
+    assert said in str(error.value) and not (tmp_path / "study").exists()

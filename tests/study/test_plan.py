@@ -1,0 +1,37 @@
+"""What a study would do: its runs, their time and the space they take."""
+
+import dataclasses
+
+import pytest
+
+from mae_jax import main
+from mae_jax.config import fields, schedule, validation
+from mae_jax.study import plan
+
+
+@pytest.mark.parametrize(("steps", "keep", "kept"), [(10, 5, 3), (10, 2, 2), (4, 5, 1), (3, 5, 1)])
+def test_a_plan_counts_the_checkpoints_of_a_run(tiny_config, tmp_path, steps, keep, kept):
+    """One is saved every 4 steps and at the end; of the best epoch there is one copy of the weights."""
+    for select, best in (("last", 0), ("accuracy", 100)):
+        run = validation.validate(tiny_config(**{"checkpoint.keep": keep, "train.select": select}))
+        resolved = dataclasses.replace(schedule.resolve(run, 60, 1), steps=steps, save_every=4)
+        planned = plan.Planned(tmp_path, run, resolved, 1, 1, False, weights=100, optimizer=200)
+        assert planned.running_bytes == planned.final_bytes == kept * 300 + best
+        planned.cleaned = True
+        assert planned.final_bytes == 100 + best
+
+
+@pytest.mark.parametrize("timed", [True, False])
+def test_a_plan_trains_nothing(tiny_config, tmp_path, timed):
+    lines = main.plan(tiny_config(), tmp_path / "run", timed)
+    assert lines[:2] == [f"fine-tuning in {tmp_path / 'run'}", "plan: 1 run"]
+    assert any("measured now" in line for line in lines) == timed
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_plan_of_a_study_lists_its_runs(tiny_config, tmp_path):
+    config = fields.study_defaults(tiny_config("pretrain"), tiny_config())
+    config.fractions = (0.5, 1.0)
+    lines = main.plan(config, tmp_path / "study", timed=False)
+    assert lines[:2] == [f"study in {tmp_path / 'study'}", "plan: 5 runs"] and not (tmp_path / "study").exists()
+    assert sum("of the labels: 2 runs (scratch, mae; seeds 0)" in line for line in lines) == 2
