@@ -17,7 +17,7 @@ from mae_jax.config.tasks import EVALUATIONS, QUICK, TASKS, TRAITS, Traits
 TRACKERS = ("wandb", "mlflow", "trackio")
 STAINS = ("none", "hed", "randstainna", "jitter")
 SIZES = ("tiny", "small", "base", "large", "custom")
-WEIGHTS = (".safetensors", ".npz", ".pth", ".pt", ".bin", ".ckpt")  # suffixes of weight files
+WEIGHTS = (".safetensors", ".npz", ".pth", ".pt", ".bin", ".ckpt", ".torch", ".tar")  # suffixes of weight files
 INF = math.inf
 SEEDS = 2**31  # seeds are smaller
 

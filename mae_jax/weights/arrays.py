@@ -21,7 +21,11 @@ from mae_jax.runtime.places import hub_advice
 
 DIMENSIONS = 8  # maximum per array; NumPy allows at most 64
 PICKLES = set(WEIGHTS) - {".safetensors", ".npz"}
-_WRAPPERS = ("model", "state_dict", "module")  # keys under which training scripts store the weights
+# Parts of training checkpoints that hold no network.
+_NO_NETWORK = re.compile(
+    r".*(optim|sched|scaler|callback|loop|hyper_?param|args|config|loss|rng|sampler).*", re.IGNORECASE
+)
+_DEEPEST = 6  # dictionaries within each other in a training checkpoint
 MOST_BYTES = 2**35  # maximum size of a file; the largest plain ViTs need a quarter of it
 EXPANSION = 20  # a packed file may unpack to this many times its size, or to 256 MB
 _TYPES = {
@@ -88,7 +92,7 @@ def _files_of(path: Path, field: str) -> list[Path]:
     for name in ("model.safetensors", "pytorch_model.bin", "weights.npz"):
         if (path / name).is_file():
             return [path / name]
-    files = sorted(p for p in path.iterdir() if p.suffix in WEIGHTS)
+    files = sorted(p for p in path.iterdir() if p.suffix in WEIGHTS and (p.suffix != ".tar" or ".pt" in p.stem))
     if len(files) != 1:
         several = f"{len(files)} of them ({', '.join(p.name for p in files[:5])})" if files else "none"
         raise UserError(f"{field}={path} should hold one weight file and has {several}; name the file itself")
@@ -133,8 +137,8 @@ def _pickle(file: Path, field: str) -> dict[str, np.ndarray]:
             f"convert it on a machine that has PyTorch: mae-jax convert import {file} OUT"
         ) from None
     try:
-        # Training scripts store their arguments next to the weights; argparse.Namespace is safe to load.
-        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
+        # Training scripts store their arguments and scores next to the weights; these types are safe to load.
+        with torch.serialization.safe_globals([argparse.Namespace, *_scalars()]), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the checks below report what is wrong
             loaded = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -149,27 +153,52 @@ def _pickle(file: Path, field: str) -> dict[str, np.ndarray]:
         if "TorchScript" in line:
             raise UserError(f"{field}: {file} is a TorchScript program; save only its state_dict") from None
         raise UserError(f"{field}: {file} cannot be read by PyTorch ({line}); download it again") from None
-    for _ in range(2):
-        inner = [loaded[name] for name in _WRAPPERS if isinstance(loaded, dict) and isinstance(loaded.get(name), dict)]
-        loaded = inner[0] if inner else loaded
-    if not isinstance(loaded, dict) or not all(isinstance(value, torch.Tensor) for value in loaded.values()):
+    tensors = _tensors(loaded, torch.Tensor, f"{field}: {file}") if isinstance(loaded, dict) else {}
+    if not tensors:
         kinds = sorted({f"{k}: {type(v).__name__}" for k, v in loaded.items()})[:5] if isinstance(loaded, dict) else []
         raise UserError(
-            f"{field}: {file} holds no dictionary of arrays, nor one under {', '.join(_WRAPPERS)} "
-            f"({', '.join(kinds) or type(loaded).__name__}); save the model's state_dict"
+            f"{field}: {file} holds no dictionary of arrays ({', '.join(kinds) or type(loaded).__name__}); save the "
+            f"model's state_dict"
         )
     arrays = {}
-    dense = [value for value in loaded.values() if value.layout == torch.strided and not value.is_meta]
+    dense = [value for value in tensors.values() if value.layout == torch.strided and not value.is_meta]
     _refuse_expansion(file, field, sum(value.numel() * value.element_size() for value in dense))
-    for key, value in loaded.items():
+    for key, value in tensors.items():
         try:
-            arrays[str(key)] = _to_numpy(value)
+            arrays[key] = _to_numpy(value)
         except Exception as error:  # sparse, quantized, without storage ...
             line = str(error).partition(".")[0][:200]
             raise UserError(
                 f"{field}: {file}: {key} is not a dense array ({line}); save it dense, as float32"
             ) from None
     return arrays
+
+
+def _scalars() -> list[Any]:
+    """NumPy's scalars, as PyTorch's reader must know them: the function that builds them, and their types."""
+    from numpy._core.multiarray import scalar
+
+    kinds = (np.float64, np.float32, np.float16, np.int64, np.int32, np.bool_)
+    return [(scalar, "numpy.core.multiarray.scalar"), scalar, np.dtype, *(type(np.dtype(kind)) for kind in kinds)]
+
+
+def _tensors(loaded: dict[Any, Any], tensor: type, where: str) -> dict[str, Any]:
+    """All tensors in dictionaries within each other, by their keys joined with ".".
+
+    Optimizer states and other parts that hold no network are left out. Raises UserError if two have the same key.
+    """
+    found: dict[str, Any] = {}
+
+    def walk(part: dict[Any, Any], above: str, depth: int) -> None:
+        for key, value in part.items():
+            if isinstance(value, tensor):
+                if found.setdefault(f"{above}{key}", value) is not value:
+                    raise UserError(f"{where} holds two arrays of the name {above}{key}; save only one of them")
+            elif isinstance(value, dict) and depth < _DEEPEST and not _NO_NETWORK.fullmatch(str(key)):
+                walk(value, f"{above}{key}.", depth + 1)
+
+    walk(loaded, "", 1)
+    return found
 
 
 def _refuse_bomb(file: Path, field: str) -> None:

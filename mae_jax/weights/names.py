@@ -6,7 +6,7 @@ is (outputs, channels, rows, columns), ours is (rows x columns x channels, outpu
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -94,6 +94,19 @@ _MODELS = {
     "beit": [(r"^vit\.", "beit."), (r"layer\.(\d+)\.layer_scale([12])\.lambda1$", r"layer.\1.lambda_\2")],
 }
 _GATED = [(r"\.mlp\.fc1\.", ".mlp.weights_in."), (r"\.mlp\.fc2\.", ".mlp.weights_out.")]
+# Patterns that rename the paths of Google's .npz files; a block's first norm is before the attention.
+_AUGREG = [
+    (r"^embedding/", "patch_embed.proj/"),
+    (r"^cls$", "cls_token"),
+    (r"^Transformer/posembed_input/pos_embedding$", "pos_embed"),
+    (r"^Transformer/encoder_norm/", "norm/"),
+    (r"^Transformer/encoderblock_(\d+)/", r"blocks.\1."),
+    (r"^(blocks\.\d+\.)LayerNorm_0/", r"\1norm1/"),
+    (r"^(blocks\.\d+\.)LayerNorm_[12]/", r"\1norm2/"),
+    (r"^(blocks\.\d+\.)MlpBlock_\d/Dense_0/", r"\1mlp.fc1/"),
+    (r"^(blocks\.\d+\.)MlpBlock_\d/Dense_1/", r"\1mlp.fc2/"),
+    (r"^(blocks\.\d+\.)MultiHeadDotProductAttention_\d/", r"\1attn/"),
+]
 _LEAVES = {"kernel": ".weight", "scale": ".weight", "bias": ".bias", "gamma": ".gamma"}
 
 
@@ -128,6 +141,40 @@ def packed(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
                 if last != second and key in arrays:
                     arrays[key.replace(f".mlp.{last}.", f".mlp.{second}.")] = arrays.pop(key)
     return arrays
+
+
+def is_augreg(keys: Iterable[str]) -> bool:
+    """True for the keys of a ViT in Google's .npz files (vision_transformer and big_vision)."""
+    return any(key.endswith("Transformer/encoder_norm/scale") for key in keys)
+
+
+def of_augreg(arrays: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], int]:
+    """A ViT's arrays from Google's .npz file in timm's names and layouts, and its number of attention heads.
+
+    Keys that have no counterpart are kept, so that they are reported.
+    """
+    (above,) = {key.removesuffix("Transformer/encoder_norm/scale") for key in arrays if is_augreg([key])}
+    new, heads = {}, 0
+    for key, array in arrays.items():
+        path = key.removeprefix(above)
+        for pattern, name in _AUGREG:
+            path = re.sub(pattern, name, path)
+        if (part := re.fullmatch(r"(.*\.attn)/(query|key|value|out)/(kernel|bias)", path)) and array.ndim > 1:
+            if part[3] == "kernel":
+                heads = array.shape[0 if part[2] == "out" else 1] if array.ndim == 3 else heads
+                array = array.reshape(-1, array.shape[-1]) if part[2] == "out" else array.reshape(len(array), -1)
+            else:
+                array = array.reshape(-1)
+        path = path.replace("/out/", ".proj/")
+        stem, _, leaf = path.rpartition("/")
+        if leaf == "kernel":
+            array = array.transpose(3, 2, 0, 1) if array.ndim == 4 else array.T
+        new[f"{stem}.{ {'kernel': 'weight', 'scale': 'weight'}.get(leaf, leaf) }" if stem else path] = array
+    for key in [key for key in new if key.endswith((".attn/query.weight", ".attn/query.bias"))]:
+        parts = [key.replace("/query.", f"/{name}.") for name in ("query", "key", "value")]
+        if all(part in new for part in parts):
+            new[key.replace("/query.", ".qkv.")] = np.concatenate([new.pop(part) for part in parts])
+    return new, heads
 
 
 def of_model(key: str, model_type: str, gated: bool = False) -> str:

@@ -36,15 +36,15 @@ def renamed(arrays: dict[str, np.ndarray], rename: Callable[[str], str], where: 
     return {name: arrays[key] for name, key in new.items()}
 
 
-def select(arrays: dict[str, np.ndarray], where: str) -> tuple[dict[str, np.ndarray], list[str]]:
-    """The arrays of one network, without the prefix of their keys, and notes.
+def select(arrays: dict[str, np.ndarray], where: str) -> tuple[dict[str, np.ndarray], str, list[str]]:
+    """The arrays of one network, without the prefix of their keys; that prefix; and notes.
 
     Only keys with the prefix are taken, so that a wrapper's own `norm` never replaces the encoder's. Of several
     networks, a teacher or a moving average is taken. Raises UserError if the choice is not clear.
     """
     prefixes = sorted({match[1] for key in arrays if (match := _EMBEDDING.fullmatch(key))})
     if not prefixes:
-        return arrays, []
+        return arrays, "", []
     ranks = [_rank(prefix) for prefix in prefixes]
     best = [prefix for prefix, rank in zip(prefixes, ranks, strict=True) if rank == min(ranks)]
     if len(best) > 1:
@@ -63,7 +63,7 @@ def select(arrays: dict[str, np.ndarray], where: str) -> tuple[dict[str, np.ndar
     if left:
         keys = count(len(left), "key outside of it is", "keys outside of it are")
         notes.append(f"{keys} ignored ({some(sorted(left), 4)})")
-    return taken, notes
+    return taken, prefix, notes
 
 
 def _rank(prefix: str) -> int:

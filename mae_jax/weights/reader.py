@@ -23,11 +23,16 @@ from mae_jax.weights.arrays import read_arrays, read_config
 from mae_jax.weights.prefixes import matching, some
 
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # mean and std with which most published encoders were trained
+HALF = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)  # of Google's encoders, for which pixels are scaled to -1..1
 MOST_BLOCKS = 100
 # Keys that the forward pass of an encoder or classifier does not use.
 _UNUSED: dict[str, tuple[str, ...]] = {
     "timm": ("mask_token", "decoder_pos_embed"),
     "own": ("batch_norm/mean", "batch_norm/variance"),
+}
+_HEADS = {  # beginnings of the keys of heads
+    "timm": ("head", "dino_head", "ibot_head", "pre_logits", "predictor", "projector", "fc"),
+    "hf": ("classifier",),
 }
 _UNUSED["hf"] = ("vit.embeddings.mask_token", "vit.pooler.dense.weight", "vit.pooler.dense.bias")
 _UNUSED["hf"] += ("decoder.decoder_pos_embed",)
@@ -63,6 +68,8 @@ class Weights:
     def fields(self) -> dict[str, Any]:
         """The fields of a run's config that follow from these weights, by their dotted names."""
         model = {f"model.{name}": value for name, value in self.model_fields().items()}
+        if self.shape.pool == "mean" and "norm" not in self.params["encoder"]:
+            model["model.pool"] = "mean"  # as in a fine-tuned MAE, whose only last norm follows the mean
         return model | {"data.mean": tuple(self.mean), "data.std": tuple(self.std)}
 
 
@@ -77,8 +84,12 @@ def read(path: str | Path, field: str = "weights", heads: int = 0, leave: str = 
     where = f"{field}: {path}"
     arrays, about = read_arrays(path, field)
     ignored = matching(leave, arrays)
+    augreg = names.is_augreg(arrays)
+    if augreg:
+        arrays, stated_heads = names.of_augreg({key: value for key, value in arrays.items() if key not in ignored})
+        heads = heads or stated_heads
     arrays = prefixes.unwrapped({key: value for key, value in arrays.items() if key not in ignored}, where)
-    arrays, prefix_notes = prefixes.select(arrays, where)
+    arrays, prefix, prefix_notes = prefixes.select(arrays, where)
     family = names.family_of(list(arrays))
     if family is None:
         words = refusals.of_config(about) or refusals.of_keys(arrays)
@@ -87,17 +98,21 @@ def read(path: str | Path, field: str = "weights", heads: int = 0, leave: str = 
             f"or facebookresearch; its keys are {some(sorted(arrays))}"
         )
     arrays = prefixes.renamed(names.packed(arrays), partial(names.canonical, family=family), where)
-    if family == "hf":
-        _simplify(arrays)
     ignored += matching(leave, arrays)
     if leave and not ignored:
         raise UserError(f"--leave {leave!r} matches no key of {path}; its keys are {some(sorted(arrays))}")
     arrays = {key: value for key, value in arrays.items() if key not in ignored}
+    if family == "hf":
+        _simplify(arrays)
+    prefix_notes += _drop_other_heads(arrays, family)
     about = _ConfigFile(about, path, field)
     saved = about.section("mae_jax") if family == "own" else _ConfigFile({}, path, field)
-    shape, kind, known = _shape(arrays, family, about, saved, heads, path, field)
+    moco = "base_encoder" in prefix or "momentum_encoder" in prefix
+    shape, kind, known = _shape(arrays, family, about, saved, heads, path, field, moco)
     params, notes = _take(arrays, family, shape, kind, path, field)
     notes = [*prefix_notes, *notes]
+    if kind == "vit" and shape.pool == "mean":
+        notes.append("its last norm follows the mean of the patch tokens (fc_norm), so model.pool is mean")
     if ignored:
         notes.insert(0, f"{count(len(ignored), 'key is', 'keys are')} ignored, as requested ({some(sorted(ignored))})")
     half_sizes = {a.dtype.itemsize for a in arrays.values() if np.issubdtype(a.dtype, np.floating)} - {4, 8}
@@ -116,9 +131,9 @@ def read(path: str | Path, field: str = "weights", heads: int = 0, leave: str = 
         notes.append(f"{heads_in_words} assumed in the decoder, the usual number for {shape.decoder_width} features")
     if family == "hf" and not about.epsilon("layer_norm_eps"):
         notes.append(f"no config.json states the epsilon of the norms; {shape.norm_eps:g} is assumed")
-    interpolation = _interpolation(arrays, family, about, saved)
+    interpolation = _interpolation(arrays, family, about, saved, prefix)
     shape, params, more = _fixed_positions(shape, params, tolerance)
-    mean, std, assumed = _scale(path, about, field)
+    mean, std, assumed = _scale(path, about, field, HALF if augreg else IMAGENET)
     notes += assumed
     labels = about.section("id2label").fields
     listed = saved.get("classes")
@@ -143,6 +158,29 @@ def _simplify(arrays: dict[str, np.ndarray]) -> None:
         return
     if not np.any(arrays[kernel][:, len(norm) :]):
         arrays[kernel] = arrays[kernel][:, : len(norm)]
+
+
+def _drop_other_heads(arrays: dict[str, np.ndarray], family: str) -> list[str]:
+    """Removes, in place, heads that are not one linear layer, such as projections. Returns a note on each.
+
+    A head starts from random weights anyway, except where a file is used as the classifier that it is.
+    """
+    if family == "own":
+        return []
+    kernel, bias = (names.keys_of(f"head/{name}", family)[0] for name in ("kernel", "bias"))
+    norm = next((arrays[key] for key in arrays if re.search(r"(^|\.)(norm1|layernorm_before)\.weight$", key)), None)
+    width = norm.shape[0] if norm is not None and norm.ndim == 1 else 0
+    fits = kernel in arrays and bias in arrays and arrays[kernel].ndim == 2
+    fits = fits and arrays[kernel].shape in ((len(arrays[bias]), width), (len(arrays[bias]), 2 * width))
+    notes = []
+    for name in _HEADS[family]:
+        keys = [key for key in arrays if key.startswith(f"{name}.")]
+        if keys and not (fits and set(keys) == {kernel, bias}):
+            for key in keys:
+                arrays.pop(key)
+            keys_in_words = count(len(keys), "key")
+            notes.append(f"the head {name!r} ({keys_in_words}) is not a linear layer on the features; it is ignored")
+    return notes
 
 
 def _pool(fc_norm: np.ndarray | None, head: np.ndarray | None, width: int, family: str) -> str:
@@ -200,8 +238,9 @@ def _shape(
     heads: int,
     path: Path,
     field: str,
+    moco: bool,
 ) -> tuple[ViTConfig, str, bool]:
-    """The network's shape, its kind, and whether the number of heads is known."""
+    """The network's shape, its kind, and whether the number of heads is known. `moco`: the file is one of MoCo v3."""
 
     def find(ours: str) -> np.ndarray | None:
         return arrays.get(names.keys_of(ours, family)[0])
@@ -256,6 +295,8 @@ def _shape(
         saved.count("heads") or about.count("num_attention_heads") or about.section("model_args").count("num_heads")
     )
     usual = {1280: 16}.get(width, max(1, width // 64))
+    if moco and width == 384:
+        usual = 12  # MoCo v3's ViT-S
     size = re.match(r"(?:vit|deit3?)_(\w+?)_", str(about.get("architecture", "")))
     if not stated and size and vit.SIZES.get(size[1], (0,))[0] == width:
         stated = vit.SIZES[size[1]][2]
@@ -386,7 +427,9 @@ def _fixed_positions(shape: ViTConfig, params: Params, tolerance: float) -> tupl
     return shape, params | {"encoder": encoder | {"pos_embed": rows[None]}}, notes
 
 
-def _interpolation(arrays: dict[str, np.ndarray], family: str, about: _ConfigFile, saved: _ConfigFile) -> str:
+def _interpolation(
+    arrays: dict[str, np.ndarray], family: str, about: _ConfigFile, saved: _ConfigFile, prefix: str
+) -> str:
     """How the code that published the weights interpolates their positions; one of `positions.WAYS`."""
     stated = saved.get("interpolation")
     if stated in positions.WAYS:
@@ -397,20 +440,22 @@ def _interpolation(arrays: dict[str, np.ndarray], family: str, about: _ConfigFil
     if family == "timm" and "architecture" not in about.fields:
         if names.keys_of("decoder/embed/kernel", family)[0] in arrays:
             return positions.BICUBIC  # facebookresearch/mae
-        if "mask_token" in arrays:  # facebookresearch/dinov2
+        if "mask_token" in arrays or "teacher." in prefix:  # facebookresearch/dinov2, or dino
             return positions.ANTIALIASED if registers else positions.OFFSET
     return positions.ANTIALIASED
 
 
-def _scale(path: Path, about: _ConfigFile, field: str) -> tuple[tuple[float, ...], tuple[float, ...], list[str]]:
+def _scale(
+    path: Path, about: _ConfigFile, field: str, defaults: tuple[tuple[float, ...], tuple[float, ...]]
+) -> tuple[tuple[float, ...], tuple[float, ...], list[str]]:
     """Mean and standard deviation of the images that the network expects, and notes on those that are assumed.
 
-    They are ImageNet's if no file states them. timm's older config.json has them at its top level.
+    They are `defaults` if no file states them. timm's older config.json has them at its top level.
     """
     preprocessor = read_config(path, field, "preprocessor_config.json")
     timm, saved = about.section("pretrained_cfg"), about.section("mae_jax")
     values, assumed = [], []
-    for ours, theirs, default in zip(("mean", "std"), ("image_mean", "image_std"), IMAGENET, strict=True):
+    for ours, theirs, default in zip(("mean", "std"), ("image_mean", "image_std"), defaults, strict=True):
         value = saved.get(ours) or preprocessor.get(theirs) or timm.get(ours) or about.get(ours)
         if not value:
             value = default
@@ -422,8 +467,7 @@ def _scale(path: Path, about: _ConfigFile, field: str) -> tuple[tuple[float, ...
                 f"numbers{'' if ours == 'mean' else ' above 0'}. Correct it, or remove it and set data.{ours}"
             )
         values.append(tuple(float(v) for v in value))
+    whose = "ImageNet's" if defaults == IMAGENET else "0.5, as in Google's code,"
     words = " and ".join({"mean": "mean", "std": "standard deviation"}[name] for name in assumed)
-    notes = (
-        [f"no file states the images' {words}; ImageNet's is assumed, or set data.mean and data.std"] if words else []
-    )
+    notes = [f"no file states the images' {words}; {whose} is assumed, or set data.mean and data.std"] if words else []
     return values[0], values[1], notes

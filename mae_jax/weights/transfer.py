@@ -20,13 +20,14 @@ _SHAPE = ("patch_size", "width", "depth", "heads", "mlp_ratio", "mlp", "position
 def transfer(params: Params, shape: ViTConfig, weights: Weights, field: str = "init_from") -> tuple[Params, list[str]]:
     """Replaces `params` of a network of `shape` with those in `weights`. Returns the new parameters and notes.
 
-    A classifier's head and the norms before it stay random, and so does a decoder if `weights` has none. Learned
+    A classifier's head and batch norm stay random, and so do a decoder and a norm after the mean of the patch tokens
+    (`fc_norm`) if `weights` has none. Learned
     positions of another grid are interpolated. The new parameters are placed like `params`. Raises UserError that lists
     everything that does not fit.
     """
     notes: list[str] = []
     loaded = _flat(weights.params)
-    new = {"head", "fc_norm", "batch_norm"} | (set() if "decoder" in weights.params else {"decoder"})
+    new = {"head", "batch_norm"} | {name for name in ("decoder", "fc_norm") if name not in weights.params}
     bad, used = [], set()
 
     def take(path: str, leaf: jax.Array) -> jax.Array:

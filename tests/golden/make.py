@@ -191,6 +191,36 @@ def encoders() -> None:
         logits = classifier(torch.from_numpy(drawing.images(56)).permute(0, 3, 1, 2)).logits
     made |= {"classifier/logits": logits.numpy(), "keys": np.array(json.dumps(keys))}
     np.savez_compressed(HERE / "encoders.npz", **made)
+    augreg()
+
+
+def augreg() -> None:
+    """Logits of a ViT from an .npz file in the layout of Google's vision_transformer, as timm loads it."""
+    shapes = {
+        "cls": (1, 1, 16), "embedding/kernel": (4, 4, 3, 16), "embedding/bias": (16,),
+        "Transformer/posembed_input/pos_embedding": (1, 17, 16), "head/kernel": (16, 3), "head/bias": (3,),
+        "Transformer/encoder_norm/scale": (16,), "Transformer/encoder_norm/bias": (16,),
+    }  # fmt: skip
+    for i in range(2):
+        block = f"Transformer/encoderblock_{i}/"
+        for norm in ("LayerNorm_0", "LayerNorm_2"):
+            shapes |= {f"{block}{norm}/scale": (16,), f"{block}{norm}/bias": (16,)}
+        for name, sizes in (("Dense_0", (16, 32)), ("Dense_1", (32, 16))):
+            shapes |= {f"{block}MlpBlock_3/{name}/kernel": sizes, f"{block}MlpBlock_3/{name}/bias": sizes[1:]}
+        for name in ("query", "key", "value"):
+            attention = f"{block}MultiHeadDotProductAttention_1/{name}/"
+            shapes |= {f"{attention}kernel": (16, 4, 4), f"{attention}bias": (4, 4)}
+        attention = f"{block}MultiHeadDotProductAttention_1/out/"
+        shapes |= {f"{attention}kernel": (4, 4, 16), f"{attention}bias": (16,)}
+    np.savez(HERE / "all.npz", **{key: drawing.array(key, shape) for key, shape in shapes.items()})
+    network = timm.models.VisionTransformer(
+        img_size=16, patch_size=4, embed_dim=16, depth=2, num_heads=4, mlp_ratio=2, num_classes=3
+    ).eval()
+    network.load_pretrained(str(HERE / "all.npz"))
+    (HERE / "all.npz").unlink()
+    with torch.no_grad():
+        logits = network(torch.from_numpy(drawing.images(16)).permute(0, 3, 1, 2)).numpy()
+    np.savez_compressed(HERE / "augreg.npz", logits=logits, shapes=np.array(json.dumps(shapes)))
 
 
 def timm_networks() -> None:

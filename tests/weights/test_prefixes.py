@@ -13,7 +13,9 @@ def arrays(*keys):
 
 def test_only_keys_with_the_prefix_are_taken():
     """A wrapper's own norm must not replace the encoder's."""
-    taken, notes = prefixes.select(arrays(f"backbone.{EMBEDDING}", "backbone.norm.bias", "norm.bias", "fc.bias"), "x")
+    taken, _, notes = prefixes.select(
+        arrays(f"backbone.{EMBEDDING}", "backbone.norm.bias", "norm.bias", "fc.bias"), "x"
+    )
     assert {key: int(value[0]) for key, value in taken.items()} == {EMBEDDING: 0, "norm.bias": 1}
     assert notes[-1] == "2 keys outside of it are ignored (fc.bias, norm.bias)"
 
@@ -28,7 +30,7 @@ def test_only_keys_with_the_prefix_are_taken():
     ],
 )
 def test_the_teacher_or_the_average_is_taken_and_the_choice_is_noted(names, expected):
-    taken, notes = prefixes.select(arrays(*(name + EMBEDDING for name in names)), "x")
+    taken, _, notes = prefixes.select(arrays(*(name + EMBEDDING for name in names)), "x")
     assert int(taken[EMBEDDING][0]) == names.index(expected)
     assert f"that under {expected!r} is taken" in notes[1] and all(repr(name) in notes[1] for name in names)
 

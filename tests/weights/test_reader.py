@@ -130,6 +130,28 @@ def test_a_refusal_names_the_network_and_mentions_leave(timm_file, keys, said):
     assert said in str(error.value) and f"mae-jax convert import {path} OUT --leave REGEX" in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        (
+            {"head.mlp.0.weight": (4, 16)},
+            "the head 'head' (1 key) is not a linear layer on the features; it is ignored",
+        ),
+        ({"head.weight": (3, 5), "head.bias": (3,)}, "the head 'head' (2 keys) is not a linear layer"),
+        ({"pre_logits.fc.weight": (9, 16)}, "the head 'pre_logits' (1 key)"),
+    ],
+)
+def test_heads_of_another_shape_are_ignored_and_noted(timm_file, keys, said):
+    weights = reader.read(timm_file(lambda a: a.update({key: np.ones(s, np.float32) for key, s in keys.items()})))
+    assert any(said in note for note in weights.notes) and "head" not in weights.params and not weights.shape.n_classes
+
+
+def test_an_encoder_whose_last_norm_follows_the_mean_sets_the_pool(timm_file):
+    weights = reader.read(timm_file(pool="mean", classes=3))
+    assert weights.fields()["model.pool"] == "mean" and "so model.pool is mean" in weights.notes[-1]
+    assert "model.pool" not in reader.read(timm_file(classes=3)).fields()
+
+
 def test_what_no_file_states_is_noted(timm_file):
     notes = reader.read(timm_file(decoder=1, about={"model_args": {"num_heads": 2}})).notes
     assert "no file states the images' mean and standard deviation; ImageNet's is assumed" in notes[-1]
@@ -172,19 +194,19 @@ def test_of_two_networks_in_one_file_the_teacher_is_taken(timm_file):
 def test_keys_that_match_leave_are_ignored(timm_file):
     def more(arrays):
         arrays |= {f"backbone.{key}": arrays.pop(key) for key in list(arrays)}
-        arrays["backbone.dino_head.mlp.0.weight"] = arrays["backbone.norm.weight"]
+        arrays["backbone.adapter.weight"] = arrays["backbone.norm.weight"]
 
     path = timm_file(more)
-    with pytest.raises(UserError, match=r"1 unexpected \(dino_head.mlp.0.weight\)"):
+    with pytest.raises(UserError, match=r"1 unexpected \(adapter.weight\)"):
         reader.read(path)
-    for pattern in (r"^dino_head\.", r"^backbone\.dino_head\."):
+    for pattern in (r"^adapter\.", r"^backbone\.adapter\."):
         assert "1 key is ignored, as requested (" in reader.read(path, leave=pattern).notes[0]
     with pytest.raises(UserError, match="matches no key"):
         reader.read(path, leave="decoder")
     with pytest.raises(UserError, match="not a valid regular expression"):
         reader.read(path, leave="(")
     with pytest.raises(UserError, match=r"1 missing \(norm.bias\)"):
-        reader.read(path, leave="dino_head|norm.bias$")
+        reader.read(path, leave="adapter|norm.bias$")
 
 
 def test_bfloat16_is_read(tmp_path):

@@ -62,6 +62,15 @@ def test_a_mean_pooled_classifier_leaves_the_last_norm(weights):
     jax.tree.map(np.testing.assert_array_equal, taken["fc_norm"], params["fc_norm"])
 
 
+def test_a_fine_tuned_networks_norm_after_the_mean_is_taken(weights):
+    source = weights(pool="mean", classes=7)
+    params, shape = drawn(source)
+    assert shape.pool == "mean"
+    taken, _ = transfer.transfer(params, shape, source)
+    jax.tree.map(np.testing.assert_array_equal, taken["fc_norm"], source.params["fc_norm"])
+    jax.tree.map(np.testing.assert_array_equal, taken["head"], params["head"])
+
+
 def test_learned_positions_are_interpolated_to_another_grid(weights):
     source = weights(learned=True)
     params, shape = drawn(source, image_size=32)
