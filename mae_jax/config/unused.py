@@ -66,6 +66,7 @@ CONDITIONS = tuple(
             lambda c, _: c.traits.updates,
             "optim. train. checkpoint.every_epochs checkpoint.keep eval.every_epochs log.every_steps log.profile "
             "data.crop_scale data.crop_ratio data.flips data.randaugment data.randaugment_colour data.random_erasing "
+            "data.stain data.stain_strength "
             "data.workers data.prefetch",
         ),
         ("where the encoder is trained", lambda c, _: c.traits.updates and not c.traits.frozen, "optim.layer_decay"),
@@ -82,6 +83,11 @@ CONDITIONS = tuple(
             "optim.no_decay",
         ),
         ("with data.randaugment above 0", lambda c, _: c.data.randaugment > 0, "data.randaugment_colour"),
+        (
+            "with data.stain=hed, randstainna or jitter",
+            lambda c, _: c.data.stain != "none",
+            "data.stain_strength mae.target",
+        ),
         (
             "with train.on_divergence=lower_rate",
             lambda c, _: c.train.on_divergence == "lower_rate",

@@ -165,11 +165,6 @@ def _validate_model(config: RunConfig, prefix: str) -> None:
             f"decoder_heads={m.decoder_heads}"
         )
     if config.traits.decoder:
-        if config.mae.target == "original" and config.data.stain == "none":
-            raise UserError(
-                f"{prefix}mae.target=original needs {prefix}data.stain=hed, randstainna or jitter, because the images "
-                f"are not changed otherwise; set one of them, or {prefix}mae.target=augmented"
-            )
         validate_ratio(m, config.mae.mask_ratio, f"{prefix}mae.mask_ratio={config.mae.mask_ratio}")
         ratios = config.eval.mask_ratios
         if len(set(ratios)) != len(ratios):

@@ -31,7 +31,8 @@ def keep_config(workdir: Path, config: RunConfig, resolved: dict[str, Any], lead
         raise UserError(f"{workdir} holds a study of several runs ({STUDY}); choose another --workdir for this run")
     if path.exists():
         extended = refuse_difference(workdir, path, config, resolved)
-        resolved = resolved | {"devices": read_config(path).get("resolved", {}).get("devices", resolved["devices"])}
+        began = read_config(path).get("resolved", {})
+        resolved = resolved | {key: value for key, value in began.items() if key == "devices"}
     elif (workdir / SAVED).exists():
         raise UserError(
             f"{path} is missing, but {workdir / 'checkpoints'} has checkpoints of its run: restore it from a backup, "

@@ -107,7 +107,7 @@ def test_every_condition_names_fields_that_exist():
     for condition in CONDITIONS:
         for name in condition.fields:
             assert any(key == name or (name[-1] == "." and key.startswith(name)) for key in KEYS), name
-    assert conditions_of("seed") == [] and len(conditions_of("train.batch_per_device")) == 2
+    assert conditions_of("seed") == () and len(conditions_of("train.batch_per_device")) == 2
 
 
 def test_batches_per_device_need_an_open_batch_size():

@@ -8,7 +8,6 @@ import pytest
 
 from mae_jax.config.validation import validate
 from mae_jax.data import sources
-from mae_jax.runtime.errors import UserError
 from mae_jax.step import stain
 from mae_jax.train import stains
 
@@ -59,8 +58,3 @@ def test_many_images_are_sampled_evenly_from_all_sources(tiny_config, source, im
     found = stains._sample(config(tiny_config, stain="randstainna"), (source, source), (np.arange(4), np.arange(40)))
     wanted = np.concatenate([images[[0]], images[[7, 18, 28, 39]]])  # places 0, 10.75, 21.5, 32.25, 43 of 44
     assert np.allclose(255 * found, wanted)
-
-
-def test_an_original_target_needs_a_change(tiny_config):
-    with pytest.raises(UserError, match="mae.target=original needs data.stain=hed, randstainna or jitter"):
-        validate(tiny_config("pretrain", **{"mae.target": "original"}))
