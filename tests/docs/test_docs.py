@@ -129,6 +129,8 @@ def test_a_command_and_its_options_exist(block, line):
             "ruff ",
             "sed -i ",
             "pre-commit ",
+            "docker ",
+            "apptainer ",
         )
         assert line.startswith(known), f"{line}: nothing checks that this command exists"
 
