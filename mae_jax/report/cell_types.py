@@ -215,13 +215,19 @@ def _count(value: float) -> str:
 
 
 def trained_on(study: Study, found: CellTypes) -> list[tuple[Level, list[float]]]:
-    """The number of training images of each class, in the order of `names`, at each level whose runs record it."""
-    counts = []
+    """The number of training images of each class, in the order of `names`, at each level whose runs record it.
+
+    An arm with as many images of each class as another arm at the same fraction is left out.
+    """
+    counts: list[tuple[Level, list[float]]] = []
     for level in study.levels:
         rows = [row for row in found.rows if (row["fraction"], row["arm"]) == (level.fraction, level.arm)]
         known = {row["class"]: row["n_train"] for row in rows if row["n_train"] is not None}
-        if len(known) == len(found.names):
-            counts.append((level, [known[name] for name in found.names]))
+        own = [known[name] for name in found.names if name in known]
+        if len(own) == len(found.names) and not any(
+            (at.fraction, other) == (level.fraction, own) for at, other in counts
+        ):
+            counts.append((level, own))
     return counts
 
 

@@ -86,7 +86,7 @@ def _figures(findings: Findings) -> Iterator[tuple[str, str, Numbers]]:
     if findings.probes:
         title = frozen_encoders.title
         panels = [Curve(title(p.evaluation), p.study, p.rows, "accuracy", p.study.arms) for p in findings.probes]
-        yield "frozen_curves", usual, figures.curves(panels)
+        yield "frozen_curves", usual, figures.curves(panels, width=2.4)
     for level in study.levels:
         yield f"confidence_{level.slug}", level.arm, confidence.boxes(study, level)
     for arm in study.arms:

@@ -55,8 +55,11 @@ class Curve(NamedTuple):
     arms: Sequence[str]
 
 
-def curves(panels: Sequence[Curve]) -> Numbers:
-    """Scores in percent against the number of labels, with 95 % intervals; the panels share one y axis."""
+def curves(panels: Sequence[Curve], width: float = 2.65) -> Numbers:
+    """Scores in percent against the number of labels, with 95 % intervals; the panels share one y axis.
+
+    `width` is that of a panel in inches.
+    """
     study = max((panel.study for panel in panels), key=lambda study: len(study.inits))  # colors and marks of all inits
     handles: dict[str, Handle] = {}
     for panel in panels:
@@ -72,7 +75,7 @@ def curves(panels: Sequence[Curve]) -> Numbers:
     lines = -(-len(panels) // columns)
     figure = grid(
         *(lines, columns),
-        panel=(2.4, 2.4),
+        panel=(width, 2.4),
         handles=list(handles.values()),
         labels=list(handles),
         title=1,
@@ -80,7 +83,7 @@ def curves(panels: Sequence[Curve]) -> Numbers:
     )
     found = []
     for ax, panel in zip(figure.every, panels, strict=False):
-        found += _curve(ax, panel, study)
+        found += _curve(ax, panel, study, width)
     for ax in figure.every[len(panels) :]:
         ax.set_axis_off()
     for line in figure.axes:
@@ -107,7 +110,7 @@ def _random_probe(panel: Curve) -> list[tuple[float, float]]:
     return sorted((x, 100 * probe[f][panel.metric]) for f, x in at.items() if panel.metric in probe.get(f, {}))
 
 
-def _curve(ax: Axes, panel: Curve, colors: Study) -> list[dict]:
+def _curve(ax: Axes, panel: Curve, colors: Study, width: float) -> list[dict]:
     rows = [row for row in panel.rows if row["arm"] in panel.arms]
     counts, lines = _counted(rows), _drawn(panel)
     for i, (init, arm) in enumerate(lines):
@@ -129,7 +132,7 @@ def _curve(ax: Axes, panel: Curve, colors: Study) -> list[dict]:
         ax.axhline(100 * rows[0]["majority_rate"], color="0.5", linestyle=":")
     if known := _random_probe(panel):
         ax.plot(*zip(*known, strict=True), color="0.5", linestyle="-.", marker="x", markersize=4)
-    _label_axis(ax, rows, counts, 2.4)
+    _label_axis(ax, rows, counts, width)
     ax.set_title(short(panel.title, 30))
     ax.grid(axis="y", color="0.92")
     names = ["fraction", "label_count", "init", "n_train"]
