@@ -35,12 +35,16 @@ def run_all(
 
     A run is missing if its config is refused, it diverges, another process uses it, its directory cannot be written, or
     its process is lost. The reason is printed, and the other runs continue, except those that need its weights. All
-    images are opened before the first run starts; `cache` keeps them for further calls. `gpus` are those of
-    `side_by_side.gpus`, `signals_received` is the list of `collect_signals`. Raises UserError for images or a config
-    that cannot be used, StorageError if nothing can be written, and `errors.Stopped` after a signal.
+    images are opened before the first run starts, or none if all runs are finished; `cache` keeps them for further
+    calls. `gpus` are those of `side_by_side.gpus`, `signals_received` is the list of `collect_signals`. Raises
+    UserError for images or a config that cannot be used, StorageError if nothing can be written, and `errors.Stopped`
+    after a signal.
     """
     refuse_missing_trackers(sorted({name for _, run in runs for name in run.log.trackers}))
     execution = _Execution(config, runs, progress, signals_received)
+    if all((directory / contents.RESULTS).exists() for directory, _ in runs):
+        execution.again(cache or DataCache())
+        return execution.missing
     with tempfile.TemporaryDirectory(prefix="mae_jax_") as folder:
         if gpus:
             execution.on_gpus(gpus, folder)
@@ -58,6 +62,12 @@ class _Execution:
         self.config, self.runs, self.progress, self.signals_received = config, runs, progress, signals_received
         self.missing: dict[Path, RunConfig] = {}
         self.nothing_changed = f"nothing was changed; {finished_of(runs)}"
+
+    def again(self, cache: DataCache) -> None:
+        """Runs all runs, which are finished, without a plan. One that must be computed again opens its images."""
+        self.progress.costs = [0.0] * len(self.runs)
+        for number in range(len(self.runs)):
+            self.run_here(number, cache)
 
     def here(self, cache: DataCache, folder: str) -> None:
         """Plans and pre-trains in this process, then runs the others here or in workers on their own cores."""

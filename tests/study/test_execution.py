@@ -4,12 +4,16 @@ import errno
 import io
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from mae_jax.config.fields import study_defaults
+from mae_jax.data import checking
+from mae_jax.rundir import contents
 from mae_jax.runtime.errors import StorageError, UserError
 from mae_jax.runtime.progress import Progress
-from mae_jax.study import cells, execution
+from mae_jax.study import cells, execution, label_study
 from mae_jax.study.validation import validate_study
 
 
@@ -56,3 +60,27 @@ def test_finished_runs_are_counted_by_their_results(made):
     place.mkdir(parents=True)
     (place / "results.json").write_text("{}")
     assert execution.finished_of(made.runs) == "1 of 3 runs is finished"
+
+
+@pytest.mark.slow
+def test_a_finished_study_opens_no_image(tiny_config, tmp_path, monkeypatch, capsys):
+    number = 0
+    for split, n in (("Train", 8), ("TestA", 3)):
+        for name in ("A", "B"):
+            (tmp_path / "cells" / split / name).mkdir(parents=True)
+            for i in range(n):
+                pixels = np.random.default_rng(number).integers(0, 256, (16, 16, 3), np.uint8)
+                Image.fromarray(pixels).save(tmp_path / "cells" / split / name / f"{i}.png")
+                number += 1
+    fields = {"data.source": "folder", "data.dir": str(tmp_path / "cells"), "train.steps": 1}
+    config = study_defaults(tiny_config("pretrain", **fields | {"data.part": "train"}), tiny_config(**fields))
+    config.fractions, config.evaluations = (1.0,), ("finetune", "knn")
+    first = label_study.run(config, tmp_path / "study")
+    capsys.readouterr()
+    for name in ("read_file", "decode"):
+        monkeypatch.setattr(checking, name, lambda *rest: pytest.fail("an image is opened"))
+    assert label_study.run(config, tmp_path / "study")["rows"] == first["rows"]
+    assert capsys.readouterr().out.count("already finished") == 5
+    (tmp_path / "study" / "cells" / "100pct-mae-seed0" / contents.PREDICTIONS).unlink()
+    with pytest.raises(pytest.fail.Exception, match="an image is opened"):
+        label_study.run(config, tmp_path / "study")  # to compute the predictions again
