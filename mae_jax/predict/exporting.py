@@ -18,7 +18,7 @@ from mae_jax.runtime.errors import UserError
 from mae_jax.runtime.places import local
 from mae_jax.step import sharding
 from mae_jax.weights import export as folders
-from mae_jax.weights import onnx_graph, own_run
+from mae_jax.weights import model_card, onnx_graph, own_run
 from mae_jax.weights.reader import Weights
 
 
@@ -79,6 +79,7 @@ def export_bundle(run_dir: Path, out: Path) -> list[str]:
     else:
         weights, config = own_run.load(run_dir, fold=False)
     about, notes = _about(run_dir, weights, config)
+    about["initial_weights"] = model_card.initial_weights(config)
     partial = folders.new_folder(out)
     try:
         card = folders.card_of(run_dir, weights, config, "mae_jax", notes)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from mae_jax.config.fields import DataFields, RunConfig
+from mae_jax.config.tasks import TRAITS
 from mae_jax.report import stats
 from mae_jax.report.analysis import HIGHEST
 from mae_jax.report.cautions import leak_lines
@@ -33,6 +34,7 @@ _INITS = {
     "mae": "the encoder of a masked autoencoder",
     "weights": "weights of other code",
 }
+_UNKNOWN = "weights that are not known"
 
 
 def model_card(run_dir: Path, weights: Weights, config: RunConfig, form: str, notes: list[str]) -> str:
@@ -149,7 +151,7 @@ def _numbers(values: tuple[float, ...]) -> str:
 
 def _recipe(run: dict[str, Any], config: RunConfig, weights: Weights) -> str:
     o, t = config.optim, config.train
-    lines = [f"- Initial weights: {_start(config)}"]
+    lines = [f"- Initial weights: {_plain(initial_weights(config))}"]
     if not config.traits.updates:
         chosen = ", ".join(f"{_plain(key)} {_plain(value)}" for key, value in (run.get("chosen") or {}).items())
         kind = "multinomial logistic regression (L-BFGS)" if config.traits.linear else "nearest neighbors (cosine)"
@@ -187,37 +189,65 @@ def _recipe(run: dict[str, Any], config: RunConfig, weights: Weights) -> str:
     return "## Recipe\n\n" + "\n".join(lines)
 
 
-def _start(config: RunConfig) -> str:
-    """The initial weights, with their training data or license if known."""
-    what = _INITS.get(config.init, _plain(config.init))
-    if not config.init_from:
+def initial_weights(config: RunConfig) -> str:
+    """The initial weights, back to random weights or other code, each with its training data or license if known.
+
+    Names of files are not escaped for Markdown.
+    """
+    return _origin(config.init, config.init_from, ())
+
+
+def _origin(init: str, init_from: str, seen: tuple[Path, ...]) -> str:
+    what = _INITS.get(init, init)
+    if not init_from:
         return what
-    place = Path(config.init_from)
-    license_of = "its license is not known"
-    if config.init == "weights":
+    place = Path(init_from)
+    if init == "weights":
+        bundled = _object(place / contents.CONFIG)
+        if contents.BUNDLE in bundled:
+            began = bundled.get("initial_weights")
+            began = began[:1000] if isinstance(began, str) else _UNKNOWN
+            return f"{what}, {place.name} (a bundle of mae_jax), which began with {began}"
         name = _license(place if place.is_dir() else place.parent)
-        license_of = f"license {_plain(name)}" if name else license_of
-    else:
-        before = contents.read_object(place / contents.RUN) if (place / contents.RUN).is_file() else {}
-        source = before.get("data_name")
-        license_of = f"trained by mae_jax on {_plain(source)}" if source else "its training data are not known"
-    return f"{what}, {_plain(place.name)} ({license_of})"
+        return f"{what}, {place.name} ({f'license {name}' if name else 'its license is not known'})"
+    before = _object(place / contents.CONFIG).get("config")
+    before = before if isinstance(before, dict) else {}
+    traits = TRAITS.get(str(before.get("task")))
+    what = "the encoder of a fine-tuned network" if traits and traits.fine_tunes else what
+    source = _object(place / contents.RUN).get("data_name")
+    data = f"trained by mae_jax on {source}" if source else "its training data are not known"
+    shown = f"{what}, {place.name} ({data})"
+    if not before:
+        return f"{shown}, which began with {_UNKNOWN}"
+    init, init_from = (str(before.get(name) or "") for name in ("init", "init_from"))
+    if not init_from or place in seen:
+        return shown
+    return f"{shown}, which began with {_origin(init, init_from, (*seen, place))}"
+
+
+def _object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file of another run; {} if there is none."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return found if isinstance(found, dict) else {}
+    except (OSError, ValueError, RecursionError):
+        return {}
 
 
 def _license(folder: Path) -> str:
-    """The license named in the folder's README.md or config.json; "" if there is none."""
+    """The license named in the folder's README.md or config.json, or its file; "" if there is none."""
     try:
         text = (folder / "README.md").read_text(encoding="utf-8", errors="replace")[:5000]
         if match := re.search(r"^license(?:_name)?: *[\"']?([\w.+ -]{1,60})", text, re.MULTILINE):
             return match[1].strip()
     except OSError:
         pass
-    try:
-        about = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        named = about.get("license") or about.get("pretrained_cfg", {}).get("license")
-        return named[:60] if isinstance(named, str) else ""
-    except (OSError, ValueError, AttributeError, RecursionError):
-        return ""
+    about = _object(folder / contents.CONFIG)
+    timm = about.get("pretrained_cfg")
+    named = about.get("license") or (timm.get("license") if isinstance(timm, dict) else None)
+    if isinstance(named, str) and named:
+        return named[:60]
+    return next((f"in its file {path.name}" for path in sorted(folder.glob("LICEN[CS]E*"))), "")
 
 
 def _augmentation(d: DataFields) -> str:

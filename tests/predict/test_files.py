@@ -1,7 +1,9 @@
 """The commands predict and embed: rows, columns and files."""
 
 import csv
+import os
 import shutil
+import tracemalloc
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -170,3 +172,21 @@ def test_the_file_is_checked_before_images_and_images_before_the_model(tmp_path)
     with pytest.raises(UserError, match="--all requires a study's directory"):
         files.predict(str(tmp_path), str(tmp_path / "a.png"), tmp_path / "out.csv", files.Options(every_run=True))
     assert not (tmp_path / "out.csv").exists()
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_number_of_images(made, tmp_path):
+    """Each further image adds its name, and neither its 12 kB of pixels nor its row."""
+    peaks = []
+    for n in (300, 1500):
+        folder = tmp_path / str(n)
+        folder.mkdir()
+        Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(folder / "0000.png")
+        for i in range(1, n):
+            os.link(folder / "0000.png", folder / f"{i:04}.png")
+        tracemalloc.start()
+        files.predict(str(made / "finetune"), str(folder), tmp_path / f"{n}.csv")
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert len(rows_of(tmp_path / "1500.csv")) == 1500
+    assert (peaks[1] - peaks[0]) / 1200 < 2000, peaks

@@ -1,6 +1,7 @@
 """The arithmetic of the benchmarks. Nothing is timed."""
 
 import importlib.util
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -95,6 +96,28 @@ def test_a_plan_for_impossible_machines_is_refused(environment, tmp_path, flag):
     done = benchmark(environment, "plan", "--config=configs/pretrain.py:data=synthetic", f"--{flag}")
     name = flag.partition("=")[0]
     assert done.returncode == 2 and f"error: --{name}" in done.stderr and done.stderr.count("\n") == 1, done.stderr
+
+
+def test_growth_is_the_slope_of_logarithms():
+    spec = importlib.util.spec_from_file_location("growth", ROOT / "tools" / "benchmarks" / "growth.py")
+    growth = importlib.util.module_from_spec(spec)
+    sys.modules["growth"] = growth  # for its dataclass
+    spec.loader.exec_module(growth)
+    sizes = [10, 100, 1000]
+    assert growth.exponent(sizes, [3.0 * n**2 for n in sizes]) == pytest.approx(2)
+    assert growth.exponent(sizes, [5.0, 5.0, 5.0]) == pytest.approx(0)
+    assert math.isnan(growth.exponent(sizes[:1], [1.0])) and math.isnan(growth.exponent(sizes, [0.0, 1.0, 2.0]))
+
+
+@pytest.mark.slow
+def test_a_start_opens_each_image_once_whatever_the_number_of_test_sets(environment):
+    done = benchmark(environment, "growth", "--small", "--only", "start", "help")
+    assert done.returncode == 0, done.stderr
+    rows = [[c.strip() for c in line.split("|")[1:-1]] for line in done.stdout.splitlines()[2:]]
+    opened = {(row[0], row[1]): int(row[4]) for row in rows if row[4]}
+    for sets, kind in ((2, "start"), (4, "start, 3 external")):
+        assert [opened[kind, str(n)] for n in (100, 200, 400)] == [n + sets * n // 10 for n in (100, 200, 400)]
+    assert rows[-1][0] == "help"
 
 
 def test_an_unknown_benchmark_is_refused(environment):

@@ -16,7 +16,7 @@ twice the size takes twice as long. `--small` takes a tenth of each size.
     predict     `mae-jax predict` with a tiny network on n images of 32 px
     help        `mae-jax report --help`
 
-`reads` counts how often files with images were opened, as the operating system is asked to.
+The column of opened images counts the files that Python opens: each image once, if none is read twice.
 """
 
 import argparse
@@ -36,6 +36,7 @@ import numpy as np
 
 ROOT = Path(__file__).resolve().parents[2]
 IMAGES = (".png", ".jpg")
+OPENING = ("start", "finished", "predict")  # what has images to open
 SIZES: dict[str, tuple[int, ...]] = {
     "start": (1000, 2000, 4000),
     "looks": (1000, 10_000, 100_000),
