@@ -101,7 +101,7 @@ def _of_probe(run_dir: Path, config: RunConfig, field: str) -> Model:
     head, expected = probes.load(run_dir / contents.PROBE, field, len(classes))
     here = contents.read_config(run_dir / contents.CONFIG).get("init_from_here")
     if config.init_from and here and (run_dir / here).exists():
-        config = changed(config, {"init_from": str(run_dir / here)})
+        config = changed(config, {"init_from": os.path.normpath(run_dir / here)})
     if config.init_from and not Path(config.init_from).exists():
         raise UserError(
             f"{field}={run_dir} is a probe of the encoder in {config.init_from}, which is missing; restore it, or load "

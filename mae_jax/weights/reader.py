@@ -136,7 +136,7 @@ def read(path: str | Path, field: str = "weights", heads: int = 0, leave: str = 
     mean, std, assumed = _scale(path, about, field, HALF if augreg else IMAGENET)
     notes += assumed
     labels = about.section("id2label").fields
-    listed = saved.get("classes")
+    listed = saved.get("classes") or about.get("label_names")  # the latter in timm's folders
     classes = tuple(map(str, listed)) if isinstance(listed, list) else ()
     classes = classes or tuple(str(labels[k]) for k in sorted(labels, key=_number))
     known_names = classes if len(classes) == shape.n_classes else ()

@@ -82,7 +82,7 @@ def test_every_field_of_a_shape_survives_or_is_refused(tmp_path, form, kind):
                 bias = params["encoder"][f"block_{i:02d}"]["attn"]["qkv"]["bias"]
                 bias[shape.width : 2 * shape.width] = 0
         jax.tree.map(np.testing.assert_array_equal, back.params["encoder"], params["encoder"])
-        assert back.classes == (classes if form != "timm" and kind == "vit" else ())
+        assert back.classes == (classes if kind == "vit" else ())
     assert not refused
     decoder = {"decoder_width", "decoder_depth", "decoder_heads"} if kind == "mae" else set()
     assert lost == {"timm": decoder | {"norm_eps"}, "hf": decoder, "own": set()}[form]

@@ -35,7 +35,7 @@ from typing import Any
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[2]
-IMAGES = (".png", ".jpg")
+IMAGES = f"{os.sep}images{os.sep}"  # in the path of every drawn image
 OPENING = ("start", "finished", "predict")  # what has images to open
 SIZES: dict[str, tuple[int, ...]] = {
     "start": (1000, 2000, 4000),
@@ -74,7 +74,7 @@ def measured(call: Callable[[], Any]) -> Cost:
     reads = [0]
 
     def count(event: str, arguments: tuple[Any, ...]) -> None:
-        if event == "open" and str(arguments[0]).endswith(IMAGES):
+        if event == "open" and IMAGES in str(arguments[0]):
             reads[0] += 1
 
     sys.addaudithook(count)
@@ -102,11 +102,11 @@ def start(n: int, folder: Path, tests: int) -> Cost:
     from mae_jax.config.fields import DataFields
     from mae_jax.data import splits
 
-    draw(folder / "Train", n, 64)
+    draw(folder / "images" / "Train", n, 64)
     names = [f"Test{k}" for k in "ABCD"[: tests + 1]]
     for seed, name in enumerate(names, 1):
-        draw(folder / name, n // 10, 64, seed)
-    data = DataFields(source="folder", dir=str(folder), external=",".join(names[1:]), fraction=0.5)
+        draw(folder / "images" / name, n // 10, 64, seed)
+    data = DataFields(source="folder", dir=str(folder / "images"), external=",".join(names[1:]), fraction=0.5)
     return measured(lambda: splits.labelled(data))
 
 
@@ -204,12 +204,12 @@ def predict(n: int, folder: Path) -> Cost:
 
     for seed, name in enumerate(("Train", "TestA")):
         draw(folder / "images" / name, 40, 32, seed)
-    draw(folder / "new", n, 32, 7, distinct=min(n, 500))
+    draw(folder / "images" / "new", n, 32, 7, distinct=min(n, 500))
     config = defaults("finetune")
     config.update_from_flattened_dict(tiny(folder / "images"))
     loop.run(validate(config), folder / "run")
-    files.predict(str(folder / "run"), str(folder / "images"), folder / "first.csv")  # compiles
-    return measured(lambda: files.predict(str(folder / "run"), str(folder / "new"), folder / "new.csv"))
+    files.predict(str(folder / "run"), str(folder / "images" / "Train"), folder / "first.csv")  # compiles
+    return measured(lambda: files.predict(str(folder / "run"), str(folder / "images" / "new"), folder / "new.csv"))
 
 
 def help_of_report(n: int, folder: Path) -> Cost:
