@@ -1,7 +1,7 @@
 """Published encoders for pathology and blood cells: architecture, preprocessing, and what is known about each.
 
-`ENCODERS` maps the name in `init=NAME@PATH` to an `Encoder`. No weights come with mae_jax. Sources: the models' cards
-on the Hugging Face Hub, their repositories and papers.
+`table` makes the rows of docs/how-to/encoders.md. No weights come with mae_jax. Sources: the models' cards on the
+Hugging Face Hub, their repositories and papers.
 """
 
 import dataclasses
@@ -12,6 +12,7 @@ IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 HALF = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
 H_OPTIMUS = (0.707223, 0.578729, 0.703617), (0.211883, 0.230117, 0.177517)
 UNKNOWN = "not known"
+_SCALES = {IMAGENET: "ImageNet's mean", HALF: "mean 0.5", H_OPTIMUS: "its own mean", None: "mean not known"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Encoder:
     place: str = ""  # where the file is
     file: str = ""
     seen: str = UNKNOWN  # images it was trained on
-    licence: str = UNKNOWN
+    license: str = UNKNOWN
 
 
 _GIANT = {"patch_size": 14, "embed_dim": 1536, "depth": 40, "num_heads": 24, "init_values": 1e-5}
@@ -42,7 +43,7 @@ _dinobloom = partial(
     Encoder,
     layout="facebook",
     place="https://zenodo.org/records/10908163",
-    seen="13 public sets of single cells in blood and bone marrow, among them Raabin-WBC and the PBC set of Acevedo",
+    seen="over 380,000 white blood cells of 13 public data sets of blood and bone marrow, which its paper lists",
 )
 
 
@@ -55,17 +56,19 @@ def _dinov2(width: int, depth: int, heads: int, **more: Any) -> dict[str, Any]:
 ENCODERS = {
     "uni": Encoder(
         "UNI", "timm", {"patch_size": 16, "embed_dim": 1024, "depth": 24, "num_heads": 16, "init_values": 1e-5},
-        place="MahmoodLab/UNI", file="pytorch_model.bin",
+        place="MahmoodLab/UNI", file="pytorch_model.bin", license="CC BY-NC-ND 4.0",
     ),
     "uni2-h": Encoder(
         "UNI2-h", "timm", {
             "patch_size": 14, "embed_dim": 1536, "depth": 24, "num_heads": 24, "init_values": 1e-5,
             "mlp_ratio": 2.66667 * 2, "no_embed_class": True, "reg_tokens": 8,
-        }, True, place="MahmoodLab/UNI2-h", file="pytorch_model.bin",
+        }, True, place="MahmoodLab/UNI2-h", file="pytorch_model.bin", license="CC BY-NC-ND 4.0",
+        seen="over 200 million tiles of more than 350,000 H&E and IHC slides",
     ),
     "h-optimus-0": Encoder(
         "H-optimus-0", "timm", _GIANT | {"mlp_ratio": 2.66667 * 2, "reg_tokens": 4, "no_embed_class": True}, True,
-        scale=H_OPTIMUS, place="bioptimus/H-optimus-0", file="pytorch_model.bin", licence="Apache 2.0",
+        scale=H_OPTIMUS, place="bioptimus/H-optimus-0", file="pytorch_model.bin", license="Apache 2.0",
+        seen="more than 500,000 H&E slides, not public",
     ),
     "h-optimus-1": Encoder(
         "H-optimus-1", "timm", _GIANT | {"mlp_ratio": 2.66667 * 2, "reg_tokens": 4, "no_embed_class": True}, True,
@@ -76,30 +79,31 @@ ENCODERS = {
             "patch_size": 14, "embed_dim": 768, "depth": 12, "num_heads": 12, "init_values": 1e-5,
             "mlp_ratio": 2.66667 * 2, "reg_tokens": 4, "no_embed_class": True,
         }, True, scale=H_OPTIMUS, pool="both", place="bioptimus/H0-mini", file="pytorch_model.bin",
+        license="CC BY-NC-ND 4.0",
     ),
     "virchow": Encoder(
         "Virchow", "timm", _VIRCHOW, True, pool="both", place="paige-ai/Virchow", file="pytorch_model.bin",
-        licence="Apache 2.0",
+        license="Apache 2.0",
     ),
     "virchow2": Encoder(
         "Virchow2", "timm", _VIRCHOW | {"reg_tokens": 4}, True, pool="both", place="paige-ai/Virchow2",
-        file="pytorch_model.bin", licence="CC BY-NC-ND 4.0",
+        file="pytorch_model.bin", license="CC BY-NC-ND 4.0",
     ),
     "prov-gigapath": Encoder(
         "Prov-GigaPath (tile encoder)", "timm", _GIANT | {"patch_size": 16, "mlp_ratio": 5.33334}, True,
-        place="prov-gigapath/prov-gigapath", file="pytorch_model.bin",
+        place="prov-gigapath/prov-gigapath", file="pytorch_model.bin", license="Apache 2.0",
     ),
     "hibou-b": Encoder(
         "Hibou-B", "hf", _dinov2(768, 12, 12, num_register_tokens=4), place="histai/hibou-b", scale=None,
-        licence="Apache 2.0",
+        license="Apache 2.0",
     ),
     "hibou-l": Encoder(
         "Hibou-L", "hf", _dinov2(1024, 24, 16, num_register_tokens=4), place="histai/hibou-L", scale=None,
-        licence="Apache 2.0",
+        license="Apache 2.0",
     ),
     "midnight": Encoder(
         "Midnight-12k", "hf", _dinov2(1536, 40, 24, use_swiglu_ffn=True), True, scale=HALF, pool="both",
-        place="kaiko-ai/midnight", file="model.safetensors", seen="12,000 slides of TCGA", licence="MIT",
+        place="kaiko-ai/midnight", file="model.safetensors", seen="12,000 slides of TCGA", license="MIT",
     ),
     "openmidnight": Encoder(
         "OpenMidnight", "facebook", _dinov2(1536, 40, 24, num_register_tokens=4, use_swiglu_ffn=True), True,
@@ -107,7 +111,7 @@ ENCODERS = {
     ),
     "dinov2-giant": Encoder(
         "DINOv2 ViT-g/14", "hf", _dinov2(1536, 40, 24, use_swiglu_ffn=True), True, image_size=518,
-        place="facebook/dinov2-giant", file="model.safetensors", seen="LVD-142M: natural images", licence="Apache 2.0",
+        place="facebook/dinov2-giant", file="model.safetensors", seen="LVD-142M: natural images", license="Apache 2.0",
     ),
     "dinobloom-s": _dinobloom("DinoBloom-S", arguments=_dinov2(384, 12, 6), file="DinoBloom-S.pth"),
     "dinobloom-b": _dinobloom("DinoBloom-B", arguments=_dinov2(768, 12, 12), file="DinoBloom-B.pth"),
@@ -116,3 +120,25 @@ ENCODERS = {
         "DinoBloom-G", arguments=_dinov2(1536, 40, 24, use_swiglu_ffn=True), gated=True, file="DinoBloom-G.pth"
     ),
 }  # fmt: skip
+
+
+def table() -> list[str]:
+    """Rows of a Markdown table of all encoders, without its head: encoder, network, images, features, file ...
+
+    The last columns are what the encoder has seen and the license of its weights.
+    """
+    rows = []
+    for encoder in ENCODERS.values():
+        a = encoder.arguments
+        width, depth = a.get("embed_dim", a.get("hidden_size")), a.get("depth", a.get("num_hidden_layers"))
+        registers = a.get("reg_tokens", a.get("num_register_tokens", 0))
+        network = f"{width} features, {depth} blocks, patches of {a['patch_size']} px"
+        network += f", {registers} registers" if registers else ""
+        network += ", SwiGLU" if encoder.gated else ""
+        images = f"{encoder.image_size} px, {_SCALES[encoder.scale]}"
+        file = (
+            f"[{encoder.place.rpartition('/')[2]}]({encoder.place})" if ":" in encoder.place else f"`{encoder.place}`"
+        )
+        cells = (encoder.title, network, images, f"`{encoder.pool}`", file, encoder.seen, encoder.license)
+        rows.append(f"| {' | '.join(cells)} |")
+    return rows
