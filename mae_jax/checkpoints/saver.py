@@ -28,8 +28,8 @@ from mae_jax.checkpoints.steps import (
     _numbered,
     committed_steps,
     differing_leaf,
+    in_one_line,
     refuse_cleaned,
-    told,
     unused,
 )
 from mae_jax.rundir import contents, metrics_log
@@ -226,7 +226,7 @@ class Checkpoints:
             if not processes.any_process(refused is not None):
                 restored, refused = self._read(path, like)
             if processes.any_process(restored is None):
-                why = told(refused) if refused else "see the message of the other process"
+                why = in_one_line(refused) if refused else "see the message of the other process"
                 raise UserError(f"checkpoint {path} cannot be read: {why}. Nothing was changed")
             assert restored is not None  # else this process was refused above
             for bad in damaged:
@@ -301,7 +301,7 @@ class Checkpoints:
                 self._remove_partial()
             sys.unraisablehook = self._hook
         if error is not None and self._failed is not None:
-            self.log(f"the last checkpoint could not be saved: {told(os_error(self._failed) or self._failed)}")
+            self.log(f"the last checkpoint could not be saved: {in_one_line(os_error(self._failed) or self._failed)}")
 
     def _heard(self, what: Any) -> None:
         """Ignores what tensorstore threads raise after a failed save."""

@@ -106,12 +106,12 @@ def load_params(workdir: Path, like: Params, field: str) -> tuple[Params, int]:
         raise
     except Exception as error:  # Orbax raises many types
         fault = os_error(error)
-        raise UserError(f"{field}: checkpoint {path} cannot be read: {told(fault or error)}") from None
+        raise UserError(f"{field}: checkpoint {path} cannot be read: {in_one_line(fault or error)}") from None
     finally:
         handler.close()
 
 
-def told(error: BaseException) -> str:
+def in_one_line(error: BaseException) -> str:
     """An error as one line; a storage error with its path and advice."""
     return disk_line(error) if isinstance(error, OSError) and error.errno else first_line(error)
 

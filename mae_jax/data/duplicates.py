@@ -257,12 +257,12 @@ def unsearched(found: dict[str, dict]) -> str:
 
 def in_words(found: dict, who: str = "training") -> str:
     """One line about what a test set shares with the images of `who`; "" if nothing."""
-    said = []
+    phrases = []
     if found["groups"]:
         groups = "a group" if found["groups"] == 1 else f"{found['groups']} groups"
-        said.append(f"{found['images_in_shared_groups']} of {groups} that {who} has, too")
+        phrases.append(f"{found['images_in_shared_groups']} of {groups} that {who} has, too")
     if found["identical"]:
-        said.append(f"{found['identical']} byte-identical with {who} images")
+        phrases.append(f"{found['identical']} byte-identical with {who} images")
     if n := found["near_identical"]:
-        said.append(f"{n} that {'looks' if n == 1 else 'look'} like copies of {who} images")
-    return ", ".join(said)
+        phrases.append(f"{n} that {'looks' if n == 1 else 'look'} like copies of {who} images")
+    return ", ".join(phrases)

@@ -291,12 +291,12 @@ def groups_of(name: str, names: Iterable[str], stored: Iterable[str]) -> Groups:
 
     Earlier versions stored the field of view of Raabin-WBC's images as group, or nothing, so names come first.
     """
-    dataset, told = name.partition(":")[0], grouping.of_names(names)
+    dataset, from_names = name.partition(":")[0], grouping.of_names(names)
     if dataset in FROM_NAMES:
-        return told
-    found = tuple(group or other for group, other in zip(told.groups, stored, strict=True))
-    kinds = [told.kind] if any(told.groups) else []
-    kinds += [KINDS[dataset]] if not all(told.groups) and any(found) else []
+        return from_names
+    found = tuple(group or other for group, other in zip(from_names.groups, stored, strict=True))
+    kinds = [from_names.kind] if any(from_names.groups) else []
+    kinds += [KINDS[dataset]] if not all(from_names.groups) and any(found) else []
     return Groups(found, kind=" and ".join(kinds))
 
 

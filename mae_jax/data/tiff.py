@@ -242,10 +242,10 @@ def _white(page, values: np.ndarray) -> tuple[int, list[str]]:
 
     It is MaxSampleValue if that is the maximum of 9 to 15 bits and no pixel is above it.
     """
-    said, largest = page.tags.valueof(MAX_SAMPLE), int(values.max())
-    said = said[0] if isinstance(said, tuple) else said
-    if isinstance(said, int) and 255 < said < 65535 and said & (said + 1) == 0 and largest <= said:
-        return said, [f"{said.bit_length()} bits in 16: MaxSampleValue {said} is white"]
+    maximum, largest = page.tags.valueof(MAX_SAMPLE), int(values.max())
+    maximum = maximum[0] if isinstance(maximum, tuple) else maximum
+    if isinstance(maximum, int) and 255 < maximum < 65535 and maximum & (maximum + 1) == 0 and largest <= maximum:
+        return maximum, [f"{maximum.bit_length()} bits in 16: MaxSampleValue {maximum} is white"]
     if 0 < largest < DARK and page.photometric != MIN_IS_WHITE:
         return 65535, [DARK_16.format(DARK - 1)]
     return 65535, []

@@ -51,11 +51,11 @@ def collapse_lines(study: Study) -> list[str]:
             where[run.level, run.init] = where.get((run.level, run.init), 0) + 1
     lines = []
     for text, where in cells.items():
-        said = []
+        phrases = []
         for (level, init), count in where.items():
             seeds = len(study.of(level, init))
-            said.append(f"{init} at {level}" + (f" ({count} of {seeds} seeds)" if seeds > 1 else ""))
-        lines.append(f"{text} (the most common class makes up {100 * majority:.1f} %): {'; '.join(said)}.")
+            phrases.append(f"{init} at {level}" + (f" ({count} of {seeds} seeds)" if seeds > 1 else ""))
+        lines.append(f"{text} (the most common class makes up {100 * majority:.1f} %): {'; '.join(phrases)}.")
     some = [
         f"{init} at {level}" for level, init in study.cells
         if 0 < study.collapsed(study.of(level, init)) < len(study.of(level, init))
@@ -115,7 +115,7 @@ def leak_lines(infos: Sequence[dict]) -> list[str]:
         ):
             tests = info.get(field)
             for name, found in tests.items() if isinstance(tests, dict) else ():
-                said = []
+                phrases = []
                 for key, what in (
                     ("images_in_shared_groups", f"from groups (slides, regions, fields) that {who} has as well"),
                     ("identical", "byte for byte the same as one of its images"),
@@ -123,9 +123,11 @@ def leak_lines(infos: Sequence[dict]) -> list[str]:
                 ):
                     n = found.get(key) if isinstance(found, dict) else 0
                     if isinstance(n, int) and n > 0:
-                        said.append(f"{n:,} {what}")
-                if said:
-                    lines.append(f"Test images of {clean(name)} that may be known from {who}: {', '.join(said)}. {so}")
+                        phrases.append(f"{n:,} {what}")
+                if phrases:
+                    lines.append(
+                        f"Test images of {clean(name)} that may be known from {who}: {', '.join(phrases)}. {so}"
+                    )
                 if isinstance(found, dict) and found.get("shifted_searched") is False:
                     lines.append(
                         f"Shifted and cropped copies of {who} images were not searched for among the test images of "

@@ -90,11 +90,11 @@ def analyze(study: Study, chosen: float | None = None) -> CellTypes:
         cell = [_row(study, level, init, label, labels, predictions, trained) for label in present]
         family += _differences(study, level, init, present, cell)
         rows += cell
-    for (row, each), said in zip(family, judge([each for _, each in family]), strict=True):
+    for (row, each), verdict in zip(family, judge([each for _, each in family]), strict=True):
         if each is not None:
             row |= {"difference": each.value, "difference_low": max(each.low, -1.0)}
             row |= {"difference_high": min(each.high, 1.0), "p": each.p}
-        row |= said
+        row |= verdict
     usual = [level for level in study.levels if level.arm == study.arms[0]]
     largest = max(usual, key=lambda level: level.fraction)
     others = [level for level in usual if level != largest]
@@ -157,10 +157,10 @@ def _differences(
 def _trained_on(study: Study, level: Level, init: str) -> dict[str, float]:
     """How many labeled training images each class had, as a mean over the seeds; {} if a run does not record it."""
     index = study.of(level, init)
-    told = [counts for i in index if (counts := study.runs[i].train_counts)]
-    if len(told) < len(index):
+    known_counts = [counts for i in index if (counts := study.runs[i].train_counts)]
+    if len(known_counts) < len(index):
         return {}
-    return {name: float(np.mean([counts.get(name, 0) for counts in told])) for name in study.runs[0].classes}
+    return {name: float(np.mean([counts.get(name, 0) for counts in known_counts])) for name in study.runs[0].classes}
 
 
 # --- in words

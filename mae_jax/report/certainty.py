@@ -106,10 +106,10 @@ def _differences(
 
 def _judge(family: Sequence[tuple[dict, Difference | None]], start: str = "") -> None:
     """Adds the columns COMPARED to the rows of a family."""
-    for (row, each), said in zip(family, judge([each for _, each in family]), strict=True):
+    for (row, each), verdict in zip(family, judge([each for _, each in family]), strict=True):
         numbers = (None,) * 4 if each is None else each[:4]
         row |= {f"{start}{name}": value for name, value in zip(COMPARED[:4], numbers, strict=True)}
-        row |= {f"{start}{name}": value for name, value in said.items()}
+        row |= {f"{start}{name}": value for name, value in verdict.items()}
 
 
 def _wrong(study: Study, index: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:

@@ -42,12 +42,12 @@ def study_settings(places: Sequence[Path]) -> dict[str, Any]:
     Of several places a single one without pictures decides that there are none.
     """
     configs = [_study_config(place) for place in places]
-    told = {}
+    settings = {}
     if len(configs) == 1:
         title, target = configs[0].get("title"), configs[0].get("target")
-        told |= {"title": title} if isinstance(title, str) and title else {}
-        told |= {"target": float(target)} if is_number(target, 0.0, 1.0) else {}
-    return told | ({"pictures": False} if any(config.get("pictures") is False for config in configs) else {})
+        settings |= {"title": title} if isinstance(title, str) and title else {}
+        settings |= {"target": float(target)} if is_number(target, 0.0, 1.0) else {}
+    return settings | ({"pictures": False} if any(config.get("pictures") is False for config in configs) else {})
 
 
 def _study_config(place: Path) -> dict:

@@ -115,8 +115,8 @@ def find(
     unpaired += [f"{each.name}: {line}" for each in probes for line in each.notes]
     sets = prediction_sets.analyze(study, [(other.name, other.study) for other in others])
     types = cell_types.analyze(study, fraction)
-    told = [run.info.get(key) for key in ("data_name", "data") for run in runs]
-    images = next((clean(name) for name in told if isinstance(name, str)), "")
+    names = [run.info.get(key) for key in ("data_name", "data") for run in runs]
+    images = next((clean(name) for name in names if isinstance(name, str)), "")
     return Findings(
         title=title or " ".join(["How many labels are enough?", images]).strip(),
         images=images,
@@ -146,11 +146,11 @@ def find(
 
 def _answer(study: Study, rows: list[dict], paired: list[dict], worth: list[dict], target: float) -> dict:
     """The sentences of the answer. If all encoders are frozen, the first headline says so."""
-    said = words.answer(study, rows, paired, worth, target)
+    answer = words.answer(study, rows, paired, worth, target)
     evaluation = study.runs[0].evaluation
     if evaluation == USUAL:
-        return said
+        return answer
     kind = frozen_encoders.CLASSIFIERS.get(evaluation, f"classifiers on frozen encoders ({evaluation})")
-    first, *others = said["headlines"]
-    arms = [f"All models here are {kind}: the encoder was not trained.", *said["arms"]]
-    return said | {"arms": arms, "headlines": [f"{first} All models here are {kind}.", *others]}
+    first, *others = answer["headlines"]
+    arms = [f"All models here are {kind}: the encoder was not trained.", *answer["arms"]]
+    return answer | {"arms": arms, "headlines": [f"{first} All models here are {kind}.", *others]}

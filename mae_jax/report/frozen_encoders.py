@@ -82,8 +82,8 @@ def analyze(runs: dict[str, list[Run]]) -> list[Frozen]:
         None if row["low"] is None else Difference(*(row[k] for k in ("difference", "low", "high", "p", "pairs")))
         for row in family
     ]
-    for row, said in zip(family, judge(differences), strict=True):
-        row |= said
+    for row, verdict in zip(family, judge(differences), strict=True):
+        row |= verdict
     return found
 
 
@@ -133,13 +133,13 @@ def words(found: Sequence[Frozen]) -> list[str]:
     for each in found:
         for init in dict.fromkeys(row["init"] for row in each.rows if row["difference"] is not None):
             own = [row for row in each.rows if row["init"] == init and row["arm"] == each.study.arms[0]]
-            said = [
+            phrases = [
                 f"{100 * row['accuracy']:.1f} % at {Level.of_row(row).amount} ({_compared(row['verdict'])})"
                 for row in own
                 if row["verdict"]
             ]
-            if said:
-                lines.append(f"{title(each.evaluation)} on frozen features of {init}: {', '.join(said)}.")
+            if phrases:
+                lines.append(f"{title(each.evaluation)} on frozen features of {init}: {', '.join(phrases)}.")
     return lines
 
 

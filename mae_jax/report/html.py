@@ -66,9 +66,9 @@ def finite(info: dict, name: str, low: float = -1e300) -> float | None:
 
 def hours(infos: Sequence[dict]) -> str | None:
     """The total time of the runs, as `68 minutes` or `3.2 hours`; None if it is unknown for one of them."""
-    told = [finite(info, "wall_seconds", 0.0) for info in infos]
-    seconds = [value for value in told if value is not None]
-    if len(seconds) < len(told):
+    times = [finite(info, "wall_seconds", 0.0) for info in infos]
+    seconds = [value for value in times if value is not None]
+    if len(seconds) < len(times):
         return None
     minutes = sum(seconds) / 60
     return f"{minutes:.0f} minutes" if minutes < 120 else f"{minutes / 60:.1f} hours"

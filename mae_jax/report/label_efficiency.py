@@ -85,8 +85,8 @@ def behind(study: Study, init: str, fraction: float) -> set[str]:
         for at in ours.keys() & curve.keys():
             pairs = study.shared_seeds(study.of(*ours[at]), study.of(*curve[at]))
             family[name, at] = study.difference(PRIMARY, *pairs) if pairs[0] else None
-    for (name, at), each, said in zip(family, family.values(), judge(list(family.values())), strict=True):
-        if at == fraction and each is not None and is_higher({"low": each.low} | said):
+    for (name, at), each, verdict in zip(family, family.values(), judge(list(family.values())), strict=True):
+        if at == fraction and each is not None and is_higher({"low": each.low} | verdict):
             found.add(name)
     return found
 
@@ -183,9 +183,9 @@ def plateau(study: Study, init: str, metric: str = "accuracy") -> tuple[Level, f
 def still_changes(study: Study, init: str, metric: str = "accuracy") -> bool:
     """Whether scores at the two largest levels are shown to differ; Holm's correction is for all pairs of levels."""
     levels, changes = _changes(study, init, metric)
-    said = dict(zip(changes, judge(list(changes.values())), strict=True))
+    verdicts = dict(zip(changes, judge(list(changes.values())), strict=True))
     last = len(levels) - 2, len(levels) - 1
-    return last in said and is_sure(said[last]) and said[last]["verdict"] != NOTHING
+    return last in verdicts and is_sure(verdicts[last]) and verdicts[last]["verdict"] != NOTHING
 
 
 def _changes(study: Study, init: str, metric: str) -> tuple[list[Level], dict[tuple[int, int], Difference]]:

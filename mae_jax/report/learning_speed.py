@@ -54,8 +54,8 @@ def analyze(study: Study) -> list[dict]:
             found = _difference(areas, (level, init), (level, base))
             row |= {"baseline": base} | ({} if found is None else {"difference": found[0]})
             family += [(row, found[1])] if found and found[1] else []
-    for (row, each), said in zip(family, judge([each for _, each in family]), strict=True):
-        row |= {"difference_low": each.low, "difference_high": each.high, "p": each.p} | said
+    for (row, each), verdict in zip(family, judge([each for _, each in family]), strict=True):
+        row |= {"difference_low": each.low, "difference_high": each.high, "p": each.p} | verdict
     return rows
 
 

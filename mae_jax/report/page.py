@@ -209,14 +209,14 @@ def _other_test_set(other: external_tests.External, rows: Sequence[dict]) -> dic
         main = next(r for r in rows if same(r, row))
         accuracy = [p for p in other.paired if p["metric"] == "accuracy" and same(p, row)]
         found.append(row | {"main": main["accuracy"], "paired": accuracy[0] if accuracy else None})
-    said = words.answer(other.study, other.rows, other.paired, [])["headlines"]
+    headlines = words.answer(other.study, other.rows, other.paired, [])["headlines"]
     every = other.study.runs[0].classes
     lacks = (
         "" if len(other.classes) == len(every) else f"; of the {len(every)} classes it holds {', '.join(other.classes)}"
     )
     reference = tables.reference_text(other.rows)
     care = [*cautions.flawless_lines(other.rows), *other.study.warnings]
-    shown = {"name": other.name, "slug": other.slug, "said": said, "rows": found, "care": care}
+    shown = {"name": other.name, "slug": other.slug, "headlines": headlines, "rows": found, "care": care}
     return shown | {"lacks": lacks, "reference": reference}
 
 
@@ -229,7 +229,7 @@ def _run_facts(run: Run) -> dict:
 
 def _markdown(f: Findings) -> str:
     """table.md: the table, every metric with its interval, the published table, the notes."""
-    rows, said, probes = f.rows, f.answer, frozen_encoders.text(f.probes)
+    rows, answer, probes = f.rows, f.answer, frozen_encoders.text(f.probes)
     detail = [["labels", "init", "seeds", "n_train", *(f"{m} (95 %)" for m in tables.SHOWN), "ECE"]]
     for row in rows:
         line = [
@@ -244,7 +244,7 @@ def _markdown(f: Findings) -> str:
     def plain(lines):
         return map(tables.in_markdown, lines)
 
-    parts = [*plain([f"# {f.title}", *said["headlines"]]), tables.table_text(rows), tables.reference_text(rows)]
+    parts = [*plain([f"# {f.title}", *answer["headlines"]]), tables.table_text(rows), tables.reference_text(rows)]
     parts.append(tables.markdown(detail))
     parts.append(
         f"95 % intervals {' and '.join(dict.fromkeys(row['interval'] for row in rows))}. Precision,"
@@ -258,5 +258,5 @@ def _markdown(f: Findings) -> str:
         ]
     if probes:
         parts += ["The encoder frozen, and a classifier on its features (95 % intervals):", probes]
-    lines = [f"- {line}" for line in plain([*said["warnings"], *said["lines"], *f.left_out, *f.notes])]
+    lines = [f"- {line}" for line in plain([*answer["warnings"], *answer["lines"], *f.left_out, *f.notes])]
     return "\n\n".join([*parts, "\n".join(lines)]) + "\n"

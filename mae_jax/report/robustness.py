@@ -50,8 +50,8 @@ def rows(runs: Sequence[Run], changes: Sequence[Change]) -> list[dict]:
         more, differences = _rows(analysis.analyze(tested), usual, change.name, change.level)
         found += more
         family += differences
-    for (row, each), said in zip(family, judge([each for _, each in family]), strict=True):
-        row |= said | dict(zip(("difference", "low", "high", "p"), (each or (None,) * 4)[:4], strict=True))
+    for (row, each), verdict in zip(family, judge([each for _, each in family]), strict=True):
+        row |= verdict | dict(zip(("difference", "low", "high", "p"), (each or (None,) * 4)[:4], strict=True))
     return found
 
 

@@ -171,8 +171,8 @@ def paired(study: Study) -> tuple[list[dict], list[str]]:
             notes.append(f"{init} at {'; '.join(where)}: {have} a matching {BASELINE} run; only these are compared")
     for metric in stats.METRICS + stats.SCORES:
         family = [(row, each) for row, each in found if row["metric"] == metric]
-        for (row, _), said in zip(family, judge([each for _, each in family]), strict=True):
-            row |= said
+        for (row, _), verdict in zip(family, judge([each for _, each in family]), strict=True):
+            row |= verdict
     return [row for row, _ in found], notes
 
 

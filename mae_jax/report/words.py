@@ -48,9 +48,9 @@ def answer(study: Study, rows: list[dict], paired: list[dict], worth: list[dict]
         if arm == study.arms[0]:
             lines += [_difference_line(study, rows, row, paired, worth) for row in own]
         else:
-            told = [f"at {Level.of_row(row).amount} {_outcome(row)}" for row in own]
+            outcomes = [f"at {Level.of_row(row).amount} {_outcome(row)}" for row in own]
             base = _join(list(dict.fromkeys(row["baseline"] for row in own)))
-            lines.append(f"{_sentence(arm)[:-1]}, {init} against {base}: {'; '.join(told)}.")
+            lines.append(f"{_sentence(arm)[:-1]}, {init} against {base}: {'; '.join(outcomes)}.")
         equal = label_efficiency.equal_updates(paired, init)
         if EQUAL_UPDATES in arm and label_efficiency.shows_nothing_at_equal_updates(paired, init):
             continue  # already in the headline
@@ -85,8 +85,8 @@ def equal_updates_line(paired: Sequence[dict], init: str) -> str:
     found = label_efficiency.equal_updates(paired, init)
     points = _join([f"{_points(row)} at {Level.of_row(row).amount}" for row in found])
     lower = [row for row in found if is_lower(row)]
-    said = "are not better than" if lower else "show no difference in accuracy compared with"
-    return f"Trained for equally many updates, {_model(init)}s {said} those from {BASELINE}: {points}."
+    relation = "are not better than" if lower else "show no difference in accuracy compared with"
+    return f"Trained for equally many updates, {_model(init)}s {relation} those from {BASELINE}: {points}."
 
 
 def how_many(study: Study, rows: Sequence[dict], enough: Enough | None) -> str:
@@ -244,25 +244,25 @@ def arm_lines(study: Study) -> list[str]:
 
     Holm's correction is for all of these comparisons.
     """
-    said: dict[str, list[str]] = {arm: [] for arm in study.arms[1:]}
+    by_arm: dict[str, list[str]] = {arm: [] for arm in study.arms[1:]}
     family: list[tuple[str, str, Difference | None]] = []
     for level, init in study.cells:
         usual = level._replace(arm=study.arms[0])
         cells = study.of(level, init), study.of(usual, init)
-        if level.arm not in said or not all(cells):
+        if level.arm not in by_arm or not all(cells):
             continue
         at = f"{init} at {level.amount}"
         pairs = study.shared_seeds(*cells)
         if not pairs[0]:
-            said[level.arm].append(f"{at}: not compared, since no seed has both")
+            by_arm[level.arm].append(f"{at}: not compared, since no seed has both")
         else:
             nothing = any(study.collapsed(side) == len(side) for side in pairs)
             family.append((level.arm, at, None if nothing else study.difference("accuracy", *pairs)))
     for (arm, at, each), judged in zip(family, judge([each for *_, each in family]), strict=True):
         points = "" if each is None else f", {_points({'difference': each.value} | each._asdict())}"
-        said[arm].append(f"{at}: {judged['verdict']}{points}")
+        by_arm[arm].append(f"{at}: {judged['verdict']}{points}")
     usual = study.arms[0] or "the usual training"
-    return [f"{_sentence(arm)[:-1]}, against {usual}, {'; '.join(parts)}." for arm, parts in said.items() if parts]
+    return [f"{_sentence(arm)[:-1]}, against {usual}, {'; '.join(parts)}." for arm, parts in by_arm.items() if parts]
 
 
 def choice_lines(rows: Sequence[dict]) -> list[str]:
@@ -273,8 +273,8 @@ def choice_lines(rows: Sequence[dict]) -> list[str]:
             counts.setdefault(row["chosen"], set()).add(for_choosing(row))
     if not counts:
         return []
-    said = [f"{_join([f'{n:,}' for n in sorted(ns)])} of them to set the {uses}" for uses, ns in counts.items()]
-    text = f"Validation images are labeled images, too. Besides its training images, each run used {_join(said)}."
+    numbers = [f"{_join([f'{n:,}' for n in sorted(ns)])} of them to set the {uses}" for uses, ns in counts.items()]
+    text = f"Validation images are labeled images, too. Besides its training images, each run used {_join(numbers)}."
     gains = [row for row in rows if row["validation_accuracy_last"] is not None]
     if gains:
         most = max(row["validation_accuracy"] - row["validation_accuracy_last"] for row in gains)
@@ -313,11 +313,11 @@ def calibration_lines(paired: Sequence[dict]) -> list[str]:
     lines = []
     for init, arm in dict.fromkeys((row["init"], row["arm"]) for row in rows):
         own = [row for row in rows if (row["init"], row["arm"]) == (init, arm)]
-        said: dict[str, list[str]] = {}
+        by_verdict: dict[str, list[str]] = {}
         for row in own:
             points = "" if row["verdict"] in (NOTHING, COLLAPSED) else f", {_points(row)}"
-            said.setdefault(row["verdict"], []).append(f"at {Level.of_row(row).amount}{points}")
-        parts = "; ".join(f"{verdict} {_join(where)}" for verdict, where in said.items())
+            by_verdict.setdefault(row["verdict"], []).append(f"at {Level.of_row(row).amount}{points}")
+        parts = "; ".join(f"{verdict} {_join(where)}" for verdict, where in by_verdict.items())
         base = _join(list(dict.fromkeys(row["baseline"] for row in own)))
         lines.append(f"Calibration error (ECE) of {init} against {base}{f', {arm}' if arm else ''}: {parts}.")
     return lines

@@ -46,6 +46,6 @@ def no_more_threads() -> str:
         if limit != resource.RLIM_INFINITY:
             found.append(f"ulimit {option} is {limit if option == '-u' else limit >> 10}")
     return (
-        f"the system does not start another thread for this process ({', '.join(found) or 'no limit is set here'}); "
+        f"this process cannot start another thread ({', '.join(found) or 'no limit is set here'}); "
         f"raise the limit of processes or memory, or lower data.threads and data.workers"
     )

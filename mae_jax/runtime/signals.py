@@ -14,7 +14,7 @@ from mae_jax.runtime.blocking import HEARD
 from mae_jax.runtime.errors import EXIT_STOPPED, Stopped
 
 GRACE = 20.0  # seconds to wait for code that handles no signal, such as a compiler, before a hard exit
-_got: list[int] | None = None  # the signals received so far, while they are collected
+_received: list[int] | None = None  # the signals received so far, while they are collected
 _note: Callable[[int, FrameType | None], None] | None = None  # the handler that collects them
 _alone = False  # whether they are collected for a process that belongs to one command
 _at_once: list[tuple[str, bool]] = []  # (`what`, `hard`) of the open `interruptible` blocks
@@ -45,26 +45,26 @@ def collect_signals(alone: bool = False) -> Iterator[list[int]]:
     A second signal stops it immediately: with `alone`, for a process that belongs to one command, the process ends
     without cleanup; otherwise KeyboardInterrupt is raised. A nested context yields the list of the outer one.
     """
-    global _got, _note, _alone
-    if _got is not None or threading.current_thread() is not threading.main_thread():
-        yield _got if _got is not None else []
+    global _received, _note, _alone
+    if _received is not None or threading.current_thread() is not threading.main_thread():
+        yield _received if _received is not None else []
         return
 
     def note(number: int, frame: FrameType | None) -> None:
         if _swallows(frame):  # it would print an exception and drop it, so send the signal again soon
             threading.Timer(0.02, signal.pthread_kill, (threading.main_thread().ident, number)).start()
             return
-        first = not got
-        got.append(number)
+        first = not received
+        received.append(number)
         if first and _at_once:
-            raise stopped(got, _at_once[-1][0])
+            raise stopped(received, _at_once[-1][0])
         if not first and alone:
-            _end(stopped(got, "what was saved last is kept"))
+            _end(stopped(received, "what was saved last is kept"))
         if not first:
             signal.default_int_handler(number, frame)
 
-    got, _note = [], note
-    _got, _alone = got, alone
+    received, _note = [], note
+    _received, _alone = received, alone
     old = {n: signal.signal(n, note) for n in _not_ignored()}
     woken, waker = socket.socketpair()
     waker.setblocking(False)
@@ -74,9 +74,9 @@ def collect_signals(alone: bool = False) -> Iterator[list[int]]:
     if alone:  # signals were blocked until here
         release()
     try:
-        yield got
+        yield received
     finally:
-        _got, _note, _alone = None, None, False
+        _received, _note, _alone = None, None, False
         signal.set_wakeup_fd(before)
         for number, handler in old.items():
             signal.signal(number, handler)
@@ -140,21 +140,21 @@ def interruptible(what: str, hard: bool = False) -> Iterator[None]:
     `hard`: the whole process has no unsaved work, so it may be ended if the block handles no signal for GRACE seconds,
     as a compiler does not. Only for a single process; several must stop together.
     """
-    if _got is None:
+    if _received is None:
         yield
         return
     _at_once.append((what, hard))
     try:
-        if _got:
-            raise stopped(_got, what)
+        if _received:
+            raise stopped(_received, what)
         yield
     finally:
         _at_once.pop()
 
 
-def stopped(got: list[int], what: str) -> Stopped:
-    """The exception for the signals in `got`. `what` tells the user what was kept."""
-    name = signal.Signals(got[0]).name if got else "a signal to another process"
+def stopped(received: list[int], what: str) -> Stopped:
+    """The exception for the signals in `received`. `what` tells the user what was kept."""
+    name = signal.Signals(received[0]).name if received else "a signal to another process"
     stop = Stopped(f"stopped by {name}; {what}; rerun the same command to resume")
     stop.kept = what
     return stop

@@ -98,7 +98,7 @@ def test_a_thread_that_cannot_start_names_the_limits(capsys, monkeypatch):
         call(threading.Thread(target=print).start)
     line = capsys.readouterr().err
     assert end.value.code == 2 and line.count("\n") == 1
-    assert "does not start another thread for this process (ulimit -u is 40, ulimit -v is 8388608)" in line
+    assert "cannot start another thread (ulimit -u is 40, ulimit -v is 8388608)" in line
 
 
 def test_a_lock_with_bytes_that_are_not_utf8_is_named(tmp_path):

@@ -207,10 +207,10 @@ def _origin(run: Run, networks: Sequence[Network]) -> str:
     """
     if run.init == BASELINE:
         return BASELINE
-    said = str(run.info.get("init_from") or "")
-    if UNUSABLE.search(said):  # no path at all
+    recorded = str(run.info.get("init_from") or "")
+    if UNUSABLE.search(recorded):  # no path at all
         return ""
-    path = Path(said)
+    path = Path(recorded)
     same = [network for network in networks if network.path.resolve() == path.resolve()]
     if not same and not path.exists():
         same = [network for network in networks if network.path.resolve().name == path.name]

@@ -51,7 +51,7 @@ def write_sweep(
             for name, (figure, numbers) in sweep_figures.draw(sweep, rows, classifiers)
             for kind in [sweep_figures.kind(name)]
         ]
-    said = words.answer(sweep, rows, effects, classifiers)
+    answer = words.answer(sweep, rows, effects, classifiers)
     lines = words.table(sweep, rows, classifiers)
     text = tables.markdown(lines)
     sheet = pictures.read_bytes() if pictures and pictures.is_file() else b""
@@ -60,7 +60,7 @@ def write_sweep(
         .get_template("sweep/page.html.j2")
         .render(
             title=title,
-            answer=said,
+            answer=answer,
             header=lines[0],
             body=lines[1:],
             figures=drawn,
@@ -77,7 +77,7 @@ def write_sweep(
     )
     files.write(out / "index.html", rendered)
     plain = tables.in_markdown
-    parts = [*map(plain, [f"# {title}", *said["headlines"]]), text, words.legend(sweep)]
-    parts.append("\n".join(f"- {plain(line)}" for line in [*said["lines"], *notes]))
+    parts = [*map(plain, [f"# {title}", *answer["headlines"]]), text, words.legend(sweep)]
+    parts.append("\n".join(f"- {plain(line)}" for line in [*answer["lines"], *notes]))
     files.write(out / "sweep.md", "\n\n".join(parts) + "\n")
     return Written(rows, text, out / "index.html")

@@ -58,7 +58,7 @@ def effect_rows(sweep: Sweep) -> list[dict]:
                         "p": p,
                     }
                 )
-    return [row | said for row, said in zip(rows, judge(family), strict=True)]
+    return [row | verdict for row, verdict in zip(rows, judge(family), strict=True)]
 
 
 def classifier_rows(sweep: Sweep) -> list[dict]:

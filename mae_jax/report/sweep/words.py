@@ -125,8 +125,8 @@ def _weighted(sweep: Sweep, weight: float) -> str:
             continue
         nothing = any(study.collapsed(side) == len(side) for side in sides)
         family.append((percent(network.mask_ratio), None if nothing else study.difference("accuracy", *sides)))
-    for (at, _), said in zip(family, judge([each for _, each in family]), strict=True):
-        verdicts.setdefault(said["verdict"], []).append(at)
+    for (at, _), verdict in zip(family, judge([each for _, each in family]), strict=True):
+        verdicts.setdefault(verdict["verdict"], []).append(at)
     found = [f"{verdict} at {', '.join(names)}" for verdict, names in verdicts.items()]
     return (
         f"Accuracy of classifiers with a visible weight of {weight:g} against 0: {'; '.join(found)}." if found else ""
