@@ -1,6 +1,7 @@
 """Cell types: confusion matrices, sensitivities and sentences, for predictions that are known one by one."""
 
 import csv
+import dataclasses
 import json
 
 import numpy as np
@@ -150,3 +151,14 @@ def test_training_images_of_each_class_are_on_the_page(dirs, tmp_path):
     page = write_report(dirs, tmp_path / "out").paths["page"].read_text()
     assert "<tr><td>10 %</td><td>33</td><td>7</td><td>60</td></tr>" in page
     assert "<td>test images</td><td>40</td><td>20</td><td>60</td></tr>" in page
+
+
+def test_an_arm_with_the_same_training_images_is_not_listed_again(make):
+    cells = {(arm, f, "mae"): [0.8] for arm, f in (("", 0.1), ("", 1.0), ("longer", 0.1), ("other", 0.1))}
+    study = make.in_memory(cells, images=100)
+    found = cell_types.analyze(study)
+    counts = {"": 3.0, "longer": 3.0, "other": 4.0}
+    rows = [row | {"n_train": counts[row["arm"]] * (10 if row["fraction"] == 1.0 else 1)} for row in found.rows]
+    listed = cell_types.trained_on(study, dataclasses.replace(found, rows=rows))
+    assert [str(level) for level, _ in listed] == ["10 %", "100 %", "10 %, other"]
+    assert [own[0] for _, own in listed] == [3.0, 30.0, 4.0]
