@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import warnings
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -23,6 +24,7 @@ READ = "JPEG, PNG, TIFF, BMP, GIF, WebP, JPEG 2000, PPM"
 warnings.filterwarnings("ignore", module=r"PIL\.")
 ORIENTATION = 0x0112  # the EXIF tag
 logging.getLogger("imagecodecs").setLevel(logging.CRITICAL + 1)  # its warnings name no file
+CHUNKS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT")  # of a PNG that the pixels depend on
 PNG = b"\x89PNG\r\n\x1a\n"
 OTHER_KIND, DAMAGED = "image of a kind that is not read", "damaged image"
 OTHERS = {  # the first bytes of formats that are not supported
@@ -82,6 +84,10 @@ def decode(data: bytes, name: str = "image") -> Picture:
     for module in (tiff, jpeg2000):
         if data.startswith(module.SIGNATURES):
             return _by_module(module.read, data, name)
+    if data.startswith(PNG) and (chunk := _wrong_checksum(data)):
+        raise ImageError(
+            f"{name}: the image is cut short or damaged (the checksum of its chunk {chunk} is wrong)", DAMAGED
+        )
     image = open_image(data, name)
     try:
         if _needs_libpng(data, image):
@@ -96,6 +102,23 @@ def decode(data: bytes, name: str = "image") -> Picture:
         raise ImageError(f"{name} {error}; {error.hint}", OTHER_KIND) from None
     except Exception as error:
         raise _damaged(name, error) from error
+
+
+def _wrong_checksum(data: bytes) -> str:
+    """The name of the first chunk of a PNG that the pixels depend on and whose checksum is wrong; "" if there is none.
+
+    Pillow does not check those of pixels, and would read other values.
+    """
+    at = len(PNG)
+    while at + 12 <= len(data):
+        length, kind = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8]
+        end = at + 8 + length
+        if end + 4 > len(data) or kind == b"IEND":
+            break  # a file that is cut short is refused by its reader
+        if kind in CHUNKS and zlib.crc32(memoryview(data)[at + 4 : end]) != int.from_bytes(data[end : end + 4], "big"):
+            return kind.decode()
+        at = end + 4
+    return ""
 
 
 def _by_module(read: Callable, data: bytes, name: str) -> Picture:

@@ -46,6 +46,7 @@ OTHER = {
     51177: "a depth map",
 }
 ASSOCIATED, UNASSOCIATED = 1, 2  # kinds of alpha
+FAX = (2, 3, 4)  # compressions of CCITT, whose decoders read damaged data without an error
 OLD_JPEG, JPEG = 6, (7, 33007, 34892)  # compressions whose decoders convert YCbCr to RGB
 APERIO_YCBCR = 33003
 
@@ -197,6 +198,8 @@ def _rgb(page, data: bytes, file) -> tuple[np.ndarray, tuple[str, ...]]:
     if (page.photometric == YCBCR and page.compression not in JPEG) or page.compression == OLD_JPEG:
         return _by_libtiff(page, data, file), ()
     values = page.asarray(maxworkers=1).reshape(page.shaped)
+    if page.compression in FAX:
+        _compare_with_libtiff(page, data, values)
     values = np.moveaxis(values[..., 0], 0, -1)[0] if page.shaped[0] > 1 else values[0, 0]
     if values.dtype == bool:
         values = values.astype(np.uint8)
@@ -258,6 +261,16 @@ def _palette(page, largest: int) -> UInt8[np.ndarray, "colors 3"]:
         raise Unreadable("lacks the colors of its palette")
     table = table.reshape(3, -1).T
     return (table if table.max() < 256 else table >> 8).astype(np.uint8)  # some writers use 8 bits
+
+
+def _compare_with_libtiff(page, data: bytes, values: np.ndarray) -> None:
+    """Raises Damaged if libtiff reads other values from a page, as two decoders do from damaged fax data."""
+    import imagecodecs
+
+    if isinstance(page.index, int):
+        theirs = imagecodecs.tiff_decode(data, index=page.index)
+        if theirs.size != values.size or (theirs.ravel().astype(bool) != values.ravel().astype(bool)).any():
+            raise Damaged("its fax data (CCITT) can be read in two ways")
 
 
 def _by_libtiff(page, data: bytes, file) -> UInt8[np.ndarray, "h w 3"]:

@@ -243,3 +243,17 @@ def test_a_flipped_bit_of_a_png_is_damage():
     data[len(data) // 2] ^= 1
     with pytest.raises(UserError, match=r"^a/b\.png: the image is cut short or damaged"):
         load_image(bytes(data), "a/b.png")
+
+
+@pytest.mark.parametrize("kind", ["IDAT", "PLTE"])
+def test_a_png_with_a_wrong_checksum_is_refused(kind):
+    """Pillow does not check those of pixels."""
+    data = bytearray(encode(Image.fromarray(picture(20, 30)).convert("P")))
+    at = data.index(kind.encode())
+    end = at + 4 + int.from_bytes(data[at - 4 : at], "big")
+    assert load_image(bytes(data)).shape == (20, 30, 3)
+    data[end] ^= 1
+    with pytest.raises(
+        UserError, match=f"x.png: the image is cut short or damaged .the checksum of its chunk {kind} is wrong"
+    ):
+        load_image(bytes(data), "x.png")

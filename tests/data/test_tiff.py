@@ -331,3 +331,26 @@ def test_a_large_header_does_not_fill_the_memory():
         UserError, match=r"^big\.tif has 3600000000 pixels, but at most .* are allowed; cut it into tiles"
     ):
         load_image(page.bytes(), "big.tif")
+
+
+@pytest.mark.parametrize("compression", ["group3", "group4"])
+def test_damaged_fax_data_are_refused(compression):
+    """Both decoders read on without an error, each in its own way."""
+    bits = Image.fromarray(np.uint8(255 * (np.random.default_rng(0).random((40, 60)) < 0.7))).convert("1")
+    file = io.BytesIO()
+    bits.save(file, "TIFF", compression=compression)
+    data = bytearray(file.getvalue())
+    np.testing.assert_array_equal(load_image(bytes(data))[..., 0], np.asarray(bits.convert("L")))
+    with tifffile.TiffFile(io.BytesIO(data)) as opened:
+        page = opened.pages[0]
+        start, size = page.dataoffsets[0], page.databytecounts[0]
+    refused = 0
+    for i in range(10, size - 10, size // 20):
+        changed = data.copy()
+        changed[start + i] ^= 0x5A
+        try:
+            load_image(bytes(changed))
+        except UserError as error:
+            assert "cut short or damaged" in str(error)
+            refused += 1
+    assert refused > 10  # some changes give another valid image
