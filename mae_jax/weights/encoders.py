@@ -94,12 +94,12 @@ ENCODERS = {
         place="prov-gigapath/prov-gigapath", file="pytorch_model.bin", license="Apache 2.0",
     ),
     "hibou-b": Encoder(
-        "Hibou-B", "hf", _dinov2(768, 12, 12, num_register_tokens=4), place="histai/hibou-b", scale=None,
-        license="Apache 2.0",
+        "Hibou-B", "hf", _dinov2(768, 12, 12, num_register_tokens=4, use_swiglu_ffn=True), True, scale=None,
+        place="histai/hibou-b", license="Apache 2.0",
     ),
     "hibou-l": Encoder(
-        "Hibou-L", "hf", _dinov2(1024, 24, 16, num_register_tokens=4), place="histai/hibou-L", scale=None,
-        license="Apache 2.0",
+        "Hibou-L", "hf", _dinov2(1024, 24, 16, num_register_tokens=4, use_swiglu_ffn=True), True, scale=None,
+        place="histai/hibou-L", license="Apache 2.0",
     ),
     "midnight": Encoder(
         "Midnight-12k", "hf", _dinov2(1536, 40, 24, use_swiglu_ffn=True), True, scale=HALF, pool="both",
