@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from mae_jax.runtime import tested
 
@@ -51,6 +52,17 @@ def test_the_pinned_versions_are_those_that_count_as_tested():
         for name, requirement in REQUIREMENTS.items():
             if name in lock:
                 assert requirement.specifier.contains(lock[name]), name
+
+
+@pytest.mark.parametrize("path", LOCKS, ids=lambda path: path.stem)
+def test_everything_that_the_package_and_its_tests_require_is_pinned(path):
+    """Run requirements/make.sh after a change of setup.cfg."""
+    lines = REQUIRED + SETUP["options.extras_require"]["test"].splitlines()
+    python = f"{path.stem[2]}.{path.stem[3:]}"
+    here = {"python_version": python, "sys_platform": "linux", "platform_machine": "x86_64"}
+    needed = [Requirement(line.partition("  #")[0]) for line in lines if line and not line.startswith("#")]
+    pinned = {canonicalize_name(name) for name in pins(path)}
+    assert not [r.name for r in needed if not (r.marker and not r.marker.evaluate(here)) and r.name not in pinned]
 
 
 def test_the_docs_and_the_pins_name_the_newest_python():
