@@ -58,7 +58,7 @@ def _anything(_: Any) -> bool:
 
 
 # Arguments of timm's VisionTransformer, and which of their values a plain ViT computes. Others are refused.
-_ACTIVATIONS = _of(None, "", "gelu", "GELU", "torch.nn.GELU", "silu", "SiLU", "swish")
+_ACTIVATIONS = _of(None, "", "gelu", "GELU", "torch.nn.GELU", "silu", "SiLU", "torch.nn.SiLU", "swish")
 _TIMM_ARGUMENTS: dict[str, Callable[[Any], bool]] = {
     **dict.fromkeys(("img_size", "patch_size", "embed_dim", "depth", "num_heads", "mlp_ratio"), _anything),
     **dict.fromkeys(("num_classes", "init_values", "reg_tokens", "no_embed_class", "qkv_bias", "fc_norm"), _anything),

@@ -1,13 +1,17 @@
+import importlib
+
 import pytest
 
 from mae_jax.config import tasks
 from mae_jax.config.tasks import TRAITS, Traits
 from mae_jax.rundir import contents
-from mae_jax.train.build import MAKE
+from mae_jax.step.spec import Objective
 
 
-def test_every_task_has_a_builder_and_every_builder_a_task():
-    assert MAKE.keys() == TRAITS.keys()
+def test_every_task_has_an_objective_that_exists():
+    for task, traits in TRAITS.items():
+        module, colon, name = traits.objective.partition(":")
+        assert colon and issubclass(getattr(importlib.import_module(module), name), Objective), task
 
 
 def test_groups_of_tasks_follow_from_their_traits():
@@ -22,9 +26,9 @@ def test_groups_of_tasks_follow_from_their_traits():
 @pytest.mark.parametrize(
     ("traits", "expected"),
     [
-        (Traits("reconstruction", labeled=False, decoder=True), (True, False, "mae")),
-        (Traits("classification"), (True, True, "vit")),
-        (Traits("none", frozen=True), (False, False, "vit")),
+        (Traits("a task", "m:C", labeled=False, decoder=True), (True, False, "mae")),
+        (Traits("a task", "m:C"), (True, True, "vit")),
+        (Traits("a task", "m:C", updates=False, frozen=True), (False, False, "vit")),
     ],
 )
 def test_what_follows_from_traits(traits, expected):

@@ -1,11 +1,15 @@
 """JPEG 2000 files, coded by imagecodecs and put into boxes here: each is decoded rightly or refused by name."""
 
+import io
 import struct
 
 import imagecodecs
 import numpy as np
 import pytest
+from PIL import Image
 
+from mae_jax.data import jpeg2000
+from mae_jax.data.channels import Unreadable
 from mae_jax.data.decode import decode, load_image
 from mae_jax.runtime.errors import UserError
 
@@ -133,3 +137,12 @@ def test_a_large_header_does_not_fill_the_memory():
         UserError, match=r"^big\.j2k has 3600000000 pixels, but at most .* are allowed; cut it into tiles"
     ):
         load_image(data, "big.j2k")
+
+
+def test_an_image_with_more_pixels_than_allowed_is_not_decoded():
+    file = io.BytesIO()
+    Image.new("RGB", (40, 30), (200, 100, 50)).save(file, "JPEG2000")
+    pixels, assumed = jpeg2000.read(file.getvalue(), max_pixels=1200)
+    assert pixels.shape == (30, 40, 3) and assumed == () and pixels[0, 0].tolist() == [200, 100, 50]
+    with pytest.raises(Unreadable, match="pixels"):
+        jpeg2000.read(file.getvalue(), max_pixels=1199)

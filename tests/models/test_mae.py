@@ -6,8 +6,10 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 
 from mae_jax import models
+from mae_jax.models.mae import MAE
 from mae_jax.models.patches import patchify, random_masking
 from mae_jax.models.vit import ViTConfig
 
@@ -59,3 +61,15 @@ def test_decoder_predicts_each_patch_at_its_place():
     after, _ = apply("mae", SHAPE, params, images + bump, noise, 4)
     assert mask[0, place] == 0
     assert int(jnp.abs(after - before).sum(-1).argmax()) == place
+
+
+def test_an_autoencoder_is_an_encoder_a_mask_token_and_a_decoder_that_ends_in_pixels():
+    graph = nnx.eval_shape(lambda: MAE(SHAPE, rngs=nnx.Rngs(0)))
+    shapes = jax.tree.map(lambda leaf: leaf.shape, nnx.to_pure_dict(nnx.state(graph, nnx.Param)))
+    assert set(shapes) == {"encoder", "decoder"}
+    decoder = shapes["decoder"]
+    assert decoder["pred"]["kernel"] == (SHAPE.decoder_width, 3 * SHAPE.patch_size**2)
+    assert decoder["embed"]["kernel"] == (SHAPE.width, SHAPE.decoder_width)
+    assert [name for name in decoder if name.startswith("block_")] == [
+        f"block_{i:02d}" for i in range(SHAPE.decoder_depth)
+    ]

@@ -7,7 +7,8 @@ from matplotlib.colors import to_hex
 from matplotlib.lines import Line2D
 from matplotlib.text import Text
 
-from mae_jax.report import drawing, figures, findings, panels
+from mae_jax.report import analysis, drawing, figures, findings, panels, tables
+from mae_jax.report.runs import read_runs
 
 NINE_POINTS = 9.0  # 12 CSS pixels
 
@@ -115,3 +116,19 @@ def test_scores_are_drawn_in_percent(drawn):
 
 def test_exponents_are_typeset():
     assert figures.raised(-0.364) == "⁻⁰·³⁶" and figures.raised(1.2) == "¹·²⁰"
+
+
+def test_labels_of_an_axis_do_not_run_together(make, tmp_path):
+    fractions = (0.01, 0.1, 0.3, 0.33, 0.36, 1.0)
+    dirs = [make.run(tmp_path / f"{f}", "scratch", f, rows=60, knows=0.5 + f / 3) for f in fractions]
+    study = analysis.analyze(read_runs(dirs)[0])
+    figure, _ = figures.curves([figures.Curve("Accuracy", study, tables.rows(study), "accuracy", [""])])
+    texts = [label.get_text().partition("\n")[2] for label in figure.axes[0].get_xticklabels()]
+    assert texts == ["1 %", "10 %", "", "", "36 %", "100 %"] and len(figure.axes[0].get_xticks()) == 6
+
+
+def test_many_initializations_have_colors_and_marks_of_their_own(make, tmp_path):
+    dirs = [make.run(tmp_path / f"{i}", f"init {i}", 0.1, rows=60, knows=0.5) for i in range(10)]
+    study = analysis.analyze(read_runs([*dirs, make.run(tmp_path / "s", "scratch", 0.1, rows=60)])[0])
+    for looks in (figures.color, figures.marker):
+        assert len({looks(study, init) for init in study.inits}) == 11

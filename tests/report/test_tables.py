@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 
-from mae_jax.report import analysis, comparisons, figures, stats, tables, words
+from mae_jax.report import analysis, comparisons, stats, tables, words
 from mae_jax.report.findings import find
 from mae_jax.report.page import render
 from mae_jax.report.runs import Level, percent, read_runs
@@ -139,22 +139,6 @@ def test_several_seeds(seeds):
 
 
 ARM = "as many updates as 100 %"
-
-
-def test_labels_of_an_axis_do_not_run_together(make, tmp_path):
-    fractions = (0.01, 0.1, 0.3, 0.33, 0.36, 1.0)
-    dirs = [make.run(tmp_path / f"{f}", "scratch", f, rows=60, knows=0.5 + f / 3) for f in fractions]
-    study = analysis.analyze(read_runs(dirs)[0])
-    figure, _ = figures.curves([figures.Curve("Accuracy", study, tables.rows(study), "accuracy", [""])])
-    texts = [label.get_text().partition("\n")[2] for label in figure.axes[0].get_xticklabels()]
-    assert texts == ["1 %", "10 %", "", "", "36 %", "100 %"] and len(figure.axes[0].get_xticks()) == 6
-
-
-def test_many_initializations_have_colors_and_marks_of_their_own(make, tmp_path):
-    dirs = [make.run(tmp_path / f"{i}", f"init {i}", 0.1, rows=60, knows=0.5) for i in range(10)]
-    study = analysis.analyze(read_runs([*dirs, make.run(tmp_path / "s", "scratch", 0.1, rows=60)])[0])
-    for looks in (figures.color, figures.marker):
-        assert len({looks(study, init) for init in study.inits}) == 11
 
 
 def test_without_scratch_one_line_says_so(make, tmp_path):

@@ -16,6 +16,7 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from mae_jax.data import loaders, sources, splits
+from mae_jax.runtime import files
 from mae_jax.runtime.errors import UserError
 from mae_jax.train import finetune
 
@@ -250,3 +251,34 @@ def test_the_best_epoch_needs_validation_images(tiny_config, train):
     assert len(data.val_idx) == 0 and len(data.train_idx) == 2
     with pytest.raises(UserError, match=r"train\.select=best needs validation images"):
         finetune.resolve_finetune(config, data, 1)
+
+
+def test_a_file_is_replaced_only_once_it_is_completely_written(tmp_path):
+    file = tmp_path / "new" / "a.txt"
+    assert files.write(file, "one\r\nü\ud800") == file and file.read_bytes() == "one\r\nü\\ud800".encode()
+    with pytest.raises(KeyError), files.replacing(file) as stream:
+        stream.write("half")
+        raise KeyError
+    with pytest.raises(KeyError), files.replacing_path(file) as partial:
+        partial.write_text("half")
+        raise KeyError
+    assert file.read_bytes().startswith(b"one") and [path.name for path in file.parent.iterdir()] == ["a.txt"]
+    with files.replacing_path(file) as partial:
+        partial.write_text("whole")
+    assert file.read_text() == "whole"
+    with pytest.raises(OSError) as error, files.replacing(tmp_path / "nowhere" / "b"):
+        pass
+    assert error.value.filename == str(tmp_path / "nowhere" / "b")  # not the partial file
+
+
+def test_pictures_and_arrays_are_read_as_they_were_written(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 6, 3), np.uint8)
+    files.save_picture(tmp_path / "a.png", Image.fromarray(pixels))
+    files.save_picture(tmp_path / "a.JPG", Image.fromarray(pixels), quality=80)
+    with Image.open(tmp_path / "a.png") as png, Image.open(tmp_path / "a.JPG") as jpeg:
+        np.testing.assert_array_equal(np.asarray(png), pixels)
+        assert jpeg.format == "JPEG"
+    files.save_arrays(tmp_path / "a.npz", {"x": pixels, "y": np.eye(2)})
+    with np.load(tmp_path / "a.npz") as saved:
+        np.testing.assert_array_equal(saved["x"], pixels)
+        assert saved.files == ["x", "y"]

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from mae_jax.rundir import lock
+from mae_jax.runtime import limits
 from mae_jax.runtime.command import call
 from mae_jax.runtime.errors import EXIT_STOPPED, UserError
 
@@ -160,3 +161,16 @@ def test_ctrl_c_early_in_the_imports_ends_in_one_line(environment):
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=60)
         assert process.returncode in (EXIT_STOPPED, 2) and said.count("\n") == 1 and "Traceback" not in said, said
+
+
+def test_limits_are_named_and_little_address_space_is_refused(monkeypatch):
+    given = {limits.resource.RLIMIT_AS: limits.resource.RLIM_INFINITY, limits.resource.RLIMIT_NPROC: 77}
+    monkeypatch.setattr(limits.resource, "getrlimit", lambda which: (given[which], given[which]))
+    limits.refuse_little_memory()
+    assert "(ulimit -u is 77)" in limits.no_more_threads()
+    given[limits.resource.RLIMIT_AS] = 2**30
+    with pytest.raises(UserError, match="this process may use 1.0 GiB of address space"):
+        limits.refuse_little_memory()
+    assert "(ulimit -u is 77, ulimit -v is 1048576)" in limits.no_more_threads()
+    given[limits.resource.RLIMIT_AS] = 2**31  # just enough
+    limits.refuse_little_memory()

@@ -5,7 +5,7 @@ import pytest
 from mae_jax.config.fields import study_defaults
 from mae_jax.runtime.errors import UserError
 from mae_jax.study import cells as grid
-from mae_jax.study import label_study
+from mae_jax.study import inits, label_study
 from mae_jax.study.validation import validate_study
 
 
@@ -48,3 +48,28 @@ def test_invalid_inits_are_refused(config, tmp_path, inits, said):
     with pytest.raises(UserError) as error:
         label_study.run(config, tmp_path / "study")
     assert said in str(error.value) and not (tmp_path / "study").exists()
+
+
+def parsed(config, *texts):
+    config.inits = texts
+    return inits.inits(validate_study(config))
+
+
+def test_an_init_has_a_name_a_path_and_the_fields_in_which_it_differs(config, tmp_path):
+    (tmp_path / "my encoder").mkdir()
+    texts = ("scratch", "mae", "big=mae:mask_ratio=0.5", f"other={tmp_path}/my encoder", f"{tmp_path}/my encoder")
+    scratch, mae, big, other, folder = parsed(config, *texts)
+    assert (scratch.name, scratch.trained, scratch.pretrain, scratch.path) == ("scratch", False, None, "")
+    assert (mae.name, mae.trained, mae.pretrain) == ("mae", True, {})
+    assert (big.name, big.pretrain, big.unnamed) == ("big", {"mae.mask_ratio": 0.5}, False)
+    assert (other.name, other.path, other.trained) == ("other", f"{tmp_path}/my encoder", True)
+    assert (folder.name, folder.slug) == ("my encoder", "my_encoder")
+
+
+def test_names_that_are_equal_or_equal_as_files_are_refused(config):
+    for texts in (
+        ("a=mae:mask_ratio=0.5", "a=mae:mask_ratio=0.25"),
+        ("a b=mae:mask_ratio=0.5", "a_b=mae:mask_ratio=0.25"),
+    ):
+        with pytest.raises(UserError, match="appears twice; give one of them another NAME="):
+            parsed(config, *texts)

@@ -4,8 +4,9 @@ import json
 
 from mae_jax import main
 from mae_jax.config import fields
+from mae_jax.config.tasks import OF_SEVERAL_RUNS, in_words
 from mae_jax.rundir import contents
-from mae_jax.study.results import TASKS, Results, summary
+from mae_jax.study.results import Results, summary
 
 SCORES = {"accuracy": 0.5, "f1": 0.25, "collapsed": False, "majority_rate": 0.4, "n": 20}
 PRETRAINED = {"val/loss": 0.5, "val/visible_loss": 0.75, "val/spam": 0.1}
@@ -49,7 +50,8 @@ def test_a_study(tmp_path):
 
 
 def test_every_task_has_a_name():
-    assert {*fields.TASKS, "study", "sweep"} <= TASKS.keys()
+    words = [in_words(task) for task in (*fields.TASKS, *OF_SEVERAL_RUNS)]
+    assert all(words) and len(set(words)) == len(words)
 
 
 def test_run_returns_results_and_prints_the_devices(tiny_config, tmp_path, capsys):

@@ -17,7 +17,7 @@ from mae_jax.config import validation
 from mae_jax.data import splits
 from mae_jax.rundir import contents
 from mae_jax.runtime.errors import UserError
-from mae_jax.train import finetune, loop
+from mae_jax.train import divergence, finetune, loop
 
 ROOT = Path(__file__).parents[2]
 # At such a rate, weight decay multiplies the parameters at each update until the loss or its gradient overflows. A
@@ -171,3 +171,20 @@ def test_predictions_that_are_not_finite_are_not_written(tmp_path, tiny_config):
     with pytest.raises(UserError, match="predictions.csv is not written: predictions are not finite"):
         finetune.write_predictions_and_score(data, nans, tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_rates_depend_on_the_list_of_reductions_and_the_step_alone(tmp_path, tiny_config):
+    entry = {"what": "loss", "value": "nan", "diverged_at": 9, "back_to": 4, "rate_factor": 0.5}
+    config = validation.validate(tiny_config())
+    contents.write_json(tmp_path / contents.LOWERED, [entry, entry | {"back_to": 2, "rate_factor": 0.25}])
+    found = divergence.RateReductions(tmp_path, config, leader=True)
+    assert [found.factor(step) for step in (0, 1, 2, 3, 4, 9)] == [1, 1, 0.25, 0.25, 0.25, 0.25]
+    assert found.rows(4) == [{"diverged_at": 9, "rate_factor": 0.5}] and found.rows(3) == []
+    assert found.resume(4, [entry]) == 2  # a rollback that is newer than this checkpoint
+    assert found.resume(2, [entry]) is None
+    (tmp_path / contents.LOWERED).unlink()
+    lost = divergence.RateReductions(tmp_path, config, leader=True)
+    assert lost.factor(9) == 1 and lost.resume(4, [entry]) is None and lost.factor(9) == 0.5
+    contents.write_json(tmp_path / contents.LOWERED, [{"back_to": "4"}])
+    with pytest.raises(UserError, match="is not a list of learning-rate reductions; restore it, or remove it"):
+        divergence.RateReductions(tmp_path, config, leader=True)

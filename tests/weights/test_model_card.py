@@ -1,12 +1,94 @@
-"""The origin of the initial weights and its license in a model card."""
+"""The model card: what it says of a run, in the words of its files, and names that cannot
+break its Markdown; the origin of the initial weights and its license."""
 
 import json
 
+import numpy as np
 import pytest
 
 from mae_jax.config.fields import RunConfig
+from mae_jax.config.validation import validate
+from mae_jax.models.vit import ViTConfig
 from mae_jax.rundir import contents
-from mae_jax.weights.model_card import initial_weights
+from mae_jax.rundir.predictions import write_predictions
+from mae_jax.weights.model_card import initial_weights, model_card
+from mae_jax.weights.reader import Weights
+
+CLASSES = ("a", "b")
+
+
+@pytest.fixture
+def classifier(tmp_path):
+    """The files of a run that is right for 3 of 4 images, and its network."""
+    info = {
+        "classes": list(CLASSES),
+        "data_name": "my_cells",
+        "n_train": 80,
+        "fraction": 0.1,
+        "epochs": 1.0,
+        "steps": 7,
+    }
+    contents.write_json(tmp_path / contents.RUN, info | {"commit": "abc"})
+    row = {"precision": 0.5, "recall": 1.0, "f1": 2 / 3, "n": 2}
+    scores = {"accuracy": 0.75, "f1": 0.7, "collapsed": False, "majority_rate": 0.5, "n": 4}
+    contents.write_json(tmp_path / contents.RESULTS, scores | {"per_class": {"a": row, "b": row}})
+    p = np.array([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7], [0.6, 0.4]])
+    write_predictions(tmp_path / contents.PREDICTIONS, list("wxyz"), [""] * 4, np.array([0, 0, 1, 1]), p, CLASSES)
+    return tmp_path, Weights({}, ViTConfig(16, 8, 32, 3, 4, n_classes=2), "vit", "here", classes=CLASSES)
+
+
+def test_a_card_says_what_the_network_is_and_how_it_was_trained(classifier, tiny_config):
+    run_dir, network = classifier
+    config = validate(tiny_config(**{"train.label_smoothing": 0.1, "train.blocks": 1, "optim.layer_decay": 0.75}))
+    card = model_card(run_dir, network, config, "hf", ["a note of the export"])
+    assert card.startswith("---\nlibrary_name: transformers\npipeline_tag: image-classification\n")
+    for text in (
+        "# Image classifier with 2 classes",
+        "This ViT has 32 features, 3 blocks, 4 heads and patches of 8 pixels.",
+        "- Source: my\\_cells",
+        "- Training images: 80 with labels (10 % of the training set)",
+        "- Initial weights: random weights",
+        "- 1 epoch, 7 updates; seed 0",
+        "layer decay 0.75",
+        "- Trained parameters: the last block, the final norm and the head",
+        "label smoothing 0.1",
+        "- Weights: those of the last epoch",
+        "Measured on 4 ",
+        "code commit: abc",
+        "- A note of the export.",
+        "must not be used for diagnosis",
+    ):
+        assert text in card, text
+    accuracy = next(line for line in card.splitlines() if line.startswith("| accuracy") or "ccuracy |" in line)
+    assert "| 0.750 |" in accuracy
+
+
+def test_names_and_doubts_are_plain_text(classifier, tiny_config):
+    run_dir, network = classifier
+    info = contents.read_json(run_dir / contents.RUN)
+    doubts = {"data_warnings": ["\x1b[2Jevery *day* has one class"], "data_name": "<b>|x"}
+    contents.write_json(run_dir / contents.RUN, info | doubts)
+    results = contents.read_json(run_dir / contents.RESULTS)
+    contents.write_json(run_dir / contents.RESULTS, results | {"collapsed": True})
+    card = model_card(run_dir, network, validate(tiny_config()), "timm", [])
+    assert "\x1b" not in card and "**Warning:** \\[2Jevery \\*day\\* has one class." in card
+    assert "- Source: &lt;b&gt;\\|x (generated images: scores say nothing about real ones)" in card
+    assert "**It predicts the same class for every test image, so its predictions are useless.**" in card
+
+
+def test_a_card_of_an_autoencoder_has_its_errors_or_says_why_not(tiny_config, tmp_path):
+    contents.write_json(tmp_path / contents.RUN, {"n_train": 40})
+    contents.write_json(tmp_path / contents.RESULTS, {"val/loss": 0.5, "val/visible_loss": 0.25})
+    shape = ViTConfig(16, 8, 32, 3, 4, decoder_width=8, decoder_depth=1, decoder_heads=2)
+    config = validate(tiny_config("pretrain", **{"mae.mask_ratio": 0.5}))
+    card = model_card(tmp_path, Weights({}, shape, "mae", "here"), config, "mae_jax", [])
+    assert "# Masked autoencoder" in card and "pipeline_tag: image-feature-extraction" in card
+    assert "| removed patches | 0.5000 |" in card and "| visible patches | 0.2500 |" in card
+    assert "- 50 % of the patches removed; the loss is on pixels normalized within each patch" in card
+    assert "It does not classify images." in card and "model.predict" not in card and "model.embed" in card
+    contents.write_json(tmp_path / contents.RESULTS, {"n_train": 40})
+    none = model_card(tmp_path, Weights({}, shape, "mae", "here"), config, "mae_jax", [])
+    assert "No images were held out, so no error was measured." in none
 
 
 def folder(top, name: str, **files: str):

@@ -1,4 +1,5 @@
 from mae_jax.data import prepared
+from mae_jax.datasets.cam16.cam16_dataset_builder import Builder
 
 
 def test_groups_are_slides(prepared_sets):
@@ -19,3 +20,8 @@ def test_published_counts_are_compared(prepared_sets):
     said = prepared_sets[1]["cam16"][-1]
     assert "train normal 4 (published 379), train tumor 4 (published 378), val normal 4 (published 54)" in said
     assert "test tumor 4 (published 108)" in said
+
+
+def test_published_counts_are_those_of_the_paper_s_tiles():
+    totals = {split: sum(classes.values()) for split, classes in Builder.PUBLISHED.items()}
+    assert totals == {"train": 757, "val": 108, "test": 216} and sum(totals.values()) == 1081
