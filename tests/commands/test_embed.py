@@ -14,8 +14,10 @@ def test_options_are_passed_on(record):
     assert dispatch(["embed", "run", "--images=x", "--out=e.npz"]) == 0
     (place, images, out), named = calls[0]
     assert (place, images, str(out)) == ("run", "x", "e.npz") and all(prepared)
-    assert named == {"pool": "", "columns": "", "bad_images": "stop"}
-    dispatch(["embed", "run", "--images=x", "--out=e.h5", "--pool=both", "--columns=path=f", "--bad_images=skip"])
-    assert calls[1][1] == {"pool": "both", "columns": "path=f", "bad_images": "skip"}
+    assert named == {"pool": "", "columns": "", "bad_images": "stop", "directory": ""}
+    dispatch(
+        ["embed", "run", "--images=x", "--out=e.h5", "--pool=both", "--columns=path=f", "--bad_images=skip", "--dir=d"]
+    )
+    assert calls[1][1] == {"pool": "both", "columns": "path=f", "bad_images": "skip", "directory": "d"}
     with pytest.raises(UserError, match="argument --pool: invalid choice: 'max'"):
         dispatch(["embed", "run", "--images=x", "--out=e.h5", "--pool=max"])

@@ -24,13 +24,14 @@ def calls(record):
 def test_images_are_checked_studied_and_planned_with_one_cache(calls, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "my cells").mkdir()
-    assert dispatch(["quick", "my cells", "--columns=label=x", "--group_pattern=(p)", "--seeds=2", "--steps=9"]) == 0
-    (place, unlabeled, init, *rest, cache), _ = calls["configured"][0]
-    assert (str(place), unlabeled, init, rest) == ("my cells", "", "", [2, 9, "label=x", "(p)"])
+    assert dispatch(["quick", "my cells", "--group_pattern=(p)", "--seeds=2", "--steps=9", "--bad_images=skip"]) == 0
+    (fields, unlabeled, init, *rest, cache), _ = calls["configured"][0]
+    assert (fields["dir"], fields["group_pattern"], fields["bad_images"]) == ("my cells", "(p)", "skip")
+    assert (unlabeled, init, rest) == ("", "", [2, 9])
     ((where, _, out), named), ((config, workdir, shared), _) = calls["check"][0], calls["run"][0]
-    assert (where, str(out)) == ("my cells", "runs/quick-my cells/check.csv")
-    assert named == {"columns": "label=x", "pattern": "(p)", "decoded": cache.decoded} and shared is cache
-    assert (config, str(workdir)) == ("the config", "runs/quick-my cells")
+    assert (where, str(out)) == ("my cells", "runs/quick-my_cells/check.csv") and named["fields"] == fields
+    assert named["decoded"] is cache.decoded and shared is cache
+    assert (config, str(workdir)) == ("the config", "runs/quick-my_cells")
     assert calls["more"] == [(("the config", cache), {})]
     assert capsys.readouterr().out.splitlines()[-2:] == ["more seeds", "an hour"]
 

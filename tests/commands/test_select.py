@@ -18,10 +18,20 @@ def test_options_are_passed_on(record):
     assert dispatch(given) == 0
     (place, images, budget, out), named = calls[0]
     assert (place, images, budget, str(out)) == ("run", "x", 5, "c.csv")
-    assert named == {"method": "typical", "labeled": "", "seed": 0, "columns": "", "bad_images": "stop"}
-    dispatch([*given, "--method=coreset", "--labeled=l.csv", "--seed=3", "--columns=path=f", "--bad_images=skip"])
+    assert named == {
+        "method": "typical",
+        "labeled": "",
+        "seed": 0,
+        "columns": "",
+        "bad_images": "stop",
+        "directory": "",
+    }
+    dispatch(
+        [*given, "--method=coreset", "--labeled=l.csv", "--seed=3", "--columns=path=f", "--bad_images=skip", "--dir=d"]
+    )
     assert calls[1][1] == {
-        "method": "coreset", "labeled": "l.csv", "seed": 3, "columns": "path=f", "bad_images": "skip"
+        "method": "coreset", "labeled": "l.csv", "seed": 3, "columns": "path=f", "bad_images": "skip",
+        "directory": "d",
     }  # fmt: skip
 
 
