@@ -64,8 +64,8 @@ def test_what_test_images_share_with_training_is_counted_and_unseen_sets_are_not
     shared = {"images_in_shared_groups": 1234, "identical": 0, "near_identical": 2, "shifted_searched": False}
     (seen, skipped) = cautions.leak_lines([{"leaks": {"Test\x1bA": shared, "TestB": {"identical": 0}}}] * 2)
     assert seen == (
-        "Test images of TestA that training saw: 1,234 from groups (slides, regions, fields) that training has as "
-        "well, 2 nearly the same as one of its images. Scores on them are too good; mae-jax check lists them."
+        "Test images of TestA that may be known from training: 1,234 from groups (slides, regions, fields) that training has as "
+        "well, 2 that look like copies of its images. Scores on them may be too good; mae-jax check lists them."
     )
     assert skipped.startswith("Shifted and cropped copies of training images were not searched for among the test")
     (doubt,) = cautions.leak_lines(
@@ -73,7 +73,7 @@ def test_what_test_images_share_with_training_is_counted_and_unseen_sets_are_not
     )
     assert doubt == "[2Jevery day has one class."  # a card shows it, without the control character
     (line,) = cautions.leak_lines([{"seen_before": {"TestA": {"identical": 3}}}])
-    assert "that pre-training saw: 3 byte for byte the same" in line and "It saw no labels of them" in line
+    assert "may be known from pre-training: 3 byte for byte the same" in line and "It saw no labels of them" in line
 
 
 def test_one_pre_training_for_several_seeds_is_named(make):
