@@ -54,3 +54,12 @@ def test_a_misspelled_field_gets_a_suggestion(tiny_config):
         config.train.epoch = 3
     with pytest.raises(UserError, match=r"train.epoch is not a field .* did you mean train.epochs\?"):
         validate(config)
+
+
+def test_a_run_may_match_the_updates_of_as_many_labels_or_more_but_not_of_fewer(tiny_config):
+    for share in (0.5, 1.0):
+        assert (
+            validate(tiny_config(**{"data.fraction": 0.5, "train.match_fraction": share})).train.match_fraction == share
+        )
+    with pytest.raises(UserError, match=r"train\.match_fraction=0\.25 .* must be at least data\.fraction=0\.5;"):
+        validate(tiny_config(**{"data.fraction": 0.5, "train.match_fraction": 0.25}))

@@ -64,8 +64,9 @@ def test_what_test_images_share_with_training_is_counted_and_unseen_sets_are_not
     shared = {"images_in_shared_groups": 1234, "identical": 0, "near_identical": 2, "shifted_searched": False}
     (seen, skipped) = cautions.leak_lines([{"leaks": {"Test\x1bA": shared, "TestB": {"identical": 0}}}] * 2)
     assert seen == (
-        "Test images of TestA that may be known from training: 1,234 from groups (slides, regions, fields) that training has as "
-        "well, 2 that look like copies of its images. Scores on them may be too good; mae-jax check lists them."
+        "Test images of TestA that may be known from training: 1,234 from groups (slides, regions, fields) that "
+        "training has as well, 2 that look like copies of its images. Scores on them may be too good; "
+        "mae-jax check lists them."
     )
     assert skipped.startswith("Shifted and cropped copies of training images were not searched for among the test")
     (doubt,) = cautions.leak_lines(
