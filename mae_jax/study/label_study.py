@@ -108,20 +108,27 @@ def report(
 ) -> dict[str, Any]:
     """Writes the report from the files of the runs, with `notes`, and prints its table and its path.
 
-    Returns {"rows": table, "report": directory}.
+    A report that was made from the same files is kept. Returns {"rows": table, "report": directory}.
     """
-    from mae_jax.report.page import write_report
-    from mae_jax.report.tables import reference_text, table_text
+    from mae_jax.report import unchanged
 
     out = workdir / "report"
-    written = write_report(
-        directories, out, title=config.title, notes=notes, target=config.target, pictures=config.pictures
-    )
-    progress.say(f"\n{table_text(written.rows)}\n\n{reference_text(written.rows)}\n")
-    if written.frozen:
-        progress.say(f"{written.frozen}\n")
+    settings = {"title": config.title, "notes": list(notes), "target": config.target, "pictures": config.pictures}
+    inputs = unchanged.fingerprint(directories, settings)
+    content = unchanged.kept(out, inputs)
+    if content is None:
+        from mae_jax.report.page import write_report
+        from mae_jax.report.tables import reference_text, table_text
+
+        written = write_report(directories, out, **settings)
+        text = [f"\n{table_text(written.rows)}\n\n{reference_text(written.rows)}\n"]
+        text += [f"{written.frozen}\n"] if written.frozen else []
+        content = {"rows": written.rows, "text": text}
+        unchanged.keep(out, inputs, list(written.paths.values()), content)
+    for part in content["text"]:
+        progress.say(part)
     total = trained_seconds(directories)
     progress.say(
         f"{count(len(directories), 'classifier')}, {duration(total)} of training; report: {out / 'index.html'}"
     )
-    return {"rows": written.rows, "report": str(out)}
+    return {"rows": content["rows"], "report": str(out)}

@@ -19,6 +19,7 @@ from mae_jax.config.loading import flatten, load
 from mae_jax.data import splits
 from mae_jax.evaluation import per_image
 from mae_jax.models.vit import ViTConfig
+from mae_jax.report import page
 from mae_jax.rundir import contents
 from mae_jax.runtime.disk import readable
 from mae_jax.runtime.errors import Stopped, UserError
@@ -305,3 +306,21 @@ def test_a_study_can_add_cells(config, tmp_path):
     config.fractions = (0.1, 0.5)
     label_study.run(config, tmp_path)
     assert len(list((tmp_path / "cells").iterdir())) == 2
+
+
+@pytest.mark.slow
+def test_the_report_of_an_unchanged_study_is_kept(config, tmp_path, monkeypatch, capsys):
+    config.fractions, config.inits = (1.0,), ("scratch",)
+    first = label_study.run(config, tmp_path)
+    table = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
+    written = []
+    original = page.write_report
+    monkeypatch.setattr(page, "write_report", lambda *args, **more: written.append(1) or original(*args, **more))
+    again = label_study.run(config, tmp_path)
+    assert not written and again == json.loads(json.dumps(first))
+    assert [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")] == table
+    (tmp_path / "cells" / "100pct-scratch-seed0" / "metrics.jsonl").touch()
+    label_study.run(config, tmp_path)
+    config.title = "Another title"
+    label_study.run(config, tmp_path)
+    assert len(written) == 2 and "Another title" in (tmp_path / "report" / "index.html").read_text()
