@@ -14,7 +14,7 @@ import numpy as np
 
 from mae_jax.models import Params
 from mae_jax.models.params import map_paths
-from mae_jax.runtime import files, processes
+from mae_jax.runtime import disk, files, processes
 from mae_jax.runtime.errors import UserError
 from mae_jax.step import sharding
 
@@ -64,7 +64,7 @@ class BestEpoch:
         """Resumes from a `position` and removes later epochs. Raises UserError if the file is missing."""
         if saved is not None:
             self.step, self.score = saved["step"], saved["score"]
-            if not self._file(self.step).is_file():
+            if not disk.is_file(self._file(self.step)):
                 raise UserError(
                     f"{self._file(self.step)} is missing: it holds the best epoch so far; restore it, or remove "
                     f"{self.directory.parent} to start again"
@@ -91,7 +91,7 @@ class BestEpoch:
         return self.directory / f"{step}.npz"
 
     def _steps(self) -> list[int]:
-        stems = [path.stem for path in self.directory.glob("*.npz")]
+        stems = [path.stem for path in disk.entries(self.directory) if path.suffix == ".npz"]
         return [int(stem) for stem in stems if stem.isascii() and stem.isdecimal()]
 
     def _forget(self, but: set[int]) -> None:

@@ -11,11 +11,12 @@ from pathlib import Path
 from mae_jax.checkpoints import digests
 from mae_jax.checkpoints.steps import NO_OPTIMIZER, committed_steps
 from mae_jax.rundir import contents, lock
+from mae_jax.runtime.disk import is_dir, is_file
 
 
 def droppable(run_dir: Path) -> int:
     """Bytes that `drop` would free; 0 for a run that is not finished."""
-    if not (run_dir / contents.RESULTS).is_file() or not (run_dir / contents.RUN).is_file():
+    if not _finished(run_dir):
         return 0
     return sum(_size(folder) for folder in _states(run_dir))
 
@@ -45,18 +46,21 @@ def keep_weights(run_dir: Path) -> int:
     """
     freed, directory = 0, run_dir / "checkpoints"
     with lock.held(run_dir):
-        finished = (run_dir / contents.RESULTS).is_file() and (run_dir / contents.RUN).is_file()
-        for step in committed_steps(directory)[1:] if finished else []:
+        for step in committed_steps(directory)[1:] if _finished(run_dir) else []:
             freed += _size(directory / str(step))
             shutil.rmtree((directory / str(step)).rename(directory / f"{step}.saving-removed"))
     return freed + drop(run_dir)
 
 
+def _finished(run_dir: Path) -> bool:
+    return is_file(run_dir / contents.RESULTS) and is_file(run_dir / contents.RUN)
+
+
 def _states(run_dir: Path) -> list[Path]:
     directory = run_dir / "checkpoints"
     folders = [directory / str(step) / "optimizer" for step in committed_steps(directory)]
-    return [folder for folder in folders if folder.is_dir()]
+    return [folder for folder in folders if is_dir(folder)]
 
 
 def _size(folder: Path) -> int:
-    return sum(os.lstat(path).st_size for path in folder.rglob("*") if path.is_file())
+    return sum(os.lstat(os.path.join(top, name)).st_size for top, _, names in os.walk(folder) for name in names)

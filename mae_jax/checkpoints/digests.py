@@ -5,6 +5,9 @@ import json
 import os
 import stat
 from pathlib import Path
+from typing import NoReturn
+
+from mae_jax.runtime.disk import exists, is_file
 
 DIGESTS = "digests.json"
 NO_OPTIMIZER = "no_optimizer"  # a file of a checkpoint whose optimizer state was dropped, see `cleaning`
@@ -20,8 +23,8 @@ def write(directory: Path) -> None:
         json.dump(digests, file, indent=1)
         file.flush()
         os.fsync(file.fileno())
-    for folder in {directory, *(path for path in directory.rglob("*") if path.is_dir())}:
-        sync_directory(folder)
+    for folder, _, _ in os.walk(directory, onerror=_raise):
+        sync_directory(Path(folder))
 
 
 def problem(directory: Path) -> str:
@@ -34,7 +37,7 @@ def problem(directory: Path) -> str:
         if not stat.S_ISREG(manifest.stat().st_mode):  # opening a FIFO would block
             return f"{DIGESTS} is not a regular file"
         known = json.loads(manifest.read_text(encoding="utf-8"))
-        dropped = (directory / NO_OPTIMIZER).exists()
+        dropped = exists(directory / NO_OPTIMIZER)
         for name, (size, digest) in known.items():
             path = directory / name
             if dropped and name.startswith("optimizer/"):
@@ -66,7 +69,12 @@ def sync_directory(directory: Path) -> None:
 
 
 def _files(directory: Path) -> list[Path]:
-    return sorted(path for path in directory.rglob("*") if path.is_file() and path != directory / DIGESTS)
+    found = [Path(folder, name) for folder, _, names in os.walk(directory, onerror=_raise) for name in names]
+    return sorted(path for path in found if is_file(path) and path != directory / DIGESTS)
+
+
+def _raise(error: OSError) -> NoReturn:
+    raise error  # a folder that cannot be listed must not be left out
 
 
 def _digest(path: Path) -> list[int | str]:

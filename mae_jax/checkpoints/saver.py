@@ -4,6 +4,7 @@ A step is written to `N.saving`, gets the digests of its files, and is then rena
 is a number is complete. Incomplete ones are put aside and logged. Every step is checked before it is restored.
 """
 
+import contextlib
 import copy
 import math
 import os
@@ -25,16 +26,16 @@ from mae_jax.checkpoints.steps import (
     _ITEMS,
     _STEP,
     NO_OPTIMIZER,
-    _numbered,
     committed_steps,
     differing_leaf,
+    examined,
     in_one_line,
     refuse_cleaned,
     unused,
 )
 from mae_jax.rundir import contents, metrics_log
 from mae_jax.runtime import peers, processes
-from mae_jax.runtime.disk import disk_line, not_saved, os_error
+from mae_jax.runtime.disk import disk_line, entries, exists, is_dir, is_file, not_saved, os_error
 from mae_jax.runtime.errors import StorageError, UserError
 from mae_jax.step.state import TrainState
 
@@ -69,34 +70,34 @@ class Checkpoints:
 
     def _tidy(self) -> None:
         metrics = self.directory.parent / contents.METRICS
-        if not self.directory.exists() and metrics.exists() and metrics.stat().st_size:
+        if not exists(self.directory) and exists(metrics) and metrics.stat().st_size:
             raise UserError(
                 f"{self.directory} is missing, but {metrics} has rows of earlier updates: restore it from a backup, "
                 f"or remove {self.directory.parent} to start again"
             )
         self.directory.mkdir(parents=True, exist_ok=True)
-        complete = committed_steps(self.directory, self.log)
+        complete, incomplete = examined(self.directory, self.log)
         every_steps = self.config.get("config", {}).get("log", {}).get("every_steps", math.inf)
-        if complete and not metrics.exists() and (self.directory.parent / contents.CONFIG).exists():
+        if complete and not exists(metrics) and exists(self.directory.parent / contents.CONFIG):
             self.log(f"{metrics} is missing: its rows up to step {complete[0]} are lost, but the run continues")
-        elif complete and complete[0] >= every_steps and metrics.is_file() and not metrics.stat().st_size:
+        elif complete and complete[0] >= every_steps and is_file(metrics) and not metrics.stat().st_size:
             self.log(f"{metrics} is empty: its rows up to step {complete[0]} are lost, but the run continues")
         elif complete and (broken := metrics_log.broken_rows(metrics)):
             self.log(f"{metrics} has {broken} (up to step {complete[0]}): their values are lost, but the run continues")
-        for path in self.directory.iterdir():
+        for path in incomplete:
+            if not is_dir(path):
+                self.log(f"{path} is a file, not a checkpoint; put aside")
+            self._put_aside(path)
+        for path in entries(self.directory):
             if ".saving" in path.name:  # left by an interrupted save
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
-            elif _numbered(path) and path.name not in map(str, complete):
-                if not path.is_dir():
-                    self.log(f"{path} is a file, not a checkpoint; put aside")
-                self._put_aside(path)
+                shutil.rmtree(path) if is_dir(path) else path.unlink()
         with open(self.directory / "writable.saving", "wb") as file:  # fail here rather than after compilation
             file.write(b"\0")
         os.remove(file.name)
 
     def _put_aside(self, path: Path) -> None:
         if self._leader:
-            ours = any((path / name).exists() for name in (*_ITEMS, digests.DIGESTS))
+            ours = any(exists(path / name) for name in (*_ITEMS, digests.DIGESTS))
             path.rename(unused(path.with_name(f"{path.name}.{'damaged' if ours else 'stray'}")))
 
     def save(self, step: int, state: TrainState, position: dict[str, Any]) -> None:
@@ -178,13 +179,17 @@ class Checkpoints:
     def _not_saved(self, path: Path, error: BaseException) -> BaseException:
         """Returns the error to raise, and removes the incomplete save to free its space."""
         fault = os_error(error)
-        shown = self._removed() or (not_saved(path, fault) if fault else error)
+        try:
+            removed = self._removed()
+        except OSError:  # the storage fails, which `error` already says
+            removed = None
+        shown = removed or (not_saved(path, fault) if fault else error)
         self._remove_partial()
         return shown
 
     def _removed(self) -> StorageError | None:
         """The error to raise if saved steps have disappeared; None if they have not."""
-        if not self._any_saved or (self._marker.exists() and self.steps()):
+        if not self._any_saved or (exists(self._marker) and self.steps()):
             return None
         return StorageError(
             f"{self.directory} was removed or emptied during the run; restore it from a backup, or remove "
@@ -194,11 +199,17 @@ class Checkpoints:
     def _remove_partial(self) -> None:
         """Removes a failed save, repeatedly, because threads of Orbax keep writing for a moment."""
         for _ in range(40 if self._leader else 0):
-            for left in self.directory.glob("*.saving*"):
+            for left in self._partial():
                 shutil.rmtree(left, ignore_errors=True)
             time.sleep(0.05)
-            if not any(self.directory.glob("*.saving*")):
+            if not self._partial():
                 return
+
+    def _partial(self) -> list[Path]:
+        """What an unfinished save has left; nothing if that cannot be listed."""
+        with contextlib.suppress(OSError):
+            return [path for path in entries(self.directory) if ".saving" in path.name]
+        return []
 
     def restore(self, like: TrainState, last: int = -1) -> tuple[TrainState, dict[str, Any]] | None:
         """The newest undamaged step as (state, position), or None if nothing was ever saved.
@@ -231,7 +242,7 @@ class Checkpoints:
             assert restored is not None  # else this process was refused above
             for bad in damaged:
                 self._put_aside(self.directory / str(bad))
-            self._any_saved = self._marker.exists()
+            self._any_saved = exists(self._marker)
             count = jax.device_put(np.int32(step), like.step.sharding)
             return TrainState(count, restored["params"], restored["optimizer"]), restored["position"]
         if damaged:
@@ -239,13 +250,13 @@ class Checkpoints:
                 f"none of the checkpoints {sorted(damaged)} in {self.directory} can be read; restore one from a "
                 f"backup, or remove the directory to start again"
             )
-        aside = sorted(path.name for path in self.directory.glob("*.damaged*"))
+        aside = [path.name for path in entries(self.directory) if ".damaged" in path.name]
         if aside:
             raise UserError(
                 f"{self.directory} has no complete checkpoint, only {', '.join(aside)}; restore one from a backup, or "
                 f"remove the directory to start again"
             )
-        if self._marker.exists():
+        if exists(self._marker):
             raise UserError(
                 f"{self.directory} has no complete checkpoint, but there was one: restore it from a backup, or remove "
                 f"{self.directory.parent} to start again"
@@ -255,7 +266,7 @@ class Checkpoints:
     def _read(self, path: Path, like: TrainState) -> tuple[Any, BaseException | None]:
         """The content of an undamaged step, or None and the reason why it cannot be used."""
         try:
-            cleaned = (path / NO_OPTIMIZER).exists()
+            cleaned = exists(path / NO_OPTIMIZER)
             trees = {"params": like.params} | ({} if cleaned else {"optimizer": like.opt_state})
             for name, tree in trees.items():
                 if wrong := differing_leaf(path / name, tree):

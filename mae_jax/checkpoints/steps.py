@@ -16,7 +16,7 @@ from mae_jax.config.loading import with_defaults
 from mae_jax.config.validation import validate
 from mae_jax.models import Params
 from mae_jax.rundir import contents
-from mae_jax.runtime.disk import disk_line, exists, first_line, os_error
+from mae_jax.runtime.disk import disk_line, entries, exists, first_line, is_dir, is_file, os_error
 from mae_jax.runtime.errors import UserError, printable
 from mae_jax.runtime.text import count
 
@@ -28,7 +28,7 @@ _STEP = "step.txt"  # identifies a copy under another number
 def unused(path: Path) -> Path:
     """`path`, or the first of path.1, path.2, ... that does not exist."""
     candidates = (path.with_name(f"{path.name}.{i}") for i in itertools.count(1))
-    return path if not path.exists() else next(p for p in candidates if not p.exists())
+    return path if not exists(path) else next(p for p in candidates if not exists(p))
 
 
 def committed_steps(directory: Path, log: Callable[[str], None] = lambda line: None) -> list[int]:
@@ -36,25 +36,36 @@ def committed_steps(directory: Path, log: Callable[[str], None] = lambda line: N
 
     Raises OSError if the storage fails, because an unreadable step is not an incomplete one.
     """
-    steps = []
-    for path in directory.glob("*"):
-        if path.is_dir() and _numbered(path):
+    return examined(directory, log)[0]
+
+
+def examined(directory: Path, log: Callable[[str], None]) -> tuple[list[int], list[Path]]:
+    """The complete steps, newest first, and the other paths with a number for a name; incomplete steps are logged.
+
+    Raises OSError.
+    """
+    steps, others = [], []
+    for path in filter(_numbered, entries(directory)):
+        if not is_dir(path):
+            others.append(path)
+        else:
             needed = [n for n in (*_ITEMS, digests.DIGESTS) if n != "optimizer" or not exists(path / NO_OPTIMIZER)]
             missing = [n for n in needed if not exists(path / n)]
             written = _step_inside(path)
             if missing or path.name != str(int(path.name)) or written not in ("", path.name):
+                others.append(path)
                 why = f"{', '.join(missing)} missing" if missing else "its name is not a plain number"
                 why = f"it holds step {written}" if not missing and written not in ("", path.name) else why
                 log(f"{path} is not a complete checkpoint ({why}); skipped")
             else:
                 steps.append(int(path.name))
-    return sorted(steps, reverse=True)
+    return sorted(steps, reverse=True), others
 
 
 def refuse_cleaned(step: Path) -> None:
     """Raises UserError for a checkpoint whose optimizer state was deleted, because it cannot be trained further."""
     run = step.parent.parent
-    if (step / NO_OPTIMIZER).exists():
+    if exists(step / NO_OPTIMIZER):
         raise UserError(
             f"{run} cannot be resumed, because `mae-jax runs --clean` or a study (checkpoint.keep_optimizer=False) "
             f"deleted its optimizer state; reports, exports and predictions still work. To train further, start a new "
@@ -79,12 +90,13 @@ def _step_inside(path: Path) -> str:
 def load_params(workdir: Path, like: Params, field: str) -> tuple[Params, int]:
     """The parameters and the step of a run's newest checkpoint.
 
-    `like` is a tree of `jax.ShapeDtypeStruct` with shardings. Raises UserError that names `field`.
+    `like` is a tree of `jax.ShapeDtypeStruct` with shardings. Raises UserError that names `field`, and OSError if the
+    storage fails.
     """
     directory = Path(workdir).absolute() / "checkpoints"
     steps = committed_steps(directory)
     if not steps:
-        done = (Path(workdir) / contents.RESULTS).exists()
+        done = exists(Path(workdir) / contents.RESULTS)
         why = f"has {contents.RESULTS}, but its checkpoints are missing" if done else ""
         raise UserError(
             f"{field}={workdir} {why or 'has no checkpoint'}; name the run directory of a finished pre-training"
@@ -151,12 +163,12 @@ def saved_config(workdir: Path, field: str) -> RunConfig:
     Raises UserError that names `field`, and for a study's directory its runs.
     """
     path = Path(workdir) / contents.CONFIG
-    if not path.is_file() and (runs := contents.runs_below(Path(workdir))):
+    if not is_file(path) and (runs := contents.runs_below(Path(workdir))):
         raise UserError(
             f"{field}={workdir} is the directory of {count(len(runs), 'run')}; name one: "
             f"{contents.listed(Path(workdir), runs)}"
         )
-    if not path.is_file():
+    if not is_file(path):
         raise UserError(
             f"{field}={workdir} is not a run directory (no {contents.CONFIG}); pre-train first, for example with "
             f"mae-jax run --config=configs/pretrain.py:exp=2 --workdir={workdir}"

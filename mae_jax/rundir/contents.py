@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mae_jax.config import tasks
+from mae_jax.runtime import disk
 from mae_jax.runtime.errors import UserError
 from mae_jax.runtime.files import replacing
 from mae_jax.runtime.version import __version__
@@ -54,8 +55,9 @@ def reference_ratio(ratios: Sequence[float]) -> float:
 
 def runs_below(study: Path) -> list[Path]:
     """Every directory one or two levels below that holds run.json, sorted; a report's directory is none."""
-    files = [*study.glob(f"*/{RUN}"), *study.glob(f"*/*/{RUN}")]
-    return sorted(file.parent for file in files)
+    above = disk.entries(study)
+    below = [path for folder in above for path in disk.entries(folder)]
+    return sorted(folder for folder in (*above, *below) if disk.exists(folder / RUN))
 
 
 def listed(study: Path, runs: Sequence[Path], most: int = 12) -> str:
@@ -73,7 +75,7 @@ def write_json(path: Path, value: Any) -> None:
 
 def read_json(path: Path) -> Any:
     """Reads a JSON file. Raises UserError if it is missing or damaged."""
-    if path.exists() and not path.is_file() and not path.is_dir():
+    if disk.exists(path) and not disk.is_file(path) and not disk.is_dir(path):
         raise UserError(f"{path} is a pipe or a device instead of a file; restore it or remove the run directory")
     try:
         return json.loads(path.read_text(encoding="utf-8"))

@@ -13,6 +13,7 @@ from mae_jax.config.loading import as_json, difference, flatten, with_defaults
 from mae_jax.config.schedule import images_per_update
 from mae_jax.config.unused import why_unused, why_unused_in_part
 from mae_jax.rundir.contents import CONFIG, RESULTS, SAVED, STUDY, read_config, stamped, write_json
+from mae_jax.runtime.disk import exists
 from mae_jax.runtime.errors import UserError
 
 LENGTH = ("train.epochs", "train.steps", "resolved.steps")  # fields that may differ when a run is extended
@@ -27,13 +28,13 @@ def keep_config(workdir: Path, config: RunConfig, resolved: dict[str, Any], lead
     """
     path = workdir / CONFIG
     extended = False
-    if (workdir / STUDY).exists():
+    if exists(workdir / STUDY):
         raise UserError(f"{workdir} holds a study of several runs ({STUDY}); choose another --workdir for this run")
-    if path.exists():
+    if exists(path):
         extended = refuse_difference(workdir, path, config, resolved)
         began = read_config(path).get("resolved", {})
         resolved = resolved | {key: value for key, value in began.items() if key == "devices"}
-    elif (workdir / SAVED).exists():
+    elif exists(workdir / SAVED):
         raise UserError(
             f"{path} is missing, but {workdir / 'checkpoints'} has checkpoints of its run: restore it from a backup, "
             f"or remove {workdir} to start again"

@@ -20,7 +20,7 @@ import numpy as np
 from mae_jax.rundir import contents, hparams_table
 from mae_jax.rundir.trackers import Trackers
 from mae_jax.runtime import files
-from mae_jax.runtime.disk import os_error
+from mae_jax.runtime.disk import entries, exists, is_file, os_error
 from mae_jax.runtime.errors import UserError
 from mae_jax.runtime.files import replacing
 from mae_jax.runtime.text import count
@@ -130,7 +130,7 @@ class MetricsLog:
 
     def _forget_later(self) -> None:
         """Makes TensorBoard drop earlier points after `first_step`, because they are written again."""
-        before = [path.name.split(".")[3] for path in self.workdir.glob("events.out.tfevents.*")]
+        before = [p.name.split(".")[3] for p in entries(self.workdir) if p.name.startswith("events.out.tfevents.")]
         if not before:
             return
         import tensorflow as tf
@@ -185,7 +185,7 @@ class MetricsLog:
 
 def broken_rows(path: Path) -> str:
     """How many rows of metrics.jsonl are damaged, in words, or "". The last row is ignored: a kill may cut it off."""
-    if not path.is_file():
+    if not is_file(path):
         return ""
     broken = 0
     for text in path.read_bytes().split(b"\n")[:-1]:
@@ -201,9 +201,9 @@ def truncate_metrics(path: Path, step: int, evaluated: bool = True) -> None:
 
     Unless `evaluated`, also drops the evaluation row of `step`. Raises UserError and OSError.
     """
-    if not path.exists():
+    if not exists(path):
         return
-    if not path.is_file():
+    if not is_file(path):
         raise UserError(f"{path} is not a regular file; restore it, or remove it: the run continues without its rows")
     kept = []
     for text in path.read_text(encoding="utf-8", errors="replace").splitlines():

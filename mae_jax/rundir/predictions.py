@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int
 from mae_jax.rundir.contents import EXTERNAL, PREDICTIONS, VALIDATION
 from mae_jax.runtime import csv_cells
 from mae_jax.runtime.csv_cells import cell
-from mae_jax.runtime.disk import disk_line
+from mae_jax.runtime.disk import disk_line, exists, is_file
 from mae_jax.runtime.errors import UserError
 from mae_jax.runtime.files import replacing
 from mae_jax.runtime.text import count
@@ -64,7 +64,7 @@ def show(value: object) -> str:
 
 def regular(file: Path) -> Path:
     """Returns `file`. Raises OSError for a folder, a pipe or a device, because opening a pipe would block."""
-    if file.exists() and not file.is_file():
+    if exists(file) and not is_file(file):
         raise OSError("it is not a regular file")
     return file
 
@@ -255,7 +255,7 @@ def cut_predictions(workdir: Path, results: dict[str, Any]) -> str:
         path = workdir / name
         if not wanted:
             continue
-        if not path.is_file():
+        if not is_file(path):
             return f"{path} is missing"
         with open(path, encoding="utf-8", errors="replace", newline="") as file:
             lines = file.read().split("\n")[:-1]  # names have no line breaks

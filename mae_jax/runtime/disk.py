@@ -151,11 +151,37 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 def exists(path: Path) -> bool:
     """Whether `path` exists. Unlike Path.exists, raises OSError if the storage fails."""
+    return _mode(path) is not None
+
+
+def is_file(path: Path) -> bool:
+    """Whether `path` is a regular file. Unlike Path.is_file, raises OSError if the storage fails."""
+    return stat.S_ISREG(_mode(path) or 0)
+
+
+def is_dir(path: Path) -> bool:
+    """Whether `path` is a folder. Unlike Path.is_dir, raises OSError if the storage fails."""
+    return stat.S_ISDIR(_mode(path) or 0)
+
+
+def entries(folder: Path) -> list[Path]:
+    """What is in `folder`, sorted; nothing if there is no such folder.
+
+    Unlike Path.glob, which skips what it cannot list, raises OSError if the storage fails.
+    """
     try:
-        os.stat(path)
+        with os.scandir(folder) as found:
+            return sorted(folder / entry.name for entry in found)
     except (FileNotFoundError, NotADirectoryError):
-        return False
-    return True
+        return []
+
+
+def _mode(path: Path) -> int | None:
+    """The type and permissions of `path`; None if nothing can exist there."""
+    try:
+        return os.stat(path).st_mode
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a null byte or a surrogate in the name
+        return None
 
 
 def not_saved(path: Path, error: OSError) -> StorageError:

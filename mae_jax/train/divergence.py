@@ -11,6 +11,7 @@ from typing import Any
 from mae_jax.checkpoints.saver import Checkpoints
 from mae_jax.config.fields import RunConfig
 from mae_jax.rundir import contents
+from mae_jax.runtime.disk import exists
 from mae_jax.runtime.errors import UserError
 from mae_jax.runtime.text import count
 
@@ -33,7 +34,7 @@ class RateReductions:
     def __init__(self, workdir: Path, config: RunConfig, leader: bool):
         """Reads `lowered.json` if it exists. Only the `leader` process writes it. Raises UserError."""
         self.path, self.config, self.leader = workdir / contents.LOWERED, config, leader
-        self.entries: list[dict[str, Any]] = contents.read_json(self.path) if self.path.exists() else []
+        self.entries: list[dict[str, Any]] = contents.read_json(self.path) if exists(self.path) else []
         if not isinstance(self.entries, list) or not all(map(_is_entry, self.entries)):
             raise UserError(
                 f"{self.path} is not a list of learning-rate reductions; restore it, or remove it: the checkpoints "

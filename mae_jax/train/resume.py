@@ -9,6 +9,7 @@ from mae_jax.checkpoints.steps import committed_steps, refuse_cleaned
 from mae_jax.config.fields import RunConfig, changed
 from mae_jax.data import loaders
 from mae_jax.rundir import contents, identity, predictions
+from mae_jax.runtime.disk import exists, is_file
 from mae_jax.runtime.errors import UserError
 from mae_jax.runtime.text import count
 from mae_jax.step.from_config import objective_of
@@ -42,7 +43,7 @@ def with_saved_batch(workdir: Path, config: RunConfig, devices: int) -> tuple[Ru
     Unless `train.batch_size` is set, the batch follows from the number of devices; a run that is resumed on other
     devices keeps its batch, and with it the learning rate and the number of updates.
     """
-    if not (workdir / contents.CONFIG).exists():
+    if not exists(workdir / contents.CONFIG):
         return config, ""
     began = contents.read_config(workdir / contents.CONFIG).get("resolved", {})
     before, batch = began.get("devices"), began.get("batch_size")
@@ -58,7 +59,7 @@ def finished(workdir: Path, config: RunConfig, log: Callable[[str], None]) -> di
     A missing run.json and missing or truncated predictions are restored from the last checkpoint. Raises UserError if
     the directory holds a run with another config.
     """
-    if not (workdir / contents.RESULTS).exists():
+    if not exists(workdir / contents.RESULTS):
         return None
     if identity.refuse_difference(workdir, workdir / contents.CONFIG, config):
         directory = workdir / "checkpoints"
@@ -101,13 +102,13 @@ def _complete(results: dict[str, Any], config: RunConfig) -> bool:
 def gone(workdir: Path) -> str:
     """Which files of a finished run are missing, in words; "" if none is."""
     file = workdir / contents.RUN
-    if not file.exists():
+    if not exists(file):
         return contents.RUN
     info = contents.read_object(file)
     steps, chosen = info.get("steps"), info.get("selected_step")
     lost = []
     if steps != 0 and steps not in committed_steps(workdir / "checkpoints"):  # a probe without steps has none
         lost.append(f"its checkpoint of step {steps}")
-    if info.get("select", "last") != "last" and not (workdir / "best" / f"{chosen}.npz").is_file():
+    if info.get("select", "last") != "last" and not is_file(workdir / "best" / f"{chosen}.npz"):
         lost.append(f"best/{chosen}.npz, the weights that were tested,")
     return " and ".join(lost)

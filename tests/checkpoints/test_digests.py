@@ -1,7 +1,9 @@
 """Digests of the files of a directory: every kind of damage is named, and a storage fault is none."""
 
+import errno
 import json
 import os
+from pathlib import Path
 
 import pytest
 
@@ -70,3 +72,18 @@ def test_a_storage_fault_is_not_damage(directory, monkeypatch):
     monkeypatch.setattr(digests, "_digest", fails)
     with pytest.raises(OSError, match="Input/output error"):
         digests.problem(directory)
+
+
+def test_a_folder_that_cannot_be_listed_is_not_left_out(tmp_path, monkeypatch):
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "inner" / "data").write_text("x")
+    real = os.scandir
+
+    def failing(path="."):
+        if Path(path).name == "inner":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", failing)
+    with pytest.raises(PermissionError):
+        digests.write(tmp_path)

@@ -162,6 +162,28 @@ def test_a_read_error_stops_in_one_line_and_renames_nothing(copy, spec, monkeypa
     assert restored(copy, spec, said)[1] == {"number": 6} and not said
 
 
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.EACCES])
+@pytest.mark.parametrize(("call", "name"), [("scandir", "checkpoints"), ("stat", "6"), ("stat", "params")])
+def test_a_folder_that_cannot_be_listed_once_loses_no_step(copy, spec, monkeypatch, number, call, name):
+    before, said, left = sorted(copy.rglob("*")), [], []
+    real = getattr(os, call)
+
+    def failing(path, *args, **options):
+        if left and not isinstance(path, int) and Path(path).name == name:
+            left.pop()
+            raise OSError(number, os.strerror(number), str(path))
+        return real(path, *args, **options)
+
+    monkeypatch.setattr(os, call, failing)
+    for read in (restored, lambda *a: steps.load_params(copy, abstract_state(spec).params, "init_from")):
+        left[:] = [1]
+        with pytest.raises((UserError, OSError), match=os.strerror(number)) as error:
+            read(copy, spec, said)
+        assert "missing" not in str(error.value) and "\n" not in str(error.value)
+        assert not left and not said and sorted(copy.rglob("*")) == before
+    assert restored(copy, spec, said)[1] == {"number": 6} and not said
+
+
 def test_a_read_error_of_orbax_itself_renames_nothing(copy, spec, monkeypatch):
     text = f"Error reading \"/x/y\": any words [os_error_code='{errno.EIO}']"
     with Checkpoints(copy, 3, {}, print) as store:

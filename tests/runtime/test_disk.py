@@ -150,3 +150,25 @@ def test_a_storage_error_does_not_mean_that_a_path_does_not_exist(tmp_path, monk
 def test_sizes_are_in_powers_of_1024():
     shown = [disk.readable(size) for size in (0, 1023, 1024, 1536, 1024**2 - 1, 1024**2, 5 * 1024**4, 2048 * 1024**4)]
     assert shown == ["0 B", "1023 B", "1.0 KiB", "1.5 KiB", "1024.0 KiB", "1.0 MiB", "5.0 TiB", "2048.0 TiB"]
+
+
+def test_what_is_not_there_is_told_from_what_cannot_be_asked(tmp_path, monkeypatch):
+    (tmp_path / "b").mkdir()
+    (tmp_path / "a").write_text("")
+    assert disk.entries(tmp_path) == [tmp_path / "a", tmp_path / "b"]
+    assert [disk.exists(tmp_path / n) for n in "abc"] == [True, True, False]
+    assert [disk.is_file(tmp_path / n) for n in "abc"] == [True, False, False]
+    assert [disk.is_dir(tmp_path / n) for n in "abc"] == [False, True, False]
+    for nowhere in (tmp_path / "c", tmp_path / "a" / "x", Path("\0"), Path("\ud800")):
+        assert not disk.exists(nowhere) and not disk.is_file(nowhere) and not disk.is_dir(nowhere)
+    assert disk.entries(tmp_path / "c") == disk.entries(tmp_path / "a") == []
+    for number in (errno.EACCES, errno.EIO, errno.ESTALE, errno.ELOOP):
+
+        def fail(path, *args, number=number, **options):
+            raise OSError(number, os.strerror(number), str(path))
+
+        for name, ask in [("scandir", disk.entries), *(("stat", f) for f in (disk.exists, disk.is_file, disk.is_dir))]:
+            with monkeypatch.context() as patched:
+                patched.setattr(os, name, fail)
+                with pytest.raises(OSError, match=os.strerror(number)):
+                    ask(tmp_path)

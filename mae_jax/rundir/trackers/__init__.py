@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from mae_jax.rundir import contents
+from mae_jax.runtime.disk import is_file
 from mae_jax.runtime.errors import UserError
 
 PROJECT = "mae_jax"  # what the trackers call the project, unless their own environment variables name another
@@ -64,7 +65,7 @@ class Trackers:
         self.say = say
         self.open: dict[str, Tracker] = {}
         file = workdir / contents.TRACKERS
-        known = contents.read_object(file) if file.is_file() else {}
+        known = contents.read_object(file) if is_file(file) else {}
         for name in names:
             if name in _dropped:
                 continue
