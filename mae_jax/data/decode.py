@@ -79,7 +79,8 @@ def decode(data: bytes, name: str = "image") -> Picture:
     """Decodes the image of a file to upright RGB; transparency turns white.
 
     Raises ImageError with `name` and the reason if the bytes are not an image of a supported format, are truncated,
-    have more than `Image.MAX_IMAGE_PIXELS` pixels, or if the file does not say which pixel value is white.
+    have more than `Image.MAX_IMAGE_PIXELS` pixels, or if the file does not say which pixel value is white. Raises
+    MemoryError if memory runs out, because the image may be good.
     """
     for module in (tiff, jpeg2000):
         if data.startswith(module.SIGNATURES):
@@ -100,6 +101,8 @@ def decode(data: bytes, name: str = "image") -> Picture:
         return Picture(pixels, (*assumed, *more))
     except Unreadable as error:
         raise ImageError(f"{name} {error}; {error.hint}", OTHER_KIND) from None
+    except MemoryError:  # the image may be good
+        raise
     except Exception as error:
         raise _damaged(name, error) from error
 
@@ -144,6 +147,8 @@ def open_image(data: bytes, name: str) -> Image.Image:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         message = f"{name}: {str(error).partition(',')[0].rstrip('.')}; cut it into tiles"
         raise ImageError(message, OTHER_KIND) from error
+    except MemoryError:
+        raise
     except Exception as error:  # a broken file makes Pillow's readers raise almost anything
         what, kind = _what(data)
         raise ImageError(f"{name} {what} ({READ})", kind) from error
@@ -193,6 +198,8 @@ def orientation(image: Image.Image) -> int:
     """The EXIF orientation, 1 (upright) to 8."""
     try:
         return image.getexif().get(ORIENTATION, 1)
+    except MemoryError:
+        raise
     except Exception:  # a damaged EXIF block says nothing about the pixels
         return 1
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mae_jax.data.sources import entries, existing, hidden, is_folder
+from mae_jax.runtime import disk
 from mae_jax.runtime.errors import UserError
 
 AUTO = ("", "auto")  # values of data.train_split, test_split and val_split: find the split by its usual name
@@ -79,7 +80,7 @@ def find(directory: str | os.PathLike, train: str, validation: str, test: str, l
     Raises UserError if a named folder is missing, or if the layout is ambiguous; it says which field to set.
     """
     top = existing(directory, "", "data.dir")
-    names = folders(top)
+    names = folders(top, whole=True)
     if train == HERE and test in (*AUTO, DEFAULT["test"]):
         return Layout("", levels=levels or levels_in(top) or CLASS)
     named = {"train": train, "val": validation, "test": test}
@@ -139,13 +140,18 @@ def certain_levels(folder: Path, field: str = "data.dir") -> str:
     )
 
 
-def folders(path: Path) -> list[str]:
-    """The names of the folders in a folder, except those that operating systems and notebooks leave behind."""
-    return [entry.name for entry in entries(path, "data.dir") if is_folder(entry) and not hidden(entry.name)]
+def folders(path: Path, whole: bool = False) -> list[str]:
+    """The names of the folders in a folder, except those that operating systems and notebooks leave behind.
+
+    `whole`: a broken link may be a split or a class and is refused.
+    """
+    found = [entry for entry in entries(path, "data.dir") if not hidden(entry.name)]
+    return [entry.name for entry in found if is_folder(entry, "data.dir", whole)]
 
 
 def _files(path: Path) -> list[str]:
-    return [entry.name for entry in entries(path, "data.dir") if not is_folder(entry) and not hidden(entry.name)]
+    found = [entry for entry in entries(path, "data.dir") if not hidden(entry.name)]
+    return [entry.name for entry in found if not is_folder(entry, "data.dir")]
 
 
 def _inner(split: Path) -> str:
@@ -155,7 +161,7 @@ def _inner(split: Path) -> str:
 
 
 def _below(top: Path, name: str, inner: str) -> str:
-    return f"{name}/{inner}" if inner and (top / name / inner).is_dir() else name
+    return f"{name}/{inner}" if inner and disk.is_folder(top / name / inner) else name
 
 
 def _without_splits(top: Path, names: list[str], test: str, levels: str) -> Layout:

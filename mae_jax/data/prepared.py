@@ -25,7 +25,7 @@ from mae_jax.data.checking import digest
 from mae_jax.data.groups import Groups
 from mae_jax.data.looks import look, size_of
 from mae_jax.data.sources import Source
-from mae_jax.runtime import files
+from mae_jax.runtime import disk, files
 from mae_jax.runtime.errors import UserError, printable
 from mae_jax.runtime.places import local
 from mae_jax.runtime.text import count
@@ -103,6 +103,8 @@ class Index:
             if len({len(getattr(found, name)) for name in (*arrays, "names", "groups")}) != 1:
                 raise ValueError("its arrays have different lengths")
         except Exception as error:  # zipfile and NumPy raise almost anything
+            if fault := disk.failure(error):
+                raise fault from None
             raise UserError(
                 f"{path} cannot be read ({error}); remove its folder and prepare the data set again"
             ) from None
@@ -257,6 +259,8 @@ def info_of(name: str, directory: str | os.PathLike):
     try:
         return tfds.builder_from_directory(path).info
     except Exception as error:
+        if fault := disk.failure(error):
+            raise fault from None
         raise UserError(f"{path} is damaged ({error}); remove it and prepare {name} again") from None
 
 
@@ -347,6 +351,8 @@ class Records:
             # Parse only the image: TFDS takes three times as long, because it makes NumPy arrays of all features.
             return example.FromString(record).features.feature["image"].bytes_list.value[0]
         except Exception as error:
+            if fault := disk.failure(error):
+                raise fault from None
             raise UserError(
                 f"image {i} of {self.name} cannot be read from {locate(self.name, self.directory)} "
                 f"({' '.join(str(error).split())[:200]}); remove that folder and prepare the data set again"

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -26,6 +27,7 @@ from mae_jax.data import synthetic as drawing
 from mae_jax.data.checking import Checked, Decoded, Progress, digest
 from mae_jax.data.groups import Groups
 from mae_jax.data.looks import Kept
+from mae_jax.runtime import disk
 from mae_jax.runtime.errors import UNUSABLE, UserError
 
 SYSTEM = {  # in lower case, in addition to names with a leading dot
@@ -180,13 +182,16 @@ def folder(
 
 
 def _folders_in(top: Path, name: str, passed: dict[str, list[str]], field: str) -> list[os.DirEntry]:
-    """The folders in `top`, except hidden ones. `passed` gets the names of other entries, below `name`."""
+    """The folders in `top`, except hidden ones. `passed` gets the names of other entries, below `name`.
+
+    Raises UserError for a link that cannot be followed, because it may be a class.
+    """
     found = []
     for entry in entries(top, field):
         below = f"{name}/{entry.name}".lstrip("/")
         if hidden(entry.name):
             passed.setdefault("hidden", []).append(below)
-        elif is_folder(entry):
+        elif is_folder(entry, field, whole=True):
             found.append(entry)
         else:
             passed.setdefault("outside a class folder", []).append(below)
@@ -427,12 +432,15 @@ def _fingerprint(names: Sequence[str], labels: Sequence[int], held: Sequence[int
 def existing(directory: str | os.PathLike, split: str, field: str) -> Path:
     """`directory`/`split`. Raises UserError that lists the existing folders if this is not one."""
     top = Path(directory, split.strip("/"))
-    if top.is_dir():
-        return top
+    try:
+        if disk.is_folder(top):
+            return top
+    except OSError as error:
+        raise _unreadable(top, field, error) from None
     above = top.parent
     while not above.is_dir():
         above = above.parent
-    inside = [entry.name for entry in entries(above, field) if is_folder(entry) and not hidden(entry.name)][:10]
+    inside = [e.name for e in entries(above, field) if os.path.isdir(e.path) and not hidden(e.name)][:10]
     raise UserError(f"{field}: '{top}' is not a folder; '{above}' has {', '.join(inside) or 'no folders'}")
 
 
@@ -447,16 +455,36 @@ def entries(path: str | Path, field: str) -> list[os.DirEntry]:
         with os.scandir(path) as found:
             return sorted(found, key=lambda entry: entry.name)
     except OSError as error:
-        raise UserError(
-            f"{field}: folder '{path}' cannot be read ({error.strerror}); grant yourself permission, or remove it"
-        ) from None
+        raise _unreadable(path, field, error) from None
 
 
-def is_folder(entry: os.DirEntry) -> bool:
+def is_folder(entry: os.DirEntry, field: str, whole: bool = False) -> bool:
+    """Whether an entry is a folder or a link to one.
+
+    Raises UserError for a link that cannot be followed, because all images of a folder may be behind it. A broken link
+    is refused only if the entry may be a `whole` class or split; elsewhere it counts as a file that cannot be used.
+    """
     try:
-        return entry.is_dir()
-    except OSError:  # a link that leads to itself
-        return False
+        if entry.is_dir():
+            return True
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise _unreadable(entry.path, field, error) from None
+    if whole and entry.is_symlink() and not os.path.exists(entry.path):
+        raise UserError(
+            f"{field}: '{entry.path}' is a broken link to '{os.readlink(entry.path)}'; restore what it names, or "
+            f"remove the link"
+        )
+    return False
+
+
+def _unreadable(path: str | Path, field: str, error: OSError) -> UserError:
+    """The error to raise if `path`, which is or may be a folder, cannot be read."""
+    why = f"{error.strerror}; grant yourself permission, or remove it"
+    if error.errno not in (errno.EACCES, errno.EPERM):
+        why = disk.reason(error, Path(path))
+    text, semicolon, advice = why.partition("; ")
+    return UserError(f"{field}: '{path}' cannot be read ({text}){semicolon}{advice}")
 
 
 def _walk(
@@ -475,7 +503,7 @@ def _walk(
         below = f"{name}/{entry.name}".lstrip("/")
         if hidden(entry.name):
             passed.setdefault("hidden", []).append(below)
-        elif not is_folder(entry):
+        elif not is_folder(entry, field):
             yield below
         elif entry.is_symlink() and _barred(os.path.realpath(entry.path), barred):
             passed.setdefault("link to a folder of other classes", []).append(below)

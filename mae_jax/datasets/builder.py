@@ -20,6 +20,7 @@ from jaxtyping import UInt8
 from mae_jax.data.checking import ReadError
 from mae_jax.data.decode import decode
 from mae_jax.data.sources import Source
+from mae_jax.runtime import disk
 from mae_jax.runtime.errors import UNUSABLE, UserError
 from mae_jax.runtime.text import count
 
@@ -121,5 +122,5 @@ def root_of(dl_manager: tfds.download.DownloadManager, has: str = "") -> Path:
     If it has no folder `has` but exactly one of its folders does, that one is returned: archives often add a level.
     """
     top = Path(dl_manager.manual_dir)
-    below = [path for path in top.iterdir() if has and (path / has).is_dir()]
-    return below[0] if len(below) == 1 and not (top / has).is_dir() else top
+    below = [path for path in top.iterdir() if has and disk.is_folder(path / has)]
+    return below[0] if len(below) == 1 and not disk.is_folder(top / has) else top

@@ -33,16 +33,14 @@ _REASONS = {os.strerror(number): number for number in errno.errorcode}
 def disk_line(error: OSError) -> str:
     """One line for a file that cannot be read or written: path, reason, and what to do about that reason."""
     path = _path(error)
-    return f"{path or 'a file'}: {_reason(error, path)}"
+    return f"{path or 'a file'}: {reason(error, path)}"
 
 
-def _reason(error: OSError, path: Path | None) -> str:
+def reason(error: OSError, path: Path | None) -> str:
     """The reason of `error`, which occurred at `path`, and advice."""
-    reason = error.strerror or (os.strerror(error.errno) if error.errno else str(error)) or type(error).__name__
+    text = error.strerror or (os.strerror(error.errno) if error.errno else str(error)) or type(error).__name__
     about, advice = _advice(error.errno, path)
-    return (
-        reason + (f" ({about})" if about else "") + (f"; {advice}, then run the same command again" if advice else "")
-    )
+    return text + (f" ({about})" if about else "") + (f"; {advice}, then run the same command again" if advice else "")
 
 
 def _path(error: OSError) -> Path | None:
@@ -141,6 +139,14 @@ def os_error(error: BaseException | None) -> OSError | None:
     return None
 
 
+def failure(error: Exception) -> Exception | None:
+    """The error to raise if memory or the storage failed while a file was read, which may be good; None if neither."""
+    if isinstance(error, MemoryError):
+        return error
+    fault = os_error(error)
+    return fault if fault is not None and fault.errno not in OF_ONE_PATH else None
+
+
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
@@ -184,9 +190,19 @@ def _mode(path: Path) -> int | None:
         return None
 
 
+def is_folder(path: Path) -> bool:
+    """Whether `path` is a folder. Unlike Path.is_dir, raises OSError if the storage fails or permission is missing."""
+    try:
+        return stat.S_ISDIR(os.stat(path).st_mode)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            return False
+        raise
+
+
 def not_saved(path: Path, error: OSError) -> StorageError:
     """The error to raise if a checkpoint at `path` cannot be written."""
-    return StorageError(f"{path} cannot be written: {_reason(error, path)}. Earlier checkpoints are kept")
+    return StorageError(f"{path} cannot be written: {reason(error, path)}. Earlier checkpoints are kept")
 
 
 def first_line(error: BaseException) -> str:
@@ -196,10 +212,10 @@ def first_line(error: BaseException) -> str:
 
 def unwritable(workdir: Path, error: OSError) -> UserError:
     """The error to raise if a run directory cannot be created or locked."""
-    reason = _reason(error, workdir)
-    other = reason.replace("choose another place", "choose another --workdir")
+    why = reason(error, workdir)
+    other = why.replace("choose another place", "choose another --workdir")
     return UserError(
-        f"workdir {workdir} cannot be written: {other if other != reason else f'{reason}, or choose another --workdir'}"
+        f"workdir {workdir} cannot be written: {other if other != why else f'{why}, or choose another --workdir'}"
     )
 
 

@@ -7,8 +7,10 @@ import zlib
 import imagecodecs
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
+from mae_jax.data import sources
 from mae_jax.data.decode import ORIENTATION, decode, load_image
 from mae_jax.data.transforms import CenterResize, Decode
 from mae_jax.runtime.errors import UserError
@@ -257,3 +259,33 @@ def test_a_png_with_a_wrong_checksum_is_refused(kind):
         UserError, match=f"x.png: the image is cut short or damaged .the checksum of its chunk {kind} is wrong"
     ):
         load_image(bytes(data), "x.png")
+
+
+@pytest.mark.parametrize(
+    ("of", "name", "format"),
+    [
+        (Image, "open", "PNG"),
+        (Image.Image, "load", "BMP"),
+        (Image.Image, "getexif", "JPEG"),
+        (Image.Image, "convert", "GIF"),
+        (imagecodecs, "png_decode", "PNG"),
+        (tifffile, "TiffFile", "TIFF"),
+        (tifffile.TiffPage, "asarray", "TIFF"),
+        (imagecodecs, "jpeg2k_decode", "JPEG2000"),
+    ],
+)
+def test_no_memory_is_not_damage(tmp_path, monkeypatch, of, name, format):
+    """Otherwise `bad_images=skip` would leave out good images on a small machine."""
+    pixels = GREY.astype(np.uint16) if of is imagecodecs and format == "PNG" else picture(16, 16)
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "x").write_bytes(encode(Image.fromarray(pixels), format))
+
+    def fail(*args, **options):
+        raise MemoryError
+
+    decode((tmp_path / "a" / "x").read_bytes())
+    monkeypatch.setattr(of, name, fail)
+    with pytest.raises(MemoryError):
+        decode((tmp_path / "a" / "x").read_bytes())
+    with pytest.raises(MemoryError):
+        sources.folder(tmp_path, bad_images="skip")

@@ -1,11 +1,14 @@
 """Prepared data sets: their index, and what is damaged or missing."""
 
 import dataclasses
+import errno
 import io
+import os
 import re
 
 import numpy as np
 import pytest
+import tensorflow_datasets
 from PIL import Image
 
 from mae_jax.data import groups, prepared
@@ -56,6 +59,24 @@ def test_an_index_whose_parts_do_not_fit_is_refused(tmp_path):
     (tmp_path / "other.npz").write_bytes(b"PK")
     with pytest.raises(UserError, match="other.npz cannot be read"):
         prepared.Index.load(tmp_path / "other.npz")
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EIO, os.strerror(errno.EIO)), MemoryError()])
+def test_a_failure_of_the_machine_is_not_damage(tmp_path, monkeypatch, error):
+    """A prepared data set is good, and nobody should remove it, where memory or the storage fails."""
+    prepared.make_index([example("a", "", 0)]).save(tmp_path / "index.npz")
+
+    def fail(*args, **options):
+        raise error
+
+    monkeypatch.setattr(np, "load", fail)
+    with pytest.raises(type(error)) as raised:
+        prepared.Index.load(tmp_path / "index.npz")
+    assert raised.value is error
+    monkeypatch.setattr(tensorflow_datasets, "builder_from_directory", fail)
+    monkeypatch.setattr(prepared, "locate", lambda name, directory: tmp_path)
+    with pytest.raises(type(error)):
+        prepared.info_of("raabin_wbc", tmp_path)
 
 
 @pytest.mark.parametrize(

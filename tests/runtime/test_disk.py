@@ -147,6 +147,30 @@ def test_a_storage_error_does_not_mean_that_a_path_does_not_exist(tmp_path, monk
         disk.exists(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("number", "fails"), [(errno.EIO, True), (errno.ENOTCONN, True), (errno.ENOENT, False), (errno.ENOTDIR, False)]
+)
+def test_a_storage_error_does_not_mean_that_a_folder_is_missing(tmp_path, monkeypatch, number, fails):
+    assert disk.is_folder(tmp_path) and not disk.is_folder(tmp_path / "x") and not disk.is_folder(Path(__file__))
+
+    def fail(path):
+        raise OSError(number, os.strerror(number), path)
+
+    monkeypatch.setattr(os, "stat", fail)
+    if fails:
+        with pytest.raises(OSError, match=os.strerror(number)):
+            disk.is_folder(tmp_path)
+    else:
+        assert not disk.is_folder(tmp_path)
+
+
+def test_failures_of_the_machine_are_told_from_faults_of_a_file():
+    memory, storage = MemoryError(), OSError(errno.EIO, os.strerror(errno.EIO))
+    assert disk.failure(memory) is memory and disk.failure(storage) is storage
+    missing = FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+    assert [disk.failure(error) for error in (missing, OSError("truncated"), ValueError("damaged"))] == [None] * 3
+
+
 def test_sizes_are_in_powers_of_1024():
     shown = [disk.readable(size) for size in (0, 1023, 1024, 1536, 1024**2 - 1, 1024**2, 5 * 1024**4, 2048 * 1024**4)]
     assert shown == ["0 B", "1023 B", "1.0 KiB", "1.5 KiB", "1024.0 KiB", "1.0 MiB", "5.0 TiB", "2048.0 TiB"]

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
-from mae_jax.data import loaders, sources, splits
+from mae_jax.data import layouts, loaders, sources, splits
 from mae_jax.runtime import files
 from mae_jax.runtime.errors import UserError
 from mae_jax.train import finetune
@@ -114,13 +114,18 @@ for policy in ("stop", "skip"):
 """
 
 
-@pytest.mark.parametrize("what", ["file", "folder", "class"])
+@pytest.mark.parametrize("what", ["file", "folder", "class", "link to a class", "link below a class"])
 def test_unreadable_files_are_named(train, what):
     drop = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.getuid() == 0 else []
     if drop and not shutil.which("setpriv"):
         pytest.skip("root may read everything, and setpriv is not here")
-    denied = {"file": train / "ant" / "0.png", "folder": train / "ant" / "deep", "class": train / "ant"}[what]
+    named = denied = {"file": train / "ant" / "0.png", "folder": train / "ant" / "deep"}.get(what, train / "ant")
     denied.mkdir(exist_ok=True) if what == "folder" else None
+    if what.startswith("link"):  # to a folder inside one that may not be entered
+        denied = train.parent / "closed"
+        shutil.copytree(train / "bee", denied / "cat")
+        named = train / ("cat" if what == "link to a class" else "ant/deep")
+        named.symlink_to(denied / "cat")
     denied.chmod(0)
     try:
         done = subprocess.run(
@@ -129,9 +134,90 @@ def test_unreadable_files_are_named(train, what):
     finally:
         denied.chmod(0o700)
     stop, skip = done.stdout.splitlines()
-    assert str(denied) in stop and "cannot be read (Permission denied)" in stop, done.stderr
+    assert str(named) in stop and "cannot be read (Permission denied)" in stop, done.stderr
     # Skipping a folder would lose many images or a class, so it always stops the run.
-    assert skip == "skip 3" if what == "file" else str(denied) in skip
+    assert skip == "skip 3" if what == "file" else skip.removeprefix("skip") == stop.removeprefix("stop")
+
+
+class Entries(list):
+    """What os.scandir returns."""
+
+    __enter__ = lambda self: self  # noqa: E731
+    __exit__ = lambda self, *error: None  # noqa: E731
+
+
+class Entry:
+    """A link in a folder, on storage that fails when it is followed."""
+
+    def __init__(self, entry: os.DirEntry, number: int):
+        self.name, self.path, self.is_symlink, self.number = entry.name, entry.path, lambda: True, number
+
+    def is_dir(self) -> bool:
+        raise OSError(self.number, os.strerror(self.number), self.path)
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOTCONN, errno.ESTALE, errno.EACCES, errno.EPERM])
+@pytest.mark.parametrize("policy", ["stop", "skip"])
+@pytest.mark.parametrize("failing", ["bee", "ant/deep"])
+def test_a_link_that_cannot_be_followed_stops(train, monkeypatch, number, policy, failing):
+    """Otherwise a class, or many images, would be missing without a word."""
+    (train / "ant" / "deep").mkdir()
+    scan = os.scandir
+    path = str(train / failing)
+    monkeypatch.setattr(os, "scandir", lambda at: Entries(Entry(e, number) if e.path == path else e for e in scan(at)))
+    permission = number in (errno.EACCES, errno.EPERM)
+    advice = "grant yourself permission" if permission else "check the disk or the mount, then run the same command"
+    why = rf"^data\.dir: '{path}' cannot be read \({os.strerror(number)}\); {advice}"
+    for read in (sources.folder, sources.unlabelled_folder):
+        with pytest.raises(UserError, match=why):
+            read(train, bad_images=policy)
+    if failing == "bee":
+        with pytest.raises(UserError, match=why):
+            layouts.find(train, "auto", "auto", "auto")
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOTCONN, errno.EACCES])
+@pytest.mark.parametrize("failing", ["", "bee"])
+def test_a_folder_that_cannot_be_listed_stops_with_fitting_advice(train, monkeypatch, number, failing):
+    scan = os.scandir
+
+    def listed(at):
+        if Path(at) == train / failing:
+            raise OSError(number, os.strerror(number), str(at))
+        return scan(at)
+
+    monkeypatch.setattr(os, "scandir", listed)
+    with pytest.raises(UserError, match=rf"cannot be read \({os.strerror(number)}\); ") as error:
+        sources.folder(train, bad_images="skip")
+    assert ("grant yourself permission" in str(error.value)) == (number == errno.EACCES)
+    assert ("check the disk or the mount" in str(error.value)) == (number != errno.EACCES)
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOTCONN])
+def test_a_data_set_on_failing_storage_is_not_called_missing(train, monkeypatch, number):
+    look = os.stat
+
+    def failing(path, **options):
+        if path == train:
+            raise OSError(number, os.strerror(number), str(path))
+        return look(path, **options)
+
+    monkeypatch.setattr(os, "stat", failing)
+    with pytest.raises(
+        UserError, match=rf"Train' cannot be read \({os.strerror(number)}\); check the disk or the mount"
+    ):
+        sources.folder(train)
+
+
+@pytest.mark.parametrize("policy", ["stop", "skip"])
+@pytest.mark.parametrize("target", ["nowhere", "cat"])  # "cat" is the link itself
+def test_a_broken_link_in_place_of_a_class_stops(train, policy, target):
+    (train / "cat").symlink_to(target)
+    why = f"cat' is a broken link to '{target}'; restore what it names, or remove the link"
+    with pytest.raises(UserError, match=why):
+        sources.folder(train, bad_images=policy)
+    with pytest.raises(UserError, match=why):
+        layouts.find(train, "auto", "auto", "auto")
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import tensorflow_datasets as tfds
 
 from mae_jax.data import sources
 from mae_jax.datasets.builder import ImageBuilder, root_of
+from mae_jax.runtime import disk
 
 CLASSES = ("normal", "tumor")
 
@@ -43,7 +44,7 @@ class Builder(ImageBuilder):
         found, root = {}, root_of(dl_manager, "train/data")
         for split in ("train", "val", "test"):
             folder = f"{split}/data"
-            if (root / folder).is_dir() or split == "train":
+            if disk.is_folder(root / folder) or split == "train":
                 images = sources.folder(root, folder, classes=CLASSES, check=False, field="--source")
                 found[split] = self.examples(images)
         return found

@@ -6,6 +6,7 @@ import tensorflow_datasets as tfds
 
 from mae_jax.data import sources
 from mae_jax.datasets.builder import ImageBuilder, root_of
+from mae_jax.runtime import disk
 
 CLASSES = ("Basophil", "Eosinophil", "Lymphocyte", "Monocyte", "Neutrophil")
 
@@ -43,7 +44,7 @@ class Builder(ImageBuilder):
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict:
         found, root = {}, root_of(dl_manager, "Train")
         for split in ("Train", "TestA", "TestB"):
-            if (root / split).is_dir() or split == "Train":
+            if disk.is_folder(root / split) or split == "Train":
                 images = sources.folder(root, split, classes=CLASSES, check=False, field="--source")
                 found[split] = self.examples(images)
         return found

@@ -13,7 +13,9 @@ from PIL import Image
 
 from mae_jax.data import tiff
 from mae_jax.data.decode import decode, open_image
+from mae_jax.data.sources import entries, is_folder
 from mae_jax.datasets.builder import LeftOut
+from mae_jax.runtime import disk
 from mae_jax.runtime.errors import UNUSABLE, UserError
 
 SUFFIXES = (".svs", ".tif", ".tiff", ".ndpi", ".vms", ".scn", ".mrxs", ".svslide", ".bif", ".dcm", ".czi")
@@ -47,7 +49,7 @@ def find(source: Path, plain: bool) -> tuple[list[Path], dict[str, list[str]]]:
     """
     left_out: dict[str, list[str]] = {}
     found: dict[tuple[int, int], Path] = {}
-    paths = sorted(_files(source), key=lambda path: (path.is_symlink() or _through_link(path, source), path))
+    paths = sorted(_files(source, set()), key=lambda path: (path.is_symlink() or _through_link(path, source), path))
     beside = {path.parent for path in paths if path.suffix.lower() in PARTS}
     beside |= {path.with_suffix("") for path in paths if path.suffix.lower() in PARTS}
     for path in paths:
@@ -70,15 +72,22 @@ def find(source: Path, plain: bool) -> tuple[list[Path], dict[str, list[str]]]:
     return sorted(found.values()), left_out
 
 
-def _files(source: Path) -> Iterator[Path]:
-    """Files below a folder that are not hidden. Follows links, but visits each folder once, so links cannot loop."""
-    seen: set[str] = set()
-    for folder, below, names in os.walk(source, followlinks=True):
-        real = os.path.realpath(folder)
-        below[:] = [] if real in seen else sorted(name for name in below if not name.startswith("."))
-        if real not in seen:
-            seen.add(real)
-            yield from (Path(folder, name) for name in names if not name.startswith("."))
+def _files(folder: Path, seen: set[str]) -> Iterator[Path]:
+    """Files below a folder that are not hidden. Follows links, but visits each folder once, so links cannot loop.
+
+    Raises UserError for a folder or link that cannot be read.
+    """
+    real = os.path.realpath(folder)
+    if real in seen:
+        return
+    seen.add(real)
+    for entry in entries(folder, "--source"):
+        if entry.name.startswith("."):
+            continue
+        if is_folder(entry, "--source"):
+            yield from _files(Path(entry.path), seen)
+        else:
+            yield Path(entry.path)
 
 
 def _through_link(path: Path, source: Path) -> bool:
@@ -127,9 +136,13 @@ def _unsupported(path: Path) -> str:
             return ""
     import tifffile
 
-    with contextlib.suppress(Exception), tifffile.TiffFile(path) as opened_tiff:
-        if not opened_tiff.pages.first.is_tiled:
-            return "a TIFF in strips: OpenSlide needs tiles, which `vips tiffsave IN OUT --tile --pyramid` writes"
+    try:
+        with tifffile.TiffFile(path) as opened_tiff:
+            if not opened_tiff.pages.first.is_tiled:
+                return "a TIFF in strips: OpenSlide needs tiles, which `vips tiffsave IN OUT --tile --pyramid` writes"
+    except Exception as error:  # a damaged TIFF raises almost anything
+        if fault := disk.failure(error):
+            raise fault from None
     return "a TIFF that OpenSlide does not read"
 
 

@@ -1,12 +1,16 @@
 """Slides and plain images: which files are taken, and at which resolution they were scanned."""
 
+import errno
 import os
+from pathlib import Path
 
 import pytest
+import tifffile
 from PIL import Image
 
 from mae_jax.datasets.builder import LeftOut
 from mae_jax.datasets.tiles import opening
+from mae_jax.runtime.errors import UserError
 
 
 @pytest.mark.parametrize(
@@ -53,6 +57,30 @@ def test_slides_are_found_once_and_plain_images_only_where_asked_for(tmp_path):
     assert left_out["not a regular file"] == ["pipe.svs"]
     found, left_out = opening.find(tmp_path, plain=True)
     assert [path.name for path in found] == ["b.svs", "c.png", "a.tif"] and "notes.txt" not in str(left_out)
+
+
+def test_a_folder_of_slides_that_cannot_be_read_stops(tmp_path, monkeypatch):
+    (tmp_path / "deep").mkdir()
+    scan = os.scandir
+
+    def listed(at):
+        if Path(at).name == "deep":
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(at))
+        return scan(at)
+
+    monkeypatch.setattr(os, "scandir", listed)
+    with pytest.raises(UserError, match=r"^--source: '.*/deep' cannot be read \(Input/output error\); check the disk"):
+        opening.find(tmp_path, plain=False)
+
+
+def test_no_memory_is_not_a_fault_of_the_slide(tmp_path, monkeypatch):
+    def fail(path):
+        raise MemoryError
+
+    monkeypatch.setattr(tifffile, "TiffFile", fail)
+    (tmp_path / "a.tif").write_bytes(b"II*\0")
+    with pytest.raises(MemoryError), opening.opened(tmp_path / "a.tif", plain=False):
+        pass
 
 
 def test_a_plain_image_is_a_slide_of_one_level(tmp_path):
