@@ -1,6 +1,7 @@
 """The lock of a run directory: only one process at a time may use it."""
 
 import contextlib
+import errno
 import fcntl
 import os
 import time
@@ -10,6 +11,8 @@ from typing import TextIO
 
 from mae_jax.runtime.disk import unwritable
 from mae_jax.runtime.errors import UserError
+
+NO_LOCKS = frozenset({errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOLCK})  # the file system has no locks
 
 
 @contextlib.contextmanager
@@ -34,8 +37,9 @@ def held(workdir: Path, leader: bool = True) -> Iterator[None]:
                 f"workdir {workdir} is in use by process {_holder(file)}; wait for it, stop it, or choose another "
                 f"--workdir"
             ) from None
-        except OSError:
-            pass  # the file system has no locks
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise unwritable(workdir, error) from None
         try:  # unbuffered, because closing a failed buffer would write again
             file.truncate(0)
             os.write(file.fileno(), f"{os.getpid()} on {os.uname().nodename}".encode())
@@ -62,7 +66,7 @@ def _holder(file: TextIO) -> str:
 def _lives(process: str) -> bool:
     try:
         os.kill(int(process), 0)
-    except (ValueError, ProcessLookupError):
+    except (ValueError, OverflowError, ProcessLookupError):
         return False
     except PermissionError:  # a process of another user
         return True

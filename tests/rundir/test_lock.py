@@ -1,5 +1,7 @@
 """One process at a time uses a run directory."""
 
+import errno
+import fcntl
 import os
 
 import pytest
@@ -44,6 +46,29 @@ def test_a_file_in_place_of_the_directory_is_named(tmp_path):
         pass
 
 
+@pytest.mark.parametrize("number", sorted(lock.NO_LOCKS))
+def test_a_file_system_without_locks_is_used_without(tmp_path, monkeypatch, number):
+    monkeypatch.setattr(fcntl, "flock", failing(number))
+    with lock.held(tmp_path):
+        assert (tmp_path / ".lock").read_text().startswith(str(os.getpid()))
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.EBADF])
+def test_an_error_of_the_storage_is_not_taken_for_one_without_locks(tmp_path, monkeypatch, number):
+    monkeypatch.setattr(fcntl, "flock", failing(number))
+    with pytest.raises(UserError, match=f"workdir {tmp_path} cannot be written: {os.strerror(number)}"):
+        with lock.held(tmp_path):
+            pass
+
+
+def failing(number: int):
+    def fail(*args):
+        raise OSError(number, os.strerror(number))
+
+    return fail
+
+
 def test_only_processes_that_live_hold_a_lock():
     assert lock._lives(str(os.getpid())) and lock._lives("1")  # of another user, perhaps
+    assert not lock._lives("9" * 30)  # more than a process number can be
     assert not lock._lives("nonsense") and not lock._lives(str(2**22 + 1))  # above the largest process number
