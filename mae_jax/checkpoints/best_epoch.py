@@ -5,21 +5,19 @@ epochs as an uninterrupted one.
 """
 
 import math
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
+from mae_jax.checkpoints.steps import difference
 from mae_jax.models import Params
 from mae_jax.models.params import map_paths
 from mae_jax.runtime import disk, files, processes
 from mae_jax.runtime.errors import UserError
 from mae_jax.step import sharding
 
-# What NumPy and zipfile raise for a damaged file or a missing array.
-UNREADABLE = (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile)
 # The scores that `train.select` compares, with their signs. With few validation images, accuracies and F1 scores are
 # often equal; then the lower loss decides.
 SCORES = {
@@ -28,6 +26,21 @@ SCORES = {
     "loss": (("val/loss", -1.0),),
 }
 SCORES["best"] = SCORES["accuracy"]
+
+
+def read(path: Path, like: Params) -> Params:
+    """The parameters in `path` as host arrays; their names, shapes and dtypes must be those of `like`.
+
+    Raises ValueError that says in one line what is damaged or different, and OSError if the storage fails.
+    """
+    saved = files.load_arrays(path)
+    wanted: dict[str, Any] = {}
+    map_paths(lambda name, leaf: wanted.setdefault(name, leaf), like)
+    if wrong := difference(saved, wanted, "the file"):
+        raise ValueError(wrong)
+    if bad := next((name for name, array in saved.items() if not np.isfinite(array).all()), None):
+        raise ValueError(f"{bad} has values that are not finite")
+    return map_paths(lambda name, leaf: saved[name], like)
 
 
 class BestEpoch:
@@ -74,18 +87,18 @@ class BestEpoch:
         self._forget({self.step, *self.saved})
 
     def load(self, like: Params) -> Params:
-        """The parameters of the best epoch, sharded like `like`. Raises UserError for a damaged file."""
+        """The parameters of the best epoch, sharded like `like`. Raises UserError for a damaged file, and OSError."""
         self._forget({self.step})
         processes.any_process(False)  # wait for the process that writes
         path = self._file(self.step)
         try:
-            with open(path, "rb") as file, np.load(file, allow_pickle=False) as saved:
-                return map_paths(lambda name, leaf: jax.device_put(saved[name], leaf.sharding), like)
-        except UNREADABLE as error:
+            saved = read(path, like)
+        except ValueError as error:
             raise UserError(
                 f"{path} cannot be read ({error}); restore it from a backup, or remove {self.directory.parent} "
                 f"to start again"
             ) from None
+        return jax.tree.map(lambda array, leaf: jax.device_put(array, leaf.sharding), saved, like)
 
     def _file(self, step: int) -> Path:
         return self.directory / f"{step}.npz"

@@ -2,7 +2,7 @@
 
 import itertools
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -144,16 +144,24 @@ def differing_leaf(directory: Path, like: Any) -> str:
         jax.tree_util.keystr(path, simple=True, separator="."): leaf
         for path, leaf in jax.tree_util.tree_flatten_with_path(like)[0]
     }
+    return difference(stored, wanted, directory.name)
+
+
+def difference(stored: Mapping[str, Any], wanted: Mapping[str, Any], where: str) -> str:
+    """Describes the first leaf in `stored` whose name, shape or dtype is not that in `wanted`; "" if none differs.
+
+    Both hold arrays, or what has their shape and dtype, by name. `where` is what holds `stored`, in words.
+    """
     for name in sorted(wanted.keys() | stored.keys()):
         if name not in stored:
-            return f"{directory.name} has no {name}"
+            return f"{where} has no {name}"
         if name not in wanted:
-            return f"{directory.name} has {name}, which the network does not have"
+            return f"{where} has {name}, which the network does not have"
         theirs, ours = stored[name], wanted[name]
         if tuple(theirs.shape) != tuple(ours.shape):
-            return f"{directory.name}: {name} has the shape {tuple(theirs.shape)} instead of {tuple(ours.shape)}"
+            return f"{where}: {name} has the shape {tuple(theirs.shape)} instead of {tuple(ours.shape)}"
         if theirs.dtype != ours.dtype:
-            return f"{directory.name}: {name} is {theirs.dtype} instead of {ours.dtype}"
+            return f"{where}: {name} is {theirs.dtype} instead of {ours.dtype}"
     return ""
 
 

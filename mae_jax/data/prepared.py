@@ -26,6 +26,7 @@ from mae_jax.data.groups import Groups
 from mae_jax.data.looks import look, size_of
 from mae_jax.data.sources import Source
 from mae_jax.runtime import disk, files
+from mae_jax.runtime.disk import entries, exists, is_file
 from mae_jax.runtime.errors import UserError, printable
 from mae_jax.runtime.places import local
 from mae_jax.runtime.text import count
@@ -89,11 +90,11 @@ class Index:
 
     @classmethod
     def load(cls, path: Path, looks: bool = True) -> Index:
-        """Reads what `save` wrote; `looks`: with perceptual hashes. Raises UserError if the file is damaged."""
+        """Reads what `save` wrote; `looks`: with perceptual hashes. Raises UserError if it is damaged, and OSError."""
         try:
-            with open(path, "rb") as file, np.load(file, allow_pickle=False) as saved:
-                wanted = [f.name for f in fields(cls) if looks or f.name != "look"]
-                arrays = {name: saved[name] for name in wanted if name != "size" or name in saved}
+            saved = files.load_arrays(path, () if looks else ("look",))
+            wanted = [f.name for f in fields(cls) if looks or f.name != "look"]
+            arrays: dict[str, Any] = {name: saved[name] for name in wanted if name != "size" or name in saved}
             arrays.setdefault("look", np.empty((len(arrays["record"]), 0), np.int8))
             names, groups = Texts(arrays["names"]), Texts(arrays["groups"])
             names.block.tobytes().decode()  # fails here rather than at a later name
@@ -179,7 +180,9 @@ def versions(name: str, directory: str | os.PathLike = "") -> list[Path]:
     """The directories of a data set's finished versions, the newest last."""
     top = root(directory) / tfds_name(name)
     found = [
-        path.parent for path in top.glob("*/dataset_info.json") if re.fullmatch(r"\d+\.\d+\.\d+", path.parent.name)
+        path
+        for path in entries(top)
+        if re.fullmatch(r"\d+\.\d+\.\d+", path.name) and exists(path / "dataset_info.json")
     ]
     return sorted(found, key=lambda path: [int(part) for part in path.name.split(".")])
 
@@ -228,7 +231,7 @@ def labelled(
             f"{FIELD}={name} has no labels and can only be used for pre-training; use a data set with labels"
         )
     names = locate(name, directory) / "label.labels.txt"
-    if not names.is_file():  # TFDS would call the classes 0, 1, 2
+    if not is_file(names):  # TFDS would call the classes 0, 1, 2
         raise UserError(f"{names.parent} is damaged ({names.name} is missing); remove it and prepare {name} again")
     found = tuple(features["label"].names)
     source = _source(name, (split,), directory, found)
@@ -313,7 +316,7 @@ def index_of(name: str, split: str, path: Path, directory: str | os.PathLike, lo
     records = open_split(name, split, directory)
     saved = index_path(path, split)
     # A data set without an index was built by TFDS's own command.
-    index = Index.load(saved, looks) if saved.exists() else make_index(records)
+    index = Index.load(saved, looks) if exists(saved) else make_index(records)
     if len(index.record) != len(records):
         raise UserError(
             f"{saved} lists {count(len(index.record), 'image')}, but the files hold {len(records)}; "

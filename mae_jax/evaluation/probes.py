@@ -8,7 +8,6 @@ saved as an .npz file and read back without its training images.
 import dataclasses
 import itertools
 import math
-import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -221,10 +220,6 @@ def _out_of_fold(
     return [np.concatenate(candidate)[back] for candidate in zip(*parts, strict=True)]
 
 
-# Exceptions that NumPy raises for a damaged file or a missing array.
-_UNREADABLE = (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile)
-
-
 def save(path: Path, head: Logistic | Neighbours, encoder: str, features: Float[np.ndarray, "n d"]) -> None:
     """Writes `head` as an .npz file. `encoder` is the digest of the encoder's parameters (`models.params.digest`).
 
@@ -244,24 +239,24 @@ def load(path: Path, field: str, n_classes: int) -> tuple[Logistic | Neighbours,
     Raises UserError that names `field` if the file is missing, damaged or for another number of classes.
     """
     try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as saved:
-            encoder = str(saved["encoder"])
-            if "kernel" in saved:
-                head: Logistic | Neighbours = Logistic(*(saved[f.name] for f in dataclasses.fields(Logistic)))
-                fits = head.kernel.shape == (len(head.mean), n_classes) and head.bias.shape == (n_classes,)
-                fits = fits and head.mean.shape == head.scale.shape
-            else:
-                train, labels = unit(saved["features"]), saved["labels"]
-                k, temperature = int(saved["k"]), float(saved["temperature"])
-                head = Neighbours(train, labels, int(saved["n_classes"]), k, temperature)
-                fits = head.n_classes == n_classes and labels.shape == (len(train),) and 0 < k <= len(train)
-                fits = fits and temperature > 0 and 0 <= labels.min() and labels.max() < n_classes
+        saved = files.load_arrays(path)
+        encoder = str(saved["encoder"])
+        if "kernel" in saved:
+            head: Logistic | Neighbours = Logistic(*(saved[f.name] for f in dataclasses.fields(Logistic)))
+            fits = head.kernel.shape == (len(head.mean), n_classes) and head.bias.shape == (n_classes,)
+            fits = fits and head.mean.shape == head.scale.shape
+        else:
+            train, labels = unit(saved["features"]), saved["labels"]
+            k, temperature = int(saved["k"]), float(saved["temperature"])
+            head = Neighbours(train, labels, int(saved["n_classes"]), k, temperature)
+            fits = head.n_classes == n_classes and labels.shape == (len(train),) and 0 < k <= len(train)
+            fits = fits and temperature > 0 and 0 <= labels.min() and labels.max() < n_classes
     except FileNotFoundError:
         raise UserError(
             f"{field}: {path} is missing; it was deleted, or fitted by a version that did not save the classifier. "
             f"Delete {path.parent / 'results.json'} and rerun the run's command to fit it again"
         ) from None
-    except _UNREADABLE as error:
+    except (ValueError, TypeError, KeyError) as error:
         raise UserError(f"{field}: {path} cannot be read ({error}); restore it from a backup") from None
     if not fits:
         raise UserError(f"{field}: {path} does not hold a classifier of {n_classes} classes; restore it from a backup")

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
+
+from mae_jax.runtime.disk import first_line
 
 if TYPE_CHECKING:  # arguments are checked before either is imported
     import numpy as np
@@ -64,6 +67,31 @@ def save_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
     np.savez(stream, **cast(dict[str, Any], arrays))
     with replacing(path, binary=True) as file:
         file.write(stream.getbuffer())
+
+
+def load_arrays(path: Path, but: Collection[str] = ()) -> dict[str, np.ndarray]:
+    """The arrays in an .npz file by name, without those in `but`.
+
+    Raises ValueError that says in one line why the file is damaged. Raises OSError or MemoryError if the storage or the
+    memory fails, because that does not mean that the file is damaged.
+    """
+    import numpy as np
+
+    try:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as saved:
+            arrays = {name: saved[name] for name in saved.files if name not in but}
+    except MemoryError:
+        raise
+    except OSError as error:
+        if error.errno not in (None, errno.EINVAL):  # zipfile seeks to before the start of a damaged file: EINVAL
+            raise
+        raise ValueError(first_line(error)) from None
+    except Exception as error:  # zipfile, zlib and NumPy each raise their own types
+        raise ValueError(first_line(error)) from None
+    for name, array in arrays.items():  # NumPy returns the bytes of a member that is not an array
+        if not isinstance(array, np.ndarray):
+            raise ValueError(f"{name!r} is not an array")
+    return arrays
 
 
 def write(path: Path, content: str | bytes) -> Path:

@@ -5,6 +5,7 @@ only with PyTorch's weights-only reader, which builds nothing but arrays and pla
 """
 
 import argparse
+import errno
 import json
 import pickle
 import re
@@ -16,7 +17,9 @@ from typing import Any
 import numpy as np
 
 from mae_jax.config.fields import WEIGHTS
+from mae_jax.runtime.disk import entries, exists, is_dir, is_file
 from mae_jax.runtime.errors import UserError
+from mae_jax.runtime.files import load_arrays
 from mae_jax.runtime.places import hub_advice
 
 DIMENSIONS = 8  # maximum per array; NumPy allows at most 64
@@ -37,9 +40,10 @@ _TYPES = {
 def read_arrays(path: Path, field: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """All arrays of a weight file or folder, by key, and the contents of its config.json ({} if there is none).
 
-    Raises UserError that names `field` and the file if something is missing, damaged or not safe to open.
+    Raises UserError that names `field` and the file if something is missing, damaged or not safe to open, and OSError
+    if the storage fails.
     """
-    if not path.exists():
+    if not exists(path):
         advice = hub_advice(path) or "name a file or folder of weights, or a run directory"
         raise UserError(f"{field}={path} does not exist; {advice}")
     arrays: dict[str, np.ndarray] = {}
@@ -56,12 +60,12 @@ def read_config(path: Path, field: str, name: str = "config.json") -> dict[str, 
 
     Raises UserError that names `field` if it is not a JSON object.
     """
-    file = (path if path.is_dir() else path.parent) / name
-    if not file.is_file():
+    file = (path if is_dir(path) else path.parent) / name
+    if not is_file(file):
         return {}
     try:
         saved = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, OSError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{field}: {file} is not valid JSON ({error}); download it again") from None
     if not isinstance(saved, dict):
         raise UserError(f"{field}: {file} holds a {type(saved).__name__} instead of a JSON object; download it again")
@@ -69,12 +73,12 @@ def read_config(path: Path, field: str, name: str = "config.json") -> dict[str, 
 
 
 def _files_of(path: Path, field: str) -> list[Path]:
-    if path.is_file():
+    if is_file(path):
         if path.suffix not in WEIGHTS:
             ending = f"files ending in {path.suffix}" if path.suffix else "files without an extension"
             raise UserError(f"{field}={path}: {ending} are not supported; use {', '.join(WEIGHTS)}")
         return [path]
-    if not path.is_dir():
+    if not is_dir(path):
         raise UserError(f"{field}={path} is neither a file nor a folder; name a file or folder of weights")
     for index in ("model.safetensors.index.json", "pytorch_model.bin.index.json"):
         shards = read_config(path, field, index).get("weight_map", {})
@@ -85,14 +89,14 @@ def _files_of(path: Path, field: str) -> list[Path]:
                     f"{field}: {path / index} names {name!r}, which is not a weight file in its folder; download it "
                     "again"
                 )
-            if not (path / name).is_file():
+            if not is_file(path / name):
                 raise UserError(f"{field}: {path / name} is missing, though {index} names it; download it")
         if names:
             return [path / name for name in names]
     for name in ("model.safetensors", "pytorch_model.bin", "weights.npz"):
-        if (path / name).is_file():
+        if is_file(path / name):
             return [path / name]
-    files = sorted(p for p in path.iterdir() if p.suffix in WEIGHTS and (p.suffix != ".tar" or ".pt" in p.stem))
+    files = sorted(p for p in entries(path) if p.suffix in WEIGHTS and (p.suffix != ".tar" or ".pt" in p.stem))
     if len(files) != 1:
         several = f"{len(files)} of them ({', '.join(p.name for p in files[:5])})" if files else "none"
         raise UserError(f"{field}={path} should hold one weight file and has {several}; name the file itself")
@@ -104,7 +108,7 @@ def _safetensors(file: Path, field: str) -> dict[str, np.ndarray]:
 
     try:
         parts = deserialize(file.read_bytes())
-    except (SafetensorError, OSError) as error:
+    except SafetensorError as error:
         raise UserError(f"{field}: {file} cannot be read as safetensors ({error}); download it again") from None
     too_deep = [name for name, part in parts if len(part["shape"]) > DIMENSIONS]
     if too_deep:
@@ -149,6 +153,8 @@ def _pickle(file: Path, field: str) -> dict[str, np.ndarray]:
             f"state_dict, as safetensors"
         ) from None
     except Exception as error:  # torch raises many types for a damaged file
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+            raise
         line = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         if "TorchScript" in line:
             raise UserError(f"{field}: {file} is a TorchScript program; save only its state_dict") from None
@@ -206,7 +212,7 @@ def _refuse_bomb(file: Path, field: str) -> None:
 
     .npz files, and .pth files since PyTorch 1.6, are zip archives.
     """
-    if not file.is_file() or file.stat().st_size > MOST_BYTES:
+    if not is_file(file) or file.stat().st_size > MOST_BYTES:
         raise UserError(
             f"{field}: {file} is refused: it is not a regular file, or is larger than {MOST_BYTES / 1e9:.0f} GB"
         )
@@ -238,17 +244,17 @@ def _to_numpy(tensor: Any) -> np.ndarray:
 
 def _npz(file: Path, field: str) -> dict[str, np.ndarray]:
     try:
-        with open(file, "rb") as stream, np.load(stream, allow_pickle=False) as saved:
-            arrays = {key: saved[key] for key in saved.files}
-    except Exception as error:  # zipfile, zlib and NumPy each raise their own types
-        line = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        arrays = load_arrays(file)
+    except (ValueError, MemoryError) as error:  # a damaged shape may need any memory
+        line = str(error)[:200]
         if "pickle" in line:
             line = "it holds Python objects, and opening them could run code"
         raise UserError(f"{field}: {file} is refused: {line}; save plain arrays") from None
-    for key, array in arrays.items():  # NumPy returns the bytes of a member that is not an array
-        if not isinstance(array, np.ndarray) or array.dtype.kind not in "biuf":
-            kind = f"type {array.dtype}" if isinstance(array, np.ndarray) else "bytes"
-            raise UserError(f"{field}: {file}: {key!r} is not an array of numbers ({kind}); save plain arrays")
+    for key, array in arrays.items():
+        if array.dtype.kind not in "biuf":
+            raise UserError(
+                f"{field}: {file}: {key!r} is not an array of numbers (type {array.dtype}); save plain arrays"
+            )
     return arrays
 
 

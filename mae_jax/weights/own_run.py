@@ -7,13 +7,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from mae_jax.checkpoints import steps
-from mae_jax.checkpoints.best_epoch import UNREADABLE
+from mae_jax.checkpoints import best_epoch, steps
 from mae_jax.config.fields import RunConfig
 from mae_jax.config.tasks import TRAINED
 from mae_jax.models import Params, layers
-from mae_jax.models.params import map_paths
 from mae_jax.rundir import contents
+from mae_jax.runtime.disk import is_file
 from mae_jax.runtime.errors import UserError
 from mae_jax.step import from_config, sharding
 from mae_jax.weights.reader import Weights
@@ -23,7 +22,8 @@ def load(run_dir: Path, field: str = "RUN_DIR", fold: bool = True) -> tuple[Weig
     """The network that made a run's predictions (of a pre-training: its newest checkpoint), and the run's config.
 
     `fold` folds a linear probe's batch norm into its head, because other code has no such layer. Scores then agree up
-    to rounding. Raises UserError that names `field` if the run is not finished or trains no network.
+    to rounding. Raises UserError that names `field` if the run is not finished, is damaged or trains no network, and
+    OSError if the storage fails.
     """
     config = steps.saved_config(run_dir, field)
     if not config.traits.updates:
@@ -32,7 +32,7 @@ def load(run_dir: Path, field: str = "RUN_DIR", fold: bool = True) -> tuple[Weig
             f"{', '.join(TRAINED)}"
         )
     for name in (contents.RUN, contents.RESULTS):
-        if not (run_dir / name).is_file():
+        if not is_file(run_dir / name):
             raise UserError(f"{field}={run_dir} is not finished (no {name}); rerun its command to finish it")
     run = contents.read_object(run_dir / contents.RUN)
     classes = class_names(run_dir, run, field)
@@ -68,9 +68,12 @@ def _params(run_dir: Path, like: Params, run: dict[str, Any], field: str) -> tup
         placed = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=place), like)
         return steps.load_params(run_dir, placed, field)
     try:
-        with open(best, "rb") as file, np.load(file, allow_pickle=False) as saved:
-            params = map_paths(lambda path, leaf: saved[path].reshape(leaf.shape), like)
-    except UNREADABLE as error:
+        params = best_epoch.read(best, like)
+    except FileNotFoundError:
+        raise UserError(
+            f"{field}: {best}, the network that made predictions.csv, is missing; restore it from a backup"
+        ) from None
+    except ValueError as error:
         raise UserError(
             f"{field}: {best}, the network that made predictions.csv, cannot be read ({error}); restore it from a "
             "backup"

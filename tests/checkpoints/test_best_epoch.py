@@ -1,8 +1,10 @@
 """Selection of the best epoch on validation images, which is the same for resumed and uninterrupted runs."""
 
+import errno
 import json
 import os
 import signal
+import zipfile
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +15,7 @@ from mae_jax.checkpoints.best_epoch import BestEpoch
 from mae_jax.config import validation
 from mae_jax.evaluation import per_image
 from mae_jax.rundir import contents
+from mae_jax.runtime import files as runtime_files
 from mae_jax.runtime.errors import Stopped, UserError
 from mae_jax.runtime.progress import Progress
 from mae_jax.step import sharding
@@ -21,7 +24,7 @@ from mae_jax.train.build import build
 
 
 def params(value: float):
-    return {"encoder": {"kernel": jnp.full((2, 3), value)}, "head": {"bias": jnp.full(3, -value)}}
+    return {"encoder": {"kernel": jnp.full((2, 3), float(value))}, "head": {"bias": jnp.full(3, -float(value))}}
 
 
 def offer(best: BestEpoch, step: int, accuracy: float, loss: float) -> None:
@@ -66,6 +69,58 @@ def test_the_best_epoch_of_a_checkpoint_is_kept_and_later_ones_are_removed(tmp_p
         BestEpoch(tmp_path, keep=2).resume(saved[3])
     again.resume(None)  # without a checkpoint the run starts again
     assert files(again) == set()
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "said"),
+    [
+        ("head/bias", lambda a: a.astype(np.int32), "head/bias is int32 instead of float32"),
+        ("head/bias", lambda a: a.astype(np.float16), "head/bias is float16 instead of float32"),
+        ("head/bias", lambda a: a.astype("U8"), "head/bias is <U8 instead of float32"),
+        ("encoder/kernel", lambda a: a.T, r"encoder/kernel has the shape \(3, 2\) instead of \(2, 3\)"),
+        ("encoder/kernel", lambda a: a * np.nan, "encoder/kernel has values that are not finite"),
+        ("encoder/kernel", lambda a: None, "the file has no encoder/kernel"),
+        ("more", lambda a: np.zeros(2), "the file has more, which the network does not have"),
+    ],
+)
+def test_arrays_that_do_not_fit_are_refused_and_not_cast(tmp_path, name, change, said):
+    best = BestEpoch(tmp_path, keep=1)
+    offer(best, 1, 0.5, 1.0)
+    with np.load(tmp_path / "best" / "1.npz") as saved:
+        arrays = dict(saved)
+    changed = arrays | {name: change(arrays.get(name))}
+    np.savez(tmp_path / "best" / "1.npz", **{key: value for key, value in changed.items() if value is not None})
+    with pytest.raises(UserError, match=rf"best/1.npz cannot be read \(.*{said}\); restore it from a backup"):
+        best.load(params(0.0))
+
+
+def test_a_member_that_is_not_an_array_is_named(tmp_path):
+    best = BestEpoch(tmp_path, keep=1)
+    offer(best, 1, 0.5, 1.0)
+    with zipfile.ZipFile(tmp_path / "best" / "1.npz", "a") as archive:
+        archive.writestr("head/scale", b"text")
+    with pytest.raises(UserError, match=r"1.npz cannot be read \('head/scale' is not an array\); restore it"):
+        best.load(params(0.0))
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.EACCES, errno.EMFILE])
+def test_a_storage_error_does_not_advise_to_remove_the_run(tmp_path, monkeypatch, number):
+    best = BestEpoch(tmp_path, keep=1)
+    offer(best, 1, 0.5, 1.0)
+
+    def fail(path, *args, **options):
+        raise OSError(number, os.strerror(number), str(path))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(runtime_files, "open", fail, raising=False)
+        with pytest.raises(OSError, match=os.strerror(number)):
+            best.load(params(0.0))
+    for call in ("stat", "scandir"):
+        with monkeypatch.context() as patched:
+            patched.setattr(os, call, fail)
+            with pytest.raises(OSError, match=os.strerror(number)):
+                BestEpoch(tmp_path, keep=1).resume({"step": 1, "score": [0.5, -1.0]})
+    assert files(best) == {"1.npz"}
 
 
 @pytest.mark.slow

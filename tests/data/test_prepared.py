@@ -79,6 +79,26 @@ def test_a_failure_of_the_machine_is_not_damage(tmp_path, monkeypatch, error):
         prepared.info_of("raabin_wbc", tmp_path)
 
 
+def test_a_storage_error_does_not_advise_to_prepare_the_data_again(tmp_path, monkeypatch):
+    prepared.make_index([example("a", "", 0)]).save(tmp_path / "index.npz")
+
+    def fail(path, *args, **options):
+        raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+
+    monkeypatch.setattr(prepared.files, "open", fail, raising=False)
+    with pytest.raises(OSError, match="Input/output error"):
+        prepared.Index.load(tmp_path / "index.npz")
+    records = prepared.Records("x", ("train",), tmp_path, [np.arange(1)])
+
+    class Failing:
+        def __getitem__(self, i):
+            raise OSError(errno.EIO, os.strerror(errno.EIO), "x.tfrecord")
+
+    records._open = [Failing()]
+    with pytest.raises(OSError, match="Input/output error"):
+        records(0)
+
+
 @pytest.mark.parametrize(
     ("name", "tfds"),
     [

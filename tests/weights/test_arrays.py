@@ -1,6 +1,10 @@
 """Arrays of weight files: exact values of every type, and what is refused."""
 
+import builtins
+import errno
+import io
 import json
+import os
 
 import numpy as np
 import pytest
@@ -55,3 +59,22 @@ def test_damage_and_other_files_are_named_with_their_field(tmp_path):
         with pytest.raises(UserError, match=said):
             arrays.read_config(tmp_path, "init")
     assert arrays.read_config(tmp_path, "init", "other.json") == {}
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.EMFILE, errno.EACCES])
+@pytest.mark.parametrize("name", ["w.npz", "w.safetensors", "config.json"])
+def test_a_storage_error_is_not_taken_for_a_damaged_file(tmp_path, monkeypatch, number, name):
+    np.savez(tmp_path / "w.npz", a=np.zeros(3))
+    save_file({"a": np.zeros(3, np.float32)}, tmp_path / "w.safetensors")
+    (tmp_path / "config.json").write_text("{}")
+    opened = io.open
+
+    def failing(file, *args, **options):
+        if str(file) == str(tmp_path / name):
+            raise OSError(number, os.strerror(number), str(file))
+        return opened(file, *args, **options)
+
+    monkeypatch.setattr(io, "open", failing)
+    monkeypatch.setattr(builtins, "open", failing)
+    with pytest.raises(OSError, match=f"{os.strerror(number)}.*{name}"):
+        arrays.read_arrays(tmp_path / ("w.npz" if name == "config.json" else name), "init_from")

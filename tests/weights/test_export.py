@@ -189,7 +189,7 @@ def test_the_best_epochs_network_is_exported_if_it_made_the_predictions(classifi
     shutil.copytree(classifier[0], run_dir)
     run = contents.read_json(run_dir / contents.RUN)
     contents.write_json(run_dir / contents.RUN, run | {"select": "best", "selected_step": 1, "steps": 3})
-    with pytest.raises(UserError, match=r"best/1.npz, the network that made predictions.csv, cannot be read"):
+    with pytest.raises(UserError, match=r"best/1.npz, the network that made predictions.csv, is missing"):
         export.load(run_dir)
     flat = {}
     map_paths(lambda path, leaf: flat.update({path: np.asarray(leaf) + 1}), export.load(classifier[0])[0].params)

@@ -98,7 +98,7 @@ def test_a_bfloat16_number_without_axes_is_an_array(tmp_path):
 def test_a_member_that_is_not_an_array_of_numbers_is_refused(tmp_path, member):
     file = tmp_path / "w.npz"
     file.write_bytes(npz({"patch_embed.proj.weight": member}))
-    with pytest.raises(UserError, match=r"w.npz: 'patch_embed.proj.weight' is not an array of numbers"):
+    with pytest.raises(UserError, match=r"w.npz.*: 'patch_embed.proj.weight' is not an array"):
         arrays.read_arrays(file, "init_from")
 
 

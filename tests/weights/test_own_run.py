@@ -1,11 +1,15 @@
 """The network of a finished run: which weights, its classes, and a batch norm that is folded into the head."""
 
+import errno
+import os
+
 import numpy as np
 import pytest
 
 from mae_jax.config.validation import validate
 from mae_jax.models import layers
 from mae_jax.rundir import contents, identity
+from mae_jax.runtime import files
 from mae_jax.runtime.errors import UserError
 from mae_jax.weights import own_run
 
@@ -52,3 +56,30 @@ def test_a_run_that_is_not_finished_or_trains_nothing_is_refused(tiny_config, tm
     contents.write_json(tmp_path / "fine" / contents.RUN, {})
     with pytest.raises(UserError, match=r"\(no results.json\)"):
         own_run.load(tmp_path / "fine", "X")
+
+
+def test_the_best_epoch_must_fit_the_network(tmp_path, monkeypatch):
+    like = {"head": {"kernel": np.zeros((4, 3), np.float32)}}
+    run = {"select": "best", "selected_step": 4, "steps": 9}
+    (tmp_path / "best").mkdir()
+    with pytest.raises(UserError, match=r"X: .*best/4.npz, the network that made predictions.csv, is missing"):
+        own_run._params(tmp_path, like, run, "X")
+    given = np.arange(12, dtype=np.float32)
+    np.savez(tmp_path / "best" / "4.npz", **{"head/kernel": given.reshape(4, 3)})
+    found, step = own_run._params(tmp_path, like, run, "X")
+    assert step == 4
+    np.testing.assert_array_equal(found["head"]["kernel"], given.reshape(4, 3))
+    for wrong, said in [
+        (given.reshape(3, 4), r"has the shape \(3, 4\) instead of \(4, 3\)"),  # the same number of values
+        (given.reshape(4, 3).astype(np.int32), "is int32 instead of float32"),
+    ]:
+        np.savez(tmp_path / "best" / "4.npz", **{"head/kernel": wrong})
+        with pytest.raises(UserError, match=rf"X: .*4.npz, .* cannot be read \(.*head/kernel {said}\)"):
+            own_run._params(tmp_path, like, run, "X")
+
+    def fail(path, *args, **options):
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), str(path))
+
+    monkeypatch.setattr(files, "open", fail, raising=False)
+    with pytest.raises(OSError, match="Stale file handle"):
+        own_run._params(tmp_path, like, run, "X")
