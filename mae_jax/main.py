@@ -52,9 +52,12 @@ def _define_config() -> flags.FlagHolder:
         )
     except flags.Error as error:
         wrong = UserError(f"--flagfile: {' '.join(str(error.__cause__ or error.__context__ or error).split())}")
-        if __name__ == "__main__":
-            call(_refuse, wrong)
-        raise wrong from None
+    except UnicodeDecodeError as error:
+        argument = next((a for a in sys.argv if a.lstrip("-").startswith("flagfile=")), "--flagfile")
+        wrong = UserError(f"{argument} is not UTF-8 text ({error}); save it as UTF-8")
+    if __name__ == "__main__":
+        call(_refuse, wrong)
+    raise wrong
 
 
 def _refuse(error: UserError) -> None:

@@ -103,10 +103,10 @@ class Runs:
             shutil.rmtree(workdir)
         return None
 
-    def kill_in_save(self, workdir: Path, number: int, delay: float | None) -> float:
+    def kill_in_save(self, workdir: Path, number: int, delay: float | None) -> float | None:
         """Starts a run and kills it `delay` seconds after its save of step `number` began (None: when it is done).
 
-        Returns the seconds from the start of the save to the kill. Raises UserError if the run ends before.
+        Returns the seconds from the start of the save to the kill, or None if the run ended before.
         """
         process = self.start(workdir)
         folder = workdir / "checkpoints"
@@ -118,9 +118,20 @@ class Runs:
             time.sleep(delay)
         process.send_signal(signal.SIGKILL)
         seconds = time.monotonic() - began
-        if process.wait() != -signal.SIGKILL:
-            raise UserError(f"{workdir}: the run ended before its save of step {number} could be killed")
-        return seconds
+        return seconds if process.wait() == -signal.SIGKILL else None
+
+    def kill_in_a_save(self, workdir: Path, delay: float | None, rng: random.Random) -> tuple[int, float] | None:
+        """Starts runs until one is killed in the save of a random step, as `kill_in_save` does.
+
+        Returns the step and the seconds, or None if DRAWS runs have all ended before their kill.
+        """
+        for _ in range(DRAWS):
+            number = rng.randrange(2, self.steps // 2)
+            seconds = self.kill_in_save(workdir, number, delay)
+            if seconds is not None:
+                return number, seconds
+            shutil.rmtree(workdir, ignore_errors=True)
+        return None
 
 
 def _wait(process: subprocess.Popen, until: Callable[[], bool]) -> None:
@@ -179,21 +190,21 @@ def torture(runs: Runs, times: int, rng: random.Random) -> tuple[int, int]:
     seconds = runs.finish(reference)  # this time everything is compiled
     print(f"{kind}: an uninterrupted run takes {seconds:.1f} s", flush=True)
     if kind == "save":
-        seconds = runs.kill_in_save(runs.out / "save-timed", runs.steps // 2, None)
-        print(f"save: a save takes {1000 * seconds:.0f} ms", flush=True)
+        timed = runs.kill_in_a_save(runs.out / "save-timed", None, rng)
+        seconds = timed[1] if timed else 0.0
+        print(f"save: a save takes {1000 * seconds:.0f} ms" if timed else "save: no save could be timed", flush=True)
     bad = kills = 0
     for number in range(times):
         killed = runs.out / f"{kind}-{number}"
         if kind == "save":
-            step = rng.randrange(2, runs.steps // 2)
-            delay = runs.kill_in_save(killed, step, 1.2 * seconds * number / max(1, times - 1))
-            when = f"killed {1000 * delay:.0f} ms into the save of step {step}"
+            hit = runs.kill_in_a_save(killed, 1.2 * seconds * number / max(1, times - 1), rng)
+            when = f"killed {1000 * hit[1]:.0f} ms into the save of step {hit[0]}" if hit else ""
         else:
             moment = runs.kill_between(killed, seconds, rng)
-            if moment is None:
-                print(f"{kind} {number + 1}/{times}: {DRAWS} runs ended before their kill", flush=True)
-                continue
-            when = f"killed after {moment:.2f} s"
+            when = "" if moment is None else f"killed after {moment:.2f} s"
+        if not when:
+            print(f"{kind} {number + 1}/{times}: {DRAWS} runs ended before their kill", flush=True)
+            continue
         kills += 1
         try:
             runs.finish(killed)

@@ -161,7 +161,7 @@ def _inner(split: Path) -> str:
 
 
 def _below(top: Path, name: str, inner: str) -> str:
-    return f"{name}/{inner}" if inner and disk.is_folder(top / name / inner) else name
+    return f"{name}/{inner}" if inner and disk.is_dir(top / name / inner) else name
 
 
 def _without_splits(top: Path, names: list[str], test: str, levels: str) -> Layout:

@@ -433,7 +433,7 @@ def existing(directory: str | os.PathLike, split: str, field: str) -> Path:
     """`directory`/`split`. Raises UserError that lists the existing folders if this is not one."""
     top = Path(directory, split.strip("/"))
     try:
-        if disk.is_folder(top):
+        if disk.is_dir(top):
             return top
     except OSError as error:
         raise _unreadable(top, field, error) from None

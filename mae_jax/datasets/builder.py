@@ -122,5 +122,5 @@ def root_of(dl_manager: tfds.download.DownloadManager, has: str = "") -> Path:
     If it has no folder `has` but exactly one of its folders does, that one is returned: archives often add a level.
     """
     top = Path(dl_manager.manual_dir)
-    below = [path for path in top.iterdir() if has and disk.is_folder(path / has)]
-    return below[0] if len(below) == 1 and not disk.is_folder(top / has) else top
+    below = [path for path in top.iterdir() if has and disk.is_dir(path / has)]
+    return below[0] if len(below) == 1 and not disk.is_dir(top / has) else top

@@ -21,7 +21,7 @@ from mae_jax.data import prepared
 from mae_jax.datasets import archives
 from mae_jax.datasets.builder import ImageBuilder
 from mae_jax.datasets.tiles import slides
-from mae_jax.runtime import command, signals
+from mae_jax.runtime import command, disk, signals
 from mae_jax.runtime.errors import Stopped, UserError, printable
 from mae_jax.runtime.progress import duration
 from mae_jax.runtime.text import count
@@ -111,25 +111,33 @@ def _staging(name: str, directory: str | os.PathLike) -> Iterator[Path]:
         top.mkdir(parents=True, exist_ok=True)
         lock = open(top / f"{key}.lock", "w")
     except OSError as error:
-        raise UserError(f"--data_dir {prepared.root(directory)} cannot be written: {error.strerror}") from None
+        raise _failed(f"--data_dir {prepared.root(directory)} cannot be written", error, top.parent) from None
     staging = top / key
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             raise UserError(f"{name} is being prepared in {top.parent} by another process; wait for it") from None
+        except OSError:
+            pass  # the file system has no locks
         shutil.rmtree(staging, ignore_errors=True)
         try:
             staging.mkdir()
             yield staging
         except OSError as error:
-            free = shutil.disk_usage(top).free
-            raise UserError(
-                f"{name}: {error.strerror or error} ({free / 1e9:.1f} GB free in {top}); make room or name another "
-                f"--data_dir, and rerun the same command"
-            ) from None
+            raise _failed(name, error, top.parent) from None
         finally:
             shutil.rmtree(staging, ignore_errors=True)
+
+
+def _failed(what: str, error: OSError, data_dir: Path) -> UserError:
+    """The error to raise if a file cannot be read or written. Only files in `data_dir` are written."""
+    path = disk.path_of(error) or (data_dir if disk.is_of_storage(error) else None)
+    why = disk.reason(error, path)
+    if path is not None and (path.is_relative_to(data_dir) or data_dir.is_relative_to(path)):
+        other = why.replace("choose another place", "name another --data_dir")
+        why = other if other != why else f"{why}, or name another --data_dir"
+    return UserError(f"{what}: {path or 'the system refuses a request'}: {why}")
 
 
 def _build(builder: ImageBuilder, source: Path, staging: Path) -> None:

@@ -50,6 +50,8 @@ def call(command: Callable[..., Any], *args: Any) -> NoReturn:
             sys.exit(EXIT_USER_ERROR)
         if error.filename is None and _full(sys.stdout, "\n"):
             _end(f"error: the output of this command cannot be written: {error.strerror}", EXIT_USER_ERROR)
+        if error.errno == errno.EAGAIN and error.filename is None:  # of fork
+            _end(f"error: {limits.no_more_threads()}", EXIT_USER_ERROR)
         _end(f"error: {disk_line(error)}", EXIT_USER_ERROR)
     except MemoryError as error:
         detail = f" ({error})" if str(error) else ""

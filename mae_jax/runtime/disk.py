@@ -25,15 +25,63 @@ OF_ONE_PATH = frozenset(
         errno.EPERM,
     }
 )
+# Errors of reading or writing an open file, which name no path.
+_OF_OPEN_FILES = frozenset(
+    {
+        errno.EDQUOT,
+        errno.EFBIG,
+        errno.EIO,
+        errno.EMFILE,
+        errno.ENFILE,
+        errno.ENODEV,
+        errno.ENOSPC,
+        errno.ENXIO,
+        errno.EREMOTEIO,
+        errno.EROFS,
+        errno.ESTALE,
+    }
+)
+_OF_MOUNTS_OR_CONNECTIONS = frozenset({errno.EHOSTDOWN, errno.ENOTCONN, errno.ETIMEDOUT})
+_OF_CONNECTIONS = frozenset(
+    {
+        errno.EADDRINUSE,
+        errno.EADDRNOTAVAIL,
+        errno.ECONNABORTED,
+        errno.ECONNREFUSED,
+        errno.ECONNRESET,
+        errno.EHOSTUNREACH,
+        errno.ENETDOWN,
+        errno.ENETRESET,
+        errno.ENETUNREACH,
+        errno.EPIPE,
+    }
+)
 _TENSORSTORE = re.compile(r"\[os_error_code='(\d+)'\]")  # tensorstore's messages end like this
 _QUOTED = re.compile(r'"(/[^"]*)"')
 _REASONS = {os.strerror(number): number for number in errno.errorcode}
 
 
 def disk_line(error: OSError) -> str:
-    """One line for a file that cannot be read or written: path, reason, and what to do about that reason."""
-    path = _path(error)
-    return f"{path or 'a file'}: {reason(error, path)}"
+    """One line for a file that cannot be read or written: path, reason, and what to do about that reason.
+
+    An error without a path need not be one of a file: a process cannot be started, or a port is in use.
+    """
+    path = path_of(error)
+    return f"{path or _subject(error.errno)}: {reason(error, path)}"
+
+
+def is_of_storage(error: OSError) -> bool:
+    """Whether an error has a path, or is typical of reading or writing an open file."""
+    return path_of(error) is not None or error.errno in _OF_OPEN_FILES | _OF_MOUNTS_OR_CONNECTIONS
+
+
+def _subject(number: int | None) -> str:
+    """What an error is about if it names no path."""
+    if number in _OF_OPEN_FILES:
+        return "a file"
+    if number in _OF_MOUNTS_OR_CONNECTIONS:
+        return "a file or a connection"
+    return "a connection" if number in _OF_CONNECTIONS else "the system refuses a request of this process"
 
 
 def reason(error: OSError, path: Path | None) -> str:
@@ -43,13 +91,15 @@ def reason(error: OSError, path: Path | None) -> str:
     return text + (f" ({about})" if about else "") + (f"; {advice}, then run the same command again" if advice else "")
 
 
-def _path(error: OSError) -> Path | None:
+def path_of(error: OSError) -> Path | None:
     """The path in an error, if it has one: errors on open files may hold a file descriptor instead."""
     return Path(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes | os.PathLike) else None
 
 
 def _advice(number: int | None, path: Path | None) -> tuple[str, str]:
     """A detail about the cause, and what to do. Each is "" if nothing useful is known."""
+    if path is None and number not in (*_OF_OPEN_FILES, *_OF_MOUNTS_OR_CONNECTIONS, errno.ENOMEM):
+        return "", ""
     if number == errno.ENOSPC:
         counted = _file_system(path)
         if counted is not None and counted.f_files and not counted.f_favail:  # some file systems report no inode counts
@@ -188,16 +238,6 @@ def _mode(path: Path) -> int | None:
         return os.stat(path).st_mode
     except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a null byte or a surrogate in the name
         return None
-
-
-def is_folder(path: Path) -> bool:
-    """Whether `path` is a folder. Unlike Path.is_dir, raises OSError if the storage fails or permission is missing."""
-    try:
-        return stat.S_ISDIR(os.stat(path).st_mode)
-    except OSError as error:
-        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
-            return False
-        raise
 
 
 def not_saved(path: Path, error: OSError) -> StorageError:

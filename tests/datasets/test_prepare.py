@@ -1,5 +1,7 @@
 """`mae-jax prepare`: its output, interrupted starts, and reading what it wrote."""
 
+import errno
+import fcntl
 import json
 import os
 import shutil
@@ -96,8 +98,67 @@ def test_a_file_that_cannot_grow_ends_with_one_line(trees, tmp_path):
         timeout=120,
     )
     assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
-    assert "error: cam16: File too large (" in done.stderr and "make room" in done.stderr
+    assert f"error: cam16: {tmp_path}" in done.stderr and ": File too large (" in done.stderr
+    assert "raise that limit (ulimit -f), then run the same command again, or name another --data_dir" in done.stderr
     assert not list(tmp_path.rglob("dataset_info.json"))
+
+
+@pytest.mark.parametrize(
+    ("number", "file", "said"),
+    [
+        (
+            errno.ENOSPC,
+            "",
+            r"cam16: {data}: No space left on device \(.* bytes free on its disk\); make room, .* --data_dir$",
+        ),
+        (
+            errno.ENOSPC,
+            "data/x",
+            r"cam16: {data}/x: No space left on device \(\d+ bytes free on its disk\); make room, ",
+        ),
+        (
+            errno.EMFILE,
+            "source/x",
+            r"cam16: {source}/x: Too many open files \(at most \d+ in this process\); close other",
+        ),
+        (errno.EIO, "source/x", "cam16: {source}/x: Input/output error; check the disk or the mount, [^-]*$"),
+        (
+            errno.EACCES,
+            "data/x",
+            "cam16: {data}/x: Permission denied; correct its permissions, or name another --data_dir",
+        ),
+        (errno.ECONNREFUSED, "", "cam16: the system refuses a request: Connection refused$"),
+    ],
+)
+def test_an_error_of_the_system_has_its_path_and_fitting_advice(tmp_path, number, file, said):
+    path = [str(tmp_path / file)] if file else []
+    with (
+        pytest.raises(UserError, match="^" + said.format(data=tmp_path / "data", source=tmp_path / "source")),
+        preparing._staging("cam16", tmp_path / "data"),
+    ):
+        raise OSError(number, os.strerror(number), *path)
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EIO, errno.ENOTSUP])
+def test_a_file_system_without_locks_is_not_another_process(tmp_path, monkeypatch, number):
+    def fail(*args):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", fail)
+    with preparing._staging("cam16", tmp_path) as staging:
+        assert staging.is_dir()
+
+
+def test_a_data_dir_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    where = tmp_path / "file" / "data"
+    with (
+        pytest.raises(
+            UserError, match=f"^--data_dir {where} cannot be written: {where}.*: Not a directory .*--data_dir$"
+        ),
+        preparing._staging("cam16", where),
+    ):
+        pass
 
 
 def test_preparing_twice_is_reported(trees, prepared_sets):

@@ -148,20 +148,24 @@ def test_a_storage_error_does_not_mean_that_a_path_does_not_exist(tmp_path, monk
 
 
 @pytest.mark.parametrize(
-    ("number", "fails"), [(errno.EIO, True), (errno.ENOTCONN, True), (errno.ENOENT, False), (errno.ENOTDIR, False)]
+    ("number", "line"),
+    [
+        (errno.EIO, "a file: Input/output error; check the disk or the mount, then run the same command again"),
+        (errno.ENOTCONN, "a file or a connection: Transport endpoint is not connected; check the disk or the mount"),
+        (errno.EADDRINUSE, "a connection: Address already in use\n"),
+        (errno.ECONNREFUSED, "a connection: Connection refused\n"),
+        (errno.ENOSYS, "the system refuses a request of this process: Function not implemented\n"),
+        (errno.EPERM, "the system refuses a request of this process: Operation not permitted\n"),
+        (errno.ENOMEM, "the system refuses a request of this process: Cannot allocate memory; free memory"),
+    ],
 )
-def test_a_storage_error_does_not_mean_that_a_folder_is_missing(tmp_path, monkeypatch, number, fails):
-    assert disk.is_folder(tmp_path) and not disk.is_folder(tmp_path / "x") and not disk.is_folder(Path(__file__))
+def test_an_error_without_a_path_blames_the_disk_only_where_it_may_be_at_fault(capsys, number, line):
+    def fail():
+        raise OSError(number, os.strerror(number))
 
-    def fail(path):
-        raise OSError(number, os.strerror(number), path)
-
-    monkeypatch.setattr(os, "stat", fail)
-    if fails:
-        with pytest.raises(OSError, match=os.strerror(number)):
-            disk.is_folder(tmp_path)
-    else:
-        assert not disk.is_folder(tmp_path)
+    assert line_of(fail, capsys).startswith(f"error: {line}")
+    at_path = disk.disk_line(OSError(number, os.strerror(number), "/x"))
+    assert at_path.startswith(f"/x: {os.strerror(number)}")
 
 
 def test_failures_of_the_machine_are_told_from_faults_of_a_file():

@@ -1,5 +1,6 @@
 """Faults around a command: closed or full output, little memory, no threads, a script without a main guard."""
 
+import errno
 import fcntl
 import os
 import resource
@@ -76,6 +77,18 @@ def test_a_flagfile_that_is_missing_is_one_line(environment, module):
     assert done.stderr == "error: --flagfile: [Errno 2] No such file or directory: 'missing'\n"
 
 
+@pytest.mark.parametrize("module", ["mae_jax", "mae_jax.main"])
+def test_a_flagfile_that_is_not_text_is_one_line(environment, tmp_path, module):
+    (tmp_path / "flags").write_bytes(b"--workdir=\xff\xfe")
+    arguments = ["run"] if module == "mae_jax" else ["--config=configs/demo.py"]
+    done = shell('"$@"', environment, "-m", module, *arguments, f"--flagfile={tmp_path / 'flags'}")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        f"error: --flagfile={tmp_path / 'flags'} is not UTF-8 text ('utf-8' codec can't decode byte 0xff in position "
+        "10: invalid start byte); save it as UTF-8\n"
+    )
+
+
 def test_little_memory_is_refused_before_jax_starts(environment, tmp_path):
     run = ("-m", "mae_jax.main", "--config=configs/demo.py:smoke=true", f"--workdir={tmp_path / 'run'}")
     done = shell('ulimit -v 1000000; "$@"', environment, *run)
@@ -99,7 +112,22 @@ def test_a_thread_that_cannot_start_names_the_limits(capsys, monkeypatch):
         call(threading.Thread(target=print).start)
     line = capsys.readouterr().err
     assert end.value.code == 2 and line.count("\n") == 1
-    assert "cannot start another thread (ulimit -u is 40, ulimit -v is 8388608)" in line
+    assert "cannot start another thread or process (ulimit -u is 40, ulimit -v is 8388608)" in line
+
+
+def test_a_process_that_cannot_start_names_the_limits(capsys, monkeypatch):
+    given = {resource.RLIMIT_NPROC: 40, resource.RLIMIT_AS: resource.RLIM_INFINITY}
+    monkeypatch.setattr(resource, "getrlimit", lambda which: (given[which], given[which]))
+
+    def fork(*args):
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    monkeypatch.setattr(subprocess, "_fork_exec", fork)
+    with pytest.raises(SystemExit) as end:
+        call(subprocess.run, ["true"])
+    line = capsys.readouterr().err
+    assert end.value.code == 2 and line.count("\n") == 1
+    assert line.startswith("error: this process cannot start another thread or process (ulimit -u is 40); ")
 
 
 def test_a_lock_with_bytes_that_are_not_utf8_is_named(tmp_path):

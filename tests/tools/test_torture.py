@@ -45,6 +45,63 @@ def test_a_run_that_ends_before_its_kill_is_not_counted(tmp_path, monkeypatch, c
     assert f"pretrain: {kills} of 2 killed" in capsys.readouterr().out
 
 
+class Processes(torture["Runs"]):
+    """Runs whose process runs `code`. The first `early` ones end at once."""
+
+    def __init__(self, kind, out, code, early=0):
+        super().__init__(kind, 12, out)
+        self.code, self.early = code, early
+
+    def finish(self, workdir):
+        workdir.mkdir(exist_ok=True)
+        workdir.with_suffix(".log").touch()
+        return 1.0
+
+    def start(self, workdir):
+        workdir.mkdir(exist_ok=True)
+        self.early -= 1
+        return subprocess.Popen([sys.executable, "-c", "" if self.early >= 0 else self.code, str(workdir)])
+
+
+WAITING = "import time; time.sleep(60)"
+SAVING = """
+import pathlib, sys, time
+for step in range(2, 12):
+    (pathlib.Path(sys.argv[1]) / "checkpoints" / f"{step}.saving").mkdir(parents=True)
+    (pathlib.Path(sys.argv[1]) / "checkpoints" / str(step)).mkdir()
+time.sleep(60)
+"""
+
+
+def test_only_a_run_that_died_of_the_signal_was_killed(tmp_path):
+    assert Processes("pretrain", tmp_path, WAITING).kill_after(tmp_path / "a", 0.2)
+    assert not Processes("pretrain", tmp_path, "").kill_after(tmp_path / "b", 20.0)
+    assert Processes("save", tmp_path, SAVING).kill_in_save(tmp_path / "c", 4, 0.0) is not None
+    assert Processes("save", tmp_path, SAVING).kill_in_save(tmp_path / "d", 4, None) is not None
+    assert Processes("save", tmp_path, "").kill_in_save(tmp_path / "e", 4, None) is None
+
+
+def test_a_run_that_ends_as_it_is_to_be_killed_was_not_killed(tmp_path, monkeypatch):
+    """It ends between the time limit and the signal, which a process that has ended does not get."""
+
+    class Ending(subprocess.Popen):
+        def send_signal(self, number):
+            subprocess.Popen.wait(self)
+            super().send_signal(number)
+
+    runs = Processes("pretrain", tmp_path, "import time; time.sleep(0.3)")
+    monkeypatch.setattr(subprocess, "Popen", Ending)
+    assert not runs.kill_after(tmp_path / "a", 0.01)
+
+
+@pytest.mark.parametrize("early, kills", [(0, 2), (4, 2), (9, 2), (10, 2), (20, 1), (30, 0)])
+def test_a_save_that_could_not_be_killed_is_drawn_again_and_not_counted(tmp_path, monkeypatch, capsys, early, kills):
+    monkeypatch.setitem(torture["torture"].__globals__, "differences", lambda one, two: [])
+    runs = Processes("save", tmp_path, SAVING, early)
+    assert torture["torture"](runs, 2, random.Random(0)) == (kills, 0)
+    assert f"save: {kills} of 2 killed" in capsys.readouterr().out
+
+
 def test_runs_that_could_not_be_killed_are_a_failure(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(torture["main"].__globals__, "torture", lambda runs, times, rng: (times - 1, 0))
     monkeypatch.setattr(sys, "argv", ["torture.py", "--only=pretrain", f"--out={tmp_path / 'out'}"])

@@ -44,7 +44,7 @@ class Builder(ImageBuilder):
         found, root = {}, root_of(dl_manager, "train/data")
         for split in ("train", "val", "test"):
             folder = f"{split}/data"
-            if disk.is_folder(root / folder) or split == "train":
+            if disk.is_dir(root / folder) or split == "train":
                 images = sources.folder(root, folder, classes=CLASSES, check=False, field="--source")
                 found[split] = self.examples(images)
         return found
