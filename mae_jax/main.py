@@ -110,8 +110,8 @@ def plan(config: ConfigDict, workdir: str | os.PathLike | None = None, timed: bo
 def _refuse_unused(config: ConfigDict, checked: AnyConfig, directory: Path) -> None:
     """Raises UserError for a field that was set and has no effect.
 
-    Configs from elsewhere than a config file may have such fields, for example those of an earlier run, and so may what
-    was started with them.
+    Configs that do not come from a file, such as those of earlier runs, may have such fields. So may runs started from
+    them.
     """
     loaded = loaded_values(config)
     if loaded is not None and not any((directory / name).exists() for name in (contents.CONFIG, contents.STUDY)):

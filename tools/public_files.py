@@ -190,7 +190,7 @@ def main() -> None:
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     listed = []
-    print("| folder | format | files | equal | refused by name | different | no second reader |")
+    print("| folder | format | files | equal | refused | different | no second reader |")
     print("|---|---|---|---|---|---|---|")
     for directory in options.directories:
         counts: dict[str, Counter] = {}

@@ -3,7 +3,7 @@
     python tools/simulate_studies.py [--studies 1000] [--draws 2000] [--f1] [--sentences]
 
 Each simulated study compares two models for every random seed at four fractions of the labels, with or without a true
-gain, on the same test images. Intervals, p-values and corrections are those of `mae_jax.report.stats`. The script
+gain, on the same test images. Intervals, p values and corrections are those of `mae_jax.report.stats`. The script
 prints Markdown tables; docs/explanation/statistics.md shows and explains them. It uses no images and no training.
 
 `--sentences` counts false sentences: whole studies without any gain are analyzed and put into words by the report.
@@ -102,7 +102,7 @@ MEANS = ("coverage", "width", "claims")
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """Coverage, width relative to the oracle, fraction of intervals without 0, and p-values over simulated studies."""
+    """Coverage, width relative to the oracle, fraction of intervals without 0, and p values over simulated studies."""
 
     coverage: float
     width: float
@@ -162,7 +162,7 @@ def study(setting: Setting, studies: int, draws: int, seed: int = 0, oracle: int
 
 
 def any_claim(p: Float[np.ndarray, " studies"]) -> float:
-    """The fraction of studies (four p-values each) with a p-value below 0.05 after Holm's correction."""
+    """The fraction of studies (four p values each) with a p value below 0.05 after Holm's correction."""
     families = p[: len(p) // FRACTIONS * FRACTIONS].reshape(-1, FRACTIONS)
     return float(np.mean([min(stats.holm(family.tolist())) < 0.05 for family in families]))
 

@@ -164,7 +164,7 @@ def check_newest() -> Iterator[Finding]:
         remedy = f"check them: {TRY}; or install the tested ones: python -m pip install {pins}"
         yield Finding("newest versions", WARNING, f"newer than the newest that were tested: {listed}", remedy)
     else:
-        yield Finding("newest versions", OK, "none is newer than those that were tested")
+        yield Finding("newest versions", OK, "no package is newer than the tested version")
 
 
 def ask_jax() -> dict[str, Any]:

@@ -163,8 +163,8 @@ class DataFields(Fields):
     stain: str = field(
         "none",
         "random change of stain and color in training: hed (H&E: amounts of hematoxylin, eosin and DAB), randstainna "
-        "(any stain: mean and deviation in LAB, as they differ between the training images), jitter (brightness, "
-        "contrast, saturation, hue)",
+        "(any stain: mean and standard deviation in LAB, drawn with their spread over the training images), jitter "
+        "(brightness, contrast, saturation, hue)",
         choices=STAINS,
     )
     stain_strength: float = field(1.0, "factor for the ranges of `stain`", low=0, high=10, open="low")

@@ -15,7 +15,7 @@ class Traits:
 
     words: str  # what messages call it
     objective: str  # "module:class" of its `step.spec.Objective`; as text, because configs are read without JAX
-    updates: bool = True  # it makes training steps; without them it solves for the head, or has none
+    updates: bool = True  # it makes training steps; without updates, the head is fitted directly, or there is no head
     labeled: bool = True  # it learns classes from labels and ends with predictions; else it pre-trains an encoder
     decoder: bool = False  # its network is a masked autoencoder (`models.mae`), whose reconstructions can be shown
     frozen: bool = False  # the encoder keeps its initial weights

@@ -110,7 +110,7 @@ def decode(data: bytes, name: str = "image") -> Picture:
 def _wrong_checksum(data: bytes) -> str:
     """The name of the first chunk of a PNG that the pixels depend on and whose checksum is wrong; "" if there is none.
 
-    Pillow does not check those of pixels, and would read other values.
+    Pillow does not verify the checksums of pixel data and would return wrong values.
     """
     at = len(PNG)
     while at + 12 <= len(data):

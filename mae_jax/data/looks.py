@@ -34,7 +34,10 @@ def picture(data: bytes, name: str = "image") -> Float32[np.ndarray, "64 64 3"]:
 
 
 def _reduced(data: bytes, name: str, side: int, mode: str) -> Image.Image:
-    """An upright image of at least 4 x `side` pixels along each side if it has so many. JPEGs decode no more."""
+    """An upright image of at least 4 x `side` pixels along each side if the image is that large.
+
+    For JPEG, only that resolution is decoded.
+    """
     image = open_image(data, name) if data.startswith(b"\xff\xd8") else None
     if image is not None and image.format == "JPEG" and image.mode in ("RGB", "L"):
         image.draft(mode, (4 * side, 4 * side))

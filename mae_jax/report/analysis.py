@@ -95,7 +95,7 @@ class Study:
         return stats.over_seeds(draws[list(ours)] - draws[list(base)], values[list(ours)] - values[list(base)])
 
     def difference(self, metric: str, ours: Sequence[int], base: Sequence[int]) -> Difference:
-        """`ours` minus `base`, paired run by run. Interval and p-value come from the same draws."""
+        """`ours` minus `base`, paired run by run. Interval and p value come from the same draws."""
         value = round(self.mean(metric, ours) - self.mean(metric, base), 12) + 0.0
         draws = self.difference_draws(metric, ours, base)
         if metric == "ece":  # resampling biases it, see `stats.mirrored_interval`

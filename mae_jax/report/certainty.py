@@ -29,7 +29,7 @@ def analyze(study: Study) -> list[dict]:
     `right` and `wrong` are the median confidences of correct and wrong predictions of all seeds together. `wrong_q1`
     and `wrong_q3` are quartiles. `wrong_mean` is the mean confidence of a wrong prediction and `wrong_sd` its standard
     deviation. `difference` is the mean minus that of the strongest training from scratch, with Student's interval and
-    p-value over images and seeds, and Holm's correction for all rows; `sd_difference` is the same for the standard
+    p value over images and seeds, and Holm's correction for all rows; `sd_difference` is the same for the standard
     deviation. `sure_wrong` is the share of all test images that are wrong with a confidence of 0.9 or more.
     """
     rows = []

@@ -1,8 +1,8 @@
 """Which differences are shown: one rule for every comparison of a report.
 
-A difference is shown if its 95 % interval excludes 0, and its p-value is still below 0.05 after Holm's correction for
+A difference is shown if its 95 % interval excludes 0, and its p value is still below 0.05 after Holm's correction for
 all comparisons of its family. A family is every comparison that a report makes of one quantity: all fractions, arms
-and initializations, and all classes or evaluations. Interval and p-value of a difference have the same source.
+and initializations, and all classes or evaluations. Interval and p value of a difference have the same source.
 """
 
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from mae_jax.report import stats
 
-SURE = 0.05  # significance level for a corrected p-value
+SURE = 0.05  # significance level for a corrected p value
 NOTHING = "no difference shown"
 COLLAPSED = "collapsed: nothing to compare"
 UNSURE = "not sure after Holm's correction"
@@ -18,7 +18,7 @@ TIMES = {1: "once", 2: "twice"}  # how often a model was trained, in words
 
 
 class Difference(NamedTuple):
-    """A value of some models minus that of others, averaged over seeds, with its 95 % interval and p-value."""
+    """A value of some models minus that of others, averaged over seeds, with its 95 % interval and p value."""
 
     value: float
     low: float
@@ -63,5 +63,5 @@ def is_unsure(row: dict) -> bool:
 
 
 def is_sure(row: dict) -> bool:
-    """Whether a row's p-value is below 0.05 after Holm's correction."""
+    """Whether a row's p value is below 0.05 after Holm's correction."""
     return row["holm_p"] is not None and row["holm_p"] < SURE

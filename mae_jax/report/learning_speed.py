@@ -27,7 +27,7 @@ def analyze(study: Study) -> list[dict]:
 
     `final` is the accuracy at the last evaluation, `reached` the epoch (or step, see `axis`) at which 90 % of it is
     reached, and `area` the mean accuracy during training. Intervals are Student's over three or more seeds, otherwise
-    None. `difference` is the area minus that of the strongest training from scratch, paired by seed. Its p-value is
+    None. `difference` is the area minus that of the strongest training from scratch, paired by seed. Its p value is
     Student's, and Holm's correction is for all rows.
     """
     rows, areas = [], {}

@@ -114,7 +114,7 @@ def mean_interval(found: Ratio) -> tuple[float, float]:
 
 
 def difference(ours: Ratio, base: Ratio) -> Difference:
-    """`ours` minus `base` on the same images, paired by seed, with Student's interval and p-value.
+    """`ours` minus `base` on the same images, paired by seed, with Student's interval and p value.
 
     Seeds are in the same order in both. The variance over images takes the pairing into account.
     """

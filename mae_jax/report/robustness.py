@@ -109,7 +109,7 @@ def figure(runs: Sequence[Run], found: Sequence[dict], changes: Sequence[Change]
             ax.fill_between(x, low, high, color=color, alpha=0.15, linewidth=0)
             ax.plot(x, y, color=color, marker=figures.marker(study, init), markersize=5)
             drawn += [{"panel": name, "init": init, **points[tick], "level": tick} for tick in ticks if tick in points]
-        ax.set_xticks(range(len(ticks)), ["as is" if tick == neutral else f"{tick:g}" for tick in ticks])
+        ax.set_xticks(range(len(ticks)), [USUAL if tick == neutral else f"{tick:g}" for tick in ticks])
         ax.axvline(ticks.index(neutral), color="0.7", linewidth=0.8, linestyle=":")
         ax.set_title(name)
         ax.set_xlabel(about[name].axis)

@@ -135,7 +135,7 @@ def t_interval(values: Float[np.ndarray, " s"]) -> tuple[float, float]:
 
 
 def t_test(values: Float[np.ndarray, " s"]) -> float:
-    """Student's two-sided p-value that the mean over two or more seeds is 0; `t_interval` is its interval."""
+    """Student's two-sided p value that the mean over two or more seeds is 0; `t_interval` is its interval."""
     error = stats.sem(values)
     if not error:
         return 0.0 if np.mean(values) else 1.0
@@ -190,7 +190,7 @@ def over_seeds(redrawn: Float[np.ndarray, "s d"], values: Float[np.ndarray, " s"
 
 
 def p_value(draws: Float[np.ndarray, " d"]) -> float:
-    """The two-sided p-value of a difference of 0 from the draws that also give its interval.
+    """The two-sided p value of a difference of 0 from the draws that also give its interval.
 
     It is below 0.05 if `percentile_interval` excludes 0 (Efron and Tibshirani 1993, section 15.4), and at least 1 / d,
     the resolution of d draws.
@@ -233,7 +233,7 @@ def mcnemar(first: Bool[np.ndarray, " n"], second: Bool[np.ndarray, " n"]) -> fl
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """Holm's step-down correction (1979) of p-values, in the order given."""
+    """Holm's step-down correction (1979) of p values, in the order given."""
     raw = np.asarray(p, dtype=np.float64)
     order = np.argsort(raw, kind="stable")
     stepped = np.maximum.accumulate(raw[order] * (len(raw) - np.arange(len(raw))))

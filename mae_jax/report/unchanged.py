@@ -1,4 +1,4 @@
-"""Whether a report still holds: nothing that it was made from, and nothing of it, has changed since."""
+"""Checks whether a report is up to date: neither its inputs nor its files have changed."""
 
 import hashlib
 import json

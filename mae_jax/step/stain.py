@@ -74,8 +74,8 @@ class RandStainNA(Augmentation):
     """Gives each image a drawn mean and standard deviation of L, a and b (Shen et al. 2022, "RandStainNA").
 
     The draws are normal, around the averages over the training images, with their spread times `strength`. `mean`,
-    `mean_spread`, `deviation` and `deviation_spread` come from `statistics`. A drawn deviation is at least
-    LEAST_DEVIATION, because a normal draw may be negative.
+    `mean_spread`, `deviation` and `deviation_spread` come from `statistics`. The standard deviation that
+    is drawn is at least LEAST_DEVIATION, because a normal draw may be negative.
     """
 
     mean: Triple

@@ -23,7 +23,7 @@ class Board:
     """The runs of all workers."""
 
     def __init__(self, names: Sequence[str], costs: Sequence[float], every_seconds: float, places: int):
-        """`names` and expected `costs` of all runs, the latter in any unit and 0 if a run is not to do.
+        """`names` and expected `costs` of all runs, the latter in any unit and 0 for a run that needs no work.
 
         `places`: the number of workers.
         """

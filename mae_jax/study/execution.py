@@ -64,7 +64,7 @@ class _Execution:
         self.nothing_changed = f"nothing was changed; {finished_of(runs)}"
 
     def again(self, cache: DataCache) -> None:
-        """Runs all runs, which are finished, without a plan. One that must be computed again opens its images."""
+        """Reads the results of finished runs, without a plan. Images are opened only if a run must be recomputed."""
         self.progress.costs = [0.0] * len(self.runs)
         for number in range(len(self.runs)):
             self.run_here(number, cache)

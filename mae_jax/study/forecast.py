@@ -24,7 +24,7 @@ def lines(planned: Sequence[Planned], cache: splits.DataCache) -> list[str]:
     if len(later) < 2:
         return []
     jobs = side_by_side.jobs(planned, later)
-    found = ["  by the number of devices, each as fast as the measured one, communication not counted:"]
+    found = ["  expected time by number of devices (as fast as this one; communication is not included):"]
     for count in DEVICES:
         shares = _shares([planned[k] for k in todo], count, cache)
         split = {k: planned[k].seconds * shares[planned[k].config.task] for k in todo}

@@ -17,11 +17,11 @@ from mae_jax.study.team import Job, Place, Team, gpu_names, shares
 
 IMAGES = "images.pickle"
 WORTH_SECONDS = 90.0  # shorter studies are not measured: starting the workers would take too large a part
-WORTH_GAIN = 1.1  # throughput of all workers over that of one process, from which they are used
+WORTH_GAIN = 1.1  # minimum speed-up over one process at which workers are used
 
 
 def gpus(config: StudyConfig | SweepConfig) -> list[str]:
-    """The GPUs that get one worker each; [] if this process computes itself.
+    """The GPUs that get one worker each; [] if this process does the computation.
 
     If there are any, JAX is restricted to the CPU in this process, so that the memory of the GPUs is left to the
     workers. Call this before JAX starts. Raises UserError where several processes share each run.

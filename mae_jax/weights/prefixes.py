@@ -58,7 +58,8 @@ def select(arrays: dict[str, np.ndarray], where: str) -> tuple[dict[str, np.ndar
     notes = [f"the prefix {prefix!r} is removed from the keys"] if prefix else []
     others = [each for each in prefixes if each != prefix]
     if others:
-        notes.append(f"of several networks, that under {prefix!r} is taken; {', '.join(map(repr, others))} is ignored")
+        ignored = f"{', '.join(map(repr, others))} {'is' if len(others) == 1 else 'are'} ignored"
+        notes.append(f"the file holds several networks; the one under {prefix!r} is used, {ignored}")
         left = [key for key in left if not key.startswith(tuple(each for each in others if each))]
     if left:
         keys = count(len(left), "key outside of it is", "keys outside of it are")

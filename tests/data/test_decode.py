@@ -1,4 +1,4 @@
-"""Image files of every format but TIFF and JPEG 2000: decoded to upright RGB on white, or refused by name."""
+"""Image files of every format but TIFF and JPEG 2000: decoded to upright RGB on white, or refused with their names."""
 
 import io
 import struct

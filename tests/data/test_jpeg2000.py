@@ -1,4 +1,4 @@
-"""JPEG 2000 files, coded by imagecodecs and put into boxes here: each is decoded rightly or refused by name."""
+"""JPEG 2000 files, coded by imagecodecs and boxed here: each is decoded correctly, or refused with its name."""
 
 import io
 import struct

@@ -1,4 +1,4 @@
-"""A table of TIFF files, drawn by tifffile and by a small writer here: each is decoded rightly or refused by name."""
+"""TIFF files, drawn by tifffile and by a small writer here: each is decoded correctly, or refused with its name."""
 
 import io
 import struct

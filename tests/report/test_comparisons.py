@@ -1,4 +1,4 @@
-"""The rule for differences: an interval without 0, and a p-value that survives Holm's correction."""
+"""The rule for differences: an interval without 0, and a p value that survives Holm's correction."""
 
 import pytest
 

@@ -32,7 +32,7 @@ def test_only_keys_with_the_prefix_are_taken():
 def test_the_teacher_or_the_average_is_taken_and_the_choice_is_noted(names, expected):
     taken, _, notes = prefixes.select(arrays(*(name + EMBEDDING for name in names)), "x")
     assert int(taken[EMBEDDING][0]) == names.index(expected)
-    assert f"that under {expected!r} is taken" in notes[1] and all(repr(name) in notes[1] for name in names)
+    assert f"the one under {expected!r} is used" in notes[1] and all(repr(name) in notes[1] for name in names)
 
 
 def test_networks_between_which_no_choice_is_clear_are_refused():

@@ -185,7 +185,7 @@ def test_of_two_networks_in_one_file_the_teacher_is_taken(timm_file):
     weights = reader.read(path)
     norm = load_file(path)["teacher.norm.weight"]
     np.testing.assert_array_equal(weights.params["encoder"]["norm"]["scale"], norm)
-    assert "that under 'teacher.' is taken; 'student.' is ignored" in weights.notes[1]
+    assert "the one under 'teacher.' is used, 'student.' is ignored" in weights.notes[1]
     assert reader.read(path, leave=r"^student\.").notes[-1] == "the prefix 'teacher.' is removed from the keys"
     student = reader.read(path, leave=r"^teacher\.")
     np.testing.assert_array_equal(student.params["encoder"]["norm"]["scale"], norm + 1)

@@ -48,7 +48,7 @@ CONTAINERS = {
             "teacher": network(1, "backbone.") | head("head"),
             "optimizer": state(0), "epoch": 100, "args": ARGS, "dino_loss": {"center": torch.zeros(1, 5)},
         },
-        "that under 'teacher.backbone.' is taken; 'student.module.backbone.' is ignored",
+        "the one under 'teacher.backbone.' is used, 'student.module.backbone.' is ignored",
     ),
     "dinov2": (
         {
