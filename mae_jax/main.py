@@ -76,6 +76,7 @@ def run(config: ConfigDict, workdir: str | os.PathLike | None = None, cache: "Da
     """
     limits.leave_imported_script()
     limits.refuse_little_memory()
+    limits.refuse_few_threads()
     checked = validation.check(config)
     directory = run_directory(checked, local(workdir, "--workdir") if workdir else None)
     _refuse_unused(config, checked, directory)

@@ -1,14 +1,22 @@
 """Limits of the system that a run meets: memory, threads, and scripts that processes import again."""
 
+import contextlib
 import multiprocessing
 import os
+import re
 import resource
+from pathlib import Path
 
 from mae_jax.runtime.disk import readable
 from mae_jax.runtime.errors import UserError
+from mae_jax.runtime.text import count
 
 SCRIPT_IMPORTED = 76  # exit code of a worker process whose script starts a run while it is imported
 _LEAST = 2 << 30  # bytes of address space with which JAX and its threads start
+# Threads of a run with data.threads=8. On 2 cores a run finishes with 57 and aborts with 49; JAX and BLAS start 3 for
+# each further core, and thread pools of Python one.
+_THREADS, _THREADS_PER_CORE = 48, 4
+_EXEMPTING = 1 << 21 | 1 << 24  # CAP_SYS_ADMIN and CAP_SYS_RESOURCE
 
 
 def leave_imported_script() -> None:
@@ -36,6 +44,42 @@ def refuse_little_memory() -> None:
             f"this process may use {readable(limit)} of address space (ulimit -v), but a run needs at least "
             f"{readable(_LEAST)}; raise that limit"
         )
+
+
+def refuse_few_threads() -> None:
+    """Raises UserError if the user may start too few processes and threads for a run, in which JAX would abort."""
+    limit = resource.getrlimit(resource.RLIMIT_NPROC)[0]
+    if limit == resource.RLIM_INFINITY or _is_exempt():
+        return
+    cores = len(os.sched_getaffinity(0))
+    needed, running = _THREADS + _THREADS_PER_CORE * cores, _threads_of_user()
+    available = max(0, limit - running)
+    if available < needed:
+        raise UserError(
+            f"you may have {limit} processes and threads (ulimit -u), and other programs of yours use {running}, but a "
+            f"run needs {needed} on {count(cores, 'core')}; raise that limit or end other programs"
+        )
+
+
+def _is_exempt() -> bool:
+    """Whether the limit on processes is not enforced: for root, and with certain capabilities."""
+    if os.getuid() == 0:
+        return True
+    capabilities = re.search(r"^CapEff:\s*(\w+)", Path("/proc/self/status").read_text(), re.M)
+    return capabilities is not None and bool(int(capabilities[1], 16) & _EXEMPTING)
+
+
+def _threads_of_user() -> int:
+    """The number of threads of this user's other processes."""
+    total = 0
+    for place in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # the process has just ended
+            status = (place / "status").read_text(errors="replace")
+            user = re.search(r"^Uid:\s*(\d+)", status, re.M)
+            threads = re.search(r"^Threads:\s*(\d+)", status, re.M)
+            if user and threads and int(user[1]) == os.getuid() and place.name != str(os.getpid()):
+                total += int(threads[1])
+    return total
 
 
 def no_more_threads() -> str:

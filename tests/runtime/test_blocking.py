@@ -29,3 +29,10 @@ def test_it_imports_next_to_nothing():
         "mae_jax.runtime.blocking",
         "mae_jax.runtime.version",
     }
+
+
+def test_signals_are_blocked_before_slow_imports():
+    """`python -m mae_jax` imports the package before it can block signals."""
+    code = "import sys; import mae_jax, mae_jax.runtime.blocking; print('typing' in sys.modules)"
+    done = subprocess.run([sys.executable, "-S", "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout == "False\n", done.stderr

@@ -1,9 +1,11 @@
 """Faults around a command: closed or full output, little memory, no threads, a script without a main guard."""
 
+import contextlib
 import errno
 import fcntl
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -98,6 +100,45 @@ def test_little_memory_is_refused_before_jax_starts(environment, tmp_path):
         "that limit\n"
     )
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("limit", [5, 40])
+def test_few_threads_are_refused_before_jax_starts(environment, limit):
+    drop = "setpriv --reuid=65534 --regid=65534 --clear-groups --inh-caps=+dac_override --ambient-caps=+dac_override"
+    if os.getuid() == 0 and not shutil.which("setpriv"):
+        pytest.skip("root has no such limit, and setpriv is not here")
+    code = (
+        "from mae_jax.runtime import limits; from mae_jax.runtime.command import call; call(limits.refuse_few_threads)"
+    )
+    as_user = drop if os.getuid() == 0 else ""
+    done = shell(f'ulimit -u {limit}; {as_user} "$@"', environment, "-c", code)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
+    assert done.stderr.startswith(f"error: you may have {limit} processes and threads (ulimit -u), and other programs")
+
+
+@pytest.mark.parametrize(("cores", "others", "limit", "refused"), [
+    (2, 0, 56, False), (2, 0, 55, True), (2, 10, 66, False), (2, 10, 65, True), (16, 0, 111, True), (16, 0, 112, False),
+    (2, 1000, resource.RLIM_INFINITY, False),
+])  # fmt: skip
+def test_the_threads_of_a_run_grow_with_the_cores(monkeypatch, cores, others, limit, refused):
+    monkeypatch.setattr(limits.resource, "getrlimit", lambda which: (limit, limit))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(cores)))
+    monkeypatch.setattr(limits, "_threads_of_user", lambda: others)
+    monkeypatch.setattr(limits, "_is_exempt", lambda: False)
+    with pytest.raises(UserError, match=f"a run needs {48 + 4 * cores} on") if refused else contextlib.nullcontext():
+        limits.refuse_few_threads()
+    monkeypatch.setattr(limits, "_is_exempt", lambda: True)
+    limits.refuse_few_threads()
+
+
+def test_the_other_threads_of_the_user_are_counted():
+    before = limits._threads_of_user()
+    code = "import threading; [threading.Thread(target=input).start() for _ in range(50)]; print(flush=True)"
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", code], stdin=pipe, stdout=pipe, stderr=pipe) as process:
+        process.stdout.readline()
+        assert limits._threads_of_user() - before > 25  # other processes of this user come and go
+        process.kill()
 
 
 def test_a_thread_that_cannot_start_names_the_limits(capsys, monkeypatch):
