@@ -8,12 +8,9 @@ from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
-from ml_collections import ConfigDict
 
 from mae_jax.checkpoints import digests
 from mae_jax.config.fields import RunConfig
-from mae_jax.config.loading import with_defaults
-from mae_jax.config.validation import validate
 from mae_jax.models import Params
 from mae_jax.rundir import contents
 from mae_jax.runtime.disk import disk_line, entries, exists, first_line, is_dir, is_file, os_error
@@ -181,5 +178,4 @@ def saved_config(workdir: Path, field: str) -> RunConfig:
             f"{field}={workdir} is not a run directory (no {contents.CONFIG}); pre-train first, for example with "
             f"mae-jax run --config=configs/pretrain.py:exp=2 --workdir={workdir}"
         )
-    saved = with_defaults(contents.read_config(path)["config"])
-    return validate(ConfigDict(saved), f"{field}: {path}: ")
+    return contents.run_config(contents.read_config(path), f"{field}: {path}: ")

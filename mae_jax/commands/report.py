@@ -4,7 +4,6 @@ For the directory of a mask sweep, write the report on its autoencoders.
 """
 
 import argparse
-import json
 from pathlib import Path
 
 SUMMARY = "write the page, tables and figures that compare finished runs"
@@ -34,8 +33,9 @@ def main(options: argparse.Namespace) -> int:
 
 def _is_sweep(place: Path) -> bool:
     """True if study.json says that this is a mask sweep. The report handles a damaged study.json."""
+    from mae_jax.rundir import contents
+
     try:
-        saved = json.loads((place / "study.json").read_text(encoding="utf-8"))
-        return saved["config"]["task"] == "sweep"
-    except (OSError, ValueError, KeyError, TypeError):
+        return contents.peek(place / contents.STUDY)["config"]["task"] == "sweep"
+    except (KeyError, TypeError):
         return False

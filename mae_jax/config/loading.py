@@ -233,15 +233,18 @@ def hparams(config: RunConfig) -> dict[str, Any]:
 def with_defaults(saved: dict[str, Any]) -> dict[str, Any]:
     """A saved config (JSON); fields that did not exist when it was saved get their defaults."""
     task = saved.get("task")
-    if task in TASKS:
-        known = defaults(task)
-    elif task in ("study", "sweep"):
+    if task in ("study", "sweep"):
         make = study_defaults if task == "study" else sweep_defaults
-        known = make(ConfigDict(), ConfigDict())
-        saved = saved | {part: with_defaults(saved.get(part, {})) for part in ("pretrain", "finetune")}
-    else:
+        runs = {part: _run_with_defaults(saved.get(part, {})) for part in ("pretrain", "finetune")}
+        return _filled(saved | runs, as_json(make(ConfigDict(), ConfigDict())))
+    return _run_with_defaults(saved)
+
+
+def _run_with_defaults(saved: Any) -> Any:
+    """`saved` with defaults if it is the config of a run; anything else is left to validation."""
+    if not isinstance(saved, dict) or saved.get("task") not in tuple(TASKS):
         return saved
-    return _filled(saved, as_json(known))
+    return _filled(saved, as_json(defaults(saved["task"])))
 
 
 def _filled(saved: dict[str, Any], known: dict[str, Any]) -> dict[str, Any]:

@@ -102,7 +102,8 @@ def refuse_unknown(keys: Iterable[str], known: Iterable[str], whole: str, prefix
     for key in keys:
         if key not in known:
             near = difflib.get_close_matches(key, known, 1)
-            hint = f"; did you mean {prefix}{near[0]}?" if near else ""
+            part = prefix.rpartition(": ")[2]  # without the name of a file
+            hint = f"; did you mean {part}{near[0]}?" if near else ""
             raise UserError(f"{prefix}{key} is not a field of {whole}{hint}")
 
 

@@ -9,7 +9,6 @@ Bundles are read without pickle, so an untrusted bundle cannot run code. `init=P
 """
 
 import dataclasses
-import json
 import os
 import shutil
 from collections.abc import Sequence
@@ -17,13 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ml_collections import ConfigDict
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from mae_jax.config.fields import TASKS, RunConfig
-from mae_jax.config.loading import as_json, with_defaults
-from mae_jax.config.validation import validate
+from mae_jax.config.loading import as_json
 from mae_jax.evaluation import probes
 from mae_jax.models import Params
 from mae_jax.models.params import digest, map_paths
@@ -54,10 +51,7 @@ def is_bundle(folder: Path) -> bool:
 
 
 def _saved(folder: Path) -> dict[str, Any]:
-    try:
-        saved = json.loads((folder / contents.CONFIG).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
+    saved = contents.peek(folder / contents.CONFIG)
     return saved if isinstance(saved, dict) else {}
 
 
@@ -144,15 +138,15 @@ def read(folder: Path, field: str) -> Bundle:
 
 def _config(path: Path, saved: dict[str, Any], field: str) -> RunConfig:
     config = saved.get("config")
-    if not isinstance(config, dict) or config.get("task") not in TASKS:
+    if not isinstance(config, dict) or config.get("task") not in tuple(TASKS):
         raise UserError(f"{field}: {path} contains no config of a run; export the run again")
-    return validate(ConfigDict(with_defaults(config)), f"{field}: {path}: ")
+    return contents.run_config(saved, f"{field}: {path}: ")
 
 
 def _params(path: Path, like: Params, field: str) -> Params:
     try:
         arrays = load_file(path)
-    except (OSError, SafetensorError, ValueError) as error:
+    except (FileNotFoundError, SafetensorError, ValueError) as error:
         raise UserError(f"{field}: {path} cannot be read ({error}); restore it or export the run again") from None
     expected: dict[str, tuple[int, ...]] = {}
     map_paths(lambda name, leaf: expected.setdefault(name, leaf.shape), like)

@@ -1,7 +1,6 @@
 """Loads a run directory, a bundle, or weights of other code as a `Model`."""
 
 import dataclasses
-import json
 import os
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from mae_jax.report import stats
 from mae_jax.rundir import contents
 from mae_jax.rundir.predictions import read_predictions
 from mae_jax.runtime import machine
+from mae_jax.runtime.disk import is_file
 from mae_jax.runtime.errors import UserError
 from mae_jax.runtime.places import hub_advice, local
 from mae_jax.runtime.text import count
@@ -57,10 +57,9 @@ def load(path: str | os.PathLike, field: str = "load") -> Model:
 
 def is_run(place: Path) -> bool:
     """True if this is a run directory: its config.json holds the config of a run."""
-    try:
-        saved = json.loads((place / contents.CONFIG).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return (place / contents.RUN).is_file()
+    saved = contents.peek(place / contents.CONFIG)
+    if saved is None:
+        return is_file(place / contents.RUN)
     return isinstance(saved, dict) and isinstance(saved.get("config"), dict) and "task" in saved["config"]
 
 

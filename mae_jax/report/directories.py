@@ -1,12 +1,12 @@
 """Run directories below a study's directory."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from mae_jax.report.runs import is_number
-from mae_jax.rundir.contents import PREDICTIONS, RUN, STUDY, is_pretraining
+from mae_jax.rundir.contents import PREDICTIONS, RUN, STUDY, is_pretraining, peek, runs_below, unreadable_format
+from mae_jax.runtime.disk import exists, is_dir
 from mae_jax.runtime.errors import UserError, printable
 from mae_jax.runtime.text import count
 
@@ -21,7 +21,7 @@ def expand(places: Sequence[Path]) -> tuple[list[Path], list[str]]:
     found: list[Path] = []
     unfinished: list[str] = []
     for place in places:
-        below = runs_below(place) if place.is_dir() and not (place / RUN).exists() else []
+        below = runs_below(place) if is_dir(place) and not exists(place / RUN) else []
         if not below:
             found.append(place)  # a run, or a mistake that the reader of runs reports
             continue
@@ -30,7 +30,7 @@ def expand(places: Sequence[Path]) -> tuple[list[Path], list[str]]:
             raise UserError(
                 f"{place}: no classifier among its {count(len(below), 'run')}; the report compares classifiers"
             )
-        finished = [run for run in classifiers if (run / PREDICTIONS).exists()]
+        finished = [run for run in classifiers if exists(run / PREDICTIONS)]
         unfinished += [printable(run.name, keep="") for run in classifiers if run not in finished]
         found += finished or classifiers[:1]
     return found, [f"not finished, and so left out: {', '.join(unfinished)}"] if unfinished else []
@@ -52,23 +52,14 @@ def study_settings(places: Sequence[Path]) -> dict[str, Any]:
 
 def _study_config(place: Path) -> dict:
     """The config in study.json, {} where there is none that can be read."""
-    try:
-        config = json.loads((place / STUDY).read_text(encoding="utf-8"))["config"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return {}
+    saved = peek(place / STUDY)
+    if why := unreadable_format(saved):
+        raise UserError(f"{place / STUDY} {why}; update mae_jax, or name its runs")
+    config = saved.get("config") if isinstance(saved, dict) else None
     return config if isinstance(config, dict) else {}
 
 
-def runs_below(study: Path) -> list[Path]:
-    """Every directory one or two levels below that holds run.json, sorted; a report's directory is none."""
-    files = [*study.glob(f"*/{RUN}"), *study.glob(f"*/*/{RUN}")]
-    return sorted(file.parent for file in files)
-
-
 def holds_pretraining(run: Path) -> bool:
-    """Whether run.json is of a pre-training. False if it cannot be read, which the reader of runs reports."""
-    try:
-        info = json.loads((run / RUN).read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, RecursionError):
-        return False
+    """Whether run.json is of a pre-training. False if it is damaged, which the reader of runs reports."""
+    info = peek(run / RUN)
     return isinstance(info, dict) and is_pretraining(info)

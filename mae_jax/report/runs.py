@@ -14,8 +14,9 @@ from typing import Any, NamedTuple, TypeGuard
 
 import numpy as np
 
-from mae_jax.rundir.contents import USUAL, is_pretraining
+from mae_jax.rundir.contents import CONFIG, USUAL, is_pretraining, peek, unreadable_format
 from mae_jax.rundir.predictions import Predictions, clean, read_predictions, regular, show
+from mae_jax.runtime.disk import is_file
 from mae_jax.runtime.errors import UserError
 from mae_jax.runtime.places import shareable
 from mae_jax.runtime.text import count
@@ -210,6 +211,8 @@ def read_info(path: Path) -> dict:
     except FileNotFoundError:
         raise UserError(f"{file}: not found; give a directory that holds run.json and predictions.csv") from None
     except (OSError, ValueError, RecursionError) as error:
+        if isinstance(error, OSError) and error.errno:
+            raise  # the storage fails; nothing is known of the file
         raise UserError(f"{file}: cannot be read as JSON ({show(error)}); write it again") from None
     if not isinstance(info, dict):
         raise UserError(f"{file}: holds {show(info)}; it must be an object with init, fraction, seed, classes")
@@ -219,6 +222,8 @@ def read_info(path: Path) -> dict:
 def _read_cell(path: Path) -> dict:
     """The checked values of run.json: the fields of a Run except its files and classes."""
     file, info = path / "run.json", read_info(path)
+    if why := unreadable_format(peek(path / CONFIG)):
+        raise UserError(f"{path / CONFIG} {why}; update mae_jax, or leave the run out")
 
     if is_pretraining(info):
         raise UserError(f"{path}: this is a pre-training; the report compares classifiers: leave it out")
@@ -277,7 +282,7 @@ def _read_files(cell: dict, names: Sequence[str]) -> tuple[Run, list[str]]:
     test, found = read_predictions(path / "predictions.csv", names)
     notes = [f"{clean(shareable(path))}: {note}" for note in found]
     validation, file = None, path / "predictions_val.csv"
-    if file.is_file():
+    if is_file(file):
         validation, _ = read_predictions(file, names)
         shared = set(validation.images) & set(test.images)
         if shared:
@@ -300,7 +305,7 @@ def read_log(file: Path) -> tuple[tuple[dict, ...], int]:
     Of the lines with the same fields, 1,000 to 2,000 evenly spaced ones and the last are kept, so that even a long log
     takes little memory.
     """
-    if not file.is_file():
+    if not is_file(file):
         return (), 0
     kinds: dict[frozenset[str], _Thinned] = {}
     broken = 0
@@ -353,8 +358,8 @@ def _train_counts(file: Path) -> dict[str, float] | None:
     `actual` counts these images; `train` counts the images that they were drawn from.
     """
     try:
-        counts = json.loads(regular(file).read_text(encoding="utf-8"))["actual"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        counts = peek(file)["actual"]
+    except (KeyError, TypeError):
         return None
     if not isinstance(counts, dict) or not all(is_number(n, 0.0, 1e12) for n in counts.values()):
         return None
@@ -364,9 +369,9 @@ def _train_counts(file: Path) -> dict[str, float] | None:
 def _last_epoch(file: Path) -> dict[str, float] | None:
     """Test scores of the last epoch, by results.json, where validation chose the epoch; None where it does not tell."""
     try:
-        scores = json.loads(regular(file).read_text(encoding="utf-8"))["last_epoch"]
+        scores = peek(file)["last_epoch"]
         found = {name: scores[name] for name in ("accuracy", "f1")}
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (KeyError, TypeError):
         return None
     return found if all(is_number(value, 0.0, 1.0) for value in found.values()) else None
 

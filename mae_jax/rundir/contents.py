@@ -5,7 +5,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mae_jax.config import tasks
+from ml_collections import ConfigDict
+
+from mae_jax.config import tasks, validation
+from mae_jax.config.fields import RunConfig, rules
+from mae_jax.config.loading import flatten, with_defaults
 from mae_jax.runtime import disk
 from mae_jax.runtime.errors import UserError
 from mae_jax.runtime.files import replacing
@@ -95,6 +99,17 @@ def read_object(path: Path) -> dict[str, Any]:
     return value
 
 
+def peek(path: Path) -> Any:
+    """The value in a JSON file; None if there is no such file or it is damaged.
+
+    Raises OSError if the storage fails, because then nothing is known of the file.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8-sig")) if disk.is_file(path) else None
+    except (FileNotFoundError, ValueError, RecursionError):
+        return None
+
+
 def stamped(saved: dict[str, Any]) -> dict[str, Any]:
     """`saved`, the content of a config.json or study.json, with the format and the version that writes it."""
     return {"format": FORMAT, "version": __version__, **saved}
@@ -106,17 +121,42 @@ def _writer(saved: Mapping[str, Any]) -> str:
     return f", written by mae_jax {version[:40]}" if isinstance(version, str) and version else ""
 
 
+def unreadable_format(saved: Any) -> str:
+    """Why this version cannot read a config.json or study.json of mae_jax, by its format; "" if it can."""
+    written = saved.get("format", 1) if isinstance(saved, dict) and isinstance(saved.get("config"), dict) else 1
+    if type(written) is int and 1 <= written <= FORMAT:
+        return ""
+    here = f"this version of mae_jax ({__version__}) reads formats 1 to {FORMAT}"
+    return f"has format {written!r}{_writer(saved)}, but {here}"
+
+
+def run_config(saved: Mapping[str, Any], prefix: str) -> RunConfig:
+    """The checked config of a run from `saved`, the content of its config.json, with defaults for newer fields.
+
+    `prefix` precedes field names in messages. Raises UserError.
+    """
+    filled = with_defaults(saved["config"])
+    unknown = [key for key in flatten(filled) if key not in rules(RunConfig)]
+    if unknown and (writer := _writer(saved)) and saved["version"] != __version__:
+        raise UserError(
+            f"{prefix}{unknown[0]} is not a field of this version of mae_jax ({__version__}), but the file "
+            f"was{writer[1:]}; update mae_jax, or remove the field"
+        )
+    validation.refuse_unknown(unknown, rules(RunConfig), "the config", prefix)
+    try:
+        config = ConfigDict(filled)
+    except Exception as error:  # names that ConfigDict does not take, such as "a.b" or "__class__"
+        raise UserError(f"{prefix.removesuffix(': ')} is damaged ({disk.first_line(error)}); restore it") from None
+    return validation.validate(config, prefix)
+
+
 def read_config(path: Path) -> dict[str, Any]:
     """Reads a config.json or study.json. Raises UserError if mae_jax did not write it, or a newer version did."""
     saved = read_json(path)
     if not isinstance(saved, dict) or not isinstance(saved.get("config"), dict):
         raise UserError(f"{path} is not the config of a run (no field 'config'); choose another directory")
-    written = saved.get("format", 1)
-    if type(written) is not int or not 1 <= written <= FORMAT:
-        raise UserError(
-            f"{path} has format {written!r}{_writer(saved)}, but this version of mae_jax ({__version__}) reads "
-            f"formats 1 to {FORMAT}; update mae_jax, or choose another directory"
-        )
+    if why := unreadable_format(saved):
+        raise UserError(f"{path} {why}; update mae_jax, or choose another directory")
     if not isinstance(saved.get("resolved", {}), dict):
         raise UserError(f"{path} is not the config of a run ('resolved' is not an object); restore it")
     return saved

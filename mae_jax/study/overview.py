@@ -2,7 +2,6 @@
 
 import dataclasses
 import fcntl
-import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,9 +12,9 @@ import numpy as np
 from mae_jax.config.loading import flatten, with_defaults
 from mae_jax.config.tasks import EVALUATIONS
 from mae_jax.report import stats
-from mae_jax.rundir import contents
+from mae_jax.rundir import contents, lock
 from mae_jax.rundir.predictions import Predictions, read_predictions
-from mae_jax.runtime.disk import readable
+from mae_jax.runtime.disk import exists, is_dir, is_file, readable
 from mae_jax.runtime.errors import UserError
 from mae_jax.runtime.text import count
 
@@ -30,13 +29,14 @@ class Entry:
 
     path: Path
     task: str  # "" if not known
-    state: str  # finished | running | stopped | not started | damaged
+    state: str  # finished | running | stopped | not started | damaged | unreadable
     size: int  # bytes of all files
     config: dict[str, Any]
     results: dict[str, Any]
     run: dict[str, Any]
     runs: int = 0  # of a study: number of its runs
     finished: int = 0  # of a study: number of its finished runs
+    why: str = ""  # why it is unreadable
 
     @property
     def scores(self) -> str:
@@ -53,20 +53,29 @@ class Entry:
         """A short description: initial weights, labels and seed, or how many runs of a study are finished."""
         if self.runs or self.task in ("study", "sweep"):
             return f"{self.finished} of {count(self.runs, 'run')} finished"
-        data = self.config.get("data", {})
-        labels = count(data["label_count"], "label") if data.get("label_count") else ""
-        if not labels and self.task in EVALUATIONS and "fraction" in data:
-            labels = f"{100 * data['fraction']:.4g} % of the labels"
+        if self.why:
+            return self.why
+        data = self.config.get("data")
+        data = data if isinstance(data, dict) else {}
+        asked, fraction = data.get("label_count"), data.get("fraction")
+        labels = count(asked, "label") if type(asked) is int and asked else ""
+        if not labels and self.task in EVALUATIONS and isinstance(fraction, int | float):
+            labels = f"{100 * fraction:.4g} % of the labels"
         init = self.run.get("init") or self.config.get("init_name") or self.config.get("init", "")
         parts = [str(init), labels, f"seed {self.config.get('seed', 'not known')}"]
         return ", ".join(filter(None, parts))
 
 
 def find(top: Path) -> list[Entry]:
-    """The runs and studies in and below `top`, sorted by path. Raises UserError if there are none."""
-    if not top.is_dir():
+    """The runs and studies in and below `top`, sorted by path.
+
+    A folder that cannot be read has the state "unreadable". Raises UserError if there are none, and OSError if `top`
+    itself cannot be read.
+    """
+    if not is_dir(top):
         raise UserError(f"{top} is not a directory; name one that contains runs, such as runs/")
-    all_entries = [entry for path in sorted(_directories(top, DEPTH)) if (entry := read(path)) is not None]
+    found = sorted(_directories(top, DEPTH), key=lambda pair: pair[0])
+    all_entries = [entry for path, error in found if (entry := _read(path, error)) is not None]
     for i, entry in enumerate(all_entries):
         if entry.task in ("study", "sweep"):
             below = [other for other in all_entries if entry.path in other.path.parents]
@@ -82,33 +91,53 @@ def find(top: Path) -> list[Entry]:
     return all_entries
 
 
-def _directories(top: Path, depth: int) -> Iterator[Path]:
-    yield top
+def _directories(top: Path, depth: int) -> Iterator[tuple[Path, OSError | None]]:
+    """The folders to search, each with the error if it cannot be listed."""
     if not depth:
+        yield top, None
         return
     try:
         with os.scandir(top) as entries:
             folders = [e.path for e in entries if e.is_dir(follow_symlinks=False) and e.name not in INSIDE]
-    except OSError:
+    except FileNotFoundError:  # it was removed in the meantime
         return
+    except OSError as error:
+        if depth == DEPTH:
+            raise
+        yield top, error
+        return
+    yield top, None
     for folder in folders:
         if not os.path.basename(folder).startswith("."):
             yield from _directories(Path(folder), depth - 1)
 
 
+def _read(path: Path, error: OSError | None) -> Entry | None:
+    """`read`, or an unreadable entry if the directory cannot be read."""
+    try:
+        if error is not None:
+            raise error
+        return read(path)
+    except OSError as fault:
+        why = fault.strerror or str(fault)
+        return Entry(path, "", "unreadable", 0, {}, {}, {}, why=why)
+
+
 def read(path: Path) -> Entry | None:
-    """The run or study in a directory; None if there is none."""
-    study = (path / contents.STUDY).is_file()
+    """The run or study in a directory; None if there is none. Raises OSError if the storage fails."""
+    study = is_file(path / contents.STUDY)
     name = contents.STUDY if study else contents.CONFIG
     run, results = (_object(path / part) for part in (contents.RUN, contents.RESULTS))
-    if not (path / name).is_file() and not run:
+    if not is_file(path / name) and not run:
         return None
     saved = _object(path / name)
     if contents.BUNDLE in saved:
         return None
+    if why := contents.unreadable_format(saved):
+        return Entry(path, "", "unreadable", size_of(path), {}, {}, {}, why=f"{name} {why}")
     config = saved.get("config") if isinstance(saved.get("config"), dict) else run.get("config", {})
     if not isinstance(config, dict) or not config.get("task"):
-        if (path / contents.CONFIG).is_file() and not run and not study:
+        if is_file(path / contents.CONFIG) and not run and not study:
             return None  # a bundle, or weights from other code
         config = {}
     size = size_of(path)
@@ -124,16 +153,16 @@ def _unfinished(path: Path) -> str:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return "running"
-    except OSError:
+    except FileNotFoundError:
         pass
-    return "stopped" if (path / contents.SAVED).exists() else "not started"
+    except OSError as error:
+        if error.errno not in lock.NO_LOCKS:
+            raise
+    return "stopped" if exists(path / contents.SAVED) else "not started"
 
 
 def _object(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8-sig")) if path.is_file() else {}
-    except (OSError, ValueError, RecursionError):
-        return {}
+    value = contents.peek(path)
     return value if isinstance(value, dict) else {}
 
 
@@ -170,10 +199,12 @@ def compare(first: Path, second: Path) -> list[str]:
     """Compares two runs: config fields that differ, and scores on the test images that both have.
 
     The intervals of the differences, second minus first, are from a paired bootstrap over these images, or over their
-    groups if they are known. Raises UserError if one of the two is not a run.
+    groups if they are known. Raises UserError if one of the two is not a run, and OSError.
     """
     entries = [read(path) for path in (first, second)]
     for path, entry in zip((first, second), entries, strict=True):
+        if entry is not None and entry.why:
+            raise UserError(f"{path}: {entry.why}; update mae_jax, or name another directory")
         if entry is None or entry.task in ("study", "sweep", ""):
             raise UserError(f"{path} is not the directory of one run; name two run directories")
     a, b = (entry for entry in entries if entry)
@@ -190,8 +221,8 @@ def compare(first: Path, second: Path) -> list[str]:
 
 def _paired(a: Entry, b: Entry) -> list[str]:
     files = [entry.path / contents.PREDICTIONS for entry in (a, b)]
-    classes, others = (entry.run.get("classes") for entry in (a, b))
-    if not all(file.is_file() for file in files) or not classes or not others:
+    classes, others = (_class_names(entry) for entry in (a, b))
+    if not classes or not others or not all(is_file(file) for file in files):
         return ["scores: not compared, because at least one run has no predictions"]
     if classes != others:
         return [f"scores: not compared, because the classes differ ({classes} and {others})"]
@@ -222,6 +253,11 @@ def _paired(a: Entry, b: Entry) -> list[str]:
     p = stats.mcnemar(*rights)
     lines.append(f"  correct only in A: {only[0]}, only in B: {only[1]}; McNemar's exact test p = {p:.3g}")
     return [*lines, f"  the intervals resample {of_what}; they do not include differences between seeds"]
+
+
+def _class_names(entry: Entry) -> list[str]:
+    names = entry.run.get("classes")
+    return names if isinstance(names, list) and all(isinstance(name, str) for name in names) else []
 
 
 def _units(predictions: Predictions, at: np.ndarray) -> tuple[np.ndarray, str]:

@@ -6,10 +6,11 @@ from ml_collections import ConfigDict
 
 from mae_jax.checkpoints import steps
 from mae_jax.config.fields import TASKS, RunConfig
-from mae_jax.config.loading import init_of, with_defaults
+from mae_jax.config.loading import init_of
 from mae_jax.config.tasks import TRAITS, UNLABELED
-from mae_jax.config.validation import ENCODER, NORMALIZATION, validate
+from mae_jax.config.validation import ENCODER, NORMALIZATION
 from mae_jax.rundir import contents
+from mae_jax.runtime.disk import is_file
 from mae_jax.runtime.errors import UserError
 from mae_jax.runtime.places import local
 from mae_jax.weights import reader
@@ -47,15 +48,15 @@ def fields_of(place: str, field: str = "init") -> dict[str, Any]:
     """
     path = local(place, field)
     about = path / contents.CONFIG
-    saved = contents.read_json(about) if about.is_file() else None
+    saved = contents.read_json(about) if is_file(about) else None
     if isinstance(saved, dict) and contents.BUNDLE in saved:
         given = saved.get("config")
-        if not isinstance(given, dict) or given.get("task") not in TASKS:
+        if not isinstance(given, dict) or given.get("task") not in tuple(TASKS):
             raise UserError(f"{field}: {about} contains no config of a run; export the run again")
-        return _of_run(validate(ConfigDict(with_defaults(given)), f"{field}: {about}: "))
+        return _of_run(contents.run_config(saved, f"{field}: {about}: "))
     if init_of(place) == "weights":
         return reader.read(place, field).fields()
-    return _of_run(steps.saved_config(path, field)) if about.is_file() else {}
+    return _of_run(steps.saved_config(path, field)) if is_file(about) else {}
 
 
 def _of_run(saved: RunConfig) -> dict[str, Any]:
@@ -68,7 +69,7 @@ def _of_run(saved: RunConfig) -> dict[str, Any]:
 def pretraining_of(place: str, field: str = "init") -> str:
     """`place`, or if it is a study its only pre-training. Raises UserError that names `field` if it has several."""
     path = local(place, field)
-    if not (path / contents.STUDY).is_file():
+    if not is_file(path / contents.STUDY):
         return place
     runs = contents.runs_below(path)
     found = [run for run in runs if contents.read_object(run / contents.RUN).get("task") in UNLABELED]

@@ -227,11 +227,8 @@ def _origin(init: str, init_from: str, seen: tuple[Path, ...]) -> str:
 
 def _object(path: Path) -> dict[str, Any]:
     """The JSON object in a file of another run; {} if there is none."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        return found if isinstance(found, dict) else {}
-    except (OSError, ValueError, RecursionError):
-        return {}
+    found = contents.peek(path)
+    return found if isinstance(found, dict) else {}
 
 
 def _license(folder: Path) -> str:

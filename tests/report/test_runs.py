@@ -1,8 +1,11 @@
 """What a run directory must contain, and the message if it does not."""
 
 import csv
+import errno
+import io
 import json
 import math
+import os
 
 import pytest
 
@@ -167,3 +170,29 @@ def test_broken_log_lines_are_counted(pair):
 def test_names():
     assert clean("a\x1b[31mb\u202e c\n") == "a[31mb c"
     assert [percent(f) for f in (0.01, 0.005, 1.0, 0.07)] == ["1 %", "0.5 %", "100 %", "7 %"]
+
+
+@pytest.mark.parametrize("name", ["run.json", "subset.json", "results.json", "metrics.jsonl", "config.json"])
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.EMFILE])
+def test_a_file_that_cannot_be_read_is_not_taken_for_one_that_is_not_there(pair, monkeypatch, name, number):
+    file = pair[0] / name
+    if not file.exists():
+        file.write_text("{}")
+    opened = io.open
+
+    def failing(path, *args, **options):
+        if str(path) == str(file):
+            raise OSError(number, os.strerror(number), str(path))
+        return opened(path, *args, **options)
+
+    monkeypatch.setattr(io, "open", failing)
+    with pytest.raises(OSError, match=os.strerror(number)):
+        read_runs(pair)
+
+
+def test_a_run_of_a_later_format_is_refused_with_its_writer(pair):
+    (pair[0] / "config.json").write_text(json.dumps({"format": 7, "version": "9.1", "config": {"task": "finetune"}}))
+    with pytest.raises(UserError, match=r"config.json has format 7, written by mae_jax 9\.1, but .*; update mae_jax"):
+        read_runs(pair)
+    (pair[0] / "config.json").write_text(json.dumps({"format": 7}))  # of other code
+    assert len(read_runs(pair)[0]) == 2

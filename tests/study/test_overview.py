@@ -1,8 +1,15 @@
 """The runs and studies that `mae-jax runs` finds."""
 
+import errno
+import io
 import json
+import os
+from pathlib import Path
+
+import pytest
 
 from mae_jax.rundir import contents
+from mae_jax.runtime.errors import UserError
 from mae_jax.study import overview
 
 
@@ -14,3 +21,79 @@ def test_a_bundle_is_not_a_run(tmp_path):
     (tmp_path / contents.CONFIG).write_text(json.dumps(saved))
     found = overview.read(tmp_path)
     assert found is not None and (found.task, found.state) == ("finetune", "not started")
+
+
+GOOD = {"format": 2, "config": {"task": "finetune", "seed": 3, "data": {"label_count": 20}}}
+
+
+def write(place: Path, name: str, value) -> None:
+    place.mkdir(parents=True, exist_ok=True)
+    (place / name).write_text(json.dumps(value))
+
+
+@pytest.mark.parametrize(
+    ("name", "config"),
+    [
+        (contents.STUDY, {"task": "study", "pretrain": 5}),
+        (contents.STUDY, {"task": "sweep", "finetune": [], "pretrain": {"task": "study"}}),
+        (contents.CONFIG, {"task": "finetune", "data": {"label_count": "x"}}),
+        (contents.CONFIG, {"task": "finetune", "data": {"label_count": -1.5}}),
+        (contents.CONFIG, {"task": "finetune", "data": {"fraction": "x"}}),
+        (contents.CONFIG, {"task": "finetune", "data": 5}),
+        (contents.CONFIG, {"task": ["finetune"], "init": {}}),
+    ],
+)
+def test_a_damaged_config_does_not_hide_the_others(tmp_path, name, config):
+    write(tmp_path / "good", contents.CONFIG, GOOD)
+    write(tmp_path / "odd", name, {"config": config})
+    table = overview.table(overview.find(tmp_path), tmp_path)
+    assert "20 labels, seed 3" in table and "\nodd " in table
+
+
+def test_a_later_format_is_named_with_its_writer(tmp_path):
+    write(tmp_path / "good", contents.CONFIG, GOOD)
+    write(tmp_path / "new", contents.CONFIG, GOOD | {"format": 7, "version": "9.1"})
+    entries = overview.find(tmp_path)
+    assert [entry.state for entry in entries] == ["not started", "unreadable"]
+    assert "config.json has format 7, written by mae_jax 9.1, but this version" in overview.table(entries, tmp_path)
+    with pytest.raises(UserError, match=r"new: config.json has format 7, written by mae_jax 9\.1, .*; update mae_jax"):
+        overview.compare(tmp_path / "new", tmp_path / "good")
+
+
+@pytest.mark.parametrize("name", [contents.RUN, contents.RESULTS, contents.CONFIG])
+def test_a_run_whose_files_cannot_be_read_is_listed_as_that(tmp_path, monkeypatch, name):
+    for run in ("bad", "good"):
+        for file, value in ((contents.CONFIG, GOOD), (contents.RUN, {"a": 1}), (contents.RESULTS, {"accuracy": 0.5})):
+            write(tmp_path / run, file, value)
+    opened = io.open
+
+    def failing(file, *args, **options):
+        if str(file) == str(tmp_path / "bad" / name):
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), str(file))
+        return opened(file, *args, **options)
+
+    monkeypatch.setattr(io, "open", failing)
+    assert [entry.state for entry in overview.find(tmp_path)] == ["unreadable", "finished"]
+    assert "Stale file handle" in overview.table(overview.find(tmp_path), tmp_path)
+    with pytest.raises(OSError, match="Stale"):
+        overview.compare(tmp_path / "bad", tmp_path / "good")
+
+
+def test_a_folder_that_cannot_be_listed_is_named(tmp_path, monkeypatch):
+    write(tmp_path / "good", contents.CONFIG, GOOD)
+    (tmp_path / "inner").mkdir()
+    listed, wrong = os.scandir, {tmp_path / "inner"}
+
+    def failing(path="."):
+        if Path(path) in wrong:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+        return listed(path)
+
+    monkeypatch.setattr(os, "scandir", failing)
+    assert [(e.path.name, e.state) for e in overview.find(tmp_path)] == [
+        ("good", "not started"),
+        ("inner", "unreadable"),
+    ]
+    wrong.add(tmp_path)
+    with pytest.raises(OSError, match="Input/output error"):
+        overview.find(tmp_path)

@@ -12,8 +12,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from mae_jax.checkpoints import steps
 from mae_jax.rundir import contents, predictions
 from mae_jax.runtime.errors import UserError
+from mae_jax.study import overview
 from mae_jax.weights import arrays, reader
 
 SIZES = st.one_of(st.integers(0, 20), st.sampled_from([2**31, 2**32, 2**40, 2**62, 2**63 - 1, 2**63, 2**64 - 1]))
@@ -195,3 +197,47 @@ def test_any_value_in_run_json_is_read_or_refused(tmp_path, fields):
     (tmp_path / "predictions.csv").write_bytes(PREDICTIONS)
     (tmp_path / "run.json").write_text(json.dumps(RUN | fields))
     read_or_refused(read_info, tmp_path)
+
+
+PARTS = "task seed init init_from data model train optim eval probe mae log checkpoint pretrain finetune a.b __class__"
+INNER = "label_count fraction mean std size width image_size batch_size new a.b __class__ items"
+CONFIGS = st.dictionaries(
+    st.sampled_from(PARTS.split()),
+    JSON | st.dictionaries(st.sampled_from(INNER.split()), JSON, max_size=3),
+    max_size=4,
+)
+
+
+@FUZZ
+@given(CONFIGS, st.sampled_from(["finetune", "pretrain", "knn", "study", "sweep"]), st.booleans())
+def test_any_config_of_a_run_is_read_or_refused(tmp_path, fields, task, keep):
+    for name in (contents.CONFIG, contents.STUDY):
+        (tmp_path / contents.CONFIG).unlink(missing_ok=True)
+        (tmp_path / contents.STUDY).unlink(missing_ok=True)
+        config = {"task": task} | fields if keep else fields | {"task": task}
+        (tmp_path / name).write_text(json.dumps({"format": 2, "version": "9.1", "config": config}))
+        read_or_refused(steps.saved_config, tmp_path, "RUN_DIR")
+        read_or_refused(lambda: overview.table(overview.find(tmp_path), tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ({"model": {"__class__": 1}}, "config.json: model.__class__ is not a field"),
+        ({"model": {"__class__": {}}}, "config.json is damaged"),
+        ({"a.b": 1}, "config.json: a.b is not a field"),
+        ({"model.size": "tiny"}, "config.json is damaged"),
+        ({"model": {"regs": 1}}, r"model.regs is not a field .*, but the file was written by mae_jax 9\.1; update"),
+    ],
+)
+def test_fields_that_no_config_has_are_named_with_their_writer(tmp_path, config, said):
+    saved = {"version": "9.1", "config": {"task": "finetune"} | config}
+    (tmp_path / "config.json").write_text(json.dumps(saved))
+    with pytest.raises(UserError, match=said):
+        steps.saved_config(tmp_path, "RUN_DIR")
+
+
+def test_a_hint_is_the_name_of_a_field_alone(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"config": {"task": "finetune", "model": {"register": 1}}}))
+    with pytest.raises(UserError, match=r"model.register is not a field of the config; did you mean model.registers\?"):
+        steps.saved_config(tmp_path, "RUN_DIR")
