@@ -1,10 +1,12 @@
 """One direction: a package imports only from those before it (see docs/extending.md)."""
 
 import ast
+import importlib
 from pathlib import Path
 
 import pytest
 
+from mae_jax.config import tasks
 from mae_jax.config.tasks import TASKS
 
 PACKAGE = Path(__file__).parents[1] / "mae_jax"
@@ -80,11 +82,55 @@ def test_no_module_imports_itself_through_others():
         left = {name: needed for name, needed in left.items() if name not in done}
 
 
+CONTAINERS = (tuple, list, set, frozenset, dict)
+GROUPS = (
+    tasks.TRAITS,
+    TASKS,
+    tasks.EVALUATIONS,
+    tasks.UNLABELED,
+    tasks.DECODING,
+    tasks.TRAINED,
+    tasks.QUICK,
+    tasks.LINEAR,
+)
+
+
+def holds_task(value: object) -> bool:
+    """Whether a constant is the name of a task or holds one, and is not a group that follows from the traits."""
+    if any(value is group for group in GROUPS):
+        return False
+    return any(
+        isinstance(each, str) and each in TASKS for each in (value if isinstance(value, CONTAINERS) else [value])
+    )
+
+
 def compared_tasks(tree: ast.AST) -> list[int]:
-    """The lines of a module where something is compared with the name of a task, or with a constant that holds one."""
+    """The lines of a module where something is compared with the name of a task, or with a constant that holds one.
+
+    Constants of the module itself and those that it imports from mae_jax are followed.
+    """
+    sources = {
+        alias.asname or alias.name: (node.module, alias.name)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("mae_jax")
+        for alias in node.names
+    }
+
+    def imported(node: ast.AST) -> object:
+        """The value of an imported constant, as NAME or as module.NAME; None for anything else."""
+        if isinstance(node, ast.Name) and node.id.isupper() and node.id in sources:
+            module, name = sources[node.id]
+            return getattr(importlib.import_module(module), name)
+        if isinstance(node, ast.Attribute) and node.attr.isupper() and isinstance(node.value, ast.Name):
+            place = ".".join(sources.get(node.value.id, ()))
+            return getattr(importlib.import_module(place), node.attr) if place in MODULES else None
+        return None
 
     def named(node: ast.AST) -> bool:
-        return any(isinstance(each, ast.Constant) and each.value in TASKS for each in ast.walk(node))
+        return any(
+            (isinstance(each, ast.Constant) and each.value in TASKS) or holds_task(imported(each))
+            for each in ast.walk(node)
+        )
 
     constants = {
         target.id
@@ -111,6 +157,12 @@ def compared_tasks(tree: ast.AST) -> list[int]:
         ("a = 1\nb = config.task in ('lbfgs', 'other')", [2]),
         ("NAMES = ('knn',)\nx = [t for t in y if t not in NAMES]", [2]),
         ("match task:\n    case 'finetune': pass", [2]),
+        ("from mae_jax.config.tasks import USUAL\nx = [e for e in y if e != USUAL]", [2]),
+        ("from mae_jax.report.runs import USUAL as U\nx = e == U", [2]),
+        ("from mae_jax.config import tasks\nx = t == tasks.RANDOM_PROBE", [2]),
+        ("from mae_jax.rundir import contents\nFIRST = contents.USUAL\nx = t == FIRST", [3]),
+        ("from mae_jax.report.frozen_encoders import NAMES\nx = t in NAMES", [2]),
+        ("from mae_jax.config.tasks import QUICK, TRAITS\nx = t in QUICK or t in TRAITS", []),
         ("if task == 'study': pass\nfolder = {'pretrain': 1}[part]", []),
     ],
 )

@@ -37,14 +37,15 @@ def main(options: argparse.Namespace) -> None:
         from mae_jax.evaluation import perturbations
         from mae_jax.predict import robustness as predicting
         from mae_jax.report import directories, robustness
-        from mae_jax.report.runs import USUAL, read_runs
+        from mae_jax.report.runs import read_runs
+        from mae_jax.rundir import contents
         from mae_jax.runtime import machine
         from mae_jax.runtime.progress import Progress
     machine.keep_memory()
     machine.keep_compiled()
     progress = Progress(10.0)
     places, notes = directories.expand(options.places)
-    runs = [run for run in read_runs(places)[0] if run.evaluation == USUAL]
+    runs = [run for run in read_runs(places)[0] if contents.fine_tunes(run.evaluation)]
     for line in notes:
         progress.say(line)
     if not runs:

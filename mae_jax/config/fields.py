@@ -39,6 +39,7 @@ class Rule:
     may_be_empty: bool = True  # for a list
     may_repeat: bool = True  # for the values in a list
     number_or_auto: bool = False  # for text: a whole number above 0, or "auto"
+    augments: bool = False  # randomly changes training images, besides crops and flips; off in probes
     path: str = ""  # for a path of the user: "one", "several" joined by ",", or "named", [NAME=]PATH joined by ","
 
     @property
@@ -154,11 +155,12 @@ class DataFields(Fields):
     )
     flips: bool = field(True, "flip horizontally and vertically, each with probability 1/2")
     randaugment: float = field(
-        0.0, "RandAugment (Cubuk et al. 2020): magnitude of two random operations per image; 0: off", low=0, high=10
-    )
+        0.0, "RandAugment (Cubuk et al. 2020): magnitude of two random operations per image; 0: off", low=0, high=10,
+        augments=True,
+    )  # fmt: skip
     randaugment_colour: bool = field(True, "let RandAugment change colors; False: only rotate, shear and translate")
     random_erasing: float = field(
-        0.0, "share of the images in which a random rectangle is replaced by noise", low=0, high=1
+        0.0, "share of the images in which a random rectangle is replaced by noise", low=0, high=1, augments=True
     )
     stain: str = field(
         "none",
@@ -166,8 +168,9 @@ class DataFields(Fields):
         "(any stain: mean and standard deviation in LAB, drawn with their spread over the training images), jitter "
         "(brightness, contrast, saturation, hue)",
         choices=STAINS,
+        augments=True,
     )
-    stain_strength: float = field(1.0, "factor for the ranges of `stain`", low=0, high=10, open="low")
+    stain_strength: float = field(1.0, "factor for the ranges of `stain`", low=0, high=10, open="low", augments=True)
     mean: tuple[float, float, float] = field(
         (0.485, 0.456, 0.406), "mean of each channel, for pixel values in 0..1; subtracted (default: ImageNet's)"
     )
@@ -657,7 +660,7 @@ def probe_of(finetune: RunConfig | ConfigDict, task: str) -> ConfigDict:
         c[name] = given[name]
     for section in ("data", "model", "probe", "eval", "checkpoint", "sharding", "log"):
         cast(ConfigDict, c[section]).update(given[section])
-    c.data.update(randaugment=0.0, random_erasing=0.0)
+    c.data.update({name: default for name, (default, rule) in rules(DataFields).items() if rule.augments})
     c.model.update(drop_path=0.0, dropout=0.0, head_std=defaults(task).model.head_std)
     if task in QUICK:  # their images are cropped as in evaluation
         c.data.update({name: getattr(DataFields(), name) for name in ("crop_scale", "crop_ratio", "flips")})

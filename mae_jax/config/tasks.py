@@ -20,7 +20,8 @@ class Traits:
     decoder: bool = False  # its network is a masked autoencoder (`models.mae`), whose reconstructions can be shown
     frozen: bool = False  # the encoder keeps its initial weights
     linear: bool = False  # the head is linear, on features of the frozen encoder
-    chooses: tuple[str, ...] = ()  # fields of `probe` whose value is chosen on validation images
+    fit: str = ""  # "module:function" that fits the head where updates do not; see `train.probe`
+    chooses: tuple[str, ...] = ()  # fields of `probe` whose value is chosen on validation images, as `fit` takes them
 
     @property
     def fine_tunes(self) -> bool:
@@ -49,9 +50,22 @@ TRAITS = {
         frozen=True,
         linear=True,
     ),
-    "lbfgs": Traits("linear probe (L-BFGS)", _CLASSIFICATION, updates=False, frozen=True, linear=True, chooses=("l2",)),
+    "lbfgs": Traits(
+        "linear probe (L-BFGS)",
+        _CLASSIFICATION,
+        updates=False,
+        frozen=True,
+        linear=True,
+        fit="mae_jax.evaluation.probes:fit_logistic",
+        chooses=("l2",),
+    ),
     "knn": Traits(
-        "nearest neighbors", _CLASSIFICATION, updates=False, frozen=True, chooses=("neighbours", "temperature")
+        "nearest neighbors",
+        _CLASSIFICATION,
+        updates=False,
+        frozen=True,
+        fit="mae_jax.evaluation.probes:fit_neighbours",
+        chooses=("neighbours", "temperature"),
     ),
 }
 TASKS = tuple(TRAITS)

@@ -10,12 +10,12 @@ from PIL import Image
 
 from mae_jax.data.decode import load_image
 from mae_jax.data.sources import Source
+from mae_jax.rundir import contents
 from mae_jax.rundir.predictions import most_confident_mistakes
 from mae_jax.runtime import files
 
 # The name is too long with an extension, or is also a folder in another image's name: no thumbnail is written.
 _NO_PLACE = (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST)
-SIDE = 192  # pixels
 
 
 def write_mistakes(directory: Path, source: Source, probabilities: Float[np.ndarray, "n classes"]) -> None:
@@ -42,7 +42,7 @@ def _write(directory: Path, source: Source, indices: Sequence[int]) -> None:
         image = source.read(index)
         pixels = image if isinstance(image, np.ndarray) else load_image(image, source.names[index])
         picture = Image.fromarray(pixels)
-        picture.thumbnail((SIDE, SIDE))
+        picture.thumbnail((contents.THUMBNAIL, contents.THUMBNAIL))
         file = directory / (source.names[index] + ".jpg")
         try:
             file.parent.mkdir(parents=True, exist_ok=True)

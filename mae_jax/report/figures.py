@@ -17,9 +17,9 @@ from mae_jax.report.analysis import Study
 from mae_jax.report.autoencoder_pictures import Pretraining
 from mae_jax.report.cell_types import CellTypes
 from mae_jax.report.comparisons import NOTHING, is_higher, is_lower, is_unsure
-from mae_jax.report.frozen_encoders import LINEAR
 from mae_jax.report.panels import LETTER, LINE, Handle, Numbers, grid, short, wrapped
 from mae_jax.report.runs import BASELINE, Level, series
+from mae_jax.rundir.contents import is_linear
 
 COLORS = {"scratch": "#D55E00", "mae": "#0072B2"}
 OTHERS = ("#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C564B", "#999933", "#882255", "#7F7F7F", "#332288")
@@ -105,7 +105,7 @@ def _random_probe(panel: Curve) -> list[tuple[float, float]]:
     rows = [row for row in panel.rows if row["arm"] in panel.arms]
     at = {row["fraction"]: row["n_train"] if _counted(rows) else 100 * row["fraction"] for row in rows}
     probe, runs = panel.study.random_probe, panel.study.runs
-    if runs[0].evaluation in LINEAR and BASELINE in panel.study.inits:
+    if is_linear(runs[0].evaluation) and BASELINE in panel.study.inits:
         return []  # the line from scratch is of these probes
     return sorted((x, 100 * probe[f][panel.metric]) for f, x in at.items() if panel.metric in probe.get(f, {}))
 

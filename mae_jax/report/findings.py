@@ -28,7 +28,8 @@ from mae_jax.report.cell_types import CellTypes
 from mae_jax.report.external_tests import External
 from mae_jax.report.frozen_encoders import Frozen
 from mae_jax.report.prediction_sets import PredictionSets
-from mae_jax.report.runs import USUAL, Run, read_runs
+from mae_jax.report.runs import Run, read_runs
+from mae_jax.rundir.contents import fine_tunes
 from mae_jax.rundir.predictions import clean
 from mae_jax.runtime.errors import UserError
 
@@ -148,7 +149,7 @@ def _answer(study: Study, rows: list[dict], paired: list[dict], worth: list[dict
     """The sentences of the answer. If all encoders are frozen, the first headline says so."""
     answer = words.answer(study, rows, paired, worth, target)
     evaluation = study.runs[0].evaluation
-    if evaluation == USUAL:
+    if fine_tunes(evaluation):
         return answer
     kind = frozen_encoders.CLASSIFIERS.get(evaluation, f"classifiers on frozen encoders ({evaluation})")
     first, *others = answer["headlines"]

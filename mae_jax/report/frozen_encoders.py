@@ -11,6 +11,7 @@ from mae_jax.report import analysis, comparisons, tables
 from mae_jax.report.analysis import Study
 from mae_jax.report.comparisons import Difference, judge
 from mae_jax.report.runs import BASELINE, USUAL, Level, Run
+from mae_jax.rundir.contents import chooses, is_linear
 
 NAMES = {
     "linear_probe": "linear probe (gradient descent)",
@@ -22,7 +23,6 @@ CLASSIFIERS = {  # in a sentence
     "lbfgs": "linear probes on frozen encoders",
     "knn": "nearest neighbors by the features of frozen encoders",
 }
-LINEAR = ("lbfgs", "linear_probe")  # linear probes; on random weights, they are a baseline for all models
 SHOWN = ("accuracy", "f1")
 KEPT = ("fraction", "init", "seeds", "n_train", "n_choosing", "n_test")  # columns of table.csv that frozen.csv has too
 
@@ -66,9 +66,9 @@ def separate(runs: Sequence[Run]) -> tuple[list[Run], dict[str, list[Run]]]:
 
 
 def random_probes(runs: dict[str, list[Run]]) -> list[Run]:
-    """The linear probes on random weights."""
-    for evaluation in LINEAR:
-        probes = [run for run in runs.get(evaluation, []) if run.init == BASELINE]
+    """The linear probes on random weights, a baseline for all models; preferably those that choose their penalty."""
+    for evaluation in sorted(filter(is_linear, runs), key=chooses, reverse=True):
+        probes = [run for run in runs[evaluation] if run.init == BASELINE]
         if probes:
             return probes
     return []

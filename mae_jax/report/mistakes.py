@@ -13,7 +13,7 @@ from mae_jax.rundir import contents
 from mae_jax.rundir.predictions import most_confident_mistakes, regular
 
 TRIED = 5  # images of a class that are opened to find an example
-SIDE, SMALL = 192, 128  # pixels of a picture, and of an example
+SMALL = 128  # longest side of an example in pixels
 PICTURES = ("PNG", "JPEG", "TIFF", "BMP", "WEBP")
 COLUMNS = (  # of mistakes.csv
     *("fraction", "arm", "label_count", "init", "seed"),
@@ -54,7 +54,7 @@ def gallery(runs: Sequence[Run], pictures: bool = True) -> list[dict]:
         {
             "name": run.name,
             "images": [
-                row | {"uri": _picture(run, row["image"], contents.MISTAKES, SIDE) if pictures else None}
+                row | {"uri": _picture(run, row["image"], contents.MISTAKES, contents.THUMBNAIL) if pictures else None}
                 for row in found
             ],
         }

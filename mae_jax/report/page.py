@@ -25,7 +25,8 @@ from mae_jax.report import (
 )
 from mae_jax.report.drawing import CAPTIONS, Drawing, draw
 from mae_jax.report.findings import Findings, find
-from mae_jax.report.runs import USUAL, Level, Run, distinct, slug
+from mae_jax.report.runs import Level, Run, distinct, slug
+from mae_jax.rundir.contents import fine_tunes
 from mae_jax.runtime import files
 
 
@@ -222,7 +223,9 @@ def _other_test_set(other: external_tests.External, rows: Sequence[dict]) -> dic
 
 def _run_facts(run: Run) -> dict:
     """The run's cell, and what run.json says about how it was trained."""
-    arm = ", ".join(filter(None, (frozen_encoders.name_of(run.evaluation) if run.evaluation != USUAL else "", run.arm)))
+    arm = ", ".join(
+        filter(None, ("" if fine_tunes(run.evaluation) else frozen_encoders.name_of(run.evaluation), run.arm))
+    )
     cell = {**run.level.columns, "arm": arm, "init": run.init, "n_train": run.n_train}
     return html.run_facts(run.path, run.info) | cell
 

@@ -19,7 +19,7 @@ COLUMNS = (
     *("flipped", "flipped_low", "flipped_high"),
     *("baseline", "difference", "low", "high", "p", "holm_p", "verdict"),
 )
-USUAL = "unchanged"
+UNCHANGED = "unchanged"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +41,7 @@ def rows(runs: Sequence[Run], changes: Sequence[Change]) -> list[dict]:
     validation images; Holm's correction is for all rows. Raises UserError for predictions that are not valid.
     """
     usual = analysis.analyze(list(runs))
-    found, family = _rows(usual, usual, USUAL, None)
+    found, family = _rows(usual, usual, UNCHANGED, None)
     for change in changes:
         tested = [
             dataclasses.replace(run, test=read_predictions(file, run.raw_classes)[0])
@@ -99,7 +99,7 @@ def figure(runs: Sequence[Run], found: Sequence[dict], changes: Sequence[Change]
         for init in inits:
             mine = [row for row in at if row["init"] == init]
             points = {row["level"]: row for row in mine if row["change"] == name}
-            points[neutral] = next(row for row in mine if row["change"] == USUAL)
+            points[neutral] = next(row for row in mine if row["change"] == UNCHANGED)
             x = [place for place, tick in enumerate(ticks) if tick in points]
             y, low, high = (
                 np.array([100 * points[tick][f"f1{end}"] for tick in ticks if tick in points])
@@ -109,7 +109,7 @@ def figure(runs: Sequence[Run], found: Sequence[dict], changes: Sequence[Change]
             ax.fill_between(x, low, high, color=color, alpha=0.15, linewidth=0)
             ax.plot(x, y, color=color, marker=figures.marker(study, init), markersize=5)
             drawn += [{"panel": name, "init": init, **points[tick], "level": tick} for tick in ticks if tick in points]
-        ax.set_xticks(range(len(ticks)), [USUAL if tick == neutral else f"{tick:g}" for tick in ticks])
+        ax.set_xticks(range(len(ticks)), [UNCHANGED if tick == neutral else f"{tick:g}" for tick in ticks])
         ax.axvline(ticks.index(neutral), color="0.7", linewidth=0.8, linestyle=":")
         ax.set_title(name)
         ax.set_xlabel(about[name].axis)

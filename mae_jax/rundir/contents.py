@@ -25,6 +25,7 @@ LOWERED = "lowered.json"  # reductions of the learning rate, see `train.divergen
 TRACKERS = "trackers.json"  # the run's id in each of `log.trackers`
 SAVED = ".saved"  # exists once a checkpoint was saved: the run must not start again without one
 MISTAKES = "thumbnails"  # has small pictures of the most confident mistakes
+THUMBNAIL = 192  # longest side of these pictures in pixels
 EXAMPLES = "examples"  # has a small picture of each class
 BUNDLE = "mae_jax_bundle"  # a key in the config.json of a bundle, which is not a run
 EXTERNAL = "external"  # has a directory with a predictions.csv for each external test set
@@ -50,6 +51,16 @@ def is_pretraining(info: Mapping[str, Any]) -> bool:
 def chooses(evaluation: str) -> bool:
     """Whether an evaluation of an encoder chooses a penalty or a number of neighbors on validation images."""
     return evaluation in tasks.TRAITS and bool(tasks.TRAITS[evaluation].chooses)
+
+
+def fine_tunes(evaluation: str) -> bool:
+    """Whether an evaluation trains the encoder with labels. One that only other software has does not."""
+    return evaluation in tasks.TRAITS and tasks.TRAITS[evaluation].fine_tunes
+
+
+def is_linear(evaluation: str) -> bool:
+    """Whether an evaluation is a linear probe. One that only other software has is not."""
+    return evaluation in tasks.TRAITS and tasks.TRAITS[evaluation].linear
 
 
 def reference_ratio(ratios: Sequence[float]) -> float:

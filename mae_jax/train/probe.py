@@ -1,6 +1,7 @@
-"""The tasks lbfgs and knn, logistic regression and nearest neighbors on a frozen encoder: data and results."""
+"""The tasks without updates, logistic regression and nearest neighbors on a frozen encoder: data and results."""
 
 import dataclasses
+import importlib
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +30,13 @@ from mae_jax.weights import initial_weights
 def probe(
     config: RunConfig, mesh: Mesh, on_progress: labelled_sets.OnProgress | None, cache: splits.DataCache | None
 ) -> Task:
-    """Builds the task lbfgs or knn, which fits a classifier to features of the frozen encoder without training steps.
+    """Builds a task that fits a classifier (`Traits.fit`) to features of the frozen encoder, without training steps.
 
     Images are cropped as in evaluation. All runs that share `cache` compute the features of an encoder and image only
     once. Raises UserError.
     """
+    module, _, function = config.traits.fit.partition(":")
+    fit = getattr(importlib.import_module(module), function)
     first = initial_weights.first_weights(config)
     data = splits.labelled(config.data, on_progress, cache)
     classes, p = data.train.classes, config.probe
@@ -64,10 +67,8 @@ def probe(
             validation: probes.Apart | probes.Folds = probes.Folds(fold)
         else:
             validation = probes.Apart(features(data.train, data.val_idx), labels[data.val_idx])
-        if config.task == "lbfgs":
-            classifier, chosen = probes.fit_logistic(*train, p.l2, validation)
-        else:
-            classifier, chosen = probes.fit_neighbours(*train, p.neighbours, p.temperature, validation)
+        candidates = (getattr(p, name) for name in config.traits.chooses)
+        classifier, chosen = fit(*train, *candidates, validation)
 
         def predict(source: Source, indices: Int[np.ndarray, " _"]) -> Float[np.ndarray, "n classes"]:
             return classifier.probabilities(features(source, indices))

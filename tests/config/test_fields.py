@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 from ml_collections import ConfigDict
 
-from mae_jax.config import fields
+from mae_jax.config import fields, unused
 from mae_jax.config.fields import Rule, RunConfig, StudyConfig
 from mae_jax.config.tasks import TASKS
 
@@ -87,6 +87,23 @@ def test_a_probe_has_the_network_and_data_of_its_fine_tuning_but_no_augmentation
         assert (found.model.size, found.model.drop_path, found.train.steps) == ("small", 0, 0)
     assert (linear.train.select, knn.train.select) == ("best", "last")  # knn has no epochs
     assert linear.model.head_std == fields.defaults("linear_probe").model.head_std
+
+
+def test_every_augmentation_of_training_is_off_in_probes():
+    """A field of `data` that only training steps read is an augmentation, unless it is listed here."""
+    (steps,) = (c for c in unused.CONDITIONS if "data.randaugment" in c.fields)
+    read = {name.removeprefix("data.") for name in steps.fields if name.startswith("data.")}
+    others = {"crop_scale", "crop_ratio", "flips", "workers", "prefetch"}
+    others |= {"randaugment_colour"}  # only says which operations `randaugment` may use
+    rules = fields.rules(fields.DataFields)
+    assert read - others == {name for name, (_, rule) in rules.items() if rule.augments}
+    given = fields.defaults("finetune")
+    given.data.update(randaugment=9.0, random_erasing=0.25, stain="hed", stain_strength=2.0)
+    changed = {name for name in read - others if given.data[name] != rules[name][0]}
+    assert changed == read - others, "set the new field to a value that is not its default"
+    for task in ("linear_probe", "lbfgs", "knn"):
+        found = fields.probe_of(given, task).data
+        assert {name: found[name] for name in changed} == {name: rules[name][0] for name in changed}, task
 
 
 def test_a_study_and_a_sweep_have_their_parts_as_given():
