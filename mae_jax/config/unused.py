@@ -5,7 +5,7 @@ A field may be set to 0, False or an empty value where it is not read, because t
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from typing import Any
 
 from mae_jax.config.fields import RunConfig, changed, defaults
@@ -163,10 +163,13 @@ def used(config: RunConfig, in_study: bool = False) -> dict[str, Any]:
     }
 
 
-def refuse_unused(config: RunConfig) -> None:
-    """Raises UserError for a field that differs from its default for the task, but is not read by this run."""
+def refuse_unused(config: RunConfig, among: Set[str] | None = None) -> None:
+    """Raises UserError for a field that differs from its default for the task, but is not read by this run.
+
+    `among`: the dotted names of the fields to look at; None: all.
+    """
     for key, value in set_fields(config).items():
-        if words := why_unused(key, config):
+        if (among is None or key in among) and (words := why_unused(key, config)):
             raise without_effect(key, value, f"it is used only {words}")
 
 

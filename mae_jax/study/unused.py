@@ -24,17 +24,19 @@ _OVERWRITTEN = {  # fields that differ from run to run
 def refuse(config: AnyConfig, loaded: dict[str, Any]) -> None:
     """Raises UserError for a field that was set and has no effect.
 
-    `loaded` has the values of the config file by dotted names, before any were changed. The file itself may set fields
-    of a study that only some evaluations read. Of a value that both parts of a study share, it is enough if one of them
-    reads it.
+    `loaded` has the values of the config file by dotted names, before any were changed. If some were, only these are
+    refused: a change may leave a value of the file without effect, as train.steps does with train.epochs. The file
+    itself may set fields of a study that only some evaluations read. Of a value that both parts of a study share, it is
+    enough if one of them reads it.
     """
+    meant = {key for key, value in flatten(config).items() if not same(value, loaded.get(key))} or None
     if isinstance(config, RunConfig):
-        refuse_unused(config)
+        refuse_unused(config, meant)
         return
     for part in PARTS:
         for key, value in set_fields(getattr(config, part)).items():
             words = _why_not(config, part, key)
-            if words and not _shared(config, part, key):
+            if words and (meant is None or f"{part}.{key}" in meant) and not _shared(config, part, key):
                 raise without_effect(f"{part}.{key}", value, words)
     before = _effect(config)
     for key, value in flatten(config).items():
