@@ -72,8 +72,10 @@ def parameter_shardings(shapes, mesh: Mesh):
     return jax.tree.map(place, shapes)
 
 
-def to_host(leaf: jax.Array) -> np.ndarray:
+def to_host(leaf: jax.Array | np.ndarray) -> np.ndarray:
     """The whole array on the host. All processes that hold a part of it must call this together."""
+    if isinstance(leaf, np.ndarray):
+        return leaf
     return np.asarray(leaf if leaf.is_fully_addressable else multihost_utils.process_allgather(leaf, tiled=True))
 
 

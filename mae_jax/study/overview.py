@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ml_collections import ConfigDict
 
+from mae_jax.config.fields import StudyConfig, SweepConfig
 from mae_jax.config.loading import flatten, with_defaults
 from mae_jax.config.tasks import EVALUATIONS
 from mae_jax.report import stats
@@ -80,8 +82,9 @@ def find(top: Path) -> list[Entry]:
         if entry.task in ("study", "sweep"):
             below = [other for other in all_entries if entry.path in other.path.parents]
             done = [other for other in below if other.state == "finished"]
-            all_entries[i] = dataclasses.replace(entry, runs=len(below), finished=len(done))
-            if below and len(done) < len(below):
+            planned = max(len(below), _planned(entry))
+            all_entries[i] = dataclasses.replace(entry, runs=planned, finished=len(done))
+            if len(done) < planned:
                 running = any(other.state == "running" for other in below)
                 all_entries[i] = dataclasses.replace(all_entries[i], state="running" if running else "stopped")
     if not all_entries:
@@ -89,6 +92,22 @@ def find(top: Path) -> list[Entry]:
             f"{top} contains no runs (no {contents.CONFIG} of mae_jax within {DEPTH} levels); name another directory"
         )
     return all_entries
+
+
+def _planned(entry: Entry) -> int:
+    """The number of runs of a study or sweep, also of those that have not begun; 0 if its config is of another time."""
+    from mae_jax.study import cells, mask_sweep, validation
+
+    try:
+        config = validation.check(ConfigDict(entry.config))
+    except UserError:
+        return 0
+    if isinstance(config, StudyConfig):
+        return len(cells.runs(config, entry.path))
+    if isinstance(config, SweepConfig):
+        networks = mask_sweep.pretrainings(config, entry.path)
+        return len(networks) + len(mask_sweep.classifiers(config, entry.path, networks))
+    return 0
 
 
 def _directories(top: Path, depth: int) -> Iterator[tuple[Path, OSError | None]]:

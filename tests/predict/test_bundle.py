@@ -1,6 +1,7 @@
 """Bundles: they predict like their run, and damaged or strange ones are refused."""
 
 import json
+import shutil
 from functools import partial
 
 import jax
@@ -32,7 +33,7 @@ def test_a_bundle_predicts_like_its_run(made, tmp_path, task):
         assert model.temperature == run.temperature and model.classes == CLASSES
     card, about = (out / "README.md").read_text(), (out / "config.json").read_text()
     assert "mae_jax.load(" in card and str(made) not in card + about
-    assert ("pretrain (trained by mae_jax on cells)" in card) == (task in ("linear_probe", "lbfgs"))
+    assert (r"pretrain (trained by mae\_jax on cells)" in card) == (task in ("linear_probe", "lbfgs"))
     weights = reader.read(out)  # init=PATH reads it like this
     np.testing.assert_array_equal(weights.params["encoder"]["cls_token"], model.params["encoder"]["cls_token"])
     damaged = (out / "model.safetensors").read_bytes()
@@ -112,3 +113,16 @@ def test_arrays_that_are_missing_or_not_finite_are_refused(written):
     save_file(arrays | {"head/bias": np.array([0, np.nan], np.float32)}, folder / bundle.ARRAYS)
     with pytest.raises(UserError, match="contains numbers that are not finite"):
         bundle.read(folder, "load")
+
+
+@pytest.mark.slow
+def test_a_bundle_of_a_run_whose_best_epoch_is_not_the_last(made, tmp_path):
+    shutil.copytree(made / "finetune", tmp_path / "run")
+    about = json.loads((tmp_path / "run" / "run.json").read_text())
+    (best,) = (tmp_path / "run" / "best").glob("*.npz")
+    about |= {"selected_step": int(best.stem), "steps": int(best.stem) + 1, "select": "best"}
+    (tmp_path / "run" / "run.json").write_text(json.dumps(about))
+    exporting.export_bundle(tmp_path / "run", tmp_path / "bundle")
+    images = made / "cells" / "TestA"
+    run, model = mae_jax.load(tmp_path / "run"), mae_jax.load(tmp_path / "bundle")
+    np.testing.assert_array_equal(model.predict(images).probabilities, run.predict(images).probabilities)

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from mae_jax.config.fields import study_defaults
 from mae_jax.rundir import contents
 from mae_jax.runtime.errors import UserError
-from mae_jax.study import overview
+from mae_jax.study import label_study, overview
+from mae_jax.study.validation import validate_study
 
 
 def test_a_bundle_is_not_a_run(tmp_path):
@@ -97,3 +99,12 @@ def test_a_folder_that_cannot_be_listed_is_named(tmp_path, monkeypatch):
     wrong.add(tmp_path)
     with pytest.raises(OSError, match="Input/output error"):
         overview.find(tmp_path)
+
+
+def test_a_study_counts_its_runs_that_have_not_begun(tiny_config, tmp_path):
+    config = study_defaults(tiny_config("pretrain"), tiny_config("finetune"))
+    config.fractions = (0.5, 1.0)
+    (tmp_path / "study").mkdir()
+    label_study.keep_study(validate_study(config), tmp_path / "study", True)
+    (entry,) = overview.find(tmp_path)
+    assert (entry.state, entry.finished, entry.runs) == ("stopped", 0, 5)

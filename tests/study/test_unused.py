@@ -46,6 +46,8 @@ def test_the_config_files_set_only_fields_that_are_read(file, arg):
         ("study.py", {"inits": ("scratch",), "pretrain_seeds": (1, 2, 3, 4, 5)}, "no run of this study uses it"),
         ("study.py", {"label_counts": (20, 50), "fractions": (0.3, 1.0)}, "no run of this study uses it"),
         ("study.py", {"label_counts": (20, 50)}, ""),
+        ("study.py", {"parallel": "2"}, ""),
+        ("mask_sweep.py", {"parallel": "2"}, ""),
         # the file has epochs
         ("study.py", {"step_matched": 0.0, "finetune.train.steps": 5, "pretrain.train.steps": 5}, ""),
         ("mask_sweep.py", {"finetune.train.steps": 5, "finetune.train.epochs": 3.0},
