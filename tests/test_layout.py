@@ -75,5 +75,18 @@ def test_tests_that_the_list_of_wrong_changes_names_exist():
     assert not [module for module in modules if not (PACKAGE / module).is_file()]
 
 
+def test_test_files_that_the_docs_name_exist():
+    root = TESTS.parent
+    pages = [*root.glob("*.md"), *(root / "docs").rglob("*.md")]
+    named = [(page.name, *found) for page in pages for found in re.findall(
+        r"`(tests/[\w/.]+\.py)(?:::(\w+))?`", page.read_text()
+    ) if "NAME" not in found[0]]  # fmt: skip
+    assert len(named) > 50
+    missing = [
+        each for each in named if not (root / each[1]).is_file() or f"def {each[2]}" not in _text(root / each[1])
+    ]
+    assert not missing, missing
+
+
 def _text(file: Path) -> str:
     return file.read_text() if file.is_file() else ""
