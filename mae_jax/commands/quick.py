@@ -63,6 +63,8 @@ def main(options: argparse.Namespace) -> None:
     fields = label_fields(options, place) | {"bad_images": options.bad_images}
     names = option_names(place, "PLACE") | {"bad_images": "--bad_images"}
     with replaced(names):
+        if init and unlabeled:
+            say(f"note: --unlabeled={unlabeled} is not used, because --init={init} takes the place of a pre-training")
         config = quick.configured(fields, unlabeled, init, options.seeds, options.steps, cache)
         findings = workdir / "check.csv"
         if not findings.exists():

@@ -183,7 +183,7 @@ def describe(planned: Sequence[Planned]) -> list[str]:
     if left:
         names = {run.config.task: run.step_seconds for run in planned if run.step_seconds}
         speed = ", ".join(f"{seconds:.2g} s per update ({task})" for task, seconds in names.items())
-        lines.append(f"  about {duration(left)} to finish, at {speed}, measured now")
+        lines.append(f"  about {duration(left)} to finish" + (f", at {speed}, measured now" if speed else ""))
     return lines + _disk_lines(planned)
 
 

@@ -36,7 +36,7 @@ def test_images_are_checked_studied_and_planned_with_one_cache(calls, tmp_path, 
     assert capsys.readouterr().out.splitlines()[-2:] == ["more seeds", "an hour"]
 
 
-def test_a_check_that_is_done_and_a_plan_that_is_not_wanted_are_left_out(calls, tmp_path):
+def test_a_check_that_is_done_and_a_plan_that_is_not_wanted_are_left_out(calls, tmp_path, capsys):
     (tmp_path / "w").mkdir()
     (tmp_path / "w" / "check.csv").write_text("")
     encoder = ["--init", str(tmp_path), "--unlabeled=~a,b", "--no_plan", f"--workdir={tmp_path / 'w'}"]
@@ -44,6 +44,7 @@ def test_a_check_that_is_done_and_a_plan_that_is_not_wanted_are_left_out(calls, 
         dispatch(["quick", str(tmp_path), *encoder])
     encoder[2] = "--unlabeled=a,b"
     assert dispatch(["quick", str(tmp_path), *encoder]) == 0
+    assert "note: --unlabeled=a,b is not used, because --init=" in capsys.readouterr().out
     assert calls["configured"][0][0][1:5] == ("a,b", str(tmp_path), 3, 400)
     assert calls["check"] == calls["more"] == [] and len(calls["run"]) == 1
 

@@ -35,3 +35,9 @@ def test_a_plan_of_a_study_lists_its_runs(tiny_config, tmp_path):
     lines = main.plan(config, tmp_path / "study", timed=False)
     assert lines[:2] == [f"study in {tmp_path / 'study'}", "plan: 5 runs"] and not (tmp_path / "study").exists()
     assert sum("of the labels: 2 runs (scratch, mae; seeds 0)" in line for line in lines) == 2
+
+
+def test_a_plan_without_steps_to_measure_has_only_the_time(tiny_config, tmp_path):
+    run = validation.validate(tiny_config("knn"))
+    planned = plan.Planned(tmp_path, run, schedule.resolve(run, 60, 1), 1, 1, False, seconds=90.0)
+    assert "  about 1:30 to finish" in plan.describe([planned])
