@@ -95,12 +95,12 @@ def find(top: Path) -> list[Entry]:
 
 
 def _planned(entry: Entry) -> int:
-    """The number of runs of a study or sweep, also of those that have not begun; 0 if its config is of another time."""
+    """The number of runs of a study or sweep, also of those that have not begun; 0 if its config cannot be used."""
     from mae_jax.study import cells, mask_sweep, validation
 
     try:
         config = validation.check(ConfigDict(entry.config))
-    except UserError:
+    except (ValueError, TypeError, AttributeError, KeyError):  # an older version's, or damaged
         return 0
     if isinstance(config, StudyConfig):
         return len(cells.runs(config, entry.path))
