@@ -474,6 +474,21 @@ class RunConfig(Fields):
 SEED_RULE = {"kind": int, "low": 0, "high": SEEDS, "open": "high", "allowed": "whole numbers of 0 and above"}
 
 
+def _subset_seeds() -> tuple[int, ...]:
+    """The field `subset_seeds` of a study or sweep."""
+    return field((), "which labels, one for each of `seeds`; empty: 0 for every seed", may_differ=True, **SEED_RULE)
+
+
+def _parallel() -> str:
+    """The field `parallel` of a study or sweep."""
+    return field(
+        "auto",
+        "how many runs train at the same time, each on its own GPU or CPU cores, after the pre-training: a number, or "
+        "auto: as many as there are GPUs, on CPUs as many as a short measurement shows to be faster",
+        number_or_auto=True, may_differ=True,
+    )  # fmt: skip
+
+
 @dataclasses.dataclass(frozen=True)
 class StudyConfig(Fields):
     """A label-efficiency study: pre-training, then evaluations over a grid, then the report."""
@@ -502,9 +517,7 @@ class StudyConfig(Fields):
         (0,), "random seeds of initial weights and image order", may_be_empty=False, may_repeat=False, may_differ=True,
         **SEED_RULE,
     )  # fmt: skip
-    subset_seeds: tuple[int, ...] = field(
-        (), "which labels, one for each of `seeds`; empty: 0 for every seed", may_differ=True, **SEED_RULE
-    )
+    subset_seeds: tuple[int, ...] = _subset_seeds()
     evaluations: tuple[str, ...] = field(
         ("finetune",), "how to evaluate each encoder", choices=EVALUATIONS,
         may_be_empty=False, may_repeat=False, may_differ=True,
@@ -532,12 +545,7 @@ class StudyConfig(Fields):
         "random seeds of pre-training, one for each of `seeds`; empty: one pre-training for all, with its own seed",
         **SEED_RULE,
     )
-    parallel: str = field(
-        "auto",
-        "how many runs train at the same time, each on its own GPU or CPU cores, after the pre-training: a number, or "
-        "auto: as many as there are GPUs, on CPUs as many as a short measurement shows to be faster",
-        number_or_auto=True, may_differ=True,
-    )  # fmt: skip
+    parallel: str = _parallel()
     experiments: Mapping[str, Mapping[str, Mapping[str, Any]]] = dataclasses.field(
         default_factory=dict,
         metadata={"rule": Rule("exp1, exp2 ...: what each changes in `pretrain`, for mae:exp=1", may_differ=True)},
@@ -569,15 +577,8 @@ class SweepConfig(Fields):
         (0,), "random seeds of fine-tuning; each autoencoder is pre-trained once",
         may_be_empty=False, may_repeat=False, may_differ=True, **SEED_RULE,
     )  # fmt: skip
-    subset_seeds: tuple[int, ...] = field(
-        (), "which labels, one for each of `seeds`; empty: 0 for every seed", may_differ=True, **SEED_RULE
-    )
-    parallel: str = field(
-        "auto",
-        "how many runs train at the same time, each on its own GPU or CPU cores, after the pre-training: a number, or "
-        "auto: as many as there are GPUs, on CPUs as many as a short measurement shows to be faster",
-        number_or_auto=True, may_differ=True,
-    )  # fmt: skip
+    subset_seeds: tuple[int, ...] = _subset_seeds()
+    parallel: str = _parallel()
     pretrain: RunConfig = dataclasses.field(default_factory=RunConfig)
     finetune: RunConfig = dataclasses.field(default_factory=RunConfig)
 

@@ -23,7 +23,7 @@ from typing import Protocol
 import grain
 import numpy as np
 from absl import flags
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 
 from mae_jax.data.sources import Purpose, Source
 from mae_jax.runtime import limits
@@ -131,6 +131,14 @@ def eval_batches(
 
     numbers = grain.MapDataset.range(-(-len(chosen) // batch_size))
     return iter(_read(numbers, load, batch_size, mine, threads, prefetch))
+
+
+def eval_images(
+    source: Source, indices: Indices | None, transforms: Sequence[Transform], threads: int = 8
+) -> UInt8[np.ndarray, "n h w c"]:
+    """The images `indices` of a source (None: all), in order, after `transforms`, which give all the same size."""
+    batches = eval_batches(source, indices, transforms, batch_size=64, threads=threads)
+    return np.concatenate([batch["image"][batch["mask"] > 0] for batch in batches])
 
 
 def epoch_counts(sizes: Sequence[int], weights: Sequence[float] = ()) -> Float[np.ndarray, " s"]:

@@ -47,12 +47,7 @@ class Bundle:
 
 def is_bundle(folder: Path) -> bool:
     """True if the folder's config.json marks it as a bundle."""
-    return KEY in _saved(folder)
-
-
-def _saved(folder: Path) -> dict[str, Any]:
-    saved = contents.peek(folder / contents.CONFIG)
-    return saved if isinstance(saved, dict) else {}
+    return KEY in contents.peek_object(folder / contents.CONFIG)
 
 
 def write(
@@ -111,7 +106,7 @@ def _shared(config: RunConfig) -> dict[str, Any]:
 def read(folder: Path, field: str) -> Bundle:
     """Reads a bundle. Raises UserError that names `field` if a file is missing, damaged or does not fit the others."""
     path = folder / contents.CONFIG
-    saved = _saved(folder)
+    saved = contents.peek_object(folder / contents.CONFIG)
     if saved.get(KEY) != FORMAT:
         raise UserError(
             f"{field}: {path}: {KEY} is {saved.get(KEY)!r}; this version of mae_jax reads {FORMAT}: update mae_jax"

@@ -11,7 +11,6 @@ from mae_jax.data.sources import Source
 from mae_jax.data.transforms import CenterResize, Decode
 from mae_jax.evaluation.perturbations import Perturbation
 from mae_jax.predict import loading
-from mae_jax.predict.model import Model
 from mae_jax.rundir import contents, predictions
 from mae_jax.runtime.errors import UserError
 from mae_jax.runtime.progress import Progress
@@ -43,7 +42,7 @@ def write(runs: Sequence[Path], chosen: Sequence[Perturbation], progress: Progre
         key = (source.fingerprint, size)
         if key not in resized:
             resized.clear()
-            resized[key] = _resized(source, model)
+            resized[key] = loaders.eval_images(source, None, [Decode(), CenterResize(size)], model.threads)
         for perturbation, level in changes:
             images = perturbation.change(resized[key], level)
             result = model.predict(images)
@@ -68,10 +67,3 @@ def _test_images(run: Path, cache: splits.DataCache) -> Source:
             f"data.dir={config.data.dir or config.data.source} holds now; restore them"
         )
     return source
-
-
-def _resized(source: Source, model: Model) -> np.ndarray:
-    """All images of a source as the network gets them: uint8 (n h w 3)."""
-    transforms = [Decode(), CenterResize(model.spec.shape.image_size)]
-    batches = loaders.eval_batches(source, None, transforms, batch_size=64, threads=model.threads)
-    return np.concatenate([batch["image"][batch["mask"] > 0] for batch in batches])

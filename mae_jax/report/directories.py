@@ -5,7 +5,16 @@ from pathlib import Path
 from typing import Any
 
 from mae_jax.report.runs import is_number
-from mae_jax.rundir.contents import PREDICTIONS, RUN, STUDY, is_pretraining, peek, runs_below, unreadable_format
+from mae_jax.rundir.contents import (
+    PREDICTIONS,
+    RUN,
+    STUDY,
+    is_pretraining,
+    peek,
+    peek_object,
+    runs_below,
+    unreadable_format,
+)
 from mae_jax.runtime.disk import exists, is_dir
 from mae_jax.runtime.errors import UserError, printable
 from mae_jax.runtime.text import count
@@ -61,5 +70,4 @@ def _study_config(place: Path) -> dict:
 
 def holds_pretraining(run: Path) -> bool:
     """Whether run.json is of a pre-training. False if it is damaged, which the reader of runs reports."""
-    info = peek(run / RUN)
-    return isinstance(info, dict) and is_pretraining(info)
+    return is_pretraining(peek_object(run / RUN))

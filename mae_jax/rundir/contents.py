@@ -121,6 +121,12 @@ def peek(path: Path) -> Any:
         return None
 
 
+def peek_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file; {} if there is none. Raises OSError as `peek` does."""
+    value = peek(path)
+    return value if isinstance(value, dict) else {}
+
+
 def stamped(saved: dict[str, Any]) -> dict[str, Any]:
     """`saved`, the content of a config.json or study.json, with the format and the version that writes it."""
     return {"format": FORMAT, "version": __version__, **saved}

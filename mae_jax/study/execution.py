@@ -93,11 +93,10 @@ class _Execution:
 
     def on_gpus(self, gpus: Sequence[str], folder: str) -> None:
         """Plans and pre-trains in one worker with all GPUs, then runs the others in one worker per GPU."""
-        images = str(Path(folder) / side_by_side.IMAGES)
         with Team([Place(gpus=",".join(gpus))]) as team:
             with signals.interruptible(self.nothing_changed):
                 board = Board([""], [0.0], self.progress.every, 1)
-                self.planned = call(team.workers[0], board, "plan", self.runs, images)
+                (self.planned,) = call(team.workers, board, "plan", self.runs, folder)
             self.describe()
             first, rest = self.split()
             self.run_in(team, [[number] for number in first])
@@ -105,7 +104,7 @@ class _Execution:
         if todo:
             places = [Place(gpus=name) for name in gpus[: len(todo)]]
             self.progress.say(f"{count(len(places), 'run')} at once, each on its own GPU")
-            with Team(places, images) as team:
+            with Team(places, side_by_side.images_in(folder)) as team:
                 self.run_in(team, todo)
 
     def describe(self) -> None:
@@ -173,10 +172,8 @@ class _Execution:
         """Prints the outcome of a run, and notes it if it is missing. Raises a bug, and what stops all runs."""
         directory, run = self.runs[number]
         if isinstance(outcome, Exception):
-            if isinstance(outcome, StorageError) or not isinstance(outcome, UserError | OSError):
-                raise outcome
-            of_one = isinstance(outcome, UserError) or outcome.errno in OF_ONE_PATH
-            if not of_one or (isinstance(outcome, OSError) and jax.process_count() > 1):
+            one_path = isinstance(outcome, OSError) and outcome.errno in OF_ONE_PATH and jax.process_count() == 1
+            if isinstance(outcome, StorageError) or not (isinstance(outcome, UserError) or one_path):
                 raise outcome
             self.missing[directory] = run
             outcome = f"missing: {disk_line(outcome) if isinstance(outcome, OSError) else outcome}"

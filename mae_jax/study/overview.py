@@ -146,10 +146,10 @@ def read(path: Path) -> Entry | None:
     """The run or study in a directory; None if there is none. Raises OSError if the storage fails."""
     study = is_file(path / contents.STUDY)
     name = contents.STUDY if study else contents.CONFIG
-    run, results = (_object(path / part) for part in (contents.RUN, contents.RESULTS))
+    run, results = (contents.peek_object(path / part) for part in (contents.RUN, contents.RESULTS))
     if not is_file(path / name) and not run:
         return None
-    saved = _object(path / name)
+    saved = contents.peek_object(path / name)
     if contents.BUNDLE in saved:
         return None
     if why := contents.unreadable_format(saved):
@@ -178,11 +178,6 @@ def _unfinished(path: Path) -> str:
         if error.errno not in lock.NO_LOCKS:
             raise
     return "stopped" if exists(path / contents.SAVED) else "not started"
-
-
-def _object(path: Path) -> dict[str, Any]:
-    value = contents.peek(path)
-    return value if isinstance(value, dict) else {}
 
 
 def size_of(path: Path) -> int:

@@ -111,7 +111,12 @@ def chosen(
 
 def keep(cache: DataCache, folder: str) -> str:
     """Saves what was read of the images in `folder` for the workers. Returns the path."""
-    path = Path(folder) / IMAGES
+    path = images_in(folder)
     with open(path, "wb") as file:
         pickle.dump(cache, file)
-    return str(path)
+    return path
+
+
+def images_in(folder: str) -> str:
+    """The path of what `keep` saves in `folder`."""
+    return str(Path(folder) / IMAGES)

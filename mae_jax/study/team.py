@@ -111,31 +111,25 @@ class Worker:
         self.process.wait()
 
 
-def call(worker: Worker, board: Board, *message: Any) -> Any:
-    """The answer of one worker. Raises what was raised there."""
-    worker.send(*message)
+def call(workers: Sequence[Worker], board: Board | None, *message: Any) -> list[Any]:
+    """The answers of all workers to the same message, which they work on at the same time. Raises what they raise.
+
+    `board` shows their progress.
+    """
+    for worker in workers:
+        worker.send(*message)
+    return [_answer(number, worker, board) for number, worker in enumerate(workers)]
+
+
+def _answer(number: int, worker: Worker, board: Board | None) -> Any:
     while True:
         kind, *values = worker.receive()
         if kind == "answer":
             return values[0]
         if kind == "failed":
             raise values[0]
-        board.show(0, kind, values)
-
-
-def call_all(workers: Sequence[Worker], *message: Any) -> list[Any]:
-    """The answers of all workers to the same message, which they work on at the same time. Raises what they raise."""
-    for worker in workers:
-        worker.send(*message)
-    answers = []
-    for worker in workers:
-        kind, value = worker.receive()[:2]
-        while kind not in ("answer", "failed"):
-            kind, value = worker.receive()[:2]
-        if kind == "failed":
-            raise value
-        answers.append(value)
-    return answers
+        if board:
+            board.show(number, kind, values)
 
 
 Job = list[int]  # numbers of runs that one worker does one after the other
@@ -166,7 +160,7 @@ class Team:
 
     def seconds_per_update(self, config: RunConfig) -> float:
         """Seconds of an update of `config` in each worker while all of them compute: the mean. Raises their errors."""
-        times = call_all(self.workers, "time", config)
+        times = call(self.workers, None, "time", config)
         return sum(times) / len(times)
 
     def do(

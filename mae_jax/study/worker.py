@@ -138,14 +138,13 @@ class Server:
         with open(path, "rb") as file:
             self.cache = pickle.load(file)
 
-    def plan(self, runs: list[tuple[Path, RunConfig]], path: str) -> Any:
-        """Plans the runs, and saves what was read of their images at `path`, for `open` of other workers."""
-        from mae_jax.study import plan
+    def plan(self, runs: list[tuple[Path, RunConfig]], folder: str) -> Any:
+        """Plans the runs, and saves what was read of their images in `folder`, for `open` of other workers."""
+        from mae_jax.study import plan, side_by_side
         from mae_jax.train.loop import checking
 
         planned = plan.make(runs, self.cache, checking(self.progress))
-        with open(path, "wb") as file:
-            pickle.dump(self.cache, file)
+        side_by_side.keep(self.cache, folder)
         return planned
 
     def time(self, config: RunConfig) -> float:

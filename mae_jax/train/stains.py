@@ -39,9 +39,8 @@ def _sample(
     places = np.concatenate([[(s, i) for i in chosen] for s, chosen in enumerate(indices) if len(chosen)])
     places = places[np.linspace(0, len(places) - 1, min(SAMPLED, len(places))).round().astype(int)]
     transforms = [Decode(), CenterResize(config.model.image_size)]
-    images = []
-    for number, source in enumerate(sources):
-        chosen = places[places[:, 0] == number, 1]
-        for batch in loaders.eval_batches(source, chosen, transforms, batch_size=64, threads=config.data.threads):
-            images.append(batch["image"][batch["mask"] > 0])
+    images = [
+        loaders.eval_images(sources[number], places[places[:, 0] == number, 1], transforms, config.data.threads)
+        for number in np.unique(places[:, 0])
+    ]
     return jnp.asarray(np.concatenate(images), jnp.float32) / 255

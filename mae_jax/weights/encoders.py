@@ -8,8 +8,8 @@ import dataclasses
 from functools import partial
 from typing import Any
 
-IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-HALF = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
+IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # mean and std with which most published encoders were trained
+HALF = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)  # of Google's encoders, for which pixels are scaled to -1..1
 H_OPTIMUS = (0.707223, 0.578729, 0.703617), (0.211883, 0.230117, 0.177517)
 UNKNOWN = "not known"
 _SCALES = {IMAGENET: "ImageNet's mean", HALF: "mean 0.5", H_OPTIMUS: "its own mean", None: "mean not known"}

@@ -203,18 +203,18 @@ def _origin(init: str, init_from: str, seen: tuple[Path, ...]) -> str:
         return what
     place = Path(init_from)
     if init == "weights":
-        bundled = _object(place / contents.CONFIG)
+        bundled = contents.peek_object(place / contents.CONFIG)
         if contents.BUNDLE in bundled:
             began = bundled.get("initial_weights")
             began = began[:1000] if isinstance(began, str) else _UNKNOWN
             return f"{what}, {place.name} (a bundle of mae_jax), which began with {began}"
         name = _license(place if place.is_dir() else place.parent)
         return f"{what}, {place.name} ({f'license {name}' if name else 'its license is not known'})"
-    before = _object(place / contents.CONFIG).get("config")
+    before = contents.peek_object(place / contents.CONFIG).get("config")
     before = before if isinstance(before, dict) else {}
     traits = TRAITS.get(str(before.get("task")))
     what = "the encoder of a fine-tuned network" if traits and traits.fine_tunes else what
-    source = _object(place / contents.RUN).get("data_name")
+    source = contents.peek_object(place / contents.RUN).get("data_name")
     data = f"trained by mae_jax on {source}" if source else "its training data are not known"
     shown = f"{what}, {place.name} ({data})"
     if not before:
@@ -225,12 +225,6 @@ def _origin(init: str, init_from: str, seen: tuple[Path, ...]) -> str:
     return f"{shown}, which began with {_origin(init, init_from, (*seen, place))}"
 
 
-def _object(path: Path) -> dict[str, Any]:
-    """The JSON object in a file of another run; {} if there is none."""
-    found = contents.peek(path)
-    return found if isinstance(found, dict) else {}
-
-
 def _license(folder: Path) -> str:
     """The license named in the folder's README.md or config.json, or its file; "" if there is none."""
     try:
@@ -239,7 +233,7 @@ def _license(folder: Path) -> str:
             return match[1].strip()
     except OSError:
         pass
-    about = _object(folder / contents.CONFIG)
+    about = contents.peek_object(folder / contents.CONFIG)
     timm = about.get("pretrained_cfg")
     named = about.get("license") or (timm.get("license") if isinstance(timm, dict) else None)
     if isinstance(named, str) and named:

@@ -20,10 +20,9 @@ from mae_jax.runtime.places import local
 from mae_jax.runtime.text import count
 from mae_jax.weights import names, positions, prefixes, refusals
 from mae_jax.weights.arrays import read_arrays, read_config
+from mae_jax.weights.encoders import HALF, IMAGENET
 from mae_jax.weights.prefixes import matching, some
 
-IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # mean and std with which most published encoders were trained
-HALF = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)  # of Google's encoders, for which pixels are scaled to -1..1
 MOST_BLOCKS = 100
 # Keys that the forward pass of an encoder or classifier does not use.
 _UNUSED: dict[str, tuple[str, ...]] = {
