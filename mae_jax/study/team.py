@@ -201,10 +201,12 @@ class Team:
                     self.workers[number].close()
                     if not stopping:
                         self.workers[number] = self._start(self.workers[number].place)
-                if isinstance(values[0], Stopped):
-                    board.say(f"{board.names[run]}: {values[0].kept}")
-                else:
+                if not isinstance(values[0], Stopped):
                     yield run, values[0]
+                elif stopping:
+                    board.say(f"{board.names[run]}: {values[0].kept}")
+                else:  # somebody stopped this process alone
+                    yield run, UserError(f"its process was stopped by a signal; {values[0].kept}")
                 if rest and not stopping:
                     self._begin(number, rest, busy, message, board)
 

@@ -144,6 +144,21 @@ def test_a_killed_worker_costs_one_cell_and_a_rerun_trains_it(tmp_path, environm
     assert len(list(tmp_path.glob(f"cells/*/{contents.RESULTS}"))) == 2
 
 
+@pytest.mark.slow
+def test_a_worker_that_is_stopped_alone_saves_its_run_which_is_then_missing(tmp_path, environment):
+    run = start(tmp_path, environment, "--config.parallel=2", *LONG)
+    begun = read_until(run, "finetune 100 % mae · step")
+    os.kill(
+        next(worker for worker in workers_of(run.pid) if holds(worker, tmp_path / "cells/100pct-mae-seed0")),
+        signal.SIGTERM,
+    )
+    text = begun + run.communicate()[0]
+    assert run.returncode == EXIT_USER_ERROR, text
+    assert "finetune 100 % mae: missing: its process was stopped by a signal; step " in text, text
+    assert "1 of 3 runs is missing: finetune 100 % mae" in text
+    assert committed_steps(tmp_path / "cells/100pct-mae-seed0/checkpoints")
+
+
 def read_until(run: subprocess.Popen[str], words: str) -> str:
     lines = []
     assert run.stdout
