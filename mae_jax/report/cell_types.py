@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from mae_jax.report.analysis import Study
-from mae_jax.report.comparisons import Difference, judge
+from mae_jax.report.comparisons import Difference, judged
 from mae_jax.report.ratios import Ratio, difference, ratio, share_interval
 from mae_jax.report.runs import Level
 
@@ -90,7 +90,7 @@ def analyze(study: Study, chosen: float | None = None) -> CellTypes:
         cell = [_row(study, level, init, label, labels, predictions, trained) for label in present]
         family += _differences(study, level, init, present, cell)
         rows += cell
-    for (row, each), verdict in zip(family, judge([each for _, each in family]), strict=True):
+    for row, each, verdict in judged(family):
         if each is not None:
             row |= {"difference": each.value, "difference_low": max(each.low, -1.0)}
             row |= {"difference_high": min(each.high, 1.0), "p": each.p}

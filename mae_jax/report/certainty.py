@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from mae_jax.report.analysis import Cell, Study
-from mae_jax.report.comparisons import Difference, judge
+from mae_jax.report.comparisons import Difference, judged
 from mae_jax.report.ratios import Ratio, deviation, difference, mean_interval, ratio, share_interval
 
 SURE = 0.9  # confidence from which a model counts as sure
@@ -106,7 +106,7 @@ def _differences(
 
 def _judge(family: Sequence[tuple[dict, Difference | None]], start: str = "") -> None:
     """Adds the columns COMPARED to the rows of a family."""
-    for (row, each), verdict in zip(family, judge([each for _, each in family]), strict=True):
+    for row, each, verdict in judged(family):
         numbers = (None,) * 4 if each is None else each[:4]
         row |= {f"{start}{name}": value for name, value in zip(COMPARED[:4], numbers, strict=True)}
         row |= {f"{start}{name}": value for name, value in verdict.items()}

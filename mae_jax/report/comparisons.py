@@ -5,8 +5,8 @@ all comparisons of its family. A family is every comparison that a report makes 
 and initializations, and all classes or evaluations. Interval and p value of a difference have the same source.
 """
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, TypeVar
 
 from mae_jax.report import stats
 
@@ -15,6 +15,8 @@ NOTHING = "no difference shown"
 COLLAPSED = "collapsed: nothing to compare"
 UNSURE = "not sure after Holm's correction"
 TIMES = {1: "once", 2: "twice"}  # how often a model was trained, in words
+
+T = TypeVar("T")
 
 
 class Difference(NamedTuple):
@@ -27,6 +29,9 @@ class Difference(NamedTuple):
     seeds: int
 
 
+D = TypeVar("D", bound=Difference | None)
+
+
 def judge(family: Sequence[Difference | None]) -> list[dict]:
     """`holm_p` and `verdict` of each difference of a family; None stands for models that collapsed."""
     corrected = iter(stats.holm([each.p for each in family if each is not None]))
@@ -36,6 +41,12 @@ def judge(family: Sequence[Difference | None]) -> list[dict]:
         text = COLLAPSED if each is None or holm_p is None else verdict(each, holm_p)
         found.append({"holm_p": holm_p, "verdict": text})
     return found
+
+
+def judged(family: Sequence[tuple[T, D]]) -> Iterator[tuple[T, D, dict]]:
+    """Each (key, difference) of a family with its entry of `judge`."""
+    for (key, each), entry in zip(family, judge([each for _, each in family]), strict=True):
+        yield key, each, entry
 
 
 def verdict(found: Difference, holm_p: float) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 
 from mae_jax.report import stats
 from mae_jax.report.analysis import Cell, Study
-from mae_jax.report.comparisons import Difference, judge
+from mae_jax.report.comparisons import Difference, judged
 from mae_jax.report.runs import Level, Run, series
 
 SHARE = 0.9  # of the final score
@@ -54,7 +54,7 @@ def analyze(study: Study) -> list[dict]:
             found = _difference(areas, (level, init), (level, base))
             row |= {"baseline": base} | ({} if found is None else {"difference": found[0]})
             family += [(row, found[1])] if found and found[1] else []
-    for (row, each), verdict in zip(family, judge([each for _, each in family]), strict=True):
+    for row, each, verdict in judged(family):
         row |= {"difference_low": each.low, "difference_high": each.high, "p": each.p} | verdict
     return rows
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from mae_jax.report import analysis, figures, panels, ratios, tables
 from mae_jax.report.analysis import Study
-from mae_jax.report.comparisons import Difference, judge
+from mae_jax.report.comparisons import Difference, judged
 from mae_jax.report.runs import Level, Run
 from mae_jax.rundir.predictions import read_predictions
 
@@ -50,7 +50,7 @@ def rows(runs: Sequence[Run], changes: Sequence[Change]) -> list[dict]:
         more, differences = _rows(analysis.analyze(tested), usual, change.name, change.level)
         found += more
         family += differences
-    for (row, each), verdict in zip(family, judge([each for _, each in family]), strict=True):
+    for row, each, verdict in judged(family):
         row |= verdict | dict(zip(("difference", "low", "high", "p"), (each or (None,) * 4)[:4], strict=True))
     return found
 

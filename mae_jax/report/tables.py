@@ -13,7 +13,7 @@ import numpy as np
 
 from mae_jax.report import stats
 from mae_jax.report.analysis import Study, calibration, known, top_share
-from mae_jax.report.comparisons import Difference, judge
+from mae_jax.report.comparisons import Difference, judged
 from mae_jax.report.runs import BASELINE, Level, Run, init_order, is_number
 from mae_jax.rundir.contents import chooses
 from mae_jax.runtime import csv_cells, files
@@ -171,7 +171,7 @@ def paired(study: Study) -> tuple[list[dict], list[str]]:
             notes.append(f"{init} at {'; '.join(where)}: {have} a matching {BASELINE} run; only these are compared")
     for metric in stats.METRICS + stats.SCORES:
         family = [(row, each) for row, each in found if row["metric"] == metric]
-        for (row, _), verdict in zip(family, judge([each for _, each in family]), strict=True):
+        for row, _, verdict in judged(family):
             row |= verdict
     return [row for row, _ in found], notes
 

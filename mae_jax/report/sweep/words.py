@@ -1,7 +1,7 @@
 """What the sweep shows, in words and in one table, all derived from the numbers."""
 
 from mae_jax.report import stats, tables
-from mae_jax.report.comparisons import TIMES, Difference, is_higher, is_lower, is_sure, judge
+from mae_jax.report.comparisons import TIMES, Difference, is_higher, is_lower, is_sure, judged
 from mae_jax.report.runs import BASELINE, Level, percent
 from mae_jax.report.stats import grey
 from mae_jax.report.sweep.networks import Sweep
@@ -125,7 +125,7 @@ def _weighted(sweep: Sweep, weight: float) -> str:
             continue
         nothing = any(study.collapsed(side) == len(side) for side in sides)
         family.append((percent(network.mask_ratio), None if nothing else study.difference("accuracy", *sides)))
-    for (at, _), verdict in zip(family, judge([each for _, each in family]), strict=True):
+    for at, _, verdict in judged(family):
         verdicts.setdefault(verdict["verdict"], []).append(at)
     found = [f"{verdict} at {', '.join(names)}" for verdict, names in verdicts.items()]
     return (
