@@ -4,6 +4,7 @@ Each cell of the grid has its own run directory. Finished cells are skipped, so 
 any interruption.
 """
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from mae_jax.config.loading import as_json
 from mae_jax.config.validation import validate
 from mae_jax.data.splits import DataCache
 from mae_jax.rundir import contents, identity, lock
-from mae_jax.runtime import signals
+from mae_jax.runtime import clock, signals
 from mae_jax.runtime.errors import UserError
 from mae_jax.runtime.progress import Progress, duration
 from mae_jax.runtime.text import count
@@ -44,8 +45,10 @@ def run(config: ConfigDict | StudyConfig, workdir: Path, *, cache: DataCache | N
         finished = [place for place, cell in runs if cell.traits.labeled and place not in missing]
         written = {}
         if leader and finished:
+            began = time.monotonic()
             with signals.interruptible("all runs are finished"):
                 written = report(config, workdir, finished, progress, without(missing))
+            progress.say(time_line([directory for directory, _ in runs], time.monotonic() - began))
         refuse_missing(runs, missing)
         return written
 
@@ -71,6 +74,16 @@ def trained_seconds(directories: Sequence[Path]) -> float:
     """The total training time in seconds, according to each run.json."""
     times = [contents.read_object(directory / contents.RUN).get("wall_seconds") for directory in directories]
     return sum(seconds for seconds in times if isinstance(seconds, int | float))
+
+
+def time_line(directories: Sequence[Path], report_seconds: float) -> str:
+    """Where the time of a study went, over all its runs, according to each run.json."""
+    spent = clock.Clock()
+    spent.add({"report": report_seconds})
+    for directory in directories:
+        parts = contents.peek_object(directory / contents.RUN).get("seconds")
+        spent.add({k: v for k, v in parts.items() if isinstance(v, int | float)} if isinstance(parts, dict) else {})
+    return f"where the time went, over all runs: {clock.in_words(spent.seconds)}"
 
 
 def without(missing: dict[Path, RunConfig]) -> list[str]:

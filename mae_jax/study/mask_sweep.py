@@ -6,6 +6,7 @@ sweep after any interruption.
 """
 
 import itertools
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -84,9 +85,11 @@ def run(config: ConfigDict | SweepConfig, workdir: Path, *, cache: splits.DataCa
         if leader and networks:
             if jax.process_count() == 1:  # because this process loads each network alone
                 picture(config, networks, workdir / RECONSTRUCTIONS, cache)
+            directories = [directory for directory, _ in finished]
+            began = time.monotonic()
             with signals.interruptible("all runs are finished"):
-                directories = [directory for directory, _ in finished]
                 written = report(config, workdir, directories, progress, label_study.without(missing))
+            progress.say(label_study.time_line(directories, time.monotonic() - began))
         label_study.refuse_missing(runs, missing)
         return written
 

@@ -14,6 +14,7 @@ class Cursor:
     data: dict[str, Any] = dataclasses.field(default_factory=dict)  # position of the batches, see `data.loaders`
     pending: list[dict[str, float]] = dataclasses.field(default_factory=list)  # metrics since the last row of the log
     seconds: float = 0.0  # training time so far, over all resumes
+    parts: dict[str, float] = dataclasses.field(default_factory=dict)  # and of each part, see `runtime.clock`
     best: dict[str, Any] | None = None  # step and score of the best epoch so far
     evaluation_owed: bool = False  # whether a signal interrupted the evaluation at this step
     rate_reductions: list[dict[str, Any]] = dataclasses.field(default_factory=list)  # see `train.divergence`
@@ -24,6 +25,7 @@ class Cursor:
             "data": self.data,
             "pending": self.pending,
             "seconds": self.seconds,
+            "parts": self.parts,
             "best": self.best,
             "owed": self.evaluation_owed,
             "lowered": self.rate_reductions,
@@ -37,6 +39,7 @@ class Cursor:
             data=saved["data"],
             pending=saved["pending"],
             seconds=saved["seconds"],
+            parts=saved.get("parts", {}),
             best=saved.get("best"),
             evaluation_owed=saved.get("owed", False),
             rate_reductions=saved.get("lowered", []),

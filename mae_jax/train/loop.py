@@ -24,7 +24,7 @@ from mae_jax.data.splits import DataCache
 from mae_jax.rundir import contents, identity, lock
 from mae_jax.rundir.metrics_log import MetricsLog
 from mae_jax.rundir.trackers import Trackers, refuse_missing
-from mae_jax.runtime import machine, processes, signals
+from mae_jax.runtime import clock, machine, processes, signals
 from mae_jax.runtime.errors import Stopped, UserError
 from mae_jax.runtime.processes import at_once
 from mae_jax.runtime.progress import Progress
@@ -50,6 +50,7 @@ def run(
     leader = jax.process_index() == 0  # the process that writes and prints
     alone = progress is None
     progress = progress or Progress(config.log.progress_seconds, quiet=not leader)
+    spent = clock.Clock()
     with contextlib.ExitStack() as stack:
         signals_received = stack.enter_context(signals.collect_signals())
         refused, task = None, None
@@ -65,7 +66,7 @@ def run(
             batched, line = resume.with_saved_batch(workdir, config, mesh.size)
             if line:
                 progress.say(f"{workdir}: {line}")
-            with at_once("nothing was changed", hard=True):
+            with at_once("nothing was changed", hard=True), spent.part("start"):
                 task = build(batched, mesh, checking(progress), cache)
             identity.keep_config(
                 workdir, config, dataclasses.asdict(task.resolved) | {"dtype": task.spec.shape.dtype}, leader
@@ -75,7 +76,10 @@ def run(
         if processes.any_process(refused is not None):
             raise refused or UserError("another process failed to start; its message says why")
         assert task is not None  # else this process was refused
-        return Loop(task, workdir, progress, signals_received).run()
+        results = Loop(task, workdir, progress, signals_received, spent).run()
+        if alone:
+            progress.say(f"time: {clock.in_words(spent.seconds)}")
+        return results
 
 
 def checking(progress: Progress) -> Callable[[int, int], None]:
@@ -86,10 +90,11 @@ def checking(progress: Progress) -> Callable[[int, int], None]:
 class Loop:
     """One run: its state and its open files."""
 
-    def __init__(self, task: Task, workdir: Path, progress: Progress, signals_received: list[int]):
-        """`signals_received`: the list of `signals.collect_signals`."""
+    def __init__(self, task: Task, workdir: Path, progress: Progress, signals_received: list[int], spent: clock.Clock):
+        """`signals_received`: the list of `signals.collect_signals`. `spent` has counted the start of the run."""
         self.task, self.workdir, self.progress, self.signals_received = task, workdir, progress, signals_received
         self.config, self.spec, self.resolved = task.config, task.spec, task.resolved
+        self.spent = spent
         self.label = self.config.name or self.config.task
         self.began = time.monotonic()  # start of training, shifted so that pauses before a resume do not count
         self.reductions = RateReductions(workdir, self.config, jax.process_index() == 0)
@@ -109,9 +114,11 @@ class Loop:
     def attempt(self, number: int) -> dict[str, Any]:
         """Attempt `number`, counted from 0; each rollback starts another. Raises Diverged if a number is not finite."""
         with contextlib.ExitStack() as stack:
-            state = self.start()
+            with self.spent.part("start"):
+                state = self.start()
             first = self.cursor.step
             if not number:
+                self.spent.add(self.cursor.parts)
                 record.announce(self.task, self.label, self.workdir, unpadded(self.spec, state), self.progress.say)
                 self.progress.start(self.label, self.resolved.steps, first, self.resolved.batch_size)
             self.progress.back(first)
@@ -127,8 +134,10 @@ class Loop:
             stack.enter_context(metrics)
             metrics.hparams(hparams(self.config))
             with contextlib.closing(self.task.batches(first)) as batches:  # lazy: reads nothing before next()
-                state = self.train(state, batches, metrics)
-            self.checkpoints.wait()
+                with self.spent.part("training"):
+                    state = self.train(state, batches, metrics)
+            with self.spent.part("checkpoints"):
+                self.checkpoints.wait()
             results = self.results(state, metrics)
             if self.signals_received:
                 raise signals.stopped(self.signals_received, "this run is finished")
@@ -168,7 +177,8 @@ class Loop:
             last, stop = step == steps, self.asked_to_stop(step)
             kept = f"step {step} of {steps} is saved" if step else "no step was done"
             if (step > first or self.cursor.evaluation_owed) and (last or step % self.resolved.eval_every == 0):
-                self.evaluate_or_save(state, metrics, fresh=step > first, last=last)
+                with self.spent.part("validation"):
+                    self.evaluate_or_save(state, metrics, fresh=step > first, last=last)
             last = last or self.exhausted(step)
             if step > first and (last or stop or step % self.resolved.save_every == 0):
                 self.save(state)
@@ -179,7 +189,9 @@ class Loop:
                 raise signals.stopped(self.signals_received, kept)
             for row in self.reductions.rows(step):
                 metrics.scalars(step, row)
-            batch = sharding.put_batch(next(batches), self.spec.mesh)
+            with self.spent.part("images"):
+                rows = next(batches)
+            batch = sharding.put_batch(rows, self.spec.mesh)
             rate = self.rate(step)
             with at_once(kept, hard=True) if step == first else contextlib.nullcontext():  # compiles
                 state, values = train_step(self.spec, state, batch, seed, np.float32(rate))
@@ -198,14 +210,15 @@ class Loop:
         """Starts saving a checkpoint. Raises Diverged if the state is not finite."""
         cursor = self.cursor
         self.fetch(cursor.step)
-        for what, tree in (("a parameter", state.params), ("the optimizer state", state.opt_state)):
-            if not all_finite(tree):
-                raise Diverged(what, math.nan, cursor.step, unsound=cursor.step)
-        cursor.data = self.task.position(cursor.step)
-        cursor.seconds = time.monotonic() - self.began
-        cursor.best = self.best.position() if self.best else None
-        cursor.rate_reductions = self.reductions.entries
-        self.checkpoints.save(cursor.step, unpadded(self.spec, state), cursor.to_json())
+        with self.spent.part("checkpoints"):
+            for what, tree in (("a parameter", state.params), ("the optimizer state", state.opt_state)):
+                if not all_finite(tree):
+                    raise Diverged(what, math.nan, cursor.step, unsound=cursor.step)
+            cursor.data = self.task.position(cursor.step)
+            cursor.seconds, cursor.parts = time.monotonic() - self.began, dict(self.spent.seconds)
+            cursor.best = self.best.position() if self.best else None
+            cursor.rate_reductions = self.reductions.entries
+            self.checkpoints.save(cursor.step, unpadded(self.spec, state), cursor.to_json())
 
     def exhausted(self, step: int) -> bool:
         """Whether none of the last `train.patience` evaluations, including that of `step`, was better. Logs it."""
@@ -297,7 +310,7 @@ class Loop:
         last = unpadded(self.spec, state).params
         selected = self.best.step if self.best and self.best.step else self.ended
         chosen = self.best.load(last) if self.best and self.best.step else last
-        with at_once("the last step is saved", hard=True):
+        with at_once("the last step is saved", hard=True), self.spent.part("test"):
             results = self.task.finish(chosen, self.workdir)
             if self.best and self.task.score:
                 results |= {"last_epoch": self.last_epoch(results if selected == self.ended else self.task.score(last))}
@@ -308,6 +321,7 @@ class Loop:
                 ended=self.ended,
                 selected_step=selected,
                 seconds=time.monotonic() - self.began,
+                parts=self.spent.seconds,
                 rate_reductions=self.reductions.entries,
             )
             contents.write_json(self.workdir / contents.RUN, info)

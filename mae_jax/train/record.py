@@ -54,12 +54,14 @@ def run_info(
     ended: int,
     selected_step: int,
     seconds: float,
+    parts: dict[str, float],
     rate_reductions: list[dict[str, Any]],
 ) -> dict[str, Any]:
     """The content of run.json.
 
     `ended` is the last step, which is smaller than `resolved.steps` after an early stop. The parameters of
-    `selected_step` were tested. `seconds` is the training time over all resumes.
+    `selected_step` were tested. `seconds` is the training time over all resumes, and `parts` are
+    those of `runtime.clock`.
     """
     c, r = task.config, task.resolved
     return {
@@ -91,6 +93,7 @@ def run_info(
         "rate_lowered": rate_reductions,
         "selected_step": selected_step,
         "wall_seconds": round(seconds, 1),
+        "seconds": {name: round(value, 2) for name, value in parts.items()},
         "devices": f"{r.devices} x {jax.devices()[0].device_kind}",
         "commit": identity.commit(),
         "versions": identity.versions(),

@@ -178,6 +178,22 @@ def test_an_arm_differs_in_exactly_the_fields_that_it_names(config, tmp_path, te
     assert differing(cells[f"knn-100pct-{slug}-seed0"], cells[f"knn-100pct-{kind}-seed0"]) == encoder | named
 
 
+def test_the_time_of_all_runs_is_added_up_by_part(tmp_path):
+    parts = [
+        {"training": 50.0, "compiling": 4.5},
+        {"training": 25.0, "start": 2.0},
+        "damaged",
+        {"training": None},
+        None,
+    ]
+    directories = [tmp_path / str(number) for number in range(len(parts) + 1)]  # the last run does not exist
+    for directory, each in zip(directories, parts, strict=False):
+        directory.mkdir()
+        contents.write_json(directory / contents.RUN, {"seconds": each} if each else {})
+    line = label_study.time_line(directories, 3.0)
+    assert line == "where the time went, over all runs: training 1:15, compiling 0:04, report 0:03, start 0:02"
+
+
 def test_a_pretraining_can_continue_from_an_encoder(config, tmp_path):
     config.inits, config.fractions = ("scratch", f"mae:init={tmp_path / 'encoder'}"), (1.0,)
     (tmp_path / "encoder" / "checkpoints").mkdir(parents=True)

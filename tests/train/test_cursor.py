@@ -14,6 +14,7 @@ FULL = Cursor(
     data={"next_batch": 7, "files": "ab"},
     pending=[{"loss": 1.5}],
     seconds=12.5,
+    parts={"training": 10.0, "compiling": 2.5},
     best={"step": 4, "score": [0.5, -1.0]},
     evaluation_owed=True,
     rate_reductions=[{"back_to": 3, "rate_factor": 0.5, "diverged_at": 5}],
@@ -25,7 +26,7 @@ def test_it_survives_json():
 
 
 def test_it_has_the_keys_of_earlier_checkpoints():
-    assert set(FULL.to_json()) == {"data", "pending", "seconds", "best", "owed", "lowered"}
+    assert set(FULL.to_json()) == {"data", "pending", "seconds", "parts", "best", "owed", "lowered"}
 
 
 @pytest.mark.parametrize(("key", "value"), [("lowered", []), ("owed", False), ("best", None)])

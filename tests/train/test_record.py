@@ -44,20 +44,26 @@ def test_the_start_names_steps_rows_rate_and_parameters(task, tmp_path):
 def test_run_json_says_how_the_run_was_trained_and_how_it_ended(task, tmp_path):
     contents.write_json(tmp_path / contents.CONFIG, {"config": as_json(task.config)})
     info = record.run_info(
-        task, tmp_path, ended=task.resolved.steps - 1, selected_step=3, seconds=12.345, rate_reductions=[{"step": 1}]
+        *(task, tmp_path),
+        ended=task.resolved.steps - 1,
+        selected_step=3,
+        seconds=12.345,
+        parts={"training": 12.0041},
+        rate_reductions=[{"step": 1}],
     )
     json.dumps(info)
     per_epoch = task.resolved.steps_per_epoch
     assert info["epochs"] == (task.resolved.steps - 1) / per_epoch and info["stopped_early"]
     assert (info["steps"], info["selected_step"], info["wall_seconds"]) == (task.resolved.steps - 1, 3, 12.3)
+    assert info["seconds"] == {"training": 12.0}
     assert (info["task"], info["evaluation"], info["init"], info["arm"]) == (
         *("finetune", "finetune", "scratch", "the head trained"),
     )
     assert info["n_train"] == len(task.indices[0]) and info["subset_seed"] == 7 and info["folds"] == 0
     assert info["classes"] == list(task.classes) and info["devices"] == "5 x cpu"
     assert info["config"] == as_json(task.config) and info["rate_lowered"] == [{"step": 1}]
-    whole = record.run_info(task, tmp_path, ended=task.resolved.steps, selected_step=3, seconds=1.0, rate_reductions=[])
-    assert not whole["stopped_early"]
+    whole = {"ended": task.resolved.steps, "selected_step": 3, "seconds": 1.0, "parts": {}, "rate_reductions": []}
+    assert not record.run_info(task, tmp_path, **whole)["stopped_early"]
 
 
 def test_values_are_as_json_reads_them_back():
