@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from mae_jax import commands
-from mae_jax.commands.parser import Parser, did_you_mean
 from mae_jax.runtime.command import call, quiet_libraries
 from mae_jax.runtime.errors import EXIT_USER_ERROR, UserError
+from mae_jax.runtime.parser import Parser, did_you_mean
 
 
 def dispatch(argv: Sequence[str]) -> int:

@@ -14,6 +14,7 @@ from mae_jax.runtime import signals
 from mae_jax.runtime.command import out_file
 from mae_jax.runtime.errors import UserError
 from mae_jax.runtime.option_names import replaced
+from mae_jax.runtime.parser import Number, user_path
 
 SPLITS = ("train_split", "val_split", "test_split")
 SUMMARY = "find duplicate images, leaks between splits and doubtful labels in a data set"
@@ -22,7 +23,7 @@ SUMMARY = "find duplicate images, leaks between splits and doubtful labels in a 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `mae-jax check`."""
     parser.add_argument(
-        "dataset", metavar="DATASET", type=Path, help="a prepared data set, a folder, or a file of labels"
+        "dataset", metavar="DATASET", type=user_path, help="a prepared data set, a folder, or a file of labels"
     )
     parser.add_argument(
         "--data_dir",
@@ -31,13 +32,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="where prepared data sets are (default: $TFDS_DATA_DIR, then ~/tensorflow_datasets)",
     )
     add_label_arguments(parser)
-    parser.add_argument("--out", type=Path, metavar="CSV", help="the CSV file to write (default: check_DATASET.csv)")
+    parser.add_argument(
+        "--image_size", type=Number(int, 8, 4096), default=64, metavar="PIXELS",
+        help="report images that are large for a network with inputs of this size (default 64, as scale=laptop)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--out", type=user_path, metavar="CSV", help="the CSV file to write (default: check_DATASET.csv)"
+    )
 
 
 def add_label_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments that say where labels, splits and groups come from, also for `mae-jax quick`."""
     parser.add_argument(
-        "--dir", type=Path, metavar="DIR", help="the folder that the paths of a table are below (default: its own)"
+        "--dir", type=user_path, metavar="DIR", help="the folder that the paths of a table are below (default: its own)"
     )
     parser.add_argument(
         "--columns", default="", help="columns of a table, like data.columns: path=file,label=cell_type"
@@ -93,4 +100,7 @@ def main(options: argparse.Namespace) -> None:
 
     names = option_names(place, "DATASET")
     with replaced(names):
-        check(str(place), options.data_dir, out, fields=label_fields(options, place), options=names)
+        check(
+            str(place), options.data_dir, out,
+            fields=label_fields(options, place), options=names, image_size=options.image_size,
+        )  # fmt: skip

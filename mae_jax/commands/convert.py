@@ -13,10 +13,10 @@ its metadata. The format mae_jax is a bundle: one folder with weights, probe, cl
 """
 
 import argparse
-from pathlib import Path
 
 from mae_jax.runtime import signals
 from mae_jax.runtime.command import say
+from mae_jax.runtime.parser import Number, user_path
 from mae_jax.runtime.text import count
 
 SUMMARY = "convert weights: from Hugging Face, timm and facebookresearch/mae, or to them and to ONNX; make a bundle"
@@ -26,13 +26,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `mae-jax convert`."""
     commands = parser.add_subparsers(dest="command", metavar="import|export", required=True)
     inward = commands.add_parser("import", help="convert weights of other code to a folder for init=OUT")
-    inward.add_argument("source", metavar="SRC", type=Path, help="a file or folder of weights")
-    inward.add_argument("out", metavar="OUT", type=Path, help="a new folder")
-    inward.add_argument("--heads", type=int, default=0, help="attention heads, if no config.json states them")
+    inward.add_argument("source", metavar="SRC", type=user_path, help="a file or folder of weights")
+    inward.add_argument("out", metavar="OUT", type=user_path, help="a new folder")
+    inward.add_argument(
+        "--heads", type=Number(int, 1), metavar="N", help="attention heads, if no config.json states them"
+    )
     inward.add_argument("--leave", default="", metavar="REGEX", help="ignore the keys that match")
     outward = commands.add_parser("export", help="write a run's network for other code, or as a bundle")
-    outward.add_argument("run_dir", metavar="RUN_DIR", type=Path, help="the directory of a finished run")
-    outward.add_argument("out", metavar="OUT", type=Path, help="a new folder; with --format onnx a new file")
+    outward.add_argument("run_dir", metavar="RUN_DIR", type=user_path, help="the directory of a finished run")
+    outward.add_argument("out", metavar="OUT", type=user_path, help="a new folder; with --format onnx a new file")
     outward.add_argument("--format", choices=("hf", "timm", "onnx", "mae_jax"), required=True)
 
 
@@ -53,7 +55,7 @@ def import_weights(options: argparse.Namespace) -> list[str]:
     from mae_jax.weights import export, reader
     from mae_jax.weights.writer import write
 
-    weights = reader.read(options.source, "SRC", options.heads, options.leave)
+    weights = reader.read(options.source, "SRC", options.heads or 0, options.leave)
     partial = export.new_folder(options.out)
     write(weights, partial, "own")
     export.put_in_place(partial, options.out)

@@ -24,6 +24,7 @@ from mae_jax.runtime import tested
 from mae_jax.runtime.command import say
 from mae_jax.runtime.errors import UserError
 from mae_jax.runtime.hardware import available_memory, cache_directory, cores, nvidia_gpus
+from mae_jax.runtime.parser import user_path
 from mae_jax.runtime.places import local
 
 SUMMARY = "check this machine: JAX and its devices, versions, memory, disk, optional programs"
@@ -55,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `mae-jax doctor`."""
     parser.add_argument("--json", action="store_true", help="print the findings as a JSON list")
     parser.add_argument(
-        "--workdir", type=Path, default=Path("runs"), metavar="DIR", help="directory of runs (default: runs)"
+        "--workdir", type=user_path, default=Path("runs"), metavar="DIR", help="directory of runs (default: runs)"
     )
 
 

@@ -8,10 +8,10 @@ names. For tiles of slides (names such as SLIDE/x000512_y001024.jpg) they also h
 """
 
 import argparse
-from pathlib import Path
 
 from mae_jax.commands.predict import add_image_arguments
 from mae_jax.runtime import signals
+from mae_jax.runtime.parser import user_path
 
 SUMMARY = "embed images with the encoder of a run or of any weights: an .npz, .h5 or .parquet file"
 
@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `mae-jax embed`."""
     parser.add_argument("run", metavar="RUN_OR_WEIGHTS", help="a run directory, a bundle, or weights")
     add_image_arguments(parser)
-    parser.add_argument("--out", required=True, type=Path, metavar="FILE", help="an .npz, .h5 or .parquet file")
+    parser.add_argument("--out", required=True, type=user_path, metavar="FILE", help="an .npz, .h5 or .parquet file")
     parser.add_argument(
         "--pool", default="", choices=("cls", "mean", "both"),
         help="class token, mean of the patch tokens, or both (default: the input of the network's own classifier)",

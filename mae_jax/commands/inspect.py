@@ -6,30 +6,32 @@ held-out images, unless --images names others. The picture is also written to th
 """
 
 import argparse
-from pathlib import Path
 
 from mae_jax.runtime import signals
 from mae_jax.runtime.command import out_file, say
 from mae_jax.runtime.errors import UserError
+from mae_jax.runtime.parser import Number, user_path
 
 SUMMARY = "draw attention maps and feature components of a run's encoder"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `mae-jax inspect`."""
-    parser.add_argument("run_dir", metavar="RUN_DIR", type=Path, help="the directory of a finished run")
-    parser.add_argument("--images", type=Path, metavar="DIR", help="a folder of other images, searched recursively")
-    parser.add_argument("--n", type=int, default=8, help="number of images, 1 to 64 (default 8)")
+    parser.add_argument("run_dir", metavar="RUN_DIR", type=user_path, help="the directory of a finished run")
     parser.add_argument(
-        "--block", type=int, default=-1, help="transformer block, counted from 0 (default -1, the last)"
+        "--images", type=user_path, metavar="DIR", help="a folder of other images, searched recursively"
     )
-    parser.add_argument("--out", type=Path, metavar="PNG", help="picture to write (default: RUN_DIR/inspection.png)")
+    parser.add_argument("--n", type=Number(int, 1, 64), default=8, help="number of images, 1 to 64 (default 8)")
+    parser.add_argument(
+        "--block", type=Number(int, -1), default=-1, help="transformer block, counted from 0 (default -1, the last)"
+    )
+    parser.add_argument(
+        "--out", type=user_path, metavar="PNG", help="picture to write (default: RUN_DIR/inspection.png)"
+    )
 
 
 def main(options: argparse.Namespace) -> None:
     """Draws the picture."""
-    if not 1 <= options.n <= 64:
-        raise UserError(f"--n={options.n} is out of range; allowed: [1, 64]")
     if options.out is not None:
         if options.out.suffix.lower() != ".png":
             raise UserError(f"--out={options.out} is not allowed; name a file ending in .png")

@@ -11,9 +11,9 @@ adds the calibrated probability of each class. FILE appears once all rows are wr
 """
 
 import argparse
-from pathlib import Path
 
 from mae_jax.runtime import signals
+from mae_jax.runtime.parser import user_path
 
 SUMMARY = "classify new images with a finished run: a CSV or Parquet file of predictions"
 
@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `mae-jax predict`."""
     parser.add_argument("run", metavar="RUN", help="a run directory, a bundle, or (with --all) a study's directory")
     add_image_arguments(parser)
-    parser.add_argument("--out", required=True, type=Path, metavar="FILE", help="a .csv or .parquet file")
+    parser.add_argument("--out", required=True, type=user_path, metavar="FILE", help="a .csv or .parquet file")
     parser.add_argument("--calibrated", action="store_true", help="add the calibrated probability of each class")
     parser.add_argument("--embeddings", action="store_true", help="add the features that the classifier receives")
     parser.add_argument("--all", action="store_true", help="use all runs of a study; adds a column run")
@@ -36,7 +36,7 @@ def add_image_arguments(parser: argparse.ArgumentParser) -> None:
         "(NAME or NAME/SPLIT)",
     )  # fmt: skip
     parser.add_argument(
-        "--dir", type=Path, metavar="DIR", help="the folder that the paths of a table are below (default: its own)"
+        "--dir", type=user_path, metavar="DIR", help="the folder that the paths of a table are below (default: its own)"
     )
     parser.add_argument("--columns", default="", metavar="path=NAME", help="the path column of a CSV or Parquet file")
     parser.add_argument(

@@ -7,10 +7,10 @@ and class, and lists what it skipped and why.
 
 import argparse
 import logging
-from pathlib import Path
 
 from mae_jax.runtime import signals
 from mae_jax.runtime.errors import UserError
+from mae_jax.runtime.parser import Number, user_path
 
 SUMMARY = "build a data set from published files, or tiles from your own slides"
 
@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--source",
         required=True,
-        type=Path,
+        type=user_path,
         metavar="DIR",
         help="the folder with the published files, or their archives",
     )
@@ -32,18 +32,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="output folder (default: $TFDS_DATA_DIR, then ~/tensorflow_datasets)",
     )
     slides = parser.add_argument_group("for tiles:NAME")
-    slides.add_argument("--tile", type=int, help="side of a tile in pixels (default 500)")
+    slides.add_argument("--tile", type=Number(int, 16, 10_000), help="side of a tile in pixels (default 500)")
     scale = slides.add_mutually_exclusive_group()
-    scale.add_argument("--mpp", type=float, help="micrometers per pixel (default: the scan's own resolution)")
-    scale.add_argument("--magnification", type=float, help="for example 20, which means 0.5 micrometers per pixel")
+    scale.add_argument(
+        "--mpp",
+        type=Number(float, 0, 100, open="low"),
+        help="micrometers per pixel (default: the scan's own resolution)",
+    )
+    scale.add_argument(
+        "--magnification", type=Number(float, 0.1, 200), help="for example 20, which means 0.5 micrometers per pixel"
+    )
     slides.add_argument(
         "--assume_mpp",
-        type=float,
+        type=Number(float, 0, 100, open="low"),
         help="micrometers per pixel of slides whose header has no plausible value, and of plain images (PNG, JPEG, "
         "TIFF in strips), which require it",
     )
-    slides.add_argument("--tissue", type=float, help="minimum fraction of a tile that is tissue (default 0.25)")
-    slides.add_argument("--workers", type=int, help="number of processes (default: one per core)")
+    slides.add_argument(
+        "--tissue", type=Number(float, 0, 1), help="minimum fraction of a tile that is tissue (default 0.25)"
+    )
+    slides.add_argument("--workers", type=Number(int, 0, 1024), help="number of processes (default 0: one per core)")
 
 
 def main(options: argparse.Namespace) -> None:
@@ -70,7 +78,5 @@ def _cutting(options: argparse.Namespace):
         instead = f"; use prcc:tile{given['tile']}" if "tile" in given and options.dataset.startswith("prcc") else ""
         raise UserError(f"--{next(iter(given))} is for tiles:NAME; {options.dataset} has no such option{instead}")
     if (magnification := given.pop("magnification", None)) is not None:
-        if not 0.1 <= magnification <= 200:
-            raise UserError(f"--magnification {magnification} is out of range; allowed: 0.1 to 200")
         given["mpp"] = MAGNIFICATION_MPP / magnification
     return Cutting(**given)

@@ -20,6 +20,7 @@ from mae_jax.runtime import signals
 from mae_jax.runtime.command import say
 from mae_jax.runtime.errors import UserError
 from mae_jax.runtime.option_names import replaced
+from mae_jax.runtime.parser import Number, user_path
 from mae_jax.runtime.places import expanded
 
 SUMMARY = "get a first answer for your own images in minutes: leak check, small pre-training, probes, report"
@@ -28,20 +29,24 @@ SUMMARY = "get a first answer for your own images in minutes: leak check, small 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `mae-jax quick`."""
     parser.add_argument(
-        "place", metavar="PLACE", type=Path, help="a folder of labeled images, or a CSV or Parquet file of labels"
+        "place", metavar="PLACE", type=user_path, help="a folder of labeled images, or a CSV or Parquet file of labels"
     )
     parser.add_argument(
         "--unlabeled", "--unlabelled", default="", metavar="DIR[,DIR...]", help="images to pre-train on"
     )
-    parser.add_argument("--init", type=Path, metavar="ENCODER", help="an encoder to probe instead of a pre-training")
+    parser.add_argument(
+        "--init", type=user_path, metavar="ENCODER", help="an encoder to probe instead of a pre-training"
+    )
     add_label_arguments(parser)
     parser.add_argument(
         "--bad_images", default="stop", choices=("stop", "skip"),
         help="what to do if an image cannot be read (default stop)",
     )  # fmt: skip
-    parser.add_argument("--seeds", type=int, default=3, help="random subsets per number of labels (default 3)")
-    parser.add_argument("--steps", type=int, default=400, help="updates of the pre-training (default 400)")
-    parser.add_argument("--workdir", type=Path, metavar="DIR", help="output folder (default: runs/quick-PLACE)")
+    parser.add_argument(
+        "--seeds", type=Number(int, 1, 100), default=3, help="random subsets per number of labels (default 3)"
+    )
+    parser.add_argument("--steps", type=Number(int, 1), default=400, help="updates of the pre-training (default 400)")
+    parser.add_argument("--workdir", type=user_path, metavar="DIR", help="output folder (default: runs/quick-PLACE)")
     parser.add_argument("--no_plan", action="store_true", help="do not measure how long the full study would take")
 
 
@@ -68,7 +73,7 @@ def main(options: argparse.Namespace) -> None:
         config = quick.configured(fields, unlabeled, init, options.seeds, options.steps, cache)
         findings = workdir / "check.csv"
         if not findings.exists():
-            check(str(place), "", findings, fields=fields, options=names, decoded=cache.decoded)
+            check(str(place), "", findings, fields=fields, options=names, cache=cache)
         study_command.run(config, workdir, cache)
     if not options.no_plan:
         say("")

@@ -14,6 +14,7 @@ from typing import Any
 from mae_jax.runtime import signals
 from mae_jax.runtime.command import out_file, say
 from mae_jax.runtime.errors import UserError
+from mae_jax.runtime.parser import Number, user_path
 from mae_jax.runtime.places import local
 
 SUMMARY = "compare reconstructions of several pre-trained autoencoders"
@@ -22,15 +23,26 @@ DRAWN = 200  # number of generated images
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `mae-jax reconstruct`."""
-    parser.add_argument("run_dirs", nargs="+", type=Path, metavar="RUN_DIR", help="directory of a pre-training run")
-    parser.add_argument("--images", action="append", required=True, metavar="NAME=DIR", help="images to reconstruct")
-    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="output folder")
-    parser.add_argument("--show", type=int, default=4, help="number of images of each DIR to draw (default 4)")
     parser.add_argument(
-        "--measure", type=int, default=100, help="number of images of each DIR to measure (default 100)"
+        "run_dirs", nargs="+", type=user_path, metavar="RUN_DIR", help="directory of a pre-training run"
     )
-    parser.add_argument("--mask-ratio", type=float, default=0.75, help="fraction of patches to remove (default 0.75)")
-    parser.add_argument("--mask-seed", type=int, default=0, help="random seed of the masks (default 0)")
+    parser.add_argument("--images", action="append", required=True, metavar="NAME=DIR", help="images to reconstruct")
+    parser.add_argument("--out", required=True, type=user_path, metavar="DIR", help="output folder")
+    parser.add_argument(
+        "--show", type=Number(int, 1), default=4, help="number of images of each DIR to draw (default 4)"
+    )
+    parser.add_argument(
+        "--measure", type=Number(int, 1), default=100, help="number of images of each DIR to measure (default 100)"
+    )
+    parser.add_argument(
+        "--mask-ratio",
+        type=Number(float, 0, 1, open="low high"),
+        default=0.75,
+        help="fraction of patches to remove (default 0.75)",
+    )
+    parser.add_argument(
+        "--mask-seed", type=Number(int, 0, 2**31 - 1), default=0, help="random seed of the masks (default 0)"
+    )
     parser.add_argument(
         "--statistics",
         choices=("neighbours", "borrowed"),
@@ -42,16 +54,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def check_options(options: argparse.Namespace) -> None:
-    """Raises UserError for a number out of range, and for images with an unusable or repeated name."""
-    for name, value, least in (
-        ("show", options.show, 1),
-        ("measure", options.measure, options.show),
-        ("mask-seed", options.mask_seed, 0),
-    ):
-        if value < least:
-            raise UserError(f"--{name}={value} is not allowed; use at least {least}")
-    if not 0 < options.mask_ratio < 1:
-        raise UserError(f"--mask-ratio={options.mask_ratio:g} is out of range; allowed: (0, 1)")
+    """Raises UserError if more images are drawn than measured, and for images with an unusable or repeated name."""
+    if options.measure < options.show:
+        raise UserError(f"--measure={options.measure} is below --show={options.show}; use at least {options.show}")
     names = [named(item)[0] for item in options.images]
     if repeated := [name for name, count in Counter(names).items() if count > 1]:
         raise UserError(f"--images: the name {repeated[0]} occurs twice; give each DIR a different name")

@@ -9,10 +9,10 @@ predicted class flips.
 """
 
 import argparse
-from pathlib import Path
 
 from mae_jax.runtime import signals
 from mae_jax.runtime.errors import UserError
+from mae_jax.runtime.parser import user_path
 
 SUMMARY = "test finished classifiers on images with changed stain, hue, brightness, blur and compression"
 CHANGES = ("hematoxylin", "eosin", "hue", "gamma", "blur", "jpeg")
@@ -20,9 +20,13 @@ CHANGES = ("hematoxylin", "eosin", "hue", "gamma", "blur", "jpeg")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `mae-jax robustness`."""
-    parser.add_argument("places", nargs="+", type=Path, metavar="STUDY_OR_RUN", help="a study's directory, or runs")
+    parser.add_argument(
+        "places", nargs="+", type=user_path, metavar="STUDY_OR_RUN", help="a study's directory, or runs"
+    )
     parser.add_argument("--changes", default=",".join(CHANGES), help=f"some of {', '.join(CHANGES)} (default: all)")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="default for one STUDY_OR_RUN: its directory report/")
+    parser.add_argument(
+        "--out", type=user_path, metavar="DIR", help="default for one STUDY_OR_RUN: its directory report/"
+    )
 
 
 def main(options: argparse.Namespace) -> None:

@@ -19,7 +19,7 @@ from mae_jax.runtime import signals
 from mae_jax.runtime.command import say
 from mae_jax.runtime.disk import readable
 from mae_jax.runtime.errors import UserError
-from mae_jax.runtime.places import local
+from mae_jax.runtime.parser import user_path
 from mae_jax.runtime.text import count
 
 SUMMARY = "list runs and studies with scores and size; compare two; free disk space"
@@ -27,8 +27,12 @@ SUMMARY = "list runs and studies with scores and size; compare two; free disk sp
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `mae-jax runs`."""
-    parser.add_argument("directory", metavar="DIR", nargs="?", default="runs", help="directory of runs (default: runs)")
-    parser.add_argument("--compare", nargs=2, metavar=("RUN_A", "RUN_B"), help="print how two runs differ")
+    parser.add_argument(
+        "directory", metavar="DIR", nargs="?", type=user_path, default="runs", help="directory of runs (default: runs)"
+    )
+    parser.add_argument(
+        "--compare", nargs=2, type=user_path, metavar=("RUN_A", "RUN_B"), help="print how two runs differ"
+    )
     parser.add_argument("--clean", action="store_true", help="remove the optimizer states of finished runs")
     parser.add_argument("--yes", action="store_true", help="do not ask before removing")
 
@@ -40,15 +44,14 @@ def main(options: argparse.Namespace) -> None:
     with signals.blocked():
         from mae_jax.study import overview
     if options.compare:
-        for line in overview.compare(*(local(place, "--compare") for place in options.compare)):
+        for line in overview.compare(*options.compare):
             say(line)
         return
-    top = local(options.directory, "DIR")
-    entries = overview.find(top)
+    entries = overview.find(options.directory)
     if options.clean:
         clean([entry.path for entry in entries if entry.state == "finished"], options.yes)
     else:
-        say(overview.table(entries, top))
+        say(overview.table(entries, options.directory))
 
 
 def clean(places: list[Path], yes: bool) -> None:

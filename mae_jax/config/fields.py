@@ -6,19 +6,18 @@ creates them. Config files and flags use a `ConfigDict` with the same fields, fr
 """
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from typing import Any, TypeVar, cast
 
 from ml_collections import ConfigDict
 
 from mae_jax.config.tasks import EVALUATIONS, QUICK, TASKS, TRAITS, Traits
+from mae_jax.runtime.ranges import INF, Range
 
 TRACKERS = ("wandb", "mlflow", "trackio")
 STAINS = ("none", "hed", "randstainna", "jitter")
 SIZES = ("tiny", "small", "base", "large", "custom")
 WEIGHTS = (".safetensors", ".npz", ".pth", ".pt", ".bin", ".ckpt", ".torch", ".tar")  # suffixes of weight files
-INF = math.inf
 SEEDS = 2**31  # seeds are smaller
 
 T = TypeVar("T")
@@ -48,14 +47,12 @@ class Rule:
 
     def holds(self, value: float) -> bool:
         """Whether a number is within the range."""
-        above = value > self.low if "low" in self.open else value >= self.low
-        return above and (value < self.high if "high" in self.open else value <= self.high)
+        return Range(self.low, self.high, self.open).holds(value)
 
     @property
     def range(self) -> str:
-        """The range in words, such as "[0, 1)"."""
-        left, right = "(" if "low" in self.open else "[", ")" if "high" in self.open else "]"
-        return f"{left}{self.low:.10g}, {self.high:.10g}{right}"
+        """The range as an interval, such as "[0, 1)"."""
+        return str(Range(self.low, self.high, self.open))
 
 
 def field(default: T, meaning: str, **rule: Any) -> T:

@@ -9,7 +9,7 @@ from mae_jax.runtime import signals
 from mae_jax.runtime.command import call
 from mae_jax.runtime.disk import disk_line
 from mae_jax.runtime.errors import UserError, printable
-from mae_jax.runtime.places import local
+from mae_jax.runtime.parser import Number, Parser, user_path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,26 +17,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "run_dirs",
         nargs="+",
-        type=Path,
+        type=user_path,
         metavar="DIR",
         help="a run directory (it holds run.json and predictions.csv), or a study's directory for all of its runs",
     )
     parser.add_argument(
         "--out",
-        type=Path,
+        type=user_path,
         metavar="DIR",
         help="where to write index.html, the tables and figures/ (default for one DIR: DIR/report)",
     )
     parser.add_argument("--title", help="the page's heading")
     parser.add_argument(
         "--fraction",
-        type=float,
+        type=Number(float, 0, 1, open="low"),
         metavar="SHARE",
         help="the share of the labels, above 0 and at most 1, of the second confusion matrix (default: nearest to 0.1)",
     )
     parser.add_argument(
         "--target",
-        type=float,
+        type=Number(float, 0, 1, open="low"),
         metavar="F1",
         help="the macro F1 that is enough, above 0 and at most 1 (default: 0.02 below the best with all labels)",
     )
@@ -50,20 +50,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Writes the report and prints its table. Returns the exit code, which is 2 for a mistake in the input."""
-    parser = argparse.ArgumentParser(prog="python -m mae_jax.report", description=__doc__)
+    parser = Parser(prog="python -m mae_jax.report", description=__doc__)
     add_arguments(parser)
-    return run(parser.parse_args(argv))
+    try:
+        return run(parser.parse_args(sys.argv[1:] if argv is None else argv))
+    except UserError as error:
+        return _refused(error)
 
 
 def run(args: argparse.Namespace) -> int:
-    """The same as `main`, for parsed arguments. A UserError becomes a printed line and exit code 2."""
+    """The same as `main`, for parsed arguments."""
     try:
-        if args.fraction is not None and not 0 < args.fraction <= 1:
-            raise UserError(f"--fraction={args.fraction:g}: must be above 0 and at most 1, such as 0.1 for 10 %")
-        if args.target is not None and not 0 <= args.target <= 1:
-            raise UserError(f"--target={args.target:g}: must be a macro F1 above 0 and at most 1, such as 0.9")
-        places = [local(place, "DIR") for place in args.run_dirs]
-        out = local(args.out, "--out") if args.out else default_out(places)
+        out = args.out or default_out(args.run_dirs)
         with signals.blocked():  # only now: these load numpy, scipy and matplotlib
             from mae_jax.report import tables
             from mae_jax.report.directories import expand, study_settings
@@ -74,8 +72,7 @@ def run(args: argparse.Namespace) -> int:
         settings = study_settings(args.run_dirs) | {name: value for name, value in given.items() if value is not None}
         report = write_report(run_dirs, out, notes=notes, fraction=args.fraction, png=args.png, **settings)
     except (UserError, OSError) as error:
-        print(f"error: {_line(error)}", file=sys.stderr)
-        return 2
+        return _refused(error)
     for note in [*notes, *report.notes]:
         print(f"note: {note}", file=sys.stderr)
     print(tables.table_text(report.rows))
@@ -93,9 +90,11 @@ def default_out(places: Sequence[Path]) -> Path:
     return places[0] / "report"
 
 
-def _line(error: UserError | OSError) -> str:
-    """The error as one line without control characters."""
-    return printable(disk_line(error) if isinstance(error, OSError) else str(error), keep="")
+def _refused(error: UserError | OSError) -> int:
+    """Prints the error as one line without control characters. Returns the exit code."""
+    line = disk_line(error) if isinstance(error, OSError) else str(error)
+    print(f"error: {printable(line, keep='')}", file=sys.stderr)
+    return 2
 
 
 if __name__ == "__main__":

@@ -14,9 +14,11 @@ def local(place: str | os.PathLike, field: str) -> Path:
     if re.match(r"[A-Za-z]:/", text) and os.name != "nt":
         raise UserError(f"{field}={text}: this is a path of Windows; give the path on this machine")
     if found := re.match(r"([A-Za-z][\w+.-]*):/", text):
+        if found[1].lower() == "file":
+            raise UserError(f"{field}={text}: omit file:// and give the path on this machine")
         raise UserError(
-            f"{field}={text}: {found[1]}:// addresses are not read; copy the files to a local folder and name "
-            f"that folder"
+            f"{field}={text}: {found[1]}:// addresses are neither read nor written; name a folder on this machine, and "
+            f"copy the files yourself"
         )
     try:
         return Path(text).expanduser()

@@ -24,7 +24,12 @@ def test_options_are_passed_on_and_a_magnification_is_a_resolution(record):
         (["cam17", "--source=a"], "cam17 cannot be prepared; use one of raabin_wbc, cam16, prcc, tiles"),
         (["cam16", "--source=a", "--mpp=1"], "--mpp is for tiles:NAME; cam16 has no such option"),
         (["prcc", "--source=a", "--tile=99"], "--tile is for tiles:NAME; prcc has no such option; use prcc:tile99"),
-        (["tiles:x", "--source=a", "--magnification=0"], "--magnification 0.0 is out of range; allowed: 0.1 to 200"),
+        (["tiles:x", "--source=a", "--magnification=0"], "--magnification=0 is out of range; allowed: 0.1 to 200"),
+        (["tiles:x", "--source=a", "--tile=4"], "--tile=4 is out of range; allowed: 16 to 10000"),
+        (["tiles:x", "--source=a", "--tissue=2"], "--tissue=2 is out of range; allowed: 0 to 1"),
+        (["tiles:x", "--source=a", "--mpp=-1"], "--mpp=-1 is out of range; allowed: above 0 and at most 100"),
+        (["tiles:x", "--source=a", "--assume_mpp=0"], "--assume_mpp=0 is out of range; allowed: above 0 and at most"),
+        (["tiles:x", "--source=a", "--workers=-1"], "--workers=-1 is out of range; allowed: 0 to 1024"),
         (["tiles:x", "--source=a", "--mpp=1", "--magnification=9"], "not allowed with argument"),
     ],
 )

@@ -30,7 +30,7 @@ def test_images_are_checked_studied_and_planned_with_one_cache(calls, tmp_path, 
     assert (unlabeled, init, rest) == ("", "", [2, 9])
     ((where, _, out), named), ((config, workdir, shared), _) = calls["check"][0], calls["run"][0]
     assert (where, str(out)) == ("my cells", "runs/quick-my_cells/check.csv") and named["fields"] == fields
-    assert named["decoded"] is cache.decoded and shared is cache
+    assert named["cache"] is cache and shared is cache
     assert (config, str(workdir)) == ("the config", "runs/quick-my_cells")
     assert calls["more"] == [(("the config", cache), {})]
     assert capsys.readouterr().out.splitlines()[-2:] == ["more seeds", "an hour"]

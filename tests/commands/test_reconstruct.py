@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from mae_jax.commands import reconstruct
-from mae_jax.commands.parser import Parser
 from mae_jax.runtime.errors import UserError
+from mae_jax.runtime.parser import Parser
 
 
 def options(*arguments) -> argparse.Namespace:
@@ -20,9 +20,9 @@ def options(*arguments) -> argparse.Namespace:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--images=a=b", "--show=0"], "--show=0 is not allowed; use at least 1"),
-        (["--images=a=b", "--show=5", "--measure=4"], "--measure=4 is not allowed; use at least 5"),
-        (["--images=a=b", "--mask-seed=-1"], "--mask-seed=-1 is not allowed; use at least 0"),
+        (["--images=a=b", "--show=0"], "--show=0 is out of range; allowed: 1 or more"),
+        (["--images=a=b", "--show=5", "--measure=4"], "--measure=4 is below --show=5; use at least 5"),
+        (["--images=a=b", "--mask-seed=-1"], "--mask-seed=-1 is out of range; allowed: 0 to 2147483647"),
         *[(["--images=a=b", f"--mask-ratio={r}"], f"--mask-ratio={r} is out of range") for r in ("0", "1", "nan")],
         (["--images=a=b", "--images=a=c"], "--images: the name a occurs twice; give each DIR a different name"),
         *[([f"--images={item}"], f"--images={item} is not allowed; use NAME=DIR") for item in ("a", "a=", "x/y=b")],

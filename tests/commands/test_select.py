@@ -38,7 +38,7 @@ def test_options_are_passed_on(record):
 def test_methods_are_those_of_the_selection_and_a_seed_is_not_negative(record):
     assert set(select.METHODS) == set(selection.METHODS)
     calls = record(selecting, "select", [])
-    with pytest.raises(UserError, match="--seed=-1 is not allowed; use 0 or more"):
+    with pytest.raises(UserError, match="--seed=-1 is out of range; allowed: 0 to 2147483647"):
         dispatch(["select", "run", "--images=x", "--budget=5", "--out=c.csv", "--seed=-1"])
     with pytest.raises(UserError, match="invalid choice: 'best'"):
         dispatch(["select", "run", "--images=x", "--budget=5", "--out=c.csv", "--method=best"])

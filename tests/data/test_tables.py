@@ -86,7 +86,10 @@ def test_home_directories_in_a_table_are_expanded_and_addresses_refused(tmp_path
     file = write(tmp_path / "l.csv", "path,label\n~/x/1.png,a\n/y/2.png,b\n")
     assert tables.read(file).names == ("/home/me/x/1.png", "/y/2.png")
     assert tables.read_paths(file, directory="/z") == (Path("/z"), ["/home/me/x/1.png", "/y/2.png"])
-    for address, said in (("s3://bucket/1.png", "s3:// addresses are not read"), ("C:\\x\\1.png", "a path of Windows")):
+    for address, said in (
+        ("s3://bucket/1.png", "s3:// addresses are neither read"),
+        ("C:\\x\\1.png", "a path of Windows"),
+    ):
         write(file, f"path,label\n1.png,a\n{address},b\n")
         with pytest.raises(UserError, match=f"^data.labels: .*row 2: path.*{said}"):
             tables.read(file)

@@ -42,7 +42,7 @@ def test_a_place_without_images_is_named_with_its_field(folder):
         images.named(str(folder / "nowhere"))
     with pytest.raises(UserError, match="images: no image below .*empty"):
         images.named(str(folder / "empty"), field="images")
-    with pytest.raises(UserError, match="--images=s3://a/b: s3:// addresses are not read"):
+    with pytest.raises(UserError, match="--images=s3://a/b: s3:// addresses are neither read nor written"):
         images.named("s3://a/b")
 
 
@@ -105,7 +105,7 @@ def test_paths_in_lists_and_tables_are_treated_alike(tmp_path, monkeypatch):
     Image.new("RGB", (9, 9)).save(tmp_path / name)
     monkeypatch.setenv("HOME", str(tmp_path))
     assert images.given([f"~/{name}"])[0]["image"] == (tmp_path / name).read_bytes()
-    with pytest.raises(UserError, match="^images: item 1=s3://b/x.png: s3:// addresses are not read"):
+    with pytest.raises(UserError, match="^images: item 1=s3://b/x.png: s3:// addresses are neither read nor written"):
         images.given([f"~/{name}", "s3://b/x.png"])
     (tmp_path / "tables").mkdir()
     table = tmp_path / "tables" / "list.csv"

@@ -44,7 +44,7 @@ def test_calibrated_probabilities_have_the_lowest_loss_on_validation_images(made
 @pytest.mark.slow
 def test_remote_addresses_are_refused_and_the_home_directory_is_expanded(made, monkeypatch, tmp_path):
     for place in ("s3://bucket/run", "gs://bucket/run"):
-        with pytest.raises(UserError, match=r"load=\w+://bucket/run: \w+:// addresses are not read; copy"):
+        with pytest.raises(UserError, match=r"load=\w+://bucket/run: \w+:// addresses are neither read nor written"):
             mae_jax.load(place)
     monkeypatch.setenv("HOME", str(made))
     assert mae_jax.load("~/knn").origin == str(made / "knn")

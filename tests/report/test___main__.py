@@ -18,9 +18,10 @@ def test_the_command_takes_a_study(study, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("fraction", ["0", "1.5", "nan"])
-def test_a_value_that_is_not_a_fraction_is_refused(study, tmp_path, fraction, capsys):
-    assert main([str(study), "--out", str(tmp_path / "out"), "--fraction", fraction]) == 2
-    assert f"--fraction={fraction}: must be above 0 and at most 1" in capsys.readouterr().err
+@pytest.mark.parametrize("option", ["--fraction", "--target"])
+def test_a_value_that_is_not_a_fraction_is_refused(study, tmp_path, option, fraction, capsys):
+    assert main([str(study), "--out", str(tmp_path / "out"), option, fraction]) == 2
+    assert f"{option}={fraction} is out of range; allowed: above 0 and at most 1" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("module", ["mae_jax.report", "mae_jax.report.sweep"])
@@ -63,7 +64,7 @@ def test_the_command_imports_no_training_library(make, pair, tmp_path):
 def test_a_target_outside_zero_and_one_and_a_missing_out_are_refused_before_anything_is_read(tmp_path, capsys):
     places = [str(tmp_path / "a"), str(tmp_path / "b")]
     assert main([*places, "--target", "1.5", "--out", str(tmp_path / "out")]) == 2
-    assert capsys.readouterr().err.startswith("error: --target=1.5: must be a macro F1 above 0 and at most 1")
+    assert capsys.readouterr().err.startswith("error: --target=1.5 is out of range; allowed: above 0 and at most 1")
     assert main(places) == 2
     assert capsys.readouterr().err == "error: --out is missing; with several DIR, name a directory for the report\n"
     assert not (tmp_path / "out").exists()

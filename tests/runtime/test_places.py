@@ -8,18 +8,18 @@ import pytest
 
 import mae_jax
 from mae_jax.commands import load
-from mae_jax.commands.parser import Parser
 from mae_jax.config.fields import study_defaults
 from mae_jax.config.loading import init_of
 from mae_jax.config.validation import validate
 from mae_jax.data import prepared
 from mae_jax.runtime import hardware
 from mae_jax.runtime.errors import UserError
+from mae_jax.runtime.parser import Parser
 from mae_jax.runtime.places import expanded, hub_advice, local, shareable
 from mae_jax.study import cells
 from mae_jax.study.validation import validate_study
 
-REMOTE = r"s3:// addresses are not read; copy the files to a local folder and name that folder"
+REMOTE = r"s3:// addresses are neither read nor written; name a folder on this machine, and copy the files yourself"
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ def test_encoders_of_a_study_and_of_init_are_expanded(home, tiny_config):
     assert cells.inits(validate_study(config))[1] == cells.Init("own", path=f"{home}/runs/mine", unnamed=False)
     assert init_of("~/runs/mine") == "mae"
     config.inits = ("scratch", "gs://bucket/mine")
-    with pytest.raises(UserError, match="inits=gs://bucket/mine: gs:// addresses are not read"):
+    with pytest.raises(UserError, match="inits=gs://bucket/mine: gs:// addresses are neither read nor written"):
         validate_study(config)
 
 
@@ -98,7 +98,7 @@ def test_options_that_are_paths_are_expanded_and_refuse_remote_addresses(home, c
     load(command).add_arguments(parser)
     options = parser.parse_args(arguments)
     assert all(str(getattr(options, name)).startswith(f"{home}/") for name in names)
-    with pytest.raises(UserError, match=f"=s3:/+d: {REMOTE}"):
+    with pytest.raises(UserError, match=f"=s3://d: {REMOTE}"):
         parser.parse_args([text.replace("~/", "s3://") if "~/d" in text else text for text in arguments])
 
 

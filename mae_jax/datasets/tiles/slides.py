@@ -46,14 +46,6 @@ class Cutting:
     tissue: float = 0.25  # minimum share of tissue in a tile
     workers: int = 0  # number of processes; 0: one for each core
 
-    def check(self) -> None:
-        """Raises UserError for an option that is out of range."""
-        for name, low, high in (("tile", 16, 10_000), ("mpp", 0, 100), ("assume_mpp", 0, 100), ("tissue", 0, 1)):
-            if not low <= getattr(self, name) <= high:
-                raise UserError(f"--{name} {getattr(self, name)} is out of range; allowed: {low} to {high}")
-        if not 0 <= self.workers <= 1024:
-            raise UserError(f"--workers {self.workers} is out of range; allowed: 0 (one for each core) to 1024")
-
 
 def cut_folder(
     source: Path, into: Path, cutting: Cutting, say: Callable[[str], None]
@@ -63,7 +55,6 @@ def cut_folder(
     With `cutting.assume_mpp`, plain images are also cut. Tiles in `into` are kept if the slide and the options have
     not changed. Raises UserError if there is no slide, or OpenSlide is not installed.
     """
-    cutting.check()
     opening.library()
     found, left_out = opening.find(source, plain=bool(cutting.assume_mpp))
     if not found:

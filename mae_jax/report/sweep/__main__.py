@@ -1,49 +1,45 @@
 """`python -m mae_jax.report.sweep RUN_DIR... --out DIR`: writes the report of a sweep from the files of its runs."""
 
-import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from mae_jax.runtime import signals
 from mae_jax.runtime.command import call
 from mae_jax.runtime.disk import disk_line
 from mae_jax.runtime.errors import UserError, printable
-from mae_jax.runtime.places import local
+from mae_jax.runtime.parser import Parser, user_path
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """The command's arguments."""
-    made = argparse.ArgumentParser(
+    made = Parser(
         prog="python -m mae_jax.report.sweep",
         description="Compare autoencoders of several mask ratios and visible weights from their run directories.",
     )
     made.add_argument(
         "run_dirs",
         nargs="+",
-        type=Path,
+        type=user_path,
         metavar="DIR",
         help="directories of pre-training runs and classifiers, or a sweep's directory for all of its runs",
     )
-    made.add_argument("--out", required=True, type=Path, metavar="DIR", help="where to write the report")
+    made.add_argument("--out", required=True, type=user_path, metavar="DIR", help="where to write the report")
     made.add_argument("--title", help="the page's heading")
-    made.add_argument("--pictures", type=Path, metavar="PNG", help="a sheet of reconstructions for the page")
+    made.add_argument("--pictures", type=user_path, metavar="PNG", help="a sheet of reconstructions for the page")
     made.add_argument("--png", action="store_true", help="also write each figure as PNG")
     return made
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Writes the report and prints its table. Returns the exit code, which is 2 for a mistake in the input."""
-    args = parser().parse_args(argv)
     try:
+        args = parser().parse_args(sys.argv[1:] if argv is None else argv)
         with signals.blocked():  # only now: these load numpy, scipy and matplotlib
             from mae_jax.report.sweep.page import write_sweep
             from mae_jax.rundir.contents import runs_below
 
-        places = [local(place, "DIR") for place in args.run_dirs]
-        out, pictures = local(args.out, "--out"), local(args.pictures, "--pictures") if args.pictures else None
-        run_dirs = [run for place in places for run in (runs_below(place) or [place])]
-        written = write_sweep(run_dirs, out, title=args.title, pictures=pictures, png=args.png)
+        run_dirs = [run for place in args.run_dirs for run in (runs_below(place) or [place])]
+        written = write_sweep(run_dirs, args.out, title=args.title, pictures=args.pictures, png=args.png)
     except (UserError, OSError) as error:
         line = disk_line(error) if isinstance(error, OSError) else str(error)
         print(f"error: {printable(line, keep='')}", file=sys.stderr)

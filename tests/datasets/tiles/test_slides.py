@@ -191,20 +191,6 @@ def test_tissue_is_where_there_is_color():
     assert 0.1 < slides.otsu(np.repeat([0.1, 0.8], 50)) < 0.8
 
 
-@pytest.mark.parametrize(
-    ("fields", "said"),
-    [
-        ({"tile": 4}, "--tile 4 is out of range; allowed: 16"),
-        ({"tissue": 2.0}, "--tissue 2.0 is out of range"),
-        ({"mpp": -1.0}, "--mpp -1.0 is out of range"),
-        ({"workers": -1}, "--workers -1 is out of range"),
-    ],
-)
-def test_values_that_cannot_work_are_refused(folder, tmp_path, fields, said):
-    with pytest.raises(UserError, match=said):
-        slides.cut_folder(folder, tmp_path / "cut", slides.Cutting(**fields), lambda line: None)
-
-
 def test_the_command_line(folder, tmp_path):
     def run(*arguments: str) -> subprocess.CompletedProcess:
         line = [sys.executable, "-m", "mae_jax", "prepare", *arguments, "--data_dir", str(tmp_path)]

@@ -1,16 +1,36 @@
 """The argument parser of all commands. It reports errors in one line and suggests similar options.
 
-An argument of `type=Path` is a path of the user: `~` is expanded, and remote addresses are refused.
+A path of the user has `type=user_path`: `~` is expanded, and remote addresses are refused. A number has
+`type=Number(int, 1, 64)`, which states its range.
 """
 
 import argparse
 import difflib
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any, NoReturn
 
 from mae_jax.runtime.errors import UserError
 from mae_jax.runtime.places import local
+from mae_jax.runtime.ranges import INF, Range
+
+
+def user_path(text: str) -> str:
+    """The `type` of a path of the user. `Parser` checks it as typed and makes it a Path, which would drop a slash."""
+    return text
+
+
+class Number:
+    """The `type` of a number: `kind` is int or float, the others are the attributes of a `Range`."""
+
+    def __init__(self, kind: type[int] | type[float], low: float = -INF, high: float = INF, open: str = ""):
+        self.kind, self.range = kind, Range(low, high, open)
+
+    def __call__(self, text: str) -> int | float:
+        try:
+            return self.kind(text)
+        except ValueError:
+            what = "a whole number" if self.kind is int else "a number"
+            raise argparse.ArgumentTypeError(f"{text!r} is not {what}") from None
 
 
 class Parser(argparse.ArgumentParser):
@@ -38,10 +58,14 @@ class Parser(argparse.ArgumentParser):
         if unknown:
             self.error(f"unknown argument {unknown[0]!r}")
         for action in [each for parser in self._parsers() for each in parser._actions]:
-            if action.type is Path and (value := getattr(options, action.dest, None)):
-                name = action.option_strings[-1] if action.option_strings else str(action.metavar or action.dest)
+            value = getattr(options, action.dest, None)
+            name = action.option_strings[-1] if action.option_strings else str(action.metavar or action.dest)
+            if action.type is user_path and value:
                 several = [local(place, name) for place in value] if isinstance(value, list) else local(value, name)
                 setattr(options, action.dest, several)
+            if isinstance(action.type, Number) and value is not None and not action.type.range.holds(value):
+                shown = f"{value:g}" if isinstance(value, float) else value
+                raise UserError(f"{name}={shown} is out of range; allowed: {action.type.range.words}")
         return options
 
     def options(self) -> set[str]:

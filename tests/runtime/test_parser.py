@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from mae_jax import commands
 from mae_jax.__main__ import dispatch
-from mae_jax.commands.parser import Parser, did_you_mean
 from mae_jax.runtime.errors import UserError
+from mae_jax.runtime.parser import Number, Parser, did_you_mean, user_path
 
 
 def test_hints_only_where_an_option_is_near():
@@ -21,9 +22,10 @@ def test_hints_only_where_an_option_is_near():
 @pytest.fixture
 def parser():
     made = Parser(prog="mae-jax try")
-    made.add_argument("place", metavar="PLACE", type=Path)
-    made.add_argument("more", metavar="MORE", nargs="*", type=Path)
-    made.add_argument("--out", required=True, type=Path)
+    made.add_argument("place", metavar="PLACE", type=user_path)
+    made.add_argument("more", metavar="MORE", nargs="*", type=user_path)
+    made.add_argument("--out", required=True, type=user_path)
+    made.add_argument("--share", type=Number(float, 0, 1, open="low"), default=1.0)
     made.add_argument("--columns")
     return made
 
@@ -38,7 +40,7 @@ def test_paths_are_expanded_and_addresses_refused(parser, monkeypatch):
     )
     assert options.columns == "~"  # not a path
     for arguments, name in ((["s3://a", "--out=b"], "PLACE"), (["a", "--out=gs://b"], "--out")):
-        with pytest.raises(UserError, match=rf"{name}=.*addresses are not read"):
+        with pytest.raises(UserError, match=rf"^{name}=(s3|gs)://[ab]: .*addresses are neither read nor written"):
             parser.parse_args(arguments)
 
 
@@ -58,7 +60,7 @@ def test_a_mistake_raises_one_line_with_the_command(parser):
 def test_options_of_sub_commands_are_known():
     made = Parser(prog="mae-jax try")
     one = made.add_subparsers(dest="command", required=True).add_parser("one")
-    one.add_argument("--heads", type=Path)
+    one.add_argument("--heads", type=user_path)
     assert "--heads" in made.options() and made.parse_args(["one", "--heads", "x"]).heads == Path("x")
     with pytest.raises(UserError, match=r"'--head' \(did you mean --heads\?\)"):
         made.parse_args(["one", "--head", "x"])
@@ -68,3 +70,20 @@ def test_hints_name_the_nearest_word():
     assert did_you_mean("--ouut=3", ["--out", "--help"]) == " (did you mean --out?)"
     assert did_you_mean("chek", ["check"], "mae-jax {}") == " (did you mean mae-jax check?)"
     assert did_you_mean("zzz", ["check"]) == ""
+
+
+@pytest.mark.parametrize("value", ["0", "-0.5", "1.01", "nan", "inf"])
+def test_a_number_out_of_its_range_is_refused_with_the_range(parser, value):
+    with pytest.raises(UserError, match=f"^--share={value} is out of range; allowed: above 0 and at most 1$"):
+        parser.parse_args(["a", "--out=b", f"--share={value}"])
+    assert parser.parse_args(["a", "--out=b", "--share=0.5"]).share == 0.5
+    with pytest.raises(UserError, match="argument --share: 'half' is not a number; see"):
+        parser.parse_args(["a", "--out=b", "--share=half"])
+
+
+@pytest.mark.parametrize("verb", [verb for verb in commands.VERBS if hasattr(commands.load(verb), "add_arguments")])
+def test_every_path_and_number_of_a_command_is_checked(verb):
+    made = Parser(prog=verb)
+    commands.load(verb).add_arguments(made)
+    for action in [each for parser in made._parsers() for each in parser._actions]:
+        assert action.type is None or action.type is user_path or isinstance(action.type, Number), action.dest
