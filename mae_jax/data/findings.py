@@ -1,4 +1,8 @@
-"""Warnings about data that make scores unreliable: classes with few images, separate sessions, repeated images."""
+"""What a run and `mae-jax check` print about images: files, and what makes scores unreliable.
+
+Scores are unreliable for classes with few images, for classes that alone have certain groups, days or sizes, and for
+images that occur twice.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,8 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Int
 
+from mae_jax.data import checking
+from mae_jax.data import groups as grouping
 from mae_jax.data.sources import Source
 from mae_jax.runtime.text import count
 
@@ -29,17 +35,19 @@ def few(train: dict[str, int], validation: dict[str, int]) -> list[str]:
     return lines
 
 
-def sessions(source: Source) -> list[str]:
+def of_one_class(source: Source) -> list[str]:
     """A sentence for each class whose images alone have certain groups, days or sizes.
 
-    Such a class can be recognized by its session (film, microscope, day), so its recall may say nothing about the
-    cells. A class is reported if at least ALONE of its images have a value that no other class has, and if shuffled
-    labels would give at most CHANCE. If every class has its own groups, as with labels of patients, one sentence
-    says so.
+    A network can recognize such a class by its film, microscope or day, so its recall may say nothing about the cells.
+    A class is reported if at least ALONE of its images have a value that no other class has, and if shuffled labels
+    would give at most CHANCE. If every class has its own groups, as with labels of patients, one sentence says so.
     """
     lines = []
     labels = np.asarray(source.labels)
-    kinds = [("groups", source.groups, source.kind or "group"), ("days", [_day(name) for name in source.names], "day")]
+    kinds = [
+        ("groups", source.groups, source.kind or grouping.UNNAMED),
+        ("days", [_day(name) for name in source.names], "day"),
+    ]
     if source.sizes is not None:
         kinds.append(("sizes", [f"{w} x {h}" for h, w in source.sizes.tolist()], "image size"))
     reported: set[int] = set()
@@ -47,8 +55,8 @@ def sessions(source: Source) -> list[str]:
         alone = _alone(labels, values, len(source.classes))
         if what == "groups" and alone.sum() == (np.bincount(labels) > 0).sum():
             lines.append(
-                f"each class has its own groups ({kind}): recall may be recognition of the session, unless the label "
-                f"belongs to the whole {kind}"
+                f"each class has its own groups ({kind}): the network may recognize the {kind} instead of the cells, "
+                f"unless the label belongs to the whole {kind}"
             )
             continue
         for label in np.flatnonzero(alone).tolist():
@@ -57,7 +65,10 @@ def sessions(source: Source) -> list[str]:
             reported.add(label)
             own = sorted({values[i] for i in np.flatnonzero(labels == label)} - {""})
             name = source.classes[label]
-            lines.append(f"only {name} has the {kind} {_some(own)}: its recall may be recognition of the session")
+            lines.append(
+                f"only {name} has the {kind} {_some(own)}: the network may recognize the {kind} instead of the cells, "
+                f"so the recall of {name} may be too high"
+            )
     return lines
 
 
@@ -121,6 +132,28 @@ def repeated_in_words(found: dict) -> list[str]:
             more = ", ..." if found[key] > len(pairs) else ""
             lines.append(f"{count(found[key], 'image')} {what} ({', '.join(pairs)}{more})")
     return lines
+
+
+def about_files(sources: dict[str, Source], image_size: int, labeled: bool) -> dict[str, str]:
+    """Lines about skipped files, assumptions about images, and images that are large for the network.
+
+    `sources` maps names to sources ("" prints no name). `image_size` is the network's input size in pixels.
+    """
+    lines: dict[str, list[str]] = {}
+    for name, source in sources.items():
+        prefix = f"{name}: " if name else ""
+        assumed = ", ".join(f"{count(n, 'image')}: {phrase}" for phrase, n in source.assumed.items())
+        large = checking.large(source.sizes, image_size, labeled)
+        for what, text in (("files", skipped_files(source)), ("assumed", assumed), ("warning: large images", large)):
+            if text:
+                lines.setdefault(what, []).append(prefix + text)
+    return {what: "; ".join(texts) for what, texts in lines.items()}
+
+
+def skipped_files(source: Source) -> str:
+    """Numbers of skipped files of a source, by reason, in words; "" if none."""
+    shown = {k: f" ({v[0]}{', ...' if len(v) > 1 else ''})" for k, v in source.skipped_files.items() if k != "hidden"}
+    return ", ".join(f"{n} skipped: {reason}{shown.get(reason, '')}" for reason, n in source.counts.items() if n)
 
 
 def _some(names: Sequence[str]) -> str:

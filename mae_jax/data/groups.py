@@ -16,6 +16,7 @@ from mae_jax.runtime.errors import UserError
 from mae_jax.runtime.text import count
 
 UNKNOWN = "not known; the same patient may be on both sides"
+UNNAMED = "patient or slide"  # kind of groups that only a pattern or an unnamed column gives
 WEAK = ("region",)  # kinds of group that do not distinguish patients
 
 
@@ -93,7 +94,7 @@ def of_names(names: Iterable[str], pattern: str = "") -> Groups:
     if pattern:
         expression = compiled(pattern)
         found = tuple((match[1] or "") if (match := expression.search(name)) else "" for name in names)
-        return Groups(tuple(once.setdefault(g, g) for g in found), kind="group" if any(found) else "")
+        return Groups(tuple(once.setdefault(g, g) for g in found), kind=UNNAMED if any(found) else "")
     origins = [origin(name) for name in names]
     return Groups(
         groups=tuple(once.setdefault(o.group, o.group) for o in origins),
@@ -147,6 +148,6 @@ def in_words(found: dict) -> str:
             more.append(f"{count(alone, 'image')} without a group")
         part += f" ({', '.join(more)})" if more else ""
         parts.append(part)
-    text = f"{found['kind'] or 'group'}: {', '.join(parts)}"
+    text = f"{found['kind'] or UNNAMED}: {', '.join(parts)}"
     unsure = not all(found["count"].values()) or found["kind"] in WEAK
     return text + ("; the same patient may be on both sides" if unsure else "")

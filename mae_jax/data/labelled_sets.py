@@ -61,10 +61,10 @@ def load(data: DataFields, on_progress: OnProgress | None = None, decoded: Decod
     train, where = parts["train"], layout.train or "all images"
     if "test" not in parts:
         train, parts["test"] = _held_out(data, train)
-        seed = data.test_seed
+        kind = parts["test"].kind
         words["test set"] = (
-            f"{count(len(parts['test']), 'image')}, {100 * data.test_fraction:g} % of {where}, split off by "
-            f"{parts['test'].kind or 'image'} and class with data.test_seed={seed}"
+            f"{count(len(parts['test']), 'image')}, {100 * data.test_fraction:g} % of {where}, split off by class"
+            f"{f', with each {kind} on one side' if kind else ''} (data.test_seed={data.test_seed})"
         )
     validation = None
     if "val" in parts:
@@ -99,7 +99,7 @@ def _held_out(data: DataFields, train: Source) -> tuple[Source, Source]:
     if not len(held):
         reason = "is 0" if not data.test_fraction else "leaves no image: each class has one image or one group"
         raise UserError(
-            f"data: there is no test set, and data.test_fraction={data.test_fraction:g} {reason}; name a test set with "
+            f"there is no test set, and data.test_fraction={data.test_fraction:g} {reason}; name a test set with "
             f"data.test_split, or set a larger data.test_fraction"
         )
     return sources.take(train, kept), sources.take(train, held, counts=False)
@@ -173,12 +173,18 @@ def of_table(
         table.labels,
         table.groups,
         classes=table.classes,
-        kind=table.columns.get("group", "group"),
+        kind=_kind(table),
         bad_images=data.bad_images,
         pattern=data.group_pattern,
         progress=on_progress,
         decoded=decoded,
     )
+
+
+def _kind(table: tables.Table) -> str:
+    """What the groups of a table are: the name of their column, unless it says nothing."""
+    column = table.columns.get("group", "")
+    return grouping.UNNAMED if column.lower() in ("", "group", "groups", "group_id") else column
 
 
 def rows_of(everything: Source, table: tables.Table, split: str, counts: bool = False) -> Source:
@@ -229,7 +235,7 @@ def _check_train(data: DataFields, train: Source) -> None:
     classes = list(train.classes)
     if len(classes) < 2:
         raise UserError(
-            f"data: the training images of {data.labels or data.dir or data.source} have one class, "
+            f"the training images of {data.labels or data.dir or data.source} have one class, "
             f"{classes[0]!r}; a classifier needs two classes or more"
         )
     if data.group_pattern and not any(train.groups):

@@ -224,7 +224,7 @@ def listed(
     groups: Sequence[str] | None = None,
     *,
     classes: Sequence[str],
-    kind: str = "group",
+    kind: str = grouping.UNNAMED,
     bad_images: str = "stop",
     pattern: str = "",
     field: str = "data.labels",

@@ -87,11 +87,16 @@ class DataCache:
         return self._features
 
 
-def labelled(data: DataFields, on_progress: OnProgress | None = None, cache: DataCache | None = None) -> Labelled:
+def labelled(
+    data: DataFields,
+    on_progress: OnProgress | None = None,
+    cache: DataCache | None = None,
+    search_leaks: bool = True,
+) -> Labelled:
     """Opens the training and test images, splits off validation images, and selects the fraction of labels.
 
-    `cache` keeps sources between calls, for the cells of a study. Raises UserError if the source is unknown or its
-    images cannot be used.
+    `cache` keeps sources between calls, for the cells of a study. Without `search_leaks`, `leaks` is empty. Raises
+    UserError if the source is unknown or its images cannot be used.
     """
     cache = cache or DataCache()
     sets = cache.sources(labelled_sets.load, data, on_progress, cache.decoded)
@@ -123,7 +128,7 @@ def labelled(data: DataFields, on_progress: OnProgress | None = None, cache: Dat
     )
     external = cache.sources(labelled_sets.external, data, train.classes, on_progress, cache.decoded)
     tests = {sets.test_name: test} | external
-    shared = cache.once(_key(_leaks, data), lambda: _leaks(data, train, tests))
+    shared = cache.once(_key(_leaks, data), lambda: _leaks(data, train, tests)) if search_leaks else {}
     if data.source == "synthetic":
         groups = grouping.generated(len(train), {name: len(source) for name, source in tests.items()})
     else:
@@ -136,7 +141,7 @@ def labelled(data: DataFields, on_progress: OnProgress | None = None, cache: Dat
     warnings = [
         *findings.repeated_in_words(repeated),
         *findings.few(subset["actual"], subset["validation"]),
-        *cache.sources(_sessions, data, {sets.train_name: train} | tests),
+        *cache.sources(_of_one_class, data, {sets.train_name: train} | tests),
     ]
     return Labelled(train, test, train_idx, val_idx, subset, external, shared, sets, groups, repeated, tuple(warnings))
 
@@ -183,11 +188,11 @@ def _leaks(data: DataFields, train: Source, tests: dict[str, Source]) -> dict[st
     return {} if data.source == "synthetic" else {name: duplicates.leaks([train], test) for name, test in tests.items()}
 
 
-def _sessions(data: DataFields, sets: dict[str, Source]) -> list[str]:
-    """Warnings about sessions; none for generated images, which have no sessions."""
+def _of_one_class(data: DataFields, sets: dict[str, Source]) -> list[str]:
+    """Warnings about groups, days and sizes of one class; none for generated images, which have none."""
     if data.source == "synthetic":
         return []
-    return [f"{name}: {line}" for name, source in sets.items() for line in findings.sessions(source)]
+    return [f"{name}: {line}" for name, source in sets.items() for line in findings.of_one_class(source)]
 
 
 def seen_before(

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Int
 
 from mae_jax.config.fields import DataFields, changed
-from mae_jax.data import copies, duplicates, labelled_sets, layouts, prepared, sources, tables
+from mae_jax.data import copies, duplicates, findings, labelled_sets, layouts, prepared, sources, splits, tables
 from mae_jax.data import groups as grouping
 from mae_jax.data.checking import Decoded
 from mae_jax.data.groups import Groups
@@ -28,7 +28,8 @@ from mae_jax.runtime.text import count
 
 COLUMNS = ("finding", "likeness", "across_splits", "two_labels", "image", "split", "label", "group")
 COLUMNS += tuple(f"other_{name}" for name in ("image", "split", "label", "group"))
-ALL = "images"  # name of the only split of a folder without subfolders
+ALL = ""  # name of the only split of images without splits
+IMAGE_SIZE = 64  # side of the network's input in pixels, as with scale=laptop
 
 
 @dataclass(frozen=True)
@@ -54,20 +55,30 @@ def check(
     say: Callable[[str], None] = command.say,
     columns: str = "",
     pattern: str = "",
-    decoded: Decoded | None = None,
+    cache: splits.DataCache | None = None,
     fields: Mapping[str, str] | None = None,
     options: Mapping[str, str] | None = None,
+    image_size: int = IMAGE_SIZE,
 ) -> list[dict]:
     """Writes `out`, a row for each finding, and prints a summary. Returns the rows.
 
     `name` is a prepared data set in `directory`, a folder (see `_folders`) or a table of labels with these `columns`.
     `pattern` finds groups in names, as data.group_pattern does; `fields` are further fields of `data`, such as levels.
-    `decoded` is that of `checking.check`. `options` are the command's options for fields of `data`, for what is
-    printed. Raises UserError if the data set cannot be read.
+    `cache` has images that are decoded already. `options` are the command's options for fields of `data`, for what is
+    printed. Images are reported as large for a network with inputs of `image_size` pixels. Raises UserError if the data
+    set cannot be read.
     """
     given = {"columns": columns, "group_pattern": pattern, "train_split": "auto", "test_split": "auto"}
     data = changed(DataFields(), given | dict(fields or {}) | {"bad_images": "skip"})
-    images = _all(name, directory, lambda line: say(in_options(line, options or {})), data, decoded)
+    cache = cache or splits.DataCache()
+
+    printed: list[str] = []
+
+    def in_words_of_the_command(line: str) -> None:
+        printed.append(line)
+        say(in_options(line, options or {}))
+
+    images = _all(name, directory, in_words_of_the_command, data, cache.decoded)
     rows = [*_shared(images), *_identical(images), *_near(images, say)]
     out.parent.mkdir(parents=True, exist_ok=True)
     with files.replacing(out) as file:
@@ -75,12 +86,49 @@ def check(
         writer.writeheader()
         writer.writerows({key: cell(value) for key, value in row.items()} for row in rows)
     sizes = ", ".join(f"{s} {n}" for s, n in zip(images.splits, np.bincount(images.split).tolist(), strict=True))
-    say(f"{name}: {count(len(images.names), 'image')} ({sizes})")
+    say(f"{name}: {count(len(images.names), 'image')}" + (f" ({sizes})" if images.splits != (ALL,) else ""))
     say(f"  groups: {_groups_in_words(images)}")
     for line in _summary(rows, known=any(images.groups)):
         say(f"  {line}")
+    try:
+        for line in _as_in_a_run(name, directory, data, cache, image_size, labeled=any(images.labels)):
+            in_words_of_the_command(f"  {line}")
+    except UserError as error:
+        if f"layout: {error}" not in printed:
+            in_words_of_the_command(f"  a run cannot use these images: {error}")
     say(f"  written to {out}")
     return rows
+
+
+def _as_in_a_run(
+    name: str,
+    directory: str | os.PathLike,
+    data: DataFields,
+    cache: splits.DataCache,
+    image_size: int,
+    labeled: bool,
+) -> Iterator[str]:
+    """What a run prints about the same images, from the same functions: its sets, and what makes scores unreliable.
+
+    Raises UserError if a run cannot use the images.
+    """
+    if prepared.known(name):
+        data = changed(data, {"source": name, "prepared_dir": os.fspath(directory)})
+    else:
+        data = changed(data, {"source": "folder", "labels" if Path(name).is_file() else "dir": name})
+    if labeled:
+        found = splits.labelled(data, cache=cache, search_leaks=False)
+        sets = {found.sets.train_name: found.train, found.sets.test_name: found.test}
+        train, validation = len(found.train_idx), len(found.val_idx)
+        yield f"a run uses {train} for training, {validation} for validation, {len(found.test)} for test"
+        yield from (f"{key}: {text}" for key, text in found.sets.about.items() if key not in ("layout", "labels"))
+        identical = findings.repeated_in_words(found.repeated)  # which the summary has
+        yield from (f"warning: {line}" for line in found.warnings if line not in identical)
+    else:
+        unlabeled = splits.unlabelled(data, cache=cache)
+        sets = dict(zip(unlabeled.names if len(unlabeled.names) > 1 else ("",), unlabeled.sources, strict=True))
+    about = findings.about_files(sets, image_size, labeled)
+    yield from (f"{key}: {text}" for key, text in about.items() if key != "files")  # skipped files are listed above
 
 
 def _groups_in_words(images: Images) -> str:
@@ -158,16 +206,16 @@ def _folders(name: str, data: DataFields, say: Callable, decoded: Decoded | None
             raise
         say(f"layout: {error}")
         say("layout: until then, each folder is checked as a split")
-        splits = inside
+        titles = inside
     else:
         say(f"layout: {layout.in_words()}")
         levels = layout.levels
         named = data.train_split not in (*layouts.AUTO, layouts.HERE)
         if not named and not any(part.lower() in layouts.USUAL["train"] for part in Path(layout.train).parts):
             return {layout.train or ALL: _labelled(name, layout.train, data, options, levels)}
-        splits = [split for split in (layout.train, layout.validation, layout.test, *layout.unused) if split]
+        titles = [split for split in (layout.train, layout.validation, layout.test, *layout.unused) if split]
     found = {}
-    for title in sorted(splits):
+    for title in sorted(titles):
         has_classes = bool(layouts.folders(Path(name, title)))
         found[title] = (
             _labelled(name, title, data, options, levels)
@@ -206,8 +254,8 @@ def _of_folder(split: str, source: Source, classes: list[str], say: Callable) ->
     for reason, n in source.counts.items():
         names = source.skipped_files[reason]
         more = ", ..." if n > len(names) else ""
-        say(f"{split}: {count(n, 'file')} skipped ({reason}): {', '.join(names)}{more}")
-    say(f"reading {count(len(source), 'image')} of {split}")
+        say(f"{split}: " * bool(split) + f"{count(n, 'file')} skipped ({reason}): {', '.join(names)}{more}")
+    say(f"reading {count(len(source), 'image')}" + (f" of {split}" if split else ""))
     labels = np.asarray([classes.index(source.classes[i]) if i >= 0 else -1 for i in source.labels.tolist()])
     below = "" if source.classes or split == ALL else f"{split}/"
     groups = Groups(source.groups, source.fields, source.kind)

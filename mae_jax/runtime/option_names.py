@@ -18,5 +18,15 @@ def replaced(options: Mapping[str, str]) -> Iterator[None]:
 
 
 def in_options(text: str, options: Mapping[str, str]) -> str:
-    """`text` with the option of each field in `options`. Other fields stay as they are."""
-    return re.sub(r"\b(?:finetune\.|pretrain\.)?data\.(\w+)", lambda m: options.get(m[1], m[0]), text)
+    """`text` with the option of each field in `options`. Other fields stay as they are.
+
+    A field that is an argument without a name, such as PLACE, is left out before its value or a message.
+    """
+
+    def named(found: re.Match[str]) -> str:
+        option, then = options.get(found[1], ""), found[2]
+        if not option:
+            return found[0]
+        return "" if then and not option.startswith("-") else f"{option}{then}"
+
+    return re.sub(r"\b(?:finetune\.|pretrain\.)?data\.(\w+)(=(?=[^\s'])|: |)", named, text)

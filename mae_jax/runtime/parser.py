@@ -58,10 +58,12 @@ class Parser(argparse.ArgumentParser):
         if unknown:
             self.error(f"unknown argument {unknown[0]!r}")
         for action in [each for parser in self._parsers() for each in parser._actions]:
-            value = getattr(options, action.dest, None)
+            value: Any = getattr(options, action.dest, None)
             name = action.option_strings[-1] if action.option_strings else str(action.metavar or action.dest)
             if action.type is user_path and value:
-                several = [local(place, name) for place in value] if isinstance(value, list) else local(value, name)
+                several = (
+                    [local(place, name) for place in value] if action.nargs not in (None, "?") else local(value, name)
+                )
                 setattr(options, action.dest, several)
             if isinstance(action.type, Number) and value is not None and not action.type.range.holds(value):
                 shown = f"{value:g}" if isinstance(value, float) else value

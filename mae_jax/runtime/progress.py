@@ -10,6 +10,7 @@ from mae_jax.runtime.errors import printable
 
 WINDOW = 60.0  # seconds over which the rate is measured
 EVERY_SECONDS = 5.0  # between two lines of `counting`
+PRIOR = 60.0  # expected seconds that count as much as measured ones, so that a first run which compiles tells little
 _open: set[Any] = set()  # bars on the terminal that are open
 
 
@@ -25,6 +26,16 @@ def speed(images_per_second: float) -> str:
     if images_per_second < 1:
         return f"{1 / max(images_per_second, 1e-9):.3g} s per image"
     return f"{images_per_second:.{0 if images_per_second >= 10 else 1}f} images/s"
+
+
+def corrected(measured: float, expected: float) -> float:
+    """The factor by which to multiply further expected seconds, if `measured` ones passed instead of `expected`."""
+    return (measured + PRIOR) / (expected + PRIOR)
+
+
+def for_all(seconds: float) -> str:
+    """The time left for all runs, to append to that for one."""
+    return f", about {duration(seconds)} for all runs"
 
 
 def close_bars() -> None:
@@ -57,7 +68,7 @@ def counting(what: str, say: Callable[[str], None], stream: TextIO | None = None
 class Progress:
     """Shows the progress of one run, or of several runs in sequence with the time left for all of them.
 
-    `costs` are the expected costs of the runs in any unit; the time per unit is measured as the runs proceed.
+    `costs` are the expected seconds of the runs. They are corrected by those that finished runs took.
     """
 
     def __init__(
@@ -76,14 +87,15 @@ class Progress:
         self.costs = list(costs)
         self.stream = stream or sys.stdout
         self.run = -1
-        self._spent, self._done = 0.0, 0.0  # seconds and cost of the runs so far
+        self._spent, self._done = 0.0, 0.0  # measured and expected seconds of the finished runs
+        self._ended = 0.0  # time at which the last run finished
         self._bar: Any = None
 
     def start(self, label: str, steps: int, first: int, images_per_step: int) -> None:
         """Begins the next run at step `first` of `steps`."""
         self.run += 1
         self.label, self.steps, self.images = label, steps, images_per_step
-        self._began = time.monotonic()
+        self._began = self._ended or time.monotonic()
         self.back(first)
 
     def back(self, first: int) -> None:
@@ -114,7 +126,7 @@ class Progress:
         line = f"{self.label} · step {step}/{self.steps} · {text}"
         if rate := self._rate():
             left = (self.steps - step) / rate
-            line += f" · {speed(rate * self.images)} · {duration(left)} left{self._all_left(step, left)}"
+            line += f" · {speed(rate * self.images)} · {duration(left)} left{self._all_left(left)}"
         self.say(line)
 
     def _rate(self) -> float:
@@ -128,7 +140,7 @@ class Progress:
             options = {"total": total, "initial": initial, "unit": "img", "position": self.position}
             self._bar = _bar(self.stream, desc=self.label, **options)
         rate = self._rate()
-        left = self._all_left(step, (self.steps - step) / rate) if rate else ""
+        left = self._all_left((self.steps - step) / rate) if rate else ""
         self._bar.set_postfix_str(f"step {step}/{self.steps}, {text}{left}", refresh=False)
         self._bar.update(step * self.images - self._bar.n)
         if step >= self.steps:
@@ -140,20 +152,19 @@ class Progress:
             _close(self._bar)
         self._bar = None
 
-    def _all_left(self, step: int, here: float) -> str:
+    def _all_left(self, here: float) -> str:
         if not self.costs:
             return ""
-        spent = self._spent + time.monotonic() - self._began
-        done = self._done + self.costs[self.run] * (step - self.first) / max(1, self.steps)
         later = sum(self.costs[self.run + 1 :])
-        if not later or not done:
+        if not later:
             return ""
-        return f" ({duration(here + later * spent / done)} for all)"
+        return for_all(here + later * corrected(self._spent, self._done))
 
     def finish(self) -> None:
         """Ends the current run."""
         self.drop_bar()
-        self._spent += time.monotonic() - self._began
+        self._ended = time.monotonic()
+        self._spent += self._ended - self._began
         self._done += self.costs[self.run] if self.costs else 0.0
 
     def counting(self, what: str) -> Callable[[int, int], None]:

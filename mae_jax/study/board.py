@@ -4,7 +4,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from mae_jax.runtime.progress import Progress, duration
+from mae_jax.runtime.progress import Progress, corrected, for_all
 
 
 class _Place(Progress):
@@ -14,16 +14,16 @@ class _Place(Progress):
         super().__init__(every_seconds, position=position)
         self._board = board
 
-    def _all_left(self, step: int, here: float) -> str:
+    def _all_left(self, here: float) -> str:
         left = self._board.seconds_left()
-        return f" ({duration(left)} for all)" if left else ""
+        return for_all(left) if left else ""
 
 
 class Board:
     """The runs of all workers."""
 
     def __init__(self, names: Sequence[str], costs: Sequence[float], every_seconds: float, places: int):
-        """`names` and expected `costs` of all runs, the latter in any unit and 0 for a run that needs no work.
+        """`names` and expected seconds (`costs`) of all runs, 0 for a run that needs no work.
 
         `places`: the number of workers.
         """
@@ -57,11 +57,11 @@ class Board:
             getattr(self._places[place], kind)(*values)
 
     def seconds_left(self) -> float:
-        """Expected seconds until all runs are finished; 0 if nothing is known yet."""
+        """Expected seconds until all runs are finished; 0 if no costs are known."""
+        places = len(self._places)
         done = sum(self.costs[run] * share for run, share in self._shares.items())
-        if not done:
-            return 0.0
-        return (sum(self.costs) - done) * (time.monotonic() - self._began) / done
+        left = (sum(self.costs) - done) / places
+        return left * corrected(time.monotonic() - self._began, done / places)
 
     def say(self, line: str) -> None:
         """Prints a line above the bars."""

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 
 from mae_jax.config.fields import RunConfig
 from mae_jax.config.schedule import Schedule, resolve
-from mae_jax.data import duplicates, labelled_sets, splits, subsets
+from mae_jax.data import duplicates, findings, labelled_sets, splits, subsets
 from mae_jax.data.sources import Source
 from mae_jax.evaluation import classification_scores, per_image, thumbnails
 from mae_jax.models import Params
@@ -22,7 +22,7 @@ from mae_jax.step.from_config import spec_of
 from mae_jax.step.objectives.classification import classifies
 from mae_jax.step.state import TrainState
 from mae_jax.train import stains
-from mae_jax.train.task import Task, about_files, predictor
+from mae_jax.train.task import Task, predictor
 from mae_jax.weights import initial_weights
 
 
@@ -152,7 +152,7 @@ def describe_data(config: RunConfig, data: splits.Labelled, cache: splits.DataCa
     sources = {data.sets.train_name: data.train, **tests}
     if data.warnings:
         about["warning"] = "; ".join(data.warnings)
-    about |= about_files(sources, config.model.image_size, labeled=True)
+    about |= findings.about_files(sources, config.model.image_size, labeled=True)
     return {
         "sources": (data.train,),
         "indices": (data.train_idx,),

@@ -11,13 +11,13 @@ from jax.sharding import Mesh
 
 from mae_jax.config.fields import RunConfig
 from mae_jax.config.schedule import resolve
-from mae_jax.data import labelled_sets, loaders, splits
+from mae_jax.data import findings, labelled_sets, loaders, splits
 from mae_jax.evaluation import per_image, reconstruction_sheets
 from mae_jax.models import Params
 from mae_jax.rundir.metrics_log import MetricsLog
 from mae_jax.step.from_config import spec_of
 from mae_jax.train import stains
-from mae_jax.train.task import Task, about_files, predictor
+from mae_jax.train.task import Task, predictor
 from mae_jax.weights import initial_weights
 
 
@@ -61,7 +61,7 @@ def pretrain(
     }
     about |= {"mask ratio": config.mae.mask_ratio} if config.traits.decoder else {}
     names = data.names if len(data.names) > 1 else ("",)
-    about |= about_files(dict(zip(names, data.sources, strict=True)), config.model.image_size, labeled=False)
+    about |= findings.about_files(dict(zip(names, data.sources, strict=True)), config.model.image_size, labeled=False)
     return Task(
         config,
         spec,

@@ -16,7 +16,7 @@ from jaxtyping import Int
 
 from mae_jax.config.fields import RunConfig
 from mae_jax.config.schedule import Schedule
-from mae_jax.data import checking, loaders
+from mae_jax.data import loaders
 from mae_jax.data.augment import RandAugment, RandomErasing
 from mae_jax.data.sources import Source
 from mae_jax.data.transforms import Decode, RandomFlip, RandomResizedCrop
@@ -24,7 +24,6 @@ from mae_jax.evaluation import per_image
 from mae_jax.models import Params
 from mae_jax.rundir.metrics_log import MetricsLog
 from mae_jax.runtime import processes
-from mae_jax.runtime.text import count
 from mae_jax.step.spec import StepSpec
 from mae_jax.step.state import TrainState
 
@@ -123,25 +122,3 @@ def predictor(config: RunConfig, spec: StepSpec) -> Callable[..., dict[str, np.n
     """`evaluation.per_image.per_image` as a function of (params, source, indices)."""
     options = {"batch_size": config.eval.batch_size, "threads": config.data.threads, "seed": config.eval.mask_seed}
     return partial(per_image.per_image, spec, **options)
-
-
-def about_files(sources: dict[str, Source], image_size: int, labeled: bool) -> dict[str, str]:
-    """Lines for the start of a run: skipped files, assumptions about images, and a warning about large images.
-
-    `sources` maps names to sources ("" prints no name). `image_size` is the network's input size in pixels.
-    """
-    lines: dict[str, list[str]] = {}
-    for name, source in sources.items():
-        prefix = f"{name}: " if name else ""
-        assumed = ", ".join(f"{count(n, 'image')}: {phrase}" for phrase, n in source.assumed.items())
-        large = checking.large(source.sizes, image_size, labeled)
-        for what, text in (("files", skipped_files(source)), ("assumed", assumed), ("warning: large images", large)):
-            if text:
-                lines.setdefault(what, []).append(prefix + text)
-    return {what: "; ".join(texts) for what, texts in lines.items()}
-
-
-def skipped_files(source: Source) -> str:
-    """Numbers of skipped files of a source, by reason, in words; "" if none."""
-    shown = {k: f" ({v[0]}{', ...' if len(v) > 1 else ''})" for k, v in source.skipped_files.items() if k != "hidden"}
-    return ", ".join(f"{n} skipped: {reason}{shown.get(reason, '')}" for reason, n in source.counts.items() if n)

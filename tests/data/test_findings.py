@@ -1,4 +1,6 @@
-"""Classes with few images, sessions of one class, identical images under two labels or across validation."""
+"""Classes with few images, films and days of one class, identical images under two labels or across validation."""
+
+import dataclasses
 
 import numpy as np
 import pytest
@@ -26,6 +28,7 @@ def source(labels, groups=None, names=None, sizes=None, digests=None, kind="film
     )
 
 
+RECOGNIZED = "the network may recognize the {} instead of the cells, so the recall of C may be too high"
 LABELS = [0] * 20 + [1] * 20 + [2] * 10
 FILMS = [f"f{i % 8}" for i in range(40)]  # A and B share theirs
 
@@ -39,31 +42,31 @@ def test_few_images_of_a_class_are_named():
 
 def test_a_class_that_alone_has_its_films_is_named():
     own = source(LABELS, FILMS + [f"d{i % 3}" for i in range(10)])
-    assert findings.sessions(own) == ["only C has the film d0, d1, d2: its recall may be recognition of the session"]
-    assert findings.sessions(source(LABELS, FILMS + [f"f{i % 8}" for i in range(10)])) == []
+    assert findings.of_one_class(own) == [f"only C has the film d0, d1, d2: {RECOGNIZED.format('film')}"]
+    assert findings.of_one_class(source(LABELS, FILMS + [f"f{i % 8}" for i in range(10)])) == []
     mixed = FILMS + ["d0"] * 8 + ["f0"] * 2  # 80 % of its images are not 90 %
-    assert findings.sessions(source(LABELS, mixed)) == []
+    assert findings.of_one_class(source(LABELS, mixed)) == []
 
 
 def test_a_class_that_alone_has_its_day_or_size_is_named():
     days = [f"2019053{i % 2}_{i:06}_1.png" for i in range(40)] + [f"20200101_{i:06}_1.png" for i in range(10)]
-    assert findings.sessions(source(LABELS, names=days)) == [
-        "only C has the day 20200101: its recall may be recognition of the session"
+    assert findings.of_one_class(source(LABELS, names=days)) == [
+        f"only C has the day 20200101: {RECOGNIZED.format('day')}"
     ]
     sizes = [[575, 575 + i % 2] for i in range(40)] + [[360, 363]] * 10
-    assert findings.sessions(source(LABELS, sizes=sizes)) == [
-        "only C has the image size 363 x 360: its recall may be recognition of the session"
+    assert findings.of_one_class(source(LABELS, sizes=sizes)) == [
+        f"only C has the image size 363 x 360: {RECOGNIZED.format('image size')}"
     ]
 
 
 def test_values_that_are_all_different_say_nothing():
-    assert findings.sessions(source(LABELS, [f"p{i}" for i in range(50)])) == []
-    assert findings.sessions(source(LABELS, sizes=[[i, i] for i in range(50)])) == []
+    assert findings.of_one_class(source(LABELS, [f"p{i}" for i in range(50)])) == []
+    assert findings.of_one_class(source(LABELS, sizes=[[i, i] for i in range(50)])) == []
 
 
 def test_labels_of_whole_patients_are_one_sentence():
     patients = [f"p{label}{i % 4}" for i, label in enumerate(LABELS)]
-    lines = findings.sessions(source(LABELS, patients, kind="patient"))
+    lines = findings.of_one_class(source(LABELS, patients, kind="patient"))
     assert len(lines) == 1 and lines[0].startswith("each class has its own groups (patient)")
 
 
@@ -76,6 +79,23 @@ def test_identical_images_are_counted_by_kind():
     )
     assert findings.repeated(source([0, 1]), np.array([0])) == {}
     assert findings.repeated_in_words(findings.repeated(source([0, 1], digests=[1, 2]), np.array([0]))) == []
+
+
+def test_files_that_were_skipped_or_assumed_and_large_images_are_counted_by_source():
+    odd = dataclasses.replace(
+        source([0, 1]),
+        counts={"hidden": 1, "not an image": 2},
+        skipped_files={"hidden": ("a/.x",), "not an image": ("a/b.txt", "a/c.txt")},
+        assumed={"the first frame is used": 2},
+        sizes=np.full((2, 2), 900, np.int32),
+    )
+    text = findings.skipped_files(odd)
+    assert text == "1 skipped: hidden, 2 skipped: not an image (a/b.txt, ...)"
+    lines = findings.about_files({"": odd, "TestA": source([0])}, 16, labeled=True)
+    assert lines["files"] == text and lines["assumed"] == "2 images: the first frame is used"
+    assert lines["warning: large images"].startswith("the shorter side of 900 pixels (median) becomes 16")
+    named = findings.about_files({"Train": odd}, 16, labeled=True)
+    assert named["assumed"] == "Train: 2 images: the first frame is used"
 
 
 @pytest.fixture
@@ -101,7 +121,7 @@ def test_a_run_reports_what_makes_its_scores_doubtful(config):
     assert "1 image identical to an image with another label (Train/A/0.png = Train/B/copy.png)" in warnings
     assert any(line.startswith("fewer than 5 validation images of A ") for line in warnings)
     for name in ("Train", "TestA"):
-        assert f"{name}: only C has the image size 12 x 12: its recall may be recognition of the session" in warnings
+        assert f"{name}: only C has the image size 12 x 12: {RECOGNIZED.format('image size')}" in warnings
     assert task.facts["repeated"]["two_labels"] == 1
 
 

@@ -39,7 +39,7 @@ def test_published_names(name, group, field, kind):
 
 def test_a_pattern_finds_the_patient_anywhere_in_the_name():
     found = groups.of_names(["A/patient07_001.jpg", "B/patient12_1.jpg", "B/other.jpg"], r"(patient\d+)_")
-    assert found.groups == ("patient07", "patient12", "") and found.fields == () and found.kind == "group"
+    assert found.groups == ("patient07", "patient12", "") and found.fields == () and found.kind == "patient or slide"
     assert groups.of_names(["p1/x.png", "p2/y.png"], r"^([^/]+)/").groups == ("p1", "p2")
     assert groups.of_names(["95-8-10-1_301_2.jpg"], r"(\d+)-\d+-\d+-\d_").groups == ("95",)  # not the published form
 

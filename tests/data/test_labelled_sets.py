@@ -39,9 +39,7 @@ def test_a_test_set_is_split_off_by_class_from_a_seed(data):
     assert (len(found.test), len(found.train_idx) + len(found.val_idx)) == (12, 48)
     assert np.bincount(found.test.labels).tolist() == [2, 4, 6]
     assert not set(found.test.names) & set(found.train.names) and found.sets.test_name == "test"
-    assert found.sets.about["test set"] == (
-        "12 images, 20 % of all images, split off by image and class with data.test_seed=0"
-    )
+    assert found.sets.about["test set"] == ("12 images, 20 % of all images, split off by class (data.test_seed=0)")
     assert splits.labelled(data).test.names == found.test.names
     data.val_seed = data.subset_seed = 5  # these do not move the test set
     assert splits.labelled(data).test.names == found.test.names
@@ -95,7 +93,7 @@ def test_groups_by_pattern_are_on_one_side(data):
     trained = {found.train.groups[i] for i in found.train_idx}
     assert held and not held & trained and not set(found.test.groups) & (held | trained)
     assert len(set(found.test.groups)) == 3 and found.groups["count"] == {"train": 12, "test": 3}
-    assert "split off by group and class" in found.sets.about["test set"]
+    assert "split off by class, with each patient or slide on one side (" in found.sets.about["test set"]
     data.group_pattern = r"(slide\d)"
     with pytest.raises(UserError, match="matches none of the 60 names of images in"):
         splits.labelled(data)

@@ -222,7 +222,7 @@ def test_folders_of_groups_inside_or_around_class_folders(tmp_path):
     assert inside.classes == ("ant", "cat") and inside.groups == ("p2", "p2", "", "p1", "p1", "p3", "p3")
     assert sources.folder(tmp_path / "inside").groups == ("",) * 7
     pattern = sources.folder(tmp_path / "inside", levels="class/group", pattern=r"p(\d)")
-    assert pattern.groups == ("2", "2", "", "1", "1", "3", "3") and pattern.kind == "group"
+    assert pattern.groups == ("2", "2", "", "1", "1", "3", "3") and pattern.kind == "patient or slide"
     os.symlink(tmp_path / "around" / "p1" / "cat", tmp_path / "around" / "p2" / "dog")
     with pytest.raises(UserError, match="'cat' and 'dog'.*same folder by a link"):
         sources.folder(tmp_path / "around", levels="group/class")

@@ -15,6 +15,7 @@ import pytest
 from PIL import Image, ImageEnhance
 
 from mae_jax import __main__
+from mae_jax.config.fields import DataFields, changed
 from mae_jax.data import checking, duplicates, prepared, shifted, splits
 from mae_jax.data.looks import look
 from mae_jax.datasets.check import check
@@ -200,7 +201,7 @@ def test_layouts_and_groups_are_reported(tmp_path):
     assert [(row["finding"], row["group"]) for row in rows] == [
         ("group in two splits", f"patient{i}") for i in range(4)
     ]
-    assert "  groups: 4 (group)" in said
+    assert "  groups: 4 (patient or slide)" in said
     lines = ["file,kind,who,split"]
     lines += [f"x/fold{i % 2}/{'AB'[i // 4]}/patient{i // 2}_{i}.png,c{i // 4},w{i // 2},s{i % 2}" for i in range(8)]
     (tmp_path / "l.csv").write_text("\n".join(lines))
@@ -274,6 +275,39 @@ def test_system_folders_are_not_splits(leaky, tmp_path, left):
     assert with_it == without
 
 
+def test_what_a_run_warns_about_is_printed(tmp_path):
+    """Classes with few images, a class that alone has a size, large images, and a test set that is split off."""
+    for i in range(48):
+        name = "ABC"[i % 3] if i < 42 else "D"
+        place = tmp_path / "cells" / name / f"{i}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        side = 90 if name == "C" else 88
+        Image.fromarray(np.random.default_rng(i).integers(0, 256, (side, side, 3), np.uint8)).save(place)
+    said: list[str] = []
+    check(str(tmp_path / "cells"), "", tmp_path / "found.csv", said.append, image_size=8)
+    run = splits.labelled(changed(DataFields(), {"source": "folder", "dir": str(tmp_path / "cells")}))
+    assert f"{tmp_path / 'cells'}: 48 images" in said and "reading 48 images" in said
+    assert [line for line in said if "warning:" in line][:-1] == [f"  warning: {line}" for line in run.warnings]
+    assert any("fewer than 5 training images of D (" in line for line in said)
+    assert any("only C has the image size 90 x 90" in line for line in said)
+    assert any(line.startswith("  test set: ") and "split off by class (data.test_seed=0)" in line for line in said)
+    sizes = (len(run.train_idx), len(run.val_idx), len(run.test))
+    assert "  a run uses {} for training, {} for validation, {} for test".format(*sizes) in said
+    assert said[-2].startswith("  warning: large images: train: the shorter side of 88 pixels (median) becomes 8")
+    check(str(tmp_path / "cells"), "", tmp_path / "found.csv", said.append)
+    assert "large images" not in said[-2]
+
+
+def test_images_that_a_run_cannot_use_are_named_with_the_reason(tmp_path):
+    for i in range(4):
+        place = tmp_path / "cells" / "Train" / "A" / f"{i}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.random.default_rng(i).integers(0, 256, (9, 9, 3), np.uint8)).save(place)
+    said: list[str] = []
+    check(str(tmp_path / "cells"), "", tmp_path / "found.csv", said.append)
+    assert any(line.startswith("  a run cannot use these images: the training images of") for line in said)
+
+
 def test_options_of_the_command(tmp_path, monkeypatch, capsys):
     """Patients, splits and a table's folder are given by options, and messages name them."""
     monkeypatch.chdir(tmp_path)
@@ -291,14 +325,15 @@ def test_options_of_the_command(tmp_path, monkeypatch, capsys):
         assert not code
         return capsys.readouterr().out
 
-    assert "Set --levels=group/class if A, B are the classes" in run("set")
+    said = run("set")
+    assert said.count("Set --levels=group/class if A, B are the classes") == 1 and "a run cannot use" not in said
     assert "groups: 6 (folder)" in run("set", "--levels", "group/class")
     assert "layout: p0 for training, p1 for test" in run("set", "--train_split", "p0", "--test_split", "p1")
     said = run("more/labels.csv", "--dir", "set", "--group_pattern", "(p[01])/")
-    assert "groups: 2 (group), and 8 images without a group, such as p2/A/4.png" in said
+    assert "groups: 2 (patient or slide), and 8 images without a group, such as p2/A/4.png" in said
     assert "written to check_labels.csv" in said
     for arguments, message in (
-        (["more/labels.csv"], "DATASET: 12 of 12 files do not exist, the first is more/p0/A/0.png; set --dir to"),
+        (["more/labels.csv"], "12 of 12 files do not exist, the first is more/p0/A/0.png; set --dir to"),
         (["more/labels.csv", "--dir", "set", "--columns", "label=kind"], "--columns='label=kind': 'kind' is not a"),
         (
             ["set", "--levels", "class", "--group_pattern", "x(y)"],

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from mae_jax.runtime import progress
-from mae_jax.runtime.progress import Progress, counting, duration, speed
+from mae_jax.runtime.progress import PRIOR, Progress, counting, duration, speed
 
 
 class Terminal(io.StringIO):
@@ -59,13 +59,25 @@ def test_the_first_step_compiles_and_does_not_count(clock):
 
 
 def test_time_left_counts_the_runs_that_follow(clock):
+    """By their expected seconds, which finished runs correct. A first step that compiles does not."""
     out = io.StringIO()
-    shown = Progress(0.0, costs=[1.0, 3.0], stream=out)
-    shown.start("first", 2, 0, 1)
+    shown = Progress(0.0, costs=[20.0, 60.0, 30.0], stream=out)
+    shown.start("first", 3, 0, 1)
+    for step, seconds in enumerate((30.0, 10.0, 10.0), 1):
+        clock[0] += seconds
+        shown.update(step, "loss 1")
+    lines = out.getvalue().splitlines()
+    assert lines[1].endswith("10 s per image · 0:10 left, about 1:40 for all runs")
+    shown.finish()  # 50 s instead of 20
+    clock[0] += 5.0  # between two runs
+    shown.start("second", 2, 0, 1)
     for step in (1, 2):
         clock[0] += 10.0
         shown.update(step, "loss 1")
-    assert out.getvalue().splitlines()[-1].endswith("10 s per image · 0:00 left (1:00 for all)")
+    left = 30.0 * (50 + PRIOR) / (20 + PRIOR)
+    assert out.getvalue().splitlines()[-1].endswith(f"0:00 left, about {duration(left)} for all runs")
+    shown.finish()
+    assert shown._spent == 75.0
 
 
 def test_a_terminal_gets_a_bar_and_lines_above_it(monkeypatch):

@@ -4,6 +4,7 @@ import io
 
 import pytest
 
+from mae_jax.runtime.progress import PRIOR
 from mae_jax.study import board
 
 
@@ -16,7 +17,7 @@ def clock(monkeypatch):
 
 def test_the_time_left_follows_from_the_done_share_of_all_runs(clock):
     shown = board.Board(["a", "b", "c"], [10.0, 30.0, 40.0], 0.0, 2)
-    assert shown.seconds_left() == 0.0
+    assert shown.seconds_left() == 80 / 2  # as expected, in two workers
     shown.begin(0, 0)
     shown.begin(1, 1)
     shown.show(0, "start", ["a", 4, 0, 16])
@@ -24,12 +25,13 @@ def test_the_time_left_follows_from_the_done_share_of_all_runs(clock):
     clock[0] += 20.0
     shown.show(0, "update", [4, "loss 1"])
     shown.show(1, "update", [1, "loss 1"])  # 10 + 3 of 80 are done
-    assert shown.seconds_left() == pytest.approx((80 - 13) * 20 / 13)
+    assert shown.seconds_left() == pytest.approx((80 - 13) / 2 * (20 + PRIOR) / (13 / 2 + PRIOR))
     shown.end(0)
     clock[0] += 20.0
     shown.show(1, "update", [10, "loss 1"])
     shown.end(1)
-    assert shown.seconds_left() == pytest.approx(40 * 40 / 40)
+    assert shown.seconds_left() == pytest.approx(40 / 2 * (40 + PRIOR) / (40 / 2 + PRIOR))
+    assert board.Board(["a"], [0.0], 0.0, 1).seconds_left() == 0.0
 
 
 def test_lines_name_the_run(clock, capsys):
