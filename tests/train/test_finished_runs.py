@@ -35,7 +35,7 @@ def finished(tmp_path_factory, make):
     """A run of one epoch that was extended to two, and a run of two epochs from the start."""
     top = tmp_path_factory.mktemp("finished")
     loop.run(make(1.0), top / "grown")
-    shutil.copy(top / "grown" / contents.RUN, top / "first.json")
+    shutil.copy(top / "grown" / contents.RUN, top.with_suffix(".json"))
     loop.run(make(2.0), top / "grown")
     loop.run(make(2.0), top / "whole")
     return top
@@ -46,7 +46,7 @@ def test_an_extended_run_equals_one_that_was_longer_from_the_start(finished):
     grown, whole = finished / "grown", finished / "whole"
     for name in (contents.PREDICTIONS, contents.VALIDATION):
         assert (grown / name).read_text() == (whole / name).read_text()
-    first, info = contents.read_json(finished / "first.json"), contents.read_json(grown / contents.RUN)
+    first, info = contents.read_json(finished.with_suffix(".json")), contents.read_json(grown / contents.RUN)
     assert info["epochs"] == 2.0
     # The last checkpoint was written before the test, so only that is counted anew.
     parts = set(info["seconds"]) - {"test", "checkpoints"}
