@@ -140,7 +140,7 @@ def measure(name: str, images: list[bytes], rng: np.random.Generator) -> None:
     """Prints a line about different images, and one with the missed copies of each kind."""
     looks = np.stack([look(data) for data in images])
     start = time.process_time()
-    false = list(duplicates.found(looks, lambda i: picture(images[i])))
+    false = list(duplicates.find(looks, lambda i: picture(images[i])))
     pairs = len(images) * (len(images) - 1) // 2
     seconds = time.process_time() - start
     print(
@@ -151,11 +151,11 @@ def measure(name: str, images: list[bytes], rng: np.random.Generator) -> None:
     for kind, make in COPIES.items():
         data = [make(load_image(images[i]), rng) for i in chosen]
         hashes = np.stack([look(one) for one in data])
-        pairs = duplicates.found(hashes, lambda i, data=data: picture(data[i]), looks, lambda i: picture(images[i]))
-        found = {(i, j) for i, j, _ in pairs}
+        pairs = duplicates.find(hashes, lambda i, data=data: picture(data[i]), looks, lambda i: picture(images[i]))
+        detected = {(i, j) for i, j, _ in pairs}
         right = {(k, i) for k, i in enumerate(chosen)}
-        missed.append(f"{kind} {len(right - found)}")
-        wrong += len(found - right)
+        missed.append(f"{kind} {len(right - detected)}")
+        wrong += len(detected - right)
     print(f"  missed of {len(chosen)}: {', '.join(missed)}; other images reported: {wrong}", flush=True)
 
 

@@ -170,15 +170,15 @@ def compare(path: Path, kind: str) -> tuple[str, str]:
         ours = load_image(data, path.name)
     except UserError as error:
         return "refused", str(error)
-    found = False
+    any_reader = False
     differences = []
     for theirs in seconds(data, kind):
-        found = True
+        any_reader = True
         if equal(ours, theirs, kind):
             return "equal", ""
         same = ours.shape == theirs.shape
         differences.append(f"by {np.abs(ours.astype(int) - theirs).mean():.1f}" if same else f"size {theirs.shape[:2]}")
-    if not found:
+    if not any_reader:
         return "alone", ""
     return "different", f"{ours.shape[:2]}: {', '.join(differences)}"
 
@@ -202,8 +202,8 @@ def main() -> None:
             counts.setdefault(kind, Counter())[outcome] += 1
             if outcome in ("different", "alone") or (outcome == "refused" and options.refused):
                 listed.append(f"{outcome}: {path} {why}")
-        for kind, found in sorted(counts.items()):
-            row = [found.total(), *(found[key] for key in ("equal", "refused", "different", "alone"))]
+        for kind, outcomes in sorted(counts.items()):
+            row = [outcomes.total(), *(outcomes[key] for key in ("equal", "refused", "different", "alone"))]
             print(f"| {directory} | {kind} | {' | '.join(map(str, row))} |", flush=True)
     print("\n".join(listed))
 

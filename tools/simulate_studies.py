@@ -45,14 +45,14 @@ SHARES = np.array([0.05, 0.08, 0.24, 0.06, 0.57])  # class frequencies, for macr
 class Setting:
     """Parameters of a simulation.
 
-    `spread` is the standard deviation of one arm's accuracy over seeds, and `gain` the true difference between the
+    `deviation` is the standard deviation of one arm's accuracy over seeds, and `gain` the true difference between the
     arms, both in percentage points. `groups` is 0 for independent images. `image` and `group` are the standard
     deviations of an image's and a group's difficulty, in units of the noise of a single prediction. 30 % of both
     variances are specific to one arm, so some images are hard for only one of them.
     """
 
     seeds: int
-    spread: float
+    deviation: float
     groups: int = 0
     gain: float = 0.0
     image: float = 1.0
@@ -70,7 +70,7 @@ def simulate(
     group = setting.group if setting.groups else 0.0
     total = np.sqrt(setting.image**2 + group**2 + 1)
     slope = norm.pdf(ndtri(ACCURACY))  # change in accuracy per unit of skill
-    skills = setting.spread / 100 / slope
+    skills = setting.deviation / 100 / slope
     wanted = ndtri(np.array([ACCURACY, ACCURACY + setting.gain / 100]))
     skill = wanted[:, None] * np.sqrt(1 + skills**2) + skills * rng.normal(size=(studies, 2, setting.seeds))
 
@@ -92,8 +92,9 @@ def units_of(setting: Setting) -> Int[np.ndarray, " n"]:
 
 def redraw(right: Bool[np.ndarray, "*r n"], units: Int[np.ndarray, " n"], draws: int) -> Float[np.ndarray, "*r d"]:
     """The accuracy of every model on bootstrap samples of the test images, as in the report. Groups have equal size."""
-    every = right.reshape(-1, IMAGES).T.astype(np.float64)  # the models are terms of one run: a single matrix product
-    (drawn,) = stats.bootstrap([every], units, lambda sums: {"accuracy": sums / IMAGES}, draws)["accuracy"]
+    # the models are terms of one run: a single matrix product
+    all_models = right.reshape(-1, IMAGES).T.astype(np.float64)
+    (drawn,) = stats.bootstrap([all_models], units, lambda sums: {"accuracy": sums / IMAGES}, draws)["accuracy"]
     return stats.allow_for_few_units(drawn.T, int(units.max()) + 1).reshape(*right.shape[:-1], draws)
 
 
@@ -139,7 +140,7 @@ def study(setting: Setting, studies: int, draws: int, seed: int = 0, oracle: int
     The last covers other images but not other seeds, which is what one or two seeds can show. `oracle` is the number
     of studies that estimate the true standard errors.
     """
-    rng = np.random.default_rng([seed, setting.seeds, round(10 * setting.spread), setting.groups])
+    rng = np.random.default_rng([seed, setting.seeds, round(10 * setting.deviation), setting.groups])
     many = [[each.reshape(250, 2, -1).mean(2) for each in simulate(rng, setting, 250)] for _ in range(oracle // 250)]
     measured, true = (np.concatenate(each) for each in zip(*many, strict=True))  # accuracy of both arms, over seeds
     gains, models = measured[:, 1] - measured[:, 0], true[:, 1] - true[:, 0]
@@ -158,7 +159,7 @@ def study(setting: Setting, studies: int, draws: int, seed: int = 0, oracle: int
         }.items():
             redrawn_of, values_of, truth = numbers
             parts[name].append(judge(redrawn_of, values_of, truth, float(errors[name])))
-    return {name: merged(own, sizes) for name, own in parts.items()}
+    return {name: merged(judged, sizes) for name, judged in parts.items()}
 
 
 def any_claim(p: Float[np.ndarray, " studies"]) -> float:
@@ -167,13 +168,13 @@ def any_claim(p: Float[np.ndarray, " studies"]) -> float:
     return float(np.mean([min(stats.holm(family.tolist())) < 0.05 for family in families]))
 
 
-def f1_study(spread: float, seeds: int, studies: int, draws: int, seed: int = 0) -> Result:
+def f1_study(deviation: float, seeds: int, studies: int, draws: int, seed: int = 0) -> Result:
     """Evaluates the report's interval of one arm's macro F1 with five unequal classes.
 
     The mean of many simulated studies serves as the true value.
     """
-    setting = Setting(seeds, spread)
-    rng = np.random.default_rng([seed, 5, seeds, round(10 * spread)])
+    setting = Setting(seeds, deviation)
+    rng = np.random.default_rng([seed, 5, seeds, round(10 * deviation)])
 
     def sums(count: int) -> tuple[Float[np.ndarray, "studies k n t"], Float[np.ndarray, "studies k"]]:
         right = simulate(rng, setting, count)[0][:, 0]
@@ -201,10 +202,10 @@ def macro_f1(sums: Float[np.ndarray, "*d 15"]) -> Float[np.ndarray, "*d"]:
 # --- false sentences
 
 
-def null_study(rng: np.random.Generator, seeds: int, spread: float, updates: bool, draws: int) -> analysis.Study:
+def null_study(rng: np.random.Generator, seeds: int, deviation: float, updates: bool, draws: int) -> analysis.Study:
     """A study in which pre-training changes nothing: four fractions, two initializations, five unequal classes.
 
-    `spread` is the standard deviation of accuracy over seeds, in points. With `updates`, there is an arm of equal
+    `deviation` is the standard deviation of accuracy over seeds, in points. With `updates`, there is an arm of equal
     updates at the three smaller fractions, as the default protocol has. 223 validation images choose the arm.
     """
     labels = {n: np.repeat(np.arange(5), (SHARES * n).round().astype(int)) for n in (IMAGES, 223)}
@@ -214,7 +215,7 @@ def null_study(rng: np.random.Generator, seeds: int, spread: float, updates: boo
     for (arm, curve), init in itertools.product(arms.items(), ("scratch", "mae")):
         for (fraction, accuracy), seed in itertools.product(curve.items(), range(seeds)):
             wanted = ndtri(accuracy)
-            skills = spread / 100 / norm.pdf(wanted)
+            skills = deviation / 100 / norm.pdf(wanted)
             skill = np.sqrt(2) * (wanted * np.sqrt(1 + skills**2) + skills * rng.normal())
             tested = {}
             for n, truth in labels.items():
@@ -238,15 +239,15 @@ SENTENCES = {  # false in a study without a gain, by words of the headlines
 }
 
 
-def false_sentences(seeds: int, spread: float, updates: bool, studies: int, draws: int) -> dict[str, float]:
+def false_sentences(seeds: int, deviation: float, updates: bool, studies: int, draws: int) -> dict[str, float]:
     """The share of studies without a gain whose headlines say that fewer labels suffice, or claim a gain or a loss."""
-    rng = np.random.default_rng([7, seeds, round(10 * spread), updates])
+    rng = np.random.default_rng([7, seeds, round(10 * deviation), updates])
     counts = dict.fromkeys(SENTENCES, 0)
     for _ in range(studies):
-        null = null_study(rng, seeds, spread, updates, draws)
+        null = null_study(rng, seeds, deviation, updates, draws)
         rows, (paired, _) = tables.rows(null), tables.paired(null)
-        said = words.answer(null, rows, paired, label_efficiency.worth(null, paired))["headlines"]
-        text = " ".join(said).lower().replace("it takes as many", "").replace("are not better than", "")
+        headlines = words.answer(null, rows, paired, label_efficiency.worth(null, paired))["headlines"]
+        text = " ".join(headlines).lower().replace("it takes as many", "").replace("are not better than", "")
         for name, claims in SENTENCES.items():
             counts[name] += any(claim in text for claim in claims)
     return {name: count / studies for name, count in counts.items()}
@@ -265,9 +266,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         studies = min(options.studies, 300)
         print("| seeds | spread, points | equal updates | fewer labels suffice | a gain or a loss |")
         print("|---|---|---|---|---|")
-        for updates, seeds, spread in SENTENCE_ROWS:
-            said = false_sentences(seeds, spread, updates, studies, min(options.draws, 500))
-            cells = [str(seeds), f"{spread:g}", "yes" if updates else "no", *(f"{v:.3f}" for v in said.values())]
+        for updates, seeds, deviation in SENTENCE_ROWS:
+            shares = false_sentences(seeds, deviation, updates, studies, min(options.draws, 500))
+            cells = [str(seeds), f"{deviation:g}", "yes" if updates else "no", *(f"{v:.3f}" for v in shares.values())]
             print("| " + " | ".join(cells) + " |", flush=True)
         print(f"\n{studies} studies per row, {time.perf_counter() - start:.0f} s")
         return
@@ -277,11 +278,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     print("|" + "---|" * 12)
     for groups in (0, GROUPS):
         for seeds in (1, 2, 3, 5):
-            for spread in (0.0, 1.3, 5.0):
-                null = study(Setting(seeds, spread, groups), options.studies, options.draws)
-                gain = study(Setting(seeds, spread, groups, gain=3.0), options.studies, options.draws, seed=1)
+            for deviation in (0.0, 1.3, 5.0):
+                null = study(Setting(seeds, deviation, groups), options.studies, options.draws)
+                gain = study(Setting(seeds, deviation, groups, gain=3.0), options.studies, options.draws, seed=1)
                 accuracy, difference, models = null["accuracy"], null["difference"], null["these models"]
-                cells = [f"{groups} groups" if groups else "images", str(seeds), f"{spread:g}"]
+                cells = [f"{groups} groups" if groups else "images", str(seeds), f"{deviation:g}"]
                 cells += [f"{accuracy.coverage:.2f}", f"{accuracy.width:.2f}"]
                 cells += [f"{difference.coverage:.2f}", f"{difference.width:.2f}", f"{difference.claims:.2f}"]
                 cells += [f"{any_claim(difference.p):.2f}", f"{models.coverage:.2f}"]
@@ -290,9 +291,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     if options.f1:
         print("\n| seeds | spread, points | macro F1: coverage | width |\n|---|---|---|---|")
         for seeds in (1, 3, 5):
-            for spread in (0.0, 1.3, 5.0):
-                result = f1_study(spread, seeds, min(options.studies, 300), min(options.draws, 1000))
-                print(f"| {seeds} | {spread:g} | {result.coverage:.2f} | {result.width:.2f} |", flush=True)
+            for deviation in (0.0, 1.3, 5.0):
+                result = f1_study(deviation, seeds, min(options.studies, 300), min(options.draws, 1000))
+                print(f"| {seeds} | {deviation:g} | {result.coverage:.2f} | {result.width:.2f} |", flush=True)
     print(f"\n{time.perf_counter() - start:.0f} s")
 
 

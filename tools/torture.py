@@ -52,10 +52,10 @@ def command(kind: str, workdir: Path, steps: int) -> list[str]:
         flags = [*fields("pretrain.", 1.0, steps), *fields("finetune.", 1.0, steps)]
         keep = ["--config.finetune.checkpoint.keep_optimizer=True"]  # optimizer states are compared, too
         return [*start, "--config=configs/study.py:data=synthetic,protocol=paper,scale=laptop", *grid, *keep, *flags]
-    every = 0.01 if kind == "save" else 1.0  # every step, or every epoch
+    epochs = 0.01 if kind == "save" else 1.0  # every step, or every epoch
     if kind == "pretrain":
-        return [*start, "--config=configs/pretrain.py:data=synthetic", *fields("", every, steps)]
-    return [*start, "--config=configs/finetune.py:data=synthetic,frac=0.5", *fields("", every, steps)]
+        return [*start, "--config=configs/pretrain.py:data=synthetic", *fields("", epochs, steps)]
+    return [*start, "--config=configs/finetune.py:data=synthetic,frac=0.5", *fields("", epochs, steps)]
 
 
 class Runs:

@@ -69,8 +69,8 @@ def sync_directory(directory: Path) -> None:
 
 
 def _files(directory: Path) -> list[Path]:
-    found = [Path(folder, name) for folder, _, names in os.walk(directory, onerror=_raise) for name in names]
-    return sorted(path for path in found if is_file(path) and path != directory / DIGESTS)
+    paths = [Path(folder, name) for folder, _, names in os.walk(directory, onerror=_raise) for name in names]
+    return sorted(path for path in paths if is_file(path) and path != directory / DIGESTS)
 
 
 def _raise(error: OSError) -> NoReturn:

@@ -48,7 +48,7 @@ class Finding:
 
     name: str
     state: str
-    found: str
+    detail: str
     remedy: str = ""
 
 
@@ -66,7 +66,7 @@ def main(options: argparse.Namespace) -> int:
     for finding in examine(options.workdir):
         findings.append(finding)
         if not options.json:
-            say(f"{finding.state:8}  {finding.name}: {finding.found}")
+            say(f"{finding.state:8}  {finding.name}: {finding.detail}")
             if finding.remedy:
                 say(f"{'':8}  -> {finding.remedy}")
     broken = sum(finding.state == BROKEN for finding in findings)
@@ -101,7 +101,7 @@ def examine(workdir: Path) -> Iterator[Finding]:
 def check_python() -> Iterator[Finding]:
     """Compares the Python version with those that mae_jax requires and was tested with."""
     version = platform.python_version()
-    found = f"{version}, {sys.executable}"
+    detail = f"{version}, {sys.executable}"
     try:
         about = metadata.metadata("mae_jax")
         required = about["Requires-Python"] if "Requires-Python" in about else ""
@@ -111,12 +111,12 @@ def check_python() -> Iterator[Finding]:
 
     bounds = f"{required}, tested up to {tested.PYTHON}".removeprefix(", ")
     if required and not SpecifierSet(required).contains(version, prereleases=True):
-        yield Finding("Python", BROKEN, f"{found} (needs {bounds})", f"install Python {required} and mae_jax in it")
+        yield Finding("Python", BROKEN, f"{detail} (needs {bounds})", f"install Python {required} and mae_jax in it")
     elif tested.newer(version, tested.PYTHON):
         remedy = f"install Python {tested.PYTHON}, or check this one: {TRY}"
-        yield Finding("Python", WARNING, f"{found} is newer than the newest that was tested, {tested.PYTHON}", remedy)
+        yield Finding("Python", WARNING, f"{detail} is newer than the newest that was tested, {tested.PYTHON}", remedy)
     else:
-        yield Finding("Python", OK, f"{found} (needs {bounds})")
+        yield Finding("Python", OK, f"{detail} (needs {bounds})")
 
 
 def check_packages() -> Iterator[Finding]:
@@ -145,8 +145,8 @@ def check_packages() -> Iterator[Finding]:
             bad.append(Finding(requirement.name, BROKEN, "not installed", f"python -m pip install '{wanted}'"))
             continue
         if not requirement.specifier.contains(version, prereleases=True):
-            found = f"version {version}, needed: {requirement.specifier}"
-            bad.append(Finding(requirement.name, BROKEN, found, f"python -m pip install -U '{wanted}'"))
+            detail = f"version {version}, needed: {requirement.specifier}"
+            bad.append(Finding(requirement.name, BROKEN, detail, f"python -m pip install -U '{wanted}'"))
     yield Finding("packages", BROKEN if bad else OK, f"{len(required) - len(bad)} of {len(required)} as required")
     yield from bad
     yield from check_newest()
@@ -203,11 +203,11 @@ def check_jax() -> Iterator[Finding]:
     for kind, sizes in kinds.items():
         memory = f" of {_size(min(size for size in sizes if size))}" if all(sizes) else ""
         words.append(f"{len(sizes)} x {kind}{memory}")
-    found = f"{about['version']}, {', '.join(words)}"
+    detail = f"{about['version']}, {', '.join(words)}"
     if about["correct"]:
-        yield Finding("JAX", OK, found)
+        yield Finding("JAX", OK, detail)
     else:
-        yield Finding("JAX", BROKEN, f"{found}; a matrix product is wrong", "update the driver and JAX")
+        yield Finding("JAX", BROKEN, f"{detail}; a matrix product is wrong", "update the driver and JAX")
     if all(device["platform"] == "cpu" for device in about["devices"]):
         yield from _unused_accelerators()
 
@@ -268,11 +268,11 @@ def check_directory(name: str, place: Path, little: int = LITTLE_DISK) -> Iterat
         remedy = "make room, get write permission, or name another directory"
         yield Finding(name, BROKEN, f"{above} cannot be written: {error.strerror or error}", remedy)
         return
-    found = f"{place} can be written, {_size(free)} free"
+    detail = f"{place} can be written, {_size(free)} free"
     if free < little:
-        yield Finding(name, WARNING, found, "make room: the checkpoints of a ViT-B run take 3 GiB")
+        yield Finding(name, WARNING, detail, "make room: the checkpoints of a ViT-B run take 3 GiB")
     else:
-        yield Finding(name, OK, found)
+        yield Finding(name, OK, detail)
 
 
 def check_cache() -> Iterator[Finding]:
@@ -290,7 +290,7 @@ def check_cache() -> Iterator[Finding]:
         used = sum(file.stat().st_size for file in place.glob("**/*") if file.is_file()) if place.is_dir() else 0
         remedy = "set JAX_COMPILATION_CACHE_DIR to a directory with room" if finding.state != OK else ""
         state = WARNING if finding.state == BROKEN else finding.state  # runs work without a cache, but start slower
-        yield dataclasses.replace(finding, state=state, found=f"{finding.found}, {_size(used)} used", remedy=remedy)
+        yield dataclasses.replace(finding, state=state, detail=f"{finding.detail}, {_size(used)} used", remedy=remedy)
 
 
 def check_data_sets() -> Iterator[Finding]:
@@ -304,8 +304,8 @@ def check_data_sets() -> Iterator[Finding]:
         return
     names = sorted(path.parents[1].name for path in place.glob("*/*/dataset_info.json"))
     names += sorted(path.parents[2].name for path in place.glob("*/*/*/dataset_info.json"))
-    found = ", ".join(dict.fromkeys(names)) or "none prepared"
-    yield Finding("data sets", OK, f"{found} in {place}")
+    listed = ", ".join(dict.fromkeys(names)) or "none prepared"
+    yield Finding("data sets", OK, f"{listed} in {place}")
 
 
 def check_optional() -> Iterator[Finding]:
@@ -319,9 +319,9 @@ def check_optional() -> Iterator[Finding]:
         ("onnx", "for mae-jax convert export --format onnx", "onnx"),
     ):
         there = importlib.util.find_spec(module) is not None
-        found = "installed" if there else "not installed"
+        detail = "installed" if there else "not installed"
         remedy = "" if there else f"{what}: python -m pip install 'mae_jax[{extra}]'"
-        yield Finding(module, OK if there else OPTIONAL, found, remedy)
+        yield Finding(module, OK if there else OPTIONAL, detail, remedy)
 
 
 def _size(count: float) -> str:

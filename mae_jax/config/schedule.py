@@ -51,7 +51,7 @@ def resolve(config: RunConfig, n_train: int, devices: int, n_schedule: int = 0) 
     steps = t.steps or max(1, round(t.epochs * pace))
     warmup = min(round(o.warmup_epochs * pace), steps)
 
-    def every(epochs: float) -> int:
+    def interval(epochs: float) -> int:
         return max(1, round(epochs * pace))
 
     return Schedule(
@@ -63,8 +63,8 @@ def resolve(config: RunConfig, n_train: int, devices: int, n_schedule: int = 0) 
         steps=steps,
         warmup_steps=warmup,
         peak_lr=peak,
-        eval_every=every(config.eval.every_epochs),
-        save_every=every(config.checkpoint.every_epochs),
+        eval_every=interval(config.eval.every_epochs),
+        save_every=interval(config.checkpoint.every_epochs),
     )
 
 

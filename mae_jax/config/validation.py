@@ -96,15 +96,15 @@ def _validate_names(name: str, value: Any, rule: Rule) -> None:
             raise UserError(f"{name}={tuple(value)} is not allowed; use each value once")
 
 
-def refuse_unknown(keys: Iterable[str], known: Iterable[str], whole: str, prefix: str = "") -> None:
-    """Raises UserError for a key that is not in `known`, with a suggestion. `whole` is the name of the config."""
+def refuse_unknown(keys: Iterable[str], known: Iterable[str], config_name: str, prefix: str = "") -> None:
+    """Raises UserError for a key that is not in `known`, with a suggestion. `config_name` is the name of the config."""
     known = list(known)
     for key in keys:
         if key not in known:
             near = difflib.get_close_matches(key, known, 1)
             part = prefix.rpartition(": ")[2]  # without the name of a file
             hint = f"; did you mean {part}{near[0]}?" if near else ""
-            raise UserError(f"{prefix}{key} is not a field of {whole}{hint}")
+            raise UserError(f"{prefix}{key} is not a field of {config_name}{hint}")
 
 
 def _kind(like: Any) -> str:

@@ -127,18 +127,18 @@ def check(
             decoded[key] = facts, picture.assumed, hashes[i].copy()
         return facts, picture.assumed, "", ""
 
-    found = []
+    examined = []
     pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
     try:
         for done, one in enumerate(pool.map(examine, range(len(names))), 1):
-            found.append(one)
+            examined.append(one)
             if progress is not None:
                 progress(done, len(names))
     except ReadError as error:
         raise ReadError(f"{field}: {error}") from None
     finally:
         pool.shutdown(cancel_futures=True)
-    bad = [(name, reason, message) for name, (*_, reason, message) in zip(names, found, strict=True) if reason]
+    bad = [(name, reason, message) for name, (*_, reason, message) in zip(names, examined, strict=True) if reason]
     if bad and bad_images == "stop":
         more = f" (and {count(len(bad) - 1, 'more such file')})" if len(bad) > 1 else ""
         raise UserError(
@@ -147,13 +147,13 @@ def check(
         )
     for name, reason, _ in bad:
         skipped.setdefault(reason, []).append(name)
-    good = [i for i, (*_, reason, _) in enumerate(found) if not reason]
+    good = [i for i, (*_, reason, _) in enumerate(examined) if not reason]
     return Checked(
         names=[all_names[i] for i in good],
-        digests=np.asarray([found[i][0][0] for i in good], np.uint64),
-        sizes=np.asarray([found[i][0][1:] for i in good], np.int32).reshape(-1, 2),
+        digests=np.asarray([examined[i][0][0] for i in good], np.uint64),
+        sizes=np.asarray([examined[i][0][1:] for i in good], np.int32).reshape(-1, 2),
         looks=hashes[good],
-        assumed=dict(Counter(phrase for i in good for phrase in found[i][1])),
+        assumed=dict(Counter(phrase for i in good for phrase in examined[i][1])),
     )
 
 

@@ -152,13 +152,13 @@ class Shared:
         pairs = [(self._images[i], self._images[j]) for i, j in drawn.tolist() if i != j]
         if not pairs:
             return COPY
-        found = np.array([self.likeness(one, two, fit(one, two)[1])[0] for one, two in pairs])
-        found = found[found < SURELY]
-        if not len(found):
+        likenesses = np.array([self.likeness(one, two, fit(one, two)[1])[0] for one, two in pairs])
+        likenesses = likenesses[likenesses < SURELY]
+        if not len(likenesses):
             return COPY
-        middle, upper = np.quantile(np.arctanh(found), [0.5, 0.98])
-        spread = (upper - middle) / -ndtri(0.02)
-        return max(COPY, float(np.tanh(middle - spread * ndtri(CHANCE / (TURNS * self._pairs)))))
+        middle, upper = np.quantile(np.arctanh(likenesses), [0.5, 0.98])
+        deviation = (upper - middle) / -ndtri(0.02)
+        return max(COPY, float(np.tanh(middle - deviation * ndtri(CHANCE / (TURNS * self._pairs)))))
 
     def copies(self, image: Prepared, other: Prepared, window: Window = CENTER, coarse: bool = True) -> float:
         """The likeness of two images if they look like copies of one image, otherwise 0.
@@ -215,13 +215,13 @@ def _z(correlation: float) -> float:
 def _natural() -> Float[np.ndarray, "d d"]:
     """The covariance of natural images: the power of a frequency falls with its square."""
     blocks = [_planes(FINE, 1.0), *[_planes(COLOR, 0.02)] * 2]
-    found = np.zeros((FINE**2 + 2 * COLOR**2,) * 2)
+    covariance = np.zeros((FINE**2 + 2 * COLOR**2,) * 2)
     start = 0
     for block in blocks:
         stop = start + len(block)
-        found[start:stop, start:stop] = block
+        covariance[start:stop, start:stop] = block
         start = stop
-    return found
+    return covariance
 
 
 def _planes(side: int, variance: float) -> Float[np.ndarray, "n n"]:

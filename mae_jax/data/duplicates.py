@@ -34,7 +34,7 @@ Pictures = Callable[[int], Picture]  # returns the picture of the image with thi
 Candidate = tuple[float, int, int, int, Window, bool]  # correlation, i, j, turn of i, window in i, whether shifted
 
 
-def found(
+def find(
     looks: Int8[np.ndarray, "n pixels"],
     pictures: Pictures,
     others: Int8[np.ndarray, "m pixels"] | None = None,
@@ -222,7 +222,7 @@ def leaks(train: Sequence[Source], test: Source) -> dict:
     shared = set(groups)
     same = {j for j, _ in identical}
     rest = np.asarray([j for j in range(len(test)) if j not in same], int)
-    pairs = found(other_looks[rest], lambda k: pictures([test], int(rest[k])), looks, partial(pictures, train))
+    pairs = find(other_looks[rest], lambda k: pictures([test], int(rest[k])), looks, partial(pictures, train))
     alike = {int(rest[k]): i for k, i, _ in pairs}
 
     def pair(j: int, i: int) -> list[str]:
@@ -244,25 +244,25 @@ def leaks(train: Sequence[Source], test: Source) -> dict:
     }
 
 
-def unsearched(found: dict[str, dict]) -> str:
+def unsearched(leaks_by_test: dict[str, dict]) -> str:
     """A line that names the test sets in which shifted and cropped copies were not searched for; "" if none.
 
-    `found` has the `leaks` of each test set.
+    `leaks_by_test` has the `leaks` of each test set.
     """
-    names = [name for name, leaks in found.items() if not leaks["shifted_searched"]]
+    names = [name for name, leaks in leaks_by_test.items() if not leaks["shifted_searched"]]
     if not names:
         return ""
     return f"not searched for in {', '.join(names)}, because there are more than {shifted.PAIRS:,} pairs of images"
 
 
-def in_words(found: dict, who: str = "training") -> str:
+def in_words(leaks: dict, who: str = "training") -> str:
     """One line about what a test set shares with the images of `who`; "" if nothing."""
     phrases = []
-    if found["groups"]:
-        groups = "a group" if found["groups"] == 1 else f"{found['groups']} groups"
-        phrases.append(f"{found['images_in_shared_groups']} of {groups} that {who} has, too")
-    if found["identical"]:
-        phrases.append(f"{found['identical']} byte-identical with {who} images")
-    if n := found["near_identical"]:
+    if leaks["groups"]:
+        groups = "a group" if leaks["groups"] == 1 else f"{leaks['groups']} groups"
+        phrases.append(f"{leaks['images_in_shared_groups']} of {groups} that {who} has, too")
+    if leaks["identical"]:
+        phrases.append(f"{leaks['identical']} byte-identical with {who} images")
+    if n := leaks["near_identical"]:
         phrases.append(f"{n} that {'looks' if n == 1 else 'look'} like copies of {who} images")
     return ", ".join(phrases)

@@ -63,10 +63,10 @@ def of_one_class(source: Source) -> list[str]:
             if label in reported:
                 continue
             reported.add(label)
-            own = sorted({values[i] for i in np.flatnonzero(labels == label)} - {""})
+            class_values = sorted({values[i] for i in np.flatnonzero(labels == label)} - {""})
             name = source.classes[label]
             lines.append(
-                f"only {name} has the {kind} {_some(own)}: the network may recognize the {kind} instead of the cells, "
+                f"only {name} has the {kind} {_some(class_values)}: the network may recognize the {kind} instead of the cells, "
                 f"so the recall of {name} may be too high"
             )
     return lines
@@ -93,8 +93,8 @@ def _own_share(labels: np.ndarray, value: np.ndarray, known: np.ndarray, classes
     """The share of each class's images with a known value that no other class has."""
     table = np.zeros((value.max() + 1, classes), int)
     np.add.at(table, (value, labels), 1)
-    own = ((table > 0).sum(1) == 1)[value] & known
-    return np.bincount(labels, own, classes) / np.maximum(1, np.bincount(labels, minlength=classes))
+    exclusive = ((table > 0).sum(1) == 1)[value] & known
+    return np.bincount(labels, exclusive, classes) / np.maximum(1, np.bincount(labels, minlength=classes))
 
 
 def repeated(source: Source, validation: Int[np.ndarray, " v"]) -> dict:
@@ -115,11 +115,13 @@ def repeated(source: Source, validation: Int[np.ndarray, " v"]) -> dict:
             pairs["identical"].append((first, i))
         for key, of in (("two_labels", source.labels), ("across_validation", held)):
             pairs[key] += [(first, i) for i in others if of[i] != of[first]]
-    names = {key: [[source.names[i], source.names[j]] for i, j in found[:SHOWN]] for key, found in pairs.items()}
-    return {key: len(found) for key, found in pairs.items()} | {"examples": names}
+    names = {
+        key: [[source.names[i], source.names[j]] for i, j in index_pairs[:SHOWN]] for key, index_pairs in pairs.items()
+    }
+    return {key: len(index_pairs) for key, index_pairs in pairs.items()} | {"examples": names}
 
 
-def repeated_in_words(found: dict) -> list[str]:
+def repeated_in_words(repeats: dict) -> list[str]:
     """A phrase with names for each kind of `repeated` that occurs."""
     lines = []
     for key, what in (
@@ -127,10 +129,10 @@ def repeated_in_words(found: dict) -> list[str]:
         ("two_labels", "identical to an image with another label"),
         ("across_validation", "in training or validation and identical to one on the other side"),
     ):
-        if found.get(key):
-            pairs = [" = ".join(pair) for pair in found["examples"][key]]
-            more = ", ..." if found[key] > len(pairs) else ""
-            lines.append(f"{count(found[key], 'image')} {what} ({', '.join(pairs)}{more})")
+        if repeats.get(key):
+            pairs = [" = ".join(pair) for pair in repeats["examples"][key]]
+            more = ", ..." if repeats[key] > len(pairs) else ""
+            lines.append(f"{count(repeats[key], 'image')} {what} ({', '.join(pairs)}{more})")
     return lines
 
 

@@ -93,8 +93,8 @@ def of_names(names: Iterable[str], pattern: str = "") -> Groups:
     once: dict[str, str] = {}  # the images of a group share one string
     if pattern:
         expression = compiled(pattern)
-        found = tuple((match[1] or "") if (match := expression.search(name)) else "" for name in names)
-        return Groups(tuple(once.setdefault(g, g) for g in found), kind=UNNAMED if any(found) else "")
+        groups = tuple((match[1] or "") if (match := expression.search(name)) else "" for name in names)
+        return Groups(tuple(once.setdefault(g, g) for g in groups), kind=UNNAMED if any(groups) else "")
     origins = [origin(name) for name in names]
     return Groups(
         groups=tuple(once.setdefault(o.group, o.group) for o in origins),
@@ -115,32 +115,32 @@ def facts(train: Sequence[str], tests: dict[str, Sequence[str]], kind: str) -> d
     for name, test in tests.items():
         both = ours & set(test)
         shared[name] = {"groups": len(both), "images": sum(group in both for group in test)}
-    found = {
+    summary = {
         "known": any(known.values()),
         "kind": kind,
         "count": {name: n or None for name, n in known.items()},  # None: not known
         "images_without": without,
         "shared_with_training": shared,
     }
-    return found | {"text": in_words(found)}
+    return summary | {"text": in_words(summary)}
 
 
 def generated(train: int, tests: dict[str, int]) -> dict:
     """`facts` of generated images. They are independent, so each is its own group."""
     count = {"train": train} | tests
-    found = {"known": True, "kind": "image", "count": count, "images_without": dict.fromkeys(count, 0)}
+    summary = {"known": True, "kind": "image", "count": count, "images_without": dict.fromkeys(count, 0)}
     nothing = {name: {"groups": 0, "images": 0} for name in tests}
-    return found | {"shared_with_training": nothing, "text": "each generated image is its own group"}
+    return summary | {"shared_with_training": nothing, "text": "each generated image is its own group"}
 
 
-def in_words(found: dict) -> str:
+def in_words(summary: dict) -> str:
     """The sentence of `facts` for the console, run.json and the report."""
-    if not found["known"]:
+    if not summary["known"]:
         return UNKNOWN
     parts = []
-    for name, n in found["count"].items():
+    for name, n in summary["count"].items():
         part = f"{name} {n}" if n else f"{name} not known"
-        both, alone = found["shared_with_training"].get(name, {}), found["images_without"][name]
+        both, alone = summary["shared_with_training"].get(name, {}), summary["images_without"][name]
         more = []
         if both.get("groups"):
             more.append(f"{both['groups']} also in training, with {both['images']} of its images")
@@ -148,6 +148,6 @@ def in_words(found: dict) -> str:
             more.append(f"{count(alone, 'image')} without a group")
         part += f" ({', '.join(more)})" if more else ""
         parts.append(part)
-    text = f"{found['kind'] or UNNAMED}: {', '.join(parts)}"
-    unsure = not all(found["count"].values()) or found["kind"] in WEAK
+    text = f"{summary['kind'] or UNNAMED}: {', '.join(parts)}"
+    unsure = not all(summary["count"].values()) or summary["kind"] in WEAK
     return text + ("; the same patient may be on both sides" if unsure else "")

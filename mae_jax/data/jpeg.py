@@ -167,12 +167,12 @@ def _intervals(data: bytes, header: Header, units: int) -> Int[np.ndarray, " n"]
         return None
     expected = -(-units // header.interval)
     code = np.frombuffer(data, np.uint8, offset=header.scan)
-    found = (code[:-1] == 0xFF).nonzero()[0]
-    kinds = code[found + 1]
+    markers = (code[:-1] == 0xFF).nonzero()[0]
+    kinds = code[markers + 1]
     real = kinds.nonzero()[0][:expected]  # FF 00 stands for a data byte FF
     if kinds[real].tobytes() != _counted(expected):
         return None
-    return np.concatenate([[-2], found[real]]) + header.scan
+    return np.concatenate([[-2], markers[real]]) + header.scan
 
 
 def _counted(n: int) -> bytes:

@@ -157,19 +157,19 @@ def _size(code: bytes) -> tuple[int, int, list[tuple[int, bool, int, int]]]:
 
 def _by_palette(header: Header, values: np.ndarray) -> tuple[np.ndarray, int]:
     """Channels looked up in the palette, and their number of bits."""
-    palette, made, sizes = header.palette, [], set()
+    palette, channels, sizes = header.palette, [], set()
     assert palette is not None
     for component, by_palette, column in header.mapping or [(0, 1, i) for i in range(palette.shape[1])]:
         if by_palette != 1 or component >= values.shape[2] or column >= palette.shape[1]:
             raise Unreadable("has channels with and without a palette")
-        made.append(palette[np.minimum(values[..., component], len(palette) - 1), column])
+        channels.append(palette[np.minimum(values[..., component], len(palette) - 1), column])
         sizes.add(header.palette_bits[column])
     if len(sizes) > 1:
         raise Unreadable("has a palette with channels of different sizes")
     depth = sizes.pop()
     if palette.max() >= 2**depth:
         raise Damaged(f"a palette of {depth} bits with larger values")
-    return np.stack(made, -1), depth
+    return np.stack(channels, -1), depth
 
 
 def _rgb(header: Header, values: np.ndarray, white: int, converted: bool) -> tuple[np.ndarray, tuple[str, ...]]:

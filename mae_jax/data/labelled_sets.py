@@ -75,15 +75,15 @@ def load(data: DataFields, on_progress: OnProgress | None = None, decoded: Decod
 
 def _not_used(data: DataFields, parts: dict[str, Source]) -> dict[str, str]:
     """A line about fields that were set to split off images, although the data have a set of their own."""
-    usual, found = DataFields(), []
+    usual, lines = DataFields(), []
     for role, kind, names in (
         ("test", "test", ("test_fraction", "test_seed")),
         ("val", "validation", ("val_fraction",)),
     ):
         given = [f"data.{name}={getattr(data, name)}" for name in names if getattr(data, name) != getattr(usual, name)]
         if given and role in parts:
-            found.append(f"{' and '.join(given)}, because the data have a {kind} set (data.{role}_split)")
-    return {"not used": "; ".join(found)} if found else {}
+            lines.append(f"{' and '.join(given)}, because the data have a {kind} set (data.{role}_split)")
+    return {"not used": "; ".join(lines)} if lines else {}
 
 
 def _held_out(data: DataFields, train: Source) -> tuple[Source, Source]:
@@ -276,20 +276,20 @@ def external(
     files |= {"progress": on_progress, "decoded": decoded}
     options: dict = {"classes": classes, "field": "data.external"}
     table = tables.read(data.labels, data.dir, data.columns) if data.labels and data.external else None
-    found: dict[str, Source] = {}
+    opened: dict[str, Source] = {}
     for name, place in external_places(data, table).items():
         if Path(place).is_dir():
             levels = data.levels or layouts.certain_levels(Path(place), "data.external")
-            found[name] = sources.folder(place, **options, **files, levels=levels)
+            opened[name] = sources.folder(place, **options, **files, levels=levels)
         elif data.source == "synthetic":
-            found[name] = sources.synthetic(place, data.synthetic_test, data.synthetic_size, DRAWING_SEED)
+            opened[name] = sources.synthetic(place, data.synthetic_test, data.synthetic_size, DRAWING_SEED)
         elif prepared.known(data.source):
-            found[name] = prepared.labelled(data.source, place, data.prepared_dir, **options)
+            opened[name] = prepared.labelled(data.source, place, data.prepared_dir, **options)
         elif table is not None:
-            found[name] = rows_of(of_table(table, data, on_progress, decoded), table, place)
+            opened[name] = rows_of(of_table(table, data, on_progress, decoded), table, place)
         else:
-            found[name] = sources.folder(data.dir, place, **options, **files, levels=layout_of(data).levels)
-    return found
+            opened[name] = sources.folder(data.dir, place, **options, **files, levels=layout_of(data).levels)
+    return opened
 
 
 def external_places(data: DataFields, table: tables.Table | None = None) -> dict[str, str]:
@@ -303,21 +303,23 @@ def external_places(data: DataFields, table: tables.Table | None = None) -> dict
     items = [item for item in data.external.split(",") if item]
     used = _used_splits(data, table) if items else ()
     values = set(table.splits or ()) if table else set()
-    found: dict[str, str] = {}
+    place_of: dict[str, str] = {}
     for item in items:
         name, equals, place = item.partition("=")
         place = place if equals else name
         name = name if equals else Path(place).name
-        if not re.fullmatch(r"\w[\w.+-]*", name) or name in found:
+        if not re.fullmatch(r"\w[\w.+-]*", name) or name in place_of:
             raise UserError(
                 f"data.external={data.external!r}: {item!r} needs a name of its own, NAME=DIR, of letters, digits "
                 f"and .+-_"
             )
         folder = Path(place).is_dir()
-        own = Path(place).resolve() if folder else where(place)
+        resolved = Path(place).resolve() if folder else where(place)
         for split in used:
             other = where(split)
-            same = place == split if table else own == other or own in other.parents or other in own.parents
+            same = (
+                place == split if table else resolved == other or resolved in other.parents or other in resolved.parents
+            )
             if same:
                 words = split or "training"
                 raise UserError(f"data.external={data.external!r}: {place} holds the images of {words}; name others")
@@ -327,8 +329,8 @@ def external_places(data: DataFields, table: tables.Table | None = None) -> dict
             sources.existing(data.dir, place, "data.external")
         elif "/" in place and not folder:
             raise UserError(f"data.external={data.external!r}: {place!r} is not a folder; name one that exists")
-        found[name] = place
-    return found
+        place_of[name] = place
+    return place_of
 
 
 def _used_splits(data: DataFields, table: tables.Table | None) -> tuple[str, ...]:

@@ -68,10 +68,10 @@ def pick(role: str, value: str, names: Sequence[str], where: str) -> str | None:
         return value
     if value not in (*AUTO, DEFAULT[role]):
         raise UserError(f"{field}={value} is not in {where}; it has {', '.join(sorted(names)[:10]) or 'no splits'}")
-    found = [name for name in names if name.lower() in USUAL[role]]
-    if len(found) > 1:
-        raise UserError(f"{where} has {' and '.join(sorted(found))}; set {field} to the one you mean")
-    return found[0] if found else None
+    matches = [name for name in names if name.lower() in USUAL[role]]
+    if len(matches) > 1:
+        raise UserError(f"{where} has {' and '.join(sorted(matches))}; set {field} to the one you mean")
+    return matches[0] if matches else None
 
 
 def find(directory: str | os.PathLike, train: str, validation: str, test: str, levels: str = "") -> Layout:
@@ -80,7 +80,7 @@ def find(directory: str | os.PathLike, train: str, validation: str, test: str, l
     Raises UserError if a named folder is missing, or if the layout is ambiguous; it says which field to set.
     """
     top = existing(directory, "", "data.dir")
-    names = folders(top, whole=True)
+    names = folders(top, refuse_broken=True)
     if train == HERE and test in (*AUTO, DEFAULT["test"]):
         return Layout("", levels=levels or levels_in(top) or CLASS)
     named = {"train": train, "val": validation, "test": test}
@@ -125,8 +125,8 @@ def levels_in(folder: Path) -> str:
 
 def certain_levels(folder: Path, field: str = "data.dir") -> str:
     """`levels_in`. Raises UserError if the names do not show it; it says which field to set."""
-    if found := levels_in(folder):
-        return found
+    if levels := levels_in(folder):
+        return levels
     names = folders(folder)
     times = Counter(inner for name in names for inner in folders(folder / name))
     outer = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
@@ -140,18 +140,18 @@ def certain_levels(folder: Path, field: str = "data.dir") -> str:
     )
 
 
-def folders(path: Path, whole: bool = False) -> list[str]:
+def folders(path: Path, refuse_broken: bool = False) -> list[str]:
     """The names of the folders in a folder, except those that operating systems and notebooks leave behind.
 
-    `whole`: a broken link may be a split or a class and is refused.
+    `refuse_broken`: a broken link may be a split or a class and is refused.
     """
-    found = [entry for entry in entries(path, "data.dir") if not hidden(entry.name)]
-    return [entry.name for entry in found if is_folder(entry, "data.dir", whole)]
+    visible = [entry for entry in entries(path, "data.dir") if not hidden(entry.name)]
+    return [entry.name for entry in visible if is_folder(entry, "data.dir", refuse_broken)]
 
 
 def _files(path: Path) -> list[str]:
-    found = [entry for entry in entries(path, "data.dir") if not hidden(entry.name)]
-    return [entry.name for entry in found if not is_folder(entry, "data.dir")]
+    visible = [entry for entry in entries(path, "data.dir") if not hidden(entry.name)]
+    return [entry.name for entry in visible if not is_folder(entry, "data.dir")]
 
 
 def _inner(split: Path) -> str:

@@ -217,7 +217,10 @@ def _order(
     sizes = [len(part) for part in chosen]
     mixed = _mixed(sizes, weights)
     labels = [source.labels[part] if balance else None for source, part in zip(sources, chosen, strict=True)]
-    epochs = [_Epochs(size, seed, number, own) for number, (size, own) in enumerate(zip(sizes, labels, strict=True))]
+    epochs = [
+        _Epochs(size, seed, number, part_labels)
+        for number, (size, part_labels) in enumerate(zip(sizes, labels, strict=True))
+    ]
 
     def at(place: int) -> tuple[int, int]:
         number, draw = _at(mixed, place)
@@ -234,9 +237,9 @@ def _mixed(sizes: Sequence[int], weights: Sequence[float]) -> grain.MapDataset[t
 
 
 def _at(mixed: grain.MapDataset[tuple[int, int]], place: int) -> tuple[int, int]:
-    found = mixed[place]
-    assert found is not None  # Grain returns None only for filtered elements
-    return found
+    pair = mixed[place]
+    assert pair is not None  # Grain returns None only for filtered elements
+    return pair
 
 
 def _pair(number: int, draw: int) -> tuple[int, int]:

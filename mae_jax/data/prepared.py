@@ -100,8 +100,8 @@ class Index:
             names.block.tobytes().decode()  # fails here rather than at a later name
             once: dict[str, str] = {}  # the images of a group share one string
             strings = {"names": names, "groups": tuple(once.setdefault(group, group) for group in groups)}
-            found = cls(**(arrays | strings))
-            if len({len(getattr(found, name)) for name in (*arrays, "names", "groups")}) != 1:
+            index = cls(**(arrays | strings))
+            if len({len(getattr(index, name)) for name in (*arrays, "names", "groups")}) != 1:
                 raise ValueError("its arrays have different lengths")
         except Exception as error:  # zipfile and NumPy raise almost anything
             if fault := disk.failure(error):
@@ -109,7 +109,7 @@ class Index:
             raise UserError(
                 f"{path} cannot be read ({error}); remove its folder and prepare the data set again"
             ) from None
-        return found
+        return index
 
 
 def make_index(examples: Iterable[dict]) -> Index:
@@ -179,18 +179,18 @@ def tfds_name(name: str) -> str:
 def versions(name: str, directory: str | os.PathLike = "") -> list[Path]:
     """The directories of a data set's finished versions, the newest last."""
     top = root(directory) / tfds_name(name)
-    found = [
+    paths = [
         path
         for path in entries(top)
         if re.fullmatch(r"\d+\.\d+\.\d+", path.name) and exists(path / "dataset_info.json")
     ]
-    return sorted(found, key=lambda path: [int(part) for part in path.name.split(".")])
+    return sorted(paths, key=lambda path: [int(part) for part in path.name.split(".")])
 
 
 def locate(name: str, directory: str | os.PathLike = "") -> Path:
     """The directory of the newest version. Raises UserError that says how to prepare the data set if there is none."""
-    if found := versions(name, directory):
-        return found[-1]
+    if paths := versions(name, directory):
+        return paths[-1]
     dataset = name.partition(":")[0]
     where = f" --data_dir {directory}" if directory else ""
     raise UserError(
@@ -233,9 +233,9 @@ def labelled(
     names = locate(name, directory) / "label.labels.txt"
     if not is_file(names):  # TFDS would call the classes 0, 1, 2
         raise UserError(f"{names.parent} is damaged ({names.name} is missing); remove it and prepare {name} again")
-    found = tuple(features["label"].names)
-    source = _source(name, (split,), directory, found)
-    empty = [c for i, c in enumerate(found) if i not in set(source.labels.tolist())]
+    class_names = tuple(features["label"].names)
+    source = _source(name, (split,), directory, class_names)
+    empty = [c for i, c in enumerate(class_names) if i not in set(source.labels.tolist())]
     if empty and classes is None:
         raise UserError(f"{field}={split}: class {empty[0]} has no image in {name}; train on another split")
     return source
@@ -301,10 +301,10 @@ def groups_of(name: str, names: Iterable[str], stored: Iterable[str]) -> Groups:
     dataset, from_names = name.partition(":")[0], grouping.of_names(names)
     if dataset in FROM_NAMES:
         return from_names
-    found = tuple(group or other for group, other in zip(from_names.groups, stored, strict=True))
+    combined = tuple(group or other for group, other in zip(from_names.groups, stored, strict=True))
     kinds = [from_names.kind] if any(from_names.groups) else []
-    kinds += [KINDS[dataset]] if not all(from_names.groups) and any(found) else []
-    return Groups(found, kind=" and ".join(kinds))
+    kinds += [KINDS[dataset]] if not all(from_names.groups) and any(combined) else []
+    return Groups(combined, kind=" and ".join(kinds))
 
 
 def _looks(name: str, splits: tuple[str, ...], directory: str | os.PathLike) -> Int8[np.ndarray, "n pixels"]:

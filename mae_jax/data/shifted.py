@@ -7,7 +7,7 @@ set is compared with windows of each image of the other. Two filters run in sequ
    through the product of their norms (Cauchy-Schwarz). No pair that filter 2 would keep is lost, except where an image
    resembles more than MOST of COLUMNS others: then the MOST with the highest bound are kept.
 2. That correlation itself, which must be at least CANDIDATE. The hash has only 16 x 16 pixels, so it cannot distinguish
-   similar cells well. `duplicates.found` then decides on decoded pixels.
+   similar cells well. `duplicates.find` then decides on decoded pixels.
 
 On 2 cores, CPU time is 0.4 to 1 us for each pair of images. Of 1,000 pairs, 0 (492 tiles of tissue) to 3 (1,318 blood
 cells and platelets) are candidates.
@@ -40,10 +40,10 @@ def _windows() -> list[Window]:
     """Where the middle of an image is found in a shifted copy, in a crop of it, or in an image it was cropped from."""
     edge = (1 - MIDDLE) / 2
     shifts = np.linspace(-0.1, 0.1, 7)
-    found = [(edge + x, edge + y, MIDDLE) for y in shifts for x in shifts]
+    windows = [(edge + x, edge + y, MIDDLE) for y in shifts for x in shifts]
     side = MIDDLE / 0.9
-    found += [(x, y, side) for y in np.linspace(0, 1 - side, 3) for x in np.linspace(0, 1 - side, 3)]
-    return found + [(0.9 * edge + x, 0.9 * edge + y, 0.9 * MIDDLE) for y in (0, 0.05, 0.1) for x in (0, 0.05, 0.1)]
+    windows += [(x, y, side) for y in np.linspace(0, 1 - side, 3) for x in np.linspace(0, 1 - side, 3)]
+    return windows + [(0.9 * edge + x, 0.9 * edge + y, 0.9 * MIDDLE) for y in (0, 0.05, 0.1) for x in (0, 0.05, 0.1)]
 
 
 WINDOWS = _windows()

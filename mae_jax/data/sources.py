@@ -157,9 +157,9 @@ def folder(
     group_of: dict[str, str] = {}
     for real, (name, below, group) in places.items():
         barred = [os.path.realpath(top), *(other for other in places if other != real)]
-        found = list(_walk(os.path.join(directory, below), below, passed, set(), field, barred))
-        files.setdefault(name, []).extend(found)
-        for file in found:
+        paths = list(_walk(os.path.join(directory, below), below, passed, set(), field, barred))
+        files.setdefault(name, []).extend(paths)
+        for file in paths:
             parts = file[len(below) + 1 :].split("/")
             group_of[file] = group if levels == GROUP_CLASS else parts[0] if len(parts) > 1 else ""
     files = {name: files[name] for name in sorted(files)}
@@ -186,16 +186,16 @@ def _folders_in(top: Path, name: str, passed: dict[str, list[str]], field: str) 
 
     Raises UserError for a link that cannot be followed, because it may be a class.
     """
-    found = []
+    folders = []
     for entry in entries(top, field):
         below = f"{name}/{entry.name}".lstrip("/")
         if hidden(entry.name):
             passed.setdefault("hidden", []).append(below)
-        elif is_folder(entry, field, whole=True):
-            found.append(entry)
+        elif is_folder(entry, field, refuse_broken=True):
+            folders.append(entry)
         else:
             passed.setdefault("outside a class folder", []).append(below)
-    return found
+    return folders
 
 
 def unlabelled_folder(
@@ -250,12 +250,12 @@ def listed(
     row = {name: i for i, name in enumerate(names)}
     kept = [row[name] for name in keep]
     number = {name: label for label, name in enumerate(classes)}
-    found = grouping.of_names(keep, pattern)
+    image_groups = grouping.of_names(keep, pattern)
     if groups is not None and not pattern:
         given = tuple(groups[i] for i in kept)
-        found = Groups(given, kind=kind if any(given) else "")
+        image_groups = Groups(given, kind=kind if any(given) else "")
     numbers = [number[labels[i]] for i in kept]
-    return _of_files(directory, keep, numbers, tuple(classes), passed, field, seen, found)
+    return _of_files(directory, keep, numbers, tuple(classes), passed, field, seen, image_groups)
 
 
 def join(parts: Sequence[Source]) -> Source:
@@ -406,8 +406,8 @@ def _of_files(
         classes=classes,
         fingerprint=_fingerprint(names, labels, sizes),
         read=partial(checking.read_file, str(root), tuple(names)),
-        counts={reason: len(found) for reason, found in passed.items()},
-        skipped_files={reason: tuple(found[:SHOWN]) for reason, found in passed.items()},
+        counts={reason: len(files) for reason, files in passed.items()},
+        skipped_files={reason: tuple(files[:SHOWN]) for reason, files in passed.items()},
         digests=None if seen is None else seen.digests,
         fields=groups.fields,
         sizes=None if seen is None else seen.sizes,
@@ -452,17 +452,18 @@ def hidden(name: str) -> bool:
 def entries(path: str | Path, field: str) -> list[os.DirEntry]:
     """The entries of a folder, sorted by name. Raises UserError if it cannot be read."""
     try:
-        with os.scandir(path) as found:
-            return sorted(found, key=lambda entry: entry.name)
+        with os.scandir(path) as scan:
+            return sorted(scan, key=lambda entry: entry.name)
     except OSError as error:
         raise _unreadable(path, field, error) from None
 
 
-def is_folder(entry: os.DirEntry, field: str, whole: bool = False) -> bool:
+def is_folder(entry: os.DirEntry, field: str, refuse_broken: bool = False) -> bool:
     """Whether an entry is a folder or a link to one.
 
     Raises UserError for a link that cannot be followed, because all images of a folder may be behind it. A broken link
-    is refused only if the entry may be a `whole` class or split; elsewhere it counts as a file that cannot be used.
+    is refused only with `refuse_broken`, where the entry may be a class or split; elsewhere it counts as a file that
+    cannot be used.
     """
     try:
         if entry.is_dir():
@@ -470,7 +471,7 @@ def is_folder(entry: os.DirEntry, field: str, whole: bool = False) -> bool:
     except OSError as error:
         if error.errno != errno.ELOOP:
             raise _unreadable(entry.path, field, error) from None
-    if whole and entry.is_symlink() and not os.path.exists(entry.path):
+    if refuse_broken and entry.is_symlink() and not os.path.exists(entry.path):
         raise UserError(
             f"{field}: '{entry.path}' is a broken link to '{os.readlink(entry.path)}'; restore what it names, or "
             f"remove the link"
@@ -528,10 +529,10 @@ def _inside(path: str, folder: str) -> bool:
     return f"{path}{os.sep}".startswith(f"{folder.rstrip(os.sep)}{os.sep}")
 
 
-def _check_classes(top: Path, found: Sequence[str], classes: Sequence[str] | None, field: str) -> None:
+def _check_classes(top: Path, names: Sequence[str], classes: Sequence[str] | None, field: str) -> None:
     """Refuses class folders that are not among `classes` (None: any), and names that look the same."""
     first: dict[str, str] = {}
-    for name in found:
+    for name in names:
         if UNUSABLE.search(name) or not _plain(name) or len(name) > LONGEST:
             raise UserError(
                 f"{field}: '{top}' has a class folder {name!r}; a class needs a name of printable characters, at most "
@@ -542,7 +543,7 @@ def _check_classes(top: Path, found: Sequence[str], classes: Sequence[str] | Non
                 f"{field}: the class folders {other!r} and {name!r} in '{top}' differ only in case or white space; "
                 f"merge them or rename one"
             )
-    for name in found if classes is not None else ():
+    for name in names if classes is not None else ():
         if classes is not None and name not in classes:
             near = [c for c in classes if _plain(c) == _plain(name)]
             hint = f"; is it {near[0]!r}, which differs only in case or white space?" if near else ""

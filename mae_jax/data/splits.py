@@ -101,13 +101,13 @@ def labelled(
     cache = cache or DataCache()
     sets = cache.sources(labelled_sets.load, data, on_progress, cache.decoded)
     train, test = sets.train, sets.test
-    own = data.val_of == "fraction"  # validation images are taken out of the fraction
-    if own and sets.validation is not None:
+    from_fraction = data.val_of == "fraction"  # validation images are taken out of the fraction
+    if from_fraction and sets.validation is not None:
         raise UserError(
             "data.val_of=fraction, but these images have a validation split, whose labels are not of the fraction: set "
             "data.val_of=all, or data.val_split=none to leave that split out"
         )
-    if own:
+    if from_fraction:
         pool = np.arange(len(train))
         train_idx, val_idx = drawn_with_validation(train, data)
     else:
@@ -133,7 +133,7 @@ def labelled(
         groups = grouping.generated(len(train), {name: len(source) for name, source in tests.items()})
     else:
         groups = grouping.facts(train.groups, {name: source.groups for name, source in tests.items()}, train.kind)
-    drawn = (data.fraction, data.label_count, data.subset_seed) if own else ()
+    drawn = (data.fraction, data.label_count, data.subset_seed) if from_fraction else ()
     repeated = cache.once(
         ("repeated", *_key(labelled, data), data.val_fraction, data.val_seed, *drawn),
         lambda: findings.repeated(train, val_idx),
@@ -169,11 +169,11 @@ def drawn_with_validation(
     return chosen[kept], chosen[held]
 
 
-def n_training(data: DataFields, found: Labelled, share: float = 0.0, count: int = 0) -> int:
+def n_training(data: DataFields, opened: Labelled, share: float = 0.0, count: int = 0) -> int:
     """How many images a run of this share or number of labels trains on."""
     if data.val_of == "fraction":
-        return len(drawn_with_validation(found.train, data, share, count)[0])
-    return sum(subsets.subset_sizes(found.subset["train"].values(), share, count))
+        return len(drawn_with_validation(opened.train, data, share, count)[0])
+    return sum(subsets.subset_sizes(opened.subset["train"].values(), share, count))
 
 
 def _key(function: Callable, data: DataFields) -> tuple:
@@ -215,10 +215,10 @@ def seen_before(
             return {}
     key = ("seen_before", *_key(_leaks, data), *(part for function, fields in steps for part in _key(function, fields)))
     try:
-        found = [cache.sources(function, fields, None, cache.decoded) for function, fields in steps]
+        opened = [cache.sources(function, fields, None, cache.decoded) for function, fields in steps]
     except UserError:
         return {}
-    images = [s for part in found for s in ([part.train] if isinstance(part, LabelledSets) else part)]
+    images = [s for part in opened for s in ([part.train] if isinstance(part, LabelledSets) else part)]
     return cache.once(key, lambda: {name: duplicates.leaks(images, test) for name, test in tests.items()})
 
 
@@ -227,9 +227,9 @@ def unlabelled(data: DataFields, on_progress: OnProgress | None = None, cache: D
     function, fields = _opening(data)
     cache = cache or DataCache()
     opened = cache.sources(function, fields, on_progress, cache.decoded)
-    found = [_to_train(opened)] if isinstance(opened, LabelledSets) else opened
+    opened_sources = [_to_train(opened)] if isinstance(opened, LabelledSets) else opened
     train_idx, val_idx = [], []
-    for source in found:
+    for source in opened_sources:
         # 256 held-out images are enough to see a curve, and are cheap to evaluate.
         share = min(data.val_fraction, 256 / len(source))
         labels = np.zeros(len(source), np.int32)
@@ -238,7 +238,7 @@ def unlabelled(data: DataFields, on_progress: OnProgress | None = None, cache: D
         val_idx.append(held)
     names = source_names(data)
     names = [f"{i}_{name}" if names.count(name) > 1 else name for i, name in enumerate(names)]
-    return Unlabelled(tuple(found), tuple(train_idx), tuple(val_idx), tuple(names))
+    return Unlabelled(tuple(opened_sources), tuple(train_idx), tuple(val_idx), tuple(names))
 
 
 def _opening(data: DataFields) -> tuple[Callable[..., Any], DataFields]:
@@ -277,11 +277,11 @@ def check_unlabelled(data: DataFields) -> None:
             raise UserError(f"data.dir={data.dir!r}: name at least one directory, each once, joined by ','")
         for directory in directories:
             sources.existing(directory, "", "data.dir")
-    found = len(names) + ("folder" in names) * (len(directories) - 1)
-    if data.weights and len(data.weights) != found:
+    n_sources = len(names) + ("folder" in names) * (len(directories) - 1)
+    if data.weights and len(data.weights) != n_sources:
         raise UserError(
             f"data.weights={tuple(data.weights)} has {count(len(data.weights), 'number')} for "
-            f"{count(found, 'source')}; give one for each, or none"
+            f"{count(n_sources, 'source')}; give one for each, or none"
         )
 
 
@@ -291,13 +291,13 @@ def _directories(data: DataFields) -> list[str]:
 
 def _unlabelled_sources(data: DataFields, on_progress: OnProgress | None, decoded: Decoded) -> list[Source]:
     check_unlabelled(data)
-    found = []
+    opened = []
     for name in data.source.split("+"):
         if name == "synthetic":
             n, size = data.synthetic_unlabelled, data.synthetic_size
-            found.append(sources.synthetic_unlabelled(n, size, DRAWING_SEED))
+            opened.append(sources.synthetic_unlabelled(n, size, DRAWING_SEED))
         elif prepared.known(name):
-            found.append(prepared.unlabelled(name, data.prepared_dir))
+            opened.append(prepared.unlabelled(name, data.prepared_dir))
         else:
             options: dict = {"bad_images": data.bad_images, "pattern": data.group_pattern}
             options |= {"progress": on_progress, "decoded": decoded}
@@ -305,5 +305,5 @@ def _unlabelled_sources(data: DataFields, on_progress: OnProgress | None, decode
             if data.group_pattern and not any(group for source in folders for group in source.groups):
                 names = [image for source in folders for image in source.names]
                 raise UserError(grouping.no_match(data.group_pattern, names, data.dir))
-            found += folders
-    return found
+            opened += folders
+    return opened

@@ -90,8 +90,8 @@ def _images_of(
     labels: Int[np.ndarray, " n"], groups: Sequence[str]
 ) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, "g c"]]:
     """The number of each image's group, and the images of each group and class. No group ("") is a group of its own."""
-    own = [f"group {g}" if g else f"image {i}" for i, g in enumerate(groups)]
-    group = np.unique(own, return_inverse=True)[1]
+    unit_names = [f"group {g}" if g else f"image {i}" for i, g in enumerate(groups)]
+    group = np.unique(unit_names, return_inverse=True)[1]
     label = np.unique(labels, return_inverse=True)[1]
     counts = np.zeros((group.max() + 1, label.max() + 1), int)
     np.add.at(counts, (group, label), 1)
@@ -169,8 +169,8 @@ def describe(
     """
 
     def count(indices: np.ndarray) -> dict[str, int]:
-        found = np.bincount(source.labels[indices], minlength=len(source.classes))
-        return dict(zip(source.classes, found.tolist(), strict=True))
+        counts = np.bincount(source.labels[indices], minlength=len(source.classes))
+        return dict(zip(source.classes, counts.tolist(), strict=True))
 
     def file_list(indices: np.ndarray) -> str:
         names = json.dumps(sorted(source.names[int(i)] for i in indices))

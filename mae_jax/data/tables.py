@@ -161,23 +161,23 @@ def _usual(header: Sequence[str], role: str) -> list[int]:
 def _columns(header: Sequence[str], columns: str, path: Path) -> dict[str, int]:
     """The column index of each role that has a column."""
     has = f"{path} has the columns {', '.join(header)}"
-    found: dict[str, int] = {}
+    column_of: dict[str, int] = {}
     for item in filter(None, columns.split(",")):
         role, equals, name = (part.strip() for part in item.partition("="))
-        if role not in ROLES or not equals or role in found:
+        if role not in ROLES or not equals or role in column_of:
             raise UserError(f"data.columns={columns!r}: {item!r} is not ROLE=COLUMN; ROLE is one of {', '.join(ROLES)}")
         if header.count(name) != 1:
             what = "is not a column" if name not in header else "is the name of several columns"
             raise UserError(f"data.columns={columns!r}: {name!r} {what}; {has}")
-        found[role] = header.index(name)
+        column_of[role] = header.index(name)
     for role in ROLES:
-        usual = [i for i in _usual(header, role) if i not in found.values()]
-        if role not in found and usual:
-            found[role] = usual[0]
+        usual = [i for i in _usual(header, role) if i not in column_of.values()]
+        if role not in column_of and usual:
+            column_of[role] = usual[0]
     for role in ("path", "label"):
-        if role not in found:
+        if role not in column_of:
             raise UserError(f"{FIELD}: {has}; name the {role} column with data.columns='{role}=COLUMN'")
-    return {role: found[role] for role in ROLES if role in found}
+    return {role: column_of[role] for role in ROLES if role in column_of}
 
 
 def _rows(path: Path, field: str = FIELD) -> tuple[list[str], list[list[str]]]:

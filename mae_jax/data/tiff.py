@@ -135,10 +135,10 @@ def _refuse_channels_in_pages(file, pages: list) -> None:
     """Raises Unreadable if OME-XML or ImageJ metadata say that each page is one channel of an image."""
     text = (file.pages[0].description or "")[:MAX_TAG]
     n = 1
-    if file.is_ome and (found := re.search(r'SizeC="(\d+)"', text)):
-        n = int(found[1]) // max(1, pages[0].samplesperpixel)
-    elif text.startswith("ImageJ=") and (found := re.search(r"^channels=(\d+)", text, re.MULTILINE)):
-        n = int(found[1])
+    if file.is_ome and (match := re.search(r'SizeC="(\d+)"', text)):
+        n = int(match[1]) // max(1, pages[0].samplesperpixel)
+    elif text.startswith("ImageJ=") and (match := re.search(r"^channels=(\d+)", text, re.MULTILINE)):
+        n = int(match[1])
     if n > 1:
         raise Unreadable(f"holds {n} channels in separate pages, not marked as red, green and blue")
 
@@ -146,8 +146,8 @@ def _refuse_channels_in_pages(file, pages: list) -> None:
 def _images_in_description(page) -> int:
     """Number of images stored one after another in one page, as ImageJ writes large stacks."""
     text = (page.description or "")[:MAX_TAG]
-    found = re.search(r"^images=(\d+)", text, re.MULTILINE) if text.startswith("ImageJ=") else None
-    return int(found[1]) if found else 1
+    match = re.search(r"^images=(\d+)", text, re.MULTILINE) if text.startswith("ImageJ=") else None
+    return int(match[1]) if match else 1
 
 
 def _refuse(page, length: int, max_pixels: float) -> None:
@@ -230,14 +230,14 @@ def _alpha(page, values: np.ndarray, n: int) -> tuple[np.ndarray | None, bool, l
     """The transparency channel after `n` colors, whether colors are multiplied by it, and assumptions."""
     extra = values.shape[2] - n
     kinds = ([int(kind) for kind in page.extrasamples] + [0] * extra)[:extra]
-    found = next((i for i, kind in enumerate(kinds) if kind in (ASSOCIATED, UNASSOCIATED)), None)
-    others = [n + i for i in range(extra) if i != found]
+    channel = next((i for i, kind in enumerate(kinds) if kind in (ASSOCIATED, UNASSOCIATED)), None)
+    others = [n + i for i in range(extra) if i != channel]
     if others and n == 1:
         raise Unreadable(f"has {values.shape[2]} channels, not marked as red, green and blue")
     assumed = list(channels.ignore({i + 1: values[..., i] for i in others}, 2**page.bitspersample - 1))
-    if found is None:
+    if channel is None:
         return None, False, assumed
-    return values[..., n + found], kinds[found] == ASSOCIATED, assumed
+    return values[..., n + channel], kinds[channel] == ASSOCIATED, assumed
 
 
 def _white(page, values: np.ndarray) -> tuple[int, list[str]]:

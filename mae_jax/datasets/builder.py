@@ -95,19 +95,19 @@ class ImageBuilder(tfds.core.GeneratorBasedBuilder):
                 example["label"] = int(source.labels[i])
             return [(name, example)], picture.assumed
 
-        found, numbers = 0, iter(range(len(source)))
+        n_examples, numbers = 0, iter(range(len(source)))
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
             while chunk := list(islice(numbers, CHUNK)):
-                for i, (made, assumed) in zip(chunk, pool.map(read, chunk), strict=True):
+                for i, (examples, assumed) in zip(chunk, pool.map(read, chunk), strict=True):
                     self.assumed.update(assumed)
-                    if isinstance(made, LeftOut):
-                        self.left_out.setdefault(str(made), []).append(source.names[i])
+                    if isinstance(examples, LeftOut):
+                        self.left_out.setdefault(str(examples), []).append(source.names[i])
                     else:
-                        found += len(made)
-                        yield from made
+                        n_examples += len(examples)
+                        yield from examples
                     self._read += 1
                     self.progress(self._read, self._files)
-        if not found:
+        if not n_examples:
             raise UserError(
                 f"--source: none of the {count(len(source), 'file')} can be used; the first is {source.names[0]}"
             )

@@ -117,13 +117,13 @@ def _as_in_a_run(
     else:
         data = changed(data, {"source": "folder", "labels" if Path(name).is_file() else "dir": name})
     if labeled:
-        found = splits.labelled(data, cache=cache, search_leaks=False)
-        sets = {found.sets.train_name: found.train, found.sets.test_name: found.test}
-        train, validation = len(found.train_idx), len(found.val_idx)
-        yield f"a run uses {train} for training, {validation} for validation, {len(found.test)} for test"
-        yield from (f"{key}: {text}" for key, text in found.sets.about.items() if key not in ("layout", "labels"))
-        identical = findings.repeated_in_words(found.repeated)  # which the summary has
-        yield from (f"warning: {line}" for line in found.warnings if line not in identical)
+        opened = splits.labelled(data, cache=cache, search_leaks=False)
+        sets = {opened.sets.train_name: opened.train, opened.sets.test_name: opened.test}
+        train, validation = len(opened.train_idx), len(opened.val_idx)
+        yield f"a run uses {train} for training, {validation} for validation, {len(opened.test)} for test"
+        yield from (f"{key}: {text}" for key, text in opened.sets.about.items() if key not in ("layout", "labels"))
+        identical = findings.repeated_in_words(opened.repeated)  # which the summary has
+        yield from (f"warning: {line}" for line in opened.warnings if line not in identical)
     else:
         unlabeled = splits.unlabelled(data, cache=cache)
         sets = dict(zip(unlabeled.names if len(unlabeled.names) > 1 else ("",), unlabeled.sources, strict=True))
@@ -159,12 +159,12 @@ def _all(name: str, directory: str | os.PathLike, say: Callable, data: DataField
         }
     elif name and (Path(name).is_dir() or Path(name).is_file()):
         if Path(name).is_dir():
-            found = _folders(name, data, say, decoded)
+            splits = _folders(name, data, say, decoded)
         else:
-            found = _table(name, data, say, decoded)
-        _refuse_useless_pattern(name, data.group_pattern, found)
-        classes = sorted({c for source in found.values() for c in source.classes})
-        rows = {split: _of_folder(split, source, classes, say) for split, source in found.items()}
+            splits = _table(name, data, say, decoded)
+        _refuse_useless_pattern(name, data.group_pattern, splits)
+        classes = sorted({c for source in splits.values() for c in source.classes})
+        rows = {split: _of_folder(split, source, classes, say) for split, source in splits.items()}
     elif "/" in name or Path(name).suffix:
         raise UserError(
             f"{name} does not exist; name a folder, a CSV or Parquet file of labels, or a prepared data set"
@@ -214,15 +214,15 @@ def _folders(name: str, data: DataFields, say: Callable, decoded: Decoded | None
         if not named and not any(part.lower() in layouts.USUAL["train"] for part in Path(layout.train).parts):
             return {layout.train or ALL: _labelled(name, layout.train, data, options, levels)}
         titles = [split for split in (layout.train, layout.validation, layout.test, *layout.unused) if split]
-    found = {}
+    source_of = {}
     for title in sorted(titles):
         has_classes = bool(layouts.folders(Path(name, title)))
-        found[title] = (
+        source_of[title] = (
             _labelled(name, title, data, options, levels)
             if has_classes
             else _unlabelled(Path(name, title), data, options)
         )
-    return found
+    return source_of
 
 
 def _labelled(name: str, split: str, data: DataFields, options: dict, levels: str) -> Source:
@@ -233,10 +233,10 @@ def _unlabelled(place: Path, data: DataFields, options: dict) -> Source:
     return sources.unlabelled_folder(place, **options, pattern=data.group_pattern)
 
 
-def _refuse_useless_pattern(name: str, pattern: str, found: dict[str, Source]) -> None:
+def _refuse_useless_pattern(name: str, pattern: str, splits: dict[str, Source]) -> None:
     """Raises UserError if `pattern` matches no name in any split."""
-    if pattern and not any(group for source in found.values() for group in source.groups):
-        names = [image for source in found.values() for image in source.names]
+    if pattern and not any(group for source in splits.values() for group in source.groups):
+        names = [image for source in splits.values() for image in source.names]
         raise UserError(grouping.no_match(pattern, names, name))
 
 
@@ -290,9 +290,9 @@ def _in_two_splits(images: Images, finding: str, groups: tuple[str, ...]) -> Ite
     places: dict[str, list[int]] = {}
     for (group, _), i in first.items():
         places.setdefault(group, []).append(i)
-    for found in places.values():
-        for j in found[1:]:
-            yield _row(images, finding, "", found[0], j)
+    for indices in places.values():
+        for j in indices[1:]:
+            yield _row(images, finding, "", indices[0], j)
 
 
 def _identical(images: Images) -> Iterator[dict]:
@@ -315,7 +315,7 @@ def _near(images: Images, say: Callable) -> Iterator[dict]:
 
     if not duplicates.searched(len(unique)):
         say(f"  {len(unique)} images are too many to search for shifted and cropped ones; check the splits separately")
-    for i, j, likeness in duplicates.found(images.looks[unique], read):
+    for i, j, likeness in duplicates.find(images.looks[unique], read):
         yield _row(images, "near-identical", f"{likeness:.3f}", int(unique[i]), int(unique[j]))
 
 
@@ -323,13 +323,15 @@ def _summary(rows: list[dict], known: bool) -> list[str]:
     """The number of findings of each kind. Groups are counted only if they are `known`."""
     lines = []
     for finding in ("group in two splits", "field in two splits", "identical", "near-identical"):
-        found = [row for row in rows if row["finding"] == finding]
-        where = Counter(f"{r['split']} and {r['other_split']}" for r in found if r["across_splits"] == "yes")
-        if (finding == "field in two splits" and not found) or (finding == "group in two splits" and not known):
+        of_kind = [row for row in rows if row["finding"] == finding]
+        where = Counter(f"{r['split']} and {r['other_split']}" for r in of_kind if r["across_splits"] == "yes")
+        if (finding == "field in two splits" and not of_kind) or (finding == "group in two splits" and not known):
             continue
-        line = f"{finding}: {len(found)}"
-        if "two splits" not in finding and found:
-            line += f", {where.total()} across splits, {sum(r['two_labels'] == 'yes' for r in found)} under two labels"
+        line = f"{finding}: {len(of_kind)}"
+        if "two splits" not in finding and of_kind:
+            line += (
+                f", {where.total()} across splits, {sum(r['two_labels'] == 'yes' for r in of_kind)} under two labels"
+            )
         if where:
             line += f" ({', '.join(f'{pair} {n}' for pair, n in where.items())})"
         lines.append(line)

@@ -43,10 +43,10 @@ def prepare(
     It is built in a temporary folder and moved at the end, so an interrupted build never looks finished. Raises
     UserError if it cannot be built, and `errors.Stopped` after a signal.
     """
-    if found := prepared.versions(name, directory):
-        other = ", with other options" if cutting and _cut_otherwise(found[-1], cutting) else ""
-        say(f"{name} is already prepared{other}; remove {found[-1]} to prepare it again")
-        return found[-1]
+    if existing := prepared.versions(name, directory):
+        other = ", with other options" if cutting and _cut_otherwise(existing[-1], cutting) else ""
+        say(f"{name} is already prepared{other}; remove {existing[-1]} to prepare it again")
+        return existing[-1]
     if not Path(source).is_dir():
         raise UserError(f"--source {source} is not a folder; name the one with the files of {name}")
     kept = "finished slides are kept" if name.startswith("tiles:") else "nothing was changed"
@@ -94,9 +94,9 @@ def _files(
     if builder.name != "tiles":
         return archives.gather(source, staging / "files", say), {}
     cut = staging.with_name(f"{staging.name}-slides")  # kept if this command is interrupted
-    made, left_out = slides.cut_folder(source, cut, cutting, say)
+    zip_files, left_out = slides.cut_folder(source, cut, cutting, say)
     builder.left_out |= left_out
-    facts = [slides.about(path) for path in made]
+    facts = [slides.about(path) for path in zip_files]
     builder.assumed.update(phrase for fact in facts for phrase in fact["assumed"])
     blank = sum(fact["blank"] for fact in facts)
     return cut, {"tiles_without_tissue": blank, "cutting": dataclasses.asdict(cutting)}
@@ -168,8 +168,8 @@ def _index(name: str, builder: ImageBuilder, staging: Path, source: Path) -> dic
         index = prepared.make_index(examples)
         index.save(prepared.index_path(Path(builder.data_dir), split))
         names = features["label"].names if "label" in features else None
-        found = Counter(index.label.tolist())
-        counts[split] = {c: found[i] for i, c in enumerate(names)} if names else {"images": len(index.label)}
+        label_counts = Counter(index.label.tolist())
+        counts[split] = {c: label_counts[i] for i, c in enumerate(names)} if names else {"images": len(index.label)}
         groups[split] = len(set(prepared.groups_of(name, index.names, index.groups).groups) - {""})
     return {
         "source": str(source.resolve()),

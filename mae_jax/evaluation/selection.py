@@ -26,14 +26,14 @@ def typical(
     x = unit(features)
     cluster = _clusters(x, min(budget + len(labeled), MOST_CLUSTERS), seed)
     members = [np.flatnonzero(cluster == c) for c in range(cluster.max() + 1)]
-    sizes = [len(own) for own in members]
+    sizes = [len(indices) for indices in members]
     used = np.bincount(cluster[labeled], minlength=len(members))
     taken = np.zeros(len(x), bool)
     taken[labeled] = True
     queues: dict[int, list[int]] = {}
     chosen: list[int] = []
     while len(chosen) < budget:
-        left = [c for c, own in enumerate(members) if not taken[own].all()]
+        left = [c for c, indices in enumerate(members) if not taken[indices].all()]
         large = [c for c in left if sizes[c] >= SMALLEST] or left
         best = min(large, key=lambda c: (used[c], -sizes[c], c))
         if best not in queues:
@@ -94,11 +94,11 @@ def _spread(x: Float[np.ndarray, "m d"]) -> Float[np.ndarray, " m"]:
     k = min(NEIGHBORS, len(x) - 1)
     if not k:
         return np.zeros(len(x))
-    squares, found = np.square(x).sum(1), []
+    squares, means = np.square(x).sum(1), []
     for start in range(0, len(x), _ROWS):
         rows = slice(start, start + _ROWS)
         distances = squares[rows, None] + squares - 2 * x[rows] @ x.T
         distances[np.arange(len(distances)), np.arange(start, start + len(distances))] = np.inf  # not to itself
         near = np.partition(distances, k - 1, axis=1)[:, :k]
-        found.append(np.sqrt(np.maximum(near, 0)).mean(1))
-    return np.concatenate(found)
+        means.append(np.sqrt(np.maximum(near, 0)).mean(1))
+    return np.concatenate(means)

@@ -29,8 +29,8 @@ def write(runs: Sequence[Path], chosen: Sequence[Perturbation], progress: Progre
     """
     cache = splits.DataCache()
     resized: dict[tuple[str, int], np.ndarray] = {}  # the test images at the input size
-    every = [(p, level) for p in chosen for level in p.levels]
-    todo = {run: [(p, x) for p, x in every if not place_of(run, p.name, x).exists()] for run in runs}
+    all_changes = [(p, level) for p in chosen for level in p.levels]
+    todo = {run: [(p, x) for p, x in all_changes if not place_of(run, p.name, x).exists()] for run in runs}
     todo = {run: changes for run, changes in todo.items() if changes}
     sources = {run: _test_images(run, cache) for run in todo}
     total, done = sum(len(sources[run]) * len(changes) for run, changes in todo.items()), 0

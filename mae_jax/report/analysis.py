@@ -129,8 +129,10 @@ class Study:
 
         If a study has no others, these are compared with scratch.
         """
-        found = [init for init in self.inits if all(run.from_scratch for run in self.runs if run.init == init)]
-        return found if len(found) < len(self.inits) else [init for init in found if init == BASELINE]
+        from_scratch = [init for init in self.inits if all(run.from_scratch for run in self.runs if run.init == init)]
+        return (
+            from_scratch if len(from_scratch) < len(self.inits) else [init for init in from_scratch if init == BASELINE]
+        )
 
     @property
     def compared(self) -> list[str]:
@@ -150,11 +152,11 @@ class Study:
 
     def strongest(self, inits: Sequence[str]) -> dict[float, Cell]:
         """The strongest cell of these initializations at each fraction, among all arms, in order; see `choose`."""
-        found: dict[float, list[Cell]] = {}
+        by_fraction: dict[float, list[Cell]] = {}
         for cell in self.cells:
             if cell[1] in inits:
-                found.setdefault(cell[0].fraction, []).append(cell)
-        best = {fraction: self.choose(cells) for fraction, cells in sorted(found.items())}
+                by_fraction.setdefault(cell[0].fraction, []).append(cell)
+        best = {fraction: self.choose(cells) for fraction, cells in sorted(by_fraction.items())}
         return {fraction: cell for fraction, cell in best.items() if cell}
 
     def choose(self, cells: Sequence[Cell]) -> Cell | None:
@@ -174,14 +176,14 @@ class Study:
     @functools.cached_property
     def validation_f1(self) -> Float[np.ndarray, " r"]:
         """The macro F1 of every run on its validation images; NaN without validation predictions."""
-        found = []
+        scores = []
         for run in self.runs:
             v, classes = run.validation, len(run.classes)
             terms = (
                 stats.image_terms(v.labels, v.predictions, v.confidence, None, classes) if v and len(v.labels) else None
             )
-            found.append(math.nan if terms is None else float(stats.metrics_from_sums(terms.sum(0), classes)["f1"]))
-        return np.array(found)
+            scores.append(math.nan if terms is None else float(stats.metrics_from_sums(terms.sum(0), classes)["f1"]))
+        return np.array(scores)
 
     def n_train(self, level: Level, init: str) -> int | None:
         counts = [self.runs[i].n_train for i in self.of(level, init)]
@@ -209,10 +211,10 @@ def analyze(runs: list[Run], probes: Sequence[Run] = (), draws: int = stats.DRAW
     for fraction in {run.fraction for run in probes}:
         scores = [metrics(terms(run).sum(0)) for run in probes if run.fraction == fraction]
         random_probe[fraction] = {m: float(np.mean([one[m] for one in scores])) for m in ("accuracy", "f1")}
-    every = [terms(run) for run in runs]
-    found = [metrics(t.sum(0)) for t in every]
-    estimates = {m: np.array([one[m] for one in found]) for m in found[0]}
-    drawn = stats.bootstrap(every, units, metrics, draws)
+    terms_of_runs = [terms(run) for run in runs]
+    metrics_of_runs = [metrics(t.sum(0)) for t in terms_of_runs]
+    estimates = {m: np.array([one[m] for one in metrics_of_runs]) for m in metrics_of_runs[0]}
+    drawn = stats.bootstrap(terms_of_runs, units, metrics, draws)
     drawn = {m: stats.allow_for_few_units(values, int(units.max()) + 1) for m, values in drawn.items()}
     return Study(runs, estimates, drawn, words, units, random_probe, warnings)
 
@@ -246,7 +248,7 @@ def calibration(run: Run) -> dict[str, float]:
     are missing.
     """
     test, validation = run.test, run.validation
-    found = {
+    measures = {
         "ece_mass": stats.calibration_error(
             stats.reliability(test.confidence, test.right, stats.mass_bins(test.confidence))
         ),
@@ -261,8 +263,8 @@ def calibration(run: Run) -> dict[str, float]:
         terms = stats.image_terms(test.labels, test.predictions, confidence, scaled, classes)
         after = stats.metrics_from_sums(terms.sum(0), classes)
         values = temperature, float(after["ece"]), float(after["nll"])
-        found |= dict(zip(PROBES, values, strict=True))
-    return found
+        measures |= dict(zip(PROBES, values, strict=True))
+    return measures
 
 
 def known(value: float) -> float | None:

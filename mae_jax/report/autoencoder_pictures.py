@@ -25,7 +25,7 @@ WHITE = 250  # minimum gray level of the background between rows of pictures
 WIDEST = 1600  # maximum width of the sheet on the page, in pixels
 
 
-def found(runs: Sequence[Run]) -> list[dict]:
+def sheets(runs: Sequence[Run]) -> list[dict]:
     """A dict for each autoencoder: `init`, `rows`, `statistics` and `uri`.
 
     `rows` has the mean errors at each mask ratio, `statistics` says where pixel values come from, and `uri` is the
@@ -62,7 +62,7 @@ class Pretraining(NamedTuple):
 
 def pretrainings(runs: Sequence[Run]) -> list[Pretraining]:
     """Every pre-training from which runs started and whose directory still exists."""
-    found: dict[Path, Pretraining] = {}
+    by_path: dict[Path, Pretraining] = {}
     for run in runs:
         for place in places(run):
             try:
@@ -70,9 +70,9 @@ def pretrainings(runs: Sequence[Run]) -> list[Pretraining]:
             except UserError:
                 continue
             if contents.is_pretraining(info):
-                found.setdefault(place.resolve(), Pretraining(run.init, place, info, ()))
+                by_path.setdefault(place.resolve(), Pretraining(run.init, place, info, ()))
                 break
-    return [each._replace(log=read_log(each.path / "metrics.jsonl")[0]) for each in found.values()]
+    return [each._replace(log=read_log(each.path / "metrics.jsonl")[0]) for each in by_path.values()]
 
 
 def _means(file: Path) -> tuple[list[dict], str]:
@@ -112,8 +112,8 @@ def _sheet(file: Path) -> dict:
             sheet = opened.convert("RGB")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return {"uri": "", "png": b"", "size": (0, 0), "shortened": False}
-    whole, size = io.BytesIO(), sheet.size
-    sheet.save(whole, "PNG")
+    original, size = io.BytesIO(), sheet.size
+    sheet.save(original, "PNG")
     sheet = _first_rows(sheet)
     shortened = sheet.size != size
     if sheet.width > WIDEST:
@@ -121,7 +121,7 @@ def _sheet(file: Path) -> dict:
     stream = io.BytesIO()
     sheet.save(stream, "JPEG", quality=88)
     uri = "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode()
-    return {"uri": uri, "png": whole.getvalue(), "size": size, "shortened": shortened}
+    return {"uri": uri, "png": original.getvalue(), "size": size, "shortened": shortened}
 
 
 def _first_rows(sheet: Image.Image) -> Image.Image:

@@ -114,21 +114,21 @@ def leak_lines(infos: Sequence[dict]) -> list[str]:
             ("seen_before", "pre-training", "It saw no labels of them, but its gain may still be too good."),
         ):
             tests = info.get(field)
-            for name, found in tests.items() if isinstance(tests, dict) else ():
+            for name, leaks in tests.items() if isinstance(tests, dict) else ():
                 phrases = []
                 for key, what in (
                     ("images_in_shared_groups", f"from groups (slides, regions, fields) that {who} has as well"),
                     ("identical", "byte for byte the same as one of its images"),
                     ("near_identical", "that look like copies of its images"),
                 ):
-                    n = found.get(key) if isinstance(found, dict) else 0
+                    n = leaks.get(key) if isinstance(leaks, dict) else 0
                     if isinstance(n, int) and n > 0:
                         phrases.append(f"{n:,} {what}")
                 if phrases:
                     lines.append(
                         f"Test images of {clean(name)} that may be known from {who}: {', '.join(phrases)}. {so}"
                     )
-                if isinstance(found, dict) and found.get("shifted_searched") is False:
+                if isinstance(leaks, dict) and leaks.get("shifted_searched") is False:
                     lines.append(
                         f"Shifted and cropped copies of {who} images were not searched for among the test images of "
                         f"{clean(name)}, because there are too many pairs."

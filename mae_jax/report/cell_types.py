@@ -83,8 +83,8 @@ def analyze(study: Study, chosen: float | None = None) -> CellTypes:
     for level, init in study.cells:
         labels, predictions = _answers(study, study.of(level, init))
         matrix = np.zeros((len(first.classes), len(first.classes)))
-        for own in predictions:
-            np.add.at(matrix, (labels, own), 1 / len(predictions))
+        for seed_predictions in predictions:
+            np.add.at(matrix, (labels, seed_predictions), 1 / len(predictions))
         matrices.append(Matrix(level, init, len(predictions), matrix))
         trained = _trained_on(study, level, init)
         cell = [_row(study, level, init, label, labels, predictions, trained) for label in present]
@@ -123,12 +123,12 @@ def _row(study: Study, level: Level, init: str, label: int, labels, predictions,
     row |= {"n": int((labels == label).sum()), "n_train": trained.get(name)}
     row |= {"predicted": float(taken.sum(1).mean())}
     precision = ratio((taken & (labels == label)).astype(float), taken.astype(float), study.unit_of)
-    for metric, found in (
+    for metric, estimate in (
         ("sensitivity", _sensitivity(study, study.of(level, init), label)),
         ("precision", precision),
     ):
-        low, high = share_interval(found) if found else (None, None)
-        row |= {metric: found.estimate if found else None, f"{metric}_low": low, f"{metric}_high": high}
+        low, high = share_interval(estimate) if estimate else (None, None)
+        row |= {metric: estimate.estimate if estimate else None, f"{metric}_low": low, f"{metric}_high": high}
     return row | {"baseline": "", **dict.fromkeys(COLUMNS[-6:])}
 
 
@@ -146,12 +146,12 @@ def _differences(
         return []
     if any(study.collapsed(side) == len(side) for side in sides):
         return [(row, None) for row in rows]
-    found = []
+    family = []
     for label, row in zip(present, rows, strict=True):
         ours, theirs = (_sensitivity(study, side, label) for side in sides)
         if ours and theirs:
-            found.append((row, difference(ours, theirs)))
-    return found
+            family.append((row, difference(ours, theirs)))
+    return family
 
 
 def _trained_on(study: Study, level: Level, init: str) -> dict[str, float]:
@@ -172,18 +172,18 @@ def best(study: Study, level: Level) -> str:
     return max(inits, key=lambda init: study.mean("f1", study.of(level, init)))
 
 
-def lines(study: Study, found: CellTypes) -> list[str]:
+def lines(study: Study, types: CellTypes) -> list[str]:
     """A sentence for each shown class at the largest share of labels, from the best model there; rarest first."""
-    init = best(study, found.largest)
-    matrix = found.matrix(found.largest, init)
-    rows = {row["class"]: row for row in found.of(found.largest, init)}
+    init = best(study, types.largest)
+    matrix = types.matrix(types.largest, init)
+    rows = {row["class"]: row for row in types.of(types.largest, init)}
     classes = study.runs[0].classes
-    return [_sentence(name, classes.index(name), matrix, rows[name], classes) for name in found.shown if matrix]
+    return [_sentence(name, classes.index(name), matrix, rows[name], classes) for name in types.shown if matrix]
 
 
-def confusions(study: Study, found: CellTypes, most: int = 10) -> list[str]:
+def confusions(study: Study, types: CellTypes, most: int = 10) -> list[str]:
     """The most frequent confusions of the best model at the largest share of labels."""
-    matrix = found.matrix(found.largest, best(study, found.largest))
+    matrix = types.matrix(types.largest, best(study, types.largest))
     if matrix is None:
         return []
     wrong = matrix.counts - np.diag(np.diag(matrix.counts))
@@ -214,34 +214,34 @@ def _count(value: float) -> str:
     return f"{value:,.0f}" if abs(value - round(value)) < 0.05 else f"{value:,.1f}"
 
 
-def trained_on(study: Study, found: CellTypes) -> list[tuple[Level, list[float]]]:
+def trained_on(study: Study, types: CellTypes) -> list[tuple[Level, list[float]]]:
     """The number of training images of each class, in the order of `names`, at each level whose runs record it.
 
     An arm with as many images of each class as another arm at the same fraction is left out.
     """
     counts: list[tuple[Level, list[float]]] = []
     for level in study.levels:
-        rows = [row for row in found.rows if (row["fraction"], row["arm"]) == (level.fraction, level.arm)]
+        rows = [row for row in types.rows if (row["fraction"], row["arm"]) == (level.fraction, level.arm)]
         known = {row["class"]: row["n_train"] for row in rows if row["n_train"] is not None}
-        own = [known[name] for name in found.names if name in known]
-        if len(own) == len(found.names) and not any(
-            (at.fraction, other) == (level.fraction, own) for at, other in counts
+        images = [known[name] for name in types.names if name in known]
+        if len(images) == len(types.names) and not any(
+            (at.fraction, other) == (level.fraction, images) for at, other in counts
         ):
-            counts.append((level, own))
+            counts.append((level, images))
     return counts
 
 
-def rarest(study: Study, found: CellTypes) -> str:
+def rarest(study: Study, types: CellTypes) -> str:
     """The rarest class with its numbers of test and training images."""
     first = study.runs[0]
     counts = np.bincount(first.test.labels, minlength=len(first.classes))
-    name, total = found.shown[0], len(first.test.labels)
+    name, total = types.shown[0], len(first.test.labels)
     n = int(counts[first.classes.index(name)])
     text = f"The rarest cell type is {name}: {n:,} of {total:,} test images ({100 * n / total:.1f} %)"
-    rows = [row for row in found.rows if row["class"] == name and row["n_train"] is not None]
+    rows = [row for row in types.rows if row["class"] == name and row["n_train"] is not None]
     trained = {Level.of_row(row): row["n_train"] for row in rows if row["arm"] == study.arms[0]}
     if trained:
         parts = [f"{_count(trained[level])} with {level.labels}" for level in sorted(trained)]
         text += f". Its training images: {', '.join(parts)}"
-    absent = [c for c in first.classes if c not in found.names]
+    absent = [c for c in first.classes if c not in types.names]
     return f"{text}." + (f" No test image shows {', '.join(absent)}." if absent else "")

@@ -43,9 +43,9 @@ def analyze(study: Study) -> list[dict]:
             if outcome == "wrong":
                 ends = np.quantile(values, [0.25, 0.75]).tolist() if len(values) else [None, None]
                 row |= {"wrong_q1": ends[0], "wrong_q3": ends[1]}
-        for name, found in (("wrong_mean", _when_wrong(study, index)), ("wrong_sd", _spread(study, index))):
-            low, high = mean_interval(found) if found else (None, None)
-            row |= {name: found.estimate if found else None}
+        for name, estimate in (("wrong_mean", _when_wrong(study, index)), ("wrong_sd", _spread(study, index))):
+            low, high = mean_interval(estimate) if estimate else (None, None)
+            row |= {name: estimate.estimate if estimate else None}
             row |= {f"{name}_low": None if low is None else max(low, 0.0), f"{name}_high": high}
         row |= _sure_and_wrong(study, index, None)
         rows.append(row | {"baseline": "", **dict.fromkeys(COLUMNS[-12:])})
@@ -86,7 +86,7 @@ def _differences(
     study: Study, cells: Sequence[Cell], rows: Sequence[dict], measure: Measure
 ) -> list[tuple[dict, Difference | None]]:
     """The differences of each row's cell from its baseline, None where models collapsed; names the baseline."""
-    found = []
+    family = []
     for (level, init), row in zip(cells, rows, strict=True):
         base = study.baseline(level) if init in study.compared else None
         if base is None:
@@ -96,12 +96,12 @@ def _differences(
         if not sides[0]:
             continue
         if any(study.collapsed(side) == len(side) for side in sides):
-            found.append((row, None))
+            family.append((row, None))
             continue
         ours, theirs = (measure(study, side) for side in sides)
         if ours and theirs:
-            found.append((row, difference(ours, theirs)))
-    return found
+            family.append((row, difference(ours, theirs)))
+    return family
 
 
 def _judge(family: Sequence[tuple[dict, Difference | None]], start: str = "") -> None:
@@ -138,6 +138,6 @@ def _share(study: Study, index: Sequence[int], label: int | None) -> Ratio | Non
 
 
 def _sure_and_wrong(study: Study, index: Sequence[int], label: int | None) -> dict:
-    found = _share(study, index, label)
-    low, high = share_interval(found) if found else (None, None)
-    return {"sure_wrong": found.estimate if found else None, "sure_wrong_low": low, "sure_wrong_high": high}
+    share = _share(study, index, label)
+    low, high = share_interval(share) if share else (None, None)
+    return {"sure_wrong": share.estimate if share else None, "sure_wrong_low": low, "sure_wrong_high": high}

@@ -35,12 +35,12 @@ D = TypeVar("D", bound=Difference | None)
 def judge(family: Sequence[Difference | None]) -> list[dict]:
     """`holm_p` and `verdict` of each difference of a family; None stands for models that collapsed."""
     corrected = iter(stats.holm([each.p for each in family if each is not None]))
-    found = []
+    entries = []
     for each in family:
         holm_p = None if each is None else next(corrected)
         text = COLLAPSED if each is None or holm_p is None else verdict(each, holm_p)
-        found.append({"holm_p": holm_p, "verdict": text})
-    return found
+        entries.append({"holm_p": holm_p, "verdict": text})
+    return entries
 
 
 def judged(family: Sequence[tuple[T, D]]) -> Iterator[tuple[T, D, dict]]:
@@ -49,12 +49,12 @@ def judged(family: Sequence[tuple[T, D]]) -> Iterator[tuple[T, D, dict]]:
         yield key, each, entry
 
 
-def verdict(found: Difference, holm_p: float) -> str:
+def verdict(difference: Difference, holm_p: float) -> str:
     """A difference in words. With one or two seeds, it is only about these models."""
-    if found.low <= 0 <= found.high:
+    if difference.low <= 0 <= difference.high:
         return NOTHING
-    text = "higher" if found.low > 0 else "lower"
-    text += f", each trained {TIMES[found.seeds]}" if found.seeds < stats.SEEDS else ""
+    text = "higher" if difference.low > 0 else "lower"
+    text += f", each trained {TIMES[difference.seeds]}" if difference.seeds < stats.SEEDS else ""
     return text if holm_p < SURE else f"{text}, {UNSURE}"
 
 

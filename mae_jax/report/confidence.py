@@ -35,7 +35,7 @@ def boxes(study: Study, level: Level) -> Numbers:
     width = WIDE * (block + 1) * len(drawn)
     labels = [*map(short, inits), "right", "wrong"]
     figure = grid(1, 1, panel=(width, 2.3), handles=handles, labels=labels, title=1, ticks=2)
-    (ax,), found, marks, texts = figure.every, [], [], []
+    (ax,), rows, marks, texts = figure.all_axes, [], [], []
     for label in present:
         for i, init in enumerate(inits):
             runs = [study.runs[j] for j in study.of(level, init)]
@@ -44,7 +44,7 @@ def boxes(study: Study, level: Level) -> Numbers:
                 row = {**level.columns, "init": init, "class": first.classes[label]}
                 row |= {"outcome": outcome, "n": len(values)}
                 box = stats.box(values) if len(values) else dict.fromkeys(stats.BOX[1:])
-                found.append(row | box | {"whisker_rule": "1.5 IQR"})
+                rows.append(row | box | {"whisker_rule": "1.5 IQR"})
                 if label in drawn:
                     at = drawn.index(label) * (block + 1) + 2 * i + j
                     texts.append((at, len(values)))
@@ -63,7 +63,7 @@ def boxes(study: Study, level: Level) -> Numbers:
         middle = i * (block + 1) + (block - 1) / 2
         room = int(WIDE * (block + 1) / 0.085)
         ax.text(middle, 104, short(first.classes[label], max(4, room)), ha="center", va="bottom")
-    return figure.figure, found
+    return figure.figure, rows
 
 
 def _confidences(runs: Sequence[Run], label: int, outcome: str) -> np.ndarray:
@@ -115,7 +115,7 @@ def reliability(study: Study, arms: Sequence[str]) -> Numbers:
         title=high,
         own_x=False,
     )
-    found, most = [], 1
+    rows, most = [], 1
     for i, (level, title) in enumerate(zip(levels, titles, strict=True)):
         top, bottom = (figure.axes[2 * (i // columns) + k][i % columns] for k in (0, 1))
         top.plot([0, 100], [0, 100], color="0.6", linestyle=":", linewidth=1)
@@ -132,7 +132,7 @@ def reliability(study: Study, arms: Sequence[str]) -> Numbers:
             counts = np.bincount(stats.width_bins(values), minlength=stats.BINS)
             bottom.stairs(counts, np.linspace(0, 100, stats.BINS + 1), color=shade, linewidth=1.3)
             most = max(most, counts.max())
-            found += [{**level.columns, "init": init} | row for row in table]
+            rows += [{**level.columns, "init": init} | row for row in table]
         top.set_title("\n".join(title))
         bottom.set_xlabel("confidence, %")
     ticks = [t for t in (1, 10, 100, 1_000, 10_000, 100_000) if t < 2 * most]
@@ -151,7 +151,7 @@ def reliability(study: Study, arms: Sequence[str]) -> Numbers:
     for i in range(len(levels), blocks * columns):
         for k in (0, 1):
             figure.axes[2 * (i // columns) + k][i % columns].set_axis_off()
-    return figure.figure, found
+    return figure.figure, rows
 
 
 def risk_coverage(study: Study, arms: Sequence[str]) -> Numbers:
@@ -167,8 +167,8 @@ def risk_coverage(study: Study, arms: Sequence[str]) -> Numbers:
         labels=[short(init) for init in inits],
         title=max(map(len, titles)),
     )
-    found = []
-    for ax, level, title in zip(figure.every, levels, titles, strict=False):
+    rows = []
+    for ax, level, title in zip(figure.all_axes, levels, titles, strict=False):
         for init in [init for at, init in study.cells if at == level]:
             tests = [study.runs[i].test for i in study.of(level, init)]
             risk = np.mean([stats.risk_coverage(t.confidence, t.right) for t in tests], axis=0)
@@ -177,7 +177,7 @@ def risk_coverage(study: Study, arms: Sequence[str]) -> Numbers:
             keep = keep[coverage[keep] >= 0.02]
             look = {"color": color(study, init), "marker": marker(study, init), "markersize": 4}
             ax.plot(100 * coverage[keep], 100 * risk[keep], markevery=0.25, **look)
-            found += [
+            rows += [
                 {**level.columns, "init": init, "coverage": c, "wrong": r}
                 for c, r in zip(coverage[keep].tolist(), risk[keep].tolist(), strict=True)
             ]
@@ -186,9 +186,9 @@ def risk_coverage(study: Study, arms: Sequence[str]) -> Numbers:
         ax.set_xticks([0, 50, 100])
         ax.set_xlabel("kept, %")
         ax.grid(axis="y", color="0.92")
-    for ax in figure.every[len(levels) :]:
+    for ax in figure.all_axes[len(levels) :]:
         ax.set_axis_off()
     for line in figure.axes:
         line[0].set_ylim(bottom=0)
         line[0].set_ylabel("wrong, % of the kept")
-    return figure.figure, found
+    return figure.figure, rows

@@ -27,12 +27,12 @@ def expand(places: Sequence[Path]) -> tuple[list[Path], list[str]]:
     through its classifiers. Also returns lines that name runs without predictions. Raises UserError for a directory
     without runs.
     """
-    found: list[Path] = []
+    run_dirs: list[Path] = []
     unfinished: list[str] = []
     for place in places:
         below = runs_below(place) if is_dir(place) and not exists(place / RUN) else []
         if not below:
-            found.append(place)  # a run, or a mistake that the reader of runs reports
+            run_dirs.append(place)  # a run, or a mistake that the reader of runs reports
             continue
         classifiers = [run for run in below if not holds_pretraining(run)]
         if not classifiers:
@@ -41,8 +41,8 @@ def expand(places: Sequence[Path]) -> tuple[list[Path], list[str]]:
             )
         finished = [run for run in classifiers if exists(run / PREDICTIONS)]
         unfinished += [printable(run.name, keep="") for run in classifiers if run not in finished]
-        found += finished or classifiers[:1]
-    return found, [f"not finished, and so left out: {', '.join(unfinished)}"] if unfinished else []
+        run_dirs += finished or classifiers[:1]
+    return run_dirs, [f"not finished, and so left out: {', '.join(unfinished)}"] if unfinished else []
 
 
 def study_settings(places: Sequence[Path]) -> dict[str, Any]:

@@ -55,12 +55,12 @@ class Drawing:
 
 def draw(findings: Findings) -> list[Drawing]:
     """Every figure for which the runs have data, each with its own file name."""
-    made = list(_figures(findings))
+    all_figures = list(_figures(findings))
     parts = {f"confidence_{level.slug}": level.labels for level in findings.study.levels}
-    names = distinct(name for name, _, _ in made)
+    names = distinct(name for name, _, _ in all_figures)
     return [
         Drawing(name, next(kind for kind in CAPTIONS if name.startswith(kind)), arm, *drawn, parts.get(wanted, ""))
-        for name, (wanted, arm, drawn) in zip(names, made, strict=True)
+        for name, (wanted, arm, drawn) in zip(names, all_figures, strict=True)
     ]
 
 

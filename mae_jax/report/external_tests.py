@@ -37,12 +37,12 @@ def read(runs: Sequence[Run], probes: Sequence[Run] = ()) -> tuple[list[External
         for file in sorted(run.path.glob("external/*/predictions.csv")):
             if file.is_file():
                 files.setdefault(file.parent.name, []).append((run, file))
-    found, notes = [], []
+    tests, notes = [], []
     slugs = distinct("".join(c if c.isalnum() or c in "+-_" else "_" for c in clean(name)) for name in sorted(files))
-    for slug, (name, every) in zip(slugs, sorted(files.items()), strict=True):
+    for slug, (name, run_files) in zip(slugs, sorted(files.items()), strict=True):
         tested = []
         lacks = []
-        for run, file in every:
+        for run, file in run_files:
             one, without = _tested(run, file)
             tested.append(one)
             lacks += [f"{clean(shareable(run.path))}: {clean(name)}: {line}" for line in without]
@@ -58,8 +58,8 @@ def read(runs: Sequence[Run], probes: Sequence[Run] = ()) -> tuple[list[External
         notes += [f"{clean(name)}: {line}" for line in unpaired]
         labels = np.unique(tested[0].test.labels).tolist()
         classes = [tested[0].classes[i] for i in labels]
-        found.append(External(clean(name), study, tables.rows(study), paired, classes, slug))
-    return found, notes
+        tests.append(External(clean(name), study, tables.rows(study), paired, classes, slug))
+    return tests, notes
 
 
 def _tested(run: Run, file: Path) -> tuple[Run, list[str]]:

@@ -81,14 +81,14 @@ def curves(panels: Sequence[Curve], width: float = 2.65) -> Numbers:
         title=1,
         ticks=2,
     )
-    found = []
-    for ax, panel in zip(figure.every, panels, strict=False):
-        found += _curve(ax, panel, study, width)
-    for ax in figure.every[len(panels) :]:
+    numbers = []
+    for ax, panel in zip(figure.all_axes, panels, strict=False):
+        numbers += _curve(ax, panel, study, width)
+    for ax in figure.all_axes[len(panels) :]:
         ax.set_axis_off()
     for line in figure.axes:
         line[0].set_ylabel("% of the test images" if {p.metric for p in panels} == {"accuracy"} else "score, %")
-    return figure.figure, found
+    return figure.figure, numbers
 
 
 def _drawn(panel: Curve) -> list[tuple[str, str]]:
@@ -114,9 +114,9 @@ def _curve(ax: Axes, panel: Curve, colors: Study, width: float) -> list[dict]:
     rows = [row for row in panel.rows if row["arm"] in panel.arms]
     counts, lines = _counted(rows), _drawn(panel)
     for i, (init, arm) in enumerate(lines):
-        own = [row for row in rows if (row["init"], row["arm"]) == (init, arm)]
-        x = np.array([row["n_train"] if counts else 100 * row["fraction"] for row in own])
-        y, low, high = (np.array([100 * row[panel.metric + end] for row in own]) for end in ("", "_low", "_high"))
+        points = [row for row in rows if (row["init"], row["arm"]) == (init, arm)]
+        x = np.array([row["n_train"] if counts else 100 * row["fraction"] for row in points])
+        y, low, high = (np.array([100 * row[panel.metric + end] for row in points]) for end in ("", "_low", "_high"))
         ax.errorbar(
             x * 1.03 ** (i - (len(lines) - 1) / 2),  # shifted sideways, so that points do not overlap
             y,
@@ -163,7 +163,7 @@ def differences(study: Study, paired: Sequence[dict]) -> Numbers:
     figure = grid(
         *(1, 2), panel=(1.7, max(0.8, tall)), handles=handles, labels=labels, title=1, left=0.15 + LETTER * most
     )
-    for ax, (metric, title) in zip(figure.every, (("accuracy", "Accuracy"), ("f1", "Macro F1")), strict=True):
+    for ax, (metric, title) in zip(figure.all_axes, (("accuracy", "Accuracy"), ("f1", "Macro F1")), strict=True):
         ax.axvline(0, color="0.3", linewidth=1)
         for row in drawn:
             if row["metric"] != metric:
@@ -181,8 +181,8 @@ def differences(study: Study, paired: Sequence[dict]) -> Numbers:
         ax.set_title(title)
         ax.set_xlabel("points")
         ax.grid(axis="x", color="0.92")
-    figure.every[0].set_yticks(range(len(levels)), names)
-    figure.every[0].set_ylim(-0.6, len(levels) - 0.4)
+    figure.all_axes[0].set_yticks(range(len(levels)), names)
+    figure.all_axes[0].set_ylim(-0.6, len(levels) - 0.4)
     return figure.figure, drawn
 
 
@@ -192,9 +192,11 @@ def fitted(study: Study, rows: Sequence[dict]) -> Numbers | None:
     counts = _counted(usual)
     lines = []
     for init in study.inits:
-        own = [row for row in usual if row["init"] == init and row["accuracy"] < 1 and row["collapsed"] < row["seeds"]]
-        n = np.array([row["n_train"] if counts else 100 * row["fraction"] for row in own], float)
-        wrong = 1 - np.array([row["accuracy"] for row in own])
+        points = [
+            row for row in usual if row["init"] == init and row["accuracy"] < 1 and row["collapsed"] < row["seeds"]
+        ]
+        n = np.array([row["n_train"] if counts else 100 * row["fraction"] for row in points], float)
+        wrong = 1 - np.array([row["accuracy"] for row in points])
         if len(set(n.tolist())) < 3 or np.ptp(wrong) == 0:
             continue
         lines.append((init, n, wrong, *stats.power_law(n, wrong)))
@@ -211,11 +213,11 @@ def fitted(study: Study, rows: Sequence[dict]) -> Numbers | None:
         ticks=2,
         legend_columns=1,
     )
-    (ax,), found = figure.every, []
+    (ax,), numbers = figure.all_axes, []
     for init, n, wrong, a, b, r2 in lines:
         ax.plot(n, 100 * wrong, marker(study, init), color=color(study, init), markersize=5)
         ax.plot(n, 100 * a * n**-b, "--", color=color(study, init), linewidth=1)
-        found += [
+        numbers += [
             {"init": init, "labels": x, "wrong": y, "fitted": a * x**-b, "a": a, "b": b, "r2": r2}
             for x, y in zip(n.tolist(), wrong.tolist(), strict=True)
         ]
@@ -223,11 +225,11 @@ def fitted(study: Study, rows: Sequence[dict]) -> Numbers | None:
     _label_axis(ax, usual, counts, 3.4)
     ticks = (0.1, 0.2, 0.5, 1, 2, 3, 5, 7, 10, 15, 20, 30, 40, 60, 100)
     ax.set_yticks(ticks, [f"{t:g}" for t in ticks])
-    wrong = [100 * row["wrong"] for row in found] + [100 * row["fitted"] for row in found]
+    wrong = [100 * row["wrong"] for row in numbers] + [100 * row["fitted"] for row in numbers]
     ax.set_ylim(min(wrong) / 1.3, max(wrong) * 1.3)
     ax.minorticks_off()
     ax.set_ylabel("wrong, % of the test images")
-    return figure.figure, found
+    return figure.figure, numbers
 
 
 def raised(exponent: float) -> str:
@@ -235,15 +237,15 @@ def raised(exponent: float) -> str:
     return f"{exponent:.2f}".translate(SUPERSCRIPT)
 
 
-def sensitivities(study: Study, found: CellTypes) -> Numbers | None:
+def sensitivities(study: Study, types: CellTypes) -> Numbers | None:
     """Sensitivity for each shown class against the number of labels, with 95 % intervals and a common y axis."""
-    usual = [row for row in found.rows if row["arm"] == study.arms[0]]
+    usual = [row for row in types.rows if row["arm"] == study.arms[0]]
     levels = sorted({Level.of_row(row) for row in usual})
     if len(levels) < 2:
         return None
     counted = all(level.label_count for level in levels)
-    columns = min(ACROSS + 1, len(found.shown))
-    lines = -(-len(found.shown) // columns)
+    columns = min(ACROSS + 1, len(types.shown))
+    lines = -(-len(types.shown) // columns)
     inits = [init for init in study.inits if any(row["init"] == init for row in usual)]
     figure = grid(
         *(lines, columns),
@@ -252,13 +254,15 @@ def sensitivities(study: Study, found: CellTypes) -> Numbers | None:
         labels=[short(init) for init in inits],
         title=1,
     )
-    for ax, name in zip(figure.every, found.shown, strict=False):
+    for ax, name in zip(figure.all_axes, types.shown, strict=False):
         for i, init in enumerate(inits):
-            own = [row for row in usual if (row["class"], row["init"]) == (name, init)]
-            x = np.array([row["label_count"] or 100 * row["fraction"] for row in own]) * 1.06 ** (
+            points = [row for row in usual if (row["class"], row["init"]) == (name, init)]
+            x = np.array([row["label_count"] or 100 * row["fraction"] for row in points]) * 1.06 ** (
                 i - (len(inits) - 1) / 2
             )
-            y, low, high = (np.array([100 * row["sensitivity" + end] for row in own]) for end in ("", "_low", "_high"))
+            y, low, high = (
+                np.array([100 * row["sensitivity" + end] for row in points]) for end in ("", "_low", "_high")
+            )
             bars = np.maximum([y - low, high - y], 0)
             look = {"color": color(study, init), "marker": marker(study, init), "markersize": 5}
             ax.errorbar(x, y, yerr=bars, capsize=2, linewidth=1.3, **look)
@@ -269,7 +273,7 @@ def sensitivities(study: Study, found: CellTypes) -> Numbers | None:
         _label_axis(ax, [level.columns | {"n_train": level.label_count} for level in levels], counted, 1.55)
         ax.set_xlabel("labels" if counted else "% of the labels")
         ax.set_xticks(ax.get_xticks(), [t.get_text().removesuffix(" %") for t in ax.get_xticklabels()])
-    for ax in figure.every[len(found.shown) :]:
+    for ax in figure.all_axes[len(types.shown) :]:
         ax.set_axis_off()
     for line in figure.axes:
         line[0].set_ylabel("sensitivity, %")
@@ -298,13 +302,13 @@ def training(study: Study, arms: Sequence[str]) -> Numbers | None:
         labels=[*map(short, inits), "training", "validation"],
         title=max(map(len, titles)),
     )
-    found = []
+    numbers = []
     for i, (level, title) in enumerate(zip(levels, titles, strict=True)):
         for offset, name in enumerate(("loss", "accuracy")):
             ax = figure.axes[2 * (i // columns) + offset][i % columns]
             for run in logged:
                 if run.level == level:
-                    found += _training_lines(ax, run, axis, name, color(study, run.init))
+                    numbers += _training_lines(ax, run, axis, name, color(study, run.init))
             ax.set_title("\n".join(title) if not offset else "")
             ax.set_xlabel(axis if offset else "")
             ax.grid(axis="y", color="0.92")
@@ -313,11 +317,11 @@ def training(study: Study, arms: Sequence[str]) -> Numbers | None:
     for i in range(len(levels), blocks * columns):
         for offset in (0, 1):
             figure.axes[2 * (i // columns) + offset][i % columns].set_axis_off()
-    return (figure.figure, found) if found else None
+    return (figure.figure, numbers) if numbers else None
 
 
 def _training_lines(ax: Axes, run, axis: str, name: str, shade: str) -> list[dict]:
-    found = []
+    numbers = []
     for split, dashes in (("train", "--"), ("val", "-")):
         points = series(run.log, axis, f"{split}/{name}")
         if not points:
@@ -327,8 +331,8 @@ def _training_lines(ax: Axes, run, axis: str, name: str, shade: str) -> list[dic
         scale = 100 if name == "accuracy" else 1
         ax.plot(x, scale * y, linestyle=dashes, color=shade, linewidth=1.3, alpha=0.9, marker=mark)
         start = {**run.level.columns, "init": run.init, "seed": run.seed}
-        found += [start | {"split": split, "metric": name, axis: a, "value": b} for a, b in points]
-    return found
+        numbers += [start | {"split": split, "metric": name, axis: a, "value": b} for a, b in points]
+    return numbers
 
 
 def pretraining(study: Study, pretrainings: Sequence[Pretraining]) -> Numbers | None:
@@ -350,21 +354,21 @@ def pretraining(study: Study, pretrainings: Sequence[Pretraining]) -> Numbers | 
     names = {"train": "training images", "val": "held-out images"}
     labels = [*map(short, inits), *(names[split] for split in splits)]
     figure = grid(1, len(titles), panel=(1.9, 1.7), handles=handles, labels=labels, title=1)
-    found = []
+    numbers = []
     for each, axis, title, split, points in lines:
-        ax = figure.every[titles.index(title)]
+        ax = figure.all_axes[titles.index(title)]
         x, y = np.array(_thin(points)).T
         dashes = "--" if split == "train" else "-"
         mark = "." if len(points) < 3 else ""
         ax.plot(x, y, linestyle=dashes, color=color(study, each.init), linewidth=1.3, marker=mark)
         start = {"init": each.init, "split": split, "error": title}
-        found += [start | {"axis": axis, "at": a, "value": b} for a, b in points]
-    for ax, title in zip(figure.every, titles, strict=True):
+        numbers += [start | {"axis": axis, "at": a, "value": b} for a, b in points]
+    for ax, title in zip(figure.all_axes, titles, strict=True):
         ax.set_title(f"Error on {title}")
         ax.set_xlabel(lines[0][1])
         ax.grid(axis="y", color="0.92")
-    figure.every[0].set_ylabel("mean squared error")
-    return figure.figure, found
+    figure.all_axes[0].set_ylabel("mean squared error")
+    return figure.figure, numbers
 
 
 def _thin(points: Sequence[tuple[float, float]], most: int = 300) -> list[tuple[float, float]]:
@@ -396,11 +400,11 @@ def _label_axis(ax: Axes, rows: Sequence[dict], counts: bool, width: float) -> N
     inches = max(np.ptp(places), 1e-9) / (0.9 * width)  # logarithms per inch of the axis
     last, taken = math.inf, 0.0
     for i in np.argsort(-places):  # omit a label that would overlap the one to its right
-        own = 0.5 * LETTER * max(map(len, texts[i].split("\n")))
-        if last - places[i] < (own + taken + 0.03) * inches:
+        half_width = 0.5 * LETTER * max(map(len, texts[i].split("\n")))
+        if last - places[i] < (half_width + taken + 0.03) * inches:
             texts[i] = ""
         else:
-            last, taken = places[i], own
+            last, taken = places[i], half_width
     ax.set_xticks(list(at.values()), texts)
     ax.minorticks_off()
     ax.set_xlabel("labeled training images" if counts else "share of the labeled training images")

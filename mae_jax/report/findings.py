@@ -104,8 +104,8 @@ def find(
         raise UserError(
             f"target={target:g} is not a macro F1: use a number above 0 and at most 1, or 0 for the default"
         )
-    every, missing = read_runs(run_dirs)
-    runs, probed = frozen_encoders.separate(every)
+    all_runs, missing = read_runs(run_dirs)
+    runs, probed = frozen_encoders.separate(all_runs)
     reference = frozen_encoders.random_probes({runs[0].evaluation: runs} | probed)
     study = analysis.analyze(runs, reference)
     probes = frozen_encoders.analyze(probed)
@@ -135,11 +135,11 @@ def find(
         gallery=mistakes.gallery(runs, pictures),
         examples=mistakes.examples(runs[0], types.shown) if pictures else [],
         probes=probes,
-        probe_runs=[run for own in probed.values() for run in own],
+        probe_runs=[run for level_runs in probed.values() for run in level_runs],
         others=others,
         without_leaked=without_leaked.rows(study),
         pretrainings=autoencoder_pictures.pretrainings(runs),
-        autoencoders=autoencoder_pictures.found(runs),
+        autoencoders=autoencoder_pictures.sheets(runs),
         notes=[*notes, *cautions.one_pretraining(runs)],
         left_out=cautions.merge(missing) + unpaired + unknown + cautions.not_there(study) + sets.refused,
     )

@@ -58,11 +58,11 @@ def separate(runs: Sequence[Run]) -> tuple[list[Run], dict[str, list[Run]]]:
 
     The report is about fine-tuned runs or, if there are none, about those of the first other evaluation.
     """
-    found = {run.evaluation for run in runs}
-    order = [e for e in (USUAL, *NAMES) if e in found]
-    order += sorted(found - {*order})
-    every = {e: [run for run in runs if run.evaluation == e] for e in order}
-    return every.pop(order[0]), every
+    evaluations = {run.evaluation for run in runs}
+    order = [e for e in (USUAL, *NAMES) if e in evaluations]
+    order += sorted(evaluations - {*order})
+    runs_of = {e: [run for run in runs if run.evaluation == e] for e in order}
+    return runs_of.pop(order[0]), runs_of
 
 
 def random_probes(runs: dict[str, list[Run]]) -> list[Run]:
@@ -76,21 +76,21 @@ def random_probes(runs: dict[str, list[Run]]) -> list[Run]:
 
 def analyze(runs: dict[str, list[Run]]) -> list[Frozen]:
     """The tables of each evaluation. Holm's correction is for all of their differences in accuracy together."""
-    found = [_analyzed(evaluation, own) for evaluation, own in runs.items()]
-    family = [row for each in found for row in each.rows if row["verdict"]]
+    tables_of = [_analyzed(evaluation, evaluated) for evaluation, evaluated in runs.items()]
+    family = [row for each in tables_of for row in each.rows if row["verdict"]]
     differences = [
         None if row["low"] is None else Difference(*(row[k] for k in ("difference", "low", "high", "p", "pairs")))
         for row in family
     ]
     for row, verdict in zip(family, judge(differences), strict=True):
         row |= verdict
-    return found
+    return tables_of
 
 
 def _analyzed(evaluation: str, runs: list[Run]) -> Frozen:
     study = analysis.analyze(runs)
     rows, (paired, notes) = tables.rows(study), tables.paired(study)
-    found = []
+    numbers = []
     for row in rows:
         level = Level.of_row(row)
         kept = {name: row[name] for name in KEPT}
@@ -100,7 +100,7 @@ def _analyzed(evaluation: str, runs: list[Run]) -> Frozen:
             p for p in paired if (p["metric"], p["init"]) == ("accuracy", row["init"]) and Level.of_row(p) == level
         ]
         pair = differences[0] if differences else {}
-        found.append(
+        numbers.append(
             {"evaluation": evaluation}
             | kept
             | {"collapsed": row["collapsed"], "majority_rate": row["majority_rate"]}
@@ -109,12 +109,12 @@ def _analyzed(evaluation: str, runs: list[Run]) -> Frozen:
             | level.columns
             | {"chosen": row["chosen"].partition(" and ")[0] if row["n_choosing"] else ""}
         )
-    return Frozen(evaluation, study, found, notes)
+    return Frozen(evaluation, study, numbers, notes)
 
 
-def text(found: Sequence[Frozen]) -> str:
+def text(evaluations: Sequence[Frozen]) -> str:
     """The tables for a terminal, in Markdown; "" if there are none."""
-    rows = [row for each in found for row in each.rows]
+    rows = [row for each in evaluations for row in each.rows]
     if not rows:
         return ""
     lines = [["frozen features", "labels", "init", "accuracy", "f1", f"accuracy to {BASELINE}"]]
@@ -127,15 +127,15 @@ def text(found: Sequence[Frozen]) -> str:
     return tables.markdown(lines)
 
 
-def words(found: Sequence[Frozen]) -> list[str]:
+def words(evaluations: Sequence[Frozen]) -> list[str]:
     """A sentence for each evaluation and initialization that is compared with random weights."""
     lines = []
-    for each in found:
+    for each in evaluations:
         for init in dict.fromkeys(row["init"] for row in each.rows if row["difference"] is not None):
-            own = [row for row in each.rows if row["init"] == init and row["arm"] == each.study.arms[0]]
+            init_rows = [row for row in each.rows if row["init"] == init and row["arm"] == each.study.arms[0]]
             phrases = [
                 f"{100 * row['accuracy']:.1f} % at {Level.of_row(row).amount} ({_compared(row['verdict'])})"
-                for row in own
+                for row in init_rows
                 if row["verdict"]
             ]
             if phrases:

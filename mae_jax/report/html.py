@@ -77,9 +77,9 @@ def hours(infos: Sequence[dict]) -> str | None:
 def environment() -> jinja2.Environment:
     """Templates in which every value is escaped. `number("Table")` and `number("Figure")` count those of a page."""
     here = jinja2.FileSystemLoader(Path(__file__).parent)
-    made = jinja2.Environment(loader=here, autoescape=True, undefined=jinja2.StrictUndefined)
-    made.trim_blocks = made.lstrip_blocks = True
-    made.filters |= {
+    templates = jinja2.Environment(loader=here, autoescape=True, undefined=jinja2.StrictUndefined)
+    templates.trim_blocks = templates.lstrip_blocks = True
+    templates.filters |= {
         "level": lambda row: str(Level.of_row(row)),
         "amount": lambda row: Level.of_row(row).amount,
         "percent": percent,
@@ -99,8 +99,8 @@ def environment() -> jinja2.Environment:
         counts[kind] = counts.get(kind, 0) + 1
         return f"{kind} {counts[kind]}"
 
-    made.globals["number"] = number
-    return made
+    templates.globals["number"] = number
+    return templates
 
 
 def share(value: float | None) -> str:

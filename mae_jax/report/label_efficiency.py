@@ -79,7 +79,7 @@ def behind(study: Study, init: str, fraction: float) -> set[str]:
     collapsed or was not trained with these labels is behind.
     """
     curves = {name: study.strongest(inits) for name, inits in contestants(study).items()}
-    ours, found = curves.pop(init), {name for name, curve in curves.items() if fraction not in curve}
+    ours, worse = curves.pop(init), {name for name, curve in curves.items() if fraction not in curve}
     family: dict[tuple[str, float], Difference | None] = {}
     for name, curve in curves.items():
         for at in ours.keys() & curve.keys():
@@ -87,8 +87,8 @@ def behind(study: Study, init: str, fraction: float) -> set[str]:
             family[name, at] = study.difference(PRIMARY, *pairs) if pairs[0] else None
     for (name, at), each, verdict in zip(family, family.values(), judge(list(family.values())), strict=True):
         if at == fraction and each is not None and is_higher({"low": each.low} | verdict):
-            found.add(name)
-    return found
+            worse.add(name)
+    return worse
 
 
 def equal_updates(paired: Sequence[dict], init: str, metric: str = "accuracy") -> list[dict]:
@@ -102,8 +102,8 @@ def equal_updates(paired: Sequence[dict], init: str, metric: str = "accuracy") -
 
 def shows_nothing_at_equal_updates(paired: Sequence[dict], init: str, metric: str = "accuracy") -> bool:
     """Whether models were compared at equal updates and no gain remains after Holm's correction."""
-    found = equal_updates(paired, init, metric)
-    return bool(found) and not any(is_higher(row) for row in found)
+    rows = equal_updates(paired, init, metric)
+    return bool(rows) and not any(is_higher(row) for row in rows)
 
 
 def label_counts(study: Study) -> dict[float, float]:
@@ -136,7 +136,7 @@ def worth(study: Study, paired: Sequence[dict], metric: str = "accuracy") -> lis
     cells = [study.of(*cell) for cell in curve.values()]
     scores = np.array([study.mean(metric, cell) for cell in cells])
     redrawn = np.stack([study.mean_draws(metric, cell) for cell in cells], -1)
-    found = []
+    rows = []
     for init in study.compared:
         at_equal = {row["fraction"]: row for row in equal_updates(paired, init, metric)}
         nothing = shows_nothing_at_equal_updates(paired, init, metric)
@@ -161,8 +161,8 @@ def worth(study: Study, paired: Sequence[dict], metric: str = "accuracy") -> lis
                         row |= {"times": None, "low": None, "high": None, "note": UNDETERMINED}
                 else:
                     row["note"] = "no interval: fewer than three seeds"
-            found.append(row)
-    return found
+            rows.append(row)
+    return rows
 
 
 def plateau(study: Study, init: str, metric: str = "accuracy") -> tuple[Level, float] | None:
@@ -174,9 +174,9 @@ def plateau(study: Study, init: str, metric: str = "accuracy") -> tuple[Level, f
     """
     levels, changes = _changes(study, init, metric)
     for i, level in enumerate(levels[:-1]):
-        own = {pair: each for pair, each in changes.items() if min(pair) >= i}
-        if all(each.low <= 0 <= each.high for each in own.values()):
-            return level, max(each.high for (less, _), each in own.items() if less == i)
+        later = {pair: each for pair, each in changes.items() if min(pair) >= i}
+        if all(each.low <= 0 <= each.high for each in later.values()):
+            return level, max(each.high for (less, _), each in later.items() if less == i)
     return None
 
 
@@ -192,15 +192,15 @@ def _changes(study: Study, init: str, metric: str) -> tuple[list[Level], dict[tu
     """The levels at which an initialization learned, and the change from one to another by their indices."""
     levels = [level for level in study.levels_of(init) if not study.collapsed_cell(level, init)]
     cells = [study.of(level, init) for level in levels]
-    found = {}
+    changes = {}
     for i, j in itertools.combinations(range(len(cells)), 2):
         less, more = cells[i], cells[j]
         pairs = study.shared_seeds(more, less)
         if len(pairs[0]) == max(len(less), len(more)):
-            found[i, j] = study.difference(metric, *pairs)
+            changes[i, j] = study.difference(metric, *pairs)
         else:
             draws = study.mean_draws(metric, more) - study.mean_draws(metric, less)
             value = study.mean(metric, more) - study.mean(metric, less)
             low, high = stats.percentile_interval(draws)
-            found[i, j] = Difference(value, low, high, stats.p_value(draws), min(len(less), len(more)))
-    return levels, found
+            changes[i, j] = Difference(value, low, high, stats.p_value(draws), min(len(less), len(more)))
+    return levels, changes

@@ -39,21 +39,21 @@ def analyze(study: Study) -> list[dict]:
         axes = {axis for axis, _ in curves}
         if len(axes) > 1:
             continue
-        found = np.array([_measure(curve) for _, curve in curves])
-        areas[level, init] = {run.seed: area for run, area in zip(runs, found[:, 2].tolist(), strict=True)}
+        measures = np.array([_measure(curve) for _, curve in curves])
+        areas[level, init] = {run.seed: area for run, area in zip(runs, measures[:, 2].tolist(), strict=True)}
         row = {**level.columns, "init": init, "seeds": len(runs), "axis": axes.pop()}
-        row |= {"final": float(found[:, 0].mean())}
+        row |= {"final": float(measures[:, 0].mean())}
         for column, name in ((1, "reached"), (2, "area")):
-            low, high = _interval(found[:, column])
-            row |= {name: float(found[:, column].mean()), f"{name}_low": low, f"{name}_high": high}
+            low, high = _interval(measures[:, column])
+            row |= {name: float(measures[:, column].mean()), f"{name}_low": low, f"{name}_high": high}
         rows.append(row | dict.fromkeys(COLUMNS[-7:]))
     family = []
     for row in rows:
         level, init = Level.of_row(row), row["init"]
         if init in study.compared and (base := study.baseline(level)):
-            found = _difference(areas, (level, init), (level, base))
-            row |= {"baseline": base} | ({} if found is None else {"difference": found[0]})
-            family += [(row, found[1])] if found and found[1] else []
+            gain = _difference(areas, (level, init), (level, base))
+            row |= {"baseline": base} | ({} if gain is None else {"difference": gain[0]})
+            family += [(row, gain[1])] if gain and gain[1] else []
     for row, each, verdict in judged(family):
         row |= {"difference_low": each.low, "difference_high": each.high, "p": each.p} | verdict
     return rows
@@ -82,11 +82,11 @@ def _interval(values: np.ndarray) -> tuple[float | None, float | None]:
 
 def _difference(areas: dict[Cell, dict[int, float]], ours: Cell, base: Cell) -> tuple[float, Difference | None] | None:
     """The area of one cell minus that of another over the seeds of both, with an interval if these are enough."""
-    own, other = areas[ours], areas.get(base, {})
-    shared = [seed for seed in own if seed in other]
+    our_areas, other = areas[ours], areas.get(base, {})
+    shared = [seed for seed in our_areas if seed in other]
     if not shared:
         return None
-    values = np.array([own[seed] - other[seed] for seed in shared])
+    values = np.array([our_areas[seed] - other[seed] for seed in shared])
     value = float(values.mean())
     if len(values) < FEWEST:
         return value, None

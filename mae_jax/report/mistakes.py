@@ -23,10 +23,10 @@ COLUMNS = (  # of mistakes.csv
 
 def mistakes(runs: Sequence[Run]) -> list[dict]:
     """The most confident mistakes of every run, most confident first."""
-    found = []
+    rows = []
     for run in runs:
         order = most_confident_mistakes(~run.test.right, run.test.confidence, run.test.images)
-        found += [
+        rows += [
             {
                 **run.level.columns,
                 "init": run.init,
@@ -38,7 +38,7 @@ def mistakes(runs: Sequence[Run]) -> list[dict]:
             }
             for i in order
         ]
-    return found
+    return rows
 
 
 def gallery(runs: Sequence[Run], pictures: bool = True) -> list[dict]:
@@ -55,11 +55,11 @@ def gallery(runs: Sequence[Run], pictures: bool = True) -> list[dict]:
             "name": run.name,
             "images": [
                 row | {"uri": _picture(run, row["image"], contents.MISTAKES, contents.THUMBNAIL) if pictures else None}
-                for row in found
+                for row in rows
             ],
         }
         for run in sorted(chosen.values(), key=runs.index)
-        if (found := mistakes([run]))
+        if (rows := mistakes([run]))
     ]
 
 
@@ -69,12 +69,14 @@ def examples(run: Run, classes: Sequence[str]) -> list[dict]:
     Its name orders the images, so that no model's answers choose the example. For the same reason it comes from the
     run's `examples/` or the original images, and not from `thumbnails/`, which holds mistakes.
     """
-    found = []
+    pictures = []
     for name in classes:
-        own = sorted(run.test.images[i] for i in np.flatnonzero(run.test.labels == run.classes.index(name)).tolist())
-        read = ((image, _picture(run, image, contents.EXAMPLES, SMALL)) for image in own[:TRIED])
-        found += [{"class": name, "image": image, "uri": uri} for image, uri in read if uri][:1]
-    return found
+        of_class = sorted(
+            run.test.images[i] for i in np.flatnonzero(run.test.labels == run.classes.index(name)).tolist()
+        )
+        read = ((image, _picture(run, image, contents.EXAMPLES, SMALL)) for image in of_class[:TRIED])
+        pictures += [{"class": name, "image": image, "uri": uri} for image, uri in read if uri][:1]
+    return pictures
 
 
 def _picture(run: Run, image: str, kept: str, side: int) -> str | None:

@@ -146,24 +146,24 @@ def render(f: Findings, pictures: Sequence[dict], sheets: Sequence[dict]) -> str
 
 def _types(f: Findings) -> dict:
     """Cell types for the page: sentences, confusion matrices by level, or the most frequent confusions."""
-    found, classes = f.cell_types, f.study.runs[0].classes
-    levels = [level for level in (found.largest, found.chosen) if level]
-    whole = len(classes) <= cell_types.MOST
-    matrices = [_matrix(m, classes) for level in levels if whole for m in found.matrices if m.level == level]
+    types, classes = f.cell_types, f.study.runs[0].classes
+    levels = [level for level in (types.largest, types.chosen) if level]
+    shows_all = len(classes) <= cell_types.MOST
+    matrices = [_matrix(m, classes) for level in levels if shows_all for m in types.matrices if m.level == level]
 
     def table(level: Level) -> list[dict]:
-        rows = [row for row in found.rows if Level.of_row(row) == level and row["class"] in found.shown]
-        return sorted(rows, key=lambda row: found.shown.index(row["class"]))
+        rows = [row for row in types.rows if Level.of_row(row) == level and row["class"] in types.shown]
+        return sorted(rows, key=lambda row: types.shown.index(row["class"]))
 
     return {
-        "rarest": cell_types.rarest(f.study, found),
-        "best": cell_types.best(f.study, found.largest),
-        "lines": cell_types.lines(f.study, found),
+        "rarest": cell_types.rarest(f.study, types),
+        "best": cell_types.best(f.study, types.largest),
+        "lines": cell_types.lines(f.study, types),
         "classes": classes,
         "matrices": matrices,
-        "trained_on": cell_types.trained_on(f.study, found) if whole else [],
-        "confusions": [] if whole else cell_types.confusions(f.study, found),
-        "hidden": len(found.names) > len(found.shown),
+        "trained_on": cell_types.trained_on(f.study, types) if shows_all else [],
+        "confusions": [] if shows_all else cell_types.confusions(f.study, types),
+        "hidden": len(types.names) > len(types.shown),
         "table": table,
         "sure": _sure(f),
     }
@@ -205,19 +205,21 @@ def _other_test_set(other: external_tests.External, rows: Sequence[dict]) -> dic
     def same(row: dict, of: dict) -> bool:
         return (Level.of_row(row), row["init"]) == (Level.of_row(of), of["init"])
 
-    found = []
+    parts = []
     for row in other.rows:
         main = next(r for r in rows if same(r, row))
         accuracy = [p for p in other.paired if p["metric"] == "accuracy" and same(p, row)]
-        found.append(row | {"main": main["accuracy"], "paired": accuracy[0] if accuracy else None})
+        parts.append(row | {"main": main["accuracy"], "paired": accuracy[0] if accuracy else None})
     headlines = words.answer(other.study, other.rows, other.paired, [])["headlines"]
-    every = other.study.runs[0].classes
+    all_classes = other.study.runs[0].classes
     lacks = (
-        "" if len(other.classes) == len(every) else f"; of the {len(every)} classes it holds {', '.join(other.classes)}"
+        ""
+        if len(other.classes) == len(all_classes)
+        else f"; of the {len(all_classes)} classes it holds {', '.join(other.classes)}"
     )
     reference = tables.reference_text(other.rows)
     care = [*cautions.flawless_lines(other.rows), *other.study.warnings]
-    shown = {"name": other.name, "slug": other.slug, "headlines": headlines, "rows": found, "care": care}
+    shown = {"name": other.name, "slug": other.slug, "headlines": headlines, "rows": parts, "care": care}
     return shown | {"lacks": lacks, "reference": reference}
 
 

@@ -52,7 +52,7 @@ class Panels:
     axes: list[list[Axes]]
 
     @property
-    def every(self) -> list[Axes]:
+    def all_axes(self) -> list[Axes]:
         """All panels, line by line."""
         return [ax for line in self.axes for ax in line]
 

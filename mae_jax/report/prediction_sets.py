@@ -60,10 +60,10 @@ def analyze(study: Study, others: Sequence[tuple[str, Study]] = ()) -> Predictio
     for name, tested in [("", study), *others]:
         for level, init in tested.cells:
             runs = [tested.runs[i] for i in tested.of(level, init)]
-            own = [thresholds.get((level, init, run.seed)) for run in runs]
+            run_thresholds = [thresholds.get((level, init, run.seed)) for run in runs]
             sets = [
                 run.test.probabilities >= t
-                for run, t in zip(runs, own, strict=True)
+                for run, t in zip(runs, run_thresholds, strict=True)
                 if t is not None and run.test.probabilities is not None
             ]
             if len(sets) == len(runs):
@@ -95,14 +95,14 @@ def _thresholds(run: Run) -> Float[np.ndarray, " c"]:
     """The threshold of each class: the smallest probability with which it is in a set."""
     validation = run.validation
     assert validation is not None and validation.probabilities is not None  # see _lacks
-    found = []
+    thresholds = []
     for label in range(len(run.classes)):
-        own = np.sort(validation.probabilities[validation.labels == label, label])
+        probabilities = np.sort(validation.probabilities[validation.labels == label, label])
         rank = math.ceil(
-            (len(own) + 1) * Fraction(str(TARGET))
+            (len(probabilities) + 1) * Fraction(str(TARGET))
         )  # rank among the largest; exact, because floats could round up
-        found.append(own[len(own) - rank] if rank <= len(own) else 0.0)
-    return np.array(found)
+        thresholds.append(probabilities[len(probabilities) - rank] if rank <= len(probabilities) else 0.0)
+    return np.array(thresholds)
 
 
 def _rows(study: Study, test: Predictions, sets: Bool[np.ndarray, "s n c"]) -> list[dict]:
@@ -116,10 +116,10 @@ def _rows(study: Study, test: Predictions, sets: Bool[np.ndarray, "s n c"]) -> l
         weight = np.broadcast_to(used.astype(float), holds.shape)
         row = {"class": ALL if label is None else classes[label], "n": int(used.sum()), "target": TARGET}
         for name, values in (("coverage", holds), ("size", sizes), ("single", sizes == 1)):
-            found = ratio(values * weight, weight, study.unit_of)
-            assert found is not None  # every such class occurs
-            low, high = mean_interval(found) if name == "size" else share_interval(found)
-            row |= {name: found.estimate, f"{name}_low": low, f"{name}_high": high}
+            estimate = ratio(values * weight, weight, study.unit_of)
+            assert estimate is not None  # every such class occurs
+            low, high = mean_interval(estimate) if name == "size" else share_interval(estimate)
+            row |= {name: estimate.estimate, f"{name}_low": low, f"{name}_high": high}
         row |= {"empty": float((sizes == 0)[:, used].mean())}
         rows.append(row | {"broken": row["coverage_high"] < TARGET})
     return rows

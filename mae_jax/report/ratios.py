@@ -86,31 +86,31 @@ def _student(freedom: float) -> float:
     return float(special.ndtri(end) if math.isinf(freedom) else special.stdtrit(freedom, end))
 
 
-def share_interval(found: Ratio) -> tuple[float, float]:
+def share_interval(share: Ratio) -> tuple[float, float]:
     """The 95 % interval of a share: Clopper and Pearson's on the effective number of images (Korn and Graubard 1998).
 
     That is the number with which a simple random sample would have the same variance, corrected for the degrees of
     freedom, and at most the number of images. If all predictions are correct, or none, it is the number of units. If
     each unit is one image and there is one seed, it is the number of images, and the interval is exact.
     """
-    p = min(max(found.estimate, 0.0), 1.0)
-    variance, freedom = _spread(found.influence, math.inf if found.units >= found.n else found.units, found.seeds)
+    p = min(max(share.estimate, 0.0), 1.0)
+    variance, freedom = _spread(share.influence, math.inf if share.units >= share.n else share.units, share.seeds)
     if variance == 0 or p in (0.0, 1.0):
-        effective = float(found.units)
+        effective = float(share.units)
     else:
         effective = p * (1 - p) / variance * (special.ndtri((1 + LEVEL) / 2) / _student(freedom)) ** 2
-        effective = min(max(effective, 1.0), found.n)
+        effective = min(max(effective, 1.0), share.n)
     right, tail = p * effective, (1 - LEVEL) / 2
     low = special.betaincinv(right, effective - right + 1, tail) if right > 0 else 0.0
     high = special.betaincinv(right + 1, effective - right, 1 - tail) if right < effective else 1.0
     return float(low), float(high)
 
 
-def mean_interval(found: Ratio) -> tuple[float, float]:
+def mean_interval(mean: Ratio) -> tuple[float, float]:
     """Student's 95 % interval of any ratio."""
-    variance, freedom = _spread(found.influence, found.units, found.seeds)
+    variance, freedom = _spread(mean.influence, mean.units, mean.seeds)
     half = _student(freedom) * math.sqrt(variance)
-    return found.estimate - half, found.estimate + half
+    return mean.estimate - half, mean.estimate + half
 
 
 def difference(ours: Ratio, base: Ratio) -> Difference:
@@ -118,12 +118,12 @@ def difference(ours: Ratio, base: Ratio) -> Difference:
 
     Seeds are in the same order in both. The variance over images takes the pairing into account.
     """
-    found = round(ours.estimate - base.estimate, 12) + 0.0
+    estimate = round(ours.estimate - base.estimate, 12) + 0.0
     units, seeds = max(ours.units, base.units), len(ours.seeds)
     variance, freedom = _spread(ours.influence - base.influence, units, ours.seeds - base.seeds)
     if not variance:
-        return Difference(found, found, found, 1.0 if not found else 0.0, seeds)
+        return Difference(estimate, estimate, estimate, 1.0 if not estimate else 0.0, seeds)
     error = math.sqrt(variance)
     half = _student(freedom) * error
-    p = 2 * special.stdtr(freedom, -abs(found) / error)
-    return Difference(found, found - half, found + half, float(p), seeds)
+    p = 2 * special.stdtr(freedom, -abs(estimate) / error)
+    return Difference(estimate, estimate - half, estimate + half, float(p), seeds)

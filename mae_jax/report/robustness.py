@@ -41,24 +41,24 @@ def rows(runs: Sequence[Run], changes: Sequence[Change]) -> list[dict]:
     validation images; Holm's correction is for all rows. Raises UserError for predictions that are not valid.
     """
     usual = analysis.analyze(list(runs))
-    found, family = _rows(usual, usual, UNCHANGED, None)
+    table, family = _rows(usual, usual, UNCHANGED, None)
     for change in changes:
         tested = [
             dataclasses.replace(run, test=read_predictions(file, run.raw_classes)[0])
             for run, file in zip(runs, change.files, strict=True)
         ]
         more, differences = _rows(analysis.analyze(tested), usual, change.name, change.level)
-        found += more
+        table += more
         family += differences
     for row, each, verdict in judged(family):
         row |= verdict | dict(zip(("difference", "low", "high", "p"), (each or (None,) * 4)[:4], strict=True))
-    return found
+    return table
 
 
 def _rows(
     study: Study, usual: Study, name: str, level: float | None
 ) -> tuple[list[dict], list[tuple[dict, Difference | None]]]:
-    found, family = [], []
+    table, family = [], []
     for place, init in study.cells:
         index = study.of(place, init)
         row = {"change": name, "level": level, **place.columns, "init": init, "seeds": len(index)}
@@ -70,16 +70,16 @@ def _rows(
         low, high = ratios.share_interval(share) if share else (None, None)
         row |= {"flipped": share.estimate if share else None, "flipped_low": low, "flipped_high": high}
         base = usual.baseline(place) if init in usual.compared else None
-        found.append(row | {"baseline": base or "", **dict.fromkeys(COLUMNS[-6:])})
+        table.append(row | {"baseline": base or "", **dict.fromkeys(COLUMNS[-6:])})
         if base is not None:
             sides = study.shared_seeds(index, study.of(place, base))
             if sides[0]:
                 gone = any(study.collapsed(side) == len(side) for side in sides)
-                family.append((found[-1], None if gone else study.difference("f1", *sides)))
-    return found, family
+                family.append((table[-1], None if gone else study.difference("f1", *sides)))
+    return table, family
 
 
-def figure(runs: Sequence[Run], found: Sequence[dict], changes: Sequence[Change], level: Level) -> panels.Numbers:
+def figure(runs: Sequence[Run], table: Sequence[dict], changes: Sequence[Change], level: Level) -> panels.Numbers:
     """Macro F1 in percent against the strength of each change, with 95 % intervals, at one number of labels."""
     study = Study(list(runs), {}, {}, "", np.zeros(0, int))
     inits = [init for place, init in study.cells if place == level]
@@ -88,12 +88,12 @@ def figure(runs: Sequence[Run], found: Sequence[dict], changes: Sequence[Change]
     handles = [figures.handle(study, init, linewidth=1.5) for init in inits]
     columns = min(3, len(names))
     lines = -(-len(names) // columns)
-    made = panels.grid(
+    grid = panels.grid(
         lines, columns, panel=(2.65, 2.1), handles=handles, labels=[panels.short(init) for init in inits], title=1
     )
-    at = [row for row in found if Level.of_row(row) == level]
+    at = [row for row in table if Level.of_row(row) == level]
     drawn: list[dict] = []
-    for ax, name in zip(made.every, names, strict=False):
+    for ax, name in zip(grid.all_axes, names, strict=False):
         neutral = about[name].neutral
         ticks = sorted({neutral, *(row["level"] for row in at if row["change"] == name)})
         for init in inits:
@@ -113,18 +113,18 @@ def figure(runs: Sequence[Run], found: Sequence[dict], changes: Sequence[Change]
         ax.axvline(ticks.index(neutral), color="0.7", linewidth=0.8, linestyle=":")
         ax.set_title(name)
         ax.set_xlabel(about[name].axis)
-    for ax in made.every[len(names) :]:
+    for ax in grid.all_axes[len(names) :]:
         ax.set_axis_off()
-    for line in made.axes:
+    for line in grid.axes:
         line[0].set_ylabel("macro F1, %")
-    return made.figure, drawn
+    return grid.figure, drawn
 
 
-def text(found: Sequence[dict], level: Level) -> str:
+def text(table: Sequence[dict], level: Level) -> str:
     """The rows of one number of labels as a Markdown table."""
     head = ("change", "level", "init", "accuracy", "macro F1", "flipped", "difference of macro F1", "")
     lines = [head, ("---",) * len(head)]
-    for row in found:
+    for row in table:
         if Level.of_row(row) != level:
             continue
         gain = "" if row["difference"] is None else (
@@ -141,13 +141,13 @@ def text(found: Sequence[dict], level: Level) -> str:
 
 def write(out: Path, runs: Sequence[Run], changes: Sequence[Change]) -> tuple[list[dict], list[Path]]:
     """Writes robustness.csv, robustness.md and robustness.svg to `out`. Returns the rows and the paths."""
-    found = rows(runs, changes)
+    table = rows(runs, changes)
     level = max((run.level for run in runs), key=lambda level: (level.arm == runs[0].arm, level.fraction))
     out.mkdir(parents=True, exist_ok=True)
-    paths = [tables.write_csv(out / "robustness.csv", found, COLUMNS)]
-    (out / "robustness.md").write_text(f"Tested with {level}, in percent.\n\n{text(found, level)}\n", encoding="utf-8")
+    paths = [tables.write_csv(out / "robustness.csv", table, COLUMNS)]
+    (out / "robustness.md").write_text(f"Tested with {level}, in percent.\n\n{text(table, level)}\n", encoding="utf-8")
     with panels.style():
-        drawing, _ = figure(runs, found, changes, level)
+        drawing, _ = figure(runs, table, changes, level)
         drawing.savefig(out / "robustness.svg")
         drawing.savefig(out / "robustness.png", dpi=150)
-    return found, [*paths, out / "robustness.md", out / "robustness.svg", out / "robustness.png"]
+    return table, [*paths, out / "robustness.md", out / "robustness.svg", out / "robustness.png"]

@@ -85,12 +85,12 @@ def slug(arm: str) -> str:
 
 def distinct(names: Iterable[str]) -> list[str]:
     """File names for `names` that differ even without case: a repeated one gets a "_" at its end."""
-    found: list[str] = []
+    unique: list[str] = []
     for name in names:
-        while name.casefold() in map(str.casefold, found):
+        while name.casefold() in map(str.casefold, unique):
             name += "_"
-        found.append(name)
-    return found
+        unique.append(name)
+    return unique
 
 
 @dataclass(frozen=True)
@@ -173,10 +173,10 @@ def read_runs(run_dirs: Sequence[Path]) -> tuple[list[Run], list[str]]:
                 f"{path / 'run.json'}: classes {show(cell['info']['classes'])} differ from"
                 f" {show(names)} of {cells[0]['path']}; one report compares runs of the same classes"
             )
-        run, found = _read_files(cell, names)
+        run, lines = _read_files(cell, names)
         check_same_images(run, runs[0] if runs else run, cell["path"] / "predictions.csv")
         runs.append(run)
-        notes += found
+        notes += lines
     usual = usual_arm(runs)
     order = sorted(runs, key=lambda r: (r.arm != usual, _natural(r.arm), r.fraction, init_order(r.init), r.seed))
     return order, notes
@@ -279,8 +279,8 @@ def _label_count(info: dict) -> int:
 def _read_files(cell: dict, names: Sequence[str]) -> tuple[Run, list[str]]:
     """The run with its predictions, with class indices into `names`, and lines about missing columns."""
     path = cell["path"]
-    test, found = read_predictions(path / "predictions.csv", names)
-    notes = [f"{clean(shareable(path))}: {note}" for note in found]
+    test, missing_columns = read_predictions(path / "predictions.csv", names)
+    notes = [f"{clean(shareable(path))}: {note}" for note in missing_columns]
     validation, file = None, path / "predictions_val.csv"
     if is_file(file):
         validation, _ = read_predictions(file, names)
@@ -370,10 +370,10 @@ def _last_epoch(file: Path) -> dict[str, float] | None:
     """Test scores of the last epoch, by results.json, where validation chose the epoch; None where it does not tell."""
     try:
         scores = peek(file)["last_epoch"]
-        found = {name: scores[name] for name in ("accuracy", "f1")}
+        last = {name: scores[name] for name in ("accuracy", "f1")}
     except (KeyError, TypeError):
         return None
-    return found if all(is_number(value, 0.0, 1.0) for value in found.values()) else None
+    return last if all(is_number(value, 0.0, 1.0) for value in last.values()) else None
 
 
 def check_same_images(run: Run, first: Run, file: Path) -> None:

@@ -41,8 +41,8 @@ def image_terms(
     gaps[np.arange(len(labels)), width_bins(confidence)] = confidence - right
     nll = brier = np.full(len(labels), np.nan)
     if probabilities is not None:
-        own = np.take_along_axis(probabilities, labels[:, None], 1)[:, 0]
-        nll = -np.log(np.maximum(own, SMALLEST))
+        of_label = np.take_along_axis(probabilities, labels[:, None], 1)[:, 0]
+        nll = -np.log(np.maximum(of_label, SMALLEST))
         brier = ((probabilities - one[labels]) ** 2).sum(1)
     hits = one[labels] * right[:, None]
     return np.column_stack([one[labels], one[predictions], hits, gaps, nll, brier])
@@ -66,7 +66,7 @@ def metrics_from_sums(sums: Float[np.ndarray, "*d t"], classes: int) -> dict[str
     def macro(values: Float[np.ndarray, "*d c"]):
         return (values * occurs).sum(-1) / occurs.sum(-1)
 
-    found = {
+    metrics = {
         "accuracy": hits.sum(-1) / n,
         "precision": macro(precision),
         "recall": macro(recall),
@@ -76,7 +76,7 @@ def metrics_from_sums(sums: Float[np.ndarray, "*d t"], classes: int) -> dict[str
         "nll": sums[..., -2] / n,
         "brier": sums[..., -1] / n,
     }
-    return {name: np.asarray(values) for name, values in found.items()}
+    return {name: np.asarray(values) for name, values in metrics.items()}
 
 
 # --- intervals and tests
@@ -101,16 +101,16 @@ def bootstrap(
     for target, t in zip(by_unit, terms, strict=True):
         np.add.at(target, units, t)
     by_unit = [t.astype(np.float32) for t in by_unit]
-    found = []
+    parts = []
     step = max(1, min(draws, 2_000_000 // count))
     for start in range(0, draws, step):
         rows = min(step, draws - start)
         drawn = rng.integers(0, count, (rows, count)) + count * np.arange(rows)[:, None]
         weights = np.bincount(drawn.ravel(), minlength=rows * count).reshape(rows, count)
         weights = weights.astype(np.float32)
-        found.append([metrics((weights @ t).astype(np.float64)) for t in by_unit])
-    names = found[0][0]
-    return {m: np.stack([np.concatenate([part[r][m] for part in found]) for r in range(len(terms))]) for m in names}
+        parts.append([metrics((weights @ t).astype(np.float64)) for t in by_unit])
+    names = parts[0][0]
+    return {m: np.stack([np.concatenate([part[r][m] for part in parts]) for r in range(len(terms))]) for m in names}
 
 
 def percentile_interval(draws: Float[np.ndarray, " d"]) -> tuple[float, float]:
@@ -181,10 +181,10 @@ def over_seeds(redrawn: Float[np.ndarray, "s d"], values: Float[np.ndarray, " s"
     if seeds < SEEDS:
         return image
     center, variance = image.mean(), image.var()
-    own = (redrawn - redrawn.mean(1, keepdims=True)).var(0, ddof=1).mean()
-    shared = max(0.0, 1 - own / (seeds * variance)) if variance > 0 else 0.0
-    spread = (seed_weights(seeds, len(image)) - 1 / seeds).T @ values
-    both = center + np.sqrt(shared) * (image - center) + spread
+    specific = (redrawn - redrawn.mean(1, keepdims=True)).var(0, ddof=1).mean()
+    shared = max(0.0, 1 - specific / (seeds * variance)) if variance > 0 else 0.0
+    seed_term = (seed_weights(seeds, len(image)) - 1 / seeds).T @ values
+    both = center + np.sqrt(shared) * (image - center) + seed_term
     widths = [high - low for low, high in (percentile_interval(both), percentile_interval(image))]
     return both if widths[0] >= widths[1] else image
 
@@ -217,8 +217,8 @@ def seed_weights(seeds: int, draws: int = DRAWS, seed: int = 0) -> Float[np.ndar
     normal = stats.norm.ppf(points[:, 1:])
     normal /= np.linalg.norm(normal, axis=1, keepdims=True)
     length = np.sqrt(stats.f.ppf(points[:, :1], seeds - 1, seeds - 1) / seeds)
-    spread = length * normal @ linalg.helmert(seeds)
-    weights = 1 / seeds + rng.permutation(np.concatenate([spread, -spread]))[:draws].T
+    deviations = length * normal @ linalg.helmert(seeds)
+    weights = 1 / seeds + rng.permutation(np.concatenate([deviations, -deviations]))[:draws].T
     weights.flags.writeable = False  # the cache returns the same array to all callers
     return weights
 
@@ -257,14 +257,14 @@ def labels_to_reach(
     """
     curve = np.maximum.accumulate(scores, axis=-1)
     log_n = np.log(n)
-    found = np.where(target > curve[..., -1], np.inf, 0.0)
-    found = np.where(target == curve[..., 0], n[0], found)
+    reached = np.where(target > curve[..., -1], np.inf, 0.0)
+    reached = np.where(target == curve[..., 0], n[0], reached)
     for i in range(len(n) - 1):
         low, high = curve[..., i], curve[..., i + 1]
         inside = (low < target) & (target <= high)
         share = np.where(inside, target - low, 0) / np.where(inside, high - low, 1)
-        found = np.where(inside, np.exp(log_n[i] + share * (log_n[i + 1] - log_n[i])), found)
-    return found
+        reached = np.where(inside, np.exp(log_n[i] + share * (log_n[i + 1] - log_n[i])), reached)
+    return reached
 
 
 def censored_interval(draws: Float[np.ndarray, " d"]) -> tuple[float, float]:
@@ -324,11 +324,11 @@ def fit_temperature(probabilities: Float[np.ndarray, "n c"], labels: Int[np.ndar
     rows = np.arange(len(labels))
 
     def loss(log_t: float) -> float:
-        own = scale(probabilities, np.exp(log_t))[rows, labels]
-        return float(-np.log(np.maximum(own, SMALLEST)).mean())
+        of_label = scale(probabilities, np.exp(log_t))[rows, labels]
+        return float(-np.log(np.maximum(of_label, SMALLEST)).mean())
 
-    found = optimize.minimize_scalar(loss, bounds=(-4, 4), method="bounded", options={"xatol": 1e-6})
-    return float(np.exp(found.x))
+    fit = optimize.minimize_scalar(loss, bounds=(-4, 4), method="bounded", options={"xatol": 1e-6})
+    return float(np.exp(fit.x))
 
 
 def scale(probabilities: Float[np.ndarray, "n c"], temperature: float) -> Float[np.ndarray, "n c"]:

@@ -121,7 +121,7 @@ def choice(runs: Sequence[Run]) -> dict[str, float | int | str | None]:
         if counts[-1] and tested:
             chosen.append(tested[-1])
             last.append(max(points, key=lambda line: line["step"])["val/accuracy"])
-    whole = len(chosen) == len(runs)
+    complete = len(chosen) == len(runs)
     at_end = [run.last_epoch for run in runs if run.last_epoch]
     ends = {m: float(np.mean([e[m] for e in at_end])) if len(at_end) == len(runs) else None for m in ("accuracy", "f1")}
     n_choosing = None if None in counts else round(sum(counts) / len(counts))
@@ -131,8 +131,8 @@ def choice(runs: Sequence[Run]) -> dict[str, float | int | str | None]:
         "n_choosing": n_choosing,
         "n_temperature": n_temperature,
         "chosen": " and ".join(use for use, n in uses.items() if n),
-        "validation_accuracy": float(np.mean(chosen)) if whole else None,
-        "validation_accuracy_last": float(np.mean(last)) if whole else None,
+        "validation_accuracy": float(np.mean(chosen)) if complete else None,
+        "validation_accuracy_last": float(np.mean(last)) if complete else None,
         "accuracy_last_epoch": ends["accuracy"],
         "f1_last_epoch": ends["f1"],
     }
@@ -153,7 +153,7 @@ def paired(study: Study) -> tuple[list[dict], list[str]]:
     compared, so its numbers are None; `collapsed` counts the collapsed models of both sides. Also returns lines about
     what could not be paired.
     """
-    found, notes = [], []
+    differences, notes = [], []
     if not study.baselines:
         return [], [f"no run from {BASELINE}: nothing is compared with it"] if len(study.inits) > 1 else []
     for arm, init in [(a, i) for a in study.arms for i in study.compared]:
@@ -165,22 +165,22 @@ def paired(study: Study) -> tuple[list[dict], list[str]]:
             if len(ours) < max(map(len, cells)):
                 few.setdefault(len(ours), []).append(str(level))
             if ours:
-                found += _differences(study, level, (init, baseline), ours, base)
+                differences += _differences(study, level, (init, baseline), ours, base)
         for count, where in few.items():
             have = f"{count} seeds have" if count > 1 else "1 seed has" if count else "no seed has"
             notes.append(f"{init} at {'; '.join(where)}: {have} a matching {BASELINE} run; only these are compared")
     for metric in stats.METRICS + stats.SCORES:
-        family = [(row, each) for row, each in found if row["metric"] == metric]
+        family = [(row, each) for row, each in differences if row["metric"] == metric]
         for row, _, verdict in judged(family):
             row |= verdict
-    return [row for row, _ in found], notes
+    return [row for row, _ in differences], notes
 
 
 def _differences(
     study: Study, level: Level, names: tuple[str, str], ours: list[int], base: list[int]
 ) -> list[tuple[dict, Difference | None]]:
     """The rows of one level and initialization, a row for each metric that both sides have."""
-    found = []
+    rows = []
     nothing = any(study.collapsed(side) == len(side) for side in (ours, base))
     for m in stats.METRICS + stats.SCORES:
         if math.isnan(study.mean(m, ours) - study.mean(m, base)):
@@ -197,8 +197,8 @@ def _differences(
             row |= {"difference": each.value, "low": each.low, "high": each.high, "p": each.p}
             if m == "accuracy" and len(ours) == 1:
                 row["mcnemar_p"] = stats.mcnemar(study.runs[ours[0]].test.right, study.runs[base[0]].test.right)
-        found.append((row, each))
-    return found
+        rows.append((row, each))
+    return rows
 
 
 def collapse(row: dict) -> str:

@@ -25,12 +25,12 @@ def fingerprint(run_dirs: Sequence[Path], settings: dict[str, Any]) -> str:
         if isinstance(start, str) and start:  # in a moved study, the pre-training is next to the cells
             starts = Path(start), place.resolve().parent.parent / Path(start).name
             places |= {start.resolve() for start in starts if start.is_dir()}
-    found = hashlib.sha256(json.dumps([__version__, settings], sort_keys=True, default=str).encode())
+    digest = hashlib.sha256(json.dumps([__version__, settings], sort_keys=True, default=str).encode())
     for place in [Path(__file__).parent, *sorted(places)]:
         for path in sorted(_files(place)):
             seen = path.stat()
-            found.update(f"{path}\0{seen.st_size}\0{seen.st_mtime_ns}\n".encode(errors="surrogateescape"))
-    return found.hexdigest()
+            digest.update(f"{path}\0{seen.st_size}\0{seen.st_mtime_ns}\n".encode(errors="surrogateescape"))
+    return digest.hexdigest()
 
 
 def _files(place: Path) -> Iterator[Path]:

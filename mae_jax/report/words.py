@@ -44,12 +44,12 @@ def answer(study: Study, rows: list[dict], paired: list[dict], worth: list[dict]
     heads.append(how_many(study, rows, label_efficiency.enough(study, target)))
     lines, later = [], []
     for init, arm in compared:
-        own = [row for row in accuracy if (row["init"], row["arm"]) == (init, arm)]
+        init_rows = [row for row in accuracy if (row["init"], row["arm"]) == (init, arm)]
         if arm == study.arms[0]:
-            lines += [_difference_line(study, rows, row, paired, worth) for row in own]
+            lines += [_difference_line(study, rows, row, paired, worth) for row in init_rows]
         else:
-            outcomes = [f"at {Level.of_row(row).amount} {_outcome(row)}" for row in own]
-            base = _join(list(dict.fromkeys(row["baseline"] for row in own)))
+            outcomes = [f"at {Level.of_row(row).amount} {_outcome(row)}" for row in init_rows]
+            base = _join(list(dict.fromkeys(row["baseline"] for row in init_rows)))
             lines.append(f"{_sentence(arm)[:-1]}, {init} against {base}: {'; '.join(outcomes)}.")
         equal = label_efficiency.equal_updates(paired, init)
         if EQUAL_UPDATES in arm and label_efficiency.shows_nothing_at_equal_updates(paired, init):
@@ -57,10 +57,10 @@ def answer(study: Study, rows: list[dict], paired: list[dict], worth: list[dict]
         if (
             equal and arm == study.arms[0]
         ):  # where updates are equal, the gain for equal epochs is one of training length
-            own = [row for row in own if row["fraction"] not in {each["fraction"] for each in equal}]
-            later += [_gain(study, own, worth, arm)] if own else []
+            init_rows = [row for row in init_rows if row["fraction"] not in {each["fraction"] for each in equal}]
+            later += [_gain(study, init_rows, worth, arm)] if init_rows else []
             continue
-        heads.append(_gain(study, own, worth, arm))
+        heads.append(_gain(study, init_rows, worth, arm))
     heads += later
     if not accuracy:
         heads.append(f"Nothing is compared: that takes a run from {BASELINE} and another at the same fraction.")
@@ -82,9 +82,9 @@ def equal_updates_line(paired: Sequence[dict], init: str) -> str:
     """Says that models trained for equally many updates show no difference; "" if they do, or were not compared."""
     if not label_efficiency.shows_nothing_at_equal_updates(paired, init):
         return ""
-    found = label_efficiency.equal_updates(paired, init)
-    points = _join([f"{_points(row)} at {Level.of_row(row).amount}" for row in found])
-    lower = [row for row in found if is_lower(row)]
+    rows = label_efficiency.equal_updates(paired, init)
+    points = _join([f"{_points(row)} at {Level.of_row(row).amount}" for row in rows])
+    lower = [row for row in rows if is_lower(row)]
     relation = "are not better than" if lower else "show no difference in accuracy compared with"
     return f"Trained for equally many updates, {_model(init)}s {relation} those from {BASELINE}: {points}."
 
@@ -130,11 +130,11 @@ def how_many(study: Study, rows: Sequence[dict], enough: Enough | None) -> str:
     return f"{_sentence('; '.join(parts))} Enough is {goal}, {why}.{fewer}"
 
 
-def _gain(study: Study, own: Sequence[dict], worth: Sequence[dict], arm: str) -> str:
-    """The gain of an initialization over scratch in one arm, over the fractions. `own` are rows of paired.csv."""
-    init, seeds = own[0]["init"], min(row["seeds"] for row in own)
+def _gain(study: Study, init_rows: Sequence[dict], worth: Sequence[dict], arm: str) -> str:
+    """The gain of an initialization over scratch in one arm, over the fractions. `init_rows` are rows of paired.csv."""
+    init, seeds = init_rows[0]["init"], min(row["seeds"] for row in init_rows)
     better, worse, nothing, unsure, collapsed = [], [], [], [], []
-    for row in own:
+    for row in init_rows:
         at = Level.of_row(row).amount
         if row["verdict"] == COLLAPSED:
             collapsed.append(at)
@@ -148,10 +148,10 @@ def _gain(study: Study, own: Sequence[dict], worth: Sequence[dict], arm: str) ->
             continue
         sure = at + doubt
         points = f"{abs(100 * row['difference']):.1f} points of accuracy at {sure}"
-        found = saved(row, worth)
-        labels_saved = found is not None and found["low"] is not None and found["low"] > 1
+        labels_row = saved(row, worth)
+        labels_saved = labels_row is not None and labels_row["low"] is not None and labels_row["low"] > 1
         (better if is_higher(row) else worse).append(
-            f"{times(found)} at {sure}" if found and labels_saved and is_higher(row) else points
+            f"{times(labels_row)} at {sure}" if labels_row and labels_saved and is_higher(row) else points
         )
     few = seeds < stats.SEEDS
     ours = {1: "this {} is", 2: "these {}s are"}[seeds].format(_model(init)) if few else ""
@@ -189,8 +189,8 @@ def saved(row: dict, worth: Sequence[dict]) -> dict | None:
     None if there is no such value, or if the curve from scratch is so flat, or falls, that it reaches this accuracy
     without more labels.
     """
-    found = [w for w in worth if _same(w, row)]
-    return found[0] if found and found[0]["times"] is not None and found[0]["times"] >= 1.05 else None
+    matches = [w for w in worth if _same(w, row)]
+    return matches[0] if matches and matches[0]["times"] is not None and matches[0]["times"] >= 1.05 else None
 
 
 # --- the details
@@ -211,10 +211,10 @@ def _difference_line(study: Study, rows: Sequence[dict], row: dict, paired: list
         text += f" (p = {row['holm_p']:.2g})"
     if row["collapsed"]:
         text += f"; {row['collapsed']} of {2 * row['seeds']} models collapsed, so the interval means little"
-    found = saved(row, worth)
-    if found and is_higher(row):
-        interval = f" (95 % interval {times_interval(found)})" if found["low"] is not None else ""
-        text += f"; worth {times(found)}{interval}"
+    labels_row = saved(row, worth)
+    if labels_row and is_higher(row):
+        interval = f" (95 % interval {times_interval(labels_row)})" if labels_row["low"] is not None else ""
+        text += f"; worth {times(labels_row)}{interval}"
     f1 = [r for r in paired if r["metric"] == "f1" and _same(r | {"metric": "accuracy"}, row)]
     if f1 and f1[0]["verdict"] != row["verdict"]:
         text += f". Macro F1, which counts every class alike: {f1[0]['verdict']}, {_points(f1[0])}"
@@ -292,17 +292,17 @@ def plateau_lines(study: Study) -> list[str]:
             lines.append(f"{init}: collapsed with any number of labels, so the gain from more labels is not known.")
         if len(learned) < 2:
             continue
-        found = label_efficiency.plateau(study, init)
-        if found is None and label_efficiency.still_changes(study, init):
+        end = label_efficiency.plateau(study, init)
+        if end is None and label_efficiency.still_changes(study, init):
             lines.append(f"{init}: accuracy still changes up to {learned[-1].labels}.")
-        elif found is None:
+        elif end is None:
             continue
-        elif found[1] <= LITTLE:
+        elif end[1] <= LITTLE:
             seeds = min(len(study.of(level, init)) for level in learned)
             whose = "" if seeds >= stats.SEEDS else f", for these models ({COUNTS[seeds]})"
             lines.append(
-                f"{init}: a gain of more than {100 * found[1]:.1f} points of accuracy by more labels than "
-                f"{found[0].amount} is ruled out (95 % interval){whose}; none is shown."
+                f"{init}: a gain of more than {100 * end[1]:.1f} points of accuracy by more labels than "
+                f"{end[0].amount} is ruled out (95 % interval){whose}; none is shown."
             )
     return lines
 
@@ -312,33 +312,33 @@ def calibration_lines(paired: Sequence[dict]) -> list[str]:
     rows = [row for row in paired if row["metric"] == "ece"]
     lines = []
     for init, arm in dict.fromkeys((row["init"], row["arm"]) for row in rows):
-        own = [row for row in rows if (row["init"], row["arm"]) == (init, arm)]
+        init_rows = [row for row in rows if (row["init"], row["arm"]) == (init, arm)]
         by_verdict: dict[str, list[str]] = {}
-        for row in own:
+        for row in init_rows:
             points = "" if row["verdict"] in (NOTHING, COLLAPSED) else f", {_points(row)}"
             by_verdict.setdefault(row["verdict"], []).append(f"at {Level.of_row(row).amount}{points}")
         parts = "; ".join(f"{verdict} {_join(where)}" for verdict, where in by_verdict.items())
-        base = _join(list(dict.fromkeys(row["baseline"] for row in own)))
+        base = _join(list(dict.fromkeys(row["baseline"] for row in init_rows)))
         lines.append(f"Calibration error (ECE) of {init} against {base}{f', {arm}' if arm else ''}: {parts}.")
     return lines
 
 
 def worth_lines(worth: Sequence[dict], paired: Sequence[dict]) -> list[dict]:
     """The rows of `worth` with the number of labels saved and its interval in words."""
-    found = []
+    table = []
     for row in worth:
-        own = [p for p in paired if _same(p, row)]
+        comparisons = [p for p in paired if _same(p, row)]
         interval = times_interval(row) if row["low"] is not None else "–"
         if row["times"] is None:
             text = row["note"]
-        elif any(p["verdict"] == NOTHING for p in own):
+        elif any(p["verdict"] == NOTHING for p in comparisons):
             text, interval = NOTHING, "–"
-        elif any(is_higher(p) for p in own) and saved(row, worth) is None:
+        elif any(is_higher(p) for p in comparisons) and saved(row, worth) is None:
             text = f"better, but the curve from {BASELINE} is flat or falls here"
         else:
             text = times(row)
-        found.append(row | {"words": text, "interval": interval})
-    return found
+        table.append(row | {"words": text, "interval": interval})
+    return table
 
 
 # --- parts of sentences

@@ -226,8 +226,8 @@ def entries(folder: Path) -> list[Path]:
     Unlike Path.glob, which skips what it cannot list, raises OSError if the storage fails.
     """
     try:
-        with os.scandir(folder) as found:
-            return sorted(folder / entry.name for entry in found)
+        with os.scandir(folder) as scan:
+            return sorted(folder / entry.name for entry in scan)
     except (FileNotFoundError, NotADirectoryError):
         return []
 

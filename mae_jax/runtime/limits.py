@@ -84,12 +84,12 @@ def _threads_of_user() -> int:
 
 def no_more_threads() -> str:
     """One line for a thread or process that cannot be started, with the limits that may be the reason."""
-    found = []
+    limits = []
     for name, option in (("RLIMIT_NPROC", "-u"), ("RLIMIT_AS", "-v")):
         limit = resource.getrlimit(getattr(resource, name))[0]
         if limit != resource.RLIM_INFINITY:
-            found.append(f"ulimit {option} is {limit if option == '-u' else limit >> 10}")
+            limits.append(f"ulimit {option} is {limit if option == '-u' else limit >> 10}")
     return (
-        f"this process cannot start another thread or process ({', '.join(found) or 'no limit is set here'}); "
+        f"this process cannot start another thread or process ({', '.join(limits) or 'no limit is set here'}); "
         f"raise the limit of processes or memory, or lower data.threads and data.workers"
     )

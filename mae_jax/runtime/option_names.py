@@ -23,10 +23,10 @@ def in_options(text: str, options: Mapping[str, str]) -> str:
     A field that is an argument without a name, such as PLACE, is left out before its value or a message.
     """
 
-    def named(found: re.Match[str]) -> str:
-        option, then = options.get(found[1], ""), found[2]
+    def named(match: re.Match[str]) -> str:
+        option, then = options.get(match[1], ""), match[2]
         if not option:
-            return found[0]
+            return match[0]
         return "" if then and not option.startswith("-") else f"{option}{then}"
 
     return re.sub(r"\b(?:finetune\.|pretrain\.)?data\.(\w+)(=(?=[^\s'])|: |)", named, text)

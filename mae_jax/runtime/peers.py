@@ -252,17 +252,17 @@ def ended(code: int) -> None:
 
 def _end_run(what: str) -> NoReturn:
     """Ends this process because another one is lost."""
-    found: list[int | None] = []
+    steps: list[int | None] = []
 
     def read(saved: Callable[[], int | None]) -> None:
         with contextlib.suppress(Exception):
-            found.append(saved())
+            steps.append(saved())
 
     if last_step:
         reading = threading.Thread(target=read, args=(last_step,), daemon=True)
         reading.start()
         reading.join(5)  # storage may have failed with the other process
-    step = found[0] if found else None
+    step = steps[0] if steps else None
     _end(f"{what}; the same command resumes from {f'step {step}' if step else 'what is saved'}")
 
 

@@ -13,11 +13,11 @@ def local(place: str | os.PathLike, field: str) -> Path:
     text = os.fspath(place)
     if re.match(r"[A-Za-z]:/", text) and os.name != "nt":
         raise UserError(f"{field}={text}: this is a path of Windows; give the path on this machine")
-    if found := re.match(r"([A-Za-z][\w+.-]*):/", text):
-        if found[1].lower() == "file":
+    if match := re.match(r"([A-Za-z][\w+.-]*):/", text):
+        if match[1].lower() == "file":
             raise UserError(f"{field}={text}: omit file:// and give the path on this machine")
         raise UserError(
-            f"{field}={text}: {found[1]}:// addresses are neither read nor written; name a folder on this machine, and "
+            f"{field}={text}: {match[1]}:// addresses are neither read nor written; name a folder on this machine, and "
             f"copy the files yourself"
         )
     try:
@@ -30,11 +30,11 @@ def local(place: str | os.PathLike, field: str) -> Path:
 
 def hub_advice(place: str | os.PathLike) -> str:
     """How to download `place` if it reads like a name on the Hugging Face Hub, such as owner/name; otherwise ""."""
-    found = re.fullmatch(r"(?:hf[-_]hub:)?([\w-][\w.-]*)/([\w-][\w.-]*)", os.fspath(place))
+    match = re.fullmatch(r"(?:hf[-_]hub:)?([\w-][\w.-]*)/([\w-][\w.-]*)", os.fspath(place))
     file = r".*\.(safetensors|npz|pth|pt|bin|ckpt|torch|tar)"
-    if not found or Path(found[1]).is_dir() or found[1] == "runs" or re.fullmatch(file, found[2]):
+    if not match or Path(match[1]).is_dir() or match[1] == "runs" or re.fullmatch(file, match[2]):
         return ""
-    owner, name = found.groups()
+    owner, name = match.groups()
     return (
         f"mae_jax downloads nothing; if it is a name on the Hugging Face Hub, run hf download {owner}/{name} "
         f"--local-dir {name} (pip install huggingface_hub) and use the folder {name}"

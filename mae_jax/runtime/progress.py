@@ -83,7 +83,7 @@ class Progress:
 
         `position`: the line of the bar, if several runs have one at the same time.
         """
-        self.every, self.quiet, self.position = every_seconds, quiet, position
+        self.every_seconds, self.quiet, self.position = every_seconds, quiet, position
         self.costs = list(costs)
         self.stream = stream or sys.stdout
         self.run = -1
@@ -120,7 +120,7 @@ class Progress:
         if not self.quiet and _terminal(self.stream):
             self._draw(step, text)
             return
-        if now - self._shown < self.every and step != self.steps:
+        if now - self._shown < self.every_seconds and step != self.steps:
             return
         self._shown = now
         line = f"{self.label} · step {step}/{self.steps} · {text}"

@@ -95,7 +95,7 @@ class _Execution:
         """Plans and pre-trains in one worker with all GPUs, then runs the others in one worker per GPU."""
         with Team([Place(gpus=",".join(gpus))]) as team:
             with signals.interruptible(self.nothing_changed):
-                board = Board([""], [0.0], self.progress.every, 1)
+                board = Board([""], [0.0], self.progress.every_seconds, 1)
                 (self.planned,) = call(team.workers, board, "plan", self.runs, folder)
             self.describe()
             first, rest = self.split()
@@ -140,7 +140,7 @@ class _Execution:
     def run_in(self, team: Team, todo: Sequence[side_by_side.Job]) -> None:
         """Runs all jobs in the workers of `team`."""
         names = [run.name for _, run in self.runs]
-        board = Board(names, [run.seconds for run in self.planned], self.progress.every, len(team.workers))
+        board = Board(names, [run.seconds for run in self.planned], self.progress.every_seconds, len(team.workers))
         ready = []
         for job in todo:
             kept = []

@@ -24,7 +24,7 @@ def lines(planned: Sequence[Planned], cache: splits.DataCache) -> list[str]:
     if len(later) < 2:
         return []
     jobs = side_by_side.jobs(planned, later)
-    found = ["  expected time by number of devices (as fast as this one; communication is not included):"]
+    table = ["  expected time by number of devices (as fast as this one; communication is not included):"]
     for count in DEVICES:
         shares = _shares([planned[k] for k in todo], count, cache)
         split = {k: planned[k].seconds * shares[planned[k].config.task] for k in todo}
@@ -33,8 +33,8 @@ def lines(planned: Sequence[Planned], cache: splits.DataCache) -> list[str]:
         line = f"    {count_of(count, 'device')}: about {duration(side)}"
         if count > 1:
             line += f" with one classifier per device, {duration(sum(split.values()))} with each run over all devices"
-        found.append(line)
-    return found
+        table.append(line)
+    return table
 
 
 def _shares(runs: Sequence[Planned], count: int, cache: splits.DataCache) -> dict[str, float]:

@@ -76,8 +76,8 @@ def find(top: Path) -> list[Entry]:
     """
     if not is_dir(top):
         raise UserError(f"{top} is not a directory; name one that contains runs, such as runs/")
-    found = sorted(_directories(top, DEPTH), key=lambda pair: pair[0])
-    all_entries = [entry for path, error in found if (entry := _read(path, error)) is not None]
+    directories = sorted(_directories(top, DEPTH), key=lambda pair: pair[0])
+    all_entries = [entry for path, error in directories if (entry := _read(path, error)) is not None]
     for i, entry in enumerate(all_entries):
         if entry.task in ("study", "sweep"):
             below = [other for other in all_entries if entry.path in other.path.parents]

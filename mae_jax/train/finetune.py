@@ -141,7 +141,7 @@ def describe_data(config: RunConfig, data: splits.Labelled, cache: splits.DataCa
     if config.init == "mae":
         before = splits.seen_before(config.data, tests, initial_weights.earlier_data(config), cache)
     for who, leaks in (("training", data.leaks), ("pre-training", before)):
-        shared = {name: duplicates.in_words(found, who) for name, found in leaks.items()}
+        shared = {name: duplicates.in_words(leak, who) for name, leak in leaks.items()}
         if any(shared.values()):
             listed = "; ".join(f"{name} has {text}" for name, text in shared.items() if text)
             about[f"warning: test images that may be known from {who}"] = (

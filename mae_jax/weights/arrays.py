@@ -193,18 +193,18 @@ def _tensors(loaded: dict[Any, Any], tensor: type, where: str) -> dict[str, Any]
 
     Optimizer states and other parts that hold no network are left out. Raises UserError if two have the same key.
     """
-    found: dict[str, Any] = {}
+    tensors: dict[str, Any] = {}
 
     def walk(part: dict[Any, Any], above: str, depth: int) -> None:
         for key, value in part.items():
             if isinstance(value, tensor):
-                if found.setdefault(f"{above}{key}", value) is not value:
+                if tensors.setdefault(f"{above}{key}", value) is not value:
                     raise UserError(f"{where} holds two arrays of the name {above}{key}; save only one of them")
             elif isinstance(value, dict) and depth < _DEEPEST and not _NO_NETWORK.fullmatch(str(key)):
                 walk(value, f"{above}{key}.", depth + 1)
 
     walk(loaded, "", 1)
-    return found
+    return tensors
 
 
 def _refuse_bomb(file: Path, field: str) -> None:

@@ -72,10 +72,10 @@ def pretraining_of(place: str, field: str = "init") -> str:
     if not is_file(path / contents.STUDY):
         return place
     runs = contents.runs_below(path)
-    found = [run for run in runs if contents.read_object(run / contents.RUN).get("task") in UNLABELED]
-    if len(found) == 1:
-        return str(found[0])
-    number = f"{len(found)} pre-trainings" if found else "no pre-training"
+    pretrainings = [run for run in runs if contents.read_object(run / contents.RUN).get("task") in UNLABELED]
+    if len(pretrainings) == 1:
+        return str(pretrainings[0])
+    number = f"{len(pretrainings)} pre-trainings" if pretrainings else "no pre-training"
     raise UserError(
-        f"{field}={place} is a study with {number}; name one of its runs: {contents.listed(path, found or runs)}"
+        f"{field}={place} is a study with {number}; name one of its runs: {contents.listed(path, pretrainings or runs)}"
     )

@@ -69,10 +69,10 @@ def test_jax_that_does_not_start(monkeypatch):
     monkeypatch.undo()
     monkeypatch.setattr(doctor, "PROBE", "raise ImportError('libcudart.so.12: cannot open')")
     found = next(doctor.check_jax())
-    assert (found.state, found.found) == (BROKEN, "ImportError: libcudart.so.12: cannot open")
+    assert (found.state, found.detail) == (BROKEN, "ImportError: libcudart.so.12: cannot open")
     monkeypatch.setattr(doctor, "PROBE", "import time; time.sleep(60)")
     monkeypatch.setattr(doctor, "JAX_SECONDS", 0.5)
-    assert next(doctor.check_jax()).found == "JAX did not start within 0.5 s"
+    assert next(doctor.check_jax()).detail == "JAX did not start within 0.5 s"
 
 
 def test_versions_out_of_range(monkeypatch):
@@ -81,8 +81,8 @@ def test_versions_out_of_range(monkeypatch):
     )
     found = by_name(doctor.check_packages())
     assert found["packages"] == doctor.Finding("packages", BROKEN, "1 of 3 as required")
-    assert found["numpy"].remedy == "python -m pip install -U 'numpy>=999'" and ">=999" in found["numpy"].found
-    assert found["no-such-package"].found == "not installed"
+    assert found["numpy"].remedy == "python -m pip install -U 'numpy>=999'" and ">=999" in found["numpy"].detail
+    assert found["no-such-package"].detail == "not installed"
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_python_below_within_and_above_the_tested_range(version, state, words, m
     monkeypatch.setattr(doctor.platform, "python_version", lambda: version)
     monkeypatch.setattr(metadata, "metadata", lambda name: {"Requires-Python": ">=3.11"})
     found = next(doctor.check_python())
-    assert found.state == state and words in found.found and bool(found.remedy) == (state != OK)
+    assert found.state == state and words in found.detail and bool(found.remedy) == (state != OK)
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_a_package_below_within_and_above_the_tested_range(version, state, monke
     late = found["newest versions"]
     assert late.state == (WARNING if state == WARNING else OK)
     if state == WARNING:
-        assert f"jax {version} (tested: 0.12)" in late.found
+        assert f"jax {version} (tested: 0.12)" in late.detail
         assert "configs/demo.py:smoke" in late.remedy and "'jax==0.12.*'" in late.remedy
 
 
@@ -124,7 +124,7 @@ def test_versions_are_not_known_without_an_installation(monkeypatch):
 
     monkeypatch.setattr(metadata, "requires", none)
     found = next(doctor.check_packages())
-    assert found.state == WARNING and "versions are not known" in found.found
+    assert found.state == WARNING and "versions are not known" in found.detail
 
 
 def test_little_room(monkeypatch, tmp_path):
@@ -132,21 +132,21 @@ def test_little_room(monkeypatch, tmp_path):
     monkeypatch.setattr(shutil, "disk_usage", lambda place: usage._replace(free=2**20))
     assert next(doctor.check_directory("runs", tmp_path)).state == WARNING
     monkeypatch.setattr(doctor, "available_memory", lambda: 2**20)
-    assert next(doctor.check_memory()).found == "1 MiB free" and next(doctor.check_memory()).state == WARNING
+    assert next(doctor.check_memory()).detail == "1 MiB free" and next(doctor.check_memory()).state == WARNING
     monkeypatch.setattr(doctor, "available_memory", lambda: None)
-    assert next(doctor.check_memory()).found == "not known on this system"
+    assert next(doctor.check_memory()).detail == "not known on this system"
 
 
 def test_a_directory_that_cannot_be_written(monkeypatch, tmp_path):
     (tmp_path / "file").write_text("")
-    assert next(doctor.check_directory("runs", tmp_path / "file" / "runs")).found.endswith("file is not a directory")
+    assert next(doctor.check_directory("runs", tmp_path / "file" / "runs")).detail.endswith("file is not a directory")
 
     def refuse(*args, **options):
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
     monkeypatch.setattr(doctor.tempfile, "NamedTemporaryFile", refuse)
     found = next(doctor.check_directory("runs", tmp_path))
-    assert found.state == BROKEN and found.found == f"{tmp_path} cannot be written: Read-only file system"
+    assert found.state == BROKEN and found.detail == f"{tmp_path} cannot be written: Read-only file system"
 
 
 def test_no_home_is_no_cache(monkeypatch):
@@ -174,4 +174,4 @@ def test_a_check_that_fails_does_not_stop_the_others(monkeypatch, tmp_path):
 
     monkeypatch.setattr(doctor, "cores", fail)
     found = by_name(doctor.examine(tmp_path))
-    assert found["cores"].state == BROKEN and "nonsense" in found["cores"].found and "openslide" in found
+    assert found["cores"].state == BROKEN and "nonsense" in found["cores"].detail and "openslide" in found

@@ -63,7 +63,7 @@ def encoded(image: np.ndarray, quality: int = 0) -> bytes:
 
 def found(data: list[bytes]) -> set[tuple[int, int]]:
     looks = np.stack([look(one) for one in data])
-    return {(i, j) for i, j, _ in duplicates.found(looks, lambda i: picture(data[i]))}
+    return {(i, j) for i, j, _ in duplicates.find(looks, lambda i: picture(data[i]))}
 
 
 @pytest.mark.parametrize("draw", [nucleus, gradient, empty, organoid])

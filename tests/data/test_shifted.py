@@ -74,7 +74,7 @@ def test_a_shift_by_up_to_a_tenth_is_found(cells):
     train, test = source(cells, "train"), source(moved, "test", 75)
     looks = [duplicates.hashes_of(s)[1] for s in (test, train)]
     pictures = [lambda i, s=s: duplicates.pictures([s], i) for s in (test, train)]
-    found = {(i, j) for i, j, _ in duplicates.found(looks[0], pictures[0], looks[1], pictures[1])}
+    found = {(i, j) for i, j, _ in duplicates.find(looks[0], pictures[0], looks[1], pictures[1])}
     assert found == {(i, 2 * i) for i in range(len(moved))}
 
 
@@ -82,7 +82,7 @@ def test_other_images_are_not_found(cells):
     images = source(cells, "all")
     looks = duplicates.hashes_of(images)[1]
     pairs = list(shifted.candidates(looks))
-    assert list(duplicates.found(looks, lambda i: duplicates.pictures([images], i))) == []
+    assert list(duplicates.find(looks, lambda i: duplicates.pictures([images], i))) == []
     assert all(i < j for i, j, _, _ in pairs)
 
 

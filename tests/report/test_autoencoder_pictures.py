@@ -33,7 +33,7 @@ def study(tmp_path, make):
 
 
 def test_an_autoencoder_is_shown_once(study, tmp_path):
-    (shown,) = autoencoder_pictures.found(read_runs(study)[0])
+    (shown,) = autoencoder_pictures.sheets(read_runs(study)[0])
     assert shown["init"] == "mae" and shown["statistics"] == "estimated"
     assert shown["rows"][0]["spam"] == 0.25 and shown["uri"].startswith("data:image/jpeg")
     assert shown["rows"][0]["removed_pixel_grey"] == pytest.approx(25.5)
@@ -49,12 +49,12 @@ def test_an_autoencoder_is_shown_once(study, tmp_path):
 @pytest.mark.parametrize("text", ["{", "[]", '{"means": [{"spam": 1}]}', '{"means": 3, "statistics": ""}'])
 def test_broken_files_are_left_out(study, text):
     (study[0].parent.parent / "pretrain" / "reconstructions.json").write_text(text)
-    assert autoencoder_pictures.found(read_runs(study)[0]) == []
+    assert autoencoder_pictures.sheets(read_runs(study)[0]) == []
 
 
 def test_a_missing_picture_does_not_stop_the_report(study):
     (study[0].parent.parent / "pretrain" / "reconstructions.png").write_bytes(b"no png")
-    (shown,) = autoencoder_pictures.found(read_runs(study)[0])
+    (shown,) = autoencoder_pictures.sheets(read_runs(study)[0])
     assert shown["uri"] == ""
 
 

@@ -43,7 +43,7 @@ def test_a_pipe_in_place_of_a_picture_file_is_skipped(run_dir):
     for name in ("reconstructions.json", "metrics.jsonl", "predictions_val.csv", "x.png"):
         os.mkfifo(run_dir / name)
     runs, _ = read_runs([run_dir])
-    assert autoencoder_pictures.found(runs) == []
+    assert autoencoder_pictures.sheets(runs) == []
     assert mistakes.gallery(runs)[0]["images"][0]["uri"] is None
 
 

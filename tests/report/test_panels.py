@@ -17,7 +17,7 @@ def box(figure, ax):
 def test_panels_have_their_size_and_do_not_overlap():
     made = panels.grid(2, 3, panel=(2.0, 1.5), left=0.5)
     assert [len(line) for line in made.axes] == [3, 3]
-    assert made.every == [*made.axes[0], *made.axes[1]]
+    assert made.all_axes == [*made.axes[0], *made.axes[1]]
     width, height = made.figure.get_size_inches()
     assert width == pytest.approx(0.5 + 3 * 2.0 + 2 * 0.28 + 0.12)
     under, above = 2 * panels.LINE + 0.12, 0.08  # the tick labels and the axis label; no title
@@ -30,7 +30,7 @@ def test_panels_have_their_size_and_do_not_overlap():
 
 def test_each_line_may_have_a_height_of_its_own():
     made = panels.grid(2, 1, heights=(1.0, 3.0))
-    heights = [ax.get_position().height * made.figure.get_size_inches()[1] for ax in made.every]
+    heights = [ax.get_position().height * made.figure.get_size_inches()[1] for ax in made.all_axes]
     assert heights == pytest.approx([1.0, 3.0])
 
 
@@ -44,12 +44,12 @@ def test_panels_share_the_y_axis_of_a_line_and_where_wanted_the_x_axis_of_a_colu
     assert not b.yaxis.get_tick_params()["labelleft"] and a.yaxis.get_tick_params().get("labelleft", True)
     assert not a.xaxis.get_tick_params()["labelbottom"] and c.xaxis.get_tick_params().get("labelbottom", True)
     apart = panels.grid(2, 1)
-    apart.every[0].set_xlim(0, 5)
-    assert apart.every[1].get_xlim() != (0, 5)
+    apart.all_axes[0].set_xlim(0, 5)
+    assert apart.all_axes[1].get_xlim() != (0, 5)
     own = panels.grid(1, 2, own_y=True)
-    own.every[0].set_ylim(0, 7)
-    assert own.every[1].get_ylim() != (0, 7)
-    gap = box(own.figure, own.every[1])[0].expected - box(own.figure, own.every[0])[0].expected - 2.9
+    own.all_axes[0].set_ylim(0, 7)
+    assert own.all_axes[1].get_ylim() != (0, 7)
+    gap = box(own.figure, own.all_axes[1])[0].expected - box(own.figure, own.all_axes[0])[0].expected - 2.9
     assert gap == pytest.approx(0.62)  # room for the labels of its own y axis
 
 

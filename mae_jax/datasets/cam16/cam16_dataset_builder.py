@@ -41,10 +41,10 @@ class Builder(ImageBuilder):
         )
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict:
-        found, root = {}, root_of(dl_manager, "train/data")
+        splits, root = {}, root_of(dl_manager, "train/data")
         for split in ("train", "val", "test"):
             folder = f"{split}/data"
             if disk.is_dir(root / folder) or split == "train":
                 images = sources.folder(root, folder, classes=CLASSES, check=False, field="--source")
-                found[split] = self.examples(images)
-        return found
+                splits[split] = self.examples(images)
+        return splits

@@ -42,9 +42,9 @@ class Builder(ImageBuilder):
         )
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict:
-        found, root = {}, root_of(dl_manager, "Train")
+        splits, root = {}, root_of(dl_manager, "Train")
         for split in ("Train", "TestA", "TestB"):
             if disk.is_dir(root / split) or split == "Train":
                 images = sources.folder(root, split, classes=CLASSES, check=False, field="--source")
-                found[split] = self.examples(images)
-        return found
+                splits[split] = self.examples(images)
+        return splits

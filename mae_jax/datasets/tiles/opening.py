@@ -48,7 +48,7 @@ def find(source: Path, plain: bool) -> tuple[list[Path], dict[str, list[str]]]:
     `source`.
     """
     left_out: dict[str, list[str]] = {}
-    found: dict[tuple[int, int], Path] = {}
+    slides: dict[tuple[int, int], Path] = {}
     paths = sorted(_files(source, set()), key=lambda path: (path.is_symlink() or _through_link(path, source), path))
     beside = {path.parent for path in paths if path.suffix.lower() in PARTS}
     beside |= {path.with_suffix("") for path in paths if path.suffix.lower() in PARTS}
@@ -66,10 +66,10 @@ def find(source: Path, plain: bool) -> tuple[list[Path], dict[str, list[str]]]:
             left_out.setdefault("not a regular file", []).append(name)
         else:
             status = path.stat()
-            first = found.setdefault((status.st_dev, status.st_ino), path)
+            first = slides.setdefault((status.st_dev, status.st_ino), path)
             if first is not path:
                 left_out.setdefault("a link to a slide that is already used", []).append(name)
-    return sorted(found.values()), left_out
+    return sorted(slides.values()), left_out
 
 
 def _files(folder: Path, seen: set[str]) -> Iterator[Path]:
@@ -163,13 +163,13 @@ def resolution(properties: Mapping[str, str], mpp: float, assume_mpp: float) -> 
     header = _positive(properties.get("openslide.mpp-x"))
     if not header and (power := _positive(properties.get("openslide.objective-power"))):
         header = MAGNIFICATION_MPP / power
-    own = header if FINEST_MPP <= header <= COARSEST_MPP else assume_mpp
-    if not own:
+    scan_mpp = header if FINEST_MPP <= header <= COARSEST_MPP else assume_mpp
+    if not scan_mpp:
         what = f"says {header:.4g} micrometers per pixel, which no scanner has" if header else "has no resolution"
         raise LeftOut(f"its header {what} (set --assume_mpp)")
-    if own > mpp * 1.05:
-        raise LeftOut(f"scanned at {own:.4g} micrometers per pixel, coarser than the requested {mpp:g}")
-    return own
+    if scan_mpp > mpp * 1.05:
+        raise LeftOut(f"scanned at {scan_mpp:.4g} micrometers per pixel, coarser than the requested {mpp:g}")
+    return scan_mpp
 
 
 def _positive(text: str | None) -> float:

@@ -56,8 +56,8 @@ def cut_folder(
     not changed. Raises UserError if there is no slide, or OpenSlide is not installed.
     """
     opening.library()
-    found, left_out = opening.find(source, plain=bool(cutting.assume_mpp))
-    if not found:
+    slides, left_out = opening.find(source, plain=bool(cutting.assume_mpp))
+    if not slides:
         others = f"; left out: {_reasons(left_out)}" if left_out else ""
         raise UserError(
             f"--source {source} has no slide ({', '.join(opening.SUFFIXES)}; with --assume_mpp also "
@@ -70,22 +70,22 @@ def cut_folder(
         shutil.rmtree(into)
         into.mkdir()
         settings.write_text(json.dumps(how))
-    made, open_tasks = [], []
-    for slide in found:
+    zip_files, open_tasks = [], []
+    for slide in slides:
         place = _place(slide, source, into)
-        made.append(place)
+        zip_files.append(place)
         if not place.exists():
             open_tasks.append((slide, place, slide.relative_to(source).as_posix()))
-    kept = len(found) - len(open_tasks)
-    say(count(len(found), "slide") + (f", {kept} of them already cut" if kept else ""))
+    kept = len(slides) - len(open_tasks)
+    say(count(len(slides), "slide") + (f", {kept} of them already cut" if kept else ""))
     for name, reason in _run(open_tasks, cutting, say):
         left_out.setdefault(reason, []).append(name)
-    for path in set(into.glob("*.zip")) - set(made):
+    for path in set(into.glob("*.zip")) - set(zip_files):
         path.unlink()  # its slide was removed or has changed
-    made = [path for path in made if path.exists()]
-    if not made:
+    zip_files = [path for path in zip_files if path.exists()]
+    if not zip_files:
         raise UserError(f"--source {source}: no slide could be cut: {_reasons(left_out)}")
-    return made, left_out
+    return zip_files, left_out
 
 
 def about(path: Path) -> dict:
@@ -111,8 +111,8 @@ def otsu(values: Float[np.ndarray, ...]) -> float:
     counts, edges = np.histogram(values, 256, (0, 1))
     share = np.cumsum(counts) / counts.sum()
     mean = np.cumsum(counts * (edges[:-1] + edges[1:]) / 2) / counts.sum()
-    spread = np.maximum(share * (1 - share), 1e-12)
-    return float(edges[1:][np.argmax((mean[-1] * share - mean) ** 2 / spread)])
+    variance = np.maximum(share * (1 - share), 1e-12)
+    return float(edges[1:][np.argmax((mean[-1] * share - mean) ** 2 / variance)])
 
 
 def _place(slide: Path, source: Path, into: Path) -> Path:

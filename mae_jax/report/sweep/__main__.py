@@ -12,22 +12,22 @@ from mae_jax.runtime.parser import Parser, user_path
 
 def parser() -> Parser:
     """The command's arguments."""
-    made = Parser(
+    arguments = Parser(
         prog="python -m mae_jax.report.sweep",
         description="Compare autoencoders of several mask ratios and visible weights from their run directories.",
     )
-    made.add_argument(
+    arguments.add_argument(
         "run_dirs",
         nargs="+",
         type=user_path,
         metavar="DIR",
         help="directories of pre-training runs and classifiers, or a sweep's directory for all of its runs",
     )
-    made.add_argument("--out", required=True, type=user_path, metavar="DIR", help="where to write the report")
-    made.add_argument("--title", help="the page's heading")
-    made.add_argument("--pictures", type=user_path, metavar="PNG", help="a sheet of reconstructions for the page")
-    made.add_argument("--png", action="store_true", help="also write each figure as PNG")
-    return made
+    arguments.add_argument("--out", required=True, type=user_path, metavar="DIR", help="where to write the report")
+    arguments.add_argument("--title", help="the page's heading")
+    arguments.add_argument("--pictures", type=user_path, metavar="PNG", help="a sheet of reconstructions for the page")
+    arguments.add_argument("--png", action="store_true", help="also write each figure as PNG")
+    return arguments
 
 
 def main(argv: Sequence[str] | None = None) -> int:

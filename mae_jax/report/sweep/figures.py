@@ -69,17 +69,17 @@ def tradeoff(sweep: Sweep, rows: list[dict], space: str) -> Numbers:
     handles, labels = _handles(sweep, linewidth=1)
     figure = grid(lines, columns, panel=(2.1, 2.0), handles=handles, labels=labels, title=1)
     scale = (lambda v: v) if space == "normalised" else grey
-    found = []
-    for ax, ratio in zip(figure.every, sweep.ratios, strict=False):
+    numbers = []
+    for ax, ratio in zip(figure.all_axes, sweep.ratios, strict=False):
         for weight in sweep.weights:
-            own = [r for r in rows if r["evaluated_at"] == ratio and r["visible_weight"] == weight]
-            x, y = ([scale(r[f"{where}_{space}"]) for r in own] for where in ("removed", "visible"))
+            points = [r for r in rows if r["evaluated_at"] == ratio and r["visible_weight"] == weight]
+            x, y = ([scale(r[f"{where}_{space}"]) for r in points] for where in ("removed", "visible"))
             ax.plot(x, y, linewidth=1, alpha=0.9, **_look(sweep, weight))
             ranks = np.argsort(np.argsort(x))  # names of neighboring points alternate above and below
-            for r, a, b, rank in zip(own, x, y, ranks, strict=True):
+            for r, a, b, rank in zip(points, x, y, ranks, strict=True):
                 place = (3, -11 if rank % 2 else 3)
                 ax.annotate(f"{100 * r['mask_ratio']:g}", (a, b), place, textcoords="offset points")
-                found.append(
+                numbers.append(
                     {
                         "evaluated_at": ratio,
                         "visible_weight": weight,
@@ -91,15 +91,15 @@ def tradeoff(sweep: Sweep, rows: list[dict], space: str) -> Numbers:
         ax.set_title(f"{percent(ratio)} removed in evaluation")
         ax.margins(x=0.12)
         ax.grid(color="0.93")
-    for ax in figure.every[len(sweep.ratios) :]:
+    for ax in figure.all_axes[len(sweep.ratios) :]:
         ax.set_axis_off()
     unit = "normalized" if space == "normalised" else "gray levels"
     for row in figure.axes:
         row[0].set_ylabel(f"visible patches, {unit}")
-        row[0].set_ylim(0, 1.15 * max(p["visible"] for p in found) or 1)
+        row[0].set_ylim(0, 1.15 * max(p["visible"] for p in numbers) or 1)
     for ax in figure.axes[-1]:
         ax.set_xlabel(f"removed patches, {unit}")
-    return figure.figure, found
+    return figure.figure, numbers
 
 
 def errors(sweep: Sweep, rows: list[dict]) -> Numbers:
@@ -107,34 +107,34 @@ def errors(sweep: Sweep, rows: list[dict]) -> Numbers:
     handles, labels = _handles(sweep, linewidth=1.3)
     handles.append(Line2D([], [], color="0.5", linestyle=":"))
     figure = grid(2, 2, panel=(2.3, 1.7), handles=handles, labels=[*labels, "no network"], title=1, own_x=False)
-    own = [row for row in rows if row["evaluated_at"] == sweep.reference]
-    found = []
+    at_reference = [row for row in rows if row["evaluated_at"] == sweep.reference]
+    numbers = []
     for row, space, unit in zip(figure.axes, ("normalised", "pixel"), ("normalized", "gray levels"), strict=True):
         scale = (lambda v: v) if space == "normalised" else grey
         for ax, where in zip(row, ("removed", "visible"), strict=True):
             column = f"{where}_{space}"
-            found += _lines(ax, sweep, own, column, scale)
+            numbers += _lines(ax, sweep, at_reference, column, scale)
             if column == "removed_pixel":
-                ax.axhline(grey(own[0]["removed_pixel_no_network"]), color="0.5", linestyle=":")
+                ax.axhline(grey(at_reference[0]["removed_pixel_no_network"]), color="0.5", linestyle=":")
             if space == "normalised":
                 ax.set_title(f"{where} patches")
         row[0].set_ylabel(f"error, {unit}")
         row[0].set_ylim(bottom=0)
     for ax in figure.axes[-1]:
         ax.set_xlabel("removed in training, %")
-    return figure.figure, found
+    return figure.figure, numbers
 
 
 def spam(sweep: Sweep, rows: list[dict]) -> Numbers:
     """The patch-repetition index against the mask ratio in training."""
     handles, labels = _handles(sweep, linewidth=1.3)
     figure = grid(1, 1, panel=(3.4, 2.1), handles=handles, labels=labels)
-    (ax,) = figure.every
-    found = _lines(ax, sweep, [row for row in rows if row["evaluated_at"] == sweep.reference], "spam", lambda v: v)
+    (ax,) = figure.all_axes
+    numbers = _lines(ax, sweep, [row for row in rows if row["evaluated_at"] == sweep.reference], "spam", lambda v: v)
     ax.set_ylim(0, 1)
     ax.set_ylabel(f"spam, {percent(sweep.reference)} removed")
     ax.set_xlabel("removed in training, %")
-    return figure.figure, found
+    return figure.figure, numbers
 
 
 def accuracies(sweep: Sweep, classifiers: list[dict]) -> Numbers:
@@ -148,18 +148,18 @@ def accuracies(sweep: Sweep, classifiers: list[dict]) -> Numbers:
     handles.append(Line2D([], [], color="0.5", linestyle=":"))
     labels.append("most common class")
     figure = grid(1, 1, panel=(3.4, 2.5), handles=handles, labels=labels)
-    (ax,) = figure.every
-    found = _lines(ax, sweep, networks, "accuracy", lambda v: 100 * v)
+    (ax,) = figure.all_axes
+    numbers = _lines(ax, sweep, networks, "accuracy", lambda v: 100 * v)
     if base:
         low, value, high = (base[f"accuracy{end}"] for end in ("_low", "", "_high"))
         ax.axhspan(100 * low, 100 * high, color="0.88", zorder=0)
         ax.axhline(100 * value, color="0.3", linestyle="--")
-        found.append({"column": "accuracy", "mask_ratio": None, "visible_weight": None, "value": 100 * value})
-        found[-1] |= {"low": 100 * low, "high": 100 * high}
+        numbers.append({"column": "accuracy", "mask_ratio": None, "visible_weight": None, "value": 100 * value})
+        numbers[-1] |= {"low": 100 * low, "high": 100 * high}
     ax.axhline(100 * classifiers[0]["majority_rate"], color="0.5", linestyle=":")
     ax.set_ylabel(f"accuracy at {Level.of_row(classifiers[0]).labels}, %")
     ax.set_xlabel("removed in pre-training, %")
-    return figure.figure, found
+    return figure.figure, numbers
 
 
 def training(sweep: Sweep) -> Numbers | None:
@@ -171,33 +171,33 @@ def training(sweep: Sweep) -> Numbers | None:
         handles.append(Line2D([], [], color="0.3", linestyle=DASHES[i % len(DASHES)]))
         labels.append(f"{percent(ratio)} removed")
     figure = grid(1, 3, panel=(1.7, 1.9), handles=handles, labels=labels, title=1, left=0.5, own_y=True)
-    found = []
-    for ax, (key, title) in zip(figure.every, WATCHED.items(), strict=True):
+    numbers = []
+    for ax, (key, title) in zip(figure.all_axes, WATCHED.items(), strict=True):
         for network in sweep.networks:
             points = series(network.log, "epoch", f"val/{key}")
             look: dict[str, Any] = _look(sweep, network.visible_weight) | {"marker": "." if len(points) < 3 else ""}
             line = DASHES[ratios.index(network.mask_ratio) % len(DASHES)]
             ax.plot([x for x, _ in points], [y for _, y in points], linestyle=line, linewidth=1.2, **look)
             one = {"metric": key, "mask_ratio": network.mask_ratio, "visible_weight": network.visible_weight}
-            found += [one | {"epoch": x, "value": y} for x, y in points]
+            numbers += [one | {"epoch": x, "value": y} for x, y in points]
         ax.set_title(title)
         ax.set_xlabel("epoch")
         ax.grid(axis="y", color="0.92")
-    return (figure.figure, found) if found else None
+    return (figure.figure, numbers) if numbers else None
 
 
 def _lines(ax, sweep: Sweep, rows: list[dict], column: str, scale) -> list[dict]:
     """Draws a line with intervals for each weight. Returns the numbers drawn."""
-    found = []
+    numbers = []
     for i, weight in enumerate(sweep.weights):
-        own = [row for row in rows if row["visible_weight"] == weight]
-        x = np.array([100 * row["mask_ratio"] for row in own]) + 0.8 * (i - (len(sweep.weights) - 1) / 2)
-        y, low, high = (np.array([scale(row[column + end]) for row in own]) for end in ("", "_low", "_high"))
+        points = [row for row in rows if row["visible_weight"] == weight]
+        x = np.array([100 * row["mask_ratio"] for row in points]) + 0.8 * (i - (len(sweep.weights) - 1) / 2)
+        y, low, high = (np.array([scale(row[column + end]) for row in points]) for end in ("", "_low", "_high"))
         bars = np.maximum([y - low, high - y], 0)
         ax.errorbar(x, y, yerr=bars, linewidth=1.3, capsize=3, **_look(sweep, weight))
-        for row, *values in zip(own, y.tolist(), low.tolist(), high.tolist(), strict=True):
+        for row, *values in zip(points, y.tolist(), low.tolist(), high.tolist(), strict=True):
             one = {"column": column, "mask_ratio": row["mask_ratio"], "visible_weight": weight}
-            found.append(one | dict(zip(("value", "low", "high"), values, strict=True)))
+            numbers.append(one | dict(zip(("value", "low", "high"), values, strict=True)))
     ax.set_xticks(sorted({100 * row["mask_ratio"] for row in rows}))
     ax.grid(axis="y", color="0.92")
-    return found
+    return numbers

@@ -114,7 +114,7 @@ def read_sweep(run_dirs: Sequence[Path]) -> tuple[Sweep, list[str]]:
         redrawn = stats.bootstrap(
             terms, units, lambda sums: {c: sums[..., 1 + i] / sums[..., 0] for i, c in enumerate(COLUMNS)}
         )
-        draws[ratio] = {c: stats.allow_for_few_units(found, int(units.max()) + 1) for c, found in redrawn.items()}
+        draws[ratio] = {c: stats.allow_for_few_units(values, int(units.max()) + 1) for c, values in redrawn.items()}
     return Sweep(networks, draws, words, analysis.analyze(runs) if runs else None, warnings), notes
 
 

@@ -68,20 +68,20 @@ def classifier_rows(sweep: Sweep) -> list[dict]:
     """
     if sweep.study is None:
         return []
-    own = {network.name: network for network in sweep.networks}
+    by_name = {network.name: network for network in sweep.networks}
     compared = {row["init"]: row for row in tables.paired(sweep.study)[0] if row["metric"] == "accuracy"}
     rows = []
-    for found in tables.rows(sweep.study):
-        name = found["init"]
+    for scores in tables.rows(sweep.study):
+        name = scores["init"]
         row = {
             "init": name,
-            "mask_ratio": own[name].mask_ratio if name in own else None,
-            "visible_weight": own[name].visible_weight if name in own else None,
+            "mask_ratio": by_name[name].mask_ratio if name in by_name else None,
+            "visible_weight": by_name[name].visible_weight if name in by_name else None,
         }
         kept = ("fraction", "label_count", "seeds", "n_train", "n_test", "collapsed", "majority_rate")
-        row |= {key: found[key] for key in kept}
+        row |= {key: scores[key] for key in kept}
         for metric in ("accuracy", "f1", "ece"):
-            row |= {key: found[key] for key in (metric, f"{metric}_low", f"{metric}_high")}
+            row |= {key: scores[key] for key in (metric, f"{metric}_low", f"{metric}_high")}
         other = compared.get(name, {})
         row |= {
             f"difference{end}": other.get(key) for end, key in (("", "difference"), ("_low", "low"), ("_high", "high"))

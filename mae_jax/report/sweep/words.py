@@ -54,8 +54,12 @@ def _span(values: list[float]) -> str:
 
 def _effect(sweep: Sweep, effects: list[dict], weight: float, at: str) -> str:
     """Whether a weight on visible patches improves them at no cost to the removed ones."""
-    own = [row for row in effects if row["visible_weight"] == weight and row["evaluated_at"] == sweep.reference]
-    seen, removed = ([r for r in own if r["error"] == f"{where}_normalised"] for where in ("visible", "removed"))
+    at_reference = [
+        row for row in effects if row["visible_weight"] == weight and row["evaluated_at"] == sweep.reference
+    ]
+    seen, removed = (
+        [r for r in at_reference if r["error"] == f"{where}_normalised"] for where in ("visible", "removed")
+    )
     if not seen:
         return ""
     text = (
@@ -96,11 +100,11 @@ def _accuracy(row: dict) -> str:
 
 
 def _no_network(sweep: Sweep, rows: list[dict]) -> str:
-    own = [row for row in rows if row["evaluated_at"] == sweep.reference]
-    better = sum(row["removed_pixel"] < row["removed_pixel_no_network"] for row in own)
-    painted = grey(own[0]["removed_pixel_no_network"])
-    who = f"{better} of {len(own)} networks reconstruct removed patches with less error"
-    if len(own) == 1:
+    at_reference = [row for row in rows if row["evaluated_at"] == sweep.reference]
+    better = sum(row["removed_pixel"] < row["removed_pixel_no_network"] for row in at_reference)
+    painted = grey(at_reference[0]["removed_pixel_no_network"])
+    who = f"{better} of {len(at_reference)} networks reconstruct removed patches with less error"
+    if len(at_reference) == 1:
         who = f"the network reconstructs removed patches with {'less' if better else 'no less'} error"
     return (
         f"In pixels, {who} than no network, "
@@ -127,15 +131,17 @@ def _weighted(sweep: Sweep, weight: float) -> str:
         family.append((percent(network.mask_ratio), None if nothing else study.difference("accuracy", *sides)))
     for at, _, verdict in judged(family):
         verdicts.setdefault(verdict["verdict"], []).append(at)
-    found = [f"{verdict} at {', '.join(names)}" for verdict, names in verdicts.items()]
+    phrases = [f"{verdict} at {', '.join(names)}" for verdict, names in verdicts.items()]
     return (
-        f"Accuracy of classifiers with a visible weight of {weight:g} against 0: {'; '.join(found)}." if found else ""
+        f"Accuracy of classifiers with a visible weight of {weight:g} against 0: {'; '.join(phrases)}."
+        if phrases
+        else ""
     )
 
 
 def _spam(sweep: Sweep, rows: list[dict]) -> str:
-    own = [row for row in rows if row["evaluated_at"] == sweep.reference]
-    most, least = (f(own, key=lambda row: row["spam"]) for f in (max, min))
+    at_reference = [row for row in rows if row["evaluated_at"] == sweep.reference]
+    most, least = (f(at_reference, key=lambda row: row["spam"]) for f in (max, min))
     named = [f"{percent(row['mask_ratio'])}, weight {row['visible_weight']:g}" for row in (least, most)]
     return (
         f"Patch repetition (0: as diverse as the originals, 1: one patch everywhere) is {least['spam']:.2f} "
@@ -157,10 +163,13 @@ def table(sweep: Sweep, rows: list[dict], classifiers: list[dict]) -> list[list[
     scores = {row["init"]: row for row in classifiers}
     if classifiers:
         header += [f"accuracy at {Level.of_row(classifiers[0]).amount}", "difference from scratch (95 %)"]
-    own = [row for row in rows if row["evaluated_at"] == sweep.reference]
-    lines = [header, ["no network", "–", "–", "–", f"{grey(own[0]['removed_pixel_no_network']):.1f}", "–", "–"]]
+    at_reference = [row for row in rows if row["evaluated_at"] == sweep.reference]
+    lines = [
+        header,
+        ["no network", "–", "–", "–", f"{grey(at_reference[0]['removed_pixel_no_network']):.1f}", "–", "–"],
+    ]
     lines[1] += _score(scores.get(BASELINE)) if classifiers else []
-    for network, row in zip(sweep.networks, own, strict=True):
+    for network, row in zip(sweep.networks, at_reference, strict=True):
         line = [percent(network.mask_ratio), f"{network.visible_weight:g}"]
         line += [f"{row['removed_normalised']:.3f}", f"{row['visible_normalised']:.3f}"]
         line += [f"{grey(row['removed_pixel']):.1f}", f"{grey(row['visible_pixel']):.1f}", f"{row['spam']:.2f}"]

@@ -47,8 +47,8 @@ Start = Callable[[Path, str, dict[str, Any]], Tracker]
 def refuse_missing(names: Sequence[str]) -> None:
     """Raises UserError for a tracker whose package is not installed."""
     for name in names:
-        found = importlib.util.find_spec(name)
-        if found is None or found.origin is None:  # a folder of that name, such as wandb's own, is not the package
+        spec = importlib.util.find_spec(name)
+        if spec is None or spec.origin is None:  # a folder of that name, such as wandb's own, is not the package
             raise UserError(
                 f"log.trackers: the package of {name} is not installed; python -m pip install 'mae_jax[{name}]', or "
                 f"leave {name} out"

@@ -44,10 +44,10 @@ def start(workdir: Path, run_id: str, hyperparameters: dict[str, Any]) -> Mlflow
         client.update_run(run_id, status="RUNNING")
         return Mlflow(client, run_id)
     name = os.environ.get("MLFLOW_EXPERIMENT_NAME", PROJECT)
-    found = client.get_experiment_by_name(name)
-    experiment = found.experiment_id if found else client.create_experiment(name)
-    group, own = title(workdir)
-    run = client.create_run(experiment, run_name=own, tags={"group": group})
+    existing = client.get_experiment_by_name(name)
+    experiment = existing.experiment_id if existing else client.create_experiment(name)
+    group, run_name = title(workdir)
+    run = client.create_run(experiment, run_name=run_name, tags={"group": group})
     params = [Param(key, str(value)) for key, value in hyperparameters.items()]
     for first in range(0, len(params), BATCH):
         client.log_batch(run.info.run_id, params=params[first : first + BATCH])
