@@ -21,8 +21,8 @@ def test_as_a_process_it_lists_every_command():
 @pytest.mark.parametrize(("returned", "code"), [(None, 0), (0, 0), (1, 1), (75, 75)])
 def test_the_exit_code_is_what_the_command_returns(monkeypatch, returned, code):
     seen = []
-    own = SimpleNamespace(run_argv=lambda argv: seen.append(argv) or returned)
-    monkeypatch.setattr(commands, "load", lambda verb: own)
+    module = SimpleNamespace(run_argv=lambda argv: seen.append(argv) or returned)
+    monkeypatch.setattr(commands, "load", lambda verb: module)
     assert entry.dispatch(["run", "--a", "b"]) == code and seen == [["--a", "b"]]
     parsed = SimpleNamespace(
         __doc__="A command.", add_arguments=lambda parser: parser.add_argument("--n", type=int, required=True),

@@ -46,14 +46,14 @@ MODULES = {module(path) for path in FILES}
 
 
 def imports(path: Path) -> set[str]:
-    found = set()
+    collected = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            collected |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
-            found |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return found
+            collected |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return collected
 
 
 def test_every_package_has_a_layer():
@@ -62,11 +62,11 @@ def test_every_package_has_a_layer():
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_imports_point_one_way(path):
-    own = top(path)
+    room = top(path)
     for name in imports(path):
         parts = name.split(".")
-        if own != "__init__" and parts[0] == "mae_jax" and parts[1:2] and parts[1] in RANK and parts[1] != own:
-            assert RANK[parts[1]] < RANK[own], f"{path.name} imports {name}"
+        if room != "__init__" and parts[0] == "mae_jax" and parts[1:2] and parts[1] in RANK and parts[1] != room:
+            assert RANK[parts[1]] < RANK[room], f"{path.name} imports {name}"
         assert parts[0] not in ("configs", "tools", "tests"), f"{path.name} imports {name}"
 
 
@@ -139,15 +139,15 @@ def compared_tasks(tree: ast.AST) -> list[int]:
         for target in node.targets
         if isinstance(target, ast.Name) and target.id.isupper()
     }
-    found = []
+    collected = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Compare):
             sides = [each for side in (node.left, *node.comparators) for each in ast.walk(side)]
             if any(named(each) or (isinstance(each, ast.Name) and each.id in constants) for each in sides):
-                found.append(node.lineno)
+                collected.append(node.lineno)
         elif isinstance(node, ast.match_case) and named(node.pattern):
-            found.append(node.pattern.lineno)
-    return found
+            collected.append(node.pattern.lineno)
+    return collected
 
 
 @pytest.mark.parametrize(
@@ -172,9 +172,9 @@ def test_a_comparison_with_a_task_is_found(code, lines):
 
 def test_a_task_alone_compares_its_name():
     """Other modules ask for its traits, so that a new task is one module and one row of `config.tasks`."""
-    own = {PACKAGE / "train" / f"{name}.py" for name in ("pretrain", "finetune", "probe")}
-    found = {str(path): compared_tasks(ast.parse(path.read_text())) for path in FILES if path not in own}
-    assert not {path: lines for path, lines in found.items() if lines}, "ask for config.traits"
+    task_files = {PACKAGE / "train" / f"{name}.py" for name in ("pretrain", "finetune", "probe")}
+    result = {str(path): compared_tasks(ast.parse(path.read_text())) for path in FILES if path not in task_files}
+    assert not {path: lines for path, lines in result.items() if lines}, "ask for config.traits"
 
 
 def test_flax_is_imported_in_models_alone():

@@ -31,7 +31,7 @@ def uses(tree: ast.AST, module: str) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("code", "found"),
+    ("code", "expected"),
     [
         ("import mae_jax.data.looks", True),
         ("from mae_jax.data.looks import look", True),
@@ -41,8 +41,8 @@ def uses(tree: ast.AST, module: str) -> bool:
         ("from mae_jax.data.looks2 import look", False),
     ],
 )
-def test_a_file_that_uses_a_module_is_told_from_one_that_does_not(code, found):
-    assert uses(ast.parse(code), "mae_jax.data.looks") == found
+def test_a_file_that_uses_a_module_is_told_from_one_that_does_not(code, expected):
+    assert uses(ast.parse(code), "mae_jax.data.looks") == expected
 
 
 def test_a_command_is_used_where_it_is_called():
@@ -78,9 +78,9 @@ def test_tests_that_the_list_of_wrong_changes_names_exist():
 def test_test_files_that_the_docs_name_exist():
     root = TESTS.parent
     pages = [*root.glob("*.md"), *(root / "docs").rglob("*.md")]
-    named = [(page.name, *found) for page in pages for found in re.findall(
+    named = [(page.name, *result) for page in pages for result in re.findall(
         r"`(tests/[\w/.]+\.py)(?:::(\w+))?`", page.read_text()
-    ) if "NAME" not in found[0]]  # fmt: skip
+    ) if "NAME" not in result[0]]  # fmt: skip
     assert len(named) > 50
     missing = [
         each for each in named if not (root / each[1]).is_file() or f"def {each[2]}" not in _text(root / each[1])

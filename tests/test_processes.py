@@ -79,10 +79,10 @@ def test_two_processes_give_the_result_of_one(tmp_path, environment):
     stop_at(3, start(two, environment, 2, "--config.sharding.fsdp=2"))
     stop_at(11, start(two, environment, 1))
     finish(start(two, environment, 2), 0)
-    expected, found = losses(one), losses(two)
-    assert expected.keys() == found.keys() and len(expected) > 8
+    expected, values = losses(one), losses(two)
+    assert expected.keys() == values.keys() and len(expected) > 8
     for key, value in expected.items():
-        assert found[key] == pytest.approx(value, rel=1e-5), key
+        assert values[key] == pytest.approx(value, rel=1e-5), key
     read = [
         np.genfromtxt(d / "predictions.csv", delimiter=",", names=True, dtype=None, encoding=None) for d in (one, two)
     ]

@@ -97,10 +97,10 @@ def test_a_finished_study_answers_and_writes_its_report(runs):
     wanted = {path.parent.name: json.loads(path.read_text()) for path in runs.glob("study/cells/*/results.json")}
     rows = main.run(config_of(runs / "study"), runs / "study")["rows"]
     assert len(wanted) == 8
-    got = {(row["fraction"], row["init"]): row["accuracy"] for row in rows}
+    result = {(row["fraction"], row["init"]): row["accuracy"] for row in rows}
     for fraction, percent in ((0.5, "50pct"), (1.0, "100pct")):
         for init in ("scratch", "mae"):
-            assert got[fraction, init] == wanted[f"{percent}-{init}-seed0"]["accuracy"]
+            assert result[fraction, init] == wanted[f"{percent}-{init}-seed0"]["accuracy"]
     assert (runs / "study/report/index.html").stat().st_size > 10_000
 
 
@@ -123,9 +123,9 @@ def test_a_classifier_of_an_earlier_version_predicts(runs, name):
     config = config_of(runs / name)
     test = splits.labelled(typed(config.data, DataFields)).test
     written = probabilities(runs / name / contents.PREDICTIONS)
-    found = mae_jax.load(runs / name).predict([test[i]["image"] for i in range(len(test))])
+    result = mae_jax.load(runs / name).predict([test[i]["image"] for i in range(len(test))])
     assert set(written) == set(test.names)
-    for image, values in zip(test.names, found.probabilities, strict=True):
+    for image, values in zip(test.names, result.probabilities, strict=True):
         np.testing.assert_allclose(values, written[image], rtol=1e-3, atol=1e-4)
 
 

@@ -66,8 +66,8 @@ def of_one_class(source: Source) -> list[str]:
             class_values = sorted({values[i] for i in np.flatnonzero(labels == label)} - {""})
             name = source.classes[label]
             lines.append(
-                f"only {name} has the {kind} {_some(class_values)}: the network may recognize the {kind} instead of the cells, "
-                f"so the recall of {name} may be too high"
+                f"only {name} has the {kind} {_some(class_values)}: the network may recognize the {kind} instead of "
+                f"the cells, so the recall of {name} may be too high"
             )
     return lines
 

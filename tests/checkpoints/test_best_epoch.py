@@ -72,7 +72,7 @@ def test_the_best_epoch_of_a_checkpoint_is_kept_and_later_ones_are_removed(tmp_p
 
 
 @pytest.mark.parametrize(
-    ("name", "change", "said"),
+    ("name", "change", "message"),
     [
         ("head/bias", lambda a: a.astype(np.int32), "head/bias is int32 instead of float32"),
         ("head/bias", lambda a: a.astype(np.float16), "head/bias is float16 instead of float32"),
@@ -83,14 +83,14 @@ def test_the_best_epoch_of_a_checkpoint_is_kept_and_later_ones_are_removed(tmp_p
         ("more", lambda a: np.zeros(2), "the file has more, which the network does not have"),
     ],
 )
-def test_arrays_that_do_not_fit_are_refused_and_not_cast(tmp_path, name, change, said):
+def test_arrays_that_do_not_fit_are_refused_and_not_cast(tmp_path, name, change, message):
     best = BestEpoch(tmp_path, keep=1)
     offer(best, 1, 0.5, 1.0)
     with np.load(tmp_path / "best" / "1.npz") as saved:
         arrays = dict(saved)
     changed = arrays | {name: change(arrays.get(name))}
     np.savez(tmp_path / "best" / "1.npz", **{key: value for key, value in changed.items() if value is not None})
-    with pytest.raises(UserError, match=rf"best/1.npz cannot be read \(.*{said}\); restore it from a backup"):
+    with pytest.raises(UserError, match=rf"best/1.npz cannot be read \(.*{message}\); restore it from a backup"):
         best.load(params(0.0))
 
 
@@ -130,10 +130,10 @@ def test_a_resumed_run_tests_the_same_best_epoch(tmp_path, tiny_config, monkeypa
     accuracy = {}
 
     def classifier(values, labels, original=per_image.classifier):
-        found = dict(original(values, labels))
-        key = round(found["loss"], 9)
+        result = dict(original(values, labels))
+        key = round(result["loss"], 9)
         accuracy.setdefault(key, next(rates, 0.0))
-        yield from (found | {"accuracy": accuracy[key]}).items()
+        yield from (result | {"accuracy": accuracy[key]}).items()
 
     monkeypatch.setattr(per_image, "classifier", classifier)
     loop.run(config, tmp_path / "whole")
@@ -164,16 +164,16 @@ def test_a_resumed_run_tests_the_same_best_epoch(tmp_path, tiny_config, monkeypa
 
 
 @pytest.mark.parametrize(
-    ("task", "fields", "said"),
+    ("task", "fields", "message"),
     [
         ("pretrain", {}, "train.select=best is only for classifiers"),
         ("finetune", {"data.val_fraction": 0.0}, "train.select=best needs validation images"),
         ("finetune", {"train.select": "first"}, "train.select=first is not allowed; use one of last, best"),
     ],
 )
-def test_a_select_that_does_not_fit_is_refused(tiny_config, task, fields, said):
+def test_a_select_that_does_not_fit_is_refused(tiny_config, task, fields, message):
     config = tiny_config(task, **({"train.select": "best"} | fields))
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         validation.validate(config)
 
 
@@ -198,10 +198,10 @@ def scored_by(monkeypatch, scores) -> None:
     known = {}
 
     def classifier(values, labels, original=per_image.classifier):
-        found = dict(original(values, labels))
-        key = round(found["loss"], 9)
+        result = dict(original(values, labels))
+        key = round(result["loss"], 9)
         known.setdefault(key, scores[len(known)])
-        yield from (found | {"f1": known[key]}).items()
+        yield from (result | {"f1": known[key]}).items()
 
     monkeypatch.setattr(per_image, "classifier", classifier)
 
@@ -231,7 +231,7 @@ def test_a_run_killed_after_an_early_stop_has_the_same_results(tmp_path, tiny_co
 
 
 @pytest.mark.parametrize(
-    ("task", "fields", "said"),
+    ("task", "fields", "message"),
     [
         ("finetune", {"train.patience": 3}, "train.patience=3 needs train.select=accuracy, macro_f1 or loss"),
         ("pretrain", {"train.balance": "loss"}, "train.balance=loss is only for finetune and linear_probe"),
@@ -239,8 +239,8 @@ def test_a_run_killed_after_an_early_stop_has_the_same_results(tmp_path, tiny_co
         ("knn", {"train.select": "loss"}, "train.select=loss selects an epoch, but knn has none"),
     ],
 )
-def test_choices_that_make_no_sense_are_refused(tiny_config, task, fields, said):
-    with pytest.raises(UserError, match=said):
+def test_choices_that_make_no_sense_are_refused(tiny_config, task, fields, message):
+    with pytest.raises(UserError, match=message):
         validation.validate(tiny_config(task, **fields))
 
 

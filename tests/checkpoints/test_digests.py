@@ -42,14 +42,14 @@ def test_other_damage_is_named(directory):
     assert digests.problem(directory) == "params/a is missing"
     os.mkfifo(file)
     assert digests.problem(directory) == "params/a is not a regular file"
-    for text, said in (
+    for text, message in (
         ("{", "is damaged ("),
         ("[1]", "is damaged ("),
         ("{}", "names no file"),
         ('{"a": 1}', "is damaged"),
     ):
         manifest.write_text(text)
-        assert digests.problem(directory).startswith(f"digests.json {said}")
+        assert digests.problem(directory).startswith(f"digests.json {message}")
     manifest.unlink()
     assert digests.problem(directory) == "digests.json is missing"
     os.mkfifo(manifest)

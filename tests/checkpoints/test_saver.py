@@ -54,8 +54,8 @@ def state_of(spec, step: int) -> TrainState:
     return init_state(spec, step)
 
 
-def restored(workdir: Path, spec, said: list[str]) -> tuple[TrainState, dict] | None:
-    with Checkpoints(workdir, 3, {}, said.append) as store:
+def restored(workdir: Path, spec, message: list[str]) -> tuple[TrainState, dict] | None:
+    with Checkpoints(workdir, 3, {}, message.append) as store:
         return store.restore(abstract_state(spec))
 
 
@@ -72,14 +72,14 @@ def test_a_flipped_bit_anywhere_is_found(copy, spec):
     newest = copy / "checkpoints" / "6"
     for name in files_of(newest):
         path = newest / name
-        whole = path.read_bytes()
-        if not whole:
+        undamaged = path.read_bytes()
+        if not undamaged:
             continue
-        broken = bytearray(whole)
-        broken[len(whole) // 2] ^= 0b100
+        broken = bytearray(undamaged)
+        broken[len(undamaged) // 2] ^= 0b100
         path.write_bytes(broken)
         assert digests.problem(newest), name
-        path.write_bytes(whole)
+        path.write_bytes(undamaged)
     assert digests.problem(newest) == ""
 
 
@@ -89,10 +89,10 @@ def test_the_step_before_a_flipped_bit_is_used_and_logged(copy, spec):
     broken = bytearray(largest.read_bytes())
     broken[len(broken) // 2] ^= 1
     largest.write_bytes(broken)
-    said = []
-    state, position = restored(copy, spec, said)
+    lines = []
+    state, position = restored(copy, spec, lines)
     assert position == {"number": 4} and same(state, state_of(spec, 4)) and int(state.step) == 4
-    assert len(said) == 1 and "checkpoints/6 is damaged" in said[0] and "SHA-256" in said[0]
+    assert len(lines) == 1 and "checkpoints/6 is damaged" in lines[0] and "SHA-256" in lines[0]
     assert committed_steps(copy / "checkpoints") == [4, 2]
 
 
@@ -106,9 +106,9 @@ def test_the_step_before_a_damaged_one_is_used(copy, spec, damage):
         victim.unlink()
     else:
         (newest / digests.DIGESTS).unlink()
-    said = []
-    assert restored(copy, spec, said)[1] == {"number": 4}
-    assert any("checkpoints/6" in line for line in said)
+    lines = []
+    assert restored(copy, spec, lines)[1] == {"number": 4}
+    assert any("checkpoints/6" in line for line in lines)
 
 
 def test_steps_that_are_all_bad_are_refused_at_every_start(copy, spec):
@@ -151,21 +151,21 @@ def reading(monkeypatch, name: str, number: int) -> None:
 @pytest.mark.parametrize("name", ["step.txt", digests.DIGESTS, "_METADATA"])
 def test_a_read_error_stops_in_one_line_and_renames_nothing(copy, spec, monkeypatch, number, name):
     before = sorted(copy.rglob("*"))
-    said = []
+    lines = []
     with monkeypatch.context() as patched:
         reading(patched, name, number)
         with pytest.raises(UserError, match=rf"/\d/.*{name}: {os.strerror(number)}; ") as error:
-            restored(copy, spec, said)
+            restored(copy, spec, lines)
         with pytest.raises((UserError, OSError), match=os.strerror(number)):
             steps.load_params(copy, abstract_state(spec).params, "init_from")
-    assert "\n" not in str(error.value) and not said and sorted(copy.rglob("*")) == before
-    assert restored(copy, spec, said)[1] == {"number": 6} and not said
+    assert "\n" not in str(error.value) and not lines and sorted(copy.rglob("*")) == before
+    assert restored(copy, spec, lines)[1] == {"number": 6} and not lines
 
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.EACCES])
 @pytest.mark.parametrize(("call", "name"), [("scandir", "checkpoints"), ("stat", "6"), ("stat", "params")])
 def test_a_folder_that_cannot_be_listed_once_loses_no_step(copy, spec, monkeypatch, number, call, name):
-    before, said, left = sorted(copy.rglob("*")), [], []
+    before, lines, left = sorted(copy.rglob("*")), [], []
     real = getattr(os, call)
 
     def failing(path, *args, **options):
@@ -178,10 +178,10 @@ def test_a_folder_that_cannot_be_listed_once_loses_no_step(copy, spec, monkeypat
     for read in (restored, lambda *a: steps.load_params(copy, abstract_state(spec).params, "init_from")):
         left[:] = [1]
         with pytest.raises((UserError, OSError), match=os.strerror(number)) as error:
-            read(copy, spec, said)
+            read(copy, spec, lines)
         assert "missing" not in str(error.value) and "\n" not in str(error.value)
-        assert not left and not said and sorted(copy.rglob("*")) == before
-    assert restored(copy, spec, said)[1] == {"number": 6} and not said
+        assert not left and not lines and sorted(copy.rglob("*")) == before
+    assert restored(copy, spec, lines)[1] == {"number": 6} and not lines
 
 
 def test_a_read_error_of_orbax_itself_renames_nothing(copy, spec, monkeypatch):
@@ -226,22 +226,22 @@ def test_a_leaf_that_does_not_fit_is_refused_by_name_and_not_cast(copy, spec, it
 
     tree = jax.tree_util.tree_map_with_path(other, tree)
     (name,) = changed
-    told = {
+    lines = {
         "dtype": f"{name} is float32 instead of int32",
         "shape": rf"{name} has the shape \(16, 5\) instead of \(16, 9\)",
     }
     if change == "name":
         tree = {"renamed": like.params if item == "params" else like.opt_state}
-        told["name"] = "which the network does not have"
+        lines["name"] = "which the network does not have"
     like = dataclasses.replace(like, **{"params" if item == "params" else "opt_state": tree})
     before = sorted(copy.rglob("*"))
-    with pytest.raises(UserError, match=rf"checkpoints/6 cannot be read: {item}.* ?{told[change]}"):
+    with pytest.raises(UserError, match=rf"checkpoints/6 cannot be read: {item}.* ?{lines[change]}"):
         with Checkpoints(copy, 3, {}, print) as store:
             store.restore(like)
     assert sorted(copy.rglob("*")) == before
     if item == "params":
         with pytest.raises(
-            UserError, match=rf"init_from: checkpoint .*/6 does not fit its config.json.*{told[change]}"
+            UserError, match=rf"init_from: checkpoint .*/6 does not fit its config.json.*{lines[change]}"
         ):
             steps.load_params(copy, like.params, "init_from")
 
@@ -252,10 +252,10 @@ def test_strays_are_skipped_and_interrupted_saves_removed(copy, spec):
     (folder / "0100").mkdir()
     shutil.copytree(folder / "6" / "params", folder / "7" / "params")  # copied in part
     (folder / "8.saving.orbax-checkpoint-tmp-3" / "params").mkdir(parents=True)
-    said = []
-    assert restored(copy, spec, said)[1] == {"number": 6}
+    lines = []
+    assert restored(copy, spec, lines)[1] == {"number": 6}
     assert {p.name for p in folder.iterdir()} == {"2", "4", "6", "7.damaged", "99.stray", "0100.stray"}
-    assert any("99 is not a complete checkpoint" in line for line in said)
+    assert any("99 is not a complete checkpoint" in line for line in lines)
 
 
 def test_a_stray_alone_does_not_prevent_a_start(tmp_path, spec):
@@ -266,10 +266,10 @@ def test_a_stray_alone_does_not_prevent_a_start(tmp_path, spec):
 @pytest.mark.parametrize("source", ["2", "6"])
 def test_a_complete_step_under_another_number_is_skipped(copy, spec, source):
     shutil.copytree(copy / "checkpoints" / source, copy / "checkpoints" / "99")
-    said = []
-    state, position = restored(copy, spec, said)
+    lines = []
+    state, position = restored(copy, spec, lines)
     assert position == {"number": 6} and int(state.step) == 6 and same(state, state_of(spec, 6))
-    assert f"it holds step {source}" in said[0] and "99" in said[0]
+    assert f"it holds step {source}" in lines[0] and "99" in lines[0]
     assert committed_steps(copy / "checkpoints") == [6, 4, 2]
 
 
@@ -370,9 +370,9 @@ def test_a_full_disk_and_a_limit_stop_the_run_with_the_earlier_steps_kept(small_
     )  # fmt: skip
     rows = {row[0]: row[1:] for row in map(json.loads, (x for x in run.stdout.splitlines() if x.startswith("[")))}
     assert rows.keys() == {"full", "limit"}, run.stderr[-2000:]
-    for name, (said, kept, left, finished) in rows.items():
+    for name, (message, kept, left, finished) in rows.items():
         assert kept[0] == 2 and not left and finished
-        assert said.startswith(f"{small_disk}/{name}/checkpoints") and " bytes free on its disk" in said
+        assert message.startswith(f"{small_disk}/{name}/checkpoints") and " bytes free on its disk" in message
     assert "No space left" in rows["full"][0] and "a file may have at most 8192 bytes" in rows["limit"][0]
 
 
@@ -418,13 +418,13 @@ def test_a_directory_removed_during_the_run_is_reported_and_not_created_again(co
 
 
 def test_threads_print_nothing_after_a_failed_save(tmp_path, monkeypatch):
-    said = []
-    monkeypatch.setattr(sys, "unraisablehook", lambda what: said.append(str(what.exc_value)))
+    lines = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda what: lines.append(str(what.exc_value)))
     with Checkpoints(tmp_path, 1, {}, print):
         for text in ("Event loop is closed", "something else"):
             sys.unraisablehook(SimpleNamespace(exc_value=RuntimeError(text)))
     sys.unraisablehook(SimpleNamespace(exc_value=RuntimeError("Event loop is closed")))
-    assert said == ["something else", "Event loop is closed"]
+    assert lines == ["something else", "Event loop is closed"]
 
 
 def test_a_full_disk_for_tensorboard_is_named_and_hides_no_other_error(small_disk):

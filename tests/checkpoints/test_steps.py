@@ -62,7 +62,7 @@ def like(**changes):
 
 
 @pytest.mark.parametrize(
-    ("tree", "said"),
+    ("tree", "message"),
     [
         (like(), ""),
         (
@@ -74,9 +74,9 @@ def like(**changes):
         ({"a": like()["a"]}, "params has b, which the network does not have"),
     ],
 )
-def test_the_first_array_that_does_not_fit_is_named(saved, tree, said):
-    found = steps.differing_leaf(saved, tree)
-    assert found.endswith(said) and bool(found) == bool(said)
+def test_the_first_array_that_does_not_fit_is_named(saved, tree, message):
+    result = steps.differing_leaf(saved, tree)
+    assert result.endswith(message) and bool(result) == bool(message)
 
 
 def test_a_run_without_checkpoints_or_config_is_named(tmp_path):

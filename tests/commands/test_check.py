@@ -37,7 +37,7 @@ def test_a_table_has_columns_and_a_folder_and_a_folder_has_levels(record, tmp_pa
     dispatch(["check", table, "--columns=path=f", "--dir=there", f"--out={tmp_path / 'o.csv'}"])
     assert calls[0][1]["fields"] == USUAL | {"columns": "path=f", "labels": table, "dir": "there"}
     assert calls[0][1]["options"]["labels"] == "DATASET" and calls[0][1]["options"]["dir"] == "--dir"
-    for arguments, said in (
+    for arguments, message in (
         ([table, "--levels=class"], "--levels=class is for folders, but .*labels.v2.csv is a table of labels; omit it"),
         (
             [str(tmp_path), "--columns=path=f"],
@@ -45,6 +45,6 @@ def test_a_table_has_columns_and_a_folder_and_a_folder_has_levels(record, tmp_pa
         ),
         ([str(tmp_path), "--dir=x"], "--dir=x is for a table of labels"),
     ):
-        with pytest.raises(UserError, match=said):
+        with pytest.raises(UserError, match=message):
             dispatch(["check", *arguments, f"--out={tmp_path / 'o.csv'}"])
     assert len(calls) == 1

@@ -50,9 +50,11 @@ def test_json_has_the_same_findings(tmp_path, capsys):
 def test_a_gpu_that_jax_does_not_use(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(doctor, "nvidia_gpus", lambda: ["/dev/nvidia0", "/dev/nvidia1"])
     assert dispatch(["doctor", f"--workdir={tmp_path}"]) == 1
-    said = capsys.readouterr().out
-    assert "broken    NVIDIA GPU: this machine has 2, but JAX computes on the CPU\n" in said
-    assert "-> python -m pip install -U 'jax[cuda12]'" in said and said.endswith("1 broken: see the lines above\n")
+    printed = capsys.readouterr().out
+    assert "broken    NVIDIA GPU: this machine has 2, but JAX computes on the CPU\n" in printed
+    assert "-> python -m pip install -U 'jax[cuda12]'" in printed and printed.endswith(
+        "1 broken: see the lines above\n"
+    )
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
     assert "unset JAX_PLATFORMS (now cpu)" in by_name(doctor.check_jax())["NVIDIA GPU"].remedy
 
@@ -68,8 +70,8 @@ def test_a_gpu_that_jax_uses(monkeypatch):
 def test_jax_that_does_not_start(monkeypatch):
     monkeypatch.undo()
     monkeypatch.setattr(doctor, "PROBE", "raise ImportError('libcudart.so.12: cannot open')")
-    found = next(doctor.check_jax())
-    assert (found.state, found.detail) == (BROKEN, "ImportError: libcudart.so.12: cannot open")
+    finding = next(doctor.check_jax())
+    assert (finding.state, finding.detail) == (BROKEN, "ImportError: libcudart.so.12: cannot open")
     monkeypatch.setattr(doctor, "PROBE", "import time; time.sleep(60)")
     monkeypatch.setattr(doctor, "JAX_SECONDS", 0.5)
     assert next(doctor.check_jax()).detail == "JAX did not start within 0.5 s"
@@ -79,10 +81,13 @@ def test_versions_out_of_range(monkeypatch):
     monkeypatch.setattr(
         metadata, "requires", lambda name: ["numpy>=999", "no-such-package>=1", "pytest>=1", "x>=1; extra == 'more'"]
     )
-    found = by_name(doctor.check_packages())
-    assert found["packages"] == doctor.Finding("packages", BROKEN, "1 of 3 as required")
-    assert found["numpy"].remedy == "python -m pip install -U 'numpy>=999'" and ">=999" in found["numpy"].detail
-    assert found["no-such-package"].detail == "not installed"
+    findings_by_name = by_name(doctor.check_packages())
+    assert findings_by_name["packages"] == doctor.Finding("packages", BROKEN, "1 of 3 as required")
+    assert (
+        findings_by_name["numpy"].remedy == "python -m pip install -U 'numpy>=999'"
+        and ">=999" in findings_by_name["numpy"].detail
+    )
+    assert findings_by_name["no-such-package"].detail == "not installed"
 
 
 @pytest.mark.parametrize(
@@ -98,8 +103,8 @@ def test_versions_out_of_range(monkeypatch):
 def test_python_below_within_and_above_the_tested_range(version, state, words, monkeypatch):
     monkeypatch.setattr(doctor.platform, "python_version", lambda: version)
     monkeypatch.setattr(metadata, "metadata", lambda name: {"Requires-Python": ">=3.11"})
-    found = next(doctor.check_python())
-    assert found.state == state and words in found.detail and bool(found.remedy) == (state != OK)
+    finding = next(doctor.check_python())
+    assert finding.state == state and words in finding.detail and bool(finding.remedy) == (state != OK)
 
 
 @pytest.mark.parametrize(
@@ -108,10 +113,10 @@ def test_python_below_within_and_above_the_tested_range(version, state, words, m
 def test_a_package_below_within_and_above_the_tested_range(version, state, monkeypatch):
     monkeypatch.setattr(metadata, "requires", lambda name: ["jax>=0.7.2"])
     monkeypatch.setattr(metadata, "version", lambda name: version if name == "jax" else "0")
-    found = by_name(doctor.check_packages())
-    assert found["packages"].state == (BROKEN if state == BROKEN else OK)
-    assert ("jax" in found) == (state == BROKEN)
-    late = found["newest versions"]
+    findings_by_name = by_name(doctor.check_packages())
+    assert findings_by_name["packages"].state == (BROKEN if state == BROKEN else OK)
+    assert ("jax" in findings_by_name) == (state == BROKEN)
+    late = findings_by_name["newest versions"]
     assert late.state == (WARNING if state == WARNING else OK)
     if state == WARNING:
         assert f"jax {version} (tested: 0.12)" in late.detail
@@ -123,8 +128,8 @@ def test_versions_are_not_known_without_an_installation(monkeypatch):
         raise metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(metadata, "requires", none)
-    found = next(doctor.check_packages())
-    assert found.state == WARNING and "versions are not known" in found.detail
+    finding = next(doctor.check_packages())
+    assert finding.state == WARNING and "versions are not known" in finding.detail
 
 
 def test_little_room(monkeypatch, tmp_path):
@@ -145,8 +150,8 @@ def test_a_directory_that_cannot_be_written(monkeypatch, tmp_path):
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
     monkeypatch.setattr(doctor.tempfile, "NamedTemporaryFile", refuse)
-    found = next(doctor.check_directory("runs", tmp_path))
-    assert found.state == BROKEN and found.detail == f"{tmp_path} cannot be written: Read-only file system"
+    finding = next(doctor.check_directory("runs", tmp_path))
+    assert finding.state == BROKEN and finding.detail == f"{tmp_path} cannot be written: Read-only file system"
 
 
 def test_no_home_is_no_cache(monkeypatch):
@@ -163,9 +168,12 @@ def test_no_home_is_no_cache(monkeypatch):
 def test_optional_programs(monkeypatch):
     monkeypatch.setattr(shutil, "which", lambda name: None)
     monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: None)
-    found = by_name(doctor.check_optional())
-    assert {f.state for f in found.values()} == {OPTIONAL}
-    assert "mae_jax[slides]" in found["openslide"].remedy and "unrar" in found[".rar archives"].remedy
+    findings_by_name = by_name(doctor.check_optional())
+    assert {f.state for f in findings_by_name.values()} == {OPTIONAL}
+    assert (
+        "mae_jax[slides]" in findings_by_name["openslide"].remedy
+        and "unrar" in findings_by_name[".rar archives"].remedy
+    )
 
 
 def test_a_check_that_fails_does_not_stop_the_others(monkeypatch, tmp_path):
@@ -173,5 +181,9 @@ def test_a_check_that_fails_does_not_stop_the_others(monkeypatch, tmp_path):
         raise ValueError("nonsense in a file of the system")
 
     monkeypatch.setattr(doctor, "cores", fail)
-    found = by_name(doctor.examine(tmp_path))
-    assert found["cores"].state == BROKEN and "nonsense" in found["cores"].detail and "openslide" in found
+    findings_by_name = by_name(doctor.examine(tmp_path))
+    assert (
+        findings_by_name["cores"].state == BROKEN
+        and "nonsense" in findings_by_name["cores"].detail
+        and "openslide" in findings_by_name
+    )

@@ -19,14 +19,14 @@ def test_options_are_passed_on_and_the_picture_is_named(record, tmp_path, capsys
 
 
 @pytest.mark.parametrize(
-    ("argument", "said"),
+    ("argument", "message"),
     [
         *[(f"--n={n}", rf"--n={n} is out of range; allowed: 1 to 64") for n in (0, 65)],
         ("--out=a.jpg", "--out=a.jpg is not allowed; name a file ending in .png"),
     ],
 )
-def test_what_cannot_be_drawn_is_refused_first(record, argument, said):
+def test_what_cannot_be_drawn_is_refused_first(record, argument, message):
     calls = record(inspect_run, "run")
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         dispatch(["inspect", "run", argument])
     assert calls == []

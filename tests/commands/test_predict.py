@@ -14,8 +14,8 @@ def test_options_are_passed_on(record):
     assert dispatch(["predict", "run", "--images=x", "--out=p.csv"]) == 0
     (place, images, out, options), _ = calls[0]
     assert (place, images, str(out), options) == ("run", "x", "p.csv", files.Options()) and all(prepared)
-    every = ["--columns=path=f", "--bad_images=skip", "--embeddings", "--calibrated", "--all"]
-    dispatch(["predict", "run", "--images=x", "--out=p.csv", *every])
+    options = ["--columns=path=f", "--bad_images=skip", "--embeddings", "--calibrated", "--all"]
+    dispatch(["predict", "run", "--images=x", "--out=p.csv", *options])
     assert calls[1][0][3] == files.Options("path=f", "skip", embeddings=True, calibrated=True, every_run=True)
     for flag, name in (("--embeddings", "embeddings"), ("--calibrated", "calibrated"), ("--all", "every_run")):
         dispatch(["predict", "run", "--images=x", "--out=p.csv", flag])

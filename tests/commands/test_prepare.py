@@ -19,7 +19,7 @@ def test_options_are_passed_on_and_a_magnification_is_a_resolution(record):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["cam17", "--source=a"], "cam17 cannot be prepared; use one of raabin_wbc, cam16, prcc, tiles"),
         (["cam16", "--source=a", "--mpp=1"], "--mpp is for tiles:NAME; cam16 has no such option"),
@@ -33,8 +33,8 @@ def test_options_are_passed_on_and_a_magnification_is_a_resolution(record):
         (["tiles:x", "--source=a", "--mpp=1", "--magnification=9"], "not allowed with argument"),
     ],
 )
-def test_mistakes_are_refused_before_anything_is_read(record, arguments, said):
+def test_mistakes_are_refused_before_anything_is_read(record, arguments, message):
     calls = record(prepare, "prepare")
     with pytest.raises(UserError) as error:
         dispatch(["prepare", *arguments])
-    assert said in str(error.value) and calls == []
+    assert message in str(error.value) and calls == []

@@ -18,7 +18,7 @@ def options(*arguments) -> argparse.Namespace:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["--images=a=b", "--show=0"], "--show=0 is out of range; allowed: 1 or more"),
         (["--images=a=b", "--show=5", "--measure=4"], "--measure=4 is below --show=5; use at least 5"),
@@ -28,10 +28,10 @@ def options(*arguments) -> argparse.Namespace:
         *[([f"--images={item}"], f"--images={item} is not allowed; use NAME=DIR") for item in ("a", "a=", "x/y=b")],
     ],
 )
-def test_mistakes_are_refused(arguments, said):
+def test_mistakes_are_refused(arguments, message):
     with pytest.raises(UserError) as error:
         reconstruct.check_options(options(*arguments))
-    assert said in str(error.value)
+    assert message in str(error.value)
 
 
 def test_defaults_pass_and_a_name_has_its_directory(monkeypatch):

@@ -14,9 +14,9 @@ from mae_jax.study import overview
 @pytest.fixture
 def entries(record, monkeypatch):
     """Three runs: one finished with 3 MiB to free, one finished without, one stopped. Returns the calls."""
-    found = [SimpleNamespace(path=Path(name), state=state) for name, state in
+    result = [SimpleNamespace(path=Path(name), state=state) for name, state in
              (("a", "finished"), ("b", "finished"), ("c", "stopped"))]  # fmt: skip
-    calls = {"find": record(overview, "find", found), "table": record(overview, "table", "a table")}
+    calls = {"find": record(overview, "find", result), "table": record(overview, "table", "a table")}
     calls["drop"] = record(cleaning, "drop", 3 * 2**20)
     monkeypatch.setattr(cleaning, "droppable", lambda place: 3 * 2**20 if place == Path("a") else 0)
     return calls

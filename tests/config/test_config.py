@@ -38,11 +38,11 @@ def test_every_config_file_is_listed_here():
     assert {p.name for p in (ROOT / "configs").glob("*.py")} == set(ARGUMENTS)
 
 
-@pytest.mark.parametrize(("name", "arg"), [(n, a) for n, every in ARGUMENTS.items() for a in every])
+@pytest.mark.parametrize(("name", "arg"), [(n, a) for n, arguments in ARGUMENTS.items() for a in arguments])
 def test_configs_parse_and_are_valid(name, arg):
     config = loading.load(ROOT / "configs" / name, arg)
-    whole = {"study": validation.validate_study, "sweep": validation.validate_sweep}
-    whole.get(config.task, validate)(config)
+    validators = {"study": validation.validate_study, "sweep": validation.validate_sweep}
+    validators.get(config.task, validate)(config)
     assert naming.default_workdir(config).startswith("runs/")
     assert len((ROOT / "configs" / name).read_text().splitlines()) <= 150
 
@@ -69,7 +69,7 @@ def test_fine_tuning_defaults_are_those_of_the_study():
 def test_the_mae_recipe_matches_its_code_for_vit_b():
     plain, mae = (loading.load(ROOT / "configs/finetune.py", f"frac=0.1,recipe={r}") for r in ("study", "mae"))
     assert loading.flatten(plain) == loading.flatten(loading.load(ROOT / "configs/finetune.py", "frac=0.1"))
-    found = loading.flatten(mae)
+    result = loading.flatten(mae)
     expected = {
         "optim.base_lr": 5e-4, "optim.layer_decay": 0.65, "optim.weight_decay": 0.05, "optim.b1": 0.9,
         "optim.b2": 0.999, "optim.min_lr": 1e-6, "optim.warmup_epochs": 5, "optim.schedule": "cosine",
@@ -77,9 +77,9 @@ def test_the_mae_recipe_matches_its_code_for_vit_b():
         "train.mixup": 0.8, "train.cutmix": 1.0, "train.label_smoothing": 0.1,
         "data.randaugment": 9, "data.randaugment_colour": True, "data.random_erasing": 0.25,
     }  # fmt: skip
-    assert {key: found[key] for key in expected} == expected
+    assert {key: result[key] for key in expected} == expected
     # All other fields are those of the study, except the name, because its runs have their own directories.
-    differ = {key for key, value in loading.flatten(plain).items() if value != found[key]}
+    differ = {key for key, value in loading.flatten(plain).items() if value != result[key]}
     assert differ <= expected.keys() | {"name"}
     assert naming.default_workdir(mae) != naming.default_workdir(plain)
     study = loading.load(ROOT / "configs/study.py", "data=synthetic,recipe=mae")

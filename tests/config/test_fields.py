@@ -35,8 +35,8 @@ def test_every_default_is_within_its_rule():
 
 
 def test_rules_are_named_by_their_place():
-    found = fields.rules(StudyConfig)
-    assert found["pretrain.mae.mask_ratio"][0] == 0.75 and "fractions" in found and "pretrain" not in found
+    result = fields.rules(StudyConfig)
+    assert result["pretrain.mae.mask_ratio"][0] == 0.75 and "fractions" in result and "pretrain" not in result
     assert list(fields.rules(fields.MaeFields, "mae.")) == [
         f"mae.{field.name}" for field in dataclasses.fields(fields.MaeFields)
     ]
@@ -66,12 +66,12 @@ def test_changes_reach_their_places_and_leave_the_original():
 
 @pytest.mark.parametrize("task", TASKS)
 def test_defaults_of_a_task_have_all_fields_and_its_own_values(task):
-    found = fields.defaults(task)
-    assert isinstance(found, ConfigDict) and found.task == task
-    names = {key: set(value) for key, value in found.items() if isinstance(value, ConfigDict)}
+    result = fields.defaults(task)
+    assert isinstance(result, ConfigDict) and result.task == task
+    names = {key: set(value) for key, value in result.items() if isinstance(value, ConfigDict)}
     assert names["train"] == {field.name for field in dataclasses.fields(fields.TrainFields)}
-    assert found.optim.name == ("lars" if task == "linear_probe" else "adamw")
-    assert found.train.batch_size == {"pretrain": 0, "linear_probe": 256}.get(task, 64)
+    assert result.optim.name == ("lars" if task == "linear_probe" else "adamw")
+    assert result.train.batch_size == {"pretrain": 0, "linear_probe": 256}.get(task, 64)
 
 
 def test_a_probe_has_the_network_and_data_of_its_fine_tuning_but_no_augmentation_of_training():
@@ -81,10 +81,10 @@ def test_a_probe_has_the_network_and_data_of_its_fine_tuning_but_no_augmentation
     given.model.update(size="small", drop_path=0.1)
     given.train.update(select="best", steps=7)
     linear, knn = (fields.probe_of(given, task) for task in ("linear_probe", "knn"))
-    for found in (linear, knn):
-        assert (found.seed, found.init, found.init_from, found.init_name) == (4, "mae", "x", "mine")
-        assert (found.data.fraction, found.data.randaugment, found.data.random_erasing) == (0.1, 0, 0)
-        assert (found.model.size, found.model.drop_path, found.train.steps) == ("small", 0, 0)
+    for expected in (linear, knn):
+        assert (expected.seed, expected.init, expected.init_from, expected.init_name) == (4, "mae", "x", "mine")
+        assert (expected.data.fraction, expected.data.randaugment, expected.data.random_erasing) == (0.1, 0, 0)
+        assert (expected.model.size, expected.model.drop_path, expected.train.steps) == ("small", 0, 0)
     assert (linear.train.select, knn.train.select) == ("best", "last")  # knn has no epochs
     assert linear.model.head_std == fields.defaults("linear_probe").model.head_std
 
@@ -102,8 +102,8 @@ def test_every_augmentation_of_training_is_off_in_probes():
     changed = {name for name in read - others if given.data[name] != rules[name][0]}
     assert changed == read - others, "set the new field to a value that is not its default"
     for task in ("linear_probe", "lbfgs", "knn"):
-        found = fields.probe_of(given, task).data
-        assert {name: found[name] for name in changed} == {name: rules[name][0] for name in changed}, task
+        result = fields.probe_of(given, task).data
+        assert {name: result[name] for name in changed} == {name: rules[name][0] for name in changed}, task
 
 
 def test_a_study_and_a_sweep_have_their_parts_as_given():

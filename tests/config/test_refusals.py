@@ -94,7 +94,7 @@ for arguments in json.load(sys.stdin):
 
 
 @pytest.fixture(scope="module")
-def said(tmp_path_factory) -> list[tuple[int, str]]:
+def refusals(tmp_path_factory) -> list[tuple[int, str]]:
     """Exit code and output of each of MISTAKES."""
     workdir = tmp_path_factory.mktemp("mistakes") / "run"
     commands = [[f"--config={file}", *more, f"--workdir={workdir}"] for file, more, _ in MISTAKES]
@@ -107,13 +107,13 @@ def said(tmp_path_factory) -> list[tuple[int, str]]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", range(len(MISTAKES)), ids=[f"{f} {' '.join(m)}"[:200] for f, m, _ in MISTAKES])
-def test_a_mistake_is_found_before_jax_is_imported(said, number):
-    code, text = said[number]
+def test_a_mistake_is_found_before_jax_is_imported(refusals, number):
+    code, text = refusals[number]
     assert code == 2 and text.startswith("error: ") and text.count("\n") == 1, text
     assert MISTAKES[number][2] in text
 
 
 def test_valid_configs_are_not_refused():
     for file, arg in (("finetune.py", "data=synthetic"), ("study.py", "data=synthetic"), ("demo.py", "")):
-        found = loading.load(ROOT / "configs" / file, arg)
-        validation.check_images(validation.check(found))
+        result = loading.load(ROOT / "configs" / file, arg)
+        validation.check_images(validation.check(result))

@@ -7,7 +7,7 @@ from mae_jax.runtime.errors import UserError
 
 
 @pytest.mark.parametrize(
-    ("field", "value", "said"),
+    ("field", "value", "message"),
     [
         ("mae.mask_ratio", 1.0, "mae.mask_ratio=1.0 is out of range"),
         ("mae.mask_ratio", 0.0, "mae.mask_ratio=0.0 is out of range"),
@@ -38,14 +38,14 @@ from mae_jax.runtime.errors import UserError
         ("model.head_std", -0.1, "model.head_std=-0.1 is out of range"),
     ],
 )
-def test_invalid_values_are_refused_by_name(tiny_config, field, value, said):
+def test_invalid_values_are_refused_by_name(tiny_config, field, value, message):
     config = tiny_config("pretrain")
     section, name = field.split(".")
     with config.ignore_type():
         config[section][name] = value
     with pytest.raises(UserError) as error:
         validate(config)
-    assert said in str(error.value) and "\n" not in str(error.value)
+    assert message in str(error.value) and "\n" not in str(error.value)
 
 
 def test_a_misspelled_field_gets_a_suggestion(tiny_config):

@@ -27,13 +27,13 @@ def test_strength_0_leaves_the_image_as_it_is(name):
 @pytest.mark.parametrize("strength", [1.0, -1.0, 0.5])
 def test_translation_moves_by_up_to_45_percent_and_fills_with_the_mean_color(strength):
     image = np.resize(NOISE, (40, SIZE, 3))  # 9 pixels are 45 % of 20, 18 of 40
-    for name, axis, whole in (("translate_x", 1, SIZE), ("translate_y", 0, 40)):
-        by = round(0.45 * strength * whole)
-        if by != 0.45 * strength * whole:
+    for name, axis, length in (("translate_x", 1, SIZE), ("translate_y", 0, 40)):
+        by = round(0.45 * strength * length)
+        if by != 0.45 * strength * length:
             continue
         moved = np.roll(image, -by, axis)
         outside = [slice(None)] * 2
-        outside[axis] = slice(whole - by, None) if by > 0 else slice(0, -by)
+        outside[axis] = slice(length - by, None) if by > 0 else slice(0, -by)
         moved[tuple(outside)] = FILL
         np.testing.assert_array_equal(done(name, image, strength), moved)
 
@@ -43,12 +43,12 @@ def test_shear_slants_a_line_by_30_percent():
     image[:, 20] = 255
     for sign in (1, -1):
         for name, picture in (("shear_x", image), ("shear_y", image.transpose(1, 0, 2))):
-            found = done(name, picture, sign).astype(float).sum(-1)
-            found = found if name == "shear_x" else found.T
+            result = done(name, picture, sign).astype(float).sum(-1)
+            result = result if name == "shear_x" else result.T
             for row in range(1, 40):
                 middle = 20.5 - sign * 0.3 * (row + 0.5)  # what is drawn at x comes from x + 0.3 y
                 if 3 < middle < 38:
-                    near = found[row, int(middle) - 2 : int(middle) + 3]
+                    near = result[row, int(middle) - 2 : int(middle) + 3]
                     centre = (near * np.arange(int(middle) - 2, int(middle) + 3)).sum() / near.sum() + 0.5
                     assert centre == pytest.approx(middle, abs=0.3), (name, sign, row)
 
@@ -57,10 +57,10 @@ def test_rotation_is_by_30_degrees_around_the_middle():
     image = np.zeros((41, 41, 3), np.uint8)
     image[19:22, 34:37] = 255  # 15 pixels to the right of the middle
     for sign in (1, -1):
-        found = done("rotate", image, float(sign)).astype(float).sum(-1)
-        found[found == sum(FILL)] = 0
-        found[:5], found[-5:] = 0, 0  # blends of the filling
-        y, x = np.argwhere(found > 300).mean(0) - 20
+        result = done("rotate", image, float(sign)).astype(float).sum(-1)
+        result[result == sum(FILL)] = 0
+        result[:5], result[-5:] = 0, 0  # blends of the filling
+        y, x = np.argwhere(result > 300).mean(0) - 20
         assert (x, y) == pytest.approx((15 * np.cos(np.pi / 6), -sign * 15 * np.sin(np.pi / 6)), abs=0.6)
 
 
@@ -75,11 +75,11 @@ def grey(image):
 
 def blurred(image):
     weights = np.array([[1, 1, 1], [1, 5, 1], [1, 1, 1]]) / 13
-    found, inner = image.copy(), np.zeros_like(image[1:-1, 1:-1])
+    result, inner = image.copy(), np.zeros_like(image[1:-1, 1:-1])
     for y, x in np.ndindex(3, 3):
         inner += weights[y, x] * image[y : y + SIZE - 2, x : x + SIZE - 2]
-    found[1:-1, 1:-1] = inner
-    return found
+    result[1:-1, 1:-1] = inner
+    return result
 
 
 @pytest.mark.parametrize(
@@ -139,8 +139,8 @@ def test_without_color_operations_none_is_drawn_and_no_color_changes():
     assert {name for _ in range(200) for name, _ in transform.draw(rng)} == set(GEOMETRY)
     pink = np.full((16, 16, 3), (231, 20, 240), np.uint8)
     for seed in range(30):
-        found = transform({"image": pink}, np.random.default_rng(seed))["image"]
-        assert set(map(tuple, found.reshape(-1, 3).tolist())) == {(231, 20, 240), FILL}
+        result = transform({"image": pink}, np.random.default_rng(seed))["image"]
+        assert set(map(tuple, result.reshape(-1, 3).tolist())) == {(231, 20, 240), FILL}
     changed = RandAugment(layers=1, probability=1.0)
     seen = {tuple(changed({"image": pink}, np.random.default_rng(seed))["image"][8, 8]) for seed in range(30)}
     assert len(seen) > 5  # with them they do change
@@ -150,11 +150,11 @@ def test_without_color_operations_none_is_drawn_and_no_color_changes():
 def test_the_same_generator_gives_the_same_image_and_the_original_is_kept(transform):
     original = NOISE.copy()
     original.flags.writeable = False
-    found = [transform({"image": original, "label": 3}, np.random.default_rng(seed)) for seed in [*range(8)] * 2]
-    assert all(e["image"].dtype == np.uint8 and e["image"].shape == NOISE.shape and e["label"] == 3 for e in found)
-    for one, two in zip(found[:8], found[8:], strict=True):
+    result = [transform({"image": original, "label": 3}, np.random.default_rng(seed)) for seed in [*range(8)] * 2]
+    assert all(e["image"].dtype == np.uint8 and e["image"].shape == NOISE.shape and e["label"] == 3 for e in result)
+    for one, two in zip(result[:8], result[8:], strict=True):
         np.testing.assert_array_equal(one["image"], two["image"])
-    assert len({e["image"].tobytes() for e in found}) > 3
+    assert len({e["image"].tobytes() for e in result}) > 3
     np.testing.assert_array_equal(original, NOISE)
 
 
@@ -182,8 +182,8 @@ def test_the_ratio_of_an_erased_box_is_its_height_over_its_width():
 
 def test_noise_has_the_colors_of_images():
     image = np.zeros((200, 200, 3), np.uint8)
-    found = RandomErasing(1.0, area=(0.2, 1 / 3))({"image": image}, np.random.default_rng(0))["image"] / 255
-    noise = found[found.any(-1)]
+    result = RandomErasing(1.0, area=(0.2, 1 / 3))({"image": image}, np.random.default_rng(0))["image"] / 255
+    noise = result[result.any(-1)]
     np.testing.assert_allclose(noise.mean(0), augment.MEAN, atol=0.01)
     np.testing.assert_allclose(noise.std(0), augment.STD, rtol=0.04)  # what is cut off makes it a little smaller
     assert abs(np.corrcoef(noise[:-1, 0], noise[1:, 0])[0, 1]) < 0.05  # pixel by pixel

@@ -21,13 +21,13 @@ def test_gray_has_three_equal_channels_and_transparency_is_on_white():
     gray = np.array([[[0], [100]]], np.uint8)
     np.testing.assert_array_equal(channels.to_rgb(gray, 255), [[[0] * 3, [100] * 3]])
     alpha = np.array([[255, 51]], np.uint8)
-    found = channels.to_rgb(gray, 255, alpha)
-    np.testing.assert_array_equal(found, [[[0] * 3, [224] * 3]])  # 100 x 0.2 + 255 x 0.8
+    result = channels.to_rgb(gray, 255, alpha)
+    np.testing.assert_array_equal(result, [[[0] * 3, [224] * 3]])  # 100 x 0.2 + 255 x 0.8
     premultiplied = channels.to_rgb(np.array([[[0], [20]]], np.uint8), 255, alpha, premultiplied=True)
-    np.testing.assert_array_equal(premultiplied, found)
+    np.testing.assert_array_equal(premultiplied, result)
     clear = channels.to_rgb(np.full((1, 1, 3), 7, np.uint16), 65535, np.zeros((1, 1), np.uint16))
     np.testing.assert_array_equal(clear, [[[255] * 3]])
-    assert found.dtype == np.uint8 and found.flags.c_contiguous
+    assert result.dtype == np.uint8 and result.flags.c_contiguous
 
 
 def test_inks_take_away_light():
@@ -39,8 +39,8 @@ def test_inks_take_away_light():
 def test_ycc_is_that_of_pillow():
     rgb = np.random.default_rng(0).integers(0, 256, (20, 20, 3), np.uint8)
     ycc = np.asarray(Image.fromarray(rgb).convert("YCbCr"))
-    found = channels.ycc_to_rgb(ycc, 255).astype(int)
-    assert np.abs(found - np.asarray(Image.fromarray(ycc, "YCbCr").convert("RGB"))).max() <= 1
+    result = channels.ycc_to_rgb(ycc, 255).astype(int)
+    assert np.abs(result - np.asarray(Image.fromarray(ycc, "YCbCr").convert("RGB"))).max() <= 1
     gray = channels.ycc_to_rgb(np.array([[[0, 128, 128], [255, 128, 128]]], np.uint8), 255)
     np.testing.assert_array_equal(gray, [[[0] * 3, [255] * 3]])
 
@@ -64,7 +64,7 @@ def test_an_extra_channel_is_ignored_only_where_it_says_nothing():
 
 
 @pytest.mark.parametrize(
-    ("kind", "said"),
+    ("kind", "message"),
     [
         ("f", "floating-point pixels (32 bits)"),
         ("c", "complex numbers"),
@@ -72,5 +72,5 @@ def test_an_extra_channel_is_ignored_only_where_it_says_nothing():
         ("u", "32-b"),
     ],
 )
-def test_pixels_without_black_and_white_are_named(kind, said):
-    assert said in channels.in_words(kind, 32)
+def test_pixels_without_black_and_white_are_named(kind, message):
+    assert message in channels.in_words(kind, 32)

@@ -61,7 +61,7 @@ def encoded(image: np.ndarray, quality: int = 0) -> bytes:
     return file.getvalue()
 
 
-def found(data: list[bytes]) -> set[tuple[int, int]]:
+def copies_in(data: list[bytes]) -> set[tuple[int, int]]:
     looks = np.stack([look(one) for one in data])
     return {(i, j) for i, j, _ in duplicates.find(looks, lambda i: picture(data[i]))}
 
@@ -72,21 +72,21 @@ def test_images_that_resemble_each_other_are_not_copies(draw):
     data = [encoded(draw(rng)) for _ in range(N)]
     candidates = list(duplicates.near(np.stack([look(one) for one in data])))
     assert len(candidates) > 5  # their hashes alone would report these
-    assert found(data) == set()
+    assert copies_in(data) == set()
 
 
 def test_copies_among_images_that_resemble_each_other_are_found():
     rng = np.random.default_rng(2)
     images = [nucleus(rng) for _ in range(N)]
     larger = np.asarray(Image.fromarray(images[2]).resize((150, 150)))
-    made = [
+    result = [
         encoded(images[0], 90),
         encoded(np.rot90(images[1][:, ::-1], 3), 90),
         encoded(larger, 85),
         encoded(images[3][:86, 10:], 90),
         encoded((0.8 * images[4]).astype(np.uint8), 90),
     ]
-    assert found([encoded(image) for image in images] + made) == {(i, N + i) for i in range(len(made))}
+    assert copies_in([encoded(image) for image in images] + result) == {(i, N + i) for i in range(len(result))}
 
 
 @pytest.mark.parametrize("n", [2, 5, 12])
@@ -96,7 +96,7 @@ def test_copies_in_a_small_set_in_which_each_image_has_one_are_found(n):
         (gaussian_filter(rng.uniform(0, 255, (SIDE, SIDE, 3)), (4, 4, 0)) * 5 % 256).astype(np.uint8) for _ in range(n)
     ]
     data = [encoded(image) for image in images] + [encoded(image[5:, :-5], 85) for image in images]
-    assert found(data) == {(i, n + i) for i in range(n)}
+    assert copies_in(data) == {(i, n + i) for i in range(n)}
 
 
 def test_another_color_is_another_image_and_a_gray_copy_is_a_copy():

@@ -105,14 +105,14 @@ def test_32_bit_is_refused_by_name(mode):
 
 
 def test_broken_files_are_refused_by_name():
-    whole = encode(Image.fromarray(picture(200, 200)), "JPEG")
+    undamaged = encode(Image.fromarray(picture(200, 200)), "JPEG")
     eps = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n"
     tga = encode(Image.new("RGB", (4, 4)), "TGA")  # Pillow would open it
-    for data in (b"", b"hello", eps, tga, whole[:300], whole[: len(whole) // 2]):
+    for data in (b"", b"hello", eps, tga, undamaged[:300], undamaged[: len(undamaged) // 2]):
         with pytest.raises(UserError, match=r"x\.png") as raised:
             load_image(data, "x.png")
         assert "\n" not in str(raised.value)
-    element = Decode()({"image": whole[: len(whole) // 2], "name": "x.png"})
+    element = Decode()({"image": undamaged[: len(undamaged) // 2], "name": "x.png"})
     with pytest.raises(UserError, match=r"x\.png"):
         CenterResize(16)(element)
 

@@ -22,10 +22,10 @@ def test_the_perceptual_hash_tells_images_apart_and_copies_together():
             version.save(file, "JPEG", quality=70)
             looks.append(look(file.getvalue()))
     looks = np.stack(looks)
-    found = {(i, j) for i, j, *_ in duplicates.near(looks)}
-    assert found == {(i, j) for i in range(18) for j in range(i + 1, 18) if i // 3 == j // 3}
-    found = {(i, j) for i, j, *_ in duplicates.near(looks[::3], looks)}
-    assert found == {(i, 3 * i + k) for i in range(6) for k in range(3)}
+    pairs = {(i, j) for i, j, *_ in duplicates.near(looks)}
+    assert pairs == {(i, j) for i in range(18) for j in range(i + 1, 18) if i // 3 == j // 3}
+    pairs = {(i, j) for i, j, *_ in duplicates.near(looks[::3], looks)}
+    assert pairs == {(i, 3 * i + k) for i in range(6) for k in range(3)}
 
 
 def test_rotated_and_mirrored_images_are_found():
@@ -38,9 +38,9 @@ def test_rotated_and_mirrored_images_are_found():
             file = io.BytesIO()
             (image if way is None else image.transpose(way)).save(file, "PNG")
             looks.append(look(file.getvalue()))
-    found = {(i, j) for i, j, *_ in duplicates.near(np.stack(looks))}
+    pairs = {(i, j) for i, j, *_ in duplicates.near(np.stack(looks))}
     n = len(ways)
-    assert n == 8 and found == {(i, j) for i in range(5 * n) for j in range(i + 1, 5 * n) if i // n == j // n}
+    assert n == 8 and pairs == {(i, j) for i in range(5 * n) for j in range(i + 1, 5 * n) if i // n == j // n}
 
 
 def test_images_without_structure_are_never_alike():
@@ -55,9 +55,9 @@ def test_blocks_of_rows_miss_nothing(monkeypatch):
     monkeypatch.setattr(duplicates, "COLUMNS", 4)
     looks = np.random.default_rng(1).integers(-127, 128, (10, 256)).astype(np.int8)
     looks[7], looks[9] = looks[1], looks[2] // 2
-    found = list(duplicates.near(looks))
-    assert [(i, j) for i, j, *_ in found] == [(1, 7), (2, 9)]
-    assert found[0][3] == pytest.approx(1) and found[1][3] > 0.99
+    result = list(duplicates.near(looks))
+    assert [(i, j) for i, j, *_ in result] == [(1, 7), (2, 9)]
+    assert result[0][3] == pytest.approx(1) and result[1][3] > 0.99
 
 
 def test_rotated_copies_are_bounded_exactly():
@@ -95,11 +95,11 @@ def test_what_a_test_set_shares_is_counted_by_kind_and_each_image_once(pictures)
     brighter = np.clip(pictures[1].astype(int) + 9, 0, 255).astype(np.uint8)
     train = [source(pictures[:2], "one", ["p1", "p2"]), source(pictures[2:4], "two", ["p3", ""])]
     test = source([pictures[3], brighter, *pictures[5:8]], "test", ["", "p9", "p2", "p2", ""])
-    found = duplicates.leaks(train, test)
-    assert (found["identical"], found["near_identical"], found["shifted_searched"]) == (1, 1, True)
-    assert (found["groups"], found["images_in_shared_groups"]) == (1, 2)
-    assert found["images"] == ["test/0", "test/1", "test/2", "test/3"]
-    assert found["examples"] == {
+    leaks = duplicates.leaks(train, test)
+    assert (leaks["identical"], leaks["near_identical"], leaks["shifted_searched"]) == (1, 1, True)
+    assert (leaks["groups"], leaks["images_in_shared_groups"]) == (1, 2)
+    assert leaks["images"] == ["test/0", "test/1", "test/2", "test/3"]
+    assert leaks["examples"] == {
         "groups": ["p2"],
         "identical": [["test/0", "two/1"]],
         "near_identical": [["test/1", "one/1"]],
@@ -114,9 +114,9 @@ def test_a_search_for_shifted_copies_has_an_end(pictures, monkeypatch):
     train, test = source(pictures[:3], "train"), source([moved], "test")
     assert duplicates.leaks([train], test)["near_identical"] == 1
     monkeypatch.setattr(shifted, "PAIRS", 2)  # there are three pairs
-    found = duplicates.leaks([train], test)
-    assert (found["near_identical"], found["shifted_searched"]) == (0, False)
-    assert duplicates.unsearched({"TestA": found, "TestB": found | {"shifted_searched": True}}) == (
+    leaks = duplicates.leaks([train], test)
+    assert (leaks["near_identical"], leaks["shifted_searched"]) == (0, False)
+    assert duplicates.unsearched({"TestA": leaks, "TestB": leaks | {"shifted_searched": True}}) == (
         "not searched for in TestA, because there are more than 2 pairs of images"
     )
     assert duplicates.unsearched({}) == ""
@@ -131,10 +131,10 @@ def test_images_are_numbered_over_all_sources(pictures):
 
 
 def test_sharing_in_words():
-    found = {"groups": 2, "images_in_shared_groups": 7, "identical": 1, "near_identical": 0}
-    assert duplicates.in_words(found) == "7 of 2 groups that training has, too, 1 byte-identical with training images"
+    result = {"groups": 2, "images_in_shared_groups": 7, "identical": 1, "near_identical": 0}
+    assert duplicates.in_words(result) == "7 of 2 groups that training has, too, 1 byte-identical with training images"
     one = {"groups": 1, "images_in_shared_groups": 3, "identical": 0, "near_identical": 2}
     assert duplicates.in_words(one, "pre-training") == (
         "3 of a group that pre-training has, too, 2 that look like copies of pre-training images"
     )
-    assert duplicates.in_words(dict.fromkeys(found, 0)) == ""
+    assert duplicates.in_words(dict.fromkeys(result, 0)) == ""

@@ -41,8 +41,8 @@ def test_few_images_of_a_class_are_named():
 
 
 def test_a_class_that_alone_has_its_films_is_named():
-    own = source(LABELS, FILMS + [f"d{i % 3}" for i in range(10)])
-    assert findings.of_one_class(own) == [f"only C has the film d0, d1, d2: {RECOGNIZED.format('film')}"]
+    with_days = source(LABELS, FILMS + [f"d{i % 3}" for i in range(10)])
+    assert findings.of_one_class(with_days) == [f"only C has the film d0, d1, d2: {RECOGNIZED.format('film')}"]
     assert findings.of_one_class(source(LABELS, FILMS + [f"f{i % 8}" for i in range(10)])) == []
     mixed = FILMS + ["d0"] * 8 + ["f0"] * 2  # 80 % of its images are not 90 %
     assert findings.of_one_class(source(LABELS, mixed)) == []
@@ -71,10 +71,10 @@ def test_labels_of_whole_patients_are_one_sentence():
 
 
 def test_identical_images_are_counted_by_kind():
-    found = findings.repeated(source([0, 0, 1, 1, 2, 2], digests=[5, 6, 5, 7, 7, 7]), np.array([4]))
-    assert (found["identical"], found["two_labels"], found["across_validation"]) == (3, 3, 1)
-    assert found["examples"]["across_validation"] == [["3.png", "4.png"]]
-    assert findings.repeated_in_words(found)[2] == (
+    result = findings.repeated(source([0, 0, 1, 1, 2, 2], digests=[5, 6, 5, 7, 7, 7]), np.array([4]))
+    assert (result["identical"], result["two_labels"], result["across_validation"]) == (3, 3, 1)
+    assert result["examples"]["across_validation"] == [["3.png", "4.png"]]
+    assert findings.repeated_in_words(result)[2] == (
         "1 image in training or validation and identical to one on the other side (3.png = 4.png)"
     )
     assert findings.repeated(source([0, 1]), np.array([0])) == {}
@@ -132,9 +132,9 @@ def test_labels_are_asked_for_in_images(config, tmp_path):
     config.data.label_count = 7
     config.train.epochs = 1.0
     config.data.val_fraction = 0.1
-    found = splits.labelled(config.data)
-    assert len(found.train_idx) == 7 and found.subset["label_count"] == 7
-    pool = sum(found.subset["train"].values())
+    labelled = splits.labelled(config.data)
+    assert len(labelled.train_idx) == 7 and labelled.subset["label_count"] == 7
+    pool = sum(labelled.subset["train"].values())
     run(config, tmp_path / "run")
     about = contents.read_json(tmp_path / "run" / contents.RUN)
     assert about["label_count"] == about["n_train"] == 7 and about["fraction"] == 7 / pool

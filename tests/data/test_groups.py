@@ -38,34 +38,34 @@ def test_published_names(name, group, field, kind):
 
 
 def test_a_pattern_finds_the_patient_anywhere_in_the_name():
-    found = groups.of_names(["A/patient07_001.jpg", "B/patient12_1.jpg", "B/other.jpg"], r"(patient\d+)_")
-    assert found.groups == ("patient07", "patient12", "") and found.fields == () and found.kind == "patient or slide"
+    result = groups.of_names(["A/patient07_001.jpg", "B/patient12_1.jpg", "B/other.jpg"], r"(patient\d+)_")
+    assert result.groups == ("patient07", "patient12", "") and result.fields == () and result.kind == "patient or slide"
     assert groups.of_names(["p1/x.png", "p2/y.png"], r"^([^/]+)/").groups == ("p1", "p2")
     assert groups.of_names(["95-8-10-1_301_2.jpg"], r"(\d+)-\d+-\d+-\d_").groups == ("95",)  # not the published form
 
 
 @pytest.mark.parametrize(
-    ("pattern", "said"),
+    ("pattern", "message"),
     [("(a", "is not a valid regular expression"), ("a+", "has 0 groups"), ("(a)(b)", "has 2 groups")],
 )
-def test_patterns_that_cannot_be_are_refused(pattern, said):
-    with pytest.raises(UserError, match=f"^data.group_pattern=.*{said}"):
+def test_patterns_that_cannot_be_are_refused(pattern, message):
+    with pytest.raises(UserError, match=f"^data.group_pattern=.*{message}"):
         groups.of_names(["a"], pattern)
 
 
 def test_what_is_not_known_is_never_none():
-    found = groups.facts(["", ""], {"TestA": [""]}, "")
-    assert not found["known"] and found["count"] == {"train": None, "TestA": None}
-    assert found["text"] == "not known; the same patient may be on both sides"
+    result = groups.facts(["", ""], {"TestA": [""]}, "")
+    assert not result["known"] and result["count"] == {"train": None, "TestA": None}
+    assert result["text"] == "not known; the same patient may be on both sides"
 
 
 def test_shared_groups_and_images_without_one_are_counted():
     train, test = ["a", "a", "b", ""], ["b", "b", "c"]
-    found = groups.facts(train, {"TestA": test, "TestB": ["d"]}, "film")
-    assert found["count"] == {"train": 2, "TestA": 2, "TestB": 1}
-    assert found["images_without"] == {"train": 1, "TestA": 0, "TestB": 0}
-    assert found["shared_with_training"]["TestA"] == {"groups": 1, "images": 2}
-    assert found["text"] == (
+    result = groups.facts(train, {"TestA": test, "TestB": ["d"]}, "film")
+    assert result["count"] == {"train": 2, "TestA": 2, "TestB": 1}
+    assert result["images_without"] == {"train": 1, "TestA": 0, "TestB": 0}
+    assert result["shared_with_training"]["TestA"] == {"groups": 1, "images": 2}
+    assert result["text"] == (
         "film: train 2 (1 image without a group), TestA 2 (1 also in training, with 2 of its images), TestB 1"
     )
     assert groups.facts(["a"], {"TestA": [""]}, "film")["text"] == (
@@ -77,6 +77,6 @@ def test_shared_groups_and_images_without_one_are_counted():
 def test_generated_images_are_independent(tiny_config):
     from mae_jax.data import splits
 
-    found = splits.labelled(tiny_config().data).groups
-    assert found["known"] and found["count"] == {"train": 60, "TestA": 23}
-    assert found["text"] == "each generated image is its own group"
+    labelled = splits.labelled(tiny_config().data).groups
+    assert labelled["known"] and labelled["count"] == {"train": 60, "TestA": 23}
+    assert labelled["text"] == "each generated image is its own group"

@@ -16,7 +16,7 @@ def encode(pixels: np.ndarray, mode: str | None = None, **options) -> bytes:
     return file.getvalue()
 
 
-def whole(data: bytes) -> np.ndarray:
+def pixels_of(data: bytes) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
 
 
@@ -47,7 +47,7 @@ def boxes(height: int, width: int, n: int = 25):
 def test_pixels_of_a_part_are_those_of_the_whole(shape, options, gray):
     pixels = TISSUE[: shape[0], : shape[1]]
     data = encode(pixels[..., 0] if gray else pixels, **options)
-    expected, header = whole(data), jpeg.read_header(data)
+    expected, header = pixels_of(data), jpeg.read_header(data)
     assert (header.height, header.width) == shape
     for box in boxes(*shape):
         part, x, y = jpeg.decode(data, header, box)
@@ -66,8 +66,8 @@ def test_only_what_a_crop_touches_is_decoded():
     assert header.halved and header.interval == 2
     part, left, upper, height, width, unread = jpeg.window(data, header, (70, 50, 50, 40), margin=0)
     assert (left, upper, height, width, unread) == (64, 48, 48, 64, False)
-    assert whole(bytes(part)).shape == (48, 64, 3)  # a JPEG of its own
-    np.testing.assert_array_equal(whole(bytes(part))[2:-2, 2:-2], whole(data)[50:94, 66:126])
+    assert pixels_of(bytes(part)).shape == (48, 64, 3)  # a JPEG of its own
+    np.testing.assert_array_equal(pixels_of(bytes(part))[2:-2, 2:-2], pixels_of(data)[50:94, 66:126])
     assert len(part) < len(data) / 2
     # The box ends where an interval does: interpolated chroma needs the next pixel.
     assert jpeg.window(data, header, (64, 48, 64, 48), margin=0)[1:5] == (64, 48, 48, 64)
@@ -84,7 +84,7 @@ def test_tiles_are_encoded_with_markers_along_a_grid(width, wide, halved):
     data, header = jpeg.encode(pixels, halved), jpeg.read_header(jpeg.encode(pixels, halved))
     assert header.halved == halved and header.interval * header.mcu[1] == wide[halved]
     plain = encode(pixels, quality=jpeg.QUALITY, subsampling="4:2:0" if halved else "4:4:4")
-    np.testing.assert_array_equal(whole(data), whole(plain))
+    np.testing.assert_array_equal(pixels_of(data), pixels_of(plain))
     assert len(data) < 1.01 * len(plain)
 
 

@@ -35,16 +35,16 @@ def data(tiny_config, tmp_path):
 
 
 def test_a_test_set_is_split_off_by_class_from_a_seed(data):
-    found = splits.labelled(data)
-    assert (len(found.test), len(found.train_idx) + len(found.val_idx)) == (12, 48)
-    assert np.bincount(found.test.labels).tolist() == [2, 4, 6]
-    assert not set(found.test.names) & set(found.train.names) and found.sets.test_name == "test"
-    assert found.sets.about["test set"] == ("12 images, 20 % of all images, split off by class (data.test_seed=0)")
-    assert splits.labelled(data).test.names == found.test.names
+    labelled = splits.labelled(data)
+    assert (len(labelled.test), len(labelled.train_idx) + len(labelled.val_idx)) == (12, 48)
+    assert np.bincount(labelled.test.labels).tolist() == [2, 4, 6]
+    assert not set(labelled.test.names) & set(labelled.train.names) and labelled.sets.test_name == "test"
+    assert labelled.sets.about["test set"] == ("12 images, 20 % of all images, split off by class (data.test_seed=0)")
+    assert splits.labelled(data).test.names == labelled.test.names
     data.val_seed = data.subset_seed = 5  # these do not move the test set
-    assert splits.labelled(data).test.names == found.test.names
+    assert splits.labelled(data).test.names == labelled.test.names
     data.test_seed = 1
-    assert splits.labelled(data).test.names != found.test.names
+    assert splits.labelled(data).test.names != labelled.test.names
     data.test_fraction = 0.0
     with pytest.raises(UserError, match=r"there is no test set, and data.test_fraction=0 is 0"):
         splits.labelled(data)
@@ -52,11 +52,11 @@ def test_a_test_set_is_split_off_by_class_from_a_seed(data):
 
 def test_the_test_set_is_not_drawn_like_a_validation_set(data):
     """With equal seeds and shares, a validation set drawn from all images is another one."""
-    found = labelled_sets.load(typed(data, DataFields))
+    result = labelled_sets.load(typed(data, DataFields))
     everything = sources.folder(data.dir)
     split = subsets.split_validation(everything.labels, everything.groups, data.test_fraction, data.test_seed)[1]
-    assert len(split) == len(found.test)
-    assert {everything.names[i] for i in split} != set(found.test.names)
+    assert len(split) == len(result.test)
+    assert {everything.names[i] for i in split} != set(result.test.names)
 
 
 def test_validation_images_are_taken_out_of_the_fraction(data):
@@ -64,36 +64,40 @@ def test_validation_images_are_taken_out_of_the_fraction(data):
     drawn = splits.labelled(data)  # 8, 16 and 24 images to train on, of which half
     assert drawn.subset["actual"] == {"A": 4, "B": 8, "C": 12}
     data.val_of, data.val_fraction = "fraction", 0.25
-    found = splits.labelled(data)
-    assert sorted([*found.train_idx, *found.val_idx]) == drawn.train_idx.tolist()
-    assert found.subset["actual"] == {"A": 3, "B": 6, "C": 9} and found.subset["validation"] == {"A": 1, "B": 2, "C": 3}
-    assert found.subset["train"] == {"A": 8, "B": 16, "C": 24}
+    labelled = splits.labelled(data)
+    assert sorted([*labelled.train_idx, *labelled.val_idx]) == drawn.train_idx.tolist()
+    assert labelled.subset["actual"] == {"A": 3, "B": 6, "C": 9} and labelled.subset["validation"] == {
+        "A": 1,
+        "B": 2,
+        "C": 3,
+    }
+    assert labelled.subset["train"] == {"A": 8, "B": 16, "C": 24}
     data.fraction = 1.0
-    every = splits.labelled(data)
-    assert splits.n_training(data, found, share=1.0) == len(every.train_idx) == 36
-    assert {*found.train_idx, *found.val_idx} < {*every.train_idx, *every.val_idx}
+    all_labels = splits.labelled(data)
+    assert splits.n_training(data, labelled, share=1.0) == len(all_labels.train_idx) == 36
+    assert {*labelled.train_idx, *labelled.val_idx} < {*all_labels.train_idx, *all_labels.val_idx}
     data.label_count = 6
     few = splits.labelled(data)
     assert (len(few.train_idx), len(few.val_idx)) == (4, 2)  # 1, 2 and 3: a class of one has none to spare
-    assert splits.n_training(data, few, count=24) == len(found.train_idx)
+    assert splits.n_training(data, few, count=24) == len(labelled.train_idx)
 
 
 def test_groups_of_the_fraction_are_on_one_side(data):
     data.update(group_pattern=r"(patient\w\d)_", val_of="fraction", val_fraction=0.25, fraction=0.5)
-    found = splits.labelled(data)
-    trained, held = ({found.train.groups[i] for i in part} for part in (found.train_idx, found.val_idx))
+    labelled = splits.labelled(data)
+    trained, held = ({labelled.train.groups[i] for i in part} for part in (labelled.train_idx, labelled.val_idx))
     assert held and trained and not held & trained
 
 
 def test_groups_by_pattern_are_on_one_side(data):
     assert splits.labelled(data).groups["text"] == "not known; the same patient may be on both sides"
     data.group_pattern = r"(patient\w\d)_"
-    found = splits.labelled(data)
-    held = {found.train.groups[i] for i in found.val_idx}
-    trained = {found.train.groups[i] for i in found.train_idx}
-    assert held and not held & trained and not set(found.test.groups) & (held | trained)
-    assert len(set(found.test.groups)) == 3 and found.groups["count"] == {"train": 12, "test": 3}
-    assert "split off by class, with each patient or slide on one side (" in found.sets.about["test set"]
+    labelled = splits.labelled(data)
+    held = {labelled.train.groups[i] for i in labelled.val_idx}
+    trained = {labelled.train.groups[i] for i in labelled.train_idx}
+    assert held and not held & trained and not set(labelled.test.groups) & (held | trained)
+    assert len(set(labelled.test.groups)) == 3 and labelled.groups["count"] == {"train": 12, "test": 3}
+    assert "split off by class, with each patient or slide on one side (" in labelled.sets.about["test set"]
     data.group_pattern = r"(slide\d)"
     with pytest.raises(UserError, match="matches none of the 60 names of images in"):
         splits.labelled(data)
@@ -105,19 +109,19 @@ def test_a_validation_folder_is_used(data, tmp_path):
             for i in range(n):
                 draw(tmp_path / "split" / split / name / f"{i}.png", 1000 * seed + 10 * ord(name) + i)
     data.dir = str(tmp_path / "split")
-    found = splits.labelled(data)
-    assert (len(found.train_idx), len(found.val_idx), len(found.test)) == (12, 6, 4)
-    assert {found.train.names[i].split("/")[0] for i in found.val_idx} == {"val"}
-    assert found.train[int(found.val_idx[4])]["name"] == "val/B/1.png"
-    assert found.subset["validation"] == {"A": 3, "B": 3}
-    assert found.sets.about["layout"] == "train for training, val for validation, test for test"
+    labelled = splits.labelled(data)
+    assert (len(labelled.train_idx), len(labelled.val_idx), len(labelled.test)) == (12, 6, 4)
+    assert {labelled.train.names[i].split("/")[0] for i in labelled.val_idx} == {"val"}
+    assert labelled.train[int(labelled.val_idx[4])]["name"] == "val/B/1.png"
+    assert labelled.subset["validation"] == {"A": 3, "B": 3}
+    assert labelled.sets.about["layout"] == "train for training, val for validation, test for test"
     data.val_of = "fraction"
     with pytest.raises(UserError, match=r"data.val_of=fraction, but these images have a validation split"):
         splits.labelled(data)
     data.val_of, data.val_split = "all", "none"
-    found = splits.labelled(data)
-    assert len(found.train) == 12 and len(found.val_idx) == 2
-    assert {found.train.names[i].split("/")[0] for i in found.val_idx} == {"train"}
+    labelled = splits.labelled(data)
+    assert len(labelled.train) == 12 and len(labelled.val_idx) == 2
+    assert {labelled.train.names[i].split("/")[0] for i in labelled.val_idx} == {"train"}
 
 
 def test_shares_that_split_off_nothing_are_named(data, tmp_path):
@@ -148,21 +152,23 @@ def table(data, tmp_path) -> Path:
 
 def test_a_table_gives_labels_groups_and_splits(data, table):
     data.columns = "split=fold"
-    found = splits.labelled(data)
-    assert found.train.classes == ("x", "y", "z")
-    assert (len(found.train_idx), len(found.val_idx), len(found.test)) == (40, 10, 10)
-    assert set(found.test.names) == {f"flat/{i:03}.png" for i in range(0, 60, 6)}
-    assert found.test.groups[1] == "p1" and found.train.kind == "patient"
-    assert found.groups["shared_with_training"]["test"] == {"groups": 10, "images": 10}
-    assert (found.train.labels == [int(n[5:8]) % 3 for n in found.train.names]).all()
+    labelled = splits.labelled(data)
+    assert labelled.train.classes == ("x", "y", "z")
+    assert (len(labelled.train_idx), len(labelled.val_idx), len(labelled.test)) == (40, 10, 10)
+    assert set(labelled.test.names) == {f"flat/{i:03}.png" for i in range(0, 60, 6)}
+    assert labelled.test.groups[1] == "p1" and labelled.train.kind == "patient"
+    assert labelled.groups["shared_with_training"]["test"] == {"groups": 10, "images": 10}
+    assert (labelled.train.labels == [int(n[5:8]) % 3 for n in labelled.train.names]).all()
     data.update(val_split="none", external="more=val")
-    found = splits.labelled(data)
-    assert len(found.external["more"]) == 10 and len(found.train) == 40
+    labelled = splits.labelled(data)
+    assert len(labelled.external["more"]) == 10 and len(labelled.train) == 40
 
 
 def test_a_table_without_splits_keeps_patients_together(data, table, tmp_path):
-    found = splits.labelled(data)
-    parts = [found.test.groups] + [[found.train.groups[i] for i in idx] for idx in (found.val_idx, found.train_idx)]
+    labelled = splits.labelled(data)
+    parts = [labelled.test.groups] + [
+        [labelled.train.groups[i] for i in idx] for idx in (labelled.val_idx, labelled.train_idx)
+    ]
     assert [len(set(part)) for part in parts] == [2, 1, 7]
     assert sum(map(len, parts)) == 60 and len({g for part in parts for g in set(part)}) == 10
     moved = tmp_path / "elsewhere.csv"
@@ -173,7 +179,7 @@ def test_a_table_without_splits_keeps_patients_together(data, table, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("fields", "said"),
+    ("fields", "message"),
     [
         ({"columns": "split=patient"}, "has the values p0, p1, .* none of them usual for training"),
         ({"columns": "split=fold", "train_split": "p0"}, "data.train_split=p0 is not in .*; it has test, train, val"),
@@ -184,9 +190,9 @@ def test_a_table_without_splits_keeps_patients_together(data, table, tmp_path):
         ({"columns": "group=patient", "group_pattern": "(x)"}, "exclude each other"),
     ],
 )
-def test_fields_that_do_not_fit_are_refused(data, table, fields, said):
+def test_fields_that_do_not_fit_are_refused(data, table, fields, message):
     data.update(fields)
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         labelled_sets.check(data)
 
 

@@ -16,7 +16,7 @@ def tree(top: Path, *files: str) -> Path:
     return top
 
 
-def found(top: Path, train="Train", validation="auto", test="TestA") -> Layout:
+def layout_of(top: Path, train="Train", validation="auto", test="TestA") -> Layout:
     return layouts.find(top, train, validation, test)
 
 
@@ -36,55 +36,55 @@ def test_usual_names_of_splits(tmp_path, splits, roles):
     for split in splits.split():
         tree(tmp_path, f"{split}/A/1.png", f"{split}/B/1.png")
     tree(tmp_path, ".ipynb_checkpoints/x.png", "README.txt")
-    layout = found(tmp_path)
+    layout = layout_of(tmp_path)
     assert (layout.train, layout.validation, layout.test) == roles
     assert layout.unused == tuple(s for s in splits.split() if s == "TestB")
-    assert found(tmp_path, "auto", "", "auto") == layout
-    assert found(tmp_path, validation="none").validation is None
+    assert layout_of(tmp_path, "auto", "", "auto") == layout
+    assert layout_of(tmp_path, validation="none").validation is None
 
 
 def test_given_names_come_first(tmp_path):
     for split in ("train", "test", "fold0", "TestA", "more/deep"):
         tree(tmp_path, f"{split}/A/1.png", f"{split}/B/1.png")
-    assert found(tmp_path, "fold0", "more/deep", "test") == Layout(
+    assert layout_of(tmp_path, "fold0", "more/deep", "test") == Layout(
         "fold0", "more/deep", "test", ("TestA", "more", "train")
     )
     with pytest.raises(UserError, match=r"Tain.*is not a folder.*TestA, fold0, more, test, train"):
-        found(tmp_path, "Tain")
+        layout_of(tmp_path, "Tain")
     with pytest.raises(UserError, match="has TestA and test; set data.test_split"):
-        found(tmp_path, test="auto")
+        layout_of(tmp_path, test="auto")
 
 
 def test_classes_without_splits(tmp_path):
     tree(tmp_path, "A/1.png", "B/p1/1.png", "C/1.png")  # one folder alone is no group
-    assert found(tmp_path) == Layout("")
-    assert found(tmp_path).in_words() == "class folders without splits"
+    assert layout_of(tmp_path) == Layout("")
+    assert layout_of(tmp_path).in_words() == "class folders without splits"
     below = tree(tmp_path / "own", "archive/A/1.png", "archive/B/1.png")
-    assert found(below) == Layout("archive")
-    assert found(tree(tmp_path / "split", "x/train/A/1.png", "x/test/A/1.png")) == Layout("x/train", None, "x/test")
+    assert layout_of(below) == Layout("archive")
+    assert layout_of(tree(tmp_path / "split", "x/train/A/1.png", "x/test/A/1.png")) == Layout("x/train", None, "x/test")
 
 
 def test_the_folder_data_between_split_and_class(tmp_path):
     for split in ("train", "val", "test"):
         tree(tmp_path, f"{split}/data/normal/1.png", f"{split}/data/tumor/1.png")
-    assert found(tmp_path) == Layout("train/data", "val/data", "test/data")
+    assert layout_of(tmp_path) == Layout("train/data", "val/data", "test/data")
 
 
 def test_ambiguous_layouts_are_refused_with_what_to_do(tmp_path):
     for split in ("fold1", "fold2"):
         tree(tmp_path / "folds", f"{split}/A/1.png", f"{split}/B/1.png")
     with pytest.raises(UserError, match=r"fold1, fold2 hold folders of the same names \(A, B\).*train_split"):
-        found(tmp_path / "folds")
-    assert found(tmp_path / "folds", ".") == Layout("")
+        layout_of(tmp_path / "folds")
+    assert layout_of(tmp_path / "folds", ".") == Layout("")
     tree(tmp_path / "classes", "A/1.png", "B/1.png", "C/1.png")
     with pytest.raises(UserError, match=r"data.train_split=A: A, C .*look like classes, not splits"):
-        found(tmp_path / "classes", "A", test="B")
+        layout_of(tmp_path / "classes", "A", test="B")
     tree(tmp_path / "half", "test/A/1.png", "B/1.png")
     with pytest.raises(UserError, match="has test, but no folder with a usual name for training"):
-        found(tmp_path / "half")
+        layout_of(tmp_path / "half")
     tree(tmp_path / "two", "train/A/1.png", "training/A/1.png")
     with pytest.raises(UserError, match="has train and training; set data.train_split"):
-        found(tmp_path / "two")
+        layout_of(tmp_path / "two")
 
 
 NESTED = {
@@ -98,19 +98,19 @@ NESTED = {
 @pytest.mark.parametrize("split", [False, True])
 def test_folders_of_groups_inside_or_around_class_folders(tmp_path, levels, files, split):
     names = [f"{s}{file}" for s in (("train/", "test/") if split else ("",)) for file in files]
-    layout = found(tree(tmp_path, *names))
+    layout = layout_of(tree(tmp_path, *names))
     assert layout.levels == levels and (layout.train, layout.test) == (("train", "test") if split else ("", None))
     assert ("groups" in layout.in_words()) == (levels != "class")
 
 
 @pytest.mark.parametrize("other", [["A/images/1.png", "B/images/1.png"], ["A/one/1.png", "B/p1/1.png", "B/p2/1.png"]])
 def test_inner_folders_that_mean_nothing(tmp_path, other):
-    assert found(tree(tmp_path, *other)).levels == "class"
+    assert layout_of(tree(tmp_path, *other)).levels == "class"
 
 
 def test_patients_with_several_classes_are_refused_until_levels_are_given(tmp_path):
     tree(tmp_path, *(f"p{i}/{c}/1.png" for i in range(7) for c in "AB"))
     with pytest.raises(UserError, match=r"p0, p1, p2, p3, p4, \.\.\. hold.*data.levels=group/class if A, B are"):
-        found(tmp_path)
+        layout_of(tmp_path)
     for levels in ("class", "class/group", "group/class"):
         assert layouts.find(tmp_path, "auto", "auto", "auto", levels) == Layout("", levels=levels)

@@ -119,11 +119,13 @@ def test_starting_at_k_is_skipping_k_batches(two, start):
 
 def test_rows_of_all_processes_are_the_global_batch(two):
     options = dict(batch_size=6, seed=4, start=2)
-    whole = first(5, two, None, TRAIN, **options)
+    from_one_process = first(5, two, None, TRAIN, **options)
     parts = [first(5, two, None, TRAIN, rows=rows, **options)
              for rows in (slice(0, 1), range(1, 4), slice(4, 6))]  # fmt: skip
-    joined = [{name: np.concatenate([part[k][name] for part in parts]) for name in whole[0]} for k in range(5)]
-    same(whole, joined)
+    joined = [
+        {name: np.concatenate([part[k][name] for part in parts]) for name in from_one_process[0]} for k in range(5)
+    ]
+    same(from_one_process, joined)
 
 
 @pytest.mark.parametrize("weights", [(), (3, 1), (0.5, 0.5)])
@@ -187,14 +189,14 @@ def test_evaluation_has_every_image_once(n, batch_size):
 
 def test_evaluation_by_index_and_by_rows():
     source, chosen = source_of(20), np.array([3, 9, 4, 17, 0, 5, 6])
-    whole = list(loaders.eval_batches(source, chosen, EVAL, batch_size=6))
-    assert [batch["index"].tolist() for batch in whole] == [[3, 9, 4, 17, 0, 5], [6, *[-1] * 5]]
+    from_one_process = list(loaders.eval_batches(source, chosen, EVAL, batch_size=6))
+    assert [batch["index"].tolist() for batch in from_one_process] == [[3, 9, 4, 17, 0, 5], [6, *[-1] * 5]]
     parts = [
         list(loaders.eval_batches(source, chosen, EVAL, batch_size=6, rows=rows, threads=threads))
         for rows, threads in ((slice(0, 3), 0), (slice(3, 6), 8))
     ]
     joined = [{k: np.concatenate([a[k], b[k]]) for k in a} for a, b in zip(*parts, strict=True)]
-    same(whole, joined)
+    same(from_one_process, joined)
     assert list(loaders.eval_batches(source, chosen[:0], EVAL, batch_size=6)) == []
 
 
@@ -264,9 +266,9 @@ def test_balanced_batches_are_a_function_of_the_place_alone():
         stream = loaders.train_batches([source], None, [], batch_size=10, seed=1, start=start, threads=2, **options)
         return np.concatenate([batch["index"] for batch in itertools.islice(stream, n)]).tolist()
 
-    whole = drawn(0, 12, balance=True)
-    assert drawn(7, 5, balance=True) == whole[70:]
-    assert sorted(drawn(0, 4)) == list(range(40)) != sorted(whole[:40])
+    from_one_process = drawn(0, 12, balance=True)
+    assert drawn(7, 5, balance=True) == from_one_process[70:]
+    assert sorted(drawn(0, 4)) == list(range(40)) != sorted(from_one_process[:40])
     counts = np.bincount(source.labels, minlength=5)
     rarest = int(np.where(counts > 0, counts, 99).argmin())
-    assert sum(source.labels[i] == rarest for i in whole) > 3 * counts[rarest]  # more than once an epoch
+    assert sum(source.labels[i] == rarest for i in from_one_process) > 3 * counts[rarest]  # more than once an epoch

@@ -58,12 +58,12 @@ def png(pixels) -> bytes:
 
 def test_a_hash_is_the_gray_picture_without_mean_and_contrast():
     gray = np.random.default_rng(0).integers(0, 256, (16, 16), np.uint8)
-    found = looks.look(png(gray)).astype(float)
+    result = looks.look(png(gray)).astype(float)
     levels = gray.astype(float).ravel() - gray.mean()
-    np.testing.assert_allclose(found, 127 * levels / np.abs(levels).max(), atol=0.51)
-    assert np.abs(found).max() == 127
+    np.testing.assert_allclose(result, 127 * levels / np.abs(levels).max(), atol=0.51)
+    assert np.abs(result).max() == 127
     fainter = (gray // 2 + 90).astype(np.uint8)
-    assert np.abs(looks.look(png(fainter)) - found).max() <= 2
+    assert np.abs(looks.look(png(fainter)) - result).max() <= 2
     flat = np.full((16, 16), 100, np.uint8)
     flat[0] = 103  # a standard deviation below 2 gray levels
     assert not looks.look(png(flat)).any()

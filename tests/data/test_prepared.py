@@ -142,9 +142,9 @@ def test_the_folder_of_prepared_data_sets(monkeypatch, tmp_path):
 
 def test_groups_are_from_names_where_a_data_set_has_them_there():
     names = ["95-8-10-0_300_7.jpg", "other.jpg"]
-    told = groups.of_names(names).groups
-    assert told[0] and not told[1]
-    assert prepared.groups_of("raabin_wbc", names, ["field 1", "field 2"]).groups == told
-    found = prepared.groups_of("prcc:tile50", ["a.jpg", "b.jpg"], ["r1", ""])
-    assert (found.groups, found.kind) == (("r1", ""), "region")
+    lines = groups.of_names(names).groups
+    assert lines[0] and not lines[1]
+    assert prepared.groups_of("raabin_wbc", names, ["field 1", "field 2"]).groups == lines
+    result = prepared.groups_of("prcc:tile50", ["a.jpg", "b.jpg"], ["r1", ""])
+    assert (result.groups, result.kind) == (("r1", ""), "region")
     assert prepared.groups_of("tiles:x", ["a.jpg"], [""]).kind == ""

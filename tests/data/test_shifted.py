@@ -58,12 +58,12 @@ def cells() -> list[np.ndarray]:
 @pytest.mark.parametrize("place", CORNERS.values(), ids=CORNERS)
 @pytest.mark.parametrize("reverse", [False, True], ids=["test cropped", "training cropped"])
 def test_a_crop_at_any_corner_is_found(cells, place, reverse):
-    cropped, whole = source([crop(cell, *place) for cell in cells[5:50:3]], "crop", 75), source(cells, "whole")
-    train, test = (cropped, whole) if reverse else (whole, cropped)
-    found = duplicates.leaks([train], test)
+    cropped, uninterrupted = source([crop(cell, *place) for cell in cells[5:50:3]], "crop", 75), source(cells, "whole")
+    train, test = (cropped, uninterrupted) if reverse else (uninterrupted, cropped)
+    leaks = duplicates.leaks([train], test)
     expected = cells[5:50:3]
-    assert found["near_identical"] == len(expected) and found["shifted_searched"]
-    numbers = sorted(int(name.split("/")[1]) for name in found["images"])
+    assert leaks["near_identical"] == len(expected) and leaks["shifted_searched"]
+    numbers = sorted(int(name.split("/")[1]) for name in leaks["images"])
     assert numbers == (list(range(5, 50, 3)) if reverse else list(range(len(expected))))
 
 
@@ -74,8 +74,8 @@ def test_a_shift_by_up_to_a_tenth_is_found(cells):
     train, test = source(cells, "train"), source(moved, "test", 75)
     looks = [duplicates.hashes_of(s)[1] for s in (test, train)]
     pictures = [lambda i, s=s: duplicates.pictures([s], i) for s in (test, train)]
-    found = {(i, j) for i, j, _ in duplicates.find(looks[0], pictures[0], looks[1], pictures[1])}
-    assert found == {(i, 2 * i) for i in range(len(moved))}
+    pairs = {(i, j) for i, j, _ in duplicates.find(looks[0], pictures[0], looks[1], pictures[1])}
+    assert pairs == {(i, 2 * i) for i in range(len(moved))}
 
 
 def test_other_images_are_not_found(cells):

@@ -82,10 +82,10 @@ def test_hidden_and_system_files_are_skipped_and_counted(root):
 @pytest.mark.parametrize("unlabelled", [False, True])
 def test_files_that_are_not_images_stop_or_are_skipped(root, unlabelled):
     write(root / "whole.jpg")
-    whole = (root / "whole.jpg").read_bytes()
+    undamaged = (root / "whole.jpg").read_bytes()
     (root / "whole.jpg").unlink()
     bad = root / "Train" / "bee"
-    (bad / "cut.jpg").write_bytes(whole[: len(whole) - 200])  # its header is whole
+    (bad / "cut.jpg").write_bytes(undamaged[: len(undamaged) - 200])  # its header is whole
     (bad / "notes.txt").write_text("text")
     (bad / "eps.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")
 

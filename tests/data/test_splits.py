@@ -27,12 +27,12 @@ def data(tiny_config, tmp_path):
 
 
 def test_a_folder_with_labels(data):
-    found = splits.labelled(data)
-    assert found.train.classes == found.test.classes == ("A", "B")
-    assert (len(found.train_idx), len(found.val_idx), len(found.test)) == (36, 4, 10)
-    assert not set(found.train_idx) & set(found.val_idx)
-    assert found.train.counts == {"hidden": 1}
-    assert found.subset["actual"] == {"A": 18, "B": 18} and found.subset["validation"] == {"A": 2, "B": 2}
+    labelled = splits.labelled(data)
+    assert labelled.train.classes == labelled.test.classes == ("A", "B")
+    assert (len(labelled.train_idx), len(labelled.val_idx), len(labelled.test)) == (36, 4, 10)
+    assert not set(labelled.train_idx) & set(labelled.val_idx)
+    assert labelled.train.counts == {"hidden": 1}
+    assert labelled.subset["actual"] == {"A": 18, "B": 18} and labelled.subset["validation"] == {"A": 2, "B": 2}
 
 
 def test_validation_is_the_same_for_every_fraction_and_subset_seed(data):
@@ -40,19 +40,19 @@ def test_validation_is_the_same_for_every_fraction_and_subset_seed(data):
     subsets = []
     for fraction, seed in ((0.1, 0), (0.5, 0), (0.5, 1)):
         data.fraction, data.subset_seed = fraction, seed
-        found = splits.labelled(data)
-        np.testing.assert_array_equal(found.val_idx, kept)
-        assert not set(found.train_idx) & set(kept)
-        subsets.append(set(found.train_idx.tolist()))
+        labelled = splits.labelled(data)
+        np.testing.assert_array_equal(labelled.val_idx, kept)
+        assert not set(labelled.train_idx) & set(kept)
+        subsets.append(set(labelled.train_idx.tolist()))
     assert subsets[0] < subsets[1] != subsets[2]
 
 
 def test_several_folders_without_labels(data, tmp_path):
     data.dir = f"{tmp_path / 'Train'},{tmp_path / 'TestA'}"
-    found = splits.unlabelled(data)
-    assert [len(s) for s in found.sources] == [40, 10]
-    assert [len(t) + len(v) for t, v in zip(found.train_idx, found.val_idx, strict=True)] == [40, 10]
-    assert found.names == ("Train", "TestA")
+    unlabelled = splits.unlabelled(data)
+    assert [len(s) for s in unlabelled.sources] == [40, 10]
+    assert [len(t) + len(v) for t, v in zip(unlabelled.train_idx, unlabelled.val_idx, strict=True)] == [40, 10]
+    assert unlabelled.names == ("Train", "TestA")
     data.weights = (1.0,)
     with pytest.raises(UserError, match=r"data.weights=\(1.0,\) has 1 number for 2 sources"):
         splits.unlabelled(data)
@@ -72,8 +72,8 @@ def test_folders_that_say_nothing_are_refused(data, tmp_path):
 
 
 def test_generated_cells(tiny_config):
-    found = splits.labelled(tiny_config().data)
-    assert (len(found.train), len(found.test), len(found.train.classes)) == (60, 23, 5)
+    labelled = splits.labelled(tiny_config().data)
+    assert (len(labelled.train), len(labelled.test), len(labelled.train.classes)) == (60, 23, 5)
     assert len(splits.unlabelled(tiny_config("pretrain").data).sources[0]) == 40
 
 
@@ -82,13 +82,13 @@ def test_a_pre_training_holds_out_a_share_of_its_images_but_at_most_256(tiny_con
     data.val_fraction = 0.1
     for n, held in ((200, 20), (4000, 256)):
         data.synthetic_unlabelled = n
-        found = splits.unlabelled(data)
-        assert [len(part) for part in (*found.val_idx, *found.train_idx)] == [held, n - held]
-        assert not set(found.val_idx[0]) & set(found.train_idx[0])
+        unlabelled = splits.unlabelled(data)
+        assert [len(part) for part in (*unlabelled.val_idx, *unlabelled.train_idx)] == [held, n - held]
+        assert not set(unlabelled.val_idx[0]) & set(unlabelled.train_idx[0])
 
 
 @pytest.mark.parametrize(
-    ("fields", "said"),
+    ("fields", "message"),
     [
         ({"source": "imagenet"}, "data.source=imagenet is not known; use one of synthetic, folder"),
         ({"source": "raabin_wbc"}, "data.source=raabin_wbc is not prepared in {empty}: get it (Train.rar"),
@@ -97,12 +97,12 @@ def test_a_pre_training_holds_out_a_share_of_its_images_but_at_most_256(tiny_con
     ],
 )
 @pytest.mark.parametrize("function", [splits.labelled, splits.unlabelled])
-def test_sources_that_cannot_be_opened(data, function, fields, said, tmp_path, monkeypatch):
+def test_sources_that_cannot_be_opened(data, function, fields, message, tmp_path, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "empty"))
     data.update(fields)
     with pytest.raises(UserError, match="^[^\n]*$") as error:
         function(data)
-    assert said.replace("{empty}", str(tmp_path / "empty")) in str(error.value)
+    assert message.replace("{empty}", str(tmp_path / "empty")) in str(error.value)
 
 
 def test_sources_stay_open_between_the_cells_of_a_study(data):
@@ -130,17 +130,17 @@ def labelled_folder(tiny_config, tmp_path):
 
 def test_external_test_sets_keep_the_numbers_of_the_classes(labelled_folder, tmp_path):
     labelled_folder.external = f"TestB,far={tmp_path / 'elsewhere/x'}"
-    found = splits.labelled(labelled_folder).external
-    assert list(found) == ["TestB", "far"]
-    assert found["TestB"].classes == ("a", "b", "c") and found["TestB"].labels.tolist() == [1] * 4 + [2] * 4
-    assert found["far"].labels.tolist() == [2] * 4 and found["far"].names[0] == "c/0.png"
+    labelled = splits.labelled(labelled_folder).external
+    assert list(labelled) == ["TestB", "far"]
+    assert labelled["TestB"].classes == ("a", "b", "c") and labelled["TestB"].labels.tolist() == [1] * 4 + [2] * 4
+    assert labelled["far"].labels.tolist() == [2] * 4 and labelled["far"].names[0] == "c/0.png"
     labelled_folder.update(source="synthetic", external="TestB", synthetic_test=12)
     drawn = splits.labelled(labelled_folder)
     assert len(drawn.external["TestB"]) == 12 and drawn.external["TestB"].fingerprint != drawn.test.fingerprint
 
 
 @pytest.mark.parametrize(
-    ("external", "said"),
+    ("external", "message"),
     [
         ("TestA", "TestA holds the images of TestA"),
         ("x=Train/a", "Train/a holds the images of Train"),
@@ -150,7 +150,7 @@ def test_external_test_sets_keep_the_numbers_of_the_classes(labelled_folder, tmp
         ("../x=TestB", "needs a name of its own"),
     ],
 )
-def test_external_test_sets_that_cannot_be_used_are_refused(labelled_folder, external, said):
+def test_external_test_sets_that_cannot_be_used_are_refused(labelled_folder, external, message):
     labelled_folder.external = external
-    with pytest.raises(UserError, match=f"data.external.*{said}"):
+    with pytest.raises(UserError, match=f"data.external.*{message}"):
         splits.labelled(labelled_folder)

@@ -126,16 +126,16 @@ def test_describe_counts_and_names(labels):
     train, val = subsets.split_validation(labels, source.groups, 0.1, 0)
     subset = train[subsets.nested_subset(labels[train], 0.1, 5, CLASSES)]
     kept = dict(fraction=0.1, subset_seed=5, validation_seed=0)
-    told = subsets.describe(source, train, val, subset, **kept)
-    assert told == json.loads(json.dumps(told))
-    assert told["train"] == {"a": 1, "b": 6, "c": 54, "d": 360}
-    assert told["requested"]["c"] == pytest.approx(5.4)
-    assert told["actual"] == {"a": 1, "b": 1, "c": 5, "d": 36}
-    assert told["validation"] == {"a": 0, "b": 1, "c": 6, "d": 40}
-    assert told["source_sha256"] == "f00" and told["subset_seed"] == 5
+    lines = subsets.describe(source, train, val, subset, **kept)
+    assert lines == json.loads(json.dumps(lines))
+    assert lines["train"] == {"a": 1, "b": 6, "c": 54, "d": 360}
+    assert lines["requested"]["c"] == pytest.approx(5.4)
+    assert lines["actual"] == {"a": 1, "b": 1, "c": 5, "d": 36}
+    assert lines["validation"] == {"a": 0, "b": 1, "c": 6, "d": 40}
+    assert lines["source_sha256"] == "f00" and lines["subset_seed"] == 5
     other = subsets.describe(source, train, val, subset[1:], **kept)
-    assert other["subset_sha256"] != told["subset_sha256"]
-    assert other["validation_sha256"] == told["validation_sha256"] != told["subset_sha256"]
+    assert other["subset_sha256"] != lines["subset_sha256"]
+    assert other["validation_sha256"] == lines["validation_sha256"] != lines["subset_sha256"]
 
 
 def test_an_allocation_is_in_proportion_and_nested():

@@ -29,14 +29,14 @@ def measure(label: int, cells: int = 40) -> tuple[float, float]:
 
 def stain(label: int, cells: int = 30) -> tuple[np.ndarray, float]:
     """Mean density of the cytoplasm (red, green, blue) and of the whole cell, before the light."""
-    cytoplasm, whole = [], []
+    cytoplasm, densities = [], []
     for seed in range(cells):
         density = np.zeros((3, 64, 64), np.float32)
         synthetic._white_cell(rng(seed, label), density, label, 0.5, 0.5, 0.2)
         total = density.sum(0)
         cytoplasm.append(density[:, (total > 0.3) & (total < 2.3)].mean(1))
-        whole.append(total[total > 0.3].mean())
-    return np.mean(cytoplasm, 0), float(np.mean(whole))
+        densities.append(total[total > 0.3].mean())
+    return np.mean(cytoplasm, 0), float(np.mean(densities))
 
 
 def test_names_and_proportions():

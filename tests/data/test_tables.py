@@ -42,7 +42,7 @@ def test_a_row_that_is_there_twice_counts_once(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "columns", "said"),
+    ("text", "columns", "message"),
     [
         ("path,label\n1.png,a\n1.png,b\n", "", "1.png is in row 1 with label 'a' and in row 2 with 'b'"),
         ("path,label\n1.png,a\n2.png,\n", "", "row 2: column 'label' is empty"),
@@ -55,10 +55,10 @@ def test_a_row_that_is_there_twice_counts_once(tmp_path):
         ('path,label\n"1.png,a\n', "", "is not valid CSV"),
     ],
 )
-def test_tables_that_cannot_be_used_are_refused(tmp_path, text, columns, said):
+def test_tables_that_cannot_be_used_are_refused(tmp_path, text, columns, message):
     with pytest.raises(UserError, match="^data[.](labels|columns)") as error:
         tables.read(write(tmp_path / "l.csv", text), columns=columns)
-    assert said in str(error.value)
+    assert message in str(error.value)
 
 
 def test_files_that_are_not_tables_are_refused(tmp_path):
@@ -86,12 +86,12 @@ def test_home_directories_in_a_table_are_expanded_and_addresses_refused(tmp_path
     file = write(tmp_path / "l.csv", "path,label\n~/x/1.png,a\n/y/2.png,b\n")
     assert tables.read(file).names == ("/home/me/x/1.png", "/y/2.png")
     assert tables.read_paths(file, directory="/z") == (Path("/z"), ["/home/me/x/1.png", "/y/2.png"])
-    for address, said in (
+    for address, message in (
         ("s3://bucket/1.png", "s3:// addresses are neither read"),
         ("C:\\x\\1.png", "a path of Windows"),
     ):
         write(file, f"path,label\n1.png,a\n{address},b\n")
-        with pytest.raises(UserError, match=f"^data.labels: .*row 2: path.*{said}"):
+        with pytest.raises(UserError, match=f"^data.labels: .*row 2: path.*{message}"):
             tables.read(file)
-        with pytest.raises(UserError, match=f"^--images: .*row 2: path.*{said}"):
+        with pytest.raises(UserError, match=f"^--images: .*row 2: path.*{message}"):
             tables.read_paths(file)

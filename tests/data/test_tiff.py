@@ -246,10 +246,10 @@ def test_twelve_bits_in_sixteen():
     assert plain.pixels.max() == 15 and plain.assumed == (tiff.DARK_16.format(4095),)
 
 
-@pytest.mark.parametrize("said", [3968, 200, 65535, 2047])
-def test_a_largest_value_that_is_not_a_bit_depth_is_not_white(said):
+@pytest.mark.parametrize("message", [3968, 200, 65535, 2047])
+def test_a_largest_value_that_is_not_a_bit_depth_is_not_white(message):
     """The largest value of this image, which some writers put there, would change its contrast; 2047 is wrong."""
-    image = decode(Raw(GRAY.astype(np.uint16) * 16, 16, 1, t281=[said]).bytes())
+    image = decode(Raw(GRAY.astype(np.uint16) * 16, 16, 1, t281=[message]).bytes())
     assert image.pixels.max() == 15 and not any("MaxSampleValue" in text for text in image.assumed)
 
 

@@ -49,8 +49,8 @@ def trees(tmp_path_factory) -> Path:
     train = top / "raabin_wbc" / "Train"
     (train / "Neutrophil" / ".DS_1.jpg").write_bytes(b"junk")
     (train / "Neutrophil" / "95-8-14-0_300_9.jpg").write_bytes(b"<html>not found</html>")
-    whole = (train / "Monocyte" / "95-8-13-0_300_0.jpg").read_bytes()
-    (train / "Monocyte" / "95-8-13-0_300_7.jpg").write_bytes(whole[:-100])
+    undamaged = (train / "Monocyte" / "95-8-13-0_300_0.jpg").read_bytes()
+    (train / "Monocyte" / "95-8-13-0_300_7.jpg").write_bytes(undamaged[:-100])
     cam16(top / "cam16")
     write(top / "prcc" / "3610_6089_2000.jpg", 0, (200, 200))
     write(top / "prcc" / "1" / "12_34_2000.jpg", 1, (200, 200))
@@ -63,7 +63,7 @@ def prepared_sets(trees, tmp_path_factory) -> tuple[Path, dict[str, list[str]]]:
     """The folder where raabin_wbc, cam16 and prcc:tile50 are prepared, and the lines printed for each."""
     from mae_jax.datasets.prepare import prepare
 
-    top, said = tmp_path_factory.mktemp("prepared"), {}
+    top, text = tmp_path_factory.mktemp("prepared"), {}
     for name in ("raabin_wbc", "cam16", "prcc:tile50"):
-        prepare(name, trees / name.partition(":")[0], top, said.setdefault(name, []).append)
-    return top, said
+        prepare(name, trees / name.partition(":")[0], top, text.setdefault(name, []).append)
+    return top, text

@@ -126,14 +126,14 @@ def test_a_program_is_watched(tmp_path, monkeypatch):
         (tools / "unrar").write_text(f"#!/bin/sh\n{script}\n")
         (tools / "unrar").chmod(0o755)
 
-    for script, said in (
+    for script, message in (
         ("ln -s /etc/passwd a.jpg", "is a link or a device"),
         ("for i in 1 2 3 4 5 6; do head -c 4000 /dev/zero > $i; done", "times its own size"),
         ("while true; do head -c 100 /dev/zero >> $$; sleep 0.01; done", "(times its own size|cannot unpack it)"),
         ("exit 3", r"unrar \(exit code 3\) cannot unpack it"),
     ):
         program(script)
-        with pytest.raises(UserError, match=said):
+        with pytest.raises(UserError, match=message):
             archives.unpack(archive, tmp_path / "in")
         assert not (tmp_path / "in").exists()
     program("mkdir Train; echo image > Train/a.jpg")
@@ -154,16 +154,16 @@ def test_published_archives_are_prepared(trees, tmp_path, folder):
             {path.relative_to(top).as_posix(): path.read_bytes() for path in paths},
         )
     shutil.copytree(trees / "raabin_wbc" / "TestB", source / "TestB")
-    said: list[str] = []
-    preparing.prepare("raabin_wbc", source, tmp_path / "data", said.append)
-    found = "\n".join(said)
+    lines: list[str] = []
+    preparing.prepare("raabin_wbc", source, tmp_path / "data", lines.append)
+    result = "\n".join(lines)
     assert (
-        f"unpacking {source / 'Train.rar'}" in found
-        and "left out, not an image: 1" in found
-        and "left out, damaged image: 1" in found
+        f"unpacking {source / 'Train.rar'}" in result
+        and "left out, not an image: 1" in result
+        and "left out, damaged image: 1" in result
     )
     for split, n in (("Train", 20), ("TestA", 20), ("TestB", 8)):
-        assert f"  {n}" in next(line for line in said if line.strip().startswith(split))
+        assert f"  {n}" in next(line for line in lines if line.strip().startswith(split))
     assert not list((tmp_path / "data" / ".preparing").glob("*/"))
 
 
@@ -178,7 +178,7 @@ def test_folders_in_an_archive_are_not_taken_for_links(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("names", "said"),
+    ("names", "message"),
     [
         (["a/x.jpg", "a/x.jpg"], "another member has this path"),
         (["a", "a/x.jpg"], "another member has this path"),
@@ -191,13 +191,13 @@ def test_folders_in_an_archive_are_not_taken_for_links(tmp_path):
         (["Train/"], "has no files"),
     ],
 )
-def test_members_that_share_a_path_are_refused(tmp_path, names, said):
+def test_members_that_share_a_path_are_refused(tmp_path, names, message):
     archive = tmp_path / "x.zip"
     with zipfile.ZipFile(archive, "w") as file, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # zipfile warns about repeated names
         for name in names:
             file.writestr(zipfile.ZipInfo(name), b"" if name.endswith("/") else b"1")
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         archives.unpack(archive, tmp_path / "in")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["x.zip"]
 

@@ -40,19 +40,19 @@ class Bare(ImageBuilder):
 @pytest.fixture
 def builder():
     """The part of a builder that needs no TFDS."""
-    made = object.__new__(Bare)
-    made.left_out, made.unnamed, made.assumed = {}, Counter(), Counter()
-    made._files = made._read = 0
-    made.seen = []
-    made.progress = lambda done, total: made.seen.append((done, total))
-    return made
+    result = object.__new__(Bare)
+    result.left_out, result.unnamed, result.assumed = {}, Counter(), Counter()
+    result._files = result._read = 0
+    result.seen = []
+    result.progress = lambda done, total: result.seen.append((done, total))
+    return result
 
 
 def test_files_are_written_unchanged_and_bad_ones_left_out(builder):
     data = {"a.png": png(1), "b.png": b"no image", "c\n.png": png(2), "d.png": png(3)}
-    found = dict(builder.examples(source(data)))
-    assert list(found) == ["a.png", "d.png"]
-    assert found["d.png"] == {"image": data["d.png"], "name": "d.png", "group": "g", "label": 1}
+    result = dict(builder.examples(source(data)))
+    assert list(result) == ["a.png", "d.png"]
+    assert result["d.png"] == {"image": data["d.png"], "name": "d.png", "group": "g", "label": 1}
     assert builder.left_out["unusable name"] == ["c\n.png"] and sum(map(len, builder.left_out.values())) == 2
     assert builder.seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
 
@@ -66,8 +66,8 @@ def test_a_file_may_be_cut_or_refused_and_without_classes_there_is_no_label(buil
 
     data = {name: png(5) for name in ("a.png", "b.png")}
     skipped = {"counts": {"hidden": 7}, "skipped_files": {"hidden": (".x", ".y")}}
-    found = list(builder.examples(source(data, (), **skipped), cut))
-    assert [key for key, _ in found] == ["a.png/0", "a.png/1"]
+    result = list(builder.examples(source(data, (), **skipped), cut))
+    assert [key for key, _ in result] == ["a.png/0", "a.png/1"]
     assert builder.left_out == {"hidden": [".x", ".y"], "too small": ["b.png"]} and builder.unnamed["hidden"] == 5
     assert "label" not in dict(builder.examples(source({"e.png": png(1)}, ())))["e.png"]
 

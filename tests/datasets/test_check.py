@@ -57,26 +57,26 @@ def leaky(trees, tmp_path_factory) -> Path:
 
 def findings(path: Path) -> dict[str, tuple]:
     """By the planted file, whichever of the two it is."""
-    found = {}
+    collected = {}
     with open(path, newline="") as file:
         for row in csv.DictReader(file):
             planted = [row[key] for key in ("image", "other_image") if row[key] in PLANTED]
-            found[planted[0] if planted else str(row)] = (row["finding"], row["across_splits"], row["two_labels"])
-    return found
+            collected[planted[0] if planted else str(row)] = (row["finding"], row["across_splits"], row["two_labels"])
+    return collected
 
 
 def test_planted_duplicates_are_found(leaky, tmp_path):
-    said: list[str] = []
-    prepare("raabin_wbc", leaky, tmp_path, said.append)
-    check("raabin_wbc", tmp_path, tmp_path / "found.csv", said.append)
+    lines: list[str] = []
+    prepare("raabin_wbc", leaky, tmp_path, lines.append)
+    check("raabin_wbc", tmp_path, tmp_path / "found.csv", lines.append)
     assert findings(tmp_path / "found.csv") == PLANTED
-    assert "  identical: 2, 1 across splits, 1 under two labels (TestA and Train 1)" in said
-    assert "  group in two splits: 1 (TestB and Train 1)" in said
-    assert "  field in two splits: 1 (TestB and Train 1)" in said
-    groups = next(line for line in said if line.startswith("  groups"))
+    assert "  identical: 2, 1 across splits, 1 under two labels (TestA and Train 1)" in lines
+    assert "  group in two splits: 1 (TestB and Train 1)" in lines
+    assert "  field in two splits: 1 (TestB and Train 1)" in lines
+    groups = next(line for line in lines if line.startswith("  groups"))
     assert groups.startswith("  groups: 24 (film), and 3 images without a group, such as Test")
     assert groups.endswith(".jpg; the same patient may be on both sides")
-    check(str(leaky), "", tmp_path / "folder.csv", said.append)
+    check(str(leaky), "", tmp_path / "folder.csv", lines.append)
     assert findings(tmp_path / "folder.csv") == PLANTED
 
 
@@ -99,9 +99,9 @@ def test_a_fine_tuning_says_what_its_test_set_shares(leaky, tmp_path, tiny_confi
         ["TestA/Basophil/copy.jpg", "Train/Basophil/95-8-10-0_300_0.jpg"]
     ]
     assert (task.leaks["TestB"]["groups"], task.leaks["TestB"]["images_in_shared_groups"]) == (1, 1)
-    said = task.about["warning: test images that may be known from training"]
-    assert "TestA has 1 byte-identical with training images, 1 that looks like copies of training images" in said
-    assert "TestB has 1 of a group that training has, too" in said
+    text = task.about["warning: test images that may be known from training"]
+    assert "TestA has 1 byte-identical with training images, 1 that looks like copies of training images" in text
+    assert "TestB has 1 of a group that training has, too" in text
     assert not any("shifted" in key for key in task.about)
 
 
@@ -127,9 +127,9 @@ def test_scores_without_leaked_images(leaky, tmp_path, tiny_config):
     leaked = contents.read_json(tmp_path / "run" / contents.RUN)["leaks"]["TestA"]["images"]
     rest = [row for row in rows if row["image"] not in leaked]
     right = sum(row["label"] == row["prediction"] for row in rest)
-    found = results["without_leaked"]
-    assert (found["leaked"], found["n"], found["accuracy"]) == (2, len(rest), right / len(rest)) and len(rest) == 20
-    assert results["n"] == 22 and 0 <= found["f1"] <= 1
+    result = results["without_leaked"]
+    assert (result["leaked"], result["n"], result["accuracy"]) == (2, len(rest), right / len(rest)) and len(rest) == 20
+    assert results["n"] == 22 and 0 <= result["f1"] <= 1
     assert results["external"]["TestB"]["without_leaked"]["leaked"] == 1
 
 
@@ -172,9 +172,9 @@ def test_folders_of_other_layouts(trees, tmp_path):
     shutil.copy(one, source / "train" / "data" / "tumor" / "copy.jpg")
     shutil.copy(one, source / "test" / "data" / "normal" / "copy.jpg")
     rows = check(str(source), "", tmp_path / "found.csv", lambda line: None)
-    found = {(row["split"], row["other_split"], row["label"], row["other_label"], row["two_labels"]) for row in rows}
+    result = {(row["split"], row["other_split"], row["label"], row["other_label"], row["two_labels"]) for row in rows}
     # Splits in alphabetical order: the copy in test comes first, and both others are copies of it.
-    assert found == {
+    assert result == {
         ("test/data", "train/data", "normal", "normal", "no"),
         ("test/data", "train/data", "normal", "tumor", "yes"),
     }
@@ -192,20 +192,20 @@ def test_layouts_and_groups_are_reported(tmp_path):
         place = tmp_path / "x" / f"fold{i % 2}" / "AB"[i // 4] / f"patient{i // 2}_{i}.png"
         place.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.random.default_rng(i).integers(0, 256, (9, 9, 3), np.uint8)).save(place)
-    said: list[str] = []
-    assert check(str(tmp_path / "x"), "", tmp_path / "found.csv", said.append) == []
-    assert "fold0, fold1 hold folders of the same names (A, B)" in said[0]
-    assert "  groups: not known; the same patient may be on both sides" in said
-    assert not any("group in two splits" in line for line in said)  # not known is not 0
-    rows = check(str(tmp_path / "x"), "", tmp_path / "found.csv", said.append, pattern=r"(patient\d)_")
+    result: list[str] = []
+    assert check(str(tmp_path / "x"), "", tmp_path / "found.csv", result.append) == []
+    assert "fold0, fold1 hold folders of the same names (A, B)" in result[0]
+    assert "  groups: not known; the same patient may be on both sides" in result
+    assert not any("group in two splits" in line for line in result)  # not known is not 0
+    rows = check(str(tmp_path / "x"), "", tmp_path / "found.csv", result.append, pattern=r"(patient\d)_")
     assert [(row["finding"], row["group"]) for row in rows] == [
         ("group in two splits", f"patient{i}") for i in range(4)
     ]
-    assert "  groups: 4 (patient or slide)" in said
+    assert "  groups: 4 (patient or slide)" in result
     lines = ["file,kind,who,split"]
     lines += [f"x/fold{i % 2}/{'AB'[i // 4]}/patient{i // 2}_{i}.png,c{i // 4},w{i // 2},s{i % 2}" for i in range(8)]
     (tmp_path / "l.csv").write_text("\n".join(lines))
-    rows = check(str(tmp_path / "l.csv"), "", tmp_path / "found.csv", said.append, "label=kind,group=who")
+    rows = check(str(tmp_path / "l.csv"), "", tmp_path / "found.csv", result.append, "label=kind,group=who")
     assert [(row["group"], row["split"], row["other_split"], row["label"]) for row in rows] == [
         (f"w{i}", "s0", "s1", f"c{i // 2}") for i in range(4)
     ]
@@ -221,22 +221,22 @@ def test_the_command(leaky, tmp_path):
     done = run(str(leaky))
     assert done.returncode == 0 and "written to check_source.csv" in done.stdout
     assert findings(tmp_path / "check_source.csv") == PLANTED
-    for name, said in (
+    for name, message in (
         ("nothing", "'nothing' is neither a folder, a table of labels nor"),
         ("nothing.csv", "nothing.csv does not exist; name a folder, a CSV or Parquet file"),
         ("cam16", "cam16 is not prepared in"),
     ):
         done = run(name, "--data_dir", str(tmp_path))
-        assert done.returncode == 2 and said in done.stderr and done.stderr.count("\n") == 1
+        assert done.returncode == 2 and message in done.stderr and done.stderr.count("\n") == 1
 
 
 def test_files_that_are_skipped_are_counted_and_named(leaky, tmp_path):
-    root, said = Path(shutil.copytree(leaky, tmp_path / "source")), []
+    root, text = Path(shutil.copytree(leaky, tmp_path / "source")), []
     (root / "TestA" / "Basophil" / "page.jpg").write_text("<html>")
     (root / "TestA" / "Basophil" / ".DS_Store").write_text("")
-    check(str(root), "", tmp_path / "found.csv", said.append)
-    assert "TestA: 1 file skipped (not an image): TestA/Basophil/page.jpg" in said
-    assert "TestA: 1 file skipped (hidden): TestA/Basophil/.DS_Store" in said
+    check(str(root), "", tmp_path / "found.csv", text.append)
+    assert "TestA: 1 file skipped (not an image): TestA/Basophil/page.jpg" in text
+    assert "TestA: 1 file skipped (hidden): TestA/Basophil/.DS_Store" in text
 
 
 def test_a_folder_as_the_output_file_is_refused(tmp_path, monkeypatch):
@@ -283,19 +283,19 @@ def test_what_a_run_warns_about_is_printed(tmp_path):
         place.parent.mkdir(parents=True, exist_ok=True)
         side = 90 if name == "C" else 88
         Image.fromarray(np.random.default_rng(i).integers(0, 256, (side, side, 3), np.uint8)).save(place)
-    said: list[str] = []
-    check(str(tmp_path / "cells"), "", tmp_path / "found.csv", said.append, image_size=8)
+    lines: list[str] = []
+    check(str(tmp_path / "cells"), "", tmp_path / "found.csv", lines.append, image_size=8)
     run = splits.labelled(changed(DataFields(), {"source": "folder", "dir": str(tmp_path / "cells")}))
-    assert f"{tmp_path / 'cells'}: 48 images" in said and "reading 48 images" in said
-    assert [line for line in said if "warning:" in line][:-1] == [f"  warning: {line}" for line in run.warnings]
-    assert any("fewer than 5 training images of D (" in line for line in said)
-    assert any("only C has the image size 90 x 90" in line for line in said)
-    assert any(line.startswith("  test set: ") and "split off by class (data.test_seed=0)" in line for line in said)
+    assert f"{tmp_path / 'cells'}: 48 images" in lines and "reading 48 images" in lines
+    assert [line for line in lines if "warning:" in line][:-1] == [f"  warning: {line}" for line in run.warnings]
+    assert any("fewer than 5 training images of D (" in line for line in lines)
+    assert any("only C has the image size 90 x 90" in line for line in lines)
+    assert any(line.startswith("  test set: ") and "split off by class (data.test_seed=0)" in line for line in lines)
     sizes = (len(run.train_idx), len(run.val_idx), len(run.test))
-    assert "  a run uses {} for training, {} for validation, {} for test".format(*sizes) in said
-    assert said[-2].startswith("  warning: large images: train: the shorter side of 88 pixels (median) becomes 8")
-    check(str(tmp_path / "cells"), "", tmp_path / "found.csv", said.append)
-    assert "large images" not in said[-2]
+    assert "  a run uses {} for training, {} for validation, {} for test".format(*sizes) in lines
+    assert lines[-2].startswith("  warning: large images: train: the shorter side of 88 pixels (median) becomes 8")
+    check(str(tmp_path / "cells"), "", tmp_path / "found.csv", lines.append)
+    assert "large images" not in lines[-2]
 
 
 def test_images_that_a_run_cannot_use_are_named_with_the_reason(tmp_path):
@@ -303,9 +303,9 @@ def test_images_that_a_run_cannot_use_are_named_with_the_reason(tmp_path):
         place = tmp_path / "cells" / "Train" / "A" / f"{i}.png"
         place.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.random.default_rng(i).integers(0, 256, (9, 9, 3), np.uint8)).save(place)
-    said: list[str] = []
-    check(str(tmp_path / "cells"), "", tmp_path / "found.csv", said.append)
-    assert any(line.startswith("  a run cannot use these images: the training images of") for line in said)
+    lines: list[str] = []
+    check(str(tmp_path / "cells"), "", tmp_path / "found.csv", lines.append)
+    assert any(line.startswith("  a run cannot use these images: the training images of") for line in lines)
 
 
 def test_options_of_the_command(tmp_path, monkeypatch, capsys):
@@ -325,13 +325,13 @@ def test_options_of_the_command(tmp_path, monkeypatch, capsys):
         assert not code
         return capsys.readouterr().out
 
-    said = run("set")
-    assert said.count("Set --levels=group/class if A, B are the classes") == 1 and "a run cannot use" not in said
+    text = run("set")
+    assert text.count("Set --levels=group/class if A, B are the classes") == 1 and "a run cannot use" not in text
     assert "groups: 6 (folder)" in run("set", "--levels", "group/class")
     assert "layout: p0 for training, p1 for test" in run("set", "--train_split", "p0", "--test_split", "p1")
-    said = run("more/labels.csv", "--dir", "set", "--group_pattern", "(p[01])/")
-    assert "groups: 2 (patient or slide), and 8 images without a group, such as p2/A/4.png" in said
-    assert "written to check_labels.csv" in said
+    text = run("more/labels.csv", "--dir", "set", "--group_pattern", "(p[01])/")
+    assert "groups: 2 (patient or slide), and 8 images without a group, such as p2/A/4.png" in text
+    assert "written to check_labels.csv" in text
     for arguments, message in (
         (["more/labels.csv"], "12 of 12 files do not exist, the first is more/p0/A/0.png; set --dir to"),
         (["more/labels.csv", "--dir", "set", "--columns", "label=kind"], "--columns='label=kind': 'kind' is not a"),

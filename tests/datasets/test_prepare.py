@@ -40,7 +40,7 @@ def test_the_command_prepares_and_says_so(trees, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["cam17", "--source", "."], "cam17 cannot be prepared; use one of raabin_wbc, cam16, prcc"),
         (["cam16", "--source", "/nowhere"], "--source /nowhere is not a folder"),
@@ -49,12 +49,12 @@ def test_the_command_prepares_and_says_so(trees, tmp_path):
         (["prcc", "--source", ".", "--tile", "250"], "prcc has no such option; use prcc:tile250"),
     ],
 )
-def test_mistakes_are_one_line_and_exit_code_2(trees, tmp_path, arguments, said):
+def test_mistakes_are_one_line_and_exit_code_2(trees, tmp_path, arguments, message):
     arguments = [a.replace("{trees}", str(trees)) for a in arguments]
     process = command(*arguments, "--data_dir", str(tmp_path))
     _, err = process.communicate(timeout=120)
     assert process.returncode == 2 and err.count("\n") == 1
-    assert said.replace("{trees}", str(trees)) in err
+    assert message.replace("{trees}", str(trees)) in err
     assert not list(tmp_path.glob("*/*/dataset_info.json"))
 
 
@@ -104,7 +104,7 @@ def test_a_file_that_cannot_grow_ends_with_one_line(trees, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("number", "file", "said"),
+    ("number", "file", "message"),
     [
         (
             errno.ENOSPC,
@@ -130,10 +130,10 @@ def test_a_file_that_cannot_grow_ends_with_one_line(trees, tmp_path):
         (errno.ECONNREFUSED, "", "cam16: the system refuses a request: Connection refused$"),
     ],
 )
-def test_an_error_of_the_system_has_its_path_and_fitting_advice(tmp_path, number, file, said):
+def test_an_error_of_the_system_has_its_path_and_fitting_advice(tmp_path, number, file, message):
     path = [str(tmp_path / file)] if file else []
     with (
-        pytest.raises(UserError, match="^" + said.format(data=tmp_path / "data", source=tmp_path / "source")),
+        pytest.raises(UserError, match="^" + message.format(data=tmp_path / "data", source=tmp_path / "source")),
         preparing._staging("cam16", tmp_path / "data"),
     ):
         raise OSError(number, os.strerror(number), *path)
@@ -162,9 +162,9 @@ def test_a_data_dir_that_cannot_be_written_is_named(tmp_path):
 
 
 def test_preparing_twice_is_reported(trees, prepared_sets):
-    said: list[str] = []
-    place = preparing.prepare("cam16", trees / "cam16", prepared_sets[0], said.append)
-    assert said == [f"cam16 is already prepared; remove {place} to prepare it again"]
+    lines: list[str] = []
+    place = preparing.prepare("cam16", trees / "cam16", prepared_sets[0], lines.append)
+    assert lines == [f"cam16 is already prepared; remove {place} to prepare it again"]
 
 
 def test_a_data_set_that_is_not_prepared_names_the_command(tiny_config, tmp_path):
@@ -172,15 +172,15 @@ def test_a_data_set_that_is_not_prepared_names_the_command(tiny_config, tmp_path
     config.data.update(source="cam16+prcc", prepared_dir=str(tmp_path))
     with pytest.raises(UserError) as error:
         splits.unlabelled(config.data)
-    said = str(error.value)
-    assert f"mae-jax prepare cam16 --source DIR --data_dir {tmp_path}" in said and "\n" not in said
-    assert "camelyon16.grand-challenge.org" in said
+    printed = str(error.value)
+    assert f"mae-jax prepare cam16 --source DIR --data_dir {tmp_path}" in printed and "\n" not in printed
+    assert "camelyon16.grand-challenge.org" in printed
 
 
 def test_names_and_splits_that_do_not_fit_are_refused(tiny_config, prepared_sets):
     data = tiny_config().data
     data.prepared_dir = str(prepared_sets[0])
-    for fields, said in (
+    for fields, message in (
         ({"source": "cam16", "train_split": "Tain"}, "data.train_split=Tain is not in cam16; it has test, train, val"),
         ({"source": "cam16", "train_split": "Train", "test_split": "train"}, "is data.test_split or val_split, too"),
         ({"source": "cam16", "test_split": "TestC"}, "data.test_split=TestC is not in cam16"),
@@ -190,7 +190,7 @@ def test_names_and_splits_that_do_not_fit_are_refused(tiny_config, prepared_sets
         data.update(fields)
         with pytest.raises(UserError, match="^[^\n]*$") as error:
             splits.labelled(data)
-        assert said in str(error.value)
+        assert message in str(error.value)
     data.source = "cam16+cam16"
     with pytest.raises(UserError, match="names a source twice"):
         splits.unlabelled(data)
@@ -200,9 +200,9 @@ def test_mixtures_of_prepared_sets_and_folders(tiny_config, prepared_sets, trees
     config = tiny_config("pretrain")
     config.data.update(source="prcc:tile50+folder+cam16", dir=str(trees / "cam16" / "test"), weights=(1.0, 1.0, 2.0))
     config.data.prepared_dir = str(prepared_sets[0])
-    found = splits.unlabelled(config.data)
-    assert [len(s) for s in found.sources] == [32, 8, 16]
-    for source, kept, held in zip(found.sources, found.train_idx, found.val_idx, strict=True):
+    unlabelled = splits.unlabelled(config.data)
+    assert [len(s) for s in unlabelled.sources] == [32, 8, 16]
+    for source, kept, held in zip(unlabelled.sources, unlabelled.train_idx, unlabelled.val_idx, strict=True):
         assert not {source.groups[i] for i in kept} & {source.groups[i] for i in held}
     task = build(config, sharding.make_mesh(1))
     per_epoch = task.resolved.steps_per_epoch
@@ -247,13 +247,13 @@ def test_a_source_travels_to_another_process(prepared_sets):
 def test_damage_is_named(trees, tmp_path):
     place = preparing.prepare("prcc:tile50", trees / "prcc", tmp_path, lambda line: None)
     records = next(place.glob("*.array_record-*"))
-    whole = records.read_bytes()
-    records.write_bytes(whole[:1000] + bytes([whole[1000] ^ 1]) + whole[1001:])  # one bit
+    undamaged = records.read_bytes()
+    records.write_bytes(undamaged[:1000] + bytes([undamaged[1000] ^ 1]) + undamaged[1001:])  # one bit
     source = prepared.unlabelled("prcc:tile50", tmp_path)
     with pytest.raises(UserError, match="cannot be read from .*prepare the data set again"):
         for i in range(len(source)):
             source[i]
-    records.write_bytes(whole)
+    records.write_bytes(undamaged)
     index = prepared.index_path(place, "train")
     index.write_bytes(index.read_bytes()[:-30])
     with pytest.raises(UserError, match="index-train.npz cannot be read"):
@@ -316,7 +316,7 @@ def test_what_was_assumed_is_counted(trees, tmp_path):
     shutil.copytree(trees / "prcc", top)
     pages = [Image.fromarray(np.full((100, 100, 3), value, np.uint8)) for value in (50, 200)]
     pages[0].save(top / "stack.tif", save_all=True, append_images=pages[1:])
-    said: list[str] = []
-    place = preparing.prepare("prcc:tile50", top, tmp_path / "data", said.append)
-    assert "  assumed: several pages: the first is used: 1 image" in said
+    lines: list[str] = []
+    place = preparing.prepare("prcc:tile50", top, tmp_path / "data", lines.append)
+    assert "  assumed: several pages: the first is used: 1 image" in lines
     assert json.loads((place / "prepared.json").read_text())["assumed"] == {"several pages: the first is used": 1}

@@ -71,14 +71,14 @@ class Block:
 
 
 def blocks(page: Path) -> list[Block]:
-    found = []
+    collected = []
     for comments, language, text in FENCE.findall(page.read_text()):
         if language.strip() not in SHELL + PYTHON:
             continue
-        said = {kind: rest.strip() for kind, rest in re.findall(r"<!-- (not run|smoke): (.*?) -->", comments, re.S)}
-        smoke = [flag for word in shlex.split(said.get("smoke", "")) for flag in SMOKE.get(word, [word])]
-        found.append(Block(page, language.strip() or "bash", text, said.get("not run", ""), smoke))
-    return found
+        result = {kind: rest.strip() for kind, rest in re.findall(r"<!-- (not run|smoke): (.*?) -->", comments, re.S)}
+        smoke = [flag for word in shlex.split(result.get("smoke", "")) for flag in SMOKE.get(word, [word])]
+        collected.append(Block(page, language.strip() or "bash", text, result.get("not run", ""), smoke))
+    return collected
 
 
 def name(page: Path) -> str:
@@ -215,10 +215,10 @@ def test_config_fields_in_the_text_exist(page):
 def fields() -> set[str]:
     from mae_jax.config import flatten, load
 
-    found: set[str] = set()
+    collected: set[str] = set()
     for file in (ROOT / "configs").glob("*.py"):
-        found |= set(flatten(load(file)))
-    return found
+        collected |= set(flatten(load(file)))
+    return collected
 
 
 def test_readme_is_short_and_its_two_headings_have_their_block():
@@ -277,15 +277,15 @@ def test_errors_in_troubleshooting_are_printed_by_the_code():
 @cache
 def literals() -> list[str]:
     """The texts in the code; a placeholder of an f-string is a NUL."""
-    found = []
+    collected = []
     for path in (ROOT / "mae_jax").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
-                found.append(node.value)
+                collected.append(node.value)
             elif isinstance(node, ast.JoinedStr):
                 parts = (v.value if isinstance(v, ast.Constant) else "\0" for v in node.values)
-                found.append("".join(map(str, parts)))
-    return found
+                collected.append("".join(map(str, parts)))
+    return collected
 
 
 NOT_OURS = re.compile(  # words that a reader in the field stumbles over, and their spelling
@@ -299,12 +299,12 @@ NOT_OURS = re.compile(  # words that a reader in the field stumbles over, and th
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_pages_use_the_words_of_the_field(page):
     prose = re.sub(r"```.*?```|`[^`\n]*`|https?://\S+", "", page.read_text(), flags=re.S)
-    found = [match[0] for match in NOT_OURS.finditer(prose)]
-    assert not found, f"{name(page)}: {found}"
+    result = [match[0] for match in NOT_OURS.finditer(prose)]
+    assert not result, f"{name(page)}: {result}"
 
 
 def test_docstrings_and_comments_use_the_words_of_the_field():
-    found = []
+    collected = []
     for path in itertools.chain.from_iterable(
         (ROOT / folder).rglob("*.py") for folder in ("mae_jax", "configs", "tools")
     ):
@@ -316,8 +316,8 @@ def test_docstrings_and_comments_use_the_words_of_the_field():
         prose += [(getattr(node, "lineno", 1), ast.get_docstring(node) or "") for node in nodes]
         for line, text in prose:
             text = re.sub(r"`[^`]*`", "", text)  # names
-            found += [f"{path.relative_to(ROOT)}:{line}: {match[0]}" for match in NOT_OURS.finditer(text)]
-    assert not found, found
+            collected += [f"{path.relative_to(ROOT)}:{line}: {match[0]}" for match in NOT_OURS.finditer(text)]
+    assert not collected, collected
 
 
 def prose(source: str) -> list[tuple[int, str]]:
@@ -337,7 +337,7 @@ def visible(template: str) -> str:
 
 
 def test_messages_and_templates_use_the_words_of_the_field():
-    found = []
+    collected = []
     for path in sorted(itertools.chain.from_iterable((ROOT / f).rglob("*") for f in ("mae_jax", "configs", "tools"))):
         if path.suffix == ".py":
             texts = prose(path.read_text())
@@ -347,8 +347,8 @@ def test_messages_and_templates_use_the_words_of_the_field():
             continue
         for line, text in texts:
             text = re.sub(r"`[^`]*`|\w+(\.\w+)+", "", text)  # names
-            found += [f"{path.relative_to(ROOT)}:{line}: {match[0]}" for match in NOT_OURS.finditer(text)]
-    assert not found, found
+            collected += [f"{path.relative_to(ROOT)}:{line}: {match[0]}" for match in NOT_OURS.finditer(text)]
+    assert not collected, collected
 
 
 @pytest.mark.parametrize(
@@ -400,10 +400,10 @@ def test_the_kept_runs_give_the_tables_of_the_real_study(real_study, tmp_path):
     write_report(cells, tmp_path / "report", pictures=False)
     for name in real_study.TABLES:
         with open(tmp_path / "report" / f"{name}.csv", newline="") as file:
-            found = list(csv.DictReader(file))
+            result = list(csv.DictReader(file))
         kept = real_study.rows(name)
-        assert len(found) == len(kept) > 4
-        for one, two in zip(found, kept, strict=True):
+        assert len(result) == len(kept) > 4
+        for one, two in zip(result, kept, strict=True):
             for column, value in two.items():
                 try:
                     assert float(one[column]) == pytest.approx(float(value), abs=1e-6), (name, column)

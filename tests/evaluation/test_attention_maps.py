@@ -60,14 +60,14 @@ def test_components_are_shared_by_all_images_and_keep_their_sign(finished, monke
     network, _ = export.load(finished)
     tokens = np.concatenate([np.zeros((2, 1, 16)), (truth @ axes.T + 5).reshape(2, 4, 16)], axis=1)
     monkeypatch.setattr(attention_maps, "features", lambda *_: (tokens.astype(np.float32),))
-    found = attention_maps.components(network, np.zeros((2, 16, 16, 3), np.uint8)).reshape(8, 3)
-    assert found.min() == 0 and found.max() == 1
-    ours = np.corrcoef(found.T, (truth - truth.mean(0)).T)[:3, 3:]
+    result = attention_maps.components(network, np.zeros((2, 16, 16, 3), np.uint8)).reshape(8, 3)
+    assert result.min() == 0 and result.max() == 1
+    ours = np.corrcoef(result.T, (truth - truth.mean(0)).T)[:3, 3:]
     assert ours[0, 0] > 0.9  # the direction of largest variance is red, with the sign of its largest entry
 
 
 def test_a_map_lies_over_its_image_the_right_way_round():
     patches = np.zeros((4, 4), np.float32)
     patches[0, 3] = 1
-    found = attention_maps.over_image(np.zeros((16, 16, 3), np.uint8), patches).sum(-1)
-    assert found[:4, 12:].mean() > 5 * found[8:, :8].mean() and 0 <= found.min() and found.max() <= 3
+    result = attention_maps.over_image(np.zeros((16, 16, 3), np.uint8), patches).sum(-1)
+    assert result[:4, 12:].mean() > 5 * result[8:, :8].mean() and 0 <= result.min() and result.max() <= 3

@@ -17,8 +17,8 @@ def test_features_are_computed_once_for_each_encoder_and_image():
     one, two = (sources.synthetic("Train", 12, 16, seed) for seed in (0, 1))
     kept = Features()
     for encoder, source, indices in (("a", one, [3, 1]), ("a", one, [1, 5, 3]), ("a", two, [1]), ("b", one, [1])):
-        found = kept.of(encoder, source, np.array(indices), encode)
-        np.testing.assert_array_equal(found, [[i, 10 * i] for i in indices])
+        result = kept.of(encoder, source, np.array(indices), encode)
+        np.testing.assert_array_equal(result, [[i, 10 * i] for i in indices])
     assert asked == [[1, 3], [5], [1], [1]]
 
 

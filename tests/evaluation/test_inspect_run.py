@@ -41,7 +41,7 @@ def test_the_command_writes_a_picture_and_tensorboard_gets_it(finished, capsys, 
 
 @pytest.mark.slow
 def test_wrong_arguments_are_named(finished, capsys, tmp_path):
-    for arguments, said in (
+    for arguments, message in (
         ((tmp_path,), "is not a run directory"),
         ((finished, "--n", 0), "--n=0 is out of range"),
         ((finished, "--out", tmp_path / "picture"), "picture is not allowed; name a file ending in .png"),
@@ -49,12 +49,12 @@ def test_wrong_arguments_are_named(finished, capsys, tmp_path):
     ):
         with pytest.raises((SystemExit, UserError)) as refused:
             call(*arguments)
-        assert refused.value.code == 2 and said in capsys.readouterr().err
+        assert refused.value.code == 2 and message in capsys.readouterr().err
 
 
 def test_the_images_are_those_of_the_test_set_or_held_out_from_a_pre_training(tiny_config, tmp_path):
-    ((test, every),) = inspect_run.images_of(validate(tiny_config()))
-    assert every.tolist() == list(range(23)) == list(range(len(test))) and set(test.labels) == set(range(5))
+    ((test, indices),) = inspect_run.images_of(validate(tiny_config()))
+    assert indices.tolist() == list(range(23)) == list(range(len(test))) and set(test.labels) == set(range(5))
     ((source, held),) = inspect_run.images_of(validate(tiny_config("pretrain")))
     split = splits.unlabelled(validate(tiny_config("pretrain")).data)
     assert len(source) == 40 and held.tolist() == split.val_idx[0].tolist() != []
@@ -64,5 +64,5 @@ def test_the_images_are_those_of_the_test_set_or_held_out_from_a_pre_training(ti
     assert sorted(trained) == list(range(40))
     for name in ("b.png", "a.png"):
         Image.new("RGB", (9, 9)).save(tmp_path / name)
-    ((given, every),) = inspect_run.images_of(none, str(tmp_path))
-    assert list(given.names) == ["a.png", "b.png"] and every.tolist() == [0, 1]
+    ((given, indices),) = inspect_run.images_of(none, str(tmp_path))
+    assert list(given.names) == ["a.png", "b.png"] and indices.tolist() == [0, 1]

@@ -36,8 +36,8 @@ def test_values_have_the_order_of_the_indices_and_padding_is_dropped(spec, batch
     assert seen == rows
     np.testing.assert_array_equal(values["twice"], 2 * indices)
     np.testing.assert_array_equal(values["pair"], np.stack([indices, indices + 4], 1))
-    every = per_image(spec, {}, source, None, batch_size=5, threads=2, seed=0, step=step)
-    np.testing.assert_array_equal(every["twice"], 2 * np.arange(12))
+    values = per_image(spec, {}, source, None, batch_size=5, threads=2, seed=0, step=step)
+    np.testing.assert_array_equal(values["twice"], 2 * np.arange(12))
 
 
 def test_images_are_those_of_the_source_at_the_size_of_the_network(spec):
@@ -53,9 +53,9 @@ def test_images_are_those_of_the_source_at_the_size_of_the_network(spec):
 def test_scores_of_a_classifier_by_hand():
     p = np.array([[0.6, 0.3, 0.1], [0.2, 0.7, 0.1], [0.5, 0.4, 0.1], [0.1, 0.8, 0.1]])
     labels = np.array([0, 1, 1, 1])
-    found = dict(classifier({"probabilities": p, "loss": np.array([1, 2, 3, 6], np.float32)}, labels))
+    result = dict(classifier({"probabilities": p, "loss": np.array([1, 2, 3, 6], np.float32)}, labels))
     # class 0: precision 1/2, recall 1; class 1: precision 1, recall 2/3; class 2 does not occur
-    assert found == {"loss": 3.0, "accuracy": 0.75, "f1": pytest.approx((2 / 3 + 4 / 5) / 2)}
+    assert result == {"loss": 3.0, "accuracy": 0.75, "f1": pytest.approx((2 / 3 + 4 / 5) / 2)}
 
 
 def test_means_of_an_autoencoder_are_summed_in_double_precision():
@@ -64,7 +64,7 @@ def test_means_of_an_autoencoder_are_summed_in_double_precision():
         "visible_loss": np.array([1.0, 2.0]),
         "spam": np.array([0.5, 0.0]),
     }
-    found = dict(means(values, ("loss", "visible_loss", "spam")))
-    assert list(found) == ["loss", "visible_loss", "spam"]
-    assert found["loss"] == pytest.approx(float(np.float32(0.1)), abs=1e-12)
-    assert (found["visible_loss"], found["spam"]) == (1.5, 0.25)
+    result = dict(means(values, ("loss", "visible_loss", "spam")))
+    assert list(result) == ["loss", "visible_loss", "spam"]
+    assert result["loss"] == pytest.approx(float(np.float32(0.1)), abs=1e-12)
+    assert (result["visible_loss"], result["spam"]) == (1.5, 0.25)

@@ -47,6 +47,6 @@ def test_gamma_blur_and_jpeg_have_known_values():
 
 
 def test_many_images_are_changed_in_parts(tissue, monkeypatch):
-    whole = BY_NAME["hue"].change(tissue, 0.1)
+    at_once = BY_NAME["hue"].change(tissue, 0.1)
     monkeypatch.setattr(perturbations, "PART", 2)
-    assert (BY_NAME["hue"].change(tissue, 0.1) == whole).all()
+    assert (BY_NAME["hue"].change(tissue, 0.1) == at_once).all()

@@ -55,7 +55,7 @@ def test_logistic_regression_is_at_its_optimum(blobs):
 
 def test_the_penalty_is_chosen_on_validation_images_alone(blobs):
     (x, labels), (v, v_labels) = blobs
-    found, chosen = probes.fit_logistic(x, labels, 3, (1e-4, 1e-2, 1.0, 100.0), probes.Apart(v, v_labels))
+    result, chosen = probes.fit_logistic(x, labels, 3, (1e-4, 1e-2, 1.0, 100.0), probes.Apart(v, v_labels))
     scores = {}
     for l2 in (1e-4, 1e-2, 1.0, 100.0):
         one, _ = probes.fit_logistic(x, labels, 3, (l2,), probes.Apart(v, v_labels))
@@ -67,7 +67,7 @@ def test_the_penalty_is_chosen_on_validation_images_alone(blobs):
     assert other["l2"] == 100.0  # where only the most common class is right
     # Rescaling a feature changes only the last digits.
     scaled, _ = probes.fit_logistic(x * 1000, labels, 3, (chosen["l2"],), probes.Apart(v * 1000, v_labels))
-    np.testing.assert_allclose(scaled.probabilities(v * 1000), found.probabilities(v), atol=1e-3)
+    np.testing.assert_allclose(scaled.probabilities(v * 1000), result.probabilities(v), atol=1e-3)
 
 
 NONE = probes.Apart(np.zeros((0, 2)), np.zeros(0, int))
@@ -102,9 +102,9 @@ def test_accuracy_chooses_and_the_loss_decides_only_between_equal_accuracies():
 def test_the_length_of_a_feature_does_not_make_it_near():
     """The inner product would choose the long vector, which points in another direction."""
     train = np.array([[1.0, 0.1], [30.0, 40.0]], np.float32)
-    found, _ = probes.fit_neighbours(train, np.array([0, 1]), 2, (1,), (0.1,), NONE)
-    assert found.probabilities(np.array([[5.0, 0.0]], np.float32)).argmax() == 0
-    both = dataclasses.replace(found, k=2).probabilities(np.array([[5.0, 0.0]]))[0]
+    result, _ = probes.fit_neighbours(train, np.array([0, 1]), 2, (1,), (0.1,), NONE)
+    assert result.probabilities(np.array([[5.0, 0.0]], np.float32)).argmax() == 0
+    both = dataclasses.replace(result, k=2).probabilities(np.array([[5.0, 0.0]]))[0]
     cosines = np.array([1 / math.sqrt(1.01), 0.6])
     np.testing.assert_allclose(both, np.exp(cosines / 0.1) / np.exp(cosines / 0.1).sum(), rtol=1e-6)
 
@@ -121,11 +121,11 @@ def test_cross_validation_predicts_each_image_from_the_other_folds_and_refits_on
                 x[held]
             )
         scores[l2] = (p.argmax(1) == labels).mean(), np.log(p[np.arange(40), labels]).mean()
-    found, chosen = probes.fit_logistic(x, labels, 3, candidates, probes.Folds(fold))
+    result, chosen = probes.fit_logistic(x, labels, 3, candidates, probes.Folds(fold))
     assert chosen["l2"] == max(scores, key=scores.get) and len(set(scores.values())) == 3
     assert (chosen["val_accuracy"], -chosen["val_loss"]) == pytest.approx(scores[chosen["l2"]], abs=1e-4)
-    whole, _ = probes.fit_logistic(x, labels, 3, (chosen["l2"],), probes.Apart(v, v_labels))
-    np.testing.assert_allclose(found.probabilities(v), whole.probabilities(v), atol=1e-4)
+    direct, _ = probes.fit_logistic(x, labels, 3, (chosen["l2"],), probes.Apart(v, v_labels))
+    np.testing.assert_allclose(result.probabilities(v), direct.probabilities(v), atol=1e-4)
     near, chosen = probes.fit_neighbours(x, labels, 3, (3, 35), (0.07,), probes.Folds(fold))
     assert len(near.labels) == 40 and chosen["neighbours"] in (3, 35)  # a fold trains on 30 images
 
@@ -133,8 +133,8 @@ def test_cross_validation_predicts_each_image_from_the_other_folds_and_refits_on
 def test_nearest_neighbors_are_those_of_brute_force(blobs):
     (x, labels), (v, v_labels) = blobs
     for k, temperature in ((1, 0.07), (5, 0.07), (20, 0.5)):
-        found = probes.Neighbours(probes.unit(x), labels, 3, k, temperature).probabilities(v)
-        for row, query in zip(found, v.astype(float), strict=True):
+        result = probes.Neighbours(probes.unit(x), labels, 3, k, temperature).probabilities(v)
+        for row, query in zip(result, v.astype(float), strict=True):
             near = [float(t @ query / np.linalg.norm(t) / np.linalg.norm(query)) for t in x.astype(float)]
             votes = np.zeros(3)
             for i in sorted(range(150), key=lambda i: -near[i])[:k]:
@@ -148,11 +148,13 @@ def test_nearest_neighbors_are_those_of_brute_force(blobs):
 def test_equal_features_give_every_image_the_same_class(blobs):
     (x, labels), (v, v_labels) = blobs
     alike, others = np.ones_like(x), np.full_like(v, 1.01)
-    for found, _ in (
+    for expected, _ in (
         probes.fit_logistic(alike, labels, 3, (1e-3,), probes.Apart(others, v_labels)),
         probes.fit_neighbours(alike, labels, 3, (150,), (0.07,), probes.Apart(others, v_labels)),
     ):
-        scores = classification_scores.classification(v_labels, found.probabilities(others).argmax(1), ("a", "b", "c"))
+        scores = classification_scores.classification(
+            v_labels, expected.probabilities(others).argmax(1), ("a", "b", "c")
+        )
         assert scores["collapsed"] and scores["accuracy"] == (v_labels == 0).mean()
 
 
@@ -178,8 +180,8 @@ def test_a_quick_probe_leaves_the_files_of_a_run(tmp_path, tiny_config, monkeypa
     assert results["chosen"]["val_accuracy"] >= 0
     kept = (tmp_path / "run" / contents.PREDICTIONS).read_bytes()
     assert loop.run(config, tmp_path / "run") == results and len(calls) == 4
-    said = capsys.readouterr().out.splitlines()[-1]
-    assert "already finished" in said and "missing" not in said
+    printed = capsys.readouterr().out.splitlines()[-1]
+    assert "already finished" in printed and "missing" not in printed
     # Cached features are not computed again, whether the label seed or the fraction changes.
     config.data.fraction = 0.2
     loop.run(config, tmp_path / "other", cache=cache)
@@ -192,12 +194,12 @@ def test_a_quick_probe_leaves_the_files_of_a_run(tmp_path, tiny_config, monkeypa
     loop.run(config, tmp_path / "seed", cache=cache)
     assert len(calls) == 12
     loop.run(config, tmp_path / "alone")
-    shared, own = ((tmp_path / name / contents.PREDICTIONS).read_bytes() for name in ("seed", "alone"))
-    assert shared == own != kept
+    shared, alone = ((tmp_path / name / contents.PREDICTIONS).read_bytes() for name in ("seed", "alone"))
+    assert shared == alone != kept
 
 
 @pytest.mark.parametrize(
-    ("task", "fields", "said"),
+    ("task", "fields", "message"),
     [
         ("lbfgs", {"data.val_fraction": 0.0}, "is selected on validation images, but data.val_fraction=0"),
         ("knn", {"probe.neighbours": (0, 5)}, "probe.neighbours=(0, 5) is not allowed; use whole numbers above 0"),
@@ -208,10 +210,10 @@ def test_a_quick_probe_leaves_the_files_of_a_run(tmp_path, tiny_config, monkeypa
         ("linear_probe", {"train.mixup": 0.8}, "train.mixup=0.8 mixes labels and is only for fine-tuning"),
     ],
 )
-def test_probes_that_cannot_work_are_refused(tmp_path, tiny_config, task, fields, said):
+def test_probes_that_cannot_work_are_refused(tmp_path, tiny_config, task, fields, message):
     with pytest.raises(UserError) as error:
         loop.run(tiny_config(task, **fields), tmp_path / "run")
-    assert said in str(error.value)
+    assert message in str(error.value)
 
 
 def test_a_probe_without_validation_images_takes_the_one_value(tmp_path, tiny_config):

@@ -48,37 +48,37 @@ def batch_of(images, spec):
 def test_pictures_show_input_and_paste_visible_patches(norm_pix, images, spec, params):
     spec = dataclasses.replace(spec, objective=dataclasses.replace(spec.objective, norm_pix=norm_pix))
     rows = np.asarray(reconstruction.reconstruct(spec, params, images, INDEX, np.int32(0)))
-    original, masked, made, pasted = rows
+    original, masked, actual, pasted = rows
     np.testing.assert_allclose(original, images / 255, atol=1e-5)
     hidden = np.abs(masked - 0.5).max(-1) < 1e-4
     assert 0.45 < hidden.mean() < 0.6  # half of the patches are gray
     np.testing.assert_allclose(pasted[~hidden], original[~hidden], atol=1e-5)
-    np.testing.assert_allclose(pasted[hidden], made[hidden], atol=1e-6)  # two programs, rounded apart in JAX 0.12
+    np.testing.assert_allclose(pasted[hidden], actual[hidden], atol=1e-6)  # two programs, rounded apart in JAX 0.12
     # The error in pixels matches the picture.
-    found = reconstruction.compare(spec, params, batch_of(images, spec), np.int32(0))
+    result = reconstruction.compare(spec, params, batch_of(images, spec), np.int32(0))
     for name, where in (("removed_pixel", hidden), ("visible_pixel", ~hidden)):
-        errors = [np.square(made[i] - original[i])[where[i]].mean() for i in range(4)]
-        np.testing.assert_allclose(found[name], errors, rtol=1e-4)
+        errors = [np.square(actual[i] - original[i])[where[i]].mean() for i in range(4)]
+        np.testing.assert_allclose(result[name], errors, rtol=1e-4)
 
 
 def test_a_picture_does_not_reveal_removed_patches(images, spec, params):
-    def made(pixel_values, how):
+    def rows_of(pixel_values, how):
         return np.asarray(reconstruction.reconstruct(spec, params, pixel_values, INDEX, np.int32(0), how))
 
-    hidden = np.abs(made(images, pixel_space.NEIGHBOURS)[1] - 0.5).max(-1, keepdims=True) < 1e-4
+    hidden = np.abs(rows_of(images, pixel_space.NEIGHBOURS)[1] - 0.5).max(-1, keepdims=True) < 1e-4
     other = np.where(hidden, 255 - images, images)
-    np.testing.assert_array_equal(made(images, pixel_space.NEIGHBOURS)[2], made(other, pixel_space.NEIGHBOURS)[2])
-    assert np.abs(made(images, pixel_space.BORROWED)[2] - made(other, pixel_space.BORROWED)[2]).max() > 0.1
+    np.testing.assert_array_equal(rows_of(images, pixel_space.NEIGHBOURS)[2], rows_of(other, pixel_space.NEIGHBOURS)[2])
+    assert np.abs(rows_of(images, pixel_space.BORROWED)[2] - rows_of(other, pixel_space.BORROWED)[2]).max() > 0.1
 
 
 def test_errors_agree_with_the_losses_of_evaluation(images, spec, params):
     batch = batch_of(images, spec)
-    found = reconstruction.compare(spec, params, batch, np.int32(3))
+    result = reconstruction.compare(spec, params, batch, np.int32(3))
     values = eval_step.eval_step(spec, params, batch, np.int32(3))
-    np.testing.assert_allclose(found["removed_normalised"], values["loss"], rtol=1e-5)
-    np.testing.assert_allclose(found["visible_normalised"], values["visible_loss"], rtol=1e-5)
-    np.testing.assert_allclose(found["spam"], values["spam"], rtol=1e-5)
-    assert set(found) == set(contents.ERRORS)
+    np.testing.assert_allclose(result["removed_normalised"], values["loss"], rtol=1e-5)
+    np.testing.assert_allclose(result["visible_normalised"], values["visible_loss"], rtol=1e-5)
+    np.testing.assert_allclose(result["spam"], values["spam"], rtol=1e-5)
+    assert set(result) == set(contents.ERRORS)
 
 
 def test_errors_of_a_pixel_network_are_in_units_of_each_patch_s_standard_deviation(spec, images, params, monkeypatch):
@@ -87,15 +87,15 @@ def test_errors_of_a_pixel_network_are_in_units_of_each_patch_s_standard_deviati
 
     def half(spec, params, images, index, seed):
         patches = patchify(images, spec.shape.patch_size)
-        own = pixel_space.own_statistics(patches)
-        mean.append(own[0])
-        deviation.append(own[1])
-        return patches + 0.5 * own[1], jnp.ones(patches.shape[:2]).at[:, ::2].set(0)
+        statistics = pixel_space.own_statistics(patches)
+        mean.append(statistics[0])
+        deviation.append(statistics[1])
+        return patches + 0.5 * statistics[1], jnp.ones(patches.shape[:2]).at[:, ::2].set(0)
 
     monkeypatch.setattr(reconstruction, "predict_removed", half)
-    found = reconstruction.compare(spec, params, batch_of(images, spec), np.int32(0))
-    np.testing.assert_allclose(found["removed_normalised"], 0.25, rtol=1e-4)
-    np.testing.assert_allclose(found["removed_pixel"], found["removed_pixel_borrowed"], rtol=1e-6)
+    result = reconstruction.compare(spec, params, batch_of(images, spec), np.int32(0))
+    np.testing.assert_allclose(result["removed_normalised"], 0.25, rtol=1e-4)
+    np.testing.assert_allclose(result["removed_pixel"], result["removed_pixel_borrowed"], rtol=1e-6)
 
 
 def test_what_a_smaller_ratio_removes_a_larger_one_removes_too(images, spec, params):

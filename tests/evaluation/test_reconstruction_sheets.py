@@ -47,8 +47,8 @@ def test_a_pretraining_ends_with_its_reconstructions(runs):
         assert [row[key] for row in one] == [row[key] for row in two]
     assert len(one) == 2 * 4 and {row["mask_ratio"] for row in one} == {"0.25", "0.75"}
     about = contents.read_json(runs / "one" / "reconstructions.json")
-    own = [float(row["removed_pixel"]) for row in one if row["mask_ratio"] == "0.75"]
-    assert about["means"][1]["removed_pixel"] == pytest.approx(np.mean(own), rel=1e-6)
+    errors = [float(row["removed_pixel"]) for row in one if row["mask_ratio"] == "0.75"]
+    assert about["means"][1]["removed_pixel"] == pytest.approx(np.mean(errors), rel=1e-6)
     assert about["images"] == 4 and len(about["shown"]) == 3 and "visible patches around" in about["statistics"]
     with Image.open(runs / "one" / "reconstructions.png") as sheet:
         assert sheet.width >= 7 * 128 and sheet.height >= 3 * 128  # original, and three panels for each ratio
@@ -83,7 +83,7 @@ def test_networks_are_compared_side_by_side(runs, tmp_path, capsys):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["one", "--images=x"], "--images=x is not allowed; use NAME=DIR"),
         (["one", "--images=x=nowhere"], "nowhere"),
@@ -93,18 +93,18 @@ def test_networks_are_compared_side_by_side(runs, tmp_path, capsys):
         (["one", "--images=x=synthetic-cells", "--images=x=synthetic-tissue"], "the name x occurs twice"),
     ],
 )
-def test_wrong_arguments_give_one_line(runs, tmp_path, capsys, arguments, said):
+def test_wrong_arguments_give_one_line(runs, tmp_path, capsys, arguments, message):
     code = command(runs / arguments[0], *arguments[1:], f"--out={tmp_path / 'out'}")
-    told = capsys.readouterr().err
-    assert code == 2 and said in told and told.count("\n") == 1
+    printed = capsys.readouterr().err
+    assert code == 2 and message in printed and printed.count("\n") == 1
 
 
 @pytest.mark.slow
 def test_an_output_path_that_is_a_file_is_refused(runs, tmp_path, capsys):
     (tmp_path / "out").write_text("")
     code = command(runs / "one", "--images=x=synthetic-cells", f"--out={tmp_path / 'out'}")
-    told = capsys.readouterr().err
-    assert code == 2 and f"--out={tmp_path / 'out'}/x.png cannot be written" in told and told.count("\n") == 1
+    printed = capsys.readouterr().err
+    assert code == 2 and f"--out={tmp_path / 'out'}/x.png cannot be written" in printed and printed.count("\n") == 1
 
 
 def test_images_are_taken_from_each_source_in_turn():

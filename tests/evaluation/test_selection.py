@@ -29,8 +29,8 @@ def test_typical_images_come_from_the_largest_clusters_and_are_the_densest(clust
     chosen = selection.typical(clusters, 4, NONE, 0)
     assert [cluster_of(i) for i in chosen] == [0, 1, 2, 3]
     x = clusters / np.linalg.norm(clusters, axis=1, keepdims=True)
-    own = x[:40]
-    distances = np.sort(np.linalg.norm(own[:, None] - own[None], axis=2), axis=1)[:, 1:21].mean(1)
+    cluster = x[:40]
+    distances = np.sort(np.linalg.norm(cluster[:, None] - cluster[None], axis=2), axis=1)[:, 1:21].mean(1)
     assert chosen[0] == distances.argmin()
     np.testing.assert_array_equal(chosen, selection.typical(clusters, 4, NONE, 0))
     assert not {100, 101} & set(chosen)

@@ -16,11 +16,11 @@ def drawn(labels=(1, 0, 1, 0, 1), names=NAMES):
 
 
 def written(directory):
-    found = {}
+    collected = {}
     for file in sorted(directory.rglob("*.jpg")):
         with Image.open(file) as picture:
-            found[str(file.relative_to(directory))] = (picture.size, round(float(np.mean(picture)) / 40))
-    return found
+            collected[str(file.relative_to(directory))] = (picture.size, round(float(np.mean(picture)) / 40))
+    return collected
 
 
 def test_an_example_is_the_first_image_of_its_class_by_name(tmp_path):

@@ -120,7 +120,7 @@ def interpolation() -> None:
     """Positions of 5 x 5 patches on other grids: as timm, transformers, and facebookresearch/dinov2 compute them."""
     positions = torch.randn(1, 25, 3, generator=torch.Generator().manual_seed(0))
     square = positions.reshape(1, 5, 5, 3).permute(0, 3, 1, 2)
-    made = {"positions": positions.numpy()}
+    result = {"positions": positions.numpy()}
     for grid in (2, 3, 7):
         ways = {
             "antialiased": {"size": (grid, grid), "antialias": True},
@@ -129,8 +129,8 @@ def interpolation() -> None:
         }
         for way, options in ways.items():
             resized = torch.nn.functional.interpolate(square, mode="bicubic", align_corners=False, **options)
-            made[f"{way}/{grid}"] = resized.permute(0, 2, 3, 1).reshape(1, grid**2, 3).numpy()
-    np.savez_compressed(HERE / "interpolation.npz", **made)
+            result[f"{way}/{grid}"] = resized.permute(0, 2, 3, 1).reshape(1, grid**2, 3).numpy()
+    np.savez_compressed(HERE / "interpolation.npz", **result)
 
 
 def fill(network: torch.nn.Module) -> dict[str, np.ndarray]:
@@ -169,7 +169,7 @@ def with_offset(network: hf.Dinov2Model, grid: int) -> None:
 
 def encoders() -> None:
     """Features of each published encoder at reduced width, at its own and at other numbers of patches."""
-    made, keys = {}, {}
+    result, keys = {}, {}
     for name, encoder in ENCODERS.items():
         patch = encoder.arguments["patch_size"]
         for grid in (4, 3, 6):
@@ -182,15 +182,15 @@ def encoders() -> None:
             x = torch.from_numpy(drawing.images(grid * patch)).permute(0, 3, 1, 2)
             with torch.no_grad():
                 out = network(x) if encoder.layout == "timm" else network(x).last_hidden_state
-            made[f"{name}/{grid}"] = torch.cat([out[:, :1], out[:, extra:]], 1).numpy()
+            result[f"{name}/{grid}"] = torch.cat([out[:, :1], out[:, extra:]], 1).numpy()
     small = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 56, "patch_size": 14}
     config = hf.Dinov2WithRegistersConfig(**small, num_register_tokens=4, num_labels=3)
     classifier = hf.Dinov2WithRegistersForImageClassification(config)
     keys["classifier"] = {key: list(value.shape) for key, value in fill(classifier).items()}
     with torch.no_grad():
         logits = classifier(torch.from_numpy(drawing.images(56)).permute(0, 3, 1, 2)).logits
-    made |= {"classifier/logits": logits.numpy(), "keys": np.array(json.dumps(keys))}
-    np.savez_compressed(HERE / "encoders.npz", **made)
+    result |= {"classifier/logits": logits.numpy(), "keys": np.array(json.dumps(keys))}
+    np.savez_compressed(HERE / "encoders.npz", **result)
     augreg()
 
 
@@ -262,8 +262,8 @@ def timm_networks() -> None:
     )
     steps = [0, 1, 10, 19, 20, 21, 50, 120, 219]
     rates = [schedule._get_lr(step)[0] for step in steps]
-    made = {"parameters": rows, "schedule": {"steps": steps, "rates": rates, "peak": 1e-3, "min": 1e-6}}
-    (HERE / "timm_optimizer.json").write_text(json.dumps(made, indent=1) + "\n")
+    result = {"parameters": rows, "schedule": {"steps": steps, "rates": rates, "peak": 1e-3, "min": 1e-6}}
+    (HERE / "timm_optimizer.json").write_text(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

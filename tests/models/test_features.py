@@ -32,11 +32,13 @@ def params():
 def test_the_last_block_through_the_last_norm_is_the_encoder(params):
     encoder = params["encoder"]
     first, last = features(SHAPE, encoder, IMAGES, (0, -1))
-    whole = apply("encoder", SHAPE, encoder, IMAGES)
-    assert first.shape == last.shape == whole.shape == (3, 17, 16)
+    encoded = apply("encoder", SHAPE, encoder, IMAGES)
+    assert first.shape == last.shape == encoded.shape == (3, 17, 16)
     centred = last - last.mean(-1, keepdims=True)
     normal = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + SHAPE.norm_eps)
-    np.testing.assert_allclose(normal * encoder["norm"]["scale"] + encoder["norm"]["bias"], whole, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        normal * encoder["norm"]["scale"] + encoder["norm"]["bias"], encoded, rtol=1e-4, atol=1e-5
+    )
     assert np.abs(first - last).max() > 0.1
     shorter = {name: part for name, part in encoder.items() if name != "norm"}  # a classifier on mean features
     np.testing.assert_array_equal(features(SHAPE, shorter, IMAGES, (0, -1))[1], last)
@@ -50,20 +52,20 @@ def test_mean_pooling_is_over_the_patches_alone(params):
     encoder = {name: part for name, part in params["encoder"].items() if name != "norm"}
     head = {"kernel": np.zeros((16, 2), np.float32), "bias": np.zeros(2, np.float32)}
     network = {"encoder": encoder, "fc_norm": {"scale": jax.numpy.asarray(scale), "bias": jax.numpy.asarray(bias)}}
-    found = models.pooled(shape, network | {"head": head}, jax.numpy.asarray(IMAGES))
+    result = models.pooled(shape, network | {"head": head}, jax.numpy.asarray(IMAGES))
     mean = np.asarray(features(SHAPE, encoder, IMAGES, (-1,))[0])[:, 1:].mean(1)  # without registers
     normal = (mean - mean.mean(-1, keepdims=True)) / np.sqrt(mean.var(-1, keepdims=True) + SHAPE.norm_eps)
-    np.testing.assert_allclose(found, normal * scale + bias, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(result, normal * scale + bias, rtol=1e-3, atol=1e-4)
 
 
 def test_without_masks_nothing_is_random_and_no_patch_is_missing(params):
     encode = partial(apply, "encoder", SHAPE, params["encoder"], IMAGES)
-    whole = encode()
-    np.testing.assert_array_equal(whole, encode())
+    undamaged = encode()
+    np.testing.assert_array_equal(undamaged, encode())
     order = np.random.default_rng(2).permuted(np.tile(np.arange(16), (3, 1)), axis=1)
     kept = encode(order)
-    np.testing.assert_allclose(kept[:, 0], whole[:, 0], rtol=1e-4, atol=1e-5)
-    picked = np.take_along_axis(np.asarray(whole[:, 1:]), order[:, :, None], axis=1)
+    np.testing.assert_allclose(kept[:, 0], undamaged[:, 0], rtol=1e-4, atol=1e-5)
+    picked = np.take_along_axis(np.asarray(undamaged[:, 1:]), order[:, :, None], axis=1)
     np.testing.assert_allclose(kept[:, 1:], picked, rtol=1e-4, atol=1e-5)
 
 

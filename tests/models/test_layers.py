@@ -40,8 +40,8 @@ def test_dropout_follows_the_embedding_and_each_linear_layer_but_the_attention_i
     places = [shape.width, *[shape.width, hidden, shape.width] * shape.depth]
     assert [width for width, *_ in dropped] == places and {rate for _, rate, _ in dropped} == {0.25}
     assert len({tuple(key) for *_, key in dropped}) == len(places)  # no two places share their random numbers
-    found = np.asarray(layers.dropout(jnp.full((1000, 100), 3.0), jax.random.key(1), 0.25))
-    assert set(np.unique(found)) == {0.0, 4.0} and abs((found == 0).mean() - 0.25) < 0.01
+    result = np.asarray(layers.dropout(jnp.full((1000, 100), 3.0), jax.random.key(1), 0.25))
+    assert set(np.unique(result)) == {0.0, 4.0} and abs((result == 0).mean() - 0.25) < 0.01
     still = ViT(dataclasses.replace(shape, frozen_blocks=shape.depth), rngs=nnx.Rngs(0))
     np.testing.assert_array_equal(still(images, jax.random.key(0)), still(images))
 
@@ -49,10 +49,10 @@ def test_dropout_follows_the_embedding_and_each_linear_layer_but_the_attention_i
 def test_drop_path_keeps_the_mean_of_a_branch():
     """A branch is dropped for a whole image with probability `rate`, and divided by 1 - rate otherwise."""
     branch = jax.random.normal(jax.random.key(0), (4000, 2, 3))
-    found = np.asarray(layers.drop_path(branch, jax.random.key(1), 0.25))
-    kept = np.abs(found).max((1, 2)) > 0
+    result = np.asarray(layers.drop_path(branch, jax.random.key(1), 0.25))
+    kept = np.abs(result).max((1, 2)) > 0
     assert abs(kept.mean() - 0.75) < 0.03
-    np.testing.assert_allclose(found[kept], np.asarray(branch)[kept] / 0.75, rtol=1e-6)
+    np.testing.assert_allclose(result[kept], np.asarray(branch)[kept] / 0.75, rtol=1e-6)
 
 
 def test_each_branch_and_block_drops_other_images():

@@ -32,8 +32,8 @@ def test_a_function_gets_each_path_and_the_structure_stays():
 def test_two_parts_have_every_parameter_once_and_join_again(pattern, matching):
     one, other = part(PARAMS, pattern)
     names = [[], []]
-    for found, tree in zip(names, (one, other), strict=True):
-        map_paths(lambda path, leaf, found=found: found.append(path), tree)
+    for collected, tree in zip(names, (one, other), strict=True):
+        map_paths(lambda path, leaf, paths=collected: paths.append(path), tree)
     assert sorted(names[0]) == matching and len(names[0]) + len(names[1]) == 4
     assert {} not in [value for tree in (one, other) for value in tree.values()]  # no empty parts
     joined = join(one, other)

@@ -22,7 +22,7 @@ def draw(folder, n, seed):
 
 
 @pytest.fixture(scope="session")
-def made(tmp_path_factory, tiny_config):
+def predict_dir(tmp_path_factory, tiny_config):
     """A directory with images in cells/Train and cells/TestA, and a finished run of every task on them."""
     top = tmp_path_factory.mktemp("predict")
     draw(top / "cells" / "Train", 40, 0)

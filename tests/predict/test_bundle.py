@@ -22,17 +22,17 @@ CLASSES = ("Eosinophil", "Lymphocyte")
 
 @pytest.mark.slow
 @pytest.mark.parametrize("task", ["finetune", "linear_probe", "lbfgs", "knn", "pretrain"])
-def test_a_bundle_predicts_like_its_run(made, tmp_path, task):
+def test_a_bundle_predicts_like_its_run(predict_dir, tmp_path, task):
     out = tmp_path / "bundle"
-    exporting.export_bundle(made / task, out)
-    images = made / "cells" / "TestA"
-    run, model = mae_jax.load(made / task), mae_jax.load(out)
+    exporting.export_bundle(predict_dir / task, out)
+    images = predict_dir / "cells" / "TestA"
+    run, model = mae_jax.load(predict_dir / task), mae_jax.load(out)
     np.testing.assert_array_equal(model.embed(images), run.embed(images))
     if task != "pretrain":
         np.testing.assert_array_equal(model.predict(images).probabilities, run.predict(images).probabilities)
         assert model.temperature == run.temperature and model.classes == CLASSES
     card, about = (out / "README.md").read_text(), (out / "config.json").read_text()
-    assert "mae_jax.load(" in card and str(made) not in card + about
+    assert "mae_jax.load(" in card and str(predict_dir) not in card + about
     assert (r"pretrain (trained by mae\_jax on cells)" in card) == (task in ("linear_probe", "lbfgs"))
     weights = reader.read(out)  # init=PATH reads it like this
     np.testing.assert_array_equal(weights.params["encoder"]["cls_token"], model.params["encoder"]["cls_token"])
@@ -61,11 +61,11 @@ def written(tiny_config, tmp_path):
 def test_a_bundle_is_read_as_it_was_written(written):
     folder, config, params = written
     assert bundle.is_bundle(folder) and not bundle.is_bundle(folder.parent)
-    found = bundle.read(folder, "load")
-    assert (found.classes, found.temperature, found.probe) == (CLASSES, 1.5, None)
-    assert found.shape == from_config.shape_of(config, 2) and found.config.seed == config.seed
-    assert jax.tree.structure(found.params) == jax.tree.structure(params)
-    jax.tree.map(np.testing.assert_array_equal, found.params, params)
+    result = bundle.read(folder, "load")
+    assert (result.classes, result.temperature, result.probe) == (CLASSES, 1.5, None)
+    assert result.shape == from_config.shape_of(config, 2) and result.config.seed == config.seed
+    assert jax.tree.structure(result.params) == jax.tree.structure(params)
+    jax.tree.map(np.testing.assert_array_equal, result.params, params)
     assert (folder / "README.md").read_text() == "# card"
 
 
@@ -85,7 +85,7 @@ def changed(folder, **values):
 
 
 @pytest.mark.parametrize(
-    ("values", "said"),
+    ("values", "message"),
     [
         ({bundle.KEY: 2}, "mae_jax_bundle is 2; this version of mae_jax reads 1: update mae_jax"),
         ({"config": {"task": "other"}}, "contains no config of a run; export the run again"),
@@ -97,11 +97,11 @@ def changed(folder, **values):
         ],
     ],
 )
-def test_what_a_bundle_says_of_itself_is_checked(written, values, said):
+def test_what_a_bundle_says_of_itself_is_checked(written, values, message):
     changed(written[0], **values)
     with pytest.raises(UserError) as error:
         bundle.read(written[0], "load")
-    assert str(error.value).startswith("load: ") and said in str(error.value)
+    assert str(error.value).startswith("load: ") and message in str(error.value)
 
 
 def test_arrays_that_are_missing_or_not_finite_are_refused(written):
@@ -116,13 +116,13 @@ def test_arrays_that_are_missing_or_not_finite_are_refused(written):
 
 
 @pytest.mark.slow
-def test_a_bundle_of_a_run_whose_best_epoch_is_not_the_last(made, tmp_path):
-    shutil.copytree(made / "finetune", tmp_path / "run")
+def test_a_bundle_of_a_run_whose_best_epoch_is_not_the_last(predict_dir, tmp_path):
+    shutil.copytree(predict_dir / "finetune", tmp_path / "run")
     about = json.loads((tmp_path / "run" / "run.json").read_text())
     (best,) = (tmp_path / "run" / "best").glob("*.npz")
     about |= {"selected_step": int(best.stem), "steps": int(best.stem) + 1, "select": "best"}
     (tmp_path / "run" / "run.json").write_text(json.dumps(about))
     exporting.export_bundle(tmp_path / "run", tmp_path / "bundle")
-    images = made / "cells" / "TestA"
+    images = predict_dir / "cells" / "TestA"
     run, model = mae_jax.load(tmp_path / "run"), mae_jax.load(tmp_path / "bundle")
     np.testing.assert_array_equal(model.predict(images).probabilities, run.predict(images).probabilities)

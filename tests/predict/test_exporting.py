@@ -29,33 +29,33 @@ def rows_of(path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("task", ["finetune", "linear_probe", "lbfgs"])
-def test_an_onnx_file_predicts_the_runs_test_images_as_its_card_says(made, tmp_path, task):
+def test_an_onnx_file_predicts_the_runs_test_images_as_its_card_says(predict_dir, tmp_path, task):
     out = tmp_path / "cells.onnx"
-    assert exporting.export(made / task, out, "onnx") == []
+    assert exporting.export(predict_dir / task, out, "onnx") == []
     session = onnxruntime.InferenceSession(out, providers=["CPUExecutionProvider"])
     about = session.get_modelmeta().custom_metadata_map
-    model = mae_jax.load(made / task)
+    model = mae_jax.load(predict_dir / task)
     assert tuple(json.loads(about["classes"])) == CLASSES and float(about["temperature"]) == model.temperature
     assert json.loads(about["preprocessing"])["image_size"] == 16 and about["run"] == task
     code = onnx.load(out).doc_string.split("```python")[1].split("```")[0]
-    assert str(made) not in onnx.load(out).doc_string
+    assert str(predict_dir) not in onnx.load(out).doc_string
     code = code.replace("FILE.onnx", str(out)) + "prediction = classes[int(probabilities.argmax())]\n"
     code += 'calibrated = session.run(["calibrated_probabilities"], {"images": pixels})[0][0]\n'
-    rows = rows_of(made / task / contents.PREDICTIONS)
-    calibrated = model.predict([made / "cells" / row["image"] for row in rows]).calibrated
+    rows = rows_of(predict_dir / task / contents.PREDICTIONS)
+    calibrated = model.predict([predict_dir / "cells" / row["image"] for row in rows]).calibrated
     for row, expected in zip(rows, calibrated, strict=True):
         results: dict = {}
-        exec(code.replace("cell.png", str(made / "cells" / row["image"])), results)
+        exec(code.replace("cell.png", str(predict_dir / "cells" / row["image"])), results)
         assert results["prediction"] == row["prediction"]
         np.testing.assert_allclose(results["probabilities"], [float(row[f"p_{c}"]) for c in CLASSES], atol=1e-4)
         np.testing.assert_allclose(results["calibrated"], expected, atol=1e-4)
     with pytest.raises(UserError, match=r"OUT=.*cells\.onnx exists; name a new file"):
-        exporting.export(made / task, out, "onnx")
+        exporting.export(predict_dir / task, out, "onnx")
 
 
 @pytest.mark.slow
-def test_an_export_in_another_precision_than_the_runs_says_so(made, tmp_path):
-    shutil.copytree(made / "finetune", tmp_path / "run")
+def test_an_export_in_another_precision_than_the_runs_says_so(predict_dir, tmp_path):
+    shutil.copytree(predict_dir / "finetune", tmp_path / "run")
     run = contents.read_json(tmp_path / "run" / contents.RUN)
     assert run["devices"].endswith("cpu")
     contents.write_json(tmp_path / "run" / contents.RUN, run | {"devices": "1 x NVIDIA H200"})
@@ -65,25 +65,25 @@ def test_an_export_in_another_precision_than_the_runs_says_so(made, tmp_path):
 
 
 @pytest.mark.slow
-def test_an_onnx_file_of_a_pretraining_embeds_and_neighbors_are_refused(made, tmp_path):
-    notes = exporting.export(made / "pretrain", tmp_path / "encoder.onnx", "onnx")
+def test_an_onnx_file_of_a_pretraining_embeds_and_neighbors_are_refused(predict_dir, tmp_path):
+    notes = exporting.export(predict_dir / "pretrain", tmp_path / "encoder.onnx", "onnx")
     assert notes == ["only the encoder is written; the file computes embeddings"]
-    image = made / "cells" / "TestA" / CLASSES[0] / "cell_00.png"
+    image = predict_dir / "cells" / "TestA" / CLASSES[0] / "cell_00.png"
     code = onnx.load(tmp_path / "encoder.onnx").doc_string.split("```python")[1].split("```")[0]
     results: dict = {}
     exec(code.replace("FILE.onnx", str(tmp_path / "encoder.onnx")).replace("cell.png", str(image)), results)
-    model = mae_jax.load(made / "pretrain")
+    model = mae_jax.load(predict_dir / "pretrain")
     np.testing.assert_allclose(results["mean"], model.embed([image], pool="mean")[0], rtol=1e-4, atol=1e-4)
     with pytest.raises(UserError, match="classifies by nearest neighbors, .* use --format mae_jax"):
-        exporting.export(made / "knn", tmp_path / "knn.onnx", "onnx")
+        exporting.export(predict_dir / "knn", tmp_path / "knn.onnx", "onnx")
     with pytest.raises(UserError, match=r"OUT=.*cells exists; name a new file ending in \.onnx"):
-        exporting.export(made / "knn", made / "cells", "onnx")
+        exporting.export(predict_dir / "knn", predict_dir / "cells", "onnx")
 
 
 def test_a_place_that_cannot_be_written_is_refused_before_the_run_is_read(tmp_path):
     (tmp_path / "there.onnx").write_text("")
-    for out, said in (("there.onnx", "exists"), ("net.pb", "is not allowed"), ("net", "is not allowed")):
-        with pytest.raises(UserError, match=rf"OUT=.*{out} {said}; name a new file ending in \.onnx"):
+    for out, message in (("there.onnx", "exists"), ("net.pb", "is not allowed"), ("net", "is not allowed")):
+        with pytest.raises(UserError, match=rf"OUT=.*{out} {message}; name a new file ending in \.onnx"):
             exporting.export(tmp_path / "no run", tmp_path / out, "onnx")
     for form in ("onnx", "mae_jax", "timm"):
         with pytest.raises(UserError, match=r"RUN_DIR=.*no run is not a run directory"):

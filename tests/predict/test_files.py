@@ -30,11 +30,11 @@ def rows_of(path):
 
 
 @pytest.mark.slow
-def test_the_command_writes_the_same_predictions_and_skips_broken_images(made, tmp_path, capsys):
+def test_the_command_writes_the_same_predictions_and_skips_broken_images(predict_dir, tmp_path, capsys):
     folder = tmp_path / "new"
-    shutil.copytree(made / "cells" / "TestA", folder / "TestA")
+    shutil.copytree(predict_dir / "cells" / "TestA", folder / "TestA")
     (folder / "TestA" / "broken.png").write_bytes((folder / "TestA" / CLASSES[0] / "cell_00.png").read_bytes()[:60])
-    run, out = str(made / "finetune"), tmp_path / "out.csv"
+    run, out = str(predict_dir / "finetune"), tmp_path / "out.csv"
     with pytest.raises(UserError, match=r"broken\.png: .*--bad_images=skip"):
         files.predict(run, str(folder), out)
     assert not list(tmp_path.glob("out*"))
@@ -42,7 +42,7 @@ def test_the_command_writes_the_same_predictions_and_skips_broken_images(made, t
     assert files.predict(run, str(folder), out, options) == {"written": 13, "skipped": 1}
     assert "skipped: TestA/broken.png" in capsys.readouterr().out
     rows = {row["image"]: row for row in rows_of(out)}
-    for expected in rows_of(made / "finetune" / contents.PREDICTIONS):
+    for expected in rows_of(predict_dir / "finetune" / contents.PREDICTIONS):
         row = rows[expected["image"]]
         assert row.items() >= {k: v for k, v in expected.items() if k not in ("group", "label")}.items()
     files.predict(run, str(folder), tmp_path / "out.parquet", options)
@@ -56,30 +56,30 @@ def test_the_command_writes_the_same_predictions_and_skips_broken_images(made, t
 
 
 @pytest.mark.slow
-def test_images_come_from_a_table_and_all_runs_of_a_study_predict(made, tmp_path, capsys):
-    (made / "cells" / "list.csv").write_text(
+def test_images_come_from_a_table_and_all_runs_of_a_study_predict(predict_dir, tmp_path, capsys):
+    (predict_dir / "cells" / "list.csv").write_text(
         "slide;where\n1;TestA/Eosinophil/cell_00.png\n2;Train/Eosinophil/cell_02.png\n"
     )
     with pytest.raises(UserError, match=r"--images: .*list\.csv has the columns slide, where; name the path column"):
-        files.predict(str(made / "knn"), str(made / "cells" / "list.csv"), tmp_path / "out.csv")
+        files.predict(str(predict_dir / "knn"), str(predict_dir / "cells" / "list.csv"), tmp_path / "out.csv")
     with pytest.raises(UserError, match="is a study; name one of its runs"):
-        files.predict(str(made), str(made / "cells"), tmp_path / "out.csv")
-    assert str(made / "lbfgs") in capsys.readouterr().out
+        files.predict(str(predict_dir), str(predict_dir / "cells"), tmp_path / "out.csv")
+    assert str(predict_dir / "lbfgs") in capsys.readouterr().out
     options = files.Options(columns="path=where", every_run=True)
-    files.predict(str(made), str(made / "cells" / "list.csv"), tmp_path / "out.csv", options)
+    files.predict(str(predict_dir), str(predict_dir / "cells" / "list.csv"), tmp_path / "out.csv", options)
     rows = rows_of(tmp_path / "out.csv")
     assert [row["run"] for row in rows[::2]] == ["finetune", "knn", "lbfgs", "linear_probe"] and len(rows) == 8
-    knn = mae_jax.load(made / "knn").predict(made / "cells" / "TestA" / "Eosinophil" / "cell_00.png")
+    knn = mae_jax.load(predict_dir / "knn").predict(predict_dir / "cells" / "TestA" / "Eosinophil" / "cell_00.png")
     assert rows[2]["prediction"] == knn.predictions[0] and rows[2]["confidence"] == f"{knn.confidence[0]:.9g}"
 
 
 @pytest.mark.slow
-def test_embeddings_of_any_weights_in_every_format(made, tmp_path):
+def test_embeddings_of_any_weights_in_every_format(predict_dir, tmp_path):
     images = tmp_path / "slide"
     images.mkdir()
-    for i, path in enumerate(sorted((made / "cells" / "TestA" / CLASSES[0]).iterdir())):
+    for i, path in enumerate(sorted((predict_dir / "cells" / "TestA" / CLASSES[0]).iterdir())):
         shutil.copy(path, images / f"x{512 * i:06}_y001024.png")
-    model = mae_jax.load(made / "pretrain")
+    model = mae_jax.load(predict_dir / "pretrain")
     with pytest.raises(UserError, match="has no classifier"):
         model.predict(images)
     features = {pool: model.embed(images, pool=pool) for pool in ("cls", "mean", "both")}
@@ -93,11 +93,11 @@ def test_embeddings_of_any_weights_in_every_format(made, tmp_path):
     tokens = models.apply("encoder", spec.shape, model.params["encoder"], jnp.asarray(scaled, jnp.float32))
     np.testing.assert_allclose(features["mean"], tokens[:, 1:].mean(1), rtol=1e-4, atol=1e-5)
     for kind in ("npz", "h5", "parquet"):
-        files.embed(str(made / "pretrain"), str(images), tmp_path / f"out.{kind}", pool="mean")
+        files.embed(str(predict_dir / "pretrain"), str(images), tmp_path / f"out.{kind}", pool="mean")
     with np.load(tmp_path / "out.npz") as npz, h5py.File(tmp_path / "out.h5") as h5:
-        for found in (npz, h5):
-            np.testing.assert_array_equal(found["features"][:], features["mean"])
-            np.testing.assert_array_equal(found["coords"][:], [[512 * i, 1024] for i in range(7)])
+        for expected in (npz, h5):
+            np.testing.assert_array_equal(expected["features"][:], features["mean"])
+            np.testing.assert_array_equal(expected["coords"][:], [[512 * i, 1024] for i in range(7)])
     table = parquet.read_table(tmp_path / "out.parquet").to_pydict()
     np.testing.assert_array_equal(np.asarray(table["embedding"], np.float32), features["mean"])
     golden = Path(__file__).parents[1] / "golden" / "timm_mean"
@@ -139,12 +139,12 @@ def test_columns_have_the_order_of_the_header():
 
 
 def test_five_skipped_images_are_named_and_the_others_counted():
-    said = []
-    files.name_skipped(reader("", {i: f"{i}.png is empty" for i in (7, 1, 2, 3, 4, 5, 6)}), said.append)
-    assert said == [*(f"skipped: {i}.png is empty" for i in range(1, 6)), "skipped: 2 more"]
-    said.clear()
-    files.name_skipped(reader(""), said.append)
-    assert said == []
+    lines = []
+    files.name_skipped(reader("", {i: f"{i}.png is empty" for i in (7, 1, 2, 3, 4, 5, 6)}), lines.append)
+    assert lines == [*(f"skipped: {i}.png is empty" for i in range(1, 6)), "skipped: 2 more"]
+    lines.clear()
+    files.name_skipped(reader(""), lines.append)
+    assert lines == []
 
 
 def test_progress_counts_images_also_those_that_are_skipped(monkeypatch):
@@ -175,7 +175,7 @@ def test_the_file_is_checked_before_images_and_images_before_the_model(tmp_path)
 
 
 @pytest.mark.slow
-def test_memory_does_not_grow_with_the_number_of_images(made, tmp_path):
+def test_memory_does_not_grow_with_the_number_of_images(predict_dir, tmp_path):
     """Each further image adds its name, and neither its 12 kB of pixels nor its row."""
     peaks = []
     for n in (300, 1500):
@@ -185,7 +185,7 @@ def test_memory_does_not_grow_with_the_number_of_images(made, tmp_path):
         for i in range(1, n):
             os.link(folder / "0000.png", folder / f"{i:04}.png")
         tracemalloc.start()
-        files.predict(str(made / "finetune"), str(folder), tmp_path / f"{n}.csv")
+        files.predict(str(predict_dir / "finetune"), str(folder), tmp_path / f"{n}.csv")
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert len(rows_of(tmp_path / "1500.csv")) == 1500

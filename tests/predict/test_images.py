@@ -60,7 +60,7 @@ def test_arrays_and_file_names_from_python(folder):
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("given", "message"),
     [
         ([np.zeros((2, 2, 3))], "item 0 is float64 of shape (2, 2, 3)"),
         ([np.zeros((2, 2, 3), np.uint8), np.zeros((2, 2), np.uint8)], "item 1 is uint8 of shape (2, 2)"),
@@ -69,10 +69,10 @@ def test_arrays_and_file_names_from_python(folder):
         ([3], "item 0 is int"),
     ],
 )
-def test_what_is_not_an_image_is_named_by_its_number(given, said):
+def test_what_is_not_an_image_is_named_by_its_number(given, message):
     with pytest.raises(UserError) as error:
         images.given(given)
-    assert f"images: {said}; pass uint8 arrays of shape (height, width, 3) or file names" in str(error.value)
+    assert f"images: {message}; pass uint8 arrays of shape (height, width, 3) or file names" in str(error.value)
 
 
 def test_files_that_cannot_be_read_are_skipped_or_stop(folder):
@@ -110,11 +110,11 @@ def test_paths_in_lists_and_tables_are_treated_alike(tmp_path, monkeypatch):
     (tmp_path / "tables").mkdir()
     table = tmp_path / "tables" / "list.csv"
     table.write_text(f"File Name\n{name}\n~/{name}\nnowhere.png\n")
-    for options, said in (
+    for options, message in (
         ({}, r"2 of 3 files do not exist, the first is .*tables/.*cell_00.png; set --dir to .*--bad_images=skip"),
         ({"directory": tmp_path}, "1 of 3 files does not exist, the first is .*/nowhere.png"),
     ):
-        with pytest.raises(UserError, match=said):
+        with pytest.raises(UserError, match=message):
             images.named(str(table), **options)
     source = images.named(str(table), directory=tmp_path, bad_images="skip")
     assert len(source) == 3 and source[0]["image"] == source[1]["image"]

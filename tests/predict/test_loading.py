@@ -25,10 +25,10 @@ def rows_of(path):
 
 
 @pytest.mark.slow
-def test_calibrated_probabilities_have_the_lowest_loss_on_validation_images(made):
-    model = mae_jax.load(made / "finetune")
-    rows = rows_of(made / "finetune" / contents.VALIDATION)
-    result = model.predict([made / "cells" / row["image"] for row in rows])
+def test_calibrated_probabilities_have_the_lowest_loss_on_validation_images(predict_dir):
+    model = mae_jax.load(predict_dir / "finetune")
+    rows = rows_of(predict_dir / "finetune" / contents.VALIDATION)
+    result = model.predict([predict_dir / "cells" / row["image"] for row in rows])
     labels = [CLASSES.index(row["label"]) for row in rows]
 
     def loss(temperature):
@@ -37,17 +37,17 @@ def test_calibrated_probabilities_have_the_lowest_loss_on_validation_images(made
 
     best = model.temperature
     assert loss(best) <= min(loss(best * 1.01), loss(best / 1.01), loss(1.0))
-    own = np.log(result.calibrated[np.arange(len(labels)), labels]).mean()
-    np.testing.assert_allclose(-own, loss(best), rtol=1e-6)
+    log_likelihood = np.log(result.calibrated[np.arange(len(labels)), labels]).mean()
+    np.testing.assert_allclose(-log_likelihood, loss(best), rtol=1e-6)
 
 
 @pytest.mark.slow
-def test_remote_addresses_are_refused_and_the_home_directory_is_expanded(made, monkeypatch, tmp_path):
+def test_remote_addresses_are_refused_and_the_home_directory_is_expanded(predict_dir, monkeypatch, tmp_path):
     for place in ("s3://bucket/run", "gs://bucket/run"):
         with pytest.raises(UserError, match=r"load=\w+://bucket/run: \w+:// addresses are neither read nor written"):
             mae_jax.load(place)
-    monkeypatch.setenv("HOME", str(made))
-    assert mae_jax.load("~/knn").origin == str(made / "knn")
+    monkeypatch.setenv("HOME", str(predict_dir))
+    assert mae_jax.load("~/knn").origin == str(predict_dir / "knn")
 
 
 def test_a_place_is_a_run_by_its_config_and_a_study_names_its_runs(tmp_path):

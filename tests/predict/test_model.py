@@ -26,10 +26,10 @@ def as_written(probabilities):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("task", ["finetune", "linear_probe", "lbfgs", "knn"])
-def test_predictions_of_the_runs_own_test_images_are_bit_identical(made, task):
-    model = mae_jax.load(made / task)
-    rows = rows_of(made / task / contents.PREDICTIONS)
-    files = [str(made / "cells" / row["image"]) for row in rows]
+def test_predictions_of_the_runs_own_test_images_are_bit_identical(predict_dir, task):
+    model = mae_jax.load(predict_dir / task)
+    rows = rows_of(predict_dir / task / contents.PREDICTIONS)
+    files = [str(predict_dir / "cells" / row["image"]) for row in rows]
     result = model.predict(files)
     assert as_written(result.probabilities) == [[row[f"p_{c}"] for c in CLASSES] for row in rows]
     assert result.predictions == [row["prediction"] for row in rows]
@@ -45,22 +45,24 @@ def result(temperature=2.0):
 
 
 def test_a_result_is_read_off_its_probabilities():
-    found = result()
-    assert found.indices.tolist() == [0, 1, 0] and found.predictions == [CLASSES[0], CLASSES[1], CLASSES[0]]
-    assert found.confidence.tolist() == [0.9, 0.8, 0.6] and len(found) == 3
-    soft = np.sqrt(found.probabilities)
-    np.testing.assert_allclose(found.calibrated, soft / soft.sum(1, keepdims=True))
-    assert repr(found) == "<Result: 3 images: Eosinophil 2, Lymphocyte 1; 1 skipped>"
+    actual = result()
+    assert actual.indices.tolist() == [0, 1, 0] and actual.predictions == [CLASSES[0], CLASSES[1], CLASSES[0]]
+    assert actual.confidence.tolist() == [0.9, 0.8, 0.6] and len(actual) == 3
+    soft = np.sqrt(actual.probabilities)
+    np.testing.assert_allclose(actual.calibrated, soft / soft.sum(1, keepdims=True))
+    assert repr(actual) == "<Result: 3 images: Eosinophil 2, Lymphocyte 1; 1 skipped>"
     with pytest.raises(UserError, match="calibrated: the temperature is not known"):
         _ = result(None).calibrated
     empty = Result((), CLASSES, np.zeros((0, 2)), None, {})
     assert repr(empty) == "<Result: 0 images>" and empty.predictions == [] and empty.confidence.shape == (0,)
 
 
-@pytest.mark.parametrize(("head", "pool", "found"), [("cls", "", "cls"), ("cls", "both", "both"), ("mean", "", "mean")])
-def test_pooling_is_that_of_the_head_unless_another_is_asked_for(head, pool, found):
+@pytest.mark.parametrize(
+    ("head", "pool", "expected"), [("cls", "", "cls"), ("cls", "both", "both"), ("mean", "", "mean")]
+)
+def test_pooling_is_that_of_the_head_unless_another_is_asked_for(head, pool, expected):
     model = Model("here", "", SimpleNamespace(shape=SimpleNamespace(pool=head, width=16)), {})
-    assert model.pooling(pool) == found and model.width(pool) == (32 if found == "both" else 16)
+    assert model.pooling(pool) == expected and model.width(pool) == (32 if expected == "both" else 16)
 
 
 def test_pooling_that_a_network_has_no_norm_for_is_refused():

@@ -58,7 +58,7 @@ def test_the_table_can_be_filled_in_and_opened_as_labels(encoder, images, tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("budget", "fields", "said"),
+    ("budget", "fields", "message"),
     [
         (0, {}, "--budget=0 is out of range; 13 images of which 0 have labels allow 1 to 13"),
         (13, {"bad_images": "skip"}, "--budget=13 is out of range; only 12 images can be read"),
@@ -66,9 +66,9 @@ def test_the_table_can_be_filled_in_and_opened_as_labels(encoder, images, tmp_pa
         (2, {"labeled": "strange.csv"}, "'s9/x.png' is not one of --images (1 such row)"),
     ],
 )
-def test_what_cannot_be_selected_is_refused(encoder, images, tmp_path, budget, fields, said, monkeypatch):
+def test_what_cannot_be_selected_is_refused(encoder, images, tmp_path, budget, fields, message, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "strange.csv").write_text("path\ns0/00.png\ns9/x.png\n")
     with pytest.raises(UserError) as error:
         selecting.select(encoder, str(images), budget, tmp_path / "out.csv", **fields)
-    assert said in str(error.value) and not (tmp_path / "out.csv").exists()
+    assert message in str(error.value) and not (tmp_path / "out.csv").exists()

@@ -59,19 +59,19 @@ def test_embeddings_are_the_same_in_every_format(tmp_path, kind, tiles):
         add(names[2:], features[2:])
     if kind == "parquet":
         table = parquet.read_table(tmp_path / "out.parquet").to_pydict()
-        found = {"features": np.asarray(table["embedding"], np.float32), "names": table["name"]}
+        result = {"features": np.asarray(table["embedding"], np.float32), "names": table["name"]}
     elif kind == "npz":
         with np.load(tmp_path / "out.npz") as npz:
-            found = {name: npz[name] for name in npz.files}
+            result = {name: npz[name] for name in npz.files}
     else:
         with h5py.File(tmp_path / "out.h5") as h5:
-            found = {name: h5[name][:] for name in h5}
-            found["names"] = [name.decode() for name in found["names"]]
-    np.testing.assert_array_equal(found["features"], features)
-    assert list(found["names"]) == names
-    assert ("coords" in found) == (tiles and kind != "parquet")
-    if "coords" in found:
-        assert found["coords"].tolist() == [[512, 0], [0, 1024], [1, 2]] and found["coords"].dtype == np.int64
+            result = {name: h5[name][:] for name in h5}
+            result["names"] = [name.decode() for name in result["names"]]
+    np.testing.assert_array_equal(result["features"], features)
+    assert list(result["names"]) == names
+    assert ("coords" in result) == (tiles and kind != "parquet")
+    if "coords" in result:
+        assert result["coords"].tolist() == [[512, 0], [0, 1024], [1, 2]] and result["coords"].dtype == np.int64
 
 
 @pytest.mark.parametrize("kind", ["csv", "parquet", "npz", "h5"])

@@ -11,8 +11,8 @@ from mae_jax.report.__main__ import main
 
 def test_the_command_takes_a_study(study, tmp_path, capsys):
     assert main([str(study), "--out", str(tmp_path / "out"), "--png"]) == 0
-    said = capsys.readouterr()
-    assert "| 10 %" in said.out and "not finished, and so left out: 50pct-mae-seed0" in said.err
+    printed = capsys.readouterr()
+    assert "| 10 %" in printed.out and "not finished, and so left out: 50pct-mae-seed0" in printed.err
     assert "not finished, and so left out: 50pct-mae-seed0".capitalize() in (tmp_path / "out/index.html").read_text()
     assert (tmp_path / "out" / "figures" / "curves.png").read_bytes().startswith(b"\x89PNG")
 
@@ -85,5 +85,5 @@ def test_the_report_of_one_directory_is_below_it_and_the_flags_reach_the_page(ma
 
 def test_a_control_character_in_a_file_name_does_not_reach_the_terminal(tmp_path, capsys):
     assert main([str(tmp_path / "a\x1b[2Jb"), "--out", str(tmp_path / "out")]) == 2
-    told = capsys.readouterr().err
-    assert "a\\x1b[2Jb" in told and "\x1b" not in told and told.count("\n") == 1
+    printed = capsys.readouterr().err
+    assert "a\\x1b[2Jb" in printed and "\x1b" not in printed and printed.count("\n") == 1

@@ -81,16 +81,18 @@ def test_the_temperature_is_fitted_on_validation_images(make):
     def predictions(p, start):
         return Predictions(tuple(start + n for n in names), labels, p.argmax(1), p.max(1), None, p)
 
-    found = analysis.calibration(dataclasses.replace(run, test=predictions(p, "t"), validation=predictions(sharp, "v")))
-    assert found["temperature"] == pytest.approx(3, rel=0.05)
-    flat = p ** (1 / found["temperature"])
+    result = analysis.calibration(
+        dataclasses.replace(run, test=predictions(p, "t"), validation=predictions(sharp, "v"))
+    )
+    assert result["temperature"] == pytest.approx(3, rel=0.05)
+    flat = p ** (1 / result["temperature"])
     flat /= flat.sum(1, keepdims=True)
     nll = -np.log(flat[np.arange(3000), labels]).mean()
-    assert found["nll_scaled"] == pytest.approx(nll, rel=1e-6)
+    assert result["nll_scaled"] == pytest.approx(nll, rel=1e-6)
     bins = np.ceil(flat.max(1) * 15).astype(int)
     gaps = [(bins == b).mean() * abs((p.argmax(1) == labels)[bins == b].mean() - flat.max(1)[bins == b].mean())
             for b in np.unique(bins)]  # fmt: skip
-    assert found["ece_scaled"] == pytest.approx(sum(gaps), rel=1e-6)
+    assert result["ece_scaled"] == pytest.approx(sum(gaps), rel=1e-6)
     missing = analysis.calibration(dataclasses.replace(run, test=predictions(p, "t"), validation=None))
     assert math.isnan(missing["temperature"])
 
@@ -115,8 +117,8 @@ def test_what_seeds_and_images_add_to_an_interval(make, tmp_path):
     different = [
         make.run(tmp_path / f"d{i}{s}", i, 0.1, seed=s, rows=200) for i in ("scratch", "mae") for s in (2, 3, 4)
     ]
-    found = analysis.analyze(read_runs(different)[0])
-    gains = found.estimates["accuracy"][3:] - found.estimates["accuracy"][:3]
+    result = analysis.analyze(read_runs(different)[0])
+    gains = result.estimates["accuracy"][3:] - result.estimates["accuracy"][:3]
     student = 4.30265 * gains.std(ddof=1) / math.sqrt(3)
     assert interval(different)[1] > 0.95 * 2 * student > 0
 
@@ -225,9 +227,9 @@ def test_every_comparison_is_with_the_baseline(arms):
     for rows in (cell_types.analyze(arms).rows, certainty.analyze(arms), certainty.by_class(arms)):
         assert {(row["init"], row["baseline"]) for row in rows} == {("scratch", ""), (TUNED, ""), ("mae", TUNED)}
         assert all((row["verdict"] is None) == (row["init"] != "mae") for row in rows)
-    found = {row["fraction"]: row for row in label_efficiency.worth(arms, paired)}
+    result = {row["fraction"]: row for row in label_efficiency.worth(arms, paired)}
     # by hand, on the curve of the tuned training: 0.78 with 100 labels and 0.84 with 1,000
-    assert found[0.1]["times"] == np.inf and {row["init"] for row in found.values()} == {"mae"}
+    assert result[0.1]["times"] == np.inf and {row["init"] for row in result.values()} == {"mae"}
 
 
 def test_the_page_names_the_baseline(arms):

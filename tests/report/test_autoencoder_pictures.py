@@ -21,10 +21,10 @@ MEANS = {
 @pytest.fixture
 def study(tmp_path, make):
     """A pre-training with its files, and cells that began with it, at a place they were moved to."""
-    own = tmp_path / "study" / "pretrain"
-    own.mkdir(parents=True)
-    (own / "reconstructions.json").write_text(json.dumps({"means": [MEANS], "statistics": "estimated"}))
-    Image.fromarray(np.zeros((20, 2000, 3), np.uint8)).save(own / "reconstructions.png")
+    pretraining = tmp_path / "study" / "pretrain"
+    pretraining.mkdir(parents=True)
+    (pretraining / "reconstructions.json").write_text(json.dumps({"means": [MEANS], "statistics": "estimated"}))
+    Image.fromarray(np.zeros((20, 2000, 3), np.uint8)).save(pretraining / "reconstructions.png")
     cells = tmp_path / "study" / "cells"
     for init, origin in (("scratch", ""), ("mae", "/where/it/was/pretrain")):
         for seed in (0, 1):
@@ -40,8 +40,8 @@ def test_an_autoencoder_is_shown_once(study, tmp_path):
     page = write_report(study, tmp_path / "out").paths["page"].read_text()
     assert "Reconstructions by mae" in page and "25.5" in page and "51.0" in page
     beside = tmp_path / "out" / "figures" / "reconstructions_mae"
-    with Image.open(beside.with_suffix(".png")) as whole:
-        assert whole.size == (2000, 20)
+    with Image.open(beside.with_suffix(".png")) as sheet:
+        assert sheet.size == (2000, 20)
     assert 'width="2000" height="20"' in beside.with_suffix(".svg").read_text()
     assert "0.75,0.5,0.9" in beside.with_suffix(".csv").read_text()
 
@@ -64,9 +64,9 @@ def test_the_page_shows_the_first_rows_of_a_tall_sheet(tmp_path):
     for row in range(10):
         sheet[30 * row : 30 * row + 25] = 90
     Image.fromarray(sheet).save(tmp_path / "sheet.png")
-    found = autoencoder_pictures._sheet(tmp_path / "sheet.png")
-    with Image.open(io.BytesIO(base64.b64decode(found["uri"].partition(",")[2]))) as shown:
+    result = autoencoder_pictures._sheet(tmp_path / "sheet.png")
+    with Image.open(io.BytesIO(base64.b64decode(result["uri"].partition(",")[2]))) as shown:
         assert shown.size == (110, 3 * 30 + 25)  # three rows with their gaps, and the fourth
-    assert found["shortened"] and found["size"] == (110, 300)
+    assert result["shortened"] and result["size"] == (110, 300)
     Image.fromarray(sheet[:110]).save(tmp_path / "sheet.png")
     assert not autoencoder_pictures._sheet(tmp_path / "sheet.png")["shortened"]

@@ -23,8 +23,8 @@ def test_a_single_cell_of_fewer_seeds_is_named(make):
 def test_a_warning_of_the_data_names_the_levels_that_it_is_about(make):
     study = make.in_memory({("", f, i): [0.7] for f in (0.1, 0.5, 1.0) for i in INITS})
     few, always = "fewer than 5 training images of a 2: their scores are mostly chance", "every day has one class"
-    said = {0.1: [few, always], 0.5: [few, always], 1.0: [always]}
-    runs = [dataclasses.replace(run, info=run.info | {"data_warnings": said[run.fraction]}) for run in study.runs]
+    text = {0.1: [few, always], 0.5: [few, always], 1.0: [always]}
+    runs = [dataclasses.replace(run, info=run.info | {"data_warnings": text[run.fraction]}) for run in study.runs]
     lines = cautions.cautions(dataclasses.replace(study, runs=runs), tables.rows(study))
     assert lines[-2:] == [f"With 10 % of the labels; 50 % of the labels: {few}.", "Every day has one class."]
 
@@ -81,8 +81,8 @@ def test_one_pre_training_for_several_seeds_is_named(make):
     runs = make.in_memory({("", 0.1, "mae"): [0.5, 0.6], ("", 0.1, "scratch"): [0.5, 0.6]}, images=100).runs
 
     def started(*origins):
-        found = dict(zip([run for run in range(len(runs)) if runs[run].init == "mae"], origins, strict=True))
-        return [dataclasses.replace(r, info=r.info | {"init_from": found.get(i, "")}) for i, r in enumerate(runs)]
+        result = dict(zip([run for run in range(len(runs)) if runs[run].init == "mae"], origins, strict=True))
+        return [dataclasses.replace(r, info=r.info | {"init_from": result.get(i, "")}) for i, r in enumerate(runs)]
 
     (line,) = cautions.one_pretraining(started("a", "a"))
     assert line.startswith("one pre-training serves all seeds")

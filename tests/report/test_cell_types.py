@@ -73,18 +73,18 @@ def test_the_best_model_is_the_one_with_the_highest_macro_f1(tmp_path):
 
 
 def test_sensitivity_and_precision_of_a_class(study):
-    found = cell_types.analyze(study)
-    assert {tuple(row) for row in found.rows} == {cell_types.COLUMNS}
-    (row,) = [r for r in found.of(found.largest, "mae") if r["class"] == "Lymphocyte"]
+    result = cell_types.analyze(study)
+    assert {tuple(row) for row in result.rows} == {cell_types.COLUMNS}
+    (row,) = [r for r in result.of(result.largest, "mae") if r["class"] == "Lymphocyte"]
     assert (row["n"], row["predicted"]) == (40, 42)
     assert row["sensitivity"] == pytest.approx(38 / 40) and row["precision"] == pytest.approx(38 / 42)
     assert row["sensitivity_low"] < 38 / 40 < row["sensitivity_high"] <= 1
-    assert found.matrix(found.largest, "mae").counts.tolist() == [[38, 0, 2], [4, 16, 0], [0, 0, 60]]
+    assert result.matrix(result.largest, "mae").counts.tolist() == [[38, 0, 2], [4, 16, 0], [0, 0, 60]]
 
 
 def test_the_difference_from_scratch_is_paired_and_corrected(study):
-    found = cell_types.analyze(study)
-    rows = {row["class"]: row for row in found.of(found.chosen, "mae")}
+    result = cell_types.analyze(study)
+    rows = {row["class"]: row for row in result.of(result.chosen, "mae")}
     assert (
         rows["Monocyte"]["difference"] == pytest.approx(14 / 20)
         and rows["Monocyte"]["verdict"] == "higher, each trained once"
@@ -92,7 +92,7 @@ def test_the_difference_from_scratch_is_paired_and_corrected(study):
     assert rows["Monocyte"]["holm_p"] == pytest.approx(6 * rows["Monocyte"]["p"])  # 3 classes, 2 shares
     assert rows["Monocyte"]["p"] < 1e-4
     assert rows["Neutrophil"]["difference"] == 0 and rows["Neutrophil"]["verdict"] == "no difference shown"
-    assert all(row["difference"] is None for row in found.of(found.chosen, "scratch"))
+    assert all(row["difference"] is None for row in result.of(result.chosen, "scratch"))
 
 
 def test_the_chosen_fraction_is_the_nearest(study):
@@ -101,13 +101,13 @@ def test_the_chosen_fraction_is_the_nearest(study):
 
 
 def test_sentences(study):
-    found = cell_types.analyze(study)
-    assert cell_types.best(study, found.chosen) == "mae"
-    said = cell_types.lines(study, found)
-    assert said[0].startswith("Monocyte: 16 of 20 right (80 %, 56 to 94 %), 4 taken for Lymphocyte.")
-    assert said[1].startswith("Lymphocyte: 38 of 40 right") and said[1].endswith(", 2 taken for Neutrophil.")
-    assert said[2] == "Neutrophil: 60 of 60 right (100 %, 94 to 100 %)."
-    assert cell_types.rarest(study, found) == (
+    result = cell_types.analyze(study)
+    assert cell_types.best(study, result.chosen) == "mae"
+    text = cell_types.lines(study, result)
+    assert text[0].startswith("Monocyte: 16 of 20 right (80 %, 56 to 94 %), 4 taken for Lymphocyte.")
+    assert text[1].startswith("Lymphocyte: 38 of 40 right") and text[1].endswith(", 2 taken for Neutrophil.")
+    assert text[2] == "Neutrophil: 60 of 60 right (100 %, 94 to 100 %)."
+    assert cell_types.rarest(study, result) == (
         "The rarest cell type is Monocyte: 20 of 120 test images (16.7 %). "
         "Its training images: 7 with 10 % of the labels."
     )
@@ -116,16 +116,16 @@ def test_sentences(study):
 def test_counts_are_means_over_the_seeds(tmp_path):
     dirs = [write(tmp_path / f"{s}", "mae", 1.0, {("Monocyte", "Lymphocyte"): s + 1}, seed=s) for s in (0, 1)]
     study = analysis.analyze(read_runs(dirs)[0])
-    said = cell_types.lines(study, cell_types.analyze(study))
-    assert said[0].startswith("Monocyte: 18.5 of 20 right (92 %") and said[0].endswith("1.5 taken for Lymphocyte.")
+    text = cell_types.lines(study, cell_types.analyze(study))
+    assert text[0].startswith("Monocyte: 18.5 of 20 right (92 %") and text[0].endswith("1.5 taken for Lymphocyte.")
 
 
 def test_the_page_has_matrices_and_files(dirs, tmp_path):
-    made = write_report(dirs, tmp_path / "out")
-    page = made.paths["page"].read_text()
+    report = write_report(dirs, tmp_path / "out")
+    page = report.paths["page"].read_text()
     assert page.count('<table class="matrix">') == 4
     assert "Monocyte: 16 of 20 right (80 %, 56 to 94 %), 4 taken for Lymphocyte." in page
-    with made.paths["confusion"].open(newline="") as stream:
+    with report.paths["confusion"].open(newline="") as stream:
         rows = [r for r in csv.DictReader(stream) if (r["fraction"], r["init"], r["label"]) == ("1", "mae", "Monocyte")]
     assert [(r["prediction"], r["mean_count"], r["share"]) for r in rows] == [
         *(("Lymphocyte", "4", "0.2"), ("Monocyte", "16", "0.8"))
@@ -136,10 +136,10 @@ def test_many_classes_are_listed_not_drawn(make, tmp_path):
     classes = [f"class {i:02}" for i in range(20)]
     dirs = [make.run(tmp_path / f"{f}", "scratch", f, rows=400, classes=classes) for f in (0.1, 1.0)]
     study = analysis.analyze(read_runs(dirs)[0])
-    found = cell_types.analyze(study)
+    result = cell_types.analyze(study)
     counts = np.bincount(study.runs[0].test.labels, minlength=20)
-    assert len(found.shown) == cell_types.MOST < len(found.names)
-    assert max(counts[classes.index(c)] for c in found.shown) <= sorted(counts[counts > 0])[cell_types.MOST - 1]
+    assert len(result.shown) == cell_types.MOST < len(result.names)
+    assert max(counts[classes.index(c)] for c in result.shown) <= sorted(counts[counts > 0])[cell_types.MOST - 1]
     page = write_report(dirs, tmp_path / "out").paths["page"].read_text()
     assert 'class="matrix"' not in page and "are taken for class" in page and "The page shows the 12 rarest" in page
 
@@ -156,9 +156,9 @@ def test_training_images_of_each_class_are_on_the_page(dirs, tmp_path):
 def test_an_arm_with_the_same_training_images_is_not_listed_again(make):
     cells = {(arm, f, "mae"): [0.8] for arm, f in (("", 0.1), ("", 1.0), ("longer", 0.1), ("other", 0.1))}
     study = make.in_memory(cells, images=100)
-    found = cell_types.analyze(study)
+    result = cell_types.analyze(study)
     counts = {"": 3.0, "longer": 3.0, "other": 4.0}
-    rows = [row | {"n_train": counts[row["arm"]] * (10 if row["fraction"] == 1.0 else 1)} for row in found.rows]
-    listed = cell_types.trained_on(study, dataclasses.replace(found, rows=rows))
+    rows = [row | {"n_train": counts[row["arm"]] * (10 if row["fraction"] == 1.0 else 1)} for row in result.rows]
+    listed = cell_types.trained_on(study, dataclasses.replace(result, rows=rows))
     assert [str(level) for level, _ in listed] == ["10 %", "100 %", "10 %, other"]
-    assert [own[0] for _, own in listed] == [3.0, 30.0, 4.0]
+    assert [images[0] for _, images in listed] == [3.0, 30.0, 4.0]

@@ -53,13 +53,13 @@ def test_confident_mistakes_are_compared_for_each_class(tmp_path):
     base, ours = {i: 0.95 for i in range(0, 60, 2)} | {1: 0.95}, {i: 0.95 for i in range(0, 8, 2)} | {3: 0.95}
     dirs = [write(tmp_path / "a", "scratch", base), write(tmp_path / "b", "mae", ours)]
     rows = certainty.by_class(analysis.analyze(read_runs(dirs)[0]))
-    found = {row["class"]: row for row in rows if row["init"] == "mae"}
-    assert found["a"]["difference"] == pytest.approx((4 - 30) / 50) and found["a"]["baseline"] == "scratch"
-    assert found["a"]["verdict"] == "lower, each trained once" and found["b"]["verdict"] == "no difference shown"
-    assert found["a"]["difference_low"] < -0.52 < found["a"]["difference_high"] < 0
+    result = {row["class"]: row for row in rows if row["init"] == "mae"}
+    assert result["a"]["difference"] == pytest.approx((4 - 30) / 50) and result["a"]["baseline"] == "scratch"
+    assert result["a"]["verdict"] == "lower, each trained once" and result["b"]["verdict"] == "no difference shown"
+    assert result["a"]["difference_low"] < -0.52 < result["a"]["difference_high"] < 0
     # Holm's correction is for the two classes and all images
-    family = [found[name]["p"] for name in ("all classes", "a", "b")]
-    assert [found[name]["holm_p"] for name in ("all classes", "a", "b")] == pytest.approx(stats.holm(family))
+    family = [result[name]["p"] for name in ("all classes", "a", "b")]
+    assert [result[name]["holm_p"] for name in ("all classes", "a", "b")] == pytest.approx(stats.holm(family))
     assert all(row["difference"] is None for row in rows if row["init"] == "scratch")
 
 

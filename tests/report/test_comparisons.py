@@ -8,15 +8,15 @@ from mae_jax.report.comparisons import Difference, is_higher, is_lower, is_unsur
 def test_an_interval_and_the_corrected_p_value_decide_together():
     zero, sure = Difference(0.1, -0.1, 0.3, 0.3, 3), Difference(0.1, 0.05, 0.15, 0.001, 3)
     doubtful = Difference(-0.1, -0.19, -0.01, 0.04, 3)
-    found = judge([zero, doubtful, None, sure])
-    assert [row["verdict"] for row in found] == [
+    result = judge([zero, doubtful, None, sure])
+    assert [row["verdict"] for row in result] == [
         "no difference shown",
         "lower, not sure after Holm's correction",
         "collapsed: nothing to compare",
         "higher",
     ]
-    assert [row["holm_p"] for row in found] == [pytest.approx(p) if p else None for p in (0.3, 0.08, None, 0.003)]
-    rows = [row | {"low": d.low, "high": d.high} for row, d in zip(found, (zero, doubtful, sure, sure), strict=True)]
+    assert [row["holm_p"] for row in result] == [pytest.approx(p) if p else None for p in (0.3, 0.08, None, 0.003)]
+    rows = [row | {"low": d.low, "high": d.high} for row, d in zip(result, (zero, doubtful, sure, sure), strict=True)]
     assert [is_higher(row) for row in rows] == [False, False, False, True]
     assert [is_unsure(row) for row in rows[:2]] == [False, True] and not is_lower(rows[1])
     assert judge([doubtful])[0]["verdict"] == "lower"  # alone, it needs no correction
@@ -24,7 +24,7 @@ def test_an_interval_and_the_corrected_p_value_decide_together():
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "seeds", "said"),
+    ("low", "high", "seeds", "message"),
     [
         (0.0, 0.0, 3, "no difference shown"),
         (0.01, 0.2, 1, "higher, each trained once"),
@@ -32,5 +32,5 @@ def test_an_interval_and_the_corrected_p_value_decide_together():
         (-0.2, 0.1, 1, "no difference shown"),
     ],
 )
-def test_one_or_two_seeds_are_about_these_models(low, high, seeds, said):
-    assert judge([Difference((low + high) / 2, low, high, 0.01, seeds)])[0]["verdict"] == said
+def test_one_or_two_seeds_are_about_these_models(low, high, seeds, message):
+    assert judge([Difference((low + high) / 2, low, high, 0.01, seeds)])[0]["verdict"] == message

@@ -33,10 +33,12 @@ def test_boxes_are_of_the_true_class_for_right_and_wrong_answers_of_all_seeds(st
     for row in rows:
         label = "abcde".index(row["class"])
         right = row["outcome"] == "right"
-        own = [c for true, said, c in answers(study, row["init"]) if true == label and (said == true) == right]
-        assert row["n"] == len(own)
-        if own:
-            assert [row[k] for k in ("q1", "median", "q3")] == pytest.approx(np.percentile(own, (25, 50, 75)))
+        confidences = [
+            c for true, answer, c in answers(study, row["init"]) if true == label and (answer == true) == right
+        ]
+        assert row["n"] == len(confidences)
+        if confidences:
+            assert [row[k] for k in ("q1", "median", "q3")] == pytest.approx(np.percentile(confidences, (25, 50, 75)))
     medians = [c for c in figure.axes[0].collections if isinstance(c, LineCollection)][-1]
     drawn = sorted(float(part[0][1]) for part in medians.get_segments())
     assert drawn == pytest.approx(sorted(100 * row["median"] for row in rows if row["n"]))
@@ -48,32 +50,32 @@ def test_reliability_counts_the_answers_of_all_seeds_in_bins_of_equal_width(stud
     with style():
         figure, rows = confidence.reliability(study, [""])
     for init in ("scratch", "mae"):
-        own = {row["bin"]: row for row in rows if row["init"] == init}
+        bins = {row["bin"]: row for row in rows if row["init"] == init}
         seen = answers(study, init)
-        assert sum(row["n"] for row in own.values()) == len(seen) == 800
+        assert sum(row["n"] for row in bins.values()) == len(seen) == 800
         for b in range(15):
-            inside = [(true == said, c) for true, said, c in seen if b / 15 < c <= (b + 1) / 15]
-            assert (b in own) == bool(inside)
+            inside = [(true == answer, c) for true, answer, c in seen if b / 15 < c <= (b + 1) / 15]
+            assert (b in bins) == bool(inside)
             if inside:
-                row = own[b]
+                row = bins[b]
                 means = np.mean(inside, axis=0)
                 assert (row["n"], row["accuracy"], row["confidence"]) == (len(inside), *map(pytest.approx, means))
     curves = [line for line in figure.axes[0].get_lines() if line.get_linestyle() == "-"]
     for line, init in zip(curves, ("scratch", "mae"), strict=True):
-        own = [row for row in rows if row["init"] == init]
-        np.testing.assert_allclose(line.get_xdata(), [100 * row["confidence"] for row in own])
-        np.testing.assert_allclose(line.get_ydata(), [100 * row["accuracy"] for row in own])
+        bins = [row for row in rows if row["init"] == init]
+        np.testing.assert_allclose(line.get_xdata(), [100 * row["confidence"] for row in bins])
+        np.testing.assert_allclose(line.get_ydata(), [100 * row["accuracy"] for row in bins])
 
 
 def test_risk_is_the_mean_over_seeds_of_the_errors_among_the_most_confident(study):
     with style():
         _, rows = confidence.risk_coverage(study, [""])
     for init in ("scratch", "mae"):
-        own = [row for row in rows if row["init"] == init]
+        init_rows = [row for row in rows if row["init"] == init]
         seeds = np.split(np.array(answers(study, init)), 2)
         ends = [(t[:, 0] != t[:, 1]).mean() for t in seeds]
-        assert own[-1]["coverage"] == 1 and own[-1]["wrong"] == pytest.approx(np.mean(ends))
-        for row in own[:: len(own) // 5]:
+        assert init_rows[-1]["coverage"] == 1 and init_rows[-1]["wrong"] == pytest.approx(np.mean(ends))
+        for row in init_rows[:: len(init_rows) // 5]:
             kept, risks = round(row["coverage"] * 400), []
             for t in seeds:
                 first = t[np.argsort(-t[:, 2], kind="stable")[:kept]]
@@ -82,4 +84,4 @@ def test_risk_is_the_mean_over_seeds_of_the_errors_among_the_most_confident(stud
                 risks.append((first[:, 0] != first[:, 1]).mean())
             else:
                 assert row["wrong"] == pytest.approx(np.mean(risks))
-        assert min(row["coverage"] for row in own) >= 0.02
+        assert min(row["coverage"] for row in init_rows) >= 0.02

@@ -9,8 +9,8 @@ from mae_jax.runtime.errors import UserError
 
 
 def test_a_study_is_all_of_its_finished_classifiers(study):
-    found, notes = expand([study])
-    assert [run.name for run in found] == ["10pct-mae-seed0", "10pct-scratch-seed0"]
+    result, notes = expand([study])
+    assert [run.name for run in result] == ["10pct-mae-seed0", "10pct-scratch-seed0"]
     assert notes == ["not finished, and so left out: 50pct-mae-seed0"]
 
 

@@ -13,16 +13,16 @@ def drawn(dirs):
 
 
 def test_a_single_run_has_the_figures_that_need_no_comparison(make, tmp_path):
-    made = drawn([make.run(tmp_path / "run", "scratch", 0.1, rows=60)])
-    assert [each.name for each in made] == [
+    result = drawn([make.run(tmp_path / "run", "scratch", 0.1, rows=60)])
+    assert [each.name for each in result] == [
         *("curves", "confidence_10", "reliability", "risk_coverage", "training"),
     ]
-    assert [each.kind for each in made] == [
+    assert [each.kind for each in result] == [
         *("curves", "confidence", "reliability", "risk_coverage", "training"),
     ]
-    assert {each.arm for each in made} == {""}
-    assert [each.part for each in made if each.part] == ["10 % of the labels"]
-    assert all(each.numbers for each in made)
+    assert {each.arm for each in result} == {""}
+    assert [each.part for each in result if each.part] == ["10 % of the labels"]
+    assert all(each.numbers for each in result)
 
 
 def test_without_a_log_there_is_no_figure_of_training(make, tmp_path):
@@ -35,13 +35,15 @@ def test_an_arm_of_all_fractions_has_curves_of_its_own_and_one_of_few_fractions_
     runs = [make.run(tmp_path / f"{f}", "scratch", f, rows=60) for f in (0.1, 0.5)]
     runs += [make.run(tmp_path / f"x{f}", "scratch", f, rows=60, arm="longer") for f in (0.1, 0.5)]
     runs += [make.run(tmp_path / "few", "scratch", 0.1, rows=60, arm=ARM)]
-    made = {each.name: each for each in drawn(runs)}
-    assert [name for name in made if name.startswith("curves")] == ["curves", "curves_longer"]
-    assert {row["arm"] for row in made["curves"].numbers} == {"", ARM}
-    assert made["curves_longer"].arm == "longer" and {r["arm"] for r in made["curves_longer"].numbers} == {"longer"}
-    assert made["confidence_10_longer"].arm == "longer" and made["confidence_10_longer"].part == "10 % of the labels"
+    result = {each.name: each for each in drawn(runs)}
+    assert [name for name in result if name.startswith("curves")] == ["curves", "curves_longer"]
+    assert {row["arm"] for row in result["curves"].numbers} == {"", ARM}
+    assert result["curves_longer"].arm == "longer" and {r["arm"] for r in result["curves_longer"].numbers} == {"longer"}
+    assert (
+        result["confidence_10_longer"].arm == "longer" and result["confidence_10_longer"].part == "10 % of the labels"
+    )
     slug = "_as_many_updates_as_100__"
-    assert {f"{kind}{slug}" for kind in ("confidence_10", "reliability", "risk_coverage", "training")} <= set(made)
+    assert {f"{kind}{slug}" for kind in ("confidence_10", "reliability", "risk_coverage", "training")} <= set(result)
 
 
 def test_every_kind_of_figure_has_one_caption_and_no_kind_hides_another():

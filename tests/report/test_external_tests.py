@@ -16,14 +16,14 @@ def test_scores_are_of_the_external_images_and_the_classes_are_those_that_occur(
     for seed, run in enumerate(dirs):
         make.external(run, "TestB", ["Lymphocyte", "Neutrophil"], seed=seed)
     runs, _ = read_runs(dirs)
-    (found,), notes = external_tests.read(runs)
-    assert notes == [] and found.classes == ["Lymphocyte", "Neutrophil"] and found.name == found.slug == "TestB"
-    assert [row["init"] for row in found.rows] == ["scratch", "mae"] and found.rows[0]["n_test"] == 90
-    for row, run in zip(found.rows, found.study.runs, strict=True):
+    (result,), notes = external_tests.read(runs)
+    assert notes == [] and result.classes == ["Lymphocyte", "Neutrophil"] and result.name == result.slug == "TestB"
+    assert [row["init"] for row in result.rows] == ["scratch", "mae"] and result.rows[0]["n_test"] == 90
+    for row, run in zip(result.rows, result.study.runs, strict=True):
         assert row["accuracy"] == pytest.approx(run.test.right.mean())
         assert run.validation is not None and run.log == ()  # validation images choose the baseline
-    gain = found.rows[1]["accuracy"] - found.rows[0]["accuracy"]
-    (paired,) = [row for row in found.paired if row["metric"] == "accuracy"]
+    gain = result.rows[1]["accuracy"] - result.rows[0]["accuracy"]
+    (paired,) = [row for row in result.paired if row["metric"] == "accuracy"]
     assert paired["difference"] == pytest.approx(gain, abs=1e-9)
 
 
@@ -31,10 +31,10 @@ def test_sets_are_sorted_their_file_names_differ_and_untested_runs_are_counted(m
     for name in ("b c", "b_c", "a"):
         make.external(dirs[0], name, make.classes)
     runs, _ = read_runs(dirs)
-    found, notes = external_tests.read(runs)
-    assert [each.name for each in found] == ["a", "b c", "b_c"]
-    assert [each.slug for each in found] == ["a", "b_c", "b_c_"]
-    assert "a: 1 of 2 runs was not tested on it" in notes and len(found[0].study.runs) == 1
+    result, notes = external_tests.read(runs)
+    assert [each.name for each in result] == ["a", "b c", "b_c"]
+    assert [each.slug for each in result] == ["a", "b_c", "b_c_"]
+    assert "a: 1 of 2 runs was not tested on it" in notes and len(result[0].study.runs) == 1
 
 
 def test_a_random_probe_is_the_baseline_of_the_set_that_it_was_tested_on(make, dirs, tmp_path):
@@ -60,8 +60,8 @@ def test_other_images_in_two_runs_are_refused_and_a_missing_column_is_named_once
         file = run / "external" / "TestB" / "predictions.csv"
         rows = ["image,label,prediction,confidence", *(f"{i},Basophil,Basophil,0.9" for i in range(5))]
         file.write_text("\n".join(rows) + "\n")
-    (found,), notes = external_tests.read(runs)
-    assert found.classes == ["Basophil"] and found.rows[0]["accuracy"] == 1
+    (result,), notes = external_tests.read(runs)
+    assert result.classes == ["Basophil"] and result.rows[0]["accuracy"] == 1
     assert len(notes) == 2 and all(note.startswith("TestB: ") and note.endswith("(2 runs)") for note in notes)
 
 

@@ -15,27 +15,27 @@ def dirs(make, tmp_path):
 
 
 def test_rows_pairs_counts_and_seeds_are_those_of_the_runs(dirs):
-    found = find(dirs[:3], notes=["of the study"])
-    assert [(row["init"], row["seeds"]) for row in found.rows] == [("scratch", 2), ("mae", 1)] and found.seeds == 2
-    assert {row["init"] for row in found.paired} == {"mae"}
-    labels = found.study.runs[0].test.labels
-    assert found.class_counts == [
-        (name, int((labels == i).sum())) for i, name in enumerate(found.study.runs[0].classes)
+    result = find(dirs[:3], notes=["of the study"])
+    assert [(row["init"], row["seeds"]) for row in result.rows] == [("scratch", 2), ("mae", 1)] and result.seeds == 2
+    assert {row["init"] for row in result.paired} == {"mae"}
+    labels = result.study.runs[0].test.labels
+    assert result.class_counts == [
+        (name, int((labels == i).sum())) for i, name in enumerate(result.study.runs[0].classes)
     ]
-    assert sum(n for _, n in found.class_counts) == 60
-    runs = [dataclasses.replace(run, classes=(*run.classes, "rare")) for run in found.study.runs]
-    without = dataclasses.replace(found, study=dataclasses.replace(found.study, runs=runs))
+    assert sum(n for _, n in result.class_counts) == 60
+    runs = [dataclasses.replace(run, classes=(*run.classes, "rare")) for run in result.study.runs]
+    without = dataclasses.replace(result, study=dataclasses.replace(result.study, runs=runs))
     assert without.class_counts[-1] == ("rare", 0)
-    assert found.notes == ["of the study"]
-    assert [line for line in found.left_out if "mae at 10 %: 1 seed" in line]
+    assert result.notes == ["of the study"]
+    assert [line for line in result.left_out if "mae at 10 %: 1 seed" in line]
 
 
 def test_the_title_names_the_data_and_a_given_title_wins(make, tmp_path):
     named = make.run(tmp_path / "a", "scratch", 0.1, rows=60, data_name="Leaves\x1b 2")
-    found = find([named])
-    assert (found.title, found.images) == ("How many labels are enough? Leaves 2", "Leaves 2")
-    found = find([make.run(tmp_path / "b", "scratch", 0.1, rows=60, data=None)])
-    assert (found.title, found.images) == ("How many labels are enough?", "")
+    result = find([named])
+    assert (result.title, result.images) == ("How many labels are enough? Leaves 2", "Leaves 2")
+    result = find([make.run(tmp_path / "b", "scratch", 0.1, rows=60, data=None)])
+    assert (result.title, result.images) == ("How many labels are enough?", "")
     assert find([named], title="Mine").title == "Mine"
 
 
@@ -53,9 +53,9 @@ def test_a_target_that_is_not_a_macro_f1_is_refused_before_a_run_is_read(tmp_pat
 
 def test_probes_are_apart_and_without_other_models_the_first_headline_says_what_they_are(make, dirs, tmp_path):
     probe = make.run(tmp_path / "probe", "scratch", 0.1, rows=60, evaluation="knn")
-    found = find([*dirs, probe])
-    assert [run.path for run in found.probe_runs] == [probe] and [each.evaluation for each in found.probes] == ["knn"]
-    assert "All models here" not in " ".join([*found.answer["headlines"], *found.answer["arms"]])
+    result = find([*dirs, probe])
+    assert [run.path for run in result.probe_runs] == [probe] and [each.evaluation for each in result.probes] == ["knn"]
+    assert "All models here" not in " ".join([*result.answer["headlines"], *result.answer["arms"]])
     alone = find([probe])
     kind = "nearest neighbors by the features of frozen encoders"
     assert alone.probe_runs == alone.probes == []

@@ -99,16 +99,16 @@ def test_an_interval_of_equal_seeds_is_that_of_the_images(make, tmp_path):
         for name in ("predictions.csv", "predictions_val.csv"):
             (tmp_path / f"{init}1" / name).write_bytes((tmp_path / f"{init}0" / name).read_bytes())
     _, apart = frozen_encoders.separate(read_runs([make.run(tmp_path / "usual", "mae", 1.0, rows=100), *runs])[0])
-    (found,) = frozen_encoders.analyze(apart)
-    assert all(row["accuracy_high"] - row["accuracy_low"] > 0.1 for row in found.rows)
+    (result,) = frozen_encoders.analyze(apart)
+    assert all(row["accuracy_high"] - row["accuracy_low"] > 0.1 for row in result.rows)
 
 
 def test_seeds_of_probes_without_a_partner_are_named(make, tmp_path):
     runs = [make.run(tmp_path / "usual", "scratch", 0.1, rows=60)]
     for init, seed in (("scratch", 0), ("mae", 0), ("mae", 1)):
         runs.append(make.run(tmp_path / f"{init}{seed}", init, 0.1, seed=seed, rows=60, evaluation="knn"))
-    said = "nearest neighbors: mae at 10 %: 1 seed has a matching scratch run; only these are compared"
-    assert said in write_report(runs, tmp_path / "report").notes
+    text = "nearest neighbors: mae at 10 %: 1 seed has a matching scratch run; only these are compared"
+    assert text in write_report(runs, tmp_path / "report").notes
 
 
 def test_probes_alone_are_reported_as_what_they_are(dirs, tmp_path):
@@ -127,13 +127,13 @@ def test_a_report_of_probes_alone_says_so_and_keeps_its_reference(make, tmp_path
         for i, k in (("scratch", 0.4), ("mae", 0.8))
         for f in (0.1, 0.5)
     ]
-    made = write_report(runs, tmp_path / "out")
-    page = made.paths["page"].read_text()
+    report = write_report(runs, tmp_path / "out")
+    page = report.paths["page"].read_text()
     assert "<p>This pre-trained model is better than that from scratch, each trained once, by " in page
     assert "All models here are linear probes on frozen encoders.</p>" in page
     assert "All models here are linear probes on frozen encoders: the encoder was not trained." in page
-    assert all(row["random_probe_accuracy"] is not None for row in made.rows)
-    assert "A linear probe on random weights scores" in made.paths["table_md"].read_text()
+    assert all(row["random_probe_accuracy"] is not None for row in report.rows)
+    assert "A linear probe on random weights scores" in report.paths["table_md"].read_text()
 
 
 def test_a_collapsed_probe_is_called_so(make, tmp_path):

@@ -101,9 +101,9 @@ def test_filters_of_the_templates(name, value, text):
 
 
 def test_templates_escape_count_and_refuse_what_is_not_defined():
-    made = html.environment()
+    result = html.environment()
     text = "{{ number('Table') }}, {{ number('Figure') }}, {{ number('Table') }}: {{ name }}"
-    assert made.from_string(text).render(name="<b>") == "Table 1, Figure 1, Table 2: &lt;b&gt;"
+    assert result.from_string(text).render(name="<b>") == "Table 1, Figure 1, Table 2: &lt;b&gt;"
     assert html.environment().from_string("{{ number('Table') }}").render() == "Table 1"  # a page counts by itself
     with pytest.raises(jinja2.UndefinedError):
-        made.from_string("{{ nothing }}").render()
+        result.from_string("{{ nothing }}").render()

@@ -32,8 +32,8 @@ def findings(make, tmp_path_factory) -> Findings:
 
 
 def test_every_sentence_and_table_names_numbers(findings):
-    said = findings.answer
-    sentences = [*said["headlines"], *said["lines"], *said["warnings"], *said["calibration"], *said["arms"]]
+    result = findings.answer
+    sentences = [*result["headlines"], *result["lines"], *result["warnings"], *result["calibration"], *result["arms"]]
     sentences += frozen_encoders.words(findings.probes)
     page = re.sub(r"<style>.*?</style>", "", render(findings, [], []), flags=re.DOTALL)
     texts = [*sentences, _markdown(findings), frozen_encoders.text(findings.probes), page]
@@ -42,7 +42,7 @@ def test_every_sentence_and_table_names_numbers(findings):
     assert all("20 labels" in text for text in texts[-3:])
     assert "<td>2,012 labels</td>" in page and "A linear probe on random weights scores" in page
     assert re.search(r"random weights scores \d+\.\d % with 20 labels, \d+\.\d % with 63 labels", page)
-    assert any(line.startswith("63 labels + 60 for choosing, mae against scratch: ") for line in said["lines"])
+    assert any(line.startswith("63 labels + 60 for choosing, mae against scratch: ") for line in result["lines"])
 
 
 def test_figures_name_numbers(findings):

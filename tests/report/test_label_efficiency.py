@@ -14,9 +14,9 @@ ARM = "as many updates as 100 %"
 def test_enough_is_measured_against_all_labels_not_against_a_better_score_with_fewer(make):
     study = make.in_memory({("", f, "scratch"): [s] for f, s in ((0.1, 0.6), (0.5, 0.95), (1.0, 0.8))})
     at_all = study.mean("f1", study.of(Level("", 1.0), "scratch"))
-    found = label_efficiency.enough(study)
-    assert found.target == pytest.approx(at_all - 0.02) and found.reached["scratch"][0].fraction == 0.5
-    assert found.best["scratch"][0].fraction == 0.5
+    result = label_efficiency.enough(study)
+    assert result.target == pytest.approx(at_all - 0.02) and result.reached["scratch"][0].fraction == 0.5
+    assert result.best["scratch"][0].fraction == 0.5
 
 
 def test_one_sure_gain_at_equal_updates_is_a_gain():
@@ -110,7 +110,7 @@ def test_an_initialization_is_behind_only_where_the_difference_is_shown_or_there
 def test_a_set_target_counts_and_without_scores_nothing_is_enough(make):
     study = make.in_memory({("", 0.1, "scratch"): [0.8], ("", 1.0, "scratch"): ["collapsed"]}, images=100)
     assert label_efficiency.enough(study) is None  # there is no score with all labels
-    found = label_efficiency.enough(study, 0.5)
-    assert found.given and found.target == 0.5 and found.reached == {"scratch": (Level("", 0.1), "scratch")}
+    result = label_efficiency.enough(study, 0.5)
+    assert result.given and result.target == 0.5 and result.reached == {"scratch": (Level("", 0.1), "scratch")}
     assert label_efficiency.enough(study, 0.99).reached == {"scratch": None}
     assert label_efficiency.enough(make.in_memory({("", 1.0, "scratch"): ["collapsed"]}, images=100), 0.5) is None

@@ -79,5 +79,5 @@ def test_an_example_is_the_first_readable_image_of_its_class_by_name(tmp_path):
     for name in ("2.png", "3.png"):
         Image.new("RGB", (300, 300)).save(run / name)
     (one,) = read_runs([run])[0]
-    (found,) = mistakes.examples(one, ["b", "a"])  # no picture of class b
-    assert (found["class"], found["image"]) == ("a", "2.png") and color(found["uri"])[0] == (128, 128)
+    (result,) = mistakes.examples(one, ["b", "a"])  # no picture of class b
+    assert (result["class"], result["image"]) == ("a", "2.png") and color(result["uri"])[0] == (128, 128)

@@ -26,9 +26,9 @@ def report(make, tmp_path_factory):
     root = tmp_path_factory.mktemp("study")
     dirs = make.study(root / "runs", rows=1728, data="raabin_wbc", data_name="Raabin-WBC")
     started = time.perf_counter()
-    made = write_report(dirs, root / "report", notes=["a note of the study"])
+    result = write_report(dirs, root / "report", notes=["a note of the study"])
     print(f"report of 8 x 1,728 rows: {time.perf_counter() - started:.1f} s")
-    return made
+    return result
 
 
 class Page(HTMLParser):
@@ -47,7 +47,7 @@ class Page(HTMLParser):
             self.headings.append(data)
         self.text += data
 
-    def every(self, tag):
+    def all_of(self, tag):
         return [attrs for name, attrs in self.tags if name == tag]
 
 
@@ -77,11 +77,11 @@ def test_files(report):
 
 def test_page_is_one_file_with_answer_first(report):
     page = Page(report.paths["page"])
-    for attrs in page.every("img"):
+    for attrs in page.all_of("img"):
         assert attrs["src"].startswith("data:image/") and attrs["alt"]
-    assert not page.every("script") and not page.every("link")[1:]
+    assert not page.all_of("script") and not page.all_of("link")[1:]
     anchors = {attrs["id"] for _, attrs in page.tags if "id" in attrs}
-    links = {attrs["href"] for attrs in page.every("a")}
+    links = {attrs["href"] for attrs in page.all_of("a")}
     assert {link[1:] for link in links if link.startswith("#")} == anchors
     files = [link for link in links if not link.startswith("#")]
     assert len(files) > 15 and all((report.paths["page"].parent / file).is_file() for file in files)
@@ -111,10 +111,10 @@ def test_the_page_shows_no_absolute_path(make, tmp_path):
     place = str(tmp_path / "lab")
     config = {"data": {"dir": place, "external": f"near={place}/near"}, "init_from": f"{place}/pretrain"}
     runs = [make.run(tmp_path / init, init, 0.1, rows=60, config=config) for init in ("scratch", "mae")]
-    made = write_report(runs, tmp_path / "out")
+    result = write_report(runs, tmp_path / "out")
     for name in ("page", "table_md"):
-        assert str(tmp_path) not in made.paths[name].read_text()
-    assert ".../scratch" in made.paths["page"].read_text() and "near=.../near" in made.paths["page"].read_text()
+        assert str(tmp_path) not in result.paths[name].read_text()
+    assert ".../scratch" in result.paths["page"].read_text() and "near=.../near" in result.paths["page"].read_text()
 
 
 def test_least_columns_leave_parts_out_and_say_so(make, tmp_path):
@@ -125,19 +125,19 @@ def test_least_columns_leave_parts_out_and_say_so(make, tmp_path):
         info = json.loads((run / "run.json").read_text())
         kept = {key: info[key] for key in ("init", "fraction", "seed", "classes")}
         (run / "run.json").write_text(json.dumps(kept))
-    made = write_report(dirs, tmp_path / "out")
-    page = Page(made.paths["page"]).text
+    result = write_report(dirs, tmp_path / "out")
+    page = Page(result.paths["page"]).text
     for word in ("Brier score and temperature", "training curves", "not groups (2 runs)"):
-        assert any(word in note for note in made.notes) and word in page
-    assert made.rows[0]["nll"] is None and made.rows[0]["ece"] is not None
-    assert made.rows[0]["interval"] == "over 60 test images alone (one seed)"
+        assert any(word in note for note in result.notes) and word in page
+    assert result.rows[0]["nll"] is None and result.rows[0]["ece"] is not None
+    assert result.rows[0]["interval"] == "over 60 test images alone (one seed)"
     assert "the original study, not" not in page
 
 
 @pytest.mark.parametrize("init", ["scratch", "mae"])
 def test_one_run_alone(make, tmp_path, init):
-    made = write_report([make.run(tmp_path / "run", init, 0.1, rows=40)], tmp_path / "out")
-    assert "Nothing is compared" in Page(made.paths["page"]).text and made.paired == []
+    result = write_report([make.run(tmp_path / "run", init, 0.1, rows=40)], tmp_path / "out")
+    assert "Nothing is compared" in Page(result.paths["page"]).text and result.paired == []
 
 
 def test_tables_without_rows_keep_their_header(make, tmp_path):
@@ -177,17 +177,17 @@ def test_more_initializations(make, tmp_path):
     dirs = make.study(tmp_path / "runs", rows=60)[2:4]
     for init in ("imported", "random probe"):
         dirs.append(make.run(tmp_path / "runs" / init, init, 0.1, rows=60, knows=0.8))
-    made = write_report(dirs, tmp_path / "out")
-    page = Page(made.paths["page"]).text
+    result = write_report(dirs, tmp_path / "out")
+    page = Page(result.paths["page"]).text
     assert "odel from imported" in page and "random probe" in page
-    assert {row["init"] for row in made.paired} == {"mae", "imported", "random probe"}
+    assert {row["init"] for row in result.paired} == {"mae", "imported", "random probe"}
 
 
 def test_an_arm_has_panels_and_files_of_its_own(make, tmp_path):
     arm = "as many updates as 100 %"
     dirs = make.study(tmp_path / "runs", rows=60)[2:4]
     dirs += [make.run(tmp_path / init, init, 0.1, rows=60, arm=arm, knows=0.8) for init in ("scratch", "mae")]
-    made = write_report(dirs, tmp_path / "out")
+    result = write_report(dirs, tmp_path / "out")
     figures = tmp_path / "out" / "figures"
     assert (figures / "confidence_10.svg").exists() and (
         figures / "confidence_10_as_many_updates_as_100__.svg"
@@ -195,7 +195,7 @@ def test_an_arm_has_panels_and_files_of_its_own(make, tmp_path):
     for name in ("training", "reliability", "risk_coverage", "curves"):
         assert {row["arm"] for row in read(figures / f"{name}.csv")} == {""}
         assert {row["arm"] for row in read(figures / f"{name}_as_many_updates_as_100__.csv")} == {arm}
-    page = made.paths["page"].read_text()
+    page = result.paths["page"].read_text()
     assert page.count(f'<details class="figures"><summary>The same for: {arm}</summary>') == 3
     assert f"The same for: {arm}, 10 % of the labels</summary>" in page
     assert page.count("<th colspan") == page.count(f'">{arm}</th></tr>') == 6  # once above its rows in each table
@@ -216,7 +216,7 @@ def test_external_test_sets_are_shown_next_to_the_main_one(make, tmp_path):
     for i, run in enumerate(dirs):
         make.external(run, "TestB", ["Lymphocyte", "Neutrophil"], seed=i)
     make.external(dirs[0], "hospital <b>", make.classes)
-    made = write_report(dirs, tmp_path / "out")
+    outcome = write_report(dirs, tmp_path / "out")
     table = read(tmp_path / "out" / "external" / "TestB" / "table.csv")
     assert [(row["fraction"], row["init"]) for row in table] == [
         *(("0.1", "scratch"), ("0.1", "mae"), ("0.5", "scratch"), ("0.5", "mae"))
@@ -230,7 +230,7 @@ def test_external_test_sets_are_shown_next_to_the_main_one(make, tmp_path):
     ]
     assert float(table[1]["recall"]) == pytest.approx(np.mean(recalls))  # over the classes that are there
     assert {row["metric"] for row in read(tmp_path / "out" / "external" / "TestB" / "paired.csv")} >= {"accuracy", "f1"}
-    page = Page(made.paths["page"])
+    page = Page(outcome.paths["page"])
     assert "90 images; of the 5 classes it holds Lymphocyte, Neutrophil" in page.text
     assert "hospital <b>: 3 of 4 runs were not tested on it" in page.text
     assert read(tmp_path / "out" / "table.csv")[0]["n_test"] == "60"
@@ -238,12 +238,14 @@ def test_external_test_sets_are_shown_next_to_the_main_one(make, tmp_path):
 
     probe = make.run(tmp_path / "probe", "scratch", 0.1, rows=60, knows=0.5, evaluation="lbfgs")
     make.external(probe, "TestB", ["Lymphocyte", "Neutrophil"], seed=1)  # as the predictions of dirs[1]
-    made = write_report([*dirs, probe], tmp_path / "with")
+    outcome = write_report([*dirs, probe], tmp_path / "with")
     beside = read(tmp_path / "with" / "external" / "TestB" / "table.csv")
     assert float(beside[0]["random_probe_accuracy"]) == pytest.approx(np.mean(right))
-    text = " ".join(Page(made.paths["page"]).text.split())
-    (said,) = re.findall(r"Lymphocyte, Neutrophil\. What a model must beat, in accuracy: (.*? of the labels)\. ", text)
-    assert said.startswith("Always predicting the most common class scores ") and said.endswith(
+    text = " ".join(Page(outcome.paths["page"]).text.split())
+    (actual,) = re.findall(
+        r"Lymphocyte, Neutrophil\. What a model must beat, in accuracy: (.*? of the labels)\. ", text
+    )
+    assert actual.startswith("Always predicting the most common class scores ") and actual.endswith(
         f" %. A linear probe on random weights scores {100 * np.mean(right):.1f} % with 10 % of the labels"
     )
     make.external(dirs[1], "hospital <b>", make.classes, rows=10)
@@ -255,8 +257,8 @@ def test_external_test_sets_are_shown_next_to_the_main_one(make, tmp_path):
         shutil.rmtree(run / "external" / "hospital <b>", ignore_errors=True)
         make.external(run, "hospital <b>", make.classes)
     write_report(dirs, tmp_path / "alike")
-    found = {path.name for path in (tmp_path / "alike" / "external").iterdir()}
-    assert found == {"TestB", "hospital__b_", "hospital__b__"}
+    result = {path.name for path in (tmp_path / "alike" / "external").iterdir()}
+    assert result == {"TestB", "hospital__b_", "hospital__b__"}
 
 
 def test_classes_missing_from_an_external_test_set_and_its_few_groups_are_reported(make, tmp_path):
@@ -273,20 +275,20 @@ def test_classes_missing_from_an_external_test_set_and_its_few_groups_are_report
             writer = csv.DictWriter(stream, make.required, extrasaction="ignore")
             writer.writeheader()
             writer.writerows(table)
-    made = write_report(dirs, tmp_path / "out")
-    lacks = [line for line in made.notes if line.startswith("bare: ")]
+    result = write_report(dirs, tmp_path / "out")
+    lacks = [line for line in result.notes if line.startswith("bare: ")]
     assert len(lacks) == 2 and all("predictions.csv has no column" in line and "(2 runs)" in line for line in lacks)
-    assert not any(line.startswith("TestB: ") for line in made.notes)
-    assert Page(made.paths["page"]).text.count("come from only 3 groups") == 1
+    assert not any(line.startswith("TestB: ") for line in result.notes)
+    assert Page(result.paths["page"]).text.count("come from only 3 groups") == 1
 
 
 def test_arms_of_nearly_one_name_have_files_of_their_own(make, tmp_path):
     dirs = []
     for i, arm in enumerate(("lr 1e-3", "lr_1e-3", "")):
         dirs += [make.run(tmp_path / f"{i}{f}", "scratch", f, rows=60, arm=arm) for f in (0.1, 0.5)]
-    made = write_report(dirs, tmp_path / "out")
+    result = write_report(dirs, tmp_path / "out")
     assert len(list((tmp_path / "out" / "figures").glob("training*.svg"))) == 3
-    assert len({path for name, path in made.paths.items() if name.startswith("training")}) == 3
+    assert len({path for name, path in result.paths.items() if name.startswith("training")}) == 3
 
 
 @pytest.mark.slow
@@ -301,14 +303,14 @@ def test_what_was_run_has_its_own_heading(make, tmp_path):
 
 @pytest.mark.slow
 def test_one_pre_training_for_all_seeds_is_reported(make, tmp_path):
-    told = "One pre-training serves all seeds"
+    lines = "One pre-training serves all seeds"
     dirs = make.study(tmp_path / "one", rows=60, seeds=2, init_from="runs/pretrain")
     text = Page(write_report(dirs, tmp_path / "a").paths["page"]).text
-    assert told in text and "not for another pre-training, which --config.pretrain_seeds adds." in text
+    assert lines in text and "not for another pre-training, which --config.pretrain_seeds adds." in text
     dirs = make.study(tmp_path / "single", rows=60, init_from="runs/pretrain")
-    assert told not in Page(write_report(dirs, tmp_path / "b").paths["page"]).text
+    assert lines not in Page(write_report(dirs, tmp_path / "b").paths["page"]).text
     dirs = [make.run(tmp_path / f"{s}", "mae", 0.1, rows=60, seed=s, init_from=f"runs/pretrain-{s}") for s in (0, 1)]
-    assert told not in Page(write_report(dirs, tmp_path / "c").paths["page"]).text
+    assert lines not in Page(write_report(dirs, tmp_path / "c").paths["page"]).text
 
 
 def test_a_pre_training_run_is_not_a_classifier(make, tmp_path):
@@ -323,24 +325,24 @@ HOSTILE = ["<script>alert(1)</script>", "=cmd|' /C calc'!A0", "a\x1b[2Jb", "$x^2
 
 
 def test_what_a_test_set_shares_with_training_is_reported(make, tmp_path):
-    found = {"groups": 2, "images_in_shared_groups": 7, "identical": 1, "near_identical": None, "examples": {}}
+    actual = {"groups": 2, "images_in_shared_groups": 7, "identical": 1, "near_identical": None, "examples": {}}
     nothing = {"groups": 0, "images_in_shared_groups": 0, "identical": 0, "near_identical": 0, "examples": {}}
-    leaks = {"TestA": found, "TestB": nothing}
+    leaks = {"TestA": actual, "TestB": nothing}
     before = {"mae": {"TestA": nothing | {"near_identical": 2, "shifted_searched": False}}, "scratch": {}}
     runs = [
         make.run(tmp_path / init, init, 0.1, rows=40, leaks=leaks, seen_before=before[init])
         for init in ("scratch", "mae")
     ]
-    made = write_report(runs, tmp_path / "report")
-    page = Page(made.paths["page"]).text
-    said = (
+    result = write_report(runs, tmp_path / "report")
+    page = Page(result.paths["page"]).text
+    text = (
         "Test images of TestA that may be known from training: 7 from groups (slides, regions, fields) that training "
         "has as well, 1"
     )
-    assert page.count(said) == 1 and "Test images of TestB" not in page
+    assert page.count(text) == 1 and "Test images of TestB" not in page
     again = "Test images of TestA that may be known from pre-training: 2 that look like copies of its images."
     assert page.count(again) == 1
-    assert said in made.paths["table_md"].read_text()
+    assert text in result.paths["table_md"].read_text()
     assert page.count("Shifted and cropped copies of pre-training images were not searched for among the test") == 1
     assert "copies of training images were not searched" not in page
 
@@ -350,11 +352,11 @@ def test_hostile_names_are_harmless(make, tmp_path):
         make.run(tmp_path / init, init, 0.1, rows=200, classes=HOSTILE, knows=0.5)
         for init in ("scratch", '=mae"><img src=x onerror=alert(1)>')
     ]
-    made = write_report(dirs, tmp_path / "out", title="<b>title</b>")
-    page = Page(made.paths["page"])
-    assert not page.every("script")
+    result = write_report(dirs, tmp_path / "out", title="<b>title</b>")
+    page = Page(result.paths["page"])
+    assert not page.all_of("script")
     assert "<script>alert(1)</script>" in page.text and "<b>title</b>" in page.text
-    assert all(attrs["src"].startswith("data:") for attrs in page.every("img"))
+    assert all(attrs["src"].startswith("data:") for attrs in page.all_of("img"))
     for file in (tmp_path / "out").rglob("*"):
         if file.suffix in (".csv", ".md", ".html"):
             assert "\x1b" not in file.read_text()
@@ -375,8 +377,8 @@ def test_gallery_shows_the_pictures_it_finds(make, tmp_path):
             Image.fromarray(np.full((300, 200, 3), 128, np.uint8)).save(file)
         else:
             file.write_text("no picture")
-    made = write_report([run], tmp_path / "out")
-    pictures = [a for a in Page(made.paths["page"]).every("img") if "image/jpeg" in a["src"]]
+    result = write_report([run], tmp_path / "out")
+    pictures = [a for a in Page(result.paths["page"]).all_of("img") if "image/jpeg" in a["src"]]
     examples = [a for a in pictures if a["alt"].startswith("An example of ")]
     classes = [a["alt"].removeprefix("An example of ").split(":")[0] for a in examples]
     assert sorted(classes) == sorted({row["label"] for row in read(run / "predictions.csv")} - {"Monocyte"})
@@ -398,8 +400,8 @@ def test_gallery_takes_the_pictures_that_a_run_kept(make, tmp_path):
     file = run / "thumbnails" / f"{first}.jpg"
     file.parent.mkdir(parents=True)
     Image.fromarray(np.full((20, 30, 3), 200, np.uint8)).save(file)
-    made = write_report([run], tmp_path / "out")
-    shown = [a for a in Page(made.paths["page"]).every("img") if "image/jpeg" in a["src"]]
+    result = write_report([run], tmp_path / "out")
+    shown = [a for a in Page(result.paths["page"]).all_of("img") if "image/jpeg" in a["src"]]
     assert [a["alt"] for a in shown] == [first]
 
 

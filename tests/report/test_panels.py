@@ -15,28 +15,28 @@ def box(figure, ax):
 
 
 def test_panels_have_their_size_and_do_not_overlap():
-    made = panels.grid(2, 3, panel=(2.0, 1.5), left=0.5)
-    assert [len(line) for line in made.axes] == [3, 3]
-    assert made.all_axes == [*made.axes[0], *made.axes[1]]
-    width, height = made.figure.get_size_inches()
+    layout = panels.grid(2, 3, panel=(2.0, 1.5), left=0.5)
+    assert [len(line) for line in layout.axes] == [3, 3]
+    assert layout.all_axes == [*layout.axes[0], *layout.axes[1]]
+    width, height = layout.figure.get_size_inches()
     assert width == pytest.approx(0.5 + 3 * 2.0 + 2 * 0.28 + 0.12)
     under, above = 2 * panels.LINE + 0.12, 0.08  # the tick labels and the axis label; no title
     assert height == pytest.approx(2 * (above + 1.5 + under))
     for line in range(2):
         for column in range(3):
             top = height - above - line * (1.5 + under + above)
-            assert [0.5 + column * (2.0 + 0.28), top - 1.5, 2.0, 1.5] == box(made.figure, made.axes[line][column])
+            assert [0.5 + column * (2.0 + 0.28), top - 1.5, 2.0, 1.5] == box(layout.figure, layout.axes[line][column])
 
 
 def test_each_line_may_have_a_height_of_its_own():
-    made = panels.grid(2, 1, heights=(1.0, 3.0))
-    heights = [ax.get_position().height * made.figure.get_size_inches()[1] for ax in made.all_axes]
+    layout = panels.grid(2, 1, heights=(1.0, 3.0))
+    heights = [ax.get_position().height * layout.figure.get_size_inches()[1] for ax in layout.all_axes]
     assert heights == pytest.approx([1.0, 3.0])
 
 
 def test_panels_share_the_y_axis_of_a_line_and_where_wanted_the_x_axis_of_a_column():
-    made = panels.grid(2, 2, own_x=False)
-    (a, b), (c, d) = made.axes
+    layout = panels.grid(2, 2, own_x=False)
+    (a, b), (c, d) = layout.axes
     a.set_ylim(0, 7)
     c.set_xlim(0, 5)
     assert b.get_ylim() == (0, 7) and c.get_ylim() != (0, 7)
@@ -46,10 +46,14 @@ def test_panels_share_the_y_axis_of_a_line_and_where_wanted_the_x_axis_of_a_colu
     apart = panels.grid(2, 1)
     apart.all_axes[0].set_xlim(0, 5)
     assert apart.all_axes[1].get_xlim() != (0, 5)
-    own = panels.grid(1, 2, own_y=True)
-    own.all_axes[0].set_ylim(0, 7)
-    assert own.all_axes[1].get_ylim() != (0, 7)
-    gap = box(own.figure, own.all_axes[1])[0].expected - box(own.figure, own.all_axes[0])[0].expected - 2.9
+    two_scales = panels.grid(1, 2, own_y=True)
+    two_scales.all_axes[0].set_ylim(0, 7)
+    assert two_scales.all_axes[1].get_ylim() != (0, 7)
+    gap = (
+        box(two_scales.figure, two_scales.all_axes[1])[0].expected
+        - box(two_scales.figure, two_scales.all_axes[0])[0].expected
+        - 2.9
+    )
     assert gap == pytest.approx(0.62)  # room for the labels of its own y axis
 
 
@@ -70,10 +74,10 @@ def test_the_legend_has_as_many_columns_as_fit(names, width, columns):
 def test_a_legend_adds_its_lines_below_the_panels():
     plain = panels.grid(1, 1)
     handles = [Line2D([], []) for _ in range(3)]
-    made = panels.grid(1, 1, handles=handles, labels=["a", "b", "c"], legend_columns=1)
-    higher = made.figure.get_size_inches()[1] - plain.figure.get_size_inches()[1]
+    layout = panels.grid(1, 1, handles=handles, labels=["a", "b", "c"], legend_columns=1)
+    higher = layout.figure.get_size_inches()[1] - plain.figure.get_size_inches()[1]
     assert higher == pytest.approx(3 * 1.15 * panels.LINE + 0.08)
-    (legend,) = made.figure.legends
+    (legend,) = layout.figure.legends
     assert [text.get_text() for text in legend.get_texts()] == ["a", "b", "c"] and not plain.figure.legends
 
 

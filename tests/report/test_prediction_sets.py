@@ -21,16 +21,16 @@ def test_thresholds_are_those_of_split_conformal_prediction(make, tmp_path):
     study, _ = analyzed([make.run(tmp_path / "a", "mae", 1.0, rows=1000)])
     (run,) = study.runs
     for label, threshold in enumerate(prediction_sets._thresholds(run)):
-        own = 1 - run.validation.probabilities[run.validation.labels == label, label]
-        rank = -(-9 * (len(own) + 1) // 10)  # (n + 1) 0.9, rounded up
-        assert 1 - threshold == pytest.approx(np.sort(own)[rank - 1])
+        scores = 1 - run.validation.probabilities[run.validation.labels == label, label]
+        rank = -(-9 * (len(scores) + 1) // 10)  # (n + 1) 0.9, rounded up
+        assert 1 - threshold == pytest.approx(np.sort(scores)[rank - 1])
 
 
 def test_every_class_is_covered_on_images_of_the_same_source(make, tmp_path):
     dirs = [make.run(tmp_path / f"{s}", "mae", 0.1, seed=s, rows=3000) for s in (0, 1, 2)]
-    study, found = analyzed(dirs)
-    assert found.refused == [] and {tuple(row) for row in found.rows} == {prediction_sets.COLUMNS}
-    rows = found.of("", study.levels[0], "mae")
+    study, result = analyzed(dirs)
+    assert result.refused == [] and {tuple(row) for row in result.rows} == {prediction_sets.COLUMNS}
+    rows = result.of("", study.levels[0], "mae")
     assert [row["class"] for row in rows] == [prediction_sets.ALL, *make.classes]
     assert rows[0]["n"] == sum(row["n"] for row in rows[1:]) == 3000
     for row in rows:
@@ -43,14 +43,14 @@ def test_every_class_is_covered_on_images_of_the_same_source(make, tmp_path):
 
 def test_a_rare_class_refuses_them(make, tmp_path):
     run = make.run(tmp_path / "a", "mae", 1.0, rows=150)
-    study, found = analyzed([run])
+    study, result = analyzed([run])
     counts = np.bincount(study.runs[0].validation.labels)
     rare = make.classes[counts.argmin()]
-    assert counts.min() < 20 and found.rows == []
+    assert counts.min() < 20 and result.rows == []
     line = f"they need at least 20 validation images of every class, and {rare} has {counts.min()}"
-    assert len(found.refused) == 1 and found.refused[0].endswith(line)
-    made = write_report([run], tmp_path / "out")
-    assert line in made.paths["page"].read_text()
+    assert len(result.refused) == 1 and result.refused[0].endswith(line)
+    report = write_report([run], tmp_path / "out")
+    assert line in report.paths["page"].read_text()
 
 
 def test_a_shifted_test_set_is_shown_broken(make, tmp_path):
@@ -68,8 +68,8 @@ def test_a_shifted_test_set_is_shown_broken(make, tmp_path):
             cells[i] = value
         shifted.append(",".join(cells))
     file.write_text("\n".join([header, *shifted]) + "\n")
-    study, found = analyzed([run])
-    (here, *_), (there, *_) = (found.of(name, study.levels[0], "mae") for name in ("", "elsewhere"))
+    study, result = analyzed([run])
+    (here, *_), (there, *_) = (result.of(name, study.levels[0], "mae") for name in ("", "elsewhere"))
     assert not here["broken"] and there["broken"] and there["coverage"] < 0.5
     page = write_report([run], tmp_path / "out").paths["page"].read_text()
     assert page.count(">broken<") == 1 and "not broken" in page
@@ -77,6 +77,6 @@ def test_a_shifted_test_set_is_shown_broken(make, tmp_path):
 
 def test_without_probabilities_they_are_left_out(make, tmp_path):
     run = make.run(tmp_path / "a", "mae", 1.0, rows=60, columns=list(make.required))
-    _, found = analyzed([run])
-    assert found.rows == [] and "need class probabilities" in found.refused[0]
+    _, result = analyzed([run])
+    assert result.rows == [] and "need class probabilities" in result.refused[0]
     assert json.loads((run / "run.json").read_text())["init"] == "mae"

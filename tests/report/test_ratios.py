@@ -10,17 +10,17 @@ from mae_jax.report import ratios
 def test_a_share_of_independent_images_has_clopper_and_pearsons_interval():
     right = np.zeros((1, 95))
     right[0, :75] = 1
-    found = ratios.ratio(right, np.ones((1, 95)), np.arange(95))
-    assert found.estimate == pytest.approx(75 / 95)
-    low, high = ratios.share_interval(found)
+    ratio = ratios.ratio(right, np.ones((1, 95)), np.arange(95))
+    assert ratio.estimate == pytest.approx(75 / 95)
+    low, high = ratios.share_interval(ratio)
     exact = stats.binomtest(75, 95).proportion_ci(method="exact")
     assert (low, high) == pytest.approx((exact.low, exact.high), abs=1e-9)
 
 
 @pytest.mark.parametrize("right, expected", [(0.0, (0.0, 0.3085)), (1.0, (0.6915, 1.0))])
 def test_all_right_and_all_wrong_have_an_interval_with_width(right, expected):
-    found = ratios.ratio(np.full((3, 10), right), np.ones((3, 10)), np.arange(10))
-    assert ratios.share_interval(found) == pytest.approx(expected, abs=1e-4)
+    ratio = ratios.ratio(np.full((3, 10), right), np.ones((3, 10)), np.arange(10))
+    assert ratios.share_interval(ratio) == pytest.approx(expected, abs=1e-4)
 
 
 def test_images_of_one_group_count_as_one_where_they_are_alike():
@@ -54,8 +54,8 @@ def test_a_difference_is_paired_over_images_and_seeds():
     ours = base.copy()
     ours[:, :10] = 1 - ours[:, :10]  # differs on ten images alone
     a, b = (ratios.ratio(x, np.ones_like(x), np.arange(200)) for x in (ours, base))
-    found, low, high, p, seeds = ratios.difference(a, b)
-    assert found == pytest.approx(ours.mean() - base.mean())
+    result, low, high, p, seeds = ratios.difference(a, b)
+    assert result == pytest.approx(ours.mean() - base.mean())
     unpaired = np.hypot(*(np.diff(ratios.mean_interval(one))[0] for one in (a, b)))
     assert high - low < 0.6 * unpaired
     assert (p < 0.05) == (not low <= 0 <= high)
@@ -67,12 +67,12 @@ def test_the_standard_deviation_of_some_values_has_the_jackknifes_interval():
     """Linearization and the jackknife agree for a smooth statistic of many images."""
     rng = np.random.default_rng(3)
     values, used = rng.beta(5, 2, (1, 600)), (rng.random((1, 600)) < 0.3).astype(float)
-    found = ratios.deviation(values, used, np.arange(600))
-    own = values[used > 0]
-    assert found.estimate == pytest.approx(own.std(ddof=1)) and found.units == len(own) == found.n
-    without = np.array([np.delete(own, i).std(ddof=1) for i in range(len(own))])
-    jackknife = np.sqrt((len(own) - 1) / len(own) * ((without - without.mean()) ** 2).sum())
-    assert np.sqrt((found.influence**2).sum()) == pytest.approx(jackknife, rel=0.02)
+    ratio = ratios.deviation(values, used, np.arange(600))
+    chosen = values[used > 0]
+    assert ratio.estimate == pytest.approx(chosen.std(ddof=1)) and ratio.units == len(chosen) == ratio.n
+    without = np.array([np.delete(chosen, i).std(ddof=1) for i in range(len(chosen))])
+    jackknife = np.sqrt((len(chosen) - 1) / len(chosen) * ((without - without.mean()) ** 2).sum())
+    assert np.sqrt((ratio.influence**2).sum()) == pytest.approx(jackknife, rel=0.02)
     assert ratios.deviation(values, np.eye(1, 600), np.arange(600)) is None  # one value has no spread
 
 

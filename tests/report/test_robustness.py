@@ -14,12 +14,12 @@ from mae_jax.rundir.predictions import write_predictions
 @pytest.fixture(scope="module")
 def runs(make, tmp_path_factory):
     path = tmp_path_factory.mktemp("robustness")
-    made = [
+    result = [
         make.run(path / f"{init}-{seed}", init, 1.0, seed=seed, rows=300, knows=knows)
         for init, knows in (("scratch", 0.5), ("mae", 0.9))
         for seed in range(3)
     ]
-    return read_runs(made)[0]
+    return read_runs(result)[0]
 
 
 def changed(run, place, flipped):
@@ -46,11 +46,11 @@ def changes(runs, tmp_path):
 
 
 def test_flips_and_scores_are_those_of_the_changed_images(runs, changes):
-    found = {(row["change"], row["level"], row["init"]): row for row in robustness.rows(runs, changes)}
-    assert len(found) == 3 * 2
+    rows = {(row["change"], row["level"], row["init"]): row for row in robustness.rows(runs, changes)}
+    assert len(rows) == 3 * 2
     for init in ("scratch", "mae"):
         keys = ("unchanged", None, init), ("gamma", 0.5, init), ("gamma", 2.0, init)
-        usual, same, wrong = (found[key] for key in keys)
+        usual, same, wrong = (rows[key] for key in keys)
         assert usual["flipped"] is None and same["flipped"] == 0 and wrong["flipped"] == pytest.approx(0.5)
         assert wrong["flipped_low"] < 0.5 < wrong["flipped_high"]
         assert same["f1"] == usual["f1"] and wrong["f1"] < usual["f1"] - 0.1
@@ -61,15 +61,15 @@ def test_flips_and_scores_are_those_of_the_changed_images(runs, changes):
 
 
 def test_arms_are_compared_on_the_same_changed_images(runs, changes):
-    found = robustness.rows(runs, changes)
-    ours = [row for row in found if row["init"] == "mae"]
-    base = {(row["change"], row["level"]): row["f1"] for row in found if row["init"] == "scratch"}
+    rows = robustness.rows(runs, changes)
+    ours = [row for row in rows if row["init"] == "mae"]
+    base = {(row["change"], row["level"]): row["f1"] for row in rows if row["init"] == "scratch"}
     for row in ours:
         assert row["baseline"] == "scratch"
         assert row["difference"] == pytest.approx(row["f1"] - base[row["change"], row["level"]])
         assert row["low"] < row["difference"] < row["high"] and row["holm_p"] >= row["p"]
     assert ours[0]["verdict"] == "higher"
-    assert not any(row["verdict"] or row["baseline"] for row in found if row["init"] == "scratch")
+    assert not any(row["verdict"] or row["baseline"] for row in rows if row["init"] == "scratch")
 
 
 def test_the_files_say_what_they_are(runs, changes, tmp_path):
@@ -85,8 +85,8 @@ def test_the_files_say_what_they_are(runs, changes, tmp_path):
 
 
 def test_the_unchanged_image_stands_at_its_own_strength(runs, changes):
-    found = robustness.rows(runs, changes)
-    _, drawn = robustness.figure(runs, found, changes, runs[0].level)
+    rows = robustness.rows(runs, changes)
+    _, drawn = robustness.figure(runs, rows, changes, runs[0].level)
     assert [point["level"] for point in drawn if point["init"] == "mae"] == [0.5, 1.0, 2.0]
 
 

@@ -17,28 +17,30 @@ def tool():
 
 
 @pytest.mark.parametrize("groups", [0, 10], ids=["images", "groups"])
-@pytest.mark.parametrize("spread", [0.0, 1.3, 5.0])
-def test_three_seeds_cover_images_and_seeds(tool, spread, groups):
-    found = tool.study(tool.Setting(seeds=3, deviation=spread, groups=groups), studies=400, draws=1000, oracle=4000)
+@pytest.mark.parametrize("deviation", [0.0, 1.3, 5.0])
+def test_three_seeds_cover_images_and_seeds(tool, deviation, groups):
+    simulated = tool.study(
+        tool.Setting(seeds=3, deviation=deviation, groups=groups), studies=400, draws=1000, oracle=4000
+    )
     # 400 studies measure a coverage of 0.95 to within about 0.02 (two standard errors)
-    assert found["difference"].coverage >= 0.94 and found["accuracy"].coverage >= 0.91
-    assert found["difference"].width <= 2.0  # of an oracle's; 1.9 with 1,000 studies, of which 400 are off by 0.1
-    assert found["difference"].claims <= 0.08
-    assert tool.any_claim(found["difference"].p) <= 0.1  # of 100 families of four fractions
+    assert simulated["difference"].coverage >= 0.94 and simulated["accuracy"].coverage >= 0.91
+    assert simulated["difference"].width <= 2.0  # of an oracle's; 1.9 with 1,000 studies, of which 400 are off by 0.1
+    assert simulated["difference"].claims <= 0.08
+    assert tool.any_claim(simulated["difference"].p) <= 0.1  # of 100 families of four fractions
 
 
 def test_one_seed_covers_its_own_models_but_not_others(tool):
-    found = tool.study(tool.Setting(seeds=1, deviation=5.0), studies=200, draws=1000, oracle=1000)
-    assert found["these models"].coverage >= 0.92
-    assert found["difference"].coverage < 0.5  # why one seed makes no claim about pre-training
+    simulated = tool.study(tool.Setting(seeds=1, deviation=5.0), studies=200, draws=1000, oracle=1000)
+    assert simulated["these models"].coverage >= 0.92
+    assert simulated["difference"].coverage < 0.5  # why one seed makes no claim about pre-training
 
 
 def test_a_gain_is_found(tool):
-    found = tool.study(tool.Setting(seeds=5, deviation=0.0, gain=3.0), studies=100, draws=1000, oracle=1000)
-    assert found["difference"].claims > 0.6 and found["difference"].coverage >= 0.92
+    simulated = tool.study(tool.Setting(seeds=5, deviation=0.0, gain=3.0), studies=100, draws=1000, oracle=1000)
+    assert simulated["difference"].claims > 0.6 and simulated["difference"].coverage >= 0.92
 
 
 @pytest.mark.slow
 def test_headlines_seldom_claim_what_is_not_so(tool):
-    found = tool.false_sentences(seeds=3, deviation=1.3, updates=False, studies=60, draws=400)
-    assert max(found.values()) <= 0.1  # 60 studies measure 0.05 to within 0.06
+    result = tool.false_sentences(seeds=3, deviation=1.3, updates=False, studies=60, draws=400)
+    assert max(result.values()) <= 0.1  # 60 studies measure 0.05 to within 0.06

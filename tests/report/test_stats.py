@@ -18,41 +18,41 @@ def metrics(labels, predictions, confidence=None, probabilities=None, classes=5)
 
 def test_macro_metrics_by_hand():
     # class 0: 2 of 3 found, 2 of 2 predictions right; class 1: 1 of 1 found, 1 of 2 right
-    found = metrics([0, 0, 0, 1], [0, 0, 1, 1], classes=2)
-    assert found["accuracy"] == 3 / 4
-    assert found["precision"] == pytest.approx((1 + 1 / 2) / 2)
-    assert found["recall"] == pytest.approx((2 / 3 + 1) / 2)
-    assert found["f1"] == pytest.approx((4 / 5 + 2 / 3) / 2)
-    assert found["balanced_accuracy"] == found["recall"]
+    scores = metrics([0, 0, 0, 1], [0, 0, 1, 1], classes=2)
+    assert scores["accuracy"] == 3 / 4
+    assert scores["precision"] == pytest.approx((1 + 1 / 2) / 2)
+    assert scores["recall"] == pytest.approx((2 / 3 + 1) / 2)
+    assert scores["f1"] == pytest.approx((4 / 5 + 2 / 3) / 2)
+    assert scores["balanced_accuracy"] == scores["recall"]
 
 
 def test_scikit_learn_macro_example():
     # sklearn.metrics.precision_recall_fscore_support: its documented example, macro
-    found = metrics([0, 1, 2, 0, 1, 2], [0, 2, 1, 0, 0, 1], classes=3)
-    assert found["precision"] == pytest.approx(0.2222, abs=1e-4)
-    assert found["recall"] == pytest.approx(0.3333, abs=1e-4)
-    assert found["f1"] == pytest.approx(0.2667, abs=1e-4)
+    scores = metrics([0, 1, 2, 0, 1, 2], [0, 2, 1, 0, 0, 1], classes=3)
+    assert scores["precision"] == pytest.approx(0.2222, abs=1e-4)
+    assert scores["recall"] == pytest.approx(0.3333, abs=1e-4)
+    assert scores["f1"] == pytest.approx(0.2667, abs=1e-4)
 
 
 def test_published_row_at_one_percent_shows_the_convention():
     # MAE at 1 % of Raabin-WBC: all 1,728 called neutrophil, 1,059 of them are: .61285, .12257 ...
     labels = np.repeat([0, 1, 2, 3, 4], [89, 130, 400, 50, 1059])
-    found = metrics(labels, np.full(1728, 4))
-    got = [round(float(found[m]), 5) for m in ("accuracy", "precision", "recall", "f1")]
-    assert got == [0.61285, 0.12257, 0.2, 0.15199]
+    scores = metrics(labels, np.full(1728, 4))
+    result = [round(float(scores[m]), 5) for m in ("accuracy", "precision", "recall", "f1")]
+    assert result == [0.61285, 0.12257, 0.2, 0.15199]
 
 
 def test_class_absent_from_the_labels_is_left_out_of_the_mean():
-    found = metrics([0, 0, 1, 1], [0, 0, 1, 2], classes=3)
-    assert found["recall"] == pytest.approx((1 + 1 / 2) / 2)
-    assert found["precision"] == 1
+    scores = metrics([0, 0, 1, 1], [0, 0, 1, 2], classes=3)
+    assert scores["recall"] == pytest.approx((1 + 1 / 2) / 2)
+    assert scores["precision"] == 1
 
 
 def test_nll_and_brier_by_hand():
     p = np.array([[0.8, 0.2], [0.4, 0.6]])
-    found = metrics([0, 0], [0, 1], [0.8, 0.6], p, classes=2)
-    assert found["nll"] == pytest.approx(-(math.log(0.8) + math.log(0.4)) / 2)
-    assert found["brier"] == pytest.approx((0.04 + 0.04 + 0.36 + 0.36) / 2)
+    scores = metrics([0, 0], [0, 1], [0.8, 0.6], p, classes=2)
+    assert scores["nll"] == pytest.approx(-(math.log(0.8) + math.log(0.4)) / 2)
+    assert scores["brier"] == pytest.approx((0.04 + 0.04 + 0.36 + 0.36) / 2)
 
 
 def test_calibration_error_by_hand():
@@ -63,8 +63,8 @@ def test_calibration_error_by_hand():
     expected = 3 / 4 * abs(2 / 3 - 0.85) + 1 / 4 * 0.95
     assert stats.calibration_error(table) == pytest.approx(expected)
     labels = np.zeros(4, int)
-    found = metrics(labels, np.where(right, 0, 1), confidence, classes=2)
-    assert found["ece"] == pytest.approx(expected)
+    scores = metrics(labels, np.where(right, 0, 1), confidence, classes=2)
+    assert scores["ece"] == pytest.approx(expected)
 
 
 def test_bins_are_closed_above():
@@ -117,8 +117,8 @@ def test_holm():
 
 def students_interval(values):
     """The 95 % interval of a mean, from SciPy."""
-    found = scipy.stats.ttest_1samp(values, 0).confidence_interval(0.95)
-    return found.low, found.high
+    result = scipy.stats.ttest_1samp(values, 0).confidence_interval(0.95)
+    return result.low, result.high
 
 
 def test_weights_of_seeds_spread_as_students_t():
@@ -133,11 +133,11 @@ def test_weights_of_seeds_spread_as_students_t():
     assert (stats.seed_weights(1, draws=3) == 1).all()
 
 
-def redrawn(values, shared, own, draws=10_000):
+def redrawn(values, shared, specific, draws=10_000):
     """Draws of seeds whose image noise is partly shared and partly each seed's own."""
     rng = np.random.default_rng(3)
     common, each = rng.normal(size=draws), rng.normal(size=(len(values), draws))
-    return np.array(values)[:, None] + shared * common + own * each
+    return np.array(values)[:, None] + shared * common + specific * each
 
 
 def test_seeds_without_image_noise_give_students_interval():
@@ -210,10 +210,10 @@ def test_ten_thousand_draws_over_seeds_give_students_interval(seeds):
 def test_scipy_agrees_on_bootstrap_and_binomial():
     rng = np.random.default_rng(5)
     right = rng.random(150) < 0.7
-    found = stats.bootstrap([right[:, None] * 1.0], np.arange(150), lambda s: {"m": s[:, 0] / 150})["m"][0]
+    result = stats.bootstrap([right[:, None] * 1.0], np.arange(150), lambda s: {"m": s[:, 0] / 150})["m"][0]
     theirs = scipy.stats.bootstrap((right * 1.0,), np.mean, n_resamples=10_000, method="percentile", rng=1)
     interval = theirs.confidence_interval
-    assert stats.percentile_interval(found) == pytest.approx((interval.low, interval.high), abs=0.01)
+    assert stats.percentile_interval(result) == pytest.approx((interval.low, interval.high), abs=0.01)
     other = right ^ (rng.random(150) < 0.2)
     table = [int((right & ~other).sum()), int((other & ~right).sum())]
     assert stats.mcnemar(right, other) == pytest.approx(scipy.stats.binomtest(min(table), sum(table)).pvalue)
@@ -264,16 +264,16 @@ def test_a_power_law_is_recovered():
 
 def test_box_by_hand():
     # quartiles 2, 3, 4 of 1..5 and 20: with 20, quartiles 2.25, 3.5, 4.75; reach 3.75
-    found = stats.box(np.array([1.0, 2, 3, 4, 5, 20]))
-    assert [found[k] for k in ("q1", "median", "q3")] == [2.25, 3.5, 4.75]
-    assert (found["whisker_low"], found["whisker_high"], found["max"]) == (1, 5, 20)
-    assert found["n"] == 6
+    box = stats.box(np.array([1.0, 2, 3, 4, 5, 20]))
+    assert [box[k] for k in ("q1", "median", "q3")] == [2.25, 3.5, 4.75]
+    assert (box["whisker_low"], box["whisker_high"], box["max"]) == (1, 5, 20)
+    assert box["n"] == 6
 
 
 def test_whiskers_end_at_the_last_value_within_one_and_a_half_times_the_iqr():
     values = np.array([-8.0, -5.0, 0, 1, 2, 3, 4, 9.0, 12.0])  # quartiles 0 and 4: the whiskers may reach from -6 to 10
-    found = stats.box(values)
-    assert (found["whisker_low"], found["q1"], found["q3"], found["whisker_high"]) == (-5, 0, 4, 9)
+    box = stats.box(values)
+    assert (box["whisker_low"], box["q1"], box["q3"], box["whisker_high"]) == (-5, 0, 4, 9)
 
 
 def test_a_mirrored_interval_contains_its_estimate():

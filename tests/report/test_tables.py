@@ -61,9 +61,9 @@ def test_paired_rows(study):
         assert accuracy[fraction]["low"] < 0 < accuracy[fraction]["high"] and accuracy[fraction]["p"] > 0.05
         assert accuracy[fraction]["verdict"] == "no difference shown"
     for metric in ("accuracy", "f1"):
-        own = [row for row in rows if row["metric"] == metric and row["p"] is not None]
-        assert len(own) == 3  # scratch collapsed at 1 %
-        assert [row["holm_p"] for row in own] == pytest.approx(stats.holm([row["p"] for row in own]))
+        init_rows = [row for row in rows if row["metric"] == metric and row["p"] is not None]
+        assert len(init_rows) == 3  # scratch collapsed at 1 %
+        assert [row["holm_p"] for row in init_rows] == pytest.approx(stats.holm([row["p"] for row in init_rows]))
     right = [study.runs[i].test.right for i in (3, 2)]
     assert accuracy[0.1]["mcnemar_p"] == stats.mcnemar(*right) < 1e-6
     assert all(row["mcnemar_p"] is None for row in rows if row["metric"] != "accuracy")
@@ -105,8 +105,8 @@ def test_labels_that_chose_the_epoch_are_counted(make):
     study = make.in_memory(cells, choosing=30)
     log = [{"step": step, "val/accuracy": score} for step, score in ((5, 0.7), (10, 0.8), (20, 0.75))]
     run = dataclasses.replace(study.runs[0], log=tuple(log))
-    found = tables.choice([run])
-    assert (found["validation_accuracy"], found["validation_accuracy_last"]) == (0.8, 0.75)
+    result = tables.choice([run])
+    assert (result["validation_accuracy"], result["validation_accuracy_last"]) == (0.8, 0.75)
     folds = dataclasses.replace(run, info={"folds": 5}, evaluation="lbfgs")
     assert tables.choice([folds])["n_choosing"] == 0  # cross-validation needs no further labels
     unknown = dataclasses.replace(run, info={}, evaluation="finetune")
@@ -134,8 +134,8 @@ def test_several_seeds(seeds):
     assert max(over_seeds, over_images) < half < over_seeds + over_images
     paired, _ = tables.paired(seeds)
     assert {row["seeds"] for row in paired} == {3}
-    said = {row["verdict"].partition(",")[0] for row in paired}
-    assert said <= {"higher", "lower", comparisons.NOTHING, comparisons.COLLAPSED}
+    text = {row["verdict"].partition(",")[0] for row in paired}
+    assert text <= {"higher", "lower", comparisons.NOTHING, comparisons.COLLAPSED}
 
 
 ARM = "as many updates as 100 %"
@@ -191,8 +191,8 @@ def by_hand(tmp_path, name, init, fraction, right, **extra):
     lines = ["image,group,label,prediction,confidence"]
     for i, ok in enumerate(right):
         label = "ab"[i % 2]
-        said = label if ok else "ba"[i % 2]
-        lines.append(f"{i:03},{extra.get('group', lambda i: '')(i)},{label},{said},0.9")
+        text = label if ok else "ba"[i % 2]
+        lines.append(f"{i:03},{extra.get('group', lambda i: '')(i)},{label},{text},0.9")
     (run / "predictions.csv").write_text("\n".join(lines) + "\n")
     return run
 
@@ -209,8 +209,8 @@ def test_images_of_one_class_show_no_collapse(tmp_path):
     study = analysis.analyze(read_runs(runs)[0])
     rows = tables.rows(study)
     assert [row["collapsed"] for row in rows] == [0] * 4 and rows[0]["top_class_share"] == 1
-    said = words.answer(study, rows, tables.paired(study)[0], [])
-    assert "ollapsed" not in str(said)
+    text = words.answer(study, rows, tables.paired(study)[0], [])
+    assert "ollapsed" not in str(text)
 
 
 @pytest.mark.parametrize(("groups", "units"), [(1, "40 test images"), (4, "4 groups of test images")])
@@ -221,9 +221,9 @@ def test_few_groups_are_warned_of_and_one_is_not_redrawn(tmp_path, groups, units
     study = analysis.analyze(runs)
     (row,) = [row for row in tables.paired(study)[0] if row["metric"] == "accuracy"]
     assert study.units == units and row["low"] < row["difference"] < row["high"]
-    (said,) = study.warnings
-    assert ("all come from one group" if groups == 1 else "only 4 groups") in said
-    assert said in words.answer(study, tables.rows(study), tables.paired(study)[0], [])["warnings"]
+    (text,) = study.warnings
+    assert ("all come from one group" if groups == 1 else "only 4 groups") in text
+    assert text in words.answer(study, tables.rows(study), tables.paired(study)[0], [])["warnings"]
 
 
 def test_identical_predictions_show_no_difference(tmp_path):

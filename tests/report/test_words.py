@@ -12,7 +12,7 @@ from mae_jax.report.runs import Level
 ARM = "as many updates as 100 %"
 
 
-def said(study, target=0.0):
+def answer_of(study, target=0.0):
     """What the page says about a study."""
     rows, (paired, _) = tables.rows(study), tables.paired(study)
     worth = label_efficiency.worth(study, paired)
@@ -38,8 +38,8 @@ def real(make):
     """Accuracies like those of the real study in README, in the mean over three seeds."""
     seeds = (-0.02, 0.0, 0.02)
 
-    def around(mean, spread=1.0):
-        return [mean + spread * d for d in seeds]
+    def around(mean, deviation=1.0):
+        return [mean + deviation * d for d in seeds]
 
     cells = {("", f, "scratch"): ["collapsed"] * 3 for f in (0.01, 0.1)}
     cells |= {("", 0.5, "scratch"): ["collapsed", "collapsed", 0.672], ("", 1.0, "scratch"): around(0.894, 0.7)}
@@ -51,7 +51,7 @@ def real(make):
 
 
 def test_the_headline_answers_how_many_labels_are_enough(steady):
-    answer = said(steady)
+    answer = answer_of(steady)
     first = answer["headlines"][0]
     row = {(r["fraction"], r["init"]): r for r in answer["rows"]}
     best = max(row[1.0, init]["f1"] for init in INITS)
@@ -72,15 +72,15 @@ def test_a_target_is_reached_with_fewer_labels_after_pretraining(steady, make):
     rows = {(r["fraction"], r["init"]): r for r in tables.rows(study)}
     target = rows[0.1, "mae"]["f1"] - 0.001
     assert rows[0.1, "scratch"]["f1"] < target < rows[0.5, "scratch"]["f1"]
-    first = said(study, target)["headlines"][0]
+    first = answer_of(study, target)["headlines"][0]
     assert first.startswith("With pre-training, 200 labeled images (+ 50 for choosing) reach macro F1 ")
     assert "; from scratch it takes 1,000 (+ 50 for choosing). Enough is macro F1" in first
     assert first.endswith(f"{target:.2f}, the target.")
-    assert said(steady, 0.3)["headlines"][0].endswith("Fewer were not tried.")
+    assert answer_of(steady, 0.3)["headlines"][0].endswith("Fewer were not tried.")
 
 
 def test_a_target_that_no_number_reached(steady):
-    first = said(steady, 0.99)["headlines"][0]
+    first = answer_of(steady, 0.99)["headlines"][0]
     best = max(r["f1"] for r in tables.rows(steady))
     assert first.startswith(f"No number of labels reached macro F1 0.99, the target; the best is {best:.2f} (")
 
@@ -90,7 +90,7 @@ def test_a_side_that_never_reaches_the_target_is_reported_with_its_best(make):
     cells |= {("", f, "mae"): [score] * 3 for f, score in ((0.1, 0.95), (1.0, 0.95))}
     study = make.in_memory(cells, labels=1000)
     best = study.mean("f1", study.of(Level("", 1.0), "scratch"))
-    first = said(study)["headlines"][0]
+    first = answer_of(study)["headlines"][0]
     assert first.startswith("With pre-training, 100 labeled images reach macro F1 ")
     assert f"; from scratch no number of labels does (best: {best:.2f} with 1,000)" in first
     assert first.endswith("Fewer were not tried.")
@@ -98,7 +98,7 @@ def test_a_side_that_never_reaches_the_target_is_reported_with_its_best(make):
 
 def test_without_counts_labels_are_shares(make):
     study = make.in_memory({("", f, "scratch"): [score] * 3 for f, score in ((0.1, 0.9), (1.0, 0.9))})
-    assert said(study)["headlines"][0].startswith("From scratch, 10 % of the labels reach macro F1 ")
+    assert answer_of(study)["headlines"][0].startswith("From scratch, 10 % of the labels reach macro F1 ")
 
 
 def test_the_headline_claims_fewer_labels_only_where_the_difference_is_shown(make):
@@ -106,16 +106,16 @@ def test_the_headline_claims_fewer_labels_only_where_the_difference_is_shown(mak
     near = (-0.02, 0.0, 0.02)
     flat = {("scratch", 0.5): 0.79, ("mae", 0.5): 0.815, ("scratch", 1.0): 0.82, ("mae", 1.0): 0.82}
     study = make.in_memory({("", f, i): [m + d for d in near] for (i, f), m in flat.items()}, labels=1000)
-    head = said(study)["headlines"][0]
+    head = answer_of(study)["headlines"][0]
     assert head.startswith("With pre-training, 500 labeled images reach macro F1 ")
     assert "; from scratch no difference in macro F1 is shown with as many." in head and "it takes" not in head
     flat["scratch", 0.5], flat["scratch", 1.0] = 0.6, 0.82
     study = make.in_memory({("", f, i): [m + d for d in near] for (i, f), m in flat.items()}, labels=1000)
-    assert "; from scratch it takes 1,000." in said(study)["headlines"][0]
+    assert "; from scratch it takes 1,000." in answer_of(study)["headlines"][0]
 
 
 def test_worth_comes_second_and_only_where_its_interval_is_above_one(steady):
-    answer = said(steady)
+    answer = answer_of(steady)
     second = answer["headlines"][1]
     ten = next(w for w in answer["worth"] if w["fraction"] == 0.1)
     # by hand: where the line in log labels from scratch at 10 % to 50 % meets mae at 10 %
@@ -130,7 +130,7 @@ def test_worth_comes_second_and_only_where_its_interval_is_above_one(steady):
 
 
 def test_the_real_study_does_not_claim_many_times_the_labels(real):
-    answer = said(real)
+    answer = answer_of(real)
     headlines = " ".join(answer["headlines"])
     assert "times the labels" not in headlines
     assert all(row["times"] is None for row in answer["worth"])
@@ -158,7 +158,7 @@ def test_a_gain_at_equal_updates_is_worth_labels(make):
         for (arm, f), pair in at.items()
         for i, score in zip(INITS, pair, strict=True)
     }
-    answer = said(make.in_memory(cells, labels=1000))
+    answer = answer_of(make.in_memory(cells, labels=1000))
     (ten,) = [row for row in answer["worth"] if row["fraction"] == 0.1]
     # from scratch: 0.70 with 100 labels, the strongest there, and 0.90 with 1,000
     assert ten["times"] == pytest.approx(10 ** ((0.85 - 0.70) / 0.20)) and ten["arm"] == ARM
@@ -177,7 +177,7 @@ def test_worth_is_not_determined_where_its_interval_covers_everything(make):
     """Both curves are flat and seeds spread widely: any number of labels from scratch may reach the score."""
     near = (-0.1, 0.0, 0.1)
     cells = {("", f, i): [0.7 + d for d in near] for f in (0.1, 0.5, 1.0) for i in ("scratch", "mae")}
-    answer = said(make.in_memory(cells))
+    answer = answer_of(make.in_memory(cells))
     assert {row["note"] for row in answer["worth"]} == {label_efficiency.UNDETERMINED}
     assert all(row["times"] is row["low"] is row["high"] is None for row in answer["worth"])
     assert "times the labels" not in " ".join([*answer["headlines"], *answer["lines"]])
@@ -186,7 +186,7 @@ def test_worth_is_not_determined_where_its_interval_covers_everything(make):
 def test_worth_is_not_given_where_scratch_collapsed(make):
     cells = {("", f, "scratch"): [score] * 3 for f, score in ((0.1, "collapsed"), (0.5, 0.7), (1.0, 0.8))}
     cells |= {("", f, "mae"): [0.85] * 3 for f in (0.1, 0.5, 1.0)}
-    worth = {row["fraction"]: row for row in said(make.in_memory(cells))["worth"]}
+    worth = {row["fraction"]: row for row in answer_of(make.in_memory(cells))["worth"]}
     assert worth[0.1]["times"] is None and worth[0.1]["note"] == "not given: scratch collapsed"
     assert worth[0.5]["times"] == math.inf
 
@@ -195,7 +195,7 @@ def test_worth_is_not_given_where_scratch_collapsed(make):
 def test_one_or_two_seeds_describe_only_these_models(make, seeds, how):
     cells = {("", f, "scratch"): [score] * seeds for f, score in ((0.1, 0.6), (1.0, 0.8))}
     cells |= {("", f, "mae"): [score] * seeds for f, score in ((0.1, 0.75), (1.0, 0.801))}
-    answer = said(make.in_memory(cells))
+    answer = answer_of(make.in_memory(cells))
     second = answer["headlines"][1]
     models = (
         "This pre-trained model is better than that" if seeds == 1 else "These pre-trained models are better than those"
@@ -216,18 +216,18 @@ def test_one_or_two_seeds_describe_only_these_models(make, seeds, how):
 
 
 def test_three_seeds_need_no_caution(steady):
-    assert not [line for line in said(steady)["warnings"] if "seed" in line]
+    assert not [line for line in answer_of(steady)["warnings"] if "seed" in line]
 
 
 def test_worse_is_a_cost(make):
     cells = {("", f, "scratch"): [0.9] * 3 for f in (0.1, 1.0)} | {("", f, "mae"): [0.7] * 3 for f in (0.1, 1.0)}
-    assert said(make.in_memory(cells))["headlines"][1] == (
+    assert answer_of(make.in_memory(cells))["headlines"][1] == (
         "Pre-training costs 20.0 points of accuracy at 10 % and 20.0 points of accuracy at 100 %."
     )
 
 
 def test_the_headline_says_what_holm_does_not_confirm(steady):
-    answer = said(steady)
+    answer = answer_of(steady)
     unsure = {"holm_p": 0.07, "verdict": "higher, not sure after Holm's correction"}
     paired = [row | (unsure if row["fraction"] == 0.1 else {}) for row in answer["paired"]]
     second = words.answer(steady, answer["rows"], paired, answer["worth"])["headlines"][1]
@@ -244,7 +244,7 @@ def test_the_headline_says_what_holm_does_not_confirm(steady):
 
 def test_collapse_on_both_sides_is_nothing_to_compare(make):
     cells = {("", 0.1, i): ["collapsed"] * 3 for i in INITS} | {("", 1.0, i): [0.8] * 3 for i in INITS}
-    answer = said(make.in_memory(cells))
+    answer = answer_of(make.in_memory(cells))
     assert answer["headlines"][1] == (
         "Pre-training shows no difference in accuracy at 100 %; there is nothing to compare at 10 %, where models "
         "collapsed."
@@ -255,7 +255,7 @@ def test_collapse_on_both_sides_is_nothing_to_compare(make):
 
 def test_when_everything_collapsed_nothing_is_enough(make):
     cells = {("", f, i): ["collapsed"] * 3 for f in (0.1, 1.0) for i in INITS}
-    answer = said(make.in_memory(cells))
+    answer = answer_of(make.in_memory(cells))
     assert answer["headlines"] == [
         "How many labels are enough cannot be determined: the models with all labels collapsed.",
         "Pre-training cannot be judged at 10 % and 100 %, where models collapsed.",
@@ -266,7 +266,7 @@ def test_when_everything_collapsed_nothing_is_enough(make):
 def test_a_better_score_on_a_falling_curve_is_given_in_points_not_in_labels(make):
     cells = {("", 0.1, "scratch"): [0.75], ("", 1.0, "scratch"): [0.5]}
     cells |= {("", 0.1, "mae"): [0.75], ("", 1.0, "mae"): [0.72]}
-    answer = said(make.in_memory(cells))
+    answer = answer_of(make.in_memory(cells))
     assert answer["worth"][1]["times"] < 1  # the curve from scratch was there with fewer labels
     assert "by 22.0 points of accuracy at 100 %" in answer["headlines"][1]
     assert not any("worth" in line for line in answer["lines"])
@@ -276,7 +276,7 @@ def test_a_better_score_on_a_falling_curve_is_given_in_points_not_in_labels(make
 
 
 def test_calibration_in_words(steady):
-    answer = said(steady)
+    answer = answer_of(steady)
     rows = {row["fraction"]: row for row in answer["paired"] if row["metric"] == "ece"}
     for row in rows.values():
         mae, scratch = (steady.of(Level("", row["fraction"]), init) for init in ("mae", "scratch"))
@@ -294,7 +294,7 @@ def test_arms_are_compared_within_themselves_and_with_the_usual_one(make):
     cells = {("", f, i): [score] * 3 for f, pair in {0.1: (0.6, 0.7), 1.0: (0.85, 0.86)}.items()
              for i, score in zip(INITS, pair, strict=True)}  # fmt: skip
     cells |= {(ARM, 0.1, "scratch"): [0.7] * 3, (ARM, 0.1, "mae"): [0.85] * 3}
-    answer = said(make.in_memory(cells))
+    answer = answer_of(make.in_memory(cells))
     assert any(
         line.startswith("As many updates as 100 %, mae against scratch: at 10 % higher, +15.0 points (95 % interval +")
         for line in answer["lines"]
@@ -321,7 +321,7 @@ def test_arms_that_share_some_seeds_are_compared_on_these(make):
 
 
 def test_images_that_chose_the_epoch_are_counted_as_labels(steady):
-    (line,) = [line for line in said(steady)["lines"] if line.startswith("Validation images")]
+    (line,) = [line for line in answer_of(steady)["lines"] if line.startswith("Validation images")]
     assert "Besides its training images, each run used 50 of them to set the epoch." in line
 
 

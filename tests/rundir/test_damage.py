@@ -60,8 +60,8 @@ def test_predictions_that_cannot_be_computed_again_are_reported(config, copy, ca
     (copy / contents.PREDICTIONS).unlink()
     shutil.rmtree(copy / "checkpoints")
     loop.run(config, copy)
-    said = capsys.readouterr().out
-    assert "predictions.csv is missing: restore it from a backup" in said and "its checkpoint of step" in said
+    printed = capsys.readouterr().out
+    assert "predictions.csv is missing: restore it from a backup" in printed and "its checkpoint of step" in printed
 
 
 def test_a_file_named_like_a_step_is_put_aside(tiny_config, tmp_path, capsys):
@@ -73,7 +73,7 @@ def test_a_file_named_like_a_step_is_put_aside(tiny_config, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "said"),
+    ("name", "text", "message"),
     [
         (contents.CONFIG, '{"config": 1}', "is not the config of a run"),
         (contents.CONFIG, "[]", "is not the config of a run"),
@@ -91,12 +91,12 @@ def test_a_file_named_like_a_step_is_put_aside(tiny_config, tmp_path, capsys):
         (contents.LOWERED, '[{"back_to": "x"}]', "is not a list of learning-rate reductions"),
     ],
 )
-def test_files_with_unexpected_content_are_named(config, copy, name, text, said):
+def test_files_with_unexpected_content_are_named(config, copy, name, text, message):
     if name == contents.LOWERED:
         (copy / contents.RESULTS).unlink()
     (copy / name).unlink(missing_ok=True)
     (copy / name).mkdir() if text is None else (copy / name).write_text(text)
-    with pytest.raises(UserError, match=f"{name} {said}"):
+    with pytest.raises(UserError, match=f"{name} {message}"):
         loop.run(config, copy)
 
 
@@ -152,13 +152,13 @@ def test_a_config_without_resolved_values_is_compared_without_them(config, copy)
 def test_a_damaged_best_epoch_is_not_exported(copy, tmp_path):
     info = contents.read_json(copy / contents.RUN)
     path = copy / "best" / f"{info['selected_step']}.npz"
-    whole = path.read_bytes()
+    undamaged = path.read_bytes()
     (copy / contents.RUN).write_text(json.dumps(info | {"steps": -1}))  # the best epoch is not the last
-    for damaged in (whole[:-40], b"", b"no zip", whole[:200] + bytes([whole[200] ^ 255]) + whole[201:]):
+    for damaged in (undamaged[:-40], b"", b"no zip", undamaged[:200] + bytes([undamaged[200] ^ 255]) + undamaged[201:]):
         path.write_bytes(damaged)
         with pytest.raises(UserError, match=f"best/{path.name}, the network that made predictions.csv, cannot be read"):
             export.load(copy)
-    path.write_bytes(whole)
+    path.write_bytes(undamaged)
     (copy / contents.RUN).write_text(json.dumps(info | {"epochs": "x"}))
     with pytest.raises(UserError, match="lacks an entry that the model card needs"):
         exporting.export(copy, tmp_path / "out", "timm")
@@ -213,7 +213,7 @@ def test_a_best_epoch_that_cannot_be_written_is_named(tiny_config, tmp_path, env
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("def get_config(): pass", "get_config must take one argument, the text after ':'"),
         ("def get_config(arg): return 5", "get_config returned a int, not a ConfigDict"),
@@ -221,9 +221,9 @@ def test_a_best_epoch_that_cannot_be_written_is_named(tiny_config, tmp_path, env
         ("get_config = 3", "has no function get_config"),
     ],
 )
-def test_invalid_config_files_are_named(tmp_path, text, said):
+def test_invalid_config_files_are_named(tmp_path, text, message):
     (tmp_path / "c.py").write_text(text)
-    with pytest.raises(UserError, match=f"config file .*c.py.*{said}"):
+    with pytest.raises(UserError, match=f"config file .*c.py.*{message}"):
         load(tmp_path / "c.py")
 
 
@@ -270,9 +270,9 @@ def test_a_pipe_in_a_checkpoint_does_not_block(copy):
         path.unlink()
         os.mkfifo(path)
     assert digests.problem(newest) == "digests.json is not a regular file"
-    said = []
-    assert committed_steps(steps, said.append) == [int(newest.name)]
-    assert len(said) == 1 and str(before) in said[0] and "step.txt is not a regular file" in said[0]
+    lines = []
+    assert committed_steps(steps, lines.append) == [int(newest.name)]
+    assert len(lines) == 1 and str(before) in lines[0] and "step.txt is not a regular file" in lines[0]
 
 
 def test_a_link_to_itself_gives_one_line(finished, copy):

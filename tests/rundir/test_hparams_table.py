@@ -21,8 +21,8 @@ def test_each_field_is_a_column_of_its_type_and_those_that_vary_come_first():
     values = hparams(RunConfig())
     tag, metadata = hparams_table.announcement(values)
     assert tag == "_hparams_/experiment"
-    found = plugin_data_pb2.HParamsPluginData.FromString(metadata.plugin_data.content).experiment
-    columns = {info.name: info for info in found.hparam_infos}
+    result = plugin_data_pb2.HParamsPluginData.FromString(metadata.plugin_data.content).experiment
+    columns = {info.name: info for info in result.hparam_infos}
     assert list(columns) == list(values)
     kinds = {"task": "STRING", "seed": "FLOAT64", "data.flips": "BOOL", "data.crop_scale": "STRING"}
     for name, kind in kinds.items():
@@ -30,5 +30,5 @@ def test_each_field_is_a_column_of_its_type_and_those_that_vary_come_first():
     assert {name for name, info in columns.items() if info.differs} == set(hparams_table.VARIED)
     assert "pretrain" in list(columns["task"].domain_discrete)
     assert list(columns["data.flips"].domain_discrete) == [False, True]
-    metrics = {info.name.tag: info.display_name for info in found.metric_infos}
+    metrics = {info.name.tag: info.display_name for info in result.metric_infos}
     assert metrics == hparams_table.METRICS

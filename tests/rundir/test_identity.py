@@ -91,8 +91,10 @@ def test_a_run_and_its_origin_may_move_together_but_not_apart(config, tmp_path):
 
 
 def test_versions_and_the_commit(monkeypatch):
-    found = identity.versions()
-    assert found["jax"] == jax.__version__ and found["python"].count(".") == 2 and set(identity.PACKAGES) <= set(found)
+    result = identity.versions()
+    assert (
+        result["jax"] == jax.__version__ and result["python"].count(".") == 2 and set(identity.PACKAGES) <= set(result)
+    )
     answers = {"rev-parse": "abc123\n", "status": ""}
 
     def run(command, **options):

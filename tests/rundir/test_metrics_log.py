@@ -45,30 +45,30 @@ OPTIONS = {"evaluated": True, "steps": 9, "tensorboard": False, "profile": False
 class Told(Trackers):
     """Trackers that keep what they are told, or fail where they can keep nothing."""
 
-    def __init__(self, told):
-        self.told = told
+    def __init__(self, calls):
+        self.calls = calls
 
     def scalars(self, step, values):
-        self.told.append((step, values))
+        self.calls.append((step, values))
 
     def results(self, step, values):
-        self.told.append(("results", step, values))
+        self.calls.append(("results", step, values))
 
     def close(self):
-        if self.told is None:
+        if self.calls is None:
             raise OSError("disk")
-        self.told.append("closed")
+        self.calls.append("closed")
 
 
 def test_rows_go_to_the_file_and_charts_to_the_trackers(tmp_path):
-    told = []
-    trackers = Told(told)
+    lines = []
+    trackers = Told(lines)
     with metrics_log.MetricsLog(tmp_path, first_step=0, **OPTIONS, trackers=trackers) as log:
         log.scalars(3, {"epoch": 0.5, "train/loss": 2.0})
         assert (tmp_path / contents.METRICS).read_text() == '{"step": 3, "epoch": 0.5, "train/loss": 2.0}\n'  # at once
         log.scalars(4, {"epoch": 1.0})
         log.results(9, {"accuracy": 0.75, "f1": 0.5, "n": 23})
-    assert told == [
+    assert lines == [
         (3, {"train/loss": 2.0}), ("results", 9, {"test/accuracy": 0.75, "test/macro_f1": 0.5}), "closed"
     ]  # fmt: skip
     with metrics_log.MetricsLog(tmp_path, first_step=3, **OPTIONS) as log:

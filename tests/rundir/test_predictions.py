@@ -16,9 +16,13 @@ def write(path, *lines):
 
 def test_rows_are_sorted_by_image(tmp_path):
     file = write(tmp_path / "p.csv", "b,y,x,0.25", "a,x,x,1")
-    found, notes = read_predictions(file, ["x", "y"])
-    assert found.images == ("a", "b") and found.labels.tolist() == [0, 1] and found.predictions.tolist() == [0, 0]
-    assert found.confidence.tolist() == [1.0, 0.25] and found.probabilities is None and len(notes) == 2
+    predictions, notes = read_predictions(file, ["x", "y"])
+    assert (
+        predictions.images == ("a", "b")
+        and predictions.labels.tolist() == [0, 1]
+        and predictions.predictions.tolist() == [0, 0]
+    )
+    assert predictions.confidence.tolist() == [1.0, 0.25] and predictions.probabilities is None and len(notes) == 2
 
 
 @pytest.mark.parametrize("before, line", [([], 3), ([""], 4), (["", "", ""], 6), (['"two\nlines",x,x,0.5'], 5)])
@@ -30,7 +34,7 @@ def test_a_message_names_the_line_of_the_file(tmp_path, before, line):
 
 
 @pytest.mark.parametrize(
-    "row, said",
+    "row, message",
     [
         ("b,x,x,nan", "line 3: 'confidence' is 'nan'"),
         ("b,x,x,1.1", "line 3: 'confidence' is '1.1'"),
@@ -40,10 +44,10 @@ def test_a_message_names_the_line_of_the_file(tmp_path, before, line):
         ("b,'x,x,0.5", 'line 3: label "\'x" is not a class'),
     ],
 )
-def test_a_broken_row_is_named(tmp_path, row, said):
+def test_a_broken_row_is_named(tmp_path, row, message):
     with pytest.raises(UserError) as caught:
         read_predictions(write(tmp_path / "p.csv", "a,x,x,0.5", row), ["x"])
-    assert said in str(caught.value)
+    assert message in str(caught.value)
 
 
 def test_marks_against_formulas_are_removed(tmp_path):
@@ -62,11 +66,11 @@ def test_every_column_is_sorted_with_the_images(tmp_path):
     file = tmp_path / "p.csv"
     lines = ["c,x,x,0.9,0.9,0.1,p3", "a,x,y,0.8,0.2,0.8,p1", "b,y,y,0.7,0.3,0.7,"]
     file.write_text("\n".join([f"{HEADER},p_x,p_y,group", *lines]) + "\n")
-    found, _ = read_predictions(file, ["x", "y"])
-    assert found.images == ("a", "b", "c") and found.confidence.tolist() == [0.8, 0.7, 0.9]
-    assert (found.labels.tolist(), found.predictions.tolist()) == ([0, 1, 0], [1, 1, 0])
-    assert found.probabilities.tolist() == [[0.2, 0.8], [0.3, 0.7], [0.9, 0.1]]
-    assert found.groups == ("p1", "image b", "p3")
+    predictions, _ = read_predictions(file, ["x", "y"])
+    assert predictions.images == ("a", "b", "c") and predictions.confidence.tolist() == [0.8, 0.7, 0.9]
+    assert (predictions.labels.tolist(), predictions.predictions.tolist()) == ([0, 1, 0], [1, 1, 0])
+    assert predictions.probabilities.tolist() == [[0.2, 0.8], [0.3, 0.7], [0.9, 0.1]]
+    assert predictions.groups == ("p1", "image b", "p3")
 
 
 def test_the_most_confident_mistakes_come_first_and_equal_ones_by_name():

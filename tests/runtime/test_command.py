@@ -24,8 +24,8 @@ def test_a_command_ends_with_one_line_and_its_code(capsys, error, code, line):
 
     with pytest.raises(SystemExit) as end:
         call(command)
-    said = capsys.readouterr().err
-    assert end.value.code == code and line in said and said.count("\n") == 1
+    printed = capsys.readouterr().err
+    assert end.value.code == code and line in printed and printed.count("\n") == 1
 
 
 def test_memory_that_python_lacks_is_one_line(capsys):
@@ -56,9 +56,11 @@ def test_memory_that_the_device_lacks_is_one_line(capsys):
 
     with pytest.raises(SystemExit) as end:
         command.call(fails)
-    told = capsys.readouterr().err
-    assert end.value.code == 2 and told.startswith("error: out of memory on the device (RESOURCE_EXHAUSTED: 3 GB); use")
-    assert told.count("\n") == 1
+    printed = capsys.readouterr().err
+    assert end.value.code == 2 and printed.startswith(
+        "error: out of memory on the device (RESOURCE_EXHAUSTED: 3 GB); use"
+    )
+    assert printed.count("\n") == 1
 
 
 def test_a_file_can_be_written_where_nothing_else_is(tmp_path):

@@ -40,7 +40,7 @@ def test_predictions_read_back_unchanged(tmp_path):
     probabilities = np.eye(len(classes), dtype=np.float32)
     labels = np.arange(len(classes))
     predictions.write_predictions(tmp_path / "p.csv", classes, classes, labels, probabilities, classes)
-    found, _ = read_predictions(tmp_path / "p.csv", classes)
-    assert (found.labels == found.predictions).all() and sorted(found.labels.tolist()) == labels.tolist()
+    result, _ = read_predictions(tmp_path / "p.csv", classes)
+    assert (result.labels == result.predictions).all() and sorted(result.labels.tolist()) == labels.tolist()
     rows = csv.reader(io.StringIO((tmp_path / "p.csv").read_text(encoding="utf-8")))
     assert not [cell for row in rows for cell in row if cell.startswith(("=", "+", "-", "@", "\t"))]

@@ -16,9 +16,9 @@ STORAGE = [errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EREMO
 def line_of(command, capsys) -> str:
     with pytest.raises(SystemExit) as end:
         call(command)
-    said = capsys.readouterr().err
-    assert end.value.code == 2 and said.count("\n") == 1 and said.startswith("error: ")
-    return said
+    printed = capsys.readouterr().err
+    assert end.value.code == 2 and printed.count("\n") == 1 and printed.startswith("error: ")
+    return printed
 
 
 @pytest.mark.parametrize("doing", ["opening", "writing", "syncing"])
@@ -129,10 +129,10 @@ def test_the_cause_of_an_error_is_found_but_not_invented():
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.ESTALE])
 def test_tensorflow_error_texts_are_recognized(number):
-    made = type("ResourceExhaustedError", (Exception,), {"__module__": "tensorflow.python.framework.errors_impl"})
-    fault = disk.os_error(made(f"/runs/a/events.out.tfevents.1; {os.strerror(number)}"))
+    result = type("ResourceExhaustedError", (Exception,), {"__module__": "tensorflow.python.framework.errors_impl"})
+    fault = disk.os_error(result(f"/runs/a/events.out.tfevents.1; {os.strerror(number)}"))
     assert fault is not None and fault.errno == number
-    assert disk.os_error(made("/runs/a; all is well")) is None
+    assert disk.os_error(result("/runs/a; all is well")) is None
 
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE])

@@ -16,8 +16,8 @@ def test_ipython_shows_a_mistake_as_one_line(capsys):
         shell.run_cell("from mae_jax.runtime.errors import UserError\nraise UserError('field x is wrong')")
     finally:
         shells.InteractiveShell.clear_instance()
-    said = "".join(capsys.readouterr())
-    assert said.strip().splitlines() == ["error: field x is wrong"]
+    printed = "".join(capsys.readouterr())
+    assert printed.strip().splitlines() == ["error: field x is wrong"]
 
 
 def test_a_mistake_is_one_line_whatever_the_names_in_it_hold():

@@ -74,12 +74,12 @@ FAULTS = {
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_an_unusable_file_is_named_or_skipped_and_counted(train, fault):
-    make, said = FAULTS[fault]
+    make, text = FAULTS[fault]
     make(train / "ant" / "x.png")
     for read in (sources.folder, sources.unlabelled_folder):
         with pytest.raises(UserError, match=r"^data\.dir: .*ant/x\.png.*data\.bad_images='skip'") as error:
             read(train)
-        assert said in str(error.value) and "\n" not in str(error.value)
+        assert text in str(error.value) and "\n" not in str(error.value)
         source = read(train, bad_images="skip")
         assert len(source) == 4 and sum(source.counts.values()) == 1
 

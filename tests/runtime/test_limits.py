@@ -228,8 +228,10 @@ def test_ctrl_c_early_in_the_imports_ends_in_one_line(environment):
             time.sleep(0.001)
         time.sleep(delay)
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=60)
-        assert process.returncode in (EXIT_STOPPED, 2) and said.count("\n") == 1 and "Traceback" not in said, said
+        _, printed = process.communicate(timeout=60)
+        assert process.returncode in (EXIT_STOPPED, 2) and printed.count("\n") == 1 and "Traceback" not in printed, (
+            printed
+        )
 
 
 def test_limits_are_named_and_little_address_space_is_refused(monkeypatch):

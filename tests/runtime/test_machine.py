@@ -48,17 +48,17 @@ def test_the_second_run_compiles_nothing_and_tensorflow_is_not_imported_early(tm
     """The first run stores its compiled functions in the user's cache directory; the second loads them."""
     environment = environment | {"XDG_CACHE_HOME": str(tmp_path), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
     del environment["JAX_COMPILATION_CACHE_DIR"]
-    said = []
+    lines = []
     for workdir in ("one", "two"):
         command = [sys.executable, "-c", START, str(tmp_path / workdir)]
         done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stderr
         assert not done.stderr.strip(), done.stderr
-        said.append(done.stdout.splitlines()[-1].split())
-    assert [imported for imported, _ in said] == ["False", "False"]
+        lines.append(done.stdout.splitlines()[-1].split())
+    assert [imported for imported, _ in lines] == ["False", "False"]
     kept = {path.name.split("-")[0] for path in (tmp_path / "mae_jax" / "xla").iterdir()}
     assert {"jit_draw", "jit_train_step"} <= kept
-    assert int(said[0][1]) == 0 and int(said[1][1]) >= len(kept)
+    assert int(lines[0][1]) == 0 and int(lines[1][1]) >= len(kept)
 
 
 # Page faults of a thread that allocates 128 MiB for the second time, as XLA does at each step, and the size of the heap
@@ -93,14 +93,14 @@ thread.join()
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of glibc's malloc")
 def test_freed_memory_is_kept_unless_that_is_turned_off(environment):
-    found = []
+    collected = []
     for setting in ("1", "0"):
         environment |= {"JAX_PLATFORMS": "cpu", "MAE_JAX_KEEP_MEMORY": setting, "GLIBC_TUNABLES": ""}
         command = [sys.executable, "-c", FAULTS]
         done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
         assert done.returncode == 0, done.stderr
-        found.append(done.stdout.split())
-    (kept, few, large), (given_back, many, _) = found
+        collected.append(done.stdout.split())
+    (kept, few, large), (given_back, many, _) = collected
     assert (kept, given_back) == ("True", "False")
     assert int(few) < 100 and int(many) > 10 * int(few)
     assert int(large) > 2**31

@@ -21,13 +21,13 @@ def test_hints_only_where_an_option_is_near():
 
 @pytest.fixture
 def parser():
-    made = Parser(prog="mae-jax try")
-    made.add_argument("place", metavar="PLACE", type=user_path)
-    made.add_argument("more", metavar="MORE", nargs="*", type=user_path)
-    made.add_argument("--out", required=True, type=user_path)
-    made.add_argument("--share", type=Number(float, 0, 1, open="low"), default=1.0)
-    made.add_argument("--columns")
-    return made
+    options_parser = Parser(prog="mae-jax try")
+    options_parser.add_argument("place", metavar="PLACE", type=user_path)
+    options_parser.add_argument("more", metavar="MORE", nargs="*", type=user_path)
+    options_parser.add_argument("--out", required=True, type=user_path)
+    options_parser.add_argument("--share", type=Number(float, 0, 1, open="low"), default=1.0)
+    options_parser.add_argument("--columns")
+    return options_parser
 
 
 def test_paths_are_expanded_and_addresses_refused(parser, monkeypatch):
@@ -58,12 +58,14 @@ def test_a_mistake_raises_one_line_with_the_command(parser):
 
 
 def test_options_of_sub_commands_are_known():
-    made = Parser(prog="mae-jax try")
-    one = made.add_subparsers(dest="command", required=True).add_parser("one")
+    options_parser = Parser(prog="mae-jax try")
+    one = options_parser.add_subparsers(dest="command", required=True).add_parser("one")
     one.add_argument("--heads", type=user_path)
-    assert "--heads" in made.options() and made.parse_args(["one", "--heads", "x"]).heads == Path("x")
+    assert "--heads" in options_parser.options() and options_parser.parse_args(["one", "--heads", "x"]).heads == Path(
+        "x"
+    )
     with pytest.raises(UserError, match=r"'--head' \(did you mean --heads\?\)"):
-        made.parse_args(["one", "--head", "x"])
+        options_parser.parse_args(["one", "--head", "x"])
 
 
 def test_hints_name_the_nearest_word():
@@ -83,7 +85,7 @@ def test_a_number_out_of_its_range_is_refused_with_the_range(parser, value):
 
 @pytest.mark.parametrize("verb", [verb for verb in commands.VERBS if hasattr(commands.load(verb), "add_arguments")])
 def test_every_path_and_number_of_a_command_is_checked(verb):
-    made = Parser(prog=verb)
-    commands.load(verb).add_arguments(made)
-    for action in [each for parser in made._parsers() for each in parser._actions]:
+    options_parser = Parser(prog=verb)
+    commands.load(verb).add_arguments(options_parser)
+    for action in [each for parser in options_parser._parsers() for each in parser._actions]:
         assert action.type is None or action.type is user_path or isinstance(action.type, Number), action.dest

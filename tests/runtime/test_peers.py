@@ -80,8 +80,8 @@ def begin(tmp_path, environment):
 
 
 def end(process: subprocess.Popen, within: float = 30.0) -> tuple[int, str]:
-    _, said = process.communicate(timeout=within)
-    return process.returncode, said
+    _, printed = process.communicate(timeout=within)
+    return process.returncode, printed
 
 
 @pytest.mark.parametrize("lost", [0, 1, 2])
@@ -135,16 +135,16 @@ def test_a_process_that_ends_well_leaves_the_others_in_peace(begin, first, doing
 
 
 @pytest.mark.parametrize("other", ["work", "collective"])
-@pytest.mark.parametrize(("doing", "code", "said"), [("refused", 2, "lacks a file\n"), ("bug", 1, "a bug\n")])
+@pytest.mark.parametrize(("doing", "code", "expected_text"), [("refused", 2, "lacks a file\n"), ("bug", 1, "a bug\n")])
 @pytest.mark.slow
-def test_a_process_that_fails_alone_ends_the_others_with_a_hint(begin, doing, code, said, other):
+def test_a_process_that_fails_alone_ends_the_others_with_a_hint(begin, doing, code, expected_text, other):
     one, two = begin(other, doing)
     assert end(one) == (
         2, f"error: process 1 ended with exit code {code}, see its message; the same command resumes from what is "
         "saved\n",
     )  # fmt: skip
-    found, message = end(two)
-    assert found == code and message.endswith(said)
+    result, message = end(two)
+    assert result == code and message.endswith(expected_text)
 
 
 @pytest.mark.slow
@@ -155,8 +155,8 @@ def test_processes_that_fail_for_the_same_reason_show_their_own_message(begin):
 @pytest.mark.slow
 def test_an_error_of_a_process_whose_peers_are_well_keeps_its_stack_trace(begin):
     one, two = begin("collective", "work")
-    code, said = end(one)
-    assert code == 1 and said.endswith("RuntimeError: Gloo AllGather failed\n") and "Traceback" in said
+    code, text = end(one)
+    assert code == 1 and text.endswith("RuntimeError: Gloo AllGather failed\n") and "Traceback" in text
     assert end(two)[0] == 2
 
 

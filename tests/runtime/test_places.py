@@ -131,10 +131,10 @@ def test_pages_that_are_shared_show_no_absolute_path():
 )
 def test_a_name_on_the_hub_is_answered_with_the_command_that_downloads_it(place, name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    said = rf"does not exist; .*hf download {name} --local-dir {name.partition('/')[2]} "
-    with pytest.raises(UserError, match=said):
+    text = rf"does not exist; .*hf download {name} --local-dir {name.partition('/')[2]} "
+    with pytest.raises(UserError, match=text):
         init_of(place)
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=text):
         mae_jax.load(place)
     Path(name).parent.mkdir()
     assert hub_advice(place) == "" and {hub_advice(path) for path in ("runs/mine", "/a/b", "x/y.pth", "x")} == {""}

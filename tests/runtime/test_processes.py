@@ -16,7 +16,7 @@ def test_each_process_loads_the_next_block_of_rows(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("environment", "said"),
+    ("environment", "message"),
     [
         ({"JAX_NUM_PROCESSES": "2"}, "JAX_NUM_PROCESSES=2 is set, but JAX_COORDINATOR_ADDRESS is not"),
         (
@@ -29,14 +29,14 @@ def test_each_process_loads_the_next_block_of_rows(monkeypatch):
         ),
     ],
 )
-def test_what_the_environment_must_say(monkeypatch, environment, said):
+def test_what_the_environment_must_say(monkeypatch, environment, message):
     for name in ("JAX_NUM_PROCESSES", "JAX_COORDINATOR_ADDRESS", "JAX_PROCESS_ID"):
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(UserError) as error:
         processes.start_processes()
-    assert said in str(error.value)
+    assert message in str(error.value)
 
 
 def test_a_process_alone_agrees_with_itself_and_the_first_one_prints(monkeypatch, capsys):

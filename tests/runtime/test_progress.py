@@ -23,12 +23,12 @@ def clock(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("rate", "said"),
+    ("rate", "message"),
     [(1234.4, "1234 images/s"), (10, "10 images/s"), (2.54, "2.5 images/s"), (0.25, "4 s per image"),
      (1 / 90, "90 s per image")],
 )  # fmt: skip
-def test_a_rate_is_never_zero(rate, said):
-    assert speed(rate) == said
+def test_a_rate_is_never_zero(rate, message):
+    assert speed(rate) == message
 
 
 def test_durations():

@@ -20,6 +20,6 @@ from mae_jax.runtime.ranges import Range
     ],
 )
 def test_a_range_holds_what_its_words_say(limits, inside, outside, interval, words):
-    made = Range(*limits)
-    assert all(map(made.holds, inside)) and not any(map(made.holds, outside))
-    assert (str(made), made.words) == (interval, words)
+    one_range = Range(*limits)
+    assert all(map(one_range.holds, inside)) and not any(map(one_range.holds, outside))
+    assert (str(one_range), one_range.words) == (interval, words)

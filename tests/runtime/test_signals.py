@@ -33,8 +33,8 @@ def config(tiny_config):
 
 
 @pytest.fixture(scope="module")
-def whole(config, tmp_path_factory):
-    workdir = tmp_path_factory.mktemp("whole")
+def uninterrupted(config, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("uninterrupted")
     loop.run(config, workdir)
     return workdir
 
@@ -58,7 +58,9 @@ def same_results(one, two) -> bool:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("call_number", [1, 2])
-def test_a_signal_during_evaluation_saves_and_evaluates_again(tmp_path, config, whole, monkeypatch, call_number):
+def test_a_signal_during_evaluation_saves_and_evaluates_again(
+    tmp_path, config, uninterrupted, monkeypatch, call_number
+):
     calls = []
 
     def cut_off(evaluate):
@@ -76,17 +78,17 @@ def test_a_signal_during_evaluation_saves_and_evaluates_again(tmp_path, config, 
         with pytest.raises(Stopped, match=r"SIGTERM; step \d of \d is saved"):
             loop.run(config, tmp_path)
     loop.run(config, tmp_path)
-    assert same_results(tmp_path, whole)
+    assert same_results(tmp_path, uninterrupted)
 
 
-def test_a_signal_during_the_results_keeps_the_last_step(tmp_path, config, whole, monkeypatch):
+def test_a_signal_during_the_results_keeps_the_last_step(tmp_path, config, uninterrupted, monkeypatch):
     with monkeypatch.context() as patched:
         changed(patched, finish=lambda finish: terminate)
         with pytest.raises(Stopped, match="the last step is saved"):
             loop.run(config, tmp_path)
     assert not (tmp_path / contents.RESULTS).exists()
     loop.run(config, tmp_path)
-    assert same_results(tmp_path, whole)
+    assert same_results(tmp_path, uninterrupted)
 
 
 def test_a_signal_while_images_are_checked_stops_immediately(tmp_path, config, monkeypatch):
@@ -104,9 +106,9 @@ def test_a_signal_while_a_report_is_written_stops_immediately(tmp_path, tiny_con
 
 
 def test_a_second_signal_stops_immediately():
-    with pytest.raises(KeyboardInterrupt), signals.collect_signals() as got:
+    with pytest.raises(KeyboardInterrupt), signals.collect_signals() as result:
         os.kill(os.getpid(), signal.SIGTERM)
-        assert got == [signal.SIGTERM]
+        assert result == [signal.SIGTERM]
         os.kill(os.getpid(), signal.SIGTERM)
 
 
@@ -136,8 +138,8 @@ def test_code_that_handles_no_signal_is_ended_if_nothing_is_lost(environment, ki
     time.sleep(0.5)  # until it waits
     process.send_signal(signal.SIGTERM)
     try:
-        _, said = process.communicate(timeout=30 if kind == "hard" else 3)
-        assert (process.returncode, said) == (
+        _, printed = process.communicate(timeout=30 if kind == "hard" else 3)
+        assert (process.returncode, printed) == (
             EXIT_STOPPED,
             "stopped by SIGTERM; step 3 is saved; rerun the same command to resume\n",
         )
@@ -171,9 +173,9 @@ def test_a_second_signal_ends_a_command_with_one_line(environment):
     with pytest.raises(subprocess.TimeoutExpired):
         process.communicate(timeout=1)
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=30)
+    _, printed = process.communicate(timeout=30)
     assert process.returncode == EXIT_STOPPED
-    assert said == "stopped by SIGINT; what was saved last is kept; rerun the same command to resume\n"
+    assert printed == "stopped by SIGINT; what was saved last is kept; rerun the same command to resume\n"
 
 
 # The cleanup at exit frees arrays that a step still reads; compilation leaves such steps.
@@ -195,18 +197,18 @@ call_computing(command)
 
 
 @pytest.mark.parametrize(
-    ("error", "code", "out", "said"),
+    ("error", "code", "out", "message"),
     [
         ("Stopped", EXIT_STOPPED, "computing\n", "the reason\n"),
         ("UserError", 2, "computing\n", "error: the reason\n"),
         ("none", 0, "computing\ntorn down\n", ""),
     ],
 )
-def test_a_command_that_fails_during_a_step_keeps_its_exit_code(environment, error, code, out, said):
+def test_a_command_that_fails_during_a_step_keeps_its_exit_code(environment, error, code, out, message):
     done = subprocess.run(
         [sys.executable, "-c", COMPUTING, error], cwd=ROOT, env=environment, capture_output=True, text=True
     )
-    assert (done.returncode, done.stdout, done.stderr) == (code, out, said)
+    assert (done.returncode, done.stdout, done.stderr) == (code, out, message)
 
 
 def test_sighup_saves_like_sigterm_unless_nohup_ignores_it():

@@ -29,21 +29,21 @@ def test_evaluation_masks_depend_on_the_image_alone():
 def test_validation_loss_is_not_smoothed():
     spec = spec_of("finetune", mesh_of(1), label_smoothing=0.4)
     batch = batch_of(0, 8)
-    found = eval_step.eval_step(spec, state.init_state(spec, 0).params, batch, np.int32(0))
-    right = np.asarray(found["probabilities"])[np.arange(8), batch["label"]]
-    np.testing.assert_allclose(found["loss"], -np.log(right), rtol=1e-5)
+    result = eval_step.eval_step(spec, state.init_state(spec, 0).params, batch, np.int32(0))
+    right = np.asarray(result["probabilities"])[np.arange(8), batch["label"]]
+    np.testing.assert_allclose(result["loss"], -np.log(right), rtol=1e-5)
 
 
 def test_patch_repetition_is_reported():
     spec = spec_of("pretrain", mesh_of(1))
     params = state.init_state(spec, 0).params
-    found = eval_step.eval_step(spec, params, batch_of(0, 8), np.int32(0))["spam"]
-    assert found.shape == (8,) and ((found >= 0) & (found <= 1)).all()
+    result = eval_step.eval_step(spec, params, batch_of(0, 8), np.int32(0))["spam"]
+    assert result.shape == (8,) and ((result >= 0) & (result <= 1)).all()
     # A network that ignores its input predicts the same patch everywhere.
     params["decoder"]["pred"]["kernel"] = jnp.zeros_like(params["decoder"]["pred"]["kernel"])
     params["decoder"]["pred"]["bias"] = jax.random.normal(jax.random.key(0), params["decoder"]["pred"]["bias"].shape)
-    found = eval_step.eval_step(spec, params, batch_of(0, 8), np.int32(0))["spam"]
-    np.testing.assert_allclose(found, 1, atol=1e-4)
+    result = eval_step.eval_step(spec, params, batch_of(0, 8), np.int32(0))["spam"]
+    np.testing.assert_allclose(result, 1, atol=1e-4)
 
 
 def test_embeddings_are_the_class_token_the_mean_of_the_patches_or_both():

@@ -71,8 +71,8 @@ def test_partial_fine_tuning_trains_the_last_blocks_the_last_norm_and_the_head(
 ):
     config = changed(validate(tiny_config(task, **{"model.depth": 3})), {"train.blocks": blocks})
     pattern = from_config.trained_parameters(config)
-    found = None if not pattern else [i for i, path in enumerate(PATHS) if re.search(pattern, path)]
-    assert found == trained and from_config.shape_of(config).frozen_blocks == frozen_blocks
+    result = None if not pattern else [i for i, path in enumerate(PATHS) if re.search(pattern, path)]
+    assert result == trained and from_config.shape_of(config).frozen_blocks == frozen_blocks
 
 
 def test_more_blocks_than_there_are_is_refused(tiny_config):

@@ -10,7 +10,7 @@ from mae_jax.step.mixup import box, draw, partners
 
 
 @pytest.mark.parametrize(
-    ("own", "centre", "rows", "columns"),
+    ("share", "centre", "rows", "columns"),
     [
         (0.64, (5, 4), (2, 8), (1, 7)),  # 10 sqrt(0.36) = 6 pixels
         (0.64, (1, 8), (0, 4), (5, 10)),  # across two edges: the part outside is lost
@@ -19,10 +19,10 @@ from mae_jax.step.mixup import box, draw, partners
         (0.0, (5, 5), (0, 10), (0, 10)),
     ],
 )
-def test_a_box_is_where_timm_cuts_it(own, centre, rows, columns):
+def test_a_box_is_where_timm_cuts_it(share, centre, rows, columns):
     expected = np.zeros((10, 10), bool)
     expected[slice(*rows), slice(*columns)] = True
-    np.testing.assert_array_equal(box(jnp.float32(own), jnp.array(centre), 10), expected)
+    np.testing.assert_array_equal(box(jnp.float32(share), jnp.array(centre), 10), expected)
 
 
 draws = partial(jax.jit, static_argnums=(1, 2, 3))(jax.vmap(draw, in_axes=(0, None, None, None)))
@@ -52,11 +52,11 @@ def test_only_mixup_or_only_cutmix(mixup, cutmix):
 
 
 def test_soft_targets_sum_to_one_and_are_smoothed_as_in_timm():
-    found = soft_targets(jnp.array([0, 2]), jnp.array([1, 2]), jnp.float32(0.7), 4, 0.1)
+    result = soft_targets(jnp.array([0, 2]), jnp.array([1, 2]), jnp.float32(0.7), 4, 0.1)
     on, off = 1 - 0.1 + 0.1 / 4, 0.1 / 4
     expected = [[0.7 * on + 0.3 * off, 0.7 * off + 0.3 * on, off, off], [off, off, on, off]]
-    np.testing.assert_allclose(found, expected, rtol=1e-6)
-    np.testing.assert_allclose(found.sum(1), 1, rtol=1e-6)
+    np.testing.assert_allclose(result, expected, rtol=1e-6)
+    np.testing.assert_allclose(result.sum(1), 1, rtol=1e-6)
     # Without a partner, the loss equals the smoothed cross-entropy of unmixed images.
     logits = jax.random.normal(jax.random.key(0), (2, 4))
     alone = soft_targets(jnp.array([0, 2]), jnp.array([1, 1]), jnp.float32(1.0), 4, 0.1)

@@ -98,8 +98,8 @@ def test_the_last_blocks_keep_their_scale_where_the_others_are_not_trained():
     assert set(rest) == {"encoder"} and set(rest["encoder"]) == {"patch_embed", "cls_token", "block_00"}
     jax.tree.map(np.testing.assert_array_equal, join(last, rest), params)
     assert part(params, "") == (params, {})
-    whole = part(layer_scales(params, 0.5), "^(head|encoder/norm|encoder/block_01)/")[0]
-    assert layer_scales(last, 0.5) == whole
+    trained = part(layer_scales(params, 0.5), "^(head|encoder/norm|encoder/block_01)/")[0]
+    assert layer_scales(last, 0.5) == trained
 
 
 def test_layer_decay_counts_from_the_head():

@@ -72,8 +72,8 @@ def test_only_removed_patches_count():
     pred = np.where(mask[..., None] == 1, PATCHES, ONE)
     assert float(of_removed(jnp.asarray(pred), jnp.asarray(PATCHES), jnp.asarray(mask), 18)[0]) == 0
     pred = np.where(mask[..., None] == 1, ONE, PATCHES)
-    found = float(of_removed(jnp.asarray(pred), jnp.asarray(PATCHES), jnp.asarray(mask), 18)[0])
-    assert found == pytest.approx(1, abs=1e-5)
+    result = float(of_removed(jnp.asarray(pred), jnp.asarray(PATCHES), jnp.asarray(mask), 18)[0])
+    assert result == pytest.approx(1, abs=1e-5)
 
 
 def test_many_patches_are_sampled():

@@ -152,8 +152,8 @@ def test_the_step_trains_an_objective_that_it_does_not_know(teacher):
     values = eval_step.eval_step(spec, after.params, batch, np.int32(0))
     assert set(values) == {"loss", "spread"} and values["spread"].shape == (8,)
     for devices, fsdp, accumulation, rows in [(1, 1, 2, 8), (5, 5, 1, 10), (5, 1, 2, 10)]:
-        _, other, _, found = trained(teacher, devices, fsdp, accumulation, rows)
-        np.testing.assert_allclose(found, losses, rtol=1e-5, err_msg=f"{devices} {fsdp} {accumulation}")
+        _, other, _, result = trained(teacher, devices, fsdp, accumulation, rows)
+        np.testing.assert_allclose(result, losses, rtol=1e-5, err_msg=f"{devices} {fsdp} {accumulation}")
         np.testing.assert_allclose(kernel(other.params, "teacher"), average, rtol=1e-3, atol=1e-5)
 
 
@@ -179,7 +179,7 @@ def test_a_second_method_is_one_file_and_one_row(tmp_path, environment):
     assert len(predictions) == 1 + 23
 
 
-def made(**fields):
+def spec_with(**fields):
     values = dict(
         objective=Classification(), shape=ViTConfig(16, 8, 16, 1, 2), mean=(0.5,) * 3, std=(0.25,) * 3, batch_size=8,
         optimizer=Optimizer(0.9, 0.95, 0.1, "", 0.0, 1.0), accumulation=1, mesh=sharding.make_mesh(1),
@@ -195,15 +195,15 @@ def test_equal_specs_share_compiled_code_and_every_field_counts():
         return x
 
     compiled = jax.jit(step, static_argnums=0)
-    compiled(made(), 1.0)
-    compiled(made(), 2.0)
-    assert len(traces) == 1 and made() == made() and hash(made()) == hash(made())
+    compiled(spec_with(), 1.0)
+    compiled(spec_with(), 2.0)
+    assert len(traces) == 1 and spec_with() == spec_with() and hash(spec_with()) == hash(spec_with())
     others = {"batch_size": 4, "accumulation": 2, "trained": "^head/", "mean": (0.4,) * 3, "std": (0.2,) * 3}
-    others |= {"shape": dataclasses.replace(made().shape, depth=2), "stain": stain.Hed()}
+    others |= {"shape": dataclasses.replace(spec_with().shape, depth=2), "stain": stain.Hed()}
     others |= {"objective": Classification(mixup=0.8), "mesh": sharding.make_mesh(5)}
     for name, value in others.items():
-        assert made(**{name: value}) != made(), name
-    compiled(made(accumulation=2), 1.0)
+        assert spec_with(**{name: value}) != spec_with(), name
+    compiled(spec_with(accumulation=2), 1.0)
     assert len(traces) == 2
 
 

@@ -37,9 +37,9 @@ def test_hed_scales_and_shifts_the_amounts(tissue):
     key = jax.random.key(3)
     scale, shift = np.asarray(jax.random.uniform(key, (2, 2, 1, 1, 3), minval=-1.0, maxval=1.0))
     wanted = color.hed2rgb(color.rgb2hed(tissue) * (1 + 0.1 * scale) + 0.02 * shift / SKIMAGE)
-    found = stain.Hed()(jnp.array(tissue), key)
-    assert np.abs(found - wanted).max() < 1e-5
-    assert np.abs(found - tissue).max() > 0.01
+    result = stain.Hed()(jnp.array(tissue), key)
+    assert np.abs(result - wanted).max() < 1e-5
+    assert np.abs(result - tissue).max() > 0.01
 
 
 def test_lab_equals_that_of_scikit_image(colors):
@@ -61,12 +61,12 @@ def test_randstainna_gives_each_image_the_drawn_mean_and_deviation(tissue):
     gentle = stain.RandStainNA((60.0, 15.0, -8.0), (2.0, 1.0, 1.0), (4.0, 2.0, 2.0), (0.5, 0.2, 0.2), strength=0.5)
     key = jax.random.key(5)
     draws = 0.5 * np.asarray(jax.random.normal(key, (2, 2, 1, 1, 3)))
-    found = color.rgb2lab(np.asarray(gentle(jnp.array(tissue), key)))
+    result = color.rgb2lab(np.asarray(gentle(jnp.array(tissue), key)))
     assert np.allclose(
-        found.mean((1, 2)), (np.array(gentle.mean) + np.array(gentle.mean_spread) * draws[0])[:, 0, 0], atol=1e-2
+        result.mean((1, 2)), (np.array(gentle.mean) + np.array(gentle.mean_spread) * draws[0])[:, 0, 0], atol=1e-2
     )
     wanted = (np.array(gentle.deviation) + np.array(gentle.deviation_spread) * draws[1])[:, 0, 0]
-    assert np.allclose(found.std((1, 2)), wanted, atol=1e-2)
+    assert np.allclose(result.std((1, 2)), wanted, atol=1e-2)
 
 
 def test_a_negative_deviation_is_clipped_above_zero():
@@ -86,8 +86,8 @@ def test_a_negative_deviation_is_clipped_above_zero():
 def test_the_hue_turns_as_in_scikit_image(colors, turn):
     hsv = color.rgb2hsv(colors)
     hsv[..., 0] = (hsv[..., 0] + turn) % 1.0
-    found = stain.turned(jnp.array(colors), jnp.full((3, 1, 1), turn))
-    assert np.abs(found - color.hsv2rgb(hsv)).max() < 1e-5
+    result = stain.turned(jnp.array(colors), jnp.full((3, 1, 1), turn))
+    assert np.abs(result - color.hsv2rgb(hsv)).max() < 1e-5
 
 
 def test_jitter_is_brightness_then_contrast_then_saturation_then_hue(colors):

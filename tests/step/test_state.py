@@ -47,23 +47,23 @@ def test_padding_is_added_where_no_axis_can_be_split_and_taken_away_again():
     assert SHAPE.width == 33 and kernel.shape == (33, 135)  # 33 x 132 of the network
     assert kernel.addressable_shards[0].data.size == kernel.size // 5
     assert not np.asarray(kernel)[:, 132:].any()
-    whole = state.unpadded(spec, tree)
+    unpadded = state.unpadded(spec, tree)
     like = state.abstract_state(spec)
-    assert [leaf.shape for leaf in jax.tree.leaves(whole)] == [leaf.shape for leaf in jax.tree.leaves(like)]
-    again = state.padded(spec, whole)
+    assert [leaf.shape for leaf in jax.tree.leaves(unpadded)] == [leaf.shape for leaf in jax.tree.leaves(like)]
+    again = state.padded(spec, unpadded)
     assert [leaf.shape for leaf in jax.tree.leaves(again)] == [
         leaf.shape for leaf in jax.tree.leaves(state.split_state(spec))
     ]
     for a, b in zip(arrays(tree), arrays(again), strict=True):
         np.testing.assert_array_equal(a, b)
-    assert state.unpadded(spec_of(), whole) is whole  # nothing to do on one part
+    assert state.unpadded(spec_of(), unpadded) is unpadded  # nothing to do on one part
 
 
 def test_only_trained_parameters_have_optimizer_state():
-    every, head = (state.abstract_state(spec_of(trained=trained)) for trained in ("", "^head/"))
+    everything, head = (state.abstract_state(spec_of(trained=trained)) for trained in ("", "^head/"))
     count = lambda tree: sum(leaf.size for leaf in jax.tree.leaves(tree))  # noqa: E731
-    assert count(head.params) == count(every.params)
-    moments = count(every.opt_state) - 2 * count(every.params)
+    assert count(head.params) == count(everything.params)
+    moments = count(everything.opt_state) - 2 * count(everything.params)
     assert count(head.opt_state) == 2 * (33 * 3 + 3) + moments  # two moments of each trained value, and the counters
 
 

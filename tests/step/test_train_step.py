@@ -18,12 +18,12 @@ from tests.step.small import OPTIMIZER, SHAPE, batch_of, mesh_of, spec_of
 
 
 def losses(spec, rows, steps=4):
-    current, found = state.init_state(spec, 0), []
+    current, result = state.init_state(spec, 0), []
     for step in range(steps):
         batch = sharding.put_batch(batch_of(step, rows), spec.mesh)
         current, metrics = train_step.train_step(spec, current, batch, np.int32(0), np.float32(1e-2))
-        found.append([float(metrics["loss"]), float(metrics["gradient_norm"])])
-    return np.array(found), current
+        result.append([float(metrics["loss"]), float(metrics["gradient_norm"])])
+    return np.array(result), current
 
 
 @pytest.mark.slow
@@ -32,8 +32,8 @@ def test_every_split_and_accumulation_gives_the_losses_of_one_device(task):
     expected, _ = losses(spec_of(task, mesh_of(1)), 8)
     assert expected[-1, 0] != expected[0, 0]
     for devices, fsdp, accumulation, rows in [(5, 1, 1, 10), (5, 5, 1, 10), (5, 1, 2, 10), (4, 2, 2, 8), (5, 5, 3, 15)]:
-        found, _ = losses(spec_of(task, mesh_of(devices, fsdp), accumulation=accumulation), rows)
-        np.testing.assert_allclose(found, expected, rtol=1e-5, err_msg=f"{devices} {fsdp} {accumulation}")
+        values, _ = losses(spec_of(task, mesh_of(devices, fsdp), accumulation=accumulation), rows)
+        np.testing.assert_allclose(values, expected, rtol=1e-5, err_msg=f"{devices} {fsdp} {accumulation}")
 
 
 @pytest.mark.slow
@@ -46,12 +46,12 @@ def test_parameters_and_optimizer_state_are_split_over_fsdp():
         large = [x for x in jax.tree.leaves(tree) if x.size >= sharding.MIN_SPLIT]
         assert large and all(x.addressable_shards[0].data.size == x.size // 5 for x in large)
     assert current.params["encoder"]["block_00"]["mlp"]["fc1"]["kernel"].shape == (32, 260)
-    found, after = losses(spec, 10)
+    values, after = losses(spec, 10)
     jax.tree.map(lambda x, place: x.sharding.is_equivalent_to(place, x.ndim) or pytest.fail(str(x.sharding)),
                  after, state.state_shardings(spec))  # fmt: skip
     # Padding stays zero and has no effect, and the saved state has the network's own shapes.
     expected, _ = losses(spec_of("finetune", mesh_of(1), shape=shape), 10)
-    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    np.testing.assert_allclose(values, expected, rtol=1e-5)
     saved = state.unpadded(spec, after)
     assert jax.tree.map(jnp.shape, saved) == jax.tree.map(jnp.shape, state.abstract_state(spec))
     again = state.padded(spec, saved)
@@ -77,9 +77,9 @@ def test_visible_patches_train_by_their_weight():
 
 
 def leaves(params):
-    found = {}
-    map_paths(lambda path, leaf: found.setdefault(path, np.asarray(leaf).copy()), params)
-    return found
+    collected = {}
+    map_paths(lambda path, leaf: collected.setdefault(path, np.asarray(leaf).copy()), params)
+    return collected
 
 
 @pytest.mark.slow
@@ -89,7 +89,7 @@ def test_only_the_last_blocks_are_trained_and_have_optimizer_state():
     last = r"^(head|encoder/norm|encoder/block_02)/"
     spec = spec_of("finetune", mesh_of(2), shape=shape, trained=last, accumulation=2)
     before = leaves(state.init_state(spec, 0).params)
-    found, current = losses(spec, 8)
+    values, current = losses(spec, 8)
     after = leaves(current.params)
     moved = {path for path in before if before[path].tobytes() != after[path].tobytes()}
     assert moved == {path for path in before if re.search(last, path)}
@@ -98,7 +98,7 @@ def test_only_the_last_blocks_are_trained_and_have_optimizer_state():
     # Training all blocks changes the results, because the first blocks then have drop path, too.
     other = dataclasses.replace(shape, frozen_blocks=0)
     assert (
-        abs(found - losses(spec_of("finetune", mesh_of(2), shape=other, trained=last, accumulation=2), 8)[0]).max() > 0
+        abs(values - losses(spec_of("finetune", mesh_of(2), shape=other, trained=last, accumulation=2), 8)[0]).max() > 0
     )
 
 
@@ -108,13 +108,13 @@ def probe(devices, rows, accumulation=1, steps=3):
     optimizer = dataclasses.replace(OPTIMIZER, name="lars", weight_decay=0.0)
     fields = dict(shape=shape, optimizer=optimizer, trained="^head/", accumulation=accumulation)
     spec = spec_of("linear_probe", mesh_of(devices), **fields)
-    current, found = state.init_state(spec, 0), []
+    current, result = state.init_state(spec, 0), []
     before = leaves(current.params)
     for step in range(steps):
         batch = sharding.put_batch(batch_of(step, rows), spec.mesh)
         current, metrics = train_step.train_step(spec, current, batch, np.int32(0), np.float32(3.0))
-        found.append(float(metrics["loss"]))
-    return spec, before, current, found
+        result.append(float(metrics["loss"]))
+    return spec, before, current, result
 
 
 @pytest.mark.slow
@@ -142,13 +142,13 @@ def test_linear_probing_trains_the_head_by_statistics_of_the_whole_batch():
         moved = 0.9 * moved[0] + gradient, 0.9 * moved[1] + error.sum(0)
         kernel, bias = kernel - 3.0 * moved[0], bias - 3.0 * moved[1]
     for devices, rows, accumulation in ((1, 8, 1), (5, 10, 1), (5, 15, 3), (2, 8, 2)):
-        _, before, current, found = probe(devices, rows, accumulation)
-        said = f"{devices} devices, {rows} rows, {accumulation} accumulated"
-        np.testing.assert_allclose(found, expected, rtol=1e-4, err_msg=said)
-        np.testing.assert_allclose(current.params["batch_norm"]["mean"], mean, rtol=1e-4, atol=1e-6, err_msg=said)
-        np.testing.assert_allclose(current.params["batch_norm"]["variance"], variance, rtol=1e-4, err_msg=said)
-        np.testing.assert_allclose(current.params["head"]["kernel"], kernel, rtol=1e-3, atol=1e-6, err_msg=said)
-        np.testing.assert_allclose(current.params["head"]["bias"], bias, rtol=1e-3, atol=1e-6, err_msg=said)
+        _, before, current, values = probe(devices, rows, accumulation)
+        text = f"{devices} devices, {rows} rows, {accumulation} accumulated"
+        np.testing.assert_allclose(values, expected, rtol=1e-4, err_msg=text)
+        np.testing.assert_allclose(current.params["batch_norm"]["mean"], mean, rtol=1e-4, atol=1e-6, err_msg=text)
+        np.testing.assert_allclose(current.params["batch_norm"]["variance"], variance, rtol=1e-4, err_msg=text)
+        np.testing.assert_allclose(current.params["head"]["kernel"], kernel, rtol=1e-3, atol=1e-6, err_msg=text)
+        np.testing.assert_allclose(current.params["head"]["bias"], bias, rtol=1e-3, atol=1e-6, err_msg=text)
         after = leaves(current.params)
         changed = {path for path in after if before[path].tobytes() != after[path].tobytes()}
         assert changed == {"batch_norm/mean", "batch_norm/variance", "head/bias", "head/kernel"}
@@ -163,8 +163,8 @@ def test_a_linear_probe_is_evaluated_by_its_running_statistics():
     )
     norm, head = (jax.tree.map(np.asarray, current.params[name]) for name in ("batch_norm", "head"))
     logits = (x - norm["mean"]) / np.sqrt(norm["variance"] + 1e-6) @ head["kernel"] + head["bias"]
-    found = eval_step.eval_step(spec, current.params, batch, np.int32(0))["probabilities"]
-    np.testing.assert_allclose(found, jax.nn.softmax(logits), rtol=1e-4)
+    result = eval_step.eval_step(spec, current.params, batch, np.int32(0))["probabilities"]
+    np.testing.assert_allclose(result, jax.nn.softmax(logits), rtol=1e-4)
 
 
 def test_frozen_blocks_are_run_without_dropping_paths():
@@ -190,11 +190,11 @@ def test_each_micro_batch_drops_other_paths():
         spec = spec_of("finetune", mesh_of(1), shape=shape, batch_size=rows, accumulation=rows)
         batch = {"image": image.repeat(rows, 0), "label": np.zeros(rows, np.int32)}
         batch |= {"index": np.arange(rows, dtype=np.int32), "mask": np.ones(rows, np.float32)}
-        current, found = state.init_state(spec, 0), set()
+        current, result = state.init_state(spec, 0), set()
         for _ in range(20):  # a learning rate of 0 changes the step and with it the paths, but no parameter
             current, metrics = train_step.train_step(spec, current, batch, np.int32(0), np.float32(0))
-            found.add(round(float(metrics["loss"]), 4))
-        return found
+            result.add(round(float(metrics["loss"]), 4))
+        return result
 
     alone, both = losses_of(1), losses_of(2)
     assert len(alone) == 4 and both - alone
@@ -244,43 +244,43 @@ def test_every_split_and_accumulation_mixes_alike():
     assert np.abs(expected - plain).min() > 1e-4
     for devices, fsdp, accumulation, rows in [(5, 1, 1, 10), (5, 5, 3, 15)]:
         spec = spec_of("finetune", mesh_of(devices, fsdp), accumulation=accumulation, **MIXED)
-        found, _ = losses(spec, rows, steps=3)
-        np.testing.assert_allclose(found, expected, rtol=1e-5, err_msg=f"{devices} {fsdp} {accumulation}")
+        values, _ = losses(spec, rows, steps=3)
+        np.testing.assert_allclose(values, expected, rtol=1e-5, err_msg=f"{devices} {fsdp} {accumulation}")
 
 
 @pytest.mark.slow
 def test_drop_path_dropout_and_mixing_together_do_not_depend_on_the_number_of_devices():
     shape = ViTConfig(16, 4, 16, 2, 2, n_classes=3, pool="mean", drop_path=0.3, dropout=0.2)
     expected, _ = losses(spec_of("finetune", mesh_of(1), shape=shape, **MIXED), 8, steps=3)
-    found, _ = losses(spec_of("finetune", mesh_of(5), shape=shape, **MIXED), 10, steps=3)
-    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    values, _ = losses(spec_of("finetune", mesh_of(5), shape=shape, **MIXED), 10, steps=3)
+    np.testing.assert_allclose(values, expected, rtol=1e-5)
 
 
 @pytest.mark.slow
 def test_padding_is_mixed_into_nothing():
-    spec, found = spec_of("finetune", mesh_of(1), **MIXED), []
+    spec, result = spec_of("finetune", mesh_of(1), **MIXED), []
     for filling in (0, 255):
         batch = batch_of(0, 13)
         batch["image"][8:] = filling
         batch["label"][8:] = filling % 3
         batch = sharding.put_batch(batch, spec.mesh)
         _, metrics = train_step.train_step(spec, state.init_state(spec, 0), batch, np.int32(0), np.float32(1e-2))
-        found.append((float(metrics["loss"]), float(metrics["gradient_norm"])))
-    assert found[0] == found[1]
-    whole, _ = losses(spec, 8, steps=1)
-    np.testing.assert_allclose(found[0], whole[0], rtol=1e-5)
+        result.append((float(metrics["loss"]), float(metrics["gradient_norm"])))
+    assert result[0] == result[1]
+    without_padding, _ = losses(spec, 8, steps=1)
+    np.testing.assert_allclose(result[0], without_padding[0], rtol=1e-5)
 
 
 @pytest.mark.slow
 def test_what_is_mixed_is_a_function_of_seed_and_step():
     keys = [(0, 0), (0, 1), (1, 0)]
-    spec, found = spec_of("finetune", mesh_of(1), **MIXED), []
+    spec, result = spec_of("finetune", mesh_of(1), **MIXED), []
     batch = sharding.put_batch(batch_of(0, 8), spec.mesh)
     for seed, step in [*keys, *keys]:
         current = state.init_state(spec, 0)
         current.step = jnp.int32(step)
-        found.append(float(train_step.train_step(spec, current, batch, np.int32(seed), np.float32(0))[1]["loss"]))
-    assert found[:3] == found[3:] and len(set(found)) == 3
+        result.append(float(train_step.train_step(spec, current, batch, np.int32(seed), np.float32(0))[1]["loss"]))
+    assert result[:3] == result[3:] and len(set(result)) == 3
 
 
 @pytest.mark.slow
@@ -308,15 +308,15 @@ def test_runs_that_differ_in_seed_length_and_rate_share_compiled_code():
 
 def test_bfloat16_keeps_parameters_in_float32():
     shape = ViTConfig(16, 4, 16, 1, 2, n_classes=3, dtype="bfloat16")
-    found, current = losses(spec_of("finetune", mesh_of(1), shape=shape), 8, steps=2)
-    assert np.isfinite(found).all()
+    values, current = losses(spec_of("finetune", mesh_of(1), shape=shape), 8, steps=2)
+    assert np.isfinite(values).all()
     assert {x.dtype for x in jax.tree.leaves(current.params)} == {np.dtype("float32")}
 
 
 @pytest.mark.slow
 def test_remat_saves_memory_and_the_state_is_donated():
     """The new state reuses every byte of the old one. `remat` gives the same losses with less memory."""
-    found, sizes = [], []
+    collected, sizes = [], []
     batch = batch_of(0, 32)
     for remat in (False, True):
         deep = dict(decoder_width=16, decoder_depth=3, decoder_heads=2)
@@ -328,9 +328,9 @@ def test_remat_saves_memory_and_the_state_is_donated():
         sizes.append(memory.temp_size_in_bytes)
         for _ in range(2):
             current, metrics = program(current, *rest)
-            found.append([float(metrics["loss"]), float(metrics["gradient_norm"])])
+            collected.append([float(metrics["loss"]), float(metrics["gradient_norm"])])
     assert sizes[1] < 0.6 * sizes[0], sizes
-    np.testing.assert_allclose(found[2:], found[:2], rtol=1e-5)
+    np.testing.assert_allclose(collected[2:], collected[:2], rtol=1e-5)
 
 
 @pytest.mark.slow
@@ -340,8 +340,8 @@ def test_stain_changes_depend_on_seed_and_step_but_not_on_devices(task):
     plain, _ = losses(spec_of(task, mesh_of(1)), 8, steps=2)
     assert (expected != plain).all()
     for devices, accumulation, rows in [(5, 1, 10), (5, 2, 10)]:
-        found, _ = losses(spec_of(task, mesh_of(devices), accumulation=accumulation, stain=stain.Hed()), rows, steps=2)
-        np.testing.assert_allclose(found, expected, rtol=1e-5)
+        values, _ = losses(spec_of(task, mesh_of(devices), accumulation=accumulation, stain=stain.Hed()), rows, steps=2)
+        np.testing.assert_allclose(values, expected, rtol=1e-5)
 
 
 def test_every_step_draws_another_stain():

@@ -14,9 +14,9 @@ from mae_jax.train import finetune
 
 @pytest.fixture
 def config(tiny_config):
-    made = study_defaults(tiny_config("pretrain"), tiny_config("finetune"))
-    made.fractions = (0.1, 1.0)
-    return made
+    study = study_defaults(tiny_config("pretrain"), tiny_config("finetune"))
+    study.fractions = (0.1, 1.0)
+    return study
 
 
 def test_arms_differ_only_in_their_initial_weights(config, tmp_path):
@@ -46,10 +46,10 @@ def test_cells_with_as_many_updates_as_the_largest_fraction(config, tmp_path):
     differ = {k for k, v in flatten(plain).items() if v != flatten(matched)[k]}
     assert differ == {"train.match_fraction", "name"} and matched.train.match_fraction == 1.0
     data = splits.labelled(plain.data)
-    whole = splits.labelled(cells["100pct-mae-seed3"].data)
+    all_labels = splits.labelled(cells["100pct-mae-seed3"].data)
     few, many, all_labels = (
         finetune.resolve_finetune(cell, d, 1)
-        for cell, d in ((plain, data), (matched, data), (cells["100pct-mae-seed3"], whole))
+        for cell, d in ((plain, data), (matched, data), (cells["100pct-mae-seed3"], all_labels))
     )
     assert few.steps < many.steps == all_labels.steps and few.n_train == many.n_train < all_labels.n_train
     assert (many.warmup_steps, many.eval_every) == (all_labels.warmup_steps, all_labels.eval_every)

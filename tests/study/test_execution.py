@@ -25,15 +25,15 @@ def study(tiny_config):
 
 
 @pytest.fixture
-def made(study, tmp_path):
+def started(study, tmp_path):
     return execution._Execution(study, cells.runs(study, tmp_path), Progress(1.0, stream=io.StringIO()), [])
 
 
-def test_a_refused_run_and_one_that_cannot_be_written_are_missing(made):
-    made.note(1, UserError("its process 17 was killed by SIGKILL"), made.progress)
-    made.note(2, PermissionError(errno.EACCES, "Permission denied", "cells/x"), made.progress)
-    assert [run.name for run in made.missing.values()] == ["finetune 100 % scratch", "finetune 100 % mae"]
-    lines = made.progress.stream.getvalue().splitlines()
+def test_a_refused_run_and_one_that_cannot_be_written_are_missing(started):
+    started.note(1, UserError("its process 17 was killed by SIGKILL"), started.progress)
+    started.note(2, PermissionError(errno.EACCES, "Permission denied", "cells/x"), started.progress)
+    assert [run.name for run in started.missing.values()] == ["finetune 100 % scratch", "finetune 100 % mae"]
+    lines = started.progress.stream.getvalue().splitlines()
     assert lines[0] == "[2/3] finetune 100 % scratch: missing: its process 17 was killed by SIGKILL"
     assert lines[1].startswith("[3/3] finetune 100 % mae: missing: cells/x: Permission denied")
 
@@ -41,25 +41,25 @@ def test_a_refused_run_and_one_that_cannot_be_written_are_missing(made):
 @pytest.mark.parametrize(
     "error", [StorageError("disk full"), OSError(errno.EIO, "Input/output error", "x"), KeyError("a bug")]
 )
-def test_errors_that_concern_all_runs_are_raised(made, error):
+def test_errors_that_concern_all_runs_are_raised(started, error):
     with pytest.raises(type(error)):
-        made.note(1, error, made.progress)
-    assert not made.missing
+        started.note(1, error, started.progress)
+    assert not started.missing
 
 
-def test_what_starts_from_a_missing_run_is_refused(made):
-    made.note(0, UserError("diverged"), made.progress)
-    made.refuse_without_weights(1)  # from scratch
+def test_what_starts_from_a_missing_run_is_refused(started):
+    started.note(0, UserError("diverged"), started.progress)
+    started.refuse_without_weights(1)  # from scratch
     with pytest.raises(UserError, match="it needs the weights of pre-training, which is missing"):
-        made.refuse_without_weights(2)
+        started.refuse_without_weights(2)
 
 
-def test_finished_runs_are_counted_by_their_results(made):
-    assert execution.finished_of(made.runs) == "0 of 3 runs are finished"
-    place: Path = made.runs[1][0]
+def test_finished_runs_are_counted_by_their_results(started):
+    assert execution.finished_of(started.runs) == "0 of 3 runs are finished"
+    place: Path = started.runs[1][0]
     place.mkdir(parents=True)
     (place / "results.json").write_text("{}")
-    assert execution.finished_of(made.runs) == "1 of 3 runs is finished"
+    assert execution.finished_of(started.runs) == "1 of 3 runs is finished"
 
 
 @pytest.mark.slow

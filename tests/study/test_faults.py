@@ -24,18 +24,18 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def config(tiny_config):
-    made = study_defaults(tiny_config("pretrain"), tiny_config("finetune"))
-    made.fractions = (1.0,)
-    return made
+    study = study_defaults(tiny_config("pretrain"), tiny_config("finetune"))
+    study.fractions = (1.0,)
+    return study
 
 
 @pytest.fixture
 def ran(monkeypatch) -> list[str]:
     """The names of the runs that really run."""
-    found = []
+    collected = []
     original = loop.Loop.run
-    monkeypatch.setattr(loop.Loop, "run", lambda self: found.append(self.label) or original(self))
-    return found
+    monkeypatch.setattr(loop.Loop, "run", lambda self: collected.append(self.label) or original(self))
+    return collected
 
 
 def inits_in_report(workdir: Path) -> list[str]:
@@ -48,15 +48,15 @@ def test_a_refused_run_does_not_stop_the_others(config, tmp_path, ran, capsys):
     ((place, pretraining),) = cells.pretrainings(validate_study(config), tmp_path)
     loop.run(pretraining, place)
     victim = place / "checkpoints" / str(committed_steps(place / "checkpoints")[0]) / "params" / "_METADATA"
-    whole = victim.read_bytes()
-    victim.write_bytes(whole[:40] + bytes([whole[40] ^ 1]) + whole[41:])
+    undamaged = victim.read_bytes()
+    victim.write_bytes(undamaged[:40] + bytes([undamaged[40] ^ 1]) + undamaged[41:])
     with pytest.raises(UserError, match=r"1 of 3 runs is missing: finetune 100 % mae \(.*only the missing ones"):
         label_study.run(config, tmp_path)
     assert "[3/3] finetune 100 % mae: missing: init_from: checkpoint" in capsys.readouterr().out
     assert inits_in_report(tmp_path) == ["scratch"]
-    said = "not finished, so not in this report: finetune 100 % mae"
-    assert all(said in (tmp_path / "report" / name).read_text().lower() for name in ("index.html", "table.md"))
-    victim.write_bytes(whole)
+    text = "not finished, so not in this report: finetune 100 % mae"
+    assert all(text in (tmp_path / "report" / name).read_text().lower() for name in ("index.html", "table.md"))
+    victim.write_bytes(undamaged)
     ran.clear()
     label_study.run(config, tmp_path)
     assert ran == ["finetune 100 % mae"] and inits_in_report(tmp_path) == ["scratch", "mae"]
@@ -152,8 +152,8 @@ def test_finished_runs_without_checkpoint_are_reported(config, tmp_path, capsys)
     chosen.unlink()
     loop.run(single, tmp_path)
     steps = contents.read_json(tmp_path / contents.RUN)["steps"]
-    said = capsys.readouterr().out
-    assert f"already finished, but its checkpoint of step {steps} and best/{chosen.name}" in said
+    printed = capsys.readouterr().out
+    assert f"already finished, but its checkpoint of step {steps} and best/{chosen.name}" in printed
 
 
 @pytest.mark.slow
@@ -162,13 +162,13 @@ def test_a_damaged_finished_run_does_not_stop_the_others(config, tmp_path, ran, 
     config.fractions = (0.5, 1.0)
     label_study.run(config, tmp_path)
     one, other = (place for place, _ in cells.cells(validate_study(config), tmp_path))
-    whole = (one / contents.RESULTS).read_text()
+    undamaged = (one / contents.RESULTS).read_text()
     for wrong in (
-        whole.replace('"collapsed"', '"collapsec"'),  # a bit is flipped
-        whole.replace('"accuracy"', '"accuracx"', 1),
-        whole.replace('"f1": 0', '"f1": [0], "g1": 0', 1),
+        undamaged.replace('"collapsed"', '"collapsec"'),  # a bit is flipped
+        undamaged.replace('"accuracy"', '"accuracx"', 1),
+        undamaged.replace('"f1": 0', '"f1": [0], "g1": 0', 1),
     ):
-        assert wrong != whole
+        assert wrong != undamaged
         (one / contents.RESULTS).write_text(wrong)
         (other / contents.RESULTS).unlink()
         ran.clear()
@@ -186,7 +186,7 @@ def test_a_damaged_finished_run_does_not_stop_the_others(config, tmp_path, ran, 
     (one / contents.SUBSET).rmdir()
     ran.clear()
     label_study.run(config, tmp_path)
-    assert ran == ["finetune 50 % scratch"] and (one / contents.RESULTS).read_text() == whole
+    assert ran == ["finetune 50 % scratch"] and (one / contents.RESULTS).read_text() == undamaged
 
 
 @pytest.mark.slow

@@ -32,8 +32,8 @@ def test_one_classifier_per_device_and_each_run_over_all(tiny_config, monkeypatc
     runs += [
         Planned(Path(), classifier, SCHEDULE, 0, 0, False, step_seconds=0.1, seconds=s) for s in (100.0, 100.0, 50.0)
     ]
-    found = forecast.lines(runs, DataCache())
-    assert [line.strip() for line in found[1:]] == [
+    result = forecast.lines(runs, DataCache())
+    assert [line.strip() for line in result[1:]] == [
         "1 device: about 5:10",
         "2 devices: about 3:00 with one classifier per device, 2:35 with each run over all devices",
         "4 devices: about 1:55 with one classifier per device, 2:20 with each run over all devices",

@@ -11,9 +11,9 @@ from mae_jax.study.validation import validate_study
 
 @pytest.fixture
 def config(tiny_config):
-    made = study_defaults(tiny_config("pretrain"), tiny_config("finetune"))
-    made.fractions = (0.1, 1.0)
-    return made
+    study = study_defaults(tiny_config("pretrain"), tiny_config("finetune"))
+    study.fractions = (0.1, 1.0)
+    return study
 
 
 def test_an_arm_may_keep_the_name_of_the_baseline(config, tmp_path):
@@ -26,7 +26,7 @@ def test_an_arm_may_keep_the_name_of_the_baseline(config, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("inits", "said"),
+    ("inits", "message"),
     [
         (("scratch", "nowhere"), "'nowhere' is not allowed; use scratch, mae, mae:FIELD=VALUE"),
         (("mae", "mae"), "each once"),
@@ -43,11 +43,11 @@ def test_an_arm_may_keep_the_name_of_the_baseline(config, tmp_path):
         (("mae:model.width=18",), "model.width=18"),
     ],
 )
-def test_invalid_inits_are_refused(config, tmp_path, inits, said):
+def test_invalid_inits_are_refused(config, tmp_path, inits, message):
     config.inits = inits
     with pytest.raises(UserError) as error:
         label_study.run(config, tmp_path / "study")
-    assert said in str(error.value) and not (tmp_path / "study").exists()
+    assert message in str(error.value) and not (tmp_path / "study").exists()
 
 
 def parsed(config, *texts):

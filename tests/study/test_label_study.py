@@ -36,9 +36,9 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def config(tiny_config):
-    made = study_defaults(tiny_config("pretrain"), tiny_config("finetune"))
-    made.fractions = (0.1, 1.0)
-    return made
+    study = study_defaults(tiny_config("pretrain"), tiny_config("finetune"))
+    study.fractions = (0.1, 1.0)
+    return study
 
 
 def test_evaluations_of_the_same_encoders_on_the_same_labels(config, tmp_path):
@@ -105,10 +105,10 @@ def test_a_study_older_than_evaluations_can_add_them(config, tmp_path, monkeypat
         f"{task} {f} % {init}" for task in ("lbfgs", "knn") for f in (50, 100) for init in ("scratch", "mae")
     ]
     assert len(asked) == 2 * 4  # for each encoder: half of the training images, validation, test, the other half
-    said = capsys.readouterr().out
-    assert "  50 % of the labels, knn: 2 runs (scratch, mae; seeds 0): " in said
-    assert "| linear probe (L-BFGS) | 50 % " in said
-    assert re.search(r"A linear probe on random weights scores \d+\.\d % with 50 % of the labels, ", said)
+    printed = capsys.readouterr().out
+    assert "  50 % of the labels, knn: 2 runs (scratch, mae; seeds 0): " in printed
+    assert "| linear probe (L-BFGS) | 50 % " in printed
+    assert re.search(r"A linear probe on random weights scores \d+\.\d % with 50 % of the labels, ", printed)
     with open(tmp_path / "report" / "table.csv") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 4 and all(row["random_probe_accuracy"] for row in rows)
@@ -239,10 +239,13 @@ def test_a_study_runs_resumes_and_reports(config, tmp_path, monkeypatch, capsys)
     label_study.run(config, tmp_path)
     # Pre-training and fine-tuning are compiled once each: the cells share their step.
     assert train_step._cache_size() == before + 2
-    said = capsys.readouterr().out
-    assert "plan: 5 runs\n  pre-training: 36 images, 2 epochs, 6 updates of 16\n  10 % of the labels: 2 runs" in said
-    assert re.search(r"about [\d:]+ to finish, at [\d.]+ s per update \(pretrain\), ", said)
-    assert "[5/5] finetune 100 % mae: test accuracy" in said and f"report: {tmp_path / 'report' / 'index.html'}" in said
+    printed = capsys.readouterr().out
+    assert "plan: 5 runs\n  pre-training: 36 images, 2 epochs, 6 updates of 16\n  10 % of the labels: 2 runs" in printed
+    assert re.search(r"about [\d:]+ to finish, at [\d.]+ s per update \(pretrain\), ", printed)
+    assert (
+        "[5/5] finetune 100 % mae: test accuracy" in printed
+        and f"report: {tmp_path / 'report' / 'index.html'}" in printed
+    )
     with open(tmp_path / "report" / "table.csv") as file:
         rows = list(csv.DictReader(file))
     assert [(r["fraction"], r["init"]) for r in rows] == [
@@ -266,7 +269,7 @@ def test_a_study_runs_resumes_and_reports(config, tmp_path, monkeypatch, capsys)
         assert run.final_bytes == steps * run.weights + len(optimizer) * run.optimizer
         assert run.optimizer == pytest.approx(2 * run.weights, rel=0.01)  # AdamW's two moments
     total = readable(sum(run.final_bytes for run in planned))
-    assert f"checkpoints will take about {total} in the end (" in said and "only weights are kept" in said
+    assert f"checkpoints will take about {total} in the end (" in printed and "only weights are kept" in printed
     shape = mae_jax.load(tmp_path / "cells" / "100pct-mae-seed0").params
     assert planned[-1].weights == sum(leaf.nbytes for leaf in jax.tree.leaves(shape))
 
@@ -295,9 +298,9 @@ def test_a_signal_at_the_end_of_a_run_stops_the_study(config, tmp_path, monkeypa
     original = loop.Loop.results
 
     def results(self, *rest):
-        found = original(self, *rest)
+        result = original(self, *rest)
         os.kill(os.getpid(), signal.SIGINT)
-        return found
+        return result
 
     with monkeypatch.context() as patched:
         patched.setattr(loop.Loop, "results", results)

@@ -19,11 +19,11 @@ from mae_jax.train import loop
 
 @pytest.fixture
 def config(tiny_config):
-    made = sweep_defaults(tiny_config("pretrain"), tiny_config("finetune"))
-    made.finetune.data.fraction = 0.5
-    made.mask_ratios = made.pretrain.eval.mask_ratios = (0.75,)
-    made.visible_weights = (0.0, 1.0)
-    return made
+    study = sweep_defaults(tiny_config("pretrain"), tiny_config("finetune"))
+    study.finetune.data.fraction = 0.5
+    study.mask_ratios = study.pretrain.eval.mask_ratios = (0.75,)
+    study.visible_weights = (0.0, 1.0)
+    return study
 
 
 def test_networks_and_classifiers_differ_in_one_field(config, tmp_path):
@@ -47,8 +47,8 @@ def test_networks_and_classifiers_differ_in_one_field(config, tmp_path):
 def test_a_sweep_runs_reports_and_resumes(config, tmp_path, monkeypatch, capsys):
     config.visible_weights = (0.0,)  # what other tests have compiled
     main.run(config, tmp_path)
-    said = capsys.readouterr().out
-    assert "[3/3] finetune 50 % from mask75-visible0, seed 0: test accuracy" in said and "report:" in said
+    printed = capsys.readouterr().out
+    assert "[3/3] finetune 50 % from mask75-visible0, seed 0: test accuracy" in printed and "report:" in printed
     with open(tmp_path / "report" / "sweep.csv") as file:
         (row,) = csv.DictReader(file)
     (mean,) = contents.read_json(tmp_path / "pretrain" / "mask75-visible0" / "reconstructions.json")["means"]
@@ -79,7 +79,7 @@ def test_a_sweep_runs_reports_and_resumes(config, tmp_path, monkeypatch, capsys)
 
 
 @pytest.mark.parametrize(
-    ("field", "value", "said"),
+    ("field", "value", "message"),
     [
         ("mask_ratios", (), "mask_ratios=() is not allowed; use at least one value"),
         ("mask_ratios", (0.5, 1.0), "mask_ratios=(0.5, 1.0): 1.0 is not allowed; use numbers above 0 and below 1"),
@@ -90,12 +90,12 @@ def test_a_sweep_runs_reports_and_resumes(config, tmp_path, monkeypatch, capsys)
         ("mask_ratio", 0.5, "mask_ratio is not a field of a sweep; did you mean mask_ratios?"),
     ],
 )
-def test_an_invalid_sweep_is_refused(config, tmp_path, field, value, said):
+def test_an_invalid_sweep_is_refused(config, tmp_path, field, value, message):
     with config.ignore_type(), config.unlocked():
         config[field] = value
     with pytest.raises(UserError) as error:
         mask_sweep.run(config, tmp_path / "sweep")
-    assert said in str(error.value) and not (tmp_path / "sweep").exists()
+    assert message in str(error.value) and not (tmp_path / "sweep").exists()
 
 
 def test_a_sweep_needs_held_out_images(config, tmp_path):

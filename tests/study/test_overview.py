@@ -21,8 +21,8 @@ def test_a_bundle_is_not_a_run(tmp_path):
     assert overview.read(tmp_path) is None
     del saved[contents.BUNDLE]
     (tmp_path / contents.CONFIG).write_text(json.dumps(saved))
-    found = overview.read(tmp_path)
-    assert found is not None and (found.task, found.state) == ("finetune", "not started")
+    result = overview.read(tmp_path)
+    assert result is not None and (result.task, result.state) == ("finetune", "not started")
 
 
 GOOD = {"format": 2, "config": {"task": "finetune", "seed": 3, "data": {"label_count": 20}}}

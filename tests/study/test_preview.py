@@ -20,27 +20,27 @@ def test_a_run_is_itself_and_a_study_has_its_pre_training_first(tiny_config, tmp
     assert preview.runs(config, tmp_path) == [(tmp_path, config)]
     study = study_defaults(*parts(tiny_config))
     study.fractions, study.seeds = (0.5, 1.0), (0, 1)
-    found = preview.runs(validate_study(study), tmp_path)
-    assert [run.task for _, run in found] == ["pretrain"] + ["finetune"] * 8  # 2 fractions, 2 inits, 2 seeds
-    assert len({place for place, _ in found}) == 9 and all(place.is_relative_to(tmp_path) for place, _ in found)
+    result = preview.runs(validate_study(study), tmp_path)
+    assert [run.task for _, run in result] == ["pretrain"] + ["finetune"] * 8  # 2 fractions, 2 inits, 2 seeds
+    assert len({place for place, _ in result}) == 9 and all(place.is_relative_to(tmp_path) for place, _ in result)
 
 
 def test_a_sweep_has_a_network_for_each_ratio_and_weight_and_classifiers_for_each(tiny_config, tmp_path):
     sweep = sweep_defaults(*parts(tiny_config))
     sweep.mask_ratios, sweep.visible_weights, sweep.seeds = (0.25, 0.75), (0.0, 1.0), (0,)
-    found = preview.runs(validate_sweep(sweep), tmp_path)
-    networks = [(run.mae.mask_ratio, run.mae.visible_weight) for _, run in found if run.task == "pretrain"]
+    result = preview.runs(validate_sweep(sweep), tmp_path)
+    networks = [(run.mae.mask_ratio, run.mae.visible_weight) for _, run in result if run.task == "pretrain"]
     assert sorted(networks) == [(0.25, 0.0), (0.25, 1.0), (0.75, 0.0), (0.75, 1.0)]
-    assert sum(run.task == "finetune" for _, run in found) == 5  # scratch, and one from each network
+    assert sum(run.task == "finetune" for _, run in result) == 5  # scratch, and one from each network
 
 
 @pytest.mark.parametrize(("timed", "devices", "times"), [(True, True, 1), (True, False, 0), (False, True, 0)])
 def test_several_devices_are_foretold_only_where_times_are_measured(tiny_config, monkeypatch, timed, devices, times):
-    made, told = [], []
-    monkeypatch.setattr(plan, "make", lambda runs, cache, progress, timed: made.append((runs, timed)) or ["planned"])
+    actual, lines = [], []
+    monkeypatch.setattr(plan, "make", lambda runs, cache, progress, timed: actual.append((runs, timed)) or ["planned"])
     monkeypatch.setattr(plan, "describe", lambda planned: [f"{planned}"])
-    monkeypatch.setattr(forecast, "lines", lambda planned, cache: told.append(cache) or ["on 8 devices"])
+    monkeypatch.setattr(forecast, "lines", lambda planned, cache: lines.append(cache) or ["on 8 devices"])
     cache, config = DataCache(), validate(tiny_config())
-    found = preview.lines(config, Path("w"), timed, cache, devices)
-    assert found == ["['planned']"] + ["on 8 devices"] * times and told == [cache] * times
-    assert made == [([(Path("w"), config)], timed)]
+    result = preview.lines(config, Path("w"), timed, cache, devices)
+    assert result == ["['planned']"] + ["on 8 devices"] * times and lines == [cache] * times
+    assert actual == [([(Path("w"), config)], timed)]

@@ -97,9 +97,11 @@ def test_the_command_ends_with_a_report_and_the_next_step(cells, tmp_path, capsy
     monkeypatch.setattr(checking, "decode", lambda data, name: decoded.update([name]) or decode(data, name))
     out = tmp_path / "quick"
     dispatch(["quick", str(cells), f"--workdir={out}", "--steps=4", "--seeds=2"])
-    said = capsys.readouterr().out
+    printed = capsys.readouterr().out
     assert (out / "report" / "index.html").is_file() and (out / "check.csv").is_file()
-    assert "groups: not known" in said and "This was a quick look" in said and "  mae-jax run --config=" in said
-    assert "\nIt takes about" in said and "\nCheckpoints will take about" in said
+    assert (
+        "groups: not known" in printed and "This was a quick look" in printed and "  mae-jax run --config=" in printed
+    )
+    assert "\nIt takes about" in printed and "\nCheckpoints will take about" in printed
     assert len(list((out / "cells").iterdir())) == 5 * 2 * 2
     assert set(decoded) == {str(path) for path in cells.glob("*/*.png")} and set(decoded.values()) == {1}

@@ -94,8 +94,8 @@ def results_of(workdir: Path) -> dict[str, str]:
 
 
 def workers_of(parent: int) -> list[int]:
-    found = subprocess.run(["ps", "-o", "pid=,args=", "--ppid", str(parent)], capture_output=True, text=True).stdout
-    return [int(line.split()[0]) for line in found.splitlines() if "mae_jax.study.worker" in line]
+    result = subprocess.run(["ps", "-o", "pid=,args=", "--ppid", str(parent)], capture_output=True, text=True).stdout
+    return [int(line.split()[0]) for line in result.splitlines() if "mae_jax.study.worker" in line]
 
 
 @pytest.fixture(scope="module")

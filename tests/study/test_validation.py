@@ -13,13 +13,13 @@ from mae_jax.study import label_study, validation
 
 @pytest.fixture
 def config(tiny_config):
-    made = study_defaults(tiny_config("pretrain"), tiny_config("finetune"))
-    made.fractions = (0.1, 1.0)
-    return made
+    study = study_defaults(tiny_config("pretrain"), tiny_config("finetune"))
+    study.fractions = (0.1, 1.0)
+    return study
 
 
 @pytest.mark.parametrize(
-    ("field", "value", "said"),
+    ("field", "value", "message"),
     [
         ("seeds", (-1,), "seeds=(-1,): -1 is not allowed; use whole numbers of 0 and above"),
         ("seeds", ("a",), "'a' is not allowed"),
@@ -29,12 +29,12 @@ def config(tiny_config):
         ("subset_seeds", (1, 2), "must be empty or as long as seeds"),
     ],
 )
-def test_an_invalid_grid_is_refused(config, tmp_path, field, value, said):
+def test_an_invalid_grid_is_refused(config, tmp_path, field, value, message):
     with config.ignore_type():
         config[field] = value
     with pytest.raises(UserError) as error:
         label_study.run(config, tmp_path / "study")
-    assert said in str(error.value) and not (tmp_path / "study").exists()
+    assert message in str(error.value) and not (tmp_path / "study").exists()
 
 
 ROOT = Path(__file__).parents[2]

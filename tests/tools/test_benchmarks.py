@@ -42,10 +42,10 @@ def test_the_plan_counts_products_that_are_larger_than_the_cache(monkeypatch):
     spec.loader.exec_module(plan)
     config = defaults("finetune")
     config.model.update(size="custom", image_size=16, patch_size=8, width=16, depth=1, heads=2)
-    found = []
+    collected = []
     for config.train.batch_size in (10, 160):
-        found.append(plan.measure(validate(config))["flops"] / config.train.batch_size)
-    assert found[1] > 0.8 * found[0]  # the update's operations do not grow
+        collected.append(plan.measure(validate(config))["flops"] / config.train.batch_size)
+    assert collected[1] > 0.8 * collected[0]  # the update's operations do not grow
 
 
 def test_matrix_operations_are_counted_in_loops_and_inner_functions():

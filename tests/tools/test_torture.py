@@ -135,10 +135,10 @@ def test_a_difference_of_one_bit_is_detected(tmp_path, tiny_config):
     }
     for name, change in changes.items():
         file = places[1] / name
-        whole = file.read_bytes()
-        file.write_bytes(change(whole))
+        undamaged = file.read_bytes()
+        file.write_bytes(change(undamaged))
         assert differences(*places) == [f"./{name}"]
-        file.write_bytes(whole)
+        file.write_bytes(undamaged)
     (places[1] / "checkpoints" / "9.saving").mkdir()
     assert differences(*places) == [f"{places[1]}: left behind: 9.saving"]
     os.rmdir(places[1] / "checkpoints" / "9.saving")

@@ -75,13 +75,13 @@ def test_it_rolls_back_and_lowers_the_rate(tmp_path, tiny_config, capsys):
         loop.run(config, tmp_path)
     config.train.lower_rate_times = 2
     results = loop.run(config, tmp_path)
-    said = capsys.readouterr().out
+    printed = capsys.readouterr().out
     lowered = contents.read_json(tmp_path / contents.RUN)["rate_lowered"]
     assert [e["rate_factor"] for e in lowered] == [1e-3, pytest.approx(1e-6)]
     back = lowered[1]["back_to"]
     assert lowered[1]["diverged_at"] > back >= lowered[0]["back_to"] > 0
-    assert f"rolled back to the checkpoint of step {back}, continuing with 1e-06 times the learning rate (" in said
-    assert "(rollback 2 of 2)" in said
+    assert f"rolled back to the checkpoint of step {back}, continuing with 1e-06 times the learning rate (" in printed
+    assert "(rollback 2 of 2)" in printed
     rows = rows_of(tmp_path)
     assert [row["rate_factor"] for row in rows if "rate_factor" in row] == [e["rate_factor"] for e in lowered]
     rates = {row["step"]: row["learning_rate"] for row in rows if "learning_rate" in row}
@@ -114,15 +114,15 @@ def test_initial_weights_that_are_not_finite_are_named(tmp_path, tiny_config):
 
 
 @pytest.mark.parametrize(
-    ("field", "value", "said"),
+    ("field", "value", "message"),
     [
         ("train.on_divergence", "ignore", "use one of stop, lower_rate"),
         ("train.lower_rate_factor", 1.0, r"allowed: \(0, 1\)"),
         ("train.lower_rate_times", 0, r"allowed: \[1, 100\]"),
     ],
 )
-def test_settings_that_cannot_help_are_refused(tiny_config, field, value, said):
-    with pytest.raises(UserError, match=said):
+def test_settings_that_cannot_help_are_refused(tiny_config, field, value, message):
+    with pytest.raises(UserError, match=message):
         validation.validate(tiny_config(**{field: value}))
 
 
@@ -144,8 +144,8 @@ loop.run(tiny_config.__wrapped__()(**EXPLODES, **{"train.on_divergence": "lower_
 @pytest.mark.slow
 def test_a_run_killed_during_a_rollback_has_the_same_results(tmp_path, tiny_config):
     config = tiny_config(**EXPLODES, **{"train.on_divergence": "lower_rate"})
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    loop.run(config, whole)
+    uninterrupted, broken = tmp_path / "whole", tmp_path / "broken"
+    loop.run(config, uninterrupted)
     for how, code in (("kill", -signal.SIGKILL), ("finish", 0)):
         run = subprocess.run(
             [sys.executable, "-c", KILLED, str(broken), how],
@@ -157,8 +157,8 @@ def test_a_run_killed_during_a_rollback_has_the_same_results(tmp_path, tiny_conf
             assert committed_steps(broken / "checkpoints")[0] > back
     assert "resuming from step" in run.stdout and "(rollback 2 of 3)" in run.stdout
     for name in (contents.METRICS, contents.PREDICTIONS, contents.LOWERED):
-        assert (broken / name).read_bytes() == (whole / name).read_bytes()
-    for one, two in zip(arrays(broken, 8), arrays(whole, 8), strict=True):
+        assert (broken / name).read_bytes() == (uninterrupted / name).read_bytes()
+    for one, two in zip(arrays(broken, 8), arrays(uninterrupted, 8), strict=True):
         np.testing.assert_array_equal(one, two)
 
 
@@ -177,11 +177,11 @@ def test_rates_depend_on_the_list_of_reductions_and_the_step_alone(tmp_path, tin
     entry = {"what": "loss", "value": "nan", "diverged_at": 9, "back_to": 4, "rate_factor": 0.5}
     config = validation.validate(tiny_config())
     contents.write_json(tmp_path / contents.LOWERED, [entry, entry | {"back_to": 2, "rate_factor": 0.25}])
-    found = divergence.RateReductions(tmp_path, config, leader=True)
-    assert [found.factor(step) for step in (0, 1, 2, 3, 4, 9)] == [1, 1, 0.25, 0.25, 0.25, 0.25]
-    assert found.rows(4) == [{"diverged_at": 9, "rate_factor": 0.5}] and found.rows(3) == []
-    assert found.resume(4, [entry]) == 2  # a rollback that is newer than this checkpoint
-    assert found.resume(2, [entry]) is None
+    result = divergence.RateReductions(tmp_path, config, leader=True)
+    assert [result.factor(step) for step in (0, 1, 2, 3, 4, 9)] == [1, 1, 0.25, 0.25, 0.25, 0.25]
+    assert result.rows(4) == [{"diverged_at": 9, "rate_factor": 0.5}] and result.rows(3) == []
+    assert result.resume(4, [entry]) == 2  # a rollback that is newer than this checkpoint
+    assert result.resume(2, [entry]) is None
     (tmp_path / contents.LOWERED).unlink()
     lost = divergence.RateReductions(tmp_path, config, leader=True)
     assert lost.factor(9) == 1 and lost.resume(4, [entry]) is None and lost.factor(9) == 0.5

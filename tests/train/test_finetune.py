@@ -30,13 +30,13 @@ def data():
 
 def macro(labels, predicted):
     """Precision, recall and F1 over the classes that occur in the labels, one class after another."""
-    found = []
+    collected = []
     for label in sorted(set(labels.tolist())):
         hits = int(((labels == label) & (predicted == label)).sum())
         precision = hits / max(1, int((predicted == label).sum()))
         recall = hits / int((labels == label).sum())
-        found.append((precision, recall, 2 * precision * recall / (precision + recall) if hits else 0.0))
-    return np.mean(found, axis=0)
+        collected.append((precision, recall, 2 * precision * recall / (precision + recall) if hits else 0.0))
+    return np.mean(collected, axis=0)
 
 
 def test_results_are_of_the_test_images_and_macro_scores_of_their_classes(data, tmp_path):
@@ -46,21 +46,21 @@ def test_results_are_of_the_test_images_and_macro_scores_of_their_classes(data, 
         helped = np.eye(len(classes))[source.labels] * rng.random((len(source), 1)) * 3  # better than chance
         tables[source.fingerprint] = rng.dirichlet(np.ones(len(classes)), len(source)) + helped
         tables[source.fingerprint] /= tables[source.fingerprint].sum(1, keepdims=True)
-    found = finetune.write_predictions_and_score(data, lambda s, i: tables[s.fingerprint][i], tmp_path)
+    result = finetune.write_predictions_and_score(data, lambda s, i: tables[s.fingerprint][i], tmp_path)
 
     labels, p = data.test.labels, tables[data.test.fingerprint]
     predicted = p.argmax(1)
     assert len(set(labels)) < len(set(predicted)) == len(classes)  # a class is predicted that no test image has
-    assert [found[name] for name in ("precision", "recall", "f1")] == pytest.approx(macro(labels, predicted))
-    assert found["balanced_accuracy"] == found["recall"] and found["accuracy"] == (labels == predicted).mean()
-    assert [found[name] for name in ("n_train", "n_validation", "n_test", "n")] == [25, 15, len(labels), len(labels)]
-    unseen = found["without_leaked"]
+    assert [result[name] for name in ("precision", "recall", "f1")] == pytest.approx(macro(labels, predicted))
+    assert result["balanced_accuracy"] == result["recall"] and result["accuracy"] == (labels == predicted).mean()
+    assert [result[name] for name in ("n_train", "n_validation", "n_test", "n")] == [25, 15, len(labels), len(labels)]
+    unseen = result["without_leaked"]
     assert (unseen["leaked"], unseen["n"]) == (9, len(labels) - 9)
     assert unseen["accuracy"] == (labels == predicted)[9:].mean()
     assert unseen["f1"] == pytest.approx(macro(labels[9:], predicted[9:])[2])
     clinic = data.external["clinic"]
     right = tables[clinic.fingerprint].argmax(1) == clinic.labels
-    assert found["external"]["clinic"]["accuracy"] == right.mean() and "without_leaked" not in found["external"]
+    assert result["external"]["clinic"]["accuracy"] == right.mean() and "without_leaked" not in result["external"]
 
     for file, source, index in (
         (contents.PREDICTIONS, data.test, np.arange(len(labels))),
@@ -85,34 +85,34 @@ def scheduled(tiny_config, data, **fields):
 
 
 def test_steps_follow_from_the_labels_or_from_those_that_are_matched(tiny_config):
-    found = splits.labelled(validate(tiny_config(**{"data.fraction": 0.5})).data)
-    n = len(found.train_idx)
-    plain = scheduled(tiny_config, found, **{"data.fraction": 0.5})
+    labelled = splits.labelled(validate(tiny_config(**{"data.fraction": 0.5})).data)
+    n = len(labelled.train_idx)
+    plain = scheduled(tiny_config, labelled, **{"data.fraction": 0.5})
     assert (plain.n_train, plain.steps) == (n, 2 * -(-n // 16))
-    matched = scheduled(tiny_config, found, **{"data.fraction": 0.5, "train.match_fraction": 1.0})
-    pool = sum(found.subset["train"].values())
+    matched = scheduled(tiny_config, labelled, **{"data.fraction": 0.5, "train.match_fraction": 1.0})
+    pool = sum(labelled.subset["train"].values())
     assert (matched.n_train, matched.steps) == (n, 2 * -(-pool // 16)) and pool > n
 
 
 def test_the_best_epoch_needs_validation_images(tiny_config):
-    found = splits.labelled(validate(tiny_config()).data)
-    none = dataclasses.replace(found, val_idx=found.val_idx[:0])
+    labelled = splits.labelled(validate(tiny_config()).data)
+    none = dataclasses.replace(labelled, val_idx=labelled.val_idx[:0])
     with pytest.raises(UserError, match="train.select=accuracy needs validation images, but no class has an image"):
         scheduled(tiny_config, none, **{"train.select": "accuracy"})
-    assert scheduled(tiny_config, none).n_train == len(found.train_idx)
+    assert scheduled(tiny_config, none).n_train == len(labelled.train_idx)
 
 
 def test_a_run_says_what_its_images_are_and_what_its_test_sets_share_with_training(tiny_config):
     config = validate(tiny_config(**{"data.external": "TestB"}))
-    found = splits.labelled(config.data)
+    labelled = splits.labelled(config.data)
     none = dict.fromkeys(("groups", "images_in_shared_groups", "near_identical"), 0)
     leaks = {"TestA": none | {"identical": 2, "shifted_searched": True}}
-    found = dataclasses.replace(found, leaks=leaks, warnings=("one", "two"))
-    about = finetune.describe_data(config, found, None)
+    labelled = dataclasses.replace(labelled, leaks=leaks, warnings=("one", "two"))
+    about = finetune.describe_data(config, labelled, None)
     lines = about["about"]
-    counts = found.subset["actual"]
+    counts = labelled.subset["actual"]
     assert lines["classes"] == ", ".join(f"{name} {n}" for name, n in counts.items())
-    n, v = len(found.train_idx), len(found.val_idx)
+    n, v = len(labelled.train_idx), len(labelled.val_idx)
     assert lines["images"] == f"{n} for training (100 % of the labels), {v} for validation, 23 for test"
     assert lines["external test sets"] == "TestB 23" and lines["warning"] == "one; two"
     shared = lines["warning: test images that may be known from training"]

@@ -43,9 +43,9 @@ def finished(tmp_path_factory, make):
 
 @pytest.mark.slow
 def test_an_extended_run_equals_one_that_was_longer_from_the_start(finished):
-    grown, whole = finished / "grown", finished / "whole"
+    grown, uninterrupted = finished / "grown", finished / "whole"
     for name in (contents.PREDICTIONS, contents.VALIDATION):
-        assert (grown / name).read_text() == (whole / name).read_text()
+        assert (grown / name).read_text() == (uninterrupted / name).read_text()
     first, info = contents.read_json(finished.with_suffix(".json")), contents.read_json(grown / contents.RUN)
     assert info["epochs"] == 2.0
     # The last checkpoint was written before the test, so only that is counted anew.

@@ -62,8 +62,8 @@ def weights(workdir: Path) -> dict[str, bytes]:
 @pytest.mark.slow
 def test_a_killed_run_ends_with_the_same_bits(tmp_path, environment):
     """After SIGKILL and then SIGTERM, parameters, metrics and predictions equal those of an uninterrupted run."""
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    finish(start(environment, whole))
+    uninterrupted, broken = tmp_path / "whole", tmp_path / "broken"
+    finish(start(environment, uninterrupted))
     for number, at in ((signal.SIGKILL, 17), (signal.SIGTERM, 33)):
         process = start(environment, broken, "--config.log.progress_seconds=0.0")
         for line in process.stdout:
@@ -74,9 +74,9 @@ def test_a_killed_run_ends_with_the_same_bits(tmp_path, environment):
         assert process.returncode == (-signal.SIGKILL if number == signal.SIGKILL else 75), text
         assert not (broken / contents.RESULTS).exists()
     assert "resuming from step" in finish(start(environment, broken))
-    assert rows_of(broken) == rows_of(whole)
-    assert (broken / contents.PREDICTIONS).read_bytes() == (whole / contents.PREDICTIONS).read_bytes()
-    assert weights(broken) == weights(whole)
+    assert rows_of(broken) == rows_of(uninterrupted)
+    assert (broken / contents.PREDICTIONS).read_bytes() == (uninterrupted / contents.PREDICTIONS).read_bytes()
+    assert weights(broken) == weights(uninterrupted)
 
 
 def stop_after(monkeypatch, step: int):
@@ -111,13 +111,13 @@ def test_a_stopped_run_resumes_at_its_step_and_repeats_no_data(tmp_path, tiny_co
     task, _, recipe = task.partition(" ")
     config = tiny_config(task, **(recipe_of_mae() if recipe else {}))
     loop.run(config, tmp_path / "whole")
-    whole, seen[:] = list(seen), []
+    uninterrupted, seen[:] = list(seen), []
     with monkeypatch.context() as patched:
         stop_after(patched, 4)
         with pytest.raises(Stopped, match="step 4 of . is saved"):
             loop.run(config, tmp_path / "broken")
     loop.run(config, tmp_path / "broken")
-    assert seen == whole and len(whole) == len({step for step, _ in whole})
+    assert seen == uninterrupted and len(uninterrupted) == len({step for step, _ in uninterrupted})
     assert rows_of(tmp_path / "broken") == rows_of(tmp_path / "whole")
     assert weights(tmp_path / "broken") == weights(tmp_path / "whole")
     trained = [row for row in rows_of(tmp_path / "whole") if "train/loss" in row]
@@ -151,9 +151,9 @@ def test_a_run_resumes_with_another_sharding(tmp_path, tiny_config, monkeypatch)
             loop.run(config, tmp_path / "broken")
     config.sharding.fsdp = 1
     loop.run(config, tmp_path / "broken")
-    found, expected = rows_of(tmp_path / "broken"), rows_of(tmp_path / "whole")
-    assert [row.keys() for row in found] == [row.keys() for row in expected]
-    for one, other in zip(found, expected, strict=True):
+    result, expected = rows_of(tmp_path / "broken"), rows_of(tmp_path / "whole")
+    assert [row.keys() for row in result] == [row.keys() for row in expected]
+    for one, other in zip(result, expected, strict=True):
         assert one == pytest.approx(other, rel=1e-4), one["step"]
     best = np.load(next((tmp_path / "broken" / "best").glob("*.npz")))
     assert best["encoder/block_00/mlp/fc1/kernel"].shape == (36, 144)
@@ -217,13 +217,13 @@ def test_every_test_image_is_predicted_once(tmp_path, tiny_config):
 
 
 def test_evaluation_does_not_depend_on_the_batch_size(tmp_path, tiny_config):
-    found = []
+    collected = []
     for size in (7, 64):
         config = tiny_config()
         config.eval.batch_size = size
         loop.run(config, tmp_path / str(size))
-        found.append([r for r in rows_of(tmp_path / str(size)) if "val/loss" in r])
-    for a, b in zip(*found, strict=True):
+        collected.append([r for r in rows_of(tmp_path / str(size)) if "val/loss" in r])
+    for a, b in zip(*collected, strict=True):
         assert a == pytest.approx(b, rel=1e-5)
 
 
@@ -236,12 +236,12 @@ def test_a_run_directory_of_another_config_is_refused(tmp_path, tiny_config):
         loop.run(other, tmp_path)
     assert (tmp_path / contents.RESULTS).read_bytes() == kept
     (tmp_path / contents.RESULTS).rename(tmp_path / "aside")  # the same for an unfinished run
-    for field, value, said in (
+    for field, value, message in (
         ("model.depth", 3, "model.depth: 2 -> 3"),
         ("train.batch_size", 8, "train.batch_size: 16 -> 8"),
         ("seed", 1, "seed: 0 -> 1"),
     ):
-        with pytest.raises(UserError, match=rf"another config \(.*{said}"):
+        with pytest.raises(UserError, match=rf"another config \(.*{message}"):
             loop.run(tiny_config(**{field: value}), tmp_path)
     (tmp_path / "aside").rename(tmp_path / contents.RESULTS)
     again = tiny_config()
@@ -319,9 +319,9 @@ def test_stray_and_damaged_checkpoints_are_put_aside_and_named(tmp_path, tiny_co
     newest = tmp_path / "checkpoints" / "6"
     (newest / "params" / "_METADATA").write_text("{")
     loop.run(config, tmp_path)
-    said = capsys.readouterr().out
-    assert "99 is not a complete checkpoint" in said and "checkpoints/6 is damaged: " in said
-    assert "resuming from step 4" in said
+    printed = capsys.readouterr().out
+    assert "99 is not a complete checkpoint" in printed and "checkpoints/6 is damaged: " in printed
+    assert "resuming from step 4" in printed
     # Later steps are still saved.
     assert steps.committed_steps(tmp_path / "checkpoints") == [8, 4]
     assert {p.name for p in (tmp_path / "checkpoints").iterdir() if not p.name.isdigit()} == {"6.damaged", "99.stray"}
@@ -401,7 +401,7 @@ def test_the_metrics_of_tensorboards_hparams_table_are_test_scores_also_of_probe
     groups = list_session_groups.Handler(request, backend, "", asked).run().session_groups
     assert len(groups) == 2
     for group in groups:
-        found = {value.name.tag: value.value for value in group.metric_values}
+        result = {value.name.tag: value.value for value in group.metric_values}
         scores = results[group.hparams["task"].string_value]
-        assert found["test/accuracy"] == pytest.approx(scores["accuracy"])
-        assert found["test/macro_f1"] == pytest.approx(scores["f1"])
+        assert result["test/accuracy"] == pytest.approx(scores["accuracy"])
+        assert result["test/macro_f1"] == pytest.approx(scores["f1"])

@@ -41,8 +41,8 @@ def test_features_that_name_the_class_classify_every_image(tiny_config, tmp_path
     results = built.finish(PARAMS, tmp_path)
     assert results["accuracy"] == results["f1"] == 1 and results["chosen"]["val_accuracy"] == 1
     assert (results["n"], results["n_train"]) == (23, len(built.indices[0]))
-    every = [index for n, indices in computed for index in [(n, i) for i in indices]]
-    assert len(every) == len(set(every))  # no feature twice
+    pairs = [index for n, indices in computed for index in [(n, i) for i in indices]]
+    assert len(pairs) == len(set(pairs))  # no feature twice
     classifier, encoder = probes.load(tmp_path / contents.PROBE, "x", 5)
     assert isinstance(classifier, kind) and encoder == digest(jax.tree.map(np.asarray, PARAMS["encoder"]))
 

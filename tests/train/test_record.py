@@ -62,8 +62,8 @@ def test_run_json_says_how_the_run_was_trained_and_how_it_ended(task, tmp_path):
     assert info["n_train"] == len(task.indices[0]) and info["subset_seed"] == 7 and info["folds"] == 0
     assert info["classes"] == list(task.classes) and info["devices"] == "5 x cpu"
     assert info["config"] == as_json(task.config) and info["rate_lowered"] == [{"step": 1}]
-    whole = {"ended": task.resolved.steps, "selected_step": 3, "seconds": 1.0, "parts": {}, "rate_reductions": []}
-    assert not record.run_info(task, tmp_path, **whole)["stopped_early"]
+    info = {"ended": task.resolved.steps, "selected_step": 3, "seconds": 1.0, "parts": {}, "rate_reductions": []}
+    assert not record.run_info(task, tmp_path, **info)["stopped_early"]
 
 
 def test_values_are_as_json_reads_them_back():

@@ -33,28 +33,28 @@ def config(tiny_config, **fields):
 
 
 def test_strength_scales_the_published_ranges(tiny_config):
-    def made(**fields):
+    def stain_of(**fields):
         return stains.augmentation(config(tiny_config, **fields), (), ())
 
-    assert made() is None
-    assert made(stain="hed") == stain.Hed(0.1, 0.02)
-    assert made(stain="hed", stain_strength=2.0) == stain.Hed(0.2, 0.04)
-    assert made(stain="jitter") == stain.Jitter(0.2, 0.25, 0.25, 0.15)
-    assert made(stain="jitter", stain_strength=8.0).hue == 0.5  # half a turn reaches every hue
+    assert stain_of() is None
+    assert stain_of(stain="hed") == stain.Hed(0.1, 0.02)
+    assert stain_of(stain="hed", stain_strength=2.0) == stain.Hed(0.2, 0.04)
+    assert stain_of(stain="jitter") == stain.Jitter(0.2, 0.25, 0.25, 0.15)
+    assert stain_of(stain="jitter", stain_strength=8.0).hue == 0.5  # half a turn reaches every hue
 
 
 def test_randstainna_measures_only_training_images(tiny_config, source, images):
     chosen = np.arange(0, 30)
-    made = stains.augmentation(config(tiny_config, stain="randstainna"), (source,), (chosen,))
+    result = stains.augmentation(config(tiny_config, stain="randstainna"), (source,), (chosen,))
     wanted = stain.statistics(jnp.asarray(images[:30], jnp.float32) / 255)
-    assert isinstance(made, stain.RandStainNA)
-    assert np.allclose(dataclasses.astuple(made)[:4], wanted, atol=1e-4)
+    assert isinstance(result, stain.RandStainNA)
+    assert np.allclose(dataclasses.astuple(result)[:4], wanted, atol=1e-4)
     everything = stain.statistics(jnp.asarray(images, jnp.float32) / 255)
-    assert abs(everything[0][0] - made.mean[0]) > 1
+    assert abs(everything[0][0] - result.mean[0]) > 1
 
 
 def test_many_images_are_sampled_evenly_from_all_sources(tiny_config, source, images, monkeypatch):
     monkeypatch.setattr(stains, "SAMPLED", 5)
-    found = stains._sample(config(tiny_config, stain="randstainna"), (source, source), (np.arange(4), np.arange(40)))
+    result = stains._sample(config(tiny_config, stain="randstainna"), (source, source), (np.arange(4), np.arange(40)))
     wanted = np.concatenate([images[[0]], images[[7, 18, 28, 39]]])  # places 0, 10.75, 21.5, 32.25, 43 of 44
-    assert np.allclose(255 * found, wanted)
+    assert np.allclose(255 * result, wanted)

@@ -42,11 +42,11 @@ def test_one_of_two_simultaneous_starts_is_refused(tmp_path, environment):
     while all(process.poll() is None for process in two):  # one is refused, whichever it is
         time.sleep(0.05)
     loser, winner = sorted(two, key=lambda process: process.poll() is None)
-    said, _ = loser.communicate(timeout=60)
+    printed, _ = loser.communicate(timeout=60)
     winner.send_signal(signal.SIGTERM)
     text, _ = winner.communicate(timeout=300)
-    assert loser.returncode == 2, said
-    assert f"is in use by process {winner.pid} on {os.uname().nodename}; wait for it" in said
+    assert loser.returncode == 2, printed
+    assert f"is in use by process {winner.pid} on {os.uname().nodename}; wait for it" in printed
     assert winner.returncode == EXIT_STOPPED, text
 
 
@@ -143,11 +143,11 @@ def test_a_state_restored_on_other_devices_is_equal(tmp_path, tiny_config, befor
     with Checkpoints(tmp_path, 1, {}, print) as store:
         store.save(1, unpadded(specs[before], state), {})
     with Checkpoints(tmp_path, 1, {}, print) as store:
-        found = padded(specs[after], store.restore(abstract_state(specs[after]))[0])
-    for split, devices in ((state, before), (found, after)):
+        result = padded(specs[after], store.restore(abstract_state(specs[after]))[0])
+    for split, devices in ((state, before), (result, after)):
         kernel = split.params["encoder"]["block_00"]["mlp"]["fc1"]["kernel"]
         assert len(kernel.sharding.device_set) == devices and kernel.is_fully_replicated == (devices == 1)
-    pairs = zip(*(jax.tree.leaves((s.params, s.opt_state)) for s in (state, found)), strict=True)
+    pairs = zip(*(jax.tree.leaves((s.params, s.opt_state)) for s in (state, result)), strict=True)
     assert all(np.asarray(one).tobytes() == np.asarray(two).tobytes() for one, two in pairs)
 
 
@@ -160,8 +160,8 @@ def test_a_run_started_on_five_devices_ends_on_one(tmp_path, tiny_config, monkey
     shutil.rmtree(tmp_path / "checkpoints" / str(committed_steps(tmp_path / "checkpoints")[0]))
     monkeypatch.setattr(sharding, "make_mesh", lambda fsdp=1: mesh_of(1))
     loop.run(config, tmp_path)
-    found = (tmp_path / contents.PREDICTIONS).read_text().splitlines()
-    assert [row.split(",")[:4] for row in found] == [row.split(",")[:4] for row in expected]
+    result = (tmp_path / contents.PREDICTIONS).read_text().splitlines()
+    assert [row.split(",")[:4] for row in result] == [row.split(",")[:4] for row in expected]
 
 
 @pytest.mark.slow
@@ -170,7 +170,7 @@ def test_a_batch_that_followed_from_the_devices_stays_on_other_devices(
     tmp_path, tiny_config, monkeypatch, capsys, accumulation
 ):
     config = tiny_config("pretrain", **{"train.batch_size": 0, "train.batch_per_device": 2})
-    whole = loop.run(config, tmp_path)
+    scores = loop.run(config, tmp_path)
     (tmp_path / contents.RESULTS).unlink()
     shutil.rmtree(tmp_path / "checkpoints" / str(committed_steps(tmp_path / "checkpoints")[0]))
     monkeypatch.setattr(sharding, "make_mesh", lambda fsdp=1: mesh_of(1))
@@ -184,7 +184,7 @@ def test_a_batch_that_followed_from_the_devices_stays_on_other_devices(
     saved = contents.read_config(tmp_path / contents.CONFIG)["resolved"]
     assert (saved["batch_size"], saved["devices"]) == (10, 5)
     for name in ("val/loss", "val/visible_loss"):
-        assert again[name] == pytest.approx(whole[name], rel=1e-4)
+        assert again[name] == pytest.approx(scores[name], rel=1e-4)
     assert loop.run(config, tmp_path) == again  # finished, on either number of devices
 
 

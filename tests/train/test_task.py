@@ -51,10 +51,10 @@ def test_images_of_an_epoch_are_counted_by_source_where_there_are_several(task):
         config=dataclasses.replace(task.config, data=data),
     )  # fmt: skip
     steps = task.resolved.steps_per_epoch
-    found = mixed.epoch_images(2 * steps)
-    assert list(found) == ["epoch_images/a", "epoch_images/b"]
-    assert found["epoch_images/a"] == pytest.approx(0.75 * steps * 12, abs=1)
-    assert sum(found.values()) == steps * 12
+    result = mixed.epoch_images(2 * steps)
+    assert list(result) == ["epoch_images/a", "epoch_images/b"]
+    assert result["epoch_images/a"] == pytest.approx(0.75 * steps * 12, abs=1)
+    assert sum(result.values()) == steps * 12
     assert sum(mixed.epoch_images(1).values()) == 12  # of an epoch that has only begun
 
 

@@ -36,7 +36,7 @@ if __name__ == "__main__":
 """
 
 
-def said(errors: str) -> list[str]:
+def messages_in(errors: str) -> list[str]:
     """The lines without those that TensorFlow prints at its import when there is no GPU driver."""
     return [line for line in errors.splitlines() if "cuda drivers" not in line and "InitializeLog" not in line]
 
@@ -92,14 +92,14 @@ def test_a_signal_to_the_process_group_saves_and_the_run_resumes(tmp_path, envir
     os.killpg(stopped.pid, number)
     text, errors = stopped.communicate(timeout=30)
     assert stopped.returncode == EXIT_STOPPED, text + errors
-    assert len(said(errors)) == 1 and "step" in errors and "is saved; rerun the same command to resume" in errors
+    assert len(messages_in(errors)) == 1 and "step" in errors and "is saved; rerun the same command to resume" in errors
     again = subprocess.Popen([*command, f"--workdir={tmp_path}"], start_new_session=True, **options)
     for line in again.stdout:
         if "resuming from step" in line:
             break
     os.killpg(again.pid, number)
     text, errors = again.communicate(timeout=30)
-    assert again.returncode == EXIT_STOPPED and len(said(errors)) == 1, text + errors
+    assert again.returncode == EXIT_STOPPED and len(messages_in(errors)) == 1, text + errors
 
 
 @pytest.mark.slow
@@ -124,5 +124,5 @@ def test_an_error_in_a_worker_is_one_line(tmp_path, environment):
     for path in (tmp_path / "Train" / "a").iterdir():
         path.unlink()
     _, errors = process.communicate(timeout=100)
-    assert process.returncode == 2 and len(said(errors)) == 1, errors
+    assert process.returncode == 2 and len(messages_in(errors)) == 1, errors
     assert ".png cannot be read (No such file or directory)" in errors

@@ -19,26 +19,26 @@ def test_arrays_and_config_of_a_folder_are_read_as_they_were_written(tmp_path):
     save_file(given, tmp_path / "model.safetensors")
     (tmp_path / "config.json").write_text(json.dumps({"heads": 3}))
     for place in (tmp_path, tmp_path / "model.safetensors"):
-        found, config = arrays.read_arrays(place, "SRC")
-        assert config == {"heads": 3} and found.keys() == given.keys()
+        arrays_read, config = arrays.read_arrays(place, "SRC")
+        assert config == {"heads": 3} and arrays_read.keys() == given.keys()
         for name, array in given.items():
-            assert found[name].dtype == array.dtype
-            np.testing.assert_array_equal(found[name], array)
+            assert arrays_read[name].dtype == array.dtype
+            np.testing.assert_array_equal(arrays_read[name], array)
 
 
 def test_bfloat16_is_widened_exactly(tmp_path):
     bits = np.array([0x3F80, 0xC020, 0x0000, 0x7F80], np.uint16)  # 1, -2.5, 0, infinity
     header = json.dumps({"x": {"dtype": "BF16", "shape": [4], "data_offsets": [0, 8]}}).encode()
     (tmp_path / "m.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bits.tobytes())
-    found, _ = arrays.read_arrays(tmp_path / "m.safetensors", "SRC")
-    np.testing.assert_array_equal(found["x"], np.array([1, -2.5, 0, np.inf], np.float32))
-    assert found["x"].dtype == np.float32
+    arrays_read, _ = arrays.read_arrays(tmp_path / "m.safetensors", "SRC")
+    np.testing.assert_array_equal(arrays_read["x"], np.array([1, -2.5, 0, np.inf], np.float32))
+    assert arrays_read["x"].dtype == np.float32
 
 
 def test_npz_files_hold_numbers_alone(tmp_path):
     np.savez(tmp_path / "good.npz", a=np.eye(2))
-    found, config = arrays.read_arrays(tmp_path / "good.npz", "SRC")
-    np.testing.assert_array_equal(found["a"], np.eye(2))
+    arrays_read, config = arrays.read_arrays(tmp_path / "good.npz", "SRC")
+    np.testing.assert_array_equal(arrays_read["a"], np.eye(2))
     assert config == {}
     np.savez(tmp_path / "text.npz", a=np.array(["x"]))
     with pytest.raises(UserError, match=r"SRC: .*text\.npz: 'a' is not an array of numbers \(type <U1\); save plain"):
@@ -54,9 +54,12 @@ def test_damage_and_other_files_are_named_with_their_field(tmp_path):
         arrays.read_arrays(tmp_path / "m.safetensors", "init")
     with pytest.raises(UserError, match="init=.*none does not exist; name a file or folder of weights"):
         arrays.read_arrays(tmp_path / "none", "init")
-    for text, said in (("{", "is not valid JSON"), ("[]", "holds a list instead of a JSON object; download it again")):
+    for text, message in (
+        ("{", "is not valid JSON"),
+        ("[]", "holds a list instead of a JSON object; download it again"),
+    ):
         (tmp_path / "config.json").write_text(text)
-        with pytest.raises(UserError, match=said):
+        with pytest.raises(UserError, match=message):
             arrays.read_config(tmp_path, "init")
     assert arrays.read_config(tmp_path, "init", "other.json") == {}
 

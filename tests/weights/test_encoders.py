@@ -47,9 +47,9 @@ def joined(arrays, names, new):
     """Layers next to each other, such as queries, keys and values, as one."""
     out, parts = {}, {}
     for key, value in arrays.items():
-        found = re.fullmatch(rf"(.*\.)({'|'.join(names)})\.(weight|bias)", key)
-        if found:
-            parts.setdefault(f"{found[1]}{new}.{found[3]}", {})[found[2]] = value
+        match = re.fullmatch(rf"(.*\.)({'|'.join(names)})\.(weight|bias)", key)
+        if match:
+            parts.setdefault(f"{match[1]}{new}.{match[3]}", {})[match[2]] = value
         else:
             out[key] = value
     return out | {key: np.concatenate([part[name] for name in names]) for key, part in parts.items()}
@@ -148,7 +148,7 @@ def test_a_dinov2_classifier_reads_the_class_token_and_the_mean_of_the_patches(t
 )
 def test_a_swiglu_with_gates_and_values_apart_is_the_same(name, layers, tmp_path):
     path = folder_of(name, tmp_path)
-    whole = reader.read(path, heads=2).params
+    params = reader.read(path, heads=2).params
     packed = {"midnight": "weights_in", "openmidnight": "w12", "h0-mini": "fc1"}[name]
     arrays = {}
     for key, value in load_file(tmp_path / "model.safetensors").items():
@@ -159,7 +159,7 @@ def test_a_swiglu_with_gates_and_values_apart_is_the_same(name, layers, tmp_path
         else:
             arrays[key] = value
     save_file(arrays, tmp_path / "model.safetensors")
-    jax.tree.map(np.testing.assert_array_equal, reader.read(path, heads=2).params, whole)
+    jax.tree.map(np.testing.assert_array_equal, reader.read(path, heads=2).params, params)
 
 
 def test_the_docs_list_every_encoder():

@@ -158,8 +158,8 @@ def test_a_classifier_is_exported_with_labels_normalization_and_card(classifier,
     card = (tmp_path / "hf/README.md").read_text()
     results = contents.read_json(run_dir / contents.RESULTS)
     assert f"| accuracy | {results['accuracy']:.3f} | " in card and "95 % interval" in card
-    for said in ("## Data", "generated images", "## Recipe", "random weights", "3 updates", "not a medical device"):
-        assert said in card, said
+    for message in ("## Data", "generated images", "## Recipe", "random weights", "3 updates", "not a medical device"):
+        assert message in card, message
     assert "mixup 0, CutMix 0" in card and "RandAugment" not in card and "erasing" not in card
     info = contents.read_json(run_dir / contents.RUN)
     with monkeypatch.context() as patch:  # a run on `label_count` images has the share in run.json alone
@@ -170,12 +170,12 @@ def test_a_classifier_is_exported_with_labels_normalization_and_card(classifier,
     config.data.update(randaugment=9.0, randaugment_colour=False, random_erasing=0.25)
     config.train.update(mixup=0.8, cutmix=1.0)
     card = model_card(run_dir, export.load(run_dir)[0], config, "hf", [])
-    for said in (
+    for message in (
         "mixup 0.8, CutMix 1",
         "RandAugment of magnitude 9 (geometric transforms only)",
         "erasing in 25 % of the images",
     ):
-        assert said in card, said
+        assert message in card, message
     assert card.startswith("---\nlibrary_name: transformers\npipeline_tag: image-classification\n")
     assert str(run_dir.parent) not in card
 
@@ -195,9 +195,9 @@ def test_the_best_epochs_network_is_exported_if_it_made_the_predictions(classifi
     map_paths(lambda path, leaf: flat.update({path: np.asarray(leaf) + 1}), export.load(classifier[0])[0].params)
     (run_dir / "best").mkdir(exist_ok=True)
     np.savez(run_dir / "best/1.npz", **flat)
-    found = export.load(run_dir)[0]
-    assert found.origin.endswith("(step 1)")
-    np.testing.assert_array_equal(found.params["head"]["kernel"], flat["head/kernel"])
+    result = export.load(run_dir)[0]
+    assert result.origin.endswith("(step 1)")
+    np.testing.assert_array_equal(result.params["head"]["kernel"], flat["head/kernel"])
 
 
 def test_a_card_escapes_names_and_an_unfinished_run_is_refused(classifier, tmp_path):
@@ -299,14 +299,17 @@ def test_an_autoencoder_is_exported_with_its_decoder(tmp_path, tiny_config, caps
     assert "75 % of the patches removed" in card and "| removed patches |" in card
 
     assert dispatch(["convert", "import", str(tmp_path / "hf"), str(tmp_path / "own")]) == 0
-    said = capsys.readouterr().out
-    assert "all accounted for" in said and f"written: {tmp_path / 'own'}" in said
+    printed = capsys.readouterr().out
+    assert "all accounted for" in printed and f"written: {tmp_path / 'own'}" in printed
     with pytest.raises(UserError, match="is not the config of a run"):
         dispatch(["convert", "export", str(tmp_path / "hf"), str(tmp_path / "x"), "--format", "hf"])
     assert not (tmp_path / "x").exists()
-    own = reader.read(tmp_path / "own")
-    assert own.shape == back.shape and (own.mean, own.std) == (back.mean, back.std)
-    jax.tree.map(np.testing.assert_array_equal, own.params, back.params)
+    from_safetensors = reader.read(tmp_path / "own")
+    assert from_safetensors.shape == back.shape and (from_safetensors.mean, from_safetensors.std) == (
+        back.mean,
+        back.std,
+    )
+    jax.tree.map(np.testing.assert_array_equal, from_safetensors.params, back.params)
     transformers = pytest.importorskip("transformers", reason="needs the extra [peers]")
     _, info = transformers.ViTMAEForPreTraining.from_pretrained(tmp_path / "hf", output_loading_info=True)
     assert not any(info[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))

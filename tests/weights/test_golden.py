@@ -130,10 +130,10 @@ def test_parameter_groups_are_those_of_timm():
 
 
 def test_learning_rates_are_those_of_timm():
-    made = json.loads((GOLDEN / "timm_optimizer.json").read_text())["schedule"]
+    result = json.loads((GOLDEN / "timm_optimizer.json").read_text())["schedule"]
     resolved = Schedule(
         n_train=1, devices=1, batch_size=1, rows=1, steps_per_epoch=1, steps=220, warmup_steps=20,
-        peak_lr=made["peak"], eval_every=1, save_every=1,
+        peak_lr=result["peak"], eval_every=1, save_every=1,
     )  # fmt: skip
-    ours = [learning_rate(step, "cosine", resolved, made["min"]) for step in made["steps"]]
-    np.testing.assert_allclose(ours, made["rates"], rtol=1e-9)
+    ours = [learning_rate(step, "cosine", resolved, result["min"]) for step in result["steps"]]
+    np.testing.assert_allclose(ours, result["rates"], rtol=1e-9)

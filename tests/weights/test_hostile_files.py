@@ -221,7 +221,7 @@ def test_any_config_of_a_run_is_read_or_refused(tmp_path, fields, task, keep):
 
 
 @pytest.mark.parametrize(
-    ("config", "said"),
+    ("config", "message"),
     [
         ({"model": {"__class__": 1}}, "config.json: model.__class__ is not a field"),
         ({"model": {"__class__": {}}}, "config.json is damaged"),
@@ -230,10 +230,10 @@ def test_any_config_of_a_run_is_read_or_refused(tmp_path, fields, task, keep):
         ({"model": {"regs": 1}}, r"model.regs is not a field .*, but the file was written by mae_jax 9\.1; update"),
     ],
 )
-def test_fields_that_no_config_has_are_named_with_their_writer(tmp_path, config, said):
+def test_fields_that_no_config_has_are_named_with_their_writer(tmp_path, config, message):
     saved = {"version": "9.1", "config": {"task": "finetune"} | config}
     (tmp_path / "config.json").write_text(json.dumps(saved))
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         steps.saved_config(tmp_path, "RUN_DIR")
 
 

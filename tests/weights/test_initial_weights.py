@@ -56,6 +56,6 @@ def test_the_data_of_earlier_runs_is_followed_to_the_first(tiny_config, tmp_path
     second = started(validate(tiny_config("pretrain", **{"data.synthetic_size": 48})), first)
     saved(tmp_path / "b", second)
     config = started(validate(tiny_config()), tmp_path / "b")
-    found = initial_weights.earlier_data(config)
-    assert [(task, data.synthetic_size) for task, data in found] == [("pretrain", 48), ("pretrain", 32)]
+    result = initial_weights.earlier_data(config)
+    assert [(task, data.synthetic_size) for task, data in result] == [("pretrain", 48), ("pretrain", 32)]
     assert initial_weights.earlier_data(validate(tiny_config())) == []

@@ -75,9 +75,9 @@ def test_gate_and_value_of_a_gated_layer_are_one_array():
     gate, value = np.full((3, 2), 1.0), np.full((3, 2), 2.0)
     (first, second, last), (one, two) = (names._SEPARATE[0][0], names._SEPARATE[0][1])
     given = {f"blocks.0.mlp.{first}.weight": gate, f"blocks.0.mlp.{second}.weight": value, "other": gate}
-    found = names.packed(given)
-    np.testing.assert_array_equal(found[f"blocks.0.mlp.{one}.weight"], np.concatenate([gate, value]))
-    assert set(found) == {f"blocks.0.mlp.{one}.weight", "other"} and set(given) > {"other"} and last and two
+    result = names.packed(given)
+    np.testing.assert_array_equal(result[f"blocks.0.mlp.{one}.weight"], np.concatenate([gate, value]))
+    assert set(result) == {f"blocks.0.mlp.{one}.weight", "other"} and set(given) > {"other"} and last and two
     alone = {f"blocks.0.mlp.{first}.weight": gate}
     assert names.packed(alone).keys() == alone.keys()  # without its value nothing is joined
 

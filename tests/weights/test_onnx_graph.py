@@ -50,13 +50,17 @@ def test_a_classifiers_outputs_are_ours(fields):
     model = onnx_graph.build(weights, {"classes": ["a", "ä", "c"], "task": "finetune"}, "a card", temperature=2.0)
     for n in (1, 5):
         images = np.random.default_rng(n).random((n, shape.image_size, shape.image_size, 3), np.float32)
-        got = outputs(model, images)
+        outputs_of_graph = outputs(model, images)
         normalized = (images - np.float32(weights.mean)) / np.float32(weights.std)
         logits = apply("vit", shape, weights.params, normalized)
-        np.testing.assert_allclose(got["logits"], logits, rtol=1e-4, atol=1e-4)
-        np.testing.assert_allclose(got["probabilities"], jax.nn.softmax(logits), rtol=1e-4, atol=1e-6)
-        np.testing.assert_allclose(got["calibrated_probabilities"], jax.nn.softmax(logits / 2), rtol=1e-4, atol=1e-6)
-        np.testing.assert_allclose(got["features"], pooled(shape, weights.params, normalized), rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(outputs_of_graph["logits"], logits, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(outputs_of_graph["probabilities"], jax.nn.softmax(logits), rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(
+            outputs_of_graph["calibrated_probabilities"], jax.nn.softmax(logits / 2), rtol=1e-4, atol=1e-6
+        )
+        np.testing.assert_allclose(
+            outputs_of_graph["features"], pooled(shape, weights.params, normalized), rtol=1e-4, atol=1e-4
+        )
     saved = {entry.key: entry.value for entry in model.metadata_props}
     assert json.loads(saved["classes"]) == ["a", "ä", "c"] and saved["task"] == "finetune"
     assert model.doc_string == "a card"
@@ -66,11 +70,11 @@ def test_an_autoencoder_gives_the_embeddings_of_its_encoder():
     shape = dataclasses.replace(SHAPE, n_classes=0, registers=2)
     weights = reader.Weights(drawn("mae", shape), shape, "mae", "a run", (0.5,) * 3, (0.25,) * 3)
     images = np.random.default_rng(1).random((3, 16, 16, 3), np.float32)
-    got = outputs(onnx_graph.build(weights, {}, ""), images)
+    outputs_of_graph = outputs(onnx_graph.build(weights, {}, ""), images)
     tokens = apply("encoder", shape, weights.params["encoder"], (images - np.float32(0.5)) / np.float32(0.25))
-    assert got.keys() == {"cls", "mean"}
-    np.testing.assert_allclose(got["cls"], tokens[:, 0], rtol=1e-4, atol=1e-4)
-    np.testing.assert_allclose(got["mean"], tokens[:, 1:].mean(1), rtol=1e-4, atol=1e-4)
+    assert outputs_of_graph.keys() == {"cls", "mean"}
+    np.testing.assert_allclose(outputs_of_graph["cls"], tokens[:, 0], rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(outputs_of_graph["mean"], tokens[:, 1:].mean(1), rtol=1e-4, atol=1e-4)
 
 
 def test_parameters_beyond_the_limit_of_one_file_are_refused(monkeypatch):

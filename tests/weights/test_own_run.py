@@ -66,15 +66,15 @@ def test_the_best_epoch_must_fit_the_network(tmp_path, monkeypatch):
         own_run._params(tmp_path, like, run, "X")
     given = np.arange(12, dtype=np.float32)
     np.savez(tmp_path / "best" / "4.npz", **{"head/kernel": given.reshape(4, 3)})
-    found, step = own_run._params(tmp_path, like, run, "X")
+    result, step = own_run._params(tmp_path, like, run, "X")
     assert step == 4
-    np.testing.assert_array_equal(found["head"]["kernel"], given.reshape(4, 3))
-    for wrong, said in [
+    np.testing.assert_array_equal(result["head"]["kernel"], given.reshape(4, 3))
+    for wrong, message in [
         (given.reshape(3, 4), r"has the shape \(3, 4\) instead of \(4, 3\)"),  # the same number of values
         (given.reshape(4, 3).astype(np.int32), "is int32 instead of float32"),
     ]:
         np.savez(tmp_path / "best" / "4.npz", **{"head/kernel": wrong})
-        with pytest.raises(UserError, match=rf"X: .*4.npz, .* cannot be read \(.*head/kernel {said}\)"):
+        with pytest.raises(UserError, match=rf"X: .*4.npz, .* cannot be read \(.*head/kernel {message}\)"):
             own_run._params(tmp_path, like, run, "X")
 
     def fail(path, *args, **options):

@@ -29,10 +29,10 @@ DECODER = {f"decoder_{key}": value for key, value in SIZES.items()} | {
 @pytest.mark.parametrize(("image", "patch", "norm"), [(224, 16, True), (32, 8, False)])
 def test_autoencoder_and_gradients(compare, image, patch, norm):
     sizes = SIZES | {"image_size": image, "patch_size": patch}
-    found = compare.compare_autoencoder(sizes, DECODER, norm)
-    assert found.pop("mask") == found.pop("ids_restore") == 0
-    assert set(found) == {"latent", "prediction", "loss", "gradient"}
-    assert all(value < compare.LIMIT for value in found.values()), found
+    result = compare.compare_autoencoder(sizes, DECODER, norm)
+    assert result.pop("mask") == result.pop("ids_restore") == 0
+    assert set(result) == {"latent", "prediction", "loss", "gradient"}
+    assert all(value < compare.LIMIT for value in result.values()), result
 
 
 def test_classifier(compare):

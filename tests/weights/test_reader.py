@@ -56,7 +56,7 @@ def test_the_class_tokens_position_is_added_to_it(timm_file):
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (lambda a: a.pop("blocks.1.mlp.fc2.bias"), "1 missing (blocks.1.mlp.fc2.bias)"),
         (lambda a: a.update({"blocks.0.attn.q_norm.weight": a["norm.bias"]}), "1 unexpected (blocks.0.attn.q_norm"),
@@ -70,18 +70,18 @@ def test_the_class_tokens_position_is_added_to_it(timm_file):
         (lambda a: a.update(pos_embed=a["pos_embed"][:, :3]), "3 positions do not fit a square image"),
     ],
 )
-def test_missing_unexpected_and_unusable_keys_stop_the_import(timm_file, change, said):
+def test_missing_unexpected_and_unusable_keys_stop_the_import(timm_file, change, message):
     path = timm_file(change, classes=3)
-    if not said:  # positions of the patches alone are allowed
+    if not message:  # positions of the patches alone are allowed
         reader.read(path)
         return
     with pytest.raises(UserError) as error:
         reader.read(path, "init_from")
-    assert said in str(error.value) and str(path) in str(error.value) and "\n" not in str(error.value)
+    assert message in str(error.value) and str(path) in str(error.value) and "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(
-    ("about", "said"),
+    ("about", "message"),
     [
         ({"hidden_act": "gelu_new"}, "hidden_act is 'gelu_new'"),
         ({"architecture": "vit_base_patch16_clip_224"}, "a vision tower of CLIP: timm's vit_base_patch16_clip_224"),
@@ -94,8 +94,8 @@ def test_missing_unexpected_and_unusable_keys_stop_the_import(timm_file, change,
         ({"model_args": {"num_heads": 3}}, "3 heads do not fit 16"),
     ],
 )
-def test_a_network_that_computes_something_else_is_refused(timm_file, about, said):
-    with pytest.raises(UserError, match=said):
+def test_a_network_that_computes_something_else_is_refused(timm_file, about, message):
+    with pytest.raises(UserError, match=message):
         reader.read(timm_file(about=about))
 
 
@@ -114,7 +114,7 @@ def test_an_unknown_number_of_heads_is_assumed_and_noted(timm_file):
 
 
 @pytest.mark.parametrize(
-    ("keys", "said"),
+    ("keys", "message"),
     [
         (("dist_token",), "it is a distilled ViT"),
         (("rope.periods",), "it is a ViT with rotary positions"),
@@ -123,15 +123,15 @@ def test_an_unknown_number_of_heads_is_assumed_and_noted(timm_file):
         (("blocks.0.attn.q_norm.weight",), "it is a ViT that normalizes queries and keys"),
     ],
 )
-def test_a_refusal_names_the_network_and_mentions_leave(timm_file, keys, said):
+def test_a_refusal_names_the_network_and_mentions_leave(timm_file, keys, message):
     path = timm_file(lambda a: a.update(dict.fromkeys(keys, np.zeros((1, 16), np.float32))))
     with pytest.raises(UserError) as error:
         reader.read(path)
-    assert said in str(error.value) and f"mae-jax convert import {path} OUT --leave REGEX" in str(error.value)
+    assert message in str(error.value) and f"mae-jax convert import {path} OUT --leave REGEX" in str(error.value)
 
 
 @pytest.mark.parametrize(
-    ("keys", "said"),
+    ("keys", "message"),
     [
         (
             {"head.mlp.0.weight": (4, 16)},
@@ -141,9 +141,11 @@ def test_a_refusal_names_the_network_and_mentions_leave(timm_file, keys, said):
         ({"pre_logits.fc.weight": (9, 16)}, "the head 'pre_logits' (1 key)"),
     ],
 )
-def test_heads_of_another_shape_are_ignored_and_noted(timm_file, keys, said):
+def test_heads_of_another_shape_are_ignored_and_noted(timm_file, keys, message):
     weights = reader.read(timm_file(lambda a: a.update({key: np.ones(s, np.float32) for key, s in keys.items()})))
-    assert any(said in note for note in weights.notes) and "head" not in weights.params and not weights.shape.n_classes
+    assert (
+        any(message in note for note in weights.notes) and "head" not in weights.params and not weights.shape.n_classes
+    )
 
 
 def test_an_encoder_whose_last_norm_follows_the_mean_sets_the_pool(timm_file):
@@ -219,8 +221,8 @@ def test_bfloat16_is_read(tmp_path):
 
 
 def test_a_folder_of_shards_is_read_and_its_index_cannot_point_outside(timm_file, tmp_path):
-    whole = timm_file()
-    arrays = load_file(whole)
+    one_file = timm_file()
+    arrays = load_file(one_file)
     folder = tmp_path / "shards"
     folder.mkdir()
     keys = sorted(arrays)
@@ -239,13 +241,13 @@ def test_a_folder_of_shards_is_read_and_its_index_cannot_point_outside(timm_file
 
 
 def test_files_that_cannot_be_read_are_named(tmp_path):
-    for name, content, said in (
+    for name, content, message in (
         ("a.safetensors", b"no header", "cannot be read as safetensors"),
         ("a.npz", b"PK no zip", "is refused"),
         ("a.onnx", b"", "files ending in .onnx are not supported; use .safetensors"),
     ):
         (tmp_path / name).write_bytes(content)
-        with pytest.raises(UserError, match=said):
+        with pytest.raises(UserError, match=message):
             reader.read(tmp_path / name, "init_from")
     with pytest.raises(UserError, match="init_from=.*does not exist"):
         reader.read(tmp_path / "nothing.safetensors", "init_from")
@@ -358,11 +360,11 @@ HOSTILE = [
 ]
 
 
-@pytest.mark.parametrize(("about", "said"), HOSTILE)
-def test_a_hostile_config_is_refused_and_the_field_named(timm_file, about, said):
+@pytest.mark.parametrize(("about", "message"), HOSTILE)
+def test_a_hostile_config_is_refused_and_the_field_named(timm_file, about, message):
     with pytest.raises(UserError) as error:
         reader.read(timm_file(about=about, classes=3), "init")
-    assert said in str(error.value) and str(error.value).startswith("init: ")
+    assert message in str(error.value) and str(error.value).startswith("init: ")
 
 
 def test_a_config_nested_a_hundred_thousand_levels_deep_is_refused(timm_file):
@@ -373,7 +375,7 @@ def test_a_config_nested_a_hundred_thousand_levels_deep_is_refused(timm_file):
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (
             lambda a: a.update({"patch_embed.proj.weight": np.zeros((16, 3, 0, 0), np.float32)}),
@@ -391,10 +393,10 @@ def test_a_config_nested_a_hundred_thousand_levels_deep_is_refused(timm_file):
         ),
     ],
 )
-def test_arrays_of_impossible_shapes_are_refused(timm_file, change, said):
+def test_arrays_of_impossible_shapes_are_refused(timm_file, change, message):
     with pytest.raises(UserError) as error:
         reader.read(timm_file(change))
-    assert said in str(error.value)
+    assert message in str(error.value)
 
 
 def test_a_fifo_and_a_far_too_large_file_are_not_read(tmp_path):

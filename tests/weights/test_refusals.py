@@ -32,7 +32,7 @@ def test_a_plain_vit_is_not_refused():
 
 
 @pytest.mark.parametrize(
-    ("about", "gated", "said"),
+    ("about", "gated", "message"),
     [
         ({"model_type": "swinv2"}, False, "init: x is a Swin transformer: its model_type is 'swinv2'; use weights of"),
         ({"model_type": "other"}, False, "is another network: its model_type is 'other'"),
@@ -44,7 +44,7 @@ def test_a_plain_vit_is_not_refused():
         ({"model_args": {"act_layer": "gelu"}}, True, "model_args.act_layer is 'gelu'; only 'silu' and 'swish' is"),
     ],
 )
-def test_what_a_config_says_is_refused(about, gated, said):
+def test_what_a_config_says_is_refused(about, gated, message):
     with pytest.raises(UserError) as error:
         refusals.refuse_config(about, gated, "init: x")
-    assert said in str(error.value)
+    assert message in str(error.value)

@@ -133,14 +133,14 @@ def test_operations_of_randaugment():
     names_there |= {name: f"{name.title()}Increasing" for name in ("contrast", "brightness", "sharpness")}
     names_there |= {f"shear_{axis}": f"Shear{axis.upper()}" for axis in "xy"}
     names_there |= {f"translate_{axis}": f"Translate{axis.upper()}Rel" for axis in "xy"}
-    found = theirs.rand_augment_transform(
+    result = theirs.rand_augment_transform(
         "rand-m9-mstd0.5-inc1", {"img_mean": augment.FILL, "interpolation": Image.Resampling.BICUBIC}
     )
     ours = augment.RandAugment()
-    assert (found.num_layers, found.choice_weights) == (ours.layers, None)
+    assert (result.num_layers, result.choice_weights) == (ours.layers, None)
     operations = augment.GEOMETRY | augment.COLOUR
-    assert {op.name for op in found.ops} == {names_there.get(name, name.title()) for name in operations}
-    for op in found.ops:
+    assert {op.name for op in result.ops} == {names_there.get(name, name.title()) for name in operations}
+    for op in result.ops:
         assert (op.prob, op.magnitude, op.magnitude_std) == (ours.probability, ours.magnitude, ours.deviation)
         name = next(name for name in operations if names_there.get(name, name.title()) == op.name)
         for level in (0, 0.3, 2.5, 5, 8.7, 9, 9.31):
@@ -157,12 +157,12 @@ def test_soft_targets_and_boxes_of_mixed_images(monkeypatch):
     ours = soft_targets(jnp.asarray(labels), jnp.asarray(labels[::-1]), jnp.float32(0.3), 4, 0.1)
     np.testing.assert_allclose(ours, theirs.mixup_target(torch.from_numpy(labels), 4, 0.3, 0.1), rtol=1e-6)
     rng = np.random.default_rng(0)
-    for own in rng.random(20).astype(np.float32):
+    for share in rng.random(20).astype(np.float32):
         centre = rng.integers(0, 17, 2)
         drawn = iter(centre)
         with monkeypatch.context() as patched:
             patched.setattr(np.random, "randint", lambda *_, drawn=drawn, **__: next(drawn))
-            top, bottom, left, right = theirs.rand_bbox((3, 17, 17), float(own))
+            top, bottom, left, right = theirs.rand_bbox((3, 17, 17), float(share))
         expected = np.zeros((17, 17), bool)
         expected[top:bottom, left:right] = True
-        np.testing.assert_array_equal(mixup.box(jnp.float32(own), jnp.asarray(centre), 17), expected)
+        np.testing.assert_array_equal(mixup.box(jnp.float32(share), jnp.asarray(centre), 17), expected)

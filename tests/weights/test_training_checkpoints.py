@@ -80,14 +80,14 @@ CONTAINERS = {
 @pytest.mark.parametrize("ending", [".pth", ".pth.tar", ".torch"])
 @pytest.mark.parametrize("name", CONTAINERS)
 def test_the_encoder_is_found_in_a_training_checkpoint(tmp_path, name, ending):
-    saved, said = CONTAINERS[name]
+    saved, text = CONTAINERS[name]
     torch.save(saved, tmp_path / f"x{ending}")
     weights = reader.read(tmp_path / f"x{ending}")
     expected = network(1)
     np.testing.assert_array_equal(weights.params["encoder"]["norm"]["scale"], expected["norm.weight"])
     kernel = weights.params["encoder"]["block_01"]["mlp"]["fc1"]["kernel"]
     np.testing.assert_array_equal(kernel, expected["blocks.1.mlp.fc1.weight"].T)
-    assert any(said in note for note in weights.notes) and "head" not in weights.params
+    assert any(text in note for note in weights.notes) and "head" not in weights.params
     assert weights.interpolation == (positions.OFFSET if name.startswith("dino") else positions.ANTIALIASED)
 
 

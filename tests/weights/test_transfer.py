@@ -95,7 +95,7 @@ def test_interpolation_keeps_constants_and_smooth_functions():
 
 
 @pytest.mark.parametrize(
-    ("fields", "said"),
+    ("fields", "message"),
     [
         ({"positions": "learned"}, "positions is learned in the config and fixed in the weights"),
         ({"depth": 3}, "depth is 3 in the config and 2 in the weights"),
@@ -105,11 +105,11 @@ def test_interpolation_keeps_constants_and_smooth_functions():
         ({"mlp_ratio": 2.0}, "mlp_ratio is 2.0 in the config and 4.0 in the weights"),
     ],
 )
-def test_another_network_is_refused_and_the_matching_fields_are_listed(weights, fields, said):
+def test_another_network_is_refused_and_the_matching_fields_are_listed(weights, fields, message):
     source = weights()
     with pytest.raises(UserError) as error:
         transfer.compare(dataclasses.replace(source.shape, **fields), source)
-    assert said in str(error.value) and "--config.model.depth=2" in str(error.value)
+    assert message in str(error.value) and "--config.model.depth=2" in str(error.value)
 
 
 def test_missing_and_unexpected_parameters_are_listed(weights):
@@ -123,8 +123,8 @@ def test_missing_and_unexpected_parameters_are_listed(weights):
 
 def test_another_epsilon_is_noted(weights):
     source = weights()
-    (said,) = transfer.compare(dataclasses.replace(source.shape, norm_eps=1e-12), source)
-    assert "epsilon is 1e-12 in the config and 1e-06 in the weights" in said
+    (text,) = transfer.compare(dataclasses.replace(source.shape, norm_eps=1e-12), source)
+    assert "epsilon is 1e-12 in the config and 1e-06 in the weights" in text
 
 
 def test_every_field_of_a_shape_is_read_from_the_config_or_known():
@@ -132,9 +132,9 @@ def test_every_field_of_a_shape_is_read_from_the_config_or_known():
     fields = set(defaults("finetune").model) - {"size"}
     shape = {f.name for f in dataclasses.fields(vit.ViTConfig)} - {"n_classes", "remat", "batch_norm", "frozen_blocks"}
     assert fields == shape
-    made = reader.Weights({}, vit.ViTConfig(16, 8, 16, 2, 2), "mae", "").model_fields()
+    result = reader.Weights({}, vit.ViTConfig(16, 8, 16, 2, 2), "mae", "").model_fields()
     free = {"image_size", "pool", "drop_path", "dropout", "dtype", "attention", "head_std"}  # chosen by the run
-    assert set(made) | free == fields | {"size"}
+    assert set(result) | free == fields | {"size"}
 
 
 def test_a_file_keeps_its_way_of_interpolating_when_it_is_converted(timm_file, tmp_path):

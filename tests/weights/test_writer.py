@@ -24,7 +24,7 @@ def network(kind="vit", **fields):
 
 
 @pytest.mark.parametrize(
-    ("kind", "fields", "found"),
+    ("kind", "fields", "expected"),
     [
         ("vit", {}, ("vit", "ViTForImageClassification")),
         ("vit", {"n_classes": 0}, ("vit", "ViTModel")),
@@ -34,8 +34,8 @@ def network(kind="vit", **fields):
         ("mae", {}, ("vit_mae", "ViTMAEForPreTraining")),
     ],
 )
-def test_transformers_class_of_a_network(kind, fields, found):
-    assert writer.hugging_face_class(network(kind, **fields)) == found
+def test_transformers_class_of_a_network(kind, fields, expected):
+    assert writer.hugging_face_class(network(kind, **fields)) == expected
 
 
 def test_what_no_class_computes_is_refused_with_another_format():
@@ -48,23 +48,23 @@ def test_what_no_class_computes_is_refused_with_another_format():
 
 
 def test_settings_of_timm_are_those_of_the_network():
-    found = writer._timm(network(registers=2, layer_scale=0.1, pool="mean"))
-    assert (found["num_classes"], found["global_pool"], found["label_names"]) == (3, "avg", ["a", "b", "c"])
-    assert found["model_args"] == {
+    result = writer._timm(network(registers=2, layer_scale=0.1, pool="mean"))
+    assert (result["num_classes"], result["global_pool"], result["label_names"]) == (3, "avg", ["a", "b", "c"])
+    assert result["model_args"] == {
         "img_size": 16, "patch_size": 8, "embed_dim": 16, "depth": 2, "num_heads": 2, "mlp_ratio": 4.0,
         "global_pool": "avg", "reg_tokens": 2, "no_embed_class": True, "init_values": 0.1,
     }  # fmt: skip
-    about = found["pretrained_cfg"]
+    about = result["pretrained_cfg"]
     assert (about["mean"], about["std"], about["crop_pct"]) == ([0.1, 0.2, 0.3], [0.4, 0.5, 0.6], 1.0)
     assert writer._timm(network("mae"))["num_classes"] == 0
 
 
 def test_images_are_prepared_as_in_evaluation():
-    found = writer._preprocessor(network())
-    assert found["size"] == {"shortest_edge": 16} and found["crop_size"] == {"height": 16, "width": 16}
-    assert (found["resample"], found["image_mean"], found["image_std"]) == (3, [0.1, 0.2, 0.3], [0.4, 0.5, 0.6])
-    assert found["rescale_factor"] == pytest.approx(1 / 255) and all(
-        found[name] for name in ("do_resize", "do_center_crop", "do_rescale", "do_normalize", "do_convert_rgb")
+    result = writer._preprocessor(network())
+    assert result["size"] == {"shortest_edge": 16} and result["crop_size"] == {"height": 16, "width": 16}
+    assert (result["resample"], result["image_mean"], result["image_std"]) == (3, [0.1, 0.2, 0.3], [0.4, 0.5, 0.6])
+    assert result["rescale_factor"] == pytest.approx(1 / 255) and all(
+        result[name] for name in ("do_resize", "do_center_crop", "do_rescale", "do_normalize", "do_convert_rgb")
     )
 
 
@@ -76,6 +76,6 @@ def test_a_network_in_our_own_names_is_read_again_as_it_was(tmp_path):
     assert writer.write(given, tmp_path, "own") == []
     assert json.loads((tmp_path / "config.json").read_text()).keys() == {"mae_jax"}
     assert "head/kernel" in load_file(tmp_path / "model.safetensors")
-    found = reader.read(tmp_path)
-    assert (found.classes, found.mean, found.std) == (given.classes, given.mean, given.std)
-    jax.tree.map(np.testing.assert_array_equal, found.params, params)
+    result = reader.read(tmp_path)
+    assert (result.classes, result.mean, result.std) == (given.classes, given.mean, given.std)
+    jax.tree.map(np.testing.assert_array_equal, result.params, params)

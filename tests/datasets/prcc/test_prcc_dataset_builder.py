@@ -21,10 +21,10 @@ def test_the_last_tile_is_moved_back_from_the_edge():
 
 
 def test_tiles_of_the_regions(prepared_sets, trees):
-    made = prepared.unlabelled("prcc:tile50", prepared_sets[0])
-    assert len(made) == 2 * 16 and set(made.groups) == {"1/12_34_2000", "3610_6089_2000"}
-    i = made.names.index("3610_6089_2000/x00050_y00150.jpg")
-    tile = load_image(made[i]["image"]).astype(int)
+    source = prepared.unlabelled("prcc:tile50", prepared_sets[0])
+    assert len(source) == 2 * 16 and set(source.groups) == {"1/12_34_2000", "3610_6089_2000"}
+    i = source.names.index("3610_6089_2000/x00050_y00150.jpg")
+    tile = load_image(source[i]["image"]).astype(int)
     region = load_image((trees / "prcc" / "3610_6089_2000.jpg").read_bytes()).astype(int)
     assert tile.shape == (50, 50, 3)
     assert np.abs(tile - region[150:200, 50:100]).mean() < 3

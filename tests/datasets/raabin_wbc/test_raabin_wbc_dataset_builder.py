@@ -10,33 +10,33 @@ CELLS = ("Basophil", "Eosinophil", "Lymphocyte", "Monocyte", "Neutrophil")
 
 def test_images_labels_and_groups_are_those_of_the_folder(prepared_sets, trees):
     top, _ = prepared_sets
-    made = prepared.labelled("raabin_wbc", "Train", top)
+    source = prepared.labelled("raabin_wbc", "Train", top)
     same = sources.folder(trees / "raabin_wbc", "Train", bad_images="skip")
-    assert made.classes == CELLS == same.classes
-    assert tuple(made.names) == tuple(same.names) and tuple(made.groups) == tuple(same.groups)
-    np.testing.assert_array_equal(made.labels, same.labels)
-    assert made.groups[0] == "95-8-10-0" and len(set(made.groups)) == 10 and made.kind == "film"
-    assert made.compared[0] == "95-8-10-0_300" and made.fields == same.fields
-    for i in range(len(made)):
-        assert made[i]["image"] == same[i]["image"]
-        assert made[i]["label"].dtype == np.int32 and made[i]["name"] == made.names[i]
+    assert source.classes == CELLS == same.classes
+    assert tuple(source.names) == tuple(same.names) and tuple(source.groups) == tuple(same.groups)
+    np.testing.assert_array_equal(source.labels, same.labels)
+    assert source.groups[0] == "95-8-10-0" and len(set(source.groups)) == 10 and source.kind == "film"
+    assert source.compared[0] == "95-8-10-0_300" and source.fields == same.fields
+    for i in range(len(source)):
+        assert source[i]["image"] == same[i]["image"]
+        assert source[i]["label"].dtype == np.int32 and source[i]["name"] == source.names[i]
 
 
 def test_test_b_lacks_classes_and_keeps_the_numbers(prepared_sets):
-    made = prepared.labelled("raabin_wbc", "TestB", prepared_sets[0], classes=CELLS, field="data.test_split")
-    assert made.classes == CELLS and sorted(set(made.labels.tolist())) == [2, 4]
+    source = prepared.labelled("raabin_wbc", "TestB", prepared_sets[0], classes=CELLS, field="data.test_split")
+    assert source.classes == CELLS and sorted(set(source.labels.tolist())) == [2, 4]
     with pytest.raises(UserError, match="class Basophil has no image"):
         prepared.labelled("raabin_wbc", "TestB", prepared_sets[0])
 
 
 def test_what_was_left_out_and_how_counts_differ_is_reported(prepared_sets):
-    said = "\n".join(prepared_sets[1]["raabin_wbc"])
-    assert "left out, hidden: 1 (Train/Neutrophil/.DS_1.jpg)" in said
-    assert "left out, damaged image: 1 (Train/Monocyte/95-8-13-0_300_7.jpg)" in said
-    assert "left out, not an image: 1 (Train/Neutrophil/95-8-14" in said
-    assert "Train Basophil 4 (published 212)" in said and "Train Neutrophil 4 (published 6231)" in said
-    assert "TestA Monocyte 4 (published 234)" in said and "TestB Neutrophil 4 (published 1971)" in said
-    assert "  Train         4           4           4         4           4      20      10" in said
+    text = "\n".join(prepared_sets[1]["raabin_wbc"])
+    assert "left out, hidden: 1 (Train/Neutrophil/.DS_1.jpg)" in text
+    assert "left out, damaged image: 1 (Train/Monocyte/95-8-13-0_300_7.jpg)" in text
+    assert "left out, not an image: 1 (Train/Neutrophil/95-8-14" in text
+    assert "Train Basophil 4 (published 212)" in text and "Train Neutrophil 4 (published 6231)" in text
+    assert "TestA Monocyte 4 (published 234)" in text and "TestB Neutrophil 4 (published 1971)" in text
+    assert "  Train         4           4           4         4           4      20      10" in text
 
 
 def test_description_citation_homepage_and_license():

@@ -14,7 +14,7 @@ from mae_jax.runtime.errors import UserError
 
 
 @pytest.mark.parametrize(
-    ("properties", "mpp", "assumed", "found"),
+    ("properties", "mpp", "assumed", "expected"),
     [
         ({"openslide.mpp-x": "0.25"}, 0.5, 0.0, 0.25),
         ({"openslide.objective-power": "20"}, 0.5, 0.0, 0.5),
@@ -25,12 +25,12 @@ from mae_jax.runtime.errors import UserError
         ({"openslide.mpp-x": "0.52"}, 0.5, 0.0, 0.52),  # within 5 %
     ],
 )
-def test_a_resolution_is_that_of_the_header_where_it_is_plausible(properties, mpp, assumed, found):
-    assert opening.resolution(properties, mpp, assumed) == pytest.approx(found)
+def test_a_resolution_is_that_of_the_header_where_it_is_plausible(properties, mpp, assumed, expected):
+    assert opening.resolution(properties, mpp, assumed) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(
-    ("properties", "mpp", "said"),
+    ("properties", "mpp", "message"),
     [
         ({}, 0.5, r"its header has no resolution \(set --assume_mpp\)"),
         ({"openslide.mpp-x": "353"}, 0.5, "its header says 353 micrometers per pixel, which no scanner has"),
@@ -38,8 +38,8 @@ def test_a_resolution_is_that_of_the_header_where_it_is_plausible(properties, mp
         ({"openslide.mpp-x": "0.5"}, 0.25, "scanned at 0.5 micrometers per pixel, coarser than the requested 0.25"),
     ],
 )
-def test_an_unknown_or_too_coarse_resolution_leaves_the_slide_out(properties, mpp, said):
-    with pytest.raises(LeftOut, match=said):
+def test_an_unknown_or_too_coarse_resolution_leaves_the_slide_out(properties, mpp, message):
+    with pytest.raises(LeftOut, match=message):
         opening.resolution(properties, mpp, 0.0)
 
 
@@ -50,13 +50,13 @@ def test_slides_are_found_once_and_plain_images_only_where_asked_for(tmp_path):
     (tmp_path / "link.svs").symlink_to(tmp_path / "b.svs")
     (tmp_path / "loop").symlink_to(tmp_path)
     os.mkfifo(tmp_path / "pipe.svs")
-    found, left_out = opening.find(tmp_path, plain=False)
-    assert [path.relative_to(tmp_path).as_posix() for path in found] == ["b.svs", "deep/a.tif"]
+    result, left_out = opening.find(tmp_path, plain=False)
+    assert [path.relative_to(tmp_path).as_posix() for path in result] == ["b.svs", "deep/a.tif"]
     assert left_out["plain images (--assume_mpp takes them as slides)"] == ["c.png"]
     assert left_out["a link to a slide that is already used"] == ["link.svs"]
     assert left_out["not a regular file"] == ["pipe.svs"]
-    found, left_out = opening.find(tmp_path, plain=True)
-    assert [path.name for path in found] == ["b.svs", "c.png", "a.tif"] and "notes.txt" not in str(left_out)
+    result, left_out = opening.find(tmp_path, plain=True)
+    assert [path.name for path in result] == ["b.svs", "c.png", "a.tif"] and "notes.txt" not in str(left_out)
 
 
 def test_a_folder_of_slides_that_cannot_be_read_stops(tmp_path, monkeypatch):

@@ -80,10 +80,10 @@ def folder(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def cut(folder, tmp_path_factory) -> tuple[Path, list[str]]:
     """tiles:mine prepared, and the lines printed."""
-    said: list[str] = []
+    lines: list[str] = []
     top = tmp_path_factory.mktemp("prepared_tiles")
-    prepare("tiles:mine", folder, top, said.append, slides.Cutting(tile=100, workers=2))
-    return top, said
+    prepare("tiles:mine", folder, top, lines.append, slides.Cutting(tile=100, workers=2))
+    return top, lines
 
 
 def test_tiles_with_tissue_at_their_places(cut):
@@ -99,18 +99,18 @@ def test_tiles_with_tissue_at_their_places(cut):
 
 
 def test_prepared_with_other_options_is_reported(cut, folder):
-    said: list[str] = []
+    lines: list[str] = []
     for tile in (100, 200):
-        prepare("tiles:mine", folder, cut[0], said.append, slides.Cutting(tile=tile, workers=5))
-    assert said[0].startswith("tiles:mine is already prepared; remove")
-    assert said[1].startswith("tiles:mine is already prepared, with other options; remove")
+        prepare("tiles:mine", folder, cut[0], lines.append, slides.Cutting(tile=tile, workers=5))
+    assert lines[0].startswith("tiles:mine is already prepared; remove")
+    assert lines[1].startswith("tiles:mine is already prepared, with other options; remove")
 
 
 def test_what_was_left_out_is_reported(cut):
-    top, said = cut
-    assert "  left out, cannot be read: 1 (notes.tif)" in said
-    assert "  left out, no tile with tissue: 1 (glass.tiff)" in said
-    assert "  left out, without tissue: 70 tiles" in said
+    top, text = cut
+    assert "  left out, cannot be read: 1 (notes.tif)" in text
+    assert "  left out, no tile with tissue: 1 (glass.tiff)" in text
+    assert "  left out, without tissue: 70 tiles" in text
     about = json.loads((prepared.locate("tiles:mine", top) / "prepared.json").read_text())
     assert about["cutting"]["tile"] == 100
     assert not list((top / ".preparing").glob("*/"))
@@ -119,20 +119,22 @@ def test_what_was_left_out_is_reported(cut):
 @pytest.mark.parametrize(("mpp", "tiles"), [(0.5, 7 * 5), (1.0, 3 * 2 + 3), (0.7, 5 * 3 + 5)])
 def test_resolution(folder, tmp_path, mpp, tiles):
     """Tiles of 100 pixels at 1 micrometer per pixel cover 200 pixels of a scan at 0.5."""
-    made, left_out = slides.cut_folder(
+    zip_files, left_out = slides.cut_folder(
         folder, tmp_path / "cut", slides.Cutting(tile=100, mpp=mpp, workers=1), lambda line: None
     )
     assert left_out["its header has no resolution (set --assume_mpp)"] == ["case 2/b.svs"]
-    assert [slides.about(p)["slide"] for p in made] == ["a.tiff"]
+    assert [slides.about(p)["slide"] for p in zip_files] == ["a.tiff"]
     step = 100 * mpp / 0.5
-    assert slides.about(made[0])["tiles"] == tiles
-    assert slides.about(made[0])["tiles"] + slides.about(made[0])["blank"] == int(1000 / step) * int(700 / step)
+    assert slides.about(zip_files[0])["tiles"] == tiles
+    assert slides.about(zip_files[0])["tiles"] + slides.about(zip_files[0])["blank"] == int(1000 / step) * int(
+        700 / step
+    )
 
 
 def test_a_finer_resolution_than_scanned_is_refused(folder, tmp_path):
     cutting = slides.Cutting(tile=100, mpp=0.25, assume_mpp=0.25, workers=1)
-    made, left_out = slides.cut_folder(folder, tmp_path / "cut", cutting, lambda line: None)
-    assert [slides.about(p)["slide"] for p in made] == ["case 2/b.svs"]
+    zip_files, left_out = slides.cut_folder(folder, tmp_path / "cut", cutting, lambda line: None)
+    assert [slides.about(p)["slide"] for p in zip_files] == ["case 2/b.svs"]
     assert "a.tiff" in left_out["scanned at 0.5 micrometers per pixel, coarser than the requested 0.25"]
 
 
@@ -164,9 +166,9 @@ if __name__ == "__main__":
     while any(Path(f"/proc/{pid}").exists() for pid in workers) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert len(workers) >= 2 and not any(Path(f"/proc/{pid}").exists() for pid in workers)
-    said: list[str] = []
-    prepare("tiles:x", tmp_path / "in", tmp_path / "out", said.append, slides.Cutting(tile=64, workers=1))
-    already = int(next(line for line in said if line.startswith("4 slides, "))[10:].split()[0])
+    lines: list[str] = []
+    prepare("tiles:x", tmp_path / "in", tmp_path / "out", lines.append, slides.Cutting(tile=64, workers=1))
+    already = int(next(line for line in lines if line.startswith("4 slides, "))[10:].split()[0])
     assert len(done) <= already < 4
     source = prepared.unlabelled("tiles:x", tmp_path / "out")
     assert len(source) == 4 * 4 * 5 and len(set(source.groups)) == 4
@@ -174,13 +176,13 @@ if __name__ == "__main__":
 
 def test_slides_cut_with_other_options_are_cut_again(folder, tmp_path):
     def cut(tile: int) -> list[str]:
-        said: list[str] = []
-        slides.cut_folder(folder, tmp_path / "cut", slides.Cutting(tile=tile, workers=1), said.append)
-        return said
+        lines: list[str] = []
+        slides.cut_folder(folder, tmp_path / "cut", slides.Cutting(tile=tile, workers=1), lines.append)
+        return lines
 
     assert "4 slides" in cut(100) and "4 slides, 2 of them already cut" in cut(100) and "4 slides" in cut(200)
-    made, _ = slides.cut_folder(folder, tmp_path / "cut", slides.Cutting(tile=200, workers=1), lambda line: None)
-    assert {slides.about(p)["tiles"] for p in made} == {3 * 3}
+    zip_files, _ = slides.cut_folder(folder, tmp_path / "cut", slides.Cutting(tile=200, workers=1), lambda line: None)
+    assert {slides.about(p)["tiles"] for p in zip_files} == {3 * 3}
 
 
 def test_tissue_is_where_there_is_color():
@@ -201,13 +203,13 @@ def test_the_command_line(folder, tmp_path):
     done = run("tiles:x", "--source", str(folder), "--magnification", "20", "--tile", "100", "--workers", "1")
     assert done.returncode == 0 and done.stderr == "" and "  train      35       1" in done.stdout
     (tmp_path / "none").mkdir()
-    for arguments, said in (
+    for arguments, message in (
         (("tiles", "--source", str(folder)), "tiles is not a data set that can be prepared; use tiles:NAME"),
         (("cam16", "--source", str(folder), "--mpp", "1"), "--mpp is for tiles:NAME"),
         (("tiles:y", "--source", str(tmp_path / "none")), "has no slide (.svs"),
     ):
         done = run(*arguments)
-        assert done.returncode == 2 and said in done.stderr and done.stderr.count("\n") == 1
+        assert done.returncode == 2 and message in done.stderr and done.stderr.count("\n") == 1
 
 
 def test_without_openslide_one_line_names_what_to_install(folder, tmp_path, monkeypatch):
@@ -219,8 +221,8 @@ def test_without_openslide_one_line_names_what_to_install(folder, tmp_path, monk
 def cut_into(tmp_path: Path, source: Path, **fields) -> tuple[list[str], dict[str, list[str]]]:
     """Names of the slides that were cut, and of files left out."""
     cutting = slides.Cutting(**{"tile": 100, "workers": 1} | fields)
-    made, left_out = slides.cut_folder(source, tmp_path / "cut", cutting, lambda line: None)
-    return sorted(slides.about(path)["slide"] for path in made), left_out
+    zip_files, left_out = slides.cut_folder(source, tmp_path / "cut", cutting, lambda line: None)
+    return sorted(slides.about(path)["slide"] for path in zip_files), left_out
 
 
 @pytest.mark.parametrize("mpp", [352.78, 264.58, 10.01, 0.005])
@@ -279,8 +281,10 @@ def test_plain_images_are_cut_where_their_resolution_is_given(tmp_path):
         assert {name: text for name, text in assumed.items() if text} == {
             "pages.tif": ["several pages: the first is used"]
         }
-        ((why, found),) = left_out.items()
-        assert found == ["deep.tif"] and why.startswith(f"cannot be read: {strips}, and it has signed pixels (32 bits)")
+        ((why, result),) = left_out.items()
+        assert result == ["deep.tif"] and why.startswith(
+            f"cannot be read: {strips}, and it has signed pixels (32 bits)"
+        )
 
 
 def test_images_that_are_parts_of_a_slide_are_not_cut(tmp_path):

@@ -22,8 +22,8 @@ def _write_network(path, ratio, weight, *, images=40, groups=None, norm_pix=True
     (path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in log))
     rows = []
     for at in (0.5, 0.75):
-        own = np.random.default_rng(3).uniform(0.5, 1.5, images)  # the images are the same for every network
-        for i, e in enumerate(own):
+        errors = np.random.default_rng(3).uniform(0.5, 1.5, images)  # the images are the same for every network
+        for i, e in enumerate(errors):
             removed = e * (1 + abs(ratio - 0.75)) * (1 + 0.05 * weight) * at
             visible = e * (0.5 + ratio) * (1 - 0.7 * weight)
             rows.append(

@@ -18,8 +18,8 @@ def test_an_address_and_a_directory_without_networks_are_one_line_and_exit_code_
     assert main(["s3://bucket/run", "--out", str(tmp_path / "out")]) == 2
     assert capsys.readouterr().err.startswith("error: DIR=s3://bucket/run: s3:// addresses are neither")
     assert main([str(tmp_path), "--out", str(tmp_path / "out")]) == 2
-    told = capsys.readouterr().err
-    assert told == "error: no run directory holds reconstructions.csv; give at least one finished pre-training\n"
+    printed = capsys.readouterr().err
+    assert printed == "error: no run directory holds reconstructions.csv; give at least one finished pre-training\n"
     assert not (tmp_path / "out").exists()
 
 

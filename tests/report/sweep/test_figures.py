@@ -19,10 +19,10 @@ def rows(sweep):
 
 def test_a_point_of_the_tradeoff_is_a_network_at_one_ratio(sweep, rows):
     with panels.style():
-        figure, found = figures.tradeoff(sweep, rows, "normalised")
+        figure, result = figures.tradeoff(sweep, rows, "normalised")
     assert [ax.get_title("left") for ax in figure.axes] == ["50 % removed in evaluation", "75 % removed in evaluation"]
-    assert len(found) == 8
-    for point in found:
+    assert len(result) == 8
+    for point in result:
         key = ("evaluated_at", "visible_weight", "mask_ratio")
         (row,) = [row for row in rows if all(row[k] == point[k] for k in key)]
         assert (point["removed"], point["visible"]) == (row["removed_normalised"], row["visible_normalised"])
@@ -35,9 +35,9 @@ def test_a_point_of_the_tradeoff_is_a_network_at_one_ratio(sweep, rows):
 
 
 def test_errors_and_spam_are_those_at_the_reference_ratio(sweep, rows):
-    _, found = figures.errors(sweep, rows)
-    assert len(found) == 4 * 4
-    by = {(p["column"], p["mask_ratio"], p["visible_weight"]): p for p in found}
+    _, result = figures.errors(sweep, rows)
+    assert len(result) == 4 * 4
+    by = {(p["column"], p["mask_ratio"], p["visible_weight"]): p for p in result}
     (row,) = [r for r in rows if (r["evaluated_at"], r["visible_weight"], r["mask_ratio"]) == (0.75, 1, 0.25)]
     point = by["removed_normalised", 0.25, 1]
     assert [point[k] for k in ("low", "value", "high")] == pytest.approx(
@@ -49,10 +49,10 @@ def test_errors_and_spam_are_those_at_the_reference_ratio(sweep, rows):
 
 def test_accuracies_are_in_percent_next_to_scratch(sweep):
     classifiers = tables.classifier_rows(sweep)
-    figure, found = figures.accuracies(sweep, classifiers)
-    assert len(found) == 5 and found[-1]["mask_ratio"] is None
-    assert found[-1]["value"] == pytest.approx(100 * classifiers[0]["accuracy"])
-    values = {(p["mask_ratio"], p["visible_weight"]): p["value"] for p in found}
+    figure, result = figures.accuracies(sweep, classifiers)
+    assert len(result) == 5 and result[-1]["mask_ratio"] is None
+    assert result[-1]["value"] == pytest.approx(100 * classifiers[0]["accuracy"])
+    values = {(p["mask_ratio"], p["visible_weight"]): p["value"] for p in result}
     for row in classifiers[1:]:
         assert values[row["mask_ratio"], row["visible_weight"]] == pytest.approx(100 * row["accuracy"])
     lines = [line.get_ydata()[0] for line in figure.axes[0].get_lines() if line.get_linestyle() == ":"]

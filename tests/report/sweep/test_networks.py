@@ -33,12 +33,12 @@ def test_networks_of_one_name_in_two_places_are_distinguished(tmp_path, make, wr
 def test_a_classifier_of_another_network_is_named_and_left_out(directories, tmp_path, make):
     networks, cells = directories
     stranger = make.run(tmp_path / "stranger", "mae", 0.1, init_from="/far/away")
-    found, notes = read_sweep([*networks, *cells[:2], stranger])
-    assert len(found.study.runs) == 2 and "away" in notes[0] and "left out" in notes[0]
+    result, notes = read_sweep([*networks, *cells[:2], stranger])
+    assert len(result.study.runs) == 2 and "away" in notes[0] and "left out" in notes[0]
 
 
 @pytest.mark.parametrize(
-    ("changed", "said"),
+    ("changed", "message"),
     [
         ({"images": 39}, "other images than in"),
         ({"drop": "spam"}, "the column 'spam' is missing"),
@@ -46,12 +46,12 @@ def test_a_classifier_of_another_network_is_named_and_left_out(directories, tmp_
         ({"ratio": 0.25}, "is also in"),
     ],
 )
-def test_networks_that_do_not_compare_are_refused(tmp_path, changed, said, capsys, write_network):
+def test_networks_that_do_not_compare_are_refused(tmp_path, changed, message, capsys, write_network):
     ratio = changed.pop("ratio", 0.75)
     one, two = write_network(tmp_path / "one", 0.25, 0), write_network(tmp_path / "two", ratio, 0, **changed)
     assert command.main([str(one), str(two), "--out", str(tmp_path / "out")]) == 2
-    told = capsys.readouterr().err
-    assert said in told and told.count("\n") == 1
+    printed = capsys.readouterr().err
+    assert message in printed and printed.count("\n") == 1
     with pytest.raises(UserError, match="no run directory holds"):
         read_sweep([tmp_path])
 

@@ -15,11 +15,11 @@ def test_one_network_is_not_counted(tmp_path, write_network):
     assert "In pixels, the network reconstructs removed patches with less error than no network, which" in text
 
 
-@pytest.mark.parametrize(("collapsed", "said"), [(0, ""), (1, ", collapsed: 1 of 3"), (3, ", collapsed")])
-def test_a_classifier_is_collapsed_where_every_seed_is(collapsed, said):
+@pytest.mark.parametrize(("collapsed", "message"), [(0, ""), (1, ", collapsed: 1 of 3"), (3, ", collapsed")])
+def test_a_classifier_is_collapsed_where_every_seed_is(collapsed, message):
     row = {"accuracy": 0.5, "collapsed": collapsed, "seeds": 3, "difference": None}
-    assert words._score(row) == [f"0.500{said}", "–"]
-    assert words._accuracy(row) == f"0.500{said}" + ("," if said else "")
+    assert words._score(row) == [f"0.500{message}", "–"]
+    assert words._accuracy(row) == f"0.500{message}" + ("," if message else "")
 
 
 def effect(mask_ratio, error, change, low, high):
@@ -38,20 +38,20 @@ def effect(mask_ratio, error, change, low, high):
 def test_what_a_weight_changes_is_said_by_its_intervals(sweep, visible, removed, end):
     effects = [effect(0.25, "visible", -0.55, *visible), effect(0.25, "removed", 0.03, *removed)]
     effects += [effect(0.75, "visible", -0.3, -0.4, -0.2), effect(0.75, "removed", 0.0, -0.1, 0.1)]
-    said = words._effect(sweep, effects, 1, "75 % removed in evaluation")
-    assert said.startswith(
+    text = words._effect(sweep, effects, 1, "75 % removed in evaluation")
+    assert text.startswith(
         "A weight of 1 on visible patches changes their error by −55.0 % to −30.0 %, and the error on removed patches "
         "by +0.0 % to +3.0 % (over the mask ratios; 75 % removed in evaluation)"
     )
-    assert said.endswith(end)
+    assert text.endswith(end)
     other = [row | {"evaluated_at": 0.5} for row in effects]
     assert words._effect(sweep, other, 1, "") == ""  # another ratio of evaluation
 
 
 def test_the_best_network_is_named_with_the_next_one(sweep):
-    said = words._best(sweep, "removed", "75 % removed in evaluation")
+    text = words._best(sweep, "removed", "75 % removed in evaluation")
     errors = [f"{sweep.mean(i, 0.75, 'removed_normalised'):.3f}" for i in (1, 0)]
-    assert said == (
+    assert text == (
         "Without a weight on visible patches, removed patches are reconstructed best by the network trained with 75 % "
         f"removed: its normalized error is {errors[0]}; the next best, 25 %, has {errors[1]} "
         "(75 % removed in evaluation)."

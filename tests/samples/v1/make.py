@@ -48,10 +48,10 @@ def finetuning(out: Path):
 
 def stopped(out: Path) -> None:
     """A fine-tuning that SIGTERM stops after LAST_STEP updates, and the predictions of the same run to its end."""
-    whole = out / "whole"
-    train.run(finetuning(out), whole)
-    shutil.copy(whole / "predictions.csv", out / "stopped_predictions_at_the_end.csv")
-    shutil.rmtree(whole)
+    uninterrupted = out / "whole"
+    train.run(finetuning(out), uninterrupted)
+    shutil.copy(uninterrupted / "predictions.csv", out / "stopped_predictions_at_the_end.csv")
+    shutil.rmtree(uninterrupted)
     asked = train.Loop.asked_to_stop
 
     def asked_to_stop(loop, step: int) -> bool:

@@ -28,9 +28,9 @@ def test_statistics_are_those_of_real_rows_and_running_ones_move_a_tenth_of_the_
         spec, {"batch_norm": running}, rows, jnp.int32(0), jnp.int32(0)
     )
     assert shared is None and set(batch) == {"features", "label", "mask"}
-    found = replaced["batch_norm"]
-    np.testing.assert_allclose(found["mean"], 0.9 + 0.1 * features.mean(0), rtol=1e-5)
-    np.testing.assert_allclose(found["variance"], 1.8 + 0.1 * features.var(0, ddof=1), rtol=1e-5)
+    result = replaced["batch_norm"]
+    np.testing.assert_allclose(result["mean"], 0.9 + 0.1 * features.mean(0), rtol=1e-5)
+    np.testing.assert_allclose(result["variance"], 1.8 + 0.1 * features.var(0, ddof=1), rtol=1e-5)
     expected = (features - features.mean(0)) / np.sqrt(features.var(0) + layers.BATCH_NORM_EPSILON)
     np.testing.assert_allclose(batch["features"][:4], expected, rtol=1e-4, atol=1e-5)
 
