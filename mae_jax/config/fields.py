@@ -537,6 +537,11 @@ class StudyConfig(Fields):
     pictures: bool = field(
         True, "report: show test images; False where their license forbids passing them on", may_differ=True
     )
+    contrasts: tuple[str, ...] = field(
+        (),
+        'report: pairs of arms to compare besides each arm with the baseline; "A:B" is A minus B, by names of `inits`',
+        may_repeat=False, may_differ=True,
+    )  # fmt: skip
     pretrain_seeds: tuple[int, ...] = field(
         (),
         "random seeds of pre-training, one for each of `seeds`; empty: one pre-training for all, with its own seed",

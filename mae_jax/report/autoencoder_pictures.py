@@ -26,17 +26,21 @@ WIDEST = 1600  # maximum width of the sheet on the page, in pixels
 
 
 def sheets(runs: Sequence[Run]) -> list[dict]:
-    """A dict for each autoencoder: `init`, `rows`, `statistics` and `uri`.
+    """A dict for each autoencoder: `init`, the first that starts from it, `rows`, `statistics` and `uri`.
 
     `rows` has the mean errors at each mask ratio, `statistics` says where pixel values come from, and `uri` is the
     sheet of pictures. Runs without these files, or with damaged ones, are left out.
     """
-    shown, seen = [], set()
+    shown: list[dict] = []
+    seen: set[str | Path] = set()
     for run in runs:
         for place in places(run) if run.init not in seen else ():
             rows, statistics = _means(place / f"{FILE}.json")
-            if rows:
+            if rows and place.resolve() in seen:  # shared by several arms
                 seen.add(run.init)
+                break
+            if rows:
+                seen |= {run.init, place.resolve()}
                 picture = _sheet(place / f"{FILE}.png")
                 shown.append({"init": run.init, "rows": rows, "statistics": statistics} | picture)
                 break

@@ -46,7 +46,7 @@ def expand(places: Sequence[Path]) -> tuple[list[Path], list[str]]:
 
 
 def study_settings(places: Sequence[Path]) -> dict[str, Any]:
-    """What study.json says of the report of the only place: `title`, `target` and `pictures`, as far as it does.
+    """What study.json says of the report of the only place: `title`, `target`, `pictures` and `contrasts`.
 
     Of several places a single one without pictures decides that there are none.
     """
@@ -56,6 +56,8 @@ def study_settings(places: Sequence[Path]) -> dict[str, Any]:
         title, target = configs[0].get("title"), configs[0].get("target")
         settings |= {"title": title} if isinstance(title, str) and title else {}
         settings |= {"target": float(target)} if is_number(target, 0.0, 1.0) else {}
+        pairs = configs[0].get("contrasts")
+        settings |= {"contrasts": [text for text in pairs if isinstance(text, str)]} if isinstance(pairs, list) else {}
     return settings | ({"pictures": False} if any(config.get("pictures") is False for config in configs) else {})
 
 

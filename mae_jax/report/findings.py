@@ -9,6 +9,7 @@ import numpy as np
 from mae_jax.report import (
     analysis,
     autoencoder_pictures,
+    between_arms,
     cautions,
     cell_types,
     certainty,
@@ -24,6 +25,7 @@ from mae_jax.report import (
 )
 from mae_jax.report.analysis import Study
 from mae_jax.report.autoencoder_pictures import Pretraining
+from mae_jax.report.between_arms import Scored
 from mae_jax.report.cell_types import CellTypes
 from mae_jax.report.external_tests import External
 from mae_jax.report.frozen_encoders import Frozen
@@ -38,9 +40,10 @@ from mae_jax.runtime.errors import UserError
 class Findings:
     """The results of all analyses of one report.
 
-    `rows`, `paired`, `worth`, `certainty`, `sure_and_wrong`, `speed` and `mistakes` are the rows of table.csv,
-    paired.csv, efficiency.csv, certainty.csv, sure_and_wrong.csv, learning_speed.csv and mistakes.csv; `answer` has the
-    sentences of `words.answer`. `notes` are lines for the page, and `left_out` lines about what it lacks.
+    `rows`, `paired`, `contrasts`, `worth`, `certainty`, `sure_and_wrong`, `speed` and `mistakes` are the rows of
+    table.csv, paired.csv, contrasts.csv, efficiency.csv, certainty.csv, sure_and_wrong.csv, learning_speed.csv and
+    mistakes.csv; `answer` has the sentences of `words.answer`. `notes` are lines for the page, and `left_out` lines
+    about what it lacks.
     """
 
     title: str
@@ -48,6 +51,7 @@ class Findings:
     study: Study
     rows: list[dict]
     paired: list[dict]
+    contrasts: list[dict]
     worth: list[dict]
     answer: dict
     cell_types: CellTypes
@@ -93,12 +97,13 @@ def find(
     target: float = 0.0,
     fraction: float | None = None,
     pictures: bool = True,
+    contrasts: Sequence[str] = (),
 ) -> Findings:
     """Reads run directories and analyzes them. Without `pictures`, reconstructions are the only images shown.
 
-    `fraction` is the share of labels of the second confusion matrix. `target` is the macro F1 at which labels are
-    enough; 0 means within 2 points of the best with all labels. Raises UserError for directories that are not valid
-    (see `runs`).
+    `contrasts` are the pairs of arms "A:B" to compare. `fraction` is the share of labels of the second confusion
+    matrix. `target` is the macro F1 at which labels are enough; 0 means within 2 points of the best with all labels.
+    Raises UserError for directories that are not valid (see `runs`).
     """
     if not 0 <= target <= 1:
         raise UserError(
@@ -114,6 +119,12 @@ def find(
     worth = label_efficiency.worth(study, paired) + label_efficiency.worth(study, paired, "f1")
     others, unknown = external_tests.read(runs, reference)
     unpaired += [f"{each.name}: {line}" for each in probes for line in each.notes]
+    tested = [Scored(runs[0].evaluation, "", study)]
+    tested += [Scored(runs[0].evaluation, other.name, other.study) for other in others]
+    tested += [Scored(each.evaluation, "", each.study) for each in probes]
+    compared, not_compared = between_arms.rows(contrasts, tested)
+    answer = _answer(study, rows, paired, worth, target)
+    answer["headlines"] = [*between_arms.headlines(compared), *answer["headlines"]]
     sets = prediction_sets.analyze(study, [(other.name, other.study) for other in others])
     types = cell_types.analyze(study, fraction)
     names = [run.info.get(key) for key in ("data_name", "data") for run in runs]
@@ -124,8 +135,9 @@ def find(
         study=study,
         rows=rows,
         paired=paired,
+        contrasts=compared,
         worth=worth,
-        answer=_answer(study, rows, paired, worth, target),
+        answer=answer,
         cell_types=types,
         certainty=certainty.analyze(study),
         sure_and_wrong=certainty.by_class(study),
@@ -141,7 +153,7 @@ def find(
         pretrainings=autoencoder_pictures.pretrainings(runs),
         autoencoders=autoencoder_pictures.sheets(runs),
         notes=[*notes, *cautions.one_pretraining(runs)],
-        left_out=cautions.merge(missing) + unpaired + unknown + cautions.not_there(study) + sets.refused,
+        left_out=cautions.merge(missing) + unpaired + not_compared + unknown + cautions.not_there(study) + sets.refused,
     )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mae_jax.report import (
     autoencoder_pictures,
+    between_arms,
     cautions,
     cell_types,
     certainty,
@@ -54,17 +55,27 @@ def write_report(
     fraction: float | None = None,
     png: bool = False,
     pictures: bool = True,
+    contrasts: Sequence[str] = (),
 ) -> Report:
     """Writes the report of run directories to `out`: index.html, table.md, tables as CSV, figures/ as SVG and CSV.
 
     `notes` are lines to show on the page. `target` is the macro F1 at which labels are enough, above 0 and at most 1; 0
     means within 2 points of the best with all labels. `fraction` chooses that of the second confusion matrix, without
-    it the one nearest to 10 %; with `png` each figure is written as PNG too; without `pictures` the page
-    shows no image of the data but reconstructions. The result depends on the files alone: the
-    seed of the bootstrap is fixed. Raises UserError for run directories that break the contract (see `runs`).
+    it the one nearest to 10 %; with `png` each figure is written as PNG too; without `pictures` the page shows no
+    image of the data but reconstructions. `contrasts` are pairs of arms "A:B" to compare, A minus B. The result depends
+    on the files alone: the seed of the bootstrap is fixed. Raises UserError for run directories that break the contract
+    (see `runs`).
     """
     out = Path(out)
-    findings = find(run_dirs, title=title, notes=notes, target=target, fraction=fraction, pictures=pictures)
+    findings = find(
+        run_dirs,
+        title=title,
+        notes=notes,
+        target=target,
+        fraction=fraction,
+        pictures=pictures,
+        contrasts=contrasts,
+    )
     with panels.style(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")
         drawings = draw(findings)
@@ -98,6 +109,8 @@ def _write_tables(f: Findings, drawings: Sequence[Drawing], out: Path) -> dict[s
         "prediction_sets": ("prediction_sets.csv", f.sets.rows, prediction_sets.COLUMNS),
         "learning_speed": ("learning_speed.csv", f.speed, learning_speed.COLUMNS),
     }
+    if f.contrasts:
+        parts["contrasts"] = ("contrasts.csv", f.contrasts, ())
     if f.without_leaked:
         parts["without_leaked"] = ("without_leaked.csv", f.without_leaked, without_leaked.COLUMNS)
     if f.probes:
@@ -132,6 +145,7 @@ def render(f: Findings, pictures: Sequence[dict], sheets: Sequence[dict]) -> str
             worth=words.worth_lines([w for w in f.worth if w["metric"] == "accuracy"], f.paired),
             reference=tables.reference_text(f.rows),
             published_caption=tables.PUBLISHED_CAPTION,
+            contrasts=between_arms.shown(f.contrasts),
             frozen_words=frozen_encoders.words(f.probes),
             others=[_other_test_set(other, f.rows) for other in f.others],
             pretrainings=[html.run_facts(p.path, p.info) | {"init": p.init} for p in f.pretrainings],
@@ -256,6 +270,8 @@ def _markdown(f: Findings) -> str:
         " recall and F1 are means over the classes. The most common class makes up"
         f" {100 * rows[0]['majority_rate']:.2f} % of the {rows[0]['n_test']:,} test images."
     )
+    if f.contrasts:
+        parts += ["Chosen arms, compared with each other:", tables.markdown(between_arms.lines(f.contrasts))]
     if f.published:
         parts += [
             tables.PUBLISHED_CAPTION,

@@ -153,7 +153,7 @@ def paired(study: Study) -> tuple[list[dict], list[str]]:
     compared, so its numbers are None; `collapsed` counts the collapsed models of both sides. Also returns lines about
     what could not be paired.
     """
-    differences, notes = [], []
+    pairs, notes = [], []
     if not study.baselines:
         return [], [f"no run from {BASELINE}: nothing is compared with it"] if len(study.inits) > 1 else []
     for arm, init in [(a, i) for a in study.arms for i in study.compared]:
@@ -165,18 +165,18 @@ def paired(study: Study) -> tuple[list[dict], list[str]]:
             if len(ours) < max(map(len, cells)):
                 few.setdefault(len(ours), []).append(str(level))
             if ours:
-                differences += _differences(study, level, (init, baseline), ours, base)
+                pairs += differences(study, level, (init, baseline), ours, base)
         for count, where in few.items():
             have = f"{count} seeds have" if count > 1 else "1 seed has" if count else "no seed has"
             notes.append(f"{init} at {'; '.join(where)}: {have} a matching {BASELINE} run; only these are compared")
     for metric in stats.METRICS + stats.SCORES:
-        family = [(row, each) for row, each in differences if row["metric"] == metric]
+        family = [(row, each) for row, each in pairs if row["metric"] == metric]
         for row, _, verdict in judged(family):
             row |= verdict
-    return [row for row, _ in differences], notes
+    return [row for row, _ in pairs], notes
 
 
-def _differences(
+def differences(
     study: Study, level: Level, names: tuple[str, str], ours: list[int], base: list[int]
 ) -> list[tuple[dict, Difference | None]]:
     """The rows of one level and initialization, a row for each metric that both sides have."""

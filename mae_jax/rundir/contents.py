@@ -68,6 +68,12 @@ def reference_ratio(ratios: Sequence[float]) -> float:
     return min(ratios, key=lambda ratio: (abs(ratio - 0.75), ratio))
 
 
+def sides_of(contrast: str) -> tuple[str, str]:
+    """The names of the two arms of a contrast "A:B". The second name has no ":"."""
+    first, _, second = contrast.rpartition(":")
+    return first, second
+
+
 def runs_below(study: Path) -> list[Path]:
     """Every directory one or two levels below that holds run.json, sorted; a report's directory is none."""
     above = disk.entries(study)

@@ -18,26 +18,38 @@ Run = tuple[Path, RunConfig]
 
 
 def pretrain_dir(config: StudyConfig, workdir: Path, init: Init, number: int) -> Path:
-    """The directory of the encoder of `init`, for the seed with index `number`."""
+    """The directory of the encoder of `init`, for the seed with index `number`.
+
+    Arms whose pre-training is the same share it, unless `workdir` has one of this arm's own already.
+    """
     if init.path:
         return Path(init.path)
+    places = [_own_dir(config, workdir, each, number) for each in inits(config) if each.pretrain == init.pretrain]
+    unshared = _own_dir(config, workdir, init, number)
+    return next((place for place in (unshared, *places) if place.exists()), places[0])
+
+
+def _own_dir(config: StudyConfig, workdir: Path, init: Init, number: int) -> Path:
     variant = init.slug.removeprefix("mae").replace("_", "-", 1) if init.unnamed else f"-{init.slug}"
     name = f"pretrain{variant}"
     return workdir / (f"{name}-seed{config.pretrain_seeds[number]}" if config.pretrain_seeds else name)
 
 
 def pretrainings(config: StudyConfig, workdir: Path) -> Iterator[Run]:
-    """The pre-training runs of the study. Each init has one for all seeds, or one per seed."""
+    """The pre-training runs of the study. Each init has one for all seeds, or one per seed; equal ones are shared."""
+    seen: set[Path] = set()
     for init in inits(config):
         for number in range(max(1, len(config.pretrain_seeds))):
-            if init.pretrain is None:
+            place = pretrain_dir(config, workdir, init, number)
+            if init.pretrain is None or place in seen:
                 continue
+            seen.add(place)
             name = f"pre-training{init.name.removeprefix('mae')}" if init.unnamed else f"pre-training {init.name}"
             changes = {**init.pretrain, "name": name}
             if config.pretrain_seeds:
                 seed = config.pretrain_seeds[number]
                 changes |= {"seed": seed, "name": f"{name} seed {seed}"}
-            yield pretrain_dir(config, workdir, init, number), changed(config.pretrain, changes)
+            yield place, changed(config.pretrain, changes)
 
 
 def cells(config: StudyConfig, workdir: Path) -> Iterator[Run]:

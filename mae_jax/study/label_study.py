@@ -127,6 +127,7 @@ def report(
 
     out = workdir / "report"
     settings = {"title": config.title, "notes": list(notes), "target": config.target, "pictures": config.pictures}
+    settings["contrasts"] = list(config.contrasts)
     inputs = unchanged.fingerprint(directories, settings)
     content = unchanged.kept(out, inputs)
     if content is None:

@@ -10,7 +10,16 @@ from mae_jax.runtime.errors import UserError
 from mae_jax.study import cells
 from mae_jax.study.inits import BY_THE_STUDY
 
-_NOT_OF_RUNS = ("task", "name", "title", "target", "pictures", "random_probe", "parallel")  # fields of the study itself
+_NOT_OF_RUNS = (
+    "task",
+    "name",
+    "title",
+    "target",
+    "pictures",
+    "contrasts",
+    "random_probe",
+    "parallel",
+)  # fields of the study itself
 PARTS = ("pretrain", "finetune")
 _OVERWRITTEN = {  # fields that differ from run to run
     StudyConfig: {f"finetune.{key}" for key in BY_THE_STUDY - {"task", "name"}},

@@ -14,8 +14,10 @@ from mae_jax.config.fields import TASKS, AnyConfig, Rule, RunConfig, StudyConfig
 from mae_jax.config.loading import one_of
 from mae_jax.config.tasks import UNLABELED
 from mae_jax.config.validation import ENCODER, NORMALIZATION, refuse_unknown, typed, validate, validate_ratio
+from mae_jax.rundir.contents import sides_of
 from mae_jax.runtime.errors import UNUSABLE, UserError
 from mae_jax.study import cells
+from mae_jax.study.inits import inits
 
 S = TypeVar("S", StudyConfig, SweepConfig)
 
@@ -55,6 +57,7 @@ def validate_study(config: ConfigDict | StudyConfig) -> StudyConfig:
     if isinstance(config, StudyConfig):
         return config
     study = _several(config, StudyConfig, "a study")
+    _validate_contrasts(study)
     for _, run in cells.runs(study, Path()):
         if run.init != "weights":  # else the network comes from the weight files
             validate(run, f"{run.task if run.traits.frozen else run.name}: ")
@@ -101,6 +104,16 @@ def _several(config: ConfigDict, kind: type[S], what: str) -> S:
     checked = dataclasses.replace(typed(config, kind), **parts)
     _validate_parts(checked.pretrain, checked.finetune)
     return checked
+
+
+def _validate_contrasts(study: StudyConfig) -> None:
+    names = [init.name for init in inits(study)]
+    for text in study.contrasts:
+        first, second = sides_of(text)
+        if first == second or not {first, second} <= {*names}:
+            raise UserError(
+                f"contrasts: {text!r} is not allowed; use A:B with two different names of inits: {', '.join(names)}"
+            )
 
 
 def _validate_value(key: str, value: Any, like: Any, rule: Rule) -> None:

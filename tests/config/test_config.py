@@ -30,6 +30,11 @@ ARGUMENTS = {
     "quick.py": ["", "data=synthetic,seeds=2,steps=10"],
     "probe.py": ["", "frac=0.1,kind=knn,init=mae,data=synthetic"],
     "linear_probe.py": ["", "frac=0.1,init=mae,data=synthetic"],
+    "open_questions.py": [
+        "question=stain",
+        "question=stain,data=synthetic,stain=hed,smoke=true",
+        "question=ratio,data=folder,scale=laptop",
+    ],
     "mask_sweep.py": ["", "data=folder,scale=laptop", "data=synthetic,smoke=true"],
 }
 

@@ -30,6 +30,9 @@ def test_a_study_gives_its_title_its_target_and_whether_images_are_shown(study, 
     config = {"title": "Few labels", "target": 0.7, "pictures": False, "seeds": [0]}
     (study / "study.json").write_text(json.dumps({"format": 2, "config": config}))
     assert study_settings([study]) == {"title": "Few labels", "target": 0.7, "pictures": False}
+    (study / "study.json").write_text(json.dumps({"config": config | {"contrasts": ["a:mae", 3]}}))
+    assert study_settings([study])["contrasts"] == ["a:mae"]
+    (study / "study.json").write_text(json.dumps({"config": config}))
     assert study_settings([study, tmp_path]) == {"pictures": False}  # several studies have no common title
     (study / "study.json").write_text(json.dumps({"config": {"title": 3, "target": 70, "pictures": "no"}}))
     assert study_settings([study]) == study_settings([tmp_path]) == {}

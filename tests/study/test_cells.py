@@ -30,6 +30,23 @@ def test_arms_differ_only_in_their_initial_weights(config, tmp_path):
         assert scratch["data.val_seed"] == 0
 
 
+def test_arms_with_the_same_pre_training_share_it(config, tmp_path):
+    config.inits, config.fractions = ("mae", "tuned=mae:finetune.model.dropout=0.1", "mae:mask_ratio=0.5"), (1.0,)
+    study = validate_study(config)
+    assert [path.name for path, _ in grid.pretrainings(study, tmp_path)] == ["pretrain", "pretrain-mask_ratio=0.5"]
+    cells = {path.name: cell for path, cell in grid.cells(study, tmp_path)}
+    assert cells["100pct-mae-seed0"].init_from == cells["100pct-tuned-seed0"].init_from == str(tmp_path / "pretrain")
+    # A study that pre-trained for each arm keeps doing so.
+    (tmp_path / "pretrain-tuned").mkdir()
+    assert {path.name for path, _ in grid.pretrainings(study, tmp_path)} == {
+        "pretrain-tuned", "pretrain-mask_ratio=0.5"
+    }  # fmt: skip
+    (tmp_path / "pretrain").mkdir()
+    assert [path.name for path, _ in grid.pretrainings(study, tmp_path)][:2] == ["pretrain", "pretrain-tuned"]
+    cells = {path.name: cell for path, cell in grid.cells(study, tmp_path)}
+    assert cells["100pct-tuned-seed0"].init_from == str(tmp_path / "pretrain-tuned")
+
+
 def test_without_subset_seeds_every_seed_has_the_labels_of_subset_seed_0(config, tmp_path):
     config.seeds, config.subset_seeds = (3, 4), ()
     cells = [cell for _, cell in grid.cells(validate_study(config), tmp_path)]

@@ -1,0 +1,87 @@
+r"""The study's open questions: for each, arms that differ in one thing, compared on the same images with intervals.
+
+mae-jax run --config=configs/open_questions.py:question=stain|ratio[,data=SOURCE][,scale=paper|laptop][,seeds=5]
+  [,stain=randstainna|hed|jitter][,smoke=true]
+
+All arms train on 1 and 10 % of the labels. 1 % is also trained for as many updates as 10 %. config.contrasts names the
+pairs that the page compares, on the main test set and on each of data.external: for raabin_wbc and generated cells
+TestB; otherwise name yours with --config.finetune.data.external=NAME=DIR. docs/open_questions.md explains each
+question. smoke=true needs data=synthetic; it only shows that all parts run.
+"""
+
+from pathlib import Path
+
+from mae_jax.config.fields import STAINS
+from mae_jax.config.loading import load, one_of, parse_arg
+from mae_jax.runtime.errors import UserError
+
+
+def get_config(arg=None):
+    arg = parse_arg(
+        arg, question="stain", data="raabin_wbc", scale="paper", seeds=5, stain="randstainna", smoke=False
+    )  # fmt: skip
+    ask = QUESTIONS[one_of("question", arg.question, tuple(QUESTIONS))]
+    one_of("stain", arg.stain, STAINS[1:])
+    scale = "laptop" if arg.smoke else arg.scale
+    seeds = 1 if arg.smoke else arg.seeds
+    config = load(Path(__file__).with_name("study.py"), f"data={arg.data},scale={scale},seeds={seeds}")
+    config.name = f"open_{arg.question}" + ("_smoke" if arg.smoke else "_laptop" if scale == "laptop" else "")
+    config.fractions, config.evaluations, config.random_probe = (0.01, 0.1), ("finetune",), False
+    if arg.data in ("raabin_wbc", "synthetic"):
+        config.finetune.data.external = "TestB"
+    ask(config, arg)
+    if arg.smoke:
+        smoke(config, arg)
+    return config
+
+
+def stain(config, arg):
+    """Random changes of stain and color: in fine-tuning, in pre-training too, and with the original as the target."""
+    change = f"data.stain={arg.stain}"
+    arms(
+        config,
+        {
+            "scratch": "scratch",
+            "mae": "mae",
+            "scratch-stain": f"scratch:{change}",
+            "mae-stain-tuning": f"mae:finetune.{change}",
+            "mae-stain-both": f"mae:{change},finetune.{change}",
+            "mae-destain": f"mae:{change},target=original,finetune.{change}",
+        },
+        {"scratch-stain": "scratch", "mae-stain-tuning": "mae", "mae-stain-both": "mae", "mae-destain": "mae"},
+    )
+    config.title = f"Does augmentation of stain and color ({arg.stain}) help?"
+
+
+def ratio(config, arg):
+    """The mask ratios of configs/mask_sweep.py, against the one of the study."""
+    sweep = load(Path(__file__).with_name("mask_sweep.py"), f"data={arg.data}")
+    usual = config.pretrain.mae.mask_ratio
+    others = {f"mask{100 * r:g}": f"mae:mask_ratio={r:g}" for r in sweep.mask_ratios if r != usual}
+    arms(config, {"scratch": "scratch", "mae": "mae", **others}, dict.fromkeys(others, "mae"))
+    config.evaluations = ("finetune", "lbfgs")
+    config.pretrain.eval.mask_ratios = sweep.pretrain.eval.mask_ratios
+    config.title = f"Which mask ratio? Each against {usual:g}"
+
+
+QUESTIONS = {"stain": stain, "ratio": ratio}
+
+
+def arms(config, inits, contrasts):
+    """Sets the arms, {name: how it starts and what it changes}, and the pairs to compare, {arm: other arm}."""
+    config.inits = tuple(text if name == text else f"{name}={text}" for name, text in inits.items())
+    config.contrasts = tuple(f"{arm}:{other}" for arm, other in contrasts.items())
+
+
+def smoke(config, arg):
+    """A network and images so small that everything runs within a minute or two, and learns nothing."""
+    if arg.data != "synthetic":
+        raise UserError(f"config argument smoke=true needs data=synthetic, not data={arg.data}")
+    config.step_matched = 0.0
+    for part in (config.pretrain, config.finetune):
+        part.data.update(synthetic_train=100, synthetic_test=50, synthetic_unlabelled=100)
+        part.model.update(image_size=32, width=32, depth=2, heads=2)
+        part.train.epochs = 1.0
+        part.optim.warmup_epochs = 0.0
+    config.pretrain.model.update(decoder_width=32, decoder_depth=1, decoder_heads=2)
+    config.pretrain.eval.images = 3
