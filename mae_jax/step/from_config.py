@@ -2,7 +2,7 @@
 
 import dataclasses
 import importlib
-from functools import partial
+from functools import lru_cache, partial
 
 import jax
 from jax.sharding import Mesh
@@ -79,7 +79,12 @@ def objective_of(config: RunConfig) -> Objective:
 
 def parameter_shapes(config: RunConfig, shape: ViTConfig) -> Params:
     """Shapes and types of the parameters of a run's network, without arrays."""
-    return jax.eval_shape(partial(objective_of(config).init, shape), jax.random.key(0))
+    return _shapes_of_parameters(objective_of(config), shape)
+
+
+@lru_cache(maxsize=64)  # runs of a study that start from one network read it again and again
+def _shapes_of_parameters(objective: Objective, shape: ViTConfig) -> Params:
+    return jax.eval_shape(partial(objective.init, shape), jax.random.key(0))
 
 
 def trained_parameters(config: RunConfig) -> str:

@@ -5,6 +5,7 @@ numbers and learning rates are arguments, so runs that differ only in these shar
 """
 
 import dataclasses
+from collections.abc import Callable
 from functools import lru_cache, partial
 from typing import Any
 
@@ -70,25 +71,39 @@ def split_state(spec: StepSpec) -> TrainState:
 
 def init_state(spec: StepSpec, seed: int) -> TrainState:
     """Initial state in padded shapes; each array is created directly in its placement."""
+    return _drawing(spec)(jnp.int32(seed))
+
+
+@lru_cache(maxsize=64)  # the runs of a study share it, as they share `train_step`
+def _drawing(spec: StepSpec) -> Callable[[Int[Array, ""]], TrainState]:
+    """The compiled function that draws the initial state from a seed."""
 
     def draw(seed: Int[Array, ""]) -> TrainState:
         return sharding.pad_or_crop(_init(spec, seed), _split_shapes(spec))
 
-    return jax.jit(draw, out_shardings=state_shardings(spec))(jnp.int32(seed))
+    return jax.jit(draw, out_shardings=state_shardings(spec))
 
 
 def unpadded(spec: StepSpec, state: TrainState) -> TrainState:
     """Removes the padding: the state in the network's own shapes, for checkpoints and evaluation."""
-    return _refit(state, _shapes(spec), spec)
+    return _refit(state, spec, _shapes)
 
 
 def padded(spec: StepSpec, state: TrainState) -> TrainState:
     """Pads the state to shapes that `fsdp` divides, for `train_step`."""
-    return _refit(state, _split_shapes(spec), spec)
+    return _refit(state, spec, _split_shapes)
 
 
-def _refit(state: TrainState, shapes: TrainState, spec: StepSpec) -> TrainState:
+def _refit(state: TrainState, spec: StepSpec, shapes_of: Callable[[StepSpec], TrainState]) -> TrainState:
+    shapes = shapes_of(spec)
     if all(leaf.shape == like.shape for leaf, like in zip(*map(jax.tree.leaves, (state, shapes)), strict=True)):
         return state
+    return _refitting(spec, shapes_of)(state)
+
+
+@lru_cache(maxsize=64)
+def _refitting(spec: StepSpec, shapes_of: Callable[[StepSpec], TrainState]) -> Callable[[TrainState], TrainState]:
+    """The compiled function that pads or crops a state to `shapes_of(spec)`."""
+    shapes = shapes_of(spec)
     places = sharding.parameter_shardings(shapes, spec.mesh)
-    return jax.jit(partial(sharding.pad_or_crop, shapes=shapes), out_shardings=places)(state)
+    return jax.jit(partial(sharding.pad_or_crop, shapes=shapes), out_shardings=places)

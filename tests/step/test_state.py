@@ -72,3 +72,17 @@ def test_a_pre_training_has_a_decoder_and_shapes_cost_no_arrays():
     like = state.abstract_state(spec_of(objective=Reconstruction(mask_ratio=0.5, norm_pix=True), shape=shape))
     assert set(like.params) == {"encoder", "decoder"}
     assert all(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(like))
+
+
+def test_functions_of_the_state_are_compiled_once_for_all_seeds():
+    """A study draws, pads and crops the state of each run; compiling takes longer than a run of few steps."""
+    compiled = []
+    jax.monitoring.register_event_duration_secs_listener(
+        lambda event, duration_secs, **_: compiled.append(event) if event.endswith("backend_compile_duration") else None
+    )
+    spec = spec_of(5, batch_size=24)  # other tests have not compiled it
+    for seed in range(3):
+        before = len(compiled)
+        drawn = state.init_state(spec, seed)
+        state.padded(spec, state.unpadded(spec, drawn))
+        assert (len(compiled) > before) == (seed == 0)
