@@ -1,6 +1,6 @@
 """Estimate in a few minutes how many labels are enough for your own images.
 
-mae-jax quick PLACE [--unlabeled DIR] [--init ENCODER]
+mae-jax quick PLACE [--unlabeled DIR] [--init ENCODER] [--arm ARM]
 
 PLACE holds labeled images: DIR/<split>/<Class>/*, DIR/<Class>/*, or a CSV or Parquet file with the columns path and
 label (see mae-jax check). The command searches the images for leaks and pre-trains a small network on the unlabeled
@@ -9,7 +9,8 @@ weights, at several numbers of labels. It writes a report, and prints what the f
 would take. 2,000 cells take about five minutes on two cores. Rerun the command to resume it.
 
 ENCODER is the directory of a pre-training run, or weights of Hugging Face, timm or facebookresearch/mae. It replaces
-the pre-training.
+the pre-training. Each ARM is compared with them: NAME=features:FILE for features that other software computed, or
+NAME=PATH for another encoder.
 """
 
 import argparse
@@ -37,6 +38,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--init", type=user_path, metavar="ENCODER", help="an encoder to probe instead of a pre-training"
     )
+    parser.add_argument(
+        "--arm", action="append", default=[], metavar="ARM",
+        help="one more arm to compare, as in config.inits: [NAME=]features:FILE, or [NAME=]PATH of an encoder; may be "
+        "repeated",
+    )  # fmt: skip
     add_label_arguments(parser)
     parser.add_argument(
         "--bad_images", default="stop", choices=("stop", "skip"),
@@ -70,7 +76,7 @@ def main(options: argparse.Namespace) -> None:
     with replaced(names):
         if init and unlabeled:
             say(f"note: --unlabeled={unlabeled} is not used, because --init={init} takes the place of a pre-training")
-        config = quick.configured(fields, unlabeled, init, options.seeds, options.steps, cache)
+        config = quick.configured(fields, unlabeled, init, options.seeds, options.steps, cache, options.arm)
         findings = workdir / "check.csv"
         if not findings.exists():
             check(str(place), "", findings, fields=fields, options=names, cache=cache)

@@ -18,6 +18,9 @@ TRACKERS = ("wandb", "mlflow", "trackio")
 STAINS = ("none", "hed", "randstainna", "jitter")
 SIZES = ("tiny", "small", "base", "large", "custom")
 WEIGHTS = (".safetensors", ".npz", ".pth", ".pt", ".bin", ".ckpt", ".torch", ".tar")  # suffixes of weight files
+FEATURES = "features"  # the `init` of features from files
+WITHOUT_NETWORK = (FEATURES,)  # values of `init`
+FEATURE_FILES = (".npz", ".h5", ".hdf5", ".parquet", ".pq")  # suffixes of files of features
 SEEDS = 2**31  # seeds are smaller
 
 T = TypeVar("T")
@@ -444,13 +447,22 @@ class RunConfig(Fields):
     )
     init: str = field(
         "scratch",
-        "initial weights: scratch (random), mae (a run of mae_jax), or weights (from other code)",
-        choices=("scratch", "mae", "weights"),
+        "initial weights: scratch (random), mae (a run of mae_jax), or weights (from other code); features: no network "
+        "but features of the images from a file, for lbfgs and knn",
+        choices=("scratch", "mae", "weights", *WITHOUT_NETWORK),
     )
     init_from: str = field(
-        "", "init=mae: run directory of the pre-training; init=weights: file or folder of weights", path="one"
+        "",
+        "init=mae: run directory of the pre-training; init=weights: file or folder of weights; init=features: .npz, "
+        "HDF5 or Parquet file, or folder of such files",
+        path="one",
     )
     init_name: str = field("", "name of the initial weights in tables; empty: the value of init")
+    init_seen: str = field(
+        "",
+        'data sets that the encoder in init_from was trained on, joined by ","; the report warns if the test images '
+        "are among them",
+    )
     data: DataFields = dataclasses.field(default_factory=DataFields)
     model: ModelFields = dataclasses.field(default_factory=ModelFields)
     mae: MaeFields = dataclasses.field(default_factory=MaeFields)
@@ -466,6 +478,11 @@ class RunConfig(Fields):
     def traits(self) -> Traits:
         """The traits of its task."""
         return TRAITS[self.task]
+
+    @property
+    def has_network(self) -> bool:
+        """Whether a network computes its features or classifies; else features take its place."""
+        return self.init not in WITHOUT_NETWORK
 
 
 SEED_RULE = {"kind": int, "low": 0, "high": SEEDS, "open": "high", "allowed": "whole numbers of 0 and above"}
@@ -506,8 +523,8 @@ class StudyConfig(Fields):
     )  # fmt: skip
     inits: tuple[str, ...] = field(
         ("scratch", "mae"),
-        "initial weights: [NAME=]scratch, mae, PATH of an encoder, or with changed fields, such as mae:mask_ratio=0.5 "
-        "or scratch:model.dropout=0.1",
+        "initial weights: [NAME=]scratch, mae, PATH of an encoder, features:FILE, or with changed fields, such as "
+        "mae:mask_ratio=0.5 or scratch:model.dropout=0.1",
         may_be_empty=False, may_repeat=False, may_differ=True,
     )  # fmt: skip
     seeds: tuple[int, ...] = field(
@@ -659,7 +676,7 @@ def defaults(task: str) -> ConfigDict:
 def probe_of(finetune: RunConfig | ConfigDict, task: str) -> ConfigDict:
     """The config of a probe with the initial weights, network and data of a fine-tuning config."""
     c, given = defaults(task), finetune if isinstance(finetune, ConfigDict) else ConfigDict(as_dict(finetune))
-    for name in ("name", "seed", "init", "init_from", "init_name"):
+    for name in ("name", "seed", "init", "init_from", "init_name", "init_seen"):
         c[name] = given[name]
     for section in ("data", "model", "probe", "eval", "checkpoint", "sharding", "log"):
         cast(ConfigDict, c[section]).update(given[section])

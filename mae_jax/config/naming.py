@@ -7,7 +7,16 @@ from typing import cast
 
 from ml_collections import ConfigDict
 
-from mae_jax.config.fields import WEIGHTS, AnyConfig, DataFields, ModelFields, RunConfig, StudyConfig, SweepConfig
+from mae_jax.config.fields import (
+    FEATURE_FILES,
+    WEIGHTS,
+    AnyConfig,
+    DataFields,
+    ModelFields,
+    RunConfig,
+    StudyConfig,
+    SweepConfig,
+)
 from mae_jax.config.tasks import UNLABELED
 from mae_jax.runtime.errors import UNUSABLE, UserError
 
@@ -39,8 +48,9 @@ def default_workdir(config: AnyConfig | ConfigDict) -> str:
         return f"runs/{_in_path(config.name or config.task)}-{label}-{_model_label(finetune.model)}"
     parts = [_in_path(config.name or config.task), source_label(config.data)]
     if config.task not in UNLABELED:
-        origin = Path(config.init_from)
-        origin = "" if config.init == "scratch" else origin.stem if origin.suffix in WEIGHTS else origin.name
+        place = Path(config.init_from)
+        origin = place.stem if place.suffix in (*WEIGHTS, *FEATURE_FILES) else place.name
+        origin = "" if config.init == "scratch" else origin
         n = config.data.label_count
         parts += [
             f"{n}labels" if n else percent_slug(config.data.fraction),

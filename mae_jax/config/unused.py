@@ -8,7 +8,7 @@ import functools
 from collections.abc import Callable, Set
 from typing import Any
 
-from mae_jax.config.fields import RunConfig, changed, defaults
+from mae_jax.config.fields import FEATURES, RunConfig, changed, defaults
 from mae_jax.config.loading import flatten
 from mae_jax.config.tasks import EVALUATIONS
 from mae_jax.runtime.errors import UserError
@@ -93,7 +93,13 @@ CONDITIONS = tuple(
             lambda c, _: c.train.on_divergence == "lower_rate",
             "train.lower_rate_times train.lower_rate_factor",
         ),
-        ("with init=mae or init=weights", lambda c, _: c.init != "scratch", "init_from"),
+        ("with init=mae, weights or features", lambda c, _: c.init in ("mae", "weights", FEATURES), "init_from"),
+        ("with init=weights or features", lambda c, _: c.init in ("weights", FEATURES), "init_seen"),
+        (
+            "where a network computes the features, not with init=features",
+            lambda c, _: c.has_network,
+            "model. data.mean data.std eval.batch_size sharding.",
+        ),
         (
             "with data.source=folder",
             lambda c, _: "folder" in _sources(c),

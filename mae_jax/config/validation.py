@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 
 from mae_jax.config.fields import C, DataFields, Fields, ModelFields, Rule, RunConfig, changed, rules
 from mae_jax.config.loading import flatten, one_of
+from mae_jax.config.tasks import QUICK
 from mae_jax.runtime.errors import UNUSABLE, UserError
 from mae_jax.runtime.places import expanded
 
@@ -244,8 +245,14 @@ def _validate_rest(config: RunConfig, prefix: str) -> None:
             f"{prefix}train.match_count={t.match_count} needs {prefix}data.label_count; set both or neither"
         )
     if config.init != "scratch" and not config.init_from:
-        what = "the directory of a pre-training run" if config.init == "mae" else "a file or folder of weights"
-        raise UserError(f"{prefix}init={config.init} needs {prefix}init_from: {what}")
+        what = {"mae": "the directory of a pre-training run", "weights": "a file or folder of weights"}
+        needed = what.get(config.init, "a file of features")
+        raise UserError(f"{prefix}init={config.init} needs {prefix}init_from: {needed}")
+    if not config.has_network and (config.traits.updates or not config.traits.labeled):
+        raise UserError(
+            f"{prefix}init={config.init} has no network to train, so {prefix}task={config.task} is not possible; use "
+            f"{prefix}task={' or '.join(QUICK)}, such as --config=configs/probe.py"
+        )
 
 
 def _validate_probe(config: RunConfig, prefix: str) -> None:

@@ -139,13 +139,14 @@ def repeated_in_words(repeats: dict) -> list[str]:
 def about_files(sources: dict[str, Source], image_size: int, labeled: bool) -> dict[str, str]:
     """Lines about skipped files, assumptions about images, and images that are large for the network.
 
-    `sources` maps names to sources ("" prints no name). `image_size` is the network's input size in pixels.
+    `sources` maps names to sources ("" prints no name). `image_size` is the network's input size in pixels; 0 without
+    a network.
     """
     lines: dict[str, list[str]] = {}
     for name, source in sources.items():
         prefix = f"{name}: " if name else ""
         assumed = ", ".join(f"{count(n, 'image')}: {phrase}" for phrase, n in source.assumed.items())
-        large = checking.large(source.sizes, image_size, labeled)
+        large = checking.large(source.sizes, image_size, labeled) if image_size else ""
         for what, text in (("files", skipped_files(source)), ("assumed", assumed), ("warning: large images", large)):
             if text:
                 lines.setdefault(what, []).append(prefix + text)

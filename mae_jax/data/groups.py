@@ -16,6 +16,7 @@ from mae_jax.runtime.errors import UserError
 from mae_jax.runtime.text import count
 
 UNKNOWN = "not known; the same patient may be on both sides"
+TILE = re.compile(r"(?:^|[/_])x(\d+)_y(\d+)\.\w+$")  # x and y of a tile in its slide, from `prepare tiles:NAME`
 UNNAMED = "patient or slide"  # kind of groups that only a pattern or an unnamed column gives
 WEAK = ("region",)  # kinds of group that do not distinguish patients
 

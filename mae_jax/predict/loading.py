@@ -96,6 +96,11 @@ def _of_probe(run_dir: Path, config: RunConfig, field: str) -> Model:
     for name in (contents.RUN, contents.RESULTS):
         if not (run_dir / name).is_file():
             raise UserError(f"{field}={run_dir} is not finished (no {name}); rerun its command to finish it")
+    if not config.has_network:
+        raise UserError(
+            f"{field}={run_dir} classifies features from {config.init_from}, and no network of mae_jax computes them "
+            f"for other images; its results are in {contents.PREDICTIONS} and in reports"
+        )
     classes = own_run.class_names(run_dir, contents.read_object(run_dir / contents.RUN), field)
     head, expected = probes.load(run_dir / contents.PROBE, field, len(classes))
     here = contents.read_config(run_dir / contents.CONFIG).get("init_from_here")

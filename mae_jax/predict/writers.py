@@ -6,7 +6,6 @@ interrupted command leaves an earlier file unchanged.
 
 import contextlib
 import csv
-import re
 import tempfile
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -16,12 +15,12 @@ from typing import Any, Protocol
 import numpy as np
 from jaxtyping import Float
 
+from mae_jax.data.groups import TILE
 from mae_jax.runtime.csv_cells import cell
 from mae_jax.runtime.errors import UserError
 from mae_jax.runtime.files import replacing, replacing_path
 
 ROWS = 4096  # rows per Parquet row group
-PLACE = re.compile(r"(?:^|[/_])x(\d+)_y(\d+)\.\w+$")  # position of a tile in its slide, from `prepare tiles:NAME`
 
 
 class Columns(Protocol):
@@ -180,7 +179,7 @@ def _hdf5(path: Path, width: int) -> Iterator[Vectors]:
 
 def coordinates(names: Sequence[str]) -> np.ndarray | None:
     """x and y of tiles (n 2), int64, in pixels of the scan, from their names. None if any name has no position."""
-    matches = [PLACE.search(name) for name in names]
+    matches = [TILE.search(name) for name in names]
     if not names or not all(matches):
         return None
     return np.asarray([[int(match[1]), int(match[2])] for match in matches if match], np.int64)

@@ -136,6 +136,32 @@ def leak_lines(infos: Sequence[dict]) -> list[str]:
     return list(dict.fromkeys(lines))
 
 
+def seen_lines(runs: Sequence[Run]) -> list[str]:
+    """Lines on encoders that were trained on the data of the test images, or of which that is not known."""
+    lines = []
+    for run in runs:
+        seen = run.info.get("seen_tests")
+        for name, data in seen.items() if isinstance(seen, dict) else ():
+            named = ", ".join(clean(each) for each in data) if isinstance(data, list) else clean(data)
+            lines.append(
+                f"Test images of {clean(name)} may be known to {run.init}, whose encoder was trained on {named}: its "
+                f"score there does not measure performance on unseen images."
+            )
+    return list(dict.fromkeys(lines))
+
+
+def unknown_data(runs: Sequence[Run]) -> list[str]:
+    """A line on features from files of which no one says which data their encoder was trained on."""
+    config = {run.init: run.info.get("config") for run in runs if not run.info.get("seen")}
+    names = [init for init, each in config.items() if isinstance(each, dict) and each.get("init") == "features"]
+    if not names:
+        return []
+    return [
+        f"which data the encoder of {', '.join(names)} was trained on is not stated, so it may know the test images; "
+        f"state it with seen=DATA in inits, or in FILE.json."
+    ]
+
+
 def one_pretraining(runs: Sequence[Run]) -> list[str]:
     """A line if several seeds of an initialization start from the same pre-training."""
     origins: dict[str, list[str]] = {}

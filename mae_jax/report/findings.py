@@ -125,6 +125,7 @@ def find(
     compared, not_compared = between_arms.rows(contrasts, tested)
     answer = _answer(study, rows, paired, worth, target)
     answer["headlines"] = [*between_arms.headlines(compared), *answer["headlines"]]
+    answer["warnings"] = [*cautions.seen_lines(all_runs), *answer["warnings"]]
     sets = prediction_sets.analyze(study, [(other.name, other.study) for other in others])
     types = cell_types.analyze(study, fraction)
     names = [run.info.get(key) for key in ("data_name", "data") for run in runs]
@@ -152,7 +153,7 @@ def find(
         without_leaked=without_leaked.rows(study),
         pretrainings=autoencoder_pictures.pretrainings(runs),
         autoencoders=autoencoder_pictures.sheets(runs),
-        notes=[*notes, *cautions.one_pretraining(runs)],
+        notes=[*notes, *cautions.one_pretraining(runs), *cautions.unknown_data(all_runs)],
         left_out=cautions.merge(missing) + unpaired + not_compared + unknown + cautions.not_there(study) + sets.refused,
     )
 

@@ -208,7 +208,7 @@ def read_info(path: Path) -> dict:
     file = path / "run.json"
     try:
         info = json.loads(regular(file).read_text(encoding="utf-8-sig"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"{file}: not found; give a directory that holds run.json and predictions.csv") from None
     except (OSError, ValueError, RecursionError) as error:
         if isinstance(error, OSError) and error.errno:

@@ -57,7 +57,7 @@ def cells(config: StudyConfig, workdir: Path) -> Iterator[Run]:
 
     Cells with the same evaluation, seed, fraction and number of updates differ only in their initial weights and in
     the fields that `config.inits` changes, except that each encoder has the network and the normalization of its
-    pre-training. Only fine-tuning has step-matched runs.
+    pre-training. Only fine-tuning has step-matched runs. Arms without a network have evaluations without updates alone.
     """
     subset_seeds = config.subset_seeds or (0,) * len(config.seeds)
     labels = config.label_counts or config.fractions
@@ -74,6 +74,8 @@ def cells(config: StudyConfig, workdir: Path) -> Iterator[Run]:
         if match and frozen:
             continue
         for init in starts:
+            if TRAITS[task].updates and not init.has_network:
+                continue
             start = typed(probe_of(config.finetune, task), RunConfig) if frozen else config.finetune
             changes: dict[str, Any] = {"seed": seed, "data.subset_seed": subset_seed}
             if config.label_counts:
@@ -81,8 +83,10 @@ def cells(config: StudyConfig, workdir: Path) -> Iterator[Run]:
             else:
                 changes |= {"data.fraction": float(amount), "train.match_fraction": float(match)}
             if init.trained:
-                changes["init"] = init_of(init.path) if init.path else "mae"
+                changes["init"] = init.start or (init_of(init.path) if init.path else "mae")
                 changes["init_from"] = str(pretrain_dir(config, workdir, init, number).resolve())
+            if init.seen:
+                changes["init_seen"] = init.seen
             if init.name not in ("scratch", "mae"):
                 changes["init_name"] = init.name
             changes |= {key: value for key, value in (init.pretrain or {}).items() if key in OF_THE_ENCODER}

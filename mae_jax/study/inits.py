@@ -4,7 +4,7 @@ import dataclasses
 import re
 from typing import Any
 
-from mae_jax.config.fields import RunConfig, StudyConfig, as_dict, rules
+from mae_jax.config.fields import FEATURE_FILES, WITHOUT_NETWORK, RunConfig, StudyConfig, as_dict, rules
 from mae_jax.config.loading import flatten, init_of
 from mae_jax.config.validation import ENCODER, NORMALIZATION
 from mae_jax.runtime.errors import UserError
@@ -13,7 +13,7 @@ from mae_jax.runtime.places import local
 OF_THE_ENCODER = tuple(f"model.{name}" for name in ENCODER) + tuple(f"data.{name}" for name in NORMALIZATION)
 SEPARATOR = ";"  # of the values of a list, because "," separates fields
 BY_THE_STUDY = {  # fields that the study sets in each of its runs
-    *("task", "name", "seed", "init", "init_from", "init_name"),
+    *("task", "name", "seed", "init", "init_from", "init_name", "init_seen"),
     *("data.fraction", "data.label_count", "data.subset_seed", "train.match_fraction", "train.match_count"),
 }
 _FINETUNE = "finetune."
@@ -24,10 +24,17 @@ class Init:
     """One way to initialize the encoder in a study, with the fields in which its runs differ from the others."""
 
     name: str  # its name in tables
-    path: str = ""  # an existing encoder; "": random weights, or a pre-training of this study
+    path: str = ""  # an existing encoder or file of features; "": random weights, or a pre-training of this study
+    start: str = ""  # the `init` of its runs; "": scratch, or that of its path
+    seen: str = ""  # data sets that the encoder at `path` was trained on, joined by ","
     pretrain: dict[str, Any] | None = None  # changes to `config.pretrain`; None: no pre-training
     finetune: dict[str, Any] = dataclasses.field(default_factory=dict)  # changes to `config.finetune`
     unnamed: bool = True  # named after its fields, not by the user
+
+    @property
+    def has_network(self) -> bool:
+        """Whether a network computes its features."""
+        return self.start not in WITHOUT_NETWORK
 
     @property
     def trained(self) -> bool:
@@ -43,10 +50,11 @@ class Init:
 def inits(config: StudyConfig) -> list[Init]:
     """Parses `config.inits`.
 
-    Each entry is [NAME=]scratch[:FIELD=VALUE,...], [NAME=]mae[:FIELD=VALUE,...] or [NAME=]PATH. FIELD is a dotted field
-    of the pre-training, a field of `pretrain.mae` such as mask_ratio, exp to select one of `config.experiments`,
-    init for an encoder to continue from, or "finetune." and a field of the fine-tuning. Without pre-training,
-    "finetune." can be left out. The values of a list are separated by ";". Raises UserError for anything else.
+    Each entry is [NAME=]scratch[:FIELD=VALUE,...], [NAME=]mae[:FIELD=VALUE,...], [NAME=]PATH[,seen=DATA] or
+    [NAME=]features:FILE[,seen=DATA]. FIELD is a dotted field of the pre-training, a field of `pretrain.mae` such as
+    mask_ratio, exp to select one of `config.experiments`, init for an encoder to continue from, seen for the data that
+    it was trained on, or "finetune." and a field of the fine-tuning. Without pre-training, "finetune." can be left out.
+    The values of a list, and the names in DATA, are separated by ";". Raises UserError for anything else.
     """
     parsed = [_init(str(text), config) for text in config.inits]
     for kind in ("name", "slug"):
@@ -66,13 +74,20 @@ def _init(text: str, config: StudyConfig) -> Init:
             return init
         _check_name(given, text, config, allowed=kind)
         return dataclasses.replace(init, name=given, unnamed=given == kind)
-    name, equals, path = text.partition("=")
-    place = local(path if equals else name, "inits")
+    match = re.fullmatch(r"(?:([^=:/]*)=)?(?:(features):)?(.*?)(?:,seen=([^,]*))?", text, re.DOTALL)
+    assert match
+    given, start, path, seen = match.groups()
+    place = local(path, "inits")
     if not place.exists():
+        if start:
+            raise UserError(
+                f"inits: {text!r}: {path} does not exist; name a file of features, or a folder of such files"
+            )
         raise _not_allowed(text, config)
-    name = name if equals else place.name
+    name = given if given is not None else place.stem if place.suffix.lower() in FEATURE_FILES else place.name
     _check_name(name, text, config)
-    return Init(name, path=str(place), unnamed=False)
+    named = (seen or "").replace(SEPARATOR, ",")
+    return Init(name, path=str(place), start=start or "", seen=named, unnamed=False)
 
 
 def _check_name(name: str, text: str, config: StudyConfig, allowed: str = "") -> None:
@@ -84,8 +99,8 @@ def _check_name(name: str, text: str, config: StudyConfig, allowed: str = "") ->
 def _not_allowed(text: str, config: StudyConfig) -> UserError:
     return UserError(
         f"inits: {text!r} is not allowed; use scratch, mae, mae:FIELD=VALUE (FIELD: exp, one of "
-        f"{', '.join(as_dict(config.pretrain.mae))}, or a dotted field of the config), scratch:FIELD=VALUE, or PATH of "
-        "a pre-training's run directory or of weights; NAME= in front sets the name in tables"
+        f"{', '.join(as_dict(config.pretrain.mae))}, or a dotted field of the config), scratch:FIELD=VALUE, "
+        "features:FILE, or PATH of a pre-training's run directory or of weights; NAME= in front sets the name in tables"
     )
 
 
@@ -107,6 +122,8 @@ def _pretraining_change(text: str, key: str, value: str, config: StudyConfig) ->
     """The changes to the pre-training config that one FIELD=VALUE makes."""
     if key == "init":
         return {"init": init_of(value), "init_from": str(local(value, "inits").resolve())}
+    if key == "seen":
+        return {"init_seen": value.replace(SEPARATOR, ",")}
     if key == "exp":
         known = [name.removeprefix("exp") for name in config.experiments]
         if value not in known:

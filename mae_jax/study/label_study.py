@@ -65,7 +65,8 @@ def configured(runs: list[Run]) -> list[Run]:
         for place, cell in runs
     ]
     directories = {str(directory.resolve()) for directory, _ in runs}
-    for cell in {cell.init_from: cell for _, cell in runs if cell.init_from not in directories}.values():
+    earlier = {cell.init_from: cell for _, cell in runs if cell.has_network and cell.init_from not in directories}
+    for cell in earlier.values():
         initial_weights.first_weights(cell)
     return runs
 

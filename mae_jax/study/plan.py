@@ -26,7 +26,7 @@ from mae_jax.step.spec import StepSpec
 from mae_jax.step.state import abstract_state, init_state
 from mae_jax.step.train_step import train_step
 from mae_jax.study.cells import Run
-from mae_jax.train import build, finetune, resume
+from mae_jax.train import build, finetune, probe, resume
 
 STEPS, SECONDS = 4, 2.0  # limits of the timing: number of steps, and seconds
 RUN_SECONDS = 3.0  # overhead of a run: opening data, checkpoints, final files
@@ -101,6 +101,7 @@ def _quick_seconds(runs: Sequence[Planned], forward: float) -> None:
     for run in runs:
         if not run.config.traits.updates:
             c, images = run.config, run.resolved.n_train + run.validation + run.test
+            images = images if c.has_network else 0
             encoder = c.init_from or c.seed
             run.seconds = RUN_SECONDS + max(0, images - seen.get(encoder, 0)) * forward
             seen[encoder] = max(images, seen.get(encoder, 0))
@@ -116,6 +117,8 @@ def _planned(
         resolved = schedule.resolve(config, sum(map(len, held.train_idx)), jax.device_count())
         return Planned(directory, config, resolved, sum(map(len, held.val_idx)), 0, done, **_sizes(config, resolved, 0))
     data = splits.labelled(config.data, on_progress, cache)
+    if not config.has_network and not done:
+        probe.of_images(config, data, cache)
     resolved = finetune.resolve_finetune(config, data, jax.device_count())
     sizes = _sizes(config, resolved, len(data.train.classes))
     return Planned(directory, config, resolved, len(data.val_idx), len(data.test), done, **sizes)
@@ -174,7 +177,7 @@ def describe(planned: Sequence[Planned]) -> list[str]:
             arm = (f", {c.task}" if c.traits.frozen else "") + arm
             what = f"{labels_of(c.data)}{arm}: {count(len(runs), 'run')} ({names}; seeds {seeds})"
         if not c.traits.updates:
-            lines.append(f"  {what}: {count(r.n_train, 'image')}, features of the frozen encoder")
+            lines.append(f"  {what}: {count(r.n_train, 'image')}, frozen features")
             continue
         epochs, updates = count(r.steps / r.steps_per_epoch, "epoch"), count(r.steps, "update")
         lines.append(f"  {what}: {count(r.n_train, 'image')}, {epochs}, {updates} of {r.batch_size}")

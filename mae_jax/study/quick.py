@@ -1,19 +1,21 @@
 """A quick look before a full study: linear probes of a small pre-trained encoder, or of a given one."""
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from ml_collections import ConfigDict
 
+from mae_jax.config.fields import StudyConfig
 from mae_jax.config.loading import init_of, load, remember
-from mae_jax.config.validation import validate
+from mae_jax.config.validation import typed, validate
 from mae_jax.data import sources, splits
 from mae_jax.runtime.errors import UserError
 from mae_jax.runtime.progress import Progress
 from mae_jax.runtime.text import count
 from mae_jax.study import preview, validation
+from mae_jax.study.inits import inits
 from mae_jax.train import loop
 
 COUNTS = 5  # numbers of labels to try
@@ -28,19 +30,22 @@ def configured(
     seeds: int = 3,
     steps: int = 400,
     cache: splits.DataCache | None = None,
+    arms: Sequence[str] = (),
 ) -> ConfigDict:
     """The config of a quick look at labeled images.
 
     `fields` are fields of `data` that name the images: dir or labels, and others such as columns or group_pattern.
     `unlabeled`: one or more folders, joined by ","; "" pre-trains on the labeled training images. `init`: a run
-    directory or a file or folder of weights to probe, instead of pre-training for `steps` updates. Opens the images to
-    choose the numbers of labels; `cache` keeps them for further calls. Raises UserError for images, weights or options
-    that cannot be used.
+    directory or a file or folder of weights to probe, instead of pre-training for `steps` updates. `arms` are further
+    arms, as in `inits` of a study. Opens the images to choose the numbers of labels; `cache` keeps them for further
+    calls. Raises UserError for images, weights or options that cannot be used.
     """
     config = load("configs/quick.py", f"seeds={seeds},steps={steps}")
     _name_images(config, fields, unlabeled)
     if init:
         _probe_encoder(config, init)
+    config.inits = (*config.inits, *arms)
+    inits(typed(config, StudyConfig))  # before images are opened
     checked = validate(config.finetune, "finetune.")
     held = splits.labelled(checked.data, loop.checking(Progress(10.0)), cache)
     config.label_counts = label_counts(held.train.labels[held.train_idx], len(held.train.classes))

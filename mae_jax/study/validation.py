@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from mae_jax.config.fields import TASKS, AnyConfig, Rule, RunConfig, StudyConfig, SweepConfig, rules
 from mae_jax.config.loading import one_of
-from mae_jax.config.tasks import UNLABELED
+from mae_jax.config.tasks import QUICK, UNLABELED
 from mae_jax.config.validation import ENCODER, NORMALIZATION, refuse_unknown, typed, validate, validate_ratio
 from mae_jax.rundir.contents import sides_of
 from mae_jax.runtime.errors import UNUSABLE, UserError
@@ -58,6 +58,13 @@ def validate_study(config: ConfigDict | StudyConfig) -> StudyConfig:
         return config
     study = _several(config, StudyConfig, "a study")
     _validate_contrasts(study)
+    if not {*QUICK} & {*study.evaluations}:
+        for text, init in zip(study.inits, inits(study), strict=True):
+            if not init.has_network:
+                raise UserError(
+                    f"inits: {text!r} has no network to train, but evaluations={study.evaluations}; add "
+                    f"{' or '.join(QUICK)} to evaluations"
+                )
     for _, run in cells.runs(study, Path()):
         if run.init != "weights":  # else the network comes from the weight files
             validate(run, f"{run.task if run.traits.frozen else run.name}: ")

@@ -21,6 +21,8 @@ def build(
     cache: splits.DataCache | None = None,
 ) -> Task:
     """Opens the data of a config and builds its task. Raises UserError if the config does not fit data or device."""
+    if not config.has_network:
+        return probe(config, mesh, on_progress, cache)
     m, shape = config.model, shape_of(config)
     if m.dtype == "bfloat16" and jax.default_backend() == "cpu":
         raise UserError(

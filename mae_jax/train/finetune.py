@@ -10,6 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Float, Int
 
+from mae_jax.config import naming
 from mae_jax.config.fields import RunConfig
 from mae_jax.config.schedule import Schedule, resolve
 from mae_jax.data import duplicates, findings, labelled_sets, splits, subsets
@@ -24,6 +25,7 @@ from mae_jax.step.state import TrainState
 from mae_jax.train import stains
 from mae_jax.train.task import Task, predictor
 from mae_jax.weights import initial_weights
+from mae_jax.weights import seen as weights_seen
 
 
 def resolve_finetune(config: RunConfig, data: splits.Labelled, devices: int) -> Schedule:
@@ -149,10 +151,16 @@ def describe_data(config: RunConfig, data: splits.Labelled, cache: splits.DataCa
             )
         if line := duplicates.unsearched(leaks):
             about[f"shifted and cropped copies of {who} images"] = line
+    seen = weights_seen.stated(config)
+    own_names = naming.source_names(config.data)
+    names = {name: own_names if source is data.test else [name] for name, source in tests.items()}
+    seen_tests = weights_seen.among(seen, names)
+    for name, found in seen_tests.items():
+        about[f"warning: the encoder may have been trained on images of {name}"] = f"its data are {', '.join(found)}"
     sources = {data.sets.train_name: data.train, **tests}
     if data.warnings:
         about["warning"] = "; ".join(data.warnings)
-    about |= findings.about_files(sources, config.model.image_size, labeled=True)
+    about |= findings.about_files(sources, config.model.image_size if config.has_network else 0, labeled=True)
     return {
         "sources": (data.train,),
         "indices": (data.train_idx,),
@@ -169,5 +177,7 @@ def describe_data(config: RunConfig, data: splits.Labelled, cache: splits.DataCa
             "data_warnings": list(data.warnings),
             "fraction": data.subset["fraction"],
             "label_count": config.data.label_count,
+            "seen": list(seen),
+            "seen_tests": seen_tests,
         },
     }

@@ -35,14 +35,17 @@ def announce(task: Task, label: str, workdir: Path, state: TrainState, log: Call
         f"{config.train.accumulation} accumulated{padding}), {r.steps_per_epoch} per epoch; peak learning rate "
         f"{r.peak_lr:.3g} after {count(r.warmup_steps, 'step')}, {config.optim.schedule}"
     )
-    log(steps if r.steps else "  no steps: features of the frozen encoder")
+    features = "the frozen encoder" if config.has_network else config.init_from
+    log(steps if r.steps else f"  no steps: features of {features}")
     trained = sum(x.size for x in jax.tree.leaves(part(state.params, task.spec.trained)[0]))
     some = f", {trained:,} parameters trained" if r.steps and trained < total else ""
-    log(f"  {total / 1e6:.2f} M parameters{some}, {task.spec.shape.dtype}, {jax.devices()[0].device_kind}")
+    if total:
+        log(f"  {total / 1e6:.2f} M parameters{some}, {task.spec.shape.dtype}, {jax.devices()[0].device_kind}")
     if jax.process_index() == 0:
-        table = overview.get_parameter_overview(state.params, include_stats=False)
-        with files.replacing(workdir / "parameters.txt") as file:
-            file.write(table + "\n")
+        if total:
+            table = overview.get_parameter_overview(state.params, include_stats=False)
+            with files.replacing(workdir / "parameters.txt") as file:
+                file.write(table + "\n")
         if task.subset:
             contents.write_json(workdir / contents.SUBSET, task.subset)
 

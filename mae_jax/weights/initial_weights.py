@@ -116,12 +116,17 @@ def autoencoder(directory: Path, field: str, mesh: Mesh) -> tuple[RunConfig, Ste
 
 
 def earlier_data(config: RunConfig) -> list[tuple[str, DataFields]]:
-    """Task and `data` fields of the run in `init_from`, of the run it started from, and so on.
+    """Task and `data` fields of the runs in `earlier_runs`. Raises UserError as it does."""
+    return [(run.task, run.data) for run in earlier_runs(config)]
+
+
+def earlier_runs(config: RunConfig) -> list[RunConfig]:
+    """The config of the run in `init_from`, of the run it started from, and so on.
 
     The chain ends at a run that was moved or removed. Raises UserError if `init_from` of `config` itself is not a run
     that trains a network.
     """
-    earlier: list[tuple[str, DataFields]] = []
+    earlier: list[RunConfig] = []
     place, seen = config, set()
     while place.init == "mae" and (directory := Path(place.init_from)).resolve() not in seen:
         seen.add(directory.resolve())
@@ -131,5 +136,5 @@ def earlier_data(config: RunConfig) -> list[tuple[str, DataFields]]:
             if not earlier:
                 raise
             break  # an earlier run was moved or removed
-        earlier.append((place.task, place.data))
+        earlier.append(place)
     return earlier

@@ -33,6 +33,7 @@ _INITS = {
     "scratch": "random weights",
     "mae": "the encoder of a masked autoencoder",
     "weights": "weights of other code",
+    "features": "features from a file",
 }
 _UNKNOWN = "weights that are not known"
 

@@ -70,3 +70,10 @@ def test_the_page_shows_the_first_rows_of_a_tall_sheet(tmp_path):
     assert result["shortened"] and result["size"] == (110, 300)
     Image.fromarray(sheet[:110]).save(tmp_path / "sheet.png")
     assert not autoencoder_pictures._sheet(tmp_path / "sheet.png")["shortened"]
+
+
+def test_a_run_that_began_with_a_file_has_no_pretraining(make, tmp_path):
+    (tmp_path / "encoder.pth").write_bytes(b"")
+    run = make.run(tmp_path / "a", "mae", 0.1, rows=60, init_from=str(tmp_path / "encoder.pth"))
+    (read,), _ = read_runs([run])
+    assert autoencoder_pictures.pretrainings([read]) == []

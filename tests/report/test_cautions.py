@@ -4,6 +4,8 @@ import dataclasses
 
 from mae_jax.report import cautions, tables
 from mae_jax.report.cautions import leak_lines
+from mae_jax.report.page import write_report
+from mae_jax.report.runs import read_runs
 
 
 def test_a_damaged_comparison_with_training_is_skipped():
@@ -108,3 +110,21 @@ def test_missing_parts_are_named_only_where_no_run_has_them(make):
     assert cautions.not_there(make.in_memory({("", 0.1, "scratch"): [0.5]}, images=100, choosing=5))[0].startswith(
         "training curves"
     )
+
+
+def test_an_encoder_that_may_know_the_test_images_is_named(make, tmp_path):
+    seen = {"seen": ["raabin", "pbc"], "seen_tests": {"TestA": ["raabin"]}}
+    runs = [make.run(tmp_path / "scratch", "scratch", 0.1, rows=60)]
+    runs += [
+        make.run(tmp_path / f"bloom{seed}", "bloom", 0.1, seed=seed, rows=60, knows=0.5, **seen) for seed in (0, 1)
+    ]
+    runs += [make.run(tmp_path / "other", "other", 0.1, rows=60, knows=0.5, config={"init": "features"})]
+    read, _ = read_runs(runs)
+    assert cautions.seen_lines(read) == [
+        "Test images of TestA may be known to bloom, whose encoder was trained on raabin: its score there does not "
+        "measure performance on unseen images."
+    ]
+    (line,) = cautions.unknown_data(read)
+    assert line.startswith("which data the encoder of other was trained on is not stated, ")
+    text = write_report(runs, tmp_path / "report").paths["page"].read_text()
+    assert "may be known to bloom" in text and "encoder of other was trained" in text

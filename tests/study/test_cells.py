@@ -95,3 +95,22 @@ def test_labels_by_their_number(config, tmp_path):
     config.label_counts = (20, 20)
     with pytest.raises(UserError, match=r"label_counts=\(20, 20\) is not allowed; use at least one value, each once"):
         validate_study(config)
+
+
+def test_features_from_a_file_differ_from_an_encoder_only_in_where_they_come_from(config, tmp_path):
+    (tmp_path / "bloom.npz").write_bytes(b"")
+    config.inits, config.evaluations = ("scratch", "mae", f"bloom=features:{tmp_path}/bloom.npz,seen=pbc"), (
+        "finetune", "lbfgs", "knn"
+    )  # fmt: skip
+    config.step_matched = 1.0
+    cells = {path.name: cell for path, cell in grid.cells(validate_study(config), tmp_path)}
+    assert [name for name in cells if "bloom" in name] == [
+        *("lbfgs-10pct-bloom-seed0", "lbfgs-100pct-bloom-seed0", "knn-10pct-bloom-seed0", "knn-100pct-bloom-seed0")
+    ]
+    for task in ("lbfgs", "knn"):
+        theirs, ours = (flatten(cells[f"{task}-10pct-{init}-seed0"]) for init in ("bloom", "mae"))
+        differing = {key: value for key, value in theirs.items() if value != ours[key] and key != "name"}
+        assert differing == {
+            "init": "features", "init_from": str(tmp_path / "bloom.npz"), "init_name": "bloom", "init_seen": "pbc"
+        }  # fmt: skip
+        validation.validate(cells[f"{task}-10pct-bloom-seed0"])

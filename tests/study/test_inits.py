@@ -73,3 +73,22 @@ def test_names_that_are_equal_or_equal_as_files_are_refused(config):
     ):
         with pytest.raises(UserError, match="appears twice; give one of them another NAME="):
             parsed(config, *texts)
+
+
+def test_features_from_a_file_are_an_arm(config, tmp_path):
+    (tmp_path / "bloom.h5").write_bytes(b"")
+    (tmp_path / "encoder").mkdir()
+    texts = (f"bloom=features:{tmp_path}/bloom.h5,seen=raabin_wbc;pbc", f"uni={tmp_path}/encoder,seen=tcga")
+    config.evaluations = ("finetune", "lbfgs", "knn")
+    bloom, uni = parsed(config, *texts)
+    assert (bloom.name, bloom.path, bloom.start) == ("bloom", f"{tmp_path}/bloom.h5", "features")
+    assert (bloom.has_network, bloom.trained, bloom.seen) == (False, True, "raabin_wbc,pbc")
+    assert (uni.name, uni.path, uni.seen, uni.has_network) == ("uni", f"{tmp_path}/encoder", "tcga", True)
+    assert parsed(config, f"features:{tmp_path}/bloom.h5")[0].name == "bloom"
+    with pytest.raises(UserError, match="inits: 'features:nowhere.npz': nowhere.npz does not exist; name a file of"):
+        parsed(config, "features:nowhere.npz")
+    config.evaluations = ("finetune",)
+    with pytest.raises(UserError, match=r"'bloom=features:.*' has no network to train, .* add lbfgs or knn to evaluat"):
+        parsed(config, texts[0])
+    mae = parsed(config, f"mae:init={tmp_path}/encoder,seen=raabin_wbc;pbc")[0]
+    assert mae.pretrain is not None and mae.pretrain["init_seen"] == "raabin_wbc,pbc"

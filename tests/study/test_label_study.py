@@ -9,9 +9,13 @@ import signal
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
+from PIL import Image
 
 import mae_jax
+from mae_jax import main
+from mae_jax.__main__ import dispatch
 from mae_jax.checkpoints.steps import committed_steps, saved_config
 from mae_jax.config import validation
 from mae_jax.config.fields import study_defaults
@@ -19,8 +23,10 @@ from mae_jax.config.loading import flatten, load
 from mae_jax.data import splits
 from mae_jax.evaluation import per_image
 from mae_jax.models.vit import ViTConfig
+from mae_jax.predict import files
 from mae_jax.report import page
 from mae_jax.rundir import contents
+from mae_jax.rundir.predictions import read_predictions
 from mae_jax.runtime.disk import readable
 from mae_jax.runtime.errors import Stopped, UserError
 from mae_jax.step.train_step import train_step
@@ -343,3 +349,48 @@ def test_the_report_of_an_unchanged_study_is_kept(config, tmp_path, monkeypatch,
     config.title = "Another title"
     label_study.run(config, tmp_path)
     assert len(written) == 2 and "Another title" in (tmp_path / "report" / "index.html").read_text()
+
+
+@pytest.fixture
+def cells_folder(tmp_path):
+    """A folder of 3 classes of 24 images, which differ in brightness."""
+    for number in range(72):
+        path = tmp_path / "raabin" / "ABC"[number % 3] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = np.random.default_rng(number).integers(0, 150, (16, 16, 3)) + 30 * (number % 3)
+        Image.fromarray(pixels.astype(np.uint8)).save(path)
+    return tmp_path / "raabin"
+
+
+@pytest.mark.slow
+def test_embeddings_from_a_file_score_as_the_encoder_itself(config, cells_folder, tmp_path, capsys):
+    """Also added to a finished study; and the page warns of an encoder that may know the test images."""
+    for part in (config.pretrain, config.finetune):
+        part.data.update(source="folder", dir=str(cells_folder))
+    config.pretrain.data.part = "train"
+    config.inits, config.evaluations, config.fractions = ("scratch", "mae"), ("lbfgs", "knn"), (0.3, 1.0)
+    config.finetune.probe.neighbours = (1, 5)
+    study = tmp_path / "study"
+    label_study.run(config, study)
+    out = tmp_path / "embedded.npz"
+    files.embed(str(study / "pretrain"), str(cells_folder), out)
+    config.inits = (*config.inits, f"file=features:{out},seen=Raabin-WBC")
+    assert any("file" in line for line in main.plan(config, str(study), timed=False))
+    capsys.readouterr()
+    label_study.run(config, study)
+    for task in ("lbfgs", "knn"):
+        for labels in ("30pct", "100pct"):
+            one, two = (
+                read_predictions(study / "cells" / f"{task}-{labels}-{init}-seed0" / contents.PREDICTIONS, "ABC")[0]
+                for init in ("mae", "file")
+            )
+            assert one.images == two.images and (one.predictions == two.predictions).all()
+            np.testing.assert_allclose(one.probabilities, two.probabilities, atol=1e-6)
+    said = capsys.readouterr().out
+    assert "| linear probe (L-BFGS) | 30 % " not in said  # lbfgs is the main table here
+    text = (study / "report" / "index.html").read_text()
+    assert "Test images of test may be known to file, whose encoder was trained on Raabin-WBC: its score there" in text
+    dispatch(["runs", str(study)])
+    assert re.search(r"file\b", capsys.readouterr().out)
+    with pytest.raises(UserError, match="classifies features from"):
+        mae_jax.load(study / "cells" / "knn-30pct-file-seed0")

@@ -105,3 +105,13 @@ def test_the_command_ends_with_a_report_and_the_next_step(cells, tmp_path, capsy
     assert "\nIt takes about" in printed and "\nCheckpoints will take about" in printed
     assert len(list((out / "cells").iterdir())) == 5 * 2 * 2
     assert set(decoded) == {str(path) for path in cells.glob("*/*.png")} and set(decoded.values()) == {1}
+
+
+def test_more_arms_are_compared(cells):
+    file = cells.parent / "bloom.npz"
+    file.write_bytes(b"")
+    config = quick.configured({"dir": str(cells)}, arms=[f"bloom=features:{file}"])
+    study = validation.validate_study(config)
+    assert study.inits == ("scratch", "mae", f"bloom=features:{file}")
+    with pytest.raises(UserError, match="inits: 'nothing' is not allowed"):
+        quick.configured({"dir": str(cells)}, arms=["nothing"])

@@ -6,12 +6,16 @@ import numpy as np
 import pytest
 
 from mae_jax.config.validation import validate
+from mae_jax.data import splits
 from mae_jax.data.splits import DataCache
-from mae_jax.evaluation import probes
+from mae_jax.evaluation import feature_files, probes
 from mae_jax.models.params import digest
+from mae_jax.predict import loading
 from mae_jax.rundir import contents
+from mae_jax.runtime.errors import UserError
+from mae_jax.runtime.progress import Progress
 from mae_jax.step import sharding
-from mae_jax.train import probe
+from mae_jax.train import loop, probe
 
 PARAMS = {"encoder": {"kernel": jnp.arange(6, dtype=jnp.float32).reshape(2, 3)}}
 
@@ -68,3 +72,59 @@ def test_a_cross_validation_needs_no_features_of_validation_images(tiny_config, 
     results = built.finish(PARAMS, tmp_path)
     assert results["accuracy"] == 1 and not (tmp_path / contents.VALIDATION).exists()
     assert [len(indices) for _, indices in computed] == [len(built.indices[0]), 23]
+
+
+def features_of(source, file, change=lambda x: x):
+    """A file of features for the images of several sources, in one-hot form."""
+    names = [name for each in source for name in each.names]
+    labels = np.concatenate([each.labels for each in source])
+    np.savez(file, names=np.array(names), features=change(np.eye(5, dtype=np.float32)[labels]))
+    return str(file)
+
+
+@pytest.mark.parametrize("task", ["lbfgs", "knn"])
+def test_features_from_a_file_need_no_network(tiny_config, tmp_path, task):
+    data = splits.labelled(validate(tiny_config(task)).data)
+    file = features_of([data.train, data.test], tmp_path / "bloom.npz")
+    (tmp_path / "bloom.npz.json").write_text('{"seen": ["Synthetic cells"]}')
+    fields = {"init": "features", "init_from": file, "init_name": "bloom", "probe.neighbours": (1,)}
+    said = []
+    progress = Progress(0.0)
+    progress.say = said.append
+    results = loop.run(validate(tiny_config(task, **fields)), tmp_path / "run", progress)
+    assert results["accuracy"] == 1 and results["n"] == 23
+    info = contents.read_json(tmp_path / "run" / contents.RUN)
+    assert (info["init"], info["seen"], info["seen_tests"]) == (
+        "bloom", ["Synthetic cells"], {"TestA": ["Synthetic cells"]}
+    )  # fmt: skip
+    text = "\n".join(said)
+    assert f"no steps: features of {file}" in text and "parameters" not in text
+    assert "warning: the encoder may have been trained on images of TestA: its data are Synthetic cells" in text
+    assert not (tmp_path / "run" / "parameters.txt").exists()
+    with pytest.raises(UserError, match="RUN_DIR=.* classifies features from .*bloom.npz, and no network"):
+        loading.of_run(tmp_path / "run")
+
+
+def test_runs_that_share_a_cache_read_a_file_once(tiny_config, tmp_path, monkeypatch):
+    data, cache, asked = splits.labelled(validate(tiny_config("knn")).data), DataCache(), []
+    file = features_of([data.train, data.test], tmp_path / "x.npz")
+    read = feature_files.read
+    monkeypatch.setattr(feature_files, "read", lambda *rest: asked.append(rest) or read(*rest))
+    for number, task in enumerate(("knn", "lbfgs")):
+        config = validate(tiny_config(task, init="features", init_from=file))
+        probe.probe(config, sharding.make_mesh(1), None, cache).finish({}, tmp_path / str(number))
+    assert asked == [(file, "init_from")]
+
+
+def test_a_file_that_lacks_a_test_image_is_refused_before_anything_is_fitted(tiny_config, tmp_path):
+    data = splits.labelled(validate(tiny_config("knn")).data)
+    file = features_of([data.train], tmp_path / "x.npz")
+    config = validate(tiny_config("knn", init="features", init_from=file))
+    with pytest.raises(UserError, match="has no features of 23 of 83 images: "):
+        probe.probe(config, sharding.make_mesh(1), None, None)
+
+
+@pytest.mark.parametrize("task", ["finetune", "linear_probe", "pretrain"])
+def test_what_trains_a_network_takes_no_features_from_a_file(tiny_config, task):
+    with pytest.raises(UserError, match=f"init=features has no network to train, so task={task} is not possible; use "):
+        validate(tiny_config(task, init="features", init_from="x.npz"))
