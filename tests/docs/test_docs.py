@@ -150,7 +150,7 @@ def check_config(flags: list[str]) -> None:
         flag.replace("--config=", f"--config={ROOT}/", 1) if flag.startswith("--config=") else flag for flag in joined
     ]
     # Weights that a reader downloads are not here; `init=scratch` has the same fields.
-    check_arguments([re.sub(r"init=[\w./-]+", "init=scratch", flag) for flag in joined])
+    check_arguments([re.sub(r"init=[\w./:-]+", "init=scratch", flag) for flag in joined])
 
 
 def check_options(text: str, line: str) -> None:
