@@ -2,9 +2,9 @@
 
 mae-jax predict RUN --images DIR --out FILE.csv
 
-RUN is the directory of a finished run (fine-tuned, linear probe, lbfgs, knn), a bundle, or with --all a study. Images
-are preprocessed like the run's test images. FILE has a row for each image: image, prediction, confidence, and the
-probability of each class as p_CLASS, computed as in the run's predictions.csv.
+RUN is the directory of a finished run (fine-tuning, linear probe, logistic regression or nearest neighbors), a bundle,
+or with --all a study. Images are preprocessed like the run's test images. FILE has a row for each image: image,
+prediction, confidence, and the probability of each class as p_CLASS, computed as in the run's predictions.csv.
 
 If the run has validation predictions, calibrated_confidence is the confidence after temperature scaling. --calibrated
 adds the calibrated probability of each class. FILE appears once all rows are written.

@@ -24,6 +24,7 @@ from mae_jax.runtime.option_names import replaced
 from mae_jax.runtime.parser import Number, user_path
 from mae_jax.runtime.places import expanded
 
+STEPS = "a search for leaks, a small pre-training, linear probes, a report"
 SUMMARY = "get a first answer for your own images in minutes: leak check, small pre-training, probes, report"
 
 
@@ -76,12 +77,13 @@ def main(options: argparse.Namespace) -> None:
     with replaced(names):
         if init and unlabeled:
             say(f"note: --unlabeled={unlabeled} is not used, because --init={init} takes the place of a pre-training")
+        say(f"a quick look at {place}, in {workdir}: {STEPS}")
         config = quick.configured(fields, unlabeled, init, options.seeds, options.steps, cache, options.arm)
         findings = workdir / "check.csv"
         if not findings.exists():
             check(str(place), "", findings, fields=fields, options=names, cache=cache)
         study_command.run(config, workdir, cache)
     if not options.no_plan:
-        say("")
+        say("\nmeasuring how long the full study would take")
         for line in quick.what_more(config, cache):
             say(line)

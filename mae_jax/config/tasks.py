@@ -51,7 +51,7 @@ TRAITS = {
         linear=True,
     ),
     "lbfgs": Traits(
-        "linear probe (L-BFGS)",
+        "logistic regression",
         _CLASSIFICATION,
         updates=False,
         frozen=True,

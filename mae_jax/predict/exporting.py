@@ -52,7 +52,7 @@ def network_of(run_dir: Path) -> tuple[Weights, RunConfig]:
     if not isinstance(model.probe, Logistic):
         raise UserError(
             f"RUN_DIR={run_dir} classifies by nearest neighbors, which other code does not compute; use --format "
-            "mae_jax, or a linear probe (task lbfgs)"
+            "mae_jax, or a logistic regression (task lbfgs)"
         )
     kernel, bias = (values.astype(np.float32) for values in model.probe.folded())
     weights = _probed(model, config)

@@ -15,7 +15,7 @@ from mae_jax.rundir.contents import chooses, is_linear
 
 NAMES = {
     "linear_probe": "linear probe (gradient descent)",
-    "lbfgs": "linear probe (L-BFGS)",
+    "lbfgs": "logistic regression",
     "knn": "nearest neighbors",
 }
 CLASSIFIERS = {  # in a sentence

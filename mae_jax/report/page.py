@@ -43,6 +43,7 @@ class Report:
     paths: dict[str, Path]
     notes: list[str]
     frozen: str = ""  # the table of frozen features in Markdown
+    answer: Sequence[str] = ()  # the answer in sentences
 
 
 def write_report(
@@ -90,7 +91,8 @@ def write_report(
     paths |= {sheet["file"]: out / "figures" / f"{sheet['file']}.svg" for sheet in sheets if sheet["uri"]}
     paths["page"] = files.write(out / "index.html", render(findings, shown, sheets))
     paths["table_md"] = files.write(out / "table.md", _markdown(findings))
-    return Report(findings.rows, findings.paired, paths, findings.left_out, frozen_encoders.text(findings.probes))
+    frozen, answer = frozen_encoders.text(findings.probes), tuple(findings.answer["headlines"])
+    return Report(findings.rows, findings.paired, paths, findings.left_out, frozen, answer)
 
 
 def _write_tables(f: Findings, drawings: Sequence[Drawing], out: Path) -> dict[str, Path]:

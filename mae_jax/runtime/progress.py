@@ -21,6 +21,15 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
+def rough(seconds: float) -> str:
+    """An estimate in words: 75 -> "80 seconds", 1000 -> "17 minutes", 9000 -> "2.5 hours", 400_000 -> "4.6 days"."""
+    if seconds < 95:
+        return f"{max(1, round(seconds / 10)) * 10} seconds"
+    if seconds < 95 * 60:
+        return f"{round(seconds / 60)} minutes"
+    return f"{seconds / 3600:.1f} hours" if seconds < 48 * 3600 else f"{seconds / 86400:.1f} days"
+
+
 def speed(images_per_second: float) -> str:
     """ "250 images/s", "2.5 images/s", or "4.0 s per image" below one image per second."""
     if images_per_second < 1:
@@ -35,7 +44,7 @@ def corrected(measured: float, expected: float) -> float:
 
 def for_all(seconds: float) -> str:
     """The time left for all runs, to append to that for one."""
-    return f", about {duration(seconds)} for all runs"
+    return f", about {rough(seconds)} for all runs"
 
 
 def close_bars() -> None:
@@ -89,6 +98,7 @@ class Progress:
         self.run = -1
         self._spent, self._done = 0.0, 0.0  # measured and expected seconds of the finished runs
         self._ended = 0.0  # time at which the last run finished
+        self.said: set[str] = set()  # kinds of runs, and lines, that `describe` has printed
         self._bar: Any = None
 
     def start(self, label: str, steps: int, first: int, images_per_step: int) -> None:
@@ -125,7 +135,7 @@ class Progress:
         self._shown = now
         line = f"{self.label} · step {step}/{self.steps} · {text}"
         if rate := self._rate():
-            left = (self.steps - step) / rate
+            left = self._here_left(step, rate)
             line += f" · {speed(rate * self.images)} · {duration(left)} left{self._all_left(left)}"
         self.say(line)
 
@@ -134,13 +144,25 @@ class Progress:
         (first, began), (last, now) = self._recent[0], self._recent[-1]
         return (last - first) / max(now - began, 1e-9)
 
+    def _here_left(self, step: int, rate: float) -> float:
+        """Expected seconds of the current run, by its `rate` (updates per second) and by what was expected of it.
+
+        The first updates are slower than the others, so they alone tell little.
+        """
+        left = (self.steps - step) / rate
+        if not self.costs or not self.costs[self.run]:
+            return left
+        measured = self._recent[-1][1] - self._recent[0][1]
+        expected = self.costs[self.run] * (self.steps - step) / max(1, self.steps)
+        return (measured * left + PRIOR * expected) / (measured + PRIOR)
+
     def _draw(self, step: int, text: str) -> None:
         if self._bar is None:
             total, initial = self.steps * self.images, self.first * self.images
             options = {"total": total, "initial": initial, "unit": "img", "position": self.position}
             self._bar = _bar(self.stream, desc=self.label, **options)
         rate = self._rate()
-        left = self._all_left((self.steps - step) / rate) if rate else ""
+        left = self._all_left(self._here_left(step, rate)) if rate else ""
         self._bar.set_postfix_str(f"step {step}/{self.steps}, {text}{left}", refresh=False)
         self._bar.update(step * self.images - self._bar.n)
         if step >= self.steps:
@@ -153,12 +175,12 @@ class Progress:
         self._bar = None
 
     def _all_left(self, here: float) -> str:
-        if not self.costs:
-            return ""
-        later = sum(self.costs[self.run + 1 :])
-        if not later:
-            return ""
-        return for_all(here + later * corrected(self._spent, self._done))
+        later = self.seconds_left()
+        return for_all(here + later) if later else ""
+
+    def seconds_left(self) -> float:
+        """Expected seconds of the runs after the current one; 0 if none are known."""
+        return sum(self.costs[self.run + 1 :]) * corrected(self._spent, self._done)
 
     def finish(self) -> None:
         """Ends the current run."""
@@ -170,6 +192,17 @@ class Progress:
     def counting(self, what: str) -> Callable[[int, int], None]:
         """The module's `counting`, on the stream of this object."""
         return (lambda done, total: None) if self.quiet else counting(what, self.say, self.stream)
+
+    def describe(self, kind: str, lines: Sequence[str]) -> None:
+        """Prints the lines about a run: a heading, then what it trains on and how.
+
+        Of further runs of the same `kind`, only the heading and new warnings are printed, or nothing.
+        """
+        first = kind not in self.said
+        new = [line for line in lines[1:] if first or (line.strip().startswith("warning") and line not in self.said)]
+        self.said.update([kind, *lines])
+        if new:
+            self.say("\n".join([lines[0], *new]))
 
     def say(self, line: str) -> None:
         """Prints a line above all bars and flushes it."""

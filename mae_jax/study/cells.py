@@ -94,7 +94,8 @@ def cells(config: StudyConfig, workdir: Path) -> Iterator[Run]:
             shown = partial(_labels, counted=bool(config.label_counts))
             updates = f" as {shown(match)[0]}" if match else ""
             which = f" seed {seed}" if len(config.seeds) > 1 else ""
-            changes["name"] = f"{task} {shown(amount)[0]}{updates} {init.name}{which}"
+            what = TRAITS[task].words if frozen else task
+            changes["name"] = f"{what} {shown(amount)[0]}{updates} {init.name}{which}"
             cell = changed(start, changes)
             budget = shown(amount)[1] + (f"-as{shown(match)[1]}" if match else "")
             before = f"{task}-" if frozen else ""

@@ -13,7 +13,7 @@ from mae_jax.rundir.trackers import refuse_missing as refuse_missing_trackers
 from mae_jax.runtime import machine, processes, signals
 from mae_jax.runtime.disk import OF_ONE_PATH, disk_line
 from mae_jax.runtime.errors import Stopped, StorageError, UserError
-from mae_jax.runtime.progress import Progress
+from mae_jax.runtime.progress import Progress, rough
 from mae_jax.runtime.text import count
 from mae_jax.study import plan, side_by_side
 from mae_jax.study.attempt import attempt
@@ -123,7 +123,8 @@ class _Execution:
         if self.signals_received:
             raise signals.stopped(self.signals_received, finished_of(self.runs))
         directory, run = self.runs[number]
-        self.progress.say(f"[{number + 1}/{len(self.runs)}] {run.name}")
+        if run.traits.updates:  # the others end within seconds
+            self.progress.say(f"[{number + 1}/{len(self.runs)}] {run.name}")
         self.progress.run = number - 1
         outcome: str | Exception
         try:
@@ -177,7 +178,9 @@ class _Execution:
                 raise outcome
             self.missing[directory] = run
             outcome = f"missing: {disk_line(outcome) if isinstance(outcome, OSError) else outcome}"
-        progress.say(f"[{number + 1}/{len(self.runs)}] {run.name}: {outcome}")
+        left = progress.seconds_left()
+        more = f" · about {rough(left)} left" if left else ""
+        progress.say(f"[{number + 1}/{len(self.runs)}] {run.name}: {outcome}{more}")
 
 
 def finished_of(runs: Sequence[Run]) -> str:

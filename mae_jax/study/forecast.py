@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from mae_jax.config.fields import changed
 from mae_jax.data import splits
-from mae_jax.runtime.progress import duration
+from mae_jax.runtime.progress import rough
 from mae_jax.runtime.text import count as count_of
 from mae_jax.study import plan, side_by_side
 from mae_jax.study.plan import Planned
@@ -30,9 +30,9 @@ def lines(planned: Sequence[Planned], cache: splits.DataCache) -> list[str]:
         split = {k: planned[k].seconds * shares[planned[k].config.task] for k in todo}
         first = sum(seconds for k, seconds in split.items() if k not in later)
         side = first + side_by_side.makespan(planned, jobs, min(count, len(jobs)))
-        line = f"    {count_of(count, 'device')}: about {duration(side)}"
+        line = f"    {count_of(count, 'device')}: about {rough(side)}"
         if count > 1:
-            line += f" with one classifier per device, {duration(sum(split.values()))} with each run over all devices"
+            line += f" with one classifier per device, {rough(sum(split.values()))} with each run over all devices"
         table.append(line)
     return table
 

@@ -18,7 +18,7 @@ from mae_jax.config.schedule import Schedule
 from mae_jax.data import labelled_sets, splits
 from mae_jax.rundir import contents
 from mae_jax.runtime.disk import readable
-from mae_jax.runtime.progress import duration
+from mae_jax.runtime.progress import rough
 from mae_jax.runtime.text import count
 from mae_jax.step import sharding
 from mae_jax.step.from_config import spec_of
@@ -174,7 +174,7 @@ def describe(planned: Sequence[Planned]) -> list[str]:
             arm = f", {arm_of(c)}" if arm_of(c) else ""
             names = ", ".join(dict.fromkeys(run.config.init_name or run.config.init for run in runs))
             seeds = ", ".join(dict.fromkeys(str(run.config.seed) for run in runs))
-            arm = (f", {c.task}" if c.traits.frozen else "") + arm
+            arm = (f", {c.traits.words}" if c.traits.frozen else "") + arm
             what = f"{labels_of(c.data)}{arm}: {count(len(runs), 'run')} ({names}; seeds {seeds})"
         if not c.traits.updates:
             lines.append(f"  {what}: {count(r.n_train, 'image')}, frozen features")
@@ -184,9 +184,9 @@ def describe(planned: Sequence[Planned]) -> list[str]:
     lines += _test_line(planned)
     left = sum(run.seconds for run in planned)
     if left:
-        names = {run.config.task: run.step_seconds for run in planned if run.step_seconds}
+        names = {run.config.traits.words: run.step_seconds for run in planned if run.step_seconds}
         speed = ", ".join(f"{seconds:.2g} s per update ({task})" for task, seconds in names.items())
-        lines.append(f"  about {duration(left)} to finish" + (f", at {speed}, measured now" if speed else ""))
+        lines.append(f"  about {rough(left)} to finish" + (f", at {speed}, measured now" if speed else ""))
     return lines + _disk_lines(planned)
 
 

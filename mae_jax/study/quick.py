@@ -120,7 +120,8 @@ def what_more(quick: ConfigDict, cache: splits.DataCache | None = None) -> list[
         [line.strip() for line in planned if line.strip().startswith(words)] for words in ("about", "checkpoints")
     )
     return [
-        "This was a quick look: a small network, a short pre-training, and frozen encoders only.",
+        "This was a quick look: a small network, a short pre-training, and frozen encoders only, each with a logistic "
+        "regression on its features.",
         "The full study fine-tunes whole networks, from scratch and from a longer pre-training, with five seeds. It "
         "also trains small label sets for as many updates as all labels get.",
         *(f"It takes {line}" for line in time),

@@ -11,7 +11,7 @@ from mae_jax.config.fields import StudyConfig, SweepConfig
 from mae_jax.data.splits import DataCache
 from mae_jax.runtime import hardware, peers, signals
 from mae_jax.runtime.errors import UserError
-from mae_jax.runtime.progress import Progress, duration
+from mae_jax.runtime.progress import Progress, rough
 from mae_jax.study.plan import Planned
 from mae_jax.study.team import Job, Place, Team, gpu_names, shares
 
@@ -101,7 +101,7 @@ def chosen(
     alone = planned[longest].step_seconds
     each = team.seconds_per_update(planned[longest].config)
     faster = workers * alone / each > WORTH_GAIN
-    total = duration(makespan(planned, todo, workers) * each / alone)
+    total = rough(makespan(planned, todo, workers) * each / alone)
     progress.say(
         f"an update takes {alone:.2g} s alone, {each:.2g} s with {workers} runs at once: "
         + (f"{workers} runs at once, about {total} for the classifiers" if faster else "one run at a time")

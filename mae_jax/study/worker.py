@@ -12,6 +12,7 @@ if __name__ == "__main__":
     block()  # until the imports are done
 
 import contextlib
+import itertools
 import os
 import pickle
 import queue
@@ -20,6 +21,7 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -44,7 +46,7 @@ class Sender(Progress):
     def __init__(self, connection: Connection):
         super().__init__(0.0)
         self._connection, self._sent = connection, 0.0
-        self._held: list[str] | None = None  # lines of a run before its first step
+        self._held: list[tuple[Any, ...]] | None = None  # messages of a run before its first step
 
     def hold(self) -> None:
         """Keeps lines until the run starts, and sends them together, so that those of two runs do not mix."""
@@ -52,9 +54,13 @@ class Sender(Progress):
 
     def release(self) -> None:
         """Sends the lines that were kept."""
-        lines, self._held = self._held, None
-        if lines:
-            self.send("say", "\n".join(lines))
+        held, self._held = self._held or [], None
+        for kind, messages in itertools.groupby(held, key=lambda message: message[0]):
+            if kind == "say":
+                self.send("say", "\n".join(line for _, line in messages))
+            else:
+                for message in messages:
+                    self.send(*message)
 
     def start(self, label: str, steps: int, first: int, images_per_step: int) -> None:
         self.release()
@@ -74,10 +80,16 @@ class Sender(Progress):
         self.send("finish")
 
     def say(self, line: str) -> None:
+        self._send_or_hold("say", line)
+
+    def describe(self, kind: str, lines: Sequence[str]) -> None:
+        self._send_or_hold("describe", kind, lines)
+
+    def _send_or_hold(self, *message: Any) -> None:
         if self._held is None:
-            self.send("say", line)
+            self.send(*message)
         else:
-            self._held.append(line)
+            self._held.append(message)
 
     def send(self, kind: str, *values: Any) -> None:
         """Sends a message. Does nothing if the parent has gone: the run is then saved and ends."""

@@ -130,7 +130,7 @@ def write_predictions_and_score(
 def describe_data(config: RunConfig, data: splits.Labelled, cache: splits.DataCache | None) -> dict[str, Any]:
     """The arguments of a classifier's `Task` that describe its images, including what the run prints at its start."""
     counts = data.subset["actual"]
-    about = {
+    about: dict[str, Any] = {
         "classes": ", ".join(f"{name} {n}" for name, n in counts.items()),
         "images": f"{len(data.train_idx)} for training ({100 * data.subset['fraction']:.4g} % of the labels), "
         f"{len(data.val_idx)} for validation, {len(data.test)} for test",
@@ -159,7 +159,7 @@ def describe_data(config: RunConfig, data: splits.Labelled, cache: splits.DataCa
         about[f"warning: the encoder may have been trained on images of {name}"] = f"its data are {', '.join(found)}"
     sources = {data.sets.train_name: data.train, **tests}
     if data.warnings:
-        about["warning"] = "; ".join(data.warnings)
+        about["warning"] = list(data.warnings)
     about |= findings.about_files(sources, config.model.image_size if config.has_network else 0, labeled=True)
     return {
         "sources": (data.train,),

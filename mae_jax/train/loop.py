@@ -119,7 +119,8 @@ class Loop:
             first = self.cursor.step
             if not number:
                 self.spent.add(self.cursor.parts)
-                record.announce(self.task, self.label, self.workdir, unpadded(self.spec, state), self.progress.say)
+                lines = record.announce(self.task, self.label, self.workdir, unpadded(self.spec, state))
+                self.progress.describe(self.config.task if self.config.traits.labeled else self.label, lines)
                 self.progress.start(self.label, self.resolved.steps, first, self.resolved.batch_size)
             self.progress.back(first)
             metrics = MetricsLog(

@@ -1,6 +1,5 @@
 """The record of a run: lines printed at its start, parameters.txt, subset.json, and run.json."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,8 @@ from mae_jax.step.state import TrainState
 from mae_jax.train.task import Task
 
 
-def announce(task: Task, label: str, workdir: Path, state: TrainState, log: Callable[[str], None]) -> None:
-    """Logs a summary of the run, and writes parameters.txt and subset.json.
+def announce(task: Task, label: str, workdir: Path, state: TrainState) -> list[str]:
+    """Writes parameters.txt and subset.json, and returns lines about the run, the first of them a heading.
 
     `state` must be unpadded. Raises OSError.
     """
@@ -24,9 +23,9 @@ def announce(task: Task, label: str, workdir: Path, state: TrainState, log: Call
 
     r, config = task.resolved, task.config
     total = sum(x.size for x in jax.tree.leaves(state.params))
-    log(f"{label} in {workdir}")
+    lines = [f"{label} in {workdir}"]
     for name, value in task.about.items():
-        log(f"  {name}: {value}")
+        lines += [f"  {name}: {each}" for each in (value if isinstance(value, list) else [value])]
     padding = f", {r.rows - r.batch_size} of them padding" if r.rows > r.batch_size else ""
     per_device = r.rows // r.devices // config.train.accumulation
     devices = count(r.devices, "device")
@@ -36,11 +35,11 @@ def announce(task: Task, label: str, workdir: Path, state: TrainState, log: Call
         f"{r.peak_lr:.3g} after {count(r.warmup_steps, 'step')}, {config.optim.schedule}"
     )
     features = "the frozen encoder" if config.has_network else config.init_from
-    log(steps if r.steps else f"  no steps: features of {features}")
+    lines.append(steps if r.steps else f"  no steps: features of {features}")
     trained = sum(x.size for x in jax.tree.leaves(part(state.params, task.spec.trained)[0]))
     some = f", {trained:,} parameters trained" if r.steps and trained < total else ""
     if total:
-        log(f"  {total / 1e6:.2f} M parameters{some}, {task.spec.shape.dtype}, {jax.devices()[0].device_kind}")
+        lines.append(f"  {total / 1e6:.2f} M parameters{some}, {task.spec.shape.dtype}, {jax.devices()[0].device_kind}")
     if jax.process_index() == 0:
         if total:
             table = overview.get_parameter_overview(state.params, include_stats=False)
@@ -48,6 +47,7 @@ def announce(task: Task, label: str, workdir: Path, state: TrainState, log: Call
                 file.write(table + "\n")
         if task.subset:
             contents.write_json(workdir / contents.SUBSET, task.subset)
+    return lines
 
 
 def run_info(

@@ -59,7 +59,7 @@ def test_probes_are_separate_from_fine_tuned_models(dirs, tmp_path):
     assert rows[0]["verdict"] == rows[0]["difference"] == ""
     page = report.paths["page"].read_text()
     assert '<h2 id="frozen">' in page and "Nearest neighbors on frozen features of mae: " in page
-    assert "linear probe (L-BFGS)" in report.frozen and "higher" in report.frozen
+    assert "logistic regression" in report.frozen and "higher" in report.frozen
     assert report.frozen in report.paths["table_md"].read_text()
     assert report.paths["frozen_curves"].is_file()
 
@@ -149,9 +149,12 @@ def test_each_curve_says_which_evaluation_it_is_of(dirs):
     with panels.style():
         drawn = {d.name: d for d in drawing.draw(findings.find([*usual, *probed["knn"], *probed["lbfgs"]]))}
     axes = drawn["frozen_curves"].figure.axes
-    assert [ax.get_title("left") for ax in axes] == ["Linear probe (L-BFGS)", "Nearest neighbors"]
+    assert [ax.get_title("left") for ax in axes] == ["Logistic regression", "Nearest neighbors"]
     assert axes[0].get_ylim() == axes[1].get_ylim()
-    assert {row["panel"] for row in drawn["frozen_curves"].numbers} == {"Linear probe (L-BFGS)", "Nearest neighbors"}
+    assert {row["panel"] for row in drawn["frozen_curves"].numbers} == {
+        "Logistic regression",
+        "Nearest neighbors",
+    }
 
 
 def test_a_foreign_evaluation_names_no_file_elsewhere(make, tmp_path):

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from mae_jax.runtime import progress
-from mae_jax.runtime.progress import PRIOR, Progress, counting, duration, speed
+from mae_jax.runtime.progress import PRIOR, Progress, counting, duration, rough, speed
 
 
 class Terminal(io.StringIO):
@@ -67,7 +67,8 @@ def test_time_left_counts_the_runs_that_follow(clock):
         clock[0] += seconds
         shown.update(step, "loss 1")
     lines = out.getvalue().splitlines()
-    assert lines[1].endswith("10 s per image · 0:10 left, about 1:40 for all runs")
+    here = (10.0 * 10 + PRIOR * 20.0 / 3) / (10 + PRIOR)  # measured for 10 s, and by the plan
+    assert lines[1].endswith(f"10 s per image · {duration(here)} left, about {rough(here + 90.0)} for all runs")
     shown.finish()  # 50 s instead of 20
     clock[0] += 5.0  # between two runs
     shown.start("second", 2, 0, 1)
@@ -75,7 +76,7 @@ def test_time_left_counts_the_runs_that_follow(clock):
         clock[0] += 10.0
         shown.update(step, "loss 1")
     left = 30.0 * (50 + PRIOR) / (20 + PRIOR)
-    assert out.getvalue().splitlines()[-1].endswith(f"0:00 left, about {duration(left)} for all runs")
+    assert out.getvalue().splitlines()[-1].endswith(f"0:00 left, about {rough(left)} for all runs")
     shown.finish()
     assert shown._spent == 75.0
 
@@ -125,3 +126,23 @@ def test_quiet_processes_print_nothing():
     shown.update(1, "loss 1")
     shown.say("a line")
     assert out.getvalue() == ""
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(2, "10 seconds"), (75, "80 seconds"), (100, "2 minutes"), (5000, "83 minutes"), (9000, "2.5 hours")],
+)
+def test_estimates_are_rounded(seconds, words):
+    assert rough(seconds) == words and rough(400_000) == "4.6 days"
+
+
+def test_further_runs_of_a_kind_only_print_new_warnings():
+    out = io.StringIO()
+    shown = Progress(10.0, stream=out)
+    shown.describe("finetune", ["one in x", "  classes: A 4", "  warning: few"])
+    shown.describe("finetune", ["two in x", "  classes: A 8", "  warning: few"])
+    shown.describe("finetune", ["three in x", "  classes: A 9", "  warning: large"])
+    shown.describe("knn", ["four in x", "  classes: A 4"])
+    assert out.getvalue().splitlines() == [
+        "one in x", "  classes: A 4", "  warning: few", "three in x", "  warning: large", "four in x", "  classes: A 4"
+    ]  # fmt: skip

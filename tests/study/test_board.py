@@ -46,6 +46,14 @@ def test_lines_name_the_run(clock, capsys):
     assert lines[1].startswith("finetune 10 % mae · step 3/3 · loss 0.5")
 
 
+def test_runs_of_all_workers_are_described_once(clock, capsys):
+    shown = board.Board(["a", "b"], [1.0, 1.0], 0.0, 2)
+    for place, name in enumerate("ab"):
+        shown.begin(place, place)
+        shown.show(place, "describe", ["finetune", [f"{name} in x", "  classes: 5"]])
+    assert capsys.readouterr().out.splitlines() == ["[1/2] a", "a in x", "  classes: 5", "[2/2] b"]
+
+
 def test_each_worker_has_a_bar_of_its_own(clock):
     shown = board.Board(["a", "b"], [1.0, 1.0], 0.0, 2)
     assert [place.position for place in shown._places] == [0, 1]

@@ -34,9 +34,9 @@ def test_one_classifier_per_device_and_each_run_over_all(tiny_config, monkeypatc
     ]
     result = forecast.lines(runs, DataCache())
     assert [line.strip() for line in result[1:]] == [
-        "1 device: about 5:10",
-        "2 devices: about 3:00 with one classifier per device, 2:35 with each run over all devices",
-        "4 devices: about 1:55 with one classifier per device, 2:20 with each run over all devices",
+        "1 device: about 5 minutes",
+        "2 devices: about 3 minutes with one classifier per device, 3 minutes with each run over all devices",
+        "4 devices: about 2 minutes with one classifier per device, 2 minutes with each run over all devices",
     ]
     assert rows == [("finetune", 8), ("finetune", 4)]
 

@@ -62,7 +62,7 @@ def test_evaluations_of_the_same_encoders_on_the_same_labels(config, tmp_path):
         assert (cell.probe.folds, cell.probe.l2) == (3, (0.5,))
         assert cell.model.width == 16 and not cell.data.randaugment and not cell.model.drop_path
     assert (trained.optim.name, trained.train.select, near.train.select) == ("lars", "best", "last")
-    assert (near.task, near.name) == ("knn", "knn 10 % mae seed 1")
+    assert (near.task, near.name) == ("knn", "nearest neighbors 10 % mae seed 1")
     config.evaluations = ("finetune", "knm")
     with pytest.raises(UserError, match="evaluations: each=knm is not allowed; use one of finetune, linear_probe"):
         label_study.run(config, tmp_path / "study")
@@ -108,12 +108,15 @@ def test_a_study_older_than_evaluations_can_add_them(config, tmp_path, monkeypat
     capsys.readouterr()
     label_study.run(config, tmp_path)
     assert ran == [
-        f"{task} {f} % {init}" for task in ("lbfgs", "knn") for f in (50, 100) for init in ("scratch", "mae")
+        f"{probe} {f} % {init}"
+        for probe in ("logistic regression", "nearest neighbors")
+        for f in (50, 100)
+        for init in ("scratch", "mae")
     ]
     assert len(asked) == 2 * 4  # for each encoder: half of the training images, validation, test, the other half
     printed = capsys.readouterr().out
-    assert "  50 % of the labels, knn: 2 runs (scratch, mae; seeds 0): " in printed
-    assert "| linear probe (L-BFGS) | 50 % " in printed
+    assert "  50 % of the labels, nearest neighbors: 2 runs (scratch, mae; seeds 0): " in printed
+    assert "| logistic regression | 50 % " in printed
     assert re.search(r"A linear probe on random weights scores \d+\.\d % with 50 % of the labels, ", printed)
     with open(tmp_path / "report" / "table.csv") as file:
         rows = list(csv.DictReader(file))

@@ -40,4 +40,4 @@ def test_a_plan_of_a_study_lists_its_runs(tiny_config, tmp_path):
 def test_a_plan_without_steps_to_measure_has_only_the_time(tiny_config, tmp_path):
     run = validation.validate(tiny_config("knn"))
     planned = plan.Planned(tmp_path, run, schedule.resolve(run, 60, 1), 1, 1, False, seconds=90.0)
-    assert "  about 1:30 to finish" in plan.describe([planned])
+    assert "  about 90 seconds to finish" in plan.describe([planned])

@@ -27,7 +27,7 @@ def test_a_classifier(tmp_path):
 def test_a_collapsed_classifier_is_reported(tmp_path):
     results = Results(SCORES | {"collapsed": True}, tmp_path, "lbfgs", "my probe")
     first, second, *_ = repr(results).splitlines()
-    assert first == "my probe (linear probe (L-BFGS))"
+    assert first == "my probe (logistic regression)"
     assert second == "  test accuracy 0.500, macro F1 0.250, collapsed: one class predicted for all test images"
 
 

@@ -96,7 +96,7 @@ def test_workers_are_used_if_they_do_more_updates_per_second(planned, study, cap
     runs = planned(("finetune", "", 100.0), ("finetune", "", 100.0))
     chosen = side_by_side.chosen(study(), team, runs, [[0], [1]], Progress(1.0))
     assert chosen is faster
-    assert ("2 runs at once, about 2:30 for the classifiers" in capsys.readouterr().out) is faster
+    assert ("2 runs at once, about 2 minutes for the classifiers" in capsys.readouterr().out) is faster
 
 
 def test_gpus_are_left_to_workers_unless_processes_share_each_run(study, monkeypatch):

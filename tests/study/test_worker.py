@@ -32,10 +32,12 @@ def test_lines_before_the_first_step_are_sent_together(ends):
     sender.hold()
     sender.say("classes: 5")
     sender.say("images: 60")
+    sender.describe("finetune", ["finetune in x", "  warning: few"])
     sender.start("finetune", 4, 0, 16)
     sender.say("stopped early")
     assert sent(parent) == [
         ("say", "classes: 5\nimages: 60"),
+        ("describe", "finetune", ["finetune in x", "  warning: few"]),
         ("start", "finetune", 4, 0, 16),
         ("say", "stopped early"),
     ]

@@ -25,8 +25,7 @@ def task(tiny_config):
 def test_the_start_names_steps_rows_rate_and_parameters(task, tmp_path):
     like = abstract_state(task.spec)
     params = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), like.params)
-    lines = []
-    record.announce(task, "a run", tmp_path, TrainState(0, params, None), lines.append)
+    lines = record.announce(task, "a run", tmp_path, TrainState(0, params, None))
     total = sum(leaf.size for leaf in jax.tree.leaves(params))
     head = sum(leaf.size for leaf in jax.tree.leaves(params["head"]))
     assert lines[0] == f"a run in {tmp_path}" and lines[1] == f"  classes: {task.about['classes']}"
