@@ -250,7 +250,7 @@ def test_a_study_runs_resumes_and_reports(config, tmp_path, monkeypatch, capsys)
     assert train_step._cache_size() == before + 2
     printed = capsys.readouterr().out
     assert "plan: 5 runs\n  pre-training: 36 images, 2 epochs, 6 updates of 16\n  10 % of the labels: 2 runs" in printed
-    assert re.search(r"about [\d:]+ to finish, at [\d.]+ s per update \(pretrain\), ", printed)
+    assert re.search(r"about [\d.]+ \w+ to finish, at [\d.]+ s per update \(pre-training\), ", printed)
     assert (
         "[5/5] finetune 100 % mae: test accuracy" in printed
         and f"report: {tmp_path / 'report' / 'index.html'}" in printed
