@@ -1,6 +1,6 @@
 r"""The study's open questions: for each, arms that differ in one thing, compared on the same images with intervals.
 
-mae-jax run --config=configs/open_questions.py:question=stain|ratio[,data=SOURCE][,scale=paper|laptop][,seeds=5]
+mae-jax run --config=configs/open_questions.py:question=stain|ratio|select[,data=SOURCE][,scale=paper|laptop][,seeds=5]
   [,stain=randstainna|hed|jitter][,smoke=true]
 
 All arms train on 1 and 10 % of the labels. 1 % is also trained for as many updates as 10 %. config.contrasts names the
@@ -64,7 +64,18 @@ def ratio(config, arg):
     config.title = f"Which mask ratio? Each against {usual:g}"
 
 
-QUESTIONS = {"stain": stain, "ratio": ratio}
+def select(config, arg):
+    """Which images to label first: typical ones or a core-set by the features of the pre-training, or random ones."""
+    methods = {name: f"mae:finetune.data.subset={name}" for name in ("typical", "coreset")}
+    random = {"scratch": "scratch:data.subset=random", "random": "mae:finetune.data.subset=random"}
+    arms(config, {**random, **methods, "stratified": "mae:finetune.data.subset=stratified"}, {
+        **dict.fromkeys((*methods, "stratified"), "random")
+    })  # fmt: skip
+    config.evaluations = ("finetune", "lbfgs")
+    config.title = "Which cells to label first? Each choice against a random one"
+
+
+QUESTIONS = {"stain": stain, "ratio": ratio, "select": select}
 
 
 def arms(config, inits, contrasts):

@@ -11,6 +11,7 @@ from typing import Any, TypeVar, cast
 
 from ml_collections import ConfigDict
 
+from mae_jax.config.selection import SUBSETS
 from mae_jax.config.tasks import EVALUATIONS, QUICK, TASKS, TRAITS, Traits
 from mae_jax.runtime.ranges import INF, Range
 
@@ -135,6 +136,17 @@ class DataFields(Fields):
     fraction: float = field(1.0, "share of the labels to train on, per class", low=0, high=1, open="low")
     label_count: int = field(
         0, "number of labeled images to train on, over all classes; 0: use `fraction`", low=0, high=10**9
+    )
+    subset: str = field(
+        "stratified",
+        "which training images are labeled: the same share of each class (stratified, which takes labels to draw), "
+        "random ones, or those that an encoder selects without labels, as in mae-jax select (typical, coreset)",
+        choices=SUBSETS,
+    )
+    subset_from: str = field(
+        "",
+        "subset=typical or coreset: run directory or weights of the encoder that selects; empty: that of init_from",
+        path="one",
     )
     subset_seed: int = field(
         0, "random seed that selects the labels of `fraction`; independent of `seed`", low=0, high=SEEDS, open="high"

@@ -10,6 +10,7 @@ from typing import Any
 
 from mae_jax.config.fields import FEATURES, RunConfig, changed, defaults
 from mae_jax.config.loading import flatten
+from mae_jax.config.selection import BY_FEATURES
 from mae_jax.config.tasks import EVALUATIONS
 from mae_jax.runtime.errors import UserError
 
@@ -43,8 +44,10 @@ CONDITIONS = tuple(
         (
             "by classifiers",
             lambda c, _: c.traits.labeled,
-            "data.external data.val_of data.fraction data.label_count data.subset_seed model.pool",
+            "data.external data.val_of data.fraction data.label_count data.subset data.subset_from data.subset_seed "
+            "model.pool",
         ),
+        ("with data.subset=typical or coreset", lambda c, _: c.data.subset in BY_FEATURES, "data.subset_from"),
         (
             "by classifiers, and by pre-training with data.part=train",
             lambda c, _: _splits(c),

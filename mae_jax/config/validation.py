@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 
 from mae_jax.config.fields import C, DataFields, Fields, ModelFields, Rule, RunConfig, changed, rules
 from mae_jax.config.loading import flatten, one_of
+from mae_jax.config.selection import BY_FEATURES
 from mae_jax.config.tasks import QUICK
 from mae_jax.runtime.errors import UNUSABLE, UserError
 from mae_jax.runtime.places import expanded
@@ -243,6 +244,12 @@ def _validate_rest(config: RunConfig, prefix: str) -> None:
     if t.match_count and not config.data.label_count:
         raise UserError(
             f"{prefix}train.match_count={t.match_count} needs {prefix}data.label_count; set both or neither"
+        )
+    own_encoder = config.init != "scratch" and config.has_network
+    if config.data.subset in BY_FEATURES and not own_encoder and not config.data.subset_from:
+        raise UserError(
+            f"{prefix}data.subset={config.data.subset} selects by the features of a trained encoder, but "
+            f"{prefix}init={config.init}: name an encoder in {prefix}data.subset_from, or use random"
         )
     if config.init != "scratch" and not config.init_from:
         what = {"mae": "the directory of a pre-training run", "weights": "a file or folder of weights"}

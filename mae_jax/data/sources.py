@@ -51,6 +51,7 @@ class Purpose(IntEnum):
     SYNTHETIC_TISSUE = 7
     TEST = 8
     FOLDS = 9
+    UNSTRATIFIED = 10
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,6 +10,7 @@ from jaxtyping import Int
 
 from mae_jax.config.fields import DataFields
 from mae_jax.config.naming import source_names
+from mae_jax.config.selection import BY_FEATURES
 from mae_jax.config.tasks import TRAITS
 from mae_jax.data import duplicates, findings, labelled_sets, prepared, sources, subsets
 from mae_jax.data import groups as grouping
@@ -48,6 +49,8 @@ class Unlabelled:
 
 
 T = TypeVar("T")
+# Selects images to label: (source, numbers of the images to select from, how many, seed) -> places in these numbers
+Select = Callable[[Source, Int[np.ndarray, " n"], int, int], Int[np.ndarray, " k"]]
 
 
 class DataCache:
@@ -92,11 +95,13 @@ def labelled(
     on_progress: OnProgress | None = None,
     cache: DataCache | None = None,
     search_leaks: bool = True,
+    select: Select | None = None,
 ) -> Labelled:
     """Opens the training and test images, splits off validation images, and selects the fraction of labels.
 
-    `cache` keeps sources between calls, for the cells of a study. Without `search_leaks`, `leaks` is empty. Raises
-    UserError if the source is unknown or its images cannot be used.
+    `cache` keeps sources between calls, for the cells of a study. Without `search_leaks`, `leaks` is empty. `select`
+    selects for data.subset=typical and coreset; without it, as in a plan, which needs only their number, the images are
+    random. Raises UserError if the source is unknown or its images cannot be used.
     """
     cache = cache or DataCache()
     sets = cache.sources(labelled_sets.load, data, on_progress, cache.decoded)
@@ -109,13 +114,12 @@ def labelled(
         )
     if from_fraction:
         pool = np.arange(len(train))
-        train_idx, val_idx = drawn_with_validation(train, data)
+        train_idx, val_idx = drawn_with_validation(train, data, select=select)
     else:
         pool, val_idx = cache.once(
             ("validation", *_key(labelled, data), data.val_fraction, data.val_seed), lambda: _split(sets, data)
         )
-        wanted = data.fraction, data.subset_seed, train.classes, data.label_count
-        train_idx = pool[subsets.nested_subset(train.labels[pool], *wanted)]
+        train_idx = pool[_drawn(train, pool, data, data.fraction, data.label_count, select)]
     subset = subsets.describe(
         train,
         pool,
@@ -125,6 +129,7 @@ def labelled(
         subset_seed=data.subset_seed,
         validation_seed=data.val_seed,
         label_count=data.label_count,
+        method=data.subset,
     )
     external = cache.sources(labelled_sets.external, data, train.classes, on_progress, cache.decoded)
     tests = {sets.test_name: test} | external
@@ -133,7 +138,7 @@ def labelled(
         groups = grouping.generated(len(train), {name: len(source) for name, source in tests.items()})
     else:
         groups = grouping.facts(train.groups, {name: source.groups for name, source in tests.items()}, train.kind)
-    drawn = (data.fraction, data.label_count, data.subset_seed) if from_fraction else ()
+    drawn = (val_idx.tobytes(),) if from_fraction else ()
     repeated = cache.once(
         ("repeated", *_key(labelled, data), data.val_fraction, data.val_seed, *drawn),
         lambda: findings.repeated(train, val_idx),
@@ -154,16 +159,29 @@ def _split(sets: LabelledSets, data: DataFields) -> tuple[Int[np.ndarray, " t"],
     return np.setdiff1d(np.arange(len(train)), sets.validation), sets.validation
 
 
+def _drawn(
+    train: Source, pool: Int[np.ndarray, " n"], data: DataFields, share: float, count: int, select: Select | None
+) -> Int[np.ndarray, " k"]:
+    """The places in `pool`, numbers of images of `train`, of those that are labeled (`data.subset`), sorted."""
+    if data.subset == "stratified":
+        return subsets.nested_subset(train.labels[pool], share, data.subset_seed, train.classes, count)
+    size = subsets.unstratified_size(len(pool), share, count)
+    if data.subset in BY_FEATURES and select is not None:
+        return np.sort(select(train, pool, size, data.subset_seed))
+    return np.sort(subsets.random_subset(len(pool), size, data.subset_seed))
+
+
 def drawn_with_validation(
-    train: Source, data: DataFields, share: float = 0.0, count: int = 0
+    train: Source, data: DataFields, share: float = 0.0, count: int = 0, select: Select | None = None
 ) -> tuple[Int[np.ndarray, " t"], Int[np.ndarray, " v"]]:
     """The images of the fraction that train and those that validate, as numbers in `train`.
 
-    `share` or `count`, where one is given, replace `data.fraction` and `data.label_count`. The fractions are nested;
-    what trains and what validates within each is drawn for itself. Raises UserError as `nested_subset` does.
+    `share` or `count`, where one is given, replace `data.fraction` and `data.label_count`. The fractions are nested
+    unless an encoder selects them; what trains and what validates within each is drawn for itself. Raises UserError as
+    `nested_subset` does.
     """
     wanted = (share or 1.0, count) if share or count else (data.fraction, data.label_count)
-    chosen = subsets.nested_subset(train.labels, wanted[0], data.subset_seed, train.classes, wanted[1])
+    chosen = _drawn(train, np.arange(len(train)), data, *wanted, select)
     groups = [train.groups[i] for i in chosen]
     kept, held = subsets.split_validation(train.labels[chosen], groups, data.val_fraction, data.val_seed)
     return chosen[kept], chosen[held]
@@ -173,6 +191,8 @@ def n_training(data: DataFields, opened: Labelled, share: float = 0.0, count: in
     """How many images a run of this share or number of labels trains on."""
     if data.val_of == "fraction":
         return len(drawn_with_validation(opened.train, data, share, count)[0])
+    if data.subset != "stratified":
+        return subsets.unstratified_size(sum(opened.subset["train"].values()), share or 1.0, count)
     return sum(subsets.subset_sizes(opened.subset["train"].values(), share, count))
 
 

@@ -146,10 +146,26 @@ def allocation(counts: Sequence[int], n: int) -> list[int]:
     return given.tolist()
 
 
+def unstratified_size(n: int, fraction: float, count: int = 0) -> int:
+    """How many of `n` images are labeled without regard to their class. Raises UserError if `count` is above `n`."""
+    if count > n:
+        raise UserError(f"data.label_count={count} is out of range; there are {n} training images")
+    return count or max(1, round(fraction * n))
+
+
+def random_subset(n: int, size: int, seed: int) -> Int[np.ndarray, " k"]:
+    """`size` of `n` images, drawn without regard to their class. A smaller subset is part of a larger one.
+
+    Such a draw may miss a class; a stratified one cannot, but takes labels to draw.
+    """
+    return np.random.default_rng((seed, Purpose.UNSTRATIFIED)).permutation(n)[:size]
+
+
 def inverse_frequency(counts: Iterable[int]) -> tuple[float, ...]:
-    """Class weights in proportion to 1 / number of images. Their mean over all images is 1."""
+    """Class weights in proportion to 1 / number of images; 0 without images. Their mean over all images is 1."""
     counts = list(counts)
-    return tuple(sum(counts) / (len(counts) * n) for n in counts)
+    classes = sum(n > 0 for n in counts)
+    return tuple(sum(counts) / (classes * n) if n else 0.0 for n in counts)
 
 
 def describe(
@@ -162,10 +178,11 @@ def describe(
     subset_seed: int,
     validation_seed: int,
     label_count: int = 0,
+    method: str = "stratified",
 ) -> dict:
     """The content of subset.json. All three arrays are indices of images of `source`.
 
-    `subset` was drawn from `train`. Lists of files are recorded as SHA-256.
+    `subset` was drawn from `train` by `method` (`data.subset`). Lists of files are recorded as SHA-256.
     """
 
     def count(indices: np.ndarray) -> dict[str, int]:
@@ -181,6 +198,7 @@ def describe(
     return {
         "fraction": share,
         "label_count": label_count,
+        "method": method,
         "subset_seed": subset_seed,
         "validation_seed": validation_seed,
         "source_sha256": source.fingerprint,

@@ -15,6 +15,7 @@ from mae_jax.report import (
     certainty,
     external_tests,
     frozen_encoders,
+    label_draws,
     label_efficiency,
     learning_speed,
     mistakes,
@@ -40,10 +41,10 @@ from mae_jax.runtime.errors import UserError
 class Findings:
     """The results of all analyses of one report.
 
-    `rows`, `paired`, `contrasts`, `worth`, `certainty`, `sure_and_wrong`, `speed` and `mistakes` are the rows of
-    table.csv, paired.csv, contrasts.csv, efficiency.csv, certainty.csv, sure_and_wrong.csv, learning_speed.csv and
-    mistakes.csv; `answer` has the sentences of `words.answer`. `notes` are lines for the page, and `left_out` lines
-    about what it lacks.
+    `rows`, `paired`, `contrasts`, `label_draws`, `worth`, `certainty`, `sure_and_wrong`, `speed` and `mistakes` are the
+    rows of table.csv, paired.csv, contrasts.csv, label_draws.csv, efficiency.csv, certainty.csv, sure_and_wrong.csv,
+    learning_speed.csv and mistakes.csv; `answer` has the sentences of `words.answer`. `notes` are lines for the page,
+    and `left_out` lines about what it lacks.
     """
 
     title: str
@@ -52,6 +53,7 @@ class Findings:
     rows: list[dict]
     paired: list[dict]
     contrasts: list[dict]
+    label_draws: list[dict]
     worth: list[dict]
     answer: dict
     cell_types: CellTypes
@@ -137,6 +139,7 @@ def find(
         rows=rows,
         paired=paired,
         contrasts=compared,
+        label_draws=label_draws.rows(study),
         worth=worth,
         answer=answer,
         cell_types=types,

@@ -15,6 +15,7 @@ from mae_jax.report import (
     figures,
     frozen_encoders,
     html,
+    label_draws,
     label_efficiency,
     learning_speed,
     mistakes,
@@ -113,6 +114,8 @@ def _write_tables(f: Findings, drawings: Sequence[Drawing], out: Path) -> dict[s
     }
     if f.contrasts:
         parts["contrasts"] = ("contrasts.csv", f.contrasts, ())
+    if f.label_draws:
+        parts["label_draws"] = ("label_draws.csv", f.label_draws, label_draws.COLUMNS)
     if f.without_leaked:
         parts["without_leaked"] = ("without_leaked.csv", f.without_leaked, without_leaked.COLUMNS)
     if f.probes:
@@ -147,6 +150,7 @@ def render(f: Findings, pictures: Sequence[dict], sheets: Sequence[dict]) -> str
             worth=words.worth_lines([w for w in f.worth if w["metric"] == "accuracy"], f.paired),
             reference=tables.reference_text(f.rows),
             published_caption=tables.PUBLISHED_CAPTION,
+            draw_words=label_draws.lines(f.label_draws),
             contrasts=between_arms.shown(f.contrasts),
             frozen_words=frozen_encoders.words(f.probes),
             others=[_other_test_set(other, f.rows) for other in f.others],

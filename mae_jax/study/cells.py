@@ -12,7 +12,7 @@ from mae_jax.config.naming import percent_slug
 from mae_jax.config.tasks import LINEAR, RANDOM_PROBE, TRAITS
 from mae_jax.config.validation import typed
 from mae_jax.runtime.text import count
-from mae_jax.study.inits import OF_THE_ENCODER, Init, inits
+from mae_jax.study.inits import OF_THE_ENCODER, OF_THE_LABELS, Init, inits
 
 Run = tuple[Path, RunConfig]
 
@@ -90,7 +90,7 @@ def cells(config: StudyConfig, workdir: Path) -> Iterator[Run]:
             if init.name not in ("scratch", "mae"):
                 changes["init_name"] = init.name
             changes |= {key: value for key, value in (init.pretrain or {}).items() if key in OF_THE_ENCODER}
-            changes |= {} if frozen else init.finetune
+            changes |= {key: value for key, value in init.finetune.items() if not frozen or key in OF_THE_LABELS}
             shown = partial(_labels, counted=bool(config.label_counts))
             updates = f" as {shown(match)[0]}" if match else ""
             which = f" seed {seed}" if len(config.seeds) > 1 else ""

@@ -11,6 +11,7 @@ from mae_jax.runtime.errors import UserError
 from mae_jax.runtime.places import local
 
 OF_THE_ENCODER = tuple(f"model.{name}" for name in ENCODER) + tuple(f"data.{name}" for name in NORMALIZATION)
+OF_THE_LABELS = ("data.subset", "data.subset_from")  # fields of the fine-tuning that its probes share
 SEPARATOR = ";"  # of the values of a list, because "," separates fields
 BY_THE_STUDY = {  # fields that the study sets in each of its runs
     *("task", "name", "seed", "init", "init_from", "init_name", "init_seen"),

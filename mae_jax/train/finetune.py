@@ -22,7 +22,7 @@ from mae_jax.runtime.errors import UserError
 from mae_jax.step.from_config import spec_of
 from mae_jax.step.objectives.classification import classifies
 from mae_jax.step.state import TrainState
-from mae_jax.train import stains
+from mae_jax.train import labeling, stains
 from mae_jax.train.task import Task, predictor
 from mae_jax.weights import initial_weights
 from mae_jax.weights import seen as weights_seen
@@ -45,7 +45,7 @@ def finetune(
 ) -> Task:
     """Builds the task finetune or linear_probe, from random or pre-trained weights. Raises UserError."""
     first = initial_weights.first_weights(config)
-    data = splits.labelled(config.data, on_progress, cache)
+    data = splits.labelled(config.data, on_progress, cache, select=labeling.selector(config, mesh, cache))
     classes = data.train.classes
     resolved = resolve_finetune(config, data, mesh.size)
     changes = stains.augmentation(config, (data.train,), (data.train_idx,))

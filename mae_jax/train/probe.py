@@ -27,6 +27,7 @@ from mae_jax.step.eval_step import feature_step
 from mae_jax.step.from_config import spec_of
 from mae_jax.step.objectives.no_network import NoNetwork
 from mae_jax.step.spec import StepSpec
+from mae_jax.train import labeling
 from mae_jax.train.finetune import describe_data, write_predictions_and_score
 from mae_jax.train.task import Task, predictor
 from mae_jax.weights import initial_weights
@@ -46,7 +47,7 @@ def probe(
     fit = getattr(importlib.import_module(module), function)
     cache = cache or splits.DataCache()
     first = initial_weights.first_weights(config) if config.has_network else None
-    data = splits.labelled(config.data, on_progress, cache)
+    data = splits.labelled(config.data, on_progress, cache, select=labeling.selector(config, mesh, cache))
     classes, p = data.train.classes, config.probe
     resolved = dataclasses.replace(resolve(config, len(data.train_idx), mesh.size), steps=0, warmup_steps=0)
     spec = spec_of(config, resolved, mesh, len(classes))

@@ -34,6 +34,7 @@ ARGUMENTS = {
         "question=stain",
         "question=stain,data=synthetic,stain=hed,smoke=true",
         "question=ratio,data=folder,scale=laptop",
+        "question=select,data=synthetic",
     ],
     "mask_sweep.py": ["", "data=folder,scale=laptop", "data=synthetic,smoke=true"],
 }

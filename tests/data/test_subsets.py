@@ -158,6 +158,24 @@ def test_label_counts_are_nested_and_share_the_order_of_fractions():
     assert np.bincount(labels[sorted(fifty)]).tolist() == [3, 15, 32]
 
 
+def test_random_subsets_are_nested_and_do_not_look_at_labels():
+    few, many = (set(subsets.random_subset(100, n, 3).tolist()) for n in (10, 40))
+    assert len(few) == 10 and len(many) == 40 and few < many
+    assert few != set(subsets.random_subset(100, 10, 4).tolist())
+    sizes = [
+        subsets.unstratified_size(100, 0.001),
+        subsets.unstratified_size(99, 0.5),
+        subsets.unstratified_size(9, 1, 4),
+    ]
+    assert sizes == [1, 50, 4]
+    with pytest.raises(UserError, match="data.label_count=10 is out of range; there are 9 training images"):
+        subsets.unstratified_size(9, 1.0, 10)
+
+
+def test_a_class_without_images_has_no_weight():
+    assert subsets.inverse_frequency([5, 0, 15]) == (2.0, 0.0, pytest.approx(2 / 3))
+
+
 def test_inverse_frequencies_have_mean_one_over_the_images():
     counts = [5, 20, 75]
     weights = subsets.inverse_frequency(counts)

@@ -11,7 +11,7 @@ from mae_jax.study import cells
 from mae_jax.study.validation import validate_study
 
 FILE = Path(__file__).parents[2] / "configs" / "open_questions.py"
-QUESTIONS = ("stain", "ratio")
+QUESTIONS = ("stain", "ratio", "select")
 
 
 def study(text, **fields):
@@ -46,6 +46,17 @@ def test_mask_ratios_are_those_of_the_sweep(tmp_path):
     ratios = {place.name: run.mae.mask_ratio for place, run in cells.pretrainings(asked, tmp_path)}
     assert ratios == {"pretrain": 0.75, "pretrain-mask25": 0.25, "pretrain-mask50": 0.5, "pretrain-mask90": 0.9}
     assert asked.contrasts == ("mask25:mae", "mask50:mae", "mask90:mae")
+
+
+def test_arms_of_select_differ_in_the_labeled_images_alone_and_share_the_encoder(tmp_path):
+    asked = study("question=select,data=synthetic,scale=laptop")
+    assert len(list(cells.pretrainings(asked, tmp_path))) == 1
+    runs = {place.name: run for place, run in cells.cells(asked, tmp_path)}
+    for before in ("", "lbfgs-"):
+        random, typical, scratch = (runs[f"{before}1pct-{arm}-seed0"] for arm in ("random", "typical", "scratch"))
+        assert differing(random, typical) == {"data.subset"} and typical.data.subset == "typical"
+        assert scratch.data.subset == "random" and random.init_from == typical.init_from
+    assert runs["10pct-stratified-seed0"].data.subset == "stratified"
 
 
 @pytest.mark.parametrize(
