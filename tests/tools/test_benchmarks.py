@@ -8,11 +8,14 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
-from mae_jax.config.fields import defaults
-from mae_jax.config.validation import validate
+from mae_jax.config.fields import RunConfig, defaults
+from mae_jax.config.schedule import resolve
+from mae_jax.config.validation import typed, validate
 from mae_jax.models import kernels
+from mae_jax.step import from_config, sharding, state, train_step
 
 ROOT = Path(__file__).parents[2]
 TINY = [
@@ -27,6 +30,15 @@ TINY += ["--config.pretrain.model.decoder_width=8", "--config.pretrain.model.dec
 TINY += ["--config.pretrain.model.decoder_heads=2"]
 
 
+def load(name: str):
+    """A module of tools/benchmarks."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "tools" / "benchmarks" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # for its dataclasses
+    spec.loader.exec_module(module)
+    return module
+
+
 def benchmark(environment, *arguments):
     command = [sys.executable, "tools/benchmark.py", *arguments]
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
@@ -37,9 +49,7 @@ def test_the_plan_counts_products_that_are_larger_than_the_cache(monkeypatch):
     """Large products are counted like small ones: twice the images need twice the operations."""
     monkeypatch.setattr(jax, "device_count", lambda: 1)
     monkeypatch.setattr(kernels, "CACHED", 1000)
-    spec = importlib.util.spec_from_file_location("plan", ROOT / "tools" / "benchmarks" / "plan.py")
-    plan = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(plan)
+    plan = load("plan")
     config = defaults("finetune")
     config.model.update(size="custom", image_size=16, patch_size=8, width=16, depth=1, heads=2)
     collected = []
@@ -49,10 +59,7 @@ def test_the_plan_counts_products_that_are_larger_than_the_cache(monkeypatch):
 
 
 def test_matrix_operations_are_counted_in_loops_and_inner_functions():
-    spec = importlib.util.spec_from_file_location("step", ROOT / "tools" / "benchmarks" / "step.py")
-    step = importlib.util.module_from_spec(spec)
-    sys.modules["step"] = step  # for its dataclass
-    spec.loader.exec_module(step)
+    step = load("step")
     matrix = jnp.ones((8, 8))
 
     def function(x):
@@ -60,6 +67,34 @@ def test_matrix_operations_are_counted_in_loops_and_inner_functions():
         return looped, jnp.einsum("ij,kj->ik", x, x)
 
     assert step.matrix_flops(jax.make_jaxpr(function)(jnp.ones((2, 8))).jaxpr) == 3 * 2 * 2 * 8 * 8 + 2 * 2 * 2 * 8
+
+
+@pytest.mark.slow
+def test_a_step_of_the_papers_autoencoder_has_59_gflop_an_image():
+    """ViT-B/16 at 224 px with the paper's decoder: 59 GFLOP for an image, forward and backward, by XLA's own count."""
+    step, images = load("step"), 2
+    config = defaults("pretrain")
+    config.train.batch_size, config.model.dtype = images, "float32"
+    config = typed(config, RunConfig)
+    mesh = sharding.make_mesh()
+    spec = from_config.spec_of(config, resolve(config, 1000, 1), mesh)
+    shape = jax.ShapeDtypeStruct
+    batch = {"image": shape((images, 224, 224, 3), np.uint8), "index": shape((images,), np.int32)}
+    batch["mask"] = shape((images,), np.float32)
+    arguments = (spec, state.split_state(spec), batch, np.int32(0), np.float32(1e-3))
+    jaxpr = jax.make_jaxpr(train_step.train_step, static_argnums=0)(*arguments)
+    assert step.matrix_flops(jaxpr.jaxpr) / images == pytest.approx(59e9, rel=0.02)
+    program = train_step.train_step.lower(*arguments).cost_analysis()
+    assert program["flops"] / images == pytest.approx(59e9, rel=0.02)
+
+
+def test_the_benchmark_has_cases_for_cpus_and_gpus():
+    step = load("step")
+    assert not step.ON_CPU.keys() & step.ON_GPU.keys()
+    assert {case.dtype for case in step.ON_CPU.values()} == {"float32"}
+    assert {case.dtype for case in step.ON_GPU.values()} == {"bfloat16"}
+    assert {case.batch for case in step.ON_GPU.values()} == {64, 128, 256, 512}
+    assert step.ON_GPU["pretrain_base_512_remat"].remat and step.ON_GPU["pretrain_base_512_xla"].attention == "xla"
 
 
 @pytest.mark.slow
@@ -99,10 +134,7 @@ def test_a_plan_for_impossible_machines_is_refused(environment, tmp_path, flag):
 
 
 def test_growth_is_the_slope_of_logarithms():
-    spec = importlib.util.spec_from_file_location("growth", ROOT / "tools" / "benchmarks" / "growth.py")
-    growth = importlib.util.module_from_spec(spec)
-    sys.modules["growth"] = growth  # for its dataclass
-    spec.loader.exec_module(growth)
+    growth = load("growth")
     sizes = [10, 100, 1000]
     assert growth.exponent(sizes, [3.0 * n**2 for n in sizes]) == pytest.approx(2)
     assert growth.exponent(sizes, [5.0, 5.0, 5.0]) == pytest.approx(0)

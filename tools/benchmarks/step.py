@@ -3,13 +3,18 @@
     python tools/benchmark.py step [--peers] [--case pretrain_base_8 ...] [--rounds 7]
 
 Each side is a separate process with a compiled, warmed-up step. The sides take turns, so other load on the machine
-affects both. Both do the same work: a whole update with AdamW in float32, on random images that are already in memory.
-The peers are `transformers.ViTMAEForPreTraining` and `ViTForImageClassification` with PyTorch's attention kernel and
-fused AdamW, its faster version on CPUs.
+affects both. Both do the same work: a whole update with AdamW, on random images that are already in memory. As in
+training, a step is dispatched before the loss of the previous one is read. The peers are
+`transformers.ViTMAEForPreTraining` and `ViTForImageClassification` with PyTorch's attention kernel and fused AdamW. On
+an NVIDIA GPU they also have `torch.compile`, its flash attention and bfloat16 autocast.
+
+The default cases are those of this machine: small batches in float32 on a CPU, and on an NVIDIA GPU batches of 64 to
+512 in bfloat16, with cuDNN's attention and with XLA's (`_xla`), and with recomputed activations (`_remat`).
 
 `images_per_s` comes from the median wall time of a step, and `ratio` is our rate over the peer's. `cpu_ratio` uses the
 processes' CPU seconds, which other load affects less. `peak_share` is the rate of floating-point operations in the
-step's matrix products, relative to that of large square matrix products measured in the same turns.
+step's matrix products, relative to that of large square matrix products measured in the same turns. `device_gib` is the
+most memory that the step has used on the GPU. `data_sheet_share` is relative to the GPU's rate in its data sheet.
 """
 
 import argparse
@@ -25,7 +30,14 @@ from pathlib import Path
 from typing import Any, cast
 
 ROOT = Path(__file__).resolve().parents[2]
-PEAK_SIZE = 2048  # rows and columns of the matrices for measuring the peak
+PEAK_SIZE = {"cpu": 2048, "gpu": 8192}  # rows and columns of the matrices for measuring the peak
+DATA_SHEETS = {  # dense bfloat16 TFLOP/s, by part of the device's name
+    **{"H200": 989, "H100 PCIe": 756, "H100": 989, "A100": 312, "RTX A6000": 155, "L40S": 362, "L4": 121},
+    **{"RTX 4090": 165, "A10": 125, "B200": 2250},
+}
+PUBLISHED = """Published rates, for orientation:
+  ViT-B/16, supervised, in JAX: 900 images/s (A100), 1,459 (H100)
+  MAE ViT-B, pre-training, in PyTorch: 313 images/s (A6000)"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,19 +51,31 @@ class Case:
     batch: int
     decoder: tuple[int, int, int]  # width, depth, heads
     steps: int  # per turn
+    dtype: str = "float32"
+    attention: str = "auto"
+    remat: bool = False
 
 
 BASE, TINY = ("base", 224, 16), ("tiny", 64, 8)
-CASES = {
-    "pretrain_base_8": Case("pretrain", *BASE, 8, (512, 8, 16), 1),
-    "pretrain_base_32": Case("pretrain", *BASE, 32, (512, 8, 16), 1),
+DECODER = (512, 8, 16)
+ON_CPU = {
+    "pretrain_base_8": Case("pretrain", *BASE, 8, DECODER, 1),
+    "pretrain_base_32": Case("pretrain", *BASE, 32, DECODER, 1),
     "pretrain_tiny_64": Case("pretrain", *TINY, 64, (128, 4, 4), 2),
-    "finetune_base_16": Case("finetune", *BASE, 16, (512, 8, 16), 1),
+    "finetune_base_16": Case("finetune", *BASE, 16, DECODER, 1),
 }
+VARIANTS: dict[str, dict[str, Any]] = {"": {}, "_xla": {"attention": "xla"}, "_remat": {"remat": True}}
+ON_GPU = {
+    f"{task}_base_{batch}{name}": Case(task, *BASE, batch, DECODER, 10, "bfloat16", **options)
+    for task in ("pretrain", "finetune")
+    for batch in (64, 128, 256, 512)
+    for name, options in VARIANTS.items()
+}
+CASES = ON_CPU | ON_GPU
 
 
-def ours(case: Case) -> tuple[Callable[[int], None], dict[str, float]]:
-    """A function that runs a number of updates, and properties of one update."""
+def ours(case: Case) -> tuple[Callable[[int], None], dict[str, Any]]:
+    """A function that runs a number of updates, and properties of one update and of the device."""
     import jax
     import numpy as np
 
@@ -66,7 +90,8 @@ def ours(case: Case) -> tuple[Callable[[int], None], dict[str, float]]:
     width, depth, heads = case.decoder
     config.model.update(size=case.size, image_size=case.image_size, patch_size=case.patch_size)
     config.model.update(decoder_width=width, decoder_depth=depth, decoder_heads=heads)
-    config.train.batch_size, config.model.dtype = case.batch, "float32"
+    config.train.update(batch_size=case.batch, remat=case.remat)
+    config.model.update(dtype=case.dtype, attention=case.attention)
     mesh = sharding.make_mesh()
     run_config = typed(config, RunConfig)
     resolved = resolve(run_config, 1000, 1)
@@ -84,14 +109,20 @@ def ours(case: Case) -> tuple[Callable[[int], None], dict[str, float]]:
     memory = cast(Any, train_step.train_step.lower(spec, current[0], *rest).compile().memory_analysis())
 
     def run(steps: int) -> None:
+        waiting = None
         for _ in range(steps):
             current[0], metrics = train_step.train_step(spec, current[0], *rest)
-            float(metrics["loss"])
+            if waiting is not None:
+                float(waiting)
+            waiting = metrics["loss"]
+        jax.block_until_ready((current[0], waiting))
 
     jaxpr = jax.make_jaxpr(train_step.train_step, static_argnums=0)(spec, current[0], *rest)
     return run, {
         "flops": matrix_flops(jaxpr.jaxpr),
         "program_bytes": memory.argument_size_in_bytes + memory.temp_size_in_bytes,
+        "device": jax.devices()[0].device_kind,
+        "attention": spec.shape.attention,
     }
 
 
@@ -114,13 +145,15 @@ def matrix_flops(jaxpr) -> float:
     return total
 
 
-def peer(case: Case) -> tuple[Callable[[int], None], dict[str, float]]:
+def peer(case: Case) -> tuple[Callable[[int], None], dict[str, Any]]:
     """Like `ours`, for PyTorch and transformers."""
     import torch  # pyright: ignore[reportMissingImports]
     import transformers  # pyright: ignore[reportMissingImports]
 
+    device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.manual_seed(0)
     torch.set_num_threads(len(os.sched_getaffinity(0)))
+    torch.set_float32_matmul_precision("high")
     width, depth, heads = {"base": (768, 12, 12), "tiny": (192, 12, 3)}[case.size]
     shape = dict(
         hidden_size=width, num_hidden_layers=depth, num_attention_heads=heads, intermediate_size=4 * width,
@@ -135,54 +168,83 @@ def peer(case: Case) -> tuple[Callable[[int], None], dict[str, float]]:
         model = transformers.ViTMAEForPreTraining(config)
     else:
         model = transformers.ViTForImageClassification(transformers.ViTConfig(**shape, num_labels=5))
-    model.train()
+    model = model.train().to(device)
+    if case.remat:
+        model.gradient_checkpointing_enable()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, betas=(0.9, 0.95), weight_decay=0.05, fused=True)
-    inputs = {"pixel_values": torch.randn(case.batch, 3, case.image_size, case.image_size)}
+    inputs = {"pixel_values": torch.randn(case.batch, 3, case.image_size, case.image_size, device=device)}
     if case.task == "finetune":
-        inputs["labels"] = torch.randint(0, 5, (case.batch,))
+        inputs["labels"] = torch.randint(0, 5, (case.batch,), device=device)
+    call = torch.compile(model) if device == "cuda" else model
 
     def run(steps: int) -> None:
+        waiting = None
         for _ in range(steps):
             optimizer.zero_grad(set_to_none=True)
-            loss = model(**inputs).loss
+            with torch.autocast(device, torch.bfloat16, enabled=case.dtype == "bfloat16"):
+                loss = call(**inputs).loss
             loss.backward()
             optimizer.step()
-            loss.item()
+            if waiting is not None:
+                waiting.item()
+            waiting = loss.detach()
+        if device == "cuda":
+            torch.cuda.synchronize()
 
     return run, {}
 
 
-def peak(side: str) -> Callable[[], float]:
+def peak(side: str, dtype: str) -> Callable[[], float]:
     """A function that measures the peak rate of a side's matrix products, in operations per second."""
-    n = PEAK_SIZE
     if side == "ours":
         import jax
         import jax.numpy as jnp
 
-        matrix = jnp.ones((n, n), jnp.float32)
+        n = PEAK_SIZE["cpu" if jax.default_backend() == "cpu" else "gpu"]
+        matrix = jnp.ones((n, n), dtype)
         product = jax.jit(jnp.matmul)
-        multiply = lambda: product(matrix, matrix).block_until_ready()  # noqa: E731
+
+        def multiply(times: int) -> None:
+            jax.block_until_ready([product(matrix, matrix) for _ in range(times)])
     else:
         import torch  # pyright: ignore[reportMissingImports]
 
-        matrix = torch.ones((n, n))
-        multiply = lambda: torch.mm(matrix, matrix)  # noqa: E731
-    multiply()
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        n = PEAK_SIZE["gpu" if device == "cuda" else "cpu"]
+        matrix = torch.ones((n, n), device=device, dtype=getattr(torch, dtype))
+
+        def multiply(times: int) -> None:
+            for _ in range(times):
+                torch.mm(matrix, matrix)
+            if device == "cuda":
+                torch.cuda.synchronize()
+
+    multiply(1)
 
     def measure() -> float:
         began = time.perf_counter()
-        for _ in range(4):
-            multiply()
+        multiply(4)
         return 4 * 2 * n**3 / (time.perf_counter() - began)
 
     return measure
+
+
+def device_bytes(side: str) -> int:
+    """The most memory that the process has used on its GPU so far; 0 on a CPU."""
+    if side == "ours":
+        import jax
+
+        return (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use", 0)
+    import torch  # pyright: ignore[reportMissingImports]
+
+    return torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
 
 
 def work(side: str, name: str) -> None:
     """The process of one side. For each line of input, it runs a turn and prints a line of JSON."""
     case = CASES[name]
     run, about = (ours if side == "ours" else peer)(case)
-    measure = peak(side)
+    measure = peak(side, case.dtype)
     run(2)
     print(json.dumps(about), flush=True)
     for _ in sys.stdin:
@@ -192,17 +254,19 @@ def work(side: str, name: str) -> None:
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
         resident = next(int(x.split()[1]) for x in open("/proc/self/status") if x.startswith("VmHWM"))
         values = {"wall": wall / case.steps, "cpu": cpu / case.steps, "peak": peak_rate, "resident": resident * 1024}
+        values["device"] = device_bytes(side)
         print(json.dumps(values), flush=True)
 
 
 def compare(name: str, sides: list[str], rounds: int) -> dict[str, float]:
     """Measures one case in `rounds` turns of each side."""
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    # Two processes share a GPU, so neither takes its memory in advance.
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
     command = [sys.executable, str(Path(__file__).resolve()), "--case", name, "--worker"]
     pipe = subprocess.PIPE
     processes = {s: subprocess.Popen([*command, s], stdin=pipe, stdout=pipe, text=True, env=environment) for s in sides}
 
-    def line(side: str) -> dict[str, float]:
+    def line(side: str) -> dict[str, Any]:
         stdout = processes[side].stdout
         assert stdout is not None
         text = stdout.readline()
@@ -236,6 +300,11 @@ def compare(name: str, sides: list[str], rounds: int) -> dict[str, float]:
         "resident_gib": mine["resident"] / 2**30,
         "program_gib": about["ours"]["program_bytes"] / 2**30,
     }
+    if mine["device"]:
+        rate = about["ours"]["flops"] / mine["wall"]
+        sheet = next((peak for name, peak in DATA_SHEETS.items() if name in about["ours"]["device"]), None)
+        out |= {"device_gib": mine["device"] / 2**30, "cudnn": float(about["ours"]["attention"] == "cudnn")}
+        out |= {"data_sheet_share": rate / sheet / 1e12} if sheet else {}
     if "peer" in sides:
         theirs = medians["peer"]
         out |= {
@@ -245,6 +314,7 @@ def compare(name: str, sides: list[str], rounds: int) -> dict[str, float]:
             "cpu_ratio": theirs["cpu"] / mine["cpu"],
             "peer_resident_gib": theirs["resident"] / 2**30,
         }
+        out |= {"peer_device_gib": theirs["device"] / 2**30} if theirs["device"] else {}
     return out
 
 
@@ -253,14 +323,18 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--peers", action="store_true", help="also time PyTorch and transformers (needs the extra [peers])"
     )
-    parser.add_argument("--case", nargs="+", choices=CASES, default=list(CASES), help="cases to time (default: all)")
+    parser.add_argument("--case", nargs="+", choices=CASES, help="cases to time (default: those of this machine)")
     parser.add_argument("--rounds", type=int, default=7, help="turns of each side after the warm-up (default 7)")
     parser.add_argument("--worker", choices=("ours", "peer"), help=argparse.SUPPRESS)
     arguments = parser.parse_args(argv)
     if arguments.worker:
         return work(arguments.worker, *arguments.case)
+    from mae_jax.runtime.hardware import nvidia_gpus
+
     results = {}
-    for name in arguments.case:
+    if nvidia_gpus():
+        print(PUBLISHED)
+    for name in arguments.case or (ON_GPU if nvidia_gpus() else ON_CPU):
         results[name] = compare(name, ["ours", "peer"] if arguments.peers else ["ours"], arguments.rounds)
         print(name, *(f"{k} {v:.4g}" for k, v in results[name].items()), sep="  ", flush=True)
     print(json.dumps(results))
