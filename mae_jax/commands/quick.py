@@ -4,9 +4,10 @@ mae-jax quick PLACE [--unlabeled DIR] [--init ENCODER] [--arm ARM]
 
 PLACE holds labeled images: DIR/<split>/<Class>/*, DIR/<Class>/*, or a CSV or Parquet file with the columns path and
 label (see mae-jax check). The command searches the images for leaks and pre-trains a small network on the unlabeled
-images, or on the training images if there are none. It then fits linear probes on the frozen encoder, and on random
-weights, at several numbers of labels. It writes a report, and prints what the full study would add and how long it
-would take. 2,000 cells take about five minutes on two cores. Rerun the command to resume it.
+images, or on the training images if there are none. It then fits linear probes on the frozen encoder, on random
+weights, on color histograms and on measurements of the nucleus, at several numbers of labels. It writes a report, and
+prints what the full study would add and how long it would take. 2,000 cells take about five minutes on two cores. Rerun
+the command to resume it.
 
 ENCODER is the directory of a pre-training run, or weights of Hugging Face, timm or facebookresearch/mae. It replaces
 the pre-training. Each ARM is compared with them: NAME=features:FILE for features that other software computed, or

@@ -20,7 +20,8 @@ STAINS = ("none", "hed", "randstainna", "jitter")
 SIZES = ("tiny", "small", "base", "large", "custom")
 WEIGHTS = (".safetensors", ".npz", ".pth", ".pt", ".bin", ".ckpt", ".torch", ".tar")  # suffixes of weight files
 FEATURES = "features"  # the `init` of features from files
-WITHOUT_NETWORK = (FEATURES,)  # values of `init`
+COMPUTED = {"histogram": "color histograms", "nucleus": "measurements of the nucleus"}  # `init` and its words
+WITHOUT_NETWORK = (FEATURES, *COMPUTED)  # values of `init`
 FEATURE_FILES = (".npz", ".h5", ".hdf5", ".parquet", ".pq")  # suffixes of files of features
 SEEDS = 2**31  # seeds are smaller
 
@@ -459,8 +460,8 @@ class RunConfig(Fields):
     )
     init: str = field(
         "scratch",
-        "initial weights: scratch (random), mae (a run of mae_jax), or weights (from other code); features: no network "
-        "but features of the images from a file, for lbfgs and knn",
+        "initial weights: scratch (random), mae (a run of mae_jax), or weights (from other code); for lbfgs and knn "
+        "also no network: features (of a file), histogram (of colors), or nucleus (its measurements)",
         choices=("scratch", "mae", "weights", *WITHOUT_NETWORK),
     )
     init_from: str = field(
@@ -495,6 +496,13 @@ class RunConfig(Fields):
     def has_network(self) -> bool:
         """Whether a network computes its features or classifies; else features take its place."""
         return self.init not in WITHOUT_NETWORK
+
+    @property
+    def features_in_words(self) -> str:
+        """What a probe classifies."""
+        if self.has_network:
+            return "features of the frozen encoder"
+        return COMPUTED.get(self.init, f"features of {self.init_from}")
 
 
 SEED_RULE = {"kind": int, "low": 0, "high": SEEDS, "open": "high", "allowed": "whole numbers of 0 and above"}
@@ -535,8 +543,8 @@ class StudyConfig(Fields):
     )  # fmt: skip
     inits: tuple[str, ...] = field(
         ("scratch", "mae"),
-        "initial weights: [NAME=]scratch, mae, PATH of an encoder, features:FILE, or with changed fields, such as "
-        "mae:mask_ratio=0.5 or scratch:model.dropout=0.1",
+        "initial weights: [NAME=]scratch, mae, PATH of an encoder, features:FILE, histogram, nucleus, or with "
+        "changed fields, such as mae:mask_ratio=0.5 or scratch:model.dropout=0.1",
         may_be_empty=False, may_repeat=False, may_differ=True,
     )  # fmt: skip
     seeds: tuple[int, ...] = field(

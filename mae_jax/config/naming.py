@@ -50,7 +50,7 @@ def default_workdir(config: AnyConfig | ConfigDict) -> str:
     if config.task not in UNLABELED:
         place = Path(config.init_from)
         origin = place.stem if place.suffix in (*WEIGHTS, *FEATURE_FILES) else place.name
-        origin = "" if config.init == "scratch" else origin
+        origin = origin if config.init_from and config.init != "scratch" else ""
         n = config.data.label_count
         parts += [
             f"{n}labels" if n else percent_slug(config.data.fraction),

@@ -99,7 +99,7 @@ CONDITIONS = tuple(
         ("with init=mae, weights or features", lambda c, _: c.init in ("mae", "weights", FEATURES), "init_from"),
         ("with init=weights or features", lambda c, _: c.init in ("weights", FEATURES), "init_seen"),
         (
-            "where a network computes the features, not with init=features",
+            "where a network computes the features (init=scratch, mae or weights)",
             lambda c, _: c.has_network,
             "model. data.mean data.std eval.batch_size sharding.",
         ),

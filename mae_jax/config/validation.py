@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from ml_collections import ConfigDict
 
-from mae_jax.config.fields import C, DataFields, Fields, ModelFields, Rule, RunConfig, changed, rules
+from mae_jax.config.fields import COMPUTED, C, DataFields, Fields, ModelFields, Rule, RunConfig, changed, rules
 from mae_jax.config.loading import flatten, one_of
 from mae_jax.config.selection import BY_FEATURES
 from mae_jax.config.tasks import QUICK
@@ -251,7 +251,7 @@ def _validate_rest(config: RunConfig, prefix: str) -> None:
             f"{prefix}data.subset={config.data.subset} selects by the features of a trained encoder, but "
             f"{prefix}init={config.init}: name an encoder in {prefix}data.subset_from, or use random"
         )
-    if config.init != "scratch" and not config.init_from:
+    if config.init not in ("scratch", *COMPUTED) and not config.init_from:
         what = {"mae": "the directory of a pre-training run", "weights": "a file or folder of weights"}
         needed = what.get(config.init, "a file of features")
         raise UserError(f"{prefix}init={config.init} needs {prefix}init_from: {needed}")

@@ -98,8 +98,8 @@ def _of_probe(run_dir: Path, config: RunConfig, field: str) -> Model:
             raise UserError(f"{field}={run_dir} is not finished (no {name}); rerun its command to finish it")
     if not config.has_network:
         raise UserError(
-            f"{field}={run_dir} classifies features from {config.init_from}, and no network of mae_jax computes them "
-            f"for other images; its results are in {contents.PREDICTIONS} and in reports"
+            f"{field}={run_dir} classifies {config.features_in_words}, and has no network that computes features of "
+            f"other images; its results are in {contents.PREDICTIONS} and in reports"
         )
     classes = own_run.class_names(run_dir, contents.read_object(run_dir / contents.RUN), field)
     head, expected = probes.load(run_dir / contents.PROBE, field, len(classes))

@@ -82,6 +82,8 @@ def cells(config: StudyConfig, workdir: Path) -> Iterator[Run]:
                 changes |= {"data.fraction": 1.0, "data.label_count": amount, "train.match_count": match}
             else:
                 changes |= {"data.fraction": float(amount), "train.match_fraction": float(match)}
+            if init.start:
+                changes["init"] = init.start
             if init.trained:
                 changes["init"] = init.start or (init_of(init.path) if init.path else "mae")
                 changes["init_from"] = str(pretrain_dir(config, workdir, init, number).resolve())

@@ -4,7 +4,7 @@ import dataclasses
 import re
 from typing import Any
 
-from mae_jax.config.fields import FEATURE_FILES, WITHOUT_NETWORK, RunConfig, StudyConfig, as_dict, rules
+from mae_jax.config.fields import COMPUTED, FEATURE_FILES, WITHOUT_NETWORK, RunConfig, StudyConfig, as_dict, rules
 from mae_jax.config.loading import flatten, init_of
 from mae_jax.config.validation import ENCODER, NORMALIZATION
 from mae_jax.runtime.errors import UserError
@@ -51,11 +51,12 @@ class Init:
 def inits(config: StudyConfig) -> list[Init]:
     """Parses `config.inits`.
 
-    Each entry is [NAME=]scratch[:FIELD=VALUE,...], [NAME=]mae[:FIELD=VALUE,...], [NAME=]PATH[,seen=DATA] or
-    [NAME=]features:FILE[,seen=DATA]. FIELD is a dotted field of the pre-training, a field of `pretrain.mae` such as
-    mask_ratio, exp to select one of `config.experiments`, init for an encoder to continue from, seen for the data that
-    it was trained on, or "finetune." and a field of the fine-tuning. Without pre-training, "finetune." can be left out.
-    The values of a list, and the names in DATA, are separated by ";". Raises UserError for anything else.
+    Each entry is [NAME=]scratch[:FIELD=VALUE,...], [NAME=]mae[:FIELD=VALUE,...], [NAME=]PATH[,seen=DATA],
+    [NAME=]features:FILE[,seen=DATA], [NAME=]histogram or [NAME=]nucleus. FIELD is a dotted field of the pre-training, a
+    field of `pretrain.mae` such as mask_ratio, exp to select one of `config.experiments`, init for an encoder to
+    continue from, seen for the data that it was trained on, or "finetune." and a field of the fine-tuning. Without
+    pre-training, "finetune." can be left out. The values of a list, and the names in DATA, are separated by ";". Raises
+    UserError for anything else.
     """
     parsed = [_init(str(text), config) for text in config.inits]
     for kind in ("name", "slug"):
@@ -75,6 +76,11 @@ def _init(text: str, config: StudyConfig) -> Init:
             return init
         _check_name(given, text, config, allowed=kind)
         return dataclasses.replace(init, name=given, unnamed=given == kind)
+    match = re.fullmatch(rf"(?:([^=:/]*)=)?({'|'.join(COMPUTED)})", text)
+    if match:
+        name = match[1] if match[1] is not None else match[2]
+        _check_name(name, text, config)
+        return Init(name, start=match[2], unnamed=False)
     match = re.fullmatch(r"(?:([^=:/]*)=)?(?:(features):)?(.*?)(?:,seen=([^,]*))?", text, re.DOTALL)
     assert match
     given, start, path, seen = match.groups()
@@ -101,7 +107,8 @@ def _not_allowed(text: str, config: StudyConfig) -> UserError:
     return UserError(
         f"inits: {text!r} is not allowed; use scratch, mae, mae:FIELD=VALUE (FIELD: exp, one of "
         f"{', '.join(as_dict(config.pretrain.mae))}, or a dotted field of the config), scratch:FIELD=VALUE, "
-        "features:FILE, or PATH of a pre-training's run directory or of weights; NAME= in front sets the name in tables"
+        "features:FILE, histogram, nucleus, or PATH of a pre-training's run directory or of weights; NAME= in front "
+        "sets the name in tables"
     )
 
 

@@ -74,7 +74,7 @@ def _probe_encoder(config: ConfigDict, init: str) -> None:
         initial_weights.saved_run(Path(init), "--init")
     for part in (config.pretrain, config.finetune):
         encoder_fields.follow(part, init, "--init")
-    config.inits = ("scratch", init)
+    config.inits = tuple(init if text == "mae" else text for text in config.inits)
 
 
 def label_counts(labels: np.ndarray, n_classes: int) -> tuple[int, ...]:

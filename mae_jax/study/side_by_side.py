@@ -68,7 +68,11 @@ def jobs(planned: Sequence[Planned], numbers: Sequence[int]) -> list[Job]:
     together: dict[tuple, Job] = {}
     for number in numbers:
         run = planned[number].config
-        key = (number,) if run.traits.updates else ("features", run.init_from or run.seed)
+        key = (
+            (number,)
+            if run.traits.updates
+            else ("features", run.init_from or (run.seed if run.has_network else run.init))
+        )
         together.setdefault(key, []).append(number)
     return sorted(together.values(), key=lambda job: -seconds(planned, job))
 

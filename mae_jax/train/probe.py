@@ -12,13 +12,14 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Float, Int
 
-from mae_jax.config.fields import RunConfig
+from mae_jax.config.fields import COMPUTED, RunConfig
 from mae_jax.config.schedule import resolve
 from mae_jax.data import labelled_sets, splits, subsets
 from mae_jax.data.sources import Source
 from mae_jax.evaluation import feature_files, probes
 from mae_jax.evaluation.feature_cache import Features
 from mae_jax.evaluation.feature_files import Joined
+from mae_jax.evaluation.hand_made_features import Computed
 from mae_jax.models import Params
 from mae_jax.models.params import digest
 from mae_jax.rundir import contents
@@ -40,8 +41,8 @@ def probe(
 ) -> Task:
     """Builds a task that fits a classifier (`Traits.fit`) to features of the images, without training steps.
 
-    Features are those of the frozen encoder, for images cropped as in evaluation, or are read from a file. All runs
-    that share `cache` compute or read them only once. Raises UserError.
+    Features are those of the frozen encoder, for images cropped as in evaluation, or are computed without a network, or
+    are read from a file. All runs that share `cache` compute or read them only once. Raises UserError.
     """
     module, _, function = config.traits.fit.partition(":")
     fit = getattr(importlib.import_module(module), function)
@@ -54,7 +55,7 @@ def probe(
     if first is None:
         spec = dataclasses.replace(spec, objective=NoNetwork())
         given = of_images(config, data, cache)
-        features_of = partial(_of_file, given)
+        features_of = partial(_without_network, given)
     else:
         features_of = partial(_of_encoder, config, spec, first, cache.features(Features))
 
@@ -83,11 +84,13 @@ def probe(
     return Task(config, spec, resolved, evaluate=lambda params: iter(()), finish=finish, **more)
 
 
-def of_images(config: RunConfig, data: splits.Labelled, cache: splits.DataCache) -> Joined:
-    """The features of all images of a run whose features are in files. Raises UserError if they do not fit.
+def of_images(config: RunConfig, data: splits.Labelled, cache: splits.DataCache) -> Computed | Joined:
+    """The features of all images of a run without a network. Raises UserError if those in files do not fit.
 
-    Runs that share `cache` read the files once.
+    Runs that share `cache` read files, and compute features, once.
     """
+    if config.init in COMPUTED:
+        return Computed(config.init, config.data.threads, cache.features(Features))
     sources = [data.train, data.test, *data.external.values()]
     place, field = config.init_from, "init_from"
     file = cache.once(("features", place), lambda: feature_files.read(place, field))
@@ -95,8 +98,8 @@ def of_images(config: RunConfig, data: splits.Labelled, cache: splits.DataCache)
     return cache.once(key, lambda: feature_files.joined(file, sources, field))
 
 
-def _of_file(given: Joined, params: Params) -> tuple[Of, Callable[[], str]]:
-    """A function that looks features up, and one that returns the digest of their files."""
+def _without_network(given: Computed | Joined, params: Params) -> tuple[Of, Callable[[], str]]:
+    """A function that returns the features of images, and one that returns their digest."""
     return given.of, lambda: given.digest
 
 

@@ -34,8 +34,7 @@ def announce(task: Task, label: str, workdir: Path, state: TrainState) -> list[s
         f"{config.train.accumulation} accumulated{padding}), {r.steps_per_epoch} per epoch; peak learning rate "
         f"{r.peak_lr:.3g} after {count(r.warmup_steps, 'step')}, {config.optim.schedule}"
     )
-    features = "the frozen encoder" if config.has_network else config.init_from
-    lines.append(steps if r.steps else f"  no steps: features of {features}")
+    lines.append(steps if r.steps else f"  no steps: {config.features_in_words}")
     trained = sum(x.size for x in jax.tree.leaves(part(state.params, task.spec.trained)[0]))
     some = f", {trained:,} parameters trained" if r.steps and trained < total else ""
     if total:

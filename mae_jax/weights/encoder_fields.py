@@ -5,7 +5,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from mae_jax.checkpoints import steps
-from mae_jax.config.fields import FEATURES, TASKS, RunConfig, defaults
+from mae_jax.config.fields import COMPUTED, FEATURES, TASKS, RunConfig, defaults
 from mae_jax.config.loading import init_of
 from mae_jax.config.tasks import TRAITS, UNLABELED
 from mae_jax.config.validation import ENCODER, NORMALIZATION
@@ -21,13 +21,13 @@ _DECODER = ("decoder_width", "decoder_depth", "decoder_heads")
 def start_from(config: ConfigDict, place: str, field: str = "init") -> None:
     """Lets a run's config start from the encoder in `place`: a run, study, bundle, or weights of other code.
 
-    Sets `init`, `init_from`, and the fields that `follow` sets. Of a study, its pre-training is used. "features:FILE"
-    names features instead of an encoder. Raises UserError that names `field` if `place` cannot be read, or if it is a
-    study without a single pre-training.
+    Sets `init`, `init_from`, and the fields that `follow` sets. Of a study, its pre-training is used. "features:FILE",
+    "histogram" and "nucleus" name features instead of an encoder. Raises UserError that names `field` if `place` cannot
+    be read, or if it is a study without a single pre-training.
     """
     kind, colon, file = place.partition(":")
-    if colon and kind == FEATURES:
-        config.init, config.init_from = FEATURES, str(local(file, field))
+    if kind in COMPUTED or (colon and kind == FEATURES):
+        config.init, config.init_from = kind, str(local(file, field)) if file else ""
         usual = defaults(config.task)
         config.model.update(usual.model)
         config.data.update({name: usual.data[name] for name in NORMALIZATION})

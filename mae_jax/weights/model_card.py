@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from mae_jax.config.fields import DataFields, RunConfig
+from mae_jax.config.fields import COMPUTED, DataFields, RunConfig
 from mae_jax.config.tasks import TRAITS
 from mae_jax.report import stats
 from mae_jax.report.analysis import HIGHEST
@@ -34,6 +34,7 @@ _INITS = {
     "mae": "the encoder of a masked autoencoder",
     "weights": "weights of other code",
     "features": "features from a file",
+    **COMPUTED,
 }
 _UNKNOWN = "weights that are not known"
 

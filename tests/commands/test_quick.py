@@ -24,10 +24,11 @@ def calls(record):
 def test_images_are_checked_studied_and_planned_with_one_cache(calls, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "my cells").mkdir()
-    assert dispatch(["quick", "my cells", "--group_pattern=(p)", "--seeds=2", "--steps=9", "--bad_images=skip"]) == 0
+    options = ["--group_pattern=(p)", "--seeds=2", "--steps=9", "--bad_images=skip", "--arm=histogram"]
+    assert dispatch(["quick", "my cells", *options]) == 0
     (fields, unlabeled, init, *rest, cache, arms), _ = calls["configured"][0]
     assert (fields["dir"], fields["group_pattern"], fields["bad_images"]) == ("my cells", "(p)", "skip")
-    assert (unlabeled, init, rest, arms) == ("", "", [2, 9], [])
+    assert (unlabeled, init, rest, arms) == ("", "", [2, 9], ["histogram"])
     ((where, _, out), named), ((config, workdir, shared), _) = calls["check"][0], calls["run"][0]
     assert (where, str(out)) == ("my cells", "runs/quick-my_cells/check.csv") and named["fields"] == fields
     assert named["cache"] is cache and shared is cache

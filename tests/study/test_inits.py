@@ -92,3 +92,19 @@ def test_features_from_a_file_are_an_arm(config, tmp_path):
         parsed(config, texts[0])
     mae = parsed(config, f"mae:init={tmp_path}/encoder,seen=raabin_wbc;pbc")[0]
     assert mae.pretrain is not None and mae.pretrain["init_seen"] == "raabin_wbc,pbc"
+
+
+def test_color_histograms_and_measurements_of_the_nucleus_are_arms(config, tmp_path):
+    config.evaluations, config.fractions = ("finetune", "knn"), (1.0,)
+    first, second = parsed(config, "histogram", "cells=nucleus")
+    assert [(each.name, each.start, each.has_network, each.trained) for each in (first, second)] == [
+        ("histogram", "histogram", False, False), ("cells", "nucleus", False, False)
+    ]  # fmt: skip
+    config.inits = ("scratch", "histogram", "cells=nucleus")
+    cells = {path.name: cell for path, cell in grid.cells(validate_study(config), tmp_path)}
+    assert list(cells) == [
+        "100pct-scratch-seed0",
+        *(f"knn-100pct-{n}-seed0" for n in ("scratch", "histogram", "cells")),
+    ]
+    cell = cells["knn-100pct-cells-seed0"]
+    assert (cell.init, cell.init_name, cell.init_from) == ("nucleus", "cells", "")

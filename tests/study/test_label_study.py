@@ -395,5 +395,5 @@ def test_embeddings_from_a_file_score_as_the_encoder_itself(config, cells_folder
     assert "Test images of test may be known to file, whose encoder was trained on Raabin-WBC: its score there" in text
     dispatch(["runs", str(study)])
     assert re.search(r"file\b", capsys.readouterr().out)
-    with pytest.raises(UserError, match="classifies features from"):
+    with pytest.raises(UserError, match="classifies features of"):
         mae_jax.load(study / "cells" / "knn-30pct-file-seed0")

@@ -48,7 +48,8 @@ def test_without_unlabeled_images_the_training_images_are_pre_trained_on(cells):
     assert config.pretrain.data.part == "train" and config.pretrain.data.dir == str(cells)
     assert config.label_counts[-1] == 60 - 12 - 6  # all but the test and the validation images
     study = validation.validate_study(config)
-    assert study.evaluations == ("lbfgs",) and study.inits == ("scratch", "mae") and len(study.seeds) == 3
+    assert study.inits == ("scratch", "mae", "histogram", "nucleus")
+    assert study.evaluations == ("lbfgs",) and len(study.seeds) == 3
     given = quick.configured({"dir": str(cells)}, str(cells / "A"), steps=7)
     assert (given.pretrain.data.part, given.pretrain.data.dir) == ("all", str(cells / "A"))
     assert given.pretrain.train.steps == 7
@@ -60,7 +61,7 @@ def test_a_given_encoder_determines_network_and_normalization(cells, tiny_config
     fields = {"model.width": 24, "model.heads": 3, "data.mean": (0.5, 0.4, 0.3), "data.std": (0.2, 0.2, 0.2)}
     contents.write_json(run / contents.CONFIG, {"config": as_json(tiny_config("pretrain", **fields))})
     study = validation.validate_study(quick.configured({"dir": str(cells)}, init=str(run)))
-    assert study.inits == ("scratch", str(run))
+    assert study.inits == ("scratch", str(run), "histogram", "nucleus")
     for part in (study.pretrain, study.finetune):
         assert (part.model.width, part.model.heads, part.model.image_size) == (24, 3, 16)
         assert (part.data.mean, part.data.std) == ((0.5, 0.4, 0.3), (0.2, 0.2, 0.2))
@@ -103,7 +104,7 @@ def test_the_command_ends_with_a_report_and_the_next_step(cells, tmp_path, capsy
         "groups: not known" in printed and "This was a quick look" in printed and "  mae-jax run --config=" in printed
     )
     assert "\nIt takes about" in printed and "\nCheckpoints will take about" in printed
-    assert len(list((out / "cells").iterdir())) == 5 * 2 * 2
+    assert len(list((out / "cells").iterdir())) == 5 * 4 * 2
     assert set(decoded) == {str(path) for path in cells.glob("*/*.png")} and set(decoded.values()) == {1}
 
 
@@ -112,6 +113,6 @@ def test_more_arms_are_compared(cells):
     file.write_bytes(b"")
     config = quick.configured({"dir": str(cells)}, arms=[f"bloom=features:{file}"])
     study = validation.validate_study(config)
-    assert study.inits == ("scratch", "mae", f"bloom=features:{file}")
+    assert study.inits == ("scratch", "mae", "histogram", "nucleus", f"bloom=features:{file}")
     with pytest.raises(UserError, match="inits: 'nothing' is not allowed"):
         quick.configured({"dir": str(cells)}, arms=["nothing"])

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mae_jax.config.unused import used
 from mae_jax.config.validation import validate
 from mae_jax.data import splits
 from mae_jax.data.splits import DataCache
@@ -101,7 +102,7 @@ def test_features_from_a_file_need_no_network(tiny_config, tmp_path, task):
     assert f"no steps: features of {file}" in text and "parameters" not in text
     assert "warning: the encoder may have been trained on images of TestA: its data are Synthetic cells" in text
     assert not (tmp_path / "run" / "parameters.txt").exists()
-    with pytest.raises(UserError, match="RUN_DIR=.* classifies features from .*bloom.npz, and no network"):
+    with pytest.raises(UserError, match="RUN_DIR=.* classifies features of .*bloom.npz, and has no network"):
         loading.of_run(tmp_path / "run")
 
 
@@ -128,3 +129,18 @@ def test_a_file_that_lacks_a_test_image_is_refused_before_anything_is_fitted(tin
 def test_what_trains_a_network_takes_no_features_from_a_file(tiny_config, task):
     with pytest.raises(UserError, match=f"init=features has no network to train, so task={task} is not possible; use "):
         validate(tiny_config(task, init="features", init_from="x.npz"))
+
+
+@pytest.mark.parametrize("init", ["histogram", "nucleus"])
+def test_features_that_need_no_network_are_classified(tiny_config, tmp_path, init):
+    cache = DataCache()
+    for task in ("lbfgs", "knn"):
+        fields = {"init": init, "data.synthetic_size": 64, "data.synthetic_train": 200, "data.synthetic_test": 100}
+        config = validate(tiny_config(task, **fields))
+        assert not any(key.startswith("model.") for key in used(config))
+        results = probe.probe(config, sharding.make_mesh(1), None, cache).finish({}, tmp_path / task)
+        assert results["n"] == 100 and results["chosen"]["val_accuracy"] > 0
+        # Generated cells differ in their nuclei and not in their colors.
+        assert init == "histogram" or results["accuracy"] > results["majority_rate"] + 0.05
+    with pytest.raises(UserError, match=f"init={init} has no network to train"):
+        validate(tiny_config("finetune", init=init))
