@@ -1,7 +1,7 @@
 r"""The study's open questions: for each, arms that differ in one thing, compared on the same images with intervals.
 
-mae-jax run --config=configs/open_questions.py:question=stain|ratio|select[,data=SOURCE][,scale=paper|laptop][,seeds=5]
-  [,stain=randstainna|hed|jitter][,smoke=true]
+mae-jax run --config=configs/open_questions.py:question=stain|ratio|select|cellmix
+  [,data=SOURCE][,scale=paper|laptop][,seeds=5][,stain=randstainna|hed|jitter][,smoke=true]
 
 All arms train on 1 and 10 % of the labels. 1 % is also trained for as many updates as 10 %. config.contrasts names the
 pairs that the page compares, on the main test set and on each of data.external: for raabin_wbc and generated cells
@@ -75,7 +75,20 @@ def select(config, arg):
     config.title = "Which cells to label first? Each choice against a random one"
 
 
-QUESTIONS = {"stain": stain, "ratio": ratio, "select": select}
+def cellmix(config, arg):
+    """CellMix in fine-tuning, and CutMix, which takes one box from another image."""
+    changes = {"cellmix": "train.cellmix=batch", "cellmix-pairs": "train.cellmix=pairs", "cutmix": "train.cutmix=1.0"}
+    mixing = {name: f"mae:finetune.{change}" for name, change in changes.items()}
+    scratch = {"scratch": "scratch", "scratch-cellmix": "scratch:train.cellmix=batch"}
+    arms(
+        config,
+        {**scratch, "mae": "mae", **mixing},
+        {"scratch-cellmix": "scratch", **dict.fromkeys(mixing, "mae")},
+    )
+    config.title = "Does CellMix help?"
+
+
+QUESTIONS = {"stain": stain, "ratio": ratio, "select": select, "cellmix": cellmix}
 
 
 def arms(config, inits, contrasts):

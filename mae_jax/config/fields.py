@@ -339,6 +339,12 @@ class TrainFields(Fields):
         high=1000,
     )
     cutmix: float = field(0.0, "fine-tuning: alpha of CutMix; 0: off", low=0, high=1000)
+    cellmix: str = field(
+        "none",
+        "fine-tuning: CellMix (Zhang et al. 2023) in half of the updates: exchange patches between pairs of images, or "
+        "among all images of the batch, each in its place",
+        choices=("none", "pairs", "batch"),
+    )
     remat: bool = field(
         False,
         "recompute activations in the backward pass: less memory, about a third more computation",

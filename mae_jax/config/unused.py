@@ -62,7 +62,7 @@ CONDITIONS = tuple(
         (
             "by finetune",
             lambda c, _: c.traits.fine_tunes,
-            "model.drop_path model.dropout train.blocks train.mixup train.cutmix",
+            "model.drop_path model.dropout train.blocks train.mixup train.cutmix train.cellmix",
         ),
         (
             "by tasks that train in steps (pretrain, finetune, linear_probe)",

@@ -223,6 +223,13 @@ def _validate_rest(config: RunConfig, prefix: str) -> None:
             raise UserError(f"{prefix}train.{name}={alpha:g} is out of range; allowed: 0, or [0.001, 1000]")
         if alpha and not config.traits.fine_tunes:
             raise UserError(f"{prefix}train.{name}={alpha} mixes labels and is only for fine-tuning; set it to 0")
+    if t.cellmix != "none" and not config.traits.fine_tunes:
+        raise UserError(f"{prefix}train.cellmix={t.cellmix} mixes labels and is only for fine-tuning; set it to none")
+    if t.cellmix != "none" and (t.mixup or t.cutmix):
+        raise UserError(
+            f"{prefix}train.cellmix={t.cellmix}, {prefix}train.mixup={t.mixup:g} and {prefix}train.cutmix={t.cutmix:g} "
+            f"exclude each other; use CellMix alone, or set it to none"
+        )
     _validate_probe(config, prefix)
     if t.match_fraction and (not takes_labels or t.steps or t.match_fraction < config.data.fraction):
         raise UserError(

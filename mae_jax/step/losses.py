@@ -46,6 +46,11 @@ def cross_entropy(
     return -(1 - smoothing) * hit - smoothing * log_probabilities.mean(-1)
 
 
+def smoothed(targets: Float[Array, "b classes"], smoothing: float) -> Float[Array, "b classes"]:
+    """Targets with label smoothing, as in timm: that fraction is spread evenly over the classes."""
+    return targets * (1 - smoothing) + smoothing / targets.shape[-1]
+
+
 def soft_targets(
     labels: Int[Array, " b"],
     partners: Int[Array, " b"],
@@ -57,7 +62,7 @@ def soft_targets(
 
     As in timm, smoothing gives a label 1 - smoothing + smoothing / classes and every other class smoothing / classes.
     """
-    target, other = (jax.nn.one_hot(x, n_classes) * (1 - smoothing) + smoothing / n_classes for x in (labels, partners))
+    target, other = (smoothed(jax.nn.one_hot(x, n_classes), smoothing) for x in (labels, partners))
     return target * share + other * (1 - share)
 
 

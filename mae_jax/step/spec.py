@@ -48,8 +48,27 @@ class Objective(abc.ABC):
     def init(self, shape: ViTConfig, key: Array) -> Params:
         """Initial parameters. `encoder` holds those of `models.vit.Encoder`, which other runs can start from."""
 
+    def running(self) -> dict[str, Array]:
+        """Arrays besides parameters that training updates, such as a curriculum; {} for none.
+
+        They are part of the checkpoint, next to the optimizer state.
+        """
+        return {}
+
+    def advance(
+        self, spec: "StepSpec", running: dict[str, Array], metrics: dict[str, Array], step: Int[Array, ""]
+    ) -> dict[str, Array]:
+        """`running` after update `step`, whose metrics are `metrics`."""
+        return running
+
     def prepare(
-        self, spec: "StepSpec", params: Params, batch: Batch, seed: Int[Array, ""], step: Int[Array, ""]
+        self,
+        spec: "StepSpec",
+        params: Params,
+        batch: Batch,
+        seed: Int[Array, ""],
+        step: Int[Array, ""],
+        running: dict[str, Array],
     ) -> tuple[Params, Batch, Any]:
         """What an update does once for the whole batch, before it is split into micro-batches.
 

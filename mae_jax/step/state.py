@@ -33,7 +33,18 @@ def _init(spec: StepSpec, seed: Int[Array, ""]) -> TrainState:
     key = jax.random.fold_in(jax.random.key(seed), INIT)
     params = spec.objective.init(spec.shape, key)
     trained, _ = part(params, spec.trained)
-    return TrainState(jnp.zeros((), jnp.int32), params, spec.optimizer.transform().init(trained))
+    opt_state = with_running(spec.optimizer.transform().init(trained), spec.objective.running())
+    return TrainState(jnp.zeros((), jnp.int32), params, opt_state)
+
+
+def with_running(optimizer: Any, running: dict[str, Array]) -> Any:
+    """The `opt_state` of a `TrainState`: the optimizer's state, next to an objective's running arrays if it has any."""
+    return {"optimizer": optimizer, "running": running} if running else optimizer
+
+
+def parts_of(spec: StepSpec, opt_state: Any) -> tuple[Any, dict[str, Array]]:
+    """The optimizer's state and the objective's running arrays, {} for none."""
+    return (opt_state["optimizer"], opt_state["running"]) if spec.objective.running() else (opt_state, {})
 
 
 @lru_cache(maxsize=8)

@@ -13,7 +13,7 @@ from mae_jax.models.params import join, part
 from mae_jax.step import sharding, stain
 from mae_jax.step.batches import micro_batches
 from mae_jax.step.spec import DROP, STAIN, Batch, StepSpec, key_for
-from mae_jax.step.state import TrainState, _shapes, _split_shapes, state_shardings
+from mae_jax.step.state import TrainState, _shapes, _split_shapes, parts_of, state_shardings, with_running
 
 
 def _gradient(
@@ -70,11 +70,13 @@ def train_step(
     key = key_for(seed, DROP, state.step)
     network = sharding.pad_or_crop(state.params, _shapes(spec).params)
     batch = _stained(spec, batch, seed, state.step)
-    updated, batch, shared = spec.objective.prepare(spec, network, batch, seed, state.step)
+    opt_state, running = parts_of(spec, state.opt_state)
+    updated, batch, shared = spec.objective.prepare(spec, network, batch, seed, state.step, running)
     params = state.params | {k: sharding.pad_or_crop(v, _split_shapes(spec).params[k]) for k, v in updated.items()}
     trained, frozen = part(params, spec.trained)
     gradient, metrics = _gradient(spec, trained, frozen, batch, key, shared)
     metrics["gradient_norm"] = optax.tree.norm(gradient)
-    trained, opt_state = spec.optimizer.update(gradient, state.opt_state, trained, learning_rate)
-    after = TrainState(state.step + 1, join(trained, frozen), opt_state)
+    trained, opt_state = spec.optimizer.update(gradient, opt_state, trained, learning_rate)
+    running = spec.objective.advance(spec, running, metrics, state.step)
+    after = TrainState(state.step + 1, join(trained, frozen), with_running(opt_state, running))
     return jax.lax.with_sharding_constraint(after, state_shardings(spec)), metrics

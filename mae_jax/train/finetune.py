@@ -19,9 +19,10 @@ from mae_jax.evaluation import classification_scores, per_image, thumbnails
 from mae_jax.models import Params
 from mae_jax.rundir import contents, predictions
 from mae_jax.runtime.errors import UserError
+from mae_jax.step import cellmix
 from mae_jax.step.from_config import spec_of
 from mae_jax.step.objectives.classification import classifies
-from mae_jax.step.state import TrainState
+from mae_jax.step.state import TrainState, parts_of, with_running
 from mae_jax.train import labeling, stains
 from mae_jax.train.task import Task, predictor
 from mae_jax.weights import initial_weights
@@ -69,7 +70,9 @@ def finetune(
         return classification_scores.classification(data.test.labels, predicted, classes)
 
     def initialise(state: TrainState) -> TrainState:
-        return dataclasses.replace(state, params=first(spec, state.params))
+        optimizer, running = parts_of(spec, state.opt_state)
+        running = cellmix.timed(running, resolved.eval_every, resolved.warmup_steps) if running else running
+        return dataclasses.replace(state, params=first(spec, state.params), opt_state=with_running(optimizer, running))
 
     more = describe_data(config, data, cache)
     return Task(config, spec, resolved, evaluate=evaluators, finish=finish, score=score, initialise=initialise, **more)

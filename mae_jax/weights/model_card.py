@@ -181,7 +181,7 @@ def _recipe(run: dict[str, Any], config: RunConfig, weights: Weights) -> str:
     else:
         lines.append(
             f"- Drop path {config.model.drop_path:g}, dropout {config.model.dropout:g}, label smoothing "
-            f"{t.label_smoothing:g}, mixup {t.mixup:g}, CutMix {t.cutmix:g}"
+            f"{t.label_smoothing:g}, mixup {t.mixup:g}, CutMix {t.cutmix:g}, CellMix {t.cellmix}"
         )
         chosen = "the epoch with the best validation score" if run.get("select", "last") != "last" else "the last epoch"
         lines.append(f"- Weights: those of {chosen}")

@@ -35,6 +35,7 @@ ARGUMENTS = {
         "question=stain,data=synthetic,stain=hed,smoke=true",
         "question=ratio,data=folder,scale=laptop",
         "question=select,data=synthetic",
+        "question=cellmix,data=folder",
     ],
     "mask_sweep.py": ["", "data=folder,scale=laptop", "data=synthetic,smoke=true"],
 }

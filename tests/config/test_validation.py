@@ -31,6 +31,7 @@ from mae_jax.runtime.errors import UserError
         ("data.weights", (1.0, -1.0), "data.weights"),
         ("data.fraction", 1.5, "data.fraction=1.5 is out of range"),
         ("optim.no_decay", "(", "not a regular expression"),
+        ("train.cellmix", "pairs", "train.cellmix=pairs mixes labels and is only for fine-tuning; set it to none"),
         ("train.mixup", 0.8, "train.mixup=0.8 mixes labels and is only for fine-tuning; set it to 0"),
         ("train.cutmix", -1.0, "train.cutmix=-1.0 is out of range"),
         ("data.randaugment", 11.0, "data.randaugment=11.0 is out of range; allowed: [0, 10]"),

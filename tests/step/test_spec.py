@@ -50,7 +50,7 @@ class Teacher(Objective):
         predictor = {"kernel": jnp.eye(shape.width), "bias": jnp.zeros(shape.width)}
         return {"encoder": encoder, "predictor": predictor, "teacher": encoder}
 
-    def prepare(self, spec, params, batch, seed, step):
+    def prepare(self, spec, params, batch, seed, step, running):
         moved = jax.tree.map(lambda t, e: t + (1 - self.momentum) * (e - t), params["teacher"], params["encoder"])
         removed = jax.random.bernoulli(key_for(seed, MASK, step), 0.5, (spec.batch_size, *batch["image"].shape[1:3]))
         removed = jnp.pad(removed, ((0, len(batch["image"]) - spec.batch_size), (0, 0), (0, 0)))

@@ -11,7 +11,7 @@ from mae_jax.study import cells
 from mae_jax.study.validation import validate_study
 
 FILE = Path(__file__).parents[2] / "configs" / "open_questions.py"
-QUESTIONS = ("stain", "ratio", "select")
+QUESTIONS = ("stain", "ratio", "select", "cellmix")
 
 
 def study(text, **fields):
@@ -57,6 +57,18 @@ def test_arms_of_select_differ_in_the_labeled_images_alone_and_share_the_encoder
         assert differing(random, typical) == {"data.subset"} and typical.data.subset == "typical"
         assert scratch.data.subset == "random" and random.init_from == typical.init_from
     assert runs["10pct-stratified-seed0"].data.subset == "stratified"
+
+
+def test_arms_of_cellmix_differ_in_how_images_are_mixed(tmp_path):
+    asked = study("question=cellmix,data=synthetic,scale=laptop")
+    assert len(list(cells.pretrainings(asked, tmp_path))) == 1
+    runs = {place.name: run for place, run in cells.cells(asked, tmp_path)}
+    for one, two, field in (
+        ("mae", "cellmix", "cellmix"),
+        ("scratch", "scratch-cellmix", "cellmix"),
+        ("mae", "cutmix", "cutmix"),
+    ):
+        assert differing(runs[f"10pct-{one}-seed2"], runs[f"10pct-{two}-seed2"]) == {f"train.{field}"}
 
 
 @pytest.mark.parametrize(

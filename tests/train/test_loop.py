@@ -54,18 +54,25 @@ def weights(workdir: Path) -> dict[str, bytes]:
     import orbax.checkpoint as ocp
 
     newest = max(int(p.name) for p in (workdir / "checkpoints").iterdir() if p.name.isdigit())
-    tree = ocp.StandardCheckpointer().restore((workdir / "checkpoints" / str(newest) / "params").absolute())
-    flat, _ = jax.tree_util.tree_flatten_with_path(tree)
+    place, restore = (workdir / "checkpoints" / str(newest)).absolute(), ocp.StandardCheckpointer().restore
+    flat, _ = jax.tree_util.tree_flatten_with_path([restore(place / item) for item in ("params", "optimizer")])
     return {jax.tree_util.keystr(path): np.asarray(leaf).tobytes() for path, leaf in flat}
 
 
+CELLMIX = ("--config.train.cellmix=batch", "--config.model.image_size=32")
+
+
 @pytest.mark.slow
-def test_a_killed_run_ends_with_the_same_bits(tmp_path, environment):
-    """After SIGKILL and then SIGTERM, parameters, metrics and predictions equal those of an uninterrupted run."""
+@pytest.mark.parametrize("more", [(), CELLMIX], ids=["plain", "cellmix"])
+def test_a_killed_run_ends_with_the_same_bits(tmp_path, environment, more):
+    """After SIGKILL and then SIGTERM, the state, metrics and predictions equal those of an uninterrupted run.
+
+    The state has the parameters, the optimizer's state, and CellMix's curriculum.
+    """
     uninterrupted, broken = tmp_path / "whole", tmp_path / "broken"
-    finish(start(environment, uninterrupted))
+    finish(start(environment, uninterrupted, *more))
     for number, at in ((signal.SIGKILL, 17), (signal.SIGTERM, 33)):
-        process = start(environment, broken, "--config.log.progress_seconds=0.0")
+        process = start(environment, broken, "--config.log.progress_seconds=0.0", *more)
         for line in process.stdout:
             if f"step {at}/60" in line:
                 process.send_signal(number)
@@ -73,10 +80,11 @@ def test_a_killed_run_ends_with_the_same_bits(tmp_path, environment):
         text, _ = process.communicate(timeout=300)
         assert process.returncode == (-signal.SIGKILL if number == signal.SIGKILL else 75), text
         assert not (broken / contents.RESULTS).exists()
-    assert "resuming from step" in finish(start(environment, broken))
+    assert "resuming from step" in finish(start(environment, broken, *more))
     assert rows_of(broken) == rows_of(uninterrupted)
     assert (broken / contents.PREDICTIONS).read_bytes() == (uninterrupted / contents.PREDICTIONS).read_bytes()
     assert weights(broken) == weights(uninterrupted)
+    assert any("threshold" in name for name in weights(broken)) == bool(more)
 
 
 def stop_after(monkeypatch, step: int):

@@ -1,4 +1,4 @@
-"""Classification with labels: cross-entropy of a ViT, with label smoothing, mixup, CutMix and class weights."""
+"""Classification: cross-entropy of a ViT, with label smoothing, mixup, CutMix, CellMix and class weights."""
 
 import dataclasses
 from typing import Any
@@ -11,7 +11,7 @@ from mae_jax import models
 from mae_jax.config.fields import RunConfig
 from mae_jax.models import Params
 from mae_jax.models.vit import ViTConfig
-from mae_jax.step import losses, sharding
+from mae_jax.step import cellmix, losses, sharding
 from mae_jax.step.batches import to_float
 from mae_jax.step.mixup import blend, draw, partners
 from mae_jax.step.spec import MIX, Batch, Objective, StepSpec, key_for
@@ -25,19 +25,33 @@ class Classification(Objective):
     mixup: float = 0.0  # alpha; 0: off
     cutmix: float = 0.0  # alpha; 0: off
     class_weights: tuple[float, ...] = ()  # weight of each class in the loss; (): all 1
+    cellmix: str = "none"  # or one of `cellmix.GROUPS`
 
     @classmethod
     def of(cls, config: RunConfig) -> "Classification":
         t = config.train
-        return cls(t.label_smoothing, t.mixup, t.cutmix)
+        if t.cellmix != "none":
+            cellmix.levels(config.model.image_size)  # refuses a size without a puzzle
+        return cls(t.label_smoothing, t.mixup, t.cutmix, cellmix=t.cellmix)
 
     def init(self, shape: ViTConfig, key: Array) -> Params:
         return models.init("vit", shape, key)
 
     def prepare(
-        self, spec: StepSpec, params: Params, batch: Batch, seed: Int[Array, ""], step: Int[Array, ""]
+        self,
+        spec: StepSpec,
+        params: Params,
+        batch: Batch,
+        seed: Int[Array, ""],
+        step: Int[Array, ""],
+        running: dict[str, Array],
     ) -> tuple[Params, Batch, Any]:
-        """With mixup or CutMix, adds each row's `partner` and `partner_label`; `shared` is the result of `draw`."""
+        """With mixup or CutMix, adds each row's `partner` and `partner_label`; `shared` is the result of `draw`.
+
+        With CellMix, replaces the images and adds `shares`, those of the classes in each image.
+        """
+        if running:
+            return {}, batch | self._exchanged(spec, batch, key_for(seed, MIX, step), running), None
         if not (self.mixup or self.cutmix):
             return {}, batch, None
         # Partners are chosen in the whole batch before it is split, so devices and accumulation do not matter.
@@ -46,11 +60,33 @@ class Classification(Objective):
         mixed_in = jax.tree.map(lambda rows: partners(rows, spec.batch_size), mixed_in)
         return {}, batch | jax.lax.with_sharding_constraint(mixed_in, sharding.batch_sharding(spec.mesh)), mix
 
+    def _exchanged(self, spec: StepSpec, batch: Batch, key: Array, running: dict[str, Array]) -> Batch:
+        """`image` and `shares` after CellMix, for the real rows of the whole batch."""
+        n = spec.batch_size
+        images, labels = batch["image"], batch["label"]
+        group, classes = cellmix.GROUPS[self.cellmix], spec.shape.n_classes
+        mixed, shares = cellmix.mix(key, images[:n], labels[:n], running, group, classes)
+        padding = images.shape[0] - n
+        rows = {"image": jnp.concatenate([mixed, images[n:]]), "shares": jnp.pad(shares, ((0, padding), (0, 0)))}
+        return jax.lax.with_sharding_constraint(rows, sharding.batch_sharding(spec.mesh))
+
+    def running(self) -> dict[str, Array]:
+        """The state of CellMix's curriculum."""
+        return cellmix.begin() if self.cellmix != "none" else {}
+
+    def advance(
+        self, spec: StepSpec, running: dict[str, Array], metrics: dict[str, Array], step: Int[Array, ""]
+    ) -> dict[str, Array]:
+        return cellmix.advance(running, metrics["loss"], step, spec.shape.image_size) if running else running
+
     def loss(
         self, spec: StepSpec, params: Params, batch: Batch, key: Array, shared: Any
     ) -> tuple[Array, dict[str, Array]]:
         """Mixed images have no accuracy, because none of them has a single label."""
         images = to_float(batch["image"], spec.mean, spec.std)
+        if "shares" in batch:
+            logits = models.apply("vit", spec.shape, params, images, key=key)
+            return self._soft(logits, losses.smoothed(batch["shares"], self.label_smoothing), batch["mask"])
         if shared is None:
             return self.of_logits(models.apply("vit", spec.shape, params, images, key=key), batch)
         weights, share = shared
@@ -58,7 +94,12 @@ class Classification(Objective):
         logits = models.apply("vit", spec.shape, params, images, key=key)
         labels = batch["label"], batch["partner_label"]
         targets = losses.soft_targets(*labels, share, spec.shape.n_classes, self.label_smoothing)
-        loss = (losses.soft_cross_entropy(logits, targets, self._weights()) * batch["mask"]).sum()
+        return self._soft(logits, targets, batch["mask"])
+
+    def _soft(
+        self, logits: Float[Array, "b classes"], targets: Float[Array, "b classes"], mask: Float[Array, " b"]
+    ) -> tuple[Array, dict[str, Array]]:
+        loss = (losses.soft_cross_entropy(logits, targets, self._weights()) * mask).sum()
         return loss, {"loss": loss}
 
     def of_logits(self, logits: Float[Array, "b classes"], batch: Batch) -> tuple[Array, dict[str, Array]]:

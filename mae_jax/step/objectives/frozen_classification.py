@@ -23,7 +23,13 @@ class FrozenClassification(Classification):
     accumulates: ClassVar[bool] = False
 
     def prepare(
-        self, spec: StepSpec, params: Params, batch: Batch, seed: Int[Array, ""], step: Int[Array, ""]
+        self,
+        spec: StepSpec,
+        params: Params,
+        batch: Batch,
+        seed: Int[Array, ""],
+        step: Int[Array, ""],
+        running: dict[str, Array],
     ) -> tuple[Params, Batch, Any]:
         """Replaces images by the head's input, and updates the running statistics.
 

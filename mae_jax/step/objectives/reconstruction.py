@@ -38,7 +38,13 @@ class Reconstruction(Objective):
         return models.init("mae", shape, key)
 
     def prepare(
-        self, spec: StepSpec, params: Params, batch: Batch, seed: Int[Array, ""], step: Int[Array, ""]
+        self,
+        spec: StepSpec,
+        params: Params,
+        batch: Batch,
+        seed: Int[Array, ""],
+        step: Int[Array, ""],
+        running: dict[str, Array],
     ) -> tuple[Params, Batch, Any]:
         """Draws the noise that selects the removed patches."""
         noise = jax.random.uniform(key_for(seed, MASK, step), (spec.batch_size, spec.shape.n_patches))

@@ -38,5 +38,5 @@ def test_without_mixing_a_batch_is_left_as_it_is():
         Classification(), ViTConfig(16, 8, 16, 1, 2), Optimizer(0.9, 0.95, 0.1, "", 0.0, 1.0), (0.5,) * 3, (0.25,) * 3,
         3, 1, sharding.make_mesh(1),
     )  # fmt: skip
-    assert Classification().prepare(spec, {}, rows, jnp.int32(0), jnp.int32(0)) == ({}, rows, None)
+    assert Classification().prepare(spec, {}, rows, jnp.int32(0), jnp.int32(0), {}) == ({}, rows, None)
     assert Classification(mixup=0.8) != Classification() == Classification()

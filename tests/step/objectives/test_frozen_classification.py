@@ -25,7 +25,7 @@ def test_statistics_are_those_of_real_rows_and_running_ones_move_a_tenth_of_the_
     running = {"mean": jnp.full(4, 1.0), "variance": jnp.full(4, 2.0)}
     rows = {"image": jnp.asarray(images), "label": jnp.arange(5), "mask": jnp.array([1.0, 1, 1, 1, 0])}
     replaced, batch, shared = FrozenClassification().prepare(
-        spec, {"batch_norm": running}, rows, jnp.int32(0), jnp.int32(0)
+        spec, {"batch_norm": running}, rows, jnp.int32(0), jnp.int32(0), {}
     )
     assert shared is None and set(batch) == {"features", "label", "mask"}
     result = replaced["batch_norm"]

@@ -37,7 +37,7 @@ def test_settings_are_those_of_the_config(tiny_config):
 def test_noise_depends_on_seed_and_step_and_padding_has_none():
     spec, rows = spec_of(Reconstruction(0.5, True)), {"image": jnp.zeros((5, 16, 16, 3), jnp.uint8)}
     draw = lambda seed, step: np.asarray(  # noqa: E731
-        spec.objective.prepare(spec, {}, rows, jnp.int32(seed), jnp.int32(step))[1]["noise"]
+        spec.objective.prepare(spec, {}, rows, jnp.int32(seed), jnp.int32(step), {})[1]["noise"]
     )
     noise = draw(0, 0)
     assert noise.shape == (5, 4) and not noise[3:].any() and (noise[:3] > 0).all()
