@@ -30,6 +30,7 @@ from mae_jax.config.tasks import in_words
 from mae_jax.rundir import contents
 from mae_jax.runtime import limits, signals
 from mae_jax.runtime.command import call, call_computing, quiet_libraries, say
+from mae_jax.runtime.disk import exists
 from mae_jax.runtime.errors import EXIT_USER_ERROR, UserError
 from mae_jax.runtime.places import local
 from mae_jax.study import unused, validation
@@ -115,7 +116,7 @@ def _refuse_unused(config: ConfigDict, checked: AnyConfig, directory: Path) -> N
     them.
     """
     loaded = loaded_values(config)
-    if loaded is not None and not any((directory / name).exists() for name in (contents.CONFIG, contents.STUDY)):
+    if loaded is not None and not any(exists(directory / name) for name in (contents.CONFIG, contents.STUDY)):
         unused.refuse(checked, loaded)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from mae_jax.runtime import signals
 from mae_jax.runtime.command import out_file
+from mae_jax.runtime.disk import is_file
 from mae_jax.runtime.errors import UserError
 from mae_jax.runtime.option_names import replaced
 from mae_jax.runtime.parser import Number, user_path
@@ -69,7 +70,7 @@ def label_fields(options: argparse.Namespace, place: Path) -> dict[str, str]:
     Raises UserError for an option of tables that is given for a folder, or the reverse.
     """
     fields = {name: getattr(options, name) for name in ("columns", "group_pattern", "levels", *SPLITS)}
-    if place.is_file():
+    if is_file(place):
         if options.levels:
             raise UserError(f"--levels={options.levels} is for folders, but {place} is a table of labels; omit it")
         return fields | {"labels": str(place), "dir": str(options.dir or "")}
@@ -82,12 +83,12 @@ def label_fields(options: argparse.Namespace, place: Path) -> dict[str, str]:
 def option_names(place: Path, metavar: str) -> dict[str, str]:
     """The option of each `data` field for `option_names.replaced`. `metavar` is the name of the argument `place`."""
     names = {name: f"--{name}" for name in ("columns", "group_pattern", "levels", *SPLITS)}
-    return names | {"labels": metavar, "dir": "--dir" if place.is_file() else metavar}
+    return names | {"labels": metavar, "dir": "--dir" if is_file(place) else metavar}
 
 
 def file_name(place: Path) -> str:
     """A name for output files: that of a folder, or of a file without its suffix."""
-    name = place.stem if place.is_file() else place.name or place.resolve().name
+    name = place.stem if is_file(place) else place.name or place.resolve().name
     return re.sub(r"[^\w.-]", "_", name)
 
 

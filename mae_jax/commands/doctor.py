@@ -22,6 +22,7 @@ from typing import Any
 
 from mae_jax.runtime import tested
 from mae_jax.runtime.command import say
+from mae_jax.runtime.disk import exists, is_dir, is_file
 from mae_jax.runtime.errors import UserError
 from mae_jax.runtime.hardware import available_memory, cache_directory, cores, nvidia_gpus
 from mae_jax.runtime.parser import user_path
@@ -244,7 +245,7 @@ def check_memory() -> Iterator[Finding]:
 def check_shared_memory() -> Iterator[Finding]:
     """Checks the shared memory for the batches of `data.workers`, if the system has /dev/shm."""
     place = Path("/dev/shm")
-    if place.is_dir():
+    if is_dir(place):
         free = shutil.disk_usage(place).free
         little = free < LITTLE_SHARED
         remedy = "keep data.workers=0, or start the container with --shm-size=8g" if little else ""
@@ -254,8 +255,8 @@ def check_shared_memory() -> Iterator[Finding]:
 def check_directory(name: str, place: Path, little: int = LITTLE_DISK) -> Iterator[Finding]:
     """Checks that `place`, or its nearest existing parent, can be written and has at least `little` bytes free."""
     place = place.absolute()
-    above = next(p for p in (place, *place.parents) if p.exists())
-    if not above.is_dir():
+    above = next(p for p in (place, *place.parents) if exists(p))
+    if not is_dir(above):
         yield Finding(name, BROKEN, f"{above} is not a directory", "remove it, or name another directory")
         return
     try:
@@ -287,7 +288,7 @@ def check_cache() -> Iterator[Finding]:
         )
         return
     for finding in check_directory("compilation cache", place, 2**28):
-        used = sum(file.stat().st_size for file in place.glob("**/*") if file.is_file()) if place.is_dir() else 0
+        used = sum(file.stat().st_size for file in place.glob("**/*") if is_file(file)) if is_dir(place) else 0
         remedy = "set JAX_COMPILATION_CACHE_DIR to a directory with room" if finding.state != OK else ""
         state = WARNING if finding.state == BROKEN else finding.state  # runs work without a cache, but start slower
         yield dataclasses.replace(finding, state=state, detail=f"{finding.detail}, {_size(used)} used", remedy=remedy)

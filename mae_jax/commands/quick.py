@@ -20,6 +20,7 @@ from pathlib import Path
 from mae_jax.commands.check import add_label_arguments, file_name, label_fields, option_names
 from mae_jax.runtime import signals
 from mae_jax.runtime.command import say
+from mae_jax.runtime.disk import exists
 from mae_jax.runtime.errors import UserError
 from mae_jax.runtime.option_names import replaced
 from mae_jax.runtime.parser import Number, user_path
@@ -62,7 +63,7 @@ def main(options: argparse.Namespace) -> None:
     """Checks the images, runs the small study and prints what the full one adds."""
     place, init = options.place, str(options.init or "")
     unlabeled = expanded(options.unlabeled, "--unlabeled", "several")
-    if not place.exists():
+    if not exists(place):
         raise UserError(f"{options.place} does not exist; name a folder of labeled images, or a CSV or Parquet file")
     workdir = options.workdir or Path("runs") / f"quick-{file_name(place)}"
     with signals.blocked():
@@ -81,7 +82,7 @@ def main(options: argparse.Namespace) -> None:
         say(f"a quick look at {place}, in {workdir}: {STEPS}")
         config = quick.configured(fields, unlabeled, init, options.seeds, options.steps, cache, options.arm)
         findings = workdir / "check.csv"
-        if not findings.exists():
+        if not exists(findings):
             check(str(place), "", findings, fields=fields, options=names, cache=cache)
         study_command.run(config, workdir, cache)
     if not options.no_plan:

@@ -6,6 +6,8 @@ For the directory of a mask sweep, write the report on its autoencoders.
 import argparse
 from pathlib import Path
 
+from mae_jax.runtime.disk import is_file
+
 SUMMARY = "write the page, tables and figures that compare finished runs"
 
 
@@ -27,7 +29,7 @@ def main(options: argparse.Namespace) -> int:
     pictures = place / "reconstructions.png"
     arguments = [str(place), f"--out={options.out or report.default_out([place])}"]
     arguments += [f"--title={options.title}"] if options.title else []
-    arguments += [f"--pictures={pictures}"] if pictures.is_file() else []
+    arguments += [f"--pictures={pictures}"] if is_file(pictures) else []
     return sweep.main(arguments + ["--png"] * options.png)
 
 

@@ -29,11 +29,12 @@ from mae_jax.config.fields import (
     study_defaults,
     sweep_defaults,
 )
+from mae_jax.runtime.disk import entries, exists, is_dir, is_file
 from mae_jax.runtime.errors import UserError
 from mae_jax.runtime.places import hub_advice, local
 
 # The config files of mae_jax: inside the package in a wheel, next to it in a checkout.
-CONFIGS = next(p for p in (Path(__file__).parents[1] / "configs", Path(__file__).parents[2] / "configs") if p.is_dir())
+CONFIGS = next(p for p in (Path(__file__).parents[1] / "configs", Path(__file__).parents[2] / "configs") if is_dir(p))
 _LOADED = "_values_of_the_file"  # an attribute of a ConfigDict, not a field
 _arguments: contextvars.ContextVar[list[dict[str, Any]] | None] = contextvars.ContextVar("arguments", default=None)
 
@@ -82,14 +83,12 @@ def init_of(path: str | os.PathLike) -> str:
     Raises UserError if nothing exists there and the path reads like a name on the Hugging Face Hub.
     """
     given, path = path, local(path, "init")
-    if not path.exists() and (advice := hub_advice(given)):
+    if not exists(path) and (advice := hub_advice(given)):
         raise UserError(f"init={given} does not exist; {advice}")
-    if path.is_dir():
-        is_run = (path / "checkpoints").is_dir() or (
-            not any(path.glob("*.safetensors")) and not any(path.glob("*.bin"))
-        )
+    if is_dir(path):
+        is_run = is_dir(path / "checkpoints") or not any(p.suffix in (".safetensors", ".bin") for p in entries(path))
         return "mae" if is_run else "weights"
-    return "weights" if path.is_file() or path.suffix in WEIGHTS else "mae"
+    return "weights" if is_file(path) or path.suffix in WEIGHTS else "mae"
 
 
 def one_of(field: str, value: Any, allowed: tuple) -> Any:
@@ -105,12 +104,12 @@ def config_file(path: str | os.PathLike) -> Path:
     Raises UserError.
     """
     path = local(path, "--config")
-    if path.is_file():
+    if is_file(path):
         return path
     ours = {f"configs/{file.name}": file for file in sorted(CONFIGS.glob("[a-z]*.py"))}
-    if str(path) in ours and not path.exists():
+    if str(path) in ours and not exists(path):
         return ours[str(path)]
-    what = "is not a file" if path.exists() else "does not exist"
+    what = "is not a file" if exists(path) else "does not exist"
     near = difflib.get_close_matches(str(path), ours, 1, cutoff=0.7)
     hint = f"did you mean {near[0]}?" if near else f"mae_jax has {', '.join(ours)}"
     raise UserError(f"config file {path} {what}; {hint}")

@@ -16,6 +16,7 @@ from mae_jax.data import layouts, prepared, sources, subsets, tables
 from mae_jax.data.checking import Decoded
 from mae_jax.data.layouts import Layout
 from mae_jax.data.sources import Purpose, Source
+from mae_jax.runtime.disk import is_dir
 from mae_jax.runtime.errors import UserError
 from mae_jax.runtime.text import count
 
@@ -278,7 +279,7 @@ def external(
     table = tables.read(data.labels, data.dir, data.columns) if data.labels and data.external else None
     opened: dict[str, Source] = {}
     for name, place in external_places(data, table).items():
-        if Path(place).is_dir():
+        if is_dir(Path(place)):
             levels = data.levels or layouts.certain_levels(Path(place), "data.external")
             opened[name] = sources.folder(place, **options, **files, levels=levels)
         elif data.source == "synthetic":
@@ -313,7 +314,7 @@ def external_places(data: DataFields, table: tables.Table | None = None) -> dict
                 f"data.external={data.external!r}: {item!r} needs a name of its own, NAME=DIR, of letters, digits "
                 f"and .+-_"
             )
-        folder = Path(place).is_dir()
+        folder = is_dir(Path(place))
         resolved = Path(place).resolve() if folder else where(place)
         for split in used:
             other = where(split)

@@ -439,9 +439,9 @@ def existing(directory: str | os.PathLike, split: str, field: str) -> Path:
     except OSError as error:
         raise _unreadable(top, field, error) from None
     above = top.parent
-    while not above.is_dir():
+    while not disk.is_dir(above):
         above = above.parent
-    inside = [e.name for e in entries(above, field) if os.path.isdir(e.path) and not hidden(e.name)][:10]
+    inside = [e.name for e in entries(above, field) if is_folder(e, field) and not hidden(e.name)][:10]
     raise UserError(f"{field}: '{top}' is not a folder; '{above}' has {', '.join(inside) or 'no folders'}")
 
 
@@ -472,7 +472,7 @@ def is_folder(entry: os.DirEntry, field: str, refuse_broken: bool = False) -> bo
     except OSError as error:
         if error.errno != errno.ELOOP:
             raise _unreadable(entry.path, field, error) from None
-    if refuse_broken and entry.is_symlink() and not os.path.exists(entry.path):
+    if refuse_broken and entry.is_symlink() and _is_broken(entry, field):
         raise UserError(
             f"{field}: '{entry.path}' is a broken link to '{os.readlink(entry.path)}'; restore what it names, or "
             f"remove the link"
@@ -524,6 +524,15 @@ def _barred(place: str, barred: Sequence[str]) -> bool:
 def _overlap(one: str, two: str) -> bool:
     """Whether two real paths are equal, or one is inside the other."""
     return _inside(one, two) or _inside(two, one)
+
+
+def _is_broken(link: os.DirEntry, field: str) -> bool:
+    try:
+        return not disk.exists(Path(link.path))
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            return True
+        raise _unreadable(link.path, field, error) from None
 
 
 def _inside(path: str, folder: str) -> bool:

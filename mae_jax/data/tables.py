@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from mae_jax.runtime import disk
 from mae_jax.runtime.errors import UNUSABLE, UserError
 from mae_jax.runtime.places import local
 from mae_jax.runtime.text import count
@@ -126,7 +127,7 @@ def read_paths(
 
 def missing(directory: str | os.PathLike, names: Sequence[str]) -> list[str]:
     """Those of the `names` below `directory` (or absolute) that do not exist. A broken link exists."""
-    return [name for name in names if not os.path.lexists(os.path.join(directory, name))]
+    return [name for name in names if not disk.lexists(os.path.join(directory, name))]
 
 
 def missing_in_words(absent: Sequence[str], total: int, directory: str | os.PathLike) -> str:
@@ -182,8 +183,8 @@ def _columns(header: Sequence[str], columns: str, path: Path) -> dict[str, int]:
 
 def _rows(path: Path, field: str = FIELD) -> tuple[list[str], list[list[str]]]:
     """Header and rows, with all values as text. Raises UserError if the file cannot be read."""
-    if not path.is_file():
-        what = "is not a regular file" if path.exists() else "does not exist"
+    if not disk.is_file(path):
+        what = "is not a regular file" if disk.exists(path) else "does not exist"
         raise UserError(f"{field}={path} {what}; name a CSV or Parquet file")
     try:
         if path.suffix.lower() in (".parquet", ".pq"):

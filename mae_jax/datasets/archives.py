@@ -19,6 +19,7 @@ from pathlib import Path, PurePosixPath
 
 import rarfile
 
+from mae_jax.runtime.disk import is_dir, is_file
 from mae_jax.runtime.errors import UserError
 
 SUFFIXES = (".zip", ".rar")
@@ -45,8 +46,8 @@ def gather(source: Path, into: Path, say: Callable[[str], None]) -> Path:
     folder of its name counts as unpacked. Raises UserError for an archive that cannot be opened or is hostile.
     """
     entries = sorted(path for path in source.iterdir() if not path.name.startswith("."))
-    folders = {path.name for path in entries if path.is_dir()}
-    archives = [path for path in entries if path.suffix.lower() in SUFFIXES and path.is_file()]
+    folders = {path.name for path in entries if is_dir(path)}
+    archives = [path for path in entries if path.suffix.lower() in SUFFIXES and is_file(path)]
     archives = [path for path in archives if path.stem not in folders]
     if not archives:
         return source
@@ -62,7 +63,7 @@ def gather(source: Path, into: Path, say: Callable[[str], None]) -> Path:
         scratch = into.with_name(into.name + "-unpacking")
         unpack(archive, scratch)
         inside = [path for path in scratch.iterdir() if path.name != "__MACOSX"]
-        nested = len(inside) == 1 and inside[0].is_dir() and inside[0].name == archive.stem
+        nested = len(inside) == 1 and is_dir(inside[0]) and inside[0].name == archive.stem
         os.replace(inside[0] if nested else scratch, into / archive.stem)
         shutil.rmtree(scratch, ignore_errors=True)
     return into

@@ -22,6 +22,7 @@ from mae_jax.data.looks import picture
 from mae_jax.data.sources import Source
 from mae_jax.runtime import command, files
 from mae_jax.runtime.csv_cells import cell
+from mae_jax.runtime.disk import is_dir, is_file
 from mae_jax.runtime.errors import UserError
 from mae_jax.runtime.option_names import in_options
 from mae_jax.runtime.text import count
@@ -115,7 +116,7 @@ def _as_in_a_run(
     if prepared.known(name):
         data = changed(data, {"source": name, "prepared_dir": os.fspath(directory)})
     else:
-        data = changed(data, {"source": "folder", "labels" if Path(name).is_file() else "dir": name})
+        data = changed(data, {"source": "folder", "labels" if is_file(Path(name)) else "dir": name})
     if labeled:
         opened = splits.labelled(data, cache=cache, search_leaks=False)
         sets = {opened.sets.train_name: opened.train, opened.sets.test_name: opened.test}
@@ -157,8 +158,8 @@ def _all(name: str, directory: str | os.PathLike, say: Callable, data: DataField
             s: (p.names, prepared.groups_of(name, p.names, p.groups), p.label, p.digest, p.look, _records(s, p))
             for s, p in parts.items()
         }
-    elif name and (Path(name).is_dir() or Path(name).is_file()):
-        if Path(name).is_dir():
+    elif name and (is_dir(Path(name)) or is_file(Path(name))):
+        if is_dir(Path(name)):
             splits = _folders(name, data, say, decoded)
         else:
             splits = _table(name, data, say, decoded)

@@ -47,7 +47,7 @@ def prepare(
         other = ", with other options" if cutting and _cut_otherwise(existing[-1], cutting) else ""
         say(f"{name} is already prepared{other}; remove {existing[-1]} to prepare it again")
         return existing[-1]
-    if not Path(source).is_dir():
+    if not disk.is_dir(Path(source)):
         raise UserError(f"--source {source} is not a folder; name the one with the files of {name}")
     kept = "finished slides are kept" if name.startswith("tiles:") else "nothing was changed"
     with signals.collect_signals(), signals.interruptible(kept), _staging(name, directory) as staging:

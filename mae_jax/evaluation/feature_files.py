@@ -46,7 +46,9 @@ def check(place: str | Path, field: str) -> list[Path]:
     if disk.is_dir(path):
         found = sorted(each for each in disk.entries(path) if each.suffix.lower() in FEATURE_FILES)
     if not found or any(each.suffix.lower() not in FEATURE_FILES for each in found):
-        what = "does not exist" if not path.exists() else "has no features" if path.is_dir() else "is not allowed"
+        what = (
+            "does not exist" if not disk.exists(path) else "has no features" if disk.is_dir(path) else "is not allowed"
+        )
         raise UserError(
             f"{field}={place} {what}; name a file ending in {', '.join(FEATURE_FILES)}, or a folder of such files"
         )

@@ -14,6 +14,7 @@ from mae_jax.predict import bundle, loading
 from mae_jax.predict.model import Model
 from mae_jax.rundir import contents
 from mae_jax.runtime import files
+from mae_jax.runtime.disk import exists
 from mae_jax.runtime.errors import UserError
 from mae_jax.runtime.places import local
 from mae_jax.step import sharding
@@ -31,8 +32,8 @@ def export(run_dir: Path, out: Path, form: str) -> list[str]:
     run_dir, out = local(run_dir, "RUN_DIR"), local(out, "OUT")
     if form == "mae_jax":
         return export_bundle(run_dir, out)
-    if form == "onnx" and (out.suffix.lower() != ".onnx" or out.exists()):
-        raise UserError(f"OUT={out} {'exists' if out.exists() else 'is not allowed'}; name a new file ending in .onnx")
+    if form == "onnx" and (out.suffix.lower() != ".onnx" or exists(out)):
+        raise UserError(f"OUT={out} {'exists' if exists(out) else 'is not allowed'}; name a new file ending in .onnx")
     weights, config = network_of(run_dir)
     if form == "onnx":
         return _export_onnx(run_dir, weights, config, out)

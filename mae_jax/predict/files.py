@@ -11,6 +11,7 @@ from mae_jax.predict import loading, writers
 from mae_jax.predict.model import Batch, Model
 from mae_jax.report import stats
 from mae_jax.runtime.command import out_file, say
+from mae_jax.runtime.disk import is_dir
 from mae_jax.runtime.errors import UserError
 from mae_jax.runtime.places import local
 from mae_jax.runtime.progress import counting
@@ -37,7 +38,7 @@ def models_of(place: str, every_run: bool = False) -> Iterator[tuple[str, Model]
     Raises UserError if `place` is a study and `every_run` is not set, or the reverse.
     """
     path = local(place, "RUN")
-    single = loading.bundle.is_bundle(path) or loading.is_run(path) or not path.is_dir()
+    single = loading.bundle.is_bundle(path) or loading.is_run(path) or not is_dir(path)
     runs = [] if single else loading.runs_of(path)
     if every_run and not runs:
         raise UserError(f"--all requires a study's directory, which {place} is not; omit --all")

@@ -12,6 +12,7 @@ from mae_jax.data import checking, prepared, sources, tables
 from mae_jax.data.checking import ReadError
 from mae_jax.data.decode import load_image
 from mae_jax.data.sources import Source
+from mae_jax.runtime.disk import exists, is_dir
 from mae_jax.runtime.errors import UserError
 from mae_jax.runtime.places import local
 
@@ -32,7 +33,7 @@ def named(
     path = local(place, field)
     if directory and path.suffix.lower() not in TABLES:
         raise UserError(f"--dir={directory} is for a table of paths, but {field}={place} is not one; omit it")
-    if path.is_dir():
+    if is_dir(path):
         return sources.unlabelled_folder(path, field=field, check=False)
     if path.suffix.lower() in TABLES:
         folder, names = tables.read_paths(path, columns, field, directory)
@@ -44,7 +45,7 @@ def named(
             skip = "" if len(absent) == len(names) else f", or {field.partition('images')[0]}bad_images={SKIP}"
             raise UserError(f"{field}={place}: {tables.missing_in_words(absent, len(names), folder)}; {option}{skip}")
         return _of_files(names, folder)
-    if path.exists():
+    if exists(path):
         return _of_files([path.name], path.parent)
     name, _, split = place.partition("/")
     if prepared.known(name):

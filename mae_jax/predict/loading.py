@@ -20,7 +20,7 @@ from mae_jax.report import stats
 from mae_jax.rundir import contents
 from mae_jax.rundir.predictions import read_predictions
 from mae_jax.runtime import machine
-from mae_jax.runtime.disk import is_file
+from mae_jax.runtime.disk import exists, is_dir, is_file
 from mae_jax.runtime.errors import UserError
 from mae_jax.runtime.places import hub_advice, local
 from mae_jax.runtime.text import count
@@ -44,11 +44,11 @@ def load(path: str | os.PathLike, field: str = "load") -> Model:
         return of_bundle(place, field)
     if is_run(place):
         return of_run(place, field)
-    if place.is_dir() and (runs := runs_of(place)):
+    if is_dir(place) and (runs := runs_of(place)):
         raise UserError(
             f"{field}={path} contains {count(len(runs), 'run')}; name one of them: {contents.listed(place, runs)}"
         )
-    if not place.exists():
+    if not exists(place):
         raise UserError(
             f"{field}={path} does not exist; {hub_advice(path) or 'name a run directory, a bundle, or weights'}"
         )
@@ -66,7 +66,7 @@ def is_run(place: Path) -> bool:
 def runs_of(study: Path) -> list[Path]:
     """Directories of the finished classifiers below a study's directory."""
     runs = contents.runs_below(study)
-    return [run for run in runs if (run / contents.PREDICTIONS).is_file() and (run / contents.RESULTS).is_file()]
+    return [run for run in runs if is_file(run / contents.PREDICTIONS) and is_file(run / contents.RESULTS)]
 
 
 def of_run(run_dir: Path, field: str = "RUN_DIR") -> Model:
@@ -94,7 +94,7 @@ def of_run(run_dir: Path, field: str = "RUN_DIR") -> Model:
 def _of_probe(run_dir: Path, config: RunConfig, field: str) -> Model:
     """The classifier saved in a probe's run directory, on the encoder the probe started from."""
     for name in (contents.RUN, contents.RESULTS):
-        if not (run_dir / name).is_file():
+        if not is_file(run_dir / name):
             raise UserError(f"{field}={run_dir} is not finished (no {name}); rerun its command to finish it")
     if not config.has_network:
         raise UserError(
@@ -104,9 +104,9 @@ def _of_probe(run_dir: Path, config: RunConfig, field: str) -> Model:
     classes = own_run.class_names(run_dir, contents.read_object(run_dir / contents.RUN), field)
     head, expected = probes.load(run_dir / contents.PROBE, field, len(classes))
     here = contents.read_config(run_dir / contents.CONFIG).get("init_from_here")
-    if config.init_from and here and (run_dir / here).exists():
+    if config.init_from and here and exists(run_dir / here):
         config = changed(config, {"init_from": os.path.normpath(run_dir / here)})
-    if config.init_from and not Path(config.init_from).exists():
+    if config.init_from and not exists(Path(config.init_from)):
         raise UserError(
             f"{field}={run_dir} is a probe of the encoder in {config.init_from}, which is missing; restore it, or load "
             f"a bundle of this run (mae-jax convert export --format mae_jax), which includes the encoder"
@@ -177,7 +177,7 @@ def temperature_of(run_dir: Path, classes: tuple[str, ...]) -> float | None:
     Raises UserError if their file is damaged.
     """
     path = run_dir / contents.VALIDATION
-    if not classes or not path.is_file():
+    if not classes or not is_file(path):
         return None
     predictions, _ = read_predictions(path, classes)
     if predictions.probabilities is None:

@@ -12,6 +12,7 @@ from mae_jax.data.transforms import CenterResize, Decode
 from mae_jax.evaluation.perturbations import Perturbation
 from mae_jax.predict import loading
 from mae_jax.rundir import contents, predictions
+from mae_jax.runtime.disk import exists
 from mae_jax.runtime.errors import UserError
 from mae_jax.runtime.progress import Progress
 from mae_jax.runtime.text import count
@@ -30,7 +31,7 @@ def write(runs: Sequence[Path], chosen: Sequence[Perturbation], progress: Progre
     cache = splits.DataCache()
     resized: dict[tuple[str, int], np.ndarray] = {}  # the test images at the input size
     all_changes = [(p, level) for p in chosen for level in p.levels]
-    todo = {run: [(p, x) for p, x in all_changes if not place_of(run, p.name, x).exists()] for run in runs}
+    todo = {run: [(p, x) for p, x in all_changes if not exists(place_of(run, p.name, x))] for run in runs}
     todo = {run: changes for run, changes in todo.items() if changes}
     sources = {run: _test_images(run, cache) for run in todo}
     total, done = sum(len(sources[run]) * len(changes) for run, changes in todo.items()), 0

@@ -10,6 +10,7 @@ from mae_jax.report import analysis, cautions, tables
 from mae_jax.report.analysis import Study
 from mae_jax.report.runs import Run, check_same_images, distinct
 from mae_jax.rundir.predictions import clean, read_predictions
+from mae_jax.runtime.disk import entries, is_file
 from mae_jax.runtime.places import shareable
 from mae_jax.runtime.text import count
 
@@ -34,8 +35,8 @@ def read(runs: Sequence[Run], probes: Sequence[Run] = ()) -> tuple[list[External
     """
     files: dict[str, list[tuple[Run, Path]]] = {}
     for run in runs:
-        for file in sorted(run.path.glob("external/*/predictions.csv")):
-            if file.is_file():
+        for file in (folder / "predictions.csv" for folder in entries(run.path / "external")):
+            if is_file(file):
                 files.setdefault(file.parent.name, []).append((run, file))
     tests, notes = [], []
     slugs = distinct("".join(c if c.isalnum() or c in "+-_" else "_" for c in clean(name)) for name in sorted(files))
@@ -53,7 +54,7 @@ def read(runs: Sequence[Run], probes: Sequence[Run] = ()) -> tuple[list[External
             notes.append(f"{clean(name)}: {untested} of {count(len(runs), 'run')} {verb} not tested on it")
         notes += cautions.merge(lacks)
         files_of_probes = [(probe, probe.path / "external" / name / "predictions.csv") for probe in probes]
-        study = analysis.analyze(tested, [_tested(probe, file)[0] for probe, file in files_of_probes if file.is_file()])
+        study = analysis.analyze(tested, [_tested(probe, file)[0] for probe, file in files_of_probes if is_file(file)])
         paired, unpaired = tables.paired(study)
         notes += [f"{clean(name)}: {line}" for line in unpaired]
         labels = np.unique(tested[0].test.labels).tolist()

@@ -8,6 +8,7 @@ from typing import Any
 
 from mae_jax.rundir import contents
 from mae_jax.runtime import files
+from mae_jax.runtime.disk import is_dir
 from mae_jax.runtime.version import __version__
 
 RECORD = "made_from.json"
@@ -24,7 +25,7 @@ def fingerprint(run_dirs: Sequence[Path], settings: dict[str, Any]) -> str:
         start = contents.read_object(place / contents.RUN).get("init_from")
         if isinstance(start, str) and start:  # in a moved study, the pre-training is next to the cells
             starts = Path(start), place.resolve().parent.parent / Path(start).name
-            places |= {start.resolve() for start in starts if start.is_dir()}
+            places |= {start.resolve() for start in starts if is_dir(start)}
     digest = hashlib.sha256(json.dumps([__version__, settings], sort_keys=True, default=str).encode())
     for place in [Path(__file__).parent, *sorted(places)]:
         for path in sorted(_files(place)):
@@ -35,7 +36,7 @@ def fingerprint(run_dirs: Sequence[Path], settings: dict[str, Any]) -> str:
 
 def _files(place: Path) -> Iterator[Path]:
     for path in place.iterdir():
-        if path.is_dir() and not path.is_symlink():
+        if is_dir(path) and not path.is_symlink():
             if path.name not in NOT_READ and path.name != "__pycache__":
                 yield from _files(path)
         elif path.name != ".lock" and not path.name.startswith("events.out"):

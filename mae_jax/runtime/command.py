@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from mae_jax.runtime import limits, peers, signals
-from mae_jax.runtime.disk import disk_line
+from mae_jax.runtime.disk import disk_line, exists, is_dir, is_file
 from mae_jax.runtime.errors import EXIT_STOPPED, EXIT_USER_ERROR, Stopped, UserError, printable
 from mae_jax.runtime.progress import close_bars
 
@@ -103,12 +103,12 @@ def out_file(path: Path, option: str) -> Path:
 
     Raises UserError that names `option`.
     """
-    special = path.exists() and not path.is_file()
-    why = "it is a folder" if path.is_dir() else "it is not a regular file" if special else ""
+    special = exists(path) and not is_file(path)
+    why = "it is a folder" if is_dir(path) else "it is not a regular file" if special else ""
     if not why:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            new = not path.exists()
+            new = not exists(path)
             with open(path, "ab"):
                 pass
             if new:

@@ -205,17 +205,22 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-def exists(path: Path) -> bool:
+def exists(path: str | Path) -> bool:
     """Whether `path` exists. Unlike Path.exists, raises OSError if the storage fails."""
     return _mode(path) is not None
 
 
-def is_file(path: Path) -> bool:
+def lexists(path: str | Path) -> bool:
+    """Whether `path` exists, if only as a broken link. Unlike os.path.lexists, raises OSError if the storage fails."""
+    return _mode(path, follow=False) is not None
+
+
+def is_file(path: str | Path) -> bool:
     """Whether `path` is a regular file. Unlike Path.is_file, raises OSError if the storage fails."""
     return stat.S_ISREG(_mode(path) or 0)
 
 
-def is_dir(path: Path) -> bool:
+def is_dir(path: str | Path) -> bool:
     """Whether `path` is a folder. Unlike Path.is_dir, raises OSError if the storage fails."""
     return stat.S_ISDIR(_mode(path) or 0)
 
@@ -232,10 +237,10 @@ def entries(folder: Path) -> list[Path]:
         return []
 
 
-def _mode(path: Path) -> int | None:
-    """The type and permissions of `path`; None if nothing can exist there."""
+def _mode(path: str | Path, follow: bool = True) -> int | None:
+    """The type and permissions of `path`; None if nothing can exist there. `follow`: of what a link names."""
     try:
-        return os.stat(path).st_mode
+        return (os.stat if follow else os.lstat)(path).st_mode
     except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a null byte or a surrogate in the name
         return None
 

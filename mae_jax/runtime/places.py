@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from mae_jax.runtime.disk import is_dir
 from mae_jax.runtime.errors import UserError
 
 
@@ -32,7 +33,7 @@ def hub_advice(place: str | os.PathLike) -> str:
     """How to download `place` if it reads like a name on the Hugging Face Hub, such as owner/name; otherwise ""."""
     match = re.fullmatch(r"(?:hf[-_]hub:)?([\w-][\w.-]*)/([\w-][\w.-]*)", os.fspath(place))
     file = r".*\.(safetensors|npz|pth|pt|bin|ckpt|torch|tar)"
-    if not match or Path(match[1]).is_dir() or match[1] == "runs" or re.fullmatch(file, match[2]):
+    if not match or is_dir(Path(match[1])) or match[1] == "runs" or re.fullmatch(file, match[2]):
         return ""
     owner, name = match.groups()
     return (

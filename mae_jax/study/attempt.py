@@ -8,7 +8,7 @@ from mae_jax.checkpoints import cleaning
 from mae_jax.config.fields import RunConfig
 from mae_jax.data.splits import DataCache
 from mae_jax.rundir import contents
-from mae_jax.runtime.disk import disk_line
+from mae_jax.runtime.disk import disk_line, exists
 from mae_jax.runtime.errors import UserError
 from mae_jax.runtime.progress import Progress
 from mae_jax.study.results import summary
@@ -20,7 +20,7 @@ def attempt(directory: Path, config: RunConfig, progress: Progress, cache: DataC
 
     `clean`: a run that finishes now keeps only its weights. Raises what `loop.run` raises.
     """
-    new = not (directory / contents.RESULTS).exists()
+    new = not exists(directory / contents.RESULTS)
     outcome = summary(loop.run(config, directory, progress, cache))
     if new and clean and jax.process_index() == 0:
         _keep_weights(directory, progress)

@@ -11,6 +11,7 @@ from mae_jax.config.loading import init_of
 from mae_jax.config.naming import percent_slug
 from mae_jax.config.tasks import LINEAR, RANDOM_PROBE, TRAITS
 from mae_jax.config.validation import typed
+from mae_jax.runtime.disk import exists
 from mae_jax.runtime.text import count
 from mae_jax.study.inits import OF_THE_ENCODER, OF_THE_LABELS, Init, inits
 
@@ -26,7 +27,7 @@ def pretrain_dir(config: StudyConfig, workdir: Path, init: Init, number: int) ->
         return Path(init.path)
     places = [_own_dir(config, workdir, each, number) for each in inits(config) if each.pretrain == init.pretrain]
     unshared = _own_dir(config, workdir, init, number)
-    return next((place for place in (unshared, *places) if place.exists()), places[0])
+    return next((place for place in (unshared, *places) if exists(place)), places[0])
 
 
 def _own_dir(config: StudyConfig, workdir: Path, init: Init, number: int) -> Path:

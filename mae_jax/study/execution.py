@@ -11,7 +11,7 @@ from mae_jax.data.splits import DataCache
 from mae_jax.rundir import contents
 from mae_jax.rundir.trackers import refuse_missing as refuse_missing_trackers
 from mae_jax.runtime import machine, processes, signals
-from mae_jax.runtime.disk import OF_ONE_PATH, disk_line
+from mae_jax.runtime.disk import OF_ONE_PATH, disk_line, exists
 from mae_jax.runtime.errors import Stopped, StorageError, UserError
 from mae_jax.runtime.progress import Progress, rough
 from mae_jax.runtime.text import count
@@ -42,7 +42,7 @@ def run_all(
     """
     refuse_missing_trackers(sorted({name for _, run in runs for name in run.log.trackers}))
     execution = _Execution(config, runs, progress, signals_received)
-    if all((directory / contents.RESULTS).exists() for directory, _ in runs):
+    if all(exists(directory / contents.RESULTS) for directory, _ in runs):
         execution.again(cache or DataCache())
         return execution.missing
     with tempfile.TemporaryDirectory(prefix="mae_jax_") as folder:
@@ -185,5 +185,5 @@ class _Execution:
 
 def finished_of(runs: Sequence[Run]) -> str:
     """Text such as "3 of 12 runs are finished", according to the results in their directories."""
-    finished = sum((directory / contents.RESULTS).exists() for directory, _ in runs)
+    finished = sum(exists(directory / contents.RESULTS) for directory, _ in runs)
     return f"{finished} of {count(len(runs), 'run')} {'is' if finished == 1 else 'are'} finished"

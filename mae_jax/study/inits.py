@@ -7,6 +7,7 @@ from typing import Any
 from mae_jax.config.fields import COMPUTED, FEATURE_FILES, WITHOUT_NETWORK, RunConfig, StudyConfig, as_dict, rules
 from mae_jax.config.loading import flatten, init_of
 from mae_jax.config.validation import ENCODER, NORMALIZATION
+from mae_jax.runtime.disk import exists
 from mae_jax.runtime.errors import UserError
 from mae_jax.runtime.places import local
 
@@ -85,7 +86,7 @@ def _init(text: str, config: StudyConfig) -> Init:
     assert match
     given, start, path, seen = match.groups()
     place = local(path, "inits")
-    if not place.exists():
+    if not exists(place):
         if start:
             raise UserError(
                 f"inits: {text!r}: {path} does not exist; name a file of features, or a folder of such files"

@@ -18,6 +18,7 @@ from mae_jax.config.validation import validate
 from mae_jax.data.splits import DataCache
 from mae_jax.rundir import contents, identity, lock
 from mae_jax.runtime import clock, signals
+from mae_jax.runtime.disk import exists
 from mae_jax.runtime.errors import UserError
 from mae_jax.runtime.progress import Progress, duration
 from mae_jax.runtime.text import count
@@ -109,9 +110,9 @@ def keep_study(config: StudyConfig | SweepConfig, workdir: Path, leader: bool) -
     Raises UserError.
     """
     path = workdir / contents.STUDY
-    if (workdir / contents.CONFIG).exists():
+    if exists(workdir / contents.CONFIG):
         raise UserError(f"{workdir} holds one run ({contents.CONFIG}); choose another --workdir for a study or sweep")
-    if path.exists():
+    if exists(path):
         identity.refuse_difference(workdir, path, config)
     if leader:
         contents.write_json(path, contents.stamped({"config": as_json(config)}))

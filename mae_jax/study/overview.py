@@ -116,8 +116,8 @@ def _directories(top: Path, depth: int) -> Iterator[tuple[Path, OSError | None]]
         yield top, None
         return
     try:
-        with os.scandir(top) as entries:
-            folders = [e.path for e in entries if e.is_dir(follow_symlinks=False) and e.name not in INSIDE]
+        with os.scandir(top) as scan:
+            folders = [entry.path for entry in scan if entry.is_dir(follow_symlinks=False) and entry.name not in INSIDE]
     except FileNotFoundError:  # it was removed in the meantime
         return
     except OSError as error:

@@ -17,7 +17,7 @@ from mae_jax.config.naming import arm_of
 from mae_jax.config.schedule import Schedule
 from mae_jax.data import labelled_sets, splits
 from mae_jax.rundir import contents
-from mae_jax.runtime.disk import readable
+from mae_jax.runtime.disk import exists, readable
 from mae_jax.runtime.progress import rough
 from mae_jax.runtime.text import count
 from mae_jax.step import sharding
@@ -110,7 +110,7 @@ def _quick_seconds(runs: Sequence[Planned], forward: float) -> None:
 def _planned(
     directory: Path, config: RunConfig, cache: splits.DataCache, on_progress: labelled_sets.OnProgress | None
 ) -> Planned:
-    done = (directory / contents.RESULTS).exists()
+    done = exists(directory / contents.RESULTS)
     config, _ = resume.with_saved_batch(directory, config, jax.device_count())
     if not config.traits.labeled:
         held = splits.unlabelled(config.data, on_progress, cache)
@@ -198,7 +198,7 @@ def _disk_lines(planned: Sequence[Planned]) -> list[str]:
     left = sum(run.final_bytes for run in to_do)
     most = left + max(run.running_bytes - run.final_bytes for run in to_do)
     place = to_do[0].directory.absolute()
-    free = shutil.disk_usage(next(above for above in (place, *place.parents) if above.exists())).free
+    free = shutil.disk_usage(next(above for above in (place, *place.parents) if exists(above))).free
     line = f"  checkpoints will take about {readable(left)} in the end ({readable(free)} are free now)"
     if any(run.cleaned for run in to_do):
         line += "; for finished classifiers only weights are kept (checkpoint.keep_optimizer=True keeps all)"

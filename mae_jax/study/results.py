@@ -6,6 +6,7 @@ from typing import Any
 
 from mae_jax.config.tasks import OF_SEVERAL_RUNS, in_words
 from mae_jax.rundir import contents
+from mae_jax.runtime.disk import is_file
 from mae_jax.runtime.text import count
 
 FILES = (contents.PREDICTIONS, contents.RECONSTRUCTIONS, "reconstructions.png", contents.METRICS, contents.RUN)
@@ -44,7 +45,7 @@ class Results(dict[str, Any]):
     def _files(self) -> list[str]:
         if not self.is_single:
             return [f"  report: {Path(self['report']) / 'index.html'}"] if "report" in self else []
-        files = [name for name in FILES if (self.directory / name).is_file()]
+        files = [name for name in FILES if is_file(self.directory / name)]
         return [f"  files in {self.directory}: {', '.join(files)}"]
 
 

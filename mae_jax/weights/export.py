@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 from mae_jax.config.fields import RunConfig
+from mae_jax.runtime.disk import exists, is_dir
 from mae_jax.runtime.errors import UserError
 from mae_jax.weights.model_card import model_card
 from mae_jax.weights.own_run import load
@@ -18,7 +19,7 @@ def new_folder(out: Path) -> Path:
 
     Raises UserError if `out` exists and is not empty, or cannot be written.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if exists(out) and (not is_dir(out) or any(out.iterdir())):
         raise UserError(f"OUT={out} exists and is not empty; choose another")
     partial = out.with_name(out.name + ".partial")
     try:
@@ -31,7 +32,7 @@ def new_folder(out: Path) -> Path:
 
 def put_in_place(partial: Path, out: Path) -> None:
     """Renames the finished folder `partial` to `out`."""
-    if out.exists():
+    if exists(out):
         out.rmdir()
     partial.rename(out)
 

@@ -14,6 +14,7 @@ from mae_jax.config.schedule import resolve
 from mae_jax.config.tasks import DECODING, TRAINED
 from mae_jax.models import Params
 from mae_jax.rundir import contents
+from mae_jax.runtime.disk import exists
 from mae_jax.runtime.errors import UserError
 from mae_jax.runtime.processes import note
 from mae_jax.runtime.text import count
@@ -36,7 +37,7 @@ def first_weights(config: RunConfig) -> Callable[[StepSpec, Params], Params]:
     saved = None
     if config.init == "mae":
         saved = saved_run(Path(config.init_from), "init_from")
-        if not (Path(config.init_from) / contents.RESULTS).exists():
+        if not exists(Path(config.init_from) / contents.RESULTS):
             if saved.traits.labeled:
                 raise UserError(
                     f"init_from={config.init_from} is a run of task {saved.task} that is not finished; rerun its "

@@ -17,6 +17,7 @@ from mae_jax.report.cautions import leak_lines
 from mae_jax.report.runs import percent
 from mae_jax.rundir import contents
 from mae_jax.rundir.predictions import clean, read_predictions
+from mae_jax.runtime.disk import entries, is_dir
 from mae_jax.runtime.text import count
 from mae_jax.weights.reader import Weights
 from mae_jax.weights.writer import hugging_face_class
@@ -210,7 +211,7 @@ def _origin(init: str, init_from: str, seen: tuple[Path, ...]) -> str:
             began = bundled.get("initial_weights")
             began = began[:1000] if isinstance(began, str) else _UNKNOWN
             return f"{what}, {place.name} (a bundle of mae_jax), which began with {began}"
-        name = _license(place if place.is_dir() else place.parent)
+        name = _license(place if is_dir(place) else place.parent)
         return f"{what}, {place.name} ({f'license {name}' if name else 'its license is not known'})"
     before = contents.peek_object(place / contents.CONFIG).get("config")
     before = before if isinstance(before, dict) else {}
@@ -240,7 +241,9 @@ def _license(folder: Path) -> str:
     named = about.get("license") or (timm.get("license") if isinstance(timm, dict) else None)
     if isinstance(named, str) and named:
         return named[:60]
-    return next((f"in its file {path.name}" for path in sorted(folder.glob("LICEN[CS]E*"))), "")
+    return next(
+        (f"in its file {path.name}" for path in entries(folder) if path.name.startswith(("LICENSE", "LICENCE"))), ""
+    )
 
 
 def _augmentation(d: DataFields) -> str:

@@ -1,5 +1,6 @@
 """Every storage error is one line: the path, the reason of the system, and what to do."""
 
+import ast
 import errno
 import os
 import resource
@@ -142,9 +143,14 @@ def test_a_storage_error_does_not_mean_that_a_path_does_not_exist(tmp_path, monk
     def fail(path):
         raise OSError(number, os.strerror(number), path)
 
-    monkeypatch.setattr(os, "stat", fail)
-    with pytest.raises(OSError, match=os.strerror(number)):
-        disk.exists(tmp_path)
+    (tmp_path / "link").symlink_to("nowhere")
+    assert disk.lexists(tmp_path / "link") and not disk.exists(tmp_path / "link") and not disk.lexists(tmp_path / "x")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "stat", fail)
+        patch.setattr(os, "lstat", fail)
+        for function in (disk.exists, disk.lexists, disk.is_file, disk.is_dir):
+            with pytest.raises(OSError, match=os.strerror(number)):
+                function(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -200,3 +206,33 @@ def test_what_is_not_there_is_told_from_what_cannot_be_asked(tmp_path, monkeypat
                 patched.setattr(os, name, fail)
                 with pytest.raises(OSError, match=os.strerror(number)):
                     ask(tmp_path)
+
+
+SWALLOW = {"exists", "is_file", "is_dir", "isfile", "isdir", "lexists"}
+
+
+def bare_tests_of_paths(tree: ast.AST) -> list[int]:
+    """Lines that ask a path itself whether it exists, which is false where the storage fails."""
+    lines = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in SWALLOW:
+            of = ast.unparse(node.func.value)
+            ours = of in ("disk", "entry", "member")  # entries of folders raise, members of archives know
+            if not ours and (of == "os.path" or not node.args):
+                lines.add(node.lineno)
+    return sorted(lines)
+
+
+def test_a_bare_test_of_a_path_is_told_from_the_helper():
+    code = "\nif Path(x).is_dir():\n    os.path.exists(y)\nif disk.is_dir(x) or is_file(y) or entry.is_dir():\n    pass"
+    assert bare_tests_of_paths(ast.parse(code)) == [2, 3]
+
+
+def test_no_module_takes_a_storage_fault_for_a_missing_file():
+    package = Path(disk.__file__).parents[1]
+    lines = {
+        str(path.relative_to(package)): bare_tests_of_paths(ast.parse(path.read_text()))
+        for path in package.rglob("*.py")
+        if path != Path(disk.__file__)  # it gives advice on a path that has just failed
+    }
+    assert {name: numbers for name, numbers in lines.items() if numbers} == {}

@@ -62,7 +62,7 @@ def find(source: Path, plain: bool) -> tuple[list[Path], dict[str, list[str]]]:
             continue
         if UNUSABLE.search(name):
             left_out.setdefault("unusable name", []).append(name)
-        elif not path.is_file():  # opening a FIFO would block
+        elif not disk.is_file(path):  # opening a FIFO would block
             left_out.setdefault("not a regular file", []).append(name)
         else:
             status = path.stat()

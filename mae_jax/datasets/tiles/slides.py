@@ -26,6 +26,7 @@ from PIL import Image
 from mae_jax.data import jpeg
 from mae_jax.datasets.builder import LeftOut
 from mae_jax.datasets.tiles import opening
+from mae_jax.runtime.disk import entries, exists
 from mae_jax.runtime.errors import UserError
 from mae_jax.runtime.progress import duration
 from mae_jax.runtime.text import count
@@ -66,7 +67,7 @@ def cut_folder(
     into.mkdir(parents=True, exist_ok=True)
     how = {key: value for key, value in asdict(cutting).items() if key != "workers"}
     settings = into / SETTINGS
-    if not settings.exists() or json.loads(settings.read_text()) != how:
+    if not exists(settings) or json.loads(settings.read_text()) != how:
         shutil.rmtree(into)
         into.mkdir()
         settings.write_text(json.dumps(how))
@@ -74,15 +75,15 @@ def cut_folder(
     for slide in slides:
         place = _place(slide, source, into)
         zip_files.append(place)
-        if not place.exists():
+        if not exists(place):
             open_tasks.append((slide, place, slide.relative_to(source).as_posix()))
     kept = len(slides) - len(open_tasks)
     say(count(len(slides), "slide") + (f", {kept} of them already cut" if kept else ""))
     for name, reason in _run(open_tasks, cutting, say):
         left_out.setdefault(reason, []).append(name)
-    for path in set(into.glob("*.zip")) - set(zip_files):
+    for path in {path for path in entries(into) if path.suffix == ".zip"} - set(zip_files):
         path.unlink()  # its slide was removed or has changed
-    zip_files = [path for path in zip_files if path.exists()]
+    zip_files = [path for path in zip_files if exists(path)]
     if not zip_files:
         raise UserError(f"--source {source}: no slide could be cut: {_reasons(left_out)}")
     return zip_files, left_out
@@ -277,7 +278,7 @@ def _progress(tasks: list[tuple[Path, Path, str]], cutting: Cutting, counter, sa
         while not stop.wait(5):
             n, passed = counter.value, time.monotonic() - began
             left = f" · {duration(passed / n * max(0, total - n))} left" if n else ""
-            cut = sum(place.exists() for _, place, _ in tasks)
+            cut = sum(exists(place) for _, place, _ in tasks)
             say(f"{cut}/{count(len(tasks), 'slide')} · {n}/{count(total, 'tile')}{left}")
 
     threading.Thread(target=report, daemon=True).start()

@@ -14,6 +14,7 @@ from jaxtyping import UInt8
 from mae_jax.data.sources import Source
 from mae_jax.datasets.builder import Example, ImageBuilder, root_of
 from mae_jax.datasets.tiles.slides import SETTINGS, about
+from mae_jax.runtime.disk import entries, exists
 from mae_jax.runtime.errors import UserError
 
 
@@ -41,7 +42,7 @@ class Builder(ImageBuilder):
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict:
         root = root_of(dl_manager)
-        if not (root / SETTINGS).exists():
+        if not exists(root / SETTINGS):
             raise UserError(f"{root} holds no tiles; {self.MANUAL_DOWNLOAD_INSTRUCTIONS}")
         return {"train": self.examples(tiles_of(root), example)}
 
@@ -49,7 +50,7 @@ class Builder(ImageBuilder):
 def tiles_of(root: Path) -> Source:
     """A source of all tiles of all slides; the group of a tile is its slide."""
     members, names, groups = [], [], []
-    for path in sorted(root.glob("*.zip")):
+    for path in (path for path in entries(root) if path.suffix == ".zip"):
         slide = about(path)["slide"]
         inside = _opened(path).namelist()
         members += [(path, member) for member in inside]

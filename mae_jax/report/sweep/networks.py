@@ -14,6 +14,7 @@ from mae_jax.report.analysis import Study
 from mae_jax.report.runs import BASELINE, Run, check_same_images, is_number, read_info, read_log, read_runs
 from mae_jax.rundir.contents import ERRORS, RECONSTRUCTIONS, reference_ratio
 from mae_jax.rundir.predictions import clean, read_rows, show
+from mae_jax.runtime.disk import exists, is_file
 from mae_jax.runtime.errors import UNUSABLE, UserError
 from mae_jax.runtime.places import shareable
 
@@ -79,7 +80,7 @@ def read_sweep(run_dirs: Sequence[Path]) -> tuple[Sweep, list[str]]:
     Raises UserError if there is no network, or if networks cannot be compared.
     """
     directories = [Path(d) for d in run_dirs]
-    networks = [_read_network(d) for d in directories if (d / RECONSTRUCTIONS).is_file()]
+    networks = [_read_network(d) for d in directories if is_file(d / RECONSTRUCTIONS)]
     if not networks:
         raise UserError(f"no run directory holds {RECONSTRUCTIONS}; give at least one finished pre-training")
     networks.sort(key=lambda network: (network.visible_weight, network.mask_ratio))
@@ -102,7 +103,7 @@ def read_sweep(run_dirs: Sequence[Path]) -> tuple[Sweep, list[str]]:
         raise UserError(
             f"{RECONSTRUCTIONS}: the networks share no mask ratio of evaluation; use the same eval.mask_ratios"
         )
-    runs, notes = _read_classifiers([d for d in directories if not (d / RECONSTRUCTIONS).is_file()], networks)
+    runs, notes = _read_classifiers([d for d in directories if not is_file(d / RECONSTRUCTIONS)], networks)
     n = len(first.images)
     # An image without a group is its own group.
     groups = [g or f"image {i}" for g, i in zip(first.groups, first.images, strict=True)] if any(first.groups) else None
@@ -212,6 +213,6 @@ def _origin(run: Run, networks: Sequence[Network]) -> str:
         return ""
     path = Path(recorded)
     same = [network for network in networks if network.path.resolve() == path.resolve()]
-    if not same and not path.exists():
+    if not same and not exists(path):
         same = [network for network in networks if network.path.resolve().name == path.name]
     return same[0].name if len(same) == 1 else ""
