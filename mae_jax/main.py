@@ -31,7 +31,7 @@ from mae_jax.rundir import contents
 from mae_jax.runtime import limits, signals
 from mae_jax.runtime.command import call, call_computing, quiet_libraries, say
 from mae_jax.runtime.disk import exists
-from mae_jax.runtime.errors import EXIT_USER_ERROR, UserError
+from mae_jax.runtime.errors import EXIT_USER_ERROR, UserError, end_scripts_in_one_line
 from mae_jax.runtime.places import local
 from mae_jax.study import unused, validation
 from mae_jax.study.results import Results
@@ -76,6 +76,7 @@ def run(config: ConfigDict, workdir: str | os.PathLike | None = None, cache: "Da
     Raises UserError for a mistake of the user, and `errors.Stopped` after a signal, when the state is saved.
     """
     limits.leave_imported_script()
+    end_scripts_in_one_line()
     limits.refuse_little_memory()
     limits.refuse_few_threads()
     checked = validation.check(config)
@@ -95,6 +96,7 @@ def plan(config: ConfigDict, workdir: str | os.PathLike | None = None, timed: bo
 
     If `timed`, measures a few training steps and estimates the total time. Raises UserError as `run` does.
     """
+    end_scripts_in_one_line()
     checked = validation.check(config)
     directory = run_directory(checked, local(workdir, "--workdir") if workdir else None)
     _refuse_unused(config, checked, directory)

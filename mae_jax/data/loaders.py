@@ -353,7 +353,8 @@ def _in_workers(batches: grain.IterDataset[Batch]) -> Generator[Batch, None, Non
     try:
         old = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
         try:  # threads and processes that start here inherit the blocked signals
-            first = next(stream)
+            with limits.without_missing_script():
+                first = next(stream)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, old)
         yield first
@@ -364,7 +365,9 @@ def _in_workers(batches: grain.IterDataset[Batch]) -> Generator[Batch, None, Non
             raise
         code = "".join(re.findall(r"exit code (-?\d+)", str(error)))
         if code == str(limits.SCRIPT_IMPORTED):
-            raise limits.no_main_guard() from None
+            raise limits.no_main_guard(
+                "data.workers", "starts the run again in each process that reads images", 0
+            ) from None
         raise UserError(
             f"a process that reads images (data.workers) was killed (exit code {code}; -9 often means too little "
             f"memory); use fewer data.workers, then rerun the same command"

@@ -21,8 +21,9 @@ from mae_jax.data import prepared
 from mae_jax.datasets import archives
 from mae_jax.datasets.builder import ImageBuilder
 from mae_jax.datasets.tiles import slides
-from mae_jax.runtime import command, disk, signals
-from mae_jax.runtime.errors import Stopped, UserError, printable
+from mae_jax.rundir import contents
+from mae_jax.runtime import command, disk, limits, signals
+from mae_jax.runtime.errors import Stopped, UserError, end_scripts_in_one_line, printable
 from mae_jax.runtime.progress import duration
 from mae_jax.runtime.text import count
 
@@ -43,6 +44,8 @@ def prepare(
     It is built in a temporary folder and moved at the end, so an interrupted build never looks finished. Raises
     UserError if it cannot be built, and `errors.Stopped` after a signal.
     """
+    limits.leave_imported_script()
+    end_scripts_in_one_line()
     if existing := prepared.versions(name, directory):
         other = ", with other options" if cutting and _cut_otherwise(existing[-1], cutting) else ""
         say(f"{name} is already prepared{other}; remove {existing[-1]} to prepare it again")
@@ -72,8 +75,8 @@ def prepare(
 def _cut_otherwise(place: Path, cutting: slides.Cutting) -> bool:
     """Whether the tiles in `place` were cut with other options."""
     try:
-        saved = dict(json.loads((place / ABOUT).read_text(encoding="utf-8"))["cutting"])
-    except (OSError, ValueError, KeyError, TypeError):
+        saved = dict(contents.peek_object(place / ABOUT)["cutting"])
+    except (ValueError, KeyError, TypeError):  # an earlier version did not keep the options
         return False
     return saved | {"workers": 0} != dataclasses.asdict(cutting) | {"workers": 0}
 

@@ -2,7 +2,6 @@
 
 import base64
 import io
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -14,8 +13,8 @@ from mae_jax.report.runs import Run, is_number, read_info, read_log
 from mae_jax.report.stats import grey
 from mae_jax.report.tables import write_csv
 from mae_jax.rundir import contents
-from mae_jax.rundir.predictions import clean, regular
-from mae_jax.runtime import files
+from mae_jax.rundir.predictions import clean
+from mae_jax.runtime import disk, files
 from mae_jax.runtime.errors import UserError
 
 FILE = Path(contents.RECONSTRUCTIONS).stem
@@ -81,10 +80,10 @@ def pretrainings(runs: Sequence[Run]) -> list[Pretraining]:
 
 def _means(file: Path) -> tuple[list[dict], str]:
     try:
-        about = json.loads(regular(file).read_text(encoding="utf-8"))
+        about = contents.peek_object(file)
         rows = [{key: row[key] for key in ("mask_ratio", *SHOWN)} for row in about["means"]]
         statistics = clean(about["statistics"])
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (KeyError, TypeError):  # there is none, or it is damaged
         return [], ""
     if not all(is_number(value, 0.0) for row in rows for value in row.values()):
         return [], ""
@@ -111,11 +110,15 @@ def _sheet(file: Path) -> dict:
 
     `shortened` says whether the page has only its first rows of pictures.
     """
+    nothing = {"uri": "", "png": b"", "size": (0, 0), "shortened": False}
+    if not disk.is_file(file):
+        return nothing
+    data = file.read_bytes()
     try:
-        with Image.open(regular(file), formats=("PNG",)) as opened:
+        with Image.open(io.BytesIO(data), formats=("PNG",)) as opened:
             sheet = opened.convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        return {"uri": "", "png": b"", "size": (0, 0), "shortened": False}
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):  # it is damaged
+        return nothing
     original, size = io.BytesIO(), sheet.size
     sheet.save(original, "PNG")
     sheet = _first_rows(sheet)

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple, TypeGuard
 
 import numpy as np
 
-from mae_jax.rundir.contents import CONFIG, USUAL, is_pretraining, peek, unreadable_format
-from mae_jax.rundir.predictions import Predictions, clean, read_predictions, regular, show
+from mae_jax.rundir.contents import CONFIG, USUAL, is_pretraining, parse, peek, unreadable_format
+from mae_jax.rundir.predictions import Predictions, clean, read_predictions, show
 from mae_jax.runtime.disk import is_file
 from mae_jax.runtime.errors import UserError
 from mae_jax.runtime.places import shareable
@@ -207,13 +207,11 @@ def read_info(path: Path) -> dict:
     """The content of a run directory's run.json. Raises UserError if it is missing or not a JSON object."""
     file = path / "run.json"
     try:
-        info = json.loads(regular(file).read_text(encoding="utf-8-sig"))
+        info = parse(file)
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"{file}: not found; give a directory that holds run.json and predictions.csv") from None
-    except (OSError, ValueError, RecursionError) as error:
-        if isinstance(error, OSError) and error.errno:
-            raise  # the storage fails; nothing is known of the file
-        raise UserError(f"{file}: cannot be read as JSON ({show(error)}); write it again") from None
+    except ValueError as error:
+        raise UserError(f"{file}: cannot be read: it {error}; write it again") from None
     if not isinstance(info, dict):
         raise UserError(f"{file}: holds {show(info)}; it must be an object with init, fraction, seed, classes")
     return info

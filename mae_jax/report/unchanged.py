@@ -52,7 +52,7 @@ def keep(out: Path, inputs: str, paths: Sequence[Path], content: dict[str, Any])
 def kept(out: Path, inputs: str) -> dict[str, Any] | None:
     """The `content` of the report in `out` if it was made from `inputs` and all its files are there; else None."""
     try:
-        record = json.loads((out / RECORD).read_text(encoding="utf-8"))
+        record = contents.parse(out / RECORD)
         same = record["inputs"] == inputs and all(
             (out / name).stat().st_size == size for name, size in record["files"].items()
         )

@@ -94,18 +94,29 @@ def write_json(path: Path, value: Any) -> None:
         file.write("\n")
 
 
+def parse(path: Path) -> Any:
+    """The value in a JSON file, which may have a byte order mark.
+
+    Raises ValueError that says in one line why it is damaged or not a file, FileNotFoundError if there is none, and
+    OSError if the storage fails, because then nothing is known of the file.
+    """
+    if disk.exists(path) and not disk.is_file(path):  # opening a pipe would block
+        what = "folder" if disk.is_dir(path) else "pipe or a device"
+        raise ValueError(f"is a {what} instead of a file")
+    try:
+        return json.loads(path.read_text(encoding="utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"is not valid JSON ({error})") from None
+
+
 def read_json(path: Path) -> Any:
     """Reads a JSON file. Raises UserError if it is missing or damaged."""
-    if disk.exists(path) and not disk.is_file(path) and not disk.is_dir(path):
-        raise UserError(f"{path} is a pipe or a device instead of a file; restore it or remove the run directory")
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is not valid JSON ({error}); restore it or remove the run directory") from None
+        return parse(path)
+    except ValueError as error:
+        raise UserError(f"{path} {error}; restore it or remove the run directory") from None
     except FileNotFoundError:
         raise UserError(f"{path} is missing; restore it from a backup, or remove the run directory") from None
-    except IsADirectoryError:
-        raise UserError(f"{path} is a folder instead of a file; restore it or remove the run directory") from None
 
 
 def read_object(path: Path) -> dict[str, Any]:
@@ -122,8 +133,8 @@ def peek(path: Path) -> Any:
     Raises OSError if the storage fails, because then nothing is known of the file.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8-sig")) if disk.is_file(path) else None
-    except (FileNotFoundError, ValueError, RecursionError):
+        return parse(path)
+    except (FileNotFoundError, ValueError):
         return None
 
 

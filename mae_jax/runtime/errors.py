@@ -1,6 +1,8 @@
 """The exceptions that a user sees as one line without a stack trace, and the exit codes."""
 
 import re
+import sys
+from types import TracebackType
 
 # Names must not contain control characters, line breaks, or surrogates (bytes that are not UTF-8).
 UNUSABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
@@ -43,5 +45,25 @@ class Stopped(BaseException):
         return [str(self)]
 
 
+def end_scripts_in_one_line() -> None:
+    """Makes a script end as the commands do where it calls `run` and a UserError or Stopped is not caught.
+
+    That is one line and an exit code; other exceptions are shown as before. Notebooks are not affected.
+    """
+    global _shown_before
+    if sys.excepthook is _show_in_one_line:
+        return
+    _shown_before, sys.excepthook = sys.excepthook, _show_in_one_line
+
+
+def _show_in_one_line(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    if not isinstance(error, UserError | Stopped):
+        _shown_before(kind, error, trace)
+        return
+    print(error if isinstance(error, Stopped) else f"error: {error}", file=sys.stderr, flush=True)
+    raise SystemExit(EXIT_STOPPED if isinstance(error, Stopped) else EXIT_USER_ERROR)
+
+
+_shown_before = sys.excepthook
 EXIT_USER_ERROR = 2
 EXIT_STOPPED = 75  # EX_TEMPFAIL: rerun the same command to resume

@@ -5,9 +5,11 @@ import multiprocessing
 import os
 import re
 import resource
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
-from mae_jax.runtime.disk import readable
+from mae_jax.runtime.disk import exists, readable
 from mae_jax.runtime.errors import UserError
 from mae_jax.runtime.text import count
 
@@ -20,19 +22,40 @@ _EXEMPTING = 1 << 21 | 1 << 24  # CAP_SYS_ADMIN and CAP_SYS_RESOURCE
 
 
 def leave_imported_script() -> None:
-    """Ends a worker process that imports a script which calls `run` without a main guard.
+    """Ends a worker process that imports a script which calls `run` or `prepare` without a main guard.
 
-    Worker processes that read images are spawned: each imports the script again, and would start the run again.
+    Worker processes that read images or cut slides are spawned: each imports the script again, and would start it all
+    again.
     """
     if getattr(multiprocessing.current_process(), "_inheriting", False):  # only while a spawned process imports it
         os._exit(SCRIPT_IMPORTED)
 
 
-def no_main_guard() -> UserError:
-    """The error to raise in the process whose workers ended so."""
+@contextlib.contextmanager
+def without_missing_script() -> Iterator[None]:
+    """Lets processes be spawned from a script on standard input, as in `python - <<EOF`.
+
+    Python names it the file "<stdin>", which the processes would try to import. What they compute is in mae_jax.
+    """
+    main = sys.modules["__main__"]
+    file = getattr(main, "__file__", None)
+    if file is None or exists(file):
+        yield
+        return
+    del main.__file__
+    try:
+        yield
+    finally:
+        main.__file__ = file
+
+
+def no_main_guard(field: str, start: str, alone: int) -> UserError:
+    """The error to raise in the process whose workers ended so.
+
+    `field` sets their number, `start` says what each of them starts again, and with `alone` there are none.
+    """
     return UserError(
-        "data.workers: this script starts the run again in each process that reads images; put the call under "
-        '`if __name__ == "__main__":`, or set data.workers=0'
+        f'{field}: this script {start}; put the call under `if __name__ == "__main__":`, or set {field}={alone}'
     )
 
 

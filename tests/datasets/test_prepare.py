@@ -1,5 +1,6 @@
 """`mae-jax prepare`: its output, interrupted starts, and reading what it wrote."""
 
+import dataclasses
 import errno
 import fcntl
 import json
@@ -18,6 +19,7 @@ from PIL import Image
 from mae_jax.data import loaders, prepared, splits
 from mae_jax.data.transforms import CenterResize, Decode
 from mae_jax.datasets import prepare as preparing
+from mae_jax.datasets.tiles import slides
 from mae_jax.runtime.errors import UserError
 from mae_jax.step import sharding
 from mae_jax.train.build import build
@@ -320,3 +322,18 @@ def test_what_was_assumed_is_counted(trees, tmp_path):
     place = preparing.prepare("prcc:tile50", top, tmp_path / "data", lines.append)
     assert "  assumed: several pages: the first is used: 1 image" in lines
     assert json.loads((place / "prepared.json").read_text())["assumed"] == {"several pages: the first is used": 1}
+
+
+def test_options_of_earlier_tiles_that_cannot_be_read_are_not_taken_for_the_same(tmp_path, monkeypatch):
+    cutting = slides.Cutting(tile=100)
+    assert not preparing._cut_otherwise(tmp_path, cutting)  # an earlier version kept no options
+    (tmp_path / preparing.ABOUT).write_text(json.dumps({"cutting": dataclasses.asdict(cutting)}))
+    assert not preparing._cut_otherwise(tmp_path, dataclasses.replace(cutting, workers=3))
+    assert preparing._cut_otherwise(tmp_path, dataclasses.replace(cutting, tile=200))
+
+    def fail(path, *args, **options):
+        raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+
+    monkeypatch.setattr(Path, "read_text", fail)
+    with pytest.raises(OSError, match="Input/output error"):
+        preparing._cut_otherwise(tmp_path, cutting)

@@ -1,8 +1,11 @@
 """The autoencoders behind a study's classifiers, on its page."""
 
 import base64
+import errno
 import io
 import json
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -77,3 +80,18 @@ def test_a_run_that_began_with_a_file_has_no_pretraining(make, tmp_path):
     run = make.run(tmp_path / "a", "mae", 0.1, rows=60, init_from=str(tmp_path / "encoder.pth"))
     (read,), _ = read_runs([run])
     assert autoencoder_pictures.pretrainings([read]) == []
+
+
+@pytest.mark.parametrize("name", ["reconstructions.json", "reconstructions.png"])
+def test_a_storage_error_is_not_taken_for_missing_pictures(study, monkeypatch, name):
+    runs = read_runs(study)[0]
+    real = Path.open
+
+    def fail(path, *args, **options):
+        if path.name == name:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+        return real(path, *args, **options)
+
+    monkeypatch.setattr(Path, "open", fail)
+    with pytest.raises(OSError, match="Input/output error"):
+        autoencoder_pictures.sheets(runs)

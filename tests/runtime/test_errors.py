@@ -1,7 +1,10 @@
 """Errors that a user sees as one line."""
 
+import sys
+
 import pytest
 
+from mae_jax.runtime import errors
 from mae_jax.runtime.errors import UNUSABLE, Stopped, StorageError, UserError, printable
 
 
@@ -39,3 +42,19 @@ def test_code_that_handles_damaged_files_does_not_catch_a_stop():
 @pytest.mark.parametrize("text", ["a\0b", "a\nb", "\x7f", "\x9f", "\u2028", "\ud800"])
 def test_names_that_no_file_should_have(text):
     assert UNUSABLE.search(text) and not UNUSABLE.search("a b-c_ü日.png")
+
+
+def test_a_script_ends_as_the_commands_do_and_other_exceptions_are_shown_as_before(monkeypatch, capsys):
+    shown = []
+    monkeypatch.setattr(errors, "_shown_before", None)
+    monkeypatch.setattr(sys, "excepthook", lambda *error: shown.append(error))
+    errors.end_scripts_in_one_line()
+    errors.end_scripts_in_one_line()  # once
+    mistake = UserError("x=1 is not allowed")
+    for error, code, line in ((mistake, 2, "error: x=1 is not allowed\n"), (Stopped("saved"), 75, "saved\n")):
+        with pytest.raises(SystemExit) as end:
+            sys.excepthook(type(error), error, None)
+        assert end.value.code == code and capsys.readouterr().err == line
+    fault = KeyError("a")
+    sys.excepthook(KeyError, fault, None)
+    assert shown == [(KeyError, fault, None)]

@@ -13,7 +13,9 @@ import threading
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from mae_jax.rundir import lock
 from mae_jax.runtime import limits
@@ -200,10 +202,48 @@ main.run(c, sys.argv[1])
 def test_a_script_without_a_main_guard_is_told_so(environment, tmp_path):
     (tmp_path / "script.py").write_text(SCRIPT)
     done = shell('"$@"', environment | {"PYTHONPATH": str(ROOT)}, str(tmp_path / "script.py"), str(tmp_path / "run"))
-    assert done.returncode == 1 and done.stderr.count("Traceback") == 1
-    assert done.stderr.splitlines()[-1].endswith(
-        "this script starts the run again in each process that reads images; put the call under `if __name__ == "
-        '"__main__":`, or set data.workers=0'
+    assert done.returncode == 2, done.stderr
+    assert done.stderr == (
+        "error: data.workers: this script starts the run again in each process that reads images; put the call under "
+        '`if __name__ == "__main__":`, or set data.workers=0\n'
+    )
+
+
+@pytest.mark.slow
+def test_a_script_from_standard_input_needs_no_guard_and_its_mistakes_are_one_line(environment, tmp_path):
+    """As in `python - <<EOF`: there is no file that the processes could import."""
+    given = {**environment, "PYTHONPATH": str(ROOT), "script": SCRIPT}
+    done = shell(f'"$@" - {tmp_path / "run"} <<< "$script"', given)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run" / "results.json").is_file()
+    given["script"] = SCRIPT.replace("batch_size=6", "batch_size=6, epochs=-1")
+    done = shell(f'"$@" - {tmp_path / "other"} <<< "$script"', given)
+    assert done.returncode == 2 and done.stderr.startswith("error: train.epochs=-1.0 "), done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+PREPARE = """
+import sys
+from mae_jax.datasets.prepare import prepare
+from mae_jax.datasets.tiles.slides import Cutting
+cutting = Cutting(tile=32, mpp=1.0, assume_mpp=1.0, tissue=0.0, workers=2)
+prepare("tiles:mine", sys.argv[1], sys.argv[2], cutting=cutting)
+"""
+
+
+@pytest.mark.slow
+def test_a_script_that_cuts_slides_without_a_main_guard_is_told_so(environment, tmp_path):
+    pytest.importorskip("openslide")
+    for name in ("one", "two"):
+        (tmp_path / "slides").mkdir(exist_ok=True)
+        Image.fromarray(np.full((64, 64, 3), (200, 90, 160), np.uint8)).save(tmp_path / "slides" / f"{name}.png")
+    (tmp_path / "script.py").write_text(PREPARE)
+    arguments = [str(tmp_path / name) for name in ("script.py", "slides", "data")]
+    done = shell('"$@"', environment | {"PYTHONPATH": str(ROOT)}, *arguments)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.endswith(
+        "error: workers: this script starts again in each process that cuts slides; put the call under "
+        '`if __name__ == "__main__":`, or set workers=1\n'
     )
 
 

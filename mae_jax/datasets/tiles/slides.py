@@ -26,6 +26,8 @@ from PIL import Image
 from mae_jax.data import jpeg
 from mae_jax.datasets.builder import LeftOut
 from mae_jax.datasets.tiles import opening
+from mae_jax.rundir import contents
+from mae_jax.runtime import limits
 from mae_jax.runtime.disk import entries, exists
 from mae_jax.runtime.errors import UserError
 from mae_jax.runtime.progress import duration
@@ -67,7 +69,7 @@ def cut_folder(
     into.mkdir(parents=True, exist_ok=True)
     how = {key: value for key, value in asdict(cutting).items() if key != "workers"}
     settings = into / SETTINGS
-    if not exists(settings) or json.loads(settings.read_text()) != how:
+    if contents.peek(settings) != how:
         shutil.rmtree(into)
         into.mkdir()
         settings.write_text(json.dumps(how))
@@ -255,12 +257,17 @@ def _run(tasks: list[tuple[Path, Path, str]], cutting: Cutting, say: Callable) -
         pool = ProcessPoolExecutor(workers, context, _start, (counter, stop, os.getpid()))
         stack.callback(pool.shutdown, wait=True, cancel_futures=True)
         stack.callback(stop.set)  # runs first, so that an error or a signal does not wait for slides in progress
-        waiting = {pool.submit(cut_slide, *task, cutting): task[2] for task in tasks}
+        with limits.without_missing_script():
+            waiting = {pool.submit(cut_slide, *task, cutting): task[2] for task in tasks}
+        processes = list((pool._processes or {}).values())
         for future in as_completed(waiting):
             try:
                 if reason := future.result():
                     left_out.append((waiting[future], reason))
             except BrokenProcessPool:
+                pool.shutdown(wait=True, cancel_futures=True)  # then the exit codes are known
+                if any(process.exitcode == limits.SCRIPT_IMPORTED for process in processes):
+                    raise limits.no_main_guard("workers", "starts again in each process that cuts slides", 1) from None
                 raise UserError(
                     f"a process that cuts slides has died, perhaps for lack of memory; rerun the same command with "
                     f"--workers {max(1, workers // 2)} to resume"
