@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from mae_jax.checkpoints import digests
 from mae_jax.checkpoints.steps import difference
 from mae_jax.models import Params
 from mae_jax.models.params import map_paths
@@ -31,8 +32,11 @@ SCORES["best"] = SCORES["accuracy"]
 def read(path: Path, like: Params) -> Params:
     """The parameters in `path` as host arrays; their names, shapes and dtypes must be those of `like`.
 
-    Raises ValueError that says in one line what is damaged or different, and OSError if the storage fails.
+    The file is checked against its digest, which those of earlier versions do not have. Raises ValueError that says in
+    one line what is damaged or different, and OSError if the storage fails.
     """
+    if problem := digests.problem_of_file(path):
+        raise ValueError(problem)
     saved = files.load_arrays(path)
     wanted: dict[str, Any] = {}
     map_paths(lambda name, leaf: wanted.setdefault(name, leaf), like)
@@ -64,7 +68,9 @@ class BestEpoch:
         map_paths(lambda path, leaf: flat.setdefault(path, sharding.to_host(leaf)), params)
         if jax.process_index() == 0:
             self.directory.mkdir(exist_ok=True)
+            digests.path_of_file(self._file(step)).unlink(missing_ok=True)  # that of a file which is replaced
             files.save_arrays(self._file(step), flat)
+            digests.write_file(self._file(step))
         self.step, self.score = step, score
         self._forget({step, *self.saved})
 
@@ -111,3 +117,4 @@ class BestEpoch:
         if jax.process_index() == 0:
             for step in set(self._steps()) - but:
                 self._file(step).unlink(missing_ok=True)
+                digests.path_of_file(self._file(step)).unlink(missing_ok=True)

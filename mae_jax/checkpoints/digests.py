@@ -1,4 +1,4 @@
-"""SHA-256 digests of the files in a directory, which reveal any changed bit before loading."""
+"""SHA-256 digests of a file, or of the files in a directory, which reveal any changed bit before loading."""
 
 import hashlib
 import json
@@ -7,6 +7,7 @@ import stat
 from pathlib import Path
 from typing import NoReturn
 
+from mae_jax.runtime import files
 from mae_jax.runtime.disk import exists, is_file
 
 DIGESTS = "digests.json"
@@ -57,6 +58,31 @@ def problem(directory: Path) -> str:
     except (ValueError, TypeError, AttributeError) as error:
         return f"{DIGESTS} is damaged ({error})"
     return "" if known else f"{DIGESTS} names no file"
+
+
+def path_of_file(path: Path) -> Path:
+    """Where the digest of the single file `path` is: next to it."""
+    return path.with_name(f"{path.name}.digest")
+
+
+def write_file(path: Path) -> None:
+    """Writes size and SHA-256 of the single file `path` next to it. Raises OSError."""
+    with files.replacing(path_of_file(path)) as file:
+        json.dump(_digest(path), file)
+
+
+def problem_of_file(path: Path) -> str:
+    """Says how the single file `path` differs from its digest; "" if it does not, or if an earlier version wrote none.
+
+    Raises OSError if one of them cannot be read.
+    """
+    try:
+        size, digest = json.loads(path_of_file(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return ""
+    except (ValueError, TypeError) as error:
+        return f"{path_of_file(path).name} is damaged ({error})"
+    return "" if _digest(path) == [size, digest] else "it differs from what was written (SHA-256)"
 
 
 def sync_directory(directory: Path) -> None:

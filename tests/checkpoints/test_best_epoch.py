@@ -32,7 +32,7 @@ def offer(best: BestEpoch, step: int, accuracy: float, loss: float) -> None:
 
 
 def files(best: BestEpoch) -> set[str]:
-    return {path.name for path in best.directory.iterdir()}
+    return {path.name for path in best.directory.iterdir() if path.suffix != ".digest"}
 
 
 def test_accuracy_decides_then_loss_and_never_nan(tmp_path):
@@ -71,6 +71,26 @@ def test_the_best_epoch_of_a_checkpoint_is_kept_and_later_ones_are_removed(tmp_p
     assert files(again) == set()
 
 
+def test_a_file_is_checked_against_its_digest_which_those_of_earlier_versions_do_not_have(tmp_path):
+    best = BestEpoch(tmp_path, keep=1)
+    offer(best, 7, 0.5, 1.0)
+    path, digest = best.directory / "7.npz", best.directory / "7.npz.digest"
+    arrays = dict(np.load(path))
+    name = next(iter(arrays))
+    np.savez(path, **arrays | {name: arrays[name] + 1})  # whole, but not what was written
+    with pytest.raises(UserError, match=r"7.npz cannot be read \(it differs from what was written \(SHA-256\)\)"):
+        best.load(params(0.0))
+    digest.write_text("[1")
+    with pytest.raises(UserError, match=r"7.npz.digest is damaged"):
+        best.load(params(0.0))
+    digest.unlink()
+    best.load(params(0.0))
+    offer(best, 7, 0.6, 1.0)  # a file that is replaced has the digest of the new one
+    best.load(params(0.0))
+    BestEpoch(tmp_path, keep=1).resume(None)
+    assert not list(best.directory.iterdir())
+
+
 @pytest.mark.parametrize(
     ("name", "change", "message"),
     [
@@ -88,6 +108,7 @@ def test_arrays_that_do_not_fit_are_refused_and_not_cast(tmp_path, name, change,
     offer(best, 1, 0.5, 1.0)
     with np.load(tmp_path / "best" / "1.npz") as saved:
         arrays = dict(saved)
+    (tmp_path / "best" / "1.npz.digest").unlink()  # as earlier versions had none
     changed = arrays | {name: change(arrays.get(name))}
     np.savez(tmp_path / "best" / "1.npz", **{key: value for key, value in changed.items() if value is not None})
     with pytest.raises(UserError, match=rf"best/1.npz cannot be read \(.*{message}\); restore it from a backup"):
@@ -97,6 +118,7 @@ def test_arrays_that_do_not_fit_are_refused_and_not_cast(tmp_path, name, change,
 def test_a_member_that_is_not_an_array_is_named(tmp_path):
     best = BestEpoch(tmp_path, keep=1)
     offer(best, 1, 0.5, 1.0)
+    (tmp_path / "best" / "1.npz.digest").unlink()  # as earlier versions had none
     with zipfile.ZipFile(tmp_path / "best" / "1.npz", "a") as archive:
         archive.writestr("head/scale", b"text")
     with pytest.raises(UserError, match=r"1.npz cannot be read \('head/scale' is not an array\); restore it"):
