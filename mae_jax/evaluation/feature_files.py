@@ -42,17 +42,17 @@ class FeatureFile:
 def check(place: str | Path, field: str) -> list[Path]:
     """The files in `place`, one file or a folder of files. Raises UserError that names `field` if there is none."""
     path = Path(place)
-    found = [path] if disk.is_file(path) else []
+    files = [path] if disk.is_file(path) else []
     if disk.is_dir(path):
-        found = sorted(each for each in disk.entries(path) if each.suffix.lower() in FEATURE_FILES)
-    if not found or any(each.suffix.lower() not in FEATURE_FILES for each in found):
+        files = sorted(each for each in disk.entries(path) if each.suffix.lower() in FEATURE_FILES)
+    if not files or any(each.suffix.lower() not in FEATURE_FILES for each in files):
         what = (
             "does not exist" if not disk.exists(path) else "has no features" if disk.is_dir(path) else "is not allowed"
         )
         raise UserError(
             f"{field}={place} {what}; name a file ending in {', '.join(FEATURE_FILES)}, or a folder of such files"
         )
-    return found
+    return files
 
 
 def read(place: str | Path, field: str) -> FeatureFile:
@@ -223,8 +223,8 @@ def _path(name: str) -> PurePosixPath:
 
 def _tile(name: str) -> str:
     """Slide and position of a tile; a name without a position stays as it is."""
-    found = TILE.search(name)
-    return f"{_path(name[: found.start()]).name} {int(found[1])} {int(found[2])}" if found else name
+    match = TILE.search(name)
+    return f"{_path(name[: match.start()]).name} {int(match[1])} {int(match[2])}" if match else name
 
 
 def _refuse_twice(where: str, keys: Sequence[str], names: Sequence[str], what: str, advice: str) -> None:

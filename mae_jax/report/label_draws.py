@@ -59,8 +59,8 @@ def _draw(run: Run) -> dict[str, Any] | None:
         return None
     method = saved.get("method", STRATIFIED)
     counts = [saved.get(name) for name in ("actual", "train")]
-    whole = all(isinstance(c, dict) and c and all(is_number(n, 0, 1e9) for n in c.values()) for c in counts)
-    if not whole or not isinstance(method, str) or not isinstance(saved.get("subset_sha256"), str):
+    complete = all(isinstance(c, dict) and c and all(is_number(n, 0, 1e9) for n in c.values()) for c in counts)
+    if not complete or not isinstance(method, str) or not isinstance(saved.get("subset_sha256"), str):
         return None
     return saved | {"method": clean(method)}
 

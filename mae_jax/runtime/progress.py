@@ -98,7 +98,7 @@ class Progress:
         self.run = -1
         self._spent, self._done = 0.0, 0.0  # measured and expected seconds of the finished runs
         self._ended = 0.0  # time at which the last run finished
-        self.said: set[str] = set()  # kinds of runs, and lines, that `describe` has printed
+        self.printed: set[str] = set()  # kinds of runs, and lines, that `describe` has printed
         self._bar: Any = None
 
     def start(self, label: str, steps: int, first: int, images_per_step: int) -> None:
@@ -198,9 +198,9 @@ class Progress:
 
         Of further runs of the same `kind`, only the heading and new warnings are printed, or nothing.
         """
-        first = kind not in self.said
-        new = [line for line in lines[1:] if first or (line.strip().startswith("warning") and line not in self.said)]
-        self.said.update([kind, *lines])
+        first = kind not in self.printed
+        new = [line for line in lines[1:] if first or (line.strip().startswith("warning") and line not in self.printed)]
+        self.printed.update([kind, *lines])
         if new:
             self.say("\n".join([lines[0], *new]))
 

@@ -12,7 +12,7 @@ class _Place(Progress):
 
     def __init__(self, board: "Board", every_seconds: float, position: int):
         super().__init__(every_seconds, position=position)
-        self._board, self.said = board, board.said
+        self._board, self.printed = board, board.printed
 
     def _all_left(self, here: float) -> str:
         left = self._board.seconds_left()
@@ -28,7 +28,7 @@ class Board:
         `places`: the number of workers.
         """
         self.names, self.costs = names, costs
-        self.said: set[str] = set()  # by the runs of all workers, see `Progress.describe`
+        self.printed: set[str] = set()  # by the runs of all workers, see `Progress.describe`
         self._places = [_Place(self, every_seconds, k) for k in range(places)]
         self._running: dict[int, int] = {}  # the run of each worker
         self._shares: dict[int, float] = {}  # done share of each run that is begun

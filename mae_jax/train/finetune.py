@@ -158,8 +158,8 @@ def describe_data(config: RunConfig, data: splits.Labelled, cache: splits.DataCa
     own_names = naming.source_names(config.data)
     names = {name: own_names if source is data.test else [name] for name, source in tests.items()}
     seen_tests = weights_seen.among(seen, names)
-    for name, found in seen_tests.items():
-        about[f"warning: the encoder may have been trained on images of {name}"] = f"its data are {', '.join(found)}"
+    for name, datasets in seen_tests.items():
+        about[f"warning: the encoder may have been trained on images of {name}"] = f"its data are {', '.join(datasets)}"
     sources = {data.sets.train_name: data.train, **tests}
     if data.warnings:
         about["warning"] = list(data.warnings)

@@ -19,11 +19,11 @@ def stated(config: RunConfig) -> tuple[str, ...]:
     The sidecar of FILE is FILE.json with a list "seen". An encoder that mae_jax trained further is followed back to the
     encoder that it began with. Raises UserError for a sidecar that cannot be used.
     """
-    found: list[str] = []
+    names: list[str] = []
     for run in [config, *initial_weights.earlier_runs(config)]:
-        found += [name.strip() for name in run.init_seen.split(",") if name.strip()]
-        found += sidecar(run.init_from) if run.init_from else ()
-    return tuple(dict.fromkeys(found))
+        names += [name.strip() for name in run.init_seen.split(",") if name.strip()]
+        names += sidecar(run.init_from) if run.init_from else ()
+    return tuple(dict.fromkeys(names))
 
 
 def sidecar(place: str) -> list[str]:
@@ -43,8 +43,11 @@ def among(seen: Iterable[str], tests: Mapping[str, Iterable[str]]) -> dict[str, 
 
     Case and punctuation do not count, and one name may be a part of the other: "Raabin" is raabin_wbc.
     """
-    found = {test: [name for name in seen if any(_same(name, own) for own in names)] for test, names in tests.items()}
-    return {test: names for test, names in found.items() if names}
+    shared = {
+        test: [name for name in seen if any(_same(name, test_name) for test_name in names)]
+        for test, names in tests.items()
+    }
+    return {test: names for test, names in shared.items() if names}
 
 
 def _same(one: str, two: str) -> bool:

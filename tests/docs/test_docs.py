@@ -336,6 +336,19 @@ def visible(template: str) -> str:
     return hidden.sub(lambda match: "\n" * match[0].count("\n"), template)
 
 
+SAY_NOTHING = {"every", "found", "got", "made", "own", "said", "spread", "told", "whole"}
+
+
+def test_names_say_what_they_hold():
+    wrong = []
+    for path in [*(ROOT / "mae_jax").rglob("*.py"), *(ROOT / "tools").rglob("*.py"), *(ROOT / "tests").rglob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            name = getattr(node, "id", None) or getattr(node, "arg", None) or getattr(node, "name", None)
+            if name in SAY_NOTHING or (isinstance(node, ast.Attribute) and node.attr in SAY_NOTHING):
+                wrong.append(f"{path.relative_to(ROOT)}:{getattr(node, 'lineno', 0)}")
+    assert not wrong, f"name what it holds, such as rows, pairs, match, printed or message: {wrong}"
+
+
 def test_messages_and_templates_use_the_words_of_the_field():
     collected = []
     for path in sorted(itertools.chain.from_iterable((ROOT / f).rglob("*") for f in ("mae_jax", "configs", "tools"))):

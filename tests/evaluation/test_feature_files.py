@@ -36,11 +36,11 @@ def write(path, names=NAMES, features=X):
 def test_what_embed_writes_is_read_in_any_order_of_rows(tmp_path, kind):
     order = [3, 0, 4, 2, 1]
     file = feature_files.read(write(tmp_path / f"x.{kind}", [NAMES[i] for i in order], X[order]), "init_from")
-    found = feature_files.joined(file, [TRAIN, TEST], "init_from")
-    np.testing.assert_array_equal(found.of(TRAIN, np.array([2, 0])), X[[2, 0]])
-    np.testing.assert_array_equal(found.of(TEST, np.array([1, 1, 0])), X[[4, 4, 3]])
-    assert found.width == 3 and found.of(TRAIN, np.zeros(0, int)).shape == (0, 3)
-    assert found.digest == feature_files.read(tmp_path / f"x.{kind}", "init_from").digest
+    features = feature_files.joined(file, [TRAIN, TEST], "init_from")
+    np.testing.assert_array_equal(features.of(TRAIN, np.array([2, 0])), X[[2, 0]])
+    np.testing.assert_array_equal(features.of(TEST, np.array([1, 1, 0])), X[[4, 4, 3]])
+    assert features.width == 3 and features.of(TRAIN, np.zeros(0, int)).shape == (0, 3)
+    assert features.digest == feature_files.read(tmp_path / f"x.{kind}", "init_from").digest
 
 
 def test_other_types_and_names_of_arrays_and_columns(tmp_path):
@@ -55,8 +55,8 @@ def test_files_of_a_folder_are_one(tmp_path):
     write(tmp_path / "train.npz", TRAIN.names, X[:3])
     write(tmp_path / "test.h5", TEST.names, X[3:])
     (tmp_path / "notes.txt").write_text("not read")
-    found = feature_files.joined(feature_files.read(tmp_path, "x"), [TRAIN, TEST], "x")
-    np.testing.assert_array_equal(found.of(TEST, np.arange(2)), X[3:])
+    features = feature_files.joined(feature_files.read(tmp_path, "x"), [TRAIN, TEST], "x")
+    np.testing.assert_array_equal(features.of(TEST, np.arange(2)), X[3:])
     write(tmp_path / "wide.npz", ("other.png",), np.ones((1, 4), np.float32))
     with pytest.raises(UserError, match="files of different kinds \\(widths 3, 4\\)"):
         feature_files.read(tmp_path, "x")
@@ -68,8 +68,8 @@ def test_tiles_of_trident_are_found_by_slide_and_position(tmp_path):
     for slide, coords, rows in (("S1", [[0, 1024], [512, 0]], [2, 0]), ("S2", [[512, 0]], [1])):
         with h5py.File(tmp_path / f"{slide}.h5", "w") as archive:
             archive["features"], archive["coords"] = X[rows], np.array(coords)
-    found = feature_files.joined(feature_files.read(tmp_path, "x"), [tiles], "x")
-    np.testing.assert_array_equal(found.of(tiles, np.arange(3)), X[:3])
+    features = feature_files.joined(feature_files.read(tmp_path, "x"), [tiles], "x")
+    np.testing.assert_array_equal(features.of(tiles, np.arange(3)), X[:3])
 
 
 @pytest.mark.parametrize("names", [
@@ -85,18 +85,18 @@ def test_names_without_folders_or_endings_are_found_if_they_are_unique(tmp_path,
         feature_files.joined(file, [TRAIN, TEST, twins], "x")
 
 
-@pytest.mark.parametrize(("names", "said"), [
+@pytest.mark.parametrize(("names", "message"), [
     (NAMES[1:], "has no features of 1 of 5 images: Train/A/1.png; its names are such as Train/B/2.png"),
     (("a", "b", "c", "d", "e"), "has no features of 5 of 5 images: Train/A/1.png, Train/B/2.png, Train/B/3.png, ...;"),
     ((*NAMES, "Test/C/6.png"), "has features of 1 image that the data do not have: Test/C/6.png; remove"),
     ((*NAMES, NAMES[0], NAMES[0], NAMES[4]), "2 names occur more than once: Train/A/1.png, Test/B/5.png; keep one row"),
 ])  # fmt: skip
-def test_missing_surplus_and_double_names_are_refused(tmp_path, names, said):
+def test_missing_surplus_and_double_names_are_refused(tmp_path, names, message):
     features = np.resize(X, (len(names), 3))
     file = feature_files.read(write(tmp_path / "x.npz", names, features), "init_from")
     with pytest.raises(UserError, match=f"init_from={tmp_path}/x.npz") as error:
         feature_files.joined(file, [TRAIN, TEST], "init_from")
-    assert said in str(error.value) and "\n" not in str(error.value)
+    assert message in str(error.value) and "\n" not in str(error.value)
 
 
 def damaged(tmp_path, kind):
@@ -124,7 +124,7 @@ def damaged(tmp_path, kind):
     return next(tmp_path.glob("x.*"), tmp_path / "x.npz")
 
 
-@pytest.mark.parametrize(("kind", "said"), [
+@pytest.mark.parametrize(("kind", "message"), [
     ("npz without names", "has features, but no names; name it names"),
     ("npz of text", "one row of numbers for each name"),
     ("too few names", "have shape (5, 3) and type float32 for 3 names"),
@@ -137,9 +137,9 @@ def damaged(tmp_path, kind):
     ("a text file", "is not allowed; name a file ending in .npz, .h5"),
     ("nothing there", "does not exist; name a file ending in .npz"),
 ])  # fmt: skip
-def test_files_that_cannot_be_used_are_refused_in_one_line(tmp_path, kind, said):
+def test_files_that_cannot_be_used_are_refused_in_one_line(tmp_path, kind, message):
     path = damaged(tmp_path, kind)
     with pytest.raises(UserError) as error:
         feature_files.read(path, "init_from")
-    assert str(error.value).startswith(f"init_from={path}") and said in str(error.value)
+    assert str(error.value).startswith(f"init_from={path}") and message in str(error.value)
     assert "\n" not in str(error.value)

@@ -389,8 +389,8 @@ def test_embeddings_from_a_file_score_as_the_encoder_itself(config, cells_folder
             )
             assert one.images == two.images and (one.predictions == two.predictions).all()
             np.testing.assert_allclose(one.probabilities, two.probabilities, atol=1e-6)
-    said = capsys.readouterr().out
-    assert "| linear probe (L-BFGS) | 30 % " not in said  # lbfgs is the main table here
+    printed = capsys.readouterr().out
+    assert "| linear probe (L-BFGS) | 30 % " not in printed  # lbfgs is the main table here
     text = (study / "report" / "index.html").read_text()
     assert "Test images of test may be known to file, whose encoder was trained on Raabin-WBC: its score there" in text
     dispatch(["runs", str(study)])

@@ -89,16 +89,16 @@ def test_features_from_a_file_need_no_network(tiny_config, tmp_path, task):
     file = features_of([data.train, data.test], tmp_path / "bloom.npz")
     (tmp_path / "bloom.npz.json").write_text('{"seen": ["Synthetic cells"]}')
     fields = {"init": "features", "init_from": file, "init_name": "bloom", "probe.neighbours": (1,)}
-    said = []
+    lines = []
     progress = Progress(0.0)
-    progress.say = said.append
+    progress.say = lines.append
     results = loop.run(validate(tiny_config(task, **fields)), tmp_path / "run", progress)
     assert results["accuracy"] == 1 and results["n"] == 23
     info = contents.read_json(tmp_path / "run" / contents.RUN)
     assert (info["init"], info["seen"], info["seen_tests"]) == (
         "bloom", ["Synthetic cells"], {"TestA": ["Synthetic cells"]}
     )  # fmt: skip
-    text = "\n".join(said)
+    text = "\n".join(lines)
     assert f"no steps: features of {file}" in text and "parameters" not in text
     assert "warning: the encoder may have been trained on images of TestA: its data are Synthetic cells" in text
     assert not (tmp_path / "run" / "parameters.txt").exists()

@@ -182,8 +182,8 @@ def peer(images: Path, out: Path, config: dict[str, Any]) -> None:
                 model.vit.load_state_dict(autoencoder.vit.state_dict(), strict=False)
             train(model, subset, held, second, lambda model, pixels, y: model(pixel_values=pixels, labels=y).loss)
             with torch.no_grad():
-                found = [model(pixel_values=p).logits.argmax(1) for p, _ in batches(test, second, False)]
-            predicted, true = torch.cat(found).numpy(), np.array([label for _, label in test])
+                classes_of_batches = [model(pixel_values=p).logits.argmax(1) for p, _ in batches(test, second, False)]
+            predicted, true = torch.cat(classes_of_batches).numpy(), np.array([label for _, label in test])
             f1 = []
             for k in range(len(classes)):
                 both = ((predicted == k) & (true == k)).sum()
