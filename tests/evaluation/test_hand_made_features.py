@@ -31,10 +31,10 @@ def measured(image):
 def test_a_histogram_counts_shares_of_colors_wherever_they_are():
     image = np.zeros((1, 4, 4, 3), np.uint8)
     image[0, 0, :, 0] = 255  # a quarter red
-    found = hand_made_features.histogram(image)
-    assert found.shape == (1, 216) and found[0, 0] ** 2 == pytest.approx(0.75)
-    assert found[0, 5 * 36] ** 2 == pytest.approx(0.25) and (found > 0).sum() == 2
-    np.testing.assert_array_equal(found, hand_made_features.histogram(image[:, ::-1, ::-1]))
+    features = hand_made_features.histogram(image)
+    assert features.shape == (1, 216) and features[0, 0] ** 2 == pytest.approx(0.75)
+    assert features[0, 5 * 36] ** 2 == pytest.approx(0.25) and (features > 0).sum() == 2
+    np.testing.assert_array_equal(features, hand_made_features.histogram(image[:, ::-1, ::-1]))
 
 
 def test_the_shape_is_that_of_scikit_image():
@@ -74,25 +74,25 @@ def test_the_threshold_and_the_texture_are_those_of_scikit_image():
 
 
 def test_colors_are_those_of_the_nucleus_and_around_it():
-    found = measured(cell())
-    assert [found[name] for name in ("red", "green", "blue")] == pytest.approx(np.array([90, 30, 120]) / 255, abs=0.05)
-    around = np.array([found[f"{name}_around"] for name in ("red", "green", "blue")])
+    features = measured(cell())
+    assert [features[name] for name in ("red", "green", "blue")] == pytest.approx(np.array([90, 30, 120]) / 255, abs=0.05)
+    around = np.array([features[f"{name}_around"] for name in ("red", "green", "blue")])
     assert (around > 0.7).all()
 
 
 def test_an_image_without_a_nucleus_gets_zeros():
     assert not hand_made_features.nucleus(np.full((1, 32, 32, 3), 200, np.uint8)).any()
-    found = hand_made_features.nucleus(np.stack([np.eye(32, dtype=np.uint8)[..., None].repeat(3, 2) * 255] * 2))
-    assert found.shape == (2, len(NUCLEUS)) and np.isfinite(found).all()
+    features = hand_made_features.nucleus(np.stack([np.eye(32, dtype=np.uint8)[..., None].repeat(3, 2) * 255] * 2))
+    assert features.shape == (2, len(NUCLEUS)) and np.isfinite(features).all()
 
 
 @pytest.mark.parametrize("name", hand_made_features.COMPUTED)
 def test_generated_cells_give_finite_features_that_differ(name):
     source = sources.synthetic("Train", 12, 128, 0)
     images = np.stack([source[i]["image"] for i in range(12)])
-    found = hand_made_features.COMPUTED[name](images)
-    assert found.dtype == np.float32 and np.isfinite(found).all() and len(np.unique(found, axis=0)) == 12
-    np.testing.assert_array_equal(found[3:5], hand_made_features.COMPUTED[name](images[3:5]))
+    features = hand_made_features.COMPUTED[name](images)
+    assert features.dtype == np.float32 and np.isfinite(features).all() and len(np.unique(features, axis=0)) == 12
+    np.testing.assert_array_equal(features[3:5], hand_made_features.COMPUTED[name](images[3:5]))
 
 
 def test_features_are_computed_once_for_each_image(monkeypatch):
