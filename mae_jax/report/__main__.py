@@ -79,6 +79,8 @@ def run(args: argparse.Namespace) -> int:
     print(f"\n{tables.reference_text(report.rows)}")
     if report.frozen:
         print(f"\n{report.frozen}")
+    if report.answer:
+        print(f"\n{report.answer_text}")
     print(f"\nreport: {report.paths['page']}")
     return 0
 

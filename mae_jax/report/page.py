@@ -46,6 +46,11 @@ class Report:
     frozen: str = ""  # the table of frozen features in Markdown
     answer: Sequence[str] = ()  # the answer in sentences
 
+    @property
+    def answer_text(self) -> str:
+        """The answer for the console."""
+        return "answer: " + "\n        ".join(self.answer)
+
 
 def write_report(
     run_dirs: Sequence[Path],

@@ -139,7 +139,7 @@ def report(
         written = write_report(directories, out, **settings)
         text = [f"\n{table_text(written.rows)}\n\n{reference_text(written.rows)}\n"]
         text += [f"{written.frozen}\n"] if written.frozen else []
-        text += ["answer: " + "\n        ".join(written.answer)] if written.answer else []
+        text += [written.answer_text] if written.answer else []
         content = {"rows": written.rows, "text": text}
         unchanged.keep(out, inputs, list(written.paths.values()), content)
     for part in content["text"]:

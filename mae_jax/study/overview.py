@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from mae_jax.config.fields import StudyConfig, SweepConfig
 from mae_jax.config.loading import flatten, with_defaults
-from mae_jax.config.tasks import EVALUATIONS
+from mae_jax.config.tasks import EVALUATIONS, in_words
 from mae_jax.report import stats
 from mae_jax.rundir import contents, lock
 from mae_jax.rundir.predictions import Predictions, read_predictions
@@ -44,7 +44,7 @@ class Entry:
     def scores(self) -> str:
         """Test accuracy and macro F1, or the reconstruction error on held-out images; "" if not known."""
         parts = []
-        for name, words in (("accuracy", "accuracy"), ("f1", "F1"), ("val/loss", "val loss")):
+        for name, words in (("accuracy", "accuracy"), ("f1", "F1"), ("val/loss", "held-out loss")):
             value = self.results.get(name)
             if type(value) in (int, float):
                 parts.append(f"{words} {value:.3f}")
@@ -199,7 +199,7 @@ def table(entries: list[Entry], top: Path) -> str:
     for entry in entries:
         inside = [study for study in studies if study in entry.path.parents]
         name = "  " * len(inside) + str(entry.path.relative_to(inside[-1] if inside else top))
-        task = entry.task or "not known"
+        task = in_words(entry.task) or "not known"
         rows.append((name, task, entry.state, readable(entry.size), entry.words, entry.scores))
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

@@ -17,6 +17,7 @@ from mae_jax.config.naming import arm_of
 from mae_jax.config.schedule import Schedule
 from mae_jax.data import labelled_sets, splits
 from mae_jax.rundir import contents
+from mae_jax.runtime import machine
 from mae_jax.runtime.disk import exists, readable
 from mae_jax.runtime.progress import rough
 from mae_jax.runtime.text import count
@@ -30,6 +31,15 @@ from mae_jax.train import build, finetune, probe, resume
 
 STEPS, SECONDS = 4, 2.0  # limits of the timing: number of steps, and seconds
 RUN_SECONDS = 3.0  # overhead of a run: opening data, checkpoints, final files
+COMPILED = 1.0  # seconds of compiling evaluations and results, for each second of compiling the training step
+
+
+@dataclasses.dataclass(frozen=True)
+class Timing:
+    """The time of the training step of a run."""
+
+    update: float  # seconds per update, including data loading by threads
+    compiling: float  # seconds before the first update: initial state and compilation
 
 
 @dataclasses.dataclass
@@ -83,14 +93,19 @@ def make(
         run.cleaned = len(planned) > 1 and cleaned_when_finished(run.config)
     if not timed:
         return planned
-    known: dict[StepSpec, float] = {}
+    machine.keep_compiled()  # workers and later processes need not compile the step again
+    timings: dict[StepSpec, Timing] = {}
     forward = 0.0  # seconds of a forward pass per image, of the last kind measured
     for run in planned:
         if not run.done and run.config.traits.updates:
-            run.step_seconds = step_seconds(run.config, cache, known)
+            before = len(timings)
+            timing = time_step(run.config, cache, timings)
+            run.step_seconds = timing.update
             evaluated = run.validation * (run.resolved.steps // run.resolved.eval_every + 1) + run.test
             forward = run.step_seconds / run.resolved.batch_size / 3  # a third of a training step
             run.seconds = RUN_SECONDS + run.resolved.steps * run.step_seconds + evaluated * forward
+            if len(timings) > before:  # the first run with this step
+                run.seconds += COMPILED * timing.compiling
     _quick_seconds([run for run in planned if not run.done], forward)
     return planned
 
@@ -136,16 +151,21 @@ def _sizes(config: RunConfig, resolved: Schedule, n_classes: int) -> dict[str, A
     }
 
 
-def step_seconds(config: RunConfig, cache: splits.DataCache, known: dict[StepSpec, float] | None = None) -> float:
-    """Seconds per update, including data loading by threads. Compiles first; the run reuses the compilation.
+def step_seconds(config: RunConfig, cache: splits.DataCache) -> float:
+    """Seconds per update, including data loading by threads."""
+    return time_step(config, cache, {}).update
 
-    `known` keeps the times of equal steps for further calls.
+
+def time_step(config: RunConfig, cache: splits.DataCache, timings: dict[StepSpec, Timing]) -> Timing:
+    """Compiles the training step, which the run need not do again, and times a few updates.
+
+    `timings` keeps the times of equal steps for further calls.
     """
-    known = {} if known is None else known
     # Initial weights do not affect the time, and may not exist yet.
     config = changed(config, {"init": "scratch", "init_from": "", "data.workers": 0})
     task = build.build(config, sharding.make_mesh(config.sharding.fsdp), cache=cache)
-    if task.spec not in known:
+    if task.spec not in timings:
+        started = time.monotonic()
         state, batches, times = init_state(task.spec, 0), task.batches(0), []
         while len(times) <= STEPS and sum(times[1:]) < SECONDS:
             began = time.monotonic()
@@ -153,8 +173,10 @@ def step_seconds(config: RunConfig, cache: splits.DataCache, known: dict[StepSpe
             state, metrics = train_step(task.spec, state, batch, np.int32(0), np.float32(0))
             jax.block_until_ready(metrics)
             times.append(time.monotonic() - began)
-        known[task.spec] = float(np.median(times[1:]))
-    return known[task.spec]
+        update = float(np.median(times[1:]))
+        before = time.monotonic() - started - sum(times[1:])
+        timings[task.spec] = Timing(update, max(0.0, before - update))
+    return timings[task.spec]
 
 
 def describe(planned: Sequence[Planned]) -> list[str]:

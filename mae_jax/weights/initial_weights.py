@@ -64,10 +64,7 @@ def first_weights(config: RunConfig) -> Callable[[StepSpec, Params], Params]:
             loaded, detail = dataclasses.replace(source, params=saved_params), f", step {number}"
         elif config.init == "mae":
             loaded, tested = own_run.load(Path(config.init_from), "init_from")
-            detail = (
-                f": the encoder of a run of task {tested.task} on {source_label(tested.data)}; its head is not used "
-                f"({loaded.origin})"
-            )
+            detail = f": the encoder of a {tested.traits.words} on {source_label(tested.data)}; its head is not used"
         m = spec.shape
         note(
             f"  initial weights from {config.init_from}{detail}: {count(m.depth, 'block')} of width {m.width}, "

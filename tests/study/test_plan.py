@@ -6,6 +6,7 @@ import pytest
 
 from mae_jax import main
 from mae_jax.config import fields, schedule, validation
+from mae_jax.data.splits import DataCache
 from mae_jax.study import plan
 
 
@@ -41,3 +42,15 @@ def test_a_plan_without_steps_to_measure_has_only_the_time(tiny_config, tmp_path
     run = validation.validate(tiny_config("knn"))
     planned = plan.Planned(tmp_path, run, schedule.resolve(run, 60, 1), 1, 1, False, seconds=90.0)
     assert "  about 90 seconds to finish" in plan.describe([planned])
+
+
+def test_the_first_run_with_a_step_counts_its_compilation(tiny_config, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        plan, "time_step", lambda config, cache, timings: timings.setdefault(config.data.flips, plan.Timing(0.5, 7.0))
+    )
+    runs = [
+        (tmp_path / str(seed), validation.validate(tiny_config(seed=seed, **{"data.flips": seed < 2})))
+        for seed in range(4)
+    ]
+    seconds = [run.seconds for run in plan.make(runs, DataCache())]
+    assert seconds[0] == seconds[2] == seconds[1] + 7.0 * plan.COMPILED and seconds[1] == seconds[3]

@@ -143,5 +143,5 @@ def test_a_finetuned_run_starts_another_with_its_encoder(finished, make, capsys)
     expected = own_run.load(finished / "whole")[0].params
     jax.tree.map(np.testing.assert_array_equal, taken["encoder"], expected["encoder"])
     jax.tree.map(np.testing.assert_array_equal, taken["head"], params["head"])
-    assert "the encoder of a run of task finetune on synthetic; its head is not used" in capsys.readouterr().out
+    assert "the encoder of a fine-tuning on synthetic; its head is not used" in capsys.readouterr().out
     assert initial_weights.earlier_data(config)[0][0] == "finetune"
