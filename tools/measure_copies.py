@@ -73,6 +73,16 @@ def organoid(rng: np.random.Generator, noise: float) -> Pixels:
     return finished(rng, gaussian_filter(plane, 2) + 15 * x, noise)
 
 
+def shape(rng: np.random.Generator, i: int, noise: float) -> Pixels:
+    """A drawing: the same ellipse on an empty background, in one of five colors, shifted by up to 6 pixels."""
+    y, x = np.mgrid[:SIDE, :SIDE] / SIDE - 0.5
+    cx, cy = rng.integers(-6, 7, 2) / SIDE
+    inside = ((x - cx) / 0.25) ** 2 + ((y - cy) / 0.22) ** 2 < 1
+    colors = ((150, 40, 160), (220, 90, 60), (60, 60, 170), (120, 120, 60), (60, 150, 90))
+    image = np.where(inside[..., None], np.array(colors[i % 5]), np.array((235, 225, 230)))
+    return np.clip(image + rng.normal(0, noise, image.shape), 0, 255).astype(np.uint8)
+
+
 SETS: dict[str, Callable[[np.random.Generator, int], Pixels]] = {
     "nuclei": lambda rng, i: nucleus(rng, 0),
     "nuclei in blue": lambda rng, i: nucleus(rng, 0, colors=(0.12, 0.2, 1)),
@@ -82,6 +92,8 @@ SETS: dict[str, Callable[[np.random.Generator, int], Pixels]] = {
     "gradients with noise": lambda rng, i: gradient(rng, 2),
     "empty tiles": lambda rng, i: empty(rng, 2),
     "organoids": lambda rng, i: organoid(rng, 1.5),
+    "one drawn shape": lambda rng, i: shape(rng, i, 0),
+    "one drawn shape with noise": lambda rng, i: shape(rng, i, 6),
     "generated cells": lambda rng, i: synthetic.draw_cell(rng, i % 5, SIDE),
     "generated tissue": lambda rng, i: synthetic.draw_tissue(rng, SIDE),
 }

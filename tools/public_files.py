@@ -1,6 +1,7 @@
 """Compares the decoder of images with second readers on public test files.
 
-    pip install pypng opencv-python-headless
+    pip install pypng opencv-python-headless av
+    apt-get install imagemagick
     python tools/public_files.py DIR [DIR ...]
 
 DIR is a folder with files, such as Tests/images of python-pillow/Pillow, tests of image-rs/image-tiff and
@@ -8,8 +9,9 @@ image-rs/image-png (PngSuite), and input of uclouvain/openjpeg-data. None of the
 it prints how many files are decoded equally, are refused, differ, or are read by no second reader; then the files that
 differ. `--refused` lists the refused ones with the reason.
 
-The second readers do not share the code that decodes the format here: pypng for PNG; libtiff, and for uncompressed
-files of any bit depth a few lines in this tool, for TIFF; OpenCV and Pillow for the others. Their values are reduced to
+The second readers do not share the code that decodes the format here: pypng for PNG; libtiff, for uncompressed files of
+any bit depth a few lines in this tool, and ImageMagick for TIFF; OpenCV, Pillow and, with a decoder of its own, FFmpeg
+for JPEG 2000; OpenCV and Pillow for the others. Their values are reduced to
 8 bits and put on white independently. Pixels may differ by 2, and those of lossy formats by more where their mean
 difference is below 1, because inverse transforms and color conversions round.
 """
@@ -17,6 +19,7 @@ difference is below 1, because inverse transforms and color conversions round.
 import argparse
 import io
 import struct
+import subprocess
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -132,10 +135,82 @@ def by_pillow(data: bytes) -> Iterator[Pixels]:
     yield on_white(rgba[..., :3], 255, rgba[..., 3])
 
 
+def by_ffmpeg(data: bytes) -> Iterator[Pixels]:
+    """JPEG 2000 by FFmpeg's own decoder, which returns the channels. Their colors are computed here."""
+    import av  # pyright: ignore[reportMissingImports]
+
+    def decoded(code: bytes):
+        with av.open(io.BytesIO(code), format="j2k_pipe") as container:
+            return next(container.decode(video=0))
+
+    boxes = {data[at + 4 : at + 8]: data[at + 8 : at + size] for at, size in _header_boxes(data)}
+    try:
+        frame = decoded(data)
+    except Exception:
+        if b"pclr" not in boxes:
+            raise
+        indices = _plane(decoded(data[data.index(b"\xff\x4f\xff\x51") :]).planes[0])
+        yield on_white(_by_palette(boxes, indices), 255)
+        return
+    space = struct.unpack_from(">I", boxes.get(b"colr", b"\1" + bytes(9)), 3)[0]
+    if frame.format.name.startswith("yuv") and not frame.format.name.endswith(("le", "be")):
+        height, width = frame.height, frame.width
+        full = []
+        for values in map(_plane, frame.planes):
+            down, across = -(-height // len(values)), -(-width // values.shape[1])
+            full.append(np.repeat(np.repeat(values, down, 0), across, 1)[:height, :width].astype(float))
+        y, blue, red = full[0], full[1] - 128, full[2] - 128
+        rgb = np.stack([y + 1.402 * red, y - 0.344136 * blue - 0.714136 * red, y + 1.772 * blue], -1)
+        yield on_white(np.clip(rgb, 0, 255), 255)
+    elif frame.format.name == "rgba":
+        values = frame.to_ndarray(format="rgba").astype(float)
+        if space == 12:  # CMYK
+            yield on_white((255 - values[..., :3]) * (255 - values[..., 3:]), 255**2)
+        else:
+            yield on_white(values[..., :3], 255, values[..., 3])
+    elif frame.format.name in ("pal8", "rgb24", "gray"):
+        yield frame.to_ndarray(format="rgb24")
+
+
+def _header_boxes(data: bytes) -> Iterator[tuple[int, int]]:
+    """Place and size of the boxes in the header of a JPEG 2000 file (ISO/IEC 15444-1, Annex I)."""
+    start = data.find(b"jp2h") - 4
+    if start < 0:
+        return
+    at, end = start + 8, start + struct.unpack_from(">I", data, start)[0]
+    while at + 8 <= end:
+        (size,) = struct.unpack_from(">I", data, at)
+        if size < 8:
+            return
+        yield at, size
+        at += size
+
+
+def _plane(plane) -> np.ndarray:
+    return np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)[:, : plane.width]
+
+
+def _by_palette(boxes: dict[bytes, bytes], indices: np.ndarray) -> np.ndarray:
+    """Colors of 8 bits from palette and channel definitions."""
+    entries, columns = struct.unpack_from(">HB", boxes[b"pclr"])
+    palette = np.frombuffer(boxes[b"pclr"], np.uint8, entries * columns, 3 + columns).reshape(entries, columns)
+    (n,) = struct.unpack_from(">H", boxes[b"cdef"])
+    of = {struct.unpack_from(">HHH", boxes[b"cdef"], 2 + 6 * i)[2]: i for i in range(n)}
+    return palette[indices][..., [of[color] for color in (1, 2, 3)]]
+
+
+def by_imagemagick(data: bytes) -> Iterator[Pixels]:
+    """The first page by ImageMagick, on white."""
+    command = ["convert", "-[0]", "-background", "white", "-flatten", "-colorspace", "sRGB", "-depth", "8", "png:-"]
+    done = subprocess.run(command, input=data, capture_output=True, check=True, timeout=60)
+    with Image.open(io.BytesIO(done.stdout)) as image:
+        yield np.asarray(image.convert("RGB"))
+
+
 READERS: dict[str, tuple[Callable[[bytes], Iterator[Pixels]], ...]] = {
     "PNG": (by_pypng, by_opencv),
-    "TIFF": (by_libtiff, by_bits, by_opencv, by_pillow),
-    "JPEG 2000": (by_opencv, by_pillow),
+    "TIFF": (by_libtiff, by_bits, by_opencv, by_pillow, by_imagemagick),
+    "JPEG 2000": (by_opencv, by_pillow, by_ffmpeg),
 }
 OTHER = (by_opencv, by_pillow)
 LOSSY = ("JPEG", "JPEG 2000", "WebP", "TIFF")

@@ -6,6 +6,7 @@ Copies are searched for in two steps: perceptual hashes give candidates, and `co
 from __future__ import annotations
 
 import heapq
+import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -29,6 +30,7 @@ MOST = 20  # maximum number of candidates to decode for one image, those with th
 MOST_DECODED = 200_000  # maximum number of candidates to decode, those with the highest correlation
 KEPT = 4096  # number of decoded images to keep in memory, 70 KiB each
 SHOWN = 5  # number of examples that a run keeps
+MOST_ALIKE = 0.5  # share of images with a near-identical one from which they may all show one shape
 
 Pictures = Callable[[int], Picture]  # returns the picture of the image with this index
 Candidate = tuple[float, int, int, int, Window, bool]  # correlation, i, j, turn of i, window in i, whether shifted
@@ -234,6 +236,7 @@ def leaks(train: Sequence[Source], test: Source) -> dict:
         "images_in_shared_groups": sum(g in shared for g in test.compared),
         "identical": len(identical),
         "near_identical": len(alike),
+        "test_images": len(test),
         "shifted_searched": searched(len(rest), len(names)),  # whether shifted and cropped images were searched for
         "images": [test.names[j] for j in sorted(leaked)],
         "examples": {
@@ -242,6 +245,13 @@ def leaks(train: Sequence[Source], test: Source) -> dict:
             "near_identical": [pair(*p) for p in sorted(alike.items())[:SHOWN]],
         },
     }
+
+
+def all_alike(near: int, total: float) -> str:
+    """A clause for the case that `near` of `total` images look like copies of others, which may be too many; or ""."""
+    if near < max(10, MOST_ALIKE * total):
+        return ""
+    return "so many that the images may all show one shape, as drawings do; look at some pairs before you remove any"
 
 
 def unsearched(leaks_by_test: dict[str, dict]) -> str:
@@ -264,5 +274,7 @@ def in_words(leaks: dict, who: str = "training") -> str:
     if leaks["identical"]:
         phrases.append(f"{leaks['identical']} byte-identical with {who} images")
     if n := leaks["near_identical"]:
-        phrases.append(f"{n} that {'looks' if n == 1 else 'look'} like copies of {who} images")
+        note = all_alike(n, leaks.get("test_images", math.inf))
+        more = f" ({note})" if note else ""
+        phrases.append(f"{n} that {'looks' if n == 1 else 'look'} like copies of {who} images{more}")
     return ", ".join(phrases)

@@ -89,7 +89,7 @@ def check(
     sizes = ", ".join(f"{s} {n}" for s, n in zip(images.splits, np.bincount(images.split).tolist(), strict=True))
     say(f"{name}: {count(len(images.names), 'image')}" + (f" ({sizes})" if images.splits != (ALL,) else ""))
     say(f"  groups: {_groups_in_words(images)}")
-    for line in _summary(rows, known=any(images.groups)):
+    for line in _summary(rows, images):
         say(f"  {line}")
     try:
         for line in _as_in_a_run(name, directory, data, cache, image_size, labeled=any(images.labels)):
@@ -320,15 +320,22 @@ def _near(images: Images, say: Callable) -> Iterator[dict]:
         yield _row(images, "near-identical", f"{likeness:.3f}", int(unique[i]), int(unique[j]))
 
 
-def _summary(rows: list[dict], known: bool) -> list[str]:
-    """The number of findings of each kind. Groups are counted only if they are `known`."""
+def _summary(rows: list[dict], images: Images) -> list[str]:
+    """The number of findings of each kind. Groups are counted only if they are known and there are several splits."""
+    compared = any(images.groups) and len(images.splits) > 1
+    words = {
+        "group in two splits": f"{images.kind or grouping.UNNAMED} in two splits",
+        "field in two splits": "field of view in two splits",
+        "identical": "identical images",
+        "near-identical": "near-identical images",
+    }
     lines = []
-    for finding in ("group in two splits", "field in two splits", "identical", "near-identical"):
+    for finding, what in words.items():
         of_kind = [row for row in rows if row["finding"] == finding]
         where = Counter(f"{r['split']} and {r['other_split']}" for r in of_kind if r["across_splits"] == "yes")
-        if (finding == "field in two splits" and not of_kind) or (finding == "group in two splits" and not known):
+        if (finding == "field in two splits" and not of_kind) or (finding == "group in two splits" and not compared):
             continue
-        line = f"{finding}: {len(of_kind)}"
+        line = f"{what}: {len(of_kind)}"
         if "two splits" not in finding and of_kind:
             line += (
                 f", {where.total()} across splits, {sum(r['two_labels'] == 'yes' for r in of_kind)} under two labels"
@@ -336,4 +343,8 @@ def _summary(rows: list[dict], known: bool) -> list[str]:
         if where:
             line += f" ({', '.join(f'{pair} {n}' for pair, n in where.items())})"
         lines.append(line)
+        if finding == "near-identical":
+            alike = {row[key] for row in of_kind for key in ("image", "other_image")}
+            if note := duplicates.all_alike(len(alike), len(images.names)):
+                lines.append(f"note: {len(alike)} of {len(images.names)} images look like copies of others, {note}")
     return lines

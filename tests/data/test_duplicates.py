@@ -138,3 +138,15 @@ def test_sharing_in_words():
         "3 of a group that pre-training has, too, 2 that look like copies of pre-training images"
     )
     assert duplicates.in_words(dict.fromkeys(result, 0)) == ""
+
+
+def test_a_set_in_which_most_images_look_like_copies_gets_a_note():
+    leaks = {"groups": 0, "identical": 0, "near_identical": 40, "test_images": 60}
+    assert duplicates.in_words(leaks) == (
+        "40 that look like copies of training images (so many that the images may all show one shape, as drawings do; "
+        "look at some pairs before you remove any)"
+    )
+    for changes in ({"test_images": 81}, {"near_identical": 9, "test_images": 9}):
+        assert "so many" not in duplicates.in_words(leaks | changes)
+    del leaks["test_images"]  # of a run of an earlier version
+    assert duplicates.in_words(leaks) == "40 that look like copies of training images"
