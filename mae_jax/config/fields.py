@@ -482,6 +482,7 @@ class RunConfig(Fields):
         'data sets that the encoder in init_from was trained on, joined by ","; the report warns if the test images '
         "are among them",
     )
+    tuned: str = field("", "how a study has chosen hyperparameters of the run, for the report", may_differ=True)
     data: DataFields = dataclasses.field(default_factory=DataFields)
     model: ModelFields = dataclasses.field(default_factory=ModelFields)
     mae: MaeFields = dataclasses.field(default_factory=MaeFields)
@@ -562,6 +563,12 @@ class StudyConfig(Fields):
         ("finetune",), "how to evaluate each encoder", choices=EVALUATIONS,
         may_be_empty=False, may_repeat=False, may_differ=True,
     )  # fmt: skip
+    tune: tuple[str, ...] = field(
+        (),
+        "fine-tuning: fields to choose for each arm and number of labels on validation images, and the values to try, "
+        "such as ('optim.base_lr=5e-4;1e-3','optim.weight_decay=0.05;0.3'); all combinations run with the first seed",
+        may_repeat=False,
+    )
     random_probe: bool = field(
         False,
         "add a linear probe of randomly initialized weights, the baseline that every encoder must beat",

@@ -16,6 +16,7 @@ from mae_jax.report.analysis import Study, calibration, known, top_share
 from mae_jax.report.comparisons import Difference, judged
 from mae_jax.report.runs import BASELINE, Level, Run, init_order, is_number
 from mae_jax.rundir.contents import chooses
+from mae_jax.rundir.predictions import clean
 from mae_jax.runtime import csv_cells, files
 
 SHOWN = ("accuracy", "precision", "recall", "f1")
@@ -23,7 +24,10 @@ PAIRED = (  # the columns of paired.csv
     *("fraction", "metric", "difference", "low", "high", "p", "holm_p", "mcnemar_p"),
     *("init", "baseline", "seeds", "collapsed", "arm", "label_count", "interval", "verdict"),
 )
-CHOSEN = {"lbfgs": "penalty", "knn": "number of neighbors"}  # what validation images choose; otherwise the epoch
+CHOSEN = {
+    "lbfgs": "penalty",
+    "knn": "number of neighbors",
+}  # what validation images choose, if not the epoch
 COUNTS = {1: "one seed", 2: "two seeds"}
 
 # The study's own table on Raabin-WBC. Its 1,728 test images are 17 % of Raabin's folder Train, not its folder TestA.
@@ -98,12 +102,20 @@ def coverage(study: Study, seeds: int) -> str:
     return f"over {study.units} alone ({COUNTS[seeds]})"
 
 
+def tuned(run: Run) -> str:
+    """How a study has chosen the hyperparameters of a run, in words; "" if it has not."""
+    config = run.info.get("config")
+    words = config.get("tuned") if isinstance(config, dict) else ""
+    return clean(words) if isinstance(words, str) else ""
+
+
 def choice(runs: Sequence[Run]) -> dict[str, float | int | str | None]:
     """How many images the epoch (or a probe's setting) was chosen on, and the gain on these images.
 
     `n_choosing`: validation images, 0 where nothing was chosen, None where a run does not say. `validation_accuracy`
     and `validation_accuracy_last`: at the tested epoch and at the last one, None where metrics.jsonl does not say.
-    `n_temperature`: validation images that the temperature and the prediction sets were fitted to.
+    `tuned`: how the study has chosen hyperparameters. `n_temperature`: validation images that the temperature and the
+    prediction sets were fitted to.
     `accuracy_last_epoch` and `f1_last_epoch`: on the test images at the last epoch, None where results.json does not.
     """
     counts, chosen, last = [], [], []
@@ -112,7 +124,7 @@ def choice(runs: Sequence[Run]) -> dict[str, float | int | str | None]:
         select = run.info.get("select")
         if run.info.get("folds"):  # cross-validation on the training images
             counts.append(0)
-        elif chooses(run.evaluation) or (isinstance(select, str) and select != "last"):
+        elif chooses(run.evaluation) or tuned(run) or (isinstance(select, str) and select != "last"):
             counts.append(len(run.validation.images) if run.validation else None)
         else:
             counts.append(0 if select == "last" else None)
@@ -126,11 +138,14 @@ def choice(runs: Sequence[Run]) -> dict[str, float | int | str | None]:
     ends = {m: float(np.mean([e[m] for e in at_end])) if len(at_end) == len(runs) else None for m in ("accuracy", "f1")}
     n_choosing = None if None in counts else round(sum(counts) / len(counts))
     n_temperature = round(sum(fitted) / len(fitted)) if len(fitted) == len(runs) else 0
-    uses = {CHOSEN.get(runs[0].evaluation, "epoch"): n_choosing, "temperature": n_temperature}
+    settings = ["settings"] if tuned(runs[0]) else []
+    settings += [] if settings and runs[0].info.get("select") == "last" else ["epoch"]
+    uses = {CHOSEN.get(runs[0].evaluation, " and ".join(settings)): n_choosing, "temperature": n_temperature}
     return {
         "n_choosing": n_choosing,
         "n_temperature": n_temperature,
         "chosen": " and ".join(use for use, n in uses.items() if n),
+        "tuned": tuned(runs[0]),
         "validation_accuracy": float(np.mean(chosen)) if complete else None,
         "validation_accuracy_last": float(np.mean(last)) if complete else None,
         "accuracy_last_epoch": ends["accuracy"],

@@ -66,7 +66,12 @@ def answer(study: Study, rows: list[dict], paired: list[dict], worth: list[dict]
         heads.append(f"Nothing is compared: that takes a run from {BASELINE} and another at the same fraction.")
     return {
         "headlines": [head for head in heads if head],
-        "lines": baseline_lines(study) + lines + arm_lines(study) + choice_lines(rows) + plateau_lines(study),
+        "lines": baseline_lines(study)
+        + lines
+        + arm_lines(study)
+        + tuned_lines(rows)
+        + choice_lines(rows)
+        + plateau_lines(study),
         "warnings": cautions(study, rows),
         "calibration": calibration_lines(paired),
         "arms": [
@@ -263,6 +268,11 @@ def arm_lines(study: Study) -> list[str]:
         by_arm[arm].append(f"{at}: {judged['verdict']}{points}")
     usual = study.arms[0] or "the usual training"
     return [f"{_sentence(arm)[:-1]}, against {usual}, {'; '.join(parts)}." for arm, parts in by_arm.items() if parts]
+
+
+def tuned_lines(rows: Sequence[dict]) -> list[str]:
+    """A sentence for each row whose hyperparameters the study has chosen."""
+    return [f"Tuned: {row['init']} at {Level.of_row(row)} uses {row['tuned']}." for row in rows if row["tuned"]]
 
 
 def choice_lines(rows: Sequence[dict]) -> list[str]:

@@ -1,7 +1,7 @@
 """The runs of a study: pre-training runs and cells of the grid, each with its run directory and config."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,10 @@ from mae_jax.config.tasks import LINEAR, RANDOM_PROBE, TRAITS
 from mae_jax.config.validation import typed
 from mae_jax.runtime.disk import exists
 from mae_jax.runtime.text import count
-from mae_jax.study.inits import OF_THE_ENCODER, OF_THE_LABELS, Init, inits
+from mae_jax.study.inits import OF_THE_ENCODER, OF_THE_LABELS, Init, grid, in_words, inits
 
 Run = tuple[Path, RunConfig]
+TRIED = "tried"  # the field `tuned` of runs that try hyperparameters
 
 
 def pretrain_dir(config: StudyConfig, workdir: Path, init: Init, number: int) -> Path:
@@ -53,12 +54,43 @@ def pretrainings(config: StudyConfig, workdir: Path) -> Iterator[Run]:
             yield place, changed(config.pretrain, changes)
 
 
-def cells(config: StudyConfig, workdir: Path) -> Iterator[Run]:
+def cells(config: StudyConfig, workdir: Path, tuned: Mapping[str, Mapping[str, Any]] | None = None) -> Iterator[Run]:
+    """The evaluations of the study, with the `tuned` hyperparameters of each level (see `tuning`)."""
+    for place, cell, level, _ in _cells(config, workdir):
+        yield place, changed(cell, (tuned or {}).get(level, {}))
+
+
+def tuning(config: StudyConfig, workdir: Path) -> Iterator[tuple[str, dict[str, Any], Run]]:
+    """The runs that try hyperparameters: for each level, and each setting of `inits.grid`, one with the first seed.
+
+    A level is an arm at a number of labels and of updates. Yields (level, setting, run). The runs differ from the first
+    cell of their level in the setting alone.
+    """
+    settings = grid(config)
+    for _, cell, level, number in _cells(config, workdir) if settings else ():
+        if not level or number:
+            continue
+        for setting in settings:
+            slug = ",".join(f"{key.rpartition('.')[2]}={value:g}" for key, value in setting.items())
+            name = {"name": f"tuning {cell.name}, {in_words(setting)}", "tuned": TRIED}
+            # Deeper than the directories of cells, so that no report takes it for one.
+            yield level, setting, (workdir / "tuning" / level / slug, changed(cell, setting | name))
+
+
+def untuned(config: StudyConfig, workdir: Path, tuned: Mapping[str, Any]) -> Iterator[Run]:
+    """The cells whose level should have tuned hyperparameters and has none."""
+    for place, cell, level, _ in _cells(config, workdir):
+        if level and config.tune and level not in tuned:
+            yield place, cell
+
+
+def _cells(config: StudyConfig, workdir: Path) -> Iterator[tuple[Path, RunConfig, str, int]]:
     """The evaluations of the study: `config.evaluations` x seeds x fractions x inits, and step-matched runs.
 
     Cells with the same evaluation, seed, fraction and number of updates differ only in their initial weights and in
     the fields that `config.inits` changes, except that each encoder has the network and the normalization of its
     pre-training. Only fine-tuning has step-matched runs. Arms without a network have evaluations without updates alone.
+    Yields directory, config, level ("" unless labels change the encoder), and the number of the seed.
     """
     subset_seeds = config.subset_seeds or (0,) * len(config.seeds)
     labels = config.label_counts or config.fractions
@@ -102,7 +134,8 @@ def cells(config: StudyConfig, workdir: Path) -> Iterator[Run]:
             cell = changed(start, changes)
             budget = shown(amount)[1] + (f"-as{shown(match)[1]}" if match else "")
             before = f"{task}-" if frozen else ""
-            yield workdir / "cells" / f"{before}{budget}-{init.slug}-seed{seed}", cell
+            level = f"{budget}-{init.slug}" if TRAITS[task].fine_tunes else ""
+            yield workdir / "cells" / f"{before}{budget}-{init.slug}-seed{seed}", cell, level, number
 
 
 def _labels(amount: float, counted: bool) -> tuple[str, str]:
@@ -112,4 +145,5 @@ def _labels(amount: float, counted: bool) -> tuple[str, str]:
 
 def runs(config: StudyConfig, workdir: Path) -> list[Run]:
     """All runs of a study, in the order in which they run."""
-    return [*pretrainings(config, workdir), *cells(config, workdir)]
+    tried = (run for _, _, run in tuning(config, workdir))
+    return [*pretrainings(config, workdir), *tried, *cells(config, workdir)]

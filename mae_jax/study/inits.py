@@ -1,6 +1,7 @@
 """The arms of a study: how `inits` names initial weights, and the config fields that an arm changes."""
 
 import dataclasses
+import itertools
 import re
 from typing import Any
 
@@ -13,9 +14,12 @@ from mae_jax.runtime.places import local
 
 OF_THE_ENCODER = tuple(f"model.{name}" for name in ENCODER) + tuple(f"data.{name}" for name in NORMALIZATION)
 OF_THE_LABELS = ("data.subset", "data.subset_from")  # fields of the fine-tuning that its probes share
+TUNABLE = (  # besides the fields of optim
+    *("train.label_smoothing", "train.mixup", "train.cutmix", "model.drop_path", "model.dropout"),
+)
 SEPARATOR = ";"  # of the values of a list, because "," separates fields
 BY_THE_STUDY = {  # fields that the study sets in each of its runs
-    *("task", "name", "seed", "init", "init_from", "init_name", "init_seen"),
+    *("task", "name", "seed", "init", "init_from", "init_name", "init_seen", "tuned"),
     *("data.fraction", "data.label_count", "data.subset_seed", "train.match_fraction", "train.match_count"),
 }
 _FINETUNE = "finetune."
@@ -141,16 +145,44 @@ def _pretraining_change(text: str, key: str, value: str, config: StudyConfig) ->
     return _field(text, key if "." in key else f"mae.{key}", value, config.pretrain)
 
 
-def _field(text: str, key: str, value: str, config: RunConfig) -> dict[str, Any]:
+def grid(config: StudyConfig) -> list[dict[str, Any]]:
+    """All combinations of the values in `config.tune`, as changes to the fine-tuning; [] without tuning.
+
+    Each entry is FIELD=VALUE;VALUE... Every arm gets the same combinations. Raises UserError for a field that is not
+    numeric, or would change the network or the training length, or that an arm of `inits` sets itself.
+    """
+    choices: dict[str, list[Any]] = {}
+    for text in config.tune:
+        key, _, listed = text.partition("=")
+        if not (key.startswith("optim.") or key in TUNABLE):
+            raise UserError(f"tune: {text!r}: {key} cannot be tuned; use a field of optim, or {', '.join(TUNABLE)}")
+        values = [_field(text, key, value, config.finetune, "tune")[key] for value in listed.split(SEPARATOR)]
+        if key in choices or len(set(values)) < len(values) or any(type(v) not in (int, float) for v in values):
+            raise UserError(f"tune: {text!r} is not allowed; name each field of numbers, and each value, once")
+        choices[key] = values
+    for text, init in zip(config.inits, inits(config), strict=True):
+        if both := [key for key in choices if key in init.finetune]:
+            raise UserError(f"inits: {text!r} sets {both[0]}, which tune={config.tune} chooses; leave it out of one")
+    return (
+        [dict(zip(choices, values, strict=True)) for values in itertools.product(*choices.values())] if choices else []
+    )
+
+
+def in_words(changes: dict[str, Any]) -> str:
+    """Changes of numbers, such as "optim.base_lr=0.001, optim.weight_decay=0.05"."""
+    return ", ".join(f"{key}={value:g}" for key, value in changes.items())
+
+
+def _field(text: str, key: str, value: str, config: RunConfig, where: str = "inits") -> dict[str, Any]:
     """A changed field of a run, with its value in the type of the field."""
     known = rules(RunConfig)
     if key not in known:
         raise UserError(
-            f"inits: {text!r}: {key.removeprefix('mae.')} is not known; use exp, one of "
+            f"{where}: {text!r}: {key.removeprefix('mae.')} is not known; use exp, one of "
             f"{', '.join(as_dict(config.mae))}, or a dotted field that `--help` lists, such as model.decoder_depth"
         )
     if key in BY_THE_STUDY:
-        raise UserError(f"inits: {text!r}: the study sets {key} in each of its runs; use another field")
+        raise UserError(f"{where}: {text!r}: the study sets {key} in each of its runs; use another field")
     like = known[key][0]
     try:
         if isinstance(like, tuple):
@@ -160,4 +192,4 @@ def _field(text: str, key: str, value: str, config: RunConfig) -> dict[str, Any]
             return {key: {"true": True, "false": False}[value.lower()]}
         return {key: type(like)(value.replace(SEPARATOR, ",") if isinstance(like, str) else value)}
     except (ValueError, KeyError):
-        raise UserError(f"inits: {text!r}: {key}={value} is not a valid {type(like).__name__}") from None
+        raise UserError(f"{where}: {text!r}: {key}={value} is not a valid {type(like).__name__}") from None

@@ -17,12 +17,12 @@ from mae_jax.config.loading import as_json
 from mae_jax.config.validation import validate
 from mae_jax.data.splits import DataCache
 from mae_jax.rundir import contents, identity, lock
-from mae_jax.runtime import clock, signals
+from mae_jax.runtime import clock, processes, signals
 from mae_jax.runtime.disk import exists
 from mae_jax.runtime.errors import UserError
 from mae_jax.runtime.progress import Progress, duration
 from mae_jax.runtime.text import count
-from mae_jax.study import cells, side_by_side
+from mae_jax.study import cells, side_by_side, tuning
 from mae_jax.study.cells import Run
 from mae_jax.study.execution import run_all
 from mae_jax.study.validation import validate_study
@@ -40,9 +40,22 @@ def run(config: ConfigDict | StudyConfig, workdir: Path, *, cache: DataCache | N
     leader = jax.process_index() == 0
     with signals.collect_signals() as signals_received, lock.held(workdir, leader):
         keep_study(config, workdir, leader)
-        runs = configured(cells.runs(config, workdir))
         progress = Progress(config.finetune.log.progress_seconds, quiet=not leader)
-        missing = run_all(config, runs, progress, signals_received, cache, gpus)
+        cache = cache or DataCache()
+        tuned = tuning.chosen(workdir) if config.tune else {}
+        if any(True for _ in cells.untuned(config, workdir, tuned)):
+            tried = [run for _, _, run in cells.tuning(config, workdir)]
+            first = configured([*cells.pretrainings(config, workdir), *tried])
+            missing = run_all(config, first, progress, signals_received, cache, gpus)
+            processes.any_process(False)  # all wait until the last run is written
+            tuned = tuning.choose(config, workdir, missing, leader)
+            for line in tuning.describe(tuned) if leader else ():
+                progress.say(line)
+        without_choice = dict(cells.untuned(config, workdir, tuned))
+        wanted = [run for run in cells.cells(config, workdir, tuned) if run[0] not in without_choice]
+        runs = configured([*cells.pretrainings(config, workdir), *wanted])
+        missing = without_choice | run_all(config, runs, progress, signals_received, cache, gpus)
+        runs += without_choice.items()
         finished = [place for place, cell in runs if cell.traits.labeled and place not in missing]
         written = {}
         if leader and finished:

@@ -26,7 +26,7 @@ from mae_jax.step.from_config import spec_of
 from mae_jax.step.spec import StepSpec
 from mae_jax.step.state import abstract_state, init_state
 from mae_jax.step.train_step import train_step
-from mae_jax.study.cells import Run
+from mae_jax.study.cells import TRIED, Run
 from mae_jax.train import build, finetune, probe, resume
 
 STEPS, SECONDS = 4, 2.0  # limits of the timing: number of steps, and seconds
@@ -187,7 +187,7 @@ def describe(planned: Sequence[Planned]) -> list[str]:
     for run in planned:
         c, r = run.config, run.resolved
         labels = (c.data.label_count, c.data.fraction)
-        key = (labels, arm_of(c), c.task, r.n_train, r.steps) if c.traits.labeled else (c.name,)
+        key = (labels, arm_of(c), c.task, r.n_train, r.steps, c.tuned == TRIED) if c.traits.labeled else (c.name,)
         groups.setdefault(key, []).append(run)
     for runs in groups.values():
         c, r = runs[0].config, runs[0].resolved
@@ -196,7 +196,7 @@ def describe(planned: Sequence[Planned]) -> list[str]:
             arm = f", {arm_of(c)}" if arm_of(c) else ""
             names = ", ".join(dict.fromkeys(run.config.init_name or run.config.init for run in runs))
             seeds = ", ".join(dict.fromkeys(str(run.config.seed) for run in runs))
-            arm = (f", {c.traits.words}" if c.traits.frozen else "") + arm
+            arm = (f", {c.traits.words}" if c.traits.frozen else "") + arm + (", tuning" if c.tuned == TRIED else "")
             what = f"{labels_of(c.data)}{arm}: {count(len(runs), 'run')} ({names}; seeds {seeds})"
         if not c.traits.updates:
             lines.append(f"  {what}: {count(r.n_train, 'image')}, frozen features")

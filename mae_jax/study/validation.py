@@ -12,12 +12,12 @@ from ml_collections import ConfigDict
 
 from mae_jax.config.fields import TASKS, AnyConfig, Rule, RunConfig, StudyConfig, SweepConfig, rules
 from mae_jax.config.loading import one_of
-from mae_jax.config.tasks import QUICK, UNLABELED
+from mae_jax.config.tasks import QUICK, TRAITS, UNLABELED, USUAL
 from mae_jax.config.validation import ENCODER, NORMALIZATION, refuse_unknown, typed, validate, validate_ratio
 from mae_jax.rundir.contents import sides_of
 from mae_jax.runtime.errors import UNUSABLE, UserError
 from mae_jax.study import cells
-from mae_jax.study.inits import inits
+from mae_jax.study.inits import grid, inits
 
 S = TypeVar("S", StudyConfig, SweepConfig)
 
@@ -58,6 +58,7 @@ def validate_study(config: ConfigDict | StudyConfig) -> StudyConfig:
         return config
     study = _several(config, StudyConfig, "a study")
     _validate_contrasts(study)
+    _validate_tuning(study)
     if not {*QUICK} & {*study.evaluations}:
         for text, init in zip(study.inits, inits(study), strict=True):
             if not init.has_network:
@@ -69,6 +70,21 @@ def validate_study(config: ConfigDict | StudyConfig) -> StudyConfig:
         if run.init != "weights":  # else the network comes from the weight files
             validate(run, f"{run.task if run.traits.frozen else run.name}: ")
     return study
+
+
+def _validate_tuning(study: StudyConfig) -> None:
+    """Checks `tune`, and that there are validation images to choose on, and runs to tune."""
+    if not grid(study):
+        return
+    if not study.finetune.data.val_fraction and study.finetune.data.val_split in ("", "none"):
+        raise UserError(
+            f"tune={study.tune} chooses on validation images, but finetune.data.val_fraction=0; raise it, or leave "
+            "tune out"
+        )
+    if not any(TRAITS[task].fine_tunes for task in study.evaluations):
+        raise UserError(
+            f"tune={study.tune} is for {USUAL}, but evaluations={study.evaluations}; add it, or leave tune out"
+        )
 
 
 def validate_sweep(config: ConfigDict | SweepConfig) -> SweepConfig:

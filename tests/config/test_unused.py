@@ -17,7 +17,7 @@ from tests.config.test_config import ARGUMENTS, ROOT
 
 KEYS = [key for key in rules(RunConfig) if key != "task"]
 # Read by the code that writes the config, compares configs or names directories, and not while a run computes.
-ELSEWHERE = {"name", "init_name", "data.group_pattern", "data.bad_images", "data.prepared_dir", "data.labels"}
+ELSEWHERE = {"name", "init_name", "tuned", "data.group_pattern", "data.bad_images", "data.prepared_dir", "data.labels"}
 ELSEWHERE |= {"data.columns", "data.dir", "data.levels", "data.train_split", "data.test_split", "data.val_split"}
 ELSEWHERE |= {"data.test_fraction", "data.test_seed", "init_from"}
 ELSEWHERE |= {"data.synthetic_train", "data.synthetic_test", "data.synthetic_unlabelled"}  # one generated data set

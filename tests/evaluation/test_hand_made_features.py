@@ -75,7 +75,9 @@ def test_the_threshold_and_the_texture_are_those_of_scikit_image():
 
 def test_colors_are_those_of_the_nucleus_and_around_it():
     features = measured(cell())
-    assert [features[name] for name in ("red", "green", "blue")] == pytest.approx(np.array([90, 30, 120]) / 255, abs=0.05)
+    assert [features[name] for name in ("red", "green", "blue")] == pytest.approx(
+        np.array([90, 30, 120]) / 255, abs=0.05
+    )
     around = np.array([features[f"{name}_around"] for name in ("red", "green", "blue")])
     assert (around > 0.7).all()
 
