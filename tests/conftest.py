@@ -33,16 +33,13 @@ install_import_hook(
     [f"mae_jax.{name}" for name in CHECKED], f"beartype.beartype(conf=__import__('sys').modules['{__name__}'].CHECK)"
 )
 
-from mae_jax.config.fields import defaults
-from mae_jax.config.tasks import TRAITS
+from mae_jax.config.fields import RunConfig, defaults
 
 
 class ChangeableConfig(ConfigDict):
     """A config that a test can still change, with the properties of a `RunConfig`."""
 
-    @property
-    def traits(self):
-        return TRAITS[self.task]
+    traits, has_network = RunConfig.traits, RunConfig.has_network
 
 
 @pytest.fixture(scope="session")
