@@ -1,6 +1,7 @@
 """The identity of a run: its saved config, which a resumed run must match, and the versions of the code."""
 
 import contextlib
+import math
 import os
 import subprocess
 import sys
@@ -74,7 +75,7 @@ def refuse_difference(workdir: Path, path: Path, config: AnyConfig, resolved: di
     differing = difference(ours, theirs)
     why = ""
     if {line.partition(":")[0] for line in differing} & {"train.epochs", "train.steps"}:
-        why = _cannot_grow(ours, theirs)
+        why = _cannot_grow(ours, theirs, began)
         others = [line for line in differing if line.partition(":")[0] not in LENGTH]
         if not why and not others:
             return True
@@ -98,8 +99,11 @@ def _unused(config: AnyConfig, flat: dict[str, Any]) -> dict[str, Any]:
     return unread
 
 
-def _cannot_grow(ours: dict[str, Any], theirs: dict[str, Any]) -> str:
-    """Why a run cannot be extended to its new length, as the end of a sentence; "" if it can."""
+def _cannot_grow(ours: dict[str, Any], theirs: dict[str, Any], began: dict[str, Any]) -> str:
+    """Why a run cannot be extended to its new length, as the end of a sentence; "" if it can.
+
+    `began` are the steps that were derived for it.
+    """
     schedule = ours.get("optim.schedule")
     if schedule != "constant":
         return (
@@ -109,6 +113,13 @@ def _cannot_grow(ours: dict[str, Any], theirs: dict[str, Any]) -> str:
     name = "train.steps" if ours["train.steps"] and theirs["train.steps"] else "train.epochs"
     if bool(ours["train.steps"]) != bool(theirs["train.steps"]) or ours[name] <= theirs[name]:
         return f"; a run can only get longer: set a larger {name}"
+    warmup, per_epoch = theirs["optim.warmup_epochs"], began.get("steps_per_epoch")
+    epochs = theirs["train.epochs"] if not theirs["train.steps"] else theirs["train.steps"] / (per_epoch or math.inf)
+    if warmup > epochs and began.get("warmup_steps") == began.get("steps"):
+        return (
+            f"; its length cannot change, because its warm-up (optim.warmup_epochs={warmup:g}) lasted as long as the run "
+            f"and would be longer now, so the learning rates of the finished updates would differ"
+        )
     return ""
 
 

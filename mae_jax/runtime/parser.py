@@ -59,7 +59,7 @@ class Parser(argparse.ArgumentParser):
             self.error(f"unknown argument {unknown[0]!r}")
         for action in [each for parser in self._parsers() for each in parser._actions]:
             value: Any = getattr(options, action.dest, None)
-            name = action.option_strings[-1] if action.option_strings else str(action.metavar or action.dest)
+            name = action.option_strings[-1] if action.option_strings else ""
             if action.type is user_path and value:
                 several = (
                     [local(place, name) for place in value] if action.nargs not in (None, "?") else local(value, name)
@@ -67,7 +67,7 @@ class Parser(argparse.ArgumentParser):
                 setattr(options, action.dest, several)
             if isinstance(action.type, Number) and value is not None and not action.type.range.holds(value):
                 shown = f"{value:g}" if isinstance(value, float) else value
-                raise UserError(f"{name}={shown} is out of range; allowed: {action.type.range.words}")
+                raise UserError(f"{name or action.metavar}={shown} is out of range; allowed: {action.type.range.words}")
         return options
 
     def options(self) -> set[str]:

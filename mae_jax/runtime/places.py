@@ -10,15 +10,16 @@ from mae_jax.runtime.errors import UserError
 
 
 def local(place: str | os.PathLike, field: str) -> Path:
-    """`place` with `~` expanded. Raises UserError that names `field` for an address such as s3://bucket/key."""
+    """`place` with `~` expanded. Raises UserError for an address such as s3://bucket/key; it names `field`, if any."""
     text = os.fspath(place)
+    named = f"{field}={text}" if field else text
     if re.match(r"[A-Za-z]:/", text) and os.name != "nt":
-        raise UserError(f"{field}={text}: this is a path of Windows; give the path on this machine")
+        raise UserError(f"{named}: this is a path of Windows; give the path on this machine")
     if match := re.match(r"([A-Za-z][\w+.-]*):/", text):
         if match[1].lower() == "file":
-            raise UserError(f"{field}={text}: omit file:// and give the path on this machine")
+            raise UserError(f"{named}: omit file:// and give the path on this machine")
         raise UserError(
-            f"{field}={text}: {match[1]}:// addresses are neither read nor written; name a folder on this machine, and "
+            f"{named}: {match[1]}:// addresses are neither read nor written; name a folder on this machine, and "
             f"copy the files yourself"
         )
     try:
@@ -26,7 +27,7 @@ def local(place: str | os.PathLike, field: str) -> Path:
     except RuntimeError:
         user = text.partition("/")[0]
         why = "no home directory is known here" if user == "~" else f"{user} is not a user with a home directory"
-        raise UserError(f"{field}={text}: {why}; give the full path") from None
+        raise UserError(f"{named}: {why}; give the full path") from None
 
 
 def hub_advice(place: str | os.PathLike) -> str:

@@ -110,3 +110,19 @@ def test_versions_and_the_commit(monkeypatch):
 
     monkeypatch.setattr(identity.subprocess, "run", fails)
     assert identity.commit() == ""
+
+
+@pytest.mark.parametrize(("epochs", "warmup", "may"), [(3.0, 5.0, False), (3.0, 3.0, True), (9.0, 5.0, True)])
+def test_a_run_that_ended_within_its_warm_up_cannot_get_longer(tiny_config, tmp_path, epochs, warmup, may):
+    """A longer run would have warmed up more slowly."""
+    fields = {"optim.schedule": "constant", "optim.warmup_epochs": warmup, "train.epochs": epochs}
+    config = validate(tiny_config(**fields))
+    steps = round(2 * epochs)
+    resolved = {"devices": 1, "steps_per_epoch": 2, "steps": steps, "warmup_steps": min(steps, round(2 * warmup))}
+    identity.keep_config(tmp_path, config, resolved)
+    longer = changed(config, {"train.epochs": 20.0})
+    if may:
+        assert identity.refuse_difference(tmp_path, tmp_path / contents.CONFIG, longer)
+        return
+    with pytest.raises(UserError, match=r"because its warm-up \(optim.warmup_epochs=5\) lasted as long as the run and"):
+        identity.refuse_difference(tmp_path, tmp_path / contents.CONFIG, longer)

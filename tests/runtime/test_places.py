@@ -98,7 +98,7 @@ def test_options_that_are_paths_are_expanded_and_refuse_remote_addresses(home, c
     load(command).add_arguments(parser)
     options = parser.parse_args(arguments)
     assert all(str(getattr(options, name)).startswith(f"{home}/") for name in names)
-    with pytest.raises(UserError, match=f"=s3://d: {REMOTE}"):
+    with pytest.raises(UserError, match=f"s3://d: {REMOTE}"):
         parser.parse_args([text.replace("~/", "s3://") if "~/d" in text else text for text in arguments])
 
 

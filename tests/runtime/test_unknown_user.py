@@ -61,7 +61,7 @@ def test_a_user_without_a_name_and_a_home_gets_results(nobody):
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (["runs", "~/runs"], "DIR=~/runs: no home directory is known here"),
+        (["runs", "~/runs"], "~/runs: no home directory is known here"),
         (["check", "raabin_wbc"], "prepared data sets are expected in ~/tensorflow_datasets, and no home directory"),
         (
             [*RUN, "--workdir=/here"],

@@ -16,7 +16,7 @@ def test_a_sweep_s_directory_is_all_of_its_runs(tmp_path, write_network, capsys)
 
 def test_an_address_and_a_directory_without_networks_are_one_line_and_exit_code_2(tmp_path, capsys):
     assert main(["s3://bucket/run", "--out", str(tmp_path / "out")]) == 2
-    assert capsys.readouterr().err.startswith("error: DIR=s3://bucket/run: s3:// addresses are neither")
+    assert capsys.readouterr().err.startswith("error: s3://bucket/run: s3:// addresses are neither")
     assert main([str(tmp_path), "--out", str(tmp_path / "out")]) == 2
     printed = capsys.readouterr().err
     assert printed == "error: no run directory holds reconstructions.csv; give at least one finished pre-training\n"
