@@ -1,7 +1,7 @@
 r"""The label-efficiency study: pre-training, then scratch against MAE at 1, 10, 50 and 100 % of the labels.
 
 mae-jax run --config=configs/study.py[:data=SOURCE][,protocol=controlled|paper|author]
-  [,seeds=5][,scale=paper|laptop][,exp=2][,recipe=study|mae]
+  [,seeds=5][,scale=paper|laptop][,exp=2][,recipe=study|mae][,fractions=few|many][,pretrain_seeds=true]
 
 protocol=controlled shows how certain the result is. Each of five seeds has its own labels and initial weights. The
 epoch with the best validation score is tested. Each fraction is also trained for as many updates as 100 %. A linear
@@ -10,6 +10,8 @@ linear_probe). seeds=3 takes three fifths of the time; with fewer, you cannot te
 protocol=paper is the study as described: one seed, 20 epochs, the last one tested. protocol=author is the study with
 the settings that its author published, see author() below. All protocols add a linear probe of random weights, the
 baseline that every encoder must beat (config.random_probe).
+fractions=few is 1, 10, 50 and 100 %; fractions=many is 1, 2, 5, 10, 25, 50 and 100 %. pretrain_seeds=true pre-trains
+once for each seed, so that intervals cover that, too; mae-jax plan says how long it takes.
 scale=paper is ViT-B/16 at 224. scale=laptop is a small ViT at 64 px. recipe is that of configs/finetune.py.
 
 With data=folder, --config.finetune.data.dir=DIR names the labeled images and --config.pretrain.data.dir=DIR[,DIR...]
@@ -26,10 +28,12 @@ from mae_jax.config.loading import flatten, load, one_of, parse_arg
 from mae_jax.runtime.errors import UserError
 
 EXPERIMENTS = (1, 2, 3)
+FRACTIONS = {"few": (0.01, 0.1, 0.5, 1.0), "many": (0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0)}
 
 
 def get_config(arg=None):
-    arg = parse_arg(arg, data="raabin_wbc", protocol="controlled", seeds=0, scale="paper", exp=2, recipe="study")
+    known = {"data": "raabin_wbc", "protocol": "controlled", "seeds": 0, "scale": "paper", "exp": 2, "recipe": "study"}
+    arg = parse_arg(arg, **known, fractions="few", pretrain_seeds=False)
     one_of("protocol", arg.protocol, ("controlled", "paper", "author"))
     one_of("scale", arg.scale, ("paper", "laptop"))
     pretrain = pretraining(arg, arg.exp)
@@ -54,6 +58,9 @@ def get_config(arg=None):
     seeds = arg.seeds or (5 if arg.protocol == "controlled" else 1)
     if seeds > 1:
         config.seeds, config.subset_seeds = tuple(range(seeds)), tuple(range(10, 10 + seeds))
+    config.fractions = FRACTIONS[one_of("fractions", arg.fractions, tuple(FRACTIONS))]
+    if arg.pretrain_seeds:
+        config.pretrain_seeds = tuple(range(seeds))
     if arg.protocol == "author":
         author(finetune)
         config.inits = ("scratch=scratch:model.dropout=0.1", "mae")

@@ -25,6 +25,7 @@ ARGUMENTS = {
         "protocol=paper,exp=3",
         "protocol=author",
         "data=synthetic,scale=laptop,recipe=mae",
+        "seeds=3,fractions=many,pretrain_seeds=true",
     ],
     "demo.py": ["", "smoke=true"],
     "quick.py": ["", "data=synthetic,seeds=2,steps=10"],
@@ -111,3 +112,12 @@ def test_protocols_have_their_seeds_and_the_author_settings():
     assert (f.optim.schedule, f.optim.warmup_epochs, f.optim.weight_decay) == ("linear", 0, 0)
     assert f.train.select == "loss" and tuple(f.data.mean) == tuple(f.data.std) == (0.5, 0.5, 0.5)
     assert tuple(f.data.crop_scale) == (1, 1) and f.data.flips
+
+
+def test_a_study_offers_more_fractions_and_a_pretraining_for_each_seed():
+    usual, more = (loading.load(ROOT / "configs/study.py", arg) for arg in ("", "fractions=many,pretrain_seeds=true"))
+    assert (usual.fractions, usual.pretrain_seeds) == ((0.01, 0.1, 0.5, 1.0), ())
+    assert more.fractions == (0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0)
+    assert more.pretrain_seeds == more.seeds == (0, 1, 2, 3, 4)
+    with pytest.raises(UserError, match="fractions=all is not allowed; use one of few, many"):
+        loading.load(ROOT / "configs/study.py", "fractions=all")
