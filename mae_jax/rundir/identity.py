@@ -115,10 +115,10 @@ def _cannot_grow(ours: dict[str, Any], theirs: dict[str, Any], began: dict[str, 
         return f"; a run can only get longer: set a larger {name}"
     warmup, per_epoch = theirs["optim.warmup_epochs"], began.get("steps_per_epoch")
     epochs = theirs["train.epochs"] if not theirs["train.steps"] else theirs["train.steps"] / (per_epoch or math.inf)
-    if warmup > epochs and began.get("warmup_steps") == began.get("steps"):
+    if warmup > epochs and per_epoch and began.get("warmup_steps") == began.get("steps"):
         return (
-            f"; its length cannot change, because its warm-up (optim.warmup_epochs={warmup:g}) lasted as long as the run "
-            f"and would be longer now, so the learning rates of the finished updates would differ"
+            f"; its length cannot change, because its warm-up (optim.warmup_epochs={warmup:g}) lasted as long as the "
+            f"run and would be longer now, so the learning rates of the finished updates would differ"
         )
     return ""
 
