@@ -71,7 +71,7 @@ def _without_contrast(gray: Float32[np.ndarray, "side side"]) -> Int8[np.ndarray
 
 
 class Kept:
-    """Perceptual hashes that a source keeps in memory. They are not sent to worker processes, which only read."""
+    """Perceptual hashes that a source keeps in memory. They are not sent to a loader's processes, which only read."""
 
     def __init__(self, hashes: Int8[np.ndarray, "n pixels"]):
         self.hashes: Int8[np.ndarray, "n pixels"] | None = hashes

@@ -4,10 +4,12 @@ import pickle
 import resource
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 
 from mae_jax.config.fields import StudyConfig, SweepConfig
+from mae_jax.data.looks import Kept
 from mae_jax.data.splits import DataCache
 from mae_jax.runtime import hardware, peers, signals
 from mae_jax.runtime.errors import UserError
@@ -113,11 +115,18 @@ def chosen(
     return faster
 
 
+class _Pickler(pickle.Pickler):
+    """Also keeps the perceptual hashes, with which a worker looks for test images that its pre-training has seen."""
+
+    def reducer_override(self, value: Any) -> Any:
+        return (Kept, (value.hashes,)) if isinstance(value, Kept) else NotImplemented
+
+
 def keep(cache: DataCache, folder: str) -> str:
     """Saves what was read of the images in `folder` for the workers. Returns the path."""
     path = images_in(folder)
     with open(path, "wb") as file:
-        pickle.dump(cache, file)
+        _Pickler(file).dump(cache)
     return path
 
 

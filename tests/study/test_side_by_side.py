@@ -4,10 +4,12 @@ import os
 import pickle
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from mae_jax.config.fields import study_defaults
 from mae_jax.config.schedule import Schedule
+from mae_jax.data.looks import Kept
 from mae_jax.data.splits import DataCache
 from mae_jax.runtime.errors import UserError
 from mae_jax.runtime.progress import Progress
@@ -127,3 +129,14 @@ def test_what_was_read_of_the_images_reaches_the_workers(tmp_path):
     with open(path, "rb") as file:
         again = pickle.load(file)
     assert again.once(("validation", 1), lambda: pytest.fail("computed again")) == [3, 1]
+
+
+def test_the_workers_of_a_study_get_the_perceptual_hashes_and_those_of_a_loader_do_not(tmp_path):
+    """A worker compares its test images with those of its pre-training."""
+    cache, hashes = DataCache(), np.arange(-8, 8, dtype=np.int8).reshape(2, 8)
+    cache.once(("images",), lambda: Kept(hashes))
+    with open(side_by_side.keep(cache, os.fspath(tmp_path)), "rb") as file:
+        again = pickle.load(file)
+    np.testing.assert_array_equal(again.once(("images",), dict)(), hashes)
+    with pytest.raises(RuntimeError, match="not sent to other processes"):
+        pickle.loads(pickle.dumps(Kept(hashes)))()

@@ -2,15 +2,19 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from mae_jax.checkpoints.steps import committed_steps
+from mae_jax.data import synthetic
 from mae_jax.rundir import contents
 from mae_jax.runtime.errors import EXIT_STOPPED, EXIT_USER_ERROR
 from mae_jax.study import team
@@ -61,13 +65,14 @@ GRID = ("--config.fractions=(0.5,1.0)", "--config.evaluations=('finetune','knn')
 LONG = ("--config.finetune.train.steps=400", "--config.fractions=(1.0,)", "--config.evaluations=('finetune',)")
 
 
-def command(workdir: Path, *more: str) -> list[str]:
-    start = ["-m", "mae_jax.main", "--config=configs/study.py:data=synthetic,protocol=paper,scale=laptop"]
+def command(workdir: Path, *more: str, data: str = "synthetic") -> list[str]:
+    start = ["-m", "mae_jax.main", f"--config=configs/study.py:data={data},protocol=paper,scale=laptop"]
     fields = [
         f"--config.{part}.{group}.{name}={value}"
         for part in ("pretrain", "finetune")
         for group, values in TINY.items()
         for name, value in values.items()
+        if data in name or "synthetic" not in name
     ]
     return [
         sys.executable, *start, *fields, f"--workdir={workdir}", "--config.inits=('scratch','mae')",
@@ -75,9 +80,9 @@ def command(workdir: Path, *more: str) -> list[str]:
     ]  # fmt: skip
 
 
-def start(workdir: Path, environment: dict[str, str], *more: str) -> subprocess.Popen[str]:
+def start(workdir: Path, environment: dict[str, str], *more: str, data: str = "synthetic") -> subprocess.Popen[str]:
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "cwd": ROOT, "env": environment}
-    return subprocess.Popen(command(workdir, *more), **pipes)
+    return subprocess.Popen(command(workdir, *more, data=data), **pipes)
 
 
 def results_of(workdir: Path) -> dict[str, str]:
@@ -118,6 +123,31 @@ def test_cells_side_by_side_equal_those_of_a_serial_study_to_the_bit(serial, tmp
     assert results_of(tmp_path / "study") == results_of(serial)
     tables = [(place / "report" / "table.csv").read_text() for place in (serial, tmp_path / "study")]
     assert tables[0] == tables[1]
+
+
+@pytest.mark.slow
+def test_workers_find_test_images_that_the_pre_training_has_seen(tmp_path, environment):
+    """The images are in folders, and the unlabeled ones hold a test image."""
+    cells = tmp_path / "cells"
+    for part, count in (("Train", 40), ("TestA", 10)):
+        for i in range(count):
+            label = i % 2
+            place = cells / part / synthetic.CLASSES[label]
+            place.mkdir(parents=True, exist_ok=True)
+            image = synthetic.draw_cell(np.random.default_rng((count, i)), label, 32)
+            Image.fromarray(image).save(place / f"{i:02}.png")
+    (tmp_path / "unlabeled").mkdir()
+    for i in range(30):
+        image = synthetic.draw_cell(np.random.default_rng((1, i)), i % 5, 32)
+        Image.fromarray(image).save(tmp_path / "unlabeled" / f"{i:02}.png")
+    shutil.copy(cells / "TestA" / synthetic.CLASSES[0] / "04.png", tmp_path / "unlabeled" / "30.png")
+    folders = [f"--config.finetune.data.dir={cells}", f"--config.pretrain.data.dir={tmp_path / 'unlabeled'}"]
+    run = start(tmp_path / "study", environment, "--config.parallel=2", *folders, *GRID, data="folder")
+    text, _ = run.communicate()
+    assert run.returncode == 0 and "2 runs at once" in text, text
+    for name in ("100pct-mae-seed0", "knn-50pct-mae-seed0"):
+        info = contents.read_json(tmp_path / "study" / "cells" / name / contents.RUN)
+        assert info["seen_before"]["TestA"]["identical"] == 1, info["seen_before"]
 
 
 def until(condition, seconds: float = 120.0) -> None:
