@@ -3,7 +3,8 @@
 DATASET is a prepared data set, a CSV or Parquet file of labels, or a folder: DIR/<split>/<class>/*, DIR/<class>/*,
 DIR/<split>/data/<class>/*, or images without labels. Folders of patients may be inside the class folders or around
 them. An ambiguous layout is reported. The command finds byte-identical images, and near-identical ones that look like
-copies, within and across splits. It writes them with their labels to a CSV file.
+copies, within and across splits. It writes them with their labels to a CSV file. It also prints the warnings of a run:
+classes with few images, classes that alone have certain groups, days or image sizes, and large images.
 """
 
 import argparse
