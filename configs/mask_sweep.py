@@ -2,8 +2,9 @@
 
 mae-jax run --config=configs/mask_sweep.py[:data=SOURCE][,scale=paper|laptop][,exp=2][,smoke=true]
 
-It pre-trains once for each of config.mask_ratios x config.visible_weights (0: He et al. 2022) and measures all
-autoencoders on the same held-out images with the same masks. From each of them, and from scratch, it trains a
+It pre-trains once for each of config.mask_ratios x config.visible_weights (0: He et al. 2022) x
+config.unlabeled_counts (numbers of unlabeled images, at equally many updates; empty: all images) and measures
+all autoencoders on the same held-out images with the same masks. From each of them, and from scratch, it trains a
 classifier on 10 % of the labels for each seed. The arguments are those of configs/study.py. smoke=true needs
 data=synthetic; it only shows that all parts run.
 """

@@ -93,6 +93,13 @@ class DataFields(Fields):
     weights: tuple[float, ...] = field(
         (), "pre-training: share of each source; empty: in proportion to the number of images"
     )
+    unlabeled_count: int = field(
+        0,
+        "pre-training: number of images to train on, drawn at random from all; 0: all. There are as many updates as "
+        "for `epochs` over all images, so that equally many images are seen",
+        low=0,
+        high=10**9,
+    )
     labels: str = field(
         "", "source=folder: a CSV or Parquet file with path, label, optional group and split; paths are below `dir`",
         path="one",
@@ -624,6 +631,11 @@ class SweepConfig(Fields):
         "values of mae.visible_weight; 0: none, as in He et al. 2022",
         kind=float, low=0, open="high", allowed="numbers of 0 and above",
         may_be_empty=False, may_repeat=False, may_differ=True,
+    )  # fmt: skip
+    unlabeled_counts: tuple[int, ...] = field(
+        (),
+        "numbers of unlabeled images of the pre-training runs, which all see equally many; 0: all; empty: all",
+        kind=int, low=0, high=10**9, allowed="whole numbers, 0 for all images", may_repeat=False, may_differ=True,
     )  # fmt: skip
     seeds: tuple[int, ...] = field(
         (0,), "random seeds of fine-tuning; each autoencoder is pre-trained once",

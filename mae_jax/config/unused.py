@@ -38,8 +38,8 @@ CONDITIONS = tuple(
         (
             "in pre-training",
             lambda c, _: c.traits.decoder,
-            "mae. eval.images eval.mask_seed eval.mask_ratios data.part data.weights model.decoder_width "
-            "model.decoder_depth model.decoder_heads",
+            "mae. eval.images eval.mask_seed eval.mask_ratios data.part data.weights data.unlabeled_count "
+            "model.decoder_width model.decoder_depth model.decoder_heads",
         ),
         (
             "by classifiers",

@@ -52,6 +52,7 @@ class Purpose(IntEnum):
     TEST = 8
     FOLDS = 9
     UNSTRATIFIED = 10
+    UNLABELED = 11
 
 
 @dataclass(frozen=True, eq=False)

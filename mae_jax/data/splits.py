@@ -46,6 +46,7 @@ class Unlabelled:
     train_idx: tuple[Int[np.ndarray, " _"], ...]
     val_idx: tuple[Int[np.ndarray, " _"], ...]
     names: tuple[str, ...]  # of the sources, all different
+    available: int  # number of images to train on before `data.unlabeled_count`
 
 
 T = TypeVar("T")
@@ -258,7 +259,10 @@ def unlabelled(data: DataFields, on_progress: OnProgress | None = None, cache: D
         val_idx.append(held)
     names = source_names(data)
     names = [f"{i}_{name}" if names.count(name) > 1 else name for i, name in enumerate(names)]
-    return Unlabelled(tuple(opened_sources), tuple(train_idx), tuple(val_idx), tuple(names))
+    available = sum(map(len, train_idx))
+    if data.unlabeled_count:
+        train_idx = subsets.unlabeled_subset(train_idx, data.unlabeled_count, data.val_seed)
+    return Unlabelled(tuple(opened_sources), tuple(train_idx), tuple(val_idx), tuple(names), available)
 
 
 def _opening(data: DataFields) -> tuple[Callable[..., Any], DataFields]:

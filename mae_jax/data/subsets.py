@@ -161,6 +161,29 @@ def random_subset(n: int, size: int, seed: int) -> Int[np.ndarray, " k"]:
     return np.random.default_rng((seed, Purpose.UNSTRATIFIED)).permutation(n)[:size]
 
 
+def unlabeled_subset(
+    sources: Sequence[Int[np.ndarray, " _"]], size: int, seed: int
+) -> tuple[Int[np.ndarray, " _"], ...]:
+    """`size` of the images of several sources, in proportion to their numbers, sorted; at least one of each source.
+
+    A smaller subset of a source is part of a larger one. Raises UserError if there are too few images or sources.
+    """
+    sizes = np.array([len(images) for images in sources])
+    if not len(sources) <= size <= sizes.sum():
+        raise UserError(
+            f"data.unlabeled_count={size} is out of range; {sizes.sum()} images in {len(sources)} sources allow "
+            f"{len(sources)} to {sizes.sum()}"
+        )
+    exact = 1 + (size - len(sources)) * (sizes - 1) / max(1, (sizes - 1).sum())
+    counts = np.floor(exact + 1e-9).astype(int)
+    counts[np.argsort(counts - exact, kind="stable")[: size - counts.sum()]] += 1
+    drawn = []
+    for number, (images, count) in enumerate(zip(sources, counts, strict=True)):
+        rng = np.random.default_rng((seed, Purpose.UNLABELED, number))
+        drawn.append(np.sort(rng.permutation(images)[:count]))
+    return tuple(drawn)
+
+
 def inverse_frequency(counts: Iterable[int]) -> tuple[float, ...]:
     """Class weights in proportion to 1 / number of images; 0 without images. Their mean over all images is 1."""
     counts = list(counts)

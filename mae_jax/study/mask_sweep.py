@@ -34,13 +34,19 @@ RECONSTRUCTIONS = "reconstructions.png"
 
 
 def pretrainings(config: SweepConfig, workdir: Path) -> list[Run]:
-    """The run directory and config of each autoencoder. They differ only in mask ratio and visible weight."""
+    """The run directory and config of each autoencoder.
+
+    They differ only in mask ratio, visible weight and the number of unlabeled images.
+    """
     runs = []
-    for weight, ratio in itertools.product(config.visible_weights, config.mask_ratios):
+    counts = config.unlabeled_counts or (config.pretrain.data.unlabeled_count,)
+    for images, weight, ratio in itertools.product(counts, config.visible_weights, config.mask_ratios):
         name = f"pre-training, {100 * ratio:g} % removed, visible weight {weight:g}"
-        changes = {"name": name, "mae.mask_ratio": ratio, "mae.visible_weight": weight}
-        run = changed(config.pretrain, changes)
-        runs.append((workdir / "pretrain" / f"mask{100 * ratio:g}-visible{weight:g}", run))
+        name += f", {count(images, 'image')}" if images else ""
+        changes = {"name": name, "mae.mask_ratio": ratio, "mae.visible_weight": weight, "data.unlabeled_count": images}
+        place = f"mask{100 * ratio:g}-visible{weight:g}"
+        place += f"-{images}images" if images and config.unlabeled_counts else ""
+        runs.append((workdir / "pretrain" / place, changed(config.pretrain, changes)))
     return runs
 
 

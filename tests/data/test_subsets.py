@@ -172,6 +172,18 @@ def test_random_subsets_are_nested_and_do_not_look_at_labels():
         subsets.unstratified_size(9, 1.0, 10)
 
 
+def test_unlabeled_subsets_are_in_proportion_and_nested():
+    sources = np.arange(10), np.arange(100, 190), np.arange(5, 6)
+    few, many = (subsets.unlabeled_subset(sources, n, 3) for n in (20, 60))
+    assert [len(part) for part in few] == [3, 16, 1] and sum(map(len, many)) == 60
+    for one, two, every_image in zip(few, many, sources, strict=True):
+        assert set(one) <= set(two) <= set(every_image) and (np.diff(one) > 0).all()
+    assert [len(part) for part in subsets.unlabeled_subset(sources, 101, 0)] == [10, 90, 1]
+    for size in (2, 102):
+        with pytest.raises(UserError, match=f"data.unlabeled_count={size} is out of range; 101 images in 3 sources"):
+            subsets.unlabeled_subset(sources, size, 0)
+
+
 def test_a_class_without_images_has_no_weight():
     assert subsets.inverse_frequency([5, 0, 15]) == (2.0, 0.0, pytest.approx(2 / 3))
 

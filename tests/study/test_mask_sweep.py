@@ -1,6 +1,7 @@
 """The sweep of mask ratios and visible weights: its runs, a small complete sweep, and resuming it."""
 
 import csv
+import dataclasses
 import shutil
 
 import pytest
@@ -10,11 +11,13 @@ from mae_jax import main
 from mae_jax.__main__ import main as entry_point
 from mae_jax.config.fields import sweep_defaults
 from mae_jax.config.loading import flatten
+from mae_jax.data import splits
 from mae_jax.rundir import contents
 from mae_jax.runtime.errors import UserError
-from mae_jax.study import mask_sweep
+from mae_jax.step import sharding
+from mae_jax.study import mask_sweep, plan
 from mae_jax.study.validation import validate_sweep
-from mae_jax.train import loop
+from mae_jax.train import build, loop
 
 
 @pytest.fixture
@@ -41,6 +44,22 @@ def test_networks_and_classifiers_differ_in_one_field(config, tmp_path):
     config.seeds, config.subset_seeds = (3, 4), ()  # the labels of subset seed 0 for every seed
     cells = [run for _, run in mask_sweep.classifiers(validate_sweep(config), tmp_path, networks)]
     assert {run.seed for run in cells} == {3, 4} and {run.data.subset_seed for run in cells} == {0}
+
+
+def test_networks_with_fewer_images_see_as_many(config, tmp_path):
+    config.visible_weights, config.unlabeled_counts = (0.0,), (0, 10)
+    networks = mask_sweep.pretrainings(validate_sweep(config), tmp_path)
+    assert [d.name for d, _ in networks] == ["mask75-visible0", "mask75-visible0-10images"]
+    full, few = (build.build(run, sharding.make_mesh(1)) for _, run in networks)
+    assert len(few.indices[0]) == few.resolved.n_train == 10 < full.resolved.n_train
+    assert set(few.indices[0]) < set(full.indices[0])
+    assert (few.resolved.steps, few.resolved.eval_every) == (full.resolved.steps, full.resolved.eval_every)
+    planned = plan.make(networks, splits.DataCache(), timed=False)
+    assert [each.resolved for each in planned] == [
+        dataclasses.replace(one.resolved, devices=5, rows=20) for one in (full, few)
+    ]
+    differ = {k for k, v in flatten(networks[0][1]).items() if v != flatten(networks[1][1])[k]}
+    assert differ == {"data.unlabeled_count", "name"}
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ from mae_jax.report.figures import MARKERS, OTHERS
 from mae_jax.report.panels import Numbers, grid
 from mae_jax.report.runs import BASELINE, Level, percent, series
 from mae_jax.report.stats import grey
-from mae_jax.report.sweep.networks import Sweep
+from mae_jax.report.sweep.networks import Line, Sweep
 
 PALETTE = ("#0072B2", "#D55E00", *OTHERS)
 DASHES = ("-", "--", "-.", ":")
@@ -51,15 +51,15 @@ def draw(sweep: Sweep, rows: list[dict], classifiers: list[dict]) -> Iterator[tu
         yield "classifiers", accuracies(sweep, classifiers)
 
 
-def _look(sweep: Sweep, weight: float) -> dict[str, Any]:
-    i = sweep.weights.index(weight)
+def _look(sweep: Sweep, line: Line) -> dict[str, Any]:
+    i = sweep.lines.index(line)
     return {"color": PALETTE[i % len(PALETTE)], "marker": MARKERS[i % len(MARKERS)], "markersize": 5}
 
 
 def _handles(sweep: Sweep, **look) -> tuple[list[Line2D], list[str]]:
-    """The lines of a legend, one for each weight, and their names."""
-    lines = [Line2D([], [], **_look(sweep, w) | look) for w in sweep.weights]
-    return lines, [f"visible weight {w:g}" for w in sweep.weights]
+    """The lines of a legend, and their names."""
+    lines = [Line2D([], [], **_look(sweep, line) | look) for line in sweep.lines]
+    return lines, [line.name(sweep.counted) for line in sweep.lines]
 
 
 def tradeoff(sweep: Sweep, rows: list[dict], space: str) -> Numbers:
@@ -71,10 +71,10 @@ def tradeoff(sweep: Sweep, rows: list[dict], space: str) -> Numbers:
     scale = (lambda v: v) if space == "normalised" else grey
     numbers = []
     for ax, ratio in zip(figure.all_axes, sweep.ratios, strict=False):
-        for weight in sweep.weights:
-            points = [r for r in rows if r["evaluated_at"] == ratio and r["visible_weight"] == weight]
+        for line in sweep.lines:
+            points = [r for r in rows if r["evaluated_at"] == ratio and line.has(r)]
             x, y = ([scale(r[f"{where}_{space}"]) for r in points] for where in ("removed", "visible"))
-            ax.plot(x, y, linewidth=1, alpha=0.9, **_look(sweep, weight))
+            ax.plot(x, y, linewidth=1, alpha=0.9, **_look(sweep, line))
             ranks = np.argsort(np.argsort(x))  # names of neighboring points alternate above and below
             for r, a, b, rank in zip(points, x, y, ranks, strict=True):
                 place = (3, -11 if rank % 2 else 3)
@@ -82,7 +82,8 @@ def tradeoff(sweep: Sweep, rows: list[dict], space: str) -> Numbers:
                 numbers.append(
                     {
                         "evaluated_at": ratio,
-                        "visible_weight": weight,
+                        "visible_weight": line.weight,
+                        "unlabeled": line.unlabeled,
                         "mask_ratio": r["mask_ratio"],
                         "removed": a,
                         "visible": b,
@@ -154,7 +155,9 @@ def accuracies(sweep: Sweep, classifiers: list[dict]) -> Numbers:
         low, value, high = (base[f"accuracy{end}"] for end in ("_low", "", "_high"))
         ax.axhspan(100 * low, 100 * high, color="0.88", zorder=0)
         ax.axhline(100 * value, color="0.3", linestyle="--")
-        numbers.append({"column": "accuracy", "mask_ratio": None, "visible_weight": None, "value": 100 * value})
+        numbers.append(
+            {"column": "accuracy", "mask_ratio": None, "visible_weight": None, "unlabeled": None, "value": 100 * value}
+        )
         numbers[-1] |= {"low": 100 * low, "high": 100 * high}
     ax.axhline(100 * classifiers[0]["majority_rate"], color="0.5", linestyle=":")
     ax.set_ylabel(f"accuracy at {Level.of_row(classifiers[0]).labels}, %")
@@ -165,8 +168,8 @@ def accuracies(sweep: Sweep, classifiers: list[dict]) -> Numbers:
 def training(sweep: Sweep) -> Numbers | None:
     """Errors and patch repetition on held-out images during pre-training, a line for each network."""
     ratios = sorted({network.mask_ratio for network in sweep.networks})
-    handles = [Line2D([], [], color=_look(sweep, w)["color"], linewidth=1.2) for w in sweep.weights]
-    labels = [f"visible weight {w:g}" for w in sweep.weights]
+    handles = [Line2D([], [], color=_look(sweep, line)["color"], linewidth=1.2) for line in sweep.lines]
+    labels = [line.name(sweep.counted) for line in sweep.lines]
     for i, ratio in enumerate(ratios):
         handles.append(Line2D([], [], color="0.3", linestyle=DASHES[i % len(DASHES)]))
         labels.append(f"{percent(ratio)} removed")
@@ -175,10 +178,11 @@ def training(sweep: Sweep) -> Numbers | None:
     for ax, (key, title) in zip(figure.all_axes, WATCHED.items(), strict=True):
         for network in sweep.networks:
             points = series(network.log, "epoch", f"val/{key}")
-            look: dict[str, Any] = _look(sweep, network.visible_weight) | {"marker": "." if len(points) < 3 else ""}
-            line = DASHES[ratios.index(network.mask_ratio) % len(DASHES)]
-            ax.plot([x for x, _ in points], [y for _, y in points], linestyle=line, linewidth=1.2, **look)
+            look: dict[str, Any] = _look(sweep, network.line) | {"marker": "." if len(points) < 3 else ""}
+            dashes = DASHES[ratios.index(network.mask_ratio) % len(DASHES)]
+            ax.plot([x for x, _ in points], [y for _, y in points], linestyle=dashes, linewidth=1.2, **look)
             one = {"metric": key, "mask_ratio": network.mask_ratio, "visible_weight": network.visible_weight}
+            one |= {"unlabeled": network.unlabeled}
             numbers += [one | {"epoch": x, "value": y} for x, y in points]
         ax.set_title(title)
         ax.set_xlabel("epoch")
@@ -187,16 +191,17 @@ def training(sweep: Sweep) -> Numbers | None:
 
 
 def _lines(ax, sweep: Sweep, rows: list[dict], column: str, scale) -> list[dict]:
-    """Draws a line with intervals for each weight. Returns the numbers drawn."""
+    """Draws each line with intervals. Returns the numbers drawn."""
     numbers = []
-    for i, weight in enumerate(sweep.weights):
-        points = [row for row in rows if row["visible_weight"] == weight]
-        x = np.array([100 * row["mask_ratio"] for row in points]) + 0.8 * (i - (len(sweep.weights) - 1) / 2)
+    for i, line in enumerate(sweep.lines):
+        points = [row for row in rows if line.has(row)]
+        x = np.array([100 * row["mask_ratio"] for row in points]) + 0.8 * (i - (len(sweep.lines) - 1) / 2)
         y, low, high = (np.array([scale(row[column + end]) for row in points]) for end in ("", "_low", "_high"))
         bars = np.maximum([y - low, high - y], 0)
-        ax.errorbar(x, y, yerr=bars, linewidth=1.3, capsize=3, **_look(sweep, weight))
+        ax.errorbar(x, y, yerr=bars, linewidth=1.3, capsize=3, **_look(sweep, line))
         for row, *values in zip(points, y.tolist(), low.tolist(), high.tolist(), strict=True):
-            one = {"column": column, "mask_ratio": row["mask_ratio"], "visible_weight": weight}
+            one = {"column": column, "mask_ratio": row["mask_ratio"], "visible_weight": line.weight}
+            one |= {"unlabeled": line.unlabeled}
             numbers.append(one | dict(zip(("value", "low", "high"), values, strict=True)))
     ax.set_xticks(sorted({100 * row["mask_ratio"] for row in rows}))
     ax.grid(axis="y", color="0.92")

@@ -5,6 +5,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -35,11 +36,39 @@ class Network:
     errors: dict[float, Float[np.ndarray, "n e"]]
     info: dict
     log: tuple[dict, ...]  # the lines of metrics.jsonl
+    unlabeled: int = 0  # number of images that it was trained on; 0: all
 
     @property
     def name(self) -> str:
-        """The name, such as `75 %, weight 1`."""
-        return f"{100 * self.mask_ratio:g} %, weight {self.visible_weight:g}"
+        """The name, such as `75 %, weight 1` or `75 %, weight 1, 500 images`."""
+        images = f", {self.unlabeled:,} images" if self.unlabeled else ""
+        return f"{100 * self.mask_ratio:g} %, weight {self.visible_weight:g}{images}"
+
+    @property
+    def line(self) -> "Line":
+        """The networks that a figure joins by a line with this one."""
+        return Line(self.visible_weight, self.unlabeled)
+
+    @property
+    def order(self) -> tuple[float, float, float]:
+        """Sort key: by weight, then from few to all images, then by mask ratio."""
+        return self.visible_weight, self.unlabeled or math.inf, self.mask_ratio
+
+
+class Line(NamedTuple):
+    """Networks that differ only in their mask ratio: their visible weight, and number of images (0: all)."""
+
+    weight: float
+    unlabeled: int
+
+    def has(self, row: dict) -> bool:
+        """Whether a row of a table belongs to these networks."""
+        return (row["visible_weight"], row["unlabeled"]) == (self.weight, self.unlabeled)
+
+    def name(self, counted: bool) -> str:
+        """In words, with the number of images if it is `counted`."""
+        images = f"{self.unlabeled:,} images" if self.unlabeled else "all images"
+        return f"visible weight {self.weight:g}" + (f", {images}" if counted else "")
 
 
 @dataclass(frozen=True)
@@ -70,6 +99,21 @@ class Sweep:
     def weights(self) -> list[float]:
         return sorted({network.visible_weight for network in self.networks})
 
+    @property
+    def lines(self) -> list[Line]:
+        """The lines of a figure, in order."""
+        return list(dict.fromkeys(network.line for network in self.networks))
+
+    @property
+    def counted(self) -> bool:
+        """Whether networks differ in the number of unlabeled images."""
+        return len({line.unlabeled for line in self.lines}) > 1
+
+    @property
+    def most(self) -> int:
+        """The largest number of unlabeled images; 0: all."""
+        return max((line.unlabeled for line in self.lines), key=lambda n: n or math.inf)
+
     def mean(self, i: int, ratio: float, column: str) -> float:
         return float(self.networks[i].errors[ratio][:, COLUMNS.index(column)].mean())
 
@@ -83,7 +127,7 @@ def read_sweep(run_dirs: Sequence[Path]) -> tuple[Sweep, list[str]]:
     networks = [_read_network(d) for d in directories if is_file(d / RECONSTRUCTIONS)]
     if not networks:
         raise UserError(f"no run directory holds {RECONSTRUCTIONS}; give at least one finished pre-training")
-    networks.sort(key=lambda network: (network.visible_weight, network.mask_ratio))
+    networks.sort(key=lambda network: network.order)
     first, seen = networks[0], {}
     for network in networks:
         if network.images != first.images:
@@ -133,6 +177,8 @@ def _read_network(path: Path) -> Network:
     ):
         if not fits:
             raise UserError(f"{path / 'run.json'}: config.mae.{name} is {show(value)}; it must be {words}: correct it")
+    data = info["config"].get("data")
+    unlabeled = data.get("unlabeled_count", 0) if isinstance(data, dict) else 0
     file = path / RECONSTRUCTIONS
     header, numbers, lines = read_rows(file)
     for column in ("image", "mask_ratio", *COLUMNS):
@@ -172,6 +218,7 @@ def _read_network(path: Path) -> Network:
         errors,
         info,
         read_log(path / "metrics.jsonl")[0],
+        int(unlabeled) if is_number(unlabeled, 0.0, LARGEST) else 0,
     )
 
 

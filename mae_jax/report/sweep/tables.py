@@ -11,7 +11,8 @@ def error_rows(sweep: Sweep) -> list[dict]:
     rows = []
     for i, network in enumerate(sweep.networks):
         for ratio in sweep.ratios:
-            row = {"mask_ratio": network.mask_ratio, "visible_weight": network.visible_weight, "evaluated_at": ratio}
+            row = {"mask_ratio": network.mask_ratio, "visible_weight": network.visible_weight}
+            row |= {"unlabeled": network.unlabeled, "evaluated_at": ratio}
             for column in COLUMNS:
                 row[column] = sweep.mean(i, ratio, column)
                 row[f"{column}_low"], row[f"{column}_high"] = stats.percentile_interval(sweep.draws[ratio][column][i])
@@ -20,7 +21,7 @@ def error_rows(sweep: Sweep) -> list[dict]:
 
 
 EFFECTS = (  # the columns of effects.csv
-    *("mask_ratio", "visible_weight", "evaluated_at", "error"),
+    *("mask_ratio", "visible_weight", "unlabeled", "evaluated_at", "error"),
     *("change", "low", "high", "p", "holm_p", "verdict"),
 )
 
@@ -31,9 +32,9 @@ def effect_rows(sweep: Sweep) -> list[dict]:
     Holm's correction of `p` is for all rows.
     """
     rows, family = [], []
-    plain = {n.mask_ratio: i for i, n in enumerate(sweep.networks) if n.visible_weight == 0}
+    plain = {(n.mask_ratio, n.unlabeled): i for i, n in enumerate(sweep.networks) if n.visible_weight == 0}
     for i, network in enumerate(sweep.networks):
-        base = plain.get(network.mask_ratio)
+        base = plain.get((network.mask_ratio, network.unlabeled))
         if network.visible_weight == 0 or base is None:
             continue
         for ratio in sweep.ratios:
@@ -50,6 +51,7 @@ def effect_rows(sweep: Sweep) -> list[dict]:
                     {
                         "mask_ratio": network.mask_ratio,
                         "visible_weight": network.visible_weight,
+                        "unlabeled": network.unlabeled,
                         "evaluated_at": ratio,
                         "error": column,
                         "change": change,
@@ -77,6 +79,7 @@ def classifier_rows(sweep: Sweep) -> list[dict]:
             "init": name,
             "mask_ratio": by_name[name].mask_ratio if name in by_name else None,
             "visible_weight": by_name[name].visible_weight if name in by_name else None,
+            "unlabeled": by_name[name].unlabeled if name in by_name else None,
         }
         kept = ("fraction", "label_count", "seeds", "n_train", "n_test", "collapsed", "majority_rate")
         row |= {key: scores[key] for key in kept}

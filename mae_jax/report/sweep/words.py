@@ -27,7 +27,7 @@ def answer(sweep: Sweep, rows: list[dict], effects: list[dict], classifiers: lis
 
 def _best(sweep: Sweep, where: str, at: str) -> str:
     """Which mask ratio reconstructs best at the smallest weight, and whether the next best is measurably worse."""
-    plain = [i for i, n in enumerate(sweep.networks) if n.visible_weight == min(sweep.weights)]
+    plain = [i for i, n in enumerate(sweep.networks) if n.line == (min(sweep.weights), sweep.most)]
     if len(plain) < 2:
         return ""
     column, ratio = f"{where}_normalised", sweep.reference
@@ -55,7 +55,9 @@ def _span(values: list[float]) -> str:
 def _effect(sweep: Sweep, effects: list[dict], weight: float, at: str) -> str:
     """Whether a weight on visible patches improves them at no cost to the removed ones."""
     at_reference = [
-        row for row in effects if row["visible_weight"] == weight and row["evaluated_at"] == sweep.reference
+        row
+        for row in effects
+        if row["visible_weight"] == weight and row["evaluated_at"] == sweep.reference and row["unlabeled"] == sweep.most
     ]
     seen, removed = (
         [r for r in at_reference if r["error"] == f"{where}_normalised"] for where in ("visible", "removed")
@@ -119,9 +121,9 @@ def _weighted(sweep: Sweep, weight: float) -> str:
     family: list[tuple[str, Difference | None]] = []
     if study is None:
         return ""
-    plain = {n.mask_ratio: n.name for n in sweep.networks if n.visible_weight == 0}
+    plain = {n.mask_ratio: n.name for n in sweep.networks if n.line == (0, sweep.most)}
     for network in sweep.networks:
-        if network.visible_weight != weight or network.mask_ratio not in plain:
+        if network.line != (weight, sweep.most) or network.mask_ratio not in plain:
             continue
         names = network.name, plain[network.mask_ratio]
         sides = [study.of(study.runs[0].level, name) for name in names]
@@ -142,7 +144,11 @@ def _weighted(sweep: Sweep, weight: float) -> str:
 def _spam(sweep: Sweep, rows: list[dict]) -> str:
     at_reference = [row for row in rows if row["evaluated_at"] == sweep.reference]
     most, least = (f(at_reference, key=lambda row: row["spam"]) for f in (max, min))
-    named = [f"{percent(row['mask_ratio'])}, weight {row['visible_weight']:g}" for row in (least, most)]
+    named = [
+        f"{percent(row['mask_ratio'])}, weight {row['visible_weight']:g}"
+        + (f", {row['unlabeled']:,} images" if row["unlabeled"] else "")
+        for row in (least, most)
+    ]
     return (
         f"Patch repetition (0: as diverse as the originals, 1: one patch everywhere) is {least['spam']:.2f} "
         f"({named[0]}) to {most['spam']:.2f} ({named[1]}) at {percent(sweep.reference)} removed."
@@ -154,6 +160,7 @@ def table(sweep: Sweep, rows: list[dict], classifiers: list[dict]) -> list[list[
     header = [
         "removed in training",
         "visible weight",
+        *(["unlabeled images"] if sweep.counted else []),
         "error: removed",
         "visible",
         "gray levels: removed",
@@ -166,11 +173,21 @@ def table(sweep: Sweep, rows: list[dict], classifiers: list[dict]) -> list[list[
     at_reference = [row for row in rows if row["evaluated_at"] == sweep.reference]
     lines = [
         header,
-        ["no network", "–", "–", "–", f"{grey(at_reference[0]['removed_pixel_no_network']):.1f}", "–", "–"],
+        [
+            "no network",
+            "–",
+            *(["–"] if sweep.counted else []),
+            "–",
+            "–",
+            f"{grey(at_reference[0]['removed_pixel_no_network']):.1f}",
+            "–",
+            "–",
+        ],
     ]
     lines[1] += _score(scores.get(BASELINE)) if classifiers else []
     for network, row in zip(sweep.networks, at_reference, strict=True):
         line = [percent(network.mask_ratio), f"{network.visible_weight:g}"]
+        line += [f"{network.unlabeled:,}" if network.unlabeled else "all"] if sweep.counted else []
         line += [f"{row['removed_normalised']:.3f}", f"{row['visible_normalised']:.3f}"]
         line += [f"{grey(row['removed_pixel']):.1f}", f"{grey(row['visible_pixel']):.1f}", f"{row['spam']:.2f}"]
         lines.append(line + (_score(scores.get(network.name)) if classifiers else []))

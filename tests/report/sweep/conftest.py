@@ -12,11 +12,12 @@ from mae_jax.report.sweep.page import write_sweep
 RATIOS = (0.25, 0.75)
 
 
-def _write_network(path, ratio, weight, *, images=40, groups=None, norm_pix=True, drop=None):
+def _write_network(path, ratio, weight, *, images=40, groups=None, norm_pix=True, drop=None, unlabeled=0):
     """A pre-training whose errors follow from its ratio and weight: 1 leaves 30 % of the visible error and adds
     5 % to the removed one."""
     path.mkdir(parents=True)
     config = {"mae": {"mask_ratio": ratio, "visible_weight": weight, "norm_pix_loss": norm_pix}}
+    config |= {"data": {"unlabeled_count": unlabeled}} if unlabeled else {}
     (path / "run.json").write_text(json.dumps({"task": "pretrain", "init": "scratch", "seed": 0, "config": config}))
     log = [{"step": e, "epoch": e, "val/loss": 1 / e, "val/visible_loss": 2 / e, "val/spam": 0.1} for e in (1, 2, 4)]
     (path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in log))

@@ -23,7 +23,8 @@ def test_a_classifier_is_collapsed_where_every_seed_is(collapsed, message):
 
 
 def effect(mask_ratio, error, change, low, high):
-    row = {"mask_ratio": mask_ratio, "visible_weight": 1, "evaluated_at": 0.75, "error": f"{error}_normalised"}
+    row = {"mask_ratio": mask_ratio, "visible_weight": 1, "unlabeled": 0, "evaluated_at": 0.75}
+    row |= {"error": f"{error}_normalised"}
     return row | {"change": change, "low": low, "high": high, "holm_p": 0.9 if low <= 0 <= high else 0.01}
 
 
