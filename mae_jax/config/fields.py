@@ -17,6 +17,7 @@ from mae_jax.runtime.ranges import INF, Range
 
 TRACKERS = ("wandb", "mlflow", "trackio")
 STAINS = ("none", "hed", "randstainna", "jitter")
+FAMILIES = ("vit", "resnet18")
 SIZES = ("tiny", "small", "base", "large", "custom")
 WEIGHTS = (".safetensors", ".npz", ".pth", ".pt", ".bin", ".ckpt", ".torch", ".tar")  # suffixes of weight files
 FEATURES = "features"  # the `init` of features from files
@@ -212,6 +213,11 @@ class DataFields(Fields):
 class ModelFields(Fields):
     """The network."""
 
+    family: str = field(
+        "vit",
+        "kind of network: vit, or a classifier for comparison from random weights: resnet18, with group norm",
+        choices=FAMILIES,
+    )
     size: str = field("base", "ViT size (Dosovitskiy et al. 2021); custom: set width, depth and heads", choices=SIZES)
     image_size: int = field(224, "width and height of the input in pixels; a multiple of patch_size", low=1, high=2**15)
     patch_size: int = field(16, "width and height of a patch in pixels", low=1, high=2**15)

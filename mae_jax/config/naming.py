@@ -85,5 +85,7 @@ def source_names(data: DataFields) -> list[str]:
 
 
 def _model_label(m: ModelFields) -> str:
+    if m.family != "vit":
+        return f"{m.family}_{m.image_size}px"
     size = f"{m.width}x{m.depth}" if m.size == "custom" else m.size
     return f"{size}_p{m.patch_size}_{m.image_size}px"

@@ -97,6 +97,14 @@ CONDITIONS = tuple(
             "train.lower_rate_times train.lower_rate_factor",
         ),
         ("with init=mae, weights or features", lambda c, _: c.init in ("mae", "weights", FEATURES), "init_from"),
+        ("by classifiers", lambda c, _: c.traits.labeled, "model.family"),
+        (
+            "by vision transformers (model.family=vit)",
+            lambda c, _: c.model.family == "vit",
+            "model.size model.patch_size model.width model.depth model.heads model.mlp_ratio model.mlp model.pool "
+            "model.drop_path model.dropout model.attention model.positions model.norm_eps model.registers "
+            "model.layer_scale train.remat",
+        ),
         ("with init=weights or features", lambda c, _: c.init in ("weights", FEATURES), "init_seen"),
         (
             "where a network computes the features (init=scratch, mae or weights)",

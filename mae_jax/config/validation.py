@@ -130,6 +130,12 @@ def _validate_data(d: DataFields, prefix: str) -> None:
 
 def _validate_model(config: RunConfig, prefix: str) -> None:
     m = config.model
+    if m.family != "vit" and (not config.traits.labeled or config.init != "scratch"):
+        what = f"task={config.task}" if not config.traits.labeled else f"init={config.init}"
+        raise UserError(
+            f"{prefix}model.family={m.family} is a classifier that starts from random weights, but {prefix}{what}; use "
+            f"init=scratch and a task with labels, or model.family=vit"
+        )
     if m.image_size % m.patch_size:
         below = m.image_size // m.patch_size * m.patch_size
         raise UserError(

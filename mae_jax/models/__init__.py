@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, Int
 
 from mae_jax.models.layers import BATCH_NORM_EPSILON, batch_norm, batch_statistics
 from mae_jax.models.mae import MAE
+from mae_jax.models.resnet import ResNet
 from mae_jax.models.vit import SIZES, Encoder, ViT, ViTConfig
 from mae_jax.runtime.errors import UserError
 
@@ -21,7 +22,18 @@ __all__ = ["BATCH_NORM_EPSILON", "SIZES", "Params", "ViTConfig", "apply", "atten
 __all__ += ["features", "head", "init", "pooled"]
 
 Params = dict[str, Any]
-_KINDS = {"mae": MAE, "vit": ViT, "encoder": Encoder, "encoder without norm": partial(Encoder, final_norm=False)}
+
+
+def _classifier(shape: ViTConfig, *, rngs: nnx.Rngs) -> ViT | ResNet:
+    return (ViT if shape.family == "vit" else ResNet)(shape, rngs=rngs)
+
+
+_KINDS = {
+    "mae": MAE,
+    "vit": _classifier,
+    "encoder": Encoder,
+    "encoder without norm": partial(Encoder, final_norm=False),
+}
 
 
 @lru_cache
@@ -78,6 +90,9 @@ def attention(
 
 
 def _encoder(shape: ViTConfig, params: Params) -> Encoder:
+    """The encoder of a vision transformer. Raises UserError for another network, which has no tokens."""
+    if shape.family != "vit":
+        raise UserError(f"model.family={shape.family} has no tokens and no attention; name a run with model.family=vit")
     return nnx.merge(_graphdef("encoder" if "norm" in params else "encoder without norm", shape), params)
 
 

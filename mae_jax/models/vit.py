@@ -47,6 +47,7 @@ class ViTConfig:
     layer_scale: float = 0.0  # initial value of the residual branches' learned factors; 0: no factors
     mlp: str = "gelu"  # gelu | swiglu (Shazeer 2020), whose first layer computes twice the hidden features
     remat: bool = False  # keep only block inputs for the backward pass and recompute the rest
+    family: str = "vit"  # vit | resnet18 (`models.resnet`, which uses only classes, head_std, batch_norm and dtype)
 
     @property
     def grid(self) -> int:

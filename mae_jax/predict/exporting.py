@@ -35,6 +35,11 @@ def export(run_dir: Path, out: Path, form: str) -> list[str]:
     if form == "onnx" and (out.suffix.lower() != ".onnx" or exists(out)):
         raise UserError(f"OUT={out} {'exists' if exists(out) else 'is not allowed'}; name a new file ending in .onnx")
     weights, config = network_of(run_dir)
+    if weights.shape.family != "vit":
+        raise UserError(
+            f"RUN_DIR={run_dir} holds a network of model.family={weights.shape.family}, which is written as a bundle "
+            f"alone; use --format mae_jax"
+        )
     if form == "onnx":
         return _export_onnx(run_dir, weights, config, out)
     return folders.write_folder(run_dir, weights, config, out, form)

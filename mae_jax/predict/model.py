@@ -187,9 +187,11 @@ class Model:
         s = self.spec.shape
         head = f"{len(self.classes)} classes ({_some(self.classes)})" if self.classes else "encoder without classifier"
         temperature = f"temperature {self.temperature:.3g}" if self.temperature else "temperature not known"
+        network = f"ViT with {s.depth} blocks of width {s.width}, {s.image_size} px in patches of {s.patch_size}"
+        if s.family != "vit":
+            network = f"{s.family}, {s.image_size} px"
         return (
-            f"<Model of {self.origin}: {self.task or 'imported weights'}, ViT with {s.depth} blocks of width "
-            f"{s.width}, {s.image_size} px in patches of {s.patch_size}, {head}"
+            f"<Model of {self.origin}: {self.task or 'imported weights'}, {network}, {head}"
             f"{f', {temperature}' if self.classes else ''}>"
         )
 

@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 
 from mae_jax.config.fields import RunConfig
 from mae_jax.config.schedule import Schedule
-from mae_jax.models import Params, vit
+from mae_jax.models import Params, resnet, vit
 from mae_jax.models.vit import ViTConfig
 from mae_jax.runtime import machine
 from mae_jax.runtime.errors import UserError
@@ -48,6 +48,12 @@ def shape_of(config: RunConfig, n_classes: int = 0) -> ViTConfig:
         layer_scale=m.layer_scale,
         remat=config.train.remat,
     )
+    if m.family != "vit":  # equal networks share compiled code, so fields that they do not use are the same
+        return ViTConfig(
+            m.image_size, 1, resnet.WIDTH, resnet.DEPTH, 1, pool="mean", n_classes=n_classes, head_std=m.head_std,
+            batch_norm=shape.batch_norm, dtype=shape.dtype, family=m.family,
+            frozen_blocks=resnet.DEPTH - config.train.blocks if config.train.blocks >= 0 else 0,
+        )  # fmt: skip
     fused = m.attention != "xla" and not machine.no_cudnn(shape.dtype, shape.head_sizes)
     return dataclasses.replace(shape, attention="cudnn" if fused else "xla")
 

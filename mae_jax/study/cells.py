@@ -13,7 +13,7 @@ from mae_jax.config.tasks import LINEAR, RANDOM_PROBE, TRAITS
 from mae_jax.config.validation import typed
 from mae_jax.runtime.disk import exists
 from mae_jax.runtime.text import count
-from mae_jax.study.inits import OF_THE_ENCODER, OF_THE_LABELS, Init, grid, in_words, inits
+from mae_jax.study.inits import OF_THE_ENCODER, OF_THE_PROBES, Init, grid, in_words, inits
 
 Run = tuple[Path, RunConfig]
 TRIED = "tried"  # the field `tuned` of runs that try hyperparameters
@@ -125,7 +125,7 @@ def _cells(config: StudyConfig, workdir: Path) -> Iterator[tuple[Path, RunConfig
             if init.name not in ("scratch", "mae"):
                 changes["init_name"] = init.name
             changes |= {key: value for key, value in (init.pretrain or {}).items() if key in OF_THE_ENCODER}
-            changes |= {key: value for key, value in init.finetune.items() if not frozen or key in OF_THE_LABELS}
+            changes |= {key: value for key, value in init.finetune.items() if not frozen or key in OF_THE_PROBES}
             shown = partial(_labels, counted=bool(config.label_counts))
             updates = f" as {shown(match)[0]}" if match else ""
             which = f" seed {seed}" if len(config.seeds) > 1 else ""

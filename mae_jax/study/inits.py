@@ -13,7 +13,7 @@ from mae_jax.runtime.errors import UserError
 from mae_jax.runtime.places import local
 
 OF_THE_ENCODER = tuple(f"model.{name}" for name in ENCODER) + tuple(f"data.{name}" for name in NORMALIZATION)
-OF_THE_LABELS = ("data.subset", "data.subset_from")  # fields of the fine-tuning that its probes share
+OF_THE_PROBES = ("data.subset", "data.subset_from", "model.family")  # fields of the fine-tuning that its probes share
 TUNABLE = (  # besides the fields of optim
     *("train.label_smoothing", "train.mixup", "train.cutmix", "model.drop_path", "model.dropout"),
 )

@@ -70,10 +70,12 @@ def _head(weights: Weights, form: str) -> str:
 
 def _title(weights: Weights, run: dict[str, Any]) -> str:
     s = weights.shape
-    text = (
-        f"This ViT has {s.width} features, {s.depth} blocks, {s.heads} heads and patches of {s.patch_size} pixels. It "
-        f"takes square images of {s.image_size} pixels and was trained with mae_jax."
+    network = (
+        f"This ViT has {s.width} features, {s.depth} blocks, {s.heads} heads and patches of {s.patch_size} pixels."
+        if s.family == "vit"
+        else "This network is a ResNet-18 with group norm."
     )
+    text = f"{network} It takes square images of {s.image_size} pixels and was trained with mae_jax."
     if weights.kind == "mae":
         return f"# Masked autoencoder\n\n{text}"
     names = ", ".join(map(_plain, weights.classes))

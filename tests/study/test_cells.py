@@ -114,3 +114,20 @@ def test_features_from_a_file_differ_from_an_encoder_only_in_where_they_come_fro
             "init": "features", "init_from": str(tmp_path / "bloom.npz"), "init_name": "bloom", "init_seen": "pbc"
         }  # fmt: skip
         validation.validate(cells[f"{task}-10pct-bloom-seed0"])
+
+
+def test_an_arm_may_be_a_resnet(config, tmp_path):
+    config.inits, config.fractions = ("scratch", "mae", "resnet=scratch:model.family=resnet18"), (1.0,)
+    config.evaluations = ("finetune", "lbfgs")
+    cells = {path.name: cell for path, cell in grid.cells(validate_study(config), tmp_path)}
+    for task in ("", "lbfgs-"):
+        ours, theirs = (flatten(cells[f"{task}100pct-{init}-seed0"]) for init in ("resnet", "scratch"))
+        differing = {key: value for key, value in ours.items() if value != theirs[key] and key != "name"}
+        assert differing == {"init_name": "resnet", "model.family": "resnet18"}
+    for inits, message in (
+        (("mae:model.family=resnet18",), "model.family=resnet18 is a classifier that starts from random weights, but "),
+        (("mae:finetune.model.family=resnet18",), "but finetune 100 % mae .*init=mae; use init=scratch"),
+    ):
+        config.inits = inits
+        with pytest.raises(UserError, match=message):
+            validate_study(config)

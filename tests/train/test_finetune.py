@@ -8,11 +8,13 @@ import pytest
 from mae_jax.config.validation import validate
 from mae_jax.data import sources, splits
 from mae_jax.data.labelled_sets import LabelledSets
+from mae_jax.evaluation import inspect_run
+from mae_jax.predict import exporting, loading
 from mae_jax.rundir import contents
 from mae_jax.rundir.predictions import read_predictions
 from mae_jax.runtime.errors import UserError
 from mae_jax.step import sharding
-from mae_jax.train import finetune
+from mae_jax.train import finetune, loop
 
 
 @pytest.fixture
@@ -128,3 +130,30 @@ def test_balanced_losses_weight_classes_by_their_inverse_frequency(tiny_config):
     np.testing.assert_allclose(weights * counts, (weights * counts)[0], rtol=1e-6)
     plain = finetune.finetune(validate(tiny_config()), sharding.make_mesh(1), None, None)
     assert plain.spec.objective.class_weights == ()
+
+
+@pytest.mark.slow
+def test_a_resnet_trains_predicts_and_is_exported_as_a_bundle(tiny_config, tmp_path):
+    fields = {"model.family": "resnet18", "model.image_size": 32, "train.epochs": 1.0, "train.select": "macro_f1"}
+    config = tiny_config("finetune", **fields)
+    results = loop.run(config, tmp_path / "run")
+    assert results["n"] == 23
+    model = loading.load(tmp_path / "run")
+    assert "resnet18, 32 px" in repr(model) and model.embed(tiny_images()).shape == (9, 512)
+    exporting.export(tmp_path / "run", tmp_path / "bundle", "mae_jax")
+    again = loading.load(tmp_path / "bundle")
+    one, two = (each.predict(tiny_images()).probabilities for each in (again, model))
+    np.testing.assert_array_equal(one, two)
+    assert "ResNet-18" in (tmp_path / "bundle" / "README.md").read_text()
+    for form, out in (("hf", "hf"), ("timm", "timm"), ("onnx", "x.onnx")):
+        with pytest.raises(UserError, match="model.family=resnet18, which is written as a bundle alone"):
+            exporting.export(tmp_path / "run", tmp_path / out, form)
+    with pytest.raises(UserError, match="model.family=resnet18 has no tokens and no attention"):
+        inspect_run.run(tmp_path / "run")
+    start = tiny_config("finetune", init="mae", init_from=str(tmp_path / "run"))
+    with pytest.raises(UserError, match="holds another network: family is vit in the config and resnet18 in the weig"):
+        loop.run(start, tmp_path / "later")
+
+
+def tiny_images():
+    return np.random.default_rng(0).integers(0, 256, (9, 32, 32, 3), np.uint8)
