@@ -105,6 +105,8 @@ def parse(path: Path) -> Any:
         raise ValueError(f"is a {what} instead of a file")
     try:
         return json.loads(path.read_text(encoding="utf-8-sig"))
+    except NotADirectoryError as error:  # the path goes through a file, such as one of weights
+        raise FileNotFoundError(*error.args) from None
     except (ValueError, RecursionError) as error:
         raise ValueError(f"is not valid JSON ({error})") from None
 

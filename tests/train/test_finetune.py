@@ -116,7 +116,7 @@ def test_a_run_says_what_its_images_are_and_what_its_test_sets_share_with_traini
     assert lines["classes"] == ", ".join(f"{name} {n}" for name, n in counts.items())
     n, v = len(labelled.train_idx), len(labelled.val_idx)
     assert lines["images"] == f"{n} for training (100 % of the labels), {v} for validation, 23 for test"
-    assert lines["external test sets"] == "TestB 23" and lines["warning"] == "one; two"
+    assert lines["external test sets"] == "TestB 23" and lines["warning"] == ["one", "two"]
     shared = lines["warning: test images that may be known from training"]
     assert shared == "TestA has 2 byte-identical with training images; see run.json and mae-jax check"
     assert list(about["tests"]) == ["TestA", "TestB"] and about["facts"]["test_split"] == "TestA"
