@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+import time
 
 # Tests spend more time compiling than running, so the compiler optimizes little.
 QUICK = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
@@ -34,6 +35,31 @@ install_import_hook(
 )
 
 from mae_jax.config.fields import RunConfig, defaults
+
+NO_TIME = "no time left"
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--start-before",
+        type=float,
+        metavar="TIME",
+        help="skip tests that begin later, in seconds since 1970 (date +%%s)",
+    )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    before = item.config.getoption("--start-before")
+    if before is not None and time.time() >= before:
+        pytest.skip(NO_TIME)
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    if config.getoption("--start-before") is not None:
+        skipped = terminalreporter.stats.get("skipped", [])
+        late = sum(NO_TIME in str(report.longrepr) for report in skipped)
+        terminalreporter.write_line(f"{late} tests were not started: {NO_TIME}")
 
 
 class ChangeableConfig(ConfigDict):
