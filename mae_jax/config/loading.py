@@ -19,7 +19,6 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from mae_jax.config.fields import (
-    TASKS,
     WEIGHTS,
     Fields,
     RunConfig,
@@ -29,6 +28,7 @@ from mae_jax.config.fields import (
     study_defaults,
     sweep_defaults,
 )
+from mae_jax.config.tasks import TASKS
 from mae_jax.runtime.disk import entries, exists, is_dir, is_file
 from mae_jax.runtime.errors import UserError
 from mae_jax.runtime.places import hub_advice, local

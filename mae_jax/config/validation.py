@@ -12,8 +12,9 @@ from typing import Any, cast
 
 from ml_collections import ConfigDict
 
-from mae_jax.config.fields import COMPUTED, C, DataFields, Fields, ModelFields, Rule, RunConfig, changed, rules
+from mae_jax.config.fields import COMPUTED, DataFields, Fields, ModelFields, Rule, RunConfig, changed, rules
 from mae_jax.config.loading import flatten, one_of
+from mae_jax.config.rule import C
 from mae_jax.config.selection import BY_FEATURES
 from mae_jax.config.tasks import QUICK
 from mae_jax.runtime.errors import UNUSABLE, UserError

@@ -19,8 +19,9 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from mae_jax.config.fields import TASKS, RunConfig
+from mae_jax.config.fields import RunConfig
 from mae_jax.config.loading import as_json
+from mae_jax.config.tasks import TASKS
 from mae_jax.evaluation import probes
 from mae_jax.models import Params
 from mae_jax.models.params import digest, map_paths

@@ -3,23 +3,13 @@
 from pathlib import Path
 from typing import Any
 
-from mae_jax.config.fields import AnyConfig, RunConfig, StudyConfig, SweepConfig, changed
+from mae_jax.config.fields import AnyConfig, RunConfig, StudyConfig, SweepConfig, changed, rules
 from mae_jax.config.loading import flatten
 from mae_jax.config.unused import refuse_unused, same, set_fields, used, why_unused, why_unused_in_part, without_effect
 from mae_jax.runtime.errors import UserError
 from mae_jax.study import cells
 from mae_jax.study.inits import BY_THE_STUDY
 
-_NOT_OF_RUNS = (
-    "task",
-    "name",
-    "title",
-    "target",
-    "pictures",
-    "contrasts",
-    "random_probe",
-    "parallel",
-)  # fields of the study itself
 PARTS = ("pretrain", "finetune")
 _OVERWRITTEN = {  # fields that differ from run to run
     StudyConfig: {f"finetune.{key}" for key in BY_THE_STUDY - {"task", "name"}},
@@ -49,13 +39,18 @@ def refuse(config: AnyConfig, loaded: dict[str, Any]) -> None:
                 raise without_effect(f"{part}.{key}", value, words)
     before = _effect(config)
     for key, value in flatten(config).items():
-        if not value or key in _NOT_OF_RUNS or key.startswith("experiments.") or same(value, loaded.get(key)):
+        if not value or not _is_of_runs(config, key) or same(value, loaded.get(key)):
             continue
         part, _, field = key.partition(".")
         if isinstance(getattr(config, part), RunConfig) and _shared(config, part, field):
             continue
         if key in loaded and _effect(changed(config, {key: _typed(loaded[key])})) == before:
             raise without_effect(key, value, f"no run of this {config.task} uses it")
+
+
+def _is_of_runs(config: StudyConfig | SweepConfig, key: str) -> bool:
+    name = key.partition(".")[0] if key.startswith("experiments.") else key
+    return rules(type(config))[name][1].of_runs
 
 
 def _why_not(config: StudyConfig | SweepConfig, part: str, key: str) -> str:

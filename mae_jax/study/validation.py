@@ -10,9 +10,9 @@ from typing import Any, TypeVar, cast
 
 from ml_collections import ConfigDict
 
-from mae_jax.config.fields import TASKS, AnyConfig, Rule, RunConfig, StudyConfig, SweepConfig, rules
+from mae_jax.config.fields import AnyConfig, Rule, RunConfig, StudyConfig, SweepConfig, rules
 from mae_jax.config.loading import one_of
-from mae_jax.config.tasks import QUICK, TRAITS, UNLABELED, USUAL
+from mae_jax.config.tasks import QUICK, TASKS, TRAITS, UNLABELED, USUAL
 from mae_jax.config.validation import ENCODER, NORMALIZATION, refuse_unknown, typed, validate, validate_ratio
 from mae_jax.rundir.contents import sides_of
 from mae_jax.runtime.errors import UNUSABLE, UserError

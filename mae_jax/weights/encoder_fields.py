@@ -5,9 +5,9 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from mae_jax.checkpoints import steps
-from mae_jax.config.fields import COMPUTED, FEATURES, TASKS, RunConfig, defaults
+from mae_jax.config.fields import COMPUTED, FEATURES, RunConfig, defaults
 from mae_jax.config.loading import init_of
-from mae_jax.config.tasks import TRAITS, UNLABELED
+from mae_jax.config.tasks import TASKS, TRAITS, UNLABELED
 from mae_jax.config.validation import ENCODER, NORMALIZATION
 from mae_jax.rundir import contents
 from mae_jax.runtime.disk import is_file
