@@ -1,7 +1,8 @@
 r"""The study's open questions: for each, arms that differ in one thing, compared on the same images with intervals.
 
-mae-jax run --config=configs/open_questions.py:question=stain|ratio|select|cellmix
-  [,data=SOURCE][,scale=paper|laptop][,seeds=5][,stain=randstainna|hed|jitter][,smoke=true]
+mae-jax run --config=configs/open_questions.py:question=stain|ratio|select|cellmix|domains
+  [,data=SOURCE][,scale=paper|laptop][,seeds=5][,stain=randstainna|hed|jitter]
+  [,cells=DIR][,tissue=DIR][,other=DIR][,smoke=true]
 
 All arms train on 1 and 10 % of the labels. 1 % is also trained for as many updates as 10 %. config.contrasts names the
 pairs that the page compares, on the main test set and on each of data.external: for raabin_wbc and generated cells
@@ -17,9 +18,9 @@ from mae_jax.runtime.errors import UserError
 
 
 def get_config(arg=None):
-    arg = parse_arg(
-        arg, question="stain", data="raabin_wbc", scale="paper", seeds=5, stain="randstainna", smoke=False
-    )  # fmt: skip
+    places = {"cells": "", "tissue": "", "other": ""}
+    known = {"question": "stain", "data": "raabin_wbc", "scale": "paper", "seeds": 5, "stain": "randstainna"}
+    arg = parse_arg(arg, **known, **places, smoke=False)
     ask = QUESTIONS[one_of("question", arg.question, tuple(QUESTIONS))]
     one_of("stain", arg.stain, STAINS[1:])
     scale = "laptop" if arg.smoke else arg.scale
@@ -88,7 +89,40 @@ def cellmix(config, arg):
     config.title = "Does CellMix help?"
 
 
-QUESTIONS = {"stain": stain, "ratio": ratio, "select": select, "cellmix": cellmix}
+def domains(config, arg):
+    """Pre-training on cells, on tissue, on both, and with another domain added, such as X-rays; equal images seen."""
+    places = {"cells": arg.cells, "tissue": arg.tissue, "other": arg.other}
+    if arg.data == "synthetic":
+        fields = {"cells": "cells", "tissue": "tissue", "both": "tissue+cells", "other": "tissue+cells+xray"}
+        changes = {name: f"data.synthetic_domains={kinds}" for name, kinds in fields.items()}
+        config.pretrain.train.epoch_images = config.pretrain.data.synthetic_unlabelled
+    else:
+        changes = images_of(arg, places)
+        config.pretrain.data.update(source="folder" if arg.cells else "raabin_wbc", dir=arg.cells)
+        config.pretrain.train.epoch_images = 10_000
+    arms(config, {"scratch": "scratch"} | {name: f"mae:{change}" for name, change in changes.items()}, {})
+    config.contrasts = ("both:cells", "both:tissue", "cells:tissue") + (("other:both",) if "other" in changes else ())
+    config.evaluations = ("finetune", "lbfgs")
+    config.title = "Which images to pre-train on? Cells, tissue, both, and another domain"
+
+
+def images_of(arg, places):
+    """{arm: the fields that name its images}, from folders or prepared data sets."""
+    if arg.data != "raabin_wbc" and not (arg.cells and arg.tissue):
+        raise UserError(f"config arguments cells=DIR and tissue=DIR are needed with data={arg.data}; name both folders")
+    sources = {"cells": ["raabin_wbc"], "tissue": ["cam16", "prcc"], "other": []}
+    parts = {"cells": ["cells"], "tissue": ["tissue"], "both": ["cells", "tissue"]}
+    parts |= {"other": ["cells", "tissue", "other"]} if arg.other else {}
+    changes = {}
+    for arm, kinds in parts.items():
+        directories = [places[kind] for kind in kinds if places[kind]]
+        names = [name for kind in kinds if not places[kind] for name in sources[kind]]
+        names += ["folder"] if directories else []
+        changes[arm] = f"data.source={'+'.join(names)},data.dir={';'.join(directories)}"
+    return changes
+
+
+QUESTIONS = {"stain": stain, "ratio": ratio, "select": select, "cellmix": cellmix, "domains": domains}
 
 
 def arms(config, inits, contrasts):
@@ -102,6 +136,8 @@ def smoke(config, arg):
     if arg.data != "synthetic":
         raise UserError(f"config argument smoke=true needs data=synthetic, not data={arg.data}")
     config.step_matched = 0.0
+    if config.pretrain.train.epoch_images:
+        config.pretrain.train.epoch_images = 100
     for part in (config.pretrain, config.finetune):
         part.data.update(synthetic_train=100, synthetic_test=50, synthetic_unlabelled=100)
         part.model.update(image_size=32, width=32, depth=2, heads=2)

@@ -5,6 +5,7 @@ import dataclasses
 from mae_jax.config.rule import SEEDS, Fields, field
 from mae_jax.config.selection import SUBSETS
 
+DOMAINS = ("tissue+cells", "tissue", "cells", "tissue+cells+xray")  # of generated unlabeled images
 STAINS = ("none", "hed", "randstainna", "jitter")
 
 
@@ -198,6 +199,11 @@ class DataFields(Fields):
     synthetic_unlabelled: int = field(
         4000, "source=synthetic: unlabeled images to draw", low=10, high=10**7, used="synthetic"
     )
+    synthetic_domains: str = field(
+        "tissue+cells",
+        "source=synthetic: kinds of unlabeled images to draw, in equal shares",
+        choices=DOMAINS, used="decoder synthetic",
+    )  # fmt: skip
     synthetic_size: int = field(
         96, "source=synthetic: width and height of an image in pixels", low=16, high=4096, used="synthetic"
     )

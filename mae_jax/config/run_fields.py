@@ -159,6 +159,11 @@ class TrainFields(Fields):
     """Training length, batches, regularization, and handling of divergence."""
 
     epochs: float = field(100.0, "passes over the training images", low=0, high=1e6, open="low", used="epochs")
+    epoch_images: int = field(
+        0,
+        "pre-training: number of images that count as one epoch, so that runs on other images see as many; 0: all",
+        low=0, high=10**9, used="decoder",
+    )  # fmt: skip
     steps: int = field(0, "number of updates, instead of epochs; 0: use `epochs`", low=0, high=10**9)
     batch_size: int = field(
         0, "images per update over all devices; 0: batch_per_device * accumulation * devices", low=0, high=10**6

@@ -53,6 +53,7 @@ class Purpose(IntEnum):
     FOLDS = 9
     UNSTRATIFIED = 10
     UNLABELED = 11
+    SYNTHETIC_XRAY = 12
 
 
 @dataclass(frozen=True, eq=False)
@@ -341,16 +342,26 @@ def synthetic(split: str, n: int, size: int, seed: int) -> Source:
     return _drawn(names, labels, drawing.CLASSES, cells, size, seed)
 
 
-def synthetic_unlabelled(n: int, size: int, seed: int) -> Source:
-    """`n` generated images without labels: half are tissue, half are cells that occur in no labeled split."""
+def synthetic_unlabelled(n: int, size: int, seed: int, domains: str = "tissue+cells") -> Source:
+    """`n` generated images without labels, equally many of each of `domains`: tissue, cells, xray.
+
+    The cells occur in no labeled split.
+    """
     number = zlib.crc32(b"unlabelled")
+    kinds = domains.split("+")
+    counts = [n // len(kinds)] * len(kinds)
+    counts[0] += n - sum(counts)
     rng = np.random.default_rng((seed, Purpose.SYNTHETIC_LABELS, number))
-    kinds = [int(label) for label in drawing.draw_labels(rng, n // 2)]
-    tissues = n - len(kinds)
-    names = [f"tissue/{i:05d}" for i in range(tissues)]
-    names += [f"cells/unlabelled/{i:05d}" for i in range(len(kinds))]
-    items = [(Purpose.SYNTHETIC_TISSUE, number, -1)] * tissues
-    items += [(Purpose.SYNTHETIC_CELL, number, kind) for kind in kinds]
+    names: list[str] = []
+    items: list[tuple[int, int, int]] = []
+    for kind, count in zip(kinds, counts, strict=True):
+        if kind == "cells":
+            names += [f"cells/unlabelled/{i:05d}" for i in range(count)]
+            items += [(Purpose.SYNTHETIC_CELL, number, int(label)) for label in drawing.draw_labels(rng, count)]
+        else:
+            purpose = {"tissue": Purpose.SYNTHETIC_TISSUE, "xray": Purpose.SYNTHETIC_XRAY}[kind]
+            names += [f"{kind}/{i:05d}" for i in range(count)]
+            items += [(purpose, number, -1)] * count
     return _drawn(tuple(names), np.full(n, -1, np.int32), (), items, size, seed)
 
 
@@ -381,6 +392,8 @@ def _draw(cache: list, items: Sequence[tuple[int, int, int]], size: int, seed: i
         rng = np.random.default_rng((seed, purpose, split, i))
         if purpose == Purpose.SYNTHETIC_TISSUE:
             cache[i] = drawing.draw_tissue(rng, size)
+        elif purpose == Purpose.SYNTHETIC_XRAY:
+            cache[i] = drawing.draw_xray(rng, size)
         else:
             cache[i] = drawing.draw_cell(rng, label, size)
     return cache[i]

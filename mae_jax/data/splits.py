@@ -200,7 +200,7 @@ def n_training(data: DataFields, opened: Labelled, share: float = 0.0, count: in
 def _key(function: Callable, data: DataFields) -> tuple:
     fields = ("source", "dir", "prepared_dir", "train_split", "test_split", "external", "bad_images")
     fields += ("val_split", "labels", "columns", "group_pattern", "levels", "test_fraction", "test_seed")
-    drawn = ("synthetic_train", "synthetic_test", "synthetic_unlabelled", "synthetic_size")
+    drawn = ("synthetic_train", "synthetic_test", "synthetic_unlabelled", "synthetic_size", "synthetic_domains")
     return (function.__name__, *(getattr(data, name) for name in fields + drawn))
 
 
@@ -319,7 +319,7 @@ def _unlabelled_sources(data: DataFields, on_progress: OnProgress | None, decode
     for name in data.source.split("+"):
         if name == "synthetic":
             n, size = data.synthetic_unlabelled, data.synthetic_size
-            opened.append(sources.synthetic_unlabelled(n, size, DRAWING_SEED))
+            opened.append(sources.synthetic_unlabelled(n, size, DRAWING_SEED, data.synthetic_domains))
         elif prepared.known(name):
             opened.append(prepared.unlabelled(name, data.prepared_dir))
         else:

@@ -1,4 +1,4 @@
-"""Generated blood cells and tissue, for tests and the demo: no real image may be shipped.
+"""Generated blood cells, tissue and radiographs, for tests and the demo: no real image may be shipped.
 
 Cells resemble the Giemsa-stained white blood cells of Raabin-WBC, and tissue resembles H&E tiles. Scores on them say
 nothing about real images. Lengths are in field widths (1 = the side of the image), so a picture looks the same at
@@ -177,6 +177,36 @@ def draw_tissue(rng: np.random.Generator, size: int = 96) -> UInt8[np.ndarray, "
         nuclei, depth = _ellipses(rng, y, x, pitch * zoom, where, radius, aspect, angle)
         density += _tint(_HAEMATOXYLIN, nuclei * depth * (1 + 0.15 * grain))
     return _develop(rng, density, (0.94, 0.92, 0.92))
+
+
+def draw_xray(rng: np.random.Generator, size: int = 96) -> UInt8[np.ndarray, "size size 3"]:
+    """A gray radiograph-like image, size x size pixels: two dark lungs, ribs, a spine and a heart. Another domain.
+
+    The picture depends only on the state of `rng`. Raises UserError for a size below MIN_SIZE.
+    """
+    _check_size(size)
+    _, y, x = _window(np.zeros((3, size, size), np.float32))
+    tilt, wide = rng.normal(0, 0.06), rng.uniform(0.85, 1.15)
+    bent_y, bent_x = y + tilt * x, (x - tilt * y) / wide
+    body = _cover(np.abs(bent_x) - rng.uniform(0.40, 0.48) + 0.15 * np.square(bent_y), 0.06)
+    bright = body * (0.55 + 0.06 * _noise(rng, y, x, 0.25))
+    lungs = np.zeros_like(bright)
+    for side in (-1, 1):
+        cy, cx = rng.uniform(-0.06, 0.04), side * rng.uniform(0.17, 0.22)
+        away = _distance(bent_y - cy, (bent_x - cx) * 1.9, rng.normal(0, 0.1), 1.0)
+        lungs = np.maximum(lungs, _cover(away - rng.uniform(0.27, 0.34), 0.08))
+    bright -= 0.38 * lungs * (1 + 0.12 * _noise(rng, y, x, 0.04))
+    pitch, phase = rng.uniform(0.085, 0.12), rng.uniform(0, 1)
+    waves = (bent_y + rng.uniform(0.3, 0.6) * np.square(bent_x)) / pitch + phase
+    bright += 0.10 * lungs * np.square(np.square(np.cos(math.pi * waves)))
+    spine = _cover(np.abs(bent_x) - rng.uniform(0.03, 0.045), 0.03)
+    bright += 0.16 * body * spine * (0.8 + 0.2 * np.cos(2 * math.pi * bent_y / 0.07))
+    heart = _distance(bent_y - rng.uniform(0.08, 0.16), bent_x - rng.uniform(0.03, 0.08), 0.6, 1.25)
+    bright += 0.28 * _cover(heart - rng.uniform(0.11, 0.17), 0.06)
+    image = _blur(np.clip(bright, 0, 1)[None], size * rng.uniform(0.002, 0.008))[0]
+    image += rng.uniform(0.005, 0.03) * rng.standard_normal(image.shape, dtype=np.float32)
+    gray = np.clip(255 * rng.uniform(0.85, 1.1) * image + 0.5, 0, 255).astype(np.uint8)
+    return np.repeat(gray[..., None], 3, 2)
 
 
 def _white_cell(rng, density: Density, label: int, cy: float, cx: float, radius: float) -> None:

@@ -129,7 +129,9 @@ def _planned(
     config, _ = resume.with_saved_batch(directory, config, jax.device_count())
     if not config.traits.labeled:
         held = splits.unlabelled(config.data, on_progress, cache)
-        resolved = schedule.resolve(config, sum(map(len, held.train_idx)), jax.device_count(), held.available)
+        resolved = schedule.resolve(
+            config, sum(map(len, held.train_idx)), jax.device_count(), config.train.epoch_images or held.available
+        )
         return Planned(directory, config, resolved, sum(map(len, held.val_idx)), 0, done, **_sizes(config, resolved, 0))
     data = splits.labelled(config.data, on_progress, cache)
     if not config.has_network and not done:

@@ -28,7 +28,7 @@ def pretrain(
     first = initial_weights.first_weights(config)
     data = splits.unlabelled(config.data, on_progress, cache)
     sizes, weights = [len(i) for i in data.train_idx], tuple(config.data.weights)
-    resolved = resolve(config, sum(sizes), mesh.size, data.available)
+    resolved = resolve(config, sum(sizes), mesh.size, config.train.epoch_images or data.available)
     changes = stains.augmentation(config, data.sources, data.train_idx)
     spec = spec_of(config, resolved, mesh, stain=changes)
     predict = predictor(config, spec)

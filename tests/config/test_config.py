@@ -37,6 +37,7 @@ ARGUMENTS = {
         "question=ratio,data=folder,scale=laptop",
         "question=select,data=synthetic",
         "question=cellmix,data=folder",
+        "question=domains,data=synthetic",
     ],
     "mask_sweep.py": ["", "data=folder,scale=laptop", "data=synthetic,smoke=true"],
 }

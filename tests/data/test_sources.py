@@ -192,6 +192,14 @@ def test_synthetic_is_the_same_each_time_and_each_split_its_own():
     assert first[4]["image"] is first[4]["image"]  # drawn once
 
 
+def test_synthetic_domains_have_equal_shares():
+    source = sources.synthetic_unlabelled(8, 32, 5, "tissue+cells+xray")
+    assert [name.split("/")[0] for name in source.names] == ["tissue"] * 4 + ["cells"] * 2 + ["xray"] * 2
+    gray = [bool((source[i]["image"] == source[i]["image"][..., :1]).all()) for i in range(8)]
+    assert gray == [False] * 6 + [True] * 2
+    assert {name.split("/")[0] for name in sources.synthetic_unlabelled(6, 32, 5, "cells").names} == {"cells"}
+
+
 def test_synthetic_unlabelled_is_half_tissue():
     source = sources.synthetic_unlabelled(7, 32, 5)
     assert source.classes == () and set(source.labels.tolist()) == {-1}

@@ -77,6 +77,15 @@ def test_same_seed_same_bytes_whatever_was_drawn_before():
     np.testing.assert_array_equal(tissue, synthetic.draw_tissue(rng(3)))
 
 
+def test_a_radiograph_is_gray_with_two_dark_lungs():
+    images = np.stack([synthetic.draw_xray(np.random.default_rng(i), 64) for i in range(8)])
+    assert images.dtype == np.uint8 and (images == images[..., :1]).all()
+    mean = images[..., 0].mean(0)
+    lungs = (mean[24:40, 16:22].mean() + mean[24:40, 42:48].mean()) / 2
+    assert mean[24:40, 30:34].mean() > lungs + 30  # the spine and the heart lie between them
+    np.testing.assert_array_equal(images[3], synthetic.draw_xray(np.random.default_rng(3), 64))
+
+
 def test_other_seed_other_image():
     cells = {synthetic.draw_cell(rng(seed), NEUTROPHIL, 48).tobytes() for seed in range(30)}
     tissue = {synthetic.draw_tissue(rng(seed), 48).tobytes() for seed in range(30)}

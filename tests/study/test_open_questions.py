@@ -6,12 +6,13 @@ import pytest
 
 from mae_jax import main
 from mae_jax.config.loading import flatten, load
+from mae_jax.data import splits
 from mae_jax.runtime.errors import UserError
-from mae_jax.study import cells
+from mae_jax.study import cells, plan
 from mae_jax.study.validation import validate_study
 
 FILE = Path(__file__).parents[2] / "configs" / "open_questions.py"
-QUESTIONS = ("stain", "ratio", "select", "cellmix")
+QUESTIONS = ("stain", "ratio", "select", "cellmix", "domains")
 
 
 def study(text, **fields):
@@ -71,9 +72,30 @@ def test_arms_of_cellmix_differ_in_how_images_are_mixed(tmp_path):
         assert differing(runs[f"10pct-{one}-seed2"], runs[f"10pct-{two}-seed2"]) == {f"train.{field}"}
 
 
+def test_domains_see_equally_many_images(tmp_path):
+    asked = study("question=domains,data=synthetic,smoke=true")
+    networks = dict(cells.pretrainings(asked, tmp_path))
+    kinds = {place.name.removeprefix("pretrain-"): run.data.synthetic_domains for place, run in networks.items()}
+    assert kinds == {"cells": "cells", "tissue": "tissue", "both": "tissue+cells", "other": "tissue+cells+xray"}
+    assert asked.contrasts == ("both:cells", "both:tissue", "cells:tissue", "other:both")
+    planned = plan.make(list(networks.items()), splits.DataCache(), timed=False)
+    assert len({(each.resolved.steps, each.resolved.warmup_steps, each.resolved.batch_size) for each in planned}) == 1
+
+
+def test_domains_of_folders_and_of_prepared_data(tmp_path):
+    asked = study("question=domains,data=folder,cells=/a,tissue=/b,other=/c")
+    places = {place.name: run.data.dir for place, run in cells.pretrainings(asked, tmp_path)}
+    assert places == {
+        "pretrain-cells": "/a", "pretrain-tissue": "/b", "pretrain-both": "/a,/b", "pretrain-other": "/a,/b,/c"
+    }  # fmt: skip
+    sources = {place.name: run.data.source for place, run in cells.pretrainings(study("question=domains"), tmp_path)}
+    assert sources["pretrain-both"] == "raabin_wbc+cam16+prcc" and "pretrain-other" not in sources
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        ("question=domains,data=folder,cells=/a", "cells=DIR and tissue=DIR are needed with data=folder; name both"),
         ("question=color", "question=color is not allowed; use one of stain, "),
         ("question=stain,stain=none", "stain=none is not allowed; use one of hed, randstainna, jitter"),
         ("question=stain,smoke=true", "smoke=true needs data=synthetic, not data=raabin_wbc"),
