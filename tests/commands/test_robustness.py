@@ -8,10 +8,11 @@ import pytest
 from mae_jax.commands import robustness
 from mae_jax.evaluation import perturbations
 from mae_jax.runtime.errors import UserError
+from mae_jax.runtime.parser import Parser
 
 
 def options(places: list[str], *arguments: str) -> argparse.Namespace:
-    parser = argparse.ArgumentParser()
+    parser = Parser(prog="mae-jax robustness")
     robustness.add_arguments(parser)
     return parser.parse_args([*places, *arguments])
 
