@@ -95,7 +95,10 @@ class Study:
         return stats.over_seeds(draws[list(ours)] - draws[list(base)], values[list(ours)] - values[list(base)])
 
     def difference(self, metric: str, ours: Sequence[int], base: Sequence[int]) -> Difference:
-        """`ours` minus `base`, paired run by run. Interval and p value come from the same draws."""
+        """`ours` minus `base`, paired run by run. Interval and p value come from the same draws.
+
+        The interval ends at what is possible: a share differs from another by at most 1.
+        """
         value = round(self.mean(metric, ours) - self.mean(metric, base), 12) + 0.0
         draws = self.difference_draws(metric, ours, base)
         if metric == "ece":  # resampling biases it, see `stats.mirrored_interval`
@@ -103,7 +106,8 @@ class Study:
             draws = 2 * value - draws
         else:
             low, high = stats.percentile_interval(draws)
-        return Difference(value, low, high, stats.p_value(draws), len(ours))
+        most = HIGHEST.get(metric, 1.0)
+        return Difference(value, max(low, -most), min(high, most), stats.p_value(draws), len(ours))
 
     def collapsed(self, runs: Sequence[int]) -> int:
         """How many of the runs predict one class for (nearly) every image of several classes."""

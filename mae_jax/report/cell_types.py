@@ -92,8 +92,7 @@ def analyze(study: Study, chosen: float | None = None) -> CellTypes:
         rows += cell
     for row, each, verdict in judged(family):
         if each is not None:
-            row |= {"difference": each.value, "difference_low": max(each.low, -1.0)}
-            row |= {"difference_high": min(each.high, 1.0), "p": each.p}
+            row |= dict(zip(("difference", "difference_low", "difference_high", "p"), each.numbers, strict=True))
         row |= verdict
     usual = [level for level in study.levels if level.arm == study.arms[0]]
     largest = max(usual, key=lambda level: level.fraction)

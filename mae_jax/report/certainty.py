@@ -46,7 +46,7 @@ def analyze(study: Study) -> list[dict]:
         for name, estimate in (("wrong_mean", _when_wrong(study, index)), ("wrong_sd", _spread(study, index))):
             low, high = mean_interval(estimate) if estimate else (None, None)
             row |= {name: estimate.estimate if estimate else None}
-            row |= {f"{name}_low": None if low is None else max(low, 0.0), f"{name}_high": high}
+            row |= {f"{name}_low": low, f"{name}_high": high}
         row |= _sure_and_wrong(study, index, None)
         rows.append(row | {"baseline": "", **dict.fromkeys(COLUMNS[-12:])})
     _compare(study, study.cells, rows, _when_wrong)
@@ -107,7 +107,7 @@ def _differences(
 def _judge(family: Sequence[tuple[dict, Difference | None]], start: str = "") -> None:
     """Adds the columns COMPARED to the rows of a family."""
     for row, each, verdict in judged(family):
-        numbers = (None,) * 4 if each is None else each[:4]
+        numbers = (None,) * 4 if each is None else each.numbers
         row |= {f"{start}{name}": value for name, value in zip(COMPARED[:4], numbers, strict=True)}
         row |= {f"{start}{name}": value for name, value in verdict.items()}
 

@@ -5,6 +5,7 @@ all comparisons of its family. A family is every comparison that a report makes 
 and initializations, and all classes or evaluations. Interval and p value of a difference have the same source.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, TypeVar
 
@@ -13,6 +14,7 @@ from mae_jax.report import stats
 SURE = 0.05  # significance level for a corrected p value
 NOTHING = "no difference shown"
 COLLAPSED = "collapsed: nothing to compare"
+TOO_FEW = "too few images to compare"
 UNSURE = "not sure after Holm's correction"
 TIMES = {1: "once", 2: "twice"}  # how often a model was trained, in words
 
@@ -20,7 +22,10 @@ T = TypeVar("T")
 
 
 class Difference(NamedTuple):
-    """A value of some models minus that of others, averaged over seeds, with its 95 % interval and p value."""
+    """A value of some models minus that of others, averaged over seeds, with its 95 % interval and p value.
+
+    Interval and p value are NaN where there are too few images for them, see `untested`.
+    """
 
     value: float
     low: float
@@ -28,18 +33,35 @@ class Difference(NamedTuple):
     p: float
     seeds: int
 
+    @property
+    def tested(self) -> bool:
+        """Whether there is an interval and a p value."""
+        return not math.isnan(self.p)
+
+    @property
+    def numbers(self) -> tuple[float, float | None, float | None, float | None]:
+        """Value, ends of the interval and p value for a table; None where there is none."""
+        return (self.value, self.low, self.high, self.p) if self.tested else (self.value, None, None, None)
+
+
+def untested(value: float, seeds: int) -> Difference:
+    """A difference on too few images for an interval and a p value."""
+    return Difference(value, math.nan, math.nan, math.nan, seeds)
+
 
 D = TypeVar("D", bound=Difference | None)
 
 
 def judge(family: Sequence[Difference | None]) -> list[dict]:
     """`holm_p` and `verdict` of each difference of a family; None stands for models that collapsed."""
-    corrected = iter(stats.holm([each.p for each in family if each is not None]))
+    corrected = iter(stats.holm([each.p for each in family if each is not None and each.tested]))
     entries = []
     for each in family:
-        holm_p = None if each is None else next(corrected)
-        text = COLLAPSED if each is None or holm_p is None else verdict(each, holm_p)
-        entries.append({"holm_p": holm_p, "verdict": text})
+        if each is None or not each.tested:
+            entries.append({"holm_p": None, "verdict": COLLAPSED if each is None else TOO_FEW})
+        else:
+            holm_p = next(corrected)
+            entries.append({"holm_p": holm_p, "verdict": verdict(each, holm_p)})
     return entries
 
 

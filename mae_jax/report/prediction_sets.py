@@ -118,7 +118,7 @@ def _rows(study: Study, test: Predictions, sets: Bool[np.ndarray, "s n c"]) -> l
         for name, values in (("coverage", holds), ("size", sizes), ("single", sizes == 1)):
             estimate = ratio(values * weight, weight, study.unit_of)
             assert estimate is not None  # every such class occurs
-            low, high = mean_interval(estimate) if name == "size" else share_interval(estimate)
+            low, high = mean_interval(estimate, len(classes)) if name == "size" else share_interval(estimate)
             row |= {name: estimate.estimate, f"{name}_low": low, f"{name}_high": high}
         row |= {"empty": float((sizes == 0)[:, used].mean())}
         rows.append(row | {"broken": row["coverage_high"] < TARGET})

@@ -4,6 +4,10 @@ The ratio of one model is sum(numerator) / sum(denominator) over images; the rat
 Its variance is the sum of two parts. The part over images (or groups of images) comes from the residuals of a Taylor
 linearization (Woodruff 1971). The part over seeds is their sample variance divided by their number. Satterthwaite's
 (1946) formula gives the degrees of freedom. Shapes: s seeds, n images, u units (groups or images).
+
+Few or agreeing images show no variance, although other images would differ. A difference of shares therefore counts two
+more images, one that only the first model gets right and one that only the second does (Bonett and Price 2012). Fewer
+than FEWEST units give no interval and no test, whatever the number of seeds.
 """
 
 import math
@@ -13,23 +17,29 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy import special
 
-from mae_jax.report.comparisons import Difference
+from mae_jax.report.comparisons import Difference, untested
 from mae_jax.report.stats import LEVEL, SEEDS
+
+TINY = 1e-20  # a variance at most as large comes from rounding
+FEWEST = 5  # minimum number of units: with five single images, even opposite models differ with p = 0.06 (McNemar)
 
 
 @dataclass(frozen=True)
 class Ratio:
     """The mean over seeds of sum(numerator) / sum(denominator).
 
-    `seeds` has each seed's ratio, `influence` each unit's contribution to the error of the estimate, `n` the mean
-    denominator, and `units` the number of units with a denominator above 0.
+    `seeds` has each seed's ratio, `residuals` and `influence` each image's and each unit's contribution to the error of
+    the estimate, `n` the mean denominator, and `units` the number of units with a denominator above 0. `share` says
+    that every image counts or does not, so that the ratio is a share of images.
     """
 
     estimate: float
     seeds: Float[np.ndarray, " s"]
+    residuals: Float[np.ndarray, " n"]
     influence: Float[np.ndarray, " u"]
     n: float
     units: int
+    share: bool
 
 
 def ratio(
@@ -43,7 +53,8 @@ def ratio(
     residuals = ((numerator - seeds[:, None] * denominator) / totals[:, None]).mean(0)
     influence = np.bincount(units, residuals, minlength=int(units.max()) + 1)
     used = len(np.unique(units[denominator.any(0)]))
-    return Ratio(float(seeds.mean()), seeds, influence, float(totals.mean()), used)
+    share = bool(((numerator == 0) | (numerator == denominator)).all())
+    return Ratio(float(seeds.mean()), seeds, residuals, influence, float(totals.mean()), used, share)
 
 
 def deviation(
@@ -62,7 +73,7 @@ def deviation(
     residuals = ((centered**2 - (seeds**2 * (totals - 1) / totals)[:, None] * used) * scale[:, None]).mean(0)
     influence = np.bincount(units, residuals, minlength=int(units.max()) + 1)
     counted = len(np.unique(units[used.any(0)]))
-    return Ratio(float(seeds.mean()), seeds, influence, float(totals.mean()), counted)
+    return Ratio(float(seeds.mean()), seeds, residuals, influence, float(totals.mean()), counted, share=False)
 
 
 def _spread(influence: Float[np.ndarray, " u"], units: float, seeds: Float[np.ndarray, " s"]) -> tuple[float, float]:
@@ -70,7 +81,12 @@ def _spread(influence: Float[np.ndarray, " u"], units: float, seeds: Float[np.nd
 
     If `units` is infinite, the variance over units counts as known. Fewer than SEEDS seeds add no variance.
     """
-    over_images = float((influence**2).sum()) * (1.0 if math.isinf(units) else units / max(units - 1, 1))
+    correction = 1.0 if math.isinf(units) else units / max(units - 1, 1)
+    return _total(float((influence**2).sum()) * correction, units, seeds)
+
+
+def _total(over_images: float, units: float, seeds: Float[np.ndarray, " s"]) -> tuple[float, float]:
+    """Adds the variance over seeds to that over images; the sum and its degrees of freedom."""
     several = len(seeds) >= SEEDS  # fewer values do not show how far away another would be
     over_seeds = float(seeds.var(ddof=1)) / len(seeds) if several else 0.0
     total = over_images + over_seeds
@@ -78,6 +94,16 @@ def _spread(influence: Float[np.ndarray, " u"], units: float, seeds: Float[np.nd
         return 0.0, math.inf
     parts = over_images**2 / max(units - 1, 1) + over_seeds**2 / max(len(seeds) - 1, 1)
     return total, total**2 / parts if parts else math.inf
+
+
+def _with_two_more(estimate: float, variance: float, n: float) -> tuple[float, float]:
+    """A mean difference and its variance over `n` images after adding one image that counts 1 and one that counts -1.
+
+    This is Bonett and Price's (2012) interval for paired proportions.
+    """
+    moved = estimate * n / (n + 2)
+    squares = variance * n * (n - 1) + n * (estimate - moved) ** 2 + (1 - moved) ** 2 + (1 + moved) ** 2
+    return moved, squares / ((n + 2) * (n + 1))
 
 
 def _student(freedom: float) -> float:
@@ -106,24 +132,39 @@ def share_interval(share: Ratio) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def mean_interval(mean: Ratio) -> tuple[float, float]:
-    """Student's 95 % interval of any ratio."""
+def mean_interval(mean: Ratio, highest: float = 1.0) -> tuple[float, float] | tuple[None, None]:
+    """Student's 95 % interval of a ratio of values from 0 to `highest`; (None, None) with fewer than FEWEST units."""
+    if mean.units < FEWEST:
+        return None, None
     variance, freedom = _spread(mean.influence, mean.units, mean.seeds)
+    if not (mean.influence**2).sum() > TINY:
+        _, more = _with_two_more(0.0, 0.0, mean.units)
+        variance, freedom = _total(more, mean.units, mean.seeds)
     half = _student(freedom) * math.sqrt(variance)
-    return mean.estimate - half, mean.estimate + half
+    return max(mean.estimate - half, 0.0), min(mean.estimate + half, highest)
 
 
 def difference(ours: Ratio, base: Ratio) -> Difference:
     """`ours` minus `base` on the same images, paired by seed, with Student's interval and p value.
 
-    Seeds are in the same order in both. The variance over images takes the pairing into account.
+    Both are ratios of values from 0 to 1. Seeds are in the same order in both. The variance over images takes the
+    pairing into account. With fewer than FEWEST units on a side, the result has no interval and no p value, see
+    `comparisons.untested`. Two images are added to shares, or where no variance is seen.
     """
     estimate = round(ours.estimate - base.estimate, 12) + 0.0
-    units, seeds = max(ours.units, base.units), len(ours.seeds)
-    variance, freedom = _spread(ours.influence - base.influence, units, ours.seeds - base.seeds)
-    if not variance:
-        return Difference(estimate, estimate, estimate, 1.0 if not estimate else 0.0, seeds)
+    units, seeds = min(ours.units, base.units), len(ours.seeds)
+    if units < FEWEST:
+        return untested(estimate, seeds)
+    over_images = float(((ours.influence - base.influence) ** 2).sum()) * units / (units - 1)
+    center = estimate
+    if (ours.share and base.share) or over_images <= TINY:
+        single = float(((ours.residuals - base.residuals) ** 2).sum())
+        n = min(ours.n, base.n)
+        effective = min(max(n * single / over_images, units), n) if over_images > TINY else float(units)
+        center, over_images = _with_two_more(estimate, over_images, effective)
+    variance, freedom = _total(over_images, units, ours.seeds - base.seeds)
     error = math.sqrt(variance)
     half = _student(freedom) * error
-    p = 2 * special.stdtr(freedom, -abs(estimate) / error)
-    return Difference(estimate, estimate - half, estimate + half, float(p), seeds)
+    p = 2 * special.stdtr(freedom, -abs(center) / error)
+    low, high = max(center - half, -1.0), min(center + half, 1.0)
+    return Difference(estimate, low, high, float(p), seeds)

@@ -9,9 +9,10 @@ import pytest
 
 from mae_jax.data import subsets
 from mae_jax.data.sources import Source
-from mae_jax.report import analysis, cell_types
+from mae_jax.report import analysis, cell_types, certainty
 from mae_jax.report.page import write_report
 from mae_jax.report.runs import Level, read_runs
+from mae_jax.rundir.predictions import Predictions
 
 CLASSES = ["Lymphocyte", "Monocyte", "Neutrophil"]
 COUNTS = {"Lymphocyte": 40, "Monocyte": 20, "Neutrophil": 60}
@@ -162,3 +163,27 @@ def test_an_arm_with_the_same_training_images_is_not_listed_again(make):
     listed = cell_types.trained_on(study, dataclasses.replace(result, rows=rows))
     assert [str(level) for level, _ in listed] == ["10 %", "100 %", "10 %, other"]
     assert [images[0] for _, images in listed] == [3.0, 30.0, 4.0]
+
+
+@pytest.mark.parametrize("patients", [None, 1], ids=["3 images", "1 patient"])
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_a_class_with_few_images_or_patients_is_not_compared(make, patients, seeds):
+    """mae is right on each of the 3 or 30 images of the rarest class, scratch on none."""
+    rare = 3 if patients is None else 30
+    labels = np.repeat([0, 1, 2], [rare, 50, 50])
+    groups = None if patients is None else tuple(f"{max(0, i - 29)}" for i in range(130))
+    runs = []
+    for run in make.in_memory({("", 0.1, i): [0.9] * seeds for i in ("scratch", "mae")}, images=100).runs:
+        given = labels.copy()
+        given[:rare] = 0 if run.init == "mae" else 2
+        given[rare : rare + 5] = 2
+        names = tuple(f"{i:03}" for i in range(len(labels)))
+        test = Predictions(names, labels, given, np.full(len(labels), 0.9), groups, None)
+        runs.append(dataclasses.replace(run, test=test, classes=("a", "b", "c")))
+    study = analysis.analyze(runs)
+    row, *_ = [row for row in cell_types.analyze(study).rows if row["init"] == "mae"]
+    assert (row["class"], row["sensitivity"], row["difference"]) == ("a", 1.0, 1.0)
+    assert row["verdict"] == "too few images to compare"
+    assert row["difference_low"] is row["difference_high"] is row["p"] is row["holm_p"] is None
+    sure = {(row["init"], row["class"]): row for row in certainty.by_class(study)}
+    assert sure["mae", "a"]["verdict"] == "too few images to compare" and sure["mae", "a"]["p"] is None

@@ -1,11 +1,13 @@
 """Confidence when wrong: means, differences and sure mistakes that are known one by one."""
 
 import json
+import math
 
 import numpy as np
 import pytest
 
 from mae_jax.report import analysis, certainty, stats
+from mae_jax.report.comparisons import TOO_FEW
 from mae_jax.report.runs import read_runs
 
 
@@ -85,3 +87,30 @@ def test_a_model_without_mistakes_has_no_mean(tmp_path):
     scratch, mae = certainty.analyze(analysis.analyze(read_runs(dirs)[0]))
     assert scratch["wrong_mean"] is scratch["wrong"] is None and scratch["sure_wrong"] == 0
     assert mae["wrong_mean"] == pytest.approx(0.7) and mae["difference"] is None
+
+
+def test_few_mistakes_have_no_interval(tmp_path):
+    wrong = {0: 0.6, 1: 0.9, 2: 0.7, 3: 0.95}
+    dirs = [write(tmp_path / "a", "scratch", wrong), write(tmp_path / "b", "mae", dict.fromkeys(range(20), 0.7))]
+    scratch, mae = certainty.analyze(analysis.analyze(read_runs(dirs)[0]))
+    assert scratch["wrong_mean"] == pytest.approx(0.7875)
+    assert scratch["wrong_mean_low"] is scratch["wrong_sd_high"] is mae["p"] is mae["sd_p"] is None
+    assert mae["difference"] == pytest.approx(-0.0875) and mae["verdict"] == mae["sd_verdict"] == TOO_FEW
+    assert mae["wrong_mean_low"] < 0.65 < 0.75 < mae["wrong_mean_high"] <= 1  # equal ones leave room for others
+
+
+def test_intervals_end_at_what_is_possible(tmp_path):
+    """Three seeds that contradict each other: Student's interval alone would go beyond 100 points."""
+    dirs = []
+    for seed, (ours, base) in enumerate([(0, 90), (90, 0), (0, 90)]):
+        for init, n in (("mae", ours), ("scratch", base)):
+            dirs.append(write(tmp_path / f"{init}{seed}", init, dict.fromkeys(range(n), 0.95), seed))
+    study = analysis.analyze(read_runs(dirs)[0])
+    mae = certainty.analyze(study)[1]
+    row = next(row for row in certainty.by_class(study) if row["init"] == "mae")
+    assert (row["difference_low"], row["difference_high"]) == (-1, 1) and 0 <= mae["sure_wrong_low"]
+    for metric in ("accuracy", "f1", "brier"):
+        each = study.difference(metric, *(study.of(study.levels[0], init) for init in ("mae", "scratch")))
+        most = 2 if metric == "brier" else 1
+        assert math.isnan(each.value) or (-most <= each.low and each.high <= most), metric
+    assert study.difference("accuracy", study.of(study.levels[0], "mae"), [0, 1, 2]).low == -1

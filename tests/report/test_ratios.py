@@ -1,10 +1,13 @@
 """Ratios of sums: estimates, intervals and differences against known answers and against simulation."""
 
+import itertools
+
 import numpy as np
 import pytest
 from scipy import stats
 
 from mae_jax.report import ratios
+from mae_jax.report.comparisons import judge
 
 
 def test_a_share_of_independent_images_has_clopper_and_pearsons_interval():
@@ -34,14 +37,15 @@ def test_images_of_one_group_count_as_one_where_they_are_alike():
 
 
 def test_the_variance_of_seeds_is_added():
-    ratio = ratios.ratio(np.array([[1.0, 1, 0, 0], [1, 1, 1, 0], [1, 1, 1, 1]]), np.ones((3, 4)), np.arange(4))
-    assert ratio.seeds.tolist() == [0.5, 0.75, 1.0] and ratio.estimate == 0.75
-    residuals = np.array([1, 1, 2 / 3, 1 / 3]) - 0.75
-    over_images = (residuals**2).sum() / 16 * 4 / 3
-    over_seeds = np.var([0.5, 0.75, 1.0], ddof=1) / 3
-    freedom = (over_images + over_seeds) ** 2 / (over_images**2 / 3 + over_seeds**2 / 2)
+    right = np.tile([[1.0, 1, 0, 0], [1, 1, 1, 0], [1, 1, 1, 0.4]], 2)
+    ratio = ratios.ratio(right, np.ones((3, 8)), np.arange(8))
+    assert ratio.seeds == pytest.approx([0.5, 0.75, 0.85]) and ratio.estimate == pytest.approx(0.7)
+    residuals = np.tile([1, 1, 2 / 3, 0.4 / 3], 2) - 0.7
+    over_images = (residuals**2).sum() / 64 * 8 / 7
+    over_seeds = np.var([0.5, 0.75, 0.85], ddof=1) / 3
+    freedom = (over_images + over_seeds) ** 2 / (over_images**2 / 7 + over_seeds**2 / 2)
     half = stats.t.ppf(0.975, freedom) * np.sqrt(over_images + over_seeds)
-    assert ratios.mean_interval(ratio) == pytest.approx((0.75 - half, 0.75 + half))
+    assert ratios.mean_interval(ratio) == pytest.approx((max(0.7 - half, 0), min(0.7 + half, 1)))
 
 
 def test_a_ratio_without_denominator_is_none():
@@ -60,7 +64,8 @@ def test_a_difference_is_paired_over_images_and_seeds():
     assert high - low < 0.6 * unpaired
     assert (p < 0.05) == (not low <= 0 <= high)
     same = ratios.difference(a, a)
-    assert same == (0.0, 0.0, 0.0, 1.0, 3) and seeds == 3
+    assert (same.value, same.p, same.seeds) == (0.0, 1.0, 3) and seeds == 3
+    assert -0.02 < same.low < 0 < same.high < 0.02  # other images may differ
 
 
 def test_the_standard_deviation_of_some_values_has_the_jackknifes_interval():
@@ -94,3 +99,91 @@ def test_intervals_cover_groups_and_seeds():
         inside["difference"] += low <= 0 <= high
     assert 0.93 <= inside["share"] / 400 <= 0.995, inside
     assert 0.93 <= inside["difference"] / 400 <= 0.995, inside
+
+
+def shares(*seeds, units=None):
+    """The ratio of each list of answers, one list for each seed."""
+    right = np.array(seeds, float)
+    return ratios.ratio(right, np.ones_like(right), np.arange(right.shape[1]) if units is None else np.array(units))
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+@pytest.mark.parametrize(
+    ("images", "units"),
+    [(1, None), (3, None), (4, None), (60, [0] * 60), (60, [i % 4 for i in range(60)])],
+    ids=["1 image", "3 images", "4 images", "1 patient", "4 patients"],
+)
+def test_few_images_or_patients_show_no_difference(images, units, seeds):
+    ours, base = (shares(*[[value] * images] * seeds, units=units) for value in (1, 0))
+    result = ratios.difference(ours, base)
+    assert result.value == 1.0 and not result.tested and result.numbers == (1.0, None, None, None)
+    assert ratios.mean_interval(ours) == (None, None)
+    (entry,) = judge([result])
+    assert entry == {"holm_p": None, "verdict": "too few images to compare"}
+
+
+def test_two_wrong_predictions_say_nothing_about_their_spread():
+    values, used = np.array([[0.6, 0.9, 0.99, 0.99]]), np.array([[1.0, 1, 0, 0]])
+    pair = ratios.deviation(values, used, np.arange(4))
+    assert ratios.mean_interval(pair) == (None, None) and not ratios.difference(pair, pair).tested
+
+
+@pytest.mark.parametrize("units", [None, [i // 2 for i in range(12)]], ids=["images", "patients"])
+def test_images_that_agree_leave_room_for_others(units):
+    """Six units on which one model is right and the other wrong: McNemar's exact p is 0.03."""
+    n = 12 if units else 6
+    ours, base = (shares([value] * n, units=units) for value in (1, 0))
+    opposite = ratios.difference(ours, base)
+    assert opposite.value == opposite.high == 1.0 and 0.05 < opposite.low < 0.2 and 0.01 < opposite.p < 0.05
+    same = ratios.difference(ours, ours)
+    assert same.p == 1.0 and same.low < -0.3 and same.high > 0.3
+    constant = ratios.ratio(np.full((1, n), 0.8), np.ones((1, n)), np.arange(n))
+    low, high = ratios.mean_interval(constant)
+    assert low < 0.8 - 0.05 and 0.8 + 0.05 < high <= 1.0
+
+
+def test_bonett_and_prices_interval_of_paired_proportions():
+    """19 pairs: 7 right with the first model alone, 2 with the second alone."""
+    ours = shares([1] * 7 + [0] * 2 + [1] * 10)
+    base = shares([0] * 7 + [1] * 2 + [1] * 10)
+    result = ratios.difference(ours, base)
+    first, second = 8 / 21, 3 / 21
+    error = np.sqrt((first + second - (first - second) ** 2) / 21)
+    middle = (result.low + result.high) / 2
+    assert result.value == pytest.approx(5 / 19) and middle == pytest.approx(first - second)
+    half = (result.high - result.low) / 2
+    # Student's t of the 19 images in place of the normal distribution, and the sample variance
+    assert half == pytest.approx(stats.t.ppf(0.975, 18) * error * np.sqrt(21 / 20))
+
+
+@pytest.mark.parametrize("n", [5, 12, 30])
+def test_few_images_seldom_claim_what_is_not_so(n):
+    """Exact: every number of images that the first model alone gets right (a), and the second alone (b)."""
+    counts = [(a, b) for a in range(n + 1) for b in range(n + 1 - a)]
+    results = []
+    for a, b in counts:
+        rest = [1] * (n - a - b)
+        results.append(ratios.difference(shares([1] * a + [0] * b + rest), shares([0] * a + [1] * b + rest)))
+    low, high = (np.array([result[end] for result in results]) for end in (1, 2))
+    table = np.array([(a, b, n - a - b) for a, b in counts])
+    for first, second in itertools.product((0.0, 0.001, 0.02, 0.1, 0.3, 0.5), repeat=2):
+        chance = stats.multinomial.pmf(table, n, [first, second, 1 - first - second])
+        truth = first - second
+        assert chance[(low <= truth) & (truth <= high)].sum() >= 0.93, (first, second)
+        if first == second:  # from models that always agree to models that never do
+            assert chance[(low > 0) | (high < 0)].sum() <= 0.053, first
+
+
+@pytest.mark.parametrize("patients", [5, 12, 30])
+def test_few_patients_seldom_claim_what_is_not_so(patients):
+    """Four images of each patient, whom a model finds easy or hard; 200 studies measure 0.05 to within 0.03."""
+    rng = np.random.default_rng(patients)
+    units = np.repeat(np.arange(patients), 4)
+    for alike in (0.0, 0.9):
+        inside = 0
+        for _ in range(200):
+            easy = np.sqrt(alike) * rng.normal(size=(2, patients))[:, units]
+            answers = easy + np.sqrt(1 - alike) * rng.normal(size=easy.shape) > -0.84  # 80 % right
+            result = ratios.difference(*(shares(one, units=units) for one in answers))
+            inside += result.low <= 0 <= result.high
+        assert inside >= 0.93 * 200
