@@ -122,6 +122,10 @@ class Study:
         majority, share = counts.max() / counts.sum(), top_share(run)
         return bool((majority < 1 and share == 1) or (majority < COMMON and share >= NEARLY))
 
+    def learned(self, level: Level, init: str) -> list[int]:
+        """Indices of the cell's runs that have not collapsed, by seed."""
+        return [i for i in self.of(level, init) if not self.has_collapsed(self.runs[i])]
+
     def collapsed_cell(self, level: Level, init: str) -> bool:
         """Whether all runs of a cell have collapsed, so that there is nothing to compare."""
         runs = self.of(level, init)

@@ -6,7 +6,7 @@ import numpy as np
 
 from mae_jax.report import stats, without_leaked
 from mae_jax.report.analysis import Study, top_share
-from mae_jax.report.runs import Level, Run
+from mae_jax.report.runs import Level, Run, rounded
 from mae_jax.rundir.predictions import clean
 
 
@@ -55,7 +55,7 @@ def collapse_lines(study: Study) -> list[str]:
         for (level, init), count in where.items():
             seeds = len(study.of(level, init))
             phrases.append(f"{init} at {level}" + (f" ({count} of {seeds} seeds)" if seeds > 1 else ""))
-        lines.append(f"{text} (the most common class makes up {100 * majority:.1f} %): {'; '.join(phrases)}.")
+        lines.append(f"{text} (the most common class makes up {rounded(majority)} %): {'; '.join(phrases)}.")
     some = [
         f"{init} at {level}" for level, init in study.cells
         if 0 < study.collapsed(study.of(level, init)) < len(study.of(level, init))

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from mae_jax.report.analysis import Study
 from mae_jax.report.comparisons import Difference, judged
 from mae_jax.report.ratios import Ratio, difference, ratio, share_interval
-from mae_jax.report.runs import Level
+from mae_jax.report.runs import Level, rounded
 
 NEAR = 0.1  # the share of labels at which a second confusion matrix is shown, unless another is chosen
 MOST = 12  # maximum number of classes that the page shows separately; the tables have all
@@ -162,6 +162,20 @@ def _trained_on(study: Study, level: Level, init: str) -> dict[str, float]:
     return {name: float(np.mean([counts.get(name, 0) for counts in known_counts])) for name in study.runs[0].classes}
 
 
+def shown_matrices(study: Study, types: CellTypes) -> list[Matrix]:
+    """The matrices for the page: the usual arm at the largest share of labels, the strongest arm at the chosen one.
+
+    Fewer labels also mean fewer updates in the usual arm, so that a model may learn only in another one. Where it
+    collapsed in all of them, the matrix is that of the usual arm.
+    """
+    shown = [types.matrix(types.largest, init) for init in study.inits]
+    if types.chosen:
+        for init in study.inits:
+            level, _ = study.strongest([init]).get(types.chosen.fraction, (types.chosen, init))
+            shown.append(types.matrix(level, init))
+    return [matrix for matrix in shown if matrix]
+
+
 # --- in words
 
 
@@ -199,9 +213,8 @@ def confusions(study: Study, types: CellTypes, most: int = 10) -> list[str]:
 def _sentence(name: str, i: int, matrix: Matrix, row: dict, classes: Sequence[str]) -> str:
     """`Monocyte: 75 of 95 right (79 %, 70 to 86 %), 18 taken for Lymphocyte.`"""
     counts = matrix.counts[i]
-    low, high = 100 * row["sensitivity_low"], 100 * row["sensitivity_high"]
-    text = f"{name}: {_count(counts[i])} of {row['n']:,} right ({100 * row['sensitivity']:.0f} %, {low:.0f} to "
-    text += f"{high:.0f} %)"
+    share, low, high = (rounded(row[f"sensitivity{end}"], 0) for end in ("", "_low", "_high"))
+    text = f"{name}: {_count(counts[i])} of {row['n']:,} right ({share} %, {low} to {high} %)"
     wrong = [(counts[j], classes[j]) for j in np.argsort(-counts).tolist() if j != i and counts[j] >= 0.5]
     if wrong:
         text += ", " + " and ".join(f"{_count(n)} taken for {other}" for n, other in wrong[:2])
@@ -236,7 +249,7 @@ def rarest(study: Study, types: CellTypes) -> str:
     counts = np.bincount(first.test.labels, minlength=len(first.classes))
     name, total = types.shown[0], len(first.test.labels)
     n = int(counts[first.classes.index(name)])
-    text = f"The rarest cell type is {name}: {n:,} of {total:,} test images ({100 * n / total:.1f} %)"
+    text = f"The rarest cell type is {name}: {n:,} of {total:,} test images ({rounded(n / total)} %)"
     rows = [row for row in types.rows if row["class"] == name and row["n_train"] is not None]
     trained = {Level.of_row(row): row["n_train"] for row in rows if row["arm"] == study.arms[0]}
     if trained:

@@ -187,16 +187,19 @@ def differences(study: Study, paired: Sequence[dict]) -> Numbers:
 
 
 def fitted(study: Study, rows: Sequence[dict]) -> Numbers | None:
-    """Share of errors against labels on logarithmic axes, with a fitted power law and its R squared."""
+    """Share of errors against labels on logarithmic axes, with a fitted power law and its R squared.
+
+    Each point is the mean over the models that did not collapse.
+    """
     usual = [row for row in rows if row["arm"] == study.arms[0]]
     counts = _counted(usual)
     lines = []
     for init in study.inits:
-        points = [
-            row for row in usual if row["init"] == init and row["accuracy"] < 1 and row["collapsed"] < row["seeds"]
-        ]
-        n = np.array([row["n_train"] if counts else 100 * row["fraction"] for row in points], float)
-        wrong = 1 - np.array([row["accuracy"] for row in points])
+        learned = [(row, study.learned(Level.of_row(row), init)) for row in usual if row["init"] == init]
+        points = [(row, 1 - study.mean("accuracy", runs)) for row, runs in learned if runs]
+        points = [(row, errors) for row, errors in points if errors > 0]
+        n = np.array([row["n_train"] if counts else 100 * row["fraction"] for row, _ in points], float)
+        wrong = np.array([errors for _, errors in points])
         if len(set(n.tolist())) < 3 or np.ptp(wrong) == 0:
             continue
         lines.append((init, n, wrong, *stats.power_law(n, wrong)))

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from mae_jax.report import analysis, comparisons, tables
 from mae_jax.report.analysis import Study
 from mae_jax.report.comparisons import Difference, judge
-from mae_jax.report.runs import BASELINE, USUAL, Level, Run
+from mae_jax.report.runs import BASELINE, USUAL, Level, Run, rounded
 from mae_jax.rundir.contents import chooses, is_linear
 
 NAMES = {
@@ -117,7 +117,7 @@ def text(evaluations: Sequence[Frozen]) -> str:
     rows = [row for each in evaluations for row in each.rows]
     if not rows:
         return ""
-    lines = [["frozen features", "labels", "init", "accuracy", "f1", f"accuracy to {BASELINE}"]]
+    lines = [["frozen features", "labels", "init", "accuracy", "f1", f"accuracy minus {BASELINE}"]]
     for row in rows:
         gain = "" if row["difference"] is None else f"{row['difference']:+.4f}, {row['verdict']}"
         gain = "; ".join(filter(None, (gain, tables.collapse(row))))
@@ -134,7 +134,7 @@ def words(evaluations: Sequence[Frozen]) -> list[str]:
         for init in dict.fromkeys(row["init"] for row in each.rows if row["difference"] is not None):
             init_rows = [row for row in each.rows if row["init"] == init and row["arm"] == each.study.arms[0]]
             phrases = [
-                f"{100 * row['accuracy']:.1f} % at {Level.of_row(row).amount} ({_compared(row['verdict'])})"
+                f"{rounded(row['accuracy'])} % at {Level.of_row(row).amount} ({_compared(row, each.rows)})"
                 for row in init_rows
                 if row["verdict"]
             ]
@@ -143,9 +143,16 @@ def words(evaluations: Sequence[Frozen]) -> list[str]:
     return lines
 
 
-def _compared(verdict: str) -> str:
-    """A verdict, completed with the baseline."""
+def _compared(row: dict, rows: Sequence[dict]) -> str:
+    """The verdict of a row, completed with the baseline or with whose models collapsed."""
+    verdict = row["verdict"]
     if verdict == comparisons.NOTHING:
         return f"{verdict} to random weights"
+    if verdict == comparisons.COLLAPSED:
+        level, inits = Level.of_row(row), (row["init"], row["baseline"])
+        sides = [other for other in rows if Level.of_row(other) == level and other["init"] in inits]
+        names = [other["init"] for other in sides if other["collapsed"] == other["seeds"]]
+        who = ["random weights" if name == row["baseline"] else name for name in names]
+        return f"{' and '.join(who)} {verdict}" if who else verdict
     direction, _, rest = verdict.partition(",")
-    return verdict if verdict == comparisons.COLLAPSED else f"{direction} than random weights" + (rest and f",{rest}")
+    return f"{direction} than random weights" + (rest and f",{rest}")

@@ -10,7 +10,7 @@ import jinja2
 from matplotlib.figure import Figure
 
 from mae_jax.report import panels, tables, words
-from mae_jax.report.runs import Level, is_number, percent
+from mae_jax.report.runs import Level, is_number, percent, rounded
 from mae_jax.rundir.predictions import clean
 from mae_jax.runtime import files
 from mae_jax.runtime.places import shareable
@@ -88,7 +88,7 @@ def environment() -> jinja2.Environment:
         "points": lambda v: "–" if v is None else words.signed(100 * v),
         "p": lambda v: "–" if v is None else "< 0.001" if v < 0.001 else f"{v:.3f}",
         "count": lambda v: "–" if v is None else f"{v:,.0f}" if abs(v - round(v)) < 0.05 else f"{v:,.1f}",
-        "choosing": tables.for_choosing,
+        "validation_labels": tables.validation_labels,
         "shown": lambda v: "–" if v is None else clean(v),
         "sentence": lambda text: text[:1].upper() + text[1:],
         "short": panels.short,
@@ -104,5 +104,5 @@ def environment() -> jinja2.Environment:
 
 
 def share(value: float | None) -> str:
-    """A share in percent, without the percent sign: 0.9012 -> `90.1`."""
-    return "–" if value is None else f"{100 * value:.1f}"
+    """A share in percent, without the percent sign, see `runs.rounded`."""
+    return "–" if value is None else rounded(value)

@@ -140,15 +140,18 @@ def worth(study: Study, paired: Sequence[dict], metric: str = "accuracy") -> lis
     for init in study.compared:
         at_equal = {row["fraction"]: row for row in equal_updates(paired, init, metric)}
         nothing = shows_nothing_at_equal_updates(paired, init, metric)
-        for fraction, (level, _) in study.strongest([init]).items():
-            if fraction not in counts:
-                continue  # no run from scratch at this fraction
+        learned = study.strongest([init])
+        usual = {level.fraction: level for level, i in reversed(study.cells) if i == init}
+        for fraction in sorted(usual.keys() & counts.keys()):  # without runs from scratch there is nothing to compare
+            level = learned[fraction][0] if fraction in learned else usual[fraction]
             used, ours = counts[fraction], study.of(level, init)
             row = {"fraction": fraction, "init": init, "metric": metric, "times": None, "low": None, "high": None}
             row |= {"least": float(n[0] / used), "most": float(n[-1] / used), "arm": level.arm}
             row |= {"label_count": level.label_count, "note": ""}
             shown = at_equal.get(fraction)
-            if fraction not in curve:
+            if fraction not in learned:
+                row["note"] = f"not given: {init} collapsed"
+            elif fraction not in curve:
                 row["note"] = NO_BASELINE
             elif nothing or (shown is not None and not is_higher(shown)):
                 row["note"] = AT_EQUAL_UPDATES
@@ -170,7 +173,7 @@ def plateau(study: Study, init: str, metric: str = "accuracy") -> tuple[Level, f
 
     Comparisons are paired on the same images. The 95 % interval of every difference between two levels from there
     on contains 0. The gain is the largest upper end of the intervals to the smallest level. None if there is no such
-    level; the largest level alone does not count. Collapsed cells are ignored.
+    level; the largest level alone does not count. Collapsed models are left out.
     """
     levels, changes = _changes(study, init, metric)
     for i, level in enumerate(levels[:-1]):
@@ -191,7 +194,7 @@ def still_changes(study: Study, init: str, metric: str = "accuracy") -> bool:
 def _changes(study: Study, init: str, metric: str) -> tuple[list[Level], dict[tuple[int, int], Difference]]:
     """The levels at which an initialization learned, and the change from one to another by their indices."""
     levels = [level for level in study.levels_of(init) if not study.collapsed_cell(level, init)]
-    cells = [study.of(level, init) for level in levels]
+    cells = [study.learned(level, init) for level in levels]
     changes = {}
     for i, j in itertools.combinations(range(len(cells)), 2):
         less, more = cells[i], cells[j]

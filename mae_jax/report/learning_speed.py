@@ -17,7 +17,7 @@ SHARE = 0.9  # of the final score
 FEWEST = 3  # minimum number of seeds for an interval over seeds, and of points for a curve
 COLUMNS = (  # of learning_speed.csv
     *("fraction", "arm", "label_count", "init", "seeds", "axis", "final", "reached", "reached_low", "reached_high"),
-    *("area", "area_low", "area_high", "baseline", "difference", "difference_low", "difference_high"),
+    *("at_first", "area", "area_low", "area_high", "baseline", "difference", "difference_low", "difference_high"),
     *("p", "holm_p", "verdict"),
 )
 
@@ -26,9 +26,10 @@ def analyze(study: Study) -> list[dict]:
     """A row for each cell whose runs all have a curve of validation accuracy and did not collapse.
 
     `final` is the accuracy at the last evaluation, `reached` the epoch (or step, see `axis`) at which 90 % of it is
-    reached, and `area` the mean accuracy during training. Intervals are Student's over three or more seeds, otherwise
-    None. `difference` is the area minus that of the strongest training from scratch, paired by seed. Its p value is
-    Student's, and Holm's correction is for all rows.
+    reached, and `area` the mean accuracy during training. `at_first` counts the seeds that have reached it at their
+    first evaluation, and perhaps before: `reached` may then be too large and has no interval. Intervals are Student's
+    over three or more seeds, otherwise None. `difference` is the area minus that of the strongest training from
+    scratch, paired by seed. Its p value is Student's, and Holm's correction is for all rows.
     """
     rows, areas = [], {}
     for level, init in study.cells:
@@ -45,7 +46,12 @@ def analyze(study: Study) -> list[dict]:
         row |= {"final": float(measures[:, 0].mean())}
         for column, name in ((1, "reached"), (2, "area")):
             low, high = _interval(measures[:, column])
-            row |= {name: float(measures[:, column].mean()), f"{name}_low": low, f"{name}_high": high}
+            row |= {name: float(measures[:, column].mean())}
+            row |= {f"{name}_low": None if low is None else max(low, 0.0)}
+            row |= {f"{name}_high": high if high is None or name == "reached" else min(high, 1.0)}
+            if name == "reached":
+                row |= {"at_first": int(measures[:, 3].sum())}
+                row |= {"reached_low": None, "reached_high": None} if row["at_first"] else {}
         rows.append(row | dict.fromkeys(COLUMNS[-7:]))
     family = []
     for row in rows:
@@ -64,8 +70,11 @@ def _curve(run: Run) -> tuple[str, list[tuple[float, float]]]:
     return axis, series(run.log, axis, "val/accuracy")
 
 
-def _measure(curve: Sequence[tuple[float, float]]) -> tuple[float, float, float]:
-    """The final score, where 90 % of it is first reached (linear between evaluations), and the mean score."""
+def _measure(curve: Sequence[tuple[float, float]]) -> tuple[float, float, float, bool]:
+    """The final score, where 90 % of it is first reached (linear between evaluations), and the mean score.
+
+    Last, whether 90 % are reached at the first evaluation and this is not the start of the training.
+    """
     x, y = np.array(curve, dtype=np.float64).T
     goal = SHARE * y[-1]
     i = int(np.argmax(y >= goal))
@@ -73,7 +82,7 @@ def _measure(curve: Sequence[tuple[float, float]]) -> tuple[float, float, float]
     if i:
         at = x[i - 1] + (goal - y[i - 1]) / (y[i] - y[i - 1]) * (x[i] - x[i - 1])
     area = float(np.trapezoid(y, x) / (x[-1] - x[0]))
-    return float(y[-1]), float(at), area
+    return float(y[-1]), float(at), area, bool(i == 0 and x[0] > 0)
 
 
 def _interval(values: np.ndarray) -> tuple[float | None, float | None]:
@@ -90,4 +99,5 @@ def _difference(areas: dict[Cell, dict[int, float]], ours: Cell, base: Cell) -> 
     value = float(values.mean())
     if len(values) < FEWEST:
         return value, None
-    return value, Difference(value, *stats.t_interval(values), stats.t_test(values), len(values))
+    low, high = stats.t_interval(values)
+    return value, Difference(value, max(low, -1.0), min(high, 1.0), stats.t_test(values), len(values))

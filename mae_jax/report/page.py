@@ -25,6 +25,7 @@ from mae_jax.report import (
     without_leaked,
     words,
 )
+from mae_jax.report.analysis import Study
 from mae_jax.report.drawing import CAPTIONS, Drawing, draw
 from mae_jax.report.findings import Findings, find
 from mae_jax.report.runs import Level, Run, distinct, slug
@@ -172,9 +173,8 @@ def render(f: Findings, pictures: Sequence[dict], sheets: Sequence[dict]) -> str
 def _types(f: Findings) -> dict:
     """Cell types for the page: sentences, confusion matrices by level, or the most frequent confusions."""
     types, classes = f.cell_types, f.study.runs[0].classes
-    levels = [level for level in (types.largest, types.chosen) if level]
     shows_all = len(classes) <= cell_types.MOST
-    matrices = [_matrix(m, classes) for level in levels if shows_all for m in types.matrices if m.level == level]
+    matrices = [_matrix(f.study, m, classes) for m in cell_types.shown_matrices(f.study, types)] if shows_all else []
 
     def table(level: Level) -> list[dict]:
         rows = [row for row in types.rows if Level.of_row(row) == level and row["class"] in types.shown]
@@ -201,7 +201,7 @@ def _sure(f: Findings) -> list[dict]:
     return sorted(rows, key=lambda row: order.index(row["class"]))
 
 
-def _matrix(m: cell_types.Matrix, classes: Sequence[str]) -> dict:
+def _matrix(study: Study, m: cell_types.Matrix, classes: Sequence[str]) -> dict:
     """A confusion matrix for the page; `share` is the share of the row."""
     totals = m.counts.sum(1)
     rows = [
@@ -209,19 +209,20 @@ def _matrix(m: cell_types.Matrix, classes: Sequence[str]) -> dict:
         for i, name in enumerate(classes)
         if totals[i]
     ]
-    return {"init": m.init, "level": m.level.labels_and_arm, "seeds": m.seeds, "rows": rows}
+    collapsed = study.collapsed_cell(m.level, m.init)
+    return {"init": m.init, "level": m.level.labels_and_arm, "seeds": m.seeds, "rows": rows, "collapsed": collapsed}
 
 
 def _sets(f: Findings) -> dict | None:
-    """Prediction sets for the page, at the two levels of the confusion matrices; all classes for external test sets."""
+    """Prediction sets at the levels of the cell types' tables; `folded` has the classes of other test sets."""
     shown = [level for level in (f.cell_types.largest, f.cell_types.chosen) if level]
-    rows = [
-        row
-        for row in f.sets.rows
-        if Level.of_row(row) in shown and (not row["test_set"] or row["class"] == prediction_sets.ALL)
-    ]
+    rows = [row for row in f.sets.rows if Level.of_row(row) in shown]
     rows.sort(key=lambda row: (shown.index(Level.of_row(row)), f.study.inits.index(row["init"])))
-    return {"rows": rows, "target": prediction_sets.TARGET, "all": prediction_sets.ALL} if rows else None
+    elsewhere = [row for row in rows if row["test_set"]]
+    rows = [row for row in rows if not row["test_set"] or row["class"] == prediction_sets.ALL]
+    folded = [row for row in elsewhere if row["class"] != prediction_sets.ALL]
+    parts = {"rows": rows, "folded": folded, "target": prediction_sets.TARGET, "all": prediction_sets.ALL}
+    return parts if rows else None
 
 
 def _other_test_set(other: external_tests.External, rows: Sequence[dict]) -> dict:

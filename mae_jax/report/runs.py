@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeGuard
 
 import numpy as np
 
-from mae_jax.rundir.contents import CONFIG, USUAL, is_pretraining, parse, peek, unreadable_format
+from mae_jax.rundir.contents import CONFIG, USUAL, is_pretraining, parse, peek, peek_object, unreadable_format
 from mae_jax.rundir.predictions import Predictions, clean, read_predictions, show
 from mae_jax.runtime.disk import is_file
 from mae_jax.runtime.errors import UserError
@@ -115,6 +115,7 @@ class Run:
     evaluation: str = USUAL
     train_counts: dict[str, float] | None = None
     last_epoch: dict[str, float] | None = None  # test accuracy and macro F1 after the last update
+    n_validation: int | None = None  # number of validation images by results.json
     label_count: int = 0  # labels asked for, where a number of them was and not a share
 
     @property
@@ -143,6 +144,19 @@ class Run:
 def percent(fraction: float) -> str:
     """0.1 -> `10 %`; 0.005 -> `0.5 %`; 1/3 -> `33.33 %`."""
     return f"{100 * fraction:.4g} %"
+
+
+def rounded(share: float, digits: int = 1) -> str:
+    """A share in percent without the sign: 0.9012 -> `90.1`.
+
+    Only 0 and 1 become 0 and 100: 341 of 342 are `99.7` also with `digits=0`, and 1 of 50,000 is `< 0.01`.
+    """
+    percent = 100 * share
+    for more in range(digits, 3):
+        text = f"{percent:.{more}f}"
+        if float(text) not in (0, 100) or abs(percent - float(text)) < 1e-9:
+            return text
+    return "< 0.01" if percent < 50 else "> 99.99"
 
 
 def read_runs(run_dirs: Sequence[Path]) -> tuple[list[Run], list[str]]:
@@ -293,8 +307,10 @@ def _read_files(cell: dict, names: Sequence[str]) -> tuple[Run, list[str]]:
         notes.append(f"{clean(shareable(path))}: skipped {count(broken, 'broken line')} of metrics.jsonl")
     classes = tuple(clean(name) for name in names)
     counts, last = _train_counts(path / "subset.json"), _last_epoch(path / "results.json")
-    run = Run(**cell, classes=classes, test=test, validation=validation, log=log, train_counts=counts, last_epoch=last)
-    return run, notes
+    stated = peek_object(path / "results.json").get("n_validation")
+    n = round(stated) if is_number(stated, 0, 1e12) else None
+    parts = {"test": test, "validation": validation, "log": log, "train_counts": counts, "last_epoch": last}
+    return Run(**cell, classes=classes, n_validation=n, **parts), notes
 
 
 def read_log(file: Path) -> tuple[tuple[dict, ...], int]:

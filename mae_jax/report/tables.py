@@ -14,7 +14,7 @@ import numpy as np
 from mae_jax.report import stats
 from mae_jax.report.analysis import Study, calibration, known, top_share
 from mae_jax.report.comparisons import Difference, judged
-from mae_jax.report.runs import BASELINE, Level, Run, init_order, is_number
+from mae_jax.report.runs import BASELINE, Level, Run, init_order, is_number, rounded
 from mae_jax.rundir.contents import chooses
 from mae_jax.rundir.predictions import clean
 from mae_jax.runtime import csv_cells, files
@@ -112,20 +112,22 @@ def tuned(run: Run) -> str:
 def choice(runs: Sequence[Run]) -> dict[str, float | int | str | None]:
     """How many images the epoch (or a probe's setting) was chosen on, and the gain on these images.
 
-    `n_choosing`: validation images, 0 where nothing was chosen, None where a run does not say. `validation_accuracy`
+    `n_choosing`: validation images by predictions_val.csv or results.json, 0 where nothing was chosen, None where a run
+    does not say. `validation_accuracy`
     and `validation_accuracy_last`: at the tested epoch and at the last one, None where metrics.jsonl does not say.
     `tuned`: how the study has chosen hyperparameters. `n_temperature`: validation images that the temperature and the
     prediction sets were fitted to.
     `accuracy_last_epoch` and `f1_last_epoch`: on the test images at the last epoch, None where results.json does not.
     """
-    counts, chosen, last = [], [], []
+    counts, chosen, last, choosing = [], [], [], False
     fitted = [len(v.images) for run in runs if (v := run.validation) and v.probabilities is not None]
     for run in runs:
         select = run.info.get("select")
         if run.info.get("folds"):  # cross-validation on the training images
             counts.append(0)
         elif chooses(run.evaluation) or tuned(run) or (isinstance(select, str) and select != "last"):
-            counts.append(len(run.validation.images) if run.validation else None)
+            counts.append(len(run.validation.images) if run.validation else run.n_validation)
+            choosing = True
         else:
             counts.append(0 if select == "last" else None)
         points = [line for line in run.log if is_number(line.get("step")) and is_number(line.get("val/accuracy"))]
@@ -144,7 +146,7 @@ def choice(runs: Sequence[Run]) -> dict[str, float | int | str | None]:
     return {
         "n_choosing": n_choosing,
         "n_temperature": n_temperature,
-        "chosen": " and ".join(use for use, n in uses.items() if n),
+        "chosen": " and ".join(use for use, n in uses.items() if n or (n is None and choosing)),
         "tuned": tuned(runs[0]),
         "validation_accuracy": float(np.mean(chosen)) if complete else None,
         "validation_accuracy_last": float(np.mean(last)) if complete else None,
@@ -154,8 +156,25 @@ def choice(runs: Sequence[Run]) -> dict[str, float | int | str | None]:
 
 
 def for_choosing(row: dict) -> int:
-    """The validation images of a row, which chose the epoch or a setting, or were used to fit the temperature."""
-    return max(row["n_choosing"] or 0, row.get("n_temperature") or 0)
+    """The validation images of a row that chose the epoch or a setting, 0 if their number is not known.
+
+    Those that set only the temperature do not count, because accuracy and macro F1 do not depend on it.
+    """
+    return row["n_choosing"] or 0
+
+
+def further(row: dict) -> str:
+    """`+ 223 for choosing`, or that their number is not known; "" if the row's models chose nothing."""
+    if row["n_choosing"] is None and row["chosen"] not in ("", "temperature"):
+        return "+ an unknown number for choosing"
+    return f"+ {n:,} for choosing" if (n := for_choosing(row)) else ""
+
+
+def validation_labels(row: dict) -> str:
+    """The number of validation images that a row used for anything, as text."""
+    if row["n_choosing"] is None and row["chosen"] not in ("", "temperature"):
+        return "an unknown number"
+    return f"{max(for_choosing(row), row.get('n_temperature') or 0):,}"
 
 
 def paired(study: Study) -> tuple[list[dict], list[str]]:
@@ -224,9 +243,9 @@ def collapse(row: dict) -> str:
 
 def reference_text(rows: Sequence[dict]) -> str:
     """What a model must beat: the most common class, and a linear probe on random weights if there is one."""
-    text = f"Always predicting the most common class scores {100 * rows[0]['majority_rate']:.1f} %."
+    text = f"Always predicting the most common class scores {rounded(rows[0]['majority_rate'])} %."
     probes = {Level.of_row(row)._replace(arm=""): row["random_probe_accuracy"] for row in rows}
-    known = [f"{100 * p:.1f} % with {level.labels}" for level, p in sorted(probes.items()) if p is not None]
+    known = [f"{rounded(p)} % with {level.labels}" for level, p in sorted(probes.items()) if p is not None]
     return text + (f" A linear probe on random weights scores {', '.join(known)}." if known else "")
 
 

@@ -23,7 +23,7 @@ from mae_jax.report.comparisons import (
 )
 from mae_jax.report.label_efficiency import CLOSE, EQUAL_UPDATES, PRIMARY, Enough
 from mae_jax.report.runs import BASELINE, Level
-from mae_jax.report.tables import COUNTS, for_choosing
+from mae_jax.report.tables import COUNTS, further, validation_labels
 
 ARMS = {  # how a run was trained where not in the usual way, for readers, by words of the arm's name
     EQUAL_UPDATES: "trained for as many steps as with that many labels, so that fewer labels do not "
@@ -205,8 +205,8 @@ def _difference_line(study: Study, rows: Sequence[dict], row: dict, paired: list
     """One fraction of one initialization: difference, interval, test, worth in labels, macro F1."""
     level = Level.of_row(row)
     (cell,) = [r for r in rows if (Level.of_row(r), r["init"]) == (level, row["init"])]
-    further = f" + {n:,} for choosing" if (n := for_choosing(cell)) else ""
-    n = f" ({cell['n_train']:,} images{further})" if cell["n_train"] and not level.label_count else further
+    more = f" {text}" if (text := further(cell)) else ""
+    n = f" ({cell['n_train']:,} images{more})" if cell["n_train"] and not level.label_count else more
     at = f"{level.labels_and_arm}{n}, {row['init']} against {row['baseline']}"
     if row["verdict"] == COLLAPSED:
         return f"{at}: {COLLAPSED}."
@@ -236,7 +236,7 @@ def baseline_lines(study: Study) -> list[str]:
         if name := study.baseline(level):
             names.setdefault(name, []).append(str(level))
     on_test = any(study.chosen_on_test([(at, i) for i in study.baselines if study.of(at, i)]) for at in levels)
-    chosen = "; ".join(f"{name} at {_join(where)}" for name, where in names.items())
+    chosen = "; ".join(f"{name} at {_list(where)}" for name, where in names.items())
     images = "test images, since validation predictions are missing" if on_test else "validation images"
     return [
         f"{len(study.baselines)} kinds of training start from scratch ({_join(study.baselines)}). The strongest at "
@@ -277,13 +277,13 @@ def tuned_lines(rows: Sequence[dict]) -> list[str]:
 
 def choice_lines(rows: Sequence[dict]) -> list[str]:
     """Says that validation images are labeled, too, what they were used for, and how much choosing gained on them."""
-    counts: dict[str, set[int]] = {}
+    counts: dict[str, list[str]] = {}
     for row in rows:
-        if row["chosen"]:
-            counts.setdefault(row["chosen"], set()).add(for_choosing(row))
+        if row["chosen"] and (n := validation_labels(row)) not in (known := counts.setdefault(row["chosen"], [])):
+            known.append(n)
     if not counts:
         return []
-    numbers = [f"{_join([f'{n:,}' for n in sorted(ns)])} of them to set the {uses}" for uses, ns in counts.items()]
+    numbers = [f"{_join(ns)} of them to set the {uses}" for uses, ns in counts.items()]
     text = f"Validation images are labeled images, too. Besides its training images, each run used {_join(numbers)}."
     gains = [row for row in rows if row["validation_accuracy_last"] is not None]
     if gains:
@@ -362,6 +362,11 @@ def _join(parts: Sequence[str]) -> str:
     return parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + " and " + parts[-1]
 
 
+def _list(parts: Sequence[str]) -> str:
+    """Parts in a row, separated by semicolons where one of them has a comma."""
+    return "; ".join(parts) if any("," in part for part in parts) else _join(parts)
+
+
 def _amounts(parts: Sequence[str]) -> str:
     """`1 %, 10 % and 50 %`; `20, 63 and 200 labels`."""
     if all(part.endswith(" labels") for part in parts):
@@ -403,7 +408,7 @@ def amount(row: dict, what: str = " labeled images") -> str:
     """The labels of a row of table.csv, as in `200 labeled images (+ 223 for choosing)`, or their share."""
     if not row["n_train"]:
         return Level.of_row(row).labels
-    return f"{row['n_train']:,}{what}" + (f" (+ {n:,} for choosing)" if (n := for_choosing(row)) else "")
+    return f"{row['n_train']:,}{what}" + (f" ({more})" if (more := further(row)) else "")
 
 
 def _same(a: dict, b: dict) -> bool:

@@ -187,3 +187,32 @@ def test_a_class_with_few_images_or_patients_is_not_compared(make, patients, see
     assert row["difference_low"] is row["difference_high"] is row["p"] is row["holm_p"] is None
     sure = {(row["init"], row["class"]): row for row in certainty.by_class(study)}
     assert sure["mae", "a"]["verdict"] == "too few images to compare" and sure["mae", "a"]["p"] is None
+
+
+def test_the_second_matrix_is_of_the_strongest_arm(make):
+    """Scratch learned at 10 % only with more updates; mae is stronger without them, and other collapsed everywhere."""
+    longer = "as many updates as 100 %"
+    cells = {("", 1.0, i): [0.9] for i in ("scratch", "mae", "other")}
+    cells |= {("", 0.1, "scratch"): ["collapsed"], (longer, 0.1, "scratch"): [0.7]}
+    cells |= {("", 0.1, "mae"): [0.8], (longer, 0.1, "mae"): [0.6]}
+    cells |= {("", 0.1, "other"): ["collapsed"]}
+    study = make.in_memory(cells)
+    matrices = cell_types.shown_matrices(study, cell_types.analyze(study))
+    assert [(m.init, m.level.labels_and_arm) for m in matrices] == [
+        ("scratch", "100 % of the labels"), ("mae", "100 % of the labels"), ("other", "100 % of the labels"),
+        ("scratch", f"10 % of the labels, {longer}"), ("mae", "10 % of the labels"), ("other", "10 % of the labels"),
+    ]  # fmt: skip
+
+
+def test_a_collapsed_matrix_is_named_so(make, tmp_path):
+    dirs = make.study(tmp_path / "study", rows=60)[:4]  # scratch collapses at 1 %
+    page = write_report(dirs, tmp_path / "out").paths["page"].read_text()
+    assert "scratch (collapsed), 1 % of the labels: images of each row" in page
+    assert "scratch, 10 % of the labels: images of each row" in page
+
+
+def test_nearly_all_right_is_not_all(make):
+    study = make.in_memory({("", 1.0, "scratch"): [0.999]}, images=1000)
+    text = cell_types.lines(study, cell_types.analyze(study))
+    (nearly,) = [line for line in text if " taken for " in line]
+    assert "(100 %" not in nearly and "(99." in nearly

@@ -7,7 +7,7 @@ from matplotlib.colors import to_hex
 from matplotlib.lines import Line2D
 from matplotlib.text import Text
 
-from mae_jax.report import analysis, drawing, figures, findings, panels, tables
+from mae_jax.report import analysis, drawing, figures, findings, label_efficiency, panels, tables
 from mae_jax.report.runs import read_runs
 
 NINE_POINTS = 9.0  # 12 CSS pixels
@@ -132,3 +132,19 @@ def test_many_initializations_have_colors_and_marks_of_their_own(make, tmp_path)
     study = analysis.analyze(read_runs([*dirs, make.run(tmp_path / "s", "scratch", 0.1, rows=60)])[0])
     for looks in (figures.color, figures.marker):
         assert len({looks(study, init) for init in study.inits}) == 11
+
+
+def test_a_power_law_and_a_plateau_leave_out_collapsed_models(make):
+    """One of three models collapsed at 10 %: its cell keeps the other two."""
+    cells = {("", f, "scratch"): [a, a, a] for f, a in ((0.1, 0.7), (0.5, 0.8), (1.0, 0.9))}
+    unbroken = make.in_memory(cells)
+    cells[("", 0.1, "scratch")] = [0.7, 0.7, "collapsed"]
+    study = make.in_memory(cells)
+    (level, *_) = study.levels
+    assert study.learned(level, "scratch") == study.of(level, "scratch")[:2]
+    for each in (unbroken, study):
+        (first, *_) = figures.fitted(each, tables.rows(each))[1]
+        assert first["wrong"] == pytest.approx(0.3)
+    assert label_efficiency.plateau(study, "scratch") == label_efficiency.plateau(unbroken, "scratch")
+    change = label_efficiency._changes(study, "scratch", "accuracy")[1][0, 1]
+    assert change.value == pytest.approx(0.1)

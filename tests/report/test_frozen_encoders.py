@@ -187,3 +187,16 @@ def test_the_first_kind_of_probe_may_lack_an_encoder(dirs, tmp_path):
         rows = [(row["evaluation"], row["init"]) for row in csv.DictReader(file)]
     assert rows == [("lbfgs", "scratch"), ("knn", "scratch"), ("knn", "mae")]
     assert (tmp_path / "figures" / "frozen_curves.svg").exists()
+
+
+@pytest.mark.parametrize(
+    ("ours", "base", "who"), [(0.9, 0.0, "random weights"), (0.0, 0.9, "mae"), (0.0, 0.0, "random weights and mae")]
+)
+def test_the_sentence_says_whose_models_collapsed(make, tmp_path, ours, base, who):
+    dirs = make.study(tmp_path / "usual", rows=150)[:2]
+    for fraction in (0.1, 1.0):
+        for init, knows in (("scratch", base), ("mae", ours)) if fraction == 0.1 else KNOWS.items():
+            where = tmp_path / f"{init}{fraction}"
+            dirs.append(make.run(where, init, fraction, rows=150, knows=knows, evaluation="knn"))
+    (line,) = frozen_encoders.words(frozen_encoders.analyze(frozen_encoders.separate(read_runs(dirs)[0])[1]))
+    assert f" % at 10 % ({who} collapsed: nothing to compare), " in line

@@ -114,3 +114,13 @@ def test_a_set_target_counts_and_without_scores_nothing_is_enough(make):
     assert result.given and result.target == 0.5 and result.reached == {"scratch": (Level("", 0.1), "scratch")}
     assert label_efficiency.enough(study, 0.99).reached == {"scratch": None}
     assert label_efficiency.enough(make.in_memory({("", 1.0, "scratch"): ["collapsed"]}, images=100), 0.5) is None
+
+
+def test_worth_has_a_row_where_pretrained_models_collapsed(make):
+    cells = {("", f, "scratch"): [a] * 3 for f, a in ((0.1, 0.6), (0.5, 0.7), (1.0, 0.8))}
+    cells |= {("", 0.1, "mae"): ["collapsed"] * 3, ("", 0.5, "mae"): [0.75] * 3}
+    study = make.in_memory(cells)
+    rows = label_efficiency.worth(study, tables.paired(study)[0])
+    assert [(row["fraction"], row["note"], row["times"] is None) for row in rows] == [
+        (0.1, "not given: mae collapsed", True), (0.5, "", False)
+    ]  # fmt: skip

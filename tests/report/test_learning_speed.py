@@ -5,6 +5,7 @@ import json
 import pytest
 
 from mae_jax.report import analysis, learning_speed
+from mae_jax.report.page import write_report
 from mae_jax.report.runs import read_runs
 
 
@@ -46,3 +47,15 @@ def test_collapsed_runs_and_runs_without_curves_have_none(make, tmp_path):
     silent = make.run(tmp_path / "b", "mae", 0.1, rows=60)
     (silent / "metrics.jsonl").write_text('{"step": 1, "epoch": 1, "val/accuracy": 0.5}\n')
     assert analyzed([collapsed, silent]) == []
+
+
+def test_a_goal_reached_at_the_first_evaluation_may_have_been_reached_before(make, tmp_path):
+    dirs = []
+    for seed in range(3):
+        run = log(make.run(tmp_path / f"{seed}", "scratch", 0.1, seed=seed, rows=60), [0.0, 0.8, 0.8, 0.8])
+        lines = (run / "metrics.jsonl").read_text().splitlines(keepends=True)
+        (run / "metrics.jsonl").write_text("".join(lines[1:]))  # not evaluated before training
+        dirs.append(run)
+    (row,) = analyzed(dirs)
+    assert (row["reached"], row["at_first"], row["reached_low"], row["reached_high"]) == (1.0, 3, None, None)
+    assert "<td>by epoch 1.0</td>" in write_report(dirs, tmp_path / "out").paths["page"].read_text()

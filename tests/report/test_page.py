@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mae_jax.report import html
 from mae_jax.report.findings import find
 from mae_jax.report.page import render, write_report
 from mae_jax.runtime.errors import UserError
@@ -435,6 +436,24 @@ def test_paper_has_the_figures_of_every_arm_and_no_configurations(make, tmp_path
         browse(file, f"--print-to-pdf={tmp_path / 'page.pdf'}")
         pages.append(len(re.findall(rb"/Type\s*/Page\b", (tmp_path / "page.pdf").read_bytes())))
     assert pages[0] == pages[1] < 20
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not (CHROMIUM and shutil.which("pdftotext")), reason="no chromium or pdftotext here")
+def test_no_heading_or_table_begins_at_the_foot_of_a_paper_page(tmp_path, browse):
+    """Sections of all heights, each a folded part with a table of 10 rows."""
+    table = "<table><thead><tr><th>head</th></tr></thead><tbody>" + "<tr><td>row</td></tr>" * 10 + "</tbody></table>"
+    part = '<details class="figures part"><summary><h2>section</h2></summary><p>text</p><div class="table">'
+    part += f'<p class="caption">caption</p><div class="scroll">{table}</div></div></details>'
+    fill = [f'<div style="height: {3 * i + 1}mm">fill</div>' for i in range(40)]
+    body = "{% extends 'base.html.j2' %}{% block body %}" + "".join(f + part for f in fill) + "{% endblock %}"
+    file, paper = tmp_path / "page.html", tmp_path / "page.pdf"
+    file.write_text(html.environment().from_string(body).render(title="t"))
+    browse(file, f"--print-to-pdf={paper}", "--no-pdf-header-footer")
+    text = subprocess.run(["pdftotext", "-layout", paper, "-"], capture_output=True, text=True, check=True).stdout
+    pages = [page.split() for page in text.split("\f") if page.split()]
+    assert len(pages) > 10 and {page[-1] for page in pages} <= {"row", "fill"}
+    assert not any(page[0] == "row" for page in pages)
 
 
 @pytest.mark.slow

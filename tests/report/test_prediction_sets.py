@@ -72,7 +72,15 @@ def test_a_shifted_test_set_is_shown_broken(make, tmp_path):
     (here, *_), (there, *_) = (result.of(name, study.levels[0], "mae") for name in ("", "elsewhere"))
     assert not here["broken"] and there["broken"] and there["coverage"] < 0.5
     page = write_report([run], tmp_path / "out").paths["page"].read_text()
-    assert page.count(">broken<") == 1 and "not broken" in page
+    assert (
+        page.count(">broken<") == 1 + len(make.classes)
+        and "not shown to be broken" in page
+        and "not broken" not in page
+    )
+    assert "A prediction set is meant to hold the true cell type of 90 %" in page
+    _, _, folded = page.partition("<summary>Each cell type of the other test sets</summary>")
+    for name in make.classes:
+        assert f'<td class="text">elsewhere</td><td class="text">{name}</td>' in folded.partition("</details>")[0]
 
 
 def test_without_probabilities_they_are_left_out(make, tmp_path):

@@ -10,7 +10,7 @@ import os
 import pytest
 
 from mae_jax.report.__main__ import main
-from mae_jax.report.runs import percent, read_runs, series
+from mae_jax.report.runs import percent, read_runs, rounded, series
 from mae_jax.rundir.predictions import clean
 from mae_jax.runtime.errors import UserError
 
@@ -196,3 +196,24 @@ def test_a_run_of_a_later_format_is_refused_with_its_writer(pair):
         read_runs(pair)
     (pair[0] / "config.json").write_text(json.dumps({"format": 7}))  # of other code
     assert len(read_runs(pair)[0]) == 2
+
+
+@pytest.mark.parametrize(
+    ("share", "digits", "text"),
+    [
+        (0.9012, 1, "90.1"), (341 / 342, 0, "99.7"), (341.3 / 342, 1, "99.8"), (0.9999, 1, "99.99"), (1.0, 1, "100.0"),
+        (1.0, 0, "100"), (0.0, 0, "0"), (1 - 1e-16, 1, "100.0"), (1 / 342, 0, "0.3"), (1e-6, 1, "< 0.01"),
+        (1 - 1e-6, 0, "> 99.99"), (0.996, 0, "99.6"), (0.79, 0, "79"),
+    ],
+)  # fmt: skip
+def test_only_none_and_all_are_0_and_100_percent(share, digits, text):
+    assert rounded(share, digits) == text
+
+
+def test_validation_images_are_counted_by_results_json(make, tmp_path):
+    run = make.run(tmp_path / "a", "scratch", 0.1, rows=60, select="macro_f1")
+    (run / "predictions_val.csv").unlink()
+    assert read_runs([run])[0][0].n_validation is None
+    for recorded, known in ((223, 223), ("many", None), (-1, None)):
+        (run / "results.json").write_text(json.dumps({"n_validation": recorded}))
+        assert read_runs([run])[0][0].n_validation == known

@@ -10,7 +10,7 @@ import pytest
 
 from mae_jax.report import analysis, comparisons, stats, tables, words
 from mae_jax.report.findings import find
-from mae_jax.report.page import render
+from mae_jax.report.page import render, write_report
 from mae_jax.report.runs import Level, percent, read_runs
 
 
@@ -254,3 +254,27 @@ def test_csv_cells_are_not_formulas(tmp_path):
     rows = [{"name": "=1+1", "value": -0.5}, {"name": "@x", "value": None}]
     with tables.write_csv(tmp_path / "t.csv", rows).open(newline="") as stream:
         assert list(csv.reader(stream)) == [["name", "value"], ["'=1+1", "-0.5"], ["'@x", ""]]
+
+
+def test_labels_for_choosing_are_those_that_chose_something(make, tmp_path):
+    """Without predictions_val.csv, results.json says how many; a temperature changes neither accuracy nor macro F1."""
+    runs = {}
+    for name, select in (("epoch", "macro_f1"), ("silent", "macro_f1"), ("last", "last")):
+        path = make.run(tmp_path / name, "scratch", 0.1, rows=60, select=select)
+        if name != "last":
+            (path / "predictions_val.csv").unlink()
+        if name == "epoch":
+            (path / "results.json").write_text('{"n_validation": 223}')
+        runs[name] = path
+    rows = {name: tables.rows(analysis.analyze(read_runs([path])[0]))[0] for name, path in runs.items()}
+    further = {name: tables.further(row) for name, row in rows.items()}
+    assert further == {"epoch": "+ 223 for choosing", "silent": "+ an unknown number for choosing", "last": ""}
+    labels = {name: (tables.validation_labels(row), row["chosen"]) for name, row in rows.items()}
+    assert labels["epoch"] == ("223", "epoch") and labels["silent"] == ("an unknown number", "epoch")
+    assert labels["last"] == ("60", "temperature") and rows["last"]["n_temperature"] == 60
+    text = {
+        name: write_report([path], tmp_path / f"out {name}").paths["page"].read_text() for name, path in runs.items()
+    }
+    assert "800 labeled images (+ 223 for choosing) reach" in text["epoch"] and "+ 223 for epoch" in text["epoch"]
+    assert "800 labeled images (+ an unknown number for choosing) reach" in text["silent"]
+    assert "for choosing" not in text["last"] and "+ 60 for temperature" in text["last"]

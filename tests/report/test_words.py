@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from mae_jax.report import label_efficiency, tables, words
+from mae_jax.report import analysis, label_efficiency, tables, words
 from mae_jax.report.runs import Level
 
 ARM = "as many updates as 100 %"
@@ -343,3 +343,17 @@ def test_worth_in_words(times, low, high, text, interval):
     row = {"times": times, "low": low, "high": high, "least": 0.1, "most": 10.0}
     assert words.times(row) == text
     assert words.times_interval(row) == interval
+
+
+def test_entries_with_commas_are_separated_by_semicolons(make):
+    cells = {
+        (arm, f, i): [0.8] for arm in ("", "as many updates as 100 %") for f in (0.1, 1.0) for i in ("mae", "scratch")
+    }
+    study = make.in_memory(cells)
+    runs = [*study.runs]
+    for run in study.runs:
+        if run.init == "scratch":
+            config = {"init": "scratch"}
+            runs.append(dataclasses.replace(run, init="tuned", info=run.info | {"config": config}))
+    (line,) = words.baseline_lines(analysis.analyze(sorted(runs, key=lambda run: study.arms.index(run.arm))))
+    assert "at 10 %; 100 %; 10 %, as many updates as 100 %; 100 %, as many updates as 100 %" in line
