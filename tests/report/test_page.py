@@ -445,6 +445,11 @@ def test_no_heading_or_table_begins_at_the_foot_of_a_paper_page(tmp_path, browse
     table = "<table><thead><tr><th>head</th></tr></thead><tbody>" + "<tr><td>row</td></tr>" * 10 + "</tbody></table>"
     part = '<details class="figures part"><summary><h2>section</h2></summary><p>text</p><div class="table">'
     part += f'<p class="caption">caption</p><div class="scroll">{table}</div></div></details>'
+    drawing = base64.b64encode(b'<svg xmlns="http://www.w3.org/2000/svg" width="600" height="560"/>').decode()
+    image = f'<img src="data:image/svg+xml;base64,{drawing}" width="600" height="560" alt="">'
+    picture = f"<figure>{image}<figcaption>picture</figcaption></figure>"
+    part += '<details class="figures part"><summary><h2>section</h2></summary><span></span>'
+    part += f'<div class="row">{picture}</div></details>'
     fill = [f'<div style="height: {3 * i + 1}mm">fill</div>' for i in range(40)]
     body = "{% extends 'base.html.j2' %}{% block body %}" + "".join(f + part for f in fill) + "{% endblock %}"
     file, paper = tmp_path / "page.html", tmp_path / "page.pdf"
@@ -452,7 +457,7 @@ def test_no_heading_or_table_begins_at_the_foot_of_a_paper_page(tmp_path, browse
     browse(file, f"--print-to-pdf={paper}", "--no-pdf-header-footer")
     text = subprocess.run(["pdftotext", "-layout", paper, "-"], capture_output=True, text=True, check=True).stdout
     pages = [page.split() for page in text.split("\f") if page.split()]
-    assert len(pages) > 10 and {page[-1] for page in pages} <= {"row", "fill"}
+    assert len(pages) > 10 and {page[-1] for page in pages} <= {"row", "fill", "picture"}
     assert not any(page[0] == "row" for page in pages)
 
 
