@@ -6,6 +6,7 @@ import numpy as np
 
 from mae_jax.report import stats, without_leaked
 from mae_jax.report.analysis import Study, top_share
+from mae_jax.report.label_efficiency import EQUAL_UPDATES
 from mae_jax.report.runs import Level, Run, rounded
 from mae_jax.rundir.predictions import clean
 
@@ -14,7 +15,8 @@ def cautions(study: Study, rows: Sequence[dict]) -> list[str]:
     """The lines under "Take care", the most serious first."""
     leaks = leak_lines([run.info | {"data_warnings": ()} for run in study.runs]) + data_lines(study)
     leaks += without_leaked.lines(study)
-    return seed_lines(study) + collapse_lines(study) + flawless_lines(rows) + study.warnings + leaks
+    before = seed_lines(study) + collapse_lines(study) + update_lines(study) + flawless_lines(rows)
+    return before + study.warnings + leaks
 
 
 def seed_lines(study: Study) -> list[str]:
@@ -66,6 +68,20 @@ def collapse_lines(study: Study) -> list[str]:
             f"its interval, say little."
         )
     return lines
+
+
+def update_lines(study: Study) -> list[str]:
+    """A line if models with fewer labels had fewer updates and none were trained for equally many."""
+    if any(EQUAL_UPDATES in arm for arm in study.arms) or not (study.baselines and study.compared):
+        return []
+    updates = {run.info["steps"] for run in study.runs if isinstance(run.info.get("steps"), int)} - {0}
+    if len(updates) < 2:
+        return []
+    return [
+        f"Models with fewer labels were also trained for fewer updates ({min(updates):,} to {max(updates):,}), so a "
+        f"gain there may come from the length of the training. config.step_matched=1.0 also compares equal numbers of "
+        f"updates."
+    ]
 
 
 def flawless_lines(rows: Sequence[dict]) -> list[str]:

@@ -3,6 +3,9 @@
 A difference is shown if its 95 % interval excludes 0, and its p value is still below 0.05 after Holm's correction for
 all comparisons of its family. A family is every comparison that a report makes of one quantity: all fractions, arms
 and initializations, and all classes or evaluations. Interval and p value of a difference have the same source.
+
+With one or two seeds, a p value is about these models alone, with more also about other seeds. The two kinds are
+corrected apart, each for the number of all comparisons, so that what is known of one does not make another significant.
 """
 
 import math
@@ -54,15 +57,21 @@ D = TypeVar("D", bound=Difference | None)
 
 def judge(family: Sequence[Difference | None]) -> list[dict]:
     """`holm_p` and `verdict` of each difference of a family; None stands for models that collapsed."""
-    corrected = iter(stats.holm([each.p for each in family if each is not None and each.tested]))
+    tested = [each for each in family if each is not None and each.tested]
+    corrected = {few: iter(stats.holm([e.p if of_models(e) == few else 1.0 for e in tested])) for few in (True, False)}
     entries = []
     for each in family:
         if each is None or not each.tested:
             entries.append({"holm_p": None, "verdict": COLLAPSED if each is None else TOO_FEW})
         else:
-            holm_p = next(corrected)
+            holm_p = {few: next(values) for few, values in corrected.items()}[of_models(each)]
             entries.append({"holm_p": holm_p, "verdict": verdict(each, holm_p)})
     return entries
+
+
+def of_models(difference: Difference) -> bool:
+    """Whether a difference is one between these models alone, because there are too few seeds to tell about others."""
+    return difference.seeds < stats.SEEDS
 
 
 def judged(family: Sequence[tuple[T, D]]) -> Iterator[tuple[T, D, dict]]:
@@ -76,7 +85,7 @@ def verdict(difference: Difference, holm_p: float) -> str:
     if difference.low <= 0 <= difference.high:
         return NOTHING
     text = "higher" if difference.low > 0 else "lower"
-    text += f", each trained {TIMES[difference.seeds]}" if difference.seeds < stats.SEEDS else ""
+    text += f", each trained {TIMES[difference.seeds]}" if of_models(difference) else ""
     return text if holm_p < SURE else f"{text}, {UNSURE}"
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from mae_jax.report import stats
 from mae_jax.report.analysis import Cell, Study
-from mae_jax.report.comparisons import NOTHING, Difference, is_higher, is_sure, judge
+from mae_jax.report.comparisons import NOTHING, Difference, is_higher, is_sure, judge, judged
 from mae_jax.report.runs import BASELINE, Level
 
 PRIMARY = "f1"  # the metric of the target, because it weights all classes equally
@@ -31,7 +31,8 @@ class Enough:
 
     `reached[init]` is the first cell, in the best of its arms, whose mean over seeds is at least `target`, or None.
     `best[init]` is the cell with the highest mean. Collapsed cells are ignored; initializations whose cells all
-    collapsed are missing. All trainings from random weights count as one, "scratch".
+    collapsed are missing. Where some cells have three or more seeds, those with fewer are ignored, too. All trainings
+    from random weights count as one, "scratch".
     """
 
     target: float
@@ -47,10 +48,10 @@ def enough(study: Study, target: float = 0.0) -> Enough | None:
     """
     curves = {init: study.strongest(inits) for init, inits in contestants(study).items()}
     scores = {
-        init: {cell: study.mean(PRIMARY, study.of(*cell)) for cell in curve.values()}
+        init: {cell: study.mean(PRIMARY, study.of(*cell)) for cell in curve.values() if _counts(study, cell)}
         for init, curve in curves.items()
-        if curve
     }
+    scores = {init: each for init, each in scores.items() if each}
     largest = max(level.fraction for level in study.levels)
     at_all = [score for each in scores.values() for (level, _), score in each.items() if level.fraction == largest]
     if not scores or not (target or at_all):
@@ -72,37 +73,44 @@ def contestants(study: Study) -> dict[str, list[str]]:
     return ({BASELINE: study.baselines} if study.baselines else {}) | alone
 
 
-def behind(study: Study, init: str, fraction: float) -> set[str]:
-    """The contestants that are shown to have a lower macro F1 than `init` with a share of the labels.
+def _counts(study: Study, cell: Cell) -> bool:
+    """Whether a cell has enough seeds to take part in the answer: three, or as many as any cell of the study has."""
+    most = max(len(study.of(*other)) for other in study.cells)
+    return len(study.of(*cell)) >= min(stats.SEEDS, most)
+
+
+def against(study: Study, init: str, fraction: float) -> dict[str, tuple[Difference, dict]]:
+    """The macro F1 of `init` minus that of each other contestant with a share of the labels, and its `judge` entry.
 
     Each side is taken in the strongest of its arms. Holm's correction is for all fractions and contestants. One that
-    collapsed or was not trained with these labels is behind.
+    collapsed, was not trained with these labels, or shares no seed is missing.
     """
     curves = {name: study.strongest(inits) for name, inits in contestants(study).items()}
-    ours, worse = curves.pop(init), {name for name, curve in curves.items() if fraction not in curve}
-    family: dict[tuple[str, float], Difference | None] = {}
+    ours = curves.pop(init)
+    family: list[tuple[tuple[str, float], Difference]] = []
     for name, curve in curves.items():
         for at in ours.keys() & curve.keys():
             pairs = study.shared_seeds(study.of(*ours[at]), study.of(*curve[at]))
-            family[name, at] = study.difference(PRIMARY, *pairs) if pairs[0] else None
-    for (name, at), each, verdict in zip(family, family.values(), judge(list(family.values())), strict=True):
-        if at == fraction and each is not None and is_higher({"low": each.low} | verdict):
-            worse.add(name)
-    return worse
+            family += [((name, at), study.difference(PRIMARY, *pairs))] if pairs[0] else []
+    return {name: (each, entry) for (name, at), each, entry in judged(family) if at == fraction}
 
 
 def equal_updates(paired: Sequence[dict], init: str, metric: str = "accuracy") -> list[dict]:
-    """The rows of paired.csv that compare an initialization with scratch at equal updates, if both learned."""
-    return [
-        row
-        for row in paired
-        if (row["init"], row["metric"]) == (init, metric) and EQUAL_UPDATES in row["arm"] and row["low"] is not None
-    ]
+    """The rows of paired.csv that compare an initialization with scratch at equal updates, if both learned.
+
+    With the most labels, the usual training is one of equal updates, because the others are given as many as it has.
+    """
+    rows = [row for row in paired if (row["init"], row["metric"]) == (init, metric) and row["low"] is not None]
+    equal = [row for row in rows if EQUAL_UPDATES in row["arm"]]
+    most = max((row["fraction"] for row in paired), default=None)
+    return equal + [row for row in rows if equal and not row["arm"] and row["fraction"] == most]
 
 
-def shows_nothing_at_equal_updates(paired: Sequence[dict], init: str, metric: str = "accuracy") -> bool:
-    """Whether models were compared at equal updates and no gain remains after Holm's correction."""
-    rows = equal_updates(paired, init, metric)
+def shows_nothing_at_equal_updates(
+    paired: Sequence[dict], init: str, metrics: Sequence[str] = ("accuracy", PRIMARY)
+) -> bool:
+    """Whether models were compared at equal updates and no gain in any metric remains after Holm's correction."""
+    rows = [row for metric in metrics for row in equal_updates(paired, init, metric)]
     return bool(rows) and not any(is_higher(row) for row in rows)
 
 
@@ -139,7 +147,7 @@ def worth(study: Study, paired: Sequence[dict], metric: str = "accuracy") -> lis
     rows = []
     for init in study.compared:
         at_equal = {row["fraction"]: row for row in equal_updates(paired, init, metric)}
-        nothing = shows_nothing_at_equal_updates(paired, init, metric)
+        nothing = shows_nothing_at_equal_updates(paired, init, [metric])
         learned = study.strongest([init])
         usual = {level.fraction: level for level, i in reversed(study.cells) if i == init}
         for fraction in sorted(usual.keys() & counts.keys()):  # without runs from scratch there is nothing to compare

@@ -29,6 +29,7 @@ ARMS = {  # how a run was trained where not in the usual way, for readers, by wo
     EQUAL_UPDATES: "trained for as many steps as with that many labels, so that fewer labels do not "
     "also mean less training",
 }
+METRICS = {"accuracy": "in accuracy", PRIMARY: "in macro F1"}
 LITTLE = 0.02  # maximum gain at which more labels count as of little use
 
 
@@ -48,19 +49,21 @@ def answer(study: Study, rows: list[dict], paired: list[dict], worth: list[dict]
         if arm == study.arms[0]:
             lines += [_difference_line(study, rows, row, paired, worth) for row in init_rows]
         else:
-            outcomes = [f"at {Level.of_row(row).amount} {_outcome(row)}" for row in init_rows]
+            outcomes = [f"at {Level.of_row(row).amount} {_outcome(row, paired)}" for row in init_rows]
             base = _join(list(dict.fromkeys(row["baseline"] for row in init_rows)))
             lines.append(f"{_sentence(arm)[:-1]}, {init} against {base}: {'; '.join(outcomes)}.")
         equal = label_efficiency.equal_updates(paired, init)
-        if EQUAL_UPDATES in arm and label_efficiency.shows_nothing_at_equal_updates(paired, init):
-            continue  # already in the headline
-        if (
-            equal and arm == study.arms[0]
-        ):  # where updates are equal, the gain for equal epochs is one of training length
-            init_rows = [row for row in init_rows if row["fraction"] not in {each["fraction"] for each in equal}]
-            later += [_gain(study, init_rows, worth, arm)] if init_rows else []
+        if EQUAL_UPDATES in arm:
+            if label_efficiency.shows_nothing_at_equal_updates(paired, init):
+                continue  # already in the headline
+            init_rows += [row for row in equal if row["arm"] != arm and not row["arm"]]
+        elif equal and arm == study.arms[0]:
+            # Where updates are equal, a gain for equal epochs may be one of training length.
+            known = {each["fraction"] for each in equal}
+            init_rows = [row for row in init_rows if row["fraction"] not in known]
+            later += [gain(study, init_rows, paired, worth, arm)] if init_rows else []
             continue
-        heads.append(_gain(study, init_rows, worth, arm))
+        heads.append(gain(study, init_rows, paired, worth, arm))
     heads += later
     if not accuracy:
         heads.append(f"Nothing is compared: that takes a run from {BASELINE} and another at the same fraction.")
@@ -84,18 +87,37 @@ def answer(study: Study, rows: list[dict], paired: list[dict], worth: list[dict]
 
 
 def equal_updates_line(paired: Sequence[dict], init: str) -> str:
-    """Says that models trained for equally many updates show no difference; "" if they do, or were not compared."""
+    """Says that models trained for equally many updates show no gain; "" if they do, or were not compared."""
     if not label_efficiency.shows_nothing_at_equal_updates(paired, init):
         return ""
-    rows = label_efficiency.equal_updates(paired, init)
-    points = _join([f"{_points(row)} at {Level.of_row(row).amount}" for row in rows])
-    lower = [row for row in rows if is_lower(row)]
-    relation = "are not better than" if lower else "show no difference in accuracy compared with"
-    return f"Trained for equally many updates, {_model(init)}s {relation} those from {BASELINE}: {points}."
+    rows = {metric: label_efficiency.equal_updates(paired, init, metric) for metric in ("accuracy", PRIMARY)}
+    both = [row for each in rows.values() for row in each]
+    seeds = min(row["seeds"] for row in both)
+    each = f", each trained {TIMES[seeds]}," if seeds < stats.SEEDS else ""
+    if any(is_lower(row) for row in both):
+        relation = "are not better than those"
+    elif any(is_unsure(row) for row in both):
+        relation = "are not shown to be better than those"
+    else:
+        relation = "show no difference from those"
+    parts = [f"{words} {_join([_gap(row) for row in rows[m]])}" for m, words in METRICS.items() if rows[m]]
+    return f"Trained for equally many updates, {_models(init)}{each} {relation} from {BASELINE}: {'; '.join(parts)}."
+
+
+def _gap(row: dict) -> str:
+    """A difference with its interval and fraction, and what makes it doubtful."""
+    doubts = [UNSURE] if is_unsure(row) else []
+    if row["collapsed"]:
+        doubts.append(f"{row['collapsed']} of {2 * row['seeds']} models collapsed, so the interval means little")
+    return f"{_points(row)} at {Level.of_row(row).amount}" + (f" ({'; '.join(doubts)})" if doubts else "")
 
 
 def how_many(study: Study, rows: Sequence[dict], enough: Enough | None) -> str:
-    """The fewest labels that reach the target, for each initialization, or that no number of labels does."""
+    """The fewest labels that reach the target, for each initialization, or that no number of labels does.
+
+    With one or two seeds, the sentence is about these models. That others need more labels is said without "but" only
+    where their macro F1 with as many labels is shown to be lower.
+    """
     if enough is None:
         return "How many labels are enough cannot be determined: the models with all labels collapsed."
     cells = {(Level.of_row(row), row["init"]): row for row in rows}
@@ -103,89 +125,151 @@ def how_many(study: Study, rows: Sequence[dict], enough: Enough | None) -> str:
     order = sorted(reached, key=lambda init: (reached[init][0].fraction, init == BASELINE))
     goal = f"macro F1 {enough.target:.2f}"
     why = "the target" if enough.given else f"within {100 * CLOSE:.0f} points of the best with all labels"
+    seeds = min(len(study.of(*cell)) for cell in enough.best.values())
+    few = seeds < stats.SEEDS
+    begin = f"of these models, each trained {TIMES[seeds]}: " if few else ""
     if not reached:
         init = max(enough.best, key=lambda init: study.mean(PRIMARY, study.of(*enough.best[init])))
         row = cells[enough.best[init]]
-        return (
-            f"No number of labels reached {goal}, {why}; the best is {_score(row)}, {_start(init)}, with "
-            f"{amount(row)}{_trained(study, enough.best[init])}."
+        return _sentence(
+            f"{begin}no number of labels reached {goal}, {why}; the best is {_score(row)}, "
+            f"{_start(study, init, enough.best[init])}, with {amount(row)}"
         )
     first = order[0]
     fraction, row = reached[first][0].fraction, cells[reached[first]]
-    parts = [
-        f"{_start(first)}, {amount(row)} reach macro F1 {_score(row)}{_trained(study, reached[first])}",
-    ]
-    behind = label_efficiency.behind(study, first, fraction)
-    close = [
-        init
-        for init in enough.best
-        if init not in reached or reached[init][0].fraction > fraction
-        if init not in behind
-    ]
-    parts += [f"{_start(init)} no difference in macro F1 is shown with as many" for init in close]
-    for init in (init for init in order[1:] if init not in close):
-        cell = reached[init]
-        count = "as many" if cell[0].fraction == fraction else amount(cells[cell], "")
-        parts.append(f"{_start(init)} it takes {count}{_trained(study, cell)}")
-    for init in (init for init in enough.best if init not in reached and init not in close):
-        best = cells[enough.best[init]]
-        parts.append(f"{_start(init)} no number of labels does (best: {best[PRIMARY]:.2f} with {_labels(best)})")
+    reach = "reached" if few else "reach"
+    parts = [f"{begin}{_start(study, first, reached[first])}, {amount(row)} {reach} macro F1 {_score(row)}"]
+    compared = label_efficiency.against(study, first, fraction)
+    for init in sorted(enough.best.keys() - {first}, key=[*order, *enough.best].index):
+        cell = enough.reached[init]
+        if cell is None:
+            best = cells[enough.best[init]]
+            start = _start(study, init, enough.best[init])
+            does = "did" if few else "does"
+            text = f"{start}, no number that was tried {does} (best: {best[PRIMARY]:.2f} with {_labels(best)})"
+        elif cell[0].fraction == fraction:
+            text = f"{_start(study, init, cell)}, as many {'did' if few else 'do'}"
+        else:
+            start, count = _start(study, init, cell), amount(cells[cell], "")
+            text = f"{start}, it {'took' if few else 'takes'} {count}"
+        parts.append(text + _not_behind(compared.get(init)) if cell is None or cell[0].fraction > fraction else text)
     smallest = fraction == min(level.fraction for level in study.levels)
     fewer = " Fewer were not tried." if smallest else ""
     return f"{_sentence('; '.join(parts))} Enough is {goal}, {why}.{fewer}"
 
 
-def _gain(study: Study, init_rows: Sequence[dict], worth: Sequence[dict], arm: str) -> str:
-    """The gain of an initialization over scratch in one arm, over the fractions. `init_rows` are rows of paired.csv."""
-    init, seeds = init_rows[0]["init"], min(row["seeds"] for row in init_rows)
-    better, worse, nothing, unsure, collapsed = [], [], [], [], []
-    for row in init_rows:
-        at = Level.of_row(row).amount
-        if row["verdict"] == COLLAPSED:
-            collapsed.append(at)
-            continue
-        if row["verdict"] == NOTHING:
-            nothing.append(at)
-            continue
-        doubt = f" ({row['collapsed']} of {2 * row['seeds']} models collapsed)" if row["collapsed"] else ""
-        if is_unsure(row):
-            unsure.append(f"{signed(100 * row['difference'])} points of accuracy at {at}{doubt}")
-            continue
-        sure = at + doubt
-        points = f"{abs(100 * row['difference']):.1f} points of accuracy at {sure}"
-        labels_row = saved(row, worth)
-        labels_saved = labels_row is not None and labels_row["low"] is not None and labels_row["low"] > 1
-        (better if is_higher(row) else worse).append(
-            f"{times(labels_row)} at {sure}" if labels_row and labels_saved and is_higher(row) else points
-        )
-    few = seeds < stats.SEEDS
-    ours = {1: "this {} is", 2: "these {}s are"}[seeds].format(_model(init)) if few else ""
-    theirs = {1: f"that from {BASELINE}", 2: f"those from {BASELINE}"}[seeds] if few else ""
-    each = f", each trained {TIMES[seeds]}," if few else ""
-    parts = []
-    if few:
-        parts += [f"{ours} better than {theirs}{each} by {_join(better)}"] if better else []
-        parts += [f"{'it' if parts else ours} worse than {theirs}{each} by {_join(worse)}"] if worse else []
-        if better and worse:
-            parts[1] = f"{'it is' if seeds == 1 else 'they are'} worse by {_join(worse)}"
-    else:
-        parts += [f"{_who(init)} is worth {_join(better)}"] if better else []
-        parts += [f"{'it' if parts else _who(init)} costs {_join(worse)}"] if worse else []
-    if unsure:
-        parts.append(f"a difference of {_join(unsure)} is {UNSURE}")
-    if nothing and parts:
-        parts.append(f"no difference in accuracy is shown at {_amounts(nothing)}")
-    elif nothing:
-        both = f"{ours.rsplit(' ', 1)[0]} and {theirs}{each} show" if few else f"{_who(init)} shows"
-        parts.append(f"{both} no difference in accuracy at {_amounts(nothing)}")
-    if collapsed:
-        parts.append(f"there is nothing to compare at {_amounts(collapsed)}, where models collapsed")
-    if len(parts) == 1 and collapsed:
-        parts = [f"{_who(init)} cannot be judged at {_amounts(collapsed)}, where models collapsed"]
+def _not_behind(compared: tuple[Difference, dict] | None) -> str:
+    """What a claim that others need more labels lacks, if their macro F1 with as many is not shown to be lower."""
+    if compared is None:
+        return ""
+    difference, entry = compared
+    row = {"difference": difference.value, **difference._asdict(), **entry}
+    if is_higher(row):
+        return ""
+    doubt = UNSURE if is_unsure(row) else NOTHING
+    return f", but with as many labels the difference is {_points(row)}: {doubt}"
+
+
+def gain(study: Study, init_rows: Sequence[dict], paired: Sequence[dict], worth: Sequence[dict], arm: str) -> str:
+    """The gain of an initialization over scratch in one arm, over the fractions. `init_rows` are rows of paired.csv.
+
+    Statements about pre-training, from three or more seeds, and about single models are sentences of their own.
+    """
     begin = f"with {arm}, " if arm else ""
     if not arm and any(EQUAL_UPDATES in other for other in study.arms):
         begin = "trained for equally many epochs, "
-    return _sentence(begin + "; ".join(parts))
+    method = [row for row in init_rows if row["seeds"] >= stats.SEEDS]
+    models = [row for row in init_rows if row["seeds"] < stats.SEEDS]
+    parts = [_sentence(begin + _gain(method, worth) + _in_f1(method, paired))] if method else []
+    parts += [_sentence(begin + _models_gain(models) + _in_f1(models, paired))] if models else []
+    return " ".join(parts)
+
+
+def _in_f1(rows: Sequence[dict], paired: Sequence[dict]) -> str:
+    """Where macro F1 is shown to be higher or lower and accuracy is not."""
+    parts = []
+    for row in rows:
+        f1 = next((r for r in paired if r["metric"] == PRIMARY and _same(r | {"metric": "accuracy"}, row)), None)
+        if f1 is not None and not (is_higher(row) or is_lower(row)) and (is_higher(f1) or is_lower(f1)):
+            parts.append(f"{_points(f1)} at {Level.of_row(row).amount}")
+    return f"; macro F1 differs by {_join(parts)}" if parts else ""
+
+
+def _sorted_out(rows: Sequence[dict]) -> dict[str, list[tuple[dict, str]]]:
+    """The rows by what they show: better, worse, nothing, unsure or collapsed, each with its fraction in words."""
+    kinds: dict[str, list[tuple[dict, str]]] = {
+        kind: [] for kind in ("better", "worse", "nothing", "unsure", "collapsed")
+    }
+    for row in rows:
+        at = Level.of_row(row).amount
+        doubt = f" ({row['collapsed']} of {2 * row['seeds']} models collapsed)" if row["collapsed"] else ""
+        if row["verdict"] == COLLAPSED:
+            kinds["collapsed"].append((row, at))
+        elif row["verdict"] == NOTHING:
+            kinds["nothing"].append((row, at))
+        else:
+            kind = "unsure" if is_unsure(row) else "better" if is_higher(row) else "worse"
+            kinds[kind].append((row, at + doubt))
+    return kinds
+
+
+def _by_points(rows: Sequence[tuple[dict, str]]) -> str:
+    return _join([f"{abs(100 * row['difference']):.1f} points of accuracy at {at}" for row, at in rows])
+
+
+def _rest(kinds: dict[str, list[tuple[dict, str]]]) -> list[str]:
+    """What is unsure, not shown, or cannot be compared, after a first statement."""
+    parts = []
+    if unsure := [f"{signed(100 * row['difference'])} points of accuracy at {at}" for row, at in kinds["unsure"]]:
+        parts.append(f"a difference of {_join(unsure)} is {UNSURE}")
+    if kinds["nothing"]:
+        parts.append(f"no difference in accuracy is shown at {_amounts([at for _, at in kinds['nothing']])}")
+    if kinds["collapsed"]:
+        where = _amounts([at for _, at in kinds["collapsed"]])
+        parts.append(f"there is nothing to compare at {where}, where models collapsed")
+    return parts
+
+
+def _gain(rows: Sequence[dict], worth: Sequence[dict]) -> str:
+    """What pre-training is worth, from three or more seeds."""
+    who, kinds = _who(rows[0]["init"]), _sorted_out(rows)
+    parts, better = [], []
+    for row, at in kinds["better"]:
+        labels_row = saved(row, worth)
+        sure = labels_row is not None and labels_row["low"] is not None and labels_row["low"] > 1
+        better.append(f"{times(labels_row)} at {at}" if labels_row and sure else _by_points([(row, at)]))
+    parts += [f"{who} is worth {_join(better)}"] if better else []
+    parts += [f"{'it' if parts else who} costs {_by_points(kinds['worse'])}"] if kinds["worse"] else []
+    if not parts and kinds["nothing"] and not kinds["unsure"]:
+        at = _amounts([at for _, at in kinds["nothing"]])
+        parts, kinds["nothing"] = [f"{who} shows no difference in accuracy at {at}"], []
+    parts += _rest(kinds)
+    if len(parts) == 1 and len(kinds["collapsed"]) == len(rows):
+        return f"{who} cannot be judged at {_amounts([at for _, at in kinds['collapsed']])}, where models collapsed"
+    return "; ".join(parts)
+
+
+def _models_gain(rows: Sequence[dict]) -> str:
+    """How these models differ, each trained once or twice. Nothing is said about pre-training."""
+    init, seeds, kinds = rows[0]["init"], max(row["seeds"] for row in rows), _sorted_out(rows)
+    single = seeds == 1
+    ours = f"this {_model(init)}" if single else f"these {_models(init)}"
+    theirs = f"{'that' if single else 'those'} from {BASELINE}, each trained {TIMES[seeds]}"
+    parts = [
+        f"{ours} {'is' if single else 'are'} {kind} than {theirs}, by {_by_points(kinds[kind])}"
+        for kind in ("better", "worse")
+        if kinds[kind]
+    ]
+    if len(parts) == 2:
+        parts[1] = f"{'it is' if single else 'they are'} worse by {_by_points(kinds['worse'])}"
+    if not parts and kinds["nothing"] and not kinds["unsure"]:
+        at = _amounts([at for _, at in kinds["nothing"]])
+        parts, kinds["nothing"] = [f"{ours} and {theirs}, show no difference in accuracy at {at}"], []
+    parts += _rest(kinds)
+    if len(parts) == 1 and len(kinds["collapsed"]) == len(rows):
+        at = _amounts([at for _, at in kinds["collapsed"]])
+        return f"{ours} cannot be compared with {theirs}, at {at}, where models collapsed"
+    return "; ".join(parts)
 
 
 def saved(row: dict, worth: Sequence[dict]) -> dict | None:
@@ -304,7 +388,9 @@ def plateau_lines(study: Study) -> list[str]:
             continue
         end = label_efficiency.plateau(study, init)
         if end is None and label_efficiency.still_changes(study, init):
-            lines.append(f"{init}: accuracy still changes up to {learned[-1].labels}.")
+            seeds = min(len(study.of(level, init)) for level in learned[-2:])
+            whose = "" if seeds >= stats.SEEDS else f", for these models ({COUNTS[seeds]})"
+            lines.append(f"{init}: accuracy still changes up to {learned[-1].labels}{whose}.")
         elif end is None:
             continue
         elif end[1] <= LITTLE:
@@ -382,21 +468,23 @@ def _model(init: str) -> str:
     return "pre-trained model" if init == "mae" else f"model from {init}"
 
 
-def _start(init: str) -> str:
-    return "with pre-training" if init == "mae" else f"from {init}"
+def _models(init: str) -> str:
+    return "pre-trained models" if init == "mae" else f"models from {init}"
 
 
-def _trained(study: Study, cell: Cell) -> str:
-    """The arm of a cell if it is not the usual one, and its name if it is one of several trainings from scratch."""
-    (level, init), several = cell, len(study.baselines) > 1
-    name = f" ({init})" if several and init in study.baselines else ""
-    return name + (f", {level.arm}" if level.arm != study.arms[0] else "")
+def _start(study: Study, init: str, cell: Cell) -> str:
+    """How a cell's models began, with its arm if it is not the usual one, and its name if it is one of several."""
+    level, name = cell
+    how = [name] if name in study.baselines and len(study.baselines) > 1 else []
+    if level.arm != study.arms[0]:
+        how.append(f"trained for {level.arm}" if EQUAL_UPDATES in level.arm else level.arm)
+    start = "with pre-training" if init == "mae" else f"from {init}"
+    return start + (f" ({', '.join(how)})" if how else "")
 
 
 def _score(row: dict) -> str:
-    """Macro F1 with its interval, and the number of seeds if it is too small."""
-    few = f", {COUNTS[row['seeds']]}" if row["seeds"] < stats.SEEDS else ""
-    return f"{row['f1']:.2f} ({row['f1_low']:.2f} to {row['f1_high']:.2f}{few})"
+    """Macro F1 with its interval."""
+    return f"{row['f1']:.2f} ({row['f1_low']:.2f} to {row['f1_high']:.2f})"
 
 
 def _labels(row: dict) -> str:
@@ -415,8 +503,13 @@ def _same(a: dict, b: dict) -> bool:
     return all(a[k] == b[k] for k in ("fraction", "init", "metric")) and Level.of_row(a) == Level.of_row(b)
 
 
-def _outcome(row: dict) -> str:
-    return COLLAPSED if row["verdict"] == COLLAPSED else f"{row['verdict']}, {_points(row)}"
+def _outcome(row: dict, paired: Sequence[dict]) -> str:
+    """Verdict and difference in accuracy, and in macro F1 where its verdict is another."""
+    if row["verdict"] == COLLAPSED:
+        return COLLAPSED
+    f1 = [r for r in paired if r["metric"] == PRIMARY and _same(r | {"metric": "accuracy"}, row)]
+    more = f" (macro F1: {f1[0]['verdict']}, {_points(f1[0])})" if f1 and f1[0]["verdict"] != row["verdict"] else ""
+    return f"{row['verdict']}, {_points(row)}{more}"
 
 
 def _points(row: dict) -> str:

@@ -128,3 +128,18 @@ def test_an_encoder_that_may_know_the_test_images_is_named(make, tmp_path):
     assert line.startswith("which data the encoder of other was trained on is not stated, ")
     text = write_report(runs, tmp_path / "report").paths["page"].read_text()
     assert "may be known to bloom" in text and "encoder of other was trained" in text
+
+
+def test_fewer_updates_with_fewer_labels_are_a_caution_unless_equal_updates_were_compared(make):
+    cells = {("", f, i): [0.8] * 3 for f in (0.1, 1.0) for i in ("scratch", "mae")}
+
+    def lines(cells, steps):
+        study = make.in_memory(cells)
+        runs = [dataclasses.replace(run, info=run.info | {"steps": steps[run.fraction]}) for run in study.runs]
+        return cautions.update_lines(dataclasses.replace(study, runs=runs))
+
+    (line,) = lines(cells, {0.1: 140, 1.0: 1260})
+    assert line.startswith("Models with fewer labels were also trained for fewer updates (140 to 1,260), so a gain ")
+    assert lines(cells, {0.1: 1260, 1.0: 1260}) == []
+    equal = {("as many updates as 100 %", 0.1, i): [0.8] * 3 for i in ("scratch", "mae")}
+    assert lines(cells | equal, {0.1: 140, 1.0: 1260}) == []

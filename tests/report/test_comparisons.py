@@ -34,3 +34,15 @@ def test_an_interval_and_the_corrected_p_value_decide_together():
 )
 def test_one_or_two_seeds_are_about_these_models(low, high, seeds, message):
     assert judge([Difference((low + high) / 2, low, high, 0.01, seeds)])[0]["verdict"] == message
+
+
+def test_differences_of_few_seeds_do_not_make_others_significant():
+    """A run is lost, so a difference is only about these models. The p value of another must not become smaller."""
+    family = [Difference(0.1, 0.01, 0.2, p, 3) for p in (0.0022, 0.0208, 0.0334)]
+    holm = [entry["holm_p"] for entry in judge(family)]
+    assert holm == pytest.approx([0.0066, 0.0416, 0.0416])
+    lost = [family[0], family[1], family[2]._replace(p=0.0001, seeds=2)]
+    after = judge(lost)
+    assert after[1]["holm_p"] == pytest.approx(0.0416) and after[0]["holm_p"] == pytest.approx(0.0066)
+    assert after[2]["holm_p"] == pytest.approx(0.0003)  # corrected for all three, too
+    assert after[2]["verdict"] == "higher, each trained twice"

@@ -20,7 +20,7 @@ def test_enough_is_measured_against_all_labels_not_against_a_better_score_with_f
 
 
 def test_one_sure_gain_at_equal_updates_is_a_gain():
-    row = {"init": "mae", "metric": "accuracy", "arm": ARM, "low": 0.01, "holm_p": 0.01}
+    row = {"init": "mae", "metric": "accuracy", "arm": ARM, "fraction": 0.1, "low": 0.01, "holm_p": 0.01}
     none, unsure = row | {"low": -0.01}, row | {"holm_p": 0.2}
     assert not label_efficiency.shows_nothing_at_equal_updates([row, none], "mae")
     assert label_efficiency.shows_nothing_at_equal_updates([unsure, none], "mae")
@@ -52,7 +52,8 @@ def test_a_curve_that_dips_and_rises_has_no_plateau_before_the_dip(make):
     cells = {("", f, "scratch"): [n / 400] for f, n in ((0.1, 300), (0.5, 282), (1.0, 318))}
     study = make.in_memory(cells)
     assert label_efficiency.plateau(study, "scratch") is None
-    assert words.plateau_lines(study) == ["scratch: accuracy still changes up to 100 % of the labels."]
+    line = "scratch: accuracy still changes up to 100 % of the labels, for these models (one seed)."
+    assert words.plateau_lines(study) == [line]
 
 
 def test_the_gain_that_is_not_ruled_out_is_that_over_the_smallest_level(make):
@@ -69,7 +70,8 @@ def test_the_gain_that_is_not_ruled_out_is_that_over_the_smallest_level(make):
 def test_a_curve_that_falls_has_no_plateau(make):
     study = make.in_memory({("", f, "scratch"): [s] for f, s in ((0.1, 0.6), (0.5, 0.9), (1.0, 0.7))})
     assert label_efficiency.plateau(study, "scratch") is None
-    assert words.plateau_lines(study) == ["scratch: accuracy still changes up to 100 % of the labels."]
+    line = "scratch: accuracy still changes up to 100 % of the labels, for these models (one seed)."
+    assert words.plateau_lines(study) == [line]
     level = make.in_memory({("", f, "scratch"): [s] for f, s in ((0.1, 0.6), (0.5, 0.9), (1.0, 0.9))})
     assert label_efficiency.plateau(level, "scratch")[0].fraction == 0.5
 
@@ -99,12 +101,38 @@ def test_label_counts_are_fractions_where_a_number_is_unknown_or_does_not_rise(m
     assert label_efficiency.label_counts(equal) == {0.1: 0.1, 1.0: 1.0}
 
 
-def test_an_initialization_is_behind_only_where_the_difference_is_shown_or_there_is_no_score(make):
-    cells = {("", 1.0, "mae"): [0.9], ("", 1.0, "scratch"): [0.6], ("", 1.0, "alike"): [0.9], ("", 1.0, "x"): [0.95]}
+def test_each_contestant_with_a_score_is_compared_at_the_same_labels(make):
+    cells = {("", 1.0, "mae"): [0.9], ("", 1.0, "scratch"): [0.6], ("", 1.0, "alike"): [0.9], ("", 1.0, "x"): [0.99]}
     cells |= {("", 1.0, "dead"): ["collapsed"]}
     study = make.in_memory(cells)
-    behind = sorted(label_efficiency.behind(study, "mae", 1.0))
-    assert behind == ["dead", "scratch"]
+    compared = label_efficiency.against(study, "mae", 1.0)
+    assert {name: entry["verdict"] for name, (_, entry) in compared.items()} == {
+        "scratch": "higher, each trained once", "alike": "no difference shown", "x": "lower, each trained once",
+    }  # fmt: skip
+    scores = [study.mean("f1", study.of(Level("", 1.0), init)) for init in ("mae", "scratch")]
+    assert compared["scratch"][0].value == pytest.approx(scores[0] - scores[1])
+    assert label_efficiency.against(study, "mae", 0.5) == {}
+
+
+def test_two_seeds_do_not_decide_where_others_have_three(make):
+    """A run is lost: what the rest of the study shows must not become another answer."""
+    cells = {("", f, i): [0.8, 0.8, 0.8] for f in (0.5, 1.0) for i in ("scratch", "mae")}
+    whole = label_efficiency.enough(make.in_memory(cells))
+    assert {cell[0].fraction for cell in whole.reached.values()} == {0.5}
+    part = label_efficiency.enough(make.in_memory(cells | {("", 0.5, "mae"): [0.8, 0.8]}))
+    assert {init: cell[0].fraction for init, cell in part.reached.items()} == {"scratch": 0.5, "mae": 1.0}
+
+
+def test_with_all_labels_the_usual_training_is_one_of_equal_updates():
+    usual = {"init": "mae", "metric": "accuracy", "arm": "", "fraction": 1.0, "low": 0.02, "holm_p": 0.01}
+    equal = usual | {"arm": ARM, "fraction": 0.1, "low": -0.01, "holm_p": 1.0}
+    tenth = usual | {"fraction": 0.1}
+    assert label_efficiency.equal_updates([usual, equal, tenth], "mae") == [equal, usual]
+    assert not label_efficiency.shows_nothing_at_equal_updates([usual, equal, tenth], "mae")
+    assert label_efficiency.equal_updates([usual, tenth], "mae") == []  # nothing was trained for equal updates
+    f1 = equal | {"metric": "f1", "low": 0.02, "holm_p": 0.01}
+    assert label_efficiency.shows_nothing_at_equal_updates([equal], "mae")
+    assert not label_efficiency.shows_nothing_at_equal_updates([equal, f1], "mae")
 
 
 def test_a_set_target_counts_and_without_scores_nothing_is_enough(make):

@@ -36,6 +36,11 @@ INITS = ("scratch", "mae")
 @pytest.fixture(scope="module")
 def real(make):
     """Accuracies like those of the real study in README, in the mean over three seeds."""
+    return like_real(make, 0.943)
+
+
+def like_real(make, at_all):
+    """The same, with another accuracy of MAE with all labels."""
     seeds = (-0.02, 0.0, 0.02)
 
     def around(mean, deviation=1.0):
@@ -44,7 +49,7 @@ def real(make):
     cells = {("", f, "scratch"): ["collapsed"] * 3 for f in (0.01, 0.1)}
     cells |= {("", 0.5, "scratch"): ["collapsed", "collapsed", 0.672], ("", 1.0, "scratch"): around(0.894, 0.7)}
     cells |= {("", f, "mae"): around(mean) for f, mean in ((0.01, 0.655), (0.1, 0.841))}
-    cells |= {("", f, "mae"): around(mean, 0.5) for f, mean in ((0.5, 0.937), (1.0, 0.943))}
+    cells |= {("", f, "mae"): around(mean, 0.5) for f, mean in ((0.5, 0.937), (1.0, at_all))}
     cells |= {(ARM, f, "scratch"): around(mean, -1.5) for f, mean in ((0.01, 0.849), (0.1, 0.899))}
     cells |= {(ARM, f, "mae"): around(mean) for f, mean in ((0.01, 0.879), (0.1, 0.927))}
     return make.in_memory(cells, images=560, labels=2012)
@@ -60,7 +65,7 @@ def test_the_headline_answers_how_many_labels_are_enough(steady):
     assert first.startswith("With pre-training, 2,000 labeled images (+ 50 for choosing) reach macro F1 ")
     mae = row[1.0, "mae"]
     assert f"{mae['f1']:.2f} ({mae['f1_low']:.2f} to {mae['f1_high']:.2f})" in first
-    assert "; from scratch it takes as many" in first
+    assert "; from scratch, as many do." in first
     assert first.endswith(f" Enough is macro F1 {best - 0.02:.2f}, within 2 points of the best with all labels.")
 
 
@@ -74,7 +79,7 @@ def test_a_target_is_reached_with_fewer_labels_after_pretraining(steady, make):
     assert rows[0.1, "scratch"]["f1"] < target < rows[0.5, "scratch"]["f1"]
     first = answer_of(study, target)["headlines"][0]
     assert first.startswith("With pre-training, 200 labeled images (+ 50 for choosing) reach macro F1 ")
-    assert "; from scratch it takes 1,000 (+ 50 for choosing). Enough is macro F1" in first
+    assert "; from scratch, it takes 1,000 (+ 50 for choosing). Enough is macro F1" in first
     assert first.endswith(f"{target:.2f}, the target.")
     assert answer_of(steady, 0.3)["headlines"][0].endswith("Fewer were not tried.")
 
@@ -92,7 +97,7 @@ def test_a_side_that_never_reaches_the_target_is_reported_with_its_best(make):
     best = study.mean("f1", study.of(Level("", 1.0), "scratch"))
     first = answer_of(study)["headlines"][0]
     assert first.startswith("With pre-training, 100 labeled images reach macro F1 ")
-    assert f"; from scratch no number of labels does (best: {best:.2f} with 1,000)" in first
+    assert f"; from scratch, no number that was tried does (best: {best:.2f} with 1,000). Enough" in first
     assert first.endswith("Fewer were not tried.")
 
 
@@ -108,10 +113,11 @@ def test_the_headline_claims_fewer_labels_only_where_the_difference_is_shown(mak
     study = make.in_memory({("", f, i): [m + d for d in near] for (i, f), m in flat.items()}, labels=1000)
     head = answer_of(study)["headlines"][0]
     assert head.startswith("With pre-training, 500 labeled images reach macro F1 ")
-    assert "; from scratch no difference in macro F1 is shown with as many." in head and "it takes" not in head
+    assert "; from scratch, it takes 1,000, but with as many labels the difference is +" in head
+    assert ": no difference shown. Enough is" in head
     flat["scratch", 0.5], flat["scratch", 1.0] = 0.6, 0.82
     study = make.in_memory({("", f, i): [m + d for d in near] for (i, f), m in flat.items()}, labels=1000)
-    assert "; from scratch it takes 1,000." in answer_of(study)["headlines"][0]
+    assert "; from scratch, it takes 1,000. Enough" in answer_of(study)["headlines"][0]
 
 
 def test_worth_comes_second_and_only_where_its_interval_is_above_one(steady):
@@ -134,20 +140,34 @@ def test_the_real_study_does_not_claim_many_times_the_labels(real):
     headlines = " ".join(answer["headlines"])
     assert "times the labels" not in headlines
     assert all(row["times"] is None for row in answer["worth"])
-    assert {row["note"] for row in answer["worth"]} == {label_efficiency.AT_EQUAL_UPDATES}
+    notes = [label_efficiency.AT_EQUAL_UPDATES] * 2 + [label_efficiency.UNDETERMINED] * 2
+    assert [row["note"] for row in answer["worth"]] == notes
     first, second, third = answer["headlines"]
-    assert first.startswith(
-        "Trained for equally many updates, pre-trained models show no difference in accuracy compared with those from "
-        "scratch: +3.0 points (95 % interval −"
+    assert "labeled images" in first and "macro F1" in first
+    assert second == (
+        "With as many updates as 100 %, pre-training is worth 4.9 points of accuracy at 100 %; no difference in "
+        "accuracy is shown at 1 % and 10 %."
     )
-    assert "labeled images" in second and "macro F1" in second
     assert third.startswith("Trained for equally many epochs, ")
-    assert "10 %" not in third.replace("100 %", "")  # equal updates are compared there
+    assert "10 %" not in third and "100 %" not in third  # equal updates are compared there
     assert "points of accuracy at 50 % (2 of 6 models collapsed)" in third
     assert "22.9" not in headlines  # the gain over a model that learned nothing
     care = " ".join(answer["warnings"])
     assert "Only some seeds collapsed: scratch at 50 %." in care
     assert "scratch at 1 % (3 of 3 seeds); scratch at 10 % (3 of 3 seeds)" in care
+
+
+def test_that_equal_updates_show_nothing_comes_before_all_else(make):
+    answer = answer_of(like_real(make, 0.89))
+    first, second, third = answer["headlines"]
+    assert first.startswith(
+        "Trained for equally many updates, pre-trained models show no difference from those from scratch: in accuracy "
+        "+3.0 points (95 % interval −"
+    )
+    assert "; in macro F1 +" in first and first.count(" at 100 %") == 2
+    assert "labeled images" in second and "macro F1" in second
+    assert third.startswith("Trained for equally many epochs, ") and "50 %" in third and "100 %" not in third
+    assert {row["note"] for row in answer["worth"]} == {label_efficiency.AT_EQUAL_UPDATES}
 
 
 def test_a_gain_at_equal_updates_is_worth_labels(make):
@@ -167,10 +187,9 @@ def test_a_gain_at_equal_updates_is_worth_labels(make):
         line.startswith("With as many updates as 100 %, pre-training is worth 5.6 times the labels at 10 %")
         for line in answer["headlines"]
     )
-    assert answer["headlines"][1].startswith("With as many updates")
-    assert answer["headlines"][2] == (
-        "Trained for equally many epochs, pre-training shows no difference in accuracy at 100 %."
-    )
+    # With all labels, the usual training is one of equal updates.
+    assert answer["headlines"][1].endswith("; no difference in accuracy is shown at 100 %.")
+    assert len(answer["headlines"]) == 2
 
 
 def test_worth_is_not_determined_where_its_interval_covers_everything(make):
@@ -205,8 +224,8 @@ def test_one_or_two_seeds_describe_only_these_models(make, seeds, how):
         "shown at 100 %."
     )
     assert "worth" not in " ".join(answer["headlines"])
-    assert f"({'one seed' if seeds == 1 else 'two seeds'})" not in second
-    assert f"{'one seed' if seeds == 1 else 'two seeds'})" in answer["headlines"][0]
+    assert answer["headlines"][0].startswith(f"Of these models, each trained {how}: with pre-training, 100 % of the ")
+    assert "; from scratch, as many did. Enough" in answer["headlines"][0]
     assert f"accuracy is higher, each trained {how}" in answer["lines"][0]
     (care,) = [line for line in answer["warnings"] if line.startswith("One seed" if seeds == 1 else "Two seeds")]
     assert "would differ: train 3 or more, preferably 5." in care
@@ -357,3 +376,85 @@ def test_entries_with_commas_are_separated_by_semicolons(make):
             runs.append(dataclasses.replace(run, init="tuned", info=run.info | {"config": config}))
     (line,) = words.baseline_lines(analysis.analyze(sorted(runs, key=lambda run: study.arms.index(run.arm))))
     assert "at 10 %; 100 %; 10 %, as many updates as 100 %; 100 %, as many updates as 100 %" in line
+
+
+def equal_rows(paired, **changes):
+    """The rows of paired.csv at equal updates, and with all labels, changed."""
+    return [row | changes if row["arm"] or row["fraction"] == 1 else row for row in paired]
+
+
+def test_no_difference_is_not_said_beside_an_interval_without_0(real):
+    answer = answer_of(real)
+    unsure = {"low": 0.01, "high": 0.054, "holm_p": 0.2, "verdict": "higher, not sure after Holm's correction"}
+    line = words.equal_updates_line(equal_rows(answer["paired"], **unsure), "mae")
+    assert line.startswith(
+        "Trained for equally many updates, pre-trained models are not shown to be better than those from scratch: in "
+        "accuracy +"
+    )
+    assert line.count("not sure after Holm's correction") == 6  # three numbers of labels in two metrics
+    assert "no difference" not in line
+    nothing = {"low": -0.01, "holm_p": 1.0, "verdict": "no difference shown", "init": "MAE-Big", "seeds": 2}
+    line = words.equal_updates_line(equal_rows(answer["paired"], **nothing), "MAE-Big")
+    assert line.startswith(
+        "Trained for equally many updates, models from MAE-Big, each trained twice, show no difference from those from "
+        "scratch: in accuracy +"
+    )
+    some = [row | {"collapsed": 2} if row["arm"] else row for row in equal_rows(answer["paired"], **nothing)]
+    assert words.equal_updates_line(some, "MAE-Big").count("2 of 4 models collapsed, so the interval means little") == 4
+
+
+def test_a_gain_in_macro_f1_alone_is_a_gain_at_equal_updates(real):
+    answer = answer_of(real)
+    nothing = {"low": -0.01, "holm_p": 1.0, "verdict": "no difference shown"}
+    higher = {"difference": 0.06, "low": 0.018, "high": 0.106, "holm_p": 0.01, "verdict": "higher"}
+    paired = [
+        row | higher if (row["metric"], row["arm"], row["fraction"]) == ("f1", ARM, 0.1) else row
+        for row in equal_rows(answer["paired"], **nothing)
+    ]
+    headlines = words.answer(real, answer["rows"], paired, answer["worth"])["headlines"]
+    assert not any("show no difference from" in line for line in headlines)
+    (line,) = [line for line in headlines if line.startswith("With as many updates")]
+    assert line == (
+        "With as many updates as 100 %, pre-training shows no difference in accuracy at 1 %, 10 % and 100 %; macro F1 "
+        "differs by +6.0 points (95 % interval +1.8 to +10.6) at 10 %."
+    )
+    (details,) = [line for line in words.answer(real, answer["rows"], paired, [])["lines"] if line.startswith("As many")
+                  and "mae against scratch" in line]  # fmt: skip
+    assert "(macro F1: higher, +6.0 points (95 % interval +1.8 to +10.6))" in details
+
+
+def test_others_that_never_reached_the_target_are_said_to_have_not_even_if_no_difference_is_shown(make):
+    near = (-0.06, 0.0, 0.06)
+    means = {("scratch", 0.5): 0.79, ("mae", 0.5): 0.80, ("scratch", 1.0): 0.795, ("mae", 1.0): 0.85}
+    study = make.in_memory({("", f, i): [m + d for d in near] for (i, f), m in means.items()}, labels=1000)
+    best = max(row["f1"] for row in tables.rows(study) if row["init"] == "scratch")
+    head = answer_of(study)["headlines"][0]
+    assert f"; from scratch, no number that was tried does (best: {best:.2f} with " in head
+    assert ", but with as many labels the difference is +" in head
+    assert ": no difference shown. Enough is" in head or ": not sure after Holm's correction. Enough is" in head
+
+
+def test_statements_about_models_and_about_pre_training_are_apart(make):
+    """Three seeds at 10 %, two at 100 %."""
+    near = (-0.004, 0.0, 0.004)
+    cells = {("", 0.1, i): [m + d for d in near] for i, m in (("scratch", 0.6), ("mae", 0.8))}
+    cells |= {("", 1.0, i): [m + d for d in near[:2]] for i, m in (("scratch", 0.7), ("mae", 0.85))}
+    answer = answer_of(make.in_memory(cells, labels=1000))
+    assert answer["headlines"][1] == (
+        "Pre-training is worth 20.0 points of accuracy at 10 %. These pre-trained models are better than those from "
+        "scratch, each trained twice, by 15.0 points of accuracy at 100 %."
+    )
+
+
+def test_an_arm_and_one_of_several_trainings_from_scratch_are_named_in_one_place(make):
+    near = (-0.004, 0.0, 0.004)
+    means = {("", 0.1, "scratch"): 0.5, ("", 1.0, "scratch"): 0.7, ("", 0.1, "tuned"): 0.55, ("", 1.0, "tuned"): 0.8}
+    means |= {("", 0.1, "mae"): 0.7, ("", 1.0, "mae"): 0.85, (ARM, 0.1, "mae"): 0.848, (ARM, 0.1, "tuned"): 0.6}
+    study = make.in_memory({cell: [m + d for d in near] for cell, m in means.items()}, labels=1000)
+    tuned = {"config": {"init": "scratch"}}
+    runs = [dataclasses.replace(r, info=r.info | tuned) if r.init == "tuned" else r for r in study.runs]
+    study = dataclasses.replace(study, runs=runs)
+    assert study.baselines == ["scratch", "tuned"]
+    head = next(line for line in answer_of(study)["headlines"] if "Enough is" in line)
+    assert head.startswith("With pre-training (trained for as many updates as 100 %), 100 labeled images reach macro")
+    assert "; from scratch (tuned), no number that was tried does (best: " in head
