@@ -240,12 +240,8 @@ SENTENCES = {  # false in a study without a gain, by words of the headlines
     "fewer labels": ("it takes", "no number that was tried does"),
     "worth": ("is worth", "it costs", "pre-training costs", "better than", "worse than", "macro f1 differs"),
 }
-TRUE = (
-    "but with as many labels",
-    "each trained",
-    "not better than",
-    "not shown to be better",
-)  # about models, or doubt
+MODELS = "each trained"  # part of a sentence about these models
+DOUBTS = ("but with as many labels", "not better than", "not shown to be better")
 
 
 def false_sentences(seeds: int, deviation: float, updates: bool, studies: int, draws: int) -> dict[str, float]:
