@@ -115,8 +115,8 @@ def _gap(row: dict) -> str:
 def how_many(study: Study, rows: Sequence[dict], enough: Enough | None) -> str:
     """The fewest labels that reach the target, for each initialization, or that no number of labels does.
 
-    With one or two seeds, the sentence is about these models. That others need more labels is said without "but" only
-    where their macro F1 with as many labels is shown to be lower.
+    With one or two seeds, the sentence is about these models. It claims without "but" that others need more labels
+    only where their macro F1 with as many labels is shown to be lower.
     """
     if enough is None:
         return "How many labels are enough cannot be determined: the models with all labels collapsed."
@@ -250,7 +250,7 @@ def _gain(rows: Sequence[dict], worth: Sequence[dict]) -> str:
 
 
 def _models_gain(rows: Sequence[dict]) -> str:
-    """How these models differ, each trained once or twice. Nothing is said about pre-training."""
+    """How these models differ, each trained once or twice. This claims nothing about pre-training."""
     init, seeds, kinds = rows[0]["init"], max(row["seeds"] for row in rows), _sorted_out(rows)
     single = seeds == 1
     ours = f"this {_model(init)}" if single else f"these {_models(init)}"
