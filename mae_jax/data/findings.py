@@ -7,7 +7,7 @@ images that occur twice.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from jaxtyping import Int
@@ -142,15 +142,22 @@ def about_files(sources: dict[str, Source], image_size: int, labeled: bool) -> d
     `sources` maps names to sources ("" prints no name). `image_size` is the network's input size in pixels; 0 without
     a network.
     """
-    lines: dict[str, list[str]] = {}
+    lines: dict[str, list[tuple[str, str]]] = {}
     for name, source in sources.items():
-        prefix = f"{name}: " if name else ""
         assumed = ", ".join(f"{count(n, 'image')}: {phrase}" for phrase, n in source.assumed.items())
         large = checking.large(source.sizes, image_size, labeled) if image_size else ""
         for what, text in (("files", skipped_files(source)), ("assumed", assumed), ("warning: large images", large)):
             if text:
-                lines.setdefault(what, []).append(prefix + text)
-    return {what: "; ".join(texts) for what, texts in lines.items()}
+                lines.setdefault(what, []).append((name, text))
+    return {what: "; ".join(by_text(texts)) for what, texts in lines.items()}
+
+
+def by_text(texts: Iterable[tuple[str, str]]) -> list[str]:
+    """Each different text once, after the names of the sets that it is about. A name may be "", which is not shown."""
+    names: dict[str, list[str]] = {}
+    for name, text in texts:
+        names.setdefault(text, []).append(name)
+    return [f"{', '.join(filter(None, of))}: {text}" if any(of) else text for text, of in names.items()]
 
 
 def skipped_files(source: Source) -> str:

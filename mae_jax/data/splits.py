@@ -213,7 +213,7 @@ def _of_one_class(data: DataFields, sets: dict[str, Source]) -> list[str]:
     """Warnings about groups, days and sizes of one class; none for generated images, which have none."""
     if data.source == "synthetic":
         return []
-    return [f"{name}: {line}" for name, source in sets.items() for line in findings.of_one_class(source)]
+    return findings.by_text((name, line) for name, source in sets.items() for line in findings.of_one_class(source))
 
 
 def seen_before(

@@ -96,6 +96,8 @@ def test_files_that_were_skipped_or_assumed_and_large_images_are_counted_by_sour
     assert lines["warning: large images"].startswith("the shorter side of 900 pixels (median) becomes 16")
     named = findings.about_files({"Train": odd}, 16, labeled=True)
     assert named["assumed"] == "Train: 2 images: the first frame is used"
+    both = findings.about_files({"Train": odd, "TestA": odd}, 16, labeled=True)
+    assert both["assumed"] == "Train, TestA: 2 images: the first frame is used"
 
 
 @pytest.fixture
@@ -120,8 +122,7 @@ def test_a_run_reports_what_makes_its_scores_doubtful(config):
     assert warnings == task.about["warning"]
     assert "1 image identical to an image with another label (Train/A/0.png = Train/B/copy.png)" in warnings
     assert any(line.startswith("fewer than 5 validation images of A ") for line in warnings)
-    for name in ("Train", "TestA"):
-        assert f"{name}: only C has the image size 12 x 12: {RECOGNIZED.format('image size')}" in warnings
+    assert f"Train, TestA: only C has the image size 12 x 12: {RECOGNIZED.format('image size')}" in warnings
     assert task.facts["repeated"]["two_labels"] == 1
 
 

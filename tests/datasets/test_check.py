@@ -293,7 +293,9 @@ def test_what_a_run_warns_about_is_printed(tmp_path):
     assert any(line.startswith("  test set: ") and "split off by class (data.test_seed=0)" in line for line in lines)
     sizes = (len(run.train_idx), len(run.val_idx), len(run.test))
     assert "  a run uses {} for training, {} for validation, {} for test".format(*sizes) in lines
-    assert lines[-2].startswith("  warning: large images: train: the shorter side of 88 pixels (median) becomes 8")
+    assert lines[-2].startswith(
+        "  warning: large images: train, test: the shorter side of 88 pixels (median) becomes 8"
+    )
     check(str(tmp_path / "cells"), "", tmp_path / "found.csv", lines.append)
     assert "large images" not in lines[-2]
 
