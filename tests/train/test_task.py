@@ -9,10 +9,11 @@ from mae_jax.config.validation import validate
 from mae_jax.data import sources
 from mae_jax.step import sharding
 from mae_jax.train.build import build
+from mae_jax.train.task import Task
 
 
 @pytest.fixture
-def task(tiny_config):
+def task(tiny_config) -> Task:
     return build(validate(tiny_config(**{"data.threads": 0, "train.batch_size": 12})), sharding.make_mesh(1))
 
 
