@@ -117,8 +117,8 @@ def test_each_contestant_with_a_score_is_compared_at_the_same_labels(make):
 def test_two_seeds_do_not_decide_where_others_have_three(make):
     """A run is lost: what the rest of the study shows must not become another answer."""
     cells = {("", f, i): [0.8, 0.8, 0.8] for f in (0.5, 1.0) for i in ("scratch", "mae")}
-    whole = label_efficiency.enough(make.in_memory(cells))
-    assert {cell[0].fraction for cell in whole.reached.values()} == {0.5}
+    complete = label_efficiency.enough(make.in_memory(cells))
+    assert {cell[0].fraction for cell in complete.reached.values()} == {0.5}
     part = label_efficiency.enough(make.in_memory(cells | {("", 0.5, "mae"): [0.8, 0.8]}))
     assert {init: cell[0].fraction for init, cell in part.reached.items()} == {"scratch": 0.5, "mae": 1.0}
 
