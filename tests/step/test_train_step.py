@@ -359,8 +359,8 @@ def test_every_step_draws_another_stain():
 def test_the_target_is_the_changed_image_or_the_original(target):
     spec = spec_of("pretrain", mesh_of(1), stain=stain.Jitter(), target=target, norm_pix=False)
     params, batch = state.init_state(spec, 0).params, jax.tree.map(jnp.asarray, batch_of(0, 8))
-    batch = train_step._stained(spec, batch, jnp.int32(0), jnp.int32(0), {})
-    _, batch, shared = spec.objective.prepare(spec, params, batch, jnp.int32(0), jnp.int32(0))
+    batch = train_step._stained(spec, batch, jnp.int32(0), jnp.int32(0))
+    _, batch, shared = spec.objective.prepare(spec, params, batch, jnp.int32(0), jnp.int32(0), {})
     loss, _ = spec.objective.loss(spec, params, batch, jax.random.key(0), shared)
     seen = to_float(batch["image"], spec.mean, spec.std)
     pred, mask = models.apply("mae", SHAPE, params, seen, batch["noise"], n_visible(SHAPE.n_patches, 0.5))

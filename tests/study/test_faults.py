@@ -148,7 +148,7 @@ def test_finished_runs_without_checkpoint_are_reported(config, tmp_path, capsys)
     loop.run(single, tmp_path)
     assert "is missing" not in capsys.readouterr().out
     shutil.rmtree(tmp_path / "checkpoints")
-    (chosen,) = (tmp_path / "best").iterdir()
+    (chosen,) = (tmp_path / "best").glob("*.npz")
     chosen.unlink()
     loop.run(single, tmp_path)
     steps = contents.read_json(tmp_path / contents.RUN)["steps"]

@@ -158,7 +158,7 @@ CHANGES = {  # what `inits` says, and the fields of the pre-training and of the 
     "mae:data.mean=0.1;0.2;0.3": ({"data.mean": (0.1, 0.2, 0.3)}, {"data.mean": (0.1, 0.2, 0.3)}),
     "mae:norm_pix_loss=false": ({"mae.norm_pix_loss": False}, {}),
     "mae:data.dir=a;b": ({"data.dir": "a,b"}, {}),
-    "mae:finetune.optim.layer_decay=0.75": ({}, {"optim.layer_decay": 0.75}),
+    "mae:finetune.optim.layer_decay=0.75": (None, {"optim.layer_decay": 0.75}),  # the pre-training is that of mae
     "scratch:model.dropout=0.2": (None, {"model.dropout": 0.2}),
 }
 

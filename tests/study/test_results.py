@@ -3,8 +3,7 @@
 import json
 
 from mae_jax import main
-from mae_jax.config import fields
-from mae_jax.config.tasks import OF_SEVERAL_RUNS, in_words
+from mae_jax.config.tasks import OF_SEVERAL_RUNS, TASKS, in_words
 from mae_jax.rundir import contents
 from mae_jax.study.results import Results, summary
 
@@ -50,7 +49,7 @@ def test_a_study(tmp_path):
 
 
 def test_every_task_has_a_name():
-    words = [in_words(task) for task in (*fields.TASKS, *OF_SEVERAL_RUNS)]
+    words = [in_words(task) for task in (*TASKS, *OF_SEVERAL_RUNS)]
     assert all(words) and len(set(words)) == len(words)
 
 

@@ -133,7 +133,7 @@ def test_every_field_of_a_shape_is_read_from_the_config_or_known():
     shape = {f.name for f in dataclasses.fields(vit.ViTConfig)} - {"n_classes", "remat", "batch_norm", "frozen_blocks"}
     assert fields == shape
     result = reader.Weights({}, vit.ViTConfig(16, 8, 16, 2, 2), "mae", "").model_fields()
-    free = {"image_size", "pool", "drop_path", "dropout", "dtype", "attention", "head_std"}  # chosen by the run
+    free = {"image_size", "pool", "drop_path", "dropout", "dtype", "attention", "head_std", "family"}  # of the run
     assert set(result) | free == fields | {"size"}
 
 
