@@ -3,7 +3,7 @@
 Half of the updates are mixed. All images of an update have the same puzzle of square patches. Some positions stay; at
 the others, patches move between images but not within one. A label becomes the shares of the patches' labels.
 
-A curriculum makes the puzzle harder (`LEVELS`, `advance`): fewer positions stay, then the patches are smaller. It takes
+A curriculum makes the puzzle harder (`levels`, `advance`): fewer positions stay, then the patches are smaller. It takes
 a step when the mean loss of a period is at most a threshold. The paper gives the threshold as a number; 4.0, its value,
 is above the loss of chance for five classes (1.6 nats) and would never hold the curriculum back. Here the threshold is
 the mean loss at the end of the warm-up. Written from the paper.
@@ -89,8 +89,8 @@ def origins(
     """
     order_key, rows_key = jax.random.split(key)
     across = grid // side
-    rows, columns = jnp.arange(grid) // side, jnp.arange(grid) // side
-    position = (rows[:, None] * across + columns).reshape(-1)  # of each unit
+    along = jnp.arange(grid) // side
+    position = (along[:, None] * across + along).reshape(-1)  # of each unit
     noise = jax.random.uniform(order_key, (grid * grid,))
     noise = jnp.where(jnp.arange(grid * grid) < across * across, noise, jnp.inf)
     rank = jnp.argsort(jnp.argsort(noise))

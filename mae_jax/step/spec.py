@@ -55,6 +55,10 @@ class Objective(abc.ABC):
         """
         return {}
 
+    def timed(self, running: dict[str, Array], period: int, warmup: int) -> dict[str, Array]:
+        """`running` before the first update of a run with `period` updates between evaluations, `warmup` to warm up."""
+        return running
+
     def advance(
         self, spec: "StepSpec", running: dict[str, Array], metrics: dict[str, Array], step: Int[Array, ""]
     ) -> dict[str, Array]:

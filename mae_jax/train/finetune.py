@@ -19,7 +19,6 @@ from mae_jax.evaluation import classification_scores, per_image, thumbnails
 from mae_jax.models import Params
 from mae_jax.rundir import contents, predictions
 from mae_jax.runtime.errors import UserError
-from mae_jax.step import cellmix
 from mae_jax.step.from_config import spec_of
 from mae_jax.step.objectives.classification import classifies
 from mae_jax.step.state import TrainState, parts_of, with_running
@@ -71,7 +70,7 @@ def finetune(
 
     def initialise(state: TrainState) -> TrainState:
         optimizer, running = parts_of(spec, state.opt_state)
-        running = cellmix.timed(running, resolved.eval_every, resolved.warmup_steps) if running else running
+        running = spec.objective.timed(running, resolved.eval_every, resolved.warmup_steps)
         return dataclasses.replace(state, params=first(spec, state.params), opt_state=with_running(optimizer, running))
 
     more = describe_data(config, data, cache)

@@ -74,6 +74,9 @@ class Classification(Objective):
         """The state of CellMix's curriculum."""
         return cellmix.begin() if self.cellmix != "none" else {}
 
+    def timed(self, running: dict[str, Array], period: int, warmup: int) -> dict[str, Array]:
+        return cellmix.timed(running, period, warmup) if running else running
+
     def advance(
         self, spec: StepSpec, running: dict[str, Array], metrics: dict[str, Array], step: Int[Array, ""]
     ) -> dict[str, Array]:
