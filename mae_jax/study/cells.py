@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Iterator, Mapping
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +99,9 @@ def _cells(config: StudyConfig, workdir: Path) -> Iterator[tuple[Path, RunConfig
     matched = most if config.label_counts else config.step_matched
     budgets += [(n, most) for n in labels if config.step_matched and n <= matched and n < most]
     seeds = list(enumerate(zip(config.seeds, subset_seeds, strict=True)))
-    wanted = [(task, inits(config)) for task in config.evaluations]
+    arms = {init.name: init for init in inits(config)}
+    encoder_of = lru_cache(None)(lambda name, number: str(pretrain_dir(config, workdir, arms[name], number).resolve()))
+    wanted = [(task, list(arms.values())) for task in config.evaluations]
     if config.random_probe and not ("scratch" in config.inits and {*LINEAR} & {*config.evaluations}):
         wanted.append((RANDOM_PROBE, [Init("scratch")]))
     for (task, starts), (number, (seed, subset_seed)), (amount, match) in itertools.product(wanted, seeds, budgets):
@@ -117,9 +119,10 @@ def _cells(config: StudyConfig, workdir: Path) -> Iterator[tuple[Path, RunConfig
                 changes |= {"data.fraction": float(amount), "train.match_fraction": float(match)}
             if init.start:
                 changes["init"] = init.start
+            elif init.trained:
+                changes["init"] = init_of(init.path) if init.path else "mae"
             if init.trained:
-                changes["init"] = init.start or (init_of(init.path) if init.path else "mae")
-                changes["init_from"] = str(pretrain_dir(config, workdir, init, number).resolve())
+                changes["init_from"] = encoder_of(init.name, number)
             if init.seen:
                 changes["init_seen"] = init.seen
             if init.name not in ("scratch", "mae"):

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from mae_jax.checkpoints.best_epoch import SCORES
 from mae_jax.config.fields import StudyConfig
 from mae_jax.evaluation.classification_scores import classification
 from mae_jax.rundir import contents
@@ -15,7 +16,7 @@ from mae_jax.study import cells
 from mae_jax.study.inits import in_words
 
 FILE = "tuned.json"  # in the study's directory: what was chosen, and the score of every setting
-CRITERIA = {"last": "macro F1", "macro_f1": "macro F1", "best": "accuracy", "accuracy": "accuracy", "loss": "loss"}
+NAMES = {"val/f1": "macro F1", "val/accuracy": "accuracy", "val/loss": "loss"}  # of the scores in `FILE`
 
 
 def describe(tuned: dict[str, dict[str, Any]]) -> list[str]:
@@ -37,7 +38,8 @@ def choose(config: StudyConfig, workdir: Path, missing: Collection[Path], leader
     was saved stays, so that a study that is resumed keeps its settings. Only the `leader` process writes.
     """
     saved = contents.peek_object(workdir / FILE)
-    criterion = CRITERIA[config.finetune.train.select]
+    compared = [(NAMES[name], sign) for name, sign in SCORES.get(config.finetune.train.select, SCORES["macro_f1"])]
+    criterion = compared[0][0]
     tried: dict[str, list[dict[str, Any]]] = {}
     for level, values, (place, run) in cells.tuning(config, workdir):
         scores = {} if place in missing or level in saved else validation_scores(place)
@@ -46,7 +48,7 @@ def choose(config: StudyConfig, workdir: Path, missing: Collection[Path], leader
         finished = [each for each in settings if "loss" in each]
         if level in saved or not finished:
             continue
-        best = max(finished, key=lambda each: (_rank(each, criterion), -each["loss"]))
+        best = max(finished, key=lambda each: [sign * each[name] for name, sign in compared])
         words = (
             f"{in_words(best['changes'])}; {criterion} {best[criterion]:.3f} on validation images, the best of "
             f"{len(settings)} settings tried with seed {best['seed']}"
@@ -57,10 +59,6 @@ def choose(config: StudyConfig, workdir: Path, missing: Collection[Path], leader
     if leader:
         contents.write_json(workdir / FILE, saved)
     return {level: each["changes"] for level, each in saved.items()}
-
-
-def _rank(scores: dict[str, Any], criterion: str) -> float:
-    return -scores["loss"] if criterion == "loss" else scores[criterion]
 
 
 def validation_scores(run_dir: Path) -> dict[str, float]:
