@@ -73,10 +73,7 @@ def headlines(rows: Sequence[dict]) -> list[str]:
 
 
 def _points(row: dict) -> str:
-    if row["verdict"] == COLLAPSED:
-        return ""
-    value, low, high = (words.signed(100 * row[key]) for key in ("difference", "low", "high"))
-    return f", {value} points (95 % interval {low} to {high})"
+    return "" if row["verdict"] == COLLAPSED else f", {words.points(row)}"
 
 
 def shown(rows: Sequence[dict]) -> list[dict]:

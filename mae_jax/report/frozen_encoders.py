@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from mae_jax.report import analysis, comparisons, tables
 from mae_jax.report.analysis import Study
-from mae_jax.report.comparisons import Difference, judge
+from mae_jax.report.comparisons import Difference, judged
 from mae_jax.report.runs import BASELINE, USUAL, Level, Run, rounded
 from mae_jax.rundir.contents import chooses, is_linear
 
@@ -82,7 +82,7 @@ def analyze(runs: dict[str, list[Run]]) -> list[Frozen]:
         None if row["low"] is None else Difference(*(row[k] for k in ("difference", "low", "high", "p", "pairs")))
         for row in family
     ]
-    for row, verdict in zip(family, judge(differences), strict=True):
+    for row, _, verdict in judged(list(zip(family, differences, strict=True))):
         row |= verdict
     return tables_of
 

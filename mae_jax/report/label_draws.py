@@ -7,7 +7,7 @@ import numpy as np
 
 from mae_jax.report.analysis import Study
 from mae_jax.report.runs import Level, Run, is_number
-from mae_jax.rundir.contents import peek
+from mae_jax.rundir.contents import SUBSET, peek_object
 from mae_jax.rundir.predictions import clean
 
 STRATIFIED = "stratified"
@@ -54,9 +54,7 @@ def _row(study: Study, level: Level, init: str) -> dict | None:
 
 def _draw(run: Run) -> dict[str, Any] | None:
     """What subset.json says about the labels of a run; None where it does not."""
-    saved = peek(run.path / "subset.json")
-    if not isinstance(saved, dict):
-        return None
+    saved = peek_object(run.path / SUBSET)
     method = saved.get("method", STRATIFIED)
     counts = [saved.get(name) for name in ("actual", "train")]
     complete = all(isinstance(c, dict) and c and all(is_number(n, 0, 1e9) for n in c.values()) for c in counts)

@@ -19,7 +19,7 @@ from mae_jax.report.comparisons import (
     is_higher,
     is_lower,
     is_unsure,
-    judge,
+    judged,
 )
 from mae_jax.report.label_efficiency import CLOSE, EQUAL_UPDATES, PRIMARY, Enough
 from mae_jax.report.runs import BASELINE, Level
@@ -109,7 +109,7 @@ def _gap(row: dict) -> str:
     doubts = [UNSURE] if is_unsure(row) else []
     if row["collapsed"]:
         doubts.append(f"{row['collapsed']} of {2 * row['seeds']} models collapsed, so the interval means little")
-    return f"{_points(row)} at {Level.of_row(row).amount}" + (f" ({'; '.join(doubts)})" if doubts else "")
+    return f"{points(row)} at {Level.of_row(row).amount}" + (f" ({'; '.join(doubts)})" if doubts else "")
 
 
 def how_many(study: Study, rows: Sequence[dict], enough: Enough | None) -> str:
@@ -167,13 +167,13 @@ def _not_behind(compared: tuple[Difference, dict] | None) -> str:
     if is_higher(row):
         return ""
     doubt = UNSURE if is_unsure(row) else NOTHING
-    return f", but with as many labels the difference is {_points(row)}: {doubt}"
+    return f", but with as many labels the difference is {points(row)}: {doubt}"
 
 
 def gain(study: Study, init_rows: Sequence[dict], paired: Sequence[dict], worth: Sequence[dict], arm: str) -> str:
     """The gain of an initialization over scratch in one arm, over the fractions. `init_rows` are rows of paired.csv.
 
-    Statements about pre-training, from three or more seeds, and about single models are sentences of their own.
+    Statements about pre-training, from three or more seeds, and about single models are separate sentences.
     """
     begin = f"with {arm}, " if arm else ""
     if not arm and any(EQUAL_UPDATES in other for other in study.arms):
@@ -189,9 +189,9 @@ def _in_f1(rows: Sequence[dict], paired: Sequence[dict]) -> str:
     """Where macro F1 is shown to be higher or lower and accuracy is not."""
     parts = []
     for row in rows:
-        f1 = next((r for r in paired if r["metric"] == PRIMARY and _same(r | {"metric": "accuracy"}, row)), None)
+        f1 = _f1_of(row, paired)
         if f1 is not None and not (is_higher(row) or is_lower(row)) and (is_higher(f1) or is_lower(f1)):
-            parts.append(f"{_points(f1)} at {Level.of_row(row).amount}")
+            parts.append(f"{points(f1)} at {Level.of_row(row).amount}")
     return f"; macro F1 differs by {_join(parts)}" if parts else ""
 
 
@@ -295,7 +295,7 @@ def _difference_line(study: Study, rows: Sequence[dict], row: dict, paired: list
     if row["verdict"] == COLLAPSED:
         return f"{at}: {COLLAPSED}."
     text = f"{at}: {row['verdict'] if row['verdict'].startswith('no') else 'accuracy is ' + row['verdict']}"
-    text += f", {_points(row)}"
+    text += f", {points(row)}"
     if is_unsure(row):
         text += f" (p = {row['holm_p']:.2g})"
     if row["collapsed"]:
@@ -304,9 +304,9 @@ def _difference_line(study: Study, rows: Sequence[dict], row: dict, paired: list
     if labels_row and is_higher(row):
         interval = f" (95 % interval {times_interval(labels_row)})" if labels_row["low"] is not None else ""
         text += f"; worth {times(labels_row)}{interval}"
-    f1 = [r for r in paired if r["metric"] == "f1" and _same(r | {"metric": "accuracy"}, row)]
-    if f1 and f1[0]["verdict"] != row["verdict"]:
-        text += f". Macro F1, which counts every class alike: {f1[0]['verdict']}, {_points(f1[0])}"
+    f1 = _f1_of(row, paired)
+    if f1 and f1["verdict"] != row["verdict"]:
+        text += f". Macro F1, which counts every class alike: {f1['verdict']}, {points(f1)}"
     return text + "."
 
 
@@ -334,7 +334,7 @@ def arm_lines(study: Study) -> list[str]:
     Holm's correction is for all of these comparisons.
     """
     by_arm: dict[str, list[str]] = {arm: [] for arm in study.arms[1:]}
-    family: list[tuple[str, str, Difference | None]] = []
+    family: list[tuple[tuple[str, str], Difference | None]] = []
     for level, init in study.cells:
         usual = level._replace(arm=study.arms[0])
         cells = study.of(level, init), study.of(usual, init)
@@ -346,10 +346,10 @@ def arm_lines(study: Study) -> list[str]:
             by_arm[level.arm].append(f"{at}: not compared, since no seed has both")
         else:
             nothing = any(study.collapsed(side) == len(side) for side in pairs)
-            family.append((level.arm, at, None if nothing else study.difference("accuracy", *pairs)))
-    for (arm, at, each), judged in zip(family, judge([each for *_, each in family]), strict=True):
-        points = "" if each is None else f", {_points({'difference': each.value} | each._asdict())}"
-        by_arm[arm].append(f"{at}: {judged['verdict']}{points}")
+            family.append(((level.arm, at), None if nothing else study.difference("accuracy", *pairs)))
+    for (arm, at), each, entry in judged(family):
+        gap = "" if each is None else f", {points({'difference': each.value} | each._asdict())}"
+        by_arm[arm].append(f"{at}: {entry['verdict']}{gap}")
     usual = study.arms[0] or "the usual training"
     return [f"{_sentence(arm)[:-1]}, against {usual}, {'; '.join(parts)}." for arm, parts in by_arm.items() if parts]
 
@@ -411,8 +411,8 @@ def calibration_lines(paired: Sequence[dict]) -> list[str]:
         init_rows = [row for row in rows if (row["init"], row["arm"]) == (init, arm)]
         by_verdict: dict[str, list[str]] = {}
         for row in init_rows:
-            points = "" if row["verdict"] in (NOTHING, COLLAPSED) else f", {_points(row)}"
-            by_verdict.setdefault(row["verdict"], []).append(f"at {Level.of_row(row).amount}{points}")
+            gap = "" if row["verdict"] in (NOTHING, COLLAPSED) else f", {points(row)}"
+            by_verdict.setdefault(row["verdict"], []).append(f"at {Level.of_row(row).amount}{gap}")
         parts = "; ".join(f"{verdict} {_join(where)}" for verdict, where in by_verdict.items())
         base = _join(list(dict.fromkeys(row["baseline"] for row in init_rows)))
         lines.append(f"Calibration error (ECE) of {init} against {base}{f', {arm}' if arm else ''}: {parts}.")
@@ -503,16 +503,22 @@ def _same(a: dict, b: dict) -> bool:
     return all(a[k] == b[k] for k in ("fraction", "init", "metric")) and Level.of_row(a) == Level.of_row(b)
 
 
+def _f1_of(row: dict, paired: Sequence[dict]) -> dict | None:
+    """The row of macro F1 that belongs to one of accuracy; None if there is none."""
+    return next((r for r in paired if r["metric"] == PRIMARY and _same(r | {"metric": "accuracy"}, row)), None)
+
+
 def _outcome(row: dict, paired: Sequence[dict]) -> str:
     """Verdict and difference in accuracy, and in macro F1 where its verdict is another."""
     if row["verdict"] == COLLAPSED:
         return COLLAPSED
-    f1 = [r for r in paired if r["metric"] == PRIMARY and _same(r | {"metric": "accuracy"}, row)]
-    more = f" (macro F1: {f1[0]['verdict']}, {_points(f1[0])})" if f1 and f1[0]["verdict"] != row["verdict"] else ""
-    return f"{row['verdict']}, {_points(row)}{more}"
+    f1 = _f1_of(row, paired)
+    more = f" (macro F1: {f1['verdict']}, {points(f1)})" if f1 and f1["verdict"] != row["verdict"] else ""
+    return f"{row['verdict']}, {points(row)}{more}"
 
 
-def _points(row: dict) -> str:
+def points(row: dict) -> str:
+    """The difference of a row, such as `+3.3 points (95 % interval +2.1 to +4.7)`."""
     low, high, difference = (signed(100 * row[k]) for k in ("low", "high", "difference"))
     return f"{difference} points (95 % interval {low} to {high})"
 
