@@ -15,7 +15,7 @@ from jaxtyping import Int
 from mae_jax.data import checking
 from mae_jax.data import groups as grouping
 from mae_jax.data.sources import Source
-from mae_jax.runtime.text import count
+from mae_jax.runtime.text import count, shortened
 
 FEW = 5  # a class with fewer training or validation images gets a warning
 ALONE = 0.9  # a class is reported if this share of its images has values that no other class has
@@ -31,7 +31,7 @@ def few(train: dict[str, int], validation: dict[str, int]) -> list[str]:
     for counts, what in ((train, "training"), (validation, "validation")):
         short = [f"{name} ({n})" for name, n in counts.items() if n < FEW]
         if short and any(counts.values()):
-            lines.append(f"fewer than {FEW} {what} images of {_some(short)}: their scores are mostly chance")
+            lines.append(f"fewer than {FEW} {what} images of {shortened(short, SHOWN)}: their scores are mostly chance")
     return lines
 
 
@@ -66,8 +66,8 @@ def of_one_class(source: Source) -> list[str]:
             class_values = sorted({values[i] for i in np.flatnonzero(labels == label)} - {""})
             name = source.classes[label]
             lines.append(
-                f"only {name} has the {kind} {_some(class_values)}: the network may recognize the {kind} instead of "
-                f"the cells, so the recall of {name} may be too high"
+                f"only {name} has the {kind} {shortened(class_values, SHOWN)}: the network may recognize the {kind} "
+                f"instead of the cells, so the recall of {name} may be too high"
             )
     return lines
 
@@ -164,7 +164,3 @@ def skipped_files(source: Source) -> str:
     """Numbers of skipped files of a source, by reason, in words; "" if none."""
     shown = {k: f" ({v[0]}{', ...' if len(v) > 1 else ''})" for k, v in source.skipped_files.items() if k != "hidden"}
     return ", ".join(f"{n} skipped: {reason}{shown.get(reason, '')}" for reason, n in source.counts.items() if n)
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")

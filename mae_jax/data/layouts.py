@@ -16,6 +16,7 @@ from pathlib import Path
 from mae_jax.data.sources import entries, existing, hidden, is_folder
 from mae_jax.runtime import disk
 from mae_jax.runtime.errors import UserError
+from mae_jax.runtime.text import shortened
 
 AUTO = ("", "auto")  # values of data.train_split, test_split and val_split: find the split by its usual name
 NONE = "none"  # value of data.val_split: ignore validation splits, take validation images from the training images
@@ -51,7 +52,7 @@ class Layout:
         parts += [f"{self.validation} for validation"] if self.validation is not None else []
         parts += [f"{self.test} for test"] if self.test is not None else []
         parts += [f"class folders{groups}"] if groups else []
-        unused = ", ".join(self.unused[:10]) + (", ..." if len(self.unused) > 10 else "")
+        unused = shortened(self.unused, 10)
         return ", ".join(parts) + (f"; not used: {unused}" if unused else "")
 
 
@@ -129,7 +130,7 @@ def certain_levels(folder: Path, field: str = "data.dir") -> str:
         return levels
     names = folders(folder)
     times = Counter(inner for name in names for inner in folders(folder / name))
-    outer = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+    outer = shortened(names, 5)
     common = [inner for inner, n in times.most_common(3) if n > 1]
     inner = ", ".join(sorted(common)) + (", ..." if len(times) > len(common) else "")
     raise UserError(

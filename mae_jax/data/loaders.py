@@ -137,8 +137,15 @@ def eval_images(
     source: Source, indices: Indices | None, transforms: Sequence[Transform], threads: int = 8
 ) -> UInt8[np.ndarray, "n h w c"]:
     """The images `indices` of a source (None: all), in order, after `transforms`, which give all the same size."""
-    batches = eval_batches(source, indices, transforms, batch_size=64, threads=threads)
-    return np.concatenate([batch["image"][batch["mask"] > 0] for batch in batches])
+    return np.concatenate(list(eval_image_batches(source, indices, transforms, threads)))
+
+
+def eval_image_batches(
+    source: Source, indices: Indices | None, transforms: Sequence[Transform], threads: int = 8
+) -> Iterator[UInt8[np.ndarray, "n h w c"]]:
+    """`eval_images` in parts, for many images."""
+    for batch in eval_batches(source, indices, transforms, batch_size=64, threads=threads):
+        yield batch["image"][batch["mask"] > 0]
 
 
 def epoch_counts(sizes: Sequence[int], weights: Sequence[float] = ()) -> Float[np.ndarray, " s"]:

@@ -15,9 +15,8 @@ from mae_jax.data.groups import TILE
 from mae_jax.data.sources import Source
 from mae_jax.runtime import disk, files
 from mae_jax.runtime.errors import UserError
-from mae_jax.runtime.text import count
+from mae_jax.runtime.text import count, shortened
 
-SHOWN = 3  # number of names in a message
 FEATURES = ("features", "embedding", "embeddings", "feature")  # names of the array or column, the most likely first
 NAMES = ("names", "name", "images", "image", "paths", "path", "filenames", "filename", "files", "file")
 
@@ -187,14 +186,14 @@ def joined(file: FeatureFile, sources: Sequence[Source], field: str) -> Joined:
     missing = [name for name, image in zip(shown, images, strict=True) if image not in row]
     if missing:
         raise UserError(
-            f"{where} has no features of {len(missing)} of {count(len(images), 'image')}: {_some(missing)}; its "
+            f"{where} has no features of {len(missing)} of {count(len(images), 'image')}: {shortened(missing)}; its "
             f"names are such as {file.names[0]}: add these images, or write the names as they are here"
         )
     known = set(images)
     surplus = [name for name, image in zip(file.names, given, strict=True) if image not in known]
     if surplus:
         raise UserError(
-            f"{where} has features of {count(len(surplus), 'image')} that the data do not have: {_some(surplus)}; "
+            f"{where} has features of {count(len(surplus), 'image')} that the data do not have: {shortened(surplus)}; "
             f"remove these rows, so that nothing is compared by mistake"
         )
     rows, start = {}, 0
@@ -233,8 +232,4 @@ def _refuse_twice(where: str, keys: Sequence[str], names: Sequence[str], what: s
         return
     twice = list(dict.fromkeys(name for name, key in zip(names, keys, strict=True) if counts[key] > 1))
     number = sum(n > 1 for n in counts.values())
-    raise UserError(f"{where}: {number} {what} occur more than once: {_some(twice)}; {advice}")
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
+    raise UserError(f"{where}: {number} {what} occur more than once: {shortened(twice)}; {advice}")

@@ -64,9 +64,8 @@ class Computed:
         return self._cached.of(self._key, source, indices, self._compute)
 
     def _compute(self, source: Source, indices: Int[np.ndarray, " n"]) -> Float[np.ndarray, "n d"]:
-        transforms = [Decode(), CenterResize(SIDE)]
-        batches = loaders.eval_batches(source, indices, transforms, batch_size=64, threads=self._threads)
-        return np.concatenate([self._function(batch["image"][batch["mask"] > 0]) for batch in batches])
+        parts = loaders.eval_image_batches(source, indices, [Decode(), CenterResize(SIDE)], self._threads)
+        return np.concatenate([self._function(images) for images in parts])
 
 
 def region(image: UInt8[np.ndarray, "h w 3"]) -> Bool[np.ndarray, "h w"]:

@@ -1,7 +1,7 @@
 """`Model`: a trained network that predicts classes and computes embeddings, one batch at a time."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -13,7 +13,7 @@ from mae_jax.models import Params
 from mae_jax.predict import images as reading
 from mae_jax.report import stats
 from mae_jax.runtime.errors import UserError
-from mae_jax.runtime.text import count
+from mae_jax.runtime.text import count, some
 from mae_jax.step import sharding
 from mae_jax.step.eval_step import embed_step, eval_step, feature_step
 from mae_jax.step.spec import StepSpec
@@ -185,7 +185,9 @@ class Model:
 
     def __repr__(self) -> str:
         s = self.spec.shape
-        head = f"{len(self.classes)} classes ({_some(self.classes)})" if self.classes else "encoder without classifier"
+        head = (
+            f"{len(self.classes)} classes ({some(self.classes, 6)})" if self.classes else "encoder without classifier"
+        )
         temperature = f"temperature {self.temperature:.3g}" if self.temperature else "temperature not known"
         network = f"ViT with {s.depth} blocks of width {s.width}, {s.image_size} px in patches of {s.patch_size}"
         if s.family != "vit":
@@ -194,7 +196,3 @@ class Model:
             f"<Model of {self.origin}: {self.task or 'imported weights'}, {network}, {head}"
             f"{f', {temperature}' if self.classes else ''}>"
         )
-
-
-def _some(names: Sequence[str], most: int = 6) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

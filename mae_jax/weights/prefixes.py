@@ -1,12 +1,12 @@
 """Selects one network's arrays in a file that may hold several, or that adds prefixes and wrappers to the keys."""
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
 from mae_jax.runtime.errors import UserError
-from mae_jax.runtime.text import count
+from mae_jax.runtime.text import count, some
 
 # Parts of keys that PyTorch's wrappers add anywhere: sharding, activation checkpointing, compilation.
 _WRAPPERS = re.compile(r"(^|(?<=\.))(_fsdp_wrapped_module|_checkpoint_wrapped_module|_orig_mod)\.")
@@ -70,11 +70,6 @@ def select(arrays: dict[str, np.ndarray], where: str) -> tuple[dict[str, np.ndar
 def _rank(prefix: str) -> int:
     parts = prefix.split(".")
     return next(i for i, names in enumerate(_ORDER) if not names or any(re.fullmatch(names, part) for part in parts))
-
-
-def some(keys: Sequence[str], most: int = 8) -> str:
-    """The first keys in words, and how many there are more."""
-    return ", ".join(keys[:most]) + (f" and {len(keys) - most} more" if len(keys) > most else "")
 
 
 def matching(pattern: str, keys: Iterable[str]) -> list[str]:

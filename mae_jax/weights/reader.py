@@ -17,11 +17,11 @@ from mae_jax.models.patches import position_embedding
 from mae_jax.models.vit import ViTConfig
 from mae_jax.runtime.errors import UserError
 from mae_jax.runtime.places import local
-from mae_jax.runtime.text import count
+from mae_jax.runtime.text import count, some
 from mae_jax.weights import names, positions, prefixes, refusals
 from mae_jax.weights.arrays import read_arrays, read_config
 from mae_jax.weights.encoders import HALF, IMAGENET
-from mae_jax.weights.prefixes import matching, some
+from mae_jax.weights.prefixes import matching
 
 MOST_BLOCKS = 100
 # Keys that the forward pass of an encoder or classifier does not use.

@@ -1,8 +1,8 @@
-"""Counts in words: singular, plural, and whole numbers with all their digits."""
+"""Counts in words: singular, plural, and whole numbers with all their digits. Lists are shortened."""
 
 import pytest
 
-from mae_jax.runtime.text import count
+from mae_jax.runtime.text import count, shortened, some
 
 
 @pytest.mark.parametrize(
@@ -14,3 +14,13 @@ def test_a_noun_follows_its_number(n, words):
 
 def test_another_plural():
     assert [count(n, "key is", "keys are") for n in (1, 2)] == ["1 key is", "2 keys are"]
+
+
+def test_a_long_list_ends_in_dots():
+    assert [shortened(["a", "b", "c", "d"][:n]) for n in (0, 1, 3, 4)] == ["", "a", "a, b, c", "a, b, c, ..."]
+    assert shortened(["a", "b"], 1) == "a, ..."
+
+
+def test_a_long_list_says_how_many_are_left_out():
+    texts = [some(["a", "b", "c", "d"][:n], 2) for n in (0, 2, 3, 4)]
+    assert texts == ["", "a, b", "a, b and 1 more", "a, b and 2 more"]
