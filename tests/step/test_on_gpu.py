@@ -1,6 +1,6 @@
 """On an NVIDIA GPU: the step in bfloat16, cuDNN's attention, recomputed activations, and the benchmark's cases.
 
-Each test computes in a process of its own, because the other tests use virtual CPU devices.
+Each test computes in a separate process, because the other tests use virtual CPU devices.
 """
 
 import json

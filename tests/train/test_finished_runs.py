@@ -48,7 +48,7 @@ def test_an_extended_run_equals_one_that_was_longer_from_the_start(finished):
         assert (grown / name).read_text() == (uninterrupted / name).read_text()
     first, info = contents.read_json(finished.with_suffix(".json")), contents.read_json(grown / contents.RUN)
     assert info["epochs"] == 2.0
-    # The last checkpoint was written before the test, so only that is counted anew.
+    # The last checkpoint was written before the test, so only that is counted again.
     parts = set(info["seconds"]) - {"test", "checkpoints"}
     assert parts == {"start", "compiling", "training", "images", "validation"}
     assert all(info["seconds"][name] >= first["seconds"][name] for name in parts - {"compiling"})

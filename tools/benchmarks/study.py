@@ -202,7 +202,7 @@ def peer(images: Path, out: Path, config: dict[str, Any]) -> None:
 
 
 def theirs(folder: Path, python: str) -> None:
-    """Runs the peer in a process of its own."""
+    """Runs the peer in a separate process."""
     with open(folder / "peer.log", "w") as log:
         command = [python, str(Path(__file__).resolve()), "--worker", str(folder)]
         subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, check=True)
