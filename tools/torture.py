@@ -35,12 +35,13 @@ DRAWS = 10  # moments that are tried for one kill
 KINDS = ("pretrain", "finetune", "study", "save")
 
 
-def fields(prefix: str, save_every: float, steps: int) -> list[str]:
+def fields(prefix: str, save_every: float, steps: int, autoencoder: bool) -> list[str]:
     """The flags of a tiny run of `steps` updates. `prefix` is, for example, "finetune."."""
-    parts = {"model": MODEL | DECODER, "data": DATA}
+    parts = {"model": MODEL | (DECODER if autoencoder else {}), "data": DATA}
     parts["train"] = {"batch_size": 16, "batch_per_device": 0, "accumulation": 1, "steps": steps}
     parts["log"] = {"every_steps": 3, "tensorboard": False}
-    parts["checkpoint"], parts["eval"] = {"every_epochs": save_every}, {"every_epochs": 4.0, "images": 2}
+    parts["checkpoint"], parts["eval"] = {"every_epochs": save_every}, {"every_epochs": 4.0}
+    parts["eval"] |= {"images": 2} if autoencoder else {}
     return [f"--config.{prefix}{part}.{name}={value}" for part, of in parts.items() for name, value in of.items()]
 
 
@@ -49,13 +50,13 @@ def command(kind: str, workdir: Path, steps: int) -> list[str]:
     start = [sys.executable, "-m", "mae_jax.main", f"--workdir={workdir}"]
     if kind == "study":
         grid = ["--config.fractions=(0.5,)", "--config.inits=('scratch','mae')", "--config.finetune.train.select=best"]
-        flags = [*fields("pretrain.", 1.0, steps), *fields("finetune.", 1.0, steps)]
+        flags = [*fields("pretrain.", 1.0, steps, True), *fields("finetune.", 1.0, steps, False)]
         keep = ["--config.finetune.checkpoint.keep_optimizer=True"]  # optimizer states are compared, too
         return [*start, "--config=configs/study.py:data=synthetic,protocol=paper,scale=laptop", *grid, *keep, *flags]
     epochs = 0.01 if kind == "save" else 1.0  # every step, or every epoch
     if kind == "pretrain":
-        return [*start, "--config=configs/pretrain.py:data=synthetic", *fields("", epochs, steps)]
-    return [*start, "--config=configs/finetune.py:data=synthetic,frac=0.5", *fields("", epochs, steps)]
+        return [*start, "--config=configs/pretrain.py:data=synthetic", *fields("", epochs, steps, True)]
+    return [*start, "--config=configs/finetune.py:data=synthetic,frac=0.5", *fields("", epochs, steps, False)]
 
 
 class Runs:

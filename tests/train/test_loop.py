@@ -301,7 +301,7 @@ def test_fine_tuning_starts_from_the_encoder_of_a_pretraining(tmp_path, tiny_con
         starts[name] = task.initialise(state.init_state(task.spec, config.seed)).params
     saved = weights(tmp_path / "mae")
     qkv = starts["mae"]["encoder"]["block_01"]["attn"]["qkv"]["kernel"]
-    assert np.asarray(qkv).tobytes() == saved["['encoder']['block_01']['attn']['qkv']['kernel']"]
+    assert np.asarray(qkv).tobytes() == saved["[0]['encoder']['block_01']['attn']['qkv']['kernel']"]
     assert (starts["scratch"]["encoder"]["block_01"]["attn"]["qkv"]["kernel"] != qkv).any()
     np.testing.assert_array_equal(starts["scratch"]["head"]["kernel"], starts["mae"]["head"]["kernel"])
 
