@@ -1,9 +1,16 @@
-"""Interpolates learned position embeddings to another grid, in the way of the code that published the weights."""
+"""Positions in weights of other code: which are fixed, and how learned ones are interpolated to another grid."""
+
+import dataclasses
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
+
+from mae_jax.models import Params
+from mae_jax.models.patches import position_embedding
+from mae_jax.models.vit import ViTConfig
+from mae_jax.weights.layout import Layout
 
 ANTIALIASED, BICUBIC, OFFSET = "antialiased", "bicubic", "offset"
 WAYS = {
@@ -44,3 +51,51 @@ def _bicubic_weights(side: int, grid: int, shift: float) -> Float[np.ndarray, "g
         values = np.where(distance <= 1, near, far)
         np.add.at(weights, (np.arange(grid), np.clip(first + tap, 0, side - 1)), values)
     return weights.astype(np.float32)
+
+
+def way_of(layout: Layout) -> str:
+    """How the code that published the weights interpolates their positions; one of WAYS."""
+    stated = layout.saved.get("interpolation")
+    if stated in WAYS:
+        return str(stated)
+    registers = layout.find("encoder/reg_token") is not None
+    if layout.family == "hf":
+        return ANTIALIASED if registers else BICUBIC
+    if layout.family == "timm" and "architecture" not in layout.config.fields:
+        if layout.find("decoder/embed/kernel") is not None:
+            return BICUBIC  # facebookresearch/mae
+        if "mask_token" in layout.arrays or "teacher." in layout.prefix:  # facebookresearch/dinov2, or dino
+            return ANTIALIASED if registers else OFFSET
+    return ANTIALIASED
+
+
+def plain_decoder(positions: np.ndarray | None, shape: ViTConfig, tolerance: float) -> bool:
+    """True if a decoder's positions are the fixed sine-cosine ones, the only ones supported."""
+    if positions is None:
+        return True
+    expected = np.pad(position_embedding(shape.grid, shape.decoder_width), ((1, 0), (0, 0)))
+    rows = positions.reshape(-1, positions.shape[-1])
+    return rows.shape == expected.shape and bool(np.abs(rows - expected).max() < tolerance)
+
+
+def without_fixed(shape: ViTConfig, params: Params, tolerance: float) -> tuple[ViTConfig, Params, list[str]]:
+    """Adds the positions of class token and registers to these tokens, and drops fixed positions of patches.
+
+    Returns the new shape, the new parameters and notes.
+    """
+    encoder = dict(params["encoder"])
+    positions = encoder.pop("pos_embed", None)
+    if positions is None:
+        return shape, params, []
+    rows, notes = positions[0], []
+    extra = len(rows) - shape.n_patches
+    if extra:
+        encoder["cls_token"] = encoder["cls_token"] + rows[:1]
+        if extra > 1:
+            encoder["reg_token"] = encoder["reg_token"] + rows[1:extra]
+        if np.any(rows[:extra]):
+            notes.append("the positions of the class token and registers are now part of these tokens")
+    rows = rows[extra:]
+    if np.abs(rows - position_embedding(shape.grid, shape.width)).max() < tolerance:
+        return dataclasses.replace(shape, positions="fixed"), params | {"encoder": encoder}, notes
+    return shape, params | {"encoder": encoder | {"pos_embed": rows[None]}}, notes
