@@ -50,7 +50,8 @@ def validate(config: ConfigDict | RunConfig, prefix: str = "") -> RunConfig:
     run = changed(typed(config, RunConfig), paths)
     _validate_data(run.data, prefix + "data.")
     _validate_model(run, prefix)
-    _validate_rest(run, prefix)
+    for check in (_validate_training, _validate_mixing, _validate_probe, _validate_labels, _validate_start):
+        check(run, prefix)
     return run
 
 
@@ -193,13 +194,14 @@ def validate_ratio(m: ModelFields, ratio: float, shown: str) -> None:
         )
 
 
-def _validate_rest(config: RunConfig, prefix: str) -> None:
-    o, t = config.optim, config.train
+def _validate_training(config: RunConfig, prefix: str) -> None:
+    """Checks the size of a batch, and which epoch is selected and when training stops."""
+    t = config.train
     try:
-        re.compile(o.no_decay)
+        re.compile(config.optim.no_decay)
     except (re.error, RecursionError, OverflowError) as error:
         raise UserError(
-            f"{prefix}optim.no_decay={o.no_decay!r} is not a regular expression: {error}; correct it"
+            f"{prefix}optim.no_decay={config.optim.no_decay!r} is not a regular expression: {error}; correct it"
         ) from None
     if 0 < t.batch_size < t.accumulation:
         raise UserError(
@@ -220,11 +222,20 @@ def _validate_rest(config: RunConfig, prefix: str) -> None:
             f"{prefix}train.patience={t.patience} needs {prefix}train.select=accuracy, macro_f1 or loss: it counts "
             f"evaluations without a better score"
         )
-    takes_labels = config.traits.labeled and config.traits.updates
-    if t.balance != "none" and not takes_labels:
-        raise UserError(f"{prefix}train.balance={t.balance} is only for finetune and linear_probe; set it to none")
     if t.blocks >= 0 and not config.traits.fine_tunes:
         raise UserError(f"{prefix}train.blocks={t.blocks} is only for fine-tuning; set it to -1")
+    if t.balance != "none" and not _takes_labels(config):
+        raise UserError(f"{prefix}train.balance={t.balance} is only for finetune and linear_probe; set it to none")
+
+
+def _takes_labels(config: RunConfig) -> bool:
+    """Whether the run trains on labels in updates: fine-tuning and linear probes by gradient descent."""
+    return config.traits.labeled and config.traits.updates
+
+
+def _validate_mixing(config: RunConfig, prefix: str) -> None:
+    """Checks mixup, CutMix and CellMix, which change labels."""
+    t = config.train
     for name, alpha in (("mixup", t.mixup), ("cutmix", t.cutmix)):
         if 0 < alpha < 1e-3:
             raise UserError(f"{prefix}train.{name}={alpha:g} is out of range; allowed: 0, or [0.001, 1000]")
@@ -237,19 +248,23 @@ def _validate_rest(config: RunConfig, prefix: str) -> None:
             f"{prefix}train.cellmix={t.cellmix}, {prefix}train.mixup={t.mixup:g} and {prefix}train.cutmix={t.cutmix:g} "
             f"exclude each other; use CellMix alone, or set it to none"
         )
-    _validate_probe(config, prefix)
-    if t.match_fraction and (not takes_labels or t.steps or t.match_fraction < config.data.fraction):
-        raise UserError(
-            f"{prefix}train.match_fraction={t.match_fraction} is only for finetune and linear_probe without "
-            f"{prefix}train.steps (now {t.steps}), and must be at least {prefix}data.fraction={config.data.fraction}; "
-            f"0 turns it off"
-        )
+
+
+def _validate_labels(config: RunConfig, prefix: str) -> None:
+    """Checks how many labels are used, and the fields that take the number of updates of a run with more labels."""
+    t = config.train
     if config.data.label_count and config.data.fraction != 1:
         raise UserError(
             f"{prefix}data.label_count={config.data.label_count} and {prefix}data.fraction={config.data.fraction:g} "
             f"both limit the labels; set only one (fraction=1 with label_count)"
         )
-    if t.match_count and (not takes_labels or t.steps or t.match_count < config.data.label_count):
+    if t.match_fraction and (not _takes_labels(config) or t.steps or t.match_fraction < config.data.fraction):
+        raise UserError(
+            f"{prefix}train.match_fraction={t.match_fraction} is only for finetune and linear_probe without "
+            f"{prefix}train.steps (now {t.steps}), and must be at least {prefix}data.fraction={config.data.fraction}; "
+            f"0 turns it off"
+        )
+    if t.match_count and (not _takes_labels(config) or t.steps or t.match_count < config.data.label_count):
         raise UserError(
             f"{prefix}train.match_count={t.match_count} is only for finetune and linear_probe without "
             f"{prefix}train.steps (now {t.steps}), and must be at least {prefix}data.label_count="
@@ -259,6 +274,10 @@ def _validate_rest(config: RunConfig, prefix: str) -> None:
         raise UserError(
             f"{prefix}train.match_count={t.match_count} needs {prefix}data.label_count; set both or neither"
         )
+
+
+def _validate_start(config: RunConfig, prefix: str) -> None:
+    """Checks what training starts from, and that there is a network to train."""
     own_encoder = config.init != "scratch" and config.has_network
     if config.data.subset in BY_FEATURES and not own_encoder and not config.data.subset_from:
         raise UserError(

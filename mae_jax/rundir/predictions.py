@@ -92,64 +92,70 @@ def read_predictions(file: Path, classes: Sequence[str]) -> tuple[Predictions, l
             )
     if not rows:
         raise UserError(f"{file}: no rows; it needs one per image: evaluate the run again")
-    at = {column: header.index(column) for column in header}
+    columns = dict(zip(header, zip(*rows, strict=True), strict=True))
+    images = columns["image"]
+    _refuse_double_images(file, numbers, images)
     index = {name: i for i, name in enumerate(classes)}
-    notes = []
-
-    wanted = [f"p_{name}" for name in classes]
-    missing = [column for column in wanted if column not in at]
-    probability_at = [] if missing else [at[column] for column in wanted]
-    if missing:
-        notes.append(
-            f"predictions.csv has no column {show(missing[0])}: negative log-likelihood, Brier"
-            " score and temperature are left out"
-        )
-    if "group" not in at:
-        notes.append(f"predictions.csv has no column 'group': {ONE_BY_ONE}")
-
-    columns = list(zip(*rows, strict=True))
-    images = columns[at["image"]]
-    if len(set(images)) < len(images):
-        seen: set[str] = set()
-        i = next(i for i, image in enumerate(images) if image in seen or seen.add(image))
-        raise UserError(
-            f"{file} line {numbers[i]}: image {show(images[i])} appears twice; each image may have one"
-            " row: give each image its own name, such as its path"
-        )
     labels, predictions = (
-        _class_numbers(file, numbers, column, columns[at[column]], index) for column in ("label", "prediction")
+        _class_numbers(file, numbers, column, columns[column], index) for column in ("label", "prediction")
     )
-    confidence = _probabilities(file, numbers, "confidence", columns[at["confidence"]])
+    confidence = _probabilities(file, numbers, "confidence", columns["confidence"])
+    probabilities, no_probabilities = _class_probabilities(file, numbers, columns, classes)
     by_name = sorted(range(len(images)), key=images.__getitem__)
-    probabilities = None
-    if probability_at:
-        probabilities = np.stack([_probabilities(file, numbers, header[i], columns[i]) for i in probability_at], axis=1)
-        sums = probabilities.sum(1)
-        wrong = np.flatnonzero(np.abs(sums - 1) > 0.01)
-        if wrong.size:
-            raise UserError(
-                f"{file} line {numbers[wrong[0]]}: the p_ columns sum to {sums[wrong[0]]:.4g}; they must sum to"
-                " 1: write probabilities after the softmax"
-            )
-        probabilities = probabilities[by_name]
-    groups = None
-    if "group" in at:
-        known = {group: clean(group) for group in set(columns[at["group"]])}
-        groups = tuple(known[columns[at["group"]][i]] for i in by_name)
-        if not any(groups):
-            groups = None
-            notes.append(f"groups are not known, so the same patient may be on both sides; {ONE_BY_ONE}")
-        elif not all(groups):  # an image without a group is its own group
-            names = [clean(images[i]) for i in by_name]
-            groups = tuple(g or f"image {image}" for g, image in zip(groups, names, strict=True))
-    return Predictions(
-        images=tuple(clean(images[i]) for i in by_name),
+    names = tuple(clean(images[i]) for i in by_name)
+    groups, no_groups = _groups_of(names, [columns["group"][i] for i in by_name] if "group" in columns else None)
+    predicted = Predictions(
+        images=names,
         labels=labels[by_name],
         predictions=predictions[by_name],
         confidence=confidence[by_name],
         groups=groups,
-        probabilities=probabilities,
-    ), notes
+        probabilities=None if probabilities is None else probabilities[by_name],
+    )
+    return predicted, [note for note in (no_probabilities, no_groups) if note]
+
+
+def _refuse_double_images(file: Path, numbers: Sequence[int], images: Sequence[str]) -> None:
+    if len(set(images)) == len(images):
+        return
+    seen: set[str] = set()
+    i = next(i for i, image in enumerate(images) if image in seen or seen.add(image))
+    raise UserError(
+        f"{file} line {numbers[i]}: image {show(images[i])} appears twice; each image may have one"
+        " row: give each image its own name, such as its path"
+    )
+
+
+def _class_probabilities(
+    file: Path, numbers: Sequence[int], columns: dict[str, tuple[str, ...]], classes: Sequence[str]
+) -> tuple[Float[np.ndarray, "n classes"] | None, str]:
+    """The columns p_<Class>, and "". If one is missing: None, and a note that names it."""
+    wanted = [f"p_{name}" for name in classes]
+    missing = [column for column in wanted if column not in columns]
+    if missing:
+        return None, (
+            f"predictions.csv has no column {show(missing[0])}: negative log-likelihood, Brier"
+            " score and temperature are left out"
+        )
+    probabilities = np.stack([_probabilities(file, numbers, column, columns[column]) for column in wanted], axis=1)
+    sums = probabilities.sum(1)
+    wrong = np.flatnonzero(np.abs(sums - 1) > 0.01)
+    if wrong.size:
+        raise UserError(
+            f"{file} line {numbers[wrong[0]]}: the p_ columns sum to {sums[wrong[0]]:.4g}; they must sum to"
+            " 1: write probabilities after the softmax"
+        )
+    return probabilities, ""
+
+
+def _groups_of(images: Sequence[str], column: Sequence[str] | None) -> tuple[tuple[str, ...] | None, str]:
+    """The group of each image, and "". If none is known: None, and a note. An image without one is its own group."""
+    if column is None:
+        return None, f"predictions.csv has no column 'group': {ONE_BY_ONE}"
+    groups = [clean(group) for group in column]
+    if not any(groups):
+        return None, f"groups are not known, so the same patient may be on both sides; {ONE_BY_ONE}"
+    return tuple(group or f"image {image}" for group, image in zip(groups, images, strict=True)), ""
 
 
 def _class_numbers(
