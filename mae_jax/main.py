@@ -32,6 +32,7 @@ from mae_jax.runtime import limits, signals
 from mae_jax.runtime.command import call, call_computing, quiet_libraries, say
 from mae_jax.runtime.disk import exists
 from mae_jax.runtime.errors import EXIT_USER_ERROR, UserError, end_scripts_in_one_line
+from mae_jax.runtime.parser import did_you_mean
 from mae_jax.runtime.places import local
 from mae_jax.study import unused, validation
 from mae_jax.study.results import Results
@@ -138,6 +139,10 @@ def parse(argv: list[str]) -> list[str]:
         if _CONFIG.value is not None:
             remember(_CONFIG.value, of_file)
         return rest
+    except flags.UnrecognizedFlagError as error:
+        argument = f"--{error.flagname}"
+        hint = did_you_mean(argument, ("--config", "--workdir", "--help"))
+        raise UserError(f"unknown argument {argument!r}{hint}; --help lists the arguments") from None
     except (flags.Error, ValueError) as error:  # absl raises ValueError for --noFLAG=VALUE
         raise UserError(" ".join(str(error).split())) from None
 

@@ -33,3 +33,9 @@ def test_help_imports_neither_jax_nor_tensorflow():
 def test_flags_that_are_not_understood(flag):
     with pytest.raises(UserError, match="^[^\n]*$"):
         parse(["main", f"--config={ROOT}/configs/finetune.py:frac=0.5,data=synthetic", flag])
+
+
+def test_an_unknown_flag_gets_a_hint_only_where_one_is_near():
+    for flag, hint in (("--wokdir=x", r" \(did you mean --workdir\?\)"), ("--nonsense", "")):
+        with pytest.raises(UserError, match=f"^unknown argument '{flag.partition('=')[0]}'{hint}; --help lists the"):
+            parse(["main", flag])

@@ -16,7 +16,7 @@ import argparse
 
 from mae_jax.runtime import signals
 from mae_jax.runtime.command import say
-from mae_jax.runtime.parser import Number, user_path
+from mae_jax.runtime.parser import Existing, Number, user_path
 from mae_jax.runtime.text import count
 
 SUMMARY = "convert weights: from Hugging Face, timm and facebookresearch/mae, or to them and to ONNX; make a bundle"
@@ -26,14 +26,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `mae-jax convert`."""
     commands = parser.add_subparsers(dest="command", metavar="import|export", required=True)
     inward = commands.add_parser("import", help="convert weights of other code to a folder for init=OUT")
-    inward.add_argument("source", metavar="SRC", type=user_path, help="a file or folder of weights")
+    kinds = "a file or folder of weights"
+    inward.add_argument("source", metavar="SRC", type=Existing(kinds, hub=True), help=kinds)
     inward.add_argument("out", metavar="OUT", type=user_path, help="a new folder")
     inward.add_argument(
         "--heads", type=Number(int, 1), metavar="N", help="attention heads, if no config.json states them"
     )
     inward.add_argument("--leave", default="", metavar="REGEX", help="ignore the keys that match")
     outward = commands.add_parser("export", help="write a run's network for other code, or as a bundle")
-    outward.add_argument("run_dir", metavar="RUN_DIR", type=user_path, help="the directory of a finished run")
+    kinds = "the directory of a finished run"
+    outward.add_argument("run_dir", metavar="RUN_DIR", type=Existing(kinds), help=kinds)
     outward.add_argument("out", metavar="OUT", type=user_path, help="a new folder; with --format onnx a new file")
     outward.add_argument("--format", choices=("hf", "timm", "onnx", "mae_jax"), required=True)
 

@@ -9,16 +9,17 @@ names. For tiles of slides (names such as SLIDE/x000512_y001024.jpg) they also h
 
 import argparse
 
-from mae_jax.commands.predict import add_image_arguments
+from mae_jax.commands.predict import add_image_arguments, check_places
 from mae_jax.runtime import signals
-from mae_jax.runtime.parser import user_path
+from mae_jax.runtime.parser import Existing, user_path
 
 SUMMARY = "embed images with the encoder of a run or of any weights: an .npz, .h5 or .parquet file"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `mae-jax embed`."""
-    parser.add_argument("run", metavar="RUN_OR_WEIGHTS", help="a run directory, a bundle, or weights")
+    kinds = "a run directory, a bundle, or weights"
+    parser.add_argument("run", metavar="RUN_OR_WEIGHTS", type=Existing(kinds, hub=True), help=kinds)
     add_image_arguments(parser)
     parser.add_argument("--out", required=True, type=user_path, metavar="FILE", help="an .npz, .h5 or .parquet file")
     parser.add_argument(
@@ -29,12 +30,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(options: argparse.Namespace) -> None:
     """Embeds the images, and prints what was written and skipped."""
+    check_places(options, ".npz", ".h5", ".parquet")
     with signals.blocked():
         from mae_jax.predict import files
         from mae_jax.runtime import machine
     machine.keep_memory()
     machine.keep_compiled()
     files.embed(
-        options.run, options.images, options.out,
+        str(options.run), options.images, options.out,
         pool=options.pool, columns=options.columns, bad_images=options.bad_images, directory=str(options.dir or ""),
     )  # fmt: skip

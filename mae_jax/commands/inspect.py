@@ -10,16 +10,20 @@ import argparse
 from mae_jax.runtime import signals
 from mae_jax.runtime.command import out_file, say
 from mae_jax.runtime.errors import UserError
-from mae_jax.runtime.parser import Number, user_path
+from mae_jax.runtime.parser import Existing, Number, user_path
 
 SUMMARY = "draw attention maps and feature components of a run's encoder"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `mae-jax inspect`."""
-    parser.add_argument("run_dir", metavar="RUN_DIR", type=user_path, help="the directory of a finished run")
+    kinds = "the directory of a finished run"
+    parser.add_argument("run_dir", metavar="RUN_DIR", type=Existing(kinds), help=kinds)
     parser.add_argument(
-        "--images", type=user_path, metavar="DIR", help="a folder of other images, searched recursively"
+        "--images",
+        type=Existing("a folder of images"),
+        metavar="DIR",
+        help="a folder of other images, searched recursively",
     )
     parser.add_argument("--n", type=Number(int, 1, 64), default=8, help="number of images, 1 to 64 (default 8)")
     parser.add_argument(

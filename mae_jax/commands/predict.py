@@ -13,14 +13,16 @@ adds the calibrated probability of each class. FILE appears once all rows are wr
 import argparse
 
 from mae_jax.runtime import signals
-from mae_jax.runtime.parser import user_path
+from mae_jax.runtime.command import out_file
+from mae_jax.runtime.parser import Existing, user_path
 
 SUMMARY = "classify new images with a finished run: a CSV or Parquet file of predictions"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `mae-jax predict`."""
-    parser.add_argument("run", metavar="RUN", help="a run directory, a bundle, or (with --all) a study's directory")
+    kinds = "a run directory, a bundle, or (with --all) a study's directory"
+    parser.add_argument("run", metavar="RUN", type=Existing(kinds, hub=True), help=kinds)
     add_image_arguments(parser)
     parser.add_argument("--out", required=True, type=user_path, metavar="FILE", help="a .csv or .parquet file")
     parser.add_argument("--calibrated", action="store_true", help="add the calibrated probability of each class")
@@ -47,8 +49,17 @@ def add_image_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def check_places(options: argparse.Namespace, *endings: str) -> None:
+    """Raises UserError for an output file or images that cannot be used. JAX is not needed for that."""
+    with signals.blocked():
+        from mae_jax.predict import images, writers
+    writers.kind_of(out_file(options.out, "--out"), endings)
+    images.place_of(options.images)
+
+
 def main(options: argparse.Namespace) -> None:
     """Classifies the images, and prints what was written and skipped."""
+    check_places(options, ".csv", ".parquet")
     with signals.blocked():
         from mae_jax.predict import files
         from mae_jax.runtime import machine
@@ -57,4 +68,4 @@ def main(options: argparse.Namespace) -> None:
     chosen = files.Options(
         options.columns, options.bad_images, options.embeddings, options.calibrated, options.all, str(options.dir or "")
     )
-    files.predict(options.run, options.images, options.out, chosen)
+    files.predict(str(options.run), options.images, options.out, chosen)

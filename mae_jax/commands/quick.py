@@ -21,9 +21,8 @@ from mae_jax.commands.check import add_label_arguments, file_name, label_fields,
 from mae_jax.runtime import signals
 from mae_jax.runtime.command import say
 from mae_jax.runtime.disk import exists
-from mae_jax.runtime.errors import UserError
 from mae_jax.runtime.option_names import replaced
-from mae_jax.runtime.parser import Number, user_path
+from mae_jax.runtime.parser import Existing, Number, user_path
 from mae_jax.runtime.places import expanded
 
 STEPS = "a search for leaks, a small pre-training, linear probes, a report"
@@ -32,9 +31,8 @@ SUMMARY = "get a first answer for your own images in minutes: leak check, small 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `mae-jax quick`."""
-    parser.add_argument(
-        "place", metavar="PLACE", type=user_path, help="a folder of labeled images, or a CSV or Parquet file of labels"
-    )
+    kinds = "a folder of labeled images, or a CSV or Parquet file of labels"
+    parser.add_argument("place", metavar="PLACE", type=Existing(kinds), help=kinds)
     parser.add_argument(
         "--unlabeled", "--unlabelled", default="", metavar="DIR[,DIR...]", help="images to pre-train on"
     )
@@ -63,8 +61,6 @@ def main(options: argparse.Namespace) -> None:
     """Checks the images, runs the small study and prints what the full one adds."""
     place, init = options.place, str(options.init or "")
     unlabeled = expanded(options.unlabeled, "--unlabeled", "several")
-    if not exists(place):
-        raise UserError(f"{options.place} does not exist; name a folder of labeled images, or a CSV or Parquet file")
     workdir = options.workdir or Path("runs") / f"quick-{file_name(place)}"
     with signals.blocked():
         from mae_jax import main as study_command

@@ -14,7 +14,7 @@ from typing import Any
 from mae_jax.runtime import signals
 from mae_jax.runtime.command import out_file, say
 from mae_jax.runtime.errors import UserError
-from mae_jax.runtime.parser import Number, user_path
+from mae_jax.runtime.parser import Existing, Number, user_path
 from mae_jax.runtime.places import local
 
 SUMMARY = "compare reconstructions of several pre-trained autoencoders"
@@ -24,7 +24,11 @@ DRAWN = 200  # number of generated images
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `mae-jax reconstruct`."""
     parser.add_argument(
-        "run_dirs", nargs="+", type=user_path, metavar="RUN_DIR", help="directory of a pre-training run"
+        "run_dirs",
+        nargs="+",
+        type=Existing("the directory of a pre-training run"),
+        metavar="RUN_DIR",
+        help="directory of a pre-training run",
     )
     parser.add_argument("--images", action="append", required=True, metavar="NAME=DIR", help="images to reconstruct")
     parser.add_argument("--out", required=True, type=user_path, metavar="DIR", help="output folder")
@@ -102,9 +106,10 @@ def networks(options: argparse.Namespace) -> dict[str, tuple]:
 
 def images(item: str, measure: int) -> tuple[str, list]:
     """NAME and [(source, indices)] of up to `measure` evenly spaced images."""
-    import numpy as np
+    with signals.blocked():
+        import numpy as np
 
-    from mae_jax.data import sources
+        from mae_jax.data import sources
 
     name, directory = named(item)
     if directory == "synthetic-tissue":
@@ -112,7 +117,7 @@ def images(item: str, measure: int) -> tuple[str, list]:
     elif directory == "synthetic-cells":
         source = sources.synthetic("TestA", DRAWN, 96, 1)
     else:
-        source = sources.unlabelled_folder(directory)
+        source = sources.unlabelled_folder(directory, field="--images")
     count = DRAWN if directory == "synthetic-tissue" else len(source)
     return name, [(source, np.linspace(0, count - 1, min(measure, count)).round().astype(int))]
 
@@ -120,6 +125,7 @@ def images(item: str, measure: int) -> tuple[str, list]:
 def main(options: argparse.Namespace) -> None:
     """Writes a picture, a table of errors and their means for each NAME."""
     check_options(options)
+    sources = [images(item, options.measure) for item in options.images]
     with signals.blocked():
         from mae_jax.evaluation import pixel_space, reconstruction_sheets
         from mae_jax.rundir import contents
@@ -129,7 +135,6 @@ def main(options: argparse.Namespace) -> None:
     for name, _ in map(named, options.images):
         for kind in ("png", "csv", "json"):
             out_file(options.out / f"{name}.{kind}", "--out")
-    sources = [images(item, options.measure) for item in options.images]
     loaded = networks(options)
     for name, held in sources:
         chosen = reconstruction_sheets.in_turn(

@@ -12,7 +12,7 @@ import argparse
 
 from mae_jax.runtime import signals
 from mae_jax.runtime.errors import UserError
-from mae_jax.runtime.parser import user_path
+from mae_jax.runtime.parser import Existing, user_path
 
 SUMMARY = "test finished classifiers on images with changed stain, hue, brightness, blur and compression"
 CHANGES = ("hematoxylin", "eosin", "hue", "gamma", "blur", "jpeg")
@@ -20,9 +20,8 @@ CHANGES = ("hematoxylin", "eosin", "hue", "gamma", "blur", "jpeg")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `mae-jax robustness`."""
-    parser.add_argument(
-        "places", nargs="+", type=user_path, metavar="STUDY_OR_RUN", help="a study's directory, or runs"
-    )
+    kinds = "a study's directory, or runs"
+    parser.add_argument("places", nargs="+", type=Existing(kinds), metavar="STUDY_OR_RUN", help=kinds)
     parser.add_argument("--changes", default=",".join(CHANGES), help=f"some of {', '.join(CHANGES)} (default: all)")
     parser.add_argument(
         "--out", type=user_path, metavar="DIR", help="default for one STUDY_OR_RUN: its directory report/"

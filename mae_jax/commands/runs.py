@@ -19,7 +19,7 @@ from mae_jax.runtime import signals
 from mae_jax.runtime.command import say
 from mae_jax.runtime.disk import readable
 from mae_jax.runtime.errors import UserError
-from mae_jax.runtime.parser import user_path
+from mae_jax.runtime.parser import Existing
 from mae_jax.runtime.text import count
 
 SUMMARY = "list runs and studies with scores and size; compare two; free disk space"
@@ -28,10 +28,18 @@ SUMMARY = "list runs and studies with scores and size; compare two; free disk sp
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `mae-jax runs`."""
     parser.add_argument(
-        "directory", metavar="DIR", nargs="?", type=user_path, default="runs", help="directory of runs (default: runs)"
+        "directory",
+        metavar="DIR",
+        nargs="?",
+        type=Existing("a directory that contains runs"),
+        help="directory of runs (default: runs)",
     )
     parser.add_argument(
-        "--compare", nargs=2, type=user_path, metavar=("RUN_A", "RUN_B"), help="print how two runs differ"
+        "--compare",
+        nargs=2,
+        type=Existing("two run directories"),
+        metavar=("RUN_A", "RUN_B"),
+        help="print how two runs differ",
     )
     parser.add_argument("--clean", action="store_true", help="remove the optimizer states of finished runs")
     parser.add_argument("--yes", action="store_true", help="do not ask before removing")
@@ -47,11 +55,12 @@ def main(options: argparse.Namespace) -> None:
         for line in overview.compare(*options.compare):
             say(line)
         return
-    entries = overview.find(options.directory)
+    directory = options.directory or Path("runs")
+    entries = overview.find(directory)
     if options.clean:
         clean([entry.path for entry in entries if entry.state == "finished"], options.yes)
     else:
-        say(overview.table(entries, options.directory))
+        say(overview.table(entries, directory))
 
 
 def clean(places: list[Path], yes: bool) -> None:

@@ -30,7 +30,7 @@ def named(
     ("": the table's own). A prepared data set is NAME or NAME/SPLIT. No image is read. Raises UserError that names
     `field` if there are no images, and with `bad_images="stop"` if a file of the table is missing.
     """
-    path = local(place, field)
+    path = place_of(place, field)
     if directory and path.suffix.lower() not in TABLES:
         raise UserError(f"--dir={directory} is for a table of paths, but {field}={place} is not one; omit it")
     if is_dir(path):
@@ -48,9 +48,15 @@ def named(
     if exists(path):
         return _of_files([path.name], path.parent)
     name, _, split = place.partition("/")
-    if prepared.known(name):
-        return prepared.of_splits(name, split, field=field)
-    raise UserError(f"{field}={place} does not exist; name a folder of images, a CSV or Parquet file, or an image")
+    return prepared.of_splits(name, split, field=field)
+
+
+def place_of(place: str, field: str = "--images") -> Path:
+    """`place` with `~` expanded. Raises UserError that names `field` if it is neither there nor a prepared data set."""
+    path = local(place, field)
+    if not exists(path) and not prepared.known(place.partition("/")[0]):
+        raise UserError(f"{field}={place} does not exist; name a folder of images, a CSV or Parquet file, or an image")
+    return path
 
 
 def given(images: Images) -> Source:

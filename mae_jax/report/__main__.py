@@ -9,7 +9,7 @@ from mae_jax.runtime import signals
 from mae_jax.runtime.command import call
 from mae_jax.runtime.disk import disk_line
 from mae_jax.runtime.errors import UserError, printable
-from mae_jax.runtime.parser import Number, Parser, user_path
+from mae_jax.runtime.parser import Existing, Number, Parser, user_path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "run_dirs",
         nargs="+",
-        type=user_path,
+        type=Existing("a run directory or a study's directory"),
         metavar="DIR",
         help="a run directory (it holds run.json and predictions.csv), or a study's directory for all of its runs",
     )

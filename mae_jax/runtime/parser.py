@@ -1,22 +1,47 @@
 """The argument parser of all commands. It reports errors in one line and suggests similar options.
 
-A path of the user has `type=user_path`: `~` is expanded, and remote addresses are refused. A number has
-`type=Number(int, 1, 64)`, which states its range.
+A path of the user has `type=user_path`: `~` is expanded, and remote addresses are refused. One that must exist has
+`type=Existing("a run directory")`. A number has `type=Number(int, 1, 64)`, which states its range.
 """
 
 import argparse
 import difflib
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any, NoReturn
 
+from mae_jax.runtime.disk import exists
 from mae_jax.runtime.errors import UserError
-from mae_jax.runtime.places import local
+from mae_jax.runtime.places import hub_advice, local
 from mae_jax.runtime.ranges import INF, Range
 
 
 def user_path(text: str) -> str:
     """The `type` of a path of the user. `Parser` checks it as typed and makes it a Path, which would drop a slash."""
     return text
+
+
+class Existing:
+    """The `type` of a path of the user that must exist, so that a wrong one is refused before anything is imported.
+
+    The message asks for `what`. With `hub`, a name such as owner/name gets advice on how to download it.
+    """
+
+    def __init__(self, what: str, hub: bool = False):
+        self.what, self.hub = what, hub
+
+    def __call__(self, text: str) -> str:
+        return text
+
+    def check(self, value: Path | list[Path], action: argparse.Action) -> None:
+        """Raises UserError that names the argument if nothing is at one of its paths."""
+        for path in value if isinstance(value, list) else [value]:
+            if not exists(path):
+                metavar = action.metavar if isinstance(action.metavar, str) else action.dest
+                name = action.option_strings[-1] if action.option_strings else metavar
+                raise UserError(
+                    f"{name}={path} does not exist; {(self.hub and hub_advice(path)) or f'name {self.what}'}"
+                )
 
 
 class Number:
@@ -57,17 +82,21 @@ class Parser(argparse.ArgumentParser):
         options, unknown = self.parse_known_args(args, namespace)
         if unknown:
             self.error(f"unknown argument {unknown[0]!r}")
-        for action in [each for parser in self._parsers() for each in parser._actions]:
+        actions = [each for parser in self._parsers() for each in parser._actions]
+        for action in actions:
             value: Any = getattr(options, action.dest, None)
             name = action.option_strings[-1] if action.option_strings else ""
-            if action.type is user_path and value:
-                several = (
-                    [local(place, name) for place in value] if action.nargs not in (None, "?") else local(value, name)
+            if (action.type is user_path or isinstance(action.type, Existing)) and value:
+                several = action.nargs not in (None, "?")
+                setattr(
+                    options, action.dest, [local(place, name) for place in value] if several else local(value, name)
                 )
-                setattr(options, action.dest, several)
             if isinstance(action.type, Number) and value is not None and not action.type.range.holds(value):
                 shown = f"{value:g}" if isinstance(value, float) else value
                 raise UserError(f"{name or action.metavar}={shown} is out of range; allowed: {action.type.range.words}")
+        for action in actions:
+            if isinstance(action.type, Existing) and (value := getattr(options, action.dest, None)):
+                action.type.check(value, action)
         return options
 
     def options(self) -> set[str]:

@@ -75,7 +75,7 @@ def find(top: Path) -> list[Entry]:
     itself cannot be read.
     """
     if not is_dir(top):
-        raise UserError(f"{top} is not a directory; name one that contains runs, such as runs/")
+        raise UserError(f"{top} is not a directory; name one that contains runs")
     directories = sorted(_directories(top, DEPTH), key=lambda pair: pair[0])
     all_entries = [entry for path, error in directories if (entry := _read(path, error)) is not None]
     for i, entry in enumerate(all_entries):

@@ -1,5 +1,6 @@
 """Every command without arguments, with --help and with nonsense; nothing heavy is imported to find a mistake."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,32 @@ from mae_jax import commands
 ROOT = Path(__file__).parents[2]
 WITHOUT_ARGUMENTS = {"doctor", "version", "runs"}  # commands that need none
 HEAVY = ("jax", "flax", "tensorflow", "matplotlib", "orbax", "numpy", "scipy", "PIL")
+# {arguments with something that does not exist: what the message begins with}
+MISSING = {
+    "quick nowhere": "PLACE=nowhere",
+    "report nowhere": "DIR=nowhere",
+    "predict nowhere --images=. --out=p.csv": "RUN=nowhere",
+    "embed nowhere --images=. --out=e.npz": "RUN_OR_WEIGHTS=nowhere",
+    "select nowhere --images=. --budget=1 --out=s.csv": "RUN_OR_WEIGHTS=nowhere",
+    "robustness nowhere": "STUDY_OR_RUN=nowhere",
+    "runs nowhere": "DIR=nowhere",
+    "runs --compare nowhere nowhere": "--compare=nowhere",
+    "convert import nowhere out": "SRC=nowhere",
+    "convert export nowhere out --format=hf": "RUN_DIR=nowhere",
+    "inspect nowhere": "RUN_DIR=nowhere",
+    "reconstruct nowhere --images=a=. --out=o": "RUN_DIR=nowhere",
+}
+# The same for what is only found with NumPy and Pillow, and still without JAX.
+MISSING_IMAGES = {
+    "predict . --images=nowhere --out=p.csv": "--images=nowhere does not exist",
+    "predict . --images=. --out=p.txt": "--out=p.txt is not allowed; name a file ending in .csv or .parquet",
+    "embed . --images=nowhere --out=e.npz": "--images=nowhere does not exist",
+    "embed . --images=. --out=e.csv": "--out=e.csv is not allowed",
+    "select . --images=nowhere --budget=1 --out=s.csv": "--images=nowhere does not exist",
+    "reconstruct . --images=a=nowhere --out=o": "--images: 'nowhere' is not a folder",
+    "check nowhere": "'nowhere' is neither a folder, a table of labels nor a data set",
+    "prepare tiles:x --source=nowhere": "--source nowhere is not a folder",
+}
 WRONG_FIELD = ["--config=configs/demo.py", "--config.seeds=(0,0)"]
 SCRIPT = """
 import contextlib, io, json, sys
@@ -30,24 +57,28 @@ print(json.dumps([ends, [name for name in HEAVY if name in sys.modules]]))
 """
 
 
+def ends_of(calls: list[list[str]], heavy: tuple[str, ...], folder: Path = ROOT) -> dict:
+    """Exit code and output of each call, all of one process that must not import a module of `heavy`."""
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT.replace("HEAVY", repr(heavy)), json.dumps(calls)],
+        capture_output=True, text=True, cwd=folder, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    ends, imported = json.loads(done.stdout)
+    assert imported == []
+    return ends
+
+
 @pytest.fixture(scope="module")
 def ends():
-    """Exit code and output of each call, all of one process; {arguments: (code, out, err)}."""
-    import json
-
+    """{arguments: (code, out, err)}"""
     calls = [[], ["--help"], ["-h"], ["help"], ["nonsense"], ["--nonsense"], ["chek"], ["--version"]]
     for verb in commands.VERBS:
         calls += [[verb, "--help"], [verb, "--nonsense=1"], [verb, "-h"]]
         calls += [] if verb in WITHOUT_ARGUMENTS else [[verb]]
+    calls += [arguments.split() for arguments in MISSING]
     calls += [["run", *WRONG_FIELD]]  # the last, since absl reads the fields of a config once a process
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT.replace("HEAVY", repr(HEAVY)), json.dumps(calls)],
-        capture_output=True, text=True, cwd=ROOT, timeout=300,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    ends, heavy = json.loads(done.stdout)
-    assert heavy == []
-    return ends
+    return ends_of(calls, HEAVY)
 
 
 def test_a_bare_call_lists_the_commands(ends):
@@ -84,6 +115,19 @@ def test_each_command_without_arguments_with_help_and_with_nonsense(ends, verb):
 def test_a_wrong_field_is_found_before_anything_heavy_is_imported(ends):
     code, out, err = ends[" ".join(["run", *WRONG_FIELD])]
     assert (code, out) == (2, "") and err == "error: seeds=(0, 0) is not allowed; use at least one value, each once\n"
+
+
+@pytest.mark.parametrize("arguments", MISSING)
+def test_a_missing_place_is_found_before_anything_heavy_is_imported(ends, arguments):
+    code, out, err = ends[arguments]
+    assert (code, out) == (2, "") and err.startswith(f"error: {MISSING[arguments]} does not exist; name "), err
+
+
+def test_missing_images_and_a_wrong_output_are_found_without_jax_and_leave_nothing(tmp_path):
+    heavy = ("jax", "flax", "tensorflow", "orbax")
+    for arguments, (code, out, err) in ends_of([call.split() for call in MISSING_IMAGES], heavy, tmp_path).items():
+        assert (code, out) == (2, "") and err.startswith(f"error: {MISSING_IMAGES[arguments]}"), (arguments, err)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_each_command_documents_itself():

@@ -14,8 +14,8 @@ def test_options_are_passed_on_and_the_picture_is_named(record, tmp_path, capsys
     assert dispatch(["inspect", "run"]) == 0 and capsys.readouterr().out == "written: there.png\n"
     assert calls[0] == ((Path("run"), None), {"directory": "", "n": 8, "block": -1})
     out = tmp_path / "a.PNG"
-    dispatch(["inspect", "run", "--n=64", "--block=0", "--images=some", f"--out={out}"])
-    assert calls[1] == ((Path("run"), out), {"directory": "some", "n": 64, "block": 0})
+    dispatch(["inspect", "run", "--n=64", "--block=0", "--images=images", f"--out={out}"])
+    assert calls[1] == ((Path("run"), out), {"directory": "images", "n": 64, "block": 0})
 
 
 @pytest.mark.parametrize(

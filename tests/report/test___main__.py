@@ -63,6 +63,8 @@ def test_the_command_imports_no_training_library(make, pair, tmp_path):
 
 def test_a_target_outside_zero_and_one_and_a_missing_out_are_refused_before_anything_is_read(tmp_path, capsys):
     places = [str(tmp_path / "a"), str(tmp_path / "b")]
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
     assert main([*places, "--target", "1.5", "--out", str(tmp_path / "out")]) == 2
     assert capsys.readouterr().err.startswith("error: --target=1.5 is out of range; allowed: above 0 and at most 1")
     assert main(places) == 2

@@ -7,7 +7,7 @@ import pytest
 from mae_jax import commands
 from mae_jax.__main__ import dispatch
 from mae_jax.runtime.errors import UserError
-from mae_jax.runtime.parser import Number, Parser, did_you_mean, user_path
+from mae_jax.runtime.parser import Existing, Number, Parser, did_you_mean, user_path
 
 
 def test_hints_only_where_an_option_is_near():
@@ -88,4 +88,21 @@ def test_every_path_and_number_of_a_command_is_checked(verb):
     options_parser = Parser(prog=verb)
     commands.load(verb).add_arguments(options_parser)
     for action in [each for parser in options_parser._parsers() for each in parser._actions]:
-        assert action.type is None or action.type is user_path or isinstance(action.type, Number), action.dest
+        assert action.type in (None, user_path) or isinstance(action.type, Existing | Number), action.dest
+
+
+def test_paths_that_must_exist_are_refused_with_the_name_of_the_argument(tmp_path):
+    options_parser = Parser(prog="mae-jax try")
+    options_parser.add_argument("runs", metavar="RUN", nargs="+", type=Existing("a run directory"))
+    options_parser.add_argument("--init", type=Existing("weights", hub=True))
+    here, missing = str(tmp_path), f"{tmp_path}/missing"
+    options = options_parser.parse_args([here, here, f"--init={here}"])
+    assert options.runs == [tmp_path, tmp_path] and options.init == tmp_path
+    assert options_parser.parse_args([here]).init is None
+    for arguments, message in (
+        ([here, missing], f"RUN={missing} does not exist; name a run directory"),
+        ([here, f"--init={missing}"], f"--init={missing} does not exist; name weights"),
+        ([here, "--init=owner/name"], "--init=owner/name does not exist; mae_jax downloads nothing; .* hf download"),
+    ):
+        with pytest.raises(UserError, match=f"^{message}"):
+            options_parser.parse_args(arguments)

@@ -7,7 +7,7 @@ from mae_jax.runtime import signals
 from mae_jax.runtime.command import call
 from mae_jax.runtime.disk import disk_line
 from mae_jax.runtime.errors import UserError, printable
-from mae_jax.runtime.parser import Parser, user_path
+from mae_jax.runtime.parser import Existing, Parser, user_path
 
 
 def parser() -> Parser:
@@ -19,7 +19,7 @@ def parser() -> Parser:
     arguments.add_argument(
         "run_dirs",
         nargs="+",
-        type=user_path,
+        type=Existing("a sweep's directory or run directories"),
         metavar="DIR",
         help="directories of pre-training runs and classifiers, or a sweep's directory for all of its runs",
     )

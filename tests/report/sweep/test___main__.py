@@ -23,7 +23,7 @@ def test_an_address_and_a_directory_without_networks_are_one_line_and_exit_code_
     assert not (tmp_path / "out").exists()
 
 
-def test_the_arguments():
-    args = parser().parse_args(["a", "b", "--out", "c", "--pictures", "d.png", "--png"])
-    assert ([str(p) for p in args.run_dirs], str(args.out), str(args.pictures)) == (["a", "b"], "c", "d.png")
+def test_the_arguments(tmp_path):
+    args = parser().parse_args([str(tmp_path), str(tmp_path), "--out", "c", "--pictures", "d.png", "--png"])
+    assert (args.run_dirs, str(args.out), str(args.pictures)) == ([tmp_path, tmp_path], "c", "d.png")
     assert args.png and args.title is None
