@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from mae_jax.runtime import files
-from mae_jax.runtime.disk import exists, is_file
+from mae_jax.runtime.disk import exists, is_file, naming, read_text
 
 DIGESTS = "digests.json"
 NO_OPTIMIZER = "no_optimizer"  # a file of a checkpoint whose optimizer state was dropped, see `cleaning`
@@ -20,7 +20,7 @@ def write(directory: Path) -> None:
     Raises OSError.
     """
     digests = {str(path.relative_to(directory)): _digest(path) for path in _files(directory)}
-    with open(directory / DIGESTS, "w", encoding="utf-8") as file:
+    with naming(directory / DIGESTS), open(directory / DIGESTS, "w", encoding="utf-8") as file:
         json.dump(digests, file, indent=1)
         file.flush()
         os.fsync(file.fileno())
@@ -37,7 +37,7 @@ def problem(directory: Path) -> str:
     try:
         if not stat.S_ISREG(manifest.stat().st_mode):  # opening a FIFO would block
             return f"{DIGESTS} is not a regular file"
-        known = json.loads(manifest.read_text(encoding="utf-8"))
+        known = json.loads(read_text(manifest))
         dropped = exists(directory / NO_OPTIMIZER)
         for name, (size, digest) in known.items():
             path = directory / name
@@ -77,7 +77,7 @@ def problem_of_file(path: Path) -> str:
     Raises OSError if one of them cannot be read.
     """
     try:
-        size, digest = json.loads(path_of_file(path).read_text(encoding="utf-8"))
+        size, digest = json.loads(read_text(path_of_file(path)))
     except FileNotFoundError:
         return ""
     except (ValueError, TypeError) as error:
@@ -104,7 +104,7 @@ def _raise(error: OSError) -> NoReturn:
 
 
 def _digest(path: Path) -> list[int | str]:
-    with open(path, "rb") as file:
+    with naming(path), open(path, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
         size = os.fstat(file.fileno()).st_size
         os.fsync(file.fileno())

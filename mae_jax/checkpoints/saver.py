@@ -35,7 +35,7 @@ from mae_jax.checkpoints.steps import (
 )
 from mae_jax.rundir import contents, metrics_log
 from mae_jax.runtime import peers, processes
-from mae_jax.runtime.disk import disk_line, entries, exists, is_dir, is_file, not_saved, os_error
+from mae_jax.runtime.disk import disk_line, entries, exists, is_dir, is_file, naming, not_saved, os_error
 from mae_jax.runtime.errors import StorageError, UserError
 from mae_jax.step.state import TrainState
 
@@ -91,9 +91,10 @@ class Checkpoints:
         for path in entries(self.directory):
             if ".saving" in path.name:  # left by an interrupted save
                 shutil.rmtree(path) if is_dir(path) else path.unlink()
-        with open(self.directory / "writable.saving", "wb") as file:  # fail here rather than after compilation
+        probe = self.directory / "writable.saving"
+        with naming(probe), open(probe, "wb") as file:  # fail here rather than after compilation
             file.write(b"\0")
-        os.remove(file.name)
+        os.remove(probe)
 
     def _put_aside(self, path: Path) -> None:
         if self._leader:

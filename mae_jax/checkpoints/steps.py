@@ -13,7 +13,7 @@ from mae_jax.checkpoints import digests
 from mae_jax.config.fields import RunConfig
 from mae_jax.models import Params
 from mae_jax.rundir import contents
-from mae_jax.runtime.disk import disk_line, entries, exists, first_line, is_dir, is_file, os_error
+from mae_jax.runtime.disk import disk_line, entries, exists, first_line, is_dir, is_file, os_error, read_text
 from mae_jax.runtime.errors import UserError, printable
 from mae_jax.runtime.text import count
 
@@ -79,7 +79,7 @@ def _step_inside(path: Path) -> str:
     try:
         if not stat.S_ISREG((path / _STEP).stat().st_mode):  # opening a FIFO would block
             return f"unknown ({_STEP} is not a regular file)"
-        return printable((path / _STEP).read_text(encoding="utf-8", errors="replace").strip()[:20]) or "unknown"
+        return printable(read_text(path / _STEP, errors="replace").strip()[:20]) or "unknown"
     except FileNotFoundError:
         return ""
 

@@ -10,7 +10,7 @@ predicted class flips.
 
 import argparse
 
-from mae_jax.runtime import signals
+from mae_jax.runtime import disk, signals
 from mae_jax.runtime.errors import UserError
 from mae_jax.runtime.parser import Existing, user_path
 
@@ -64,5 +64,5 @@ def main(options: argparse.Namespace) -> None:
     ]
     out = options.out or options.places[0] / "report"
     _, paths = robustness.write(out, runs, changes)
-    progress.say((out / "robustness.md").read_text(encoding="utf-8"))
+    progress.say(disk.read_text(out / "robustness.md"))
     progress.say(f"written: {', '.join(map(str, paths))}")

@@ -7,6 +7,7 @@ from typing import Any
 
 from mae_jax.config import fields
 from mae_jax.config.loading import CONFIGS, config_file, flatten, load, recorded_arguments
+from mae_jax.runtime.disk import read_text
 
 USAGE = """usage: mae-jax {verb} --config=FILE[:KEY=VALUE,...] [--config.FIELD=VALUE]... [--workdir=DIR]{more}
 """
@@ -33,7 +34,7 @@ def shipped() -> list[Path]:
 
 
 def _docstring(path: Path) -> str:
-    return ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+    return ast.get_docstring(ast.parse(read_text(path))) or ""
 
 
 def _summary(path: Path) -> str:

@@ -191,9 +191,9 @@ def _rows(path: Path, field: str = FIELD) -> tuple[list[str], list[list[str]]]:
             return _parquet(path, field)
         if path.stat().st_size > MAX_BYTES:
             raise UserError(f"{field}={path} has {path.stat().st_size} bytes, but at most {MAX_BYTES} are allowed")
-        text = path.read_text(encoding="utf-8-sig")
+        text = disk.read_text(path, encoding="utf-8-sig")
     except OSError as error:
-        raise UserError(f"{field}={path} cannot be read ({error.strerror})") from None
+        raise UserError(f"{field}={path} cannot be read: {disk.reason(error, path)}") from None
     except UnicodeDecodeError as error:
         raise UserError(f"{field}={path} is not UTF-8 (byte {error.start}); save it as CSV in UTF-8") from None
     start = text.partition("\n")[0]

@@ -113,7 +113,7 @@ def _sheet(file: Path) -> dict:
     nothing = {"uri": "", "png": b"", "size": (0, 0), "shortened": False}
     if not disk.is_file(file):
         return nothing
-    data = file.read_bytes()
+    data = disk.read_bytes(file)
     try:
         with Image.open(io.BytesIO(data), formats=("PNG",)) as opened:
             sheet = opened.convert("RGB")

@@ -16,7 +16,7 @@ import numpy as np
 
 from mae_jax.rundir.contents import CONFIG, USUAL, is_pretraining, parse, peek, peek_object, unreadable_format
 from mae_jax.rundir.predictions import Predictions, clean, read_predictions, show
-from mae_jax.runtime.disk import is_file
+from mae_jax.runtime.disk import is_file, naming
 from mae_jax.runtime.errors import UserError
 from mae_jax.runtime.places import shareable
 from mae_jax.runtime.text import count
@@ -323,7 +323,7 @@ def read_log(file: Path) -> tuple[tuple[dict, ...], int]:
         return (), 0
     kinds: dict[frozenset[str], _Thinned] = {}
     broken = 0
-    with file.open(encoding="utf-8", errors="replace") as stream:
+    with naming(file), file.open(encoding="utf-8", errors="replace") as stream:
         for number, text in enumerate(stream):
             try:
                 line = json.loads(text)

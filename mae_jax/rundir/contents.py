@@ -104,7 +104,7 @@ def parse(path: Path) -> Any:
         what = "folder" if disk.is_dir(path) else "pipe or a device"
         raise ValueError(f"is a {what} instead of a file")
     try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
+        return json.loads(disk.read_text(path, encoding="utf-8-sig"))
     except NotADirectoryError as error:  # the path goes through a file, such as one of weights
         raise FileNotFoundError(*error.args) from None
     except (ValueError, RecursionError) as error:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
-from mae_jax.runtime.disk import unwritable
+from mae_jax.runtime.disk import naming, unwritable
 from mae_jax.runtime.errors import UserError
 
 NO_LOCKS = frozenset({errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOLCK})  # the file system has no locks
@@ -55,7 +55,8 @@ def _holder(file: TextIO) -> str:
     holder = ""
     for _ in range(20):
         file.seek(0)
-        holder = file.read().strip()
+        with naming(file.name):
+            holder = file.read().strip()
         process, _, machine = holder.partition(" on ")
         if holder and (machine != os.uname().nodename or _lives(process)):
             break

@@ -20,7 +20,7 @@ import numpy as np
 from mae_jax.rundir import contents, hparams_table
 from mae_jax.rundir.trackers import Trackers
 from mae_jax.runtime import files
-from mae_jax.runtime.disk import entries, exists, is_file, os_error
+from mae_jax.runtime.disk import entries, exists, is_file, os_error, read_bytes, read_text
 from mae_jax.runtime.errors import UserError
 from mae_jax.runtime.files import replacing
 from mae_jax.runtime.text import count
@@ -188,7 +188,7 @@ def broken_rows(path: Path) -> str:
     if not is_file(path):
         return ""
     broken = 0
-    for text in path.read_bytes().split(b"\n")[:-1]:
+    for text in read_bytes(path).split(b"\n")[:-1]:
         try:
             broken += not isinstance(json.loads(text)["step"], int)
         except (ValueError, KeyError, TypeError, RecursionError):
@@ -206,7 +206,7 @@ def truncate_metrics(path: Path, step: int, evaluated: bool = True) -> None:
     if not is_file(path):
         raise UserError(f"{path} is not a regular file; restore it, or remove it: the run continues without its rows")
     kept = []
-    for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
+    for text in read_text(path, errors="replace").splitlines():
         try:
             row = json.loads(text)
             again = "rate_factor" in row or not (evaluated or "learning_rate" in row)

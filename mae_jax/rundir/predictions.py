@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int
 from mae_jax.rundir.contents import EXTERNAL, PREDICTIONS, VALIDATION
 from mae_jax.runtime import csv_cells
 from mae_jax.runtime.csv_cells import cell
-from mae_jax.runtime.disk import disk_line, exists, is_file
+from mae_jax.runtime.disk import disk_line, exists, is_file, naming, read_text
 from mae_jax.runtime.errors import UserError
 from mae_jax.runtime.files import replacing
 from mae_jax.runtime.text import count
@@ -174,7 +174,7 @@ def _class_numbers(
 def read_rows(file: Path) -> tuple[list[str], Sequence[int], list[list[str]]]:
     """The header, the line number of each row, and the rows, each as long as the header. Raises UserError."""
     try:
-        with regular(file).open(encoding="utf-8-sig", newline="") as stream:
+        with naming(file), regular(file).open(encoding="utf-8-sig", newline="") as stream:
             text = stream.read()
         reader = csv.reader(io.StringIO(text, newline=""), strict=True)
         header = next(reader, [])
@@ -263,8 +263,7 @@ def cut_predictions(workdir: Path, results: dict[str, Any]) -> str:
             continue
         if not is_file(path):
             return f"{path} is missing"
-        with open(path, encoding="utf-8", errors="replace", newline="") as file:
-            lines = file.read().split("\n")[:-1]  # names have no line breaks
+        lines = read_text(path, errors="replace").split("\n")[:-1]  # names have no line breaks
         complete = [line for line in lines if line.count(",") >= 5]
         if len(complete) - 1 != wanted:
             return f"{path} has {max(0, len(complete) - 1)} of {wanted} rows"

@@ -1,5 +1,6 @@
 """Storage errors as one line: the path, the reason, and what to do about that reason."""
 
+import contextlib
 import errno
 import os
 import re
@@ -235,6 +236,29 @@ def entries(folder: Path) -> list[Path]:
             return sorted(folder / entry.name for entry in scan)
     except (FileNotFoundError, NotADirectoryError):
         return []
+
+
+@contextlib.contextmanager
+def naming(path: str | Path) -> Iterator[None]:
+    """Names `path` in an error of reading or writing an open file, which has no path of its own."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno and error.filename is None:
+            error.filename = str(path)
+        raise
+
+
+def read_bytes(path: Path) -> bytes:
+    """The content of a file. Unlike Path.read_bytes, every OSError that it raises has the path."""
+    with naming(path):
+        return path.read_bytes()
+
+
+def read_text(path: Path, encoding: str = "utf-8", errors: str = "strict") -> str:
+    """The text of a file. Unlike Path.read_text, every OSError that it raises has the path."""
+    with naming(path):
+        return path.read_text(encoding=encoding, errors=errors)
 
 
 def _mode(path: str | Path, follow: bool = True) -> int | None:

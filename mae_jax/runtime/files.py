@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from mae_jax.runtime.disk import first_line
+from mae_jax.runtime.disk import first_line, naming
 
 if TYPE_CHECKING:  # arguments are checked before either is imported
     import numpy as np
@@ -78,14 +78,14 @@ def load_arrays(path: Path, but: Collection[str] = ()) -> dict[str, np.ndarray]:
     import numpy as np
 
     try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as saved:
+        with naming(path), open(path, "rb") as file, np.load(file, allow_pickle=False) as saved:
             arrays = {name: saved[name] for name in saved.files if name not in but}
     except MemoryError:
         raise
     except OSError as error:
         if error.errno not in (None, errno.EINVAL):  # zipfile seeks to before the start of a damaged file: EINVAL
             raise
-        raise ValueError(first_line(error)) from None
+        raise ValueError(error.strerror or first_line(error)) from None
     except Exception as error:  # zipfile, zlib and NumPy each raise their own types
         raise ValueError(first_line(error)) from None
     for name, array in arrays.items():  # NumPy returns the bytes of a member that is not an array

@@ -12,6 +12,7 @@ from mae_jax.config.fields import StudyConfig, SweepConfig
 from mae_jax.data.looks import Kept
 from mae_jax.data.splits import DataCache
 from mae_jax.runtime import hardware, peers, signals
+from mae_jax.runtime.disk import naming
 from mae_jax.runtime.errors import UserError
 from mae_jax.runtime.progress import Progress, rough
 from mae_jax.study.plan import Planned
@@ -125,7 +126,7 @@ class _Pickler(pickle.Pickler):
 def keep(cache: DataCache, folder: str) -> str:
     """Saves what was read of the images in `folder` for the workers. Returns the path."""
     path = images_in(folder)
-    with open(path, "wb") as file:
+    with naming(path), open(path, "wb") as file:
         _Pickler(file).dump(cache)
     return path
 

@@ -34,6 +34,7 @@ from absl import logging
 from mae_jax.config.fields import RunConfig
 from mae_jax.runtime import signals
 from mae_jax.runtime.command import call_computing, quiet_libraries
+from mae_jax.runtime.disk import naming
 from mae_jax.runtime.errors import EXIT_STOPPED, Stopped
 from mae_jax.runtime.progress import Progress
 
@@ -147,7 +148,7 @@ class Server:
 
     def open(self, path: str) -> None:
         """Takes the images that the parent has already checked."""
-        with open(path, "rb") as file:
+        with naming(path), open(path, "rb") as file:
             self.cache = pickle.load(file)
 
     def plan(self, runs: list[tuple[Path, RunConfig]], folder: str) -> Any:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from mae_jax.config.fields import WEIGHTS
-from mae_jax.runtime.disk import entries, exists, is_dir, is_file
+from mae_jax.runtime.disk import entries, exists, is_dir, is_file, read_bytes, read_text
 from mae_jax.runtime.errors import UserError
 from mae_jax.runtime.files import load_arrays
 from mae_jax.runtime.places import hub_advice
@@ -64,7 +64,7 @@ def read_config(path: Path, field: str, name: str = "config.json") -> dict[str, 
     if not is_file(file):
         return {}
     try:
-        saved = json.loads(file.read_text(encoding="utf-8"))
+        saved = json.loads(read_text(file))
     except (ValueError, RecursionError) as error:
         raise UserError(f"{field}: {file} is not valid JSON ({error}); download it again") from None
     if not isinstance(saved, dict):
@@ -107,7 +107,7 @@ def _safetensors(file: Path, field: str) -> dict[str, np.ndarray]:
     from safetensors import SafetensorError, deserialize
 
     try:
-        parts = deserialize(file.read_bytes())
+        parts = deserialize(read_bytes(file))
     except SafetensorError as error:
         raise UserError(f"{field}: {file} cannot be read as safetensors ({error}); download it again") from None
     too_deep = [name for name, part in parts if len(part["shape"]) > DIMENSIONS]

@@ -17,7 +17,7 @@ from mae_jax.report.cautions import leak_lines
 from mae_jax.report.runs import percent
 from mae_jax.rundir import contents
 from mae_jax.rundir.predictions import clean, read_predictions
-from mae_jax.runtime.disk import entries, is_dir
+from mae_jax.runtime.disk import entries, is_dir, read_text
 from mae_jax.runtime.text import count
 from mae_jax.weights.reader import Weights
 from mae_jax.weights.writer import hugging_face_class
@@ -233,7 +233,7 @@ def _origin(init: str, init_from: str, seen: tuple[Path, ...]) -> str:
 def _license(folder: Path) -> str:
     """The license named in the folder's README.md or config.json, or its file; "" if there is none."""
     try:
-        text = (folder / "README.md").read_text(encoding="utf-8", errors="replace")[:5000]
+        text = read_text(folder / "README.md", errors="replace")[:5000]
         if match := re.search(r"^license(?:_name)?: *[\"']?([\w.+ -]{1,60})", text, re.MULTILINE):
             return match[1].strip()
     except OSError:

@@ -3,11 +3,13 @@
 import ast
 import errno
 import os
+import re
 import resource
 from pathlib import Path
 
 import pytest
 
+from mae_jax.rundir import contents
 from mae_jax.runtime import disk, files
 from mae_jax.runtime.command import call
 
@@ -236,3 +238,46 @@ def test_no_module_takes_a_storage_fault_for_a_missing_file():
         if path != Path(disk.__file__)  # it gives advice on a path that has just failed
     }
     assert {name: numbers for name, numbers in lines.items() if numbers} == {}
+
+
+OF_ARCHIVES = re.compile(r"(Image|archive|opened)\.open\(")
+
+
+def without_a_name(tree: ast.AST) -> list[int]:
+    """Lines that read a file so that an error of reading has no path: `path.read_text()`, `with open(path)` alone."""
+    lines = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            if node.func.attr in ("read_text", "read_bytes") and ast.unparse(node.func.value) != "disk":
+                lines.add(node.lineno)
+        if isinstance(node, ast.With):
+            calls = [ast.unparse(item.context_expr) for item in node.items]
+            opened = [call for call in calls if re.match(r"open\(|.*\.open\(", call) and not OF_ARCHIVES.match(call)]
+            if opened and not any("naming(" in call for call in calls):
+                lines.add(node.lineno)
+    return sorted(lines)
+
+
+def test_a_file_that_is_read_without_its_name_is_found():
+    code = "Path(x).read_text()\ndisk.read_text(x)\nwith open(x): y\nwith naming(x), x.open(): y\nwith x.open(): y"
+    assert without_a_name(ast.parse(code)) == [1, 3, 5]
+
+
+def test_every_module_names_the_files_that_it_reads():
+    package = Path(disk.__file__).parents[1]
+    of_the_system = {"runtime/limits.py", "runtime/hardware.py"}  # files of /proc and /sys
+    own_message = {"runtime/disk.py", "runtime/files.py", "runtime/command.py", "data/checking.py", "study/overview.py"}
+    lines = {
+        str(path.relative_to(package)): without_a_name(ast.parse(path.read_text())) for path in package.rglob("*.py")
+    }
+    assert {name for name, numbers in lines.items() if numbers} <= of_the_system | own_message
+
+
+def test_an_error_of_reading_names_the_file(tmp_path, capsys):
+    file = tmp_path / "config.json"
+    file.symlink_to("/proc/self/mem")  # a regular file that can be opened and not read
+    for read in (disk.read_text, disk.read_bytes, contents.read_json, files.load_arrays):
+        assert line_of(lambda read=read: read(file), capsys).startswith(f"error: {file}: Input/output error; check the")
+    with pytest.raises(OSError) as unnumbered, disk.naming(file):
+        raise OSError("not of the system")
+    assert str(unnumbered.value) == "not of the system"

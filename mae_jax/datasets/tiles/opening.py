@@ -122,7 +122,7 @@ def announced(path: Path, plain: bool) -> tuple[tuple[int, int], Mapping[str, st
     """Width and height in pixels, and the properties, from the header. Raises LeftOut as `opened` does."""
     if path.suffix.lower() in PLAIN:
         try:
-            return open_image(path.read_bytes(), "it").size, {}
+            return open_image(disk.read_bytes(path), "it").size, {}
         except UserError as error:
             raise LeftOut(str(error)) from None
     with opened(path, plain) as (slide, _):
@@ -131,7 +131,7 @@ def announced(path: Path, plain: bool) -> tuple[tuple[int, int], Mapping[str, st
 
 def _unsupported(path: Path) -> str:
     """Why OpenSlide does not read a TIFF; "" if the file is not a TIFF."""
-    with open(path, "rb") as file:
+    with disk.naming(path), open(path, "rb") as file:
         if path.suffix.lower() not in TIFFS or file.read(4) not in tiff.SIGNATURES:
             return ""
     import tifffile
@@ -149,7 +149,7 @@ def _unsupported(path: Path) -> str:
 def _image(path: Path, but: str = "") -> tuple[Image.Image, tuple[str, ...]]:
     """Decodes a plain image. Also returns assumptions made. Raises LeftOut with the reason if it cannot be decoded."""
     try:
-        picture = decode(path.read_bytes(), "it")
+        picture = decode(disk.read_bytes(path), "it")
     except UserError as error:
         raise LeftOut(f"cannot be read: {but}{error}") from None
     return Image.fromarray(picture.pixels), picture.assumed

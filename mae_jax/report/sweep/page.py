@@ -11,7 +11,7 @@ from mae_jax.report.sweep import words
 from mae_jax.report.sweep.networks import read_sweep
 from mae_jax.report.sweep.tables import EFFECTS, classifier_rows, effect_rows, error_rows
 from mae_jax.runtime import files
-from mae_jax.runtime.disk import is_file
+from mae_jax.runtime.disk import is_file, read_bytes
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def write_sweep(
     answer = words.answer(sweep, rows, effects, classifiers)
     lines = words.table(sweep, rows, classifiers)
     text = tables.markdown(lines)
-    sheet = pictures.read_bytes() if pictures and is_file(pictures) else b""
+    sheet = read_bytes(pictures) if pictures and is_file(pictures) else b""
     rendered = (
         html.environment()
         .get_template("sweep/page.html.j2")
