@@ -34,7 +34,7 @@ from mae_jax.checkpoints.steps import (
     unused,
 )
 from mae_jax.rundir import contents, metrics_log
-from mae_jax.runtime import peers, processes
+from mae_jax.runtime import files, peers, processes
 from mae_jax.runtime.disk import disk_line, entries, exists, is_dir, is_file, naming, not_saved, os_error
 from mae_jax.runtime.errors import StorageError, UserError
 from mae_jax.step.state import TrainState
@@ -130,7 +130,7 @@ class Checkpoints:
         try:
             self._orbax.wait_until_finished()  # until all processes have written
             if self._leader:
-                (partial / _STEP).write_text(f"{step}\n")
+                files.write(partial / _STEP, f"{step}\n")
                 digests.write(partial)
                 complete = self.directory / str(step)
                 os.replace(partial, complete)

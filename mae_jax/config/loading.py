@@ -29,7 +29,7 @@ from mae_jax.config.fields import (
     sweep_defaults,
 )
 from mae_jax.config.tasks import TASKS
-from mae_jax.runtime.disk import entries, exists, is_dir, is_file
+from mae_jax.runtime.disk import entries, exists, is_dir, is_file, read_bytes
 from mae_jax.runtime.errors import UserError
 from mae_jax.runtime.places import hub_advice, local
 
@@ -101,10 +101,11 @@ def one_of(field: str, value: Any, allowed: tuple) -> Any:
 def config_file(path: str | os.PathLike) -> Path:
     """`path` if it is a file, else the file that mae_jax ships under that name, such as configs/demo.py.
 
-    Raises UserError.
+    Raises UserError, and OSError if it cannot be read.
     """
     path = local(path, "--config")
     if is_file(path):
+        read_bytes(path)  # raises OSError that names it, which Python's import does not
         return path
     ours = {f"configs/{file.name}": file for file in sorted(CONFIGS.glob("[a-z]*.py"))}
     if str(path) in ours and not exists(path):

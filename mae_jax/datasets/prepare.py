@@ -24,6 +24,7 @@ from mae_jax.datasets.tiles import slides
 from mae_jax.rundir import contents
 from mae_jax.runtime import command, disk, limits, signals
 from mae_jax.runtime.errors import Stopped, UserError, end_scripts_in_one_line, printable
+from mae_jax.runtime.files import write
 from mae_jax.runtime.progress import duration
 from mae_jax.runtime.text import count
 
@@ -60,7 +61,7 @@ def prepare(
         say(f"building {name} from {source}")
         _build(builder, files, staging)
         about = _index(name, builder, staging, Path(source)) | more
-        (Path(builder.data_dir) / ABOUT).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+        write(Path(builder.data_dir) / ABOUT, json.dumps(about, indent=2) + "\n")
         built = Path(builder.data_dir)
         place = prepared.root(directory) / built.relative_to(staging)
         place.parent.mkdir(parents=True, exist_ok=True)

@@ -27,6 +27,7 @@ from mae_jax.models import Params
 from mae_jax.models.params import digest, map_paths
 from mae_jax.models.vit import ViTConfig
 from mae_jax.rundir import contents
+from mae_jax.runtime import files
 from mae_jax.runtime.errors import UserError
 from mae_jax.step import from_config
 from mae_jax.weights.own_run import transferable
@@ -77,7 +78,7 @@ def write(
     prepared = preprocessing(shape.image_size, config.data.mean, config.data.std)
     saved = {KEY: FORMAT, **about, "preprocessing": prepared, "mae_jax": network, "config": _shared(config)}
     contents.write_json(folder / contents.CONFIG, saved)
-    (folder / "README.md").write_text(card, encoding="utf-8")
+    files.write(folder / "README.md", card)
 
 
 def preprocessing(image_size: int, mean: Sequence[float], std: Sequence[float]) -> dict[str, Any]:

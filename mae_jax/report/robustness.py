@@ -1,6 +1,7 @@
 """How far classifiers hold up when test images change: a table, and a figure of macro F1 against the strength."""
 
 import dataclasses
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from mae_jax.report.analysis import Study
 from mae_jax.report.comparisons import Difference, judged
 from mae_jax.report.runs import Level, Run
 from mae_jax.rundir.predictions import read_predictions
+from mae_jax.runtime import files
 
 METRICS = ("accuracy", "f1", "ece")
 COLUMNS = (
@@ -145,9 +147,11 @@ def write(out: Path, runs: Sequence[Run], changes: Sequence[Change]) -> tuple[li
     level = max((run.level for run in runs), key=lambda level: (level.arm == runs[0].arm, level.fraction))
     out.mkdir(parents=True, exist_ok=True)
     paths = [tables.write_csv(out / "robustness.csv", table, COLUMNS)]
-    (out / "robustness.md").write_text(f"Tested with {level}, in percent.\n\n{text(table, level)}\n", encoding="utf-8")
+    paths.append(files.write(out / "robustness.md", f"Tested with {level}, in percent.\n\n{text(table, level)}\n"))
     with panels.style():
         drawing, _ = figure(runs, table, changes, level)
-        drawing.savefig(out / "robustness.svg")
-        drawing.savefig(out / "robustness.png", dpi=150)
-    return table, [*paths, out / "robustness.md", out / "robustness.svg", out / "robustness.png"]
+        for form in ("svg", "png"):
+            drawn = io.BytesIO()
+            drawing.savefig(drawn, format=form, dpi=150)
+            paths.append(files.write(out / f"robustness.{form}", drawn.getvalue()))
+    return table, paths

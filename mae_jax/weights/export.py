@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 from mae_jax.config.fields import RunConfig
+from mae_jax.runtime import files
 from mae_jax.runtime.disk import exists, is_dir
 from mae_jax.runtime.errors import UserError
 from mae_jax.weights.model_card import model_card
@@ -60,7 +61,7 @@ def write_folder(run_dir: Path, weights: Weights, config: RunConfig, out: Path, 
     training = {"mask_ratio": config.mae.mask_ratio, "norm_pix_loss": config.mae.norm_pix_loss}
     try:
         notes = write(weights, partial, form, training if config.traits.decoder else None)
-        (partial / "README.md").write_text(card_of(run_dir, weights, config, form, notes), encoding="utf-8")
+        files.write(partial / "README.md", card_of(run_dir, weights, config, form, notes))
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise

@@ -27,7 +27,7 @@ from mae_jax.data import jpeg
 from mae_jax.datasets.builder import LeftOut
 from mae_jax.datasets.tiles import opening
 from mae_jax.rundir import contents
-from mae_jax.runtime import limits
+from mae_jax.runtime import files, limits
 from mae_jax.runtime.disk import entries, exists
 from mae_jax.runtime.errors import UserError
 from mae_jax.runtime.progress import duration
@@ -72,7 +72,7 @@ def cut_folder(
     if contents.peek(settings) != how:
         shutil.rmtree(into)
         into.mkdir()
-        settings.write_text(json.dumps(how))
+        files.write(settings, json.dumps(how))
     zip_files, open_tasks = [], []
     for slide in slides:
         place = _place(slide, source, into)
