@@ -48,6 +48,18 @@ def test_a_rate_that_would_rise_is_refused(tiny_config):
         schedule.resolve(tiny_config(**{"optim.min_lr": 1.0}), n_train=10, devices=1)
 
 
+def test_a_run_has_an_update_and_its_warm_up_ends_with_it(tiny_config):
+    """Where the warm-up is longer than the run, the rate still rises to the peak, and not to a part of it."""
+    config = tiny_config()
+    config.train.update(epochs=2.0, batch_size=10)
+    config.optim.warmup_epochs = 5.0
+    r = schedule.resolve(config, n_train=100, devices=1)
+    assert r.warmup_steps == r.steps == 20
+    assert learning_rate(r.steps - 1, "cosine", r) == pytest.approx(r.peak_lr * 19 / 20)
+    config.train.epochs = 0.01
+    assert schedule.resolve(config, n_train=100, devices=1).steps == 1
+
+
 def resolved(**fields):
     values = dict(
         n_train=1, devices=1, batch_size=1, rows=1, steps_per_epoch=10, steps=110, warmup_steps=10,

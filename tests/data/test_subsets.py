@@ -184,6 +184,11 @@ def test_unlabeled_subsets_are_in_proportion_and_nested():
             subsets.unlabeled_subset(sources, size, 0)
 
 
+def test_sources_of_one_size_draw_different_places():
+    one, two = subsets.unlabeled_subset((np.arange(100), np.arange(100)), 40, 3)
+    assert len(one) == len(two) == 20 and set(one) != set(two)
+
+
 def test_a_class_without_images_has_no_weight():
     assert subsets.inverse_frequency([5, 0, 15]) == (2.0, 0.0, pytest.approx(2 / 3))
 
@@ -220,3 +225,18 @@ def test_folds_never_split_a_group():
         UserError, match=r"probe.folds=5 needs images of two groups or more, but these are all of 'one'"
     ):
         subsets.folds(labels, ["one"] * 90, 5, 0)
+
+
+def test_the_largest_groups_are_divided_among_the_folds_first():
+    """Five images of one patient are as many as those of five others; taken last, they would make a fold of seven."""
+    groups = ["large"] * 5 + [f"patient {i}" for i in range(5)]
+    for seed in range(5):
+        assert np.bincount(subsets.folds(np.zeros(10, int), groups, 2, seed)).tolist() == [5, 5]
+
+
+def test_a_rare_class_counts_as_much_as_a_common_one_in_folds():
+    """The last group brings few images to the smaller fold, but a third of the rare class, which that fold has."""
+    groups = ["first"] * 12 + ["second"] * 10 + ["third"] * 5
+    labels = np.array([0] * 12 + [0] * 8 + [1] * 2 + [0] * 4 + [1])
+    first, second, third = subsets.folds(labels, groups, 2, 0)[[0, 12, 22]]
+    assert first == third != second

@@ -82,6 +82,18 @@ def test_colors_are_those_of_the_nucleus_and_around_it():
     assert (around > 0.7).all()
 
 
+def test_smaller_lobes_belong_to_the_nucleus_and_specks_do_not():
+    image = np.full((128, 128, 3), 245, np.uint8)
+    for rows, columns in (
+        (slice(20, 60), slice(20, 60)),
+        (slice(20, 60), slice(80, 100)),
+        (slice(100, 104), slice(20, 40)),
+    ):
+        image[rows, columns] = (90, 30, 120)  # 1,600, 800 and 80 pixels
+    features = measured(image)
+    assert features["parts"] == 2 and features["area"] == pytest.approx(2400 / 128**2, rel=0.15)
+
+
 def test_an_image_without_a_nucleus_gets_zeros():
     assert not hand_made_features.nucleus(np.full((1, 32, 32, 3), 200, np.uint8)).any()
     features = hand_made_features.nucleus(np.stack([np.eye(32, dtype=np.uint8)[..., None].repeat(3, 2) * 255] * 2))

@@ -165,6 +165,13 @@ def test_an_interval_stays_within_the_bounds_of_its_metric(make):
     assert study.interval("accuracy", [0]) == (0, 1) and study.interval("brier", [0]) == (0, 2)
     low, high = study.interval("nll", [0])
     assert low == 0 and high == pytest.approx(4 - 0.025 * 5, abs=0.01)  # no largest value
+    both = dataclasses.replace(
+        study,
+        runs=study.runs * 2,
+        estimates={name: np.repeat(values, 2) for name, values in study.estimates.items()},
+        draws={name: np.concatenate([wide, 0 * wide]) for name in study.draws},
+    )
+    assert both.difference("accuracy", [0], [1]).high == 1 and both.difference("brier", [0], [1]).high == 2
 
 
 def test_the_usual_arm_comes_first_and_a_random_probe_is_the_mean_of_its_seeds(make):

@@ -101,6 +101,27 @@ def test_the_chosen_fraction_is_the_nearest(study):
     assert cell_types.analyze(study, 0.9).chosen.fraction == 0.1  # the largest has its matrix anyway
 
 
+def test_the_nearest_share_is_that_of_the_smallest_ratio(make):
+    """1 % is a tenth of 10 % and 70 % seven times as much, although 1 % differs by less."""
+    study = make.in_memory({("", fraction, "mae"): [0.8] for fraction in (0.01, 0.7, 1.0)}, images=100)
+    assert cell_types.analyze(study).chosen.fraction == 0.7
+
+
+def test_training_images_of_a_class_are_a_mean_over_the_seeds(make):
+    study = make.in_memory({("", 1.0, "mae"): [0.8, 0.8]}, images=100)
+    counts = [{name: n for name in "abcde"} for n in (4, 7)]
+    runs = [dataclasses.replace(run, train_counts=each) for run, each in zip(study.runs, counts, strict=True)]
+    rows = cell_types.analyze(dataclasses.replace(study, runs=runs)).rows
+    assert {row["n_train"] for row in rows} == {5.5}
+
+
+def test_confusions_are_sorted_by_their_number_and_not_by_their_share(tmp_path):
+    wrong = {("Monocyte", "Lymphocyte"): 4, ("Neutrophil", "Lymphocyte"): 6}  # 20 % and 10 % of the class
+    study = analysis.analyze(read_runs([write(tmp_path / "a", "mae", 1.0, wrong)])[0])
+    first, second = cell_types.confusions(study, cell_types.analyze(study))
+    assert first == "6 of 60 Neutrophil are taken for Lymphocyte." and second.startswith("4 of 20 Monocyte")
+
+
 def test_sentences(study):
     result = cell_types.analyze(study)
     assert cell_types.best(study, result.chosen) == "mae"

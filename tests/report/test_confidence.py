@@ -85,3 +85,21 @@ def test_risk_is_the_mean_over_seeds_of_the_errors_among_the_most_confident(stud
             else:
                 assert row["wrong"] == pytest.approx(np.mean(risks))
         assert min(row["coverage"] for row in init_rows) >= 0.02
+
+
+def test_the_bars_below_a_reliability_diagram_count_all_predictions(study):
+    with style():
+        figure, rows = confidence.reliability(study, [""])
+    bars = [patch.get_data().values for ax in figure.axes for patch in ax.patches]
+    for values, init in zip(bars, ("scratch", "mae"), strict=True):
+        bins = {row["bin"]: row["n"] for row in rows if row["init"] == init}
+        assert values.tolist() == [bins.get(b, 0) for b in range(15)] and sum(values) == 800
+
+
+def test_of_many_classes_the_rarest_are_drawn_and_all_are_in_the_numbers(make, monkeypatch):
+    monkeypatch.setattr(confidence, "MOST", 2)
+    study = make.in_memory({("", 1.0, "mae"): [0.7]})  # the fourth class is rarer than the second and third
+    with style():
+        figure, rows = confidence.boxes(study, LEVEL)
+    assert [text.get_text() for text in figure.axes[0].texts] == ["a", "d"]
+    assert {row["class"] for row in rows} == set("abcde")

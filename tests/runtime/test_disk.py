@@ -248,8 +248,8 @@ def without_a_name(tree: ast.AST) -> list[int]:
     lines = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
-            whole = {"read_text", "read_bytes", "write_text", "write_bytes"}
-            if node.func.attr in whole and ast.unparse(node.func.value) != "disk":
+            methods = {"read_text", "read_bytes", "write_text", "write_bytes"}
+            if node.func.attr in methods and ast.unparse(node.func.value) != "disk":
                 lines.add(node.lineno)
         if isinstance(node, ast.With):
             calls = [ast.unparse(item.context_expr) for item in node.items]

@@ -82,6 +82,15 @@ def test_a_negative_deviation_is_clipped_above_zero():
     assert np.allclose(flat, 3.0)  # not noise made large
 
 
+def test_a_drawn_deviation_below_zero_does_not_mirror_the_colors():
+    """Half of such draws are negative: contrast then nearly vanishes, and light does not become dark."""
+    wild = stain.RandStainNA((50.0, 0.0, 0.0), (0.0,) * 3, (1.0, 0.1, 0.1), (20.0, 0.0, 0.0))
+    image = jnp.linspace(0.2, 0.8, 16)[None, :, None, None] * jnp.ones((1, 16, 2, 3))
+    lightness = [np.asarray(stain.lab(wild(image, jax.random.key(seed))))[0, :, 0, 0] for seed in range(8)]
+    rise = np.array([values[-1] - values[0] for values in lightness])
+    assert (rise > -1e-3).all() and (rise < 1).any() and (rise > 10).any()
+
+
 @pytest.mark.parametrize("turn", [0.0, 0.15, -0.15, 0.5])
 def test_the_hue_turns_as_in_scikit_image(colors, turn):
     hsv = color.rgb2hsv(colors)

@@ -209,6 +209,18 @@ def test_padding_rows_change_nothing():
     np.testing.assert_allclose(padded, clean, rtol=1e-5)
 
 
+def test_the_norm_that_is_reported_is_that_of_the_mean_gradient_before_clipping():
+    spec = spec_of("finetune", mesh_of(1), optimizer=dataclasses.replace(OPTIMIZER, clip_norm=1e-3))
+    current = state.init_state(spec, 0)
+    batch = sharding.put_batch(batch_of(0, 8), spec.mesh)
+    total = jax.grad(lambda params: spec.objective.loss(spec, params, batch, jax.random.key(0), None)[0])(
+        current.params
+    )
+    expected = float(np.sqrt(sum(np.square(leaf / 8).sum() for leaf in jax.tree.leaves(total))))
+    _, metrics = train_step.train_step(spec, current, batch, np.int32(0), np.float32(1e-2))
+    assert float(metrics["gradient_norm"]) == pytest.approx(expected, rel=1e-4)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("fields", [{"mixup": 0.8}, {"cutmix": 1.0}], ids=["mixup", "cutmix"])
 def test_a_step_trains_on_what_numpy_mixes(fields):

@@ -6,10 +6,13 @@ import json
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from mae_jax.config.fields import study_defaults
-from mae_jax.rundir import contents
+from mae_jax.config.validation import validate
+from mae_jax.rundir import contents, identity
+from mae_jax.rundir.predictions import Predictions
 from mae_jax.runtime.errors import UserError
 from mae_jax.study import label_study, overview
 from mae_jax.study.validation import validate_study
@@ -108,3 +111,24 @@ def test_a_study_counts_its_runs_that_have_not_begun(tiny_config, tmp_path):
     label_study.keep_study(validate_study(config), tmp_path / "study", True)
     (entry,) = overview.find(tmp_path)
     assert (entry.state, entry.finished, entry.runs) == ("stopped", 0, 5)
+
+
+def test_the_runs_of_a_study_count_once_in_the_total_size(tiny_config, tmp_path):
+    config = study_defaults(tiny_config("pretrain"), tiny_config("finetune"))
+    study = tmp_path / "study"
+    study.mkdir()
+    label_study.keep_study(validate_study(config), study, True)
+    cell = study / "cells" / "a"
+    cell.mkdir(parents=True)
+    identity.keep_config(cell, validate(tiny_config()), {})
+    (cell / "large").write_bytes(b"0" * 2**20)
+    size = sum(path.stat().st_size for path in study.rglob("*") if path.is_file())
+    text = overview.table(overview.find(tmp_path), tmp_path)
+    assert len(text.splitlines()) == 4 and text.endswith(f"2 entries, {overview.readable(size)} in total")
+
+
+def test_groups_of_a_comparison_are_those_of_the_images_that_both_runs_have():
+    groups = ("one", "two", "two", "three")
+    some = Predictions(tuple("abcd"), np.zeros(4, int), np.zeros(4, int), np.ones(4), groups, None)
+    units, words = overview._units(some, np.array([1, 2, 3]))
+    assert units[0] == units[1] != units[2] and words == "2 groups of images"
