@@ -15,9 +15,9 @@ from jaxtyping import Int
 from mae_jax.data import checking
 from mae_jax.data import groups as grouping
 from mae_jax.data.sources import Source
+from mae_jax.rundir.class_counts import few_images
 from mae_jax.runtime.text import count, shortened
 
-FEW = 5  # a class with fewer training or validation images gets a warning
 ALONE = 0.9  # a class is reported if this share of its images has values that no other class has
 CHANCE = 0.5  # unless shuffled labels give more than this share, because the finding is then mostly chance
 DRAWS = 20  # number of shuffles
@@ -26,13 +26,14 @@ _DAY = re.compile(r"(?<!\d)((?:19|20)\d\d[-_.]?(?:0[1-9]|1[0-2])[-_.]?(?:0[1-9]|
 
 
 def few(train: dict[str, int], validation: dict[str, int]) -> list[str]:
-    """Sentences about classes with fewer than FEW training images, and with fewer than FEW validation images."""
-    lines = []
-    for counts, what in ((train, "training"), (validation, "validation")):
-        short = [f"{name} ({n})" for name, n in counts.items() if n < FEW]
-        if short and any(counts.values()):
-            lines.append(f"fewer than {FEW} {what} images of {shortened(short, SHOWN)}: their scores are mostly chance")
-    return lines
+    """Sentences about classes with few training images, and with few validation images (see `few_images`)."""
+    kinds = {"training": train, "validation": validation}
+    sentences = [
+        few_images({name: [n] for name, n in counts.items()}, kind)
+        for kind, counts in kinds.items()
+        if any(counts.values())
+    ]
+    return [sentence for sentence in sentences if sentence]
 
 
 def of_one_class(source: Source) -> list[str]:

@@ -8,6 +8,7 @@ from mae_jax.report import stats, without_leaked
 from mae_jax.report.analysis import Study, top_share
 from mae_jax.report.label_efficiency import EQUAL_UPDATES
 from mae_jax.report.runs import Level, Run, rounded
+from mae_jax.rundir.class_counts import few_images, few_start
 from mae_jax.rundir.predictions import clean
 
 
@@ -97,12 +98,17 @@ def flawless_lines(rows: Sequence[dict]) -> list[str]:
 
 
 def data_lines(study: Study) -> list[str]:
-    """What makes scores doubtful by run.json of the runs, each line once and with the levels that it is about."""
+    """What makes scores doubtful by run.json of the runs, each line once and with the levels that it is about.
+
+    Seeds may have other labels. Classes with few of them get one line for a level, with their numbers in all draws.
+    """
     where: dict[str, list[Level]] = {}
+    few = {level: _few_labels(study, level) for level in study.levels}
     for run in study.runs:
         warnings = run.info.get("data_warnings")
-        for line in warnings if isinstance(warnings, list) else ():
-            where.setdefault(clean(line), []).append(run.level)
+        for line in map(clean, warnings if isinstance(warnings, list) else ()):
+            counted = few[run.level] and line.startswith(few_start("training"))
+            where.setdefault(few[run.level] if counted else line, []).append(run.level)
     lines = []
     for line, levels in where.items():
         some = [level for level in study.levels if level in levels]
@@ -110,6 +116,15 @@ def data_lines(study: Study) -> list[str]:
         text = start + line
         lines.append(f"{text[:1].upper()}{text[1:]}.")
     return lines
+
+
+def _few_labels(study: Study, level: Level) -> str:
+    """The sentence about classes with few labels in any run of a level; "" if none has, or if a run does not tell."""
+    counts = [run.train_counts for run in study.runs if run.level == level]
+    known = [each for each in counts if each]
+    if len(known) < len(counts):
+        return ""
+    return few_images({name: [each.get(name, 0) for each in known] for name in study.runs[0].classes}, "training")
 
 
 def leak_lines(infos: Sequence[dict]) -> list[str]:

@@ -125,7 +125,7 @@ def find(
     tested += [Scored(runs[0].evaluation, other.name, other.study) for other in others]
     tested += [Scored(each.evaluation, "", each.study) for each in probes]
     compared, not_compared = between_arms.rows(contrasts, tested)
-    answer = _answer(study, rows, paired, worth, target)
+    answer = _answer(study, words.answer(study, rows, paired, worth, target, contrasts=bool(compared)))
     answer["headlines"] = [*between_arms.headlines(compared), *answer["headlines"]]
     answer["warnings"] = [*cautions.seen_lines(all_runs), *answer["warnings"]]
     sets = prediction_sets.analyze(study, [(other.name, other.study) for other in others])
@@ -161,9 +161,8 @@ def find(
     )
 
 
-def _answer(study: Study, rows: list[dict], paired: list[dict], worth: list[dict], target: float) -> dict:
+def _answer(study: Study, answer: dict) -> dict:
     """The sentences of the answer. If all encoders are frozen, the first headline says so."""
-    answer = words.answer(study, rows, paired, worth, target)
     evaluation = study.runs[0].evaluation
     if fine_tunes(evaluation):
         return answer

@@ -33,10 +33,13 @@ METRICS = {"accuracy": "in accuracy", PRIMARY: "in macro F1"}
 LITTLE = 0.02  # maximum gain at which more labels count as of little use
 
 
-def answer(study: Study, rows: list[dict], paired: list[dict], worth: list[dict], target: float = 0.0) -> dict:
+def answer(
+    study: Study, rows: list[dict], paired: list[dict], worth: list[dict], target: float = 0.0, contrasts: bool = False
+) -> dict:
     """The answer in words: headlines, and lines of detail.
 
-    `target` is the macro F1 that is enough; 0 means within 2 points of the best with all labels.
+    `target` is the macro F1 that is enough; 0 means within 2 points of the best with all labels. With `contrasts`,
+    other headlines compare arms, so it is not said that a run from scratch is missing.
     """
     accuracy = [row for row in paired if row["metric"] == "accuracy"]
     compared = list(dict.fromkeys((row["init"], row["arm"]) for row in accuracy))
@@ -65,7 +68,7 @@ def answer(study: Study, rows: list[dict], paired: list[dict], worth: list[dict]
             continue
         heads.append(gain(study, init_rows, paired, worth, arm))
     heads += later
-    if not accuracy:
+    if not (accuracy or contrasts):
         heads.append(f"Nothing is compared: that takes a run from {BASELINE} and another at the same fraction.")
     return {
         "headlines": [head for head in heads if head],

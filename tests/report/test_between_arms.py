@@ -81,10 +81,12 @@ def test_the_page_begins_with_the_contrasts_and_has_their_table(make, tmp_path):
     page = report.paths["page"].read_text()
     assert page.index("&lt;b&gt;stain against mae, macro F1: at 1 %") < page.index('id="curves"')
     assert "Arm against arm" in page and "<b>stain" not in page
+    assert "Each pair of arms differs in one thing." in page and "The question: how well" not in page
     with report.paths["contrasts"].open() as stream:
         rows = list(csv.DictReader(stream))
     assert {row["test_set"] for row in rows} == {"", "TestB"} and {row["first"] for row in rows} == {"<b>stain"}
     assert "| &lt;b>stain | mae" in report.paths["table_md"].read_text()
-    assert "Arm against arm" not in write_report(dirs, tmp_path / "plain").paths["page"].read_text()
+    plain = write_report(dirs, tmp_path / "plain").paths["page"].read_text()
+    assert "Arm against arm" not in plain and "The question: how well" in plain
     runs, _ = read_runs(dirs)
     assert len(runs) == 6

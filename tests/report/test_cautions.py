@@ -6,6 +6,7 @@ from mae_jax.report import cautions, tables
 from mae_jax.report.cautions import leak_lines
 from mae_jax.report.page import write_report
 from mae_jax.report.runs import read_runs
+from mae_jax.rundir.class_counts import few_images
 
 
 def test_a_damaged_comparison_with_training_is_skipped():
@@ -29,6 +30,21 @@ def test_a_warning_of_the_data_names_the_levels_that_it_is_about(make):
     runs = [dataclasses.replace(run, info=run.info | {"data_warnings": text[run.fraction]}) for run in study.runs]
     lines = cautions.cautions(dataclasses.replace(study, runs=runs), tables.rows(study))
     assert lines[-2:] == [f"With 10 % of the labels; 50 % of the labels: {few}.", "Every day has one class."]
+
+
+def test_few_labels_of_all_draws_are_one_line(make):
+    study = make.in_memory({("", f, "mae"): [0.6, 0.7] for f in (0.1, 1.0)})
+    drawn = {(0.1, 0): [2, 9], (0.1, 1): [0, 7], (1.0, 0): [20, 90], (1.0, 1): [20, 90]}
+    names = study.runs[0].classes
+    runs = []
+    for run in study.runs:
+        counts = dict(zip(names, [*drawn[run.fraction, run.seed], *[50] * (len(names) - 2)], strict=True))
+        warnings = [few_images({name: [n] for name, n in counts.items()}, "training")] if run.fraction < 1 else []
+        runs.append(dataclasses.replace(run, train_counts=counts, info=run.info | {"data_warnings": warnings}))
+    lines = cautions.data_lines(dataclasses.replace(study, runs=runs))
+    assert lines == [
+        f"With 10 % of the labels: fewer than 5 training images of {names[0]} (0 to 2): their scores are mostly chance."
+    ]
 
 
 def test_models_without_a_mistake_prove_nothing(make):
