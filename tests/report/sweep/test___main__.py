@@ -1,5 +1,8 @@
 """`python -m mae_jax.report.sweep`: arguments, output and errors."""
 
+import json
+
+from mae_jax.__main__ import dispatch
 from mae_jax.report.sweep.__main__ import main, parser
 
 
@@ -12,6 +15,18 @@ def test_a_sweep_s_directory_is_all_of_its_runs(tmp_path, write_network, capsys)
     assert out.endswith(f"\n\nreport: {tmp_path / 'out' / 'index.html'}\n")
     assert "<h1>Masks</h1>" in (tmp_path / "out" / "index.html").read_text()
     assert not list((tmp_path / "out" / "figures").glob("*.png"))
+
+
+def test_mae_jax_report_writes_the_report_of_a_sweep_s_directory(tmp_path, write_network, capsys):
+    study = tmp_path / "sweep"
+    for ratio in (0.25, 0.75):
+        write_network(study / "pretrain" / f"{ratio}", ratio, 0)
+    (study / "study.json").write_text(json.dumps({"config": {"task": "sweep"}}))
+    assert dispatch(["report", str(study)]) == 0
+    assert capsys.readouterr().out.endswith(f"\n\nreport: {study / 'report' / 'index.html'}\n")
+    assert "removed in training" in (study / "report" / "sweep.md").read_text()
+    assert dispatch(["report", str(tmp_path / "sweep" / "pretrain")]) == 2  # no classifier, and no sweep either
+    assert "no classifier among its 2 runs" in capsys.readouterr().err
 
 
 def test_an_address_and_a_directory_without_networks_are_one_line_and_exit_code_2(tmp_path, capsys):
