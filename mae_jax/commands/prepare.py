@@ -60,7 +60,7 @@ def main(options: argparse.Namespace) -> None:
     with signals.blocked():
         from mae_jax.data import prepared
     if not prepared.known(options.dataset):
-        raise UserError(f"{options.dataset} cannot be prepared; use one of {', '.join(prepared.WHERE)}")
+        raise UserError(f"{options.dataset} cannot be prepared; use one of {', '.join(prepared.names())}")
     with signals.blocked():
         from mae_jax.datasets.prepare import prepare
 

@@ -349,6 +349,6 @@ def refuse_unknown(data: DataFields, name: str = "") -> None:
     if prepared.known(name):
         prepared.locate(name, data.prepared_dir)
     elif name not in NAMES:
-        raise UserError(f"data.source={name} is not known; use one of {', '.join((*NAMES, *prepared.WHERE))}")
+        raise UserError(f"data.source={name} is not known; use one of {', '.join((*NAMES, *prepared.names()))}")
     if name == "folder" and not data.dir and not data.labels:
         raise UserError("data.dir='' is empty; source=folder needs the directory of the images, or data.labels")

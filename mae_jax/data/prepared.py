@@ -166,6 +166,11 @@ def known(name: str) -> bool:
     return name.partition(":")[0] in WHERE
 
 
+def names() -> list[str]:
+    """The names of the data sets that can be prepared. A name that needs a ":CONFIG" ends in ":NAME"."""
+    return [name if DEFAULT_CONFIG.get(name, name) else f"{name}:NAME" for name in WHERE]
+
+
 def tfds_name(name: str) -> str:
     """TFDS's name: prcc -> prcc/tile500, raabin_wbc -> raabin_wbc. Raises UserError if the part after ":" is wrong."""
     dataset, colon, config = name.partition(":")

@@ -173,7 +173,7 @@ def _all(name: str, directory: str | os.PathLike, say: Callable, data: DataField
     else:
         raise UserError(
             f"{name!r} is neither a folder, a table of labels nor a data set that can be prepared; use one of "
-            f"{', '.join(prepared.WHERE)}"
+            f"{', '.join(prepared.names())}"
         )
     names, groups, labels, digests, looks, reads = zip(*rows.values(), strict=True)
     return Images(

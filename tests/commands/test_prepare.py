@@ -21,7 +21,7 @@ def test_options_are_passed_on_and_a_magnification_is_a_resolution(record):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["cam17", "--source=a"], "cam17 cannot be prepared; use one of raabin_wbc, cam16, prcc, tiles"),
+        (["cam17", "--source=a"], "cam17 cannot be prepared; use one of raabin_wbc, cam16, prcc, tiles:NAME"),
         (["cam16", "--source=a", "--mpp=1"], "--mpp is for tiles:NAME; cam16 has no such option"),
         (["prcc", "--source=a", "--tile=99"], "--tile is for tiles:NAME; prcc has no such option; use prcc:tile99"),
         (["tiles:x", "--source=a", "--magnification=0"], "--magnification=0 is out of range; allowed: 0.1 to 200"),

@@ -112,6 +112,10 @@ def test_names_of_tfds(name, tfds):
     assert prepared.tfds_name(name) == tfds and prepared.known(name)
 
 
+def test_names_to_choose_from_say_which_need_one_of_the_user():
+    assert prepared.names() == ["raabin_wbc", "cam16", "prcc", "tiles:NAME"]
+
+
 @pytest.mark.parametrize("name", ["raabin_wbc:x", "tiles", "tiles:", "tiles:../x", "prcc:a/b"])
 def test_names_that_tfds_could_not_have_are_refused(name):
     with pytest.raises(UserError, match=rf"data.source={re.escape(name)} is not a data set that can be prepared"):
