@@ -45,7 +45,7 @@ def _shown(value) -> str:
 
 def _allowed(rule: Rule, default) -> str:
     if rule.choices:
-        return ", ".join(map(str, rule.choices))
+        return ", ".join(str(choice) or "empty" for choice in rule.choices)
     if rule.allowed:
         return rule.allowed
     if rule.has_range:

@@ -36,7 +36,6 @@ import numpy as np
 
 ROOT = Path(__file__).resolve().parents[2]
 IMAGES = f"{os.sep}images{os.sep}"  # in the path of every drawn image
-OPENING = ("start", "finished", "predict")  # what has images to open
 SIZES: dict[str, tuple[int, ...]] = {
     "start": (1000, 2000, 4000),
     "looks": (1000, 10_000, 100_000),
