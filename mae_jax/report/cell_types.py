@@ -204,20 +204,20 @@ def confusions(study: Study, types: CellTypes, most: int = 10) -> list[str]:
     pairs = [divmod(at, len(wrong)) for at in order.tolist()]
     names = study.runs[0].classes
     return [
-        f"{_count(float(wrong[i, j]))} of {matrix.counts[i].sum():,.0f} {names[i]} are taken for {names[j]}."
+        f"{_count(float(wrong[i, j]))} of {matrix.counts[i].sum():,.0f} {names[i]} are classified as {names[j]}."
         for i, j in pairs
         if wrong[i, j] > 0
     ]
 
 
 def _sentence(name: str, i: int, matrix: Matrix, row: dict, classes: Sequence[str]) -> str:
-    """`Monocyte: 75 of 95 right (79 %, 70 to 86 %), 18 taken for Lymphocyte.`"""
+    """`Monocyte: 75 of 95 right (79 %, 70 to 86 %), 18 classified as Lymphocyte.`"""
     counts = matrix.counts[i]
     share, low, high = (rounded(row[f"sensitivity{end}"], 0) for end in ("", "_low", "_high"))
     text = f"{name}: {_count(counts[i])} of {row['n']:,} right ({share} %, {low} to {high} %)"
     wrong = [(counts[j], classes[j]) for j in np.argsort(-counts).tolist() if j != i and counts[j] >= 0.5]
     if wrong:
-        text += ", " + " and ".join(f"{_count(n)} taken for {other}" for n, other in wrong[:2])
+        text += ", " + " and ".join(f"{_count(n)} classified as {other}" for n, other in wrong[:2])
     return text + "."
 
 

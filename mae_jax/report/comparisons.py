@@ -18,7 +18,7 @@ SURE = 0.05  # significance level for a corrected p value
 NOTHING = "no difference shown"
 COLLAPSED = "collapsed: nothing to compare"
 TOO_FEW = "too few images to compare"
-UNSURE = "not sure after Holm's correction"
+UNSURE = "not confirmed by Holm's correction"
 TIMES = {1: "once", 2: "twice"}  # how often a model was trained, in words
 
 T = TypeVar("T")

@@ -17,7 +17,7 @@ CAPTIONS = {
     "Bars are 95 % intervals. Points of one fraction are shifted sideways so that both can be seen.",
     "sensitivity": "Sensitivity (recall) for each cell type against the labels, with 95 % "
     "intervals; the number of test images is in parentheses. The rarest cell types come first.",
-    "differences": "Difference to the training from scratch on the same test images, with 95 % intervals. Points "
+    "differences": "Scores minus those of training from scratch on the same test images, with 95 % intervals. Points "
     "right of the line are better. An open mark means that no difference is shown, or that Holm's correction does not "
     "confirm it.",
     "power_law": "Errors against labels on logarithmic axes, with a fitted power law (dashed). R² measures "

@@ -158,7 +158,7 @@ def differences(study: Study, paired: Sequence[dict]) -> Numbers:
     drawn = [row for row in paired if row["metric"] in NAMES]
     if not all(is_higher(row) or is_lower(row) for row in drawn):
         handles.append(tuple(handle(study, i, markersize=6, markerfacecolor="white", linewidth=0) for i in inits))
-        labels.append(NOTHING + (", or not sure" if any(map(is_unsure, drawn)) else ""))
+        labels.append(NOTHING + (", or not confirmed" if any(map(is_unsure, drawn)) else ""))
     tall = sum(max(0.3 + LINE * name.count("\n"), 0.24 * len(inits)) for name in names)
     figure = grid(
         *(1, 2), panel=(1.7, max(0.8, tall)), handles=handles, labels=labels, title=1, left=0.15 + LETTER * most

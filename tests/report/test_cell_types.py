@@ -126,8 +126,8 @@ def test_sentences(study):
     result = cell_types.analyze(study)
     assert cell_types.best(study, result.chosen) == "mae"
     text = cell_types.lines(study, result)
-    assert text[0].startswith("Monocyte: 16 of 20 right (80 %, 56 to 94 %), 4 taken for Lymphocyte.")
-    assert text[1].startswith("Lymphocyte: 38 of 40 right") and text[1].endswith(", 2 taken for Neutrophil.")
+    assert text[0].startswith("Monocyte: 16 of 20 right (80 %, 56 to 94 %), 4 classified as Lymphocyte.")
+    assert text[1].startswith("Lymphocyte: 38 of 40 right") and text[1].endswith(", 2 classified as Neutrophil.")
     assert text[2] == "Neutrophil: 60 of 60 right (100 %, 94 to 100 %)."
     assert cell_types.rarest(study, result) == (
         "The rarest cell type is Monocyte: 20 of 120 test images (16.7 %). "
@@ -139,14 +139,14 @@ def test_counts_are_means_over_the_seeds(tmp_path):
     dirs = [write(tmp_path / f"{s}", "mae", 1.0, {("Monocyte", "Lymphocyte"): s + 1}, seed=s) for s in (0, 1)]
     study = analysis.analyze(read_runs(dirs)[0])
     text = cell_types.lines(study, cell_types.analyze(study))
-    assert text[0].startswith("Monocyte: 18.5 of 20 right (92 %") and text[0].endswith("1.5 taken for Lymphocyte.")
+    assert text[0].startswith("Monocyte: 18.5 of 20 right (92 %") and text[0].endswith("1.5 classified as Lymphocyte.")
 
 
 def test_the_page_has_matrices_and_files(dirs, tmp_path):
     report = write_report(dirs, tmp_path / "out")
     page = report.paths["page"].read_text()
     assert page.count('<table class="matrix">') == 4
-    assert "Monocyte: 16 of 20 right (80 %, 56 to 94 %), 4 taken for Lymphocyte." in page
+    assert "Monocyte: 16 of 20 right (80 %, 56 to 94 %), 4 classified as Lymphocyte." in page
     with report.paths["confusion"].open(newline="") as stream:
         rows = [r for r in csv.DictReader(stream) if (r["fraction"], r["init"], r["label"]) == ("1", "mae", "Monocyte")]
     assert [(r["prediction"], r["mean_count"], r["share"]) for r in rows] == [
@@ -163,7 +163,7 @@ def test_many_classes_are_listed_not_drawn(make, tmp_path):
     assert len(result.shown) == cell_types.MOST < len(result.names)
     assert max(counts[classes.index(c)] for c in result.shown) <= sorted(counts[counts > 0])[cell_types.MOST - 1]
     page = write_report(dirs, tmp_path / "out").paths["page"].read_text()
-    assert 'class="matrix"' not in page and "are taken for class" in page and "The page shows the 12 rarest" in page
+    assert 'class="matrix"' not in page and "are classified as class" in page and "The page shows the 12 rarest" in page
 
 
 def test_training_images_of_each_class_are_on_the_page(dirs, tmp_path):
@@ -228,12 +228,12 @@ def test_the_second_matrix_is_of_the_strongest_arm(make):
 def test_a_collapsed_matrix_is_named_so(make, tmp_path):
     dirs = make.study(tmp_path / "study", rows=60)[:4]  # scratch collapses at 1 %
     page = write_report(dirs, tmp_path / "out").paths["page"].read_text()
-    assert "scratch (collapsed), 1 % of the labels: images of each row" in page
-    assert "scratch, 10 % of the labels: images of each row" in page
+    assert "scratch (collapsed), 1 % of the labels: true cell types (rows)" in page
+    assert "scratch, 10 % of the labels: true cell types (rows)" in page
 
 
 def test_nearly_all_right_is_not_all(make):
     study = make.in_memory({("", 1.0, "scratch"): [0.999]}, images=1000)
     text = cell_types.lines(study, cell_types.analyze(study))
-    (nearly,) = [line for line in text if " taken for " in line]
+    (nearly,) = [line for line in text if " classified as " in line]
     assert "(100 %" not in nearly and "(99." in nearly

@@ -11,7 +11,7 @@ def test_an_interval_and_the_corrected_p_value_decide_together():
     result = judge([zero, doubtful, None, sure])
     assert [row["verdict"] for row in result] == [
         "no difference shown",
-        "lower, not sure after Holm's correction",
+        "lower, not confirmed by Holm's correction",
         "collapsed: nothing to compare",
         "higher",
     ]

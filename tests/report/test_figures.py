@@ -57,10 +57,10 @@ def test_the_curve_of_an_arm_is_in_the_legend_as_it_is_drawn(drawn):
 def test_open_marks_of_the_forest_are_named_only_where_they_occur(drawn):
     texts = [text.get_text() for text in drawn["differences"].figure.legends[0].get_texts()]
     rows = drawn["differences"].numbers
-    unsure = any("not sure" in row["verdict"] for row in rows)
+    unsure = any("not confirmed" in row["verdict"] for row in rows)
     open_marks = unsure or any(row["verdict"] == "no difference shown" for row in rows)
     assert [text for text in texts if text.startswith("no difference")] == (
-        ["no difference shown" + (", or not sure" if unsure else "")] if open_marks else []
+        ["no difference shown" + (", or not confirmed" if unsure else "")] if open_marks else []
     )
 
 

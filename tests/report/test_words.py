@@ -255,17 +255,17 @@ def test_worse_is_a_cost(make):
 
 def test_the_headline_says_what_holm_does_not_confirm(steady):
     answer = answer_of(steady)
-    unsure = {"holm_p": 0.07, "verdict": "higher, not sure after Holm's correction"}
+    unsure = {"holm_p": 0.07, "verdict": "higher, not confirmed by Holm's correction"}
     paired = [row | (unsure if row["fraction"] == 0.1 else {}) for row in answer["paired"]]
     second = words.answer(steady, answer["rows"], paired, answer["worth"])["headlines"][1]
     assert (
-        "a difference of +8.0 points of accuracy at 10 % is not sure after Holm's correction; no difference" in second
+        "a difference of +8.0 points of accuracy at 10 % is not confirmed by Holm's correction; no difference" in second
     )
-    assert second.count("not sure") == 1 and "times the labels at 1 %" in second
+    assert second.count("not confirmed") == 1 and "times the labels at 1 %" in second
     lines = words.answer(steady, answer["rows"], paired, answer["worth"])["lines"]
-    doubtful = [line for line in lines if "not sure" in line]
+    doubtful = [line for line in lines if "not confirmed" in line]
     assert [line.partition(",")[0] for line in doubtful] == ["10 % of the labels (200 images + 50 for choosing)"]
-    assert "higher, not sure after Holm's correction, +8.0 points" in doubtful[0]
+    assert "higher, not confirmed by Holm's correction, +8.0 points" in doubtful[0]
     assert "(p = 0.07)" in doubtful[0]  # the uncorrected p is far below 0.05
 
 
@@ -393,13 +393,13 @@ def equal_rows(paired, **changes):
 
 def test_no_difference_is_not_said_beside_an_interval_without_0(real):
     answer = answer_of(real)
-    unsure = {"low": 0.01, "high": 0.054, "holm_p": 0.2, "verdict": "higher, not sure after Holm's correction"}
+    unsure = {"low": 0.01, "high": 0.054, "holm_p": 0.2, "verdict": "higher, not confirmed by Holm's correction"}
     line = words.equal_updates_line(equal_rows(answer["paired"], **unsure), "mae")
     assert line.startswith(
         "Trained for equally many updates, pre-trained models are not shown to be better than those from scratch: in "
         "accuracy +"
     )
-    assert line.count("not sure after Holm's correction") == 6  # three numbers of labels in two metrics
+    assert line.count("not confirmed by Holm's correction") == 6  # three numbers of labels in two metrics
     assert "no difference" not in line
     nothing = {"low": -0.01, "holm_p": 1.0, "verdict": "no difference shown", "init": "MAE-Big", "seeds": 2}
     line = words.equal_updates_line(equal_rows(answer["paired"], **nothing), "MAE-Big")
@@ -439,7 +439,7 @@ def test_others_that_never_reached_the_target_are_said_to_have_not_even_if_no_di
     head = answer_of(study)["headlines"][0]
     assert f"; from scratch, no number that was tried does (best: {best:.2f} with " in head
     assert ", but with as many labels the difference is +" in head
-    assert ": no difference shown. Enough is" in head or ": not sure after Holm's correction. Enough is" in head
+    assert ": no difference shown. Enough is" in head or ": not confirmed by Holm's correction. Enough is" in head
 
 
 def test_statements_about_models_and_about_pre_training_are_apart(make):
