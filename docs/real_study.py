@@ -71,7 +71,7 @@ def gain(pair: dict[str, str] | None) -> str:
         return "collapsed"
     low, high = signed(pair["low"]), signed(pair["high"])
     value = signed(pair["difference"])
-    shown = pair["verdict"] in ("higher", "lower")  # else no difference, or not sure after Holm's correction
+    shown = pair["verdict"] in ("higher", "lower")  # else no difference, or not confirmed by Holm's correction
     return f"{f'**{value}**' if shown else value} ({low} to {high})"
 
 
