@@ -107,6 +107,22 @@ class DataFields(Fields):
         choices=("all", "fraction"),
         used="labels",
     )
+    val_folds: int = field(
+        0,
+        "val_of=fraction: number of folds of a cross-validation that chooses the epoch on the images of the fraction, "
+        "all of which then train the model; takes as many trainings more. 0: off",
+        low=0,
+        high=100,
+        used="updates_with_labels val_of_fraction",
+    )
+    val_folds_up_to: float = field(
+        0.0,
+        "cross-validate fractions up to this one, or label_counts up to this number; larger ones hold `val_fraction` "
+        "out. 0: cross-validate all",
+        low=0,
+        high=10**9,
+        used="updates_with_labels val_folds",
+    )
     fraction: float = field(1.0, "share of the labels to train on, per class", low=0, high=1, open="low", used="labels")
     label_count: int = field(
         0, "number of labeled images to train on, over all classes; 0: use `fraction`", low=0, high=10**9, used="labels"
@@ -207,3 +223,13 @@ class DataFields(Fields):
     synthetic_size: int = field(
         96, "source=synthetic: width and height of an image in pixels", low=16, high=4096, used="synthetic"
     )
+
+    @property
+    def folds(self) -> int:
+        """The number of folds of this run's cross-validation; 0: none."""
+        return self.folds_of(self.fraction, self.label_count)
+
+    def folds_of(self, fraction: float, label_count: int) -> int:
+        """`folds` of a run on another fraction or, unless it is 0, number of labels."""
+        few = not self.val_folds_up_to or (label_count or fraction) <= self.val_folds_up_to
+        return self.val_folds if few else 0

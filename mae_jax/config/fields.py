@@ -128,7 +128,8 @@ def probe_of(finetune: RunConfig | ConfigDict, task: str) -> ConfigDict:
     c.data.update({name: default for name, (default, rule) in rules(DataFields).items() if rule.augments})
     c.model.update(drop_path=0.0, dropout=0.0, head_std=defaults(task).model.head_std)
     if task in QUICK:  # their images are cropped as in evaluation
-        c.data.update({name: getattr(DataFields(), name) for name in ("crop_scale", "crop_ratio", "flips")})
+        unread = ("crop_scale", "crop_ratio", "flips", "val_folds", "val_folds_up_to")
+        c.data.update({name: getattr(DataFields(), name) for name in unread})
     else:
         for name in ("select", "patience", "balance", "match_fraction", "match_count"):
             c.train[name] = given.train[name]

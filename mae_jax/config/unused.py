@@ -42,6 +42,8 @@ CONDITIONS = {
     "updates_with_labels": Condition(
         "by finetune and linear_probe", lambda c, _: c.traits.labeled and c.traits.updates
     ),
+    "val_of_fraction": Condition("with data.val_of=fraction", lambda c, _: c.data.val_of == "fraction"),
+    "val_folds": Condition("with data.val_folds above 0", lambda c, _: c.data.val_folds > 0),
     "fine_tuning": Condition("by finetune", lambda c, _: c.traits.fine_tunes),
     "updates": Condition(
         "by tasks that train in steps (pretrain, finetune, linear_probe)", lambda c, _: c.traits.updates

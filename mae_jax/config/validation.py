@@ -212,7 +212,8 @@ def _validate_training(config: RunConfig, prefix: str) -> None:
         raise UserError(f"{prefix}train.batch_size=0: set it or {prefix}train.batch_per_device")
     if t.select != "last" and not config.traits.labeled:
         raise UserError(f"{prefix}train.select={t.select} is only for classifiers; for pre-training set it to last")
-    if t.select != "last" and not config.data.val_fraction:
+    _validate_folds(config, prefix)
+    if t.select != "last" and not config.data.val_fraction and not config.data.folds:
         raise UserError(
             f"{prefix}train.select={t.select} needs validation images, but {prefix}data.val_fraction=0: raise "
             f"it, or set {prefix}train.select=last"
@@ -292,6 +293,23 @@ def _validate_start(config: RunConfig, prefix: str) -> None:
         raise UserError(
             f"{prefix}init={config.init} has no network to train, so {prefix}task={config.task} is not possible; use "
             f"{prefix}task={' or '.join(QUICK)}, such as --config=configs/probe.py"
+        )
+
+
+def _validate_folds(config: RunConfig, prefix: str) -> None:
+    """Checks the cross-validation that chooses the epoch."""
+    k = config.data.val_folds
+    if k == 1:
+        raise UserError(f"{prefix}data.val_folds=1 leaves nothing to train on; use 0 for none, or 2 and more")
+    if k and config.data.val_of != "fraction":
+        raise UserError(
+            f"{prefix}data.val_folds={k} validates on the images of the fraction, but {prefix}data.val_of="
+            f"{config.data.val_of}: set it to fraction, or val_folds to 0"
+        )
+    if k and config.train.select == "last":
+        raise UserError(
+            f"{prefix}data.val_folds={k} chooses the epoch, but {prefix}train.select=last: set it to macro_f1, "
+            f"accuracy or loss, or val_folds to 0"
         )
 
 

@@ -36,6 +36,7 @@ class Labelled:
     groups: dict  # entry of run.json about groups, see `groups.facts`
     repeated: dict  # identical images in the training source, see `findings.repeated`
     warnings: tuple[str, ...]  # about data that make scores unreliable
+    folds: int = 0  # number of folds of the images to train on, of which each validates once (`data.val_folds`)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,12 +98,14 @@ def labelled(
     cache: DataCache | None = None,
     search_leaks: bool = True,
     select: Select | None = None,
+    fold: int | None = None,
 ) -> Labelled:
     """Opens the training and test images, splits off validation images, and selects the fraction of labels.
 
     `cache` keeps sources between calls, for the cells of a study. Without `search_leaks`, `leaks` is empty. `select`
     selects for data.subset=typical and coreset; without it, as in a plan, which needs only their number, the images are
-    random. Raises UserError if the source is unknown or its images cannot be used.
+    random. With data.val_folds, a `fold`, counted from 0, validates; without one, all images of the fraction train.
+    Raises UserError if the source is unknown or its images cannot be used.
     """
     cache = cache or DataCache()
     sets = cache.sources(labelled_sets.load, data, on_progress, cache.decoded)
@@ -113,9 +116,15 @@ def labelled(
             "data.val_of=fraction, but these images have a validation split, whose labels are not of the fraction: set "
             "data.val_of=all, or data.val_split=none to leave that split out"
         )
+    n_folds = 0
     if from_fraction:
         pool = np.arange(len(train))
         train_idx, val_idx = drawn_with_validation(train, data, select=select)
+        if data.folds:
+            of = folds_of(train, train_idx, data)
+            n_folds = int(of.max()) + 1
+            if fold is not None:
+                train_idx, val_idx = train_idx[of != fold], train_idx[of == fold]
     else:
         pool, val_idx = cache.once(
             ("validation", *_key(labelled, data), data.val_fraction, data.val_seed), lambda: _split(sets, data)
@@ -149,7 +158,8 @@ def labelled(
         *findings.few(subset["actual"], subset["validation"]),
         *cache.sources(_of_one_class, data, {sets.train_name: train} | tests),
     ]
-    return Labelled(train, test, train_idx, val_idx, subset, external, shared, sets, groups, repeated, tuple(warnings))
+    about = (subset, external, shared, sets, groups, repeated, tuple(warnings), n_folds)
+    return Labelled(train, test, train_idx, val_idx, *about)
 
 
 def _split(sets: LabelledSets, data: DataFields) -> tuple[Int[np.ndarray, " t"], Int[np.ndarray, " v"]]:
@@ -178,14 +188,22 @@ def drawn_with_validation(
     """The images of the fraction that train and those that validate, as numbers in `train`.
 
     `share` or `count`, where one is given, replace `data.fraction` and `data.label_count`. The fractions are nested
-    unless an encoder selects them; what trains and what validates within each is drawn for itself. Raises UserError as
-    `nested_subset` does.
+    unless an encoder selects them; what trains and what validates within each is drawn for itself. Where the fraction
+    is cross-validated, all its images train. Raises UserError as `nested_subset` does.
     """
     wanted = (share or 1.0, count) if share or count else (data.fraction, data.label_count)
     chosen = _drawn(train, np.arange(len(train)), data, *wanted, select)
+    if data.folds_of(*wanted):
+        return chosen, chosen[:0]
     groups = [train.groups[i] for i in chosen]
     kept, held = subsets.split_validation(train.labels[chosen], groups, data.val_fraction, data.val_seed)
     return chosen[kept], chosen[held]
+
+
+def folds_of(train: Source, chosen: Int[np.ndarray, " n"], data: DataFields) -> Int[np.ndarray, " n"]:
+    """The fold of each of these images of `train`, counted from 0. Raises UserError as `subsets.folds` does."""
+    groups = [train.groups[i] for i in chosen]
+    return subsets.folds(train.labels[chosen], groups, data.folds, data.val_seed, field="data.val_folds")
 
 
 def n_training(data: DataFields, opened: Labelled, share: float = 0.0, count: int = 0) -> int:

@@ -63,7 +63,9 @@ def split_validation(
     return everything[~chosen[group]], everything[chosen[group]]
 
 
-def folds(labels: Int[np.ndarray, " n"], groups: Sequence[str], k: int, seed: int) -> Int[np.ndarray, " n"]:
+def folds(
+    labels: Int[np.ndarray, " n"], groups: Sequence[str], k: int, seed: int, *, field: str = "probe.folds"
+) -> Int[np.ndarray, " n"]:
     """The fold, 0 to k - 1, of each image, for cross-validation. Folds have about equally many images of each class.
 
     A group is never split; an image without a group ("") is its own group. With fewer groups than `k`, there is a fold
@@ -71,7 +73,7 @@ def folds(labels: Int[np.ndarray, " n"], groups: Sequence[str], k: int, seed: in
     """
     group, counts = _images_of(labels, groups)
     if len(counts) < 2:
-        raise UserError(f"probe.folds={k} needs images of two groups or more, but these are all of {groups[0]!r}")
+        raise UserError(f"{field}={k} needs images of two groups or more, but these are all of {groups[0]!r}")
     total, rng = counts.sum(0), np.random.default_rng((seed, Purpose.FOLDS))
     order = rng.permutation(len(counts))
     order = order[np.argsort(-counts[order].sum(1), kind="stable")]  # the largest groups first

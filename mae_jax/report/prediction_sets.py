@@ -81,6 +81,11 @@ def _lacks(run: Run) -> str:
     validation = run.validation
     if validation is None or validation.probabilities is None or run.test.probabilities is None:
         return "prediction sets are not shown: they need class probabilities of test and validation images"
+    if run.cross_validated:
+        return (
+            "prediction sets are not shown: they need validation images, but the predictions of a cross-validation are "
+            "those of other models"
+        )
     counts = np.bincount(validation.labels, minlength=len(run.classes))
     rare = int(counts.argmin())
     if counts[rare] < FEWEST:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeGuard
 
 import numpy as np
 
-from mae_jax.rundir.contents import CONFIG, USUAL, is_pretraining, parse, peek, peek_object, unreadable_format
+from mae_jax.rundir.contents import CONFIG, USUAL, chooses, is_pretraining, parse, peek, peek_object, unreadable_format
 from mae_jax.rundir.predictions import Predictions, clean, read_predictions, show
 from mae_jax.runtime.disk import is_file, naming
 from mae_jax.runtime.errors import UserError
@@ -129,6 +129,11 @@ class Run:
         """Whether training began with random weights, also if the study names this initialization otherwise."""
         config = self.info.get("config")
         return self.init == BASELINE or (isinstance(config, dict) and config.get("init") == BASELINE)
+
+    @property
+    def cross_validated(self) -> bool:
+        """Whether `validation` has its training images, each predicted by a model that was trained without it."""
+        return bool(self.info.get("folds")) and not chooses(self.evaluation)
 
     @property
     def level(self) -> Level:

@@ -116,11 +116,15 @@ def choice(runs: Sequence[Run]) -> dict[str, float | int | str | None]:
     does not say. `validation_accuracy`
     and `validation_accuracy_last`: at the tested epoch and at the last one, None where metrics.jsonl does not say.
     `tuned`: how the study has chosen hyperparameters. `n_temperature`: validation images that the temperature and the
-    prediction sets were fitted to.
+    prediction sets were fitted to. `folds`: of a cross-validation on the training images that chose instead, or 0.
     `accuracy_last_epoch` and `f1_last_epoch`: on the test images at the last epoch, None where results.json does not.
     """
     counts, chosen, last, choosing = [], [], [], False
-    fitted = [len(v.images) for run in runs if (v := run.validation) and v.probabilities is not None]
+    fitted = [
+        0 if run.cross_validated else len(v.images)
+        for run in runs
+        if (v := run.validation) and v.probabilities is not None
+    ]
     for run in runs:
         select = run.info.get("select")
         if run.info.get("folds"):  # cross-validation on the training images
@@ -146,6 +150,7 @@ def choice(runs: Sequence[Run]) -> dict[str, float | int | str | None]:
     return {
         "n_choosing": n_choosing,
         "n_temperature": n_temperature,
+        "folds": folds if isinstance(folds := runs[0].info.get("folds"), int) else 0,
         "chosen": " and ".join(use for use, n in uses.items() if n or (n is None and choosing)),
         "tuned": tuned(runs[0]),
         "validation_accuracy": float(np.mean(chosen)) if complete else None,
@@ -164,7 +169,9 @@ def for_choosing(row: dict) -> int:
 
 
 def further(row: dict) -> str:
-    """`+ 223 for choosing`, or that their number is not known; "" if the row's models chose nothing."""
+    """`+ 223 for choosing`, `5-fold on the same labels`, or that their number is not known; "" if nothing chose."""
+    if row["folds"]:
+        return f"{row['folds']}-fold on the same labels"
     if row["n_choosing"] is None and row["chosen"] not in ("", "temperature"):
         return "+ an unknown number for choosing"
     return f"+ {n:,} for choosing" if (n := for_choosing(row)) else ""

@@ -365,18 +365,26 @@ def tuned_lines(rows: Sequence[dict]) -> list[str]:
 def choice_lines(rows: Sequence[dict]) -> list[str]:
     """Says that validation images are labeled, too, what they were used for, and how much choosing gained on them."""
     counts: dict[str, list[str]] = {}
+    folded: dict[int, dict[str, None]] = {}  # what was trained on, by the number of folds
     for row in rows:
+        if row["folds"]:
+            folded.setdefault(row["folds"], {})[Level.of_row(row).labels] = None
         if row["chosen"] and (n := validation_labels(row)) not in (known := counts.setdefault(row["chosen"], [])):
             known.append(n)
+    lines = [
+        f"{k}-fold cross-validation on the training images chose with {_join(list(labels))}; it took no further labels."
+        for k, labels in folded.items()
+    ]
     if not counts:
-        return []
+        return lines
     numbers = [f"{_join(ns)} of them to set the {uses}" for uses, ns in counts.items()]
-    text = f"Validation images are labeled images, too. Besides its training images, each run used {_join(numbers)}."
+    each = "each other run" if lines else "each run"
+    text = f"Validation images are labeled images, too. Besides its training images, {each} used {_join(numbers)}."
     gains = [row for row in rows if row["validation_accuracy_last"] is not None]
     if gains:
         most = max(row["validation_accuracy"] - row["validation_accuracy_last"] for row in gains)
         text += f" Their accuracy at the chosen epoch is at most {100 * most:.1f} points above that at the last one."
-    return [text]
+    return [*lines, text]
 
 
 def plateau_lines(study: Study) -> list[str]:

@@ -28,6 +28,7 @@ MISTAKES = "thumbnails"  # has small pictures of the most confident mistakes
 THUMBNAIL = 192  # longest side of these pictures in pixels
 EXAMPLES = "examples"  # has a small picture of each class
 BUNDLE = "mae_jax_bundle"  # a key in the config.json of a bundle, which is not a run
+FOLDS = "folds"  # has the predictions of a cross-validation, and its models until they are trained
 EXTERNAL = "external"  # has a directory with a predictions.csv for each external test set
 ROBUSTNESS = "robustness"  # folders with predictions for changed test images
 RECONSTRUCTIONS = "reconstructions.csv"  # of a pre-training; the .json has the means, the .png a sheet of pictures

@@ -215,6 +215,46 @@ class Progress:
             print(printable(line), file=self.stream, flush=True)
 
 
+class Parts(Progress):
+    """Shows several trainings, one after the other and with equally many steps, as one run of all their steps.
+
+    Only the last one is described.
+    """
+
+    def __init__(self, outer: Progress, count: int):
+        """`outer` shows them; `count` is their number."""
+        super().__init__(outer.every_seconds, stream=outer.stream, quiet=outer.quiet)
+        self.outer, self.count, self._part, self._started = outer, count, 0, False
+
+    def start(self, label: str, steps: int, first: int, images_per_step: int) -> None:
+        self.steps = steps
+        if not self._started:
+            self._started = True
+            self.outer.start(label, steps * self.count, steps * self._part + first, images_per_step)
+        self.outer.label = label
+
+    def back(self, first: int) -> None:
+        self.outer.back(self.steps * self._part + first)
+
+    def skip(self) -> None:
+        self._part += 1
+
+    def update(self, step: int, text: str) -> None:
+        self.outer.update(self.steps * self._part + step, text)
+
+    def finish(self) -> None:
+        self._part += 1
+        if self._part == self.count:
+            self.outer.finish()
+
+    def describe(self, kind: str, lines: Sequence[str]) -> None:
+        if self._part == self.count - 1:  # the others train on parts of the same images
+            self.outer.describe(kind, lines)
+
+    def say(self, line: str) -> None:
+        self.outer.say(line)
+
+
 def _terminal(stream: TextIO) -> bool:
     return bool(getattr(stream, "isatty", bool)())
 

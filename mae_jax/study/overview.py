@@ -22,7 +22,7 @@ from mae_jax.runtime.text import count
 
 DEPTH = 4  # levels of folders to search for runs
 # Folders of a run that contain no runs.
-INSIDE = {"checkpoints", "best", "images", "thumbnails", "examples", "external", "report", "wandb"}
+INSIDE = {"checkpoints", "best", "images", "thumbnails", "examples", "external", "folds", "report", "wandb"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,7 +177,8 @@ def _unfinished(path: Path) -> str:
     except OSError as error:
         if error.errno not in lock.NO_LOCKS:
             raise
-    return "stopped" if exists(path / contents.SAVED) else "not started"
+    begun = exists(path / contents.SAVED) or exists(path / contents.FOLDS)
+    return "stopped" if begun else "not started"
 
 
 def size_of(path: Path) -> int:

@@ -52,6 +52,7 @@ class Planned:
     validation: int  # images
     test: int  # images
     done: bool
+    folds: int = 0  # of its cross-validation, each of which is a training of its own
     step_seconds: float = 0.0
     seconds: float = 0.0  # expected time; 0 if it is done
     weights: int = 0  # bytes of one copy of the parameters; 0 for a probe without updates
@@ -101,9 +102,11 @@ def make(
             before = len(timings)
             timing = time_step(run.config, cache, timings)
             run.step_seconds = timing.update
-            evaluated = run.validation * (run.resolved.steps // run.resolved.eval_every + 1) + run.test
+            validated = run.resolved.n_train if run.folds else run.validation
+            evaluated = validated * (run.resolved.steps // run.resolved.eval_every + 1) + run.test
             forward = run.step_seconds / run.resolved.batch_size / 3  # a third of a training step
-            run.seconds = RUN_SECONDS + run.resolved.steps * run.step_seconds + evaluated * forward
+            trained = (run.folds + 1) * (RUN_SECONDS + run.resolved.steps * run.step_seconds)
+            run.seconds = trained + evaluated * forward
             if len(timings) > before:  # the first run with this step
                 run.seconds += COMPILED * timing.compiling
     _quick_seconds([run for run in planned if not run.done], forward)
@@ -138,7 +141,7 @@ def _planned(
         probe.of_images(config, data, cache)
     resolved = finetune.resolve_finetune(config, data, jax.device_count())
     sizes = _sizes(config, resolved, len(data.train.classes))
-    return Planned(directory, config, resolved, len(data.val_idx), len(data.test), done, **sizes)
+    return Planned(directory, config, resolved, len(data.val_idx), len(data.test), done, data.folds, **sizes)
 
 
 def _sizes(config: RunConfig, resolved: Schedule, n_classes: int) -> dict[str, Any]:
@@ -204,7 +207,8 @@ def describe(planned: Sequence[Planned]) -> list[str]:
             lines.append(f"  {what}: {count(r.n_train, 'image')}, frozen features")
             continue
         epochs, updates = count(r.steps / r.steps_per_epoch, "epoch"), count(r.steps, "update")
-        lines.append(f"  {what}: {count(r.n_train, 'image')}, {epochs}, {updates} of {r.batch_size}")
+        folds = f", after {runs[0].folds} without one fold each" if runs[0].folds else ""
+        lines.append(f"  {what}: {count(r.n_train, 'image')}, {epochs}, {updates} of {r.batch_size}{folds}")
     lines += _test_line(planned)
     left = sum(run.seconds for run in planned)
     if left:
@@ -243,9 +247,10 @@ def _test_line(planned: Sequence[Planned]) -> list[str]:
     tested = next((run for run in planned if run.test), None)
     if tested is None:
         return []
+    validation = f"{tested.validation} validation and {count(tested.test, 'test image')}, the same for all"
+    if tested.config.data.val_of == "fraction":
+        validation = f"validation images are among the labels; {count(tested.test, 'test image')}"
     select = tested.config.train.select
     by = {"best": "accuracy", "macro_f1": "macro F1"}.get(select, select)
     chosen = "the last epoch" if select == "last" else f"the epoch with the best validation {by}"
-    return [
-        f"  {tested.validation} validation and {count(tested.test, 'test image')}, the same for all; {chosen} is tested"
-    ]
+    return [f"  {validation}; {chosen} is tested"]

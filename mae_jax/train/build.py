@@ -19,8 +19,12 @@ def build(
     mesh: Mesh,
     on_progress: labelled_sets.OnProgress | None = None,
     cache: splits.DataCache | None = None,
+    fold: int | None = None,
 ) -> Task:
-    """Opens the data of a config and builds its task. Raises UserError if the config does not fit data or device."""
+    """Opens the data of a config and builds its task, or that of a `fold` of its cross-validation (see `finetune`).
+
+    Raises UserError if the config does not fit data or device.
+    """
     if not config.has_network:
         return probe(config, mesh, on_progress, cache)
     m, shape = config.model, shape_of(config)
@@ -33,5 +37,6 @@ def build(
         reason = machine.no_cudnn(shape.dtype, shape.head_sizes)
         raise UserError(f"model.attention=cudnn is not possible here: {reason}; use auto, or xla")
     traits = config.traits
-    make = pretrain if not traits.labeled else finetune if traits.updates else probe
-    return make(config, mesh, on_progress, cache)
+    if traits.labeled and traits.updates:
+        return finetune(config, mesh, on_progress, cache, fold)
+    return (probe if traits.labeled else pretrain)(config, mesh, on_progress, cache)

@@ -1,6 +1,7 @@
 """The tasks finetune and linear_probe: data, objective, evaluation and results of a classifier."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,30 +23,41 @@ from mae_jax.runtime.errors import UserError
 from mae_jax.step.from_config import spec_of
 from mae_jax.step.objectives.classification import classifies
 from mae_jax.step.state import TrainState, parts_of, with_running
-from mae_jax.train import labeling, stains
+from mae_jax.train import cross_validation, labeling, stains
 from mae_jax.train.task import Task, predictor
 from mae_jax.weights import initial_weights
 from mae_jax.weights import seen as weights_seen
 
 
 def resolve_finetune(config: RunConfig, data: splits.Labelled, devices: int) -> Schedule:
-    """Derives the steps from the labels used, or from `train.match_fraction` or `match_count`. Raises UserError."""
-    if config.train.select != "last" and not len(data.val_idx):
+    """Derives the steps from the labels used, or from `train.match_fraction` or `match_count`. Raises UserError.
+
+    The model without a fold of a cross-validation makes as many updates as the one that trains on all folds.
+    """
+    if config.train.select != "last" and not len(data.val_idx) and not data.folds:
         raise UserError(
             f"train.select={config.train.select} needs validation images, but no class has an image to spare: add "
             f"images, or set it to last"
         )
     share, n = config.train.match_fraction, config.train.match_count
-    matched = splits.n_training(config.data, data, share, n) if share or n else 0
+    matched = splits.n_training(config.data, data, share, n) if share or n or data.folds else 0
     return resolve(config, len(data.train_idx), devices, matched)
 
 
 def finetune(
-    config: RunConfig, mesh: Mesh, on_progress: labelled_sets.OnProgress | None, cache: splits.DataCache | None
+    config: RunConfig,
+    mesh: Mesh,
+    on_progress: labelled_sets.OnProgress | None,
+    cache: splits.DataCache | None,
+    fold: int | None = None,
 ) -> Task:
-    """Builds the task finetune or linear_probe, from random or pre-trained weights. Raises UserError."""
+    """Builds the task finetune or linear_probe, from random or pre-trained weights. Raises UserError.
+
+    With `data.val_folds`, this is the model that all images train, whose epoch the models without one fold choose. With
+    a `fold`, counted from 0, it is one of these.
+    """
     first = initial_weights.first_weights(config)
-    data = splits.labelled(config.data, on_progress, cache, select=labeling.selector(config, mesh, cache))
+    data = splits.labelled(config.data, on_progress, cache, select=labeling.selector(config, mesh, cache), fold=fold)
     classes = data.train.classes
     resolved = resolve_finetune(config, data, mesh.size)
     changes = stains.augmentation(config, (data.train,), (data.train_idx,))
@@ -55,14 +67,27 @@ def finetune(
         spec = dataclasses.replace(spec, objective=dataclasses.replace(classifies(spec), class_weights=weights))
     predict = predictor(config, spec)
 
-    def evaluators(params: Params) -> Iterator[tuple[str, float]]:
-        if len(data.val_idx):
-            values = predict(params, data.train, data.val_idx)
-            labels = data.train.labels[data.val_idx]
+    validating = data.train_idx if data.folds and fold is None else data.val_idx
+    read_folds = functools.cache(lambda workdir: cross_validation.pooled(workdir, data.train, validating, resolved))
+
+    def evaluators(params: Params, step: int, workdir: Path) -> Iterator[tuple[str, float]]:
+        if len(validating):
+            held = len(data.val_idx) > 0
+            values = predict(params, data.train, data.val_idx) if held else read_folds(workdir)[step]
+            if fold is not None and jax.process_index() == 0:
+                cross_validation.keep(workdir, step, values)
+            labels = data.train.labels[validating]
             yield from ((f"val/{name}", value) for name, value in per_image.classifier(values, labels))
 
-    def finish(params: Params, workdir: Path) -> dict[str, Any]:
-        return write_predictions_and_score(data, lambda source, i: predict(params, source, i)["probabilities"], workdir)
+    def finish(params: Params, step: int, workdir: Path) -> dict[str, Any]:
+        if fold is not None:
+            if jax.process_index() == 0:
+                cross_validation.finish(workdir, data.train, data.val_idx, resolved)
+            return {"n_train": len(data.train_idx), "n_validation": len(data.val_idx)}
+        pooled = read_folds(workdir)[step]["probabilities"] if data.folds else None
+        return write_predictions_and_score(
+            data, lambda source, i: predict(params, source, i)["probabilities"], workdir, pooled
+        )
 
     def score(params: Params) -> dict[str, Any]:
         predicted = predict(params, data.test, np.arange(len(data.test)))["probabilities"].argmax(1)
@@ -74,6 +99,7 @@ def finetune(
         return dataclasses.replace(state, params=first(spec, state.params), opt_state=with_running(optimizer, running))
 
     more = describe_data(config, data, cache)
+    more["folds"] = data.folds if fold is None else 0
     return Task(config, spec, resolved, evaluate=evaluators, finish=finish, score=score, initialise=initialise, **more)
 
 
@@ -81,16 +107,20 @@ def write_predictions_and_score(
     data: splits.Labelled,
     predict: Callable[[Source, Int[np.ndarray, " _"]], Float[np.ndarray, "n classes"]],
     workdir: Path,
+    cross_validated: Float[np.ndarray, "t classes"] | None = None,
 ) -> dict[str, Any]:
     """Writes the predictions for all test and validation images, and returns the test scores.
 
-    `predict` returns the class probabilities of the images with the given indices. Raises UserError if they are not
-    finite.
+    `predict` returns the class probabilities of the images with the given indices. `cross_validated` are those of the
+    training images, each by a model that was trained without it, in place of validation images. Raises UserError if
+    they are not finite.
     """
     classes, leader = data.train.classes, jax.process_index() == 0
 
-    def write(path: Path, source: Source, indices: Int[np.ndarray, " _"]) -> np.ndarray:
-        probabilities = predict(source, indices)
+    def write(
+        path: Path, source: Source, indices: Int[np.ndarray, " _"], known: np.ndarray | None = None
+    ) -> np.ndarray:
+        probabilities = predict(source, indices) if known is None else known
         if not np.isfinite(probabilities).all():
             raise UserError(
                 f"{path} is not written: predictions are not finite (nan or inf), so training diverged; try a lower "
@@ -121,21 +151,25 @@ def write_predictions_and_score(
     if leader:
         thumbnails.write_mistakes(workdir / contents.MISTAKES, data.test, test)
         thumbnails.write_examples(workdir / contents.EXAMPLES, data.test)
-    if len(data.val_idx):
-        write(workdir / contents.VALIDATION, data.train, data.val_idx)
+    validating = data.val_idx if cross_validated is None else data.train_idx
+    if len(validating):
+        write(workdir / contents.VALIDATION, data.train, validating, cross_validated)
     folder = workdir / contents.EXTERNAL
     external = {name: scores(folder / name / contents.PREDICTIONS, s, name)[1] for name, s in data.external.items()}
-    counts = {"n_train": len(data.train_idx), "n_test": len(data.test), "n_validation": len(data.val_idx)}
+    counts = {"n_train": len(data.train_idx), "n_test": len(data.test), "n_validation": len(validating)}
     return counts | results | {"external": external}
 
 
 def describe_data(config: RunConfig, data: splits.Labelled, cache: splits.DataCache | None) -> dict[str, Any]:
     """The arguments of a classifier's `Task` that describe its images, including what the run prints at its start."""
     counts = data.subset["actual"]
+    validation = f"{len(data.val_idx)} for validation"
+    if data.folds and not len(data.val_idx):
+        validation = f"{data.folds}-fold cross-validation on these chooses the epoch"
     about: dict[str, Any] = {
         "classes": ", ".join(f"{name} {n}" for name, n in counts.items()),
         "images": f"{len(data.train_idx)} for training ({100 * data.subset['fraction']:.4g} % of the labels), "
-        f"{len(data.val_idx)} for validation, {len(data.test)} for test",
+        f"{validation}, {len(data.test)} for test",
     }
     if data.external:
         about["external test sets"] = ", ".join(f"{name} {len(source)}" for name, source in data.external.items())

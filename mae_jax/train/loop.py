@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import itertools
 import math
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -27,12 +28,13 @@ from mae_jax.rundir.trackers import Trackers, refuse_missing
 from mae_jax.runtime import clock, machine, processes, signals
 from mae_jax.runtime.errors import Stopped, UserError
 from mae_jax.runtime.processes import at_once
-from mae_jax.runtime.progress import Progress
+from mae_jax.runtime.progress import Parts, Progress
+from mae_jax.runtime.text import count
 from mae_jax.step import sharding
 from mae_jax.step.eval_step import all_finite
 from mae_jax.step.state import TrainState, unpadded
 from mae_jax.step.train_step import train_step
-from mae_jax.train import record, resume
+from mae_jax.train import cross_validation, record, resume
 from mae_jax.train.build import build
 from mae_jax.train.divergence import Diverged, RateReductions
 from mae_jax.train.task import Task
@@ -68,6 +70,7 @@ def run(
                 progress.say(f"{workdir}: {line}")
             with at_once("nothing was changed", hard=True), spent.part("start"):
                 task = build(batched, mesh, checking(progress), cache)
+            cross_validation.refuse_other_steps(workdir, task.resolved)
             identity.keep_config(
                 workdir, config, dataclasses.asdict(task.resolved) | {"dtype": task.spec.shape.dtype}, leader
             )
@@ -76,10 +79,42 @@ def run(
         if processes.any_process(refused is not None):
             raise refused or UserError("another process failed to start; its message says why")
         assert task is not None  # else this process was refused
-        results = Loop(task, workdir, progress, signals_received, spent).run()
+        parts = Parts(progress, task.folds + 1) if task.folds else progress
+        loop = Loop(task, workdir, parts, signals_received, spent)  # its time includes that of the folds
+        if isinstance(parts, Parts):
+            _train_folds(task, workdir, parts, signals_received, spent, cache)
+        results = loop.run()
         if alone:
             progress.say(f"time: {clock.in_words(spent.seconds)}")
         return results
+
+
+def _train_folds(
+    task: Task, workdir: Path, progress: Parts, signals_received: list[int], spent: clock.Clock, cache: DataCache | None
+) -> None:
+    """Trains or resumes the models of a cross-validation, each without one fold. Of each, its predictions remain."""
+    leader = jax.process_index() == 0
+    left = [fold for fold in range(task.folds) if not cross_validation.is_finished(workdir, fold)]
+    if left:
+        progress.say(
+            f"{task.config.name or task.config.task}: {task.folds}-fold cross-validation chooses the epoch; "
+            f"{count(len(left), 'model')} to train before the one of all {task.resolved.n_train} images"
+        )
+    for fold in range(task.folds):
+        place = cross_validation.directory_of(workdir, fold)
+        if fold not in left:
+            progress.skip()
+        else:
+            config = cross_validation.config_of(task.config, fold, task.folds)
+            with at_once(f"{fold} of {task.folds} folds are finished", hard=True), spent.part("start"):
+                part = build(config, task.spec.mesh, cache=cache, fold=fold)
+            if leader:
+                place.mkdir(parents=True, exist_ok=True)
+            identity.keep_config(place, config, dataclasses.asdict(part.resolved), leader)
+            Loop(part, place, progress, signals_received, spent).run()
+        processes.any_process(False)  # all wait until its predictions are written
+        if leader:
+            shutil.rmtree(place, ignore_errors=True)
 
 
 def checking(progress: Progress) -> Callable[[int, int], None]:
@@ -141,7 +176,7 @@ class Loop:
                 self.checkpoints.wait()
             results = self.results(state, metrics)
             if self.signals_received:
-                raise signals.stopped(self.signals_received, "this run is finished")
+                raise signals.stopped(self.signals_received, f"{self.label} is finished")
             return results
 
     def trackers(self) -> Trackers | None:
@@ -288,7 +323,7 @@ class Loop:
             self.log(step, self.rate(step - 1), metrics)
         params = unpadded(self.spec, state).params
         with at_once(f"step {step} of {self.resolved.steps} is saved"):
-            values = dict(self.task.evaluate(params))
+            values = dict(self.task.evaluate(params, step, self.workdir))
         if not math.isfinite(values.get("val/loss", 0.0)):
             raise Diverged("val/loss", values["val/loss"], step, unsound=step)
         images = self.task.epoch_images(step)
@@ -312,7 +347,7 @@ class Loop:
         selected = self.best.step if self.best and self.best.step else self.ended
         chosen = self.best.load(last) if self.best and self.best.step else last
         with at_once("the last step is saved", hard=True), self.spent.part("test"):
-            results = self.task.finish(chosen, self.workdir)
+            results = self.task.finish(chosen, selected, self.workdir)
             if self.best and self.task.score:
                 results |= {"last_epoch": self.last_epoch(results if selected == self.ended else self.task.score(last))}
         if jax.process_index() == 0:

@@ -40,7 +40,7 @@ def pretrain(
         parts = [predict(params, source, indices) for source, indices in held if len(indices)]
         return {name: np.concatenate([p[name] for p in parts]) for name in parts[0]} if parts else {}
 
-    def evaluators(params: Params) -> Iterator[tuple[str, float]]:
+    def evaluators(params: Params, step: int, workdir: Path) -> Iterator[tuple[str, float]]:
         values = held_out(params)
         if values:
             yield from ((f"val/{name}", value) for name, value in per_image.means(values, spec.objective.measures))
@@ -50,10 +50,10 @@ def pretrain(
             rows = reconstruction_sheets.rows(spec, params, held, config.eval.images, config.eval.mask_seed)
             metrics.images(step, "reconstruction", rows)
 
-    def finish(params: Params, workdir: Path) -> dict[str, Any]:
+    def finish(params: Params, step: int, workdir: Path) -> dict[str, Any]:
         if config.traits.decoder:
             reconstruction_sheets.finish(spec, params, held, config, workdir, jax.process_index() == 0)
-        return {**dict(evaluators(params)), "n_train": resolved.n_train}
+        return {**dict(evaluators(params, step, workdir)), "n_train": resolved.n_train}
 
     about = {
         "images": f"{resolved.n_train} for training, {sum(map(len, data.val_idx))} held out",

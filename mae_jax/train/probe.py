@@ -59,7 +59,7 @@ def probe(
     else:
         features_of = partial(_of_encoder, config, spec, first, cache.features(Features))
 
-    def finish(params: Params, workdir: Path) -> dict[str, Any]:
+    def finish(params: Params, step: int, workdir: Path) -> dict[str, Any]:
         features, origin = features_of(params)
         labels = data.train.labels
         train = features(data.train, data.train_idx), labels[data.train_idx], len(classes)
@@ -81,7 +81,7 @@ def probe(
         return results | {"chosen": chosen}
 
     more = describe_data(config, data, cache)
-    return Task(config, spec, resolved, evaluate=lambda params: iter(()), finish=finish, **more)
+    return Task(config, spec, resolved, evaluate=lambda params, step, workdir: iter(()), finish=finish, **more)
 
 
 def of_images(config: RunConfig, data: splits.Labelled, cache: splits.DataCache) -> Computed | Joined:

@@ -91,7 +91,7 @@ def run_info(
         "steps": ended,
         "stopped_early": ended < r.steps,
         "select": c.train.select,
-        "folds": c.probe.folds if c.traits.chooses else 0,
+        "folds": c.probe.folds if c.traits.chooses else task.folds,
         "rate_lowered": rate_reductions,
         "selected_step": selected_step,
         "wall_seconds": round(seconds, 1),

@@ -38,8 +38,8 @@ class Task:
     sources: tuple[Source, ...]
     indices: tuple[Int[np.ndarray, " _"], ...]
     about: dict[str, Any]  # lines to print at the start of the run
-    evaluate: Callable[[Params], Iterator[tuple[str, float]]]
-    finish: Callable[[Params, Path], dict[str, Any]]  # writes the run's results and returns them
+    evaluate: Callable[[Params, int, Path], Iterator[tuple[str, float]]]  # validation scores after a number of updates
+    finish: Callable[[Params, int, Path], dict[str, Any]]  # writes the results of the tested step and returns them
     show: Callable[[Params, int, MetricsLog], None] = lambda params, step, metrics: None
     initialise: Callable[[TrainState], TrainState] = lambda state: state
     classes: tuple[str, ...] = ()
@@ -50,6 +50,7 @@ class Task:
     tests: dict[str, Source] = dataclasses.field(default_factory=dict)  # the test sets, by name
     facts: dict[str, Any] = dataclasses.field(default_factory=dict)  # further fields of run.json about the data
     score: Callable[[Params], dict[str, Any]] | None = None  # of a classifier: its scores on the test images alone
+    folds: int = 0  # number of models to train before this one, each without one fold of its images
 
     def batches(self, start: int) -> Generator[dict[str, np.ndarray], None, None]:
         """The rows of this process in the endless stream of batches, from batch `start` on."""

@@ -61,10 +61,10 @@ def test_the_test_set_is_not_drawn_like_a_validation_set(data):
 
 def test_validation_images_are_taken_out_of_the_fraction(data):
     data.fraction, data.val_fraction = 0.5, 0.0
-    drawn = splits.labelled(data)  # 8, 16 and 24 images to train on, of which half
+    drawn = splits.labelled(typed(data, DataFields))  # 8, 16 and 24 images to train on, of which half
     assert drawn.subset["actual"] == {"A": 4, "B": 8, "C": 12}
     data.val_of, data.val_fraction = "fraction", 0.25
-    labelled = splits.labelled(data)
+    labelled = splits.labelled(typed(data, DataFields))
     assert sorted([*labelled.train_idx, *labelled.val_idx]) == drawn.train_idx.tolist()
     assert labelled.subset["actual"] == {"A": 3, "B": 6, "C": 9} and labelled.subset["validation"] == {
         "A": 1,
@@ -73,18 +73,18 @@ def test_validation_images_are_taken_out_of_the_fraction(data):
     }
     assert labelled.subset["train"] == {"A": 8, "B": 16, "C": 24}
     data.fraction = 1.0
-    all_labels = splits.labelled(data)
-    assert splits.n_training(data, labelled, share=1.0) == len(all_labels.train_idx) == 36
+    all_labels = splits.labelled(typed(data, DataFields))
+    assert splits.n_training(typed(data, DataFields), labelled, share=1.0) == len(all_labels.train_idx) == 36
     assert {*labelled.train_idx, *labelled.val_idx} < {*all_labels.train_idx, *all_labels.val_idx}
     data.label_count = 6
-    few = splits.labelled(data)
+    few = splits.labelled(typed(data, DataFields))
     assert (len(few.train_idx), len(few.val_idx)) == (4, 2)  # 1, 2 and 3: a class of one has none to spare
-    assert splits.n_training(data, few, count=24) == len(labelled.train_idx)
+    assert splits.n_training(typed(data, DataFields), few, count=24) == len(labelled.train_idx)
 
 
 def test_groups_of_the_fraction_are_on_one_side(data):
     data.update(group_pattern=r"(patient\w\d)_", val_of="fraction", val_fraction=0.25, fraction=0.5)
-    labelled = splits.labelled(data)
+    labelled = splits.labelled(typed(data, DataFields))
     trained, held = ({labelled.train.groups[i] for i in part} for part in (labelled.train_idx, labelled.val_idx))
     assert held and trained and not held & trained
 

@@ -109,6 +109,10 @@ def test_labels_that_chose_the_epoch_are_counted(make):
     assert (result["validation_accuracy"], result["validation_accuracy_last"]) == (0.8, 0.75)
     folds = dataclasses.replace(run, info={"folds": 5}, evaluation="lbfgs")
     assert tables.choice([folds])["n_choosing"] == 0  # cross-validation needs no further labels
+    refit = dataclasses.replace(run, info={"folds": 5, "select": "macro_f1"}, evaluation="finetune")
+    assert refit.cross_validated and not folds.cross_validated  # whose validation images are others
+    chosen = tables.choice([refit])
+    assert (chosen["n_choosing"], chosen["n_temperature"], chosen["folds"], chosen["chosen"]) == (0, 0, 5, "")
     unknown = dataclasses.replace(run, info={}, evaluation="finetune")
     assert tables.choice([unknown])["n_choosing"] is None
 
@@ -278,3 +282,18 @@ def test_labels_for_choosing_are_those_that_chose_something(make, tmp_path):
     assert "800 labeled images (+ 223 for choosing) reach" in text["epoch"] and "+ 223 for epoch" in text["epoch"]
     assert "800 labeled images (+ an unknown number for choosing) reach" in text["silent"]
     assert "for choosing" not in text["last"] and "+ 60 for temperature" in text["last"]
+
+
+def test_a_page_says_where_cross_validation_chose_on_the_same_labels(make, tmp_path):
+    dirs = []
+    for fraction, folds in ((0.1, 5), (1.0, 0)):
+        for init in ("scratch", "mae"):
+            info = {"folds": folds, "select": "macro_f1", "selected_step": 2}
+            dirs.append(make.run(tmp_path / f"{init}{fraction}", init, fraction, rows=60, **info))
+    rows = {row["fraction"]: row for row in tables.rows(analysis.analyze(read_runs(dirs)[0]))}
+    assert tables.further(rows[0.1]) == "5-fold on the same labels" and tables.further(rows[1.0]) == "+ 60 for choosing"
+    written = write_report(dirs, tmp_path / "out")
+    text = written.paths["page"].read_text()
+    assert "5-fold cross-validation on the training images chose with 10 % of the labels; it took no further" in text
+    assert "each other run used 60 of them to set the epoch" in text and "5-fold on the same labels</span>" in text
+    assert "are those of other models" in text  # no prediction sets

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from mae_jax.runtime import progress
-from mae_jax.runtime.progress import PRIOR, Progress, counting, duration, rough, speed
+from mae_jax.runtime.progress import PRIOR, Parts, Progress, counting, duration, rough, speed
 
 
 class Terminal(io.StringIO):
@@ -146,3 +146,24 @@ def test_further_runs_of_a_kind_only_print_new_warnings():
     assert out.getvalue().splitlines() == [
         "one in x", "  classes: A 4", "  warning: few", "three in x", "  warning: large", "four in x", "  classes: A 4"
     ]  # fmt: skip
+
+
+def test_several_trainings_are_shown_as_one_run(clock):
+    out = io.StringIO()
+    outer = Progress(0.0, costs=[40.0, 100.0], stream=out)
+    parts = Parts(outer, 3)
+    parts.skip()  # it was finished before
+    for label in ("fold 2", "all"):
+        parts.describe(label, [f"about {label}", "  images"])
+        parts.start(label, 2, 0, 1)
+        parts.back(0)
+        for step in (1, 2):
+            clock[0] += 10.0
+            parts.update(step, "loss 1")
+        parts.finish()
+    lines = out.getvalue().splitlines()
+    assert [line.split(" · ")[:2] for line in lines if " · " in line] == [
+        ["fold 2", "step 3/6"], ["fold 2", "step 4/6"], ["all", "step 5/6"], ["all", "step 6/6"],
+    ]  # fmt: skip
+    assert [line for line in lines if " · " not in line] == ["about all", "  images"]
+    assert outer.run == 0 and outer.seconds_left() == pytest.approx(100.0)  # it took the 40 seconds it should

@@ -64,9 +64,9 @@ def test_a_signal_during_evaluation_saves_and_evaluates_again(
     calls = []
 
     def cut_off(evaluate):
-        def cut(params):
+        def cut(params, *where):
             calls.append(None)
-            for pair in evaluate(params):
+            for pair in evaluate(params, *where):
                 yield pair
                 if len(calls) == call_number:
                     terminate()

@@ -44,6 +44,29 @@ def test_a_plan_without_steps_to_measure_has_only_the_time(tiny_config, tmp_path
     assert "  about 90 seconds to finish" in plan.describe([planned])
 
 
+def test_a_plan_counts_the_models_of_a_cross_validation(tiny_config, tmp_path, monkeypatch):
+    monkeypatch.setattr(plan, "time_step", lambda config, cache, timings: plan.Timing(0.5, 0.0))
+    fields = {"data.val_of": "fraction", "train.select": "loss"}
+    runs = [
+        (
+            tmp_path / str(folds),
+            validation.validate(tiny_config(**fields, **{"data.val_folds": folds, "train.steps": 8})),
+        )
+        for folds in (0, 4)
+    ]
+    once, folded = planned = plan.make(runs, DataCache())
+    assert folded.seconds - 5 * (plan.RUN_SECONDS + 8 * 0.5) == pytest.approx(  # without evaluations, each image once
+        (60 * (8 // folded.resolved.eval_every + 1) + 23) * 0.5 / 16 / 3
+    )
+    assert once.validation == 8 and folded.validation == 0 and folded.resolved.n_train == 60
+    lines = plan.describe(planned)
+    assert lines[2].endswith("8 updates of 16, after 4 without one fold each") and lines[1].endswith("updates of 16")
+    assert (
+        "  validation images are among the labels; 23 test images; the epoch with the best validation loss is"
+        in lines[3]
+    )
+
+
 def test_the_first_run_with_a_step_counts_its_compilation(tiny_config, tmp_path, monkeypatch):
     monkeypatch.setattr(
         plan, "time_step", lambda config, cache, timings: timings.setdefault(config.data.flips, plan.Timing(0.5, 7.0))

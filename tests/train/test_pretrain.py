@@ -38,8 +38,8 @@ def test_errors_are_means_over_the_held_out_images_and_the_results_have_them(mak
     held = np.setdiff1d(np.arange(40), trained)
     assert 0 < len(held) < 20
     scores = {"val/loss": held.mean(), "val/visible_loss": 2 * held.mean(), "val/spam": 0}
-    assert dict(task.evaluate({})) == pytest.approx(scores)
-    assert task.finish({}, tmp_path) == pytest.approx(scores | {"n_train": len(trained)})
+    assert dict(task.evaluate({}, 0, tmp_path)) == pytest.approx(scores)
+    assert task.finish({}, 0, tmp_path) == pytest.approx(scores | {"n_train": len(trained)})
     ((spec, _, pairs, _, workdir, leader),) = drawn
     assert spec == task.spec and workdir == tmp_path and leader
     assert [(len(source), part.tolist()) for source, part in pairs] == [(40, held.tolist())]
@@ -48,7 +48,7 @@ def test_errors_are_means_over_the_held_out_images_and_the_results_have_them(mak
 
 def test_without_held_out_images_there_is_nothing_to_evaluate_or_show(make, tiny_config, tmp_path):
     task, _ = make(tiny_config("pretrain", **{"data.val_fraction": 0.0}))
-    assert dict(task.evaluate({})) == {} and task.finish({}, tmp_path) == {"n_train": 40}
+    assert dict(task.evaluate({}, 0, tmp_path)) == {} and task.finish({}, 0, tmp_path) == {"n_train": 40}
     options = {"first_step": 0, "evaluated": True, "steps": 2, "tensorboard": False, "profile": False}
     with MetricsLog(tmp_path, **options) as log:
         task.show({}, 1, log)

@@ -42,8 +42,8 @@ def computed(monkeypatch):
 def test_features_that_name_the_class_classify_every_image(tiny_config, tmp_path, computed, task, kind):
     config = validate(tiny_config(task, **{"probe.neighbours": (1, 2)}))
     built = probe.probe(config, sharding.make_mesh(1), None, None)
-    assert (built.resolved.steps, built.resolved.warmup_steps) == (0, 0) and list(built.evaluate({})) == []
-    results = built.finish(PARAMS, tmp_path)
+    assert (built.resolved.steps, built.resolved.warmup_steps) == (0, 0) and list(built.evaluate({}, 0, tmp_path)) == []
+    results = built.finish(PARAMS, 0, tmp_path)
     assert results["accuracy"] == results["f1"] == 1 and results["chosen"]["val_accuracy"] == 1
     assert (results["n"], results["n_train"]) == (23, len(built.indices[0]))
     pairs = [index for n, indices in computed for index in [(n, i) for i in indices]]
@@ -58,7 +58,7 @@ def test_runs_that_share_a_cache_share_features_of_one_encoder_alone(tiny_config
     def run(name, task="knn", **fields):
         computed.clear()
         config = validate(tiny_config(task, **{"probe.neighbours": (1,)} | fields))
-        probe.probe(config, sharding.make_mesh(1), None, cache).finish(PARAMS, tmp_path / name)
+        probe.probe(config, sharding.make_mesh(1), None, cache).finish(PARAMS, 0, tmp_path / name)
         return len(computed)
 
     assert run("a") > 0
@@ -70,7 +70,7 @@ def test_runs_that_share_a_cache_share_features_of_one_encoder_alone(tiny_config
 def test_a_cross_validation_needs_no_features_of_validation_images(tiny_config, tmp_path, computed):
     config = validate(tiny_config("lbfgs", **{"probe.folds": 2, "data.val_fraction": 0.0}))
     built = probe.probe(config, sharding.make_mesh(1), None, None)
-    results = built.finish(PARAMS, tmp_path)
+    results = built.finish(PARAMS, 0, tmp_path)
     assert results["accuracy"] == 1 and not (tmp_path / contents.VALIDATION).exists()
     assert [len(indices) for _, indices in computed] == [len(built.indices[0]), 23]
 
@@ -113,7 +113,7 @@ def test_runs_that_share_a_cache_read_a_file_once(tiny_config, tmp_path, monkeyp
     monkeypatch.setattr(feature_files, "read", lambda *rest: asked.append(rest) or read(*rest))
     for number, task in enumerate(("knn", "lbfgs")):
         config = validate(tiny_config(task, init="features", init_from=file))
-        probe.probe(config, sharding.make_mesh(1), None, cache).finish({}, tmp_path / str(number))
+        probe.probe(config, sharding.make_mesh(1), None, cache).finish({}, 0, tmp_path / str(number))
     assert asked == [(file, "init_from")]
 
 
@@ -138,7 +138,7 @@ def test_features_that_need_no_network_are_classified(tiny_config, tmp_path, ini
         fields = {"init": init, "data.synthetic_size": 64, "data.synthetic_train": 200, "data.synthetic_test": 100}
         config = validate(tiny_config(task, **fields))
         assert not any(key.startswith("model.") for key in used(config))
-        results = probe.probe(config, sharding.make_mesh(1), None, cache).finish({}, tmp_path / task)
+        results = probe.probe(config, sharding.make_mesh(1), None, cache).finish({}, 0, tmp_path / task)
         assert results["n"] == 100 and results["chosen"]["val_accuracy"] > 0
         # Generated cells differ in their nuclei and not in their colors.
         assert init == "histogram" or results["accuracy"] > results["majority_rate"] + 0.05
