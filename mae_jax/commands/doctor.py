@@ -316,6 +316,7 @@ def check_optional() -> Iterator[Finding]:
     yield Finding(".rar archives", OK if rar else OPTIONAL, rar[0] if rar else "no program", "" if rar else remedy)
     for module, what, extra in (
         ("openslide", "for whole slides in mae-jax prepare tiles:NAME", "slides"),
+        ("torchstain", "for mae-jax prepare --stain", "stain"),
         ("torch", "for .pth and .bin files of weights", "peers"),
         ("onnx", "for mae-jax convert export --format onnx", "onnx"),
     ):

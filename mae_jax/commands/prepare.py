@@ -2,7 +2,7 @@
 
 DATASET is raabin_wbc, cam16, prcc (or prcc:tile250 for tiles of 250 pixels), or tiles:NAME for your own folder of whole
 slides or plain images, under a name that you choose. Every image is decoded once. The command prints counts per split
-and class, and lists what it skipped and why.
+and class, and lists what it skipped and why. With --stain, all images get the stain of one target image.
 """
 
 import argparse
@@ -30,6 +30,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="",
         metavar="DIR",
         help="output folder (default: $TFDS_DATA_DIR, then ~/tensorflow_datasets)",
+    )
+    parser.add_argument(
+        "--stain",
+        choices=("macenko", "reinhard"),
+        default="",
+        help="normalize the stain of every image: macenko for hematoxylin and eosin, reinhard for any stain (needs "
+        "torchstain; default: no normalization)",
+    )
+    parser.add_argument(
+        "--stain_target",
+        type=user_path,
+        metavar="FILE",
+        help="the image whose stain all others get (default: a typical one of 64 drawn from the training images)",
     )
     slides = parser.add_argument_group("for tiles:NAME")
     slides.add_argument("--tile", type=Number(int, 16, 10_000), help="side of a tile in pixels (default 500)")
@@ -61,10 +74,13 @@ def main(options: argparse.Namespace) -> None:
         from mae_jax.data import prepared
     if not prepared.known(options.dataset):
         raise UserError(f"{options.dataset} cannot be prepared; use one of {', '.join(prepared.names())}")
+    if options.stain_target and not options.stain:
+        raise UserError(f"--stain_target={options.stain_target} has no effect without --stain; add --stain=macenko")
     with signals.blocked():
         from mae_jax.datasets.prepare import prepare
 
-    prepare(options.dataset, str(options.source), options.data_dir, cutting=_cutting(options))
+    stain = {"stain": options.stain, "stain_target": str(options.stain_target or "")}
+    prepare(options.dataset, str(options.source), options.data_dir, cutting=_cutting(options), **stain)
 
 
 def _cutting(options: argparse.Namespace):

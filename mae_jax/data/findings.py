@@ -138,7 +138,7 @@ def repeated_in_words(repeats: dict) -> list[str]:
 
 
 def about_files(sources: dict[str, Source], image_size: int, labeled: bool) -> dict[str, str]:
-    """Lines about skipped files, assumptions about images, and images that are large for the network.
+    """Lines about skipped files, assumptions, stain normalization, and images that are large for the network.
 
     `sources` maps names to sources ("" prints no name). `image_size` is the network's input size in pixels; 0 without
     a network.
@@ -147,7 +147,12 @@ def about_files(sources: dict[str, Source], image_size: int, labeled: bool) -> d
     for name, source in sources.items():
         assumed = ", ".join(f"{count(n, 'image')}: {phrase}" for phrase, n in source.assumed.items())
         large = checking.large(source.sizes, image_size, labeled) if image_size else ""
-        for what, text in (("files", skipped_files(source)), ("assumed", assumed), ("warning: large images", large)):
+        for what, text in (
+            ("files", skipped_files(source)),
+            ("assumed", assumed),
+            ("stain", source.stain),
+            ("warning: large images", large),
+        ):
             if text:
                 lines.setdefault(what, []).append((name, text))
     return {what: "; ".join(by_text(texts)) for what, texts in lines.items()}

@@ -25,6 +25,7 @@ from mae_jax.data.checking import digest
 from mae_jax.data.groups import Groups
 from mae_jax.data.looks import look, size_of
 from mae_jax.data.sources import Source
+from mae_jax.rundir import contents
 from mae_jax.runtime import disk, files
 from mae_jax.runtime.disk import entries, exists, is_file
 from mae_jax.runtime.errors import UserError, printable
@@ -42,6 +43,7 @@ DEFAULT_CONFIG = {"prcc": "tile500", "tiles": ""}  # of data sets with configs; 
 FROM_NAMES = ("raabin_wbc", "cam16")  # data sets whose file names contain the groups
 KINDS = {"prcc": "region", "tiles": "slide"}  # kinds of the stored groups of the other data sets
 FIELD = "data.source"
+ABOUT = "prepared.json"  # facts about a data set, in its folder
 CHUNK = 256  # number of images in memory while an index is made
 
 
@@ -204,6 +206,21 @@ def locate(name: str, directory: str | os.PathLike = "") -> Path:
     )
 
 
+def stain_of(place: Path) -> dict[str, Any]:
+    """The stain normalization of the data set in `place`, as `mae-jax prepare` recorded it; {} for none."""
+    saved = contents.peek_object(place / ABOUT).get("stain")
+    return saved if isinstance(saved, dict) else {}
+
+
+def stain_in_words(stain: dict[str, Any]) -> str:
+    """A phrase for what `stain_of` returns; "" for none."""
+    if not stain:
+        return ""
+    drawn = stain.get("target_drawn_from")
+    source = f", typical of {count(drawn, 'training image')}" if drawn else ""
+    return f"normalized by {stain.get('method')} to {stain.get('target')}{source}"
+
+
 def open_split(name: str, split: str, directory: str | os.PathLike = "", raw: bool = False) -> Any:
     """TFDS's data source of one split: examples by record number, with encoded images; `raw`: undecoded records."""
     import tensorflow_datasets as tfds
@@ -295,6 +312,7 @@ def _source(name: str, splits: tuple[str, ...], directory: str | os.PathLike, cl
         fields=groups.fields,
         sizes=np.concatenate(sizes) if len(sizes) == len(parts) else None,
         kind=groups.kind,
+        stain=stain_in_words(stain_of(path)),
     )
 
 

@@ -78,6 +78,7 @@ class Source:
     sizes: Int32[np.ndarray, "n 2"] | None = None  # height and width in pixels; None: not known
     assumed: dict[str, int] = field(default_factory=dict)  # number of images read with each assumption, see `decode`
     kind: str = ""  # what the groups are, such as "film" or "slide"; "": not known
+    stain: str = ""  # how `mae-jax prepare` normalized the stain, in words; "": not
 
     @property
     def compared(self) -> tuple[str, ...]:
@@ -290,6 +291,7 @@ def join(parts: Sequence[Source]) -> Source:
         assumed=dict(sum((Counter(part.assumed) for part in parts), Counter())),
         fields=tuple(f for part in parts for f in part.compared) if any(part.fields for part in parts) else (),
         kind=" and ".join(dict.fromkeys(part.kind for part in parts if part.kind)),
+        stain=" and ".join(dict.fromkeys(part.stain for part in parts if part.stain)),
     )
 
 
@@ -312,6 +314,7 @@ def take(source: Source, indices: Int[np.ndarray, " k"], *, counts: bool = True)
         assumed=source.assumed if counts else {},
         fields=tuple(source.fields[i] for i in chosen) if source.fields else (),
         kind=source.kind,
+        stain=source.stain,
     )
 
 

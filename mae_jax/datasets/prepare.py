@@ -12,24 +12,29 @@ import os
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import PIL.Image
+
 from mae_jax.data import groups as grouping
 from mae_jax.data import prepared
+from mae_jax.data.decode import decode
 from mae_jax.datasets import archives
 from mae_jax.datasets.builder import ImageBuilder
+from mae_jax.datasets.stain_normalization import Normalization, Target
 from mae_jax.datasets.tiles import slides
 from mae_jax.rundir import contents
 from mae_jax.runtime import command, disk, limits, signals
 from mae_jax.runtime.errors import Stopped, UserError, end_scripts_in_one_line, printable
 from mae_jax.runtime.files import write
+from mae_jax.runtime.places import local
 from mae_jax.runtime.progress import duration
 from mae_jax.runtime.text import count
 
-ABOUT = "prepared.json"
 DISK = {os.strerror(number): number for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)}
+TARGET = "stain_target.png"  # the image whose stain all others have
 SHOWN = 5  # number of file names to show for each reason
 
 
@@ -39,8 +44,13 @@ def prepare(
     directory: str | os.PathLike = "",
     say: Callable = command.say,
     cutting: slides.Cutting | None = None,
+    stain: str = "",
+    stain_target: str | os.PathLike = "",
 ) -> Path:
     """Builds `name` from the files in `source`; returns its folder. `cutting` has the options of tiles:NAME.
+
+    `stain`: one of `stain_normalization.METHODS`, or "" for none; `stain_target`: its target image, or "" for a typical
+    training image.
 
     It is built in a temporary folder and moved at the end, so an interrupted build never looks finished. Raises
     UserError if it cannot be built, and `errors.Stopped` after a signal.
@@ -48,20 +58,27 @@ def prepare(
     limits.leave_imported_script()
     end_scripts_in_one_line()
     if existing := prepared.versions(name, directory):
+        _refuse_other_stain(name, existing[-1], stain, stain_target)
         other = ", with other options" if cutting and _cut_otherwise(existing[-1], cutting) else ""
         say(f"{name} is already prepared{other}; remove {existing[-1]} to prepare it again")
         return existing[-1]
     if not disk.is_dir(Path(source)):
         raise UserError(f"--source {source} is not a folder; name the one with the files of {name}")
     kept = "finished slides are kept" if name.startswith("tiles:") else "nothing was changed"
+    normalization = Normalization(stain, _given(stain_target) if stain_target else None) if stain else None
     with signals.collect_signals(), signals.interruptible(kept), _staging(name, directory) as staging:
         builder = make_builder(name, staging)
         builder.progress = _progress(say)
+        builder.stain = normalization
         files, more = _files(builder, Path(source), staging, cutting or slides.Cutting(), say)
         say(f"building {name} from {source}")
         _build(builder, files, staging)
         about = _index(name, builder, staging, Path(source)) | more
-        write(Path(builder.data_dir) / ABOUT, json.dumps(about, indent=2) + "\n")
+        if normalization is not None:
+            about["stain"] = normalization.about()
+            assert normalization.target is not None
+            PIL.Image.fromarray(normalization.target.pixels).save(Path(builder.data_dir) / TARGET)
+        write(Path(builder.data_dir) / prepared.ABOUT, json.dumps(about, indent=2) + "\n")
         built = Path(builder.data_dir)
         place = prepared.root(directory) / built.relative_to(staging)
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -76,10 +93,37 @@ def prepare(
 def _cut_otherwise(place: Path, cutting: slides.Cutting) -> bool:
     """Whether the tiles in `place` were cut with other options."""
     try:
-        saved = dict(contents.peek_object(place / ABOUT)["cutting"])
+        saved = dict(contents.peek_object(place / prepared.ABOUT)["cutting"])
     except (ValueError, KeyError, TypeError):  # an earlier version did not keep the options
         return False
     return saved | {"workers": 0} != dataclasses.asdict(cutting) | {"workers": 0}
+
+
+def _refuse_other_stain(name: str, place: Path, stain: str, target: str | os.PathLike) -> None:
+    """Raises UserError if the data set in `place` was prepared with another stain normalization."""
+    saved = prepared.stain_of(place)
+    same = saved.get("method", "") == stain
+    if same and target:
+        same = saved.get("target_sha256") == _given(target).digest
+    elif same and stain:
+        same = bool(saved.get("target_drawn_from"))
+    if not same:
+        text = prepared.stain_in_words(saved) or "without stain normalization"
+        raise UserError(
+            f"{name} is already prepared {text}, in {place}; use another --data_dir, or remove that folder to prepare "
+            f"it again"
+        )
+
+
+def _given(path: str | os.PathLike) -> Target:
+    """The target image of a file. Raises UserError if it cannot be read."""
+    place = local(path, "--stain_target")
+    try:
+        return Target(str(path), decode(place.read_bytes(), str(path)).pixels)
+    except OSError as error:
+        raise UserError(f"--stain_target {path}: {disk.reason(error, place)}") from None
+    except UserError as error:
+        raise UserError(f"--stain_target {error}") from None
 
 
 def make_builder(name: str, directory: Path) -> ImageBuilder:
@@ -201,11 +245,9 @@ def summary(name: str, place: Path, about: dict) -> list[str]:
     lines = [f"{name} is prepared in {place}"]
     lines += ["  " + "  ".join(str(v).rjust(w) for v, w in zip(row, widths, strict=True)) for row in rows]
     for reason, left in about["left_out"].items():
-        shown = ", ".join(printable(name, keep="") for name in left["names"][:SHOWN]) + (
-            ", ..." if left["files"] > SHOWN else ""
-        )
-        lines.append(f"  left out, {reason}: {left['files']} ({shown})")
+        lines.append(f"  left out, {reason}: {left['files']} ({_shown(left['names'])})")
     lines += [f"  assumed: {phrase}: {count(n, 'image')}" for phrase, n in about["assumed"].items()]
+    lines += _stain_lines(about.get("stain", {}), place)
     if about.get("tiles_without_tissue"):
         lines.append(f"  left out, without tissue: {count(about['tiles_without_tissue'], 'tile')}")
     elif not about["left_out"]:
@@ -226,6 +268,20 @@ def summary(name: str, place: Path, about: dict) -> list[str]:
     if not all(about["groups"].values()):
         lines.append(f"  groups: {grouping.UNKNOWN}")
     return lines
+
+
+def _stain_lines(stain: dict, place: Path) -> list[str]:
+    """The target of the stain normalization, and the images that it left unchanged."""
+    if not stain:
+        return []
+    lines = [f"  stain: {prepared.stain_in_words(stain)}; the target is kept as {place / TARGET}"]
+    for reason, left in stain["unchanged"].items():
+        lines.append(f"  not normalized, because {reason}: {count(left['images'], 'image')} ({_shown(left['names'])})")
+    return lines
+
+
+def _shown(names: Sequence[str]) -> str:
+    return ", ".join(printable(name, keep="") for name in names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
 
 
 def _progress(say: Callable) -> Callable[[int, int], None]:

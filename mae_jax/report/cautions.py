@@ -1,6 +1,7 @@
 """What a reader of the report must know before believing it: the lines under "Take care" and "Left out"."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -128,7 +129,11 @@ def _few_labels(study: Study, level: Level) -> str:
 
 
 def leak_lines(infos: Sequence[dict]) -> list[str]:
-    """Lines on images that test sets share with training and pre-training, and on unknown groups, from run.json."""
+    """Lines from run.json that make test scores doubtful.
+
+    They are on images that test sets share with training and pre-training, unknown groups, and test sets whose stain
+    was normalized otherwise than that of the training images.
+    """
     lines = []
     for info in infos:
         groups = info.get("groups")
@@ -140,6 +145,15 @@ def leak_lines(infos: Sequence[dict]) -> list[str]:
         warnings = info.get("data_warnings")
         for line in map(clean, warnings if isinstance(warnings, list) else ()):
             lines.append(f"{line[:1].upper()}{line[1:]}.")
+        stain: Any = info.get("stain")
+        stain = stain if isinstance(stain, dict) else {}
+        for name, text in stain.items():
+            if text != stain.get("train", text):
+                train, test = (clean(each) or "not normalized" for each in (stain["train"], text))
+                lines.append(
+                    f"The stain of the training images is {train}, that of {clean(name)} is {test}. Prepare both with "
+                    f"the same --stain and --stain_target."
+                )
         for field, who, so in (
             ("leaks", "training", "Scores on them may be too good; mae-jax check lists them."),
             ("seen_before", "pre-training", "It saw no labels of them, but its gain may still be too good."),

@@ -85,6 +85,7 @@ def run_info(
         "seen_before": task.seen_before,
         "passed_over": task.skipped_files(),
         "assumed": task.assumed(),
+        "stain": task.stain(),
         **task.facts,
         "n_train": r.n_train,
         "epochs": ended / r.steps_per_epoch,

@@ -114,6 +114,11 @@ class Task:
         """{source or test set: {assumption: number of images read with it}}."""
         return {name: source.assumed for name, source in self._all_sources().items() if source.assumed}
 
+    def stain(self) -> dict[str, str]:
+        """{source or test set: how `mae-jax prepare` normalized its stain, or ""}; {} if none was normalized."""
+        stains = {name: source.stain for name, source in self._all_sources().items()}
+        return stains if any(stains.values()) else {}
+
     def _all_sources(self) -> dict[str, Source]:
         names = self.mixture or ("train",)
         return dict(zip(names, self.sources, strict=True)) | self.tests

@@ -142,6 +142,10 @@ def _data(run: dict[str, Any], config: RunConfig, weights: Weights) -> str:
     if weights.kind == "vit":
         share = run.get("fraction", config.data.fraction)  # of label_count, run.json has the share
         lines[-1] += f" with labels ({percent(share)} of the training set)"
+    stains = run.get("stain")
+    for name, text in stains.items() if isinstance(stains, dict) else ():
+        if text:
+            lines.append(f"- Stain of the images ({_plain(name)}): {_plain(text)}; new images need the same")
     lines.append(
         f"- Preprocessing: resize the shorter side to {weights.shape.image_size} pixels (bicubic), crop the center "
         f"square, scale values to 0..1, subtract the mean {_numbers(weights.mean)}, divide by the standard deviation "

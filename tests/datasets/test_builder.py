@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mae_jax.data import jpeg
 from mae_jax.data.checking import ReadError
 from mae_jax.data.sources import Source
 from mae_jax.datasets.builder import ImageBuilder, LeftOut, root_of
@@ -42,7 +43,8 @@ def builder():
     """The part of a builder that needs no TFDS."""
     result = object.__new__(Bare)
     result.left_out, result.unnamed, result.assumed = {}, Counter(), Counter()
-    result._files = result._read = 0
+    result._files = result._done = 0
+    result.stain = None
     result.seen = []
     result.progress = lambda done, total: result.seen.append((done, total))
     return result
@@ -70,6 +72,18 @@ def test_a_file_may_be_cut_or_refused_and_without_classes_there_is_no_label(buil
     assert [key for key, _ in result] == ["a.png/0", "a.png/1"]
     assert builder.left_out == {"hidden": [".x", ".y"], "too small": ["b.png"]} and builder.unnamed["hidden"] == 5
     assert "label" not in dict(builder.examples(source({"e.png": png(1)}, ())))["e.png"]
+
+
+@pytest.mark.parametrize(("subsampling", "halved"), [("4:2:0", True), ("4:4:4", False), (None, False)])
+def test_pixels_are_encoded_with_chroma_as_fine_as_that_of_the_file(builder, subsampling, halved):
+    """Parts of a 4:2:0 JPEG are 4:2:0, too; those of other images keep all chroma."""
+    file, pixels = io.BytesIO(), np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    image = Image.fromarray(pixels)
+    image.save(file, "JPEG", quality=95, subsampling=subsampling) if subsampling else image.save(file, "PNG")
+    cut = lambda name, data, pixels: [(name, {"image": pixels[:32]})]  # noqa: E731
+    result = dict(builder.examples(source({"a": file.getvalue()}, ()), cut))
+    header = jpeg.read_header(result["a"]["image"])
+    assert header.halved == halved and header.interval and header.height == 32  # restart markers
 
 
 def test_nothing_usable_and_a_fault_of_the_storage_are_errors(builder):

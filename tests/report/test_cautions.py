@@ -60,6 +60,15 @@ def test_unknown_groups_are_on_the_page():
     assert leak_lines([{"groups": {"known": True}}, {}]) == []
 
 
+def test_test_images_with_another_stain_are_a_doubt():
+    same = {"train": "normalized by macenko to a.jpg", "TestA": "normalized by macenko to a.jpg"}
+    assert leak_lines([{"stain": same}, {"stain": {}}, {"stain": 3}, {"stain": {"cam16": "x", "prcc": ""}}]) == []
+    assert leak_lines([{"stain": same | {"B\x1b": ""}}]) == [
+        "The stain of the training images is normalized by macenko to a.jpg, that of B is not normalized. Prepare both "
+        "with the same --stain and --stain_target."
+    ]
+
+
 def test_every_collapsed_cell_is_named_with_its_class_its_share_and_its_seeds(make):
     cells = {("", 0.1, "scratch"): ["collapsed"] * 2, ("", 0.1, "mae"): ["collapsed", 0.8], ("", 1.0, "mae"): [0.9]}
     study = make.in_memory(cells, images=100)

@@ -28,7 +28,8 @@ def classifier(tmp_path):
         "epochs": 1.0,
         "steps": 7,
     }
-    contents.write_json(tmp_path / contents.RUN, info | {"commit": "abc"})
+    stain = {"train": "normalized by reinhard to a.jpg", "test": ""}
+    contents.write_json(tmp_path / contents.RUN, info | {"commit": "abc", "stain": stain})
     row = {"precision": 0.5, "recall": 1.0, "f1": 2 / 3, "n": 2}
     scores = {"accuracy": 0.75, "f1": 0.7, "collapsed": False, "majority_rate": 0.5, "n": 4}
     contents.write_json(tmp_path / contents.RESULTS, scores | {"per_class": {"a": row, "b": row}})
@@ -47,6 +48,8 @@ def test_a_card_says_what_the_network_is_and_how_it_was_trained(classifier, tiny
         "This ViT has 32 features, 3 blocks, 4 heads and patches of 8 pixels.",
         "- Source: my\\_cells",
         "- Training images: 80 with labels (10 % of the training set)",
+        "- Stain of the images (train): normalized by reinhard to a.jpg; new images need the same",
+        "that of test is not normalized",
         "- Initial weights: random weights",
         "- 1 epoch, 7 updates; seed 0",
         "layer decay 0.75",

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from jaxtyping import UInt8
 
-from mae_jax.data import jpeg, sources
+from mae_jax.data import sources
 from mae_jax.datasets.builder import Example, ImageBuilder, LeftOut, root_of
 from mae_jax.runtime.errors import UserError
 
@@ -41,17 +41,15 @@ def corners(length: int, tile: int) -> list[int]:
 
 
 def cut(tile: int, name: str, data: bytes, pixels: UInt8[np.ndarray, "h w 3"]) -> Iterator[tuple[str, Example]]:
-    """The tiles of one region, encoded as JPEG. Raises LeftOut if it is smaller than a tile."""
+    """The tiles of one region. Raises LeftOut if it is smaller than a tile."""
     height, width, _ = pixels.shape
     if min(height, width) < tile:
         raise LeftOut(f"smaller than a tile of {tile} pixels")
-    region, header = name.rsplit(".", 1)[0], jpeg.read_header(data)
-    halved = header is not None and header.halved
+    region = name.rsplit(".", 1)[0]
     for y in corners(height, tile):
         for x in corners(width, tile):
             key = f"{region}/x{x:05}_y{y:05}.jpg"
-            image = jpeg.encode(pixels[y : y + tile, x : x + tile], halved)
-            yield key, {"image": image, "name": key, "group": region, "x": x, "y": y}
+            yield key, {"image": pixels[y : y + tile, x : x + tile], "name": key, "group": region, "x": x, "y": y}
 
 
 class Builder(ImageBuilder):

@@ -1,10 +1,7 @@
-import io
-
 import numpy as np
 import pytest
-from PIL import Image
 
-from mae_jax.data import jpeg, prepared
+from mae_jax.data import prepared
 from mae_jax.data.decode import load_image
 from mae_jax.datasets.prcc.prcc_dataset_builder import config_of, corners, cut
 from mae_jax.runtime.errors import UserError
@@ -35,17 +32,6 @@ def test_coordinates_are_kept(trees):
     data = (trees / "prcc" / "3610_6089_2000.jpg").read_bytes()
     examples = dict(cut(150, "3610_6089_2000.jpg", data, load_image(data)))
     assert sorted((e["x"], e["y"]) for e in examples.values()) == [(0, 0), (0, 50), (50, 0), (50, 50)]
-
-
-@pytest.mark.parametrize(("subsampling", "halved"), [("4:2:0", True), ("4:4:4", False), (None, False)])
-def test_chroma_is_as_fine_as_that_of_the_region(trees, subsampling, halved):
-    """Tiles of a 4:2:0 JPEG are 4:2:0, too; those of other images keep all chroma."""
-    region = Image.open(trees / "prcc" / "3610_6089_2000.jpg")
-    file = io.BytesIO()
-    region.save(file, "JPEG", quality=95, subsampling=subsampling) if subsampling else region.save(file, "PNG")
-    for _, example in cut(100, "region.jpg", file.getvalue(), load_image(file.getvalue())):
-        header = jpeg.read_header(example["image"])
-        assert header.halved == halved and header.interval  # restart markers
 
 
 @pytest.mark.parametrize("name", ["500", "tile0", "tile9999", "tile5x"])
