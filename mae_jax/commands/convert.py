@@ -65,11 +65,11 @@ def import_weights(options: argparse.Namespace) -> list[str]:
     for part, params in weights.params.items():
         sizes = [leaf.size for leaf in jax.tree.leaves(params)]
         say(f"{part}: {sum(sizes):,} values in {count(len(sizes), 'array')}, all accounted for")
-    say(
-        f"network: {s.width} features, {s.depth} blocks, {s.heads} heads, {s.image_size} px in patches of "
-        f"{s.patch_size}, {s.positions} positions, {s.registers} registers, "
+    details = (
+        f", {s.heads} heads, {s.positions} positions, {s.registers} registers, "
         f"{'with' if s.layer_scale else 'no'} layer scale, epsilon {s.norm_eps:g}"
     )
+    say(f"network: {s.words}{details if s.family == 'vit' else ''}")
     return list(weights.notes)
 
 

@@ -8,6 +8,7 @@ from mae_jax.config.tasks import TASKS, TRAITS, Traits
 
 TRACKERS = ("wandb", "mlflow", "trackio")
 FAMILIES = ("vit", "resnet18")
+FROZEN_BATCH = "frozen_batch"
 SIZES = ("tiny", "small", "base", "large", "custom")
 WEIGHTS = (".safetensors", ".npz", ".pth", ".pt", ".bin", ".ckpt", ".torch", ".tar")  # suffixes of weight files
 FEATURES = "features"  # the `init` of features from files
@@ -22,9 +23,16 @@ class ModelFields(Fields):
 
     family: str = field(
         "vit",
-        "kind of network: vit, or a classifier for comparison from random weights: resnet18, with group norm",
+        "kind of network: vit, or resnet18, a classifier for comparison (He et al. 2016)",
         choices=FAMILIES,
         used="labels",
+    )
+    norm: str = field(
+        "group",
+        "norm of resnet18; frozen_batch: batch norm with the statistics of the initial weights, as published networks "
+        "have it",
+        choices=("group", FROZEN_BATCH),
+        used="labels resnet",
     )
     size: str = field(
         "base", "ViT size (Dosovitskiy et al. 2021); custom: set width, depth and heads", choices=SIZES, used="vit"

@@ -67,6 +67,7 @@ CONDITIONS = {
         "with init=mae, weights or features", lambda c, _: c.init in ("mae", "weights", FEATURES)
     ),
     "vit": Condition("by vision transformers (model.family=vit)", lambda c, _: c.model.family == "vit"),
+    "resnet": Condition("by ResNets (model.family=resnet18)", lambda c, _: c.model.family == "resnet18"),
     "weights_or_features": Condition("with init=weights or features", lambda c, _: c.init in ("weights", FEATURES)),
     "network": Condition(
         "where a network computes the features (init=scratch, mae or weights)", lambda c, _: c.has_network

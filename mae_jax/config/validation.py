@@ -15,14 +15,16 @@ from ml_collections import ConfigDict
 from mae_jax.config.fields import COMPUTED, DataFields, Fields, ModelFields, Rule, RunConfig, changed, rules
 from mae_jax.config.loading import flatten, one_of
 from mae_jax.config.rule import C
+from mae_jax.config.run_fields import FROZEN_BATCH
 from mae_jax.config.selection import BY_FEATURES
 from mae_jax.config.tasks import QUICK
 from mae_jax.runtime.errors import UNUSABLE, UserError
 from mae_jax.runtime.places import expanded
 
+OF_CLASSIFIERS = ("family", "norm")  # fields of `model` that only a run with labels reads
 ENCODER = (  # fields of `model` that a classifier shares with the pre-training of its encoder
     *("image_size", "patch_size", "size", "width", "depth", "heads", "mlp_ratio", "mlp"),
-    *("positions", "norm_eps", "registers", "layer_scale"),
+    *("positions", "norm_eps", "registers", "layer_scale", *OF_CLASSIFIERS),
 )
 NORMALIZATION = ("mean", "std")  # fields of `data` that it shares
 MOST_PATCHES = 2**14  # per image, because attention is quadratic in their number
@@ -132,11 +134,15 @@ def _validate_data(d: DataFields, prefix: str) -> None:
 
 def _validate_model(config: RunConfig, prefix: str) -> None:
     m = config.model
-    if m.family != "vit" and (not config.traits.labeled or config.init != "scratch"):
-        what = f"task={config.task}" if not config.traits.labeled else f"init={config.init}"
+    if m.family != "vit" and not config.traits.labeled:
         raise UserError(
-            f"{prefix}model.family={m.family} is a classifier that starts from random weights, but {prefix}{what}; use "
-            f"init=scratch and a task with labels, or model.family=vit"
+            f"{prefix}model.family={m.family} is a classifier, but {prefix}task={config.task} trains without labels; "
+            f"use a task with labels, or model.family=vit"
+        )
+    if m.family != "vit" and m.norm == FROZEN_BATCH and config.init == "scratch":
+        raise UserError(
+            f"{prefix}model.norm={m.norm} needs the statistics of trained weights, but {prefix}init=scratch; set "
+            f"init=PATH to such weights, or use model.norm=group"
         )
     if m.image_size % m.patch_size:
         below = m.image_size // m.patch_size * m.patch_size

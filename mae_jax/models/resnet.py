@@ -1,4 +1,8 @@
-"""ResNet-18 (He et al. 2016) with group norm (Wu and He 2018): a small convolutional classifier, for comparison."""
+"""ResNet-18 (He et al. 2016): a small convolutional classifier, for comparison.
+
+From random weights it has group norm (Wu and He 2018). With the weights of other code it has batch norm, as published,
+whose statistics stay as they are.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -57,21 +61,44 @@ class GroupNorm(nnx.Module):
         return (normalized * self.scale[...] + self.bias[...]).astype(x.dtype)
 
 
+class FrozenBatchNorm(nnx.Module):
+    """Batch norm (Ioffe and Szegedy 2015) with the statistics of other training, which stay as they are.
+
+    It computes what PyTorch's BatchNorm2d computes in eval mode, in training, too. Scale and bias are trained, mean and
+    variance are not (`step.from_config.trained_parameters`). Object detection fine-tunes networks of ImageNet in this
+    way. An image's output does not depend on the other images of its batch.
+    """
+
+    def __init__(self, width: int, scale: float = 1.0):
+        """`scale` is the initial value of the scale."""
+        self.scale = nnx.Param(jnp.full((width,), scale, jnp.float32))
+        self.bias = nnx.Param(jnp.zeros((width,), jnp.float32))
+        self.mean = nnx.Param(jnp.zeros((width,), jnp.float32))
+        self.variance = nnx.Param(jnp.ones((width,), jnp.float32))
+
+    def __call__(self, x: Float[Array, "b h w d"]) -> Float[Array, "b h w d"]:
+        normalized = (x.astype(jnp.float32) - self.mean[...]) * jax.lax.rsqrt(self.variance[...] + EPSILON)
+        return (normalized * self.scale[...] + self.bias[...]).astype(x.dtype)
+
+
+NORMS = {"group": GroupNorm, "frozen_batch": FrozenBatchNorm}
+
+
 class BasicBlock(nnx.Module):
     """Two 3 x 3 convolutions and a shortcut, which is projected where size or width changes.
 
     The scale of the last norm is 0 at first, so that a block begins as its shortcut (Goyal et al. 2017).
     """
 
-    def __init__(self, n_in: int, width: int, stride: int, *, dtype: str, rngs: nnx.Rngs):
+    def __init__(self, n_in: int, width: int, stride: int, *, norm: str = "group", dtype: str, rngs: nnx.Rngs):
         self.conv1 = Conv(3, n_in, width, stride, dtype=dtype, rngs=rngs)
-        self.norm1 = GroupNorm(width)
+        self.norm1 = NORMS[norm](width)
         self.conv2 = Conv(3, width, width, 1, dtype=dtype, rngs=rngs)
-        self.norm2 = GroupNorm(width, 0.0)
+        self.norm2 = NORMS[norm](width, 0.0)
         self.projects = stride > 1 or n_in != width
         if self.projects:
             self.shortcut = Conv(1, n_in, width, stride, dtype=dtype, rngs=rngs)
-            self.shortcut_norm = GroupNorm(width)
+            self.shortcut_norm = NORMS[norm](width)
 
     def __call__(self, x: Float[Array, "b h w i"]) -> Float[Array, "b k l o"]:
         branch = self.norm2(self.conv2(jax.nn.relu(self.norm1(self.conv1(x)))))
@@ -83,10 +110,11 @@ class ResNetEncoder(nnx.Module):
 
     def __init__(self, shape: ViTConfig, *, rngs: nnx.Rngs):
         self.stem = Conv(7, 3, 64, 2, dtype=shape.dtype, rngs=rngs)
-        self.stem_norm = GroupNorm(64)
+        self.stem_norm = NORMS[shape.norm](64)
         n_in = 64
         for i, (width, stride) in enumerate(STAGES):
-            setattr(self, f"block_{i:02d}", BasicBlock(n_in, width, stride, dtype=shape.dtype, rngs=rngs))
+            block = BasicBlock(n_in, width, stride, norm=shape.norm, dtype=shape.dtype, rngs=rngs)
+            setattr(self, f"block_{i:02d}", block)
             n_in = width
 
     def __call__(self, images: Float[Array, "b h w c"]) -> Float[Array, "b k l d"]:

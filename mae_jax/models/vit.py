@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Int
 from mae_jax.models.kernels import LAYER_NORM_EPSILON
 from mae_jax.models.layers import BatchNorm, Block, LayerNorm, Linear, PatchEmbed, dropout, run_block
 from mae_jax.models.patches import gather_tokens, patchify, position_embedding
+from mae_jax.runtime.text import count
 
 SIZES = {  # width, depth, heads
     "tiny": (192, 12, 3),
@@ -47,7 +48,16 @@ class ViTConfig:
     layer_scale: float = 0.0  # initial value of the residual branches' learned factors; 0: no factors
     mlp: str = "gelu"  # gelu | swiglu (Shazeer 2020), whose first layer computes twice the hidden features
     remat: bool = False  # keep only block inputs for the backward pass and recompute the rest
-    family: str = "vit"  # vit | resnet18 (`models.resnet`, which uses only classes, head_std, batch_norm and dtype)
+    family: str = "vit"  # vit | resnet18 (`models.resnet`, which uses only classes, head_std, batch_norm, dtype, norm)
+    norm: str = "group"  # of resnet18: group | frozen_batch
+
+    @property
+    def words(self) -> str:
+        """The network in words, such as "ViT with 12 blocks of width 384, 224 px in patches of 16"."""
+        if self.family != "vit":
+            return f"{self.family} with {self.norm.replace('_', ' ')} norm, {self.image_size} px"
+        size = f"{self.image_size} px in patches of {self.patch_size}"
+        return f"ViT with {count(self.depth, 'block')} of width {self.width}, {size}"
 
     @property
     def grid(self) -> int:

@@ -184,15 +184,11 @@ class Model:
             start += n
 
     def __repr__(self) -> str:
-        s = self.spec.shape
         head = (
             f"{len(self.classes)} classes ({some(self.classes, 6)})" if self.classes else "encoder without classifier"
         )
         temperature = f"temperature {self.temperature:.3g}" if self.temperature else "temperature not known"
-        network = f"ViT with {s.depth} blocks of width {s.width}, {s.image_size} px in patches of {s.patch_size}"
-        if s.family != "vit":
-            network = f"{s.family}, {s.image_size} px"
         return (
-            f"<Model of {self.origin}: {self.task or 'imported weights'}, {network}, {head}"
+            f"<Model of {self.origin}: {self.task or 'imported weights'}, {self.spec.shape.words}, {head}"
             f"{f', {temperature}' if self.classes else ''}>"
         )

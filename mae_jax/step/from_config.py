@@ -51,7 +51,7 @@ def shape_of(config: RunConfig, n_classes: int = 0) -> ViTConfig:
     if m.family != "vit":  # equal networks share compiled code, so fields that they do not use are the same
         return ViTConfig(
             m.image_size, 1, resnet.WIDTH, resnet.DEPTH, 1, pool="mean", n_classes=n_classes, head_std=m.head_std,
-            batch_norm=shape.batch_norm, dtype=shape.dtype, family=m.family,
+            batch_norm=shape.batch_norm, dtype=shape.dtype, family=m.family, norm=m.norm,
             frozen_blocks=resnet.DEPTH - config.train.blocks if config.train.blocks >= 0 else 0,
         )  # fmt: skip
     fused = m.attention != "xla" and not machine.no_cudnn(shape.dtype, shape.head_sizes)
@@ -97,15 +97,18 @@ def trained_parameters(config: RunConfig) -> str:
     """Regular expression for the paths of the trained parameters; "" means all.
 
     `train.blocks=k` trains the last k blocks, the final norm and the head (He et al. 2022, section 4.3, "Partial
-    fine-tuning"); 0 trains only the head. Raises UserError if the network has fewer blocks.
+    fine-tuning"); 0 trains only the head. The statistics of frozen batch norms are never trained. Raises UserError if
+    the network has fewer blocks.
     """
     blocks, depth = config.train.blocks, shape_of(config).depth
     if config.traits.frozen:
         return "^head/"
+    constant = r"(?<!/mean)(?<!/variance)$" if config.model.norm == "frozen_batch" else ""
     if blocks < 0:
-        return ""
+        return constant
     if blocks > depth:
         raise UserError(f"train.blocks={blocks} is out of range; use 0 to {depth}, or -1 to train everything")
     if not blocks:
         return "^head/"
-    return f"^(head|fc_norm|encoder/norm|encoder/block_({'|'.join(f'{i:02d}' for i in range(depth - blocks, depth))}))/"
+    last = "|".join(f"{i:02d}" for i in range(depth - blocks, depth))
+    return f"^(head|fc_norm|encoder/norm|encoder/block_({last}))/{constant and '.*' + constant}"

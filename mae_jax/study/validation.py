@@ -11,9 +11,17 @@ from typing import Any, TypeVar, cast
 from ml_collections import ConfigDict
 
 from mae_jax.config.fields import AnyConfig, Rule, RunConfig, StudyConfig, SweepConfig, rules
-from mae_jax.config.loading import one_of
+from mae_jax.config.loading import flatten, one_of
 from mae_jax.config.tasks import QUICK, TASKS, TRAITS, UNLABELED, USUAL
-from mae_jax.config.validation import ENCODER, NORMALIZATION, refuse_unknown, typed, validate, validate_ratio
+from mae_jax.config.validation import (
+    ENCODER,
+    NORMALIZATION,
+    OF_CLASSIFIERS,
+    refuse_unknown,
+    typed,
+    validate,
+    validate_ratio,
+)
 from mae_jax.rundir.contents import sides_of
 from mae_jax.runtime.errors import UNUSABLE, UserError
 from mae_jax.study import cells
@@ -66,10 +74,28 @@ def validate_study(config: ConfigDict | StudyConfig) -> StudyConfig:
                     f"inits: {text!r} has no network to train, but evaluations={study.evaluations}; add "
                     f"{' or '.join(QUICK)} to evaluations"
                 )
+    _validate_arms(study)
     for _, run in cells.runs(study, Path()):
         if run.init != "weights":  # else the network comes from the weight files
             validate(run, f"{run.task if run.traits.frozen else run.name}: ")
     return study
+
+
+def _validate_arms(study: StudyConfig) -> None:
+    """Checks that the fine-tuning of each arm with a pre-training has its encoder. Only image sizes may differ."""
+    pretrain, finetune = flatten(study.pretrain), flatten(study.finetune)
+    for text, init in zip(study.inits, inits(study), strict=True):
+        changes = init.pretrain
+        if changes is None:
+            continue
+        for key in [f"model.{name}" for name in ENCODER if name != "image_size"]:
+            before = changes.get(key, pretrain[key])
+            given = init.finetune.get(key, changes.get(key, finetune[key]))
+            if given != before:
+                raise UserError(
+                    f"inits: {text!r}: the fine-tuning has {key}={given}, but its pre-training {key}={before}; the "
+                    f"encoder must be the same"
+                )
 
 
 def _validate_tuning(study: StudyConfig) -> None:
@@ -168,6 +194,8 @@ def _validate_value(key: str, value: Any, like: Any, rule: Rule) -> None:
 def _validate_parts(pretrain: RunConfig, finetune: RunConfig) -> None:
     """Checks that fine-tuning has the encoder and the normalization of its pre-training."""
     for key in ENCODER:
+        if key in OF_CLASSIFIERS:  # a study without pre-training may have another family
+            continue
         one, two = getattr(pretrain.model, key), getattr(finetune.model, key)
         if one != two:
             raise UserError(

@@ -17,7 +17,6 @@ from mae_jax.rundir import contents
 from mae_jax.runtime.disk import exists
 from mae_jax.runtime.errors import UserError
 from mae_jax.runtime.processes import note
-from mae_jax.runtime.text import count
 from mae_jax.step import sharding
 from mae_jax.step.from_config import parameter_shapes, shape_of, spec_of
 from mae_jax.step.spec import StepSpec
@@ -65,11 +64,7 @@ def first_weights(config: RunConfig) -> Callable[[StepSpec, Params], Params]:
         elif config.init == "mae":
             loaded, tested = own_run.load(Path(config.init_from), "init_from")
             detail = f": the encoder of a {tested.traits.words} on {source_label(tested.data)}; its head is not used"
-        m = spec.shape
-        note(
-            f"  initial weights from {config.init_from}{detail}: {count(m.depth, 'block')} of width {m.width}, "
-            f"{m.image_size} px in patches of {m.patch_size}"
-        )
+        note(f"  initial weights from {config.init_from}{detail}: {spec.shape.words}")
         taken, more = transfer.transfer(params, spec.shape, loaded)
         for line in (*source.notes, *notes, *more):
             note(f"  note: {line}")

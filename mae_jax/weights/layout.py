@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
+from mae_jax.models import resnet
 from mae_jax.runtime.errors import UserError
 from mae_jax.runtime.text import count, some
-from mae_jax.weights import names, prefixes, refusals
+from mae_jax.weights import names, prefixes, refusals, resnet18
 from mae_jax.weights.arrays import read_arrays
 from mae_jax.weights.config_file import ConfigFile
 from mae_jax.weights.prefixes import matching
@@ -17,6 +18,7 @@ from mae_jax.weights.prefixes import matching
 _HEADS = {  # beginnings of the keys of heads
     "timm": ("head", "dino_head", "ibot_head", "pre_logits", "predictor", "projector", "fc"),
     "hf": ("classifier",),
+    "resnet": ("fc", "head", "classifier", "projector", "projection_head", "predictor", "prototypes"),
 }
 
 
@@ -25,13 +27,18 @@ class Layout:
     """The arrays of one network in a file under the names of its family, and the files next to it."""
 
     arrays: dict[str, np.ndarray]
-    family: str  # own | timm (also facebookresearch's) | hf; see `names.family_of`
+    family: str  # own | timm (also facebookresearch's) | hf | resnet; see `names.family_of`
     config: ConfigFile
     prefix: str = ""  # removed from the keys
     augreg: bool = False  # whether it is one of Google's .npz files
     heads: int = 0  # attention heads that the user or the shape of an array states; 0: none
     ignored: tuple[str, ...] = ()  # keys that the user leaves out
     notes: tuple[str, ...] = ()
+
+    @property
+    def is_resnet(self) -> bool:
+        """Whether it is a ResNet, rather than a ViT."""
+        return self.family == "resnet" or resnet18.OURS in self.arrays
 
     @property
     def where(self) -> str:
@@ -117,6 +124,7 @@ def _drop_other_heads(arrays: dict[str, np.ndarray], family: str) -> list[str]:
     kernel, bias = (names.keys_of(f"head/{name}", family)[0] for name in ("kernel", "bias"))
     norm = next((arrays[key] for key in arrays if re.search(r"(^|\.)(norm1|layernorm_before)\.weight$", key)), None)
     width = norm.shape[0] if norm is not None and norm.ndim == 1 else 0
+    width = resnet.WIDTH if family == "resnet" else width
     fits = kernel in arrays and bias in arrays and arrays[kernel].ndim == 2
     fits = fits and arrays[kernel].shape in ((len(arrays[bias]), width), (len(arrays[bias]), 2 * width))
     notes = []

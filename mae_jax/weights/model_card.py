@@ -73,7 +73,7 @@ def _title(weights: Weights, run: dict[str, Any]) -> str:
     network = (
         f"This ViT has {s.width} features, {s.depth} blocks, {s.heads} heads and patches of {s.patch_size} pixels."
         if s.family == "vit"
-        else "This network is a ResNet-18 with group norm."
+        else f"This network is a ResNet-18 with {'group' if s.norm == 'group' else 'frozen batch'} norm."
     )
     text = f"{network} It takes square images of {s.image_size} pixels and was trained with mae_jax."
     if weights.kind == "mae":

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from mae_jax.weights import resnet18
+
 _TIMM = {
     "encoder/patch_embed/proj": "patch_embed.proj",
     "encoder/cls_token": "cls_token",
@@ -111,9 +113,14 @@ _LEAVES = {"kernel": ".weight", "scale": ".weight", "bias": ".bias", "gamma": ".
 
 
 def family_of(keys: Sequence[str]) -> str | None:
-    """The naming scheme of `keys`: "hf", "timm" (also facebookresearch/mae), "own" (mae_jax), or None if unknown."""
-    if "encoder/patch_embed/proj/kernel" in keys:
+    """The naming scheme of `keys`, or None if it is unknown.
+
+    It is "hf", "timm" (also facebookresearch/mae), "resnet" (a ResNet, see `resnet18`) or "own" (mae_jax).
+    """
+    if "encoder/patch_embed/proj/kernel" in keys or resnet18.OURS in keys:
         return "own"
+    if resnet18.FIRST in map(resnet18.canonical, keys):
+        return "resnet"
     if "patch_embed.proj.weight" in keys:
         return "timm"
     if any(key.endswith("embeddings.patch_embeddings.projection.weight") for key in keys):
@@ -123,6 +130,8 @@ def family_of(keys: Sequence[str]) -> str | None:
 
 def canonical(key: str, family: str) -> str:
     """Renames a key of another version of the same family to the name that `keys_of` returns."""
+    if family == "resnet":
+        return resnet18.canonical(key)
     for pattern, name in {"hf": _ALIASES, "timm": _TIMM_ALIASES}.get(family, []):
         key = re.sub(pattern, name, key)
     return key
@@ -191,6 +200,8 @@ def keys_of(path: str, family: str) -> tuple[str, ...]:
     """The keys of the parameter `path` in files of `family`: three for Hugging Face's fused projection, else one."""
     if family == "own":
         return (path,)
+    if family == "resnet":
+        return (resnet18.key_of(path),)
     stem, _, leaf = path.rpartition("/")
     if leaf not in _LEAVES:  # tokens and positions are single arrays
         stem, ending = path, ""
@@ -215,6 +226,8 @@ def to_ours(path: str, arrays: Sequence[np.ndarray], family: str) -> Float[np.nd
     if family == "own":
         return arrays[0]
     array = np.concatenate(arrays) if len(arrays) > 1 else arrays[0]
+    if family == "resnet" and array.ndim == 4:
+        return np.ascontiguousarray(array.transpose(2, 3, 1, 0))
     if path.endswith("patch_embed/proj/kernel"):
         return np.ascontiguousarray(array.transpose(2, 3, 1, 0).reshape(-1, array.shape[0]))
     return np.ascontiguousarray(array.T) if path.endswith("/kernel") else array
@@ -237,6 +250,8 @@ def shape_theirs(path: str, shape: tuple[int, ...], family: str, patch_size: int
     """Shapes of the arrays of `family` for our parameter `path` of this `shape`, in the order of `keys_of`."""
     if family == "own":
         return [shape]
+    if family == "resnet" and len(shape) == 4:
+        return [(shape[3], shape[2], *shape[:2])]
     if path.endswith("patch_embed/proj/kernel"):
         return [(shape[1], 3, patch_size, patch_size)]
     if path.endswith("/kernel"):

@@ -19,6 +19,7 @@ from mae_jax.weights.layout import Layout
 # Keys that the forward pass of an encoder or classifier does not use.
 _UNUSED: dict[str, tuple[str, ...]] = {
     "timm": ("mask_token", "decoder_pos_embed"),
+    "resnet": (),
     "own": ("batch_norm/mean", "batch_norm/variance"),
     "hf": (
         "vit.embeddings.mask_token",
@@ -27,6 +28,7 @@ _UNUSED: dict[str, tuple[str, ...]] = {
         "decoder.decoder_pos_embed",
     ),
 }
+_WITHOUT_NOTE = ("pos_embed", "num_batches_tracked")
 
 
 @dataclasses.dataclass
@@ -66,10 +68,10 @@ def take(layout: Layout, shape: ViTConfig, kind: str) -> tuple[Params, list[str]
         return names.to_ours(ours, [array.astype(np.float32) for array in parts], layout.family)
 
     params = map_paths(of, like)
-    known = set(_UNUSED[layout.family])
+    known = {*_UNUSED[layout.family], *(key for key in arrays if key.endswith("num_batches_tracked"))}
     misfits.unexpected = sorted(set(arrays) - used - known)
     _refuse(misfits, layout)
-    unused = [key for key in sorted(set(arrays) & known - used) if not key.endswith("pos_embed")]
+    unused = [key for key in sorted(set(arrays) & known - used) if not key.endswith(_WITHOUT_NOTE)]
     return params, [*notes, *(f"{key} is not used" for key in unused)]
 
 
@@ -79,6 +81,8 @@ def _with_biases(layout: Layout, shape: ViTConfig, kind: str) -> tuple[dict[str,
     BEiT's keys have none; adding a constant to each row before the softmax would change nothing.
     """
     arrays, notes = dict(layout.arrays), []
+    if layout.is_resnet:
+        return arrays, notes
     paths = [f"encoder/block_{i:02d}/attn/qkv/bias" for i in range(shape.depth)]
     biases = [key for path in paths for key in names.keys_of(path, layout.family)]
     if kind == "vit" and not any(key in arrays for key in biases):
@@ -106,9 +110,10 @@ def _refuse(misfits: _Misfits, layout: Layout) -> None:
     if not problems:
         return
     words, path = refusals.of_keys(layout.arrays), layout.config.path
+    what = "ResNet-18" if layout.is_resnet else "ViT"
     only_unexpected = not misfits.missing and not misfits.unusable
     leave = f"; mae-jax convert import {path} OUT --leave REGEX leaves keys out" if only_unexpected else ""
     raise UserError(
-        f"{layout.config.field}: the keys of {path} are not those of a plain ViT{f' (it is {words})' if words else ''}"
-        f": {'; '.join(problems)}{leave}"
+        f"{layout.config.field}: the keys of {path} are not those of a plain {what}"
+        f"{f' (it is {words})' if words else ''}: {'; '.join(problems)}{leave}"
     )

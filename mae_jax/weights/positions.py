@@ -58,6 +58,8 @@ def way_of(layout: Layout) -> str:
     stated = layout.saved.get("interpolation")
     if stated in WAYS:
         return str(stated)
+    if layout.is_resnet:
+        return ANTIALIASED  # it has no positions
     registers = layout.find("encoder/reg_token") is not None
     if layout.family == "hf":
         return ANTIALIASED if registers else BICUBIC

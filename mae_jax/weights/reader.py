@@ -33,6 +33,8 @@ class Weights:
     def model_fields(self) -> dict[str, Any]:
         """The fields `model.*` of a config whose network fits these weights."""
         s = self.shape
+        if s.family != "vit":
+            return {"family": s.family, "norm": s.norm}
         size = next((k for k, v in vit.SIZES.items() if v == (s.width, s.depth, s.heads)), "custom")
         custom = size == "custom"  # otherwise the size implies width, depth and heads, and these are 0
         fields: dict[str, Any] = {"size": size, "patch_size": s.patch_size, "mlp_ratio": s.mlp_ratio, "mlp": s.mlp}
@@ -45,17 +47,17 @@ class Weights:
     def fields(self) -> dict[str, Any]:
         """The fields of a run's config that follow from these weights, by their dotted names."""
         model = {f"model.{name}": value for name, value in self.model_fields().items()}
-        if self.shape.pool == "mean" and "norm" not in self.params["encoder"]:
+        if self.shape.family == "vit" and self.shape.pool == "mean" and "norm" not in self.params["encoder"]:
             model["model.pool"] = "mean"  # as in a fine-tuned MAE, whose only last norm follows the mean
         return model | {"data.mean": tuple(self.mean), "data.std": tuple(self.std)}
 
 
 def read(path: str | Path, field: str = "weights", heads: int = 0, leave: str = "") -> Weights:
-    """Reads a file (.safetensors, .pth, .npz) or folder with the weights of a plain ViT or masked autoencoder.
+    """Reads a file (.safetensors, .pth, .npz) or folder with a plain ViT, masked autoencoder or ResNet-18.
 
     `heads` is the number of attention heads if no config.json states it; 0 assumes the usual number for the width. Keys
     that match the regular expression `leave` are ignored. Raises UserError that names `field` if a key is missing,
-    unexpected or of the wrong shape, or if the network is not a plain ViT.
+    unexpected or of the wrong shape, or if the network is another one.
     """
     path = local(path, field)
     layout = read_layout(path, field, heads, leave)
@@ -65,7 +67,7 @@ def read(path: str | Path, field: str = "weights", heads: int = 0, leave: str = 
     if layout.ignored:
         keys = count(len(layout.ignored), "key is", "keys are")
         notes.insert(0, f"{keys} ignored, as requested ({some(sorted(layout.ignored))})")
-    if kind == "vit" and shape.pool == "mean":
+    if kind == "vit" and shape.family == "vit" and shape.pool == "mean":
         notes.append("its last norm follows the mean of the patch tokens (fc_norm), so model.pool is mean")
     tolerance = _tolerance(layout)
     if kind == "mae" and not positions.plain_decoder(layout.find("decoder/pos_embed"), shape, tolerance):

@@ -4,11 +4,12 @@ import re
 
 import numpy as np
 
+from mae_jax.config.run_fields import FROZEN_BATCH
 from mae_jax.models import vit
 from mae_jax.models.vit import ViTConfig
 from mae_jax.runtime.errors import UserError
 from mae_jax.runtime.text import count
-from mae_jax.weights import names, refusals
+from mae_jax.weights import names, refusals, resnet18
 from mae_jax.weights.layout import Layout
 
 MOST_BLOCKS = 100
@@ -19,6 +20,8 @@ def shape_of(layout: Layout) -> tuple[ViTConfig, str, bool]:
 
     Raises UserError if arrays are missing or contradict each other, or if the network is not a plain ViT.
     """
+    if layout.is_resnet:
+        return _resnet(layout), "vit", True
     patch_size, width = _patches(layout)
     hidden, gated = _mlp(layout)
     refusals.refuse_config(layout.config.fields, gated, layout.where)
@@ -47,6 +50,12 @@ def shape_of(layout: Layout) -> tuple[ViTConfig, str, bool]:
         layer_scale=0.0 if layout.find("encoder/block_00/ls1/gamma") is None else 1e-5,
     )
     return shape, kind, known
+
+
+def _resnet(layout: Layout) -> ViTConfig:
+    resnet18.refuse_config(layout.config.fields, layout.where)
+    norm = "group" if layout.find("encoder/stem_norm/mean") is None else FROZEN_BATCH
+    return resnet18.shape_of(0 if layout.find("head/bias") is None else len(layout.need("head/bias", 1)), norm)
 
 
 def _patches(layout: Layout) -> tuple[int, int]:

@@ -14,7 +14,7 @@ from mae_jax.runtime.errors import UserError
 from mae_jax.weights import positions
 from mae_jax.weights.reader import Weights
 
-_SHAPE = ("family", "patch_size", "width", "depth", "heads", "mlp_ratio", "mlp", "positions", "registers")
+_SHAPE = ("family", "norm", "patch_size", "width", "depth", "heads", "mlp_ratio", "mlp", "positions", "registers")
 
 
 def transfer(params: Params, shape: ViTConfig, weights: Weights, field: str = "init_from") -> tuple[Params, list[str]]:
@@ -53,7 +53,7 @@ def transfer(params: Params, shape: ViTConfig, weights: Weights, field: str = "i
     if bad:
         more = f" and {len(bad) - 8} more" if len(bad) > 8 else ""
         raise UserError(f"{field}={weights.origin} does not fit this network: {'; '.join(bad[:8])}{more}")
-    if shape.positions == "fixed" and shape.grid != weights.shape.grid:
+    if shape.family == "vit" and shape.positions == "fixed" and shape.grid != weights.shape.grid:
         notes.append(f"fixed positions recomputed for {shape.grid} x {shape.grid} patches")
     if "decoder" in params and "decoder" not in weights.params:
         notes.append("the decoder starts from random weights, because the source has none")

@@ -3,6 +3,7 @@
     pip install "mae_jax[peers]" && python tests/golden/make.py hf      # Hugging Face's ViTMAE, ViT, DINOv2, BEiT
     pip install torch            && python tests/golden/make.py interpolation
     pip install "mae_jax[timm]" transformers && python tests/golden/make.py encoders
+    pip install "mae_jax[timm]" torchvision transformers && python tests/golden/make.py resnet
     pip install "mae_jax[timm]"  && python tests/golden/make.py timm    # timm, in an environment of its own
 
 Each folder holds the weights of a tiny network as that code saves them, and `expected.npz` with inputs and
@@ -20,7 +21,7 @@ import torch
 
 if sys.argv[1:] == ["hf"]:
     import transformers as hf
-if sys.argv[1:] == ["encoders"]:
+if sys.argv[1:] in (["encoders"], ["resnet"]):
     import drawing
     import timm
     import transformers as hf
@@ -133,9 +134,10 @@ def interpolation() -> None:
     np.savez_compressed(HERE / "interpolation.npz", **result)
 
 
-def fill(network: torch.nn.Module) -> dict[str, np.ndarray]:
-    """Fills a network with the weights that `drawing.array` draws for its keys, and returns them."""
-    arrays = {key: drawing.array(key, tuple(value.shape)) for key, value in network.state_dict().items()}
+def fill(network: torch.nn.Module, draws=None) -> dict[str, np.ndarray]:
+    """Fills a network with the weights that `drawing.array`, or `draws`, draws for its keys, and returns them."""
+    draws = draws or drawing.array
+    arrays = {key: draws(key, tuple(value.shape)) for key, value in network.state_dict().items()}
     network.load_state_dict({key: torch.from_numpy(value) for key, value in arrays.items()})
     network.eval()
     return arrays
@@ -192,6 +194,32 @@ def encoders() -> None:
     result |= {"classifier/logits": logits.numpy(), "keys": np.array(json.dumps(keys))}
     np.savez_compressed(HERE / "encoders.npz", **result)
     augreg()
+
+
+def resnets() -> None:
+    """Pooled features and logits of torchvision's and transformers' ResNet-18 at three sizes."""
+    import torchvision
+
+    config = hf.ResNetConfig(
+        embedding_size=64, hidden_sizes=[64, 128, 256, 512], depths=[2, 2, 2, 2], layer_type="basic", num_labels=3
+    )
+    networks = {
+        "torchvision": torchvision.models.resnet18(num_classes=3),
+        "hf": hf.ResNetForImageClassification(config),
+    }
+    result, keys = {}, {}
+    for name, network in networks.items():
+        keys[name] = {key: list(value.shape) for key, value in fill(network, drawing.resnet_array).items()}
+        for size in (224, 96, 65):
+            with torch.no_grad():
+                out = network(torch.from_numpy(drawing.images(size)).permute(0, 3, 1, 2))
+            result[f"{name}/{size}"] = (out if name == "torchvision" else out.logits).numpy()
+    backbone = timm.create_model("resnet18", num_classes=0)
+    fill(backbone, drawing.resnet_array)
+    for size in (224, 96, 65):
+        with torch.no_grad():
+            result[f"timm/{size}"] = backbone(torch.from_numpy(drawing.images(size)).permute(0, 3, 1, 2)).numpy()
+    np.savez_compressed(HERE / "resnet18.npz", **result, keys=np.array(json.dumps(keys)))
 
 
 def augreg() -> None:
@@ -267,4 +295,10 @@ def timm_networks() -> None:
 
 
 if __name__ == "__main__":
-    {"hf": hugging_face, "timm": timm_networks, "interpolation": interpolation, "encoders": encoders}[sys.argv[1]]()
+    {
+        "hf": hugging_face,
+        "timm": timm_networks,
+        "interpolation": interpolation,
+        "encoders": encoders,
+        "resnet": resnets,
+    }[sys.argv[1]]()

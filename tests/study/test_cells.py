@@ -125,8 +125,13 @@ def test_an_arm_may_be_a_resnet(config, tmp_path):
         differing = {key: value for key, value in ours.items() if value != theirs[key] and key != "name"}
         assert differing == {"init_name": "resnet", "model.family": "resnet18"}
     for inits, message in (
-        (("mae:model.family=resnet18",), "model.family=resnet18 is a classifier that starts from random weights, but "),
-        (("mae:finetune.model.family=resnet18",), "but finetune 100 % mae .*init=mae; use init=scratch"),
+        (("mae:model.family=resnet18",), "model.family=resnet18 is a classifier, but .*task=pretrain trains without"),
+        (("mae:finetune.model.family=resnet18",), "model.family=resnet18, but its pre-training model.family=vit"),
+        (
+            ("mae:finetune.model.mlp=swiglu",),
+            "the fine-tuning has model.mlp=swiglu, but its pre-training model.mlp=gelu",
+        ),
+        (("r=scratch:model.family=resnet18,model.norm=frozen_batch",), "needs the statistics of trained weights"),
     ):
         config.inits = inits
         with pytest.raises(UserError, match=message):

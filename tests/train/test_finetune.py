@@ -1,20 +1,26 @@
 """What a classifier writes at its end: scores and predictions of the right images, from given probabilities."""
 
 import dataclasses
+from functools import partial
 
+import jax
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
+from mae_jax import models
 from mae_jax.config.validation import validate
 from mae_jax.data import sources, splits
 from mae_jax.data.labelled_sets import LabelledSets
 from mae_jax.evaluation import inspect_run
+from mae_jax.models.params import map_paths
 from mae_jax.predict import exporting, loading
 from mae_jax.rundir import contents
 from mae_jax.rundir.predictions import read_predictions
 from mae_jax.runtime.errors import UserError
 from mae_jax.step import sharding
 from mae_jax.train import finetune, loop
+from mae_jax.weights import encoder_fields, own_run, resnet18
 
 
 @pytest.fixture
@@ -139,7 +145,7 @@ def test_a_resnet_trains_predicts_and_is_exported_as_a_bundle(tiny_config, tmp_p
     results = loop.run(config, tmp_path / "run")
     assert results["n"] == 23
     model = loading.load(tmp_path / "run")
-    assert "resnet18, 32 px" in repr(model) and model.embed(tiny_images()).shape == (9, 512)
+    assert "resnet18 with group norm, 32 px" in repr(model) and model.embed(tiny_images()).shape == (9, 512)
     exporting.export(tmp_path / "run", tmp_path / "bundle", "mae_jax")
     again = loading.load(tmp_path / "bundle")
     one, two = (each.predict(tiny_images()).probabilities for each in (again, model))
@@ -153,6 +159,36 @@ def test_a_resnet_trains_predicts_and_is_exported_as_a_bundle(tiny_config, tmp_p
     start = tiny_config("finetune", init="mae", init_from=str(tmp_path / "run"))
     with pytest.raises(UserError, match="holds another network: family is vit in the config and resnet18 in the weig"):
         loop.run(start, tmp_path / "later")
+
+
+@pytest.mark.slow
+def test_a_resnet_of_other_code_keeps_its_statistics_and_another_run_starts_from_it(tiny_config, tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    like = jax.eval_shape(partial(models.init, "vit", resnet18.shape_of(7, "frozen_batch")), jax.random.key(0))
+    arrays = {}
+    map_paths(lambda path, leaf: arrays.setdefault(path, leaf), like)
+    drawn = {key: rng.uniform(0.01, 0.05, leaf.shape).astype(np.float32) for key, leaf in arrays.items()}
+    given = {key: value for key, value in drawn.items() if not key.startswith("head")}
+    save_file(given, tmp_path / "weights.safetensors")
+    fields = {"model.image_size": 32, "train.epochs": 1.0, "optim.weight_decay": 0.5}
+    config = tiny_config("finetune", **fields)
+    encoder_fields.start_from(config, str(tmp_path / "weights.safetensors"))
+    loop.run(config, tmp_path / "run")
+    weights, saved = own_run.load(tmp_path / "run")
+    assert (saved.model.family, saved.model.norm, weights.shape.norm) == ("resnet18", "frozen_batch", "frozen_batch")
+    trained = {}
+    map_paths(lambda path, leaf: trained.setdefault(path, np.asarray(leaf)), weights.params)
+    for key, value in given.items():
+        assert np.array_equal(trained[key], value) == key.endswith(("/mean", "/variance")), key
+    model = loading.load(tmp_path / "run")
+    assert "resnet18 with frozen batch norm, 32 px" in repr(model)
+    assert model.embed(tiny_images()).shape == (9, 512)
+    assert len(model.predict(tiny_images()).predictions) == 9
+    later = tiny_config("finetune", **fields)
+    encoder_fields.start_from(later, str(tmp_path / "run"))
+    assert (later.init, later.model.family, later.model.norm) == ("mae", "resnet18", "frozen_batch")
+    loop.run(later, tmp_path / "later")
+    assert f"initial weights from {tmp_path / 'run'}" in capsys.readouterr().out
 
 
 def tiny_images():
