@@ -8,7 +8,7 @@ from mae_jax.config.tasks import TASKS, TRAITS, Traits
 
 TRACKERS = ("wandb", "mlflow", "trackio")
 FAMILIES = ("vit", "resnet18")
-FROZEN_BATCH = "frozen_batch"
+FROZEN_BATCH, ROTARY = "frozen_batch", "rotary"
 SIZES = ("tiny", "small", "base", "large", "custom")
 WEIGHTS = (".safetensors", ".npz", ".pth", ".pt", ".bin", ".ckpt", ".torch", ".tar")  # suffixes of weight files
 FEATURES = "features"  # the `init` of features from files
@@ -45,8 +45,8 @@ class ModelFields(Fields):
     mlp_ratio: float = field(4.0, "hidden features of the MLP, as a multiple of width", low=0.01, high=64, used="vit")
     mlp: str = field(
         "gelu",
-        "MLP of each block; swiglu (Shazeer 2020): hidden features are gated",
-        choices=("gelu", "swiglu"),
+        "MLP of each block; quick_gelu: CLIP's approximation; swiglu (Shazeer 2020): hidden features are gated",
+        choices=("gelu", "quick_gelu", "swiglu"),
         used="vit",
     )
     pool: str = field(
@@ -100,8 +100,12 @@ class ModelFields(Fields):
         used="vit",
     )
     positions: str = field(
-        "fixed", "position embeddings of the encoder; fixed: sine-cosine", choices=("fixed", "learned"), used="vit"
+        "fixed",
+        "positions of the encoder; fixed: sine-cosine; rotary: queries and keys are rotated, as in DINOv3",
+        choices=("fixed", "learned", ROTARY),
+        used="vit",
     )
+    pre_norm: bool = field(False, "a norm before the first block, as in CLIP (Radford et al. 2021)", used="vit")
     norm_eps: float = field(1e-6, "epsilon of the layer norms", low=0, high=1, open="low high", used="vit")
     registers: int = field(0, "number of register tokens (Darcet et al. 2024)", low=0, high=1024, used="vit")
     layer_scale: float = field(

@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from mae_jax.config.fields import COMPUTED, DataFields, Fields, ModelFields, Rule, RunConfig, changed, rules
 from mae_jax.config.loading import flatten, one_of
 from mae_jax.config.rule import C
-from mae_jax.config.run_fields import FROZEN_BATCH
+from mae_jax.config.run_fields import FROZEN_BATCH, ROTARY
 from mae_jax.config.selection import BY_FEATURES
 from mae_jax.config.tasks import QUICK
 from mae_jax.runtime.errors import UNUSABLE, UserError
@@ -24,7 +24,7 @@ from mae_jax.runtime.places import expanded
 OF_CLASSIFIERS = ("family", "norm")  # fields of `model` that only a run with labels reads
 ENCODER = (  # fields of `model` that a classifier shares with the pre-training of its encoder
     *("image_size", "patch_size", "size", "width", "depth", "heads", "mlp_ratio", "mlp"),
-    *("positions", "norm_eps", "registers", "layer_scale", *OF_CLASSIFIERS),
+    *("positions", "pre_norm", "norm_eps", "registers", "layer_scale", *OF_CLASSIFIERS),
 )
 NORMALIZATION = ("mean", "std")  # fields of `data` that it shares
 MOST_PATCHES = 2**14  # per image, because attention is quadratic in their number
@@ -163,6 +163,11 @@ def _validate_model(config: RunConfig, prefix: str) -> None:
             raise UserError(
                 f"{prefix}model.width={m.width}, depth={m.depth}, heads={m.heads}: with size=custom, all must be "
                 f"at least 1, depth at most 100, width at most {2**16}, and width a multiple of 4 and of heads"
+            )
+        if m.positions == ROTARY and m.width // m.heads % 4:
+            raise UserError(
+                f"{prefix}model.positions={m.positions} needs a multiple of 4 features per head, but width={m.width} "
+                f"and heads={m.heads} make {m.width // m.heads}; change {prefix}model.heads or the positions"
             )
         if int(m.width * m.mlp_ratio) < 1:
             raise UserError(

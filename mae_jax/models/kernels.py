@@ -166,23 +166,28 @@ def attention_weights(qkv: Float[Array, "b n 3 h e"]) -> Float[Array, "b h n n"]
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def recomputed(
-    graph: nnx.GraphDef, first: int, params: nnx.State, tokens: Float[Array, "b n d"], key: Array | None
+    graph: nnx.GraphDef,
+    first: int,
+    params: nnx.State,
+    tokens: Float[Array, "b n d"],
+    key: Array | None,
+    angles: Float[Array, "a n e"] | None,
 ) -> Float[Array, "b m d"]:
-    """Calls the module of `graph` and `params` with (tokens, key, first). The backward pass recomputes it.
+    """Calls the module of `graph` and `params` with (tokens, key, first, angles). The backward pass recomputes it.
 
     Only the inputs are kept for the gradient (Chen et al. 2016, "Training deep nets with sublinear memory cost").
-    `key` receives no gradient.
+    `key` and `angles` receive no gradient.
     """
-    return nnx.merge(graph, params)(tokens, key, first)
+    return nnx.merge(graph, params)(tokens, key, first, angles)
 
 
 def _recomputed_backward(graph, first, saved, gradient):
-    params, tokens, key = saved
+    params, tokens, key, angles = saved
     # `jax.checkpoint` relies on a barrier that some of XLA's CPU schedulers drop. They then recompute too early, which
     # saves no memory. Here the input depends on the gradient, so the recomputation has to wait for it.
     params, tokens, gradient = jax.lax.optimization_barrier((params, tokens + 0 * gradient[:, :1], gradient))
-    _, pull = jax.vjp(lambda p, t: nnx.merge(graph, p)(t, key, first), params, tokens)
-    return *pull(gradient), None
+    _, pull = jax.vjp(lambda p, t: nnx.merge(graph, p)(t, key, first, angles), params, tokens)
+    return *pull(gradient), None, None
 
 
 recomputed.defvjp(lambda graph, first, *rest: (recomputed(graph, first, *rest), rest), _recomputed_backward)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from mae_jax.models import kernels
+from mae_jax.models import kernels, rotary
 from mae_jax.models.kernels import LAYER_NORM_EPSILON
 
 BATCH_NORM_EPSILON = 1e-6  # the paper's code; PyTorch's default is 1e-5
@@ -91,22 +91,27 @@ class Attention(nnx.Module):
         self.proj = Linear(width, width, dtype=dtype, rngs=rngs)
         self.heads, self.attention = heads, attention
 
-    def __call__(self, tokens: Float[Array, "b n d"], first: int) -> Float[Array, "b m d"]:
-        """Output for the first m = `first` tokens, which attend to all n."""
-        qkv = self._split(tokens)
+    def __call__(
+        self, tokens: Float[Array, "b n d"], first: int, angles: Float[Array, "a n e"] | None = None
+    ) -> Float[Array, "b m d"]:
+        """Output for the first m = `first` tokens, which attend to all n. `angles` are those of `rotary`, if used."""
+        qkv = self._split(tokens, angles)
         if self.attention == "xla":
             return self.proj(kernels.attend(qkv, first))
         q, k, v = qkv[:, :first, 0], qkv[:, :, 1], qkv[:, :, 2]
         mixed = jax.nn.dot_product_attention(q, k, v, implementation="cudnn")
         return self.proj(mixed.reshape(*mixed.shape[:2], -1))
 
-    def weights(self, tokens: Float[Array, "b n d"]) -> Float[Array, "b h n n"]:
+    def weights(
+        self, tokens: Float[Array, "b n d"], angles: Float[Array, "a n e"] | None = None
+    ) -> Float[Array, "b h n n"]:
         """Attention weights in float32: queries on the second-to-last axis, keys on the last. Rows sum to 1."""
-        return kernels.attention_weights(self._split(tokens))
+        return kernels.attention_weights(self._split(tokens, angles))
 
-    def _split(self, tokens: Float[Array, "b n d"]) -> Float[Array, "b n 3 h e"]:
+    def _split(self, tokens: Float[Array, "b n d"], angles: Float[Array, "a n e"] | None) -> Float[Array, "b n 3 h f"]:
         b, n, d = tokens.shape
-        return self.qkv(tokens).reshape(b, n, 3, self.heads, d // self.heads)
+        qkv = self.qkv(tokens).reshape(b, n, 3, self.heads, d // self.heads)
+        return qkv if angles is None else rotary.rotate(qkv, angles)
 
 
 def hidden_features(width: int, mlp_ratio: float) -> int:
@@ -115,16 +120,16 @@ def hidden_features(width: int, mlp_ratio: float) -> int:
 
 
 class Mlp(nnx.Module):
-    """Two linear layers with an exact GELU or a SwiGLU between them. `dropout` is the rate after it.
+    """Two linear layers with an exact GELU, a quick GELU or a SwiGLU between them. `dropout` is the rate after it.
 
-    With `kind="swiglu"` (Shazeer 2020), the first layer computes 2 x `hidden` features: gates g, then values v. The
-    second reads silu(g) * v.
+    The quick GELU is x sigmoid(1.702 x) (Hendrycks and Gimpel 2016), as in CLIP. With `kind="swiglu"` (Shazeer 2020),
+    the first layer computes 2 x `hidden` features: gates g, then values v. The second reads silu(g) * v.
     """
 
     def __init__(
         self, width: int, hidden: int, *, dtype: str, rngs: nnx.Rngs, dropout: float = 0.0, kind: str = "gelu"
     ):
-        self.gated = kind == "swiglu"
+        self.gated, self.quick = kind == "swiglu", kind == "quick_gelu"
         self.fc1 = Linear(width, 2 * hidden if self.gated else hidden, dtype=dtype, rngs=rngs)
         self.fc2 = Linear(hidden, width, dtype=dtype, rngs=rngs)
         self.dropout = dropout
@@ -136,7 +141,7 @@ class Mlp(nnx.Module):
             gates, values = jnp.split(hidden, 2, axis=-1)
             hidden = jax.nn.silu(gates) * values
         else:
-            hidden = kernels.gelu(hidden)
+            hidden = hidden * jax.nn.sigmoid(1.702 * hidden) if self.quick else kernels.gelu(hidden)
         return self.fc2(dropout(hidden, key, self.dropout) if key is not None and self.dropout else hidden)
 
 
@@ -193,14 +198,18 @@ class Block(nnx.Module):
         self.rate, self.dropout = rate, dropout
 
     def __call__(
-        self, tokens: Float[Array, "b n d"], key: Array | None = None, first: int | None = None
+        self,
+        tokens: Float[Array, "b n d"],
+        key: Array | None = None,
+        first: int | None = None,
+        angles: Float[Array, "a n e"] | None = None,
     ) -> Float[Array, "b m d"]:
         """Output for the first m = `first` tokens (None: all).
 
-        `key` enables drop path and dropout; None is deterministic.
+        `key` enables drop path and dropout; None is deterministic. `angles` are those of `rotary`, if used.
         """
         first = tokens.shape[1] if first is None else first
-        attended = self.attn(self.norm1(tokens), first)
+        attended = self.attn(self.norm1(tokens), first, angles)
         tokens = tokens[:, :first] + self._branch(attended, key, 0)
         mixed = self.mlp(self.norm2(tokens), None if key is None else jax.random.fold_in(key, 4))
         return tokens + self._branch(mixed, key, 1)
@@ -217,13 +226,19 @@ class Block(nnx.Module):
 
 
 def run_block(
-    block: Block, tokens: Float[Array, "b n d"], key: Array | None = None, first: int | None = None, *, remat: bool
+    block: Block,
+    tokens: Float[Array, "b n d"],
+    key: Array | None = None,
+    first: int | None = None,
+    angles: Float[Array, "a n e"] | None = None,
+    *,
+    remat: bool,
 ) -> Float[Array, "b m d"]:
     """Calls a block. With `remat`, only its input is kept for the backward pass and the rest is recomputed."""
     if not remat:
-        return block(tokens, key, first)
+        return block(tokens, key, first, angles)
     graph, params = nnx.split(block)
-    return kernels.recomputed(graph, tokens.shape[1] if first is None else first, params, tokens, key)
+    return kernels.recomputed(graph, tokens.shape[1] if first is None else first, params, tokens, key, angles)
 
 
 class PatchEmbed(nnx.Module):

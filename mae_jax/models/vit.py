@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
+from mae_jax.models import rotary
 from mae_jax.models.kernels import LAYER_NORM_EPSILON
 from mae_jax.models.layers import BatchNorm, Block, LayerNorm, Linear, PatchEmbed, dropout, run_block
 from mae_jax.models.patches import gather_tokens, patchify, position_embedding
@@ -42,11 +43,12 @@ class ViTConfig:
     frozen_blocks: int = 0  # number of first blocks that are not trained; their drop-path and dropout rates are 0
     dtype: str = "float32"
     attention: str = "xla"  # xla | cudnn (NVIDIA GPUs, 16-bit types)
-    positions: str = "fixed"  # fixed (sine-cosine) | learned
+    positions: str = "fixed"  # fixed (sine-cosine) | learned | rotary (`models.rotary`)
     norm_eps: float = LAYER_NORM_EPSILON
     registers: int = 0  # number of extra learned tokens, discarded at the output (Darcet et al. 2024)
     layer_scale: float = 0.0  # initial value of the residual branches' learned factors; 0: no factors
-    mlp: str = "gelu"  # gelu | swiglu (Shazeer 2020), whose first layer computes twice the hidden features
+    mlp: str = "gelu"  # gelu | quick_gelu | swiglu (Shazeer 2020), whose first layer computes twice the hidden features
+    pre_norm: bool = False  # a norm before the first block, as in CLIP (Radford et al. 2021)
     remat: bool = False  # keep only block inputs for the backward pass and recompute the rest
     family: str = "vit"  # vit | resnet18 (`models.resnet`, which uses only classes, head_std, batch_norm, dtype, norm)
     norm: str = "group"  # of resnet18: group | frozen_batch
@@ -81,7 +83,7 @@ class ViTConfig:
 
 
 class Encoder(nnx.Module):
-    """Patch embedding, class token, positions, blocks `block_00`, `block_01`, ..., norm.
+    """Patch embedding, class token, positions, perhaps a norm, blocks `block_00`, `block_01`, ..., norm.
 
     Only patches have position embeddings. If the weights of other code have one for the class token, `weights.reader`
     adds it to `cls_token`.
@@ -103,6 +105,8 @@ class Encoder(nnx.Module):
                 mlp=shape.mlp, dropout=shape.dropout if i >= shape.frozen_blocks else 0.0,
             )  # fmt: skip
             setattr(self, f"block_{i:02d}", block)
+        if shape.pre_norm:
+            self.norm_pre = LayerNorm(shape.width, shape.norm_eps)
         if final_norm:
             self.norm = LayerNorm(shape.width, shape.norm_eps)
         self.final_norm = final_norm
@@ -122,13 +126,13 @@ class Encoder(nnx.Module):
         last block computes only keys and values for the other tokens.
         """
         shape = self.shape
-        tokens = self._embed(images, ids_keep)
+        tokens, angles = self._embed(images, ids_keep), self._angles(ids_keep)
         if key is not None and shape.dropout and not shape.frozen_blocks:
             tokens = dropout(tokens, jax.random.fold_in(key, shape.depth), shape.dropout)
         for i in range(shape.depth):
             block_key = None if key is None else jax.random.fold_in(key, i)
             first = 1 if class_token_only and i == shape.depth - 1 else None
-            tokens = run_block(getattr(self, f"block_{i:02d}"), tokens, block_key, first, remat=shape.remat)
+            tokens = run_block(getattr(self, f"block_{i:02d}"), tokens, block_key, first, angles, remat=shape.remat)
         tokens = tokens if class_token_only else self._drop_registers(tokens)
         return self.norm(tokens) if self.final_norm else tokens
 
@@ -136,44 +140,50 @@ class Encoder(nnx.Module):
         self, images: Float[Array, "b h w c"], blocks: tuple[int, ...], ids_keep: Int[Array, "b v"] | None = None
     ) -> tuple[Float[Array, "b t d"], ...]:
         """Output tokens of each of `blocks`, class token first, before the final norm."""
-        tokens, outputs = self._embed(images, ids_keep), {}
+        tokens, angles, outputs = self._embed(images, ids_keep), self._angles(ids_keep), {}
         for i in range(max(blocks) + 1):
-            tokens = outputs[i] = getattr(self, f"block_{i:02d}")(tokens)
+            tokens = outputs[i] = getattr(self, f"block_{i:02d}")(tokens, angles=angles)
         return tuple(self._drop_registers(outputs[i]) for i in blocks)
 
     def attention(self, images: Float[Array, "b h w c"], block: int) -> Float[Array, "b heads t t"]:
         """Attention weights in one block. Tokens are the class token, the registers, then the patches."""
-        tokens = self._embed(images, None)
+        tokens, angles = self._embed(images, None), self._angles(None)
         for i in range(block):
-            tokens = getattr(self, f"block_{i:02d}")(tokens)
+            tokens = getattr(self, f"block_{i:02d}")(tokens, angles=angles)
         last = getattr(self, f"block_{block:02d}")
-        return last.attn.weights(last.norm1(tokens))
+        return last.attn.weights(last.norm1(tokens), angles)
 
     def _drop_registers(self, tokens: Float[Array, "b t d"]) -> Float[Array, "b u d"]:
         if not self.shape.registers:
             return tokens
         return jnp.concatenate([tokens[:, :1], tokens[:, 1 + self.shape.registers :]], axis=1)
 
+    def _angles(self, ids_keep: Int[Array, "b v"] | None) -> Float[Array, "b t e"] | None:
+        """Angles of the tokens if positions are rotary."""
+        shape = self.shape
+        if shape.positions != "rotary":
+            return None
+        return rotary.angles_of_tokens(shape.grid, shape.width // shape.heads, 1 + shape.registers, ids_keep)
+
     def _embed(self, images: Float[Array, "b h w c"], ids_keep: Int[Array, "b v"] | None) -> Float[Array, "b t d"]:
         """Input of the first block: class token, registers, patches with their positions."""
         shape = self.shape
         patches = patchify(images, shape.patch_size)
-        if shape.positions == "learned":
-            positions = self.pos_embed[...]
-        else:
-            positions = jnp.asarray(position_embedding(shape.grid, shape.width))[None]
-        if ids_keep is None:
-            tokens = self.patch_embed(patches) + positions.astype(shape.dtype)
-        else:
-            # Gathering before embedding avoids work on the removed patches.
-            positions = jnp.take(positions[0], ids_keep, axis=0)
-            kept = self.patch_embed(gather_tokens(patches, ids_keep))
-            tokens = kept + positions.astype(shape.dtype)
+        # Gathering before embedding avoids work on the removed patches.
+        tokens = self.patch_embed(patches if ids_keep is None else gather_tokens(patches, ids_keep))
+        if shape.positions != "rotary":
+            learned = shape.positions == "learned"
+            positions = (
+                self.pos_embed[...] if learned else jnp.asarray(position_embedding(shape.grid, shape.width))[None]
+            )
+            positions = positions if ids_keep is None else jnp.take(positions[0], ids_keep, axis=0)
+            tokens = tokens + positions.astype(shape.dtype)
         first = self.cls_token[...]
         if shape.registers:
             first = jnp.concatenate([first, self.reg_token[...]], axis=1)
         first = jnp.broadcast_to(first, (tokens.shape[0], *first.shape[1:]))
-        return jnp.concatenate([first.astype(tokens.dtype), tokens], axis=1)
+        tokens = jnp.concatenate([first.astype(tokens.dtype), tokens], axis=1)
+        return self.norm_pre(tokens) if shape.pre_norm else tokens
 
 
 class ViT(nnx.Module):

@@ -31,6 +31,7 @@ def shape_of(config: RunConfig, n_classes: int = 0) -> ViTConfig:
         heads=heads,
         mlp_ratio=m.mlp_ratio,
         mlp=m.mlp,
+        pre_norm=m.pre_norm,
         decoder_width=m.decoder_width if autoencoder else 0,
         decoder_depth=m.decoder_depth if autoencoder else 0,
         decoder_heads=m.decoder_heads if autoencoder else 0,

@@ -70,7 +70,7 @@ def layer_scales(params: Params, decay: float) -> Params:
         inside = re.match(r"encoder/block_(\d+)/", path)
         if inside:
             layer = int(inside[1]) + 1
-        elif re.match(r"encoder/(patch_embed|stem|stem_norm|cls_token|pos_embed|reg_token)", path):
+        elif re.match(r"encoder/(patch_embed|norm_pre|stem|stem_norm|cls_token|pos_embed|reg_token)", path):
             layer = 0
         else:
             layer = blocks + 1

@@ -7,16 +7,17 @@ from pathlib import Path
 
 import numpy as np
 
+from mae_jax.config.run_fields import ROTARY
 from mae_jax.models import resnet
 from mae_jax.runtime.errors import UserError
 from mae_jax.runtime.text import count, some
-from mae_jax.weights import names, prefixes, refusals, resnet18
+from mae_jax.weights import clip, dinov3, names, prefixes, refusals, resnet18
 from mae_jax.weights.arrays import read_arrays
 from mae_jax.weights.config_file import ConfigFile
 from mae_jax.weights.prefixes import matching
 
 _HEADS = {  # beginnings of the keys of heads
-    "timm": ("head", "dino_head", "ibot_head", "pre_logits", "predictor", "projector", "fc"),
+    "timm": ("head", "dino_head", "ibot_head", "pre_logits", "predictor", "projector", "fc", "proj"),
     "hf": ("classifier",),
     "resnet": ("fc", "head", "classifier", "projector", "projection_head", "predictor", "prototypes"),
 }
@@ -31,6 +32,8 @@ class Layout:
     config: ConfigFile
     prefix: str = ""  # removed from the keys
     augreg: bool = False  # whether it is one of Google's .npz files
+    tower: bool = False  # whether it is a vision tower of transformers' CLIP or of open_clip
+    rotary: bool = False  # whether its positions are DINOv3's
     heads: int = 0  # attention heads that the user or the shape of an array states; 0: none
     ignored: tuple[str, ...] = ()  # keys that the user leaves out
     notes: tuple[str, ...] = ()
@@ -78,6 +81,15 @@ def read_layout(path: Path, field: str, heads: int = 0, leave: str = "") -> Layo
         arrays, stated_heads = names.of_augreg(arrays)
         heads = heads or stated_heads
     arrays, prefix, notes = prefixes.select(prefixes.unwrapped(arrays, where), where)
+    arrays = names.packed(arrays)
+    if tower := clip.is_tower(arrays):
+        about = clip.config_of(about, path, field)
+        arrays = clip.shaped(prefixes.renamed(arrays, clip.canonical, where))
+    if rotary := dinov3.is_dinov3(about, arrays):
+        dinov3.refuse_periods(about, arrays, where)
+        heads = heads or dinov3.heads_of(arrays)
+        transformers = "patch_embed.proj.weight" not in arrays
+        arrays = dinov3.joined(prefixes.renamed(arrays, partial(dinov3.canonical, transformers=transformers), where))
     family = names.family_of(list(arrays))
     if family is None:
         words = refusals.of_config(about) or refusals.of_keys(arrays)
@@ -85,7 +97,7 @@ def read_layout(path: Path, field: str, heads: int = 0, leave: str = "") -> Layo
             f"{where} is {words or 'not a plain ViT'}: it has no patch embedding under the names of Hugging Face, timm "
             f"or facebookresearch; its keys are {some(sorted(arrays))}"
         )
-    arrays = prefixes.renamed(names.packed(arrays), partial(names.canonical, family=family), where)
+    arrays = prefixes.renamed(arrays, partial(names.canonical, family=family), where)
     ignored += matching(leave, arrays)
     if leave and not ignored:
         raise UserError(f"--leave {leave!r} matches no key of {path}; its keys are {some(sorted(arrays))}")
@@ -94,7 +106,8 @@ def read_layout(path: Path, field: str, heads: int = 0, leave: str = "") -> Layo
         _simplify(arrays)
     notes += _drop_other_heads(arrays, family)
     config = ConfigFile(about, path, field)
-    return Layout(arrays, family, config, prefix, augreg, heads, tuple(ignored), tuple(notes))
+    rotary = rotary or (family == "own" and config.section("mae_jax").get("positions") == ROTARY)
+    return Layout(arrays, family, config, prefix, augreg, tower, rotary, heads, tuple(ignored), tuple(notes))
 
 
 def _simplify(arrays: dict[str, np.ndarray]) -> None:
@@ -129,7 +142,7 @@ def _drop_other_heads(arrays: dict[str, np.ndarray], family: str) -> list[str]:
     fits = fits and arrays[kernel].shape in ((len(arrays[bias]), width), (len(arrays[bias]), 2 * width))
     notes = []
     for name in _HEADS[family]:
-        keys = [key for key in arrays if key.startswith(f"{name}.")]
+        keys = [key for key in arrays if key == name or key.startswith(f"{name}.")]
         if keys and not (fits and set(keys) == {kernel, bias}):
             for key in keys:
                 arrays.pop(key)

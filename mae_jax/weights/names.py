@@ -19,6 +19,7 @@ _TIMM = {
     "encoder/cls_token": "cls_token",
     "encoder/reg_token": "reg_token",
     "encoder/pos_embed": "pos_embed",
+    "encoder/norm_pre": "norm_pre",
     "encoder/norm": "norm",
     "fc_norm": "fc_norm",
     "head": "head",
@@ -33,6 +34,7 @@ _HF = {
     "encoder/cls_token": "vit.embeddings.cls_token",
     "encoder/reg_token": "vit.embeddings.register_tokens",
     "encoder/pos_embed": "vit.embeddings.position_embeddings",
+    "encoder/norm_pre": "vit.layernorm_pre",  # only CLIP has it
     "encoder/norm": "vit.layernorm",
     "fc_norm": "vit.pooler.layernorm",  # only BEiT has it
     "head": "classifier",

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from mae_jax.config.run_fields import ROTARY
+from mae_jax.models import rotary
 from mae_jax.models.patches import position_embedding
 from mae_jax.models.vit import ViTConfig
 from mae_jax.runtime.errors import UserError
@@ -148,13 +150,16 @@ def _encoder(graph: _Graph, images: str, shape: ViTConfig, params: Any) -> str:
     patches = graph.add("Conv", images, *arrays, kernel_shape=size, strides=size)  # n d rows columns
     patches = graph.add("Reshape", patches, graph.integers(0, width, shape.n_patches))
     patches = graph.add("Transpose", patches, perm=[0, 2, 1])
-    positions = params["pos_embed"] if shape.positions == "learned" else position_embedding(shape.grid, width)[None]
-    patches = graph.add("Add", patches, graph.array("encoder/pos_embed", positions))
+    if shape.positions != ROTARY:
+        positions = params["pos_embed"] if shape.positions == "learned" else position_embedding(shape.grid, width)[None]
+        patches = graph.add("Add", patches, graph.array("encoder/pos_embed", positions))
     first = [np.asarray(params[name]) for name in ("cls_token", "reg_token") if name in params]
     batch = graph.slice(graph.add("Shape", images), 0, 0, 1)
     rows = graph.add("Concat", batch, graph.integers(n_first, width), axis=0)
     tokens = graph.add("Expand", graph.array("encoder/first_tokens", np.concatenate(first, axis=1)), rows)
     tokens = graph.add("Concat", tokens, patches, axis=1)
+    if shape.pre_norm:
+        tokens = graph.layer_norm(tokens, "encoder/norm_pre", params["norm_pre"], shape.norm_eps)
     for i in range(shape.depth):
         # As in our own encoder, the last block computes only what a class-token head reads.
         only_first = i == shape.depth - 1 and shape.pool == "cls" and shape.n_classes
@@ -173,6 +178,8 @@ def _block(graph: _Graph, tokens: str, path: str, params: Any, shape: ViTConfig,
         graph.add("Gather", qkv, graph.array(f"index_{part}", np.int64(part)), axis=2)
         for part in range(3)
     )  # fmt: skip
+    if shape.positions == ROTARY:
+        q, k = (_rotated(graph, x, shape) for x in (q, k))
     if only_first:
         tokens, q = graph.slice(tokens, 1, 0, 1), graph.slice(q, 1, 0, 1)
     q = graph.add("Mul", q, graph.array("query_scale", np.float32((width // heads) ** -0.5)))
@@ -188,9 +195,25 @@ def _block(graph: _Graph, tokens: str, path: str, params: Any, shape: ViTConfig,
         n = params["mlp"]["fc2"]["kernel"].shape[0]
         gates, values = graph.slice(hidden, 2, 0, n), graph.slice(hidden, 2, n, 2 * n)
         hidden = graph.add("Mul", graph.add("Mul", gates, graph.add("Sigmoid", gates)), values)
+    elif shape.mlp == "quick_gelu":
+        scaled = graph.add("Mul", hidden, graph.array("quick_gelu", np.float32(1.702)))
+        hidden = graph.add("Mul", hidden, graph.add("Sigmoid", scaled))
     else:
         hidden = graph.add("Gelu", hidden)
     return _residual(graph, tokens, graph.linear(hidden, f"{path}/mlp/fc2", params["mlp"]["fc2"]), path, params, 2)
+
+
+def _rotated(graph: _Graph, x: str, shape: ViTConfig) -> str:
+    """Queries or keys (n t heads e) after the rotation by their positions."""
+    head = shape.width // shape.heads
+    angles = np.pad(rotary.angles(shape.grid, head), ((1 + shape.registers, 0), (0, 0)))[:, None]  # t 1 e/2
+    cos, sin = (
+        graph.array(f"encoder/{name}", function(np.concatenate([angles, angles], axis=-1)))
+        for name, function in (("cos", np.cos), ("sin", np.sin))
+    )
+    first, second = graph.slice(x, 3, 0, head // 2), graph.slice(x, 3, head // 2, head)
+    turned = graph.add("Concat", graph.add("Neg", second), first, axis=3)
+    return graph.add("Add", graph.add("Mul", x, cos), graph.add("Mul", turned, sin))
 
 
 def _residual(graph: _Graph, tokens: str, branch: str, path: str, params: Any, number: int) -> str:

@@ -76,9 +76,10 @@ def take(layout: Layout, shape: ViTConfig, kind: str) -> tuple[Params, list[str]
 
 
 def _with_biases(layout: Layout, shape: ViTConfig, kind: str) -> tuple[dict[str, np.ndarray], list[str]]:
-    """The arrays, with zeros for biases of queries, keys and values that the network does without; and notes.
+    """The arrays, with zeros for biases that the network does without; and notes.
 
-    BEiT's keys have none; adding a constant to each row before the softmax would change nothing.
+    BEiT's and DINOv3's keys have none; adding a constant to each row before the softmax would change nothing. CLIP's
+    patches have none.
     """
     arrays, notes = dict(layout.arrays), []
     if layout.is_resnet:
@@ -92,6 +93,10 @@ def _with_biases(layout: Layout, shape: ViTConfig, kind: str) -> tuple[dict[str,
     elif layout.family == "hf" and not any(key in arrays for key in biases[1::3]):
         pairs = zip(biases[::3], biases[1::3], strict=True)
         arrays |= {key: np.zeros_like(arrays[query]) for query, key in pairs if query in arrays}
+    (patch_bias,) = names.keys_of("encoder/patch_embed/proj/bias", layout.family)
+    if shape.pre_norm and patch_bias not in arrays:
+        notes.append("the patch embedding has no bias in the file; its bias is set to 0")
+        arrays[patch_bias] = np.zeros(shape.width, np.float32)
     return arrays, notes
 
 

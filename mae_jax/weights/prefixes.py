@@ -11,8 +11,9 @@ from mae_jax.runtime.text import count, some
 # Parts of keys that PyTorch's wrappers add anywhere: sharding, activation checkpointing, compilation.
 _WRAPPERS = re.compile(r"(^|(?<=\.))(_fsdp_wrapped_module|_checkpoint_wrapped_module|_orig_mod)\.")
 _EMBEDDING = re.compile(
-    r"((?:.+?\.)??)(?:patch_embed\.proj|(?:(?:vit|dinov2|dinov2_with_registers|beit)\.)?"
-    r"embeddings\.patch_embeddings\.projection|layer1\.0\.conv1|(?:resnet\.)?embedder\.embedder\.convolution)\.weight"
+    r"((?:.+?\.)??)(?:(?:patch_embed\.proj|(?:(?:vit|dinov2|dinov2_with_registers|dinov3_vit|beit)\.)?"
+    r"embeddings\.patch_embeddings(?:\.projection)?|layer1\.0\.conv1|(?:resnet\.)?embedder\.embedder\.convolution)\.weight"
+    r"|(?:embeddings\.)?class_embedding)"
 )
 # Of several networks in one file, the first of these is taken: averages of the weights before the weights themselves.
 _ORDER = (r"teacher", r"ema|\w+_ema|ema_\w+", r"base_encoder|encoder_q|online\w*", r"")

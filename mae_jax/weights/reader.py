@@ -42,7 +42,7 @@ class Weights:
         if self.kind == "mae":
             fields |= {k: getattr(s, k) for k in ("decoder_width", "decoder_depth", "decoder_heads")}
         fields |= {"pool": "mean"} if s.pool == "mean" else {}  # such an encoder has no norm for the class token
-        return fields | {k: getattr(s, k) for k in ("positions", "norm_eps", "registers", "layer_scale")}
+        return fields | {k: getattr(s, k) for k in ("positions", "pre_norm", "norm_eps", "registers", "layer_scale")}
 
     def fields(self) -> dict[str, Any]:
         """The fields of a run's config that follow from these weights, by their dotted names."""

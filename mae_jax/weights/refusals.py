@@ -13,7 +13,6 @@ _BY_KEYS = (
     (r"relative_position|rel_pos_bias|rel_pos_h", "a ViT with relative positions"),
     (r"attn_?pool", "a ViT with attention pooling"),
     (r"\.(q_norm|k_norm|query_norm|key_norm)\.", "a ViT that normalizes queries and keys"),
-    (r"(^|\.)(norm_pre|pre_layrnorm|ln_pre)\.", "a vision tower of CLIP"),
     (r"\.mlp\.(norm|ffn_ln)\.", "a ViT with a norm inside the MLP"),
     (r"(lora_[AB]|\.lora_)", "a network with LoRA adapters; merge them into the weights first"),
     (r"(^|\.)layers\.\d+\.(blocks|downsample)\.", "a Swin transformer"),
@@ -22,12 +21,10 @@ _BY_KEYS = (
     (r"patch_embed\.proj\.\d|patch_embed\.(backbone|conv)", "a ViT with a convolutional stem"),
 )  # fmt: skip
 _MODEL_TYPES = {"vit", "vit_mae", "vit_msn", "dinov2", "dinov2_with_registers", "beit", "hibou"}
+_MODEL_TYPES |= {"dinov3_vit", "clip_vision_model", "clip"}
 _OTHER_TYPES = {
     "deit": "a distilled ViT (DeiT)",
-    "dinov3_vit": "a ViT with rotary positions (DINOv3)",
     "dinov3_convnext": "a ConvNeXt (DINOv3)",
-    "clip": "a CLIP",
-    "clip_vision_model": "a vision tower of CLIP",
     "siglip": "a SigLIP with attention pooling",
     "siglip_vision_model": "a SigLIP with attention pooling",
     "swin": "a Swin transformer",
@@ -41,8 +38,7 @@ _OTHER_TYPES = {
 # Names of timm whose networks have a plain ViT's keys, or nearly so, and compute something else.
 _OTHER_TIMM = (
     (r"distilled", "a distilled ViT (DeiT)"),
-    (r"dinov3|rope|eva", "a ViT with rotary positions"),
-    (r"quickgelu|clip", "a vision tower of CLIP"),
+    (r"rope|eva", "a ViT with rotary positions"),
     (r"siglip|so\d+m", "a ViT with attention pooling"),
     (r"relpos|^beit|xpos", "a ViT with relative positions"),
     (r"_sam_|samvit|^swin|^convnext|^resnet", "another network"),
@@ -59,6 +55,7 @@ def _anything(_: Any) -> bool:
 
 # Arguments of timm's VisionTransformer, and which of their values a plain ViT computes. Others are refused.
 _ACTIVATIONS = _of(None, "", "gelu", "GELU", "torch.nn.GELU", "silu", "SiLU", "torch.nn.SiLU", "swish")
+_QUICK = ("quick_gelu", "quickgelu", "QuickGELU", "timm.layers.QuickGELU")
 _TIMM_ARGUMENTS: dict[str, Callable[[Any], bool]] = {
     **dict.fromkeys(("img_size", "patch_size", "embed_dim", "depth", "num_heads", "mlp_ratio"), _anything),
     **dict.fromkeys(("num_classes", "init_values", "reg_tokens", "no_embed_class", "qkv_bias", "fc_norm"), _anything),
@@ -69,14 +66,14 @@ _TIMM_ARGUMENTS: dict[str, Callable[[Any], bool]] = {
     "in_chans": _of(3),
     "class_token": _of(True),
     "pos_embed": _of("learn", True),
-    "pre_norm": _of(False),
+    "pre_norm": _anything,
     "final_norm": _of(True),
     "qk_norm": _of(False),
     "scale_attn_norm": _of(False),
     "scale_mlp_norm": _of(False),
     "proj_bias": _of(True),
     "pool_include_prefix": _of(False),
-    "act_layer": _ACTIVATIONS,
+    "act_layer": lambda value: _ACTIVATIONS(value) or value in _QUICK,
     "norm_layer": _of(None, "", "layernorm", "LayerNorm"),
     "embed_norm_layer": _of(None, ""),
     "mlp_layer": _of(None, "", "Mlp", "SwiGLUPacked", "timm.layers.SwiGLUPacked", "mlp"),
@@ -100,11 +97,11 @@ def of_config(about: dict[str, Any]) -> str:
     return f"{words}: timm's {name[:200]}" if words else ""
 
 
-def refuse_config(about: dict[str, Any], gated: bool, where: str) -> None:
-    """Refuses networks that have the keys of a plain ViT but compute something else.
+def activation_of(about: dict[str, Any], gated: bool, where: str) -> str:
+    """The activation of the MLP: gelu or quick_gelu, or silu if it is `gated`.
 
-    `about` is the content of config.json, `gated` whether the MLP is a SwiGLU, and `where` starts the message. Raises
-    UserError.
+    `about` is the content of config.json, and `where` starts the message. Raises UserError for networks that have the
+    keys of a plain ViT but compute something else.
     """
     if words := of_config(about):
         raise UserError(f"{where} is {words}; use weights of a plain ViT, such as timm's vit_base_patch16_224")
@@ -117,8 +114,13 @@ def refuse_config(about: dict[str, Any], gated: bool, where: str) -> None:
                 f"{where}: model_args.{name} of config.json is {value!r:.100}, which mae_jax does not compute; use "
                 f"weights of a plain ViT, or remove it from config.json if it does not change the features"
             )
-    activation = about.get("hidden_act") or arguments.get("act_layer") or ("silu" if gated else "gelu")
-    expected = ("silu", "swish") if gated and "hidden_act" not in about else ("gelu",)
-    if str(activation).lower().rpartition(".")[2] not in expected:
+    quick = "quickgelu" in str(about.get("architecture", ""))  # timm's name
+    usual = "silu" if gated else "quick_gelu" if quick else "gelu"
+    activation = about.get("hidden_act") or arguments.get("act_layer") or usual
+    silu = gated and ("hidden_act" not in about or about.get("model_type") == "dinov3_vit")
+    expected = ("silu", "swish") if silu else ("gelu",) if gated else ("gelu", "quick_gelu")
+    named = "quick_gelu" if activation in _QUICK else str(activation).lower().rpartition(".")[2]
+    if named not in expected:
         what = "hidden_act" if "hidden_act" in about else "model_args.act_layer"
         raise UserError(f"{where}: {what} is {activation!r}; only {' and '.join(map(repr, expected))} is computed")
+    return named

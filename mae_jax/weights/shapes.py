@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 
-from mae_jax.config.run_fields import FROZEN_BATCH
+from mae_jax.config.run_fields import FROZEN_BATCH, ROTARY
 from mae_jax.models import vit
 from mae_jax.models.vit import ViTConfig
 from mae_jax.runtime.errors import UserError
@@ -24,7 +24,8 @@ def shape_of(layout: Layout) -> tuple[ViTConfig, str, bool]:
         return _resnet(layout), "vit", True
     patch_size, width = _patches(layout)
     hidden, gated = _mlp(layout)
-    refusals.refuse_config(layout.config.fields, gated, layout.where)
+    activation = refusals.activation_of(layout.config.fields, gated, layout.where)
+    pre_norm = layout.find("encoder/norm_pre/scale") is not None
     registers = layout.find("encoder/reg_token")
     registers = registers.shape[1] if registers is not None and registers.ndim == 3 else 0
     image_size = _image_size(layout, patch_size, registers)
@@ -38,14 +39,15 @@ def shape_of(layout: Layout) -> tuple[ViTConfig, str, bool]:
         depth=_blocks(layout, "encoder"),
         heads=heads,
         mlp_ratio=hidden / width,
-        mlp="swiglu" if gated else "gelu",
+        mlp="swiglu" if gated else layout.saved.get("mlp") or activation,
+        pre_norm=pre_norm,
         decoder_width=decoder_width,
         decoder_depth=_blocks(layout, "decoder") if decoder_width else 0,
         decoder_heads=decoder_heads,
         pool=_pool(layout, width),
         n_classes=0 if kind == "mae" or layout.find("head/bias") is None else len(layout.need("head/bias", 1)),
-        positions="fixed" if layout.find("encoder/pos_embed") is None else "learned",
-        norm_eps=layout.saved.epsilon("norm_eps") or layout.config.epsilon("layer_norm_eps") or ViTConfig.norm_eps,
+        positions=_positions(layout),
+        norm_eps=_epsilon(layout, pre_norm),
         registers=registers,
         layer_scale=0.0 if layout.find("encoder/block_00/ls1/gamma") is None else 1e-5,
     )
@@ -77,10 +79,22 @@ def _mlp(layout: Layout) -> tuple[int, bool]:
     return hidden, inner == 2 * hidden
 
 
+def _positions(layout: Layout) -> str:
+    if layout.rotary:
+        return ROTARY
+    return "fixed" if layout.find("encoder/pos_embed") is None else "learned"
+
+
+def _epsilon(layout: Layout, pre_norm: bool) -> float:
+    """The epsilon of the norms: stated, or that of the code of CLIP and DINOv3, or of other ViTs."""
+    stated = layout.saved.epsilon("norm_eps") or layout.config.epsilon("layer_norm_eps")
+    return stated or (1e-5 if layout.rotary or pre_norm else ViTConfig.norm_eps)
+
+
 def _image_size(layout: Layout, patch_size: int, registers: int) -> int:
-    """Width of an image in pixels, from the number of positions; 224 or the stated size where they are fixed."""
+    """Width of an image in pixels, from the number of positions; where none are learned, the stated one or 224."""
     positions = layout.find("encoder/pos_embed")
-    if positions is None and layout.family == "own":
+    if layout.rotary or (positions is None and layout.family == "own"):
         return layout.saved.count("image_size") or max(1, 224 // patch_size) * patch_size
     if positions is None:
         key = names.keys_of("encoder/pos_embed", layout.family)[0]
@@ -104,11 +118,13 @@ def _heads(layout: Layout, width: int) -> tuple[int, bool]:
     size = re.match(r"(?:vit|deit3?)_(\w+?)_", str(config.get("architecture", "")))
     if not stated and size and vit.SIZES.get(size[1], (0,))[0] == width:
         stated = vit.SIZES[size[1]][2]
-    usual = {1280: 16}.get(width, max(1, width // 64))
+    usual = {1280: 16, 1408: 16, 1664: 16}.get(width, max(1, width // 64))  # ViT-H and CLIP's ViT-g and ViT-G
+    if layout.rotary:
+        usual = {4096: 32}.get(width, max(1, width // 64))
     if width == 384 and ("base_encoder" in layout.prefix or "momentum_encoder" in layout.prefix):
         usual = 12  # MoCo v3's ViT-S
     heads = int(stated or layout.heads or usual)
-    if heads < 1 or width % heads or width % 4:
+    if heads < 1 or width % heads or width % 4 or (layout.rotary and width // heads % 4):
         raise UserError(
             f"{layout.where}: {count(heads, 'head does', 'heads do')} not fit {width} features (which must be a "
             "multiple of 4 and of the number of heads); set --heads"

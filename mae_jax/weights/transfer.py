@@ -14,7 +14,19 @@ from mae_jax.runtime.errors import UserError
 from mae_jax.weights import positions
 from mae_jax.weights.reader import Weights
 
-_SHAPE = ("family", "norm", "patch_size", "width", "depth", "heads", "mlp_ratio", "mlp", "positions", "registers")
+_SHAPE = (
+    "family",
+    "norm",
+    "patch_size",
+    "width",
+    "depth",
+    "heads",
+    "mlp_ratio",
+    "mlp",
+    "pre_norm",
+    "positions",
+    "registers",
+)
 
 
 def transfer(params: Params, shape: ViTConfig, weights: Weights, field: str = "init_from") -> tuple[Params, list[str]]:

@@ -12,6 +12,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
+from mae_jax.config.run_fields import ROTARY
 from mae_jax.models.layers import hidden_features
 from mae_jax.models.params import map_paths
 from mae_jax.models.patches import position_embedding
@@ -30,6 +31,11 @@ def write(weights: Weights, folder: Path, form: str, training: dict[str, Any] | 
     written.
     """
     shape, notes = weights.shape, []
+    if form != "own" and (shape.pre_norm or shape.mlp == "quick_gelu" or shape.positions == ROTARY):
+        raise UserError(
+            f"{weights.origin} has a norm before the first block, quick GELU or rotary positions, which are not "
+            f"written for {'transformers' if form == 'hf' else 'timm'}; use --format mae_jax or onnx"
+        )
     model_type = hugging_face_class(weights)[0] if form == "hf" else form
     if form == "hf":
         config = _hugging_face(weights, training or {})
@@ -267,5 +273,9 @@ def _own(weights: Weights) -> dict[str, Any]:
         about["decoder_heads"] = shape.decoder_heads
     if shape.positions == "learned":
         about["interpolation"] = weights.interpolation
+    if shape.positions == ROTARY:
+        about["positions"] = shape.positions
+    if shape.mlp == "quick_gelu":
+        about["mlp"] = shape.mlp
     about |= {"mean": list(weights.mean), "std": list(weights.std), "classes": list(weights.classes)}
     return about | {"source": weights.origin, "notes": list(weights.notes)}

@@ -4,6 +4,7 @@
     pip install torch            && python tests/golden/make.py interpolation
     pip install "mae_jax[timm]" transformers && python tests/golden/make.py encoders
     pip install "mae_jax[timm]" torchvision transformers && python tests/golden/make.py resnet
+    pip install "mae_jax[timm]" transformers && python tests/golden/make.py towers
     pip install "mae_jax[timm]"  && python tests/golden/make.py timm    # timm, in an environment of its own
 
 Each folder holds the weights of a tiny network as that code saves them, and `expected.npz` with inputs and
@@ -21,7 +22,7 @@ import torch
 
 if sys.argv[1:] == ["hf"]:
     import transformers as hf
-if sys.argv[1:] in (["encoders"], ["resnet"]):
+if sys.argv[1:] in (["encoders"], ["resnet"], ["towers"]):
     import drawing
     import timm
     import transformers as hf
@@ -196,6 +197,43 @@ def encoders() -> None:
     augreg()
 
 
+def towers() -> None:
+    """Tokens of CLIP's vision towers and of DINOv3's ViTs, at their own and at other numbers of patches."""
+    small = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 32, "patch_size": 8}
+    dino = small | {"intermediate_size": 48, "num_register_tokens": 4}
+    sizes = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2, "num_classes": 0}
+    sizes |= {"global_pool": "", "dynamic_img_size": True}
+    networks = {
+        "clip_hf": lambda: hf.CLIPVisionModel(hf.CLIPVisionConfig(**small, intermediate_size=48)),
+        "clip_hf_gelu": lambda: hf.CLIPVisionModel(
+            hf.CLIPVisionConfig(**small, intermediate_size=48, hidden_act="gelu")
+        ),
+        "clip_timm": lambda: timm.create_model("vit_base_patch16_clip_224", **sizes),
+        "clip_timm_quick": lambda: timm.create_model("vit_base_patch16_clip_quickgelu_224", **sizes),
+        "dinov3_hf": lambda: hf.DINOv3ViTModel(hf.DINOv3ViTConfig(**dino)),
+        "dinov3_hf_gated": lambda: hf.DINOv3ViTModel(
+            hf.DINOv3ViTConfig(**dino, use_gated_mlp=True, hidden_act="silu", query_bias=False, value_bias=False)
+        ),
+        "dinov3_timm": lambda: timm.create_model("vit_small_patch16_dinov3", **sizes),
+        "dinov3_timm_qkvb": lambda: timm.create_model("vit_small_plus_patch16_dinov3_qkvb", **sizes),
+    }
+    result, keys = {}, {}
+    for name, build in networks.items():
+        network = build()
+        keys[name] = {key: list(value.shape) for key, value in fill(network).items()}
+        registers = 4 if name.startswith("dinov3") else 0
+        for grid in (4, 3, 6):
+            x = torch.from_numpy(drawing.images(grid * 8)).permute(0, 3, 1, 2)
+            options = {"interpolate_pos_encoding": True} if name.startswith("clip_hf") else {}
+            with torch.no_grad():
+                out = network(x, **options)
+            out = out.last_hidden_state if "_hf" in name else out
+            if name.startswith("clip_hf"):  # its head reads the class token after this norm
+                out = network.post_layernorm(out)
+            result[f"{name}/{grid}"] = torch.cat([out[:, :1], out[:, 1 + registers :]], 1).detach().numpy()
+    np.savez_compressed(HERE / "towers.npz", **result, keys=np.array(json.dumps(keys)))
+
+
 def resnets() -> None:
     """Pooled features and logits of torchvision's and transformers' ResNet-18 at three sizes."""
     import torchvision
@@ -301,4 +339,5 @@ if __name__ == "__main__":
         "interpolation": interpolation,
         "encoders": encoders,
         "resnet": resnets,
+        "towers": towers,
     }[sys.argv[1]]()

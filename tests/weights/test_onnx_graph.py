@@ -23,6 +23,8 @@ KINDS = {
     "registers": {"registers": 3, "positions": "learned", "norm_eps": 1e-3},
     "both": {"pool": "both", "registers": 2},
     "swiglu": {"mlp": "swiglu", "mlp_ratio": 2.6},
+    "clip": {"mlp": "quick_gelu", "pre_norm": True, "positions": "learned"},
+    "rotary": {"positions": "rotary", "registers": 2, "image_size": 24},
     "mean with registers": {"registers": 3, "pool": "mean", "layer_scale": 0.1},
 }
 apply = jax.jit(models.apply, static_argnums=(0, 1))

@@ -27,8 +27,8 @@ def test_a_plain_vit_is_not_refused():
     assert refusals.of_config({"model_type": "vit"}) == refusals.of_config({}) == ""
     assert refusals.of_config({"architecture": "vit_base_patch16_224"}) == ""
     about = {"architecture": "vit_base_patch16_224", "model_args": {"img_size": [224, 224], "global_pool": "avg"}}
-    refusals.refuse_config(about, gated=False, where="init: x")
-    refusals.refuse_config({"model_args": {"act_layer": "torch.nn.SiLU"}}, gated=True, where="init: x")
+    refusals.activation_of(about, gated=False, where="init: x")
+    refusals.activation_of({"model_args": {"act_layer": "torch.nn.SiLU"}}, gated=True, where="init: x")
 
 
 @pytest.mark.parametrize(
@@ -40,11 +40,28 @@ def test_a_plain_vit_is_not_refused():
         ({"model_args": {"qk_norm": True}}, False, "model_args.qk_norm of config.json is True, which mae_jax does not"),
         ({"model_args": {"strange": 1}}, False, "model_args.strange of config.json is 1"),
         ({"model_args": {"depth": [1]}}, False, "model_args.depth of config.json is [1]"),
-        ({"hidden_act": "relu"}, False, "hidden_act is 'relu'; only 'gelu' is computed"),
+        ({"hidden_act": "relu"}, False, "hidden_act is 'relu'; only 'gelu' and 'quick_gelu' is computed"),
+        ({"hidden_act": "silu", "model_type": "dinov2"}, True, "hidden_act is 'silu'; only 'gelu' is computed"),
+        ({"hidden_act": "gelu", "model_type": "dinov3_vit"}, True, "hidden_act is 'gelu'; only 'silu' and 'swish' is"),
         ({"model_args": {"act_layer": "gelu"}}, True, "model_args.act_layer is 'gelu'; only 'silu' and 'swish' is"),
     ],
 )
 def test_what_a_config_says_is_refused(about, gated, message):
     with pytest.raises(UserError) as error:
-        refusals.refuse_config(about, gated, "init: x")
+        refusals.activation_of(about, gated, "init: x")
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("about", "gated", "expected"),
+    [
+        ({}, False, "gelu"),
+        ({"hidden_act": "quick_gelu", "model_type": "clip_vision_model"}, False, "quick_gelu"),
+        ({"architecture": "vit_base_patch16_clip_224"}, False, "gelu"),
+        ({"architecture": "vit_base_patch16_clip_quickgelu_224"}, False, "quick_gelu"),
+        ({"model_args": {"act_layer": "quick_gelu"}}, False, "quick_gelu"),
+        ({"hidden_act": "silu", "model_type": "dinov3_vit"}, True, "silu"),
+    ],
+)
+def test_the_activation_is_stated_or_that_of_the_family(about, gated, expected):
+    assert refusals.activation_of(about, gated, "init: x") == expected
