@@ -10,18 +10,25 @@ from typing import Any
 
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # mean and std with which most published encoders were trained
 HALF = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)  # of Google's encoders, for which pixels are scaled to -1..1
+CLIP = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 H_OPTIMUS = (0.707223, 0.578729, 0.703617), (0.211883, 0.230117, 0.177517)
 UNKNOWN = "not known"
-_SCALES = {IMAGENET: "ImageNet's mean", HALF: "mean 0.5", H_OPTIMUS: "its own mean", None: "mean not known"}
+_SCALES = {
+    IMAGENET: "ImageNet's mean",
+    HALF: "mean 0.5",
+    H_OPTIMUS: "its own mean",
+    CLIP: "CLIP's mean",
+    None: "mean not known",
+}
 
 
 @dataclasses.dataclass(frozen=True)
 class Encoder:
     """What is published about an encoder.
 
-    `layout` is whose names and arguments the file has: timm (VisionTransformer), hf (transformers' DINOv2 and ViT) or
-    facebook (facebookresearch/dinov2). `scale` is mean and standard deviation of the images, in 0..1. `pool` is what
-    the authors take as an image's features; see `model.pool`.
+    `layout` is whose names and arguments the file has: timm (VisionTransformer), hf (transformers' DINOv2 and ViT),
+    facebook (facebookresearch/dinov2), clip (transformers' CLIP) or dinov3 (transformers' DINOv3). `scale` is mean and
+    standard deviation of the images, in 0..1. `pool` is what the authors take as an image's features; see `model.pool`.
     """
 
     title: str
@@ -122,19 +129,44 @@ ENCODERS = {
 }  # fmt: skip
 
 
+_dinov3 = partial(Encoder, layout="dinov3", file="model.safetensors", license="DINOv3 License")
+_LVD = "LVD-1689M: natural images"
+TOWERS = {  # `weights.clip` and `weights.dinov3` read these
+    "plip": Encoder(
+        "PLIP (vision tower)", "clip",
+        {"patch_size": 32, "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12},
+        scale=CLIP, place="vinid/plip", file="pytorch_model.bin",
+        seen="OpenPath: 208,414 pathology images with texts, from Twitter and other public sources",
+    ),
+    "dinov3-s": _dinov3(
+        "DINOv3 ViT-S/16", arguments=_dinov2(384, 12, 6, patch_size=16, num_register_tokens=4), seen=_LVD,
+        place="facebook/dinov3-vits16-pretrain-lvd1689m",
+    ),
+    "dinov3-b": _dinov3(
+        "DINOv3 ViT-B/16", arguments=_dinov2(768, 12, 12, patch_size=16, num_register_tokens=4), seen=_LVD,
+        place="facebook/dinov3-vitb16-pretrain-lvd1689m",
+    ),
+    "dinov3-l": _dinov3(
+        "DINOv3 ViT-L/16", arguments=_dinov2(1024, 24, 16, patch_size=16, num_register_tokens=4), seen=_LVD,
+        place="facebook/dinov3-vitl16-pretrain-lvd1689m",
+    ),
+}  # fmt: skip
+_DIFFERENCES = {"clip": ", norm before the first block, quick GELU", "dinov3": ", rotary positions"}
+
+
 def table() -> list[str]:
     """Rows of a Markdown table of all encoders, without its head: encoder, network, images, features, file ...
 
     The last columns are what the encoder has seen and the license of its weights.
     """
     rows = []
-    for encoder in ENCODERS.values():
+    for encoder in (ENCODERS | TOWERS).values():
         a = encoder.arguments
         width, depth = a.get("embed_dim", a.get("hidden_size")), a.get("depth", a.get("num_hidden_layers"))
         registers = a.get("reg_tokens", a.get("num_register_tokens", 0))
         network = f"{width} features, {depth} blocks, patches of {a['patch_size']} px"
         network += f", {registers} registers" if registers else ""
-        network += ", SwiGLU" if encoder.gated else ""
+        network += (", SwiGLU" if encoder.gated else "") + _DIFFERENCES.get(encoder.layout, "")
         images = f"{encoder.image_size} px, {_SCALES[encoder.scale]}"
         file = (
             f"[{encoder.place.rpartition('/')[2]}]({encoder.place})" if ":" in encoder.place else f"`{encoder.place}`"

@@ -39,7 +39,7 @@ def shape_of(layout: Layout) -> tuple[ViTConfig, str, bool]:
         depth=_blocks(layout, "encoder"),
         heads=heads,
         mlp_ratio=hidden / width,
-        mlp="swiglu" if gated else layout.saved.get("mlp") or activation,
+        mlp="swiglu" if gated else "quick_gelu" if layout.saved.get("mlp") == "quick_gelu" else activation,
         pre_norm=pre_norm,
         decoder_width=decoder_width,
         decoder_depth=_blocks(layout, "decoder") if decoder_width else 0,
