@@ -133,3 +133,11 @@ def test_dense_blocks_give_the_same_candidates(monkeypatch, dense):
     monkeypatch.setattr(duplicates, "DENSE", dense)
     again = {(i, j, turn): round(alike, 4) for i, j, turn, alike in duplicates.near(looks)}
     assert again.keys() == everything.keys() and again == pytest.approx(everything, abs=1e-3)
+
+
+def test_more_pairs_need_a_greater_likeness():
+    """Among a million pairs, chance alone makes some as alike as copies are."""
+    rng = np.random.default_rng(7)
+    pictures = [Prepared.of(picture(encoded(nucleus(rng)))) for _ in range(N)]
+    few, many = (copies.Shared(pictures, pairs).needed for pairs in (N * (N - 1) // 2, 10**9))
+    assert few < many < 1

@@ -1,11 +1,13 @@
 """From the fields of a config to images: folders and generated cells, labeled and unlabeled."""
 
+import dataclasses
 import shutil
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from mae_jax.config.validation import validate
 from mae_jax.data import splits
 from mae_jax.runtime.errors import UserError
 
@@ -112,6 +114,23 @@ def test_sources_stay_open_between_the_cells_of_a_study(data):
     assert splits.labelled(data, cache=cache).train is first.train
     data.bad_images = "skip"
     assert splits.labelled(data, cache=cache).test is not first.test
+
+
+DO_NOT_CHOOSE_FILES = (
+    "part weights unlabeled_count val_fraction val_of fraction label_count subset subset_from subset_seed val_seed "
+    "crop_scale crop_ratio flips randaugment randaugment_colour random_erasing stain stain_strength mean std threads "
+    "workers prefetch"
+).split()
+
+
+def test_runs_share_images_only_if_every_field_that_chooses_them_is_equal(tiny_config):
+    """A new field of `data` either is part of the key or is named above."""
+    data = validate(tiny_config()).data
+    for field in dataclasses.fields(data):
+        value = getattr(data, field.name)
+        other = dataclasses.replace(data, **{field.name: f"{value}x" if isinstance(value, str) else (value, 1)})
+        same = splits._key(splits.labelled, other) == splits._key(splits.labelled, data)
+        assert same == (field.name in DO_NOT_CHOOSE_FILES), field.name
 
 
 @pytest.fixture

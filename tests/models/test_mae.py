@@ -63,6 +63,15 @@ def test_decoder_predicts_each_patch_at_its_place():
     assert int(jnp.abs(after - before).sum(-1).argmax()) == place
 
 
+def test_a_prediction_is_read_from_the_norm_after_the_last_block():
+    params = init("mae", SHAPE, jax.random.key(0))
+    params["decoder"]["norm"] = jax.tree.map(jnp.zeros_like, params["decoder"]["norm"])
+    params["decoder"]["pred"]["bias"] += jnp.arange(48) / 48
+    images = jax.random.normal(jax.random.key(2), (1, 16, 16, 3))
+    predicted, _ = apply("mae", SHAPE, params, images, jnp.linspace(0, 1, 16)[None], 4)
+    assert jnp.allclose(predicted, params["decoder"]["pred"]["bias"])
+
+
 def test_an_autoencoder_is_an_encoder_a_mask_token_and_a_decoder_that_ends_in_pixels():
     graph = nnx.eval_shape(lambda: MAE(SHAPE, rngs=nnx.Rngs(0)))
     shapes = jax.tree.map(lambda leaf: leaf.shape, nnx.to_pure_dict(nnx.state(graph, nnx.Param)))

@@ -59,3 +59,12 @@ def test_a_goal_reached_at_the_first_evaluation_may_have_been_reached_before(mak
     (row,) = analyzed(dirs)
     assert (row["reached"], row["at_first"], row["reached_low"], row["reached_high"]) == (1.0, 3, None, None)
     assert "<td>by epoch 1.0</td>" in write_report(dirs, tmp_path / "out").paths["page"].read_text()
+
+
+def test_a_goal_reached_before_training_is_reached_at_epoch_0(make, tmp_path):
+    dirs = [
+        log(make.run(tmp_path / f"{seed}", "scratch", 0.1, seed=seed, rows=60), [0.8, 0.8 + 0.01 * seed, 0.8])
+        for seed in range(3)
+    ]
+    (row,) = analyzed(dirs)
+    assert (row["reached"], row["at_first"], row["reached_low"], row["reached_high"]) == (0.0, 0, 0.0, 0.0)

@@ -72,6 +72,14 @@ def test_cells_with_as_many_updates_as_the_largest_fraction(config, tmp_path):
     assert (many.warmup_steps, many.eval_every) == (all_labels.warmup_steps, all_labels.eval_every)
 
 
+def test_frozen_encoders_have_no_cells_at_equal_updates(config, tmp_path):
+    """Their classifiers are fitted, or trained on features, so a gain there is not one of more updates."""
+    config.step_matched, config.evaluations = 1.0, ("finetune", "linear_probe", "lbfgs", "knn")
+    places = [place.name for place, _ in grid.cells(validate_study(config), tmp_path)]
+    assert {name.partition("-")[0] for name in places if "-as" in name} == {"10pct"}
+    assert {name.partition("-")[0] for name in places} == {"10pct", "100pct", "linear_probe", "lbfgs", "knn"}
+
+
 def test_labels_by_their_number(config, tmp_path):
     config.label_counts, config.step_matched, config.seeds, config.inits = (20, 50), 0.1, (3,), ("scratch",)
     config.evaluations = ("finetune", "lbfgs")

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -21,6 +22,8 @@ from mae_jax.runtime.progress import Progress
 from mae_jax.step import sharding, state, train_step
 from mae_jax.train import loop
 from mae_jax.train.build import build
+from mae_jax.train.cursor import Cursor
+from mae_jax.train.divergence import Diverged
 
 ROOT = Path(__file__).parents[2]
 TINY = [
@@ -196,6 +199,28 @@ def test_the_fields_of_the_recipe_reach_images_step_and_head(tiny_config):
     assert (task.spec.shape.pool, task.spec.shape.drop_path, task.spec.optimizer.layer_decay) == ("mean", 0.1, 0.65)
     head = np.asarray(state.init_state(task.spec, 0).params["head"]["kernel"])
     assert head.std() == pytest.approx(2e-5, rel=0.25) and abs(head).max() < 4e-5
+
+
+def test_a_step_is_proven_by_finite_numbers_of_the_update_after_it():
+    """Only such a step is never rotated away; the step that these numbers lead to may be lost already."""
+    run = object.__new__(loop.Loop)
+    run.cursor, run.checkpoints = Cursor(), SimpleNamespace(proven=-1)
+    run.waiting = {"loss": np.float32(1.5)}
+    run.fetch(7)  # the numbers of the update from step 6 to step 7
+    assert run.checkpoints.proven == 6
+    run.waiting = {"loss": np.float32(1.5), "gradient_norm": np.float32(np.inf)}
+    with pytest.raises(Diverged) as error:
+        run.fetch(8)
+    assert (run.checkpoints.proven, error.value.unsound, error.value.step) == (6, 7, 8)
+
+
+def test_patience_counts_evaluations_since_the_best_one():
+    run = object.__new__(loop.Loop)
+    run.config = SimpleNamespace(train=SimpleNamespace(patience=2, select="macro_f1"))
+    run.resolved, run.label = SimpleNamespace(eval_every=4, steps=100), "run"
+    run.best, run.cursor, run.progress = SimpleNamespace(step=8), Cursor(), Progress(0.0, quiet=True)
+    assert not run.exhausted(12)
+    assert run.exhausted(16) and run.ended == 16
 
 
 def test_every_test_image_is_predicted_once(tmp_path, tiny_config):

@@ -27,6 +27,8 @@ def test_only_keys_with_the_prefix_are_taken():
         (("model.", "model_ema."), "model_ema."),
         (("module.base_encoder.", "module.momentum_encoder."), "module.base_encoder."),
         (("model.student.", "model.teacher.", "model.ema."), "model.teacher."),
+        (("base_encoder.", "teacher."), "teacher."),
+        (("online.", "model_ema."), "model_ema."),
     ],
 )
 def test_the_teacher_or_the_average_is_taken_and_the_choice_is_noted(names, expected):

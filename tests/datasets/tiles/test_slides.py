@@ -185,6 +185,12 @@ def test_slides_cut_with_other_options_are_cut_again(folder, tmp_path):
     assert {slides.about(p)["tiles"] for p in zip_files} == {3 * 3}
 
 
+def test_tiles_fill_a_side_that_they_divide_but_for_rounding():
+    assert slides.grid(700, 100.0) == slides.grid(799, 100.0) == [0, 100, 200, 300, 400, 500, 600]
+    step = 3 * 0.1 * 1000  # 300.00000000000006, as 0.5 / 0.2525 * tile may be
+    assert step > 300 and slides.grid(2100, step) == [0, 300, 600, 900, 1200, 1500, 1800]
+
+
 def test_tissue_is_where_there_is_color():
     image = tissue(64, 128, 0, left=16)
     mask = slides.tissue_mask(image)
