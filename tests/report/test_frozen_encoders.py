@@ -6,7 +6,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from mae_jax.report import analysis, drawing, findings, frozen_encoders, panels, tables
+from mae_jax.report import analysis, comparisons, drawing, findings, frozen_encoders, panels, tables
 from mae_jax.report.page import write_report
 from mae_jax.report.runs import read_runs
 from mae_jax.runtime.errors import UserError
@@ -200,3 +200,10 @@ def test_the_sentence_says_whose_models_collapsed(make, tmp_path, ours, base, wh
             dirs.append(make.run(where, init, fraction, rows=150, knows=knows, evaluation="knn"))
     (line,) = frozen_encoders.words(frozen_encoders.analyze(frozen_encoders.separate(read_runs(dirs)[0])[1]))
     assert f" % at 10 % ({who} collapsed: nothing to compare), " in line
+
+
+def test_a_sentence_names_only_models_of_which_every_seed_collapsed():
+    level = {"fraction": 0.1, "arm": "", "label_count": 0, "baseline": "scratch", "verdict": comparisons.COLLAPSED}
+    ours = level | {"init": "mae", "collapsed": 1, "seeds": 3}
+    base = level | {"init": "scratch", "collapsed": 3, "seeds": 3}
+    assert frozen_encoders._compared(ours, [base, ours]) == f"random weights {comparisons.COLLAPSED}"
