@@ -36,6 +36,17 @@ def test_images_of_one_group_count_as_one_where_they_are_alike():
     assert single[1] - single[0] < 0.4 * (grouped[1] - grouped[0])
 
 
+def test_groups_that_are_all_alike_count_as_no_more_images_than_there_are():
+    """Seven of ten are right in every patient but one: images differ more within patients than between them."""
+    units = np.repeat(np.arange(20), 10)
+    right = np.tile(np.arange(10) < 7, 20).astype(float)[None]
+    right[0, 7] = 1
+    exact = stats.binomtest(141, 200).proportion_ci(method="exact")
+    assert ratios.share_interval(ratios.ratio(right, np.ones((1, 200)), units)) == pytest.approx(
+        (exact.low, exact.high)
+    )
+
+
 def test_the_variance_of_seeds_is_added():
     right = np.tile([[1.0, 1, 0, 0], [1, 1, 1, 0], [1, 1, 1, 0.4]], 2)
     ratio = ratios.ratio(right, np.ones((3, 8)), np.arange(8))
