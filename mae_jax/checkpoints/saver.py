@@ -33,7 +33,7 @@ from mae_jax.checkpoints.steps import (
     refuse_cleaned,
     unused,
 )
-from mae_jax.rundir import contents, metrics_log
+from mae_jax.rundir import contents, metrics_rows
 from mae_jax.runtime import files, peers, processes
 from mae_jax.runtime.disk import disk_line, entries, exists, is_dir, is_file, naming, not_saved, os_error
 from mae_jax.runtime.errors import StorageError, UserError
@@ -82,7 +82,7 @@ class Checkpoints:
             self.log(f"{metrics} is missing: its rows up to step {complete[0]} are lost, but the run continues")
         elif complete and complete[0] >= every_steps and is_file(metrics) and not metrics.stat().st_size:
             self.log(f"{metrics} is empty: its rows up to step {complete[0]} are lost, but the run continues")
-        elif complete and (broken := metrics_log.broken_rows(metrics)):
+        elif complete and (broken := metrics_rows.broken_rows(metrics)):
             self.log(f"{metrics} has {broken} (up to step {complete[0]}): their values are lost, but the run continues")
         for path in incomplete:
             if not is_dir(path):

@@ -9,10 +9,10 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from mae_jax.report.runs import Run, is_number, read_info, read_log
+from mae_jax.report.runs import Run, is_number, read_info
 from mae_jax.report.stats import grey
 from mae_jax.report.tables import write_csv
-from mae_jax.rundir import contents
+from mae_jax.rundir import contents, metrics_rows
 from mae_jax.rundir.predictions import clean
 from mae_jax.runtime import disk, files
 from mae_jax.runtime.errors import UserError
@@ -75,7 +75,7 @@ def pretrainings(runs: Sequence[Run]) -> list[Pretraining]:
             if contents.is_pretraining(info):
                 by_path.setdefault(place.resolve(), Pretraining(run.init, place, info, ()))
                 break
-    return [each._replace(log=read_log(each.path / "metrics.jsonl")[0]) for each in by_path.values()]
+    return [each._replace(log=metrics_rows.read_thinned(each.path / contents.METRICS)[0]) for each in by_path.values()]
 
 
 def _means(file: Path) -> tuple[list[dict], str]:

@@ -4,7 +4,6 @@ The report needs only these files, so it also works with runs of other systems. 
 `UserError` with the file, the value and what is allowed.
 """
 
-import json
 import re
 import zlib
 from collections.abc import Callable, Iterable, Sequence
@@ -14,16 +13,26 @@ from typing import Any, NamedTuple, TypeGuard
 
 import numpy as np
 
-from mae_jax.rundir.contents import CONFIG, USUAL, chooses, is_pretraining, parse, peek, peek_object, unreadable_format
+from mae_jax.rundir import metrics_rows
+from mae_jax.rundir.contents import (
+    CONFIG,
+    METRICS,
+    USUAL,
+    chooses,
+    is_pretraining,
+    parse,
+    peek,
+    peek_object,
+    unreadable_format,
+)
 from mae_jax.rundir.predictions import Predictions, clean, read_predictions, show
-from mae_jax.runtime.disk import is_file, naming
+from mae_jax.runtime.disk import is_file
 from mae_jax.runtime.errors import UserError
 from mae_jax.runtime.places import shareable
 from mae_jax.runtime.text import count
 
 BASELINE = "scratch"  # random weights
 LONGEST = 200  # maximum number of characters of a name in tables and figures
-LOG_LINES = 2_000  # maximum number of lines of metrics.jsonl with the same fields to keep
 
 
 class Level(NamedTuple):
@@ -307,7 +316,7 @@ def _read_files(cell: dict, names: Sequence[str]) -> tuple[Run, list[str]]:
                 f"{file}: image {show(min(shared))} is also in predictions.csv; the temperature is"
                 " fitted on validation images only: leave the test images out"
             )
-    log, broken = read_log(path / "metrics.jsonl")
+    log, broken = metrics_rows.read_thinned(path / METRICS)
     if broken:
         notes.append(f"{clean(shareable(path))}: skipped {count(broken, 'broken line')} of metrics.jsonl")
     classes = tuple(clean(name) for name in names)
@@ -316,51 +325,6 @@ def _read_files(cell: dict, names: Sequence[str]) -> tuple[Run, list[str]]:
     n = round(stated) if is_number(stated, 0, 1e12) else None
     parts = {"test": test, "validation": validation, "log": log, "train_counts": counts, "last_epoch": last}
     return Run(**cell, classes=classes, n_validation=n, **parts), notes
-
-
-def read_log(file: Path) -> tuple[tuple[dict, ...], int]:
-    """The lines of metrics.jsonl that are JSON objects, thinned, and the number of lines that are not.
-
-    Of the lines with the same fields, 1,000 to 2,000 evenly spaced ones and the last are kept, so that even a long log
-    takes little memory.
-    """
-    if not is_file(file):
-        return (), 0
-    kinds: dict[frozenset[str], _Thinned] = {}
-    broken = 0
-    with naming(file), file.open(encoding="utf-8", errors="replace") as stream:
-        for number, text in enumerate(stream):
-            try:
-                line = json.loads(text)
-            except (ValueError, RecursionError):
-                line = None
-            if isinstance(line, dict):
-                kinds.setdefault(frozenset(line), _Thinned()).add(number, line)
-            elif text.strip():
-                broken += 1
-    kept = sorted((pair for kind in kinds.values() for pair in kind.kept()), key=lambda pair: pair[0])
-    return tuple(line for _, line in kept), broken
-
-
-class _Thinned:
-    """Evenly spaced items of a stream: every `stride`-th item and the last. `stride` doubles if there are too many."""
-
-    def __init__(self) -> None:
-        self.stride, self.count = 1, 0
-        self.pairs: list[tuple[int, dict]] = []
-        self.last: tuple[int, dict] | None = None
-
-    def add(self, number: int, line: dict) -> None:
-        self.last = (number, line)
-        if self.count % self.stride == 0:
-            self.pairs.append(self.last)
-            if len(self.pairs) > LOG_LINES:
-                self.pairs, self.stride = self.pairs[::2], 2 * self.stride
-        self.count += 1
-
-    def kept(self) -> list[tuple[int, dict]]:
-        ends = [self.last] if self.last and (not self.pairs or self.pairs[-1][0] != self.last[0]) else []
-        return [*self.pairs, *ends]
 
 
 def series(log: Sequence[dict], axis: str, key: str) -> list[tuple[float, float]]:

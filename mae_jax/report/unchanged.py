@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from mae_jax.rundir import contents
+from mae_jax.rundir import contents, lock
 from mae_jax.runtime import files
 from mae_jax.runtime.disk import is_dir
 from mae_jax.runtime.version import __version__
@@ -39,7 +39,7 @@ def _files(place: Path) -> Iterator[Path]:
         if is_dir(path) and not path.is_symlink():
             if path.name not in NOT_READ and path.name != "__pycache__":
                 yield from _files(path)
-        elif path.name != ".lock" and not path.name.startswith("events.out"):
+        elif path.name != lock.FILE and not path.name.startswith("events.out"):
             yield path
 
 

@@ -12,6 +12,7 @@ from typing import TextIO
 from mae_jax.runtime.disk import naming, unwritable
 from mae_jax.runtime.errors import UserError
 
+FILE = ".lock"
 NO_LOCKS = frozenset({errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOLCK})  # the file system has no locks
 
 
@@ -26,7 +27,7 @@ def held(workdir: Path, leader: bool = True) -> Iterator[None]:
         return
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        file = open(workdir / ".lock", "a+", encoding="utf-8", errors="backslashreplace")
+        file = open(workdir / FILE, "a+", encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         raise unwritable(workdir, error) from None
     with file:
@@ -48,6 +49,21 @@ def held(workdir: Path, leader: bool = True) -> Iterator[None]:
         yield
         with contextlib.suppress(OSError):
             file.truncate(0)
+
+
+def is_held(workdir: Path) -> bool:
+    """Whether a process uses the run directory; False where the file system has no locks. Raises OSError."""
+    try:
+        with open(workdir / FILE, "rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+    return False
 
 
 def _holder(file: TextIO) -> str:

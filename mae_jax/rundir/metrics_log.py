@@ -17,13 +17,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from mae_jax.rundir import contents, hparams_table
+from mae_jax.rundir import contents, hparams_table, metrics_rows
 from mae_jax.rundir.trackers import Trackers
 from mae_jax.runtime import files
-from mae_jax.runtime.disk import entries, exists, is_file, os_error, read_bytes, read_text
-from mae_jax.runtime.errors import UserError
-from mae_jax.runtime.files import replacing
-from mae_jax.runtime.text import count
+from mae_jax.runtime.disk import entries, os_error
 
 
 class MetricsLog:
@@ -51,7 +48,7 @@ class MetricsLog:
         self.trackers = trackers
         self._clu, self._hooks, self._hparams = None, [], {}
         if self.active:
-            truncate_metrics(workdir / contents.METRICS, first_step, evaluated)
+            metrics_rows.truncate(workdir / contents.METRICS, first_step, evaluated)
             self._file = open(workdir / contents.METRICS, "a", encoding="utf-8")
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
@@ -181,38 +178,3 @@ class MetricsLog:
         except Exception:
             if error is None:
                 raise
-
-
-def broken_rows(path: Path) -> str:
-    """How many rows of metrics.jsonl are damaged, in words, or "". The last row is ignored: a kill may cut it off."""
-    if not is_file(path):
-        return ""
-    broken = 0
-    for text in read_bytes(path).split(b"\n")[:-1]:
-        try:
-            broken += not isinstance(json.loads(text)["step"], int)
-        except (ValueError, KeyError, TypeError, RecursionError):
-            broken += 1
-    return f"{count(broken, 'row')} that cannot be read" if broken else ""
-
-
-def truncate_metrics(path: Path, step: int, evaluated: bool = True) -> None:
-    """Drops the rows that a resumed run writes again: those after `step`, and reductions of the rate at `step`.
-
-    Unless `evaluated`, also drops the evaluation row of `step`. Raises UserError and OSError.
-    """
-    if not exists(path):
-        return
-    if not is_file(path):
-        raise UserError(f"{path} is not a regular file; restore it, or remove it: the run continues without its rows")
-    kept = []
-    for text in read_text(path, errors="replace").splitlines():
-        try:
-            row = json.loads(text)
-            again = "rate_factor" in row or not (evaluated or "learning_rate" in row)
-            if row["step"] < step or (row["step"] == step and not again):
-                kept.append(text + "\n")
-        except (ValueError, KeyError, TypeError, RecursionError):
-            continue  # a kill may cut off the last row
-    with replacing(path) as file:
-        file.writelines(kept)

@@ -1,7 +1,6 @@
 """Lists the runs and studies below a directory with state, scores and disk size, and compares two runs."""
 
 import dataclasses
-import fcntl
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -167,16 +166,8 @@ def read(path: Path) -> Entry | None:
 
 
 def _unfinished(path: Path) -> str:
-    try:
-        with open(path / ".lock", "rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
+    if lock.is_held(path):
         return "running"
-    except FileNotFoundError:
-        pass
-    except OSError as error:
-        if error.errno not in lock.NO_LOCKS:
-            raise
     begun = exists(path / contents.SAVED) or exists(path / contents.FOLDS)
     return "stopped" if begun else "not started"
 

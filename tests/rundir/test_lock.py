@@ -27,6 +27,18 @@ def test_a_second_user_is_refused_with_the_name_of_the_first_and_later_admitted(
         pass
 
 
+def test_a_directory_is_held_only_inside_the_context(tmp_path, monkeypatch):
+    assert not lock.is_held(tmp_path)  # without a lock file
+    with lock.held(tmp_path):
+        assert lock.is_held(tmp_path)
+    assert not lock.is_held(tmp_path)
+    monkeypatch.setattr(fcntl, "flock", failing(errno.ENOLCK))
+    assert not lock.is_held(tmp_path)
+    monkeypatch.setattr(fcntl, "flock", failing(errno.EIO))
+    with pytest.raises(OSError, match="error"):
+        lock.is_held(tmp_path)
+
+
 def test_what_an_earlier_process_left_is_replaced(tmp_path):
     (tmp_path / ".lock").write_bytes(b"\xff 123456 on another machine, and much more than any name")
     with lock.held(tmp_path):

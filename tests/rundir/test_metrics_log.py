@@ -1,4 +1,4 @@
-"""The log of a run: rows, pictures, damaged rows, and rows that a resumed run writes again."""
+"""The log of a run: rows, pictures, trackers, and faults of the storage."""
 
 import errno
 import json
@@ -8,36 +8,7 @@ import pytest
 from PIL import Image
 
 from mae_jax.rundir import contents, metrics_log
-from mae_jax.rundir.metrics_log import truncate_metrics
 from mae_jax.rundir.trackers import Trackers
-from mae_jax.runtime.errors import UserError
-
-
-@pytest.mark.parametrize("evaluated", [True, False])
-def test_rows_that_a_resumed_run_writes_again_are_dropped(tmp_path, evaluated):
-    """Of the step of its checkpoint: the reduction of the rate, and the evaluation if it is still due."""
-    rows = [
-        {"step": 5, "rate_factor": 0.5},
-        {"step": 8, "train/loss": 2.0, "learning_rate": 0.1},
-        {"step": 8, "val/loss": 1.0},
-        {"step": 8, "rate_factor": 0.25},
-        {"step": 9, "train/loss": 1.0, "learning_rate": 0.1},
-    ]
-    file = tmp_path / contents.METRICS
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    truncate_metrics(file, 8, evaluated)
-    kept = [json.loads(line) for line in file.read_text().splitlines()]
-    assert kept == rows[: 3 if evaluated else 2]
-
-
-@pytest.mark.parametrize("damage", [b"\xb3", b"\0", b"[" * 100_000], ids=["flipped", "zeros", "deep"])
-def test_only_the_damaged_row_of_metrics_is_dropped(tmp_path, damage):
-    path = tmp_path / contents.METRICS
-    rows = [b'{"step": %d}\n' % step for step in (1, 2, 3, 4)]
-    path.write_bytes(rows[0] + damage + rows[1] + b"".join(rows[2:]))
-    metrics_log.truncate_metrics(path, 3)
-    assert path.read_bytes() == rows[0] + rows[2]
-
 
 OPTIONS = {"evaluated": True, "steps": 9, "tensorboard": False, "profile": False}
 
@@ -98,19 +69,6 @@ def test_an_error_of_the_block_is_not_hidden_by_one_of_closing(tmp_path):
         metrics_log.MetricsLog(tmp_path, first_step=0, **OPTIONS, trackers=trackers),
     ):
         pass
-
-
-def test_damaged_rows_are_counted_but_not_the_last_one(tmp_path):
-    path = tmp_path / contents.METRICS
-    assert metrics_log.broken_rows(path) == ""
-    path.write_bytes(b'{"step": 1}\n{"st\n{"epoch": 1}\n{"step": "2"}\n[1]\n{"step": 3}\n{"ste')
-    assert metrics_log.broken_rows(path) == "4 rows that cannot be read"
-    path.write_bytes(b'{"step": 1}\n{"step": 2')
-    assert metrics_log.broken_rows(path) == ""
-    path.unlink()
-    path.mkdir()
-    with pytest.raises(UserError, match="is not a regular file; restore it, or remove it"):
-        metrics_log.truncate_metrics(path, 1)
 
 
 def test_a_fault_of_the_event_files_is_one_of_the_storage(tmp_path):

@@ -12,8 +12,9 @@ from jaxtyping import Float
 
 from mae_jax.report import analysis, stats
 from mae_jax.report.analysis import Study
-from mae_jax.report.runs import BASELINE, Run, check_same_images, is_number, read_info, read_log, read_runs
-from mae_jax.rundir.contents import ERRORS, RECONSTRUCTIONS, reference_ratio
+from mae_jax.report.runs import BASELINE, Run, check_same_images, is_number, read_info, read_runs
+from mae_jax.rundir import metrics_rows
+from mae_jax.rundir.contents import ERRORS, METRICS, RECONSTRUCTIONS, reference_ratio
 from mae_jax.rundir.predictions import clean, read_rows, show
 from mae_jax.runtime.disk import exists, is_file
 from mae_jax.runtime.errors import UNUSABLE, UserError
@@ -217,7 +218,7 @@ def _read_network(path: Path) -> Network:
         tuple(groups[i] for i in images),
         errors,
         info,
-        read_log(path / "metrics.jsonl")[0],
+        metrics_rows.read_thinned(path / METRICS)[0],
         int(unlabeled) if is_number(unlabeled, 0.0, LARGEST) else 0,
     )
 
