@@ -121,7 +121,7 @@ def test_a_run_of_an_earlier_version_is_exported(runs, tmp_path, name):
 @pytest.mark.parametrize("name", ["finetune", "study/cells/50pct-scratch-seed0"])
 def test_a_classifier_of_an_earlier_version_predicts(runs, name):
     config = config_of(runs / name)
-    test = splits.labelled(typed(config.data, DataFields)).test
+    test = splits.labeled(typed(config.data, DataFields)).test
     written = probabilities(runs / name / contents.PREDICTIONS)
     result = mae_jax.load(runs / name).predict([test[i]["image"] for i in range(len(test))])
     assert set(written) == set(test.names)

@@ -195,7 +195,7 @@ def main() -> None:
     if options.cost:
         cost(options.cost)
     elif options.images:
-        source = sources.unlabelled_folder(options.images, bad_images="skip")
+        source = sources.unlabeled_folder(options.images, bad_images="skip")
         measure(options.images, [source.encoded(i) for i in range(len(source))], rng)
     else:
         for name in options.sets:

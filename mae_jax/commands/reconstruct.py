@@ -113,11 +113,11 @@ def images(item: str, measure: int) -> tuple[str, list]:
 
     name, directory = named(item)
     if directory == "synthetic-tissue":
-        source = sources.synthetic_unlabelled(2 * DRAWN, 96, 1)  # the first half is tissue
+        source = sources.synthetic_unlabeled(2 * DRAWN, 96, 1)  # the first half is tissue
     elif directory == "synthetic-cells":
         source = sources.synthetic("TestA", DRAWN, 96, 1)
     else:
-        source = sources.unlabelled_folder(directory, field="--images")
+        source = sources.unlabeled_folder(directory, field="--images")
     count = DRAWN if directory == "synthetic-tissue" else len(source)
     return name, [(source, np.linspace(0, count - 1, min(measure, count)).round().astype(int))]
 

@@ -44,7 +44,7 @@ GEOMETRY: dict[str, Operation] = {  # full strength: 30 degrees, 30 % of the oth
     "translate_x": lambda image, s: _affine(image, 1, 0, 0.45 * s * image.width, 0, 1, 0),
     "translate_y": lambda image, s: _affine(image, 1, 0, 0, 0, 1, 0.45 * s * image.height),
 }
-COLOUR: dict[str, Operation] = {  # operations on colors or sharpness
+COLOR: dict[str, Operation] = {  # operations on colors or sharpness
     "autocontrast": lambda image, s: ImageOps.autocontrast(image),
     "equalize": lambda image, s: ImageOps.equalize(image),
     "invert": lambda image, s: ImageOps.invert(image),
@@ -62,13 +62,13 @@ COLOUR: dict[str, Operation] = {  # operations on colors or sharpness
 class RandAugment:
     """`layers` operations in sequence, drawn with replacement, each applied with `probability` (Cubuk et al. 2020).
 
-    Their level is drawn from a normal distribution around `magnitude`, clipped to [0, 10]. Without `colour`, only
+    Their level is drawn from a normal distribution around `magnitude`, clipped to [0, 10]. Without `color`, only
     geometric operations are drawn, because stains carry information in their color. Pixels from outside the image have
     ImageNet's mean color.
     """
 
     magnitude: float = 9.0
-    colour: bool = True
+    color: bool = True
     deviation: float = 0.5
     layers: int = 2
     probability: float = 0.5
@@ -79,12 +79,12 @@ class RandAugment:
             return element
         image = Image.fromarray(element["image"])
         for name, strength in chosen:
-            image = (GEOMETRY | COLOUR)[name](image, strength)
+            image = (GEOMETRY | COLOR)[name](image, strength)
         return element | {"image": np.asarray(image)}
 
     def draw(self, rng: np.random.Generator) -> list[tuple[str, float]]:
         """Names and strengths (-1 to 1) of the operations for one image."""
-        names, chosen = [*GEOMETRY, *(COLOUR if self.colour else ())], []
+        names, chosen = [*GEOMETRY, *(COLOR if self.color else ())], []
         for _ in range(self.layers):
             name, sign = names[rng.integers(len(names))], rng.choice((-1, 1))
             level = min(max(rng.normal(self.magnitude, self.deviation), 0), LEVELS)

@@ -231,7 +231,7 @@ def open_split(name: str, split: str, directory: str | os.PathLike = "", raw: bo
     return tfds.data_source(tfds_name(name), **what, decoders={"image": tfds.decode.SkipDecoding()})
 
 
-def labelled(
+def labeled(
     name: str,
     split: str,
     directory: str | os.PathLike = "",
@@ -263,7 +263,7 @@ def labelled(
     return source
 
 
-def unlabelled(name: str, directory: str | os.PathLike = "") -> Source:
+def unlabeled(name: str, directory: str | os.PathLike = "") -> Source:
     """All splits except those whose name starts with "test", without their labels."""
     info = info_of(name, directory)
     return _source(name, tuple(s for s in sorted(info.splits) if not s.lower().startswith("test")), directory, ())

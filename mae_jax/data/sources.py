@@ -202,7 +202,7 @@ def _folders_in(top: Path, name: str, passed: dict[str, list[str]], field: str) 
     return folders
 
 
-def unlabelled_folder(
+def unlabeled_folder(
     directory: str | os.PathLike,
     *,
     bad_images: str = "stop",
@@ -345,7 +345,7 @@ def synthetic(split: str, n: int, size: int, seed: int) -> Source:
     return _drawn(names, labels, drawing.CLASSES, cells, size, seed)
 
 
-def synthetic_unlabelled(n: int, size: int, seed: int, domains: str = "tissue+cells") -> Source:
+def synthetic_unlabeled(n: int, size: int, seed: int, domains: str = "tissue+cells") -> Source:
     """`n` generated images without labels, equally many of each of `domains`: tissue, cells, xray.
 
     The cells occur in no labeled split.

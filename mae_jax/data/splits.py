@@ -12,17 +12,17 @@ from mae_jax.config.fields import DataFields
 from mae_jax.config.naming import source_names
 from mae_jax.config.selection import BY_FEATURES
 from mae_jax.config.tasks import TRAITS
-from mae_jax.data import duplicates, findings, labelled_sets, prepared, sources, subsets
+from mae_jax.data import duplicates, findings, labeled_sets, prepared, sources, subsets
 from mae_jax.data import groups as grouping
 from mae_jax.data.checking import Decoded
-from mae_jax.data.labelled_sets import DRAWING_SEED, LabelledSets, OnProgress
+from mae_jax.data.labeled_sets import DRAWING_SEED, LabeledSets, OnProgress
 from mae_jax.data.sources import Source
 from mae_jax.runtime.errors import UserError
 from mae_jax.runtime.text import count
 
 
 @dataclasses.dataclass(frozen=True)
-class Labelled:
+class Labeled:
     """Images with labels: a training source, which includes the validation images, and a test source."""
 
     train: Source
@@ -32,7 +32,7 @@ class Labelled:
     subset: dict  # content of subset.json
     external: dict[str, Source]  # external test sets, by name; they may lack some of the classes
     leaks: dict[str, dict]  # what each test set shares with the training source, see `duplicates.leaks`
-    sets: LabelledSets  # where the sets come from, and their names
+    sets: LabeledSets  # where the sets come from, and their names
     groups: dict  # entry of run.json about groups, see `groups.facts`
     repeated: dict  # identical images in the training source, see `findings.repeated`
     warnings: tuple[str, ...]  # about data that make scores unreliable
@@ -40,7 +40,7 @@ class Labelled:
 
 
 @dataclasses.dataclass(frozen=True)
-class Unlabelled:
+class Unlabeled:
     """Images without labels from one or several sources."""
 
     sources: tuple[Source, ...]
@@ -92,14 +92,14 @@ class DataCache:
         return self._features
 
 
-def labelled(
+def labeled(
     data: DataFields,
     on_progress: OnProgress | None = None,
     cache: DataCache | None = None,
     search_leaks: bool = True,
     select: Select | None = None,
     fold: int | None = None,
-) -> Labelled:
+) -> Labeled:
     """Opens the training and test images, splits off validation images, and selects the fraction of labels.
 
     `cache` keeps sources between calls, for the cells of a study. Without `search_leaks`, `leaks` is empty. `select`
@@ -108,7 +108,7 @@ def labelled(
     Raises UserError if the source is unknown or its images cannot be used.
     """
     cache = cache or DataCache()
-    sets = cache.sources(labelled_sets.load, data, on_progress, cache.decoded)
+    sets = cache.sources(labeled_sets.load, data, on_progress, cache.decoded)
     train, test = sets.train, sets.test
     from_fraction = data.val_of == "fraction"  # validation images are taken out of the fraction
     if from_fraction and sets.validation is not None:
@@ -127,7 +127,7 @@ def labelled(
                 train_idx, val_idx = train_idx[of != fold], train_idx[of == fold]
     else:
         pool, val_idx = cache.once(
-            ("validation", *_key(labelled, data), data.val_fraction, data.val_seed), lambda: _split(sets, data)
+            ("validation", *_key(labeled, data), data.val_fraction, data.val_seed), lambda: _split(sets, data)
         )
         train_idx = pool[_drawn(train, pool, data, data.fraction, data.label_count, select)]
     subset = subsets.describe(
@@ -141,7 +141,7 @@ def labelled(
         label_count=data.label_count,
         method=data.subset,
     )
-    external = cache.sources(labelled_sets.external, data, train.classes, on_progress, cache.decoded)
+    external = cache.sources(labeled_sets.external, data, train.classes, on_progress, cache.decoded)
     tests = {sets.test_name: test} | external
     shared = cache.once(_key(_leaks, data), lambda: _leaks(data, train, tests)) if search_leaks else {}
     if data.source == "synthetic":
@@ -150,7 +150,7 @@ def labelled(
         groups = grouping.facts(train.groups, {name: source.groups for name, source in tests.items()}, train.kind)
     drawn = (val_idx.tobytes(),) if from_fraction else ()
     repeated = cache.once(
-        ("repeated", *_key(labelled, data), data.val_fraction, data.val_seed, *drawn),
+        ("repeated", *_key(labeled, data), data.val_fraction, data.val_seed, *drawn),
         lambda: findings.repeated(train, val_idx),
     )
     warnings = [
@@ -159,10 +159,10 @@ def labelled(
         *cache.sources(_of_one_class, data, {sets.train_name: train} | tests),
     ]
     about = (subset, external, shared, sets, groups, repeated, tuple(warnings), n_folds)
-    return Labelled(train, test, train_idx, val_idx, *about)
+    return Labeled(train, test, train_idx, val_idx, *about)
 
 
-def _split(sets: LabelledSets, data: DataFields) -> tuple[Int[np.ndarray, " t"], Int[np.ndarray, " v"]]:
+def _split(sets: LabeledSets, data: DataFields) -> tuple[Int[np.ndarray, " t"], Int[np.ndarray, " v"]]:
     """The images that fractions are drawn from and those that validate, as numbers in the training source."""
     train = sets.train
     if sets.validation is None:
@@ -206,7 +206,7 @@ def folds_of(train: Source, chosen: Int[np.ndarray, " n"], data: DataFields) -> 
     return subsets.folds(train.labels[chosen], groups, data.folds, data.val_seed, field="data.val_folds")
 
 
-def n_training(data: DataFields, opened: Labelled, share: float = 0.0, count: int = 0) -> int:
+def n_training(data: DataFields, opened: Labeled, share: float = 0.0, count: int = 0) -> int:
     """How many images a run of this share or number of labels trains on."""
     if data.val_of == "fraction":
         return len(drawn_with_validation(opened.train, data, share, count)[0])
@@ -246,7 +246,7 @@ def seen_before(
     `cache` would have to be read again.
     """
     cache = cache or DataCache()
-    steps = [(labelled_sets.load, fields) if TRAITS[task].labeled else _opening(fields) for task, fields in earlier]
+    steps = [(labeled_sets.load, fields) if TRAITS[task].labeled else _opening(fields) for task, fields in earlier]
     for function, fields in steps:
         names = fields.source.split("+")
         known = cache.holds(function, fields) or all(map(prepared.known, names))
@@ -257,16 +257,16 @@ def seen_before(
         opened = [cache.sources(function, fields, None, cache.decoded) for function, fields in steps]
     except UserError:
         return {}
-    images = [s for part in opened for s in ([part.train] if isinstance(part, LabelledSets) else part)]
+    images = [s for part in opened for s in ([part.train] if isinstance(part, LabeledSets) else part)]
     return cache.once(key, lambda: {name: duplicates.leaks(images, test) for name, test in tests.items()})
 
 
-def unlabelled(data: DataFields, on_progress: OnProgress | None = None, cache: DataCache | None = None) -> Unlabelled:
+def unlabeled(data: DataFields, on_progress: OnProgress | None = None, cache: DataCache | None = None) -> Unlabeled:
     """Opens the sources joined by "+". A small part of each is held out to monitor the reconstruction."""
     function, fields = _opening(data)
     cache = cache or DataCache()
     opened = cache.sources(function, fields, on_progress, cache.decoded)
-    opened_sources = [_to_train(opened)] if isinstance(opened, LabelledSets) else opened
+    opened_sources = [_to_train(opened)] if isinstance(opened, LabeledSets) else opened
     train_idx, val_idx = [], []
     for source in opened_sources:
         # 256 held-out images are enough to see a curve, and are cheap to evaluate.
@@ -280,7 +280,7 @@ def unlabelled(data: DataFields, on_progress: OnProgress | None = None, cache: D
     available = sum(map(len, train_idx))
     if data.unlabeled_count:
         train_idx = subsets.unlabeled_subset(train_idx, data.unlabeled_count, data.val_seed)
-    return Unlabelled(tuple(opened_sources), tuple(train_idx), tuple(val_idx), tuple(names), available)
+    return Unlabeled(tuple(opened_sources), tuple(train_idx), tuple(val_idx), tuple(names), available)
 
 
 def _opening(data: DataFields) -> tuple[Callable[..., Any], DataFields]:
@@ -290,21 +290,21 @@ def _opening(data: DataFields) -> tuple[Callable[..., Any], DataFields]:
     once for both.
     """
     if data.part == "train":
-        return labelled_sets.load, dataclasses.replace(data, part="all")
-    return _unlabelled_sources, data
+        return labeled_sets.load, dataclasses.replace(data, part="all")
+    return _unlabeled_sources, data
 
 
-def _to_train(sets: LabelledSets) -> Source:
+def _to_train(sets: LabeledSets) -> Source:
     """The training images, without the validation set if the data have one."""
     if sets.validation is None:
         return sets.train
     return sources.take(sets.train, np.setdiff1d(np.arange(len(sets.train)), sets.validation))
 
 
-def check_unlabelled(data: DataFields) -> None:
+def check_unlabeled(data: DataFields) -> None:
     """Raises UserError if the fields of a pre-training name images that do not exist. Opens none."""
     if data.part == "train":
-        labelled_sets.check(data)
+        labeled_sets.check(data)
         return
     names, directories = data.source.split("+"), _directories(data)
     if data.group_pattern:
@@ -312,7 +312,7 @@ def check_unlabelled(data: DataFields) -> None:
     if len(set(names)) != len(names):
         raise UserError(f"data.source={data.source} names a source twice; set data.weights to use it more")
     for name in names:
-        labelled_sets.refuse_unknown(data, name)
+        labeled_sets.refuse_unknown(data, name)
     if "folder" in names:
         real = [Path(d).resolve() for d in directories]
         if not real or len(set(real)) != len(real):
@@ -331,19 +331,19 @@ def _directories(data: DataFields) -> list[str]:
     return [d for d in data.dir.split(",") if d]
 
 
-def _unlabelled_sources(data: DataFields, on_progress: OnProgress | None, decoded: Decoded) -> list[Source]:
-    check_unlabelled(data)
+def _unlabeled_sources(data: DataFields, on_progress: OnProgress | None, decoded: Decoded) -> list[Source]:
+    check_unlabeled(data)
     opened = []
     for name in data.source.split("+"):
         if name == "synthetic":
             n, size = data.synthetic_unlabelled, data.synthetic_size
-            opened.append(sources.synthetic_unlabelled(n, size, DRAWING_SEED, data.synthetic_domains))
+            opened.append(sources.synthetic_unlabeled(n, size, DRAWING_SEED, data.synthetic_domains))
         elif prepared.known(name):
-            opened.append(prepared.unlabelled(name, data.prepared_dir))
+            opened.append(prepared.unlabeled(name, data.prepared_dir))
         else:
             options: dict = {"bad_images": data.bad_images, "pattern": data.group_pattern}
             options |= {"progress": on_progress, "decoded": decoded}
-            folders = [sources.unlabelled_folder(d, **options) for d in _directories(data)]
+            folders = [sources.unlabeled_folder(d, **options) for d in _directories(data)]
             if data.group_pattern and not any(group for source in folders for group in source.groups):
                 names = [image for source in folders for image in source.names]
                 raise UserError(grouping.no_match(data.group_pattern, names, data.dir))

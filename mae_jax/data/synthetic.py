@@ -348,10 +348,10 @@ def _develop(rng, density: Density, light: Colour) -> UInt8[np.ndarray, "size si
     """Converts density to 8-bit color, with the stain of one slide and the light, blur and noise of one camera."""
     size = density.shape[-1]
     strength, saturation = math.exp(rng.normal(0, 0.22)), math.exp(rng.normal(0, 0.25))
-    hue, grey = rng.normal(0, 0.20), np.full((3, 3), 1 / 3)  # an angle around the gray axis
+    hue, gray = rng.normal(0, 0.20), np.full((3, 3), 1 / 3)  # an angle around the gray axis
     cross = np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / math.sqrt(3)
-    turn = math.cos(hue) * (np.eye(3) - grey) + math.sin(hue) * cross
-    stain = (strength * (grey + saturation * turn)).astype(np.float32)
+    turn = math.cos(hue) * (np.eye(3) - gray) + math.sin(hue) * cross
+    stain = (strength * (gray + saturation * turn)).astype(np.float32)
     _, y, x = _window(density)
     tilt_y, tilt_x = rng.normal(0, 0.10, 2).tolist()
     shade = rng.uniform(0.80, 1.04) * (1 + tilt_y * y + tilt_x * x)
@@ -419,9 +419,9 @@ def _distance(y, x, angle: float = 0.0, stretch: float = 1.0) -> Plane:
     return np.sqrt(u * u + v * v)
 
 
-def _tint(colour, amount) -> Float[np.ndarray, "3 h w"]:
+def _tint(color, amount) -> Float[np.ndarray, "3 h w"]:
     """A stain of the given color and thickness `amount`."""
-    return np.asarray(colour, np.float32)[:, None, None] * np.asarray(amount, np.float32)
+    return np.asarray(color, np.float32)[:, None, None] * np.asarray(amount, np.float32)
 
 
 def _cover(distance, soft: float) -> Plane:

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Int
 
 from mae_jax.config.fields import DataFields, changed
-from mae_jax.data import copies, duplicates, findings, labelled_sets, layouts, prepared, sources, splits, tables
+from mae_jax.data import copies, duplicates, findings, labeled_sets, layouts, prepared, sources, splits, tables
 from mae_jax.data import groups as grouping
 from mae_jax.data.checking import Decoded
 from mae_jax.data.groups import Groups
@@ -118,7 +118,7 @@ def _as_in_a_run(
     else:
         data = changed(data, {"source": "folder", "labels" if is_file(Path(name)) else "dir": name})
     if labeled:
-        opened = splits.labelled(data, cache=cache, search_leaks=False)
+        opened = splits.labeled(data, cache=cache, search_leaks=False)
         sets = {opened.sets.train_name: opened.train, opened.sets.test_name: opened.test}
         train, validation = len(opened.train_idx), len(opened.val_idx)
         yield f"a run uses {train} for training, {validation} for validation, {len(opened.test)} for test"
@@ -126,7 +126,7 @@ def _as_in_a_run(
         identical = findings.repeated_in_words(opened.repeated)  # which the summary has
         yield from (f"warning: {line}" for line in opened.warnings if line not in identical)
     else:
-        unlabeled = splits.unlabelled(data, cache=cache)
+        unlabeled = splits.unlabeled(data, cache=cache)
         sets = dict(zip(unlabeled.names if len(unlabeled.names) > 1 else ("",), unlabeled.sources, strict=True))
     about = findings.about_files(sets, image_size, labeled)
     yield from (f"{key}: {text}" for key, text in about.items() if key != "files")  # skipped files are listed above
@@ -198,7 +198,7 @@ def _folders(name: str, data: DataFields, say: Callable, decoded: Decoded | None
     options: dict = {"field": "data.dir", "bad_images": "skip", "decoded": decoded}
     inside = layouts.folders(Path(name))
     if not inside:
-        return {ALL: _unlabelled(Path(name), data, options)}
+        return {ALL: _unlabeled(Path(name), data, options)}
     levels = data.levels or layouts.CLASS
     try:
         layout = layouts.find(name, data.train_split, data.val_split, data.test_split, data.levels)
@@ -213,25 +213,25 @@ def _folders(name: str, data: DataFields, say: Callable, decoded: Decoded | None
         levels = layout.levels
         named = data.train_split not in (*layouts.AUTO, layouts.HERE)
         if not named and not any(part.lower() in layouts.USUAL["train"] for part in Path(layout.train).parts):
-            return {layout.train or ALL: _labelled(name, layout.train, data, options, levels)}
+            return {layout.train or ALL: _labeled(name, layout.train, data, options, levels)}
         titles = [split for split in (layout.train, layout.validation, layout.test, *layout.unused) if split]
     source_of = {}
     for title in sorted(titles):
         has_classes = bool(layouts.folders(Path(name, title)))
         source_of[title] = (
-            _labelled(name, title, data, options, levels)
+            _labeled(name, title, data, options, levels)
             if has_classes
-            else _unlabelled(Path(name, title), data, options)
+            else _unlabeled(Path(name, title), data, options)
         )
     return source_of
 
 
-def _labelled(name: str, split: str, data: DataFields, options: dict, levels: str) -> Source:
+def _labeled(name: str, split: str, data: DataFields, options: dict, levels: str) -> Source:
     return sources.folder(name, split, **options, pattern=data.group_pattern, levels=levels)
 
 
-def _unlabelled(place: Path, data: DataFields, options: dict) -> Source:
-    return sources.unlabelled_folder(place, **options, pattern=data.group_pattern)
+def _unlabeled(place: Path, data: DataFields, options: dict) -> Source:
+    return sources.unlabeled_folder(place, **options, pattern=data.group_pattern)
 
 
 def _refuse_useless_pattern(name: str, pattern: str, splits: dict[str, Source]) -> None:
@@ -245,10 +245,10 @@ def _table(name: str, data: DataFields, say: Callable, decoded: Decoded | None) 
     """The splits of a table of labels, or all its images."""
     table = tables.read(name, data.dir, data.columns)
     say(f"labels: {table.in_words()}")
-    everything = labelled_sets.of_table(table, data, decoded=decoded)
+    everything = labeled_sets.of_table(table, data, decoded=decoded)
     if table.splits is None:
         return {ALL: everything}
-    return {split or "no split": labelled_sets.rows_of(everything, table, split) for split in sorted(set(table.splits))}
+    return {split or "no split": labeled_sets.rows_of(everything, table, split) for split in sorted(set(table.splits))}
 
 
 def _of_folder(split: str, source: Source, classes: list[str], say: Callable) -> tuple:

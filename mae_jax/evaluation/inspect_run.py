@@ -27,13 +27,13 @@ def images_of(config: RunConfig, directory: str = "") -> list[tuple[Source, np.n
     """
     if directory:
         data = dataclasses.replace(config.data, source="folder", dir=directory, weights=())
-        sources = splits.unlabelled(data).sources
+        sources = splits.unlabeled(data).sources
         return [(source, np.arange(len(source))) for source in sources]
     if not config.traits.labeled:
-        split = splits.unlabelled(config.data)
+        split = splits.unlabeled(config.data)
         held = zip(split.sources, split.val_idx, split.train_idx, strict=True)
         return [(source, val if len(val) else train) for source, val, train in held]
-    test = splits.labelled(config.data).test
+    test = splits.labeled(config.data).test
     return [(test, np.arange(len(test)))]
 
 

@@ -34,7 +34,7 @@ def named(
     if directory and path.suffix.lower() not in TABLES:
         raise UserError(f"--dir={directory} is for a table of paths, but {field}={place} is not one; omit it")
     if is_dir(path):
-        return sources.unlabelled_folder(path, field=field, check=False)
+        return sources.unlabeled_folder(path, field=field, check=False)
     if path.suffix.lower() in TABLES:
         folder, names = tables.read_paths(path, columns, field, directory)
         absent = tables.missing(folder, names)

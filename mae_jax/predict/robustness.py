@@ -60,7 +60,7 @@ def write(runs: Sequence[Path], chosen: Sequence[Perturbation], progress: Progre
 def _test_images(run: Path, cache: splits.DataCache) -> Source:
     """The test images of a run, with labels in the order of its classes. Raises UserError if they are not the same."""
     config = steps.saved_config(run, "RUN_DIR")
-    source = splits.labelled(config.data, cache=cache).test
+    source = splits.labeled(config.data, cache=cache).test
     tested, _ = predictions.read_predictions(run / contents.PREDICTIONS, source.classes)
     if sorted(tested.images) != sorted(map(predictions.clean, source.names)):
         raise UserError(

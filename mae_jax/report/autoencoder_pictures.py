@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from mae_jax.report.runs import Run, is_number, read_info
-from mae_jax.report.stats import grey
+from mae_jax.report.stats import gray
 from mae_jax.report.tables import write_csv
 from mae_jax.rundir import contents, metrics_rows
 from mae_jax.rundir.predictions import clean
@@ -88,7 +88,7 @@ def _means(file: Path) -> tuple[list[dict], str]:
     if not all(is_number(value, 0.0) for row in rows for value in row.values()):
         return [], ""
     for row in rows:
-        row |= {f"{key}_grey": grey(row[key]) for key in ("removed_pixel", "removed_pixel_no_network")}
+        row |= {f"{key}_grey": gray(row[key]) for key in ("removed_pixel", "removed_pixel_no_network")}
     return rows, statistics
 
 

@@ -56,12 +56,12 @@ def metrics_from_sums(sums: Float[np.ndarray, "*d t"], classes: int) -> dict[str
     of equal width (Guo et al. 2017, eq. 3), `nll` is in nats, and `brier` is the sum of squared errors over classes,
     0 to 2 (Brier 1950).
     """
-    labelled, predicted, hits = np.split(sums[..., : 3 * classes], 3, axis=-1)
-    n = labelled.sum(-1)
-    occurs = labelled > 0
+    labeled, predicted, hits = np.split(sums[..., : 3 * classes], 3, axis=-1)
+    n = labeled.sum(-1)
+    occurs = labeled > 0
     precision = hits / np.maximum(predicted, 1)
-    recall = hits / np.maximum(labelled, 1)
-    f1 = 2 * hits / np.maximum(labelled + predicted, 1)
+    recall = hits / np.maximum(labeled, 1)
+    f1 = 2 * hits / np.maximum(labeled + predicted, 1)
 
     def macro(values: Float[np.ndarray, "*d c"]):
         return (values * occurs).sum(-1) / occurs.sum(-1)
@@ -383,6 +383,6 @@ def box(values: Float[np.ndarray, " n"]) -> dict[str, float | int]:
     }
 
 
-def grey(error: float) -> float:
+def gray(error: float) -> float:
     """The root of a mean squared error of values in 0..1, in gray levels (0 to 255)."""
     return 255 * error**0.5

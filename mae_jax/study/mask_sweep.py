@@ -102,7 +102,7 @@ def run(config: ConfigDict | SweepConfig, workdir: Path, *, cache: splits.DataCa
 
 def picture(config: SweepConfig, networks: Sequence[Run], path: Path, cache: splits.DataCache) -> None:
     """Saves a sheet of the same held-out images reconstructed by all networks."""
-    data = splits.unlabelled(config.pretrain.data, cache=cache)
+    data = splits.unlabeled(config.pretrain.data, cache=cache)
     held = [(source, part) for source, part in zip(data.sources, data.val_idx, strict=True) if len(part)]
     if not held:
         return

@@ -15,7 +15,7 @@ from mae_jax.config import schedule
 from mae_jax.config.fields import DataFields, RunConfig, changed
 from mae_jax.config.naming import arm_of
 from mae_jax.config.schedule import Schedule
-from mae_jax.data import labelled_sets, splits
+from mae_jax.data import labeled_sets, splits
 from mae_jax.rundir import contents
 from mae_jax.runtime import machine
 from mae_jax.runtime.disk import exists, readable
@@ -82,7 +82,7 @@ def cleaned_when_finished(config: RunConfig) -> bool:
 def make(
     runs: Sequence[Run],
     cache: splits.DataCache,
-    on_progress: labelled_sets.OnProgress | None = None,
+    on_progress: labeled_sets.OnProgress | None = None,
     timed: bool = True,
 ) -> list[Planned]:
     """Opens the images of every run. If `timed`, also times a few steps of each kind of unfinished run.
@@ -126,17 +126,17 @@ def _quick_seconds(runs: Sequence[Planned], forward: float) -> None:
 
 
 def _planned(
-    directory: Path, config: RunConfig, cache: splits.DataCache, on_progress: labelled_sets.OnProgress | None
+    directory: Path, config: RunConfig, cache: splits.DataCache, on_progress: labeled_sets.OnProgress | None
 ) -> Planned:
     done = exists(directory / contents.RESULTS)
     config, _ = resume.with_saved_batch(directory, config, jax.device_count())
     if not config.traits.labeled:
-        held = splits.unlabelled(config.data, on_progress, cache)
+        held = splits.unlabeled(config.data, on_progress, cache)
         resolved = schedule.resolve(
             config, sum(map(len, held.train_idx)), jax.device_count(), config.train.epoch_images or held.available
         )
         return Planned(directory, config, resolved, sum(map(len, held.val_idx)), 0, done, **_sizes(config, resolved, 0))
-    data = splits.labelled(config.data, on_progress, cache)
+    data = splits.labeled(config.data, on_progress, cache)
     if not config.has_network and not done:
         probe.of_images(config, data, cache)
     resolved = finetune.resolve_finetune(config, data, jax.device_count())

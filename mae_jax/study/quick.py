@@ -47,7 +47,7 @@ def configured(
     config.inits = (*config.inits, *arms)
     inits(typed(config, StudyConfig))  # before images are opened
     checked = validate(config.finetune, "finetune.")
-    held = splits.labelled(checked.data, loop.checking(Progress(10.0)), cache)
+    held = splits.labeled(checked.data, loop.checking(Progress(10.0)), cache)
     config.label_counts = label_counts(held.train.labels[held.train_idx], len(held.train.classes))
     return remember(config)  # the user sets no field by hand
 
@@ -60,7 +60,7 @@ def _name_images(config: ConfigDict, fields: Mapping[str, str], unlabeled: str) 
         return
     config.pretrain.data.update(dir=unlabeled, labels="", columns="", levels="", part="all")
     if pattern := config.pretrain.data.group_pattern:  # which may be for the names of labeled images alone
-        listed = [sources.unlabelled_folder(d, pattern=pattern, check=False) for d in unlabeled.split(",") if d]
+        listed = [sources.unlabeled_folder(d, pattern=pattern, check=False) for d in unlabeled.split(",") if d]
         if not any(group for source in listed for group in source.groups):
             config.pretrain.data.group_pattern = ""
 

@@ -45,7 +45,7 @@ def check_images(config: AnyConfig) -> None:
 
     The content of folders is checked later, when they are opened.
     """
-    from mae_jax.data import labelled_sets, splits  # NumPy and SciPy: not before the fields are checked
+    from mae_jax.data import labeled_sets, splits  # NumPy and SciPy: not before the fields are checked
 
     if isinstance(config, StudyConfig):
         parts = {run.task: run for _, run in cells.runs(config, Path())}
@@ -55,7 +55,7 @@ def check_images(config: AnyConfig) -> None:
         parts = {"": config}
     for name, part in parts.items():
         try:
-            (labelled_sets.check if part.traits.labeled else splits.check_unlabelled)(part.data)
+            (labeled_sets.check if part.traits.labeled else splits.check_unlabeled)(part.data)
         except UserError as error:
             raise UserError(f"{name}.{error}" if name else str(error)) from None
 

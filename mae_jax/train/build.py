@@ -4,7 +4,7 @@ import jax
 from jax.sharding import Mesh
 
 from mae_jax.config.fields import RunConfig
-from mae_jax.data import labelled_sets, splits
+from mae_jax.data import labeled_sets, splits
 from mae_jax.runtime import machine
 from mae_jax.runtime.errors import UserError
 from mae_jax.step.from_config import shape_of
@@ -17,7 +17,7 @@ from mae_jax.train.task import Task
 def build(
     config: RunConfig,
     mesh: Mesh,
-    on_progress: labelled_sets.OnProgress | None = None,
+    on_progress: labeled_sets.OnProgress | None = None,
     cache: splits.DataCache | None = None,
     fold: int | None = None,
 ) -> Task:

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from mae_jax.config import naming
 from mae_jax.config.fields import RunConfig
 from mae_jax.config.schedule import Schedule, resolve
-from mae_jax.data import duplicates, findings, labelled_sets, splits, subsets
+from mae_jax.data import duplicates, findings, labeled_sets, splits, subsets
 from mae_jax.data.sources import Source
 from mae_jax.evaluation import classification_scores, per_image, thumbnails
 from mae_jax.models import Params
@@ -29,7 +29,7 @@ from mae_jax.weights import initial_weights
 from mae_jax.weights import seen as weights_seen
 
 
-def resolve_finetune(config: RunConfig, data: splits.Labelled, devices: int) -> Schedule:
+def resolve_finetune(config: RunConfig, data: splits.Labeled, devices: int) -> Schedule:
     """Derives the steps from the labels used, or from `train.match_fraction` or `match_count`. Raises UserError.
 
     The model without a fold of a cross-validation makes as many updates as the one that trains on all folds.
@@ -47,7 +47,7 @@ def resolve_finetune(config: RunConfig, data: splits.Labelled, devices: int) -> 
 def finetune(
     config: RunConfig,
     mesh: Mesh,
-    on_progress: labelled_sets.OnProgress | None,
+    on_progress: labeled_sets.OnProgress | None,
     cache: splits.DataCache | None,
     fold: int | None = None,
 ) -> Task:
@@ -57,7 +57,7 @@ def finetune(
     a `fold`, counted from 0, it is one of these.
     """
     first = initial_weights.first_weights(config)
-    data = splits.labelled(config.data, on_progress, cache, select=labeling.selector(config, mesh, cache), fold=fold)
+    data = splits.labeled(config.data, on_progress, cache, select=labeling.selector(config, mesh, cache), fold=fold)
     classes = data.train.classes
     resolved = resolve_finetune(config, data, mesh.size)
     changes = stains.augmentation(config, (data.train,), (data.train_idx,))
@@ -93,18 +93,18 @@ def finetune(
         predicted = predict(params, data.test, np.arange(len(data.test)))["probabilities"].argmax(1)
         return classification_scores.classification(data.test.labels, predicted, classes)
 
-    def initialise(state: TrainState) -> TrainState:
+    def initialize(state: TrainState) -> TrainState:
         optimizer, running = parts_of(spec, state.opt_state)
         running = spec.objective.timed(running, resolved.eval_every, resolved.warmup_steps)
         return dataclasses.replace(state, params=first(spec, state.params), opt_state=with_running(optimizer, running))
 
     more = describe_data(config, data, cache)
     more["folds"] = data.folds if fold is None else 0
-    return Task(config, spec, resolved, evaluate=evaluators, finish=finish, score=score, initialise=initialise, **more)
+    return Task(config, spec, resolved, evaluate=evaluators, finish=finish, score=score, initialize=initialize, **more)
 
 
 def write_predictions_and_score(
-    data: splits.Labelled,
+    data: splits.Labeled,
     predict: Callable[[Source, Int[np.ndarray, " _"]], Float[np.ndarray, "n classes"]],
     workdir: Path,
     cross_validated: Float[np.ndarray, "t classes"] | None = None,
@@ -160,7 +160,7 @@ def write_predictions_and_score(
     return counts | results | {"external": external}
 
 
-def describe_data(config: RunConfig, data: splits.Labelled, cache: splits.DataCache | None) -> dict[str, Any]:
+def describe_data(config: RunConfig, data: splits.Labeled, cache: splits.DataCache | None) -> dict[str, Any]:
     """The arguments of a classifier's `Task` that describe its images, including what the run prints at its start."""
     counts = data.subset["actual"]
     validation = f"{len(data.val_idx)} for validation"

@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 
 from mae_jax.config.fields import RunConfig
 from mae_jax.config.schedule import resolve
-from mae_jax.data import findings, labelled_sets, loaders, splits
+from mae_jax.data import findings, labeled_sets, loaders, splits
 from mae_jax.evaluation import per_image, reconstruction_sheets
 from mae_jax.models import Params
 from mae_jax.rundir.metrics_log import MetricsLog
@@ -22,11 +22,11 @@ from mae_jax.weights import initial_weights
 
 
 def pretrain(
-    config: RunConfig, mesh: Mesh, on_progress: labelled_sets.OnProgress | None, cache: splits.DataCache | None
+    config: RunConfig, mesh: Mesh, on_progress: labeled_sets.OnProgress | None, cache: splits.DataCache | None
 ) -> Task:
     """Builds a task without labels. An autoencoder also shows reconstructions. Raises UserError."""
     first = initial_weights.first_weights(config)
-    data = splits.unlabelled(config.data, on_progress, cache)
+    data = splits.unlabeled(config.data, on_progress, cache)
     sizes, weights = [len(i) for i in data.train_idx], tuple(config.data.weights)
     resolved = resolve(config, sum(sizes), mesh.size, config.train.epoch_images or data.available)
     changes = stains.augmentation(config, data.sources, data.train_idx)
@@ -72,6 +72,6 @@ def pretrain(
         evaluators,
         finish,
         show,
-        initialise=lambda state: dataclasses.replace(state, params=first(spec, state.params)),
+        initialize=lambda state: dataclasses.replace(state, params=first(spec, state.params)),
         mixture=data.names if len(data.names) > 1 else (),
     )

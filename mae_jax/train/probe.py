@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 
 from mae_jax.config.fields import COMPUTED, RunConfig
 from mae_jax.config.schedule import resolve
-from mae_jax.data import labelled_sets, splits, subsets
+from mae_jax.data import labeled_sets, splits, subsets
 from mae_jax.data.sources import Source
 from mae_jax.evaluation import feature_files, probes
 from mae_jax.evaluation.feature_cache import Features
@@ -37,7 +37,7 @@ Of = Callable[[Source, Int[np.ndarray, " _"]], Float[np.ndarray, "n d"]]  # feat
 
 
 def probe(
-    config: RunConfig, mesh: Mesh, on_progress: labelled_sets.OnProgress | None, cache: splits.DataCache | None
+    config: RunConfig, mesh: Mesh, on_progress: labeled_sets.OnProgress | None, cache: splits.DataCache | None
 ) -> Task:
     """Builds a task that fits a classifier (`Traits.fit`) to features of the images, without training steps.
 
@@ -48,7 +48,7 @@ def probe(
     fit = getattr(importlib.import_module(module), function)
     cache = cache or splits.DataCache()
     first = initial_weights.first_weights(config) if config.has_network else None
-    data = splits.labelled(config.data, on_progress, cache, select=labeling.selector(config, mesh, cache))
+    data = splits.labeled(config.data, on_progress, cache, select=labeling.selector(config, mesh, cache))
     classes, p = data.train.classes, config.probe
     resolved = dataclasses.replace(resolve(config, len(data.train_idx), mesh.size), steps=0, warmup_steps=0)
     spec = spec_of(config, resolved, mesh, len(classes))
@@ -84,7 +84,7 @@ def probe(
     return Task(config, spec, resolved, evaluate=lambda params, step, workdir: iter(()), finish=finish, **more)
 
 
-def of_images(config: RunConfig, data: splits.Labelled, cache: splits.DataCache) -> Computed | Joined:
+def of_images(config: RunConfig, data: splits.Labeled, cache: splits.DataCache) -> Computed | Joined:
     """The features of all images of a run without a network. Raises UserError if those in files do not fit.
 
     Runs that share `cache` read files, and compute features, once.

@@ -34,7 +34,7 @@ def start(task: Task, checkpoints: Checkpoints, reductions: RateReductions) -> t
             return padded(task.spec, restored[0]), cursor
         checkpoints.drop(back + 1)  # the run was killed during this rollback
     initial = init_state(task.spec, task.config.seed)
-    return padded(task.spec, task.initialise(unpadded(task.spec, initial))), Cursor()
+    return padded(task.spec, task.initialize(unpadded(task.spec, initial))), Cursor()
 
 
 def with_saved_batch(workdir: Path, config: RunConfig, devices: int) -> tuple[RunConfig, str]:

@@ -41,7 +41,7 @@ class Task:
     evaluate: Callable[[Params, int, Path], Iterator[tuple[str, float]]]  # validation scores after a number of updates
     finish: Callable[[Params, int, Path], dict[str, Any]]  # writes the results of the tested step and returns them
     show: Callable[[Params, int, MetricsLog], None] = lambda params, step, metrics: None
-    initialise: Callable[[TrainState], TrainState] = lambda state: state
+    initialize: Callable[[TrainState], TrainState] = lambda state: state
     classes: tuple[str, ...] = ()
     subset: dict[str, Any] | None = None  # content of subset.json
     mixture: tuple[str, ...] = ()  # names of the sources, if there are several

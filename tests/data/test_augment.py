@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from mae_jax.data import augment
-from mae_jax.data.augment import COLOUR, FILL, GEOMETRY, RandAugment, RandomErasing
+from mae_jax.data.augment import COLOR, FILL, GEOMETRY, RandAugment, RandomErasing
 
 SIZE = 20
 NOISE = np.random.default_rng(0).integers(0, 256, (SIZE, SIZE, 3), np.uint8)
@@ -14,11 +14,11 @@ SMOOTH = SMOOTH + np.array([0, 7, 13], np.uint8)
 
 
 def done(name, image, strength):
-    return np.asarray((GEOMETRY | COLOUR)[name](Image.fromarray(image), strength))
+    return np.asarray((GEOMETRY | COLOR)[name](Image.fromarray(image), strength))
 
 
 @pytest.mark.parametrize(
-    "name", sorted((GEOMETRY | COLOUR).keys() - {"autocontrast", "equalize", "invert", "posterize"})
+    "name", sorted((GEOMETRY | COLOR).keys() - {"autocontrast", "equalize", "invert", "posterize"})
 )
 def test_strength_0_leaves_the_image_as_it_is(name):
     np.testing.assert_array_equal(done(name, NOISE, 0.0), NOISE)
@@ -69,7 +69,7 @@ def enhanced(towards):
     return lambda image, factor: np.clip(towards(image) + factor * (image - towards(image)), 0, 255)
 
 
-def grey(image):
+def gray(image):
     return (image @ [0.299, 0.587, 0.114])[..., None].repeat(3, -1)
 
 
@@ -85,8 +85,8 @@ def blurred(image):
 @pytest.mark.parametrize(
     ("name", "towards"),
     [
-        ("colour", grey),
-        ("contrast", lambda image: np.full_like(image, grey(image).mean())),
+        ("colour", gray),
+        ("contrast", lambda image: np.full_like(image, gray(image).mean())),
         ("brightness", np.zeros_like),
         ("sharpness", blurred),
     ],
@@ -134,7 +134,7 @@ def test_what_is_drawn_is_as_often_and_as_strong_as_asked():
 
 
 def test_without_color_operations_none_is_drawn_and_no_color_changes():
-    transform = RandAugment(colour=False, layers=1, probability=1.0)
+    transform = RandAugment(color=False, layers=1, probability=1.0)
     rng = np.random.default_rng(1)
     assert {name for _ in range(200) for name, _ in transform.draw(rng)} == set(GEOMETRY)
     pink = np.full((16, 16, 3), (231, 20, 240), np.uint8)
@@ -146,7 +146,7 @@ def test_without_color_operations_none_is_drawn_and_no_color_changes():
     assert len(seen) > 5  # with them they do change
 
 
-@pytest.mark.parametrize("transform", [RandAugment(), RandAugment(colour=False), RandomErasing(1.0)])
+@pytest.mark.parametrize("transform", [RandAugment(), RandAugment(color=False), RandomErasing(1.0)])
 def test_the_same_generator_gives_the_same_image_and_the_original_is_kept(transform):
     original = NOISE.copy()
     original.flags.writeable = False

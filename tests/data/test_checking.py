@@ -57,9 +57,9 @@ def test_a_file_is_decoded_again_only_if_it_has_changed(tmp_path, monkeypatch):
     decoded: checking.Decoded = {}
     first = sources.folder(tmp_path, "cells", bad_images="skip", decoded=decoded)
     save(tmp_path / "cells" / "ant" / "3.png", 60, 9)
-    second = sources.unlabelled_folder(tmp_path / "cells", bad_images="skip", decoded=decoded)
+    second = sources.unlabeled_folder(tmp_path / "cells", bad_images="skip", decoded=decoded)
     assert count == {"0.png": 1, "1.png": 1, "2.png": 1, "3.png": 2, "bad.png": 2}
-    fresh = sources.unlabelled_folder(tmp_path / "cells", bad_images="skip")
+    fresh = sources.unlabeled_folder(tmp_path / "cells", bad_images="skip")
     for name in ("digests", "sizes"):
         np.testing.assert_array_equal(getattr(second, name), getattr(fresh, name))
         np.testing.assert_array_equal(getattr(second, name)[:3], getattr(first, name)[:3])

@@ -133,9 +133,9 @@ def test_labels_are_asked_for_in_images(config, tmp_path):
     config.data.label_count = 7
     config.train.epochs = 1.0
     config.data.val_fraction = 0.1
-    labelled = splits.labelled(config.data)
-    assert len(labelled.train_idx) == 7 and labelled.subset["label_count"] == 7
-    pool = sum(labelled.subset["train"].values())
+    labeled = splits.labeled(config.data)
+    assert len(labeled.train_idx) == 7 and labeled.subset["label_count"] == 7
+    pool = sum(labeled.subset["train"].values())
     run(config, tmp_path / "run")
     about = contents.read_json(tmp_path / "run" / contents.RUN)
     assert about["label_count"] == about["n_train"] == 7 and about["fraction"] == 7 / pool

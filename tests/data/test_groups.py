@@ -77,6 +77,6 @@ def test_shared_groups_and_images_without_one_are_counted():
 def test_generated_images_are_independent(tiny_config):
     from mae_jax.data import splits
 
-    labelled = splits.labelled(tiny_config().data).groups
-    assert labelled["known"] and labelled["count"] == {"train": 60, "TestA": 23}
-    assert labelled["text"] == "each generated image is its own group"
+    labeled = splits.labeled(tiny_config().data).groups
+    assert labeled["known"] and labeled["count"] == {"train": 60, "TestA": 23}
+    assert labeled["text"] == "each generated image is its own group"

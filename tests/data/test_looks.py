@@ -34,7 +34,7 @@ def test_a_size_is_that_of_the_decoded_image(kind, turned):
 def test_perceptual_hashes_are_not_sent_to_other_processes(tmp_path):
     for i in range(3):
         save(tmp_path / f"{i}.png", 40, i)
-    source = sources.unlabelled_folder(tmp_path)
+    source = sources.unlabeled_folder(tmp_path)
     assert source.looks is not None and source.looks().shape == (3, 256)
     np.testing.assert_array_equal(source.looks()[1], looks.look(source.read(1)))
     sent = cloudpickle.loads(cloudpickle.dumps(source))

@@ -79,8 +79,8 @@ def test_hidden_and_system_files_are_skipped_and_counted(root):
     assert "Train/README.txt" in source.skipped_files["outside a class folder"]
 
 
-@pytest.mark.parametrize("unlabelled", [False, True])
-def test_files_that_are_not_images_stop_or_are_skipped(root, unlabelled):
+@pytest.mark.parametrize("unlabeled", [False, True])
+def test_files_that_are_not_images_stop_or_are_skipped(root, unlabeled):
     write(root / "whole.jpg")
     undamaged = (root / "whole.jpg").read_bytes()
     (root / "whole.jpg").unlink()
@@ -90,8 +90,8 @@ def test_files_that_are_not_images_stop_or_are_skipped(root, unlabelled):
     (bad / "eps.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")
 
     def read(**options):
-        if unlabelled:
-            return sources.unlabelled_folder(root / "Train", **options)
+        if unlabeled:
+            return sources.unlabeled_folder(root / "Train", **options)
         return sources.folder(root, "Train", **options)
 
     with pytest.raises(UserError, match=r"my\.field.*cut\.jpg.*and 2 more") as raised:
@@ -99,17 +99,17 @@ def test_files_that_are_not_images_stop_or_are_skipped(root, unlabelled):
     assert "\n" not in str(raised.value)
     source = read(bad_images="skip")
     assert len(source) == 10 and source.counts == {"not an image": 2, "damaged image": 1}
-    assert source.labels.tolist() == ([-1] * 10 if unlabelled else [0] * 3 + [1] * 4 + [2] * 3)
+    assert source.labels.tolist() == ([-1] * 10 if unlabeled else [0] * 3 + [1] * 4 + [2] * 3)
     assert {name.rsplit("/", 1)[-1] for name in source.skipped_files["not an image"]} == {"notes.txt", "eps.png"}
     assert [name.rsplit("/", 1)[-1] for name in source.skipped_files["damaged image"]] == ["cut.jpg"]
     assert len(read(check=False)) == 13
 
 
-def test_unlabelled_takes_the_whole_tree(root):
+def test_unlabeled_takes_the_whole_tree(root):
     write(root / "top.png")
     os.symlink(root / "TestA", root / "Train" / "link")
     os.symlink(root / "Train", root / "Train" / "loop")
-    source = sources.unlabelled_folder(root)
+    source = sources.unlabeled_folder(root)
     assert source.classes == () and set(source.labels.tolist()) == {-1}
     assert len(source) == 13 and "top.png" in source.names
     assert list(source.names) == sorted(source.names)
@@ -174,7 +174,7 @@ def test_paths_that_do_not_fit_are_refused(root):
         sources.folder(root, "Train/ant")
     (root / "none").mkdir()
     with pytest.raises(UserError, match="no image"):
-        sources.unlabelled_folder(root / "none")
+        sources.unlabeled_folder(root / "none")
 
 
 def test_synthetic_is_the_same_each_time_and_each_split_its_own():
@@ -193,15 +193,15 @@ def test_synthetic_is_the_same_each_time_and_each_split_its_own():
 
 
 def test_synthetic_domains_have_equal_shares():
-    source = sources.synthetic_unlabelled(8, 32, 5, "tissue+cells+xray")
+    source = sources.synthetic_unlabeled(8, 32, 5, "tissue+cells+xray")
     assert [name.split("/")[0] for name in source.names] == ["tissue"] * 4 + ["cells"] * 2 + ["xray"] * 2
     gray = [bool((source[i]["image"] == source[i]["image"][..., :1]).all()) for i in range(8)]
     assert gray == [False] * 6 + [True] * 2
-    assert {name.split("/")[0] for name in sources.synthetic_unlabelled(6, 32, 5, "cells").names} == {"cells"}
+    assert {name.split("/")[0] for name in sources.synthetic_unlabeled(6, 32, 5, "cells").names} == {"cells"}
 
 
-def test_synthetic_unlabelled_is_half_tissue():
-    source = sources.synthetic_unlabelled(7, 32, 5)
+def test_synthetic_unlabeled_is_half_tissue():
+    source = sources.synthetic_unlabeled(7, 32, 5)
     assert source.classes == () and set(source.labels.tolist()) == {-1}
     assert [name.split("/")[0] for name in source.names] == ["tissue"] * 4 + ["cells"] * 3
     images = {source[i]["image"].tobytes() for i in range(7)}

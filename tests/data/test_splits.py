@@ -29,54 +29,54 @@ def data(tiny_config, tmp_path):
 
 
 def test_a_folder_with_labels(data):
-    labelled = splits.labelled(data)
-    assert labelled.train.classes == labelled.test.classes == ("A", "B")
-    assert (len(labelled.train_idx), len(labelled.val_idx), len(labelled.test)) == (36, 4, 10)
-    assert not set(labelled.train_idx) & set(labelled.val_idx)
-    assert labelled.train.counts == {"hidden": 1}
-    assert labelled.subset["actual"] == {"A": 18, "B": 18} and labelled.subset["validation"] == {"A": 2, "B": 2}
+    labeled = splits.labeled(data)
+    assert labeled.train.classes == labeled.test.classes == ("A", "B")
+    assert (len(labeled.train_idx), len(labeled.val_idx), len(labeled.test)) == (36, 4, 10)
+    assert not set(labeled.train_idx) & set(labeled.val_idx)
+    assert labeled.train.counts == {"hidden": 1}
+    assert labeled.subset["actual"] == {"A": 18, "B": 18} and labeled.subset["validation"] == {"A": 2, "B": 2}
 
 
 def test_validation_is_the_same_for_every_fraction_and_subset_seed(data):
-    kept = splits.labelled(data).val_idx
+    kept = splits.labeled(data).val_idx
     subsets = []
     for fraction, seed in ((0.1, 0), (0.5, 0), (0.5, 1)):
         data.fraction, data.subset_seed = fraction, seed
-        labelled = splits.labelled(data)
-        np.testing.assert_array_equal(labelled.val_idx, kept)
-        assert not set(labelled.train_idx) & set(kept)
-        subsets.append(set(labelled.train_idx.tolist()))
+        labeled = splits.labeled(data)
+        np.testing.assert_array_equal(labeled.val_idx, kept)
+        assert not set(labeled.train_idx) & set(kept)
+        subsets.append(set(labeled.train_idx.tolist()))
     assert subsets[0] < subsets[1] != subsets[2]
 
 
 def test_several_folders_without_labels(data, tmp_path):
     data.dir = f"{tmp_path / 'Train'},{tmp_path / 'TestA'}"
-    unlabelled = splits.unlabelled(data)
-    assert [len(s) for s in unlabelled.sources] == [40, 10]
-    assert [len(t) + len(v) for t, v in zip(unlabelled.train_idx, unlabelled.val_idx, strict=True)] == [40, 10]
-    assert unlabelled.names == ("Train", "TestA")
+    unlabeled = splits.unlabeled(data)
+    assert [len(s) for s in unlabeled.sources] == [40, 10]
+    assert [len(t) + len(v) for t, v in zip(unlabeled.train_idx, unlabeled.val_idx, strict=True)] == [40, 10]
+    assert unlabeled.names == ("Train", "TestA")
     data.weights = (1.0,)
     with pytest.raises(UserError, match=r"data.weights=\(1.0,\) has 1 number for 2 sources"):
-        splits.unlabelled(data)
+        splits.unlabeled(data)
 
 
 def test_folders_that_say_nothing_are_refused(data, tmp_path):
     with pytest.raises(UserError, match="name at least one directory, each once"):
         data.dir = f"{tmp_path},{tmp_path}/."
-        splits.unlabelled(data)
+        splits.unlabeled(data)
     data.dir, data.test_split = str(tmp_path), "Train"
     with pytest.raises(UserError, match="train_split=Train and data.test_split=Train overlap"):
-        splits.labelled(data)
+        splits.labeled(data)
     data.test_split = "TestA"
     shutil.rmtree(tmp_path / "Train" / "B")
     with pytest.raises(UserError, match="have one class, 'A'"):
-        splits.labelled(data)
+        splits.labeled(data)
 
 
 def test_generated_cells(tiny_config):
-    labelled = splits.labelled(tiny_config().data)
-    assert (len(labelled.train), len(labelled.test), len(labelled.train.classes)) == (60, 23, 5)
-    assert len(splits.unlabelled(tiny_config("pretrain").data).sources[0]) == 40
+    labeled = splits.labeled(tiny_config().data)
+    assert (len(labeled.train), len(labeled.test), len(labeled.train.classes)) == (60, 23, 5)
+    assert len(splits.unlabeled(tiny_config("pretrain").data).sources[0]) == 40
 
 
 def test_a_pre_training_holds_out_a_share_of_its_images_but_at_most_256(tiny_config):
@@ -84,9 +84,9 @@ def test_a_pre_training_holds_out_a_share_of_its_images_but_at_most_256(tiny_con
     data.val_fraction = 0.1
     for n, held in ((200, 20), (4000, 256)):
         data.synthetic_unlabelled = n
-        unlabelled = splits.unlabelled(data)
-        assert [len(part) for part in (*unlabelled.val_idx, *unlabelled.train_idx)] == [held, n - held]
-        assert not set(unlabelled.val_idx[0]) & set(unlabelled.train_idx[0])
+        unlabeled = splits.unlabeled(data)
+        assert [len(part) for part in (*unlabeled.val_idx, *unlabeled.train_idx)] == [held, n - held]
+        assert not set(unlabeled.val_idx[0]) & set(unlabeled.train_idx[0])
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_a_pre_training_holds_out_a_share_of_its_images_but_at_most_256(tiny_con
         ({"source": "folder", "dir": "/nowhere"}, "/nowhere"),
     ],
 )
-@pytest.mark.parametrize("function", [splits.labelled, splits.unlabelled])
+@pytest.mark.parametrize("function", [splits.labeled, splits.unlabeled])
 def test_sources_that_cannot_be_opened(data, function, fields, message, tmp_path, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "empty"))
     data.update(fields)
@@ -109,11 +109,11 @@ def test_sources_that_cannot_be_opened(data, function, fields, message, tmp_path
 
 def test_sources_stay_open_between_the_cells_of_a_study(data):
     cache = splits.DataCache()
-    first = splits.labelled(data, cache=cache)
+    first = splits.labeled(data, cache=cache)
     data.fraction = 0.5
-    assert splits.labelled(data, cache=cache).train is first.train
+    assert splits.labeled(data, cache=cache).train is first.train
     data.bad_images = "skip"
-    assert splits.labelled(data, cache=cache).test is not first.test
+    assert splits.labeled(data, cache=cache).test is not first.test
 
 
 DO_NOT_CHOOSE_FILES = (
@@ -134,7 +134,7 @@ def test_runs_share_images_only_if_every_field_that_chooses_them_is_equal(tiny_c
 
 
 @pytest.fixture
-def labelled_folder(tiny_config, tmp_path):
+def labeled_folder(tiny_config, tmp_path):
     rng = np.random.default_rng(0)
     for split, classes in (("Train", "abc"), ("TestA", "abc"), ("TestB", "bc"), ("elsewhere/x", "c"), ("odd", "ad")):
         for name in classes:
@@ -147,14 +147,14 @@ def labelled_folder(tiny_config, tmp_path):
     return data
 
 
-def test_external_test_sets_keep_the_numbers_of_the_classes(labelled_folder, tmp_path):
-    labelled_folder.external = f"TestB,far={tmp_path / 'elsewhere/x'}"
-    labelled = splits.labelled(labelled_folder).external
-    assert list(labelled) == ["TestB", "far"]
-    assert labelled["TestB"].classes == ("a", "b", "c") and labelled["TestB"].labels.tolist() == [1] * 4 + [2] * 4
-    assert labelled["far"].labels.tolist() == [2] * 4 and labelled["far"].names[0] == "c/0.png"
-    labelled_folder.update(source="synthetic", external="TestB", synthetic_test=12)
-    drawn = splits.labelled(labelled_folder)
+def test_external_test_sets_keep_the_numbers_of_the_classes(labeled_folder, tmp_path):
+    labeled_folder.external = f"TestB,far={tmp_path / 'elsewhere/x'}"
+    labeled = splits.labeled(labeled_folder).external
+    assert list(labeled) == ["TestB", "far"]
+    assert labeled["TestB"].classes == ("a", "b", "c") and labeled["TestB"].labels.tolist() == [1] * 4 + [2] * 4
+    assert labeled["far"].labels.tolist() == [2] * 4 and labeled["far"].names[0] == "c/0.png"
+    labeled_folder.update(source="synthetic", external="TestB", synthetic_test=12)
+    drawn = splits.labeled(labeled_folder)
     assert len(drawn.external["TestB"]) == 12 and drawn.external["TestB"].fingerprint != drawn.test.fingerprint
 
 
@@ -169,7 +169,7 @@ def test_external_test_sets_keep_the_numbers_of_the_classes(labelled_folder, tmp
         ("../x=TestB", "needs a name of its own"),
     ],
 )
-def test_external_test_sets_that_cannot_be_used_are_refused(labelled_folder, external, message):
-    labelled_folder.external = external
+def test_external_test_sets_that_cannot_be_used_are_refused(labeled_folder, external, message):
+    labeled_folder.external = external
     with pytest.raises(UserError, match=f"data.external.*{message}"):
-        splits.labelled(labelled_folder)
+        splits.labeled(labeled_folder)

@@ -101,8 +101,8 @@ def test_nucleus_fills_a_lymphocyte_and_a_monocyte_is_largest():
 
 
 def test_stain_of_the_classes():
-    colours, darkness = zip(*(stain(label) for label in range(5)), strict=True)
-    blue_over_red = np.array([colour[2] / colour[0] for colour in colours])
+    colors, darkness = zip(*(stain(label) for label in range(5)), strict=True)
+    blue_over_red = np.array([color[2] / color[0] for color in colors])
     others = np.delete(blue_over_red, EOSINOPHIL)
     assert blue_over_red[EOSINOPHIL] > 1.6 * max(others)  # orange: blue light is absorbed
     assert blue_over_red[LYMPHOCYTE] == min(others)  # blue: red light is absorbed

@@ -149,7 +149,7 @@ def test_a_fine_tuning_says_what_its_pre_training_saw_of_the_test_set(leaky, tmp
         return task.seen_before
 
     cache = splits.DataCache()
-    splits.unlabelled(pretraining.data, None, cache)
+    splits.unlabeled(pretraining.data, None, cache)
     assert seen(None) == {}
     n = len(list((tmp_path / "more").glob("*.jpg")))
     assert seen(cache)["TestA"]["identical"] == n > 0
@@ -161,7 +161,7 @@ def test_a_fine_tuning_says_what_its_pre_training_saw_of_the_test_set(leaky, tmp
 
 
 def test_generated_images_are_not_searched(tiny_config):
-    assert splits.labelled(tiny_config().data).leaks == {}
+    assert splits.labeled(tiny_config().data).leaks == {}
 
 
 def test_folders_of_other_layouts(trees, tmp_path):
@@ -257,7 +257,7 @@ def test_names_that_a_spreadsheet_would_run_are_quoted(leaky, tmp_path):
 
 
 def test_index_of_a_prepared_set_knows_digests(prepared_sets):
-    source = prepared.labelled("cam16", "train", prepared_sets[0])
+    source = prepared.labeled("cam16", "train", prepared_sets[0])
     digests, looks = duplicates.hashes_of(source)
     np.testing.assert_array_equal(digests, [checking.digest(source.read(i)) for i in range(len(source))])
     np.testing.assert_array_equal(looks[2], look(source.read(2)))
@@ -285,7 +285,7 @@ def test_what_a_run_warns_about_is_printed(tmp_path):
         Image.fromarray(np.random.default_rng(i).integers(0, 256, (side, side, 3), np.uint8)).save(place)
     lines: list[str] = []
     check(str(tmp_path / "cells"), "", tmp_path / "found.csv", lines.append, image_size=8)
-    run = splits.labelled(changed(DataFields(), {"source": "folder", "dir": str(tmp_path / "cells")}))
+    run = splits.labeled(changed(DataFields(), {"source": "folder", "dir": str(tmp_path / "cells")}))
     assert f"{tmp_path / 'cells'}: 48 images" in lines and "reading 48 images" in lines
     assert [line for line in lines if "warning:" in line][:-1] == [f"  warning: {line}" for line in run.warnings]
     assert any("fewer than 5 training images of D (" in line for line in lines)

@@ -38,7 +38,7 @@ def test_the_command_prepares_and_says_so(trees, tmp_path):
     out, err = process.communicate(timeout=120)
     assert process.returncode == 0 and err == ""
     assert f"cam16 is prepared in {tmp_path}/cam16/1.0.0" in out and "left out: nothing" in out
-    assert len(prepared.unlabelled("cam16", tmp_path)) == 16
+    assert len(prepared.unlabeled("cam16", tmp_path)) == 16
 
 
 @pytest.mark.parametrize(
@@ -83,9 +83,9 @@ def test_a_stopped_start_leaves_nothing_that_looks_finished(trees, tmp_path, num
         assert [path.name for path in tmp_path.rglob("*")] == [".preparing", "cam16.lock"]
     assert prepared.versions("cam16", tmp_path) == []
     with pytest.raises(UserError, match="is not prepared"):
-        prepared.unlabelled("cam16", tmp_path)
+        prepared.unlabeled("cam16", tmp_path)
     preparing.prepare("cam16", trees / "cam16", tmp_path, lambda line: None)
-    assert len(prepared.unlabelled("cam16", tmp_path)) == 16
+    assert len(prepared.unlabeled("cam16", tmp_path)) == 16
     assert not [path for path in (tmp_path / ".preparing").iterdir() if path.is_dir()]
 
 
@@ -173,7 +173,7 @@ def test_a_data_set_that_is_not_prepared_names_the_command(tiny_config, tmp_path
     config = tiny_config("pretrain")
     config.data.update(source="cam16+prcc", prepared_dir=str(tmp_path))
     with pytest.raises(UserError) as error:
-        splits.unlabelled(config.data)
+        splits.unlabeled(config.data)
     printed = str(error.value)
     assert f"mae-jax prepare cam16 --source DIR --data_dir {tmp_path}" in printed and "\n" not in printed
     assert "camelyon16.grand-challenge.org" in printed
@@ -191,20 +191,20 @@ def test_names_and_splits_that_do_not_fit_are_refused(tiny_config, prepared_sets
     ):
         data.update(fields)
         with pytest.raises(UserError, match="^[^\n]*$") as error:
-            splits.labelled(data)
+            splits.labeled(data)
         assert message in str(error.value)
     data.source = "cam16+cam16"
     with pytest.raises(UserError, match="names a source twice"):
-        splits.unlabelled(data)
+        splits.unlabeled(data)
 
 
 def test_mixtures_of_prepared_sets_and_folders(tiny_config, prepared_sets, trees):
     config = tiny_config("pretrain")
     config.data.update(source="prcc:tile50+folder+cam16", dir=str(trees / "cam16" / "test"), weights=(1.0, 1.0, 2.0))
     config.data.prepared_dir = str(prepared_sets[0])
-    unlabelled = splits.unlabelled(config.data)
-    assert [len(s) for s in unlabelled.sources] == [32, 8, 16]
-    for source, kept, held in zip(unlabelled.sources, unlabelled.train_idx, unlabelled.val_idx, strict=True):
+    unlabeled = splits.unlabeled(config.data)
+    assert [len(s) for s in unlabeled.sources] == [32, 8, 16]
+    for source, kept, held in zip(unlabeled.sources, unlabeled.train_idx, unlabeled.val_idx, strict=True):
         assert not {source.groups[i] for i in kept} & {source.groups[i] for i in held}
     task = build(config, sharding.make_mesh(1))
     per_epoch = task.resolved.steps_per_epoch
@@ -217,7 +217,7 @@ def test_mixtures_of_prepared_sets_and_folders(tiny_config, prepared_sets, trees
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_batches_come_from_the_records(prepared_sets, workers):
-    source = prepared.unlabelled("cam16", prepared_sets[0])
+    source = prepared.unlabeled("cam16", prepared_sets[0])
     stream = loaders.train_batches(
         [source], None, [Decode(), CenterResize(8)], batch_size=8, seed=0, workers=workers, threads=2
     )
@@ -233,14 +233,14 @@ def test_batches_come_from_the_records(prepared_sets, workers):
 def test_reading_does_not_start_tensorflow(prepared_sets):
     code = (
         "import sys; from mae_jax.data import prepared; "
-        f"source = prepared.unlabelled('cam16', {str(prepared_sets[0])!r}); source[3]; "
+        f"source = prepared.unlabeled('cam16', {str(prepared_sets[0])!r}); source[3]; "
         "assert 'tensorflow' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": str(ROOT)}, check=True, timeout=120)
 
 
 def test_a_source_travels_to_another_process(prepared_sets):
-    source = prepared.unlabelled("prcc:tile50", prepared_sets[0])
+    source = prepared.unlabeled("prcc:tile50", prepared_sets[0])
     source[0]
     sent = cloudpickle.loads(cloudpickle.dumps(source))
     assert sent[5]["image"] == source[5]["image"] and sent.fingerprint == source.fingerprint
@@ -251,7 +251,7 @@ def test_damage_is_named(trees, tmp_path):
     records = next(place.glob("*.array_record-*"))
     undamaged = records.read_bytes()
     records.write_bytes(undamaged[:1000] + bytes([undamaged[1000] ^ 1]) + undamaged[1001:])  # one bit
-    source = prepared.unlabelled("prcc:tile50", tmp_path)
+    source = prepared.unlabeled("prcc:tile50", tmp_path)
     with pytest.raises(UserError, match="cannot be read from .*prepare the data set again"):
         for i in range(len(source)):
             source[i]
@@ -259,20 +259,20 @@ def test_damage_is_named(trees, tmp_path):
     index = prepared.index_path(place, "train")
     index.write_bytes(index.read_bytes()[:-30])
     with pytest.raises(UserError, match="index-train.npz cannot be read"):
-        prepared.unlabelled("prcc:tile50", tmp_path)
+        prepared.unlabeled("prcc:tile50", tmp_path)
     index.unlink()  # TFDS's own command writes none
-    assert list(prepared.unlabelled("prcc:tile50", tmp_path).names) == list(source.names)
+    assert list(prepared.unlabeled("prcc:tile50", tmp_path).names) == list(source.names)
 
 
 def test_an_index_of_an_earlier_version_has_no_sizes(trees, tmp_path):
     preparing.prepare("prcc:tile50", trees / "prcc", tmp_path, lambda line: None)
-    source = prepared.unlabelled("prcc:tile50", tmp_path)
+    source = prepared.unlabeled("prcc:tile50", tmp_path)
     assert set(map(tuple, source.sizes.tolist())) == {(50, 50)} and len(source.sizes) == len(source)
     path = prepared.index_path(prepared.locate("prcc:tile50", tmp_path), "train")
     with np.load(path) as saved:
         arrays = {name: saved[name] for name in saved.files if name != "size"}
     np.savez(path, **arrays)
-    again = prepared.unlabelled("prcc:tile50", tmp_path)
+    again = prepared.unlabeled("prcc:tile50", tmp_path)
     assert again.sizes is None and again.fingerprint == source.fingerprint
 
 
@@ -288,7 +288,7 @@ def test_records_of_another_data_set_are_not_taken_for_ours(trees, tmp_path):
     (records,) = place.glob("*.array_record-*")
     shutil.copy(next(other.glob("*.array_record-*")), records)
     with pytest.raises(UserError, match="has changed since the data set was checked .*prepare it again"):
-        prepared.unlabelled("prcc:tile50", tmp_path / "one")[0]
+        prepared.unlabeled("prcc:tile50", tmp_path / "one")[0]
 
 
 def test_a_missing_file_of_class_names_is_refused(prepared_sets, tmp_path):
@@ -299,7 +299,7 @@ def test_a_missing_file_of_class_names_is_refused(prepared_sets, tmp_path):
     with pytest.raises(
         UserError, match=r"is damaged \(label.labels.txt is missing\); remove it and prepare raabin_wbc"
     ):
-        prepared.labelled("raabin_wbc", "Train", tmp_path)
+        prepared.labeled("raabin_wbc", "Train", tmp_path)
 
 
 def test_more_and_fewer_images_than_published_are_told():

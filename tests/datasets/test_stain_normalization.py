@@ -139,7 +139,7 @@ def test_every_image_of_a_data_set_is_normalized_and_white_ones_are_counted(tile
     target = np.asarray(Image.open(place / "stain_target.png"))
     normalize = normalization("macenko", target)
     for split in ("train", "test"):  # test images have the target of the training images
-        source = prepared.labelled("cam16", split, top)
+        source = prepared.labeled("cam16", split, top)
         for i, name in enumerate(source.names):
             pixels, original = load_image(source.encoded(i)), tiles / name
             if name in white["names"]:
@@ -150,7 +150,7 @@ def test_every_image_of_a_data_set_is_normalized_and_white_ones_are_counted(tile
 
 
 def test_runs_say_which_normalization_they_have(normalized):
-    source = prepared.labelled("cam16", "train", normalized[0])
+    source = prepared.labeled("cam16", "train", normalized[0])
     assert source.stain.startswith("normalized by macenko to ")
     assert findings.about_files({"train": source}, 0, labeled=True) == {"stain": f"train: {source.stain}"}
 
@@ -193,7 +193,7 @@ def test_another_stain_in_the_same_folder_is_refused(tiles, normalized, tmp_path
 def test_a_plain_data_set_is_not_taken_for_a_normalized_one(trees, prepared_sets):
     with pytest.raises(UserError, match="cam16 is already prepared without stain normalization, in "):
         preparing.prepare("cam16", trees / "cam16", prepared_sets[0], print, stain="macenko")
-    assert prepared.unlabelled("cam16", prepared_sets[0]).stain == ""
+    assert prepared.unlabeled("cam16", prepared_sets[0]).stain == ""
 
 
 def test_tiles_cut_here_are_normalized_to_a_given_target(trees, tmp_path):
@@ -203,7 +203,7 @@ def test_tiles_cut_here_are_normalized_to_a_given_target(trees, tmp_path):
     preparing.prepare(
         "prcc:tile50", trees / "prcc", tmp_path, lines.append, stain="reinhard", stain_target=tmp_path / "target.png"
     )
-    source = prepared.unlabelled("prcc:tile50", tmp_path)
+    source = prepared.unlabeled("prcc:tile50", tmp_path)
     assert source.stain == f"normalized by reinhard to {tmp_path}/target.png"
     unchanged = prepared.stain_of(prepared.locate("prcc:tile50", tmp_path))["unchanged"]
     left = {name for reason in unchanged.values() for name in reason["names"]}

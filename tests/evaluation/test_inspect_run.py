@@ -56,7 +56,7 @@ def test_the_images_are_those_of_the_test_set_or_held_out_from_a_pre_training(ti
     ((test, indices),) = inspect_run.images_of(validate(tiny_config()))
     assert indices.tolist() == list(range(23)) == list(range(len(test))) and set(test.labels) == set(range(5))
     ((source, held),) = inspect_run.images_of(validate(tiny_config("pretrain")))
-    split = splits.unlabelled(validate(tiny_config("pretrain")).data)
+    split = splits.unlabeled(validate(tiny_config("pretrain")).data)
     assert len(source) == 40 and held.tolist() == split.val_idx[0].tolist() != []
     assert not set(held) & set(split.train_idx[0])
     none = validate(tiny_config("pretrain", **{"data.val_fraction": 0.0}))

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from mae_jax.config import loading
-from mae_jax.data import labelled_sets
+from mae_jax.data import labeled_sets
 from mae_jax.predict import selecting
 from mae_jax.runtime.errors import UserError
 from mae_jax.train import loop
@@ -51,7 +51,7 @@ def test_the_table_can_be_filled_in_and_opened_as_labels(encoder, images, tmp_pa
         writer.writerows(row | {"label": "ab"[i % 2]} for i, row in enumerate(table))
     data = loading.load("configs/finetune.py", "data=folder").data
     data.update(labels=str(out), dir=str(images), test_fraction=0.4)
-    sets = labelled_sets.load(data)
+    sets = labeled_sets.load(data)
     assert sorted([*sets.train.names, *sets.test.names]) == sorted(names)
     second = selecting.select(encoder, str(images), 6, tmp_path / "2.csv", labeled=str(out), bad_images="skip")
     assert not set(second) & set(names)

@@ -510,5 +510,5 @@ def test_a_browser_opens_it(report, tmp_path, browse):
     assert "CONSOLE" not in done.stderr, done.stderr
     print(f"screenshot: {picture}")
     with Image.open(picture) as opened:
-        grey = np.asarray(opened.convert("L"))
-    assert grey.shape == (3000, 1100) and (grey < 128).mean() > 0.01
+        gray = np.asarray(opened.convert("L"))
+    assert gray.shape == (3000, 1100) and (gray < 128).mean() > 0.01

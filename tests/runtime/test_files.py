@@ -76,7 +76,7 @@ FAULTS = {
 def test_an_unusable_file_is_named_or_skipped_and_counted(train, fault):
     make, text = FAULTS[fault]
     make(train / "ant" / "x.png")
-    for read in (sources.folder, sources.unlabelled_folder):
+    for read in (sources.folder, sources.unlabeled_folder):
         with pytest.raises(UserError, match=r"^data\.dir: .*ant/x\.png.*data\.bad_images='skip'") as error:
             read(train)
         assert text in str(error.value) and "\n" not in str(error.value)
@@ -168,7 +168,7 @@ def test_a_link_that_cannot_be_followed_stops(train, monkeypatch, number, policy
     permission = number in (errno.EACCES, errno.EPERM)
     advice = "grant yourself permission" if permission else "check the disk or the mount, then run the same command"
     why = rf"^data\.dir: '{path}' cannot be read \({os.strerror(number)}\); {advice}"
-    for read in (sources.folder, sources.unlabelled_folder):
+    for read in (sources.folder, sources.unlabeled_folder):
         with pytest.raises(UserError, match=why):
             read(train, bad_images=policy)
     if failing == "bee":
@@ -294,7 +294,7 @@ def test_a_read_error_of_the_storage_is_not_a_bad_image(train, monkeypatch, numb
 
     monkeypatch.setattr(Path, "read_bytes", failing)
     why = rf"^data\.dir: .*ant/1\.png cannot be read \({os.strerror(number)}\); the storage failed"
-    for source in (sources.folder, sources.unlabelled_folder):
+    for source in (sources.folder, sources.unlabeled_folder):
         with pytest.raises(UserError, match=why) as error:
             source(train, bad_images=policy)
         assert "\n" not in str(error.value)
@@ -333,7 +333,7 @@ def test_the_best_epoch_needs_validation_images(tiny_config, train):
     shutil.copytree(train, train.parent / "TestA")
     fields = {"data.source": "folder", "data.dir": str(train.parent), "train.select": "best"}
     config = tiny_config(**fields)
-    data = splits.labelled(config.data)
+    data = splits.labeled(config.data)
     assert len(data.val_idx) == 0 and len(data.train_idx) == 2
     with pytest.raises(UserError, match=r"train\.select=best needs validation images"):
         finetune.resolve_finetune(config, data, 1)

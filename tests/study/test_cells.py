@@ -62,8 +62,8 @@ def test_cells_with_as_many_updates_as_the_largest_fraction(config, tmp_path):
     plain, matched = cells["10pct-mae-seed3"], cells["10pct-as100pct-mae-seed3"]
     differ = {k for k, v in flatten(plain).items() if v != flatten(matched)[k]}
     assert differ == {"train.match_fraction", "name"} and matched.train.match_fraction == 1.0
-    data = splits.labelled(plain.data)
-    all_labels = splits.labelled(cells["100pct-mae-seed3"].data)
+    data = splits.labeled(plain.data)
+    all_labels = splits.labeled(cells["100pct-mae-seed3"].data)
     few, many, all_labels = (
         finetune.resolve_finetune(cell, d, 1)
         for cell, d in ((plain, data), (matched, data), (cells["100pct-mae-seed3"], all_labels))
@@ -98,7 +98,7 @@ def test_labels_by_their_number(config, tmp_path):
     assert (matched.data.label_count, matched.train.match_count) == (20, 50)
     assert matched.name == "finetune 20 labels as 50 labels scratch"
     full = cells["50labels-scratch-seed3"]
-    steps = [finetune.resolve_finetune(cell, splits.labelled(cell.data), 1).steps for cell in (matched, full)]
+    steps = [finetune.resolve_finetune(cell, splits.labeled(cell.data), 1).steps for cell in (matched, full)]
     assert steps[0] == steps[1] == 8  # 2 epochs of 50 images in batches of 16
     config.label_counts = (20, 20)
     with pytest.raises(UserError, match=r"label_counts=\(20, 20\) is not allowed; use at least one value, each once"):

@@ -31,9 +31,9 @@ def rows(workdir):
 
 
 def test_each_image_of_the_fraction_validates_once_and_never_where_its_group_trains(config):
-    all_labels = splits.labelled(config.data)
+    all_labels = splits.labeled(config.data)
     assert all_labels.folds == 3 and len(all_labels.train_idx) == 18 and len(all_labels.val_idx) == 0
-    parts = [splits.labelled(config.data, fold=fold) for fold in range(3)]
+    parts = [splits.labeled(config.data, fold=fold) for fold in range(3)]
     for part in parts:
         assert sorted([*part.train_idx, *part.val_idx]) == all_labels.train_idx.tolist() and part.folds == 3
         assert np.ptp([np.bincount(p.train.labels[p.val_idx], minlength=4).sum() for p in parts]) <= 2
@@ -61,7 +61,7 @@ def test_only_fractions_up_to_a_limit_are_cross_validated():
 
 def test_updates_are_matched_to_those_of_a_fraction_that_holds_images_out(tiny_config):
     data = validate(tiny_config(**FOLDS, **{"data.fraction": 0.3, "data.val_folds_up_to": 0.3})).data
-    few, everything = splits.labelled(data), splits.labelled(changed(data, {"fraction": 1.0}))
+    few, everything = splits.labeled(data), splits.labeled(changed(data, {"fraction": 1.0}))
     assert few.folds == 3 and everything.folds == 0 and len(everything.val_idx) > 0
     assert splits.n_training(data, few, share=1.0) == len(everything.train_idx)
     assert splits.n_training(data, few) == len(few.train_idx)
@@ -124,7 +124,7 @@ def test_the_epoch_with_the_best_pooled_score_is_tested_and_no_fold_is(config, t
     assert len(horizon) == 1  # so that the same step is the same point of the schedule
     assert all(c.train.select == "last" and c.seed == config.seed for fold, _, c in opened if fold is not None)
 
-    all_labels = splits.labelled(config.data)
+    all_labels = splits.labeled(config.data)
     labels, classes = all_labels.train.labels[all_labels.train_idx], all_labels.train.classes
     resolved = opened[0][1]
     pooled = cross_validation.pooled(tmp_path, all_labels.train, all_labels.train_idx, resolved)

@@ -163,7 +163,7 @@ def test_a_run_killed_during_a_rollback_has_the_same_results(tmp_path, tiny_conf
 
 
 def test_predictions_that_are_not_finite_are_not_written(tmp_path, tiny_config):
-    data = splits.labelled(tiny_config().data)
+    data = splits.labeled(tiny_config().data)
 
     def nans(source, indices):
         return np.full((len(indices), len(source.classes)), np.nan, np.float32)

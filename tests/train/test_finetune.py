@@ -11,7 +11,7 @@ from safetensors.numpy import save_file
 from mae_jax import models
 from mae_jax.config.validation import validate
 from mae_jax.data import sources, splits
-from mae_jax.data.labelled_sets import LabelledSets
+from mae_jax.data.labeled_sets import LabeledSets
 from mae_jax.evaluation import inspect_run
 from mae_jax.models.params import map_paths
 from mae_jax.predict import exporting, loading
@@ -29,10 +29,10 @@ def data():
     train, test, other = (sources.synthetic(split, 40, 16, 0) for split in ("Train", "TestA", "other"))
     test = sources.take(test, np.flatnonzero(test.labels != test.labels.max()))
     index = np.random.default_rng(0).permutation(40)
-    return splits.Labelled(
+    return splits.Labeled(
         train=train, test=test, train_idx=np.sort(index[:25]), val_idx=np.sort(index[25:]), subset={},
         external={"clinic": other}, leaks={"TestA": {"images": list(test.names[:9])}},
-        sets=LabelledSets(train, test, None, "Train", "TestA"), groups={}, repeated={}, warnings=(),
+        sets=LabeledSets(train, test, None, "Train", "TestA"), groups={}, repeated={}, warnings=(),
     )  # fmt: skip
 
 
@@ -93,34 +93,34 @@ def scheduled(tiny_config, data, **fields):
 
 
 def test_steps_follow_from_the_labels_or_from_those_that_are_matched(tiny_config):
-    labelled = splits.labelled(validate(tiny_config(**{"data.fraction": 0.5})).data)
-    n = len(labelled.train_idx)
-    plain = scheduled(tiny_config, labelled, **{"data.fraction": 0.5})
+    labeled = splits.labeled(validate(tiny_config(**{"data.fraction": 0.5})).data)
+    n = len(labeled.train_idx)
+    plain = scheduled(tiny_config, labeled, **{"data.fraction": 0.5})
     assert (plain.n_train, plain.steps) == (n, 2 * -(-n // 16))
-    matched = scheduled(tiny_config, labelled, **{"data.fraction": 0.5, "train.match_fraction": 1.0})
-    pool = sum(labelled.subset["train"].values())
+    matched = scheduled(tiny_config, labeled, **{"data.fraction": 0.5, "train.match_fraction": 1.0})
+    pool = sum(labeled.subset["train"].values())
     assert (matched.n_train, matched.steps) == (n, 2 * -(-pool // 16)) and pool > n
 
 
 def test_the_best_epoch_needs_validation_images(tiny_config):
-    labelled = splits.labelled(validate(tiny_config()).data)
-    none = dataclasses.replace(labelled, val_idx=labelled.val_idx[:0])
+    labeled = splits.labeled(validate(tiny_config()).data)
+    none = dataclasses.replace(labeled, val_idx=labeled.val_idx[:0])
     with pytest.raises(UserError, match="train.select=accuracy needs validation images, but no class has an image"):
         scheduled(tiny_config, none, **{"train.select": "accuracy"})
-    assert scheduled(tiny_config, none).n_train == len(labelled.train_idx)
+    assert scheduled(tiny_config, none).n_train == len(labeled.train_idx)
 
 
 def test_a_run_says_what_its_images_are_and_what_its_test_sets_share_with_training(tiny_config):
     config = validate(tiny_config(**{"data.external": "TestB"}))
-    labelled = splits.labelled(config.data)
+    labeled = splits.labeled(config.data)
     none = dict.fromkeys(("groups", "images_in_shared_groups", "near_identical"), 0)
     leaks = {"TestA": none | {"identical": 2, "shifted_searched": True}}
-    labelled = dataclasses.replace(labelled, leaks=leaks, warnings=("one", "two"))
-    about = finetune.describe_data(config, labelled, None)
+    labeled = dataclasses.replace(labeled, leaks=leaks, warnings=("one", "two"))
+    about = finetune.describe_data(config, labeled, None)
     lines = about["about"]
-    counts = labelled.subset["actual"]
+    counts = labeled.subset["actual"]
     assert lines["classes"] == ", ".join(f"{name} {n}" for name, n in counts.items())
-    n, v = len(labelled.train_idx), len(labelled.val_idx)
+    n, v = len(labeled.train_idx), len(labeled.val_idx)
     assert lines["images"] == f"{n} for training (100 % of the labels), {v} for validation, 23 for test"
     assert lines["external test sets"] == "TestB 23" and lines["warning"] == ["one", "two"]
     shared = lines["warning: test images that may be known from training"]

@@ -40,7 +40,7 @@ def test_an_encoder_selects_the_labels_from_all_images_that_do_not_validate(conf
     indices, task = chosen(config, cache)
     features, size, labeled, seed = calls[0]
     assert (size, len(labeled), seed) == (9, 0, 0)
-    pool = np.setdiff1d(np.arange(60), splits.labelled(config.data).val_idx)
+    pool = np.setdiff1d(np.arange(60), splits.labeled(config.data).val_idx)
     assert len(features) == len(pool) < 60
     np.testing.assert_array_equal(indices, pool[np.sort(selection.typical(features, 9, labeled, 0))])
     assert task.subset["method"] == "typical" and sum(task.subset["actual"].values()) == 9

@@ -323,7 +323,7 @@ def test_fine_tuning_starts_from_the_encoder_of_a_pretraining(tmp_path, tiny_con
     for name, config in (("scratch", scratch), ("mae", mae)):
         mesh = sharding.make_mesh()
         task = build(config, mesh)
-        starts[name] = task.initialise(state.init_state(task.spec, config.seed)).params
+        starts[name] = task.initialize(state.init_state(task.spec, config.seed)).params
     saved = weights(tmp_path / "mae")
     qkv = starts["mae"]["encoder"]["block_01"]["attn"]["qkv"]["kernel"]
     assert np.asarray(qkv).tobytes() == saved["[0]['encoder']['block_01']['attn']['qkv']['kernel']"]

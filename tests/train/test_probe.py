@@ -85,7 +85,7 @@ def features_of(source, file, change=lambda x: x):
 
 @pytest.mark.parametrize("task", ["lbfgs", "knn"])
 def test_features_from_a_file_need_no_network(tiny_config, tmp_path, task):
-    data = splits.labelled(validate(tiny_config(task)).data)
+    data = splits.labeled(validate(tiny_config(task)).data)
     file = features_of([data.train, data.test], tmp_path / "bloom.npz")
     (tmp_path / "bloom.npz.json").write_text('{"seen": ["Synthetic cells"]}')
     fields = {"init": "features", "init_from": file, "init_name": "bloom", "probe.neighbours": (1,)}
@@ -107,7 +107,7 @@ def test_features_from_a_file_need_no_network(tiny_config, tmp_path, task):
 
 
 def test_runs_that_share_a_cache_read_a_file_once(tiny_config, tmp_path, monkeypatch):
-    data, cache, asked = splits.labelled(validate(tiny_config("knn")).data), DataCache(), []
+    data, cache, asked = splits.labeled(validate(tiny_config("knn")).data), DataCache(), []
     file = features_of([data.train, data.test], tmp_path / "x.npz")
     read = feature_files.read
     monkeypatch.setattr(feature_files, "read", lambda *rest: asked.append(rest) or read(*rest))
@@ -118,7 +118,7 @@ def test_runs_that_share_a_cache_read_a_file_once(tiny_config, tmp_path, monkeyp
 
 
 def test_a_file_that_lacks_a_test_image_is_refused_before_anything_is_fitted(tiny_config, tmp_path):
-    data = splits.labelled(validate(tiny_config("knn")).data)
+    data = splits.labeled(validate(tiny_config("knn")).data)
     file = features_of([data.train], tmp_path / "x.npz")
     config = validate(tiny_config("knn", init="features", init_from=file))
     with pytest.raises(UserError, match="has no features of 23 of 83 images: "):

@@ -90,7 +90,7 @@ def test_every_field_of_a_shape_survives_or_is_refused(tmp_path, form, kind):
 
 def pixels(run_dir, config):
     """The run's test images (n h w 3), preprocessed as for its predictions, and their names."""
-    data = splits.labelled(config.data, None, None)
+    data = splits.labeled(config.data, None, None)
     shape = from_config.shape_of(config)
     prepare = [Decode(), CenterResize(shape.image_size)]
     images = []

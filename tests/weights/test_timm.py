@@ -138,7 +138,7 @@ def test_operations_of_randaugment():
     )
     ours = augment.RandAugment()
     assert (result.num_layers, result.choice_weights) == (ours.layers, None)
-    operations = augment.GEOMETRY | augment.COLOUR
+    operations = augment.GEOMETRY | augment.COLOR
     assert {op.name for op in result.ops} == {names_there.get(name, name.title()) for name in operations}
     for op in result.ops:
         assert (op.prob, op.magnitude, op.magnitude_std) == (ours.probability, ours.magnitude, ours.deviation)

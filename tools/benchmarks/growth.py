@@ -106,7 +106,7 @@ def start(n: int, folder: Path, tests: int) -> Cost:
     for seed, name in enumerate(names, 1):
         draw(folder / "images" / name, n // 10, 64, seed)
     data = DataFields(source="folder", dir=str(folder / "images"), external=",".join(names[1:]), fraction=0.5)
-    return measured(lambda: splits.labelled(data))
+    return measured(lambda: splits.labeled(data))
 
 
 def looks(n: int, folder: Path) -> Cost:

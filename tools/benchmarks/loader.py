@@ -79,7 +79,7 @@ def draw(folder: Path) -> None:
 def prepared_source(folder: Path):
     from mae_jax.data import prepared
 
-    return prepared.unlabelled("prcc", folder)
+    return prepared.unlabeled("prcc", folder)
 
 
 def ours(folder: Path, kind: str) -> Callable[[int], None]:
@@ -87,7 +87,7 @@ def ours(folder: Path, kind: str) -> Callable[[int], None]:
     from mae_jax.data import loaders, sources
     from mae_jax.data.transforms import Decode, RandomResizedCrop
 
-    source = prepared_source(folder) if kind == "prepared" else sources.unlabelled_folder(folder / kind)
+    source = prepared_source(folder) if kind == "prepared" else sources.unlabeled_folder(folder / kind)
     steps, began = (Decode(), RandomResizedCrop(SIZE, (0.2, 1.0))), [0]
 
     def run(batches: int) -> None:

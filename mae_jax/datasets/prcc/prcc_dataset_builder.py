@@ -81,5 +81,5 @@ class Builder(ImageBuilder):
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict:
         assert isinstance(self.builder_config, Config)
-        regions = sources.unlabelled_folder(root_of(dl_manager), check=False, field="--source")
+        regions = sources.unlabeled_folder(root_of(dl_manager), check=False, field="--source")
         return {"train": self.examples(regions, partial(cut, self.builder_config.tile))}

@@ -9,7 +9,7 @@ from matplotlib.lines import Line2D
 from mae_jax.report.figures import MARKERS, OTHERS
 from mae_jax.report.panels import Numbers, grid
 from mae_jax.report.runs import BASELINE, Level, percent, series
-from mae_jax.report.stats import grey
+from mae_jax.report.stats import gray
 from mae_jax.report.sweep.networks import Line, Sweep
 
 PALETTE = ("#0072B2", "#D55E00", *OTHERS)
@@ -68,7 +68,7 @@ def tradeoff(sweep: Sweep, rows: list[dict], space: str) -> Numbers:
     lines = -(-len(sweep.ratios) // columns)
     handles, labels = _handles(sweep, linewidth=1)
     figure = grid(lines, columns, panel=(2.1, 2.0), handles=handles, labels=labels, title=1)
-    scale = (lambda v: v) if space == "normalised" else grey
+    scale = (lambda v: v) if space == "normalised" else gray
     numbers = []
     for ax, ratio in zip(figure.all_axes, sweep.ratios, strict=False):
         for line in sweep.lines:
@@ -111,12 +111,12 @@ def errors(sweep: Sweep, rows: list[dict]) -> Numbers:
     at_reference = [row for row in rows if row["evaluated_at"] == sweep.reference]
     numbers = []
     for row, space, unit in zip(figure.axes, ("normalised", "pixel"), ("normalized", "gray levels"), strict=True):
-        scale = (lambda v: v) if space == "normalised" else grey
+        scale = (lambda v: v) if space == "normalised" else gray
         for ax, where in zip(row, ("removed", "visible"), strict=True):
             column = f"{where}_{space}"
             numbers += _lines(ax, sweep, at_reference, column, scale)
             if column == "removed_pixel":
-                ax.axhline(grey(at_reference[0]["removed_pixel_no_network"]), color="0.5", linestyle=":")
+                ax.axhline(gray(at_reference[0]["removed_pixel_no_network"]), color="0.5", linestyle=":")
             if space == "normalised":
                 ax.set_title(f"{where} patches")
         row[0].set_ylabel(f"error, {unit}")

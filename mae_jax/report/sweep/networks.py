@@ -31,7 +31,7 @@ class Network:
     path: Path
     mask_ratio: float  # in training
     visible_weight: float
-    normalised: bool  # whether it predicts normalized patches
+    normalized: bool  # whether it predicts normalized patches
     images: tuple[str, ...]
     groups: tuple[str, ...]
     errors: dict[float, Float[np.ndarray, "n e"]]
@@ -137,9 +137,9 @@ def read_sweep(run_dirs: Sequence[Path]) -> tuple[Sweep, list[str]]:
             )
         if network.name in seen:
             raise UserError(f"{network.path}: {network.name} is also in {seen[network.name]}; leave one of the two out")
-        if network.normalised != first.normalised:
+        if network.normalized != first.normalized:
             raise UserError(
-                f"{network.path}: mae.norm_pix_loss is {network.normalised}, and {first.normalised} in {first.path}; "
+                f"{network.path}: mae.norm_pix_loss is {network.normalized}, and {first.normalized} in {first.path}; "
                 f"their errors do not compare: report them apart"
             )
         seen[network.name] = network.path
@@ -168,13 +168,13 @@ def _read_network(path: Path) -> Network:
     info = read_info(path)
     try:
         mae = info["config"]["mae"]
-        ratio, weight, normalised = (mae[key] for key in ("mask_ratio", "visible_weight", "norm_pix_loss"))
+        ratio, weight, normalized = (mae[key] for key in ("mask_ratio", "visible_weight", "norm_pix_loss"))
     except (KeyError, TypeError):
         raise UserError(f"{path / 'run.json'}: has no config.mae.mask_ratio and visible_weight; add them") from None
     for name, value, fits, words in (
         ("mask_ratio", ratio, is_number(ratio, 0.0, 1.0), "a number from 0 to 1"),
         ("visible_weight", weight, is_number(weight, 0.0, LARGEST), f"a number from 0 to {LARGEST:g}"),
-        ("norm_pix_loss", normalised, isinstance(normalised, bool), "true or false"),
+        ("norm_pix_loss", normalized, isinstance(normalized, bool), "true or false"),
     ):
         if not fits:
             raise UserError(f"{path / 'run.json'}: config.mae.{name} is {show(value)}; it must be {words}: correct it")
@@ -213,7 +213,7 @@ def _read_network(path: Path) -> Network:
         path,
         float(ratio),
         float(weight),
-        bool(normalised),
+        bool(normalized),
         images,
         tuple(groups[i] for i in images),
         errors,

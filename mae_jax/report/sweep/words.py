@@ -3,7 +3,7 @@
 from mae_jax.report import stats, tables
 from mae_jax.report.comparisons import TIMES, Difference, is_higher, is_lower, is_sure, judged
 from mae_jax.report.runs import BASELINE, Level, percent
-from mae_jax.report.stats import grey
+from mae_jax.report.stats import gray
 from mae_jax.report.sweep.networks import Sweep
 
 
@@ -104,7 +104,7 @@ def _accuracy(row: dict) -> str:
 def _no_network(sweep: Sweep, rows: list[dict]) -> str:
     at_reference = [row for row in rows if row["evaluated_at"] == sweep.reference]
     better = sum(row["removed_pixel"] < row["removed_pixel_no_network"] for row in at_reference)
-    painted = grey(at_reference[0]["removed_pixel_no_network"])
+    painted = gray(at_reference[0]["removed_pixel_no_network"])
     who = f"{better} of {len(at_reference)} networks reconstruct removed patches with less error"
     if len(at_reference) == 1:
         who = f"the network reconstructs removed patches with {'less' if better else 'no less'} error"
@@ -179,7 +179,7 @@ def table(sweep: Sweep, rows: list[dict], classifiers: list[dict]) -> list[list[
             *(["–"] if sweep.counted else []),
             "–",
             "–",
-            f"{grey(at_reference[0]['removed_pixel_no_network']):.1f}",
+            f"{gray(at_reference[0]['removed_pixel_no_network']):.1f}",
             "–",
             "–",
         ],
@@ -189,7 +189,7 @@ def table(sweep: Sweep, rows: list[dict], classifiers: list[dict]) -> list[list[
         line = [percent(network.mask_ratio), f"{network.visible_weight:g}"]
         line += [f"{network.unlabeled:,}" if network.unlabeled else "all"] if sweep.counted else []
         line += [f"{row['removed_normalised']:.3f}", f"{row['visible_normalised']:.3f}"]
-        line += [f"{grey(row['removed_pixel']):.1f}", f"{grey(row['visible_pixel']):.1f}", f"{row['spam']:.2f}"]
+        line += [f"{gray(row['removed_pixel']):.1f}", f"{gray(row['visible_pixel']):.1f}", f"{row['spam']:.2f}"]
         lines.append(line + (_score(scores.get(network.name)) if classifiers else []))
     return lines
 
@@ -208,7 +208,7 @@ def legend(sweep: Sweep) -> str:
     how = (
         "for removed patches, mean and contrast are estimated from the visible patches around them, not taken from the "
         "original"
-        if sweep.networks[0].normalised
+        if sweep.networks[0].normalized
         else "they are those of the network's predictions"
     )
     return (

@@ -18,7 +18,7 @@ def test_the_last_tile_is_moved_back_from_the_edge():
 
 
 def test_tiles_of_the_regions(prepared_sets, trees):
-    source = prepared.unlabelled("prcc:tile50", prepared_sets[0])
+    source = prepared.unlabeled("prcc:tile50", prepared_sets[0])
     assert len(source) == 2 * 16 and set(source.groups) == {"1/12_34_2000", "3610_6089_2000"}
     i = source.names.index("3610_6089_2000/x00050_y00150.jpg")
     tile = load_image(source[i]["image"]).astype(int)

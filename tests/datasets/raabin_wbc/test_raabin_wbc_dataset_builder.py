@@ -10,7 +10,7 @@ CELLS = ("Basophil", "Eosinophil", "Lymphocyte", "Monocyte", "Neutrophil")
 
 def test_images_labels_and_groups_are_those_of_the_folder(prepared_sets, trees):
     top, _ = prepared_sets
-    source = prepared.labelled("raabin_wbc", "Train", top)
+    source = prepared.labeled("raabin_wbc", "Train", top)
     same = sources.folder(trees / "raabin_wbc", "Train", bad_images="skip")
     assert source.classes == CELLS == same.classes
     assert tuple(source.names) == tuple(same.names) and tuple(source.groups) == tuple(same.groups)
@@ -23,10 +23,10 @@ def test_images_labels_and_groups_are_those_of_the_folder(prepared_sets, trees):
 
 
 def test_test_b_lacks_classes_and_keeps_the_numbers(prepared_sets):
-    source = prepared.labelled("raabin_wbc", "TestB", prepared_sets[0], classes=CELLS, field="data.test_split")
+    source = prepared.labeled("raabin_wbc", "TestB", prepared_sets[0], classes=CELLS, field="data.test_split")
     assert source.classes == CELLS and sorted(set(source.labels.tolist())) == [2, 4]
     with pytest.raises(UserError, match="class Basophil has no image"):
-        prepared.labelled("raabin_wbc", "TestB", prepared_sets[0])
+        prepared.labeled("raabin_wbc", "TestB", prepared_sets[0])
 
 
 def test_what_was_left_out_and_how_counts_differ_is_reported(prepared_sets):
@@ -50,9 +50,9 @@ def test_description_citation_homepage_and_license():
 def test_a_run_by_name_sees_what_a_run_by_folder_sees(tiny_config, prepared_sets, trees):
     config = tiny_config(**{"data.fraction": 0.5})
     config.data.update(source="raabin_wbc", prepared_dir=str(prepared_sets[0]))
-    named = splits.labelled(config.data)
+    named = splits.labeled(config.data)
     config.data.update(source="folder", dir=str(trees / "raabin_wbc"), bad_images="skip")
-    folder = splits.labelled(config.data)
+    folder = splits.labeled(config.data)
     for key in ("subset_sha256", "validation_sha256", "actual"):
         assert named.subset[key] == folder.subset[key]
     held = {named.train.groups[i] for i in named.val_idx}

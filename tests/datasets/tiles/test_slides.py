@@ -87,7 +87,7 @@ def cut(folder, tmp_path_factory) -> tuple[Path, list[str]]:
 
 
 def test_tiles_with_tissue_at_their_places(cut):
-    source = prepared.unlabelled("tiles:mine", cut[0])
+    source = prepared.unlabeled("tiles:mine", cut[0])
     assert set(source.groups) == {"a.tiff", "case 2/b.svs"} and len(source) == 2 * 5 * 7
     i = source.names.index("case 2/b.svs/x000300_y000500.jpg")
     tile = load_image(source[i]["image"]).astype(int)
@@ -170,7 +170,7 @@ if __name__ == "__main__":
     prepare("tiles:x", tmp_path / "in", tmp_path / "out", lines.append, slides.Cutting(tile=64, workers=1))
     already = int(next(line for line in lines if line.startswith("4 slides, "))[10:].split()[0])
     assert len(done) <= already < 4
-    source = prepared.unlabelled("tiles:x", tmp_path / "out")
+    source = prepared.unlabeled("tiles:x", tmp_path / "out")
     assert len(source) == 4 * 4 * 5 and len(set(source.groups)) == 4
 
 

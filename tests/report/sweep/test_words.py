@@ -81,7 +81,7 @@ def test_the_table_has_a_line_for_no_network_and_one_for_each_network(sweep):
 
 def test_the_legend_says_how_removed_patches_got_their_contrast(sweep):
     assert "mean and contrast are estimated from the visible patches around them" in words.legend(sweep)
-    pixels = [dataclasses.replace(network, normalised=False) for network in sweep.networks]
+    pixels = [dataclasses.replace(network, normalized=False) for network in sweep.networks]
     assert "they are those of the network's predictions" in words.legend(dataclasses.replace(sweep, networks=pixels))
 
 

@@ -27,7 +27,7 @@ OnProgress = Callable[[int, int], None]  # called with (images checked, all imag
 
 
 @dataclass(frozen=True)
-class LabelledSets:
+class LabeledSets:
     """Training and test images, before validation images and a subset of labels are chosen."""
 
     train: Source  # including the validation images, if the data have some
@@ -38,7 +38,7 @@ class LabelledSets:
     about: dict[str, str] = field(default_factory=dict)  # lines for the console about the origin of the sets
 
 
-def load(data: DataFields, on_progress: OnProgress | None = None, decoded: Decoded | None = None) -> LabelledSets:
+def load(data: DataFields, on_progress: OnProgress | None = None, decoded: Decoded | None = None) -> LabeledSets:
     """Opens the images that the fields name, and splits off a test set if there is none.
 
     Every image file is decoded once, those in `decoded` not again (see `checking.check`). Raises UserError if the data
@@ -48,7 +48,7 @@ def load(data: DataFields, on_progress: OnProgress | None = None, decoded: Decod
     if data.source == "synthetic":
         n, m, size = data.synthetic_train, data.synthetic_test, data.synthetic_size
         train, test = (sources.synthetic(*part, size, DRAWING_SEED) for part in (("Train", n), ("TestA", m)))
-        return LabelledSets(train, test, None, "Train", "TestA")
+        return LabeledSets(train, test, None, "Train", "TestA")
     if prepared.known(data.source):
         layout, parts = _prepared(data)
         about = {} if (layout.train, layout.test) == (data.train_split, data.test_split) else {"splits": layout}
@@ -71,7 +71,7 @@ def load(data: DataFields, on_progress: OnProgress | None = None, decoded: Decod
     if "val" in parts:
         validation = np.arange(len(train), len(train) + len(parts["val"]))
         train = sources.join([train, parts["val"]])
-    return LabelledSets(train, parts["test"], validation, layout.train or "train", layout.test or HELD_OUT, words)
+    return LabeledSets(train, parts["test"], validation, layout.train or "train", layout.test or HELD_OUT, words)
 
 
 def _not_used(data: DataFields, parts: dict[str, Source]) -> dict[str, str]:
@@ -129,13 +129,13 @@ def _prepared(data: DataFields) -> tuple[Layout, dict[str, Source]]:
         raise UserError(
             f"data.train_split={data.train_split} is not a split of {data.source}; use one of {', '.join(names)}"
         )
-    first = prepared.labelled(data.source, train, data.prepared_dir)
+    first = prepared.labeled(data.source, train, data.prepared_dir)
     parts, chosen = {"train": first}, {}
     for role, value in (("val", data.val_split), ("test", data.test_split)):
         chosen[role] = layouts.pick(role, value, names, data.source)
         if chosen[role] is not None:
             place = data.source, chosen[role], data.prepared_dir
-            parts[role] = prepared.labelled(*place, classes=first.classes, field=f"data.{role}_split")
+            parts[role] = prepared.labeled(*place, classes=first.classes, field=f"data.{role}_split")
     if train in chosen.values():
         raise UserError(f"data.train_split={train} is data.test_split or val_split, too; name two splits")
     return Layout(train, chosen["val"], chosen["test"]), parts
@@ -285,7 +285,7 @@ def external(
         elif data.source == "synthetic":
             opened[name] = sources.synthetic(place, data.synthetic_test, data.synthetic_size, DRAWING_SEED)
         elif prepared.known(data.source):
-            opened[name] = prepared.labelled(data.source, place, data.prepared_dir, **options)
+            opened[name] = prepared.labeled(data.source, place, data.prepared_dir, **options)
         elif table is not None:
             opened[name] = rows_of(of_table(table, data, on_progress, decoded), table, place)
         else:
