@@ -20,17 +20,17 @@ PROPORTIONS = tuple(count / sum(_TRAIN_COUNTS) for count in _TRAIN_COUNTS)
 MIN_SIZE = 16  # pixels; below this a nucleus is a few pixels wide
 
 Range = tuple[float, float]
-Colour = tuple[float, float, float]
+Color = tuple[float, float, float]
 Plane = Float[np.ndarray, "h w"]
 Density = Float[np.ndarray, "3 size size"]
 
 # Optical densities: of a smear, then of a section.
-_RED_CELL: Colour = (0.22, 0.34, 0.24)
-_NUCLEUS: Colour = (1.30, 1.75, 0.55)
-_PLATELET: Colour = (0.60, 0.85, 0.35)
-_HAEMATOXYLIN: Colour = (1.20, 1.10, 0.40)
-_EOSIN: Colour = (0.10, 0.75, 0.30)
-_ERYTHROCYTE: Colour = (0.12, 1.25, 0.75)
+_RED_CELL: Color = (0.22, 0.34, 0.24)
+_NUCLEUS: Color = (1.30, 1.75, 0.55)
+_PLATELET: Color = (0.60, 0.85, 0.35)
+_HEMATOXYLIN: Color = (1.20, 1.10, 0.40)
+_EOSIN: Color = (0.10, 0.75, 0.30)
+_ERYTHROCYTE: Color = (0.12, 1.25, 0.75)
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,8 @@ class _Kind:
     arc: Range  # distance of the lobes from the center, in cell radii
     sweep: Range  # angle from one lobe to the next, in radians
     waist: Range  # width between two lobes over width of a lobe: 1 is one body, 0.1 a strand
-    cytoplasm: Colour
-    granule: Colour
+    cytoplasm: Color
+    granule: Color
     granules: Range  # number
     granule_radius: Range  # in field widths
     over_nucleus: float  # how strongly granules cover the nucleus, 0 to 1
@@ -161,7 +161,7 @@ def draw_tissue(rng: np.random.Generator, size: int = 96) -> UInt8[np.ndarray, "
     grain = _noise(rng, flat_y, flat_x, 0.03 * zoom)
     eosin = tissue * np.maximum(rng.uniform(0.35, 0.7) + 0.24 * fibres + 0.09 * grain, 0.05)
     density += _tint(_EOSIN, eosin)
-    density += _tint(_HAEMATOXYLIN, tissue * nests * (rng.uniform(0.1, 0.45) * (1 + 0.2 * grain)))
+    density += _tint(_HEMATOXYLIN, tissue * nests * (rng.uniform(0.1, 0.45) * (1 + 0.2 * grain)))
 
     if rng.random() < 0.5:  # red cells, most of them where there is no tissue
         where = rng.uniform(0.2, 0.9) * (0.1 + 0.9 * gaps)
@@ -175,7 +175,7 @@ def draw_tissue(rng: np.random.Generator, size: int = 96) -> UInt8[np.ndarray, "
         (0.12, crowd * 0.5, (0.26, 0.42), (1.0, 1.7)),
     ):
         nuclei, depth = _ellipses(rng, y, x, pitch * zoom, where, radius, aspect, angle)
-        density += _tint(_HAEMATOXYLIN, nuclei * depth * (1 + 0.15 * grain))
+        density += _tint(_HEMATOXYLIN, nuclei * depth * (1 + 0.15 * grain))
     return _develop(rng, density, (0.94, 0.92, 0.92))
 
 
@@ -344,7 +344,7 @@ def _ellipses(rng, y, x, pitch: float, where: Plane, radius: Range, aspect: Rang
     return _cover(away, 1.6 / (size * pitch * radius[1])), depth
 
 
-def _develop(rng, density: Density, light: Colour) -> UInt8[np.ndarray, "size size 3"]:
+def _develop(rng, density: Density, light: Color) -> UInt8[np.ndarray, "size size 3"]:
     """Converts density to 8-bit color, with the stain of one slide and the light, blur and noise of one camera."""
     size = density.shape[-1]
     strength, saturation = math.exp(rng.normal(0, 0.22)), math.exp(rng.normal(0, 0.25))

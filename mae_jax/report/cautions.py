@@ -132,7 +132,7 @@ def leak_lines(infos: Sequence[dict]) -> list[str]:
     """Lines from run.json that make test scores doubtful.
 
     They are on images that test sets share with training and pre-training, unknown groups, and test sets whose stain
-    was normalized otherwise than that of the training images.
+    was normalized differently from that of the training images.
     """
     lines = []
     for info in infos:

@@ -12,6 +12,7 @@ import fcntl
 import importlib
 import io
 import itertools
+import json
 import os
 import re
 import shlex
@@ -291,16 +292,29 @@ def literals() -> list[str]:
 NOT_OURS = re.compile(  # words that a reader in the field stumbles over, and their spelling
     r"\b(goes on|passed over|anew|mends?|stands? (in|beside)|is said|first weights|commonest|is no (file|image|folder)"
     r"|colour|normalis|optimi(se|sing|sation)|initialis|labelled|unlabelled|grey|neighbour|behaviour|licence|centre"
-    r"|analyse[sd]?\b(?! of)|artefact|favour|modelling|modelled|cancelled|judgement|catalogue|fulfil\b|travell)",
+    r"|analyse[sd]?\b(?! of)|artefact|favour|modelling|modelled|cancelled|judgement|catalogue|fulfil\b|travell"
+    r"|differences? to\b|taken for\b|otherwise than\b|haemat)",
     re.I,
 )
+BRITISH = re.compile(
+    r"colour|labelled|grey|centre|favour|behaviour|neighbour|normalis|initialis|optimis|analys(e|ing)\b"
+)
+PUBLIC = {"randaugment_colour", "synthetic_unlabelled", "neighbours", "Neighbours", "NEIGHBOURS", "fit_neighbours"}
 
 
-@pytest.mark.parametrize("page", PAGES, ids=name)
+@pytest.mark.parametrize(
+    "page", [*PAGES, *(ROOT / name for name in ("CHANGELOG.md", "SECURITY.md", "tests/README.md"))], ids=name
+)
 def test_pages_use_the_words_of_the_field(page):
     prose = re.sub(r"```.*?```|`[^`\n]*`|https?://\S+", "", page.read_text(), flags=re.S)
     result = [match[0] for match in NOT_OURS.finditer(prose)]
     assert not result, f"{name(page)}: {result}"
+
+
+def test_the_notebook_uses_the_words_of_the_field():
+    cells = json.loads((ROOT / "notebooks" / "quickstart.ipynb").read_text())["cells"]
+    text = "\n".join("".join(cell["source"]) for cell in cells)
+    assert not [match[0] for match in NOT_OURS.finditer(text)]
 
 
 def test_docstrings_and_comments_use_the_words_of_the_field():
@@ -347,6 +361,19 @@ def test_names_say_what_they_hold():
             if name in SAY_NOTHING or (isinstance(node, ast.Attribute) and node.attr in SAY_NOTHING):
                 wrong.append(f"{path.relative_to(ROOT)}:{getattr(node, 'lineno', 0)}")
     assert not wrong, f"name what it holds, such as rows, pairs, match, printed or message: {wrong}"
+
+
+def test_names_are_spelled_as_the_text():
+    """Names that users write in configs, and names that follow from them, keep their spelling."""
+    wrong = set()
+    for path in (ROOT / "mae_jax").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            name = getattr(node, "id", None) or getattr(node, "arg", None) or getattr(node, "name", None)
+            if isinstance(name, str) and BRITISH.search(name.lower()) and name not in PUBLIC:
+                wrong.add(f"{path.relative_to(ROOT)}:{getattr(node, 'lineno', 0)}: {name}")
+        if BRITISH.search(path.stem):
+            wrong.add(str(path.relative_to(ROOT)))
+    assert not wrong, wrong
 
 
 def test_messages_and_templates_use_the_words_of_the_field():
