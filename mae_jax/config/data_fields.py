@@ -110,7 +110,7 @@ class DataFields(Fields):
     val_folds: int = field(
         0,
         "val_of=fraction: number of folds of a cross-validation that chooses the epoch on the images of the fraction, "
-        "all of which then train the model; takes as many trainings more. 0: off",
+        "all of which then train the model; trains that many more models. 0: off",
         low=0,
         high=100,
         used="updates_with_labels val_of_fraction",
