@@ -74,6 +74,10 @@ class Study:
         """Bootstrap draws of the mean over runs with different seeds, see `stats.over_seeds`."""
         return stats.over_seeds(self.draws[metric][list(runs)], self.estimates[metric][list(runs)])
 
+    def image_draws(self, metric: str, runs: Sequence[int]) -> Float[np.ndarray, " d"]:
+        """Bootstrap draws of the mean over these runs on other test images, as if there were no other seeds."""
+        return self.draws[metric][list(runs)].mean(0)
+
     def interval(self, metric: str, runs: Sequence[int]) -> tuple[float, float]:
         """The 95 % interval of the mean over runs with different seeds, within the metric's bounds."""
         draws = self.mean_draws(metric, runs)

@@ -17,7 +17,8 @@ def cautions(study: Study, rows: Sequence[dict]) -> list[str]:
     """The lines under "Take care", the most serious first."""
     leaks = leak_lines([run.info | {"data_warnings": ()} for run in study.runs]) + data_lines(study)
     leaks += without_leaked.lines(study)
-    before = seed_lines(study) + collapse_lines(study) + update_lines(study) + flawless_lines(rows)
+    before = seed_lines(study) + collapse_lines(study) + worse_than_common_lines(rows)
+    before += update_lines(study) + flawless_lines(rows)
     return before + study.warnings + leaks
 
 
@@ -70,6 +71,17 @@ def collapse_lines(study: Study) -> list[str]:
             f"its interval, say little."
         )
     return lines
+
+
+def worse_than_common_lines(rows: Sequence[dict]) -> list[str]:
+    """A line for models that learned, but are right less often than always predicting the most common class."""
+    worse = [row for row in rows if not row["collapsed"] and row["accuracy"] < row["majority_rate"]]
+    if not worse:
+        return []
+    where = "; ".join(f"{row['init']} at {Level.of_row(row)} ({rounded(row['accuracy'])} %)" for row in worse)
+    return [
+        f"Less accurate than always predicting the most common class ({rounded(worse[0]['majority_rate'])} %): {where}."
+    ]
 
 
 def update_lines(study: Study) -> list[str]:

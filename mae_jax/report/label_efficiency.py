@@ -9,7 +9,17 @@ import numpy as np
 
 from mae_jax.report import stats
 from mae_jax.report.analysis import Cell, Study
-from mae_jax.report.comparisons import NOTHING, Difference, is_higher, is_sure, judge, judged
+from mae_jax.report.comparisons import (
+    NOTHING,
+    UNSURE,
+    Difference,
+    is_higher,
+    is_lower,
+    is_sure,
+    is_unsure,
+    judge,
+    judged,
+)
 from mae_jax.report.runs import BASELINE, Level
 
 PRIMARY = "f1"  # the metric of the target, because it weights all classes equally
@@ -21,6 +31,10 @@ COLUMNS = (  # of efficiency.csv
     *("arm", "label_count", "note"),
 )
 AT_EQUAL_UPDATES = "not given: trained for as many updates, no difference is shown"
+UNSURE_AT_EQUAL_UPDATES = f"not given: trained for as many updates, the difference is {UNSURE}"
+LOWER_AT_EQUAL_UPDATES = f"not given: trained for as many updates, it is lower than {BASELINE}"
+WITHOUT_DIFFERENCE = "not given: with as many labels, no difference is shown"
+UNSURE_DIFFERENCE = f"not given: with as many labels, the difference is {UNSURE}"
 UNDETERMINED = "not determined: the interval covers all numbers of labels that were tried"
 NO_BASELINE = f"not given: {BASELINE} collapsed"
 
@@ -127,14 +141,18 @@ def label_counts(study: Study) -> dict[float, float]:
 def worth(study: Study, paired: Sequence[dict], metric: str = "accuracy") -> list[dict]:
     """How many times the labels each initialization is worth, per fraction, with a 95 % interval.
 
+    The interval covers test images and seeds, and is not narrower than that over images alone: seeds may agree by
+    chance, see `stats.over_seeds`.
+
     `times` is the number of labels with which the strongest training from scratch reaches the same score, divided by
     the labels used. 0 and infinity mean beyond the scratch curve, which covers `least` to `most` times. At each
     fraction, both sides use the strongest of their arms (see `Study.choose`); `arm` is that of the initialization. The
-    curve never falls: at each number
-    of labels, it has the best score so far. There is no value, and `note` says why, if scratch collapsed at that
-    fraction, if models trained for equal updates show no difference, or if the interval covers the whole curve. With
-    fewer than three seeds there is no interval. The result is empty with fewer than two fractions at which scratch did
-    not collapse.
+    curve never falls: at each number of labels, it has the best score so far.
+
+    There is no value, and `note` says why, if scratch collapsed at that fraction, if the rows of paired.csv (`paired`)
+    show no difference for as many updates or as many labels, or if the interval covers the whole curve. With fewer than
+    three seeds there is no interval. The result is empty with fewer than two fractions at which scratch did not
+    collapse.
     """
     curve = study.strongest(study.baselines)
     if len(curve) < 2:
@@ -143,7 +161,9 @@ def worth(study: Study, paired: Sequence[dict], metric: str = "accuracy") -> lis
     n = np.array([counts[fraction] for fraction in curve])
     cells = [study.of(*cell) for cell in curve.values()]
     scores = np.array([study.mean(metric, cell) for cell in cells])
-    redrawn = np.stack([study.mean_draws(metric, cell) for cell in cells], -1)
+    kinds_of_draws = (study.mean_draws, study.image_draws)
+    redrawn = [np.stack([draws(metric, cell) for cell in cells], -1) for draws in kinds_of_draws]
+    compared = {(row["init"], row["fraction"], row["arm"]): row for row in paired if row["metric"] == metric}
     rows = []
     for init in study.compared:
         at_equal = {row["fraction"]: row for row in equal_updates(paired, init, metric)}
@@ -162,18 +182,39 @@ def worth(study: Study, paired: Sequence[dict], metric: str = "accuracy") -> lis
             elif fraction not in curve:
                 row["note"] = NO_BASELINE
             elif nothing or (shown is not None and not is_higher(shown)):
-                row["note"] = AT_EQUAL_UPDATES
+                row["note"] = _at_equal_updates(shown)
             else:
                 row["times"] = float(stats.labels_to_reach(n, scores, np.array(study.mean(metric, ours))) / used)
                 if min(len(ours), *map(len, cells)) >= stats.SEEDS:
-                    draws = stats.labels_to_reach(n, redrawn, study.mean_draws(metric, ours)) / used
-                    row["low"], row["high"] = stats.censored_interval(draws)
+                    ends = [
+                        stats.censored_interval(stats.labels_to_reach(n, curves, draws(metric, ours)) / used)
+                        for draws, curves in zip(kinds_of_draws, redrawn, strict=True)
+                    ]
+                    row["low"], row["high"] = min(low for low, _ in ends), max(high for _, high in ends)
                     if row["low"] == 0 and math.isinf(row["high"]):  # below the smallest number and above the largest
                         row |= {"times": None, "low": None, "high": None, "note": UNDETERMINED}
                 else:
                     row["note"] = "no interval: fewer than three seeds"
+                here = compared.get((init, fraction, level.arm))
+                if row["times"] is not None and here and not (is_higher(here) or is_lower(here)):
+                    note = UNSURE_DIFFERENCE if is_unsure(here) else WITHOUT_DIFFERENCE
+                    row |= {"times": None, "low": None, "high": None, "note": note}
             rows.append(row)
     return rows
+
+
+def _at_equal_updates(shown: dict | None) -> str:
+    """Why a number of labels is not given, by the row of paired.csv at equal updates with as many labels, if any."""
+    if shown is not None and is_lower(shown):
+        return LOWER_AT_EQUAL_UPDATES
+    return UNSURE_AT_EQUAL_UPDATES if shown is not None and is_unsure(shown) else AT_EQUAL_UPDATES
+
+
+def of_the_most_common_class(study: Study) -> float:
+    """The macro F1 of always predicting the most common class of the test images."""
+    counts = np.bincount(study.runs[0].test.labels)
+    share = counts.max() / counts.sum()
+    return float(2 * share / (1 + share) / (counts > 0).sum())
 
 
 def plateau(study: Study, init: str, metric: str = "accuracy") -> tuple[Level, float] | None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from mae_jax.report import stats
 from mae_jax.report.analysis import Cell, Study
-from mae_jax.report.comparisons import Difference, judged
+from mae_jax.report.comparisons import Difference, judged, untested
 from mae_jax.report.runs import Level, Run, series
 
 SHARE = 0.9  # of the final score
@@ -28,8 +28,9 @@ def analyze(study: Study) -> list[dict]:
     `final` is the accuracy at the last evaluation, `reached` the epoch (or step, see `axis`) at which 90 % of it is
     reached, and `area` the mean accuracy during training. `at_first` counts the seeds that have reached it at their
     first evaluation, and perhaps before: `reached` may then be too large and has no interval. Intervals are Student's
-    over three or more seeds, otherwise None. `difference` is the area minus that of the strongest training from
-    scratch, paired by seed. Its p value is Student's, and Holm's correction is for all rows.
+    over three or more seeds, otherwise None, also where all seeds agree, which says nothing about others. `difference`
+    is the area minus that of the strongest training from scratch, paired by seed. Its p value is Student's, and Holm's
+    correction is for all rows.
     """
     rows, areas = [], {}
     for level, init in study.cells:
@@ -61,7 +62,8 @@ def analyze(study: Study) -> list[dict]:
             row |= {"baseline": base} | ({} if gain is None else {"difference": gain[0]})
             family += [(row, gain[1])] if gain and gain[1] else []
     for row, each, verdict in judged(family):
-        row |= {"difference_low": each.low, "difference_high": each.high, "p": each.p} | verdict
+        _, low, high, p = each.numbers
+        row |= {"difference_low": low, "difference_high": high, "p": p} | verdict
     return rows
 
 
@@ -86,7 +88,12 @@ def _measure(curve: Sequence[tuple[float, float]]) -> tuple[float, float, float,
 
 
 def _interval(values: np.ndarray) -> tuple[float | None, float | None]:
-    return stats.t_interval(values) if len(values) >= FEWEST else (None, None)
+    return stats.t_interval(values) if len(values) >= FEWEST and not _agree(values) else (None, None)
+
+
+def _agree(values: np.ndarray) -> bool:
+    """Whether all seeds have the same value, up to rounding. Few validation images allow few values."""
+    return bool(np.ptp(values) <= 1e-9 * max(1.0, float(np.abs(values).max())))
 
 
 def _difference(areas: dict[Cell, dict[int, float]], ours: Cell, base: Cell) -> tuple[float, Difference | None] | None:
@@ -99,5 +106,7 @@ def _difference(areas: dict[Cell, dict[int, float]], ours: Cell, base: Cell) -> 
     value = float(values.mean())
     if len(values) < FEWEST:
         return value, None
+    if _agree(values):
+        return value, untested(value, len(values))
     low, high = stats.t_interval(values)
     return value, Difference(value, max(low, -1.0), min(high, 1.0), stats.t_test(values), len(values))

@@ -244,7 +244,7 @@ def _other_test_set(other: external_tests.External, rows: Sequence[dict]) -> dic
         else f"; of the {len(all_classes)} classes it holds {', '.join(other.classes)}"
     )
     reference = tables.reference_text(other.rows)
-    care = [*cautions.flawless_lines(other.rows), *other.study.warnings]
+    care = cautions.worse_than_common_lines(other.rows) + cautions.flawless_lines(other.rows) + other.study.warnings
     shown = {"name": other.name, "slug": other.slug, "headlines": headlines, "rows": parts, "care": care}
     return shown | {"lacks": lacks, "reference": reference}
 

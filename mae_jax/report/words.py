@@ -121,8 +121,20 @@ def how_many(study: Study, rows: Sequence[dict], enough: Enough | None) -> str:
     With one or two seeds, the sentence is about these models. It claims without "but" that others need more labels
     only where their macro F1 with as many labels is shown to be lower.
     """
+    unknown = "How many labels are enough cannot be determined"
     if enough is None:
-        return "How many labels are enough cannot be determined: the models with all labels collapsed."
+        largest = max(level.fraction for level in study.levels)
+        at_all = [cell for cell in study.cells if cell[0].fraction == largest]
+        if all(study.collapsed_cell(*cell) for cell in at_all):
+            return f"{unknown}: the models with all labels collapsed."
+        seeds = max(len(study.of(*cell)) for cell in at_all if not study.collapsed_cell(*cell))
+        return f"{unknown}: the models with all labels were trained {TIMES[seeds]}, and others more often."
+    common = label_efficiency.of_the_most_common_class(study)
+    if enough.target <= common:
+        always = f"always predicting the most common class reaches {common:.2f}"
+        if enough.given:
+            return f"{unknown}: the target is macro F1 {enough.target:.2f}, and {always}."
+        return f"{unknown}: the best macro F1 with all labels is {enough.target + CLOSE:.2f}, and {always}."
     cells = {(Level.of_row(row), row["init"]): row for row in rows}
     reached = {init: cell for init, cell in enough.reached.items() if cell is not None}
     order = sorted(reached, key=lambda init: (reached[init][0].fraction, init == BASELINE))
@@ -438,8 +450,6 @@ def worth_lines(worth: Sequence[dict], paired: Sequence[dict]) -> list[dict]:
         interval = times_interval(row) if row["low"] is not None else "–"
         if row["times"] is None:
             text = row["note"]
-        elif any(p["verdict"] == NOTHING for p in comparisons):
-            text, interval = NOTHING, "–"
         elif any(is_higher(p) for p in comparisons) and saved(row, worth) is None:
             text = f"better, but the curve from {BASELINE} is flat or falls here"
         else:
@@ -486,7 +496,8 @@ def _models(init: str) -> str:
 def _start(study: Study, init: str, cell: Cell) -> str:
     """How a cell's models began, with its arm if it is not the usual one, and its name if it is one of several."""
     level, name = cell
-    how = [name] if name in study.baselines and len(study.baselines) > 1 else []
+    several = study.baselines if name in study.baselines else study.compared
+    how = [name] if len(several) > 1 and (name in study.baselines or init == "mae") else []
     if level.arm != study.arms[0]:
         how.append(f"trained for {level.arm}" if EQUAL_UPDATES in level.arm else level.arm)
     start = "with pre-training" if init == "mae" else f"from {init}"

@@ -168,3 +168,11 @@ def test_fewer_updates_with_fewer_labels_are_a_caution_unless_equal_updates_were
     assert lines(cells, {0.1: 1260, 1.0: 1260}) == []
     equal = {("as many updates as 100 %", 0.1, i): [0.8] * 3 for i in ("scratch", "mae")}
     assert lines(cells | equal, {0.1: 140, 1.0: 1260}) == []
+
+
+def test_models_that_are_less_accurate_than_the_most_common_class_are_named(make):
+    cells = {("", 0.1, "scratch"): ["collapsed"], ("", 0.1, "mae"): [0.55], ("", 1.0, "mae"): [0.65]}
+    rows = tables.rows(make.in_memory(cells))
+    line = "Less accurate than always predicting the most common class (61.0 %): mae at 10 % (55.0 %)."
+    assert cautions.worse_than_common_lines(rows) == [line]
+    assert cautions.worse_than_common_lines(rows[:1]) == []

@@ -67,4 +67,20 @@ def test_a_goal_reached_before_training_is_reached_at_epoch_0(make, tmp_path):
         for seed in range(3)
     ]
     (row,) = analyzed(dirs)
-    assert (row["reached"], row["at_first"], row["reached_low"], row["reached_high"]) == (0.0, 0, 0.0, 0.0)
+    assert (row["reached"], row["at_first"], row["reached_low"], row["reached_high"]) == (0.0, 0, None, None)
+
+
+def test_seeds_that_agree_give_no_interval_and_no_verdict(make, tmp_path):
+    """Few validation images allow few values. Student's interval would have no width, and its p value would be 0."""
+    dirs = []
+    for seed in range(3):
+        for init, gain in (("scratch", 0.0), ("mae", 0.01)):
+            run = make.run(tmp_path / f"{init}{seed}", init, 0.1, seed=seed, rows=60)
+            dirs.append(log(run, [gain + a for a in (0.2, 0.4, 0.5)]))
+    for row in analyzed(dirs):
+        assert row["reached_low"] is row["reached_high"] is row["area_low"] is row["area_high"] is None
+        assert row["difference_low"] is row["difference_high"] is row["p"] is row["holm_p"] is None
+    assert analyzed(dirs)[1]["difference"] == pytest.approx(0.01)
+    assert analyzed(dirs)[1]["verdict"] == "too few images to compare"
+    text = write_report(dirs, tmp_path / "out").paths["page"].read_text()
+    assert "too few images to compare" in text

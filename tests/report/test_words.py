@@ -299,7 +299,7 @@ def test_a_better_score_on_a_falling_curve_is_given_in_points_not_in_labels(make
     assert not any("worth" in line for line in answer["lines"])
     lines = words.worth_lines(answer["worth"], answer["paired"])
     assert lines[1]["words"] == "better, but the curve from scratch is flat or falls here"
-    assert (lines[0]["words"], lines[0]["interval"]) == ("no difference shown", "–")
+    assert (lines[0]["words"], lines[0]["interval"]) == (label_efficiency.WITHOUT_DIFFERENCE, "–")
 
 
 def test_calibration_in_words(steady):
@@ -466,3 +466,69 @@ def test_an_arm_and_one_of_several_trainings_from_scratch_are_named_in_one_place
     head = next(line for line in answer_of(study)["headlines"] if "Enough is" in line)
     assert head.startswith("With pre-training (trained for as many updates as 100 %), 100 labeled images reach macro")
     assert "; from scratch (tuned), no number that was tried does (best: " in head
+
+
+def test_a_target_that_the_most_common_class_reaches_answers_nothing(make):
+    """Models with all labels that are worse than no model, as on images from elsewhere, and a target set too low."""
+    poor = make.in_memory({("", f, i): [s] * 3 for f, s in ((0.1, 0.15), (1.0, 0.2)) for i in INITS}, labels=1000)
+    share = 244 / 400
+    common = 2 * share / (1 + share) / 5  # recall 1 and precision `share` of one class of five
+    best = max(row["f1"] for row in tables.rows(poor) if row["fraction"] == 1)
+    assert best - 0.02 < common
+    assert answer_of(poor)["headlines"][0] == (
+        f"How many labels are enough cannot be determined: the best macro F1 with all labels is {best:.2f}, and always "
+        f"predicting the most common class reaches {common:.2f}."
+    )
+    good = make.in_memory({("", 1.0, i): [0.9] * 3 for i in INITS})
+    assert answer_of(good, target=0.15)["headlines"][0] == (
+        "How many labels are enough cannot be determined: the target is macro F1 0.15, and always predicting the most "
+        "common class reaches 0.15."
+    )
+    assert "Enough is macro F1 0.16, the target." in answer_of(good, target=0.16)["headlines"][0]
+
+
+def test_fewer_seeds_with_all_labels_are_not_called_collapsed(make):
+    cells = {("", 0.1, i): [0.7, 0.71, 0.72] for i in INITS} | {("", 1.0, "mae"): [0.9]}
+    first = answer_of(make.in_memory(cells | {("", 1.0, "scratch"): ["collapsed"] * 3}))["headlines"][0]
+    assert first.endswith("cannot be determined: the models with all labels were trained once, and others more often.")
+
+
+def test_one_of_several_kinds_of_pre_training_is_named(make):
+    cells = {("", 1.0, "mae"): [0.8] * 3, ("", 1.0, "mae:mask_ratio=0.5"): [0.9] * 3}
+    first = answer_of(make.in_memory(cells))["headlines"][0]
+    assert "; with pre-training (mae), no number that was tried does" in first
+
+
+def test_no_row_is_worth_labels_without_a_difference(make):
+    """Seeds that differ in parallel tell nothing about other images; the images alone leave a doubt at all labels."""
+    near = (-0.01, 0.0, 0.01)
+    at = {0.1: (0.7, 0.85), 0.5: (0.85, 0.9), 1.0: (0.9, 0.92)}
+    cells = {("", f, i): [s + d for d in near] for f, pair in at.items() for i, s in zip(INITS, pair, strict=True)}
+    study = make.in_memory(cells, labels=1000)
+    answer = answer_of(study)
+    verdicts = {row["fraction"]: row["verdict"] for row in answer["paired"] if row["metric"] == "accuracy"}
+    worth = {row["fraction"]: row for row in answer["worth"]}
+    assert verdicts == {0.1: "higher", 0.5: "higher", 1.0: "no difference shown"}
+    assert worth[1.0]["times"] is None and worth[1.0]["note"] == label_efficiency.WITHOUT_DIFFERENCE
+    for fraction in (0.1, 0.5):
+        assert 1 < worth[fraction]["low"] <= worth[fraction]["times"] <= worth[fraction]["high"]
+    draws = study.image_draws("accuracy", study.of(Level("", 0.5), "mae"))
+    scratch = study.image_draws("accuracy", study.of(Level("", 1.0), "scratch"))
+    assert 0.3 < (draws > scratch).mean() < 0.7 and worth[0.5]["high"] == math.inf  # equally good, by these images
+    unsure = [row | {"low": 0.01, "high": 0.04, "holm_p": 0.1} for row in answer["paired"]]
+    notes = {row["note"] for row in label_efficiency.worth(study, unsure)}
+    assert notes == {label_efficiency.UNSURE_DIFFERENCE}
+
+
+def test_worth_says_what_equal_updates_show(make):
+    cells = {("", f, i): [s] * 3 for f, s in ((0.1, 0.7), (1.0, 0.9)) for i in INITS}
+    study = make.in_memory(cells | {(ARM, 0.1, i): [0.8] * 3 for i in INITS}, labels=1000)
+    given = {"init": "mae", "metric": "accuracy", "arm": ARM, "fraction": 0.1}
+    for low, high, p, note in (
+        (-0.1, 0.1, 1.0, label_efficiency.AT_EQUAL_UPDATES),
+        (0.1, 0.2, 0.3, label_efficiency.UNSURE_AT_EQUAL_UPDATES),
+        (-0.2, -0.1, 0.01, label_efficiency.LOWER_AT_EQUAL_UPDATES),
+    ):
+        row = given | {"low": low, "high": high, "holm_p": p, "verdict": ""}
+        (ten, _) = label_efficiency.worth(study, [row])
+        assert ten["note"] == note
