@@ -99,7 +99,8 @@ def find(directory: str | os.PathLike, train: str, validation: str, test: str, l
     inner = _inner(top / trained)
     validated, tested = (name if name is None else _below(top, name, inner) for name in (validated, tested))
     trained = _below(top, trained, inner)
-    return Layout(trained, validated, tested, unused, levels or certain_levels(top / trained))
+    others = [top / name for name in (validated, tested) if name]
+    return Layout(trained, validated, tested, unused, levels or certain_levels(top / trained, others=others))
 
 
 def levels_in(folder: Path) -> str:
@@ -124,21 +125,48 @@ def levels_in(folder: Path) -> str:
     return ""
 
 
-def certain_levels(folder: Path, field: str = "data.dir") -> str:
-    """`levels_in`. Raises UserError if the names do not show it; it says which field to set."""
+def certain_levels(folder: Path, field: str = "data.dir", others: Sequence[Path] = ()) -> str:
+    """`levels_in`, or what the `others`, the validation and test folders next to `folder`, show.
+
+    Classes are the same in all splits, and groups are not: if the outer folders of the others occur in `folder` and
+    the inner ones do not, the outer ones are classes, and the reverse. Raises UserError if the names do not show it;
+    it says which field to set.
+    """
     if levels := levels_in(folder):
         return levels
     names = folders(folder)
+    if levels := _levels_across(folder, others):
+        return levels
     times = Counter(inner for name in names for inner in folders(folder / name))
     outer = shortened(names, 5)
     common = [inner for inner, n in times.most_common(3) if n > 1]
     inner = ", ".join(sorted(common)) + (", ..." if len(times) > len(common) else "")
+    ways = [
+        f"data.levels={GROUP_CLASS} if {inner} are the classes",
+        f"data.levels={CLASS_GROUP} if {outer} are the classes and {inner} groups",
+        f"data.levels={CLASS} if {inner} mean nothing",
+    ]
+    if not others:
+        ways.append(f"data.train_split and data.test_split if {outer} are splits")
     raise UserError(
-        f"{field}: '{folder}': the folders {outer} hold folders of the same names ({inner}), so they may be splits, "
-        f"classes or groups (patients). Set data.levels={GROUP_CLASS} if {inner} are the classes, "
-        f"data.levels={CLASS_GROUP} if {outer} are the classes and {inner} groups, data.levels={CLASS} if {inner} mean "
-        f"nothing, or data.train_split and data.test_split if {outer} are splits"
+        f"{field}: '{folder}': the folders {outer} hold folders of the same names ({inner}), so they may be "
+        f"{'' if others else 'splits, '}classes or groups (patients). Set {', '.join(ways[:-1])}, or {ways[-1]}"
     )
+
+
+def _levels_across(folder: Path, others: Sequence[Path]) -> str:
+    """What the `others` show about the folders in `folder`, see `certain_levels`; "" if nothing."""
+
+    def names(places: Sequence[Path]) -> tuple[set[str], set[str]]:
+        paths = [place / name for place in places for name in folders(place)]
+        return {path.name.casefold() for path in paths}, {name.casefold() for path in paths for name in folders(path)}
+
+    (outer, inner), (other_outer, other_inner) = names([folder]), names(others)
+    if not other_outer or not other_inner:
+        return ""
+    if other_outer <= outer and not other_inner & inner:
+        return CLASS_GROUP
+    return GROUP_CLASS if other_inner <= inner and not other_outer & outer else ""
 
 
 def folders(path: Path, refuse_broken: bool = False) -> list[str]:

@@ -29,6 +29,7 @@ from mae_jax.data.groups import Groups
 from mae_jax.data.looks import Kept
 from mae_jax.runtime import disk
 from mae_jax.runtime.errors import UNUSABLE, UserError
+from mae_jax.runtime.files import other_format
 
 SYSTEM = {  # in lower case, in addition to names with a leading dot
     "thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "system volume information",  # Windows
@@ -245,10 +246,8 @@ def listed(
     absent = tables.missing(directory, names)
     if absent and (bad_images == "stop" or len(absent) == len(names)):
         skip = "" if len(absent) == len(names) else ", or data.bad_images='skip' to leave such rows out"
-        raise UserError(
-            f"{field}: {tables.missing_in_words(absent, len(names), directory)}; set data.dir to the folder that the "
-            f"paths are below{skip}"
-        )
+        advice = "set data.dir to the folder that the paths are below"
+        raise UserError(f"{field}: {tables.missing_in_words(absent, len(names), directory, advice)}{skip}")
     seen = checking.check(directory, names, bad_images, field, passed, progress, decoded)
     keep = seen.names
     row = {name: i for i, name in enumerate(names)}
@@ -458,6 +457,11 @@ def existing(directory: str | os.PathLike, split: str, field: str) -> Path:
     above = top.parent
     while not disk.is_dir(above):
         above = above.parent
+    if above == top.parent and disk.is_file(top):
+        packed = other_format(top)
+        table = top.suffix.lower() in tables.SUFFIXES and field == "data.dir"
+        if packed or table:
+            raise UserError(f"{field}: '{top}' is {packed or 'a table; set data.labels to it'}")
     inside = [e.name for e in entries(above, field) if is_folder(e, field) and not hidden(e.name)][:10]
     raise UserError(f"{field}: '{top}' is not a folder; '{above}' has {', '.join(inside) or 'no folders'}")
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import csv
 import os
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from mae_jax.runtime import disk
 from mae_jax.runtime.errors import UNUSABLE, UserError
+from mae_jax.runtime.files import other_format
 from mae_jax.runtime.places import local
 from mae_jax.runtime.text import count
 
@@ -31,6 +33,7 @@ USUAL = {  # names of columns in lower case without spaces and punctuation, the 
     ),
     "split": ("split", "set", "subset", "partition"),
 }  # fmt: skip
+SUFFIXES = (".csv", ".tsv", ".parquet", ".pq")
 MAX_BYTES = 2**31  # of a CSV file
 
 
@@ -130,12 +133,46 @@ def missing(directory: str | os.PathLike, names: Sequence[str]) -> list[str]:
     return [name for name in names if not disk.lexists(os.path.join(directory, name))]
 
 
-def missing_in_words(absent: Sequence[str], total: int, directory: str | os.PathLike) -> str:
-    """How many of `total` files do not exist, and the first of them."""
+def missing_in_words(absent: Sequence[str], total: int, directory: str | os.PathLike, advice: str) -> str:
+    """How many of `total` files do not exist, the first of them, and `advice`.
+
+    If there is a file with almost its name, the advice is to correct that name.
+    """
+    similar = other_spelling(directory, absent[0])
+    if similar:
+        advice = f"{similar} exists: write upper and lower case and accents in the table as in the files"
     return (
         f"{len(absent)} of {count(total, 'file')} {'does' if len(absent) == 1 else 'do'} not exist, the first is "
-        f"{Path(directory, absent[0])}"
+        f"{Path(directory, absent[0])}; {advice}"
     )
+
+
+def other_spelling(directory: str | os.PathLike, name: str) -> str:
+    """The existing file whose path differs from `name` below `directory` only in case or in how accents are written.
+
+    "" if there is none. Files from Windows and macOS often differ so, because these systems take both for the same.
+    """
+    start, *parts = PurePosixPath(os.path.join(directory, name)).parts
+    place = Path(start)
+    if not place.is_absolute():
+        place, parts = Path(), [start, *parts]
+    for part in parts:
+        if disk.lexists(place / part):
+            place /= part
+            continue
+        try:
+            inside = os.listdir(place)
+        except OSError:
+            return ""
+        same = [entry for entry in inside if _folded(entry) == _folded(part)]
+        if not same:
+            return ""
+        place /= min(same)
+    return str(place)
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
 def ordered(labels: Sequence[str]) -> tuple[str, ...]:
@@ -175,9 +212,10 @@ def _columns(header: Sequence[str], columns: str, path: Path) -> dict[str, int]:
         usual = [i for i in _usual(header, role) if i not in column_of.values()]
         if role not in column_of and usual:
             column_of[role] = usual[0]
-    for role in ("path", "label"):
-        if role not in column_of:
-            raise UserError(f"{FIELD}: {has}; name the {role} column with data.columns='{role}=COLUMN'")
+    if absent := [role for role in ("path", "label") if role not in column_of]:
+        what = f"the {' and '.join(absent)} {'column' if len(absent) == 1 else 'columns'}"
+        given = ",".join(f"{role}=COLUMN" for role in absent)
+        raise UserError(f"{FIELD}: {has}; name {what} with data.columns='{given}'")
     return {role: column_of[role] for role in ROLES if role in column_of}
 
 
@@ -189,6 +227,8 @@ def _rows(path: Path, field: str = FIELD) -> tuple[list[str], list[list[str]]]:
     try:
         if path.suffix.lower() in (".parquet", ".pq"):
             return _parquet(path, field)
+        if other := other_format(path):
+            raise UserError(f"{field}={path} is {other}")
         if path.stat().st_size > MAX_BYTES:
             raise UserError(f"{field}={path} has {path.stat().st_size} bytes, but at most {MAX_BYTES} are allowed")
         text = disk.read_text(path, encoding="utf-8-sig")
@@ -223,5 +263,12 @@ def _parquet(path: Path, field: str) -> tuple[list[str], list[list[str]]]:
         table = parquet.read_table(path)
     except (pyarrow.ArrowException, ValueError) as error:
         raise UserError(f"{field}={path} is not a Parquet file that can be read ({error})") from None
-    columns = [["" if v is None else str(v) for v in column.to_pylist()] for column in table.columns]
+    columns = [[_text(value) for value in column.to_pylist()] for column in table.columns]
     return list(table.column_names), [list(row) for row in zip(*columns, strict=True)]
+
+
+def _text(value: object) -> str:
+    """A value of a Parquet file as a CSV file has it: pandas turns whole numbers next to missing ones into floats."""
+    if value is None or value != value:  # only nan differs from itself
+        return ""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mae_jax import models
 from mae_jax.config.fields import RunConfig
 from mae_jax.config.loading import hparams
 from mae_jax.data import splits
@@ -44,6 +45,7 @@ def run(run_dir: Path, out: Path | None = None, *, directory: str = "", n: int =
     UserError if the run is not finished or `block` does not exist.
     """
     network, config = export.load(run_dir)
+    block = models.block_index(network.shape, block, "--block")
     held = [(source, part[:: max(1, len(part) // n)]) for source, part in images_of(config, directory)]
     chosen = reconstruction_sheets.in_turn(held, n)
     transforms, images = [Decode(), CenterResize(network.shape.image_size)], []
@@ -63,7 +65,7 @@ def run(run_dir: Path, out: Path | None = None, *, directory: str = "", n: int =
         writers.close()
     names = ", ".join(source.names[index] for source, index in chosen)
     lines = [
-        f"{network.origin}, block {block % network.shape.depth}. Colors of components mean the same in all pictures;",
+        f"{network.origin}, block {block}. Colors of components mean the same in all pictures;",
         "each attention map is scaled to its own maximum.",
     ]
     out = out or run_dir / f"{PICTURE}.png"

@@ -17,6 +17,7 @@ from mae_jax.models.mae import MAE
 from mae_jax.models.resnet import ResNet
 from mae_jax.models.vit import SIZES, Encoder, ViT, ViTConfig
 from mae_jax.runtime.errors import UserError
+from mae_jax.runtime.text import count
 
 __all__ = ["BATCH_NORM_EPSILON", "SIZES", "Params", "ViTConfig", "apply", "attention", "batch_norm", "batch_statistics"]
 __all__ += ["features", "head", "init", "pooled"]
@@ -75,7 +76,7 @@ def features(
     The class token comes first, then the patches, without registers. With `ids_keep`, only those patches are encoded.
     Raises UserError for a block that does not exist.
     """
-    return _encoder(shape, encoder).features(images, tuple(_block(shape, i) for i in blocks), ids_keep)
+    return _encoder(shape, encoder).features(images, tuple(block_index(shape, i) for i in blocks), ids_keep)
 
 
 def attention(
@@ -86,7 +87,7 @@ def attention(
     `encoder` is a network's `params["encoder"]`. The second-to-last axis indexes queries, the last one keys; both
     list the class token, the registers, then the patches. Raises UserError for a block that does not exist.
     """
-    return _encoder(shape, encoder).attention(images, _block(shape, block))
+    return _encoder(shape, encoder).attention(images, block_index(shape, block))
 
 
 def _encoder(shape: ViTConfig, params: Params) -> Encoder:
@@ -96,7 +97,12 @@ def _encoder(shape: ViTConfig, params: Params) -> Encoder:
     return nnx.merge(_graphdef("encoder" if "norm" in params else "encoder without norm", shape), params)
 
 
-def _block(shape: ViTConfig, number: int) -> int:
+def block_index(shape: ViTConfig, number: int, name: str = "block") -> int:
+    """The index of a block whose number may count from the end. Raises UserError that calls the number `name`."""
     if not -shape.depth <= number < shape.depth:
-        raise UserError(f"block={number} is out of range; use 0 to {shape.depth - 1}, or -1 for the last block")
+        allowed = f"0 to {shape.depth - 1}" if shape.depth > 1 else "0"
+        raise UserError(
+            f"{name}={number} is out of range; the network has {count(shape.depth, 'block')}, so use {allowed}, or -1 "
+            f"for the last one"
+        )
     return number % shape.depth

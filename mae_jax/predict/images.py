@@ -12,12 +12,12 @@ from mae_jax.data import checking, prepared, sources, tables
 from mae_jax.data.checking import ReadError
 from mae_jax.data.decode import load_image
 from mae_jax.data.sources import Source
-from mae_jax.runtime.disk import exists, is_dir
+from mae_jax.runtime.disk import exists, is_dir, is_file
 from mae_jax.runtime.errors import UserError
+from mae_jax.runtime.files import other_format
 from mae_jax.runtime.places import local
 
 STOP, SKIP = "stop", "skip"
-TABLES = (".csv", ".tsv", ".parquet", ".pq")
 Images = str | os.PathLike | np.ndarray | Sequence[str | os.PathLike | np.ndarray]
 
 
@@ -31,21 +31,22 @@ def named(
     `field` if there are no images, and with `bad_images="stop"` if a file of the table is missing.
     """
     path = place_of(place, field)
-    if directory and path.suffix.lower() not in TABLES:
+    if directory and path.suffix.lower() not in tables.SUFFIXES:
         raise UserError(f"--dir={directory} is for a table of paths, but {field}={place} is not one; omit it")
     if is_dir(path):
         return sources.unlabeled_folder(path, field=field, check=False)
-    if path.suffix.lower() in TABLES:
+    if path.suffix.lower() in tables.SUFFIXES:
         folder, names = tables.read_paths(path, columns, field, directory)
         absent = tables.missing(folder, names)
         if absent and (bad_images == STOP or len(absent) == len(names)):
-            option = (
-                "set --dir to the folder that the paths are below" if field.startswith("--") else "correct the paths"
-            )
+            command = field.startswith("--")
+            advice = "set --dir to the folder that the paths are below" if command else "correct the paths"
             skip = "" if len(absent) == len(names) else f", or {field.partition('images')[0]}bad_images={SKIP}"
-            raise UserError(f"{field}={place}: {tables.missing_in_words(absent, len(names), folder)}; {option}{skip}")
+            raise UserError(f"{field}={place}: {tables.missing_in_words(absent, len(names), folder, advice)}{skip}")
         return _of_files(names, folder)
     if exists(path):
+        if is_file(path) and (packed := other_format(path)):
+            raise UserError(f"{field}={place} is {packed}")
         return _of_files([path.name], path.parent)
     name, _, split = place.partition("/")
     return prepared.of_splits(name, split, field=field)

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import io
 import os
+import zipfile
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -49,6 +50,43 @@ def replacing_path(path: Path) -> Iterator[Path]:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
         raise
+
+
+_PACKED = {  # first bytes of files that hold other files
+    b"PK\x03\x04": "a .zip archive",
+    b"Rar!": "a .rar archive",
+    b"7z\xbc\xaf": "a .7z archive",
+    b"\x1f\x8b": "a .gz archive",
+    b"BZh": "a .bz2 archive",
+    b"\xfd7zXZ": "a .xz archive",
+}
+
+
+def other_format(path: Path) -> str:
+    """What an archive or a spreadsheet is, and what to do with it, as the end of a message; "" for other files.
+
+    People name them in place of a folder of images or a table of labels.
+    """
+    try:
+        with open(path, "rb") as file:
+            start = file.read(512)
+    except OSError:
+        return ""  # who opens the file reports that
+    if start.startswith(b"\xd0\xcf\x11\xe0") or (start.startswith(b"PK\x03\x04") and _is_spreadsheet(path)):
+        return "a spreadsheet; save it as CSV in UTF-8"
+    what = next((name for magic, name in _PACKED.items() if start.startswith(magic)), "")
+    what = what or ("a .tar archive" if start[257:262] == b"ustar" else "")
+    return f"{what}; unpack it and name its folder" if what else ""
+
+
+def _is_spreadsheet(path: Path) -> bool:
+    """Whether a .zip archive is a workbook of Excel or LibreOffice."""
+    try:
+        with zipfile.ZipFile(path) as opened:
+            names = set(opened.namelist())
+    except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError):
+        return False
+    return "xl/workbook.xml" in names or {"mimetype", "content.xml"} <= names
 
 
 def save_picture(path: Path, picture: Image.Image, **options: Any) -> None:

@@ -56,7 +56,7 @@ def finetune(
     With `data.val_folds`, this is the model that all images train, whose epoch the models without one fold choose. With
     a `fold`, counted from 0, it is one of these.
     """
-    first = initial_weights.first_weights(config)
+    first = initial_weights.first_weights(config, cache)
     data = splits.labeled(config.data, on_progress, cache, select=labeling.selector(config, mesh, cache), fold=fold)
     classes = data.train.classes
     resolved = resolve_finetune(config, data, mesh.size)

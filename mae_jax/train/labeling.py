@@ -35,7 +35,7 @@ def selector(config: RunConfig, mesh: Mesh, cache: splits.DataCache | None) -> s
     if config.data.subset not in BY_FEATURES:
         return None
     encoder = _encoder_of(config)
-    first = initial_weights.first_weights(encoder)
+    first = initial_weights.first_weights(encoder, cache)
     spec = spec_of(encoder, resolve(encoder, 1, mesh.size), mesh, 1)
     cached = (cache or splits.DataCache()).features(Features)
     key = (encoder.init, encoder.init_from, None, spec.shape, spec.mean, spec.std, encoder.model.pool)

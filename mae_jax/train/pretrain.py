@@ -25,7 +25,7 @@ def pretrain(
     config: RunConfig, mesh: Mesh, on_progress: labeled_sets.OnProgress | None, cache: splits.DataCache | None
 ) -> Task:
     """Builds a task without labels. An autoencoder also shows reconstructions. Raises UserError."""
-    first = initial_weights.first_weights(config)
+    first = initial_weights.first_weights(config, cache)
     data = splits.unlabeled(config.data, on_progress, cache)
     sizes, weights = [len(i) for i in data.train_idx], tuple(config.data.weights)
     resolved = resolve(config, sum(sizes), mesh.size, config.train.epoch_images or data.available)

@@ -47,7 +47,7 @@ def probe(
     module, _, function = config.traits.fit.partition(":")
     fit = getattr(importlib.import_module(module), function)
     cache = cache or splits.DataCache()
-    first = initial_weights.first_weights(config) if config.has_network else None
+    first = initial_weights.first_weights(config, cache) if config.has_network else None
     data = splits.labeled(config.data, on_progress, cache, select=labeling.selector(config, mesh, cache))
     classes, p = data.train.classes, config.probe
     resolved = dataclasses.replace(resolve(config, len(data.train_idx), mesh.size), steps=0, warmup_steps=0)

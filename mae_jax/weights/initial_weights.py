@@ -12,6 +12,7 @@ from mae_jax.config.fields import DataFields, RunConfig, changed
 from mae_jax.config.naming import source_label
 from mae_jax.config.schedule import resolve
 from mae_jax.config.tasks import DECODING, TRAINED
+from mae_jax.data.splits import DataCache
 from mae_jax.models import Params
 from mae_jax.rundir import contents
 from mae_jax.runtime.disk import exists
@@ -23,16 +24,21 @@ from mae_jax.step.spec import StepSpec
 from mae_jax.weights import own_run, reader, transfer
 
 
-def first_weights(config: RunConfig) -> Callable[[StepSpec, Params], Params]:
+def first_weights(config: RunConfig, cache: DataCache | None = None) -> Callable[[StepSpec, Params], Params]:
     """A function (spec, random parameters) -> initial parameters, according to the config's `init` and `init_from`.
 
     `init=mae` reads a run directory: the newest checkpoint of a pre-training, or the tested network of a finished
     fine-tuning or linear probe. `init=weights` reads a file or folder of other code (`weights.read`). A classifier
-    takes only the encoder, an autoencoder also the decoder. Raises UserError if the source is missing, unfinished or of
-    another shape, before any image is read.
+    takes only the encoder, an autoencoder also the decoder. What is loaded is printed, once for all runs that share
+    `cache`. Raises UserError if the source is missing, unfinished or of another shape, before any image is read.
     """
     if config.init == "scratch":
         return lambda spec, params: params
+    once = (cache or DataCache()).once
+
+    def say(lines: str) -> None:
+        once(("initial weights", lines), lambda: note(lines))
+
     saved = None
     if config.init == "mae":
         saved = saved_run(Path(config.init_from), "init_from")
@@ -42,7 +48,7 @@ def first_weights(config: RunConfig) -> Callable[[StepSpec, Params], Params]:
                     f"init_from={config.init_from} is a run of task {saved.task} that is not finished; rerun its "
                     f"command to finish it"
                 )
-            note(f"note: the pre-training in {config.init_from} has not finished; its newest checkpoint is used")
+            say(f"note: the pre-training in {config.init_from} has not finished; its newest checkpoint is used")
         scale = tuple(saved.data.mean), tuple(saved.data.std)
         source = reader.Weights({}, shape_of(saved), saved.traits.network, config.init_from, *scale)
     else:
@@ -50,7 +56,7 @@ def first_weights(config: RunConfig) -> Callable[[StepSpec, Params], Params]:
     notes = transfer.compare(shape_of(config), source, "init_from")
     for name in ("mean", "std"):
         if getattr(source, name) != tuple(getattr(config.data, name)):
-            note(
+            say(
                 f"note: data.{name} is {tuple(getattr(config.data, name))}, but {config.init_from} was trained with "
                 f"{getattr(source, name)}; the encoder receives images normalized differently"
             )
@@ -64,10 +70,9 @@ def first_weights(config: RunConfig) -> Callable[[StepSpec, Params], Params]:
         elif config.init == "mae":
             loaded, tested = own_run.load(Path(config.init_from), "init_from")
             detail = f": the encoder of a {tested.traits.words} on {source_label(tested.data)}; its head is not used"
-        note(f"  initial weights from {config.init_from}{detail}: {spec.shape.words}")
         taken, more = transfer.transfer(params, spec.shape, loaded)
-        for line in (*source.notes, *notes, *more):
-            note(f"  note: {line}")
+        lines = [f"  initial weights from {config.init_from}{detail}: {spec.shape.words}"]
+        say("\n".join([*lines, *(f"  note: {line}" for line in (*source.notes, *notes, *more))]))
         return taken
 
     return start

@@ -114,3 +114,19 @@ def test_patients_with_several_classes_are_refused_until_levels_are_given(tmp_pa
         layout_of(tmp_path)
     for levels in ("class", "class/group", "group/class"):
         assert layouts.find(tmp_path, "auto", "auto", "auto", levels) == Layout("", levels=levels)
+
+
+@pytest.mark.parametrize("levels", ["class/group", "group/class"])
+def test_folders_of_patients_are_known_by_the_other_splits(tmp_path, levels):
+    for split, groups in (("Training", "p1 p2 p3"), ("valid", "p4"), ("Testing", "p5 p6")):
+        for group in groups.split():
+            for name in ("lymph", "neutro") if split == "Training" else ("Lymph",):
+                place = f"{name}/{group}" if levels == "class/group" else f"{group}/{name}"
+                tree(tmp_path, f"{split}/{place}/1.png")
+    assert layout_of(tmp_path) == Layout("Training", "valid", "Testing", levels=levels)
+    for place in ("lymph/p1", "p1/lymph"):  # a patient on both sides: nothing shows which level has the classes
+        tree(tmp_path, f"Testing/{place}/1.png")
+    with pytest.raises(UserError) as error:
+        layout_of(tmp_path)
+    assert "so they may be classes or groups (patients). Set data.levels=group/class if" in str(error.value)
+    assert ", or data.levels=class if" in str(error.value) and "test_split" not in str(error.value)

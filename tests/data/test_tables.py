@@ -1,5 +1,6 @@
 """Tables of labels: columns by usual and by given names, groups and splits, and what is refused."""
 
+import math
 from pathlib import Path
 
 import pyarrow
@@ -48,6 +49,8 @@ def test_a_row_that_is_there_twice_counts_once(tmp_path):
         ("path,label\n1.png,a\n2.png,\n", "", "row 2: column 'label' is empty"),
         ("path,label\n1.png,a,b\n", "", "row 1: 3 values for 2 columns"),
         ("path,kind\n1.png,a\n", "", "has the columns path, kind; name the label column with data.columns='label=COL"),
+        ("file,kind\n1.png,a\n", "", "columns file, kind; name the label column with data.columns='label=COLUMN'"),
+        ("plik,typ\n1.png,a\n", "", "name the path and label columns with data.columns='path=COLUMN,label=COLUMN'"),
         ("path,label\n1.png,a\n", "label=kind", "'kind' is not a column"),
         ("path,label\n1.png,a\n", "klass=label", "'klass=label' is not ROLE=COLUMN"),
         ("path,label\n", "", "has no rows"),
@@ -95,3 +98,29 @@ def test_home_directories_in_a_table_are_expanded_and_addresses_refused(tmp_path
             tables.read(file)
         with pytest.raises(UserError, match=f"^--images: .*row 2: path.*{message}"):
             tables.read_paths(file)
+
+
+def test_whole_numbers_in_parquet_are_written_as_such_and_nan_is_empty(tmp_path):
+    columns = {"path": ["1.png", "2.png", "3.png"], "label": [0.0, 10.0, 2.0], "group": [7.0, math.nan, 0.5]}
+    parquet.write_table(pyarrow.table(columns), tmp_path / "l.parquet")
+    table = tables.read(tmp_path / "l.parquet")
+    assert table.labels == ("0", "10", "2") and table.classes == ("0", "2", "10") and table.groups == ("7", "", "0.5")
+    parquet.write_table(pyarrow.table(columns | {"label": [0.0, math.nan, 2.0]}), tmp_path / "l.parquet")
+    with pytest.raises(UserError, match="row 2: column 'label' is empty"):
+        tables.read(tmp_path / "l.parquet")
+
+
+@pytest.mark.parametrize(
+    ("written", "file"),
+    [("zdjecia/img_1.JPG", "Zdjecia/IMG_1.jpg"), ("kom\u00f3rki/1.png", "komo\u0301rki/1.png")],
+    ids=["case", "accents"],
+)
+def test_a_file_with_almost_the_name_of_a_missing_one_is_named(tmp_path, monkeypatch, written, file):
+    (tmp_path / file).parent.mkdir()
+    (tmp_path / file).touch()
+    words = tables.missing_in_words([written], 2, tmp_path, "set data.dir")
+    assert words.startswith(f"1 of 2 files does not exist, the first is {tmp_path / written}; {tmp_path / file} exists")
+    monkeypatch.chdir(tmp_path)
+    assert tables.other_spelling("", written) == file and tables.other_spelling(".", str(tmp_path / written))
+    assert tables.other_spelling("", "other/1.png") == tables.other_spelling(tmp_path / file, "x") == ""
+    assert tables.missing_in_words(["other.png"], 1, "", "set data.dir").endswith("other.png; set data.dir")

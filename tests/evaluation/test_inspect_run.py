@@ -45,7 +45,10 @@ def test_wrong_arguments_are_named(finished, capsys, tmp_path):
         ((tmp_path,), "is not a run directory"),
         ((finished, "--n", 0), "--n=0 is out of range"),
         ((finished, "--out", tmp_path / "picture"), "picture is not allowed; name a file ending in .png"),
-        ((finished, "--block", 9), "block=9 is out of range; use 0 to 1, or -1 for the last block"),
+        (
+            (finished, "--block", 9),
+            "--block=9 is out of range; the network has 2 blocks, so use 0 to 1, or -1 for the last one",
+        ),
     ):
         with pytest.raises((SystemExit, UserError)) as refused:
             call(*arguments)

@@ -114,7 +114,7 @@ def test_attention_weights_are_those_of_the_forward_pass(params):
     kernel[..., :16], bias[:16] = 0, 0  # a query of 0: all tokens get equal attention
     silent["block_01"] = block | {"attn": block["attn"] | {"qkv": {"kernel": kernel, "bias": bias}}}
     np.testing.assert_allclose(attention(SHAPE, silent, IMAGES, -1), 1 / 20, rtol=1e-5)
-    with pytest.raises(UserError, match=r"block=2 is out of range; use 0 to 1, or -1"):
+    with pytest.raises(UserError, match=r"^block=2 is out of range; the network has 2 blocks, so use 0 to 1, or -1"):
         attention(SHAPE, encoder, IMAGES, 2)
 
 

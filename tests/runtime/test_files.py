@@ -8,6 +8,7 @@ import socket
 import struct
 import subprocess
 import sys
+import zipfile
 import zlib
 from pathlib import Path
 
@@ -15,7 +16,8 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
-from mae_jax.data import layouts, loaders, sources, splits
+from mae_jax.data import layouts, loaders, sources, splits, tables
+from mae_jax.predict import images
 from mae_jax.runtime import files
 from mae_jax.runtime.errors import UserError
 from mae_jax.train import finetune
@@ -368,3 +370,35 @@ def test_pictures_and_arrays_are_read_as_they_were_written(tmp_path):
     with np.load(tmp_path / "a.npz") as saved:
         np.testing.assert_array_equal(saved["x"], pixels)
         assert saved.files == ["x", "y"]
+
+
+def packed(path: Path, *names: str) -> Path:
+    with zipfile.ZipFile(path, "w") as file:
+        for name in names:
+            file.writestr(name, "x")
+    return path
+
+
+@pytest.mark.parametrize("start", [b"Rar!", b"7z\xbc\xaf", b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\0" * 257 + b"ustar"])
+def test_archives_are_not_taken_for_folders_or_tables(tmp_path, start):
+    (tmp_path / "a").write_bytes(start + b"\0" * 99)
+    for path in (tmp_path / "a", packed(tmp_path / "cells.zip", "A/1.png")):
+        says = r"[.]\w+ archive; unpack it and name its folder$"
+        with pytest.raises(UserError, match=f"^data.dir: '.*' is a {says}"):
+            sources.existing(path, "", "data.dir")
+        with pytest.raises(UserError, match=f"^data.labels=.* is a {says}"):
+            tables.read(path)
+        with pytest.raises(UserError, match=f"^--images=.* is a {says}"):
+            images.named(str(path))
+
+
+def test_spreadsheets_and_tables_in_place_of_folders_are_named(tmp_path):
+    (tmp_path / "old.xls").write_bytes(b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1")
+    new = packed(tmp_path / "l.xlsx", "docProps/app.xml", "xl/workbook.xml")
+    for path in (tmp_path / "old.xls", new, packed(tmp_path / "l.ods", "mimetype", "content.xml")):
+        with pytest.raises(UserError, match="is a spreadsheet; save it as CSV in UTF-8"):
+            tables.read(path)
+    (tmp_path / "l.csv").write_text("path,label\n")
+    with pytest.raises(UserError, match="l.csv' is a table; set data.labels to it"):
+        sources.existing(tmp_path / "l.csv", "", "data.dir")
+    assert not files.other_format(tmp_path / "l.csv") and not files.other_format(tmp_path / "none")

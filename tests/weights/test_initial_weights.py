@@ -4,6 +4,7 @@ import pytest
 
 from mae_jax.config.fields import changed
 from mae_jax.config.validation import validate
+from mae_jax.data.splits import DataCache
 from mae_jax.rundir import contents, identity
 from mae_jax.runtime.errors import UserError
 from mae_jax.weights import initial_weights
@@ -59,3 +60,13 @@ def test_the_data_of_earlier_runs_is_followed_to_the_first(tiny_config, tmp_path
     result = initial_weights.earlier_data(config)
     assert [(task, data.synthetic_size) for task, data in result] == [("pretrain", 48), ("pretrain", 32)]
     assert initial_weights.earlier_data(validate(tiny_config())) == []
+
+
+def test_runs_that_share_a_cache_print_what_they_load_once(tiny_config, tmp_path, capsys):
+    place = saved(tmp_path / "pre", validate(tiny_config("pretrain")))
+    cache = DataCache()
+    for _ in range(3):
+        initial_weights.first_weights(started(validate(tiny_config()), place), cache)
+    assert capsys.readouterr().out.count("has not finished") == 1
+    initial_weights.first_weights(started(validate(tiny_config()), place))
+    assert capsys.readouterr().out.count("has not finished") == 1
