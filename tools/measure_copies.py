@@ -47,6 +47,17 @@ def nucleus(rng: np.random.Generator, noise: float, texture: float = 0.0, colors
     return finished(rng, plane, noise, colors)
 
 
+def nuclei_anywhere(rng: np.random.Generator, n: int, noise: float) -> Pixels:
+    """Bright blurred ellipses anywhere on black."""
+    y, x = grid()
+    plane = np.full(x.shape, 8.0)
+    for _ in range(n):
+        cx, cy = rng.uniform(-0.3, 0.3, 2)
+        u, v = (x - cx) / rng.uniform(0.09, 0.16), (y - cy) / rng.uniform(0.09, 0.16)
+        plane = np.maximum(plane, gaussian_filter(rng.uniform(100, 240) * (u * u + v * v < 1), 2))
+    return finished(rng, plane, noise)
+
+
 def gradient(rng: np.random.Generator, noise: float) -> Pixels:
     """An empty tile that is brighter on one side."""
     y, x = grid()
@@ -96,6 +107,7 @@ SETS: dict[str, Callable[[np.random.Generator, int], Pixels]] = {
     "one drawn shape with noise": lambda rng, i: shape(rng, i, 6),
     "generated cells": lambda rng, i: synthetic.draw_cell(rng, i % 5, SIDE),
     "generated tissue": lambda rng, i: synthetic.draw_tissue(rng, SIDE),
+    "one or several nuclei anywhere with noise": lambda rng, i: nuclei_anywhere(rng, 1 + i % 2 * (2 + i % 3), 3),
 }
 
 

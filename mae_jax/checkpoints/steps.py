@@ -173,6 +173,8 @@ def saved_config(workdir: Path, field: str) -> RunConfig:
             f"{field}={workdir} is the directory of {count(len(runs), 'run')}; name one: "
             f"{contents.listed(Path(workdir), runs)}"
         )
+    if not exists(workdir):
+        raise UserError(f"{field}={workdir} does not exist; name the directory of a run")
     if not is_file(path):
         raise UserError(
             f"{field}={workdir} is not a run directory (no {contents.CONFIG}); pre-train first, for example with "

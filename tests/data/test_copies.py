@@ -35,6 +35,17 @@ def nucleus(rng: np.random.Generator, colors=(1.0, 1.0, 1.0)) -> np.ndarray:
     return finished(gaussian_filter(inside, rng.uniform(2, 5)) * rng.uniform(120, 220) + 10, rng, 0, colors)
 
 
+def nuclei(rng: np.random.Generator, n: int) -> np.ndarray:
+    """Nuclei anywhere on a dark background with noise, as in fluorescence."""
+    y, x = grid()
+    plane = np.full(x.shape, 8.0)
+    for _ in range(n):
+        cx, cy = rng.uniform(-0.3, 0.3, 2)
+        u, v = ((x - cx) / rng.uniform(0.09, 0.16), (y - cy) / rng.uniform(0.09, 0.16))
+        plane = np.maximum(plane, gaussian_filter(rng.uniform(100, 240) * (u * u + v * v < 1), 2))
+    return finished(plane, rng, 3)
+
+
 def gradient(rng: np.random.Generator) -> np.ndarray:
     y, x = grid()
     angle = rng.uniform(0, 2 * np.pi)
@@ -87,6 +98,17 @@ def test_copies_among_images_that_resemble_each_other_are_found():
         encoded((0.8 * images[4]).astype(np.uint8), 90),
     ]
     assert copies_in([encoded(image) for image in images] + result) == {(i, N + i) for i in range(len(result))}
+
+
+def test_nuclei_of_one_shape_differ_in_their_noise(monkeypatch):
+    rng = np.random.default_rng(4)
+    images = [nuclei(rng, 1) for _ in range(40)] + [nuclei(rng, int(rng.integers(3, 6))) for _ in range(40)]
+    data = [encoded(image) for image in images]
+    moved = np.pad(images[2], ((6, 0), (0, 5), (0, 0)))[:-6, 5:]
+    data += [encoded(images[0], 90), encoded(images[1][:86, 10:], 90), encoded(moved, 90)]
+    assert copies_in(data) == {(i, len(images) + i) for i in range(3)}
+    monkeypatch.setattr(copies, "same_detail", lambda *_: True)
+    assert len(copies_in(data)) > 20  # their shapes alone agree
 
 
 @pytest.mark.parametrize("n", [2, 5, 12])

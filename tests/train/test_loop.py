@@ -338,7 +338,7 @@ def test_an_encoder_of_another_shape_is_refused(tmp_path, tiny_config):
     with pytest.raises(UserError, match="width is 32 in the config and 16 in the weights"):
         loop.run(config, tmp_path / "cell")
     config.init_from = str(tmp_path / "nothing")
-    with pytest.raises(UserError, match="is not a run directory .* pre-train first"):
+    with pytest.raises(UserError, match="init_from=.*nothing does not exist; name the directory of a run"):
         loop.run(config, tmp_path / "cell")
 
 
