@@ -71,7 +71,8 @@ def _head(weights: Weights, form: str) -> str:
 def _title(weights: Weights, run: dict[str, Any]) -> str:
     s = weights.shape
     network = (
-        f"This ViT has {s.width} features, {s.depth} blocks, {s.heads} heads and patches of {s.patch_size} pixels."
+        f"This ViT has {s.width} features, {count(s.depth, 'block')}, {count(s.heads, 'head')} and patches of "
+        f"{s.patch_size} pixels."
         if s.family == "vit"
         else f"This network is a ResNet-18 with {'group' if s.norm == 'group' else 'frozen batch'} norm."
     )
