@@ -13,6 +13,7 @@ from mae_jax.config.fields import StudyConfig, SweepConfig
 from mae_jax.config.loading import flatten, with_defaults
 from mae_jax.config.tasks import EVALUATIONS, in_words
 from mae_jax.report import stats
+from mae_jax.report.analysis import FEW_GROUPS
 from mae_jax.rundir import contents, lock
 from mae_jax.rundir.predictions import Predictions, read_predictions
 from mae_jax.runtime.disk import exists, is_dir, is_file, readable
@@ -240,16 +241,22 @@ def _paired(a: Entry, b: Entry) -> list[str]:
     if not shared or (predictions[0].labels[at[0]] != predictions[1].labels[at[1]]).any():
         why = "their labels differ" if shared else "they have no test image in common"
         return [f"scores: not compared, because {why}"]
+    return [f"{count(len(shared), 'test image')} in both", *_differences(predictions, at, n_classes)]
+
+
+def _differences(predictions: list[Predictions], at: list[np.ndarray], n_classes: int) -> list[str]:
+    """Lines about the scores of two runs on the images `at` of each, and their paired differences."""
     terms = [
         stats.image_terms(one.labels[i], one.predictions[i], one.confidence[i], None, n_classes)
         for one, i in zip(predictions, at, strict=True)
     ]
     units, of_what = _units(predictions[0], at[0])
-    lines = [f"{count(len(shared), 'test image')} in both"]
+    lines = []
     draws = stats.bootstrap(terms, units, lambda sums: stats.metrics_from_sums(sums, n_classes))
     points = [stats.metrics_from_sums(t.sum(0), n_classes) for t in terms]
     for name, words in (("accuracy", "accuracy"), ("f1", "macro F1")):
-        low, high = stats.percentile_interval(draws[name][1] - draws[name][0])
+        drawn = stats.allow_for_few_units(draws[name], int(units.max()) + 1)
+        low, high = stats.percentile_interval(drawn[1] - drawn[0])
         one, two = (float(point[name]) for point in points)
         lines.append(
             f"  {words}: A {one:.4f}, B {two:.4f}, B - A {two - one:+.4f} (95 % interval {low:+.4f} to {high:+.4f})"
@@ -258,7 +265,10 @@ def _paired(a: Entry, b: Entry) -> list[str]:
     only = [int((rights[0] & ~rights[1]).sum()), int((rights[1] & ~rights[0]).sum())]
     p = stats.mcnemar(*rights)
     lines.append(f"  correct only in A: {only[0]}, only in B: {only[1]}; McNemar's exact test p = {p:.3g}")
-    return [*lines, f"  the intervals resample {of_what}; they do not include differences between seeds"]
+    lines.append(f"  the intervals resample {of_what}; they do not include differences between seeds")
+    if "groups" in of_what and units.max() + 1 < FEW_GROUPS:
+        lines.append("  they are widened for so few groups, which say little about others")
+    return lines
 
 
 def _class_names(entry: Entry) -> list[str]:

@@ -4,6 +4,7 @@ import errno
 import io
 import json
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -132,3 +133,16 @@ def test_groups_of_a_comparison_are_those_of_the_images_that_both_runs_have():
     some = Predictions(tuple("abcd"), np.zeros(4, int), np.zeros(4, int), np.ones(4), groups, None)
     units, words = overview._units(some, np.array([1, 2, 3]))
     assert units[0] == units[1] != units[2] and words == "2 groups of images"
+
+
+def test_two_groups_do_not_make_a_difference_certain():
+    number, labels = np.arange(40), np.arange(40) % 2
+    names, groups = tuple(map(str, number)), ("slide 1",) * 20 + ("slide 2",) * 20
+    runs = []
+    for wrong in ((8, 9), (12, 14)):  # of the 20 images of each slide
+        predicted = np.where(number % 20 < np.repeat(wrong, 20), 1 - labels, labels)
+        runs.append(Predictions(names, labels, predicted, np.ones(40), groups, None))
+    lines = overview._differences(runs, [number] * 2, 2)
+    low, high = (float(x) for x in re.search(r"accuracy.*interval ([+-][\d.]+) to ([+-][\d.]+)", lines[0]).groups())
+    assert low < -0.4 and 0 < high  # Student's t with one degree of freedom; the plain bootstrap gives -0.25 to -0.20
+    assert lines[-1] == "  they are widened for so few groups, which say little about others"
