@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mae_jax.data.splits import DataCache
 from mae_jax.predict import images as reading
 from mae_jax.predict import loading, writers
 from mae_jax.predict.model import Batch, Model
@@ -48,8 +49,9 @@ def models_of(place: str, every_run: bool = False) -> Iterator[tuple[str, Model]
         raise UserError(f"{place} is a study; name one of its runs listed above, or use --all for all of them")
     if not runs:
         yield "", loading.load(path, "RUN")
+    cache = DataCache()
     for run in runs:
-        yield str(run.relative_to(path)), loading.load(run, "RUN")
+        yield str(run.relative_to(path)), loading.load(run, "RUN", cache)
 
 
 def predict(place: str, images: str, out: Path, options: Options = Options()) -> dict[str, int]:

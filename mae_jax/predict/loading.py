@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 from mae_jax.checkpoints import steps
 from mae_jax.config.fields import RunConfig, changed, defaults
 from mae_jax.config.validation import validate
+from mae_jax.data.splits import DataCache
 from mae_jax.evaluation import probes
 from mae_jax.models import Params, vit
 from mae_jax.models.params import digest
@@ -32,18 +33,18 @@ from mae_jax.step.state import init_state
 from mae_jax.weights import initial_weights, own_run, reader
 
 
-def load(path: str | os.PathLike, field: str = "load") -> Model:
+def load(path: str | os.PathLike, field: str = "load", cache: DataCache | None = None) -> Model:
     """Loads the model of a finished run, of a bundle, or of weights that `weights.read` opens.
 
     A run's model is the one that made its predictions.csv. Pre-training runs and encoders of other code have only
-    `embed`; classifiers of other code also predict. Raises UserError that names `field` if there is no model, or `path`
-    is a study with several runs.
+    `embed`; classifiers of other code also predict. Models loaded with one `cache` print once which encoder they share.
+    Raises UserError that names `field` if there is no model, or `path` is a study with several runs.
     """
     place = local(path, field)
     if bundle.is_bundle(place):
         return of_bundle(place, field)
     if is_run(place):
-        return of_run(place, field)
+        return of_run(place, field, cache)
     if is_dir(place) and (runs := runs_of(place)):
         raise UserError(
             f"{field}={path} contains {count(len(runs), 'run')}; name one of them: {contents.listed(place, runs)}"
@@ -69,11 +70,11 @@ def runs_of(study: Path) -> list[Path]:
     return [run for run in runs if is_file(run / contents.PREDICTIONS) and is_file(run / contents.RESULTS)]
 
 
-def of_run(run_dir: Path, field: str = "RUN_DIR") -> Model:
+def of_run(run_dir: Path, field: str = "RUN_DIR", cache: DataCache | None = None) -> Model:
     """The model of a finished run. Raises UserError that names `field` if it is not finished or incomplete."""
     config = steps.saved_config(run_dir, field)
     if not config.traits.updates:
-        return _of_probe(run_dir, config, field)
+        return _of_probe(run_dir, config, field, cache)
     weights, config = own_run.load(run_dir, field, fold=False)
     spec = spec_of(config, weights.shape)
     params = weights.params
@@ -91,7 +92,7 @@ def of_run(run_dir: Path, field: str = "RUN_DIR") -> Model:
     )
 
 
-def _of_probe(run_dir: Path, config: RunConfig, field: str) -> Model:
+def _of_probe(run_dir: Path, config: RunConfig, field: str, cache: DataCache | None) -> Model:
     """The classifier saved in a probe's run directory, on the encoder the probe started from."""
     for name in (contents.RUN, contents.RESULTS):
         if not is_file(run_dir / name):
@@ -113,7 +114,7 @@ def _of_probe(run_dir: Path, config: RunConfig, field: str) -> Model:
         )
     shape = from_config.shape_of(config, len(classes))
     spec = spec_of(config, shape)
-    params = initial_weights.first_weights(config)(spec, init_state(spec, config.seed).params)
+    params = initial_weights.first_weights(config, cache)(spec, init_state(spec, config.seed).params)
     if digest(jax.tree.map(sharding.to_host, params["encoder"])) != expected:
         raise UserError(
             f"{field}={run_dir}: the probe was not fitted on the encoder that is now in "
