@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Int8, Int32, UInt64
@@ -83,6 +84,38 @@ def _identity(path: Path) -> tuple[int, int, int, int] | None:
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
+class _Examined(NamedTuple):
+    """What the decoding of one file showed. `reason` says why it cannot be used ("" if it can), `message` in full."""
+
+    facts: tuple[int, int, int] = (0, 0, 0)  # digest, height, width
+    assumed: tuple[str, ...] = ()
+    look: Int8[np.ndarray, " pixels"] | None = None
+    reason: str = ""
+    message: str = ""
+
+
+def _examine(root: str, names: Sequence[str], i: int, decoded: Decoded) -> _Examined:
+    """Decodes file `i`, unless it is in `decoded`. Raises ReadError if the storage fails."""
+    path = Path(root, names[i])
+    if UNUSABLE.search(names[i]):
+        message = f"{path} has control characters or bytes that are not UTF-8 in its name"
+        return _Examined(reason="unusable name", message=message)
+    key = _identity(path)
+    if key in decoded:
+        return _Examined(*decoded[key])
+    try:
+        data = read_file(root, names, i)
+        picture = decode(data, str(path))
+    except ReadError:
+        raise
+    except UserError as error:
+        return _Examined(reason=getattr(error, "kind", "cannot be read"), message=str(error))
+    facts, look = (digest(data), *picture.pixels.shape[:2]), look_of(picture.pixels)
+    if key is not None:
+        decoded[key] = facts, picture.assumed, look
+    return _Examined(facts, picture.assumed, look)
+
+
 def check(
     directory: str | os.PathLike,
     names: Sequence[str],
@@ -99,46 +132,20 @@ def check(
     bad_images='stop', and ReadError if the storage fails.
     """
     root, all_names = os.fspath(directory), tuple(names)
-
-    hashes = np.zeros((len(names), SIDE * SIDE), np.int8)
     decoded = {} if decoded is None else decoded
-
-    def examine(i: int) -> tuple[tuple[int, int, int], tuple[str, ...], str, str]:
-        """Digest, height and width, assumptions, why the file cannot be used ("" if it can), and a message."""
-        name, nothing = all_names[i], ((0, 0, 0), ())
-        if UNUSABLE.search(name):
-            message = f"{Path(root, name)} has control characters or bytes that are not UTF-8 in its name"
-            return *nothing, "unusable name", message
-        key = _identity(Path(root, name))
-        if key in decoded:
-            facts, assumed, hashes[i] = decoded[key]
-            return facts, assumed, "", ""
-        try:
-            data = read_file(root, all_names, i)
-            picture = decode(data, str(Path(root, name)))
-        except ReadError:
-            raise
-        except UserError as error:
-            return *nothing, getattr(error, "kind", "cannot be read"), str(error)
-        hashes[i] = look_of(picture.pixels)
-        height, width = picture.pixels.shape[:2]
-        facts = (digest(data), height, width)
-        if key is not None:
-            decoded[key] = facts, picture.assumed, hashes[i].copy()
-        return facts, picture.assumed, "", ""
-
-    examined = []
+    examined: list[_Examined] = []
     pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
     try:
-        for done, one in enumerate(pool.map(examine, range(len(names))), 1):
+        numbers = range(len(all_names))
+        for done, one in enumerate(pool.map(lambda i: _examine(root, all_names, i, decoded), numbers), 1):
             examined.append(one)
             if progress is not None:
-                progress(done, len(names))
+                progress(done, len(all_names))
     except ReadError as error:
         raise ReadError(f"{field}: {error}") from None
     finally:
         pool.shutdown(cancel_futures=True)
-    bad = [(name, reason, message) for name, (*_, reason, message) in zip(names, examined, strict=True) if reason]
+    bad = [(name, one.reason, one.message) for name, one in zip(all_names, examined, strict=True) if one.reason]
     if bad and bad_images == "stop":
         more = f" (and {count(len(bad) - 1, 'more such file')})" if len(bad) > 1 else ""
         raise UserError(
@@ -147,13 +154,13 @@ def check(
         )
     for name, reason, _ in bad:
         skipped.setdefault(reason, []).append(name)
-    good = [i for i, (*_, reason, _) in enumerate(examined) if not reason]
+    good = [(name, one) for name, one in zip(all_names, examined, strict=True) if not one.reason]
     return Checked(
-        names=[all_names[i] for i in good],
-        digests=np.asarray([examined[i][0][0] for i in good], np.uint64),
-        sizes=np.asarray([examined[i][0][1:] for i in good], np.int32).reshape(-1, 2),
-        looks=hashes[good],
-        assumed=dict(Counter(phrase for i in good for phrase in examined[i][1])),
+        names=[name for name, _ in good],
+        digests=np.asarray([one.facts[0] for _, one in good], np.uint64),
+        sizes=np.asarray([one.facts[1:] for _, one in good], np.int32).reshape(-1, 2),
+        looks=np.asarray([one.look for _, one in good], np.int8).reshape(-1, SIDE * SIDE),
+        assumed=dict(Counter(phrase for _, one in good for phrase in one.assumed)),
     )
 
 

@@ -138,26 +138,7 @@ def folder(
     """
     top = existing(directory, split, field)
     passed: dict[str, list[str]] = {}
-    at = split.strip("/")
-    outer = [("", top, at)]  # group, folder with class folders, its name below `directory`
-    if levels == GROUP_CLASS:
-        inside = _folders_in(top, at, passed, field)
-        outer = [(entry.name, Path(entry.path), f"{at}/{entry.name}".lstrip("/")) for entry in inside]
-    places: dict[str, tuple[str, str, str]] = {}  # by real path: class, name below `directory`, group
-    for group, place, name in outer:
-        for entry in _folders_in(place, name, passed, field):
-            real = os.path.realpath(entry.path)
-            for other in places if entry.is_symlink() or levels != GROUP_CLASS else ():
-                if _overlap(real, other):
-                    raise UserError(
-                        f"{field}: the class folders {places[other][0]!r} and {entry.name!r} in '{place}' are the same "
-                        f"folder by a link, or one contains the other; remove the link"
-                    )
-            places[real] = (entry.name, f"{name}/{entry.name}".lstrip("/"), group)
-    if not places:
-        outside = passed.get("outside a class folder", [])
-        images = f" (only files, such as {outside[0]})" if outside and len(passed) == 1 else ""
-        raise UserError(f"{field}: '{top}' has no class folders{images}; use {top}/<{'>/<'.join(levels.split('/'))}>/")
+    places = _class_folders(top, split.strip("/"), levels, passed, field)
     files: dict[str, list[str]] = {}
     group_of: dict[str, str] = {}
     for real, (name, below, group) in places.items():
@@ -184,6 +165,35 @@ def folder(
     if levels != CLASS and not pattern:
         groups = Groups(tuple(group_of[name] for name in keep), kind="folder")
     return _of_files(directory, keep, labels, known, passed, field, seen, groups)
+
+
+def _class_folders(
+    top: Path, at: str, levels: str, passed: dict[str, list[str]], field: str
+) -> dict[str, tuple[str, str, str]]:
+    """By real path: class, name below the data directory, and group of each class folder in `top`, which is named `at`.
+
+    `passed` gets the names of other entries. Raises UserError if there is none, or two are the same by a link.
+    """
+    outer = [("", top, at)]  # group, folder with class folders, its name below the data directory
+    if levels == GROUP_CLASS:
+        inside = _folders_in(top, at, passed, field)
+        outer = [(entry.name, Path(entry.path), f"{at}/{entry.name}".lstrip("/")) for entry in inside]
+    places: dict[str, tuple[str, str, str]] = {}
+    for group, place, name in outer:
+        for entry in _folders_in(place, name, passed, field):
+            real = os.path.realpath(entry.path)
+            for other in places if entry.is_symlink() or levels != GROUP_CLASS else ():
+                if _overlap(real, other):
+                    raise UserError(
+                        f"{field}: the class folders {places[other][0]!r} and {entry.name!r} in '{place}' are the same "
+                        f"folder by a link, or one contains the other; remove the link"
+                    )
+            places[real] = (entry.name, f"{name}/{entry.name}".lstrip("/"), group)
+    if not places:
+        outside = passed.get("outside a class folder", [])
+        images = f" (only files, such as {outside[0]})" if outside and len(passed) == 1 else ""
+        raise UserError(f"{field}: '{top}' has no class folders{images}; use {top}/<{'>/<'.join(levels.split('/'))}>/")
+    return places
 
 
 def _folders_in(top: Path, name: str, passed: dict[str, list[str]], field: str) -> list[os.DirEntry]:
