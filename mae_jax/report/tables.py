@@ -169,9 +169,9 @@ def for_choosing(row: dict) -> int:
 
 
 def further(row: dict) -> str:
-    """`+ 223 for choosing`, `5-fold on the same labels`, or that their number is not known; "" if nothing chose."""
+    """The labels that chose something besides those in training, such as `+ 223 for choosing`; "" if nothing did."""
     if row["folds"]:
-        return f"{row['folds']}-fold on the same labels"
+        return f"{row['folds']}-fold cross-validation on the same labels"
     if row["n_choosing"] is None and row["chosen"] not in ("", "temperature"):
         return "+ an unknown number for choosing"
     return f"+ {n:,} for choosing" if (n := for_choosing(row)) else ""

@@ -304,7 +304,7 @@ def _difference_line(study: Study, rows: Sequence[dict], row: dict, paired: list
     """One fraction of one initialization: difference, interval, test, worth in labels, macro F1."""
     level = Level.of_row(row)
     (cell,) = [r for r in rows if (Level.of_row(r), r["init"]) == (level, row["init"])]
-    more = f" {text}" if (text := further(cell)) else ""
+    more = f"{', ' if cell['folds'] else ' '}{text}" if (text := further(cell)) else ""
     n = f" ({cell['n_train']:,} images{more})" if cell["n_train"] and not level.label_count else more
     at = f"{level.labels_and_arm}{n}, {row['init']} against {row['baseline']}"
     if row["verdict"] == COLLAPSED:

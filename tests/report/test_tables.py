@@ -291,9 +291,13 @@ def test_a_page_says_where_cross_validation_chose_on_the_same_labels(make, tmp_p
             info = {"folds": folds, "select": "macro_f1", "selected_step": 2}
             dirs.append(make.run(tmp_path / f"{init}{fraction}", init, fraction, rows=60, **info))
     rows = {row["fraction"]: row for row in tables.rows(analysis.analyze(read_runs(dirs)[0]))}
-    assert tables.further(rows[0.1]) == "5-fold on the same labels" and tables.further(rows[1.0]) == "+ 60 for choosing"
+    assert (
+        tables.further(rows[0.1]) == "5-fold cross-validation on the same labels"
+        and tables.further(rows[1.0]) == "+ 60 for choosing"
+    )
     written = write_report(dirs, tmp_path / "out")
     text = written.paths["page"].read_text()
     assert "5-fold cross-validation on the training images chose with 10 % of the labels; it took no further" in text
     assert "each other run used 60 of them to set the epoch" in text and "5-fold on the same labels</span>" in text
+    assert "(800 images, 5-fold cross-validation on the same labels), mae against scratch" in text
     assert "are those of other models" in text  # no prediction sets
