@@ -67,6 +67,7 @@ def test_images_come_from_a_table_and_all_runs_of_a_study_predict(predict_dir, t
     assert str(predict_dir / "lbfgs") in capsys.readouterr().out
     options = files.Options(columns="path=where", every_run=True)
     files.predict(str(predict_dir), str(predict_dir / "cells" / "list.csv"), tmp_path / "out.csv", options)
+    assert capsys.readouterr().out.count("initial weights from") == 1  # of knn and lbfgs, which share the encoder
     rows = rows_of(tmp_path / "out.csv")
     assert [row["run"] for row in rows[::2]] == ["finetune", "knn", "lbfgs", "linear_probe"] and len(rows) == 8
     knn = mae_jax.load(predict_dir / "knn").predict(predict_dir / "cells" / "TestA" / "Eosinophil" / "cell_00.png")
