@@ -89,7 +89,7 @@ def test_networks_are_compared_side_by_side(runs, tmp_path, capsys):
         (["one", "--images=x=nowhere"], "nowhere"),
         (["one", "--images=x=synthetic-cells", "--show=0"], "--show=0 is out of range; allowed: 1 or more"),
         (["one", "--images=x=synthetic-cells", "--mask-ratio=0.99"], "0.99 leaves 0 of 16"),
-        (["none", "--images=x=synthetic-cells"], "is not a run directory"),
+        (["none", "--images=x=synthetic-cells"], "none does not exist; name "),
         (["one", "--images=x=synthetic-cells", "--images=x=synthetic-tissue"], "the name x occurs twice"),
     ],
 )

@@ -86,7 +86,7 @@ def test_a_place_that_cannot_be_written_is_refused_before_the_run_is_read(tmp_pa
         with pytest.raises(UserError, match=rf"OUT=.*{out} {message}; name a new file ending in \.onnx"):
             exporting.export(tmp_path / "no run", tmp_path / out, "onnx")
     for form in ("onnx", "mae_jax", "timm"):
-        with pytest.raises(UserError, match=r"RUN_DIR=.*no run is not a run directory"):
+        with pytest.raises(UserError, match=r"RUN_DIR=.*no run does not exist; name the directory of a run"):
             exporting.export(tmp_path / "no run", tmp_path / "new.onnx", form)
 
 
