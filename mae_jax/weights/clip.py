@@ -68,13 +68,18 @@ def shaped(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 def config_of(about: dict[str, Any], path: Path, field: str) -> dict[str, Any]:
     """What config.json (`about`) or open_clip_config.json next to `path` says, in the names of transformers' ViT.
 
-    Raises UserError if neither states the activation, which no array shows.
+    The config.json of another model is returned as it is. Raises UserError if no file states the activation, which no
+    array shows.
     """
-    vision = about.get("vision_config", about)
-    if isinstance(vision, dict) and str(about.get("model_type", "")).startswith("clip"):
+    if kind := about.get("model_type"):
+        vision = about.get("vision_config", {} if kind == "clip" else about)
+        if kind not in ("clip", "clip_vision_model"):
+            return about
+        if not isinstance(vision, dict):
+            raise UserError(
+                f"{field}: the config.json of {path}: vision_config is {vision!r:.100}; it should be an object"
+            )
         return {"hidden_act": "quick_gelu", "layer_norm_eps": _EPSILON} | vision | {"model_type": "clip_vision_model"}
-    if about:  # of timm, or of another model, which is named
-        return about
     given = read_config(path, field, "open_clip_config.json")
     model = given.get("model_cfg")
     if not isinstance(model, dict) or not isinstance(model.get("vision_cfg"), dict):

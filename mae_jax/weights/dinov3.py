@@ -62,20 +62,26 @@ def joined(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 def heads_of(arrays: dict[str, np.ndarray]) -> int:
     """The number of attention heads that the periods show; 0 without periods. There are four features for each."""
     periods, token = arrays.get(PERIODS), arrays.get("cls_token")
-    return token.shape[-1] // (4 * periods.size) if periods is not None and periods.size and token is not None else 0
+    if periods is None or not periods.size or token is None or not token.ndim:
+        return 0
+    return token.shape[-1] // (4 * periods.size)
 
 
-def refuse_periods(about: dict[str, Any], arrays: dict[str, np.ndarray], where: str) -> None:
-    """Raises UserError for rotary positions with other periods than DINOv3's. `where` starts the message."""
+def check_periods(about: dict[str, Any], arrays: dict[str, np.ndarray], where: str) -> list[str]:
+    """Notes on the periods of rotary positions. Raises UserError if they are not DINOv3's.
+
+    `about` is the content of config.json, and `where` starts the message.
+    """
     base = about.get("rope_theta", rotary.BASE)
     if base != rotary.BASE:
         raise UserError(f"{where}: rope_theta of config.json is {base!r:.100}; only {rotary.BASE:g} is computed")
     periods = arrays.get(PERIODS)
     if periods is None:
-        return
+        return []
     expected = rotary.BASE ** (np.arange(periods.size) / periods.size)
-    # bfloat16 rounds them by up to 0.4 %.
-    if periods.ndim != 1 or not np.allclose(periods, expected, rtol=5e-3):
+    if periods.ndim != 1 or not np.allclose(periods, expected, rtol=5e-3):  # bfloat16 rounds by 0.4 %
         raise UserError(
             f"{where}: {PERIODS} are not those of DINOv3, {rotary.BASE:g}^(i/n); other ones are not computed"
         )
+    exact = np.allclose(periods, expected, rtol=1e-5)
+    return [] if exact else [f"{PERIODS} are rounded, as in bfloat16; positions are computed from the exact ones"]

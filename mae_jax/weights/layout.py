@@ -86,7 +86,7 @@ def read_layout(path: Path, field: str, heads: int = 0, leave: str = "") -> Layo
         about = clip.config_of(about, path, field)
         arrays = clip.shaped(prefixes.renamed(arrays, clip.canonical, where))
     if rotary := dinov3.is_dinov3(about, arrays):
-        dinov3.refuse_periods(about, arrays, where)
+        notes += dinov3.check_periods(about, arrays, where)
         heads = heads or dinov3.heads_of(arrays)
         transformers = "patch_embed.proj.weight" not in arrays
         arrays = dinov3.joined(prefixes.renamed(arrays, partial(dinov3.canonical, transformers=transformers), where))

@@ -11,7 +11,7 @@ from mae_jax.models.vit import ViTConfig
 from mae_jax.runtime.places import local
 from mae_jax.runtime.text import count, some
 from mae_jax.weights import config_file, parameters, positions, shapes
-from mae_jax.weights.encoders import HALF, IMAGENET
+from mae_jax.weights.encoders import CLIP, HALF, IMAGENET
 from mae_jax.weights.layout import Layout, read_layout
 
 
@@ -76,7 +76,8 @@ def read(path: str | Path, field: str = "weights", heads: int = 0, leave: str = 
         shape = dataclasses.replace(shape, decoder_width=0, decoder_depth=0, decoder_heads=0)
     notes += _assumptions(layout, shape, kind, heads_known)
     shape, params, position_notes = positions.without_fixed(shape, params, tolerance)
-    scale, scale_notes = config_file.scale(layout.config, HALF if layout.augreg else IMAGENET)
+    usual = HALF if layout.augreg else CLIP if layout.tower else IMAGENET
+    scale, scale_notes = config_file.scale(layout.config, usual)
     return Weights(
         params, shape, kind, str(path), *scale, config_file.class_names(layout.config, shape.n_classes), heads_known,
         (*notes, *scale_notes, *position_notes), positions.way_of(layout),

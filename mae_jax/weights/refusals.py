@@ -11,6 +11,7 @@ _BY_KEYS = (
     (r"(^|\.)(dist_token|head_dist|distillation_token|distillation_classifier)\b", "a distilled ViT (DeiT)"),
     (r"rope|inv_freq|freqs_cis|(^|\.)periods$|rotary", "a ViT with rotary positions"),
     (r"relative_position|rel_pos_bias|rel_pos_h", "a ViT with relative positions"),
+    (r"(^|\.)embeddings\.patch_embeddings\.weight$", "a DINOv3 without its config.json, which has to lie next to it"),
     (r"attn_?pool", "a ViT with attention pooling"),
     (r"\.(q_norm|k_norm|query_norm|key_norm)\.", "a ViT that normalizes queries and keys"),
     (r"\.mlp\.(norm|ffn_ln)\.", "a ViT with a norm inside the MLP"),
@@ -122,5 +123,5 @@ def activation_of(about: dict[str, Any], gated: bool, where: str) -> str:
     named = "quick_gelu" if activation in _QUICK else str(activation).lower().rpartition(".")[2]
     if named not in expected:
         what = "hidden_act" if "hidden_act" in about else "model_args.act_layer"
-        raise UserError(f"{where}: {what} is {activation!r}; only {' and '.join(map(repr, expected))} is computed")
+        raise UserError(f"{where}: {what} is {activation!r}; it can be {' or '.join(map(repr, expected))}")
     return named

@@ -98,7 +98,9 @@ def _image_size(layout: Layout, patch_size: int, registers: int) -> int:
         return layout.saved.count("image_size") or max(1, 224 // patch_size) * patch_size
     if positions is None:
         key = names.keys_of("encoder/pos_embed", layout.family)[0]
-        raise UserError(f"{layout.where}: {key} is missing; use weights of a plain ViT")
+        eva = any(key.endswith(".gamma_1") for key in layout.arrays)  # timm's DINOv3 has no positions
+        advice = "put the config.json of this model next to it" if eva else "use weights of a plain ViT"
+        raise UserError(f"{layout.where}: {key} is missing; {advice}")
     positions = layout.need("encoder/pos_embed", 3)
     counts = [positions.shape[-2] - extra for extra in (0, 1, 1 + registers)]
     patches = next((n for n in counts if round(max(n, 0) ** 0.5) ** 2 == n > 0), 0)

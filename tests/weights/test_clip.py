@@ -16,6 +16,7 @@ from safetensors.numpy import save_file
 from mae_jax import models
 from mae_jax.runtime.errors import UserError
 from mae_jax.weights import clip, reader, transfer
+from mae_jax.weights.encoders import CLIP
 from mae_jax.weights.writer import write
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -119,8 +120,21 @@ def test_what_open_clip_states_is_read_and_the_projection_is_left_out(tmp_path):
     assert (weights.mean, weights.std, weights.interpolation) == ((0.4, 0.5, 0.6), (0.2, 0.3, 0.4), "antialiased")
     assert any("the head 'proj' (1 key) is not a linear layer" in note for note in weights.notes)
     (tmp_path / "open_clip_config.json").unlink()
-    with pytest.raises(UserError, match=r"no file states whether its activation is GELU or quick GELU; put open_"):
+    for about in ({}, {"architecture": ["x"]}):
+        (tmp_path / "config.json").write_text(json.dumps(about))
+        with pytest.raises(UserError, match="no file states whether its activation is GELU or quick GELU; put open_"):
+            reader.read(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "clip", "vision_config": [1]}))
+    with pytest.raises(UserError, match=r"vision_config is \[1\]; it should be an object"):
         reader.read(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "siglip"}))
+    with pytest.raises(UserError, match="a SigLIP with attention pooling: its model_type is 'siglip'"):
+        reader.read(tmp_path)
+
+
+def test_clips_mean_is_assumed_for_its_towers(tmp_path):
+    weights = reader.read(folder_of("clip_hf", tmp_path))
+    assert weights.mean == CLIP[0] and any("CLIP's is assumed" in note for note in weights.notes)
 
 
 def test_the_tower_is_kept_by_mae_jax_and_not_written_for_other_code(tmp_path):

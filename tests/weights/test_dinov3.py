@@ -131,10 +131,29 @@ def test_the_network_is_kept_by_mae_jax(tmp_path):
 )
 def test_other_periods_are_refused(about, arrays, message):
     with pytest.raises(UserError, match=message):
-        dinov3.refuse_periods(about, arrays, "init: x")
+        dinov3.check_periods(about, arrays, "init: x")
 
 
 def test_without_its_config_or_periods_timms_file_is_refused(tmp_path):
     (folder_of("dinov3_timm", tmp_path) / "config.json").unlink()
-    with pytest.raises(UserError, match="pos_embed is missing"):
+    with pytest.raises(UserError, match="pos_embed is missing; put the config.json of this model next to it"):
+        reader.read(tmp_path)
+    (folder_of("dinov3_hf", tmp_path) / "config.json").unlink()
+    with pytest.raises(UserError, match="is a DINOv3 without its config.json, which has to lie next to it"):
+        reader.read(tmp_path)
+
+
+def test_rounded_periods_and_the_teacher_in_a_container_are_noted(tmp_path):
+    arrays = of_facebook()
+    arrays[dinov3.PERIODS] = arrays[dinov3.PERIODS] * np.float32(1.003)
+    both = {f"{name}.backbone.{key}": value for name in ("student", "teacher") for key, value in arrays.items()}
+    save_file(both | {"teacher.dino_head.mlp.0.weight": np.ones((3, 24), np.float32)}, tmp_path / "model.safetensors")
+    weights = reader.read(tmp_path)
+    assert any("rope_embed.periods are rounded, as in bfloat16" in note for note in weights.notes)
+    assert any("the one under 'teacher.backbone.' is used" in note for note in weights.notes)
+
+
+def test_damaged_tokens_are_refused(tmp_path):
+    save_file(of_facebook() | {"cls_token": np.ones((), np.float32)}, tmp_path / "model.safetensors")
+    with pytest.raises(UserError, match=r"cls_token \(\) instead of \(1, 1, 24\)"):
         reader.read(tmp_path)

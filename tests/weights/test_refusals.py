@@ -40,10 +40,10 @@ def test_a_plain_vit_is_not_refused():
         ({"model_args": {"qk_norm": True}}, False, "model_args.qk_norm of config.json is True, which mae_jax does not"),
         ({"model_args": {"strange": 1}}, False, "model_args.strange of config.json is 1"),
         ({"model_args": {"depth": [1]}}, False, "model_args.depth of config.json is [1]"),
-        ({"hidden_act": "relu"}, False, "hidden_act is 'relu'; only 'gelu' and 'quick_gelu' is computed"),
-        ({"hidden_act": "silu", "model_type": "dinov2"}, True, "hidden_act is 'silu'; only 'gelu' is computed"),
-        ({"hidden_act": "gelu", "model_type": "dinov3_vit"}, True, "hidden_act is 'gelu'; only 'silu' and 'swish' is"),
-        ({"model_args": {"act_layer": "gelu"}}, True, "model_args.act_layer is 'gelu'; only 'silu' and 'swish' is"),
+        ({"hidden_act": "relu"}, False, "hidden_act is 'relu'; it can be 'gelu' or 'quick_gelu'"),
+        ({"hidden_act": "silu", "model_type": "dinov2"}, True, "hidden_act is 'silu'; it can be 'gelu'"),
+        ({"hidden_act": "gelu", "model_type": "dinov3_vit"}, True, "hidden_act is 'gelu'; it can be 'silu' or 'swish'"),
+        ({"model_args": {"act_layer": "gelu"}}, True, "model_args.act_layer is 'gelu'; it can be 'silu' or 'swish'"),
     ],
 )
 def test_what_a_config_says_is_refused(about, gated, message):
