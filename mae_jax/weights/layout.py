@@ -138,7 +138,7 @@ def _drop_other_heads(arrays: dict[str, np.ndarray], family: str) -> list[str]:
     norm = next((arrays[key] for key in arrays if re.search(r"(^|\.)(norm1|layernorm_before)\.weight$", key)), None)
     width = norm.shape[0] if norm is not None and norm.ndim == 1 else 0
     width = resnet.WIDTH if family == "resnet" else width
-    fits = kernel in arrays and bias in arrays and arrays[kernel].ndim == 2
+    fits = kernel in arrays and bias in arrays and (arrays[kernel].ndim, arrays[bias].ndim) == (2, 1)
     fits = fits and arrays[kernel].shape in ((len(arrays[bias]), width), (len(arrays[bias]), 2 * width))
     notes = []
     for name in _HEADS[family]:

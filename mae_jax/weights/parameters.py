@@ -62,7 +62,10 @@ def take(layout: Layout, shape: ViTConfig, kind: str) -> tuple[Params, list[str]
             return None
         parts = [arrays[key] for key in keys]
         for key, array, expected in zip(keys, parts, shapes, strict=True):
-            if fault := _fault(array, expected):
+            fault = _fault(array, expected)
+            if not fault and ours.endswith("/variance") and np.any(array < 0):
+                fault = "has negative variances"
+            if fault:
                 misfits.unusable.append(f"{key} {fault}")
                 return None
         return names.to_ours(ours, [array.astype(np.float32) for array in parts], layout.family)
@@ -114,7 +117,7 @@ def _refuse(misfits: _Misfits, layout: Layout) -> None:
     ]
     if not problems:
         return
-    words, path = refusals.of_keys(layout.arrays), layout.config.path
+    words, path = "" if layout.is_resnet else refusals.of_keys(layout.arrays), layout.config.path
     what = "ResNet-18" if layout.is_resnet else "ViT"
     only_unexpected = not misfits.missing and not misfits.unusable
     leave = f"; mae-jax convert import {path} OUT --leave REGEX leaves keys out" if only_unexpected else ""

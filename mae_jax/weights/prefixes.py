@@ -43,7 +43,8 @@ def select(arrays: dict[str, np.ndarray], where: str) -> tuple[dict[str, np.ndar
     Only keys with the prefix are taken, so that a wrapper's own `norm` never replaces the encoder's. Of several
     networks, a teacher or a moving average is taken. Raises UserError if the choice is not clear.
     """
-    prefixes = sorted({match[1] for key in arrays if (match := _EMBEDDING.fullmatch(key))})
+    prefixes = {match[1] for key in arrays if (match := _EMBEDDING.fullmatch(key))}
+    prefixes = sorted(prefix for prefix in prefixes if "patch_embed." not in prefix)  # a convolutional stem
     if not prefixes:
         return arrays, "", []
     ranks = [_rank(prefix) for prefix in prefixes]

@@ -1,6 +1,7 @@
 """ResNet-18s of torchvision, timm and transformers: names of their parameters, and which networks are refused."""
 
 import re
+from collections.abc import Iterable
 from typing import Any
 
 from mae_jax.models import resnet
@@ -17,6 +18,12 @@ _IN_BLOCKS = {"norm1": "bn1", "norm2": "bn2", "shortcut": "downsample.0", "short
 _LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "variance": "running_var"}
 # timm's names of exactly this network; others, such as resnet18d, have other stems or shortcuts.
 _TIMM = re.compile(r"(gluon_|ssl_|swsl_|tv_)?resnet18(_v1b)?(\..*)?")
+_OTHERS = (  # patterns of keys, and what a network with them is
+    (r"layer\d\.\d+\.conv3\.", "a ResNet with bottlenecks, such as ResNet-50"),
+    (r"layer\d\.([2-9]|\d\d+)\.", "a deeper ResNet, such as ResNet-34"),
+    (r"conv1\.\d", "a ResNet with a deep stem, such as timm's resnet18d"),
+    (r"attnpool\.", "a ResNet with attention pooling, such as CLIP's"),
+)
 _ARGUMENTS = {"num_classes", "drop_rate", "drop_path_rate", "pretrained", "features_only"}  # of timm, without effect
 _CONFIG = {  # what transformers' config.json has to say, where it says anything
     "model_type": "resnet",
@@ -58,6 +65,13 @@ def shape_of(n_classes: int, norm: str) -> ViTConfig:
     return ViTConfig(
         IMAGE_SIZE, 1, resnet.WIDTH, resnet.DEPTH, 1, pool="mean", n_classes=n_classes, family="resnet18", norm=norm
     )  # fmt: skip
+
+
+def refuse_keys(keys: Iterable[str], where: str) -> None:
+    """Refuses other ResNets by their keys in torchvision's names. `where` starts the message. Raises UserError."""
+    for pattern, words in _OTHERS:
+        if any(re.match(pattern, key) for key in keys):
+            raise UserError(f"{where} is not a plain ResNet-18: it is {words}; use torchvision's or timm's resnet18")
 
 
 def refuse_config(about: dict[str, Any], where: str) -> None:

@@ -55,8 +55,11 @@ def shape_of(layout: Layout) -> tuple[ViTConfig, str, bool]:
 
 
 def _resnet(layout: Layout) -> ViTConfig:
+    resnet18.refuse_keys(layout.arrays, layout.where)
     resnet18.refuse_config(layout.config.fields, layout.where)
-    norm = "group" if layout.find("encoder/stem_norm/mean") is None else FROZEN_BATCH
+    # In other code's files, norms without statistics may have any number of groups, so they are missing ones.
+    own = layout.family == "own"
+    norm = "group" if own and layout.find("encoder/stem_norm/mean") is None else FROZEN_BATCH
     return resnet18.shape_of(0 if layout.find("head/bias") is None else len(layout.need("head/bias", 1)), norm)
 
 

@@ -42,6 +42,11 @@ def test_networks_between_which_no_choice_is_clear_are_refused():
         prefixes.select(arrays(f"a.{EMBEDDING}", f"b.{EMBEDDING}"), "init: file")
 
 
+def test_a_convolutional_stem_is_no_second_network():
+    keys = ("patch_embed.backbone.layer1.0.conv1.weight", EMBEDDING)
+    assert prefixes.select(arrays(*keys), "x")[0].keys() == set(keys)
+
+
 @pytest.mark.parametrize("model", ["vit", "dinov2", "dinov2_with_registers", "beit"])
 def test_the_names_of_transformers_models_are_no_prefix(model):
     key = f"{model}.embeddings.patch_embeddings.projection.weight"

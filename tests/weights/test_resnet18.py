@@ -124,11 +124,44 @@ def test_other_resnets_with_its_keys_are_refused(about, message):
 
 
 @pytest.mark.parametrize(
-    ("key", "shape"), [("layer1.2.conv1.weight", (64, 64, 3, 3)), ("layer1.0.conv3.weight", (256, 64, 1, 1))]
+    ("key", "words"),
+    [
+        ("layer1.2.conv1.weight", "a deeper ResNet, such as ResNet-34"),
+        ("layer1.0.conv3.weight", "a ResNet with bottlenecks, such as ResNet-50"),
+        ("conv1.0.weight", "a ResNet with a deep stem, such as timm's resnet18d"),
+        ("attnpool.q_proj.weight", "a ResNet with attention pooling, such as CLIP's"),
+    ],
 )
-def test_a_deeper_resnet_is_refused_by_its_keys(tmp_path, key, shape):
-    save_file(arrays_of("torchvision") | {key: np.zeros(shape, np.float32)}, tmp_path / "x.safetensors")
-    with pytest.raises(UserError, match=r"not those of a plain ResNet-18 \(it is a ResNet\): 1 unexpected"):
+def test_other_resnets_are_refused_by_their_keys(tmp_path, key, words):
+    save_file(
+        {"layer1.0.conv1.weight": np.ones((1, 1), np.float32), key: np.ones(1, np.float32)}, tmp_path / "x.safetensors"
+    )
+    with pytest.raises(
+        UserError, match=f"is not a plain ResNet-18: it is {words}; use torchvision's or timm's resnet18"
+    ):
+        reader.read(tmp_path / "x.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("key", "array", "message"),
+    [
+        ("bn1.running_var", -np.ones(64, np.float32), r"1 unusable \(bn1.running_var has negative variances\)"),
+        ("bn1.running_mean", None, r"1 missing \(bn1.running_mean\)"),
+        (
+            "conv1.weight",
+            np.ones((64, 1, 7, 7), np.float32),
+            r"conv1.weight \(64, 1, 7, 7\) instead",
+        ),
+        ("fc.bias", np.ones((), np.float32), ""),
+    ],
+)
+def test_damaged_files_are_refused_and_a_damaged_head_is_left_out(tmp_path, key, array, message):
+    arrays = arrays_of("torchvision") | {key: array}
+    save_file({name: value for name, value in arrays.items() if value is not None}, tmp_path / "x.safetensors")
+    if not message:
+        assert any("the head 'fc' (2 keys) is not a linear" in n for n in reader.read(tmp_path / "x.safetensors").notes)
+        return
+    with pytest.raises(UserError, match=message):
         reader.read(tmp_path / "x.safetensors")
 
 
