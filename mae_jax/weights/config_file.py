@@ -10,6 +10,7 @@ from mae_jax.weights.arrays import read_config
 from mae_jax.weights.encoders import CLIP, IMAGENET
 
 Scale = tuple[tuple[float, ...], tuple[float, ...]]  # mean and standard deviation of the images' channels, in 0..1
+_WHOSE: dict[Scale, str] = {IMAGENET: "ImageNet's", CLIP: "CLIP's"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +70,7 @@ def scale(config: ConfigFile, defaults: Scale) -> tuple[Scale, list[str]]:
                 f"numbers{'' if ours == 'mean' else ' above 0'}. Correct it, or remove it and set data.{ours}"
             )
         values.append(tuple(float(v) for v in value))
-    whose = {IMAGENET: "ImageNet's", CLIP: "CLIP's"}.get(defaults, "0.5, as in Google's code,")
+    whose = _WHOSE.get(defaults, "0.5, as in Google's code,")
     words = " and ".join({"mean": "mean", "std": "standard deviation"}[name] for name in assumed)
     notes = [f"no file states the images' {words}; {whose} is assumed, or set data.mean and data.std"] if words else []
     return (values[0], values[1]), notes

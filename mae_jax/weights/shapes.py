@@ -58,8 +58,8 @@ def _resnet(layout: Layout) -> ViTConfig:
     resnet18.refuse_keys(layout.arrays, layout.where)
     resnet18.refuse_config(layout.config.fields, layout.where)
     # In other code's files, norms without statistics may have any number of groups, so they are missing ones.
-    own = layout.family == "own"
-    norm = "group" if own and layout.find("encoder/stem_norm/mean") is None else FROZEN_BATCH
+    without = layout.family == "own" and layout.find("encoder/stem_norm/mean") is None
+    norm = "group" if without else FROZEN_BATCH
     return resnet18.shape_of(0 if layout.find("head/bias") is None else len(layout.need("head/bias", 1)), norm)
 
 

@@ -61,3 +61,14 @@ def test_the_start_says_how_many_images_each_source_gives(make, tiny_config):
     assert task.about["images"] == f"{n} for training, {40 - n} held out"
     assert task.about["images per epoch and source"] == f"synthetic {n}" and task.about["mask ratio"] == 0.5
     assert task.mixture == () and task.spec.objective == Reconstruction(0.5, True)
+
+
+def test_with_epoch_images_a_run_on_more_images_has_as_many_updates(make, tiny_config):
+    def updates(images, epoch_images):
+        fields = {"data.synthetic_unlabelled": images, "train.epoch_images": epoch_images, "train.epochs": 3.0}
+        schedule = make(tiny_config("pretrain", **fields))[0].resolved
+        return schedule.steps, schedule.warmup_steps, schedule.eval_every
+
+    few, more = updates(40, 0), updates(80, 0)
+    assert more[0] > few[0]
+    assert updates(40, 40) == updates(80, 40) == few
