@@ -11,8 +11,8 @@ import numpy as np
 from jaxtyping import Int
 
 from mae_jax.config.fields import DataFields
+from mae_jax.data import folders, layouts, prepared, sources, subsets, tables
 from mae_jax.data import groups as grouping
-from mae_jax.data import layouts, prepared, sources, subsets, tables
 from mae_jax.data.checking import Decoded
 from mae_jax.data.layouts import Layout
 from mae_jax.data.sources import Purpose, Source
@@ -327,7 +327,7 @@ def external_places(data: DataFields, table: tables.Table | None = None) -> dict
         if table and not folder and place not in values:
             raise UserError(f"data.external={data.external!r}: {place!r} is neither a folder nor a split of the table")
         if data.source == "folder" and not folder and not table:
-            sources.existing(data.dir, place, "data.external")
+            folders.existing(data.dir, place, "data.external")
         elif "/" in place and not folder:
             raise UserError(f"data.external={data.external!r}: {place!r} is not a folder; name one that exists")
         place_of[name] = place

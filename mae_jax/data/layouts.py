@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mae_jax.data.sources import entries, existing, hidden, is_folder
+from mae_jax.data.folders import CLASS, CLASS_GROUP, GROUP_CLASS, entries, existing, hidden, is_folder
 from mae_jax.runtime import disk
 from mae_jax.runtime.errors import UserError
 from mae_jax.runtime.text import shortened
@@ -26,7 +26,6 @@ USUAL = {  # in lower case
     "val": ("val", "valid", "validation", "dev"),
     "test": ("test", "testing", "testset", "test_set", "testa"),
 }
-CLASS, CLASS_GROUP, GROUP_CLASS = "class", "class/group", "group/class"  # values of data.levels
 DEFAULT = {"train": "Train", "val": "auto", "test": "TestA"}  # if they do not exist, usual names are tried
 
 

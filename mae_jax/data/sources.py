@@ -5,14 +5,12 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
-import unicodedata
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from functools import partial
@@ -21,23 +19,15 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int, Int8, Int32, UInt8, UInt64
 
-from mae_jax.data import checking, tables
+from mae_jax.data import checking, folders, tables
 from mae_jax.data import groups as grouping
 from mae_jax.data import synthetic as drawing
 from mae_jax.data.checking import Checked, Decoded, Progress, digest
 from mae_jax.data.groups import Groups
 from mae_jax.data.looks import Kept
-from mae_jax.runtime import disk
-from mae_jax.runtime.errors import UNUSABLE, UserError
-from mae_jax.runtime.files import other_format
+from mae_jax.runtime.errors import UserError
 
-SYSTEM = {  # in lower case, in addition to names with a leading dot
-    "thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "system volume information",  # Windows
-    "__macosx", "icon\r", "lost+found", "@eadir", "#recycle",  # macOS, Linux, network storage
-}  # fmt: skip
-LONGEST = 200  # maximum number of characters in a class name; the report accepts no more
 SHOWN = 5  # number of names of skipped files to keep
-CLASS, GROUP_CLASS = "class", "group/class"  # values of `levels`, see `layouts`
 
 
 class Purpose(IntEnum):
@@ -123,7 +113,7 @@ def folder(
     check: bool = True,
     progress: Progress | None = None,
     decoded: Decoded | None = None,
-    levels: str = CLASS,
+    levels: str = folders.CLASS,
 ) -> Source:
     """Labeled images `directory/split/<class>/**`, with the classes in alphabetical order.
 
@@ -136,20 +126,20 @@ def folder(
     `groups.of_names`. Also raises UserError for a class that is empty (in training) or not among `classes`, for two
     classes that differ only in case or white space, and for two class folders that a link makes the same.
     """
-    top = existing(directory, split, field)
+    top = folders.existing(directory, split, field)
     passed: dict[str, list[str]] = {}
-    places = _class_folders(top, split.strip("/"), levels, passed, field)
+    places = folders.class_folders(top, split.strip("/"), levels, passed, field)
     files: dict[str, list[str]] = {}
     group_of: dict[str, str] = {}
     for real, (name, below, group) in places.items():
         barred = [os.path.realpath(top), *(other for other in places if other != real)]
-        paths = list(_walk(os.path.join(directory, below), below, passed, set(), field, barred))
+        paths = list(folders.walk(os.path.join(directory, below), below, passed, set(), field, barred))
         files.setdefault(name, []).extend(paths)
         for file in paths:
             parts = file[len(below) + 1 :].split("/")
-            group_of[file] = group if levels == GROUP_CLASS else parts[0] if len(parts) > 1 else ""
+            group_of[file] = group if levels == folders.GROUP_CLASS else parts[0] if len(parts) > 1 else ""
     files = {name: files[name] for name in sorted(files)}
-    _check_classes(top, [name for name in files if files[name] or classes is None], classes, field)
+    folders.check_classes(top, [name for name in files if files[name] or classes is None], classes, field)
     known = tuple(files) if classes is None else tuple(classes)
     label_of = {name: label for label, c in enumerate(known) for name in files.get(c, ())}
     names = list(label_of)
@@ -162,55 +152,9 @@ def folder(
     if empty and classes is None:
         raise UserError(f"{field}: class folder '{top / empty[0]}' has no images; add some or remove the folder")
     groups = grouping.of_names(keep, pattern)
-    if levels != CLASS and not pattern:
+    if levels != folders.CLASS and not pattern:
         groups = Groups(tuple(group_of[name] for name in keep), kind="folder")
     return _of_files(directory, keep, labels, known, passed, field, seen, groups)
-
-
-def _class_folders(
-    top: Path, at: str, levels: str, passed: dict[str, list[str]], field: str
-) -> dict[str, tuple[str, str, str]]:
-    """By real path: class, name below the data directory, and group of each class folder in `top`, which is named `at`.
-
-    `passed` gets the names of other entries. Raises UserError if there is none, or two are the same by a link.
-    """
-    outer = [("", top, at)]  # group, folder with class folders, its name below the data directory
-    if levels == GROUP_CLASS:
-        inside = _folders_in(top, at, passed, field)
-        outer = [(entry.name, Path(entry.path), f"{at}/{entry.name}".lstrip("/")) for entry in inside]
-    places: dict[str, tuple[str, str, str]] = {}
-    for group, place, name in outer:
-        for entry in _folders_in(place, name, passed, field):
-            real = os.path.realpath(entry.path)
-            for other in places if entry.is_symlink() or levels != GROUP_CLASS else ():
-                if _overlap(real, other):
-                    raise UserError(
-                        f"{field}: the class folders {places[other][0]!r} and {entry.name!r} in '{place}' are the same "
-                        f"folder by a link, or one contains the other; remove the link"
-                    )
-            places[real] = (entry.name, f"{name}/{entry.name}".lstrip("/"), group)
-    if not places:
-        outside = passed.get("outside a class folder", [])
-        images = f" (only files, such as {outside[0]})" if outside and len(passed) == 1 else ""
-        raise UserError(f"{field}: '{top}' has no class folders{images}; use {top}/<{'>/<'.join(levels.split('/'))}>/")
-    return places
-
-
-def _folders_in(top: Path, name: str, passed: dict[str, list[str]], field: str) -> list[os.DirEntry]:
-    """The folders in `top`, except hidden ones. `passed` gets the names of other entries, below `name`.
-
-    Raises UserError for a link that cannot be followed, because it may be a class.
-    """
-    folders = []
-    for entry in entries(top, field):
-        below = f"{name}/{entry.name}".lstrip("/")
-        if hidden(entry.name):
-            passed.setdefault("hidden", []).append(below)
-        elif is_folder(entry, field, refuse_broken=True):
-            folders.append(entry)
-        else:
-            passed.setdefault("outside a class folder", []).append(below)
-    return folders
 
 
 def unlabeled_folder(
@@ -225,7 +169,7 @@ def unlabeled_folder(
 ) -> Source:
     """All images below `directory`, at any depth, without labels. The arguments are those of `folder`."""
     passed: dict[str, list[str]] = {}
-    names = sorted(_walk(str(existing(directory, "", field)), "", passed, set(), field))
+    names = sorted(folders.walk(str(folders.existing(directory, "", field)), "", passed, set(), field))
     seen = checking.check(directory, names, bad_images, field, passed, progress, decoded) if check else None
     keep = names if seen is None else seen.names
     groups = grouping.of_names(keep, pattern)
@@ -454,147 +398,3 @@ def _size(path: Path) -> int:
 def _fingerprint(names: Sequence[str], labels: Sequence[int], held: Sequence[int], origin: str = "files") -> str:
     rows = [origin, list(names), [int(label) for label in labels], list(held)]
     return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
-
-
-def existing(directory: str | os.PathLike, split: str, field: str) -> Path:
-    """`directory`/`split`. Raises UserError that lists the existing folders if this is not one."""
-    top = Path(directory, split.strip("/"))
-    try:
-        if disk.is_dir(top):
-            return top
-    except OSError as error:
-        raise _unreadable(top, field, error) from None
-    above = top.parent
-    while not disk.is_dir(above):
-        above = above.parent
-    if above == top.parent and disk.is_file(top):
-        packed = other_format(top)
-        table = top.suffix.lower() in tables.SUFFIXES and field == "data.dir"
-        if packed or table:
-            raise UserError(f"{field}: '{top}' is {packed or 'a table; set data.labels to it'}")
-    inside = [e.name for e in entries(above, field) if is_folder(e, field) and not hidden(e.name)][:10]
-    raise UserError(f"{field}: '{top}' is not a folder; '{above}' has {', '.join(inside) or 'no folders'}")
-
-
-def hidden(name: str) -> bool:
-    """Whether this is a file or folder that systems and notebooks leave behind: .DS_Store, ._x.jpg, Thumbs.db."""
-    return name.startswith(".") or name.lower() in SYSTEM
-
-
-def entries(path: str | Path, field: str) -> list[os.DirEntry]:
-    """The entries of a folder, sorted by name. Raises UserError if it cannot be read."""
-    try:
-        with os.scandir(path) as scan:
-            return sorted(scan, key=lambda entry: entry.name)
-    except OSError as error:
-        raise _unreadable(path, field, error) from None
-
-
-def is_folder(entry: os.DirEntry, field: str, refuse_broken: bool = False) -> bool:
-    """Whether an entry is a folder or a link to one.
-
-    Raises UserError for a link that cannot be followed, because all images of a folder may be behind it. A broken link
-    is refused only with `refuse_broken`, where the entry may be a class or split; elsewhere it counts as a file that
-    cannot be used.
-    """
-    try:
-        if entry.is_dir():
-            return True
-    except OSError as error:
-        if error.errno != errno.ELOOP:
-            raise _unreadable(entry.path, field, error) from None
-    if refuse_broken and entry.is_symlink() and _is_broken(entry, field):
-        raise UserError(
-            f"{field}: '{entry.path}' is a broken link to '{os.readlink(entry.path)}'; restore what it names, or "
-            f"remove the link"
-        )
-    return False
-
-
-def _unreadable(path: str | Path, field: str, error: OSError) -> UserError:
-    """The error to raise if `path`, which is or may be a folder, cannot be read."""
-    why = f"{error.strerror}; grant yourself permission, or remove it"
-    if error.errno not in (errno.EACCES, errno.EPERM):
-        why = disk.reason(error, Path(path))
-    text, semicolon, advice = why.partition("; ")
-    return UserError(f"{field}: '{path}' cannot be read ({text}){semicolon}{advice}")
-
-
-def _walk(
-    path: str, name: str, passed: dict[str, list[str]], seen: set[str], field: str, barred: Sequence[str] = ()
-) -> Iterator[str]:
-    """Yields all files below `path` in order. Follows links, but visits each folder once, so links cannot loop.
-
-    A link to a folder that overlaps one of `barred` is skipped and counted, because it would give images a second
-    label.
-    """
-    real = os.path.realpath(path)
-    if real in seen:
-        return
-    seen.add(real)
-    for entry in entries(path, field):
-        below = f"{name}/{entry.name}".lstrip("/")
-        if hidden(entry.name):
-            passed.setdefault("hidden", []).append(below)
-        elif not is_folder(entry, field):
-            yield below
-        elif entry.is_symlink() and _barred(os.path.realpath(entry.path), barred):
-            passed.setdefault("link to a folder of other classes", []).append(below)
-        else:
-            yield from _walk(entry.path, below, passed, seen, field, barred)
-
-
-def _barred(place: str, barred: Sequence[str]) -> bool:
-    """Whether a linked folder contains the top folder, `barred[0]`, or overlaps one of the others, class folders."""
-    if not barred:
-        return False
-    top, *others = barred
-    return _inside(top, place) or any(_overlap(place, other) for other in others)
-
-
-def _overlap(one: str, two: str) -> bool:
-    """Whether two real paths are equal, or one is inside the other."""
-    return _inside(one, two) or _inside(two, one)
-
-
-def _is_broken(link: os.DirEntry, field: str) -> bool:
-    try:
-        return not disk.exists(Path(link.path))
-    except OSError as error:
-        if error.errno == errno.ELOOP:
-            return True
-        raise _unreadable(link.path, field, error) from None
-
-
-def _inside(path: str, folder: str) -> bool:
-    return f"{path}{os.sep}".startswith(f"{folder.rstrip(os.sep)}{os.sep}")
-
-
-def _check_classes(top: Path, names: Sequence[str], classes: Sequence[str] | None, field: str) -> None:
-    """Refuses class folders that are not among `classes` (None: any), and names that look the same."""
-    first: dict[str, str] = {}
-    for name in names:
-        if UNUSABLE.search(name) or not _plain(name) or len(name) > LONGEST:
-            raise UserError(
-                f"{field}: '{top}' has a class folder {name!r}; a class needs a name of printable characters, at most "
-                f"{LONGEST}: rename it"
-            )
-        if (other := first.setdefault(_plain(name), name)) != name:
-            raise UserError(
-                f"{field}: the class folders {other!r} and {name!r} in '{top}' differ only in case or white space; "
-                f"merge them or rename one"
-            )
-    for name in names if classes is not None else ():
-        if classes is not None and name not in classes:
-            near = [c for c in classes if _plain(c) == _plain(name)]
-            hint = f"; is it {near[0]!r}, which differs only in case or white space?" if near else ""
-            raise UserError(
-                f"{field}: '{top}' has a folder {name!r}, which is not a class of the training "
-                f"images ({', '.join(classes)}){hint}; rename or remove it"
-            )
-
-
-def _plain(name: str) -> str:
-    """A name without case, white space and invisible characters, and with accents in one form."""
-    text = unicodedata.normalize("NFC", name).casefold()
-    return "".join(c for c in text if not c.isspace() and unicodedata.category(c)[0] != "C")

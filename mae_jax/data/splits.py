@@ -12,7 +12,7 @@ from mae_jax.config.fields import DataFields
 from mae_jax.config.naming import source_names
 from mae_jax.config.selection import BY_FEATURES
 from mae_jax.config.tasks import TRAITS
-from mae_jax.data import duplicates, findings, labeled_sets, prepared, sources, subsets
+from mae_jax.data import duplicates, findings, folders, labeled_sets, prepared, sources, subsets
 from mae_jax.data import groups as grouping
 from mae_jax.data.checking import Decoded
 from mae_jax.data.labeled_sets import DRAWING_SEED, LabeledSets, OnProgress
@@ -318,7 +318,7 @@ def check_unlabeled(data: DataFields) -> None:
         if not real or len(set(real)) != len(real):
             raise UserError(f"data.dir={data.dir!r}: name at least one directory, each once, joined by ','")
         for directory in directories:
-            sources.existing(directory, "", "data.dir")
+            folders.existing(directory, "", "data.dir")
     n_sources = len(names) + ("folder" in names) * (len(directories) - 1)
     if data.weights and len(data.weights) != n_sources:
         raise UserError(

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Int
 
 from mae_jax.config.fields import DataFields, changed
-from mae_jax.data import copies, duplicates, findings, labeled_sets, layouts, prepared, sources, splits, tables
+from mae_jax.data import copies, duplicates, findings, folders, labeled_sets, layouts, prepared, sources, splits, tables
 from mae_jax.data import groups as grouping
 from mae_jax.data.checking import Decoded
 from mae_jax.data.groups import Groups
@@ -199,7 +199,7 @@ def _folders(name: str, data: DataFields, say: Callable, decoded: Decoded | None
     inside = layouts.folders(Path(name))
     if not inside:
         return {ALL: _unlabeled(Path(name), data, options)}
-    levels = data.levels or layouts.CLASS
+    levels = data.levels or folders.CLASS
     try:
         layout = layouts.find(name, data.train_split, data.val_split, data.test_split, data.levels)
     except UserError as error:

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
-from mae_jax.data import layouts, loaders, sources, splits, tables
+from mae_jax.data import folders, layouts, loaders, sources, splits, tables
 from mae_jax.predict import images
 from mae_jax.runtime import files
 from mae_jax.runtime.errors import UserError
@@ -385,7 +385,7 @@ def test_archives_are_not_taken_for_folders_or_tables(tmp_path, start):
     for path in (tmp_path / "a", packed(tmp_path / "cells.zip", "A/1.png")):
         says = r"[.]\w+ archive; unpack it and name its folder$"
         with pytest.raises(UserError, match=f"^data.dir: '.*' is a {says}"):
-            sources.existing(path, "", "data.dir")
+            folders.existing(path, "", "data.dir")
         with pytest.raises(UserError, match=f"^data.labels=.* is a {says}"):
             tables.read(path)
         with pytest.raises(UserError, match=f"^--images=.* is a {says}"):
@@ -400,5 +400,5 @@ def test_spreadsheets_and_tables_in_place_of_folders_are_named(tmp_path):
             tables.read(path)
     (tmp_path / "l.csv").write_text("path,label\n")
     with pytest.raises(UserError, match="l.csv' is a table; set data.labels to it"):
-        sources.existing(tmp_path / "l.csv", "", "data.dir")
+        folders.existing(tmp_path / "l.csv", "", "data.dir")
     assert not files.other_format(tmp_path / "l.csv") and not files.other_format(tmp_path / "none")

@@ -13,7 +13,7 @@ from PIL import Image
 
 from mae_jax.data import tiff
 from mae_jax.data.decode import decode, open_image
-from mae_jax.data.sources import entries, is_folder
+from mae_jax.data.folders import entries, is_folder
 from mae_jax.datasets.builder import LeftOut
 from mae_jax.runtime import disk
 from mae_jax.runtime.errors import UNUSABLE, UserError
