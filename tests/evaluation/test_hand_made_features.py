@@ -73,6 +73,15 @@ def test_the_threshold_and_the_texture_are_those_of_scikit_image():
     assert energy == pytest.approx(float(feature.graycoprops(p, "energy")[0, 0]))
 
 
+def test_entropy_is_in_bits_and_the_gradient_is_that_of_a_ramp():
+    everywhere = np.ones((8, 8), bool)
+    four_grays = np.tile([0.1, 0.35, 0.6, 0.85], (8, 2))  # equally often
+    assert hand_made_features.texture(four_grays, everywhere)[1] == pytest.approx(2)
+    ramp = np.tile(np.arange(8) / 10, (8, 1))
+    gradient, entropy, *_ = hand_made_features.texture(ramp, everywhere)
+    assert gradient == pytest.approx(0.1) and entropy == pytest.approx(3)
+
+
 def test_colors_are_those_of_the_nucleus_and_around_it():
     features = measured(cell())
     assert [features[name] for name in ("red", "green", "blue")] == pytest.approx(
