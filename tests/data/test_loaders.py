@@ -219,6 +219,8 @@ def test_a_position_says_what_changed(two):
         with pytest.raises(UserError, match=rf"\({name}\b") as raised:
             loaders.check_position(saved, now)
         assert "\n" not in str(raised.value)
+        with pytest.raises(UserError, match=rf"\({name}\b.* but is None"):  # what is missing is not equal
+            loaders.check_position(saved, {key: value for key, value in saved.items() if key != name})
 
 
 def test_jpegs_from_files(tmp_path):

@@ -12,7 +12,7 @@ from mae_jax.evaluation.reconstruction import at_ratio
 from mae_jax.models.patches import patchify
 from mae_jax.models.vit import ViTConfig
 from mae_jax.rundir import contents
-from mae_jax.step import eval_step, sharding, state
+from mae_jax.step import eval_step, losses, sharding, state
 from mae_jax.step.objectives.reconstruction import Reconstruction
 from mae_jax.step.optimizer import Optimizer
 from mae_jax.step.spec import StepSpec
@@ -105,3 +105,16 @@ def test_what_a_smaller_ratio_removes_a_larger_one_removes_too(images, spec, par
         hidden.append(np.abs(np.asarray(masked) - 0.5).max(-1) < 1e-4)
     assert (hidden[0] <= hidden[1]).all() and (hidden[1] <= hidden[2]).all()
     np.testing.assert_allclose([h.mean() for h in hidden], [0.25, 0.5, 0.75], atol=0.01)
+
+
+def test_a_perfect_prediction_has_an_error_only_where_it_does_not_borrow(spec, images, params, monkeypatch):
+    spec = dataclasses.replace(spec, objective=Reconstruction(0.25, True))  # compiled by no other test
+
+    def perfect(spec, params, images, index, seed):
+        patches = patchify(images, spec.shape.patch_size)
+        return losses.normalize_patches(patches), jnp.ones(patches.shape[:2]).at[:, ::2].set(0)
+
+    monkeypatch.setattr(reconstruction, "predict_removed", perfect)
+    result = reconstruction.compare(spec, params, batch_of(images, spec), np.int32(0))
+    np.testing.assert_allclose(result["removed_pixel_borrowed"], 0, atol=1e-7)
+    assert (np.asarray(result["removed_pixel"]) > 1e-4).all()
