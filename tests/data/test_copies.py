@@ -163,3 +163,15 @@ def test_more_pairs_need_a_greater_likeness():
     pictures = [Prepared.of(picture(encoded(nucleus(rng)))) for _ in range(N)]
     few, many = (copies.Shared(pictures, pairs).needed for pairs in (N * (N - 1) // 2, 10**9))
     assert few < many < 1
+
+
+@pytest.mark.parametrize(
+    ("likeness", "directions", "copies_of_one"), [(0.98, 1.9, False), (0.98, 2.1, True), (1.0, 1.0, True)]
+)
+def test_agreement_in_two_directions_alone_makes_no_copy(monkeypatch, likeness, directions, copies_of_one):
+    """As of two gradients that fall to the same side; identical pixels are copies whatever they show."""
+    shared = object.__new__(copies.Shared)
+    shared.__dict__["needed"] = 0.5
+    monkeypatch.setattr(copies, "fit", lambda *_: (1.0, copies.CENTER))
+    monkeypatch.setattr(copies.Shared, "likeness", lambda *_: (likeness, directions))
+    assert bool(shared.copies(None, None)) == copies_of_one

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from mae_jax.data import duplicates, shifted, synthetic
+from mae_jax.data.copies import MIDDLE
 from mae_jax.data.sources import Source, digest
 
 SIDE = 96
@@ -76,6 +77,15 @@ def test_a_shift_by_up_to_a_tenth_is_found(cells):
     pictures = [lambda i, s=s: duplicates.pictures([s], i) for s in (test, train)]
     pairs = {(i, j) for i, j, _ in duplicates.find(looks[0], pictures[0], looks[1], pictures[1])}
     assert pairs == {(i, 2 * i) for i in range(len(moved))}
+
+
+def test_the_window_of_a_crop_has_its_side(cells):
+    """Nine tenths of the middle if the other image is the crop, and more than the middle if this one is."""
+    whole = duplicates.hashes_of(source(cells[:40], "whole"))[1]
+    cropped = duplicates.hashes_of(source([crop(cell, 0.1, 0.0) for cell in cells[:40]], "crop"))[1]
+    for looks, others, side in ((whole, cropped, 0.9 * MIDDLE), (cropped, whole, MIDDLE / 0.9)):
+        sides = [shifted.WINDOWS[window][2] for i, j, window, _ in shifted.candidates(looks, others) if i == j]
+        assert np.median(sides) == pytest.approx(side)
 
 
 def test_other_images_are_not_found(cells):
