@@ -47,7 +47,7 @@ def joined(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     arrays = {key: array for key, array in arrays.items() if key != PERIODS}
     for key in [key for key in arrays if key.endswith(".attn.q_bias")]:  # timm's
         value = key.replace(".q_bias", ".v_bias")
-        if value in arrays:
+        if value in arrays and arrays[key].ndim and arrays[key].shape == arrays[value].shape:
             query = arrays.pop(key)
             arrays[key.replace(".q_bias", ".qkv.bias")] = np.concatenate(
                 [query, np.zeros_like(query), arrays.pop(value)]

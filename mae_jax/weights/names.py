@@ -170,7 +170,8 @@ def of_augreg(arrays: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], int
         path = key.removeprefix(above)
         for pattern, name in _AUGREG:
             path = re.sub(pattern, name, path)
-        if (part := re.fullmatch(r"(.*\.attn)/(query|key|value|out)/(kernel|bias)", path)) and array.ndim > 1:
+        part = re.fullmatch(r"(.*\.attn)/(query|key|value|out)/(kernel|bias)", path)
+        if part and array.ndim > 1 and array.size:
             if part[3] == "kernel":
                 heads = array.shape[0 if part[2] == "out" else 1] if array.ndim == 3 else heads
                 array = array.reshape(-1, array.shape[-1]) if part[2] == "out" else array.reshape(len(array), -1)
@@ -183,7 +184,8 @@ def of_augreg(arrays: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], int
         new[f"{stem}.{ {'kernel': 'weight', 'scale': 'weight'}.get(leaf, leaf) }" if stem else path] = array
     for key in [key for key in new if key.endswith((".attn/query.weight", ".attn/query.bias"))]:
         parts = [key.replace("/query.", f"/{name}.") for name in ("query", "key", "value")]
-        if all(part in new for part in parts):
+        shapes = {new[part].shape if part in new else () for part in parts}
+        if len(shapes) == 1 and shapes != {()}:
             new[key.replace("/query.", ".qkv.")] = np.concatenate([new.pop(part) for part in parts])
     return new, heads
 

@@ -5,7 +5,9 @@ import json
 import os
 import struct
 import zipfile
+from functools import lru_cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
@@ -13,10 +15,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mae_jax.checkpoints import steps
+from mae_jax.models.params import map_paths
 from mae_jax.rundir import contents, predictions
 from mae_jax.runtime.errors import UserError
 from mae_jax.study import overview
-from mae_jax.weights import arrays, reader
+from mae_jax.weights import arrays, names, reader
 
 SIZES = st.one_of(st.integers(0, 20), st.sampled_from([2**31, 2**32, 2**40, 2**62, 2**63 - 1, 2**63, 2**64 - 1]))
 SPECIAL = [b"", b"0", b"-1", b"NaN", b"1e999", b"null", b"[]", b"{}", b'"', b",", b"\n", b"\x00", b"\xff", b"9" * 5000]
@@ -113,6 +116,96 @@ def test_any_safetensors_header_is_read_or_refused(tmp_path, data):
         tensors[name] = dtype, data.draw(st.lists(SIZES, max_size=10)), data.draw(st.binary(max_size=16))
     file.write_bytes(safetensors(tensors))
     read_or_refused(reader.read, file)
+
+
+def augreg() -> dict[str, np.ndarray]:
+    """A block under the names of Google's .npz files."""
+    arrays = {"embedding/kernel": (8, 8, 3, 16), "embedding/bias": (16,), "cls": (1, 1, 16)}
+    block = "Transformer/encoderblock_0"
+    for name in ("Transformer/encoder_norm", f"{block}/LayerNorm_0", f"{block}/LayerNorm_2"):
+        arrays |= {f"{name}/scale": (16,), f"{name}/bias": (16,)}
+    for name in ("query", "key", "value"):
+        attention = f"{block}/MultiHeadDotProductAttention_1/{name}"
+        arrays |= {f"{attention}/kernel": (16, 2, 8), f"{attention}/bias": (2, 8)}
+    arrays |= {f"{block}/MultiHeadDotProductAttention_1/out/kernel": (2, 8, 16)}
+    arrays |= {f"{block}/MlpBlock_3/Dense_0/kernel": (16, 64), f"{block}/MlpBlock_3/Dense_1/kernel": (64, 16)}
+    return {name: np.zeros(shape, np.float32) for name, shape in arrays.items()}
+
+
+@lru_cache
+def layouts() -> dict[str, dict[str, np.ndarray]]:
+    """Small networks under the names of other code."""
+    from tests.weights.conftest import timm_arrays
+
+    rng = np.random.default_rng(0)
+    plain = timm_arrays(rng, depth=1, classes=3, learned=True)
+    registers = timm_arrays(rng, depth=1, registers=2, layer_scale=True)
+    bias = registers.pop("blocks.0.attn.qkv.bias")
+    with_periods = registers | {"rope_embed.periods": 100 ** (np.arange(2, dtype=np.float32) / 2)}
+    with_periods |= {"blocks.0.attn.q_bias": bias[:16], "blocks.0.attn.v_bias": bias[32:]}
+    masked = with_periods | {"blocks.0.attn.qkv.bias": bias, "blocks.0.attn.qkv.bias_mask": np.ones_like(bias)}
+    renamed = {
+        "cls_token": "class_embedding",
+        "pos_embed": "positional_embedding",
+        "patch_embed.proj.weight": "conv1.weight",
+    }
+    resnet = {"conv1.weight": (64, 3, 7, 7), "layer1.0.conv1.weight": (64, 64, 3, 3), "fc.weight": (3, 512)}
+    resnet |= {"fc.bias": (3,), **dict.fromkeys(("bn1.weight", "bn1.bias", "bn1.running_mean"), (64,))}
+    with TemporaryDirectory() as folder:
+        file = Path(folder, "w.npz")
+        file.write_bytes(npz({f"{name}.npy": value for name, value in plain.items()}))
+        ours, theirs = {}, {}
+        params = reader.read(file).params
+        map_paths(lambda path, leaf: ours.update({path: np.asarray(leaf)}), params)
+        map_paths(lambda path, leaf: theirs.update(names.to_theirs(path, leaf, "hf", 8)), params)
+    return {
+        "timm": plain,
+        "facebookresearch": timm_arrays(rng, depth=1, decoder=1),
+        "dinov3 of timm": with_periods,
+        "dinov3 of facebookresearch": masked,
+        "open_clip": {renamed.get(name, name): value for name, value in plain.items()},
+        "resnet": {name: np.zeros(shape, np.float32) for name, shape in resnet.items()},
+        "augreg": augreg(),
+        "transformers": theirs,
+        "mae_jax": ours,
+    }
+
+
+def write(folder: Path, given_arrays: dict[str, np.ndarray]) -> Path:
+    about = {"model_cfg": {"vision_cfg": {"width": 16, "head_width": 8}}}
+    (folder / "open_clip_config.json").write_text(json.dumps(about))
+    file = folder / "w.npz"
+    file.write_bytes(npz({f"{key}.npy": value for key, value in given_arrays.items()}))
+    return file
+
+
+ATTENTION = "Transformer/encoderblock_0/MultiHeadDotProductAttention_1"
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "shape"),
+    [
+        ("timm", "head.bias", ()),
+        ("augreg", f"{ATTENTION}/key/bias", (3, 1)),
+        ("augreg", f"{ATTENTION}/query/kernel", (0, 0)),
+        ("dinov3 of timm", "blocks.0.attn.q_bias", ()),
+        ("dinov3 of facebookresearch", "cls_token", ()),
+    ],
+)
+def test_arrays_with_other_axes_than_those_they_are_joined_with_are_no_fault_of_ours(tmp_path, name, key, shape):
+    assert key in layouts()[name]
+    read_or_refused(reader.read, write(tmp_path, layouts()[name] | {key: np.zeros(shape, np.float32)}))
+
+
+@pytest.mark.parametrize("name", layouts())
+@settings(FUZZ, max_examples=int(os.environ.get("FUZZ_EXAMPLES", 8)))
+@given(st.data())
+def test_weights_of_every_layout_with_any_shapes_are_read_or_refused(tmp_path, name, data):
+    given_arrays = dict(layouts()[name])
+    for key in data.draw(st.lists(st.sampled_from(sorted(given_arrays)), min_size=1, max_size=2, unique=True)):
+        shape = data.draw(st.lists(st.sampled_from([0, 1, 2, 3, 8, 16, 48]), max_size=5))
+        given_arrays[key] = np.zeros(shape, np.float32)
+    read_or_refused(reader.read, write(tmp_path, given_arrays))
 
 
 @FUZZ
