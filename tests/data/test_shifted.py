@@ -81,9 +81,9 @@ def test_a_shift_by_up_to_a_tenth_is_found(cells):
 
 def test_the_window_of_a_crop_has_its_side(cells):
     """Nine tenths of the middle if the other image is the crop, and more than the middle if this one is."""
-    whole = duplicates.hashes_of(source(cells[:40], "whole"))[1]
+    uncut = duplicates.hashes_of(source(cells[:40], "whole"))[1]
     cropped = duplicates.hashes_of(source([crop(cell, 0.1, 0.0) for cell in cells[:40]], "crop"))[1]
-    for looks, others, side in ((whole, cropped, 0.9 * MIDDLE), (cropped, whole, MIDDLE / 0.9)):
+    for looks, others, side in ((uncut, cropped, 0.9 * MIDDLE), (cropped, uncut, MIDDLE / 0.9)):
         sides = [shifted.WINDOWS[window][2] for i, j, window, _ in shifted.candidates(looks, others) if i == j]
         assert np.median(sides) == pytest.approx(side)
 
