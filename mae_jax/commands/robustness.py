@@ -5,7 +5,7 @@ mae-jax robustness STUDY_OR_RUN... [--changes hematoxylin,eosin,hue,gamma,blur,j
 Each classifier predicts its own test images under every change. Predictions go into its run directory, under
 robustness/; those that are there already are kept, so the same command continues after an interruption. robustness.csv,
 .md, .svg and .png in DIR compare the classifiers: accuracy, macro F1, calibration error, and the share of images whose
-predicted class flips.
+predicted class flips. robustness_index.csv has the robustness index of the frozen encoders over test sets and groups.
 """
 
 import argparse
@@ -39,7 +39,8 @@ def main(options: argparse.Namespace) -> None:
     with signals.blocked():
         from mae_jax.evaluation import perturbations
         from mae_jax.predict import robustness as predicting
-        from mae_jax.report import directories, robustness
+        from mae_jax.predict import robustness_index as indexing
+        from mae_jax.report import directories, robustness, robustness_index
         from mae_jax.report.runs import read_runs
         from mae_jax.rundir import contents
         from mae_jax.runtime import machine
@@ -48,7 +49,8 @@ def main(options: argparse.Namespace) -> None:
     machine.keep_compiled()
     progress = Progress(10.0)
     places, notes = directories.expand(options.places)
-    runs = [run for run in read_runs(places)[0] if contents.fine_tunes(run.evaluation)]
+    all_runs = read_runs(places)[0]
+    runs = [run for run in all_runs if contents.fine_tunes(run.evaluation)]
     for line in notes:
         progress.say(line)
     if not runs:
@@ -63,6 +65,8 @@ def main(options: argparse.Namespace) -> None:
         for level in each.levels
     ]
     out = options.out or options.places[0] / "report"
-    _, paths = robustness.write(out, runs, changes)
+    parts = indexing.measure([(run.init, run.path) for run in all_runs], progress)
+    index_text, index_path = robustness_index.write(out, parts)
+    _, paths = robustness.write(out, runs, changes, index_text)
     progress.say(disk.read_text(out / "robustness.md"))
-    progress.say(f"written: {', '.join(map(str, paths))}")
+    progress.say(f"written: {', '.join(map(str, [*paths, index_path]))}")

@@ -104,17 +104,8 @@ def _of_probe(run_dir: Path, config: RunConfig, field: str, cache: DataCache | N
         )
     classes = own_run.class_names(run_dir, contents.read_object(run_dir / contents.RUN), field)
     head, expected = probes.load(run_dir / contents.PROBE, field, len(classes))
-    here = contents.read_config(run_dir / contents.CONFIG).get("init_from_here")
-    if config.init_from and here and exists(run_dir / here):
-        config = changed(config, {"init_from": os.path.normpath(run_dir / here)})
-    if config.init_from and not exists(Path(config.init_from)):
-        raise UserError(
-            f"{field}={run_dir} is a probe of the encoder in {config.init_from}, which is missing; restore it, or load "
-            f"a bundle of this run (mae-jax convert export --format mae_jax), which includes the encoder"
-        )
-    shape = from_config.shape_of(config, len(classes))
-    spec = spec_of(config, shape)
-    params = initial_weights.first_weights(config, cache)(spec, init_state(spec, config.seed).params)
+    advice = ", or load a bundle of this run (mae-jax convert export --format mae_jax), which includes the encoder"
+    config, spec, params = _before_training(run_dir, config, len(classes), field, advice, cache)
     if digest(jax.tree.map(sharding.to_host, params["encoder"])) != expected:
         raise UserError(
             f"{field}={run_dir}: the probe was not fitted on the encoder that is now in "
@@ -132,6 +123,43 @@ def _of_probe(run_dir: Path, config: RunConfig, field: str, cache: DataCache | N
         batch_size=config.eval.batch_size,
         threads=config.data.threads,
     )
+
+
+def frozen(run_dir: Path, field: str = "RUN_DIR") -> tuple[Model, str]:
+    """The encoder that a classifier's run started from, before any training with labels, and the digest of its weights.
+
+    Raises UserError that names `field` if the run has no network, or its encoder is missing.
+    """
+    config = steps.saved_config(run_dir, field)
+    if not config.has_network:
+        raise UserError(f"{field}={run_dir} classifies {config.features_in_words}, and has no network")
+    classes = own_run.class_names(run_dir, contents.read_object(run_dir / contents.RUN), field)
+    config, spec, params = _before_training(run_dir, config, len(classes), field)
+    model = Model(
+        origin=str(run_dir), task=config.task, spec=spec, params=params, batch_size=config.eval.batch_size,
+        threads=config.data.threads,
+    )  # fmt: skip
+    key = digest(jax.tree.map(sharding.to_host, params["encoder"]))
+    return model, f"{key} {spec.shape.pool} {spec.mean} {spec.std}"
+
+
+def _before_training(
+    run_dir: Path, config: RunConfig, n_classes: int, field: str, advice: str = "", cache: DataCache | None = None
+) -> tuple[RunConfig, StepSpec, Params]:
+    """The initial weights of a classifier's run, and its config with the place where they are now.
+
+    Raises UserError that names `field` and ends with `advice` if they are missing.
+    """
+    here = contents.read_config(run_dir / contents.CONFIG).get("init_from_here")
+    if config.init_from and here and exists(run_dir / here):
+        config = changed(config, {"init_from": os.path.normpath(run_dir / here)})
+    if config.init_from and not exists(Path(config.init_from)):
+        what = "began with" if config.traits.updates else "is a probe of"
+        raise UserError(
+            f"{field}={run_dir} {what} the encoder in {config.init_from}, which is missing; restore it{advice}"
+        )
+    spec = spec_of(config, from_config.shape_of(config, n_classes))
+    return config, spec, initial_weights.first_weights(config, cache)(spec, init_state(spec, config.seed).params)
 
 
 def of_weights(path: Path, field: str) -> Model:

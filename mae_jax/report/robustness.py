@@ -141,13 +141,17 @@ def text(table: Sequence[dict], level: Level) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def write(out: Path, runs: Sequence[Run], changes: Sequence[Change]) -> tuple[list[dict], list[Path]]:
-    """Writes robustness.csv, robustness.md and robustness.svg to `out`. Returns the rows and the paths."""
+def write(out: Path, runs: Sequence[Run], changes: Sequence[Change], more: str = "") -> tuple[list[dict], list[Path]]:
+    """Writes robustness.csv, robustness.md and robustness.svg to `out`. Returns the rows and the paths.
+
+    `more` is Markdown for the end of robustness.md.
+    """
     table = rows(runs, changes)
     level = max((run.level for run in runs), key=lambda level: (level.arm == runs[0].arm, level.fraction))
     out.mkdir(parents=True, exist_ok=True)
     paths = [tables.write_csv(out / "robustness.csv", table, COLUMNS)]
-    paths.append(files.write(out / "robustness.md", f"Tested with {level}, in percent.\n\n{text(table, level)}\n"))
+    words = f"Tested with {level}, in percent.\n\n{text(table, level)}\n" + (f"\n{more}\n" if more else "")
+    paths.append(files.write(out / "robustness.md", words))
     with panels.style():
         drawing, _ = figure(runs, table, changes, level)
         for form in ("svg", "png"):
