@@ -119,7 +119,7 @@ def _given(path: str | os.PathLike) -> Target:
     """The target image of a file. Raises UserError if it cannot be read."""
     place = local(path, "--stain_target")
     try:
-        return Target(str(path), decode(place.read_bytes(), str(path)).pixels)
+        return Target(str(path), decode(disk.read_bytes(place), str(path)).pixels)
     except OSError as error:
         raise UserError(f"--stain_target {path}: {disk.reason(error, place)}") from None
     except UserError as error:

@@ -54,7 +54,7 @@ def held(workdir: Path, leader: bool = True) -> Iterator[None]:
 def is_held(workdir: Path) -> bool:
     """Whether a process uses the run directory; False where the file system has no locks. Raises OSError."""
     try:
-        with open(workdir / FILE, "rb") as file:
+        with naming(workdir / FILE), open(workdir / FILE, "rb") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True

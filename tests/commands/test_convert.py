@@ -27,7 +27,7 @@ def test_weights_are_read_written_to_a_new_folder_and_described(record, tmp_path
     assert [file.name for file in (tmp_path / "out").iterdir()] == ["model.safetensors"]
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "encoder: 1,203 values in 2 arrays, all accounted for"
-    assert lines[1].startswith("network: 768 features, 12 blocks, 12 heads, 224 px in patches of 16, ")
+    assert lines[1].startswith("network: ViT with 12 blocks of width 768, 224 px in patches of 16, 12 heads, ")
     assert "4 registers, no layer scale" in lines[1]
     assert lines[2:] == ["note: heads are assumed", f"written: {tmp_path / 'out'}"]
 

@@ -117,9 +117,9 @@ def test_sources_stay_open_between_the_cells_of_a_study(data):
 
 
 DO_NOT_CHOOSE_FILES = (
-    "part weights unlabeled_count val_fraction val_of fraction label_count subset subset_from subset_seed val_seed "
-    "crop_scale crop_ratio flips randaugment randaugment_colour random_erasing stain stain_strength mean std threads "
-    "workers prefetch"
+    "part weights unlabeled_count val_fraction val_of val_folds val_folds_up_to fraction label_count "
+    "subset subset_from subset_seed val_seed crop_scale crop_ratio flips randaugment randaugment_colour random_erasing "
+    "stain stain_strength mean std threads workers prefetch"
 ).split()
 
 
@@ -129,7 +129,7 @@ def test_runs_share_images_only_if_every_field_that_chooses_them_is_equal(tiny_c
     for field in dataclasses.fields(data):
         value = getattr(data, field.name)
         other = dataclasses.replace(data, **{field.name: f"{value}x" if isinstance(value, str) else (value, 1)})
-        same = splits._key(splits.labelled, other) == splits._key(splits.labelled, data)
+        same = splits._key(splits.labeled, other) == splits._key(splits.labeled, data)
         assert same == (field.name in DO_NOT_CHOOSE_FILES), field.name
 
 

@@ -327,7 +327,7 @@ def test_what_was_assumed_is_counted(trees, tmp_path):
 def test_options_of_earlier_tiles_that_cannot_be_read_are_not_taken_for_the_same(tmp_path, monkeypatch):
     cutting = slides.Cutting(tile=100)
     assert not preparing._cut_otherwise(tmp_path, cutting)  # an earlier version kept no options
-    (tmp_path / preparing.ABOUT).write_text(json.dumps({"cutting": dataclasses.asdict(cutting)}))
+    (tmp_path / prepared.ABOUT).write_text(json.dumps({"cutting": dataclasses.asdict(cutting)}))
     assert not preparing._cut_otherwise(tmp_path, dataclasses.replace(cutting, workers=3))
     assert preparing._cut_otherwise(tmp_path, dataclasses.replace(cutting, tile=200))
 

@@ -119,7 +119,7 @@ def test_confusions_are_sorted_by_their_number_and_not_by_their_share(tmp_path):
     wrong = {("Monocyte", "Lymphocyte"): 4, ("Neutrophil", "Lymphocyte"): 6}  # 20 % and 10 % of the class
     study = analysis.analyze(read_runs([write(tmp_path / "a", "mae", 1.0, wrong)])[0])
     first, second = cell_types.confusions(study, cell_types.analyze(study))
-    assert first == "6 of 60 Neutrophil are taken for Lymphocyte." and second.startswith("4 of 20 Monocyte")
+    assert first == "6 of 60 Neutrophil are classified as Lymphocyte." and second.startswith("4 of 20 Monocyte")
 
 
 def test_sentences(study):

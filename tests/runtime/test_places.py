@@ -88,7 +88,7 @@ def test_encoders_of_a_study_and_of_init_are_expanded(home, tiny_config):
         ("quick", ["~/d", "--init", "~/o", "--workdir", "~/w"], ("place", "init", "workdir")),
         ("prepare", ["raabin_wbc", "--source", "~/d"], ("source",)),
         ("convert", ["export", "~/d", "~/o", "--format", "hf"], ("run_dir", "out")),
-        ("inspect", ["~/d", "--images", "~/o"], ("run_dir", "images")),
+        ("inspect", ["~/d", "--images", "~/d"], ("run_dir", "images")),
         ("report", ["~/d", "--out", "~/o"], ("out",)),
         ("doctor", ["--workdir", "~/d"], ("workdir",)),
     ],
@@ -96,15 +96,19 @@ def test_encoders_of_a_study_and_of_init_are_expanded(home, tiny_config):
 def test_options_that_are_paths_are_expanded_and_refuse_remote_addresses(home, command, arguments, names):
     parser = Parser(prog=command)
     load(command).add_arguments(parser)
+    os.makedirs(f"{home}/d")
     options = parser.parse_args(arguments)
     assert all(str(getattr(options, name)).startswith(f"{home}/") for name in names)
     with pytest.raises(UserError, match=f"s3://d: {REMOTE}"):
         parser.parse_args([text.replace("~/", "s3://") if "~/d" in text else text for text in arguments])
 
 
-def test_several_directories_of_one_option_are_expanded(home):
+def test_several_directories_of_one_option_are_expanded(home, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     parser = Parser(prog="report")
     load("report").add_arguments(parser)
+    for name in "ab":
+        Path(name).mkdir()
     assert parser.parse_args(["~/a", "b"]).run_dirs == [Path(home, "a"), Path("b")]
 
 

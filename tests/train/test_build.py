@@ -27,13 +27,8 @@ def test_every_task_is_built_by_its_own_module(tiny_config, monkeypatch):
         monkeypatch.setattr(build, name, partial(called, name))
     for task in TASKS:
         config, mesh = validate(tiny_config(task)), sharding.make_mesh(1)
-        assert build.build(config, mesh, print, None) is built and seen[-1] == (
-            modules[task],
-            config,
-            mesh,
-            print,
-            None,
-        )
+        assert build.build(config, mesh, print, None) is built
+        assert seen[-1][:5] == (modules[task], config, mesh, print, None)
 
 
 def test_what_a_device_cannot_do_is_refused_before_an_image_is_opened(tiny_config, monkeypatch):
