@@ -268,13 +268,16 @@ def test_a_tool_interrupted_during_its_imports_ends_with_one_line(tmp_path, envi
         .replace("NUMBER", str(int(number)))
         .replace("ARGUMENTS", repr(arguments))
     )
+    here = tmp_path / "here"
+    (here / "RUN").mkdir(parents=True)
+    (here / "DATA").mkdir()
     done = subprocess.run(
         [sys.executable, "-c", start.replace("TARGET", repr(command))],
-        cwd=tmp_path, env=environment | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=120,
+        cwd=here, env=environment | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=120,
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (EXIT_STOPPED, "imports continued\n"), done.stderr
     assert done.stderr == "interrupted; rerun the same command to resume from what is saved\n"
-    assert not list(tmp_path.iterdir())
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["DATA", "RUN", "here"]
 
 
 def test_a_notebook_shows_a_mistake_as_one_line():

@@ -314,7 +314,7 @@ def test_a_signal_at_the_end_of_a_run_stops_the_study(config, tmp_path, monkeypa
     with monkeypatch.context() as patched:
         patched.setattr(loop.Loop, "results", results)
         with pytest.raises(
-            Stopped, match=r"stopped by SIGINT; finetune 100 % scratch is finished; .*\(1 of 2 runs is finished\)"
+            Stopped, match=r"stopped by SIGINT; finetune 10 % scratch is finished; .*\(1 of 2 runs is finished\)"
         ):
             label_study.run(config, tmp_path)
     assert len(list(tmp_path.glob(f"cells/*/{contents.RESULTS}"))) == 1
