@@ -37,6 +37,7 @@ def main(options: argparse.Namespace) -> None:
     if options.out is None and len(options.places) > 1:
         raise UserError("--out is missing: with several directories, name one for the tables")
     with signals.blocked():
+        from mae_jax.data.splits import DataCache
         from mae_jax.evaluation import perturbations
         from mae_jax.predict import robustness as predicting
         from mae_jax.predict import robustness_index as indexing
@@ -56,7 +57,8 @@ def main(options: argparse.Namespace) -> None:
     if not runs:
         raise UserError(f"{options.places[0]}: no fine-tuned classifier; name a study or runs of finetune")
     chosen = [each for each in perturbations.ALL if each.name in names]
-    predicting.write([run.path for run in runs], chosen, progress)
+    cache = DataCache()
+    predicting.write([run.path for run in runs], chosen, progress, cache)
     changes = [
         robustness.Change(
             each.name, each.axis, each.neutral, level, [predicting.place_of(run.path, each.name, level) for run in runs]
@@ -65,7 +67,7 @@ def main(options: argparse.Namespace) -> None:
         for level in each.levels
     ]
     out = options.out or options.places[0] / "report"
-    parts = indexing.measure([(run.init, run.path) for run in all_runs], progress)
+    parts = indexing.measure([(run.init, run.path) for run in all_runs], progress, cache)
     index_text, index_path = robustness_index.write(out, parts)
     _, paths = robustness.write(out, runs, changes, index_text)
     progress.say(disk.read_text(out / "robustness.md"))

@@ -35,8 +35,17 @@ def existing(directory: str | os.PathLike, split: str, field: str) -> Path:
         table = top.suffix.lower() in tables.SUFFIXES and field == "data.dir"
         if packed or table:
             raise UserError(f"{field}: '{top}' is {packed or 'a table; set data.labels to it'}")
-    inside = [e.name for e in entries(above, field) if is_folder(e, field) and not hidden(e.name)][:10]
+    inside = names_in(above, field)[:10]
     raise UserError(f"{field}: '{top}' is not a folder; '{above}' has {', '.join(inside) or 'no folders'}")
+
+
+def names_in(path: Path, field: str = "data.dir", refuse_broken: bool = False) -> list[str]:
+    """The names of the folders in a folder, except those that operating systems and notebooks leave behind.
+
+    `refuse_broken`: a broken link may be a split or a class and is refused.
+    """
+    visible = [entry for entry in entries(path, field) if not hidden(entry.name)]
+    return [entry.name for entry in visible if is_folder(entry, field, refuse_broken)]
 
 
 def hidden(name: str) -> bool:
@@ -158,13 +167,14 @@ def check_classes(top: Path, names: Sequence[str], classes: Sequence[str] | None
                 f"{field}: the class folders {other!r} and {name!r} in '{top}' differ only in case or white space; "
                 f"merge them or rename one"
             )
-    for name in names if classes is not None else ():
-        if classes is not None and name not in classes:
-            near = [c for c in classes if _plain(c) == _plain(name)]
+    known = names if classes is None else classes
+    for name in names:
+        if name not in known:
+            near = [c for c in known if _plain(c) == _plain(name)]
             hint = f"; is it {near[0]!r}, which differs only in case or white space?" if near else ""
             raise UserError(
                 f"{field}: '{top}' has a folder {name!r}, which is not a class of the training "
-                f"images ({', '.join(classes)}){hint}; rename or remove it"
+                f"images ({', '.join(known)}){hint}; rename or remove it"
             )
 
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mae_jax.data.folders import CLASS, CLASS_GROUP, GROUP_CLASS, entries, existing, hidden, is_folder
+from mae_jax.data.folders import CLASS, CLASS_GROUP, GROUP_CLASS, entries, existing, hidden, is_folder, names_in
 from mae_jax.runtime import disk
 from mae_jax.runtime.errors import UserError
 from mae_jax.runtime.text import shortened
@@ -80,7 +80,7 @@ def find(directory: str | os.PathLike, train: str, validation: str, test: str, l
     Raises UserError if a named folder is missing, or if the layout is ambiguous; it says which field to set.
     """
     top = existing(directory, "", "data.dir")
-    names = folders(top, refuse_broken=True)
+    names = names_in(top, refuse_broken=True)
     if train == HERE and test in (*AUTO, DEFAULT["test"]):
         return Layout("", levels=levels or levels_in(top) or CLASS)
     named = {"train": train, "val": validation, "test": test}
@@ -113,7 +113,7 @@ def levels_in(folder: Path) -> str:
       inner ones mean nothing.
     - Otherwise names of inner folders repeat: the outer ones may be splits, classes or groups.
     """
-    inside = {name: folders(folder / name) for name in folders(folder)}
+    inside = {name: names_in(folder / name) for name in names_in(folder)}
     times = Counter(inner for inners in inside.values() for inner in inners)
     if len(times) < 2 or any(_files(folder / name) for name in inside):
         return CLASS
@@ -133,10 +133,10 @@ def certain_levels(folder: Path, field: str = "data.dir", others: Sequence[Path]
     """
     if levels := levels_in(folder):
         return levels
-    names = folders(folder)
+    names = names_in(folder)
     if levels := _levels_across(folder, others):
         return levels
-    times = Counter(inner for name in names for inner in folders(folder / name))
+    times = Counter(inner for name in names for inner in names_in(folder / name))
     outer = shortened(names, 5)
     common = [inner for inner, n in times.most_common(3) if n > 1]
     inner = ", ".join(sorted(common)) + (", ..." if len(times) > len(common) else "")
@@ -157,8 +157,8 @@ def _levels_across(folder: Path, others: Sequence[Path]) -> str:
     """What the `others` show about the folders in `folder`, see `certain_levels`; "" if nothing."""
 
     def names(places: Sequence[Path]) -> tuple[set[str], set[str]]:
-        paths = [place / name for place in places for name in folders(place)]
-        return {path.name.casefold() for path in paths}, {name.casefold() for path in paths for name in folders(path)}
+        paths = [place / name for place in places for name in names_in(place)]
+        return {path.name.casefold() for path in paths}, {name.casefold() for path in paths for name in names_in(path)}
 
     (outer, inner), (other_outer, other_inner) = names([folder]), names(others)
     if not other_outer or not other_inner:
@@ -168,15 +168,6 @@ def _levels_across(folder: Path, others: Sequence[Path]) -> str:
     return GROUP_CLASS if other_inner <= inner and not other_outer & outer else ""
 
 
-def folders(path: Path, refuse_broken: bool = False) -> list[str]:
-    """The names of the folders in a folder, except those that operating systems and notebooks leave behind.
-
-    `refuse_broken`: a broken link may be a split or a class and is refused.
-    """
-    visible = [entry for entry in entries(path, "data.dir") if not hidden(entry.name)]
-    return [entry.name for entry in visible if is_folder(entry, "data.dir", refuse_broken)]
-
-
 def _files(path: Path) -> list[str]:
     visible = [entry for entry in entries(path, "data.dir") if not hidden(entry.name)]
     return [entry.name for entry in visible if not is_folder(entry, "data.dir")]
@@ -184,8 +175,8 @@ def _files(path: Path) -> list[str]:
 
 def _inner(split: Path) -> str:
     """The name of a split's only folder if it holds the class folders, as in CAM16's train/data/<Class>; else ""."""
-    below = folders(split)
-    return below[0] if len(below) == 1 and not _files(split) and len(folders(split / below[0])) > 1 else ""
+    below = names_in(split)
+    return below[0] if len(below) == 1 and not _files(split) and len(names_in(split / below[0])) > 1 else ""
 
 
 def _below(top: Path, name: str, inner: str) -> str:
@@ -194,7 +185,7 @@ def _below(top: Path, name: str, inner: str) -> str:
 
 def _without_splits(top: Path, names: list[str], test: str, levels: str) -> Layout:
     """The layout if no folder has a usual name for training."""
-    if len(names) == 1 and not _files(top) and len(folders(top / names[0])) > 1:  # the top folder of an archive
+    if len(names) == 1 and not _files(top) and len(names_in(top / names[0])) > 1:  # the top folder of an archive
         inner = find(top / names[0], "auto", "auto", test if test in AUTO else DEFAULT["test"], levels)
         validated, tested = (None if n is None else f"{names[0]}/{n}" for n in (inner.validation, inner.test))
         return Layout(f"{names[0]}/{inner.train}".rstrip("/"), validated, tested, inner.unused, inner.levels)
@@ -214,9 +205,9 @@ def _without_splits(top: Path, names: list[str], test: str, levels: str) -> Layo
 
 def _refuse_classes(top: Path, train: str, others: Sequence[str]) -> None:
     """Raises UserError if the folder named for training and its neighbors hold images instead of class folders."""
-    if folders(top / train) or not _files(top / train):
+    if names_in(top / train) or not _files(top / train):
         return
-    alike = [name for name in others if "/" not in name and not folders(top / name) and _files(top / name)]
+    alike = [name for name in others if "/" not in name and not names_in(top / name) and _files(top / name)]
     if alike and train.lower() not in USUAL["train"]:
         raise UserError(
             f"data.train_split={train}: {', '.join([train, *alike][:10])} in '{top}' look like classes, not splits: "

@@ -343,9 +343,9 @@ def _unlabeled_sources(data: DataFields, on_progress: OnProgress | None, decoded
         else:
             options: dict = {"bad_images": data.bad_images, "pattern": data.group_pattern}
             options |= {"progress": on_progress, "decoded": decoded}
-            folders = [sources.unlabeled_folder(d, **options) for d in _directories(data)]
-            if data.group_pattern and not any(group for source in folders for group in source.groups):
-                names = [image for source in folders for image in source.names]
+            of_folders = [sources.unlabeled_folder(d, **options) for d in _directories(data)]
+            if data.group_pattern and not any(group for source in of_folders for group in source.groups):
+                names = [image for source in of_folders for image in source.names]
                 raise UserError(grouping.no_match(data.group_pattern, names, data.dir))
-            opened += folders
+            opened += of_folders
     return opened

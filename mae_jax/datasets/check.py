@@ -196,7 +196,7 @@ def _folders(name: str, data: DataFields, say: Callable, decoded: Decoded | None
     If the layout is ambiguous, this is printed and each folder counts as a split.
     """
     options: dict = {"field": "data.dir", "bad_images": "skip", "decoded": decoded}
-    inside = layouts.folders(Path(name))
+    inside = folders.names_in(Path(name))
     if not inside:
         return {ALL: _unlabeled(Path(name), data, options)}
     levels = data.levels or folders.CLASS
@@ -217,7 +217,7 @@ def _folders(name: str, data: DataFields, say: Callable, decoded: Decoded | None
         titles = [split for split in (layout.train, layout.validation, layout.test, *layout.unused) if split]
     source_of = {}
     for title in sorted(titles):
-        has_classes = bool(layouts.folders(Path(name, title)))
+        has_classes = bool(folders.names_in(Path(name, title)))
         source_of[title] = (
             _labeled(name, title, data, options, levels)
             if has_classes

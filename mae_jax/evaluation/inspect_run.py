@@ -34,7 +34,7 @@ def images_of(config: RunConfig, directory: str = "") -> list[tuple[Source, np.n
         split = splits.unlabeled(config.data)
         held = zip(split.sources, split.val_idx, split.train_idx, strict=True)
         return [(source, val if len(val) else train) for source, val, train in held]
-    test = splits.labeled(config.data).test
+    test = splits.labeled(config.data, search_leaks=False).test
     return [(test, np.arange(len(test)))]
 
 

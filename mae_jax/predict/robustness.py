@@ -23,12 +23,14 @@ def place_of(run: Path, kind: str, level: float) -> Path:
     return run / contents.ROBUSTNESS / f"{kind}_{level:g}" / contents.PREDICTIONS
 
 
-def write(runs: Sequence[Path], chosen: Sequence[Perturbation], progress: Progress) -> None:
+def write(
+    runs: Sequence[Path], chosen: Sequence[Perturbation], progress: Progress, cache: splits.DataCache | None = None
+) -> None:
     """Writes the predictions of each run for its test images under every change. Finished files are kept.
 
     Raises UserError for a run whose model or test images cannot be read.
     """
-    cache = splits.DataCache()
+    cache = cache or splits.DataCache()
     resized: dict[tuple[str, int], np.ndarray] = {}  # the test images at the input size
     all_changes = [(p, level) for p in chosen for level in p.levels]
     todo = {run: [(p, x) for p, x in all_changes if not exists(place_of(run, p.name, x))] for run in runs}
@@ -60,7 +62,7 @@ def write(runs: Sequence[Path], chosen: Sequence[Perturbation], progress: Progre
 def _test_images(run: Path, cache: splits.DataCache) -> Source:
     """The test images of a run, with labels in the order of its classes. Raises UserError if they are not the same."""
     config = steps.saved_config(run, "RUN_DIR")
-    source = splits.labeled(config.data, cache=cache).test
+    source = splits.labeled(config.data, cache=cache, search_leaks=False).test
     tested, _ = predictions.read_predictions(run / contents.PREDICTIONS, source.classes)
     if sorted(tested.images) != sorted(map(predictions.clean, source.names)):
         raise UserError(

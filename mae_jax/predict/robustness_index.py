@@ -38,14 +38,16 @@ class Images:
     unit: Int[np.ndarray, " n"]
 
 
-def measure(runs: Sequence[tuple[str, Path]], progress: Progress) -> list[Neighborhood | NotKnown]:
+def measure(
+    runs: Sequence[tuple[str, Path]], progress: Progress, cache: splits.DataCache | None = None
+) -> list[Neighborhood | NotKnown]:
     """Neighbors among images of several data sets, and among images of several groups, by each frozen encoder.
 
     `runs` has the name of each run's initial weights, and its directory. The data sets are the test set and the
     external test sets of the first run. The encoders are those that the runs started from, each once; names with the
     same encoders are joined. Raises UserError for images that cannot be read.
     """
-    data = splits.labeled(steps.saved_config(runs[0][1], "RUN_DIR").data, search_leaks=False)
+    data = splits.labeled(steps.saved_config(runs[0][1], "RUN_DIR").data, cache=cache, search_leaks=False)
     parts = [among_sets({data.sets.test_name: data.test, **data.external}), among_groups(data.test)]
     if all(isinstance(part, NotKnown) for part in parts):
         return [part for part in parts if isinstance(part, NotKnown)]

@@ -240,7 +240,7 @@ def entries(folder: Path) -> list[Path]:
 
 @contextlib.contextmanager
 def naming(path: str | Path) -> Iterator[None]:
-    """Names `path` in an error of reading or writing an open file, which has no path of its own."""
+    """Names `path` in an error of reading or writing an open file, which has no path."""
     try:
         yield
     except OSError as error:

@@ -169,8 +169,8 @@ def read(path: Path) -> Entry | None:
 def _unfinished(path: Path) -> str:
     if lock.is_held(path):
         return "running"
-    begun = exists(path / contents.SAVED) or exists(path / contents.FOLDS)
-    return "stopped" if begun else "not started"
+    started = exists(path / contents.SAVED) or exists(path / contents.FOLDS)
+    return "stopped" if started else "not started"
 
 
 def size_of(path: Path) -> int:

@@ -52,7 +52,7 @@ class Planned:
     validation: int  # images
     test: int  # images
     done: bool
-    folds: int = 0  # of its cross-validation, each of which is a training of its own
+    folds: int = 0  # of its cross-validation; each is one more training
     step_seconds: float = 0.0
     seconds: float = 0.0  # expected time; 0 if it is done
     weights: int = 0  # bytes of one copy of the parameters; 0 for a probe without updates

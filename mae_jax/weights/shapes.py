@@ -157,7 +157,7 @@ def _blocks(layout: Layout, part: str) -> int:
 
 
 def _pool(layout: Layout, width: int) -> str:
-    """What the head reads: the mean of the patch tokens has a norm of its own, and both are twice as wide."""
+    """What the head reads: a mean of the patch tokens has its own norm, and both are twice as wide."""
     if layout.find("fc_norm/scale") is not None:
         return "mean"
     head: np.ndarray | None = layout.find("head/kernel")

@@ -1,32 +1,19 @@
 """Vision towers of CLIP against transformers and timm. `tests/golden/make.py towers` made the reference."""
 
-import dataclasses
-import importlib.util
 import json
 import re
-from functools import partial
-from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from mae_jax import models
 from mae_jax.runtime.errors import UserError
-from mae_jax.weights import clip, reader, transfer
+from mae_jax.weights import clip, reader
 from mae_jax.weights.encoders import CLIP
 from mae_jax.weights.writer import write
+from tests.weights.towers import EXPECTED, drawn, tokens
 
-GOLDEN = Path(__file__).parents[1] / "golden"
-spec = importlib.util.spec_from_file_location("drawing", GOLDEN / "drawing.py")
-assert spec and spec.loader
-drawing = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(drawing)
-EXPECTED = dict(np.load(GOLDEN / "towers.npz"))
-KEYS = json.loads(str(EXPECTED["keys"]))
-apply = jax.jit(models.apply, static_argnums=(0, 1))
 TIMM = {"clip_timm": "vit_base_patch16_clip_224", "clip_timm_quick": "vit_base_patch16_clip_quickgelu_224"}
 _OPEN_CLIP = (
     (r"^embeddings\.class_embedding", "class_embedding"),
@@ -40,10 +27,6 @@ _OPEN_CLIP = (
     (r"mlp\.fc1", "mlp.c_fc"),
     (r"mlp\.fc2", "mlp.c_proj"),
 )
-
-
-def drawn(name):
-    return {key: drawing.array(key, tuple(shape)) for key, shape in KEYS[name].items()}
 
 
 def of_open_clip(name):
@@ -82,14 +65,6 @@ def folder_of(name, folder):
     if about:
         (folder / "config.json").write_text(json.dumps(about))
     return folder
-
-
-def tokens(weights, grid):
-    """Tokens of the encoder for images of grid x grid patches."""
-    shape = dataclasses.replace(weights.shape, image_size=grid * 8, n_classes=1)
-    like = jax.eval_shape(partial(models.init, "vit", shape), jax.random.key(0))
-    params, _ = transfer.transfer(jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), like), shape, weights)
-    return apply("encoder", shape, params["encoder"], drawing.images(shape.image_size))
 
 
 @pytest.mark.parametrize(

@@ -1,31 +1,18 @@
 """DINOv3's ViTs against transformers and timm. `tests/golden/make.py towers` made the reference."""
 
-import dataclasses
-import importlib.util
 import json
 import re
-from functools import partial
-from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from mae_jax import models
 from mae_jax.runtime.errors import UserError
-from mae_jax.weights import dinov3, reader, transfer
+from mae_jax.weights import dinov3, reader
 from mae_jax.weights.writer import write
+from tests.weights.towers import EXPECTED, drawn, tokens
 
-GOLDEN = Path(__file__).parents[1] / "golden"
-spec = importlib.util.spec_from_file_location("drawing", GOLDEN / "drawing.py")
-assert spec and spec.loader
-drawing = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(drawing)
-EXPECTED = dict(np.load(GOLDEN / "towers.npz"))
-KEYS = json.loads(str(EXPECTED["keys"]))
-apply = jax.jit(models.apply, static_argnums=(0, 1))
 TIMM = {"dinov3_timm": "vit_small_patch16_dinov3", "dinov3_timm_qkvb": "vit_small_plus_patch16_dinov3_qkvb"}
 _FACEBOOK = (
     (r"^embeddings\.cls_token", "cls_token"),
@@ -38,10 +25,6 @@ _FACEBOOK = (
     (r"mlp\.up_proj", "mlp.fc1"),
     (r"mlp\.down_proj", "mlp.fc2"),
 )
-
-
-def drawn(name):
-    return {key: drawing.array(key, tuple(shape)) for key, shape in KEYS[name].items()}
 
 
 def of_facebook():
@@ -80,14 +63,6 @@ def folder_of(name, folder):
     return folder
 
 
-def network(weights, grid):
-    """Shape and parameters of a classifier's encoder for images of grid x grid patches."""
-    shape = dataclasses.replace(weights.shape, image_size=grid * 8, n_classes=1)
-    like = jax.eval_shape(partial(models.init, "vit", shape), jax.random.key(0))
-    params, _ = transfer.transfer(jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), like), shape, weights)
-    return shape, params["encoder"]
-
-
 @pytest.mark.parametrize(
     ("name", "mlp"),
     [
@@ -105,10 +80,7 @@ def test_tokens_are_those_of_transformers_and_timm_at_every_size(name, mlp, tmp_
     assert (shape.mlp, weights.heads_known, bool(shape.layer_scale)) == (mlp, True, True)
     for grid in (4, 3, 6):
         expected = EXPECTED[f"{'dinov3_hf' if name == 'facebook' else name}/{grid}"]
-        ours = jax.jit(models.apply, static_argnums=(0, 1))(
-            "encoder", *network(weights, grid), drawing.images(grid * 8)
-        )
-        assert np.abs(ours - expected).max() < 1e-5 * np.abs(expected).max(), grid
+        assert np.abs(tokens(weights, grid) - expected).max() < 1e-5 * np.abs(expected).max(), grid
 
 
 def test_the_network_is_kept_by_mae_jax(tmp_path):

@@ -1,7 +1,6 @@
 """Each published encoder at reduced width against timm or transformers. `tests/golden/make.py encoders` made these."""
 
 import dataclasses
-import importlib.util
 import json
 import re
 from functools import partial
@@ -18,12 +17,9 @@ from mae_jax.runtime.errors import UserError
 from mae_jax.weights import reader, transfer
 from mae_jax.weights.encoders import ENCODERS, TOWERS, table
 from mae_jax.weights.writer import write
+from tests.golden import drawing
 
 GOLDEN = Path(__file__).parents[1] / "golden"
-spec = importlib.util.spec_from_file_location("drawing", GOLDEN / "drawing.py")
-assert spec and spec.loader
-drawing = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(drawing)
 EXPECTED = dict(np.load(GOLDEN / "encoders.npz"))
 KEYS = json.loads(str(EXPECTED["keys"]))
 apply = jax.jit(models.apply, static_argnums=(0, 1))

@@ -1,6 +1,5 @@
 """Names and shapes of arrays in other code's files: there and back again."""
 
-import importlib.util
 import json
 from pathlib import Path
 
@@ -10,12 +9,9 @@ import pytest
 
 from mae_jax import models
 from mae_jax.weights import names, reader
+from tests.golden import drawing
 
 GOLDEN = Path(__file__).parents[1] / "golden"
-spec = importlib.util.spec_from_file_location("drawing", GOLDEN / "drawing.py")
-assert spec and spec.loader
-drawing = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(drawing)
 
 PATHS = (
     "encoder/cls_token", "encoder/patch_embed/proj/kernel", "encoder/block_03/attn/qkv/kernel",

@@ -1,7 +1,6 @@
 """ResNet-18s of torchvision, timm and transformers. `tests/golden/make.py resnet` made the reference."""
 
 import argparse
-import importlib.util
 import json
 from pathlib import Path
 
@@ -15,12 +14,9 @@ from mae_jax.commands import convert
 from mae_jax.models.params import map_paths
 from mae_jax.runtime.errors import UserError
 from mae_jax.weights import reader, resnet18, transfer
+from tests.golden import drawing
 
 GOLDEN = Path(__file__).parents[1] / "golden"
-spec = importlib.util.spec_from_file_location("drawing", GOLDEN / "drawing.py")
-assert spec and spec.loader
-drawing = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(drawing)
 EXPECTED = dict(np.load(GOLDEN / "resnet18.npz"))
 KEYS = json.loads(str(EXPECTED["keys"]))
 SIZES = [65, pytest.param(96, marks=pytest.mark.slow), pytest.param(224, marks=pytest.mark.slow)]
