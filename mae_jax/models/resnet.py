@@ -6,6 +6,7 @@ whose statistics stay as they are.
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
@@ -35,10 +36,25 @@ class Conv(nnx.Module):
         self.stride, self.padding, self.dtype = stride, size // 2, dtype
 
     def __call__(self, x: Float[Array, "b h w i"]) -> Float[Array, "b k l o"]:
+        x, kernel = x.astype(self.dtype), self.kernel[...].astype(self.dtype)
+        if min(x.shape[1:3]) <= len(kernel):
+            return self.product(x, kernel)
         stride, padding = (self.stride, self.stride), ((self.padding, self.padding),) * 2
-        kernel = self.kernel[...].astype(self.dtype)
         layout = ("NHWC", "HWIO", "NHWC")
-        return jax.lax.conv_general_dilated(x.astype(self.dtype), kernel, stride, padding, dimension_numbers=layout)
+        return jax.lax.conv_general_dilated(x, kernel, stride, padding, dimension_numbers=layout)
+
+    def product(self, x: Float[Array, "b h w i"], kernel: Float[Array, "s s i o"]) -> Float[Array, "b k l o"]:
+        """The same convolution as one matrix product.
+
+        If the features are no larger than the kernel, as in the last blocks at up to 96 px, XLA's convolution takes up
+        to 60 times as long on a CPU.
+        """
+        size, (_, height, width, _) = len(kernel), x.shape
+        padded = jnp.pad(x, ((0, 0), (self.padding,) * 2, (self.padding,) * 2, (0, 0)))
+        shifted = (
+            padded[:, i : i + height : self.stride, j : j + width : self.stride] for i, j in np.ndindex(size, size)
+        )
+        return jnp.concatenate(list(shifted), axis=-1) @ kernel.reshape(-1, kernel.shape[-1])
 
 
 class GroupNorm(nnx.Module):

@@ -61,3 +61,24 @@ def test_a_block_begins_as_its_shortcut():
     block = resnet.BasicBlock(64, 64, 1, dtype="float32", rngs=nnx.Rngs(0))
     x = jnp.asarray(np.random.default_rng(3).normal(size=(1, 8, 8, 64)), jnp.float32)
     np.testing.assert_allclose(block(x), jax.nn.relu(x), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("size", "height", "width", "stride"),
+    [(3, 2, 2, 1), (3, 1, 1, 1), (3, 3, 3, 2), (3, 2, 9, 2), (7, 5, 6, 2), (1, 1, 1, 2)],
+)
+def test_a_kernel_as_large_as_the_features_gives_the_same_convolution_and_gradients(size, height, width, stride):
+    """XLA's own convolution is the reference; `product` replaces it where it is slow."""
+    conv = resnet.Conv(size, 4, 6, stride, dtype="float32", rngs=nnx.Rngs(0))
+    x = jnp.asarray(np.random.default_rng(1).normal(size=(2, height, width, 4)), jnp.float32)
+
+    def reference(x, kernel):
+        around, layout = ((size // 2,) * 2,) * 2, ("NHWC", "HWIO", "NHWC")
+        return jax.lax.conv_general_dilated(x, kernel, (stride, stride), around, dimension_numbers=layout)
+
+    kernel = conv.kernel[...]
+    np.testing.assert_allclose(conv(x), reference(x, kernel), atol=1e-5)
+    expected = jax.grad(lambda *arrays: jnp.sum(reference(*arrays) ** 3), (0, 1))(x, kernel)
+    actual = jax.grad(lambda *arrays: jnp.sum(conv.product(*arrays) ** 3), (0, 1))(x, kernel)
+    for ours, theirs in zip(actual, expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
