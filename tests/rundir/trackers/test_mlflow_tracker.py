@@ -51,7 +51,7 @@ def started(monkeypatch):
     monkeypatch.setattr(Recorded, "experiments", {})
     monkeypatch.delenv("MLFLOW_EXPERIMENT_NAME", raising=False)
     yield importlib.import_module("mae_jax.rundir.trackers.mlflow_tracker").start, Recorded.kept
-    monkeypatch.delitem(sys.modules, "mae_jax.rundir.trackers.mlflow_tracker", raising=False)
+    sys.modules.pop("mae_jax.rundir.trackers.mlflow_tracker")  # it holds the recorder; monkeypatch would put it back
 
 
 def test_parameters_are_sent_in_batches_and_a_finished_run_is_named_so(started, tmp_path):

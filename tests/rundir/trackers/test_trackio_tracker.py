@@ -28,7 +28,7 @@ def started(monkeypatch):
     monkeypatch.delitem(sys.modules, "mae_jax.rundir.trackers.trackio_tracker", raising=False)
     monkeypatch.delenv("TRACKIO_PROJECT", raising=False)
     yield importlib.import_module("mae_jax.rundir.trackers.trackio_tracker").start, kept
-    monkeypatch.delitem(sys.modules, "mae_jax.rundir.trackers.trackio_tracker", raising=False)
+    sys.modules.pop("mae_jax.rundir.trackers.trackio_tracker")  # it holds the recorder; monkeypatch would put it back
 
 
 def test_a_new_run_has_a_name_of_its_own_and_a_resumed_one_keeps_it(started, tmp_path, capsys):
