@@ -15,7 +15,7 @@ from dataclasses import dataclass, fields
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 from jaxtyping import Int8, Int32, Int64, UInt8, UInt64
@@ -61,7 +61,13 @@ class Texts(Sequence[str]):
     def __len__(self) -> int:
         return len(self.ends)
 
-    def __getitem__(self, i: int) -> str:  # pyright: ignore[reportIncompatibleMethodOverride]  # no slices
+    @overload
+    def __getitem__(self, i: int) -> str: ...
+    @overload
+    def __getitem__(self, i: slice) -> list[str]: ...
+    def __getitem__(self, i: int | slice) -> str | list[str]:
+        if isinstance(i, slice):
+            return [self[j] for j in range(*i.indices(len(self)))]
         start = self.ends[i - 1] + 1 if i % len(self.ends) else 0
         return self.block[start : self.ends[i]].tobytes().decode()
 

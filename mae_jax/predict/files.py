@@ -140,16 +140,24 @@ def embed(
     _, model = next(models_of(place))
     for line in model.notes:
         say(f"note: {line}")
-    reader, counts = reading.Reader(source, bad_images), {"written": 0, "skipped": 0}
+    reader, names = reading.Reader(source, bad_images), []
     with writers.vectors(out, model.width(pool)) as write:
         batches = model.batches(reader, classify=False, embed=True, pool=pool)
         for batch in with_progress(batches, len(source), model.origin):
             assert batch.embeddings is not None
-            write([source.names[int(i)] for i in batch.indices], batch.embeddings)
-            counts["written"] += len(batch.indices)
-    counts["skipped"] = len(reader.bad)
-    if out.suffix.lower() == ".h5" and writers.coordinates(source.names[:1]) is None:
-        say("coords: not written, because the image names contain no tile positions such as x000512_y001024")
+            new = [source.names[int(i)] for i in batch.indices]
+            write(new, batch.embeddings)
+            names += new
+    counts = {"written": len(names), "skipped": len(reader.bad)}
+    if out.suffix.lower() == ".h5":
+        slides = writers.slides(names)
+        if not slides:
+            say("coords: not written, because not all image names contain a tile's position such as x000512_y001024")
+        elif len(slides) > 1:
+            say(
+                f"note: the file holds the tiles of {len(slides)} slides, which `names` tells apart; TRIDENT and CLAM "
+                "expect one file for each slide"
+            )
     _report(reader, counts, out)
     return counts
 

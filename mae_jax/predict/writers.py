@@ -185,6 +185,14 @@ def coordinates(names: Sequence[str]) -> np.ndarray | None:
     return np.asarray([[int(match[1]), int(match[2])] for match in matches if match], np.int64)
 
 
+def slides(names: Sequence[str]) -> set[str]:
+    """The slides of tiles: their names before the position. Empty if any name has no position."""
+    matches = [TILE.search(name) for name in names]
+    if not all(matches):
+        return set()
+    return {match.string[: match.start()].strip("/") for match in matches if match}
+
+
 def _h5py(path: Path) -> Any:
     try:
         import h5py

@@ -22,6 +22,7 @@ def test_texts_are_what_they_were(texts):
     kept = prepared.Texts.of(texts)
     assert list(kept) == texts and len(kept) == len(texts)
     assert [kept[np.int64(i)] for i in range(-len(texts), 0)] == texts
+    assert kept[:2] == texts[:2] and kept[::-1] == texts[::-1] and kept[5:] == []
     assert kept.index(texts[-1]) == texts.index(texts[-1]) and "nowhere" not in kept
     with pytest.raises(IndexError):
         kept[len(texts)]

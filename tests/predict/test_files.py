@@ -75,7 +75,7 @@ def test_images_come_from_a_table_and_all_runs_of_a_study_predict(predict_dir, t
 
 
 @pytest.mark.slow
-def test_embeddings_of_any_weights_in_every_format(predict_dir, tmp_path):
+def test_embeddings_of_any_weights_in_every_format(predict_dir, tmp_path, capsys):
     images = tmp_path / "slide"
     images.mkdir()
     for i, path in enumerate(sorted((predict_dir / "cells" / "TestA" / CLASSES[0]).iterdir())):
@@ -99,6 +99,15 @@ def test_embeddings_of_any_weights_in_every_format(predict_dir, tmp_path):
         for expected in (npz, h5):
             np.testing.assert_array_equal(expected["features"][:], features["mean"])
             np.testing.assert_array_equal(expected["coords"][:], [[512 * i, 1024] for i in range(7)])
+    assert "coords" not in capsys.readouterr().out
+    (tmp_path / "slides").mkdir()
+    for name in "a", "b":
+        shutil.copytree(images, tmp_path / "slides" / name)
+    files.embed(str(predict_dir / "pretrain"), str(tmp_path / "slides"), tmp_path / "two.h5")
+    assert "the tiles of 2 slides" in capsys.readouterr().out
+    shutil.copy(next(images.iterdir()), tmp_path / "slides" / "other.png")
+    files.embed(str(predict_dir / "pretrain"), str(tmp_path / "slides"), tmp_path / "mixed.h5")
+    assert "coords: not written" in capsys.readouterr().out
     table = parquet.read_table(tmp_path / "out.parquet").to_pydict()
     np.testing.assert_array_equal(np.asarray(table["embedding"], np.float32), features["mean"])
     golden = Path(__file__).parents[1] / "golden" / "timm_mean"

@@ -19,6 +19,12 @@ def test_tiles_have_their_places_from_their_names():
     assert writers.coordinates([*names, "a/other.jpg"]) is None and writers.coordinates([]) is None
 
 
+def test_tiles_name_their_slides():
+    names = ["b.svs/x000512_y001024.jpg", "sub/a.tif/x000000_y000000.jpg", "b.svs/x000000_y000000.jpg"]
+    assert writers.slides(names) == {"b.svs", "sub/a.tif"} and writers.slides([*names, "other.jpg"]) == set()
+    assert writers.slides(["c_x1_y2.png", "x000000_y000000.jpg"]) == {"c", ""} and writers.slides([]) == set()
+
+
 ROWS = (["a", "=b"], np.array([0.25, 1 / 3], np.float32), np.array([[1.0, 2.0], [3.0, 4.5]], np.float32))
 
 
