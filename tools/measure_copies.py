@@ -1,6 +1,6 @@
 """Measures how many copies the search for near-identical images misses, and how many different images it reports.
 
-    python tools/measure_copies.py [--images DIR] [--seed 0]
+    python tools/measure_copies.py [--images DIR] [--sets SET ...] [--seed 0]
 
 Without --images it draws sets of images that resemble each other: nuclei, empty tiles, organoids, cells and tissue.
 For each set it prints the pairs of different images that are reported (of all pairs), and for each kind of copy how
@@ -201,16 +201,16 @@ def main() -> None:
     parser.add_argument("--images", metavar="DIR", help="a folder of images without copies")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--cost", type=int, default=0, metavar="N")
-    parser.add_argument("--sets", nargs="*", default=list(SETS), help="names of the sets to draw")
+    parser.add_argument("--sets", nargs="*", default=list(SETS), choices=list(SETS), help="sets to draw")
     options = parser.parse_args()
-    rng = np.random.default_rng(options.seed)
     if options.cost:
         cost(options.cost)
     elif options.images:
         source = sources.unlabeled_folder(options.images, bad_images="skip")
-        measure(options.images, [source.encoded(i) for i in range(len(source))], rng)
+        measure(options.images, [source.encoded(i) for i in range(len(source))], np.random.default_rng(options.seed))
     else:
-        for name in options.sets:
+        for name in options.sets:  # each from a seed of its own, so one set alone gives the same numbers
+            rng = np.random.default_rng([options.seed, list(SETS).index(name)])
             measure(name, [encoded(SETS[name](rng, i), 100) for i in range(N)], rng)
 
 
