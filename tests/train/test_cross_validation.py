@@ -2,6 +2,9 @@
 
 import dataclasses
 import json
+import multiprocessing
+import os
+import signal
 
 import numpy as np
 import pytest
@@ -165,6 +168,36 @@ def test_a_run_that_stops_in_a_fold_or_after_them_resumes_to_the_same_bits(confi
         patched.setattr(loop.Loop, "evaluate", stop)
         with pytest.raises(Stopped, match="step 7 of 9 is saved"):
             loop.run(config, cut)
+    assert (cut / contents.FOLDS / "0.npz").exists() and not (cut / contents.RESULTS).exists()
+    loop.run(config, cut)
+    for name in (contents.PREDICTIONS, contents.VALIDATION, "folds/0.npz", "folds/1.npz", "folds/2.npz"):
+        assert (cut / name).read_bytes() == (uncut / name).read_bytes(), name
+    first, second = (contents.read_object(place / contents.RESULTS) for place in (uncut, cut))
+    assert first == second and rows(uncut).keys() == rows(cut).keys()
+
+
+def killed(config, workdir, fold, step):
+    """Runs until SIGKILL ends the process, when the model without `fold` was evaluated after `step` updates."""
+    evaluate = loop.Loop.evaluate
+
+    def kill(self, state, at, metrics, last):
+        evaluate(self, state, at, metrics, last)
+        if at == step and self.workdir.name == str(fold):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    loop.Loop.evaluate = kill
+    loop.run(config, workdir)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("where", [(1, 3), (1, 9)])
+def test_a_run_that_is_killed_in_a_fold_ends_with_the_same_bits(config, tmp_path, where):
+    uncut, cut = tmp_path / "uncut", tmp_path / "cut"
+    loop.run(config, uncut)
+    process = multiprocessing.get_context("spawn").Process(target=killed, args=(config, cut, *where))
+    process.start()
+    process.join(timeout=300)
+    assert process.exitcode == -signal.SIGKILL
     assert (cut / contents.FOLDS / "0.npz").exists() and not (cut / contents.RESULTS).exists()
     loop.run(config, cut)
     for name in (contents.PREDICTIONS, contents.VALIDATION, "folds/0.npz", "folds/1.npz", "folds/2.npz"):
