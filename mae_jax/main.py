@@ -27,7 +27,7 @@ from mae_jax.config.fields import AnyConfig
 from mae_jax.config.loading import check_arguments, config_argument, config_file, loaded_values, remember
 from mae_jax.config.naming import run_directory
 from mae_jax.config.tasks import in_words
-from mae_jax.rundir import contents
+from mae_jax.rundir import contents, lock
 from mae_jax.runtime import limits, signals
 from mae_jax.runtime.command import call, call_computing, quiet_libraries, say
 from mae_jax.runtime.disk import exists
@@ -84,6 +84,9 @@ def run(config: ConfigDict, workdir: str | os.PathLike | None = None, cache: "Da
     directory = run_directory(checked, local(workdir, "--workdir") if workdir else None)
     _refuse_unused(config, checked, directory)
     validation.check_images(checked)
+    if not exists(directory / contents.RESULTS):
+        validation.check_start(checked)
+    lock.refuse_unusable(directory)
     from mae_jax.study import label_study, mask_sweep
     from mae_jax.train import loop
 

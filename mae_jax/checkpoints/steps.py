@@ -10,12 +10,10 @@ import jax
 import orbax.checkpoint as ocp
 
 from mae_jax.checkpoints import digests
-from mae_jax.config.fields import RunConfig
 from mae_jax.models import Params
 from mae_jax.rundir import contents
-from mae_jax.runtime.disk import disk_line, entries, exists, first_line, is_dir, is_file, os_error, read_text
+from mae_jax.runtime.disk import disk_line, entries, exists, first_line, is_dir, os_error, read_text
 from mae_jax.runtime.errors import UserError, printable
-from mae_jax.runtime.text import count
 
 _ITEMS = ("params", "optimizer", "position", "config")
 NO_OPTIMIZER = digests.NO_OPTIMIZER
@@ -160,24 +158,3 @@ def difference(stored: Mapping[str, Any], wanted: Mapping[str, Any], where: str)
         if theirs.dtype != ours.dtype:
             return f"{where}: {name} is {theirs.dtype} instead of {ours.dtype}"
     return ""
-
-
-def saved_config(workdir: Path, field: str) -> RunConfig:
-    """The checked config of a run directory, with defaults for fields that are newer than the run.
-
-    Raises UserError that names `field`, and for a study's directory its runs.
-    """
-    path = Path(workdir) / contents.CONFIG
-    if not is_file(path) and (runs := contents.runs_below(Path(workdir))):
-        raise UserError(
-            f"{field}={workdir} is the directory of {count(len(runs), 'run')}; name one: "
-            f"{contents.listed(Path(workdir), runs)}"
-        )
-    if not exists(workdir):
-        raise UserError(f"{field}={workdir} does not exist; name the directory of a run")
-    if not is_file(path):
-        raise UserError(
-            f"{field}={workdir} is not a run directory (no {contents.CONFIG}); pre-train first, for example with "
-            f"mae-jax run --config=configs/pretrain.py:exp=2 --workdir={workdir}"
-        )
-    return contents.run_config(contents.read_config(path), f"{field}: {path}: ")

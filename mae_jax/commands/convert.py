@@ -15,7 +15,7 @@ its metadata. The format mae_jax is a bundle: one folder with weights, probe, cl
 import argparse
 
 from mae_jax.runtime import signals
-from mae_jax.runtime.command import say
+from mae_jax.runtime.command import refuse_filled, refuse_old_file, say
 from mae_jax.runtime.parser import Existing, Number, user_path
 from mae_jax.runtime.text import count
 
@@ -42,12 +42,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(options: argparse.Namespace) -> None:
     """Converts, and prints notes and the output folder."""
+    check_places(options)
     with signals.blocked():
-        from mae_jax.weights import reader  # noqa: F401 (JAX starts here, not for --help)
+        from mae_jax.weights import reader  # noqa: F401 (JAX starts here, not for --help or a wrong path)
     notes = import_weights(options) if options.command == "import" else export_run(options)
     for line in notes:
         say(f"note: {line}")
     say(f"written: {options.out}")
+
+
+def check_places(options: argparse.Namespace) -> None:
+    """Raises UserError for a source or OUT that cannot be used. JAX is not needed for that."""
+    with signals.blocked():
+        from mae_jax.rundir import saved_runs
+        from mae_jax.weights import arrays
+    if options.command == "import":
+        arrays.files_of(options.source, "SRC")
+    else:
+        saved_runs.config_of(options.run_dir, "RUN_DIR")
+        saved_runs.refuse_unfinished(options.run_dir, "RUN_DIR")
+    if options.command == "export" and options.format == "onnx":
+        refuse_old_file(options.out, "OUT", ".onnx")
+    else:
+        refuse_filled(options.out, "OUT")
 
 
 def import_weights(options: argparse.Namespace) -> list[str]:

@@ -41,7 +41,11 @@ def main(options: argparse.Namespace) -> None:
             raise UserError(f"--out={options.out} is not allowed; name a file ending in .png")
         out_file(options.out, "--out")
     with signals.blocked():
-        from mae_jax.evaluation import inspect_run  # JAX starts here, not for --help
+        from mae_jax.rundir import saved_runs
+    saved_runs.trained_config_of(options.run_dir, "RUN_DIR")
+    saved_runs.refuse_unfinished(options.run_dir, "RUN_DIR")
+    with signals.blocked():
+        from mae_jax.evaluation import inspect_run  # JAX starts here, not for --help or a wrong RUN_DIR
 
     images = str(options.images or "")
     out = inspect_run.run(options.run_dir, options.out, directory=images, n=options.n, block=options.block)

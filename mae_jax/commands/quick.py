@@ -66,9 +66,7 @@ def main(options: argparse.Namespace) -> None:
         from mae_jax import main as study_command
         from mae_jax.data.splits import DataCache
         from mae_jax.datasets.check import check
-        from mae_jax.runtime import machine
         from mae_jax.study import quick
-    machine.keep_memory()
     cache = DataCache()  # each image is decoded once, for the check, the study and the plan
     fields = label_fields(options, place) | {"bad_images": options.bad_images}
     names = option_names(place, "PLACE") | {"bad_images": "--bad_images"}
@@ -77,6 +75,9 @@ def main(options: argparse.Namespace) -> None:
             say(f"note: --unlabeled={unlabeled} is not used, because --init={init} takes the place of a pre-training")
         say(f"a quick look at {place}, in {workdir}: {STEPS}")
         config = quick.configured(fields, unlabeled, init, options.seeds, options.steps, cache, options.arm)
+        with signals.blocked():
+            from mae_jax.runtime import machine  # JAX starts here, not for a wrong PLACE
+        machine.keep_memory()
         findings = workdir / "check.csv"
         if not exists(findings):
             check(str(place), "", findings, fields=fields, options=names, cache=cache)

@@ -127,6 +127,10 @@ def main(options: argparse.Namespace) -> None:
     check_options(options)
     sources = [images(item, options.measure) for item in options.images]
     with signals.blocked():
+        from mae_jax.rundir import saved_runs
+    for directory in options.run_dirs:
+        saved_runs.pretraining_config_of(directory, "RUN_DIR")
+    with signals.blocked():
         from mae_jax.evaluation import pixel_space, reconstruction_sheets
         from mae_jax.rundir import contents
         from mae_jax.runtime import files

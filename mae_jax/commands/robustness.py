@@ -37,25 +37,27 @@ def main(options: argparse.Namespace) -> None:
     if options.out is None and len(options.places) > 1:
         raise UserError("--out is missing: with several directories, name one for the tables")
     with signals.blocked():
+        from mae_jax.report import directories
+        from mae_jax.report.runs import read_runs
+        from mae_jax.rundir import contents
+    places, notes = directories.expand(options.places)
+    all_runs = read_runs(places)[0]
+    runs = [run for run in all_runs if contents.fine_tunes(run.evaluation)]
+    if not runs:
+        raise UserError(f"{options.places[0]}: no fine-tuned classifier; name a study or runs of finetune")
+    with signals.blocked():
         from mae_jax.data.splits import DataCache
         from mae_jax.evaluation import perturbations
         from mae_jax.predict import robustness as predicting
         from mae_jax.predict import robustness_index as indexing
-        from mae_jax.report import directories, robustness, robustness_index
-        from mae_jax.report.runs import read_runs
-        from mae_jax.rundir import contents
+        from mae_jax.report import robustness, robustness_index
         from mae_jax.runtime import machine
         from mae_jax.runtime.progress import Progress
     machine.keep_memory()
     machine.keep_compiled()
     progress = Progress(10.0)
-    places, notes = directories.expand(options.places)
-    all_runs = read_runs(places)[0]
-    runs = [run for run in all_runs if contents.fine_tunes(run.evaluation)]
     for line in notes:
         progress.say(line)
-    if not runs:
-        raise UserError(f"{options.places[0]}: no fine-tuned classifier; name a study or runs of finetune")
     chosen = [each for each in perturbations.ALL if each.name in names]
     cache = DataCache()
     predicting.write([run.path for run in runs], chosen, progress, cache)

@@ -64,6 +64,8 @@ def prepare(
         return existing[-1]
     if not disk.is_dir(Path(source)):
         raise UserError(f"--source {source} is not a folder; name the one with the files of {name}")
+    if not disk.entries(Path(source)):  # TFDS would raise an AssertionError
+        raise UserError(f"--source {source} is empty; name the folder with the files of {name}")
     kept = "finished slides are kept" if name.startswith("tiles:") else "nothing was changed"
     normalization = Normalization(stain, _given(stain_target) if stain_target else None) if stain else None
     with signals.collect_signals(), signals.interruptible(kept), _staging(name, directory) as staging:

@@ -47,11 +47,6 @@ class Bundle:
     probe: probes.Logistic | probes.Neighbours | None
 
 
-def is_bundle(folder: Path) -> bool:
-    """True if the folder's config.json marks it as a bundle."""
-    return KEY in contents.peek_object(folder / contents.CONFIG)
-
-
 def write(
     folder: Path, params: Params, config: RunConfig, about: dict[str, Any], probe: Path | None, card: str
 ) -> None:

@@ -7,14 +7,13 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from mae_jax.checkpoints import steps
 from mae_jax.config.fields import RunConfig
 from mae_jax.evaluation.probes import Logistic
 from mae_jax.predict import bundle, loading
 from mae_jax.predict.model import Model
-from mae_jax.rundir import contents
+from mae_jax.rundir import contents, saved_runs
 from mae_jax.runtime import files
-from mae_jax.runtime.disk import exists
+from mae_jax.runtime.command import refuse_old_file
 from mae_jax.runtime.errors import UserError
 from mae_jax.runtime.places import local
 from mae_jax.step import sharding
@@ -32,8 +31,8 @@ def export(run_dir: Path, out: Path, form: str) -> list[str]:
     run_dir, out = local(run_dir, "RUN_DIR"), local(out, "OUT")
     if form == "mae_jax":
         return export_bundle(run_dir, out)
-    if form == "onnx" and (out.suffix.lower() != ".onnx" or exists(out)):
-        raise UserError(f"OUT={out} {'exists' if exists(out) else 'is not allowed'}; name a new file ending in .onnx")
+    if form == "onnx":
+        refuse_old_file(out, "OUT", ".onnx")
     weights, config = network_of(run_dir)
     if weights.shape.family != "vit":
         raise UserError(
@@ -51,7 +50,7 @@ def network_of(run_dir: Path) -> tuple[Weights, RunConfig]:
     Batch norm and the standardization of features are folded into the head. Raises UserError if the run is not
     finished, or is a nearest-neighbor classifier, which has no head.
     """
-    config = steps.saved_config(run_dir, "RUN_DIR")
+    config = saved_runs.config_of(run_dir, "RUN_DIR")
     if config.traits.updates:
         return own_run.load(run_dir)
     model = loading.of_run(run_dir, "RUN_DIR")
@@ -76,7 +75,7 @@ def export_bundle(run_dir: Path, out: Path) -> list[str]:
 
     A probe's bundle includes the encoder. Raises UserError if the run is not finished or `out` exists.
     """
-    config = steps.saved_config(run_dir, "RUN_DIR")
+    config = saved_runs.config_of(run_dir, "RUN_DIR")
     probe = None
     if not config.traits.updates:
         model = loading.of_run(run_dir, "RUN_DIR")

@@ -8,11 +8,10 @@ import numpy as np
 
 from mae_jax.data.splits import DataCache
 from mae_jax.predict import images as reading
-from mae_jax.predict import loading, writers
+from mae_jax.predict import loading, places, writers
 from mae_jax.predict.model import Batch, Model
 from mae_jax.report import stats
 from mae_jax.runtime.command import out_file, say
-from mae_jax.runtime.disk import is_dir
 from mae_jax.runtime.errors import UserError
 from mae_jax.runtime.places import local
 from mae_jax.runtime.progress import counting
@@ -39,14 +38,7 @@ def models_of(place: str, every_run: bool = False) -> Iterator[tuple[str, Model]
     Raises UserError if `place` is a study and `every_run` is not set, or the reverse.
     """
     path = local(place, "RUN")
-    single = loading.bundle.is_bundle(path) or loading.is_run(path) or not is_dir(path)
-    runs = [] if single else loading.runs_of(path)
-    if every_run and not runs:
-        raise UserError(f"--all requires a study's directory, which {place} is not; omit --all")
-    if not every_run and runs:
-        listed = "\n  ".join(str(run) for run in runs)
-        say(f"{place} is a study with {count(len(runs), 'finished classifier')}:\n  {listed}")
-        raise UserError(f"{place} is a study; name one of its runs listed above, or use --all for all of them")
+    runs = places.runs_of(path, every_run)
     if not runs:
         yield "", loading.load(path, "RUN")
     cache = DataCache()
@@ -137,7 +129,7 @@ def embed(
     out = out_file(local(out, "--out"), "--out")
     writers.kind_of(out, (".npz", ".h5", ".parquet"))
     source = reading.named(images, columns, directory=directory, bad_images=bad_images)
-    _, model = next(models_of(place))
+    model = loading.load(local(place, "RUN_OR_WEIGHTS"), "RUN_OR_WEIGHTS")
     for line in model.notes:
         say(f"note: {line}")
     reader, names = reading.Reader(source, bad_images), []

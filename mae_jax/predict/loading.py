@@ -8,23 +8,21 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from mae_jax.checkpoints import steps
 from mae_jax.config.fields import RunConfig, changed, defaults
 from mae_jax.config.validation import validate
 from mae_jax.data.splits import DataCache
 from mae_jax.evaluation import probes
 from mae_jax.models import Params, vit
 from mae_jax.models.params import digest
-from mae_jax.predict import bundle
+from mae_jax.predict import bundle, places
 from mae_jax.predict.model import Model
 from mae_jax.report import stats
-from mae_jax.rundir import contents
+from mae_jax.rundir import contents, saved_runs
 from mae_jax.rundir.predictions import read_predictions
 from mae_jax.runtime import machine
-from mae_jax.runtime.disk import exists, is_dir, is_file
+from mae_jax.runtime.disk import exists, is_file
 from mae_jax.runtime.errors import UserError
-from mae_jax.runtime.places import hub_advice, local
-from mae_jax.runtime.text import count
+from mae_jax.runtime.places import local
 from mae_jax.step import from_config, sharding
 from mae_jax.step.objectives.classification import Classification
 from mae_jax.step.optimizer import Optimizer
@@ -41,38 +39,15 @@ def load(path: str | os.PathLike, field: str = "load", cache: DataCache | None =
     Raises UserError that names `field` if there is no model, or `path` is a study with several runs.
     """
     place = local(path, field)
-    if bundle.is_bundle(place):
-        return of_bundle(place, field)
-    if is_run(place):
+    kind = places.kind_of_model(place, field)
+    if kind == places.RUN:
         return of_run(place, field, cache)
-    if is_dir(place) and (runs := runs_of(place)):
-        raise UserError(
-            f"{field}={path} contains {count(len(runs), 'run')}; name one of them: {contents.listed(place, runs)}"
-        )
-    if not exists(place):
-        raise UserError(
-            f"{field}={path} does not exist; {hub_advice(path) or 'name a run directory, a bundle, or weights'}"
-        )
-    return of_weights(place, field)
-
-
-def is_run(place: Path) -> bool:
-    """True if this is a run directory: its config.json holds the config of a run."""
-    saved = contents.peek(place / contents.CONFIG)
-    if saved is None:
-        return is_file(place / contents.RUN)
-    return isinstance(saved, dict) and isinstance(saved.get("config"), dict) and "task" in saved["config"]
-
-
-def runs_of(study: Path) -> list[Path]:
-    """Directories of the finished classifiers below a study's directory."""
-    runs = contents.runs_below(study)
-    return [run for run in runs if is_file(run / contents.PREDICTIONS) and is_file(run / contents.RESULTS)]
+    return of_bundle(place, field) if kind == places.BUNDLE else of_weights(place, field)
 
 
 def of_run(run_dir: Path, field: str = "RUN_DIR", cache: DataCache | None = None) -> Model:
     """The model of a finished run. Raises UserError that names `field` if it is not finished or incomplete."""
-    config = steps.saved_config(run_dir, field)
+    config = saved_runs.config_of(run_dir, field)
     if not config.traits.updates:
         return _of_probe(run_dir, config, field, cache)
     weights, config = own_run.load(run_dir, field, fold=False)
@@ -94,9 +69,7 @@ def of_run(run_dir: Path, field: str = "RUN_DIR", cache: DataCache | None = None
 
 def _of_probe(run_dir: Path, config: RunConfig, field: str, cache: DataCache | None) -> Model:
     """The classifier saved in a probe's run directory, on the encoder the probe started from."""
-    for name in (contents.RUN, contents.RESULTS):
-        if not is_file(run_dir / name):
-            raise UserError(f"{field}={run_dir} is not finished (no {name}); rerun its command to finish it")
+    saved_runs.refuse_unfinished(run_dir, field)
     if not config.has_network:
         raise UserError(
             f"{field}={run_dir} classifies {config.features_in_words}, and has no network that computes features of "
@@ -130,7 +103,7 @@ def frozen(run_dir: Path, field: str = "RUN_DIR") -> tuple[Model, str]:
 
     Raises UserError that names `field` if the run has no network, or its encoder is missing.
     """
-    config = steps.saved_config(run_dir, field)
+    config = saved_runs.config_of(run_dir, field)
     if not config.has_network:
         raise UserError(f"{field}={run_dir} classifies {config.features_in_words}, and has no network")
     classes = own_run.class_names(run_dir, contents.read_object(run_dir / contents.RUN), field)

@@ -5,13 +5,12 @@ from pathlib import Path
 
 import numpy as np
 
-from mae_jax.checkpoints import steps
 from mae_jax.data import loaders, splits
 from mae_jax.data.sources import Source
 from mae_jax.data.transforms import CenterResize, Decode
 from mae_jax.evaluation.perturbations import Perturbation
 from mae_jax.predict import loading
-from mae_jax.rundir import contents, predictions
+from mae_jax.rundir import contents, predictions, saved_runs
 from mae_jax.runtime.disk import exists
 from mae_jax.runtime.errors import UserError
 from mae_jax.runtime.progress import Progress
@@ -61,7 +60,7 @@ def write(
 
 def _test_images(run: Path, cache: splits.DataCache) -> Source:
     """The test images of a run, with labels in the order of its classes. Raises UserError if they are not the same."""
-    config = steps.saved_config(run, "RUN_DIR")
+    config = saved_runs.config_of(run, "RUN_DIR")
     source = splits.labeled(config.data, cache=cache, search_leaks=False).test
     tested, _ = predictions.read_predictions(run / contents.PREDICTIONS, source.classes)
     if sorted(tested.images) != sorted(map(predictions.clean, source.names)):

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Int
 
-from mae_jax.checkpoints import steps
 from mae_jax.data import sources, splits
 from mae_jax.data.sources import Source
 from mae_jax.evaluation.probes import unit
@@ -15,6 +14,7 @@ from mae_jax.predict import loading
 from mae_jax.predict.images import Reader
 from mae_jax.predict.model import Model
 from mae_jax.report.robustness_index import KS, Neighborhood, NotKnown
+from mae_jax.rundir import saved_runs
 from mae_jax.runtime.errors import UserError
 from mae_jax.runtime.progress import Progress
 
@@ -47,7 +47,7 @@ def measure(
     external test sets of the first run. The encoders are those that the runs started from, each once; names with the
     same encoders are joined. Raises UserError for images that cannot be read.
     """
-    data = splits.labeled(steps.saved_config(runs[0][1], "RUN_DIR").data, cache=cache, search_leaks=False)
+    data = splits.labeled(saved_runs.config_of(runs[0][1], "RUN_DIR").data, cache=cache, search_leaks=False)
     parts = [among_sets({data.sets.test_name: data.test, **data.external}), among_groups(data.test)]
     if all(isinstance(part, NotKnown) for part in parts):
         return [part for part in parts if isinstance(part, NotKnown)]
@@ -147,7 +147,7 @@ def _encoders(runs: Sequence[tuple[str, Path]], progress: Progress) -> dict[str,
     keys: dict[str, list[str]] = {}
     seen: dict[tuple, str] = {}  # the key of the encoder, by what decides about it; "": missing
     for name, run in runs:
-        c = steps.saved_config(run, "RUN_DIR")
+        c = saved_runs.config_of(run, "RUN_DIR")
         start = (c.init, c.init_from, c.init_from or c.seed, repr(c.model), c.data.mean, c.data.std)
         if start not in seen:
             seen[start] = ""

@@ -54,7 +54,7 @@ def select(
             f"--budget={budget} is out of range; {count(len(names), 'image')} of which {len(known)} have labels allow "
             f"1 to {left}"
         )
-    model = loading.load(local(place, "RUN"), "RUN")
+    model = loading.load(local(place, "RUN_OR_WEIGHTS"), "RUN_OR_WEIGHTS")
     for line in model.notes:
         say(f"note: {line}")
     reader, parts = reading.Reader(source, bad_images), []

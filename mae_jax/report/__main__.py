@@ -62,12 +62,13 @@ def run(args: argparse.Namespace) -> int:
     """The same as `main`, for parsed arguments."""
     try:
         out = args.out or default_out(args.run_dirs)
-        with signals.blocked():  # only now: these load numpy, scipy and matplotlib
-            from mae_jax.report import tables
+        with signals.blocked():  # only now: these load numpy, and below scipy and matplotlib
             from mae_jax.report.directories import expand, study_settings
+        run_dirs, notes = expand(args.run_dirs)
+        with signals.blocked():
+            from mae_jax.report import tables
             from mae_jax.report.page import write_report
 
-        run_dirs, notes = expand(args.run_dirs)
         given = {"title": args.title, "target": args.target, "pictures": False if args.no_pictures else None}
         settings = study_settings(args.run_dirs) | {name: value for name, value in given.items() if value is not None}
         report = write_report(run_dirs, out, notes=notes, fraction=args.fraction, png=args.png, **settings)

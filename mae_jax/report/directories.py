@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mae_jax.report.runs import is_number
+from mae_jax.report.runs import is_number, read_info
 from mae_jax.rundir.contents import (
     PREDICTIONS,
     RUN,
@@ -32,7 +32,8 @@ def expand(places: Sequence[Path]) -> tuple[list[Path], list[str]]:
     for place in places:
         below = runs_below(place) if is_dir(place) and not exists(place / RUN) else []
         if not below:
-            run_dirs.append(place)  # a run, or a mistake that the reader of runs reports
+            read_info(place)
+            run_dirs.append(place)
             continue
         classifiers = [run for run in below if not holds_pretraining(run)]
         if not classifiers:

@@ -237,7 +237,10 @@ def read_info(path: Path) -> dict:
     try:
         info = parse(file)
     except (FileNotFoundError, NotADirectoryError):
-        raise UserError(f"{file}: not found; give a directory that holds run.json and predictions.csv") from None
+        raise UserError(
+            f"{path} is not the directory of a run or study (no run.json); name one, or a folder in which other "
+            "software wrote run.json and predictions.csv"
+        ) from None
     except ValueError as error:
         raise UserError(f"{file}: cannot be read: it {error}; write it again") from None
     if not isinstance(info, dict):

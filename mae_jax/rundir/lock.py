@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
-from mae_jax.runtime.disk import naming, unwritable
+from mae_jax.runtime.disk import exists, is_dir, naming, unwritable
 from mae_jax.runtime.errors import UserError
 
 FILE = ".lock"
@@ -49,6 +49,20 @@ def held(workdir: Path, leader: bool = True) -> Iterator[None]:
         yield
         with contextlib.suppress(OSError):
             file.truncate(0)
+
+
+def refuse_unusable(workdir: Path) -> None:
+    """Raises UserError if the run directory cannot be created or written. Creates nothing; `held` decides."""
+    place = workdir
+    while not exists(place) and place != place.parent:
+        place = place.parent
+    number = 0
+    if not is_dir(place):
+        number = errno.EEXIST if place == workdir else errno.ENOTDIR
+    elif not os.access(place, os.W_OK | os.X_OK):
+        number = errno.EACCES
+    if number:
+        raise unwritable(workdir, OSError(number, os.strerror(number), str(workdir)))
 
 
 def is_held(workdir: Path) -> bool:

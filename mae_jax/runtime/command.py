@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from mae_jax.runtime import limits, peers, signals
-from mae_jax.runtime.disk import disk_line, exists, is_dir, is_file
+from mae_jax.runtime.disk import disk_line, entries, exists, is_dir, is_file
 from mae_jax.runtime.errors import EXIT_STOPPED, EXIT_USER_ERROR, Stopped, UserError, printable
 from mae_jax.runtime.progress import close_bars
 
@@ -118,6 +118,19 @@ def out_file(path: Path, option: str) -> Path:
     if why:
         raise UserError(f"{option}={path} cannot be written: {why}; name a file")
     return path
+
+
+def refuse_filled(folder: Path, option: str) -> None:
+    """Raises UserError that names `option` if something is at `folder`, other than an empty folder."""
+    if exists(folder) and (not is_dir(folder) or entries(folder)):
+        raise UserError(f"{option}={folder} exists and is not empty; choose another")
+
+
+def refuse_old_file(path: Path, option: str, ending: str) -> None:
+    """Raises UserError that names `option` if something is at `path`, or it has another ending, such as .onnx."""
+    if path.suffix.lower() != ending or exists(path):
+        why = "exists" if exists(path) else "is not allowed"
+        raise UserError(f"{option}={path} {why}; name a new file ending in {ending}")
 
 
 def say(line: str) -> None:

@@ -11,12 +11,12 @@ from mae_jax.config.fields import StudyConfig
 from mae_jax.config.loading import init_of, load, remember
 from mae_jax.config.validation import typed, validate
 from mae_jax.data import sources, splits
+from mae_jax.rundir import saved_runs
 from mae_jax.runtime.errors import UserError
 from mae_jax.runtime.progress import Progress
 from mae_jax.runtime.text import count
-from mae_jax.study import preview, validation
+from mae_jax.study import validation
 from mae_jax.study.inits import inits
-from mae_jax.train import loop
 
 COUNTS = 5  # numbers of labels to try
 OF_LABELED = ("levels", "train_split", "val_split", "test_split")  # a pre-training on unlabeled images has none
@@ -47,7 +47,7 @@ def configured(
     config.inits = (*config.inits, *arms)
     inits(typed(config, StudyConfig))  # before images are opened
     checked = validate(config.finetune, "finetune.")
-    held = splits.labeled(checked.data, loop.checking(Progress(10.0)), cache)
+    held = splits.labeled(checked.data, Progress(10.0).counting("checking images"), cache)
     config.label_counts = label_counts(held.train.labels[held.train_idx], len(held.train.classes))
     return remember(config)  # the user sets no field by hand
 
@@ -67,11 +67,11 @@ def _name_images(config: ConfigDict, fields: Mapping[str, str], unlabeled: str) 
 
 def _probe_encoder(config: ConfigDict, init: str) -> None:
     """Uses the encoder of `init`, with its network and normalization, instead of a pre-training."""
-    from mae_jax.weights import encoder_fields, initial_weights
+    from mae_jax.weights import encoder_fields
 
     init = encoder_fields.pretraining_of(init, "--init")
     if init_of(init) == "mae":
-        initial_weights.saved_run(Path(init), "--init")
+        saved_runs.trained_config_of(Path(init), "--init")
     for part in (config.pretrain, config.finetune):
         encoder_fields.follow(part, init, "--init")
     config.inits = tuple(init if text == "mae" else text for text in config.inits)
@@ -114,6 +114,8 @@ def what_more(quick: ConfigDict, cache: splits.DataCache | None = None) -> list[
 
     `cache` holds the images of earlier calls.
     """
+    from mae_jax.study import preview  # JAX, which the config does not need
+
     arguments, config = full_study(quick)
     planned = preview.lines(validation.check(config), Path("runs/study"), cache=cache, devices=False)
     time, disk = (

@@ -22,6 +22,7 @@ from mae_jax.config.validation import (
     validate,
     validate_ratio,
 )
+from mae_jax.rundir import saved_runs
 from mae_jax.rundir.contents import sides_of
 from mae_jax.runtime.errors import UNUSABLE, UserError
 from mae_jax.study import cells
@@ -58,6 +59,21 @@ def check_images(config: AnyConfig) -> None:
             (labeled_sets.check if part.traits.labeled else splits.check_unlabeled)(part.data)
         except UserError as error:
             raise UserError(f"{name}.{error}" if name else str(error)) from None
+
+
+def check_start(config: AnyConfig) -> None:
+    """Raises UserError if the initial weights of a run are missing. Opens none of them.
+
+    A study makes its pre-trainings itself, and checks the encoders that it is given when it reads its config.
+    """
+    if not isinstance(config, RunConfig):
+        return
+    if config.init == "mae":
+        saved_runs.trained_config_of(Path(config.init_from), "init_from")
+    elif config.init == "weights":
+        from mae_jax.weights import arrays  # NumPy: not before the fields are checked
+
+        arrays.files_of(Path(config.init_from), "init_from")
 
 
 def validate_study(config: ConfigDict | StudyConfig) -> StudyConfig:

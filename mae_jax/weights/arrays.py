@@ -28,6 +28,7 @@ PICKLES = set(WEIGHTS) - {".safetensors", ".npz"}
 _NO_NETWORK = re.compile(
     r".*(optim|sched|scaler|callback|loop|hyper_?param|args|config|loss|rng|sampler).*", re.IGNORECASE
 )
+_INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 _DEEPEST = 6  # dictionaries within each other in a training checkpoint
 MOST_BYTES = 2**35  # maximum size of a file; the largest plain ViTs need a quarter of it
 EXPANSION = 20  # a packed file may unpack to this many times its size, or to 256 MB
@@ -47,7 +48,7 @@ def read_arrays(path: Path, field: str) -> tuple[dict[str, np.ndarray], dict[str
         advice = hub_advice(path) or "name a file or folder of weights, or a run directory"
         raise UserError(f"{field}={path} does not exist; {advice}")
     arrays: dict[str, np.ndarray] = {}
-    for file in _files_of(path, field):
+    for file in files_of(path, field):
         _refuse_bomb(file, field)
         arrays |= _READERS[".pth" if file.suffix in PICKLES else file.suffix](file, field)
     if not arrays:
@@ -72,7 +73,16 @@ def read_config(path: Path, field: str, name: str = "config.json") -> dict[str, 
     return saved
 
 
-def _files_of(path: Path, field: str) -> list[Path]:
+def holds_weights(folder: Path) -> bool:
+    """True if a file in the folder is one of weights by its name, or lists some."""
+    return any(path.suffix in WEIGHTS or path.name in _INDEXES for path in entries(folder))
+
+
+def files_of(path: Path, field: str) -> list[Path]:
+    """The weight files of `path`, a file or a folder. Opens none of them, only an index that lists them.
+
+    Raises UserError that names `field` if there are none, or several that no index lists.
+    """
     if is_file(path):
         if path.suffix not in WEIGHTS:
             ending = f"files ending in {path.suffix}" if path.suffix else "files without an extension"
@@ -80,7 +90,7 @@ def _files_of(path: Path, field: str) -> list[Path]:
         return [path]
     if not is_dir(path):
         raise UserError(f"{field}={path} is neither a file nor a folder; name a file or folder of weights")
-    for index in ("model.safetensors.index.json", "pytorch_model.bin.index.json"):
+    for index in _INDEXES:
         shards = read_config(path, field, index).get("weight_map", {})
         names = sorted({str(name) for name in shards.values()}) if isinstance(shards, dict) else []
         for name in names:
@@ -97,8 +107,10 @@ def _files_of(path: Path, field: str) -> list[Path]:
         if is_file(path / name):
             return [path / name]
     files = sorted(p for p in entries(path) if p.suffix in WEIGHTS and (p.suffix != ".tar" or ".pt" in p.stem))
-    if len(files) != 1:
-        several = f"{len(files)} of them ({', '.join(p.name for p in files[:5])})" if files else "none"
+    if not files:
+        raise UserError(f"{field}={path} has no file of weights ({', '.join(WEIGHTS)}); choose another path")
+    if len(files) > 1:
+        several = f"{len(files)} of them ({', '.join(p.name for p in files[:5])})"
         raise UserError(f"{field}={path} should hold one weight file and has {several}; name the file itself")
     return files
 

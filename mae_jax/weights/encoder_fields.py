@@ -4,16 +4,14 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from mae_jax.checkpoints import steps
 from mae_jax.config.fields import COMPUTED, FEATURES, RunConfig, defaults
 from mae_jax.config.loading import init_of
 from mae_jax.config.tasks import TASKS, TRAITS, UNLABELED
 from mae_jax.config.validation import ENCODER, NORMALIZATION
-from mae_jax.rundir import contents
+from mae_jax.rundir import contents, saved_runs
 from mae_jax.runtime.disk import is_file
 from mae_jax.runtime.errors import UserError
 from mae_jax.runtime.places import local
-from mae_jax.weights import reader
 
 _DECODER = ("decoder_width", "decoder_depth", "decoder_heads")
 
@@ -63,8 +61,10 @@ def fields_of(place: str, field: str = "init") -> dict[str, Any]:
             raise UserError(f"{field}: {about} contains no config of a run; export the run again")
         return _of_run(contents.run_config(saved, f"{field}: {about}: "))
     if init_of(place) == "weights":
+        from mae_jax.weights import reader  # JAX, which the config of a run does not need
+
         return reader.read(place, field).fields()
-    return _of_run(steps.saved_config(path, field)) if is_file(about) else {}
+    return _of_run(saved_runs.config_of(path, field)) if is_file(about) else {}
 
 
 def _of_run(saved: RunConfig) -> dict[str, Any]:

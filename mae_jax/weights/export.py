@@ -5,7 +5,8 @@ from pathlib import Path
 
 from mae_jax.config.fields import RunConfig
 from mae_jax.runtime import files
-from mae_jax.runtime.disk import exists, is_dir
+from mae_jax.runtime.command import refuse_filled
+from mae_jax.runtime.disk import exists
 from mae_jax.runtime.errors import UserError
 from mae_jax.weights.model_card import model_card
 from mae_jax.weights.own_run import load
@@ -20,8 +21,7 @@ def new_folder(out: Path) -> Path:
 
     Raises UserError if `out` exists and is not empty, or cannot be written.
     """
-    if exists(out) and (not is_dir(out) or any(out.iterdir())):
-        raise UserError(f"OUT={out} exists and is not empty; choose another")
+    refuse_filled(out, "OUT")
     partial = out.with_name(out.name + ".partial")
     try:
         shutil.rmtree(partial, ignore_errors=True)

@@ -11,10 +11,9 @@ from mae_jax.checkpoints import steps
 from mae_jax.config.fields import DataFields, RunConfig, changed
 from mae_jax.config.naming import source_label
 from mae_jax.config.schedule import resolve
-from mae_jax.config.tasks import DECODING, TRAINED
 from mae_jax.data.splits import DataCache
 from mae_jax.models import Params
-from mae_jax.rundir import contents
+from mae_jax.rundir import contents, saved_runs
 from mae_jax.runtime.disk import exists
 from mae_jax.runtime.errors import UserError
 from mae_jax.runtime.processes import note
@@ -41,7 +40,7 @@ def first_weights(config: RunConfig, cache: DataCache | None = None) -> Callable
 
     saved = None
     if config.init == "mae":
-        saved = saved_run(Path(config.init_from), "init_from")
+        saved = saved_runs.trained_config_of(Path(config.init_from), "init_from")
         if not exists(Path(config.init_from) / contents.RESULTS):
             if saved.traits.labeled:
                 raise UserError(
@@ -85,30 +84,9 @@ def _load(workdir: str | Path, config: RunConfig, mesh: Mesh, field: str = "init
     return steps.load_params(Path(workdir), like, field)
 
 
-def saved_run(directory: Path, field: str) -> RunConfig:
-    """The config in a run directory. Raises UserError that names `field` if the run trains no network."""
-    saved = steps.saved_config(directory, field)
-    if not saved.traits.updates:
-        raise UserError(
-            f"{field}={directory} is a run of task {saved.task}, which trains no network; name a run of one of the "
-            f"tasks {', '.join(TRAINED)}"
-        )
-    return saved
-
-
-def saved_pretraining(directory: Path, field: str) -> RunConfig:
-    """The config of a pre-training's run directory. Raises UserError that names `field` for a run of another task."""
-    saved = saved_run(directory, field)
-    if not saved.traits.decoder:
-        raise UserError(
-            f"{field}={directory} is a run of task {saved.task}; name a run of task {' or '.join(DECODING)}"
-        )
-    return saved
-
-
 def autoencoder(directory: Path, field: str, mesh: Mesh) -> tuple[RunConfig, StepSpec, Params, int]:
     """Config, spec, parameters and step of a pre-training's newest checkpoint. `field` names it in errors."""
-    config = changed(saved_pretraining(directory, field), {"sharding.fsdp": 1})
+    config = changed(saved_runs.pretraining_config_of(directory, field), {"sharding.fsdp": 1})
     params, step = _load(directory, config, mesh, field)
     return config, spec_of(config, resolve(config, 1, mesh.size), mesh), params, step
 
@@ -129,7 +107,7 @@ def earlier_runs(config: RunConfig) -> list[RunConfig]:
     while place.init == "mae" and (directory := Path(place.init_from)).resolve() not in seen:
         seen.add(directory.resolve())
         try:
-            place = saved_run(directory, "init_from")
+            place = saved_runs.trained_config_of(directory, "init_from")
         except UserError:
             if not earlier:
                 raise

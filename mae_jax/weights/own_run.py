@@ -9,10 +9,8 @@ import numpy as np
 
 from mae_jax.checkpoints import best_epoch, steps
 from mae_jax.config.fields import RunConfig
-from mae_jax.config.tasks import TRAINED
 from mae_jax.models import Params, layers
-from mae_jax.rundir import contents
-from mae_jax.runtime.disk import is_file
+from mae_jax.rundir import contents, saved_runs
 from mae_jax.runtime.errors import UserError
 from mae_jax.step import from_config, sharding
 from mae_jax.weights.reader import Weights
@@ -25,15 +23,8 @@ def load(run_dir: Path, field: str = "RUN_DIR", fold: bool = True) -> tuple[Weig
     to rounding. Raises UserError that names `field` if the run is not finished, is damaged or trains no network, and
     OSError if the storage fails.
     """
-    config = steps.saved_config(run_dir, field)
-    if not config.traits.updates:
-        raise UserError(
-            f"{field}={run_dir} is a run of task {config.task}, which trains no network; use a run of one of the tasks "
-            f"{', '.join(TRAINED)}"
-        )
-    for name in (contents.RUN, contents.RESULTS):
-        if not is_file(run_dir / name):
-            raise UserError(f"{field}={run_dir} is not finished (no {name}); rerun its command to finish it")
+    config = saved_runs.trained_config_of(run_dir, field)
+    saved_runs.refuse_unfinished(run_dir, field)
     run = contents.read_object(run_dir / contents.RUN)
     classes = class_names(run_dir, run, field)
     shape = from_config.shape_of(config, len(classes))

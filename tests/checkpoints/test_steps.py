@@ -79,7 +79,7 @@ def test_the_first_array_that_does_not_fit_is_named(saved, tree, message):
     assert result.endswith(message) and bool(result) == bool(message)
 
 
-def test_a_run_without_checkpoints_or_config_is_named(tmp_path):
+def test_a_run_without_checkpoints_is_named(tmp_path):
     with pytest.raises(
         UserError, match=rf"init_from={tmp_path} has no checkpoint; name the run directory of a finished"
     ):
@@ -87,9 +87,3 @@ def test_a_run_without_checkpoints_or_config_is_named(tmp_path):
     (tmp_path / contents.RESULTS).write_text("{}")
     with pytest.raises(UserError, match="has results.json, but its checkpoints are missing"):
         steps.load_params(tmp_path, {}, "init_from")
-    with pytest.raises(UserError, match=r"X=.* is not a run directory \(no config.json\); pre-train first"):
-        steps.saved_config(tmp_path, "X")
-    (tmp_path / "cells" / "one").mkdir(parents=True)
-    (tmp_path / "cells" / "one" / contents.RUN).write_text("{}")
-    with pytest.raises(UserError, match="is the directory of 1 run; name one: cells/one"):
-        steps.saved_config(tmp_path, "X")

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from mae_jax import commands
 
@@ -37,6 +38,30 @@ MISSING_IMAGES = {
     "reconstruct . --images=a=nowhere --out=o": "--images: 'nowhere' is not a folder",
     "check nowhere": "'nowhere' is neither a folder, a table of labels nor a data set",
     "prepare tiles:x --source=nowhere": "--source nowhere is not a folder",
+}
+# The same for places that exist and do not hold what the command needs, in a folder with empty/ and images/.
+WRONG_PLACES = {
+    "predict images --images=images --out=p.csv": "RUN=images holds no run",
+    "predict w.npz --images=images --out=p.csv --all": "--all requires a study's directory",
+    "embed images --images=images --out=e.npz": "RUN_OR_WEIGHTS=images holds no run",
+    "select images --images=images --budget=1 --out=s.csv": "RUN_OR_WEIGHTS=images holds no run",
+    "inspect images": "RUN_DIR=images is not a run directory (no config.json)",
+    "reconstruct images --images=a=images --out=o": "RUN_DIR=images is not a run directory (no config.json)",
+    "robustness images": "images is not the directory of a run or study (no run.json)",
+    "report images": "images is not the directory of a run or study (no run.json)",
+    "convert import images out": "SRC=images has no file of weights",
+    "convert import w.npz images": "OUT=images exists and is not empty",
+    "convert import w.npz w.npz": "OUT=w.npz exists and is not empty",
+    "convert export images out --format=onnx": "RUN_DIR=images is not a run directory (no config.json)",
+    "quick empty": "'empty' has no class folders",
+    "quick images --init=nowhere": "--init=nowhere does not exist",
+    "quick images --init=empty": "--init=empty is not a run directory (no config.json)",
+    "prepare raabin_wbc --source=empty": "--source empty is empty; name the folder with the files of raabin_wbc",
+}
+WRONG_RUNS = {
+    "run --config=configs/finetune.py:data=folder,init=nowhere --config.data.dir=images": "init_from=nowhere",
+    "run --config=configs/demo.py:smoke --workdir=w.npz": "workdir w.npz cannot be written: File exists",
+    "run --config=configs/demo.py:smoke --workdir=w.npz/r": "workdir w.npz/r cannot be written: Not a directory",
 }
 WRONG_FIELD = ["--config=configs/demo.py", "--config.seeds=(0,0)"]
 SCRIPT = """
@@ -128,6 +153,23 @@ def test_missing_images_and_a_wrong_output_are_found_without_jax_and_leave_nothi
     for arguments, (code, out, err) in ends_of([call.split() for call in MISSING_IMAGES], heavy, tmp_path).items():
         assert (code, out) == (2, "") and err.startswith(f"error: {MISSING_IMAGES[arguments]}"), (arguments, err)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_places_that_hold_something_else_are_found_without_jax_and_leave_nothing(tmp_path):
+    for name in ("images/a", "images/b", "empty"):
+        (tmp_path / name).mkdir(parents=True)
+    for i in range(8):
+        Image.new("RGB", (16, 16), (20 * i, 90, 10)).save(tmp_path / "images" / "ab"[i % 2] / f"{i}.png")
+    (tmp_path / "w.npz").write_bytes(b"")
+    before = sorted(tmp_path.rglob("*"))
+    heavy = ("jax", "flax", "tensorflow", "orbax", "matplotlib")
+    ends = ends_of([call.split() for call in WRONG_PLACES], heavy, tmp_path)
+    for call in WRONG_RUNS:  # absl reads the fields of a config once a process
+        ends |= ends_of([call.split()], heavy, tmp_path)
+    for arguments, message in (WRONG_PLACES | WRONG_RUNS).items():
+        code, _, err = ends[arguments]
+        assert code == 2 and err.startswith(f"error: {message}") and err.count("\n") == 1, (arguments, err)
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_each_command_documents_itself():

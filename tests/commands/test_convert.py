@@ -39,3 +39,11 @@ def test_a_run_is_exported_in_the_format_asked_for(record, capsys):
     assert capsys.readouterr().out.splitlines() == ["note: only the encoder is written", "written: out.onnx"]
     with pytest.raises(UserError, match="argument --format: invalid choice: 'tf'"):
         dispatch(["convert", "export", "run", "out", "--format", "tf"])
+    for place, form, message in (
+        ("run", "hf", "OUT=run exists and is not empty; choose another"),
+        ("out", "onnx", "OUT=out is not allowed; name a new file ending in .onnx"),
+        ("l.csv", "onnx", "OUT=l.csv exists; name a new file ending in .onnx"),
+    ):
+        with pytest.raises(UserError, match=message):
+            dispatch(["convert", "export", "run", place, "--format", form])
+    assert len(calls) == 1

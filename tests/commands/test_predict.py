@@ -15,10 +15,10 @@ def test_options_are_passed_on(record):
     (place, images, out, options), _ = calls[0]
     assert (place, images, str(out), options) == ("run", "x", "p.csv", files.Options()) and all(prepared)
     options = ["--columns=path=f", "--bad_images=skip", "--embeddings", "--calibrated", "--all"]
-    dispatch(["predict", "run", "--images=x", "--out=p.csv", *options])
+    dispatch(["predict", "study", "--images=x", "--out=p.csv", *options])
     assert calls[1][0][3] == files.Options("path=f", "skip", embeddings=True, calibrated=True, every_run=True)
     for flag, name in (("--embeddings", "embeddings"), ("--calibrated", "calibrated"), ("--all", "every_run")):
-        dispatch(["predict", "run", "--images=x", "--out=p.csv", flag])
+        dispatch(["predict", "study" if flag == "--all" else "run", "--images=x", "--out=p.csv", flag])
         assert calls[-1][0][3] == files.Options(**{name: True})
 
 

@@ -32,5 +32,5 @@ def test_several_directories_need_a_place_for_the_tables():
 
 
 def test_a_study_without_fine_tuned_classifiers_is_refused(tmp_path: Path):
-    with pytest.raises(UserError, match=r"run\.json: not found"):
+    with pytest.raises(UserError, match=r"is not the directory of a run or study"):
         robustness.main(options([str(tmp_path)]))

@@ -13,6 +13,7 @@ import mae_jax
 from mae_jax import models
 from mae_jax.config.validation import validate
 from mae_jax.predict import bundle, exporting
+from mae_jax.rundir import saved_runs
 from mae_jax.runtime.errors import UserError
 from mae_jax.step import from_config
 from mae_jax.weights import reader
@@ -60,7 +61,7 @@ def written(tiny_config, tmp_path):
 
 def test_a_bundle_is_read_as_it_was_written(written):
     folder, config, params = written
-    assert bundle.is_bundle(folder) and not bundle.is_bundle(folder.parent)
+    assert saved_runs.is_bundle(folder) and not saved_runs.is_bundle(folder.parent)
     result = bundle.read(folder, "load")
     assert (result.classes, result.temperature, result.probe) == (CLASSES, 1.5, None)
     assert result.shape == from_config.shape_of(config, 2) and result.config.seed == config.seed

@@ -1,7 +1,6 @@
 """Loading a run, a bundle or weights: which model it is, and its temperature."""
 
 import csv
-import json
 
 import jax
 import numpy as np
@@ -48,28 +47,6 @@ def test_remote_addresses_are_refused_and_the_home_directory_is_expanded(predict
             mae_jax.load(place)
     monkeypatch.setenv("HOME", str(predict_dir))
     assert mae_jax.load("~/knn").origin == str(predict_dir / "knn")
-
-
-def test_a_place_is_a_run_by_its_config_and_a_study_names_its_runs(tmp_path):
-    for name, content in (("run", {"config": {"task": "finetune"}}), ("other", {"config": {}}), ("list", [1])):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / contents.CONFIG).write_text(json.dumps(content))
-    (tmp_path / "old").mkdir()
-    (tmp_path / "old" / contents.RUN).write_text("{}")
-    assert [name for name in ("run", "other", "list", "old", "none") if loading.is_run(tmp_path / name)] == [
-        "run",
-        "old",
-    ]
-    study = tmp_path / "study"
-    for name, files in (("a", (contents.RUN, contents.PREDICTIONS, contents.RESULTS)), ("b", (contents.RUN,))):
-        (study / "cells" / name).mkdir(parents=True)
-        for file in files:
-            (study / "cells" / name / file).write_text("{}")
-    assert loading.runs_of(study) == [study / "cells" / "a"]  # b is not finished
-    with pytest.raises(UserError, match=r"load=.*study contains 1 run; name one of them: cells/a"):
-        loading.load(study)
-    with pytest.raises(UserError, match=r"RUN=.*missing does not exist; name a run directory, a bundle, or weights"):
-        loading.load(tmp_path / "missing", "RUN")
 
 
 def test_a_temperature_is_that_of_the_validation_predictions(tmp_path):

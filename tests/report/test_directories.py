@@ -15,8 +15,10 @@ def test_a_study_is_all_of_its_finished_classifiers(study):
 
 
 def test_run_directories_stay_as_they_are(study):
-    runs = [study / "cells" / "50pct-mae-seed0", study / "nothing"]
+    runs = [study / "cells" / "50pct-mae-seed0", study / "cells" / "10pct-mae-seed0"]
     assert expand(runs) == (runs, [])
+    with pytest.raises(UserError, match="nothing is not the directory of a run or study"):
+        expand([*runs, study / "nothing"])
 
 
 def test_a_study_without_classifiers_is_refused(study):

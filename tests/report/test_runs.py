@@ -87,7 +87,7 @@ def test_images_without_a_group_are_groups_of_their_own(make, tmp_path):
 @pytest.mark.parametrize(
     ("break_it", "words"),
     [
-        (lambda a, b: (b / "run.json").unlink(), ["run.json", "not found"]),
+        (lambda a, b: (b / "run.json").unlink(), ["run.json", "is not the directory of a run or study"]),
         (lambda a, b: (b / "predictions.csv").unlink(), ["predictions.csv", "not found"]),
         (lambda a, b: (b / "run.json").write_text("{"), ["run.json", "JSON"]),
         (lambda a, b: (b / "run.json").write_text("[1]"), ["run.json", "[1]"]),

@@ -16,7 +16,7 @@ from PIL import Image
 import mae_jax
 from mae_jax import main
 from mae_jax.__main__ import dispatch
-from mae_jax.checkpoints.steps import committed_steps, saved_config
+from mae_jax.checkpoints.steps import committed_steps
 from mae_jax.config import validation
 from mae_jax.config.fields import study_defaults
 from mae_jax.config.loading import flatten, load
@@ -25,7 +25,7 @@ from mae_jax.evaluation import per_image
 from mae_jax.models.vit import ViTConfig
 from mae_jax.predict import files
 from mae_jax.report import page
-from mae_jax.rundir import contents
+from mae_jax.rundir import contents, saved_runs
 from mae_jax.rundir.predictions import read_predictions
 from mae_jax.runtime.disk import readable
 from mae_jax.runtime.errors import Stopped, UserError
@@ -268,7 +268,7 @@ def test_a_study_runs_resumes_and_reports(config, tmp_path, monkeypatch, capsys)
         assert int(row["n_test"]) == 23
     assert (tmp_path / "report" / "table.md").exists()
     with pytest.raises(UserError, match="RUN_DIR=.* is the directory of 5 runs; name one: pretrain, cells/100pct-"):
-        saved_config(tmp_path, "RUN_DIR")  # as inspect, convert export and reconstruct open it
+        saved_runs.config_of(tmp_path, "RUN_DIR")  # as inspect, convert export and reconstruct open it
     # Finished classifiers keep their weights alone, a pre-training can still grow; the plan says how much that is.
     planned = plan.make(grid.runs(validate_study(config), tmp_path), splits.DataCache(), timed=False)
     for run in planned:

@@ -14,9 +14,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mae_jax.checkpoints import steps
 from mae_jax.models.params import map_paths
-from mae_jax.rundir import contents, predictions
+from mae_jax.rundir import contents, predictions, saved_runs
 from mae_jax.runtime.errors import UserError
 from mae_jax.study import overview
 from mae_jax.weights import arrays, names, reader
@@ -309,7 +308,7 @@ def test_any_config_of_a_run_is_read_or_refused(tmp_path, fields, task, keep):
         (tmp_path / contents.STUDY).unlink(missing_ok=True)
         config = {"task": task} | fields if keep else fields | {"task": task}
         (tmp_path / name).write_text(json.dumps({"format": 2, "version": "9.1", "config": config}))
-        read_or_refused(steps.saved_config, tmp_path, "RUN_DIR")
+        read_or_refused(saved_runs.config_of, tmp_path, "RUN_DIR")
         read_or_refused(lambda: overview.table(overview.find(tmp_path), tmp_path))
 
 
@@ -327,10 +326,10 @@ def test_fields_that_no_config_has_are_named_with_their_writer(tmp_path, config,
     saved = {"version": "9.1", "config": {"task": "finetune"} | config}
     (tmp_path / "config.json").write_text(json.dumps(saved))
     with pytest.raises(UserError, match=message):
-        steps.saved_config(tmp_path, "RUN_DIR")
+        saved_runs.config_of(tmp_path, "RUN_DIR")
 
 
 def test_a_hint_is_the_name_of_a_field_alone(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"config": {"task": "finetune", "model": {"register": 1}}}))
     with pytest.raises(UserError, match=r"model.register is not a field of the config; did you mean model.registers\?"):
-        steps.saved_config(tmp_path, "RUN_DIR")
+        saved_runs.config_of(tmp_path, "RUN_DIR")

@@ -5,7 +5,7 @@ import pytest
 from mae_jax.config.fields import changed
 from mae_jax.config.validation import validate
 from mae_jax.data.splits import DataCache
-from mae_jax.rundir import contents, identity
+from mae_jax.rundir import contents, identity, saved_runs
 from mae_jax.runtime.errors import UserError
 from mae_jax.weights import initial_weights
 
@@ -34,7 +34,7 @@ def test_runs_that_cannot_start_others_are_refused_before_an_image_is_read(tiny_
     with pytest.raises(UserError, match="is a run of task finetune that is not finished; rerun its command to finish"):
         initial_weights.first_weights(started(config, unfinished))
     with pytest.raises(UserError, match="RUN_DIR=.*fine is a run of task finetune; name a run of task pretrain"):
-        initial_weights.saved_pretraining(unfinished, "RUN_DIR")
+        saved_runs.pretraining_config_of(unfinished, "RUN_DIR")
     wide = saved(tmp_path / "wide", validate(tiny_config("pretrain", **{"model.width": 32})))
     with pytest.raises(UserError, match="width"):
         initial_weights.first_weights(started(config, wide))
