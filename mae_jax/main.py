@@ -78,6 +78,7 @@ def run(config: ConfigDict, workdir: str | os.PathLike | None = None, cache: "Da
     """
     limits.leave_imported_script()
     end_scripts_in_one_line()
+    quiet_libraries()
     limits.refuse_little_memory()
     limits.refuse_few_threads()
     checked = validation.check(config)
@@ -101,6 +102,7 @@ def plan(config: ConfigDict, workdir: str | os.PathLike | None = None, timed: bo
     If `timed`, measures a few training steps and estimates the total time. Raises UserError as `run` does.
     """
     end_scripts_in_one_line()
+    quiet_libraries()
     checked = validation.check(config)
     directory = run_directory(checked, local(workdir, "--workdir") if workdir else None)
     _refuse_unused(config, checked, directory)

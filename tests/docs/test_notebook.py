@@ -47,6 +47,8 @@ def test_the_notebook_runs_on_a_kernel(tmp_path, monkeypatch, quick_xla):
     client = nbclient.NotebookClient(notebook, timeout=900, resources={"metadata": {"path": str(tmp_path)}})
     client.execute()
     shown = [o for cell in notebook.cells for o in cell.get("outputs", [])]
+    red = [o["text"] for o in shown if o.get("name") == "stderr"]
+    assert not red, "libraries write into the notebook"
     pictures = sum("image/png" in o.get("data", {}) for o in shown)
     assert pictures >= 4, "cells, curves, reconstructions and attention are shown"
     assert (tmp_path / "runs/quickstart/report/index.html").is_file()
