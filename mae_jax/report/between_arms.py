@@ -7,7 +7,7 @@ helps, is about two other arms that differ in one thing.
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from mae_jax.report import frozen_encoders, stats, tables, words
+from mae_jax.report import frozen_encoders, phrases, stats, tables
 from mae_jax.report.analysis import Study
 from mae_jax.report.comparisons import COLLAPSED, Difference, judged
 from mae_jax.report.runs import Level
@@ -73,7 +73,7 @@ def headlines(rows: Sequence[dict]) -> list[str]:
 
 
 def _points(row: dict) -> str:
-    return "" if row["verdict"] == COLLAPSED else f", {words.points(row)}"
+    return "" if row["verdict"] == COLLAPSED else f", {phrases.points(row)}"
 
 
 def shown(rows: Sequence[dict]) -> list[dict]:

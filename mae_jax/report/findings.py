@@ -128,10 +128,9 @@ def find(
     answer = _answer(study, words.answer(study, rows, paired, worth, target, contrasts=bool(compared)))
     answer["headlines"] = [*between_arms.headlines(compared), *answer["headlines"]]
     answer["warnings"] = [*cautions.seen_lines(all_runs), *answer["warnings"]]
+    images = _name_of_images(runs)
     sets = prediction_sets.analyze(study, [(other.name, other.study) for other in others])
     types = cell_types.analyze(study, fraction)
-    names = [run.info.get(key) for key in ("data_name", "data") for run in runs]
-    images = next((clean(name) for name in names if isinstance(name, str)), "")
     return Findings(
         title=title or " ".join(["How many labels are enough?", images]).strip(),
         images=images,
@@ -159,6 +158,12 @@ def find(
         notes=[*notes, *cautions.one_pretraining(runs), *cautions.unknown_data(all_runs)],
         left_out=cautions.merge(missing) + unpaired + not_compared + unknown + cautions.not_there(study) + sets.refused,
     )
+
+
+def _name_of_images(runs: Sequence[Run]) -> str:
+    """The name of the data; "" if no run.json has one."""
+    names = [run.info.get(key) for key in ("data_name", "data") for run in runs]
+    return next((clean(name) for name in names if isinstance(name, str)), "")
 
 
 def _answer(study: Study, answer: dict) -> dict:

@@ -9,7 +9,7 @@ from pathlib import Path
 import jinja2
 from matplotlib.figure import Figure
 
-from mae_jax.report import panels, tables, words
+from mae_jax.report import panels, phrases, tables
 from mae_jax.report.runs import Level, is_number, percent, rounded
 from mae_jax.rundir.predictions import clean
 from mae_jax.runtime import files
@@ -85,7 +85,7 @@ def environment() -> jinja2.Environment:
         "percent": percent,
         "share": share,
         "decimal": lambda v: "–" if v is None else f"{v:.3f}",
-        "points": lambda v: "–" if v is None else words.signed(100 * v),
+        "points": lambda v: "–" if v is None else phrases.signed(100 * v),
         "p": lambda v: "–" if v is None else "< 0.001" if v < 0.001 else f"{v:.3f}",
         "count": lambda v: "–" if v is None else f"{v:,.0f}" if abs(v - round(v)) < 0.05 else f"{v:,.1f}",
         "validation_labels": tables.validation_labels,

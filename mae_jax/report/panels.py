@@ -109,21 +109,26 @@ def grid(
         axes.append(row)
         top -= high[line] + between
     if names:
-        figure.legend(
-            cast(Sequence[Artist], handles),  # a tuple is one entry of several marks, see HandlerTuple
-            names,
-            loc="lower left",
-            bbox_to_anchor=(0.02 / width, 0.0),
-            borderpad=0.1,
-            borderaxespad=0.1,
-            columnspacing=1.2,
-            handlelength=2.2,
-            handletextpad=0.5,
-            labelspacing=0.25,
-            ncols=count,
-            handler_map={tuple: HandlerTuple(ndivide=None, pad=0.3)},
-        )
+        _add_legend(figure, handles, names, count)
     return Panels(figure, axes)
+
+
+def _add_legend(figure: Figure, handles: Sequence[Handle], names: Sequence[str], columns: int) -> None:
+    """Draws the legend below the panels, at the left."""
+    figure.legend(
+        cast(Sequence[Artist], handles),  # a tuple is one entry of several marks, see HandlerTuple
+        names,
+        loc="lower left",
+        bbox_to_anchor=(0.02 / figure.get_figwidth(), 0.0),
+        borderpad=0.1,
+        borderaxespad=0.1,
+        columnspacing=1.2,
+        handlelength=2.2,
+        handletextpad=0.5,
+        labelspacing=0.25,
+        ncols=columns,
+        handler_map={tuple: HandlerTuple(ndivide=None, pad=0.3)},
+    )
 
 
 def _fitting(names: Sequence[str], width: float) -> int:

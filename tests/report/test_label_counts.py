@@ -5,7 +5,7 @@ import re
 import pytest
 from matplotlib import pyplot
 
-from mae_jax.report import figures, frozen_encoders, panels, words
+from mae_jax.report import figures, frozen_encoders, panels, phrases
 from mae_jax.report.findings import Findings, find
 from mae_jax.report.page import _markdown, render
 from mae_jax.report.runs import Level, read_runs
@@ -82,4 +82,4 @@ def test_levels_in_words():
     assert (str(counted), counted.labels) == ("2,012 labels, the head trained", "2,012 labels")
     assert (str(share), share.labels, share.amount) == ("10 %", "10 % of the labels", "10 %")
     assert Level.of_row(counted.columns) == counted
-    assert words._amounts(["20 labels", "63 labels"]) == "20 and 63 labels"
+    assert phrases.amounts(["20 labels", "63 labels"]) == "20 and 63 labels"

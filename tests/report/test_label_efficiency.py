@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from mae_jax.report import label_efficiency, tables, words
+from mae_jax.report import details, label_efficiency, tables
 from mae_jax.report.runs import Level
 
 ARM = "as many updates as 100 %"
@@ -32,19 +32,19 @@ def test_a_plateau_is_led_by_the_gain_that_is_not_ruled_out(make):
     study = make.in_memory({("", 0.1, "scratch"): [0.6, 0.6, 0.61]} | same, images=2000)
     level, gain = label_efficiency.plateau(study, "scratch")
     assert level.fraction == 0.5 and 0 < gain < 0.02
-    assert words.plateau_lines(study) == [
+    assert details.plateau_lines(study) == [
         f"scratch: a gain of more than {100 * gain:.1f} points of accuracy by more labels than 50 % is ruled out (95 % "
         "interval); none is shown."
     ]
     few = make.in_memory({("", 0.1, "scratch"): [0.6, 0.6, 0.61]} | same, images=100)
     assert label_efficiency.plateau(few, "scratch")[1] > 0.02
-    assert words.plateau_lines(few) == []  # so wide an interval is no plateau
+    assert details.plateau_lines(few) == []  # so wide an interval is no plateau
 
 
 def test_collapsed_cells_make_no_plateau(make):
     cells = {("", f, "scratch"): ["collapsed"] * 3 for f in (0.01, 0.1)} | {("", 1.0, "scratch"): [0.8] * 3}
     study = make.in_memory(cells)
-    assert label_efficiency.plateau(study, "scratch") is None and words.plateau_lines(study) == []
+    assert label_efficiency.plateau(study, "scratch") is None and details.plateau_lines(study) == []
 
 
 def test_a_curve_that_dips_and_rises_has_no_plateau_before_the_dip(make):
@@ -53,7 +53,7 @@ def test_a_curve_that_dips_and_rises_has_no_plateau_before_the_dip(make):
     study = make.in_memory(cells)
     assert label_efficiency.plateau(study, "scratch") is None
     line = "scratch: accuracy still changes up to 100 % of the labels, for these models (one seed)."
-    assert words.plateau_lines(study) == [line]
+    assert details.plateau_lines(study) == [line]
 
 
 def test_the_gain_that_is_not_ruled_out_is_that_over_the_smallest_level(make):
@@ -71,7 +71,7 @@ def test_a_curve_that_falls_has_no_plateau(make):
     study = make.in_memory({("", f, "scratch"): [s] for f, s in ((0.1, 0.6), (0.5, 0.9), (1.0, 0.7))})
     assert label_efficiency.plateau(study, "scratch") is None
     line = "scratch: accuracy still changes up to 100 % of the labels, for these models (one seed)."
-    assert words.plateau_lines(study) == [line]
+    assert details.plateau_lines(study) == [line]
     level = make.in_memory({("", f, "scratch"): [s] for f, s in ((0.1, 0.6), (0.5, 0.9), (1.0, 0.9))})
     assert label_efficiency.plateau(level, "scratch")[0].fraction == 0.5
 
