@@ -31,9 +31,7 @@ def _rows(kind: type, prefix: str = "") -> list[list[str]]:
         if rule is None or field.default is dataclasses.MISSING:
             continue  # a group of fields, with a table of its own
         may = "yes" if rule.may_differ else ""
-        rows.append(
-            [f"`{prefix}{field.name}", f"`{_shown(field.default)}", rule.meaning, _allowed(rule, field.default), may]
-        )
+        rows.append([f"`{prefix}{field.name}", f"`{_shown(field.default)}", rule.meaning, _allowed(rule, field), may])
     return rows
 
 
@@ -43,14 +41,16 @@ def _shown(value) -> str:
     return f"{value:.6g}" if isinstance(value, float) else repr(value)
 
 
-def _allowed(rule: Rule, default) -> str:
+def _allowed(rule: Rule, field: dataclasses.Field) -> str:
     if rule.choices:
         return ", ".join(str(choice) or "empty" for choice in rule.choices)
     if rule.allowed:
         return rule.allowed
     if rule.has_range:
         return rule.range
-    return {bool: "True, False", str: "text", int: "whole number"}.get(type(default), "")
+    if isinstance(field.default, tuple):
+        return "texts" if "str" in str(field.type) else "numbers"
+    return {bool: "True, False", str: "text", int: "whole number"}[type(field.default)]
 
 
 def _by_task() -> Section:

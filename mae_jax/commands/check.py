@@ -60,8 +60,9 @@ def add_label_arguments(parser: argparse.ArgumentParser) -> None:
             f"--{role}_split", default="auto", metavar="NAME", help=f"like data.{role}_split (default: the usual names)"
         )
     parser.add_argument(
-        "--levels", default="", choices=("", "class", "class/group", "group/class"),
-        help="what the folders in a split are, like data.levels (default: found if names show it)",
+        "--levels", default="", choices=("", "class", "class/group", "group/class"), metavar="LEVELS",
+        help="what the folders below a split are, like data.levels: class, class/group, or group/class (default: seen "
+        "from their names)",
     )  # fmt: skip
 
 

@@ -33,9 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `mae-jax quick`."""
     kinds = "a folder of labeled images, or a CSV or Parquet file of labels"
     parser.add_argument("place", metavar="PLACE", type=Existing(kinds), help=kinds)
-    parser.add_argument(
-        "--unlabeled", "--unlabelled", default="", metavar="DIR[,DIR...]", help="images to pre-train on"
-    )
+    parser.add_argument("--unlabeled", default="", metavar="DIR[,DIR...]", help="images to pre-train on")
+    parser.add_argument("--unlabelled", dest="unlabeled", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     parser.add_argument(
         "--init", type=user_path, metavar="ENCODER", help="an encoder to probe instead of a pre-training"
     )

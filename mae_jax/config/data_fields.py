@@ -65,7 +65,9 @@ class DataFields(Fields):
         used="splits not_generated",
     )
     levels: str = field(
-        "", 'source=folder: folders in a split; empty: found if names show it; "class", or patients inside or around',
+        "",
+        "source=folder: what the folders below a split are: classes alone, or classes with folders of patients inside "
+        "or around them; empty: seen from their names",
         choices=("", "class", "class/group", "group/class"), used="splits folder no_table",
     )  # fmt: skip
     test_fraction: float = field(

@@ -51,7 +51,7 @@ def answer(
         heads.append(headlines.gain(study, init_rows, paired, worth, arm))
     heads += later
     if not (accuracy or contrasts):
-        heads.append(f"Nothing is compared: that takes a run from {BASELINE} and another at the same fraction.")
+        heads.append(f"Nothing is compared, because that needs a run from {BASELINE} and another at the same fraction.")
     return {
         "headlines": [head for head in heads if head],
         "lines": details.baseline_lines(study)
