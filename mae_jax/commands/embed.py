@@ -32,8 +32,8 @@ def main(options: argparse.Namespace) -> None:
     """Embeds the images, and prints what was written and skipped."""
     check_places(options, ".npz", ".h5", ".parquet")
     with signals.blocked():
-        from mae_jax.predict import places
-    places.kind_of_model(options.run, "RUN_OR_WEIGHTS")
+        from mae_jax.predict import kinds
+    kinds.kind_of_model(options.run, "RUN_OR_WEIGHTS")
     with signals.blocked():
         from mae_jax.predict import files
         from mae_jax.runtime import machine

@@ -61,8 +61,8 @@ def main(options: argparse.Namespace) -> None:
     """Classifies the images, and prints what was written and skipped."""
     check_places(options, ".csv", ".parquet")
     with signals.blocked():
-        from mae_jax.predict import places
-    places.runs_of(options.run, options.all)
+        from mae_jax.predict import kinds
+    kinds.runs_of(options.run, options.all)
     with signals.blocked():
         from mae_jax.predict import files
         from mae_jax.runtime import machine

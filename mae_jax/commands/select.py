@@ -41,8 +41,8 @@ def main(options: argparse.Namespace) -> None:
     """Selects the images, and prints what was written."""
     check_places(options, ".csv")
     with signals.blocked():
-        from mae_jax.predict import places
-    places.kind_of_model(options.run, "RUN_OR_WEIGHTS")
+        from mae_jax.predict import kinds
+    kinds.kind_of_model(options.run, "RUN_OR_WEIGHTS")
     with signals.blocked():
         from mae_jax.predict import selecting
         from mae_jax.runtime import machine

@@ -8,7 +8,7 @@ import numpy as np
 
 from mae_jax.data.splits import DataCache
 from mae_jax.predict import images as reading
-from mae_jax.predict import loading, places, writers
+from mae_jax.predict import kinds, loading, writers
 from mae_jax.predict.model import Batch, Model
 from mae_jax.report import stats
 from mae_jax.runtime.command import out_file, say
@@ -38,7 +38,7 @@ def models_of(place: str, every_run: bool = False) -> Iterator[tuple[str, Model]
     Raises UserError if `place` is a study and `every_run` is not set, or the reverse.
     """
     path = local(place, "RUN")
-    runs = places.runs_of(path, every_run)
+    runs = kinds.runs_of(path, every_run)
     if not runs:
         yield "", loading.load(path, "RUN")
     cache = DataCache()

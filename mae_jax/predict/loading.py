@@ -14,7 +14,7 @@ from mae_jax.data.splits import DataCache
 from mae_jax.evaluation import probes
 from mae_jax.models import Params, vit
 from mae_jax.models.params import digest
-from mae_jax.predict import bundle, places
+from mae_jax.predict import bundle, kinds
 from mae_jax.predict.model import Model
 from mae_jax.report import stats
 from mae_jax.rundir import contents, saved_runs
@@ -39,10 +39,10 @@ def load(path: str | os.PathLike, field: str = "load", cache: DataCache | None =
     Raises UserError that names `field` if there is no model, or `path` is a study with several runs.
     """
     place = local(path, field)
-    kind = places.kind_of_model(place, field)
-    if kind == places.RUN:
+    kind = kinds.kind_of_model(place, field)
+    if kind == kinds.RUN:
         return of_run(place, field, cache)
-    return of_bundle(place, field) if kind == places.BUNDLE else of_weights(place, field)
+    return of_bundle(place, field) if kind == kinds.BUNDLE else of_weights(place, field)
 
 
 def of_run(run_dir: Path, field: str = "RUN_DIR", cache: DataCache | None = None) -> Model:

@@ -44,9 +44,6 @@ def read_arrays(path: Path, field: str) -> tuple[dict[str, np.ndarray], dict[str
     Raises UserError that names `field` and the file if something is missing, damaged or not safe to open, and OSError
     if the storage fails.
     """
-    if not exists(path):
-        advice = hub_advice(path) or "name a file or folder of weights, or a run directory"
-        raise UserError(f"{field}={path} does not exist; {advice}")
     arrays: dict[str, np.ndarray] = {}
     for file in files_of(path, field):
         _refuse_bomb(file, field)
@@ -83,6 +80,9 @@ def files_of(path: Path, field: str) -> list[Path]:
 
     Raises UserError that names `field` if there are none, or several that no index lists.
     """
+    if not exists(path):
+        advice = hub_advice(path) or "name a file or folder of weights, or a run directory"
+        raise UserError(f"{field}={path} does not exist; {advice}")
     if is_file(path):
         if path.suffix not in WEIGHTS:
             ending = f"files ending in {path.suffix}" if path.suffix else "files without an extension"

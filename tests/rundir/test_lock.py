@@ -84,3 +84,13 @@ def test_only_processes_that_live_hold_a_lock():
     assert lock._lives(str(os.getpid())) and lock._lives("1")  # of another user, perhaps
     assert not lock._lives("9" * 30)  # more than a process number can be
     assert not lock._lives("nonsense") and not lock._lives(str(2**22 + 1))  # above the largest process number
+
+
+def test_a_run_directory_that_cannot_be_is_refused_before_it_is_made(tmp_path):
+    (tmp_path / "file").write_text("")
+    lock.refuse_unusable(tmp_path / "new" / "run")
+    assert not (tmp_path / "new").exists()
+    with pytest.raises(UserError, match="file cannot be written: File exists"):
+        lock.refuse_unusable(tmp_path / "file")
+    with pytest.raises(UserError, match="run cannot be written: Not a directory"):
+        lock.refuse_unusable(tmp_path / "file" / "run")

@@ -55,3 +55,14 @@ def test_lists_within_lists_are_refused_in_one_line(field, value):
     study.update({field: value})
     with pytest.raises(UserError, match=f"{field}.* is not allowed; use"):
         validation.validate_study(study)
+
+
+def test_missing_initial_weights_of_a_run_are_named(tiny_config, tmp_path):
+    finetune = validation.check(tiny_config("finetune"))
+    validation.check_start(finetune)  # from scratch
+    for init, advice in (("mae", "the directory of a run"), ("weights", "a file or folder of weights")):
+        started = fields.changed(finetune, {"init": init, "init_from": str(tmp_path / "nothing")})
+        with pytest.raises(UserError, match=f"init_from=.*nothing does not exist; name {advice}"):
+            validation.check_start(started)
+    study = study_defaults(tiny_config("pretrain"), tiny_config("finetune"))
+    validation.check_start(validation.check(study))  # makes its pre-training itself

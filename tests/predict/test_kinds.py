@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from mae_jax.predict import places
+from mae_jax.predict import kinds
 from mae_jax.rundir import contents
 from mae_jax.runtime.errors import UserError
 
@@ -29,27 +29,27 @@ def folder(tmp_path):
 
 def test_each_place_has_its_kind(folder):
     names = ("run", "bundle", "study", "weights", "one.npz")
-    expected = [places.RUN, places.BUNDLE, places.STUDY, places.WEIGHTS, places.WEIGHTS]
-    assert [places.kind_of(folder / name, "X") for name in names] == expected
+    expected = [kinds.RUN, kinds.BUNDLE, kinds.STUDY, kinds.WEIGHTS, kinds.WEIGHTS]
+    assert [kinds.kind_of(folder / name, "X") for name in names] == expected
 
 
 def test_a_place_without_a_model_is_refused(folder):
     with pytest.raises(UserError, match=r"X=.*other holds no run \(no config.json\), no bundle and no file of weights"):
-        places.kind_of(folder / "other", "X")
+        kinds.kind_of(folder / "other", "X")
     with pytest.raises(UserError, match="X=.*missing does not exist; name a run directory, a bundle, or weights"):
-        places.kind_of(folder / "missing", "X")
+        kinds.kind_of(folder / "missing", "X")
     with pytest.raises(UserError, match=r"X=.*notes.txt: files ending in .txt are not supported"):
-        places.kind_of(folder / "other" / "notes.txt", "X")
+        kinds.kind_of(folder / "other" / "notes.txt", "X")
 
 
 def test_a_study_is_used_with_all_alone(folder, capsys):
     study = folder / "study"
     with pytest.raises(UserError, match="X=.*study contains 1 run; name one of them: cells/a"):
-        places.kind_of_model(study, "X")
-    assert places.kind_of_model(folder / "run", "X") == places.RUN
-    assert places.runs_of(study, every_run=True) == [study / "cells/a"] and places.runs_of(folder / "run", False) == []
+        kinds.kind_of_model(study, "X")
+    assert kinds.kind_of_model(folder / "run", "X") == kinds.RUN
+    assert kinds.runs_of(study, every_run=True) == [study / "cells/a"] and kinds.runs_of(folder / "run", False) == []
     with pytest.raises(UserError, match="is a study; name one of its runs listed above, or use --all"):
-        places.runs_of(study, every_run=False)
+        kinds.runs_of(study, every_run=False)
     assert f"  {study / 'cells/a'}" in capsys.readouterr().out
     with pytest.raises(UserError, match="--all requires a study's directory, which .*run is not"):
-        places.runs_of(folder / "run", every_run=True)
+        kinds.runs_of(folder / "run", every_run=True)
