@@ -22,10 +22,11 @@ from mae_jax.runtime.disk import exists
 from mae_jax.runtime.errors import UserError
 from mae_jax.runtime.progress import Progress, duration
 from mae_jax.runtime.text import count
-from mae_jax.study import cells, side_by_side, tuning
+from mae_jax.study import cells, images_seen, side_by_side, tuning
 from mae_jax.study.cells import Run
 from mae_jax.study.execution import run_all
 from mae_jax.study.validation import validate_study
+from mae_jax.train import loop
 from mae_jax.weights import initial_weights, reader
 
 
@@ -42,10 +43,14 @@ def run(config: ConfigDict | StudyConfig, workdir: Path, *, cache: DataCache | N
         keep_study(config, workdir, leader)
         progress = Progress(config.finetune.log.progress_seconds, quiet=not leader)
         cache = cache or DataCache()
+        with processes.at_once("nothing was changed"):
+            pretrainings = images_seen.equal(
+                config, workdir, [*cells.pretrainings(config, workdir)], cache, loop.checking(progress)
+            )
         tuned = tuning.chosen(workdir) if config.tune else {}
         if any(True for _ in cells.untuned(config, workdir, tuned)):
             tried = [run for _, _, run in cells.tuning(config, workdir)]
-            first = configured([*cells.pretrainings(config, workdir), *tried])
+            first = configured([*pretrainings, *tried])
             missing = run_all(config, first, progress, signals_received, cache, gpus)
             processes.any_process(False)  # all wait until the last run is written
             tuned = tuning.choose(config, workdir, missing, leader)
@@ -53,7 +58,7 @@ def run(config: ConfigDict | StudyConfig, workdir: Path, *, cache: DataCache | N
                 progress.say(line)
         without_choice = dict(cells.untuned(config, workdir, tuned))
         wanted = [run for run in cells.cells(config, workdir, tuned) if run[0] not in without_choice]
-        runs = configured([*cells.pretrainings(config, workdir), *wanted])
+        runs = configured([*pretrainings, *wanted])
         missing = without_choice | run_all(config, runs, progress, signals_received, cache, gpus)
         runs += without_choice.items()
         finished = [place for place, cell in runs if cell.traits.labeled and place not in missing]

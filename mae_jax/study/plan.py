@@ -207,6 +207,8 @@ def describe(planned: Sequence[Planned]) -> list[str]:
             lines.append(f"  {what}: {count(r.n_train, 'image')}, frozen features")
             continue
         epochs, updates = count(r.steps / r.steps_per_epoch, "epoch"), count(r.steps, "update")
+        if not c.traits.labeled and c.train.epoch_images and not c.train.steps:
+            epochs = f"{count(c.train.epochs, 'epoch')} of {count(c.train.epoch_images, 'image')}"
         folds = f", after {runs[0].folds} without one fold each" if runs[0].folds else ""
         lines.append(f"  {what}: {count(r.n_train, 'image')}, {epochs}, {updates} of {r.batch_size}{folds}")
     lines += _test_line(planned)

@@ -3,17 +3,24 @@
 from pathlib import Path
 
 from mae_jax.config.fields import AnyConfig, StudyConfig, SweepConfig
+from mae_jax.data import labeled_sets
 from mae_jax.data.splits import DataCache
 from mae_jax.runtime.progress import Progress
-from mae_jax.study import cells, forecast, label_study, mask_sweep, plan
+from mae_jax.study import cells, forecast, images_seen, label_study, mask_sweep, plan
 from mae_jax.study.cells import Run
 from mae_jax.train import loop
 
 
-def runs(config: AnyConfig, workdir: Path) -> list[Run]:
-    """All runs of `config`, in order. Raises UserError for initial weights that cannot be used."""
+def runs(
+    config: AnyConfig,
+    workdir: Path,
+    cache: DataCache | None = None,
+    on_progress: labeled_sets.OnProgress | None = None,
+) -> list[Run]:
+    """All runs of `config`, in order. Raises UserError for initial weights or images that cannot be used."""
     if isinstance(config, StudyConfig):
-        return label_study.configured(cells.runs(config, workdir))
+        planned = cells.runs(config, workdir)
+        return label_study.configured(images_seen.equal(config, workdir, planned, cache or DataCache(), on_progress))
     if isinstance(config, SweepConfig):
         networks = mask_sweep.pretrainings(config, workdir)
         return [*networks, *mask_sweep.classifiers(config, workdir, networks)]
@@ -29,5 +36,6 @@ def lines(
     calls. Raises UserError.
     """
     cache = cache or DataCache()
-    planned = plan.make(runs(config, workdir), cache, loop.checking(Progress(10.0)), timed)
+    on_progress = loop.checking(Progress(10.0))
+    planned = plan.make(runs(config, workdir, cache, on_progress), cache, on_progress, timed)
     return plan.describe(planned) + (forecast.lines(planned, cache) if timed and devices else [])

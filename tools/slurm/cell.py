@@ -27,9 +27,10 @@ _COUNT = flags.DEFINE_bool("count", False, "Print the number of runs in the stag
 
 def run(config: ConfigDict, workdir: str | None = None) -> None:
     """Runs one cell, or prints the number of cells. Raises UserError if the config is not a study."""
+    from mae_jax.data.splits import DataCache
     from mae_jax.rundir import contents
     from mae_jax.runtime import machine, processes
-    from mae_jax.study import cells, label_study
+    from mae_jax.study import cells, images_seen, label_study
     from mae_jax.study.results import summary
     from mae_jax.study.validation import validate_study
     from mae_jax.train import loop
@@ -38,7 +39,7 @@ def run(config: ConfigDict, workdir: str | None = None) -> None:
         raise UserError(f"task={config.get('task')} is not a study; use a study's config, such as configs/study.py")
     study = validate_study(config)
     directory = Path(workdir or default_workdir(study))
-    trained = cells.runs(study, directory)
+    trained = images_seen.equal(study, directory, cells.runs(study, directory), DataCache())
     # Quick probes are left to the study's own command, which computes the frozen encoder's features once.
     trained = [each for each in trained if each[1].task not in QUICK]
     runs = [each for each in trained if (each[1].task == "pretrain") == (_STAGE.value == "pretrain")]
