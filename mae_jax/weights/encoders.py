@@ -11,14 +11,16 @@ from typing import Any
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # mean and std with which most published encoders were trained
 HALF = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)  # of Google's encoders, for which pixels are scaled to -1..1
 CLIP = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+HIBOU = (0.7068, 0.5755, 0.722), (0.195, 0.2316, 0.1816)  # as TRIDENT, a pathology library, has it
 H_OPTIMUS = (0.707223, 0.578729, 0.703617), (0.211883, 0.230117, 0.177517)
-UNKNOWN = "not known"
+UNKNOWN = "not known"  # nothing public was found
+UNCHECKED = "not checked"  # no source at hand states it
 _SCALES = {
     IMAGENET: "ImageNet's mean",
     HALF: "mean 0.5",
-    H_OPTIMUS: "its own mean",
+    H_OPTIMUS: "mean 0.707, 0.579, 0.704",
+    HIBOU: "mean 0.707, 0.576, 0.722",
     CLIP: "CLIP's mean",
-    None: "mean not known",
 }
 
 
@@ -36,7 +38,7 @@ class Encoder:
     arguments: dict[str, Any]
     gated: bool = False  # whether the MLP is a SwiGLU
     image_size: int = 224
-    scale: tuple[tuple[float, ...], tuple[float, ...]] | None = IMAGENET  # None: not known
+    scale: tuple[tuple[float, float, float], tuple[float, float, float]] = IMAGENET
     pool: str = "cls"
     place: str = ""  # where the file is
     file: str = ""
@@ -64,6 +66,7 @@ ENCODERS = {
     "uni": Encoder(
         "UNI", "timm", {"patch_size": 16, "embed_dim": 1024, "depth": 24, "num_heads": 16, "init_values": 1e-5},
         place="MahmoodLab/UNI", file="pytorch_model.bin", license="CC BY-NC-ND 4.0",
+        seen="more than 100 million tiles of over 100,000 H&E slides",
     ),
     "uni2-h": Encoder(
         "UNI2-h", "timm", {
@@ -79,34 +82,36 @@ ENCODERS = {
     ),
     "h-optimus-1": Encoder(
         "H-optimus-1", "timm", _GIANT | {"mlp_ratio": 2.66667 * 2, "reg_tokens": 4, "no_embed_class": True}, True,
-        scale=H_OPTIMUS, place="bioptimus/H-optimus-1", file="pytorch_model.bin",
+        scale=H_OPTIMUS, place="bioptimus/H-optimus-1", file="pytorch_model.bin", license="CC BY-NC-ND 4.0",
+        seen="over 1 million H&E slides of more than 800,000 patients, not public",
     ),
     "h0-mini": Encoder(
         "H0-mini", "timm", {
             "patch_size": 14, "embed_dim": 768, "depth": 12, "num_heads": 12, "init_values": 1e-5,
             "mlp_ratio": 2.66667 * 2, "reg_tokens": 4, "no_embed_class": True,
         }, True, scale=H_OPTIMUS, pool="both", place="bioptimus/H0-mini", file="pytorch_model.bin",
-        license="CC BY-NC-ND 4.0",
+        license="CC BY-NC-ND 4.0", seen="distilled from a larger model; its images: not checked",
     ),
     "virchow": Encoder(
         "Virchow", "timm", _VIRCHOW, True, pool="both", place="paige-ai/Virchow", file="pytorch_model.bin",
-        license="Apache 2.0",
+        license="Apache 2.0", seen="1.5 million H&E slides of Memorial Sloan Kettering Cancer Center, not public",
     ),
     "virchow2": Encoder(
         "Virchow2", "timm", _VIRCHOW | {"reg_tokens": 4}, True, pool="both", place="paige-ai/Virchow2",
-        file="pytorch_model.bin", license="CC BY-NC-ND 4.0",
+        file="pytorch_model.bin", license="CC BY-NC-ND 4.0", seen="3.1 million slides, not public",
     ),
     "prov-gigapath": Encoder(
         "Prov-GigaPath (tile encoder)", "timm", _GIANT | {"patch_size": 16, "mlp_ratio": 5.33334}, True,
-        place="prov-gigapath/prov-gigapath", file="pytorch_model.bin", license="Apache 2.0",
+        place="prov-gigapath/prov-gigapath", file="pytorch_model.bin", license=UNCHECKED,
+        seen="1.3 billion tiles of 171,189 slides of Providence, not public",
     ),
     "hibou-b": Encoder(
-        "Hibou-B", "hf", _dinov2(768, 12, 12, num_register_tokens=4, use_swiglu_ffn=True), True, scale=None,
-        place="histai/hibou-b", license="Apache 2.0",
+        "Hibou-B", "hf", _dinov2(768, 12, 12, num_register_tokens=4, use_swiglu_ffn=True), True, scale=HIBOU,
+        place="histai/hibou-b", license="Apache 2.0", seen="over 1 million slides, not public",
     ),
     "hibou-l": Encoder(
-        "Hibou-L", "hf", _dinov2(1024, 24, 16, num_register_tokens=4, use_swiglu_ffn=True), True, scale=None,
-        place="histai/hibou-L", license="Apache 2.0",
+        "Hibou-L", "hf", _dinov2(1024, 24, 16, num_register_tokens=4, use_swiglu_ffn=True), True, scale=HIBOU,
+        place="histai/hibou-L", license="Apache 2.0", seen="over 1 million slides, not public",
     ),
     "midnight": Encoder(
         "Midnight-12k", "hf", _dinov2(1536, 40, 24, use_swiglu_ffn=True), True, scale=HALF, pool="both",
@@ -114,7 +119,8 @@ ENCODERS = {
     ),
     "openmidnight": Encoder(
         "OpenMidnight", "facebook", _dinov2(1536, 40, 24, num_register_tokens=4, use_swiglu_ffn=True), True,
-        scale=None, place="SophontAI/OpenMidnight", file="teacher_checkpoint_load.pt", seen="slides of TCGA",
+        place="SophontAI/OpenMidnight", file="teacher_checkpoint_load.pt", seen="12,000 slides of TCGA",
+        license="Apache 2.0",
     ),
     "dinov2-giant": Encoder(
         "DINOv2 ViT-g/14", "hf", _dinov2(1536, 40, 24, use_swiglu_ffn=True), True, image_size=518,

@@ -76,7 +76,7 @@ def folder_of(name, tmp_path):
     encoder = ENCODERS[name]
     save_file(drawn(name), tmp_path / "model.safetensors")
     arguments = {k: v for k, v in encoder.arguments.items() if k not in ("embed_dim", "depth", "num_heads")}
-    mean, std = encoder.scale or ((0.5,) * 3, (0.5,) * 3)
+    mean, std = encoder.scale
     if encoder.layout == "timm":
         about = {"architecture": "vit_giant_patch14", "model_args": arguments | {"num_heads": 2}}
         about |= {"pretrained_cfg": {"mean": mean, "std": std}}
