@@ -78,7 +78,7 @@ class StudyConfig(Fields):
     )  # fmt: skip
     target: float = field(
         0.0,
-        "report: the macro F1 that counts as enough; 0: 0.02 below the best with all labels",
+        "report: the macro F1 that counts as enough; 0: 0.02 below the best with the most labels",
         low=0, high=1, allowed="0 for 0.02 below the best", may_differ=True, of_runs=False,
     )  # fmt: skip
     pictures: bool = field(

@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--target",
         type=Number(float, 0, 1, open="low"),
         metavar="F1",
-        help="the macro F1 that is enough, above 0 and at most 1 (default: 0.02 below the best with all labels)",
+        help="the macro F1 that is enough, above 0 and at most 1 (default: 0.02 below the best with the most labels)",
     )
     parser.add_argument("--png", action="store_true", help="write each figure as PNG, too")
     parser.add_argument(

@@ -180,9 +180,16 @@ def shown_matrices(study: Study, types: CellTypes) -> list[Matrix]:
 
 
 def best(study: Study, level: Level) -> str:
-    """The initialization with the highest macro F1 at a level."""
+    """The initialization with the highest macro F1 at a level; one that did not collapse, if there is one."""
     inits = [init for at, init in study.cells if at == level]
+    inits = [init for init in inits if not study.collapsed_cell(level, init)] or inits
     return max(inits, key=lambda init: study.mean("f1", study.of(level, init)))
+
+
+def best_in_words(study: Study, level: Level) -> str:
+    """Whose results the sentences of `lines` are, as in `the best model (mae)`."""
+    init = best(study, level)
+    return f"{init}, which collapsed," if study.collapsed_cell(level, init) else f"the best model ({init})"
 
 
 def lines(study: Study, types: CellTypes) -> list[str]:

@@ -14,6 +14,7 @@ from mae_jax.report.comparisons import (
 )
 from mae_jax.report.runs import BASELINE, Level
 from mae_jax.report.tables import COUNTS, further, validation_labels
+from mae_jax.runtime.text import joined
 
 LITTLE = 0.02  # maximum gain at which more labels count as of little use
 
@@ -56,7 +57,7 @@ def baseline_lines(study: Study) -> list[str]:
     chosen = "; ".join(f"{name} at {phrases.listed(where)}" for name, where in names.items())
     images = "test images, since validation predictions are missing" if on_test else "validation images"
     return [
-        f"{len(study.baselines)} kinds of training start from scratch ({phrases.join(study.baselines)}). The strongest "
+        f"{len(study.baselines)} kinds of training start from scratch ({joined(study.baselines)}). The strongest "
         f"at each number of labels is the baseline, by macro F1 on the {images}: {chosen}."
     ]
 
@@ -90,8 +91,12 @@ def arm_lines(study: Study) -> list[str]:
 
 
 def tuned_lines(rows: Sequence[dict]) -> list[str]:
-    """A sentence for each row whose hyperparameters the study has chosen."""
-    return [f"Tuned: {row['init']} at {Level.of_row(row)} uses {row['tuned']}." for row in rows if row["tuned"]]
+    """A sentence for each setting of the hyperparameters that the study has chosen, with the rows that use it."""
+    cells: dict[str, list[str]] = {}
+    for row in rows:
+        if row["tuned"]:
+            cells.setdefault(row["tuned"], []).append(f"{row['init']} at {Level.of_row(row)}")
+    return [f"Tuned: {phrases.listed(where)} {'use' if where[1:] else 'uses'} {how}." for how, where in cells.items()]
 
 
 def choice_lines(rows: Sequence[dict]) -> list[str]:
@@ -104,13 +109,13 @@ def choice_lines(rows: Sequence[dict]) -> list[str]:
         if row["chosen"] and (n := validation_labels(row)) not in (known := counts.setdefault(row["chosen"], [])):
             known.append(n)
     lines = [
-        f"{k}-fold cross-validation on the training images chose with {phrases.join(list(labels))}; it took no further "
+        f"{k}-fold cross-validation on the training images chose with {joined(list(labels))}; it took no further "
         "labels."
         for k, labels in folded.items()
     ]
     if not counts:
         return lines
-    numbers = phrases.join([f"{phrases.join(ns)} of them to set the {uses}" for uses, ns in counts.items()])
+    numbers = joined([f"{joined(ns)} of them to set the {uses}" for uses, ns in counts.items()])
     each = "each other run" if lines else "each run"
     text = f"Validation images are labeled images, too. Besides its training images, {each} used {numbers}."
     gains = [row for row in rows if row["validation_accuracy_last"] is not None]
@@ -157,8 +162,8 @@ def calibration_lines(paired: Sequence[dict]) -> list[str]:
         for row in init_rows:
             gap = "" if row["verdict"] in (NOTHING, COLLAPSED) else f", {phrases.points(row)}"
             by_verdict.setdefault(row["verdict"], []).append(f"at {Level.of_row(row).amount}{gap}")
-        parts = "; ".join(f"{verdict} {phrases.join(where)}" for verdict, where in by_verdict.items())
-        base = phrases.join(list(dict.fromkeys(row["baseline"] for row in init_rows)))
+        parts = "; ".join(f"{verdict} {joined(where)}" for verdict, where in by_verdict.items())
+        base = joined(list(dict.fromkeys(row["baseline"] for row in init_rows)))
         lines.append(f"Calibration error (ECE) of {init} against {base}{f', {arm}' if arm else ''}: {parts}.")
     return lines
 

@@ -104,8 +104,8 @@ def find(
     """Reads run directories and analyzes them. Without `pictures`, reconstructions are the only images shown.
 
     `contrasts` are the pairs of arms "A:B" to compare. `fraction` is the share of labels of the second confusion
-    matrix. `target` is the macro F1 at which labels are enough; 0 means within 2 points of the best with all labels.
-    Raises UserError for directories that are not valid (see `runs`).
+    matrix. `target` is the macro F1 at which labels are enough; 0 means within 2 points of the best with the most
+    labels. Raises UserError for directories that are not valid (see `runs`).
     """
     if not 0 <= target <= 1:
         raise UserError(

@@ -23,7 +23,7 @@ from mae_jax.report.comparisons import (
 from mae_jax.report.runs import BASELINE, Level
 
 PRIMARY = "f1"  # the metric of the target, because it weights all classes equally
-CLOSE = 0.02  # the default target is this much below the best score with all labels
+CLOSE = 0.02  # the default target is this much below the best score with the most labels
 EQUAL_UPDATES = "as many updates as"  # part of the name of an arm whose models are trained for equally many updates
 
 COLUMNS = (  # of efficiency.csv
@@ -37,6 +37,7 @@ WITHOUT_DIFFERENCE = "not given: with as many labels, no difference is shown"
 UNSURE_DIFFERENCE = f"not given: with as many labels, the difference is {UNSURE}"
 UNDETERMINED = "not determined: the interval covers all numbers of labels that were tried"
 NO_BASELINE = f"not given: {BASELINE} collapsed"
+LEARNED_LITTLE = "not given: lower than always predicting the most common class"
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class Enough:
     """
 
     target: float
-    given: bool  # whether the user set the target; otherwise it is 2 points below the best with all labels
+    given: bool  # whether the user set the target; otherwise it is 2 points below the best with the most labels
     reached: dict[str, Cell | None]
     best: dict[str, Cell]
 
@@ -149,10 +150,10 @@ def worth(study: Study, paired: Sequence[dict], metric: str = "accuracy") -> lis
     fraction, both sides use the strongest of their arms (see `Study.choose`); `arm` is that of the initialization. The
     curve never falls: at each number of labels, it has the best score so far.
 
-    There is no value, and `note` says why, if scratch collapsed at that fraction, if the rows of paired.csv (`paired`)
-    show no difference for as many updates or as many labels, or if the interval covers the whole curve. With fewer than
-    three seeds there is no interval. The result is empty with fewer than two fractions at which scratch did not
-    collapse.
+    There is no value, and `note` says why, if scratch collapsed at that fraction, if the score is below that of always
+    predicting the most common class, if the rows of paired.csv (`paired`) show no difference for as many updates or as
+    many labels, or if the interval covers the whole curve. `metric` is accuracy or f1. With fewer than three seeds
+    there is no interval. The result is empty with fewer than two fractions at which scratch did not collapse.
     """
     curve = study.strongest(study.baselines)
     if len(curve) < 2:
@@ -183,6 +184,8 @@ def worth(study: Study, paired: Sequence[dict], metric: str = "accuracy") -> lis
                 row["note"] = NO_BASELINE
             elif nothing or (shown is not None and not is_higher(shown)):
                 row["note"] = _at_equal_updates(shown)
+            elif study.mean(metric, ours) < of_the_most_common_class(study, metric):
+                row["note"] = LEARNED_LITTLE
             else:
                 row["times"] = float(stats.labels_to_reach(n, scores, np.array(study.mean(metric, ours))) / used)
                 if min(len(ours), *map(len, cells)) >= stats.SEEDS:
@@ -210,11 +213,11 @@ def _at_equal_updates(shown: dict | None) -> str:
     return UNSURE_AT_EQUAL_UPDATES if shown is not None and is_unsure(shown) else AT_EQUAL_UPDATES
 
 
-def of_the_most_common_class(study: Study) -> float:
-    """The macro F1 of always predicting the most common class of the test images."""
+def of_the_most_common_class(study: Study, metric: str = PRIMARY) -> float:
+    """The accuracy or macro F1 of always predicting the most common class of the test images."""
     counts = np.bincount(study.runs[0].test.labels)
     share = counts.max() / counts.sum()
-    return float(2 * share / (1 + share) / (counts > 0).sum())
+    return float(share) if metric == "accuracy" else float(2 * share / (1 + share) / (counts > 0).sum())
 
 
 def plateau(study: Study, init: str, metric: str = "accuracy") -> tuple[Level, float] | None:

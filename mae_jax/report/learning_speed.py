@@ -14,6 +14,7 @@ from mae_jax.report.comparisons import Difference, judged, untested
 from mae_jax.report.runs import Level, Run, series
 
 SHARE = 0.9  # of the final score
+AGREE = "seeds agree: not tested"
 FEWEST = 3  # minimum number of seeds for an interval over seeds, and of points for a curve
 COLUMNS = (  # of learning_speed.csv
     *("fraction", "arm", "label_count", "init", "seeds", "axis", "final", "reached", "reached_low", "reached_high"),
@@ -63,7 +64,8 @@ def analyze(study: Study) -> list[dict]:
             family += [(row, gain[1])] if gain and gain[1] else []
     for row, each, verdict in judged(family):
         _, low, high, p = each.numbers
-        row |= {"difference_low": low, "difference_high": high, "p": p} | verdict
+        row |= {"difference_low": low, "difference_high": high, "p": p}
+        row |= verdict if each.tested else verdict | {"verdict": AGREE}
     return rows
 
 

@@ -22,6 +22,7 @@ from mae_jax.report import (
     mistakes,
     panels,
     prediction_sets,
+    starts,
     tables,
     without_leaked,
     words,
@@ -69,11 +70,11 @@ def write_report(
     """Writes the report of run directories to `out`: index.html, table.md, tables as CSV, figures/ as SVG and CSV.
 
     `notes` are lines to show on the page. `target` is the macro F1 at which labels are enough, above 0 and at most 1; 0
-    means within 2 points of the best with all labels. `fraction` chooses that of the second confusion matrix, without
-    it the one nearest to 10 %; with `png` each figure is written as PNG too; without `pictures` the page shows no
-    image of the data but reconstructions. `contrasts` are pairs of arms "A:B" to compare, A minus B. The result depends
-    on the files alone: the seed of the bootstrap is fixed. Raises UserError for run directories that break the contract
-    (see `runs`).
+    means within 2 points of the best with the most labels. `fraction` chooses that of the second confusion matrix,
+    without it the one nearest to 10 %; with `png` each figure is written as PNG too; without `pictures` the page shows
+    no image of the data but reconstructions. `contrasts` are pairs of arms "A:B" to compare, A minus B. The result
+    depends on the files alone: the seed of the bootstrap is fixed. Raises UserError for run directories that break the
+    contract (see `runs`).
     """
     out = Path(out)
     findings = find(
@@ -153,6 +154,7 @@ def render(f: Findings, pictures: Sequence[dict], sheets: Sequence[dict]) -> str
             f=f,
             figures=pictures,
             autoencoders=sheets,
+            question=starts.question(f.study),
             baseline=f.study.baseline_name,
             worth=details.worth_lines([w for w in f.worth if w["metric"] == "accuracy"], f.paired),
             reference=tables.reference_text(f.rows),
@@ -183,7 +185,7 @@ def _types(f: Findings) -> dict:
 
     return {
         "rarest": cell_types.rarest(f.study, types),
-        "best": cell_types.best(f.study, types.largest),
+        "best": cell_types.best_in_words(f.study, types.largest),
         "lines": cell_types.lines(f.study, types),
         "classes": classes,
         "matrices": matrices,

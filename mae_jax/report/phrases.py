@@ -4,55 +4,38 @@ import math
 from collections.abc import Sequence
 
 from mae_jax.report.analysis import Cell, Study
-from mae_jax.report.comparisons import (
-    COLLAPSED,
-)
+from mae_jax.report.comparisons import COLLAPSED
 from mae_jax.report.label_efficiency import EQUAL_UPDATES, PRIMARY
 from mae_jax.report.runs import BASELINE, Level
+from mae_jax.report.starts import start_of
 from mae_jax.report.tables import further
+from mae_jax.runtime.text import joined
 
 
 def sentence(text: str) -> str:
     return text[0].upper() + text[1:] + "."
 
 
-def join(parts: Sequence[str]) -> str:
-    return parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + " and " + parts[-1]
-
-
 def listed(parts: Sequence[str]) -> str:
     """Parts in a row, separated by semicolons where one of them has a comma."""
-    return "; ".join(parts) if any("," in part for part in parts) else join(parts)
+    return "; ".join(parts) if any("," in part for part in parts) else joined(parts)
 
 
 def amounts(parts: Sequence[str]) -> str:
     """`1 %, 10 % and 50 %`; `20, 63 and 200 labels`."""
     if all(part.endswith(" labels") for part in parts):
-        return join([part.removesuffix(" labels") for part in parts]) + " labels"
-    return join(parts)
+        return joined([part.removesuffix(" labels") for part in parts]) + " labels"
+    return joined(parts)
 
 
-def who(init: str) -> str:
-    return "pre-training" if init == "mae" else f"starting from {init}"
-
-
-def model(init: str) -> str:
-    return "pre-trained model" if init == "mae" else f"model from {init}"
-
-
-def models(init: str) -> str:
-    return "pre-trained models" if init == "mae" else f"models from {init}"
-
-
-def start(study: Study, init: str, cell: Cell) -> str:
+def start(study: Study, cell: Cell) -> str:
     """How a cell's models began, with its arm if it is not the usual one, and its name if it is one of several."""
     level, name = cell
-    several = study.baselines if name in study.baselines else study.compared
-    how = [name] if len(several) > 1 and (name in study.baselines or init == "mae") else []
+    began = start_of(study, name)
+    how = [began.name] if began.name else []
     if level.arm != study.arms[0]:
         how.append(f"trained for {level.arm}" if EQUAL_UPDATES in level.arm else level.arm)
-    origin = "with pre-training" if init == "mae" else f"from {init}"
-    return origin + (f" ({', '.join(how)})" if how else "")
+    return began.phrase + (f" ({', '.join(how)})" if how else "")
 
 
 def score(row: dict) -> str:

@@ -69,10 +69,10 @@ def analyze(study: Study, others: Sequence[tuple[str, Study]] = ()) -> Predictio
             if len(sets) == len(runs):
                 start = {"test_set": name, **level.columns, "init": init}
                 rows += [start | row for row in _rows(tested, runs[0].test, np.stack(sets))]
-    lines = [
-        why if len(where) == len(study.runs) else f"{'; '.join(dict.fromkeys(where))}: {why}"
-        for why, where in refused.items()
-    ]
+    lines = []
+    for why, where in refused.items():
+        cells = f" for {'; '.join(dict.fromkeys(where))}" if len(where) < len(study.runs) else ""
+        lines.append(f"prediction sets are not shown{cells}: {why}")
     return PredictionSets(rows, lines)
 
 
@@ -80,18 +80,14 @@ def _lacks(run: Run) -> str:
     """Why a run has no prediction sets; "" if it has."""
     validation = run.validation
     if validation is None or validation.probabilities is None or run.test.probabilities is None:
-        return "prediction sets are not shown: they need class probabilities of test and validation images"
+        return "they need class probabilities of test and validation images"
     if run.cross_validated:
-        return (
-            "prediction sets are not shown: they need validation images, but the predictions of a cross-validation are "
-            "those of other models"
-        )
+        return "they need validation images, but the predictions of a cross-validation are those of other models"
     counts = np.bincount(validation.labels, minlength=len(run.classes))
     rare = int(counts.argmin())
     if counts[rare] < FEWEST:
         return (
-            f"prediction sets are not shown: they need at least {FEWEST} validation images of every class, and "
-            f"{run.classes[rare]} has {counts[rare]}"
+            f"they need at least {FEWEST} validation images of every class, and {run.classes[rare]} has {counts[rare]}"
         )
     return ""
 

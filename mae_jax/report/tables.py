@@ -18,6 +18,7 @@ from mae_jax.report.runs import BASELINE, Level, Run, init_order, is_number, rou
 from mae_jax.rundir.contents import chooses
 from mae_jax.rundir.predictions import clean
 from mae_jax.runtime import csv_cells, files
+from mae_jax.runtime.text import joined
 
 SHOWN = ("accuracy", "precision", "recall", "f1")
 PAIRED = (  # the columns of paired.csv
@@ -146,12 +147,15 @@ def choice(runs: Sequence[Run]) -> dict[str, float | int | str | None]:
     n_temperature = round(sum(fitted) / len(fitted)) if len(fitted) == len(runs) else 0
     settings = ["settings"] if tuned(runs[0]) else []
     settings += [] if settings and runs[0].info.get("select") == "last" else ["epoch"]
-    uses = {CHOSEN.get(runs[0].evaluation, " and ".join(settings)): n_choosing, "temperature": n_temperature}
+    of_probe = CHOSEN.get(runs[0].evaluation)
+    uses = [of_probe] if of_probe else settings
+    uses = uses if n_choosing or (n_choosing is None and choosing) else []
+    uses = [*uses, "temperature"] if n_temperature else uses
     return {
         "n_choosing": n_choosing,
         "n_temperature": n_temperature,
         "folds": folds if isinstance(folds := runs[0].info.get("folds"), int) else 0,
-        "chosen": " and ".join(use for use, n in uses.items() if n or (n is None and choosing)),
+        "chosen": joined(uses) if uses else "",
         "tuned": tuned(runs[0]),
         "validation_accuracy": float(np.mean(chosen)) if complete else None,
         "validation_accuracy_last": float(np.mean(last)) if complete else None,

@@ -8,6 +8,7 @@ from mae_jax.report.analysis import Study
 from mae_jax.report.cautions import cautions
 from mae_jax.report.label_efficiency import EQUAL_UPDATES
 from mae_jax.report.runs import BASELINE, Level
+from mae_jax.runtime.text import joined
 
 ARMS = {  # how a run was trained where not in the usual way, for readers, by words of the arm's name
     EQUAL_UPDATES: "trained for as many steps as with that many labels, so that fewer labels do not "
@@ -20,13 +21,13 @@ def answer(
 ) -> dict:
     """The answer in words: headlines, and lines of detail.
 
-    `target` is the macro F1 that is enough; 0 means within 2 points of the best with all labels. With `contrasts`,
+    `target` is the macro F1 that is enough; 0 means within 2 points of the best with the most labels. With `contrasts`,
     other headlines compare arms, so it is not said that a run from scratch is missing.
     """
     accuracy = [row for row in paired if row["metric"] == "accuracy"]
     compared = list(dict.fromkeys((row["init"], row["arm"]) for row in accuracy))
     inits = list(dict.fromkeys(init for init, _ in compared))
-    heads = [headlines.equal_updates_line(paired, init) for init in inits]
+    heads = [headlines.equal_updates_line(study, paired, init) for init in inits]
     heads.append(headlines.how_many(study, rows, label_efficiency.enough(study, target)))
     lines, later = [], []
     for init, arm in compared:
@@ -35,7 +36,7 @@ def answer(
             lines += [details.difference_line(study, rows, row, paired, worth) for row in init_rows]
         else:
             outcomes = [f"at {Level.of_row(row).amount} {phrases.outcome(row, paired)}" for row in init_rows]
-            base = phrases.join(list(dict.fromkeys(row["baseline"] for row in init_rows)))
+            base = joined(list(dict.fromkeys(row["baseline"] for row in init_rows)))
             lines.append(f"{phrases.sentence(arm)[:-1]}, {init} against {base}: {'; '.join(outcomes)}.")
         equal = label_efficiency.equal_updates(paired, init)
         if EQUAL_UPDATES in arm:

@@ -8,7 +8,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from mae_jax.config import tasks, validation
-from mae_jax.config.fields import RunConfig, rules
+from mae_jax.config.fields import WITHOUT_NETWORK, RunConfig, rules
 from mae_jax.config.loading import flatten, with_defaults
 from mae_jax.runtime import disk
 from mae_jax.runtime.errors import UserError
@@ -47,6 +47,11 @@ ERRORS = (  # columns of reconstructions.csv after image, group and mask_ratio: 
 def is_pretraining(info: Mapping[str, Any]) -> bool:
     """Whether run.json is of a run without labels, which has no predictions."""
     return info.get("task") in tasks.UNLABELED
+
+
+def has_network(init: object) -> bool:
+    """Whether a network computes the features of a run with this `config.init`."""
+    return init not in WITHOUT_NETWORK
 
 
 def chooses(evaluation: str) -> bool:

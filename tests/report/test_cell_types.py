@@ -122,6 +122,15 @@ def test_confusions_are_sorted_by_their_number_and_not_by_their_share(tmp_path):
     assert first == "6 of 60 Neutrophil are classified as Lymphocyte." and second.startswith("4 of 20 Monocyte")
 
 
+def test_models_that_collapsed_are_not_called_the_best(make):
+    level = Level("", 1.0)
+    one = make.in_memory({("", 1.0, "scratch"): ["collapsed"], ("", 1.0, "mae"): [0.2]}, images=100)
+    assert one.mean("f1", one.of(level, "scratch")) > one.mean("f1", one.of(level, "mae")) - 0.1
+    assert cell_types.best_in_words(one, level) == "the best model (mae)"
+    none = make.in_memory({("", 1.0, i): ["collapsed"] for i in ("scratch", "mae")}, images=100)
+    assert cell_types.best_in_words(none, level) == "scratch, which collapsed,"
+
+
 def test_sentences(study):
     result = cell_types.analyze(study)
     assert cell_types.best(study, result.chosen) == "mae"

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from mae_jax.report import details, headlines, label_efficiency, tables, words
+from mae_jax.report import details, headlines, label_efficiency, phrases, tables, words
 from mae_jax.report.runs import Level
 
 ARM = "as many updates as 100 %"
@@ -162,9 +162,15 @@ def test_that_equal_updates_show_nothing_comes_before_all_else(make):
     first, second, third = answer["headlines"]
     assert first.startswith(
         "Trained for equally many updates, pre-trained models show no difference from those from scratch: in accuracy "
-        "+3.0 points (95 % interval −"
+        "−0.4 to +3.0 points at 1 %, 10 % and 100 % (95 % intervals within −"
     )
-    assert "; in macro F1 +" in first and first.count(" at 100 %") == 2
+    rows = [row for row in answer["paired"] if row["metric"] == "f1" and (row["arm"] or row["fraction"] == 1)]
+    values = [phrases.signed(100 * end(row["difference"] for row in rows)) for end in (min, max)]
+    ends = [phrases.signed(100 * end) for end in (min(row["low"] for row in rows), max(row["high"] for row in rows))]
+    assert first.endswith(
+        f"; in macro F1 {values[0]} to {values[1]} points at 1 %, 10 % and 100 % (95 % intervals within {ends[0]} to "
+        f"{ends[1]})."
+    )
     assert "labeled images" in second and "macro F1" in second
     assert third.startswith("Trained for equally many epochs, ") and "50 %" in third and "100 %" not in third
     assert {row["note"] for row in answer["worth"]} == {label_efficiency.AT_EQUAL_UPDATES}
@@ -342,7 +348,7 @@ def equal_rows(paired, **changes):
 def test_no_difference_is_not_said_beside_an_interval_without_0(real):
     answer = answer_of(real)
     unsure = {"low": 0.01, "high": 0.054, "holm_p": 0.2, "verdict": "higher, not confirmed by Holm's correction"}
-    line = headlines.equal_updates_line(equal_rows(answer["paired"], **unsure), "mae")
+    line = headlines.equal_updates_line(real, equal_rows(answer["paired"], **unsure), "mae")
     assert line.startswith(
         "Trained for equally many updates, pre-trained models are not shown to be better than those from scratch: in "
         "accuracy +"
@@ -350,13 +356,13 @@ def test_no_difference_is_not_said_beside_an_interval_without_0(real):
     assert line.count("not confirmed by Holm's correction") == 6  # three numbers of labels in two metrics
     assert "no difference" not in line
     nothing = {"low": -0.01, "holm_p": 1.0, "verdict": "no difference shown", "init": "MAE-Big", "seeds": 2}
-    line = headlines.equal_updates_line(equal_rows(answer["paired"], **nothing), "MAE-Big")
+    line = headlines.equal_updates_line(real, equal_rows(answer["paired"], **nothing), "MAE-Big")
     assert line.startswith(
         "Trained for equally many updates, models from MAE-Big, each trained twice, show no difference from those from "
         "scratch: in accuracy +"
     )
     some = [row | {"collapsed": 2} if row["arm"] else row for row in equal_rows(answer["paired"], **nothing)]
-    assert headlines.equal_updates_line(some, "MAE-Big").count("2 of 4 models collapsed, so the interval") == 4
+    assert headlines.equal_updates_line(real, some, "MAE-Big").count("2 of 4 models collapsed, so the interval") == 4
 
 
 def test_a_gain_in_macro_f1_alone_is_a_gain_at_equal_updates(real):
@@ -480,3 +486,144 @@ def test_worth_says_what_equal_updates_show(make):
         row = given | {"low": low, "high": high, "holm_p": p, "verdict": ""}
         (ten, _) = label_efficiency.worth(study, [row])
         assert ten["note"] == note
+
+
+def differing(answer, study, changes):
+    """The second headline if the rows of accuracy in paired.csv are changed at some fractions."""
+    paired = [
+        row | (changes.get(row["fraction"], {}) if row["metric"] == "accuracy" else {}) for row in answer["paired"]
+    ]
+    return words.answer(study, answer["rows"], paired, [])["headlines"][1]
+
+
+@pytest.mark.parametrize(
+    ("seeds", "start"),
+    [
+        (
+            1,
+            "This pre-trained model is not shown to be more or less accurate than that from scratch, each trained "
+            "once: ",
+        ),
+        (
+            2,
+            "These pre-trained models are not shown to be more or less accurate than those from scratch, each trained "
+            "twice: ",
+        ),
+        (3, "Pre-training is not shown to change accuracy: "),
+    ],
+)
+def test_a_sentence_of_doubts_alone_says_what_it_is_about(make, seeds, start):
+    study = make.in_memory({("", f, i): [0.8] * seeds for f in (0.1, 1.0) for i in INITS}, labels=1000)
+    unsure = {"difference": 0.045, "low": 0.003, "high": 0.087, "holm_p": 0.11}
+    unsure |= {"verdict": "higher, not confirmed by Holm's correction"}
+    assert differing(answer_of(study), study, {0.1: unsure}) == (
+        f"{start}a difference of +4.5 points of accuracy at 10 % is not confirmed by Holm's correction; no difference "
+        "in accuracy is shown at 100 %."
+    )
+
+
+def test_models_trained_once_and_twice_have_a_sentence_each(make):
+    cells = {("", 0.1, i): [score] * 2 for i, score in zip(INITS, (0.6, 0.8), strict=True)}
+    cells |= {("", 1.0, i): [score] for i, score in zip(INITS, (0.7, 0.85), strict=True)}
+    assert answer_of(make.in_memory(cells, labels=1000))["headlines"][1] == (
+        "These pre-trained models are better than those from scratch, each trained twice, by 20.0 points of accuracy "
+        "at 10 %. This pre-trained model is better than that from scratch, each trained once, by 15.0 points of "
+        "accuracy at 100 %."
+    )
+
+
+def test_every_pre_training_of_several_is_named_in_its_gain(make):
+    means = {"scratch": (0.6, 0.8), "mae": (0.7, 0.802), "mae90": (0.75, 0.801)}
+    cells = {("", f, init): [m] * 5 for init, pair in means.items() for f, m in zip((0.1, 1.0), pair, strict=True)}
+    study = make.in_memory(cells, labels=1000)
+    runs = [
+        dataclasses.replace(r, info=r.info | {"config": {"init": "mae"}}) if r.init == "mae90" else r
+        for r in study.runs
+    ]
+    answer = answer_of(dataclasses.replace(study, runs=runs))
+    assert answer["headlines"][0].count("with pre-training (mae") == 1  # all three reach it with all labels
+    gains = [line for line in answer["headlines"] if " is worth " in line]
+    assert [line.partition(" is worth ")[0] for line in gains] == ["Pre-training (mae)", "Pre-training (mae90)"]
+    once = {("", f, init): [m] for init, pair in means.items() for f, m in zip((0.1, 1.0), pair, strict=True)}
+    second = answer_of(make.in_memory(once, labels=1000))["headlines"][1]
+    assert second == (
+        "This pre-trained model (mae) is better than that from scratch, each trained once, by 10.0 points of accuracy "
+        "at 10 %; no difference in accuracy is shown at 100 %."
+    )
+
+
+def test_trainings_from_scratch_alone_are_not_called_a_start_from_something(make):
+    means = {"scratch": (0.7, 0.9), "resnet": (0.82, 0.88)}
+    cells = {("", f, init): [m] * 3 for init, pair in means.items() for f, m in zip((0.1, 1.0), pair, strict=True)}
+    study = make.in_memory(cells, labels=1000)
+    runs = [
+        dataclasses.replace(r, info=r.info | {"config": {"init": "scratch"}}) if r.init == "resnet" else r
+        for r in study.runs
+    ]
+    answer = answer_of(dataclasses.replace(study, runs=runs))
+    assert "; from scratch (resnet), " in answer["headlines"][0]
+    assert answer["headlines"][1].startswith("Training from scratch (resnet) is worth ")
+
+
+@pytest.mark.parametrize(
+    ("collapsed", "others", "text"),
+    [
+        ("scratch", "mae", "; from scratch, all models collapsed. Enough is macro F1 "),
+        ("mae", "scratch", "; with pre-training, all models collapsed. Enough is macro F1 "),
+    ],
+)
+def test_a_side_whose_models_all_collapsed_is_in_the_first_sentence(make, collapsed, others, text):
+    cells = {("", f, collapsed): ["collapsed"] * 3 for f in (0.1, 1.0)}
+    cells |= {("", f, others): [score] * 3 for f, score in ((0.1, 0.8), (1.0, 0.9))}
+    assert text in answer_of(make.in_memory(cells, labels=1000))["headlines"][0]
+
+
+def test_a_score_below_the_most_common_class_is_worth_no_labels(make):
+    """61 % of the images are of one class."""
+    cells = {("", f, "scratch"): [score] * 5 for f, score in ((0.1, 0.5), (1.0, 0.58))}
+    cells |= {("", f, "mae"): [score] * 5 for f, score in ((0.1, 0.56), (1.0, 0.65))}
+    answer = answer_of(make.in_memory(cells, labels=1000))
+    worth = {row["fraction"]: row for row in answer["worth"]}
+    assert worth[0.1]["times"] is None and worth[0.1]["note"] == label_efficiency.LEARNED_LITTLE
+    assert worth[1.0]["times"] == math.inf
+    assert answer["headlines"][1] == (
+        "Pre-training is worth 6.0 points of accuracy at 10 % and more than all the labels from scratch at 100 %."
+    )
+
+
+def test_the_largest_number_of_labels_is_called_all_only_if_it_is_all(make):
+    def first(cells, **options):
+        return answer_of(make.in_memory(cells, labels=2000), **options)["headlines"][0]
+
+    learned = {("", f, i): [0.8] * 3 for f in (0.01, 0.1) for i in INITS}
+    assert first(learned).endswith(", within 2 points of the best with 10 % of the labels. Fewer were not tried.")
+    assert first({("", 0.1, i): ["collapsed"] * 3 for i in INITS}) == (
+        "How many labels are enough cannot be determined: the models with 10 % of the labels collapsed."
+    )
+    poor = first({("", 0.1, i): [0.15] * 3 for i in INITS})
+    assert "cannot be determined: the best macro F1 with 10 % of the labels is 0." in poor
+
+
+def test_doubts_at_equal_updates_are_told_one_by_one_and_the_others_together(real):
+    answer = answer_of(real)
+    nothing = {"difference": 0.01, "low": -0.01, "high": 0.03, "holm_p": 1.0, "verdict": "no difference shown"}
+    unsure = {"difference": 0.03, "low": 0.01, "high": 0.05, "holm_p": 0.2}
+    unsure |= {"verdict": "higher, not confirmed by Holm's correction"}
+    paired = [
+        row | unsure if (row["metric"], row["fraction"]) == ("accuracy", 0.1) and row["arm"] else row
+        for row in equal_rows(answer["paired"], **nothing)
+    ]
+    assert headlines.equal_updates_line(real, paired, "mae") == (
+        "Trained for equally many updates, pre-trained models are not shown to be better than those from scratch: in "
+        "accuracy +1.0 points at 1 % and 100 % (95 % intervals within −1.0 to +3.0) and +3.0 points (95 % interval "
+        "+1.0 to +5.0) at 10 % (not confirmed by Holm's correction); in macro F1 +1.0 points at 1 %, 10 % and 100 % "
+        "(95 % intervals within −1.0 to +3.0)."
+    )
+
+
+def test_collapsed_seeds_are_told_where_no_difference_is_shown(make):
+    cells = {("", f, i): [0.8, 0.81, 0.79] for f in (0.1, 1.0) for i in INITS}
+    cells["", 0.1, "mae"] = ["collapsed", "collapsed", 0.8]
+    assert answer_of(make.in_memory(cells, labels=1000))["headlines"][1] == (
+        "Pre-training shows no difference in accuracy at 10 % (2 of 6 models collapsed) and 100 %."
+    )

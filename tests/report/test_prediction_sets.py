@@ -88,3 +88,15 @@ def test_without_probabilities_they_are_left_out(make, tmp_path):
     _, result = analyzed([run])
     assert result.rows == [] and "need class probabilities" in result.refused[0]
     assert json.loads((run / "run.json").read_text())["init"] == "mae"
+
+
+def test_cells_without_sets_are_named_as_they_are_spelled(make, tmp_path):
+    """One of two runs is cross-validated, so that its validation images are those of other models."""
+    folds = make.run(tmp_path / "a", "mae", 0.1, rows=1500, folds=5)
+    usual = make.run(tmp_path / "b", "mae", 1.0, rows=1500)
+    line = (
+        "rediction sets are not shown for mae at 10 %: they need validation images, but the predictions of a "
+        "cross-validation are those of other models"
+    )
+    assert analyzed([folds, usual])[1].refused == [f"p{line}"]
+    assert f"<p>P{line}.</p>" in write_report([folds, usual], tmp_path / "out").paths["page"].read_text()

@@ -117,6 +117,19 @@ def test_labels_that_chose_the_epoch_are_counted(make):
     assert tables.choice([unknown])["n_choosing"] is None
 
 
+def test_what_validation_images_chose_is_a_list(make):
+    (run,) = make.in_memory({("", 1.0, "mae"): [0.8]}, choosing=30).runs
+    shares = np.full((30, len(run.classes)), 1 / len(run.classes))
+    run = dataclasses.replace(run, validation=dataclasses.replace(run.validation, probabilities=shares))
+    tuned = dataclasses.replace(run, info=run.info | {"config": {"tuned": "optim.base_lr=4e-3"}})
+    probe = dataclasses.replace(run, evaluation="knn")
+    assert [tables.choice([each])["chosen"] for each in (run, tuned, probe)] == [
+        "epoch and temperature",
+        "settings, epoch and temperature",
+        "number of neighbors and temperature",
+    ]
+
+
 def test_pairing_narrows_the_interval(study):
     rows, _ = tables.paired(study)
     paired = next(r for r in rows if (r["fraction"], r["metric"]) == (1.0, "accuracy"))

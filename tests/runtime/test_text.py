@@ -2,7 +2,7 @@
 
 import pytest
 
-from mae_jax.runtime.text import count, shortened, some
+from mae_jax.runtime.text import count, joined, shortened, some
 
 
 @pytest.mark.parametrize(
@@ -14,6 +14,10 @@ def test_a_noun_follows_its_number(n, words):
 
 def test_another_plural():
     assert [count(n, "key is", "keys are") for n in (1, 2)] == ["1 key is", "2 keys are"]
+
+
+def test_parts_of_a_sentence():
+    assert [joined(["a", "b", "c"][:n]) for n in (1, 2, 3)] == ["a", "a and b", "a, b and c"]
 
 
 def test_a_long_list_ends_in_dots():
