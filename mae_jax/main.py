@@ -53,7 +53,11 @@ def _define_config() -> flags.FlagHolder:
             "config", None, "FILE[:ARG]: a config and its arguments.", lock_config=True
         )
     except flags.Error as error:
-        wrong = UserError(f"--flagfile: {' '.join(str(error.__cause__ or error.__context__ or error).split())}")
+        cause = error.__cause__ or error.__context__
+        if isinstance(cause, OSError):
+            wrong = UserError(f"--flagfile={cause.filename} cannot be read: {cause.strerror}; name a file of arguments")
+        else:
+            wrong = UserError(f"--flagfile: {' '.join(str(cause or error).split())}")
     except UnicodeDecodeError as error:
         argument = next((a for a in sys.argv if a.lstrip("-").startswith("flagfile=")), "--flagfile")
         wrong = UserError(f"{argument} is not UTF-8 text ({error}); save it as UTF-8")

@@ -32,7 +32,7 @@ def held(workdir: Path, leader: bool = True) -> Iterator[None]:
         raise unwritable(workdir, error) from None
     with file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(file)
         except BlockingIOError:
             raise UserError(
                 f"workdir {workdir} is in use by process {_holder(file)}; wait for it, stop it, or choose another "
@@ -49,6 +49,18 @@ def held(workdir: Path, leader: bool = True) -> Iterator[None]:
         yield
         with contextlib.suppress(OSError):
             file.truncate(0)
+
+
+def _lock(file: TextIO) -> None:
+    """Locks a file. Raises BlockingIOError if it is in use, and OSError.
+
+    Tries again after a moment, because `is_held` of another process has the lock while it asks for it.
+    """
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        time.sleep(0.1)
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def refuse_unusable(workdir: Path) -> None:

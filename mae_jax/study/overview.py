@@ -84,9 +84,10 @@ def find(top: Path) -> list[Entry]:
             done = [other for other in below if other.state == "finished"]
             planned = max(len(below), _planned(entry))
             all_entries[i] = dataclasses.replace(entry, runs=planned, finished=len(done))
-            if len(done) < planned:
-                running = any(other.state == "running" for other in below)
-                all_entries[i] = dataclasses.replace(all_entries[i], state="running" if running else "stopped")
+            if any(other.state == "running" for other in (entry, *below)):
+                all_entries[i] = dataclasses.replace(all_entries[i], state="running")
+            elif len(done) < planned:
+                all_entries[i] = dataclasses.replace(all_entries[i], state="stopped")
     if not all_entries:
         raise UserError(
             f"{top} contains no runs (no {contents.CONFIG} of mae_jax within {DEPTH} levels); name another directory"
@@ -144,6 +145,7 @@ def _read(path: Path, error: OSError | None) -> Entry | None:
 
 def read(path: Path) -> Entry | None:
     """The run or study in a directory; None if there is none. Raises OSError if the storage fails."""
+    held = lock.is_held(path)  # before its files are read: it may end in between
     study = is_file(path / contents.STUDY)
     name = contents.STUDY if study else contents.CONFIG
     run, results = (contents.peek_object(path / part) for part in (contents.RUN, contents.RESULTS))
@@ -160,17 +162,15 @@ def read(path: Path) -> Entry | None:
             return None  # a bundle, or weights from other code
         config = {}
     size = size_of(path)
-    state = "finished" if study or (results and run) else _unfinished(path)
     if not config:
         state = "damaged"
+    elif held:
+        state = "running"
+    elif study or (results and run):
+        state = "finished"
+    else:
+        state = "stopped" if exists(path / contents.SAVED) or exists(path / contents.FOLDS) else "not started"
     return Entry(path, str(config.get("task", "")), state, size, with_defaults(config), results, run)
-
-
-def _unfinished(path: Path) -> str:
-    if lock.is_held(path):
-        return "running"
-    started = exists(path / contents.SAVED) or exists(path / contents.FOLDS)
-    return "stopped" if started else "not started"
 
 
 def size_of(path: Path) -> int:

@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import os
+import threading
 
 import pytest
 
@@ -94,3 +95,12 @@ def test_a_run_directory_that_cannot_be_is_refused_before_it_is_made(tmp_path):
         lock.refuse_unusable(tmp_path / "file")
     with pytest.raises(UserError, match="run cannot be written: Not a directory"):
         lock.refuse_unusable(tmp_path / "file" / "run")
+
+
+def test_a_look_at_the_lock_does_not_refuse_a_start(tmp_path):
+    (tmp_path / ".lock").write_text("")
+    with open(tmp_path / ".lock", "rb") as looking:
+        fcntl.flock(looking, fcntl.LOCK_SH)
+        threading.Timer(0.03, fcntl.flock, (looking, fcntl.LOCK_UN)).start()
+        with lock.held(tmp_path):
+            assert lock.is_held(tmp_path)

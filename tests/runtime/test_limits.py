@@ -74,11 +74,15 @@ def test_a_file_never_takes_the_place_of_a_closed_stream(environment, tmp_path):
 
 
 @pytest.mark.parametrize("module", ["mae_jax", "mae_jax.main"])
-def test_a_flagfile_that_is_missing_is_one_line(environment, module):
+@pytest.mark.parametrize(
+    ("name", "reason"), [("missing", errno.ENOENT), ("/", errno.EISDIR), ("x" * 300, errno.ENAMETOOLONG)]
+)
+def test_a_flagfile_that_cannot_be_read_is_one_line(environment, module, name, reason):
     arguments = ["run"] if module == "mae_jax" else ["--config=configs/demo.py"]
-    done = shell('"$@"', environment, "-m", module, *arguments, "--flagfile=missing")
+    done = shell('"$@"', environment, "-m", module, *arguments, f"--flagfile={name}")
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "error: --flagfile: [Errno 2] No such file or directory: 'missing'\n"
+    why = os.strerror(reason)
+    assert done.stderr == f"error: --flagfile={name} cannot be read: {why}; name a file of arguments\n"
 
 
 @pytest.mark.parametrize("module", ["mae_jax", "mae_jax.main"])

@@ -1,5 +1,6 @@
 """The runs and studies that `mae-jax runs` finds."""
 
+import contextlib
 import errno
 import io
 import json
@@ -12,7 +13,7 @@ import pytest
 
 from mae_jax.config.fields import study_defaults
 from mae_jax.config.validation import validate
-from mae_jax.rundir import contents, identity
+from mae_jax.rundir import contents, identity, lock
 from mae_jax.rundir.predictions import Predictions
 from mae_jax.runtime.errors import UserError
 from mae_jax.study import label_study, overview
@@ -146,3 +147,33 @@ def test_two_groups_do_not_make_a_difference_certain():
     low, high = (float(x) for x in re.search(r"accuracy.*interval ([+-][\d.]+) to ([+-][\d.]+)", lines[0]).groups())
     assert low < -0.4 and 0 < high  # Student's t with one degree of freedom; the plain bootstrap gives -0.25 to -0.20
     assert lines[-1] == "  they are widened for so few groups, which say little about others"
+
+
+def test_what_is_in_use_is_running_even_if_it_has_results(tmp_path):
+    (tmp_path / "study/cells/a").mkdir(parents=True)
+    for file, value in ((contents.CONFIG, GOOD), (contents.RUN, {"a": 1}), (contents.RESULTS, {"accuracy": 0.5})):
+        write(tmp_path / "study/cells/a", file, value)
+    write(tmp_path / "study", contents.STUDY, {"format": 2, "config": {"task": "study"}})
+    for used, states in (
+        ("none", ["finished", "finished"]),
+        ("study", ["running", "finished"]),
+        ("study/cells/a", ["running", "running"]),
+    ):
+        with lock.held(tmp_path / used):
+            assert [entry.state for entry in overview.find(tmp_path)] == states
+
+
+def test_a_run_that_ends_while_it_is_read_is_not_called_stopped(tmp_path, monkeypatch):
+    write(tmp_path, contents.CONFIG, GOOD)
+    write(tmp_path, contents.SAVED, {})
+    read = contents.peek_object
+    with contextlib.ExitStack() as run:
+        run.enter_context(lock.held(tmp_path))
+
+        def ends_after(path):
+            content = read(path)
+            run.close()
+            return content
+
+        monkeypatch.setattr(contents, "peek_object", ends_after)
+        assert [entry.state for entry in overview.find(tmp_path)] == ["running"]
