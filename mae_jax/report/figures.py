@@ -55,10 +55,10 @@ class Curve(NamedTuple):
     arms: Sequence[str]
 
 
-def curves(panels: Sequence[Curve], width: float = 2.65) -> Numbers:
+def curves(panels: Sequence[Curve], width: float = 3.45) -> Numbers:
     """Scores in percent against the number of labels, with 95 % intervals; the panels share one y axis.
 
-    `width` is that of a panel in inches.
+    `width` is that of a panel in inches. By default there is room for the labels of 50 % and 100 % side by side.
     """
     study = max((panel.study for panel in panels), key=lambda study: len(study.inits))  # colors and marks of all inits
     handles: dict[str, Handle] = {}

@@ -127,6 +127,16 @@ def test_labels_of_an_axis_do_not_run_together(make, tmp_path):
     assert texts == ["1 %", "10 %", "", "", "36 %", "100 %"] and len(figure.axes[0].get_xticks()) == 6
 
 
+def test_each_fraction_of_the_study_has_a_label(make, tmp_path):
+    """There is room for "5,088" next to "10,175", the numbers of the study."""
+    counts = {0.01: 102, 0.1: 1018, 0.5: 5088, 1.0: 10175}
+    dirs = [make.run(tmp_path / f"{f}", "scratch", f, rows=60, knows=0.5, n_train=n) for f, n in counts.items()]
+    study = analysis.analyze(read_runs(dirs)[0])
+    figure, _ = figures.curves([figures.Curve("Accuracy", study, tables.rows(study), "accuracy", [""])])
+    texts = [label.get_text() for label in figure.axes[0].get_xticklabels()]
+    assert texts == ["102\n1 %", "1,018\n10 %", "5,088\n50 %", "10,175\n100 %"]
+
+
 def test_many_initializations_have_colors_and_marks_of_their_own(make, tmp_path):
     dirs = [make.run(tmp_path / f"{i}", f"init {i}", 0.1, rows=60, knows=0.5) for i in range(10)]
     study = analysis.analyze(read_runs([*dirs, make.run(tmp_path / "s", "scratch", 0.1, rows=60)])[0])
