@@ -1,4 +1,4 @@
-"""What a reader of the report must know before believing it: the lines under "Take care" and "Left out"."""
+"""What a reader must know before believing the report: the lines under "Take care" and "Left out or not known"."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -74,6 +74,16 @@ def hours(infos: Sequence[dict]) -> str | None:
     return f"{minutes:.0f} minutes" if minutes < 120 else f"{minutes / 60:.1f} hours"
 
 
+def shown(value: object) -> str:
+    """A value of run.json, which may be anything, without invisible characters; "–" if there is none."""
+    return "–" if value is None else clean(value)
+
+
+def grouped(value: object) -> str:
+    """As `shown`, and numbers have commas between groups of three digits, such as "1,260"."""
+    return f"{value:,}" if is_number(value) else shown(value)
+
+
 def environment() -> jinja2.Environment:
     """Templates in which every value is escaped. `number("Table")` and `number("Figure")` count those of a page."""
     here = jinja2.FileSystemLoader(Path(__file__).parent)
@@ -89,7 +99,8 @@ def environment() -> jinja2.Environment:
         "p": lambda v: "–" if v is None else "< 0.001" if v < 0.001 else f"{v:.3f}",
         "count": lambda v: "–" if v is None else f"{v:,.0f}" if abs(v - round(v)) < 0.05 else f"{v:,.1f}",
         "validation_labels": tables.validation_labels,
-        "shown": lambda v: "–" if v is None else clean(v),
+        "shown": shown,
+        "grouped": grouped,
         "sentence": lambda text: text[:1].upper() + text[1:],
         "short": panels.short,
     }

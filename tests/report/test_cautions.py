@@ -1,4 +1,4 @@
-"""The lines under "Take care" and "Left out"."""
+"""The lines under "Take care" and "Left out or not known"."""
 
 import dataclasses
 

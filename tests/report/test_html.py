@@ -89,6 +89,7 @@ def test_the_total_time_is_known_where_that_of_every_run_is(seconds, text):
         *[("points", value, text) for value, text in ((-0.031, "−3.1"), (None, "–"))],
         *[("p", value, text) for value, text in ((0.0009, "&lt; 0.001"), (0.001, "0.001"), (None, "–"))],
         *[("count", value, text) for value, text in ((1234.01, "1,234"), (12.5, "12.5"), (None, "–"), (0, "0"))],
+        *[("grouped", n, text) for n, text in ((1260, "1,260"), (39.375, "39.375"), (None, "–"), ("many", "many"))],
         *[("shown", value, text) for value, text in ((None, "–"), ("a\x1bb", "ab"))],
         *[("sentence", value, text) for value, text in (("a b", "A b"), ("", ""))],
         ("short", "x" * 30, "x" * 23 + "…"),

@@ -2,6 +2,7 @@
 
 import base64
 import csv
+import itertools
 import json
 import re
 import shutil
@@ -186,8 +187,9 @@ def test_more_initializations(make, tmp_path):
 
 def test_an_arm_has_panels_and_files_of_its_own(make, tmp_path):
     arm = "as many updates as 100 %"
-    dirs = make.study(tmp_path / "runs", rows=60)[2:4]
-    dirs += [make.run(tmp_path / init, init, 0.1, rows=60, arm=arm, knows=0.8) for init in ("scratch", "mae")]
+    dirs = make.study(tmp_path / "runs", rows=60)[2:6]
+    for init, fraction in itertools.product(("scratch", "mae"), (0.1, 0.5)):
+        dirs.append(make.run(tmp_path / f"{init} {fraction}", init, fraction, rows=60, arm=arm, knows=0.8))
     result = write_report(dirs, tmp_path / "out")
     figures = tmp_path / "out" / "figures"
     assert (figures / "confidence_10.svg").exists() and (
@@ -198,7 +200,8 @@ def test_an_arm_has_panels_and_files_of_its_own(make, tmp_path):
         assert {row["arm"] for row in read(figures / f"{name}_as_many_updates_as_100__.csv")} == {arm}
     page = result.paths["page"].read_text()
     assert page.count(f'<details class="figures"><summary>The same for: {arm}</summary>') == 3
-    assert f"The same for: {arm}, 10 % of the labels</summary>" in page
+    summaries = [f"{of}{share} % of the labels" for of in ("", f"The same for: {arm}, ") for share in (10, 50)]
+    assert [page.count(f"<summary>{summary}</summary>") for summary in summaries] == [1, 1, 1, 1]
     assert page.count("<th colspan") == page.count(f'">{arm}</th></tr>') == 6  # once above its rows in each table
 
 
