@@ -126,7 +126,9 @@ def how_many(study: Study, rows: Sequence[dict], enough: Enough | None) -> str:
         else:
             start, count = phrases.start(study, cell), phrases.amount(cells[cell], "")
             text = f"{start}, it {'took' if few else 'takes'} {count}"
-        parts.append(text + _not_behind(compared.get(init)) if cell is None or cell[0].fraction > fraction else text)
+        if cell is None or cell[0].fraction > fraction:
+            text += _not_behind(compared.get(init), first, init)
+        parts.append(text)
     parts += [f"{start}, all models collapsed" for start in _collapsed_everywhere(study)]
     smallest = fraction == min(level.fraction for level in study.levels)
     fewer = " Fewer were not tried." if smallest else ""
@@ -149,8 +151,11 @@ def _collapsed_everywhere(study: Study) -> list[str]:
     return starts
 
 
-def _not_behind(compared: tuple[Difference, dict] | None) -> str:
-    """What a claim that others need more labels lacks, if their macro F1 with as many is not shown to be lower."""
+def _not_behind(compared: tuple[Difference, dict] | None, first: str, other: str) -> str:
+    """What a claim that others need more labels lacks, if their macro F1 with as many is not shown to be lower.
+
+    `compared` is the `first` minus the `other`. As everywhere on the page, a difference is one from scratch.
+    """
     if compared is None:
         return ""
     difference, entry = compared
@@ -158,7 +163,10 @@ def _not_behind(compared: tuple[Difference, dict] | None) -> str:
     if is_higher(row):
         return ""
     doubt = UNSURE if is_unsure(row) else NOTHING
-    return f", but with as many labels the difference is {phrases.points(row)}: {doubt}"
+    subject = "the difference from scratch" if BASELINE in (first, other) else "the first minus this"
+    if first == BASELINE:
+        row |= {"difference": -difference.value, "low": -difference.high, "high": -difference.low}
+    return f", but with as many labels {subject} is {phrases.points(row)}: {doubt}"
 
 
 def gain(study: Study, init_rows: Sequence[dict], paired: Sequence[dict], worth: Sequence[dict], arm: str) -> str:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 
 import numpy as np
 import pytest
@@ -113,11 +114,29 @@ def test_the_headline_claims_fewer_labels_only_where_the_difference_is_shown(mak
     study = make.in_memory({("", f, i): [m + d for d in near] for (i, f), m in flat.items()}, labels=1000)
     head = answer_of(study)["headlines"][0]
     assert head.startswith("With pre-training, 500 labeled images reach macro F1 ")
-    assert "; from scratch, it takes 1,000, but with as many labels the difference is +" in head
+    assert "; from scratch, it takes 1,000, but with as many labels the difference from scratch is +" in head
     assert ": no difference shown. Enough is" in head
     flat["scratch", 0.5], flat["scratch", 1.0] = 0.6, 0.82
     study = make.in_memory({("", f, i): [m + d for d in near] for (i, f), m in flat.items()}, labels=1000)
     assert "; from scratch, it takes 1,000. Enough" in answer_of(study)["headlines"][0]
+
+
+def test_a_difference_in_the_headline_is_from_scratch_whichever_comes_first(make):
+    near = (-0.02, 0.0, 0.02)
+    means = {("scratch", 0.5): 0.815, ("mae", 0.5): 0.79, ("scratch", 1.0): 0.82, ("mae", 1.0): 0.82}
+    cells = {("", f, init): [mean + d for d in near] for (init, f), mean in means.items()}
+    head = answer_of(make.in_memory(cells, labels=1000))["headlines"][0]
+    assert head.startswith("From scratch, 500 labeled images reach macro F1 ")
+    match = re.search("it takes 1,000, but with as many labels the difference from scratch is (.*) points .*interval "
+                      "(.*) to (.*)\\): no difference shown", head)  # fmt: skip
+    assert match, head
+    value, low, high = (float(text.replace("−", "-")) for text in match.groups())
+    assert low < value < 0 < high
+    cells = {key: scores for key, scores in cells.items() if key[2] == "mae"}
+    cells |= {("", f, "other"): scores for (_, f, _), scores in cells.items()}
+    cells["", 0.5, "other"] = [0.815 + d for d in near]
+    head = answer_of(make.in_memory(cells, labels=1000))["headlines"][0]
+    assert "it takes 1,000, but with as many labels the first minus this is +" in head
 
 
 def test_worth_comes_second_and_only_where_its_interval_is_above_one(steady):
@@ -392,7 +411,7 @@ def test_others_that_never_reached_the_target_are_said_to_have_not_even_if_no_di
     best = max(row["f1"] for row in tables.rows(study) if row["init"] == "scratch")
     head = answer_of(study)["headlines"][0]
     assert f"; from scratch, no number that was tried does (best: {best:.2f} with " in head
-    assert ", but with as many labels the difference is +" in head
+    assert ", but with as many labels the difference from scratch is +" in head
     assert ": no difference shown. Enough is" in head or ": not confirmed by Holm's correction. Enough is" in head
 
 
