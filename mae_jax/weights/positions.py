@@ -76,8 +76,9 @@ def plain_decoder(positions: np.ndarray | None, shape: ViTConfig, tolerance: flo
     if positions is None:
         return True
     expected = np.pad(position_embedding(shape.grid, shape.decoder_width), ((1, 0), (0, 0)))
-    rows = positions.reshape(-1, positions.shape[-1])
-    return rows.shape == expected.shape and bool(np.abs(rows - expected).max() < tolerance)
+    if positions.shape[-2:] != expected.shape or positions.size != expected.size:
+        return False
+    return bool(np.abs(positions.reshape(expected.shape) - expected).max() < tolerance)
 
 
 def without_fixed(shape: ViTConfig, params: Params, tolerance: float) -> tuple[ViTConfig, Params, list[str]]:

@@ -189,6 +189,8 @@ ATTENTION = "Transformer/encoderblock_0/MultiHeadDotProductAttention_1"
         ("augreg", f"{ATTENTION}/query/kernel", (0, 0)),
         ("dinov3 of timm", "blocks.0.attn.q_bias", ()),
         ("dinov3 of facebookresearch", "cls_token", ()),
+        ("facebookresearch", "decoder_pos_embed", ()),
+        ("facebookresearch", "decoder_pos_embed", (0,)),
     ],
 )
 def test_arrays_with_other_axes_than_those_they_are_joined_with_are_no_fault_of_ours(tmp_path, name, key, shape):
