@@ -30,7 +30,7 @@ def call(command: Callable[..., Any], *args: Any) -> NoReturn:
     _fill_closed_streams()
     try:
         signals.release()  # in case the command blocked them during its imports
-        code = command(*args) or 0
+        code = _code_of(command, *args)
         if sys.stdout is not None:
             sys.stdout.flush()  # fails here rather than at exit, where Python would replace the exit code
         sys.exit(code)
@@ -62,6 +62,14 @@ def call(command: Callable[..., Any], *args: Any) -> NoReturn:
         if not str(error).startswith("RESOURCE_EXHAUSTED"):  # XLA's out-of-memory errors start like this
             raise
         _end(f"error: out of memory on the device ({str(error).splitlines()[0][:200]}); {_LESS}", EXIT_USER_ERROR)
+
+
+def _code_of(command: Callable[..., Any], *args: Any) -> Any:
+    """What `command` returns or exits with; argparse exits with 0 after --help."""
+    try:
+        return command(*args) or 0
+    except SystemExit as end:
+        return end.code or 0
 
 
 def call_computing(command: Callable[..., Any]) -> NoReturn:

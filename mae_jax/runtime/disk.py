@@ -118,8 +118,8 @@ def _advice(number: int | None, path: Path | None) -> tuple[str, str]:
         return f"at most {limit} in this process", "close other programs, or raise that limit (ulimit -n)"
     if number == errno.ENAMETOOLONG:
         return "", "choose a shorter name"
-    if number in (errno.ENOENT, errno.ELOOP) and path is not None and path.is_symlink():
-        return "it is a broken link", "restore what the link names, or remove the link"
+    if number in (errno.ENOENT, errno.ELOOP, errno.EEXIST, errno.ENOTDIR) and (link := _broken_link(path)):
+        return f"{'it' if link == path else link} is a broken link", "restore what the link names, or remove the link"
     if number == errno.ENOENT:
         return "", "restore it, or correct the path"
     if number == errno.EROFS:
@@ -137,6 +137,16 @@ def _advice(number: int | None, path: Path | None) -> tuple[str, str]:
     if number in (errno.EINVAL, errno.ENOTTY, None):
         return "", ""
     return "", "check the disk or the mount"  # EIO, ESTALE, ENOTCONN, ETIMEDOUT and their kind
+
+
+def _broken_link(path: Path | None) -> Path | None:
+    """`path`, or the nearest of its parents, if it is a link to what does not exist or to itself."""
+    if path is None:
+        return None
+    try:
+        return next((p for p in (path, *path.parents) if p.is_symlink() and not os.path.exists(p)), None)
+    except OSError:
+        return None
 
 
 def _existing(path: Path | None) -> Path | None:

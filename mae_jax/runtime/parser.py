@@ -6,6 +6,7 @@ A path of the user has `type=user_path`: `~` is expanded, and remote addresses a
 
 import argparse
 import difflib
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NoReturn
@@ -68,6 +69,9 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{self.prog}: {message}; see {self.prog} --help")
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        print(message, end="", file=file or sys.stderr)  # argparse would ignore that nothing can be written
 
     # The stub of argparse has an overload for each kind of namespace; one signature with Any covers them.
     def parse_args(  # pyright: ignore[reportIncompatibleMethodOverride]

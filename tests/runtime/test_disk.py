@@ -81,6 +81,10 @@ def test_links_and_pipes_are_named(tmp_path, capsys):
     assert "link: No such file or directory (it is a broken link); restore what the link names" in line
     (tmp_path / "loop").symlink_to("loop")
     assert "(it is a broken link)" in line_of(lambda: open(tmp_path / "loop").close(), capsys)
+    line = line_of(lambda: (tmp_path / "link/run").mkdir(parents=True), capsys)
+    assert "link: File exists (it is a broken link); restore what" in line
+    line = disk.disk_line(OSError(errno.EEXIST, "File exists", str(tmp_path / "link/run/x")))
+    assert f"x: File exists ({tmp_path / 'link'} is a broken link); restore what the link names" in line
     os.mkfifo(tmp_path / "pipe")
     line = line_of(lambda: os.open(tmp_path / "pipe", os.O_WRONLY | os.O_NONBLOCK), capsys)
     assert "pipe: No such device or address (it is a pipe); put a regular file in its place" in line

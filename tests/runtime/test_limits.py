@@ -56,8 +56,12 @@ def test_a_mistake_keeps_its_exit_code_if_nothing_can_be_printed(environment, st
     assert shell(f'"$@" {streams}', environment, "-m", "mae_jax", "check", "/nowhere").returncode == 2
 
 
-@pytest.mark.parametrize("arguments", [("-m", "mae_jax", "version"), ("-c", STOPPED, "print")])
-def test_output_to_a_full_device_is_one_line(environment, arguments):
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize(
+    "arguments", [("-m", "mae_jax", "version"), ("-m", "mae_jax", "runs", "--help"), ("-c", STOPPED, "print")]
+)
+def test_output_to_a_full_device_is_one_line(environment, arguments, unbuffered):
+    environment = environment | {"PYTHONUNBUFFERED": unbuffered}
     done = shell('"$@" > /dev/full', environment, *arguments)
     line = "error: the output of this command cannot be written: No space left on device\n"
     assert (done.returncode, done.stderr) == (2, line)
