@@ -104,3 +104,14 @@ def test_a_look_at_the_lock_does_not_refuse_a_start(tmp_path):
         threading.Timer(0.03, fcntl.flock, (looking, fcntl.LOCK_UN)).start()
         with lock.held(tmp_path):
             assert lock.is_held(tmp_path)
+
+
+@pytest.mark.parametrize(("left", "waits"), [("{dead} on {here}", True), ("", True), ("{dead} on another", False)])
+def test_the_name_of_an_earlier_process_of_this_machine_is_not_taken_for_the_holder(tmp_path, monkeypatch, left, waits):
+    here = os.uname().nodename
+    left = left.format(dead=2**22 + 1, here=here)
+    file = tmp_path / ".lock"
+    file.write_text(left)
+    monkeypatch.setattr(lock.time, "sleep", lambda seconds: file.write_text(f"{os.getpid()} on {here}"))
+    with open(file) as opened:
+        assert lock._holder(opened) == (f"{os.getpid()} on {here}" if waits else left)
