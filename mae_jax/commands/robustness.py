@@ -1,20 +1,29 @@
-"""Test finished classifiers on changed images: stain, hue, brightness, blur and compression.
+"""Test finished classifiers on changed images (stain, hue, brightness, blur, compression) and external test sets.
 
-mae-jax robustness STUDY_OR_RUN... [--changes hematoxylin,eosin,hue,gamma,blur,jpeg] [--out DIR]
+mae-jax robustness STUDY_OR_RUN... [--changes hematoxylin,eosin,hue,gamma,blur,jpeg] [--external NAME=DIR,...]
+  [--out DIR]
 
-Each classifier predicts its own test images under every change. Predictions go into its run directory, under
+Each classifier predicts its own test images and its external test sets (data.external, and those of --external), as
+they are and under every change. Predictions go into its run directory, under
 robustness/; those that are there already are kept, so the same command continues after an interruption. robustness.csv,
 .md, .svg and .png in DIR compare the classifiers: accuracy, macro F1, calibration error, and the share of images whose
 predicted class flips. robustness_index.csv has the robustness index of the frozen encoders over test sets and groups.
 """
 
+from __future__ import annotations
+
 import argparse
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from mae_jax.runtime import disk, signals
 from mae_jax.runtime.errors import UserError
 from mae_jax.runtime.parser import Existing, user_path
 
-SUMMARY = "test finished classifiers on images with changed stain, hue, brightness, blur and compression"
+if TYPE_CHECKING:
+    from mae_jax.report.runs import Run
+
+SUMMARY = "test finished classifiers on changed images (stain, hue, blur, compression ...) and external test sets"
 CHANGES = ("hematoxylin", "eosin", "hue", "gamma", "blur", "jpeg")
 
 
@@ -23,6 +32,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     kinds = "a study's directory, or runs"
     parser.add_argument("places", nargs="+", type=Existing(kinds), metavar="STUDY_OR_RUN", help=kinds)
     parser.add_argument("--changes", default=",".join(CHANGES), help=f"some of {', '.join(CHANGES)} (default: all)")
+    parser.add_argument(
+        "--external",
+        default="",
+        metavar="NAME=DIR,...",
+        help="more external test sets, as in data.external: folders with a folder of images for each class",
+    )
     parser.add_argument(
         "--out", type=user_path, metavar="DIR", help="default for one STUDY_OR_RUN: its directory report/"
     )
@@ -60,17 +75,26 @@ def main(options: argparse.Namespace) -> None:
         progress.say(line)
     chosen = [each for each in perturbations.ALL if each.name in names]
     cache = DataCache()
-    predicting.write([run.path for run in runs], chosen, progress, cache)
-    changes = [
-        robustness.Change(
-            each.name, each.axis, each.neutral, level, [predicting.place_of(run.path, each.name, level) for run in runs]
-        )
-        for each in chosen
-        for level in each.levels
-    ]
+    tests = predicting.write([run.path for run in runs], chosen, progress, cache, options.external)
+
+    def changes(tested: Sequence[Run], test_set: str) -> list[robustness.Change]:
+        return [
+            robustness.Change(
+                each.name, each.axis, each.neutral, level,
+                [predicting.place_of(run.path, each.name, level, test_set) for run in tested],
+            )
+            for each in chosen
+            for level in each.levels
+        ]  # fmt: skip
+
+    external = []
+    for name in sorted({name for names in tests for name in names}):
+        tested = [run for run, names in zip(runs, tests, strict=True) if name in names]
+        unchanged = [predicting.unchanged_place(run.path, name) for run in tested]
+        external.append(robustness.ExternalTest(name, tested, unchanged, changes(tested, name)))
     out = options.out or options.places[0] / "report"
-    parts = indexing.measure([(run.init, run.path) for run in all_runs], progress, cache)
+    parts = indexing.measure([(run.init, run.path) for run in all_runs], progress, cache, options.external)
     index_text, index_path = robustness_index.write(out, parts)
-    _, paths = robustness.write(out, runs, changes, index_text)
+    _, paths = robustness.write(out, runs, changes(runs, predicting.MAIN), index_text, external)
     progress.say(disk.read_text(out / "robustness.md"))
     progress.say(f"written: {', '.join(map(str, [*paths, index_path]))}")

@@ -13,6 +13,7 @@ from mae_jax.evaluation.probes import unit
 from mae_jax.predict import loading
 from mae_jax.predict.images import Reader
 from mae_jax.predict.model import Model
+from mae_jax.predict.robustness import with_external
 from mae_jax.report.robustness_index import KS, Neighborhood, NotKnown
 from mae_jax.rundir import saved_runs
 from mae_jax.runtime.errors import UserError
@@ -39,15 +40,17 @@ class Images:
 
 
 def measure(
-    runs: Sequence[tuple[str, Path]], progress: Progress, cache: splits.DataCache | None = None
+    runs: Sequence[tuple[str, Path]], progress: Progress, cache: splits.DataCache | None = None, external: str = ""
 ) -> list[Neighborhood | NotKnown]:
     """Neighbors among images of several data sets, and among images of several groups, by each frozen encoder.
 
     `runs` has the name of each run's initial weights, and its directory. The data sets are the test set and the
-    external test sets of the first run. The encoders are those that the runs started from, each once; names with the
-    same encoders are joined. Raises UserError for images that cannot be read.
+    external test sets of the first run, with those that `external` names, as `data.external` does. The encoders are
+    those that the runs started from, each once; names with the same encoders are joined. Raises UserError for images
+    that cannot be read.
     """
-    data = splits.labeled(saved_runs.config_of(runs[0][1], "RUN_DIR").data, cache=cache, search_leaks=False)
+    config = with_external(saved_runs.config_of(runs[0][1], "RUN_DIR"), external)
+    data = splits.labeled(config.data, cache=cache, search_leaks=False)
     parts = [among_sets({data.sets.test_name: data.test, **data.external}), among_groups(data.test)]
     if all(isinstance(part, NotKnown) for part in parts):
         return [part for part in parts if isinstance(part, NotKnown)]
@@ -76,7 +79,7 @@ def among_sets(tests: Mapping[str, Source]) -> Images | NotKnown:
     Images of one group, such as a slide, are not neighbors of each other.
     """
     if len(tests) < 2:
-        return NotKnown(SETS, "there is one test set; data.external names others")
+        return NotKnown(SETS, "there is one test set; name others with --external")
     classes = next(iter(tests.values())).classes
     names = [[source.classes[label] for label in source.labels] for source in tests.values()]
     shared = [c for c in classes if all(c in each for each in names)]

@@ -1,4 +1,4 @@
-"""How far classifiers hold up when test images change: a table, and a figure of macro F1 against the strength."""
+"""How far classifiers hold up on changed images and on external test sets: a table, and a figure of macro F1."""
 
 import dataclasses
 import io
@@ -10,13 +10,13 @@ import numpy as np
 from mae_jax.report import analysis, figures, panels, ratios, tables
 from mae_jax.report.analysis import Study
 from mae_jax.report.comparisons import Difference, judged
-from mae_jax.report.runs import Level, Run
+from mae_jax.report.runs import Level, Run, check_same_images
 from mae_jax.rundir.predictions import read_predictions
 from mae_jax.runtime import files
 
 METRICS = ("accuracy", "f1", "ece")
 COLUMNS = (
-    *("change", "level", "fraction", "arm", "label_count", "init", "seeds"),
+    *("test_set", "change", "level", "fraction", "arm", "label_count", "init", "seeds"),
     *(f"{metric}{end}" for metric in METRICS for end in ("", "_low", "_high")),
     *("flipped", "flipped_low", "flipped_high"),
     *("baseline", "difference", "low", "high", "p", "holm_p", "verdict"),
@@ -35,35 +35,60 @@ class Change:
     files: Sequence[Path]  # one for each run
 
 
-def rows(runs: Sequence[Run], changes: Sequence[Change]) -> list[dict]:
-    """A row for each change, level and cell, after those of the unchanged images.
+@dataclasses.dataclass(frozen=True)
+class ExternalTest:
+    """An external test set: the runs that were tested on it, their predictions for its images, and the changes."""
 
-    `flipped` is the share of images whose predicted class differs from that of the unchanged image. `difference` is
-    that of macro F1 from the strongest training from scratch at the same fraction, which is chosen on unchanged
-    validation images; Holm's correction is for all rows. Raises UserError for predictions that are not valid.
+    name: str
+    runs: Sequence[Run]
+    unchanged: Sequence[Path]  # one for each run
+    changes: Sequence[Change]
+
+    @property
+    def tested(self) -> list[Run]:
+        """The runs with these predictions as their test. Raises UserError for invalid or different predictions."""
+        tested = [_with_test(run, file) for run, file in zip(self.runs, self.unchanged, strict=True)]
+        for run, file in zip(tested, self.unchanged, strict=True):
+            check_same_images(run, tested[0], file)
+        return tested
+
+
+def _with_test(run: Run, file: Path) -> Run:
+    return dataclasses.replace(run, test=read_predictions(file, run.raw_classes)[0])
+
+
+def rows(runs: Sequence[Run], changes: Sequence[Change], external: Sequence[ExternalTest] = ()) -> list[dict]:
+    """A row for each test set, change, level and cell; those of the unchanged images come first in each test set.
+
+    `test_set` is "" for the runs' own test set. `flipped` is the share of images whose predicted class differs from
+    that of the unchanged image. `difference` is that of macro F1 from the strongest training from scratch at the same
+    fraction, which is chosen on unchanged validation images; Holm's correction is for all rows. Raises UserError for
+    predictions that are not valid, and for runs that were tested on different images of one set.
     """
-    usual = analysis.analyze(list(runs))
-    table, family = _rows(usual, usual, UNCHANGED, None)
-    for change in changes:
-        tested = [
-            dataclasses.replace(run, test=read_predictions(file, run.raw_classes)[0])
-            for run, file in zip(runs, change.files, strict=True)
-        ]
-        more, differences = _rows(analysis.analyze(tested), usual, change.name, change.level)
-        table += more
-        family += differences
+    table: list[dict] = []
+    family: list[tuple[dict, Difference | None]] = []
+    own = ("", list(runs), changes)
+    for name, tested, its_changes in (own, *((each.name, each.tested, each.changes) for each in external)):
+        usual = analysis.analyze(tested)
+        parts = [_rows(usual, usual, name, UNCHANGED, None)]
+        for change in its_changes:
+            changed = [_with_test(run, file) for run, file in zip(tested, change.files, strict=True)]
+            parts.append(_rows(analysis.analyze(changed), usual, name, change.name, change.level))
+        for more, differences in parts:
+            table += more
+            family += differences
     for row, each, verdict in judged(family):
         row |= verdict | dict(zip(("difference", "low", "high", "p"), (each or (None,) * 4)[:4], strict=True))
     return table
 
 
 def _rows(
-    study: Study, usual: Study, name: str, level: float | None
+    study: Study, usual: Study, test_set: str, name: str, level: float | None
 ) -> tuple[list[dict], list[tuple[dict, Difference | None]]]:
     table, family = [], []
     for place, init in study.cells:
         index = study.of(place, init)
-        row = {"change": name, "level": level, **place.columns, "init": init, "seeds": len(index)}
+        row = {"test_set": test_set, "change": name, "level": level, **place.columns, "init": init, "seeds": len(index)}
         for metric in METRICS:
             low, high = study.interval(metric, index)
             row |= {metric: study.mean(metric, index), f"{metric}_low": low, f"{metric}_high": high}
@@ -82,18 +107,24 @@ def _rows(
 
 
 def figure(runs: Sequence[Run], table: Sequence[dict], changes: Sequence[Change], level: Level) -> panels.Numbers:
-    """Macro F1 in percent against the strength of each change, with 95 % intervals, at one number of labels."""
+    """Macro F1 in percent against the strength of each change, with 95 % intervals, at one number of labels.
+
+    External test sets, unchanged, have a panel of their own next to the runs' test set.
+    """
     study = Study(list(runs), {}, {}, "", np.zeros(0, int))
     inits = [init for place, init in study.cells if place == level]
     names = list(dict.fromkeys(change.name for change in changes))
     about = {change.name: change for change in changes}
     handles = [figures.handle(study, init, linewidth=1.5) for init in inits]
-    columns = min(3, len(names))
-    lines = -(-len(names) // columns)
+    external = list(dict.fromkeys(row["test_set"] for row in table if row["test_set"]))
+    titles = [*names, *(["external test sets"] if external else [])]
+    columns = min(3, len(titles))
+    lines = -(-len(titles) // columns)
     grid = panels.grid(
         lines, columns, panel=(2.65, 2.1), handles=handles, labels=[panels.short(init) for init in inits], title=1
     )
-    at = [row for row in table if Level.of_row(row) == level]
+    of_level = [row for row in table if Level.of_row(row) == level]
+    at = [row for row in of_level if not row["test_set"]]
     drawn: list[dict] = []
     for ax, name in zip(grid.all_axes, names, strict=False):
         neutral = about[name].neutral
@@ -115,7 +146,23 @@ def figure(runs: Sequence[Run], table: Sequence[dict], changes: Sequence[Change]
         ax.axvline(ticks.index(neutral), color="0.7", linewidth=0.8, linestyle=":")
         ax.set_title(name)
         ax.set_xlabel(about[name].axis)
-    for ax in grid.all_axes[len(names) :]:
+    if external:
+        ax, ticks = grid.all_axes[len(names)], ["", *external]
+        for place, init in enumerate(inits):
+            shift = 0.12 * (place - (len(inits) - 1) / 2)
+            points = {row["test_set"]: row for row in of_level if (row["change"], row["init"]) == (UNCHANGED, init)}
+            there = [name for name in ticks if name in points]
+            y = np.array([[100 * points[name][f"f1{end}"] for end in ("", "_low", "_high")] for name in there])
+            ax.errorbar(
+                [ticks.index(name) + shift for name in there], y[:, 0], np.maximum(0, abs(y[:, 1:].T - y[:, 0])),
+                color=figures.color(study, init), marker=figures.marker(study, init), markersize=5, linestyle="",
+            )  # fmt: skip
+            drawn += [{"panel": titles[-1], **points[name]} for name in there]
+        ax.set_xticks(range(len(ticks)), ["own", *(panels.short(name, 14) for name in external)])
+        ax.set_xlim(-0.5, len(ticks) - 0.5)
+        ax.set_title(titles[-1])
+        ax.set_xlabel("test set, unchanged images")
+    for ax in grid.all_axes[len(titles) :]:
         ax.set_axis_off()
     for line in grid.axes:
         line[0].set_ylabel("macro F1, %")
@@ -123,8 +170,16 @@ def figure(runs: Sequence[Run], table: Sequence[dict], changes: Sequence[Change]
 
 
 def text(table: Sequence[dict], level: Level) -> str:
-    """The rows of one number of labels as a Markdown table."""
-    head = ("change", "level", "init", "accuracy", "macro F1", "flipped", "difference of macro F1", "")
+    """The rows of one number of labels as a Markdown table for each test set; external ones have a heading."""
+    parts = [_table_text([row for row in table if not row["test_set"]], level)]
+    for name in dict.fromkeys(row["test_set"] for row in table if row["test_set"]):
+        parts += [f"## External test set {name}", _table_text([row for row in table if row["test_set"] == name], level)]
+    return "\n\n".join(parts)
+
+
+def _table_text(table: Sequence[dict], level: Level) -> str:
+    metrics = {"accuracy": "accuracy", "f1": "macro F1", "ece": "calibration error", "flipped": "flipped"}
+    head = ("change", "level", "init", *metrics.values(), "difference of macro F1", "")
     lines = [head, ("---",) * len(head)]
     for row in table:
         if Level.of_row(row) != level:
@@ -134,19 +189,21 @@ def text(table: Sequence[dict], level: Level) -> str:
         )  # fmt: skip
         scores = [
             "" if row[m] is None else f"{100 * row[m]:.1f} ({100 * row[f'{m}_low']:.1f}–{100 * row[f'{m}_high']:.1f})"
-            for m in ("accuracy", "f1", "flipped")
+            for m in metrics
         ]
         strength = "" if row["level"] is None else f"{row['level']:g}"
         lines.append((row["change"], strength, row["init"], *scores, gain, row["verdict"] or ""))
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def write(out: Path, runs: Sequence[Run], changes: Sequence[Change], more: str = "") -> tuple[list[dict], list[Path]]:
-    """Writes robustness.csv, robustness.md and robustness.svg to `out`. Returns the rows and the paths.
+def write(
+    out: Path, runs: Sequence[Run], changes: Sequence[Change], more: str = "", external: Sequence[ExternalTest] = ()
+) -> tuple[list[dict], list[Path]]:
+    """Writes robustness.csv, .md, .svg and .png to `out`. Returns the rows and the paths.
 
     `more` is Markdown for the end of robustness.md.
     """
-    table = rows(runs, changes)
+    table = rows(runs, changes, external)
     level = max((run.level for run in runs), key=lambda level: (level.arm == runs[0].arm, level.fraction))
     out.mkdir(parents=True, exist_ok=True)
     paths = [tables.write_csv(out / "robustness.csv", table, COLUMNS)]

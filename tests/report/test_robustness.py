@@ -9,6 +9,7 @@ import pytest
 from mae_jax.report import robustness
 from mae_jax.report.runs import read_runs
 from mae_jax.rundir.predictions import write_predictions
+from mae_jax.runtime.errors import UserError
 
 
 @pytest.fixture(scope="module")
@@ -94,3 +95,70 @@ def test_predictions_for_other_images_are_refused(runs, changes):
     wrong = dataclasses.replace(changes[0], files=[*changes[0].files[:-1], runs[0].path / "nothing.csv"])
     with pytest.raises(ValueError, match=r"nothing\.csv"):
         robustness.rows(runs, [wrong])
+
+
+@pytest.fixture
+def external(runs, tmp_path):
+    """A set of half of the images, which the first classifier of each kind has not seen; a tenth of it is wrong."""
+    tested = [run for run in runs if run.seed > 0]
+    here = [half(run, tmp_path / f"half-{k}.csv", 15) for k, run in enumerate(tested)]
+    dark = [half(run, tmp_path / f"half-dark-{k}.csv", 45) for k, run in enumerate(tested)]
+    return robustness.ExternalTest(
+        "clinic", tested, here, [robustness.Change("gamma", "gamma; above 1 is darker", 1.0, 2.0, dark)]
+    )
+
+
+def half(run, place, flipped):
+    """Writes the run's predictions for its first 150 images, with `flipped` of them moved to the next class."""
+    test = run.test
+    probabilities = np.array(test.probabilities[:150])
+    probabilities[:flipped] = np.roll(probabilities[:flipped], 1, axis=1)
+    write_predictions(place, test.images[:150], [""] * 150, test.labels[:150], probabilities, run.raw_classes)
+    return place
+
+
+def test_an_external_set_has_its_own_scores_flips_and_pairs(runs, changes, external):
+    rows = robustness.rows(runs, changes, [external])
+    mine = {(row["change"], row["init"]): row for row in rows if row["test_set"] == "clinic"}
+    assert list(mine) == [(change, init) for change in ("unchanged", "gamma") for init in ("scratch", "mae")]
+    for (change, init), row in mine.items():
+        assert row["seeds"] == 2 and row["ece_low"] <= row["ece"] <= row["ece_high"]
+        moved = 15 if change == "unchanged" else 45
+        tests = [run.test for run in external.runs if run.init == init]
+        wanted = []
+        for test in tests:
+            probabilities = np.array(test.probabilities[:150])
+            probabilities[:moved] = np.roll(probabilities[:moved], 1, axis=1)
+            wanted.append(np.mean(probabilities.argmax(1) == test.labels[:150]))
+        assert row["accuracy"] == pytest.approx(np.mean(wanted))
+    assert mine["unchanged", "mae"]["flipped"] is None
+    assert mine["gamma", "mae"]["flipped"] == pytest.approx(30 / 150)  # not 45: against its own unchanged images
+    ours = mine["unchanged", "mae"]
+    assert ours["difference"] == pytest.approx(ours["f1"] - mine["unchanged", "scratch"]["f1"])
+    assert ours["low"] < ours["difference"] < ours["high"] and ours["verdict"]
+    own = [row for row in rows if not row["test_set"]]
+    alone = robustness.rows(runs, changes)
+    names = [name for name in robustness.COLUMNS if name not in ("holm_p", "verdict")]
+    assert [[row[n] for n in names] for row in own] == [[row[n] for n in names] for row in alone]
+    assert own[1]["holm_p"] >= alone[1]["holm_p"]  # one correction for all test sets
+
+
+def test_external_sets_are_in_the_text_and_the_figure(runs, changes, external, tmp_path):
+    table, paths = robustness.write(tmp_path / "out", runs, changes, external=[external])
+    text = paths[1].read_text()
+    own, clinic = text.split("## External test set clinic")
+    assert own.count("| gamma |") == 4 and clinic.count("| gamma |") == 2 and "calibration error" in own
+    _, drawn = robustness.figure(runs, table, changes, runs[0].level)
+    points = [point for point in drawn if point["panel"] == "external test sets"]
+    assert [(p["init"], p["test_set"]) for p in points] == [
+        (init, name) for init in ("scratch", "mae") for name in ("", "clinic")
+    ]
+    assert "clinic" in paths[2].read_text()
+
+
+def test_an_external_set_with_other_images_in_one_run_is_refused(runs, changes, external, tmp_path):
+    write_predictions(
+        external.unchanged[-1], ["other"], [""], np.array([0]), np.eye(len(runs[0].classes))[:1], runs[0].raw_classes
+    )
+    with pytest.raises(UserError, match="1 test images, not the same 150"):
+        robustness.rows(runs, changes, [external])
