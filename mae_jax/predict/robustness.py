@@ -74,7 +74,7 @@ def write(
     all_changes = [(p, level) for p in chosen for level in p.levels]
     missing: list[_Missing] = []
     names: list[list[str]] = []
-    said: set[str] = set()
+    warned: set[str] = set()
     for run in runs:
         config = with_external(saved_runs.config_of(run, "RUN_DIR"), external)
         data = splits.labeled(config.data, cache=cache, search_leaks=bool(external))
@@ -82,9 +82,9 @@ def write(
         names.append(list(data.external))
         leaks = {name: duplicates.in_words(leak, "training") for name, leak in data.leaks.items()}
         for line in (f"warning: {name} has {text}" for name, text in leaks.items() if text and name in tests):
-            if line not in said:
+            if line not in warned:
                 progress.say(line)
-            said.add(line)
+            warned.add(line)
         for name, source in tests.items():
             _refuse_other_images(run, name, source, config)
             files = [(place_of(run, p.name, level, name), p, level) for p, level in all_changes]

@@ -67,8 +67,8 @@ def rows(runs: Sequence[Run], changes: Sequence[Change], external: Sequence[Exte
     """
     table: list[dict] = []
     family: list[tuple[dict, Difference | None]] = []
-    own = ("", list(runs), changes)
-    for name, tested, its_changes in (own, *((each.name, each.tested, each.changes) for each in external)):
+    main = ("", list(runs), changes)
+    for name, tested, its_changes in (main, *((each.name, each.tested, each.changes) for each in external)):
         usual = analysis.analyze(tested)
         parts = [_rows(usual, usual, name, UNCHANGED, None)]
         for change in its_changes:

@@ -132,22 +132,22 @@ def test_an_external_set_has_its_own_scores_flips_and_pairs(runs, changes, exter
             wanted.append(np.mean(probabilities.argmax(1) == test.labels[:150]))
         assert row["accuracy"] == pytest.approx(np.mean(wanted))
     assert mine["unchanged", "mae"]["flipped"] is None
-    assert mine["gamma", "mae"]["flipped"] == pytest.approx(30 / 150)  # not 45: against its own unchanged images
+    assert mine["gamma", "mae"]["flipped"] == pytest.approx(30 / 150)  # not 45: against its main_rows unchanged images
     ours = mine["unchanged", "mae"]
     assert ours["difference"] == pytest.approx(ours["f1"] - mine["unchanged", "scratch"]["f1"])
     assert ours["low"] < ours["difference"] < ours["high"] and ours["verdict"]
-    own = [row for row in rows if not row["test_set"]]
+    main_rows = [row for row in rows if not row["test_set"]]
     alone = robustness.rows(runs, changes)
     names = [name for name in robustness.COLUMNS if name not in ("holm_p", "verdict")]
-    assert [[row[n] for n in names] for row in own] == [[row[n] for n in names] for row in alone]
-    assert own[1]["holm_p"] >= alone[1]["holm_p"]  # one correction for all test sets
+    assert [[row[n] for n in names] for row in main_rows] == [[row[n] for n in names] for row in alone]
+    assert main_rows[1]["holm_p"] >= alone[1]["holm_p"]  # one correction for all test sets
 
 
 def test_external_sets_are_in_the_text_and_the_figure(runs, changes, external, tmp_path):
     table, paths = robustness.write(tmp_path / "out", runs, changes, external=[external])
     text = paths[1].read_text()
-    own, clinic = text.split("## External test set clinic")
-    assert own.count("| gamma |") == 4 and clinic.count("| gamma |") == 2 and "calibration error" in own
+    main_rows, clinic = text.split("## External test set clinic")
+    assert main_rows.count("| gamma |") == 4 and clinic.count("| gamma |") == 2 and "calibration error" in main_rows
     _, drawn = robustness.figure(runs, table, changes, runs[0].level)
     points = [point for point in drawn if point["panel"] == "external test sets"]
     assert [(p["init"], p["test_set"]) for p in points] == [
