@@ -132,7 +132,7 @@ def test_an_external_set_has_its_own_scores_flips_and_pairs(runs, changes, exter
             wanted.append(np.mean(probabilities.argmax(1) == test.labels[:150]))
         assert row["accuracy"] == pytest.approx(np.mean(wanted))
     assert mine["unchanged", "mae"]["flipped"] is None
-    assert mine["gamma", "mae"]["flipped"] == pytest.approx(30 / 150)  # not 45: against its main_rows unchanged images
+    assert mine["gamma", "mae"]["flipped"] == pytest.approx(30 / 150)  # not 45: against its own unchanged images
     ours = mine["unchanged", "mae"]
     assert ours["difference"] == pytest.approx(ours["f1"] - mine["unchanged", "scratch"]["f1"])
     assert ours["low"] < ours["difference"] < ours["high"] and ours["verdict"]
