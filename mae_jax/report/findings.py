@@ -15,6 +15,7 @@ from mae_jax.report import (
     certainty,
     external_tests,
     frozen_encoders,
+    hand_made,
     label_draws,
     label_efficiency,
     learning_speed,
@@ -126,7 +127,8 @@ def find(
     tested += [Scored(each.evaluation, "", each.study) for each in probes]
     compared, not_compared = between_arms.rows(contrasts, tested)
     answer = _answer(study, words.answer(study, rows, paired, worth, target, contrasts=bool(compared)))
-    answer["headlines"] = [*between_arms.headlines(compared), *answer["headlines"]]
+    simple = hand_made.headlines(study, probes)
+    answer["headlines"] = [*between_arms.headlines(compared), *answer["headlines"], *simple]
     answer["warnings"] = [*cautions.seen_lines(all_runs), *answer["warnings"]]
     images = _name_of_images(runs)
     sets = prediction_sets.analyze(study, [(other.name, other.study) for other in others])

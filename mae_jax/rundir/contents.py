@@ -8,7 +8,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from mae_jax.config import tasks, validation
-from mae_jax.config.fields import WITHOUT_NETWORK, RunConfig, rules
+from mae_jax.config.fields import COMPUTED, WITHOUT_NETWORK, RunConfig, rules
 from mae_jax.config.loading import flatten, with_defaults
 from mae_jax.runtime import disk
 from mae_jax.runtime.errors import UserError
@@ -52,6 +52,11 @@ def is_pretraining(info: Mapping[str, Any]) -> bool:
 def has_network(init: object) -> bool:
     """Whether a network computes the features of a run with this `config.init`."""
     return init not in WITHOUT_NETWORK
+
+
+def hand_made_features(init: object) -> str:
+    """The features of a run with this `config.init` in words, such as "color histograms"; "" if others are used."""
+    return COMPUTED.get(init, "") if isinstance(init, str) else ""
 
 
 def chooses(evaluation: str) -> bool:

@@ -209,10 +209,13 @@ def test_the_command_line(folder, tmp_path):
     done = run("tiles:x", "--source", str(folder), "--magnification", "20", "--tile", "100", "--workers", "1")
     assert done.returncode == 0 and done.stderr == "" and "  train      35       1" in done.stdout
     (tmp_path / "none").mkdir()
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "none" / "notes.txt").write_text("no slide")
     for arguments, message in (
         (("tiles", "--source", str(folder)), "tiles is not a data set that can be prepared; use tiles:NAME"),
         (("cam16", "--source", str(folder), "--mpp", "1"), "--mpp is for tiles:NAME"),
         (("tiles:y", "--source", str(tmp_path / "none")), "has no slide (.svs"),
+        (("tiles:y", "--source", str(tmp_path / "empty")), "empty is empty; name the folder with the files of"),
     ):
         done = run(*arguments)
         assert done.returncode == 2 and message in done.stderr and done.stderr.count("\n") == 1
