@@ -129,7 +129,10 @@ def _advice(number: int | None, path: Path | None) -> tuple[str, str]:
     if number == errno.EISDIR:
         return "a file is needed in its place", "move the folder away"
     if number in (errno.ENOTDIR, errno.EEXIST):
-        return "a folder is needed where there is a file", "move the file away"
+        place = _existing(path)
+        name = "it" if place is None or path is None or place == path.absolute() else place
+        kind = "a pipe" if place is not None and _is_pipe(place) else "a file"
+        return f"{name} is {kind}, and a folder is needed there", f"move {'it' if name == 'it' else 'that'} away"
     if number in (errno.ENXIO, errno.ESPIPE) and path is not None and _is_pipe(path):
         return "it is a pipe", "put a regular file in its place"
     if number == errno.ENOMEM:

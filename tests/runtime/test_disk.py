@@ -88,6 +88,12 @@ def test_links_and_pipes_are_named(tmp_path, capsys):
     os.mkfifo(tmp_path / "pipe")
     line = line_of(lambda: os.open(tmp_path / "pipe", os.O_WRONLY | os.O_NONBLOCK), capsys)
     assert "pipe: No such device or address (it is a pipe); put a regular file in its place" in line
+    line = line_of(lambda: (tmp_path / "pipe/run").mkdir(), capsys)
+    pipe = tmp_path / "pipe"
+    assert f"run: Not a directory ({pipe} is a pipe, and a folder is needed there); move that away" in line
+    (tmp_path / "file").touch()
+    line = line_of(lambda: (tmp_path / "file").mkdir(), capsys)
+    assert "file: File exists (it is a file, and a folder is needed there); move it away" in line
     line = line_of(lambda: open(tmp_path / ("x" * 300), "w").close(), capsys)
     assert "File name too long; choose a shorter name" in line
 

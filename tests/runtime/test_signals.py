@@ -1,5 +1,6 @@
 """Real signals in each phase of a run: the state is saved, `Stopped` is raised, and the results stay the same."""
 
+import json
 import os
 import signal
 import subprocess
@@ -10,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mae_jax.config.fields import study_defaults
+from mae_jax.config.fields import defaults, study_defaults
 from mae_jax.rundir import contents
 from mae_jax.runtime import signals
 from mae_jax.runtime.errors import EXIT_STOPPED, Stopped, UserError
@@ -247,6 +248,14 @@ sys.argv = ["-m", *ARGUMENTS]  # its value while Python searches for a module
 runpy.run_module(TARGET, run_name="__main__", alter_sys=True)
 """
 
+STARTED = {  # files that pass the checks before the imports
+    "RUN/config.json": json.dumps({"config": defaults("pretrain").to_dict()}),
+    "RUN/run.json": "{}",
+    "RUN/results.json": "{}",
+    "RUN/predictions.csv": "",
+    "DATA/WBC.rar": "",
+}
+
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
@@ -269,15 +278,17 @@ def test_a_tool_interrupted_during_its_imports_ends_with_one_line(tmp_path, envi
         .replace("ARGUMENTS", repr(arguments))
     )
     here = tmp_path / "here"
-    (here / "RUN").mkdir(parents=True)
-    (here / "DATA").mkdir()
+    for name, content in STARTED.items():
+        (here / name).parent.mkdir(parents=True, exist_ok=True)
+        (here / name).write_text(content)
+    before = sorted(tmp_path.rglob("*"))
     done = subprocess.run(
         [sys.executable, "-c", start.replace("TARGET", repr(command))],
         cwd=here, env=environment | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=120,
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (EXIT_STOPPED, "imports continued\n"), done.stderr
     assert done.stderr == "interrupted; rerun the same command to resume from what is saved\n"
-    assert sorted(path.name for path in tmp_path.rglob("*")) == ["DATA", "RUN", "here"]
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_a_notebook_shows_a_mistake_as_one_line():
